@@ -1,0 +1,114 @@
+"""The codec: rows <-> one wire format. A subclass with `encode` and `decode` is a whole one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import numpy as np
+
+from fanout.errors import ConfigError
+from fanout.types import Array, Payload, Reply, Rows, TensorSpec, Values, Verdict
+
+ANY_OUTPUT = "*"
+"""Key of the spec that counts for every output that has no entry of its own."""
+
+DTypeOption: TypeAlias = str | Mapping[str, str] | None
+ShapeOption: TypeAlias = Sequence[int | None] | Mapping[str, Sequence[int | None]] | None
+
+
+class Codec(ABC):
+    """Rows to requests, answers to arrays.
+
+    `encode` and `decode` are pure and know nothing of chunks, retries or the network. `decode` need not prove what
+    it returns: the engine checks row count, dtype, shape and finiteness before anything is copied.
+
+    Args:
+        dtype: dtype that the output must have (``"float32"``), or output name -> dtype. JSON numbers are decoded to
+            it; float64 where it is not given.
+        shape: shape of one output row (``[10]``; None for a length that is to be learnt), or output name -> shape.
+        nonfinite: ``"reject"`` takes an answer with NaN or infinity for invalid, ``"keep"`` lets it through.
+    """
+
+    name: ClassVar[str] = "custom"
+    path: str = ""
+    """Appended to ``local://NAME`` and to URLs without a path; ``{model}`` stands for NAME."""
+
+    max_rows: int | None = None
+    """Most rows in one request, where the API has a bound; larger chunks are cut to it."""
+
+    nonfinite: Literal["reject", "keep"] = "reject"
+    _spec: Mapping[str, TensorSpec] = {}
+
+    def __init__(
+        self, *, dtype: DTypeOption = None, shape: ShapeOption = None, nonfinite: Literal["reject", "keep"] = "reject"
+    ) -> None:
+        if nonfinite not in ("reject", "keep"):
+            raise ConfigError(f'nonfinite must be "reject" or "keep", not {nonfinite!r}', key="nonfinite")
+        self.nonfinite = nonfinite
+        self._spec = _spec_from_options(dtype, shape)
+
+    @abstractmethod
+    def encode(self, rows: Rows) -> Payload:
+        """One request for all of ``rows`` (at least one). Raises `EncodeError` naming rows that cannot be expressed."""
+
+    @abstractmethod
+    def decode(self, reply: Reply, n_rows: int) -> Array | Values:
+        """The answer's array (first axis: the rows in order), or name -> array. Raises `InvalidReply`.
+
+        Views into ``reply.body`` are welcome: the engine copies. Only called with a status of 200 to 299.
+        """
+
+    @property
+    def spec(self) -> Mapping[str, TensorSpec]:
+        """What the outputs are known to look like, by output name; the key ``"*"`` stands for every other output."""
+        return self._spec
+
+    def prepare(self, url: str) -> Iterable[str]:
+        """URLs (of the same origin) to GET once before the first request to ``url``, to learn about the model."""
+        return ()
+
+    def learn(self, reply: Reply) -> None:
+        """Take in the answer to one of `prepare`'s requests, in their order, whatever its status.
+
+        Raises `ConfigError` when the codec cannot go on without what the answer does not tell.
+        """
+
+    def classify(self, reply: Reply) -> Verdict | None:
+        """A verdict that only this API's habits explain, or None to leave it to the generic table."""
+        return None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
+
+
+def _spec_from_options(dtype: DTypeOption, shape: ShapeOption) -> dict[str, TensorSpec]:
+    dtypes = dict(dtype) if isinstance(dtype, Mapping) else {} if dtype is None else {ANY_OUTPUT: dtype}
+    shapes = dict(shape) if isinstance(shape, Mapping) else {} if shape is None else {ANY_OUTPUT: shape}
+    return {
+        name: TensorSpec(dtype=_dtype(dtypes.get(name)), shape=_shape(shapes.get(name)))
+        for name in dtypes.keys() | shapes.keys()
+    }
+
+
+def _dtype(name: str | None) -> np.dtype[Any] | None:
+    if name is None:
+        return None
+    try:
+        dtype = np.dtypes.StringDType() if name == "str" else np.dtype(name)
+    except TypeError:
+        raise ConfigError(f'dtype {name!r} is no numpy dtype; try "float32" or "int64"', key="dtype") from None
+    if dtype.kind not in "biufT":
+        raise ConfigError(f"dtype {name!r} cannot come over the wire; use a number, bool or str dtype", key="dtype")
+    return dtype
+
+
+def _shape(shape: Sequence[int | None] | None) -> tuple[int | None, ...] | None:
+    if shape is None:
+        return None
+    # TOML has no null, so -1 stands for an unknown length there, as it does in the protocols.
+    lengths = tuple(None if length in (None, -1) else length for length in shape)
+    if not all(length is None or (isinstance(length, int) and length >= 0) for length in lengths):
+        raise ConfigError(f"shape {list(shape)!r} must hold whole numbers, 0 or more (-1: to be learnt)", key="shape")
+    return lengths

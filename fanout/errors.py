@@ -1,0 +1,111 @@
+"""Everything that fanout raises. Each class is also the builtin that a caller would think to catch.
+
+::
+
+    FanoutError
+    ├── ConfigError      (ValueError)       an argument, a job file or its input is wrong, as seen from here
+    │   └── InputError                      the input cannot be read, or holds rows that nothing can send
+    ├── ClientStateError (RuntimeError)     a client used after close, from another loop, or after fork
+    ├── EncodeError      (ValueError)       rows that the wire format cannot express
+    ├── InvalidReply     (ValueError)       an answer that is not what was asked for
+    ├── TransportError   (ConnectionError)  one HTTP exchange failed before an answer was whole
+    │   ├── ConnectError                    no connection was made
+    │   ├── StaleConnectionError            a kept-alive connection was closed as it was used again
+    │   ├── CertificateError                the peer is not who it should be
+    │   ├── AttemptTimeout (TimeoutError)   the attempt's deadline passed
+    │   ├── IncompleteReply                 the answer broke off, or its framing or encoding is damaged
+    │   └── ReplyTooLarge                   the answer is larger than the byte cap
+    ├── RowsFailed       (RuntimeError)     the run came to its end, but some rows failed: see ``.result``
+    └── RunStopped       (RuntimeError)     the run was stopped early: see ``.reason`` and ``.result``
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fanout.types import Result, StopKind
+
+
+class FanoutError(Exception):
+    """The root of the tree: ``except fanout.FanoutError`` catches all that this package raises."""
+
+
+class ConfigError(FanoutError, ValueError):
+    """An argument, option or job file that cannot be used. ``key`` names it where one name is to blame."""
+
+    def __init__(self, message: str, *, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class InputError(ConfigError):
+    """Input that cannot be read, or that holds rows that no codec can send."""
+
+
+class ClientStateError(FanoutError, RuntimeError):
+    """A client used before it is open, after it is closed, from another event loop, or after a fork."""
+
+
+class EncodeError(FanoutError, ValueError):
+    """Rows that the wire format cannot express. ``rows`` are their positions in what was to be encoded."""
+
+    def __init__(self, reason: str, *, rows: Sequence[int]) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.rows = tuple(rows)
+
+
+class InvalidReply(FanoutError, ValueError):
+    """An answer with status 200 that cannot be what was asked for: syntax, row count, dtype, shape, non-finite."""
+
+
+class TransportError(FanoutError, ConnectionError):
+    """One HTTP exchange failed before a whole answer was there."""
+
+
+class ConnectError(TransportError):
+    """No connection was made: refused, unreachable, name not found, or timed out while connecting."""
+
+
+class StaleConnectionError(TransportError):
+    """A kept-alive connection was closed by the server as it was used again; no byte of an answer came."""
+
+
+class CertificateError(TransportError):
+    """The server's certificate is not valid for this origin."""
+
+
+class AttemptTimeout(TransportError, TimeoutError):
+    """The attempt's deadline passed."""
+
+
+class IncompleteReply(TransportError):
+    """The answer broke off before its end, or its framing or content encoding is damaged."""
+
+
+class ReplyTooLarge(TransportError):
+    """The answer is larger than the byte cap, before or after decompression."""
+
+
+class RowsFailed(FanoutError, RuntimeError):
+    """The run came to its end, but some rows have no answer. ``result`` holds all that succeeded, and the failures."""
+
+    def __init__(self, message: str, *, result: Result) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+class RunStopped(FanoutError, RuntimeError):
+    """The run was stopped before its end. ``result`` holds all that succeeded; what was never answered is pending.
+
+    ``kind`` is the machine's word for ``reason``: ``"unreachable"``, ``"refused"``, ``"deadline"``, ...
+    """
+
+    def __init__(self, reason: str, *, kind: StopKind, result: Result) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.kind = kind
+        self.result = result

@@ -1,0 +1,145 @@
+"""What a user can set: frozen, keyword-only, checked when made. Field names are the job file's keys; times in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
+
+from fanout.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Read by pydantic when the job file embeds these classes, without pydantic being imported here.
+_JOB_FILE = {"extra": "forbid", "use_attribute_docstrings": True}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """How hard the endpoint may be driven."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _JOB_FILE
+
+    concurrency: int = 16
+    """Most requests in flight at once."""
+
+    requests_per_second: float | None = None
+    """Most requests started in a second, evenly spaced; none: no limit."""
+
+    max_requests: int | None = None
+    """A guard on the bill: the run stops, with all that succeeded, before request number max_requests + 1."""
+
+    def __post_init__(self) -> None:
+        _require(self.concurrency >= 1, "concurrency", self.concurrency, "at least 1")
+        _require_positive("requests_per_second", self.requests_per_second)
+        _require(self.max_requests is None or self.max_requests >= 1, "max_requests", self.max_requests, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryPolicy:
+    """When and how often a failed attempt is made again."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _JOB_FILE
+
+    max_attempts: int = 5
+    """Attempts a chunk gets before it counts as failed (1: no retry)."""
+
+    initial_backoff: float = 0.2
+    """Upper bound of the first random wait; it doubles with each attempt (full jitter)."""
+
+    max_backoff: float = 30.0
+    """Largest upper bound of a random wait."""
+
+    max_pushback: float = 120.0
+    """Longest wait that a server may ask for (Retry-After); a longer one stops the run."""
+
+    def __post_init__(self) -> None:
+        _require(self.max_attempts >= 1, "max_attempts", self.max_attempts, "at least 1")
+        for name in ("initial_backoff", "max_backoff", "max_pushback"):
+            value = getattr(self, name)
+            _require(isfinite(value) and value >= 0, name, value, "a finite number of seconds, 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timeouts:
+    """Deadlines in seconds. Waiting for a permit, a rate token or a server's pushback is charged to no attempt."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _JOB_FILE
+
+    connect: float = 10.0
+    """To make a connection, name look-up and TLS included."""
+
+    attempt: float = 60.0
+    """For one HTTP exchange, from the first byte sent to the last byte read."""
+
+    run: float | None = None
+    """For a whole run; when it has passed the run stops with all that succeeded. None: no limit."""
+
+    def __post_init__(self) -> None:
+        for name in ("connect", "attempt", "run"):
+            _require_positive(name, getattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Endpoint:
+    """Where requests go. Header values are left out of the repr, since they carry credentials."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _JOB_FILE
+
+    url: str
+    """http(s)://... of the model, or local://NAME for the packaged model server."""
+
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Sent with every request."""
+
+    max_response_bytes: int = 256 * 2**20
+    """An answer may not be larger than this, after decompression too."""
+
+    def __post_init__(self) -> None:
+        _require_url(self.url)
+        _require(self.max_response_bytes >= 1, "max_response_bytes", self.max_response_bytes, "at least 1")
+
+    def __repr__(self) -> str:
+        return f"Endpoint(url={masked(self.url)!r})"
+
+
+def masked(url: str) -> str:
+    """``url`` fit to be shown: userinfo and query values are replaced by ``***``."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # not a URL at all: nothing in it can be told apart, so nothing is shown
+        return "***"
+    host = parts.netloc.rpartition("@")[2]
+    netloc = f"***@{host}" if "@" in parts.netloc else host
+    query = "&".join(f"{pair.partition('=')[0]}=***" if "=" in pair else "***" for pair in parts.query.split("&") if pair)
+    return parts._replace(netloc=netloc, query=query, fragment="").geturl()
+
+
+def _require_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigError(f"url is not a URL: {error}", key="url") from None
+    if parts.scheme == "local" and host:
+        return
+    if parts.scheme not in ("http", "https"):
+        # "host:8000/x" parses with "host" as its scheme, so the remedy covers both cases.
+        raise ConfigError(
+            f"url {masked(url)!r} has no http:// or https:// in front; write the whole URL, "
+            f"for instance http://{masked(url).removeprefix('//')}, or local://digits for the packaged server",
+            key="url",
+        )
+    if not host:
+        raise ConfigError(f"url {masked(url)!r} names no host", key="url")
+
+
+def _require_positive(name: str, value: float | None) -> None:
+    _require(value is None or (isfinite(value) and value > 0), name, value, "a finite number above 0")
+
+
+def _require(condition: bool, name: str, value: object, wanted: str) -> None:
+    if not condition:
+        raise ConfigError(f"{name} must be {wanted}, not {value!r}", key=name)

@@ -1,0 +1,263 @@
+"""The words that the floors above share: rows, chunks, payloads, replies, verdicts, results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import orjson
+
+from fanout.errors import InvalidReply
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+Values: TypeAlias = Mapping[str, Array]
+"""Output name -> array whose first axis is the rows. A codec with one unnamed output calls it ``""``."""
+
+Rows: TypeAlias = Array | Sequence[Any] | Mapping[str, Array]
+"""Input rows: an array (row i is ``X[i]``), a list of texts, dicts or lists, or several arrays of one length by name."""
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+StopKind: TypeAlias = Literal[
+    "unreachable", "refused", "quota", "redirect", "pushback", "deadline", "stall", "max_requests", "rejected",
+    "metadata", "interrupted", "output",
+]  # fmt: skip
+"""Why a run was stopped, for machines."""
+
+
+def count_rows(rows: Rows) -> int:
+    """The number of rows."""
+    if isinstance(rows, Mapping):
+        return len(next(iter(rows.values()), ()))
+    return len(rows)
+
+
+def take_rows(rows: Rows, index: slice | Array) -> Rows:
+    """Some of the rows, as the same kind of container; views where the container can give them."""
+    if isinstance(rows, Mapping):
+        return {name: column[index] for name, column in rows.items()}
+    if isinstance(rows, np.ndarray) or isinstance(index, slice):
+        return rows[index]
+    return [rows[int(i)] for i in index]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The rows ``start <= i < stop`` of the input: the unit of request and retry."""
+
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __str__(self) -> str:
+        return f"rows {self.start}:{self.stop}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payload:
+    """One encoded request body: made once a chunk, sent by every attempt of it."""
+
+    body: Buffer | tuple[Buffer, ...]
+    """The bytes, or several buffers to be sent one after the other without being joined."""
+
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """One whole HTTP answer, its body complete, decoded and within the byte cap."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Header fields; look-up ignores case."""
+
+    body: bytes
+    url: str = ""
+
+    def json(self) -> Any:
+        """The parsed body. Raises `InvalidReply` when it is not JSON."""
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError as error:
+            raise InvalidReply(f"the answer is not JSON ({error}): {self.excerpt()}") from None
+
+    def excerpt(self, limit: int = 300) -> str:
+        """The first part of the body on one line, for error messages."""
+        text = " ".join(self.body[: 4 * limit].decode("utf-8", "replace").split())
+        if not text:
+            return "(empty body)"
+        return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """What one output has to look like. ``None`` leaves a property, or one length of the shape, to be learnt."""
+
+    dtype: np.dtype[Any] | None = None
+    shape: tuple[int | None, ...] | None = None
+    """Shape of one row, without the axis of the rows: ``(10,)`` for 10 probabilities a row."""
+
+
+class Action(Enum):
+    """What is to be done with a chunk after an attempt that did not succeed."""
+
+    RETRY = "retry"
+    """Send it again after a backoff."""
+
+    RESEND = "resend"
+    """Send it again at once on a fresh connection; free of charge, once."""
+
+    SPLIT = "split"
+    """Its rows are to blame, or their number: send the halves."""
+
+    FAIL = "fail"
+    """No other attempt can end otherwise: its rows fail."""
+
+    STOP = "stop"
+    """No request of this run can succeed: stop it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the classifier makes of an attempt that did not succeed."""
+
+    action: Action
+    reason: str
+    """For people: what happened, with the status and the first part of what the server said. Holds no secret."""
+
+    status: int | None = None
+    pushback: float | None = None
+    """Seconds for which the server wants no request."""
+
+    overload: bool = False
+    """The server has too much to do (429, 503, a timeout)."""
+
+    invalid: bool = False
+    """An answer came with status 200, but it failed its proof."""
+
+    unreachable: bool = False
+    """No HTTP answer came at all."""
+
+    stop: StopKind = "refused"
+    """The kind of stop, where action is STOP."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Rows that have no answer, and why."""
+
+    start: int
+    stop: int
+    reason: str
+    status: int | None
+    attempts: int
+    endpoint: str
+
+    def __str__(self) -> str:
+        rows = f"row {self.start}" if self.stop == self.start + 1 else f"rows {self.start}:{self.stop}"
+        return f"{rows}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """A snapshot of the counters of a run, or of a client's whole life."""
+
+    rows: int = 0
+    """Rows taken from the input so far."""
+
+    ok: int = 0
+    failed: int = 0
+    requests: int = 0
+    """HTTP requests sent, metadata requests included."""
+
+    retries: int = 0
+    """Requests that were made again for the same rows; splits are not among them."""
+
+    splits: int = 0
+    """Chunks cut in two to find the row, or the size, that the server does not take."""
+
+    in_flight: int = 0
+    max_in_flight: int = 0
+    backing_off: int = 0
+    """Chunks that wait for their next attempt."""
+
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    seconds: float = 0.0
+    latency_p50: float = float("nan")
+    """Seconds of one HTTP exchange, whatever its outcome; within 3 %; NaN before the first."""
+
+    latency_p95: float = float("nan")
+    latency_p99: float = float("nan")
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows done in a second."""
+        return self.ok / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """One chunk of the input whose every row is answered or failed."""
+
+    start: int
+    stop: int
+    outputs: Values | None
+    """Output name -> array of stop - start rows; None when no row of the chunk succeeded."""
+
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def values(self) -> Any:
+        """The array, or a dict of arrays where the codec has several outputs; None when no row succeeded."""
+        return unwrapped(self.outputs)
+
+    @property
+    def ok(self) -> Array:
+        """Mask of the rows that have an answer; shape (stop - start,), bool."""
+        mask = np.ones(self.stop - self.start, bool)
+        for failure in self.failures:
+            mask[failure.start - self.start : failure.stop - self.start] = False
+        return mask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a run gave. Row i of ``values`` belongs to row i of the input; only ``ok`` tells which rows have an answer."""
+
+    outputs: Values | None
+    ok: Array
+    """Shape (rows,), bool."""
+
+    failures: tuple[Failure, ...]
+    """Sorted by row."""
+
+    pending: tuple[Chunk, ...]
+    """Rows never answered, because the run was stopped; sorted."""
+
+    stats: Statistics
+
+    @property
+    def values(self) -> Any:
+        """One array, or a dict of arrays where the codec has several outputs; None when nothing succeeded.
+
+        Failed and pending rows hold NaN, 0, False or ``""``.
+        """
+        return unwrapped(self.outputs)
+
+    def __repr__(self) -> str:
+        pending = sum(len(chunk) for chunk in self.pending)
+        return f"<Result rows={len(self.ok)} ok={int(self.ok.sum())} failed={self.stats.failed} pending={pending}>"
+
+
+def unwrapped(outputs: Values | None) -> Any:
+    """The only array of a mapping with one entry, else the mapping as a dict."""
+    if outputs is None:
+        return None
+    return next(iter(outputs.values())) if len(outputs) == 1 else dict(outputs)
