@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fanout.types import Result, StopKind
+    from fanout.types import Flaw, Result, StopKind
 
 
 class FanoutError(Exception):
@@ -59,7 +59,14 @@ class EncodeError(FanoutError, ValueError):
 
 
 class InvalidReply(FanoutError, ValueError):
-    """An answer with status 200 that cannot be what was asked for: syntax, row count, dtype, shape, non-finite."""
+    """An answer with status 200 that cannot be what was asked for.
+
+    ``flaw`` says what is wrong with it; two answers with the same flaw in a row are taken for no accident.
+    """
+
+    def __init__(self, message: str, *, flaw: Flaw = "content") -> None:
+        super().__init__(message)
+        self.flaw = flaw
 
 
 class TransportError(FanoutError, ConnectionError):

@@ -1,4 +1,4 @@
-"""What a user can set: frozen, keyword-only, checked when made. Field names are the job file's keys; times in seconds."""
+"""What a user can set: frozen, keyword-only, checked when made. Fields are the job file's keys; times in seconds."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # Read by pydantic when the job file embeds these classes, without pydantic being imported here.
+LOCAL = "local://"
+"""Scheme of the packaged model server."""
+
 _JOB_FILE = {"extra": "forbid", "use_attribute_docstrings": True}
 
 
@@ -113,18 +116,20 @@ def masked(url: str) -> str:
         return "***"
     host = parts.netloc.rpartition("@")[2]
     netloc = f"***@{host}" if "@" in parts.netloc else host
-    query = "&".join(f"{pair.partition('=')[0]}=***" if "=" in pair else "***" for pair in parts.query.split("&") if pair)
+    query = "&".join(
+        f"{pair.partition('=')[0]}=***" if "=" in pair else "***" for pair in parts.query.split("&") if pair
+    )
     return parts._replace(netloc=netloc, query=query, fragment="").geturl()
 
 
 def _require_url(url: str) -> None:
+    if url.startswith(LOCAL) and url != LOCAL:  # what follows may be package.module:function, which is no host
+        return
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
         raise ConfigError(f"url is not a URL: {error}", key="url") from None
-    if parts.scheme == "local" and host:
-        return
     if parts.scheme not in ("http", "https"):
         # "host:8000/x" parses with "host" as its scheme, so the remedy covers both cases.
         raise ConfigError(

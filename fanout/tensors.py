@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol as bytes: the data types, packed and unpacked, for the client and the server."""
+"""Tensors of the Open Inference Protocol as bytes: its data types, packed and unpacked, for client and server."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def pack(array: Array, datatype: str) -> Buffer:
     if datatype == "BYTES":
         return b"".join(_LENGTH.pack(len(text)) + text for text in (_encoded(item) for item in array.ravel().tolist()))
     if datatype == "BF16":
-        return (np.ascontiguousarray(array, "<f4").view("<u4") >> 16).astype("<u2").tobytes()
+        bits = np.ascontiguousarray(array, "<f4").view("<u4")
+        nearest_even = bits + 0x7FFF + ((bits >> 16) & 1)  # cutting the low half off would round towards zero
+        return (np.where(np.isnan(array), bits, nearest_even) >> 16).astype("<u2").tobytes()
     flat = np.ascontiguousarray(array, _DTYPES[datatype])
     return flat.reshape(-1).view(np.uint8).data  # a view, so that a large tensor is never copied
 

@@ -17,7 +17,7 @@ Values: TypeAlias = Mapping[str, Array]
 """Output name -> array whose first axis is the rows. A codec with one unnamed output calls it ``""``."""
 
 Rows: TypeAlias = Array | Sequence[Any] | Mapping[str, Array]
-"""Input rows: an array (row i is ``X[i]``), a list of texts, dicts or lists, or several arrays of one length by name."""
+"""Input: an array (row i is ``X[i]``), a list of texts, dicts or lists, or several arrays of one length by name."""
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -26,6 +26,9 @@ StopKind: TypeAlias = Literal[
     "metadata", "interrupted", "output",
 ]  # fmt: skip
 """Why a run was stopped, for machines."""
+
+Flaw: TypeAlias = Literal["content", "rows", "dtype", "shape", "nonfinite"]
+"""What an invalid answer got wrong: its content (syntax, missing parts), or what the proof of it found."""
 
 
 def count_rows(rows: Rows) -> int:
@@ -39,7 +42,9 @@ def take_rows(rows: Rows, index: slice | Array) -> Rows:
     """Some of the rows, as the same kind of container; views where the container can give them."""
     if isinstance(rows, Mapping):
         return {name: column[index] for name, column in rows.items()}
-    if isinstance(rows, np.ndarray) or isinstance(index, slice):
+    if isinstance(rows, np.ndarray):
+        return rows[index]
+    if isinstance(index, slice):
         return rows[index]
     return [rows[int(i)] for i in index]
 
@@ -138,8 +143,8 @@ class Verdict:
     overload: bool = False
     """The server has too much to do (429, 503, a timeout)."""
 
-    invalid: bool = False
-    """An answer came with status 200, but it failed its proof."""
+    flaw: Flaw | None = None
+    """An answer came with status 200, but is invalid."""
 
     unreachable: bool = False
     """No HTTP answer came at all."""
@@ -162,6 +167,22 @@ class Failure:
     def __str__(self) -> str:
         rows = f"row {self.start}" if self.stop == self.start + 1 else f"rows {self.start}:{self.stop}"
         return f"{rows}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that has happened in a run; for progress displays, metrics and logs. Holds no secret and no data."""
+
+    kind: Literal["done", "failed", "retry", "split", "pause", "stop"]
+    start: int = 0
+    stop: int = 0
+    """Rows that it happened to: ``start <= row < stop``."""
+
+    attempt: int = 0
+    status: int | None = None
+    reason: str = ""
+    seconds: float = 0.0
+    """Length of a pause that the endpoint asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +225,7 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """One chunk of the input whose every row is answered or failed."""
+    """One chunk of the input whose every row is answered or failed (or pending, when the run was stopped)."""
 
     start: int
     stop: int
@@ -212,24 +233,30 @@ class Done:
     """Output name -> array of stop - start rows; None when no row of the chunk succeeded."""
 
     failures: tuple[Failure, ...] = ()
+    pending: tuple[Chunk, ...] = ()
+    """Rows without an answer because the run was stopped in the middle of this chunk."""
 
     @property
     def values(self) -> Any:
-        """The array, or a dict of arrays where the codec has several outputs; None when no row succeeded."""
+        """The array, or a dict of arrays where the codec has several outputs; None when no row succeeded.
+
+        Rows without an answer hold NaN, 0, False or ``""``.
+        """
         return unwrapped(self.outputs)
 
     @property
     def ok(self) -> Array:
         """Mask of the rows that have an answer; shape (stop - start,), bool."""
         mask = np.ones(self.stop - self.start, bool)
-        for failure in self.failures:
-            mask[failure.start - self.start : failure.stop - self.start] = False
+        absent: list[Failure | Chunk] = [*self.failures, *self.pending]
+        for rows in absent:
+            mask[rows.start - self.start : rows.stop - self.start] = False
         return mask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a run gave. Row i of ``values`` belongs to row i of the input; only ``ok`` tells which rows have an answer."""
+    """What a run gave. Row i of ``values`` belongs to row i of the input; ``ok`` alone tells if it has an answer."""
 
     outputs: Values | None
     ok: Array

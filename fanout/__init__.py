@@ -1,0 +1,84 @@
+"""fanout: send a lot of data through a remote machine-learning API and get one correct numpy array back.
+
+::
+
+    import fanout
+
+    y = fanout.map(X, "http://host:8000/v2/models/digits/infer", codec="oip")
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from fanout._version import __version__
+
+if TYPE_CHECKING:
+    from fanout.client import Client, Sink, Stream
+    from fanout.codecs import codec
+    from fanout.codecs.base import Codec
+    from fanout.engine import RunControl
+    from fanout.errors import (
+        ClientStateError,
+        ConfigError,
+        EncodeError,
+        FanoutError,
+        InputError,
+        InvalidReply,
+        RowsFailed,
+        RunStopped,
+        TransportError,
+    )
+    from fanout.settings import Endpoint, Limits, RetryPolicy, Timeouts
+    from fanout.sync import SyncClient, map  # noqa: A004 - the verb of the field; nobody star-imports it
+    from fanout.types import (
+        Action,
+        Chunk,
+        Done,
+        Event,
+        Failure,
+        Payload,
+        Reply,
+        Result,
+        Statistics,
+        TensorSpec,
+        Verdict,
+    )
+
+# Name -> where it lives. Looked up on first use (PEP 562): aiohttp, numpy and the rest cost half a second to import.
+_HOMES = {
+    "fanout.client": ("Client", "Sink", "Stream"),
+    "fanout.codecs": ("codec",),
+    "fanout.codecs.base": ("Codec",),
+    "fanout.engine": ("RunControl",),
+    "fanout.errors": (
+        "ClientStateError", "ConfigError", "EncodeError", "FanoutError", "InputError", "InvalidReply", "RowsFailed",
+        "RunStopped", "TransportError",
+    ),
+    "fanout.settings": ("Endpoint", "Limits", "RetryPolicy", "Timeouts"),
+    "fanout.sync": ("SyncClient", "map"),
+    "fanout.types": (
+        "Action", "Chunk", "Done", "Event", "Failure", "Payload", "Reply", "Result", "Statistics", "TensorSpec",
+        "Verdict",
+    ),
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Action", "Chunk", "Client", "ClientStateError", "Codec", "ConfigError", "Done", "EncodeError", "Endpoint", "Event",
+    "Failure", "FanoutError", "InputError", "InvalidReply", "Limits", "Payload", "Reply", "Result", "RetryPolicy",
+    "RowsFailed", "RunControl", "RunStopped", "Sink", "Statistics", "Stream", "SyncClient", "TensorSpec", "Timeouts",
+    "TransportError", "Verdict", "__version__", "codec", "map",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'fanout' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOME_OF[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

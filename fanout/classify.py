@@ -1,0 +1,153 @@
+"""What to do after an attempt that did not succeed: one table for what HTTP APIs have in common, and no I/O.
+
+A codec's ``classify`` is asked first, for what only its API means by a status.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+import orjson
+
+from fanout.errors import (
+    AttemptTimeout,
+    CertificateError,
+    InvalidReply,
+    ReplyTooLarge,
+    StaleConnectionError,
+    TransportError,
+)
+from fanout.settings import masked
+from fanout.types import Action, Reply, StopKind, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_STATUS: dict[int, Action] = {
+    400: Action.SPLIT,  # Triton's word for "too large", everybody's for "a bad row"
+    401: Action.STOP,
+    402: Action.STOP,
+    403: Action.STOP,
+    404: Action.STOP,  # a mistyped model: a thousand more requests would not find it
+    405: Action.STOP,
+    407: Action.STOP,
+    408: Action.RETRY,
+    409: Action.RETRY,
+    410: Action.STOP,
+    411: Action.STOP,
+    413: Action.SPLIT,
+    415: Action.STOP,
+    421: Action.RETRY,
+    422: Action.SPLIT,
+    425: Action.RETRY,
+    429: Action.RETRY,
+    501: Action.STOP,
+    505: Action.STOP,
+}
+_OVERLOAD = frozenset({408, 429, 503, 504, 529})
+_STOP_KIND: dict[int, StopKind] = {402: "quota", 401: "refused", 403: "refused", 407: "refused"}
+
+# Error codes with which a vendor says that money, not time, has run out: waiting does not help.
+_QUOTA_CODES = ("insufficient_quota", "credit_balance_exhausted", "organization_usage_limit_exceeded")
+_QUOTA_SUFFIX = "_spend_limit_exceeded"
+
+
+def classify_reply(reply: Reply, *, now: datetime | None = None) -> Verdict:
+    """The verdict on an answer whose status is not 200 to 299. ``now`` serves dates where the answer has none."""
+    status = reply.status
+    if 300 <= status < 400:
+        return _redirected(reply)
+    reason = f"HTTP {status}: {reply.excerpt()}"
+    body = _error_body(reply)
+    if status in (403, 429) and _quota_gone(body):
+        return Verdict(action=Action.STOP, reason=reason, status=status, stop="quota")
+    action = _STATUS.get(status) or (Action.RETRY if status >= 500 or status < 200 else Action.FAIL)
+    wish = reply.headers.get("x-should-retry", "").lower()
+    if wish == "true":
+        action = Action.RETRY
+    elif wish == "false" and action is Action.RETRY:
+        action = Action.FAIL
+    return Verdict(
+        action=action,
+        reason=reason,
+        status=status,
+        pushback=pushback(reply.headers, now=now) if action is Action.RETRY else None,
+        overload=status in _OVERLOAD,
+        stop=_STOP_KIND.get(status, "rejected"),
+    )
+
+
+def classify_error(error: TransportError | InvalidReply, status: int | None = None) -> Verdict:
+    """The verdict on an exchange that gave no whole answer, or a whole answer that is invalid."""
+    reason = str(error)
+    if isinstance(error, InvalidReply):
+        return Verdict(action=Action.RETRY, reason=reason, status=status, flaw=error.flaw)
+    if isinstance(error, CertificateError):
+        return Verdict(action=Action.STOP, reason=reason, stop="refused", unreachable=True)
+    if isinstance(error, ReplyTooLarge):
+        return Verdict(action=Action.FAIL, reason=reason)
+    if isinstance(error, StaleConnectionError):
+        return Verdict(action=Action.RESEND, reason=reason, unreachable=True)
+    return Verdict(action=Action.RETRY, reason=reason, overload=isinstance(error, AttemptTimeout), unreachable=True)
+
+
+def pushback(headers: Mapping[str, str], *, now: datetime | None = None) -> float | None:
+    """Seconds for which the server wants no request, or None. NaN, infinite, negative and past values are ignored."""
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    value = headers.get("Retry-After")
+    if value is None:
+        return None
+    seconds = _number(value)
+    return seconds if seconds is not None else _seconds_until(value, headers.get("Date"), now)
+
+
+def _number(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if isfinite(value) and value >= 0 else None
+
+
+def _seconds_until(date: str, server_date: str | None, now: datetime | None) -> float | None:
+    """From the server's own clock, if it tells it, so that ours may be wrong by any amount."""
+    try:
+        then = parsedate_to_datetime(date)
+        start = parsedate_to_datetime(server_date) if server_date else now or datetime.now(then.tzinfo)
+        seconds = (then - start).total_seconds()
+    except (TypeError, ValueError):  # no date, or one with and one without a zone
+        return None
+    return seconds if seconds >= 0 else None
+
+
+def _redirected(reply: Reply) -> Verdict:
+    location = urljoin(reply.url, reply.headers.get("Location", ""))
+    there = masked(location) if urlsplit(location).netloc else "nowhere"
+    return Verdict(
+        action=Action.STOP,
+        reason=f"HTTP {reply.status}: the endpoint redirects to {there}; if that is right, put it into the url",
+        status=reply.status,
+        stop="redirect",
+    )
+
+
+def _error_body(reply: Reply) -> Mapping[str, Any]:
+    try:
+        body = orjson.loads(reply.body)
+    except orjson.JSONDecodeError:
+        return {}
+    error = body.get("error", body) if isinstance(body, dict) else None
+    return error if isinstance(error, dict) else {}
+
+
+def _quota_gone(error: Mapping[str, Any]) -> bool:
+    words = [str(error.get(key, "")) for key in ("code", "type")]
+    return any(word in _QUOTA_CODES or word.endswith(_QUOTA_SUFFIX) for word in words)

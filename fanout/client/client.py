@@ -1,0 +1,194 @@
+"""The client: one long-lived session to one endpoint, and the ways to send rows through it."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
+
+from fanout.client.session import Session
+from fanout.client.sinking import Sink, run_into
+from fanout.client.stream import Stream
+from fanout.client.verdicts import raise_if_failed
+from fanout.codecs import codec as codec_by_name
+from fanout.codecs.base import Codec
+from fanout.engine import RunControl, feed_of
+from fanout.errors import ClientStateError, ConfigError
+from fanout.settings import Endpoint, Limits, RetryPolicy, Timeouts, masked
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+    from types import TracebackType
+
+    from fanout.types import Event, Result, Rows, Statistics
+
+
+class Client:
+    """Sends rows to one remote model and gives back numpy arrays whose row i belongs to input row i.
+
+    Keep one client for as long as you talk to an endpoint: it keeps its connections, and its limits hold for all that
+    goes through it, from any number of tasks of one event loop.
+
+    Args:
+        endpoint: URL of the model, ``local://NAME``, or an `Endpoint`. Where a URL has no path, the codec's is used.
+        codec: name of a wire format, a codec made by `fanout.codec`, or a class or instance of your own.
+        chunk_rows: rows in one request.
+        limits: requests in flight, per second and in all.
+        retry: attempts and backoff.
+        timeouts: deadlines of connecting, of an attempt and of a run.
+        headers: sent with every request, beside the endpoint's own.
+        on_event: called with an `Event` for what happens to chunks; it must not wait.
+
+    Raises:
+        ConfigError: an argument cannot be used.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | Endpoint,
+        *,
+        codec: str | Codec | type[Codec],
+        chunk_rows: int = 64,
+        limits: Limits | None = None,
+        retry: RetryPolicy | None = None,
+        timeouts: Timeouts | None = None,
+        headers: Mapping[str, str] | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        if chunk_rows < 1:
+            raise ConfigError(f"chunk_rows must be at least 1, not {chunk_rows!r}", key="chunk_rows")
+        given = endpoint if isinstance(endpoint, Endpoint) else Endpoint(url=endpoint)
+        self._endpoint = replace(given, headers={**given.headers, **(headers or {})})
+        self._codec = _own(codec)
+        self._options = {
+            "chunk_rows": chunk_rows,
+            "limits": limits or Limits(),
+            "retry": retry or RetryPolicy(),
+            "timeouts": timeouts or Timeouts(),
+            "on_event": on_event,
+        }
+        self._session: Session | None = None
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Make the session in the running event loop; for ``local://`` endpoints, start the server first.
+
+        ``async with client`` does this and `close`.
+        """
+        if self._closed:
+            raise ClientStateError("the client is closed; make a new one")
+        if self._session is not None:
+            raise ClientStateError("the client is already open")
+        self._session = await Session.open(self._endpoint, self._codec, **self._options)
+
+    async def close(self) -> None:
+        """Close every connection; rows still waiting in `predict` get a `ClientStateError`."""
+        session, self._session, self._closed = self._session, None, True
+        if session is not None:
+            await session.close()
+
+    @overload
+    async def map(
+        self, rows: Rows, *, on_error: Literal["raise"] = "raise", control: RunControl | None = None
+    ) -> Any: ...
+    @overload
+    async def map(self, rows: Rows, *, on_error: Literal["keep"], control: RunControl | None = None) -> Result: ...
+    async def map(
+        self, rows: Rows, *, on_error: Literal["raise", "keep"] = "raise", control: RunControl | None = None
+    ) -> Any:
+        """Send all rows and merge the answers.
+
+        Args:
+            rows: an array (row i is ``rows[i]``), a list of texts, dicts or lists, or a mapping of arrays of one length.
+            on_error: ``"raise"`` gives the bare array and raises if any row failed; ``"keep"`` gives a `Result`.
+            control: ends the run from outside.
+
+        Returns:
+            An array whose first axis is the rows, or a dict of them where the codec has several outputs; shape (0,)
+            for no rows. With ``on_error="keep"`` a `Result`.
+
+        Raises:
+            RowsFailed: the run came to its end, but rows failed; ``.result`` holds the others.
+            RunStopped: the run was stopped early, whatever ``on_error`` is; ``.result`` holds what was done.
+            TypeError: ``rows`` has no length; `stream` takes such input.
+            InputError: rows that no codec can send.
+        """
+        if on_error not in ("raise", "keep"):
+            raise ConfigError(f'on_error must be "raise" or "keep", not {on_error!r}', key="on_error")
+        session = self._open_session()
+        feed = feed_of(rows, session.chunk_rows)
+        if feed.total is None:
+            await feed.close()
+            raise TypeError(f"map needs rows with a length, not {type(rows).__name__}; stream takes any iterable")
+        result = await session.merge(feed, control)
+        if on_error == "keep":
+            return result
+        raise_if_failed(result)
+        return result.values
+
+    def stream(self, rows: Rows | Iterable[Any] | AsyncIterable[Any], *, control: RunControl | None = None) -> Stream:
+        """Send rows of any iterable and yield chunks as they are done: ``async with client.stream(rows) as results``.
+
+        Memory stays bounded: no more rows are taken from the input than the consumer keeps up with. A blocking
+        iterable is read on one helper thread. Each `Done` tells its place, its values and its failures; their order
+        is that of completion.
+        """
+        return Stream(self._open_session, rows, control)
+
+    async def run(
+        self, rows: Rows | Iterable[Any] | AsyncIterable[Any], sink: Sink, *, control: RunControl | None = None
+    ) -> Result:
+        """Send rows and write every chunk to ``sink`` as it is done, on a helper thread.
+
+        Returns a `Result` without values; failed rows are told in it, not raised. Raises `RunStopped` (of kind
+        ``"output"`` when the sink could not write).
+        """
+        return await run_into(self._open_session(), rows, sink, control)
+
+    async def predict(self, row: Any) -> Any:
+        """The answer to one row. Concurrent callers within 2 ms share a request.
+
+        Returns what `map` would hold for that row: an array, a scalar, or a dict of them. Raises `RowsFailed` or
+        `RunStopped` when there is none.
+        """
+        return await self._open_session().batcher.predict(row)
+
+    def statistics(self) -> Statistics:
+        """A snapshot of the counters since the client was opened, runs under way included."""
+        if self._session is None:
+            raise ClientStateError("the client is not open")
+        return self._session.statistics()
+
+    def __repr__(self) -> str:
+        state = "open" if self._session else "closed" if self._closed else "not open yet"
+        return f"<Client {masked(self._endpoint.url)} codec={self._codec.name!r} {state}>"
+
+    def _open_session(self) -> Session:
+        if self._session is None:
+            raise ClientStateError(
+                "the client is closed; make a new one"
+                if self._closed
+                else "the client is not open yet: use `async with client:`"
+            )
+        self._session.check()
+        return self._session
+
+
+def _own(codec: str | Codec | type[Codec]) -> Codec:
+    """A codec for this client alone: it learns about this client's model."""
+    if isinstance(codec, str):
+        return codec_by_name(codec)
+    if isinstance(codec, type) and issubclass(codec, Codec):
+        return codec()
+    if isinstance(codec, Codec):
+        return copy.copy(codec)
+    raise ConfigError(f"codec must be a name or a fanout.Codec, not {type(codec).__name__}", key="codec")

@@ -1,0 +1,164 @@
+"""What a client has while it is open: the link to its endpoint, its runs, their counts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+
+from fanout.client.target import target
+from fanout.client.verdicts import raise_if_failed, raise_if_stopped
+from fanout.engine import Batcher, Link, Merger, Run, RunControl, feed_of
+from fanout.errors import ClientStateError, FanoutError
+from fanout.settings import LOCAL, Endpoint, Limits, RetryPolicy, Timeouts
+from fanout.statistics import Counters
+from fanout.transport import Transport
+from fanout.types import Chunk, Done, Failure, Result, unwrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fanout.codecs.base import Codec
+    from fanout.engine import Feed
+    from fanout.serving.local import LocalServer
+    from fanout.types import Event, Rows, Statistics
+
+_LINGER = 0.002
+
+
+class Session:
+    """The open half of a client. Made in one event loop, and good only there."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        url: str,
+        codec: Codec,
+        *,
+        chunk_rows: int,
+        limits: Limits,
+        retry: RetryPolicy,
+        timeouts: Timeouts,
+        on_event: Callable[[Event], None] | None,
+        server: LocalServer | None,
+    ) -> None:
+        self.limits = limits
+        self.chunk_rows = chunk_rows
+        self._codec = codec
+        self._on_event = on_event
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
+        self._opened = self._loop.time()
+        self._runs: set[Run] = set()
+        self._totals = Counters()
+        transport = Transport(endpoint, url, timeouts=timeouts, connections=limits.concurrency)
+        self._link = Link(transport, limits=limits, retry=retry, timeouts=timeouts)
+        self.batcher = Batcher(self._send_batch, max_rows=self._batch_rows, linger=_LINGER)
+
+    @classmethod
+    async def open(cls, endpoint: Endpoint, codec: Codec, **options: Any) -> Session:
+        """Make a session; for a ``local://`` endpoint, start the server that it ends with."""
+        if not endpoint.url.startswith(LOCAL):
+            return cls(endpoint, target(endpoint.url, codec.path), codec, server=None, **options)
+        from fanout.serving.local import LocalServer
+
+        server = LocalServer(endpoint.url.removeprefix(LOCAL))
+        try:
+            url = target(await server.start(), codec.path, server.model)
+            return cls(endpoint, url, codec, server=server, **options)
+        except BaseException:
+            await server.stop()
+            raise
+
+    async def close(self) -> None:
+        """End what is under way, close every connection, end the local server."""
+        await self.batcher.close()
+        await self._link.transport.close()
+        if self._server is not None:
+            await self._server.stop()
+
+    def check(self) -> None:
+        """Raises `ClientStateError` if this is not the process or the event loop that the session was made in."""
+        if os.getpid() != self._pid:
+            raise ClientStateError("the client was opened before a fork; open one in each process")
+        if asyncio.get_running_loop() is not self._loop:
+            raise ClientStateError("the client belongs to another event loop; open one in each loop")
+
+    def new_run(self, feed: Feed, deliver: Callable[[Done], None], control: RunControl | None = None) -> Run:
+        """A run over the session's link."""
+        run = Run(feed, self._codec, self._link, deliver, self._on_event)
+        if control is not None:
+            control.attach(run)
+        return run
+
+    async def execute(self, run: Run) -> None:
+        """Bring a run to its end, counting it in."""
+        self._runs.add(run)
+        try:
+            await run.execute()
+        finally:
+            self._runs.discard(run)
+            self._totals.add(run.up_to_date_counters())
+
+    async def merge(self, feed: Feed, control: RunControl | None = None) -> Result:
+        """Run over a feed of known length and merge the answers. Raises `RunStopped`."""
+        assert feed.total is not None
+        merger = Merger(feed.total)
+        run = self.new_run(feed, merger.add, control)
+        await self.execute(run)
+        result = merger.result(run.statistics())
+        raise_if_stopped(run.stopped, result)
+        return result
+
+    def statistics(self) -> Statistics:
+        """Counts of all runs, those under way included."""
+        counters = Counters()
+        counters.add(self._totals)
+        for run in self._runs:
+            counters.add(run.up_to_date_counters())
+        permits, transport = self._link.permits, self._link.transport
+        return counters.snapshot(
+            seconds=self._loop.time() - self._opened,
+            in_flight=permits.in_use,
+            max_in_flight=permits.most_in_use,
+            bytes_sent=transport.bytes_sent,
+            bytes_received=transport.bytes_received,
+        )
+
+    def _batch_rows(self) -> int:
+        return min(self.chunk_rows, self._codec.max_rows or self.chunk_rows)
+
+    async def _send_batch(self, rows: Rows) -> list[Any]:
+        """One outcome for each of some rows that were gathered from `predict`'s callers."""
+        feed = feed_of(rows, self.chunk_rows)
+        try:
+            result = await self.merge(feed)
+        except FanoutError as error:
+            partial = getattr(error, "result", None)
+            if partial is None or not partial.ok.any():
+                return [error] * (feed.total or 0)
+            result = partial
+        return [_of_row(result, row) for row in range(len(result.ok))]
+
+
+def _of_row(result: Result, row: int) -> Any:
+    """What `predict` returns or raises for one row of a batch."""
+    if result.ok[row] and result.outputs is not None:
+        return unwrapped({name: array[row] for name, array in result.outputs.items()})
+    alone = _alone(result, row)
+    try:
+        raise_if_failed(alone)
+    except FanoutError as error:
+        return error
+    raise AssertionError("a row that is neither answered nor failed")
+
+
+def _alone(result: Result, row: int) -> Result:
+    failures = tuple(
+        Failure(start=0, stop=1, reason=f.reason, status=f.status, attempts=f.attempts, endpoint=f.endpoint)
+        for f in result.failures
+        if f.start <= row < f.stop
+    )
+    pending = tuple(Chunk(0, 1) for chunk in result.pending if chunk.start <= row < chunk.stop)
+    return Result(outputs=None, ok=result.ok[row : row + 1], failures=failures, pending=pending, stats=result.stats)

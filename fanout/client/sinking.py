@@ -1,0 +1,54 @@
+"""Running rows into a sink: every finished chunk is written on a helper thread, off the workers' path."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fanout.client.stream import window
+from fanout.client.verdicts import raise_if_stopped
+from fanout.engine import Ledger, Outbox, RunControl, Stop, feed_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fanout.client.session import Session
+    from fanout.engine import Run
+    from fanout.limits import Permits
+    from fanout.types import Done, Result
+
+
+class Sink(Protocol):
+    """What takes finished chunks."""
+
+    def write(self, done: Sequence[Done]) -> None:
+        """Write some chunks, in any order. Called on a helper thread, one call at a time. May raise OSError."""
+
+
+async def run_into(session: Session, rows: Any, sink: Sink, control: RunControl | None) -> Result:
+    """Send ``rows``, write what comes to ``sink``. The result has no values. Raises `RunStopped`."""
+    room, outbox, ledger = window(session.limits), Outbox(), Ledger()
+    feed = feed_of(rows, session.chunk_rows, room)
+    run = session.new_run(feed, outbox.put, control)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_write(run, outbox, sink, ledger, room))
+        try:
+            await session.execute(run)
+        finally:
+            outbox.close()
+    result = ledger.result(feed.rows_taken if feed.total is None else feed.total, run.statistics())
+    raise_if_stopped(run.stopped, result)
+    return result
+
+
+async def _write(run: Run, outbox: Outbox, sink: Sink, ledger: Ledger, room: Permits) -> None:
+    while group := await outbox.take_all():
+        try:
+            await asyncio.to_thread(sink.write, group)
+        except OSError as error:  # what could not be written stays pending; what is in flight may still fit
+            run.stop(Stop("output", f"the output cannot be written: {error}"))
+        else:
+            for done in group:
+                ledger.add(done)
+        for _ in group:
+            room.release()

@@ -1,0 +1,102 @@
+"""Streaming: finished chunks as they come, for input of any length, in bounded memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any, Self
+
+from fanout.client.verdicts import raise_if_stopped
+from fanout.engine import Ledger, Outbox, RunControl, feed_of
+from fanout.limits import Permits
+from fanout.types import Done
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from fanout.client.session import Session
+    from fanout.engine import Run
+    from fanout.settings import Limits
+    from fanout.types import Array, Result, Statistics
+
+
+def window(limits: Limits) -> Permits:
+    """How many chunks may be taken from the input before the consumer has done with the first."""
+    return Permits(2 * limits.concurrency + 2)
+
+
+class Stream:
+    """An async context manager and async iterator over the `Done` chunks of one run, in order of completion.
+
+    Leaving the context early abandons what is in flight. The iteration raises `RunStopped` at its end if the run was
+    stopped, and what the input raised; failed rows are in their chunks, not raised.
+    """
+
+    def __init__(self, session: Callable[[], Session], rows: Any, control: RunControl | None) -> None:
+        self._session = session
+        self._rows = rows
+        self._control = control or RunControl()
+        self._outbox = Outbox()
+        self._ledger = Ledger()
+        self._ready: deque[Done] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._run: Run
+
+    async def __aenter__(self) -> Self:
+        session = self._session()
+        self._window = window(session.limits)
+        self._feed = feed_of(self._rows, session.chunk_rows, self._window)
+        self._run = session.new_run(self._feed, self._put, self._control)
+        self._task = asyncio.create_task(self._execute(session))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        if self._task is not None and not self._task.cancelled():
+            self._task.exception()  # raised at the end of the iteration; who left before it did not want to know
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Done:
+        if self._task is None:
+            raise RuntimeError("enter the stream first: async with client.stream(rows) as results")
+        if not self._ready:
+            self._ready.extend(await self._outbox.take_all())
+        if not self._ready:
+            await self._task
+            raise_if_stopped(self._run.stopped, self._result())
+            raise StopAsyncIteration
+        done = self._ready.popleft()
+        self._window.release()
+        return done
+
+    def statistics(self) -> Statistics:
+        """A snapshot of this run's counters."""
+        return self._run.statistics()
+
+    async def _execute(self, session: Session) -> None:
+        try:
+            await session.execute(self._run)
+        finally:
+            self._outbox.close()
+
+    def _put(self, done: Done) -> None:
+        """The consumer's arrays are his own: views into an answer's bytes are copied."""
+        outputs = done.outputs and {name: _owned(array) for name, array in done.outputs.items()}
+        done = Done(start=done.start, stop=done.stop, outputs=outputs, failures=done.failures, pending=done.pending)
+        self._ledger.add(done)
+        self._outbox.put(done)
+
+    def _result(self) -> Result:
+        total = self._feed.rows_taken if self._feed.total is None else self._feed.total
+        return self._ledger.result(total, self._run.statistics())
+
+
+def _owned(array: Array) -> Array:
+    return array if array.flags.owndata and array.flags.writeable else array.copy()

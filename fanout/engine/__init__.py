@@ -1,0 +1,12 @@
+"""The life of a chunk, from the source's rows to a proven place in the output."""
+
+from fanout.engine.batching import Batcher
+from fanout.engine.control import RunControl
+from fanout.engine.feed import Feed, feed_of
+from fanout.engine.halt import Stop
+from fanout.engine.link import Link
+from fanout.engine.merge import Ledger, Merger
+from fanout.engine.outbox import Outbox
+from fanout.engine.run import Run
+
+__all__ = ["Batcher", "Feed", "Ledger", "Link", "Merger", "Outbox", "Run", "RunControl", "Stop", "feed_of"]

@@ -1,0 +1,65 @@
+"""One attempt: a work's payload sent, and the verdict on what came, or the proven answers in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from fanout.classify import classify_error, classify_reply
+from fanout.errors import InvalidReply, StaleConnectionError, TransportError
+from fanout.types import Array, Reply, Values, Verdict
+
+if TYPE_CHECKING:
+    from fanout.codecs.base import Codec
+    from fanout.deadline import Deadline
+    from fanout.engine.exchange import Exchanged, Exchanges
+    from fanout.engine.link import Link
+    from fanout.engine.proof import Proof
+    from fanout.engine.work import Work
+    from fanout.statistics import Counters
+
+Outcome: TypeAlias = dict[str, Array] | Verdict
+"""Answers that passed the proof, by output name, or why there are none."""
+
+
+class Attempts:
+    """Makes attempts for the works of one run."""
+
+    def __init__(self, codec: Codec, link: Link, exchanges: Exchanges, proof: Proof, counters: Counters) -> None:
+        self._codec = codec
+        self._post = link.transport.post
+        self._exchanges = exchanges
+        self._proof = proof
+        self._counters = counters
+
+    async def make(self, work: Work, deadline: Deadline) -> Outcome:
+        """Send an encoded work once; once more at once, where a kept-alive connection turned out to be closed."""
+        payload = work.payload
+        assert payload is not None
+        if work.attempts:
+            self._counters.retries += 1
+        work.attempts += 1
+        exchanged = await self._exchanges.make(lambda: self._post(payload), deadline)
+        if isinstance(exchanged, StaleConnectionError):
+            exchanged = await self._exchanges.make(lambda: self._post(payload, fresh=True), deadline)
+        return self._judged(exchanged, work.n)
+
+    def _judged(self, exchanged: Exchanged, n_rows: int) -> Outcome:
+        if isinstance(exchanged, Verdict):
+            return exchanged
+        if isinstance(exchanged, TransportError):
+            return classify_error(exchanged)
+        if not 200 <= exchanged.status < 300:
+            return self._exchanges.pause(self._codec.classify(exchanged) or classify_reply(exchanged))
+        try:
+            return self._proof.checked(self._decoded(exchanged, n_rows), n_rows)
+        except InvalidReply as error:
+            return self._codec.classify(exchanged) or classify_error(error, exchanged.status)
+
+    def _decoded(self, reply: Reply, n_rows: int) -> Array | Values:
+        try:
+            return self._codec.decode(reply, n_rows)
+        except InvalidReply:
+            raise
+        except Exception as error:  # noqa: BLE001 - a short codec does not foresee every answer
+            what = f"{type(error).__name__}: {error}"
+            raise InvalidReply(f"the answer cannot be decoded ({what}): {reply.excerpt()}") from None

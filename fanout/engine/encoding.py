@@ -1,0 +1,58 @@
+"""Rows into a payload, once a work. Rows that the wire format cannot express fail alone, without a request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fanout.errors import ConfigError, EncodeError
+from fanout.types import Action, Verdict, take_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from fanout.codecs.base import Codec
+    from fanout.engine.work import Work
+
+
+def encode(work: Work, codec: Codec, fail: Callable[[Work, Verdict], None]) -> bool:
+    """Make the payload of ``work``; rows that cannot be expressed leave it and fail. False when none is left.
+
+    Raises `ConfigError` where the codec says that no row of this kind can be sent at all.
+    """
+    while work.payload is None:
+        try:
+            work.payload = codec.encode(work.rows)
+        except EncodeError as error:
+            rows_left = _remove(work, error.rows, error.reason, fail)
+        except ConfigError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a short codec does not foresee every row
+            bad = [row for row in range(work.n) if not _encodes(work, row, codec)]
+            rows_left = _remove(work, bad, f"{type(error).__name__}: {error}", fail)
+        else:
+            break
+        if not rows_left:
+            return False
+    return True
+
+
+def _remove(work: Work, bad: Sequence[int], reason: str, fail: Callable[[Work, Verdict], None]) -> bool:
+    is_bad = np.zeros(work.n, bool)
+    is_bad[[row for row in bad if 0 <= row < work.n]] = True
+    verdict = Verdict(action=Action.FAIL, reason=f"cannot be sent: {reason}")
+    if is_bad.all() or not is_bad.any():  # in the second case the rows are to blame together
+        fail(work, verdict)
+        return False
+    fail(work.part(np.flatnonzero(is_bad)), verdict)
+    work.keep(np.flatnonzero(~is_bad))
+    return True
+
+
+def _encodes(work: Work, row: int, codec: Codec) -> bool:
+    try:
+        codec.encode(take_rows(work.rows, slice(row, row + 1)))
+    except Exception:  # noqa: BLE001 - whatever it is, this row causes it
+        return False
+    return True

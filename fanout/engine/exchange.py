@@ -1,0 +1,105 @@
+"""One HTTP exchange with leave: a permit, an open gate, a slot of the rate, then the request under its own deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from random import uniform
+from typing import TYPE_CHECKING, TypeAlias
+
+from fanout.errors import AttemptTimeout, TransportError
+from fanout.types import Action, Event, Reply, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from fanout.deadline import Deadline
+    from fanout.engine.halt import Halt
+    from fanout.engine.link import Link
+    from fanout.statistics import Counters
+
+_GATE_JITTER = 0.1
+"""Part of a pushback by which a request may come later, so that not all come at once when the gate opens."""
+
+Exchanged: TypeAlias = Reply | TransportError | Verdict
+"""A whole answer, why there is none, or the verdict by which no request was sent."""
+
+
+class Exchanges:
+    """Makes the exchanges of one run over the link that it shares with others."""
+
+    def __init__(self, link: Link, counters: Counters, halt: Halt, tell: Callable[[Event], None]) -> None:
+        self._link = link
+        self._counters = counters
+        self._halt = halt
+        self._tell = tell
+        self._now = asyncio.get_running_loop().time
+
+    async def make(self, send: Callable[[], Awaitable[Reply]], deadline: Deadline) -> Exchanged:
+        """Wait for leave, then send. The wait is charged to no attempt: the deadline starts with the request."""
+        permits = self._link.permits
+        await permits.acquire()
+        try:
+            refusal = await self._leave()
+            return await self._timed(send, deadline) if refusal is None else refusal
+        finally:
+            permits.release()
+
+    def pause(self, verdict: Verdict) -> Verdict:
+        """Shut the gate if the server wants no request for a while; a verdict to stop where that is too long."""
+        wait, longest = verdict.pushback, self._link.retry.max_pushback
+        if wait is None or verdict.action is not Action.RETRY:
+            return verdict
+        if wait > longest:
+            reason = f"the endpoint wants no request for {wait:g} s (max_pushback is {longest:g} s): {verdict.reason}"
+            return Verdict(action=Action.STOP, reason=reason, status=verdict.status, stop="pushback")
+        self._link.gate.shut_until(self._now() + wait)
+        self._tell(Event(kind="pause", seconds=wait, status=verdict.status, reason=verdict.reason))
+        return verdict
+
+    async def _timed(self, send: Callable[[], Awaitable[Reply]], deadline: Deadline) -> Reply | TransportError:
+        link = self._link
+        link.requests += 1
+        self._counters.requests += 1
+        started = self._now()
+        deadline.start(started, link.timeouts.attempt)
+        try:
+            reply = await send()
+        except TransportError as error:
+            return error
+        except asyncio.CancelledError:
+            if not deadline.absorbed():
+                raise
+            return self._too_late()
+        finally:
+            deadline.stop()
+            self._counters.latencies.record(self._now() - started)
+        if deadline.absorbed():  # somebody below swallowed the cancellation
+            return self._too_late()
+        link.answered = True
+        return reply
+
+    def _too_late(self) -> AttemptTimeout:
+        return AttemptTimeout(f"no whole answer within the attempt timeout of {self._link.timeouts.attempt:g} s")
+
+    async def _leave(self) -> Verdict | None:
+        """Wait until the gate is open and the rate allows a request. A verdict means that none may be sent at all."""
+        link, slot = self._link, None
+        while self._halt.stopped is None:
+            now = self._now()
+            if (shut := link.gate.wait(now)) > 0:
+                slot = None  # a slot reserved before the pause would let all go at once after it
+                await self._halt.sleep(shut + uniform(0, _GATE_JITTER * shut))
+                continue
+            if slot is None:
+                slot = link.rate.reserve(now)
+            if slot > now:
+                await self._halt.sleep(slot - now)
+                continue
+            return _spent(link) if link.spent else None
+        stop = self._halt.stopped
+        return Verdict(action=Action.STOP, reason=stop.reason, stop=stop.kind)
+
+
+def _spent(link: Link) -> Verdict:
+    reason = f"the limit of max_requests = {link.limits.max_requests} is reached"
+    return Verdict(action=Action.STOP, reason=reason, stop="max_requests")

@@ -1,0 +1,38 @@
+"""The link: what all runs of one client share about its endpoint. Transport, permits, rate, gate, and what is known."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from fanout.limits import Gate, Permits, Rate
+
+if TYPE_CHECKING:
+    from fanout.settings import Limits, RetryPolicy, Timeouts
+    from fanout.transport import Transport
+
+
+class Link:
+    """State of one endpoint as this client sees it."""
+
+    def __init__(self, transport: Transport, *, limits: Limits, retry: RetryPolicy, timeouts: Timeouts) -> None:
+        self.transport = transport
+        self.limits = limits
+        self.retry = retry
+        self.timeouts = timeouts
+        self.permits = Permits(limits.concurrency)
+        self.rate = Rate(limits.requests_per_second)
+        self.gate = Gate()
+        self.requests = 0
+        self.answered = False
+        """An HTTP answer of any kind has come: the endpoint exists."""
+        self.succeeded = False
+        """A proven answer has come: requests of this form can succeed."""
+        self.prepared = False
+        """The codec has learnt what the endpoint tells of its model."""
+        self.preparing = asyncio.Lock()
+
+    @property
+    def spent(self) -> bool:
+        """True when no other request may be sent (``max_requests``)."""
+        return self.limits.max_requests is not None and self.requests >= self.limits.max_requests

@@ -1,0 +1,73 @@
+"""Chunks back into whole arrays: copied once, into place, in whatever order they come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fanout.engine.work import filled, ranges
+from fanout.types import Array, Chunk, Done, Failure, Result
+
+if TYPE_CHECKING:
+    from fanout.types import Statistics
+
+
+class Ledger:
+    """Which rows are answered and which have failed; the rest is pending."""
+
+    def __init__(self) -> None:
+        self._resolved = np.zeros(0, bool)
+        self._failures: list[Failure] = []
+
+    def add(self, done: Done) -> None:
+        """Take note of a chunk."""
+        if done.stop > len(self._resolved):  # doubling keeps the cost of growing flat
+            grown = np.zeros(max(done.stop, 2 * len(self._resolved), 1024), bool)
+            grown[: len(self._resolved)] = self._resolved
+            self._resolved = grown
+        self._resolved[done.start : done.stop] = True
+        for rows in done.pending:
+            self._resolved[rows.start : rows.stop] = False
+        self._failures += done.failures
+
+    def result(self, n_rows: int, stats: Statistics, outputs: dict[str, Array] | None = None) -> Result:
+        """The account of ``n_rows`` rows of input."""
+        resolved = np.zeros(n_rows, bool)
+        known = min(n_rows, len(self._resolved))
+        resolved[:known] = self._resolved[:known]
+        pending = tuple(Chunk(start, stop) for start, stop in ranges(np.flatnonzero(~resolved)))
+        ok = resolved
+        for failure in self._failures:
+            ok[failure.start : failure.stop] = False
+        failures = tuple(sorted(self._failures, key=lambda failure: failure.start))
+        return Result(outputs=outputs, ok=ok, failures=failures, pending=pending, stats=stats)
+
+
+class Merger:
+    """Whole outputs of a run whose number of rows is known: one allocation, one copy of every answer."""
+
+    def __init__(self, n_rows: int) -> None:
+        self._n_rows = n_rows
+        self._outputs: dict[str, Array] | None = None
+        self._ledger = Ledger()
+
+    def add(self, done: Done) -> None:
+        """Copy a chunk's answers into place. Dtype and shape are proven, so nothing can be cast or broadcast."""
+        if done.outputs is not None:
+            if self._outputs is None:
+                self._outputs = {
+                    name: np.empty((self._n_rows, *array.shape[1:]), array.dtype)
+                    for name, array in done.outputs.items()
+                }
+            for name, array in done.outputs.items():
+                self._outputs[name][done.start : done.stop] = array
+        self._ledger.add(done)
+
+    def result(self, stats: Statistics) -> Result:
+        """All rows; those without an answer are filled in."""
+        result = self._ledger.result(self._n_rows, stats, self._outputs)
+        if self._outputs is not None and not result.ok.all():
+            for array in self._outputs.values():
+                array[~result.ok] = filled((), array.dtype)
+        return result

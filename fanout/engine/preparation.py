@@ -1,0 +1,74 @@
+"""What a codec wants to know of the model before the first chunk is sent: asked once for a client's life."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fanout.classify import classify_error, classify_reply
+from fanout.deadline import Deadline
+from fanout.engine.halt import Halt, Stop
+from fanout.errors import TransportError
+from fanout.retry import retry
+from fanout.types import Action, Reply, Verdict
+
+if TYPE_CHECKING:
+    from fanout.codecs.base import Codec
+    from fanout.engine.exchange import Exchanges
+    from fanout.engine.link import Link
+
+_FOR_THE_CODEC = ("rejected",)
+"""Kinds of stop that say that there is no such page; the codec knows what it can do without it."""
+
+
+async def prepare(codec: Codec, link: Link, exchanges: Exchanges, halt: Halt) -> Stop | None:
+    """Let ``codec`` learn from the endpoint. Returns why the run has to stop, if it has to.
+
+    Raises `ConfigError` when the codec cannot go on without what it was not told.
+    """
+    async with link.preparing:
+        if link.prepared:
+            return None
+        for url in codec.prepare(link.transport.url):
+            reply = await _fetched(url, link, exchanges, halt)
+            if isinstance(reply, Verdict):
+                unreachable = reply.unreachable and not link.answered
+                kind = reply.stop if reply.action is Action.STOP else "unreachable" if unreachable else "metadata"
+                return Stop(kind, reply.reason)
+            codec.learn(reply)
+        link.prepared = True
+        return None
+
+
+async def _fetched(url: str, link: Link, exchanges: Exchanges, halt: Halt) -> Reply | Verdict:
+    deadline, attempts = Deadline(), 0
+    replies: list[Reply] = []
+
+    async def once() -> Verdict | None:
+        nonlocal attempts
+        attempts += 1
+        exchanged = await exchanges.make(lambda: link.transport.get(url), deadline)
+        if isinstance(exchanged, TransportError):
+            return classify_error(exchanged)
+        if isinstance(exchanged, Verdict):
+            return exchanged
+        replies.append(exchanged)
+        return _objection(exchanged, exchanges)
+
+    try:
+        verdict = await once()
+        if verdict is not None and verdict.action is Action.RETRY:
+            exhausted = lambda: attempts >= link.retry.max_attempts  # noqa: E731 - it is a predicate, used once
+            verdict = await retry(once, verdict, link.retry, exhausted=exhausted, sleep=halt.sleep)
+    finally:
+        deadline.close()
+    return replies[-1] if verdict is None else verdict
+
+
+def _objection(reply: Reply, exchanges: Exchanges) -> Verdict | None:
+    """Why this answer is nothing that a codec could learn from, or None."""
+    if 200 <= reply.status < 300:
+        return None
+    verdict = classify_reply(reply)
+    if verdict.action is Action.RETRY and reply.status != 500:
+        return exchanges.pause(verdict)
+    return verdict if verdict.action is Action.STOP and verdict.stop not in _FOR_THE_CODEC else None

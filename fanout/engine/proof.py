@@ -1,0 +1,182 @@
+"""The proof: nothing is merged before it is shown to be what was asked for.
+
+numpy would broadcast a one-row answer into 64 rows, cut 0.7 to 0 and turn "1" into 1 without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from fanout.errors import InvalidReply
+from fanout.types import Array, TensorSpec, Values
+
+if TYPE_CHECKING:
+    from fanout.engine.work import Work
+
+ANY_OUTPUT = "*"
+Form: TypeAlias = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
+"""What an answer looks like: output name -> dtype, shape of one row."""
+
+
+class Held(NamedTuple):
+    """An answer that waits until the form of all answers is known."""
+
+    work: Work
+    outputs: dict[str, Array]
+    form: Form
+
+
+class Proof:
+    """Checks answers against a known form, and finds out what it is where nobody has told.
+
+    Args:
+        spec: what the codec knows of its outputs, by name; ``"*"`` stands for every other output.
+        reject_nonfinite: NaN and infinity make an answer invalid.
+        capacity: how many answers may wait for the form to be known.
+    """
+
+    def __init__(self, spec: Mapping[str, TensorSpec], *, reject_nonfinite: bool, capacity: int) -> None:
+        self._spec = spec
+        self._reject_nonfinite = reject_nonfinite
+        self._capacity = max(2, capacity)
+        self._form: Form | None = None
+        self._held: list[Held] = []
+        self._had_a_tie = False
+
+    def checked(self, outputs: Array | Values, n_rows: int) -> dict[str, Array]:
+        """``outputs`` by name, every check passed that needs no other answer. Raises `InvalidReply`."""
+        named = dict(outputs) if isinstance(outputs, Mapping) else {"": outputs}
+        form = self._form
+        if form is not None and named.keys() != form.keys():
+            raise InvalidReply(f"the answer has outputs {_names(named)}, others have {_names(form)}")
+        for name, array in named.items():
+            named[name] = array = _plain(name, array)
+            if array.ndim == 0 or len(array) != n_rows:
+                count = "no" if array.ndim == 0 else len(array)
+                raise InvalidReply(f"{_called(name)}{count} rows for {n_rows} that were sent", flaw="rows")
+            if form is None:
+                self._check_spec(name, array)
+            elif (array.dtype, array.shape[1:]) != form[name]:
+                raise _other_form(name, array, form[name])
+            if self._reject_nonfinite and array.dtype.kind in "fc" and not _all_finite(array):
+                raise _nonfinite(name, array)
+        if not named:
+            raise InvalidReply("the answer has no output")
+        return named
+
+    @property
+    def settled(self) -> bool:
+        """True once the form of all answers is known; `checked` is then the whole proof."""
+        return self._form is not None
+
+    def offer(self, work: Work, outputs: dict[str, Array]) -> tuple[list[Held], list[Held]]:
+        """Judge a checked answer while the form is not known.
+
+        Returns the answers now accepted and those now refused. It is neither while it waits for one of another
+        chunk that looks the same: one odd answer at the start must not condemn all the rest.
+        """
+        form: Form = {name: (array.dtype, array.shape[1:]) for name, array in outputs.items()}
+        held = Held(work, outputs, form)
+        if self._complete(form) or any(h.form == form and h.work.chunk != work.chunk for h in self._held):
+            return self._settle(held)
+        self._held.append(held)
+        if len(self._held) > self._capacity:
+            return [], [self._held.pop(0)]
+        return [], []
+
+    def close(self) -> tuple[list[Held], list[Held], bool]:
+        """Judge what still waits when no other answer will come.
+
+        Returns the accepted, the refused, and whether the refused are worth another attempt (once).
+        """
+        held, retry = self._held, not self._had_a_tie
+        if held and all(h.form == held[0].form for h in held):
+            accepted, refused = self._settle(held.pop())
+            return accepted, refused, retry
+        self._held, self._had_a_tie = [], bool(held)
+        return [], held, retry
+
+    def _settle(self, agreed: Held) -> tuple[list[Held], list[Held]]:
+        self._form = agreed.form
+        held, self._held = [*self._held, agreed], []
+        return [h for h in held if h.form == agreed.form], [h for h in held if h.form != agreed.form]
+
+    def _complete(self, form: Form) -> bool:
+        specs = [self._spec_of(name) for name in form]
+        return all(s.dtype is not None and s.shape is not None and None not in s.shape for s in specs)
+
+    def _spec_of(self, name: str) -> TensorSpec:
+        return self._spec.get(name) or self._spec.get(ANY_OUTPUT) or TensorSpec()
+
+    def _check_spec(self, name: str, array: Array) -> None:
+        spec = self._spec_of(name)
+        if spec.dtype is not None and array.dtype != spec.dtype:
+            raise InvalidReply(f"{_called(name)}dtype {array.dtype}, wanted {spec.dtype}", flaw="dtype")
+        if spec.shape is None:
+            return
+        shape = array.shape[1:]
+        alike = len(shape) == len(spec.shape) and all(
+            want in (None, have) for want, have in zip(spec.shape, shape, strict=True)
+        )
+        if not alike:
+            wanted = ["any" if length is None else length for length in spec.shape]
+            raise InvalidReply(f"{_called(name)}rows of shape {list(shape)}, wanted {wanted}", flaw="shape")
+
+
+def disagreement(refused: Held) -> InvalidReply:
+    """Why an answer was refused that looks unlike the others."""
+    form = ", ".join(
+        f"{_called(name)}{dtype} rows of shape {list(shape)}" for name, (dtype, shape) in refused.form.items()
+    )
+    return InvalidReply(
+        f"{form}: other answers look different; if this is the right form, give the codec its shape and dtype",
+        flaw="shape",
+    )
+
+
+def _plain(name: str, array: object) -> Array:
+    """The array in native byte order, texts as StringDType, so that equal forms compare equal."""
+    if not isinstance(array, np.ndarray):
+        raise InvalidReply(f"{_called(name)}a {type(array).__name__}: decode must return numpy arrays", flaw="dtype")
+    kind = array.dtype.kind
+    if kind in "US":
+        return array.astype(np.dtypes.StringDType())
+    if kind not in "biufcT":
+        raise InvalidReply(f"{_called(name)}dtype {array.dtype}, which is no number, bool or text", flaw="dtype")
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _all_finite(array: Array) -> bool:
+    with np.errstate(all="ignore"):
+        total = array.sum()
+    # A finite sum proves every number finite; an infinite one may be an overflow, so then each is looked at.
+    return (array.dtype.kind == "f" and isfinite(total)) or bool(np.isfinite(array).all())
+
+
+def _nonfinite(name: str, array: Array) -> InvalidReply:
+    bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
+    return InvalidReply(
+        f'{_called(name)}NaN or infinity in {len(bad)} of {len(array)} rows (nonfinite="keep" lets it pass)',
+        flaw="nonfinite",
+    )
+
+
+def _other_form(name: str, array: Array, form: tuple[np.dtype[Any], tuple[int, ...]]) -> InvalidReply:
+    dtype, shape = form
+    if array.dtype != dtype:
+        return InvalidReply(f"{_called(name)}dtype {array.dtype}, other answers have {dtype}", flaw="dtype")
+    return InvalidReply(
+        f"{_called(name)}rows of shape {list(array.shape[1:])}, other answers have {list(shape)}", flaw="shape"
+    )
+
+
+def _called(name: str) -> str:
+    return f"output {name!r} has " if name else "the answer has "
+
+
+def _names(outputs: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(outputs)) or "(none)"

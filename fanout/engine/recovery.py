@@ -1,0 +1,187 @@
+"""The rest of a chunk's life after a first failure: retries, then the search for the row, or the size, to blame."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from fanout.deadline import Deadline
+from fanout.engine.halt import Stop
+from fanout.retry import retry
+from fanout.types import Action, Event, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from fanout.engine.feed import Feed
+    from fanout.engine.halt import Halt
+    from fanout.engine.link import Link
+    from fanout.engine.outcomes import Outcomes
+    from fanout.engine.splitting import Splitting
+    from fanout.engine.work import Work
+    from fanout.statistics import Counters
+
+
+class Recovery:
+    """Sees chunks through whose first attempt failed.
+
+    Args:
+        attempt: makes one attempt and takes in its success; gives None then, else the verdict.
+        stop: stops the run.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        link: Link,
+        outcomes: Outcomes,
+        splitting: Splitting,
+        counters: Counters,
+        halt: Halt,
+        *,
+        attempt: Callable[[Work, Deadline], Awaitable[Verdict | None]],
+        stop: Callable[[Stop], None],
+        tell: Callable[[Event], None],
+    ) -> None:
+        self._feed = feed
+        self._link = link
+        self._outcomes = outcomes
+        self._splitting = splitting
+        self._counters = counters
+        self._halt = halt
+        self._attempt = attempt
+        self._stop = stop
+        self._tell = tell
+
+    async def recover(self, work: Work, verdict: Verdict) -> None:
+        """Bring ``work``, which failed with ``verdict``, to an answer, to a named failure, or to the run's stop."""
+        deadline = Deadline()
+        try:
+            await self._settle(work, verdict, deadline)
+        finally:
+            deadline.close()
+
+    async def _settle(self, work: Work, first: Verdict, deadline: Deadline) -> None:
+        verdict = await self._retried(work, first, deadline)
+        if verdict is None:
+            self._note_success(work)
+        elif verdict.action is Action.STOP:
+            self._stop(Stop(verdict.stop, verdict.reason))
+        elif verdict.action is Action.SPLIT and work.n > 1:
+            await self._split(work, verdict, deadline)
+        elif verdict.action is Action.SPLIT and not self._confirmed(work):
+            work.confirmed = True
+            await self._once_more(work, deadline)
+        else:
+            self._fail(work, verdict)
+
+    async def _retried(self, work: Work, first: Verdict, deadline: Deadline) -> Verdict | None:
+        """Attempts for as long as one may end differently; None after a success."""
+        policy = self._link.retry
+
+        async def again() -> Verdict | None:
+            verdict = await self._attempt(work, deadline)
+            return None if verdict is None else self._judged(work, verdict)
+
+        async def back_off(seconds: float) -> None:
+            self._counters.backing_off += 1
+            try:
+                await self._halt.sleep(seconds)
+            finally:
+                self._counters.backing_off -= 1
+
+        verdict: Verdict | None = self._judged(work, first)
+        if verdict is not None and verdict.action is Action.RETRY:
+            verdict = await retry(
+                again, verdict, policy, exhausted=lambda: work.attempts >= policy.max_attempts, sleep=back_off
+            )
+        return verdict if verdict is None else self._exhausted(verdict)
+
+    def _judged(self, work: Work, verdict: Verdict) -> Verdict:
+        """The verdict in the light of what happened to these rows before: the same again is no accident."""
+        twice = verdict.flaw is not None and verdict.flaw == work.flaw
+        work.flaw = verdict.flaw
+        if verdict.action is Action.RETRY:
+            if twice or _kind(verdict) == work.suspect:
+                return replace(verdict, action=Action.SPLIT)
+            self._tell(
+                Event(
+                    kind="retry",
+                    start=work.chunk.start,
+                    stop=work.chunk.stop,
+                    attempt=work.attempts,
+                    status=verdict.status,
+                    reason=verdict.reason,
+                )
+            )
+        return verdict
+
+    def _exhausted(self, verdict: Verdict) -> Verdict:
+        """What becomes of a retryable verdict when no attempts are left."""
+        if verdict.action is not Action.RETRY:
+            return verdict
+        if verdict.status == 500 or verdict.flaw is not None:  # permanent errors of one row are 500 on most servers
+            return replace(verdict, action=Action.SPLIT)
+        if verdict.unreachable and not self._link.answered:
+            return replace(verdict, action=Action.STOP, stop="unreachable")
+        return replace(verdict, action=Action.FAIL)
+
+    def _confirmed(self, work: Work) -> bool:
+        return work.confirmed or work.attempts >= self._link.retry.max_attempts
+
+    async def _once_more(self, work: Work, deadline: Deadline) -> None:
+        verdict = await self._attempt(work, deadline)
+        if verdict is None:
+            self._note_success(work)
+        else:
+            await self._settle(work, verdict, deadline)
+
+    async def _split(self, work: Work, verdict: Verdict, deadline: Deadline) -> None:
+        # Halves of a chunk that has its turn need no turn of their own.
+        turn = await self._splitting.wait_for_turn() if work.suspect is None else None
+        try:
+            if self._halt.stopped is not None:
+                return
+            if self._splitting.useful:
+                await self._send_halves(work, verdict, deadline)
+            else:
+                self._outcomes.fail(work, verdict)
+        finally:
+            if turn is not None:
+                turn.release()
+
+    async def _send_halves(self, work: Work, verdict: Verdict, deadline: Deadline) -> None:
+        self._counters.splits += 1
+        self._tell(
+            Event(
+                kind="split", start=work.chunk.start, stop=work.chunk.stop, status=verdict.status, reason=verdict.reason
+            )
+        )
+        halves, refused = work.halves(), 0
+        for half in halves:
+            half.suspect = _kind(verdict)
+            if (again := await self._attempt(half, deadline)) is None:
+                self._note_success(half)
+            else:
+                refused += 1
+                await self._settle(half, again, deadline)
+        # By status alone: an invalid answer may be an accident, and must not make all later chunks smaller.
+        if not refused and verdict.flaw is None and verdict.status != 500:
+            self._feed.limit(halves[0].n)
+
+    def _note_success(self, work: Work) -> None:
+        if work.n == 1 and work.suspect is not None:
+            self._splitting.row_succeeded()
+
+    def _fail(self, work: Work, verdict: Verdict) -> None:
+        if work.n == 1 and verdict.action is Action.SPLIT:
+            self._splitting.row_failed()
+        self._outcomes.fail(work, verdict)
+        if self._splitting.hopeless:
+            reason = f"the endpoint accepts no row at all, not even alone: {verdict.reason}"
+            self._stop(Stop("rejected", reason))
+
+
+def _kind(verdict: Verdict) -> object:
+    """What makes two failures alike."""
+    return verdict.flaw or verdict.status

@@ -1,0 +1,216 @@
+"""One run: a fixed set of workers over one feed, and a task of its own for every chunk that did not succeed at once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from fanout.deadline import Deadline
+from fanout.engine.attempt import Attempts
+from fanout.engine.encoding import encode
+from fanout.engine.exchange import Exchanges
+from fanout.engine.halt import Halt, Stop
+from fanout.engine.outcomes import Outcomes
+from fanout.engine.preparation import prepare
+from fanout.engine.proof import Proof
+from fanout.engine.recovery import Recovery
+from fanout.engine.splitting import Splitting
+from fanout.statistics import Counters
+from fanout.types import Event, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from fanout.codecs.base import Codec
+    from fanout.engine.feed import Feed
+    from fanout.engine.link import Link
+    from fanout.engine.work import Work
+    from fanout.types import Done, Statistics
+
+
+def _nobody_listens(event: Event) -> None:
+    return
+
+
+def _nothing() -> None:
+    return
+
+
+class Run:
+    """One pass over a feed.
+
+    Args:
+        deliver: takes every chunk as soon as all of its rows are answered or failed, in order of completion; it must
+            not wait.
+        on_event: takes an `Event` for what happens to chunks, after it has happened.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        codec: Codec,
+        link: Link,
+        deliver: Callable[[Done], None],
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        self.feed = feed
+        self.counters = Counters()
+        self._codec = codec
+        self._link = link
+        self._deliver = deliver
+        self._tell: Callable[[Event], None] = on_event or _nobody_listens
+        self._loop = asyncio.get_running_loop()
+        self._started = self._loop.time()
+        self._ended: float | None = None
+        self._halt = Halt()
+        self._exchanges = Exchanges(link, self.counters, self._halt, self._tell)
+        self._retry_slots = asyncio.Semaphore(link.limits.concurrency)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting_for_rows: set[asyncio.Task[None]] = set()
+        self._crash: Exception | None = None
+
+    @property
+    def stopped(self) -> Stop | None:
+        """Why the run was stopped, or None."""
+        return self._halt.stopped
+
+    async def execute(self) -> None:
+        """Run to the end of the feed, or to the stop, and deliver what there is. `stopped` tells which it was.
+
+        Raises what the source, ``deliver`` or the codec's preparation raised, once all is delivered.
+        """
+        limit = self._link.timeouts.run
+        timer = None
+        if limit is not None:
+            reason = f"the run deadline of {limit:g} s has passed (timeouts.run)"
+            timer = self._loop.call_later(limit, lambda: self.stop(Stop("deadline", reason), cut=True))
+        try:
+            if self.feed.total != 0:
+                await self._together([self._prepare()])
+            if self._halt.stopped is None:
+                await self._work_through()
+        finally:
+            if timer is not None:
+                timer.cancel()
+            await self.feed.close()
+            self._ended = self._loop.time()
+        if self._crash is not None:
+            raise self._crash
+
+    def stop(self, stop: Stop, *, cut: bool = False) -> None:
+        """Send nothing new. What is in flight is finished, or abandoned if ``cut``. The first reason counts."""
+        if self._halt.stop(stop):
+            self._tell(Event(kind="stop", reason=stop.reason))
+        for task in self._tasks if cut else self._waiting_for_rows:
+            task.cancel()
+
+    def statistics(self) -> Statistics:
+        """A snapshot of this run's counters."""
+        ended = self._loop.time() if self._ended is None else self._ended
+        return self.up_to_date_counters().snapshot(seconds=ended - self._started)
+
+    def up_to_date_counters(self) -> Counters:
+        """This run's counters; the rows are counted by the feed."""
+        self.counters.rows = self.feed.rows_taken
+        return self.counters
+
+    async def _prepare(self) -> None:
+        if stop := await prepare(self._codec, self._link, self._exchanges, self._halt):
+            self.stop(stop)
+        if self._codec.max_rows is not None:
+            self.feed.limit(self._codec.max_rows)
+
+    async def _work_through(self) -> None:
+        proof = Proof(
+            self._codec.spec,
+            reject_nonfinite=self._codec.nonfinite == "reject",
+            capacity=self._link.limits.concurrency,
+        )
+        self._attempts = Attempts(self._codec, self._link, self._exchanges, proof, self.counters)
+        self._outcomes = Outcomes(
+            proof, self._link, self.counters, deliver=self._deliver, refuse=self._recover, tell=self._tell
+        )
+        self._recovery = Recovery(
+            self.feed,
+            self._link,
+            self._outcomes,
+            Splitting(lambda: self._link.succeeded),
+            self.counters,
+            self._halt,
+            attempt=self._attempt,
+            stop=self.stop,
+            tell=self._tell,
+        )
+        try:
+            await self._together([self._worker() for _ in range(self._workers())])
+            await self._close()
+        finally:
+            self._outcomes.flush()
+
+    def _workers(self) -> int:
+        concurrency = self._link.limits.concurrency
+        if self.feed.total is None:
+            return concurrency
+        return min(concurrency, -(-self.feed.total // self.feed.chunk_rows))
+
+    async def _worker(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        deadline = Deadline()
+        try:
+            while self._halt.stopped is None:
+                self._waiting_for_rows.add(task)
+                work = await self.feed.take()
+                self._waiting_for_rows.discard(task)
+                if work is None:
+                    return
+                if (verdict := await self._attempt(work, deadline)) is not None:
+                    await self._retry_slots.acquire()
+                    self._recover(work, verdict, self._retry_slots.release)
+        finally:
+            self._waiting_for_rows.discard(task)
+            deadline.close()
+
+    async def _attempt(self, work: Work, deadline: Deadline) -> Verdict | None:
+        """One attempt, and what follows if it is a success: None then, else the verdict on it."""
+        if work.payload is None and not encode(work, self._codec, self._outcomes.fail):
+            return None
+        outcome = await self._attempts.make(work, deadline)
+        if isinstance(outcome, Verdict):
+            return outcome
+        self._outcomes.succeed(work, outcome)
+        return None
+
+    def _recover(self, work: Work, verdict: Verdict, done: Callable[[], None] = _nothing) -> None:
+        async def recover() -> None:
+            try:
+                await self._recovery.recover(work, verdict)
+            finally:
+                done()
+
+        self._start(recover())
+
+    async def _close(self) -> None:
+        """What still waits for another chunk's answer to agree with can wait no longer."""
+        refused = True
+        while refused:
+            async with asyncio.TaskGroup() as self._group:
+                refused = self._outcomes.close()
+
+    async def _together(self, jobs: list[Coroutine[None, None, None]]) -> None:
+        async with asyncio.TaskGroup() as self._group:
+            for job in jobs:
+                self._start(job)
+
+    def _start(self, job: Coroutine[None, None, None]) -> None:
+        task = self._group.create_task(self._guarded(job))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, job: Coroutine[None, None, None]) -> None:
+        """An error that no retry can mend ends the run, once what is in flight has come home."""
+        try:
+            await job
+        except Exception as error:  # noqa: BLE001 - raised again by `execute`
+            self._crash = self._crash or error
+            self.stop(Stop("rejected", f"{type(error).__name__}: {error}"))

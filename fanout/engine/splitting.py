@@ -1,0 +1,55 @@
+"""When a chunk may be split to find the row, or the size, that the server does not take."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_ENOUGH_ISOLATED = 64
+_HOPELESS_ALONE = 2
+
+
+class Splitting:
+    """The bounds on splitting in one run, so that a request that is wrong as a whole costs few requests.
+
+    Until something has succeeded only one chunk is split, and two failed single rows end the run. Later, splitting
+    ends when more than half of at least 64 isolated rows have failed.
+    """
+
+    def __init__(self, something_succeeded: Callable[[], bool]) -> None:
+        self._something_succeeded = something_succeeded
+        self._one_at_a_time = asyncio.Lock()
+        self._isolated = 0
+        self._failed = 0
+
+    async def wait_for_turn(self) -> asyncio.Lock | None:
+        """Wait until a chunk may be split. Returns the lock to release when done, or None where none is needed."""
+        if self._something_succeeded():
+            return None
+        await self._one_at_a_time.acquire()
+        if not self._something_succeeded():
+            return self._one_at_a_time
+        self._one_at_a_time.release()
+        return None
+
+    def row_succeeded(self) -> None:
+        """A single row that was isolated has its answer."""
+        self._isolated += 1
+
+    def row_failed(self) -> None:
+        """A single row that was isolated has failed."""
+        self._isolated += 1
+        self._failed += 1
+
+    @property
+    def useful(self) -> bool:
+        """False once isolating rows has turned out to save too few of them."""
+        return self._isolated < _ENOUGH_ISOLATED or 2 * self._failed <= self._isolated
+
+    @property
+    def hopeless(self) -> bool:
+        """True when single rows fail and nothing has ever succeeded: the request itself must be wrong."""
+        return self._failed >= _HOPELESS_ALONE and not self._something_succeeded()

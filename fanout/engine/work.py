@@ -1,0 +1,136 @@
+"""A chunk under way: its rows, what is known of its attempts, and how its parts come together again after a split."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fanout.types import Chunk, Done, Failure, take_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from fanout.types import Array, Flaw, Payload, Rows, Values
+
+
+class Work:
+    """Rows that travel in one request: a whole chunk at first, a part of it after a split."""
+
+    __slots__ = (
+        "assembly", "attempts", "chunk", "confirmed", "earlier_attempts", "flaw", "n", "payload", "rows", "suspect",
+        "where",
+    )  # fmt: skip
+
+    def __init__(self, chunk: Chunk, rows: Rows) -> None:
+        self.chunk = chunk
+        self.rows = rows
+        self.n = chunk.stop - chunk.start
+        self.where: slice | Array = slice(0, self.n)
+        """Positions of the rows in the chunk: a slice, or an index array where rows between them were left out."""
+        self.assembly: Assembly | None = None
+        self.payload: Payload | None = None
+        self.attempts = 0
+        self.earlier_attempts = 0
+        """Attempts of the larger works that these rows were part of."""
+        self.flaw: Flaw | None = None
+        """What was wrong with the last answer, if it was invalid."""
+        self.suspect: object = None
+        """The kind of failure for which the rows were isolated; the same again splits them at once."""
+        self.confirmed = False
+
+    def positions(self) -> Array:
+        """Positions of the rows in the chunk, as an index array."""
+        return np.arange(self.where.start, self.where.stop) if isinstance(self.where, slice) else self.where
+
+    def part(self, index: slice | Array) -> Work:
+        """Some of the rows as a work of its own, with what it needs to find its way back into the chunk."""
+        if self.assembly is None:
+            self.assembly = Assembly(self.chunk)
+        part = Work(self.chunk, take_rows(self.rows, index))
+        if isinstance(self.where, slice) and isinstance(index, slice):
+            part.where = slice(self.where.start + index.start, self.where.start + index.stop)
+        else:
+            part.where = self.positions()[index]
+        part.n = len(part.positions())
+        part.assembly = self.assembly
+        part.earlier_attempts = self.earlier_attempts + self.attempts
+        return part
+
+    def keep(self, index: Array) -> None:
+        """Go on with some of the rows alone."""
+        rest = self.part(index)
+        self.rows, self.where, self.n, self.assembly = rest.rows, rest.where, rest.n, rest.assembly
+
+    def halves(self) -> tuple[Work, Work]:
+        """The rows in two works; the first has the odd one."""
+        middle = (self.n + 1) // 2
+        return self.part(slice(0, middle)), self.part(slice(middle, self.n))
+
+    def failures(self, reason: str, status: int | None, endpoint: str) -> tuple[Failure, ...]:
+        """One failure for each unbroken range of the rows."""
+        return tuple(
+            Failure(
+                start=self.chunk.start + start,
+                stop=self.chunk.start + stop,
+                reason=reason,
+                status=status,
+                attempts=self.earlier_attempts + self.attempts,
+                endpoint=endpoint,
+            )
+            for start, stop in ranges(self.positions())
+        )
+
+
+class Assembly:
+    """A chunk whose rows come back in parts."""
+
+    def __init__(self, chunk: Chunk) -> None:
+        self.chunk = chunk
+        self._open = np.ones(len(chunk), bool)
+        self._outputs: dict[str, Array] | None = None
+        self._failures: list[Failure] = []
+
+    def add(self, work: Work, outputs: Values) -> None:
+        """Copy proven answers into their places."""
+        if self._outputs is None:
+            self._outputs = {name: filled((len(self.chunk), *a.shape[1:]), a.dtype) for name, a in outputs.items()}
+        for name, values in outputs.items():
+            self._outputs[name][work.where] = values
+        self._open[work.where] = False
+
+    def fail(self, work: Work, failures: Iterable[Failure]) -> None:
+        """Rows that have no answer and get none."""
+        self._failures += failures
+        self._open[work.where] = False
+
+    @property
+    def complete(self) -> bool:
+        """True once every row is answered or failed."""
+        return not self._open.any()
+
+    def done(self) -> Done:
+        """The chunk as it stands; rows still open are pending."""
+        start = self.chunk.start
+        return Done(
+            start=start,
+            stop=self.chunk.stop,
+            outputs=self._outputs,
+            failures=tuple(sorted(self._failures, key=lambda failure: failure.start)),
+            pending=tuple(Chunk(start + a, start + b) for a, b in ranges(np.flatnonzero(self._open))),
+        )
+
+
+def filled(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An array of what stands in rows that have no answer: NaN, 0, False or an empty text."""
+    if dtype.kind in "fc":
+        return np.full(shape, np.nan, dtype)
+    return np.zeros(shape, dtype)
+
+
+def ranges(positions: Array) -> Iterator[tuple[int, int]]:
+    """The unbroken ranges (start, stop) in ascending ``positions``."""
+    if len(positions):
+        breaks = np.flatnonzero(np.diff(positions) != 1) + 1
+        for run in np.split(positions, breaks):
+            yield int(run[0]), int(run[-1]) + 1

@@ -1,0 +1,240 @@
+"""The transport: one long-lived HTTP session that turns payloads into whole replies. The only client use of aiohttp.
+
+It never follows a redirect, keeps no cookie, reads no environment, asks for plain bodies and bounds what it reads.
+A deadline is its caller's affair, set on the task itself: aiohttp's own timers do not cover every wait.
+"""
+
+from __future__ import annotations
+
+import ssl
+import zlib
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+import aiohttp
+from aiohttp.payload import Payload as BodyPayload
+from multidict import CIMultiDict
+from yarl import URL
+
+from fanout._version import __version__
+from fanout.errors import (
+    AttemptTimeout,
+    CertificateError,
+    ConfigError,
+    ConnectError,
+    IncompleteReply,
+    ReplyTooLarge,
+    StaleConnectionError,
+    TransportError,
+)
+from fanout.settings import masked
+from fanout.types import Reply
+
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractStreamWriter
+
+    from fanout.settings import Endpoint, Timeouts
+    from fanout.types import Buffer, Payload
+
+_USER_AGENT = f"fanout-ml/{__version__}"
+ERROR_BODY_CAP = 64 * 2**10
+"""Bytes read of an answer with an error status: enough to classify it and to quote it."""
+
+
+class Transport:
+    """One session to one endpoint. Make it, use it and close it in one event loop."""
+
+    def __init__(self, endpoint: Endpoint, url: str, *, timeouts: Timeouts, connections: int) -> None:
+        self.url = url
+        self.shown_url = masked(url)
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self._cap = endpoint.max_response_bytes
+        self._target = URL(url)
+        self._plain_headers = CIMultiDict({"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"})
+        self._plain_headers.update(endpoint.headers)
+        self._headers: dict[str, CIMultiDict[str]] = {}  # content type -> all that a request with it carries
+        self._session = aiohttp.ClientSession(
+            connector=_Connector(limit=connections),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect),
+            auto_decompress=False,
+            trust_env=False,
+        )
+
+    async def post(self, payload: Payload, *, fresh: bool = False) -> Reply:
+        """Send ``payload`` to the endpoint. ``fresh`` demands a new connection. Raises `TransportError`."""
+        body = payload.body
+        data = _Parts(body) if isinstance(body, tuple) else body
+        headers = self._headers.get(payload.content_type) or self._remember(payload.content_type)
+        if payload.headers:
+            headers = headers.copy()
+            headers.update(payload.headers)
+        self.bytes_sent += (data.size or 0) if isinstance(data, _Parts) else len(data)
+        return await self._exchange("POST", self._target, headers, data, fresh)
+
+    async def get(self, url: str) -> Reply:
+        """GET ``url``, which must have the endpoint's origin. Raises `TransportError`."""
+        target = URL(url)
+        if target.origin() != self._target.origin():
+            raise ConfigError(f"{masked(url)} is not at the endpoint's origin: credentials stay at {self.shown_url}")
+        return await self._exchange("GET", target, self._plain_headers, None, fresh=False)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._session.close()
+
+    def _remember(self, content_type: str) -> CIMultiDict[str]:
+        headers = self._plain_headers.copy()
+        headers["Content-Type"] = content_type
+        self._headers[content_type] = headers
+        return headers
+
+    async def _exchange(self, method: str, url: URL, headers: CIMultiDict[str], data: Any, fresh: bool) -> Reply:
+        connection = _ConnectionUse(fresh)
+        _CONNECTION_USE.set(connection)
+        try:
+            response = await self._session.request(method, url, data=data, headers=headers, allow_redirects=False)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _mapped(error, self.shown_url, reused=connection.reused) from None
+        try:
+            body = await self._body(response)
+        except (aiohttp.ClientError, OSError) as error:
+            response.close()
+            raise _mapped(error, self.shown_url, reused=False) from None
+        except BaseException:
+            response.close()
+            raise
+        self.bytes_received += len(body)
+        return Reply(status=response.status, headers=response.headers, body=body, url=str(url))
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        if response.status >= 300:  # an error page of any size must not hold the run up
+            body = await _read(response, ERROR_BODY_CAP, cut=True)
+        else:
+            body = await _read(response, self._cap, cut=False)
+        encoding = response.headers.get("Content-Encoding")
+        if encoding is None or encoding.lower() == "identity":
+            return body
+        return _decoded(body, encoding.lower(), self._cap)
+
+
+class _ConnectionUse:
+    """What the connector is asked for, and tells, about the connection of one exchange."""
+
+    __slots__ = ("fresh", "reused")
+
+    def __init__(self, fresh: bool) -> None:
+        self.fresh = fresh
+        self.reused = False
+
+
+_CONNECTION_USE: ContextVar[_ConnectionUse] = ContextVar("fanout_connection_use")
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Hands out no idle connection on which the server has already said something.
+
+    Bytes that arrive on an idle connection would be taken for the answer to the next request, and every later answer
+    would be off by one (aiohttp#13656).
+    """
+
+    def __init__(self, *, limit: int) -> None:
+        super().__init__(limit=limit)
+        self._used_before: WeakSet[Any] = WeakSet()
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Any:
+        use = _CONNECTION_USE.get()
+        while True:
+            connection = await super().connect(*args, **kwargs)
+            protocol = connection.protocol
+            if protocol not in self._used_before:
+                self._used_before.add(protocol)
+                return connection
+            if not use.fresh and protocol is not None and not protocol.should_close:
+                use.reused = True
+                return connection
+            connection.close()
+
+
+class _Parts(BodyPayload):
+    """A body of several buffers, written one after the other and never joined, as often as it takes."""
+
+    def __init__(self, parts: tuple[Buffer, ...]) -> None:
+        super().__init__(parts)
+        self._size = sum(map(len, parts))
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        for part in self._value:
+            await writer.write(part)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return b"".join(self._value).decode(encoding, errors)
+
+
+async def _read(response: aiohttp.ClientResponse, cap: int, *, cut: bool) -> bytes:
+    content = response.content
+    if content.is_eof():  # it all came with the header: no wait, no copy
+        body = content.read_nowait(-1)
+        if len(body) <= cap:
+            return body
+    else:
+        body = b""
+    parts, size = [body], len(body)
+    while size <= cap and (part := await content.readany()):
+        parts.append(part)
+        size += len(part)
+    if size <= cap:
+        return b"".join(parts)
+    response.close()
+    if not cut:
+        raise ReplyTooLarge(f"the answer is larger than the cap of {cap:,} bytes (max_response_bytes)")
+    return b"".join(parts)[:cap]
+
+
+def _decoded(body: bytes, encoding: str, cap: int) -> bytes:
+    """The body without its content encoding, which the server applied although it was asked not to."""
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise IncompleteReply(f"the answer has the content encoding {encoding!r}, which was not asked for")
+    decoder = zlib.decompressobj(zlib.MAX_WBITS | (16 if "gzip" in encoding else 0))
+    try:
+        plain = decoder.decompress(body, cap + 1)
+    except zlib.error as error:
+        raise IncompleteReply(f"the answer is labelled {encoding} but cannot be decompressed ({error})") from None
+    if len(plain) > cap:
+        raise ReplyTooLarge(f"the answer is larger than the cap of {cap:,} bytes once decompressed")
+    if not decoder.eof or decoder.unused_data:
+        raise IncompleteReply(f"the {encoding} data in the answer breaks off before its end, or goes on behind it")
+    return plain
+
+
+def _mapped(error: Exception, url: str, *, reused: bool) -> TransportError | ConfigError:
+    """The one place where dependencies' exceptions become ours. Texts are our own: theirs quote URLs whole."""
+    certificate = (aiohttp.ClientConnectorCertificateError, aiohttp.ServerFingerprintMismatch)
+    if isinstance(error, certificate) or isinstance(getattr(error, "os_error", None), ssl.SSLCertVerificationError):
+        return CertificateError(f"the certificate of {url} is not valid: {_cause(error)}")
+    if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
+        return ConfigError(f"{url} is not a URL that can be requested", key="url")
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        return ConnectError(f"cannot connect to {url}: {_cause(error)}")
+    if isinstance(error, TimeoutError):
+        return AttemptTimeout(f"{url} did not answer in time")
+    if reused and isinstance(error, aiohttp.ServerDisconnectedError | OSError):
+        return StaleConnectionError(f"{url} closed a kept-alive connection as it was used again")
+    if isinstance(error, aiohttp.ClientError | OSError):
+        return IncompleteReply(f"the exchange with {url} broke off: {_cause(error)}")
+    return ConfigError(f"the request to {url} cannot be sent: {error}", key="headers")
+
+
+def _cause(error: Exception) -> str:
+    inner = getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return "no connection within the connect timeout"
+    if isinstance(inner, OSError) and inner.strerror:
+        return inner.strerror
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "the server closed the connection before it had answered"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"no valid HTTP ({error.message.splitlines()[0]})" if error.message else "no valid HTTP"
+    return str(inner).splitlines()[0] if str(inner) else type(inner).__name__
