@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping  # noqa: TC003 - pydantic looks the annotations up when it embeds these classes
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from fanout.errors import ConfigError
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-# Read by pydantic when the job file embeds these classes, without pydantic being imported here.
 LOCAL = "local://"
 """Scheme of the packaged model server."""
 
+# Read by pydantic when the job file embeds these classes, without pydantic being imported here.
 _JOB_FILE = {"extra": "forbid", "use_attribute_docstrings": True}
 
 
