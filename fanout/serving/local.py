@@ -1,0 +1,119 @@
+"""The model server behind ``local://NAME``, as a child process that cannot outlive its parent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from fanout.errors import ConfigError
+
+_STARTED_WITHIN = 30.0
+_STOPPED_WITHIN = 5.0
+
+
+class LocalServer:
+    """One model server on a loopback port, in a process of its own.
+
+    User code so never blocks the client's loop. The child ends when its stdin closes: by `stop`, or by the kernel when
+    this process is killed. What the user's code prints, and its tracebacks, appear on this process's stderr.
+
+    Args:
+        name: ``digits``, ``echo`` or ``package.module:function``, found from the current directory.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.model = name
+        """What the model is called in the paths of requests."""
+
+        self.url = ""
+        """Base URL while the server runs, such as ``http://127.0.0.1:43210``; else empty."""
+
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> str:
+        """Start the server, and return its base URL once it takes requests.
+
+        Raises:
+            ConfigError: the model cannot be served, or was not within 30 s.
+        """
+        assert self._process is None, "this server is running"
+        self._process = await asyncio.create_subprocess_exec(
+            *_command(self.model),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=_environment(),
+        )
+        try:
+            self.url = await self._announced(self._process)
+        except BaseException:
+            await self.stop()
+            raise
+        return self.url
+
+    async def stop(self) -> None:
+        """End the server: it gets 5 s to do so itself, then it is killed. Without effect when it does not run."""
+        process, self._process, self.url = self._process, None, ""
+        if process is None:
+            return
+        try:
+            async with asyncio.timeout(_STOPPED_WITHIN):
+                await _ended(process)
+        except TimeoutError:
+            await _killed(process)
+        except asyncio.CancelledError:
+            await _killed(process)
+            raise
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the server while it runs."""
+        return None if self._process is None else self._process.pid
+
+    async def _announced(self, process: asyncio.subprocess.Process) -> str:
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(_STARTED_WITHIN):
+                line = await process.stdout.readline()
+        except TimeoutError:
+            message = f"local://{self.model} was not ready within {_STARTED_WITHIN:g} s"
+            raise ConfigError(f"{message}: does its module do much work when imported?", key="url") from None
+        if not line:
+            raise ConfigError(f"local://{self.model} ended before it was ready: see stderr", key="url")
+        announced: dict[str, str] = json.loads(line)
+        if "error" in announced:
+            raise ConfigError(f"local://{self.model}: {announced['error']}", key="url")
+        return announced["url"]
+
+    def __repr__(self) -> str:
+        return f"<LocalServer {self.model!r} {self.url or 'stopped'}>"
+
+
+def _command(name: str) -> list[str]:
+    # -P: a fanout.py or random.py in the user's directory must not hide ours while the server itself is imported.
+    return [sys.executable, "-P", "-m", "fanout.serving", "--stdin-guard", "--", name]
+
+
+def _environment() -> dict[str, str]:
+    """The child finds the modules that this process finds; BLAS gets one thread, as the client needs the others."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+    return {**threads, **os.environ, "PYTHONPATH": path}
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.close()
+    # To its end, as asyncio frees the transport (and is silent about it) only once both are done.
+    await process.stdout.read()
+    await process.wait()
+
+
+async def _killed(process: asyncio.subprocess.Process) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()
+    await _ended(process)
