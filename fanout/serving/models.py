@@ -91,7 +91,7 @@ def _module(name: str) -> ModuleType:
         return import_module(name)
     except ModuleNotFoundError as error:
         # A module that is there, but imports one that is not, would be misreported as missing itself.
-        if error.name and f"{name}.".startswith(f"{error.name}."):
+        if f"{name}.".startswith(f"{error.name}."):
             raise ConfigError(f"there is no module {error.name!r} in {here} or on the Python path", key="url") from None
         raise ConfigError(f"module {name!r} cannot be imported: {error}", key="url") from error
     except (Exception, SystemExit) as error:  # user code at import: anything can come out of it

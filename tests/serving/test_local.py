@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 import time
+import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
@@ -70,6 +72,24 @@ async def test_it_starts_answers_and_ends():
     assert (server.url, server.pid) == ("", None)
     await server.stop()
     gc.collect()
+
+
+@pytest.mark.parametrize("name", ["echo", "nobody"])
+def test_nothing_is_left_for_the_garbage_collector(name):
+    """A loop that closes at once after the stop: asyncio's transports warn when they are not closed by then."""
+
+    async def run():
+        with suppress(ConfigError):
+            async with asyncio.timeout(20):
+                server = LocalServer(name)
+                await server.start()
+                await server.stop()
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        asyncio.run(run())
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
 
 
 async def test_it_can_start_again():
