@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, cast
 
 import numpy as np
 
@@ -65,6 +65,11 @@ class Codec(ABC):
         """What the outputs are known to look like, by output name; the key ``"*"`` stands for every other output."""
         return self._spec
 
+    def _dtype_of(self, output: str) -> np.dtype[Any] | None:
+        """The dtype option for an output."""
+        spec = self._spec.get(output) or self._spec.get(ANY_OUTPUT)
+        return None if spec is None else spec.dtype
+
     def prepare(self, url: str) -> Iterable[str]:
         """URLs (of the same origin) to GET once before the first request to ``url``, to learn about the model."""
         return ()
@@ -74,6 +79,7 @@ class Codec(ABC):
 
         Raises `ConfigError` when the codec cannot go on without what the answer does not tell.
         """
+        return
 
     def classify(self, reply: Reply) -> Verdict | None:
         """A verdict that only this API's habits explain, or None to leave it to the generic table."""
@@ -86,27 +92,30 @@ class Codec(ABC):
 def _spec_from_options(dtype: DTypeOption, shape: ShapeOption) -> dict[str, TensorSpec]:
     dtypes = dict(dtype) if isinstance(dtype, Mapping) else {} if dtype is None else {ANY_OUTPUT: dtype}
     shapes = dict(shape) if isinstance(shape, Mapping) else {} if shape is None else {ANY_OUTPUT: shape}
+    any_dtype, any_shape = dtypes.get(ANY_OUTPUT), shapes.get(ANY_OUTPUT)
     return {
-        name: TensorSpec(dtype=_dtype(dtypes.get(name)), shape=_shape(shapes.get(name)))
+        name: TensorSpec(dtype=_dtype(dtypes.get(name, any_dtype)), shape=_shape(shapes.get(name, any_shape)))
         for name in dtypes.keys() | shapes.keys()
     }
 
 
-def _dtype(name: str | None) -> np.dtype[Any] | None:
+def _dtype(name: object) -> np.dtype[Any] | None:
     if name is None:
         return None
     try:
-        dtype = np.dtypes.StringDType() if name == "str" else np.dtype(name)
-    except TypeError:
+        dtype = np.dtypes.StringDType() if name == "str" else np.dtype(cast("str", name))
+    except (TypeError, ValueError, SyntaxError):  # numpy reads a small language here
         raise ConfigError(f'dtype {name!r} is no numpy dtype; try "float32" or "int64"', key="dtype") from None
     if dtype.kind not in "biufT":
         raise ConfigError(f"dtype {name!r} cannot come over the wire; use a number, bool or str dtype", key="dtype")
-    return dtype
+    return dtype.newbyteorder("=") if dtype.kind != "T" else dtype
 
 
-def _shape(shape: Sequence[int | None] | None) -> tuple[int | None, ...] | None:
+def _shape(shape: object) -> tuple[int | None, ...] | None:
     if shape is None:
         return None
+    if not isinstance(shape, Sequence) or isinstance(shape, str):
+        raise ConfigError(f"shape must be a list of lengths, such as [10], not {shape!r}", key="shape")
     # TOML has no null, so -1 stands for an unknown length there, as it does in the protocols.
     lengths = tuple(None if length in (None, -1) else length for length in shape)
     if not all(length is None or (isinstance(length, int) and length >= 0) for length in lengths):

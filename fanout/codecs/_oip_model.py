@@ -1,0 +1,84 @@
+"""What a server of the Open Inference Protocol tells of a model: its metadata, and Triton's configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from fanout.tensors import dtype_of
+from fanout.types import TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_INFER = "/infer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """One input or output of the model."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...] | None
+    """With the axis of the rows; -1: any length. None: not told."""
+
+    @property
+    def spec(self) -> TensorSpec:
+        """The form of one row."""
+        row = tuple(None if length < 0 else length for length in self.shape[1:]) if self.shape else None
+        return TensorSpec(dtype=dtype_of(self.datatype), shape=row)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metadata:
+    """A model's inputs and outputs by name; empty where the server does not list them."""
+
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, document: object) -> Metadata | None:
+        """From the answer to ``GET v2/models/NAME``; None if the document is no such thing."""
+        if not isinstance(document, dict):
+            return None
+        return cls(inputs=_tensors(document.get("inputs")), outputs=_tensors(document.get("outputs")))
+
+
+def metadata_urls(url: str) -> tuple[str, ...]:
+    """The model's metadata and Triton's configuration of it, beside its ``/infer``; none if ``url`` is no such one."""
+    parts = urlsplit(url)
+    if not parts.path.endswith(_INFER):
+        return ()
+    model = parts.path.removesuffix(_INFER)
+    return parts._replace(path=model).geturl(), parts._replace(path=f"{model}/config").geturl()
+
+
+def most_rows(config: object, inputs: Sequence[Tensor]) -> int | None:
+    """Most rows in a request, as Triton's configuration has it; None: no bound.
+
+    ``max_batch_size`` 0 says that Triton adds no axis of its own for the rows: the model's first axis is the rows,
+    and if that has a length it is a bound.
+    """
+    size = config.get("max_batch_size") if isinstance(config, dict) else None
+    if type(size) is not int or size < 0:
+        return None
+    if size > 0:
+        return size
+    lengths = [tensor.shape[0] for tensor in inputs if tensor.shape]
+    return min((length for length in lengths if length > 0), default=None)
+
+
+def _tensors(listed: Any) -> dict[str, Tensor]:
+    found = {}
+    for item in listed if isinstance(listed, list) else []:
+        if isinstance(item, dict) and isinstance(item.get("name"), str):
+            datatype, shape = item.get("datatype"), item.get("shape")
+            told = isinstance(shape, list) and all(type(length) is int for length in shape)
+            found[item["name"]] = Tensor(
+                name=item["name"],
+                datatype=datatype if isinstance(datatype, str) else "",
+                shape=tuple(shape) if told and shape else None,
+            )
+    return found

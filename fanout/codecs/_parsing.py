@@ -1,0 +1,94 @@
+"""JSON answers, read strictly: what is no JSON, what is not finite and what orjson rounds are told apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from math import isinf
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+
+from fanout.codecs._values import Unfit
+from fanout.errors import InvalidReply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fanout.types import Array, Reply, Values
+
+_HUGE = 2.0**63
+"""From about here on orjson gives an integer as the nearest float: only another look at its text tells."""
+
+
+def read(reply: Reply, convert: Callable[[Any], Array | Values], *, keep: bool) -> Array | Values:
+    """What ``convert`` makes of the parsed body.
+
+    Args:
+        reply: its body is the JSON document.
+        convert: raises `Unfit` where the document does not fit; it may be called twice.
+        keep: ``NaN``, ``Infinity`` and numbers beyond float64, which JSON does not have, are taken as they are meant.
+
+    Raises:
+        InvalidReply: no JSON, or what ``convert`` found.
+    """
+    try:
+        document = orjson.loads(reply.body)
+    except orjson.JSONDecodeError as error:
+        return _converted(convert, _with_nonfinite(reply, error, keep=keep), reply)
+    made = _converted(convert, document, reply)
+    arrays = made.values() if isinstance(made, Mapping) else (made,)
+    if any(_is_huge(array) for array in arrays):
+        return _converted(convert, _exactly(reply), reply)
+    return made
+
+
+def _converted(convert: Callable[[Any], Array | Values], document: object, reply: Reply) -> Array | Values:
+    try:
+        return convert(document)
+    except Unfit as error:
+        if error.row is not None:
+            raise InvalidReply(f"{error}", flaw=error.flaw) from None
+        raise InvalidReply(f"the answer {error}: {reply.excerpt()}", flaw=error.flaw) from None
+
+
+def _exactly(reply: Reply) -> Any:
+    """The document with every integer as it is written."""
+    try:
+        return json.loads(reply.body.decode())
+    except RecursionError:
+        raise InvalidReply(f"the answer is nested too deep: {reply.excerpt()}") from None
+
+
+def _with_nonfinite(reply: Reply, error: Exception, *, keep: bool) -> Any:
+    """The document with its NaN and infinities, if these are all that keeps it from being JSON."""
+    found: list[float] = []
+
+    def number(text: str) -> float:
+        value = float(text)
+        if isinf(value):
+            found.append(value)
+        return value
+
+    def constant(text: str) -> float:
+        found.append(float(text))
+        return found[-1]
+
+    try:
+        document = json.loads(reply.body.decode(), parse_float=number, parse_constant=constant)
+    except (ValueError, RecursionError):
+        found.clear()
+    if not found:
+        raise InvalidReply(f"the answer is not JSON ({error}): {reply.excerpt()}") from None
+    if not keep:
+        hint = 'nonfinite="keep" lets it pass'
+        raise InvalidReply(f"the answer holds NaN or infinity ({hint}): {reply.excerpt()}", flaw="nonfinite")
+    return document
+
+
+def _is_huge(array: Array) -> bool:
+    if array.dtype.kind != "f" or not array.size:
+        return False
+    with np.errstate(all="ignore"):
+        return bool(np.fmax.reduce(np.abs(array), axis=None) >= _HUGE)

@@ -1,0 +1,235 @@
+"""Python objects out of JSON -> arrays, each type proven before numpy sees it.
+
+numpy would turn null into NaN, "2" into 2 and true into 1 without a word. `array` is the exact way; a faster parser may
+go before it, as long as it hands over whatever it does not take.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from math import isfinite, nan, prod
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from fanout.types import Array, Flaw, Values
+
+_EXACT = 2**53
+"""Beyond it float64 no longer tells neighbouring integers apart, so one may have been rounded on its way already."""
+
+_MOST_AXES = 64
+_TEXT = np.dtypes.StringDType()
+_FLOAT = np.dtype(np.float64)
+
+
+class Unfit(ValueError):  # noqa: N818 - it becomes an error of the tree where it is known whose fault it is
+    """Values that no array holds as they are. ``row`` is the first one at fault, where there is one."""
+
+    def __init__(self, why: str, *, row: int | None = None, flaw: Flaw = "content") -> None:
+        super().__init__(why)
+        self.row = row
+        self.flaw = flaw
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.row is None else f"row {self.row} {self.args[0]}"
+
+
+class Wanted(NamedTuple):
+    """What an array is to be made of."""
+
+    dtype: np.dtype[Any] | None = None
+    """None: float64 for numbers, bool for true and false, StringDType for texts."""
+
+    keep: bool = False
+    """Numbers that overflow the dtype become infinity."""
+
+    nulls: bool = False
+    """null stands for NaN among floats."""
+
+    whole: bool = False
+    """Where dtype is None, integers alone stay integers (int64, or uint64 if they need it)."""
+
+
+def outputs(value: object, wanted: Callable[[str], Wanted]) -> Array | Values:
+    """An array for a list of rows; name -> array for a list of objects, or for an object of columns.
+
+    ``wanted`` tells for each name (``""`` for the bare list) what is to come out. Raises `Unfit`.
+    """
+    if isinstance(value, dict):
+        return _columns(value, wanted)
+    if not isinstance(value, list):
+        raise Unfit(f"holds {_called(type(value))} where a list of rows is wanted")
+    if value and type(value[0]) is dict:
+        return _columns(_turned(value), wanted)
+    return array(value, wanted(""))
+
+
+def array(values: Sequence[Any], wanted: Wanted) -> Array:
+    """The array of nested lists; first axis: the rows. Whole floats become integers, and floats are rounded, to dtype.
+
+    Raises:
+        Unfit: null, mixed types, ragged nesting, or numbers that the dtype does not hold.
+    """
+    flat, shape = _flattened(values)
+    if not flat:
+        return np.empty(shape, wanted.dtype or _FLOAT)
+    try:
+        made = _made(flat, wanted)
+    except Unfit as error:
+        if error.row is not None:  # so far it is the position in the flat list
+            error.row //= prod(shape[1:])
+        raise
+    return made.reshape(shape)
+
+
+def _columns(columns: Mapping[str, Any], wanted: Callable[[str], Wanted]) -> dict[str, Array]:
+    if not columns or not all(isinstance(column, list) for column in columns.values()):
+        raise Unfit(f"holds an object with the fields {sorted(columns)}, not all of them lists, where rows are wanted")
+    arrays = {}
+    for name, column in columns.items():
+        try:
+            arrays[name] = array(column, wanted(name))
+        except Unfit as error:
+            raise Unfit(f"of {name!r} {error.args[0]}", row=error.row, flaw=error.flaw) from None
+    return arrays
+
+
+def _turned(rows: list[Any]) -> dict[str, list[Any]]:
+    """A list of objects as an object of lists."""
+    keys = rows[0].keys()
+    for i, row in enumerate(rows):
+        if type(row) is not dict:
+            raise Unfit(f"holds {_called(type(row))} where others hold an object", row=i)
+        if row.keys() != keys:
+            raise Unfit(f"has the fields {sorted(row)}, row 0 has {sorted(keys)}", row=i)
+    return {key: [row[key] for row in rows] for key in keys}
+
+
+def _flattened(values: Sequence[Any]) -> tuple[Sequence[Any], list[int]]:
+    """The innermost values in row-major order, and the shape that the nesting makes."""
+    flat, shape = values, [len(values)]
+    while flat and isinstance(flat[0], list | tuple):
+        _check_nesting(flat, prod(shape[1:]))
+        shape.append(len(flat[0]))
+        if len(shape) > _MOST_AXES:
+            raise Unfit(f"is nested more than {_MOST_AXES} deep", row=0)
+        flat = list(chain.from_iterable(flat))
+    return flat, shape
+
+
+def _check_nesting(lists: Sequence[Any], per_row: int) -> None:
+    if not set(map(type, lists)) <= {list, tuple}:
+        i, odd = next((i, item) for i, item in enumerate(lists) if not isinstance(item, list | tuple))
+        raise Unfit(f"holds {_called(type(odd))} where others hold a list", row=i // per_row)
+    if len(set(map(len, lists))) > 1:
+        length = len(lists[0])
+        i, odd = next((i, item) for i, item in enumerate(lists) if len(item) != length)
+        raise Unfit(f"is ragged: it has {len(odd)} values where row 0 has {length}", row=i // per_row, flaw="shape")
+
+
+def _made(flat: Sequence[Any], wanted: Wanted) -> Array:
+    types = set(map(type, flat))
+    dtype = wanted.dtype
+    if wanted.nulls and type(None) in types and (dtype is None or dtype.kind == "f"):
+        flat = [nan if value is None else value for value in flat]
+        types = set(map(type, flat))
+    allowed = _allowed(flat[0], dtype)
+    if not types <= allowed:
+        i, odd = next((i, value) for i, value in enumerate(flat) if type(value) not in allowed)
+        wish = f"{dtype} was asked for" if dtype is not None else f"others hold {_called(type(flat[0]))}"
+        raise Unfit(f"holds {_called(type(odd))}" + (f" where {wish}" if allowed else ""), row=i)
+    if str in allowed:
+        return _texts(flat)
+    if bool in allowed:
+        return np.array(flat, bool)
+    if dtype is None:
+        return _integers(flat) if wanted.whole and types == {int} else _floats(flat, types, _FLOAT, keep=wanted.keep)
+    if dtype.kind in "iu":
+        return _whole(flat, types, dtype)
+    return _floats(flat, types, dtype, keep=wanted.keep)
+
+
+def _allowed(first: object, dtype: np.dtype[Any] | None) -> set[type]:
+    kind = {bool: "b", int: "f", float: "f", str: "T"}.get(type(first), "") if dtype is None else dtype.kind
+    others: dict[str, set[type]] = {"b": {bool}, "T": {str}, "": set()}
+    return others.get(kind, {int, float})
+
+
+def _texts(flat: Sequence[str]) -> Array:
+    try:
+        return np.array(flat, _TEXT)
+    except UnicodeEncodeError:
+        i = next(i for i, text in enumerate(flat) if not is_unicode(text))
+        raise Unfit("holds half of a surrogate pair, which is no text", row=i) from None
+
+
+def _floats(flat: Sequence[float], types: set[type], dtype: np.dtype[Any], *, keep: bool) -> Array:
+    try:
+        wide = np.array(flat, np.float64)
+    except OverflowError:
+        i = next(i for i, value in enumerate(flat) if type(value) is int and abs(value) > _EXACT)
+        raise Unfit(f"holds an integer that {dtype} does not hold exactly", row=i) from None
+    with np.errstate(all="ignore"):
+        if int in types and np.fmax.reduce(np.abs(wide)) > min(_EXACT, _last_exact(dtype)):
+            _check_integers(flat, dtype)
+        if dtype == _FLOAT:
+            return wide
+        made = wide.astype(dtype)
+        if not keep and dtype.itemsize < wide.itemsize and not isfinite(made.sum()):
+            _check_overflow(wide, made)
+    return made
+
+
+def _last_exact(dtype: np.dtype[Any]) -> int:
+    """Up to it every integer has a floating-point number of its own."""
+    return 1 << (int(np.finfo(dtype).nmant) + 1)
+
+
+def _check_integers(flat: Sequence[float], dtype: np.dtype[Any]) -> None:
+    for i, value in enumerate(flat):
+        if type(value) is int and (abs(value) > _EXACT or float(dtype.type(value)) != value):
+            raise Unfit(f"holds {value}, an integer that {dtype} does not hold exactly", row=i)
+
+
+def _check_overflow(wide: Array, made: Array) -> None:
+    over = np.flatnonzero(np.isfinite(wide) & ~np.isfinite(made))
+    if len(over):
+        raise Unfit(f"holds {wide[over[0]]}, which overflows {made.dtype}", row=int(over[0]), flaw="nonfinite")
+
+
+def _whole(flat: Sequence[float], types: set[type], dtype: np.dtype[Any]) -> Array:
+    if float in types:
+        for i, value in enumerate(flat):
+            if type(value) is float and not value.is_integer():
+                raise Unfit(f"holds {value} where {dtype} was asked for", row=i, flaw="dtype")
+        flat = [int(value) for value in flat]
+    try:
+        return np.array(flat, dtype)
+    except OverflowError:
+        info = np.iinfo(dtype)
+        i = next(i for i, value in enumerate(flat) if not info.min <= value <= info.max)
+        raise Unfit(f"holds {flat[i]}, which overflows {dtype}", row=i, flaw="dtype") from None
+
+
+def _integers(flat: Sequence[int]) -> Array:
+    signed = np.dtype(np.int64)
+    fits = min(flat) < 0 or max(flat) <= np.iinfo(signed).max
+    return _whole(flat, {int}, signed if fits else np.dtype(np.uint64))
+
+
+def is_unicode(text: str) -> bool:
+    """False for a text with half of a surrogate pair in it, which UTF-8 does not have."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _called(kind: type) -> str:
+    names = {bool: "true or false", int: "a number", float: "a number", str: "a text", type(None): "null"}
+    names |= {list: "a list", tuple: "a list", dict: "an object"}
+    return names.get(kind, f"a {kind.__name__}")

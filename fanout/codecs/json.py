@@ -1,0 +1,149 @@
+"""Any API that takes rows as a JSON list and answers with one."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import orjson
+
+from fanout.codecs import _options, _values
+from fanout.codecs._parsing import read
+from fanout.codecs._rows import DUMPS, to_json
+from fanout.codecs.base import Codec, DTypeOption, ShapeOption
+from fanout.errors import ConfigError
+from fanout.types import Payload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from fanout.types import Array, Reply, Rows, Values
+
+BODY = "@"
+"""As a field: the whole body."""
+
+_HOLE = b"\0"
+"""Where the rows go in the template of a body: JSON writes this byte nowhere itself."""
+
+_PLAIN_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class Json(Codec):
+    """Rows as a JSON list in one field of the request, answers as a JSON list in the response.
+
+    Rows may be arrays of numbers or bool (any rank), texts, lists, dicts, or a mapping of arrays (a row is then an
+    object). An answer is a list of numbers, booleans, texts or (nested, rectangular) lists of those -> one array; a
+    list of objects with the same fields, or an object of lists -> name -> array.
+
+    Args:
+        request_field: where the rows go; dotted for nesting; ``"@"``: the rows are the whole body.
+        response_field: JMESPath of the answers; ``"@"``: the whole body.
+        extra: constant fields of the body.
+        dtype, shape, nonfinite: see `fanout.Codec`. Numbers are float64 without ``dtype``; integers beyond 2**53, or
+            those that the dtype does not hold exactly, make an answer invalid.
+
+    Raises:
+        ConfigError: an option that cannot be used.
+    """
+
+    name: ClassVar[str] = "json"
+
+    def __init__(
+        self,
+        *,
+        request_field: str = "instances",
+        response_field: str = "predictions",
+        extra: Mapping[str, Any] | None = None,
+        dtype: DTypeOption = None,
+        shape: ShapeOption = None,
+        nonfinite: Literal["reject", "keep"] = "reject",
+    ) -> None:
+        super().__init__(dtype=dtype, shape=shape, nonfinite=nonfinite)
+        field = _options.text("request_field", request_field)
+        self._before, self._after = _template(field, _options.fields("extra", extra))
+        self._select = _selector(_options.text("response_field", response_field))
+
+    def encode(self, rows: Rows) -> Payload:
+        """``rows`` in the request field.
+
+        Raises:
+            EncodeError: rows that JSON cannot express (NaN, infinity, bytes, integers beyond 64 bits).
+            InputError: an array of a dtype that cannot be sent.
+        """
+        return Payload(body=self._before + to_json(rows) + self._after)
+
+    def decode(self, reply: Reply, n_rows: int) -> Array | Values:
+        """The list that the response field holds, first axis: the rows. Raises `InvalidReply`."""
+        return read(reply, self._found, keep=self.nonfinite == "keep")
+
+    def _found(self, document: object) -> Array | Values:
+        return _values.outputs(self._select(document), self._wanted)
+
+    def _wanted(self, output: str) -> _values.Wanted:
+        return _values.Wanted(self._dtype_of(output), keep=self.nonfinite == "keep")
+
+
+def _template(field: str, extra: dict[str, Any]) -> tuple[bytes, bytes]:
+    """The body before and behind the rows."""
+    if field == BODY:
+        if extra:
+            raise ConfigError('extra needs a body of fields, but request_field is "@", the whole body', key="extra")
+        return b"", b""
+    *parents, last = field.split(".")
+    if not all([*parents, last]):
+        raise ConfigError(f"request_field {field!r} has an empty part between its dots", key="request_field")
+    body = level = dict(extra)
+    for name in parents:
+        inner = level.get(name, {})
+        if not isinstance(inner, dict):
+            clash = f"extra has a constant at {name!r}, where request_field {field!r} needs an object"
+            raise ConfigError(clash, key="extra")
+        level[name] = level = dict(inner)
+    if last in level:
+        raise ConfigError(f"extra has the field {last!r} too, where request_field {field!r} puts the rows", key="extra")
+    level[last] = orjson.Fragment(_HOLE)
+    before, after = orjson.dumps(body, option=DUMPS).split(_HOLE)
+    return before, after
+
+
+def _selector(expression: str) -> Callable[[Any], Any]:
+    """The function that finds the answers in a document; it raises `Unfit` where there are none."""
+    search = _search(expression)
+
+    def select(document: Any) -> Any:
+        found = search(document)
+        if found is None:
+            raise _values.Unfit(f"has nothing at {expression!r}")
+        return found
+
+    return select
+
+
+def _search(expression: str) -> Callable[[Any], Any]:
+    if expression == BODY:
+        return lambda document: document
+    if _PLAIN_FIELD.fullmatch(expression):
+        return lambda document: document.get(expression) if isinstance(document, dict) else None
+    return _jmespath(expression)
+
+
+def _jmespath(expression: str) -> Callable[[Any], Any]:
+    import jmespath
+    from jmespath.exceptions import JMESPathError, JMESPathTypeError
+
+    try:
+        compiled = jmespath.compile(expression)
+        compiled.search({})  # only a search finds functions that do not exist
+    except JMESPathTypeError:
+        pass  # of an answer the functions may make more than of nothing
+    except JMESPathError as error:
+        told = " ".join(str(error).split())
+        raise ConfigError(f"response_field is no JMESPath expression: {told}", key="response_field") from None
+
+    def search(document: Any) -> Any:
+        try:
+            return compiled.search(document)
+        except (ValueError, TypeError, ArithmeticError) as error:
+            raise _values.Unfit(f"does not fit {expression!r} ({' '.join(str(error).split())})") from None
+
+    return search

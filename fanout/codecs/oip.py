@@ -1,0 +1,208 @@
+"""The Open Inference Protocol over HTTP, with the binary tensor extension: Triton, KServe's V2, MLServer, OpenVINO.
+
+https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
+https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import orjson
+
+from fanout.codecs import _options
+from fanout.codecs._oip_answer import LENGTH_HEADER, tensors
+from fanout.codecs._oip_inputs import Input, fitted
+from fanout.codecs._oip_model import Metadata, metadata_urls, most_rows
+from fanout.codecs._rows import DUMPS
+from fanout.codecs._stacking import columns, stacked
+from fanout.codecs.base import Codec, DTypeOption, ShapeOption
+from fanout.errors import ConfigError, InputError, InvalidReply
+from fanout.settings import masked
+from fanout.types import Payload, TensorSpec
+
+if TYPE_CHECKING:
+    from fanout.types import Array, Reply, Rows, Values
+
+_ANY_NAME = "input"
+"""For servers that list no inputs: they take whatever comes."""
+
+
+class Oip(Codec):
+    """Tensors to a model's ``/infer``, tensors back, as raw bytes or as JSON.
+
+    Rows are an array or a list -> one tensor; texts, or a list of bytes -> a BYTES tensor; a mapping of arrays or a
+    list of dicts -> one tensor a name. Rows go in the datatype that the model's metadata tells; integers must fit it
+    exactly, floats must stay finite in it. Answers keep their own dtype (BYTES: texts, BF16: float32).
+
+    Args:
+        binary: send tensors as raw bytes, and ask for such. The answer decides how it is read.
+        input: name of the model's input; learnt from its metadata if left out.
+        outputs: names of the outputs to ask for, in this order; all that the metadata lists if left out.
+        parameters: constant parameters of the request.
+        dtype, shape, nonfinite: see `fanout.Codec`; dtype and shape are learnt from the metadata if left out.
+            ``"keep"`` also takes null among JSON floats for NaN, as MLServer means it.
+
+    Raises:
+        ConfigError: an option that cannot be used.
+    """
+
+    name: ClassVar[str] = "oip"
+    path = "/v2/models/{model}/infer"
+
+    def __init__(
+        self,
+        *,
+        binary: bool = True,
+        input: str | None = None,  # noqa: A002 - the protocol's word
+        outputs: Sequence[str] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        dtype: DTypeOption = None,
+        shape: ShapeOption = None,
+        nonfinite: Literal["reject", "keep"] = "reject",
+    ) -> None:
+        super().__init__(dtype=dtype, shape=shape, nonfinite=nonfinite)
+        self._binary = _options.flag("binary", binary)
+        self._input = _options.text_or_none("input", input)
+        self._outputs = _options.names("outputs", outputs)
+        asked = {"binary_data_output": True} if self._binary else {}
+        self._parameters = asked | _options.fields("parameters", parameters)
+        self._metadata: Metadata | None = None
+        self._replies = 0
+        self._untold = "the model's metadata was not asked for"
+
+    @property
+    def spec(self) -> Mapping[str, TensorSpec]:
+        """The options' dtype and shape; where they leave something out, the metadata's."""
+        specs = dict(self._spec)
+        if self._metadata is not None:
+            for name, tensor in self._metadata.outputs.items():
+                if not self._outputs or name in self._outputs:
+                    specs[name] = self._given(name, tensor.spec)
+        return specs
+
+    def prepare(self, url: str) -> tuple[str, ...]:
+        """The model's metadata and Triton's configuration of it; nothing if ``url`` does not end in ``/infer``."""
+        self._metadata, self._replies, self.max_rows = None, 0, None
+        urls = metadata_urls(url)
+        if not urls:
+            self._untold = f"{masked(url)} does not end in /infer, so there is no metadata beside it"
+        return urls
+
+    def learn(self, reply: Reply) -> None:
+        """Take in the metadata, then the configuration; the latter may be missing.
+
+        Raises `ConfigError` if there is no metadata and no name for the input, or if it lacks names that were given.
+        """
+        self._replies += 1
+        document = _document(reply)
+        if self._replies > 1:
+            inputs = self._metadata.inputs.values() if self._metadata else ()
+            self.max_rows = most_rows(document, tuple(inputs))
+            return
+        self._metadata = Metadata.of(document)
+        if self._metadata is None:
+            self._untold = _no_metadata(reply)
+            if self._input is None:
+                raise ConfigError(f"{self._untold}; or give codec.input, the name of the model's input", key="input")
+            return
+        _check_known("input", [self._input] if self._input else [], self._metadata.inputs)
+        _check_known("outputs", self._outputs, self._metadata.outputs)
+
+    def encode(self, rows: Rows) -> Payload:
+        """One request with one tensor for each input.
+
+        Raises:
+            EncodeError: rows of another shape or kind than the others, or with numbers that the datatype does not
+                hold; in JSON also NaN and infinity.
+            ConfigError: rows that are not what the model's metadata tells, or an input without a name.
+            InputError: a dtype that the protocol does not have.
+        """
+        known = self._metadata.inputs if self._metadata else {}
+        named = self._named(rows)
+        _check_known("the rows have", list(named), known)
+        inputs = [fitted(name, array, known.get(name)) for name, array in named.items()]
+        return self._in_binary(inputs) if self._binary else self._in_json(inputs)
+
+    def decode(self, reply: Reply, n_rows: int) -> Values:
+        """Output name -> array, for the outputs asked for. Raises `InvalidReply`."""
+        came = tensors(reply, keep=self.nonfinite == "keep")
+        wanted = self._outputs or (tuple(self._metadata.outputs) if self._metadata else ()) or tuple(came)
+        if missing := [name for name in wanted if name not in came]:
+            raise InvalidReply(f"the answer has no output {', '.join(missing)}; it has {', '.join(came) or 'none'}")
+        return {name: came[name] for name in wanted}
+
+    def _given(self, name: str, learnt: TensorSpec) -> TensorSpec:
+        given = self._spec.get(name, self._spec.get("*", TensorSpec()))
+        shape = learnt.shape if given.shape is None else given.shape
+        return TensorSpec(dtype=given.dtype or learnt.dtype, shape=shape)
+
+    def _named(self, rows: Rows) -> dict[str, Array]:
+        if isinstance(rows, Mapping):
+            named = {name: np.asarray(column) for name, column in rows.items()}
+        elif not isinstance(rows, np.ndarray) and isinstance(rows[0], Mapping):
+            named = columns(rows)
+        else:
+            named = {self._input_name(): rows if isinstance(rows, np.ndarray) else stacked(rows)}
+        if len({array.shape[:1] for array in named.values()}) != 1:
+            raise InputError(f"inputs differ in length: { {name: len(array) for name, array in named.items()} }")
+        return named
+
+    def _input_name(self) -> str:
+        if self._input is not None:
+            return self._input
+        if self._metadata is None:
+            raise ConfigError(f"{self._untold}: give codec.input, the name of the model's input", key="input")
+        names = list(self._metadata.inputs) or [_ANY_NAME]
+        if len(names) > 1:
+            raise ConfigError(
+                f"the model has the inputs {', '.join(names)}: give a mapping of arrays, or a list of dicts, with "
+                "these names; or codec.input, if it can do with one of them",
+                key="input",
+            )
+        return names[0]
+
+    def _in_binary(self, inputs: list[Input]) -> Payload:
+        described, buffers = zip(*(tensor.binary() for tensor in inputs), strict=True)
+        head = self._request(described, {"parameters": {"binary_data": True}})
+        headers = {LENGTH_HEADER: str(len(head))}
+        return Payload(body=(head, *buffers), content_type="application/octet-stream", headers=headers)
+
+    def _in_json(self, inputs: list[Input]) -> Payload:
+        return Payload(body=self._request([tensor.json() for tensor in inputs], {}))
+
+    def _request(self, inputs: Sequence[dict[str, Any]], of_output: dict[str, Any]) -> bytes:
+        request: dict[str, Any] = {"inputs": inputs}
+        if self._outputs:
+            request["outputs"] = [{"name": name, **of_output} for name in self._outputs]
+        if self._parameters:
+            request["parameters"] = self._parameters
+        return orjson.dumps(request, option=DUMPS)
+
+
+def _document(reply: Reply) -> object:
+    if not 200 <= reply.status < 300:
+        return None
+    try:
+        return reply.json()
+    except InvalidReply:
+        return None
+
+
+def _no_metadata(reply: Reply) -> str:
+    told = f"HTTP {reply.status}: {reply.excerpt()}"
+    if reply.status == 404:
+        return f"the server knows no such model ({told}); its name in the url is probably mistyped"
+    return f"the server does not tell the model's metadata ({told})"
+
+
+def _check_known(what: str, names: Sequence[str], known: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for a name that the metadata does not list, unless it lists none."""
+    for name in names:
+        if known and name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{what} {name!r}: the model has {', '.join(known)}{hint}", key=what.partition(" ")[0])

@@ -1,0 +1,145 @@
+"""The embeddings API of OpenAI, which many servers speak.
+
+https://platform.openai.com/docs/api-reference/embeddings/create
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import orjson
+
+from fanout.codecs import _options
+from fanout.codecs._parsing import read
+from fanout.codecs._rows import texts
+from fanout.codecs._values import Unfit, Wanted, array, is_unicode
+from fanout.codecs.base import ANY_OUTPUT, Codec, DTypeOption, ShapeOption
+from fanout.errors import ConfigError, EncodeError, InputError
+from fanout.types import Array, Payload, Reply, Rows, TensorSpec, Values
+
+_BASE64 = np.dtype("<f4")
+_SINGLE = np.dtype(np.float32)
+
+
+class OpenAIEmbeddings(Codec):
+    """Texts to vectors: float32, shape (rows, width), whichever way they come.
+
+    Args:
+        model: name of the model, sent if given (the official API wants one).
+        dimensions: width of the vectors, for models that can shorten them; the answer must have it.
+        encoding_format: ``"base64"`` is several times faster than ``"float"``. A server that ignores it does no harm:
+            the answer decides.
+        dtype: of vectors that come as JSON numbers; float32 if not given, as in base64.
+        shape, nonfinite: see `fanout.Codec`.
+
+    Raises:
+        ConfigError: an option that cannot be used.
+    """
+
+    name: ClassVar[str] = "openai-embeddings"
+    path = "/v1/embeddings"
+    max_rows = 2048
+
+    def __init__(
+        self,
+        *,
+        model: str | None = None,
+        dimensions: int | None = None,
+        encoding_format: Literal["base64", "float"] = "base64",
+        dtype: DTypeOption = None,
+        shape: ShapeOption = None,
+        nonfinite: Literal["reject", "keep"] = "reject",
+    ) -> None:
+        super().__init__(dtype=dtype, shape=shape, nonfinite=nonfinite)
+        self._dtype = self._dtype_of("") or _SINGLE
+        _check(dimensions, encoding_format, self._dtype)
+        learnt = TensorSpec(dtype=self._dtype, shape=None if dimensions is None else (dimensions,))
+        given = self._spec.get("", self._spec.get(ANY_OUTPUT))
+        self._spec = {ANY_OUTPUT: TensorSpec(dtype=self._dtype, shape=given.shape or learnt.shape) if given else learnt}
+        fields = {"model": _options.text_or_none("model", model), "dimensions": dimensions}
+        self._fields = {name: value for name, value in fields.items() if value is not None}
+        self._fields["encoding_format"] = encoding_format
+
+    def encode(self, rows: Rows) -> Payload:
+        """``rows`` as the request's ``input``: a list or 1-D array of texts.
+
+        Raises:
+            EncodeError: rows that are empty or missing, which the API refuses, or that are not Unicode.
+            InputError: rows that are not texts.
+        """
+        if isinstance(rows, Mapping):
+            raise InputError(f"embeddings are made of texts: give one column, not the columns {sorted(rows)}")
+        if isinstance(rows, np.ndarray) and (rows.ndim != 1 or rows.dtype.kind not in "USTO"):
+            raise InputError(f"embeddings are made of texts, not of {rows.dtype} rows of shape {list(rows.shape[1:])}")
+        given = texts(rows)
+        if empty := [i for i, text in enumerate(given) if not text]:
+            raise EncodeError("an empty text has no embedding", rows=empty)
+        try:
+            return Payload(body=orjson.dumps({"input": given, **self._fields}))
+        except orjson.JSONEncodeError as error:
+            raise EncodeError(str(error), rows=[i for i, text in enumerate(given) if not is_unicode(text)]) from None
+
+    def decode(self, reply: Reply, n_rows: int) -> Array | Values:
+        """The vectors in the order of their ``index``; shape (n_rows, width). Raises `InvalidReply`."""
+        return read(reply, lambda document: self._vectors(document, n_rows), keep=self.nonfinite == "keep")
+
+    def _vectors(self, document: object, n_rows: int) -> Array:
+        data = document.get("data") if isinstance(document, dict) else None
+        if not isinstance(data, list):
+            raise Unfit("has no list 'data'")
+        if len(data) != n_rows:
+            raise Unfit(f"has {len(data)} embeddings for {n_rows} texts", flaw="rows")
+        vectors = _in_order(data)
+        if isinstance(vectors[0], str):
+            return _from_base64(vectors)
+        made = array(vectors, Wanted(self._dtype, keep=self.nonfinite == "keep"))
+        if made.ndim != 2 or not made.size:
+            raise Unfit(f"has embeddings of shape {list(made.shape[1:])}, not one vector a text", flaw="shape")
+        return made
+
+
+def _check(dimensions: object, encoding_format: object, dtype: np.dtype[Any]) -> None:
+    if dimensions is not None and (type(dimensions) is not int or dimensions < 1):
+        raise ConfigError(f"dimensions must be a whole number, 1 or more, not {dimensions!r}", key="dimensions")
+    if encoding_format not in ("base64", "float"):
+        wrong = f'encoding_format must be "base64" or "float", not {encoding_format!r}'
+        raise ConfigError(wrong, key="encoding_format")
+    if encoding_format == "base64" and dtype != _SINGLE:
+        raise ConfigError(f'base64 carries float32; for dtype {dtype} set encoding_format to "float"', key="dtype")
+
+
+def _in_order(data: list[Any]) -> list[Any]:
+    """The embeddings, placed by their index; as they came where none has one."""
+    try:
+        vectors = [item["embedding"] for item in data]
+        indices = [item.get("index") for item in data]
+    except (TypeError, KeyError, AttributeError):
+        raise Unfit("has an item without 'embedding' in 'data'") from None
+    if all(index is None for index in indices):
+        return vectors
+    if set(map(type, indices)) != {int}:
+        raise Unfit("has an 'index' that is no whole number in 'data'")
+    placed = dict(zip(indices, vectors, strict=True))
+    try:
+        return [placed[i] for i in range(len(data))]
+    except KeyError as error:
+        raise Unfit(f"has no embedding with the index {error}, though {len(data)} came") from None
+
+
+def _from_base64(vectors: list[Any]) -> Array:
+    """Shape (n, width), a read-only view of float32."""
+    rows: list[bytes] = []
+    for i, text in enumerate(vectors):
+        try:
+            rows.append(b64decode(text, validate=True))
+        except (ValueError, TypeError):
+            raise Unfit("is no base64, as others are", row=i) from None
+        if len(rows[i]) != len(rows[0]):
+            raise Unfit(f"has {len(rows[i])} bytes where row 0 has {len(rows[0])}", row=i, flaw="shape")
+    width, rest = divmod(len(rows[0]), _BASE64.itemsize)
+    if rest or not width:
+        raise Unfit(f"has {len(rows[0])} bytes, which are no float32 numbers", row=0, flaw="shape")
+    return np.frombuffer(b"".join(rows), _BASE64).reshape(len(rows), width)
