@@ -1,7 +1,78 @@
+"""The wire formats, by name and as classes. Others register theirs in the entry point group ``fanout.codecs``."""
+
+from __future__ import annotations
+
 from difflib import get_close_matches
+from inspect import Parameter, signature
+from typing import TYPE_CHECKING, Any
+
+from fanout.codecs.base import Codec
+from fanout.codecs.json import Json
+from fanout.codecs.oip import Oip
+from fanout.codecs.openai_embeddings import OpenAIEmbeddings
+from fanout.codecs.v1 import V1
 from fanout.errors import ConfigError
-def codec(name, **o):
-    from fanout.codecs.json import Json
-    if name!="json": raise ConfigError(f"there is no codec {name!r}; known are json, oip", key="name")
-    try: return Json(**o)
-    except TypeError as e: raise ConfigError(str(e), key=str(e).split("'")[1])
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from importlib.metadata import EntryPoint
+
+__all__ = ["V1", "Codec", "Json", "Oip", "OpenAIEmbeddings", "codec", "codec_class", "names"]
+
+_GROUP = "fanout.codecs"
+_PACKAGED: dict[str, type[Codec]] = {kind.name: kind for kind in (Json, V1, Oip, OpenAIEmbeddings)}
+
+
+def codec(name: str, **options: Any) -> Codec:
+    """The codec of that name (see `names`), made with its options.
+
+    Raises:
+        ConfigError: no such codec, no such option, or a value that the option cannot have.
+    """
+    kind = codec_class(name)
+    parameters = signature(kind).parameters.values()
+    if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
+        known = [parameter.name for parameter in parameters]
+        for option in options:
+            if option not in known:
+                wrong = f"codec {name!r} has no option {option!r}{_nearest(option, known)}"
+                raise ConfigError(f"{wrong}; its options are {', '.join(known)}", key=option)
+    return kind(**options)
+
+
+def codec_class(name: str) -> type[Codec]:
+    """The class of the codec of that name. Raises `ConfigError` if there is none."""
+    if name in _PACKAGED:
+        return _PACKAGED[name]
+    registered = _registered()
+    if name not in registered:
+        known = names()
+        near = _nearest(name, known)
+        raise ConfigError(f"there is no codec {name!r}{near}; there are {', '.join(known)}", key="name")
+    return _loaded(registered[name])
+
+
+def names() -> list[str]:
+    """The names of all codecs, the packaged ones first."""
+    return [*_PACKAGED, *sorted(_registered().keys() - _PACKAGED.keys())]
+
+
+def _registered() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry for entry in entry_points(group=_GROUP)}
+
+
+def _loaded(entry: EntryPoint) -> type[Codec]:
+    try:
+        kind = entry.load()
+    except Exception as error:  # an import runs whatever the module holds
+        raise ConfigError(f"codec {entry.name!r} ({entry.value}) cannot be imported: {error}", key="name") from error
+    if not (isinstance(kind, type) and issubclass(kind, Codec)):
+        raise ConfigError(f"codec {entry.name!r} ({entry.value}) is no subclass of fanout.Codec", key="name")
+    return kind
+
+
+def _nearest(name: object, known: Iterable[str]) -> str:
+    near = get_close_matches(str(name), list(known), 1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
