@@ -5,7 +5,7 @@ A codec's ``classify`` is asked first, for what only its API means by a status.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -120,23 +120,43 @@ def _number(text: str | None) -> float | None:
 def _seconds_until(date: str, server_date: str | None, now: datetime | None) -> float | None:
     """From the server's own clock, if it tells it, so that ours may be wrong by any amount."""
     try:
-        then = parsedate_to_datetime(date)
-        start = parsedate_to_datetime(server_date) if server_date else now or datetime.now(then.tzinfo)
-        seconds = (then - start).total_seconds()
-    except (TypeError, ValueError):  # no date, or one with and one without a zone
+        then = _date(date)
+    except (ValueError, OverflowError):
         return None
+    try:
+        start = _date(server_date or "")
+    except (ValueError, OverflowError):
+        start = now or datetime.now(timezone.utc)
+    seconds = (then - start).total_seconds()
     return seconds if seconds >= 0 else None
 
 
+def _date(text: str) -> datetime:
+    date = parsedate_to_datetime(text)
+    return date if date.tzinfo else date.replace(tzinfo=timezone.utc)  # HTTP knows no other zone
+
+
 def _redirected(reply: Reply) -> Verdict:
-    location = urljoin(reply.url, reply.headers.get("Location", ""))
-    there = masked(location) if urlsplit(location).netloc else "nowhere"
+    there = _location(reply)
+    told = f"redirects to {there}; if that is right, put it into the url" if there else "redirects, but not to a URL"
     return Verdict(
         action=Action.STOP,
-        reason=f"HTTP {reply.status}: the endpoint redirects to {there}; if that is right, put it into the url",
+        reason=f"HTTP {reply.status}: the endpoint {told}",
         status=reply.status,
         stop="redirect",
     )
+
+
+def _location(reply: Reply) -> str:
+    """Where a redirect leads, fit to be shown; empty if that cannot be told."""
+    given = reply.headers.get("Location")
+    if not given:
+        return ""
+    try:
+        location = urljoin(reply.url, given)
+        return masked(location) if urlsplit(location).netloc else ""
+    except ValueError:
+        return ""
 
 
 def _error_body(reply: Reply) -> Mapping[str, Any]:

@@ -28,6 +28,9 @@ class Deadline:
         """Give the task ``seconds`` from ``now`` on."""
         self.expired = False
         self._when = now + seconds
+        if self._handle is not None and self._handle.when() > self._when:  # it would fire too late
+            self._handle.cancel()
+            self._handle = None
         if self._handle is None:
             self._handle = self._loop.call_at(self._when, self._fire)
 
@@ -44,8 +47,10 @@ class Deadline:
 
     def close(self) -> None:
         """Remove the timer from the loop."""
+        self._when = None
         if self._handle is not None:
             self._handle.cancel()
+            self._handle = None
 
     def _fire(self) -> None:
         self._handle = None

@@ -6,7 +6,7 @@ from collections.abc import Mapping  # noqa: TC003 - pydantic looks the annotati
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from fanout.errors import ConfigError
 
@@ -100,6 +100,7 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         _require_url(self.url)
+        _require_headers(self.headers)
         _require(self.max_response_bytes >= 1, "max_response_bytes", self.max_response_bytes, "at least 1")
 
     def __repr__(self) -> str:
@@ -112,6 +113,9 @@ def masked(url: str) -> str:
         parts = urlsplit(url)
     except ValueError:  # not a URL at all: nothing in it can be told apart, so nothing is shown
         return "***"
+    if "@" in url and not _has_authority(parts):
+        # The scheme is missing, or a / ? # in a password cuts the URL in the wrong place.
+        return f"***@{masked(url.rpartition('@')[2])}"
     host = parts.netloc.rpartition("@")[2]
     netloc = f"***@{host}" if "@" in parts.netloc else host
     query = "&".join(
@@ -120,23 +124,44 @@ def masked(url: str) -> str:
     return parts._replace(netloc=netloc, query=query, fragment="").geturl()
 
 
+def _has_authority(parts: SplitResult) -> bool:
+    try:
+        return bool(parts.netloc) and (parts.port is None or parts.port >= 0)
+    except ValueError:  # its port is no number
+        return False
+
+
 def _require_url(url: str) -> None:
-    if url.startswith(LOCAL) and url != LOCAL:  # what follows may be package.module:function, which is no host
+    if url == LOCAL:
+        raise ConfigError(f"url {url!r} names no model; try local://digits", key="url")
+    if url.startswith(LOCAL):  # what follows may be package.module:function, which is no host
         return
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigError(f"url is not a URL: {error}", key="url") from None
+    except ValueError:  # its text may quote a part of the password
+        raise ConfigError(
+            f"url {masked(url)!r} is not a URL: its host or port cannot be read "
+            "(in a password, write @ / ? # as %40 %2F %3F %23)",
+            key="url",
+        ) from None
     if parts.scheme not in ("http", "https"):
         # "host:8000/x" parses with "host" as its scheme, so the remedy covers both cases.
         raise ConfigError(
             f"url {masked(url)!r} has no http:// or https:// in front; write the whole URL, "
-            f"for instance http://{masked(url).removeprefix('//')}, or local://digits for the packaged server",
+            f"for instance http://{masked(url).rpartition('//')[2]}, or local://digits for the packaged server",
             key="url",
         )
     if not host:
         raise ConfigError(f"url {masked(url)!r} names no host", key="url")
+
+
+def _require_headers(headers: Mapping[str, str]) -> None:
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise ConfigError(f"header {name!r} must be a text, not {type(value).__name__}", key="headers")
+        if any(ord(char) < 32 and char != "\t" for char in name + value):
+            raise ConfigError(f"header {name!r} holds a line break or another control character", key="headers")
 
 
 def _require_positive(name: str, value: float | None) -> None:

@@ -9,7 +9,7 @@ from fanout.types import Statistics
 _BUCKETS_PER_DOUBLING = 16
 _SMALLEST_EXPONENT = -20  # 2**-20 s is about a microsecond; shorter ones share the first bucket
 _SHORTEST = 2.0**_SMALLEST_EXPONENT
-_DOUBLINGS = 34  # up to 2**14 s, over four hours
+_DOUBLINGS = 35  # up to 2**14 s, over four hours
 
 
 class Latencies:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import os
 import threading
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from fanout.client import Client
+from fanout.errors import ClientStateError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
     from types import TracebackType
 
     from fanout.client import Sink, Stream
@@ -23,7 +26,8 @@ T = TypeVar("T")
 class SyncClient:
     """`fanout.Client` for code that is not async; the same arguments, the same methods, blocking.
 
-    It may be used from any thread, and inside a running event loop. Use it in a ``with`` block, or call `close`.
+    It may be used from any thread, and inside a running event loop; only ``on_event``, which is called on the client's
+    own thread, may not wait for it. Use it in a ``with`` block, or call `close`.
     """
 
     def __init__(self, endpoint: str | Endpoint, *, codec: str | Codec | type[Codec], **options: Any) -> None:
@@ -67,7 +71,8 @@ class SyncClient:
             while (done := self._loop.run(_next(stream))) is not None:
                 yield done
         finally:
-            self._loop.run(stream.__aexit__(None, None, None))
+            if not self._loop.closed:  # else its tasks have ended with the loop
+                self._loop.run(stream.__aexit__(None, None, None))
 
     def run(self, rows: Rows | Iterable[Any], sink: Sink) -> Result:
         """`Client.run`, blocking."""
@@ -79,7 +84,7 @@ class SyncClient:
 
     def statistics(self) -> Statistics:
         """`Client.statistics`."""
-        return self._client.statistics()
+        return self._loop.call(self._client.statistics)
 
     def __repr__(self) -> str:
         return f"<Sync{repr(self._client)[1:]}"
@@ -120,27 +125,64 @@ class _LoopThread:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fanout-loop", daemon=True)
+        self._pid = os.getpid()
+        self._submitting = threading.Lock()
         self._thread.start()
         self.closed = False
 
     def run(self, job: Coroutine[Any, Any, T]) -> T:
         """The result of ``job``; it is cancelled if the waiting for it is interrupted."""
-        future = asyncio.run_coroutine_threadsafe(job, self._loop)
         try:
-            return future.result()
-        except BaseException:
-            future.cancel()
+            self._check()
+            with self._submitting:
+                self._check_open()
+                future = asyncio.run_coroutine_threadsafe(job, self._loop)
+        except ClientStateError:
+            job.close()
             raise
+        return _result(future)
+
+    def call(self, function: Callable[[], T]) -> T:
+        """What ``function`` returns, called on the loop's thread."""
+
+        async def called() -> T:
+            return function()
+
+        return function() if threading.current_thread() is self._thread else self.run(called())
 
     def close(self) -> None:
         """End all tasks, the loop and its thread."""
-        self.closed = True
-        self.run(_end_other_tasks())
+        with self._submitting:  # what was submitted before is ended; nothing is submitted after
+            if self.closed:
+                return
+            self.closed = True
+            ending = asyncio.run_coroutine_threadsafe(_end_other_tasks(), self._loop)
+        _result(ending)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
+
+    def _check(self) -> None:
+        if os.getpid() != self._pid:  # threads do not live on in a forked child
+            raise ClientStateError("the client was opened before a fork; open one in each process")
+        if threading.current_thread() is self._thread:
+            raise ClientStateError("on_event cannot wait for the client that calls it: it would wait for itself")
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ClientStateError("the client is closed; make a new one")
+
+
+def _result(future: concurrent.futures.Future[T]) -> T:
+    try:
+        return future.result()
+    except concurrent.futures.CancelledError:
+        raise ClientStateError("the client was closed before the answer came") from None
+    except BaseException:
+        future.cancel()
+        raise
 
 
 async def _end_other_tasks() -> None:

@@ -21,6 +21,7 @@ from fanout._version import __version__
 from fanout.errors import (
     AttemptTimeout,
     CertificateError,
+    ClientStateError,
     ConfigError,
     ConnectError,
     IncompleteReply,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 _USER_AGENT = f"fanout-ml/{__version__}"
 ERROR_BODY_CAP = 64 * 2**10
 """Bytes read of an answer with an error status: enough to classify it and to quote it."""
+_REMEMBERED = 16
+"""Content types whose headers are kept; a codec may make up one for each request (multipart boundaries)."""
 
 
 class Transport:
@@ -51,7 +54,7 @@ class Transport:
         self.bytes_sent = 0
         self.bytes_received = 0
         self._cap = endpoint.max_response_bytes
-        self._target = URL(url)
+        self._target = _parsed(url)
         self._plain_headers = CIMultiDict({"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"})
         self._plain_headers.update(endpoint.headers)
         self._headers: dict[str, CIMultiDict[str]] = {}  # content type -> all that a request with it carries
@@ -65,18 +68,17 @@ class Transport:
 
     async def post(self, payload: Payload, *, fresh: bool = False) -> Reply:
         """Send ``payload`` to the endpoint. ``fresh`` demands a new connection. Raises `TransportError`."""
-        body = payload.body
-        data = _Parts(body) if isinstance(body, tuple) else body
+        data = _Parts(payload.body if isinstance(payload.body, tuple) else (payload.body,))
         headers = self._headers.get(payload.content_type) or self._remember(payload.content_type)
         if payload.headers:
             headers = headers.copy()
             headers.update(payload.headers)
-        self.bytes_sent += (data.size or 0) if isinstance(data, _Parts) else len(data)
+        self.bytes_sent += data.length
         return await self._exchange("POST", self._target, headers, data, fresh)
 
     async def get(self, url: str) -> Reply:
         """GET ``url``, which must have the endpoint's origin. Raises `TransportError`."""
-        target = URL(url)
+        target = _parsed(url)
         if target.origin() != self._target.origin():
             raise ConfigError(f"{masked(url)} is not at the endpoint's origin: credentials stay at {self.shown_url}")
         return await self._exchange("GET", target, self._plain_headers, None, fresh=False)
@@ -88,10 +90,13 @@ class Transport:
     def _remember(self, content_type: str) -> CIMultiDict[str]:
         headers = self._plain_headers.copy()
         headers["Content-Type"] = content_type
-        self._headers[content_type] = headers
+        if len(self._headers) < _REMEMBERED:
+            self._headers[content_type] = headers
         return headers
 
     async def _exchange(self, method: str, url: URL, headers: CIMultiDict[str], data: Any, fresh: bool) -> Reply:
+        if self._session.closed:
+            raise ClientStateError("the client is closed; make a new one")
         connection = _ConnectionUse(fresh)
         _CONNECTION_USE.set(connection)
         try:
@@ -100,24 +105,20 @@ class Transport:
             raise _mapped(error, self.shown_url, reused=connection.reused) from None
         try:
             body = await self._body(response)
-        except (aiohttp.ClientError, OSError) as error:
+        except BaseException as error:
             response.close()
-            raise _mapped(error, self.shown_url, reused=False) from None
-        except BaseException:
-            response.close()
+            if isinstance(error, aiohttp.ClientError | OSError) and not isinstance(error, TransportError):
+                raise _mapped(error, self.shown_url, reused=False) from None
             raise
         self.bytes_received += len(body)
         return Reply(status=response.status, headers=response.headers, body=body, url=str(url))
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
-        if response.status >= 300:  # an error page of any size must not hold the run up
-            body = await _read(response, ERROR_BODY_CAP, cut=True)
-        else:
-            body = await _read(response, self._cap, cut=False)
-        encoding = response.headers.get("Content-Encoding")
-        if encoding is None or encoding.lower() == "identity":
-            return body
-        return _decoded(body, encoding.lower(), self._cap)
+        encoding = response.headers.get("Content-Encoding", "identity").lower()
+        if response.status >= 300:
+            return await _error_body(response, encoding)
+        body = await _read(response, self._cap)
+        return body if encoding == "identity" else _decoded(body, encoding, self._cap)
 
 
 class _ConnectionUse:
@@ -151,6 +152,7 @@ class _Connector(aiohttp.TCPConnector):
             protocol = connection.protocol
             if protocol not in self._used_before:
                 self._used_before.add(protocol)
+                use.reused = False  # it may be aiohttp's own second try, after a reused connection failed it
                 return connection
             if not use.fresh and protocol is not None and not protocol.should_close:
                 use.reused = True
@@ -159,54 +161,113 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class _Parts(BodyPayload):
-    """A body of several buffers, written one after the other and never joined, as often as it takes."""
+    """A body of some buffers, written one after the other and never joined, as often as it takes."""
+
+    length: int
 
     def __init__(self, parts: tuple[Buffer, ...]) -> None:
         super().__init__(parts)
-        self._size = sum(map(len, parts))
+        # The length of a view of an array is that of its first axis.
+        self.length = self._size = sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         for part in self._value:
             await writer.write(part)
 
+    async def as_bytes(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        return b"".join(self._value)
+
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return b"".join(self._value).decode(encoding, errors)
 
 
-async def _read(response: aiohttp.ClientResponse, cap: int, *, cut: bool) -> bytes:
+def _parsed(url: str) -> URL:
+    try:
+        parsed = URL(url)
+        parsed.origin()  # raises where there is none
+    except ValueError:
+        raise ConfigError(f"{masked(url)!r} is not a URL that can be requested", key="url") from None
+    return parsed
+
+
+async def _read(response: aiohttp.ClientResponse, cap: int) -> bytes:
+    body = await _read_up_to(response, cap)
+    if len(body) > cap:
+        raise ReplyTooLarge(f"the answer is larger than the cap of {cap:,} bytes (max_response_bytes)")
+    return body
+
+
+async def _error_body(response: aiohttp.ClientResponse, encoding: str) -> bytes:
+    """What can be had of an error's body. The status and the pushback in the header count whatever became of it."""
+    try:
+        body = (await _read_up_to(response, ERROR_BODY_CAP))[:ERROR_BODY_CAP]
+        return body if encoding == "identity" else _decompressed(body, encoding, ERROR_BODY_CAP)[0]
+    except (aiohttp.ClientError, OSError, zlib.error):
+        return b""
+
+
+async def _read_up_to(response: aiohttp.ClientResponse, cap: int) -> bytes:
+    """The body; of one larger than ``cap`` a part that is larger, and its connection is closed."""
     content = response.content
     if content.is_eof():  # it all came with the header: no wait, no copy
-        body = content.read_nowait(-1)
-        if len(body) <= cap:
-            return body
-    else:
-        body = b""
-    parts, size = [body], len(body)
-    while size <= cap and (part := await content.readany()):
-        parts.append(part)
-        size += len(part)
-    if size <= cap:
-        return b"".join(parts)
-    response.close()
-    if not cut:
-        raise ReplyTooLarge(f"the answer is larger than the cap of {cap:,} bytes (max_response_bytes)")
-    return b"".join(parts)[:cap]
+        return content.read_nowait(-1)
+    parts: list[bytes] = []
+    size = 0
+    with _EndWithConnection(response):
+        while size <= cap and (part := await content.readany()):
+            parts.append(part)
+            size += len(part)
+    if size > cap:
+        response.close()
+    return b"".join(parts)
+
+
+class _EndWithConnection:
+    """Ends the reading of a body whose connection is gone.
+
+    Where the framing breaks in mid-body, aiohttp 3.14 closes the connection and leaves the reader waiting.
+    """
+
+    __slots__ = ("_closed", "_content")
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        protocol = response.connection.protocol if response.connection else None
+        self._closed = protocol.closed if protocol else None
+        self._content = response.content
+
+    def __enter__(self) -> None:
+        if self._closed is not None:
+            self._closed.add_done_callback(self._end)
+
+    def __exit__(self, *_: object) -> None:
+        if self._closed is not None:
+            self._closed.remove_done_callback(self._end)
+
+    def _end(self, _: object) -> None:
+        if not self._content.is_eof() and self._content.exception() is None:
+            self._content.set_exception(aiohttp.ClientPayloadError("the framing of the answer is damaged"))
 
 
 def _decoded(body: bytes, encoding: str, cap: int) -> bytes:
     """The body without its content encoding, which the server applied although it was asked not to."""
-    if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise IncompleteReply(f"the answer has the content encoding {encoding!r}, which was not asked for")
-    decoder = zlib.decompressobj(zlib.MAX_WBITS | (16 if "gzip" in encoding else 0))
     try:
-        plain = decoder.decompress(body, cap + 1)
+        plain, whole = _decompressed(body, encoding, cap + 1)
     except zlib.error as error:
         raise IncompleteReply(f"the answer is labelled {encoding} but cannot be decompressed ({error})") from None
     if len(plain) > cap:
         raise ReplyTooLarge(f"the answer is larger than the cap of {cap:,} bytes once decompressed")
-    if not decoder.eof or decoder.unused_data:
+    if not whole:
         raise IncompleteReply(f"the {encoding} data in the answer breaks off before its end, or goes on behind it")
     return plain
+
+
+def _decompressed(body: bytes, encoding: str, most: int) -> tuple[bytes, bool]:
+    """At most ``most`` bytes of what is compressed in ``body``, and whether its end was reached where it should be."""
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise IncompleteReply(f"the answer has the content encoding {encoding!r}, which was not asked for")
+    decoder = zlib.decompressobj(zlib.MAX_WBITS | (16 if "gzip" in encoding else 0))
+    plain = decoder.decompress(body, most)
+    return plain, decoder.eof and not decoder.unused_data
 
 
 def _mapped(error: Exception, url: str, *, reused: bool) -> TransportError | ConfigError:
@@ -236,5 +297,6 @@ def _cause(error: Exception) -> str:
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "the server closed the connection before it had answered"
     if isinstance(error, aiohttp.ClientResponseError):
-        return f"no valid HTTP ({error.message.splitlines()[0]})" if error.message else "no valid HTTP"
+        what = error.message.partition(":")[0]  # behind it stands what the server sent
+        return f"no valid HTTP ({what})" if what else "no valid HTTP"
     return str(inner).splitlines()[0] if str(inner) else type(inner).__name__

@@ -67,23 +67,23 @@ class Chunk:
 class Payload:
     """One encoded request body: made once a chunk, sent by every attempt of it."""
 
-    body: Buffer | tuple[Buffer, ...]
+    body: Buffer | tuple[Buffer, ...] = field(repr=False)
     """The bytes, or several buffers to be sent one after the other without being joined."""
 
     content_type: str = "application/json"
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """One whole HTTP answer, its body complete, decoded and within the byte cap."""
+    """One whole HTTP answer, its body complete, decoded and within the byte cap. The repr shows no content."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     """Header fields; look-up ignores case."""
 
-    body: bytes
-    url: str = ""
+    body: bytes = field(repr=False)
+    url: str = field(default="", repr=False)
 
     def json(self) -> Any:
         """The parsed body. Raises `InvalidReply` when it is not JSON."""

@@ -10,7 +10,6 @@ from fanout.client.session import Session
 from fanout.client.sinking import Sink, run_into
 from fanout.client.stream import Stream
 from fanout.client.verdicts import raise_if_failed
-from fanout.codecs import codec as codec_by_name
 from fanout.codecs.base import Codec
 from fanout.engine import RunControl, feed_of
 from fanout.errors import ClientStateError, ConfigError
@@ -108,7 +107,7 @@ class Client:
         """Send all rows and merge the answers.
 
         Args:
-            rows: an array (row i is ``rows[i]``), a list of texts, dicts or lists, or a mapping of arrays of one length.
+            rows: an array (row i is ``rows[i]``), a list of texts, dicts or lists, or a mapping of arrays.
             on_error: ``"raise"`` gives the bare array and raises if any row failed; ``"keep"`` gives a `Result`.
             control: ends the run from outside.
 
@@ -186,7 +185,9 @@ class Client:
 def _own(codec: str | Codec | type[Codec]) -> Codec:
     """A codec for this client alone: it learns about this client's model."""
     if isinstance(codec, str):
-        return codec_by_name(codec)
+        from fanout.codecs import codec as by_name
+
+        return by_name(codec)
     if isinstance(codec, type) and issubclass(codec, Codec):
         return codec()
     if isinstance(codec, Codec):

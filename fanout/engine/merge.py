@@ -49,7 +49,8 @@ class Merger:
 
     def __init__(self, n_rows: int) -> None:
         self._n_rows = n_rows
-        self._outputs: dict[str, Array] | None = None
+        # No rows give an empty array, so that code which goes on with it needs no special case.
+        self._outputs: dict[str, Array] | None = None if n_rows else {"": np.empty(0)}
         self._ledger = Ledger()
 
     def add(self, done: Done) -> None:

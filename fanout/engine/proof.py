@@ -53,8 +53,8 @@ class Proof:
         form = self._form
         if form is not None and named.keys() != form.keys():
             raise InvalidReply(f"the answer has outputs {_names(named)}, others have {_names(form)}")
-        for name, array in named.items():
-            named[name] = array = _plain(name, array)
+        for name, given in named.items():
+            named[name] = array = _plain(name, given)
             if array.ndim == 0 or len(array) != n_rows:
                 count = "no" if array.ndim == 0 else len(array)
                 raise InvalidReply(f"{_called(name)}{count} rows for {n_rows} that were sent", flaw="rows")

@@ -102,7 +102,7 @@ class Recovery:
         twice = verdict.flaw is not None and verdict.flaw == work.flaw
         work.flaw = verdict.flaw
         if verdict.action is Action.RETRY:
-            if twice or _kind(verdict) == work.suspect:
+            if twice or (work.suspect is not None and _kind(verdict) == work.suspect):
                 return replace(verdict, action=Action.SPLIT)
             self._tell(
                 Event(
@@ -184,4 +184,4 @@ class Recovery:
 
 def _kind(verdict: Verdict) -> object:
     """What makes two failures alike."""
-    return verdict.flaw or verdict.status
+    return verdict.flaw or verdict.status or verdict.action

@@ -16,7 +16,7 @@ from fanout.engine.proof import Proof
 from fanout.engine.recovery import Recovery
 from fanout.engine.splitting import Splitting
 from fanout.statistics import Counters
-from fanout.types import Event, Verdict
+from fanout.types import Action, Event, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -177,6 +177,8 @@ class Run:
             return None
         outcome = await self._attempts.make(work, deadline)
         if isinstance(outcome, Verdict):
+            if outcome.action is Action.STOP:  # before anything is awaited, so that no other request slips out
+                self.stop(Stop(outcome.stop, outcome.reason))
             return outcome
         self._outcomes.succeed(work, outcome)
         return None

@@ -1,0 +1,61 @@
+"""Virtual time: an event loop that jumps to its next timer instead of waiting for it."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_THREAD_POLL = 0.01
+"""Real seconds between looks at helper threads: while one works, no time passes."""
+
+
+class VirtualClock(asyncio.SelectorEventLoop):
+    """An event loop whose clock stands still while anything runs, and jumps when all wait for a timer.
+
+    An hour of backoff takes as long as its computation. Use it for logic without sockets: what comes over a socket
+    takes real time, of which this clock knows nothing. ``asyncio.Runner(loop_factory=VirtualClock)`` runs a scenario;
+    with pytest-asyncio give it to the ``pytest_asyncio_loop_factories`` hook.
+    """
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._in_threads = 0
+        super().__init__(_JumpingSelector(self._jump))
+
+    def time(self) -> float:
+        """Seconds since the loop was made."""
+        return self._now
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> asyncio.Future[Any]:
+        """As the base class does; the clock stands still until the thread is done."""
+        future = super().run_in_executor(executor, func, *args)
+        self._in_threads += 1
+        future.add_done_callback(self._thread_done)
+        return future
+
+    def _thread_done(self, _: asyncio.Future[Any]) -> None:
+        self._in_threads -= 1
+
+    def _jump(self, seconds: float) -> float:
+        """Let ``seconds`` pass, or return the real seconds to wait for a thread instead."""
+        if self._in_threads:
+            return _THREAD_POLL
+        self._now += seconds
+        return 0.0
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    def __init__(self, jump: Callable[[float], float]) -> None:
+        super().__init__()
+        self._jump = jump
+
+    def select(self, timeout: float | None = None) -> Any:
+        ready = super().select(0)
+        if ready or timeout == 0:
+            return ready
+        # Without a timer to jump to, only a thread or a socket can go on: that takes real time.
+        return super().select(None if timeout is None else self._jump(timeout))

@@ -1,0 +1,169 @@
+"""The mock endpoint: a Python function on arrays is the model, in process, with no socket opened.
+
+It speaks every protocol of the local model server, through aioresponses, so a client needs no change to be tested:
+it is given the mock's URL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+import aiohttp
+from aiohttp.payload import Payload as BodyPayload
+from aioresponses import CallbackResult, aioresponses
+
+from fanout.serving.models import Model
+from fanout.serving.protocol import Answer, Request, answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+    from yarl import URL
+
+    from fanout.codecs.base import Codec
+
+ORIGIN = "http://fanout-mock.test"
+"""A name that can never be resolved (RFC 6761), so that a request past the mock fails."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scripted:
+    """An answer to be given in place of the model's."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = "application/json"
+
+
+Step: TypeAlias = int | Scripted | Exception | type[Exception] | None
+"""A status, a whole answer, an exception to raise, or None: the model answers."""
+
+
+class MockEndpoint:
+    """An endpoint whose model is ``model``. A context manager; inside it, requests to `url` are answered here.
+
+    ::
+
+        with MockEndpoint(lambda x: x * 2) as mock:
+            mock.script(503, None)
+            async with fanout.Client(mock.url("v1"), codec="v1") as client:
+                y = await client.map(X)
+
+    Args:
+        model: takes the rows of a request (an array, or a list of texts) and returns an array or a dict of arrays; or a
+            whole `fanout.serving.models.Model`, which can describe its inputs and outputs.
+        latency: seconds that every answer takes, or a function that gives them for each request number; with
+            `VirtualClock` they cost nothing.
+    """
+
+    def __init__(self, model: Callable[[Any], Any] | Model, *, latency: float | Callable[[int], float] = 0.0) -> None:
+        self._model = model if isinstance(model, Model) else Model(name="mock", function=model, embed=model)
+        self._latency = latency if callable(latency) else lambda _: latency
+        self._steps: deque[Step] = deque()
+        self._metadata_steps: deque[Step] = deque()
+        self._mock = aioresponses()
+        self.requests: list[Request] = []
+        """All that was sent to the model, in order; metadata requests are not among them."""
+
+        self.times: list[float] = []
+        """The loop's time at which each request came."""
+
+        self.in_flight = 0
+        self.max_in_flight = 0
+
+    def url(self, codec: str | Codec | type[Codec] = "json") -> str:
+        """The URL at which ``codec`` finds the model."""
+        if isinstance(codec, str):
+            from fanout.codecs import codec as by_name
+
+            codec = by_name(codec)
+        return ORIGIN + codec.path.replace("{model}", self._model.name)
+
+    def script(self, *steps: Step) -> None:
+        """What comes in place of the model's answers to the next requests: a status, a `Scripted`, an exception.
+
+        None leaves a request to the model; after the last step all are.
+        """
+        self._steps.extend(steps)
+
+    def script_metadata(self, *steps: Step) -> None:
+        """The same for GET requests, with which codecs ask about the model."""
+        self._metadata_steps.extend(steps)
+
+    def __enter__(self) -> Self:
+        self._mock.start()
+        everything = re.compile(re.escape(ORIGIN) + "(/.*)?$")
+        for method in ("GET", "POST"):
+            self._mock.add(everything, method=method, callback=self._answer_to(method), repeat=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._mock.stop()
+
+    def _answer_to(self, method: str) -> Callable[..., Any]:
+        async def callback(url: URL, **sent: Any) -> CallbackResult:
+            headers = dict(sent.get("headers") or {})
+            request = Request(method=method, path=url.raw_path_qs, headers=headers, body=await _body(sent.get("data")))
+            return self._answer(request, self._metadata_steps) if method == "GET" else await self._answer_rows(request)
+
+        return callback
+
+    async def _answer_rows(self, request: Request) -> CallbackResult:
+        number = len(self.requests)
+        self.requests.append(request)
+        self.times.append(asyncio.get_running_loop().time())
+        self.in_flight += 1
+        self.max_in_flight = max(self.max_in_flight, self.in_flight)
+        steps = deque([self._steps.popleft()]) if self._steps else self._steps  # its step is the request's from now on
+        try:
+            await asyncio.sleep(self._latency(number))
+        finally:
+            self.in_flight -= 1
+        return self._answer(request, steps)
+
+    def _answer(self, request: Request, steps: deque[Step]) -> CallbackResult:
+        step = steps.popleft() if steps else None
+        if isinstance(step, Exception) or (isinstance(step, type) and issubclass(step, Exception)):
+            raise step
+        if step is None:
+            return _result(answer(self._model, request))
+        scripted = Scripted(status=step) if isinstance(step, int) else step
+        headers = {"Content-Type": scripted.content_type, **scripted.headers}
+        return _result(Answer(status=scripted.status, headers=headers, body=scripted.body))
+
+
+class _BridgedResponse(aiohttp.ClientResponse):
+    """aioresponses 0.7.9 makes responses without the stream writer that aiohttp >= 3.14 asks for (aioresponses#289)."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("stream_writer", _NothingWritten)
+        super().__init__(*args, **kwargs)
+
+
+class _NothingWritten:
+    output_size = 0
+
+
+def _result(made: Answer) -> CallbackResult:
+    headers = {name: value for name, value in made.headers.items() if name.lower() != "content-type"}
+    return CallbackResult(
+        status=made.status,
+        body=made.body,
+        headers=headers,
+        content_type=next((v for n, v in made.headers.items() if n.lower() == "content-type"), "application/json"),
+        response_class=_BridgedResponse,
+    )
+
+
+async def _body(data: Any) -> bytes:
+    if data is None:
+        return b""
+    return await data.as_bytes() if isinstance(data, BodyPayload) else bytes(data)

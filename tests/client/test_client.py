@@ -1,0 +1,285 @@
+"""The client's face: its life, its arguments, its errors."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+from support import Plain
+
+import fanout
+from fanout import Client, ClientStateError, Codec, ConfigError, Endpoint, Limits, RowsFailed, RunStopped
+from fanout.client.target import target
+from fanout.serving.exchange import StatusError
+from fanout.testing import MockEndpoint, VirtualClock
+
+X = np.arange(60.0).reshape(20, 3)
+
+
+def double(x: np.ndarray) -> np.ndarray:
+    return x * 2
+
+
+@pytest.mark.parametrize(
+    ("url", "path", "model", "wanted"),
+    [
+        ("http://h:1", "/v1/embeddings", None, "http://h:1/v1/embeddings"),
+        ("http://h:1/", "/v1/embeddings", None, "http://h:1/v1/embeddings"),
+        ("http://h/deep/path?a=1", "/v1/embeddings", None, "http://h/deep/path?a=1"),
+        ("http://h?a=1", "/x", None, "http://h/x?a=1"),
+        ("http://h", "", None, "http://h"),
+        ("http://h", "/v2/models/{model}/infer", "digits", "http://h/v2/models/digits/infer"),
+        ("http://h", "/m/{model}", "pkg.mod:f", "http://h/m/pkg.mod:f"),
+    ],
+)
+def test_the_codec_completes_a_url_without_a_path(url: str, path: str, model: str | None, wanted: str) -> None:
+    assert target(url, path, model) == wanted
+
+
+def test_a_url_that_names_no_model_is_refused_with_an_example() -> None:
+    with pytest.raises(ConfigError, match=r"names no model.*http://h/v2/models/NAME/infer"):
+        target("http://h", "/v2/models/{model}/infer")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"endpoint": "localhost:8000/x"}, "http://"),
+        ({"endpoint": "ftp://host/x"}, "http://"),
+        ({"endpoint": "http://"}, "names no host"),
+        ({"endpoint": "local://"}, "names no model"),
+        ({"chunk_rows": 0}, "chunk_rows must be at least 1"),
+        ({"codec": 3}, "codec must be a name"),
+        ({"codec": int}, "codec must be a name"),
+    ],
+)
+def test_an_argument_that_cannot_be_used_is_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Client(**{"endpoint": "http://h/x", "codec": Plain, **arguments})
+
+
+async def test_a_client_is_used_between_open_and_close() -> None:
+    with MockEndpoint(double) as mock:
+        client = Client(mock.url(Plain), codec=Plain)
+        assert "not open yet" in repr(client)
+        for use in (client.map(X), client.predict(X[0])):
+            with pytest.raises(ClientStateError, match="not open yet"):
+                await use
+        with pytest.raises(ClientStateError):
+            client.statistics()
+        await client.open()
+        with pytest.raises(ClientStateError, match="already open"):
+            await client.open()
+        assert np.array_equal(await client.map(X), X * 2)
+        await client.close()
+        await client.close()
+        with pytest.raises(ClientStateError, match="closed"):
+            await client.map(X)
+        with pytest.raises(ClientStateError, match="closed"):
+            await client.open()
+        assert "closed" in repr(client)
+
+
+def test_a_client_in_another_loop_says_so() -> None:
+    client = Client("http://h/x", codec=Plain)
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        first.run(client.open())
+        with pytest.raises(ClientStateError, match="another event loop"):
+            second.run(client.map(X))
+        first.run(client.close())
+
+
+async def test_a_client_after_a_fork_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Client("http://h/x", codec=Plain) as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "getpid", lambda: -1)
+            with pytest.raises(ClientStateError, match="fork"):
+                await client.map(X)
+
+
+async def test_map_of_input_without_a_length_names_stream() -> None:
+    async with Client("http://h/x", codec=Plain) as client:
+        with pytest.raises(TypeError, match="stream"):
+            await client.map(iter(X))  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="on_error"):
+            await client.map(X, on_error="ignore")  # type: ignore[call-overload]
+
+
+def test_no_secret_is_in_a_repr() -> None:
+    endpoint = Endpoint(url="http://user:secret@h/x?key=secret", headers={"Authorization": "secret"})
+    client = Client(endpoint, codec=Plain, headers={"X-Key": "secret"})
+    assert "secret" not in repr(client) + repr(endpoint) + repr(fanout.Endpoint(url="http://h/x?secret"))
+
+
+@pytest.mark.virtual_time
+async def test_headers_of_endpoint_and_client_are_sent() -> None:
+    with MockEndpoint(double) as mock:
+        endpoint = Endpoint(url=mock.url(Plain), headers={"X-One": "1", "X-Two": "2"})
+        async with Client(endpoint, codec=Plain, headers={"X-Two": "3", "user-agent": "mine"}) as client:
+            await client.map(X)
+    request = mock.requests[0]
+    assert (request.header("X-One"), request.header("X-Two"), request.header("User-Agent")) == ("1", "3", "mine")
+    assert request.header("Content-Type") == "application/json"
+
+
+@pytest.mark.virtual_time
+async def test_a_codec_learns_for_one_client_alone() -> None:
+    class Learning(Plain):
+        learnt = False
+
+        def prepare(self, url: str) -> tuple[str, ...]:
+            return (url.removesuffix(":predict"),)
+
+        def learn(self, reply: fanout.Reply) -> None:
+            assert reply.status == 200
+            self.learnt = True
+            self.max_rows = 7
+
+    codec = Learning()
+    with MockEndpoint(double) as mock:
+        async with Client(mock.url(codec), codec=codec) as client:
+            assert np.array_equal(await client.map(X), X * 2)
+            assert np.array_equal(await client.map(X), X * 2)
+            stats = client.statistics()
+    assert not codec.learnt
+    assert len(mock.requests) == 6
+    assert stats.requests == 7  # the metadata were asked for once
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(401, "refused"), (302, "redirect"), (503, "metadata"), (ConnectionResetError(), "unreachable")],
+)
+async def test_metadata_that_cannot_be_had_stop_the_run(status: Any, kind: str) -> None:
+    class Learning(Plain):
+        def prepare(self, url: str) -> tuple[str, ...]:
+            return (url,)
+
+        def learn(self, reply: fanout.Reply) -> None:
+            raise AssertionError
+
+    with MockEndpoint(double) as mock:
+        mock.script_metadata(*[status] * 9)
+        async with Client(mock.url(Plain), codec=Learning) as client:
+            with pytest.raises(RunStopped) as caught:
+                await client.map(X)
+    assert caught.value.kind == kind
+    assert not mock.requests
+    assert len(caught.value.result.ok) == 20
+
+
+@pytest.mark.virtual_time
+async def test_metadata_that_a_codec_cannot_do_without_are_a_config_error() -> None:
+    class Learning(Plain):
+        def prepare(self, url: str) -> tuple[str, ...]:
+            return (url + "x",)
+
+        def learn(self, reply: fanout.Reply) -> None:
+            raise ConfigError(f"no such model: {reply.status}")
+
+    with MockEndpoint(double) as mock:
+        async with Client(mock.url(Plain), codec=Learning) as client:
+            with pytest.raises(ConfigError, match="no such model: 404"):
+                await client.map(X)
+
+
+@pytest.mark.virtual_time
+async def test_runs_of_one_client_share_its_limits() -> None:
+    with MockEndpoint(double, latency=1.0) as mock:
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=1, limits=Limits(concurrency=3)) as client:
+            await asyncio.gather(*[client.map(X) for _ in range(4)])
+            assert client.statistics().requests == 80
+    assert mock.max_in_flight == 3
+
+
+@pytest.mark.virtual_time
+class TestPredict:
+    async def test_concurrent_callers_share_a_request(self) -> None:
+        with MockEndpoint(double, latency=0.1) as mock:
+            async with Client(mock.url(Plain), codec=Plain) as client:
+                answers = await asyncio.gather(*[client.predict(row) for row in X])
+        assert np.array_equal(answers, X * 2)
+        assert len(mock.requests) == 1
+        assert mock.times == [pytest.approx(0.002)]
+
+    async def test_a_full_batch_goes_at_once_and_the_rest_after_the_linger(self) -> None:
+        with MockEndpoint(double) as mock:
+            async with Client(mock.url(Plain), codec=Plain, chunk_rows=8) as client:
+                await asyncio.gather(*[client.predict(row) for row in X])
+        assert [len(request.json()["instances"]) for request in mock.requests] == [8, 8, 4]
+        assert mock.times == [0.0, 0.0, pytest.approx(0.002)]
+
+    async def test_odd_rows_are_sent_apart(self) -> None:
+        with MockEndpoint(double) as mock:
+            async with Client(mock.url(Plain), codec=Plain) as client:
+                one, two = await asyncio.gather(client.predict(X[0]), client.predict(np.zeros(5)))
+        assert one.shape == (3,)
+        assert two.shape == (5,)
+        assert len(mock.requests) == 2
+
+    async def test_one_bad_row_fails_its_caller_alone(self) -> None:
+        def model(x: np.ndarray) -> np.ndarray:
+            if (x[:, 0] == 9).any():
+                raise StatusError(422, "nine")
+            return x * 2
+
+        with MockEndpoint(model) as mock:
+            async with Client(mock.url(Plain), codec=Plain) as client:
+                answers = await asyncio.gather(*[client.predict(row) for row in X], return_exceptions=True)
+        assert [i for i, answer in enumerate(answers) if isinstance(answer, Exception)] == [3]
+        assert isinstance(answers[3], RowsFailed)
+        assert "1 of 1 rows failed: row 0: HTTP 422" in str(answers[3])
+        assert np.array_equal(answers[:3] + answers[4:], np.delete(X * 2, 3, 0))
+
+    async def test_a_caller_that_gives_up_takes_nobody_along(self) -> None:
+        with MockEndpoint(double, latency=1.0) as mock:
+            async with Client(mock.url(Plain), codec=Plain) as client:
+                callers = [asyncio.create_task(client.predict(row)) for row in X]
+                await asyncio.sleep(0.5)
+                callers[0].cancel()
+                answers = await asyncio.gather(*callers, return_exceptions=True)
+        assert isinstance(answers[0], asyncio.CancelledError)
+        assert np.array_equal(answers[1:], X[1:] * 2)
+
+    @pytest.mark.parametrize("moment", [0.0, 0.5])
+    async def test_closing_answers_those_who_wait(self, moment: float) -> None:
+        with MockEndpoint(double, latency=1.0) as mock:
+            client = Client(mock.url(Plain), codec=Plain)
+            await client.open()
+            caller = asyncio.create_task(client.predict(X[0]))
+            await asyncio.sleep(moment)
+            await client.close()
+            with pytest.raises(ClientStateError, match="closed before"):
+                await caller
+
+    async def test_a_stop_reaches_every_caller(self) -> None:
+        with MockEndpoint(double) as mock:
+            mock.script(401)
+            async with Client(mock.url(Plain), codec=Plain) as client:
+                answers = await asyncio.gather(client.predict(X[0]), client.predict(X[1]), return_exceptions=True)
+        assert all(isinstance(answer, RunStopped) for answer in answers)
+
+    async def test_several_outputs_come_as_a_dict_of_one_row(self) -> None:
+        with MockEndpoint(lambda x: {"sum": x.sum(axis=1), "twice": x * 2}) as mock:
+            async with Client(mock.url(Plain), codec=Plain) as client:
+                answer = await client.predict(X[1])
+        assert answer["sum"] == 12
+        assert answer["twice"].tolist() == [6, 8, 10]
+
+
+def test_virtual_and_real_time_give_the_same_array() -> None:
+    async def job() -> Any:
+        with MockEndpoint(double, latency=0.001) as mock:
+            async with Client(mock.url(Plain), codec=Plain, chunk_rows=3) as client:
+                return await client.map(X)
+
+    with asyncio.Runner() as real, asyncio.Runner(loop_factory=VirtualClock) as virtual:
+        assert np.array_equal(real.run(job()), virtual.run(job()))
+
+
+def test_a_codec_of_ones_own_is_short() -> None:
+    assert issubclass(Plain, Codec)

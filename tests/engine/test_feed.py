@@ -1,0 +1,171 @@
+"""The feed: any input into chunks, none lost, none twice, none out of place."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fanout.engine.feed import as_rows, feed_of, stacked
+from fanout.errors import InputError
+from fanout.limits import Permits
+from fanout.types import count_rows
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+
+async def drained(rows: Any, chunk_rows: int) -> list[tuple[int, int, list[Any]]]:
+    feed = feed_of(rows, chunk_rows)
+    chunks = []
+    while (work := await feed.take()) is not None:
+        assert work.n == count_rows(work.rows)
+        chunks.append((work.chunk.start, work.chunk.stop, np.asarray(work.rows).tolist()))
+    assert feed.rows_taken == (chunks[-1][1] if chunks else 0)
+    assert await feed.take() is None
+    await feed.close()
+    return chunks
+
+
+async def as_async(rows: list[Any]) -> AsyncIterator[Any]:
+    for row in rows:
+        yield row
+
+
+@given(n=st.integers(0, 50), chunk_rows=st.integers(1, 20), kind=st.sampled_from(["array", "list", "iter", "async"]))
+def test_chunks_cover_the_rows_in_order(n: int, chunk_rows: int, kind: str) -> None:
+    rows = list(range(n))
+    given_rows: Any = {
+        "array": lambda: np.array(rows, int),
+        "list": lambda: rows,
+        "iter": lambda: iter(rows),
+        "async": lambda: as_async(rows),
+    }[kind]()
+    chunks = asyncio.run(drained(given_rows, chunk_rows))
+    assert [row for _, _, part in chunks for row in part] == rows
+    assert [start for start, _, _ in chunks] == list(range(0, n, chunk_rows))
+    assert all(stop - start == chunk_rows for start, stop, _ in chunks[:-1])
+
+
+async def test_mappings_of_arrays_are_cut_together() -> None:
+    feed = feed_of({"a": np.arange(5), "b": [[i, i] for i in range(5)]}, 3)
+    first, second = await feed.take(), await feed.take()
+    assert first is not None
+    assert second is not None
+    assert feed.total == 5
+    assert first.rows["a"].tolist() == [0, 1, 2]
+    assert second.rows["b"].tolist() == [[3, 3], [4, 4]]
+
+
+async def test_chunks_shrink_from_the_moment_they_are_told_to() -> None:
+    feed = feed_of(np.arange(20), 8)
+    sizes = [(await feed.take()).n]
+    feed.limit(4)
+    feed.limit(6)
+    while (work := await feed.take()) is not None:
+        sizes.append(work.n)
+    assert sizes == [8, 4, 4, 4]
+
+
+@pytest.mark.parametrize("kind", ["iter", "async"])
+async def test_workers_that_take_at_once_get_different_rows(kind: str) -> None:
+    rows = iter(range(100)) if kind == "iter" else as_async(list(range(100)))
+    feed = feed_of(rows, 7)
+    taken: list[Any] = []
+
+    async def worker() -> None:
+        while (work := await feed.take()) is not None:
+            assert list(work.rows) == list(range(work.chunk.start, work.chunk.stop))
+            taken.extend(work.rows)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*[worker() for _ in range(5)])
+    assert sorted(taken) == list(range(100))
+    await feed.close()
+
+
+async def test_a_window_bounds_what_is_taken_ahead() -> None:
+    window = Permits(2)
+    feed = feed_of(np.arange(10), 1, window)
+    await feed.take()
+    await feed.take()
+    third = asyncio.create_task(feed.take())
+    await asyncio.sleep(0)
+    assert not third.done()
+    window.release()
+    work = await third
+    assert work is not None
+    assert work.chunk.start == 2
+
+
+async def test_a_blocking_iterable_is_read_on_one_thread_of_its_own() -> None:
+    threads: set[str] = set()
+
+    def rows() -> Iterator[int]:
+        for row in range(1000):
+            threads.add(threading.current_thread().name)
+            yield row
+
+    assert len(await drained(rows(), 10)) == 100
+    assert len(threads) == 1
+    assert threads.pop().startswith("fanout-source")
+
+
+async def test_what_the_input_raises_comes_through() -> None:
+    def rows() -> Iterator[int]:
+        yield 1
+        raise LookupError("disk on fire")
+
+    with pytest.raises(LookupError, match="disk on fire"):
+        await drained(rows(), 1)
+
+
+async def test_an_async_generator_is_closed_with_the_feed() -> None:
+    closed = []
+
+    async def rows() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.append(True)
+
+    feed = feed_of(rows(), 1)
+    await feed.take()
+    await feed.close()
+    assert closed
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("a text", "a text is one row"),
+        (b"bytes", "a text is one row"),
+        (np.array(3.0), "without rows"),
+        (np.array([{}, {}]), "dtype object"),
+        (np.array(["2020"], "M8"), "cannot be sent"),
+        ({"a": np.arange(3), "b": np.arange(2)}, "differ in length"),
+        ({"a": np.array([None])}, "column 'a'"),
+        (42, "not int"),
+    ],
+)
+def test_rows_that_nothing_could_send_are_refused_with_a_remedy(rows: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        feed_of(rows, 4)
+
+
+def test_an_object_array_of_texts_is_a_list_of_texts() -> None:
+    assert as_rows(np.array(["a", "bb"], object)) == ["a", "bb"]
+
+
+def test_single_rows_are_stacked_where_they_are_alike() -> None:
+    assert isinstance(stacked([np.zeros(3), np.ones(3)]), np.ndarray)
+    assert isinstance(stacked([np.float32(1), np.float32(2)]), np.ndarray)
+    assert isinstance(stacked([np.zeros(3), np.zeros(4)]), list)
+    assert isinstance(stacked([np.zeros(3), [0, 0, 0]]), list)
+    assert stacked(["a", "b"]) == ["a", "b"]
