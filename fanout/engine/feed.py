@@ -88,6 +88,7 @@ class _AsyncFeed(Feed):
         super().__init__(chunk_rows, window)
         self._iterator: AsyncIterator[Any] = aiter(rows)
         self._turn = asyncio.Lock()
+        self._error: Exception | None = None
 
     async def close(self) -> None:
         if isinstance(self._iterator, AsyncGenerator):
@@ -95,14 +96,24 @@ class _AsyncFeed(Feed):
 
     async def _next(self) -> Work | None:
         async with self._turn:
-            rows: list[Any] = []
-            while len(rows) < self.chunk_rows:
-                try:
-                    rows.append(await anext(self._iterator))
-                except StopAsyncIteration:
-                    break
+            rows = [] if self._error else await self._pull()
             # Counted while it is still this worker's turn: the next one starts behind these rows.
-            return Work(self._chunk(len(rows)), stacked(rows)) if rows else None
+            if rows:
+                return Work(self._chunk(len(rows)), stacked(rows))
+        if self._error is not None:
+            raise self._error
+        return None
+
+    async def _pull(self) -> list[Any]:
+        rows: list[Any] = []
+        try:
+            while len(rows) < self.chunk_rows:
+                rows.append(await anext(self._iterator))
+        except StopAsyncIteration:
+            pass
+        except Exception as error:  # noqa: BLE001 - raised once the rows that came before it are sent
+            self._error = error
+        return rows
 
 
 class _ThreadFeed(Feed):
@@ -115,31 +126,42 @@ class _ThreadFeed(Feed):
         self._turn = asyncio.Lock()
         self._pulled: deque[list[Any]] = deque()
         self._ended = False
+        self._error: Exception | None = None
+
+    async def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _next(self) -> Work | None:
         if not self._pulled:
             async with self._turn:
                 if not self._pulled and not self._ended:
                     loop = asyncio.get_running_loop()
-                    self._pulled, self._ended = await loop.run_in_executor(self._thread, self._pull, self.chunk_rows)
-        if not self._pulled:
-            return None
-        rows = self._pulled.popleft()
-        return Work(self._chunk(len(rows)), stacked(rows))
+                    self._pulled = await loop.run_in_executor(self._thread, self._pull_some)
+        if self._pulled:
+            rows = self._pulled.popleft()
+            return Work(self._chunk(len(rows)), stacked(rows))
+        if self._error is not None:
+            raise self._error
+        return None
 
-    def _pull(self, chunk_rows: int) -> tuple[deque[list[Any]], bool]:
+    def _pull_some(self) -> deque[list[Any]]:
         chunks: deque[list[Any]] = deque()
         until = monotonic() + _PULL_SECONDS
-        while not chunks or monotonic() < until:
-            rows = list(islice(self._iterator, chunk_rows))
-            if rows:
+        while not self._ended and (not chunks or monotonic() < until):
+            if rows := self._pull_chunk():
                 chunks.append(rows)
-            if len(rows) < chunk_rows:
-                return chunks, True
-        return chunks, False
+        return chunks
 
-    async def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+    def _pull_chunk(self) -> list[Any]:
+        rows: list[Any] = []
+        wanted = self.chunk_rows  # once: `limit` may change it meanwhile, on the loop's thread
+        try:
+            for row in islice(self._iterator, wanted):
+                rows.append(row)  # noqa: PERF402 - a list made at once would be lost with an error
+        except Exception as error:  # noqa: BLE001 - raised once the rows that came before it are sent
+            self._error = error
+        self._ended = self._error is not None or len(rows) < wanted
+        return rows
 
 
 def feed_of(rows: object, chunk_rows: int, window: Permits | None = None) -> Feed:
