@@ -22,14 +22,14 @@ def open_sink(path: Path, n_rows: int) -> FileSink:
     """A sink for the answers to ``n_rows`` rows. The folder is made where it is missing.
 
     Raises:
-        ConfigError: the suffix tells no known format, or the file cannot be written; its ``key`` is ``"path"``.
+        ConfigError: the suffix tells no known format, or the file cannot be written; its ``key`` is ``"output.path"``.
     """
     check_output(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return _FORMATS[path.suffix.lower()](path, n_rows)
     except BlockingIOError:
-        raise ConfigError(f"another run is writing {path} at this moment", key="path") from None
+        raise ConfigError(f"another run is writing {path} at this moment", key="output.path") from None
     except OSError as error:
         raise _unwritable(path, error.strerror or str(error)) from None
 
@@ -38,11 +38,11 @@ def check_output(path: Path) -> None:
     """Raise `ConfigError` for a path that `open_sink` would refuse, as far as can be told without touching a file."""
     if path.suffix.lower() not in _FORMATS:
         raise ConfigError(
-            f"{path.name} has no suffix that tells its format; known are {', '.join(_FORMATS)}", key="path"
+            f"{path.name} has no suffix that tells its format; known are {', '.join(_FORMATS)}", key="output.path"
         )
     try:
         if path.is_dir():
-            raise ConfigError(f"{path} is a folder; name a file in it", key="path")
+            raise ConfigError(f"{path} is a folder; name a file in it", key="output.path")
         folder = next(parent for parent in path.absolute().parents if parent.exists())
     except OSError as error:
         raise _unwritable(path, error.strerror or str(error)) from None
@@ -54,4 +54,4 @@ def check_output(path: Path) -> None:
 
 
 def _unwritable(path: Path, why: str) -> ConfigError:
-    return ConfigError(f"{path} cannot be written: {why}", key="path")
+    return ConfigError(f"{path} cannot be written: {why}", key="output.path")

@@ -89,9 +89,13 @@ class NpySink(FileSink):
         remedy = f"write to {self.path.with_suffix('.jsonl').name}"
         if array.dtype.kind not in "biufc":
             kind = "texts" if array.dtype.kind in "TUS" else f"dtype {array.dtype}"
-            raise ConfigError(f"{what} is {kind}, which a .npy file can hold only as a pickle: {remedy}", key="path")
+            raise ConfigError(
+                f"{what} is {kind}, which a .npy file can hold only as a pickle: {remedy}", key="output.path"
+            )
         if name == "ok":
-            raise ConfigError(f'{what} would be written over the mask of rows, which is "ok" too: {remedy}', key="path")
+            raise ConfigError(
+                f'{what} would be written over the mask of rows, which is "ok" too: {remedy}', key="output.path"
+            )
 
 
 class _Column:

@@ -34,28 +34,28 @@ def open_source(path: Path, column: str | Sequence[str] | None = None) -> Rows:
         An array whose first axis is the rows; where ``column`` is a list, a mapping from name to such an array.
 
     Raises:
-        InputError: the file or a column of it cannot be used; its ``key`` is ``"path"`` or ``"column"``.
+        InputError: the file or a column of it cannot be used; its ``key`` is ``"input.path"`` or ``"input.column"``.
     """
     _require_file(path)
     if path.suffix.lower() not in _FORMATS:
         raise InputError(
-            f"{path.name} has no suffix that tells its format; known are {', '.join(_FORMATS)}", key="path"
+            f"{path.name} has no suffix that tells its format; known are {', '.join(_FORMATS)}", key="input.path"
         )
     try:
         return _FORMATS[path.suffix.lower()](path, column)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}", key="path") from None
+        raise InputError(f"{path} cannot be read: {error.strerror or error}", key="input.path") from None
 
 
 def _require_file(path: Path) -> None:
     try:
         is_folder, exists = path.is_dir(), path.exists()
     except OSError as error:  # for instance a name that is too long, or a folder that may not be entered
-        raise InputError(f"{path} cannot be read: {error.strerror}", key="path") from None
+        raise InputError(f"{path} cannot be read: {error.strerror}", key="input.path") from None
     if is_folder:
-        raise InputError(f"{path} is a folder; name one file in it", key="path")
+        raise InputError(f"{path} is a folder; name one file in it", key="input.path")
     if not exists:
-        raise InputError(f"there is no file {path.absolute()}{_nearest(path)}", key="path")
+        raise InputError(f"there is no file {path.absolute()}{_nearest(path)}", key="input.path")
 
 
 def _nearest(path: Path) -> str:

@@ -27,15 +27,15 @@ def open_npy(path: Path, column: str | Sequence[str] | None = None) -> Array:
         InputError: not a ``.npy`` file, an array that has no rows to send, or a ``column``, which it cannot have.
     """
     if column is not None:
-        raise InputError(f"{path.name} is one array without a name: leave column out", key="column")
+        raise InputError(f"{path.name} is one array without a name: leave column out", key="input.column")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise unreadable(path, error, what="a .npy file") from None
     if not isinstance(array, np.ndarray):  # np.load goes by the content: this is an archive with a wrong name
         array.close()
-        raise InputError(f"{path.name} is an archive of arrays: give it the suffix .npz", key="path")
-    require_rows(array, path.name, key="path")
+        raise InputError(f"{path.name} is an archive of arrays: give it the suffix .npz", key="input.path")
+    require_rows(array, path.name, key="input.path")
     return array
 
 
@@ -47,7 +47,7 @@ def require_rows(array: Array, what: str, *, key: str) -> None:
         raise InputError(f"{what} has dtype {array.dtype}, of which no request can be made; use a plain one", key=key)
 
 
-def unreadable(path: Path, error: Exception, *, what: str, key: str = "path") -> InputError:
+def unreadable(path: Path, error: Exception, *, what: str, key: str = "input.path") -> InputError:
     """The error to raise where numpy could not read ``path``."""
     text = " ".join(str(error).split())
     # numpy tells these apart by their text alone.

@@ -33,7 +33,7 @@ def open_npz(path: Path, column: str | Sequence[str] | None = None) -> Rows:
         except (ValueError, EOFError, zipfile.BadZipFile) as error:
             raise unreadable(path, error, what="a .npz archive") from None
         if isinstance(archive, np.ndarray):
-            raise InputError(f"{path.name} is one array, not an archive: give it the suffix .npy", key="path")
+            raise InputError(f"{path.name} is one array, not an archive: give it the suffix .npy", key="input.path")
         return _rows(path, archive, column)
 
 
@@ -41,11 +41,11 @@ def _rows(path: Path, archive: Mapping[str, Array], column: str | Sequence[str] 
     if column is None or isinstance(column, str):
         return _read(path, archive, _chosen(path, archive, column))
     if not column:
-        raise InputError(f"column is an empty list; {path.name} holds {_names(archive)}", key="column")
+        raise InputError(f"column is an empty list; {path.name} holds {_names(archive)}", key="input.column")
     rows = {name: _read(path, archive, _chosen(path, archive, name)) for name in column}
     if len({len(array) for array in rows.values()}) > 1:
         lengths = ", ".join(f'"{name}" {len(array)}' for name, array in rows.items())
-        raise InputError(f"the columns have different numbers of rows: {lengths}", key="column")
+        raise InputError(f"the columns have different numbers of rows: {lengths}", key="input.column")
     return rows
 
 
@@ -54,12 +54,12 @@ def _chosen(path: Path, archive: Mapping[str, Array], column: str | None) -> str
         if len(archive) == 1:
             return next(iter(archive))
         raise InputError(
-            f"{path.name} holds {len(archive)} arrays: name the one to read ({_names(archive)})", key="column"
+            f"{path.name} holds {len(archive)} arrays: name the one to read ({_names(archive)})", key="input.column"
         )
     if column not in archive:
         found = get_close_matches(column, archive, n=1)
         hint = f'did you mean "{found[0]}"? It' if found else "it"
-        raise InputError(f'{path.name} has no array "{column}"; {hint} holds {_names(archive)}', key="column")
+        raise InputError(f'{path.name} has no array "{column}"; {hint} holds {_names(archive)}', key="input.column")
     return column
 
 
@@ -71,8 +71,8 @@ def _read(path: Path, archive: Mapping[str, Array], name: str) -> Array:
     try:
         array = archive[name]
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise unreadable(path, error, what=f'an archive with the array "{name}"', key="column") from None
+        raise unreadable(path, error, what=f'an archive with the array "{name}"', key="input.column") from None
     if not isinstance(array, np.ndarray):  # any other file in the archive comes as bytes
-        raise InputError(f'"{name}" in {path.name} is no array', key="column")
-    require_rows(array, f'"{name}" in {path.name}', key="column")
+        raise InputError(f'"{name}" in {path.name} is no array', key="input.column")
+    require_rows(array, f'"{name}" in {path.name}', key="input.column")
     return array

@@ -90,7 +90,7 @@ def test_texts_are_refused_by_the_name_of_their_output_with_the_remedy(tmp_path)
     sink = open_sink(tmp_path / "y.npy", 2)
     with pytest.raises(ConfigError, match=r'output "answer" is texts.*write to y\.jsonl') as caught:
         sink.write([done(0, {"answer": texts})])
-    assert caught.value.key == "path"
+    assert caught.value.key == "output.path"
     sink.close()
     assert list(tmp_path.iterdir()) == []
 

@@ -14,7 +14,7 @@ from fanout.sinks import check_output, open_sink
 def refusal(path: Path) -> str:
     with pytest.raises(ConfigError) as caught:
         open_sink(path, 1)
-    assert caught.value.key == "path"
+    assert caught.value.key == "output.path"
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

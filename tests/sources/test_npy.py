@@ -34,7 +34,7 @@ def test_an_array_of_objects_is_refused_with_the_remedy(tmp_path):
     error = refusal(tmp_path / "x.npy")
     assert "array of objects" in str(error)
     assert "np.stack(rows)" in str(error)
-    assert error.key == "path"
+    assert error.key == "input.path"
 
 
 def test_a_single_value_is_refused(tmp_path):
@@ -49,7 +49,7 @@ def test_records_are_refused(tmp_path):
 
 def test_a_column_is_refused_because_there_are_no_names(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros(3))
-    assert refusal(tmp_path / "x.npy", "images").key == "column"
+    assert refusal(tmp_path / "x.npy", "images").key == "input.column"
 
 
 @pytest.mark.parametrize("content", [b"", b"hello, this is text", b"\x93NUMPY\x01\x00v\x00{'descr'"])

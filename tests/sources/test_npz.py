@@ -47,7 +47,7 @@ def test_the_only_array_needs_no_name(tmp_path):
 def test_without_a_name_several_arrays_are_listed(archive):
     error = refusal(archive)
     assert '"images", "labels"' in str(error)
-    assert error.key == "column"
+    assert error.key == "input.column"
 
 
 def test_an_archive_of_nothing_says_so(tmp_path):

@@ -24,7 +24,7 @@ def test_a_missing_file_is_named_in_full_with_its_nearest_neighbour(tmp_path, mo
     error = refusal(Path("digit.npy"))
     assert str(tmp_path / "digit.npy") in str(error)
     assert 'did you mean "digits.npy"?' in str(error)
-    assert error.key == "path"
+    assert error.key == "input.path"
 
 
 def test_a_missing_folder_is_said_to_be_missing(tmp_path):
