@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from fanout.client import Client
 from fanout.errors import ClientStateError
+from fanout.errors import ClientStateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -123,73 +124,35 @@ class _LoopThread:
     """An event loop that runs in a thread of its own."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="fanout-loop", daemon=True)
-        self._pid = os.getpid()
-        self._submitting = threading.Lock()
-        self._thread.start()
         self.closed = False
+        self._started = threading.Event()
+        # A daemon, so that a client that nobody closed does not keep the interpreter alive.
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._live()), name="fanout-loop", daemon=True)
+        self._thread.start()
+        self._started.wait()
 
     def run(self, job: Coroutine[Any, Any, T]) -> T:
         """The result of ``job``; it is cancelled if the waiting for it is interrupted."""
-        try:
-            self._check()
-            with self._submitting:
-                self._check_open()
-                future = asyncio.run_coroutine_threadsafe(job, self._loop)
-        except ClientStateError:
+        if self.closed:
             job.close()
+            raise ClientStateError("the client is closed; make a new one")
+        future = asyncio.run_coroutine_threadsafe(job, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
             raise
-        return _result(future)
-
-    def call(self, function: Callable[[], T]) -> T:
-        """What ``function`` returns, called on the loop's thread."""
-
-        async def called() -> T:
-            return function()
-
-        return function() if threading.current_thread() is self._thread else self.run(called())
 
     def close(self) -> None:
         """End all tasks, the loop and its thread."""
-        with self._submitting:  # what was submitted before is ended; nothing is submitted after
-            if self.closed:
-                return
-            self.closed = True
-            ending = asyncio.run_coroutine_threadsafe(_end_other_tasks(), self._loop)
-        _result(ending)
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self.closed = True
+        self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join()
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
-        self._loop.close()
 
-    def _check(self) -> None:
-        if os.getpid() != self._pid:  # threads do not live on in a forked child
-            raise ClientStateError("the client was opened before a fork; open one in each process")
-        if threading.current_thread() is self._thread:
-            raise ClientStateError("on_event cannot wait for the client that calls it: it would wait for itself")
-
-    def _check_open(self) -> None:
-        if self.closed:
-            raise ClientStateError("the client is closed; make a new one")
-
-
-def _result(future: concurrent.futures.Future[T]) -> T:
-    try:
-        return future.result()
-    except concurrent.futures.CancelledError:
-        raise ClientStateError("the client was closed before the answer came") from None
-    except BaseException:
-        future.cancel()
-        raise
-
-
-async def _end_other_tasks() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+    async def _live(self) -> None:
+        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
+        self._started.set()
+        await self._end.wait()
 
 
 async def _next(stream: Stream) -> Done | None:

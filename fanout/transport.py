@@ -6,6 +6,8 @@ A deadline is its caller's affair, set on the task itself: aiohttp's own timers 
 
 from __future__ import annotations
 
+import errno
+import os
 import ssl
 import zlib
 from contextvars import ContextVar
@@ -231,12 +233,14 @@ class _EndWithConnection:
     __slots__ = ("_closed", "_content")
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
-        protocol = response.connection.protocol if response.connection else None
-        self._closed = protocol.closed if protocol else None
+        protocol = None if response.connection is None else response.connection.protocol
+        self._closed = None if protocol is None else protocol.closed
         self._content = response.content
 
     def __enter__(self) -> None:
-        if self._closed is not None:
+        if self._closed is None:  # gone already
+            self._end(None)
+        else:
             self._closed.add_done_callback(self._end)
 
     def __exit__(self, *_: object) -> None:
@@ -292,6 +296,8 @@ def _cause(error: Exception) -> str:
     inner = getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return "no connection within the connect timeout"
+    if isinstance(inner, OSError) and inner.errno in errno.errorcode:  # asyncio words its own, with the address in it
+        return os.strerror(inner.errno)
     if isinstance(inner, OSError) and inner.strerror:
         return inner.strerror
     if isinstance(error, aiohttp.ServerDisconnectedError):
