@@ -1,0 +1,35 @@
+"""Which key of the job file an error is about, when it shows only as the job runs."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from fanout.errors import ConfigError, InputError
+from fanout.job.problems import without_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_ENDPOINT_KEYS = {"url", "headers"}
+
+
+@contextmanager
+def blaming(file: Path) -> Iterator[None]:
+    """Put the job file and the key in front of the message of any `ConfigError` raised inside."""
+    try:
+        yield
+    except ConfigError as error:
+        key = _key_path(error)
+        text = without_key(str(error), error.key)
+        raise type(error)(": ".join(part for part in (str(file), key, text) if part), key=key) from error
+
+
+def _key_path(error: ConfigError) -> str:
+    if "." in error.key:
+        return error.key
+    if isinstance(error, InputError):
+        return "input"
+    table = "endpoint" if error.key in _ENDPOINT_KEYS else "codec"
+    return f"{table}.{error.key}" if error.key else ""

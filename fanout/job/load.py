@@ -1,0 +1,105 @@
+"""From the text of a job file to a `Job`, or to the list of all that is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from fanout.codecs import codec as codec_by_name
+from fanout.errors import ConfigError
+from fanout.job.environment import Substitution
+from fanout.job.model import Job, JobFile
+from fanout.job.override import override
+from fanout.job.problems import key_path, problems_of, without_key
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fanout.codecs.base import Codec
+    from fanout.job.environment import Location
+
+
+def load_job(file: str | Path, settings: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Job:
+    """Read and check a job file.
+
+    Args:
+        file: path of the TOML file.
+        settings: ``KEY.PATH=VALUE`` each; they count before what the file says.
+        environment: where ``${NAME}`` is looked up; the process's environment if not given.
+
+    Raises:
+        ConfigError: with one line for every thing that is wrong: file, key, what it is, the nearest right name.
+            Neither values from the environment nor header values are in it.
+    """
+    file = Path(file)
+    tables = _parsed(file)
+    set_here = {override(tables, setting) for setting in settings}
+    substitution = Substitution(os.environ if environment is None else environment)
+    tables = substitution.apply(tables)
+    found = dict(substitution.problems)
+    model = _validated(tables, found)
+    codec = _codec(tables, found)
+    if model is None or codec is None or found:
+        lines = (
+            f"{_origin(file, at, set_here)}{key_path(at)}: {substitution.masked(text, at)}"
+            for at, text in found.items()
+        )
+        raise ConfigError("\n".join(lines), key=key_path(next(iter(found))))
+    return Job(file=file, tables=model, codec=codec)
+
+
+def _parsed(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no job file {file}{_nearest(file)}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: not a text file in UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        place = re.search(r"^(.*) \(at (?:line (\d+), column \d+|end of document)\)$", str(error), re.DOTALL)
+        reason, line = place.groups() if place else (str(error), None)
+        raise ConfigError(f"{file}: {f'line {line}' if line else 'last line'}: not valid TOML: {reason}") from None
+
+
+def _nearest(file: Path) -> str:
+    try:
+        found = get_close_matches(file.name, [path.name for path in file.absolute().parent.glob("*.toml")], n=1)
+    except OSError:
+        return ""
+    return f'; did you mean "{file.with_name(found[0])}"?' if found else ""
+
+
+def _validated(tables: dict[str, Any], found: dict[Location, str]) -> JobFile | None:
+    try:
+        # As JSON, because that is where pydantic can be strict with dataclasses too: "8" and true are no numbers.
+        return JobFile.model_validate_json(json.dumps(tables, default=str), strict=True)
+    except ValidationError as error:
+        for at, text in problems_of(error, tables):
+            found.setdefault(at, text)
+        return None
+
+
+def _codec(tables: dict[str, Any], found: dict[Location, str]) -> Codec | None:
+    options = tables.get("codec")
+    if not isinstance(options, dict) or not isinstance(options.get("name"), str):
+        return None  # _validated has said so
+    try:
+        return codec_by_name(**options)
+    except ConfigError as error:
+        at = ("codec", error.key or "name")
+        found.setdefault(at, without_key(str(error), error.key))
+        return None
+
+
+def _origin(file: Path, at: Location, set_here: set[Location]) -> str:
+    from_command_line = any(at[: len(place)] == place for place in set_here)
+    return "--set " if from_command_line else f"{file}: "

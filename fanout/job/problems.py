@@ -1,0 +1,124 @@
+"""What is wrong with a job file, in words: pydantic's errors without their inputs, which may be secrets."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from fanout.errors import ConfigError
+from fanout.job.model import CodecTable, JobFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
+
+    from fanout.job.environment import Location
+
+_WANTED = {
+    "string_type": "a string",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list of strings",
+    "dict_type": "a table",
+    "mapping_type": "a table",
+    "model_type": "a table",
+    "dataclass_type": "a table",
+}
+_UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument"}
+_MISSING = {"missing", "missing_argument", "missing_keyword_only_argument"}
+_TOML_NAMES = {str: "a string", bool: "true or false", int: "a whole number", float: "a number", list: "a list"}
+
+
+def problems_of(error: ValidationError, data: dict[str, Any]) -> Iterator[tuple[Location, str]]:
+    """The place and the words for each thing that is wrong with ``data``; one for each place."""
+    wanted: dict[Location, list[str]] = {}
+    for detail in error.errors(include_url=False):
+        at = _place(detail, data)
+        if detail["type"] in _WANTED:
+            wanted.setdefault(at, []).append(_WANTED[detail["type"]])
+        else:
+            yield _explained(detail, at)
+    for at, kinds in wanted.items():  # a value that may be of several types has failed once for each
+        value = _value(data, at)
+        yield at, f"must be {' or '.join(dict.fromkeys(kinds))}, not {_TOML_NAMES.get(type(value), 'a table')}"
+
+
+def without_key(message: str, key: str) -> str:
+    """``message`` without its subject, where that is the key that will be written before it anyway."""
+    return message.removeprefix(f"{key} ") if key else message
+
+
+def key_path(at: Location) -> str:
+    """A place as it is written in TOML: ``limits.concurrency``."""
+    return ".".join(str(part) for part in at)
+
+
+def _explained(detail: ErrorDetails, at: Location) -> tuple[Location, str]:
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind in _UNKNOWN:
+        return at, f"unknown key{_nearest(at)}"
+    if kind in _MISSING:
+        return at, "is missing"
+    if kind == "greater_than_equal":
+        return at, f"must be at least {context['ge']}, not {detail['input']}"
+    cause = context.get("error")
+    if isinstance(cause, ConfigError):
+        place = (*at, cause.key) if cause.key else at
+        return place, without_key(str(cause), cause.key)
+    message = detail["msg"]
+    return at, message[:1].lower() + message[1:]
+
+
+def _place(detail: ErrorDetails, data: Any) -> Location:
+    """The error's location without the names of union members, which pydantic mixes in."""
+    place: list[str | int] = []
+    for part in detail["loc"]:
+        if isinstance(data, dict) and (part in data or detail["type"] in _MISSING):
+            data = data.get(part)
+        elif isinstance(data, list) and isinstance(part, int):
+            data = data[part]
+        else:
+            continue
+        place.append(part)
+    return tuple(place)
+
+
+def _value(data: Any, at: Location) -> Any:
+    for part in at:
+        data = data[part]
+    return data
+
+
+def _nearest(at: Location) -> str:
+    *tables, key = map(str, at)
+    names = _keys(_table(tables))
+    if found := get_close_matches(key, names, n=1):
+        return f'; did you mean "{found[0]}"?'
+    for table in JobFile.model_fields:  # the right key in a wrong table
+        if table != "codec" and key in _keys(_table([table])):
+            return f'; did you mean "{table}.{key}"?'
+    return f"; known here are {', '.join(names)}" if names else ""
+
+
+def _table(path: list[str]) -> Any:
+    model: Any = JobFile
+    for name in path:
+        model = model.model_fields[name].annotation if _is_model(model) and name in model.model_fields else None
+    return model
+
+
+def _keys(model: Any) -> list[str]:
+    if _is_model(model):
+        return list(model.model_fields)
+    return [field.name for field in fields(model)] if is_dataclass(model) else []
+
+
+def _is_model(model: Any) -> bool:
+    return isinstance(model, type) and issubclass(model, BaseModel) and model is not CodecTable

@@ -1,0 +1,88 @@
+"""The JSON Schema of a job file, for editors that complete and check TOML."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from inspect import Parameter, getdoc, signature
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+
+from fanout.codecs import base, codec_class, names
+from fanout.job.model import JobFile
+
+if TYPE_CHECKING:
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import core_schema
+
+# What codecs' annotations are made of; their modules import most of it for type checkers alone.
+_ANNOTATIONS = {"Mapping": Mapping, "Sequence": Sequence, **vars(base)}
+
+
+def job_schema() -> dict[str, Any]:
+    """The schema, as plain dicts and lists. Codecs that other packages register are in it too."""
+    schema = JobFile.model_json_schema(schema_generator=_Toml)
+    table = schema["$defs"]["CodecTable"]
+    # Examples and not an enum: the codec may be registered where the job runs, and not where it is written.
+    table["properties"]["name"]["examples"] = names()
+    table["allOf"] = [_options_if_named(name) for name in names()]
+    return {"$schema": _Toml.schema_dialect, "title": "fanout job", **schema}
+
+
+def _options_if_named(name: str) -> dict[str, Any]:
+    kind = codec_class(name)
+    parameters = signature(kind).parameters.values()
+    then: dict[str, Any] = {"properties": {"name": True}}
+    if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
+        hints, told = _hints(kind), {**_descriptions(base.Codec), **_descriptions(kind)}
+        then["properties"] |= {p.name: _option(p, hints.get(p.name, Any), told.get(p.name)) for p in parameters}
+        then["required"] = [p.name for p in parameters if p.default is Parameter.empty]
+        then["additionalProperties"] = False
+    return {"if": {"properties": {"name": {"const": name}}, "required": ["name"]}, "then": then}
+
+
+def _hints(kind: type[base.Codec]) -> dict[str, Any]:
+    try:
+        return get_type_hints(kind.__init__, localns=_ANNOTATIONS)
+    except NameError:  # someone else's codec, with types of its own: any value is allowed then
+        return {}
+
+
+def _option(parameter: Parameter, hint: Any, description: str | None) -> dict[str, Any]:
+    option = TypeAdapter(hint).json_schema(schema_generator=_Toml)
+    if description:
+        option["description"] = description
+    if isinstance(parameter.default, (str, int, float)):
+        option["default"] = parameter.default
+    return option
+
+
+def _descriptions(kind: type) -> dict[str, str]:
+    """Option -> what the class's docstring says of it under Args."""
+    arguments = (getdoc(kind) or "").partition("Args:\n")[2]
+    entries = re.findall(r"^    (\w+): (.*(?:\n {8,}.*)*)", arguments, re.MULTILINE)
+    return {name: " ".join(text.replace("``", "").split()) for name, text in entries}
+
+
+class _Toml(GenerateJsonSchema):
+    """pydantic's generator, less what TOML does not know (null) and what only repeats the keys' names (titles)."""
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        generated = super().default_schema(schema)
+        if generated.get("default", ...) is None or isinstance(generated.get("default"), dict):
+            del generated["default"]
+        return generated
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+    def generate(self, schema: Any, mode: Any = "validation") -> JsonSchemaValue:
+        generated = super().generate(schema, mode)
+        for table in (generated, *generated.get("$defs", {}).values()):
+            table.pop("title", None)
+        return generated

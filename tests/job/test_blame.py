@@ -1,0 +1,29 @@
+"""Errors that show while a job runs name the file and the key too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fanout.errors import ConfigError, InputError
+from fanout.job.blame import blaming
+
+FILE = Path("job.toml")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "key"),
+    [
+        (InputError("there is no file", key="input.path"), "job.toml: input.path: there is no file", "input.path"),
+        (InputError("has dtype object"), "job.toml: input: has dtype object", "input"),
+        (ConfigError("url names no model", key="url"), "job.toml: endpoint.url: names no model", "endpoint.url"),
+        (ConfigError("no such input", key="outputs"), "job.toml: codec.outputs: no such input", "codec.outputs"),
+        (ConfigError("something else"), "job.toml: something else", ""),
+    ],
+)
+def test_an_error_gets_file_and_key_in_front(error, expected, key):
+    with pytest.raises(type(error)) as caught, blaming(FILE):
+        raise error
+    assert str(caught.value) == expected
+    assert caught.value.key == key

@@ -1,0 +1,163 @@
+"""A job goes from its input to its output, whatever happens on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+
+import numpy as np
+import pytest
+
+from fanout.engine import RunControl
+from fanout.errors import ConfigError, InputError
+from fanout.job import load_job, run_job
+from fanout.sinks import FileSink
+
+
+async def test_every_row_is_answered_in_its_place(write_job, doubler, tmp_path):
+    job = load_job(write_job(url=doubler.url))
+    started = []
+    summary = await run_job(job, on_start=lambda client, rows: started.append((type(client).__name__, rows)))
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), 2 * np.arange(10.0))
+    assert started == [("Client", 10)]
+    assert (summary.rows, summary.ok, summary.failed, summary.pending, summary.exit_code) == (10, 10, 0, 0, 0)
+    assert summary.requests == 3
+    assert summary.outputs == (str(tmp_path / "out" / "y.npy"),)
+    assert (summary.mask, summary.failures, summary.stop_kind) == (None, None, None)
+    assert summary.latency_p50 > 0
+    assert json.dumps(summary.as_dict())
+
+
+async def test_headers_and_json_lines_are_as_the_job_says(write_job, doubler, tmp_path):
+    settings = ["output.path=y.jsonl", 'endpoint.headers={ X-Key = "${KEY}" }']
+    job = load_job(write_job(url=doubler.url), settings, {"KEY": "s3cret"})
+    summary = await run_job(job)
+    assert doubler.headers["X-Key"] == "s3cret"
+    assert (tmp_path / "y.jsonl").read_text().split() == [str(2.0 * i) for i in range(10)]
+    assert "s3cret" not in repr(summary)
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"), [(slice(2, 5), [4, 6, 8]), (slice(-2, None), [16, 18]), (slice(8, 99), [16, 18])]
+)
+async def test_a_pilot_sends_and_writes_its_rows_alone(write_job, doubler, tmp_path, rows, expected):
+    await run_job(load_job(write_job(url=doubler.url)), rows=rows)
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), expected)
+
+
+async def test_failed_rows_are_reported_by_their_place_in_the_pilot(write_job, doubler, tmp_path):
+    rows = np.arange(20.0)
+    rows[[7, 13]] *= -1
+    job = load_job(write_job(rows=rows, url=doubler.url))
+    summary = await run_job(job, rows=slice(5, None))
+    assert (summary.ok, summary.failed, summary.exit_code) == (13, 2, 1)
+    assert [failure.start for failure in summary.first_failures] == [2, 8]
+    mask = np.load(tmp_path / "out" / "y.ok.npy")
+    assert np.flatnonzero(~mask).tolist() == [2, 8]
+    written = np.load(tmp_path / "out" / "y.npy")
+    np.testing.assert_array_equal(written[mask], 2 * rows[5:][mask])
+    assert np.isnan(written[~mask]).all()
+    failures = (tmp_path / "out" / "y.failures.jsonl").read_text().splitlines()
+    assert [json.loads(line)["status"] for line in failures] == [422, 422]
+
+
+async def test_no_rows_need_no_server(write_job, tmp_path):
+    summary = await run_job(load_job(write_job(rows=np.zeros((0, 3)), url="http://127.0.0.1:9/")))
+    assert (summary.rows, summary.exit_code, summary.latency_p50) == (0, 0, None)
+    assert np.load(tmp_path / "out" / "y.npy").shape == (0,)
+
+
+async def test_a_run_stopped_from_outside_writes_what_it_has(write_job, doubler, tmp_path):
+    control = RunControl()
+
+    async def gate(number: int) -> None:
+        if number == 3:
+            control.drain("enough", "interrupted")
+
+    doubler.gate = gate
+    job = load_job(write_job(rows=np.arange(40.0), url=doubler.url), ["limits.concurrency=1"])
+    summary = await run_job(job, control=control)
+    assert (summary.ok, summary.failed, summary.pending) == (12, 0, 28)
+    assert (summary.stop_kind, summary.exit_code) == ("interrupted", 130)
+    assert summary.stop_reason.startswith("enough")
+    written = np.load(tmp_path / "out" / "y.npy")
+    np.testing.assert_array_equal(written[:12], 2 * np.arange(12.0))
+    assert np.isnan(written[12:]).all()
+    assert np.load(tmp_path / "out" / "y.ok.npy").sum() == 12
+
+
+async def test_refused_credentials_stop_the_run_with_code_3(write_job, doubler, tmp_path):
+    doubler.status = 401
+    summary = await run_job(load_job(write_job(url=doubler.url)))
+    assert (summary.stop_kind, summary.exit_code, summary.pending) == ("refused", 3, 10)
+    assert summary.outputs == ()
+    assert not (tmp_path / "out" / "y.npy").exists()
+
+
+async def test_a_full_disk_stops_the_run_and_keeps_the_earlier_output(write_job, doubler, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "y.npy").write_bytes(b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    summary = await run_job(load_job(write_job(url=doubler.url)))
+    assert (summary.stop_kind, summary.exit_code, summary.ok) == ("output", 3, 0)
+    assert "No space left" in summary.stop_reason
+    assert (tmp_path / "out" / "y.npy").read_bytes() == b"old"
+
+
+async def test_a_disk_that_fails_at_the_end_is_told_too(write_job, doubler, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(FileSink, "finish", fail)
+    summary = await run_job(load_job(write_job(url=doubler.url)))
+    assert (summary.stop_kind, summary.exit_code) == ("output", 3)
+    assert "could not be finished" in summary.stop_reason
+
+
+async def test_a_missing_input_is_named_before_anything_is_sent(write_job, doubler, tmp_path):
+    job = load_job(write_job(url=doubler.url), ["input.path=z.npy"])
+    with pytest.raises(InputError) as caught:
+        await run_job(job)
+    assert str(caught.value).startswith(f"{tmp_path / 'job.toml'}: input.path: there is no file")
+    assert doubler.requests == 0
+
+
+async def test_an_output_that_cannot_be_written_is_named_before_anything_is_sent(write_job, doubler):
+    job = load_job(write_job(url=doubler.url), ["output.path=y.csv"])
+    with pytest.raises(ConfigError, match=r"output\.path: y\.csv has no suffix"):
+        await run_job(job)
+    assert doubler.requests == 0
+
+
+async def test_texts_for_an_npy_file_end_the_job_with_the_remedy(write_job, doubler, tmp_path):
+    doubler.answer = lambda rows: ["text"] * len(rows)
+    with pytest.raises(ConfigError, match=r"output\.path: .*write to y\.jsonl"):
+        await run_job(load_job(write_job(url=doubler.url), ["codec.dtype=str"]))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+async def test_an_unknown_local_model_is_blamed_on_the_url(write_job):
+    with pytest.raises(ConfigError, match=r"job\.toml: endpoint\.url: .*digts"):
+        await run_job(load_job(write_job(url="local://digts")))
+
+
+async def test_a_crash_leaves_the_earlier_output_and_no_lock(write_job, doubler, tmp_path, monkeypatch):
+    await run_job(load_job(write_job(url=doubler.url)))
+    before = (tmp_path / "out" / "y.npy").read_bytes()
+
+    async def hang(number: int) -> None:
+        await asyncio.sleep(60)
+
+    doubler.gate = hang
+    task = asyncio.create_task(run_job(load_job(write_job(rows=np.arange(4.0), url=doubler.url))))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["y.npy"]
+    assert (tmp_path / "out" / "y.npy").read_bytes() == before

@@ -1,0 +1,113 @@
+"""The committed schema and the committed example are those of the code."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import MISSING, fields, is_dataclass
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic_core import PydanticUndefined
+
+import fanout.job.schema as schema_module
+from fanout.cli.output import schema_text
+from fanout.codecs import Codec, codec_class, names
+from fanout.job import JobFile, job_schema, load_job
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "config.example.toml"
+
+
+def test_the_committed_schema_is_current():
+    committed = (ROOT / "fanout.schema.json").read_text()
+    assert committed == schema_text() + "\n", "run: fanout schema > fanout.schema.json"
+
+
+def test_every_key_is_described_for_the_editor():
+    schema = job_schema()
+    for table in schema["$defs"].values():
+        for key, described in table["properties"].items():
+            assert described.get("description"), key
+
+
+def test_no_key_allows_null_which_toml_has_not():
+    assert "null" not in schema_text()
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_codec_s_options_are_those_of_its_class(name):
+    (branch,) = (
+        branch["then"]
+        for branch in job_schema()["$defs"]["CodecTable"]["allOf"]
+        if branch["if"]["properties"]["name"]["const"] == name
+    )
+    assert branch["properties"].keys() == {"name", *signature(codec_class(name)).parameters}
+    assert branch["additionalProperties"] is False
+    assert all("description" in option for key, option in branch["properties"].items() if key != "name")
+
+
+class Foreign(Codec):
+    """A codec of another package, with a type that only its own module knows."""
+
+    def __init__(self, knob: Unknown, **more: Any) -> None:  # noqa: F821
+        super().__init__()
+
+
+class Required(Codec):
+    """A codec with an option that has no default."""
+
+    def __init__(self, *, knob: Unknown) -> None:  # noqa: F821
+        super().__init__()
+
+
+@pytest.mark.parametrize(
+    ("kind", "then"),
+    [
+        (Foreign, {"properties": {"name": True}}),
+        (Required, {"properties": {"name": True, "knob": {}}, "required": ["knob"], "additionalProperties": False}),
+    ],
+)
+def test_a_codec_that_cannot_be_looked_into_allows_any_value(monkeypatch, kind, then):
+    monkeypatch.setattr(schema_module, "names", lambda: ["foreign"])
+    monkeypatch.setattr(schema_module, "codec_class", lambda name: kind)
+    (branch,) = job_schema()["$defs"]["CodecTable"]["allOf"]
+    assert branch["then"] == then
+
+
+def defaults(model: Any) -> dict[str, Any]:
+    """Key -> default; ``...`` where there is none."""
+    if is_dataclass(model):
+        return {f.name: f.default if f.default is not MISSING else ... for f in fields(model)}
+    found = {name: field.default for name, field in model.model_fields.items()}
+    return {name: ... if default is PydanticUndefined else default for name, default in found.items()}
+
+
+@pytest.mark.parametrize("table", list(JobFile.model_fields))
+def test_the_example_shows_every_key_with_its_default(table):
+    section = EXAMPLE.read_text().partition(f"\n[{table}]\n")[2].partition("\n[")[0]
+    shown = tomllib.loads(section)
+    for key, default in defaults(JobFile.model_fields[table].annotation).items():
+        assert re.search(rf"^(# )?{key} = ", section, re.MULTILINE), f"{table}.{key} is not in the example"
+        if default is not ... and default is not None:
+            assert shown[key] == default
+
+
+def test_the_example_shows_every_option_of_its_codec():
+    section = EXAMPLE.read_text().partition("\n[codec]\n")[2].partition("\n[")[0]
+    for option in signature(codec_class("oip")).parameters:
+        assert re.search(rf"^# {option} = ", section, re.MULTILINE), option
+    assert all(f" {name}" in section for name in names())
+
+
+def test_the_example_is_a_valid_job_also_with_its_comments_taken_away(tmp_path):
+    load_job(EXAMPLE)
+    everything = re.sub(r"^# (?=\w+ = )", "", EXAMPLE.read_text(), flags=re.MULTILINE)
+    (tmp_path / "job.toml").write_text(everything)
+    assert load_job(tmp_path / "job.toml").tables.limits.max_requests == 10000
+
+
+def test_the_example_names_its_schema_for_editors():
+    assert EXAMPLE.read_text().startswith("#:schema ./fanout.schema.json\n")
