@@ -1,0 +1,118 @@
+"""What the commands print: text for people, JSON for programs, errors on stderr."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fanout.job import Findings, Form, Summary
+    from fanout.types import Failure
+
+_FAILURES_SHOWN = 3
+
+
+def print_text(text: str) -> None:
+    """Print a result."""
+    if text:
+        click.echo(text)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print a result as one JSON object."""
+    click.echo(orjson.dumps(value))
+
+
+def print_error(message: str, exit_code: int, *, as_json: bool = False) -> int:
+    """Print one line on stderr for each line of ``message``; returns the exit code."""
+    for line in message.splitlines():
+        click.echo(f"error: {line}", err=True)
+    if as_json:
+        print_error_json(message, exit_code)
+    return exit_code
+
+
+def print_error_json(message: str, exit_code: int) -> None:
+    """Print an error as a JSON object, in the place of the result that there is none of."""
+    from fanout.job import SCHEMA_VERSION
+
+    print_json({"schema_version": SCHEMA_VERSION, "exit_code": exit_code, "error": message})
+
+
+def schema_text() -> str:
+    """The job file's JSON Schema, as it is committed."""
+    from fanout.job import job_schema
+
+    return orjson.dumps(job_schema(), option=orjson.OPT_INDENT_2).decode()
+
+
+def summary_text(summary: Summary) -> str:
+    """The account of a run, for people."""
+    return "\n".join(_summary_lines(summary))
+
+
+def findings_text(findings: Findings) -> str:
+    """What a check has found, for people."""
+    return "\n".join(_findings_lines(findings))
+
+
+def _summary_lines(summary: Summary) -> Iterator[str]:
+    if summary.rows == 0:
+        yield "no rows: the input is empty"
+    else:
+        pending = f", {summary.pending} pending" if summary.pending else ""
+        yield (
+            f"{summary.rows} rows: {summary.ok} ok, {summary.failed} failed{pending}; "
+            f"{summary.seconds:.2f} s, {summary.rows_per_second:,.0f} rows/s"
+        )
+        splits = f", {summary.splits} splits" if summary.splits else ""
+        yield f"{summary.requests} requests, {summary.retries} retries{splits}{_latency(summary)}"
+    for path in summary.outputs:
+        yield f"output:   {path}"
+    if not summary.outputs:
+        yield "output:   none was written, since no row succeeded"
+    if summary.mask:
+        yield f"mask:     {summary.mask} (True where a row has an answer; the others hold a fill value)"
+    if summary.failures:
+        yield f"failures: {summary.failures}"
+        yield from _failure_lines(summary.first_failures, summary.failed)
+
+
+def _findings_lines(found: Findings) -> Iterator[str]:
+    yield f"input:    {found.rows} rows{_forms(found.input)}"
+    yield f"endpoint: {found.endpoint}, codec {found.codec}"
+    yield f"chunks:   {found.chunks} of up to {found.chunk_rows} rows"
+    yield f"output:   {found.output}"
+    if not found.probed:
+        yield "probe:    none, there are no rows"
+        return
+    latency = "" if found.latency is None else f", median latency {_duration(found.latency)}"
+    yield f"probe:    {found.ok} of {found.probed} rows answered, {found.requests} requests{latency}"
+    yield f"answer:  {_forms(found.answer) or ' none'}"
+    yield from _failure_lines(found.failures[:_FAILURES_SHOWN], found.failed)
+
+
+def _forms(forms: tuple[Form, ...]) -> str:
+    return ";".join(f" {form.name} {form.dtype} {form.shape}".replace("  ", " ") for form in forms)
+
+
+def _failure_lines(first: tuple[Failure, ...], failed: int) -> Iterator[str]:
+    for failure in first:
+        yield f"  {failure}"
+    more = failed - sum(failure.stop - failure.start for failure in first)
+    if more:
+        yield f"  and {more} row{'s' * (more != 1)} more"
+
+
+def _latency(summary: Summary) -> str:
+    times = (summary.latency_p50, summary.latency_p95, summary.latency_p99)
+    known = [_duration(seconds) for seconds in times if seconds is not None]
+    return "; latency p50 {}, p95 {}, p99 {}".format(*known) if len(known) == len(times) else ""
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"

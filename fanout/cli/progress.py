@@ -1,0 +1,162 @@
+"""Progress on stderr: a live bar on a terminal, a line every 10 s elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fanout.errors import ClientStateError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from fanout.client import Client
+    from fanout.types import Statistics
+
+LINE_SECONDS = 10.0
+BAR_SECONDS = 0.1
+
+
+def progress_display(*, quiet: bool = False) -> Display:
+    """What suits stderr."""
+    if quiet:
+        return Silent()
+    can_redraw = os.environ.get("TERM", "").lower() not in {"dumb", "unknown"}
+    return Bar() if sys.stderr.isatty() and can_redraw else Lines()
+
+
+class Display(ABC):
+    """Shows how far a run has come, from `start` to `stop`."""
+
+    seconds: float
+    """Between two looks at the counters."""
+
+    def __init__(self) -> None:
+        self._client: Client | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, client: Client, rows: int) -> None:
+        """Begin to watch ``client`` send ``rows`` rows."""
+        self._client = client
+        self._task = asyncio.get_running_loop().create_task(self._watch(client, rows))
+
+    async def stop(self) -> None:
+        """End the display."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    def in_flight(self) -> int:
+        """Requests in flight at this moment."""
+        try:
+            return self._client.statistics().in_flight if self._client else 0
+        except ClientStateError:  # closed already
+            return 0
+
+    def say(self, message: str) -> None:
+        """Tell the user something that is not progress."""
+        click.echo(message, err=True)
+
+    @abstractmethod
+    def show(self, stats: Statistics, rows: int) -> None:
+        """Show the counters."""
+
+    async def _watch(self, client: Client, rows: int) -> None:
+        while True:
+            await asyncio.sleep(self.seconds)
+            try:
+                self.show(client.statistics(), rows)
+            except (ClientStateError, OSError):  # the run is over, or nobody reads stderr any more
+                return
+
+
+class Silent(Display):
+    """Shows nothing but messages."""
+
+    seconds = 3600.0
+
+    def show(self, stats: Statistics, rows: int) -> None:
+        """Nothing."""
+
+
+class Lines(Display):
+    """A line now and then, for logs."""
+
+    seconds = LINE_SECONDS
+
+    def show(self, stats: Statistics, rows: int) -> None:
+        """Print a line."""
+        done = stats.ok + stats.failed
+        rate = done / stats.seconds if stats.seconds else 0.0
+        left = timedelta(seconds=round((rows - done) / rate)) if rate else "unknown"
+        click.echo(
+            f"{done}/{rows} rows, {stats.failed} failed, {rate:.1f} rows/s, {stats.in_flight} in flight, "
+            f"{stats.retries} retries, ETA {left}",
+            err=True,
+        )
+
+
+class Bar(Display):
+    """A live bar. rich is imported only here: it costs 50 ms."""
+
+    seconds = BAR_SECONDS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._progress: Progress | None = None
+
+    async def stop(self) -> None:
+        """Take the bar away: the summary that follows says more."""
+        await super().stop()
+        if self._progress is not None:
+            self._progress.stop()
+
+    def say(self, message: str) -> None:
+        """Print above the bar."""
+        if self._progress is None:
+            super().say(message)
+        else:
+            self._progress.console.print(message, markup=False, highlight=False)
+
+    def show(self, stats: Statistics, rows: int) -> None:
+        """Draw the bar anew."""
+        done = stats.ok + stats.failed
+        fields: dict[str, Any] = {
+            "rate": f"{done / stats.seconds:,.0f}" if stats.seconds else "0",
+            "failed": f", {stats.failed} failed" if stats.failed else "",
+            "in_flight": stats.in_flight,
+            "retries": stats.retries,
+        }
+        if self._progress is None:
+            self._progress = _new_bar()
+            self._progress.add_task("", total=rows, completed=done, **fields)
+            self._progress.start()
+        self._progress.update(self._progress.task_ids[0], completed=done, **fields)
+        self._progress.refresh()
+
+
+def _new_bar() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn(
+            "rows{task.fields[failed]}, {task.fields[rate]} rows/s, {task.fields[in_flight]} in flight, "
+            "{task.fields[retries]} retries, ETA"
+        ),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        auto_refresh=False,  # a thread of its own would draw at the run's expense, and between its counters
+        transient=True,
+        expand=True,
+    )

@@ -1,0 +1,97 @@
+"""Progress is drawn from the client's counters, and never in their way."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import pytest
+
+from fanout.cli.progress import Bar, Display, Lines, Silent, progress_display
+from fanout.errors import ClientStateError
+from fanout.types import Statistics
+
+
+class Counting:
+    """A client whose counters are given."""
+
+    def __init__(self, *snapshots: Statistics) -> None:
+        self.snapshots = list(snapshots)
+
+    def statistics(self) -> Statistics:
+        if not self.snapshots:
+            raise ClientStateError("the client is closed")
+        return self.snapshots.pop(0)
+
+
+HALF = Statistics(ok=48, failed=2, seconds=5.0, in_flight=3, retries=7)
+
+
+@pytest.mark.parametrize(
+    ("terminal", "quiet", "kind"), [(True, False, Bar), (False, False, Lines), (True, True, Silent)]
+)
+def test_the_display_suits_stderr(monkeypatch, terminal, quiet, kind):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    assert type(progress_display(quiet=quiet)) is kind
+
+
+async def watched(display: Display, client: Counting) -> None:
+    display.start(client, 100)
+    await asyncio.sleep(0.03)
+    await display.stop()
+
+
+async def test_a_pipe_gets_lines_until_the_client_is_closed(monkeypatch, capsys):
+    monkeypatch.setattr(Lines, "seconds", 0.001)
+    await watched(Lines(), Counting(Statistics(), HALF))
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "0/100 rows, 0 failed, 0.0 rows/s, 0 in flight, 0 retries, ETA unknown"
+    assert second == "50/100 rows, 2 failed, 10.0 rows/s, 3 in flight, 7 retries, ETA 0:00:05"
+
+
+async def test_a_terminal_gets_a_bar(monkeypatch, capsys):
+    monkeypatch.setattr(Bar, "seconds", 0.001)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "150")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    bar = Bar()
+    bar.say("before")
+    bar.start(Counting(Statistics(), HALF), 100)
+    await asyncio.sleep(0.05)
+    bar.say("[above] 1 request")
+    await bar.stop()
+    shown = capsys.readouterr().err
+    assert shown.startswith("before\n")
+    assert "[above] 1 request" in shown
+    assert "50/100" in shown
+    assert "rows, 2 failed, 10 rows/s, 3 in flight, 7 retries" in shown
+
+
+async def test_a_stderr_that_nobody_reads_ends_the_display_and_nothing_else(monkeypatch):
+    def gone(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(Lines, "seconds", 0.001)
+    monkeypatch.setattr("click.echo", gone)
+    await watched(Lines(), Counting(HALF, HALF))
+
+
+async def test_a_quiet_display_shows_nothing(capsys):
+    silent = Silent()
+    silent.show(HALF, 100)
+    await watched(silent, Counting())
+    assert capsys.readouterr().err == ""
+
+
+async def test_a_display_that_was_never_started_stops(capsys):
+    bar = Bar()
+    await bar.stop()
+    assert bar.in_flight() == 0
+
+
+async def test_requests_in_flight_are_known_as_long_as_the_client_is_open():
+    silent = Silent()
+    silent.start(Counting(HALF), 100)
+    assert silent.in_flight() == 3
+    assert silent.in_flight() == 0
+    await silent.stop()

@@ -1,0 +1,165 @@
+"""``fanout run``, as a process: what it prints where, what it writes, and with which code it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import ROOT, ended
+
+NOTHING_LISTENS = "http://127.0.0.1:9/predict"
+
+
+async def test_a_job_prints_its_summary_on_stdout_alone(run, write_job, doubler, tmp_path):
+    write_job(url=doubler.url)
+    result = await run("run", "job.toml")
+    assert (result.code, result.err) == (0, "")
+    assert "10 rows: 10 ok, 0 failed" in result.out
+    assert "3 requests, 0 retries; latency p50" in result.out
+    assert "output:   out/y.npy" in result.out
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), 2 * np.arange(10.0))
+
+
+async def test_json_is_one_object_on_stdout(run, write_job, doubler):
+    write_job(url=doubler.url)
+    result = await run("run", "job.toml", "--json", "--rows", "0:5", "--set", "output.path=y.jsonl")
+    summary = json.loads(result.out)
+    assert result.out.count("\n") == 1
+    assert (result.code, result.err) == (0, "")
+    assert (summary["schema_version"], summary["exit_code"], summary["rows"], summary["ok"]) == (1, 0, 5, 5)
+    assert summary["outputs"] == ["y.jsonl"]
+
+
+async def test_failed_rows_are_listed_and_end_with_code_1(run, write_job, doubler, tmp_path):
+    rows = np.arange(40.0)
+    rows[[3, 9, 17, 33]] *= -1
+    write_job(rows=rows, url=doubler.url)
+    result = await run("run", "job.toml")
+    assert result.code == 1
+    assert "36 ok, 4 failed" in result.out
+    assert "row 3: " in result.out
+    assert "row 17: " in result.out
+    assert "and 1 row more" in result.out
+    assert "mask:     out/y.ok.npy" in result.out
+    assert "failures: out/y.failures.jsonl" in result.out
+    assert np.load(tmp_path / "out" / "y.ok.npy").sum() == 36
+
+
+async def test_an_endpoint_that_nobody_answers_at_ends_with_code_3(run, write_job):
+    write_job(url=NOTHING_LISTENS)
+    result = await run("run", "job.toml")
+    assert result.code == 3
+    assert result.err.startswith("error: stopped early: ")
+    assert result.err.count("\n") == 1
+    assert "10 pending" in result.out
+    assert "none was written" in result.out
+
+
+async def test_quiet_shows_errors_alone(run, write_job, doubler):
+    write_job(url=doubler.url)
+    result = await run("run", "job.toml", "--quiet")
+    assert (result.code, result.out, result.err) == (0, "", "")
+    doubler.status = 401
+    result = await run("run", "job.toml", "--quiet")
+    assert (result.code, result.out) == (3, "")
+    assert result.err.startswith("error: stopped early: ")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_one_signal_finishes_what_is_in_flight_and_writes_it(start, write_job, doubler, tmp_path, number, code):
+    write_job(rows=np.arange(100.0), url=doubler.url)
+    arrived, release = asyncio.Event(), asyncio.Event()
+
+    async def gate(request: int) -> None:
+        if request == 6:
+            arrived.set()
+        if request > 4:
+            await release.wait()
+
+    doubler.gate = gate
+    process = await start("run", "job.toml", "--json", "--set", "limits.concurrency=2")
+    await asyncio.wait_for(arrived.wait(), 10)
+    process.send_signal(number)
+    told = (await asyncio.wait_for(process.stderr.readline(), 5)).decode()
+    assert told == "finishing 2 requests in flight; press Ctrl-C again to stop now\n"
+    release.set()
+    result = await ended(process)
+    summary = json.loads(result.out)
+    assert (result.code, summary["exit_code"], summary["stop_kind"]) == (code, code, "interrupted")
+    assert (summary["ok"], summary["pending"], doubler.requests) == (24, 76, 6)
+    written = np.load(tmp_path / "out" / "y.npy")
+    np.testing.assert_array_equal(written[:24], 2 * np.arange(24.0))
+    assert np.isnan(written[24:]).all()
+
+
+async def test_two_signals_stop_now_and_still_write_what_succeeded(start, write_job, doubler, tmp_path):
+    write_job(rows=np.arange(100.0), url=doubler.url)
+    arrived = asyncio.Event()
+
+    async def gate(request: int) -> None:
+        if request == 5:
+            arrived.set()
+            await asyncio.sleep(60)
+
+    doubler.gate = gate
+    process = await start("run", "job.toml", "--set", "limits.concurrency=1")
+    await asyncio.wait_for(arrived.wait(), 10)
+    process.send_signal(signal.SIGINT)
+    await process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    result = await ended(process)
+    assert result.code == 130
+    assert "Traceback" not in result.err
+    assert "16 ok, 0 failed, 84 pending" in result.out
+    assert np.load(tmp_path / "out" / "y.ok.npy").sum() == 16
+
+
+async def test_ctrl_c_at_a_terminal_reaches_the_local_server_too_and_does_no_harm(start, write_job, tmp_path):
+    job = write_job(rows=np.zeros((100_000, 64), np.float32))
+    process = await start("run", job, "--set", "codec.name=v1", start_new_session=True)
+    while not (partial := tmp_path / "out" / "y.npy.partial").exists() or not partial.stat().st_size:
+        assert process.returncode is None
+        await asyncio.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    result = await ended(process)
+    assert result.code == 130
+    assert " 0 failed" in result.out
+    assert "pending" in result.out
+
+
+async def test_a_terminal_gets_a_live_bar_that_goes_away(start, write_job, doubler, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "150")
+    write_job(rows=np.arange(60.0), url=doubler.url)
+
+    async def gate(request: int) -> None:
+        await asyncio.sleep(0.05)
+
+    doubler.gate = gate
+    leader, follower = os.openpty()
+    process = await start("run", "job.toml", "--set", "limits.concurrency=1", stderr=follower)
+    result = await ended(process)
+    os.close(follower)
+    shown = os.read(leader, 100_000).decode()
+    os.close(leader)
+    assert result.code == 0
+    assert "/60" in shown
+    assert "rows/s" in shown
+    assert "1 in flight" in shown
+    assert "60 rows: 60 ok" in result.out
+
+
+async def test_the_example_runs_as_it_is(run, tmp_path):
+    output = tmp_path / "probabilities.npy"
+    result = await run("run", ROOT / "config.example.toml", "--json", "--set", f"output.path={output}")
+    summary = json.loads(result.out)
+    assert (result.code, result.err) == (0, "")
+    assert (summary["rows"], summary["ok"], summary["requests"]) == (1797, 1797, 31)
+    with np.load(ROOT / "examples" / "digits.npz") as digits:
+        guesses = np.load(output).argmax(1)
+        assert (guesses == digits["labels"]).mean() > 0.9
