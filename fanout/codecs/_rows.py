@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import isfinite
+from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -95,7 +95,7 @@ def texts(rows: Array | Sequence[Any]) -> list[Any]:
         return _checked_texts(rows, 1)
     if rows.ndim == 0:
         raise InputError("the input is a single text without rows; put it into a list")
-    flat = _checked_texts(rows.ravel().tolist(), max(1, rows[0].size if len(rows) else 1))
+    flat = _checked_texts(rows.ravel().tolist(), max(1, prod(rows.shape[1:])))
     if rows.ndim == 1:
         return flat
     nested = np.empty(len(flat), object)
@@ -152,10 +152,10 @@ def _cells(column: Any) -> list[Any]:
 def _listed(rows: Sequence[Any]) -> bytes:
     rows = rows if isinstance(rows, list) else list(rows)
     try:
-        written = orjson.dumps(rows, default=_array_in_row, option=DUMPS)
-    except orjson.JSONEncodeError as error:
-        bad = [i for i, row in enumerate(rows) if not _is_jsonable(row)]
-        raise EncodeError(f"JSON cannot express it: {error}", rows=bad) from None
+        written = orjson.dumps(rows, option=DUMPS)
+    except orjson.JSONEncodeError:
+        rows = _plain_rows(rows)
+        written = orjson.dumps(rows, option=DUMPS)
     # orjson writes NaN as null, so only where there is a null is there anything to look for.
     if b"null" in written:
         bad = [i for i, row in enumerate(rows) if holds_nonfinite(row)]
@@ -164,23 +164,28 @@ def _listed(rows: Sequence[Any]) -> bytes:
     return written
 
 
-def _is_jsonable(row: object) -> bool:
-    try:
-        orjson.dumps(row, default=_array_in_row, option=DUMPS)
-    except orjson.JSONEncodeError:
-        return False
-    return True
+def _plain_rows(rows: list[Any]) -> list[Any]:
+    """The rows with their arrays in a form that orjson takes. Raises `EncodeError` for rows that have none."""
+    plain, bad, told = [], [], ""
+    for i, row in enumerate(rows):
+        try:
+            plain.append(_plain(row))
+            orjson.dumps(plain[-1], option=DUMPS)
+        except (orjson.JSONEncodeError, RecursionError) as error:
+            told = told or str(error)
+            bad.append(i)
+    if bad:
+        raise EncodeError(f"JSON cannot express it: {told}", rows=bad)
+    return plain
 
 
-def _array_in_row(value: object) -> Any:
-    """What orjson does not take as it is: arrays in another memory layout, byte order, or of texts."""
-    if not isinstance(value, np.ndarray):
-        raise TypeError(f"no JSON for a {type(value).__name__}")
-    if value.dtype.kind in "UT":
-        return value.tolist()
-    if value.dtype.kind not in "biuf" or value.dtype.char == "g":
-        raise TypeError(f"no JSON for an array of dtype {value.dtype}")
-    return native(value)
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        # Of other dtypes too: orjson then says what is wrong with them.
+        return value.tolist() if value.dtype.kind in "UT" else native(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def holds_nonfinite(value: object) -> bool:

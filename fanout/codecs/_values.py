@@ -173,7 +173,8 @@ def _floats(flat: Sequence[float], types: set[type], dtype: np.dtype[Any], *, ke
         i = next(i for i, value in enumerate(flat) if type(value) is int and abs(value) > _EXACT)
         raise Unfit(f"holds an integer that {dtype} does not hold exactly", row=i) from None
     with np.errstate(all="ignore"):
-        if int in types and np.fmax.reduce(np.abs(wide)) > min(_EXACT, _last_exact(dtype)):
+        # Not above it alone: the first integer beyond has been rounded down to the bound itself.
+        if int in types and np.fmax.reduce(np.abs(wide)) >= min(_EXACT, _last_exact(dtype)):
             _check_integers(flat, dtype)
         if dtype == _FLOAT:
             return wide

@@ -1,0 +1,194 @@
+"""Any JSON API: where the rows go, and where the answers are."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from fanout.codecs import Json
+from fanout.errors import ConfigError, EncodeError, InvalidReply
+
+TEXT = np.dtypes.StringDType()
+
+
+def body(codec, rows):
+    payload = codec.encode(rows)
+    assert payload.content_type == "application/json"
+    return orjson.loads(payload.body)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, {"instances": [1, 2]}),
+        ({"request_field": "inputs"}, {"inputs": [1, 2]}),
+        ({"request_field": "a.b.c"}, {"a": {"b": {"c": [1, 2]}}}),
+        ({"request_field": "@"}, [1, 2]),
+        ({"extra": {"k": [None, "\0"]}}, {"k": [None, "\0"], "instances": [1, 2]}),
+        ({"request_field": "a.b", "extra": {"a": {"c": 1}}}, {"a": {"c": 1, "b": [1, 2]}}),
+    ],
+)
+def test_rows_go_where_the_options_say(options, expected):
+    assert body(Json(**options), np.array([1, 2])) == expected
+
+
+def test_the_users_constants_are_not_changed():
+    extra = {"a": {"c": 1}}
+    Json(request_field="a.b", extra=extra)
+    assert extra == {"a": {"c": 1}}
+
+
+def test_encoding_twice_gives_the_same():
+    codec = Json(extra={"k": 1})
+    assert codec.encode([1]).body == codec.encode([1]).body
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"request_field": ""}, "request_field"),
+        ({"request_field": 1}, "request_field"),
+        ({"request_field": "a..b"}, "request_field"),
+        ({"request_field": "a."}, "request_field"),
+        ({"response_field": ""}, "response_field"),
+        ({"response_field": None}, "response_field"),
+        ({"response_field": "a[?b"}, "response_field"),
+        ({"response_field": "a b"}, "response_field"),
+        ({"response_field": "nothing(@)"}, "response_field"),
+        ({"response_field": "length(@, @)"}, "response_field"),
+        ({"extra": 1}, "extra"),
+        ({"extra": {"instances": 1}}, "extra"),
+        ({"extra": {"a": 1}, "request_field": "a.b"}, "extra"),
+        ({"extra": {"a": {"b": 1}}, "request_field": "a.b"}, "extra"),
+        ({"extra": {"a": 1}, "request_field": "@"}, "extra"),
+    ],
+)
+def test_a_wrong_option_is_named(options, key):
+    with pytest.raises(ConfigError) as caught:
+        Json(**options)
+    assert caught.value.key == key
+
+
+@pytest.mark.parametrize(
+    ("field", "document"),
+    [
+        ("predictions", {"predictions": [1, 2]}),
+        ("@", [1, 2]),
+        ("a.b", {"a": {"b": [1, 2]}}),
+        ("data[*].score", {"data": [{"score": 1}, {"score": 2}]}),
+        ("sort(a)", {"a": [2, 1]}),
+        ('"my field"', {"my field": [1, 2]}),
+    ],
+)
+def test_answers_are_found_where_the_options_say(reply, field, document):
+    made = Json(response_field=field).decode(reply(document), 2)
+    assert made.dtype == np.float64
+    assert made.tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("field", ["predictions", "@", "a.b", "sort(predictions)"])
+@pytest.mark.parametrize(
+    "document", [{"error": "model is warming up"}, {"predictions": None, "error": "model is warming up"}]
+)
+def test_an_error_with_status_200_is_invalid_and_quoted(reply, field, document):
+    with pytest.raises(InvalidReply, match="warming up"):
+        Json(response_field=field).decode(reply(document), 2)
+
+
+@pytest.mark.parametrize("document", [[1], "text", 1, None])
+def test_a_document_without_fields_is_invalid(reply, document):
+    with pytest.raises(InvalidReply, match="'predictions'"):
+        Json().decode(reply(document), 1)
+
+
+def test_a_row_that_a_projection_drops_is_missing(reply):
+    """JMESPath leaves nulls out: the count of rows then tells."""
+    made = Json(response_field="data[*].y").decode(reply({"data": [{"y": 1}, {}, {"y": 3}]}), 3)
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize(
+    ("predictions", "match"),
+    [
+        ([1, None], "row 1 holds null"),
+        ([1, "2"], "row 1 holds a text"),
+        ([1, True], "row 1 holds true or false"),
+        ([[1, 2], [1]], "row 1 is ragged"),
+        ([0.5, 2**53 + 1], "row 1 holds 9007199254740993"),
+        ([{"a": 1}, {"b": 1}], "row 1 has the fields"),
+    ],
+)
+def test_values_that_are_not_what_others_are_make_an_answer_invalid(reply, predictions, match):
+    with pytest.raises(InvalidReply, match=match):
+        Json().decode(reply({"predictions": predictions}), 2)
+
+
+def test_the_dtype_option_decides(reply):
+    assert Json(dtype="int64").decode(reply({"predictions": [1.0, 2]}), 2).dtype == np.int64
+    assert Json(dtype="float32").decode(reply({"predictions": [0.1]}), 1)[0] == np.float32(0.1)
+    with pytest.raises(InvalidReply, match=r"holds 0\.7"):
+        Json(dtype="int64").decode(reply({"predictions": [0.7]}), 1)
+    with pytest.raises(InvalidReply, match="overflows float32") as caught:
+        Json(dtype="float32").decode(reply({"predictions": [1e300]}), 1)
+    assert caught.value.flaw == "nonfinite"
+
+
+def test_a_dtype_for_each_output(reply):
+    made = Json(dtype={"label": "int32", "*": "float32"}).decode(reply({"predictions": [{"label": 1, "p": 0.5}]}), 1)
+    assert (made["label"].dtype, made["p"].dtype) == (np.int32, np.float32)
+
+
+def test_keep_takes_nonfinite_numbers(reply):
+    answer = reply(b'{"predictions": [NaN, 1e999, -Infinity, 1]}')
+    np.testing.assert_array_equal(Json(nonfinite="keep").decode(answer, 4), [np.nan, np.inf, -np.inf, 1])
+    with pytest.raises(InvalidReply):
+        Json().decode(answer, 4)
+
+
+@pytest.mark.parametrize("predictions", [[1.0], [1.0, 2.0, 3.0]])
+def test_what_came_is_given_as_it_is(reply, predictions):
+    """No row is made up: the count is for the engine to prove."""
+    assert Json().decode(reply({"predictions": predictions}), 2).tolist() == predictions
+
+
+def test_nan_never_becomes_null():
+    with pytest.raises(EncodeError) as caught:
+        Json().encode(np.array([1.0, np.nan]))
+    assert caught.value.rows == (1,)
+
+
+def test_jmespath_is_imported_for_expressions_alone(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jmespath", None)
+    Json()
+    Json(response_field="@")
+    with pytest.raises(ImportError):
+        Json(response_field="a[0]")
+
+
+arrays = hnp.arrays(
+    st.sampled_from(["?", "i1", "u2", "i4", "u8", "i8", "f2", "f4", "f8"]),
+    hnp.array_shapes(min_dims=1, max_dims=3, max_side=4),
+    elements={"allow_nan": False, "allow_infinity": False},
+)
+
+
+@given(arrays)
+def test_an_array_comes_back_as_it_was(reply, array):
+    codec = Json(response_field="instances", dtype=array.dtype.name, shape=array.shape[1:])
+    made = codec.decode(reply(codec.encode(array).body), len(array))
+    assert made.dtype == array.dtype
+    np.testing.assert_array_equal(made, array)
+
+
+@given(st.lists(st.text(), min_size=1))
+def test_texts_come_back_as_they_were(reply, texts):
+    codec = Json(response_field="instances")
+    made = codec.decode(reply(codec.encode(texts).body), len(texts))
+    assert made.dtype == TEXT
+    assert made.tolist() == texts

@@ -1,0 +1,108 @@
+"""Codecs by name, the packaged ones and those of other packages."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+
+import pytest
+
+import fanout.codecs
+from fanout.codecs import V1, Codec, Json, Oip, OpenAIEmbeddings, codec, names
+from fanout.errors import ConfigError
+from fanout.types import Payload
+
+KINDS = {"json": Json, "v1": V1, "oip": Oip, "openai-embeddings": OpenAIEmbeddings}
+
+
+class Own(Codec):
+    """A codec of another package."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.options = options
+
+    def encode(self, rows):
+        return Payload(body=b"")
+
+    def decode(self, reply, n_rows):
+        raise NotImplementedError
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """Register entry points: name -> value."""
+
+    def register(**values):
+        found = [EntryPoint(name=name, value=value, group="fanout.codecs") for name, value in values.items()]
+        monkeypatch.setattr("importlib.metadata.entry_points", lambda group: found if group == "fanout.codecs" else [])
+
+    return register
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_each_name_makes_its_codec(name):
+    made = codec(name, nonfinite="keep", dtype="float32")
+    assert type(made) is KINDS[name]
+    assert made.name == name
+    assert made.nonfinite == "keep"
+
+
+def test_the_names_are_listed():
+    assert names()[:4] == list(KINDS)
+
+
+def test_all_is_the_namespace():
+    assert {fanout.codecs.__dict__[name].__module__.startswith("fanout.codecs") for name in fanout.codecs.__all__} == {
+        True
+    }
+    assert sorted(fanout.codecs.__all__, key=str.lower) == sorted(
+        ["Codec", "Json", "Oip", "OpenAIEmbeddings", "V1", "codec", "codec_class", "names"], key=str.lower
+    )
+
+
+def test_an_unknown_name_is_told_with_the_nearest():
+    with pytest.raises(
+        ConfigError, match=r"'openai-embedding' \(did you mean 'openai-embeddings'\?\); there are json, v1"
+    ) as caught:
+        codec("openai-embedding")
+    assert caught.value.key == "name"
+
+
+def test_an_unknown_option_is_told_with_the_nearest():
+    with pytest.raises(
+        ConfigError, match=r"codec 'json' has no option 'respons_field' \(did you mean 'response_field'\?\)"
+    ) as caught:
+        codec("json", respons_field="x")
+    assert caught.value.key == "respons_field"
+
+
+def test_an_option_like_no_other_is_told_with_all():
+    with pytest.raises(
+        ConfigError, match="its options are binary, input, outputs, parameters, dtype, shape, nonfinite"
+    ):
+        codec("oip", zzz=1)
+
+
+def test_a_registered_codec_is_made_by_name(registered):
+    registered(own="own_codec:Own")
+    assert names()[-1] == "own"
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        codec("own")
+
+
+def test_a_registered_codec_may_take_any_option(registered, monkeypatch):
+    monkeypatch.setattr(fanout.codecs, "Own", Own, raising=False)
+    registered(own="fanout.codecs:Own")
+    assert codec("own", anything=1).options == {"anything": 1}
+
+
+def test_what_is_no_codec_is_refused(registered):
+    registered(own="fanout.codecs:names")
+    with pytest.raises(ConfigError, match="no subclass"):
+        codec("own")
+
+
+def test_no_other_package_takes_a_packaged_name(registered):
+    registered(json="fanout.codecs:Oip")
+    assert type(codec("json")) is Json
+    assert names().count("json") == 1

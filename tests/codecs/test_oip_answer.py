@@ -1,0 +1,189 @@
+"""Output tensors out of an answer, which decides how it is read."""
+
+from __future__ import annotations
+
+import numpy as np
+import orjson
+import pytest
+
+from fanout.codecs._oip_answer import LENGTH_HEADER, tensors
+from fanout.errors import InvalidReply
+from fanout.tensors import dtype_of, pack
+
+TEXT = np.dtypes.StringDType()
+
+
+def output(name="y", datatype="FP32", shape=(2,), **rest):
+    return {"name": name, "datatype": datatype, "shape": list(shape), **rest}
+
+
+def as_json(reply, **rest):
+    return reply({"outputs": [output(**rest)]})
+
+
+def as_binary(reply, outputs, *buffers, header=None):
+    head = orjson.dumps({"outputs": outputs})
+    return reply(head + b"".join(buffers), {LENGTH_HEADER: str(len(head)) if header is None else header})
+
+
+def sized(size, **rest):
+    return output(**rest, parameters={"binary_data_size": size})
+
+
+FP32 = np.array([1.5, -2], "<f4").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data", "expected"),
+    [
+        ("FP32", [1, 0.5], np.array([1, 0.5], "f4")),
+        ("FP64", [1, 0.1], np.array([1, 0.1])),
+        ("FP16", [1, 0.5], np.array([1, 0.5], "f2")),
+        ("BF16", [1, 0.5], np.array([1, 0.5], "f4")),
+        ("INT64", [2**62, 1.0], np.array([2**62, 1])),
+        ("UINT8", [0, 255], np.array([0, 255], "u1")),
+        ("BOOL", [True, False], np.array([True, False])),
+        ("BYTES", ["a", "é"], np.array(["a", "é"], TEXT)),
+    ],
+)
+def test_json_data_has_the_dtype_of_its_datatype(reply, datatype, data, expected):
+    made = tensors(as_json(reply, datatype=datatype, data=data), keep=False)["y"]
+    assert made.dtype == expected.dtype
+    np.testing.assert_array_equal(made, expected)
+
+
+@pytest.mark.parametrize("data", [[1, 2, 3, 4], [[1, 2], [3, 4]]])
+def test_json_data_is_flat_or_nested(reply, data):
+    made = tensors(as_json(reply, shape=(2, 2), data=data), keep=False)["y"]
+    assert made.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+
+
+@pytest.mark.parametrize(
+    ("rest", "match"),
+    [
+        ({"data": [1, None]}, "row 1 of output 'y' holds null"),
+        ({"data": [1, "2"]}, "row 1 of output 'y' holds a text"),
+        ({"data": [1, True]}, "row 1 of output 'y' holds true or false"),
+        ({"data": [1e300, 1]}, "row 0 of output 'y' holds 1e[+]300, which overflows"),
+        ({"data": [1, 2, 3, None], "shape": (2, 2)}, "row 1 of output"),
+        ({"data": [[1, 2], [3, None]], "shape": (2, 2)}, "row 1 of output"),
+        ({"data": [[1, 2], [3]], "shape": (2, 2)}, "row 1 of output 'y' is ragged"),
+        ({"data": [1, 0.5], "datatype": "INT32"}, r"row 1 of output 'y' holds 0\.5"),
+        ({"data": [1, 2**31], "datatype": "INT32"}, "row 1 of output 'y' holds 2147483648, which overflows"),
+        ({"data": [1, 0], "datatype": "BOOL"}, "holds a number where bool"),
+        ({"data": ["a", 1], "datatype": "BYTES"}, "row 1 of output 'y' holds a number"),
+        ({"data": [1, 2, 3]}, "of the shape"),
+        ({"data": [[1], [2]]}, "of the shape"),
+        ({"data": [[1, 2, 3, 4]], "shape": (2, 2)}, "of the shape"),
+        ({"data": []}, "of the shape"),
+        ({"data": 1}, "without data"),
+        ({}, "without data"),
+        ({"data": [1, 2], "datatype": "FP8"}, "datatype 'FP8'"),
+        ({"data": [1, 2], "datatype": None}, "datatype None"),
+        ({"data": [1, 2], "shape": ()}, "shape"),
+        ({"data": [1, 2], "shape": (-1,)}, "shape"),
+        ({"data": [1, 2], "shape": (2.0,)}, "shape"),
+        ({"data": [1, 2], "name": 1}, "without a name"),
+        ({"parameters": {"binary_data_size": -1}}, "binary_data_size -1"),
+        ({"parameters": {"binary_data_size": "8"}}, "binary_data_size '8'"),
+        ({"parameters": {"binary_data_size": 8}}, "8 bytes behind its JSON, but 0 came"),
+    ],
+)
+def test_an_output_that_is_not_what_it_says_is_invalid(reply, rest, match):
+    with pytest.raises(InvalidReply, match=match):
+        tensors(as_json(reply, **rest), keep=False)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{"error": "out of memory"}, ["out of memory"], {"outputs": "out of memory"}, {"outputs": ["out of memory"]}],
+)
+def test_an_answer_of_another_form_is_invalid_and_quoted(reply, document):
+    with pytest.raises(InvalidReply, match="out of memory"):
+        tensors(reply(document), keep=False)
+
+
+def test_two_outputs_of_one_name_are_invalid(reply):
+    with pytest.raises(InvalidReply, match="same name"):
+        tensors(reply({"outputs": [output(data=[1, 2]), output(data=[3, 4])]}), keep=False)
+
+
+@pytest.mark.parametrize("data", ["[NaN, 1]", "[null, 1]"])
+def test_nan_in_json_is_kept_or_invalid(reply, data):
+    """Triton prints NaN, MLServer null."""
+    answer = reply(f'{{"outputs": [{{"name": "y", "datatype": "FP32", "shape": [2], "data": {data}}}]}}'.encode())
+    np.testing.assert_array_equal(tensors(answer, keep=True)["y"], np.array([np.nan, 1], "f4"))
+    with pytest.raises(InvalidReply):
+        tensors(answer, keep=False)
+
+
+@pytest.mark.parametrize("datatype", ["INT64", "BOOL", "BYTES"])
+def test_null_is_never_kept_where_there_is_no_nan(reply, datatype):
+    with pytest.raises(InvalidReply, match="null"):
+        tensors(as_json(reply, datatype=datatype, data=[None, None]), keep=True)
+
+
+def test_binary_outputs_are_views_in_the_order_told(reply):
+    texts = pack(np.array(["a", "é"]), "BYTES")
+    answer = as_binary(reply, [sized(8), sized(len(texts), name="t", datatype="BYTES")], FP32, texts)
+    made = tensors(answer, keep=False)
+    assert list(made) == ["y", "t"]
+    assert made["y"].tolist() == [1.5, -2.0]
+    assert made["t"].tolist() == ["a", "é"]
+    assert np.shares_memory(made["y"], np.frombuffer(answer.body, np.uint8))
+
+
+def test_binary_and_json_outputs_may_be_mixed(reply):
+    made = tensors(as_binary(reply, [output(name="j", data=[1, 2]), sized(8)], FP32), keep=False)
+    assert {name: array.tolist() for name, array in made.items()} == {"j": [1.0, 2.0], "y": [1.5, -2.0]}
+
+
+def test_a_length_header_without_binary_outputs(reply):
+    assert tensors(as_binary(reply, [output(data=[1, 2])]), keep=False)["y"].tolist() == [1.0, 2.0]
+
+
+def test_the_header_is_found_in_any_case(reply):
+    head = orjson.dumps({"outputs": [sized(8)]})
+    made = tensors(reply(head + FP32, {LENGTH_HEADER.lower(): str(len(head))}), keep=False)
+    assert made["y"].tolist() == [1.5, -2.0]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "data", "match"),
+    [
+        ([sized(8)], FP32[:-1], "8 bytes behind its JSON, but 7 came"),
+        ([sized(8)], FP32 + b"\0", "8 bytes behind its JSON, but 9 came"),
+        ([sized(4)], FP32[:4], "FP32 of shape"),
+        ([sized(7)], FP32[:7], "FP32 of shape"),
+        ([sized(8, shape=(2, 2))], FP32, "FP32 of shape"),
+        ([sized(0)], b"", "FP32 of shape"),
+        ([sized(2, datatype="BOOL")], b"\1\2", "neither true nor false"),
+        ([sized(3, datatype="BYTES", shape=(1,))], b"\1\0\0", "breaks off"),
+        ([sized(5, datatype="BYTES", shape=(1,))], b"\1\0\0\0\xff", "BYTES of shape"),
+    ],
+)
+def test_bytes_that_do_not_agree_are_invalid(reply, outputs, data, match):
+    with pytest.raises(InvalidReply, match=match):
+        tensors(as_binary(reply, outputs, data), keep=False)
+
+
+@pytest.mark.parametrize("header", ["", "-1", "abc", "99999", "1e1", "٣"])
+def test_a_length_header_that_is_none_is_invalid(reply, header):
+    with pytest.raises(InvalidReply, match=LENGTH_HEADER):
+        tensors(as_binary(reply, [sized(8)], FP32, header=header), keep=False)
+
+
+@pytest.mark.parametrize("cut", [1, 10])
+def test_a_length_header_that_is_off_is_invalid(reply, cut):
+    head = orjson.dumps({"outputs": [sized(8)]})
+    with pytest.raises(InvalidReply, match="not JSON"):
+        tensors(as_binary(reply, [sized(8)], FP32, header=str(len(head) - cut)), keep=False)
+
+
+@pytest.mark.parametrize("datatype", ["BOOL", "INT16", "UINT64", "FP16", "BF16", "FP64"])
+def test_binary_answers_keep_their_own_dtype(reply, datatype):
+    array = np.array([[1, 0], [1, 1]]).astype(dtype_of(datatype))
+    data = bytes(pack(array, datatype))
+    made = tensors(as_binary(reply, [sized(len(data), datatype=datatype, shape=(2, 2))], data), keep=False)["y"]
+    assert made.dtype == array.dtype
+    np.testing.assert_array_equal(made, array)

@@ -1,0 +1,175 @@
+"""Arrays as tensors in the model's datatype, with nothing changed on the way."""
+
+from __future__ import annotations
+
+import numpy as np
+import orjson
+import pytest
+
+from fanout.codecs._oip_inputs import fitted
+from fanout.codecs._oip_model import Tensor
+from fanout.errors import ConfigError, EncodeError, InputError
+from fanout.tensors import unpack
+
+TEXT = np.dtypes.StringDType()
+
+
+def tensor(datatype, shape=None):
+    return Tensor(name="x", datatype=datatype, shape=shape)
+
+
+@pytest.mark.parametrize(
+    ("array", "datatype"),
+    [
+        (np.ones(2, ">f4"), "FP32"),
+        (np.ones(2), "FP64"),
+        (np.ones(2, "f2"), "FP16"),
+        (np.ones(2, "u1"), "UINT8"),
+        (np.ones(2, bool), "BOOL"),
+        (np.array(["a", "b"]), "BYTES"),
+        (np.array([b"a", b"\0"], object), "BYTES"),
+    ],
+)
+def test_without_metadata_the_dtype_of_the_rows_counts(array, datatype):
+    for model in (None, tensor("")):
+        made = fitted("x", array, model)
+        assert made.datatype == datatype
+        assert made.array.tolist() == array.tolist()
+
+
+@pytest.mark.parametrize(
+    ("array", "datatype", "dtype"),
+    [
+        (np.array([1.5, 2]), "FP32", "f4"),
+        (np.array([1, 2]), "FP32", "f4"),
+        (np.array([1, 2]), "BF16", "f4"),
+        (np.array([0, 255]), "UINT8", "u1"),
+        (np.array([True, False]), "INT32", "i4"),
+        (np.array([True, False]), "FP32", "f4"),
+        (np.array([2**24 + 2]), "FP32", "f4"),
+        (np.array([2**62]), "FP32", "f4"),
+        (np.array([-(2**63)]), "FP64", "f8"),
+        (np.array([1, 2], "u8"), "INT64", "i8"),
+        (np.array([np.nan, np.inf]), "FP32", "f4"),
+    ],
+)
+def test_rows_are_cast_to_the_models_datatype(array, datatype, dtype):
+    made = fitted("x", array, tensor(datatype))
+    assert made.array.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(made.array, array)
+
+
+@pytest.mark.parametrize(
+    ("array", "datatype"),
+    [
+        (np.array([1, 256, -1]), "UINT8"),
+        (np.array([0, 2**31, -(2**31) - 1]), "INT32"),
+        (np.array([1, 2**63, 2**64 - 1], "u8"), "INT64"),
+        (np.array([0, -1, -1], "i1"), "UINT64"),
+        (np.array([0, 2**24 + 1, -(2**24) - 1]), "FP32"),
+        (np.array([0, 2**53 + 1, 2**63 - 1]), "FP64"),
+        (np.array([0, 2049, 100_000]), "FP16"),
+        (np.array([0, 1e300, -1e300]), "FP32"),
+        (np.array([0, 1e5, -1e5], "f4"), "FP16"),
+    ],
+)
+@pytest.mark.parametrize("shape", [(3,), (3, 1, 1)])
+def test_rows_that_the_datatype_does_not_hold_are_named(array, datatype, shape):
+    with pytest.raises(EncodeError, match=f"{datatype} does not hold") as caught:
+        fitted("x", array.reshape(shape), tensor(datatype))
+    assert caught.value.rows == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("array", "datatype", "told"),
+    [
+        (np.array([0.5]), "INT64", "float64"),
+        (np.array([1]), "BOOL", "int64"),
+        (np.array([1]), "BYTES", "int64"),
+        (np.array(["a"]), "FP32", "texts"),
+        (np.array([1]), "FP8", "does not know"),
+    ],
+)
+def test_rows_of_another_kind_are_a_config_error_that_names_both(array, datatype, told):
+    with pytest.raises(ConfigError, match=datatype) as caught:
+        fitted("x", array, tensor(datatype))
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "array", [np.array([1j]), np.zeros(1, "M8[s]"), np.array(1.0), np.array([{}], object), np.zeros(1, np.longdouble)]
+)
+def test_rows_that_the_protocol_does_not_have_are_an_input_error(array):
+    with pytest.raises(InputError):
+        fitted("x", array, None)
+
+
+def test_missing_texts_fail_alone():
+    with pytest.raises(EncodeError) as caught:
+        fitted("x", np.array(["a", None], object), None)
+    assert caught.value.rows == (1,)
+
+
+@pytest.mark.parametrize(
+    ("shape", "model", "sent"),
+    [
+        ((2,), (-1, 1), (2, 1)),
+        ((2,), (-1, -1), (2, 1)),
+        ((2,), (-1, 5), (2,)),
+        ((2,), (-1,), (2,)),
+        ((2,), (-1, 1, 1), (2,)),
+        ((2,), None, (2,)),
+        ((2, 1), (-1, 1), (2, 1)),
+        ((2, 3), (-1, 3, 1), (2, 3)),
+        ((2, 3), (-1,), (2, 3)),
+    ],
+)
+def test_single_values_get_the_axis_that_the_model_has_for_them(shape, model, sent):
+    assert fitted("x", np.zeros(shape, "f4"), tensor("FP32", model)).array.shape == sent
+    assert fitted("x", np.full(shape, "a"), tensor("BYTES", model)).array.shape == sent
+
+
+def test_numbers_are_bytes_without_a_copy():
+    array = np.arange(6, dtype="f4").reshape(2, 3)
+    described, data = fitted("x", array, None).binary()
+    assert described == {"name": "x", "shape": (2, 3), "datatype": "FP32", "parameters": {"binary_data_size": 24}}
+    assert np.shares_memory(np.frombuffer(data, "f4"), array)
+
+
+@pytest.mark.parametrize("array", [np.array(["é", ""]), np.array([b"\0\xff\0", b"a"], object), np.array(["x"], TEXT)])
+def test_texts_and_bytes_are_bytes(array):
+    described, data = fitted("x", array, None).binary()
+    assert described["parameters"]["binary_data_size"] == len(data)
+    expected = [item if isinstance(item, bytes) else item.encode() for item in array.tolist()]
+    assert data == b"".join(len(item).to_bytes(4, "little") + item for item in expected)
+
+
+def test_data_in_json_is_flat():
+    described = fitted("x", np.array([[1, 2], [3, 4]], ">i2").T, None).json()
+    assert orjson.loads(orjson.dumps(described, option=orjson.OPT_SERIALIZE_NUMPY)) == {
+        "name": "x",
+        "shape": [2, 2],
+        "datatype": "INT16",
+        "data": [1, 3, 2, 4],
+    }
+    assert fitted("x", np.array([["a"], ["é"]]), None).json()["data"] == ["a", "é"]
+
+
+def test_json_refuses_what_it_cannot_express():
+    with pytest.raises(EncodeError, match="NaN") as caught:
+        fitted("x", np.array([[1.0], [np.nan]]), None).json()
+    assert caught.value.rows == (1,)
+    with pytest.raises(EncodeError, match="UTF-8") as caught:
+        fitted("x", np.array([b"a", b"\xff"], object), None).json()
+    assert caught.value.rows == (1,)
+
+
+def test_binary_carries_what_json_does_not():
+    _, data = fitted("x", np.array([np.nan, np.inf]), None).binary()
+    np.testing.assert_array_equal(unpack(data, "FP64", [2]), [np.nan, np.inf])
+
+
+def test_half_of_a_surrogate_pair_is_no_text():
+    with pytest.raises(EncodeError, match="surrogate") as caught:
+        fitted("x", np.array([["a", "b"], ["c", "\ud800"]]), None).binary()
+    assert caught.value.rows == (1,)

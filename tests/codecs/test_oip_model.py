@@ -1,0 +1,72 @@
+"""What a server tells of a model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fanout.codecs._oip_model import Metadata, Tensor, metadata_urls, most_rows
+from fanout.types import TensorSpec
+
+
+@pytest.mark.parametrize(
+    ("url", "urls"),
+    [
+        ("http://h/v2/models/m/infer", ("http://h/v2/models/m", "http://h/v2/models/m/config")),
+        (
+            "http://h/x/v2/models/m/versions/1/infer",
+            ("http://h/x/v2/models/m/versions/1", "http://h/x/v2/models/m/versions/1/config"),
+        ),
+        ("http://h/v2/models/m/infer?k=1", ("http://h/v2/models/m?k=1", "http://h/v2/models/m/config?k=1")),
+        ("http://h/v2/models/m", ()),
+        ("http://h/infer/", ()),
+        ("http://h/?u=/infer", ()),
+    ],
+)
+def test_metadata_is_beside_infer(url, urls):
+    assert metadata_urls(url) == urls
+
+
+def test_inputs_and_outputs_are_read():
+    tensor = {"name": "x", "datatype": "FP32", "shape": [-1, 64]}
+    found = Metadata.of({"inputs": [tensor], "outputs": [{**tensor, "name": "y", "shape": [-1, 10, -1]}]})
+    assert found.inputs == {"x": Tensor(name="x", datatype="FP32", shape=(-1, 64))}
+    assert found.outputs["y"].spec == TensorSpec(dtype=np.dtype("f4"), shape=(10, None))
+
+
+@pytest.mark.parametrize("document", [None, [], "x", 1])
+def test_what_is_no_object_is_no_metadata(document):
+    assert Metadata.of(document) is None
+
+
+@pytest.mark.parametrize("listed", [None, {}, "x", [1], [{"name": 1}], []])
+def test_what_is_not_listed_is_empty(listed):
+    assert Metadata.of({"inputs": listed}).inputs == {}
+
+
+@pytest.mark.parametrize(
+    "item", [{}, {"datatype": 1, "shape": ["a"]}, {"shape": []}, {"shape": [True]}, {"datatype": "?"}]
+)
+def test_what_is_not_told_is_learnt_later(item):
+    tensor = Metadata.of({"outputs": [{"name": "y", **item}]}).outputs["y"]
+    assert tensor.spec == TensorSpec()
+
+
+@pytest.mark.parametrize(
+    ("config", "shapes", "bound"),
+    [
+        ({"max_batch_size": 8}, [(-1, 64)], 8),
+        ({"max_batch_size": 8}, [], 8),
+        ({"max_batch_size": 0}, [(-1, 64)], None),
+        ({"max_batch_size": 0}, [(4, 64), (-1,), (2,)], 2),
+        ({"max_batch_size": 0}, [None], None),
+        ({"max_batch_size": -1}, [(4,)], None),
+        ({"max_batch_size": True}, [(4,)], None),
+        ({"max_batch_size": "8"}, [(4,)], None),
+        ({}, [(4,)], None),
+        (None, [(4,)], None),
+        ([], [(4,)], None),
+    ],
+)
+def test_a_bound_on_the_rows(config, shapes, bound):
+    assert most_rows(config, [Tensor(name="x", datatype="FP32", shape=shape) for shape in shapes]) == bound

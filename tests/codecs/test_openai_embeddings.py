@@ -1,0 +1,193 @@
+"""The embeddings API: texts out, vectors back in the order of their index."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from fanout.codecs import OpenAIEmbeddings
+from fanout.errors import ConfigError, EncodeError, InputError, InvalidReply
+from fanout.types import TensorSpec
+
+VECTORS = np.array([[0.5, 1], [2, 3], [4, 5]], "f4")
+
+
+def packed(vector):
+    return b64encode(np.asarray(vector, "<f4").tobytes()).decode()
+
+
+def data(vectors, indices=None):
+    indices = range(len(vectors)) if indices is None else indices
+    return {"data": [{"index": i, "embedding": v} for i, v in zip(indices, vectors, strict=True)]}
+
+
+def body(rows, **options):
+    return orjson.loads(OpenAIEmbeddings(**options).encode(rows).body)
+
+
+def test_texts_are_the_input():
+    assert body(["a", "é"]) == {"input": ["a", "é"], "encoding_format": "base64"}
+    options = {"model": "m", "dimensions": 2, "encoding_format": "float"}
+    assert body(["a"], **options) == {"input": ["a"], **options}
+
+
+@pytest.mark.parametrize("dtype", ["U", "S", np.dtypes.StringDType(), object])
+def test_arrays_of_texts_are_texts(dtype):
+    assert body(np.array(["a", "b"], dtype))["input"] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "rows", [np.ones((2, 3)), np.array([["a"]]), np.array(["2020"], "M8[Y]"), {"a": np.array(["x"])}, [1], [["a"]]]
+)
+def test_rows_that_are_no_texts_are_an_input_error(rows):
+    with pytest.raises(InputError, match="texts"):
+        OpenAIEmbeddings().encode(rows)
+
+
+@pytest.mark.parametrize("bad", ["", None, "\ud800"])
+def test_texts_that_the_api_refuses_fail_alone(bad):
+    with pytest.raises(EncodeError) as caught:
+        OpenAIEmbeddings().encode(["a", bad, "b", bad])
+    assert caught.value.rows == (1, 3)
+
+
+@pytest.mark.parametrize("encode", [packed, list])
+@pytest.mark.parametrize("indices", [[0, 1, 2], [2, 0, 1], [None, None, None]])
+def test_vectors_are_placed_by_their_index(reply, encode, indices):
+    came = VECTORS if indices[0] is None else VECTORS[indices]
+    made = OpenAIEmbeddings().decode(reply(data([encode(v.tolist()) for v in came], indices)), 3)
+    assert made.dtype == np.float32
+    np.testing.assert_array_equal(made, VECTORS)
+
+
+def test_vectors_without_an_index_are_in_order(reply):
+    made = OpenAIEmbeddings().decode(reply({"data": [{"embedding": [1.0]}, {"embedding": [2.0]}]}), 2)
+    assert made.tolist() == [[1.0], [2.0]]
+
+
+@pytest.mark.parametrize(
+    "indices",
+    [[0, 0, 1], [0, 1, 3], [1, 2, 3], [0, 1, None], [0, 1, "2"], [0.0, 1.0, 2.0], [-1, 0, 1], [False, True, 2]],
+)
+def test_indices_that_are_no_order_are_invalid(reply, indices):
+    with pytest.raises(InvalidReply, match="index"):
+        OpenAIEmbeddings().decode(reply(data(VECTORS.tolist(), indices)), 3)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "match"),
+    [
+        ([packed([1, 2]), packed([1])], "row 1 has 4 bytes"),
+        ([packed([1]), "AAA"], "row 1 is no base64"),
+        ([packed([1]), "AAAA!AA="], "row 1 is no base64"),
+        ([packed([1]), " " + packed([1])], "row 1 is no base64"),
+        ([packed([1]), "é"], "row 1 is no base64"),
+        ([packed([1]), [1.0]], "row 1 is no base64"),
+        ([packed([1]), None], "row 1 is no base64"),
+        (["AAAAAAA=", "AAAAAAA="], "no float32"),
+        ([packed([]), packed([])], "no float32"),
+        ([[1.0], packed([1])], "row 1 holds a text"),
+        ([[1.0, 2.0], [1.0]], "row 1 is ragged"),
+        ([[1.0], [None]], "row 1 holds null"),
+        ([[1.0], ["2"]], "row 1 holds a text"),
+        ([[[1.0]], [[2.0]]], "not one vector a text"),
+        ([[[1.0], [2.0]], [[2.0]]], "row 1 is ragged"),
+        ([[], []], "not one vector a text"),
+        ([1.0, 2.0], "not one vector a text"),
+        ([[1e300], [1.0]], "overflows float32"),
+    ],
+)
+def test_vectors_that_are_none_are_invalid(reply, vectors, match):
+    with pytest.raises(InvalidReply, match=match):
+        OpenAIEmbeddings().decode(reply(data(vectors)), 2)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_another_number_of_vectors_is_invalid(reply, count):
+    with pytest.raises(InvalidReply, match=f"{count} embeddings for 2 texts") as caught:
+        OpenAIEmbeddings().decode(reply(data(VECTORS[:count].tolist())), 2)
+    assert caught.value.flaw == "rows"
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"error": {"message": "overloaded"}},
+        ["overloaded"],
+        {"data": "overloaded"},
+        {"data": [{"e": "overloaded"}]},
+        {"data": ["overloaded"]},
+    ],
+)
+def test_an_answer_of_another_form_is_invalid_and_quoted(reply, document):
+    with pytest.raises(InvalidReply, match="overloaded"):
+        OpenAIEmbeddings().decode(reply(document), 1)
+
+
+def test_keep_takes_nonfinite_numbers(reply):
+    body = b'{"data": [{"embedding": [NaN, 1e300]}]}'
+    made = OpenAIEmbeddings(nonfinite="keep").decode(reply(body), 1)
+    np.testing.assert_array_equal(made, np.array([[np.nan, np.inf]], "f4"))
+
+
+def test_another_dtype_needs_numbers(reply):
+    codec = OpenAIEmbeddings(dtype="float64", encoding_format="float")
+    assert codec.decode(reply(data([[0.1]])), 1).tolist() == [[0.1]]
+    with pytest.raises(ConfigError, match="encoding_format"):
+        OpenAIEmbeddings(dtype="float64")
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype", "shape"),
+    [
+        ({}, "f4", None),
+        ({"dimensions": 8}, "f4", (8,)),
+        ({"dimensions": 8, "shape": [4]}, "f4", (4,)),
+        ({"shape": [4]}, "f4", (4,)),
+        ({"dtype": "float16", "encoding_format": "float", "dimensions": 8}, "f2", (8,)),
+    ],
+)
+def test_what_is_known_of_the_vectors_is_told(options, dtype, shape):
+    assert OpenAIEmbeddings(**options).spec == {"*": TensorSpec(dtype=np.dtype(dtype), shape=shape)}
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("model", 1),
+        ("model", ""),
+        ("dimensions", 0),
+        ("dimensions", True),
+        ("dimensions", 1.5),
+        ("encoding_format", "hex"),
+    ],
+)
+def test_a_wrong_option_is_named(option, value):
+    with pytest.raises(ConfigError) as caught:
+        OpenAIEmbeddings(**{option: value})
+    assert caught.value.key == option
+
+
+def test_the_limits_of_the_api():
+    assert OpenAIEmbeddings().max_rows == 2048
+    assert OpenAIEmbeddings.path == "/v1/embeddings"
+
+
+vectors = hnp.arrays(
+    "f4", hnp.array_shapes(min_dims=2, max_dims=2), elements={"allow_nan": False, "allow_infinity": False}
+)
+
+
+@given(vectors, st.randoms(), st.booleans())
+def test_vectors_come_back_as_they_were(reply, vectors, random, base64):
+    order = list(range(len(vectors)))
+    random.shuffle(order)
+    came = [packed(vectors[i]) if base64 else vectors[i].tolist() for i in order]
+    made = OpenAIEmbeddings().decode(reply(data(came, order)), len(vectors))
+    np.testing.assert_array_equal(made, vectors)
