@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from fanout.client import Client
 from fanout.errors import ClientStateError
-from fanout.errors import ClientStateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -125,7 +124,11 @@ class _LoopThread:
 
     def __init__(self) -> None:
         self.closed = False
+        self._pid = os.getpid()
+        self._submitting = threading.Lock()
         self._started = threading.Event()
+        self._loop: asyncio.AbstractEventLoop
+        self._end: asyncio.Event
         # A daemon, so that a client that nobody closed does not keep the interpreter alive.
         self._thread = threading.Thread(target=lambda: asyncio.run(self._live()), name="fanout-loop", daemon=True)
         self._thread.start()
@@ -133,21 +136,44 @@ class _LoopThread:
 
     def run(self, job: Coroutine[Any, Any, T]) -> T:
         """The result of ``job``; it is cancelled if the waiting for it is interrupted."""
-        if self.closed:
+        try:
+            future = self._submit(job)
+        except ClientStateError:
             job.close()
-            raise ClientStateError("the client is closed; make a new one")
-        future = asyncio.run_coroutine_threadsafe(job, self._loop)
+            raise
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            raise ClientStateError("the client was closed before the answer came") from None
         except BaseException:
             future.cancel()
             raise
 
+    def call(self, function: Callable[[], T]) -> T:
+        """What ``function`` returns, called on the loop's thread."""
+
+        async def called() -> T:
+            return function()
+
+        return function() if threading.current_thread() is self._thread else self.run(called())
+
     def close(self) -> None:
         """End all tasks, the loop and its thread."""
-        self.closed = True
-        self._loop.call_soon_threadsafe(self._end.set)
+        with self._submitting:  # what was submitted before ends with the loop; nothing is submitted after
+            if not self.closed:
+                self.closed = True
+                self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join()
+
+    def _submit(self, job: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        if os.getpid() != self._pid:  # threads do not live on in a forked child
+            raise ClientStateError("the client was opened before a fork; open one in each process")
+        if threading.current_thread() is self._thread:
+            raise ClientStateError("on_event cannot wait for the client that calls it: it would wait for itself")
+        with self._submitting:
+            if self.closed:
+                raise ClientStateError("the client is closed; make a new one")
+            return asyncio.run_coroutine_threadsafe(job, self._loop)
 
     async def _live(self) -> None:
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
