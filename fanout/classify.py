@@ -5,7 +5,7 @@ A codec's ``classify`` is asked first, for what only its API means by a status.
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -126,14 +126,14 @@ def _seconds_until(date: str, server_date: str | None, now: datetime | None) -> 
     try:
         start = _date(server_date or "")
     except (ValueError, OverflowError):
-        start = now or datetime.now(timezone.utc)
+        start = now or datetime.now(UTC)
     seconds = (then - start).total_seconds()
     return seconds if seconds >= 0 else None
 
 
 def _date(text: str) -> datetime:
     date = parsedate_to_datetime(text)
-    return date if date.tzinfo else date.replace(tzinfo=timezone.utc)  # HTTP knows no other zone
+    return date if date.tzinfo else date.replace(tzinfo=UTC)  # HTTP knows no other zone
 
 
 def _redirected(reply: Reply) -> Verdict:
