@@ -296,7 +296,9 @@ def _cause(error: Exception) -> str:
     inner = getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return "no connection within the connect timeout"
-    if isinstance(inner, OSError) and inner.errno in errno.errorcode:  # asyncio words its own, with the address in it
+    if (
+        isinstance(inner, OSError) and inner.errno and inner.errno in errno.errorcode
+    ):  # asyncio's own text has the address
         return os.strerror(inner.errno)
     if isinstance(inner, OSError) and inner.strerror:
         return inner.strerror
