@@ -1,0 +1,280 @@
+"""The verdict on everything that can come back, or not come back, from an endpoint."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import TYPE_CHECKING
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from fanout import errors
+from fanout.classify import classify_error, classify_reply, pushback
+from fanout.errors import (
+    AttemptTimeout,
+    CertificateError,
+    ConnectError,
+    IncompleteReply,
+    InvalidReply,
+    ReplyTooLarge,
+    StaleConnectionError,
+    TransportError,
+)
+from fanout.types import Action, Reply, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RETRY, SPLIT, FAIL, STOP = Action.RETRY, Action.SPLIT, Action.FAIL, Action.STOP
+NOW = datetime(2031, 5, 6, 12, 0, 0, tzinfo=UTC)
+URL = "https://user:s3cret@host/v1/m?key=s3cret"
+
+KNOWN = {
+    400: SPLIT, 401: STOP, 402: STOP, 403: STOP, 404: STOP, 405: STOP, 407: STOP, 408: RETRY, 409: RETRY, 410: STOP,
+    411: STOP, 413: SPLIT, 415: STOP, 421: RETRY, 422: SPLIT, 425: RETRY, 429: RETRY, 501: STOP, 505: STOP,
+}  # fmt: skip
+
+
+def reply(status: int, body: object = b"", **headers: str) -> Reply:
+    fields = CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()})
+    return Reply(status=status, headers=fields, body=body if isinstance(body, bytes) else orjson.dumps(body), url=URL)
+
+
+def http_date(seconds: float, since: datetime = NOW) -> str:
+    return format_datetime(since + timedelta(seconds=seconds), usegmt=True)
+
+
+def expected(status: int) -> Action:
+    if status < 200:
+        return RETRY
+    if status < 400:
+        return STOP
+    return KNOWN.get(status, RETRY if status >= 500 else FAIL)
+
+
+@pytest.mark.parametrize("status", [*range(100, 200), *range(300, 600), 999])
+def test_every_status_has_its_action(status):
+    verdict = classify_reply(reply(status))
+    assert verdict.action is expected(status)
+    assert verdict.status == status
+    assert str(status) in verdict.reason
+    assert not verdict.unreachable
+
+
+@pytest.mark.parametrize("status", range(400, 600))
+def test_overload_is_what_says_that_the_server_has_too_much_to_do(status):
+    assert classify_reply(reply(status)).overload is (status in (408, 429, 503, 504, 529))
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(401, "refused"), (402, "quota"), (403, "refused"), (404, "rejected"), (405, "rejected"), (407, "refused"),
+     (410, "rejected"), (501, "rejected"), (302, "redirect")],
+)  # fmt: skip
+def test_a_stop_is_of_the_kind_that_its_status_means(status, kind):
+    verdict = classify_reply(reply(status))
+    assert (verdict.action, verdict.stop) == (STOP, kind)
+
+
+def test_the_reason_quotes_the_server_on_one_short_line():
+    reason = classify_reply(reply(500, b"line one\n line two " + b"x" * 10_000)).reason
+    assert reason.startswith("HTTP 500: line one line two xxx")
+    assert len(reason) < 350
+    assert "\n" not in reason
+
+
+GONE = [
+    "insufficient_quota",
+    "credit_balance_exhausted",
+    "organization_usage_limit_exceeded",
+    "team_spend_limit_exceeded",
+]
+
+
+@pytest.mark.parametrize("status", [403, 429])
+@pytest.mark.parametrize("code", GONE)
+@pytest.mark.parametrize("shape", ["code", "type", "flat"])
+def test_a_quota_that_is_gone_stops_the_run(status, code, shape):
+    body = {"code": code} if shape == "flat" else {"error": {"message": "no more", shape: code}}
+    verdict = classify_reply(reply(status, body, Retry_After="1", x_should_retry="true"))
+    assert (verdict.action, verdict.stop) == (STOP, "quota")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"code": "rate_limit_exceeded", "type": "requests"}},
+        {"error": {"code": None, "type": 7}},
+        {"error": {"code": 429}},
+        {"error": "insufficient_quota is what this is not"},
+        {"error": None},
+        {"error": ["insufficient_quota"]},
+        ["insufficient_quota"],
+        "insufficient_quota",
+        7,
+        None,
+        b"insufficient_quota",
+        b"\xff{",
+        b"",
+    ],
+)
+def test_a_rate_limit_is_no_quota_whatever_the_body(body):
+    assert classify_reply(reply(429, body)).action is RETRY
+
+
+def test_a_quota_code_counts_with_the_statuses_of_quotas_alone():
+    assert classify_reply(reply(500, {"error": {"code": "insufficient_quota"}})).action is RETRY
+
+
+@pytest.mark.parametrize("text", ["0", "1", "2.5", " 7 ", "1e3", "1000000000"])
+def test_retry_after_in_seconds_is_the_pushback(text):
+    assert pushback(reply(429, Retry_After=text).headers) == float(text)
+    assert classify_reply(reply(503, Retry_After=text)).pushback == float(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["nan", "NaN", "inf", "-inf", "-5", "", " ", "soon", "1 s", "1,5", "1e999", "0x10", "\0", "9" * 5000]
+)
+def test_a_retry_after_that_means_nothing_is_ignored(text):
+    assert pushback(reply(429, Retry_After=text).headers, now=NOW) is None
+    assert pushback(reply(429, retry_after_ms=text).headers, now=NOW) is None
+
+
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_no_header_text_breaks_the_classification(text, date):
+    wait = classify_reply(reply(429, Retry_After=text, retry_after_ms=text, Date=date, x_should_retry=text)).pushback
+    assert wait is None or 0 <= wait < float("inf")
+
+
+def test_without_a_retry_after_there_is_no_pushback():
+    assert classify_reply(reply(429)).pushback is None
+
+
+def test_milliseconds_come_first():
+    assert pushback(reply(429, retry_after_ms="1500", Retry_After="60").headers) == 1.5
+
+
+def test_milliseconds_that_mean_nothing_leave_it_to_the_seconds():
+    assert pushback(reply(429, retry_after_ms="nan", Retry_After="60").headers) == 60
+
+
+@pytest.mark.parametrize("skew", [-3600, 0, 3600, 10 * 365 * 86400])
+def test_a_date_is_measured_against_the_servers_own_clock(skew):
+    server = NOW + timedelta(seconds=skew)
+    headers = reply(429, Retry_After=http_date(90, server), Date=http_date(0, server)).headers
+    assert pushback(headers, now=NOW) == 90
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "99", "Sun, 06 Nov 99999999999999999999 08:49:37 GMT"])
+def test_where_the_server_tells_no_clock_ours_counts(date):
+    headers = reply(429, Retry_After=http_date(90), **({"Date": date} if date else {})).headers
+    assert pushback(headers, now=NOW) == 90
+
+
+def test_our_clock_is_the_systems_unless_given():
+    headers = reply(429, Retry_After=http_date(1000, datetime.now(UTC))).headers
+    assert 990 < pushback(headers) <= 1000
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994",
+     "Sun, 06 Nov 1994 08:49:37 -0000", "Sun, 06 Nov 1994 09:49:37 +0100"],
+)  # fmt: skip
+def test_every_form_of_a_date_is_understood(text):
+    headers = reply(503, Retry_After=text, Date="Sun, 06 Nov 1994 08:49:30 GMT").headers
+    assert pushback(headers) == 7
+
+
+@pytest.mark.parametrize("text", ["Sun, 99 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 99999999999999999999 08:49:37 GMT"])
+def test_a_date_that_does_not_exist_is_ignored(text):
+    assert pushback(reply(503, Retry_After=text).headers, now=NOW) is None
+
+
+@pytest.mark.parametrize("seconds", [-1, -1e6])
+def test_a_date_in_the_past_is_ignored(seconds):
+    assert pushback(reply(503, Retry_After=http_date(seconds), Date=http_date(0)).headers) is None
+
+
+def test_only_what_is_retried_pushes_back():
+    assert classify_reply(reply(400, Retry_After="5")).pushback is None
+    assert classify_reply(reply(401, Retry_After="5")).pushback is None
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 418, 500, 501])
+@pytest.mark.parametrize("wish", ["true", "True"])
+def test_a_server_that_wishes_a_retry_gets_one(status, wish):
+    verdict = classify_reply(reply(status, x_should_retry=wish, Retry_After="3"))
+    assert (verdict.action, verdict.pushback) == (RETRY, 3)
+
+
+@pytest.mark.parametrize(
+    ("status", "action"), [(429, FAIL), (500, FAIL), (503, FAIL), (400, SPLIT), (401, STOP), (418, FAIL)]
+)
+def test_a_server_that_wishes_no_retry_gets_none_and_the_rest_stays(status, action):
+    assert classify_reply(reply(status, x_should_retry="false")).action is action
+
+
+def test_another_wish_counts_for_nothing():
+    assert classify_reply(reply(503, x_should_retry="maybe")).action is RETRY
+
+
+@pytest.mark.parametrize(
+    ("location", "there"),
+    [
+        ("https://other/v1/m", "https://other/v1/m"),
+        ("https://me:s3cret@other/m?token=s3cret#s3cret", "https://***@other/m?token=***"),
+        ("/v2/m?token=s3cret", "https://***@host/v2/m?token=***"),
+        ("//other/m", "https://other/m"),
+        ("m2", "https://***@host/v1/m2"),
+    ],
+)
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_stops_the_run_and_names_the_new_url_without_secrets(status, location, there):
+    verdict = classify_reply(reply(status, Location=location))
+    assert (verdict.action, verdict.stop, verdict.status) == (STOP, "redirect", status)
+    assert f"redirects to {there};" in verdict.reason
+    assert "s3cret" not in verdict.reason
+
+
+@pytest.mark.parametrize("headers", [{}, {"Location": ""}, {"Location": "http://[bad"}, {"Location": "mailto:me"}])
+def test_a_redirect_to_nowhere_stops_the_run_too(headers):
+    verdict = classify_reply(reply(302, **headers))
+    assert (verdict.action, verdict.stop) == (STOP, "redirect")
+    assert verdict.reason == "HTTP 302: the endpoint redirects, but not to a URL"
+
+
+def subclasses(cls: type) -> Iterator[type]:
+    yield cls
+    for sub in cls.__subclasses__():
+        yield from subclasses(sub)
+
+
+VERDICTS = {
+    TransportError: Verdict(action=RETRY, reason="why", unreachable=True),
+    ConnectError: Verdict(action=RETRY, reason="why", unreachable=True),
+    StaleConnectionError: Verdict(action=Action.RESEND, reason="why", unreachable=True),
+    CertificateError: Verdict(action=STOP, reason="why", stop="refused", unreachable=True),
+    AttemptTimeout: Verdict(action=RETRY, reason="why", overload=True, unreachable=True),
+    IncompleteReply: Verdict(action=RETRY, reason="why", unreachable=True),
+    ReplyTooLarge: Verdict(action=FAIL, reason="why"),
+}
+
+
+@pytest.mark.parametrize("cls", [cls for cls in subclasses(TransportError) if cls.__module__ == errors.__name__])
+def test_every_transport_error_has_its_verdict(cls):
+    assert classify_error(cls("why")) == VERDICTS[cls]
+
+
+def test_the_errors_of_the_tree_are_all_there():
+    assert set(VERDICTS) == {cls for cls in subclasses(TransportError) if cls.__module__ == errors.__name__}
+
+
+@pytest.mark.parametrize("flaw", ["content", "rows", "dtype", "shape", "nonfinite"])
+def test_an_invalid_answer_is_retried_and_keeps_its_flaw(flaw):
+    verdict = classify_error(InvalidReply("not what was asked for", flaw=flaw), 200)
+    assert verdict == Verdict(action=RETRY, reason="not what was asked for", status=200, flaw=flaw)

@@ -1,0 +1,79 @@
+"""The exception tree is the one drawn in its docstring, and what it raises can be caught as the builtin."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from fanout import errors
+from fanout.errors import (
+    AttemptTimeout,
+    ConfigError,
+    EncodeError,
+    FanoutError,
+    InputError,
+    InvalidReply,
+    RowsFailed,
+    RunStopped,
+)
+
+CLASSES = {name: value for name, value in vars(errors).items() if isinstance(value, type)}
+
+
+def drawn() -> dict[str, tuple[str, str | None]]:
+    """Class -> (its parent in the drawing, the builtin beside it)."""
+    tree: dict[str, tuple[str, str | None]] = {}
+    parents = {-1: "Exception"}
+    for line in errors.__doc__.splitlines():
+        if match := re.match(r"    ((?:[│ ]   )*)([├└]── )?(\w+)\s+(?:\((\w+)\))?", line + " "):
+            depth = len(match[1]) // 4 + 1 if match[2] else 0
+            tree[match[3]] = (parents[depth - 1], match[4])
+            parents[depth] = match[3]
+    return tree
+
+
+def test_every_class_is_in_the_drawing():
+    assert set(drawn()) == set(CLASSES)
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_a_class_has_the_bases_that_the_drawing_gives_it(name):
+    parent, builtin = drawn()[name]
+    assert [base.__name__ for base in CLASSES[name].__bases__] == [parent] + [builtin] * (builtin is not None)
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_every_error_is_a_fanout_error(name):
+    assert issubclass(CLASSES[name], FanoutError)
+
+
+def test_a_timeout_is_caught_as_the_builtin_timeout_error():
+    with pytest.raises(TimeoutError):
+        raise AttemptTimeout("too late")
+
+
+def test_a_config_error_names_the_key_that_is_to_blame():
+    error = ConfigError("chunk_rows must be at least 1", key="chunk_rows")
+    assert (str(error), error.key) == ("chunk_rows must be at least 1", "chunk_rows")
+    assert ConfigError("no key").key == ""
+    assert InputError("no such file", key="path").key == "path"
+
+
+def test_an_encode_error_holds_the_rows_whatever_sequence_they_came_in():
+    error = EncodeError("NaN has no JSON", rows=[1, 3])
+    assert (str(error), error.reason, error.rows) == ("NaN has no JSON", "NaN has no JSON", (1, 3))
+
+
+def test_an_invalid_reply_is_blamed_on_its_content_unless_told_otherwise():
+    assert InvalidReply("no JSON").flaw == "content"
+    assert InvalidReply("9 rows", flaw="rows").flaw == "rows"
+
+
+def test_nothing_that_succeeded_is_lost_in_an_error():
+    result = object()
+    assert RowsFailed("2 rows failed", result=result).result is result
+    stopped = RunStopped("out of credit", kind="quota", result=result)
+    assert (str(stopped), stopped.reason, stopped.kind, stopped.result) == (
+        "out of credit", "out of credit", "quota", result,
+    )  # fmt: skip

@@ -1,0 +1,180 @@
+"""Settings are checked when made, name what is wrong with them, and show no secret."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from math import inf, nan
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fanout.errors import ConfigError
+from fanout.settings import Endpoint, Limits, RetryPolicy, Timeouts, masked
+
+SETTINGS = [Limits, RetryPolicy, Timeouts, Endpoint]
+
+
+@pytest.mark.parametrize("cls", SETTINGS)
+def test_settings_are_frozen_and_keyword_only(cls):
+    settings = cls(url="http://h/x") if cls is Endpoint else cls()
+    name = dataclasses.fields(settings)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(settings, name, 1)
+    with pytest.raises(TypeError, match="positional"):
+        cls(1)
+
+
+@pytest.mark.parametrize("cls", SETTINGS)
+def test_every_setting_is_described(cls):
+    lines = inspect.getsource(cls).splitlines()
+    for field in dataclasses.fields(cls):
+        declared = next(i for i, line in enumerate(lines) if line.startswith(f"    {field.name}: "))
+        assert lines[declared + 1].strip().startswith('"""'), field.name
+
+
+def test_the_defaults_are_those_of_the_documentation():
+    assert Limits() == Limits(concurrency=16, requests_per_second=None, max_requests=None)
+    assert RetryPolicy() == RetryPolicy(
+        max_attempts=5, initial_backoff=0.2, max_backoff=30.0, budget=0.2, max_pushback=120.0, stall=300.0
+    )
+    assert Timeouts() == Timeouts(connect=10.0, attempt=60.0, run=None)
+    assert Endpoint(url="http://h/x").max_response_bytes == 256 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "value"),
+    [
+        *[(Limits, "concurrency", value) for value in (0, -1, nan)],
+        *[(Limits, "requests_per_second", value) for value in (0, -1.0, inf, nan)],
+        *[(Limits, "max_requests", value) for value in (0, -1)],
+        *[(RetryPolicy, "max_attempts", value) for value in (0, -1)],
+        *[
+            (RetryPolicy, name, value)
+            for name in ("initial_backoff", "max_backoff", "budget")
+            for value in (-0.1, inf, nan)
+        ],
+        *[(RetryPolicy, "max_pushback", value) for value in (-0.1, inf, nan)],
+        *[(RetryPolicy, "stall", value) for value in (0, -1, inf, nan)],
+        *[(Timeouts, name, value) for name in ("connect", "attempt", "run") for value in (0, -1, inf, nan)],
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(cls, name, value):
+    with pytest.raises(ConfigError, match=rf"^{name} must be .*, not {value!r}$") as raised:
+        cls(**{name: value})
+    assert raised.value.key == name
+
+
+def test_a_cap_below_one_byte_is_refused():
+    with pytest.raises(ConfigError, match="max_response_bytes must be at least 1, not 0"):
+        Endpoint(url="http://h/x", max_response_bytes=0)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://h",
+        "https://h:8443/v2/models/m/infer?key=1",
+        "http://user:pw@h/",
+        "http://[::1]:8000/x",
+        "local://digits",
+        "local://package.module:function",
+    ],
+)
+def test_whole_urls_are_taken(url):
+    assert Endpoint(url=url).url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("host:8000/x", "for instance http://host:8000/x,"),
+        ("host/x", "for instance http://host/x,"),
+        ("//host/x", "for instance http://host/x,"),
+        ("ftp://host/x", "for instance http://host/x,"),
+        ("", "has no http:// or https:// in front"),
+        ("http://", "names no host"),
+        ("http:///x", "names no host"),
+        ("http://:8000/x", "names no host"),
+        ("http://h:port/", "host or port cannot be read"),
+        ("http://h:99999/", "host or port cannot be read"),
+        ("http://[::1/", "is not a URL"),
+        ("local://", "try local://digits"),
+    ],
+)
+def test_what_is_no_whole_url_is_refused_with_a_remedy(url, told):
+    with pytest.raises(ConfigError) as raised:
+        Endpoint(url=url)
+    assert told in str(raised.value)
+    assert raised.value.key == "url"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "user:s3cret@host/x",
+        "//user:s3cret@host/x",
+        "http:/user:s3cret@host/x",
+        "http:user:s3cret@host/x",
+        "http://user:s3cret/more@host/",
+        "http://user:s3cret#more@host/",
+        "http://user:s3cret?more@host/",
+        "http://user:s3cret@ho\u2100st/",
+        "ftp://user:s3cret@host/x?key=s3cret",
+    ],
+)
+def test_a_refused_url_gives_no_part_of_its_password_away(url):
+    with pytest.raises(ConfigError) as raised:
+        Endpoint(url=url)
+    assert "s3cret" not in str(raised.value)
+    assert "s3cret" not in masked(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://h:8000/v2/x", "http://h:8000/v2/x"),
+        ("https://user:pw@h/x", "https://***@h/x"),
+        ("https://user@h/x", "https://***@h/x"),
+        ("https://u:p@w@h/x", "https://***@h/x"),
+        ("https://h/x?key=abc&flag&b=", "https://h/x?key=***&***&b=***"),
+        ("https://h/x?a=b=c", "https://h/x?a=***"),
+        ("https://h/x?mail=me@there", "https://h/x?mail=***"),
+        ("https://h/models/m@v2/infer", "https://h/models/m@v2/infer"),
+        ("https://h/x#token", "https://h/x"),
+        ("http://[::1]:80/x", "http://[::1]:80/x"),
+        ("http://[::1/x", "***"),
+        ("local://digits", "local://digits"),
+        ("local://package.module:function", "local://package.module:function"),
+    ],
+)
+def test_a_url_is_shown_without_userinfo_and_query_values(url, shown):
+    assert masked(url) == shown
+    assert masked(shown) == shown
+
+
+@given(st.text(max_size=8), st.text("abc/?#[]:%&=@", max_size=8))
+def test_no_character_in_a_password_uncovers_it(after, more):
+    assert "s3cret" not in masked(f"https://user:s3cret{after}{more}@host/x")
+
+
+def test_the_repr_of_an_endpoint_shows_no_secret():
+    endpoint = Endpoint(url="https://user:s3cret@h/x?key=s3cret", headers={"Authorization": "Bearer s3cret"})
+    assert repr(endpoint) == "Endpoint(url='https://***@h/x?key=***')"
+
+
+@pytest.mark.parametrize(
+    "headers", [{"X-Key": "s3cret\n"}, {"X-Key": "s3cret\r\nX: y"}, {"X-Key": "s3\0cret"}, {"X-Key\n": "s3cret"}]
+)
+def test_a_header_with_a_line_break_is_refused_without_showing_it(headers):
+    with pytest.raises(ConfigError, match=r"header 'X-Key.*' holds a line break") as raised:
+        Endpoint(url="http://h/x", headers=headers)
+    assert raised.value.key == "headers"
+    assert "s3" not in str(raised.value)
+
+
+@pytest.mark.parametrize("value", [3, None, b"bytes"])
+def test_a_header_that_is_no_text_is_refused(value):
+    with pytest.raises(ConfigError, match=f"header 'X-Key' must be a text, not {type(value).__name__}"):
+        Endpoint(url="http://h/x", headers={"X-Key": value})
