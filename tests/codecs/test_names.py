@@ -96,8 +96,9 @@ def test_a_registered_codec_may_take_any_option(registered, monkeypatch):
     assert codec("own", anything=1).options == {"anything": 1}
 
 
-def test_what_is_no_codec_is_refused(registered):
-    registered(own="fanout.codecs:names")
+@pytest.mark.parametrize("value", ["fanout.codecs:names", "fractions:Fraction"])
+def test_what_is_no_codec_is_refused(registered, value):
+    registered(own=value)
     with pytest.raises(ConfigError, match="no subclass"):
         codec("own")
 

@@ -83,6 +83,8 @@ def test_a_dtype_holds_what_it_holds_exactly(values, dtype, expected):
         ([[1, 2], [3, 4], [5, "6"]], None, 2),
         ([0.0, 2**53 + 1], None, 1),
         ([0.5, -(2**53) - 1], None, 1),
+        ([0.5, 2**53 + 2], None, 1),
+        ([0, 2**60], "float32", 1),
         ([0, 10**400], None, 1),
         ([1, 0.7], "int64", 1),
         ([1, float("inf")], "int64", 1),
