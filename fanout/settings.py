@@ -53,14 +53,21 @@ class RetryPolicy:
     max_backoff: float = 30.0
     """Largest upper bound of a random wait."""
 
+    budget: float = 0.2
+    """Retries that a first-try success pays for; when they are spent the endpoint is braked until a probe succeeds."""
+
     max_pushback: float = 120.0
     """Longest wait that a server may ask for (Retry-After); a longer one stops the run."""
 
+    stall: float = 300.0
+    """A run in which nothing has succeeded for this long stops."""
+
     def __post_init__(self) -> None:
         _require(self.max_attempts >= 1, "max_attempts", self.max_attempts, "at least 1")
-        for name in ("initial_backoff", "max_backoff", "max_pushback"):
+        _require_positive("stall", self.stall)
+        for name in ("initial_backoff", "max_backoff", "budget", "max_pushback"):
             value = getattr(self, name)
-            _require(isfinite(value) and value >= 0, name, value, "a finite number of seconds, 0 or more")
+            _require(isfinite(value) and value >= 0, name, value, "a finite number, 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from fanout.classify import classify_error, classify_reply
-from fanout.errors import InvalidReply, StaleConnectionError, TransportError
-from fanout.types import Array, Reply, Values, Verdict
+from fanout.errors import InvalidReply, TransportError
+from fanout.types import Action, Array, Reply, Values, Verdict
 
 if TYPE_CHECKING:
     from fanout.codecs.base import Codec
@@ -33,14 +33,24 @@ class Attempts:
 
     async def make(self, work: Work, deadline: Deadline) -> Outcome:
         """Send an encoded work once; once more at once, where a kept-alive connection turned out to be closed."""
-        payload = work.payload
-        assert payload is not None
         if work.attempts:
             self._counters.retries += 1
         work.attempts += 1
-        exchanged = await self._exchanges.make(lambda: self._post(payload), deadline)
-        if isinstance(exchanged, StaleConnectionError):
-            exchanged = await self._exchanges.make(lambda: self._post(payload, fresh=True), deadline)
+        outcome = await self._sent(work, deadline, fresh=False)
+        if isinstance(outcome, Verdict) and outcome.action is Action.RESEND:
+            outcome = await self._sent(work, deadline, fresh=True)
+        if not isinstance(outcome, Verdict):
+            self._exchanges.report(None, deadline, first_try=work.attempts == 1)
+            return outcome
+        verdict = work.in_context(outcome)
+        if self._exchanges.report(verdict, deadline, first_try=False):
+            work.uncharge()
+        return verdict
+
+    async def _sent(self, work: Work, deadline: Deadline, *, fresh: bool) -> Outcome:
+        payload = work.payload
+        assert payload is not None
+        exchanged = await self._exchanges.make(lambda: self._post(payload, fresh=fresh), deadline)
         return self._judged(exchanged, work.n)
 
     def _judged(self, exchanged: Exchanged, n_rows: int) -> Outcome:

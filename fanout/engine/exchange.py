@@ -1,4 +1,4 @@
-"""One HTTP exchange with leave: a permit, an open gate, a slot of the rate, then the request under its own deadline."""
+"""One HTTP exchange with leave: a permit, an open gate, no brake, a slot of the rate, then the request under its own deadline."""
 
 from __future__ import annotations
 
@@ -35,14 +35,38 @@ class Exchanges:
         self._now = asyncio.get_running_loop().time
 
     async def make(self, send: Callable[[], Awaitable[Reply]], deadline: Deadline) -> Exchanged:
-        """Wait for leave, then send. The wait is charged to no attempt: the deadline starts with the request."""
+        """Wait for leave, then send. The wait is charged to no attempt: the deadline starts with the request.
+
+        What comes of it has to be told to `report`, with the same ``deadline``: it may be the endpoint's probe.
+        """
         permits = self._link.permits
         await permits.acquire()
         try:
-            refusal = await self._leave()
+            refusal = await self._leave(deadline)
             return await self._timed(send, deadline) if refusal is None else refusal
+        except BaseException:
+            self._link.brake.abandoned(deadline)
+            raise
         finally:
             permits.release()
+
+    def report(self, verdict: Verdict | None, deadline: Deadline, *, first_try: bool) -> bool:
+        """Tell the brake of a success (no verdict) or a failure. True if it was a failed probe: those are not charged.
+
+        An endpoint that never answered at all is none of the brake's business: the attempts are counted, and then the
+        run stops.
+        """
+        link = self._link
+        was_probe = link.brake.is_probe(deadline)
+        if verdict is None:
+            link.succeeded = True
+            link.brake.succeeded(first_try=first_try)
+        elif verdict.action is not Action.RETRY:
+            link.brake.answered(deadline)
+        elif link.answered:
+            link.brake.failed(self._now(), deadline)
+            return was_probe
+        return False
 
     def pause(self, verdict: Verdict) -> Verdict:
         """Shut the gate if the server wants no request for a while; a verdict to stop where that is too long."""
@@ -81,8 +105,8 @@ class Exchanges:
     def _too_late(self) -> AttemptTimeout:
         return AttemptTimeout(f"no whole answer within the attempt timeout of {self._link.timeouts.attempt:g} s")
 
-    async def _leave(self) -> Verdict | None:
-        """Wait until the gate is open and the rate allows a request. A verdict means that none may be sent at all."""
+    async def _leave(self, asker: Deadline) -> Verdict | None:
+        """Wait until gate, brake and rate allow a request. A verdict means that none may be sent at all."""
         link, slot = self._link, None
         while self._halt.stopped is None:
             now = self._now()
@@ -90,16 +114,19 @@ class Exchanges:
                 slot = None  # a slot reserved before the pause would let all go at once after it
                 await self._halt.sleep(shut + uniform(0, _GATE_JITTER * shut))
                 continue
+            if (braked := link.brake.wait(now, asker)) > 0:
+                slot = None
+                await self._halt.sleep(braked, link.bell)
+                continue
             if slot is None:
                 slot = link.rate.reserve(now)
             if slot > now:
                 await self._halt.sleep(slot - now)
                 continue
-            return _spent(link) if link.spent else None
+            if not link.spent:
+                return None
+            reason = f"the limit of max_requests = {link.limits.max_requests} is reached"
+            return Verdict(action=Action.STOP, reason=reason, stop="max_requests")
+        link.brake.abandoned(asker)
         stop = self._halt.stopped
         return Verdict(action=Action.STOP, reason=stop.reason, stop=stop.kind)
-
-
-def _spent(link: Link) -> Verdict:
-    reason = f"the limit of max_requests = {link.limits.max_requests} is reached"
-    return Verdict(action=Action.STOP, reason=reason, stop="max_requests")

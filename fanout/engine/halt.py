@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -33,18 +34,34 @@ class Halt:
             _wake(sleeper)
         return True
 
-    async def sleep(self, seconds: float) -> None:
-        """Wait ``seconds``, or until the run is stopped."""
+    async def sleep(self, seconds: float, bell: Bell | None = None) -> None:
+        """Wait ``seconds`` (infinity: without end), or until the run is stopped, or until ``bell`` rings."""
         if self.stopped is not None:
             return
         sleeper = self._loop.create_future()
-        timer = self._loop.call_later(seconds, _wake, sleeper)
-        self._sleepers.add(sleeper)
+        timer = self._loop.call_later(seconds, _wake, sleeper) if isfinite(seconds) else None
+        places = (self._sleepers,) if bell is None else (self._sleepers, bell.sleepers)
+        for place in places:
+            place.add(sleeper)
         try:
             await sleeper
         finally:
-            timer.cancel()
-            self._sleepers.discard(sleeper)
+            if timer is not None:
+                timer.cancel()
+            for place in places:
+                place.discard(sleeper)
+
+
+class Bell:
+    """Wakes those who sleep until something changes."""
+
+    def __init__(self) -> None:
+        self.sleepers: set[asyncio.Future[None]] = set()
+
+    def ring(self) -> None:
+        """Wake them all."""
+        for sleeper in self.sleepers:
+            _wake(sleeper)
 
 
 def _wake(sleeper: asyncio.Future[None]) -> None:

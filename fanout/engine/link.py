@@ -1,10 +1,12 @@
-"""The link: what all runs of one client share about its endpoint. Transport, permits, rate, gate, and what is known."""
+"""The link: what all runs of one client share about its endpoint. Transport, permits, rate, gate, brake, what is known."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
 
+from fanout.brake import Brake
+from fanout.engine.halt import Bell
 from fanout.limits import Gate, Permits, Rate
 
 if TYPE_CHECKING:
@@ -23,11 +25,13 @@ class Link:
         self.permits = Permits(limits.concurrency)
         self.rate = Rate(limits.requests_per_second)
         self.gate = Gate()
+        self.bell = Bell()
+        self.brake = Brake(concurrency=limits.concurrency, budget=retry.budget, changed=self.bell.ring)
         self.requests = 0
         self.answered = False
         """An HTTP answer of any kind has come: the endpoint exists."""
         self.succeeded = False
-        """A proven answer has come: requests of this form can succeed."""
+        """A valid answer has come: requests of this form can succeed."""
         self.prepared = False
         """The codec has learnt what the endpoint tells of its model."""
         self.preparing = asyncio.Lock()

@@ -93,10 +93,9 @@ class Outcomes:
         for held in accepted:
             self._accept(held.work, held.outputs)
         for held in refused:
-            self._refuse(held.work, _unlike(held))
+            self._refuse(held.work, held.work.in_context(_unlike(held)))
 
     def _accept(self, work: Work, outputs: dict[str, Array]) -> None:
-        self._link.succeeded = True
         self._counters.ok += work.n
         chunk = work.chunk
         if work.assembly is None:

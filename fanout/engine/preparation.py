@@ -13,7 +13,7 @@ from fanout.types import Action, Reply, Verdict
 
 if TYPE_CHECKING:
     from fanout.codecs.base import Codec
-    from fanout.engine.exchange import Exchanges
+    from fanout.engine.exchange import Exchanged, Exchanges
     from fanout.engine.link import Link
 
 _FOR_THE_CODEC = ("rejected",)
@@ -47,12 +47,12 @@ async def _fetched(url: str, link: Link, exchanges: Exchanges, halt: Halt) -> Re
         nonlocal attempts
         attempts += 1
         exchanged = await exchanges.make(lambda: link.transport.get(url), deadline)
-        if isinstance(exchanged, TransportError):
-            return classify_error(exchanged)
-        if isinstance(exchanged, Verdict):
-            return exchanged
-        replies.append(exchanged)
-        return _objection(exchanged, exchanges)
+        verdict = _objection(exchanged, exchanges)
+        if isinstance(exchanged, Reply):
+            replies.append(exchanged)
+        if exchanges.report(verdict, deadline, first_try=attempts == 1):
+            attempts -= 1
+        return verdict
 
     try:
         verdict = await once()
@@ -64,11 +64,15 @@ async def _fetched(url: str, link: Link, exchanges: Exchanges, halt: Halt) -> Re
     return replies[-1] if verdict is None else verdict
 
 
-def _objection(reply: Reply, exchanges: Exchanges) -> Verdict | None:
+def _objection(exchanged: Exchanged, exchanges: Exchanges) -> Verdict | None:
     """Why this answer is nothing that a codec could learn from, or None."""
-    if 200 <= reply.status < 300:
+    if isinstance(exchanged, Verdict):
+        return exchanged
+    if isinstance(exchanged, TransportError):
+        return classify_error(exchanged)
+    if 200 <= exchanged.status < 300:
         return None
-    verdict = classify_reply(reply)
-    if verdict.action is Action.RETRY and reply.status != 500:
+    verdict = classify_reply(exchanged)
+    if verdict.action is Action.RETRY and exchanged.status != 500:
         return exchanges.pause(verdict)
     return verdict if verdict.action is Action.STOP and verdict.stop not in _FOR_THE_CODEC else None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fanout.deadline import Deadline
 from fanout.engine.halt import Stop
+from fanout.engine.work import kind_of
 from fanout.retry import retry
 from fanout.types import Action, Event, Verdict
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from fanout.engine.outcomes import Outcomes
     from fanout.engine.splitting import Splitting
     from fanout.engine.work import Work
+    from fanout.settings import RetryPolicy
     from fanout.statistics import Counters
 
 
@@ -79,10 +82,6 @@ class Recovery:
         """Attempts for as long as one may end differently; None after a success."""
         policy = self._link.retry
 
-        async def again() -> Verdict | None:
-            verdict = await self._attempt(work, deadline)
-            return None if verdict is None else self._judged(work, verdict)
-
         async def back_off(seconds: float) -> None:
             self._counters.backing_off += 1
             try:
@@ -90,31 +89,31 @@ class Recovery:
             finally:
                 self._counters.backing_off -= 1
 
-        verdict: Verdict | None = self._judged(work, first)
-        if verdict is not None and verdict.action is Action.RETRY:
-            verdict = await retry(
-                again, verdict, policy, exhausted=lambda: work.attempts >= policy.max_attempts, sleep=back_off
-            )
-        return verdict if verdict is None else self._exhausted(verdict)
+        async def again() -> Verdict | None:
+            verdict = await self._attempt(work, deadline)
+            self._tell_of_retry(work, verdict)
+            return verdict
 
-    def _judged(self, work: Work, verdict: Verdict) -> Verdict:
-        """The verdict in the light of what happened to these rows before: the same again is no accident."""
-        twice = verdict.flaw is not None and verdict.flaw == work.flaw
-        work.flaw = verdict.flaw
-        if verdict.action is Action.RETRY:
-            if twice or (work.suspect is not None and _kind(verdict) == work.suspect):
-                return replace(verdict, action=Action.SPLIT)
+        if first.action is not Action.RETRY:
+            return first
+        self._tell_of_retry(work, first)
+        exhausted = partial(_no_attempts_left, work, policy)
+        verdict = await retry(again, first, policy, exhausted=exhausted, sleep=back_off)
+        return None if verdict is None else self._exhausted(verdict)
+
+    def _tell_of_retry(self, work: Work, verdict: Verdict | None) -> None:
+        if verdict is not None and verdict.action is Action.RETRY:
+            chunk = work.chunk
             self._tell(
                 Event(
                     kind="retry",
-                    start=work.chunk.start,
-                    stop=work.chunk.stop,
+                    start=chunk.start,
+                    stop=chunk.stop,
                     attempt=work.attempts,
                     status=verdict.status,
                     reason=verdict.reason,
                 )
             )
-        return verdict
 
     def _exhausted(self, verdict: Verdict) -> Verdict:
         """What becomes of a retryable verdict when no attempts are left."""
@@ -159,7 +158,7 @@ class Recovery:
         )
         halves, refused = work.halves(), 0
         for half in halves:
-            half.suspect = _kind(verdict)
+            half.suspect = kind_of(verdict)
             if (again := await self._attempt(half, deadline)) is None:
                 self._note_success(half)
             else:
@@ -182,6 +181,5 @@ class Recovery:
             self._stop(Stop("rejected", reason))
 
 
-def _kind(verdict: Verdict) -> object:
-    """What makes two failures alike."""
-    return verdict.flaw or verdict.status or verdict.action
+def _no_attempts_left(work: Work, policy: RetryPolicy) -> bool:
+    return work.attempts >= policy.max_attempts

@@ -15,6 +15,7 @@ from fanout.engine.preparation import prepare
 from fanout.engine.proof import Proof
 from fanout.engine.recovery import Recovery
 from fanout.engine.splitting import Splitting
+from fanout.engine.watch import Watch
 from fanout.statistics import Counters
 from fanout.types import Action, Event, Verdict
 
@@ -79,19 +80,15 @@ class Run:
 
         Raises what the source, ``deliver`` or the codec's preparation raised, once all is delivered.
         """
-        limit = self._link.timeouts.run
-        timer = None
-        if limit is not None:
-            reason = f"the run deadline of {limit:g} s has passed (timeouts.run)"
-            timer = self._loop.call_later(limit, lambda: self.stop(Stop("deadline", reason), cut=True))
+        watch = Watch(self.stop, run=self._link.timeouts.run, stall=self._link.retry.stall)
+        self._watch = watch
         try:
             if self.feed.total != 0:
                 await self._together([self._prepare()])
             if self._halt.stopped is None:
                 await self._work_through()
         finally:
-            if timer is not None:
-                timer.cancel()
+            watch.close()
             await self.feed.close()
             self._ended = self._loop.time()
         if self._crash is not None:
@@ -164,9 +161,11 @@ class Run:
                 self._waiting_for_rows.discard(task)
                 if work is None:
                     return
+                self._watch.busy()
                 if (verdict := await self._attempt(work, deadline)) is not None:
                     await self._retry_slots.acquire()
                     self._recover(work, verdict, self._retry_slots.release)
+                self._watch.idle()
         finally:
             self._waiting_for_rows.discard(task)
             deadline.close()
@@ -180,14 +179,18 @@ class Run:
             if outcome.action is Action.STOP:  # before anything is awaited, so that no other request slips out
                 self.stop(Stop(outcome.stop, outcome.reason))
             return outcome
+        self._watch.progress()
         self._outcomes.succeed(work, outcome)
         return None
 
     def _recover(self, work: Work, verdict: Verdict, done: Callable[[], None] = _nothing) -> None:
+        self._watch.busy()
+
         async def recover() -> None:
             try:
                 await self._recovery.recover(work, verdict)
             finally:
+                self._watch.idle()
                 done()
 
         self._start(recover())

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fanout.types import Chunk, Done, Failure, take_rows
+from fanout.types import Action, Chunk, Done, Failure, take_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from fanout.types import Array, Flaw, Payload, Rows, Values
+    from fanout.types import Array, Flaw, Payload, Rows, Values, Verdict
 
 
 class Work:
@@ -32,7 +33,7 @@ class Work:
         self.payload: Payload | None = None
         self.attempts = 0
         self.earlier_attempts = 0
-        """Attempts of the larger works that these rows were part of."""
+        """Attempts of the larger works that these rows were part of, and attempts that were not charged."""
         self.flaw: Flaw | None = None
         """What was wrong with the last answer, if it was invalid."""
         self.suspect: object = None
@@ -61,6 +62,23 @@ class Work:
         """Go on with some of the rows alone."""
         rest = self.part(index)
         self.rows, self.where, self.n, self.assembly = rest.rows, rest.where, rest.n, rest.assembly
+
+    def in_context(self, verdict: Verdict) -> Verdict:
+        """``verdict`` in the light of what happened to these rows before: the same again is no accident.
+
+        To be asked once for every attempt.
+        """
+        twice = verdict.flaw is not None and verdict.flaw == self.flaw
+        isolated_for_it = self.suspect is not None and self.suspect == kind_of(verdict)
+        self.flaw = verdict.flaw
+        if verdict.action is Action.RETRY and (twice or isolated_for_it):
+            return replace(verdict, action=Action.SPLIT)
+        return verdict
+
+    def uncharge(self) -> None:
+        """The last attempt was the endpoint's, not this chunk's: it counts, but not against the chunk."""
+        self.attempts -= 1
+        self.earlier_attempts += 1
 
     def halves(self) -> tuple[Work, Work]:
         """The rows in two works; the first has the odd one."""
@@ -119,6 +137,11 @@ class Assembly:
             failures=tuple(sorted(self._failures, key=lambda failure: failure.start)),
             pending=tuple(Chunk(start + a, start + b) for a, b in ranges(np.flatnonzero(self._open))),
         )
+
+
+def kind_of(verdict: Verdict) -> object:
+    """What makes two failures alike."""
+    return verdict.flaw or verdict.status or verdict.action
 
 
 def filled(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

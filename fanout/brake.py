@@ -1,0 +1,103 @@
+"""The retry budget of one endpoint, and the brake that is pulled when it is spent.
+
+Retries help against accidents and make an overload worse, so what may be spent on them is bounded by what succeeds
+(the token bucket of gRPC's retry throttling, https://github.com/grpc/proposal/blob/master/A6-client-retries.md). An
+endpoint whose budget is spent is asked by one probe at a time until it answers: nobody fails meanwhile, all wait.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from random import uniform
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_SMALLEST_CAPACITY = 10
+_FIRST_PROBE_AFTER = 1.0
+_LATER_PROBES_AT_MOST = 30.0
+_JITTER = 0.25
+"""Part of the wait for a probe that is added at random, so that clients stopped together do not probe together."""
+
+
+class Brake:
+    """Decides, without waiting for anything, whether a request may go; the caller passes in the time and waits.
+
+    Args:
+        concurrency: most requests in flight; sets the size of the bucket.
+        budget: tokens that a first-try success puts back.
+        changed: called when those who wait should ask again.
+    """
+
+    def __init__(self, *, concurrency: int, budget: float, changed: Callable[[], None]) -> None:
+        self.capacity = float(max(_SMALLEST_CAPACITY, concurrency))
+        self.tokens = self.capacity
+        self.braked = False
+        self._budget = budget
+        self._changed = changed
+        self._prober: object = None
+        self._probe_at = 0.0
+        self._probe_wait = _FIRST_PROBE_AFTER
+
+    def wait(self, now: float, asker: object) -> float:
+        """Seconds to wait before asking again (infinity: until `changed`); 0 if ``asker`` may send now.
+
+        On a braked endpoint the asker who is let through is the probe, until it reports what came of it.
+        """
+        if not self.braked or self._prober is asker:
+            return 0.0
+        if self._prober is not None:
+            return inf
+        if now < self._probe_at:
+            return self._probe_at - now
+        self._prober = asker
+        return 0.0
+
+    def is_probe(self, asker: object) -> bool:
+        """True while ``asker`` is the one that was let through a pulled brake."""
+        return self._prober is asker
+
+    def failed(self, now: float, asker: object) -> None:
+        """A retryable failure: it costs a token; the last one pulls the brake."""
+        if self._prober is asker:
+            self._probe_wait = min(2 * self._probe_wait, _LATER_PROBES_AT_MOST)
+            self._wait_for_probe(now)
+        elif not self.braked:
+            self.tokens -= 1
+            if self.tokens < 1:
+                self.braked = True
+                self._probe_wait = _FIRST_PROBE_AFTER
+                self._wait_for_probe(now)
+
+    def answered(self, asker: object) -> None:
+        """The endpoint dealt with a request, though it may have refused it: it is there, so a probe has done its work."""
+        if self._prober is asker:
+            self._release()
+
+    def succeeded(self, *, first_try: bool) -> None:
+        """A success: it releases the brake and fills the bucket, by a token if it took a retry, else by the budget."""
+        if self.braked:
+            self._release()
+        self.tokens = min(self.capacity, self.tokens + (self._budget if first_try else 1.0))
+
+    def abandoned(self, asker: object) -> None:
+        """``asker`` will not report: somebody else may be the probe."""
+        if self._prober is asker:
+            self._prober = None
+            self._changed()
+
+    def _wait_for_probe(self, now: float) -> None:
+        self._prober = None
+        self._probe_at = now + self._probe_wait * uniform(1, 1 + _JITTER)
+        self._changed()
+
+    def _release(self) -> None:
+        """Half a bucket: one success proves that the endpoint is there, not that it can take all that waits."""
+        self.braked = False
+        self._prober = None
+        self.tokens = self.capacity / 2
+        self._changed()
+
+    def __repr__(self) -> str:
+        return f"<Brake {'pulled' if self.braked else 'released'}, {self.tokens:.1f}/{self.capacity:g} tokens>"

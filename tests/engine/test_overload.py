@@ -1,0 +1,129 @@
+"""An endpoint in trouble, in virtual time: bounded amplification, patience, and an end when there is no hope."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+from support import Plain
+
+from fanout import Client, Limits, RetryPolicy, RunStopped, Timeouts
+from fanout.serving.exchange import StatusError
+from fanout.testing import MockEndpoint
+
+pytestmark = pytest.mark.virtual_time
+X = np.arange(3000.0).reshape(1000, 3)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def down_until(when: float, status: int = 503):  # noqa: ANN201
+    def model(x: np.ndarray) -> np.ndarray:
+        if now() < when:
+            raise StatusError(status, "down")
+        return x * 2
+
+    return model
+
+
+@pytest.mark.parametrize("status", [503, 500, 429, 502])
+async def test_an_outage_of_a_minute_is_waited_out(status: int) -> None:
+    """1,000 chunks: no more requests than concurrency + bucket + probes, no row lost, and a good end."""
+    with MockEndpoint(down_until(60, status), latency=0.01) as mock:
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=1) as client:
+            assert np.array_equal(await client.map(X), X * 2)
+    during = [t for t in mock.times if t < 60]
+    assert len(during) <= 16 + 16 + 7
+    assert mock.max_in_flight == 16
+
+
+async def test_a_probe_is_charged_to_no_chunk() -> None:
+    """With two attempts a chunk, hours of outage still fail no row."""
+    policy = RetryPolicy(max_attempts=2, stall=1e6)
+    with MockEndpoint(down_until(7200), latency=0.01) as mock:
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=1, retry=policy) as client:
+            mock.script(*[None] * 16)
+            result = await client.map(X, on_error="keep")
+    assert result.failures == ()
+    assert np.array_equal(result.values, X * 2)
+
+
+async def test_a_run_in_which_nothing_succeeds_stops() -> None:
+    with MockEndpoint(down_until(1e9), latency=0.01) as mock:
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=1) as client:
+            with pytest.raises(RunStopped, match="nothing has succeeded for 300 s") as caught:
+                await client.map(X)
+            assert now() == 300
+    assert caught.value.kind == "stall"
+    assert caught.value.result.failures == ()
+    assert len(caught.value.result.pending) == 1
+    assert len(mock.requests) < 60
+
+
+async def test_a_slow_source_or_consumer_is_no_stall() -> None:
+    async def slow_source():  # noqa: ANN202
+        for row in X[:6]:
+            yield row
+            await asyncio.sleep(1000)
+
+    with MockEndpoint(lambda x: x * 2, latency=0.01) as mock:
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=1) as client:
+            seen = 0
+            async with client.stream(slow_source()) as results:
+                async for _ in results:
+                    seen += 1
+                    await asyncio.sleep(700)
+    assert seen == 6
+
+
+async def test_slow_answers_are_no_stall_as_long_as_some_come() -> None:
+    with MockEndpoint(lambda x: x * 2, latency=250) as mock:
+        async with Client(
+            mock.url(Plain), codec=Plain, chunk_rows=100, limits=Limits(concurrency=1), timeouts=Timeouts(attempt=1e4)
+        ) as client:
+            assert np.array_equal(await client.map(X), X * 2)
+    assert now() == 2500
+
+
+async def test_failures_that_successes_pay_for_do_not_brake() -> None:
+    """One request in five fails: the run goes on at full concurrency."""
+    with MockEndpoint(lambda x: x * 2, latency=0.1) as mock:
+        mock.script(*[503, None, None, None, None] * 400)
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=1) as client:
+            assert np.array_equal(await client.map(X), X * 2)
+    assert now() < 20
+
+
+async def test_a_poisoned_row_costs_no_budget() -> None:
+    def model(x: np.ndarray) -> np.ndarray:
+        if np.isin(x[:, 0] / 3, range(0, 1000, 64)).any():
+            raise StatusError(422, "poison")
+        return x * 2
+
+    with MockEndpoint(model, latency=0.1) as mock:
+        async with Client(mock.url(Plain), codec=Plain) as client:
+            result = await client.map(X, on_error="keep")
+    assert np.flatnonzero(~result.ok).tolist() == list(range(0, 1000, 64))
+    assert now() < 10
+
+
+async def test_several_runs_of_a_client_wait_for_the_same_probe() -> None:
+    with MockEndpoint(down_until(20), latency=0.01) as mock:
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=1) as client:
+            first, second = await asyncio.gather(client.map(X[:100]), client.map(X[100:200]))
+    assert np.array_equal(np.concatenate([first, second]), X[:200] * 2)
+    assert len([t for t in mock.times if t < 20]) <= 16 + 16 + 5
+
+
+async def test_a_probe_that_is_cancelled_does_not_leave_the_others_waiting() -> None:
+    with MockEndpoint(down_until(20), latency=0.3) as mock:
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=1, limits=Limits(concurrency=4)) as client:
+            runs = [asyncio.create_task(client.map(X[i : i + 50])) for i in range(0, 200, 50)]
+            for run in runs[:-1]:
+                await asyncio.sleep(1.7)
+                run.cancel()
+            assert np.array_equal(await runs[-1], X[150:200] * 2)
+            await asyncio.gather(*runs, return_exceptions=True)
