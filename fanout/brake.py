@@ -71,7 +71,7 @@ class Brake:
                 self._wait_for_probe(now)
 
     def answered(self, asker: object) -> None:
-        """The endpoint dealt with a request, though it may have refused it: it is there, so a probe has done its work."""
+        """The endpoint dealt with a request, though it may have refused it: a probe has found it alive."""
         if self._prober is asker:
             self._release()
 

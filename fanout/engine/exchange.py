@@ -1,4 +1,4 @@
-"""One HTTP exchange with leave: a permit, an open gate, no brake, a slot of the rate, then the request under its own deadline."""
+"""One HTTP exchange with leave: a permit, an open gate, no brake, a slot of the rate; then a deadline of its own."""
 
 from __future__ import annotations
 

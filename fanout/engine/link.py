@@ -1,4 +1,4 @@
-"""The link: what all runs of one client share about its endpoint. Transport, permits, rate, gate, brake, what is known."""
+"""The link: what all runs of one client share about its endpoint."""
 
 from __future__ import annotations
 

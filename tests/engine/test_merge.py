@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -31,7 +33,7 @@ def test_any_order_of_chunks_of_any_size_gives_the_same_array(data: st.DataObjec
     cuts = sorted({0, n, *data.draw(st.lists(st.integers(0, n), max_size=8))})
     merger, ledger = Merger(n), Ledger()
     fate = {}
-    for start, stop in data.draw(st.permutations(list(zip(cuts, cuts[1:], strict=False)))):
+    for start, stop in data.draw(st.permutations(list(pairwise(cuts)))):
         fate[start, stop] = data.draw(st.sampled_from(["ok", "ok", "failed", "pending", "lost"]))
         outputs = {"y": whole[start:stop]} if fate[start, stop] == "ok" else None
         failures = (failed(start, stop),) if fate[start, stop] == "failed" else ()
@@ -41,7 +43,7 @@ def test_any_order_of_chunks_of_any_size_gives_the_same_array(data: st.DataObjec
                 book.add(Done(start=start, stop=stop, outputs=outputs, failures=failures, pending=pending))
     result = merger.result(Statistics())
     assert_same(result, ledger.result(n, Statistics()))
-    wanted = np.concatenate([np.full(b - a, fate[a, b] == "ok") for a, b in zip(cuts, cuts[1:], strict=False)])
+    wanted = np.concatenate([np.full(b - a, fate[a, b] == "ok") for a, b in pairwise(cuts)])
     assert result.ok.tolist() == wanted.tolist()
     counted = sum(f.stop - f.start for f in result.failures) + sum(map(len, result.pending)) + result.ok.sum()
     assert counted == n

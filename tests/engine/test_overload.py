@@ -20,7 +20,7 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def down_until(when: float, status: int = 503):  # noqa: ANN201
+def down_until(when: float, status: int = 503):
     def model(x: np.ndarray) -> np.ndarray:
         if now() < when:
             raise StatusError(status, "down")
@@ -64,7 +64,7 @@ async def test_a_run_in_which_nothing_succeeds_stops() -> None:
 
 
 async def test_a_slow_source_or_consumer_is_no_stall() -> None:
-    async def slow_source():  # noqa: ANN202
+    async def slow_source():
         for row in X[:6]:
             yield row
             await asyncio.sleep(1000)

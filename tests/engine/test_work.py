@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ from fanout.types import Chunk
 def test_ranges_cover_exactly_the_positions(positions: list[int]) -> None:
     found = list(ranges(np.array(positions, int)))
     assert [i for start, stop in found for i in range(start, stop)] == positions
-    assert all(stop < start for (_, stop), (start, _) in zip(found, found[1:], strict=False))
+    assert all(stop < start for (_, stop), (start, _) in pairwise(found))
 
 
 def test_what_stands_in_rows_without_an_answer() -> None:
