@@ -12,7 +12,7 @@ import numpy as np
 
 from fanout.errors import RunStopped
 from fanout.job.blame import blaming
-from fanout.job.run import client_of, read_input
+from fanout.job.run import client_of, read_input, require_apart
 from fanout.job.summary import SCHEMA_VERSION, exit_code
 from fanout.settings import masked
 from fanout.sinks import check_output
@@ -81,6 +81,7 @@ async def check_job(job: Job, *, control: RunControl | None = None) -> Findings:
         ConfigError: the job, its input or its output cannot be used.
     """
     with blaming(job.file):
+        require_apart(job)
         check_output(job.output_path)
         rows = await asyncio.to_thread(read_input, job)
         probe = take_rows(rows, slice(0, job.tables.chunks.rows))

@@ -71,10 +71,7 @@ def _parsed(file: Path) -> dict[str, Any]:
 
 
 def _nearest(file: Path) -> str:
-    try:
-        found = get_close_matches(file.name, [path.name for path in file.absolute().parent.glob("*.toml")], n=1)
-    except OSError:
-        return ""
+    found = get_close_matches(file.name, [path.name for path in file.absolute().parent.glob("*.toml")], n=1)
     return f'; did you mean "{file.with_name(found[0])}"?' if found else ""
 
 

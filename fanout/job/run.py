@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fanout.client import Client
-from fanout.errors import RunStopped
+from fanout.errors import ConfigError, RunStopped
 from fanout.job.blame import blaming
 from fanout.job.summary import Summary, summarized
-from fanout.sinks import open_sink
+from fanout.sinks import failures_path, mask_path, open_sink
 from fanout.sources import open_source
 from fanout.types import Result, Statistics, count_rows, take_rows
 
@@ -47,6 +47,7 @@ async def run_job(
             be (an answer that the output's format cannot hold).
     """
     with blaming(job.file):
+        require_apart(job)
         taken = await asyncio.to_thread(read_input, job, rows)
         sink = await asyncio.to_thread(open_sink, job.output_path, count_rows(taken))
         with closing(sink):
@@ -61,6 +62,14 @@ async def run_job(
 def read_input(job: Job, rows: slice = slice(None)) -> Rows:
     """The rows of the job's input that ``rows`` selects. Raises `InputError`."""
     return take_rows(open_source(job.input_path, job.tables.input.column), rows)
+
+
+def require_apart(job: Job) -> None:
+    """Raise `ConfigError` if the run would replace or remove its own input."""
+    output = job.output_path
+    for path in (output, mask_path(output), failures_path(output)):
+        if path.resolve() == job.input_path.resolve():
+            raise ConfigError(f"{output} would overwrite the input {job.input_path}", key="output.path")
 
 
 def client_of(job: Job) -> Client:

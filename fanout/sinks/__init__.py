@@ -9,11 +9,20 @@ from fanout.errors import ConfigError
 from fanout.sinks.base import FileSink
 from fanout.sinks.jsonl import JsonLinesSink
 from fanout.sinks.npy import NpySink
+from fanout.sinks.report import failures_path, mask_path
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["FileSink", "JsonLinesSink", "NpySink", "check_output", "open_sink"]
+__all__ = [
+    "FileSink",
+    "JsonLinesSink",
+    "NpySink",
+    "check_output",
+    "failures_path",
+    "mask_path",
+    "open_sink",
+]
 
 _FORMATS: dict[str, type[FileSink]] = {".npy": NpySink, ".jsonl": JsonLinesSink}
 

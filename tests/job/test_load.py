@@ -92,6 +92,7 @@ def test_a_key_in_the_wrong_table_is_shown_its_place(tmp_path):
         ('input.column=["a", 1]', "input.column: must be a string, not a list"),
         ("endpoint.headers=1", "endpoint.headers: must be a table, not a whole number"),
         ("endpoint.headers={ A = 1 }", "endpoint.headers.A: must be a string, not a whole number"),
+        ("endpoint.headers={ A = [] }", "endpoint.headers.A: must be a string, not a list"),
         ("codec=1", "codec: must be a table, not a whole number"),
         ("codec.name=1", "codec.name: must be a string, not a whole number"),
         ("codec.request_feild=x", "codec.request_feild: "),

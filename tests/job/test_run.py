@@ -11,7 +11,7 @@ import pytest
 
 from fanout.engine import RunControl
 from fanout.errors import ConfigError, InputError
-from fanout.job import load_job, run_job
+from fanout.job import check_job, load_job, run_job
 from fanout.sinks import FileSink
 
 
@@ -131,6 +131,17 @@ async def test_an_output_that_cannot_be_written_is_named_before_anything_is_sent
     job = load_job(write_job(url=doubler.url), ["output.path=y.csv"])
     with pytest.raises(ConfigError, match=r"output\.path: y\.csv has no suffix"):
         await run_job(job)
+    assert doubler.requests == 0
+
+
+@pytest.mark.parametrize(("source", "output"), [("x.npy", "./x.npy"), ("y.ok.npy", "y.npy")])
+@pytest.mark.parametrize("work", [run_job, check_job])
+async def test_a_job_never_overwrites_or_removes_its_input(write_job, doubler, tmp_path, source, output, work):
+    job = load_job(write_job(url=doubler.url), [f"input.path={source}", f"output.path={output}"])
+    (tmp_path / "x.npy").rename(tmp_path / source)
+    with pytest.raises(ConfigError, match=r"output\.path: .*would overwrite the input"):
+        await work(job)
+    assert (tmp_path / source).exists()
     assert doubler.requests == 0
 
 
