@@ -19,8 +19,6 @@ class RowRange(Base):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> slice:
         """The slice. Fails for what is none."""
-        if isinstance(value, slice):
-            return value
         parts = str(value).split(":")
         try:
             start, stop = (int(part) if part.strip() else None for part in parts)

@@ -40,5 +40,6 @@ class Interrupts:
             self._display.say(f"finishing {n} request{'s' * (n != 1)} in flight; press Ctrl-C again to stop now")
         else:
             self._control.cut()
-            # A third one ends the process, should the run not come back: a file system that hangs, for instance.
+            self._display.say("stopping now, and writing what is done; press Ctrl-C again to abandon that too")
+            # Then the next one ends the process, should a file system hang, for instance.
             self.__exit__()

@@ -17,8 +17,11 @@ class Counting:
 
     def __init__(self, *snapshots: Statistics) -> None:
         self.snapshots = list(snapshots)
+        self.empty = asyncio.Event()
 
     def statistics(self) -> Statistics:
+        if len(self.snapshots) <= 1:
+            self.empty.set()
         if not self.snapshots:
             raise ClientStateError("the client is closed")
         return self.snapshots.pop(0)
@@ -35,9 +38,13 @@ def test_the_display_suits_stderr(monkeypatch, terminal, quiet, kind):
     assert type(progress_display(quiet=quiet)) is kind
 
 
-async def watched(display: Display, client: Counting) -> None:
+async def shown_all(display: Display, client: Counting) -> None:
     display.start(client, 100)
-    await asyncio.sleep(0.03)
+    await asyncio.wait_for(client.empty.wait(), 5)
+
+
+async def watched(display: Display, client: Counting) -> None:
+    await shown_all(display, client)
     await display.stop()
 
 
@@ -53,14 +60,15 @@ async def test_a_terminal_gets_a_bar(monkeypatch, capsys):
     monkeypatch.setattr(Bar, "seconds", 0.001)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "150")
-    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # to rich, pytest's capture is then a terminal
+    monkeypatch.setenv("NO_COLOR", "1")
     bar = Bar()
     bar.say("before")
-    bar.start(Counting(Statistics(), HALF), 100)
-    await asyncio.sleep(0.05)
+    await shown_all(bar, Counting(Statistics(), HALF))
     bar.say("[above] 1 request")
     await bar.stop()
     shown = capsys.readouterr().err
+    assert "\x1b[3" not in shown, "NO_COLOR is set"
     assert shown.startswith("before\n")
     assert "[above] 1 request" in shown
     assert "50/100" in shown
@@ -73,13 +81,14 @@ async def test_a_stderr_that_nobody_reads_ends_the_display_and_nothing_else(monk
 
     monkeypatch.setattr(Lines, "seconds", 0.001)
     monkeypatch.setattr("click.echo", gone)
-    await watched(Lines(), Counting(HALF, HALF))
+    await watched(Lines(), Counting(HALF))
 
 
 async def test_a_quiet_display_shows_nothing(capsys):
     silent = Silent()
     silent.show(HALF, 100)
-    await watched(silent, Counting())
+    silent.start(Counting(), 100)
+    await silent.stop()
     assert capsys.readouterr().err == ""
 
 

@@ -115,6 +115,7 @@ async def test_two_signals_stop_now_and_still_write_what_succeeded(start, write_
     result = await ended(process)
     assert result.code == 130
     assert "Traceback" not in result.err
+    assert "stopping now, and writing what is done" in result.err
     assert "16 ok, 0 failed, 84 pending" in result.out
     assert np.load(tmp_path / "out" / "y.ok.npy").sum() == 16
 
