@@ -81,8 +81,11 @@ class Codec(ABC):
         """
         return
 
-    def classify(self, reply: Reply) -> Verdict | None:
-        """A verdict that only this API's habits explain, or None to leave it to the generic table."""
+    def classify(self, reply: Reply) -> Verdict | int | None:
+        """What only this API means by an answer that brought no values.
+
+        A status, if it means what that status means elsewhere; a whole `Verdict`; or None for what it says.
+        """
         return None
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from fanout.classify import classify_error, classify_reply
@@ -27,6 +28,7 @@ class Attempts:
     def __init__(self, codec: Codec, link: Link, exchanges: Exchanges, proof: Proof, counters: Counters) -> None:
         self._codec = codec
         self._post = link.transport.post
+        self._conceal = link.transport.conceal
         self._exchanges = exchanges
         self._proof = proof
         self._counters = counters
@@ -59,11 +61,21 @@ class Attempts:
         if isinstance(exchanged, TransportError):
             return classify_error(exchanged)
         if not 200 <= exchanged.status < 300:
-            return self._exchanges.pause(self._codec.classify(exchanged) or classify_reply(exchanged))
+            return self._exchanges.pause(self._classified(exchanged))
         try:
             return self._proof.checked(self._decoded(exchanged, n_rows), n_rows)
         except InvalidReply as error:
-            return self._codec.classify(exchanged) or classify_error(error, exchanged.status)
+            return self._classified(exchanged, error)
+
+    def _classified(self, reply: Reply, error: InvalidReply | None = None) -> Verdict:
+        meaning = self._codec.classify(reply)
+        if isinstance(meaning, Verdict):
+            verdict = meaning
+        elif meaning is None and error is not None:
+            verdict = classify_error(error, reply.status)
+        else:
+            verdict = classify_reply(reply, meaning=meaning)
+        return replace(verdict, reason=self._conceal(verdict.reason))
 
     def _decoded(self, reply: Reply, n_rows: int) -> Array | Values:
         try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fanout.classify import classify_error, classify_reply
 from fanout.deadline import Deadline
 from fanout.engine.halt import Halt, Stop
-from fanout.errors import TransportError
+from fanout.errors import ConfigError, TransportError
 from fanout.retry import retry
 from fanout.types import Action, Reply, Verdict
 
@@ -33,8 +33,11 @@ async def prepare(codec: Codec, link: Link, exchanges: Exchanges, halt: Halt) ->
             if isinstance(reply, Verdict):
                 unreachable = reply.unreachable and not link.answered
                 kind = reply.stop if reply.action is Action.STOP else "unreachable" if unreachable else "metadata"
-                return Stop(kind, reply.reason)
-            codec.learn(reply)
+                return Stop(kind, link.transport.conceal(reply.reason))
+            try:
+                codec.learn(reply)
+            except ConfigError as error:  # it quotes the server, and servers quote what they were sent
+                raise ConfigError(link.transport.conceal(str(error)), key=error.key) from None
         link.prepared = True
         return None
 

@@ -484,8 +484,8 @@ async def test_events_tell_what_happened() -> None:
 
 
 STEPS = st.sampled_from(
-    [None, None, None, 503, 500, 429, 400, 422, ConnectionResetError("x"), answer([[1.0] * 3] * 61), Scripted(body=b"{"),
-     Scripted(status=429, headers={"Retry-After": "1"}), 401]
+    [None, None, None, 503, 500, 429, 400, 422, 401, ConnectionResetError("x"), answer([[1.0] * 3] * 61),
+     Scripted(body=b"{"), Scripted(status=429, headers={"Retry-After": "1"})]
 )  # fmt: skip
 
 

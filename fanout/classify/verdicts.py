@@ -5,14 +5,11 @@ A codec's ``classify`` is asked first, for what only its API means by a status.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-import orjson
-
+from fanout.classify.pushback import pushback
+from fanout.classify.said import error_body, said
 from fanout.errors import (
     AttemptTimeout,
     CertificateError,
@@ -26,6 +23,7 @@ from fanout.types import Action, Reply, StopKind, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
 _STATUS: dict[int, Action] = {
     400: Action.SPLIT,  # Triton's word for "too large", everybody's for "a bad row"
@@ -56,13 +54,19 @@ _QUOTA_CODES = ("insufficient_quota", "credit_balance_exhausted", "organization_
 _QUOTA_SUFFIX = "_spend_limit_exceeded"
 
 
-def classify_reply(reply: Reply, *, now: datetime | None = None) -> Verdict:
-    """The verdict on an answer whose status is not 200 to 299. ``now`` serves dates where the answer has none."""
-    status = reply.status
+def classify_reply(reply: Reply, *, meaning: int | None = None, now: datetime | None = None) -> Verdict:
+    """The verdict on an answer whose status is not 200 to 299.
+
+    Args:
+        reply: the answer.
+        meaning: the status that its API means by it, where that is another.
+        now: the time, for dates where the answer has none.
+    """
+    status = meaning or reply.status
     if 300 <= status < 400:
         return _redirected(reply)
-    reason = f"HTTP {status}: {reply.excerpt()}"
-    body = _error_body(reply)
+    reason = f"HTTP {reply.status}: {said(reply)}"
+    body = error_body(reply.body)
     if status in (403, 429) and _quota_gone(body):
         return Verdict(action=Action.STOP, reason=reason, status=status, stop="quota")
     action = _STATUS.get(status) or (Action.RETRY if status >= 500 or status < 200 else Action.FAIL)
@@ -75,7 +79,7 @@ def classify_reply(reply: Reply, *, now: datetime | None = None) -> Verdict:
         action=action,
         reason=reason,
         status=status,
-        pushback=pushback(reply.headers, now=now) if action is Action.RETRY else None,
+        pushback=pushback(reply.headers, body, now=now) if action is Action.RETRY else None,
         overload=status in _OVERLOAD,
         stop=_STOP_KIND.get(status, "rejected"),
     )
@@ -93,47 +97,6 @@ def classify_error(error: TransportError | InvalidReply, status: int | None = No
     if isinstance(error, StaleConnectionError):
         return Verdict(action=Action.RESEND, reason=reason, unreachable=True)
     return Verdict(action=Action.RETRY, reason=reason, overload=isinstance(error, AttemptTimeout), unreachable=True)
-
-
-def pushback(headers: Mapping[str, str], *, now: datetime | None = None) -> float | None:
-    """Seconds for which the server wants no request, or None. NaN, infinite, negative and past values are ignored."""
-    milliseconds = _number(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return milliseconds / 1000
-    value = headers.get("Retry-After")
-    if value is None:
-        return None
-    seconds = _number(value)
-    return seconds if seconds is not None else _seconds_until(value, headers.get("Date"), now)
-
-
-def _number(text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if isfinite(value) and value >= 0 else None
-
-
-def _seconds_until(date: str, server_date: str | None, now: datetime | None) -> float | None:
-    """From the server's own clock, if it tells it, so that ours may be wrong by any amount."""
-    try:
-        then = _date(date)
-    except (ValueError, OverflowError):
-        return None
-    try:
-        start = _date(server_date or "")
-    except (ValueError, OverflowError):
-        start = now or datetime.now(UTC)
-    seconds = (then - start).total_seconds()
-    return seconds if seconds >= 0 else None
-
-
-def _date(text: str) -> datetime:
-    date = parsedate_to_datetime(text)
-    return date if date.tzinfo else date.replace(tzinfo=UTC)  # HTTP knows no other zone
 
 
 def _redirected(reply: Reply) -> Verdict:
@@ -157,15 +120,6 @@ def _location(reply: Reply) -> str:
         return masked(location) if urlsplit(location).netloc else ""
     except ValueError:
         return ""
-
-
-def _error_body(reply: Reply) -> Mapping[str, Any]:
-    try:
-        body = orjson.loads(reply.body)
-    except orjson.JSONDecodeError:
-        return {}
-    error = body.get("error", body) if isinstance(body, dict) else None
-    return error if isinstance(error, dict) else {}
 
 
 def _quota_gone(error: Mapping[str, Any]) -> bool:

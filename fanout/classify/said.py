@@ -1,0 +1,50 @@
+"""What a server says in an error, in its own words and without what it was sent: many repeat the input."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from fanout.types import Reply
+
+_LONGEST = 300
+_MESSAGE_KEYS = ("message", "error", "detail", "title", "msg", "OriginalMessage")
+
+
+def said(reply: Reply) -> str:
+    """The error's message on one line; the first part of the body where no message can be told from the rest."""
+    text = "; ".join(_messages(error_body(reply.body))) or reply.excerpt(_LONGEST)
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def error_body(body: bytes) -> Mapping[str, Any]:
+    """The JSON object of an error answer, unwrapped from ``{"error": {...}}``; empty if it is none."""
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    if not isinstance(parsed, dict):
+        return {}
+    inner = parsed.get("error")
+    return inner if isinstance(inner, dict) else parsed
+
+
+def _messages(body: Mapping[str, Any]) -> Iterator[str]:
+    for key in _MESSAGE_KEYS:
+        value = body.get(key)
+        if isinstance(value, str) and value.strip():
+            yield value
+            return
+        if isinstance(value, list):  # FastAPI: [{"loc": ["body", "input"], "msg": "...", "input": all that was sent}]
+            yield from (_located(item) for item in value[:3] if isinstance(item, dict) and "msg" in item)
+            return
+
+
+def _located(item: Mapping[str, Any]) -> str:
+    place = ".".join(str(part) for part in item.get("loc", ()))
+    return f"{place}: {item['msg']}" if place else str(item["msg"])

@@ -1,0 +1,45 @@
+"""Error bodies in a few words, without what was sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from fanout.classify import said
+from fanout.types import Reply
+
+
+def reply(body: Any) -> Reply:
+    return Reply(status=400, headers={}, body=body if isinstance(body, bytes) else orjson.dumps(body))
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ({"error": "batch-size must be <= 256"}, "batch-size must be <= 256"),
+        ({"error": {"message": "you must provide a model", "type": "x"}}, "you must provide a model"),
+        ({"error": "overloaded", "error_type": "Overloaded"}, "overloaded"),
+        ({"detail": "Not Found"}, "Not Found"),
+        ({"message": "two\n lines"}, "two lines"),
+        (
+            {"detail": [{"loc": ["body", "input", 0], "msg": "too long", "input": "all my patients' names"}]},
+            "body.input.0: too long",
+        ),
+        ({"detail": [{"msg": "a"}, {"msg": "b"}]}, "a; b"),
+        ({"detail": [1, 2]}, '{"detail":[1,2]}'),
+        ({"code": 3}, '{"code":3}'),
+        (["list"], '["list"]'),
+        (b"<html>\n<h1>502 Bad Gateway</h1>", "<html> <h1>502 Bad Gateway</h1>"),
+        (b"", "(empty body)"),
+        (b"\xff\xfe", "��"),
+    ],
+)
+def test_the_message_is_found(body: Any, text: str) -> None:
+    assert said(reply(body)) == text
+
+
+def test_a_long_message_is_cut() -> None:
+    assert len(said(reply({"error": "x" * 10_000}))) == 303
+    assert len(said(reply(b"y" * 10_000))) == 303
