@@ -1,0 +1,76 @@
+"""The examples run as they are, in a folder that is not a checkout, without a network."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+
+import fanout
+
+ROOT = Path(__file__).absolute().parents[1]
+HOME = Path(fanout.__file__).absolute().parents[1]
+EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+NOT_PROGRAMS = {"example_models.py"}
+
+OUTPUT = {
+    "library.py": r"probabilities \(1797, 10\) float32\n(.*: True\n){2}3794 rows .*, 0 retries\nmost in flight [1-8],",
+    "streaming.py": r"50000 rows, sum (\d+), expected \1\nnever more than \d{3,4} rows were read ahead",
+    "notebook.py": r"seen: \[0 1 2.*\n1795 rows answered, 2 failed:\n  row 70: .*NaN.*\n  row 700: .*\n.*\none row: 0",
+    "own_codec.py": r"'digit': \('int64', \(1797,\)\).*\nright: 9[5-9]\.\d%",
+    "eight_chunks.py": r"800000 numbers, at most [1-4] requests .*, 0 retries\n.*\nequal to the direct result: True",
+    "score_digits.py": r"accuracy 0\.9[5-9]\d+ on 1797 images\n(  \d: .*\n){10}",
+    "offline_test.py": r"2 passed",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the examples and of what they use, under a path with a space: nothing is written into the checkout."""
+    copy = tmp_path / "a checkout"
+    shutil.copytree(ROOT / "examples", copy / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "config.example.toml", copy)
+    return copy
+
+
+def run(*arguments: object, cwd: Path) -> str:
+    """The output of a Python program that finds this fanout and nothing else of the checkout."""
+    environment = {**os.environ, "PYTHONPATH": str(HOME), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=50
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_example_is_run_here() -> None:
+    assert set(EXAMPLES) == OUTPUT.keys() | NOT_PROGRAMS
+
+
+@pytest.mark.parametrize("name", sorted(OUTPUT))
+def test_an_example_runs_from_any_folder_and_prints_what_it_promises(name: str, folder: Path) -> None:
+    elsewhere = folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    assert re.search(OUTPUT[name], run(folder / "examples" / name, cwd=elsewhere))
+
+
+def test_the_tests_of_the_example_are_collected_by_pytest(folder: Path) -> None:
+    assert "2 tests collected" in run("-m", "pytest", "-q", "--collect-only", "examples/offline_test.py", cwd=folder)
+
+
+def test_the_second_job_writes_json_lines(folder: Path) -> None:
+    run("-m", "fanout", "run", "examples/echo.toml", cwd=folder)
+    lines = (folder / "out" / "echo.jsonl").read_bytes().splitlines()
+    assert [orjson.loads(line) for line in lines] == np.load(folder / "examples" / "digits.npz")["labels"].tolist()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_fits_a_screen(name: str) -> None:
+    assert len((ROOT / "examples" / name).read_text("utf-8").splitlines()) <= 40
