@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import ssl
 import zlib
 from contextvars import ContextVar
@@ -36,6 +37,7 @@ from fanout.types import Reply
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.client_proto import ResponseHandler
 
     from fanout.settings import Endpoint, Timeouts
     from fanout.types import Buffer, Payload
@@ -154,12 +156,19 @@ class _Connector(aiohttp.TCPConnector):
             protocol = connection.protocol
             if protocol not in self._used_before:
                 self._used_before.add(protocol)
+                _forget(protocol)
                 use.reused = False  # it may be aiohttp's own second try, after a reused connection failed it
                 return connection
             if not use.fresh and protocol is not None and not protocol.should_close:
                 use.reused = True
                 return connection
             connection.close()
+
+
+def _forget(protocol: ResponseHandler | None) -> None:
+    """Nobody may be waiting for the end of a connection: asyncio must not complain of how it ended."""
+    if protocol is not None and (closed := protocol.closed) is not None:
+        closed.add_done_callback(lambda future: future.cancelled() or future.exception())
 
 
 class _Parts(BodyPayload):
@@ -205,6 +214,7 @@ async def _error_body(response: aiohttp.ClientResponse, encoding: str) -> bytes:
         body = (await _read_up_to(response, ERROR_BODY_CAP))[:ERROR_BODY_CAP]
         return body if encoding == "identity" else _decompressed(body, encoding, ERROR_BODY_CAP)[0]
     except (aiohttp.ClientError, OSError, zlib.error):
+        response.close()
         return b""
 
 
@@ -296,15 +306,19 @@ def _cause(error: Exception) -> str:
     inner = getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return "no connection within the connect timeout"
-    if (
-        isinstance(inner, OSError) and inner.errno and inner.errno in errno.errorcode
-    ):  # asyncio's own text has the address
-        return os.strerror(inner.errno)
-    if isinstance(inner, OSError) and inner.strerror:
-        return inner.strerror
+    if isinstance(inner, OSError) and (words := _system_words(inner)):
+        return words
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "the server closed the connection before it had answered"
     if isinstance(error, aiohttp.ClientResponseError):
         what = error.message.partition(":")[0]  # behind it stands what the server sent
         return f"no valid HTTP ({what})" if what else "no valid HTTP"
     return str(inner).splitlines()[0] if str(inner) else type(inner).__name__
+
+
+def _system_words(error: OSError) -> str:
+    number = error.errno
+    # asyncio words its own errors, with the address in them. Name look-up and TLS number theirs from other lists.
+    if number is not None and number in errno.errorcode and not isinstance(error, socket.gaierror | ssl.SSLError):
+        return os.strerror(number)
+    return error.strerror or ""
