@@ -112,7 +112,9 @@ class RunStopped(FanoutError, RuntimeError):
     """
 
     def __init__(self, reason: str, *, kind: StopKind, result: Result) -> None:
-        super().__init__(reason)
+        ok, pending = int(result.ok.sum()), sum(len(chunk) for chunk in result.pending)
+        failed = len(result.ok) - ok - pending
+        super().__init__(f"{reason} ({ok:,} rows done, {failed:,} failed, {pending:,} pending; see .result)")
         self.reason = reason
         self.kind = kind
         self.result = result

@@ -30,12 +30,12 @@ async def run_into(session: Session, rows: Any, sink: Sink, control: RunControl 
     room, outbox, ledger = window(session.limits), Outbox(), Ledger()
     feed = feed_of(rows, session.chunk_rows, room)
     run = session.new_run(feed, outbox.put, control)
-    async with asyncio.TaskGroup() as group:
-        group.create_task(_write(run, outbox, sink, ledger, room))
-        try:
-            await session.execute(run)
-        finally:
-            outbox.close()
+    writing = asyncio.create_task(_write(run, outbox, sink, ledger, room))
+    try:
+        await session.execute(run)
+    finally:
+        outbox.close()
+        await _ended(writing)
     result = ledger.result(feed.rows_taken if feed.total is None else feed.total, run.statistics())
     raise_if_stopped(run.stopped, result)
     return result
@@ -47,8 +47,32 @@ async def _write(run: Run, outbox: Outbox, sink: Sink, ledger: Ledger, room: Per
             await asyncio.to_thread(sink.write, group)
         except OSError as error:  # what could not be written stays pending; what is in flight may still fit
             run.stop(Stop("output", f"the output cannot be written: {error}"))
+        except Exception as error:
+            run.stop(Stop("output", f"the output cannot be written: {type(error).__name__}: {error}"))
+            _release(room, group)
+            await _discard(outbox, room)
+            raise
         else:
             for done in group:
                 ledger.add(done)
-        for _ in group:
-            room.release()
+        _release(room, group)
+
+
+async def _discard(outbox: Outbox, room: Permits) -> None:
+    """Let the workers come to their end when nobody writes any more."""
+    while group := await outbox.take_all():
+        _release(room, group)
+
+
+def _release(room: Permits, group: Sequence[Done]) -> None:
+    for _ in group:
+        room.release()
+
+
+async def _ended(writing: asyncio.Task[None]) -> None:
+    """Wait until all is written, even if the wait is cancelled: a write half done would be a lie in the ledger."""
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.wait([writing])
+        raise

@@ -15,13 +15,8 @@ _SHOWN = 3
 
 def raise_if_stopped(stop: Stop | None, result: Result) -> None:
     """Raises `RunStopped` with the result in it."""
-    if stop is None:
-        return
-    pending = sum(len(chunk) for chunk in result.pending)
-    counts = (
-        f"{result.ok.sum():,} rows done, {len(result.ok) - pending - result.ok.sum():,} failed, {pending:,} pending"
-    )
-    raise RunStopped(f"{stop.reason} ({counts}; see .result)", kind=stop.kind, result=result)
+    if stop is not None:
+        raise RunStopped(stop.reason, kind=stop.kind, result=result)
 
 
 def raise_if_failed(result: Result) -> None:

@@ -97,5 +97,3 @@ async def _run(
             return await client.run(rows, sink, control=control), None
         except RunStopped as stop:
             return stop.result, stop
-        except ExceptionGroup as group:  # the client writes in a task beside the run
-            raise group.exceptions[0] from None

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Executor
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _THREAD_POLL = 0.01
 """Real seconds between looks at helper threads: while one works, no time passes."""
@@ -30,7 +34,9 @@ class VirtualClock(asyncio.SelectorEventLoop):
         """Seconds since the loop was made."""
         return self._now
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> asyncio.Future[Any]:
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]
+    ) -> asyncio.Future[T]:
         """As the base class does; the clock stands still until the thread is done."""
         future = super().run_in_executor(executor, func, *args)
         self._in_threads += 1

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support import Plain
 
-from fanout import Client, Done, Limits, RunStopped
+from fanout import Client, ConfigError, Done, Limits, RunStopped
 from fanout.serving.exchange import StatusError
 from fanout.testing import MockEndpoint
 
@@ -167,3 +167,30 @@ async def test_a_sink_that_cannot_write_stops_the_run_and_its_rows_are_pending()
     assert caught.value.result.ok.sum() == len(sink.chunks) == 5
     assert len(caught.value.result.ok) == 300
     assert len(mock.requests) < 40
+
+
+class BrokenSink(ListSink):
+    def write(self, done: Sequence[Done]) -> None:
+        raise ConfigError("texts do not fit in here")
+
+
+async def test_what_a_sink_raises_is_raised_as_it_is() -> None:
+    with MockEndpoint(double, latency=0.1) as mock:
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=1) as client:
+            with pytest.raises(ConfigError, match="texts do not fit"):
+                await client.run(X, BrokenSink())
+            assert client.statistics().in_flight == 0
+    assert len(mock.requests) < 60
+
+
+async def test_a_cancelled_run_ends_after_the_write_under_way() -> None:
+    sink, before = ListSink(), asyncio.all_tasks()
+    with MockEndpoint(double, latency=0.1) as mock:
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=1) as client:
+            run = asyncio.create_task(client.run(X, sink))
+            await asyncio.sleep(0.35)
+            run.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await run
+            assert asyncio.all_tasks() == before
+    assert len(sink.chunks) == 48
