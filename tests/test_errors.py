@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
 from fanout import errors
@@ -17,6 +18,7 @@ from fanout.errors import (
     RowsFailed,
     RunStopped,
 )
+from fanout.types import Chunk, Result, Statistics
 
 CLASSES = {name: value for name, value in vars(errors).items() if isinstance(value, type)}
 
@@ -71,9 +73,8 @@ def test_an_invalid_reply_is_blamed_on_its_content_unless_told_otherwise():
 
 
 def test_nothing_that_succeeded_is_lost_in_an_error():
-    result = object()
+    result = Result(outputs=None, ok=np.array([True, False]), failures=(), pending=(Chunk(1, 2),), stats=Statistics())
     assert RowsFailed("2 rows failed", result=result).result is result
     stopped = RunStopped("out of credit", kind="quota", result=result)
-    assert (str(stopped), stopped.reason, stopped.kind, stopped.result) == (
-        "out of credit", "out of credit", "quota", result,
-    )  # fmt: skip
+    assert str(stopped) == "out of credit (1 rows done, 0 failed, 1 pending; see .result)"
+    assert (stopped.reason, stopped.kind, stopped.result) == ("out of credit", "quota", result)

@@ -59,6 +59,9 @@ class Client:
         given = endpoint if isinstance(endpoint, Endpoint) else Endpoint(url=endpoint)
         self._endpoint = replace(given, headers={**given.headers, **(headers or {})})
         self._codec = _own(codec)
+        _require_type("limits", limits, Limits)
+        _require_type("retry", retry, RetryPolicy)
+        _require_type("timeouts", timeouts, Timeouts)
         self._options = {
             "chunk_rows": chunk_rows,
             "limits": limits or Limits(),
@@ -180,6 +183,12 @@ class Client:
             )
         self._session.check()
         return self._session
+
+
+def _require_type(name: str, value: object, wanted: type) -> None:
+    if value is not None and not isinstance(value, wanted):
+        kind = wanted.__name__
+        raise ConfigError(f"{name} must be a fanout.{kind}(...), not {type(value).__name__}", key=name)
 
 
 def _own(codec: str | Codec | type[Codec]) -> Codec:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fanout.errors import ConfigError, EncodeError
-from fanout.types import Action, Verdict, take_rows
+from fanout.types import Action, Payload, Verdict, take_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ def encode(work: Work, codec: Codec, fail: Callable[[Work, Verdict], None]) -> b
     """
     while work.payload is None:
         try:
-            work.payload = codec.encode(work.rows)
+            work.payload = _payload(codec.encode(work.rows))
         except EncodeError as error:
             rows_left = _remove(work, error.rows, error.reason, fail)
         except ConfigError:
@@ -36,6 +36,15 @@ def encode(work: Work, codec: Codec, fail: Callable[[Work, Verdict], None]) -> b
         if not rows_left:
             return False
     return True
+
+
+def _payload(made: object) -> Payload:
+    if isinstance(made, Payload) and isinstance(made.body, bytes | bytearray | memoryview | tuple):
+        return made
+    what = (
+        f"a Payload with a body of type {type(made.body).__name__}" if isinstance(made, Payload) else repr(type(made))
+    )
+    raise ConfigError(f"encode must return a fanout.Payload whose body is bytes, not {what}", key="codec")
 
 
 def _remove(work: Work, bad: Sequence[int], reason: str, fail: Callable[[Work, Verdict], None]) -> bool:

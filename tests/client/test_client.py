@@ -54,6 +54,9 @@ def test_a_url_that_names_no_model_is_refused_with_an_example() -> None:
         ({"chunk_rows": 0}, "chunk_rows must be at least 1"),
         ({"codec": 3}, "codec must be a name"),
         ({"codec": int}, "codec must be a name"),
+        ({"limits": 8}, r"limits must be a fanout.Limits\(...\), not int"),
+        ({"retry": 3}, "retry must be a fanout.RetryPolicy"),
+        ({"timeouts": 60}, "timeouts must be a fanout.Timeouts"),
     ],
 )
 def test_an_argument_that_cannot_be_used_is_named(arguments: dict[str, Any], message: str) -> None:

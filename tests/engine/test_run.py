@@ -383,6 +383,18 @@ async def test_rows_that_no_codec_can_send_raise_at_once() -> None:
                 await client.map(X)
 
 
+@pytest.mark.parametrize("made", [b"bytes", fanout.Payload(body="text")])  # type: ignore[arg-type]
+async def test_a_codec_that_makes_no_payload_is_told_so(made: Any) -> None:
+    class Wrong(Plain):
+        def encode(self, rows: Any) -> Any:
+            return made
+
+    with MockEndpoint(double) as mock:
+        async with Client(mock.url(Plain), codec=Wrong) as client:
+            with pytest.raises(ConfigError, match=r"encode must return a fanout\.Payload whose body is bytes, not"):
+                await client.map(X)
+
+
 async def test_several_outputs_come_as_a_dict() -> None:
     with MockEndpoint(lambda x: {"sum": x.sum(axis=1), "twice": x * 2}) as mock:
         async with Client(mock.url(Plain), codec=Plain) as client:
