@@ -11,8 +11,10 @@ import os
 import socket
 import ssl
 import zlib
+from base64 import b64encode
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, unquote_plus, urlsplit
 from weakref import WeakSet
 
 import aiohttp
@@ -36,6 +38,8 @@ from fanout.settings import masked
 from fanout.types import Reply
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aiohttp.abc import AbstractStreamWriter
     from aiohttp.client_proto import ResponseHandler
 
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     from fanout.types import Buffer, Payload
 
 _USER_AGENT = f"fanout-ml/{__version__}"
+_SHORTEST_SECRET = 6
 ERROR_BODY_CAP = 64 * 2**10
 """Bytes read of an answer with an error status: enough to classify it and to quote it."""
 _REMEMBERED = 16
@@ -61,6 +66,7 @@ class Transport:
         self._target = _parsed(url)
         self._plain_headers = CIMultiDict({"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"})
         self._plain_headers.update(endpoint.headers)
+        self._secrets = _secrets(url, endpoint.headers)
         self._headers: dict[str, CIMultiDict[str]] = {}  # content type -> all that a request with it carries
         self._session = aiohttp.ClientSession(
             connector=_Connector(limit=connections),
@@ -87,9 +93,19 @@ class Transport:
             raise ConfigError(f"{masked(url)} is not at the endpoint's origin: credentials stay at {self.shown_url}")
         return await self._exchange("GET", target, self._plain_headers, None, fresh=False)
 
+    def conceal(self, text: str) -> str:
+        """``text``, a server's words for instance, without any header value or URL part that may be a secret."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
     async def close(self) -> None:
         """Close every connection."""
         await self._session.close()
+
+    def _check_open(self) -> None:
+        if self._session.closed:
+            raise ClientStateError("the client is closed; make a new one") from None
 
     def _remember(self, content_type: str) -> CIMultiDict[str]:
         headers = self._plain_headers.copy()
@@ -99,19 +115,20 @@ class Transport:
         return headers
 
     async def _exchange(self, method: str, url: URL, headers: CIMultiDict[str], data: Any, fresh: bool) -> Reply:
-        if self._session.closed:
-            raise ClientStateError("the client is closed; make a new one")
+        self._check_open()
         connection = _ConnectionUse(fresh)
         _CONNECTION_USE.set(connection)
         try:
             response = await self._session.request(method, url, data=data, headers=headers, allow_redirects=False)
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            self._check_open()  # it may have been us who ended the exchange
             raise _mapped(error, self.shown_url, reused=connection.reused) from None
         try:
             body = await self._body(response)
         except BaseException as error:
             response.close()
             if isinstance(error, aiohttp.ClientError | OSError) and not isinstance(error, TransportError):
+                self._check_open()
                 raise _mapped(error, self.shown_url, reused=False) from None
             raise
         self.bytes_received += len(body)
@@ -123,6 +140,18 @@ class Transport:
             return await _error_body(response, encoding)
         body = await _read(response, self._cap)
         return body if encoding == "identity" else _decoded(body, encoding, self._cap)
+
+
+def _secrets(url: str, headers: Mapping[str, str]) -> list[str]:
+    """What must not be shown, longest first; short words are left, since they would be found everywhere."""
+    parts = urlsplit(url)
+    values = [parts.password or "", *(pair.partition("=")[2] or pair for pair in parts.query.split("&"))]
+    values += [unquote_plus(value) for value in values]
+    if parts.username is not None:  # the header that the session makes of them
+        values.append(b64encode(f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()).decode())
+    for value in headers.values():
+        values += [value, value.rpartition(" ")[2]]  # with and without its "Bearer"
+    return sorted({value for value in values if len(value) >= _SHORTEST_SECRET}, key=len, reverse=True)
 
 
 class _ConnectionUse:

@@ -340,6 +340,22 @@ class TestNoConnection:
                 await transport.post(PAYLOAD)
 
 
+@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"], ids=["header", "body"])
+async def test_an_exchange_that_its_own_close_ends_is_not_blamed_on_the_server(sent):
+    arrived = asyncio.Event()
+
+    async def answer(_: Received, line: Line) -> None:
+        await line.send(sent)
+        arrived.set()
+
+    async with loopback(answer) as server, transport_to(server.url) as transport:
+        exchange = asyncio.create_task(transport.post(PAYLOAD))
+        await arrived.wait()
+        await transport.close()
+        with pytest.raises(ClientStateError, match="the client is closed"):
+            await asyncio.wait_for(exchange, 5)
+
+
 BROKEN = {
     "end before the header": hanging_up(),
     "end in the header": hanging_up(b"HTTP/1.1 200 OK\r\nContent-Le"),
@@ -749,6 +765,17 @@ class TestSecrets:
                 with pytest.raises(ConfigError) as raised:
                     await request
                 assert_silent(raised.value)
+
+    @pytest.mark.parametrize(
+        "secret",
+        ["p%40ssword", "p@ssword", "qu%2Bery", "qu+ery", "flagged", "Bearer t0ken-123", "t0ken-123", "x-key-value",
+         "dXNlcjpwQHNzd29yZA=="],
+    )  # fmt: skip
+    async def test_a_secret_that_the_server_repeats_can_be_concealed(self, secret):
+        headers = {"Authorization": "Bearer t0ken-123", "X-Key": "x-key-value", "X-Short": "abc"}
+        url = "http://user:p%40ssword@127.0.0.1:1/?key=qu%2Bery&flagged"
+        async with transport_to(url, headers=headers) as transport:
+            assert transport.conceal(f"no user has <{secret}>, abc") == "no user has <***>, abc"
 
 
 def assert_silent(error: BaseException) -> None:
