@@ -1,0 +1,114 @@
+"""The package's face: its names, what they lead to, and how little an import costs."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fanout
+
+HEAVY = {"aiohttp", "numpy", "orjson", "tenacity", "asyncio"}
+EXTRA = {"pydantic", "click", "rich", "jmespath", "msgspec", "simdjson", "uvloop"}
+SERVERS = {"fanout.serving", "fanout.testing", "fanout.cli", "fanout.job"}
+
+
+def imported_by(code: str) -> set[str]:
+    """The names of all modules that are loaded after ``code`` has run in a new interpreter."""
+    program = f"{code}\nimport sys\nprint(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(ran.stdout.splitlines()[-1].split())
+
+
+def for_the_type_checker() -> dict[str, str]:
+    """Public name -> module, as ``fanout/__init__.py`` tells it to type checkers."""
+    tree = ast.parse(inspect.getsource(fanout))
+    guard = next(node for node in tree.body if isinstance(node, ast.If))
+    imports = [node for node in guard.body if isinstance(node, ast.ImportFrom)]
+    return {alias.name: node.module or "" for node in imports for alias in node.names}
+
+
+def test_the_import_of_the_package_loads_next_to_nothing():
+    assert not (HEAVY | EXTRA | {"fanout.errors"}) & imported_by("import fanout")
+
+
+def test_the_settings_and_errors_need_no_dependency():
+    loaded = imported_by("import fanout; fanout.Limits(); fanout.Endpoint(url='http://h'); fanout.RunStopped")
+    assert not (HEAVY | EXTRA) & loaded
+
+
+def test_the_library_needs_neither_the_command_line_nor_optional_parsers():
+    assert not (EXTRA | SERVERS) & imported_by("from fanout import *")
+
+
+def test_the_codecs_by_name_load_no_command_line():
+    codecs = (
+        "fanout.codec('v1'), fanout.codec('oip'), fanout.codec('json'), fanout.codec('openai-embeddings', model='m')"
+    )
+    loaded = imported_by(f"import fanout; {codecs}")
+    assert not ({"pydantic", "click", "rich", "uvloop"} | SERVERS) & loaded
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"]], ids=" ".join)
+def test_help_is_quick_since_it_loads_neither_aiohttp_nor_numpy(arguments):
+    code = f"""
+import contextlib, io, sys
+from fanout.cli import main
+sys.argv = ["fanout", *{arguments!r}]
+with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as shown:
+    main()
+assert shown.getvalue()
+"""
+    assert not {"aiohttp", "numpy", "pydantic", "jmespath", "tenacity", "uvloop"} & imported_by(code)
+
+
+@pytest.mark.parametrize("name", fanout.__all__)
+def test_every_public_name_leads_somewhere(name):
+    value = getattr(fanout, name)
+    assert value is not None
+    assert vars(fanout)[name] is value  # the second look-up costs nothing
+
+
+def test_every_public_name_is_the_one_of_its_home():
+    for name, home in fanout._HOME_OF.items():
+        assert getattr(fanout, name) is getattr(sys.modules[home], name)
+
+
+def test_all_is_the_namespace():
+    assert set(fanout.__all__) == {*fanout._HOME_OF, "__version__"}
+    assert len(fanout.__all__) == len(set(fanout.__all__))
+    assert dir(fanout) == sorted(fanout.__all__)
+
+
+def test_type_checkers_are_told_the_same_names_and_homes():
+    declared = for_the_type_checker()
+    assert set(declared) == set(fanout._HOME_OF)
+    for name, module in declared.items():
+        assert getattr(__import__(module, fromlist=[name]), name) is getattr(fanout, name)
+
+
+def test_what_is_not_exported_does_not_exist():
+    with pytest.raises(AttributeError, match="module 'fanout' has no attribute 'Clint'"):
+        _ = fanout.Clint
+
+
+def test_everything_can_be_star_imported():
+    loaded = imported_by("from fanout import *; assert Client and codec and __version__")
+    assert "fanout.client" in loaded
+
+
+def test_the_package_is_typed():
+    assert (Path(fanout.__file__).parent / "py.typed").exists()
+
+
+def test_the_version_is_one_that_package_managers_can_order():
+    assert all(part.isdigit() for part in fanout.__version__.split(".")[:2])
+
+
+@pytest.mark.parametrize("name", sorted(set(fanout.__all__) - {"__version__"}))
+def test_every_public_name_is_documented(name):
+    assert inspect.getdoc(getattr(fanout, name))
