@@ -34,9 +34,7 @@ class VirtualClock(asyncio.SelectorEventLoop):
         """Seconds since the loop was made."""
         return self._now
 
-    def run_in_executor(
-        self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
-    ) -> asyncio.Future[T]:
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
         """As the base class does; the clock stands still until the thread is done."""
         future = super().run_in_executor(executor, func, *args)
         self._in_threads += 1
