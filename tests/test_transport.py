@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import gzip
 import os
 import socket
@@ -484,6 +485,19 @@ class TestKeptConnections:
             await _heard(transport)
             assert (await transport.post(Payload(body=b"second"))).body == b"second"
             assert server.connections == 2
+
+    async def test_how_an_idle_connection_ends_is_nobodys_concern(self, caplog):
+        async def answer(_: Received, line: Line) -> None:
+            await line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n")
+            await asyncio.sleep(0.01)
+            await line.send(b"slowly")
+
+        async with loopback(answer) as server, transport_to(server.url) as transport:
+            assert (await transport.post(PAYLOAD)).body == b"slowly"
+            server.lines[0].reset()
+            await _heard(transport)
+        gc.collect()
+        assert caplog.records == []  # asyncio logs an exception that nobody took
 
     async def test_a_new_connection_that_closes_is_not_stale(self):
         assert type(await failure_of(hanging_up())) is IncompleteReply
