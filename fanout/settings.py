@@ -33,9 +33,10 @@ class Limits:
     """A guard on the bill: the run stops, with all that succeeded, before request number max_requests + 1."""
 
     def __post_init__(self) -> None:
-        _require(self.concurrency >= 1, "concurrency", self.concurrency, "at least 1")
+        _require_count("concurrency", self.concurrency)
         _require_positive("requests_per_second", self.requests_per_second)
-        _require(self.max_requests is None or self.max_requests >= 1, "max_requests", self.max_requests, "at least 1")
+        if self.max_requests is not None:
+            _require_count("max_requests", self.max_requests)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +64,7 @@ class RetryPolicy:
     """A run in which nothing has succeeded for this long stops."""
 
     def __post_init__(self) -> None:
-        _require(self.max_attempts >= 1, "max_attempts", self.max_attempts, "at least 1")
+        _require_count("max_attempts", self.max_attempts)
         _require_positive("stall", self.stall)
         for name in ("initial_backoff", "max_backoff", "budget", "max_pushback"):
             value = getattr(self, name)
@@ -105,10 +106,31 @@ class Endpoint:
     max_response_bytes: int = 256 * 2**20
     """An answer may not be larger than this, after decompression too."""
 
+    proxy: str | None = None
+    """URL of an HTTP proxy; the environment's are not used."""
+
+    ca_file: str | None = None
+    """File with the certificates (PEM) to trust, in place of the system's."""
+
+    client_cert: str | None = None
+    """File with a certificate (PEM) to show to the server, and with its key if client_key is not given."""
+
+    client_key: str | None = None
+    """File with the key of client_cert."""
+
+    request_id_header: str | None = None
+    """Name of a header that carries an id of each request; an answer with another id in it is not believed."""
+
+    idempotency_header: str | None = None
+    """Name of a header that carries one key for all attempts of a chunk, such as Idempotency-Key."""
+
     def __post_init__(self) -> None:
         _require_url(self.url)
-        _require_headers(self.headers)
-        _require(self.max_response_bytes >= 1, "max_response_bytes", self.max_response_bytes, "at least 1")
+        require_headers(self.headers)
+        _require_count("max_response_bytes", self.max_response_bytes)
+        if self.proxy is not None:
+            _require_web(self.proxy, "proxy")
+        _require(self.client_cert is not None or self.client_key is None, "client_key", "alone", "with a client_cert")
 
     def __repr__(self) -> str:
         return f"Endpoint(url={masked(self.url)!r})"
@@ -131,6 +153,24 @@ def masked(url: str) -> str:
     return parts._replace(netloc=netloc, query=query, fragment="").geturl()
 
 
+def require_headers(headers: Mapping[str, str]) -> None:
+    """Raise `ConfigError` for a header field that cannot be sent; its value is not shown."""
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise ConfigError(f"header {name!r} must be a text, not {type(value).__name__}", key="headers")
+        if any(ord(char) < 32 and char != "\t" for char in name + value):
+            raise ConfigError(f"header {name!r} holds a line break or another control character", key="headers")
+
+
+def _require_count(name: str, value: object) -> None:
+    _require(isinstance(value, int), name, value, "a whole number")
+    _require(isinstance(value, int) and value >= 1, name, value, "at least 1")
+
+
+def _require_positive(name: str, value: float | None) -> None:
+    _require(value is None or (isfinite(value) and value > 0), name, value, "a finite number above 0")
+
+
 def _has_authority(parts: SplitResult) -> bool:
     try:
         return bool(parts.netloc) and (parts.port is None or parts.port >= 0)
@@ -141,38 +181,29 @@ def _has_authority(parts: SplitResult) -> bool:
 def _require_url(url: str) -> None:
     if url == LOCAL:
         raise ConfigError(f"url {url!r} names no model; try local://digits", key="url")
-    if url.startswith(LOCAL):  # what follows may be package.module:function, which is no host
-        return
+    if not url.startswith(LOCAL):  # what follows may be package.module:function, which is no host
+        _require_web(url, "url")
+
+
+def _require_web(url: str, key: str) -> None:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:  # its text may quote a part of the password
         raise ConfigError(
-            f"url {masked(url)!r} is not a URL: its host or port cannot be read "
+            f"{key} {masked(url)!r} is not a URL: its host or port cannot be read "
             "(in a password, write @ / ? # as %40 %2F %3F %23)",
-            key="url",
+            key=key,
         ) from None
     if parts.scheme not in ("http", "https"):
         # "host:8000/x" parses with "host" as its scheme, so the remedy covers both cases.
         raise ConfigError(
-            f"url {masked(url)!r} has no http:// or https:// in front; write the whole URL, "
+            f"{key} {masked(url)!r} has no http:// or https:// in front; write the whole URL, "
             f"for instance http://{masked(url).rpartition('//')[2]}, or local://digits for the packaged server",
-            key="url",
+            key=key,
         )
     if not host:
-        raise ConfigError(f"url {masked(url)!r} names no host", key="url")
-
-
-def _require_headers(headers: Mapping[str, str]) -> None:
-    for name, value in headers.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise ConfigError(f"header {name!r} must be a text, not {type(value).__name__}", key="headers")
-        if any(ord(char) < 32 and char != "\t" for char in name + value):
-            raise ConfigError(f"header {name!r} holds a line break or another control character", key="headers")
-
-
-def _require_positive(name: str, value: float | None) -> None:
-    _require(value is None or (isfinite(value) and value > 0), name, value, "a finite number above 0")
+        raise ConfigError(f"{key} {masked(url)!r} names no host", key=key)
 
 
 def _require(condition: bool, name: str, value: object, wanted: str) -> None:

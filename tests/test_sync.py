@@ -355,7 +355,7 @@ def test_closing_ends_a_call_that_waits_for_something_else_than_the_server(serve
         waiting = threads.submit(client.run, rows(), Collecting())
         started.wait()
         client.close()
-        with pytest.raises(ClientStateError, match="was closed before the answer came"):
+        with pytest.raises(RunStopped, match="the client was closed"):
             waiting.result(timeout=5)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from fanout.client.session import Session
@@ -16,9 +15,10 @@ from fanout.errors import ClientStateError, ConfigError
 from fanout.settings import Endpoint, Limits, RetryPolicy, Timeouts, masked
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterable, Callable, Iterable
     from types import TracebackType
 
+    from fanout.transport import HeaderSource
     from fanout.types import Event, Result, Rows, Statistics
 
 
@@ -35,7 +35,8 @@ class Client:
         limits: requests in flight, per second and in all.
         retry: attempts and backoff.
         timeouts: deadlines of connecting, of an attempt and of a run.
-        headers: sent with every request, beside the endpoint's own.
+        headers: sent with every request, beside the endpoint's own; or a function, async or not, that gives them. It
+            is called before the first request, and once more when the server refuses them (401).
         on_event: called with an `Event` for what happens to chunks; it must not wait.
 
     Raises:
@@ -51,13 +52,12 @@ class Client:
         limits: Limits | None = None,
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: HeaderSource | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         if chunk_rows < 1:
             raise ConfigError(f"chunk_rows must be at least 1, not {chunk_rows!r}", key="chunk_rows")
-        given = endpoint if isinstance(endpoint, Endpoint) else Endpoint(url=endpoint)
-        self._endpoint = replace(given, headers={**given.headers, **(headers or {})})
+        self._endpoint = endpoint if isinstance(endpoint, Endpoint) else Endpoint(url=endpoint)
         self._codec = _own(codec)
         _require_type("limits", limits, Limits)
         _require_type("retry", retry, RetryPolicy)
@@ -67,6 +67,7 @@ class Client:
             "limits": limits or Limits(),
             "retry": retry or RetryPolicy(),
             "timeouts": timeouts or Timeouts(),
+            "headers": headers,
             "on_event": on_event,
         }
         self._session: Session | None = None
@@ -93,7 +94,10 @@ class Client:
         self._session = await Session.open(self._endpoint, self._codec, **self._options)
 
     async def close(self) -> None:
-        """Close every connection; rows still waiting in `predict` get a `ClientStateError`."""
+        """Close every connection.
+
+        Runs still under way raise `RunStopped`; rows still waiting in `predict` get a `ClientStateError`.
+        """
         session, self._session, self._closed = self._session, None, True
         if session is not None:
             await session.close()

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from fanout.client.target import target
 from fanout.client.verdicts import raise_if_failed, raise_if_stopped
-from fanout.engine import Batcher, Link, Merger, Run, RunControl, feed_of
+from fanout.engine import Batcher, Link, Merger, Run, RunControl, Stop, feed_of
 from fanout.errors import ClientStateError, FanoutError
 from fanout.settings import LOCAL, Endpoint, Limits, RetryPolicy, Timeouts
 from fanout.statistics import Counters
-from fanout.transport import Transport
+from fanout.transport import HeaderSource, Transport
 from fanout.types import Chunk, Done, Failure, Result, unwrapped
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Session:
         limits: Limits,
         retry: RetryPolicy,
         timeouts: Timeouts,
+        headers: HeaderSource | None,
         on_event: Callable[[Event], None] | None,
         server: LocalServer | None,
     ) -> None:
@@ -51,8 +52,10 @@ class Session:
         self._pid = os.getpid()
         self._opened = self._loop.time()
         self._runs: set[Run] = set()
+        self._all_ended = asyncio.Event()
+        self._all_ended.set()
         self._totals = Counters()
-        transport = Transport(endpoint, url, timeouts=timeouts, connections=limits.concurrency)
+        transport = Transport(endpoint, url, timeouts=timeouts, connections=limits.concurrency, headers=headers)
         self._link = Link(transport, limits=limits, retry=retry, timeouts=timeouts)
         self.batcher = Batcher(self._send_batch, max_rows=self._batch_rows, linger=_LINGER)
 
@@ -74,6 +77,9 @@ class Session:
     async def close(self) -> None:
         """End what is under way, close every connection, end the local server."""
         await self.batcher.close()
+        for run in self._runs:
+            run.stop(Stop("interrupted", "the client was closed"), cut=True)
+        await self._all_ended.wait()
         await self._link.transport.close()
         if self._server is not None:
             await self._server.stop()
@@ -95,10 +101,13 @@ class Session:
     async def execute(self, run: Run) -> None:
         """Bring a run to its end, counting it in."""
         self._runs.add(run)
+        self._all_ended.clear()
         try:
             await run.execute()
         finally:
             self._runs.discard(run)
+            if not self._runs:
+                self._all_ended.set()
             self._totals.add(run.up_to_date_counters())
 
     async def merge(self, feed: Feed, control: RunControl | None = None) -> Result:

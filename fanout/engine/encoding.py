@@ -16,14 +16,18 @@ if TYPE_CHECKING:
     from fanout.engine.work import Work
 
 
-def encode(work: Work, codec: Codec, fail: Callable[[Work, Verdict], None]) -> bool:
-    """Make the payload of ``work``; rows that cannot be expressed leave it and fail. False when none is left.
+def encode(
+    work: Work, codec: Codec, stamp: Callable[[Payload], Payload], fail: Callable[[Work, Verdict], None]
+) -> bool:
+    """Make the payload of ``work``, with ``stamp`` on it. False when no row is left to send.
+
+    Rows that cannot be expressed leave the work and fail.
 
     Raises `ConfigError` where the codec says that no row of this kind can be sent at all.
     """
     while work.payload is None:
         try:
-            work.payload = _payload(codec.encode(work.rows))
+            work.payload = stamp(_payload(codec.encode(work.rows)))
         except EncodeError as error:
             rows_left = _remove(work, error.rows, error.reason, fail)
         except ConfigError:

@@ -37,8 +37,16 @@ class Exchanges:
     async def make(self, send: Callable[[], Awaitable[Reply]], deadline: Deadline) -> Exchanged:
         """Wait for leave, then send. The wait is charged to no attempt: the deadline starts with the request.
 
-        What comes of it has to be told to `report`, with the same ``deadline``: it may be the endpoint's probe.
+        Where the server refuses the headers (401), and new ones can be had, it is sent once more with them. What comes
+        of it has to be told to `report`, with the same ``deadline``: it may be the endpoint's probe.
         """
+        exchanged = await self._once(send, deadline)
+        refused = isinstance(exchanged, Reply) and exchanged.status == 401
+        if refused and await self._link.transport.renew_headers():
+            exchanged = await self._once(send, deadline)
+        return exchanged
+
+    async def _once(self, send: Callable[[], Awaitable[Reply]], deadline: Deadline) -> Exchanged:
         permits = self._link.permits
         await permits.acquire()
         try:
@@ -87,9 +95,10 @@ class Exchanges:
         started = self._now()
         deadline.start(started, link.timeouts.attempt)
         try:
-            reply = await send()
+            reply: Reply | TransportError = await send()
+            link.answered = True
         except TransportError as error:
-            return error
+            reply = error
         except asyncio.CancelledError:
             if not deadline.absorbed():
                 raise
@@ -97,10 +106,8 @@ class Exchanges:
         finally:
             deadline.stop()
             self._counters.latencies.record(self._now() - started)
-        if deadline.absorbed():  # somebody below swallowed the cancellation
-            return self._too_late()
-        link.answered = True
-        return reply
+        # Somebody below may have swallowed the cancellation, or made another error of it.
+        return self._too_late() if deadline.absorbed() else reply
 
     def _too_late(self) -> AttemptTimeout:
         return AttemptTimeout(f"no whole answer within the attempt timeout of {self._link.timeouts.attempt:g} s")

@@ -172,7 +172,7 @@ class Run:
 
     async def _attempt(self, work: Work, deadline: Deadline) -> Verdict | None:
         """One attempt, and what follows if it is a success: None then, else the verdict on it."""
-        if work.payload is None and not encode(work, self._codec, self._outcomes.fail):
+        if work.payload is None and not self._encode(work):
             return None
         outcome = await self._attempts.make(work, deadline)
         if isinstance(outcome, Verdict):
@@ -182,6 +182,9 @@ class Run:
         self._watch.progress()
         self._outcomes.succeed(work, outcome)
         return None
+
+    def _encode(self, work: Work) -> bool:
+        return encode(work, self._codec, self._link.transport.stamped, self._outcomes.fail)
 
     def _recover(self, work: Work, verdict: Verdict, done: Callable[[], None] = _nothing) -> None:
         self._watch.busy()

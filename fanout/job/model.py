@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +91,21 @@ class Job:
     def output_path(self) -> Path:
         """The output file."""
         return self._beside(self.tables.output.path)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The endpoint, its certificate files found from the job file's folder."""
+        endpoint = self.tables.endpoint
+
+        def found(path: str | None) -> str | None:
+            return None if path is None else str(self._beside(path))
+
+        return replace(
+            endpoint,
+            ca_file=found(endpoint.ca_file),
+            client_cert=found(endpoint.client_cert),
+            client_key=found(endpoint.client_key),
+        )
 
     def _beside(self, path: str) -> Path:
         # A job file is run from anywhere, by cron for instance, so its own folder is the one fixed point.

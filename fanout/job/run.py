@@ -76,7 +76,7 @@ def client_of(job: Job) -> Client:
     """A client, not open yet, with the job's settings."""
     tables = job.tables
     return Client(
-        tables.endpoint,
+        job.endpoint,
         codec=job.codec,
         chunk_rows=tables.chunks.rows,
         limits=tables.limits,

@@ -29,6 +29,9 @@ class VirtualClock(asyncio.SelectorEventLoop):
         self._now = 0.0
         self._in_threads = 0
         super().__init__(_JumpingSelector(self._jump))
+        # asyncio takes timers within its clock's resolution for due; below the step of a float that far from zero, the
+        # clock would stand still before a timer for ever.
+        self._clock_resolution = 1e-6
 
     def time(self) -> float:
         """Seconds since the loop was made."""

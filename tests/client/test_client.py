@@ -200,6 +200,20 @@ async def test_runs_of_one_client_share_its_limits() -> None:
 
 
 @pytest.mark.virtual_time
+async def test_closing_stops_runs_under_way_and_what_they_did_is_not_lost() -> None:
+    with MockEndpoint(double, latency=1.0) as mock:
+        client = Client(mock.url(Plain), codec=Plain, chunk_rows=1, limits=Limits(concurrency=2))
+        await client.open()
+        run = asyncio.create_task(client.map(X))
+        await asyncio.sleep(2.5)
+        await client.close()
+        with pytest.raises(RunStopped, match="the client was closed") as caught:
+            await run
+    assert caught.value.result.ok.sum() == 4
+    assert mock.in_flight == 0
+
+
+@pytest.mark.virtual_time
 class TestPredict:
     async def test_concurrent_callers_share_a_request(self) -> None:
         with MockEndpoint(double, latency=0.1) as mock:

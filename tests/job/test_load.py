@@ -153,3 +153,15 @@ def test_a_missing_job_file_gets_the_nearest_name(tmp_path):
 def test_a_folder_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         load_job(tmp_path)
+
+
+def test_certificate_files_are_found_from_the_job_files_folder(tmp_path):
+    path = tmp_path / "job.toml"
+    path.write_text(
+        '[input]\npath = "x.npy"\n[endpoint]\nurl = "https://h/x"\nca_file = "ca.pem"\nclient_cert = "/etc/me.pem"\n'
+        '[codec]\nname = "v1"\n[output]\npath = "y.npy"\n'
+    )
+    endpoint = load_job(path).endpoint
+    assert endpoint.ca_file == str(tmp_path / "ca.pem")
+    assert endpoint.client_cert == "/etc/me.pem"
+    assert endpoint.client_key is None

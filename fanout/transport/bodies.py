@@ -1,0 +1,135 @@
+"""Bodies out and in: sent without being joined, read whole, within a bound, to their real end."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING
+
+import aiohttp
+from aiohttp.payload import Payload as BodyPayload
+
+from fanout.errors import IncompleteReply, ReplyTooLarge
+
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractStreamWriter
+
+    from fanout.types import Buffer
+
+ERROR_BODY_CAP = 64 * 2**10
+"""Bytes read of an answer with an error status: enough to classify it and to quote it."""
+
+
+class Parts(BodyPayload):
+    """A body of some buffers, written one after the other and never joined, as often as it takes."""
+
+    length: int
+
+    def __init__(self, parts: tuple[Buffer, ...]) -> None:
+        super().__init__(parts)
+        # The length of a view of an array is that of its first axis.
+        self.length = self._size = sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        for part in self._value:
+            await writer.write(part)
+
+    async def as_bytes(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        return b"".join(self._value)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return b"".join(self._value).decode(encoding, errors)
+
+
+async def read_body(response: aiohttp.ClientResponse, cap: int) -> bytes:
+    """The whole body without its content encoding; of an error page what can be had.
+
+    Raises `ReplyTooLarge`, `IncompleteReply`, and aiohttp's errors.
+    """
+    encoding = response.headers.get("Content-Encoding", "identity").lower()
+    if response.status >= 300:
+        return await _error_body(response, encoding)
+    body = await _read(response, cap)
+    return body if encoding == "identity" else _decoded(body, encoding, cap)
+
+
+async def _read(response: aiohttp.ClientResponse, cap: int) -> bytes:
+    body = await _read_up_to(response, cap)
+    if len(body) > cap:
+        raise ReplyTooLarge(f"the answer is larger than the cap of {cap:,} bytes (max_response_bytes)")
+    return body
+
+
+async def _error_body(response: aiohttp.ClientResponse, encoding: str) -> bytes:
+    """What can be had of an error's body. The status and the pushback in the header count whatever became of it."""
+    try:
+        body = (await _read_up_to(response, ERROR_BODY_CAP))[:ERROR_BODY_CAP]
+        return body if encoding == "identity" else _decompressed(body, encoding, ERROR_BODY_CAP)[0]
+    except (aiohttp.ClientError, OSError, zlib.error):
+        response.close()
+        return b""
+
+
+async def _read_up_to(response: aiohttp.ClientResponse, cap: int) -> bytes:
+    """The body; of one larger than ``cap`` a part that is larger, and its connection is closed."""
+    content = response.content
+    if content.is_eof():  # it all came with the header: no wait, no copy
+        return content.read_nowait(-1)
+    parts: list[bytes] = []
+    size = 0
+    with _EndWithConnection(response):
+        while size <= cap and (part := await content.readany()):
+            parts.append(part)
+            size += len(part)
+    if size > cap:
+        response.close()
+    return b"".join(parts)
+
+
+class _EndWithConnection:
+    """Ends the reading of a body whose connection is gone.
+
+    Where the framing breaks in mid-body, aiohttp 3.14 closes the connection and leaves the reader waiting.
+    """
+
+    __slots__ = ("_closed", "_content")
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        protocol = None if response.connection is None else response.connection.protocol
+        self._closed = None if protocol is None else protocol.closed
+        self._content = response.content
+
+    def __enter__(self) -> None:
+        if self._closed is None:  # gone already
+            self._end(None)
+        else:
+            self._closed.add_done_callback(self._end)
+
+    def __exit__(self, *_: object) -> None:
+        if self._closed is not None:
+            self._closed.remove_done_callback(self._end)
+
+    def _end(self, _: object) -> None:
+        if not self._content.is_eof() and self._content.exception() is None:
+            self._content.set_exception(aiohttp.ClientPayloadError("the framing of the answer is damaged"))
+
+
+def _decoded(body: bytes, encoding: str, cap: int) -> bytes:
+    """The body without its content encoding, which the server applied although it was asked not to."""
+    try:
+        plain, whole = _decompressed(body, encoding, cap + 1)
+    except zlib.error as error:
+        raise IncompleteReply(f"the answer is labelled {encoding} but cannot be decompressed ({error})") from None
+    if len(plain) > cap:
+        raise ReplyTooLarge(f"the answer is larger than the cap of {cap:,} bytes once decompressed")
+    if not whole:
+        raise IncompleteReply(f"the {encoding} data in the answer breaks off before its end, or goes on behind it")
+    return plain
+
+
+def _decompressed(body: bytes, encoding: str, most: int) -> tuple[bytes, bool]:
+    """At most ``most`` bytes of what is compressed in ``body``, and whether its end was reached where it should be."""
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise IncompleteReply(f"the answer has the content encoding {encoding!r}, which was not asked for")
+    decoder = zlib.decompressobj(zlib.MAX_WBITS | (16 if "gzip" in encoding else 0))
+    plain = decoder.decompress(body, most)
+    return plain, decoder.eof and not decoder.unused_data

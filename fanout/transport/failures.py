@@ -1,0 +1,60 @@
+"""Dependencies' exceptions become ours here, in one place. Texts are our own: theirs quote URLs whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+
+import aiohttp
+
+from fanout.errors import (
+    AttemptTimeout,
+    CertificateError,
+    ConfigError,
+    ConnectError,
+    IncompleteReply,
+    StaleConnectionError,
+    TransportError,
+)
+
+
+def mapped(error: Exception, url: str, *, reused: bool) -> TransportError | ConfigError:
+    """What `fanout` raises for an aiohttp or system ``error`` in an exchange with ``url``, already masked."""
+    certificate = (aiohttp.ClientConnectorCertificateError, aiohttp.ServerFingerprintMismatch)
+    if isinstance(error, certificate) or isinstance(getattr(error, "os_error", None), ssl.SSLCertVerificationError):
+        return CertificateError(f"the certificate of {url} is not valid: {_cause(error)}")
+    if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
+        return ConfigError(f"{url} is not a URL that can be requested", key="url")
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        return ConnectError(f"cannot connect to {url}: {_cause(error)}")
+    if isinstance(error, TimeoutError):
+        return AttemptTimeout(f"{url} did not answer in time")
+    if reused and isinstance(error, aiohttp.ServerDisconnectedError | OSError):
+        return StaleConnectionError(f"{url} closed a kept-alive connection as it was used again")
+    if isinstance(error, aiohttp.ClientError | OSError):
+        return IncompleteReply(f"the exchange with {url} broke off: {_cause(error)}")
+    return ConfigError(f"the request to {url} cannot be sent: {error}", key="headers")
+
+
+def _cause(error: Exception) -> str:
+    inner = getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return "no connection within the connect timeout"
+    if isinstance(inner, OSError) and (words := _system_words(inner)):
+        return words
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "the server closed the connection before it had answered"
+    if isinstance(error, aiohttp.ClientResponseError):
+        what = error.message.partition(":")[0]  # behind it stands what the server sent
+        return f"no valid HTTP ({what})" if what else "no valid HTTP"
+    return str(inner).splitlines()[0] if str(inner) else type(inner).__name__
+
+
+def _system_words(error: OSError) -> str:
+    number = error.errno
+    # asyncio words its own errors, with the address in them. Name look-up and TLS number theirs from other lists.
+    if number is not None and number in errno.errorcode and not isinstance(error, socket.gaierror | ssl.SSLError):
+        return os.strerror(number)
+    return error.strerror or ""

@@ -1,0 +1,54 @@
+"""The headers that a client's requests carry: given once, or asked for, and asked for again when they are refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from inspect import isawaitable
+from typing import TypeAlias
+
+from fanout.errors import ConfigError
+from fanout.settings import require_headers
+
+Ask: TypeAlias = Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
+HeaderSource: TypeAlias = Mapping[str, str] | Ask
+"""Header fields, or a function (async or not) that gives them, with a fresh token for instance."""
+
+
+class Headers:
+    """The user's header fields, kept until a server refuses them.
+
+    Args:
+        fixed: fields that never change.
+        source: more of them; a function is called before the first request and again by `renew`.
+    """
+
+    def __init__(self, fixed: Mapping[str, str], source: HeaderSource | None) -> None:
+        self._fixed = dict(fixed)
+        self._ask = source if callable(source) else None
+        self._turn = asyncio.Lock()
+        self.fields: dict[str, str] = {}
+        self._set({} if source is None or self._ask else source)
+        self.version = 0 if self._ask else 1
+        """Counts the answers of the function; 0 until it has been asked."""
+
+        self.refused = 0
+        """The newest version that the server has refused."""
+
+    async def renew(self) -> bool:
+        """Ask again if what there is was refused. False where there is nobody to ask."""
+        if self._ask is None:
+            return False
+        async with self._turn:  # of many that are refused together, one asks
+            if self.version == self.refused:
+                given = self._ask()
+                given = await given if isawaitable(given) else given
+                self._set(given)
+                self.version += 1
+        return True
+
+    def _set(self, given: object) -> None:
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"headers must be a mapping, not {type(given).__name__}", key="headers")
+        require_headers(given)
+        self.fields = {**self._fixed, **given}

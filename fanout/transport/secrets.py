@@ -1,0 +1,31 @@
+"""What must not be shown of an endpoint's URL and headers, and texts without it."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, unquote_plus, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_SHORTEST_SECRET = 6
+
+
+def secrets_of(url: str, headers: Mapping[str, str]) -> list[str]:
+    """What must not be shown, longest first; short words are left, since they would be found everywhere."""
+    parts = urlsplit(url)
+    values = [parts.password or "", *(pair.partition("=")[2] or pair for pair in parts.query.split("&"))]
+    values += [unquote_plus(value) for value in values]
+    if parts.username is not None:  # the header that the session makes of them
+        values.append(b64encode(f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()).decode())
+    for value in headers.values():
+        values += [value, value.rpartition(" ")[2]]  # with and without its "Bearer"
+    return sorted({value for value in values if len(value) >= _SHORTEST_SECRET}, key=len, reverse=True)
+
+
+def concealed(text: str, secrets: Iterable[str]) -> str:
+    """``text``, a server's words for instance, with ``***`` in place of each secret."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text

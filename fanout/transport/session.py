@@ -1,0 +1,182 @@
+"""One long-lived HTTP session that turns payloads into whole replies.
+
+It never follows a redirect, keeps no cookie, reads no environment, asks for plain bodies and bounds what it reads.
+A deadline is its caller's affair, set on the task itself: aiohttp's own timers do not cover every wait.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from fanout._version import __version__
+from fanout.errors import ClientStateError, ConfigError, IncompleteReply, TransportError
+from fanout.settings import masked
+from fanout.transport.bodies import Parts, read_body
+from fanout.transport.connector import CONNECTION_USE, ConnectionUse, Connector
+from fanout.transport.failures import mapped
+from fanout.transport.headers import Headers
+from fanout.transport.secrets import concealed, secrets_of
+from fanout.transport.tls import tls_of
+from fanout.types import Reply
+
+if TYPE_CHECKING:
+    from fanout.settings import Endpoint, Timeouts
+    from fanout.transport.headers import HeaderSource
+    from fanout.types import Payload
+
+_USER_AGENT = f"fanout-ml/{__version__}"
+_REMEMBERED = 16
+"""Content types whose headers are kept; a codec may make up one for each request (multipart boundaries)."""
+
+
+class Transport:
+    """One session to one endpoint. Make it, use it and close it in one event loop.
+
+    Args:
+        endpoint: where to, and how.
+        url: where exactly: the endpoint's URL, with the codec's path if it has none.
+        timeouts: of which only ``connect`` is kept here.
+        connections: most connections at once.
+        headers: more header fields, or a function that gives them.
+
+    Raises:
+        ConfigError: a certificate file or the URL cannot be used.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        url: str,
+        *,
+        timeouts: Timeouts,
+        connections: int,
+        headers: HeaderSource | None = None,
+    ) -> None:
+        self.url = url
+        self.shown_url = masked(url)
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self._endpoint = endpoint
+        self._target = _parsed(url)
+        self._given = Headers(endpoint.headers, headers)
+        self._request_id = f"{uuid4().hex}-"
+        self._requests = 0
+        self._dress()
+        self._session = aiohttp.ClientSession(
+            connector=Connector(limit=connections, tls=tls_of(endpoint)),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect),
+            auto_decompress=False,
+            trust_env=False,
+            proxy=endpoint.proxy,
+        )
+
+    async def post(self, payload: Payload, *, fresh: bool = False) -> Reply:
+        """Send ``payload`` to the endpoint. ``fresh`` demands a new connection. Raises `TransportError`."""
+        if not self._given.version:
+            await self.renew_headers()
+        data = Parts(payload.body if isinstance(payload.body, tuple) else (payload.body,))
+        headers = self._headers.get(payload.content_type) or self._remember(payload.content_type)
+        if payload.headers:
+            headers = headers.copy()
+            headers.update(payload.headers)
+        self.bytes_sent += data.length
+        return await self._exchange("POST", self._target, headers, data, fresh)
+
+    async def get(self, url: str) -> Reply:
+        """GET ``url``, which must have the endpoint's origin. Raises `TransportError`."""
+        target = _parsed(url)
+        if target.origin() != self._target.origin():
+            raise ConfigError(f"{masked(url)} is not at the endpoint's origin: credentials stay at {self.shown_url}")
+        if not self._given.version:
+            await self.renew_headers()
+        return await self._exchange("GET", target, self._plain_headers, None, fresh=False)
+
+    async def renew_headers(self) -> bool:
+        """Ask for new headers where the server has refused these; False where nobody can be asked."""
+        if not await self._given.renew():
+            return False
+        self._dress()
+        return True
+
+    def stamped(self, payload: Payload) -> Payload:
+        """``payload`` with a key by which the server can tell that all attempts of it are one."""
+        name = self._endpoint.idempotency_header
+        return payload if name is None else replace(payload, headers={**payload.headers, name: uuid4().hex})
+
+    def conceal(self, text: str) -> str:
+        """``text``, a server's words for instance, without any header value or URL part that may be a secret."""
+        return concealed(text, self._secrets)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._session.close()
+
+    def _dress(self) -> None:
+        self._plain_headers = CIMultiDict({"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"})
+        self._plain_headers.update(self._given.fields)
+        self._headers: dict[str, CIMultiDict[str]] = {}  # content type -> all that a request with it carries
+        self._secrets = secrets_of(self.url, self._given.fields) + secrets_of(self._endpoint.proxy or "", {})
+
+    def _remember(self, content_type: str) -> CIMultiDict[str]:
+        headers = self._plain_headers.copy()
+        headers["Content-Type"] = content_type
+        if len(self._headers) < _REMEMBERED:
+            self._headers[content_type] = headers
+        return headers
+
+    def _check_open(self) -> None:
+        if self._session.closed:
+            raise ClientStateError("the client is closed; make a new one") from None
+
+    async def _exchange(self, method: str, url: URL, headers: CIMultiDict[str], data: Any, fresh: bool) -> Reply:
+        self._check_open()
+        version = self._given.version
+        connection = ConnectionUse(fresh)
+        CONNECTION_USE.set(connection)
+        if self._endpoint.request_id_header is not None:
+            headers = self._numbered(headers, self._endpoint.request_id_header)
+        try:
+            response = await self._session.request(method, url, data=data, headers=headers, allow_redirects=False)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            self._check_open()  # it may have been us who ended the exchange
+            raise mapped(error, self.shown_url, reused=connection.reused) from None
+        try:
+            self._check_id(headers, response)
+            body = await read_body(response, self._endpoint.max_response_bytes)
+        except BaseException as error:
+            response.close()
+            if isinstance(error, aiohttp.ClientError | OSError) and not isinstance(error, TransportError):
+                self._check_open()
+                raise mapped(error, self.shown_url, reused=False) from None
+            raise
+        self.bytes_received += len(body)
+        if response.status == 401:
+            self._given.refused = max(self._given.refused, version)
+        return Reply(status=response.status, headers=response.headers, body=body, url=str(url))
+
+    def _numbered(self, headers: CIMultiDict[str], name: str) -> CIMultiDict[str]:
+        self._requests += 1
+        headers = headers.copy()
+        headers[name] = f"{self._request_id}{self._requests}"
+        return headers
+
+    def _check_id(self, headers: CIMultiDict[str], response: aiohttp.ClientResponse) -> None:
+        name = self._endpoint.request_id_header
+        if name is not None and response.headers.get(name, headers[name]) != headers[name]:
+            raise IncompleteReply(f"the answer belongs to another request: its {name} is not the one that was sent")
+
+
+def _parsed(url: str) -> URL:
+    try:
+        parsed = URL(url)
+        parsed.origin()  # raises where there is none
+    except ValueError:
+        raise ConfigError(f"{masked(url)!r} is not a URL that can be requested", key="url") from None
+    return parsed

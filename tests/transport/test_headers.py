@@ -1,0 +1,167 @@
+"""Headers from a function, ids and keys of requests: what a run does with them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+from support import Plain
+
+from fanout import Client, ConfigError, Endpoint, Limits, RetryPolicy, RunStopped
+from fanout.serving.exchange import StatusError
+from fanout.testing import MockEndpoint
+
+pytestmark = pytest.mark.virtual_time
+X = np.arange(300.0).reshape(100, 3)
+
+
+def double(x: np.ndarray) -> np.ndarray:
+    return x * 2
+
+
+class Tokens:
+    """Gives a new token each time; the server takes only the newest that has been made valid."""
+
+    def __init__(self) -> None:
+        self.given = 0
+        self.fail = False
+
+    def __call__(self) -> dict[str, str]:
+        if self.fail:
+            raise LookupError("the vault is shut")
+        self.given += 1
+        return {"Authorization": f"Bearer token-{self.given}"}
+
+    async def later(self) -> dict[str, str]:
+        await asyncio.sleep(1)
+        return self()
+
+
+class Expiring(MockEndpoint):
+    """Refuses every token but the one that is valid at the time."""
+
+    valid = 1
+
+    def _answer(self, request: Any, steps: Any) -> Any:
+        if request.method == "POST" and request.header("Authorization") != f"Bearer token-{self.valid}":
+            return super()._answer(request, type(steps)([401]))
+        return super()._answer(request, steps)
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+async def test_headers_are_asked_for_once_and_again_when_they_are_refused(kind: str) -> None:
+    tokens = Tokens()
+    with Expiring(double, latency=1.0) as mock:
+        asyncio.get_running_loop().call_later(1.5, setattr, mock, "valid", 2)
+        source = tokens if kind == "plain" else tokens.later
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=5, headers=source) as client:
+            assert np.array_equal(await client.map(X), X * 2)
+            assert client.statistics().retries == 0
+    assert tokens.given == 2
+
+
+async def test_headers_refused_twice_stop_the_run() -> None:
+    tokens = Tokens()
+    with Expiring(double, latency=1.0) as mock:
+        mock.valid = 99
+        async with Client(mock.url(Plain), codec=Plain, headers=tokens) as client:
+            with pytest.raises(RunStopped, match="HTTP 401") as caught:
+                await client.map(X)
+    assert caught.value.kind == "refused"
+    assert tokens.given == 2
+    assert len(mock.requests) == 4
+
+
+async def test_metadata_are_asked_for_with_fresh_headers_too() -> None:
+    tokens = Tokens()
+    with MockEndpoint(double) as mock:
+        mock.script_metadata(401)
+        async with Client(mock.url("oip"), codec="oip", headers=tokens) as client:
+            assert np.array_equal(await client.map(X), X * 2)
+    assert tokens.given == 2
+
+
+async def test_what_the_function_raises_is_raised() -> None:
+    tokens = Tokens()
+    tokens.fail = True
+    with MockEndpoint(double) as mock:
+        async with Client(mock.url(Plain), codec=Plain, headers=tokens) as client:
+            with pytest.raises(LookupError, match="vault"):
+                await client.map(X)
+    assert not mock.requests
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (lambda: None, "headers must be a mapping, not NoneType"),
+        (lambda: {"A": "x\ny"}, "control character"),
+        ({"A": 3}, "header 'A' must be a text"),
+        ([("A", "b")], "headers must be a mapping, not list"),
+    ],
+)
+async def test_headers_that_cannot_be_sent_are_named(source: Any, message: str) -> None:
+    async def job() -> None:
+        async with Client("http://h/x", codec=Plain, headers=source) as client:
+            await client.map(X)
+
+    with pytest.raises(ConfigError, match=message):
+        await job()
+
+
+async def test_a_token_is_in_no_error_even_if_the_server_repeats_it() -> None:
+    def model(x: np.ndarray) -> np.ndarray:
+        raise StatusError(400, "you sent Bearer token-1, that is token-1, and key=open-sesame")
+
+    with MockEndpoint(model) as mock:
+        url = mock.url(Plain) + "?key=open-sesame"
+        async with Client(url, codec=Plain, headers=Tokens()) as client:
+            with pytest.raises(RunStopped) as caught:
+                await client.map(X)
+    everything = str(caught.value) + repr(caught.value) + repr(caught.value.result.failures)
+    assert "you sent ***, that is ***, and key=***" in everything
+    assert "token-1" not in everything
+    assert "sesame" not in everything
+
+
+async def test_all_attempts_of_a_chunk_carry_one_key_and_no_two_chunks_the_same() -> None:
+    with MockEndpoint(double, latency=0.1) as mock:
+        mock.script(503, None, 503, None)
+        endpoint = Endpoint(url=mock.url(Plain), idempotency_header="Idempotency-Key")
+        async with Client(endpoint, codec=Plain, chunk_rows=5, limits=Limits(concurrency=4)) as client:
+            assert np.array_equal(await client.map(X), X * 2)
+    keys: dict[bytes, set[str | None]] = {}
+    for request in mock.requests:
+        keys.setdefault(request.body, set()).add(request.header("idempotency-key"))
+    assert len(mock.requests) == 22
+    assert all(len(values) == 1 for values in keys.values())
+    assert len(set.union(*keys.values())) == len(keys) == 20
+
+
+class Echoing(MockEndpoint):
+    """Repeats the id of a request, or that of an earlier one."""
+
+    off_by = 0
+
+    def _answer(self, request: Any, steps: Any) -> Any:
+        result = super()._answer(request, steps)
+        number = max(0, len(self.requests) - 1 - self.off_by)
+        result.headers = {**result.headers, "X-Request-Id": self.requests[number].header("x-request-id")}
+        return result
+
+
+async def test_an_answer_to_another_request_is_not_believed() -> None:
+    with Echoing(double) as mock:
+        endpoint = Endpoint(url=mock.url(Plain), request_id_header="X-Request-ID")
+        limits, retry = Limits(concurrency=1), RetryPolicy(max_attempts=2)
+        async with Client(endpoint, codec=Plain, chunk_rows=20, limits=limits, retry=retry) as client:
+            assert np.array_equal(await client.map(X), X * 2)
+            assert client.statistics().retries == 0
+            mock.off_by = 1
+            result = await client.map(X[:20], on_error="keep")
+    ids = [request.header("x-request-id") for request in mock.requests]
+    assert len(set(ids)) == len(ids) == 7
+    assert not result.ok.any()
+    assert "belongs to another request: its X-Request-ID" in result.failures[0].reason
