@@ -76,6 +76,16 @@ class Json(Codec):
         """The list that the response field holds, first axis: the rows. Raises `InvalidReply`."""
         return read(reply, self._found, keep=self.nonfinite == "keep")
 
+    def classify(self, reply: Reply) -> int | None:
+        """SageMaker wraps the container's own status into a 424."""
+        if reply.status != 424:
+            return None
+        try:
+            original = orjson.loads(reply.body)["OriginalStatusCode"]
+        except (ValueError, TypeError, KeyError):
+            return None
+        return original if isinstance(original, int) and 400 <= original < 600 else None
+
     def _found(self, document: object) -> Array | Values:
         return _values.outputs(self._select(document), self._wanted)
 

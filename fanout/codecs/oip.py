@@ -31,6 +31,10 @@ _ANY_NAME = "input"
 """For servers that list no inputs: they take whatever comes."""
 
 
+_LOOKED_AT = 2000
+_REQUEST_UNREADABLE = (b"failed to parse the request json", b"unable to parse", b"unexpected shape for input")
+
+
 class Oip(Codec):
     """Tensors to a model's ``/infer``, tensors back, as raw bytes or as JSON.
 
@@ -134,6 +138,11 @@ class Oip(Codec):
         if missing := [name for name in wanted if name not in came]:
             raise InvalidReply(f"the answer has no output {', '.join(missing)}; it has {', '.join(came) or 'none'}")
         return {name: came[name] for name in wanted}
+
+    def classify(self, reply: Reply) -> int | None:
+        """Triton answers 500 to requests that it cannot read: the rows are to blame, and no retry helps."""
+        told = reply.body[:_LOOKED_AT].lower()
+        return 400 if reply.status == 500 and any(words in told for words in _REQUEST_UNREADABLE) else None
 
     def _given(self, name: str, learnt: TensorSpec) -> TensorSpec:
         given = self._spec.get(name, self._spec.get("*", TensorSpec()))

@@ -86,6 +86,10 @@ class OpenAIEmbeddings(Codec):
         """The vectors in the order of their ``index``; shape (n_rows, width). Raises `InvalidReply`."""
         return read(reply, lambda document: self._vectors(document, n_rows), keep=self.nonfinite == "keep")
 
+    def classify(self, reply: Reply) -> int | None:
+        """Text Embeddings Inference answers 424 when its backend failed, for the rows' sake or not."""
+        return 500 if reply.status == 424 else None
+
     def _vectors(self, document: object, n_rows: int) -> Array:
         data = document.get("data") if isinstance(document, dict) else None
         if not isinstance(data, list):
