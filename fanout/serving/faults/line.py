@@ -1,0 +1,141 @@
+"""The server's end of one connection: reads requests as HTTP has them, and sends exactly the bytes it is given."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from fanout.serving.exchange import Request
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from fanout.serving.exchange import Answer
+
+LONGEST_HEAD = 2**20
+"""Bytes that the header of a request may have; also what is buffered of a body that nobody reads yet."""
+
+_PIECE = 2**16
+
+
+@dataclass
+class Traffic:
+    """Bytes that went over all connections of a server."""
+
+    received: int = 0
+    sent: int = 0
+
+
+class Line:
+    """One connection. What it does to the client is done by `send`, `close` and `reset`."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, traffic: Traffic) -> None:
+        self.doomed = False
+        """The connection is to end as soon as another request begins on it."""
+
+        self._reader = reader
+        self._writer = writer
+        self._traffic = traffic
+
+    async def head(self) -> Request | None:
+        """The next request without its body, once its header is there; None at the end of the connection."""
+        try:
+            raw = await self._reader.readuntil(b"\r\n\r\n")
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
+            return None
+        self._traffic.received += len(raw)
+        first, *fields = raw.decode("latin-1").strip().split("\r\n")
+        method, _, rest = first.partition(" ")
+        headers = {name: value.strip() for name, _, value in (field.partition(":") for field in fields)}
+        return Request(method=method, path=rest.partition(" ")[0], headers=headers)
+
+    async def whole(self, head: Request) -> Request:
+        """The request with its body. Raises `ConnectionError` if the client goes before its end."""
+        if head.header("Expect"):
+            await self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        try:
+            if "chunked" in (head.header("Transfer-Encoding") or ""):
+                body = b"".join([piece async for piece in self._chunks()])
+            else:
+                body = await self._reader.readexactly(int(head.header("Content-Length") or 0))
+        except (asyncio.IncompleteReadError, ValueError):
+            raise ConnectionAbortedError("the request has no end") from None
+        self._traffic.received += len(body)
+        return Request(method=head.method, path=head.path, headers=head.headers, body=body)
+
+    async def send(self, *parts: bytes) -> None:
+        """Send the parts, each as soon as the one before has left. Raises `ConnectionError` if the client is gone."""
+        for part in parts:
+            self._writer.write(part)
+            self._traffic.sent += len(part)
+            await self._writer.drain()
+
+    def close(self) -> None:
+        """End the connection with a FIN, once all is sent."""
+        self._writer.close()
+
+    def reset(self) -> None:
+        """End the connection with a RST."""
+        peer: socket.socket = self._writer.get_extra_info("socket")
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._writer.transport.abort()
+
+    def abandon(self) -> None:
+        """End the connection at once, and forget what is not sent yet."""
+        self._writer.transport.abort()
+
+    async def half_close(self) -> None:
+        """Send a FIN, and read what the client still has to say, so that no RST takes away what was sent."""
+        self._writer.write_eof()
+        await self.gone()
+
+    async def gone(self) -> None:
+        """Wait until the client ends the connection."""
+        with suppress(ConnectionError):
+            while await self._reader.read(_PIECE):
+                pass
+
+    async def end(self) -> None:
+        """Close the connection, and wait until all is sent; cancelled, leave what is not."""
+        try:
+            self._writer.close()
+            with suppress(ConnectionError):
+                await self._writer.wait_closed()
+        finally:
+            self.abandon()
+
+    @property
+    def closed(self) -> bool:
+        """True once the connection is ended from this side, or lost."""
+        return self._writer.is_closing()
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        while size := int((await self._reader.readuntil(b"\r\n")).partition(b";")[0], 16):
+            yield await self._reader.readexactly(size)
+            await self._reader.readexactly(2)
+        while await self._reader.readuntil(b"\r\n") != b"\r\n":
+            pass
+
+
+def head(answer: Answer, fields: Iterable[str] = ()) -> bytes:
+    """The status line and header of ``answer``, with the ``fields`` (``"Name: value"``) that frame its body."""
+    lines = [f"HTTP/1.1 {answer.status} {_phrase(answer.status)}"]
+    lines += (f"{name}: {value}" for name, value in answer.headers.items())
+    return "\r\n".join([*lines, *fields, "", ""]).encode("latin-1")
+
+
+def framed(answer: Answer) -> bytes:
+    """The whole of ``answer`` as it should be sent."""
+    return head(answer, [f"Content-Length: {len(answer.body)}"]) + answer.body
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown"

@@ -1,0 +1,174 @@
+"""The faults by name, with their parameters and what each is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from fanout.errors import ConfigError
+from fanout.serving.exchange import JSON_TYPE
+from fanout.serving.faults import acts
+from fanout.serving.faults import answers as spoil
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from fanout.serving.exchange import Answer
+    from fanout.serving.faults.acts import Act
+
+_HTML = b"<!doctype html><html><body><h1>Sign in to the network</h1></body></html>"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault with its parameter, ready to be had."""
+
+    name: str
+    act: Act
+    value: Any = None
+    early: bool = False
+    """It happens before the request's body is read; what is asked is not known then."""
+
+    in_json: bool = False
+    """It needs an answer in JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    text: str
+    act: Act
+    default: str | None = None
+    read: Callable[[str], Any] = str
+    early: bool = False
+    in_json: bool = False
+
+
+def parse_fault(spec: str | int) -> Fault:
+    """The fault of that name; ``"name:value"`` sets its parameter, a number is a status.
+
+    Raises `ConfigError`, with the nearest name, for one that is not known.
+    """
+    name, colon, given = str(spec).partition(":")
+    kind = _KINDS.get(name)
+    if kind is None and name.isdecimal() and 300 <= int(name) <= 599 and not colon:
+        return Fault(name, acts.status, int(name))
+    if kind is None:
+        raise ConfigError(f"there is no fault {name!r}{_nearest(name)}; names are {', '.join(FAULTS)}", key="faults")
+    if colon and kind.default is None:
+        raise ConfigError(f"fault {name!r} has no parameter, so {str(spec)!r} makes no sense", key="faults")
+    try:
+        value = None if kind.default is None else kind.read(given if colon else kind.default)
+    except ValueError:
+        raise ConfigError(f"fault {name!r} cannot have the parameter {given!r}", key="faults") from None
+    return Fault(name, kind.act, value, kind.early, kind.in_json)
+
+
+def parse_faults(text: str) -> dict[str, float]:
+    """``"503=0.1,drip:0.05=0.02"`` as probabilities by fault. Raises `ConfigError` for what cannot be read."""
+    faults: dict[str, float] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, number = item.rpartition("=")
+        try:
+            faults[name.strip()] = float(number)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise ConfigError(f"{item!r} is not NAME=PROBABILITY, for instance 503=0.1", key="faults")
+    probabilities(faults)
+    return faults
+
+
+def probabilities(faults: Mapping[str, float]) -> dict[Fault, float]:
+    """The faults by name with their probabilities, checked. Raises `ConfigError`."""
+    parsed = {parse_fault(spec): probability for spec, probability in faults.items()}
+    for fault, probability in parsed.items():
+        if not 0 <= probability <= 1:
+            raise ConfigError(f"fault {fault.name!r}: a probability is 0 to 1, not {probability!r}", key="faults")
+        if fault.early:
+            raise ConfigError(f"fault {fault.name!r} comes before the request is known: script it", key="faults")
+    if sum(parsed.values()) > 1 + 1e-9:
+        raise ConfigError(
+            f"the probabilities of all faults add up to {sum(parsed.values()):g}: at most 1", key="faults"
+        )
+    return parsed
+
+
+def _nearest(name: str) -> str:
+    near = get_close_matches(name.lower(), _KINDS, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not (isfinite(value) and value >= 0):
+        raise ValueError(text)
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError(text)
+    return value
+
+
+def _saying(change: Callable[[Answer], Answer], text: str, *, in_json: bool = False) -> _Kind:
+    return _Kind(text, acts.saying(change), in_json=in_json)
+
+
+_KINDS: dict[str, _Kind] = {
+    "refused": _Kind("all connections are reset, new ones refused for SECONDS (0.3)", acts.refused, "0.3", _seconds),
+    "silence": _Kind("the request is read and never answered", acts.silence),
+    "slow": _Kind("the right answer comes after SECONDS (1)", acts.slow, "1", _seconds),
+    "drip": _Kind("the body comes byte by byte, one in SECONDS (0.1)", acts.drip, "0.1", _seconds),
+    "reset-before-headers": _Kind("a RST in place of an answer", acts.reset_before_headers),
+    "close-before-headers": _Kind("a FIN in place of an answer", acts.close_before_headers),
+    "reset-mid-body": _Kind("half of the body, then a RST", acts.reset_mid_body),
+    "short-body": _Kind("half of the body that Content-Length tells of, then a FIN", acts.short_body),
+    "chunked-without-end": _Kind("a chunked body without its last chunk, then a FIN", acts.chunked_without_end),
+    "close-delimited-cut": _Kind("half of a body that only the end of the connection ends", acts.close_delimited_cut),
+    "small-content-length": _Kind("twice as many bytes as Content-Length tells of", acts.small_content_length),
+    "two-content-lengths": _Kind("two Content-Length fields that disagree", acts.two_content_lengths),
+    "length-and-chunked": _Kind("a chunked body with a Content-Length as well", acts.length_and_chunked),
+    "unsolicited": _Kind("the right answer, and another that nobody asked for", acts.unsolicited),
+    "408-idle": _Kind("the right answer, then a 408 on the idle connection, then a FIN", acts.timeout_when_idle),
+    "close-on-reuse": _Kind("the right answer; the next request on its connection gets a FIN", acts.close_on_reuse),
+    "close-after-answer": _Kind("the right answer, then a FIN that was not announced", acts.close_after_answer),
+    "gzip-cut": _saying(spoil.zipped(lambda data: data[: len(data) // 2]), "half of a gzip body, framed as whole"),
+    "gzip-no-crc": _saying(spoil.zipped(lambda data: data[:-8]), "a gzip body without its check sum, framed as whole"),
+    "gzip-bad-crc": _saying(spoil.zipped(spoil.wrong_crc), "a gzip body with a wrong check sum"),
+    "gzip-not": _saying(spoil.labelled_gzip, "a plain body labelled gzip"),
+    "gzip-bomb": _Kind("a gzip body of BYTES (67108864) zeros", acts.gzip_bomb, "67108864", _count),
+    "endless": _Kind("a body without end", acts.endless),
+    "huge-header": _Kind("a header field of BYTES (10000)", acts.huge_header, "10000", _count),
+    "truncated-json": _saying(spoil.first_half, "half of the answer, framed as whole"),
+    "html": _saying(spoil.other_body(_HTML, "text/html"), "a web page with status 200"),
+    "200-error": _saying(
+        spoil.other_body(b'{"error":{"message":"overloaded","type":"server_error","code":null}}', JSON_TYPE),
+        "an error message with status 200",
+    ),
+    "nan": _saying(spoil.with_value("NaN"), "one value is NaN", in_json=True),
+    "infinity": _saying(spoil.with_value("Infinity"), "one value is Infinity", in_json=True),
+    "1e999": _saying(spoil.with_value("1e999"), "one value is 1e999", in_json=True),
+    "row-missing": _saying(spoil.with_rows(lambda rows: rows[1:]), "one row too few", in_json=True),
+    "row-extra": _saying(spoil.with_rows(lambda rows: [rows[0], *rows]), "one row too many", in_json=True),
+    "one-row": _saying(spoil.with_rows(lambda rows: rows[:1]), "one row, whatever was asked", in_json=True),
+    "permuted-ids": _saying(spoil.with_rows(spoil.permuted_ids), "numbered rows in another order", in_json=True),
+    "duplicate-ids": _saying(spoil.with_rows(spoil.duplicate_ids), "two rows with the same number", in_json=True),
+    "null": _saying(spoil.with_value("null"), "one value is null", in_json=True),
+    "string": _saying(spoil.with_value('"much"'), "one value is a text", in_json=True),
+    "ragged": _saying(spoil.with_rows(spoil.ragged), "one row is longer than the others", in_json=True),
+    "huge-integer": _saying(spoil.with_value("9007199254740993"), "one value is 2**53 + 1", in_json=True),
+    "429-retry-after": _Kind("429 with a Retry-After of TEXT (1)", acts.retry_after, "1"),
+    "429-date": _Kind("429 with a date SECONDS (1) off, by a wrong clock", acts.retry_date, "1", _seconds),
+    "redirect": _Kind("307 to URL (http://127.0.0.1:9/)", acts.redirect, "http://127.0.0.1:9/"),
+    "413-early": _Kind("413 before the body is read, then a FIN", acts.early_413, early=True),
+    "echo": _Kind("STATUS (500) with all header fields of the request in its text", acts.echo, "500", _count),
+}
+
+FAULTS: Mapping[str, str] = {name: kind.text for name, kind in _KINDS.items()} | {
+    "503": "that status; so does any other from 300 to 599"
+}
+"""The names of all faults, with what each does. A capital word is a parameter: ``"drip:0.01"``."""

@@ -1,0 +1,281 @@
+"""A server that answers rightly through `fanout.serving.protocol`, and wrongly where it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from fanout.errors import ConfigError
+from fanout.serving.exchange import Answer, Request, json_answer
+from fanout.serving.faults.acts import Turn
+from fanout.serving.faults.answers import in_json
+from fanout.serving.faults.chance import Dice
+from fanout.serving.faults.line import LONGEST_HEAD, Line, Traffic, framed
+from fanout.serving.faults.names import Fault, parse_fault, probabilities
+from fanout.serving.models import Model
+from fanout.serving.protocol import answer
+
+if TYPE_CHECKING:
+    import ssl
+    from concurrent.futures import Executor
+    from types import TracebackType
+
+Step: TypeAlias = str | int | Answer | None
+"""A fault's name (with a parameter: ``"drip:0.01"``), a status, a whole answer, or None: the model answers."""
+
+Faults: TypeAlias = Mapping[str, float] | Callable[[Request], Step] | None
+"""Probabilities by fault, or a function that decides for each request."""
+
+_BACKLOG = 1024
+_BY_CHANCE = Answer(status=0, headers={}, body=b"")
+"""Stands where nothing is scripted."""
+
+
+class FaultyServer:
+    """A model server on a port of its own that misbehaves on purpose. An async context manager.
+
+    Args:
+        model: a function on arrays, or a whole `Model`.
+        faults: what befalls requests for which nothing is scripted.
+        seed: makes the same faults befall the same bodies.
+        latency: seconds that every answer takes.
+        host, port: where to listen; port 0 takes a free one.
+        tls: what the server proves itself by; without it, it speaks plain HTTP.
+        record: keep every request in `requests`, with its time in `times`.
+        worker: where the model is called, so that a slow one does not hold up the server; by default in the loop.
+    """
+
+    def __init__(
+        self,
+        model: Callable[[Any], Any] | Model,
+        *,
+        faults: Faults = None,
+        seed: int = 0,
+        latency: float = 0.0,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+        record: bool = True,
+        worker: Executor | None = None,
+    ) -> None:
+        self.model = model if isinstance(model, Model) else Model(name="faulty", function=model, embed=model)
+        self._seed = seed
+        self.misbehave(faults)
+        self._latency = latency
+        self._address = host, port
+        self._tls = tls
+        self._record = record
+        self._worker = worker
+        self._steps: deque[Step] = deque()
+        self._metadata_steps: deque[Step] = deque()
+        self._traffic = Traffic()
+        self._lines: set[Line] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._arrivals: list[tuple[int, asyncio.Future[None]]] = []
+
+        self.requests: list[Request] = []
+        """All POST requests in order of arrival, as they came; metadata requests are not among them."""
+
+        self.times: list[float] = []
+        """The loop's time at which each of them came."""
+
+        self.received = 0
+        """How many came, recorded or not."""
+
+        self.hits: Counter[str] = Counter()
+        """How often each fault was had."""
+
+        self.connections = 0
+        """How many connections clients have made."""
+
+        self.rows = 0
+        """Rows that the model has answered."""
+
+        self.in_flight = 0
+        self.max_in_flight = 0
+
+    @property
+    def origin(self) -> str:
+        """``http://host:port``."""
+        host, port = self._holder.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        return f"http{'s' if self._tls else ''}://{shown}:{port}"
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes of requests, headers included."""
+        return self._traffic.received
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of answers, headers included."""
+        return self._traffic.sent
+
+    def script(self, *steps: Step) -> None:
+        """What befalls the next POST requests, one step each. It goes before what is left to chance.
+
+        Raises `ConfigError` for a fault that is not known.
+        """
+        self._steps.extend(map(_checked, steps))
+
+    def script_metadata(self, *steps: Step) -> None:
+        """The same for GET requests, with which codecs ask about the model."""
+        self._metadata_steps.extend(map(_checked, steps))
+
+    def misbehave(self, faults: Faults) -> None:
+        """From now on, these are the faults of requests for which nothing is scripted. Raises `ConfigError`."""
+        self._choose = faults if callable(faults) else None
+        self._dice = Dice({} if faults is None or callable(faults) else probabilities(faults), self._seed)
+
+    async def arrived(self, number: int) -> None:
+        """Wait until so many POST requests have come in all."""
+        if self.received < number:
+            arrival = asyncio.get_running_loop().create_future()
+            self._arrivals.append((number, arrival))
+            await arrival
+
+    async def refuse(self, seconds: float) -> None:
+        """Reset every connection, and refuse new ones for a while."""
+        self._server.close()
+        self._start(self._listen_after(seconds))
+        for line in self._lines:
+            line.reset()
+
+    async def __aenter__(self) -> Self:
+        self._holder = _bound(*self._address)
+        try:
+            await self._listen()
+        except BaseException:
+            self._holder.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.close()
+        self._holder.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await asyncio.sleep(0)  # sockets close one turn of the loop after their ends
+
+    async def _listen(self) -> None:
+        # The holder keeps the port while nobody listens, so that nobody else can be given it.
+        listener = _bound(*self._holder.getsockname()[:2])
+        try:
+            self._server = await asyncio.start_server(
+                self._connected, sock=listener, backlog=_BACKLOG, limit=LONGEST_HEAD, ssl=self._tls
+            )
+        except BaseException:
+            listener.close()
+            raise
+
+    async def _listen_after(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        if not self._server.is_serving():  # another fault may have ended its own pause meanwhile
+            await self._listen()
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self._start(self._serve(Line(reader, writer, self._traffic)))
+
+    def _start(self, job: Any) -> None:
+        task = asyncio.get_running_loop().create_task(job)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, line: Line) -> None:
+        self._lines.add(line)
+        try:
+            while not line.closed and (head := await line.head()) is not None and not line.doomed:
+                await self._exchange(line, head)
+        except ConnectionError:
+            pass  # the client had enough
+        except asyncio.CancelledError:
+            line.abandon()
+            raise
+        finally:
+            self._lines.discard(line)
+            await line.end()
+
+    async def _exchange(self, line: Line, head: Request) -> None:
+        if head.method != "POST":
+            step = self._metadata_steps.popleft() if self._metadata_steps else None
+            await self._respond(line, await line.whole(head), step)
+            return
+        step = self._steps.popleft() if self._steps else _BY_CHANCE
+        fault = parse_fault(step) if isinstance(step, str | int) else None
+        request = head if fault is not None and fault.early else await line.whole(head)
+        self._note(request)
+        try:
+            await asyncio.sleep(self._latency)
+            await self._respond(line, request, self._chosen(request) if step is _BY_CHANCE else step)
+        finally:
+            self.in_flight -= 1
+        if (head.header("Connection") or "").lower() == "close":
+            line.close()
+
+    def _chosen(self, request: Request) -> Step | Fault:
+        return self._choose(request) if self._choose is not None else self._dice.throw(request.body)
+
+    async def _respond(self, line: Line, request: Request, step: Step | Fault) -> None:
+        if isinstance(step, Answer):
+            await line.send(framed(step))
+            return
+        fault = parse_fault(step) if isinstance(step, str | int) else step
+        if fault is None:
+            await line.send(framed(await self._answer(request)))
+            return
+        self.hits[fault.name] += 1
+        made = await self._answer(in_json(request) if fault.in_json else request)
+        await fault.act(Turn(line, request, made, self, fault.value))
+
+    async def _answer(self, request: Request) -> Answer:
+        if (request.method, request.path) == ("GET", "/stats"):
+            names = ("received", "in_flight", "max_in_flight", "rows", "connections")
+            return json_answer({**{name: getattr(self, name) for name in names}, "faults": dict(self.hits)})
+        if self._worker is None:
+            made = answer(self.model, request)
+        else:
+            made = await asyncio.get_running_loop().run_in_executor(self._worker, answer, self.model, request)
+        self.rows += made.rows
+        return made
+
+    def _note(self, request: Request) -> None:
+        self.received += 1
+        self.in_flight += 1
+        self.max_in_flight = max(self.max_in_flight, self.in_flight)
+        if self._record:
+            self.requests.append(request)
+            self.times.append(asyncio.get_running_loop().time())
+        for number, arrival in self._arrivals:
+            if self.received >= number and not arrival.done():
+                arrival.set_result(None)
+
+
+def _checked(step: Step) -> Step:
+    if isinstance(step, str | int):
+        parse_fault(step)
+    return step
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket bound to the address, not listening. Others may be bound to it as well, as long as one listens."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        made = socket.socket(family, kind, protocol)
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind(address)
+        except BaseException:
+            made.close()
+            raise
+    except (OSError, OverflowError) as error:  # OverflowError: a port above 65535
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"cannot listen on {host}:{port}: {reason}; choose another port", key="port") from error
+    return made
