@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fanout.client.target import target
 from fanout.client.verdicts import raise_if_failed, raise_if_stopped
 from fanout.engine import Batcher, Link, Merger, Run, RunControl, Stop, feed_of
-from fanout.errors import ClientStateError, FanoutError
+from fanout.errors import ClientStateError, RowsFailed, RunStopped
 from fanout.settings import LOCAL, Endpoint, Limits, RetryPolicy, Timeouts
 from fanout.statistics import Counters
 from fanout.transport import HeaderSource, Transport
@@ -141,26 +141,23 @@ class Session:
     async def _send_batch(self, rows: Rows) -> list[Any]:
         """One outcome for each of some rows that were gathered from `predict`'s callers."""
         feed = feed_of(rows, self.chunk_rows)
+        stop: RunStopped | None = None
         try:
             result = await self.merge(feed)
-        except FanoutError as error:
-            partial = getattr(error, "result", None)
-            if partial is None or not partial.ok.any():
-                return [error] * (feed.total or 0)
-            result = partial
-        return [_of_row(result, row) for row in range(len(result.ok))]
+        except RunStopped as stopped:
+            result, stop = stopped.result, stopped
+        return [_of_row(result, row, stop) for row in range(len(result.ok))]
 
 
-def _of_row(result: Result, row: int) -> Any:
+def _of_row(result: Result, row: int, stop: RunStopped | None) -> Any:
     """What `predict` returns or raises for one row of a batch."""
     if result.ok[row] and result.outputs is not None:
         return unwrapped({name: array[row] for name, array in result.outputs.items()})
-    alone = _alone(result, row)
     try:
-        raise_if_failed(alone)
-    except FanoutError as error:
+        raise_if_failed(_alone(result, row))
+    except RowsFailed as error:
         return error
-    raise AssertionError("a row that is neither answered nor failed")
+    return stop  # the row is pending
 
 
 def _alone(result: Result, row: int) -> Result:

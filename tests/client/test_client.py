@@ -280,6 +280,38 @@ class TestPredict:
                 answers = await asyncio.gather(client.predict(X[0]), client.predict(X[1]), return_exceptions=True)
         assert all(isinstance(answer, RunStopped) for answer in answers)
 
+    async def test_a_stop_in_the_middle_of_a_batch_takes_no_answer_away(self) -> None:
+        """The batch is split; one half is answered, then the endpoint refuses."""
+        with MockEndpoint(double) as mock:
+            mock.script(400, None, 401)
+            async with Client(mock.url(Plain), codec=Plain) as client:
+                answers = await asyncio.gather(*[client.predict(row) for row in X], return_exceptions=True)
+        assert np.array_equal(answers[:10], X[:10] * 2)
+        assert all(isinstance(answer, RunStopped) for answer in answers[10:])
+
+    async def test_rows_that_nothing_could_send_fail_their_callers(self) -> None:
+        with MockEndpoint(double) as mock:
+            async with Client(mock.url(Plain), codec="openai-embeddings") as client:
+                for row in (X[0], np.array([{}])):
+                    with pytest.raises(ConfigError):
+                        await client.predict(row)
+        assert not mock.requests
+
+    async def test_texts_and_dicts_are_rows_too(self) -> None:
+        with MockEndpoint(lambda rows: rows) as mock:
+            async with Client(mock.url("v1"), codec="v1") as client:
+                text, number = await asyncio.gather(client.predict("a"), client.predict({"x": 1}))
+        assert (text, number) == ("a", 1)
+
+    async def test_all_callers_of_a_batch_may_give_up(self) -> None:
+        with MockEndpoint(double) as mock:
+            async with Client(mock.url(Plain), codec=Plain) as client:
+                caller = asyncio.create_task(client.predict(X[0]))
+                await asyncio.sleep(0)
+                caller.cancel()
+                await asyncio.sleep(1)
+        assert not mock.requests
+
     async def test_several_outputs_come_as_a_dict_of_one_row(self) -> None:
         with MockEndpoint(lambda x: {"sum": x.sum(axis=1), "twice": x * 2}) as mock:
             async with Client(mock.url(Plain), codec=Plain) as client:

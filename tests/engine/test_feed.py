@@ -125,6 +125,20 @@ async def test_what_the_input_raises_comes_through() -> None:
         await drained(rows(), 1)
 
 
+async def test_rows_before_an_async_inputs_error_come_first() -> None:
+    async def rows() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+        raise LookupError("disk on fire")
+
+    feed = feed_of(rows(), 4)
+    work = await feed.take()
+    assert work is not None
+    assert work.rows == [1, 2]
+    with pytest.raises(LookupError, match="disk on fire"):
+        await feed.take()
+
+
 async def test_an_async_generator_is_closed_with_the_feed() -> None:
     closed = []
 

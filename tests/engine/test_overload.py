@@ -51,6 +51,16 @@ async def test_a_probe_is_charged_to_no_chunk() -> None:
     assert np.array_equal(result.values, X * 2)
 
 
+async def test_metadata_get_as_many_attempts_as_a_chunk_and_the_next_run_asks_again() -> None:
+    with MockEndpoint(lambda x: x * 2) as mock:
+        mock.script_metadata(*[503] * 6)
+        async with Client(mock.url("oip"), codec="oip", chunk_rows=100) as client:
+            await client.map(np.zeros((0, 3)))
+            with pytest.raises(RunStopped, match="HTTP 503"):
+                await client.map(X)
+            assert np.array_equal(await client.map(X), X * 2)
+
+
 async def test_a_run_in_which_nothing_succeeds_stops() -> None:
     with MockEndpoint(down_until(1e9), latency=0.01) as mock:
         async with Client(mock.url(Plain), codec=Plain, chunk_rows=1) as client:

@@ -123,6 +123,37 @@ async def test_a_chunk_that_is_always_odd_fails_row_by_row_and_spoils_no_other(a
     assert_accounts(result, 1000)
 
 
+async def test_two_chunks_that_never_agree_both_fail() -> None:
+    """Nobody can tell which is right; the answer does not depend on which came first."""
+    with MockEndpoint(lambda x: np.zeros((len(x), 3 if x[0, 0] else 4))) as mock:
+        async with Client(mock.url(Plain), codec=Plain) as client:
+            result = await client.map(X[:128], on_error="keep")
+    assert result.values is None
+    assert not result.ok.any()
+    assert "other answers look different" in result.failures[0].reason
+    assert_accounts(result, 128)
+    assert len(mock.requests) == 4
+
+
+async def test_two_chunks_of_which_one_is_odd_once_both_succeed() -> None:
+    with MockEndpoint(double) as mock:
+        mock.script(answer([[1.0] * 4] * 64))
+        async with Client(mock.url(Plain), codec=Plain) as client:
+            assert np.array_equal(await client.map(X[:128]), X[:128] * 2)
+
+
+async def test_a_codec_may_judge_for_itself() -> None:
+    class Judging(Plain):
+        def classify(self, reply: Reply) -> fanout.Verdict | None:
+            return fanout.Verdict(action=fanout.Action.FAIL, reason="hopeless", status=reply.status)
+
+    with MockEndpoint(double) as mock:
+        mock.script(503, Scripted(body=b"{}"))
+        async with Client(mock.url(Plain), codec=Judging, chunk_rows=4) as client:
+            result = await client.map(X[:12], on_error="keep")
+    assert [(f.start, f.stop, f.reason) for f in result.failures] == [(0, 4, "hopeless"), (4, 8, "hopeless")]
+
+
 async def test_nan_in_an_answer_fails_its_row_alone() -> None:
     class Nan(Plain):
         def decode(self, reply: Reply, n_rows: int) -> Any:
@@ -349,6 +380,23 @@ async def test_rows_that_cannot_be_encoded_fail_without_a_request() -> None:
     assert result.failures[0].attempts == 0
     assert result.failures[0].reason == "cannot be sent: a seven"
     assert_accounts(result, 1000)
+
+
+async def test_rows_that_are_only_together_too_much_for_a_codec_fail_together() -> None:
+    class Stubborn(Plain):
+        def encode(self, rows: Any) -> Any:
+            if len(rows) > 1:
+                raise ValueError("one at a time")
+            return super().encode(rows)
+
+    with MockEndpoint(double) as mock:
+        async with Client(mock.url(Plain), codec=Stubborn, chunk_rows=2) as client:
+            result = await client.map(X[:5], on_error="keep")
+    assert result.ok.tolist() == [False] * 4 + [True]
+    assert [str(failure) for failure in result.failures] == [
+        "rows 0:2: cannot be sent: ValueError: one at a time",
+        "rows 2:4: cannot be sent: ValueError: one at a time",
+    ]
 
 
 async def test_a_codec_that_stumbles_over_a_row_loses_that_row_alone() -> None:
