@@ -2,6 +2,6 @@
 
 from fanout.classify.pushback import pushback
 from fanout.classify.said import said
-from fanout.classify.verdicts import classify_error, classify_reply
+from fanout.classify.verdicts import classify_error, classify_invalid, classify_reply
 
-__all__ = ["classify_error", "classify_reply", "pushback", "said"]
+__all__ = ["classify_error", "classify_invalid", "classify_reply", "pushback", "said"]

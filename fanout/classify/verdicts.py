@@ -99,6 +99,14 @@ def classify_error(error: TransportError | InvalidReply, status: int | None = No
     return Verdict(action=Action.RETRY, reason=reason, overload=isinstance(error, AttemptTimeout), unreachable=True)
 
 
+def classify_invalid(reply: Reply, error: InvalidReply) -> Verdict:
+    """The verdict on an answer that says success and is invalid: some APIs tell even of an empty account like that."""
+    if _quota_gone(error_body(reply.body)):
+        reason = f"HTTP {reply.status}: {said(reply)}"
+        return Verdict(action=Action.STOP, reason=reason, status=reply.status, stop="quota")
+    return classify_error(error, reply.status)
+
+
 def _redirected(reply: Reply) -> Verdict:
     there = _location(reply)
     told = f"redirects to {there}; if that is right, put it into the url" if there else "redirects, but not to a URL"

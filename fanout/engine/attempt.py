@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from fanout.classify import classify_error, classify_reply
+from fanout.classify import classify_error, classify_invalid, classify_reply
 from fanout.errors import InvalidReply, TransportError
 from fanout.types import Action, Array, Reply, Values, Verdict
 
@@ -72,7 +72,7 @@ class Attempts:
         if isinstance(meaning, Verdict):
             verdict = meaning
         elif meaning is None and error is not None:
-            verdict = classify_error(error, reply.status)
+            verdict = classify_invalid(reply, error)
         else:
             verdict = classify_reply(reply, meaning=meaning)
         return replace(verdict, reason=self._conceal(verdict.reason))

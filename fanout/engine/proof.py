@@ -36,7 +36,7 @@ class Proof:
     Args:
         spec: what the codec knows of its outputs, by name; ``"*"`` stands for every other output.
         reject_nonfinite: NaN and infinity make an answer invalid.
-        capacity: how many answers may wait for the form to be known.
+        capacity: how many chunks' answers may wait for the form to be known.
     """
 
     def __init__(self, spec: Mapping[str, TensorSpec], *, reject_nonfinite: bool, capacity: int) -> None:
@@ -84,9 +84,14 @@ class Proof:
         if self._complete(form) or any(h.form == form and h.work.chunk != work.chunk for h in self._held):
             return self._settle(held)
         self._held.append(held)
-        if len(self._held) > self._capacity:
-            return [], [self._held.pop(0)]
-        return [], []
+        # By chunks: the parts of one that was split cannot agree with each other, however many they are.
+        chunks = dict.fromkeys(h.work.chunk for h in self._held)
+        if len(chunks) <= self._capacity:
+            return [], []
+        oldest = next(iter(chunks))
+        refused = [h for h in self._held if h.work.chunk == oldest]
+        self._held = [h for h in self._held if h.work.chunk != oldest]
+        return [], refused
 
     def close(self) -> tuple[list[Held], list[Held], bool]:
         """Judge what still waits when no other answer will come.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from fanout import errors
-from fanout.classify import classify_error, classify_reply, pushback
+from fanout.classify import classify_error, classify_invalid, classify_reply, pushback
 from fanout.errors import (
     AttemptTimeout,
     CertificateError,
@@ -272,6 +272,20 @@ def test_every_transport_error_has_its_verdict(cls):
 
 def test_the_errors_of_the_tree_are_all_there():
     assert set(VERDICTS) == {cls for cls in subclasses(TransportError) if cls.__module__ == errors.__name__}
+
+
+@pytest.mark.parametrize(
+    ("body", "action", "stop"),
+    [
+        ({"error": {"code": "insufficient_quota", "message": "no credit"}}, STOP, "quota"),
+        ({"error": {"code": "rate_limit_exceeded", "message": "slow down"}}, RETRY, "refused"),
+        ([], RETRY, "refused"),
+    ],
+)
+def test_an_invalid_answer_that_tells_of_an_empty_account_stops_the_run(body, action, stop):
+    verdict = classify_invalid(reply(200, body), InvalidReply("no 'predictions'"))
+    assert (verdict.action, verdict.stop, verdict.status) == (action, stop, 200)
+    assert verdict.reason == ("HTTP 200: no credit" if action is STOP else "no 'predictions'")
 
 
 @pytest.mark.parametrize("flaw", ["content", "rows", "dtype", "shape", "nonfinite"])

@@ -153,6 +153,16 @@ def test_no_more_answers_wait_than_there_is_room_for() -> None:
     assert [held.work.chunk.start for held in refused] == [0]
 
 
+def test_room_is_counted_in_chunks_so_that_all_parts_of_one_can_wait() -> None:
+    known, rows = proof(capacity=2), Work(Chunk(0, 8), np.zeros((8, 1)))
+    for i in range(8):
+        assert known.offer(rows.part(slice(i, i + 1)), known.checked(np.zeros((1, 3)), 1)) == ([], [])
+    assert known.offer(work(8), known.checked(np.zeros((2, 4)), 2)) == ([], [])
+    accepted, refused = known.offer(work(10), known.checked(np.zeros((2, 5)), 2))
+    assert not accepted
+    assert [held.work.chunk.start for held in refused] == [0] * 8
+
+
 def test_the_only_answer_counts_when_no_other_comes() -> None:
     known = proof()
     known.offer(work(0), known.checked(np.zeros((2, 3)), 2))
