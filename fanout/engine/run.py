@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from fanout.deadline import Deadline
 from fanout.engine.attempt import Attempts
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from fanout.engine.link import Link
     from fanout.engine.work import Work
     from fanout.types import Done, Statistics
+
+    _Job: TypeAlias = Callable[[], Coroutine[None, None, None]]
 
 
 def _nobody_listens(event: Event) -> None:
@@ -84,7 +86,7 @@ class Run:
         self._watch = watch
         try:
             if self.feed.total != 0:
-                await self._together([self._prepare()])
+                await self._together([self._prepare])
             if self._halt.stopped is None:
                 await self._work_through()
         finally:
@@ -139,7 +141,7 @@ class Run:
             tell=self._tell,
         )
         try:
-            await self._together([self._worker() for _ in range(self._workers())])
+            await self._together([self._worker] * self._workers())
             await self._close()
         finally:
             self._outcomes.flush()
@@ -196,7 +198,7 @@ class Run:
                 self._watch.idle()
                 done()
 
-        self._start(recover())
+        self._start(recover)
 
     async def _close(self) -> None:
         """What still waits for another chunk's answer to agree with can wait no longer."""
@@ -205,20 +207,20 @@ class Run:
             async with asyncio.TaskGroup() as self._group:
                 refused = self._outcomes.close()
 
-    async def _together(self, jobs: list[Coroutine[None, None, None]]) -> None:
+    async def _together(self, jobs: list[_Job]) -> None:
         async with asyncio.TaskGroup() as self._group:
             for job in jobs:
                 self._start(job)
 
-    def _start(self, job: Coroutine[None, None, None]) -> None:
+    def _start(self, job: _Job) -> None:
         task = self._group.create_task(self._guarded(job))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _guarded(self, job: Coroutine[None, None, None]) -> None:
+    async def _guarded(self, job: _Job) -> None:
         """An error that no retry can mend ends the run, once what is in flight has come home."""
         try:
-            await job
+            await job()  # made here, so that there is none to await where the task is cancelled before it starts
         except Exception as error:  # noqa: BLE001 - raised again by `execute`
             self._crash = self._crash or error
             self.stop(Stop("rejected", f"{type(error).__name__}: {error}"))
