@@ -1,0 +1,183 @@
+"""Rows 53 to 55 of the fault matrix: clocks that jump, runs that are cancelled, clients that are closed."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from fanout import Client, ClientStateError, Limits, RetryPolicy, RunStopped, Timeouts
+from fanout.serving.exchange import StatusError
+from fanout.testing import FaultServer
+from tests.faults.scene import QUICK, X, assert_whole, client, double
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+TWO = Limits(concurrency=2)
+
+
+async def test_row_53_a_wall_clock_that_jumps_by_an_hour_has_no_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither on backoff, nor on the pause that was asked for, nor on any deadline."""
+    real, jumps = time.time, itertools.cycle([3600.0, -3600.0])
+    monkeypatch.setattr(time, "time", lambda: real() + next(jumps))
+    async with FaultServer(double) as server:
+        server.script(503, None, "silence", "429-retry-after:0.3")
+        times = Timeouts(attempt=0.3, run=60)
+        async with client(server, limits=TWO, timeouts=times) as c:
+            result = await c.map(X, on_error="keep")
+    assert_whole(result)
+    assert 0.3 <= result.stats.seconds < 10
+
+
+@asynccontextmanager
+async def wholly_free(c: Client) -> AsyncIterator[None]:
+    """What happens inside leaves no task behind, no permit taken and no connection in use."""
+    before = asyncio.all_tasks()
+    yield
+    session = c._session
+    assert session is not None
+    for _ in range(3):  # tasks and sockets end a turn of the loop after their ends
+        await asyncio.sleep(0)
+    # The server's own, and the look-ups of names that aiohttp lets end by themselves: others may wait for the same.
+    others = ("_serve", "_resolve_host_with_throttle")
+    left = {task for task in asyncio.all_tasks() - before if not any(name in repr(task) for name in others)}
+    assert left == set()
+    assert session._link.permits.in_use == 0
+    assert not session._link.permits._waiters
+    assert not session._link.bell.sleepers
+    assert session._link.brake._prober is None
+    connector = session._link.transport._session.connector
+    assert connector is not None
+    assert not connector._acquired
+
+
+async def cancelled(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def poisoned(x: np.ndarray) -> np.ndarray:
+    rows = np.asarray(x)
+    if (rows[:, 0] == X[10, 0]).any():
+        raise StatusError(422, "poison")
+    return rows * 2
+
+
+async def test_row_54_a_run_cancelled_at_any_step_leaves_pool_and_permits_wholly_free() -> None:
+    """Cancelled after 0, 1, 2, ... turns of the loop, on a way through most that can happen to a chunk."""
+    async with FaultServer(poisoned) as server:
+        limits = Limits(concurrency=2, requests_per_second=20000)
+        async with client(server, limits=limits, chunk_rows=16) as c:
+            await c.map(X[:1])
+            finished, steps = False, 0
+            while not finished:
+                server._steps.clear()
+                server.script(None, 503, "429-retry-after:0.001", "reset-mid-body", "nan", "close-on-reuse")
+                async with wholly_free(c):
+                    task = asyncio.create_task(c.map(X[:96], on_error="keep"))
+                    for _ in range(steps):
+                        await asyncio.sleep(0)
+                    finished = task.done()
+                    if not finished:
+                        await cancelled(task)
+                steps += 1 if steps < 100 else 7
+            server._steps.clear()
+            assert steps > 50
+            result = await c.map(X[16:], on_error="keep")
+    assert_whole(result, X[16:] * 2)
+
+
+WAITING: dict[str, tuple[list[Any], dict[str, Any], Callable[[Any], bool]]] = {
+    "for the header": (["silence"] * 2, {}, lambda s: s.in_flight == 2),
+    "for the body": (["drip:60"] * 2, {}, lambda s: s.in_flight == 2),
+    "for the right answer": (["slow:60"] * 2, {}, lambda s: s.in_flight == 2),
+    "at the gate": (["429-retry-after:60"] * 2, {}, lambda s: s.received == 2 and not s.in_flight),
+    "in backoff": ([503] * 2, {"retry": RetryPolicy(initial_backoff=1e4, max_backoff=1e4)}, lambda s: s.received >= 2),
+    "at the brake": ([None] + [503] * 40, {}, lambda s: s.hits["503"] >= 10),
+    "for the rate": ([], {"limits": Limits(concurrency=2, requests_per_second=0.01)}, lambda s: s.received == 1),
+}
+
+
+@pytest.mark.parametrize("state", WAITING)
+async def test_row_54_a_run_cancelled_while_it_waits_leaves_pool_and_permits_wholly_free(state: str) -> None:
+    steps, options, reached = WAITING[state]
+    settings = {"limits": TWO, "chunk_rows": 16, "timeouts": Timeouts(attempt=600)} | options
+    async with FaultServer(double) as server, client(server, **settings) as c, wholly_free(c), asyncio.timeout(10):
+        server.script(*steps)
+        task = asyncio.create_task(c.map(X))
+        while not reached(server):  # noqa: ASYNC110 - at every turn of the loop, so that nothing else goes by
+            await asyncio.sleep(0)
+        for _ in range(20):  # what the server did last, the client has seen after these
+            await asyncio.sleep(0)
+        assert not task.done()
+        await cancelled(task)
+
+
+async def test_row_54_a_run_cancelled_while_it_connects_leaves_pool_and_permits_wholly_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connecting, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    async def never(*_: Any, **__: Any) -> Any:
+        connecting.set()
+        await loop.create_future()
+
+    monkeypatch.setattr(loop, "getaddrinfo", never)
+    async with client("http://model.test/v1/models/m:predict", limits=TWO) as c, wholly_free(c):
+        task = asyncio.create_task(c.map(X))
+        await connecting.wait()
+        await cancelled(task)
+
+
+async def test_row_54_a_client_serves_on_after_many_cancellations() -> None:
+    """A permit or connection lost each time would leave none."""
+    async with FaultServer(double) as server, client(server, limits=TWO, timeouts=Timeouts(attempt=600)) as c:
+        for number in range(10):
+            server.script("silence", "silence")
+            task = asyncio.create_task(c.map(X))
+            await server.arrived(2 * number + 2)
+            await cancelled(task)
+        assert_whole(await c.map(X, on_error="keep"))
+
+
+async def test_row_55_a_client_closed_with_a_full_queue_leaves_nobody_waiting() -> None:
+    async with FaultServer(double, faults=lambda _: "silence") as server:
+        before = asyncio.all_tasks()
+        c = client(server, limits=TWO, timeouts=Timeouts(attempt=600))
+        await c.open()
+        run = asyncio.create_task(c.map(X))
+        callers = [asyncio.create_task(c.predict(row)) for row in X]
+        await server.arrived(2)
+        async with asyncio.timeout(5):
+            await c.close()
+            outcomes = await asyncio.gather(run, *callers, return_exceptions=True)
+    assert isinstance(outcomes[0], RunStopped)
+    assert len(outcomes[0].result.pending) == 1
+    assert {type(outcome) for outcome in outcomes[1:]} <= {ClientStateError, RunStopped}
+    assert asyncio.all_tasks() - before == set()
+
+
+async def test_row_55_a_stream_left_with_full_queues_ends_at_once() -> None:
+    """Input that never ends, a consumer that takes one chunk: what is taken, waits or is in flight is let go."""
+    taken = 0
+
+    async def endless() -> AsyncIterator[np.ndarray]:
+        nonlocal taken
+        while True:
+            yield X[taken % len(X)]
+            taken += 1
+
+    async with FaultServer(double) as server, client(server, limits=TWO, chunk_rows=4, retry=QUICK) as c:
+        async with wholly_free(c), asyncio.timeout(10), c.stream(endless()) as results:
+            async for done in results:
+                assert done.ok.all()
+                break
+        assert taken <= 4 * (2 * 2 + 2 + 3), "no more than the window was taken from the input"
+        assert_whole(await c.map(X, on_error="keep"))

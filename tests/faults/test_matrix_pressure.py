@@ -1,0 +1,140 @@
+"""Rows 30 to 35 of the fault matrix: an endpoint that has too much to do, or says so."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fanout import Event, Limits, RetryPolicy, RunStopped
+from fanout.serving.exchange import StatusError
+from fanout.testing import FaultServer, MockEndpoint
+from tests.faults.scene import CHUNKS, X, assert_whole, client, double
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fanout.serving.exchange import Request
+
+FOUR = Limits(concurrency=4)
+
+
+async def paused(fault: str, seconds: float) -> None:
+    """One of four in flight is told to wait: no other request starts for that time, and the run ends well."""
+    async with FaultServer(double) as server:
+        server.script(fault, "slow:0.1", "slow:0.1", "slow:0.1")
+        events: list[Event] = []
+        async with client(server, limits=FOUR, on_event=events.append) as c:
+            result = await c.map(X, on_error="keep")
+    assert_whole(result)
+    told, *_ = server.times
+    assert server.times[4] - told >= seconds, "four were in flight; the fifth came too early"
+    assert [event.seconds for event in events if event.kind == "pause"] == [seconds]
+    assert server.received == CHUNKS + 1
+    assert result.stats.seconds < seconds + 5
+
+
+async def test_row_30_a_429_with_retry_after_pauses_the_whole_endpoint() -> None:
+    await paused("429-retry-after:0.4", 0.4)
+
+
+async def test_row_31_a_429_with_a_date_is_measured_by_the_servers_own_clock() -> None:
+    """Its clock is an hour late: by ours, the date has long passed."""
+    await paused("429-date:1", 1.0)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-5", "Wed, 21 Oct 2015 07:28:00 GMT", "soon", "1e999", ""])
+async def test_row_32_a_retry_after_that_means_nothing_is_ignored(text: str) -> None:
+    async with FaultServer(double) as server:
+        server.script(f"429-retry-after:{text}")
+        events: list[Event] = []
+        async with client(server, on_event=events.append) as c:
+            result = await c.map(X, on_error="keep")
+    assert_whole(result)
+    assert [event.kind for event in events if event.kind != "done"] == ["retry"]
+    assert result.stats.seconds < 5
+
+
+async def test_row_32_a_retry_after_of_thirty_years_stops_the_run_and_nothing_is_sent_early() -> None:
+    async with FaultServer(double) as server:
+        server.script(None, None, "429-retry-after:1e9")
+        async with client(server) as c:
+            with pytest.raises(RunStopped, match=r"wants no request for 1e\+09 s \(max_pushback is 120 s\)") as caught:
+                await c.map(X)
+    assert caught.value.kind == "pushback"
+    assert server.received == 3
+    assert caught.value.result.ok.sum() == 128
+
+
+async def test_row_33_a_storm_of_503_brakes_the_endpoint_and_the_run_ends_well() -> None:
+    """The minute of the matrix is waited out in virtual time in tests/engine/test_overload.py."""
+    loop = asyncio.get_running_loop()
+    over = loop.time() + 0.5
+    async with (
+        FaultServer(double, faults=lambda _: 503 if loop.time() < over else None) as server,
+        client(server, limits=FOUR, chunk_rows=4) as c,
+    ):
+        result = await c.map(X, on_error="keep")
+    assert_whole(result)
+    assert server.hits["503"] <= 4 + 10 + 1, "in flight, the bucket, a probe"
+    assert server.max_in_flight <= 4
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(
+    "concurrency",
+    [
+        pytest.param(
+            1,
+            marks=pytest.mark.xfail(
+                strict=True, reason="a chunk may spend all its attempts before its failures have emptied the bucket"
+            ),
+        ),
+        2,
+        16,
+    ],
+)
+async def test_row_33_an_outage_of_a_minute_in_mid_run_fails_no_row(concurrency: int) -> None:
+    loop = asyncio.get_running_loop()
+
+    def down_for_a_minute(x: np.ndarray) -> np.ndarray:
+        if 1 < loop.time() < 61:
+            raise StatusError(503, "down")
+        return x * 2
+
+    with MockEndpoint(down_for_a_minute, latency=0.5) as mock:
+        limits = Limits(concurrency=concurrency)
+        async with client(mock.url("v1"), limits=limits, chunk_rows=8, retry=RetryPolicy()) as c:
+            result = await c.map(X, on_error="keep")
+    assert_whole(result)
+
+
+async def test_row_34_a_slow_endpoint_gets_no_more_than_its_concurrency() -> None:
+    async with (
+        FaultServer(double, latency=0.02) as server,
+        client(server, limits=Limits(concurrency=8), chunk_rows=4) as c,
+    ):
+        result = await c.map(X, on_error="keep")
+    assert_whole(result)
+    assert server.max_in_flight == 8
+    assert server.connections == 8
+    assert server.received == len(X) // 4
+
+
+async def test_row_35_a_flapping_endpoint_costs_a_bounded_number_of_requests() -> None:
+    """Up for 20 requests, down for 5: every outage is short, and there is always another."""
+
+    def flapping(request: Request) -> int | None:
+        return 503 if server.received % 25 >= 20 else None
+
+    patient = RetryPolicy(max_attempts=20, initial_backoff=0.01)
+    async with (
+        FaultServer(double, faults=flapping) as server,
+        client(server, limits=FOUR, chunk_rows=2, retry=patient) as c,
+    ):
+        result = await c.map(X, on_error="keep")
+    assert_whole(result)
+    assert server.received == len(X) // 2 + server.hits["503"]
+    assert server.received <= 1.25 * len(X) // 2 + 25
+    assert server.max_in_flight <= 4
