@@ -76,6 +76,12 @@ def test_probes_come_at_intervals_that_double_up_to_30_s() -> None:
         assert least <= wait <= 1.25 * least
 
 
+def test_clients_that_are_stopped_together_do_not_probe_together() -> None:
+    waits = {spent()[0].wait(0.0, "a") for _ in range(20)}
+    assert len(waits) > 10
+    assert max(waits) > 1.05
+
+
 def test_late_failures_of_what_was_in_flight_do_not_put_the_probe_off() -> None:
     brake, _ = spent()
     wait = brake.wait(0.0, "a")

@@ -28,6 +28,7 @@ def reply(body: Any) -> Reply:
             "body.input.0: too long",
         ),
         ({"detail": [{"msg": "a"}, {"msg": "b"}]}, "a; b"),
+        ({"detail": [{"msg": letter} for letter in "abcde"]}, "a; b; c"),
         ({"detail": [1, 2]}, '{"detail":[1,2]}'),
         ({"code": 3}, '{"code":3}'),
         (["list"], '["list"]'),
