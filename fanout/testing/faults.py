@@ -24,7 +24,8 @@ class FaultServer(FaultyServer):
                 y = await client.map(X)
 
     With ``faults={"reset-mid-body": 0.05, "503": 0.1}, seed=1`` they come by chance, the same to the same request
-    bodies in every run, and never more than twice in a row to one body. `FAULTS` names them all.
+    bodies in every run, and never more than twice in a row to one body; ``refused`` alone befalls all that are under
+    way. `FAULTS` names them all.
 
     Args:
         model: takes the rows of a request (an array, or a list of texts) and returns an array or a dict of arrays; or a

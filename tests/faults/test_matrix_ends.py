@@ -45,7 +45,7 @@ async def wholly_free(c: Client) -> AsyncIterator[None]:
     for _ in range(3):  # tasks and sockets end a turn of the loop after their ends
         await asyncio.sleep(0)
     # The server's own, and the look-ups of names that aiohttp lets end by themselves: others may wait for the same.
-    others = ("_serve", "_resolve_host_with_throttle")
+    others = ("_meet", "_resolve_host_with_throttle")
     left = {task for task in asyncio.all_tasks() - before if not any(name in repr(task) for name in others)}
     assert left == set()
     assert session._link.permits.in_use == 0

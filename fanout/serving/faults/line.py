@@ -82,7 +82,8 @@ class Line:
     def reset(self) -> None:
         """End the connection with a RST."""
         peer: socket.socket = self._writer.get_extra_info("socket")
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if peer.fileno() >= 0:  # another fault may have ended it already
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
 
     def abandon(self) -> None:

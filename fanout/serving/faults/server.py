@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from fanout.errors import ConfigError
@@ -72,6 +72,7 @@ class FaultyServer:
         self._steps: deque[Step] = deque()
         self._metadata_steps: deque[Step] = deque()
         self._traffic = Traffic()
+        self._listener: socket.socket | None = None
         self._lines: set[Line] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._arrivals: list[tuple[int, asyncio.Future[None]]] = []
@@ -139,7 +140,7 @@ class FaultyServer:
 
     async def refuse(self, seconds: float) -> None:
         """Reset every connection, and refuse new ones for a while."""
-        self._server.close()
+        self._hang_up()
         self._start(self._listen_after(seconds))
         for line in self._lines:
             line.reset()
@@ -147,7 +148,7 @@ class FaultyServer:
     async def __aenter__(self) -> Self:
         self._holder = _bound(*self._address)
         try:
-            await self._listen()
+            self._listen()
         except BaseException:
             self._holder.close()
             raise
@@ -156,7 +157,7 @@ class FaultyServer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._server.close()
+        self._hang_up()
         self._holder.close()
         for task in self._tasks:
             task.cancel()
@@ -164,30 +165,55 @@ class FaultyServer:
             await asyncio.wait(self._tasks)
         await asyncio.sleep(0)  # sockets close one turn of the loop after their ends
 
-    async def _listen(self) -> None:
+    def _listen(self) -> None:
         # The holder keeps the port while nobody listens, so that nobody else can be given it.
         listener = _bound(*self._holder.getsockname()[:2])
         try:
-            self._server = await asyncio.start_server(
-                self._connected, sock=listener, backlog=_BACKLOG, limit=LONGEST_HEAD, ssl=self._tls
-            )
-        except BaseException:
+            listener.setblocking(False)
+            listener.listen(_BACKLOG)
+        except OSError as error:
             listener.close()
-            raise
+            raise ConfigError(f"cannot listen on {self.origin}: {error.strerror}", key="port") from error
+        # Not asyncio's server: it loses connections that it has accepted as it is closed.
+        asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+        self._listener = listener
+
+    def _hang_up(self) -> None:
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
 
     async def _listen_after(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
-        if not self._server.is_serving():  # another fault may have ended its own pause meanwhile
-            await self._listen()
+        if self._listener is None:  # another pause, which began later, may be over already
+            self._listen()
 
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            peer, _ = listener.accept()
+        except OSError:  # it has gone already, or there are no more file descriptors
+            return
         self.connections += 1
-        self._start(self._serve(Line(reader, writer, self._traffic)))
+        task = self._start(self._meet(peer))
+        task.add_done_callback(lambda _: peer.close())  # a task that is cancelled before it starts closes nothing
 
-    def _start(self, job: Any) -> None:
+    async def _meet(self, peer: socket.socket) -> None:
+        peer.setblocking(False)
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(LONGEST_HEAD, loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        try:
+            transport, _ = await loop.connect_accepted_socket(lambda: protocol, peer, ssl=self._tls)
+        except OSError:  # no TLS was to be had with this client
+            return
+        await self._serve(Line(reader, asyncio.StreamWriter(transport, protocol, reader, loop), self._traffic))
+
+    def _start(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(job)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _serve(self, line: Line) -> None:
         self._lines.add(line)
