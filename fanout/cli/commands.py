@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fanout._version import __version__
-from fanout.cli.parameters import RowRange
+from fanout.cli.parameters import CommandWithFaults, RowRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -92,7 +92,7 @@ def check(job: str, settings: tuple[str, ...], as_json: bool) -> None:
     _exit(check_command(job, settings, as_json=as_json))
 
 
-@cli.command(short_help="Serve a model on this machine.")
+@cli.command(cls=CommandWithFaults, short_help="Serve a model on this machine.")
 @click.argument("name")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
@@ -104,7 +104,11 @@ def check(job: str, settings: tuple[str, ...], as_json: bool) -> None:
     type=click.FloatRange(0),
     help="Added to each answer.",
 )
-def serve(name: str, host: str, port: int, latency: float) -> None:
+@click.option(
+    "--faults", metavar="NAME=PROBABILITY,...", help="Misbehave on purpose, to rehearse a job; the names are below."
+)
+@click.option("--seed", metavar="N", default=0, show_default=True, type=int, help="Another one brings other faults.")
+def serve(name: str, host: str, port: int, latency: float, faults: str | None, seed: int) -> None:
     """Serve a model on this machine, to try things out: what local://NAME does, for as long as you like.
 
     NAME is digits (a classifier of handwritten digits), echo, or package.module:function for a function of your own
@@ -114,10 +118,11 @@ def serve(name: str, host: str, port: int, latency: float) -> None:
     Examples:
       fanout serve digits
       fanout serve mymodels.scoring:predict --port 8080 --latency 0.05
+      fanout serve echo --faults 503=0.1,drip:0.01=0.02,reset-mid-body=0.05
     """
     from fanout.cli.serving import serve_command
 
-    _exit(serve_command(name, host, port, latency))
+    _exit(serve_command(name, host, port, latency, faults, seed))
 
 
 @cli.command(short_help="Print the JSON Schema of job files.")

@@ -1,4 +1,4 @@
-"""Types of options that click does not know."""
+"""Types of options that click does not know, and the help that is costly to make."""
 
 from __future__ import annotations
 
@@ -25,3 +25,14 @@ class RowRange(Base):
         except ValueError:
             self.fail(f"{value!r} is not START:STOP, for instance 0:100, :100 or -100:", param, ctx)
         return slice(start, stop)
+
+
+class CommandWithFaults(click.Command):
+    """A command whose help ends with the names of the faults. They are looked up for those alone who ask."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the names behind the options."""
+        from fanout.serving.faults.names import FAULTS
+
+        with formatter.section("Faults (NAME=PROBABILITY; NAME:VALUE=PROBABILITY sets the capital word)"):
+            formatter.write_dl(list(FAULTS.items()))

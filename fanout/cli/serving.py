@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from typing import TYPE_CHECKING
 
 import click
 
 from fanout.cli.output import print_error
 from fanout.errors import ConfigError
 from fanout.serving.app import serve
+from fanout.serving.faults.names import parse_faults
+from fanout.serving.faults.serve import serve_faulty
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 
-def serve_command(name: str, host: str, port: int, latency: float) -> int:
-    """Serve a model; returns the exit code."""
+def serve_command(name: str, host: str, port: int, latency: float, faults: str | None = None, seed: int = 0) -> int:
+    """Serve a model, with faults where some are asked for; returns the exit code."""
     try:
-        return asyncio.run(_serve(name, host, port, latency))
+        if faults is None:
+            serving = serve(name, host, port, latency=latency, on_ready=_announce)
+        else:
+            some = parse_faults(faults)
+            serving = serve_faulty(name, host, port, faults=some, seed=seed, latency=latency, on_ready=_announce)
+        return asyncio.run(_until_signalled(serving))
     except ConfigError as error:
         return print_error(str(error), 2)
 
 
-async def _serve(name: str, host: str, port: int, latency: float) -> int:
+async def _until_signalled(serving: Coroutine[None, None, None]) -> int:
     loop, received = asyncio.get_running_loop(), []
-    server = loop.create_task(serve(name, host, port, latency=latency, on_ready=_announce))
+    server = loop.create_task(serving)
 
     def end(number: signal.Signals) -> None:
         received.append(number)

@@ -9,11 +9,14 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import fanout
 from fanout import __version__
 from fanout.cli import cli, main
+from fanout.testing import FAULTS
 from tests.cli.conftest import ROOT, ended
 
 
@@ -90,3 +93,30 @@ def test_serve_refuses_a_model_that_does_not_exist():
     assert result.exit_code == 2
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
+
+
+async def test_serve_has_the_faults_that_are_asked_for_and_no_others(start):
+    process = await start("serve", "echo", "--port", 0, "--faults", "503=1.0", "--seed", 7)
+    url = (await asyncio.wait_for(process.stdout.readline(), 10)).decode().strip()
+    async with fanout.Client(url, codec=fanout.codec("json", request_field="@", response_field="@")) as client:
+        assert np.array_equal(await client.map(np.ones((3, 2))), np.ones((3, 2)))  # the third attempt has none
+        assert client.statistics().retries == 2
+    process.send_signal(signal.SIGTERM)
+    result = await ended(process)
+    assert (result.code, result.out, result.err) == (143, "", "press Ctrl-C to stop\n")
+
+
+@pytest.mark.parametrize(
+    ("faults", "said"), [("dripp=0.1", "did you mean 'drip'?"), ("drip", "NAME=PROBABILITY"), ("503=2", "0 to 1")]
+)
+def test_serve_refuses_faults_that_make_no_sense(faults, said):
+    result = CliRunner().invoke(cli, ["serve", "echo", "--faults", faults])
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_the_help_of_serve_names_every_fault():
+    result = CliRunner().invoke(cli, ["serve", "--help"])
+    assert result.exit_code == 0
+    for name in FAULTS:
+        assert f"  {name} " in result.stdout
