@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from fanout.types import Buffer
 
+_ENCODINGS = frozenset({"", "identity", "gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"})
 ERROR_BODY_CAP = 64 * 2**10
 """Bytes read of an answer with an error status: enough to classify it and to quote it."""
 
@@ -129,7 +130,10 @@ def _decoded(body: bytes, encoding: str, cap: int) -> bytes:
 def _decompressed(body: bytes, encoding: str, most: int) -> tuple[bytes, bool]:
     """At most ``most`` bytes of what is compressed in ``body``, and whether its end was reached where it should be."""
     if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise IncompleteReply(f"the answer has the content encoding {encoding!r}, which was not asked for")
+        # A name that nobody knows may be anything, even a credential that the server repeats.
+        known = _ENCODINGS.issuperset(part.strip() for part in encoding.split(","))
+        shown = repr(encoding) if known else "(of no known name)"
+        raise IncompleteReply(f"the answer has the content encoding {shown}, which was not asked for")
     decoder = zlib.decompressobj(zlib.MAX_WBITS | (16 if "gzip" in encoding else 0))
     plain = decoder.decompress(body, most)
     return plain, decoder.eof and not decoder.unused_data
