@@ -1,0 +1,290 @@
+"""What the first page promises, on real sockets: little is sent in vain, nothing too early, and no secret is told."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import socket
+import sys
+import traceback
+import warnings
+from base64 import b64decode, b64encode
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from fanout import Client, Endpoint, FanoutError, Limits, RunStopped, Timeouts
+from fanout.serving.exchange import Answer, Request, StatusError, json_answer
+from fanout.testing import FaultServer
+from tests.cli.conftest import ROOT, ended
+from tests.faults.scene import QUICK, X, assert_failed, client, double
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROWS = np.arange(4096 * 3.0).reshape(-1, 3) + 0.5
+
+
+def poisoned(row: int) -> Callable[[Any], np.ndarray]:
+    def model(x: Any) -> np.ndarray:
+        rows = np.asarray(x)
+        if (rows[:, 0] == ROWS[row, 0]).any():
+            raise StatusError(422, "poison")
+        return rows * 2
+
+    return model
+
+
+@pytest.mark.parametrize("concurrency", [1, 16])
+@pytest.mark.parametrize("row", [0, 2000, 4095])
+async def test_one_poisoned_row_among_4096_fails_alone_and_costs_at_most_18_requests(
+    row: int, concurrency: int
+) -> None:
+    async with (
+        FaultServer(poisoned(row)) as server,
+        client(server, chunk_rows=256, limits=Limits(concurrency=concurrency)) as c,
+    ):
+        result = await c.map(ROWS, on_error="keep")
+    assert_failed(result, range(row, row + 1), ROWS * 2)
+    (failure,) = result.failures
+    assert (failure.status, failure.reason) == (422, "HTTP 422: poison")
+    assert server.received <= 16 + 18
+
+
+async def test_a_401_in_mid_run_stops_it_after_the_requests_in_flight_without_a_retry() -> None:
+    async with FaultServer(double) as server:
+        server.script(*[None] * 20, 401, *["slow:0.05"] * 7, *[None] * 200)
+        async with client(server, chunk_rows=2, limits=Limits(concurrency=8)) as c:
+            with pytest.raises(RunStopped) as caught:
+                await c.map(X)
+    assert caught.value.kind == "refused"
+    assert server.received <= 20 + 8
+    assert caught.value.result.stats.retries == 0
+    assert caught.value.result.ok.sum() == 2 * (server.received - 1), "all but one request had its answer"
+
+
+async def test_after_a_429_with_retry_after_among_32_in_flight_no_request_comes_for_that_time() -> None:
+    async with FaultServer(double) as server:
+        server.script("429-retry-after:1", *["slow:0.2"] * 31)
+        async with client(server, chunk_rows=2, limits=Limits(concurrency=32)) as c:
+            values = await c.map(X)
+    assert np.array_equal(values, X * 2)
+    told = server.times[0]
+    assert sum(when < told + 1 for when in server.times) == 32
+    assert server.received == len(X) // 2 + 1
+
+
+MARK = "S3CRET"
+USER, PASSWORD, QUERY, KEY, TOKEN = f"usr-{MARK}-u", f"pw-{MARK}-p", f"qry-{MARK}-q", f"key-{MARK}-k", f"tok-{MARK}-t"
+NEEDLES = (MARK, MARK.lower(), b64encode(f"{USER}:{PASSWORD}".encode()).decode())
+ELSEWHERE = f"http://{USER}:{PASSWORD}@elsewhere.test/x?key={QUERY}#{KEY}"
+
+
+def told_all(request: Request) -> str:
+    """All that a careless server knows of its caller."""
+    scheme, _, given = (request.header("Authorization") or "").partition(" ")
+    basic = b64decode(given).decode() if scheme == "Basic" else ""
+    return f"denied: {basic} {request.path} {dict(request.headers)} user {basic.partition(':')[0]}"
+
+
+def telling(status: int, **headers: str) -> Callable[[Request], Answer]:
+    """Answers that repeat the request's credentials."""
+
+    def choose(request: Request) -> Answer:
+        said = told_all(request)
+        extra = {name.replace("_", "-"): value.format(said=said) for name, value in headers.items()}
+        made = json_answer({"error": {"message": said, "code": said}, "predictions": said}, status=status)
+        return Answer(status=status, headers={**made.headers, **extra}, body=made.body)
+
+    return choose
+
+
+def web_page(request: Request) -> Answer:
+    return Answer(status=200, headers={"Content-Type": "text/html"}, body=f"<html>{told_all(request)}".encode())
+
+
+def compressed_by_lies(request: Request) -> Answer:
+    return Answer(status=200, headers={"Content-Encoding": told_all(request)}, body=b"{}")
+
+
+FAILING: dict[str, Any] = {
+    **{str(status): telling(status) for status in (400, 401, 402, 403, 404, 413, 418, 422, 429, 500, 503)},
+    "quota": lambda r: json_answer({"error": {"code": "insufficient_quota", "message": told_all(r)}}, status=429),
+    "redirect": lambda r: f"redirect:{ELSEWHERE}",
+    "redirect to itself": telling(307, Location="?{said}"),
+    "redirect to nonsense": telling(302, Location="//[{said}"),
+    "invalid": telling(200),
+    "web page": web_page,
+    "encoding": compressed_by_lies,
+    "header too long": telling(200, X_Echo="{said}" * 40),
+    "header without an end": telling(200, X_Echo="{said}\r\n{said}"),
+    "retry-after": telling(429, Retry_After="{said}"),
+    "retry-after too long": telling(429, Retry_After="1e6"),
+    "silence": lambda r: "silence",
+    "reset": lambda r: "reset-before-headers",
+    "endless": lambda r: "endless",
+    "gzip": lambda r: "gzip-not",
+    "nan": lambda r: "nan",
+}
+
+
+class Eavesdropper:
+    """Collects all that is told anywhere."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def hear(self, *things: object) -> None:
+        for thing in things:
+            self.heard += [str(thing), repr(thing)]
+            if isinstance(thing, BaseException):
+                self.heard += traceback.format_exception(thing)
+
+    def assert_nothing(self) -> None:
+        for text in self.heard:
+            for needle in NEEDLES:
+                assert needle not in text
+
+
+async def told_by_a_failing_run(c: Client, spy: Eavesdropper) -> None:
+    """A run and its end, with all that a program could print of it."""
+    async with c:
+        spy.hear(c)
+        for attempt in (c.map(X[:8], on_error="keep"), c.map(X[:8]), c.predict(X[0])):
+            try:
+                result = await attempt
+            except (FanoutError, OSError) as error:
+                spy.hear(error, error.__cause__, getattr(error, "__notes__", ""))
+                result = getattr(error, "result", None)
+            if result is not None and not isinstance(result, np.ndarray):
+                spy.hear(result, *result.failures, *result.pending, result.stats)
+        spy.hear(c.statistics())
+    spy.hear(c)
+
+
+def with_credentials(url: str, spy: Eavesdropper, *, codec: str = "v1", bearer: bool = False) -> Client:
+    """A client whose credentials are in all the places that there are for them."""
+    userinfo = "" if bearer else f"{USER}:{PASSWORD}@"
+    headers = {"X-Api-Key": KEY} | ({"Authorization": f"Bearer {TOKEN}"} if bearer else {})
+    endpoint = Endpoint(url=url.replace("://", f"://{userinfo}") + f"?key={QUERY}", headers=headers)
+    spy.hear(endpoint)
+    return Client(
+        endpoint,
+        codec=codec,
+        chunk_rows=4,
+        limits=Limits(concurrency=2),
+        retry=QUICK,
+        timeouts=Timeouts(connect=2, attempt=0.2, run=1),
+        on_event=spy.hear,
+    )
+
+
+@pytest.fixture
+def spy(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Any:
+    """Hears what the test tells it, and at its end has heard all that was logged, printed and warned."""
+    caplog.set_level(logging.DEBUG)
+    made = Eavesdropper()
+    with warnings.catch_warnings(record=True, action="always") as told:
+        yield made
+        gc.collect()
+    captured = capfd.readouterr()
+    made.hear(captured.out, captured.err, caplog.text, *(warning.message for warning in told))
+    made.assert_nothing()
+
+
+@pytest.mark.parametrize("bearer", [False, True], ids=["userinfo", "bearer"])
+@pytest.mark.parametrize("way", FAILING)
+async def test_no_secret_is_told_whatever_fails(way: str, bearer: bool, spy: Eavesdropper) -> None:
+    asyncio.get_running_loop().set_debug(True)
+    async with FaultServer(double, faults=FAILING[way]) as server:
+        await told_by_a_failing_run(with_credentials(server.url("v1"), spy, bearer=bearer), spy)
+        sent = [request.path + str(request.headers) for request in server.requests]
+    assert all(MARK in request for request in sent), "they were sent, and so could have been told"
+    assert any("S3CRET" not in text and "***" in text for text in spy.heard)
+
+
+@pytest.mark.parametrize("way", ["401", "500", "invalid", "redirect", "web page"])
+async def test_no_secret_is_told_when_the_metadata_fails(way: str, spy: Eavesdropper) -> None:
+    async with FaultServer(double) as server:
+        for _ in range(20):
+            server.script_metadata(FAILING[way](Request(method="GET", path=f"/?key={QUERY}", headers={"X": KEY})))
+        await told_by_a_failing_run(with_credentials(server.url("oip"), spy, codec="oip"), spy)
+
+
+async def test_no_secret_is_told_when_there_is_no_connection(spy: Eavesdropper, monkeypatch: Any) -> None:
+    system = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
+        if str(host).endswith(".test"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return system(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        for url in (f"http://127.0.0.1:{port}/m", f"https://127.0.0.1:{port}/m", "http://model.test/m"):
+            await told_by_a_failing_run(with_credentials(url, spy), spy)
+    async with FaultServer(double) as server:
+        https = server.url("v1").replace("http://", "https://")
+        await told_by_a_failing_run(with_credentials(https, spy), spy)
+
+
+@pytest.mark.parametrize(
+    "url", [f"htp://{USER}:{PASSWORD}@h/?k={QUERY}", f"http://{USER}:{PASSWORD}/{KEY}@h/", f"{USER}:{PASSWORD}@h/x"]
+)
+def test_no_secret_is_told_of_a_url_that_is_none(url: str, spy: Eavesdropper) -> None:
+    with pytest.raises(FanoutError) as caught:
+        Endpoint(url=url, headers={"X-Api-Key": KEY})
+    spy.hear(caught.value)
+
+
+JOB = """
+[input]
+path = "x.npy"
+[endpoint]
+url = "{url}?key=${{QUERY}}"
+headers = {{ X-Api-Key = "${{KEY}}", Authorization = "Bearer ${{TOKEN}}" }}
+[codec]
+name = "v1"
+[chunks]
+rows = 4
+[retry]
+max_attempts = 2
+initial_backoff = 0.01
+[timeouts]
+attempt = 2
+run = 10
+[output]
+path = "out/y.npy"
+"""
+
+
+@pytest.mark.parametrize("way", ["401", "400", "422", "500", "418", "redirect", "invalid", "header too long"])
+@pytest.mark.parametrize("command", [["run", "--json"], ["run"], ["check"]], ids=" ".join)
+async def test_no_secret_is_told_by_the_command_line(
+    way: str, command: list[str], tmp_path: Any, spy: Eavesdropper
+) -> None:
+    np.save(tmp_path / "x.npy", X[:12])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "QUERY": QUERY, "KEY": KEY, "TOKEN": TOKEN}
+    first = f"[[{X[0, 0]}".encode()
+
+    def spare_the_first(request: Request) -> Any:
+        return None if first in request.body and command[0] == "run" else FAILING[way](request)
+
+    async with FaultServer(double, faults=spare_the_first) as server:
+        (tmp_path / "job.toml").write_text(JOB.format(url=server.url("v1")))
+        pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
+        arguments = [command[0], "job.toml", *command[1:]]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-X", "dev", "-m", "fanout", *arguments, cwd=tmp_path, env=environment, **pipes
+        )
+        result = await ended(process)
+        assert server.received
+    assert result.code in (1, 2, 3)
+    assert "***" in result.out + result.err
+    spy.hear(result.out, result.err)
+    spy.hear(*(path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*") if path.is_file()))
