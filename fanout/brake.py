@@ -27,30 +27,39 @@ class Brake:
     Args:
         concurrency: most requests in flight; sets the size of the bucket.
         budget: tokens that a first-try success puts back.
+        suspect_wait: longest wait for a probe after one whose failure may be its rows' fault: rows that no server can
+            answer would else keep the endpoint braked for ever.
         changed: called when those who wait should ask again.
     """
 
-    def __init__(self, *, concurrency: int, budget: float, changed: Callable[[], None]) -> None:
+    def __init__(self, *, concurrency: int, budget: float, suspect_wait: float, changed: Callable[[], None]) -> None:
         self.capacity = float(max(_SMALLEST_CAPACITY, concurrency))
         self.tokens = self.capacity
         self.braked = False
         self._budget = budget
+        self._suspect_wait = min(suspect_wait, _LATER_PROBES_AT_MOST)
         self._changed = changed
         self._prober: object = None
+        self._line: dict[object, None] = {}
         self._probe_at = 0.0
         self._probe_wait = _FIRST_PROBE_AFTER
 
     def wait(self, now: float, asker: object) -> float:
         """Seconds to wait before asking again (infinity: until `changed`); 0 if ``asker`` may send now.
 
-        On a braked endpoint the asker who is let through is the probe, until it reports what came of it.
+        On a braked endpoint the asker who is let through is the probe, until it reports what came of it. Askers come
+        in turn; one that will not ask again has to say so (`abandoned`).
         """
         if not self.braked or self._prober is asker:
             return 0.0
+        self._line.setdefault(asker)
         if self._prober is not None:
             return inf
         if now < self._probe_at:
             return self._probe_at - now
+        if next(iter(self._line)) is not asker:  # the first in line is woken at the same moment
+            return inf
+        del self._line[asker]
         self._prober = asker
         return 0.0
 
@@ -58,10 +67,11 @@ class Brake:
         """True while ``asker`` is the one that was let through a pulled brake."""
         return self._prober is asker
 
-    def failed(self, now: float, asker: object) -> None:
-        """A retryable failure: it costs a token; the last one pulls the brake."""
+    def failed(self, now: float, asker: object, *, rows_suspect: bool = False) -> None:
+        """A retryable failure: it costs a token; the last one pulls the brake. A failed probe puts the next one off."""
         if self._prober is asker:
-            self._probe_wait = min(2 * self._probe_wait, _LATER_PROBES_AT_MOST)
+            longest = self._suspect_wait if rows_suspect else _LATER_PROBES_AT_MOST
+            self._probe_wait = min(2 * self._probe_wait, longest)
             self._wait_for_probe(now)
         elif not self.braked:
             self.tokens -= 1
@@ -82,10 +92,14 @@ class Brake:
         self.tokens = min(self.capacity, self.tokens + (self._budget if first_try else 1.0))
 
     def abandoned(self, asker: object) -> None:
-        """``asker`` will not report: somebody else may be the probe."""
+        """``asker`` will neither ask again nor report: somebody else may be the probe."""
+        waiting = asker in self._line
+        self._line.pop(asker, None)
         if self._prober is asker:
             self._prober = None
-            self._changed()
+        elif not waiting:
+            return
+        self._changed()
 
     def _wait_for_probe(self, now: float) -> None:
         self._prober = None
@@ -96,6 +110,7 @@ class Brake:
         """Half a bucket: one success proves that the endpoint is there, not that it can take all that waits."""
         self.braked = False
         self._prober = None
+        self._line.clear()
         self.tokens = self.capacity / 2
         self._changed()
 

@@ -152,6 +152,12 @@ class Verdict:
     stop: StopKind = "refused"
     """The kind of stop, where action is STOP."""
 
+    @property
+    def rows_suspect(self) -> bool:
+        """The rows may be to blame for a retryable failure: a 500, an invalid answer, no answer in time."""
+        timed_out = self.overload and self.unreachable
+        return self.status == 500 or self.flaw is not None or timed_out
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:

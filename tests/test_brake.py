@@ -19,7 +19,7 @@ class Bell:
 
 def spent(concurrency: int = 16) -> tuple[Brake, Bell]:
     bell = Bell()
-    brake = Brake(concurrency=concurrency, budget=0.2, changed=bell)
+    brake = Brake(concurrency=concurrency, budget=0.2, suspect_wait=2.0, changed=bell)
     while not brake.braked:
         brake.failed(0.0, "anybody")
     return brake, bell
@@ -27,7 +27,7 @@ def spent(concurrency: int = 16) -> tuple[Brake, Bell]:
 
 def test_the_bucket_has_a_token_for_each_request_in_flight_and_never_fewer_than_ten() -> None:
     for concurrency, capacity in ((1, 10), (10, 10), (64, 64)):
-        brake = Brake(concurrency=concurrency, budget=0.2, changed=Bell())
+        brake = Brake(concurrency=concurrency, budget=0.2, suspect_wait=2.0, changed=Bell())
         for failure in range(capacity):
             assert brake.wait(0.0, failure) == 0
             assert not brake.braked
@@ -36,7 +36,7 @@ def test_the_bucket_has_a_token_for_each_request_in_flight_and_never_fewer_than_
 
 
 def test_successes_pay_for_retries() -> None:
-    brake = Brake(concurrency=10, budget=0.2, changed=Bell())
+    brake = Brake(concurrency=10, budget=0.2, suspect_wait=2.0, changed=Bell())
     for _ in range(5):
         brake.failed(0.0, "a")
     assert brake.tokens == 5
@@ -118,6 +118,43 @@ def test_a_probe_that_is_cancelled_leaves_its_place_to_another() -> None:
     assert brake.wait(2.0, "b") == 0
 
 
+def test_those_who_wait_are_the_probe_in_turn() -> None:
+    brake, _ = spent()
+    now, probes = 0.0, []
+    for asker in "abc":
+        brake.wait(now, asker)
+    for _ in range(6):
+        now += brake.wait(now, "c")
+        for asker in "cba":
+            if brake.wait(now, asker) == 0:
+                probes.append(asker)
+                break
+        brake.failed(now, probes[-1])
+        brake.wait(now, probes[-1])
+    assert probes == list("abcabc")
+
+
+def test_who_leaves_the_line_keeps_nobody_waiting() -> None:
+    brake, bell = spent()
+    brake.wait(0.0, "a")
+    assert brake.wait(2.0, "b") == inf
+    rung = bell.rung
+    brake.abandoned("a")
+    assert bell.rung == rung + 1
+    assert brake.wait(2.0, "b") == 0
+
+
+def test_a_probe_whose_rows_may_be_to_blame_is_followed_sooner() -> None:
+    brake, _ = spent()
+    now, waits = 0.0, []
+    for _ in range(4):
+        waits.append(brake.wait(now, "a"))
+        now += waits[-1]
+        assert brake.wait(now, "a") == 0
+        brake.failed(now, "a", rows_suspect=True)
+    assert all(wait <= 2.5 for wait in waits)
+
+
 def test_the_intervals_begin_anew_when_the_brake_is_pulled_again() -> None:
     brake, _ = spent()
     for now in (2.0, 5.0, 12.0):
@@ -136,7 +173,7 @@ def test_the_state_is_shown() -> None:
 
 @given(st.lists(st.sampled_from(["ok", "retried", "failed", "refused", "cancelled"]), max_size=200), st.integers(1, 40))
 def test_it_never_deadlocks_and_never_lets_two_through_when_pulled(outcomes: list[str], concurrency: int) -> None:
-    brake = Brake(concurrency=concurrency, budget=0.2, changed=Bell())
+    brake = Brake(concurrency=concurrency, budget=0.2, suspect_wait=2.0, changed=Bell())
     now = 0.0
     for number, outcome in enumerate(outcomes):
         wait = brake.wait(now, number)
@@ -146,6 +183,7 @@ def test_it_never_deadlocks_and_never_lets_two_through_when_pulled(outcomes: lis
         if brake.braked:
             assert brake.is_probe(number)
             assert brake.wait(now, "another") == inf
+            brake.abandoned("another")
         if outcome in ("ok", "retried"):
             brake.succeeded(first_try=outcome == "ok")
             assert not brake.braked

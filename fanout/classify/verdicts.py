@@ -75,11 +75,14 @@ def classify_reply(reply: Reply, *, meaning: int | None = None, now: datetime | 
         action = Action.RETRY
     elif wish == "false" and action is Action.RETRY:
         action = Action.FAIL
+    wait = pushback(reply.headers, body, now=now)
+    if status == 413 and wait is not None:  # "too large" that will pass (RFC 9110, 15.5.14)
+        action = Action.RETRY
     return Verdict(
         action=action,
         reason=reason,
         status=status,
-        pushback=pushback(reply.headers, body, now=now) if action is Action.RETRY else None,
+        pushback=None if action is Action.STOP else wait,
         overload=status in _OVERLOAD,
         stop=_STOP_KIND.get(status, "rejected"),
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from fanout.classify import classify_error, classify_invalid, classify_reply
 from fanout.errors import InvalidReply, TransportError
-from fanout.types import Action, Array, Reply, Values, Verdict
+from fanout.types import Array, Reply, Values, Verdict
 
 if TYPE_CHECKING:
     from fanout.codecs.base import Codec
@@ -27,6 +27,7 @@ class Attempts:
 
     def __init__(self, codec: Codec, link: Link, exchanges: Exchanges, proof: Proof, counters: Counters) -> None:
         self._codec = codec
+        self._link = link
         self._post = link.transport.post
         self._conceal = link.transport.conceal
         self._exchanges = exchanges
@@ -34,26 +35,26 @@ class Attempts:
         self._counters = counters
 
     async def make(self, work: Work, deadline: Deadline) -> Outcome:
-        """Send an encoded work once; once more at once, where a kept-alive connection turned out to be closed."""
+        """Send an encoded work once and judge what comes."""
+        payload = work.payload
+        assert payload is not None
         if work.attempts:
             self._counters.retries += 1
         work.attempts += 1
-        outcome = await self._sent(work, deadline, fresh=False)
-        if isinstance(outcome, Verdict) and outcome.action is Action.RESEND:
-            outcome = await self._sent(work, deadline, fresh=True)
+        try:
+            exchanged = await self._exchanges.make(lambda fresh: self._post(payload, fresh=fresh), deadline)
+            outcome = self._judged(exchanged, work.n)
+        except BaseException:
+            self._exchanges.abandon(deadline)
+            raise
         if not isinstance(outcome, Verdict):
             self._exchanges.report(None, deadline, first_try=work.attempts == 1)
             return outcome
         verdict = work.in_context(outcome)
-        if self._exchanges.report(verdict, deadline, first_try=False):
+        alone = work.fails_alone(self._link.successes)
+        if self._exchanges.report(verdict, deadline, first_try=False, alone=alone):
             work.uncharge()
         return verdict
-
-    async def _sent(self, work: Work, deadline: Deadline, *, fresh: bool) -> Outcome:
-        payload = work.payload
-        assert payload is not None
-        exchanged = await self._exchanges.make(lambda: self._post(payload, fresh=fresh), deadline)
-        return self._judged(exchanged, work.n)
 
     def _judged(self, exchanged: Exchanged, n_rows: int) -> Outcome:
         if isinstance(exchanged, Verdict):
@@ -65,7 +66,7 @@ class Attempts:
         try:
             return self._proof.checked(self._decoded(exchanged, n_rows), n_rows)
         except InvalidReply as error:
-            return self._classified(exchanged, error)
+            return self._exchanges.pause(self._classified(exchanged, error))
 
     def _classified(self, reply: Reply, error: InvalidReply | None = None) -> Verdict:
         meaning = self._codec.classify(reply)

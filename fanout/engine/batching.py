@@ -38,7 +38,7 @@ class Batcher:
         self._linger = linger
         self._loop = asyncio.get_running_loop()
         self._gathering: dict[Hashable, list[_Caller]] = {}
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sending: dict[asyncio.Task[None], list[_Caller]] = {}
         self._closed = False
 
     async def predict(self, row: Any) -> Any:
@@ -60,28 +60,36 @@ class Batcher:
         self._closed = True
         waiting = [caller for callers in self._gathering.values() for caller in callers]
         self._gathering.clear()
-        _answer(waiting, [ClientStateError("the client was closed before the row was sent")] * len(waiting))
         for task in self._sending:
             task.cancel()
+            waiting += self._sending[task]
         await asyncio.gather(*self._sending, return_exceptions=True)
+        _answer(waiting, [ClientStateError("the client was closed before the answer came")] * len(waiting))
 
     def _send_batch(self, key: Hashable, callers: list[_Caller]) -> None:
         if self._gathering.get(key) is not callers:  # it was full before its time and has gone already
             return
         del self._gathering[key]
-        task = self._loop.create_task(self._exchange(callers))
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
-
-    async def _exchange(self, callers: list[_Caller]) -> None:
         callers = [caller for caller in callers if not caller.answer.done()]  # the others have given up
         if not callers:
             return
+        task = self._loop.create_task(self._exchange(callers))
+        self._sending[task] = callers
+        task.add_done_callback(self._sent)
+        for caller in callers:
+            caller.answer.add_done_callback(lambda _: self._cancel_if_unwanted(task))
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._sending.pop(task, None)
+
+    def _cancel_if_unwanted(self, task: asyncio.Task[None]) -> None:
+        """A request that nobody waits for any more is not worth a retry."""
+        if all(caller.answer.done() for caller in self._sending.get(task, ())):
+            task.cancel()
+
+    async def _exchange(self, callers: list[_Caller]) -> None:
         try:
             outcomes = await self._send(stacked([caller.row for caller in callers]))
-        except asyncio.CancelledError:
-            _answer(callers, [ClientStateError("the client was closed before the answer came")] * len(callers))
-            raise
         except Exception as error:  # noqa: BLE001 - it belongs to the callers
             outcomes = [error] * len(callers)
         _answer(callers, outcomes)

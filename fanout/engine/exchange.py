@@ -6,6 +6,7 @@ import asyncio
 from random import uniform
 from typing import TYPE_CHECKING, TypeAlias
 
+from fanout.classify import classify_error
 from fanout.errors import AttemptTimeout, TransportError
 from fanout.types import Action, Event, Reply, Verdict
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 _GATE_JITTER = 0.1
 """Part of a pushback by which a request may come later, so that not all come at once when the gate opens."""
+
+Send: TypeAlias = "Callable[[bool], Awaitable[Reply]]"
+"""Sends one request, on a fresh connection if the argument is true."""
 
 Exchanged: TypeAlias = Reply | TransportError | Verdict
 """A whole answer, why there is none, or the verdict by which no request was sent."""
@@ -34,52 +38,56 @@ class Exchanges:
         self._tell = tell
         self._now = asyncio.get_running_loop().time
 
-    async def make(self, send: Callable[[], Awaitable[Reply]], deadline: Deadline) -> Exchanged:
+    async def make(self, send: Send, deadline: Deadline) -> Exchanged:
         """Wait for leave, then send. The wait is charged to no attempt: the deadline starts with the request.
 
-        Where the server refuses the headers (401), and new ones can be had, it is sent once more with them. What comes
-        of it has to be told to `report`, with the same ``deadline``: it may be the endpoint's probe.
+        It is sent once more where the server refuses the headers (401) and new ones can be had, or where a kept-alive
+        connection turned out to be closed. What comes of it has to be told to `report`, or to `abandon`, with the same
+        ``deadline``: it may be the endpoint's probe.
         """
-        exchanged = await self._once(send, deadline)
-        refused = isinstance(exchanged, Reply) and exchanged.status == 401
-        if refused and await self._link.transport.renew_headers():
-            exchanged = await self._once(send, deadline)
-        return exchanged
-
-    async def _once(self, send: Callable[[], Awaitable[Reply]], deadline: Deadline) -> Exchanged:
         permits = self._link.permits
         await permits.acquire()
+        # One permit for both: a probe that gave its own back would wait behind those who wait for the probe.
         try:
-            refusal = await self._leave(deadline)
-            return await self._timed(send, deadline) if refusal is None else refusal
-        except BaseException:
-            self._link.brake.abandoned(deadline)
-            raise
+            exchanged = await self._with_leave(send, deadline, fresh=False)
+            if isinstance(exchanged, Reply):
+                again = exchanged.status == 401 and await self._link.transport.renew_headers()
+                return await self._with_leave(send, deadline, fresh=False) if again else exchanged
+            stale = isinstance(exchanged, TransportError) and classify_error(exchanged).action is Action.RESEND
+            return await self._with_leave(send, deadline, fresh=True) if stale else exchanged
         finally:
             permits.release()
 
-    def report(self, verdict: Verdict | None, deadline: Deadline, *, first_try: bool) -> bool:
-        """Tell the brake of a success (no verdict) or a failure. True if it was a failed probe: those are not charged.
+    async def _with_leave(self, send: Send, deadline: Deadline, *, fresh: bool) -> Exchanged:
+        refusal = await self._leave(deadline)
+        return await self._timed(send, deadline, fresh) if refusal is None else refusal
 
-        An endpoint that never answered at all is none of the brake's business: the attempts are counted, and then the
-        run stops.
+    def report(self, verdict: Verdict | None, deadline: Deadline, *, first_try: bool, alone: bool = False) -> bool:
+        """Tell the brake of a success (no verdict) or a failure. True if the failure is not to be charged to its chunk.
+
+        A failure that others do not share (``alone``) costs nothing. A failed probe is the endpoint's, unless its kind
+        may be the rows' own: those have to come to an end. An endpoint that never answered at all is none of the
+        brake's business: the attempts are counted, and then the run stops.
         """
-        link = self._link
-        was_probe = link.brake.is_probe(deadline)
+        link, brake = self._link, self._link.brake
+        was_probe = brake.is_probe(deadline)
         if verdict is None:
-            link.succeeded = True
-            link.brake.succeeded(first_try=first_try)
+            link.successes += 1
+            brake.succeeded(first_try=first_try)
         elif verdict.action is not Action.RETRY:
-            link.brake.answered(deadline)
-        elif link.answered:
-            link.brake.failed(self._now(), deadline)
-            return was_probe
-        return False
+            brake.answered(deadline)
+        elif was_probe or (link.answered and not alone):
+            brake.failed(self._now(), deadline, rows_suspect=verdict.rows_suspect)
+        return was_probe and verdict is not None and verdict.action is Action.RETRY and not verdict.rows_suspect
+
+    def abandon(self, deadline: Deadline) -> None:
+        """Nothing will be reported: if this was the probe, somebody else may be it."""
+        self._link.brake.abandoned(deadline)
 
     def pause(self, verdict: Verdict) -> Verdict:
         """Shut the gate if the server wants no request for a while; a verdict to stop where that is too long."""
         wait, longest = verdict.pushback, self._link.retry.max_pushback
-        if wait is None or verdict.action is not Action.RETRY:
+        if wait is None or verdict.action is Action.STOP:
             return verdict
         if wait > longest:
             reason = f"the endpoint wants no request for {wait:g} s (max_pushback is {longest:g} s): {verdict.reason}"
@@ -88,14 +96,14 @@ class Exchanges:
         self._tell(Event(kind="pause", seconds=wait, status=verdict.status, reason=verdict.reason))
         return verdict
 
-    async def _timed(self, send: Callable[[], Awaitable[Reply]], deadline: Deadline) -> Reply | TransportError:
+    async def _timed(self, send: Send, deadline: Deadline, fresh: bool) -> Reply | TransportError:
         link = self._link
         link.requests += 1
         self._counters.requests += 1
         started = self._now()
         deadline.start(started, link.timeouts.attempt)
         try:
-            reply: Reply | TransportError = await send()
+            reply: Reply | TransportError = await send(fresh)
             link.answered = True
         except TransportError as error:
             reply = error

@@ -6,13 +6,13 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fanout.engine.source_thread import SourceThread
 from fanout.engine.work import Work
 from fanout.errors import InputError
 from fanout.types import Chunk, Rows, count_rows, take_rows
@@ -36,6 +36,7 @@ class Feed(ABC):
     def __init__(self, chunk_rows: int, window: Permits | None = None) -> None:
         self.chunk_rows = chunk_rows
         self.rows_taken = 0
+        self.chunks_taken = 0
         self._window = window
 
     def limit(self, rows: int) -> None:
@@ -58,6 +59,7 @@ class Feed(ABC):
         """The next ``n_rows`` rows of the input. Nothing is awaited between this and the rows, so none can shift."""
         start = self.rows_taken
         self.rows_taken += n_rows
+        self.chunks_taken += 1
         return Chunk(start, self.rows_taken)
 
     async def close(self) -> None:
@@ -88,6 +90,7 @@ class _AsyncFeed(Feed):
         super().__init__(chunk_rows, window)
         self._iterator: AsyncIterator[Any] = aiter(rows)
         self._turn = asyncio.Lock()
+        self._ended = False
         self._error: Exception | None = None
 
     async def close(self) -> None:
@@ -96,7 +99,7 @@ class _AsyncFeed(Feed):
 
     async def _next(self) -> Work | None:
         async with self._turn:
-            rows = [] if self._error else await self._pull()
+            rows = [] if self._ended else await self._pull()
             # Counted while it is still this worker's turn: the next one starts behind these rows.
             if rows:
                 return Work(self._chunk(len(rows)), stacked(rows))
@@ -110,9 +113,9 @@ class _AsyncFeed(Feed):
             while len(rows) < self.chunk_rows:
                 rows.append(await anext(self._iterator))
         except StopAsyncIteration:
-            pass
+            self._ended = True
         except Exception as error:  # noqa: BLE001 - raised once the rows that came before it are sent
-            self._error = error
+            self._ended, self._error = True, error
         return rows
 
 
@@ -122,14 +125,14 @@ class _ThreadFeed(Feed):
     def __init__(self, rows: Iterable[Any], chunk_rows: int, window: Permits | None = None) -> None:
         super().__init__(chunk_rows, window)
         self._iterator: Iterator[Any] = iter(rows)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="fanout-source")
+        self._thread = SourceThread()
         self._turn = asyncio.Lock()
         self._pulled: deque[list[Any]] = deque()
         self._ended = False
         self._error: Exception | None = None
 
     async def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.shutdown(wait=False)
 
     async def _next(self) -> Work | None:
         if not self._pulled:
@@ -139,6 +142,9 @@ class _ThreadFeed(Feed):
                     self._pulled = await loop.run_in_executor(self._thread, self._pull_some)
         if self._pulled:
             rows = self._pulled.popleft()
+            if len(rows) > self.chunk_rows:  # a smaller size was learnt after they had been pulled
+                self._pulled.appendleft(rows[self.chunk_rows :])
+                rows = rows[: self.chunk_rows]
             return Work(self._chunk(len(rows)), stacked(rows))
         if self._error is not None:
             raise self._error
@@ -184,7 +190,9 @@ def as_rows(rows: object) -> Rows | None:
         return _plain_array(rows)
     if isinstance(rows, Mapping):
         return _columns(rows)
-    return rows if isinstance(rows, Sequence) else None
+    if not isinstance(rows, Sequence):
+        return None
+    return rows if isinstance(rows, list | tuple) else list(rows)  # a deque, for instance, cannot be sliced
 
 
 def stacked(rows: list[Any]) -> Rows:

@@ -26,12 +26,16 @@ class Link:
         self.rate = Rate(limits.requests_per_second)
         self.gate = Gate()
         self.bell = Bell()
-        self.brake = Brake(concurrency=limits.concurrency, budget=retry.budget, changed=self.bell.ring)
+        # So often that, in half of the time to a stall, every chunk in hand can use its attempts up as a probe.
+        patience = retry.stall / 2 / (limits.concurrency * retry.max_attempts)
+        self.brake = Brake(
+            concurrency=limits.concurrency, budget=retry.budget, suspect_wait=patience, changed=self.bell.ring
+        )
         self.requests = 0
         self.answered = False
         """An HTTP answer of any kind has come: the endpoint exists."""
-        self.succeeded = False
-        """A valid answer has come: requests of this form can succeed."""
+        self.successes = 0
+        """Valid answers so far; if there is one, requests of this form can succeed."""
         self.prepared = False
         """The codec has learnt what the endpoint tells of its model."""
         self.preparing = asyncio.Lock()

@@ -48,6 +48,7 @@ class Outcomes:
         if self._proof.settled:
             self._accept(work, outputs)
         else:
+            work.held = True
             self._sort(*self._proof.offer(work, outputs))
 
     def fail(self, work: Work, verdict: Verdict) -> None:
@@ -90,6 +91,8 @@ class Outcomes:
         self._open.clear()
 
     def _sort(self, accepted: list[Held], refused: list[Held]) -> None:
+        for held in (*accepted, *refused):
+            held.work.held = False
         for held in accepted:
             self._accept(held.work, held.outputs)
         for held in refused:

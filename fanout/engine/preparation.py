@@ -49,7 +49,11 @@ async def _fetched(url: str, link: Link, exchanges: Exchanges, halt: Halt) -> Re
     async def once() -> Verdict | None:
         nonlocal attempts
         attempts += 1
-        exchanged = await exchanges.make(lambda: link.transport.get(url), deadline)
+        try:
+            exchanged = await exchanges.make(lambda _: link.transport.get(url), deadline)
+        except BaseException:
+            exchanges.abandon(deadline)
+            raise
         verdict = _objection(exchanged, exchanges)
         if isinstance(exchanged, Reply):
             replies.append(exchanged)
@@ -75,7 +79,7 @@ def _objection(exchanged: Exchanged, exchanges: Exchanges) -> Verdict | None:
         return classify_error(exchanged)
     if 200 <= exchanged.status < 300:
         return None
-    verdict = classify_reply(exchanged)
+    verdict = exchanges.pause(classify_reply(exchanged))
     if verdict.action is Action.RETRY and exchanged.status != 500:
-        return exchanges.pause(verdict)
+        return verdict
     return verdict if verdict.action is Action.STOP and verdict.stop not in _FOR_THE_CODEC else None

@@ -111,8 +111,11 @@ class Proof:
         return [h for h in held if h.form == agreed.form], [h for h in held if h.form != agreed.form]
 
     def _complete(self, form: Form) -> bool:
+        """True if the spec alone proves the form: the names of the outputs as well as what they look like."""
+        named = self._spec.keys() - {ANY_OUTPUT} or {""}
         specs = [self._spec_of(name) for name in form]
-        return all(s.dtype is not None and s.shape is not None and None not in s.shape for s in specs)
+        whole = all(s.dtype is not None and s.shape is not None and None not in s.shape for s in specs)
+        return whole and form.keys() == named
 
     def _spec_of(self, name: str) -> TensorSpec:
         return self._spec.get(name) or self._spec.get(ANY_OUTPUT) or TensorSpec()
@@ -148,7 +151,12 @@ def _plain(name: str, array: object) -> Array:
     if not isinstance(array, np.ndarray):
         raise InvalidReply(f"{_called(name)}a {type(array).__name__}: decode must return numpy arrays", flaw="dtype")
     kind = array.dtype.kind
-    if kind in "US":
+    if kind == "S":  # a conversion at once would take any bytes for UTF-8
+        try:
+            return np.char.decode(array, "utf-8").astype(np.dtypes.StringDType())
+        except UnicodeDecodeError as error:
+            raise InvalidReply(f"{_called(name)}bytes that are no UTF-8 text ({error.reason})", flaw="dtype") from None
+    if kind == "U":
         return array.astype(np.dtypes.StringDType())
     if kind not in "biufcT":
         raise InvalidReply(f"{_called(name)}dtype {array.dtype}, which is no number, bool or text", flaw="dtype")

@@ -169,8 +169,8 @@ class Recovery:
             self._feed.limit(halves[0].n)
 
     def _note_success(self, work: Work) -> None:
-        if work.n == 1 and work.suspect is not None:
-            self._splitting.row_succeeded()
+        if work.suspect is not None and not work.held:
+            self._splitting.rows_succeeded(work.n)
 
     def _fail(self, work: Work, verdict: Verdict) -> None:
         if work.n == 1 and verdict.action is Action.SPLIT:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from math import inf
 from typing import TYPE_CHECKING, TypeAlias
 
 from fanout.deadline import Deadline
 from fanout.engine.attempt import Attempts
 from fanout.engine.encoding import encode
 from fanout.engine.exchange import Exchanges
-from fanout.engine.halt import Halt, Stop
+from fanout.engine.halt import Bell, Halt, Stop
 from fanout.engine.outcomes import Outcomes
 from fanout.engine.preparation import prepare
 from fanout.engine.proof import Proof
@@ -31,12 +33,7 @@ if TYPE_CHECKING:
     _Job: TypeAlias = Callable[[], Coroutine[None, None, None]]
 
 
-def _nobody_listens(event: Event) -> None:
-    return
-
-
-def _nothing() -> None:
-    return
+_log = logging.getLogger("fanout")
 
 
 class Run:
@@ -61,13 +58,15 @@ class Run:
         self._codec = codec
         self._link = link
         self._deliver = deliver
-        self._tell: Callable[[Event], None] = on_event or _nobody_listens
+        self._listener = on_event
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self._ended: float | None = None
         self._halt = Halt()
         self._exchanges = Exchanges(link, self.counters, self._halt, self._tell)
         self._retry_slots = asyncio.Semaphore(link.limits.concurrency)
+        self._refused = 0
+        self._fewer_refused = Bell()
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting_for_rows: set[asyncio.Task[None]] = set()
         self._crash: Exception | None = None
@@ -86,7 +85,9 @@ class Run:
         self._watch = watch
         try:
             if self.feed.total != 0:
+                watch.busy()
                 await self._together([self._prepare])
+                watch.idle()
             if self._halt.stopped is None:
                 await self._work_through()
         finally:
@@ -98,10 +99,13 @@ class Run:
 
     def stop(self, stop: Stop, *, cut: bool = False) -> None:
         """Send nothing new. What is in flight is finished, or abandoned if ``cut``. The first reason counts."""
-        if self._halt.stop(stop):
-            self._tell(Event(kind="stop", reason=stop.reason))
+        if self._ended is not None:
+            return
+        first = self._halt.stop(stop)
         for task in self._tasks if cut else self._waiting_for_rows:
             task.cancel()
+        if first:
+            self._tell(Event(kind="stop", reason=stop.reason))
 
     def statistics(self) -> Statistics:
         """A snapshot of this run's counters."""
@@ -113,11 +117,21 @@ class Run:
         self.counters.rows = self.feed.rows_taken
         return self.counters
 
+    def _tell(self, event: Event) -> None:
+        """A listener that fails loses its place; the run is worth more."""
+        if self._listener is None:
+            return
+        try:
+            self._listener(event)
+        except Exception:  # noqa: BLE001 - somebody else's code, beside the run
+            self._listener = None
+            _log.exception("on_event raised an error, and is not called again in this run")
+
     async def _prepare(self) -> None:
         if stop := await prepare(self._codec, self._link, self._exchanges, self._halt):
             self.stop(stop)
         if self._codec.max_rows is not None:
-            self.feed.limit(self._codec.max_rows)
+            self.feed.limit(max(1, self._codec.max_rows))
 
     async def _work_through(self) -> None:
         proof = Proof(
@@ -127,13 +141,13 @@ class Run:
         )
         self._attempts = Attempts(self._codec, self._link, self._exchanges, proof, self.counters)
         self._outcomes = Outcomes(
-            proof, self._link, self.counters, deliver=self._deliver, refuse=self._recover, tell=self._tell
+            proof, self._link, self.counters, deliver=self._deliver, refuse=self._refuse, tell=self._tell
         )
         self._recovery = Recovery(
             self.feed,
             self._link,
             self._outcomes,
-            Splitting(lambda: self._link.succeeded),
+            Splitting(lambda: self._link.successes > 0),
             self.counters,
             self._halt,
             attempt=self._attempt,
@@ -158,6 +172,9 @@ class Run:
         deadline = Deadline()
         try:
             while self._halt.stopped is None:
+                if self._refused >= self._link.limits.concurrency:
+                    await self._halt.sleep(inf, self._fewer_refused)
+                    continue
                 self._waiting_for_rows.add(task)
                 work = await self.feed.take()
                 self._waiting_for_rows.discard(task)
@@ -166,7 +183,7 @@ class Run:
                 self._watch.busy()
                 if (verdict := await self._attempt(work, deadline)) is not None:
                     await self._retry_slots.acquire()
-                    self._recover(work, verdict, self._retry_slots.release)
+                    self._recover(work, verdict, done=self._retry_slots.release)
                 self._watch.idle()
         finally:
             self._waiting_for_rows.discard(task)
@@ -188,7 +205,16 @@ class Run:
     def _encode(self, work: Work) -> bool:
         return encode(work, self._codec, self._link.transport.stamped, self._outcomes.fail)
 
-    def _recover(self, work: Work, verdict: Verdict, done: Callable[[], None] = _nothing) -> None:
+    def _refuse(self, work: Work, verdict: Verdict) -> None:
+        """An answer unlike the others: no slot can be waited for here, so the workers wait while there are too many."""
+        self._refused += 1
+        self._recover(work, verdict, done=self._refused_ended)
+
+    def _refused_ended(self) -> None:
+        self._refused -= 1
+        self._fewer_refused.ring()
+
+    def _recover(self, work: Work, verdict: Verdict, *, done: Callable[[], None]) -> None:
         self._watch.busy()
 
         async def recover() -> None:
@@ -202,7 +228,8 @@ class Run:
 
     async def _close(self) -> None:
         """What still waits for another chunk's answer to agree with can wait no longer."""
-        refused = True
+        # After a stop no other answer can contradict the only one, but none can confirm it either: it stays pending.
+        refused = self._halt.stopped is None or self.feed.chunks_taken == 1
         while refused:
             async with asyncio.TaskGroup() as self._group:
                 refused = self._outcomes.close()

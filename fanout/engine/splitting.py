@@ -16,7 +16,7 @@ class Splitting:
     """The bounds on splitting in one run, so that a request that is wrong as a whole costs few requests.
 
     Until something has succeeded only one chunk is split, and two failed single rows end the run. Later, splitting
-    ends when more than half of at least 64 isolated rows have failed.
+    ends when more than half of at least 64 rows that were isolated, alone or with others, have failed.
     """
 
     def __init__(self, something_succeeded: Callable[[], bool]) -> None:
@@ -35,9 +35,9 @@ class Splitting:
         self._one_at_a_time.release()
         return None
 
-    def row_succeeded(self) -> None:
-        """A single row that was isolated has its answer."""
-        self._isolated += 1
+    def rows_succeeded(self, n_rows: int) -> None:
+        """Rows of a chunk that was split have their answers."""
+        self._isolated += n_rows
 
     def row_failed(self) -> None:
         """A single row that was isolated has failed."""

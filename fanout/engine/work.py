@@ -19,8 +19,8 @@ class Work:
     """Rows that travel in one request: a whole chunk at first, a part of it after a split."""
 
     __slots__ = (
-        "assembly", "attempts", "chunk", "confirmed", "earlier_attempts", "flaw", "n", "payload", "rows", "suspect",
-        "where",
+        "assembly", "attempts", "chunk", "confirmed", "earlier_attempts", "flaw", "held", "n", "payload", "rows",
+        "successes_seen", "suspect", "where",
     )  # fmt: skip
 
     def __init__(self, chunk: Chunk, rows: Rows) -> None:
@@ -31,6 +31,8 @@ class Work:
         """Positions of the rows in the chunk: a slice, or an index array where rows between them were left out."""
         self.assembly: Assembly | None = None
         self.payload: Payload | None = None
+        self.held = False
+        """The rows have a valid answer that waits for the form of answers to be known."""
         self.attempts = 0
         self.earlier_attempts = 0
         """Attempts of the larger works that these rows were part of, and attempts that were not charged."""
@@ -39,6 +41,8 @@ class Work:
         self.suspect: object = None
         """The kind of failure for which the rows were isolated; the same again splits them at once."""
         self.confirmed = False
+        self.successes_seen: int | None = None
+        """Successes on the whole link when these rows last failed."""
 
     def positions(self) -> Array:
         """Positions of the rows in the chunk, as an index array."""
@@ -74,6 +78,12 @@ class Work:
         if verdict.action is Action.RETRY and (twice or isolated_for_it):
             return replace(verdict, action=Action.SPLIT)
         return verdict
+
+    def fails_alone(self, successes: int) -> bool:
+        """True if others have succeeded since these rows last failed: the failure says nothing of the endpoint."""
+        alone = self.successes_seen is not None and successes > self.successes_seen
+        self.successes_seen = successes
+        return alone
 
     def uncharge(self) -> None:
         """The last attempt was the endpoint's, not this chunk's: it counts, but not against the chunk."""

@@ -141,11 +141,32 @@ class MockEndpoint:
 
 
 class _BridgedResponse(aiohttp.ClientResponse):
-    """aioresponses 0.7.9 makes responses without the stream writer that aiohttp >= 3.14 asks for (aioresponses#289)."""
+    """What aioresponses 0.7.9 does not yet do for aiohttp >= 3.14 (aioresponses#289).
+
+    It makes responses without the stream writer that they ask for, and feeds large bodies into a stream that then tries
+    to pause a connection that is not there.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("stream_writer", _NothingWritten)
         super().__init__(*args, **kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "content":
+            value = aiohttp.StreamReader(_NeverPaused(), limit=2**16, loop=asyncio.get_running_loop())  # type: ignore[arg-type]
+        super().__setattr__(name, value)
+
+
+class _NeverPaused:
+    """As much of a connection as a stream that is fed at once asks for."""
+
+    _reading_paused = False
+
+    def pause_reading(self, **_: Any) -> None:
+        return
+
+    def resume_reading(self, **_: Any) -> None:
+        return
 
 
 class _NothingWritten:

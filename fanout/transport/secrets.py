@@ -15,7 +15,8 @@ _SHORTEST_SECRET = 6
 def secrets_of(url: str, headers: Mapping[str, str]) -> list[str]:
     """What must not be shown, longest first; short words are left, since they would be found everywhere."""
     parts = urlsplit(url)
-    values = [parts.password or "", *(pair.partition("=")[2] or pair for pair in parts.query.split("&"))]
+    values = [parts.username or "", parts.password or ""]
+    values += [pair.partition("=")[2] or pair for pair in parts.query.split("&")]
     values += [unquote_plus(value) for value in values]
     if parts.username is not None:  # the header that the session makes of them
         values.append(b64encode(f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()).decode())
@@ -25,7 +26,12 @@ def secrets_of(url: str, headers: Mapping[str, str]) -> list[str]:
 
 
 def concealed(text: str, secrets: Iterable[str]) -> str:
-    """``text``, a server's words for instance, with ``***`` in place of each secret."""
+    """``text``, a server's words for instance, with ``***`` in place of each secret, also of one that is cut off."""
     for secret in secrets:
         text = text.replace(secret, "***")
+        cut = text.removesuffix("...")
+        for length in range(len(secret) - 1, _SHORTEST_SECRET - 1, -1):
+            if cut.endswith(secret[:length]):
+                text = f"{cut[:-length]}***"
+                break
     return text

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fanout.types import Payload
 
 _USER_AGENT = f"fanout-ml/{__version__}"
+_SECRETS_REMEMBERED = 100
 _REMEMBERED = 16
 """Content types whose headers are kept; a codec may make up one for each request (multipart boundaries)."""
 
@@ -67,6 +68,7 @@ class Transport:
         self._given = Headers(endpoint.headers, headers)
         self._request_id = f"{uuid4().hex}-"
         self._requests = 0
+        self._secrets: list[str] = []
         self._dress()
         self._session = aiohttp.ClientSession(
             connector=Connector(limit=connections, tls=tls_of(endpoint)),
@@ -122,7 +124,9 @@ class Transport:
         self._plain_headers = CIMultiDict({"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"})
         self._plain_headers.update(self._given.fields)
         self._headers: dict[str, CIMultiDict[str]] = {}  # content type -> all that a request with it carries
-        self._secrets = secrets_of(self.url, self._given.fields) + secrets_of(self._endpoint.proxy or "", {})
+        secrets = secrets_of(self.url, self._given.fields) + secrets_of(self._endpoint.proxy or "", {})
+        # Answers to requests with earlier headers may still come.
+        self._secrets = list(dict.fromkeys(secrets + self._secrets))[:_SECRETS_REMEMBERED]
 
     def _remember(self, content_type: str) -> CIMultiDict[str]:
         headers = self._plain_headers.copy()
@@ -157,6 +161,8 @@ class Transport:
                 raise mapped(error, self.shown_url, reused=False) from None
             raise
         self.bytes_received += len(body)
+        if response.status >= 300:  # an error page holds no answer, but may repeat what it was sent
+            body = self.conceal(body.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
         if response.status == 401:
             self._given.refused = max(self._given.refused, version)
         return Reply(status=response.status, headers=response.headers, body=body, url=str(url))

@@ -200,8 +200,8 @@ def test_a_date_in_the_past_is_ignored(seconds):
     assert pushback(reply(503, Retry_After=http_date(seconds), Date=http_date(0)).headers) is None
 
 
-def test_only_what_is_retried_pushes_back():
-    assert classify_reply(reply(400, Retry_After="5")).pushback is None
+def test_a_wait_is_a_wait_whatever_the_status():
+    assert classify_reply(reply(400, Retry_After="5")).pushback == 5
     assert classify_reply(reply(401, Retry_After="5")).pushback is None
 
 

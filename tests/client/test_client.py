@@ -303,6 +303,26 @@ class TestPredict:
                 text, number = await asyncio.gather(client.predict("a"), client.predict({"x": 1}))
         assert (text, number) == ("a", 1)
 
+    async def test_closing_in_the_moment_of_sending_answers_too(self) -> None:
+        with MockEndpoint(double) as mock:
+            client = Client(mock.url(Plain), codec=Plain, chunk_rows=1)
+            await client.open()
+            caller = asyncio.create_task(client.predict(X[0]))
+            await asyncio.sleep(0)
+            await client.close()
+            with pytest.raises(ClientStateError, match="closed before"):
+                await caller
+
+    async def test_nothing_is_sent_again_when_nobody_waits_any_more(self) -> None:
+        with MockEndpoint(double) as mock:
+            mock.script(*[503] * 100)
+            async with Client(mock.url(Plain), codec=Plain) as client:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(client.predict(X[0]), 0.1)
+                sent = len(mock.requests)
+                await asyncio.sleep(1000)
+                assert len(mock.requests) == sent
+
     async def test_all_callers_of_a_batch_may_give_up(self) -> None:
         with MockEndpoint(double) as mock:
             async with Client(mock.url(Plain), codec=Plain) as client:

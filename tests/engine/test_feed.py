@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,12 +26,14 @@ if TYPE_CHECKING:
 async def drained(rows: Any, chunk_rows: int) -> list[tuple[int, int, list[Any]]]:
     feed = feed_of(rows, chunk_rows)
     chunks = []
-    while (work := await feed.take()) is not None:
-        assert work.n == count_rows(work.rows)
-        chunks.append((work.chunk.start, work.chunk.stop, np.asarray(work.rows).tolist()))
-    assert feed.rows_taken == (chunks[-1][1] if chunks else 0)
-    assert await feed.take() is None
-    await feed.close()
+    try:
+        while (work := await feed.take()) is not None:
+            assert work.n == count_rows(work.rows)
+            chunks.append((work.chunk.start, work.chunk.stop, np.asarray(work.rows).tolist()))
+        assert feed.rows_taken == (chunks[-1][1] if chunks else 0)
+        assert await feed.take() is None
+    finally:
+        await feed.close()
     return chunks
 
 
@@ -137,6 +142,61 @@ async def test_rows_before_an_async_inputs_error_come_first() -> None:
     assert work.rows == [1, 2]
     with pytest.raises(LookupError, match="disk on fire"):
         await feed.take()
+
+
+async def test_an_async_input_is_not_asked_again_after_its_end() -> None:
+    class Queue:
+        ended = False
+
+        def __init__(self) -> None:
+            self.rows = [1, 2, 3]
+
+        def __aiter__(self) -> Queue:
+            return self
+
+        async def __anext__(self) -> int:
+            assert not self.ended, "it would wait for ever"
+            if not self.rows:
+                self.ended = True
+                raise StopAsyncIteration
+            return self.rows.pop(0)
+
+    assert len(await drained(Queue(), 2)) == 2
+
+
+async def test_rows_pulled_ahead_are_cut_to_a_size_learnt_later() -> None:
+    feed = feed_of(iter(range(1000)), 50)
+    sizes = [(await feed.take()).n]
+    feed.limit(20)
+    while (work := await feed.take()) is not None:
+        sizes.append(work.n)
+        assert work.rows == list(range(work.chunk.start, work.chunk.stop))
+    await feed.close()
+    assert sizes[0] == 50
+    assert max(sizes[1:]) == 20
+    assert sum(sizes) == 1000
+
+
+async def test_a_deque_is_a_list_of_rows() -> None:
+    assert len(await drained(deque(range(10)), 3)) == 4
+
+
+def test_an_input_that_never_speaks_again_does_not_hold_the_interpreter() -> None:
+    code = """
+import asyncio, threading
+from fanout.engine.feed import feed_of
+def silent():
+    yield 1
+    threading.Event().wait()
+async def main():
+    feed = feed_of(silent(), 1)
+    task = asyncio.create_task(feed.take())
+    await asyncio.wait([task], timeout=0.2)
+    task.cancel()
+    await feed.close()
+asyncio.run(main())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=20)
 
 
 async def test_an_async_generator_is_closed_with_the_feed() -> None:

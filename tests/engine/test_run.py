@@ -154,6 +154,76 @@ async def test_a_codec_may_judge_for_itself() -> None:
     assert [(f.start, f.stop, f.reason) for f in result.failures] == [(0, 4, "hopeless"), (4, 8, "hopeless")]
 
 
+async def test_answers_that_never_agree_cost_bounded_requests_and_tasks() -> None:
+    widths = iter(range(1, 100_000))
+    most = 0
+
+    def model(x: np.ndarray) -> np.ndarray:
+        nonlocal most
+        most = max(most, len(asyncio.all_tasks()))
+        return np.zeros((len(x), next(widths)))
+
+    with MockEndpoint(model) as mock:
+        async with Client(mock.url(Plain), codec=Plain, limits=Limits(concurrency=4)) as client:
+            result = await client.map(X, on_error="keep")
+    assert not result.ok.any()
+    assert_accounts(result, 1000)
+    assert most < 40
+    assert len(mock.requests) < 2500
+
+
+async def test_an_odd_first_answer_with_other_outputs_condemns_nothing_where_the_spec_names_none() -> None:
+    answers = iter([True])
+
+    def model(x: np.ndarray) -> Any:
+        return {"a": x * 2, "b": x * 3} if next(answers, False) else x * 2
+
+    with MockEndpoint(model, latency=lambda n: 0.01 if n == 0 else 0.05) as mock:
+        async with Client(mock.url(Plain), codec=Plain(dtype="float64", shape=[3])) as client:
+            assert np.array_equal(await client.map(X), X * 2)
+
+
+async def test_a_listener_that_fails_loses_its_place_and_the_run_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(event: fanout.Event) -> None:
+        raise LookupError("no such metric")
+
+    with MockEndpoint(double) as mock:
+        async with Client(mock.url(Plain), codec=Plain, on_event=broken) as client:
+            assert np.array_equal(await client.map(X), X * 2)
+    assert len(caplog.records) == 1
+    assert "on_event raised" in caplog.text
+
+
+async def test_a_run_that_has_ended_can_no_longer_be_stopped() -> None:
+    control = RunControl()
+    with MockEndpoint(double) as mock:
+        async with Client(mock.url(Plain), codec=Plain) as client, client.stream(X, control=control) as results:
+            await asyncio.sleep(100)
+            control.drain()
+            assert sum([done.ok.sum() async for done in results]) == 1000
+
+
+async def test_the_only_answer_of_a_stopped_run_is_not_believed() -> None:
+    """Another chunk might have shown that it is the odd one."""
+    with MockEndpoint(lambda x: np.zeros((len(x), 7)), latency=lambda n: 0.1 if n == 0 else 1e6) as mock:
+        async with Client(mock.url(Plain), codec=Plain, timeouts=Timeouts(run=5)) as client:
+            with pytest.raises(RunStopped) as caught:
+                await client.map(X)
+    assert caught.value.result.values is None
+    assert_accounts(caught.value.result, 1000)
+
+
+async def test_bytes_that_are_no_text_are_invalid() -> None:
+    class Bytes(Plain):
+        def decode(self, reply: Reply, n_rows: int) -> Any:
+            return np.array([b"\xff\xfe", b"ok", "ä".encode()][:n_rows])
+
+    with MockEndpoint(double) as mock:
+        async with Client(mock.url(Plain), codec=Bytes, chunk_rows=3) as client:
+            with pytest.raises(RunStopped, match="no UTF-8 text"):
+                await client.map(X[:3])
+
+
 async def test_nan_in_an_answer_fails_its_row_alone() -> None:
     class Nan(Plain):
         def decode(self, reply: Reply, n_rows: int) -> Any:

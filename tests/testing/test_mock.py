@@ -87,6 +87,13 @@ async def test_latency_times_and_requests_in_flight_are_told() -> None:
     assert asyncio.get_running_loop().time() == 8.0
 
 
+async def test_large_rows_and_answers_pass() -> None:
+    wide = np.random.default_rng(0).standard_normal((3, 50_000))
+    with MockEndpoint(double) as mock:
+        async with Client(mock.url("v1"), codec="v1", chunk_rows=1) as client:
+            assert np.array_equal(await client.map(wide), wide * 2)
+
+
 async def test_what_is_sent_elsewhere_fails() -> None:
     with MockEndpoint(double):
         async with Client("http://elsewhere.test/x", codec="v1") as client:

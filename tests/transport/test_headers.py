@@ -11,7 +11,7 @@ from support import Plain
 
 from fanout import Client, ConfigError, Endpoint, Limits, RetryPolicy, RunStopped
 from fanout.serving.exchange import StatusError
-from fanout.testing import MockEndpoint
+from fanout.testing import MockEndpoint, Scripted
 
 pytestmark = pytest.mark.virtual_time
 X = np.arange(300.0).reshape(100, 3)
@@ -124,6 +124,54 @@ async def test_a_token_is_in_no_error_even_if_the_server_repeats_it() -> None:
     assert "you sent ***, that is ***, and key=***" in everything
     assert "token-1" not in everything
     assert "sesame" not in everything
+
+
+@pytest.mark.parametrize("length", [20, 295, 310, 900])
+async def test_a_long_token_is_concealed_wherever_the_servers_words_are_cut(length: int) -> None:
+    token = "".join(chr(97 + i * 7 % 26) for i in range(length))
+
+    def model(x: np.ndarray) -> np.ndarray:
+        raise StatusError(403, f"invalid token: {token}")
+
+    for body in (None, b"invalid token: " + token.encode()):
+        events: list[Any] = []
+        with MockEndpoint(model) as mock:
+            mock.script(*([] if body is None else [Scripted(body=body)] * 50))
+            headers = {"Authorization": f"Bearer {token}"}
+            async with Client(mock.url(Plain), codec=Plain, headers=headers, on_event=events.append) as client:
+                with pytest.raises(RunStopped) as caught:
+                    await client.map(X)
+        shown = str(caught.value) + repr(caught.value.result) + repr(events)
+        assert "invalid token: ***" in shown
+        assert token[:8] not in shown
+
+
+async def test_a_token_that_has_been_replaced_is_still_a_secret() -> None:
+    tokens, events = Tokens(), []
+
+    def model(x: np.ndarray) -> np.ndarray:
+        raise StatusError(500, "no: token-1")
+
+    with MockEndpoint(model, latency=lambda n: 0.1 if n == 0 else 0.5) as mock:
+        mock.script(401)
+        async with Client(
+            mock.url(Plain), codec=Plain, chunk_rows=50, headers=tokens, on_event=events.append
+        ) as client:
+            with pytest.raises(RunStopped):
+                await client.map(X)
+    assert tokens.given == 2
+    assert "no: ***" in repr(events)
+    assert "token-1" not in repr(events)
+
+
+async def test_a_pause_for_metadata_shows_no_secret() -> None:
+    events: list[Any] = []
+    with MockEndpoint(double) as mock:
+        mock.script_metadata(Scripted(status=503, body=b'{"message": "bad token-1"}', headers={"Retry-After": "1"}))
+        async with Client(mock.url("oip"), codec="oip", headers=Tokens(), on_event=events.append) as client:
+            await client.map(X)
+    assert "bad ***" in repr(events)
+    assert "token-1" not in repr(events)
 
 
 async def test_all_attempts_of_a_chunk_carry_one_key_and_no_two_chunks_the_same() -> None:
