@@ -177,7 +177,7 @@ def with_credentials(url: str, spy: Eavesdropper, *, codec: str = "v1", bearer: 
         chunk_rows=4,
         limits=Limits(concurrency=2),
         retry=QUICK,
-        timeouts=Timeouts(connect=2, attempt=0.2, run=1),
+        timeouts=Timeouts(connect=2, attempt=0.2, run=0.4),
         on_event=spy.hear,
     )
 
@@ -263,24 +263,38 @@ path = "out/y.npy"
 """
 
 
-@pytest.mark.parametrize("way", ["401", "400", "422", "500", "418", "redirect", "invalid", "header too long"])
-@pytest.mark.parametrize("command", [["run", "--json"], ["run"], ["check"]], ids=" ".join)
-async def test_no_secret_is_told_by_the_command_line(
-    way: str, command: list[str], tmp_path: Any, spy: Eavesdropper
-) -> None:
+@pytest.mark.parametrize(
+    ("command", "way"),
+    [
+        *(("run --json", way) for way in ("401", "400", "422", "500", "redirect", "invalid", "header too long")),
+        *(("run", way) for way in ("422", "403", "418")),
+        *(("check", way) for way in ("401", "500", "invalid")),
+    ],
+)
+async def test_no_secret_is_told_by_the_command_line(command: str, way: str, tmp_path: Any, spy: Eavesdropper) -> None:
     np.save(tmp_path / "x.npy", X[:12])
+    name, *options = command.split()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "QUERY": QUERY, "KEY": KEY, "TOKEN": TOKEN}
     first = f"[[{X[0, 0]}".encode()
 
     def spare_the_first(request: Request) -> Any:
-        return None if first in request.body and command[0] == "run" else FAILING[way](request)
+        return None if first in request.body and name == "run" else FAILING[way](request)
 
     async with FaultServer(double, faults=spare_the_first) as server:
         (tmp_path / "job.toml").write_text(JOB.format(url=server.url("v1")))
         pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
-        arguments = [command[0], "job.toml", *command[1:]]
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-X", "dev", "-m", "fanout", *arguments, cwd=tmp_path, env=environment, **pipes
+            sys.executable,
+            "-X",
+            "dev",
+            "-m",
+            "fanout",
+            name,
+            "job.toml",
+            *options,
+            cwd=tmp_path,
+            env=environment,
+            **pipes,
         )
         result = await ended(process)
         assert server.received
