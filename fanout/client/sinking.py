@@ -30,32 +30,50 @@ async def run_into(session: Session, rows: Any, sink: Sink, control: RunControl 
     room, outbox, ledger = window(session.limits), Outbox(), Ledger()
     feed = feed_of(rows, session.chunk_rows, room)
     run = session.new_run(feed, outbox.put, control)
-    writing = asyncio.create_task(_write(run, outbox, sink, ledger, room))
+    writer = _Writer(run, outbox, sink, ledger, room)
+    writing = asyncio.create_task(writer.write())
     try:
         await session.execute(run)
     finally:
         outbox.close()
         await _ended(writing)
     result = ledger.result(feed.rows_taken if feed.total is None else feed.total, run.statistics())
-    raise_if_stopped(run.stopped, result)
+    raise_if_stopped(run.stopped or writer.failed, result)
     return result
 
 
-async def _write(run: Run, outbox: Outbox, sink: Sink, ledger: Ledger, room: Permits) -> None:
-    while group := await outbox.take_all():
-        try:
-            await asyncio.to_thread(sink.write, group)
-        except OSError as error:  # what could not be written stays pending; what is in flight may still fit
-            run.stop(Stop("output", f"the output cannot be written: {error}"))
-        except Exception as error:
-            run.stop(Stop("output", f"the output cannot be written: {type(error).__name__}: {error}"))
-            _release(room, group)
-            await _discard(outbox, room)
-            raise
-        else:
-            for done in group:
-                ledger.add(done)
-        _release(room, group)
+class _Writer:
+    """Writes what comes out of a run, and stops the run where that fails."""
+
+    def __init__(self, run: Run, outbox: Outbox, sink: Sink, ledger: Ledger, room: Permits) -> None:
+        self._run = run
+        self._outbox = outbox
+        self._sink = sink
+        self._ledger = ledger
+        self._room = room
+        self.failed: Stop | None = None
+        """Why something could not be written; the run may have ended before."""
+
+    async def write(self) -> None:
+        """Write until the outbox is closed and empty. What could not be written stays pending."""
+        while group := await self._outbox.take_all():
+            try:
+                await asyncio.to_thread(self._sink.write, group)
+            except OSError as error:  # what is in flight may still fit
+                self._fail(str(error))
+            except Exception as error:
+                self._fail(f"{type(error).__name__}: {error}")
+                _release(self._room, group)
+                await _discard(self._outbox, self._room)
+                raise
+            else:
+                for done in group:
+                    self._ledger.add(done)
+            _release(self._room, group)
+
+    def _fail(self, why: str) -> None:
+        self.failed = Stop("output", f"the output cannot be written: {why}")
+        self._run.stop(self.failed)
 
 
 async def _discard(outbox: Outbox, room: Permits) -> None:

@@ -51,7 +51,7 @@ class Attempts:
             self._exchanges.report(None, deadline, first_try=work.attempts == 1)
             return outcome
         verdict = work.in_context(outcome)
-        alone = work.fails_alone(self._link.successes)
+        alone = work.fails_alone(self._link.successes) and verdict.rows_suspect
         if self._exchanges.report(verdict, deadline, first_try=False, alone=alone):
             work.uncharge()
         return verdict

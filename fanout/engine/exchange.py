@@ -65,9 +65,9 @@ class Exchanges:
     def report(self, verdict: Verdict | None, deadline: Deadline, *, first_try: bool, alone: bool = False) -> bool:
         """Tell the brake of a success (no verdict) or a failure. True if the failure is not to be charged to its chunk.
 
-        A failure that others do not share (``alone``) costs nothing. A failed probe is the endpoint's, unless its kind
-        may be the rows' own: those have to come to an end. An endpoint that never answered at all is none of the
-        brake's business: the attempts are counted, and then the run stops.
+        A failure of the rows' own, which others do not share (``alone``), costs nothing. A failed probe is the
+        endpoint's, unless its kind may be the rows' own: those have to come to an end. An endpoint that never answered
+        at all is none of the brake's business: the attempts are counted, and then the run stops.
         """
         link, brake = self._link, self._link.brake
         was_probe = brake.is_probe(deadline)

@@ -164,11 +164,11 @@ async def test_answers_that_never_agree_cost_bounded_requests_and_tasks() -> Non
         return np.zeros((len(x), next(widths)))
 
     with MockEndpoint(model) as mock:
-        async with Client(mock.url(Plain), codec=Plain, limits=Limits(concurrency=4)) as client:
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=8, limits=Limits(concurrency=2)) as client:
             result = await client.map(X, on_error="keep")
     assert not result.ok.any()
     assert_accounts(result, 1000)
-    assert most < 40
+    assert most < 2 * 2 * 8 + 10  # the rows of the chunks in hand
     assert len(mock.requests) < 2500
 
 
