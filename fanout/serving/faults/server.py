@@ -48,6 +48,27 @@ class FaultyServer:
         worker: where the model is called, so that a slow one does not hold up the server; by default in the loop.
     """
 
+    requests: list[Request]
+    """All POST requests in order of arrival, as they came; metadata requests are not among them."""
+
+    times: list[float]
+    """The loop's time at which each of them came."""
+
+    received: int
+    """How many came, recorded or not."""
+
+    hits: Counter[str]
+    """How often each fault was had."""
+
+    connections: int
+    """How many connections clients have made."""
+
+    rows: int
+    """Rows that the model has answered."""
+
+    in_flight: int
+    max_in_flight: int
+
     def __init__(
         self,
         model: Callable[[Any], Any] | Model,
@@ -76,27 +97,10 @@ class FaultyServer:
         self._lines: set[Line] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._arrivals: list[tuple[int, asyncio.Future[None]]] = []
-
-        self.requests: list[Request] = []
-        """All POST requests in order of arrival, as they came; metadata requests are not among them."""
-
-        self.times: list[float] = []
-        """The loop's time at which each of them came."""
-
-        self.received = 0
-        """How many came, recorded or not."""
-
-        self.hits: Counter[str] = Counter()
-        """How often each fault was had."""
-
-        self.connections = 0
-        """How many connections clients have made."""
-
-        self.rows = 0
-        """Rows that the model has answered."""
-
-        self.in_flight = 0
-        self.max_in_flight = 0
+        self.requests = []
+        self.times = []
+        self.hits = Counter()
+        self.received = self.connections = self.rows = self.in_flight = self.max_in_flight = 0
 
     @property
     def origin(self) -> str:
