@@ -37,3 +37,11 @@ def test_the_meaning_of_a_status_counts_and_the_status_is_told(meaning: int | No
     verdict = classify_reply(reply(500), meaning=meaning)
     assert verdict.action is action
     assert verdict.reason.startswith("HTTP 500")
+
+
+@pytest.mark.parametrize(
+    ("status", "action"), [(413, Action.RETRY), (412, Action.FAIL), (414, Action.FAIL), (422, Action.SPLIT)]
+)
+def test_too_large_for_now_is_retried_and_nothing_else_with_a_wait(status: int, action: Action) -> None:
+    assert classify_reply(reply(status, Retry_After="5")).action is action
+    assert classify_reply(reply(413)).action is Action.SPLIT
