@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from fanout.sync import SyncClient, map  # noqa: A004 - the verb of the field; nobody star-imports it
     from fanout.types import (
         Action,
+        Answer,
         Chunk,
         Done,
         Event,
@@ -59,17 +60,17 @@ _HOMES = {
     "fanout.settings": ("Endpoint", "Limits", "RetryPolicy", "Timeouts"),
     "fanout.sync": ("SyncClient", "map"),
     "fanout.types": (
-        "Action", "Chunk", "Done", "Event", "Failure", "Payload", "Reply", "Result", "Statistics", "TensorSpec",
-        "Verdict",
+        "Action", "Answer", "Chunk", "Done", "Event", "Failure", "Payload", "Reply", "Result", "Statistics",
+        "TensorSpec", "Verdict",
     ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Action", "Chunk", "Client", "ClientStateError", "Codec", "ConfigError", "Done", "EncodeError", "Endpoint", "Event",
-    "Failure", "FanoutError", "InputError", "InvalidReply", "Limits", "Payload", "Reply", "Result", "RetryPolicy",
-    "RowsFailed", "RunControl", "RunStopped", "Sink", "Statistics", "Stream", "SyncClient", "TensorSpec", "Timeouts",
-    "TransportError", "Verdict", "__version__", "codec", "map",
+    "Action", "Answer", "Chunk", "Client", "ClientStateError", "Codec", "ConfigError", "Done", "EncodeError",
+    "Endpoint", "Event", "Failure", "FanoutError", "InputError", "InvalidReply", "Limits", "Payload", "Reply", "Result",
+    "RetryPolicy", "RowsFailed", "RunControl", "RunStopped", "Sink", "Statistics", "Stream", "SyncClient", "TensorSpec",
+    "Timeouts", "TransportError", "Verdict", "__version__", "codec", "map",
 ]  # fmt: skip
 
 

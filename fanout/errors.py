@@ -24,7 +24,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from fanout.types import Flaw, Result, StopKind
 
@@ -61,12 +61,14 @@ class EncodeError(FanoutError, ValueError):
 class InvalidReply(FanoutError, ValueError):
     """An answer with status 200 that cannot be what was asked for.
 
-    ``flaw`` says what is wrong with it; two answers with the same flaw in a row are taken for no accident.
+    ``flaw`` says what is wrong with it; two answers with the same flaw in a row are taken for no accident. ``usage`` is
+    what it has cost all the same, where the API tells.
     """
 
-    def __init__(self, message: str, *, flaw: Flaw = "content") -> None:
+    def __init__(self, message: str, *, flaw: Flaw = "content", usage: Mapping[str, int] | None = None) -> None:
         super().__init__(message)
         self.flaw = flaw
+        self.usage = usage or {}
 
 
 class TransportError(FanoutError, ConnectionError):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from math import frexp, nan
+from typing import TYPE_CHECKING
 
 from fanout.types import Statistics
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _BUCKETS_PER_DOUBLING = 16
 _SMALLEST_EXPONENT = -20  # 2**-20 s is about a microsecond; shorter ones share the first bucket
@@ -54,11 +58,18 @@ class Counters:
         self.splits = 0
         self.backing_off = 0
         self.latencies = Latencies()
+        self.usage: dict[str, int] = {}
+
+    def charge(self, usage: Mapping[str, int]) -> None:
+        """Sum up what an API has counted for an answer."""
+        for name, count in usage.items():
+            self.usage[name] = self.usage.get(name, 0) + count
 
     def add(self, other: Counters) -> None:
         """Take another run's counts into these."""
         for name in ("rows", "ok", "failed", "requests", "retries", "splits", "backing_off"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.charge(other.usage)
         pairs = zip(self.latencies.counts, other.latencies.counts, strict=True)
         self.latencies.counts = [mine + theirs for mine, theirs in pairs]
 
@@ -66,4 +77,7 @@ class Counters:
         """A frozen `Statistics`. ``transport`` adds what the transport and the permits count."""
         counts = {name: value for name, value in vars(self).items() if isinstance(value, int)}
         p50, p95, p99 = (self.latencies.quantile(q) for q in (0.50, 0.95, 0.99))
-        return Statistics(seconds=seconds, latency_p50=p50, latency_p95=p95, latency_p99=p99, **counts, **transport)
+        usage = dict(self.usage)
+        return Statistics(
+            seconds=seconds, latency_p50=p50, latency_p95=p95, latency_p99=p99, usage=usage, **counts, **transport
+        )

@@ -109,6 +109,15 @@ class TensorSpec:
     """Shape of one row, without the axis of the rows: ``(10,)`` for 10 probabilities a row."""
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What `Codec.decode` may return in place of bare values, where the API tells what the answer has cost."""
+
+    values: Array | Values = field(repr=False)
+    usage: Mapping[str, int] = field(kw_only=True)
+    """What was counted (``"total_tokens"``, ...), summed up in `Statistics`."""
+
+
 class Action(Enum):
     """What is to be done with a chunk after an attempt that did not succeed."""
 
@@ -222,6 +231,11 @@ class Statistics:
 
     latency_p95: float = float("nan")
     latency_p99: float = float("nan")
+    usage: Mapping[str, int] = field(default_factory=dict)
+    """What the API says that it has counted (``"prompt_tokens"``, ...), summed over all answers that could be read.
+
+    Those that were refused are among them: they are billed too. What an answer cost that never came is not known.
+    """
 
     @property
     def rows_per_second(self) -> float:

@@ -108,6 +108,17 @@ def test_adding_leaves_the_added_free_to_count_on():
     assert sum(total.latencies.counts) == 1
 
 
+def test_usage_adds_up_by_name_and_a_snapshot_keeps_its_own():
+    total, run = Counters(), Counters()
+    total.charge({"total_tokens": 3})
+    run.charge({"total_tokens": 4, "prompt_tokens": 2})
+    total.add(run)
+    snapshot = total.snapshot(seconds=1.0)
+    total.charge({"total_tokens": 100})
+    assert snapshot.usage == {"total_tokens": 7, "prompt_tokens": 2}
+    assert run.usage == {"total_tokens": 4, "prompt_tokens": 2}
+
+
 def test_every_counter_is_added_and_told():
     names = {name for name, value in vars(Counters()).items() if isinstance(value, int)}
     total = Counters()

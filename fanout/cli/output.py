@@ -71,6 +71,8 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
         )
         splits = f", {summary.splits} splits" if summary.splits else ""
         yield f"{summary.requests} requests, {summary.retries} retries{splits}{_latency(summary)}"
+    if counted := [f"{count:,} {name}" for name, count in summary.usage.items() if count]:
+        yield f"usage:    {', '.join(counted)}"
     for path in summary.outputs:
         yield f"output:   {path}"
     if not summary.outputs:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, cast
 import numpy as np
 
 from fanout.errors import ConfigError
-from fanout.types import Array, Payload, Reply, Rows, TensorSpec, Values, Verdict
+from fanout.types import Answer, Array, Payload, Reply, Rows, TensorSpec, Values, Verdict
 
 ANY_OUTPUT = "*"
 """Key of the spec that counts for every output that has no entry of its own."""
@@ -54,10 +54,11 @@ class Codec(ABC):
         """One request for all of ``rows`` (at least one). Raises `EncodeError` naming rows that cannot be expressed."""
 
     @abstractmethod
-    def decode(self, reply: Reply, n_rows: int) -> Array | Values:
+    def decode(self, reply: Reply, n_rows: int) -> Array | Values | Answer:
         """The answer's array (first axis: the rows in order), or name -> array. Raises `InvalidReply`.
 
-        Views into ``reply.body`` are welcome: the engine copies. Only called with a status of 200 to 299.
+        An `Answer` tells what the answer has cost, too. Views into ``reply.body`` are welcome: the engine copies. Only
+        called with a status of 200 to 299.
         """
 
     @property

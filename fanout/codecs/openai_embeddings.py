@@ -13,12 +13,12 @@ import numpy as np
 import orjson
 
 from fanout.codecs import _options
-from fanout.codecs._parsing import read
 from fanout.codecs._rows import texts
+from fanout.codecs._usage import read_with_usage
 from fanout.codecs._values import Unfit, Wanted, array, is_unicode
 from fanout.codecs.base import ANY_OUTPUT, Codec, DTypeOption, ShapeOption
 from fanout.errors import ConfigError, EncodeError, InputError
-from fanout.types import Array, Payload, Reply, Rows, TensorSpec, Values
+from fanout.types import Answer, Array, Payload, Reply, Rows, TensorSpec
 
 _BASE64 = np.dtype("<f4")
 _SINGLE = np.dtype(np.float32)
@@ -82,9 +82,9 @@ class OpenAIEmbeddings(Codec):
         except orjson.JSONEncodeError as error:
             raise EncodeError(str(error), rows=[i for i, text in enumerate(given) if not is_unicode(text)]) from None
 
-    def decode(self, reply: Reply, n_rows: int) -> Array | Values:
-        """The vectors in the order of their ``index``; shape (n_rows, width). Raises `InvalidReply`."""
-        return read(reply, lambda document: self._vectors(document, n_rows), keep=self.nonfinite == "keep")
+    def decode(self, reply: Reply, n_rows: int) -> Answer:
+        """The vectors in the order of their ``index``, shape (n_rows, width), and the usage. Raises `InvalidReply`."""
+        return read_with_usage(reply, lambda document: self._vectors(document, n_rows), keep=self.nonfinite == "keep")
 
     def classify(self, reply: Reply) -> int | None:
         """Text Embeddings Inference answers 424 when its backend failed, for the rows' sake or not."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from fanout.classify import classify_error, classify_invalid, classify_reply
 from fanout.errors import InvalidReply, TransportError
-from fanout.types import Array, Reply, Values, Verdict
+from fanout.types import Answer, Array, Reply, Values, Verdict
 
 if TYPE_CHECKING:
     from fanout.codecs.base import Codec
@@ -80,8 +80,13 @@ class Attempts:
 
     def _decoded(self, reply: Reply, n_rows: int) -> Array | Values:
         try:
-            return self._codec.decode(reply, n_rows)
-        except InvalidReply:
+            decoded = self._codec.decode(reply, n_rows)
+            if not isinstance(decoded, Answer):
+                return decoded
+            self._counters.charge(decoded.usage)
+            return decoded.values
+        except InvalidReply as error:
+            self._counters.charge(error.usage)
             raise
         except Exception as error:  # noqa: BLE001 - a short codec does not foresee every answer
             what = f"{type(error).__name__}: {error}"

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fanout.errors import RunStopped
     from fanout.sinks import FileSink
     from fanout.types import Failure, Result, StopKind
@@ -36,6 +38,9 @@ class Summary:
 
     latency_p95: float | None
     latency_p99: float | None
+    usage: Mapping[str, int] = field(default_factory=dict)
+    """What the API has counted (``"total_tokens"``, ...), refused answers included; empty where it does not tell."""
+
     outputs: tuple[str, ...]
     """Files with the answers; none where no row has one."""
 
@@ -76,6 +81,7 @@ def summarized(result: Result, sink: FileSink, stop: RunStopped | None) -> Summa
         latency_p50=_known(stats.latency_p50),
         latency_p95=_known(stats.latency_p95),
         latency_p99=_known(stats.latency_p99),
+        usage=stats.usage,
         outputs=tuple(map(str, sink.outputs)),
         mask=str(sink.mask) if sink.mask else None,
         failures=str(sink.failures) if sink.failures else None,

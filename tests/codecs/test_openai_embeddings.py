@@ -61,13 +61,13 @@ def test_texts_that_the_api_refuses_fail_alone(bad):
 @pytest.mark.parametrize("indices", [[0, 1, 2], [2, 0, 1], [None, None, None]])
 def test_vectors_are_placed_by_their_index(reply, encode, indices):
     came = VECTORS if indices[0] is None else VECTORS[indices]
-    made = OpenAIEmbeddings().decode(reply(data([encode(v.tolist()) for v in came], indices)), 3)
+    made = OpenAIEmbeddings().decode(reply(data([encode(v.tolist()) for v in came], indices)), 3).values
     assert made.dtype == np.float32
     np.testing.assert_array_equal(made, VECTORS)
 
 
 def test_vectors_without_an_index_are_in_order(reply):
-    made = OpenAIEmbeddings().decode(reply({"data": [{"embedding": [1.0]}, {"embedding": [2.0]}]}), 2)
+    made = OpenAIEmbeddings().decode(reply({"data": [{"embedding": [1.0]}, {"embedding": [2.0]}]}), 2).values
     assert made.tolist() == [[1.0], [2.0]]
 
 
@@ -108,6 +108,14 @@ def test_vectors_that_are_none_are_invalid(reply, vectors, match):
         OpenAIEmbeddings().decode(reply(data(vectors)), 2)
 
 
+def test_the_usage_is_told(reply):
+    document = {**data([[1.0]]), "usage": {"prompt_tokens": 2, "total_tokens": 2}}
+    assert OpenAIEmbeddings().decode(reply(document), 1).usage == {"prompt_tokens": 2, "total_tokens": 2}
+    with pytest.raises(InvalidReply) as caught:
+        OpenAIEmbeddings().decode(reply(document), 2)
+    assert caught.value.usage == {"prompt_tokens": 2, "total_tokens": 2}
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_another_number_of_vectors_is_invalid(reply, count):
     with pytest.raises(InvalidReply, match=f"{count} embeddings for 2 texts") as caught:
@@ -132,13 +140,13 @@ def test_an_answer_of_another_form_is_invalid_and_quoted(reply, document):
 
 def test_keep_takes_nonfinite_numbers(reply):
     body = b'{"data": [{"embedding": [NaN, 1e300]}]}'
-    made = OpenAIEmbeddings(nonfinite="keep").decode(reply(body), 1)
+    made = OpenAIEmbeddings(nonfinite="keep").decode(reply(body), 1).values
     np.testing.assert_array_equal(made, np.array([[np.nan, np.inf]], "f4"))
 
 
 def test_another_dtype_needs_numbers(reply):
     codec = OpenAIEmbeddings(dtype="float64", encoding_format="float")
-    assert codec.decode(reply(data([[0.1]])), 1).tolist() == [[0.1]]
+    assert codec.decode(reply(data([[0.1]])), 1).values.tolist() == [[0.1]]
     with pytest.raises(ConfigError, match="encoding_format"):
         OpenAIEmbeddings(dtype="float64")
 
@@ -189,5 +197,5 @@ def test_vectors_come_back_as_they_were(reply, vectors, random, base64):
     order = list(range(len(vectors)))
     random.shuffle(order)
     came = [packed(vectors[i]) if base64 else vectors[i].tolist() for i in order]
-    made = OpenAIEmbeddings().decode(reply(data(came, order)), len(vectors))
+    made = OpenAIEmbeddings().decode(reply(data(came, order)), len(vectors)).values
     np.testing.assert_array_equal(made, vectors)
