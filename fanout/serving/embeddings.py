@@ -35,13 +35,6 @@ def embeddings(model: Model, request: Request) -> Answer:
     return json_answer({"object": "list", "data": data, "model": model.name, "usage": usage}, rows=len(texts))
 
 
-def openai_error(error: StatusError) -> Answer:
-    """``{"error": {"message", "type", "param", "code"}}``."""
-    kind = "invalid_request_error" if error.status < 500 else "server_error"
-    body = {"message": str(error), "type": kind, "param": error.param, "code": error.code}
-    return json_answer({"error": body}, status=error.status)
-
-
 def _model_name(body: dict[str, Any]) -> str:
     name = body.get("model")
     if not isinstance(name, str):

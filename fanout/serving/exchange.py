@@ -81,3 +81,10 @@ def json_answer(payload: Any, *, status: int = 200, rows: int = 0) -> Answer:
 def plain_error(error: StatusError) -> Answer:
     """``{"error": "..."}``: how the V1 and V2 protocols say what is wrong."""
     return json_answer({"error": str(error)}, status=error.status)
+
+
+def openai_error(error: StatusError) -> Answer:
+    """``{"error": {"message", "type", "param", "code"}}``: how OpenAI says it."""
+    kind = "invalid_request_error" if error.status < 500 else "server_error"
+    body = {"message": str(error), "type": kind, "param": error.param, "code": error.code}
+    return json_answer({"error": body}, status=error.status)

@@ -47,7 +47,10 @@ class Model:
     """Most rows in one request; larger ones are error with 400, as Triton does. None: no bound."""
 
     embed: Callable[[list[str]], Any] | None = None
-    """Texts -> array of shape (n, width), for the embeddings API; None where texts are not what the model takes."""
+    """Texts -> array of shape (n, width), for the embeddings API; None where texts are not what the model takes.
+
+    Where it is not None, the chat API calls ``function`` with texts, for texts.
+    """
 
 
 def load_model(name: str) -> Model:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from fanout.serving import oip, v1
-from fanout.serving.embeddings import embeddings, openai_error
-from fanout.serving.exchange import Answer, Request, StatusError, json_answer, plain_error
+from fanout.serving.chat import chat
+from fanout.serving.embeddings import embeddings
+from fanout.serving.exchange import Answer, Request, StatusError, json_answer, openai_error, plain_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +37,9 @@ def answer(model: Model, request: Request) -> Answer:
                 return route.error(StatusError(400, "the body is nested too deeply"))
     if matches:
         return plain_error(StatusError(405, f"{path} takes {matches[0][0].method}, not {request.method}"))
-    return plain_error(StatusError(404, f"nothing is at {path}: see /v1, /v2, /v1/embeddings or POST /"))
+    return plain_error(
+        StatusError(404, f"nothing is at {path}: see /v1, /v2, /v1/embeddings, /v1/chat/completions or POST /")
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,8 @@ def _routes() -> list[_Route]:
         ("POST", versioned + "/infer", oip.infer),
     ]
     routes = [_Route(method, re.compile(pattern), handler, plain_error) for method, pattern, handler in table]
-    return [*routes, _Route("POST", re.compile(r"/v1/embeddings"), embeddings, openai_error)]
+    of_openai = [(r"/v1/embeddings", embeddings), (r"/v1/chat/completions", chat)]
+    return [*routes, *(_Route("POST", re.compile(path), handler, openai_error) for path, handler in of_openai)]
 
 
 _ROUTES = _routes()

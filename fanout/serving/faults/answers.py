@@ -117,7 +117,7 @@ def wrong_crc(data: bytes) -> bytes:
 def _edited(document: Any, edit: Callable[[list[Any]], list[Any]]) -> Any:
     if isinstance(document, list):
         return edit(document)
-    for name in ("predictions", "data"):
+    for name in ("predictions", "data", "choices"):
         if isinstance(document.get(name), list):
             return {**document, name: edit(document[name])}
     outputs = document.get("outputs")
@@ -134,7 +134,7 @@ def _edited_tensor(tensor: dict[str, Any], edit: Callable[[list[Any]], list[Any]
 
 def _marked(row: Any) -> Any:
     if isinstance(row, dict):
-        name = "embedding" if "embedding" in row else next(iter(row))
+        name = next((known for known in ("embedding", "message", "content") if known in row), next(iter(row)))
         value = row[name]
         return {**row, name: _TOKEN if isinstance(value, str) else _marked(value)}
     return [_marked(row[0]), *row[1:]] if isinstance(row, list) and row else _TOKEN
