@@ -24,6 +24,7 @@ OUTPUT = {
     "library.py": r"probabilities \(1797, 10\) float32\n(.*: True\n){2}3794 rows .*, 0 retries\nmost in flight [1-8],",
     "streaming.py": r"50000 rows, sum (\d+), expected \1\nnever more than \d{3,4} rows were read ahead",
     "notebook.py": r"seen: \[0 1 2.*\n1795 rows answered, 2 failed:\n  row 70: .*NaN.*\n  row 700: .*\n.*\none row: 0",
+    "chat.py": r"'The battery lasts for', ended by length\n(.*\n){3}no answer\nrow 4: .*empty prompt\nusage: .*: 85}",
     "own_codec.py": r"'digit': \('int64', \(1797,\)\).*\nright: 9[5-9]\.\d%",
     "eight_chunks.py": r"800000 numbers, at most [1-4] requests .*, 0 retries\n.*\nequal to the direct result: True",
     "score_digits.py": r"accuracy 0\.9[5-9]\d+ on 1797 images\n(  \d: .*\n){10}",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fanout.codecs.base import Codec
 from fanout.codecs.json import Json
 from fanout.codecs.oip import Oip
+from fanout.codecs.openai_chat import OpenAIChat
 from fanout.codecs.openai_embeddings import OpenAIEmbeddings
 from fanout.codecs.v1 import V1
 from fanout.errors import ConfigError
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from importlib.metadata import EntryPoint
 
-__all__ = ["V1", "Codec", "Json", "Oip", "OpenAIEmbeddings", "codec", "codec_class", "names"]
+__all__ = ["V1", "Codec", "Json", "Oip", "OpenAIChat", "OpenAIEmbeddings", "codec", "codec_class", "names"]
 
 _GROUP = "fanout.codecs"
-_PACKAGED: dict[str, type[Codec]] = {kind.name: kind for kind in (Json, V1, Oip, OpenAIEmbeddings)}
+_PACKAGED: dict[str, type[Codec]] = {kind.name: kind for kind in (Json, V1, Oip, OpenAIEmbeddings, OpenAIChat)}
 
 
 def codec(name: str, **options: Any) -> Codec:

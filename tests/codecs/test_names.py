@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from importlib.metadata import EntryPoint
 
+import numpy as np
 import pytest
 
 import fanout.codecs
-from fanout.codecs import V1, Codec, Json, Oip, OpenAIEmbeddings, codec, names
+from fanout.codecs import V1, Codec, Json, Oip, OpenAIChat, OpenAIEmbeddings, codec, names
 from fanout.errors import ConfigError
 from fanout.types import Payload
 
-KINDS = {"json": Json, "v1": V1, "oip": Oip, "openai-embeddings": OpenAIEmbeddings}
+KINDS = {"json": Json, "v1": V1, "oip": Oip, "openai-embeddings": OpenAIEmbeddings, "openai-chat": OpenAIChat}
 
 
 class Own(Codec):
@@ -41,14 +42,25 @@ def registered(monkeypatch):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_each_name_makes_its_codec(name):
-    made = codec(name, nonfinite="keep", dtype="float32")
+    made = codec(name)
     assert type(made) is KINDS[name]
     assert made.name == name
+
+
+@pytest.mark.parametrize("name", sorted(KINDS.keys() - {"openai-chat"}))
+def test_codecs_of_numbers_take_the_options_of_the_base(name):
+    made = codec(name, nonfinite="keep", dtype="float32", shape=[3])
     assert made.nonfinite == "keep"
+    assert {(spec.dtype, spec.shape) for spec in made.spec.values()} == {(np.dtype("f4"), (3,))}
+
+
+def test_a_codec_of_texts_has_no_option_for_numbers():
+    with pytest.raises(ConfigError, match="its options are model, system, extra"):
+        codec("openai-chat", dtype="float32")
 
 
 def test_the_names_are_listed():
-    assert names()[:4] == list(KINDS)
+    assert names()[:5] == list(KINDS)
 
 
 def test_all_is_the_namespace():
@@ -56,7 +68,7 @@ def test_all_is_the_namespace():
         True
     }
     assert sorted(fanout.codecs.__all__, key=str.lower) == sorted(
-        ["Codec", "Json", "Oip", "OpenAIEmbeddings", "V1", "codec", "codec_class", "names"], key=str.lower
+        ["Codec", "Json", "Oip", "OpenAIChat", "OpenAIEmbeddings", "V1", "codec", "codec_class", "names"], key=str.lower
     )
 
 

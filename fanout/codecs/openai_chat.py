@@ -1,0 +1,204 @@
+"""The chat API of OpenAI, which many servers speak: vLLM, llama.cpp, Ollama, Azure and others.
+
+https://platform.openai.com/docs/api-reference/chat/create
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import orjson
+
+from fanout.codecs import _options
+from fanout.codecs._rows import DUMPS, to_json
+from fanout.codecs._usage import read_with_usage
+from fanout.codecs._values import Unfit, Wanted, array
+from fanout.codecs.base import Codec
+from fanout.errors import ConfigError, EncodeError, InputError
+from fanout.types import Action, Answer, Payload, Reply, Rows, TensorSpec, Values, Verdict
+
+TEXT, FINISH_REASON = "text", "finish_reason"
+"""The outputs."""
+
+_STRING = np.dtypes.StringDType()
+_OWN_FIELDS = {
+    "messages": "the rows go there",
+    "model": "it is an option of its own",
+}
+# The server's words for a row that it will never take: OpenAI and vLLM, Azure's filter, llama.cpp.
+_FATAL = {"context_length_exceeded", "content_filter", "exceed_context_size_error"}
+_FATAL_WORDS = "maximum context length"
+_FATAL_STATUS = (400, 413, 422)
+_LONGEST = 300
+_NO_ACCIDENT = ("tool_calls", "length", "content_filter")
+"""Why a message may have no text in it. With ``stop`` it should have one."""
+
+
+class OpenAIChat(Codec):
+    """A prompt, or a conversation, to the text that the model says next.
+
+    A row is a text (what the user says) or a list of messages: dicts with ``role`` and ``content``, sent as they are.
+    One request carries one row. The outputs are ``text`` and ``finish_reason`` (``"stop"``, ``"length"``, ...; empty
+    where the server does not tell), both texts. What the API counts (``usage``) is summed up in the statistics.
+
+    Args:
+        model: name of the model, sent if given (the official API wants one).
+        system: a system message, put before every row's own messages.
+        extra: constant fields of the body, such as ``temperature`` and ``max_tokens``.
+
+    Raises:
+        ConfigError: an option that cannot be used.
+    """
+
+    name: ClassVar[str] = "openai-chat"
+    path = "/v1/chat/completions"
+    max_rows = 1
+
+    def __init__(
+        self, *, model: str | None = None, system: str | None = None, extra: Mapping[str, Any] | None = None
+    ) -> None:
+        text = TensorSpec(dtype=_STRING, shape=())
+        super().__init__()
+        self._spec = {TEXT: text, FINISH_REASON: text}
+        given = _options.text_or_none("model", model)
+        self._fields = ({} if given is None else {"model": given}) | _checked_extra(extra)
+        told = _options.text_or_none("system", system)
+        self._system = [] if told is None else [{"role": "system", "content": told}]
+
+    def encode(self, rows: Rows) -> Payload:
+        """The only row of ``rows`` as the request's ``messages``.
+
+        Raises:
+            EncodeError: rows that are neither a text nor messages, or that are empty, missing or no JSON.
+            InputError: columns or numbers, or more than one row.
+        """
+        if isinstance(rows, Mapping):
+            raise InputError(f"a chat is made of texts or messages: give one column, not the columns {sorted(rows)}")
+        if isinstance(rows, np.ndarray) and (rows.ndim != 1 or rows.dtype.kind not in "USTO"):
+            raise InputError(f"a chat is made of texts, not of {rows.dtype} rows of shape {list(rows.shape[1:])}")
+        written = to_json(self._conversations(rows.tolist() if isinstance(rows, np.ndarray) else rows))
+        if len(rows) != 1:
+            raise InputError(f"a chat request carries one row, not {len(rows)}")
+        return Payload(body=orjson.dumps({**self._fields, "messages": orjson.Fragment(written[1:-1])}, option=DUMPS))
+
+    def decode(self, reply: Reply, n_rows: int) -> Answer:
+        """``text`` and ``finish_reason``, shape (1,), and the usage. Raises `InvalidReply`."""
+        return read_with_usage(reply, _outputs, keep=True)
+
+    def classify(self, reply: Reply) -> Verdict | None:
+        """A row that is too long, is filtered, or is answered without a text: asked again it would cost the same again.
+
+        None for anything else.
+        """
+        try:
+            document = orjson.loads(reply.body)
+        except orjson.JSONDecodeError:
+            return None
+        told = (
+            _no_text(document) if reply.status == 200 else _fatal(document) if reply.status in _FATAL_STATUS else None
+        )
+        if told is None:
+            return None
+        return Verdict(action=Action.FAIL, reason=f"HTTP {reply.status}: {told}", status=reply.status)
+
+    def _conversations(self, rows: Sequence[Any]) -> list[list[Any]]:
+        made, bad = [], {}
+        for i, row in enumerate(rows):
+            try:
+                made.append([*self._system, *_messages(row)])
+            except Unfit as error:
+                bad[i] = str(error)
+        if bad:
+            raise EncodeError("; ".join(dict.fromkeys(bad.values())), rows=list(bad))
+        return made
+
+
+def _checked_extra(extra: object) -> dict[str, Any]:
+    fields = _options.fields("extra", extra)
+    for name, why in _OWN_FIELDS.items():
+        if name in fields:
+            raise ConfigError(f"extra cannot have the field {name!r}: {why}", key="extra")
+    if fields.get("stream"):
+        raise ConfigError("extra cannot have stream = true: an answer is proven as a whole, not in parts", key="extra")
+    if fields.get("n", 1) != 1:
+        raise ConfigError(f"extra cannot have n = {fields['n']!r}: a row has one answer; send it n times", key="extra")
+    return fields
+
+
+def _messages(row: object) -> list[Any]:
+    """A row as a list of messages. Raises `Unfit` where it is none."""
+    if isinstance(row, bytes):
+        try:
+            row = row.decode()
+        except UnicodeDecodeError:
+            raise Unfit("a prompt is not UTF-8") from None
+    if isinstance(row, str):
+        if not row:
+            raise Unfit("an empty prompt")
+        return [{"role": "user", "content": row}]
+    if row is None or (isinstance(row, float) and row != row):  # NaN is pandas' word for a missing text
+        raise Unfit("a prompt is missing")
+    if not isinstance(row, list | tuple | np.ndarray):
+        what = "one message, which belongs into a list" if isinstance(row, Mapping) else type(row).__name__
+        raise Unfit(f"a row must be a text or a list of messages, not {what}")
+    if not len(row):
+        raise Unfit("a conversation without messages")
+    for message in row:
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str) or not message["role"]:
+            raise Unfit("a message must be a dict with a role and content, for instance role 'user'")
+    return list(row)
+
+
+def _outputs(document: object) -> Values:
+    choices = document.get("choices") if isinstance(document, dict) else None
+    if not isinstance(choices, list) or not choices:
+        raise Unfit("has no list 'choices' with an answer in it")
+    if len(choices) > 1:
+        raise Unfit(f"has {len(choices)} choices where one was asked for", flaw="rows")
+    choice = choices[0]
+    message = choice.get("message") if isinstance(choice, dict) else None
+    text = _text(message.get("content")) if isinstance(message, dict) else None
+    if text is None:
+        raise Unfit("has a choice without a text in its message")
+    reason = choice.get("finish_reason")
+    if reason == "error" or choice.get("error"):  # OpenRouter's and vLLM's word for a text that broke off
+        raise Unfit("has a text that broke off with an error")
+    texts = Wanted(_STRING)
+    return {TEXT: array([text], texts), FINISH_REASON: array([reason if isinstance(reason, str) else ""], texts)}
+
+
+def _text(content: object) -> str | None:
+    """A message's content, where it is a text or made of parts that all are."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list) or not content:
+        return None
+    texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+    whole = len(texts) == len(content) and all(isinstance(text, str) for text in texts)
+    return "".join(map(str, texts)) if whole else None
+
+
+def _no_text(document: Any) -> str | None:
+    """Why a message has no text, where that is the model's will; None if it is not so."""
+    try:
+        (choice,) = document["choices"]
+        message = choice["message"]
+        if message.get("content") is not None or choice.get("error"):
+            return None
+        reason = "tool_calls" if message.get("tool_calls") else choice.get("finish_reason")
+        said = message.get("refusal") or (reason if reason in _NO_ACCIDENT else None)
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return None
+    return f"the model gives no text: {said}" if said else None
+
+
+def _fatal(document: Any) -> str | None:
+    """The message of an error that says that no attempt with this row can succeed; None for any other."""
+    error = document.get("error", document) if isinstance(document, dict) else None
+    if not isinstance(error, dict):
+        return None
+    message = " ".join(str(error.get("message", "")).split())[:_LONGEST]
+    codes = [str(error.get(field)) for field in ("code", "type")]
+    return message or ", ".join(codes) if _FATAL.intersection(codes) or _FATAL_WORDS in message else None

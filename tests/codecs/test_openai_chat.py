@@ -1,0 +1,231 @@
+"""The chat API: a prompt or messages out, a text and why it ended back."""
+
+from __future__ import annotations
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fanout.codecs import OpenAIChat
+from fanout.errors import ConfigError, EncodeError, InputError, InvalidReply
+from fanout.types import Action, TensorSpec
+
+TALK = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+STRING = np.dtypes.StringDType()
+
+
+def body(row, **options):
+    return orjson.loads(OpenAIChat(**options).encode([row]).body)
+
+
+def said(content, reason="stop", **more):
+    message = {"role": "assistant", "content": content, **more}
+    return {"choices": [{"index": 0, "message": message, "finish_reason": reason}]}
+
+
+def decoded(document):
+    return {name: column.tolist() for name, column in OpenAIChat().decode(document, 1).values.items()}
+
+
+def test_a_prompt_is_what_the_user_says():
+    assert body("é") == {"messages": [{"role": "user", "content": "é"}]}
+
+
+@pytest.mark.parametrize("row", [TALK, tuple(TALK), np.array(TALK, object)])
+def test_messages_are_sent_as_they_are(row):
+    assert body(row) == {"messages": TALK}
+
+
+def test_a_message_may_have_what_the_api_allows():
+    parts = [{"type": "text", "text": "what is it?"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
+    row = [{"role": "user", "content": parts}, {"role": "assistant", "content": None, "tool_calls": []}]
+    assert body(row) == {"messages": row}
+
+
+def test_the_options_are_fields_and_the_first_message():
+    made = body("a", model="m", system="be short", extra={"temperature": 0, "stream": False, "n": 1})
+    assert made == {
+        "model": "m",
+        "temperature": 0,
+        "stream": False,
+        "n": 1,
+        "messages": [{"role": "system", "content": "be short"}, {"role": "user", "content": "a"}],
+    }
+    assert body(TALK, system="be short")["messages"][1:] == TALK
+
+
+@pytest.mark.parametrize("dtype", ["U", "S", STRING, object])
+def test_arrays_of_texts_are_prompts(dtype):
+    made = orjson.loads(OpenAIChat().encode(np.array(["a"], dtype)).body)
+    assert made["messages"][0]["content"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("bad", "match"),
+    [
+        ("", "empty prompt"),
+        (None, "missing"),
+        (float("nan"), "missing"),
+        (b"\xff", "UTF-8"),
+        ("\ud800", "JSON"),
+        (7, "a text or a list of messages, not int"),
+        (TALK[0], "one message, which belongs into a list"),
+        ([], "without messages"),
+        (["a"], "a dict with a role"),
+        ([{"content": "a"}], "a dict with a role"),
+        ([{"role": "", "content": "a"}], "a dict with a role"),
+        ([{"role": None, "content": "a"}], "a dict with a role"),
+        ([{"role": "user", "content": float("nan")}], "NaN"),
+        ([{"role": "user", "content": {1}}], "JSON"),
+    ],
+)
+def test_rows_that_are_no_conversation_fail_alone_by_their_number(bad, match):
+    with pytest.raises(EncodeError, match=match) as caught:
+        OpenAIChat().encode(["a", bad, "b", bad])
+    assert caught.value.rows == (1, 3)
+
+
+@pytest.mark.parametrize("rows", [{"a": np.array(["x"])}, np.ones((1, 3)), np.ones(1), np.array([["a"]]), ["a", "b"]])
+def test_input_that_holds_no_single_conversations_is_an_input_error(rows):
+    with pytest.raises(InputError, match="chat"):
+        OpenAIChat().encode(rows)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "match"),
+    [
+        ("model", "", "must be a text"),
+        ("system", 1, "must be a text"),
+        ("extra", [], "a table"),
+        ("extra", {"stream": True}, "stream"),
+        ("extra", {"n": 2}, "n = 2"),
+        ("extra", {"messages": []}, "the rows go there"),
+        ("extra", {"model": "m"}, "an option of its own"),
+    ],
+)
+def test_a_wrong_option_is_named(option, value, match):
+    with pytest.raises(ConfigError, match=match) as caught:
+        OpenAIChat(**{option: value})
+    assert caught.value.key == option
+
+
+def test_the_form_of_answers_and_the_limits_are_known():
+    text = TensorSpec(dtype=STRING, shape=())
+    assert OpenAIChat().spec == {"text": text, "finish_reason": text}
+    assert (OpenAIChat().max_rows, OpenAIChat.path) == (1, "/v1/chat/completions")
+
+
+def test_an_answer_is_its_text_and_why_it_ended(reply):
+    assert decoded(reply(said("hello", "length"))) == {"text": ["hello"], "finish_reason": ["length"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [("", ""), ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "ab")],
+)
+def test_a_text_may_be_empty_or_in_parts(reply, content, text):
+    assert decoded(reply(said(content)))["text"] == [text]
+
+
+@pytest.mark.parametrize("reason", [None, 7])
+def test_a_server_need_not_tell_why_an_answer_ended(reply, reason):
+    assert decoded(reply(said("a", reason)))["finish_reason"] == [""]
+
+
+def test_what_else_an_answer_holds_does_no_harm(reply):
+    assert decoded(reply(b'{"choices": [{"message": {"content": "a"}, "logprobs": {"x": -Infinity}}]}'))["text"] == [
+        "a"
+    ]
+
+
+def test_the_usage_is_told_with_its_details_and_without_what_is_no_count(reply):
+    usage = {
+        "prompt_tokens": 3,
+        "total_tokens": 5,
+        "queue_time": 0.5,
+        "cached": True,
+        "bad": -1,
+        "completion_tokens_details": {"reasoning_tokens": 2, "kind": "x", "deeper": {"a": 1}},
+    }
+    made = OpenAIChat().decode(reply({**said("a"), "usage": usage}), 1)
+    counts = {"prompt_tokens": 3, "total_tokens": 5, "completion_tokens_details.reasoning_tokens": 2}
+    assert made.usage == counts
+
+
+@pytest.mark.parametrize("usage", [None, [], "many"])
+def test_an_answer_without_usage_is_one(reply, usage):
+    assert OpenAIChat().decode(reply({**said("a"), "usage": usage}), 1).usage == {}
+
+
+@pytest.mark.parametrize(
+    ("document", "match"),
+    [
+        ([], "no list 'choices'"),
+        ({"error": {"message": "overloaded"}}, "overloaded"),
+        ({"choices": []}, "with an answer in it"),
+        ({"choices": [None]}, "without a text"),
+        ({"choices": [{"message": "a"}]}, "without a text"),
+        ({"choices": said("a")["choices"] * 2}, "2 choices"),
+        (said(None), "without a text"),
+        (said(7), "without a text"),
+        (said([]), "without a text"),
+        (said([{"type": "text", "text": "a"}, {"type": "image_url"}]), "without a text"),
+        (said([{"type": "text", "text": None}]), "without a text"),
+        (said("half", "error"), "broke off"),
+        ({"choices": [{**said("half")["choices"][0], "error": {"code": 502}}]}, "broke off"),
+    ],
+)
+def test_an_answer_of_another_form_is_invalid_but_costs_what_it_says(reply, document, match):
+    if isinstance(document, dict):
+        document = {**document, "usage": {"total_tokens": 9}}
+    with pytest.raises(InvalidReply, match=match) as caught:
+        OpenAIChat().decode(reply(document), 1)
+    assert caught.value.usage == ({"total_tokens": 9} if document else {})
+
+
+@pytest.mark.parametrize(
+    ("status", "document", "reason"),
+    [
+        (400, {"error": {"code": "context_length_exceeded", "message": "too\nlong"}}, "HTTP 400: too long"),
+        (400, {"error": {"code": "content_filter"}}, "HTTP 400: content_filter, None"),
+        (400, {"error": {"code": 400, "type": "exceed_context_size_error", "message": "n_ctx"}}, "n_ctx"),
+        (400, {"object": "error", "message": "This model's maximum context length is 8 tokens"}, "is 8 tokens"),
+        (200, said(None, refusal="I cannot help with that"), "no text: I cannot help with that"),
+        (200, said(None, tool_calls=[{"id": "1"}]), "no text: tool_calls"),
+        (200, said(None, "length"), "no text: length"),
+        (200, said(None, "content_filter"), "no text: content_filter"),
+    ],
+)
+def test_what_would_only_cost_the_same_again_fails_the_row_at_once(reply, status, document, reason):
+    verdict = OpenAIChat().classify(reply(document, status=status))
+    assert (verdict.action, verdict.status) == (Action.FAIL, status)
+    assert reason in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("status", "document"),
+    [
+        (400, {"error": {"code": "invalid_value", "message": "temperature"}}),
+        (400, {"error": "no"}),
+        (400, b"no"),
+        (400, []),
+        (429, {"error": {"message": "maximum context length of your tier, a minute"}}),
+        (500, {"error": {"code": "context_length_exceeded"}}),
+        (200, said(None)),
+        (200, said("half", "error")),
+        (200, {"choices": []}),
+        (200, {"choices": [{"message": None}]}),
+        (200, {"choices": [None]}),
+    ],
+)
+def test_anything_else_means_what_it_means_elsewhere(reply, status, document):
+    assert OpenAIChat().classify(reply(document, status=status)) is None
+
+
+@given(st.text(), st.text())
+def test_texts_come_back_as_they_were(reply, prompt, answer):
+    if prompt:
+        assert body(prompt)["messages"] == [{"role": "user", "content": prompt}]
+    assert decoded(reply(said(answer, prompt))) == {"text": [answer], "finish_reason": [prompt]}
