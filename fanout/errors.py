@@ -50,12 +50,17 @@ class ClientStateError(FanoutError, RuntimeError):
 
 
 class EncodeError(FanoutError, ValueError):
-    """Rows that the wire format cannot express. ``rows`` are their positions in what was to be encoded."""
+    """Rows that the wire format cannot express. ``rows`` are their positions in what was to be encoded.
 
-    def __init__(self, reason: str, *, rows: Sequence[int]) -> None:
+    ``alike`` says that their form is at fault (dtype, shape, names), which rows of one array have in common: such an
+    array is refused as a whole, with an `InputError`. Rows that came one by one fail alone all the same.
+    """
+
+    def __init__(self, reason: str, *, rows: Sequence[int], alike: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.rows = tuple(rows)
+        self.alike = alike
 
 
 class InvalidReply(FanoutError, ValueError):

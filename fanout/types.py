@@ -73,6 +73,12 @@ class Payload:
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
+    @property
+    def nbytes(self) -> int:
+        """Length of the body."""
+        parts = self.body if isinstance(self.body, tuple) else (self.body,)
+        return sum(memoryview(part).nbytes for part in parts)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
@@ -116,6 +122,27 @@ class Answer:
     values: Array | Values = field(repr=False)
     usage: Mapping[str, int] = field(kw_only=True)
     """What was counted (``"total_tokens"``, ...), summed up in `Statistics`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """One input or output, in the words of its protocol."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...] | None = None
+    """With the axis of the rows; -1: any length. None: not told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """What a server says of its model; empty where it does not tell."""
+
+    name: str = ""
+    platform: str = ""
+    versions: tuple[str, ...] = ()
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
 
 
 class Action(Enum):

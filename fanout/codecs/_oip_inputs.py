@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,8 +13,8 @@ from fanout.errors import ConfigError, EncodeError
 from fanout.tensors import datatype_of, dtype_of, pack
 
 if TYPE_CHECKING:
-    from fanout.codecs._oip_model import Tensor
-    from fanout.types import Array, Buffer
+    from fanout.codecs._stacking import Fits, Form
+    from fanout.types import Array, Buffer, Tensor
 
 
 class Input(NamedTuple):
@@ -48,8 +49,9 @@ def fitted(name: str, array: Array, model: Tensor | None) -> Input:
     """``array`` as the model's input: in its datatype if that is known, its own if not.
 
     Raises:
-        ConfigError: a kind that the datatype cannot hold, such as floats for INT64.
-        EncodeError: rows with numbers that it does not hold exactly, or that overflow it.
+        ConfigError: a datatype that is not known here.
+        EncodeError: rows of another shape than the model's, or of a kind that the datatype cannot hold, such as floats
+            for INT64 (these are all alike); or with numbers that it does not hold exactly, or that overflow it.
         InputError: a dtype that the protocol does not have.
     """
     is_text = array.dtype.kind in "USTO"
@@ -57,37 +59,83 @@ def fitted(name: str, array: Array, model: Tensor | None) -> Input:
         require_numbers(array)
     elif array.dtype.kind == "O" and not _all_bytes(array):
         array = np.array(texts(array), np.dtypes.StringDType())
+    own = "BYTES" if is_text else str(datatype_of(array.dtype))
+    if model is None:
+        return Input(name, own, array)
     array = _with_axis(array, model)
-    datatype = model.datatype if model is not None and model.datatype else None
-    if datatype is None:
-        return Input(name, "BYTES" if is_text else str(datatype_of(array.dtype)), array)
+    datatype = model.datatype or own
     target = dtype_of(datatype)
     if target is None:
         raise ConfigError(f"input {name!r} of the model has the datatype {datatype}, which fanout does not know")
-    if is_text != (datatype == "BYTES"):
-        rows = "texts" if is_text else f"rows of dtype {array.dtype}"
-        raise ConfigError(f"input {name!r} of the model has the datatype {datatype}, but was given {rows}")
+    if is_text != (datatype == "BYTES") or not (is_text or _castable(array.dtype, target)):
+        remedy = "give it numbers" if is_text else f"convert them first, with .astype({_python_name(target)})"
+        raise _misfit(name, datatype, array, model, remedy)
+    if not _shape_fits(array.shape[1:], model):
+        raise _misfit(name, datatype, array, model, _way_to_shape(array, model))
     return Input(name, datatype, array if is_text else _cast(name, array, target, datatype))
 
 
-def _with_axis(array: Array, model: Tensor | None) -> Array:
+def fits(model: Tensor | None) -> Fits:
+    """Tells whether rows of some form can be what the model's input wants."""
+
+    def check(form: Form) -> bool:
+        kind, shape = form
+        if model is None:
+            return True
+        return (kind == "texts") == (model.datatype == "BYTES") and (
+            _shape_fits(shape, model) or (shape == () and _has_axis_for_one(model))
+        )
+
+    return check
+
+
+def _with_axis(array: Array, model: Tensor) -> Array:
     """One value a row as (rows, 1), where the model has an axis for it."""
-    shape = model.shape if model is not None else None
-    if shape is not None and array.ndim == 1 and len(shape) == 2 and shape[1] in (1, -1):
-        return array.reshape(-1, 1)
-    return array
+    return array.reshape(-1, 1) if array.ndim == 1 and _has_axis_for_one(model) else array
+
+
+def _has_axis_for_one(model: Tensor) -> bool:
+    return model.shape is not None and len(model.shape) == 2 and model.shape[1] in (1, -1)
+
+
+def _shape_fits(row: tuple[int, ...], model: Tensor) -> bool:
+    """True if the model may take rows of that shape. An input of a single axis says nothing of its rows."""
+    if model.shape is None or len(model.shape) < 2:
+        return True
+    wanted = model.shape[1:]
+    return len(row) == len(wanted) and all(want in (-1, have) for want, have in zip(wanted, row, strict=True))
+
+
+def _misfit(name: str, datatype: str, array: Array, model: Tensor, remedy: str) -> EncodeError:
+    """The error for rows that are all of another form than the model's input."""
+    shape = f" of shape {list(model.shape[1:])}" if model.shape is not None and len(model.shape) > 1 else ""
+    given = "texts" if array.dtype.kind in "USTO" else f"{array.dtype} numbers"
+    row = f"rows of shape {list(array.shape[1:])}" if array.ndim > 1 else "single values a row"
+    told = f"wants {datatype} rows{shape}, but was given {given}, {row}"
+    return EncodeError(f"input {name!r} of the model {told}: {remedy}", rows=range(len(array)), alike=True)
+
+
+def _way_to_shape(array: Array, model: Tensor) -> str:
+    assert model.shape is not None
+    wanted = list(model.shape[1:])
+    if -1 not in wanted and prod(wanted) == prod(array.shape[1:]):
+        return f"reshape them first, with .reshape({', '.join(map(str, [-1, *wanted]))})"
+    return "give it rows of that shape" + (" (-1: any length)" if -1 in wanted else "")
+
+
+def _castable(dtype: np.dtype[Any], target: np.dtype[Any]) -> bool:
+    integers = dtype.kind in "iu" and target.kind in "iu"
+    # numpy has int64 -> uint8 as another kind, but each number is looked at when it is cast.
+    return integers or np.can_cast(dtype, target, "same_kind")
+
+
+def _python_name(target: np.dtype[Any]) -> str:
+    return "str" if target.kind == "T" else repr(target.name)
 
 
 def _cast(name: str, array: Array, target: np.dtype[Any], datatype: str) -> Array:
     if array.dtype == target:
         return array
-    integers = array.dtype.kind in "iu" and target.kind in "iu"
-    # numpy has int64 -> uint8 as another kind, but each number is looked at below.
-    if not integers and not np.can_cast(array.dtype, target, "same_kind"):
-        raise ConfigError(
-            f"input {name!r} of the model has the datatype {datatype}, which {array.dtype} is not cast to; "
-            f"if that is meant, convert the rows with .astype({target.name!r}) first"
-        )
     with np.errstate(all="ignore"):
         cast = array.astype(target)
     if bad := rows_where(_changed(array, cast)):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fanout.tensors import dtype_of
-from fanout.types import TensorSpec
+from fanout.types import ModelInfo, Tensor, TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,34 +16,34 @@ _INFER = "/infer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tensor:
-    """One input or output of the model."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...] | None
-    """With the axis of the rows; -1: any length. None: not told."""
-
-    @property
-    def spec(self) -> TensorSpec:
-        """The form of one row."""
-        row = tuple(None if length < 0 else length for length in self.shape[1:]) if self.shape else None
-        return TensorSpec(dtype=dtype_of(self.datatype), shape=row)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Metadata:
     """A model's inputs and outputs by name; empty where the server does not list them."""
 
     inputs: Mapping[str, Tensor]
     outputs: Mapping[str, Tensor]
+    info: ModelInfo = field(default_factory=ModelInfo)
 
     @classmethod
     def of(cls, document: object) -> Metadata | None:
         """From the answer to ``GET v2/models/NAME``; None if the document is no such thing."""
         if not isinstance(document, dict):
             return None
-        return cls(inputs=_tensors(document.get("inputs")), outputs=_tensors(document.get("outputs")))
+        inputs, outputs = _tensors(document.get("inputs")), _tensors(document.get("outputs"))
+        versions = document.get("versions")
+        info = ModelInfo(
+            name=_text(document.get("name")),
+            platform=_text(document.get("platform")),
+            versions=tuple(map(str, versions)) if isinstance(versions, list) else (),
+            inputs=tuple(inputs.values()),
+            outputs=tuple(outputs.values()),
+        )
+        return cls(inputs=inputs, outputs=outputs, info=info)
+
+
+def spec_of(tensor: Tensor) -> TensorSpec:
+    """The form of one row of an output."""
+    row = tuple(None if length < 0 else length for length in tensor.shape[1:]) if tensor.shape else None
+    return TensorSpec(dtype=dtype_of(tensor.datatype), shape=row)
 
 
 def metadata_urls(url: str) -> tuple[str, ...]:
@@ -82,3 +82,7 @@ def _tensors(listed: Any) -> dict[str, Tensor]:
                 shape=tuple(shape) if told and shape else None,
             )
     return found
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

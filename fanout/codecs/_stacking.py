@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -12,25 +12,38 @@ from fanout.codecs._values import Unfit, Wanted, array
 from fanout.errors import EncodeError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fanout.types import Array
 
 # What cannot be sent is for the wire format to say; here only nothing may be changed.
 _AS_IT_IS = Wanted(keep=True, whole=True)
 
 
-def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
+Form: TypeAlias = tuple[str, tuple[int, ...]]
+"""``"numbers"``, ``"texts"`` or ``"booleans"``, and the shape of one row."""
+
+Fits: TypeAlias = "Callable[[Form], bool]"
+
+
+def columns(rows: Sequence[Mapping[str, Any]], fits: Mapping[str, Fits] | None = None) -> dict[str, Array]:
     """Dicts with the same keys -> key -> array. Raises `EncodeError` for rows that are different from most."""
     keys = [tuple(sorted(row)) if isinstance(row, Mapping) else None for row in rows]
     common = _most_common(keys)
     if bad := [i for i, found in enumerate(keys) if found != common]:
         raise EncodeError(f"the row is not a dict with the keys {list(common)} as the others are", rows=bad)
-    return {name: stacked([row[name] for row in rows]) for name in rows[0]}
+    return {name: stacked([row[name] for row in rows], (fits or {}).get(name, _any)) for name in rows[0]}
 
 
-def stacked(values: Sequence[Any]) -> Array:
+def _any(form: Form) -> bool:
+    return True
+
+
+def stacked(values: Sequence[Any], fits: Fits = _any) -> Array:
     """Numbers, texts, bytes, arrays or nested lists -> one array; integers become int64, other numbers float64.
 
-    Bytes become an object array of them. Raises `EncodeError` for rows whose shape or kind is different from most.
+    Bytes become an object array of them. Raises `EncodeError` for rows whose shape or kind is different from most; only
+    those that ``fits`` takes are counted, if it takes any.
     """
     first = values[0]
     if isinstance(first, np.ndarray | np.generic) and first.dtype.kind in "biuf" and _alike(values):
@@ -42,7 +55,7 @@ def stacked(values: Sequence[Any]) -> Array:
     except Unfit:
         plain = [_plain(value) for value in values]
     forms = [_form(value) for value in plain]
-    common = _most_common(forms)
+    common = _most_common([form for form in forms if form and fits(form)] or forms)
     if bad := [i for i, form in enumerate(forms) if form is None or form != common]:
         others = "" if common is None else f", as {common[0]} of shape {list(common[1])} do in most rows"
         raise EncodeError(f"the row makes no tensor with the others{others}", rows=bad)
@@ -72,7 +85,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _form(value: object) -> tuple[str, tuple[int, ...]] | None:
+def _form(value: object) -> Form | None:
     """The kind and shape of one row; None if no tensor can be made of it."""
     try:
         made = array([value], _AS_IT_IS)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, cast
 import numpy as np
 
 from fanout.errors import ConfigError
-from fanout.types import Answer, Array, Payload, Reply, Rows, TensorSpec, Values, Verdict
+from fanout.types import Answer, Array, ModelInfo, Payload, Reply, Rows, Tensor, TensorSpec, Values, Verdict
 
 ANY_OUTPUT = "*"
 """Key of the spec that counts for every output that has no entry of its own."""
@@ -81,6 +81,14 @@ class Codec(ABC):
         Raises `ConfigError` when the codec cannot go on without what the answer does not tell.
         """
         return
+
+    def describe(self) -> ModelInfo | None:
+        """What was learnt of the model, for people; None where the server is not asked, or does not tell."""
+        return None
+
+    def tensors(self, rows: Rows) -> tuple[Tensor, ...]:
+        """What `encode` makes of ``rows``, for people; nothing where the format has no tensors. Raises as it does."""
+        return ()
 
     def classify(self, reply: Reply) -> Verdict | int | None:
         """What only this API means by an answer that brought no values.

@@ -15,17 +15,17 @@ import orjson
 
 from fanout.codecs import _options
 from fanout.codecs._oip_answer import LENGTH_HEADER, tensors
-from fanout.codecs._oip_inputs import Input, fitted
-from fanout.codecs._oip_model import Metadata, metadata_urls, most_rows
+from fanout.codecs._oip_inputs import Input, fits, fitted
+from fanout.codecs._oip_model import Metadata, metadata_urls, most_rows, spec_of
 from fanout.codecs._rows import DUMPS
 from fanout.codecs._stacking import columns, stacked
 from fanout.codecs.base import Codec, DTypeOption, ShapeOption
-from fanout.errors import ConfigError, InputError, InvalidReply
+from fanout.errors import ConfigError, EncodeError, InputError, InvalidReply
 from fanout.settings import masked
-from fanout.types import Payload, TensorSpec
+from fanout.types import Payload, Tensor, TensorSpec, count_rows
 
 if TYPE_CHECKING:
-    from fanout.types import Array, Reply, Rows, Values
+    from fanout.types import Array, ModelInfo, Reply, Rows, Values
 
 _ANY_NAME = "input"
 """For servers that list no inputs: they take whatever comes."""
@@ -85,7 +85,7 @@ class Oip(Codec):
         if self._metadata is not None:
             for name, tensor in self._metadata.outputs.items():
                 if not self._outputs or name in self._outputs:
-                    specs[name] = self._given(name, tensor.spec)
+                    specs[name] = self._given(name, spec_of(tensor))
         return specs
 
     def prepare(self, url: str) -> tuple[str, ...]:
@@ -111,7 +111,8 @@ class Oip(Codec):
         if self._metadata is None:
             self._untold = _no_metadata(reply)
             if self._input is None:
-                raise ConfigError(f"{self._untold}; or give codec.input, the name of the model's input", key="input")
+                key = "url" if reply.status == 404 else "input"
+                raise ConfigError(f"{self._untold}; or give codec.input, the name of the model's input", key=key)
             return
         _check_known("input", [self._input] if self._input else [], self._metadata.inputs)
         _check_known("outputs", self._outputs, self._metadata.outputs)
@@ -120,16 +121,21 @@ class Oip(Codec):
         """One request with one tensor for each input.
 
         Raises:
-            EncodeError: rows of another shape or kind than the others, or with numbers that the datatype does not
-                hold; in JSON also NaN and infinity.
-            ConfigError: rows that are not what the model's metadata tells, or an input without a name.
+            EncodeError: rows of another shape or kind than the others, or than the model's metadata tells, or with
+                numbers that the datatype does not hold; in JSON also NaN and infinity.
+            ConfigError: an input without a name.
             InputError: a dtype that the protocol does not have.
         """
-        known = self._metadata.inputs if self._metadata else {}
-        named = self._named(rows)
-        _check_known("the rows have", list(named), known)
-        inputs = [fitted(name, array, known.get(name)) for name, array in named.items()]
+        inputs = self._inputs(rows)
         return self._in_binary(inputs) if self._binary else self._in_json(inputs)
+
+    def describe(self) -> ModelInfo | None:
+        """What the metadata tells."""
+        return self._metadata.info if self._metadata else None
+
+    def tensors(self, rows: Rows) -> tuple[Tensor, ...]:
+        """The tensors of the request. Raises as `encode` does."""
+        return tuple(Tensor(name=i.name, datatype=i.datatype, shape=i.array.shape) for i in self._inputs(rows))
 
     def decode(self, reply: Reply, n_rows: int) -> Values:
         """Output name -> array, for the outputs asked for. Raises `InvalidReply`."""
@@ -149,13 +155,21 @@ class Oip(Codec):
         shape = learnt.shape if given.shape is None else given.shape
         return TensorSpec(dtype=given.dtype or learnt.dtype, shape=shape)
 
-    def _named(self, rows: Rows) -> dict[str, Array]:
+    def _inputs(self, rows: Rows) -> list[Input]:
+        known = self._metadata.inputs if self._metadata else {}
+        named = self._named(rows, known)
+        if wrong := _unknown(list(named), known):
+            raise EncodeError(f"the rows have an input {wrong}", rows=range(count_rows(rows)), alike=True)
+        return [fitted(name, array, known.get(name)) for name, array in named.items()]
+
+    def _named(self, rows: Rows, known: Mapping[str, Tensor]) -> dict[str, Array]:
         if isinstance(rows, Mapping):
             named = {name: np.asarray(column) for name, column in rows.items()}
         elif not isinstance(rows, np.ndarray) and isinstance(rows[0], Mapping):
-            named = columns(rows)
+            named = columns(rows, {name: fits(tensor) for name, tensor in known.items()})
         else:
-            named = {self._input_name(): rows if isinstance(rows, np.ndarray) else stacked(rows)}
+            name = self._input_name()
+            named = {name: rows if isinstance(rows, np.ndarray) else stacked(rows, fits(known.get(name)))}
         if len({array.shape[:1] for array in named.values()}) != 1:
             raise InputError(f"inputs differ in length: { {name: len(array) for name, array in named.items()} }")
         return named
@@ -208,10 +222,17 @@ def _no_metadata(reply: Reply) -> str:
     return f"the server does not tell the model's metadata ({told})"
 
 
-def _check_known(what: str, names: Sequence[str], known: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` for a name that the metadata does not list, unless it lists none."""
+def _check_known(option: str, names: Sequence[str], known: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for a name in an option that the metadata does not list."""
+    if wrong := _unknown(names, known):
+        raise ConfigError(f"{option} {wrong}", key=option)
+
+
+def _unknown(names: Sequence[str], known: Mapping[str, Any]) -> str | None:
+    """What is to be said of a name that the metadata does not list, unless it lists none."""
     for name in names:
         if known and name not in known:
             near = get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"{what} {name!r}: the model has {', '.join(known)}{hint}", key=what.partition(" ")[0])
+            return f"{name!r}: the model has {', '.join(known)}{hint}"
+    return None

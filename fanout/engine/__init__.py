@@ -2,6 +2,7 @@
 
 from fanout.engine.batching import Batcher
 from fanout.engine.control import RunControl
+from fanout.engine.encoding import encode
 from fanout.engine.feed import Feed, feed_of
 from fanout.engine.halt import Stop
 from fanout.engine.link import Link
@@ -9,4 +10,6 @@ from fanout.engine.merge import Ledger, Merger
 from fanout.engine.outbox import Outbox
 from fanout.engine.run import Run
 
-__all__ = ["Batcher", "Feed", "Ledger", "Link", "Merger", "Outbox", "Run", "RunControl", "Stop", "feed_of"]
+__all__ = [
+    "Batcher", "Feed", "Ledger", "Link", "Merger", "Outbox", "Run", "RunControl", "Stop", "encode", "feed_of",
+]  # fmt: skip

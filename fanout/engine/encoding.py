@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fanout.errors import ConfigError, EncodeError
+from fanout.errors import ConfigError, EncodeError, InputError
 from fanout.types import Action, Payload, Verdict, take_rows
 
 if TYPE_CHECKING:
@@ -17,19 +17,29 @@ if TYPE_CHECKING:
 
 
 def encode(
-    work: Work, codec: Codec, stamp: Callable[[Payload], Payload], fail: Callable[[Work, Verdict], None]
+    work: Work,
+    codec: Codec,
+    stamp: Callable[[Payload], Payload],
+    fail: Callable[[Work, Verdict], None],
+    *,
+    uniform: bool = False,
 ) -> bool:
     """Make the payload of ``work``, with ``stamp`` on it. False when no row is left to send.
 
     Rows that cannot be expressed leave the work and fail.
 
-    Raises `ConfigError` where the codec says that no row of this kind can be sent at all.
+    Raises `ConfigError` where the codec says that no row of this kind can be sent at all, and `InputError` where that
+    is for the form of the rows, and all rows of the input have the same (``uniform``).
     """
     while work.payload is None:
         try:
             work.payload = stamp(_payload(codec.encode(work.rows)))
         except EncodeError as error:
-            rows_left = _remove(work, error.rows, error.reason, fail)
+            if error.alike and uniform:
+                raise InputError(error.reason) from None
+            # A form that rows have only together, as 1 and 2.5 are float64, says nothing of each of them.
+            alone = [row for row in error.rows if not _encodes(work, row, codec)] if error.alike else []
+            rows_left = _remove(work, alone or error.rows, error.reason, fail)
         except ConfigError:
             raise
         except Exception as error:  # noqa: BLE001 - a short codec does not foresee every row

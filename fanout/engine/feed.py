@@ -32,6 +32,8 @@ class Feed(ABC):
     """
 
     total: int | None = None
+    uniform = False
+    """All rows are known to be of one dtype and shape, for they are those of arrays."""
 
     def __init__(self, chunk_rows: int, window: Permits | None = None) -> None:
         self.chunk_rows = chunk_rows
@@ -74,6 +76,7 @@ class _SizedFeed(Feed):
         super().__init__(chunk_rows, window)
         self._rows = rows
         self.total = self._length = count_rows(rows)
+        self.uniform = isinstance(rows, np.ndarray | Mapping)
 
     async def _next(self) -> Work | None:
         left = self._length - self.rows_taken

@@ -203,7 +203,8 @@ class Run:
         return None
 
     def _encode(self, work: Work) -> bool:
-        return encode(work, self._codec, self._link.transport.stamped, self._outcomes.fail)
+        stamp, fail = self._link.transport.stamped, self._outcomes.fail
+        return encode(work, self._codec, stamp, fail, uniform=self.feed.uniform)
 
     def _refuse(self, work: Work, verdict: Verdict) -> None:
         """An answer unlike the others: no slot can be waited for here, so the workers wait while there are too many."""

@@ -15,7 +15,7 @@ from fanout.codecs import Oip
 from fanout.codecs._oip_answer import LENGTH_HEADER
 from fanout.errors import ConfigError, EncodeError, InputError, InvalidReply
 from fanout.tensors import datatype_of, dtype_of, pack, unpack
-from fanout.types import TensorSpec
+from fanout.types import ModelInfo, Tensor, TensorSpec
 
 URL = "http://user:secret@host/v2/models/m/infer"
 F4 = np.dtype("f4")
@@ -176,9 +176,29 @@ def test_rows_that_the_datatype_does_not_hold_are_named(learnt):
     assert caught.value.rows == (1,)
 
 
-def test_a_kind_that_the_datatype_does_not_hold_is_a_config_error(learnt):
-    with pytest.raises(ConfigError, match=r"INT8.*float64"):
+def test_rows_of_another_form_than_the_models_are_all_alike(learnt):
+    with pytest.raises(EncodeError, match=r"INT8.*float64") as caught:
         learnt(metadata(tensor("x", "INT8", (-1,)))).encode([0.5])
+    assert caught.value.alike
+
+
+def test_rows_that_the_model_takes_are_not_outvoted_by_those_that_it_does_not(learnt):
+    codec = learnt(metadata(tensor("x", "FP32", (-1, 2))))
+    for wrong in ([1, 2, 3], "text", 7):
+        with pytest.raises(EncodeError) as caught:
+            codec.encode([wrong, [1, 2], wrong, wrong])
+        assert (caught.value.rows, caught.value.alike) == ((0, 2, 3), False)
+        with pytest.raises(EncodeError) as caught:
+            codec.encode([{"x": wrong}, {"x": [1, 2]}, {"x": wrong}])
+        assert caught.value.rows == (0, 2)
+
+
+def test_what_is_learnt_and_what_would_be_sent_can_be_told(learnt):
+    codec = learnt(metadata(tensor("x", "FP32", (-1, 2)), outputs=[tensor("y", "INT64", (-1,))]))
+    x, y = Tensor(name="x", datatype="FP32", shape=(-1, 2)), Tensor(name="y", datatype="INT64", shape=(-1,))
+    assert codec.describe() == ModelInfo(name="m", inputs=(x,), outputs=(y,))
+    assert codec.tensors(np.ones((3, 2))) == (Tensor(name="x", datatype="FP32", shape=(3, 2)),)
+    assert Oip(input="x").describe() is None
 
 
 def test_several_inputs_need_names(learnt):
@@ -192,8 +212,10 @@ def test_several_inputs_need_names(learnt):
 
 
 def test_names_that_the_model_does_not_have_are_told_with_the_nearest(learnt):
-    with pytest.raises(ConfigError, match=r"'imags': the model has images; did you mean 'images'\?"):
-        learnt(metadata(tensor("images"))).encode({"imags": np.ones((1, 2))})
+    for rows in ({"imags": np.ones((2, 2))}, [{"imags": [1, 1]}] * 2):
+        with pytest.raises(EncodeError, match=r"'imags': the model has images; did you mean 'images'\?") as wrong:
+            learnt(metadata(tensor("images"))).encode(rows)
+        assert (wrong.value.rows, wrong.value.alike) == ((0, 1), True)
     with pytest.raises(ConfigError, match=r"input 'imags': the model has images") as caught:
         learnt(metadata(tensor("images")), input="imags")
     assert caught.value.key == "input"

@@ -6,10 +6,10 @@ import numpy as np
 import orjson
 import pytest
 
-from fanout.codecs._oip_inputs import fitted
-from fanout.codecs._oip_model import Tensor
+from fanout.codecs._oip_inputs import fits, fitted
 from fanout.errors import ConfigError, EncodeError, InputError
 from fanout.tensors import unpack
+from fanout.types import Tensor
 
 TEXT = np.dtypes.StringDType()
 
@@ -81,19 +81,86 @@ def test_rows_that_the_datatype_does_not_hold_are_named(array, datatype, shape):
 
 
 @pytest.mark.parametrize(
-    ("array", "datatype", "told"),
+    ("array", "datatype", "shape", "told"),
     [
-        (np.array([0.5]), "INT64", "float64"),
-        (np.array([1]), "BOOL", "int64"),
-        (np.array([1]), "BYTES", "int64"),
-        (np.array(["a"]), "FP32", "texts"),
-        (np.array([1]), "FP8", "does not know"),
+        (
+            np.full((2, 3), 0.5),
+            "INT64",
+            (-1, 3),
+            (
+                "wants INT64 rows of shape [3], but was given float64 numbers, rows of shape [3]: convert them first, "
+                "with .astype('int64')"
+            ),
+        ),
+        (
+            np.array([1, 2]),
+            "BOOL",
+            None,
+            (
+                "wants BOOL rows, but was given int64 numbers, single values a row: convert them first, "
+                "with .astype('bool')"
+            ),
+        ),
+        (np.array([1, 2]), "BYTES", (-1,), "int64 numbers, single values a row: convert them first, with .astype(str)"),
+        (
+            np.array(["a", "b"]),
+            "FP32",
+            (-1, 3),
+            "wants FP32 rows of shape [3], but was given texts, single values a row",
+        ),
+        (np.array(["a", "b"]), "FP32", (-1, 3), "give it numbers"),
     ],
 )
-def test_rows_of_another_kind_are_a_config_error_that_names_both(array, datatype, told):
-    with pytest.raises(ConfigError, match=datatype) as caught:
-        fitted("x", array, tensor(datatype))
+def test_rows_of_another_kind_are_all_alike_and_both_forms_are_named(array, datatype, shape, told):
+    with pytest.raises(EncodeError) as caught:
+        fitted("x", array, tensor(datatype, shape))
+    assert str(caught.value).startswith("input 'x' of the model wants ")
     assert told in str(caught.value)
+    assert (caught.value.rows, caught.value.alike) == ((0, 1), True)
+
+
+@pytest.mark.parametrize(
+    ("row", "model", "told"),
+    [
+        ((63,), (-1, 64), "wants FP32 rows of shape [64], but was given float32 numbers, rows of shape [63]"),
+        ((63,), (-1, 64), "[63]: give it rows of that shape"),
+        ((8, 8), (-1, 64), "reshape them first, with .reshape(-1, 64)"),
+        ((64,), (-1, 8, 8), "reshape them first, with .reshape(-1, 8, 8)"),
+        ((), (-1, 5), "single values a row: give it rows of that shape"),
+        ((3,), (-1, 3, -1), "give it rows of that shape (-1: any length)"),
+        ((3, 2), (-1, -1), "rows of shape [3, 2]"),
+    ],
+)
+def test_rows_of_another_shape_are_all_alike_and_both_shapes_are_named(row, model, told):
+    with pytest.raises(EncodeError) as caught:
+        fitted("x", np.zeros((2, *row), "f4"), tensor("FP32", model))
+    assert told in str(caught.value)
+    assert (caught.value.rows, caught.value.alike) == ((0, 1), True)
+
+
+def test_a_datatype_that_is_not_known_here_is_a_config_error():
+    with pytest.raises(ConfigError, match="FP8, which fanout does not know"):
+        fitted("x", np.array([1]), tensor("FP8"))
+
+
+@pytest.mark.parametrize(
+    ("form", "datatype", "shape", "expected"),
+    [
+        (("numbers", (3,)), "FP32", (-1, 3), True),
+        (("numbers", (4,)), "FP32", (-1, 3), False),
+        (("numbers", (4,)), "FP32", (-1, -1), True),
+        (("numbers", (4,)), "FP32", (-1,), True),
+        (("numbers", (4,)), "FP32", None, True),
+        (("numbers", ()), "FP32", (-1, 1), True),
+        (("booleans", (3,)), "BOOL", (-1, 3), True),
+        (("texts", (3,)), "FP32", (-1, 3), False),
+        (("texts", (3,)), "BYTES", (-1, 3), True),
+        (("numbers", (3,)), "BYTES", (-1, 3), False),
+    ],
+)
+def test_forms_that_an_input_may_take_are_told(form, datatype, shape, expected):
+    assert fits(tensor(datatype, shape))(form) is expected
+    assert fits(None)(form)
 
 
 @pytest.mark.parametrize(
@@ -115,12 +182,11 @@ def test_missing_texts_fail_alone():
     [
         ((2,), (-1, 1), (2, 1)),
         ((2,), (-1, -1), (2, 1)),
-        ((2,), (-1, 5), (2,)),
         ((2,), (-1,), (2,)),
-        ((2,), (-1, 1, 1), (2,)),
         ((2,), None, (2,)),
         ((2, 1), (-1, 1), (2, 1)),
-        ((2, 3), (-1, 3, 1), (2, 3)),
+        ((2, 3), (-1, -1), (2, 3)),
+        ((2, 3), (5, 3), (2, 3)),
         ((2, 3), (-1,), (2, 3)),
     ],
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fanout.codecs._oip_model import Metadata, Tensor, metadata_urls, most_rows
-from fanout.types import TensorSpec
+from fanout.codecs._oip_model import Metadata, metadata_urls, most_rows, spec_of
+from fanout.types import ModelInfo, Tensor, TensorSpec
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,17 @@ def test_inputs_and_outputs_are_read():
     tensor = {"name": "x", "datatype": "FP32", "shape": [-1, 64]}
     found = Metadata.of({"inputs": [tensor], "outputs": [{**tensor, "name": "y", "shape": [-1, 10, -1]}]})
     assert found.inputs == {"x": Tensor(name="x", datatype="FP32", shape=(-1, 64))}
-    assert found.outputs["y"].spec == TensorSpec(dtype=np.dtype("f4"), shape=(10, None))
+    assert spec_of(found.outputs["y"]) == TensorSpec(dtype=np.dtype("f4"), shape=(10, None))
+
+
+def test_what_a_server_says_of_its_model_is_kept_for_people():
+    tensor = {"name": "x", "datatype": "FP32", "shape": [-1, 64]}
+    told = {"name": "m", "platform": "onnxruntime_onnx", "versions": ["1", 2], "inputs": [tensor]}
+    x = Tensor(name="x", datatype="FP32", shape=(-1, 64))
+    assert Metadata.of(told).info == ModelInfo(
+        name="m", platform="onnxruntime_onnx", versions=("1", "2"), inputs=(x,), outputs=()
+    )
+    assert Metadata.of({"name": 1, "platform": None, "versions": "1"}).info == ModelInfo()
 
 
 @pytest.mark.parametrize("document", [None, [], "x", 1])
@@ -49,7 +59,7 @@ def test_what_is_not_listed_is_empty(listed):
 )
 def test_what_is_not_told_is_learnt_later(item):
     tensor = Metadata.of({"outputs": [{"name": "y", **item}]}).outputs["y"]
-    assert tensor.spec == TensorSpec()
+    assert spec_of(tensor) == TensorSpec()
 
 
 @pytest.mark.parametrize(
