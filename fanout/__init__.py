@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fanout._version import __version__
 
 if TYPE_CHECKING:
-    from fanout.client import Client, Sink, Stream
+    from fanout.client import Client, Preview, Sink, Stream
     from fanout.codecs import codec
     from fanout.codecs.base import Codec
     from fanout.engine import RunControl
@@ -39,17 +39,19 @@ if TYPE_CHECKING:
         Done,
         Event,
         Failure,
+        ModelInfo,
         Payload,
         Reply,
         Result,
         Statistics,
+        Tensor,
         TensorSpec,
         Verdict,
     )
 
 # Name -> where it lives. Looked up on first use (PEP 562): aiohttp, numpy and the rest cost half a second to import.
 _HOMES = {
-    "fanout.client": ("Client", "Sink", "Stream"),
+    "fanout.client": ("Client", "Preview", "Sink", "Stream"),
     "fanout.codecs": ("codec",),
     "fanout.codecs.base": ("Codec",),
     "fanout.engine": ("RunControl",),
@@ -60,17 +62,18 @@ _HOMES = {
     "fanout.settings": ("Endpoint", "Limits", "RetryPolicy", "Timeouts"),
     "fanout.sync": ("SyncClient", "map"),
     "fanout.types": (
-        "Action", "Answer", "Chunk", "Done", "Event", "Failure", "Payload", "Reply", "Result", "Statistics",
-        "TensorSpec", "Verdict",
+        "Action", "Answer", "Chunk", "Done", "Event", "Failure", "ModelInfo", "Payload", "Reply", "Result",
+        "Statistics", "Tensor", "TensorSpec", "Verdict",
     ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Action", "Answer", "Chunk", "Client", "ClientStateError", "Codec", "ConfigError", "Done", "EncodeError",
-    "Endpoint", "Event", "Failure", "FanoutError", "InputError", "InvalidReply", "Limits", "Payload", "Reply", "Result",
-    "RetryPolicy", "RowsFailed", "RunControl", "RunStopped", "Sink", "Statistics", "Stream", "SyncClient", "TensorSpec",
-    "Timeouts", "TransportError", "Verdict", "__version__", "codec", "map",
+    "Endpoint", "Event", "Failure", "FanoutError", "InputError", "InvalidReply", "Limits", "ModelInfo", "Payload",
+    "Preview", "Reply", "Result", "RetryPolicy", "RowsFailed", "RunControl", "RunStopped", "Sink", "Statistics",
+    "Stream", "SyncClient", "Tensor", "TensorSpec", "Timeouts", "TransportError", "Verdict", "__version__", "codec",
+    "map",
 ]  # fmt: skip
 
 

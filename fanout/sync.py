@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator
     from types import TracebackType
 
-    from fanout.client import Sink, Stream
+    from fanout.client import Preview, Sink, Stream
     from fanout.codecs.base import Codec
     from fanout.settings import Endpoint
     from fanout.types import Done, Result, Rows, Statistics
@@ -77,6 +77,10 @@ class SyncClient:
     def run(self, rows: Rows | Iterable[Any], sink: Sink) -> Result:
         """`Client.run`, blocking."""
         return self._loop.run(self._client.run(rows, sink))
+
+    def preview(self, rows: Rows) -> Preview:
+        """`Client.preview`, blocking."""
+        return self._loop.run(self._client.preview(rows))
 
     def predict(self, row: Any) -> Any:
         """`Client.predict`, blocking; callers on several threads share requests."""

@@ -18,7 +18,7 @@ import orjson
 import pytest
 
 import fanout
-from fanout import ClientStateError, Codec, Payload, RetryPolicy, RowsFailed, RunStopped, SyncClient
+from fanout import ClientStateError, Codec, InputError, Payload, RetryPolicy, RowsFailed, RunStopped, SyncClient
 from tests.loopback import Line, Received, http, loopback
 
 if TYPE_CHECKING:
@@ -393,3 +393,11 @@ def test_the_repr_shows_the_state_and_no_secret(server):
 def test_a_local_server_lives_as_long_as_the_call():
     x = np.random.default_rng(0).random((3, 2))
     np.testing.assert_allclose(fanout.map(x, "local://echo", codec="v1"), x)
+
+
+def test_the_blocking_client_previews_too() -> None:
+    with SyncClient("local://digits", codec="oip") as client:
+        told = client.preview(np.zeros((100, 64)))
+        with pytest.raises(InputError, match=r"shape \[64\].*shape \[63\]"):
+            client.preview(np.zeros((100, 63)))
+    assert (told.model.name, told.chunk_rows, told.tensors[0].shape) == ("digits", 64, (64, 64))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fanout.job import Findings, Form, Summary
-    from fanout.types import Failure
+    from fanout.types import Failure, Tensor
 
 _FAILURES_SHOWN = 3
 
@@ -87,15 +87,43 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
 def _findings_lines(found: Findings) -> Iterator[str]:
     yield f"input:    {found.rows} rows{_forms(found.input)}"
     yield f"endpoint: {found.endpoint}, codec {found.codec}"
-    yield f"chunks:   {found.chunks} of up to {found.chunk_rows} rows"
+    yield from _model_lines(found)
+    yield f"chunks:   {found.chunks} of up to {found.chunk_rows} rows, a request each"
+    if found.body_bytes is not None:
+        yield f"sends:    {_sent(found)}{found.body_bytes:,} bytes in the first request"
     yield f"output:   {found.output}"
     if not found.probed:
-        yield "probe:    none, there are no rows"
+        yield f"probe:    none, {'it was stopped' if found.stop_reason else 'there are no rows'}"
         return
     latency = "" if found.latency is None else f", median latency {_duration(found.latency)}"
     yield f"probe:    {found.ok} of {found.probed} rows answered, {found.requests} requests{latency}"
     yield f"answer:  {_forms(found.answer) or ' none'}"
     yield from _failure_lines(found.failures[:_FAILURES_SHOWN], found.failed)
+
+
+def _model_lines(found: Findings) -> Iterator[str]:
+    model = found.model
+    if model is not None:
+        versions = f"version{'s' * (len(model.versions) > 1)} {', '.join(model.versions)}" if model.versions else ""
+        yield f"model:    {', '.join(part for part in (model.name, model.platform, versions) if part) or '(no name)'}"
+        yield f"  takes:  {_tensors(model.inputs) or 'not told'}"
+        yield f"  gives:  {_tensors(model.outputs) or 'not told'}"
+    if found.max_rows is not None:
+        yield f"  limit:  {found.max_rows} row{'s' * (found.max_rows != 1)} in a request"
+
+
+def _tensors(tensors: tuple[Tensor, ...]) -> str:
+    return "; ".join(
+        f"{t.name} {t.datatype or '(datatype not told)'} {list(t.shape) if t.shape else '(shape not told)'}"
+        for t in tensors
+    )
+
+
+def _sent(found: Findings) -> str:
+    """Each tensor of the first request with the dtype that its rows have; empty where there is no tensor."""
+    dtypes = {form.name: form.dtype for form in found.input}
+    parts = [f"{dtypes.get(t.name, found.input[0].dtype)} as {_tensors((t,))}; " for t in found.sends]
+    return "".join(parts)
 
 
 def _forms(forms: tuple[Form, ...]) -> str:

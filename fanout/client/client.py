@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable
     from types import TracebackType
 
+    from fanout.client.preview import Preview
     from fanout.transport import HeaderSource
     from fanout.types import Event, Result, Rows, Statistics
 
@@ -159,6 +160,16 @@ class Client:
         ``"output"`` when the sink could not write).
         """
         return await run_into(self._open_session(), rows, sink, control)
+
+    async def preview(self, rows: Rows, *, control: RunControl | None = None) -> Preview:
+        """Ask the endpoint about its model, and encode the first chunk of ``rows``, but send none.
+
+        Raises:
+            RunStopped: the endpoint cannot be asked.
+            InputError: rows of another form than the model wants; the message names both, and what to do.
+            ConfigError: the model cannot be what the codec's options say.
+        """
+        return await self._open_session().preview(rows, control)
 
     async def predict(self, row: Any) -> Any:
         """The answer to one row. Concurrent callers within 2 ms share a request.

@@ -6,9 +6,10 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Any
 
+from fanout.client.preview import Preview, previewed
 from fanout.client.target import target
 from fanout.client.verdicts import raise_if_failed, raise_if_stopped
-from fanout.engine import Batcher, Link, Merger, Run, RunControl, Stop, feed_of
+from fanout.engine import Batcher, Ledger, Link, Merger, Run, RunControl, Stop, feed_of
 from fanout.errors import ClientStateError, RowsFailed, RunStopped
 from fanout.settings import LOCAL, Endpoint, Limits, RetryPolicy, Timeouts
 from fanout.statistics import Counters
@@ -109,6 +110,15 @@ class Session:
             if not self._runs:
                 self._all_ended.set()
             self._totals.add(run.up_to_date_counters())
+
+    async def preview(self, rows: Rows, control: RunControl | None = None) -> Preview:
+        """Let the codec learn what it can of the model, and show what it would send. Raises `RunStopped`."""
+        # A run over nothing prepares as any other does; nothing that has a length, for that needs no preparation.
+        run = self.new_run(feed_of(iter(()), self.chunk_rows), lambda _: None, control)
+        await self.execute(run)
+        nothing = Ledger().result(0, run.statistics())
+        raise_if_stopped(run.stopped, nothing)
+        return await previewed(rows, self._codec, self.chunk_rows)
 
     async def merge(self, feed: Feed, control: RunControl | None = None) -> Result:
         """Run over a feed of known length and merge the answers. Raises `RunStopped`."""

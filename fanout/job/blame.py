@@ -16,14 +16,18 @@ _ENDPOINT_KEYS = {"url", "headers"}
 
 
 @contextmanager
-def blaming(file: Path) -> Iterator[None]:
-    """Put the job file and the key in front of the message of any `ConfigError` raised inside."""
+def blaming(file: Path, source: str = "") -> Iterator[None]:
+    """Put the job file and the key in front of the message of any `ConfigError` raised inside.
+
+    Where all that is known is that the input is at fault, ``source`` tells which that is.
+    """
     try:
         yield
     except ConfigError as error:
         key = _key_path(error)
         text = without_key(str(error), error.key)
-        raise type(error)(": ".join(part for part in (str(file), key, text) if part), key=key) from error
+        place = f"input ({source})" if key == "input" and source else key
+        raise type(error)(": ".join(part for part in (str(file), place, text) if part), key=key) from error
 
 
 def _key_path(error: ConfigError) -> str:

@@ -12,16 +12,17 @@ import numpy as np
 
 from fanout.errors import RunStopped
 from fanout.job.blame import blaming
-from fanout.job.run import client_of, read_input, require_apart
+from fanout.job.run import client_of, input_name, read_input, require_apart
 from fanout.job.summary import SCHEMA_VERSION, exit_code
 from fanout.settings import masked
 from fanout.sinks import check_output
 from fanout.types import count_rows, take_rows
 
 if TYPE_CHECKING:
+    from fanout.client import Client, Preview
     from fanout.engine import RunControl
     from fanout.job.model import Job
-    from fanout.types import Failure, Result, Rows, StopKind
+    from fanout.types import Failure, ModelInfo, Result, Rows, StopKind, Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +47,24 @@ class Findings:
     """Without credentials."""
 
     codec: str
+    model: ModelInfo | None = None
+    """What the server says of it; None where the codec does not ask, or the server does not tell."""
+
+    max_rows: int | None = None
+    """Most rows that it takes in one request; None: no bound is known."""
+
     chunk_rows: int
+    """Rows in one request, cut to that bound."""
+
     chunks: int
+    """Requests that the whole input makes, if none is made again."""
+
+    sends: tuple[Tensor, ...] = ()
+    """What the first request carries, where its format has tensors."""
+
+    body_bytes: int | None = None
+    """Length of its body; None where it has not come to that."""
+
     output: str
     probed: int
     """Rows that were sent to find out."""
@@ -75,35 +92,49 @@ class Findings:
 
 
 async def check_job(job: Job, *, control: RunControl | None = None) -> Findings:
-    """Read the input, send the first chunk and tell what came back. Writes nothing.
+    """Read the input, ask about the model, send the first chunk and tell what came back. Writes nothing.
 
     Raises:
-        ConfigError: the job, its input or its output cannot be used.
+        ConfigError: the job, its input or its output cannot be used; rows that the model does not take are found
+            before any is sent, where its server tells what it takes.
     """
-    with blaming(job.file):
+    with blaming(job.file, input_name(job)):
         require_apart(job)
         check_output(job.output_path)
         rows = await asyncio.to_thread(read_input, job)
-        probe = take_rows(rows, slice(0, job.tables.chunks.rows))
         async with client_of(job) as client:
+            preview: Preview | None = None
             stop: RunStopped | None = None
             try:
-                result = await client.map(probe, on_error="keep", control=control)
+                preview = await client.preview(rows, control=control) if count_rows(rows) else None
+                result = await _probed(client, rows, preview, control)
             except RunStopped as stopped:
                 result, stop = stopped.result, stopped
-    return _findings(job, rows, result, stop)
+    return _findings(job, rows, preview, result, stop)
 
 
-def _findings(job: Job, rows: Rows, result: Result, stop: RunStopped | None) -> Findings:
-    chunk_rows, stats = job.tables.chunks.rows, result.stats
+async def _probed(client: Client, rows: Rows, preview: Preview | None, control: RunControl | None) -> Result:
+    """What came back for the rows of the first request."""
+    first = take_rows(rows, slice(0, preview.chunk_rows if preview else 0))
+    result: Result = await client.map(first, on_error="keep", control=control)
+    return result
+
+
+def _findings(job: Job, rows: Rows, preview: Preview | None, result: Result, stop: RunStopped | None) -> Findings:
+    chunk_rows = preview.chunk_rows if preview else job.tables.chunks.rows
+    stats = result.stats
     failed = sum(failure.stop - failure.start for failure in result.failures)
     return Findings(
         rows=count_rows(rows),
         input=_forms(rows),
         endpoint=masked(job.tables.endpoint.url),
         codec=job.codec.name,
+        model=preview.model if preview else None,
+        max_rows=preview.max_rows if preview else None,
         chunk_rows=chunk_rows,
         chunks=-(-count_rows(rows) // chunk_rows),
+        sends=preview.tensors if preview else (),
+        body_bytes=preview.body_bytes if preview else None,
         output=str(job.output_path),
         probed=len(result.ok),
         ok=int(result.ok.sum()),

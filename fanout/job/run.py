@@ -46,7 +46,7 @@ async def run_job(
         ConfigError: the job, its input or its output cannot be used; no row has been sent then, or none could
             be (an answer that the output's format cannot hold).
     """
-    with blaming(job.file):
+    with blaming(job.file, input_name(job)):
         require_apart(job)
         taken = await asyncio.to_thread(read_input, job, rows)
         sink = await asyncio.to_thread(open_sink, job.output_path, count_rows(taken))
@@ -62,6 +62,14 @@ async def run_job(
 def read_input(job: Job, rows: slice = slice(None)) -> Rows:
     """The rows of the job's input that ``rows`` selects. Raises `InputError`."""
     return take_rows(open_source(job.input_path, job.tables.input.column), rows)
+
+
+def input_name(job: Job) -> str:
+    """The job's input, as it is called in messages."""
+    table = job.tables.input
+    columns = [table.column] if isinstance(table.column, str) else table.column or ()
+    named = ", ".join(map(repr, columns))
+    return f"{table.path}, column{'s' * (len(columns) > 1)} {named}" if columns else str(table.path)
 
 
 def require_apart(job: Job) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+import pytest
+
 
 async def test_a_check_tells_what_was_found_and_writes_nothing(run, write_job, doubler, tmp_path):
     write_job(url=f"{doubler.url}?key=s3cret")
@@ -11,7 +14,7 @@ async def test_a_check_tells_what_was_found_and_writes_nothing(run, write_job, d
     assert (result.code, result.err) == (0, "")
     assert "input:    10 rows float64 (10,)" in result.out
     assert "key=***, codec json" in result.out
-    assert "chunks:   3 of up to 4 rows" in result.out
+    assert "chunks:   3 of up to 4 rows, a request each\nsends:    31 bytes in the first request\n" in result.out
     assert "probe:    4 of 4 rows answered, 1 requests, median latency" in result.out
     assert "answer:   float64 (4,)" in result.out
     assert not (tmp_path / "out").exists()
@@ -24,3 +27,44 @@ async def test_a_check_in_json_tells_why_it_was_stopped(run, write_job, doubler)
     found = json.loads(result.out)
     assert (result.code, found["exit_code"], found["stop_kind"], found["answer"]) == (3, 3, "refused", [])
     assert result.err.startswith("error: stopped early: ")
+
+
+OIP = """
+[input]
+path = "x.npy"
+
+[endpoint]
+url = "local://digits"
+
+[codec]
+name = "oip"
+
+[output]
+path = "out/y.npy"
+"""
+
+
+async def test_a_check_tells_what_the_server_says_and_what_would_be_sent(run, write_job):
+    write_job(OIP, np.zeros((100, 64)))
+    result = await run("check", "job.toml")
+    assert (result.code, result.err) == (0, "")
+    assert (
+        "model:    digits, fanout, version 1\n"
+        "  takes:  images FP32 [-1, 64]\n"
+        "  gives:  probabilities FP32 [-1, 10]\n"
+        "chunks:   2 of up to 64 rows, a request each\n"
+        "sends:    float64 as images FP32 [64, 64]; 16,5"
+    ) in result.out
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+async def test_a_misfit_is_one_line_and_ends_with_code_2(run, write_job, command, tmp_path):
+    write_job(OIP, np.zeros((100, 63)))
+    result = await run(command, "job.toml", "--json")
+    message = (
+        "job.toml: input (x.npy): input 'images' of the model wants FP32 rows of shape [64], but was given float64 "
+        "numbers, rows of shape [63]: give it rows of that shape"
+    )
+    assert (result.code, result.err) == (2, f"error: {message}\n")
+    assert json.loads(result.out)["error"] == message
+    assert not list(tmp_path.glob("out/*"))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from fanout.cli.output import findings_text, summary_text
 from fanout.job import Findings, Form, Summary
-from fanout.types import Failure
+from fanout.types import Failure, ModelInfo, Tensor
 
 SUMMARY = Summary(
     rows=1797, ok=1797, failed=0, pending=0, seconds=0.4, rows_per_second=4492.5, requests=29, retries=1, splits=0,
@@ -44,6 +44,32 @@ def test_findings_without_rows_tell_the_columns_and_no_probe():
     text = findings_text(FINDINGS)
     assert "input:    0 rows a f4 (0, 2); b i8 (0,)" in text
     assert "none, there are no rows" in text
+
+
+def test_a_summary_tells_the_usage_that_is_not_zero():
+    usage = {"prompt_tokens": 12345, "cached": 0, "total_tokens": 12350}
+    assert "\nusage:    12,345 prompt_tokens, 12,350 total_tokens\n" in summary_text(replace(SUMMARY, usage=usage))
+    assert "usage" not in summary_text(replace(SUMMARY, usage={"cached": 0}))
+
+
+def test_findings_tell_the_model_and_each_tensor_with_the_dtype_of_its_column():
+    a = Tensor(name="a", datatype="FP32", shape=(-1, 2))
+    model = ModelInfo(name="m", versions=("1", "2"), inputs=(a, Tensor(name="b", datatype="")))
+    sends = (a, Tensor(name="b", datatype="INT8", shape=(1,)))
+    text = findings_text(replace(FINDINGS, model=model, max_rows=1, sends=sends, body_bytes=1234))
+    assert text.splitlines()[2:7] == [
+        "model:    m, versions 1, 2",
+        "  takes:  a FP32 [-1, 2]; b (datatype not told) (shape not told)",
+        "  gives:  not told",
+        "  limit:  1 row in a request",
+        "chunks:   0 of up to 64 rows, a request each",
+    ]
+    assert "sends:    f4 as a FP32 [-1, 2]; i8 as b INT8 [1]; 1,234 bytes in the first request" in text
+
+
+def test_findings_of_a_check_that_was_stopped_do_not_say_that_there_are_no_rows():
+    text = findings_text(replace(FINDINGS, rows=9, stop_kind="unreachable", stop_reason="nobody answers"))
+    assert "probe:    none, it was stopped" in text
 
 
 def test_findings_list_the_first_failures():

@@ -27,3 +27,12 @@ def test_an_error_gets_file_and_key_in_front(error, expected, key):
         raise error
     assert str(caught.value) == expected
     assert caught.value.key == key
+
+
+def test_an_input_that_is_at_fault_is_called_by_its_file_and_column():
+    with pytest.raises(InputError) as caught, blaming(FILE, "x.npz, column 'a'"):
+        raise InputError("wants FP32")
+    assert str(caught.value) == "job.toml: input (x.npz, column 'a'): wants FP32"
+    assert caught.value.key == "input"
+    with pytest.raises(InputError, match=r"^job.toml: input\.path: there is no file"), blaming(FILE, "x.npz"):
+        raise InputError("there is no file", key="input.path")

@@ -7,8 +7,34 @@ import json
 import numpy as np
 import pytest
 
-from fanout.errors import ConfigError
-from fanout.job import Form, check_job, load_job
+from fanout.errors import ConfigError, InputError
+from fanout.job import Form, check_job, load_job, run_job
+from fanout.serving.models import Model, TensorInfo
+from fanout.testing import FaultServer
+from fanout.types import Tensor
+
+OIP = """
+[input]
+path = "x.npy"
+
+[endpoint]
+url = "{url}"
+
+[codec]
+name = "oip"
+
+[chunks]
+rows = 500
+
+[output]
+path = "out/y.npy"
+"""
+
+
+def described(datatype="FP32", name="x", shape=(-1, 64), most=256):
+    inputs = (TensorInfo(name=name, datatype=datatype, shape=shape),)
+    outputs = (TensorInfo(name="y", datatype=datatype, shape=shape),)
+    return Model(name="m", function=np.asarray, inputs=inputs, outputs=outputs, max_batch_size=most)
 
 
 async def test_the_first_chunk_tells_what_comes_back(write_job, doubler, tmp_path):
@@ -55,3 +81,107 @@ async def test_an_output_that_cannot_be_written_is_refused(write_job, doubler):
 async def test_an_input_that_cannot_be_read_is_refused(write_job, doubler):
     with pytest.raises(ConfigError, match=r"input\.column"):
         await check_job(load_job(write_job(url=doubler.url), ["input.column=images"]))
+
+
+async def test_what_the_server_says_of_its_model_and_what_would_be_sent_are_told(write_job):
+    async with FaultServer(described()) as server:
+        job = load_job(write_job(OIP, np.zeros((1797, 64)), server.url("oip")))
+        found = await check_job(job)
+        assert (server.received, server.rows) == (1, 256), "one request, as the model takes it"
+        length = len(server.requests[0].body)
+    x = Tensor(name="x", datatype="FP32", shape=(-1, 64))
+    assert (found.model.name, found.model.platform, found.model.versions) == ("m", "fanout", ("1",))
+    assert found.model.inputs == (x,)
+    assert found.model.outputs[0].name == "y"
+    assert (found.max_rows, found.chunk_rows, found.chunks) == (256, 256, 8)
+    assert found.sends == (Tensor(name="x", datatype="FP32", shape=(256, 64)),)
+    assert found.body_bytes == length > 256 * 64 * 4
+    assert (found.probed, found.ok, found.exit_code) == (256, 256, 0)
+    assert json.loads(json.dumps(found.as_dict()))["model"]["inputs"][0]["shape"] == [-1, 64]
+
+
+MISFITS = [
+    (
+        described("INT64"),
+        np.zeros((3, 64)),
+        (
+            "input (x.npy): input 'x' of the model wants INT64 rows of shape [64], but was given float64 numbers, "
+            "rows of shape [64]: convert them first, with .astype('int64')"
+        ),
+    ),
+    (
+        described(),
+        np.zeros((3, 63), "f4"),
+        (
+            "input (x.npy): input 'x' of the model wants FP32 rows of shape [64], but was given float32 numbers, "
+            "rows of shape [63]: give it rows of that shape"
+        ),
+    ),
+    (
+        described(),
+        np.array(["a", "b"]),
+        (
+            "input (x.npy): input 'x' of the model wants FP32 rows of shape [64], but was given texts, single values a "
+            "row: give it numbers"
+        ),
+    ),
+    (
+        described("BYTES", shape=(-1,)),
+        np.arange(3),
+        (
+            "input (x.npy): input 'x' of the model wants BYTES rows, but was given int64 numbers, single values a row: "
+            "convert them first, with .astype(str)"
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize("execute", [check_job, run_job])
+@pytest.mark.parametrize(("model", "rows", "message"), MISFITS)
+async def test_rows_that_the_model_does_not_take_are_named_before_any_is_sent(
+    write_job, tmp_path, execute, model, rows, message
+):
+    async with FaultServer(model) as server:
+        path = write_job(OIP, rows, server.url("oip"))
+        with pytest.raises(InputError) as caught:
+            await execute(load_job(path))
+        assert server.received == 0
+    assert str(caught.value) == f"{path}: {message}"
+    assert not list(tmp_path.glob("out/y*"))
+
+
+@pytest.mark.parametrize("execute", [check_job, run_job])
+async def test_a_column_that_the_model_does_not_know_is_named_with_the_nearest(write_job, tmp_path, execute):
+    np.savez(tmp_path / "x.npz", imags=np.zeros((3, 64)), other=np.zeros(3))
+    async with FaultServer(described(name="images")) as server:
+        path = write_job(OIP, None, server.url("oip"))
+        job = load_job(path, ["input.path=x.npz", 'input.column=["imags"]'])
+        with pytest.raises(InputError) as caught:
+            await execute(job)
+        assert server.received == 0
+    expected = "the rows have an input 'imags': the model has images; did you mean 'images'?"
+    assert str(caught.value) == f"{path}: input (x.npz, column 'imags'): {expected}"
+
+
+async def test_a_model_that_the_server_does_not_know_is_told_in_its_words(write_job):
+    async with FaultServer(described()) as server:
+        path = write_job(OIP, np.zeros((3, 64)), server.url("oip").replace("/m/", "/n/"))
+        with pytest.raises(
+            ConfigError, match=r"endpoint\.url: .*HTTP 404: .*unknown model 'n': this server has 'm'.*mistyped"
+        ):
+            await check_job(load_job(path))
+
+
+async def test_what_only_the_server_can_tell_is_told_in_its_words(write_job):
+    job = load_job(write_job(OIP, np.zeros((100, 63))), ["codec.name=v1", "chunks.rows=10"])
+    found = await check_job(job)
+    assert (found.model, found.sends, found.stop_kind, found.exit_code) == (None, (), "rejected", 3)
+    assert "digits takes images of shape (n, 64)" in found.stop_reason
+    assert found.requests < 10
+    assert found.body_bytes > 63 * 2 * 10
+
+
+async def test_an_endpoint_that_cannot_be_asked_stops_the_check(write_job):
+    job = load_job(write_job(OIP, np.zeros((3, 64)), "http://127.0.0.1:9/v2/models/m/infer"), ["retry.max_attempts=1"])
+    found = await check_job(job)
+    assert (found.stop_kind, found.exit_code, found.probed, found.body_bytes) == ("unreachable", 3, 0, None)

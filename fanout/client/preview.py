@@ -1,0 +1,59 @@
+"""What would be sent, and to what: told before any row is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fanout.engine import encode, feed_of
+from fanout.errors import EncodeError, InputError
+
+if TYPE_CHECKING:
+    from fanout.codecs.base import Codec
+    from fanout.types import ModelInfo, Rows, Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What a client knows of its model, and what its first request would carry."""
+
+    model: ModelInfo | None
+    """None where the codec does not ask the server, or the server does not tell."""
+
+    max_rows: int | None
+    """Most rows that the model, or its API, takes in one request; None: no bound is known."""
+
+    chunk_rows: int
+    """Rows in one request: the client's, cut to that bound."""
+
+    tensors: tuple[Tensor, ...]
+    """What the first request carries, where its format has tensors."""
+
+    body_bytes: int | None
+    """Length of its body; None where none of its rows can be sent."""
+
+
+async def previewed(rows: Rows, codec: Codec, chunk_rows: int) -> Preview:
+    """Encode the first chunk of ``rows`` with a codec that has learnt what it can. Raises `InputError`."""
+    size = min(chunk_rows, codec.max_rows or chunk_rows)
+    feed = feed_of(rows, size)
+    work = await feed.take()
+    tensors: tuple[Tensor, ...] = ()
+    body_bytes = None
+    if work is not None and encode(work, codec, lambda payload: payload, lambda *_: None, uniform=feed.uniform):
+        assert work.payload is not None
+        tensors, body_bytes = codec.tensors(work.rows), work.payload.nbytes
+    elif work is not None:
+        _require_sendable_form(work.rows, codec)
+    return Preview(
+        model=codec.describe(), max_rows=codec.max_rows, chunk_rows=size, tensors=tensors, body_bytes=body_bytes
+    )
+
+
+def _require_sendable_form(rows: Rows, codec: Codec) -> None:
+    """Raises `InputError` where rows that cannot be sent have a form that no row of an array could have."""
+    try:
+        codec.encode(rows)
+    except EncodeError as error:
+        if error.alike:
+            raise InputError(error.reason) from None
