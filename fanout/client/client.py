@@ -175,7 +175,7 @@ class Client:
         """The answer to one row. Concurrent callers within 2 ms share a request.
 
         Returns what `map` would hold for that row: an array, a scalar, or a dict of them. Raises `RowsFailed` or
-        `RunStopped` when there is none.
+        `RunStopped` when there is none, `InputError` for an array of another form than the model wants.
         """
         return await self._open_session().batcher.predict(row)
 
