@@ -78,9 +78,9 @@ def _ratelimit(headers: Mapping[str, str]) -> float | None:
     value = headers.get("RateLimit", "")
     if found := _RATELIMIT_ITEM.search(value):
         remaining, reset = found[1] or found[4], found[2] or found[3]
-        return float(reset) if int(remaining) == 0 else None
+        return _number(reset) if _number(remaining) == 0 else None
     if found := _RATELIMIT_OLD.search(value):
-        return float(found[2]) if int(found[1]) == 0 else None
+        return _number(found[2]) if _number(found[1]) == 0 else None
     reset_alone = _number(headers.get("RateLimit-Reset"))
     return reset_alone if reset_alone is not None and 0 < reset_alone < _EPOCH else None
 
@@ -92,7 +92,7 @@ def _duration(value: object) -> float | None:
     text = value.strip()
     parts = _DURATION_PART.findall(text)
     if parts and "".join(number + unit for number, unit in parts) == text:
-        return sum(float(number) * _UNITS[unit] for number, unit in parts)
+        return _number(sum(float(number) * _UNITS[unit] for number, unit in parts))
     return _number(text)
 
 

@@ -41,10 +41,13 @@ def _messages(body: Mapping[str, Any]) -> Iterator[str]:
             yield value
             return
         if isinstance(value, list):  # FastAPI: [{"loc": ["body", "input"], "msg": "...", "input": all that was sent}]
-            yield from (_located(item) for item in value[:3] if isinstance(item, dict) and "msg" in item)
+            yield from (
+                _located(item) for item in value[:3] if isinstance(item, dict) and isinstance(item.get("msg"), str)
+            )
             return
 
 
 def _located(item: Mapping[str, Any]) -> str:
-    place = ".".join(str(part) for part in item.get("loc", ()))
+    parts = item.get("loc")
+    place = ".".join(str(part) for part in parts if isinstance(part, str | int)) if isinstance(parts, list) else ""
     return f"{place}: {item['msg']}" if place else str(item["msg"])

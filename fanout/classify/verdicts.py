@@ -134,5 +134,5 @@ def _location(reply: Reply) -> str:
 
 
 def _quota_gone(error: Mapping[str, Any]) -> bool:
-    words = [str(error.get(key, "")) for key in ("code", "type")]
+    words = [word for key in ("code", "type") if isinstance(word := error.get(key), str)]
     return any(word in _QUOTA_CODES or word.endswith(_QUOTA_SUFFIX) for word in words)

@@ -6,7 +6,7 @@ import pytest
 from multidict import CIMultiDict
 
 from fanout import Action
-from fanout.classify import classify_reply, pushback
+from fanout.classify import classify_reply, pushback, said
 from fanout.types import Reply
 
 
@@ -45,3 +45,44 @@ def test_the_meaning_of_a_status_counts_and_the_status_is_told(meaning: int | No
 def test_too_large_for_now_is_retried_and_nothing_else_with_a_wait(status: int, action: Action) -> None:
     assert classify_reply(reply(status, Retry_After="5")).action is action
     assert classify_reply(reply(413)).action is Action.SPLIT
+
+
+NESTED = b"[" * 1000 + b"]" * 1000
+"""As deep as the parser allows; to write it out again would overflow the stack."""
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"detail": [{"loc": null, "msg": "too long"}]}', "too long"),
+        (b'{"detail": [{"loc": 3, "msg": "too long"}]}', "too long"),
+        (b'{"detail": [{"loc": ["body", null, {}, 0], "msg": "too long"}]}', "body.0: too long"),
+        (b'{"detail": [{"msg": {"a": 1}}]}', '{"detail": [{"msg": {"a": 1}}]}'),
+    ],
+)
+def test_an_error_of_an_unusual_form_is_told_as_far_as_it_can_be(body: bytes, told: str) -> None:
+    assert said(Reply(status=422, headers={}, body=body)) == told
+
+
+@pytest.mark.parametrize("body", [b'{"detail": [{"loc": %s, "msg": %s}]}', b'{"error": {"code": %s, "type": %s}}'])
+def test_an_error_that_is_nested_without_end_is_one_like_others(body: bytes) -> None:
+    verdict = classify_reply(Reply(status=429, headers={}, body=body % (NESTED, NESTED)))
+    assert verdict.action is Action.RETRY
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({"RateLimit": '"x";r=0;t=' + "9" * 400}, {}),
+        ({"RateLimit": '"x";r=' + "9" * 5000 + ";t=1"}, {}),
+        ({"RateLimit": "limit=1, remaining=0, reset=" + "9" * 400}, {}),
+        ({}, {"details": [{"retryDelay": "9" * 400 + "s"}]}),
+        ({"x-ratelimit-reset-tokens": "9" * 400 + "s"}, {}),
+    ],
+)
+def test_a_number_that_no_float_holds_is_no_wait(headers: dict[str, str], body: dict[str, object]) -> None:
+    assert pushback(CIMultiDict(headers), body) is None
+
+
+def test_a_count_of_very_many_digits_is_read() -> None:
+    assert pushback(CIMultiDict({"RateLimit": '"x";r=' + "0" * 5000 + ";t=7"})) == 7
