@@ -175,6 +175,7 @@ class _NothingWritten:
 
 def _result(made: Answer) -> CallbackResult:
     headers = {name: value for name, value in made.headers.items() if name.lower() != "content-type"}
+    headers.setdefault("Content-Length", str(len(made.body)))  # aioresponses frames nothing
     return CallbackResult(
         status=made.status,
         body=made.body,

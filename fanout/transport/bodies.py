@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 _ENCODINGS = frozenset({"", "identity", "gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"})
 ERROR_BODY_CAP = 64 * 2**10
 """Bytes read of an answer with an error status: enough to classify it and to quote it."""
+
+ERROR_BODY_PATIENCE = 2.0
+"""Seconds for which an error's body is waited for: its status and header have come, and are not to be lost over it."""
 
 
 class Parts(BodyPayload):
@@ -41,16 +45,33 @@ class Parts(BodyPayload):
         return b"".join(self._value).decode(encoding, errors)
 
 
-async def read_body(response: aiohttp.ClientResponse, cap: int) -> bytes:
-    """The whole body without its content encoding; of an error page what can be had.
+async def read_body(response: aiohttp.ClientResponse, cap: int, patience: float = ERROR_BODY_PATIENCE) -> bytes:
+    """The whole body without its content encoding; of an error page what can be had within ``patience`` seconds.
 
     Raises `ReplyTooLarge`, `IncompleteReply`, and aiohttp's errors.
     """
     encoding = response.headers.get("Content-Encoding", "identity").lower()
     if response.status >= 300:
-        return await _error_body(response, encoding)
+        return await _error_body(response, encoding, patience)
     body = await _read(response, cap)
-    return body if encoding == "identity" else _decoded(body, encoding, cap)
+    if encoding != "identity":
+        return _decoded(body, encoding, cap)
+    if not _framed(response) and not _closes_itself(body):
+        raise IncompleteReply("the answer has neither Content-Length nor chunks: nothing shows that it is whole")
+    return body
+
+
+def _framed(response: aiohttp.ClientResponse) -> bool:
+    """False where the end of the connection alone ends the body: nobody can tell that from an accident."""
+    headers = response.headers
+    chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
+    return "Content-Length" in headers or chunked or response.status == 204
+
+
+def _closes_itself(body: bytes) -> bool:
+    """True for JSON, whose syntax shows its end."""
+    text = body.strip()
+    return (text[:1], text[-1:]) in ((b"{", b"}"), (b"[", b"]"))
 
 
 async def _read(response: aiohttp.ClientResponse, cap: int) -> bytes:
@@ -60,10 +81,11 @@ async def _read(response: aiohttp.ClientResponse, cap: int) -> bytes:
     return body
 
 
-async def _error_body(response: aiohttp.ClientResponse, encoding: str) -> bytes:
+async def _error_body(response: aiohttp.ClientResponse, encoding: str, patience: float) -> bytes:
     """What can be had of an error's body. The status and the pushback in the header count whatever became of it."""
     try:
-        body = (await _read_up_to(response, ERROR_BODY_CAP))[:ERROR_BODY_CAP]
+        async with asyncio.timeout(patience):
+            body = (await _read_up_to(response, ERROR_BODY_CAP))[:ERROR_BODY_CAP]
         return body if encoding == "identity" else _decompressed(body, encoding, ERROR_BODY_CAP)[0]
     except (aiohttp.ClientError, OSError, zlib.error):
         response.close()

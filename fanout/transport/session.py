@@ -17,7 +17,7 @@ from yarl import URL
 from fanout._version import __version__
 from fanout.errors import ClientStateError, ConfigError, IncompleteReply, TransportError
 from fanout.settings import masked
-from fanout.transport.bodies import Parts, read_body
+from fanout.transport.bodies import ERROR_BODY_PATIENCE, Parts, read_body
 from fanout.transport.connector import CONNECTION_USE, ConnectionUse, Connector
 from fanout.transport.failures import mapped
 from fanout.transport.headers import Headers
@@ -42,7 +42,7 @@ class Transport:
     Args:
         endpoint: where to, and how.
         url: where exactly: the endpoint's URL, with the codec's path if it has none.
-        timeouts: of which only ``connect`` is kept here.
+        timeouts: of which only ``connect`` is kept here; of ``attempt`` a part bounds the wait for an error's body.
         connections: most connections at once.
         headers: more header fields, or a function that gives them.
 
@@ -66,6 +66,8 @@ class Transport:
         self._endpoint = endpoint
         self._target = _parsed(url)
         self._given = Headers(endpoint.headers, headers)
+        # Shorter than the deadline, which would make a mere timeout of an answer that has told how long to wait.
+        self._patience = min(ERROR_BODY_PATIENCE, timeouts.attempt / 4)
         self._request_id = f"{uuid4().hex}-"
         self._requests = 0
         self._secrets: list[str] = []
@@ -153,7 +155,7 @@ class Transport:
             raise mapped(error, self.shown_url, reused=connection.reused) from None
         try:
             self._check_id(headers, response)
-            body = await read_body(response, self._endpoint.max_response_bytes)
+            body = await read_body(response, self._endpoint.max_response_bytes, self._patience)
         except BaseException as error:
             response.close()
             if isinstance(error, aiohttp.ClientError | OSError) and not isinstance(error, TransportError):

@@ -93,10 +93,9 @@ class TestWholeReplies:
             http(b"hello world"),
             chunked(b"hello", b" ", b"world"),
             b"HTTP/1.1 100 Continue\r\n\r\n" + http(b"hello world"),
-            hanging_up(b"HTTP/1.1 200 OK\r\n\r\nhello world"),
             hanging_up(b"HTTP/1.0 200 OK\r\nContent-Length: 11\r\n\r\nhello world"),
         ],
-        ids=["Content-Length", "chunked", "after 100 Continue", "ended by close", "HTTP/1.0"],
+        ids=["Content-Length", "chunked", "after 100 Continue", "HTTP/1.0"],
     )
     async def test_a_reply_is_whole_however_it_is_framed(self, answer):
         async with loopback(answer) as server, transport_to(server.url) as transport:
@@ -114,9 +113,29 @@ class TestWholeReplies:
         async with loopback(answer) as server, transport_to(server.url) as transport:
             assert (await transport.post(PAYLOAD)).body == b"hello"
 
+    @pytest.mark.parametrize("body", [b'{"a": [1]}', b"[[1], [2]]\n"])
+    async def test_json_that_only_the_close_ends_is_taken_for_its_syntax_tells_if_it_is_whole(self, body):
+        async with (
+            loopback(hanging_up(b"HTTP/1.0 200 OK\r\n\r\n" + body)) as server,
+            transport_to(server.url) as transport,
+        ):
+            assert (await transport.post(PAYLOAD)).body == body
+
+    @pytest.mark.parametrize("body", [b"", b"hello world", b"\0\0\x80?" * 4, b'{"a": [1', b"[1, 2}", b'"text"', b"12"])
+    @pytest.mark.parametrize("header", [b"", b"Transfer-Encoding: identity\r\n"])
+    async def test_what_only_the_close_ends_and_no_syntax_is_not_known_to_be_whole(self, header, body):
+        error = await failure_of(hanging_up(b"HTTP/1.1 200 OK\r\n" + header + b"\r\n" + body))
+        assert isinstance(error, IncompleteReply)
+        assert "neither Content-Length nor chunks" in str(error)
+
+    async def test_gzip_shows_its_own_end(self):
+        answer = hanging_up(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + GZIPPED)
+        async with loopback(answer) as server, transport_to(server.url) as transport:
+            assert (await transport.post(PAYLOAD)).body == PLAIN
+
     @pytest.mark.parametrize("framed", [True, False], ids=["Content-Length", "ended by close"])
     async def test_a_large_reply_is_joined_in_order(self, framed):
-        body = np.random.default_rng(0).bytes(3_000_000)
+        body = b"[%b]" % np.random.default_rng(0).bytes(3_000_000)
         head = f"Content-Length: {len(body)}\r\n".encode() if framed else b""
         answer = hanging_up(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n", body)
         async with loopback(answer) as server, transport_to(server.url, cap=len(body)) as transport:
@@ -726,6 +745,29 @@ class TestErrorPages:
     async def test_a_status_and_its_pushback_count_whatever_became_of_the_page(self, answer):
         reply = await self.page(answer)
         assert (reply.status, reply.headers["Retry-After"]) == (429, "9")
+
+    @pytest.mark.parametrize("more", [b"x", b""], ids=["drips", "silent"])
+    async def test_a_page_that_does_not_come_to_its_end_costs_no_pushback(self, more):
+        """The deadline would make a mere timeout of it, after which the next request comes too early."""
+        over = asyncio.Event()
+
+        async def answer(_: Received, line: Line) -> None:
+            await line.send(b"HTTP/1.1 429 No\r\nRetry-After: 9\r\nContent-Length: 5000\r\n\r\nabc")
+            with suppress(ConnectionError):
+                while not over.is_set():
+                    await line.send(more)
+                    await asyncio.sleep(0.02)
+
+        async with loopback(answer) as server:
+            made = Transport(
+                Endpoint(url=server.url), server.url, timeouts=Timeouts(connect=5, attempt=0.4), connections=1
+            )
+            started = asyncio.get_running_loop().time()
+            reply = await made.post(PAYLOAD)
+            assert (reply.status, reply.headers["Retry-After"]) == (429, "9")
+            assert asyncio.get_running_loop().time() - started < 0.3
+            over.set()
+            await made.close()
 
     async def test_an_early_refusal_of_a_large_body_is_seen(self):
         """The server answers without reading, and closes: no broken pipe, but its 413."""
