@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,15 +18,21 @@ if TYPE_CHECKING:
 _FAILURES_SHOWN = 3
 
 
+class Unprintable(click.ClickException):
+    """Standard output takes nothing."""
+
+    exit_code = 2
+
+
 def print_text(text: str) -> None:
     """Print a result."""
     if text:
-        click.echo(text)
+        _echo(text)
 
 
 def print_json(value: dict[str, Any]) -> None:
     """Print a result as one JSON object."""
-    click.echo(orjson.dumps(value))
+    _echo(orjson.dumps(value))
 
 
 def print_error(message: str, exit_code: int, *, as_json: bool = False) -> int:
@@ -58,6 +66,17 @@ def summary_text(summary: Summary) -> str:
 def findings_text(findings: Findings) -> str:
     """What a check has found, for people."""
     return "\n".join(_findings_lines(findings))
+
+
+def _echo(result: str | bytes) -> None:
+    """Print on stdout. That nobody reads it any more changes nothing of what was done; raises `Unprintable`."""
+    try:
+        click.echo(result)
+    except OSError as error:
+        # What is left in the buffer would fail once more at the interpreter's exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise Unprintable(f"the result cannot be printed on stdout: {error.strerror}") from None
 
 
 def _summary_lines(summary: Summary) -> Iterator[str]:

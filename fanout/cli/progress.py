@@ -26,7 +26,7 @@ BAR_SECONDS = 0.1
 
 def progress_display(*, quiet: bool = False) -> Display:
     """What suits stderr."""
-    if quiet:
+    if quiet or sys.stderr is None:  # it was closed by whoever started this
         return Silent()
     can_redraw = os.environ.get("TERM", "").lower() not in {"dumb", "unknown"}
     return Bar() if sys.stderr.isatty() and can_redraw else Lines()

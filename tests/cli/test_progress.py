@@ -38,6 +38,13 @@ def test_the_display_suits_stderr(monkeypatch, terminal, quiet, kind):
     assert type(progress_display(quiet=quiet)) is kind
 
 
+def test_a_stderr_that_was_closed_at_the_start_shows_nothing(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    display = progress_display()
+    display.say("nobody hears this")
+    assert type(display) is Silent
+
+
 async def shown_all(display: Display, client: Counting) -> None:
     display.start(client, 100)
     await asyncio.wait_for(client.empty.wait(), 5)

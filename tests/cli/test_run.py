@@ -164,3 +164,24 @@ async def test_the_example_runs_as_it_is(run, tmp_path):
     with np.load(ROOT / "examples" / "digits.npz") as digits:
         guesses = np.load(output).argmax(1)
         assert (guesses == digits["labels"]).mean() > 0.9
+
+
+@pytest.mark.parametrize("option", [(), ("--json",)])
+async def test_a_reader_that_goes_away_changes_nothing_of_what_was_done(run, write_job, doubler, tmp_path, option):
+    write_job(url=doubler.url)
+    nobody, stdout = os.pipe()
+    os.close(nobody)
+    result = await run("run", "job.toml", *option, stdout=stdout)
+    os.close(stdout)
+    assert (result.code, result.err) == (0, "")
+    assert (tmp_path / "out" / "y.npy").exists()
+
+
+@pytest.mark.parametrize("option", [(), ("--json",)])
+async def test_a_full_disk_under_stdout_is_one_line_and_code_2(run, write_job, doubler, option):
+    write_job(url=doubler.url)
+    with open("/dev/full", "wb") as full:  # noqa: ASYNC230, PTH123 - a device
+        result = await run("run", "job.toml", *option, stdout=full)
+    assert (result.code, result.err) == (
+        2, "Error: the result cannot be printed on stdout: No space left on device\n",
+    )  # fmt: skip
