@@ -56,7 +56,7 @@ async def read_body(response: aiohttp.ClientResponse, cap: int, patience: float 
     body = await _read(response, cap)
     if encoding != "identity":
         return _decoded(body, encoding, cap)
-    if not _framed(response) and not _closes_itself(body):
+    if not _framed(response) and not _looks_like_json(body):
         raise IncompleteReply("the answer has neither Content-Length nor chunks: nothing shows that it is whole")
     return body
 
@@ -68,10 +68,9 @@ def _framed(response: aiohttp.ClientResponse) -> bool:
     return "Content-Length" in headers or chunked or response.status == 204
 
 
-def _closes_itself(body: bytes) -> bool:
-    """True for JSON, whose syntax shows its end."""
-    text = body.strip()
-    return (text[:1], text[-1:]) in ((b"{", b"}"), (b"[", b"]"))
+def _looks_like_json(body: bytes) -> bool:
+    """True where the syntax will show whether the end is there."""
+    return body.lstrip()[:1] in (b"{", b"[")
 
 
 async def _read(response: aiohttp.ClientResponse, cap: int) -> bytes:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
+from html import escape
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, unquote_plus, urlsplit
+from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 _SHORTEST_SECRET = 6
 
@@ -22,7 +24,14 @@ def secrets_of(url: str, headers: Mapping[str, str]) -> list[str]:
         values.append(b64encode(f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()).decode())
     for value in headers.values():
         values += [value, value.rpartition(" ")[2]]  # with and without its "Bearer"
-    return sorted({value for value in values if len(value) >= _SHORTEST_SECRET}, key=len, reverse=True)
+    forms = {form for value in values if len(value) >= _SHORTEST_SECRET for form in _written(value)}
+    return sorted(forms, key=len, reverse=True)
+
+
+def _written(value: str) -> Iterator[str]:
+    """As a server may write it that repeats what it was sent: as it is, in JSON, in a URL, in HTML."""
+    as_json = json.dumps(value)[1:-1]
+    yield from (value, as_json, as_json.replace("/", "\\/"), quote(value, safe=""), escape(value))
 
 
 def concealed(text: str, secrets: Iterable[str]) -> str:
