@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from math import inf
+from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.brake import Brake
+
+if TYPE_CHECKING:
+    import pytest
 
 
 class Bell:
@@ -142,6 +146,43 @@ def test_who_leaves_the_line_keeps_nobody_waiting() -> None:
     brake.abandoned("a")
     assert bell.rung == rung + 1
     assert brake.wait(2.0, "b") == 0
+
+
+def test_those_who_waited_before_a_release_hold_no_place_in_the_next_line() -> None:
+    brake, _ = spent()
+    brake.wait(0.0, "gone")
+    brake.succeeded(first_try=True)
+    while not brake.braked:
+        brake.failed(5.0, "anybody")
+    assert brake.wait(9.0, "b") == 0, "the one before may never ask again"
+
+
+def test_a_probe_that_somebody_elses_success_overtakes_is_none_any_more() -> None:
+    brake, _ = spent()
+    assert brake.wait(2.0, "a") == 0
+    brake.succeeded(first_try=False)
+    assert not brake.is_probe("a")
+    brake.failed(2.0, "a")
+    assert brake.tokens == 8, "its failure costs what any other costs"
+
+
+def test_a_probe_is_never_put_off_by_more_than_30_s_and_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fanout.brake.uniform", lambda low, high: low)
+    brake, _ = spent()
+    now = 0.0
+    for _ in range(9):
+        wait = brake.wait(now, "a")
+        now += wait
+        assert brake.wait(now, "a") == 0
+        brake.failed(now, "a")
+    assert wait == 30
+
+
+def test_its_repr_tells_its_state() -> None:
+    brake, _ = spent()
+    assert repr(brake) == "<Brake pulled, 0.0/16 tokens>"
+    brake.succeeded(first_try=False)
+    assert repr(brake) == "<Brake released, 9.0/16 tokens>"
 
 
 def test_a_probe_whose_rows_may_be_to_blame_is_followed_sooner() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from multidict import CIMultiDict
 
 from fanout import Action
-from fanout.classify import classify_reply, pushback, said
+from fanout.classify import classify_error, classify_reply, pushback, said
+from fanout.errors import IncompleteReply
 from fanout.types import Reply
 
 
@@ -45,6 +48,51 @@ def test_the_meaning_of_a_status_counts_and_the_status_is_told(meaning: int | No
 def test_too_large_for_now_is_retried_and_nothing_else_with_a_wait(status: int, action: Action) -> None:
     assert classify_reply(reply(status, Retry_After="5")).action is action
     assert classify_reply(reply(413)).action is Action.SPLIT
+
+
+def test_a_date_without_the_servers_clock_counts_from_the_time_that_is_given() -> None:
+    then = reply(503, Retry_After="Sun, 06 Nov 1994 08:49:37 GMT")
+    assert classify_reply(then, now=datetime(1994, 11, 6, 8, 49, 30, tzinfo=UTC)).pushback == 7
+
+
+def test_a_quota_error_keeps_its_status() -> None:
+    gone = Reply(status=429, headers={}, body=b'{"error": {"code": "insufficient_quota"}}')
+    assert (classify_reply(gone).status, classify_reply(gone).stop) == (429, "quota")
+
+
+def test_an_exchange_without_an_answer_has_no_status() -> None:
+    assert classify_error(IncompleteReply("it broke off")).status is None
+
+
+def test_what_is_used_up_for_longest_counts() -> None:
+    used_up = {f"x-ratelimit-remaining-{kind}": "0" for kind in ("requests", "tokens")}
+    resets = {"x-ratelimit-reset-requests": "2s", "x-ratelimit-reset-tokens": "9s"}
+    assert pushback(CIMultiDict(used_up | resets)) == 9
+
+
+@pytest.mark.parametrize(("delay", "seconds"), [("", None), (" ", None), (" 3s ", 3.0)])
+def test_a_delay_is_read_without_the_blanks_around_it(delay: str, seconds: float | None) -> None:
+    assert pushback({}, {"details": [{"retryDelay": delay}]}) == seconds
+
+
+def test_a_reset_within_a_second_is_one() -> None:
+    assert pushback(CIMultiDict({"RateLimit-Reset": "1"})) == 1
+    assert pushback(CIMultiDict({"RateLimit-Reset": "0.5"})) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"title": "Bad Request"}', "Bad Request"),
+        (b'{"msg": "no"}', "no"),
+        (b'{"OriginalMessage": "from the container"}', "from the container"),
+        (b'{"message": " ", "error": "the real one"}', "the real one"),
+        (b'{"message": "%b"}' % (b"x" * 300), "x" * 300),
+        (b'{"message": "%b"}' % (b"x" * 301), "x" * 300 + "..."),
+    ],
+)
+def test_every_name_for_a_message_is_known_and_blank_ones_are_passed_over(body: bytes, told: str) -> None:
+    assert said(Reply(status=400, headers={}, body=body)) == told
 
 
 NESTED = b"[" * 1000 + b"]" * 1000
