@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from fanout.classify import classify_error
 from fanout.errors import AttemptTimeout, TransportError
+from fanout.transport import Withheld
 from fanout.types import Action, Event, Reply, Verdict
 
 if TYPE_CHECKING:
@@ -59,8 +60,12 @@ class Exchanges:
             permits.release()
 
     async def _with_leave(self, send: Send, deadline: Deadline, *, fresh: bool) -> Exchanged:
-        refusal = await self._leave(deadline)
-        return await self._timed(send, deadline, fresh) if refusal is None else refusal
+        while (refusal := await self._leave(deadline)) is None:
+            try:
+                return await self._timed(send, deadline, fresh)
+            except Withheld:  # the gate was shut while a connection was made
+                continue
+        return refusal
 
     def report(self, verdict: Verdict | None, deadline: Deadline, *, first_try: bool, alone: bool = False) -> bool:
         """Tell the brake of a success (no verdict) or a failure. True if the failure is not to be charged to its chunk.
@@ -98,8 +103,7 @@ class Exchanges:
 
     async def _timed(self, send: Send, deadline: Deadline, fresh: bool) -> Reply | TransportError:
         link = self._link
-        link.requests += 1
-        self._counters.requests += 1
+        self._count(1)
         started = self._now()
         deadline.start(started, link.timeouts.attempt)
         try:
@@ -107,15 +111,22 @@ class Exchanges:
             link.answered = True
         except TransportError as error:
             reply = error
+        except Withheld:
+            self._count(-1)
+            raise
         except asyncio.CancelledError:
             if not deadline.absorbed():
                 raise
-            return self._too_late()
+            reply = self._too_late()
         finally:
             deadline.stop()
-            self._counters.latencies.record(self._now() - started)
+        self._counters.latencies.record(self._now() - started)
         # Somebody below may have swallowed the cancellation, or made another error of it.
         return self._too_late() if deadline.absorbed() else reply
+
+    def _count(self, requests: int) -> None:
+        self._link.requests += requests
+        self._counters.requests += requests
 
     def _too_late(self) -> AttemptTimeout:
         return AttemptTimeout(f"no whole answer within the attempt timeout of {self._link.timeouts.attempt:g} s")

@@ -25,6 +25,8 @@ class Link:
         self.permits = Permits(limits.concurrency)
         self.rate = Rate(limits.requests_per_second)
         self.gate = Gate()
+        now = asyncio.get_running_loop().time
+        transport.withhold_if(lambda: self.gate.wait(now()) > 0)
         self.bell = Bell()
         # So often that, in half of the time to a stall, every chunk in hand can use its attempts up as a probe.
         patience = retry.stall / 2 / (limits.concurrency * retry.max_attempts)

@@ -10,6 +10,7 @@ import aiohttp
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
 
     from aiohttp.client_proto import ResponseHandler
 
@@ -27,6 +28,10 @@ class ConnectionUse:
 CONNECTION_USE: ContextVar[ConnectionUse] = ContextVar("fanout_connection_use")
 
 
+class Withheld(Exception):  # noqa: N818 - no fault of anybody's
+    """A connection is there, but the request may not be sent on it any more; nothing was."""
+
+
 class Connector(aiohttp.TCPConnector):
     """Hands out no idle connection on which the server has already said something.
 
@@ -37,21 +42,26 @@ class Connector(aiohttp.TCPConnector):
     def __init__(self, *, limit: int, tls: ssl.SSLContext | bool) -> None:
         super().__init__(limit=limit, ssl=tls)
         self._used_before: WeakSet[Any] = WeakSet()
+        self.withhold: Callable[[], bool] = lambda: False
+        """Asked once a connection is there, since making it may take long; true raises `Withheld`."""
 
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
         use = CONNECTION_USE.get()
         while True:
             connection = await super().connect(*args, **kwargs)
             protocol = connection.protocol
-            if protocol not in self._used_before:
+            new = protocol not in self._used_before
+            if new:
                 self._used_before.add(protocol)
                 _forget(protocol)
-                use.reused = False  # it may be aiohttp's own second try, after a reused connection failed it
-                return connection
-            if not use.fresh and protocol is not None and not protocol.should_close:
-                use.reused = True
-                return connection
-            connection.close()
+            elif use.fresh or protocol is None or protocol.should_close:
+                connection.close()
+                continue
+            if self.withhold():
+                connection.release()
+                raise Withheld
+            use.reused = not new  # it may be aiohttp's own second try, after a reused connection failed it
+            return connection
 
 
 def _forget(protocol: ResponseHandler | None) -> None:

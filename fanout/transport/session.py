@@ -18,7 +18,7 @@ from fanout._version import __version__
 from fanout.errors import ClientStateError, ConfigError, IncompleteReply, TransportError
 from fanout.settings import masked
 from fanout.transport.bodies import ERROR_BODY_PATIENCE, Parts, read_body
-from fanout.transport.connector import CONNECTION_USE, ConnectionUse, Connector
+from fanout.transport.connector import CONNECTION_USE, ConnectionUse, Connector, Withheld
 from fanout.transport.failures import mapped
 from fanout.transport.headers import Headers
 from fanout.transport.secrets import concealed, secrets_of
@@ -26,6 +26,8 @@ from fanout.transport.tls import tls_of
 from fanout.types import Reply
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fanout.settings import Endpoint, Timeouts
     from fanout.transport.headers import HeaderSource
     from fanout.types import Payload
@@ -72,14 +74,19 @@ class Transport:
         self._requests = 0
         self._secrets: list[str] = []
         self._dress()
+        self._connector = Connector(limit=connections, tls=tls_of(endpoint))
         self._session = aiohttp.ClientSession(
-            connector=Connector(limit=connections, tls=tls_of(endpoint)),
+            connector=self._connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect),
             auto_decompress=False,
             trust_env=False,
             proxy=endpoint.proxy,
         )
+
+    def withhold_if(self, shut: Callable[[], bool]) -> None:
+        """Ask ``shut`` before anything is written, once there is a connection: if true, `Withheld` is raised."""
+        self._connector.withhold = shut
 
     async def post(self, payload: Payload, *, fresh: bool = False) -> Reply:
         """Send ``payload`` to the endpoint. ``fresh`` demands a new connection. Raises `TransportError`."""
@@ -91,7 +98,11 @@ class Transport:
             headers = headers.copy()
             headers.update(payload.headers)
         self.bytes_sent += data.length
-        return await self._exchange("POST", self._target, headers, data, fresh)
+        try:
+            return await self._exchange("POST", self._target, headers, data, fresh)
+        except Withheld:
+            self.bytes_sent -= data.length
+            raise
 
     async def get(self, url: str) -> Reply:
         """GET ``url``, which must have the endpoint's origin. Raises `TransportError`."""

@@ -13,6 +13,7 @@ import warnings
 from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import numpy as np
 import pytest
 
@@ -20,7 +21,7 @@ from fanout import Client, Endpoint, FanoutError, Limits, RunStopped, Timeouts
 from fanout.serving.exchange import Answer, Request, StatusError, json_answer
 from fanout.testing import FaultServer
 from tests.cli.conftest import ROOT, ended
-from tests.faults.scene import QUICK, X, assert_failed, client, double
+from tests.faults.scene import QUICK, X, assert_failed, assert_whole, client, double
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -302,3 +303,34 @@ async def test_no_secret_is_told_by_the_command_line(command: str, way: str, tmp
     assert "***" in result.out + result.err
     spy.hear(result.out, result.err)
     spy.hear(*(path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*") if path.is_file()))
+
+
+async def test_a_request_whose_connection_is_still_being_made_keeps_to_a_wait_that_others_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connect = aiohttp.TCPConnector.connect
+    asked: list[float] = []
+
+    async def slow(self: aiohttp.TCPConnector, *args: Any, **options: Any) -> Any:
+        asked.append(asyncio.get_running_loop().time())
+        if 1 < len(asked) <= 16:
+            await asyncio.sleep(0.2)
+        return await connect(self, *args, **options)
+
+    monkeypatch.setattr(aiohttp.TCPConnector, "connect", slow)
+    came: list[float] = []
+
+    def first_waits(_: Request) -> str | None:
+        came.append(asyncio.get_running_loop().time())
+        return "429-retry-after:1" if len(came) == 1 else None
+
+    async with (
+        FaultServer(double, faults=first_waits) as server,
+        client(server, limits=Limits(concurrency=16), chunk_rows=8) as c,
+    ):
+        result = await c.map(X, on_error="keep")
+        assert c.statistics().in_flight == 0
+    assert_whole(result)
+    assert sum(moment < came[0] + 1 for moment in came) == 1, "the one that was told"
+    assert result.stats.requests == server.received == len(X) // 8 + 1
+    assert server.connections <= 16, "those that were made in vain are kept"
