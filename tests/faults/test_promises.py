@@ -314,7 +314,7 @@ async def test_a_request_whose_connection_is_still_being_made_keeps_to_a_wait_th
     async def slow(self: aiohttp.TCPConnector, *args: Any, **options: Any) -> Any:
         asked.append(asyncio.get_running_loop().time())
         if 1 < len(asked) <= 16:
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.5)
         return await connect(self, *args, **options)
 
     monkeypatch.setattr(aiohttp.TCPConnector, "connect", slow)

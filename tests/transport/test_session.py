@@ -763,12 +763,12 @@ class TestErrorPages:
 
         async with loopback(answer) as server:
             made = Transport(
-                Endpoint(url=server.url), server.url, timeouts=Timeouts(connect=5, attempt=0.4), connections=1
+                Endpoint(url=server.url), server.url, timeouts=Timeouts(connect=5, attempt=2), connections=1
             )
             started = asyncio.get_running_loop().time()
             reply = await made.post(PAYLOAD)
             assert (reply.status, reply.headers["Retry-After"]) == (429, "9")
-            assert asyncio.get_running_loop().time() - started < 0.3
+            assert asyncio.get_running_loop().time() - started < 2
             over.set()
             await made.close()
 
