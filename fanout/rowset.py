@@ -1,0 +1,88 @@
+"""A set of rows: which are done, which are wanted. Small where rows come roughly in order, however many they are."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from fanout.types import Array
+
+
+class RowSet:
+    """Row numbers as sorted ranges that neither overlap nor touch; the memory is that of the ranges.
+
+    Args:
+        ranges: (start, stop) each, in any order.
+    """
+
+    def __init__(self, ranges: Iterable[tuple[int, int]] = ()) -> None:
+        self._starts: list[int] = []
+        self._stops: list[int] = []
+        self._count = 0
+        for start, stop in ranges:
+            self.add(start, stop)
+
+    def add(self, start: int, stop: int) -> None:
+        """Add the rows ``start <= row < stop``."""
+        if start >= stop:
+            return
+        if self._stops and start == self._stops[-1]:  # rows come in order, nearly always
+            self._stops[-1] = stop
+            self._count += stop - start
+        else:
+            first = bisect_left(self._stops, start)
+            last = bisect_right(self._starts, stop)
+            if first < last:
+                start, stop = min(start, self._starts[first]), max(stop, self._stops[last - 1])
+            self._replace(first, last, [(start, stop)])
+
+    def remove(self, start: int, stop: int) -> None:
+        """Remove the rows ``start <= row < stop``, as far as they are in it."""
+        first, last = bisect_right(self._stops, start), bisect_left(self._starts, stop)
+        if start < stop and first < last:
+            left, right = (self._starts[first], start), (stop, self._stops[last - 1])
+            self._replace(first, last, [rest for rest in (left, right) if rest[0] < rest[1]])
+
+    def gap(self, start: int, stop: int) -> tuple[int, int] | None:
+        """The first range of rows in ``start <= row < stop`` that are not in the set; None where all are."""
+        at = bisect_right(self._starts, start)
+        if at and self._stops[at - 1] > start:
+            start = self._stops[at - 1]
+        end = min(stop, self._starts[at]) if at < len(self._starts) else stop
+        return (start, end) if start < end else None
+
+    def gaps(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """All ranges of rows in ``start <= row < stop`` that are not in the set."""
+        while (found := self.gap(start, stop)) is not None:
+            yield found
+            start = found[1]
+
+    def mask(self, n_rows: int) -> Array:
+        """Shape (n_rows,), bool: True for the rows in the set."""
+        made = np.zeros(n_rows, bool)
+        for start, stop in self:
+            made[start:stop] = True
+        return made
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """The ranges (start, stop), sorted."""
+        return zip(self._starts, self._stops, strict=True)
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return self._count
+
+    def __repr__(self) -> str:
+        return f"<RowSet {self._count:,} rows in {len(self._starts):,} ranges>"
+
+    def _replace(self, first: int, last: int, ranges: list[tuple[int, int]]) -> None:
+        for at in range(first, last):
+            self._count -= self._stops[at] - self._starts[at]
+        self._count += sum(stop - start for start, stop in ranges)
+        self._starts[first:last] = [start for start, _ in ranges]
+        self._stops[first:last] = [stop for _, stop in ranges]
