@@ -1,67 +1,106 @@
-"""Where rows come from: one file format a module, `open_source` to choose among them."""
+"""Where rows come from: files, one format a module, with `open_source`; tables in memory, with `as_source`."""
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
 
 from fanout.errors import InputError
-from fanout.sources.npy import open_npy
-from fanout.sources.npz import open_npz
+from fanout.sources.base import BLOCK_BYTES, Source
+from fanout.sources.concatenated import Concatenated, FileSource
+from fanout.sources.csv import CsvSource
+from fanout.sources.files import found
+from fanout.sources.ipc import ArrowFileSource
+from fanout.sources.jsonl import JsonLinesSource
+from fanout.sources.npy import NpySource
+from fanout.sources.npz import NpzSource
+from fanout.sources.objects import as_source
+from fanout.sources.origins import File, Stdin
+from fanout.sources.parquet import ParquetSource
+from fanout.sources.txt import TextSource
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+__all__ = ["BLOCK_BYTES", "Source", "as_source", "open_source"]
 
-    from fanout.types import Rows
+_STDIN = "-"
 
-    Open = Callable[[Path, str | Sequence[str] | None], Rows]
+_Column: TypeAlias = str | Sequence[str] | None
+_OpenFile: TypeAlias = Callable[[Path, _Column, str | None], FileSource]
+_OpenLines: TypeAlias = Callable[[Sequence[File | Stdin], _Column, str | None], Source]
 
-__all__ = ["open_npy", "open_npz", "open_source"]
+_FILES: dict[str, _OpenFile] = {
+    "npy": NpySource,
+    "npz": NpzSource,
+    "parquet": ParquetSource,
+    "arrow": ArrowFileSource,
+}
+_LINES: dict[str, _OpenLines] = {
+    "jsonl": JsonLinesSource,
+    "csv": CsvSource,
+    "tsv": partial(CsvSource, delimiter="\t"),
+    "txt": TextSource,
+}
+_SUFFIXES = {
+    ".npy": "npy",
+    ".npz": "npz",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".txt": "txt",
+    ".jsonl.gz": "jsonl",
+    ".ndjson.gz": "jsonl",
+    ".csv.gz": "csv",
+    ".tsv.gz": "tsv",
+    ".txt.gz": "txt",
+}
 
-_FORMATS: dict[str, Open] = {".npy": open_npy, ".npz": open_npz}
 
-
-def open_source(path: Path, column: str | Sequence[str] | None = None) -> Rows:
-    """The rows of the file at ``path``.
+def open_source(
+    path: Path | str,
+    column: str | Sequence[str] | None = None,
+    *,
+    id: str | None = None,  # noqa: A002 - the name it has for users
+    format: str | None = None,  # noqa: A002
+) -> Source:
+    """The rows of a file, of all files in a folder, of those that a pattern matches, or of stdin.
 
     Args:
-        path: the file; its suffix tells the format.
-        column: name of the array to read, or a list of names for several inputs a row. Not needed where the file
-            holds exactly one array.
-
-    Returns:
-        An array whose first axis is the rows; where ``column`` is a list, a mapping from name to such an array.
+        path: a file, a folder, a pattern (``data/*.parquet``, ``**`` for any number of folders), or ``-`` for stdin.
+            Several files are of one format, and are read in natural order (``part-2`` before ``part-10``). Hidden
+            files, those that begin with ``_``, and empty ones are passed over.
+        column: name of the array, column or field to read (in JSON lines also a JSON pointer, in Parquet and Arrow a
+            field of a struct with a dot), or a list of names for several inputs a row. Not needed where the file holds
+            exactly one, nor for JSON lines, whose rows are then the whole values.
+        id: name of the column whose texts or integers are the rows' ids.
+        format: ``npy``, ``npz``, ``parquet``, ``arrow``, ``jsonl``, ``csv``, ``tsv`` or ``txt``, if not by the suffix.
 
     Raises:
-        InputError: the file or a column of it cannot be used; its ``key`` is ``"input.path"`` or ``"input.column"``.
+        InputError: the input or a column of it cannot be used; its ``key`` is ``"input.path"``, ``"input.column"``,
+            ``"input.id"`` or ``"input.format"``.
     """
-    _require_file(path)
-    if path.suffix.lower() not in _FORMATS:
-        raise InputError(
-            f"{path.name} has no suffix that tells its format; known are {', '.join(_FORMATS)}", key="input.path"
-        )
+    if format is not None and format not in {*_FILES, *_LINES}:
+        raise InputError(f'format must be one of {", ".join([*_FILES, *_LINES])}, not "{format}"', key="input.format")
+    if str(path) == _STDIN:
+        return _of_stdin(column, id, format)
+    files, format = found(Path(path), _SUFFIXES, format)  # noqa: A001
     try:
-        return _FORMATS[path.suffix.lower()](path, column)
+        if format in _LINES:
+            return _LINES[format]([File(file) for file in files], column, id)
+        sources = [_FILES[format](file, column, id) for file in files]
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}", key="input.path") from None
+    return Concatenated(sources)
 
 
-def _require_file(path: Path) -> None:
-    try:
-        is_folder, exists = path.is_dir(), path.exists()
-    except OSError as error:  # for instance a name that is too long, or a folder that may not be entered
-        raise InputError(f"{path} cannot be read: {error.strerror}", key="input.path") from None
-    if is_folder:
-        raise InputError(f"{path} is a folder; name one file in it", key="input.path")
-    if not exists:
-        raise InputError(f"there is no file {path.absolute()}{_nearest(path)}", key="input.path")
-
-
-def _nearest(path: Path) -> str:
-    try:
-        neighbours = [entry.name for entry in path.absolute().parent.iterdir() if entry.suffix.lower() in _FORMATS]
-    except OSError:
-        return ", nor its folder"
-    found = get_close_matches(path.name, neighbours, n=1)
-    return f'; did you mean "{path.with_name(found[0])}"?' if found else ""
+def _of_stdin(column: _Column, id: str | None, format: str | None) -> Source:  # noqa: A002
+    if format not in _LINES:
+        given = "has no suffix to tell its format" if format is None else f"cannot be read as {format}"
+        raise InputError(f"stdin {given}: set format to {', '.join(_LINES)}", key="input.format")
+    return _LINES[format]([Stdin()], column, id)

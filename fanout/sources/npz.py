@@ -1,78 +1,142 @@
-"""Rows from arrays of a ``.npz`` archive."""
+"""Rows from arrays of a ``.npz`` archive, unpacked as they are needed."""
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 import zlib
-from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from fanout.errors import InputError
-from fanout.sources.npy import require_rows, unreadable
+from fanout.sources import fingerprint
+from fanout.sources.base import SeekableSource, rows_in_block
+from fanout.sources.columns import choose, ids_of, rows_of
+from fanout.sources.npy import fill, native, read_header, read_rows, reading_array
+from fanout.types import Block
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from fanout.types import Array, Rows
+    from fanout.sources.npy import Header
+    from fanout.types import Array
+
+    Next = Callable[[int], Array]
+    """The next rows of an array, as many as asked for."""
+
+_ARRAY = b"\x93NUMPY"
+_SUFFIX = ".npy"
 
 
-def open_npz(path: Path, column: str | Sequence[str] | None = None) -> Rows:
-    """The array called ``column`` of a ``.npz`` archive; a mapping where ``column`` is a list of names.
+class NpzSource(SeekableSource):
+    """The array called ``column`` of a ``.npz`` archive; several in step where ``column`` is a list of names.
 
-    An archive cannot be mapped: the arrays asked for are read into memory.
+    An array in Fortran's order is unpacked into a temporary file first, for its rows lie all over it.
 
     Raises:
         InputError: not an archive of arrays, no such array, or arrays that do not fit together.
     """
-    with path.open("rb") as file:  # np.load would leave it open if it turned out to be damaged
+
+    uniform = True
+
+    def __init__(
+        self,
+        path: Path,
+        column: str | Sequence[str] | None = None,
+        id: str | None = None,  # noqa: A002
+    ) -> None:
+        self.path = path
+        with path.open("rb") as file:
+            if file.read(len(_ARRAY)) == _ARRAY:
+                raise InputError(f"{path.name} is one array, not an archive: give it the suffix .npy", key="input.path")
+        with _opened(path) as archive:
+            names = [name.removesuffix(_SUFFIX) for name in archive.namelist()]
+            self._columns = choose(names, column, id, file=path.name, what="array")
+            self._headers = {name: _header(path, archive, name) for name in self._columns.all}
+        if len({header.n_rows for header in self._headers.values()}) > 1:
+            lengths = ", ".join(f'"{name}" {header.n_rows}' for name, header in self._headers.items())
+            raise InputError(f"the columns have different numbers of rows: {lengths}", key="input.column")
+        self.n_rows = self._headers[self._columns.names[0]].n_rows
+        self.form = {name: self._headers[name].form for name in self._columns.names}
+
+    def blocks_from(self, row: int) -> Iterator[Block]:
+        """See `Source.blocks_from`."""
+        assert self.n_rows is not None
+        size = rows_in_block(sum(header.row_bytes for header in self._headers.values()))
+        with _opened(self.path) as archive, ExitStack() as stack:
+            pullers = {
+                name: stack.enter_context(_puller(self.path, archive, name, header, row))
+                for name, header in self._headers.items()
+            }
+            for start in range(row, self.n_rows, size):
+                taken = {name: pull(min(size, self.n_rows - start)) for name, pull in pullers.items()}
+                yield self._block(taken, start)
+
+    def _block(self, taken: dict[str, Array], start: int) -> Block:
+        rows = rows_of({name: taken[name] for name in self._columns.names}, bare=self._columns.bare)
+        name = self._columns.id
+        return Block(rows, None if name is None else ids_of(taken[name], name, self.path.name, start))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """See `Source.fingerprint`."""
+        return {"format": "npz", "file": fingerprint.of_file(self.path), **self._columns.described()}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    with reading_array(path, "a .npz archive"):
         try:
-            archive = np.load(file, allow_pickle=False)
-        except (ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise unreadable(path, error, what="a .npz archive") from None
-        if isinstance(archive, np.ndarray):
-            raise InputError(f"{path.name} is one array, not an archive: give it the suffix .npy", key="input.path")
-        return _rows(path, archive, column)
+            with zipfile.ZipFile(path) as archive:
+                yield archive
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+            raise ValueError(error) from None  # the last two: packed or encrypted in a way that is not known here
 
 
-def _rows(path: Path, archive: Mapping[str, Array], column: str | Sequence[str] | None) -> Rows:
-    if column is None or isinstance(column, str):
-        return _read(path, archive, _chosen(path, archive, column))
-    if not column:
-        raise InputError(f"column is an empty list; {path.name} holds {_names(archive)}", key="input.column")
-    rows = {name: _read(path, archive, _chosen(path, archive, name)) for name in column}
-    if len({len(array) for array in rows.values()}) > 1:
-        lengths = ", ".join(f'"{name}" {len(array)}' for name, array in rows.items())
-        raise InputError(f"the columns have different numbers of rows: {lengths}", key="input.column")
-    return rows
-
-
-def _chosen(path: Path, archive: Mapping[str, Array], column: str | None) -> str:
-    if column is None:
-        if len(archive) == 1:
-            return next(iter(archive))
-        raise InputError(
-            f"{path.name} holds {len(archive)} arrays: name the one to read ({_names(archive)})", key="input.column"
-        )
-    if column not in archive:
-        found = get_close_matches(column, archive, n=1)
-        hint = f'did you mean "{found[0]}"? It' if found else "it"
-        raise InputError(f'{path.name} has no array "{column}"; {hint} holds {_names(archive)}', key="input.column")
-    return column
-
-
-def _names(archive: Mapping[str, Array]) -> str:
-    return ", ".join(f'"{name}"' for name in archive) or "none"
-
-
-def _read(path: Path, archive: Mapping[str, Array], name: str) -> Array:
-    try:
-        array = archive[name]
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise unreadable(path, error, what=f'an archive with the array "{name}"', key="input.column") from None
-    if not isinstance(array, np.ndarray):  # any other file in the archive comes as bytes
+def _header(path: Path, archive: zipfile.ZipFile, name: str) -> Header:
+    if name + _SUFFIX not in archive.namelist():
         raise InputError(f'"{name}" in {path.name} is no array', key="input.column")
-    require_rows(array, f'"{name}" in {path.name}', key="input.column")
-    return array
+    with (
+        reading_array(path, f'an archive with the array "{name}"', key="input.column"),
+        archive.open(name + _SUFFIX) as member,
+    ):
+        return read_header(member, f'"{name}" in {path.name}', key="input.column")
+
+
+@contextmanager
+def _puller(path: Path, archive: zipfile.ZipFile, name: str, header: Header, row: int) -> Iterator[Next]:
+    """A function that gives the rows of one array, from ``row`` on."""
+    with archive.open(name + _SUFFIX) as member:
+        if header.by_column:
+            with _spooled(member) as file:
+                yield _seeking(file, header, row)
+        else:
+            member.seek(header.offset + row * header.row_bytes)
+            yield lambda n_rows: _streamed(member, header, n_rows)
+
+
+@contextmanager
+def _spooled(member: IO[bytes]) -> Iterator[IO[bytes]]:
+    with TemporaryFile() as file:
+        shutil.copyfileobj(member, file)
+        yield file
+
+
+def _seeking(file: IO[bytes], header: Header, row: int) -> Next:
+    position = row
+
+    def pull(n_rows: int) -> Array:
+        nonlocal position
+        position += n_rows
+        return read_rows(file, header, position - n_rows, position)
+
+    return pull
+
+
+def _streamed(member: IO[bytes], header: Header, n_rows: int) -> Array:
+    rows = np.empty((n_rows, *header.shape[1:]), header.dtype)
+    fill(member, rows)
+    return native(rows)

@@ -1,0 +1,123 @@
+"""Where the bytes of lines come from: files, packed with gzip or not, or stdin."""
+
+from __future__ import annotations
+
+import gzip
+import sys
+import zlib
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+from fanout.errors import InputError
+from fanout.sources import base, fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+GZIP = ".gz"
+_BOM = b"\xef\xbb\xbf"
+
+
+class Origin(ABC):
+    """Bytes that can be read from their beginning on."""
+
+    name: str
+    """What messages call it."""
+
+    repeatable = True
+
+    @abstractmethod
+    @contextmanager
+    def opened(self) -> Iterator[IO[bytes]]:
+        """The bytes. Raises `InputError` for what shows as they are read."""
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any] | None:
+        """See `Source.fingerprint`."""
+
+
+@dataclass(frozen=True)
+class File(Origin):
+    """A file; unpacked as it is read where its name ends in ``.gz``."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:  # type: ignore[override] # told by the path
+        """See `Origin.name`."""
+        return str(self.path)
+
+    @contextmanager
+    def opened(self) -> Iterator[IO[bytes]]:
+        """See `Origin.opened`."""
+        is_packed = self.path.suffix.lower() == GZIP
+        try:
+            with gzip.open(self.path) if is_packed else self.path.open("rb") as file:
+                yield file  # type: ignore[misc] # a GzipFile is a binary file in all but name
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            text = f"{self.path} cannot be unpacked, it is damaged or cut short: {error}"
+            raise InputError(text, key="input.path") from None
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be read: {error.strerror or error}", key="input.path") from None
+
+    def fingerprint(self) -> dict[str, Any]:
+        """See `Source.fingerprint`."""
+        return fingerprint.of_file(self.path)
+
+
+class Stdin(Origin):
+    """Standard input, which can be read once."""
+
+    name = "stdin"
+    repeatable = False
+
+    def __init__(self) -> None:
+        self._is_read = False
+
+    @contextmanager
+    def opened(self) -> Iterator[IO[bytes]]:
+        """See `Origin.opened`."""
+        if self._is_read:
+            raise InputError("stdin can be read only once; to read rows again, put them into a file", key="input.path")
+        self._is_read = True
+        yield sys.stdin.buffer
+
+    def fingerprint(self) -> None:
+        """See `Source.fingerprint`."""
+        return
+
+
+def line_blocks(file: IO[bytes]) -> Iterator[tuple[int, list[bytes]]]:
+    """The lines of a file without their newlines, some at a time, with the number of the first (from 1).
+
+    A mark of the byte order at the beginning belongs to no line. What follows the last newline is a line if it is
+    anything.
+    """
+    number = 1
+    pieces: list[bytes] = []  # of a line that has not ended yet
+    at_start = True
+    # What is there is taken, not waited for until a block is full: rows that a program writes are sent as they come.
+    while piece := file.read1(base.BLOCK_BYTES):  # type: ignore[attr-defined] # IO has no read1
+        pieces.append(piece)
+        if b"\n" not in piece:
+            continue
+        *lines, rest = b"".join(pieces).split(b"\n")
+        pieces = [rest] if rest else []
+        if at_start:
+            lines[0] = lines[0].removeprefix(_BOM)
+            at_start = False
+        yield number, lines
+        number += len(lines)
+    last = b"".join(pieces)
+    if at_start:
+        last = last.removeprefix(_BOM)
+    if last:
+        yield number, [last]
+
+
+def not_utf8(name: str, number: int) -> InputError:
+    """The error for a line that is no text."""
+    return InputError(f"{name}, line {number}: not UTF-8; convert the file first", key="input.path")
