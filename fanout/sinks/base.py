@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fanout.sinks.partial import Partial
-from fanout.sinks.report import remove_stale, write_failures, write_mask
+from fanout.errors import ConfigError
+from fanout.files import Publication, make_folder
+from fanout.rowset import RowSet
+from fanout.sinks.partial import SUFFIX
+from fanout.sinks.report import make_failures, make_mask, report_paths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-    from fanout.types import Done, Result
+    from fanout.types import Done, Form, Result
+
+
+KEY = "output.path"
+
+
+class Earlier(NamedTuple):
+    """What an earlier process has left in a sink's files."""
+
+    form: Form | None = None
+    """What the answers look like; None if there is none yet."""
+
+    ok: RowSet = RowSet()
+    """Rows whose answers are there."""
+
+    notes: Sequence[Any] = ()
+    """What `FileSink.sync` gave, in order."""
 
 
 class FileSink(ABC):
@@ -23,22 +43,36 @@ class FileSink(ABC):
 
     Args:
         path: the output file.
-        n_rows: rows of the whole input.
-
-    Raises:
-        OSError: the file cannot be written; `BlockingIOError` when another run is writing it.
     """
 
-    def __init__(self, path: Path, n_rows: int) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.n_rows = n_rows
         self.outputs: tuple[Path, ...] = ()
         """Files with the answers; filled in by `finish`."""
         self.mask: Path | None = None
         """File that tells which rows have an answer, where not all have."""
         self.failures: Path | None = None
         """File that tells why rows failed, where some did."""
-        self._partial = Partial(path)
+
+    def open(self, n_rows: int | None, earlier: Earlier | None = None) -> None:
+        """Make the files, and the folder where it is missing; or open those that an earlier process has left.
+
+        Args:
+            n_rows: rows of the whole input; None: not known before its end.
+            earlier: what is there already, if it is to be kept.
+
+        Raises:
+            ConfigError: the files cannot be made, another process is writing them, or what ``earlier`` tells of is not
+                there; its ``key`` is ``"output.path"``.
+        """
+        check_output(self.path)
+        try:
+            make_folder(self.path.parent)
+            self._open(n_rows, earlier or Earlier())
+        except BlockingIOError:
+            raise ConfigError(f"another run is writing {self.path} at this moment", key=KEY) from None
+        except OSError as error:
+            raise unwritable(self.path, error.strerror or str(error)) from None
 
     @abstractmethod
     def write(self, done: Sequence[Done]) -> None:
@@ -47,30 +81,89 @@ class FileSink(ABC):
         An `OSError` raised here stops the run (kind ``"output"``).
         """
 
-    def finish(self, result: Result) -> None:
-        """Write what is missing and give every file its final name: once, after the run has ended or was stopped.
+    @abstractmethod
+    def sync(self) -> Any:
+        """Return when all that was written is on the disk, with a note for the journal (JSON) if one is needed.
 
-        Raises `OSError`; what was written then stays as ``.partial``.
+        Raises `OSError`; nothing may be written after that.
+        """
+
+    def finish(self, result: Result) -> Publication:
+        """Make every file whole and durable under a temporary name: once, after the run. Raises `OSError`.
+
+        The sink may be used no more, but for `close` after the publication has been carried out.
         """
         succeeded = bool(result.ok.any())
+        mask, failures = report_paths(self.path)
+        moves = []
         # Report before output: whoever sees the new output can already see which rows of it count.
         if succeeded and not result.ok.all():
-            self.mask = write_mask(self.path, result)
+            moves.append(make_mask(mask, result))
         if result.failures:
-            self.failures = write_failures(self.path, result)
-        if succeeded or self.n_rows == 0:
-            self.outputs = self._publish(result)
-            remove_stale(self.path, mask=self.mask is None, failures=self.failures is None)
-        else:
-            self._discard()
+            moves.append(make_failures(failures, result))
+        stale: list[Path] = []
+        if succeeded or not len(result.ok):
+            moves += self._finish(result)
+            new = [target for _, target in moves]
+            stale = [path for path in (mask.resolve(), failures.resolve()) if path not in new]
+        publication = Publication(tuple(moves), (*stale, *self._temporary()))
+        self.recall(publication)
+        return publication
 
-    def close(self) -> None:
-        """Let go of the files. What `finish` has not published stays as ``.partial``, unless it is empty."""
-        self._partial.close()
+    def recall(self, publication: Publication) -> None:
+        """Take note of what was published, now or by an earlier process."""
+        targets = [target for _, target in publication.moves]
+        report = mask, failures = tuple(path.resolve() for path in report_paths(self.path))
+        self.mask = self._shown(mask) if mask in targets else None
+        self.failures = self._shown(failures) if failures in targets else None
+        self.outputs = tuple(self._shown(path) for path in targets if path not in report)
+
+    def _shown(self, path: Path) -> Path:
+        """A path as the user wrote the output's."""
+        return path if self.path.is_absolute() else Path(os.path.relpath(path))
 
     @abstractmethod
-    def _publish(self, result: Result) -> tuple[Path, ...]:
-        """Fill in rows without an answer, give the files their final names, and return these."""
+    def _open(self, n_rows: int | None, earlier: Earlier) -> None:
+        """`open`, less what all sinks have in common. Raises `OSError`, `FileNotFoundError` for what is not there."""
 
-    def _discard(self) -> None:
-        self._partial.discard()
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the files. What has not been published stays as ``.partial``, unless it is empty."""
+
+    @abstractmethod
+    def _finish(self, result: Result) -> list[tuple[Path, Path]]:
+        """Make the outputs whole and durable; their temporary and final names."""
+
+    @abstractmethod
+    def _temporary(self) -> tuple[Path, ...]:
+        """Files that are needed no more once the outputs are published."""
+
+    @abstractmethod
+    def adopt(self, earlier: Earlier) -> list[Any]:
+        """Make the files that `open` is to find of the published output's rows in ``earlier``, on the disk.
+
+        Returns the notes that go with them. Raises `OSError`.
+        """
+
+
+def check_output(path: Path) -> None:
+    """Raise `ConfigError` for a path that no sink could open, as far as can be told without touching a file."""
+    try:
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder; name a file in it", key=KEY)
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+    except OSError as error:
+        raise unwritable(path, error.strerror or str(error)) from None
+    if not folder.is_dir():
+        raise unwritable(path, f"{folder} is not a folder")
+    longest = report_paths(path)[1].name + SUFFIX
+    if len(os.fsencode(longest)) > os.pathconf(folder, "PC_NAME_MAX"):
+        raise unwritable(path, f"its name is too long for {longest} beside it")
+    # Replacing a file asks for nothing but its folder, but one that is write-protected is so on purpose.
+    if not os.access(folder, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise unwritable(path, "no permission")
+
+
+def unwritable(path: Path, why: str) -> ConfigError:
+    """The error to raise where ``path`` cannot be written."""
+    return ConfigError(f"{path} cannot be written: {why}", key=KEY)

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import io
 import math
+import shutil
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
 
 from fanout.errors import ConfigError
-from fanout.sinks.base import FileSink
+from fanout.rowset import RowSet
+from fanout.sinks.base import KEY, FileSink
 from fanout.sinks.partial import Partial
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from fanout.types import Array, Done, Result, Values
+    from fanout.sinks.base import Earlier
+    from fanout.types import Array, Done, Form, Result
 
 _FILL_BYTES = 2**20
+_GROWTH_BYTES = 64 * 2**20
+"""Room that is taken on the disk at once where the number of rows is not known."""
 
 
 class NpySink(FileSink):
@@ -29,94 +34,129 @@ class NpySink(FileSink):
     a map counts against the process's memory, and on a full disk it kills the process instead of raising.
     """
 
-    _columns: dict[str, _Column] | None = None
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._n_rows: int | None = None
+        self._columns: dict[str, _Column] = {}
+        self._first: Partial | None = None
+        """The output's own temporary file, until the form of answers tells if it is needed: nobody else writes it."""
 
     def write(self, done: Sequence[Done]) -> None:
         """Write some chunks to their places. Raises `ConfigError` for outputs that a ``.npy`` file cannot hold."""
         for chunk in done:
             if chunk.outputs is None:
                 continue
-            if self._columns is None:
-                self._columns = self._open_columns(chunk.outputs)
+            if not self._columns:
+                self._open_columns({name: (array.dtype, array.shape[1:]) for name, array in chunk.outputs.items()})
             for name, column in self._columns.items():
                 column.write(chunk.start, chunk.outputs[name])
 
+    def sync(self) -> None:
+        """Return when all that was written is on the disk. Raises `OSError`."""
+        for column in self._columns.values():
+            column.partial.sync()
+
     def close(self) -> None:
         """Let go of the files."""
-        for column in (self._columns or {}).values():
+        for column in self._columns.values():
             column.partial.close()
-        super().close()
+        if self._first is not None:
+            self._first.close()
 
-    def _publish(self, result: Result) -> tuple[Path, ...]:
-        if self._columns is None:  # no rows: what np.save writes of an empty list
-            buffer = io.BytesIO()
-            np.save(buffer, np.empty(0))
-            self._partial.append(buffer.getvalue())
-            self._partial.publish()
-            return (self.path,)
+    def adopt(self, earlier: Earlier) -> list[Any]:
+        """Copy the published files to their temporary names."""
+        form = earlier.form or {}
+        for name in form:
+            path = self._path_of(name, len(form))
+            partial = Partial(path)
+            shutil.copyfile(path, partial.path)
+            partial.sync()
+            partial.close()
+        return []
+
+    def _open(self, n_rows: int | None, earlier: Earlier) -> None:
+        self._n_rows = n_rows
+        if earlier.form is not None:
+            self._open_columns(earlier.form, earlier.ok)
+        if len(self._columns) != 1:
+            self._first = Partial(self.path)
+
+    def _finish(self, result: Result) -> list[tuple[Path, Path]]:
+        if not self._columns:  # no rows: what np.save writes of an empty list
+            self._open_columns({"": (np.dtype(float), ())})
         for column in self._columns.values():
             for failure in result.failures:
                 column.fill(failure.start, failure.stop)
             for chunk in result.pending:
                 column.fill(chunk.start, chunk.stop)
-        for column in self._columns.values():
-            column.partial.publish()
-        self._partial.discard()  # with several outputs it was but the lock
-        return tuple(self._path_of(name, len(self._columns)) for name in self._columns)
+            column.end(len(result.ok))
+        return [(column.partial.path, column.partial.final) for column in self._columns.values()]
 
-    def _open_columns(self, outputs: Values) -> dict[str, _Column]:
-        for name, array in outputs.items():
-            self._require_writable(name, array)
+    def _temporary(self) -> tuple[Path, ...]:
+        return () if self._first is None else (self._first.path,)
+
+    def _open_columns(self, form: Form, ok: RowSet | None = None) -> None:
+        for name, (dtype, _) in form.items():
+            self._require_writable(name, dtype)
         columns: dict[str, _Column] = {}
         try:
-            for name, array in outputs.items():
-                path = self._path_of(name, len(outputs))
-                partial = self._partial if len(outputs) == 1 else Partial(path)
-                columns[name] = _Column(partial, array.dtype, (self.n_rows, *array.shape[1:]))
-                columns[name].reserve()
+            for name, (dtype, shape) in form.items():
+                columns[name] = column = _Column(self._path_of(name, len(form)), dtype, shape)
+                column.open(self._n_rows, ok or RowSet(), self._first if len(form) == 1 else None)
         except OSError:
             for column in columns.values():
-                column.partial.close()
+                column.close()
             raise
-        return columns
+        self._columns = columns
+        if len(form) == 1:
+            self._first = None
 
     def _path_of(self, name: str, n_outputs: int) -> Path:
         # A server chooses its outputs' names: quoted, a "../" in one stays inside the file name.
         return self.path if n_outputs == 1 else self.path.with_name(f"{self.path.stem}.{quote(name, safe=' ')}.npy")
 
-    def _require_writable(self, name: str, array: Array) -> None:
+    def _require_writable(self, name: str, dtype: np.dtype[Any]) -> None:
         what = f'output "{name}"' if name else "the output"
-        remedy = f"write to {self.path.with_suffix('.jsonl').name}"
-        if array.dtype.kind not in "biufc":
-            kind = "texts" if array.dtype.kind in "TUS" else f"dtype {array.dtype}"
-            raise ConfigError(
-                f"{what} is {kind}, which a .npy file can hold only as a pickle: {remedy}", key="output.path"
-            )
+        remedy = f"write to {self.path.with_suffix('.jsonl').name} or {self.path.with_suffix('.parquet').name}"
+        if dtype.kind not in "biufc":
+            kind = "texts" if dtype.kind in "TUS" else f"dtype {dtype}"
+            raise ConfigError(f"{what} is {kind}, which a .npy file can hold only as a pickle: {remedy}", key=KEY)
         if name == "ok":
-            raise ConfigError(
-                f'{what} would be written over the mask of rows, which is "ok" too: {remedy}', key="output.path"
-            )
+            raise ConfigError(f'{what} would be written over the mask of rows, which is "ok" too: {remedy}', key=KEY)
 
 
 class _Column:
     """One output's file."""
 
-    def __init__(self, partial: Partial, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-        self.partial = partial
-        self._dtype = dtype
-        self._row_shape = shape[1:]
-        self._row_bytes = dtype.itemsize * math.prod(shape[1:])
-        self._header = _header(dtype, shape)
-        self._size = len(self._header) + shape[0] * self._row_bytes
+    partial: Partial
 
-    def reserve(self) -> None:
-        self.partial.reserve(self._size)
-        self.partial.write_at(self._header, 0)
+    def __init__(self, path: Path, dtype: np.dtype[Any], row_shape: tuple[int, ...]) -> None:
+        self.path = path
+        self._dtype = dtype
+        self._row_shape = row_shape
+        self._row_bytes = dtype.itemsize * math.prod(row_shape)
+        self._begin = len(_header(dtype, (0, *row_shape)))
+        self._sized = True
+
+    def open(self, n_rows: int | None, ok: RowSet, partial: Partial | None) -> None:
+        """Make the file, or keep what it has of the rows in ``ok``. Raises `OSError` where there is no room for it."""
+        kept = max((stop for _, stop in ok), default=0)
+        self.partial = partial or Partial(self.path, size=self._offset(kept) if kept else 0)
+        self._sized = n_rows is not None
+        if n_rows is not None:
+            self.partial.reserve(self._offset(n_rows))
+        self.partial.write_at(_header(self._dtype, (n_rows or kept, *self._row_shape)), 0)
+
+    def close(self) -> None:
+        if hasattr(self, "partial"):
+            self.partial.close()
 
     def write(self, start: int, array: Array) -> None:
         # The engine has proven this. Here it would not be noticed, but shift bytes into other rows.
         assert array.dtype == self._dtype, f"{array.dtype} is not {self._dtype}"
         assert array.shape[1:] == self._row_shape, f"{array.shape[1:]} is not {self._row_shape}"
+        if not self._sized and self._offset(start + len(array)) > self.partial.size:
+            self.partial.reserve(self._offset(start + len(array)) + _GROWTH_BYTES)
         if array.nbytes:
             data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
             self.partial.write_at(data.data, self._offset(start))
@@ -129,12 +169,18 @@ class _Column:
         for row in range(start, stop, step):
             self.write(row, block[: stop - row])
 
+    def end(self, n_rows: int) -> None:
+        """Make it the whole file of ``n_rows`` rows, on the disk."""
+        self.partial.write_at(_header(self._dtype, (n_rows, *self._row_shape)), 0)
+        self.partial.cut(self._offset(n_rows))
+        self.partial.sync()
+
     def _offset(self, row: int) -> int:
-        return len(self._header) + row * self._row_bytes
+        return self._begin + row * self._row_bytes
 
 
 def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
-    """The header that np.save would write for a C-ordered array; its length is a multiple of 64."""
+    """The header that np.save would write for a C-ordered array; as long for any number of rows."""
     buffer = io.BytesIO()
     fields = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, fields)

@@ -2,55 +2,68 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import os
 from typing import TYPE_CHECKING
+
+from fanout.files import ANEW, allocate, open_locked, read_at, sync_folder, write_at
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fanout.types import Buffer
 
-_NO_FALLOCATE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENODEV}
+
+SUFFIX = ".partial"
 
 
 class Partial:
-    """A new file that replaces ``final`` when it is published, and never before.
+    """A file that is to replace ``final`` when it is whole, and never before.
 
     Args:
         final: the name it will have; a symbolic link is followed.
         suffix: added to the name until then.
+        size: how much of what an earlier process has written is to be kept.
 
     Raises:
         BlockingIOError: another process is writing it.
         OSError: it cannot be made.
+        FileNotFoundError: less than ``size`` is there.
     """
 
-    def __init__(self, final: Path, suffix: str = ".partial") -> None:
+    def __init__(self, final: Path, suffix: str = SUFFIX, *, size: int = 0) -> None:
         self.final = final.resolve()
         self.path = self.final.with_name(self.final.name + suffix)
-        self.size = 0
-        self._fd = _open_locked(self.path)
-        os.ftruncate(self._fd, 0)
+        self.size = size
+        self._named = False
+        if size and not self.path.exists():
+            raise FileNotFoundError(f"{self.path} is missing: put it back, or {ANEW}")
+        self._fd = open_locked(self.path)
+        there = os.fstat(self._fd).st_size
+        if there < size:
+            self._close()
+            lost = f"{self.path} has {there:,} bytes, but {size:,} were written"
+            raise FileNotFoundError(f"{lost}: put it back as it was, or {ANEW}")
+        os.ftruncate(self._fd, size)
 
     def reserve(self, size: int) -> None:
-        """Make the file ``size`` zeros long, with room for all of them on the disk. Raises `OSError` without."""
+        """Make the file at least ``size`` bytes long, with room for all of them. Raises `OSError` without."""
+        if size <= self.size:
+            return
         try:
-            _allocate(self._fd, size)
+            allocate(self._fd, self.size, size)
         except OSError:
-            os.ftruncate(self._fd, 0)  # gives back what could be had
+            os.ftruncate(self._fd, self.size)  # gives back what could be had
             raise
+        self.size = size
+
+    def cut(self, size: int) -> None:
+        """Make the file end at ``size``."""
+        os.ftruncate(self._fd, size)
         self.size = size
 
     def write_at(self, data: Buffer, offset: int) -> None:
         """Write all of ``data`` at ``offset``."""
-        view = memoryview(data).cast("B")
-        while view:
-            written = os.pwrite(self._fd, view, offset)
-            view, offset = view[written:], offset + written
-        self.size = max(self.size, offset)
+        self.size = max(self.size, write_at(self._fd, data, offset))
 
     def append(self, data: Buffer) -> int:
         """Write all of ``data`` at the end; returns where it begins."""
@@ -60,15 +73,17 @@ class Partial:
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Up to ``length`` bytes from ``offset``."""
-        return os.pread(self._fd, length, offset)
+        return read_at(self._fd, length, offset)
 
-    def publish(self) -> Path:
-        """Put the file in the place of ``final``, once it is on the disk, and close it."""
+    def sync(self) -> None:
+        """Return when the file, all that was written to it, is on the disk.
+
+        An `OSError` is final: a second try would lie.
+        """
         os.fsync(self._fd)
-        # Replaced before it is closed: closing gives up the lock.
-        self.path.replace(self.final)
-        self._close()
-        return self.final
+        if not self._named:  # its name is the folder's, and no fsync of the file makes that durable
+            sync_folder(self.path.parent)
+            self._named = True
 
     def discard(self) -> None:
         """Remove and close the file."""
@@ -78,7 +93,7 @@ class Partial:
 
     def close(self) -> None:
         """Close the file if it is open; it is removed where nothing has been written to it."""
-        if self.size == 0:
+        if self._fd >= 0 and os.fstat(self._fd).st_size == 0:
             self.discard()
         self._close()
 
@@ -86,43 +101,3 @@ class Partial:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-
-def _open_locked(path: Path) -> int:
-    while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            _lock(fd)
-            # Between open and lock its last owner may have published it: then this is that owner's finished file.
-            if _is_at(fd, path):
-                return fd
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)
-
-
-def _lock(fd: int) -> None:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError:  # this file system has no locks: two runs at once are then the user's to avoid
-        return
-
-
-def _is_at(fd: int, path: Path) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(fd), path.stat())
-    return False
-
-
-def _allocate(fd: int, size: int) -> None:
-    try:
-        os.posix_fallocate(fd, 0, size)
-    except AttributeError:  # macOS has no such call
-        os.ftruncate(fd, size)
-    except OSError as error:
-        if error.errno not in _NO_FALLOCATE:
-            raise
-        os.ftruncate(fd, size)

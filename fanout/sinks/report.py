@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -16,56 +16,44 @@ if TYPE_CHECKING:
     from fanout.types import Failure, Result
 
 
-def mask_path(output: Path) -> Path:
-    """``probabilities.npy`` -> ``probabilities.ok.npy``."""
-    return output.with_name(f"{output.stem}.ok.npy")
+def report_paths(output: Path) -> tuple[Path, Path]:
+    """The mask's and the failures': ``y.npy`` -> ``y.ok.npy``, ``y.failures.jsonl``."""
+    return output.with_name(f"{output.stem}.ok.npy"), output.with_name(f"{output.stem}.failures.jsonl")
 
 
-def failures_path(output: Path) -> Path:
-    """``probabilities.npy`` -> ``probabilities.failures.jsonl``."""
-    return output.with_name(f"{output.stem}.failures.jsonl")
-
-
-def write_mask(output: Path, result: Result) -> Path:
-    """Write the mask of rows that have an answer, shape (rows,), bool; returns its path."""
+def make_mask(path: Path, result: Result) -> tuple[Path, Path]:
+    """The mask of rows that have an answer, shape (rows,), bool, on the disk; its temporary name and its final one."""
     text = io.BytesIO()
     np.save(text, result.ok)
-    return _write(mask_path(output), text.getvalue())
+    return _make(path, text.getvalue())
 
 
-def write_failures(output: Path, result: Result) -> Path:
-    """Write one JSON object a line for each range of rows that failed alike, sorted by row; returns the path."""
-    return _write(failures_path(output), b"".join(_line(failure) for failure in result.failures))
-
-
-def remove_stale(output: Path, *, mask: bool, failures: bool) -> None:
-    """Remove the report of an earlier run, as far as this one has none."""
-    if mask:
-        mask_path(output).unlink(missing_ok=True)
-    if failures:
-        failures_path(output).unlink(missing_ok=True)
+def make_failures(path: Path, result: Result) -> tuple[Path, Path]:
+    """One JSON object a line for each range of rows that failed alike, sorted by row; as `make_mask`."""
+    return _make(path, b"".join(_line(failure) for failure in result.failures))
 
 
 def _line(failure: Failure) -> bytes:
-    return orjson.dumps(
-        {
-            "start": failure.start,
-            "stop": failure.stop,
-            "status": failure.status,
-            "attempts": failure.attempts,
-            "reason": failure.reason,
-            "endpoint": failure.endpoint,
-        },
-        option=orjson.OPT_APPEND_NEWLINE,
-    )
+    told: dict[str, Any] = {
+        "start": failure.start,
+        "stop": failure.stop,
+        "status": failure.status,
+        "attempts": failure.attempts,
+        "reason": failure.reason,
+        "endpoint": failure.endpoint,
+    }
+    if failure.ids:
+        told["ids"] = list(failure.ids)
+    return orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _write(path: Path, data: bytes) -> Path:
+def _make(path: Path, data: bytes) -> tuple[Path, Path]:
     partial = Partial(path)
     try:
         partial.append(data)
-        partial.publish()
+        partial.sync()
+        partial.close()
     except OSError:
         partial.discard()
         raise
-    return path
+    return partial.path, partial.final

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fanout.sinks import open_sink
+from fanout.sinks import Earlier, FileSink, open_sink
 from fanout.types import Array, Chunk, Done, Failure, Result, Statistics
 
 if TYPE_CHECKING:
@@ -31,14 +32,36 @@ def result(n_rows: int, failures: Iterable[Failure] = (), pending: Iterable[Chun
     return Result(outputs=None, ok=ok, failures=tuple(failures), pending=tuple(pending), stats=Statistics())
 
 
-def write_all(path: Path, chunks: Iterable[Done], account: Result) -> object:
+def opened(path: Path, n_rows: int | None, earlier: Earlier | None = None) -> FileSink:
+    """A sink ready to be written to."""
+    sink = open_sink(path)
+    sink.open(n_rows, earlier)
+    return sink
+
+
+def publish(sink: FileSink, account: Result) -> None:
+    """Finish a sink and give its files their names."""
+    sink.finish(account).carry_out()
+
+
+def write_all(path: Path, chunks: Iterable[Done], account: Result) -> FileSink:
     """Write the chunks one after the other and finish."""
-    sink = open_sink(path, len(account.ok))
+    sink = opened(path, len(account.ok))
     for chunk in chunks:
-        sink.write([chunk])
-    sink.finish(account)
+        sink.write([accounted(chunk, account)])
+    publish(sink, account)
     sink.close()
     return sink
+
+
+def accounted(chunk: Done, account: Result) -> Done:
+    """``chunk`` with what the account of its run tells of its rows."""
+
+    def inside(rows: Iterable[Failure | Chunk]) -> tuple:
+        cut = (replace(r, start=max(r.start, chunk.start), stop=min(r.stop, chunk.stop)) for r in rows)
+        return tuple(r for r in cut if r.start < r.stop)
+
+    return replace(chunk, failures=inside(account.failures), pending=inside(account.pending))
 
 
 def cut(array: Array, cuts: Iterable[int]) -> list[Done]:

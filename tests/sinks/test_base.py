@@ -7,9 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from fanout.sinks import open_sink
 from fanout.types import Chunk
-from tests.sinks.runs import done, failure, result, write_all
+from tests.sinks.runs import done, failure, opened, publish, result, write_all
 
 SUFFIXES = pytest.mark.parametrize("suffix", [".npy", ".jsonl"])
 
@@ -64,21 +63,21 @@ def test_where_nothing_succeeded_the_earlier_output_stays_with_its_mask(tmp_path
 def test_an_old_output_stays_until_the_new_one_is_whole(tmp_path, suffix):
     path = tmp_path / f"y{suffix}"
     path.write_bytes(b"old")
-    sink = open_sink(path, 2)
+    sink = opened(path, 2)
     sink.write([done(0, np.arange(2.0))])
     assert path.read_bytes() == b"old"
-    sink.finish(result(2))
+    publish(sink, result(2))
     assert path.read_bytes() != b"old"
 
 
 @SUFFIXES
 def test_a_sink_that_was_never_written_to_leaves_nothing(tmp_path, suffix):
-    open_sink(tmp_path / f"y{suffix}", 2).close()
+    opened(tmp_path / f"y{suffix}", 2).close()
     assert names(tmp_path) == []
 
 
 def test_a_report_that_cannot_be_written_leaves_no_part_of_itself(tmp_path, monkeypatch):
-    sink = open_sink(tmp_path / "y.npy", 2)
+    sink = opened(tmp_path / "y.npy", 2)
     sink.write([done(0, np.arange(2.0))])
 
     def full(*_: object) -> int:
@@ -86,6 +85,6 @@ def test_a_report_that_cannot_be_written_leaves_no_part_of_itself(tmp_path, monk
 
     monkeypatch.setattr("os.pwrite", full)
     with pytest.raises(OSError, match="No space"):
-        sink.finish(result(2, [failure(0, 1)]))
+        publish(sink, result(2, [failure(0, 1)]))
     sink.close()
     assert names(tmp_path) == ["y.npy.partial"]

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fanout.sinks import jsonl, open_sink
-from fanout.types import Chunk
-from tests.sinks.runs import cut, done, failure, result, write_all
+from fanout.types import Chunk, Done
+from tests.sinks.runs import cut, done, failure, opened, publish, result, write_all
 
 
 def lines(path):
@@ -65,12 +64,6 @@ def test_failed_and_pending_rows_are_null(tmp_path):
     assert np.load(tmp_path / "y.ok.npy").sum() == 5
 
 
-def test_a_chunk_larger_than_a_block_is_copied_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(jsonl, "_COPY_BYTES", 16)
-    write_all(tmp_path / "y.jsonl", [done(0, np.arange(100))], result(120, pending=[Chunk(100, 120)]))
-    assert lines(tmp_path / "y.jsonl") == [*range(100), *[None] * 20]
-
-
 def test_a_chunk_without_any_answer_writes_nothing(tmp_path):
     nothing = type(done(0, np.ones(1)))(start=0, stop=2, outputs=None, failures=(failure(0, 2),))
     write_all(tmp_path / "y.jsonl", [nothing, done(2, np.arange(2))], result(4, [failure(0, 2)]))
@@ -88,7 +81,7 @@ def test_no_file_but_the_output_is_left(tmp_path):
 
 
 def test_on_a_disk_that_is_full_at_the_end_the_answers_stay_as_partial(tmp_path, monkeypatch):
-    sink = open_sink(tmp_path / "y.jsonl", 2)
+    sink = opened(tmp_path / "y.jsonl", 2)
     sink.write([done(0, np.arange(2))])
 
     def full(*_: object) -> int:
@@ -96,13 +89,28 @@ def test_on_a_disk_that_is_full_at_the_end_the_answers_stay_as_partial(tmp_path,
 
     monkeypatch.setattr("os.pwrite", full)
     with pytest.raises(OSError, match="No space left"):
-        sink.finish(result(2))
+        publish(sink, result(2))
     sink.close()
     assert [path.name for path in tmp_path.iterdir()] == ["y.jsonl.partial"]
 
 
 def test_what_json_cannot_express_is_a_loud_error(tmp_path):
-    sink = open_sink(tmp_path / "y.jsonl", 1)
+    sink = opened(tmp_path / "y.jsonl", 1)
     with pytest.raises(TypeError):
         sink.write([done(0, np.array([1j]))])
     sink.close()
+
+
+def test_ids_label_every_line(tmp_path):
+    chunks = [
+        done(0, np.array([0.5, 1.5]), ids=["a", "b"]),
+        Done(start=2, stop=3, outputs=None, failures=(failure(2, 3),), ids=["c"]),
+    ]
+    write_all(tmp_path / "y.jsonl", chunks, result(3, [failure(1, 2), failure(2, 3)]))
+    assert lines(tmp_path / "y.jsonl") == [{"id": "a", "value": 0.5}, {"id": "b"}, {"id": "c"}]
+
+
+def test_ids_stand_beside_several_outputs(tmp_path):
+    outputs = {"label": np.array([3, 4]), "p": np.ones((2, 2))}
+    write_all(tmp_path / "y.jsonl", [done(0, outputs, ids=[10, 11])], result(2, [failure(1, 2)]))
+    assert lines(tmp_path / "y.jsonl") == [{"id": 10, "label": 3, "p": [1.0, 1.0]}, {"id": 11}]

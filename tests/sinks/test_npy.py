@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fanout.errors import ConfigError
-from fanout.sinks import npy, open_sink
+from fanout.sinks import npy
 from fanout.types import Chunk
-from tests.sinks.runs import cut, done, failure, result, write_all
+from tests.sinks.runs import cut, done, failure, opened, publish, result, write_all
 
 ARRAYS = hnp.arrays(
     st.one_of(
@@ -87,7 +87,7 @@ def test_a_name_chosen_by_the_server_stays_inside_the_folder(tmp_path):
 
 def test_texts_are_refused_by_the_name_of_their_output_with_the_remedy(tmp_path):
     texts = np.array(["a", "b"], np.dtypes.StringDType())
-    sink = open_sink(tmp_path / "y.npy", 2)
+    sink = opened(tmp_path / "y.npy", 2)
     with pytest.raises(ConfigError, match=r'output "answer" is texts.*write to y\.jsonl') as caught:
         sink.write([done(0, {"answer": texts})])
     assert caught.value.key == "output.path"
@@ -96,14 +96,14 @@ def test_texts_are_refused_by_the_name_of_their_output_with_the_remedy(tmp_path)
 
 
 def test_objects_are_refused(tmp_path):
-    sink = open_sink(tmp_path / "y.npy", 1)
+    sink = opened(tmp_path / "y.npy", 1)
     with pytest.raises(ConfigError, match="the output is dtype object"):
         sink.write([done(0, np.array([None], object))])
     sink.close()
 
 
 def test_an_output_with_the_mask_s_name_is_refused(tmp_path):
-    sink = open_sink(tmp_path / "y.npy", 2)
+    sink = opened(tmp_path / "y.npy", 2)
     with pytest.raises(ConfigError, match="mask of rows"):
         sink.write([done(0, {"ok": np.ones(2), "p": np.ones(2)})])
     sink.close()
@@ -115,7 +115,7 @@ def test_no_rows_give_what_np_save_writes_of_an_empty_list(tmp_path):
 
 
 def test_an_answer_unlike_the_first_is_never_written_into_other_rows(tmp_path):
-    sink = open_sink(tmp_path / "y.npy", 4)
+    sink = opened(tmp_path / "y.npy", 4)
     sink.write([done(0, np.ones((2, 3)))])
     with pytest.raises(AssertionError):
         sink.write([done(2, np.ones((2, 4)))])
@@ -125,7 +125,7 @@ def test_an_answer_unlike_the_first_is_never_written_into_other_rows(tmp_path):
 
 
 def test_space_is_reserved_before_the_first_row_is_written(tmp_path):
-    sink = open_sink(tmp_path / "y.npy", 100_000)
+    sink = opened(tmp_path / "y.npy", 100_000)
     sink.write([done(99, np.ones((1, 10)))])
     partial = tmp_path / "y.npy.partial"
     assert partial.stat().st_size == 100_000 * 80 + 128
@@ -135,7 +135,7 @@ def test_space_is_reserved_before_the_first_row_is_written(tmp_path):
 
 def test_a_file_that_grows_beyond_its_limit_raises_and_leaves_the_old_output(tmp_path):
     (tmp_path / "y.npy").write_bytes(b"old")
-    sink = open_sink(tmp_path / "y.npy", 100_000)
+    sink = opened(tmp_path / "y.npy", 100_000)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
@@ -143,7 +143,7 @@ def test_a_file_that_grows_beyond_its_limit_raises_and_leaves_the_old_output(tmp
             sink.write([done(0, np.ones((1, 10)))])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    sink.finish(result(100_000, pending=[Chunk(0, 100_000)]))
+    publish(sink, result(100_000, pending=[Chunk(0, 100_000)]))
     sink.close()
     assert (tmp_path / "y.npy").read_bytes() == b"old"
     assert sink.outputs == ()
@@ -167,7 +167,7 @@ def test_a_full_disk_at_the_second_output_leaves_no_file_of_the_first(tmp_path, 
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", allocate)
-    sink = open_sink(tmp_path / "y.npy", 2)
+    sink = opened(tmp_path / "y.npy", 2)
     with pytest.raises(OSError, match="No space left"):
         sink.write([done(0, {"a": np.ones(2), "b": np.ones(2)})])
     sink.close()
@@ -178,10 +178,10 @@ def test_what_finish_could_not_publish_stays_as_partial(tmp_path, monkeypatch):
     def fail(fd: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    sink = open_sink(tmp_path / "y.npy", 2)
+    sink = opened(tmp_path / "y.npy", 2)
     sink.write([done(0, np.ones(2))])
     monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(OSError, match="Input/output"):
-        sink.finish(result(2))
+        publish(sink, result(2))
     sink.close()
     np.testing.assert_array_equal(np.load(io.BytesIO((tmp_path / "y.npy.partial").read_bytes())), [1, 1])

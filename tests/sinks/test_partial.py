@@ -7,7 +7,13 @@ import fcntl
 
 import pytest
 
+from fanout.files import Publication
 from fanout.sinks.partial import Partial
+
+
+def publish(partial: Partial) -> None:
+    Publication(((partial.path, partial.final),)).carry_out()
+    partial.close()
 
 
 def test_it_takes_its_final_name_when_published(tmp_path):
@@ -15,7 +21,7 @@ def test_it_takes_its_final_name_when_published(tmp_path):
     partial.append(b"ab")
     partial.write_at(b"c", 1)
     assert not (tmp_path / "x").exists()
-    partial.publish()
+    publish(partial)
     assert (tmp_path / "x").read_bytes() == b"ac"
     assert not (tmp_path / "x.partial").exists()
 
@@ -32,7 +38,7 @@ def test_the_rest_of_a_killed_run_is_overwritten(tmp_path):
     (tmp_path / "x.partial").write_bytes(b"left over, and longer")
     partial = Partial(tmp_path / "x")
     partial.append(b"new")
-    partial.publish()
+    publish(partial)
     assert (tmp_path / "x").read_bytes() == b"new"
 
 
@@ -64,7 +70,7 @@ def test_a_symbolic_link_is_followed(tmp_path):
     (tmp_path / "x").symlink_to(tmp_path / "real" / "x")
     partial = Partial(tmp_path / "x")
     partial.append(b"new")
-    partial.publish()
+    publish(partial)
     assert (tmp_path / "x").is_symlink()
     assert (tmp_path / "real" / "x").read_bytes() == b"new"
 
@@ -77,7 +83,7 @@ def test_short_writes_are_continued(tmp_path, monkeypatch):
     partial = Partial(tmp_path / "x")
     assert partial.append(b"0123456789") == 0
     assert partial.append(b"abcd") == 10
-    partial.publish()
+    publish(partial)
     assert (tmp_path / "x").read_bytes() == b"0123456789abcd"
 
 
@@ -87,3 +93,34 @@ def test_closing_twice_is_harmless(tmp_path):
     partial.close()
     partial.close()
     assert (tmp_path / "x.partial").exists()
+
+
+def test_what_an_earlier_process_wrote_is_kept_as_far_as_it_counts(tmp_path):
+    (tmp_path / "x.partial").write_bytes(b"whole, and torn")
+    partial = Partial(tmp_path / "x", size=5)
+    assert partial.append(b"!") == 5
+    partial.close()
+    assert (tmp_path / "x.partial").read_bytes() == b"whole!"
+
+
+@pytest.mark.parametrize("there", [None, b"whol"])
+def test_less_than_an_earlier_process_wrote_is_refused(tmp_path, there):
+    if there is not None:
+        (tmp_path / "x.partial").write_bytes(there)
+    with pytest.raises(FileNotFoundError, match=r"x\.partial"):
+        Partial(tmp_path / "x", size=5)
+    assert (tmp_path / "x.partial").exists() == (there is not None)
+
+
+def test_room_that_is_not_to_be_had_is_given_back(tmp_path, monkeypatch):
+    partial = Partial(tmp_path / "x")
+    partial.append(b"abc")
+
+    def full(fd: int, offset: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(OSError, match="No space"):
+        partial.reserve(10)
+    assert (tmp_path / "x.partial").read_bytes() == b"abc"
+    partial.close()

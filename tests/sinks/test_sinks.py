@@ -8,19 +8,20 @@ from pathlib import Path
 import pytest
 
 from fanout.errors import ConfigError
-from fanout.sinks import check_output, open_sink
+from fanout.sinks import check_output
+from tests.sinks.runs import opened
 
 
 def refusal(path: Path) -> str:
     with pytest.raises(ConfigError) as caught:
-        open_sink(path, 1)
+        opened(path, 1)
     assert caught.value.key == "output.path"
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_a_missing_folder_is_made(tmp_path):
-    open_sink(tmp_path / "a" / "b" / "y.npy", 1).close()
+    opened(tmp_path / "a" / "b" / "y.npy", 1).close()
     assert (tmp_path / "a" / "b").is_dir()
 
 
@@ -60,6 +61,6 @@ def test_a_write_protected_file_is_not_replaced(tmp_path, monkeypatch):
 
 
 def test_an_output_that_another_run_is_writing_is_refused(tmp_path):
-    sink = open_sink(tmp_path / "y.npy", 1)
+    sink = opened(tmp_path / "y.npy", 1)
     assert "another run is writing" in refusal(tmp_path / "y.npy")
     sink.close()

@@ -1,0 +1,114 @@
+"""A sink that is opened again after a kill makes the file that an undisturbed run would have made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fanout.rowset import RowSet
+from fanout.sinks import Earlier, npy
+from fanout.types import Done, form_of
+from tests.sinks.runs import accounted, cut, failure, opened, publish, result, write_all
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+SUFFIXES = pytest.mark.parametrize("suffix", [".npy", ".jsonl", ".parquet"])
+ARRAYS = st.sampled_from(
+    [
+        np.arange(60, dtype="f4").reshape(20, 3),
+        np.arange(20) * 7,
+        np.array([f"text {i}\n" for i in range(20)], np.dtypes.StringDType()),
+    ]
+)
+
+
+def content(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+@SUFFIXES
+@settings(deadline=None, max_examples=60)
+@given(array=ARRAYS, cuts=st.sets(st.integers(1, 20)), data=st.data())
+def test_any_number_of_kills_gives_the_same_file(
+    tmp_path_factory: pytest.TempPathFactory, suffix: str, array: Any, cuts: set[int], data: st.DataObject
+) -> None:
+    if suffix == ".npy" and array.dtype.kind == "T":
+        return
+    folder = tmp_path_factory.mktemp("sink")
+    n_rows = data.draw(st.sampled_from([len(array), None]))
+    missing = data.draw(st.sets(st.integers(0, len(array) - 1), max_size=5))
+    account = result(len(array), [failure(i, i + 1) for i in sorted(missing)])
+    chunks = [accounted(chunk, account) for chunk in cut(array, cuts)]
+    write_all(folder / f"whole{suffix}", chunks, account)
+    left = data.draw(st.permutations(chunks))
+    earlier = Earlier()
+    while left:
+        sink = opened(folder / f"y{suffix}", n_rows, earlier)
+        committed, lost = data.draw(st.integers(1, 4)), data.draw(st.integers(0, 2))
+        earlier = committed_to(sink, left[:committed], earlier)
+        left = left[committed:]
+        sink.write(left[:lost])  # never noted: the kill comes first
+        sink.close()
+    sink = opened(folder / f"y{suffix}", n_rows, earlier)
+    publish(sink, account)
+    sink.close()
+    assert content(folder / f"y{suffix}") == content(folder / f"whole{suffix}")
+    assert not [file for file in folder.iterdir() if "partial" in file.name or "ordered" in file.name]
+
+
+def committed_to(sink: Any, chunks: Sequence[Done], earlier: Earlier) -> Earlier:
+    if not chunks:
+        return earlier
+    sink.write(chunks)
+    note, ok = sink.sync(), RowSet(earlier.ok)
+    form = earlier.form
+    for chunk in chunks:
+        form = form or form_of(chunk.outputs)
+        ok.add(chunk.start, chunk.stop)
+        for rows in chunk.failures:
+            ok.remove(rows.start, rows.stop)
+    return Earlier(form, ok, [*earlier.notes, *([] if note is None else [note])])
+
+
+@SUFFIXES
+def test_the_published_rows_can_be_gone_on_with(tmp_path: Path, suffix: str) -> None:
+    array = np.arange(40, dtype="f4").reshape(20, 2)
+    path = tmp_path / f"y{suffix}"
+    write_all(tmp_path / f"whole{suffix}", cut(array, [7]), result(20))
+    write_all(path, cut(array, [7]), result(20, [failure(3, 5), failure(9, 10)]))
+    ok = RowSet([(0, 3), (5, 9), (10, 20)])
+    sink = opened(tmp_path / f"unused{suffix}", 20)
+    sink.close()
+    sink = type(sink)(path)
+    notes = sink.adopt(Earlier(form_of({"": array}), ok))
+    sink = opened(path, 20, Earlier(form_of({"": array}), ok, notes))
+    sink.write([Done(start=a, stop=b, outputs={"": array[a:b]}) for a, b in ok.gaps(0, 20)])
+    publish(sink, result(20))
+    sink.close()
+    if suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        assert pq.read_table(path).equals(pq.read_table(tmp_path / f"whole{suffix}"))
+    else:
+        assert content(path) == content(tmp_path / f"whole{suffix}")
+    assert sorted(file.name for file in tmp_path.iterdir()) == [f"whole{suffix}", f"y{suffix}"]
+
+
+def test_a_file_of_unknown_length_takes_its_room_in_large_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(npy, "_GROWTH_BYTES", 10_000)
+    sink = opened(tmp_path / "y.npy", None)
+    array = np.arange(5000.0)
+    for chunk in cut(array, range(0, 5000, 50)):
+        sink.write([chunk])
+    assert (tmp_path / "y.npy.partial").stat().st_size > array.nbytes + 128
+    publish(sink, result(5000))
+    sink.close()
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), array)
