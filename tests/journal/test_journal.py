@@ -1,0 +1,180 @@
+"""The journal of a run: what it tells after a stop is what was done, of that run and no other."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from fanout.errors import ConfigError
+from fanout.files import Publication
+from fanout.journal import Journal, read_state
+from fanout.types import Chunk, Done, Failure
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IDENTITY = {"input": {"size": 3}, "codec": "json", "path": "/v1"}
+FORM = {"": (np.dtype("f4"), (10,)), "text": (np.dtypes.StringDType(), ())}
+
+
+def done(start: int, stop: int, **extra: Any) -> Done:
+    return Done(start=start, stop=stop, outputs=None, **extra)
+
+
+def failure(start: int, stop: int, **extra: Any) -> Failure:
+    return Failure(
+        start=start, stop=stop, reason="no", status=422, attempts=2, endpoint="http://host/", **{"ids": (), **extra}
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "y.npy.journal"
+
+
+def begun(path: Path) -> None:
+    journal = Journal(path, IDENTITY)
+    journal.state.n_rows = 100
+    journal.commit([done(0, 10), done(20, 30, pending=(Chunk(25, 26),))], [1, 2], FORM)
+    journal.commit([done(10, 20, failures=(failure(12, 14, ids=("a", 7)),))], [3], FORM)
+    journal.close()
+
+
+def test_what_is_done_is_known_to_the_next_process(path: Path) -> None:
+    begun(path)
+    journal = Journal(path, IDENTITY)
+    state = journal.state
+    assert list(state.resolved) == [(0, 25), (26, 30)]
+    assert list(state.ok) == [(0, 12), (14, 25), (26, 30)]
+    assert state.failures == [failure(12, 14, ids=("a", 7))]
+    assert (state.form, journal.notes(), state.n_rows, journal.earlier) == (FORM, [[1, 2], [3]], 100, 29)
+    assert repr(journal) == "<Journal y.npy.journal 29 rows done>"
+    journal.close()
+
+
+def test_a_journal_in_which_nothing_was_done_leaves_no_file(path: Path) -> None:
+    Journal(path, IDENTITY).close()
+    assert not path.exists()
+    assert read_state(path) is None
+
+
+def test_a_second_process_is_refused(path: Path) -> None:
+    journal = Journal(path, IDENTITY)
+    code = f"from pathlib import Path; from fanout.journal import Journal; Journal(Path({str(path)!r}), {{}})"
+    second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "another run is writing" in second.stderr
+    journal.commit([done(0, 1)], None, None)  # the file is a new one from here on
+    second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "another run is writing" in second.stderr
+    journal.close()
+
+
+def test_another_identity_under_an_unfinished_run_is_refused_with_what_differs(path: Path) -> None:
+    begun(path)
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match=r"unfinished run with another input and path; put that back.* --fresh"):
+        Journal(path, {**IDENTITY, "input": {"size": 4}, "path": "/v2"})
+    assert path.read_bytes() == before
+    journal = Journal(path, {**IDENTITY, "path": "/v2"}, fresh=True)
+    assert (len(journal.state.resolved), journal.earlier) == (0, 0)
+    journal.close()
+
+
+def test_a_fresh_run_forgets_on_the_disk_before_its_output_is_touched(path: Path) -> None:
+    begun(path)
+    Journal(path, IDENTITY, fresh=True).close()
+    state = read_state(path)
+    assert state is not None
+    assert len(state.resolved) == 0
+
+
+def test_damage_is_refused_and_a_fresh_run_gets_over_it(path: Path) -> None:
+    begun(path)
+    data = bytearray(path.read_bytes())
+    data[30] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match=r"y\.npy\.journal is damaged: record 0.* --fresh"):
+        Journal(path, IDENTITY)
+    Journal(path, IDENTITY, fresh=True).close()
+    journal = Journal(path, IDENTITY)
+    assert journal.earlier == 0
+    journal.close()
+
+
+def test_a_torn_end_is_cut_and_written_over(path: Path) -> None:
+    begun(path)
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        journal = Journal(path, IDENTITY)
+        assert journal.earlier in (0, 19, 29)
+        journal.commit([done(50, 60)], None, FORM)
+        journal.close()
+        state = read_state(path)
+        assert state is not None
+        assert len(state.resolved) == journal.earlier + 10
+
+
+def test_a_publication_that_was_broken_off_is_carried_out_later(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, final = path.with_name("y.npy.partial"), path.with_name("y.npy")
+    made.write_bytes(b"whole")
+    begun(path)
+    journal = Journal(path, IDENTITY)
+    with monkeypatch.context() as patch:
+        patch.setattr(Publication, "carry_out", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "I/O")))
+        with pytest.raises(OSError, match="I/O"):
+            journal.publish(100, Publication(((made, final),)))
+    journal.close()
+    moved = path.parent / "moved"
+    moved.mkdir()
+    for file in (path, made):
+        file.rename(moved / file.name)
+    journal = Journal(moved / path.name, IDENTITY)
+    assert not journal.state.complete
+    journal.finish()
+    assert (moved / "y.npy").read_bytes() == b"whole"
+    journal.close()
+    state = read_state(moved / path.name)
+    assert state is not None
+    assert state.complete
+
+
+def test_a_complete_run_stays_known_until_a_row_of_another_is_done(path: Path) -> None:
+    begun(path)
+    journal = Journal(path, IDENTITY)
+    journal.publish(100, Publication())
+    journal.close()
+    other = Journal(path, {"input": "another"})
+    other.close()
+    state = read_state(path)
+    assert state is not None
+    assert (state.identity, state.complete) == (IDENTITY, True)
+    other = Journal(path, {"input": "another"})
+    other.commit([done(0, 5)], None, None)
+    other.close()
+    state = read_state(path)
+    assert state is not None
+    assert (state.identity, len(state.resolved)) == ({"input": "another"}, 5)
+
+
+def test_the_failures_alone_can_be_forgotten(path: Path) -> None:
+    begun(path)
+    journal = Journal(path, IDENTITY)
+    journal.publish(30, Publication())
+    journal.begin_again([[9]])
+    journal.close()
+    state = read_state(path)
+    assert state is not None
+    assert (list(state.resolved), state.failures) == ([(0, 12), (14, 25), (26, 30)], [])
+    assert (state.notes, state.form, state.complete, state.n_rows) == ([[9]], FORM, False, 30)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot be written"):
+        Journal(tmp_path / "file" / "y.journal", IDENTITY)
