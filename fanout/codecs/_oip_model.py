@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _INFER = "/infer"
+_V2 = "/v2"
+_MODELS = f"{_V2}/models/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,21 @@ def metadata_urls(url: str) -> tuple[str, ...]:
         return ()
     model = parts.path.removesuffix(_INFER)
     return parts._replace(path=model).geturl(), parts._replace(path=f"{model}/config").geturl()
+
+
+def server_url(url: str) -> str | None:
+    """What the server says of itself, above the model of ``url``; None if that is no model of the protocol."""
+    parts = urlsplit(url)
+    before, found, _ = parts.path.rpartition(_MODELS)
+    return parts._replace(path=f"{before}{_V2}").geturl() if found else None
+
+
+def has_no_extensions(document: object) -> bool:
+    """True if the server lists its extensions and there are none: MLServer answers 500 to raw bytes.
+
+    A list without ``binary_tensor_data`` proves nothing: KServe's servers leave out what they have.
+    """
+    return isinstance(document, dict) and document.get("extensions") == []
 
 
 def most_rows(config: object, inputs: Sequence[Tensor]) -> int | None:

@@ -22,7 +22,7 @@ def read_with_usage(reply: Reply, convert: Callable[[Any], Array | Values], *, k
     usage: dict[str, int] = {}
 
     def noted(document: Any) -> Array | Values:
-        usage.update(_counts(document.get("usage")) if isinstance(document, dict) else ())
+        usage.update(counts(document.get("usage")) if isinstance(document, dict) else ())
         return convert(document)
 
     try:
@@ -32,7 +32,7 @@ def read_with_usage(reply: Reply, convert: Callable[[Any], Array | Values], *, k
         raise
 
 
-def _counts(usage: object) -> Iterator[tuple[str, int]]:
+def counts(usage: object) -> Iterator[tuple[str, int]]:
     """Every count; those of the objects in it, such as ``completion_tokens_details``, by dotted names."""
     for name, value in usage.items() if isinstance(usage, dict) else ():
         nested = value.items() if isinstance(value, dict) else ()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, TypeAlias, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias, cast
 
 import numpy as np
 
 from fanout.errors import ConfigError
 from fanout.types import Answer, Array, ModelInfo, Payload, Reply, Rows, Tensor, TensorSpec, Values, Verdict
+
+if TYPE_CHECKING:
+    from fanout.tape import Sent
 
 ANY_OUTPUT = "*"
 """Key of the spec that counts for every output that has no entry of its own."""
@@ -39,7 +42,15 @@ class Codec(ABC):
     """Most rows in one request, where the API has a bound; larger chunks are cut to it."""
 
     nonfinite: Literal["reject", "keep"] = "reject"
+    options: Mapping[str, Any] = {}
+    """What it was made with: by this a journal tells one codec from another."""
+
     _spec: Mapping[str, TensorSpec] = {}
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        made = super().__new__(cls)
+        made.options = {**{str(place): value for place, value in enumerate(args)}, **options}
+        return made
 
     def __init__(
         self, *, dtype: DTypeOption = None, shape: ShapeOption = None, nonfinite: Literal["reject", "keep"] = "reject"
@@ -47,7 +58,7 @@ class Codec(ABC):
         if nonfinite not in ("reject", "keep"):
             raise ConfigError(f'nonfinite must be "reject" or "keep", not {nonfinite!r}', key="nonfinite")
         self.nonfinite = nonfinite
-        self._spec = _spec_from_options(dtype, shape)
+        self._spec = spec_from_options(dtype, shape)
 
     @abstractmethod
     def encode(self, rows: Rows) -> Payload:
@@ -90,6 +101,14 @@ class Codec(ABC):
         """What `encode` makes of ``rows``, for people; nothing where the format has no tensors. Raises as it does."""
         return ()
 
+    def serve(self, request: Sent, model: Callable[[Any], Any]) -> Reply | None:
+        """What a server of this format answers to ``request``, for rehearsals and tests: the other end of the codec.
+
+        ``model`` takes the rows and gives an array, or output name -> array. A GET is one of `prepare`'s. None says
+        that the packaged model server shall answer, at the codec's `path`.
+        """
+        return None
+
     def classify(self, reply: Reply) -> Verdict | int | None:
         """What only this API means by an answer that brought no values.
 
@@ -101,7 +120,8 @@ class Codec(ABC):
         return f"<{type(self).__name__} {self.name!r}>"
 
 
-def _spec_from_options(dtype: DTypeOption, shape: ShapeOption) -> dict[str, TensorSpec]:
+def spec_from_options(dtype: DTypeOption, shape: ShapeOption) -> dict[str, TensorSpec]:
+    """The options ``dtype`` and ``shape`` as specs by output name. Raises `ConfigError`."""
     dtypes = dict(dtype) if isinstance(dtype, Mapping) else {} if dtype is None else {ANY_OUTPUT: dtype}
     shapes = dict(shape) if isinstance(shape, Mapping) else {} if shape is None else {ANY_OUTPUT: shape}
     any_dtype, any_shape = dtypes.get(ANY_OUTPUT), shapes.get(ANY_OUTPUT)

@@ -5,19 +5,23 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
 import orjson
 
 from fanout.codecs import _options, _values
+from fanout.codecs._fast import NumbersReader
 from fanout.codecs._parsing import read
 from fanout.codecs._rows import DUMPS, to_json
+from fanout.codecs._serving import placed, rows_in
 from fanout.codecs.base import Codec, DTypeOption, ShapeOption
 from fanout.errors import ConfigError
-from fanout.types import Payload
+from fanout.types import Payload, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from fanout.types import Array, Reply, Rows, Values
+    from fanout.tape import Sent
+    from fanout.types import Array, Rows, Values
 
 BODY = "@"
 """As a field: the whole body."""
@@ -61,7 +65,10 @@ class Json(Codec):
         super().__init__(dtype=dtype, shape=shape, nonfinite=nonfinite)
         field = _options.text("request_field", request_field)
         self._before, self._after = _template(field, _options.fields("extra", extra))
-        self._select = _selector(_options.text("response_field", response_field))
+        response_field = _options.text("response_field", response_field)
+        self._request_field, self._response_field = field, response_field
+        self._select = _selector(response_field)
+        self._quick = self._quick_reader(response_field)
 
     def encode(self, rows: Rows) -> Payload:
         """``rows`` in the request field.
@@ -74,7 +81,18 @@ class Json(Codec):
 
     def decode(self, reply: Reply, n_rows: int) -> Array | Values:
         """The list that the response field holds, first axis: the rows. Raises `InvalidReply`."""
+        if self._quick is not None and (numbers := self._quick.read(reply.body)) is not None:
+            return numbers
         return read(reply, self._found, keep=self.nonfinite == "keep")
+
+    def serve(self, request: Sent, model: Callable[[Any], Any]) -> Reply:
+        """The model's answers where the response field finds them; rows where the request field has them.
+
+        Raises `ConfigError` for a response field that is more than names and one list.
+        """
+        answers = to_json(model(rows_in(request.joined(), self._request_field)))
+        body = placed(answers, self._response_field)
+        return Reply(status=200, headers={"Content-Type": "application/json"}, body=body)
 
     def classify(self, reply: Reply) -> int | None:
         """SageMaker wraps the container's own status into a 424."""
@@ -85,6 +103,12 @@ class Json(Codec):
         except (ValueError, TypeError, KeyError):
             return None
         return original if isinstance(original, int) and 400 <= original < 600 else None
+
+    def _quick_reader(self, field: str) -> NumbersReader | None:
+        dtype = self._dtype_of("") or np.dtype(np.float64)
+        if dtype.kind != "f" or not (field == BODY or _PLAIN_FIELD.fullmatch(field)):
+            return None
+        return NumbersReader(None if field == BODY else field, dtype)
 
     def _found(self, document: object) -> Array | Values:
         return _values.outputs(self._select(document), self._wanted)

@@ -6,7 +6,7 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -16,7 +16,7 @@ import orjson
 from fanout.codecs import _options
 from fanout.codecs._oip_answer import LENGTH_HEADER, tensors
 from fanout.codecs._oip_inputs import Input, fits, fitted
-from fanout.codecs._oip_model import Metadata, metadata_urls, most_rows, spec_of
+from fanout.codecs._oip_model import Metadata, has_no_extensions, metadata_urls, most_rows, server_url, spec_of
 from fanout.codecs._rows import DUMPS
 from fanout.codecs._stacking import columns, stacked
 from fanout.codecs.base import Codec, DTypeOption, ShapeOption
@@ -43,7 +43,8 @@ class Oip(Codec):
     exactly, floats must stay finite in it. Answers keep their own dtype (BYTES: texts, BF16: float32).
 
     Args:
-        binary: send tensors as raw bytes, and ask for such. The answer decides how it is read.
+        binary: send tensors as raw bytes, and ask for such, unless the server says that it knows no extension of the
+            protocol. The answer decides how it is read.
         input: name of the model's input; learnt from its metadata if left out.
         outputs: names of the outputs to ask for, in this order; all that the metadata lists if left out.
         parameters: constant parameters of the request.
@@ -72,10 +73,11 @@ class Oip(Codec):
         self._binary = _options.flag("binary", binary)
         self._input = _options.text_or_none("input", input)
         self._outputs = _options.names("outputs", outputs)
-        asked = {"binary_data_output": True} if self._binary else {}
-        self._parameters = asked | _options.fields("parameters", parameters)
+        self._parameters = _options.fields("parameters", parameters)
         self._metadata: Metadata | None = None
+        self._raw = self._binary
         self._replies = 0
+        self._configured = False
         self._untold = "the model's metadata was not asked for"
 
     @property
@@ -88,34 +90,34 @@ class Oip(Codec):
                     specs[name] = self._given(name, spec_of(tensor))
         return specs
 
-    def prepare(self, url: str) -> tuple[str, ...]:
-        """The model's metadata and Triton's configuration of it; nothing if ``url`` does not end in ``/infer``."""
-        self._metadata, self._replies, self.max_rows = None, 0, None
+    def prepare(self, url: str) -> Iterator[str]:
+        """The model's metadata and Triton's configuration of it; nothing if ``url`` does not end in ``/infer``.
+
+        Where there is no such configuration, and raw bytes are to be sent, also what the server says of itself.
+        """
+        self._metadata, self._replies, self.max_rows, self._raw = None, 0, None, self._binary
         urls = metadata_urls(url)
         if not urls:
             self._untold = f"{masked(url)} does not end in /infer, so there is no metadata beside it"
-        return urls
+            return
+        yield from urls
+        if self._binary and not self._configured and (server := server_url(url)):
+            yield server
 
     def learn(self, reply: Reply) -> None:
-        """Take in the metadata, then the configuration; the latter may be missing.
+        """Take in the metadata, then the configuration, then the server's extensions; the latter two may be missing.
 
         Raises `ConfigError` if there is no metadata and no name for the input, or if it lacks names that were given.
         """
         self._replies += 1
         document = _document(reply)
-        if self._replies > 1:
-            inputs = self._metadata.inputs.values() if self._metadata else ()
-            self.max_rows = most_rows(document, tuple(inputs))
-            return
-        self._metadata = Metadata.of(document)
-        if self._metadata is None:
-            self._untold = _no_metadata(reply)
-            if self._input is None:
-                key = "url" if reply.status == 404 else "input"
-                raise ConfigError(f"{self._untold}; or give codec.input, the name of the model's input", key=key)
-            return
-        _check_known("input", [self._input] if self._input else [], self._metadata.inputs)
-        _check_known("outputs", self._outputs, self._metadata.outputs)
+        if self._replies == 1:
+            self._learn_model(reply, document)
+        elif self._replies == 2:
+            self._configured = document is not None
+            self.max_rows = most_rows(document, tuple(self._metadata.inputs.values() if self._metadata else ()))
+        else:
+            self._raw = not has_no_extensions(document)
 
     def encode(self, rows: Rows) -> Payload:
         """One request with one tensor for each input.
@@ -127,7 +129,7 @@ class Oip(Codec):
             InputError: a dtype that the protocol does not have.
         """
         inputs = self._inputs(rows)
-        return self._in_binary(inputs) if self._binary else self._in_json(inputs)
+        return self._in_binary(inputs) if self._raw else self._in_json(inputs)
 
     def describe(self) -> ModelInfo | None:
         """What the metadata tells."""
@@ -149,6 +151,17 @@ class Oip(Codec):
         """Triton answers 500 to requests that it cannot read: the rows are to blame, and no retry helps."""
         told = reply.body[:_LOOKED_AT].lower()
         return 400 if reply.status == 500 and any(words in told for words in _REQUEST_UNREADABLE) else None
+
+    def _learn_model(self, reply: Reply, document: object) -> None:
+        self._metadata = Metadata.of(document)
+        if self._metadata is None:
+            self._untold = _no_metadata(reply)
+            if self._input is None:
+                key = "url" if reply.status == 404 else "input"
+                raise ConfigError(f"{self._untold}; or give codec.input, the name of the model's input", key=key)
+            return
+        _check_known("input", [self._input] if self._input else [], self._metadata.inputs)
+        _check_known("outputs", self._outputs, self._metadata.outputs)
 
     def _given(self, name: str, learnt: TensorSpec) -> TensorSpec:
         given = self._spec.get(name, self._spec.get("*", TensorSpec()))
@@ -201,8 +214,9 @@ class Oip(Codec):
         request: dict[str, Any] = {"inputs": inputs}
         if self._outputs:
             request["outputs"] = [{"name": name, **of_output} for name in self._outputs]
-        if self._parameters:
-            request["parameters"] = self._parameters
+        asked = {"binary_data_output": True} if self._raw else {}
+        if parameters := asked | self._parameters:
+            request["parameters"] = parameters
         return orjson.dumps(request, option=DUMPS)
 
 

@@ -18,6 +18,7 @@ from fanout.tensors import datatype_of, dtype_of, pack, unpack
 from fanout.types import ModelInfo, Tensor, TensorSpec
 
 URL = "http://user:secret@host/v2/models/m/infer"
+SERVER = "http://user:secret@host/v2"
 F4 = np.dtype("f4")
 
 
@@ -31,13 +32,18 @@ def metadata(*inputs, outputs=()):
 
 @pytest.fixture(scope="session")
 def learnt(reply):
-    """A codec that has asked for metadata, and Triton's configuration if there is one."""
+    """A codec that has asked for metadata, Triton's configuration if there is one, and else for extensions."""
 
-    def learn(document, config=None, **options):
+    def learn(document, config=None, server=None, **options):
         codec = Oip(**options)
-        assert len(codec.prepare(URL)) == 2
-        codec.learn(reply(document))
-        codec.learn(reply({"error": "none"}, status=404) if config is None else reply(config))
+        answers = {
+            f"{SERVER}/models/m": reply(document),
+            f"{SERVER}/models/m/config": reply({"error": "none"}, status=404) if config is None else reply(config),
+            SERVER: reply(server),
+        }
+        for url in codec.prepare(URL):
+            codec.learn(answers.pop(url))
+        assert (SERVER in answers) == (config is not None)
         return codec
 
     return learn
@@ -231,7 +237,7 @@ def test_a_server_that_lists_no_inputs_takes_any(learnt):
 
 def test_a_url_without_infer_has_no_metadata():
     codec = Oip()
-    assert codec.prepare("http://user:secret@host/score?key=hidden") == ()
+    assert list(codec.prepare("http://user:secret@host/score?key=hidden")) == []
     with pytest.raises(ConfigError, match=r"/infer.*give codec\.input") as caught:
         codec.encode(np.ones(1))
     assert "secret" not in str(caught.value)
@@ -246,7 +252,7 @@ def test_a_name_must_come_from_somewhere():
 
 def test_an_unknown_model_is_probably_mistyped(reply):
     codec = Oip()
-    codec.prepare(URL)
+    list(codec.prepare(URL))
     with pytest.raises(ConfigError, match=r"HTTP 404: .*unknown model.*mistyped.*codec\.input"):
         codec.learn(reply({"error": "unknown model"}, status=404))
 
@@ -256,7 +262,7 @@ def test_an_unknown_model_is_probably_mistyped(reply):
 )
 def test_no_metadata_and_no_name_is_a_config_error_that_quotes_the_server(reply, body, status):
     codec = Oip()
-    codec.prepare(URL)
+    list(codec.prepare(URL))
     with pytest.raises(ConfigError, match=rf"HTTP {status}.*no such page.*codec\.input") as caught:
         codec.learn(reply(body, status=status))
     assert caught.value.key == "input"
@@ -265,7 +271,7 @@ def test_no_metadata_and_no_name_is_a_config_error_that_quotes_the_server(reply,
 @pytest.mark.parametrize("status", [404, 500])
 def test_no_metadata_is_no_harm_where_the_name_is_given(reply, status):
     codec = Oip(input="x")
-    codec.prepare(URL)
+    list(codec.prepare(URL))
     codec.learn(reply(b"none", status=status))
     codec.learn(reply(b"none", status=status))
     assert codec.max_rows is None
@@ -286,7 +292,7 @@ def test_a_model_of_a_fixed_size_bounds_the_rows(learnt):
 
 def test_preparing_again_forgets_the_last_model(learnt):
     codec = learnt(metadata(tensor("a"), outputs=[tensor("y")]), {"max_batch_size": 8})
-    codec.prepare(URL)
+    list(codec.prepare(URL))
     assert (codec.max_rows, codec.spec) == (None, {})
 
 
@@ -295,7 +301,7 @@ def test_copies_learn_for_themselves(reply):
     first = Oip()
     second = copy.copy(first)
     for codec, name in ((first, "a"), (second, "b")):
-        codec.prepare(URL)
+        list(codec.prepare(URL))
         codec.learn(reply(metadata(tensor(name))))
     assert list(parsed(first.encode(np.ones((1, 2))))[1]) == ["a"]
     assert list(parsed(second.encode(np.ones((1, 2))))[1]) == ["b"]
@@ -388,3 +394,24 @@ def test_texts_come_back_as_they_were(reply, texts, asked, came):
     codec = Oip(input="x", binary=asked)
     made = codec.decode(echoed(reply, codec.encode(texts), binary=came), len(texts))["x"]
     assert made.tolist() == texts
+
+
+@pytest.mark.parametrize(
+    ("server", "is_raw"),
+    [
+        ({"name": "mlserver", "extensions": []}, False),
+        ({"name": "kserve", "extensions": ["model_repository_extension"]}, True),
+        ({"name": "triton", "extensions": ["binary_tensor_data"]}, True),
+        ({"name": "OpenVINO"}, True),
+        ({}, True),
+        ([], True),
+    ],
+)
+def test_no_raw_bytes_go_to_a_server_that_lists_no_extension_at_all(learnt, server, is_raw):
+    payload = learnt(metadata(tensor()), server=server).encode(np.ones((3, 2)))
+    assert (payload.content_type == "application/octet-stream") is is_raw
+    assert ("binary_data_output" in parsed(payload)[0].get("parameters", {})) is is_raw
+
+
+def test_nobody_is_asked_for_extensions_where_raw_bytes_are_not_wanted():
+    assert list(Oip(binary=False).prepare(URL)) == [f"{SERVER}/models/m", f"{SERVER}/models/m/config"]

@@ -239,3 +239,8 @@ def test_half_of_a_surrogate_pair_is_no_text():
     with pytest.raises(EncodeError, match="surrogate") as caught:
         fitted("x", np.array([["a", "b"], ["c", "\ud800"]]), None).binary()
     assert caught.value.rows == (1,)
+
+
+@pytest.mark.parametrize("shape", [None, (-1, 4), (-1, -1), (4, 4), (-1,)])
+def test_rows_that_may_be_of_the_models_shape_are_left_to_the_server(shape):
+    assert fitted("x", np.ones((2, 4), "f4"), tensor("FP32", shape)).array.shape == (2, 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fanout.codecs._oip_model import Metadata, metadata_urls, most_rows, spec_of
+from fanout.codecs._oip_model import Metadata, metadata_urls, most_rows, server_url, spec_of
 from fanout.types import ModelInfo, Tensor, TensorSpec
 
 
@@ -80,3 +80,15 @@ def test_what_is_not_told_is_learnt_later(item):
 )
 def test_a_bound_on_the_rows(config, shapes, bound):
     assert most_rows(config, [Tensor(name="x", datatype="FP32", shape=shape) for shape in shapes]) == bound
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("http://h/v2/models/m/infer", "http://h/v2"),
+        ("http://h/x/v2/models/m/versions/1/infer?k=1", "http://h/x/v2?k=1"),
+        ("http://h/score/infer", None),
+    ],
+)
+def test_the_server_is_above_its_models(url, server):
+    assert server_url(url) == server

@@ -167,5 +167,10 @@ def test_native_arrays_are_not_copied():
     assert np.shares_memory(jsonable(array), array)
 
 
+def test_arrays_on_a_map_of_a_file_can_be_sent(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(4.0))
+    assert to_json(np.load(tmp_path / "x.npy", mmap_mode="r")[1:3]) == b"[1.0,2.0]"
+
+
 def test_other_values_hold_nothing_nonfinite():
     assert not any(map(holds_nonfinite, ["nan", None, 1, True, np.array(["nan"]), np.array([1]), [], {}]))

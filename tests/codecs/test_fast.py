@@ -1,0 +1,187 @@
+"""The quick ways give what the exact way gives, value for value, or leave the answer to it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fanout.codecs import Json, OpenAIEmbeddings, _fast
+from fanout.codecs._fast import Buffers, NumbersReader
+from fanout.errors import InvalidReply
+from fanout.types import Answer, Reply
+
+if TYPE_CHECKING:
+    from fanout.codecs.base import Codec
+
+NUMBERS = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.integers(-(2**70), 2**70),
+    st.sampled_from([2**53, 2**53 + 1, 2**24 + 1, 1e300, -0.0, 1e-320, 3]),
+)
+ODD = st.sampled_from([None, True, "2", [1], {}, []])
+
+
+@pytest.fixture(params=["typed", "buffers"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_fast, "LARGE", 0 if request.param == "buffers" else 2**40)
+
+
+def reply(document: Any) -> Reply:
+    return Reply(status=200, headers={}, body=document if isinstance(document, bytes) else orjson.dumps(document))
+
+
+def outcome(codec: Codec, answer: Reply, n_rows: int) -> Any:
+    """What `decode` gives, so that two of them can be compared."""
+    try:
+        made = codec.decode(answer, n_rows)
+    except InvalidReply as error:
+        return str(error), error.flaw
+    usage: Any = made.usage if isinstance(made, Answer) else {}
+    array = made.values if isinstance(made, Answer) else made
+    if isinstance(array, dict):
+        return {name: (column.dtype, column.shape, column.tobytes()) for name, column in array.items()}
+    return array.dtype, array.shape, array.tobytes(), usage
+
+
+def exactly(monkeypatch: pytest.MonkeyPatch, make: Any) -> Codec:
+    with monkeypatch.context() as patch:
+        patch.setattr(_fast, "available", lambda _: False)
+        patch.setattr("fanout.codecs.openai_embeddings.available", lambda _: False)
+        codec: Codec = make()
+    return codec
+
+
+def ends() -> st.SearchStrategy[Any]:
+    regular = st.integers(1, 4).flatmap(
+        lambda width: st.lists(st.lists(NUMBERS, min_size=width, max_size=width), min_size=1, max_size=5)
+    )
+    irregular = st.lists(st.lists(NUMBERS | ODD, max_size=3) | NUMBERS | ODD, max_size=4)
+    return st.one_of(regular, st.lists(NUMBERS, max_size=5), irregular)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("dtype", [None, "float32", "float16"])
+def test_json_numbers_are_those_of_the_exact_way(dtype: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick, exact = Json(dtype=dtype), exactly(monkeypatch, lambda: Json(dtype=dtype))
+
+    @given(ends())
+    def same(predictions: Any) -> None:
+        try:
+            answer = reply({"predictions": predictions, "note": "[["})
+        except orjson.JSONEncodeError:  # beyond 64 bits
+            return
+        quick._quick._misses = 0  # type: ignore[union-attr]
+        for document in (answer, reply(answer.body.replace(b'"[["', b'"-"'))):
+            assert outcome(quick, document, 1) == outcome(exact, document, 1)
+
+    same()
+
+
+BODIES = [
+    b'{"predictions": [[1, 2], [3, 4]], "predictions": 5}',
+    b'{"predictions": 5, "predictions": [[1, 2]]}',
+    b'{"predictions": [[1], 2]}',
+    b'{"predictions": [[1, [2]], [3, 4]]}',
+    b'{"predictions": [[1, 2], [3]]}',
+    b'{"predictions": [[NaN, 1]]}',
+    b'{"predictions": [[1e999, 1]]}',
+    b'{"predictions": [[1, 2]',
+    b'{"predictions": [[1, 2]]} x',
+    b"[[1, 2]]",
+    b'{"predictions": [[], []]}',
+    b'{"predictions": []}',
+    b'{"predictions": [[1, 9007199254740993]]}',
+    b'{"predictions": [[1, 123456789012345678901234567890]]}',
+    b'\xff{"predictions": [[1, 2]]}',
+    b'{"predictions": [{"a": 1}]}',
+]
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("field", ["predictions", "@"])
+def test_no_trap_gives_another_answer(body: bytes, field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = exactly(monkeypatch, lambda: Json(response_field=field))
+    quick = Json(response_field=field)
+    good = reply([[1.5]] if field == "@" else {"predictions": [[1.5]]})
+    for answer in (good, reply(body), good, good):
+        assert outcome(quick, answer, 1) == outcome(exact, answer, 1)
+
+
+@pytest.mark.usefixtures("way")
+def test_plain_numbers_do_go_the_quick_way() -> None:
+    reader = NumbersReader("predictions", np.dtype("f4"))
+    for _ in range(2):
+        made = reader.read(orjson.dumps({"predictions": [[0.1, 2]]}))
+        assert made is not None
+        assert made.tolist() == np.array([[0.1, 2]], "f4").tolist()
+
+
+def test_answers_of_another_kind_are_not_tried_for_ever() -> None:
+    reader = NumbersReader("predictions", np.dtype("f8"))
+    for _ in range(3):
+        assert reader.read(b'{"predictions": ["a"]}') is None
+    assert reader.read(b'{"predictions": [[1]]}') is None
+
+
+def vectors_document(rows: list[list[float]], indices: list[Any], **extra: Any) -> dict[str, Any]:
+    return {"data": [{"embedding": row, "index": i} for row, i in zip(rows, indices, strict=True)], **extra}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        vectors_document([[1, 2.5], [3, 4]], [0, 1], usage={"total_tokens": 7, "details": {"cached": 1}}),
+        vectors_document([[1, 2.5], [3, 4]], [1, 0]),
+        vectors_document([[1, 2.5], [3, 4]], [None, None]),
+        vectors_document([[1, 2.5], [3, 4]], [0, 0]),
+        vectors_document([[1, 2.5], [3]], [0, 1]),
+        vectors_document([[1, 2.5], [3, 2**24 + 1]], [0, 1]),
+        vectors_document([[1, 2.5], [3, None]], [0, 1]),
+        vectors_document([[[1], 2.5], [3, 4]], [0, 1]),  # type: ignore[list-item]
+        vectors_document([[], []], [0, 1]),
+        vectors_document([[1.0, 2]], [0]),
+        {"data": []},
+        {"data": {}},
+        {"data": [1, 2]},
+        b'{"data": [{"embedding": [1.0, 2], "index": 0}, {"embedding": [1.0, 2], "index": 1}], "data": 5}',
+    ],
+)
+def test_vectors_are_those_of_the_exact_way(document: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fanout.codecs.openai_embeddings.LARGE", 0)
+    exact = exactly(monkeypatch, OpenAIEmbeddings)
+    quick = OpenAIEmbeddings()
+    for answer in (reply(vectors_document([[1.0], [2.0]], [0, 1])), reply(document), reply(document)):
+        assert outcome(quick, answer, 2) == outcome(exact, answer, 2)
+    assert quick._floats_come or document == vectors_document([[], []], [0, 1])
+
+
+def test_vectors_do_go_the_quick_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fanout.codecs.openai_embeddings.LARGE", 0)
+    codec = OpenAIEmbeddings()
+    body = orjson.dumps(vectors_document([[1.0, 2], [3, 4]], [0, 1], usage={"total_tokens": 7}))
+    found = codec._quickly(body, 2)
+    assert found is not None
+    assert (found.values.tolist(), found.usage) == ([[1, 2], [3, 4]], {"total_tokens": 7})
+    assert codec._quickly(body, 3) is None
+
+
+def test_a_parser_that_has_failed_reads_the_next_answer() -> None:
+    buffers = Buffers()
+    assert buffers.rows(b'{"p": [[1, null]]}', "p") is None
+    for _ in range(3):
+        made = buffers.rows(b'{"p": [[1, 2]]}', "p")
+        assert made is not None
+        assert made.tolist() == [[1, 2]]
+
+
+def test_a_module_that_is_blocked_is_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "simdjson", None)
+    assert not _fast.available("simdjson")
+    assert not _fast.available("no_such_module_anywhere")
