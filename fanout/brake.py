@@ -76,9 +76,14 @@ class Brake:
         elif not self.braked:
             self.tokens -= 1
             if self.tokens < 1:
-                self.braked = True
-                self._probe_wait = _FIRST_PROBE_AFTER
-                self._wait_for_probe(now)
+                self.pull(now)
+
+    def pull(self, now: float) -> None:
+        """Brake the endpoint, however many tokens are left."""
+        if not self.braked:
+            self.braked = True
+            self._probe_wait = _FIRST_PROBE_AFTER
+            self._wait_for_probe(now)
 
     def answered(self, asker: object) -> None:
         """The endpoint dealt with a request, though it may have refused it: a probe has found it alive."""

@@ -4,7 +4,8 @@
 
     FanoutError
     ├── ConfigError      (ValueError)       an argument, a job file or its input is wrong, as seen from here
-    │   └── InputError                      the input cannot be read, or holds rows that nothing can send
+    │   ├── InputError                      the input cannot be read, or holds rows that nothing can send
+    │   └── ReplayError                     a request to which a recording has no answer
     ├── ClientStateError (RuntimeError)     a client used after close, from another loop, or after fork
     ├── EncodeError      (ValueError)       rows that the wire format cannot express
     ├── InvalidReply     (ValueError)       an answer that is not what was asked for
@@ -43,6 +44,10 @@ class ConfigError(FanoutError, ValueError):
 
 class InputError(ConfigError):
     """Input that cannot be read, or that holds rows that no codec can send."""
+
+
+class ReplayError(ConfigError):
+    """A request to which a recording has no answer; the message shows the nearest that it has, and what differs."""
 
 
 class ClientStateError(FanoutError, RuntimeError):

@@ -18,12 +18,18 @@ class Permits:
         self.most_in_use = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
 
+    def take(self) -> bool:
+        """Take a permit if one is free; those who wait for one come first."""
+        if self.in_use >= self.total or self._waiters:
+            return False
+        self.in_use += 1
+        if self.in_use > self.most_in_use:
+            self.most_in_use = self.in_use
+        return True
+
     async def acquire(self) -> None:
         """Take a permit, waiting for one if need be."""
-        if self.in_use < self.total and not self._waiters:
-            self.in_use += 1
-            if self.in_use > self.most_in_use:
-                self.most_in_use = self.in_use
+        if self.take():
             return
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)

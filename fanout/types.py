@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import orjson
@@ -15,6 +15,9 @@ from fanout.errors import InvalidReply
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Values: TypeAlias = Mapping[str, Array]
 """Output name -> array whose first axis is the rows. A codec with one unnamed output calls it ``""``."""
+
+Form: TypeAlias = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
+"""What all answers of a run look like: output name -> dtype, shape of one row."""
 
 Rows: TypeAlias = Array | Sequence[Any] | Mapping[str, Array]
 """Input: an array (row i is ``X[i]``), a list of texts, dicts or lists, or several arrays of one length by name."""
@@ -31,6 +34,19 @@ Flaw: TypeAlias = Literal["content", "rows", "dtype", "shape", "nonfinite"]
 """What an invalid answer got wrong: its content (syntax, missing parts), or what the proof of it found."""
 
 
+class Block(NamedTuple):
+    """Some consecutive rows of a source."""
+
+    rows: Rows
+    ids: Sequence[Any] | None = None
+    """One a row, where the source has them."""
+
+
+def form_of(outputs: Values | None) -> Form | None:
+    """What ``outputs`` look like; None for none."""
+    return None if outputs is None else {name: (array.dtype, array.shape[1:]) for name, array in outputs.items()}
+
+
 def count_rows(rows: Rows) -> int:
     """The number of rows."""
     if isinstance(rows, Mapping):
@@ -40,21 +56,57 @@ def count_rows(rows: Rows) -> int:
 
 def take_rows(rows: Rows, index: slice | Array) -> Rows:
     """Some of the rows, as the same kind of container; views where the container can give them."""
-    if isinstance(rows, Mapping):
-        return {name: column[index] for name, column in rows.items()}
     if isinstance(rows, np.ndarray):
         return rows[index]
+    if isinstance(rows, Mapping):
+        return {name: column[index] for name, column in rows.items()}
     if isinstance(index, slice):
         return rows[index]
     return [rows[int(i)] for i in index]
 
 
-@dataclass(frozen=True, slots=True)
+def join_rows(parts: Sequence[Rows]) -> Rows:
+    """The rows of ``parts`` one after the other, in one container.
+
+    An array where all are arrays of one dtype and row shape, a mapping where all are mappings of such arrays by the
+    same names; else a list of single rows, in which a row of a mapping is a dict.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    arrays = [part for part in parts if isinstance(part, np.ndarray)]
+    if parts and len(arrays) == len(parts) and _alike(arrays):
+        return np.concatenate(arrays)
+    columns = [part for part in parts if isinstance(part, Mapping)]
+    if parts and len(columns) == len(parts) and all(part.keys() == columns[0].keys() for part in columns):
+        by_name = {name: [part[name] for part in columns] for name in columns[0]}
+        if all(map(_alike, by_name.values())):
+            return {name: np.concatenate(pieces) for name, pieces in by_name.items()}
+    return [row for part in parts for row in single_rows(part)]
+
+
+def single_rows(rows: Rows) -> list[Any]:
+    """The rows as a list; those of a mapping as dicts."""
+    if isinstance(rows, Mapping):
+        return [dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)]
+    return list(rows)
+
+
+def _alike(arrays: Sequence[Array]) -> bool:
+    # Fixed-width texts differ in their width alone: the wider one holds all.
+    dtypes = {array.dtype.kind if array.dtype.kind in "US" else array.dtype for array in arrays}
+    return len(dtypes) == 1 and len({array.shape[1:] for array in arrays}) == 1
+
+
+# Four of these are made for every request, and a frozen one takes three times as long to make: so they are not
+# frozen, though nobody changes them.
+@dataclass(slots=True, unsafe_hash=True)
 class Chunk:
     """The rows ``start <= i < stop`` of the input: the unit of request and retry."""
 
     start: int
     stop: int
+    ids: Sequence[Any] | None = field(default=None, compare=False, repr=False)
+    """What the input calls its rows, where it does."""
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -63,7 +115,7 @@ class Chunk:
         return f"rows {self.start}:{self.stop}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Payload:
     """One encoded request body: made once a chunk, sent by every attempt of it."""
 
@@ -80,7 +132,7 @@ class Payload:
         return sum(memoryview(part).nbytes for part in parts)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Reply:
     """One whole HTTP answer, its body complete, decoded and within the byte cap. The repr shows no content."""
 
@@ -164,6 +216,9 @@ class Action(Enum):
     """No request of this run can succeed: stop it."""
 
 
+_NO_ROOM = frozenset({429, 503, 529})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What the classifier makes of an attempt that did not succeed."""
@@ -194,6 +249,11 @@ class Verdict:
         timed_out = self.overload and self.unreachable
         return self.status == 500 or self.flaw is not None or timed_out
 
+    @property
+    def no_room(self) -> bool:
+        """The server refused the request unread, for it has too many: that says nothing of the rows."""
+        return self.status in _NO_ROOM
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
@@ -205,6 +265,8 @@ class Failure:
     status: int | None
     attempts: int
     endpoint: str
+    ids: tuple[Any, ...] = ()
+    """What the input calls these rows, where it does."""
 
     def __str__(self) -> str:
         rows = f"row {self.start}" if self.stop == self.start + 1 else f"rows {self.start}:{self.stop}"
@@ -270,7 +332,7 @@ class Statistics:
         return self.ok / self.seconds if self.seconds > 0 else 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Done:
     """One chunk of the input whose every row is answered or failed (or pending, when the run was stopped)."""
 
@@ -282,6 +344,9 @@ class Done:
     failures: tuple[Failure, ...] = ()
     pending: tuple[Chunk, ...] = ()
     """Rows without an answer because the run was stopped in the middle of this chunk."""
+
+    ids: Sequence[Any] | None = None
+    """What the input calls these rows, where it does."""
 
     @property
     def values(self) -> Any:
@@ -326,8 +391,8 @@ class Result:
         return unwrapped(self.outputs)
 
     def __repr__(self) -> str:
-        pending = sum(len(chunk) for chunk in self.pending)
-        return f"<Result rows={len(self.ok)} ok={int(self.ok.sum())} failed={self.stats.failed} pending={pending}>"
+        ok, pending = int(self.ok.sum()), sum(len(chunk) for chunk in self.pending)
+        return f"<Result rows={len(self.ok)} ok={ok} failed={len(self.ok) - ok - pending} pending={pending}>"
 
 
 def unwrapped(outputs: Values | None) -> Any:

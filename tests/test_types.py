@@ -18,6 +18,8 @@ from fanout.types import (
     Result,
     Statistics,
     count_rows,
+    join_rows,
+    single_rows,
     take_rows,
     unwrapped,
 )
@@ -55,6 +57,41 @@ def test_a_slice_of_an_array_is_a_view():
     array = np.arange(8)
     assert np.shares_memory(take_rows(array, slice(2, 4)), array)
     assert np.shares_memory(take_rows({"x": array}, slice(2, 4))["x"], array)
+
+
+FLOATS = np.zeros((2, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("parts", "dtypes"),
+    [
+        ([FLOATS], np.float32),
+        ([FLOATS, FLOATS[:1]], np.float32),
+        ([np.array(["a"]), np.array(["long"])], "<U4"),
+        ([FLOATS, FLOATS.astype(np.float64)], None),
+        ([FLOATS, FLOATS[:, :2]], None),
+        ([FLOATS, [None]], None),
+        ([["a"], ["b", "c"]], None),
+        ([], None),
+    ],
+)
+def test_rows_of_one_form_are_joined_into_an_array_and_others_into_a_list(parts, dtypes):
+    joined = join_rows(parts)
+    assert (joined.dtype if isinstance(joined, np.ndarray) else None) == dtypes
+    expected = [row for part in parts for row in part]
+    assert len(joined) == len(expected)
+    assert all(np.array_equal(*pair) for pair in zip(joined, expected, strict=True))
+
+
+def test_mappings_are_joined_by_name_and_become_dicts_beside_other_rows():
+    part = {"a": np.arange(2), "b": np.array(["x", "yy"])}
+    joined = join_rows([part, part])
+    assert {name: array.tolist() for name, array in joined.items()} == {"a": [0, 1, 0, 1], "b": ["x", "yy"] * 2}
+    dicts = [{"a": 0, "b": "x"}, {"a": 1, "b": "yy"}]
+    assert join_rows([part, [{"a": None, "b": "z"}]]) == [*dicts, {"a": None, "b": "z"}]
+    assert join_rows([part, {"a": np.arange(1)}]) == [*dicts, {"a": 0}]
+    assert join_rows([part, {**part, "a": np.arange(2.0)}]) == [*dicts, *dicts]
+    assert single_rows(part) == dicts
 
 
 def test_a_chunk_knows_its_length_and_says_its_rows():
@@ -143,6 +180,6 @@ def test_rows_per_second_is_zero_before_any_time_has_passed():
 @pytest.mark.parametrize(
     "cls", [value for value in vars(types).values() if dataclasses.is_dataclass(value)], ids=lambda cls: cls.__name__
 )
-def test_every_word_is_frozen_and_has_no_room_for_more(cls):
-    assert cls.__dataclass_params__.frozen
+def test_every_word_has_no_room_for_more_and_is_frozen_unless_every_request_makes_one(cls):
+    assert cls.__dataclass_params__.frozen == (cls.__name__ not in {"Chunk", "Payload", "Reply", "Done"})
     assert not hasattr(object.__new__(cls), "__dict__")

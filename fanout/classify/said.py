@@ -12,13 +12,17 @@ if TYPE_CHECKING:
     from fanout.types import Reply
 
 _LONGEST = 300
+_LOOKED_AT = 10_000
+_TRACEBACK = "Traceback (most recent call last):"
 _MESSAGE_KEYS = ("message", "error", "detail", "title", "msg", "OriginalMessage")
 
 
 def said(reply: Reply) -> str:
     """The error's message on one line; the first part of the body where no message can be told from the rest."""
-    text = "; ".join(_messages(error_body(reply.body))) or reply.excerpt(_LONGEST)
-    text = " ".join(text.split())
+    text = "; ".join(_messages(error_body(reply.body)))
+    if _TRACEBACK.encode() in reply.body[:_LOOKED_AT]:
+        text = _without_frames(text or reply.body.decode("utf-8", "replace"))
+    text = " ".join((text or reply.excerpt(_LONGEST)).split())
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
@@ -45,6 +49,12 @@ def _messages(body: Mapping[str, Any]) -> Iterator[str]:
                 _located(item) for item in value[:3] if isinstance(item, dict) and isinstance(item.get("msg"), str)
             )
             return
+
+
+def _without_frames(text: str) -> str:
+    """What is left of Python's tracebacks without their frames, which are indented: the errors, and what is around."""
+    lines = text.replace(_TRACEBACK, "").splitlines()
+    return "\n".join(line for line in lines if not line.startswith(" "))
 
 
 def _located(item: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from fanout.classify import classify_error, classify_invalid, classify_reply
-from fanout.errors import InvalidReply, TransportError
+from fanout.errors import InvalidReply
 from fanout.types import Answer, Array, Reply, Values, Verdict
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from fanout.engine.proof import Proof
     from fanout.engine.work import Work
     from fanout.statistics import Counters
+
+_PATIENCE = 3
+"""As many times ``max_attempts`` a full endpoint may refuse a chunk for nothing: some say 503 to what crashes them."""
 
 Outcome: TypeAlias = dict[str, Array] | Verdict
 """Answers that passed the proof, by output name, or why there are none."""
@@ -48,19 +51,29 @@ class Attempts:
             self._exchanges.abandon(deadline)
             raise
         if not isinstance(outcome, Verdict):
+            self._link.successes += 1
             self._exchanges.report(None, deadline, first_try=work.attempts == 1)
             return outcome
         verdict = work.in_context(outcome)
-        alone = work.fails_alone(self._link.successes) and verdict.rows_suspect
-        if self._exchanges.report(verdict, deadline, first_try=False, alone=alone):
+        others_served = work.fails_alone(self._link.successes)
+        of_endpoint = self._exchanges.report(
+            verdict,
+            deadline,
+            first_try=False,
+            alone=others_served and verdict.rows_suspect,
+            last=not others_served and work.attempts >= self._link.retry.max_attempts > 1,
+        )
+        if of_endpoint or (others_served and verdict.no_room and self._patient_with(work)):
             work.uncharge()
         return verdict
 
+    def _patient_with(self, work: Work) -> bool:
+        """False once a chunk has come back so often that its rows are as suspect as the endpoint."""
+        return work.earlier_attempts < _PATIENCE * self._link.retry.max_attempts
+
     def _judged(self, exchanged: Exchanged, n_rows: int) -> Outcome:
-        if isinstance(exchanged, Verdict):
-            return exchanged
-        if isinstance(exchanged, TransportError):
-            return classify_error(exchanged)
+        if not isinstance(exchanged, Reply):
+            return exchanged if isinstance(exchanged, Verdict) else classify_error(exchanged)
         if not 200 <= exchanged.status < 300:
             return self._exchanges.pause(self._classified(exchanged))
         try:

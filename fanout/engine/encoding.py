@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from fanout.engine.work import Work
 
 
+_BODIES = (bytes, bytearray, memoryview, tuple)
+
+
 def encode(
     work: Work,
     codec: Codec,
@@ -53,7 +56,7 @@ def encode(
 
 
 def _payload(made: object) -> Payload:
-    if isinstance(made, Payload) and isinstance(made.body, bytes | bytearray | memoryview | tuple):
+    if isinstance(made, Payload) and (type(made.body) is bytes or isinstance(made.body, _BODIES)):
         return made
     what = (
         f"a Payload with a body of type {type(made.body).__name__}" if isinstance(made, Payload) else repr(type(made))

@@ -47,43 +47,45 @@ class Exchanges:
         ``deadline``: it may be the endpoint's probe.
         """
         permits = self._link.permits
-        await permits.acquire()
+        if not permits.take():
+            await permits.acquire()
         # One permit for both: a probe that gave its own back would wait behind those who wait for the probe.
         try:
             exchanged = await self._with_leave(send, deadline, fresh=False)
-            if isinstance(exchanged, Reply):
-                again = exchanged.status == 401 and await self._link.transport.renew_headers()
-                return await self._with_leave(send, deadline, fresh=False) if again else exchanged
-            stale = isinstance(exchanged, TransportError) and classify_error(exchanged).action is Action.RESEND
-            return await self._with_leave(send, deadline, fresh=True) if stale else exchanged
+            if not isinstance(exchanged, Reply):
+                stale = isinstance(exchanged, TransportError) and classify_error(exchanged).action is Action.RESEND
+                return await self._with_leave(send, deadline, fresh=True) if stale else exchanged
+            if exchanged.status == 401 and await self._link.transport.renew_headers():
+                return await self._with_leave(send, deadline, fresh=False)
+            return exchanged
         finally:
             permits.release()
 
-    async def _with_leave(self, send: Send, deadline: Deadline, *, fresh: bool) -> Exchanged:
-        while (refusal := await self._leave(deadline)) is None:
-            try:
-                return await self._timed(send, deadline, fresh)
-            except Withheld:  # the gate was shut while a connection was made
-                continue
-        return refusal
-
-    def report(self, verdict: Verdict | None, deadline: Deadline, *, first_try: bool, alone: bool = False) -> bool:
+    def report(
+        self, verdict: Verdict | None, deadline: Deadline, *, first_try: bool, alone: bool = False, last: bool = False
+    ) -> bool:
         """Tell the brake of a success (no verdict) or a failure. True if the failure is not to be charged to its chunk.
 
-        A failure of the rows' own, which others do not share (``alone``), costs nothing. A failed probe is the
-        endpoint's, unless its kind may be the rows' own: those have to come to an end. An endpoint that never answered
-        at all is none of the brake's business: the attempts are counted, and then the run stops.
+        A failure of the rows' own, which others do not share (``alone``), costs nothing. Where a full endpoint refuses
+        a chunk's ``last`` attempt, and serves no other, the brake is pulled: it is to fail no rows. A failed probe is
+        the endpoint's, unless its kind may be the rows' own: those have to come to an end. An endpoint that never
+        answered at all is none of the brake's business: the attempts are counted, and then the run stops.
         """
         link, brake = self._link, self._link.brake
-        was_probe = brake.is_probe(deadline)
         if verdict is None:
-            link.successes += 1
             brake.succeeded(first_try=first_try)
-        elif verdict.action is not Action.RETRY:
+            return False
+        was_probe = brake.is_probe(deadline)
+        if verdict.action is not Action.RETRY:
             brake.answered(deadline)
         elif was_probe or (link.answered and not alone):
             brake.failed(self._now(), deadline, rows_suspect=verdict.rows_suspect)
-        return was_probe and verdict is not None and verdict.action is Action.RETRY and not verdict.rows_suspect
+        if verdict.action is not Action.RETRY or verdict.rows_suspect:
+            return False
+        if last and verdict.no_room:  # few in flight may use their attempts up before the tokens are spent
+            brake.pull(self._now())
+            return True
+        return was_probe
 
     def abandon(self, deadline: Deadline) -> None:
         """Nothing will be reported: if this was the probe, somebody else may be it."""
@@ -101,10 +103,22 @@ class Exchanges:
         self._tell(Event(kind="pause", seconds=wait, status=verdict.status, reason=verdict.reason))
         return verdict
 
-    async def _timed(self, send: Send, deadline: Deadline, fresh: bool) -> Reply | TransportError:
+    async def _with_leave(self, send: Send, deadline: Deadline, *, fresh: bool) -> Exchanged:
+        link = self._link
+        while True:
+            started = self._now()
+            if self._halt.stopped is not None or not link.unhindered(started):
+                if (refusal := await self._leave(deadline)) is not None:
+                    return refusal
+                started = self._now()
+            try:
+                return await self._timed(send, deadline, started, fresh=fresh)
+            except Withheld:  # the gate was shut while a connection was made
+                continue
+
+    async def _timed(self, send: Send, deadline: Deadline, started: float, *, fresh: bool) -> Reply | TransportError:
         link = self._link
         self._count(1)
-        started = self._now()
         deadline.start(started, link.timeouts.attempt)
         try:
             reply: Reply | TransportError = await send(fresh)
@@ -122,7 +136,7 @@ class Exchanges:
             deadline.stop()
         self._counters.latencies.record(self._now() - started)
         # Somebody below may have swallowed the cancellation, or made another error of it.
-        return self._too_late() if deadline.absorbed() else reply
+        return self._too_late() if deadline.expired and deadline.absorbed() else reply
 
     def _count(self, requests: int) -> None:
         self._link.requests += requests

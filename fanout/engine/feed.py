@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +24,14 @@ import numpy as np
 from fanout.engine.source_thread import SourceThread
 from fanout.engine.work import Work
 from fanout.errors import InputError
-from fanout.types import Chunk, Rows, count_rows, take_rows
+from fanout.rowset import RowSet
+from fanout.sources import Source, as_source
+from fanout.types import Block, Chunk, Rows, count_rows, join_rows, take_rows
 
 if TYPE_CHECKING:
     from fanout.limits import Permits
 
-_PULL_SECONDS = 0.005  # one trip to the helper thread brings the chunks of this time: a trip costs 0.1 ms
+_PULL_SECONDS = 0.005  # one trip to the helper thread brings the rows of this time: a trip costs 0.1 ms
 
 
 class Feed(ABC):
@@ -29,21 +40,41 @@ class Feed(ABC):
     Args:
         chunk_rows: rows of a chunk; `limit` lowers it while the run goes on.
         window: bounds the chunks that are taken but not yet consumed, where results are consumed as they come.
+        skip: rows that are done already, and passed over.
     """
 
     total: int | None = None
+    """Rows of the whole input, if they are known before its end."""
+
     uniform = False
     """All rows are known to be of one dtype and shape, for they are those of arrays."""
 
-    def __init__(self, chunk_rows: int, window: Permits | None = None) -> None:
+    def __init__(self, chunk_rows: int, window: Permits | None = None, skip: RowSet | None = None) -> None:
         self.chunk_rows = chunk_rows
+        self.position = 0
+        """Number of the first row that is yet to be looked at; at the end of the input, the number of its rows."""
         self.rows_taken = 0
         self.chunks_taken = 0
         self._window = window
+        self._skip = skip or RowSet()
+
+    @property
+    def left(self) -> int | None:
+        """Rows yet to be taken, if that is known."""
+        return None if self.total is None else self.total - len(self._skip) - self.rows_taken
 
     def limit(self, rows: int) -> None:
         """Chunks taken from now on have at most ``rows`` rows."""
         self.chunk_rows = min(self.chunk_rows, rows)
+
+    def ready(self) -> Work | None:
+        """The next chunk, if nothing has to be waited for; None tells no more than that `take` has to be asked."""
+        if self._window is not None and not self._window.take():
+            return None
+        work = self._cut()
+        if work is None and self._window is not None:
+            self._window.release()
+        return work
 
     async def take(self) -> Work | None:
         """The next chunk, or None at the end of the input."""
@@ -55,14 +86,18 @@ class Feed(ABC):
         return work
 
     @abstractmethod
-    async def _next(self) -> Work | None: ...
+    def _cut(self) -> Work | None:
+        """A chunk of the rows that are here; None where there are too few for a whole one, and more may come."""
 
-    def _chunk(self, n_rows: int) -> Chunk:
-        """The next ``n_rows`` rows of the input. Nothing is awaited between this and the rows, so none can shift."""
-        start = self.rows_taken
-        self.rows_taken += n_rows
+    async def _next(self) -> Work | None:
+        return self._cut()
+
+    def _work(self, start: int, stop: int, rows: Rows, ids: Sequence[Any] | None = None) -> Work:
+        """Nothing is awaited between the choice of rows and this, so none can shift."""
+        self.position = stop
+        self.rows_taken += stop - start
         self.chunks_taken += 1
-        return Chunk(start, self.rows_taken)
+        return Work(Chunk(start, stop, ids), rows)
 
     async def close(self) -> None:
         """Let go of the source."""
@@ -72,117 +107,195 @@ class Feed(ABC):
 class _SizedFeed(Feed):
     """Slices of something that has a length; views where it gives them."""
 
-    def __init__(self, rows: Rows, chunk_rows: int, window: Permits | None = None) -> None:
-        super().__init__(chunk_rows, window)
+    def __init__(self, rows: Rows, chunk_rows: int, window: Permits | None, skip: RowSet | None) -> None:
+        super().__init__(chunk_rows, window, skip)
         self._rows = rows
         self.total = self._length = count_rows(rows)
         self.uniform = isinstance(rows, np.ndarray | Mapping)
 
-    async def _next(self) -> Work | None:
-        left = self._length - self.rows_taken
-        if left <= 0:
+    def _cut(self) -> Work | None:
+        wanted = self._skip.gap(self.position, self._length)
+        if wanted is None:
+            self.position = self._length
             return None
-        chunk = self._chunk(min(self.chunk_rows, left))
-        return Work(chunk, take_rows(self._rows, slice(chunk.start, chunk.stop)))
+        start, stop = wanted[0], min(wanted[1], wanted[0] + self.chunk_rows)
+        return self._work(start, stop, take_rows(self._rows, slice(start, stop)))
 
 
-class _AsyncFeed(Feed):
-    """Rows of an async iterable, pulled by one worker at a time."""
+class _BlockFeed(Feed):
+    """Rows that come in blocks of any size; what is left over of one goes with the next."""
 
-    def __init__(self, rows: AsyncIterable[Any], chunk_rows: int, window: Permits | None = None) -> None:
-        super().__init__(chunk_rows, window)
-        self._iterator: AsyncIterator[Any] = aiter(rows)
+    def __init__(self, chunk_rows: int, window: Permits | None, skip: RowSet | None) -> None:
+        super().__init__(chunk_rows, window, skip)
+        self._blocks: deque[Block] = deque()
         self._turn = asyncio.Lock()
+        self._pulls = 0
         self._ended = False
         self._error: Exception | None = None
+
+    async def _next(self) -> Work | None:
+        while (work := self._cut()) is None and not self._ended:
+            pulls = self._pulls
+            async with self._turn:
+                if pulls == self._pulls and not self._ended:  # nobody else has pulled while this one waited
+                    await self._extend()
+        if work is None and self._error is not None:
+            raise self._error
+        return work
+
+    async def _extend(self) -> None:
+        try:
+            block = await self._pull()
+        except Exception as error:  # noqa: BLE001 - raised once the rows that came before it are sent
+            block, self._error = None, error
+        self._pulls += 1
+        if block is None:
+            self._ended = True
+        else:
+            self._blocks.append(block)
+
+    @abstractmethod
+    async def _pull(self) -> Block | None:
+        """The next rows, None at the end of the input."""
+
+    def _cut(self) -> Work | None:
+        while self._blocks:
+            end = self.position + count_rows(self._blocks[0].rows)
+            wanted = self._skip.gap(self.position, end)
+            self._drop((wanted[0] if wanted else end) - self.position)
+            if wanted is None:
+                continue
+            n_rows = min(self.chunk_rows, wanted[1] - wanted[0])
+            if n_rows == self.chunk_rows or wanted[1] < end:
+                return self._taken(n_rows)
+            if len(self._blocks) > 1 and (joined := _joined(self._blocks[0], self._blocks[1])) is not None:
+                self._blocks.popleft()
+                self._blocks[0] = joined
+            elif len(self._blocks) > 1 or self._ended:
+                return self._taken(n_rows)
+            else:
+                return None
+        return None
+
+    def _taken(self, n_rows: int) -> Work:
+        block, start = self._blocks[0], self.position
+        rows = take_rows(block.rows, slice(0, n_rows))
+        ids = None if block.ids is None else block.ids[:n_rows]
+        self._drop(n_rows)
+        return self._work(start, start + n_rows, stacked(rows) if isinstance(rows, list) else rows, ids)
+
+    def _drop(self, n_rows: int) -> None:
+        """Let go of the first rows of the first block."""
+        block = self._blocks[0]
+        self.position += n_rows
+        if n_rows == count_rows(block.rows):
+            self._blocks.popleft()
+        elif n_rows:
+            rest = slice(n_rows, None)
+            self._blocks[0] = Block(take_rows(block.rows, rest), None if block.ids is None else block.ids[rest])
+
+
+class _ThreadFeed(_BlockFeed):
+    """Blocks of a blocking source, pulled on one helper thread of its own."""
+
+    def __init__(self, blocks: Iterator[Block], chunk_rows: int, window: Permits | None, skip: RowSet | None) -> None:
+        super().__init__(chunk_rows, window, skip)
+        self._source = blocks
+        self._thread = SourceThread()
+
+    async def close(self) -> None:
+        if isinstance(self._source, Generator):
+            self._thread.submit(self._source.close)
+        self._thread.shutdown(wait=False)
+
+    async def _pull(self) -> Block | None:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, next, self._source, None)
+
+
+class _AsyncFeed(_BlockFeed):
+    """Rows of an async iterable."""
+
+    def __init__(self, rows: AsyncIterable[Any], chunk_rows: int, window: Permits | None, skip: RowSet | None) -> None:
+        super().__init__(chunk_rows, window, skip)
+        self._iterator: AsyncIterator[Any] = aiter(rows)
+        self._exhausted = False
+        self._raised: Exception | None = None
 
     async def close(self) -> None:
         if isinstance(self._iterator, AsyncGenerator):
             await self._iterator.aclose()
 
-    async def _next(self) -> Work | None:
-        async with self._turn:
-            rows = [] if self._ended else await self._pull()
-            # Counted while it is still this worker's turn: the next one starts behind these rows.
-            if rows:
-                return Work(self._chunk(len(rows)), stacked(rows))
-        if self._error is not None:
-            raise self._error
-        return None
-
-    async def _pull(self) -> list[Any]:
+    async def _pull(self) -> Block | None:
         rows: list[Any] = []
         try:
-            while len(rows) < self.chunk_rows:
+            while len(rows) < self.chunk_rows and not self._exhausted:
                 rows.append(await anext(self._iterator))
         except StopAsyncIteration:
-            self._ended = True
+            self._exhausted = True
         except Exception as error:  # noqa: BLE001 - raised once the rows that came before it are sent
-            self._ended, self._error = True, error
-        return rows
+            self._exhausted, self._raised = True, error
+        if not rows and self._raised is not None:
+            raise self._raised
+        return Block(rows) if rows else None
 
 
-class _ThreadFeed(Feed):
-    """Rows of a blocking iterable, pulled on one helper thread of its own, some chunks ahead."""
-
-    def __init__(self, rows: Iterable[Any], chunk_rows: int, window: Permits | None = None) -> None:
-        super().__init__(chunk_rows, window)
-        self._iterator: Iterator[Any] = iter(rows)
-        self._thread = SourceThread()
-        self._turn = asyncio.Lock()
-        self._pulled: deque[list[Any]] = deque()
-        self._ended = False
-        self._error: Exception | None = None
-
-    async def close(self) -> None:
-        self._thread.shutdown(wait=False)
-
-    async def _next(self) -> Work | None:
-        if not self._pulled:
-            async with self._turn:
-                if not self._pulled and not self._ended:
-                    loop = asyncio.get_running_loop()
-                    self._pulled = await loop.run_in_executor(self._thread, self._pull_some)
-        if self._pulled:
-            rows = self._pulled.popleft()
-            if len(rows) > self.chunk_rows:  # a smaller size was learnt after they had been pulled
-                self._pulled.appendleft(rows[self.chunk_rows :])
-                rows = rows[: self.chunk_rows]
-            return Work(self._chunk(len(rows)), stacked(rows))
-        if self._error is not None:
-            raise self._error
-        return None
-
-    def _pull_some(self) -> deque[list[Any]]:
-        chunks: deque[list[Any]] = deque()
-        until = monotonic() + _PULL_SECONDS
-        while not self._ended and (not chunks or monotonic() < until):
-            if rows := self._pull_chunk():
-                chunks.append(rows)
-        return chunks
-
-    def _pull_chunk(self) -> list[Any]:
-        rows: list[Any] = []
-        wanted = self.chunk_rows  # once: `limit` may change it meanwhile, on the loop's thread
+def _blocks_of(rows: Iterator[Any], chunk_rows: int) -> Iterator[Block]:
+    """Single rows in blocks: those that come in a few milliseconds, at least a chunk."""
+    raised: Exception | None = None
+    block: list[Any] = [...]
+    while block and raised is None:
+        block, until = [], monotonic() + _PULL_SECONDS
         try:
-            for row in islice(self._iterator, wanted):
-                rows.append(row)  # noqa: PERF402 - a list made at once would be lost with an error
-        except Exception as error:  # noqa: BLE001 - raised once the rows that came before it are sent
-            self._error = error
-        self._ended = self._error is not None or len(rows) < wanted
-        return rows
+            for row in rows:
+                block.append(row)
+                if len(block) % chunk_rows == 0 and monotonic() > until:
+                    break
+        except Exception as error:  # noqa: BLE001 - raised once the rows that came before it are taken
+            raised = error
+        if block:
+            yield Block(block)
+    if raised is not None:
+        raise raised
 
 
-def feed_of(rows: object, chunk_rows: int, window: Permits | None = None) -> Feed:
+def _joined(first: Block, second: Block) -> Block | None:
+    """Two blocks as one; None where they are not of a kind."""
+    rows = _joined_rows(first.rows, second.rows)
+    if rows is None or (first.ids is None) != (second.ids is None):
+        return None
+    return Block(rows, None if first.ids is None else [*first.ids, *(second.ids or ())])
+
+
+def _joined_rows(first: Rows, second: Rows) -> Rows | None:
+    rows = join_rows([first, second])
+    return rows if _kind(first) is _kind(second) is _kind(rows) else None
+
+
+def _kind(rows: Rows) -> type:
+    return next((kind for kind in (np.ndarray, Mapping) if isinstance(rows, kind)), list)
+
+
+def feed_of(rows: object, chunk_rows: int, window: Permits | None = None, skip: RowSet | None = None) -> Feed:
     """The feed for what a user gave as rows. Raises `InputError` for what nothing could send."""
+    source = rows if isinstance(rows, Source) else as_source(rows)
+    if source is not None:
+        return _source_feed(source, chunk_rows, window, skip or RowSet())
     sized = as_rows(rows)
     if sized is not None:
-        return _SizedFeed(sized, chunk_rows, window)
+        return _SizedFeed(sized, chunk_rows, window, skip)
     if isinstance(rows, AsyncIterable):
-        return _AsyncFeed(rows, chunk_rows, window)
+        return _AsyncFeed(rows, chunk_rows, window, skip)
     if isinstance(rows, Iterable):
-        return _ThreadFeed(rows, chunk_rows, window)
+        return _ThreadFeed(_blocks_of(iter(rows), chunk_rows), chunk_rows, window, skip)
     raise InputError(f"rows must be an array, a list, a mapping of arrays or an iterable, not {type(rows).__name__}")
+
+
+def _source_feed(source: Source, chunk_rows: int, window: Permits | None, skip: RowSet) -> Feed:
+    wanted = skip.gap(0, sys.maxsize if source.n_rows is None else source.n_rows)
+    start = wanted[0] if wanted else source.n_rows or 0
+    feed = _ThreadFeed(source.blocks_from(start), chunk_rows, window, skip)
+    feed.position, feed.total, feed.uniform = start, source.n_rows, source.uniform
+    return feed
 
 
 def as_rows(rows: object) -> Rows | None:

@@ -23,7 +23,7 @@ class Halt:
     def __init__(self) -> None:
         self.stopped: Stop | None = None
         self._loop = asyncio.get_running_loop()
-        self._sleepers: set[asyncio.Future[None]] = set()
+        self._sleepers: dict[asyncio.Future[None], None] = {}
 
     def stop(self, stop: Stop) -> bool:
         """Stop the run. The first reason counts; True if this was it."""
@@ -42,21 +42,22 @@ class Halt:
         timer = self._loop.call_later(seconds, _wake, sleeper) if isfinite(seconds) else None
         places = (self._sleepers,) if bell is None else (self._sleepers, bell.sleepers)
         for place in places:
-            place.add(sleeper)
+            place[sleeper] = None
         try:
             await sleeper
         finally:
             if timer is not None:
                 timer.cancel()
             for place in places:
-                place.discard(sleeper)
+                place.pop(sleeper, None)
 
 
 class Bell:
     """Wakes those who sleep until something changes."""
 
     def __init__(self) -> None:
-        self.sleepers: set[asyncio.Future[None]] = set()
+        # Not a set: they wake in the order in which they came, so that the same run has the same events.
+        self.sleepers: dict[asyncio.Future[None], None] = {}
 
     def ring(self) -> None:
         """Wake them all."""

@@ -37,10 +37,15 @@ class Link:
         self.answered = False
         """An HTTP answer of any kind has come: the endpoint exists."""
         self.successes = 0
-        """Valid answers so far; if there is one, requests of this form can succeed."""
+        """Chunks answered so far; if there is one, requests of this form can succeed. Metadata is none of them."""
+        self._unlimited = limits.requests_per_second is None and limits.max_requests is None
         self.prepared = False
         """The codec has learnt what the endpoint tells of its model."""
         self.preparing = asyncio.Lock()
+
+    def unhindered(self, now: float) -> bool:
+        """True where nothing keeps a request from going at once, and no slot or number has to be reserved for it."""
+        return self._unlimited and not self.brake.braked and self.gate.wait(now) == 0
 
     @property
     def spent(self) -> bool:

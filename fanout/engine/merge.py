@@ -6,38 +6,39 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fanout.engine.work import filled, ranges
+from fanout.engine.work import filled
+from fanout.rowset import RowSet
 from fanout.types import Array, Chunk, Done, Failure, Result
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fanout.types import Statistics
 
 
 class Ledger:
-    """Which rows are answered and which have failed; the rest is pending."""
+    """Which rows are answered and which have failed; the rest is pending.
 
-    def __init__(self) -> None:
-        self._resolved = np.zeros(0, bool)
-        self._failures: list[Failure] = []
+    Args:
+        resolved: rows that are answered or have failed already.
+        failures: those of them that have failed.
+    """
+
+    def __init__(self, resolved: RowSet | None = None, failures: Sequence[Failure] = ()) -> None:
+        self._resolved = RowSet(resolved or ())
+        self._failures = list(failures)
 
     def add(self, done: Done) -> None:
         """Take note of a chunk."""
-        if done.stop > len(self._resolved):  # doubling keeps the cost of growing flat
-            grown = np.zeros(max(done.stop, 2 * len(self._resolved), 1024), bool)
-            grown[: len(self._resolved)] = self._resolved
-            self._resolved = grown
-        self._resolved[done.start : done.stop] = True
+        self._resolved.add(done.start, done.stop)
         for rows in done.pending:
-            self._resolved[rows.start : rows.stop] = False
+            self._resolved.remove(rows.start, rows.stop)
         self._failures += done.failures
 
     def result(self, n_rows: int, stats: Statistics, outputs: dict[str, Array] | None = None) -> Result:
         """The account of ``n_rows`` rows of input."""
-        resolved = np.zeros(n_rows, bool)
-        known = min(n_rows, len(self._resolved))
-        resolved[:known] = self._resolved[:known]
-        pending = tuple(Chunk(start, stop) for start, stop in ranges(np.flatnonzero(~resolved)))
-        ok = resolved
+        pending = tuple(Chunk(start, stop) for start, stop in self._resolved.gaps(0, n_rows))
+        ok = self._resolved.mask(n_rows)
         for failure in self._failures:
             ok[failure.start : failure.stop] = False
         failures = tuple(sorted(self._failures, key=lambda failure: failure.start))

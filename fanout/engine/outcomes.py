@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 from fanout.classify import classify_error
 from fanout.engine.proof import Held, Proof, disagreement
-from fanout.types import Action, Array, Chunk, Done, Event, Verdict
+from fanout.types import Action, Array, Chunk, Done, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fanout.engine.link import Link
     from fanout.engine.work import Assembly, Work
-    from fanout.statistics import Counters
 
 
 class Outcomes:
@@ -22,25 +21,20 @@ class Outcomes:
     Args:
         deliver: takes a whole chunk.
         refuse: takes a work whose answer turned out to be unlike the others, with the verdict on it.
-        tell: takes the event, once what it tells of has happened.
     """
 
     def __init__(
         self,
         proof: Proof,
         link: Link,
-        counters: Counters,
         *,
         deliver: Callable[[Done], None],
         refuse: Callable[[Work, Verdict], None],
-        tell: Callable[[Event], None],
     ) -> None:
         self._proof = proof
         self._link = link
-        self._counters = counters
         self._deliver = deliver
         self._refuse = refuse
-        self._tell = tell
         self._open: dict[Chunk, Assembly] = {}
 
     def succeed(self, work: Work, outputs: dict[str, Array]) -> None:
@@ -54,24 +48,12 @@ class Outcomes:
     def fail(self, work: Work, verdict: Verdict) -> None:
         """The rows of ``work`` get no answer."""
         failures = work.failures(verdict.reason, verdict.status, self._link.transport.shown_url)
-        self._counters.failed += work.n
         if work.assembly is None:
             chunk = work.chunk
-            self._deliver(Done(start=chunk.start, stop=chunk.stop, outputs=None, failures=failures))
+            self._deliver(Done(start=chunk.start, stop=chunk.stop, outputs=None, failures=failures, ids=chunk.ids))
         else:
             work.assembly.fail(work, failures)
             self._deliver_if_whole(work.assembly)
-        for failure in failures:
-            self._tell(
-                Event(
-                    kind="failed",
-                    start=failure.start,
-                    stop=failure.stop,
-                    attempt=failure.attempts,
-                    status=failure.status,
-                    reason=failure.reason,
-                )
-            )
 
     def close(self) -> bool:
         """No other answer will come: judge those that wait. True if some were refused and go another way."""
@@ -99,14 +81,12 @@ class Outcomes:
             self._refuse(held.work, held.work.in_context(_unlike(held)))
 
     def _accept(self, work: Work, outputs: dict[str, Array]) -> None:
-        self._counters.ok += work.n
-        chunk = work.chunk
         if work.assembly is None:
-            self._deliver(Done(start=chunk.start, stop=chunk.stop, outputs=outputs))
+            chunk = work.chunk
+            self._deliver(Done(start=chunk.start, stop=chunk.stop, outputs=outputs, ids=chunk.ids))
         else:
             work.assembly.add(work, outputs)
             self._deliver_if_whole(work.assembly)
-        self._tell(Event(kind="done", start=chunk.start, stop=chunk.stop, attempt=work.attempts))
 
     def _deliver_if_whole(self, assembly: Assembly) -> None:
         self._open[assembly.chunk] = assembly

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from math import inf
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fanout.deadline import Deadline
 from fanout.engine.attempt import Attempts
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fanout.engine.feed import Feed
     from fanout.engine.link import Link
     from fanout.engine.work import Work
-    from fanout.types import Done, Statistics
+    from fanout.types import Done, Failure, Form, Statistics
 
     _Job: TypeAlias = Callable[[], Coroutine[None, None, None]]
 
@@ -43,6 +43,8 @@ class Run:
         deliver: takes every chunk as soon as all of its rows are answered or failed, in order of completion; it must
             not wait.
         on_event: takes an `Event` for what happens to chunks, after it has happened.
+        form: what all answers look like, where an earlier run has found it out.
+        settle_later: chunks count as done not when they are delivered, but when they are given to `settle`.
     """
 
     def __init__(
@@ -52,6 +54,9 @@ class Run:
         link: Link,
         deliver: Callable[[Done], None],
         on_event: Callable[[Event], None] | None = None,
+        *,
+        form: Form | None = None,
+        settle_later: bool = False,
     ) -> None:
         self.feed = feed
         self.counters = Counters()
@@ -59,6 +64,8 @@ class Run:
         self._link = link
         self._deliver = deliver
         self._listener = on_event
+        self._form = form
+        self._settle_later = settle_later
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self._ended: float | None = None
@@ -84,7 +91,7 @@ class Run:
         watch = Watch(self.stop, run=self._link.timeouts.run, stall=self._link.retry.stall)
         self._watch = watch
         try:
-            if self.feed.total != 0:
+            if self.feed.left != 0:
                 watch.busy()
                 await self._together([self._prepare])
                 watch.idle()
@@ -117,6 +124,22 @@ class Run:
         self.counters.rows = self.feed.rows_taken
         return self.counters
 
+    def settle(self, done: Done) -> None:
+        """Count a chunk that is where it belongs, and tell of it."""
+        ok = done.stop - done.start - sum(map(len, done.pending))
+        for failure in done.failures:
+            ok -= failure.stop - failure.start
+            self.counters.failed += failure.stop - failure.start
+            self._tell(_event_of(failure))
+        self.counters.ok += ok
+        if ok and self._listener is not None:
+            self._tell(Event(kind="done", start=done.start, stop=done.stop))
+
+    def _delivered(self, done: Done) -> None:
+        self._deliver(done)
+        if not self._settle_later:
+            self.settle(done)
+
     def _tell(self, event: Event) -> None:
         """A listener that fails loses its place; the run is worth more."""
         if self._listener is None:
@@ -138,11 +161,10 @@ class Run:
             self._codec.spec,
             reject_nonfinite=self._codec.nonfinite == "reject",
             capacity=self._link.limits.concurrency,
+            form=self._form,
         )
         self._attempts = Attempts(self._codec, self._link, self._exchanges, proof, self.counters)
-        self._outcomes = Outcomes(
-            proof, self._link, self.counters, deliver=self._deliver, refuse=self._refuse, tell=self._tell
-        )
+        self._outcomes = Outcomes(proof, self._link, deliver=self._delivered, refuse=self._refuse)
         self._recovery = Recovery(
             self.feed,
             self._link,
@@ -162,9 +184,8 @@ class Run:
 
     def _workers(self) -> int:
         concurrency = self._link.limits.concurrency
-        if self.feed.total is None:
-            return concurrency
-        return min(concurrency, -(-self.feed.total // self.feed.chunk_rows))
+        left = self.feed.left
+        return concurrency if left is None else min(concurrency, -(-left // self.feed.chunk_rows))
 
     async def _worker(self) -> None:
         task = asyncio.current_task()
@@ -175,10 +196,7 @@ class Run:
                 if self._refused >= self._link.limits.concurrency:
                     await self._halt.sleep(inf, self._fewer_refused)
                     continue
-                self._waiting_for_rows.add(task)
-                work = await self.feed.take()
-                self._waiting_for_rows.discard(task)
-                if work is None:
+                if (work := self.feed.ready()) is None and (work := await self._next(task)) is None:
                     return
                 self._watch.busy()
                 if (verdict := await self._attempt(work, deadline)) is not None:
@@ -188,6 +206,12 @@ class Run:
         finally:
             self._waiting_for_rows.discard(task)
             deadline.close()
+
+    async def _next(self, worker: asyncio.Task[Any]) -> Work | None:
+        self._waiting_for_rows.add(worker)
+        work = await self.feed.take()
+        self._waiting_for_rows.discard(worker)
+        return work
 
     async def _attempt(self, work: Work, deadline: Deadline) -> Verdict | None:
         """One attempt, and what follows if it is a success: None then, else the verdict on it."""
@@ -252,3 +276,14 @@ class Run:
         except Exception as error:  # noqa: BLE001 - raised again by `execute`
             self._crash = self._crash or error
             self.stop(Stop("rejected", f"{type(error).__name__}: {error}"))
+
+
+def _event_of(failure: Failure) -> Event:
+    return Event(
+        kind="failed",
+        start=failure.start,
+        stop=failure.stop,
+        attempt=failure.attempts,
+        status=failure.status,
+        reason=failure.reason,
+    )

@@ -105,6 +105,7 @@ class Work:
                 status=status,
                 attempts=self.earlier_attempts + self.attempts,
                 endpoint=endpoint,
+                ids=tuple(self.chunk.ids[start:stop]) if self.chunk.ids is not None else (),
             )
             for start, stop in ranges(self.positions())
         )
@@ -146,6 +147,7 @@ class Assembly:
             outputs=self._outputs,
             failures=tuple(sorted(self._failures, key=lambda failure: failure.start)),
             pending=tuple(Chunk(start + a, start + b) for a, b in ranges(np.flatnonzero(self._open))),
+            ids=self.chunk.ids,
         )
 
 

@@ -1,8 +1,17 @@
 """The transport: the only client use of aiohttp."""
 
-from fanout.transport.bodies import ERROR_BODY_CAP
+from fanout.transport.bodies import ERROR_BODY_CAP, decoded, looks_like_json
 from fanout.transport.connector import Withheld
 from fanout.transport.headers import HeaderSource
 from fanout.transport.session import Transport
+from fanout.transport.taped import TapedTransport
 
-__all__ = ["ERROR_BODY_CAP", "HeaderSource", "Transport", "Withheld"]
+__all__ = [
+    "ERROR_BODY_CAP",
+    "HeaderSource",
+    "TapedTransport",
+    "Transport",
+    "Withheld",
+    "decoded",
+    "looks_like_json",
+]

@@ -55,8 +55,8 @@ async def read_body(response: aiohttp.ClientResponse, cap: int, patience: float 
         return await _error_body(response, encoding, patience)
     body = await _read(response, cap)
     if encoding != "identity":
-        return _decoded(body, encoding, cap)
-    if not _framed(response) and not _looks_like_json(body):
+        return decoded(body, encoding, cap)
+    if not _framed(response) and not looks_like_json(body):
         raise IncompleteReply("the answer has neither Content-Length nor chunks: nothing shows that it is whole")
     return body
 
@@ -68,7 +68,7 @@ def _framed(response: aiohttp.ClientResponse) -> bool:
     return "Content-Length" in headers or chunked or response.status == 204
 
 
-def _looks_like_json(body: bytes) -> bool:
+def looks_like_json(body: bytes) -> bool:
     """True where the syntax will show whether the end is there."""
     return body.lstrip()[:1] in (b"{", b"[")
 
@@ -135,7 +135,7 @@ class _EndWithConnection:
             self._content.set_exception(aiohttp.ClientPayloadError("the framing of the answer is damaged"))
 
 
-def _decoded(body: bytes, encoding: str, cap: int) -> bytes:
+def decoded(body: bytes, encoding: str, cap: int) -> bytes:
     """The body without its content encoding, which the server applied although it was asked not to."""
     try:
         plain, whole = _decompressed(body, encoding, cap + 1)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 import aiohttp
 
 if TYPE_CHECKING:
+    import asyncio
     import ssl
     from collections.abc import Callable
 
@@ -41,7 +41,7 @@ class Connector(aiohttp.TCPConnector):
 
     def __init__(self, *, limit: int, tls: ssl.SSLContext | bool) -> None:
         super().__init__(limit=limit, ssl=tls)
-        self._used_before: WeakSet[Any] = WeakSet()
+        self._used_before: set[ResponseHandler | None] = set()
         self.withhold: Callable[[], bool] = lambda: False
         """Asked once a connection is there, since making it may take long; true raises `Withheld`."""
 
@@ -52,8 +52,7 @@ class Connector(aiohttp.TCPConnector):
             protocol = connection.protocol
             new = protocol not in self._used_before
             if new:
-                self._used_before.add(protocol)
-                _forget(protocol)
+                self._remember(protocol)
             elif use.fresh or protocol is None or protocol.should_close:
                 connection.close()
                 continue
@@ -63,8 +62,14 @@ class Connector(aiohttp.TCPConnector):
             use.reused = not new  # it may be aiohttp's own second try, after a reused connection failed it
             return connection
 
+    def _remember(self, protocol: ResponseHandler | None) -> None:
+        if protocol is None or (closed := protocol.closed) is None:
+            return
 
-def _forget(protocol: ResponseHandler | None) -> None:
-    """Nobody may be waiting for the end of a connection: asyncio must not complain of how it ended."""
-    if protocol is not None and (closed := protocol.closed) is not None:
-        closed.add_done_callback(lambda future: future.cancelled() or future.exception())
+        def forget(ended: asyncio.Future[None]) -> None:
+            self._used_before.discard(protocol)
+            if not ended.cancelled():
+                ended.exception()  # nobody may be waiting for it: asyncio must not complain of how it ended
+
+        self._used_before.add(protocol)
+        closed.add_done_callback(forget)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from html import escape
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 _SHORTEST_SECRET = 6
+_CREDENTIAL = re.compile("auth|key|token|secret|password|cookie|signature|^sig$|credential", re.IGNORECASE)
 
 
 def secrets_of(url: str, headers: Mapping[str, str]) -> list[str]:
@@ -44,3 +46,19 @@ def concealed(text: str, secrets: Iterable[str]) -> str:
                 text = f"{cut[:-length]}***"
                 break
     return text
+
+
+def credentials_of(url: str, headers: Mapping[str, str]) -> list[str]:
+    """Those of the secrets whose names say that they are: for texts that must stay exact where they hold none."""
+    parts = urlsplit(url)
+    query = "&".join(pair for pair in parts.query.split("&") if _CREDENTIAL.search(pair.partition("=")[0]))
+    named = {name: value for name, value in headers.items() if _CREDENTIAL.search(name)}
+    return secrets_of(parts._replace(query=query).geturl(), named)
+
+
+def starred(body: bytes, secrets: Iterable[str]) -> bytes:
+    """``body`` with stars in the place of each secret, and as long as before."""
+    for secret in secrets:
+        raw = secret.encode("utf-8", "surrogateescape")
+        body = body.replace(raw, b"*" * len(raw))
+    return body

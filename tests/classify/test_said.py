@@ -10,6 +10,12 @@ import pytest
 from fanout.classify import said
 from fanout.types import Reply
 
+TRACEBACK = """Traceback (most recent call last):
+  File "model.py", line 492, in execute
+    raise error
+    ^^^^^^^^^^^
+ValueError: no such digit"""
+
 
 def reply(body: Any) -> Reply:
     return Reply(status=400, headers={}, body=body if isinstance(body, bytes) else orjson.dumps(body))
@@ -33,6 +39,14 @@ def reply(body: Any) -> Reply:
         ({"code": 3}, '{"code":3}'),
         (["list"], '["list"]'),
         (b"<html>\n<h1>502 Bad Gateway</h1>", "<html> <h1>502 Bad Gateway</h1>"),
+        (
+            {"error": f"the model failed: {TRACEBACK}\n\nAt:\n  /m/1/model.py(501): execute"},
+            "the model failed: ValueError: no such digit At:",
+        ),
+        (
+            f"{TRACEBACK}\n\nDuring that:\n\n{TRACEBACK}".encode(),
+            "ValueError: no such digit During that: ValueError: no such digit",
+        ),
         (b"", "(empty body)"),
         (b"\xff\xfe", "��"),
     ],

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from hypothesis import strategies as st
 from fanout.engine.feed import as_rows, feed_of, stacked
 from fanout.errors import InputError
 from fanout.limits import Permits
-from fanout.types import count_rows
+from fanout.rowset import RowSet
+from fanout.sources import Source
+from fanout.types import Block, count_rows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -243,3 +246,87 @@ def test_single_rows_are_stacked_where_they_are_alike() -> None:
     assert isinstance(stacked([np.zeros(3), np.zeros(4)]), list)
     assert isinstance(stacked([np.zeros(3), [0, 0, 0]]), list)
     assert stacked(["a", "b"]) == ["a", "b"]
+
+
+class Blocks(Source):
+    """Rows of which each block is a given one."""
+
+    def __init__(self, *blocks: Block) -> None:
+        self._blocks = blocks
+        self.n_rows = sum(count_rows(block.rows) for block in blocks)
+        self.closed = threading.Event()
+
+    def fingerprint(self) -> None:
+        return None
+
+    def blocks(self) -> Iterator[Block]:
+        try:
+            yield from self._blocks
+        finally:
+            self.closed.set()
+
+
+@given(
+    sizes=st.lists(st.integers(1, 9), max_size=8),
+    chunk_rows=st.integers(1, 12),
+    done=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=4),
+    kind=st.sampled_from(["array", "list", "mapping", "sized", "iter", "async"]),
+)
+def test_rows_that_are_done_are_passed_over_and_the_others_keep_their_numbers(
+    sizes: list[int], chunk_rows: int, done: list[tuple[int, int]], kind: str
+) -> None:
+    n, skip = sum(sizes), RowSet(done)
+    rows = np.arange(n)
+    edges = np.cumsum([0, *sizes])
+    parts = [rows[a:b] for a, b in pairwise(edges)]
+    given_rows: Any = {
+        "array": lambda: Blocks(*(Block(part, part.tolist()) for part in parts)),
+        "list": lambda: Blocks(*(Block(part.tolist()) for part in parts)),
+        "mapping": lambda: Blocks(*(Block({"a": part}) for part in parts)),
+        "sized": lambda: rows,
+        "iter": lambda: iter(rows.tolist()),
+        "async": lambda: as_async(rows.tolist()),
+    }[kind]()
+
+    async def taken() -> list[Any]:
+        feed = feed_of(given_rows, chunk_rows, skip=skip)
+        works = []
+        while (work := await feed.take()) is not None:
+            works.append(work)
+        assert feed.position == n
+        await feed.close()
+        return works
+
+    works = asyncio.run(taken())
+    assert [row for work in works for row in range(work.chunk.start, work.chunk.stop)] == [
+        row for a, b in skip.gaps(0, n) for row in range(a, b)
+    ]
+    for work in works:
+        own = work.rows["a"] if kind == "mapping" else work.rows
+        assert np.asarray(own).tolist() == list(range(work.chunk.start, work.chunk.stop))
+        assert work.n <= chunk_rows
+        if kind == "array":
+            assert work.chunk.ids == np.asarray(own).tolist()
+    gaps = list(skip.gaps(0, n))
+    assert len(works) == sum(-(-(b - a) // chunk_rows) for a, b in gaps)  # no chunk is short but at the end of a gap
+
+
+async def test_blocks_of_another_kind_are_not_mixed() -> None:
+    source = Blocks(Block(np.arange(3)), Block(np.arange(3, 5.0)), Block([5, 6]), Block({"a": np.arange(7, 8)}))
+    assert [stop for _, stop, _ in await drained_source(source)] == [3, 5, 7, 8]
+
+
+async def drained_source(source: Source) -> list[tuple[int, int, Any]]:
+    feed, chunks = feed_of(source, 10), []
+    while (work := await feed.take()) is not None:
+        chunks.append((work.chunk.start, work.chunk.stop, work.rows))
+    await feed.close()
+    return chunks
+
+
+async def test_a_source_is_let_go_of_with_the_feed() -> None:
+    source = Blocks(Block(np.arange(3)), Block(np.arange(3)))
+    feed = feed_of(source, 2)
+    await feed.take()
+    await feed.close()
+    assert await asyncio.to_thread(source.closed.wait, 5)

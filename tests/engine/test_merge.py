@@ -83,4 +83,5 @@ def test_one_output_is_an_array_and_several_are_a_dict(n_outputs: int) -> None:
 def test_a_result_shows_its_counts() -> None:
     merger = Merger(5)
     merger.add(Done(start=0, stop=2, outputs={"": np.zeros(2)}))
-    assert repr(merger.result(Statistics(failed=1))) == "<Result rows=5 ok=2 failed=1 pending=3>"
+    merger.add(Done(start=2, stop=3, outputs=None, failures=(failed(2, 3),)))
+    assert repr(merger.result(Statistics())) == "<Result rows=5 ok=2 failed=1 pending=2>"

@@ -260,3 +260,51 @@ async def test_metadata_told_to_wait_make_all_wait() -> None:
         async with Client(mock.url("oip"), codec="oip") as client:
             await client.map(X)
     assert mock.times[0] >= 30
+
+
+async def test_a_queue_of_two_costs_no_row() -> None:
+    """Each chunk is told again and again that there is no room, while others are served."""
+    full: set[float] = set()
+
+    def latency(number: int) -> float:
+        (row, *_), *_ = mock.requests[number].json()["instances"]
+        (full.add if mock.in_flight > 3 else full.discard)(row)
+        return 0.001 if row in full else 0.1 * mock.in_flight
+
+    def model(x: np.ndarray) -> np.ndarray:
+        if x[0, 0] in full:
+            raise StatusError(503, "Exceeds maximum queue size")
+        return x * 2
+
+    with MockEndpoint(model, latency=latency) as mock:
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=1) as client:
+            assert np.array_equal(await client.map(X[:64]), X[:64] * 2)
+    refused = len(mock.requests) - 64
+    assert 64 < refused < 64 * 10
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_row_that_is_refused_for_ever_while_others_are_served_fails(status: int) -> None:
+    def model(x: np.ndarray) -> np.ndarray:
+        if x[0, 0] == X[3, 0]:
+            raise StatusError(status, "come later")
+        return x * 2
+
+    with MockEndpoint(model, latency=10) as mock:
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=1, limits=Limits(concurrency=2)) as client:
+            result = await client.map(X, on_error="keep")
+    assert np.flatnonzero(~result.ok).tolist() == [3]
+    assert result.failures[0].attempts == 3 * 5 + 5
+
+
+async def test_metadata_is_no_answer_that_shows_that_rows_can_be_answered() -> None:
+    """The model tells of itself, and then takes no row: found out with few requests, whatever there is to send."""
+
+    def model(x: np.ndarray) -> np.ndarray:
+        raise StatusError(400, "no row is right")
+
+    with MockEndpoint(model) as mock:
+        async with Client(mock.url("oip"), codec="oip") as client:
+            with pytest.raises(RunStopped, match=r"accepts no row at all.*no row is right"):
+                await client.map(np.ones((1000, 3)))
+    assert len(mock.requests) < 16 + 20

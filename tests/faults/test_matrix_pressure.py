@@ -82,20 +82,7 @@ async def test_row_33_a_storm_of_503_brakes_the_endpoint_and_the_run_ends_well()
 
 
 @pytest.mark.virtual_time
-@pytest.mark.parametrize(
-    "concurrency",
-    [
-        pytest.param(
-            1,
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="with 1 or 2 in flight a chunk may spend all its attempts before the bucket is empty",
-            ),
-        ),
-        4,
-        16,
-    ],
-)
+@pytest.mark.parametrize("concurrency", [1, 2, 4, 16])
 async def test_row_33_an_outage_of_a_minute_in_mid_run_fails_no_row(concurrency: int) -> None:
     loop = asyncio.get_running_loop()
 
