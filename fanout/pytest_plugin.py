@@ -1,0 +1,108 @@
+"""Fixtures for the tests of those who use fanout, found by pytest through the entry point ``pytest11``.
+
+pytest imports this module in every project that has fanout installed, so it imports nothing but pytest.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from fanout.tape import Tape
+    from fanout.testing import FaultServer, MockEndpoint, NoNetwork
+
+_RECORDINGS = "recordings"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option ``--fanout-record``."""
+    parser.getgroup("fanout").addoption(
+        "--fanout-record",
+        action="store_true",
+        help="record the exchanges of tests that use fanout_tape anew, in place of replaying them",
+    )
+
+
+@pytest.fixture
+def fanout_mock() -> Iterator[Callable[..., MockEndpoint]]:
+    """Makes a `fanout.testing.MockEndpoint`, in force until the end of the test: ``fanout_mock(lambda x: x * 2)``."""
+    with ExitStack() as stack:
+
+        def made(model: Any, **options: Any) -> MockEndpoint:
+            from fanout.testing import MockEndpoint
+
+            return stack.enter_context(MockEndpoint(model, **options))
+
+        yield made
+
+
+@pytest.fixture
+def fanout_server() -> Iterator[Callable[..., FaultServer]]:
+    """Starts a `fanout.testing.FaultServer` on a loopback port and a thread of its own, until the end of the test."""
+    with ExitStack() as stack:
+
+        def made(model: Any, **options: Any) -> FaultServer:
+            from fanout.testing import Background, FaultServer
+
+            return stack.enter_context(Background(FaultServer(model, **options)))
+
+        yield made
+
+
+@pytest.fixture
+def fanout_tape(request: pytest.FixtureRequest) -> Iterator[Callable[..., Tape]]:
+    """Makes a tape for ``Client(..., tape=fanout_tape())``: it replays the test's recording, without a network.
+
+    The recording is ``recordings/MODULE.TEST.recording`` beside the test, or ``recordings/NAME.recording``. With
+    ``pytest --fanout-record`` it is made anew, from the real endpoint.
+    """
+    with ExitStack() as stack:
+
+        def made(name: str = "", **options: Any) -> Tape:
+            file = _recording(request, name)
+            if request.config.getoption("--fanout-record"):
+                from fanout.testing import Recorder
+
+                file.unlink(missing_ok=True)
+                return stack.enter_context(Recorder(file, **options))
+            if not file.exists():
+                pytest.fail(f"there is no recording {file}: make it with pytest --fanout-record", pytrace=False)
+            from fanout.testing import Replayer
+
+            return Replayer(file, **options)
+
+        yield made
+
+
+@pytest.fixture
+def fanout_no_network() -> Iterator[NoNetwork]:
+    """No connection is made while the test runs: trying fails it, with the address."""
+    from fanout.testing import NoNetwork
+
+    with NoNetwork() as guard:
+        yield guard
+
+
+@pytest.fixture
+def fanout_seed() -> Iterator[Callable[[int], None]]:
+    """Seeds the jitter of all waits: ``fanout_seed(7)``. What it was before is put back at the end of the test."""
+    import random
+
+    state = random.getstate()
+    yield random.seed
+    random.setstate(state)
+
+
+def _recording(request: pytest.FixtureRequest, name: str) -> Path:
+    path = request.node.path
+    safe = "".join(
+        char if char.isalnum() or char in "-_." else "-" for char in name or f"{path.stem}.{request.node.name}"
+    )
+    folder: Path = path.parent / _RECORDINGS
+    return folder / f"{safe}.recording"

@@ -1,0 +1,78 @@
+"""What an endpoint has seen, asserted: attempts, requests in flight, rate, headers. The messages show the request."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fanout.serving.exchange import Request
+
+_SHOWN = 60
+
+
+class Witness(Protocol):
+    """What has seen requests: a `MockEndpoint`, a `FaultServer`."""
+
+    @property
+    def requests(self) -> Sequence[Request]:
+        """All that were sent to the model, in order."""
+        ...
+
+    @property
+    def times(self) -> Sequence[float]:
+        """When each of them came, in seconds of one clock."""
+        ...
+
+    @property
+    def max_in_flight(self) -> int:
+        """Most of them at one moment."""
+        ...
+
+
+def attempts_per_chunk(endpoint: Witness) -> list[int]:
+    """How often each body came, in the order of their first coming. Chunks with the same rows count as one."""
+    return list(Counter(request.body for request in endpoint.requests).values())
+
+
+def assert_attempts(endpoint: Witness, *, at_most: int) -> None:
+    """No chunk was sent more than ``at_most`` times."""
+    for body, times in Counter(request.body for request in endpoint.requests).items():
+        assert times <= at_most, f"a chunk was sent {times} times, at most {at_most} were allowed: {_short(body)}"
+
+
+def assert_in_flight(endpoint: Witness, *, at_most: int) -> None:
+    """Never were more than ``at_most`` requests in flight."""
+    most = endpoint.max_in_flight
+    assert most <= at_most, f"{most} requests were in flight at once, at most {at_most} were allowed"
+
+
+def most_in_window(endpoint: Witness, seconds: float) -> int:
+    """Most requests that came within any ``seconds``, the end of that time not included."""
+    times, first, most = sorted(endpoint.times), 0, 0
+    for last, now in enumerate(times):
+        while now - times[first] >= seconds:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+def assert_rate(endpoint: Witness, *, at_most: int, seconds: float = 1.0) -> None:
+    """In no window of ``seconds``, wherever it begins, came more than ``at_most`` requests."""
+    most = most_in_window(endpoint, seconds)
+    assert most <= at_most, f"{most} requests came within {seconds:g} s, at most {at_most} were allowed"
+
+
+def assert_headers(endpoint: Witness, headers: Mapping[str, str | None]) -> None:
+    """Every request carried these header fields with these values; None: it did not carry the field."""
+    assert endpoint.requests, "no request came, so none carried headers"
+    for number, request in enumerate(endpoint.requests):
+        for name, value in headers.items():
+            sent = request.header(name)
+            assert sent == value, f"request {number} had {name}: {sent!r} where {value!r} was expected"
+
+
+def _short(body: bytes) -> str:
+    return repr(body if len(body) <= _SHOWN else body[:_SHOWN] + b"...")

@@ -1,0 +1,261 @@
+"""A conformance suite for codecs: subclass `CodecTests`, say what the rows are, and pytest does the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from unittest import SkipTest
+
+import numpy as np
+import orjson
+
+from fanout.engine.proof import Proof
+from fanout.errors import EncodeError, InvalidReply
+from fanout.rehearsal import Rehearsal
+from fanout.tape import Sent
+from fanout.types import Answer as Decoded
+from fanout.types import Reply, count_rows, take_rows
+
+if TYPE_CHECKING:
+    from fanout.codecs.base import Codec
+    from fanout.types import Array, Payload, Rows
+
+_URL = "http://codec.invalid"
+_GARBAGE = (
+    b"",
+    b"{}",
+    b"[]",
+    b"null",
+    b'""',
+    b"0",
+    b"<!doctype html><html></html>",
+    b"\xff\xfe\x00",
+    b'{"error": "no"}',
+)
+_CUTS = 300
+"""Most places at which an answer is cut."""
+
+
+class CodecTests:
+    """Tests that every codec passes. A subclass, called ``Test...``, gives `codec`; and `rows` if they are no numbers.
+
+    ::
+
+        class TestAcme(CodecTests):
+            def codec(self):
+                return Acme(decimals=3)
+
+    The endpoint is played by the codec's own `serve`, or by the packaged model server at its `path`; override `reply`
+    where neither knows the format.
+    """
+
+    def codec(self) -> Codec:
+        """The codec to be tested, made anew."""
+        raise NotImplementedError("override codec() to return the codec to be tested")
+
+    def rows(self, n: int) -> Rows:
+        """``n`` rows that can be sent, no two of them alike. By default float64 numbers, shape (n, 3)."""
+        return np.arange(3.0 * n).reshape(n, 3) + 0.25
+
+    def model(self, rows: Any) -> Any:
+        """What the endpoint's model makes of the rows: a different answer for each. By default twice their value."""
+        return np.asarray(rows) * 2
+
+    def expected(self, rows: Rows) -> Any:
+        """What `Codec.decode` shall give for ``rows``, dtype included. By default what the model gives."""
+        return self.model(rows)
+
+    def reply(self, codec: Codec, payload: Payload, model: Any) -> Reply:
+        """What an endpoint with that model answers to a request."""
+        body = payload.body if isinstance(payload.body, tuple) else (payload.body,)
+        headers = {"Content-Type": payload.content_type, **payload.headers}
+        return _played(codec, Sent(method="POST", url=_URL + codec.path, headers=headers, body=body), model)
+
+    def test_answers_come_back_as_they_are(self) -> None:
+        """Round trip: what the model gives is what `decode` gives, to the last bit."""
+        for n in self._sizes():
+            _assert_same(self._answered(self.rows(n)), _named(self.expected(self.rows(n))))
+
+    def test_the_dtype_is_that_of_every_answer(self) -> None:
+        """A dtype that depended on the rows of a chunk would make answers that agree look unlike each other."""
+        wanted = {name: array.dtype for name, array in _named(self.expected(self.rows(1))).items()}
+        for n in self._sizes():
+            found = [array.dtype for array in self._answered(self.rows(n)).values()]
+            assert found == list(wanted.values()), f"{n} rows gave {found}, wanted {list(wanted.values())}"
+
+    def test_the_shape_is_rows_first_and_alike_for_any_number_of_rows(self) -> None:
+        """One row keeps its axis."""
+        trailing = [array.shape[1:] for array in _named(self.expected(self.rows(1))).values()]
+        for n in self._sizes():
+            found = [array.shape for array in self._answered(self.rows(n)).values()]
+            assert found == [(n, *shape) for shape in trailing], f"{n} rows gave shapes {found}"
+
+    def test_answers_are_in_the_order_of_the_rows(self) -> None:
+        """Rows in reverse have their answers in reverse, and a row alone has the answer that it has among others."""
+        n = self._sizes()[-1]
+        rows = self.rows(n)
+        answers = self._answered(rows)
+        if n > 1:
+            backwards = self._answered(take_rows(rows, np.arange(n)[::-1]))
+            _assert_same({name: array[::-1] for name, array in backwards.items()}, answers)
+        alone = [self._answered(take_rows(rows, slice(i, i + 1))) for i in range(n)]
+        _assert_same({name: np.concatenate([one[name] for one in alone]) for name in answers}, answers)
+        first = next(iter(answers.values())).reshape(n, -1)
+        assert all((first[i] != first[j]).any() for i in range(n) for j in range(i)), "the model tells rows not apart"
+
+    def test_encoding_and_decoding_leave_no_trace(self) -> None:
+        """The same rows make the same request, in a copy of the codec too; neither rows nor answers are changed."""
+        codec = self._prepared()
+        rows = self.rows(self._sizes()[-1])
+        before = copy.deepcopy(rows)
+        payload = codec.encode(rows)
+        assert _body(payload) == _body(codec.encode(rows)) == _body(copy.copy(codec).encode(rows))
+        _assert_same(_named(rows), _named(before))
+        reply = self.reply(codec, payload, self.model)
+        first = {name: array.copy() for name, array in _decoded(codec, reply, count_rows(rows)).items()}
+        _assert_same(_decoded(codec, reply, count_rows(rows)), first)
+
+    def test_a_wrong_number_of_rows_is_refused(self) -> None:
+        """An answer to fewer or more rows is never taken for one to these."""
+        n = self._sizes()[-1]
+        if n < 2:
+            raise SkipTest("the codec sends one row a request")
+        codec = self._prepared()
+        for count in {1, n - 1, n + 1} - {n}:
+            reply = self.reply(codec, codec.encode(self.rows(count)), self.model)
+            self._assert_refused(codec, reply, n, f"an answer to {count} rows was taken for one to {n}")
+
+    def test_an_empty_or_senseless_answer_is_refused(self) -> None:
+        """Empty bodies, other documents, web pages, bytes that are no text."""
+        codec = self._prepared()
+        right = self.reply(codec, codec.encode(self.rows(1)), self.model)
+        for body in _GARBAGE:
+            self._assert_refused(codec, _with_body(right, body), 1, f"{body!r} was taken for an answer")
+
+    def test_an_answer_that_is_cut_short_is_refused(self) -> None:
+        """Wherever it is cut, unless all that is missing is white space."""
+        codec, n = self._prepared(), self._sizes()[-1]
+        right = self.reply(codec, codec.encode(self.rows(n)), self.model)
+        whole = len(right.body.rstrip())
+        for cut in sorted({*range(0, whole, max(1, whole // _CUTS)), whole - 1}):
+            said = f"the first {cut} of {whole} bytes were taken for an answer"
+            self._assert_refused(codec, _with_body(right, right.body[:cut]), n, said)
+
+    def test_nan_in_an_answer_is_refused(self) -> None:
+        """Unless the codec was made to keep it. In texts there is none."""
+        codec, n = self._prepared(), self._sizes()[-1]
+        answers = _named(self.expected(self.rows(n)))
+        if codec.nonfinite == "keep" or not any(array.dtype.kind == "f" for array in answers.values()):
+            raise SkipTest("the answers may hold NaN, or cannot")
+        spoilt = self._with_nan(codec, n)
+        if not spoilt:
+            raise SkipTest("neither the model nor the text of an answer can be made to say NaN")
+        for reply in spoilt:
+            self._assert_refused(codec, reply, n, f"NaN was taken for an answer: {reply.excerpt()}")
+
+    def test_nan_in_a_row_is_sent_as_it_is_or_named(self) -> None:
+        """It is never made null or 0 on the way: where the format has no NaN, that row alone is refused."""
+        rows = copy.deepcopy(self.rows(self._sizes()[-1]))
+        if not (isinstance(rows, np.ndarray) and rows.dtype.kind == "f"):
+            raise SkipTest("the rows are no array of floats")
+        rows[-1] = np.nan
+        codec = self._prepared()
+        refused: tuple[int, ...] | None = None
+        try:
+            payload = codec.encode(rows)
+        except EncodeError as error:
+            refused = error.rows
+        if refused is not None:
+            assert refused == (len(rows) - 1,), f"NaN is in row {len(rows) - 1}, but rows {refused} were refused"
+            return
+        seen: list[Any] = []
+
+        def witness(came: Any) -> Any:
+            seen.append(np.array(came, np.float64))
+            return self.model(self.rows(len(rows)))
+
+        self.reply(codec, payload, witness)
+        assert seen, "the request with NaN in it cannot be read"
+        assert np.isnan(seen[0].reshape(len(rows), -1)[-1]).all(), f"NaN was sent as {seen[0][-1]}"
+
+    def _sizes(self) -> list[int]:
+        most = self.codec().max_rows
+        return [n for n in (1, 2, 7) if most is None or n <= most]
+
+    def _prepared(self) -> Codec:
+        """The codec, once it has learnt from a client's metadata requests what it can."""
+        codec = self.codec()
+        for url in codec.prepare(_URL + codec.path.replace("{model}", "mock")):
+            codec.learn(_played(codec, Sent(method="GET", url=url), self.model))
+        return codec
+
+    def _answered(self, rows: Rows) -> dict[str, Array]:
+        codec = self._prepared()
+        return _decoded(codec, self.reply(codec, codec.encode(rows), self.model), count_rows(rows))
+
+    def _with_nan(self, codec: Codec, n: int) -> list[Reply]:
+        """Answers with NaN in a row, as far as the format can say so."""
+        payload = codec.encode(self.rows(n))
+
+        def spoilt(rows: Any) -> Any:
+            outputs = {name: np.array(array) for name, array in _named(self.model(rows)).items()}
+            for array in outputs.values():
+                if array.dtype.kind == "f":
+                    array[-1] = np.nan
+            return outputs[""] if outputs.keys() == {""} else outputs
+
+        made = []
+        with suppress(EncodeError, ValueError):  # its server may have no word for it
+            made.append(self.reply(codec, payload, spoilt))
+        right = self.reply(codec, payload, self.model)
+        floats = next(array for array in _named(self.model(self.rows(n))).values() if array.dtype.kind == "f")
+        written = orjson.dumps(floats[-1].ravel()[0], option=orjson.OPT_SERIALIZE_NUMPY)
+        made += [_with_body(right, right.body.replace(written, word, 1)) for word in (b"NaN", b"null")]
+        return [reply for reply in made if reply.status == 200 and reply.body != right.body]
+
+    def _assert_refused(self, codec: Codec, reply: Reply, n_rows: int, otherwise: str) -> None:
+        proof = Proof(codec.spec, reject_nonfinite=codec.nonfinite == "reject", capacity=2)
+        right = {name: (array.dtype, array.shape[1:]) for name, array in _named(self.expected(self.rows(1))).items()}
+        try:
+            checked = proof.checked(_decoded(codec, reply, n_rows), n_rows)
+        except Exception:  # noqa: BLE001 - whatever decode raises, the client takes the answer for invalid
+            return
+        # An answer of another form is refused as soon as another answer has shown what the form is.
+        assert [(array.dtype, array.shape[1:]) for array in checked.values()] != list(right.values()), otherwise
+
+
+def _played(codec: Codec, sent: Sent, model: Any) -> Reply:
+    async def nobody() -> Reply:
+        raise InvalidReply("there is no endpoint")
+
+    tape = Rehearsal(codec, _URL + codec.path.replace("{model}", "mock"), model)
+    return asyncio.run(tape.exchange(sent, nobody, bytes))
+
+
+def _decoded(codec: Codec, reply: Reply, n_rows: int) -> dict[str, Array]:
+    assert reply.status == 200, f"the endpoint answered {reply.status}: {reply.excerpt()}"
+    made = codec.decode(reply, n_rows)
+    return _named(made.values if isinstance(made, Decoded) else made)
+
+
+def _named(values: Any) -> dict[str, Any]:
+    found = values if isinstance(values, Mapping) else {"": values}
+    return {name: array if isinstance(array, np.ndarray) else np.asarray(array) for name, array in found.items()}
+
+
+def _assert_same(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> None:
+    assert len(found) == len(wanted), f"there are outputs {list(found)}, wanted {list(wanted)}"
+    alike = [found[name] for name in wanted] if found.keys() == wanted.keys() else list(found.values())
+    for array, other in zip(alike, wanted.values(), strict=True):
+        np.testing.assert_array_equal(array, other)
+
+
+def _with_body(reply: Reply, body: bytes) -> Reply:
+    return Reply(status=200, headers=reply.headers, body=body, url=reply.url)
+
+
+def _body(payload: Payload) -> bytes:
+    return b"".join(payload.body) if isinstance(payload.body, tuple) else bytes(payload.body)

@@ -1,0 +1,133 @@
+"""The file of a recording: compact, without secrets, and never believed where it is damaged."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from fanout import Client, ConfigError, Endpoint
+from fanout.recording.format import Interaction, Pages, Writer, digest, key_of, path_of
+from fanout.testing import MockEndpoint, Recorder, Replayer, Scripted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECRET = "s3cret-of-the-house"
+
+
+def interaction(number: int, body: bytes) -> tuple[Interaction, dict[str, bytes]]:
+    name = digest([body])
+    key = key_of("POST", "/x", name)
+    return Interaction(key=key, method="POST", path="/x", sent=name, status=200, got=name, at=float(number)), {
+        name: body
+    }
+
+
+def written(path: Path, *bodies: bytes) -> bytes:
+    writer = Writer(path)
+    for number, body in enumerate(bodies):
+        writer.add(*interaction(number, body))
+    writer.close()
+    return path.read_bytes()
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    bodies = (b"", b"a\nb\n", np.random.default_rng(0).bytes(5000), b"zip me " * 1000)
+    written(tmp_path / "r", *bodies)
+    pages = Pages(tmp_path / "r")
+    assert [one.at for one in pages.interactions] == [0, 1, 2, 3]
+    assert [pages.body(one.got) for one in pages.interactions] == list(bodies)
+
+
+def test_a_body_is_in_the_file_once_and_compressed_where_that_halves_it(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).bytes(10_000)
+    data = written(tmp_path / "r", noise, noise, b"zip me " * 5000, noise)
+    assert data.count(noise) == 1
+    assert 10_000 < len(data) < 13_000
+
+
+def test_a_torn_end_is_left_out_wherever_it_is_torn(tmp_path: Path) -> None:
+    whole = len(written(tmp_path / "short", b"first body"))
+    data = written(tmp_path / "r", b"first body", b"second\nbody")
+    for end in range(whole, len(data)):
+        (tmp_path / "r").write_bytes(data[:end])
+        assert len(Pages(tmp_path / "r").interactions) == 1
+
+
+def test_a_file_that_is_damaged_or_no_recording_is_refused(tmp_path: Path) -> None:
+    data = written(tmp_path / "r", b"first body", b"second body")
+    (tmp_path / "r").write_bytes(data.replace(b"first", b"fIrst"))
+    pages = Pages(tmp_path / "r")
+    with pytest.raises(ConfigError, match="damaged: body"):
+        pages.body(pages.interactions[0].got)
+    for wrong in (b"", b"x"):
+        (tmp_path / "r").write_bytes(wrong)
+        with pytest.raises(ConfigError, match="no recording"):
+            Pages(tmp_path / "r")
+    (tmp_path / "r").write_bytes(data.replace(b'{"key"', b'?"key"'))
+    with pytest.raises(ConfigError, match="damaged at byte"):
+        Pages(tmp_path / "r")
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        Pages(tmp_path / "absent")
+
+
+def test_a_recording_is_never_written_over(tmp_path: Path) -> None:
+    written(tmp_path / "r", b"body")
+    with pytest.raises(ConfigError, match="is there already: remove it"):
+        Writer(tmp_path / "r")
+    with pytest.raises(ConfigError, match="cannot be written: File exists"):
+        Writer(tmp_path / "r" / "below")
+
+
+async def test_a_full_disk_ends_the_run_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        def write(self, data: bytes) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with MockEndpoint(lambda x: x) as mock, Recorder(tmp_path / "r") as tape, monkeypatch.context() as patched:
+        patched.setattr(tape._file, "_file", Full())
+        async with Client(mock.url("v1"), codec="v1", tape=tape) as client:
+            with pytest.raises(ConfigError, match="cannot be written: No space left on device"):
+                await client.map(np.ones(3))
+
+
+def test_neither_host_nor_query_values_tell_requests_apart() -> None:
+    assert path_of("https://me:pass@one.test/a/b?key=1&v=2#x") == "/a/b?key=***&v=***"
+    assert path_of("http://other.test/a/b?key=9&v=8") == "/a/b?key=***&v=***"
+    assert path_of("http://other.test") == "/"
+
+
+@pytest.mark.parametrize("status", [200, 503])
+async def test_credentials_are_not_in_the_file(tmp_path: Path, status: int) -> None:
+    def headers(request: Any) -> dict[str, str]:
+        return {"Set-Cookie": f"sid={SECRET}", "X-RateLimit-Owner": SECRET, "X-Other": "other"}
+
+    endpoint = Endpoint(
+        url=f"http://fanout-mock.test/v1/models/mock:predict?api_key={SECRET}",
+        headers={"Authorization": f"Bearer {SECRET}"},
+    )
+    body = b'{"predictions": [["%s"], [""], [""]]}' % SECRET.encode()
+    with MockEndpoint(lambda x: x) as mock, Recorder(tmp_path / "r") as tape:
+        mock.script(Scripted(status=status, body=body, headers=headers(None)))
+        async with Client(endpoint, codec="v1", tape=tape) as client:
+            await client.map(np.ones(3))
+    data = (tmp_path / "r").read_bytes()
+    assert SECRET.encode() not in data
+    assert b"Set-Cookie" not in data
+    assert b"X-Other" not in data
+    assert b"X-RateLimit-Owner" in data
+    if status == 200:
+        async with Client(endpoint, codec="v1", tape=Replayer(tmp_path / "r")) as client:
+            assert (await client.map(np.ones(3))).tolist() == [["*" * len(SECRET)], [""], [""]]
+
+
+async def test_other_header_fields_are_kept_on_request(tmp_path: Path) -> None:
+    with MockEndpoint(lambda x: x) as mock, Recorder(tmp_path / "r", headers=["X-Units"]) as tape:
+        mock.script(Scripted(body=b'{"predictions": [1.0]}', headers={"x-units": "mm"}))
+        async with Client(mock.url("v1"), codec="v1", tape=tape) as client:
+            await client.map(np.ones(1))
+    assert Pages(tmp_path / "r").interactions[0].headers == {"Content-Type": "application/json", "x-units": "mm"}

@@ -1,0 +1,55 @@
+"""Faults without a connection: what a client makes of them is what it makes of them on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fanout
+from fanout import Client, RetryPolicy, RunStopped, Timeouts
+from fanout.rehearsal import Rehearsal
+from fanout.testing import FAULTS, FaultServer, VirtualClock
+
+X = np.arange(12.0).reshape(4, 3)
+BY_CHANCE = [*sorted(FAULTS.keys() - {"413-early", "gzip-bomb", "endless", "drip"}), "gzip-bomb:1000", "drip:0.0001"]
+
+
+def double(x: np.ndarray) -> np.ndarray:
+    return x * 2
+
+
+async def outcome(url: str, codec: Any, **options: Any) -> tuple[Any, ...]:
+    """What a client with one attempt makes of one chunk: values, or the status and the first words of the reason."""
+    timeouts, retry = Timeouts(attempt=0.5), RetryPolicy(max_attempts=1)
+    try:
+        async with Client(url, codec=codec, timeouts=timeouts, retry=retry, chunk_rows=4, **options) as client:
+            result = await client.map(X, on_error="keep")
+    except RunStopped as stop:
+        return stop.kind, stop.result.ok.all()
+    statuses = {failure.status for failure in result.failures}
+    return statuses, result.ok.all() and np.array_equal(result.values, double(X))
+
+
+@pytest.mark.parametrize("codec", ["v1", "oip"])
+@pytest.mark.parametrize("fault", BY_CHANCE)
+async def test_a_fault_has_the_outcome_that_it_has_on_a_socket(fault: str, codec: str) -> None:
+    def rehearsed() -> tuple[Any, ...]:
+        made = fanout.codec(codec)
+        url = "http://nobody.test" + made.path.replace("{model}", "m")
+        tape = Rehearsal(made, url, double, faults={fault: 1.0})
+        with asyncio.Runner(loop_factory=VirtualClock) as runner:
+            return runner.run(outcome(url, made, tape=tape))
+
+    async with FaultServer(double, faults={fault: 1.0}) as server:
+        on_a_socket = await outcome(server.url(codec), codec)
+        assert server.hits
+    assert await asyncio.to_thread(rehearsed) == on_a_socket
+
+
+async def test_a_body_without_end_is_given_up() -> None:
+    tape = Rehearsal(made := fanout.codec("v1"), url := "http://nobody.test/x", double, faults={"endless": 1.0})
+    statuses, whole = await outcome(url, made, tape=tape)
+    assert (statuses, whole) == ({None}, False)

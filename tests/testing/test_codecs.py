@@ -1,0 +1,200 @@
+"""Our codecs pass the conformance suite; a codec with one mistake fails the test that is about it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+import pytest
+
+import fanout
+from fanout import Codec, Payload, Reply
+from fanout.errors import EncodeError
+from fanout.testing import CodecTests
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TESTS = sorted(name for name in vars(CodecTests) if name.startswith("test_"))
+
+
+class TestJson(CodecTests):
+    def codec(self) -> Codec:
+        return fanout.codec("json", request_field="a.rows", response_field="b[].score", extra={"k": 1})
+
+
+class TestJsonIntegers(CodecTests):
+    def codec(self) -> Codec:
+        return fanout.codec("json", dtype="int64")
+
+    def rows(self, n: int) -> Any:
+        return np.arange(2**40, 2**40 + n)
+
+
+class TestV1(CodecTests):
+    def codec(self) -> Codec:
+        return fanout.codec("v1", signature_name="s")
+
+
+class TestV1SeveralOutputs(CodecTests):
+    def codec(self) -> Codec:
+        return fanout.codec("v1")
+
+    def model(self, rows: Any) -> Any:
+        return {"a": rows * 2, "b": rows[:, 0]}
+
+
+class TestOip(CodecTests):
+    def codec(self) -> Codec:
+        return fanout.codec("oip")
+
+    def rows(self, n: int) -> Any:
+        return np.arange(3 * n, dtype="f4").reshape(n, 3)
+
+
+class TestOipJson(CodecTests):
+    def codec(self) -> Codec:
+        return fanout.codec("oip", binary=False)
+
+
+class TestEmbeddings(CodecTests):
+    def codec(self) -> Codec:
+        return fanout.codec("openai-embeddings", model="m")
+
+    def rows(self, n: int) -> Any:
+        return [f"text {i}" for i in range(n)]
+
+    def model(self, rows: Any) -> Any:
+        return np.array([[len(text), int(text[5:]), 0.1] for text in rows], "f4")
+
+
+class TestEmbeddingsAsNumbers(TestEmbeddings):
+    def codec(self) -> Codec:
+        return fanout.codec("openai-embeddings", model="m", encoding_format="float")
+
+
+class TestChat(CodecTests):
+    def codec(self) -> Codec:
+        return fanout.codec("openai-chat", model="m")
+
+    def rows(self, n: int) -> Any:
+        return [f"prompt {i}" for i in range(n)]
+
+    def model(self, rows: Any) -> Any:
+        return [f"answer to {text}" for text in rows]
+
+    def expected(self, rows: Any) -> Any:
+        texts = np.array(self.model(rows), np.dtypes.StringDType())
+        return {"text": texts, "finish_reason": np.array(["stop"] * len(rows), np.dtypes.StringDType())}
+
+
+class Right(Codec):
+    """A codec that makes no mistake; those below make one each."""
+
+    name = "right"
+    path = "/right"
+
+    def encode(self, rows: Any) -> Payload:
+        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if bad.size:
+            raise EncodeError("NaN", rows=bad.tolist())
+        return Payload(body=orjson.dumps({"instances": rows.tolist()}))
+
+    def decode(self, reply: Reply, n_rows: int) -> Any:
+        return np.array(reply.json()["predictions"], np.float64)
+
+    def serve(self, request: Any, model: Any) -> Reply:
+        rows = np.array(orjson.loads(request.joined())["instances"], np.float64)
+        answers = np.where(np.isnan(made := model(rows)), None, made.astype(object)).tolist()
+        return Reply(status=200, headers={}, body=orjson.dumps({"predictions": answers}))
+
+
+def decoding(change: Callable[[Codec, Reply, int, Any], Any]) -> type[Codec]:
+    class Wrong(Right):
+        def decode(self, reply: Reply, n_rows: int) -> Any:
+            return change(self, reply, n_rows, super().decode(reply, n_rows))
+
+    return Wrong
+
+
+def encoding(change: Callable[[Codec, Any], Payload]) -> type[Codec]:
+    class Wrong(Right):
+        def encode(self, rows: Any) -> Payload:
+            return change(self, rows)
+
+    return Wrong
+
+
+def numbers(body: bytes) -> list[float]:
+    return [float(number) for number in re.findall(rb"[-\d.]+", body)]
+
+
+class Forgiving(Right):
+    """Takes what it can get: numbers out of anything."""
+
+    def decode(self, reply: Reply, n_rows: int) -> Any:
+        found = numbers(reply.body)
+        return np.array([*found, *[0.0] * (3 * n_rows)][: 3 * n_rows]).reshape(n_rows, 3)
+
+
+class Counting(Right):
+    """Remembers."""
+
+    calls = 0
+
+    def encode(self, rows: Any) -> Payload:
+        self.calls += 1
+        payload = super().encode(rows)
+        return Payload(body=bytes(payload.body)[:-1] + b', "call": %d}' % self.calls)
+
+
+WRONG: dict[str, type[Codec]] = {
+    "test_answers_come_back_as_they_are": decoding(lambda self, reply, n, values: values.round(0)),
+    "test_the_dtype_is_that_of_every_answer": decoding(
+        lambda self, reply, n, values: values.astype("f4") if n == 1 else values
+    ),
+    "test_the_shape_is_rows_first_and_alike_for_any_number_of_rows": decoding(
+        lambda self, reply, n, values: values[0] if n == 1 else values
+    ),
+    "test_answers_are_in_the_order_of_the_rows": decoding(lambda self, reply, n, values: values[np.lexsort(values.T)]),
+    "test_encoding_and_decoding_leave_no_trace": Counting,
+    "test_a_wrong_number_of_rows_is_refused": decoding(
+        lambda self, reply, n, values: np.resize(values, (n, *values.shape[1:]))
+    ),
+    "test_an_empty_or_senseless_answer_is_refused": Forgiving,
+    "test_an_answer_that_is_cut_short_is_refused": Forgiving,
+    "test_nan_in_an_answer_is_refused": decoding(lambda self, reply, n, values: np.nan_to_num(values)),
+    "test_nan_in_a_row_is_sent_as_it_is_or_named": encoding(
+        lambda self, rows: Payload(body=orjson.dumps({"instances": np.nan_to_num(rows).tolist()}))
+    ),
+}
+
+
+def suite(codec: type[Codec]) -> CodecTests:
+    class Suite(CodecTests):
+        def codec(self) -> Codec:
+            return codec()
+
+    return Suite()
+
+
+def test_there_is_a_mistake_for_every_test() -> None:
+    assert sorted(WRONG) == TESTS
+
+
+@pytest.mark.parametrize("name", TESTS)
+def test_a_codec_without_mistakes_passes(name: str) -> None:
+    getattr(suite(Right), name)()
+
+
+@pytest.mark.parametrize("name", TESTS)
+def test_a_codec_with_one_mistake_fails_the_test_that_is_about_it(name: str) -> None:
+    with pytest.raises(AssertionError):
+        getattr(suite(WRONG[name]), name)()
+
+
+def test_a_suite_without_a_codec_says_what_to_do() -> None:
+    with pytest.raises(NotImplementedError, match=r"override codec\(\)"):
+        CodecTests().test_answers_come_back_as_they_are()
