@@ -30,7 +30,10 @@ if TYPE_CHECKING:
         RunStopped,
         TransportError,
     )
+    from fanout.journal import Journal
     from fanout.settings import Endpoint, Limits, RetryPolicy, Timeouts
+    from fanout.sinks import FileSink, open_sink
+    from fanout.sources import Source, open_source
     from fanout.sync import SyncClient, map  # noqa: A004 - the verb of the field; nobody star-imports it
     from fanout.types import (
         Action,
@@ -59,7 +62,10 @@ _HOMES = {
         "ClientStateError", "ConfigError", "EncodeError", "FanoutError", "InputError", "InvalidReply", "RowsFailed",
         "RunStopped", "TransportError",
     ),
+    "fanout.journal": ("Journal",),
     "fanout.settings": ("Endpoint", "Limits", "RetryPolicy", "Timeouts"),
+    "fanout.sinks": ("FileSink", "open_sink"),
+    "fanout.sources": ("Source", "open_source"),
     "fanout.sync": ("SyncClient", "map"),
     "fanout.types": (
         "Action", "Answer", "Chunk", "Done", "Event", "Failure", "ModelInfo", "Payload", "Reply", "Result",
@@ -70,10 +76,10 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Action", "Answer", "Chunk", "Client", "ClientStateError", "Codec", "ConfigError", "Done", "EncodeError",
-    "Endpoint", "Event", "Failure", "FanoutError", "InputError", "InvalidReply", "Limits", "ModelInfo", "Payload",
-    "Preview", "Reply", "Result", "RetryPolicy", "RowsFailed", "RunControl", "RunStopped", "Sink", "Statistics",
-    "Stream", "SyncClient", "Tensor", "TensorSpec", "Timeouts", "TransportError", "Verdict", "__version__", "codec",
-    "map",
+    "Endpoint", "Event", "Failure", "FanoutError", "FileSink", "InputError", "InvalidReply", "Journal", "Limits",
+    "ModelInfo", "Payload", "Preview", "Reply", "Result", "RetryPolicy", "RowsFailed", "RunControl", "RunStopped",
+    "Sink", "Source", "Statistics", "Stream", "SyncClient", "Tensor", "TensorSpec", "Timeouts", "TransportError",
+    "Verdict", "__version__", "codec", "map", "open_sink", "open_source",
 ]  # fmt: skip
 
 

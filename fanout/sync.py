@@ -13,11 +13,15 @@ from fanout.errors import ClientStateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from os import PathLike
     from types import TracebackType
 
     from fanout.client import Preview, Sink, Stream
     from fanout.codecs.base import Codec
+    from fanout.journal import Journal
     from fanout.settings import Endpoint
+    from fanout.sinks import FileSink
+    from fanout.sources import Source
     from fanout.types import Done, Result, Rows, Statistics
 
 T = TypeVar("T")
@@ -74,9 +78,15 @@ class SyncClient:
             if not self._loop.closed:  # else its tasks have ended with the loop
                 self._loop.run(stream.__aexit__(None, None, None))
 
-    def run(self, rows: Rows | Iterable[Any], sink: Sink) -> Result:
+    def run(
+        self,
+        rows: Rows | Source | Iterable[Any],
+        sink: Sink | FileSink,
+        *,
+        journal: Journal | str | PathLike[str] | None = None,
+    ) -> Result:
         """`Client.run`, blocking."""
-        return self._loop.run(self._client.run(rows, sink))
+        return self._loop.run(self._client.run(rows, sink, journal=journal))
 
     def preview(self, rows: Rows) -> Preview:
         """`Client.preview`, blocking."""

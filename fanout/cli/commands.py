@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,6 +25,7 @@ Exit codes:
 """
 
 _job = click.argument("job", metavar="JOB.toml", type=click.Path())
+_file = click.Path(path_type=Path)
 _set = click.option(
     "--set",
     "settings",
@@ -54,41 +56,102 @@ def cli() -> None:
 @_job
 @_set
 @click.option("--rows", metavar="START:STOP", type=RowRange(), help="Send only these rows of the input: a pilot.")
+@click.option("--fresh", is_flag=True, help="Forget what an earlier run has done: send all rows.")
+@click.option("--only-failed", is_flag=True, help="Send the rows again that failed in a run that came to its end.")
+@click.option("--record", metavar="FILE", type=_file, help="Note all exchanges in a new file, bodies included.")
+@click.option("--replay", metavar="FILE", type=_file, help="Answer from such a file, without a network.")
+@click.option("--mock", is_flag=True, help="Answer with made-up values of the right shape, without a network.")
+@click.option("--real-time", is_flag=True, help="With --replay and --mock: wait as long as answers take.")
 @_json
 @click.option("--quiet", is_flag=True, help="Show neither progress nor a summary; errors are still shown.")
-def run(job: str, settings: tuple[str, ...], rows: slice | None, as_json: bool, quiet: bool) -> None:
+def run(
+    job: str,
+    settings: tuple[str, ...],
+    rows: slice | None,
+    fresh: bool,
+    only_failed: bool,
+    record: Path | None,
+    replay: Path | None,
+    mock: bool,
+    real_time: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Run a job: send all rows of its input and write the answers.
 
-    Press Ctrl-C once to stop sending and finish what is in flight, twice to stop now. What has succeeded is written
-    either way.
+    What is done is noted in a journal beside the output (probabilities.npy.journal). After a stop, a kill or a crash
+    the same command goes on where the run was, and sends nothing again that is done. The output is in place once the
+    run has come to its end; until then it is called probabilities.npy.partial. Running a job that has come to its
+    end says so, and sends nothing, as long as its input, its codec and the path of its URL are the same.
 
-    A pilot writes to the same output, which then has only the rows of the pilot.
+    Press Ctrl-C once to stop sending and finish what is in flight, twice to stop now.
+
+    A pilot (--rows) is a run of its own: give it an output of its own.
+
+    A rehearsal (--mock) and a replay open no connection, and take no longer than their computation: latencies and
+    backoff are on a clock that jumps. They write beside the job's output (probabilities.mock.npy,
+    probabilities.replay.npy) and begin anew once they have come to their end.
 
     \b
     Examples:
       fanout run job.toml
+      fanout run job.toml --only-failed
+      fanout run job.toml --mock
+      fanout run job.toml --record monday.recording
+      fanout run job.toml --replay monday.recording
       fanout run job.toml --rows 0:100 --set output.path=pilot.npy
       fanout run job.toml --set limits.concurrency=8 --json > summary.json
     """
     from fanout.cli.running import run_command
 
-    _exit(run_command(job, settings, rows or slice(None), as_json=as_json, quiet=quiet))
+    if fresh and only_failed:
+        raise click.UsageError("--fresh sends all rows, --only-failed those that failed: give one of them")
+    if sum((record is not None, replay is not None, mock)) > 1:
+        raise click.UsageError("a run is either recorded, or replayed, or a rehearsal: give one of these options")
+    if real_time and replay is None and not mock:
+        raise click.UsageError("--real-time is for --replay and --mock: other runs know no other time")
+    how = {"rows": rows or slice(None), "fresh": fresh, "only_failed": only_failed}
+    how |= {"record": record, "replay": replay, "mock": mock}
+    _exit(run_command(job, settings, how, real_time=real_time, as_json=as_json, quiet=quiet))
+
+
+@cli.command(short_help="Tell how far a job's run has come.")
+@_job
+@_set
+@_json
+def status(job: str, settings: tuple[str, ...], as_json: bool) -> None:
+    """Tell how far a job's run has come, from its journal; also while it runs."""
+    from fanout.cli.running import status_command
+
+    _exit(status_command(job, settings, as_json=as_json))
 
 
 @cli.command(short_help="Look at a job before it runs.", epilog=_EXIT_CODES)
 @_job
 @_set
+@click.option("--dry-run", is_flag=True, help="Send nothing: count rows, requests, bytes, and tell the time.")
+@click.option(
+    "--latency",
+    metavar="SECONDS",
+    type=click.FloatRange(0),
+    help="With --dry-run: what an answer takes; mock.latency of the job if not given.",
+)
 @_json
-def check(job: str, settings: tuple[str, ...], as_json: bool) -> None:
+def check(job: str, settings: tuple[str, ...], dry_run: bool, latency: float | None, as_json: bool) -> None:
     """Look at a job before it runs: read its input, send the first chunk, write nothing.
 
     \b
     Examples:
       fanout check job.toml
+      fanout check job.toml --dry-run --latency 0.25
       fanout check job.toml --set endpoint.url=local://echo --json
     """
-    from fanout.cli.running import check_command
+    from fanout.cli.running import check_command, dry_run_command
 
+    if latency is not None and not dry_run:
+        raise click.UsageError("--latency is for --dry-run: a check measures it")
+    if dry_run:
+        _exit(dry_run_command(job, settings, latency, as_json=as_json))
     _exit(check_command(job, settings, as_json=as_json))
 
 

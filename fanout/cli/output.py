@@ -12,10 +12,14 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fanout.job import Findings, Form, Summary
+    from fanout.job import Estimate, Findings, Form, Status, Summary
     from fanout.types import Failure, Tensor
 
 _FAILURES_SHOWN = 3
+_NOT_THE_ENDPOINT = {
+    "mock": "MOCK:     these answers are made up; nothing was sent",
+    "replay": "REPLAY:   these answers are from a recording; nothing was sent",
+}
 
 
 class Unprintable(click.ClickException):
@@ -68,6 +72,23 @@ def findings_text(findings: Findings) -> str:
     return "\n".join(_findings_lines(findings))
 
 
+def estimate_text(estimate: Estimate) -> str:
+    """What a dry run has counted, for people."""
+    return "\n".join(_estimate_lines(estimate))
+
+
+def status_text(status: Status) -> str:
+    """How far a run has come, for people."""
+    if not status.begun:
+        return "no row is done yet: fanout run sends all"
+    rows = "an unknown number of" if status.rows is None else status.rows
+    pending = "" if status.pending is None else f", {status.pending} pending"
+    state = "complete" if status.complete else "not complete: fanout run goes on from here"
+    if not status.current:
+        state += "; the job's input, codec or path of the URL are others now"
+    return f"{rows} rows: {status.ok} ok, {status.failed} failed{pending}; {state}\njournal:  {status.journal}"
+
+
 def _echo(result: str | bytes) -> None:
     """Print on stdout. That nobody reads it any more changes nothing of what was done; raises `Unprintable`."""
     try:
@@ -80,21 +101,19 @@ def _echo(result: str | bytes) -> None:
 
 
 def _summary_lines(summary: Summary) -> Iterator[str]:
+    if told := _NOT_THE_ENDPOINT.get(summary.answers):
+        yield told
     if summary.rows == 0:
         yield "no rows: the input is empty"
     else:
-        pending = f", {summary.pending} pending" if summary.pending else ""
-        yield (
-            f"{summary.rows} rows: {summary.ok} ok, {summary.failed} failed{pending}; "
-            f"{summary.seconds:.2f} s, {summary.rows_per_second:,.0f} rows/s"
-        )
-        splits = f", {summary.splits} splits" if summary.splits else ""
-        yield f"{summary.requests} requests, {summary.retries} retries{splits}{_latency(summary)}"
+        yield from _count_lines(summary)
     if counted := [f"{count:,} {name}" for name, count in summary.usage.items() if count]:
         yield f"usage:    {', '.join(counted)}"
     for path in summary.outputs:
         yield f"output:   {path}"
-    if not summary.outputs:
+    if summary.resumable:
+        yield "output:   not in place before the run has come to its end; run the job again to go on"
+    elif not summary.outputs:
         yield "output:   none was written, since no row succeeded"
     if summary.mask:
         yield f"mask:     {summary.mask} (True where a row has an answer; the others hold a fill value)"
@@ -103,11 +122,25 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
         yield from _failure_lines(summary.first_failures, summary.failed)
 
 
+def _count_lines(summary: Summary) -> Iterator[str]:
+    pending = f", {summary.pending} pending" if summary.pending else ""
+    counts = f"{summary.rows} rows: {summary.ok} ok, {summary.failed} failed{pending}"
+    if summary.earlier == summary.rows:
+        yield f"{counts}; complete since an earlier run, nothing was sent (--fresh sends all rows again)"
+        return
+    earlier = f", {summary.earlier} of them done before" if summary.earlier else ""
+    yield f"{counts}{earlier}; {summary.seconds:.2f} s, {summary.rows_per_second:,.0f} rows/s"
+    splits = f", {summary.splits} splits" if summary.splits else ""
+    yield f"{summary.requests} requests, {summary.retries} retries{splits}{_latency(summary)}"
+
+
 def _findings_lines(found: Findings) -> Iterator[str]:
-    yield f"input:    {found.rows} rows{_forms(found.input)}"
+    rows = "an unknown number of" if found.rows is None else found.rows
+    yield f"input:    {rows} rows{_forms(found.input)}"
     yield f"endpoint: {found.endpoint}, codec {found.codec}"
     yield from _model_lines(found)
-    yield f"chunks:   {found.chunks} of up to {found.chunk_rows} rows, a request each"
+    chunks = "" if found.chunks is None else f"{found.chunks} of "
+    yield f"chunks:   {chunks}up to {found.chunk_rows} rows, a request each"
     if found.body_bytes is not None:
         yield f"sends:    {_sent(found)}{found.body_bytes:,} bytes in the first request"
     yield f"output:   {found.output}"
@@ -118,6 +151,23 @@ def _findings_lines(found: Findings) -> Iterator[str]:
     yield f"probe:    {found.ok} of {found.probed} rows answered, {found.requests} requests{latency}"
     yield f"answer:  {_forms(found.answer) or ' none'}"
     yield from _failure_lines(found.failures[:_FAILURES_SHOWN], found.failed)
+
+
+def _estimate_lines(estimate: Estimate) -> Iterator[str]:
+    unsendable = f", {estimate.unsendable} of them cannot be sent" if estimate.unsendable else ""
+    yield f"input:    {estimate.rows} rows{unsendable}"
+    yield f"endpoint: {estimate.endpoint}, codec {estimate.codec}; nothing was sent"
+    metadata = f", {estimate.metadata_requests} more about the model" if estimate.metadata_requests else ""
+    yield f"requests: {estimate.requests}: {estimate.chunks} of up to {estimate.chunk_rows} rows{metadata}"
+    if estimate.max_requests is not None and estimate.max_requests < estimate.requests:
+        yield f"          limits.max_requests = {estimate.max_requests} stops the run before its end"
+    yield f"sends:    {estimate.body_bytes:,} bytes, headers not counted"
+    rate = "" if estimate.requests_per_second is None else f", at most {estimate.requests_per_second:g} a second"
+    yield (
+        f"time:     {_duration(estimate.seconds)} if an answer takes {_duration(estimate.latency)} and nothing fails; "
+        f"{estimate.concurrency} in flight{rate}"
+    )
+    yield f"output:   {estimate.output}"
 
 
 def _model_lines(found: Findings) -> Iterator[str]:

@@ -41,10 +41,13 @@ class Display(ABC):
     def __init__(self) -> None:
         self._client: Client | None = None
         self._task: asyncio.Task[None] | None = None
+        self._earlier = 0
 
-    def start(self, client: Client, rows: int) -> None:
-        """Begin to watch ``client`` send ``rows`` rows."""
-        self._client = client
+    def start(self, client: Client, rows: int | None, earlier: int) -> None:
+        """Begin to watch ``client`` send ``rows`` rows (None: not known how many), ``earlier`` of which were done."""
+        if earlier:
+            self.say(f"going on: {earlier:,} rows were done before{f' of {rows:,}' if rows is not None else ''}")
+        self._client, self._earlier = client, earlier
         self._task = asyncio.get_running_loop().create_task(self._watch(client, rows))
 
     async def stop(self) -> None:
@@ -66,10 +69,10 @@ class Display(ABC):
         click.echo(message, err=True)
 
     @abstractmethod
-    def show(self, stats: Statistics, rows: int) -> None:
+    def show(self, stats: Statistics, rows: int | None) -> None:
         """Show the counters."""
 
-    async def _watch(self, client: Client, rows: int) -> None:
+    async def _watch(self, client: Client, rows: int | None) -> None:
         while True:
             await asyncio.sleep(self.seconds)
             try:
@@ -83,7 +86,7 @@ class Silent(Display):
 
     seconds = 3600.0
 
-    def show(self, stats: Statistics, rows: int) -> None:
+    def show(self, stats: Statistics, rows: int | None) -> None:
         """Nothing."""
 
 
@@ -92,14 +95,14 @@ class Lines(Display):
 
     seconds = LINE_SECONDS
 
-    def show(self, stats: Statistics, rows: int) -> None:
+    def show(self, stats: Statistics, rows: int | None) -> None:
         """Print a line."""
-        done = stats.ok + stats.failed
-        rate = done / stats.seconds if stats.seconds else 0.0
-        left = timedelta(seconds=round((rows - done) / rate)) if rate else "unknown"
+        now = stats.ok + stats.failed
+        rate, done = now / stats.seconds if stats.seconds else 0.0, self._earlier + now
+        left = timedelta(seconds=round((rows - done) / rate)) if rate and rows is not None else "unknown"
         click.echo(
-            f"{done}/{rows} rows, {stats.failed} failed, {rate:.1f} rows/s, {stats.in_flight} in flight, "
-            f"{stats.retries} retries, ETA {left}",
+            f"{done}{'' if rows is None else f'/{rows}'} rows, {stats.failed} failed, {rate:.1f} rows/s, "
+            f"{stats.in_flight} in flight, {stats.retries} retries, ETA {left}",
             err=True,
         )
 
@@ -126,11 +129,12 @@ class Bar(Display):
         else:
             self._progress.console.print(message, markup=False, highlight=False)
 
-    def show(self, stats: Statistics, rows: int) -> None:
+    def show(self, stats: Statistics, rows: int | None) -> None:
         """Draw the bar anew."""
-        done = stats.ok + stats.failed
+        now = stats.ok + stats.failed
+        done = self._earlier + now
         fields: dict[str, Any] = {
-            "rate": f"{done / stats.seconds:,.0f}" if stats.seconds else "0",
+            "rate": f"{now / stats.seconds:,.0f}" if stats.seconds else "0",
             "failed": f", {stats.failed} failed" if stats.failed else "",
             "in_flight": stats.in_flight,
             "retries": stats.retries,

@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from fanout.cli.output import findings_text, print_error, print_json, print_text, summary_text
+from fanout.cli.output import (
+    estimate_text,
+    findings_text,
+    print_error,
+    print_json,
+    print_text,
+    status_text,
+    summary_text,
+)
 from fanout.cli.progress import progress_display
 from fanout.cli.signals import Interrupts
+from fanout.clock import VirtualClock
 from fanout.engine import RunControl
 from fanout.errors import ConfigError
-from fanout.job import Findings, Summary, check_job, load_job, run_job
+from fanout.job import Findings, Summary, check_job, dry_run, job_status, load_job, run_job
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from fanout.cli.progress import Display
 
 Outcome = TypeVar("Outcome", Summary, Findings)
 
 
-def run_command(file: str, settings: Sequence[str], rows: slice, *, as_json: bool, quiet: bool) -> int:
-    """Run a job, print its summary; returns the exit code."""
+def run_command(
+    file: str, settings: Sequence[str], how: Mapping[str, Any], *, real_time: bool, as_json: bool, quiet: bool
+) -> int:
+    """Run a job, print its summary; returns the exit code. ``how`` is `run_job`'s ``rows``, ``fresh``, ..."""
+    virtual = (how["mock"] or how["replay"] is not None) and not real_time
+    display = progress_display(quiet=quiet or virtual)  # in virtual time there is nothing to be watched
     try:
-        summary = asyncio.run(_run(file, settings, rows, progress_display(quiet=quiet)))
+        with asyncio.Runner(loop_factory=VirtualClock if virtual else None) as runner:
+            summary = runner.run(_run(file, settings, how, display, seeded=virtual))
     except ConfigError as error:
         return print_error(str(error), 2, as_json=as_json)
     _print_outcome(summary, "" if quiet else summary_text(summary), as_json=as_json)
@@ -42,12 +57,42 @@ def check_command(file: str, settings: Sequence[str], *, as_json: bool) -> int:
     return findings.exit_code
 
 
-async def _run(file: str, settings: Sequence[str], rows: slice, display: Display) -> Summary:
+def dry_run_command(file: str, settings: Sequence[str], latency: float | None, *, as_json: bool) -> int:
+    """Count what a job would send, print it; returns the exit code."""
+    try:
+        estimate = asyncio.run(dry_run(load_job(file, settings), latency=latency))
+    except ConfigError as error:
+        return print_error(str(error), 2, as_json=as_json)
+    if as_json:
+        print_json(estimate.as_dict())
+    else:
+        print_text(estimate_text(estimate))
+    return estimate.exit_code
+
+
+def status_command(file: str, settings: Sequence[str], *, as_json: bool) -> int:
+    """Print how far a job's run has come; returns the exit code."""
+    try:
+        status = job_status(load_job(file, settings))
+    except ConfigError as error:
+        return print_error(str(error), 2, as_json=as_json)
+    if as_json:
+        print_json(status.as_dict())
+    else:
+        print_text(status_text(status))
+    return 0
+
+
+async def _run(
+    file: str, settings: Sequence[str], how: Mapping[str, Any], display: Display, *, seeded: bool
+) -> Summary:
     job = load_job(file, settings)
+    if seeded:
+        random.seed(job.tables.mock.seed)  # of the jitter in all waits: the same run has the same events
     control = RunControl()
     with Interrupts(control, display) as interrupts:
         try:
-            summary = await run_job(job, rows=rows, control=control, on_start=display.start)
+            summary = await run_job(job, **how, control=control, on_start=display.start)
         finally:
             await display.stop()
     return _with_signal(summary, interrupts)

@@ -1,8 +1,10 @@
 """The face of the library: one client, and the ways to send rows through it."""
 
 from fanout.client.client import Client
-from fanout.client.preview import Preview
+from fanout.client.preview import Preview, Survey
+from fanout.client.resuming import complete, reopen_failures
 from fanout.client.sinking import Sink
 from fanout.client.stream import Stream
+from fanout.client.target import replaced_target
 
-__all__ = ["Client", "Preview", "Sink", "Stream"]
+__all__ = ["Client", "Preview", "Sink", "Stream", "Survey", "complete", "reopen_failures", "replaced_target"]

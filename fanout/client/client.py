@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
+from fanout.client.identity import identity_of
 from fanout.client.session import Session
-from fanout.client.sinking import Sink, run_into
+from fanout.client.sinking import Sink, journal_at, run_into
 from fanout.client.stream import Stream
 from fanout.client.verdicts import raise_if_failed
 from fanout.codecs.base import Codec
 from fanout.engine import RunControl, feed_of
 from fanout.errors import ClientStateError, ConfigError
+from fanout.journal import Journal
 from fanout.settings import Endpoint, Limits, RetryPolicy, Timeouts, masked
+from fanout.sinks import FileSink
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable
+    from os import PathLike
     from types import TracebackType
 
-    from fanout.client.preview import Preview
+    from fanout.client.preview import Preview, Survey
+    from fanout.sources import Source
+    from fanout.tape import Tape
     from fanout.transport import HeaderSource
     from fanout.types import Event, Result, Rows, Statistics
 
@@ -39,6 +46,8 @@ class Client:
         headers: sent with every request, beside the endpoint's own; or a function, async or not, that gives them. It
             is called before the first request, and once more when the server refuses them (401).
         on_event: called with an `Event` for what happens to chunks; it must not wait.
+        tape: what exchanges go through: a `fanout.testing.Recorder`, which notes them, or a `fanout.testing.Replayer`,
+            which answers in the endpoint's place.
 
     Raises:
         ConfigError: an argument cannot be used.
@@ -55,6 +64,7 @@ class Client:
         timeouts: Timeouts | None = None,
         headers: HeaderSource | None = None,
         on_event: Callable[[Event], None] | None = None,
+        tape: Tape | None = None,
     ) -> None:
         if chunk_rows < 1:
             raise ConfigError(f"chunk_rows must be at least 1, not {chunk_rows!r}", key="chunk_rows")
@@ -70,6 +80,7 @@ class Client:
             "timeouts": timeouts or Timeouts(),
             "headers": headers,
             "on_event": on_event,
+            "tape": tape,
         }
         self._session: Session | None = None
         self._closed = False
@@ -152,14 +163,45 @@ class Client:
         return Stream(self._open_session, rows, control)
 
     async def run(
-        self, rows: Rows | Iterable[Any] | AsyncIterable[Any], sink: Sink, *, control: RunControl | None = None
+        self,
+        rows: Rows | Source | Iterable[Any] | AsyncIterable[Any],
+        sink: Sink | FileSink,
+        *,
+        journal: Journal | str | PathLike[str] | None = None,
+        control: RunControl | None = None,
     ) -> Result:
         """Send rows and write every chunk to ``sink`` as it is done, on a helper thread.
 
-        Returns a `Result` without values; failed rows are told in it, not raised. Raises `RunStopped` (of kind
-        ``"output"`` when the sink could not write).
+        Args:
+            rows: as for `stream`, or what `fanout.open_source` gives.
+            sink: what `fanout.open_sink` gives, which this opens, finishes and publishes; or any `Sink`.
+            journal: where to note what is done, so that after a stop, a kill or a crash the same call goes on where it
+                was, and sends nothing again that is done. Needs a file sink. The path of a journal, whose identity is
+                then `identity` of the rows; or a `Journal` with another.
+            control: ends the run from outside.
+
+        Returns:
+            A `Result` without values, of all rows, those done before included; failed rows are told in it, not raised.
+
+        Raises:
+            RunStopped: the run was stopped early (of kind ``"output"`` when the sink could not write). What has
+                succeeded is published then; with a journal it waits in a ``.partial`` file for the next call.
+            ConfigError: the output or the journal cannot be used.
         """
-        return await run_into(self._open_session(), rows, sink, control)
+        session = self._open_session()
+        if journal is not None and not isinstance(sink, FileSink):
+            raise ConfigError("a journal needs a sink that fanout.open_sink made, or a FileSink", key="journal")
+        if journal is None or isinstance(journal, Journal):
+            return await run_into(session, rows, sink, journal, control)
+        async with journal_at(Path(journal), self.identity(rows)) as opened:
+            return await run_into(session, rows, sink, opened, control)
+
+    def identity(self, rows: Any) -> dict[str, Any]:
+        """What a run of these rows is of, for a `Journal`: samples of the rows, the codec, the path of the URL.
+
+        Raises `ConfigError` for iterators: nothing tells their rows from others.
+        """
+        return identity_of(rows, self._codec, self._endpoint.url)
 
     async def preview(self, rows: Rows, *, control: RunControl | None = None) -> Preview:
         """Ask the endpoint about its model, and encode the first chunk of ``rows``, but send none.
@@ -170,6 +212,13 @@ class Client:
             ConfigError: the model cannot be what the codec's options say.
         """
         return await self._open_session().preview(rows, control)
+
+    async def survey(self, rows: Any, *, control: RunControl | None = None) -> Survey:
+        """Encode all of ``rows``, as `run` would, and count what would be sent; only the model is asked about.
+
+        Raises what `preview` does, and what reading the rows raises.
+        """
+        return await self._open_session().survey(rows, control)
 
     async def predict(self, row: Any) -> Any:
         """The answer to one row. Concurrent callers within 2 ms share a request.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fanout.engine import encode, feed_of
 from fanout.errors import EncodeError, InputError
@@ -33,11 +34,61 @@ class Preview:
     """Length of its body; None where none of its rows can be sent."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What a run over some rows would send, if nothing has to be sent twice."""
+
+    rows: int
+    unsendable: int
+    """Rows that the wire format cannot express: they fail without a request."""
+
+    chunk_rows: int
+    """Rows in one request."""
+
+    chunks: int
+    """Requests with rows."""
+
+    metadata_requests: int
+    """Requests before them, by which the codec learns about the model."""
+
+    body_bytes: int
+    """Of all requests together, headers not counted."""
+
+
+async def surveyed(rows: Any, codec: Codec, chunk_rows: int, metadata_requests: int) -> Survey:
+    """Encode all of ``rows`` with a codec that has learnt what it can. Raises `InputError`, and what the input does."""
+    size = min(chunk_rows, codec.max_rows or chunk_rows)
+    feed, chunks, body_bytes = feed_of(rows, size), 0, 0
+    asked = 0 if feed.left == 0 else metadata_requests  # a run over nothing asks nobody
+    failed: list[int] = []
+    try:
+        while (work := await feed.take()) is not None:
+            if encode(
+                work, codec, lambda payload: payload, lambda lost, _: failed.append(lost.n), uniform=feed.uniform
+            ):
+                assert work.payload is not None
+                chunks, body_bytes = chunks + 1, body_bytes + work.payload.nbytes
+            await asyncio.sleep(0)  # a signal may want to end it
+    finally:
+        await feed.close()
+    return Survey(
+        rows=feed.position,
+        unsendable=sum(failed),
+        chunk_rows=size,
+        chunks=chunks,
+        metadata_requests=asked,
+        body_bytes=body_bytes,
+    )
+
+
 async def previewed(rows: Rows, codec: Codec, chunk_rows: int) -> Preview:
     """Encode the first chunk of ``rows`` with a codec that has learnt what it can. Raises `InputError`."""
     size = min(chunk_rows, codec.max_rows or chunk_rows)
     feed = feed_of(rows, size)
-    work = await feed.take()
+    try:
+        work = await feed.take()
+    finally:
+        await feed.close()
     tensors: tuple[Tensor, ...] = ()
     body_bytes = None
     if work is not None and encode(work, codec, lambda payload: payload, lambda *_: None, uniform=feed.uniform):

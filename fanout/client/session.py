@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fanout.client.preview import Preview, previewed
-from fanout.client.target import target
+from fanout.client.preview import Preview, Survey, previewed, surveyed
+from fanout.client.target import replaced_target, target, without_files
 from fanout.client.verdicts import raise_if_failed, raise_if_stopped
 from fanout.engine import Batcher, Ledger, Link, Merger, Run, RunControl, Stop, feed_of
 from fanout.errors import ClientStateError, RowsFailed, RunStopped
 from fanout.settings import LOCAL, Endpoint, Limits, RetryPolicy, Timeouts
 from fanout.statistics import Counters
-from fanout.transport import HeaderSource, Transport
+from fanout.transport import HeaderSource, TapedTransport, Transport
 from fanout.types import Chunk, Done, Failure, Result, unwrapped
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from fanout.codecs.base import Codec
     from fanout.engine import Feed
     from fanout.serving.local import LocalServer
+    from fanout.tape import Tape
     from fanout.types import Event, Rows, Statistics
 
 _LINGER = 0.002
@@ -43,6 +45,7 @@ class Session:
         headers: HeaderSource | None,
         on_event: Callable[[Event], None] | None,
         server: LocalServer | None,
+        tape: Tape | None = None,
     ) -> None:
         self.limits = limits
         self.chunk_rows = chunk_rows
@@ -56,13 +59,17 @@ class Session:
         self._all_ended = asyncio.Event()
         self._all_ended.set()
         self._totals = Counters()
-        transport = Transport(endpoint, url, timeouts=timeouts, connections=limits.concurrency, headers=headers)
+        make = Transport if tape is None else partial(TapedTransport, tape=tape)
+        transport = make(endpoint, url, timeouts=timeouts, connections=limits.concurrency, headers=headers)
         self._link = Link(transport, limits=limits, retry=retry, timeouts=timeouts)
         self.batcher = Batcher(self._send_batch, max_rows=self._batch_rows, linger=_LINGER)
 
     @classmethod
     async def open(cls, endpoint: Endpoint, codec: Codec, **options: Any) -> Session:
         """Make a session; for a ``local://`` endpoint, start the server that it ends with."""
+        if (tape := options.get("tape")) is not None and tape.replaces:
+            url = replaced_target(endpoint.url, codec.path)
+            return cls(without_files(endpoint), url, codec, server=None, **options)
         if not endpoint.url.startswith(LOCAL):
             return cls(endpoint, target(endpoint.url, codec.path), codec, server=None, **options)
         from fanout.serving.local import LocalServer
@@ -92,9 +99,11 @@ class Session:
         if asyncio.get_running_loop() is not self._loop:
             raise ClientStateError("the client belongs to another event loop; open one in each loop")
 
-    def new_run(self, feed: Feed, deliver: Callable[[Done], None], control: RunControl | None = None) -> Run:
-        """A run over the session's link."""
-        run = Run(feed, self._codec, self._link, deliver, self._on_event)
+    def new_run(
+        self, feed: Feed, deliver: Callable[[Done], None], control: RunControl | None = None, **options: Any
+    ) -> Run:
+        """A run over the session's link; ``options`` are `Run`'s."""
+        run = Run(feed, self._codec, self._link, deliver, self._on_event, **options)
         if control is not None:
             control.attach(run)
         return run
@@ -113,12 +122,21 @@ class Session:
 
     async def preview(self, rows: Rows, control: RunControl | None = None) -> Preview:
         """Let the codec learn what it can of the model, and show what it would send. Raises `RunStopped`."""
+        await self._prepare(control)
+        return await previewed(rows, self._codec, self.chunk_rows)
+
+    async def survey(self, rows: Any, control: RunControl | None = None) -> Survey:
+        """The same, and count what a run over all rows would send. Raises `RunStopped`."""
+        metadata = await self._prepare(control)
+        return await surveyed(rows, self._codec, self.chunk_rows, metadata.requests)
+
+    async def _prepare(self, control: RunControl | None) -> Statistics:
         # A run over nothing prepares as any other does; nothing that has a length, for that needs no preparation.
         run = self.new_run(feed_of(iter(()), self.chunk_rows), lambda _: None, control)
         await self.execute(run)
         nothing = Ledger().result(0, run.statistics())
         raise_if_stopped(run.stopped, nothing)
-        return await previewed(rows, self._codec, self.chunk_rows)
+        return nothing.stats
 
     async def merge(self, feed: Feed, control: RunControl | None = None) -> Result:
         """Run over a feed of known length and merge the answers. Raises `RunStopped`."""

@@ -1,21 +1,34 @@
-"""Running rows into a sink: every finished chunk is written on a helper thread, off the workers' path."""
+"""Running rows into a sink: finished chunks are written, and journalled, on a helper thread, off the workers' path."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from fanout.client.resuming import complete
 from fanout.client.stream import window
 from fanout.client.verdicts import raise_if_stopped
 from fanout.engine import Ledger, Outbox, RunControl, Stop, feed_of
+from fanout.journal import Journal, State
+from fanout.sinks import Earlier, FileSink
+from fanout.types import form_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from pathlib import Path
 
     from fanout.client.session import Session
-    from fanout.engine import Run
+    from fanout.engine import Feed, Run
     from fanout.limits import Permits
     from fanout.types import Done, Result
+
+_T = TypeVar("_T")
+_GROUP_CHUNKS = 16
+_GROUP_SECONDS = 0.05
+_BACKLOG_GROUPS = 16
+_BACKLOG_BYTES = 32 * 2**20
+"""Chunks may wait for the disk up to these, so that an fsync that takes long does not hold the workers up."""
 
 
 class Sink(Protocol):
@@ -25,55 +38,144 @@ class Sink(Protocol):
         """Write some chunks, in any order. Called on a helper thread, one call at a time. May raise OSError."""
 
 
-async def run_into(session: Session, rows: Any, sink: Sink, control: RunControl | None) -> Result:
+async def run_into(
+    session: Session, rows: Any, sink: Sink | FileSink, journal: Journal | None, control: RunControl | None
+) -> Result:
     """Send ``rows``, write what comes to ``sink``. The result has no values. Raises `RunStopped`."""
-    room, outbox, ledger = window(session.limits), Outbox(), Ledger()
-    feed = feed_of(rows, session.chunk_rows, room)
-    run = session.new_run(feed, outbox.put, control)
-    writer = _Writer(run, outbox, sink, ledger, room)
-    writing = asyncio.create_task(writer.write())
+    if journal is not None and (result := await _on_thread(complete, sink, journal)) is not None:
+        return result
+    state = journal.state if journal else State({})
+    group = max(_GROUP_CHUNKS, session.limits.concurrency) if journal else 1
+    room = window(session.limits)
+    feed = feed_of(rows, session.chunk_rows, room, state.resolved)
+    state.n_rows = feed.total
+    async with _opened(sink, feed, journal):
+        outbox, ledger = Outbox(), Ledger(state.resolved, state.failures)
+        run = session.new_run(feed, outbox.put, control, form=state.form, settle_later=True)
+        writer = _Writer(run, outbox, _storing(sink, journal), ledger, room, group)
+        writing = asyncio.create_task(writer.write())
+        try:
+            await session.execute(run)
+        finally:
+            outbox.close()
+            await _ended(writing)
+        stop = run.stopped or writer.failed
+        result = ledger.result(feed.position if feed.total is None else feed.total, run.statistics())
+        if isinstance(sink, FileSink) and (stop is None or journal is None):
+            stop = await _published(sink, journal, result) or stop
+        raise_if_stopped(stop, result)
+        return result
+
+
+@asynccontextmanager
+async def journal_at(path: Path, identity: Mapping[str, Any]) -> AsyncIterator[Journal]:
+    """A journal that is opened on a helper thread, and closed at the end even if that comes while it is opened."""
+    opening = asyncio.create_task(asyncio.to_thread(Journal, path, identity))
     try:
-        await session.execute(run)
+        yield await asyncio.shield(opening)
     finally:
-        outbox.close()
-        await _ended(writing)
-    result = ledger.result(feed.rows_taken if feed.total is None else feed.total, run.statistics())
-    raise_if_stopped(run.stopped or writer.failed, result)
-    return result
+        (await _ended(opening)).close()
 
 
 class _Writer:
     """Writes what comes out of a run, and stops the run where that fails."""
 
-    def __init__(self, run: Run, outbox: Outbox, sink: Sink, ledger: Ledger, room: Permits) -> None:
+    def __init__(
+        self,
+        run: Run,
+        outbox: Outbox,
+        store: Callable[[Sequence[Done]], None],
+        ledger: Ledger,
+        room: Permits,
+        group: int,
+    ) -> None:
         self._run = run
         self._outbox = outbox
-        self._sink = sink
+        self._store = store
         self._ledger = ledger
         self._room = room
+        self._group = group
         self.failed: Stop | None = None
         """Why something could not be written; the run may have ended before."""
 
     async def write(self) -> None:
         """Write until the outbox is closed and empty. What could not be written stays pending."""
-        while group := await self._outbox.take_all():
+        within = _GROUP_SECONDS if self._group > 1 else 0.0
+        while done := await self._outbox.take_all(wanted=self._group, within=within):
             try:
-                await asyncio.to_thread(self._sink.write, group)
-            except OSError as error:  # what is in flight may still fit
+                if self.failed is None:  # after a failed write or fsync nothing that follows can be believed
+                    await asyncio.to_thread(self._store, done)
+                    self._settle(done)
+                    self._widen(done)
+            except OSError as error:
                 self._fail(str(error))
             except Exception as error:
                 self._fail(f"{type(error).__name__}: {error}")
-                _release(self._room, group)
+                _release(self._room, done)
                 await _discard(self._outbox, self._room)
                 raise
-            else:
-                for done in group:
-                    self._ledger.add(done)
-            _release(self._room, group)
+            _release(self._room, done)
+
+    def _settle(self, done: Sequence[Done]) -> None:
+        for chunk in done:
+            self._ledger.add(chunk)
+            self._run.settle(chunk)
+
+    def _widen(self, done: Sequence[Done]) -> None:
+        size = sum(array.nbytes for chunk in done for array in (chunk.outputs or {}).values()) // len(done)
+        if size:
+            fitting = min(_BACKLOG_GROUPS * self._group, _BACKLOG_BYTES // size)
+            self._room.total = max(self._room.total, fitting)
 
     def _fail(self, why: str) -> None:
         self.failed = Stop("output", f"the output cannot be written: {why}")
         self._run.stop(self.failed)
+
+
+@asynccontextmanager
+async def _opened(sink: Sink | FileSink, feed: Feed, journal: Journal | None) -> AsyncIterator[None]:
+    if not isinstance(sink, FileSink):
+        yield
+        return
+
+    def open_sink() -> None:
+        state = journal.state if journal else State({})
+        sink.open(feed.total, Earlier(state.form, state.ok, journal.notes() if journal else ()))
+
+    try:
+        await _on_thread(open_sink)
+        yield
+    finally:
+        await feed.close()
+        await _on_thread(sink.close)
+
+
+def _storing(sink: Sink, journal: Journal | None) -> Callable[[Sequence[Done]], None]:
+    """What is done with some chunks on the helper thread: data first, then its record."""
+
+    def store(done: Sequence[Done]) -> None:
+        sink.write(done)
+        if journal is not None:
+            assert isinstance(sink, FileSink)
+            form = next((form for chunk in done if (form := form_of(chunk.outputs)) is not None), None)
+            journal.commit(done, sink.sync(), form)
+
+    return store
+
+
+async def _published(sink: FileSink, journal: Journal | None, result: Result) -> Stop | None:
+    def publish() -> None:
+        publication = sink.finish(result)
+        if journal is None:
+            publication.carry_out()
+        else:
+            journal.publish(len(result.ok), publication)
+
+    try:
+        await _on_thread(publish)
+    except OSError as error:
+        return Stop("output", f"the output could not be finished: {error}")
+    return None
 
 
 async def _discard(outbox: Outbox, room: Permits) -> None:
@@ -87,10 +189,20 @@ def _release(room: Permits, group: Sequence[Done]) -> None:
         room.release()
 
 
-async def _ended(writing: asyncio.Task[None]) -> None:
-    """Wait until all is written, even if the wait is cancelled: a write half done would be a lie in the ledger."""
-    try:
-        await asyncio.shield(writing)
-    except asyncio.CancelledError:
-        await asyncio.wait([writing])
-        raise
+async def _on_thread(call: Callable[..., _T], *args: Any) -> _T:
+    """Call on a helper thread. What it works on may be closed as soon as this is over, cancelled or not."""
+    return await _ended(asyncio.create_task(asyncio.to_thread(call, *args)))
+
+
+async def _ended(task: asyncio.Task[_T]) -> _T:
+    """Wait until it has come to its end, however often the wait is cancelled: a thread cannot be called back."""
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        task.exception()  # seen: who is cancelled is told of that alone
+        raise asyncio.CancelledError
+    return task.result()

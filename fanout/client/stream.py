@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from fanout.client.verdicts import raise_if_stopped
 from fanout.engine import Ledger, Outbox, RunControl, feed_of
 from fanout.limits import Permits
-from fanout.types import Done
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fanout.client.session import Session
     from fanout.engine import Run
     from fanout.settings import Limits
-    from fanout.types import Array, Result, Statistics
+    from fanout.types import Array, Done, Result, Statistics
 
 
 def window(limits: Limits) -> Permits:
@@ -89,12 +89,12 @@ class Stream:
     def _put(self, done: Done) -> None:
         """The consumer's arrays are his own: views into an answer's bytes are copied."""
         outputs = done.outputs and {name: _owned(array) for name, array in done.outputs.items()}
-        done = Done(start=done.start, stop=done.stop, outputs=outputs, failures=done.failures, pending=done.pending)
+        done = replace(done, outputs=outputs)
         self._ledger.add(done)
         self._outbox.put(done)
 
     def _result(self) -> Result:
-        total = self._feed.rows_taken if self._feed.total is None else self._feed.total
+        total = self._feed.position if self._feed.total is None else self._feed.total
         return self._ledger.result(total, self._run.statistics())
 
 

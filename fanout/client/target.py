@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from fanout.errors import ConfigError
-from fanout.settings import masked
+from fanout.settings import LOCAL, masked
+
+if TYPE_CHECKING:
+    from fanout.settings import Endpoint
+
+_NOWHERE = "http://local.invalid"
+"""Where a local server would be: a name that can never be resolved (RFC 6761)."""
 
 
 def target(url: str, path: str, model: str | None = None) -> str:
@@ -22,3 +30,15 @@ def target(url: str, path: str, model: str | None = None) -> str:
             raise ConfigError(f"the url {masked(url)} names no model; write it whole, like {example}", key="url")
         path = path.replace("{model}", quote(model, safe=":."))
     return parts._replace(path=path).geturl()
+
+
+def replaced_target(url: str, path: str) -> str:
+    """The same for an endpoint in whose place a tape answers: no local server is there to tell its origin."""
+    if not url.startswith(LOCAL):
+        return target(url, path)
+    return target(_NOWHERE, path, url.removeprefix(LOCAL))
+
+
+def without_files(endpoint: Endpoint) -> Endpoint:
+    """``endpoint`` without certificates and proxy: nothing is connected to, so they need not be there."""
+    return replace(endpoint, ca_file=None, client_cert=None, client_key=None, proxy=None)

@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fanout.engine import feed_of
 from fanout.errors import RunStopped
 from fanout.job.blame import blaming
-from fanout.job.run import client_of, input_name, read_input, require_apart
+from fanout.job.run import client_of, input_name, read_input
 from fanout.job.summary import SCHEMA_VERSION, exit_code
 from fanout.settings import masked
-from fanout.sinks import check_output
+from fanout.sinks import open_sink
 from fanout.types import count_rows, take_rows
 
 if TYPE_CHECKING:
     from fanout.client import Client, Preview
     from fanout.engine import RunControl
     from fanout.job.model import Job
-    from fanout.types import Failure, ModelInfo, Result, Rows, StopKind, Tensor
+    from fanout.sources import Source
+    from fanout.types import Array, Failure, ModelInfo, Result, Rows, StopKind, Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +43,9 @@ class Findings:
     """What `check_job` has found."""
 
     schema_version: int = SCHEMA_VERSION
-    rows: int
+    rows: int | None
+    """None where only reading to the end tells."""
+
     input: tuple[Form, ...]
     endpoint: str
     """Without credentials."""
@@ -56,8 +60,8 @@ class Findings:
     chunk_rows: int
     """Rows in one request, cut to that bound."""
 
-    chunks: int
-    """Requests that the whole input makes, if none is made again."""
+    chunks: int | None
+    """Requests that the whole input makes, if none is made again; None where its length is not known."""
 
     sends: tuple[Tensor, ...] = ()
     """What the first request carries, where its format has tensors."""
@@ -99,40 +103,51 @@ async def check_job(job: Job, *, control: RunControl | None = None) -> Findings:
             before any is sent, where its server tells what it takes.
     """
     with blaming(job.file, input_name(job)):
-        require_apart(job)
-        check_output(job.output_path)
-        rows = await asyncio.to_thread(read_input, job)
+        source = await asyncio.to_thread(read_input, job)
+        open_sink(job.output_path)
+        first = await _first_chunk(source, job.tables.chunks.rows)
         async with client_of(job) as client:
             preview: Preview | None = None
             stop: RunStopped | None = None
             try:
-                preview = await client.preview(rows, control=control) if count_rows(rows) else None
-                result = await _probed(client, rows, preview, control)
+                preview = await client.preview(first, control=control) if count_rows(first) else None
+                result = await _probed(client, first, preview, control)
             except RunStopped as stopped:
                 result, stop = stopped.result, stopped
-    return _findings(job, rows, preview, result, stop)
+    return _findings(job, source.n_rows, first, preview, result, stop)
 
 
-async def _probed(client: Client, rows: Rows, preview: Preview | None, control: RunControl | None) -> Result:
+async def _first_chunk(source: Source, chunk_rows: int) -> Rows:
+    feed = feed_of(source, chunk_rows)
+    try:
+        work = await feed.take()
+    finally:
+        await feed.close()
+    return [] if work is None else work.rows
+
+
+async def _probed(client: Client, first: Rows, preview: Preview | None, control: RunControl | None) -> Result:
     """What came back for the rows of the first request."""
-    first = take_rows(rows, slice(0, preview.chunk_rows if preview else 0))
-    result: Result = await client.map(first, on_error="keep", control=control)
+    rows = take_rows(first, slice(0, preview.chunk_rows if preview else 0))
+    result: Result = await client.map(rows, on_error="keep", control=control)
     return result
 
 
-def _findings(job: Job, rows: Rows, preview: Preview | None, result: Result, stop: RunStopped | None) -> Findings:
+def _findings(
+    job: Job, n_rows: int | None, first: Rows, preview: Preview | None, result: Result, stop: RunStopped | None
+) -> Findings:
     chunk_rows = preview.chunk_rows if preview else job.tables.chunks.rows
     stats = result.stats
     failed = sum(failure.stop - failure.start for failure in result.failures)
     return Findings(
-        rows=count_rows(rows),
-        input=_forms(rows),
+        rows=n_rows,
+        input=_forms(first, n_rows),
         endpoint=masked(job.tables.endpoint.url),
         codec=job.codec.name,
         model=preview.model if preview else None,
         max_rows=preview.max_rows if preview else None,
         chunk_rows=chunk_rows,
-        chunks=-(-count_rows(rows) // chunk_rows),
+        chunks=None if n_rows is None else -(-n_rows // chunk_rows),
         sends=preview.tensors if preview else (),
         body_bytes=preview.body_bytes if preview else None,
         output=str(job.output_path),
@@ -150,6 +165,17 @@ def _findings(job: Job, rows: Rows, preview: Preview | None, result: Result, sto
     )
 
 
-def _forms(rows: Rows) -> tuple[Form, ...]:
-    columns = rows if isinstance(rows, Mapping) else {"": np.asanyarray(rows)}
-    return tuple(Form(name=name, dtype=str(array.dtype), shape=array.shape) for name, array in columns.items())
+def _forms(rows: Rows, n_rows: int | None = None) -> tuple[Form, ...]:
+    """The form of each array, as long as the whole input if its length is known."""
+    columns = rows if isinstance(rows, Mapping) else {"": _as_array(rows)}
+    return tuple(
+        Form(name=name, dtype=str(array.dtype), shape=(n_rows or len(array), *array.shape[1:]))
+        for name, array in columns.items()
+    )
+
+
+def _as_array(rows: Rows) -> Array:
+    try:
+        return np.asanyarray(rows)
+    except ValueError:  # rows of several lengths
+        return np.empty(count_rows(rows), object)

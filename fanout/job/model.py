@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,10 +24,18 @@ class Input(Table):
     """Which rows to send."""
 
     path: str
-    """A .npy or .npz file; relative to the job file's folder."""
+    """A file (.npy, .npz, .parquet, .arrow, .jsonl, .csv, .tsv, .txt), or a folder or pattern (data/*.parquet) of files
+    of one format, relative to the job file's folder; or - for stdin."""
 
     column: str | list[str] | None = None
-    """Name of the array in a .npz file, or a list of them for several inputs a row; not needed if it holds just one."""
+    """Name of the array, column or field that the rows are, or a list of them for several inputs a row; not needed
+    where there is just one. In JSON lines also a JSON pointer (/a/b/0); without it a row is the whole value."""
+
+    id: str | None = None
+    """Name of the column whose texts or integers are the rows' ids."""
+
+    format: Literal["npy", "npz", "parquet", "arrow", "jsonl", "csv", "tsv", "txt"] | None = None
+    """The format, where the suffix does not tell it."""
 
 
 class CodecTable(Table):
@@ -54,6 +62,25 @@ class Chunks(Table):
     """Rows in one request."""
 
 
+class Mock(Table):
+    """What answers in the endpoint's place in a rehearsal: fanout run JOB --mock, fanout check JOB --dry-run."""
+
+    shape: list[int] | dict[str, list[int]] | None = None
+    """Shape of one row's answer, or output name to shape; what the codec tells if left out."""
+
+    dtype: str | dict[str, str] | None = None
+    """Its dtype, or output name to dtype; what the codec tells if left out, else float32."""
+
+    latency: float = Field(default=0.1, ge=0, allow_inf_nan=False)
+    """Seconds that an answer takes; they are computed, not waited for."""
+
+    faults: dict[str, float] = {}
+    """Probabilities by fault, such as 503 = 0.05; fanout serve --help lists them."""
+
+    seed: int = 0
+    """Another one brings other values, faults and waits."""
+
+
 class Output(Table):
     """Where the answers go."""
 
@@ -71,6 +98,7 @@ class JobFile(Table):
     limits: Limits = Limits()
     retry: RetryPolicy = RetryPolicy()
     timeouts: Timeouts = Timeouts()
+    mock: Mock = Mock()
     output: Output
 
 
@@ -84,8 +112,9 @@ class Job:
 
     @property
     def input_path(self) -> Path:
-        """The input file."""
-        return self._beside(self.tables.input.path)
+        """The input: a file, a folder or a pattern; ``-`` for stdin."""
+        path = self.tables.input.path
+        return Path(path) if path == "-" else self._beside(path)
 
     @property
     def output_path(self) -> Path:
@@ -106,6 +135,12 @@ class Job:
             client_cert=found(endpoint.client_cert),
             client_key=found(endpoint.client_key),
         )
+
+    def writing_beside(self, word: str) -> Job:
+        """The same job with an output of its own: ``y.npy`` -> ``y.WORD.npy``."""
+        path = Path(self.tables.output.path)
+        output = Output(path=str(path.with_name(f"{path.stem}.{word}{path.suffix}")))
+        return replace(self, tables=self.tables.model_copy(update={"output": output}))
 
     def _beside(self, path: str) -> Path:
         # A job file is run from anywhere, by cron for instance, so its own folder is the one fixed point.

@@ -1,67 +1,101 @@
-"""Run a job: rows from its input, through a client, into its output."""
+"""Run a job: rows from its input, through a client, into its output; where an earlier run of it stopped, from there."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from fanout.client import Client
-from fanout.errors import ConfigError, RunStopped
+from fanout.client import Client, complete, reopen_failures
+from fanout.errors import ConfigError, InputError, RunStopped
 from fanout.job.blame import blaming
+from fanout.job.offline import staged
 from fanout.job.summary import Summary, summarized
-from fanout.sinks import failures_path, mask_path, open_sink
+from fanout.journal import Journal, journal_path
+from fanout.sinks import open_sink, report_paths
 from fanout.sources import open_source
-from fanout.types import Result, Statistics, count_rows, take_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from fanout.engine import RunControl
     from fanout.job.model import Job
     from fanout.sinks import FileSink
-    from fanout.types import Rows
+    from fanout.sources import Source
+    from fanout.tape import Tape
+    from fanout.types import Result
 
-    OnStart = Callable[[Client, int], None]
+    OnStart = Callable[[Client, int | None, int], None]
 
 
 async def run_job(
     job: Job,
     *,
     rows: slice = slice(None),
+    fresh: bool = False,
+    only_failed: bool = False,
+    record: Path | None = None,
+    replay: Path | None = None,
+    mock: bool = False,
     control: RunControl | None = None,
     on_start: OnStart | None = None,
 ) -> Summary:
     """Run ``job`` to its end or its stop, write the output, and tell what it came to.
 
+    What is done is noted in a journal beside the output. A run that was stopped or killed is gone on with; one that
+    came to its end is not run again for the same input, codec and path of the URL.
+
+    Neither a replay nor a rehearsal opens a connection. Their output goes beside the job's (``y.replay.npy``,
+    ``y.mock.npy``), with a journal of its own; one that has come to its end is run anew. On a `VirtualClock` they take
+    no longer than their computation.
+
     Args:
         rows: which rows of the input to send, as a slice without a step. The output then has that many rows, and
             the rows in its report are counted from the first of them.
+        fresh: forget what is done, and send all rows.
+        only_failed: send the rows that failed in a run that came to its end.
+        record: file for a recording of all exchanges; it must not be there yet.
+        replay: a recording that answers in the endpoint's place.
+        mock: a model of the right shape answers in the endpoint's place, as the table ``mock`` tells.
         control: ends the run from outside; what has succeeded is written then too.
-        on_start: called with the open client and the number of rows before the first of them is sent.
+        on_start: called with the open client, the number of rows (None: not known yet) and how many of them were done
+            before, before the first of them is sent.
 
     Raises:
         ConfigError: the job, its input or its output cannot be used; no row has been sent then, or none could
             be (an answer that the output's format cannot hold).
     """
-    with blaming(job.file, input_name(job)):
-        require_apart(job)
-        taken = await asyncio.to_thread(read_input, job, rows)
-        sink = await asyncio.to_thread(open_sink, job.output_path, count_rows(taken))
-        with closing(sink):
-            result, stop = await _run(job, taken, sink, control, on_start)
-            try:
-                await asyncio.to_thread(sink.finish, result)
-            except OSError as error:
-                stop = RunStopped(f"the output could not be finished: {error}", kind="output", result=result)
-            return summarized(result, sink, stop)
+    with blaming(job.file, input_name(job)), staged(job, record=record, replay=replay, mock=mock) as stage:
+        job = stage.job
+        source = await asyncio.to_thread(read_input, job, rows)
+        sink = open_sink(job.output_path)
+        client = client_of(job, stage.tape)
+        identity = client.identity(source) | stage.told
+        journal = await asyncio.to_thread(_journal, job, identity, source, fresh=fresh)
+        with closing(journal), closing(sink):
+            if stage.told and journal.state.complete and not only_failed:
+                journal.begin()
+            if only_failed:
+                await asyncio.to_thread(_reopen_failures, sink, journal)
+            result, stop = await _run(client, source, sink, journal, control, on_start)
+            return summarized(result, sink, journal, stop, stage.answers)
 
 
-def read_input(job: Job, rows: slice = slice(None)) -> Rows:
-    """The rows of the job's input that ``rows`` selects. Raises `InputError`."""
-    return take_rows(open_source(job.input_path, job.tables.input.column), rows)
+def read_input(job: Job, rows: slice = slice(None)) -> Source:
+    """The rows of the job's input that ``rows`` selects.
+
+    Raises:
+        InputError: the input cannot be read.
+        ConfigError: the run would replace or remove its own input.
+    """
+    table = job.tables.input
+    source = open_source(job.input_path, table.column, id=table.id, format=table.format)
+    _require_apart(job, source.files)
+    selected = source.sliced(rows)
+    if selected.n_rows == 0 and source.n_rows:
+        raise InputError(f"--rows selects none of the {source.n_rows:,} rows of {input_name(job)}")
+    return selected
 
 
 def input_name(job: Job) -> str:
@@ -72,15 +106,15 @@ def input_name(job: Job) -> str:
     return f"{table.path}, column{'s' * (len(columns) > 1)} {named}" if columns else str(table.path)
 
 
-def require_apart(job: Job) -> None:
-    """Raise `ConfigError` if the run would replace or remove its own input."""
+def _require_apart(job: Job, files: Sequence[Path]) -> None:
     output = job.output_path
-    for path in (output, mask_path(output), failures_path(output)):
-        if path.resolve() == job.input_path.resolve():
-            raise ConfigError(f"{output} would overwrite the input {job.input_path}", key="output.path")
+    written = {path.resolve() for path in (output, *report_paths(output), journal_path(output))}
+    for file in files:
+        if file.resolve() in written:
+            raise ConfigError(f"{output} would overwrite the input {file}", key="output.path")
 
 
-def client_of(job: Job) -> Client:
+def client_of(job: Job, tape: Tape | None = None) -> Client:
     """A client, not open yet, with the job's settings."""
     tables = job.tables
     return Client(
@@ -90,18 +124,47 @@ def client_of(job: Job) -> Client:
         limits=tables.limits,
         retry=tables.retry,
         timeouts=tables.timeouts,
+        tape=tape,
     )
 
 
+def _journal(job: Job, identity: dict[str, Any], source: Source, *, fresh: bool) -> Journal:
+    journal = Journal(journal_path(job.output_path), identity, fresh=fresh)
+    if journal.earlier and not source.repeatable and not journal.state.complete:
+        journal.close()
+        raise ConfigError(
+            f"{journal.path} is of an unfinished run, but nothing tells if these rows are the same ones: "
+            "save them to a file to be able to go on, or start anew with fanout run --fresh",
+            key="input.path",
+        )
+    return journal
+
+
+def _reopen_failures(sink: FileSink, journal: Journal) -> None:
+    if not journal.earlier:
+        raise ConfigError(
+            "no run of this input, codec and path of the URL is known, of which failed rows could be sent again: "
+            "run the job without --only-failed first",
+            key="output.path",
+        )
+    if journal.state.failures:
+        reopen_failures(sink, journal)
+
+
 async def _run(
-    job: Job, rows: Rows, sink: FileSink, control: RunControl | None, on_start: OnStart | None
+    client: Client,
+    source: Source,
+    sink: FileSink,
+    journal: Journal,
+    control: RunControl | None,
+    on_start: OnStart | None,
 ) -> tuple[Result, RunStopped | None]:
-    if count_rows(rows) == 0:  # no reason to start a server or to need one
-        return Result(outputs=None, ok=np.ones(0, bool), failures=(), pending=(), stats=Statistics()), None
-    async with client_of(job) as client:
+    if (result := await asyncio.to_thread(complete, sink, journal)) is not None:
+        return result, None  # no reason to start a server or to need one
+    async with client:
         if on_start is not None:
-            on_start(client, count_rows(rows))
+            on_start(client, source.n_rows, journal.earlier)
         try:
-            return await client.run(rows, sink, control=control), None
+            return await client.run(source, sink, journal=journal, control=control), None
         except RunStopped as stop:
             return stop.result, stop

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fanout.errors import RunStopped
+    from fanout.job.offline import Answers
+    from fanout.journal import Journal
     from fanout.sinks import FileSink
     from fanout.types import Failure, Result, StopKind
 
@@ -22,11 +24,17 @@ class Summary:
     """The account of a job that has run: rows = ok + failed + pending."""
 
     schema_version: int = SCHEMA_VERSION
+    answers: Answers = "endpoint"
+    """Who gave them: the endpoint, a model that stood in for it (mock), or a recording (replay)."""
+
     rows: int
     ok: int
     failed: int
     pending: int
     """Rows never answered, because the run was stopped."""
+
+    earlier: int
+    """Rows that were done when the run began, by an earlier one."""
 
     seconds: float
     rows_per_second: float
@@ -57,6 +65,9 @@ class Summary:
     stop_reason: str | None = None
     """The same for people."""
 
+    resumable: bool
+    """Running the job again goes on where this run was stopped."""
+
     exit_code: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -64,15 +75,19 @@ class Summary:
         return asdict(self)
 
 
-def summarized(result: Result, sink: FileSink, stop: RunStopped | None) -> Summary:
+def summarized(
+    result: Result, sink: FileSink, journal: Journal, stop: RunStopped | None, answers: Answers = "endpoint"
+) -> Summary:
     """The summary of a run that has ended or was stopped."""
     stats = result.stats
     failed = sum(failure.stop - failure.start for failure in result.failures)
     return Summary(
+        answers=answers,
         rows=len(result.ok),
         ok=int(result.ok.sum()),
         failed=failed,
         pending=sum(len(chunk) for chunk in result.pending),
+        earlier=journal.earlier,
         seconds=stats.seconds,
         rows_per_second=stats.rows_per_second,
         requests=stats.requests,
@@ -88,6 +103,7 @@ def summarized(result: Result, sink: FileSink, stop: RunStopped | None) -> Summa
         first_failures=result.failures[:_FAILURES_SHOWN],
         stop_kind=stop.kind if stop else None,
         stop_reason=stop.reason if stop else None,
+        resumable=not journal.state.complete,
         exit_code=exit_code(failed, stop),
     )
 

@@ -41,7 +41,7 @@ async def test_the_cost_is_in_the_json_too_and_large_numbers_are_readable(run, w
     write_job(JOB, PROMPTS)
     summary = json.loads((await run("run", "job.toml", "--json")).out)
     assert summary["usage"] == {"prompt_tokens": 3000, "completion_tokens": 2500, "total_tokens": 5500}
-    assert "usage:    3,000 prompt_tokens, 2,500 comp" in (await run("run", "job.toml")).out
+    assert "usage:    3,000 prompt_tokens, 2,500 comp" in (await run("run", "job.toml", "--fresh")).out
 
 
 async def test_texts_do_not_go_into_npy(run, write_job, tmp_path):

@@ -46,7 +46,7 @@ def test_a_stderr_that_was_closed_at_the_start_shows_nothing(monkeypatch):
 
 
 async def shown_all(display: Display, client: Counting) -> None:
-    display.start(client, 100)
+    display.start(client, 100, 0)
     await asyncio.wait_for(client.empty.wait(), 5)
 
 
@@ -94,7 +94,7 @@ async def test_a_stderr_that_nobody_reads_ends_the_display_and_nothing_else(monk
 async def test_a_quiet_display_shows_nothing(capsys):
     silent = Silent()
     silent.show(HALF, 100)
-    silent.start(Counting(), 100)
+    silent.start(Counting(), 100, 0)
     await silent.stop()
     assert capsys.readouterr().err == ""
 
@@ -107,7 +107,7 @@ async def test_a_display_that_was_never_started_stops(capsys):
 
 async def test_requests_in_flight_are_known_as_long_as_the_client_is_open():
     silent = Silent()
-    silent.start(Counting(HALF), 100)
+    silent.start(Counting(HALF), 100, 0)
     assert silent.in_flight() == 3
     assert silent.in_flight() == 0
     await silent.stop()

@@ -39,11 +39,12 @@ path = "out/y.npy"
 
 @dataclass
 class Doubler:
-    """Answers every number with its double; rows below zero make a request fail with 422."""
+    """Answers every number with its double; rows below ``lowest`` make a request fail with 422."""
 
     url: str = ""
     requests: int = 0
     status: int = 200
+    lowest: float = 0.0
     answer: Callable[[list[float]], list[object]] = lambda rows: [2 * row for row in rows]
     gate: Callable[[int], Awaitable[object]] | None = None
     """Awaited with the number of the request before it is answered."""
@@ -58,8 +59,8 @@ class Doubler:
             await self.gate(number)
         if self.status != 200:
             return web.Response(status=self.status, text="no")
-        if any(row < 0 for row in rows):
-            return web.Response(status=422, text="a row is below zero")
+        if any(row < self.lowest for row in rows):
+            return web.Response(status=422, text=f"a row is below {self.lowest:g}")
         return web.json_response({"predictions": self.answer(rows)})
 
 

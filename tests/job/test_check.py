@@ -67,6 +67,13 @@ async def test_a_bad_row_in_the_first_chunk_is_told(write_job, doubler):
     assert [(failure.start, failure.stop) for failure in found.failures] == [(1, 2)]
 
 
+async def test_rows_of_several_lengths_are_objects(write_job, doubler, tmp_path):
+    (tmp_path / "x.jsonl").write_text("[1]\n[1, 2]\n")
+    doubler.status = 401
+    found = await check_job(load_job(write_job(url=doubler.url), ["input.path=x.jsonl"]))
+    assert found.input == (Form(name="", dtype="object", shape=(2,)),)
+
+
 async def test_an_input_without_rows_is_told(write_job, doubler):
     found = await check_job(load_job(write_job(rows=np.zeros(0), url=doubler.url)))
     assert (found.rows, found.probed, found.latency, found.exit_code) == (0, 0, None, 0)

@@ -49,6 +49,16 @@ def test_paths_are_relative_to_the_job_file(tmp_path):
     assert "~" not in str(job.output_path)
 
 
+def test_a_dash_is_stdin_and_no_file_beside_the_job(tmp_path):
+    assert str(load(tmp_path, MINIMAL, ["input.path=-", "input.format=jsonl"]).input_path) == "-"
+
+
+def test_an_unknown_format_lists_the_known(tmp_path):
+    (line,) = problems(tmp_path, MINIMAL, ["input.format=xlsx"])
+    assert "input.format: " in line
+    assert "'parquet'" in line
+
+
 def test_a_job_shows_neither_headers_nor_codec_options(tmp_path):
     job = load(tmp_path, MINIMAL, ['endpoint.headers={ A = "s3cret" }', 'codec.extra={ key = "s3cret" }'])
     assert "s3cret" not in repr(job)

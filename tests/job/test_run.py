@@ -18,9 +18,9 @@ from fanout.sinks import FileSink
 async def test_every_row_is_answered_in_its_place(write_job, doubler, tmp_path):
     job = load_job(write_job(url=doubler.url))
     started = []
-    summary = await run_job(job, on_start=lambda client, rows: started.append((type(client).__name__, rows)))
+    summary = await run_job(job, on_start=lambda client, *told: started.append((type(client).__name__, *told)))
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), 2 * np.arange(10.0))
-    assert started == [("Client", 10)]
+    assert started == [("Client", 10, 0)]
     assert (summary.rows, summary.ok, summary.failed, summary.pending, summary.exit_code) == (10, 10, 0, 0, 0)
     assert summary.requests == 3
     assert summary.outputs == (str(tmp_path / "out" / "y.npy"),)
@@ -46,6 +46,32 @@ async def test_a_pilot_sends_and_writes_its_rows_alone(write_job, doubler, tmp_p
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), expected)
 
 
+@pytest.mark.parametrize(
+    ("files", "settings"),
+    [
+        ({"in.jsonl": '{"n": 1}\n{"n": 2.5}\n'}, ["input.path=in.jsonl", "input.column=n"]),
+        ({"in.csv": "key,n\n7,1\n8,2.5\n"}, ["input.path=in.csv", "input.id=key"]),
+        ({"in/10.jsonl": "2.5\n", "in/9.jsonl": "1\n"}, ["input.path=in"]),
+        ({"in/9.jsonl": "1\n", "in/10.jsonl": "2.5\n", "in/x.txt": ""}, ["input.path=in/*.jsonl"]),
+        ({"in.data": "1\n2.5\n"}, ["input.path=in.data", "input.format=jsonl"]),
+    ],
+)
+async def test_rows_come_from_any_format_and_from_several_files(write_job, doubler, tmp_path, files, settings):
+    job = load_job(write_job(url=doubler.url), settings)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    await run_job(job)
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), [2, 5])
+
+
+async def test_a_bad_line_of_the_input_is_named_with_its_key(write_job, doubler, tmp_path):
+    (tmp_path / "in.jsonl").write_text("1\noops\n")
+    with pytest.raises(InputError, match=r"job\.toml: input\.path: .*in\.jsonl, line 2: not JSON"):
+        await run_job(load_job(write_job(url=doubler.url), ["input.path=in.jsonl"]))
+    assert doubler.requests == 0
+
+
 async def test_failed_rows_are_reported_by_their_place_in_the_pilot(write_job, doubler, tmp_path):
     rows = np.arange(20.0)
     rows[[7, 13]] *= -1
@@ -68,7 +94,7 @@ async def test_no_rows_need_no_server(write_job, tmp_path):
     assert np.load(tmp_path / "out" / "y.npy").shape == (0,)
 
 
-async def test_a_run_stopped_from_outside_writes_what_it_has(write_job, doubler, tmp_path):
+async def test_a_run_stopped_from_outside_goes_on_where_it_was(write_job, doubler, tmp_path):
     control = RunControl()
 
     async def gate(number: int) -> None:
@@ -81,10 +107,76 @@ async def test_a_run_stopped_from_outside_writes_what_it_has(write_job, doubler,
     assert (summary.ok, summary.failed, summary.pending) == (12, 0, 28)
     assert (summary.stop_kind, summary.exit_code) == ("interrupted", 130)
     assert summary.stop_reason.startswith("enough")
-    written = np.load(tmp_path / "out" / "y.npy")
-    np.testing.assert_array_equal(written[:12], 2 * np.arange(12.0))
-    assert np.isnan(written[12:]).all()
-    assert np.load(tmp_path / "out" / "y.ok.npy").sum() == 12
+    assert summary.resumable
+    assert not (tmp_path / "out" / "y.npy").exists()
+    doubler.gate = None
+    summary = await run_job(job)
+    assert (summary.ok, summary.earlier, summary.requests, summary.resumable) == (40, 12, 7, False)
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), 2 * np.arange(40.0))
+    assert doubler.requests == 10
+
+
+async def test_a_job_that_is_complete_sends_nothing(write_job, doubler, tmp_path):
+    job = load_job(write_job(url=doubler.url))
+    first = await run_job(job)
+    again = await run_job(job)
+    assert (doubler.requests, again.requests, again.earlier, again.exit_code) == (3, 0, 10, 0)
+    assert again.outputs == first.outputs
+    await run_job(job, fresh=True)
+    assert doubler.requests == 6
+    (tmp_path / "out" / "y.npy").unlink()
+    assert (await run_job(job)).ok == 10
+    assert doubler.requests == 9
+
+
+async def test_another_input_begins_anew_and_replaces_the_output_when_it_is_whole(write_job, doubler, tmp_path):
+    await run_job(load_job(write_job(url=doubler.url)))
+    before = (tmp_path / "out" / "y.npy").read_bytes()
+    doubler.status = 401
+    job = load_job(write_job(rows=np.arange(4.0), url=doubler.url))
+    assert (await run_job(job)).exit_code == 3
+    assert (tmp_path / "out" / "y.npy").read_bytes() == before
+    doubler.status = 200
+    assert (await run_job(job)).earlier == 0
+    assert len(np.load(tmp_path / "out" / "y.npy")) == 4
+
+
+async def test_failed_rows_alone_are_sent_again(write_job, doubler, tmp_path):
+    rows = np.arange(20.0)
+    rows[[7, 13]] *= -1
+    job = load_job(write_job(rows=rows, url=doubler.url))
+    assert (await run_job(job)).failed == 2
+    assert (await run_job(job)).exit_code == 1
+    doubler.lowest, doubler.requests = -99, 0
+    summary = await run_job(job, only_failed=True)
+    assert (summary.ok, summary.failed, summary.requests, summary.exit_code) == (20, 0, 2, 0)
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), 2 * rows)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["y.npy", "y.npy.journal"]
+
+
+async def test_only_failed_needs_a_run_that_has_come_to_its_end(write_job, doubler):
+    doubler.lowest = 5
+    control = RunControl()
+
+    async def gate(number: int) -> None:
+        if number == 12:
+            control.drain()
+
+    doubler.gate = gate
+    job = load_job(write_job(rows=np.arange(40.0), url=doubler.url), ["limits.concurrency=1"])
+    await run_job(job, control=control)
+    with pytest.raises(ConfigError, match="without --only-failed first"):
+        await run_job(job, only_failed=True)
+
+
+async def test_only_failed_of_another_input_sends_nothing(write_job, doubler):
+    rows = np.arange(20.0)
+    rows[7] *= -1
+    await run_job(load_job(write_job(rows=rows, url=doubler.url)))
+    doubler.requests = 0
+    with pytest.raises(ConfigError, match="no run of this input, codec and path of the URL is known"):
+        await run_job(load_job(write_job(rows=rows + 100, url=doubler.url)), only_failed=True)
+    assert doubler.requests == 0
 
 
 async def test_refused_credentials_stop_the_run_with_code_3(write_job, doubler, tmp_path):
@@ -134,10 +226,13 @@ async def test_an_output_that_cannot_be_written_is_named_before_anything_is_sent
     assert doubler.requests == 0
 
 
-@pytest.mark.parametrize(("source", "output"), [("x.npy", "./x.npy"), ("y.ok.npy", "y.npy")])
+@pytest.mark.parametrize(
+    ("source", "path", "output"),
+    [("x.npy", "x.npy", "./x.npy"), ("y.ok.npy", "y.ok.npy", "y.npy"), ("b.npy", "*.npy", "b.npy")],
+)
 @pytest.mark.parametrize("work", [run_job, check_job])
-async def test_a_job_never_overwrites_or_removes_its_input(write_job, doubler, tmp_path, source, output, work):
-    job = load_job(write_job(url=doubler.url), [f"input.path={source}", f"output.path={output}"])
+async def test_a_job_never_overwrites_or_removes_its_input(write_job, doubler, tmp_path, source, path, output, work):
+    job = load_job(write_job(url=doubler.url), [f"input.path={path}", f"output.path={output}"])
     (tmp_path / "x.npy").rename(tmp_path / source)
     with pytest.raises(ConfigError, match=r"output\.path: .*would overwrite the input"):
         await work(job)
@@ -170,5 +265,5 @@ async def test_a_crash_leaves_the_earlier_output_and_no_lock(write_job, doubler,
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["y.npy"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["y.npy", "y.npy.journal"]
     assert (tmp_path / "out" / "y.npy").read_bytes() == before

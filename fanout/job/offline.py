@@ -1,0 +1,76 @@
+"""A job whose answers are recorded, replayed or made up: what its exchanges go through, and where its output goes."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from fanout.client import replaced_target
+from fanout.codecs.base import spec_from_options
+from fanout.errors import ConfigError
+from fanout.recording import Recorder, Replayer
+from fanout.rehearsal import MockModel, Rehearsal, outputs_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fanout.job.model import Job
+    from fanout.tape import Tape
+
+Answers: TypeAlias = Literal["endpoint", "mock", "replay"]
+"""Who gives them: the endpoint, a rehearsal's model, or a recording."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Where a job is played."""
+
+    job: Job
+    """With the output that belongs to this stage."""
+
+    answers: Answers = "endpoint"
+    tape: Tape | None = None
+    told: dict[str, Any] = field(default_factory=dict)
+    """What its journal is of, beside the rows: made-up answers must not be gone on with by real ones."""
+
+
+@contextmanager
+def staged(job: Job, *, record: Path | None = None, replay: Path | None = None, mock: bool = False) -> Iterator[Stage]:
+    """The stage for a run of ``job``. Raises `ConfigError` for what cannot be played.
+
+    A rehearsal's output is called ``y.mock.npy``, that of a replay ``y.replay.npy``, with journals of their own.
+    """
+    if sum((record is not None, replay is not None, mock)) > 1:
+        raise ConfigError("a run is either recorded, or replayed, or a rehearsal: give one of record, replay and mock")
+    if record is not None:
+        with Recorder(record) as recorder:
+            yield Stage(job=job, tape=recorder)
+    elif replay is not None:
+        told = {"recording": str(replay.absolute())}
+        yield Stage(job=job.writing_beside("replay"), answers="replay", tape=Replayer(replay), told=told)
+    elif mock:
+        tape = rehearsal(job, answering=True)
+        yield Stage(
+            job=job.writing_beside("mock"), answers="mock", tape=tape, told={"mock": job.tables.mock.model_dump()}
+        )
+    else:
+        yield Stage(job=job)
+
+
+def rehearsal(job: Job, *, answering: bool) -> Rehearsal:
+    """Who plays the job's endpoint; without ``answering`` only for the model's metadata, so that no shape is needed.
+
+    Raises `ConfigError` for what the table ``mock`` cannot mean, and where nothing tells the shape of an answer.
+    """
+    mock = job.tables.mock
+    try:
+        told = spec_from_options(mock.dtype, mock.shape)
+        url = replaced_target(job.tables.endpoint.url, job.codec.path)
+        model = MockModel(outputs_of(job.codec, told) if answering else {}, mock.seed)
+        return Rehearsal(job.codec, url, model, latency=mock.latency, faults=mock.faults, seed=mock.seed)
+    except ConfigError as error:
+        if error.key in type(mock).model_fields:
+            raise ConfigError(str(error), key=f"mock.{error.key}") from None
+        raise

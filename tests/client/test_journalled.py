@@ -1,0 +1,177 @@
+"""A run with a journal goes on where it was, from Python as from a job file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+import pytest
+from support import Plain
+
+from fanout import Client, ConfigError, Journal, Limits, RunControl, RunStopped, open_sink
+from fanout.serving.exchange import StatusError
+from fanout.testing import MockEndpoint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fanout import Event
+
+pytestmark = pytest.mark.virtual_time
+X = np.arange(900.0).reshape(300, 3)
+
+
+def double(x: np.ndarray) -> np.ndarray:
+    return x * 2
+
+
+def no_seven(x: np.ndarray) -> np.ndarray:
+    if (x[:, 0] == 21).any():
+        raise StatusError(400, "seven")
+    return x * 2
+
+
+async def run(
+    mock: MockEndpoint,
+    folder: Path,
+    rows: Any = X,
+    *,
+    journal: Any = None,
+    control: RunControl | None = None,
+    **options: Any,
+) -> Any:
+    options = {"chunk_rows": 10, "limits": Limits(concurrency=2), **options}
+    async with Client(mock.url(Plain), codec=Plain, **options) as client:
+        sink = open_sink(folder / "y.npy")
+        return await client.run(rows, sink, journal=journal or folder / "y.npy.journal", control=control)
+
+
+async def stopped(mock: MockEndpoint, folder: Path, requests: int, rows: Any = X, **options: Any) -> RunStopped:
+    control = RunControl()
+
+    def stop(event: Event) -> None:
+        if len(mock.requests) >= requests:
+            control.drain()
+
+    with pytest.raises(RunStopped) as caught:
+        await run(mock, folder, rows, control=control, on_event=stop, **options)
+    return caught.value
+
+
+async def test_the_same_call_goes_on_where_the_run_was_stopped(tmp_path: Path) -> None:
+    with MockEndpoint(no_seven, latency=0.1) as mock:
+        stop = await stopped(mock, tmp_path, 12)
+        done = stop.result.ok.sum()
+        assert 0 < done < 300
+        assert not (tmp_path / "y.npy").exists()
+        sent = len(mock.requests)
+        result = await run(mock, tmp_path)
+        again = {
+            int(row[0]) // 3 for request in mock.requests[sent:] for row in orjson.loads(request.body)["instances"]
+        }
+    assert again == {row for chunk in stop.result.pending for row in range(chunk.start, chunk.stop)}
+    assert np.flatnonzero(~result.ok).tolist() == [7]
+    assert [failure.start for failure in result.failures] == [7]
+    assert result.stats.ok == 299 - done
+    written = np.load(tmp_path / "y.npy")
+    assert np.array_equal(written[result.ok], X[result.ok] * 2)
+    assert np.isnan(written[7]).all()
+
+
+async def test_a_run_that_is_complete_gives_its_account_and_sends_nothing(tmp_path: Path) -> None:
+    with MockEndpoint(no_seven) as mock:
+        first = await run(mock, tmp_path)
+        sent = len(mock.requests)
+        again = await run(mock, tmp_path)
+        assert len(mock.requests) == sent
+    assert np.array_equal(first.ok, again.ok)
+    assert (first.failures, again.pending, again.stats.requests) == (again.failures, (), 0)
+
+
+async def test_events_of_done_rows_come_after_the_commit(tmp_path: Path) -> None:
+    committed: list[int] = []
+
+    class Noting(Journal):
+        def commit(self, done: Any, note: Any, form: Any) -> None:
+            super().commit(done, note, form)
+            committed.extend(chunk.start for chunk in done)
+
+    def listen(event: Event) -> None:
+        if event.kind == "done":
+            told.append(event.start)
+            assert event.start in committed
+
+    told: list[int] = []
+    journal = Noting(tmp_path / "y.npy.journal", {"any": "thing"})
+    with MockEndpoint(double, latency=0.01) as mock:
+        await run(mock, tmp_path, journal=journal, on_event=listen)
+    journal.close()
+    assert sorted(told) == list(range(0, 300, 10))
+
+
+async def test_other_rows_are_refused(tmp_path: Path) -> None:
+    with MockEndpoint(double, latency=0.1) as mock:
+        await stopped(mock, tmp_path, 4)
+        with pytest.raises(ConfigError, match="unfinished run with another input"):
+            await run(mock, tmp_path, np.where(X == 0, 5, X))
+        assert (await run(mock, tmp_path)).ok.all()
+
+
+async def test_other_limits_chunks_and_retries_go_on(tmp_path: Path) -> None:
+    with MockEndpoint(double, latency=0.1) as mock:
+        await stopped(mock, tmp_path, 4)
+        assert (await run(mock, tmp_path, chunk_rows=7, limits=Limits(concurrency=5))).ok.all()
+    assert np.array_equal(np.load(tmp_path / "y.npy"), X * 2)
+
+
+async def test_rows_of_an_iterator_need_an_identity_of_their_own(tmp_path: Path) -> None:
+    with MockEndpoint(double, latency=0.1) as mock:
+        with pytest.raises(ConfigError, match="cannot be told from others: give the journal an identity"):
+            await run(mock, tmp_path, iter(X))
+        journal = Journal(tmp_path / "y.npy.journal", {"rows": "of Tuesday"})
+        await stopped(mock, tmp_path, 4, iter(X), journal=journal)
+        journal.close()
+        journal = Journal(tmp_path / "y.npy.journal", {"rows": "of Tuesday"})
+        result = await run(mock, tmp_path, iter(X), journal=journal)
+        journal.close()
+    assert result.ok.all()
+    assert len(result.ok) == 300
+    assert np.array_equal(np.load(tmp_path / "y.npy"), X * 2)
+
+
+async def test_a_journal_needs_a_sink_that_can_promise_something(tmp_path: Path) -> None:
+    class Forgetful:
+        def write(self, done: Any) -> None:
+            raise AssertionError
+
+    with MockEndpoint(double) as mock:
+        async with Client(mock.url(Plain), codec=Plain) as client:
+            with pytest.raises(ConfigError, match="a journal needs a sink"):
+                await client.run(X, Forgetful(), journal=tmp_path / "j")
+
+
+async def test_answers_of_another_form_than_before_the_stop_are_not_merged(tmp_path: Path) -> None:
+    width = 3
+    with MockEndpoint(lambda x: x[:, :width], latency=0.1) as mock:
+        await stopped(mock, tmp_path, 4)
+        width = 2
+        with pytest.raises(RunStopped, match=r"rows of shape \[2\], other answers have \[3\]"):
+            await run(mock, tmp_path)
+
+
+async def test_without_a_journal_a_stopped_run_publishes_what_succeeded(tmp_path: Path) -> None:
+    control = RunControl()
+
+    def stop(event: Event) -> None:
+        control.drain()
+
+    with MockEndpoint(double, latency=0.1) as mock:
+        async with Client(mock.url(Plain), codec=Plain, limits=Limits(concurrency=1), on_event=stop) as client:
+            with pytest.raises(RunStopped):
+                await client.run(X, sink := open_sink(tmp_path / "y.npy"), control=control)
+    assert sink.outputs == (tmp_path / "y.npy",)
+    written, ok = np.load(tmp_path / "y.npy"), np.load(tmp_path / "y.ok.npy")
+    assert 0 < ok.sum() < 300
+    assert np.array_equal(written[ok], X[ok] * 2)
+    assert np.isnan(written[~ok]).all()

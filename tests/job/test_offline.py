@@ -1,0 +1,245 @@
+"""A job without a network: recorded and replayed, rehearsed with made-up answers, and counted in a dry run."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import fanout
+from fanout import ConfigError
+from fanout.errors import ReplayError
+from fanout.job import dry_run, load_job, run_job
+from fanout.testing import NoNetwork, VirtualClock
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from pathlib import Path
+
+JOB = """
+[input]
+path = "x.npy"
+
+[endpoint]
+url = "{url}"
+
+[codec]
+name = "json"
+
+[chunks]
+rows = 4
+
+[output]
+path = "out/y.npy"
+"""
+MOCK = f"{JOB}\n[mock]\nshape = [3]\n"
+NOBODY = "http://nobody.test/predict"
+
+
+def in_virtual_time(scenario: Coroutine[Any, Any, Any]) -> tuple[Any, float]:
+    """What comes of ``scenario``, without a connection, and when it ends."""
+    with NoNetwork(), asyncio.Runner(loop_factory=VirtualClock) as runner:
+        return runner.run(scenario), runner.get_loop().time()
+
+
+async def test_a_recorded_job_replays_to_the_same_bytes_with_the_server_gone(write_job, doubler, tmp_path):
+    job = load_job(write_job(url=f"{doubler.url}?key=s3cret-value"))
+    recording = tmp_path / "job.recording"
+    first = await run_job(job, record=recording)
+    assert first.ok == 10, first.first_failures
+    assert b"s3cret-value" not in recording.read_bytes()
+    job = load_job(write_job(url=NOBODY + "?key=another"))
+    summary = (await asyncio.to_thread(in_virtual_time, run_job(job, replay=recording)))[0]
+    assert (summary.answers, summary.ok, summary.outputs) == ("replay", 10, (str(tmp_path / "out" / "y.replay.npy"),))
+    assert (tmp_path / "out" / "y.replay.npy").read_bytes() == (tmp_path / "out" / "y.npy").read_bytes()
+
+
+async def test_a_local_server_that_is_gone_is_replayed_to_the_same_bytes(write_job, tmp_path):
+    images = np.random.default_rng(0).random((50, 64))
+    job = load_job(write_job(JOB.replace("json", "oip"), images, "local://digits"))
+    await run_job(job, record=tmp_path / "r")
+    summary = (await asyncio.to_thread(in_virtual_time, run_job(job, replay=tmp_path / "r")))[0]
+    assert (tmp_path / "out" / "y.replay.npy").read_bytes() == (tmp_path / "out" / "y.npy").read_bytes()
+    assert summary.requests == 2 + 13
+
+
+def test_a_recording_that_is_not_there_is_told_with_the_job(write_job, tmp_path):
+    write_job(MOCK, url=NOBODY)
+    with pytest.raises(ConfigError, match=r"job\.toml: the recording .* cannot be read"):
+        in_virtual_time(run_job(load_job(tmp_path / "job.toml"), replay=tmp_path / "absent"))
+
+
+async def test_a_request_that_was_not_recorded_names_the_job_and_the_difference(write_job, doubler, tmp_path):
+    job = load_job(write_job(url=doubler.url))
+    await run_job(job, record=tmp_path / "r")
+    write_job(url=doubler.url, rows=np.where(np.arange(10.0) == 5, 7, np.arange(10.0)))
+    with pytest.raises(
+        ReplayError, match=r"job\.toml: POST .*; the nearest is .*body\.instances\[1\] is 7\.0 where 5\.0"
+    ):
+        await run_job(job, replay=tmp_path / "r")
+
+
+def test_a_rehearsal_writes_beside_the_output_and_says_that_it_was_one(write_job, tmp_path):
+    job = load_job(write_job(MOCK, url=NOBODY))
+    summary, _ = in_virtual_time(run_job(job, mock=True))
+    assert (summary.answers, summary.ok, summary.requests) == ("mock", 10, 3)
+    assert summary.outputs == (str(tmp_path / "out" / "y.mock.npy"),)
+    assert not (tmp_path / "out" / "y.npy").exists()
+    values = np.load(tmp_path / "out" / "y.mock.npy")
+    assert values.shape == (10, 3)
+    assert len(np.unique(values)) == 30
+
+
+def test_a_rehearsal_that_has_come_to_its_end_begins_anew(write_job, tmp_path):
+    job = load_job(write_job(MOCK, url=NOBODY))
+    for _ in range(2):
+        assert in_virtual_time(run_job(job, mock=True))[0].requests == 3
+
+
+def test_a_rehearsal_that_was_stopped_is_gone_on_with_unless_the_mock_is_another(write_job, tmp_path):
+    job = load_job(write_job(MOCK, url=NOBODY), ["limits.max_requests=2", "limits.concurrency=1"])
+    stopped, _ = in_virtual_time(run_job(job, mock=True))
+    assert (stopped.stop_kind, stopped.pending) == ("max_requests", 2)
+    other = load_job(tmp_path / "job.toml", ["mock.seed=5"])
+    with pytest.raises(ConfigError, match="unfinished run with another mock"):
+        in_virtual_time(run_job(other, mock=True))
+    gone_on, _ = in_virtual_time(run_job(load_job(tmp_path / "job.toml"), mock=True))
+    assert (gone_on.ok, gone_on.earlier, gone_on.requests) == (10, 8, 1)
+
+
+def test_a_row_has_the_same_made_up_answer_whatever_its_chunk(write_job, tmp_path):
+    made = []
+    for rows, seed in ((4, 0), (3, 0), (4, 1)):
+        job = load_job(write_job(MOCK, url=NOBODY), [f"chunks.rows={rows}", f"mock.seed={seed}"])
+        in_virtual_time(run_job(job, mock=True))
+        made.append(np.load(tmp_path / "out" / "y.mock.npy"))
+    assert np.array_equal(made[0], made[1])
+    assert not np.array_equal(made[0], made[2])
+
+
+def test_faults_and_an_hour_of_waiting_are_rehearsed_in_no_time(write_job, tmp_path):
+    text = MOCK + 'latency = 300.0\nfaults = { "503" = 0.3, reset-mid-body = 0.2, nan = 0.1 }\n'
+    job = load_job(
+        write_job(text, np.arange(100.0), NOBODY),
+        ["limits.concurrency=2", "timeouts.attempt=1000", "retry.stall=10000"],
+    )
+    summary, seconds = in_virtual_time(run_job(job, mock=True))
+    assert summary.ok == 100
+    assert summary.retries > 5
+    assert seconds > 3600
+
+
+def test_the_same_seed_gives_the_same_events(write_job, tmp_path):
+    text = MOCK + 'faults = { "503" = 0.3, reset-before-headers = 0.2 }\n'
+    job = load_job(write_job(text, np.arange(200.0), NOBODY))
+
+    async def events() -> list[Any]:
+        random.seed(job.tables.mock.seed)
+        heard: list[Any] = []
+        from fanout.job.offline import rehearsal
+
+        tape = rehearsal(job, answering=True)
+        async with fanout.Client(
+            job.endpoint, codec=job.codec, chunk_rows=4, tape=tape, on_event=heard.append
+        ) as client:
+            await client.map(np.arange(200.0))
+        return heard
+
+    first, second = in_virtual_time(events()), in_virtual_time(events())
+    assert first == second
+    assert {event.kind for event in first[0]} >= {"done", "retry"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ([], "mock.shape: is missing: nothing tells what one row's answer looks like"),
+        (["mock.shape=[-1, 3]"], "mock.shape: is missing"),
+        (["mock.shape=[3]", "mock.dtype=flot32"], "mock.dtype: dtype 'flot32' is no numpy dtype"),
+        (["mock.shape=[3]", 'mock.faults={"drop"=0.1}'], "mock.faults: there is no fault 'drop'"),
+        (["mock.shape=[3]", 'mock.faults={"503"=2}'], "mock.faults: fault '503': a probability is 0 to 1"),
+        (["mock.shape=[3]", "codec.response_field=max(x)"], "codec.response_field: 'max(x)' is more than names"),
+    ],
+)
+def test_what_cannot_be_rehearsed_is_refused_with_its_key(write_job, settings, said):
+    job = load_job(write_job(JOB, url=NOBODY), settings)
+    with pytest.raises(ConfigError) as caught:
+        in_virtual_time(run_job(job, mock=True))
+    assert said in str(caught.value)
+
+
+async def test_recording_replaying_and_rehearsing_exclude_each_other(write_job, tmp_path):
+    with pytest.raises(ConfigError, match="either recorded, or replayed"):
+        await run_job(load_job(write_job(url=NOBODY)), mock=True, replay=tmp_path / "r")
+
+
+CODECS: dict[str, tuple[str, Any]] = {
+    "json": (
+        'name = "json"\nrequest_field = "a.rows"\nresponse_field = "b.items[].score"\ndtype = "float32"\nshape = [2]',
+        1.5,
+    ),
+    "v1": ('name = "v1"\nshape = [2, 2]', 1.5),
+    "oip": ('name = "oip"\noutputs = ["p", "q"]\nshape = [4]\ndtype = "int32"', 1.5),
+    "oip-json": ('name = "oip"\nbinary = false\nshape = []', 1.5),
+    "embeddings": ('name = "openai-embeddings"\nmodel = "e"\ndimensions = 8', "text"),
+    "chat": ('name = "openai-chat"\nmodel = "c"', "text"),
+}
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    codec=st.sampled_from(sorted(CODECS)),
+    rows=st.integers(0, 60),
+    unsendable=st.sets(st.integers(0, 59), max_size=5),
+    chunk_rows=st.integers(1, 20),
+    concurrency=st.integers(1, 9),
+    rate=st.sampled_from([None, 3.0, 50.0]),
+    latency=st.sampled_from([0.0, 0.1, 2.0]),
+)
+def test_a_dry_run_counts_what_a_rehearsal_without_faults_sends(
+    codec: str, rows: int, unsendable: set[int], chunk_rows: int, concurrency: int, rate: float | None, latency: float,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    options, kind = CODECS[codec]
+    if isinstance(kind, str):
+        texts = np.array(["" if row in unsendable else f"text {row}" for row in range(rows)], dtype="U9")
+        np.save(tmp_path / "x.npy", texts)
+    else:
+        np.save(
+            tmp_path / "x.npy",
+            np.array([[np.nan if row in unsendable else row, 1.5] for row in range(rows)]).reshape(rows, 2),
+        )
+    (tmp_path / "job.toml").write_text(
+        f'[input]\npath = "x.npy"\n[endpoint]\nurl = "https://far.test/v2/models/m/infer"\n[codec]\n{options}\n'
+        f"[chunks]\nrows = {chunk_rows}\n[limits]\nconcurrency = {concurrency}\n"
+        + (f"requests_per_second = {rate}\n" if rate else "")
+        + f'[mock]\nlatency = {latency}\n[output]\npath = "y.jsonl"\n',
+        "utf-8",
+    )
+    job = load_job(tmp_path / "job.toml")
+    estimate, _ = in_virtual_time(dry_run(job))
+    summary, _ = in_virtual_time(run_job(job, mock=True, fresh=True))
+    assert (estimate.rows, estimate.requests, estimate.unsendable) == (summary.rows, summary.requests, summary.failed)
+    assert summary.ok == summary.rows - summary.failed
+    if rows:
+        assert estimate.seconds == pytest.approx(summary.seconds, rel=0.02, abs=0.1)
+
+
+def test_a_dry_run_counts_the_bytes_that_are_sent_and_sends_none(write_job, tmp_path):
+    job = load_job(write_job(JOB, url=NOBODY))
+    estimate, _ = in_virtual_time(dry_run(job, latency=2.0))
+    bodies = [orjson.dumps({"instances": np.arange(10.0)[i : i + 4].tolist()}) for i in (0, 4, 8)]
+    assert estimate.body_bytes == sum(map(len, bodies))
+    assert (estimate.rows, estimate.chunks, estimate.requests, estimate.seconds) == (10, 3, 3, 2.0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_needs_no_shape_but_a_right_input(write_job):
+    with pytest.raises(ConfigError, match="embeddings are made of texts"):
+        in_virtual_time(dry_run(load_job(write_job(JOB.replace("json", "openai-embeddings"), url=NOBODY))))
