@@ -1,0 +1,163 @@
+"""Rows 42, 43, 47, 49, 51 and 52 of the fault matrix on ``fanout run``, a process as a user starts it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import ROOT, doubler, ended, run, start, write_job
+from tests.durability.test_kills import traced
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["doubler", "run", "start", "write_job"]
+ROWS = np.arange(200.0)
+JOB = ("run", "job.toml", "--json", "--set", "limits.concurrency=2")
+
+
+def output(tmp_path: Path) -> np.ndarray:
+    return np.load(tmp_path / "out" / "y.npy")
+
+
+async def until(doubler: Any, requests: int) -> None:
+    """Answer so many requests, and none after them."""
+    arrived = asyncio.Event()
+
+    async def gate(number: int) -> None:
+        if number > requests:
+            arrived.set()
+            await asyncio.sleep(60)
+
+    doubler.gate = gate
+    await asyncio.wait_for(arrived.wait(), 20)
+
+
+async def test_42_the_second_signal_stops_at_once_and_the_run_goes_on_later(start, run, write_job, doubler, tmp_path):
+    write_job(rows=ROWS, url=doubler.url)
+    process = await start(*JOB)
+    await until(doubler, 20)
+    process.send_signal(signal.SIGINT)
+    assert b"finishing 2 requests" in await process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    stopped = await ended(process)
+    summary = json.loads(stopped.out)
+    assert (stopped.code, summary["ok"], summary["pending"], summary["resumable"]) == (130, 80, 120, True)
+    assert not (tmp_path / "out" / "y.npy").exists()
+    doubler.gate, doubler.requests = None, 0
+    resumed = json.loads((await run(*JOB)).out)
+    assert (resumed["earlier"], resumed["ok"], resumed["resumable"], doubler.requests) == (80, 200, False, 30)
+    np.testing.assert_array_equal(output(tmp_path), 2 * ROWS)
+
+
+async def test_43_a_killed_run_goes_on(start, run, write_job, doubler, tmp_path):
+    write_job(rows=ROWS, url=doubler.url)
+    process = await start(*JOB)
+    await until(doubler, 30)
+    await asyncio.sleep(0.3)  # for the last group to be committed: nothing tells of that from outside
+    process.kill()
+    assert (await ended(process)).code == -signal.SIGKILL
+    doubler.gate, doubler.requests = None, 0
+    resumed = json.loads((await run(*JOB)).out)
+    assert (resumed["earlier"], resumed["ok"], doubler.requests) == (120, 200, 20)
+    np.testing.assert_array_equal(output(tmp_path), 2 * ROWS)
+
+
+@traced
+@pytest.mark.parametrize(("call", "error"), [("pwrite64", "ENOSPC"), ("fsync", "EIO")])
+async def test_47_49_a_journal_that_cannot_be_written(run, write_job, doubler, tmp_path, call, error):
+    write_job(rows=ROWS, url=doubler.url)
+    journal, options = tmp_path / "out" / "y.npy.journal", ("-f", "-qq", "-o", str(tmp_path / "trace"))
+    command = [sys.executable, "-m", "fanout", *JOB]
+    inject = f"inject={call}:error={error}:when=2+"  # the first is that of the journal's head
+    strace = ["strace", *options, "-P", str(journal), "-P", f"{journal}.new", "-e", f"trace={call}", "-e", inject]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *strace, *command, cwd=tmp_path, env=environment, stdout=pipe, stderr=pipe
+    )
+    stopped = await ended(process)
+    summary = json.loads(stopped.out)
+    assert (stopped.code, summary["stop_kind"], summary["ok"], summary["resumable"]) == (3, "output", 0, True)
+    assert os.strerror({"ENOSPC": 28, "EIO": 5}[error]) in stopped.err
+    assert (tmp_path / "trace").read_text().count("(INJECTED)") == 1  # not tried again
+    assert json.loads((await run(*JOB)).out)["ok"] == 200
+    np.testing.assert_array_equal(output(tmp_path), 2 * ROWS)
+
+
+async def test_51_a_second_process_is_refused_and_the_first_goes_on(start, run, write_job, doubler, tmp_path):
+    write_job(rows=ROWS, url=doubler.url)
+    process = await start(*JOB)
+    await until(doubler, 10)
+    for options in ((), ("--fresh",), ("--only-failed",)):
+        second = await run(*JOB, *options)
+        assert second.code == 2
+        assert "another run is writing" in second.out
+        assert "y.npy.journal at this moment" in second.out
+    process.send_signal(signal.SIGINT)
+    await process.stderr.readline()  # two that come at once may be one
+    process.send_signal(signal.SIGINT)
+    await ended(process)
+    doubler.gate = None
+    assert json.loads((await run(*JOB)).out)["ok"] == 200
+
+
+@pytest.fixture
+async def unfinished(start, write_job, doubler, tmp_path):
+    write_job(rows=ROWS, url=doubler.url)
+    process = await start(*JOB)
+    await until(doubler, 20)
+    process.send_signal(signal.SIGINT)
+    await process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    await ended(process)
+    doubler.gate, doubler.requests = None, 0
+
+
+@pytest.mark.parametrize(
+    ("option", "differs"),
+    [
+        (("codec.dtype=float32",), "codec"),
+        (("codec.extra={a=1}",), "codec"),
+        (("codec.name=v1",), "codec"),
+        (("endpoint.url=ELSEWHERE",), "path"),
+    ],
+)
+async def test_52_another_codec_or_path_is_refused(run, unfinished, doubler, option, differs):
+    elsewhere = doubler.url.replace("/predict", "/v2/predict")
+    changes = [part for one in option for part in ("--set", one.replace("ELSEWHERE", elsewhere))]
+    refused = await run(*JOB, *changes)
+    assert refused.code == 2
+    assert f"unfinished run with another {differs}; put that back" in refused.out
+    assert doubler.requests == 0
+
+
+@pytest.mark.parametrize("change", ["content", "time"])
+async def test_52_another_input_is_refused(run, unfinished, doubler, tmp_path, change):
+    file = tmp_path / "x.npy"
+    if change == "content":
+        np.save(file, ROWS + 1)
+    else:
+        os.utime(file, (1, 1))
+    refused = await run(*JOB)
+    assert refused.code == 2
+    assert "unfinished run with another input; put that back" in refused.out
+    assert doubler.requests == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["limits.concurrency=5", "chunks.rows=7", "retry.max_attempts=3", "timeouts.attempt=7", "endpoint.url=HOST"],
+)
+async def test_52_what_does_not_change_the_answers_may_change(run, unfinished, doubler, tmp_path, change):
+    change = change.replace("HOST", doubler.url.replace("127.0.0.1", "localhost"))
+    resumed = json.loads((await run(*JOB, "--set", change)).out)
+    assert (resumed["earlier"], resumed["ok"], resumed["exit_code"]) == (80, 200, 0)
+    np.testing.assert_array_equal(output(tmp_path), 2 * ROWS)

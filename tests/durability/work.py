@@ -1,0 +1,127 @@
+"""A small run with a journal, as the tests of kills and crashes start it again and again."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fanout import Client, Codec, Journal, Limits, Payload, RetryPolicy, open_sink
+from fanout.client import reopen_failures, sinking
+from fanout.journal import read_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from fanout import Event, Reply, Result, RunControl
+
+WIDTH = 3
+
+
+class Raw(Codec):
+    """Rows of float32 numbers as they lie in memory, there and back; the first is the number of the row."""
+
+    name = "raw"
+
+    def __init__(self, *, outputs: int = 1, width: int = WIDTH) -> None:
+        super().__init__()
+        self._outputs = outputs
+        self._width = width
+
+    def encode(self, rows: Any) -> Payload:
+        body = np.asarray(rows, "<f4").tobytes()
+        return Payload(body=body, content_type="application/octet-stream", headers={"x-width": str(self._width)})
+
+    def decode(self, reply: Reply, n_rows: int) -> Any:
+        values = np.frombuffer(reply.body, "<f4").reshape(-1, self._width)
+        return values if self._outputs == 1 else {f"part{i}": values[:, i] for i in range(self._outputs)}
+
+
+def rows_of(n_rows: int) -> np.ndarray:
+    """Row i is (i, i, i)."""
+    return np.repeat(np.arange(n_rows, dtype="<f4"), WIDTH).reshape(-1, WIDTH)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What a run is like. Two that differ in ``salt`` alone are runs of different inputs."""
+
+    suffix: str = ".npy"
+    outputs: int = 1
+    refused: str = ""
+    """Rows that the server refuses, with commas between them."""
+
+    sized: bool = True
+    fresh: bool = False
+    only_failed: bool = False
+    salt: str = ""
+    n_rows: int = 40
+    chunk_rows: int = 4
+    group_chunks: int = 2
+    concurrency: int = 2
+
+    def output(self, folder: Path) -> Path:
+        """The output file."""
+        return folder / f"y{self.suffix}"
+
+    def journal(self, folder: Path) -> Path:
+        """The journal beside it."""
+        return folder / f"y{self.suffix}.journal"
+
+
+async def send(
+    folder: Path,
+    kind: Kind,
+    url: str,
+    *,
+    run: str = "",
+    on_event: Callable[[Event], None] | None = None,
+    control: RunControl | None = None,
+) -> Result:
+    """Run it to its end. Blocking calls are made on one thread, so that they come in one order."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    usual, sinking._GROUP_CHUNKS = sinking._GROUP_CHUNKS, kind.group_chunks
+    client = Client(
+        url,
+        codec=Raw(outputs=kind.outputs),
+        chunk_rows=kind.chunk_rows,
+        limits=Limits(concurrency=kind.concurrency),
+        retry=RetryPolicy(initial_backoff=0.001, max_backoff=0.001),
+        headers={"x-run": run, "x-refused": kind.refused},
+        on_event=on_event,
+    )
+    rows = rows_of(kind.n_rows)
+    sink, journal = open_sink(kind.output(folder)), None
+    identity = {**client.identity(rows), "salt": kind.salt}
+    try:
+        journal = await asyncio.to_thread(Journal, kind.journal(folder), identity, fresh=kind.fresh)
+        if kind.only_failed and journal.state.failures:
+            await asyncio.to_thread(reopen_failures, sink, journal)
+        async with client:
+            return await client.run(rows if kind.sized else iter(rows), sink, journal=journal, control=control)
+    finally:
+        sinking._GROUP_CHUNKS = usual
+        if journal is not None:
+            journal.close()
+
+
+def resolved(folder: Path, kind: Kind) -> set[int]:
+    """The rows that the journal knows to be done, and that are not to be sent again."""
+    state = read_state(kind.journal(folder))
+    if state is None:
+        return set()
+    rows = state.ok if kind.only_failed and state.complete else state.resolved
+    return {row for start, stop in rows for row in range(start, stop)}
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file of the folder, but the journal: what a run has come to."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".journal"
+    }
