@@ -1,0 +1,102 @@
+"""A user's mistakes: one clear message, from the library and from ``fanout run``, with what the server says in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+import fanout
+from tests.real.conftest import python
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.real.conftest import Real
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(120, func_only=True)]
+JOB = """
+input = {{ path = "rows.npy" }}
+endpoint = {{ url = "{url}" }}
+codec = {{ name = "oip" }}
+output = {{ path = "y.npy" }}
+"""
+
+
+def mistaken(url: str, rows: np.ndarray, folder: Path) -> str:
+    """What the library says; the command says the same on one line, ends with code 2 and writes nothing."""
+    with fanout.SyncClient(url, codec="oip") as client:
+        with pytest.raises(fanout.ConfigError) as caught:
+            client.map(rows)
+        assert client.statistics().ok == 0
+        assert client.statistics().requests <= 3, "metadata alone"
+    np.save(folder / "rows.npy", rows)
+    (folder / "job.toml").write_text(JOB.format(url=url), "utf-8")
+    done = python("-m", "fanout", "run", "job.toml", cwd=folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert str(caught.value) in done.stderr
+    assert not (folder / "y.npy").exists()
+    return str(caught.value)
+
+
+def test_a_mistyped_model_of_triton(triton: Real, images: np.ndarray, tmp_path: Path) -> None:
+    told = mistaken(triton.infer("digit"), images, tmp_path)
+    assert "HTTP 404" in told
+    assert "Request for unknown model: 'digit' is not found" in told
+    assert "mistyped" in told
+
+
+def test_a_mistyped_model_of_mlserver(mlserver: Real, images: np.ndarray, tmp_path: Path) -> None:
+    told = mistaken(mlserver.infer("digit"), images, tmp_path)
+    assert "HTTP 404" in told
+    assert "Model digit not found" in told
+
+
+@pytest.mark.parametrize("server", ["triton", "mlserver"])
+def test_a_wrong_width(server: str, images: np.ndarray, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    real: Real = request.getfixturevalue(server)
+    told = mistaken(real.infer("digits"), images[:, :63], tmp_path)
+    assert "input 'features' of the model has rows of shape [64]" in told
+    assert "[63]" in told
+
+
+@pytest.mark.parametrize("server", ["triton", "mlserver"])
+def test_a_wrong_dtype(server: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    real: Real = request.getfixturevalue(server)
+    told = mistaken(real.infer("digits"), np.array(["a", "b"]), tmp_path)
+    assert "input 'features' of the model has the datatype FP32, but was given texts" in told
+
+
+class Blind(fanout.codecs.Oip):
+    """Asks for no metadata, so that the server has to say what is wrong."""
+
+    def prepare(self, url: str) -> Iterator[str]:
+        return iter(())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda rows: rows[:, :63], r"HTTP 400: .*unexpected shape for input 'features'.*Expected \[-1,64\]"),
+        (lambda rows: rows.astype("f8"), r"HTTP 400: .*data-type is 'FP64'.* expects 'FP32'"),
+    ],
+)
+def test_without_metadata_the_servers_own_word_is_quoted_after_few_requests(
+    triton: Real, images: np.ndarray, spoil: Callable[[np.ndarray], np.ndarray], said: str
+) -> None:
+    with fanout.SyncClient(triton.infer("digits"), codec=Blind(input="features")) as client:
+        with pytest.raises(fanout.RunStopped, match=said) as caught:
+            client.map(spoil(images))
+        assert client.statistics().requests < 45
+    assert caught.value.kind == "rejected"
+
+
+def test_rows_that_are_no_texts_are_not_sent_for_embedding(embeddings: Real) -> None:
+    """infinity answers 422 to token ids."""
+    with fanout.SyncClient(embeddings.url, codec="openai-embeddings") as client:
+        with pytest.raises(fanout.InputError, match="made of texts"):
+            client.map(np.arange(6).reshape(2, 3))
+        assert client.statistics().requests == 0
