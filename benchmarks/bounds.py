@@ -1,0 +1,53 @@
+"""What fanout is to hold, as ratios of CPU time in one run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from benchmarks.groups import BY_HAND, FLOOR, OPENAI, PLAIN, RUST, TRITON, WITH_FAST
+from benchmarks.summary import Spread, cpu_of, ratio_between
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from benchmarks.rounds import Measured
+
+
+@dataclass(frozen=True)
+class Bound:
+    """``one`` takes at most ``most`` times the CPU time of ``other``, or ``most`` seconds where there is no other."""
+
+    group: str
+    one: str
+    other: str | None
+    most: float
+
+
+BOUNDS = (
+    Bound("W1", PLAIN, FLOOR, 0.95),
+    Bound("W1", PLAIN, RUST, 1.5),
+    Bound("W2", WITH_FAST, FLOOR, 0.9),
+    Bound("W2", WITH_FAST, OPENAI, 0.08),
+    Bound("W2f", WITH_FAST, RUST, 0.75),
+    Bound("W3", WITH_FAST, RUST, 0.32),
+    Bound("W3", WITH_FAST, BY_HAND, 0.1),
+    Bound("W4", PLAIN, TRITON, 0.72),
+    Bound("chunks", "map, 1,000,000 chunks", "map, 1,000 chunks", 1.05),
+    Bound("chunks", "stream, 1,000,000 chunks", "stream, 1,000 chunks", 1.05),
+    Bound("failures", "10% of the answers are a 503", "0% of the answers are a 503", 1.25),
+    Bound("startup", "fanout --version", None, 0.12),
+)
+
+
+def judged(every: Iterable[Measured]) -> list[tuple[Bound, Spread]]:
+    """Every bound of which all was measured, with what was found: a ratio, or seconds."""
+    by_name = {measured.group.name: measured for measured in every}
+    found = []
+    for bound in BOUNDS:
+        if (measured := by_name.get(bound.group)) is None:
+            continue
+        spread = cpu_of(measured, bound.one) if bound.other is None else ratio_between(measured, bound.one, bound.other)
+        if spread is not None:
+            found.append((bound, spread))
+    return found

@@ -1,0 +1,1 @@
+"""The same works, done by fanout, by hand, and by other clients: one a module."""

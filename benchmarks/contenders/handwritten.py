@@ -1,0 +1,75 @@
+"""The thirty lines that people write themselves: gather, a semaphore, json; with or without tenacity."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import numpy as np
+
+from benchmarks.session import Session
+from benchmarks.works import MODEL, Array, Work, slices
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+
+@asynccontextmanager
+async def opened(work: Work, origin: str, *, tenacity: bool = False) -> AsyncIterator[Session]:
+    """An aiohttp session and a semaphore."""
+    semaphore = asyncio.Semaphore(work.concurrency)
+    request, answer = _REQUEST[work.wire], _ANSWER[work.wire]
+    async with aiohttp.ClientSession() as session:
+
+        async def post(body: dict[str, Any]) -> Array:
+            async with session.post(origin + work.url_path, json=body) as response:
+                response.raise_for_status()
+                return answer(await response.json())
+
+        attempt = _retried(post) if tenacity else post
+
+        async def one(rows: Any) -> Array:
+            async with semaphore:
+                return await attempt(request(rows))
+
+        async def send(rows: Any) -> Array:
+            return np.concatenate(await asyncio.gather(*(one(rows[chunk]) for chunk in slices(rows, work.chunk_rows))))
+
+        yield Session(send)
+
+
+def _retried(post: Callable[[dict[str, Any]], Awaitable[Array]]) -> Callable[[dict[str, Any]], Awaitable[Array]]:
+    from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+    return retry(
+        retry=retry_if_exception_type((aiohttp.ClientError, TimeoutError)),
+        stop=stop_after_attempt(5),
+        wait=wait_random_exponential(0.2, max=30),
+        reraise=True,
+    )(post)
+
+
+def instances(rows: Array) -> dict[str, Any]:
+    """The body of a request to predict."""
+    return {"instances": rows.tolist()}
+
+
+def predictions(document: Any) -> Array:
+    """The array in the answer to it."""
+    return np.array(document["predictions"], np.float32)
+
+
+def _texts(rows: list[str]) -> dict[str, Any]:
+    return {"input": rows, "model": MODEL, "encoding_format": "base64"}
+
+
+def _vectors(document: Any) -> Array:
+    items = sorted(document["data"], key=lambda item: item["index"])
+    return np.stack([np.frombuffer(base64.b64decode(item["embedding"]), np.float32) for item in items])
+
+
+_REQUEST: dict[str, Callable[[Any], dict[str, Any]]] = {"predict": instances, "base64": _texts}
+_ANSWER: dict[str, Callable[[Any], Array]] = {"predict": predictions, "base64": _vectors}

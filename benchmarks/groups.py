@@ -1,0 +1,198 @@
+"""What is measured: groups of entries that are compared with each other, run side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.servers import Served
+from benchmarks.studies.journal import lacking as journal_lacking
+from benchmarks.works import NAMES, Work, work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+FAST = ("simdjson", "pybase64", "msgspec", "uvloop")
+"""The modules of fanout's optional accelerators; the plain installation is measured with their import blocked."""
+
+LENGTHS = (1_000, 10_000, 100_000)
+"""Chunks in the runs that tell whether a chunk costs the same in all of them."""
+
+PLAIN, WITH_FAST, FLOOR = "fanout", "fanout[fast]", "aiohttp + orjson, bare"
+RUST, BY_HAND, TENACITY = "baseten-performance-client", "gather + json", "gather + json + tenacity"
+OPENAI, TRITON, HTTPX, REQUESTS = "openai", "tritonclient aio", "httpx", "requests + threads"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line of a table."""
+
+    name: str
+    target: str = ""
+    """``module:function`` that opens the contender's session; empty where ``command`` is measured."""
+
+    command: tuple[str, ...] = ()
+    """A whole process to be measured, from its start to its end."""
+
+    work: str = ""
+    requests: int = 1
+    needs: tuple[str, ...] = ()
+    """Modules without which it is skipped."""
+
+    blocked: tuple[str, ...] = ()
+    uvloop: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    served: Served = field(default_factory=Served)
+    lacking: Callable[[], str | None] = lambda: None
+    """Another reason to skip it."""
+
+    @property
+    def ours(self) -> bool:
+        """Whether fanout does the work."""
+        return any("fanout" in word or "studies" in word for word in (self.target, *self.command))
+
+    def unavailable(self) -> str | None:
+        """Why it cannot be run here, for people; None: it can."""
+        missing = [name for name in self.needs if find_spec(name) is None]
+        if missing:
+            return f"{' and '.join(missing)} not installed (pip install -e '.[bench]')"
+        return self.lacking()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Entries that are run side by side; the first is what the others are compared with."""
+
+    name: str
+    title: str
+    unit: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def base(self) -> str:
+        """The entry that the others are ratios to."""
+        return self.entries[0].name
+
+
+def groups(*, lengths: Sequence[int] = LENGTHS, scale: float = 1.0) -> list[Group]:
+    """All groups in the order of the report.
+
+    Args:
+        lengths: chunks in the runs of the group "chunks".
+        scale: of the number of requests in each other timed part; at least one remains.
+    """
+    scaled = [*map(_work, NAMES), _failures(), _journal(), _single_rows()]
+    every = [replace(group, entries=tuple(_scaled(entry, scale) for entry in group.entries)) for group in scaled]
+    return [*every, _chunks(lengths), _start_up()]
+
+
+def _scaled(entry: Entry, scale: float) -> Entry:
+    return replace(entry, requests=max(1, round(entry.requests * scale)))
+
+
+def _work(name: str) -> Group:
+    job = work(name)
+    return Group(name=name, title=job.title, unit="request", entries=tuple(_contenders(job)))
+
+
+def _contenders(job: Work) -> list[Entry]:
+    """The floor first."""
+    floor_needs = ("pybase64",) if job.wire == "base64" else ()
+    floor, ours = _module("floor"), _module("fanout_client")
+    by_hand, peers = _module("handwritten"), _PEERS[job.name]
+    entries = [
+        Entry(name=FLOOR, target=floor, needs=floor_needs),
+        Entry(name=PLAIN, target=ours, blocked=FAST),
+        Entry(name=WITH_FAST, target=ours, needs=FAST),
+    ]
+    if job.name == "W1":
+        entries += [
+            Entry(name=f"{FLOOR}, uvloop", target=floor, needs=("uvloop",), uvloop=True),
+            Entry(name=f"{WITH_FAST}, uvloop", target=ours, needs=FAST, uvloop=True),
+        ]
+    if BY_HAND in peers:
+        entries.append(Entry(name=BY_HAND, target=by_hand))
+    if TENACITY in peers:
+        entries.append(Entry(name=TENACITY, target=by_hand, options={"tenacity": True}))
+    entries += [
+        Entry(name=peer, target=_module(module), needs=needs)
+        for peer, (module, needs) in _CLIENTS.items()
+        if peer in peers
+    ]
+    return [replace(entry, work=job.name, requests=job.requests) for entry in entries]
+
+
+_CLIENTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    RUST: ("rust_client", ("baseten_performance_client",)),
+    OPENAI: ("openai_sdk", ("openai",)),
+    TRITON: ("triton_client", ("tritonclient", "geventhttpclient")),  # its package imports the latter, used or not
+    HTTPX: ("httpx_client", ("httpx",)),
+    REQUESTS: ("requests_threads", ("requests",)),
+}
+_PEERS: dict[str, Sequence[str]] = {
+    "W1": (BY_HAND, TENACITY, RUST, HTTPX, REQUESTS),
+    "W2": (BY_HAND, TENACITY, OPENAI),
+    "W2f": (RUST,),
+    "W3": (BY_HAND, RUST),
+    "W4": (TRITON,),
+}
+
+
+def _module(name: str) -> str:
+    return f"benchmarks.contenders.{name}:opened"
+
+
+def _study(name: str) -> str:
+    return f"benchmarks.studies.{name}"
+
+
+def _chunks(lengths: Sequence[int]) -> Group:
+    def entries(face: str, target: str) -> list[Entry]:
+        return [Entry(name=f"{face}, {n:,} chunks", target=target, work="W1", requests=n) for n in lengths]
+
+    both = entries("map", _module("fanout_client")) + entries("stream", _study("chunks:streamed"))
+    return Group(name="chunks", title="the length of a run, chunks of one row (W1)", unit="chunk", entries=tuple(both))
+
+
+def _failures() -> Group:
+    entries = [
+        Entry(
+            name=f"{share:.0%} of the answers are a 503", target=_study("failures:opened"), work="W1", requests=3000,
+            served=Served(fail_share=share, own=True),
+        )
+        for share in (0.0, 0.01, 0.1)
+    ]  # fmt: skip
+    return Group(name="failures", title="answers that fail (W1)", unit="attempt", entries=tuple(entries))
+
+
+def _journal() -> Group:
+    entries = [
+        Entry(
+            name=name, target=_study("journal:opened"), work="W1", requests=3000, options={"journal": on},
+            lacking=journal_lacking,
+        )
+        for name, on in {"into a file": False, "into a file, with a journal": True}.items()
+    ]  # fmt: skip
+    return Group(name="journal", title="a journal beside the output file (W1)", unit="chunk", entries=tuple(entries))
+
+
+def _single_rows() -> Group:
+    counted, predicted = Served(by_rows=True, own=True), _study("single_rows:predicted")
+    entries = (
+        Entry(name="predict, one request a row", target=predicted, options={"chunk_rows": 1}, served=counted),
+        Entry(name="predict, at most 64 rows share one", target=predicted, options={"chunk_rows": 64}, served=counted),
+        Entry(name="map, one request a row", target=_module("fanout_client"), served=counted),
+    )
+    rows = tuple(replace(entry, work="W1", requests=4000) for entry in entries)
+    return Group(name="predict", title="rows that come one by one, 256 callers (W1)", unit="row", entries=rows)
+
+
+def _start_up() -> Group:
+    entries = (
+        Entry(name="python -c pass", command=("python", "-c", "pass")),
+        Entry(name="import fanout", command=("python", "-c", "import fanout")),
+        Entry(name="fanout --version", command=("fanout", "--version")),
+        Entry(name="fanout --help", command=("fanout", "--help")),
+    )
+    return Group(name="startup", title="start-up of a process", unit="start", entries=entries)

@@ -1,0 +1,34 @@
+"""What does a row cost that comes alone: gathered with others by ``predict``, or in a request of its own?"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.contenders.fanout_client import client_of
+from benchmarks.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from benchmarks.works import Array, Work
+
+_CALLERS = 256
+
+
+@asynccontextmanager
+async def predicted(work: Work, origin: str, *, chunk_rows: int) -> AsyncIterator[Session]:
+    """``predict``, called by many tasks that wait for each answer; at most ``chunk_rows`` rows share a request."""
+    async with client_of(work, origin, chunk_rows=chunk_rows) as client:
+
+        async def send(rows: Any) -> Array:
+            out, todo = work.blank(len(rows)), iter(range(len(rows)))
+            await asyncio.gather(*(caller(rows, out, todo) for _ in range(_CALLERS)))
+            return out
+
+        async def caller(rows: Any, out: Array, todo: Iterator[int]) -> None:
+            for i in todo:
+                out[i] = await client.predict(rows[i])
+
+        yield Session(send)

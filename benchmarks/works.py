@@ -1,0 +1,200 @@
+"""The works that contenders are given: what is sent, what a static server answers, and which array is right."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+MODEL = "bench"
+WIDTH = 768
+"""Length of an embedding."""
+
+TENSOR = 1 << 20
+"""Numbers in the tensor of W4: 4 MiB of float32."""
+
+_SEED = 20240229
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """One static answer."""
+
+    body: bytes = field(repr=False)
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One kind of request, sent many times over.
+
+    Every request gets the same answer, so a contender that mixes requests up is not found out here: that rows stay
+    in order within a request, and that none is missing, is all that `check` can tell.
+    """
+
+    name: str
+    title: str
+    wire: Literal["predict", "base64", "floats", "tensor"]
+    base: str
+    """Path under which the server offers this work; what clients append to it comes after."""
+
+    path: str
+    chunk_rows: int
+    requests: int
+    """In the timed part."""
+
+    concurrency: int
+    codec: str
+    codec_options: Mapping[str, Any]
+    answer: Array = field(repr=False)
+    """The right answer to one request; first axis: its rows."""
+
+    page: Page = field(repr=False)
+    make_rows: Callable[[int], Any] = field(repr=False)
+    others: Mapping[str, Page] = field(default_factory=dict, repr=False)
+    """What else the server is asked, by path."""
+
+    @property
+    def url_path(self) -> str:
+        """Where requests of this work are posted."""
+        return self.base + self.path
+
+    def rows(self, requests: int) -> Any:
+        """The input of so many requests: an array, or a list of texts."""
+        return self.make_rows(requests * self.chunk_rows)
+
+    def blank(self, n_rows: int) -> Array:
+        """An array for the answers to ``n_rows`` rows, not filled yet."""
+        return np.empty((n_rows, *self.answer.shape[1:]), self.answer.dtype)
+
+    def check(self, values: Array, requests: int) -> None:
+        """Raise `ValueError` unless ``values`` are the answers to that many requests, to the bit."""
+        wanted = (requests * self.chunk_rows, *self.answer.shape[1:])
+        if values.shape != wanted or values.dtype != self.answer.dtype:
+            raise ValueError(f"{values.dtype} {values.shape} came, {self.answer.dtype} {wanted} is right")
+        if not (values.reshape(requests, *self.answer.shape) == self.answer).all():
+            raise ValueError("values came that are not the server's")
+
+
+def slices(rows: Sequence[Any] | Array, size: int) -> list[slice]:
+    """The requests, as the rows that each of them takes."""
+    return [slice(start, start + size) for start in range(0, len(rows), size)]
+
+
+def _floats(*shape: int) -> Array:
+    return np.random.default_rng(_SEED).standard_normal(shape).astype(np.float32)
+
+
+def _texts(n: int) -> list[str]:
+    return [f"text number {i} of a benchmark, about as long as the title of a paper" for i in range(n)]
+
+
+def _predictions(answer: Array) -> Page:
+    # As servers in Python write it: float32 widened to float64, with all its digits.
+    return Page(body=json.dumps({"predictions": answer.tolist()}).encode())
+
+
+def _embeddings(vectors: Sequence[Any]) -> Page:
+    data = [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(vectors)]
+    usage = {"prompt_tokens": 1024, "total_tokens": 1024}
+    return Page(body=json.dumps({"object": "list", "data": data, "model": MODEL, "usage": usage}).encode())
+
+
+def _encoded(answer: Array) -> list[str]:
+    return [base64.b64encode(vector.tobytes()).decode() for vector in answer]
+
+
+def _tensor(answer: Array) -> Page:
+    output = {
+        "name": "output",
+        "datatype": "FP32",
+        "shape": list(answer.shape),
+        "parameters": {"binary_data_size": answer.nbytes},
+    }
+    head = json.dumps({"model_name": MODEL, "model_version": "1", "outputs": [output]}).encode()
+    fields = {"Inference-Header-Content-Length": str(len(head))}
+    return Page(body=head + answer.tobytes(), content_type="application/octet-stream", headers=fields)
+
+
+def _tensor_metadata() -> Page:
+    tensors = {f"{kind}s": [{"name": kind, "datatype": "FP32", "shape": [-1, TENSOR]}] for kind in ("input", "output")}
+    return Page(body=json.dumps({"name": MODEL, "versions": ["1"], "platform": "static", **tensors}).encode())
+
+
+def _w1() -> Work:
+    answer = _floats(1, 10)
+    return Work(
+        name="W1", title="1 row of 64 floats in, 10 floats out, JSON", wire="predict",
+        base="/w1", path=f"/v1/models/{MODEL}:predict", chunk_rows=1, requests=3000, concurrency=16,
+        codec="v1", codec_options={"dtype": "float32"},
+        answer=answer, page=_predictions(answer), make_rows=lambda n: _floats(n, 64),
+    )  # fmt: skip
+
+
+def _w2() -> Work:
+    answer = _floats(64, WIDTH)
+    return Work(
+        name="W2", title=f"64 texts in, 64 x {WIDTH} floats out in base64", wire="base64",
+        base="/w2", path="/v1/embeddings", chunk_rows=64, requests=400, concurrency=16,
+        codec="openai-embeddings", codec_options={"model": MODEL},
+        answer=answer, page=_embeddings(_encoded(answer)), make_rows=_texts,
+    )  # fmt: skip
+
+
+def _w2f() -> Work:
+    answer = _floats(64, WIDTH)
+    return Work(
+        name="W2f", title=f"64 texts in, 64 x {WIDTH} floats out in JSON", wire="floats",
+        base="/w2f", path="/v1/embeddings", chunk_rows=64, requests=200, concurrency=16,
+        codec="openai-embeddings", codec_options={"model": MODEL, "encoding_format": "float"},
+        answer=answer, page=_embeddings(answer.tolist()), make_rows=_texts,
+    )  # fmt: skip
+
+
+def _w3() -> Work:
+    answer = _floats(64, WIDTH)
+    return Work(
+        name="W3", title=f"64 x {WIDTH} floats in and out, JSON", wire="predict",
+        base="/w3", path=f"/v1/models/{MODEL}:predict", chunk_rows=64, requests=100, concurrency=16,
+        codec="v1", codec_options={"dtype": "float32"},
+        answer=answer, page=_predictions(answer), make_rows=lambda n: _floats(n, WIDTH),
+    )  # fmt: skip
+
+
+def _w4() -> Work:
+    answer = _floats(1, TENSOR)
+    return Work(
+        name="W4", title="a tensor of 4 MiB in and out, Open Inference Protocol, binary", wire="tensor",
+        base="/w4", path=f"/v2/models/{MODEL}/infer", chunk_rows=1, requests=48, concurrency=8,
+        codec="oip", codec_options={},
+        # One tensor, seen n times: what the input costs is no part of the work.
+        answer=answer, page=_tensor(answer), make_rows=lambda n: np.broadcast_to(answer, (n, TENSOR)),
+        others={f"/w4/v2/models/{MODEL}": _tensor_metadata()},
+    )  # fmt: skip
+
+
+_MAKERS = {"W1": _w1, "W2": _w2, "W2f": _w2f, "W3": _w3, "W4": _w4}
+NAMES = tuple(_MAKERS)
+
+
+@cache
+def work(name: str) -> Work:
+    """The work of that name; the same numbers every time."""
+    return _MAKERS[name]()
+
+
+@cache
+def site() -> dict[str, Page]:
+    """Everything that a static server answers, by path."""
+    works = [work(name) for name in NAMES]
+    return {path: page for made in works for path, page in [(made.url_path, made.page), *made.others.items()]}

@@ -1,0 +1,64 @@
+"""Every contender that needs no peer's package, at every work and study, against the project's own server."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks.child import Task, main
+from benchmarks.groups import groups
+from benchmarks.rounds import Servers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.groups import Entry
+
+SMALL = {
+    (group.name, entry.name): entry
+    for group in groups(lengths=[5])
+    for entry in group.entries
+    if entry.work and not entry.needs and entry.unavailable() is None
+}
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    with ExitStack() as stack:
+        yield Servers(stack, nginx=False, core=None)
+
+
+def task(entry: Entry, servers: Servers, **changes: object) -> Task:
+    origin = servers.origin(entry.served)
+    given = {"target": entry.target, "work": entry.work, "requests": 5, "options": entry.options}
+    return Task(origin=origin, **{**given, **changes})
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")  # bare means bare
+@pytest.mark.parametrize("where", SMALL, ids=" | ".join)
+def test_its_answers_are_right_and_its_cost_is_told(where, servers):
+    entry = SMALL[where]
+    cost = main(task(entry, servers))  # raises where an answer is not the server's
+    assert cost.units >= 5
+    assert cost.cpu > 0
+    assert cost.wall > 0
+    assert cost.peak is None or cost.peak > 0
+
+
+def test_every_work_is_done_by_fanout_and_by_the_floor():
+    done = {(group, name.partition(",")[0]) for group, name in SMALL}
+    assert {(work, "fanout") for work in ("W1", "W2", "W2f", "W3", "W4")} <= done
+    assert {(work, "aiohttp + orjson") for work in ("W1", "W2f", "W3", "W4")} <= done
+
+
+def test_answers_of_another_work_are_refused(servers):
+    entry = SMALL["W1", "gather + json"]
+    with pytest.raises(ValueError, match=r"float32 \(1, 768\) came, float32 \(1, 10\) is right"):
+        main(task(entry, servers, target="wrong_contender:opened"))
+
+
+def test_attempts_that_failed_are_counted_among_the_units(servers):
+    entry = SMALL["failures", "10% of the answers are a 503"]
+    assert main(task(entry, servers, requests=200)).units >= 220

@@ -1,0 +1,109 @@
+"""The servers of static answers."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import socket
+from itertools import pairwise
+from urllib.parse import urlsplit
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.servers import Served, has_nginx, server
+from benchmarks.servers.static import Failing, Line, Pages
+from benchmarks.works import site, work
+
+NGINX = [False, pytest.param(True, marks=pytest.mark.skipif(not has_nginx(), reason="nginx is not installed"))]
+
+
+class Written(asyncio.Transport):
+    """The bytes that a server has sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = b""
+
+    def write(self, data: bytes) -> None:
+        self.sent += data
+
+
+def line(**served: object) -> tuple[Line, Written]:
+    made, written = Line(Pages(Served(**served))), Written()
+    made.connection_made(written)
+    return made, written
+
+
+def post(path: str, body: bytes = b"") -> bytes:
+    return f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+@pytest.mark.parametrize("nginx", NGINX, ids=["own", "nginx"])
+def test_every_page_is_given_to_a_post_on_one_connection(nginx):
+    with server(Served(), nginx=nginx) as origin:
+        connection = http.client.HTTPConnection(urlsplit(origin).netloc)
+        for path, page in site().items():
+            connection.request("POST", path, body=b"x" * 300_000)
+            answer = connection.getresponse()
+            assert (answer.status, answer.read() == page.body) == (200, True)
+            assert answer.getheader("Content-Type") == page.content_type
+            assert page.headers.items() <= dict(answer.getheaders()).items()
+        connection.close()
+
+
+@pytest.mark.parametrize("nginx", NGINX, ids=["own", "nginx"])
+def test_no_answer_comes_before_the_whole_request(nginx):
+    with server(Served(), nginx=nginx) as origin, socket.create_connection(urlsplit(origin).netloc.split(":")) as peer:
+        whole = post(work("W1").url_path, b"x" * 1000)
+        peer.sendall(whole[:-1])
+        peer.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            peer.recv(1)
+        peer.settimeout(10)
+        peer.sendall(whole[-1:])
+        assert peer.recv(15).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("nginx", NGINX, ids=["own", "nginx"])
+def test_a_server_ends_with_its_context(nginx):
+    with server(Served(), nginx=nginx) as origin:
+        host, port = urlsplit(origin).netloc.split(":")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((host, int(port)))
+
+
+@settings(deadline=None, max_examples=30)
+@given(cuts=st.lists(st.integers(0, 400)))
+def test_requests_are_answered_however_they_are_cut(cuts):
+    path = work("W1").url_path
+    both = post(path, b"a" * 90) + post(path, b"b" * 50)
+    at = sorted({0, len(both), *(cut for cut in cuts if cut < len(both))})
+    made, written = line()
+    for start, stop in pairwise(at):
+        made.data_received(both[start:stop])
+    assert written.sent.count(b"HTTP/1.1 200 OK") == 2
+
+
+@pytest.mark.parametrize("n", [1, 3, 64])
+def test_as_many_rows_come_back_as_were_sent(n):
+    made, written = line(by_rows=True)
+    rows = orjson.dumps({"instances": work("W1").rows(n)}, option=orjson.OPT_SERIALIZE_NUMPY)
+    made.data_received(post(work("W1").url_path, rows))
+    predictions = orjson.loads(written.sent.partition(b"\r\n\r\n")[2])["predictions"]
+    work("W1").check(np.array(predictions, np.float32), n)
+
+
+def test_what_is_not_there_is_a_404():
+    made, written = line()
+    made.data_received(post("/nowhere"))
+    assert written.sent.startswith(b"HTTP/1.1 404")
+
+
+@pytest.mark.parametrize(("share", "failed"), [(0.0, 0), (0.01, 10), (0.1, 100), (1.0, 1000)])
+def test_the_share_that_fails_is_the_one_asked_for(share, failed):
+    failing = Failing(share)
+    assert abs(sum(failing.next() for _ in range(1000)) - failed) <= 1
