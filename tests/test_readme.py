@@ -156,6 +156,17 @@ def test_the_commands_of_the_pages_do_what_they_say(command: str, checkout: Path
         assert (checkout / written[1]).stat().st_size > 0
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "sh")], ids=lambda page: page.name)
+@pytest.mark.usefixtures("registered")
+def test_the_shell_lines_of_a_page_run_one_after_the_other(page: Path, checkout: Path) -> None:
+    python = shlex.quote(sys.executable)
+    known = f'fanout() {{ {python} -m fanout "$@"; }}\npytest() {{ {python} -m pytest -q -p no:cacheprovider "$@"; }}\n'
+    script = known + "".join(block.text for block in blocks(page, "sh"))
+    environment = {**os.environ, "PYTHONPATH": str(HOME)}
+    done = subprocess.run(["bash", "-euc", script], cwd=checkout, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_two_commands_of_a_fresh_machine_are_on_the_first_screen() -> None:
     first_screen = README.splitlines()[:30]
     assert f"{SET_UP}. && .venv/bin/fanout run config.example.toml" in first_screen
