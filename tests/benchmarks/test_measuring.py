@@ -44,6 +44,20 @@ def test_the_peak_is_that_of_the_work_and_not_an_earlier_one():
     assert memory.peak() > memory.beyond(0)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is set back on Linux alone")
+def test_memory_that_was_freed_before_the_work_counts_when_the_work_takes_it_again():
+    np.ones(30 * MIB, np.uint8)  # glibc takes what follows from its heap
+    freed = [np.ones(8 * MIB, np.uint8) for _ in range(20)]
+    last = np.ones(8 * MIB, np.uint8)  # at the end of the heap: it cannot shrink by itself
+    del freed
+    memory = Memory()
+    if memory.beyond(0) is None:
+        pytest.skip("this system does not let the peak be set back")
+    np.ones(50 * MIB, np.uint8)
+    assert memory.beyond(0) > 45 * MIB
+    assert last.all()
+
+
 @pytest.mark.skipif(machine.cores().client is None, reason="there is one core, or none can be chosen")
 def test_a_process_is_put_on_a_core_and_let_go():
     import os
