@@ -110,16 +110,15 @@ def _estimate(job: Job, survey: Survey, latency: float) -> Estimate:
 
 
 def _seconds(survey: Survey, limits: Limits, latency: float) -> float:
-    """When the last answer comes: after as many rounds as the concurrency demands, or when the rate lets it.
+    """When the last answer comes. Metadata is asked for first, one request after the other.
 
-    Metadata is asked for first, one request after the other.
+    A chunk starts one interval of the rate after the one before it, and when the one `concurrency` places before it has
+    its answer. The longest way to the last chunk through such steps is all of the first kind, or as many as there can
+    be of the second.
     """
-    before = survey.metadata_requests * latency
+    space = 0.0 if limits.requests_per_second is None else 1 / limits.requests_per_second
+    before = survey.metadata_requests * max(latency, space)
     if not survey.chunks:
-        return before
-    rounds = -(-survey.chunks // limits.concurrency) * latency
-    if limits.requests_per_second is None:
-        return before + rounds
-    space = 1 / limits.requests_per_second
-    before = max(before, survey.metadata_requests * space)
-    return before + max(rounds, (survey.chunks - 1) * space + latency)
+        return survey.metadata_requests * latency
+    rounds, place = divmod(survey.chunks - 1, limits.concurrency)
+    return before + max((survey.chunks - 1) * space, rounds * latency + place * space) + latency
