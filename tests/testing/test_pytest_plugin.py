@@ -102,7 +102,13 @@ def run(folder: Path, *arguments: str, python: str = sys.executable, **environme
 
 
 @pytest.mark.parametrize(
-    "mode", [["--asyncio-mode=auto"], ["--asyncio-mode=strict"], ["--asyncio-mode=auto", "-n2"]], ids=" ".join
+    "mode",
+    [
+        ["--asyncio-mode=auto"],
+        ["--asyncio-mode=strict"],
+        pytest.param(["--asyncio-mode=auto", "-n2"], marks=pytest.mark.slow),
+    ],
+    ids=" ".join,
 )
 def test_the_fixtures_work_in_a_project_that_does_nothing_for_it(tmp_path: Path, mode: list[str]) -> None:
     (tmp_path / "test_it.py").write_text(TESTS)
@@ -118,6 +124,7 @@ def test_a_guarded_test_that_connects_fails_with_the_address(tmp_path: Path) -> 
     assert "tried to reach 127.0.0.1:9" in said
 
 
+@pytest.mark.slow
 def test_a_tape_is_recorded_on_request_and_replayed_else(tmp_path: Path) -> None:
     from fanout.testing import Background, FaultServer
 
