@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["doubler", "run", "start", "write_job"]
+pytestmark = pytest.mark.slow
 ROWS = np.arange(200.0)
 JOB = ("run", "job.toml", "--json", "--set", "limits.concurrency=2")
 
