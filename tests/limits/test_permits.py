@@ -1,4 +1,4 @@
-"""Permits, rate and gate: never more than allowed, never sooner, and nothing lost on the way."""
+"""Permits: never more than allowed, and none lost on the way."""
 
 from __future__ import annotations
 
@@ -8,68 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fanout.limits import Gate, Permits, Rate
+from fanout.limits import Permits
 from fanout.testing import VirtualClock
-
-ARRIVALS = st.lists(st.floats(0, 100, allow_subnormal=False), min_size=1, max_size=60).map(sorted)
 
 
 async def settled() -> None:
     """Let everything run that can run now."""
     for _ in range(5):
         await asyncio.sleep(0)
-
-
-@given(arrivals=ARRIVALS, per_second=st.floats(0.01, 1000), window=st.floats(0, 20))
-def test_no_window_holds_more_starts_than_the_rate_allows(arrivals, per_second, window):
-    rate = Rate(per_second)
-    starts = [rate.reserve(now) for now in arrivals]
-    for first in starts:
-        inside = sum(first <= start <= first + window for start in starts)
-        assert inside <= per_second * window * (1 + 1e-9) + 1 + 1e-6
-
-
-@given(arrivals=ARRIVALS, per_second=st.floats(0.01, 1000))
-def test_starts_are_never_before_the_asking_and_never_overtake(arrivals, per_second):
-    rate = Rate(per_second)
-    starts = [rate.reserve(now) for now in arrivals]
-    assert all(start >= now for start, now in zip(starts, arrivals, strict=True))
-    assert starts == sorted(starts)
-
-
-def test_starts_are_evenly_spaced_without_a_burst():
-    rate = Rate(4)
-    assert [rate.reserve(10.0) for _ in range(4)] == [10.0, 10.25, 10.5, 10.75]
-
-
-def test_time_in_which_nobody_asked_is_not_saved_up():
-    rate = Rate(10)
-    rate.reserve(0.0)
-    assert [rate.reserve(100.0), rate.reserve(100.0)] == [100.0, 100.1]
-
-
-def test_without_a_rate_everybody_starts_at_once():
-    rate = Rate(None)
-    assert [rate.reserve(5.0) for _ in range(3)] == [5.0] * 3
-
-
-def test_a_gate_is_open_until_it_is_shut():
-    assert Gate().wait(123.0) == 0.0
-
-
-def test_a_shut_gate_tells_how_long_it_stays_shut():
-    gate = Gate()
-    gate.shut_until(10.0)
-    assert [gate.wait(now) for now in (4.0, 9.5, 10.0, 11.0)] == [6.0, 0.5, 0.0, 0.0]
-
-
-def test_a_shorter_pause_does_not_open_the_gate_sooner():
-    gate = Gate()
-    gate.shut_until(10.0)
-    gate.shut_until(5.0)
-    assert gate.wait(4.0) == 6.0
-    gate.shut_until(12.0)
-    assert gate.wait(4.0) == 8.0
 
 
 @pytest.mark.virtual_time
