@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.groups import BY_HAND, FLOOR, OPENAI, PLAIN, RUST, TRITON, WITH_FAST
+from benchmarks.groups import BY_HAND, FLOOR, INTO_FILE, OPENAI, PLAIN, RUST, TRITON, WITH_FAST, WITH_JOURNAL
 from benchmarks.summary import Spread, cpu_of, ratio_between
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ BOUNDS = (
     Bound("chunks", "map, 1,000,000 chunks", "map, 1,000 chunks", 1.05),
     Bound("chunks", "stream, 1,000,000 chunks", "stream, 1,000 chunks", 1.05),
     Bound("failures", "10% of the answers are a 503", "0% of the answers are a 503", 1.25),
+    Bound("journal", WITH_JOURNAL, INTO_FILE, 1.05),
     Bound("startup", "fanout --version", None, 0.12),
 )
 

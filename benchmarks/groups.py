@@ -22,6 +22,7 @@ LENGTHS = (1_000, 10_000, 100_000)
 PLAIN, WITH_FAST, FLOOR = "fanout", "fanout[fast]", "aiohttp + orjson, bare"
 RUST, BY_HAND, TENACITY = "baseten-performance-client", "gather + json", "gather + json + tenacity"
 OPENAI, TRITON, HTTPX, REQUESTS = "openai", "tritonclient aio", "httpx", "requests + threads"
+INTO_FILE, WITH_JOURNAL = "into a file", "into a file, with a journal"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,14 +168,16 @@ def _failures() -> Group:
 
 
 def _journal() -> Group:
+    job = work("W2")
     entries = [
         Entry(
-            name=name, target=_study("journal:opened"), work="W1", requests=3000, options={"journal": on},
-            lacking=journal_lacking,
+            name=name, target=_study("journal:opened"), work=job.name, requests=2 * job.requests,
+            options={"journal": on}, lacking=journal_lacking,
         )
-        for name, on in {"into a file": False, "into a file, with a journal": True}.items()
+        for name, on in {INTO_FILE: False, WITH_JOURNAL: True}.items()
     ]  # fmt: skip
-    return Group(name="journal", title="a journal beside the output file (W1)", unit="chunk", entries=tuple(entries))
+    title = "a journal beside the output file, chunks of 64 rows (W2)"
+    return Group(name="journal", title=title, unit="chunk", entries=tuple(entries))
 
 
 def _single_rows() -> Group:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _GROUP_CHUNKS = 16
 _GROUP_SECONDS = 0.05
+_BUSY_SECONDS = 0.01
+"""What is done in this time may be one group, however many chunks it is: every group costs two trips to the disk."""
+
 _BACKLOG_GROUPS = 16
 _BACKLOG_BYTES = 32 * 2**20
 """Chunks may wait for the disk up to these, so that an fsync that takes long does not hold the workers up."""
@@ -101,7 +104,10 @@ class _Writer:
     async def write(self) -> None:
         """Write until the outbox is closed and empty. What could not be written stays pending."""
         within = _GROUP_SECONDS if self._group > 1 else 0.0
-        while done := await self._outbox.take_all(wanted=self._group, within=within):
+        now = asyncio.get_running_loop().time
+        wanted, since = self._group, now()
+        while done := await self._outbox.take_all(wanted=wanted, within=within):
+            wanted, since = self._next_group(len(done), now() - since), now()
             try:
                 if self.failed is None:  # after a failed write or fsync nothing that follows can be believed
                     await asyncio.to_thread(self._store, done)
@@ -115,6 +121,13 @@ class _Writer:
                 await _discard(self._outbox, self._room)
                 raise
             _release(self._room, done)
+
+    def _next_group(self, n_chunks: int, seconds: float) -> int:
+        """How many chunks make a group, after so many that took so long to come."""
+        if self._group == 1:
+            return 1
+        busy = round(n_chunks * _BUSY_SECONDS / max(seconds, _BUSY_SECONDS / n_chunks))
+        return max(self._group, min(busy, self._room.total // 2))
 
     def _settle(self, done: Sequence[Done]) -> None:
         for chunk in done:

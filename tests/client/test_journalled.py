@@ -110,6 +110,26 @@ async def test_events_of_done_rows_come_after_the_commit(tmp_path: Path) -> None
     assert sorted(told) == list(range(0, 300, 10))
 
 
+@pytest.mark.parametrize(("latency", "groups"), [(0.1, 1000 // 16 + 3), (0.0, 1000 // 64)])
+async def test_chunks_that_come_fast_are_committed_more_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, latency: float, groups: int
+) -> None:
+    """Every commit costs two trips to the disk, so there are no more of them than one in 10 ms."""
+    commits: list[int] = []
+    commit = Journal.commit
+
+    def counted(journal: Journal, done: Any, *rest: Any) -> None:
+        commits.append(len(done))
+        commit(journal, done, *rest)
+
+    monkeypatch.setattr(Journal, "commit", counted)
+    with MockEndpoint(double, latency=latency) as mock:
+        await run(mock, tmp_path, np.ones((1000, 3)), chunk_rows=1, limits=Limits(concurrency=16))
+    assert sum(commits) == 1000
+    assert len(commits) <= groups
+    assert latency == 0.0 or max(commits) == 16
+
+
 async def test_other_rows_are_refused(tmp_path: Path) -> None:
     with MockEndpoint(double, latency=0.1) as mock:
         await stopped(mock, tmp_path, 4)
