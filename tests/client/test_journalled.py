@@ -110,7 +110,7 @@ async def test_events_of_done_rows_come_after_the_commit(tmp_path: Path) -> None
     assert sorted(told) == list(range(0, 300, 10))
 
 
-@pytest.mark.parametrize(("latency", "groups"), [(0.1, 1000 // 16 + 3), (0.0, 1000 // 64)])
+@pytest.mark.parametrize(("latency", "groups"), [(0.1, 1000 // 16 + 3), (0.001, 1000 // 64)])
 async def test_chunks_that_come_fast_are_committed_more_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, latency: float, groups: int
 ) -> None:
@@ -127,7 +127,7 @@ async def test_chunks_that_come_fast_are_committed_more_at_a_time(
         await run(mock, tmp_path, np.ones((1000, 3)), chunk_rows=1, limits=Limits(concurrency=16))
     assert sum(commits) == 1000
     assert len(commits) <= groups
-    assert latency == 0.0 or max(commits) == 16
+    assert latency < 0.1 or max(commits) == 16
 
 
 async def test_other_rows_are_refused(tmp_path: Path) -> None:
