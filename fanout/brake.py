@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _SMALLEST_CAPACITY = 10
-_FIRST_PROBE_AFTER = 1.0
+FIRST_PROBE_AFTER = 1.0
 _LATER_PROBES_AT_MOST = 30.0
 _JITTER = 0.25
 """Part of the wait for a probe that is added at random, so that clients stopped together do not probe together."""
@@ -42,7 +42,7 @@ class Brake:
         self._prober: object = None
         self._line: dict[object, None] = {}
         self._probe_at = 0.0
-        self._probe_wait = _FIRST_PROBE_AFTER
+        self._probe_wait = FIRST_PROBE_AFTER
 
     def wait(self, now: float, asker: object) -> float:
         """Seconds to wait before asking again (infinity: until `changed`); 0 if ``asker`` may send now.
@@ -78,12 +78,23 @@ class Brake:
             if self.tokens < 1:
                 self.pull(now)
 
-    def pull(self, now: float) -> None:
+    def pull(self, now: float, *, probe_after: float = FIRST_PROBE_AFTER) -> None:
         """Brake the endpoint, however many tokens are left."""
         if not self.braked:
             self.braked = True
-            self._probe_wait = _FIRST_PROBE_AFTER
+            self._probe_wait = probe_after
             self._wait_for_probe(now)
+
+    def probe_due(self, now: float) -> bool:
+        """True if the next who asks would be the probe."""
+        return self.braked and self._prober is None and now >= self._probe_at
+
+    def spend(self) -> bool:
+        """Take a token for a request that nobody would miss; False where there is none to spare."""
+        if self.braked or self.tokens < 2:
+            return False
+        self.tokens -= 1
+        return True
 
     def answered(self, asker: object) -> None:
         """The endpoint dealt with a request, though it may have refused it: a probe has found it alive."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003 - pydantic looks the annotations up when it embeds these classes
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import isfinite
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 from fanout.errors import ConfigError
@@ -97,8 +97,14 @@ class Endpoint:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _JOB_FILE
 
-    url: str
+    url: str = ""
     """http(s)://... of the model, or local://NAME for the packaged model server."""
+
+    urls: tuple[str, ...] = ()
+    """More endpoints that serve the same model: all together are used as one. What is said here counts for each."""
+
+    weights: tuple[float, ...] = ()
+    """Shares of url and urls, one number each, where they are not alike: 2 gets twice the requests of 1."""
 
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Sent with every request."""
@@ -125,15 +131,50 @@ class Endpoint:
     """Name of a header that carries one key for all attempts of a chunk, such as Idempotency-Key."""
 
     def __post_init__(self) -> None:
-        _require_url(self.url)
+        for field_name in ("urls", "weights"):  # a list will do
+            object.__setattr__(self, field_name, tuple(getattr(self, field_name)))
+        if not self.url and not self.urls:
+            raise ConfigError("url is missing: where requests are to go (or urls, for several endpoints)", key="url")
+        if self.url:
+            _require_url(self.url, "url")
+        for url in self.urls:
+            _require_url(url, "urls")
+        every = self._every
+        _require(len(set(every)) == len(every), "urls", [masked(url) for url in every], "all different")
+        _require(
+            len(self.weights) in (0, len(every)), "weights", list(self.weights), f"{len(every)} numbers, one a url"
+        )
+        for weight in self.weights:
+            _require_positive("weights", weight)
         require_headers(self.headers)
         _require_count("max_response_bytes", self.max_response_bytes)
         if self.proxy is not None:
             _require_web(self.proxy, "proxy")
         _require(self.client_cert is not None or self.client_key is None, "client_key", "alone", "with a client_cert")
 
+    def each(self) -> list[tuple[Endpoint, float]]:
+        """The endpoints one by one, with their weights."""
+        every = self._every
+        weights = self.weights or (1.0,) * len(every)
+        return [
+            (replace(self, url=url, urls=(), weights=()), weight) for url, weight in zip(every, weights, strict=True)
+        ]
+
+    @property
+    def shown(self) -> str:
+        """The URLs, fit to be shown."""
+        return ", ".join(map(masked, self._every))
+
+    @property
+    def _every(self) -> tuple[str, ...]:
+        return (self.url, *self.urls) if self.url else self.urls
+
     def __repr__(self) -> str:
-        return f"Endpoint(url={masked(self.url)!r})"
+        return f"Endpoint({self.shown!r})"
+
+
+Endpoints: TypeAlias = str | Endpoint | Sequence[str | Endpoint]
+"""One endpoint, or several that serve the same model and are used as one."""
 
 
 def masked(url: str) -> str:
@@ -178,11 +219,11 @@ def _has_authority(parts: SplitResult) -> bool:
         return False
 
 
-def _require_url(url: str) -> None:
+def _require_url(url: str, key: str) -> None:
     if url == LOCAL:
-        raise ConfigError(f"url {url!r} names no model; try local://digits", key="url")
+        raise ConfigError(f"{key} {url!r} names no model; try local://digits", key=key)
     if not url.startswith(LOCAL):  # what follows may be package.module:function, which is no host
-        _require_web(url, "url")
+        _require_web(url, key)
 
 
 def _require_web(url: str, key: str) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fanout.client import Preview, Sink, Stream
     from fanout.codecs.base import Codec
     from fanout.journal import Journal
-    from fanout.settings import Endpoint
+    from fanout.settings import Endpoints
     from fanout.sinks import FileSink
     from fanout.sources import Source
     from fanout.types import Done, Result, Rows, Statistics
@@ -34,7 +34,7 @@ class SyncClient:
     own thread, may not wait for it. Use it in a ``with`` block, or call `close`.
     """
 
-    def __init__(self, endpoint: str | Endpoint, *, codec: str | Codec | type[Codec], **options: Any) -> None:
+    def __init__(self, endpoint: Endpoints, *, codec: str | Codec | type[Codec], **options: Any) -> None:
         self._client = Client(endpoint, codec=codec, **options)
         self._loop = _LoopThread()
         try:
@@ -107,7 +107,7 @@ class SyncClient:
 @overload
 def map(  # noqa: A001 - the verb of the field; nobody star-imports it
     rows: Rows,
-    endpoint: str | Endpoint,
+    endpoint: Endpoints,
     *,
     codec: str | Codec | type[Codec],
     on_error: Literal["raise"] = "raise",
@@ -115,11 +115,11 @@ def map(  # noqa: A001 - the verb of the field; nobody star-imports it
 ) -> Any: ...
 @overload
 def map(  # noqa: A001
-    rows: Rows, endpoint: str | Endpoint, *, codec: str | Codec | type[Codec], on_error: Literal["keep"], **options: Any
+    rows: Rows, endpoint: Endpoints, *, codec: str | Codec | type[Codec], on_error: Literal["keep"], **options: Any
 ) -> Result: ...
 def map(  # noqa: A001
     rows: Rows,
-    endpoint: str | Endpoint,
+    endpoint: Endpoints,
     *,
     codec: str | Codec | type[Codec],
     on_error: Literal["raise", "keep"] = "raise",

@@ -30,8 +30,8 @@ StopKind: TypeAlias = Literal[
 ]  # fmt: skip
 """Why a run was stopped, for machines."""
 
-Flaw: TypeAlias = Literal["content", "rows", "dtype", "shape", "nonfinite"]
-"""What an invalid answer got wrong: its content (syntax, missing parts), or what the proof of it found."""
+Flaw: TypeAlias = Literal["content", "rows", "dtype", "shape", "nonfinite", "model"]
+"""What an invalid answer got wrong: its content (syntax, missing parts), what the proof of it found, or who gave it."""
 
 
 class Block(NamedTuple):
@@ -175,6 +175,9 @@ class Answer:
     usage: Mapping[str, int] = field(kw_only=True)
     """What was counted (``"total_tokens"``, ...), summed up in `Statistics`."""
 
+    model: str | None = field(default=None, kw_only=True)
+    """What the answer calls the model: of several endpoints all have to say the same."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
@@ -277,7 +280,9 @@ class Failure:
 class Event:
     """Something that has happened in a run; for progress displays, metrics and logs. Holds no secret and no data."""
 
-    kind: Literal["done", "failed", "retry", "split", "pause", "stop"]
+    kind: Literal["done", "failed", "retry", "split", "pause", "stop", "ejected", "back", "out"]
+    """The last three are of an endpoint among several: left alone for a while, answering again, asked no more."""
+
     start: int = 0
     stop: int = 0
     """Rows that it happened to: ``start <= row < stop``."""

@@ -185,7 +185,9 @@ def shown(field: Any) -> str:
         return "required" if field.default_factory is MISSING else "none"
     if field.name.endswith("_bytes"):
         return f"{field.default // 2**20} MiB"
-    return "none" if field.default is None else f"{field.default:g}"
+    if field.name == "url":
+        return "required"
+    return "none" if field.default in (None, ()) else f"{field.default:g}"
 
 
 def test_the_table_of_codecs_has_every_codec_with_its_options() -> None:

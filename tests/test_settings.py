@@ -93,7 +93,7 @@ def test_whole_urls_are_taken(url):
         ("host/x", "for instance http://host/x,"),
         ("//host/x", "for instance http://host/x,"),
         ("ftp://host/x", "for instance http://host/x,"),
-        ("", "has no http:// or https:// in front"),
+        ("", "url is missing"),
         ("http://", "names no host"),
         ("http:///x", "names no host"),
         ("http://:8000/x", "names no host"),
@@ -161,7 +161,7 @@ def test_no_character_in_a_password_uncovers_it(after, more):
 
 def test_the_repr_of_an_endpoint_shows_no_secret():
     endpoint = Endpoint(url="https://user:s3cret@h/x?key=s3cret", headers={"Authorization": "Bearer s3cret"})
-    assert repr(endpoint) == "Endpoint(url='https://***@h/x?key=***')"
+    assert repr(endpoint) == "Endpoint('https://***@h/x?key=***')"
 
 
 @pytest.mark.parametrize(

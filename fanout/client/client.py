@@ -15,7 +15,7 @@ from fanout.codecs.base import Codec
 from fanout.engine import RunControl, feed_of
 from fanout.errors import ClientStateError, ConfigError
 from fanout.journal import Journal
-from fanout.settings import Endpoint, Limits, RetryPolicy, Timeouts, masked
+from fanout.settings import Endpoint, Endpoints, Limits, RetryPolicy, Timeouts, masked
 from fanout.sinks import FileSink
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ class Client:
     goes through it, from any number of tasks of one event loop.
 
     Args:
-        endpoint: URL of the model, ``local://NAME``, or an `Endpoint`. Where a URL has no path, the codec's is used.
+        endpoint: URL of the model, ``local://NAME``, or an `Endpoint`; or several of them that serve the same model and
+            are used as one. Where a URL has no path, the codec's is used.
         codec: name of a wire format, a codec made by `fanout.codec`, or a class or instance of your own.
         chunk_rows: rows in one request.
         limits: requests in flight, per second and in all.
@@ -55,7 +56,7 @@ class Client:
 
     def __init__(
         self,
-        endpoint: str | Endpoint,
+        endpoint: Endpoints,
         *,
         codec: str | Codec | type[Codec],
         chunk_rows: int = 64,
@@ -68,7 +69,7 @@ class Client:
     ) -> None:
         if chunk_rows < 1:
             raise ConfigError(f"chunk_rows must be at least 1, not {chunk_rows!r}", key="chunk_rows")
-        self._endpoint = endpoint if isinstance(endpoint, Endpoint) else Endpoint(url=endpoint)
+        self._endpoints = _each(endpoint)
         self._codec = _own(codec)
         _require_type("limits", limits, Limits)
         _require_type("retry", retry, RetryPolicy)
@@ -103,7 +104,7 @@ class Client:
             raise ClientStateError("the client is closed; make a new one")
         if self._session is not None:
             raise ClientStateError("the client is already open")
-        self._session = await Session.open(self._endpoint, self._codec, **self._options)
+        self._session = await Session.open(self._endpoints, self._codec, **self._options)
 
     async def close(self) -> None:
         """Close every connection.
@@ -201,7 +202,7 @@ class Client:
 
         Raises `ConfigError` for iterators: nothing tells their rows from others.
         """
-        return identity_of(rows, self._codec, self._endpoint.url)
+        return identity_of(rows, self._codec, [endpoint.url for endpoint, _ in self._endpoints])
 
     async def preview(self, rows: Rows, *, control: RunControl | None = None) -> Preview:
         """Ask the endpoint about its model, and encode the first chunk of ``rows``, but send none.
@@ -236,7 +237,8 @@ class Client:
 
     def __repr__(self) -> str:
         state = "open" if self._session else "closed" if self._closed else "not open yet"
-        return f"<Client {masked(self._endpoint.url)} codec={self._codec.name!r} {state}>"
+        urls = ", ".join(masked(endpoint.url) for endpoint, _ in self._endpoints)
+        return f"<Client {urls} codec={self._codec.name!r} {state}>"
 
     def _open_session(self) -> Session:
         if self._session is None:
@@ -247,6 +249,18 @@ class Client:
             )
         self._session.check()
         return self._session
+
+
+def _each(given: Endpoints) -> list[tuple[Endpoint, float]]:
+    """The endpoints one by one, with their weights."""
+    several = [given] if isinstance(given, str | Endpoint) else list(given)
+    each = [pair for one in several for pair in (one if isinstance(one, Endpoint) else Endpoint(url=one)).each()]
+    urls = [endpoint.url for endpoint, _ in each]
+    if not urls:
+        raise ConfigError("endpoint must name at least one URL", key="url")
+    if len(set(urls)) < len(urls):
+        raise ConfigError(f"an endpoint is given twice: {', '.join(map(masked, urls))}", key="url")
+    return each
 
 
 def _require_type(name: str, value: object, wanted: type) -> None:

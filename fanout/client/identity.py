@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 _SAMPLES = 64
 
 
-def identity_of(rows: object, codec: Codec, url: str) -> dict[str, Any]:
-    """The rows, the codec with its options, and the path of the URL; JSON, and no secret is in it.
+def identity_of(rows: object, codec: Codec, urls: Sequence[str]) -> dict[str, Any]:
+    """The rows, the codec with its options, and the path of the URLs; JSON, and no secret is in it.
 
     Neither the host nor limits nor the size of chunks is part of it: another of these gives the same answers.
 
     Raises `ConfigError` for rows of an iterator, which nothing tells from others.
     """
-    return {"input": _of_rows(rows), "codec": _of_codec(codec), "path": _path(url)}
+    return {"input": _of_rows(rows), "codec": _of_codec(codec), "path": _paths(urls)}
 
 
 def _of_rows(rows: object) -> Any:
@@ -67,5 +67,6 @@ def _of_codec(codec: Codec) -> dict[str, str]:
     return {"name": f"{kind.__module__}.{kind.__qualname__}", "options": blake2b(options, digest_size=16).hexdigest()}
 
 
-def _path(url: str) -> str:
-    return url if url.startswith(LOCAL) else urlsplit(url).path
+def _paths(urls: Sequence[str]) -> str | list[str]:
+    paths = sorted({url if url.startswith(LOCAL) else urlsplit(url).path for url in urls})
+    return paths[0] if len(paths) == 1 else paths

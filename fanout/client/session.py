@@ -1,4 +1,4 @@
-"""What a client has while it is open: the link to its endpoint, its runs, their counts."""
+"""What a client has while it is open: the link to its endpoints, its runs, their counts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fanout.transport import HeaderSource, TapedTransport, Transport
 from fanout.types import Chunk, Done, Failure, Result, unwrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from fanout.codecs.base import Codec
     from fanout.engine import Feed
@@ -34,8 +34,7 @@ class Session:
 
     def __init__(
         self,
-        endpoint: Endpoint,
-        url: str,
+        endpoints: Sequence[tuple[Endpoint, str, float]],
         codec: Codec,
         *,
         chunk_rows: int,
@@ -44,14 +43,14 @@ class Session:
         timeouts: Timeouts,
         headers: HeaderSource | None,
         on_event: Callable[[Event], None] | None,
-        server: LocalServer | None,
+        servers: Sequence[LocalServer] = (),
         tape: Tape | None = None,
     ) -> None:
         self.limits = limits
         self.chunk_rows = chunk_rows
         self._codec = codec
         self._on_event = on_event
-        self._server = server
+        self._servers = servers
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
         self._opened = self._loop.time()
@@ -59,27 +58,27 @@ class Session:
         self._all_ended = asyncio.Event()
         self._all_ended.set()
         self._totals = Counters()
-        make = Transport if tape is None else partial(TapedTransport, tape=tape)
-        transport = make(endpoint, url, timeouts=timeouts, connections=limits.concurrency, headers=headers)
-        self._link = Link(transport, limits=limits, retry=retry, timeouts=timeouts)
+        make = Transport if tape is None else partial(TapedTransport, tape=tape, known_as=endpoints[0][1])
+        transports = [
+            make(endpoint, url, timeouts=timeouts, connections=limits.concurrency, headers=headers)
+            for endpoint, url, _ in endpoints
+        ]
+        weights = [weight for _, _, weight in endpoints]
+        self._link = Link(transports, limits=limits, retry=retry, timeouts=timeouts, weights=weights)
         self.batcher = Batcher(self._send_batch, max_rows=self._batch_rows, linger=_LINGER)
 
     @classmethod
-    async def open(cls, endpoint: Endpoint, codec: Codec, **options: Any) -> Session:
-        """Make a session; for a ``local://`` endpoint, start the server that it ends with."""
+    async def open(cls, endpoints: Sequence[tuple[Endpoint, float]], codec: Codec, **options: Any) -> Session:
+        """Make a session; for every ``local://`` endpoint, start the server that ends with it."""
         if (tape := options.get("tape")) is not None and tape.replaces:
-            url = replaced_target(endpoint.url, codec.path)
-            return cls(without_files(endpoint), url, codec, server=None, **options)
-        if not endpoint.url.startswith(LOCAL):
-            return cls(endpoint, target(endpoint.url, codec.path), codec, server=None, **options)
-        from fanout.serving.local import LocalServer
-
-        server = LocalServer(endpoint.url.removeprefix(LOCAL))
+            replaced = [(without_files(one), replaced_target(one.url, codec.path), weight) for one, weight in endpoints]
+            return cls(replaced, codec, **options)
+        servers: list[LocalServer] = []
         try:
-            url = target(await server.start(), codec.path, server.model)
-            return cls(endpoint, url, codec, server=server, **options)
+            found = [(one, await _found(one.url, codec, servers), weight) for one, weight in endpoints]
+            return cls(found, codec, servers=servers, **options)
         except BaseException:
-            await server.stop()
+            await _stopped(servers)
             raise
 
     async def close(self) -> None:
@@ -88,9 +87,9 @@ class Session:
         for run in self._runs:
             run.stop(Stop("interrupted", "the client was closed"), cut=True)
         await self._all_ended.wait()
-        await self._link.transport.close()
-        if self._server is not None:
-            await self._server.stop()
+        for host in self._link.hosts:
+            await host.transport.close()
+        await _stopped(self._servers)
 
     def check(self) -> None:
         """Raises `ClientStateError` if this is not the process or the event loop that the session was made in."""
@@ -154,13 +153,13 @@ class Session:
         counters.add(self._totals)
         for run in self._runs:
             counters.add(run.up_to_date_counters())
-        permits, transport = self._link.permits, self._link.transport
+        permits, transports = self._link.permits, [host.transport for host in self._link.hosts]
         return counters.snapshot(
             seconds=self._loop.time() - self._opened,
             in_flight=permits.in_use,
             max_in_flight=permits.most_in_use,
-            bytes_sent=transport.bytes_sent,
-            bytes_received=transport.bytes_received,
+            bytes_sent=sum(transport.bytes_sent for transport in transports),
+            bytes_received=sum(transport.bytes_received for transport in transports),
         )
 
     def _batch_rows(self) -> int:
@@ -175,6 +174,22 @@ class Session:
         except RunStopped as stopped:
             result, stop = stopped.result, stopped
         return [_of_row(result, row, stop) for row in range(len(result.ok))]
+
+
+async def _found(url: str, codec: Codec, servers: list[LocalServer]) -> str:
+    """Where requests to ``url`` go; a server that is started for it joins ``servers``."""
+    if not url.startswith(LOCAL):
+        return target(url, codec.path)
+    from fanout.serving.local import LocalServer
+
+    server = LocalServer(url.removeprefix(LOCAL))
+    servers.append(server)
+    return target(await server.start(), codec.path, server.model)
+
+
+async def _stopped(servers: Sequence[LocalServer]) -> None:
+    for server in servers:
+        await server.stop()
 
 
 def _of_row(result: Result, row: int, stop: RunStopped | None) -> Any:

@@ -6,13 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from fanout.classify import classify_error, classify_invalid, classify_reply
-from fanout.errors import InvalidReply
+from fanout.errors import InvalidReply, TransportError
 from fanout.types import Answer, Array, Reply, Values, Verdict
 
 if TYPE_CHECKING:
     from fanout.codecs.base import Codec
     from fanout.deadline import Deadline
     from fanout.engine.exchange import Exchanged, Exchanges
+    from fanout.engine.host import Host
     from fanout.engine.link import Link
     from fanout.engine.proof import Proof
     from fanout.engine.work import Work
@@ -31,8 +32,6 @@ class Attempts:
     def __init__(self, codec: Codec, link: Link, exchanges: Exchanges, proof: Proof, counters: Counters) -> None:
         self._codec = codec
         self._link = link
-        self._post = link.transport.post
-        self._conceal = link.transport.conceal
         self._exchanges = exchanges
         self._proof = proof
         self._counters = counters
@@ -45,18 +44,22 @@ class Attempts:
             self._counters.retries += 1
         work.attempts += 1
         try:
-            exchanged = await self._exchanges.make(lambda fresh: self._post(payload, fresh=fresh), deadline)
-            outcome = self._judged(exchanged, work.n)
+            exchanged, host = await self._exchanges.make(
+                lambda host, fresh: host.transport.post(payload, fresh=fresh), deadline, avoid=work.tried
+            )
+            work.host = host
+            outcome = self._judged(exchanged, host, work.n)
         except BaseException:
             self._exchanges.abandon(deadline)
             raise
         if not isinstance(outcome, Verdict):
             self._link.successes += 1
-            self._exchanges.report(None, deadline, first_try=work.attempts == 1)
+            self._exchanges.report(host, None, deadline, first_try=work.attempts == 1)
             return outcome
         verdict = work.in_context(outcome)
         others_served = work.fails_alone(self._link.successes)
         of_endpoint = self._exchanges.report(
+            host,
             verdict,
             deadline,
             first_try=False,
@@ -71,15 +74,18 @@ class Attempts:
         """False once a chunk has come back so often that its rows are as suspect as the endpoint."""
         return work.earlier_attempts < _PATIENCE * self._link.retry.max_attempts
 
-    def _judged(self, exchanged: Exchanged, n_rows: int) -> Outcome:
-        if not isinstance(exchanged, Reply):
-            return exchanged if isinstance(exchanged, Verdict) else classify_error(exchanged)
+    def _judged(self, exchanged: Exchanged, host: Host | None, n_rows: int) -> Outcome:
+        if isinstance(exchanged, Verdict):
+            return exchanged
+        if isinstance(exchanged, TransportError):
+            return classify_error(exchanged)
+        assert host is not None
         if not 200 <= exchanged.status < 300:
-            return self._exchanges.pause(self._classified(exchanged))
+            return self._exchanges.pause(host, self._classified(exchanged))
         try:
             return self._proof.checked(self._decoded(exchanged, n_rows), n_rows)
         except InvalidReply as error:
-            return self._exchanges.pause(self._classified(exchanged, error))
+            return self._exchanges.pause(host, self._classified(exchanged, error))
 
     def _classified(self, reply: Reply, error: InvalidReply | None = None) -> Verdict:
         meaning = self._codec.classify(reply)
@@ -89,7 +95,7 @@ class Attempts:
             verdict = classify_invalid(reply, error)
         else:
             verdict = classify_reply(reply, meaning=meaning)
-        return replace(verdict, reason=self._conceal(verdict.reason))
+        return replace(verdict, reason=self._link.conceal(verdict.reason))
 
     def _decoded(self, reply: Reply, n_rows: int) -> Array | Values:
         try:
@@ -97,6 +103,8 @@ class Attempts:
             if not isinstance(decoded, Answer):
                 return decoded
             self._counters.charge(decoded.usage)
+            if decoded.model is not None and self._link.only is None:
+                self._link.require_model(decoded.model)
             return decoded.values
         except InvalidReply as error:
             self._counters.charge(error.usage)

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from random import uniform
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from fanout.classify import classify_error
+from fanout.engine.host import Host
 from fanout.errors import AttemptTimeout, TransportError
 from fanout.transport import Withheld
 from fanout.types import Action, Event, Reply, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
 
     from fanout.deadline import Deadline
     from fanout.engine.halt import Halt
     from fanout.engine.link import Link
     from fanout.statistics import Counters
 
-_GATE_JITTER = 0.1
-"""Part of a pushback by which a request may come later, so that not all come at once when the gate opens."""
+Send: TypeAlias = "Callable[[Host, bool], Awaitable[Reply]]"
+"""Sends one request to an endpoint, on a fresh connection if the second argument is true."""
 
-Send: TypeAlias = "Callable[[bool], Awaitable[Reply]]"
-"""Sends one request, on a fresh connection if the argument is true."""
+_ANOTHER_MODEL = frozenset({"shape", "dtype", "model"})
+"""Flaws of answers that are well formed, but not what the other endpoints answer."""
+
+_NO_ACCIDENT = 2
 
 Exchanged: TypeAlias = Reply | TransportError | Verdict
 """A whole answer, why there is none, or the verdict by which no request was sent."""
@@ -39,124 +42,195 @@ class Exchanges:
         self._tell = tell
         self._now = asyncio.get_running_loop().time
 
-    async def make(self, send: Send, deadline: Deadline) -> Exchanged:
+    async def make(
+        self, send: Send, deadline: Deadline, *, avoid: Collection[Host] = (), only: Host | None = None
+    ) -> tuple[Exchanged, Host | None]:
         """Wait for leave, then send. The wait is charged to no attempt: the deadline starts with the request.
 
         It is sent once more where the server refuses the headers (401) and new ones can be had, or where a kept-alive
         connection turned out to be closed. What comes of it has to be told to `report`, or to `abandon`, with the same
         ``deadline``: it may be the endpoint's probe.
+
+        Returns what came, and from which endpoint; from none where nothing was sent. It is one of ``avoid`` only
+        where there is no other, and ``only`` if that is given.
         """
         permits = self._link.permits
         if not permits.take():
             await permits.acquire()
         # One permit for both: a probe that gave its own back would wait behind those who wait for the probe.
         try:
-            exchanged = await self._with_leave(send, deadline, fresh=False)
+            exchanged, host = await self._with_leave(send, deadline, avoid, only, fresh=False)
+            if host is None:
+                return exchanged, None
             if not isinstance(exchanged, Reply):
                 stale = isinstance(exchanged, TransportError) and classify_error(exchanged).action is Action.RESEND
-                return await self._with_leave(send, deadline, fresh=True) if stale else exchanged
-            if exchanged.status == 401 and await self._link.transport.renew_headers():
-                return await self._with_leave(send, deadline, fresh=False)
-            return exchanged
+                return await self._with_leave(send, deadline, (), host, fresh=True) if stale else (exchanged, host)
+            if exchanged.status == 401 and await host.transport.renew_headers():
+                return await self._with_leave(send, deadline, (), host, fresh=False)
+            return exchanged, host
         finally:
             permits.release()
 
     def report(
-        self, verdict: Verdict | None, deadline: Deadline, *, first_try: bool, alone: bool = False, last: bool = False
+        self,
+        host: Host | None,
+        verdict: Verdict | None,
+        deadline: Deadline,
+        *,
+        first_try: bool,
+        alone: bool = False,
+        last: bool = False,
     ) -> bool:
         """Tell the brake of a success (no verdict) or a failure. True if the failure is not to be charged to its chunk.
 
         A failure of the rows' own, which others do not share (``alone``), costs nothing. Where a full endpoint refuses
         a chunk's ``last`` attempt, and serves no other, the brake is pulled: it is to fail no rows. A failed probe is
         the endpoint's, unless its kind may be the rows' own: those have to come to an end. An endpoint that never
-        answered at all is none of the brake's business: the attempts are counted, and then the run stops.
+        answered at all is none of the brake's business: the attempts are counted, and then the run stops. Where there
+        are other endpoints, it is one of them that will have to do.
         """
-        link, brake = self._link, self._link.brake
+        if host is None:  # nothing was sent
+            return False
+        link, brake = self._link, host.brake
         if verdict is None:
+            if link.only is None:
+                self._note_health(host, None)
             brake.succeeded(first_try=first_try)
             return False
         was_probe = brake.is_probe(deadline)
         if verdict.action is not Action.RETRY:
             brake.answered(deadline)
-        elif was_probe or (link.answered and not alone):
+        elif was_probe or (host.answered and not alone):
             brake.failed(self._now(), deadline, rows_suspect=verdict.rows_suspect)
+        if link.only is None:
+            self._note_health(host, verdict)
         if verdict.action is not Action.RETRY or verdict.rows_suspect:
             return False
+        if link.only is None and link.elsewhere((host,), self._now()):
+            return True
         if last and verdict.no_room:  # few in flight may use their attempts up before the tokens are spent
             brake.pull(self._now())
             return True
         return was_probe
 
     def abandon(self, deadline: Deadline) -> None:
-        """Nothing will be reported: if this was the probe, somebody else may be it."""
-        self._link.brake.abandoned(deadline)
+        """Nothing will be reported: if this was a probe, somebody else may be it."""
+        self._link.dismiss(deadline)
 
-    def pause(self, verdict: Verdict) -> Verdict:
-        """Shut the gate if the server wants no request for a while; a verdict to stop where that is too long."""
+    def pause(self, host: Host, verdict: Verdict) -> Verdict:
+        """What ``verdict`` means for the endpoint, and what is left of it for the run.
+
+        The gate is shut if the server wants no request for a while; the run has to stop where that is too long. But
+        where other endpoints can do the work, one that asks too much, or refuses all requests, stops nobody.
+        """
         wait, longest = verdict.pushback, self._link.retry.max_pushback
-        if wait is None or verdict.action is Action.STOP:
+        dispensable = self._link.only is None and self._link.dispensable(host)
+        if verdict.action is Action.STOP:
+            return self._put_out(host, verdict) if dispensable else verdict
+        if wait is None:
             return verdict
-        if wait > longest:
+        if wait > longest and not dispensable:
             reason = f"the endpoint wants no request for {wait:g} s (max_pushback is {longest:g} s): {verdict.reason}"
             return Verdict(action=Action.STOP, reason=reason, status=verdict.status, stop="pushback")
-        self._link.gate.shut_until(self._now() + wait)
+        host.gate.shut_until(self._now() + wait)
         self._tell(Event(kind="pause", seconds=wait, status=verdict.status, reason=verdict.reason))
         return verdict
 
-    async def _with_leave(self, send: Send, deadline: Deadline, *, fresh: bool) -> Exchanged:
+    def misfit(self, host: Host, verdict: Verdict) -> None:
+        """An answer of this endpoint looks unlike those of the others: twice in a row is no accident."""
+        host.misfits += 1
+        if host.misfits >= _NO_ACCIDENT and self._link.only is None and self._link.dispensable(host):
+            self._put_out(host, verdict)
+
+    def _put_out(self, host: Host, verdict: Verdict) -> Verdict:
+        """Never ask this endpoint again; its chunk goes to another."""
+        if host.out is None:
+            host.out = verdict
+            host.brake.pull(self._now())  # who waits for it has to look for another
+            reason = f"{host.transport.shown_url} is asked no more: {verdict.reason}"
+            self._tell(Event(kind="out", status=verdict.status, reason=reason))
+        return replace(verdict, action=Action.RETRY)
+
+    def _note_health(self, host: Host, verdict: Verdict | None) -> None:
+        now, health = self._now(), host.health
+        if verdict is None:
+            if host.brake.braked:
+                health.came_back(now)
+                self._tell(Event(kind="back", reason=f"{host.transport.shown_url} answers again"))
+            health.succeeded(now)
+            host.misfits = 0
+        elif verdict.flaw in _ANOTHER_MODEL:
+            self.misfit(host, verdict)
+        elif verdict.action is Action.RETRY:
+            health.failed(now)
+            if self._link.eject(host, now):
+                reason = f"{host.transport.shown_url} is left alone for a while: {verdict.reason}"
+                self._tell(Event(kind="ejected", status=verdict.status, reason=reason))
+
+    async def _with_leave(
+        self, send: Send, deadline: Deadline, avoid: Collection[Host], only: Host | None, *, fresh: bool
+    ) -> tuple[Exchanged, Host | None]:
         link = self._link
         while True:
             started = self._now()
-            if self._halt.stopped is not None or not link.unhindered(started):
-                if (refusal := await self._leave(deadline)) is not None:
-                    return refusal
-                started = self._now()
+            host = link.only if link.unlimited and only is None and self._halt.stopped is None else None
+            if host is None or not host.open(started):
+                leave = await self._leave(deadline, avoid, only)
+                if isinstance(leave, Verdict):
+                    return leave, None
+                host, started = leave, self._now()
             try:
-                return await self._timed(send, deadline, started, fresh=fresh)
+                return await self._timed(send, host, deadline, started, fresh=fresh), host
             except Withheld:  # the gate was shut while a connection was made
                 continue
 
-    async def _timed(self, send: Send, deadline: Deadline, started: float, *, fresh: bool) -> Reply | TransportError:
-        link = self._link
-        self._count(1)
-        deadline.start(started, link.timeouts.attempt)
+    async def _timed(
+        self, send: Send, host: Host, deadline: Deadline, started: float, *, fresh: bool
+    ) -> Reply | TransportError:
+        self._count(host, 1)
+        host.pending += 1
+        deadline.start(started, self._link.timeouts.attempt)
         try:
-            reply: Reply | TransportError = await send(fresh)
-            link.answered = True
+            reply: Reply | TransportError = await send(host, fresh)
+            host.answered = True
         except TransportError as error:
             reply = error
         except Withheld:
-            self._count(-1)
+            self._count(host, -1)
             raise
         except asyncio.CancelledError:
             if not deadline.absorbed():
                 raise
             reply = self._too_late()
         finally:
+            host.pending -= 1
             deadline.stop()
-        self._counters.latencies.record(self._now() - started)
+        ended = self._now()
+        self._counters.latencies.record(ended - started)
+        if (
+            self._link.only is None and isinstance(reply, Reply) and reply.status < 300
+        ):  # a refusal that comes at once makes no endpoint quick
+            host.latency.record(ended, ended - started)
         # Somebody below may have swallowed the cancellation, or made another error of it.
         return self._too_late() if deadline.expired and deadline.absorbed() else reply
 
-    def _count(self, requests: int) -> None:
+    def _count(self, host: Host, requests: int) -> None:
+        host.requests += requests
         self._link.requests += requests
         self._counters.requests += requests
 
     def _too_late(self) -> AttemptTimeout:
         return AttemptTimeout(f"no whole answer within the attempt timeout of {self._link.timeouts.attempt:g} s")
 
-    async def _leave(self, asker: Deadline) -> Verdict | None:
-        """Wait until gate, brake and rate allow a request. A verdict means that none may be sent at all."""
+    async def _leave(self, asker: Deadline, avoid: Collection[Host], only: Host | None) -> Host | Verdict:
+        """Wait until gate, brake and rate allow a request to an endpoint. A verdict: none may be sent at all."""
         link, slot = self._link, None
         while self._halt.stopped is None:
             now = self._now()
-            if (shut := link.gate.wait(now)) > 0:
+            host = link.admit(now, asker, avoid, only)
+            if not isinstance(host, Host):
                 slot = None  # a slot reserved before the pause would let all go at once after it
-                await self._halt.sleep(shut + uniform(0, _GATE_JITTER * shut))
-                continue
-            if (braked := link.brake.wait(now, asker)) > 0:
-                slot = None
-                await self._halt.sleep(braked, link.bell)
+                await self._halt.sleep(host, link.bell)
                 continue
             if slot is None:
                 slot = link.rate.reserve(now)
@@ -164,9 +238,9 @@ class Exchanges:
                 await self._halt.sleep(slot - now)
                 continue
             if not link.spent:
-                return None
+                return host
             reason = f"the limit of max_requests = {link.limits.max_requests} is reached"
             return Verdict(action=Action.STOP, reason=reason, stop="max_requests")
-        link.brake.abandoned(asker)
+        link.dismiss(asker)
         stop = self._halt.stopped
         return Verdict(action=Action.STOP, reason=stop.reason, stop=stop.kind)

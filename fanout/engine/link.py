@@ -1,53 +1,167 @@
-"""The link: what all runs of one client share about its endpoint."""
+"""The link: what all runs of one client share about the endpoints that it talks to."""
 
 from __future__ import annotations
 
 import asyncio
+from random import uniform
 from typing import TYPE_CHECKING
 
-from fanout.brake import Brake
+from fanout.endpoints import best_of_two
 from fanout.engine.halt import Bell
-from fanout.limits import Gate, Permits, Rate
+from fanout.engine.host import Host
+from fanout.errors import InvalidReply
+from fanout.limits import Permits, Rate
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from fanout.settings import Limits, RetryPolicy, Timeouts
     from fanout.transport import Transport
+    from fanout.types import ModelInfo
+
+
+_GATE_JITTER = 0.1
+"""Part of a pushback by which a request may come later, so that not all come at once when the gate opens."""
 
 
 class Link:
-    """State of one endpoint as this client sees it."""
+    """A pool of endpoints, most often of one, and the limits that hold for all of them together.
 
-    def __init__(self, transport: Transport, *, limits: Limits, retry: RetryPolicy, timeouts: Timeouts) -> None:
-        self.transport = transport
+    Args:
+        transports: one for each endpoint.
+        weights: their shares, where they are not alike.
+    """
+
+    def __init__(
+        self,
+        transports: Sequence[Transport],
+        *,
+        limits: Limits,
+        retry: RetryPolicy,
+        timeouts: Timeouts,
+        weights: Sequence[float] = (),
+    ) -> None:
         self.limits = limits
         self.retry = retry
         self.timeouts = timeouts
         self.permits = Permits(limits.concurrency)
         self.rate = Rate(limits.requests_per_second)
-        self.gate = Gate()
-        now = asyncio.get_running_loop().time
-        transport.withhold_if(lambda: self.gate.wait(now()) > 0)
         self.bell = Bell()
-        # So often that, in half of the time to a stall, every chunk in hand can use its attempts up as a probe.
-        patience = retry.stall / 2 / (limits.concurrency * retry.max_attempts)
-        self.brake = Brake(
-            concurrency=limits.concurrency, budget=retry.budget, suspect_wait=patience, changed=self.bell.ring
-        )
+        self.hosts = [
+            Host(transport, limits=limits, retry=retry, changed=self.bell.ring, weight=weight)
+            for transport, weight in zip(transports, weights or [1.0] * len(transports), strict=True)
+        ]
+        self.only = self.hosts[0] if len(self.hosts) == 1 else None
+        """The endpoint, where there is but one: no choice is to be made then."""
+
+        now = asyncio.get_running_loop().time
+        for host in self.hosts:
+            host.transport.withhold_if(lambda gate=host.gate: gate.wait(now()) > 0)  # type: ignore[misc]
+            host.welcome = self.only is not None  # of several each has to tell first what it serves
         self.requests = 0
-        self.answered = False
-        """An HTTP answer of any kind has come: the endpoint exists."""
         self.successes = 0
         """Chunks answered so far; if there is one, requests of this form can succeed. Metadata is none of them."""
         self._unlimited = limits.requests_per_second is None and limits.max_requests is None
         self.prepared = False
-        """The codec has learnt what the endpoint tells of its model."""
+        """The codec has learnt what an endpoint tells of its model."""
         self.preparing = asyncio.Lock()
+        self.model: ModelInfo | None = None
+        """The model that the codec has learnt about."""
+        self.model_name: str | None = None
+        """What the answers call the model."""
 
-    def unhindered(self, now: float) -> bool:
-        """True where nothing keeps a request from going at once, and no slot or number has to be reserved for it."""
-        return self._unlimited and not self.brake.braked and self.gate.wait(now) == 0
+    @property
+    def answered(self) -> bool:
+        """An HTTP answer of any kind has come from anywhere."""
+        return any(host.answered for host in self.hosts)
 
     @property
     def spent(self) -> bool:
         """True when no other request may be sent (``max_requests``)."""
         return self.limits.max_requests is not None and self.requests >= self.limits.max_requests
+
+    @property
+    def unlimited(self) -> bool:
+        """True where no slot or number has to be reserved for a request."""
+        return self._unlimited
+
+    def open_host(self, now: float, avoid: Collection[Host] = ()) -> Host | None:
+        """The endpoint that a request may go to at once; None where there is a reason to wait.
+
+        An endpoint that is due for a probe comes first: others go on meanwhile, so it costs nobody's time but one's.
+        Those in ``avoid`` are the last choice.
+        """
+        if (only := self.only) is not None:
+            return only if only.open(now) else None
+        asked = [host for host in self.hosts if host.out is None and host.welcome]
+        for host in asked:
+            if host.brake.probe_due(now) and host not in avoid and host.gate.wait(now) == 0:
+                return host
+        candidates = [host for host in asked if host.open(now)]
+        fresh = [host for host in candidates if host not in avoid] or candidates
+        return best_of_two(fresh, now) if fresh else None
+
+    def admit(self, now: float, asker: object, avoid: Collection[Host], only: Host | None) -> Host | float:
+        """The endpoint to which ``asker`` may send now, or the seconds until he should ask again (or the bell rings).
+
+        On a braked endpoint who is let through is its probe, and has to report what came of it.
+        """
+        host = self.open_host(now, avoid) if only is None else None
+        if host is not None and host.brake.wait(now, asker) == 0:
+            return self._admitted(host, asker)
+        waits = []
+        for host in self.hosts if only is None else (only,):
+            if only is None and (host.out is not None or not host.welcome):
+                continue
+            if (shut := host.gate.wait(now)) > 0:
+                waits.append(shut + uniform(0, _GATE_JITTER * shut))
+            elif (braked := host.brake.wait(now, asker)) > 0:
+                waits.append(braked)
+            else:
+                return self._admitted(host, asker)
+        return min(waits)
+
+    def dismiss(self, asker: object) -> None:
+        """``asker`` will neither ask again nor report."""
+        for host in self.hosts:
+            host.brake.abandoned(asker)
+
+    def dispensable(self, host: Host) -> bool:
+        """True if another endpoint is there to do the work, be it braked for the moment."""
+        return any(one is not host and one.out is None and one.welcome for one in self.hosts)
+
+    def elsewhere(self, tried: Collection[Host], now: float) -> bool:
+        """True if there is an open endpoint that is none of ``tried``."""
+        return any(one.out is None and one.welcome and one.open(now) for one in self.hosts if one not in tried)
+
+    def eject(self, host: Host, now: float) -> bool:
+        """Leave ``host`` alone for a while if it fares badly and others do not; the last one stays."""
+        others = [
+            one for one in self.hosts if one is not host and one.out is None and one.welcome and not one.brake.braked
+        ]
+        shares = [share for one in others if (share := one.health.share(now)) is not None]
+        if host.brake.braked or not others or not host.health.failing(now, max(shares, default=None)):
+            return False
+        host.brake.pull(now, probe_after=host.health.eject(now))
+        return True
+
+    def _admitted(self, host: Host, asker: object) -> Host:
+        if self.only is None:
+            for one in self.hosts:
+                if one is not host:  # it may stand in their lines
+                    one.brake.abandoned(asker)
+        return host
+
+    def require_model(self, name: str) -> None:
+        """Raise `InvalidReply` for an answer of another model than the first one that was named."""
+        if self.model_name is None:
+            self.model_name = name
+        elif name != self.model_name:
+            what = f"the answer is of model {name!r}, others are of {self.model_name!r}"
+            raise InvalidReply(f"{what}: all endpoints have to serve the same one", flaw="model")
+
+    def conceal(self, text: str) -> str:
+        """``text`` without anything that may be a secret of any endpoint."""
+        for host in self.hosts:
+            text = host.transport.conceal(text)
+        return text

@@ -47,7 +47,8 @@ class Outcomes:
 
     def fail(self, work: Work, verdict: Verdict) -> None:
         """The rows of ``work`` get no answer."""
-        failures = work.failures(verdict.reason, verdict.status, self._link.transport.shown_url)
+        host = work.host or self._link.hosts[0]
+        failures = work.failures(verdict.reason, verdict.status, host.transport.shown_url)
         if work.assembly is None:
             chunk = work.chunk
             self._deliver(Done(start=chunk.start, stop=chunk.stop, outputs=None, failures=failures, ids=chunk.ids))

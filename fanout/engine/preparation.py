@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fanout.classify import classify_error, classify_reply
 from fanout.deadline import Deadline
-from fanout.engine.halt import Halt, Stop
+from fanout.engine.halt import Stop
 from fanout.errors import ConfigError, TransportError
 from fanout.retry import retry
 from fanout.types import Action, Reply, Verdict
@@ -14,6 +14,8 @@ from fanout.types import Action, Reply, Verdict
 if TYPE_CHECKING:
     from fanout.codecs.base import Codec
     from fanout.engine.exchange import Exchanged, Exchanges
+    from fanout.engine.halt import Halt
+    from fanout.engine.host import Host
     from fanout.engine.link import Link
 
 _FOR_THE_CODEC = ("rejected",)
@@ -21,28 +23,34 @@ _FOR_THE_CODEC = ("rejected",)
 
 
 async def prepare(codec: Codec, link: Link, exchanges: Exchanges, halt: Halt) -> Stop | None:
-    """Let ``codec`` learn from the endpoint. Returns why the run has to stop, if it has to.
+    """Let ``codec`` learn from the only endpoint. Returns why the run has to stop, if it has to.
 
     Raises `ConfigError` when the codec cannot go on without what it was not told.
     """
     async with link.preparing:
         if link.prepared:
             return None
-        for url in codec.prepare(link.transport.url):
-            reply = await _fetched(url, link, exchanges, halt)
-            if isinstance(reply, Verdict):
-                unreachable = reply.unreachable and not link.answered
-                kind = reply.stop if reply.action is Action.STOP else "unreachable" if unreachable else "metadata"
-                return Stop(kind, link.transport.conceal(reply.reason))
-            try:
-                codec.learn(reply)
-            except ConfigError as error:  # it quotes the server, and servers quote what they were sent
-                raise ConfigError(link.transport.conceal(str(error)), key=error.key) from None
-        link.prepared = True
-        return None
+        stop = await learn_from(link.hosts[0], codec, link, exchanges, halt)
+        link.prepared = stop is None
+        return stop
 
 
-async def _fetched(url: str, link: Link, exchanges: Exchanges, halt: Halt) -> Reply | Verdict:
+async def learn_from(host: Host, codec: Codec, link: Link, exchanges: Exchanges, halt: Halt) -> Stop | None:
+    """Let ``codec`` learn what this endpoint tells of its model. Returns why it cannot. Raises as `prepare` does."""
+    for url in codec.prepare(host.transport.url):
+        reply = await _fetched(url, host, link, exchanges, halt)
+        if isinstance(reply, Verdict):
+            unreachable = reply.unreachable and not host.answered
+            kind = reply.stop if reply.action is Action.STOP else "unreachable" if unreachable else "metadata"
+            return Stop(kind, link.conceal(reply.reason))
+        try:
+            codec.learn(reply)
+        except ConfigError as error:  # it quotes the server, and servers quote what they were sent
+            raise ConfigError(link.conceal(str(error)), key=error.key) from None
+    return None
+
+
+async def _fetched(url: str, host: Host, link: Link, exchanges: Exchanges, halt: Halt) -> Reply | Verdict:
     deadline, attempts = Deadline(), 0
     replies: list[Reply] = []
 
@@ -50,28 +58,28 @@ async def _fetched(url: str, link: Link, exchanges: Exchanges, halt: Halt) -> Re
         nonlocal attempts
         attempts += 1
         try:
-            exchanged = await exchanges.make(lambda _: link.transport.get(url), deadline)
+            exchanged, asked = await exchanges.make(lambda host, _: host.transport.get(url), deadline, only=host)
         except BaseException:
             exchanges.abandon(deadline)
             raise
-        verdict = _objection(exchanged, exchanges)
+        verdict = _objection(exchanged, host, exchanges)
         if isinstance(exchanged, Reply):
             replies.append(exchanged)
-        if exchanges.report(verdict, deadline, first_try=attempts == 1):
+        if exchanges.report(asked, verdict, deadline, first_try=attempts == 1):
             attempts -= 1
         return verdict
 
     try:
         verdict = await once()
         if verdict is not None and verdict.action is Action.RETRY:
-            exhausted = lambda: attempts >= link.retry.max_attempts  # noqa: E731 - it is a predicate, used once
+            exhausted = lambda: attempts >= link.retry.max_attempts or host.out is not None  # noqa: E731 - used once
             verdict = await retry(once, verdict, link.retry, exhausted=exhausted, sleep=halt.sleep)
     finally:
         deadline.close()
     return replies[-1] if verdict is None else verdict
 
 
-def _objection(exchanged: Exchanged, exchanges: Exchanges) -> Verdict | None:
+def _objection(exchanged: Exchanged, host: Host, exchanges: Exchanges) -> Verdict | None:
     """Why this answer is nothing that a codec could learn from, or None."""
     if isinstance(exchanged, Verdict):
         return exchanged
@@ -79,7 +87,7 @@ def _objection(exchanged: Exchanged, exchanges: Exchanges) -> Verdict | None:
         return classify_error(exchanged)
     if 200 <= exchanged.status < 300:
         return None
-    verdict = exchanges.pause(classify_reply(exchanged))
+    verdict = exchanges.pause(host, classify_reply(exchanged))
     if verdict.action is Action.RETRY and exchanged.status != 500:
         return verdict
     return verdict if verdict.action is Action.STOP and verdict.stop not in _FOR_THE_CODEC else None

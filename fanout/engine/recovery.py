@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -83,6 +84,8 @@ class Recovery:
         policy = self._link.retry
 
         async def back_off(seconds: float) -> None:
+            if self._fails_over(work):
+                return
             self._counters.backing_off += 1
             try:
                 await self._halt.sleep(seconds)
@@ -100,6 +103,16 @@ class Recovery:
         exhausted = partial(_no_attempts_left, work, policy)
         verdict = await retry(again, first, policy, exhausted=exhausted, sleep=back_off)
         return None if verdict is None else self._exhausted(verdict)
+
+    def _fails_over(self, work: Work) -> bool:
+        """True if another endpoint can be asked at once. When all have been, it is time to wait."""
+        if self._link.only is not None or work.host is None:
+            return False
+        work.tried = (*work.tried, work.host)
+        if self._link.elsewhere(work.tried, asyncio.get_running_loop().time()):
+            return True
+        work.tried = ()
+        return False
 
     def _tell_of_retry(self, work: Work, verdict: Verdict | None) -> None:
         if verdict is not None and verdict.action is Action.RETRY:

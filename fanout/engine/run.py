@@ -12,6 +12,7 @@ from fanout.engine.attempt import Attempts
 from fanout.engine.encoding import encode
 from fanout.engine.exchange import Exchanges
 from fanout.engine.halt import Bell, Halt, Stop
+from fanout.engine.introduction import Introductions
 from fanout.engine.outcomes import Outcomes
 from fanout.engine.preparation import prepare
 from fanout.engine.proof import Proof
@@ -71,6 +72,9 @@ class Run:
         self._ended: float | None = None
         self._halt = Halt()
         self._exchanges = Exchanges(link, self.counters, self._halt, self._tell)
+        self._introductions = (
+            Introductions(codec, link, self._exchanges, self._halt, self._tell) if link.only is None else None
+        )
         self._retry_slots = asyncio.Semaphore(link.limits.concurrency)
         self._refused = 0
         self._fewer_refused = Bell()
@@ -99,6 +103,8 @@ class Run:
                 await self._work_through()
         finally:
             watch.close()
+            if self._introductions is not None:
+                await self._introductions.close()
             await self.feed.close()
             self._ended = self._loop.time()
         if self._crash is not None:
@@ -151,7 +157,11 @@ class Run:
             _log.exception("on_event raised an error, and is not called again in this run")
 
     async def _prepare(self) -> None:
-        if stop := await prepare(self._codec, self._link, self._exchanges, self._halt):
+        if self._introductions is None:
+            stop = await prepare(self._codec, self._link, self._exchanges, self._halt)
+        else:
+            stop = await self._introductions.first()
+        if stop is not None:
             self.stop(stop)
         if self._codec.max_rows is not None:
             self.feed.limit(max(1, self._codec.max_rows))
@@ -227,12 +237,14 @@ class Run:
         return None
 
     def _encode(self, work: Work) -> bool:
-        stamp, fail = self._link.transport.stamped, self._outcomes.fail
+        stamp, fail = self._link.hosts[0].transport.stamped, self._outcomes.fail
         return encode(work, self._codec, stamp, fail, uniform=self.feed.uniform)
 
     def _refuse(self, work: Work, verdict: Verdict) -> None:
         """An answer unlike the others: no slot can be waited for here, so the workers wait while there are too many."""
         self._refused += 1
+        if work.host is not None:
+            self._exchanges.misfit(work.host, verdict)
         self._recover(work, verdict, done=self._refused_ended)
 
     def _refused_ended(self) -> None:

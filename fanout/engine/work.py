@@ -12,6 +12,7 @@ from fanout.types import Action, Chunk, Done, Failure, take_rows
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from fanout.engine.host import Host
     from fanout.types import Array, Flaw, Payload, Rows, Values, Verdict
 
 
@@ -19,8 +20,21 @@ class Work:
     """Rows that travel in one request: a whole chunk at first, a part of it after a split."""
 
     __slots__ = (
-        "assembly", "attempts", "chunk", "confirmed", "earlier_attempts", "flaw", "held", "n", "payload", "rows",
-        "successes_seen", "suspect", "where",
+        "assembly",
+        "attempts",
+        "chunk",
+        "confirmed",
+        "earlier_attempts",
+        "flaw",
+        "held",
+        "host",
+        "n",
+        "payload",
+        "rows",
+        "successes_seen",
+        "suspect",
+        "tried",
+        "where",
     )  # fmt: skip
 
     def __init__(self, chunk: Chunk, rows: Rows) -> None:
@@ -43,6 +57,10 @@ class Work:
         self.confirmed = False
         self.successes_seen: int | None = None
         """Successes on the whole link when these rows last failed."""
+        self.host: Host | None = None
+        """The endpoint that was asked last."""
+        self.tried: tuple[Host, ...] = ()
+        """Endpoints that have failed since the last wait: others are asked first."""
 
     def positions(self) -> Array:
         """Positions of the rows in the chunk, as an index array."""

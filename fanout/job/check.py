@@ -15,7 +15,6 @@ from fanout.errors import RunStopped
 from fanout.job.blame import blaming
 from fanout.job.run import client_of, input_name, read_input
 from fanout.job.summary import SCHEMA_VERSION, exit_code
-from fanout.settings import masked
 from fanout.sinks import open_sink
 from fanout.types import count_rows, take_rows
 
@@ -142,7 +141,7 @@ def _findings(
     return Findings(
         rows=n_rows,
         input=_forms(first, n_rows),
-        endpoint=masked(job.tables.endpoint.url),
+        endpoint=job.tables.endpoint.shown,
         codec=job.codec.name,
         model=preview.model if preview else None,
         max_rows=preview.max_rows if preview else None,

@@ -10,7 +10,6 @@ from fanout.job.blame import blaming
 from fanout.job.offline import rehearsal
 from fanout.job.run import client_of, input_name, read_input
 from fanout.job.summary import SCHEMA_VERSION
-from fanout.settings import masked
 from fanout.sinks import open_sink
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def _estimate(job: Job, survey: Survey, latency: float) -> Estimate:
     return Estimate(
         rows=survey.rows,
         unsendable=survey.unsendable,
-        endpoint=masked(job.tables.endpoint.url),
+        endpoint=job.tables.endpoint.shown,
         codec=job.codec.name,
         chunk_rows=survey.chunk_rows,
         chunks=survey.chunks,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from yarl import URL
+
 from fanout.settings import masked
 from fanout.tape import Sent
 from fanout.transport.secrets import credentials_of, starred
@@ -15,24 +17,30 @@ if TYPE_CHECKING:
 
 
 class TapedTransport(Transport):
-    """As `Transport`, which stays unused where the tape answers itself."""
+    """As `Transport`, which stays unused where the tape answers itself.
 
-    def __init__(self, *arguments: Any, tape: Tape, **options: Any) -> None:
+    Args:
+        known_as: origin under which exchanges are recorded, so that several endpoints that serve the same model can be
+            replayed as one.
+    """
+
+    def __init__(self, *arguments: Any, tape: Tape, known_as: str | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._tape = tape
+        self._known_as = None if known_as is None or tape.replaces else URL(known_as).origin()
 
     async def post(self, payload: Payload, *, fresh: bool = False) -> Reply:
         """`Transport.post`, through the tape."""
         body = payload.body if isinstance(payload.body, tuple) else (payload.body,)
         headers = {"Content-Type": payload.content_type, **payload.headers}
-        sent = Sent(method="POST", url=self.url, headers=headers, body=body)
+        sent = Sent(method="POST", url=self._recorded(self.url), headers=headers, body=body)
         send = super().post
         return await self._through(sent, lambda: send(payload, fresh=fresh), payload.nbytes)
 
     async def get(self, url: str) -> Reply:
         """`Transport.get`, through the tape."""
         send = super().get
-        return await self._through(Sent(method="GET", url=url), lambda: send(url), 0)
+        return await self._through(Sent(method="GET", url=self._recorded(url)), lambda: send(url), 0)
 
     async def _through(self, sent: Sent, send: Send, length: int) -> Reply:
         self._check_open()
@@ -45,6 +53,9 @@ class TapedTransport(Transport):
         if reply.status == 401:
             self._given.refused = max(self._given.refused, version)
         return reply
+
+    def _recorded(self, url: str) -> str:
+        return url if self._known_as is None else str(self._known_as.join(URL(url).relative()))
 
     def _hide(self, body: bytes) -> bytes:
         return starred(body, credentials_of(self.url, self._given.fields))

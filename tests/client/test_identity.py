@@ -16,7 +16,7 @@ TEXTS = np.array(["a", "b"], np.dtypes.StringDType())
 
 
 def identity(rows: Any = X, options: dict[str, Any] | None = None, url: str = URL) -> dict[str, Any]:
-    return identity_of(rows, codec("json", **(options or {})), url)
+    return identity_of(rows, codec("json", **(options or {})), [url])
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,13 @@ def test_another_codec_option_or_path_is_another_run_and_another_host_is_not() -
     assert identity() != identity(url="http://host:8000/v2/models/other/infer")
     assert identity() == identity(url="https://user:pass@other/v2/models/m/infer?key=1")
     assert identity(url="local://digits") != identity(url="local://echo")
+
+
+def test_several_endpoints_are_told_by_their_paths_alone() -> None:
+    one, other = "http://a/v1/m", "http://b/v1/n"
+    assert identity_of(X, codec("json"), [one, "http://b/v1/m"]) == identity_of(X, codec("json"), [one])
+    assert identity_of(X, codec("json"), [one, other]) == identity_of(X, codec("json"), [other, one])
+    assert identity_of(X, codec("json"), [one, other]) != identity_of(X, codec("json"), [one])
 
 
 def test_no_option_of_a_codec_is_shown() -> None:

@@ -51,8 +51,10 @@ async def wholly_free(c: Client) -> AsyncIterator[None]:
     assert session._link.permits.in_use == 0
     assert not session._link.permits._waiters
     assert not session._link.bell.sleepers
-    assert session._link.brake._prober is None
-    connector = session._link.transport._session.connector
+    (host,) = session._link.hosts
+    assert host.brake._prober is None
+    assert host.pending == 0
+    connector = host.transport._session.connector
     assert connector is not None
     assert not connector._acquired
 

@@ -118,7 +118,7 @@ def test_a_wrong_value_is_told_by_its_type_or_range(tmp_path, setting, problem):
 def test_missing_keys_and_tables_are_named(tmp_path):
     assert problems(tmp_path, "[input]\n[codec]\n[endpoint]\n") == [
         "input.path: is missing",
-        "endpoint.url: is missing",
+        "endpoint.url: is missing: where requests are to go (or urls, for several endpoints)",
         "codec.name: is missing",
         "output: is missing",
     ]

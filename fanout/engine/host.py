@@ -1,0 +1,69 @@
+"""A host: one endpoint as this client sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fanout.brake import Brake
+from fanout.endpoints import Health, PeakEwma
+from fanout.limits import Gate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fanout.settings import Limits, RetryPolicy
+    from fanout.transport import Transport
+    from fanout.types import Verdict
+
+
+class Host:
+    """The transport to one endpoint, and all that is known of it.
+
+    Args:
+        weight: its share beside other endpoints of the same load.
+        changed: called when those who wait for it should ask again.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        limits: Limits,
+        retry: RetryPolicy,
+        changed: Callable[[], None],
+        weight: float = 1.0,
+    ) -> None:
+        self.transport = transport
+        self.gate = Gate()
+        # So often that, in half of the time to a stall, every chunk in hand can use its attempts up as a probe.
+        patience = retry.stall / 2 / (limits.concurrency * retry.max_attempts)
+        self.brake = Brake(concurrency=limits.concurrency, budget=retry.budget, suspect_wait=patience, changed=changed)
+        self.answered = False
+        """An HTTP answer of any kind has come: the endpoint exists."""
+
+        self.requests = 0
+        self.pending = 0
+        self.latency = PeakEwma()
+        self.health = Health()
+        self.out: Verdict | None = None
+        """Why it is never asked again."""
+
+        self.welcome = True
+        """It serves what the others do, as far as can be asked; an endpoint that is not welcome yet gets no rows."""
+
+        self.misfits = 0
+        """Answers in a row that look unlike those of the others."""
+
+        self._weight = weight
+
+    def weight(self, now: float) -> float:
+        """Its share beside others of the same load, smaller while it comes back from an ejection."""
+        return self._weight * self.health.ramp(now)
+
+    def open(self, now: float) -> bool:
+        """True where nothing that it has done or said keeps a request from going to it at once."""
+        return not self.brake.braked and self.gate.wait(now) == 0
+
+    def __repr__(self) -> str:
+        state = "out" if self.out else "braked" if self.brake.braked else "in"
+        return f"<Host {self.transport.shown_url} {state}, {self.pending} pending>"
