@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         TransportError,
     )
     from fanout.journal import Journal
-    from fanout.settings import Endpoint, Limits, RetryPolicy, Timeouts
+    from fanout.settings import Endpoint, Hedge, Limits, RetryPolicy, Timeouts
     from fanout.sinks import FileSink, open_sink
     from fanout.sources import Source, open_source
     from fanout.sync import SyncClient, map  # noqa: A004 - the verb of the field; nobody star-imports it
@@ -63,7 +63,7 @@ _HOMES = {
         "RunStopped", "TransportError",
     ),
     "fanout.journal": ("Journal",),
-    "fanout.settings": ("Endpoint", "Limits", "RetryPolicy", "Timeouts"),
+    "fanout.settings": ("Endpoint", "Hedge", "Limits", "RetryPolicy", "Timeouts"),
     "fanout.sinks": ("FileSink", "open_sink"),
     "fanout.sources": ("Source", "open_source"),
     "fanout.sync": ("SyncClient", "map"),
@@ -76,10 +76,10 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Action", "Answer", "Chunk", "Client", "ClientStateError", "Codec", "ConfigError", "Done", "EncodeError",
-    "Endpoint", "Event", "Failure", "FanoutError", "FileSink", "InputError", "InvalidReply", "Journal", "Limits",
-    "ModelInfo", "Payload", "Preview", "Reply", "Result", "RetryPolicy", "RowsFailed", "RunControl", "RunStopped",
-    "Sink", "Source", "Statistics", "Stream", "SyncClient", "Tensor", "TensorSpec", "Timeouts", "TransportError",
-    "Verdict", "__version__", "codec", "map", "open_sink", "open_source",
+    "Endpoint", "Event", "Failure", "FanoutError", "FileSink", "Hedge", "InputError", "InvalidReply", "Journal",
+    "Limits", "ModelInfo", "Payload", "Preview", "Reply", "Result", "RetryPolicy", "RowsFailed", "RunControl",
+    "RunStopped", "Sink", "Source", "Statistics", "Stream", "SyncClient", "Tensor", "TensorSpec", "Timeouts",
+    "TransportError", "Verdict", "__version__", "codec", "map", "open_sink", "open_source",
 ]  # fmt: skip
 
 

@@ -72,6 +72,26 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Hedge:
+    """A second request for rows whose first takes long: the first valid answer counts, the other is cancelled.
+
+    For inference that may be done twice without harm: rows may be computed, and billed, twice.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _JOB_FILE
+
+    share: float = 0.0
+    """Most second requests, as a part of all; 0: none, 0.05: one for every twenty."""
+
+    delay: float | None = None
+    """Seconds after which one is sent; the 95th percentile of the last latencies if left out."""
+
+    def __post_init__(self) -> None:
+        _require(isfinite(self.share) and 0 <= self.share <= 1, "share", self.share, "between 0 and 1")
+        _require_positive("delay", self.delay)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Timeouts:
     """Deadlines in seconds. Waiting for a permit, a rate token or a server's pushback is charged to no attempt."""
 

@@ -76,6 +76,8 @@ class Counters:
         self.requests = 0
         self.retries = 0
         self.splits = 0
+        self.hedges = 0
+        self.hedges_won = 0
         self.backing_off = 0
         self.latencies = Latencies()
         self.usage: dict[str, int] = {}
@@ -87,7 +89,7 @@ class Counters:
 
     def add(self, other: Counters) -> None:
         """Take another run's counts into these."""
-        for name in ("rows", "ok", "failed", "requests", "retries", "splits", "backing_off"):
+        for name in ("rows", "ok", "failed", "requests", "retries", "splits", "hedges", "hedges_won", "backing_off"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.charge(other.usage)
         self.latencies.add(other.latencies)

@@ -312,6 +312,12 @@ class Statistics:
     splits: int = 0
     """Chunks cut in two to find the row, or the size, that the server does not take."""
 
+    hedges: int = 0
+    """Second requests for rows whose first took long; they are among the requests."""
+
+    hedges_won: int = 0
+    """Those of them whose answer came first."""
+
     in_flight: int = 0
     max_in_flight: int = 0
     backing_off: int = 0

@@ -173,7 +173,9 @@ def test_the_two_commands_of_a_fresh_machine_are_on_the_first_screen() -> None:
     assert f"{SET_UP}'.[test]' && .venv/bin/python -m pytest" in first_screen
 
 
-@pytest.mark.parametrize("settings", [fanout.Limits, fanout.RetryPolicy, fanout.Timeouts, fanout.Endpoint])
+@pytest.mark.parametrize(
+    "settings", [fanout.Limits, fanout.RetryPolicy, fanout.Hedge, fanout.Timeouts, fanout.Endpoint]
+)
 def test_the_table_of_settings_has_every_field_with_its_default(settings: Any) -> None:
     rows = re.findall(rf"^\| `{settings.__name__}` \| `(\w+)` \| (.*?) \|", README, re.MULTILINE)
     assert rows == [(field.name, shown(field)) for field in fields(settings)]

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.errors import ConfigError
-from fanout.settings import Endpoint, Limits, RetryPolicy, Timeouts, masked
+from fanout.settings import Endpoint, Hedge, Limits, RetryPolicy, Timeouts, masked
 
-SETTINGS = [Limits, RetryPolicy, Timeouts, Endpoint]
+SETTINGS = [Limits, RetryPolicy, Hedge, Timeouts, Endpoint]
 
 
 @pytest.mark.parametrize("cls", SETTINGS)
@@ -39,6 +39,7 @@ def test_the_defaults_are_those_of_the_documentation():
     assert RetryPolicy() == RetryPolicy(
         max_attempts=5, initial_backoff=0.2, max_backoff=30.0, budget=0.2, max_pushback=120.0, stall=300.0
     )
+    assert Hedge() == Hedge(share=0.0, delay=None)
     assert Timeouts() == Timeouts(connect=10.0, attempt=60.0, run=None)
     assert Endpoint(url="http://h/x").max_response_bytes == 256 * 2**20
 
@@ -57,6 +58,8 @@ def test_the_defaults_are_those_of_the_documentation():
         ],
         *[(RetryPolicy, "max_pushback", value) for value in (-0.1, inf, nan)],
         *[(RetryPolicy, "stall", value) for value in (0, -1, inf, nan)],
+        *[(Hedge, "share", value) for value in (-0.1, 1.5, inf, nan)],
+        *[(Hedge, "delay", value) for value in (0, -1, inf, nan)],
         *[(Timeouts, name, value) for name in ("connect", "attempt", "run") for value in (0, -1, inf, nan)],
     ],
 )

@@ -15,7 +15,7 @@ from fanout.codecs.base import Codec
 from fanout.engine import RunControl, feed_of
 from fanout.errors import ClientStateError, ConfigError
 from fanout.journal import Journal
-from fanout.settings import Endpoint, Endpoints, Limits, RetryPolicy, Timeouts, masked
+from fanout.settings import Endpoint, Endpoints, Hedge, Limits, RetryPolicy, Timeouts, masked
 from fanout.sinks import FileSink
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Client:
         limits: requests in flight, per second and in all.
         retry: attempts and backoff.
         timeouts: deadlines of connecting, of an attempt and of a run.
+        hedge: second requests for rows whose answer takes long; none if not given.
         headers: sent with every request, beside the endpoint's own; or a function, async or not, that gives them. It
             is called before the first request, and once more when the server refuses them (401).
         on_event: called with an `Event` for what happens to chunks; it must not wait.
@@ -63,6 +64,7 @@ class Client:
         limits: Limits | None = None,
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
+        hedge: Hedge | None = None,
         headers: HeaderSource | None = None,
         on_event: Callable[[Event], None] | None = None,
         tape: Tape | None = None,
@@ -74,11 +76,13 @@ class Client:
         _require_type("limits", limits, Limits)
         _require_type("retry", retry, RetryPolicy)
         _require_type("timeouts", timeouts, Timeouts)
+        _require_type("hedge", hedge, Hedge)
         self._options = {
             "chunk_rows": chunk_rows,
             "limits": limits or Limits(),
             "retry": retry or RetryPolicy(),
             "timeouts": timeouts or Timeouts(),
+            "hedge": hedge,
             "headers": headers,
             "on_event": on_event,
             "tape": tape,

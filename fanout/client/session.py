@@ -12,7 +12,7 @@ from fanout.client.target import replaced_target, target, without_files
 from fanout.client.verdicts import raise_if_failed, raise_if_stopped
 from fanout.engine import Batcher, Ledger, Link, Merger, Run, RunControl, Stop, feed_of
 from fanout.errors import ClientStateError, RowsFailed, RunStopped
-from fanout.settings import LOCAL, Endpoint, Limits, RetryPolicy, Timeouts
+from fanout.settings import LOCAL, Endpoint, Hedge, Limits, RetryPolicy, Timeouts
 from fanout.statistics import Counters
 from fanout.transport import HeaderSource, TapedTransport, Transport
 from fanout.types import Chunk, Done, Failure, Result, unwrapped
@@ -41,6 +41,7 @@ class Session:
         limits: Limits,
         retry: RetryPolicy,
         timeouts: Timeouts,
+        hedge: Hedge | None = None,
         headers: HeaderSource | None,
         on_event: Callable[[Event], None] | None,
         servers: Sequence[LocalServer] = (),
@@ -64,7 +65,7 @@ class Session:
             for endpoint, url, _ in endpoints
         ]
         weights = [weight for _, _, weight in endpoints]
-        self._link = Link(transports, limits=limits, retry=retry, timeouts=timeouts, weights=weights)
+        self._link = Link(transports, limits=limits, retry=retry, timeouts=timeouts, hedge=hedge, weights=weights)
         self.batcher = Batcher(self._send_batch, max_rows=self._batch_rows, linger=_LINGER)
 
     @classmethod

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from fanout.classify import classify_error, classify_invalid, classify_reply
+from fanout.engine.race import Races
 from fanout.errors import InvalidReply, TransportError
 from fanout.types import Answer, Array, Reply, Values, Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from fanout.codecs.base import Codec
     from fanout.deadline import Deadline
-    from fanout.engine.exchange import Exchanged, Exchanges
+    from fanout.engine.exchange import Exchanged, Exchanges, Send
     from fanout.engine.host import Host
     from fanout.engine.link import Link
     from fanout.engine.proof import Proof
@@ -35,6 +39,7 @@ class Attempts:
         self._exchanges = exchanges
         self._proof = proof
         self._counters = counters
+        self._races = None if link.hedger is None else Races(link.hedger, link, exchanges, counters)
 
     async def make(self, work: Work, deadline: Deadline) -> Outcome:
         """Send an encoded work once and judge what comes."""
@@ -43,15 +48,14 @@ class Attempts:
         if work.attempts:
             self._counters.retries += 1
         work.attempts += 1
-        try:
-            exchanged, host = await self._exchanges.make(
-                lambda host, fresh: host.transport.post(payload, fresh=fresh), deadline, avoid=work.tried
+        if self._races is None:
+            outcome, host = await self._judged_exchange(
+                work.n, lambda host, fresh: host.transport.post(payload, fresh=fresh), deadline, work.tried
             )
-            work.host = host
-            outcome = self._judged(exchanged, host, work.n)
-        except BaseException:
-            self._exchanges.abandon(deadline)
-            raise
+        else:
+            attempt = partial(self._judged_exchange, work.n)
+            (outcome, host), deadline = await self._races.run(attempt, payload, work.tried)
+        work.host = host
         if not isinstance(outcome, Verdict):
             self._link.successes += 1
             self._exchanges.report(host, None, deadline, first_try=work.attempts == 1)
@@ -69,6 +73,16 @@ class Attempts:
         if of_endpoint or (others_served and verdict.no_room and self._patient_with(work)):
             work.uncharge()
         return verdict
+
+    async def _judged_exchange(
+        self, n_rows: int, send: Send, deadline: Deadline, avoid: Collection[Host], only: Host | None = None
+    ) -> tuple[Outcome, Host | None]:
+        try:
+            exchanged, host = await self._exchanges.make(send, deadline, avoid=avoid, only=only)
+            return self._judged(exchanged, host, n_rows), host
+        except BaseException:
+            self._exchanges.abandon(deadline)
+            raise
 
     def _patient_with(self, work: Work) -> bool:
         """False once a chunk has come back so often that its rows are as suspect as the endpoint."""

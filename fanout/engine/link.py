@@ -10,12 +10,13 @@ from fanout.endpoints import best_of_two
 from fanout.engine.halt import Bell
 from fanout.engine.host import Host
 from fanout.errors import InvalidReply
+from fanout.hedging import Hedger
 from fanout.limits import Permits, Rate
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from fanout.settings import Limits, RetryPolicy, Timeouts
+    from fanout.settings import Hedge, Limits, RetryPolicy, Timeouts
     from fanout.transport import Transport
     from fanout.types import ModelInfo
 
@@ -39,6 +40,7 @@ class Link:
         limits: Limits,
         retry: RetryPolicy,
         timeouts: Timeouts,
+        hedge: Hedge | None = None,
         weights: Sequence[float] = (),
     ) -> None:
         self.limits = limits
@@ -46,6 +48,7 @@ class Link:
         self.timeouts = timeouts
         self.permits = Permits(limits.concurrency)
         self.rate = Rate(limits.requests_per_second)
+        self.hedger = Hedger(share=hedge.share, delay=hedge.delay) if hedge is not None and hedge.share else None
         self.bell = Bell()
         self.hosts = [
             Host(transport, limits=limits, retry=retry, changed=self.bell.ring, weight=weight)

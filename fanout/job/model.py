@@ -1,4 +1,4 @@
-"""The tables of a job file. `Endpoint`, `Limits`, `RetryPolicy` and `Timeouts` are the library's own settings."""
+"""The tables of a job file. Those that the library has too (`Endpoint`, `Limits`, ...) are its own settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fanout.settings import Endpoint, Limits, RetryPolicy, Timeouts
+from fanout.settings import Endpoint, Hedge, Limits, RetryPolicy, Timeouts
 
 if TYPE_CHECKING:
     from fanout.codecs.base import Codec
@@ -97,6 +97,7 @@ class JobFile(Table):
     chunks: Chunks = Chunks()
     limits: Limits = Limits()
     retry: RetryPolicy = RetryPolicy()
+    hedge: Hedge = Hedge()
     timeouts: Timeouts = Timeouts()
     mock: Mock = Mock()
     output: Output

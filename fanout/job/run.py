@@ -124,6 +124,7 @@ def client_of(job: Job, tape: Tape | None = None) -> Client:
         limits=tables.limits,
         retry=tables.retry,
         timeouts=tables.timeouts,
+        hedge=tables.hedge,
         tape=tape,
     )
 

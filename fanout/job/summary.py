@@ -41,6 +41,8 @@ class Summary:
     requests: int
     retries: int
     splits: int
+    hedges: int
+    hedges_won: int
     latency_p50: float | None
     """Seconds of one HTTP exchange; None where none was made."""
 
@@ -93,6 +95,8 @@ def summarized(
         requests=stats.requests,
         retries=stats.retries,
         splits=stats.splits,
+        hedges=stats.hedges,
+        hedges_won=stats.hedges_won,
         latency_p50=_known(stats.latency_p50),
         latency_p95=_known(stats.latency_p95),
         latency_p99=_known(stats.latency_p99),

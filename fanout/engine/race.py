@@ -1,0 +1,140 @@
+"""A race between two attempts for the same rows: the first valid answer wins, and the loser is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeAlias
+
+from fanout.deadline import Deadline
+from fanout.types import Reply, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection
+
+    from fanout.engine.exchange import Exchanges, Send
+    from fanout.engine.host import Host
+    from fanout.engine.link import Link
+    from fanout.hedging import Hedger
+    from fanout.statistics import Counters
+    from fanout.types import Array, Payload
+
+    Judged: TypeAlias = tuple[dict[str, Array] | Verdict, Host | None]
+    Attempt: TypeAlias = Callable[[Send, Deadline, Collection[Host], Host | None], Awaitable[Judged]]
+
+
+class Lane:
+    """One of the two attempts: a task with a deadline of its own, and when and where its request went out."""
+
+    def __init__(
+        self, attempt: Attempt, payload: Payload, avoid: Collection[Host] = (), only: Host | None = None
+    ) -> None:
+        self._now = asyncio.get_running_loop().time
+        self._payload = payload
+        self.host: Host | None = None
+        self.sent_at: float | None = None
+        self.took: float | None = None
+        self.deadline: Deadline
+        self.task = asyncio.create_task(self._run(attempt, avoid, only))
+
+    @property
+    def won(self) -> bool:
+        """It has a valid answer."""
+        return self.task.done() and not self.task.cancelled() and not isinstance(self.task.result()[0], Verdict)
+
+    async def end(self) -> None:
+        """Cancel it, if it has not come to its end. It closes its connection then."""
+        self.task.cancel()
+        await asyncio.wait([self.task])
+        if not self.task.cancelled():
+            self.task.exception()  # seen: what it came to counts only where it is decisive
+
+    async def _run(self, attempt: Attempt, avoid: Collection[Host], only: Host | None) -> Judged:
+        self.deadline = Deadline()
+        try:
+            return await attempt(self._send, self.deadline, avoid, only)
+        finally:
+            self.deadline.close()
+
+    async def _send(self, host: Host, fresh: bool) -> Reply:
+        self.host, self.sent_at = host, self._now()
+        try:
+            return await host.transport.post(self._payload, fresh=fresh)
+        finally:
+            self.took = self._now() - self.sent_at
+
+
+class Races:
+    """Makes attempts, and a second one beside each that takes longer than most."""
+
+    def __init__(self, hedger: Hedger, link: Link, exchanges: Exchanges, counters: Counters) -> None:
+        self._hedger = hedger
+        self._link = link
+        self._exchanges = exchanges
+        self._counters = counters
+        self._now = asyncio.get_running_loop().time
+
+    async def run(self, attempt: Attempt, payload: Payload, avoid: Collection[Host]) -> tuple[Judged, Deadline]:
+        """The outcome of the first attempt, or of the second where that alone has a valid answer, or has it sooner."""
+        self._hedger.asked()
+        first, second = Lane(attempt, payload, avoid), None
+        try:
+            if await self._takes_long(first):
+                second = self._second(attempt, payload, first)
+            if second is not None:
+                await asyncio.wait([first.task, second.task], return_when=asyncio.FIRST_COMPLETED)
+                if not (first.won or second.won):  # a failure ends no race
+                    await asyncio.wait([first.task, second.task])
+            decisive = second if second is not None and second.won and not first.won else first
+            await asyncio.wait([decisive.task])
+        finally:
+            for lane in (first, second):
+                if lane is not None:
+                    await lane.end()
+                    self._note(lane)
+        self._settle(first, second, decisive)
+        return decisive.task.result(), decisive.deadline
+
+    async def _takes_long(self, first: Lane) -> bool:
+        """Wait until it has ended, or has taken longer than most do, from its sending on."""
+        while (delay := self._hedger.delay) is not None:
+            since = self._now() if first.sent_at is None else first.sent_at
+            left = since + delay - self._now()
+            if left <= 0:
+                return not first.task.done()
+            done, _ = await asyncio.wait([first.task], timeout=left)
+            if done:
+                return False
+        await asyncio.wait([first.task])
+        return False
+
+    def _second(self, attempt: Attempt, payload: Payload, first: Lane) -> Lane | None:
+        """To another endpoint where there is one. The endpoint's budget pays for it."""
+        assert first.host is not None
+        host = self._link.open_host(self._now(), avoid=(first.host,))
+        if host is None or not self._hedger.take():
+            return None
+        if not host.brake.spend():
+            self._hedger.give_back()
+            return None
+        return Lane(attempt, payload, only=host)
+
+    def _note(self, lane: Lane) -> None:
+        if lane.took is not None:
+            self._hedger.answered(lane.took)
+
+    def _settle(self, first: Lane, second: Lane | None, decisive: Lane) -> None:
+        if second is None:
+            return
+        if second.sent_at is None:
+            self._hedger.give_back()
+            return
+        self._counters.hedges += 1
+        if decisive is second:
+            self._counters.hedges_won += 1
+        other = first if decisive is second else second
+        if other.task.cancelled():
+            return
+        outcome, host = other.task.result()
+        # The outcome of the other one is the endpoint's affair alone.
+        verdict = outcome if isinstance(outcome, Verdict) else None
+        self._exchanges.report(host, verdict, other.deadline, first_try=False)

@@ -1,0 +1,90 @@
+"""Endpoints that are functions, in virtual time: each answers, fails or hangs in its own way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+from support import Plain
+
+from fanout import Client, Event, Limits, Reply
+from fanout.errors import ConnectError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fanout.tape import Sent
+
+X = np.arange(2000.0).reshape(1000, 2)
+
+
+class Fleet:
+    """A tape in whose place any number of endpoints answer, ``http://NAME/m``, each in its own way."""
+
+    replaces = True
+
+    def __init__(self, **hosts: Callable[[Sent], Any]) -> None:
+        self._hosts = hosts
+        self.sent: list[tuple[float, str]] = []
+        self.events: list[Event] = []
+
+    async def exchange(self, sent: Sent, send: Any, hide: Any) -> Reply:
+        name = sent.url.split("/")[2]
+        self.sent.append((asyncio.get_running_loop().time(), name))
+        return await self._hosts[name](sent)
+
+    def client(self, **options: Any) -> Client:
+        options = {"chunk_rows": 1, "limits": Limits(concurrency=16), **options}
+        return Client(
+            [f"http://{name}/m" for name in self._hosts], codec=options.pop("codec", Plain), tape=self,
+            on_event=self.events.append, **options,
+        )  # fmt: skip
+
+    async def run(self, rows: np.ndarray = X, **options: Any) -> Any:
+        async with self.client(**options) as client:
+            return await client.map(rows, on_error="keep")
+
+    @property
+    def took(self) -> float:
+        return self.sent[-1][0] - self.sent[0][0]
+
+    @property
+    def shares(self) -> Counter[str]:
+        return Counter(name for _, name in self.sent)
+
+    def kinds(self) -> Counter[str]:
+        return Counter(event.kind for event in self.events if event.kind not in ("done", "retry"))
+
+
+def served(seconds: float = 0.1, factor: float = 2.0) -> Callable[[Sent], Any]:
+    async def answer(sent: Sent) -> Reply:
+        await asyncio.sleep(seconds)
+        rows = np.array(orjson.loads(sent.joined())["instances"]) * factor
+        return Reply(status=200, headers={}, body=orjson.dumps({"predictions": rows.tolist()}))
+
+    return answer
+
+
+def says(status: int, headers: dict[str, str] | None = None, seconds: float = 0.01) -> Callable[[Sent], Any]:
+    async def answer(sent: Sent) -> Reply:
+        await asyncio.sleep(seconds)
+        return Reply(status=status, headers=headers or {}, body=b"no")
+
+    return answer
+
+
+async def dead(sent: Sent) -> Reply:
+    raise ConnectError("connection refused")
+
+
+def changing(*parts: tuple[float, Callable[[Sent], Any]], last: Callable[[Sent], Any]) -> Callable[[Sent], Any]:
+    """Behaves like each part until its time, then like ``last``."""
+
+    async def answer(sent: Sent) -> Reply:
+        now = asyncio.get_running_loop().time()
+        return await next((part for until, part in parts if now < until), last)(sent)
+
+    return answer
