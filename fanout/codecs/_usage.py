@@ -1,4 +1,4 @@
-"""What an OpenAI-compatible API says that an answer has cost."""
+"""What an OpenAI-compatible API says of an answer beside its values: what it has cost, and whose it is."""
 
 from __future__ import annotations
 
@@ -18,18 +18,27 @@ _MOST = 2**53
 
 
 def read_with_usage(reply: Reply, convert: Callable[[Any], Array | Values], *, keep: bool) -> Answer:
-    """As `read`, with the document's ``usage``; an `InvalidReply` carries it too, for it is billed all the same."""
+    """As `read`, with ``usage`` and ``model``; an `InvalidReply` carries the usage too: it is billed all the same."""
     usage: dict[str, int] = {}
+    model: str | None = None
 
     def noted(document: Any) -> Array | Values:
-        usage.update(counts(document.get("usage")) if isinstance(document, dict) else ())
+        nonlocal model
+        if isinstance(document, dict):
+            usage.update(counts(document.get("usage")))
+            model = model_of(document.get("model"))
         return convert(document)
 
     try:
-        return Answer(read(reply, noted, keep=keep), usage=usage)
+        return Answer(read(reply, noted, keep=keep), usage=usage, model=model)
     except InvalidReply as error:
         error.usage = usage
         raise
+
+
+def model_of(name: object) -> str | None:
+    """The model's name, where it is one."""
+    return name if isinstance(name, str) and name else None
 
 
 def counts(usage: object) -> Iterator[tuple[str, int]]:

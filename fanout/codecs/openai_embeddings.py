@@ -14,7 +14,7 @@ import orjson
 from fanout.codecs import _options
 from fanout.codecs._fast import LARGE, Buffers, available, exact_in, vectors
 from fanout.codecs._rows import texts
-from fanout.codecs._usage import counts, read_with_usage
+from fanout.codecs._usage import counts, model_of, read_with_usage
 from fanout.codecs._values import Unfit, Wanted, array, is_unicode
 from fanout.codecs.base import ANY_OUTPUT, Codec, DTypeOption, ShapeOption
 from fanout.errors import ConfigError, EncodeError, InputError
@@ -103,16 +103,16 @@ class OpenAIEmbeddings(Codec):
     def _quickly(self, body: bytes, n_rows: int) -> Answer | None:
         """The vectors where they plainly are numbers; None for the exact way to find out."""
 
-        def found(document: Any) -> tuple[Array, list[Any], Any] | None:
+        def found(document: Any) -> tuple[Array, list[Any], Any, str | None] | None:
             made, usage = vectors(body, document["data"]), document.get("usage")
-            return made and (*made, usage and usage.as_dict())
+            return made and (*made, usage and usage.as_dict(), model_of(document.get("model")))
 
         if self._buffers is None or body.count(b'"data"') != 1 or (parsed := self._buffers.parsed(body, found)) is None:
             return None
-        made, indices, usage = parsed
+        made, indices, usage, model = parsed
         if indices not in (list(range(n_rows)), [None] * n_rows) or (made := exact_in(made, self._dtype)) is None:
             return None
-        return Answer(made, usage=dict(counts(usage)))
+        return Answer(made, usage=dict(counts(usage)), model=model)
 
     def _vectors(self, document: object, n_rows: int) -> Array:
         data = document.get("data") if isinstance(document, dict) else None

@@ -42,7 +42,7 @@ def outcome(codec: Codec, answer: Reply, n_rows: int) -> Any:
         made = codec.decode(answer, n_rows)
     except InvalidReply as error:
         return str(error), error.flaw
-    usage: Any = made.usage if isinstance(made, Answer) else {}
+    usage: Any = (made.usage, made.model) if isinstance(made, Answer) else {}
     array = made.values if isinstance(made, Answer) else made
     if isinstance(array, dict):
         return {name: (column.dtype, column.shape, column.tobytes()) for name, column in array.items()}
@@ -138,6 +138,7 @@ def vectors_document(rows: list[list[float]], indices: list[Any], **extra: Any) 
     "document",
     [
         vectors_document([[1, 2.5], [3, 4]], [0, 1], usage={"total_tokens": 7, "details": {"cached": 1}}),
+        vectors_document([[1, 2.5], [3, 4]], [0, 1], model="m-1"),
         vectors_document([[1, 2.5], [3, 4]], [1, 0]),
         vectors_document([[1, 2.5], [3, 4]], [None, None]),
         vectors_document([[1, 2.5], [3, 4]], [0, 0]),

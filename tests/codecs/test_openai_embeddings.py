@@ -108,6 +108,12 @@ def test_vectors_that_are_none_are_invalid(reply, vectors, match):
         OpenAIEmbeddings().decode(reply(data(vectors)), 2)
 
 
+@pytest.mark.parametrize(("named", "told"), [("m-2", "m-2"), ("", None), (7, None), (None, None)])
+def test_the_name_of_the_model_is_told(reply, named, told):
+    document = {**data([[1.0]]), "model": named}
+    assert OpenAIEmbeddings().decode(reply(document), 1).model == told
+
+
 def test_the_usage_is_told(reply):
     document = {**data([[1.0]]), "usage": {"prompt_tokens": 2, "total_tokens": 2}}
     assert OpenAIEmbeddings().decode(reply(document), 1).usage == {"prompt_tokens": 2, "total_tokens": 2}
