@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         Answer,
         Chunk,
         Done,
+        EndpointStatistics,
         Event,
         Failure,
         ModelInfo,
@@ -68,18 +69,19 @@ _HOMES = {
     "fanout.sources": ("Source", "open_source"),
     "fanout.sync": ("SyncClient", "map"),
     "fanout.types": (
-        "Action", "Answer", "Chunk", "Done", "Event", "Failure", "ModelInfo", "Payload", "Reply", "Result",
-        "Statistics", "Tensor", "TensorSpec", "Verdict",
+        "Action", "Answer", "Chunk", "Done", "EndpointStatistics", "Event", "Failure", "ModelInfo", "Payload", "Reply",
+        "Result", "Statistics", "Tensor", "TensorSpec", "Verdict",
     ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Action", "Answer", "Chunk", "Client", "ClientStateError", "Codec", "ConfigError", "Done", "EncodeError",
-    "Endpoint", "Event", "Failure", "FanoutError", "FileSink", "Hedge", "InputError", "InvalidReply", "Journal",
-    "Limits", "ModelInfo", "Payload", "Preview", "Reply", "Result", "RetryPolicy", "RowsFailed", "RunControl",
-    "RunStopped", "Sink", "Source", "Statistics", "Stream", "SyncClient", "Tensor", "TensorSpec", "Timeouts",
-    "TransportError", "Verdict", "__version__", "codec", "map", "open_sink", "open_source",
+    "Endpoint", "EndpointStatistics", "Event", "Failure", "FanoutError", "FileSink", "Hedge", "InputError",
+    "InvalidReply", "Journal", "Limits", "ModelInfo", "Payload", "Preview", "Reply", "Result", "RetryPolicy",
+    "RowsFailed", "RunControl", "RunStopped", "Sink", "Source", "Statistics", "Stream", "SyncClient", "Tensor",
+    "TensorSpec", "Timeouts", "TransportError", "Verdict", "__version__", "codec", "map", "open_sink",
+    "open_source",
 ]  # fmt: skip
 
 

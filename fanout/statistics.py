@@ -12,7 +12,7 @@ from fanout.types import Statistics
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fanout.types import Array
+    from fanout.types import Array, EndpointStatistics
 
 _BUCKETS_PER_DOUBLING = 16
 _SMALLEST_EXPONENT = -20  # 2**-20 s is about a microsecond; shorter ones share the first bucket
@@ -94,11 +94,20 @@ class Counters:
         self.charge(other.usage)
         self.latencies.add(other.latencies)
 
-    def snapshot(self, *, seconds: float, **transport: int) -> Statistics:
+    def snapshot(
+        self, *, seconds: float, endpoints: tuple[EndpointStatistics, ...] = (), **transport: int
+    ) -> Statistics:
         """A frozen `Statistics`. ``transport`` adds what the transport and the permits count."""
         counts = {name: value for name, value in vars(self).items() if isinstance(value, int)}
         p50, p95, p99 = (self.latencies.quantile(q) for q in (0.50, 0.95, 0.99))
         usage = dict(self.usage)
         return Statistics(
-            seconds=seconds, latency_p50=p50, latency_p95=p95, latency_p99=p99, usage=usage, **counts, **transport
+            seconds=seconds,
+            latency_p50=p50,
+            latency_p95=p95,
+            latency_p99=p99,
+            usage=usage,
+            endpoints=endpoints,
+            **counts,
+            **transport,
         )

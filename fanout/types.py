@@ -295,6 +295,27 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointStatistics:
+    """What has been asked of one endpoint since its client was opened, and how it stands."""
+
+    url: str
+    """Fit to be shown: no secret is in it."""
+
+    requests: int
+    in_flight: int
+    latency: float | None
+    """Seconds; an average of the last answers, quick to rise and slow to fall. None before the first, and where there
+    is no other endpoint to compare it with."""
+
+    state: Literal["in use", "left alone", "not asked"]
+    """``"left alone"``: for a while, after failures. ``"not asked"``: it refuses all requests, serves another model, or
+    has not told yet what it serves."""
+
+    reason: str = ""
+    """Why it is not asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
     """A snapshot of the counters of a run, or of a client's whole life."""
 
@@ -331,6 +352,9 @@ class Statistics:
 
     latency_p95: float = float("nan")
     latency_p99: float = float("nan")
+    endpoints: tuple[EndpointStatistics, ...] = ()
+    """How each endpoint stands, in the order in which they were given."""
+
     usage: Mapping[str, int] = field(default_factory=dict)
     """What the API says that it has counted (``"prompt_tokens"``, ...), summed over all answers that could be read.
 

@@ -62,7 +62,7 @@ def test_memory_does_not_grow_with_the_number_of_latencies():
 
 def counted(n: int, *seconds: float) -> Counters:
     counters = Counters()
-    for name in ("rows", "ok", "failed", "requests", "retries", "splits", "backing_off"):
+    for name in ("rows", "ok", "failed", "requests", "retries", "splits", "hedges", "hedges_won", "backing_off"):
         setattr(counters, name, n)
         n += 1
     for value in seconds:
@@ -74,7 +74,8 @@ def test_a_snapshot_holds_every_counter_and_what_the_transport_adds():
     snapshot = counted(1, 0.5).snapshot(seconds=9.0, in_flight=3, max_in_flight=4, bytes_sent=5, bytes_received=6)
     assert isinstance(snapshot, Statistics)
     assert (snapshot.rows, snapshot.ok, snapshot.failed, snapshot.requests) == (1, 2, 3, 4)
-    assert (snapshot.retries, snapshot.splits, snapshot.backing_off) == (5, 6, 7)
+    assert (snapshot.retries, snapshot.splits, snapshot.backing_off) == (5, 6, 9)
+    assert (snapshot.hedges, snapshot.hedges_won) == (7, 8)
     assert (snapshot.in_flight, snapshot.max_in_flight, snapshot.bytes_sent, snapshot.bytes_received) == (3, 4, 5, 6)
     assert snapshot.seconds == 9.0
     assert snapshot.latency_p50 == snapshot.latency_p95 == snapshot.latency_p99 == pytest.approx(0.5, rel=TOLERANCE)

@@ -107,6 +107,7 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
         yield "no rows: the input is empty"
     else:
         yield from _count_lines(summary)
+    yield from _endpoint_lines(summary)
     if counted := [f"{count:,} {name}" for name, count in summary.usage.items() if count]:
         yield f"usage:    {', '.join(counted)}"
     for path in summary.outputs:
@@ -133,6 +134,13 @@ def _count_lines(summary: Summary) -> Iterator[str]:
     splits = f", {summary.splits} splits" if summary.splits else ""
     hedges = f", {summary.hedges} hedges ({summary.hedges_won} came first)" if summary.hedges else ""
     yield f"{summary.requests} requests, {summary.retries} retries{splits}{hedges}{_latency(summary)}"
+
+
+def _endpoint_lines(summary: Summary) -> Iterator[str]:
+    """How several have shared the work; of one alone there is nothing to say."""
+    for one in summary.endpoints if len(summary.endpoints) > 1 else ():
+        state = "" if one.state == "in use" else f", {one.state}{': ' if one.reason else ''}{one.reason}"
+        yield f"endpoint: {one.url}: {one.requests} requests{state}"
 
 
 def _findings_lines(found: Findings) -> Iterator[str]:

@@ -157,6 +157,7 @@ class Session:
         permits, transports = self._link.permits, [host.transport for host in self._link.hosts]
         return counters.snapshot(
             seconds=self._loop.time() - self._opened,
+            endpoints=self._link.account(),
             in_flight=permits.in_use,
             max_in_flight=permits.most_in_use,
             bytes_sent=sum(transport.bytes_sent for transport in transports),

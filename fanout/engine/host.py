@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fanout.brake import Brake
 from fanout.endpoints import Health, PeakEwma
 from fanout.limits import Gate
+from fanout.types import EndpointStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +64,18 @@ class Host:
     def open(self, now: float) -> bool:
         """True where nothing that it has done or said keeps a request from going to it at once."""
         return not self.brake.braked and self.gate.wait(now) == 0
+
+    def statistics(self) -> EndpointStatistics:
+        """How it stands."""
+        absent = self.out is not None or not self.welcome
+        return EndpointStatistics(
+            url=self.transport.shown_url,
+            requests=self.requests,
+            in_flight=self.pending,
+            latency=self.latency.seconds,
+            state="not asked" if absent else "left alone" if self.brake.braked else "in use",
+            reason=self.out.reason if self.out is not None else "",
+        )
 
     def __repr__(self) -> str:
         state = "out" if self.out else "braked" if self.brake.braked else "in"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from fanout.settings import Hedge, Limits, RetryPolicy, Timeouts
     from fanout.transport import Transport
-    from fanout.types import ModelInfo
+    from fanout.types import EndpointStatistics, ModelInfo
 
 
 _GATE_JITTER = 0.1
@@ -162,6 +162,10 @@ class Link:
         elif name != self.model_name:
             what = f"the answer is of model {name!r}, others are of {self.model_name!r}"
             raise InvalidReply(f"{what}: all endpoints have to serve the same one", flaw="model")
+
+    def account(self) -> tuple[EndpointStatistics, ...]:
+        """How each endpoint stands."""
+        return tuple(host.statistics() for host in self.hosts)
 
     def conceal(self, text: str) -> str:
         """``text`` without anything that may be a secret of any endpoint."""

@@ -123,7 +123,7 @@ class Run:
     def statistics(self) -> Statistics:
         """A snapshot of this run's counters."""
         ended = self._loop.time() if self._ended is None else self._ended
-        return self.up_to_date_counters().snapshot(seconds=ended - self._started)
+        return self.up_to_date_counters().snapshot(seconds=ended - self._started, endpoints=self._link.account())
 
     def up_to_date_counters(self) -> Counters:
         """This run's counters; the rows are counted by the feed."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fanout.job.offline import Answers
     from fanout.journal import Journal
     from fanout.sinks import FileSink
-    from fanout.types import Failure, Result, StopKind
+    from fanout.types import EndpointStatistics, Failure, Result, StopKind
 
 SCHEMA_VERSION = 1
 _FAILURES_SHOWN = 3
@@ -48,6 +48,9 @@ class Summary:
 
     latency_p95: float | None
     latency_p99: float | None
+    endpoints: tuple[EndpointStatistics, ...] = ()
+    """How each endpoint stands at the end."""
+
     usage: Mapping[str, int] = field(default_factory=dict)
     """What the API has counted (``"total_tokens"``, ...), refused answers included; empty where it does not tell."""
 
@@ -100,6 +103,7 @@ def summarized(
         latency_p50=_known(stats.latency_p50),
         latency_p95=_known(stats.latency_p95),
         latency_p99=_known(stats.latency_p99),
+        endpoints=stats.endpoints,
         usage=stats.usage,
         outputs=tuple(map(str, sink.outputs)),
         mask=str(sink.mask) if sink.mask else None,

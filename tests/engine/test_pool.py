@@ -259,3 +259,16 @@ async def test_permits_hold_for_all_together():
 
     await Fleet(a=counted(served()), b=counted(dead), c=counted(served())).run()
     assert most == 16
+
+
+async def test_the_statistics_tell_how_each_endpoint_stands():
+    fleet = Fleet(a=served(), b=says(401), c=changing((1.0, served()), last=dead))
+    result = await fleet.run()
+    a, b, c = result.stats.endpoints
+    assert [one.url for one in (a, b, c)] == ["http://a/m", "http://b/m", "http://c/m"]
+    assert (a.state, b.state, c.state) == ("in use", "not asked", "left alone")
+    assert "HTTP 401" in b.reason
+    assert a.latency == pytest.approx(0.1)
+    assert b.latency is None
+    assert {one.url[7]: one.requests for one in (a, b, c)} == fleet.shares
+    assert sum(one.requests for one in (a, b, c)) == result.stats.requests
