@@ -96,7 +96,7 @@ def test_runs_add_up():
     total = counted(1, 0.1, 0.1)
     run = counted(10, 8.0)
     total.add(run)
-    assert (total.rows, total.backing_off) == (11, 23)
+    assert (total.rows, total.backing_off) == (11, 27)
     assert sum(total.latencies.counts) == 3
     assert total.latencies.quantile(1.0) == pytest.approx(8.0, rel=TOLERANCE)
     assert (run.rows, sum(run.latencies.counts)) == (10, 1)
