@@ -29,9 +29,11 @@ def to_json(rows: Rows) -> bytes:
         InputError: an array of a dtype that no row of can be sent.
     """
     if isinstance(rows, np.ndarray):
-        quick = type(rows) is np.ndarray and rows.dtype.char in "fd" and rows.flags.c_contiguous and rows.dtype.isnative
-        plain = rows if quick and rows.ndim and within(rows) else jsonable(rows)
-        return orjson.dumps(plain, option=DUMPS)
+        if rows.ndim and rows.dtype.char in "fd" and type(rows) is np.ndarray and native(rows) is rows:
+            written = orjson.dumps(rows, option=DUMPS)
+            if b"null" not in written:  # as orjson writes NaN and infinity, and no number
+                return written
+        return orjson.dumps(jsonable(rows), option=DUMPS)
     if isinstance(rows, Mapping):
         return _objects(rows)
     return _listed(rows)
