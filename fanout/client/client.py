@@ -15,6 +15,7 @@ from fanout.codecs.base import Codec
 from fanout.engine import RunControl, feed_of
 from fanout.errors import ClientStateError, ConfigError
 from fanout.journal import Journal
+from fanout.limits import RateLimiter
 from fanout.settings import Endpoint, Limits, RetryPolicy, Timeouts, masked
 from fanout.sinks import FileSink
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from fanout.client.preview import Preview, Survey
+    from fanout.limits import Cost
     from fanout.sources import Source
     from fanout.tape import Tape
     from fanout.transport import HeaderSource
@@ -40,7 +42,8 @@ class Client:
         endpoint: URL of the model, ``local://NAME``, or an `Endpoint`. Where a URL has no path, the codec's is used.
         codec: name of a wire format, a codec made by `fanout.codec`, or a class or instance of your own.
         chunk_rows: rows in one request.
-        limits: requests in flight, per second and in all.
+        limits: requests in flight and in all, and what goes in a second or a minute; or a `RateLimiter`, whose rates
+            all clients that are given it keep together.
         retry: attempts and backoff.
         timeouts: deadlines of connecting, of an attempt and of a run.
         headers: sent with every request, beside the endpoint's own; or a function, async or not, that gives them. It
@@ -59,7 +62,7 @@ class Client:
         *,
         codec: str | Codec | type[Codec],
         chunk_rows: int = 64,
-        limits: Limits | None = None,
+        limits: Limits | RateLimiter | None = None,
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
         headers: HeaderSource | None = None,
@@ -70,7 +73,8 @@ class Client:
             raise ConfigError(f"chunk_rows must be at least 1, not {chunk_rows!r}", key="chunk_rows")
         self._endpoint = endpoint if isinstance(endpoint, Endpoint) else Endpoint(url=endpoint)
         self._codec = _own(codec)
-        _require_type("limits", limits, Limits)
+        if not isinstance(limits, RateLimiter):
+            _require_type("limits", limits, Limits)
         _require_type("retry", retry, RetryPolicy)
         _require_type("timeouts", timeouts, Timeouts)
         self._options = {
@@ -213,12 +217,16 @@ class Client:
         """
         return await self._open_session().preview(rows, control)
 
-    async def survey(self, rows: Any, *, control: RunControl | None = None) -> Survey:
+    async def survey(
+        self, rows: Any, *, control: RunControl | None = None, on_request: Callable[[Cost], None] | None = None
+    ) -> Survey:
         """Encode all of ``rows``, as `run` would, and count what would be sent; only the model is asked about.
+
+        ``on_request`` is called with what each request would take from the rates, in the order of sending.
 
         Raises what `preview` does, and what reading the rows raises.
         """
-        return await self._open_session().survey(rows, control)
+        return await self._open_session().survey(rows, control, on_request)
 
     async def predict(self, row: Any) -> Any:
         """The answer to one row. Concurrent callers within 2 ms share a request.

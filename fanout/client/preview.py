@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from fanout.engine import encode, feed_of
 from fanout.errors import EncodeError, InputError
+from fanout.limits import Cost
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fanout.codecs.base import Codec
     from fanout.types import ModelInfo, Rows, Tensor
 
@@ -55,12 +58,17 @@ class Survey:
     """Of all requests together, headers not counted."""
 
 
-async def surveyed(rows: Any, codec: Codec, chunk_rows: int, metadata_requests: int) -> Survey:
+async def surveyed(
+    rows: Any, codec: Codec, chunk_rows: int, metadata_requests: int, on_request: Callable[[Cost], None] | None = None
+) -> Survey:
     """Encode all of ``rows`` with a codec that has learnt what it can. Raises `InputError`, and what the input does."""
     size = min(chunk_rows, codec.max_rows or chunk_rows)
     feed, chunks, body_bytes = feed_of(rows, size), 0, 0
     asked = 0 if feed.left == 0 else metadata_requests  # a run over nothing asks nobody
     failed: list[int] = []
+    told = on_request or (lambda _: None)
+    for _ in range(asked):
+        told(Cost())
     try:
         while (work := await feed.take()) is not None:
             if encode(
@@ -68,6 +76,7 @@ async def surveyed(rows: Any, codec: Codec, chunk_rows: int, metadata_requests: 
             ):
                 assert work.payload is not None
                 chunks, body_bytes = chunks + 1, body_bytes + work.payload.nbytes
+                told(Cost(rows=work.n))
             await asyncio.sleep(0)  # a signal may want to end it
     finally:
         await feed.close()

@@ -12,6 +12,7 @@ from fanout.client.target import replaced_target, target, without_files
 from fanout.client.verdicts import raise_if_failed, raise_if_stopped
 from fanout.engine import Batcher, Ledger, Link, Merger, Run, RunControl, Stop, feed_of
 from fanout.errors import ClientStateError, RowsFailed, RunStopped
+from fanout.limits import RateLimiter
 from fanout.settings import LOCAL, Endpoint, Limits, RetryPolicy, Timeouts
 from fanout.statistics import Counters
 from fanout.transport import HeaderSource, TapedTransport, Transport
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from fanout.codecs.base import Codec
     from fanout.engine import Feed
+    from fanout.limits import Cost
     from fanout.serving.local import LocalServer
     from fanout.tape import Tape
     from fanout.types import Event, Rows, Statistics
@@ -39,7 +41,7 @@ class Session:
         codec: Codec,
         *,
         chunk_rows: int,
-        limits: Limits,
+        limits: Limits | RateLimiter,
         retry: RetryPolicy,
         timeouts: Timeouts,
         headers: HeaderSource | None,
@@ -47,7 +49,8 @@ class Session:
         server: LocalServer | None,
         tape: Tape | None = None,
     ) -> None:
-        self.limits = limits
+        rates = limits if isinstance(limits, RateLimiter) else RateLimiter(limits)
+        self.limits = limits = rates.limits
         self.chunk_rows = chunk_rows
         self._codec = codec
         self._on_event = on_event
@@ -61,7 +64,7 @@ class Session:
         self._totals = Counters()
         make = Transport if tape is None else partial(TapedTransport, tape=tape)
         transport = make(endpoint, url, timeouts=timeouts, connections=limits.concurrency, headers=headers)
-        self._link = Link(transport, limits=limits, retry=retry, timeouts=timeouts)
+        self._link = Link(transport, limits=limits, retry=retry, timeouts=timeouts, rates=rates)
         self.batcher = Batcher(self._send_batch, max_rows=self._batch_rows, linger=_LINGER)
 
     @classmethod
@@ -125,10 +128,12 @@ class Session:
         await self._prepare(control)
         return await previewed(rows, self._codec, self.chunk_rows)
 
-    async def survey(self, rows: Any, control: RunControl | None = None) -> Survey:
+    async def survey(
+        self, rows: Any, control: RunControl | None = None, on_request: Callable[[Cost], None] | None = None
+    ) -> Survey:
         """The same, and count what a run over all rows would send. Raises `RunStopped`."""
         metadata = await self._prepare(control)
-        return await surveyed(rows, self._codec, self.chunk_rows, metadata.requests)
+        return await surveyed(rows, self._codec, self.chunk_rows, metadata.requests, on_request)
 
     async def _prepare(self, control: RunControl | None) -> Statistics:
         # A run over nothing prepares as any other does; nothing that has a length, for that needs no preparation.

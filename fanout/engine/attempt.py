@@ -45,7 +45,7 @@ class Attempts:
             self._counters.retries += 1
         work.attempts += 1
         try:
-            exchanged = await self._exchanges.make(lambda fresh: self._post(payload, fresh=fresh), deadline)
+            exchanged = await self._exchanges.make(lambda fresh: self._post(payload, fresh=fresh), deadline, work)
             outcome = self._judged(exchanged, work.n)
         except BaseException:
             self._exchanges.abandon(deadline)

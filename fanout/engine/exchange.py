@@ -1,4 +1,4 @@
-"""One HTTP exchange with leave: a permit, an open gate, no brake, a slot of the rate; then a deadline of its own."""
+"""One HTTP exchange with leave: a permit, an open gate, no brake, a slot of the rates; then a deadline of its own."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from fanout.deadline import Deadline
     from fanout.engine.halt import Halt
     from fanout.engine.link import Link
+    from fanout.engine.work import Work
+    from fanout.limits import Slot
     from fanout.statistics import Counters
 
 _GATE_JITTER = 0.1
@@ -39,9 +41,10 @@ class Exchanges:
         self._tell = tell
         self._now = asyncio.get_running_loop().time
 
-    async def make(self, send: Send, deadline: Deadline) -> Exchanged:
+    async def make(self, send: Send, deadline: Deadline, work: Work | None = None) -> Exchanged:
         """Wait for leave, then send. The wait is charged to no attempt: the deadline starts with the request.
 
+        ``work`` is what is sent, if it is rows: it tells what that takes from the rates.
         It is sent once more where the server refuses the headers (401) and new ones can be had, or where a kept-alive
         connection turned out to be closed. What comes of it has to be told to `report`, or to `abandon`, with the same
         ``deadline``: it may be the endpoint's probe.
@@ -51,12 +54,12 @@ class Exchanges:
             await permits.acquire()
         # One permit for both: a probe that gave its own back would wait behind those who wait for the probe.
         try:
-            exchanged = await self._with_leave(send, deadline, fresh=False)
+            exchanged = await self._with_leave(send, deadline, work, fresh=False)
             if not isinstance(exchanged, Reply):
                 stale = isinstance(exchanged, TransportError) and classify_error(exchanged).action is Action.RESEND
-                return await self._with_leave(send, deadline, fresh=True) if stale else exchanged
+                return await self._with_leave(send, deadline, work, fresh=True) if stale else exchanged
             if exchanged.status == 401 and await self._link.transport.renew_headers():
-                return await self._with_leave(send, deadline, fresh=False)
+                return await self._with_leave(send, deadline, work, fresh=False)
             return exchanged
         finally:
             permits.release()
@@ -103,18 +106,19 @@ class Exchanges:
         self._tell(Event(kind="pause", seconds=wait, status=verdict.status, reason=verdict.reason))
         return verdict
 
-    async def _with_leave(self, send: Send, deadline: Deadline, *, fresh: bool) -> Exchanged:
+    async def _with_leave(self, send: Send, deadline: Deadline, work: Work | None, *, fresh: bool) -> Exchanged:
         link = self._link
         while True:
-            started = self._now()
+            started, slot = self._now(), None
             if self._halt.stopped is not None or not link.unhindered(started):
-                if (refusal := await self._leave(deadline)) is not None:
-                    return refusal
-                started = self._now()
+                leave = await self._leave(deadline, work)
+                if isinstance(leave, Verdict):
+                    return leave
+                started, slot = self._now(), leave
             try:
                 return await self._timed(send, deadline, started, fresh=fresh)
             except Withheld:  # the gate was shut while a connection was made
-                continue
+                link.rates.give_back(slot)
 
     async def _timed(self, send: Send, deadline: Deadline, started: float, *, fresh: bool) -> Reply | TransportError:
         link = self._link
@@ -145,28 +149,33 @@ class Exchanges:
     def _too_late(self) -> AttemptTimeout:
         return AttemptTimeout(f"no whole answer within the attempt timeout of {self._link.timeouts.attempt:g} s")
 
-    async def _leave(self, asker: Deadline) -> Verdict | None:
-        """Wait until gate, brake and rate allow a request. A verdict means that none may be sent at all."""
-        link, slot = self._link, None
-        while self._halt.stopped is None:
-            now = self._now()
-            if (shut := link.gate.wait(now)) > 0:
-                slot = None  # a slot reserved before the pause would let all go at once after it
-                await self._halt.sleep(shut + uniform(0, _GATE_JITTER * shut))
-                continue
-            if (braked := link.brake.wait(now, asker)) > 0:
-                slot = None
-                await self._halt.sleep(braked, link.bell)
-                continue
-            if slot is None:
-                slot = link.rate.reserve(now)
-            if slot > now:
-                await self._halt.sleep(slot - now)
-                continue
-            if not link.spent:
-                return None
-            reason = f"the limit of max_requests = {link.limits.max_requests} is reached"
-            return Verdict(action=Action.STOP, reason=reason, stop="max_requests")
+    async def _leave(self, asker: Deadline, work: Work | None) -> Slot | Verdict:
+        """Wait until gate, brake and rates allow a request. A verdict means that none may be sent at all."""
+        link, rates = self._link, self._link.rates
+        slot: Slot | None = None
+        try:
+            while self._halt.stopped is None:
+                now = self._now()
+                shut = link.gate.wait(now)
+                braked = 0.0 if shut > 0 else link.brake.wait(now, asker)
+                if shut > 0 or braked > 0:
+                    rates.give_back(slot)
+                    slot = None  # slots kept through a pause would let all go at once after it
+                    jitter = uniform(0, _GATE_JITTER * shut)
+                    await self._halt.sleep(shut + jitter + braked, link.bell if braked > 0 else None)
+                    continue
+                if slot is None or rates.outdated(slot):
+                    slot = rates.reserve(now, link.cost(work))
+                if slot.start > now:
+                    await self._halt.sleep(slot.start - now)
+                    continue
+                if not link.spent:
+                    granted, slot = slot, None
+                    return granted
+                reason = f"the limit of max_requests = {link.limits.max_requests} is reached"
+                return Verdict(action=Action.STOP, reason=reason, stop="max_requests")
+        finally:
+            rates.give_back(slot)
         link.brake.abandoned(asker)
         stop = self._halt.stopped
         return Verdict(action=Action.STOP, reason=stop.reason, stop=stop.kind)

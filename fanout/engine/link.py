@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from fanout.brake import Brake
 from fanout.engine.halt import Bell
-from fanout.limits import Gate, Permits, Rate
+from fanout.limits import Cost, Gate, Permits, RateLimiter
 
 if TYPE_CHECKING:
+    from fanout.engine.work import Work
     from fanout.settings import Limits, RetryPolicy, Timeouts
     from fanout.transport import Transport
 
@@ -17,13 +18,15 @@ if TYPE_CHECKING:
 class Link:
     """State of one endpoint as this client sees it."""
 
-    def __init__(self, transport: Transport, *, limits: Limits, retry: RetryPolicy, timeouts: Timeouts) -> None:
+    def __init__(
+        self, transport: Transport, *, limits: Limits, retry: RetryPolicy, timeouts: Timeouts, rates: RateLimiter
+    ) -> None:
         self.transport = transport
         self.limits = limits
         self.retry = retry
         self.timeouts = timeouts
         self.permits = Permits(limits.concurrency)
-        self.rate = Rate(limits.requests_per_second)
+        self.rates = rates
         self.gate = Gate()
         now = asyncio.get_running_loop().time
         transport.withhold_if(lambda: self.gate.wait(now()) > 0)
@@ -38,14 +41,18 @@ class Link:
         """An HTTP answer of any kind has come: the endpoint exists."""
         self.successes = 0
         """Chunks answered so far; if there is one, requests of this form can succeed. Metadata is none of them."""
-        self._unlimited = limits.requests_per_second is None and limits.max_requests is None
+        self._unguarded = limits.max_requests is None
         self.prepared = False
         """The codec has learnt what the endpoint tells of its model."""
         self.preparing = asyncio.Lock()
 
     def unhindered(self, now: float) -> bool:
         """True where nothing keeps a request from going at once, and no slot or number has to be reserved for it."""
-        return self._unlimited and not self.brake.braked and self.gate.wait(now) == 0
+        return self._unguarded and not self.rates.active and not self.brake.braked and self.gate.wait(now) == 0
+
+    def cost(self, work: Work | None) -> Cost:
+        """What one attempt of ``work`` takes from the rates; without one, what asking about the model does."""
+        return Cost() if work is None else Cost(rows=work.n)
 
     @property
     def spent(self) -> bool:
