@@ -12,7 +12,6 @@ from fanout.client.sinking import Sink, journal_at, run_into
 from fanout.client.stream import Stream
 from fanout.client.verdicts import raise_if_failed
 from fanout.codecs.base import Codec
-from fanout.engine import RunControl, feed_of
 from fanout.errors import ClientStateError, ConfigError
 from fanout.journal import Journal
 from fanout.limits import RateLimiter
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from fanout.client.preview import Preview, Survey
+    from fanout.engine import RunControl
     from fanout.limits import Cost
     from fanout.sources import Source
     from fanout.tape import Tape
@@ -41,7 +41,9 @@ class Client:
     Args:
         endpoint: URL of the model, ``local://NAME``, or an `Endpoint`. Where a URL has no path, the codec's is used.
         codec: name of a wire format, a codec made by `fanout.codec`, or a class or instance of your own.
-        chunk_rows: rows in one request.
+        chunk_rows: most rows in one request.
+        chunk_max_bytes: most bytes in the body of one request; the first bound reached closes a chunk. A row that is
+            larger goes alone.
         limits: requests in flight and in all, and what goes in a second or a minute; or a `RateLimiter`, whose rates
             all clients that are given it keep together.
         retry: attempts and backoff.
@@ -62,6 +64,7 @@ class Client:
         *,
         codec: str | Codec | type[Codec],
         chunk_rows: int = 64,
+        chunk_max_bytes: int | None = None,
         limits: Limits | RateLimiter | None = None,
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
@@ -69,8 +72,9 @@ class Client:
         on_event: Callable[[Event], None] | None = None,
         tape: Tape | None = None,
     ) -> None:
-        if chunk_rows < 1:
-            raise ConfigError(f"chunk_rows must be at least 1, not {chunk_rows!r}", key="chunk_rows")
+        for key, most in (("chunk_rows", chunk_rows), ("chunk_max_bytes", chunk_max_bytes)):
+            if most is not None and most < 1:
+                raise ConfigError(f"{key} must be at least 1, not {most!r}", key=key)
         self._endpoint = endpoint if isinstance(endpoint, Endpoint) else Endpoint(url=endpoint)
         self._codec = _own(codec)
         if not isinstance(limits, RateLimiter):
@@ -79,6 +83,7 @@ class Client:
         _require_type("timeouts", timeouts, Timeouts)
         self._options = {
             "chunk_rows": chunk_rows,
+            "chunk_max_bytes": chunk_max_bytes,
             "limits": limits or Limits(),
             "retry": retry or RetryPolicy(),
             "timeouts": timeouts or Timeouts(),
@@ -147,7 +152,7 @@ class Client:
         if on_error not in ("raise", "keep"):
             raise ConfigError(f'on_error must be "raise" or "keep", not {on_error!r}', key="on_error")
         session = self._open_session()
-        feed = feed_of(rows, session.chunk_rows)
+        feed = session.feed(rows)
         if feed.total is None:
             await feed.close()
             raise TypeError(f"map needs rows with a length, not {type(rows).__name__}; stream takes any iterable")

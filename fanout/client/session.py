@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fanout.client.preview import Preview, Survey, previewed, surveyed
 from fanout.client.target import replaced_target, target, without_files
 from fanout.client.verdicts import raise_if_failed, raise_if_stopped
-from fanout.engine import Batcher, Ledger, Link, Merger, Run, RunControl, Stop, feed_of
+from fanout.engine import Batcher, Ledger, Link, Merger, Packing, Run, RunControl, Scale, Stop, feed_of
 from fanout.errors import ClientStateError, RowsFailed, RunStopped
 from fanout.limits import RateLimiter
 from fanout.settings import LOCAL, Endpoint, Limits, RetryPolicy, Timeouts
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from fanout.codecs.base import Codec
     from fanout.engine import Feed
-    from fanout.limits import Cost
+    from fanout.limits import Cost, Permits
+    from fanout.rowset import RowSet
     from fanout.serving.local import LocalServer
     from fanout.tape import Tape
     from fanout.types import Event, Rows, Statistics
@@ -41,6 +42,7 @@ class Session:
         codec: Codec,
         *,
         chunk_rows: int,
+        chunk_max_bytes: int | None,
         limits: Limits | RateLimiter,
         retry: RetryPolicy,
         timeouts: Timeouts,
@@ -52,6 +54,8 @@ class Session:
         rates = limits if isinstance(limits, RateLimiter) else RateLimiter(limits)
         self.limits = limits = rates.limits
         self.chunk_rows = chunk_rows
+        self._chunk_max_bytes = chunk_max_bytes
+        self._scale = Scale()
         self._codec = codec
         self._on_event = on_event
         self._server = server
@@ -102,6 +106,12 @@ class Session:
         if asyncio.get_running_loop() is not self._loop:
             raise ClientStateError("the client belongs to another event loop; open one in each loop")
 
+    def feed(self, rows: Any, window: Permits | None = None, skip: RowSet | None = None) -> Feed:
+        """Chunks of ``rows`` within the client's bounds. Raises `InputError` for what nothing could send."""
+        most = self._chunk_max_bytes
+        packing = None if most is None else Packing(self._scale, max_bytes=most)
+        return feed_of(rows, self.chunk_rows, window, skip, packing)
+
     def new_run(
         self, feed: Feed, deliver: Callable[[Done], None], control: RunControl | None = None, **options: Any
     ) -> Run:
@@ -126,18 +136,18 @@ class Session:
     async def preview(self, rows: Rows, control: RunControl | None = None) -> Preview:
         """Let the codec learn what it can of the model, and show what it would send. Raises `RunStopped`."""
         await self._prepare(control)
-        return await previewed(rows, self._codec, self.chunk_rows)
+        return await previewed(self.feed(rows), self._codec)
 
     async def survey(
         self, rows: Any, control: RunControl | None = None, on_request: Callable[[Cost], None] | None = None
     ) -> Survey:
         """The same, and count what a run over all rows would send. Raises `RunStopped`."""
         metadata = await self._prepare(control)
-        return await surveyed(rows, self._codec, self.chunk_rows, metadata.requests, on_request)
+        return await surveyed(self.feed(rows), self._codec, metadata.requests, on_request)
 
     async def _prepare(self, control: RunControl | None) -> Statistics:
         # A run over nothing prepares as any other does; nothing that has a length, for that needs no preparation.
-        run = self.new_run(feed_of(iter(()), self.chunk_rows), lambda _: None, control)
+        run = self.new_run(self.feed(iter(())), lambda _: None, control)
         await self.execute(run)
         nothing = Ledger().result(0, run.statistics())
         raise_if_stopped(run.stopped, nothing)
@@ -173,7 +183,7 @@ class Session:
 
     async def _send_batch(self, rows: Rows) -> list[Any]:
         """One outcome for each of some rows that were gathered from `predict`'s callers."""
-        feed = feed_of(rows, self.chunk_rows)
+        feed = self.feed(rows)
         stop: RunStopped | None = None
         try:
             result = await self.merge(feed)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fanout.deadline import Deadline
 from fanout.engine.attempt import Attempts
-from fanout.engine.encoding import encode
+from fanout.engine.encoding import encode, fitted
 from fanout.engine.exchange import Exchanges
 from fanout.engine.halt import Bell, Halt, Stop
 from fanout.engine.outcomes import Outcomes
@@ -184,8 +184,8 @@ class Run:
 
     def _workers(self) -> int:
         concurrency = self._link.limits.concurrency
-        left = self.feed.left
-        return concurrency if left is None else min(concurrency, -(-left // self.feed.chunk_rows))
+        left, rows = self.feed.left, self.feed.chunk_rows if self.feed.packing is None else 1
+        return concurrency if left is None else min(concurrency, -(-left // rows))
 
     async def _worker(self) -> None:
         task = asyncio.current_task()
@@ -199,9 +199,10 @@ class Run:
                 if (work := self.feed.ready()) is None and (work := await self._next(task)) is None:
                     return
                 self._watch.busy()
-                if (verdict := await self._attempt(work, deadline)) is not None:
+                sendable = fitted(work, self.feed, self._encode)
+                if sendable is not None and (verdict := await self._attempt(sendable, deadline)) is not None:
                     await self._retry_slots.acquire()
-                    self._recover(work, verdict, done=self._retry_slots.release)
+                    self._recover(sendable, verdict, done=self._retry_slots.release)
                 self._watch.idle()
         finally:
             self._waiting_for_rows.discard(task)

@@ -20,7 +20,7 @@ class Work:
 
     __slots__ = (
         "assembly", "attempts", "chunk", "confirmed", "earlier_attempts", "flaw", "held", "n", "payload", "rows",
-        "successes_seen", "suspect", "where",
+        "size", "successes_seen", "suspect", "where",
     )  # fmt: skip
 
     def __init__(self, chunk: Chunk, rows: Rows) -> None:
@@ -29,6 +29,8 @@ class Work:
         self.n = chunk.stop - chunk.start
         self.where: slice | Array = slice(0, self.n)
         """Positions of the rows in the chunk: a slice, or an index array where rows between them were left out."""
+        self.size = 0.0
+        """Bytes of the rows, where a chunk is bounded by them; 0: not weighed."""
         self.assembly: Assembly | None = None
         self.payload: Payload | None = None
         self.held = False

@@ -59,7 +59,11 @@ class Chunks(Table):
     """How the input is cut into requests."""
 
     rows: int = Field(default=64, ge=1)
-    """Rows in one request."""
+    """Most rows in one request."""
+
+    max_bytes: int | None = Field(default=None, ge=1)
+    """Most bytes in the body of one request; the first bound reached closes a chunk, and a row that is larger goes
+    alone."""
 
 
 class Mock(Table):

@@ -121,6 +121,7 @@ def client_of(job: Job, tape: Tape | None = None) -> Client:
         job.endpoint,
         codec=job.codec,
         chunk_rows=tables.chunks.rows,
+        chunk_max_bytes=tables.chunks.max_bytes,
         limits=tables.limits,
         retry=tables.retry,
         timeouts=tables.timeouts,
