@@ -50,11 +50,12 @@ def test_the_defaults_are_those_of_the_documentation():
         *[(Limits, "concurrency", value) for value in (0, -1, nan)],
         *[
             (Limits, f"{unit}_per_{period}", value)
-            for unit in ("requests", "rows")
+            for unit in ("requests", "rows", "tokens")
             for period in ("second", "minute")
             for value in (0, -1.0, inf, nan)
         ],
         *[(Limits, "burst", value) for value in (-0.1, inf, nan, 0.5)],  # a burst of no rate
+        (Limits, "tokenizer", ""),
         *[(Limits, "max_requests", value) for value in (0, -1)],
         *[(RetryPolicy, "max_attempts", value) for value in (0, -1)],
         *[

@@ -44,6 +44,10 @@ class Client:
         chunk_rows: most rows in one request.
         chunk_max_bytes: most bytes in the body of one request; the first bound reached closes a chunk. A row that is
             larger goes alone.
+        chunk_max_tokens: the same for tokens.
+        count_tokens: gives the tokens of one row, for ``chunk_max_tokens`` and the limits on tokens. ``tokenizer`` of
+            the limits counts with tiktoken instead. Without either they are estimated: a token for four bytes of the
+            body at first, then what the answers' ``usage`` tells.
         limits: requests in flight and in all, and what goes in a second or a minute; or a `RateLimiter`, whose rates
             all clients that are given it keep together.
         retry: attempts and backoff.
@@ -65,6 +69,8 @@ class Client:
         codec: str | Codec | type[Codec],
         chunk_rows: int = 64,
         chunk_max_bytes: int | None = None,
+        chunk_max_tokens: int | None = None,
+        count_tokens: Callable[[Any], float] | None = None,
         limits: Limits | RateLimiter | None = None,
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
@@ -72,18 +78,20 @@ class Client:
         on_event: Callable[[Event], None] | None = None,
         tape: Tape | None = None,
     ) -> None:
-        for key, most in (("chunk_rows", chunk_rows), ("chunk_max_bytes", chunk_max_bytes)):
+        bounds = {"chunk_rows": chunk_rows, "chunk_max_bytes": chunk_max_bytes, "chunk_max_tokens": chunk_max_tokens}
+        for key, most in bounds.items():
             if most is not None and most < 1:
                 raise ConfigError(f"{key} must be at least 1, not {most!r}", key=key)
         self._endpoint = endpoint if isinstance(endpoint, Endpoint) else Endpoint(url=endpoint)
         self._codec = _own(codec)
         if not isinstance(limits, RateLimiter):
             _require_type("limits", limits, Limits)
+        _require_one_count(limits, count_tokens)
         _require_type("retry", retry, RetryPolicy)
         _require_type("timeouts", timeouts, Timeouts)
         self._options = {
-            "chunk_rows": chunk_rows,
-            "chunk_max_bytes": chunk_max_bytes,
+            **bounds,
+            "count_tokens": count_tokens,
             "limits": limits or Limits(),
             "retry": retry or RetryPolicy(),
             "timeouts": timeouts or Timeouts(),
@@ -266,6 +274,17 @@ def _require_type(name: str, value: object, wanted: type) -> None:
     if value is not None and not isinstance(value, wanted):
         kind = wanted.__name__
         raise ConfigError(f"{name} must be a fanout.{kind}(...), not {type(value).__name__}", key=name)
+
+
+def _require_one_count(limits: Limits | RateLimiter | None, count_tokens: object) -> None:
+    if count_tokens is None:
+        return
+    if not callable(count_tokens):
+        told = f"a function, not {count_tokens!r}; limits.tokenizer takes the name of a tiktoken encoding"
+        raise ConfigError(f"count_tokens must be {told}", key="count_tokens")
+    limits = limits.limits if isinstance(limits, RateLimiter) else limits
+    if limits is not None and limits.tokenizer is not None:
+        raise ConfigError("count_tokens and limits.tokenizer both count tokens: leave one out", key="count_tokens")
 
 
 def _own(codec: str | Codec | type[Codec]) -> Codec:

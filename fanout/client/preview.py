@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from fanout.engine import encode, fitted
 from fanout.errors import EncodeError, InputError
-from fanout.limits import Cost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fanout.codecs.base import Codec
-    from fanout.engine import Feed, Work
+    from fanout.engine import Feed, Link, Work
+    from fanout.limits import Cost
     from fanout.types import ModelInfo, Payload, Rows, Tensor
 
 
@@ -60,7 +60,7 @@ class Survey:
 
 
 async def surveyed(
-    feed: Feed, codec: Codec, metadata_requests: int, on_request: Callable[[Cost], None] | None = None
+    feed: Feed, codec: Codec, link: Link, metadata_requests: int, on_request: Callable[[Cost], None] | None = None
 ) -> Survey:
     """Encode all of ``feed`` with a codec that has learnt what it can. Raises `InputError`, and what the input does."""
     feed.limit(codec.max_rows or feed.chunk_rows)
@@ -69,7 +69,7 @@ async def surveyed(
     failed: list[int] = []
     told = on_request or (lambda _: None)
     for _ in range(asked):
-        told(Cost())
+        told(link.cost(None))
 
     def made(work: Work) -> bool:
         return encode(work, codec, _unstamped, lambda lost, _: failed.append(lost.n), uniform=feed.uniform)
@@ -79,7 +79,7 @@ async def surveyed(
             if (work := fitted(taken, feed, made)) is not None:
                 assert work.payload is not None
                 chunks, body_bytes = chunks + 1, body_bytes + work.payload.nbytes
-                told(Cost(rows=work.n))
+                told(link.cost(work))
             await asyncio.sleep(0)  # a signal may want to end it
     finally:
         await feed.close()

@@ -12,7 +12,7 @@ from fanout.client.target import replaced_target, target, without_files
 from fanout.client.verdicts import raise_if_failed, raise_if_stopped
 from fanout.engine import Batcher, Ledger, Link, Merger, Packing, Run, RunControl, Scale, Stop, feed_of
 from fanout.errors import ClientStateError, RowsFailed, RunStopped
-from fanout.limits import RateLimiter
+from fanout.limits import RateLimiter, TokenMeter, tiktoken_counter
 from fanout.settings import LOCAL, Endpoint, Limits, RetryPolicy, Timeouts
 from fanout.statistics import Counters
 from fanout.transport import HeaderSource, TapedTransport, Transport
@@ -43,6 +43,8 @@ class Session:
         *,
         chunk_rows: int,
         chunk_max_bytes: int | None,
+        chunk_max_tokens: int | None,
+        count_tokens: Callable[[Any], float] | None,
         limits: Limits | RateLimiter,
         retry: RetryPolicy,
         timeouts: Timeouts,
@@ -54,7 +56,7 @@ class Session:
         rates = limits if isinstance(limits, RateLimiter) else RateLimiter(limits)
         self.limits = limits = rates.limits
         self.chunk_rows = chunk_rows
-        self._chunk_max_bytes = chunk_max_bytes
+        self._bounds = {"max_bytes": chunk_max_bytes, "max_tokens": chunk_max_tokens}
         self._scale = Scale()
         self._codec = codec
         self._on_event = on_event
@@ -68,12 +70,16 @@ class Session:
         self._totals = Counters()
         make = Transport if tape is None else partial(TapedTransport, tape=tape)
         transport = make(endpoint, url, timeouts=timeouts, connections=limits.concurrency, headers=headers)
-        self._link = Link(transport, limits=limits, retry=retry, timeouts=timeouts, rates=rates)
+        meter = TokenMeter(count_tokens)
+        self._link = Link(transport, limits=limits, retry=retry, timeouts=timeouts, rates=rates, meter=meter)
         self.batcher = Batcher(self._send_batch, max_rows=self._batch_rows, linger=_LINGER)
 
     @classmethod
     async def open(cls, endpoint: Endpoint, codec: Codec, **options: Any) -> Session:
         """Make a session; for a ``local://`` endpoint, start the server that it ends with."""
+        limits = options["limits"]
+        if (encoding := (limits.limits if isinstance(limits, RateLimiter) else limits).tokenizer) is not None:
+            options["count_tokens"] = await asyncio.to_thread(tiktoken_counter, encoding)
         if (tape := options.get("tape")) is not None and tape.replaces:
             url = replaced_target(endpoint.url, codec.path)
             return cls(without_files(endpoint), url, codec, server=None, **options)
@@ -108,8 +114,8 @@ class Session:
 
     def feed(self, rows: Any, window: Permits | None = None, skip: RowSet | None = None) -> Feed:
         """Chunks of ``rows`` within the client's bounds. Raises `InputError` for what nothing could send."""
-        most = self._chunk_max_bytes
-        packing = None if most is None else Packing(self._scale, max_bytes=most)
+        bounded = any(most is not None for most in self._bounds.values())
+        packing = Packing(self._scale, self._link.meter, **self._bounds) if bounded else None
         return feed_of(rows, self.chunk_rows, window, skip, packing)
 
     def new_run(
@@ -143,7 +149,7 @@ class Session:
     ) -> Survey:
         """The same, and count what a run over all rows would send. Raises `RunStopped`."""
         metadata = await self._prepare(control)
-        return await surveyed(self.feed(rows), self._codec, metadata.requests, on_request)
+        return await surveyed(self.feed(rows), self._codec, self._link, metadata.requests, on_request)
 
     async def _prepare(self, control: RunControl | None) -> Statistics:
         # A run over nothing prepares as any other does; nothing that has a length, for that needs no preparation.

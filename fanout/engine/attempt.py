@@ -10,6 +10,8 @@ from fanout.errors import InvalidReply
 from fanout.types import Answer, Array, Reply, Values, Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fanout.codecs.base import Codec
     from fanout.deadline import Deadline
     from fanout.engine.exchange import Exchanged, Exchanges
@@ -46,7 +48,7 @@ class Attempts:
         work.attempts += 1
         try:
             exchanged = await self._exchanges.make(lambda fresh: self._post(payload, fresh=fresh), deadline, work)
-            outcome = self._judged(exchanged, work.n)
+            outcome = self._judged(exchanged, work)
         except BaseException:
             self._exchanges.abandon(deadline)
             raise
@@ -71,13 +73,13 @@ class Attempts:
         """False once a chunk has come back so often that its rows are as suspect as the endpoint."""
         return work.earlier_attempts < _PATIENCE * self._link.retry.max_attempts
 
-    def _judged(self, exchanged: Exchanged, n_rows: int) -> Outcome:
+    def _judged(self, exchanged: Exchanged, work: Work) -> Outcome:
         if not isinstance(exchanged, Reply):
             return exchanged if isinstance(exchanged, Verdict) else classify_error(exchanged)
         if not 200 <= exchanged.status < 300:
             return self._exchanges.pause(self._classified(exchanged))
         try:
-            return self._proof.checked(self._decoded(exchanged, n_rows), n_rows)
+            return self._proof.checked(self._decoded(exchanged, work), work.n)
         except InvalidReply as error:
             return self._exchanges.pause(self._classified(exchanged, error))
 
@@ -91,16 +93,20 @@ class Attempts:
             verdict = classify_reply(reply, meaning=meaning)
         return replace(verdict, reason=self._conceal(verdict.reason))
 
-    def _decoded(self, reply: Reply, n_rows: int) -> Array | Values:
+    def _decoded(self, reply: Reply, work: Work) -> Array | Values:
         try:
-            decoded = self._codec.decode(reply, n_rows)
+            decoded = self._codec.decode(reply, work.n)
             if not isinstance(decoded, Answer):
                 return decoded
-            self._counters.charge(decoded.usage)
+            self._account(work, decoded.usage)
             return decoded.values
         except InvalidReply as error:
-            self._counters.charge(error.usage)
+            self._account(work, error.usage)
             raise
         except Exception as error:  # noqa: BLE001 - a short codec does not foresee every answer
             what = f"{type(error).__name__}: {error}"
             raise InvalidReply(f"the answer cannot be decoded ({what}): {reply.excerpt()}") from None
+
+    def _account(self, work: Work, usage: Mapping[str, int]) -> None:
+        self._counters.charge(usage)
+        self._link.account(work, usage, self._exchanges.now())

@@ -39,7 +39,7 @@ class Exchanges:
         self._counters = counters
         self._halt = halt
         self._tell = tell
-        self._now = asyncio.get_running_loop().time
+        self.now = asyncio.get_running_loop().time
 
     async def make(self, send: Send, deadline: Deadline, work: Work | None = None) -> Exchanged:
         """Wait for leave, then send. The wait is charged to no attempt: the deadline starts with the request.
@@ -82,11 +82,11 @@ class Exchanges:
         if verdict.action is not Action.RETRY:
             brake.answered(deadline)
         elif was_probe or (link.answered and not alone):
-            brake.failed(self._now(), deadline, rows_suspect=verdict.rows_suspect)
+            brake.failed(self.now(), deadline, rows_suspect=verdict.rows_suspect)
         if verdict.action is not Action.RETRY or verdict.rows_suspect:
             return False
         if last and verdict.no_room:  # few in flight may use their attempts up before the tokens are spent
-            brake.pull(self._now())
+            brake.pull(self.now())
             return True
         return was_probe
 
@@ -102,19 +102,19 @@ class Exchanges:
         if wait > longest:
             reason = f"the endpoint wants no request for {wait:g} s (max_pushback is {longest:g} s): {verdict.reason}"
             return Verdict(action=Action.STOP, reason=reason, status=verdict.status, stop="pushback")
-        self._link.gate.shut_until(self._now() + wait)
+        self._link.gate.shut_until(self.now() + wait)
         self._tell(Event(kind="pause", seconds=wait, status=verdict.status, reason=verdict.reason))
         return verdict
 
     async def _with_leave(self, send: Send, deadline: Deadline, work: Work | None, *, fresh: bool) -> Exchanged:
         link = self._link
         while True:
-            started, slot = self._now(), None
+            started, slot = self.now(), None
             if self._halt.stopped is not None or not link.unhindered(started):
                 leave = await self._leave(deadline, work)
                 if isinstance(leave, Verdict):
                     return leave
-                started, slot = self._now(), leave
+                started, slot = self.now(), leave
             try:
                 return await self._timed(send, deadline, started, fresh=fresh)
             except Withheld:  # the gate was shut while a connection was made
@@ -138,7 +138,7 @@ class Exchanges:
             reply = self._too_late()
         finally:
             deadline.stop()
-        self._counters.latencies.record(self._now() - started)
+        self._counters.latencies.record(self.now() - started)
         # Somebody below may have swallowed the cancellation, or made another error of it.
         return self._too_late() if deadline.expired and deadline.absorbed() else reply
 
@@ -155,7 +155,7 @@ class Exchanges:
         slot: Slot | None = None
         try:
             while self._halt.stopped is None:
-                now = self._now()
+                now = self.now()
                 shut = link.gate.wait(now)
                 braked = 0.0 if shut > 0 else link.brake.wait(now, asker)
                 if shut > 0 or braked > 0:

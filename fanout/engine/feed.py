@@ -29,7 +29,7 @@ from fanout.sources import Source, as_source
 from fanout.types import Block, Chunk, Rows, count_rows, join_rows, take_rows
 
 if TYPE_CHECKING:
-    from fanout.engine.packing import Packing
+    from fanout.engine.packing import Packed, Packing
     from fanout.limits import Permits
 
 _PULL_SECONDS = 0.005  # one trip to the helper thread brings the rows of this time: a trip costs 0.1 ms
@@ -105,13 +105,14 @@ class Feed(ABC):
     async def _next(self) -> Work | None:
         return self._cut()
 
-    def _work(self, start: int, stop: int, rows: Rows, size: float, ids: Sequence[Any] | None = None) -> Work:
+    def _work(self, start: int, stop: int, rows: Rows, packed: Packed | None, ids: Sequence[Any] | None = None) -> Work:
         """Nothing is awaited between the choice of rows and this, so none can shift."""
         self.position = stop
         self.rows_taken += stop - start
         self.chunks_taken += 1
         work = Work(Chunk(start, stop, ids), rows)
-        work.size = size
+        if packed is not None:
+            work.size, work.tokens = packed.size, packed.tokens
         return work
 
     async def close(self) -> None:
@@ -133,10 +134,11 @@ class _SizedFeed(Feed):
         if wanted is None:
             self.position = self._length
             return None
-        start, n_rows, size = wanted[0], min(wanted[1] - wanted[0], self.chunk_rows), 0.0
+        start, n_rows, packed = wanted[0], min(wanted[1] - wanted[0], self.chunk_rows), None
         if self.packing is not None:
-            n_rows, size = self.packing.fit(start, self._rows, start, n_rows)
-        return self._work(start, start + n_rows, take_rows(self._rows, slice(start, start + n_rows)), size)
+            packed = self.packing.fit(start, self._rows, start, n_rows)
+            n_rows = packed.n_rows
+        return self._work(start, start + n_rows, take_rows(self._rows, slice(start, start + n_rows)), packed)
 
 
 class _BlockFeed(Feed):
@@ -182,28 +184,28 @@ class _BlockFeed(Feed):
             self._drop((wanted[0] if wanted else end) - self.position)
             if wanted is None:
                 continue
-            n_rows, size = min(self.chunk_rows, wanted[1] - wanted[0]), 0.0
+            n_rows, packed = min(self.chunk_rows, wanted[1] - wanted[0]), None
             closed = n_rows == self.chunk_rows or wanted[1] < end
             if self.packing is not None:
-                fit, size = self.packing.fit(self.position, self._blocks[0].rows, 0, n_rows)
-                n_rows, closed = fit, closed or fit < n_rows
+                packed = self.packing.fit(self.position, self._blocks[0].rows, 0, n_rows)
+                n_rows, closed = packed.n_rows, closed or packed.n_rows < n_rows
             if closed:
-                return self._taken(n_rows, size)
+                return self._taken(n_rows, packed)
             if len(self._blocks) > 1 and (joined := _joined(self._blocks[0], self._blocks[1])) is not None:
                 self._blocks.popleft()
                 self._blocks[0] = joined
             elif len(self._blocks) > 1 or self._ended:
-                return self._taken(n_rows, size)
+                return self._taken(n_rows, packed)
             else:
                 return None
         return None
 
-    def _taken(self, n_rows: int, size: float) -> Work:
+    def _taken(self, n_rows: int, packed: Packed | None) -> Work:
         block, start = self._blocks[0], self.position
         rows = take_rows(block.rows, slice(0, n_rows))
         ids = None if block.ids is None else block.ids[:n_rows]
         self._drop(n_rows)
-        return self._work(start, start + n_rows, stacked(rows) if isinstance(rows, list) else rows, size, ids)
+        return self._work(start, start + n_rows, stacked(rows) if isinstance(rows, list) else rows, packed, ids)
 
     def _drop(self, n_rows: int) -> None:
         """Let go of the first rows of the first block."""

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 from fanout.brake import Brake
 from fanout.engine.halt import Bell
-from fanout.limits import Cost, Gate, Permits, RateLimiter
+from fanout.limits import Cost, Gate, Permits
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fanout.engine.work import Work
+    from fanout.limits import RateLimiter, TokenMeter
     from fanout.settings import Limits, RetryPolicy, Timeouts
     from fanout.transport import Transport
 
@@ -19,7 +22,14 @@ class Link:
     """State of one endpoint as this client sees it."""
 
     def __init__(
-        self, transport: Transport, *, limits: Limits, retry: RetryPolicy, timeouts: Timeouts, rates: RateLimiter
+        self,
+        transport: Transport,
+        *,
+        limits: Limits,
+        retry: RetryPolicy,
+        timeouts: Timeouts,
+        rates: RateLimiter,
+        meter: TokenMeter,
     ) -> None:
         self.transport = transport
         self.limits = limits
@@ -27,6 +37,7 @@ class Link:
         self.timeouts = timeouts
         self.permits = Permits(limits.concurrency)
         self.rates = rates
+        self.meter = meter
         self.gate = Gate()
         now = asyncio.get_running_loop().time
         transport.withhold_if(lambda: self.gate.wait(now()) > 0)
@@ -52,7 +63,24 @@ class Link:
 
     def cost(self, work: Work | None) -> Cost:
         """What one attempt of ``work`` takes from the rates; without one, what asking about the model does."""
-        return Cost() if work is None else Cost(rows=work.n)
+        if work is None:
+            return Cost()
+        if self.rates.takes_tokens and (work.tokens is None or not self.meter.counts):
+            assert work.payload is not None
+            work.tokens = self.meter.of_request(work.rows, work.payload.nbytes)
+        return Cost(rows=work.n, tokens=work.tokens or 0.0)
+
+    def account(self, work: Work, usage: Mapping[str, int], now: float) -> None:
+        """Take note of what an answer says that it has cost. What was not charged before is charged now."""
+        tokens = usage.get("total_tokens")
+        if tokens is None or work.payload is None:
+            return
+        self.meter.learn(work.payload.nbytes, tokens)
+        if self.rates.takes_tokens and work.tokens is not None:
+            more = tokens - work.tokens
+            # A count is the user's own word: an answer may add to it what he could not know, but takes nothing back.
+            if more > 0 or not self.meter.counts:
+                self.rates.charge(now, more)
 
     @property
     def spent(self) -> bool:

@@ -1,8 +1,9 @@
-"""How many rows go into one request, where that is bounded by their bytes and not by their number alone."""
+"""How many rows go into one request, where that is bounded by their bytes or tokens and not by their number alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import orjson
 
 if TYPE_CHECKING:
     from fanout.engine.work import Work
+    from fanout.limits import TokenMeter
     from fanout.types import Rows
 
 _FORGOTTEN = 0.01
@@ -34,45 +36,53 @@ class Scale:
 
 
 class Packed(NamedTuple):
-    """The rows of a chunk: how many they are, and how large."""
+    """Rows that go together."""
 
     n_rows: int
     size: float
+    """Their bytes, as `row_bytes` counts them."""
+
+    tokens: float | None
+    """Their tokens, where they are counted."""
 
 
 class Packing:
     """Packs the rows of one feed, weighing each of them once. The first bound that is reached closes the chunk.
 
-    A row that is beyond the bound by itself goes alone: whether the endpoint takes it is the endpoint's to say.
+    A row that is beyond a bound by itself goes alone: whether the endpoint takes it is the endpoint's to say.
     """
 
-    def __init__(self, scale: Scale, *, max_bytes: int) -> None:
+    def __init__(
+        self, scale: Scale, meter: TokenMeter, *, max_bytes: int | None = None, max_tokens: int | None = None
+    ) -> None:
         self._scale = scale
-        self._max_bytes = max_bytes
+        self._meter = meter
+        self._max_bytes = inf if max_bytes is None else max_bytes
+        self._max_tokens = inf if max_tokens is None else max_tokens
+        self._counts = max_tokens is not None and meter.counts
         self._start = 0
-        self._count = 0
+        self._packed = _NOTHING
         """Rows from there on that are known to fit."""
-        self._size = 0.0
-        """Their size."""
-        self._next: float | None = None
-        """The size of the row after them, where it is known."""
+        self._next: tuple[float, float] | None = None
+        """Size and tokens of the row after them, where they are known."""
 
     def fit(self, start: int, rows: Rows, offset: int, n_rows: int) -> Packed:
         """How many of ``n_rows`` rows fit, of which the first is number ``start`` of the input, ``offset`` of ``rows``.
 
-        It may be asked again with more rows from the same start.
+        It may be asked again with more rows from the same start. Raises `ConfigError` where tokens cannot be counted.
         """
-        if start != self._start or self._count > n_rows:
+        if start != self._start or self._packed.n_rows > n_rows:
             self._begin(start)
-        most = self._max_bytes / self._scale.ratio
-        while self._count < n_rows:
-            size = row_bytes(rows, offset + self._count) if self._next is None else self._next
-            if self._count and self._size + size > most:
-                packed = Packed(self._count, self._size)
-                self._begin(start + self._count, size)
-                return packed
-            self._count, self._size, self._next = self._count + 1, self._size + size, None
-        return Packed(self._count, self._size)
+        (fitting, size, tokens), most = self._packed, self._most_bytes() / self._scale.ratio
+        tokens = tokens or 0.0
+        while fitting < n_rows:
+            row = self._weigh(rows, offset + fitting) if self._next is None else self._next
+            if fitting and (size + row[0] > most or tokens + row[1] > self._max_tokens):
+                self._begin(start + fitting, row)
+                return self._of(fitting, size, tokens)
+            fitting, size, tokens, self._next = fitting + 1, size + row[0], tokens + row[1], None
+        self._packed = self._of(fitting, size, tokens)
+        return self._packed
 
     def learn(self, work: Work) -> None:
         """Take note of what the rows of a chunk became."""
@@ -80,13 +90,32 @@ class Packing:
             self._scale.learn(work.size, work.payload.nbytes)
 
     def too_large(self, work: Work) -> bool:
-        """True where the body of several rows is beyond the bound after all: fewer have to be sent."""
-        return work.n > 1 and work.payload is not None and work.payload.nbytes > self._max_bytes
+        """True where the body of several rows is beyond a bound after all: fewer have to be sent."""
+        return work.n > 1 and work.payload is not None and work.payload.nbytes > self._most_bytes()
 
-    def _begin(self, start: int, size: float | None = None) -> None:
-        """Begin a chunk, whose first row's size may be known."""
-        self._start, self._next = start, size
-        self._count, self._size = 0, 0.0
+    def _most_bytes(self) -> float:
+        if self._counts or self._max_tokens == inf:
+            return self._max_bytes
+        return min(self._max_bytes, self._max_tokens / self._meter.per_byte)
+
+    def _weigh(self, rows: Rows, index: int) -> tuple[float, float]:
+        tokens = self._meter.of_row(row_of(rows, index)) if self._counts else 0.0
+        return row_bytes(rows, index), tokens
+
+    def _of(self, n_rows: int, size: float, tokens: float) -> Packed:
+        return Packed(n_rows, size, tokens if self._counts else None)
+
+    def _begin(self, start: int, first: tuple[float, float] | None = None) -> None:
+        """Begin a chunk, whose first row's weights may be known."""
+        self._start, self._packed, self._next = start, _NOTHING, first
+
+
+_NOTHING = Packed(0, 0.0, None)
+
+
+def row_of(rows: Rows, index: int) -> Any:
+    """One row, of a mapping as a dict."""
+    return {name: column[index] for name, column in rows.items()} if isinstance(rows, Mapping) else rows[index]
 
 
 def row_bytes(rows: Rows, index: int) -> float:

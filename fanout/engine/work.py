@@ -20,7 +20,7 @@ class Work:
 
     __slots__ = (
         "assembly", "attempts", "chunk", "confirmed", "earlier_attempts", "flaw", "held", "n", "payload", "rows",
-        "size", "successes_seen", "suspect", "where",
+        "size", "successes_seen", "suspect", "tokens", "where",
     )  # fmt: skip
 
     def __init__(self, chunk: Chunk, rows: Rows) -> None:
@@ -31,6 +31,8 @@ class Work:
         """Positions of the rows in the chunk: a slice, or an index array where rows between them were left out."""
         self.size = 0.0
         """Bytes of the rows, where a chunk is bounded by them; 0: not weighed."""
+        self.tokens: float | None = None
+        """Tokens that the rows take, counted, or what the last attempt was charged for; None: not told."""
         self.assembly: Assembly | None = None
         self.payload: Payload | None = None
         self.held = False
@@ -68,6 +70,7 @@ class Work:
         """Go on with some of the rows alone."""
         rest = self.part(index)
         self.rows, self.where, self.n, self.assembly = rest.rows, rest.where, rest.n, rest.assembly
+        self.tokens = None
 
     def in_context(self, verdict: Verdict) -> Verdict:
         """``verdict`` in the light of what happened to these rows before: the same again is no accident.

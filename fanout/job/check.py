@@ -137,7 +137,7 @@ def _findings(
     job: Job, n_rows: int | None, first: Rows, preview: Preview | None, result: Result, stop: RunStopped | None
 ) -> Findings:
     chunk_rows = preview.chunk_rows if preview else job.tables.chunks.rows
-    by_number = job.tables.chunks.max_bytes is None
+    by_number = job.tables.chunks.max_bytes is None and job.tables.chunks.max_tokens is None
     stats = result.stats
     failed = sum(failure.stop - failure.start for failure in result.failures)
     return Findings(

@@ -65,6 +65,9 @@ class Chunks(Table):
     """Most bytes in the body of one request; the first bound reached closes a chunk, and a row that is larger goes
     alone."""
 
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens in one request: counted by limits.tokenizer, else estimated."""
+
 
 class Mock(Table):
     """What answers in the endpoint's place in a rehearsal: fanout run JOB --mock, fanout check JOB --dry-run."""

@@ -6,5 +6,6 @@ All of it decides synchronously and knows no clock: callers pass in ``loop.time(
 from fanout.limits.gate import Gate
 from fanout.limits.permits import Permits
 from fanout.limits.rates import Cost, RateLimiter, Slot
+from fanout.limits.tokens import TokenMeter, tiktoken_counter
 
-__all__ = ["Cost", "Gate", "Permits", "RateLimiter", "Slot"]
+__all__ = ["Cost", "Gate", "Permits", "RateLimiter", "Slot", "TokenMeter", "tiktoken_counter"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from support import Plain
 from fanout import Client, ConfigError, Payload
 from fanout.engine import Packing, Scale, feed_of, packing
 from fanout.engine.packing import row_bytes
+from fanout.limits import TokenMeter
 from fanout.rowset import RowSet
 from fanout.testing import MockEndpoint
 from fanout.types import count_rows
@@ -31,7 +33,7 @@ async def as_async(rows: list[Any]) -> AsyncIterator[Any]:
 
 
 async def packed(rows: Any, chunk_rows: int, max_bytes: int, skip: RowSet | None = None) -> list[tuple[int, list[Any]]]:
-    feed = feed_of(rows, chunk_rows, skip=skip, packing=Packing(Scale(), max_bytes=max_bytes))
+    feed = feed_of(rows, chunk_rows, skip=skip, packing=Packing(Scale(), TokenMeter(), max_bytes=max_bytes))
     chunks = []
     while (work := await feed.take()) is not None:
         chunks.append((work.chunk.start, list(work.rows)))
@@ -70,6 +72,37 @@ def test_the_first_bound_reached_closes_the_chunk(
         assert full or utf8(rows[start : after + 1]) > max_bytes  # no chunk is smaller than it has to be
 
 
+@given(rows=TEXTS, max_bytes=st.integers(1, 40), max_tokens=st.integers(1, 20))
+def test_tokens_and_bytes_bound_a_chunk_together(rows: list[str], max_bytes: int, max_tokens: int) -> None:
+    bounds = {"max_bytes": max_bytes, "max_tokens": max_tokens}
+    counted: list[str] = []
+
+    def count(row: str) -> int:
+        counted.append(row)
+        return len(row)
+
+    feed = feed_of(rows, 64, packing=Packing(Scale(), TokenMeter(count), **bounds))
+    parts: list[list[str]] = []
+    while (work := feed.ready()) is not None:
+        assert work.tokens == sum(map(len, work.rows))
+        parts.append(list(work.rows))
+    assert [row for part in parts for row in part] == counted == rows  # each is counted once
+    for part in parts:
+        assert len(part) == 1 or (utf8(part) <= max_bytes and sum(map(len, part)) <= max_tokens)
+    for part, after in pairwise(parts):
+        larger = [*part, after[0]]
+        assert utf8(larger) > max_bytes or sum(map(len, larger)) > max_tokens
+
+
+def test_tokens_that_nobody_counts_are_those_of_the_answers_before() -> None:
+    meter = TokenMeter()
+    feed = feed_of(["x" * 10] * 40, 64, packing=Packing(Scale(), meter, max_tokens=25))
+    assert feed.ready().n == 10  # four bytes a token
+    for _ in range(5):
+        meter.learn(100, 100)
+    assert feed.ready().n == 2
+
+
 def test_every_row_is_weighed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     weighed: list[int] = []
 
@@ -80,7 +113,7 @@ def test_every_row_is_weighed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "row_bytes", weigh)
     for rows in ([str(i) for i in range(300)], iter([str(i) for i in range(300)])):
         weighed.clear()
-        feed = feed_of(rows, 8, packing=Packing(Scale(), max_bytes=7))
+        feed = feed_of(rows, 8, packing=Packing(Scale(), TokenMeter(), max_bytes=7))
 
         async def drain(feed: Any = feed) -> None:
             while await feed.take() is not None:
@@ -201,6 +234,7 @@ async def test_few_large_rows_are_sent_side_by_side() -> None:
     assert mock.max_in_flight == 8
 
 
-def test_a_bound_that_nothing_fits_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match="chunk_max_bytes must be at least 1, not 0"):
-        Client("http://h/x", codec=Plain, chunk_max_bytes=0)
+@pytest.mark.parametrize("key", ["chunk_rows", "chunk_max_bytes", "chunk_max_tokens"])
+def test_a_bound_that_nothing_fits_is_refused_by_name(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key} must be at least 1, not 0"):
+        Client("http://h/x", codec=Plain, **{key: 0})

@@ -119,6 +119,93 @@ async def test_a_resend_on_a_fresh_connection_pays_too() -> None:
         assert now() - started >= 0.15  # two slots after the first one's
 
 
+TEXTS = [f"{'word ' * (1 + i % 5)}" for i in range(200)]
+
+
+def words(text: str) -> int:
+    return len(text.split())
+
+
+def embedding() -> Any:
+    return fanout.codec("openai-embeddings", model="mock")
+
+
+def embed(texts: Any) -> np.ndarray:
+    return np.array([[float(len(text))] for text in texts])
+
+
+@pytest.mark.virtual_time
+async def test_counted_tokens_hold_their_rate() -> None:
+    limits = Limits(tokens_per_second=20, burst=1, concurrency=4)
+    with MockEndpoint(embed) as mock:
+        async with Client(
+            mock.url(embedding()), codec=embedding(), chunk_max_tokens=12, count_tokens=words, limits=limits
+        ) as client:
+            await client.map(TEXTS)
+            usage = client.statistics().usage
+    assert usage["total_tokens"] == 600  # the mock counts words too
+    taken = [sum(map(words, orjson.loads(request.body)["input"])) for request in mock.requests]
+    assert max(taken) <= 12
+    assert mock.times[-1] == pytest.approx((600 - 20) / 20, abs=1)
+    for first in mock.times:
+        inside = sum(n for n, t in zip(taken, mock.times, strict=True) if first <= t <= first + 5)
+        assert inside <= 5 * 20 + 20 + 1e-6
+
+
+@pytest.mark.virtual_time
+async def test_estimated_tokens_are_corrected_by_what_answers_tell() -> None:
+    """A token for four bytes is far too many here; the run still takes the time of what is really taken."""
+    limits = Limits(tokens_per_second=20, concurrency=2)
+    with MockEndpoint(embed, latency=0.05) as mock:
+        async with Client(mock.url(embedding()), codec=embedding(), chunk_rows=4, limits=limits) as client:
+            await client.map(TEXTS)
+            assert client.statistics().usage["total_tokens"] == 600
+    assert mock.times[-1] == pytest.approx(600 / 20, rel=0.1)
+
+
+@pytest.mark.virtual_time
+async def test_tokens_of_the_answer_that_nobody_could_count_are_charged_afterwards() -> None:
+    limits = Limits(tokens_per_minute=60, concurrency=1)
+    with MockEndpoint(lambda texts: [text * 9 for text in texts]) as mock:
+        codec = fanout.codec("openai-chat", model="mock")
+        async with Client(mock.url(codec), codec=codec, count_tokens=words, limits=limits) as client:
+            await client.map(["a "] * 5)
+    assert mock.times == pytest.approx([0, 10, 20, 30, 40])
+
+
+@pytest.mark.virtual_time
+async def test_a_tokenizer_counts_in_the_place_of_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fanout.client.session.tiktoken_counter", lambda name: {"by-words": words}[name])
+    limits = Limits(tokens_per_second=1, tokenizer="by-words")
+    with MockEndpoint(embed) as mock:
+        async with Client(mock.url(embedding()), codec=embedding(), chunk_rows=1, limits=limits) as client:
+            await client.map(TEXTS[:5])
+    assert mock.times == pytest.approx([0, 1, 3, 6, 10])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"count_tokens": "cl100k_base"}, "count_tokens must be a function, not 'cl100k_base'; limits.tokenizer"),
+        ({"count_tokens": len, "limits": Limits(tokenizer="x")}, "count_tokens and limits.tokenizer both"),
+        ({"count_tokens": len, "limits": RateLimiter(Limits(tokenizer="x"))}, "count_tokens and limits.tokenizer both"),
+    ],
+)
+def test_tokens_are_counted_in_one_way(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Client("http://h/x", codec=Plain, **options)
+
+
+@pytest.mark.virtual_time
+async def test_a_function_that_cannot_count_ends_the_run_by_name() -> None:
+    with MockEndpoint(double) as mock:
+        limits = Limits(tokens_per_second=1)
+        async with Client(mock.url(Plain), codec=Plain, count_tokens=lambda row: row.n, limits=limits) as client:
+            with pytest.raises(ConfigError, match="count_tokens raised AttributeError"):
+                await client.map(X)
+    assert not mock.requests
+
+
 @pytest.mark.virtual_time
 async def test_who_is_stopped_or_cancelled_while_waiting_leaves_no_debt() -> None:
     """16 workers have reserved starts up to 16 minutes ahead: the next run does not wait for them."""

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from fanout.limits import Slot
 
 PER = {"second": 1.0, "minute": 60.0}
-NAMES = [f"{unit}_per_{period}" for unit in ("requests", "rows") for period in PER]
+NAMES = [f"{unit}_per_{period}" for unit in ("requests", "rows", "tokens") for period in PER]
 RATES = st.dictionaries(st.sampled_from(NAMES), st.floats(0.1, 1000), min_size=1)
-COSTS = st.integers(0, 200).map(lambda rows: Cost(rows=rows))
+COSTS = st.tuples(st.integers(0, 200), st.integers(0, 2000)).map(lambda much: Cost(1, *much))
 TIMES = st.lists(st.floats(0, 100, allow_subnormal=False), min_size=1, max_size=40).map(sorted)
 
 
@@ -164,6 +164,23 @@ def test_threads_that_ask_at_once_get_slots_of_their_own() -> None:
     for thread in threads:
         thread.join()
     assert sorted(starts) == pytest.approx([i / 1000 for i in range(4000)])
+
+
+def test_tokens_found_out_later_are_charged_to_who_comes_next() -> None:
+    limiter = RateLimiter(Limits(tokens_per_second=100))
+    waiting = [limiter.reserve(0.0, Cost(tokens=50)) for _ in range(2)]
+    limiter.charge(0.2, 200)
+    assert waiting[1].start == 0.5  # a promise stands
+    assert limiter.reserve(0.2, Cost(tokens=50)).start == pytest.approx(3.0)
+    limiter.charge(0.2, -100)
+    assert limiter.reserve(0.2, Cost(tokens=50)).start == pytest.approx(3.5)
+
+
+def test_tokens_charged_to_an_idle_rate_are_paid_for_from_the_request_on() -> None:
+    limiter = RateLimiter(Limits(tokens_per_second=100))
+    limiter.reserve(10.0, Cost(tokens=100))
+    limiter.charge(10.5, 900)
+    assert limiter.reserve(10.5, Cost(tokens=1)).start == pytest.approx(20.0)
 
 
 class TestSlowedDown:
