@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fanout.codecs.base import Codec
     from fanout.engine import Feed, Link, Work
     from fanout.limits import Cost
-    from fanout.types import ModelInfo, Payload, Rows, Tensor
+    from fanout.types import ModelInfo, Rows, Tensor, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +71,9 @@ async def surveyed(
     for _ in range(asked):
         told(link.cost(None))
 
-    def made(work: Work) -> bool:
-        return encode(work, codec, _unstamped, lambda lost, _: failed.append(lost.n), uniform=feed.uniform)
-
     try:
         while (taken := await feed.take()) is not None:
-            if (work := fitted(taken, feed, made)) is not None:
+            if (work := _encoded(taken, feed, codec, lambda lost, _: failed.append(lost.n))) is not None:
                 assert work.payload is not None
                 chunks, body_bytes = chunks + 1, body_bytes + work.payload.nbytes
                 told(link.cost(work))
@@ -101,10 +98,7 @@ async def previewed(feed: Feed, codec: Codec) -> Preview:
     finally:
         await feed.close()
 
-    def made(work: Work) -> bool:
-        return encode(work, codec, _unstamped, lambda *_: None, uniform=feed.uniform)
-
-    work = None if taken is None else fitted(taken, feed, made)
+    work = None if taken is None else _encoded(taken, feed, codec, lambda *_: None)
     if taken is not None and work is None:
         _require_sendable_form(taken.rows, codec)
     return Preview(
@@ -116,8 +110,15 @@ async def previewed(feed: Feed, codec: Codec) -> Preview:
     )
 
 
-def _unstamped(payload: Payload) -> Payload:
-    return payload
+def _encoded(work: Work, feed: Feed, codec: Codec, fail: Callable[[Work, Verdict], None]) -> Work | None:
+    """What of ``work`` would be sent in one request, with its payload; None where no row can be."""
+
+    def made(work: Work) -> bool:
+        return encode(work, codec, lambda payload: payload, fail, uniform=feed.uniform)
+
+    if feed.packing is not None:
+        return fitted(work, feed, feed.packing, made)
+    return work if made(work) else None
 
 
 def _require_sendable_form(rows: Rows, codec: Codec) -> None:

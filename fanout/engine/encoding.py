@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from fanout.codecs.base import Codec
     from fanout.engine.feed import Feed
+    from fanout.engine.packing import Packing
     from fanout.engine.work import Work
 
 
@@ -56,15 +57,12 @@ def encode(
     return True
 
 
-def fitted(work: Work, feed: Feed, made: Callable[[Work], bool]) -> Work | None:
+def fitted(work: Work, feed: Feed, packing: Packing, made: Callable[[Work], bool]) -> Work | None:
     """``work`` with its payload, or its first rows alone, where all together are too large; ``feed`` has the others.
 
     None where no row is left to send. ``made`` makes the payload, as `encode` does.
     """
-    packing = feed.packing
     while made(work):
-        if packing is None:
-            return work
         packing.learn(work)
         if not packing.too_large(work):
             return work

@@ -116,11 +116,13 @@ class Exchanges:
                     return leave
                 started, slot = self.now(), leave
             try:
-                return await self._timed(send, deadline, started, fresh=fresh)
+                return await self._timed(send, deadline, work, started, fresh=fresh)
             except Withheld:  # the gate was shut while a connection was made
                 link.rates.give_back(slot)
 
-    async def _timed(self, send: Send, deadline: Deadline, started: float, *, fresh: bool) -> Reply | TransportError:
+    async def _timed(
+        self, send: Send, deadline: Deadline, work: Work | None, started: float, *, fresh: bool
+    ) -> Reply | TransportError:
         link = self._link
         self._count(1)
         deadline.start(started, link.timeouts.attempt)
@@ -138,7 +140,10 @@ class Exchanges:
             reply = self._too_late()
         finally:
             deadline.stop()
-        self._counters.latencies.record(self.now() - started)
+        self._counters.latencies.record((now := self.now()) - started)
+        if isinstance(reply, Reply) and reply.status < 400 and (shut := link.heed(reply, work, now)):
+            reason = "the endpoint says that nothing is left for this time"
+            self._tell(Event(kind="pause", seconds=shut, status=reply.status, reason=reason))
         # Somebody below may have swallowed the cancellation, or made another error of it.
         return self._too_late() if deadline.expired and deadline.absorbed() else reply
 

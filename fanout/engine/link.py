@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fanout.brake import Brake
 from fanout.engine.halt import Bell
+from fanout.engine.heeding import Heed
 from fanout.limits import Cost, Gate, Permits
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Link:
         self.rates = rates
         self.meter = meter
         self.gate = Gate()
+        self.heed = Heed(rates, self.gate, self.permits, meter, longest=retry.max_pushback)
         now = asyncio.get_running_loop().time
         transport.withhold_if(lambda: self.gate.wait(now()) > 0)
         self.bell = Bell()

@@ -199,10 +199,11 @@ class Run:
                 if (work := self.feed.ready()) is None and (work := await self._next(task)) is None:
                     return
                 self._watch.busy()
-                sendable = fitted(work, self.feed, self._encode)
-                if sendable is not None and (verdict := await self._attempt(sendable, deadline)) is not None:
+                if self.feed.packing is not None:
+                    work = fitted(work, self.feed, self.feed.packing, self._encode)
+                if work is not None and (verdict := await self._attempt(work, deadline)) is not None:
                     await self._retry_slots.acquire()
-                    self._recover(sendable, verdict, done=self._retry_slots.release)
+                    self._recover(work, verdict, done=self._retry_slots.release)
                 self._watch.idle()
         finally:
             self._waiting_for_rows.discard(task)

@@ -12,7 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Hashable, Iterator
 
     from fanout.settings import Limits
 
@@ -55,7 +55,7 @@ class RateLimiter:
         self.limits = limits
         self._lock = threading.Lock()
         self._lasting = list(_buckets_of(limits))
-        self._told: dict[str, _Bucket] = {}
+        self._told: dict[Hashable, _Bucket] = {}
         self._buckets = self._lasting
         self._ahead: deque[Slot] = deque()
         """Slots that may still be given back, in the order of reservation."""
@@ -98,17 +98,18 @@ class RateLimiter:
                     bucket.settled += tokens * bucket.interval
             self._recount()
 
-    def slow(self, name: str, unit: str, left: float, seconds: float, now: float) -> None:
+    def slow(self, name: Hashable, unit: str, left: float, seconds: float, now: float, *, each: float = 1.0) -> None:
         """Spread the ``left`` requests or tokens over the next ``seconds``, beside the rates of the settings.
 
-        ``unit`` is a field of `Cost`; another word under the same ``name`` replaces this one. The next start pays for
-        the one before it, so that words which come with every answer do not let one more request go each.
+        ``unit`` is a field of `Cost`, ``each`` what one request takes of it: the first has to wait for that. Another
+        word under the same ``name`` replaces this one; the next start then pays for the one before it, so that words
+        which come with every answer do not let one more request go each.
         """
         with self._lock:
             self._settle(now)
             known = self._told.get(name)
             bucket = _Bucket(unit, seconds / left, 0.0, until=now + seconds)
-            bucket.settled = now + bucket.interval if known is None else known.settled
+            bucket.settled = now + each * bucket.interval if known is None else known.settled
             self._told[name] = bucket
             self._adopt()
             if known is None:  # what was reserved before may be more than is left
@@ -116,7 +117,7 @@ class RateLimiter:
                 self._ahead.clear()
             self._recount()
 
-    def ease(self, name: str) -> None:
+    def ease(self, name: Hashable) -> None:
         """There is enough again: `slow` is taken back."""
         if name in self._told:
             with self._lock:
