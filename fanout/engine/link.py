@@ -75,7 +75,7 @@ class Link:
     def account(self, work: Work, usage: Mapping[str, int], now: float) -> None:
         """Take note of what an answer says that it has cost. What was not charged before is charged now."""
         tokens = usage.get("total_tokens")
-        if tokens is None or work.payload is None:
+        if not tokens or work.payload is None:
             return
         self.meter.learn(work.payload.nbytes, tokens)
         if self.rates.takes_tokens and work.tokens is not None:

@@ -86,8 +86,8 @@ class Packing:
 
     def learn(self, work: Work) -> None:
         """Take note of what the rows of a chunk became."""
-        if work.size and work.payload is not None:
-            self._scale.learn(work.size, work.payload.nbytes)
+        if work.size and work.payload is not None and (body := work.payload.nbytes):
+            self._scale.learn(work.size, body)
 
     def too_large(self, work: Work) -> bool:
         """True where the body of several rows is beyond a bound after all: fewer have to be sent."""

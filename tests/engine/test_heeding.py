@@ -99,6 +99,17 @@ async def test_nothing_goes_before_the_reset_once_nothing_is_left() -> None:
     assert [(event.kind, event.seconds) for event in events if event.kind == "pause"] == [("pause", 50.0)]
 
 
+async def test_who_waits_for_a_rate_when_less_is_told_waits_for_that() -> None:
+    """Seven have starts reserved, a second apart, when the first answer says that two are left for 20 s."""
+    with MockEndpoint(lambda x: x * 2, latency=0.5) as mock:
+        said = answer({"RateLimit": '"default";r=2;t=20'}, rows=10)
+        mock.script(Scripted(body=said.body, headers=said.headers))
+        limits = Limits(concurrency=8, requests_per_second=1)
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=10, limits=limits) as client:
+            await client.map(X)
+    assert mock.times == pytest.approx([0, 10.5, *(20.5 + i for i in range(8))])
+
+
 async def test_no_pause_is_longer_than_the_longest_allowed() -> None:
     with MockEndpoint(lambda x: x * 2) as mock:
         mock.script(used_up(5000))

@@ -226,6 +226,16 @@ async def test_a_survey_counts_what_a_run_sends() -> None:
     assert preview.body_bytes <= 700
 
 
+@pytest.mark.parametrize("body", [b"", b"abcd"])
+def test_bodies_without_a_byte_teach_nothing(body: bytes) -> None:
+    scale = Scale()
+    packing = Packing(scale, TokenMeter(), max_bytes=50)
+    work = feed_of(["ab", "cd"], 2, packing=packing).ready()
+    work.payload = Payload(body=body * 10)
+    packing.learn(work)
+    assert scale.ratio == (10.0 if body else 1.0)
+
+
 @pytest.mark.virtual_time
 async def test_few_large_rows_are_sent_side_by_side() -> None:
     with MockEndpoint(double, latency=1.0) as mock:
