@@ -29,7 +29,7 @@ class Allowance(NamedTuple):
     """Tells one allowance of an endpoint from another."""
 
     unit: str
-    """``"requests"`` or ``"tokens"``."""
+    """``"requests"``, ``"tokens"``, or what else an endpoint counts (``"content-bytes"``)."""
 
     left: float
     seconds: float
@@ -42,17 +42,13 @@ def readers(headers: Mapping[str, str]) -> tuple[Reader, ...]:
 
 
 def structured(headers: Mapping[str, str]) -> Iterator[Allowance]:
-    """The ``RateLimit`` field, newer form and older.
-
-    Policies of which ``RateLimit-Policy`` says that they count something else than requests are left out.
-    """
+    """The ``RateLimit`` field, newer form and older. ``RateLimit-Policy`` tells what a policy counts."""
     value = headers.get("RateLimit", "")
     if old := _OLD.search(value):
         yield from _told("RateLimit", "requests", old[1], number(old[2]))
     units = {name: of.get("qu", "requests") for name, of in _items(headers.get("RateLimit-Policy", ""))}
     for name, of in _items(value):
-        if units.get(name, "requests") == "requests":
-            yield from _told(f"RateLimit {name}", "requests", of.get("r"), number(of.get("t")))
+        yield from _told(f"RateLimit {name}", units.get(name, "requests"), of.get("r"), number(of.get("t")))
 
 
 def _items(value: str) -> Iterator[tuple[str, dict[str, str]]]:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from fanout.limits import Gate, Permits, RateLimiter, TokenMeter
     from fanout.types import Reply
 
+_UNITS = ("requests", "tokens")
+"""What is known here of the requests that are to come; of anything else that is counted, only a refusal tells."""
+
 _UNREAD = 127
 """Answers that go by, at most, before one is looked at again where none has told anything."""
 
@@ -47,7 +50,8 @@ class Heed:
         shut = 0.0
         for read in self._readers:
             for allowance in read(reply.headers):
-                shut = max(shut, self._heeded(allowance, work, now))
+                if allowance.unit in _UNITS:
+                    shut = max(shut, self._heeded(allowance, work, now))
         return shut
 
     def _heeded(self, allowance: Allowance, work: Work | None, now: float) -> float:

@@ -43,7 +43,7 @@ def told(headers: dict[str, str]) -> list[tuple[str, float, float]]:
                 "RateLimit": '"a, b";r=3;t=1, "size";r=5;t=2',
                 "RateLimit-Policy": '"a, b";q=9;w=60;qu="requests","size";q=9;w=60;qu="content-bytes"',
             },
-            [("requests", 3, 1)],
+            [("requests", 3, 1), ("content-bytes", 5, 2)],
         ),
         ({"RateLimit": "limit=100, remaining=3, reset=12"}, [("requests", 3, 12)]),
         ({"RateLimit": '"default";r=50'}, []),

@@ -188,6 +188,13 @@ class TestHeed:
         other(self.reply(1000, 60), None, 5.0)
         assert rates.active
 
+    def test_what_cannot_be_known_of_requests_to_come_is_left_to_refusals(self) -> None:
+        heed, rates, gate, _ = self.heed()
+        policy = {"RateLimit": '"size";r=0;t=30', "RateLimit-Policy": '"size";q=9;w=60;qu="content-bytes"'}
+        heed(answer(policy), None, 0.0)
+        assert not rates.active
+        assert gate.wait(0.0) == 0
+
     def test_an_answer_about_the_model_tells_nothing_of_tokens(self) -> None:
         heed, rates, *_ = self.heed()
         heed(answer({"x-ratelimit-remaining-tokens": "5", "x-ratelimit-reset-tokens": "1s"}), None, 0.0)
