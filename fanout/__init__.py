@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         TransportError,
     )
     from fanout.journal import Journal
+    from fanout.limits import RateLimiter
     from fanout.settings import Endpoint, Hedge, Limits, RetryPolicy, Timeouts
     from fanout.sinks import FileSink, open_sink
     from fanout.sources import Source, open_source
@@ -64,6 +65,7 @@ _HOMES = {
         "RunStopped", "TransportError",
     ),
     "fanout.journal": ("Journal",),
+    "fanout.limits": ("RateLimiter",),
     "fanout.settings": ("Endpoint", "Hedge", "Limits", "RetryPolicy", "Timeouts"),
     "fanout.sinks": ("FileSink", "open_sink"),
     "fanout.sources": ("Source", "open_source"),
@@ -78,10 +80,10 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Action", "Answer", "Chunk", "Client", "ClientStateError", "Codec", "ConfigError", "Done", "EncodeError",
     "Endpoint", "EndpointStatistics", "Event", "Failure", "FanoutError", "FileSink", "Hedge", "InputError",
-    "InvalidReply", "Journal", "Limits", "ModelInfo", "Payload", "Preview", "Reply", "Result", "RetryPolicy",
-    "RowsFailed", "RunControl", "RunStopped", "Sink", "Source", "Statistics", "Stream", "SyncClient", "Tensor",
-    "TensorSpec", "Timeouts", "TransportError", "Verdict", "__version__", "codec", "map", "open_sink",
-    "open_source",
+    "InvalidReply", "Journal", "Limits", "ModelInfo", "Payload", "Preview", "RateLimiter", "Reply", "Result",
+    "RetryPolicy", "RowsFailed", "RunControl", "RunStopped", "Sink", "Source", "Statistics", "Stream",
+    "SyncClient", "Tensor", "TensorSpec", "Timeouts", "TransportError", "Verdict", "__version__", "codec", "map",
+    "open_sink", "open_source",
 ]  # fmt: skip
 
 

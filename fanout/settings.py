@@ -13,6 +13,8 @@ from fanout.errors import ConfigError
 LOCAL = "local://"
 """Scheme of the packaged model server."""
 
+_RATES = tuple(f"{unit}_per_{period}" for unit in ("requests", "rows", "tokens") for period in ("second", "minute"))
+
 # Read by pydantic when the job file embeds these classes, without pydantic being imported here.
 _JOB_FILE = {"extra": "forbid", "use_attribute_docstrings": True}
 
@@ -27,16 +29,50 @@ class Limits:
     """Most requests in flight at once."""
 
     requests_per_second: float | None = None
-    """Most requests started in a second, evenly spaced; none: no limit."""
+    """Most requests started in a second; none: no limit."""
+
+    requests_per_minute: float | None = None
+    """Most requests started in a minute. Of several limits all hold."""
+
+    rows_per_second: float | None = None
+    """Most rows sent in a second; those of another attempt count again."""
+
+    rows_per_minute: float | None = None
+    """Most rows sent in a minute."""
+
+    tokens_per_second: float | None = None
+    """Most tokens of a language model in a second: counted, or estimated from what answers tell (usage)."""
+
+    tokens_per_minute: float | None = None
+    """Most tokens of a language model in a minute."""
+
+    burst: float = 0.0
+    """Part of its own second or minute that each of these limits lets go at once after a quiet time: 0 spaces requests
+    evenly, 1 saves a whole second or minute up."""
+
+    tokenizer: str | None = None
+    """Name of the tiktoken encoding that counts tokens, such as cl100k_base; needs the extra tiktoken."""
 
     max_requests: int | None = None
     """A guard on the bill: the run stops, with all that succeeded, before request number max_requests + 1."""
 
     def __post_init__(self) -> None:
         _require_count("concurrency", self.concurrency)
-        _require_positive("requests_per_second", self.requests_per_second)
+        for name in _RATES:
+            _require_positive(name, getattr(self, name))
+        _require(isfinite(self.burst) and self.burst >= 0, "burst", self.burst, "a finite number, 0 or more")
+        rated = any(getattr(self, name) is not None for name in _RATES)
+        _require(
+            rated or not self.burst, "burst", self.burst, "left out where there is no rate, such as rows_per_second"
+        )
+        _require(self.tokenizer != "", "tokenizer", self.tokenizer, "the name of an encoding, such as cl100k_base")
         if self.max_requests is not None:
             _require_count("max_requests", self.max_requests)
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The limits on what goes in a second or a minute that are set, by their names."""
+        return {name: rate for name in _RATES if (rate := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -35,7 +35,8 @@ def test_every_setting_is_described(cls):
 
 
 def test_the_defaults_are_those_of_the_documentation():
-    assert Limits() == Limits(concurrency=16, requests_per_second=None, max_requests=None)
+    assert Limits() == Limits(concurrency=16, requests_per_second=None, burst=0.0, max_requests=None)
+    assert Limits().rates == {}
     assert RetryPolicy() == RetryPolicy(
         max_attempts=5, initial_backoff=0.2, max_backoff=30.0, budget=0.2, max_pushback=120.0, stall=300.0
     )
@@ -48,7 +49,14 @@ def test_the_defaults_are_those_of_the_documentation():
     ("cls", "name", "value"),
     [
         *[(Limits, "concurrency", value) for value in (0, -1, nan)],
-        *[(Limits, "requests_per_second", value) for value in (0, -1.0, inf, nan)],
+        *[
+            (Limits, f"{unit}_per_{period}", value)
+            for unit in ("requests", "rows", "tokens")
+            for period in ("second", "minute")
+            for value in (0, -1.0, inf, nan)
+        ],
+        *[(Limits, "burst", value) for value in (-0.1, inf, nan, 0.5)],  # a burst of no rate
+        (Limits, "tokenizer", ""),
         *[(Limits, "max_requests", value) for value in (0, -1)],
         *[(RetryPolicy, "max_attempts", value) for value in (0, -1)],
         *[

@@ -1,7 +1,8 @@
-"""What to do after an attempt that did not succeed: pure functions over one table, and no I/O."""
+"""What answers mean: what to do after an attempt that did not succeed, and what is left of an allowance. No I/O."""
 
+from fanout.classify.allowance import Allowance, readers
 from fanout.classify.pushback import pushback
 from fanout.classify.said import said
 from fanout.classify.verdicts import classify_error, classify_invalid, classify_reply
 
-__all__ = ["classify_error", "classify_invalid", "classify_reply", "pushback", "said"]
+__all__ = ["Allowance", "classify_error", "classify_invalid", "classify_reply", "pushback", "readers", "said"]

@@ -171,10 +171,10 @@ def _estimate_lines(estimate: Estimate) -> Iterator[str]:
     if estimate.max_requests is not None and estimate.max_requests < estimate.requests:
         yield f"          limits.max_requests = {estimate.max_requests} stops the run before its end"
     yield f"sends:    {estimate.body_bytes:,} bytes, headers not counted"
-    rate = "" if estimate.requests_per_second is None else f", at most {estimate.requests_per_second:g} a second"
+    rates = "".join(f", at most {rate:g} {name.replace('_per_', ' a ')}" for name, rate in estimate.rates.items())
     yield (
         f"time:     {_duration(estimate.seconds)} if an answer takes {_duration(estimate.latency)} and nothing fails; "
-        f"{estimate.concurrency} in flight{rate}"
+        f"{estimate.concurrency} in flight{rates}"
     )
     yield f"output:   {estimate.output}"
 

@@ -12,9 +12,9 @@ from fanout.client.sinking import Sink, journal_at, run_into
 from fanout.client.stream import Stream
 from fanout.client.verdicts import raise_if_failed
 from fanout.codecs.base import Codec
-from fanout.engine import RunControl, feed_of
 from fanout.errors import ClientStateError, ConfigError
 from fanout.journal import Journal
+from fanout.limits import RateLimiter
 from fanout.settings import Endpoint, Endpoints, Hedge, Limits, RetryPolicy, Timeouts, masked
 from fanout.sinks import FileSink
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from fanout.client.preview import Preview, Survey
+    from fanout.engine import RunControl
+    from fanout.limits import Cost
     from fanout.sources import Source
     from fanout.tape import Tape
     from fanout.transport import HeaderSource
@@ -40,8 +42,15 @@ class Client:
         endpoint: URL of the model, ``local://NAME``, or an `Endpoint`; or several of them that serve the same model and
             are used as one. Where a URL has no path, the codec's is used.
         codec: name of a wire format, a codec made by `fanout.codec`, or a class or instance of your own.
-        chunk_rows: rows in one request.
-        limits: requests in flight, per second and in all.
+        chunk_rows: most rows in one request.
+        chunk_max_bytes: most bytes in the body of one request; the first bound reached closes a chunk. A row that is
+            larger goes alone.
+        chunk_max_tokens: the same for tokens.
+        count_tokens: gives the tokens of one row, for ``chunk_max_tokens`` and the limits on tokens. ``tokenizer`` of
+            the limits counts with tiktoken instead. Without either they are estimated: a token for four bytes of the
+            body at first, then what the answers' ``usage`` tells.
+        limits: requests in flight and in all, and what goes in a second or a minute; or a `RateLimiter`, whose rates
+            all clients that are given it keep together.
         retry: attempts and backoff.
         timeouts: deadlines of connecting, of an attempt and of a run.
         hedge: second requests for rows whose answer takes long; none if not given.
@@ -61,7 +70,10 @@ class Client:
         *,
         codec: str | Codec | type[Codec],
         chunk_rows: int = 64,
-        limits: Limits | None = None,
+        chunk_max_bytes: int | None = None,
+        chunk_max_tokens: int | None = None,
+        count_tokens: Callable[[Any], float] | None = None,
+        limits: Limits | RateLimiter | None = None,
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
         hedge: Hedge | None = None,
@@ -69,16 +81,21 @@ class Client:
         on_event: Callable[[Event], None] | None = None,
         tape: Tape | None = None,
     ) -> None:
-        if chunk_rows < 1:
-            raise ConfigError(f"chunk_rows must be at least 1, not {chunk_rows!r}", key="chunk_rows")
+        bounds = {"chunk_rows": chunk_rows, "chunk_max_bytes": chunk_max_bytes, "chunk_max_tokens": chunk_max_tokens}
+        for key, most in bounds.items():
+            if most is not None and most < 1:
+                raise ConfigError(f"{key} must be at least 1, not {most!r}", key=key)
         self._endpoints = _each(endpoint)
         self._codec = _own(codec)
-        _require_type("limits", limits, Limits)
+        if not isinstance(limits, RateLimiter):
+            _require_type("limits", limits, Limits)
+        _require_one_count(limits, count_tokens)
         _require_type("retry", retry, RetryPolicy)
         _require_type("timeouts", timeouts, Timeouts)
         _require_type("hedge", hedge, Hedge)
         self._options = {
-            "chunk_rows": chunk_rows,
+            **bounds,
+            "count_tokens": count_tokens,
             "limits": limits or Limits(),
             "retry": retry or RetryPolicy(),
             "timeouts": timeouts or Timeouts(),
@@ -148,7 +165,7 @@ class Client:
         if on_error not in ("raise", "keep"):
             raise ConfigError(f'on_error must be "raise" or "keep", not {on_error!r}', key="on_error")
         session = self._open_session()
-        feed = feed_of(rows, session.chunk_rows)
+        feed = session.feed(rows)
         if feed.total is None:
             await feed.close()
             raise TypeError(f"map needs rows with a length, not {type(rows).__name__}; stream takes any iterable")
@@ -218,12 +235,16 @@ class Client:
         """
         return await self._open_session().preview(rows, control)
 
-    async def survey(self, rows: Any, *, control: RunControl | None = None) -> Survey:
+    async def survey(
+        self, rows: Any, *, control: RunControl | None = None, on_request: Callable[[Cost], None] | None = None
+    ) -> Survey:
         """Encode all of ``rows``, as `run` would, and count what would be sent; only the model is asked about.
+
+        ``on_request`` is called with what each request would take from the rates, in the order of sending.
 
         Raises what `preview` does, and what reading the rows raises.
         """
-        return await self._open_session().survey(rows, control)
+        return await self._open_session().survey(rows, control, on_request)
 
     async def predict(self, row: Any) -> Any:
         """The answer to one row. Concurrent callers within 2 ms share a request.
@@ -271,6 +292,17 @@ def _require_type(name: str, value: object, wanted: type) -> None:
     if value is not None and not isinstance(value, wanted):
         kind = wanted.__name__
         raise ConfigError(f"{name} must be a fanout.{kind}(...), not {type(value).__name__}", key=name)
+
+
+def _require_one_count(limits: Limits | RateLimiter | None, count_tokens: object) -> None:
+    if count_tokens is None:
+        return
+    if not callable(count_tokens):
+        told = f"a function, not {count_tokens!r}; limits.tokenizer takes the name of a tiktoken encoding"
+        raise ConfigError(f"count_tokens must be {told}", key="count_tokens")
+    limits = limits.limits if isinstance(limits, RateLimiter) else limits
+    if limits is not None and limits.tokenizer is not None:
+        raise ConfigError("count_tokens and limits.tokenizer both count tokens: leave one out", key="count_tokens")
 
 
 def _own(codec: str | Codec | type[Codec]) -> Codec:

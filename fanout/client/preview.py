@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fanout.engine import encode, feed_of
+from fanout.engine import encode, fitted
 from fanout.errors import EncodeError, InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fanout.codecs.base import Codec
-    from fanout.types import ModelInfo, Rows, Tensor
+    from fanout.engine import Feed, Link, Work
+    from fanout.limits import Cost
+    from fanout.types import ModelInfo, Rows, Tensor, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,50 +59,66 @@ class Survey:
     """Of all requests together, headers not counted."""
 
 
-async def surveyed(rows: Any, codec: Codec, chunk_rows: int, metadata_requests: int) -> Survey:
-    """Encode all of ``rows`` with a codec that has learnt what it can. Raises `InputError`, and what the input does."""
-    size = min(chunk_rows, codec.max_rows or chunk_rows)
-    feed, chunks, body_bytes = feed_of(rows, size), 0, 0
+async def surveyed(
+    feed: Feed, codec: Codec, link: Link, metadata_requests: int, on_request: Callable[[Cost], None] | None = None
+) -> Survey:
+    """Encode all of ``feed`` with a codec that has learnt what it can. Raises `InputError`, and what the input does."""
+    feed.limit(codec.max_rows or feed.chunk_rows)
+    chunks, body_bytes = 0, 0
     asked = 0 if feed.left == 0 else metadata_requests  # a run over nothing asks nobody
     failed: list[int] = []
+    told = on_request or (lambda _: None)
+    for _ in range(asked):
+        told(link.cost(None))
+
     try:
-        while (work := await feed.take()) is not None:
-            if encode(
-                work, codec, lambda payload: payload, lambda lost, _: failed.append(lost.n), uniform=feed.uniform
-            ):
+        while (taken := await feed.take()) is not None:
+            if (work := _encoded(taken, feed, codec, lambda lost, _: failed.append(lost.n))) is not None:
                 assert work.payload is not None
                 chunks, body_bytes = chunks + 1, body_bytes + work.payload.nbytes
+                told(link.cost(work))
             await asyncio.sleep(0)  # a signal may want to end it
     finally:
         await feed.close()
     return Survey(
         rows=feed.position,
         unsendable=sum(failed),
-        chunk_rows=size,
+        chunk_rows=feed.chunk_rows,
         chunks=chunks,
         metadata_requests=asked,
         body_bytes=body_bytes,
     )
 
 
-async def previewed(rows: Rows, codec: Codec, chunk_rows: int) -> Preview:
-    """Encode the first chunk of ``rows`` with a codec that has learnt what it can. Raises `InputError`."""
-    size = min(chunk_rows, codec.max_rows or chunk_rows)
-    feed = feed_of(rows, size)
+async def previewed(feed: Feed, codec: Codec) -> Preview:
+    """Encode the first chunk of ``feed`` with a codec that has learnt what it can. Raises `InputError`."""
+    feed.limit(codec.max_rows or feed.chunk_rows)
     try:
-        work = await feed.take()
+        taken = await feed.take()
     finally:
         await feed.close()
-    tensors: tuple[Tensor, ...] = ()
-    body_bytes = None
-    if work is not None and encode(work, codec, lambda payload: payload, lambda *_: None, uniform=feed.uniform):
-        assert work.payload is not None
-        tensors, body_bytes = codec.tensors(work.rows), work.payload.nbytes
-    elif work is not None:
-        _require_sendable_form(work.rows, codec)
+
+    work = None if taken is None else _encoded(taken, feed, codec, lambda *_: None)
+    if taken is not None and work is None:
+        _require_sendable_form(taken.rows, codec)
     return Preview(
-        model=codec.describe(), max_rows=codec.max_rows, chunk_rows=size, tensors=tensors, body_bytes=body_bytes
+        model=codec.describe(),
+        max_rows=codec.max_rows,
+        chunk_rows=feed.chunk_rows,
+        tensors=() if work is None else codec.tensors(work.rows),
+        body_bytes=None if work is None or work.payload is None else work.payload.nbytes,
     )
+
+
+def _encoded(work: Work, feed: Feed, codec: Codec, fail: Callable[[Work, Verdict], None]) -> Work | None:
+    """What of ``work`` would be sent in one request, with its payload; None where no row can be."""
+
+    def made(work: Work) -> bool:
+        return encode(work, codec, lambda payload: payload, fail, uniform=feed.uniform)
+
+    if feed.packing is not None:
+        return fitted(work, feed, feed.packing, made)
+    return work if made(work) else None
 
 
 def _require_sendable_form(rows: Rows, codec: Codec) -> None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from fanout.client.preview import Preview, Survey, previewed, surveyed
 from fanout.client.target import replaced_target, target, without_files
 from fanout.client.verdicts import raise_if_failed, raise_if_stopped
-from fanout.engine import Batcher, Ledger, Link, Merger, Run, RunControl, Stop, feed_of
+from fanout.engine import Batcher, Ledger, Link, Merger, Packing, Run, RunControl, Scale, Stop, feed_of
 from fanout.errors import ClientStateError, RowsFailed, RunStopped
+from fanout.limits import RateLimiter, TokenMeter, tiktoken_counter
 from fanout.settings import LOCAL, Endpoint, Hedge, Limits, RetryPolicy, Timeouts
 from fanout.statistics import Counters
 from fanout.transport import HeaderSource, TapedTransport, Transport
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from fanout.codecs.base import Codec
     from fanout.engine import Feed
+    from fanout.limits import Cost, Permits
+    from fanout.rowset import RowSet
     from fanout.serving.local import LocalServer
     from fanout.tape import Tape
     from fanout.types import Event, Rows, Statistics
@@ -38,7 +41,10 @@ class Session:
         codec: Codec,
         *,
         chunk_rows: int,
-        limits: Limits,
+        chunk_max_bytes: int | None,
+        chunk_max_tokens: int | None,
+        count_tokens: Callable[[Any], float] | None,
+        limits: Limits | RateLimiter,
         retry: RetryPolicy,
         timeouts: Timeouts,
         hedge: Hedge | None = None,
@@ -47,8 +53,11 @@ class Session:
         servers: Sequence[LocalServer] = (),
         tape: Tape | None = None,
     ) -> None:
-        self.limits = limits
+        rates = limits if isinstance(limits, RateLimiter) else RateLimiter(limits)
+        self.limits = limits = rates.limits
         self.chunk_rows = chunk_rows
+        self._bounds = {"max_bytes": chunk_max_bytes, "max_tokens": chunk_max_tokens}
+        self._scale = Scale()
         self._codec = codec
         self._on_event = on_event
         self._servers = servers
@@ -65,12 +74,18 @@ class Session:
             for endpoint, url, _ in endpoints
         ]
         weights = [weight for _, _, weight in endpoints]
-        self._link = Link(transports, limits=limits, retry=retry, timeouts=timeouts, hedge=hedge, weights=weights)
+        self._link = Link(
+            transports, limits=limits, retry=retry, timeouts=timeouts, rates=rates, meter=TokenMeter(count_tokens),
+            hedge=hedge, weights=weights,
+        )  # fmt: skip
         self.batcher = Batcher(self._send_batch, max_rows=self._batch_rows, linger=_LINGER)
 
     @classmethod
     async def open(cls, endpoints: Sequence[tuple[Endpoint, float]], codec: Codec, **options: Any) -> Session:
         """Make a session; for every ``local://`` endpoint, start the server that ends with it."""
+        limits = options["limits"]
+        if (encoding := (limits.limits if isinstance(limits, RateLimiter) else limits).tokenizer) is not None:
+            options["count_tokens"] = await asyncio.to_thread(tiktoken_counter, encoding)
         if (tape := options.get("tape")) is not None and tape.replaces:
             replaced = [(without_files(one), replaced_target(one.url, codec.path), weight) for one, weight in endpoints]
             return cls(replaced, codec, **options)
@@ -99,6 +114,12 @@ class Session:
         if asyncio.get_running_loop() is not self._loop:
             raise ClientStateError("the client belongs to another event loop; open one in each loop")
 
+    def feed(self, rows: Any, window: Permits | None = None, skip: RowSet | None = None) -> Feed:
+        """Chunks of ``rows`` within the client's bounds. Raises `InputError` for what nothing could send."""
+        bounded = any(most is not None for most in self._bounds.values())
+        packing = Packing(self._scale, self._link.meter, **self._bounds) if bounded else None
+        return feed_of(rows, self.chunk_rows, window, skip, packing)
+
     def new_run(
         self, feed: Feed, deliver: Callable[[Done], None], control: RunControl | None = None, **options: Any
     ) -> Run:
@@ -123,16 +144,18 @@ class Session:
     async def preview(self, rows: Rows, control: RunControl | None = None) -> Preview:
         """Let the codec learn what it can of the model, and show what it would send. Raises `RunStopped`."""
         await self._prepare(control)
-        return await previewed(rows, self._codec, self.chunk_rows)
+        return await previewed(self.feed(rows), self._codec)
 
-    async def survey(self, rows: Any, control: RunControl | None = None) -> Survey:
+    async def survey(
+        self, rows: Any, control: RunControl | None = None, on_request: Callable[[Cost], None] | None = None
+    ) -> Survey:
         """The same, and count what a run over all rows would send. Raises `RunStopped`."""
         metadata = await self._prepare(control)
-        return await surveyed(rows, self._codec, self.chunk_rows, metadata.requests)
+        return await surveyed(self.feed(rows), self._codec, self._link, metadata.requests, on_request)
 
     async def _prepare(self, control: RunControl | None) -> Statistics:
         # A run over nothing prepares as any other does; nothing that has a length, for that needs no preparation.
-        run = self.new_run(feed_of(iter(()), self.chunk_rows), lambda _: None, control)
+        run = self.new_run(self.feed(iter(())), lambda _: None, control)
         await self.execute(run)
         nothing = Ledger().result(0, run.statistics())
         raise_if_stopped(run.stopped, nothing)
@@ -157,7 +180,7 @@ class Session:
         permits, transports = self._link.permits, [host.transport for host in self._link.hosts]
         return counters.snapshot(
             seconds=self._loop.time() - self._opened,
-            endpoints=self._link.account(),
+            endpoints=self._link.endpoints(),
             in_flight=permits.in_use,
             max_in_flight=permits.most_in_use,
             bytes_sent=sum(transport.bytes_sent for transport in transports),
@@ -169,7 +192,7 @@ class Session:
 
     async def _send_batch(self, rows: Rows) -> list[Any]:
         """One outcome for each of some rows that were gathered from `predict`'s callers."""
-        feed = feed_of(rows, self.chunk_rows)
+        feed = self.feed(rows)
         stop: RunStopped | None = None
         try:
             result = await self.merge(feed)

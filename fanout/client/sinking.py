@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from fanout.client.resuming import complete
 from fanout.client.stream import window
 from fanout.client.verdicts import raise_if_stopped
-from fanout.engine import Ledger, Outbox, RunControl, Stop, feed_of
+from fanout.engine import Ledger, Outbox, RunControl, Stop
 from fanout.journal import Journal, State
 from fanout.sinks import Earlier, FileSink
 from fanout.types import form_of
@@ -50,7 +50,7 @@ async def run_into(
     state = journal.state if journal else State({})
     group = max(_GROUP_CHUNKS, session.limits.concurrency) if journal else 1
     room = window(session.limits)
-    feed = feed_of(rows, session.chunk_rows, room, state.resolved)
+    feed = session.feed(rows, room, state.resolved)
     state.n_rows = feed.total
     async with _opened(sink, feed, journal):
         outbox, ledger = Outbox(), Ledger(state.resolved, state.failures)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from fanout.client.verdicts import raise_if_stopped
-from fanout.engine import Ledger, Outbox, RunControl, feed_of
+from fanout.engine import Ledger, Outbox, RunControl
 from fanout.limits import Permits
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Stream:
     async def __aenter__(self) -> Self:
         session = self._session()
         self._window = window(session.limits)
-        self._feed = feed_of(self._rows, session.chunk_rows, self._window)
+        self._feed = session.feed(self._rows, self._window)
         self._run = session.new_run(self._feed, self._put, self._control)
         self._task = asyncio.create_task(self._execute(session))
         return self

@@ -2,15 +2,17 @@
 
 from fanout.engine.batching import Batcher
 from fanout.engine.control import RunControl
-from fanout.engine.encoding import encode
+from fanout.engine.encoding import encode, fitted
 from fanout.engine.feed import Feed, as_rows, feed_of
 from fanout.engine.halt import Stop
 from fanout.engine.link import Link
 from fanout.engine.merge import Ledger, Merger
 from fanout.engine.outbox import Outbox
+from fanout.engine.packing import Packing, Scale
 from fanout.engine.run import Run
+from fanout.engine.work import Work
 
 __all__ = [
-    "Batcher", "Feed", "Ledger", "Link", "Merger", "Outbox", "Run", "RunControl", "Stop", "as_rows", "encode",
-    "feed_of",
+    "Batcher", "Feed", "Ledger", "Link", "Merger", "Outbox", "Packing", "Run", "RunControl", "Scale", "Stop", "Work",
+    "as_rows", "encode", "feed_of", "fitted",
 ]  # fmt: skip

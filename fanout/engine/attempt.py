@@ -12,7 +12,7 @@ from fanout.errors import InvalidReply, TransportError
 from fanout.types import Answer, Array, Reply, Values, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Mapping
 
     from fanout.codecs.base import Codec
     from fanout.deadline import Deadline
@@ -50,11 +50,11 @@ class Attempts:
         work.attempts += 1
         if self._races is None:
             outcome, host = await self._judged_exchange(
-                work.n, lambda host, fresh: host.transport.post(payload, fresh=fresh), deadline, work.tried
+                work, lambda host, fresh: host.transport.post(payload, fresh=fresh), deadline
             )
         else:
-            attempt = partial(self._judged_exchange, work.n)
-            (outcome, host), deadline = await self._races.run(attempt, payload, work.tried)
+            attempt = partial(self._judged_exchange, work)
+            (outcome, host), deadline = await self._races.run(attempt, payload)
         work.host = host
         if not isinstance(outcome, Verdict):
             self._link.successes += 1
@@ -75,11 +75,11 @@ class Attempts:
         return verdict
 
     async def _judged_exchange(
-        self, n_rows: int, send: Send, deadline: Deadline, avoid: Collection[Host], only: Host | None = None
+        self, work: Work, send: Send, deadline: Deadline, only: Host | None = None
     ) -> tuple[Outcome, Host | None]:
         try:
-            exchanged, host = await self._exchanges.make(send, deadline, avoid=avoid, only=only)
-            return self._judged(exchanged, host, n_rows), host
+            exchanged, host = await self._exchanges.make(send, deadline, work, only)
+            return self._judged(exchanged, host, work), host
         except BaseException:
             self._exchanges.abandon(deadline)
             raise
@@ -88,7 +88,7 @@ class Attempts:
         """False once a chunk has come back so often that its rows are as suspect as the endpoint."""
         return work.earlier_attempts < _PATIENCE * self._link.retry.max_attempts
 
-    def _judged(self, exchanged: Exchanged, host: Host | None, n_rows: int) -> Outcome:
+    def _judged(self, exchanged: Exchanged, host: Host | None, work: Work) -> Outcome:
         if isinstance(exchanged, Verdict):
             return exchanged
         if isinstance(exchanged, TransportError):
@@ -97,7 +97,7 @@ class Attempts:
         if not 200 <= exchanged.status < 300:
             return self._exchanges.pause(host, self._classified(exchanged))
         try:
-            return self._proof.checked(self._decoded(exchanged, n_rows), n_rows)
+            return self._proof.checked(self._decoded(exchanged, work), work.n)
         except InvalidReply as error:
             return self._exchanges.pause(host, self._classified(exchanged, error))
 
@@ -111,18 +111,22 @@ class Attempts:
             verdict = classify_reply(reply, meaning=meaning)
         return replace(verdict, reason=self._link.conceal(verdict.reason))
 
-    def _decoded(self, reply: Reply, n_rows: int) -> Array | Values:
+    def _decoded(self, reply: Reply, work: Work) -> Array | Values:
         try:
-            decoded = self._codec.decode(reply, n_rows)
+            decoded = self._codec.decode(reply, work.n)
             if not isinstance(decoded, Answer):
                 return decoded
-            self._counters.charge(decoded.usage)
+            self._account(work, decoded.usage)
             if decoded.model is not None and self._link.only is None:
                 self._link.require_model(decoded.model)
             return decoded.values
         except InvalidReply as error:
-            self._counters.charge(error.usage)
+            self._account(work, error.usage)
             raise
         except Exception as error:  # noqa: BLE001 - a short codec does not foresee every answer
             what = f"{type(error).__name__}: {error}"
             raise InvalidReply(f"the answer cannot be decoded ({what}): {reply.excerpt()}") from None
+
+    def _account(self, work: Work, usage: Mapping[str, int]) -> None:
+        self._counters.charge(usage)
+        self._link.account(work, usage, self._exchanges.now())

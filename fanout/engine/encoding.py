@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fanout.codecs.base import Codec
+    from fanout.engine.feed import Feed
+    from fanout.engine.packing import Packing
     from fanout.engine.work import Work
 
 
@@ -53,6 +55,20 @@ def encode(
         if not rows_left:
             return False
     return True
+
+
+def fitted(work: Work, feed: Feed, packing: Packing, made: Callable[[Work], bool]) -> Work | None:
+    """``work`` with its payload, or its first rows alone, where all together are too large; ``feed`` has the others.
+
+    None where no row is left to send. ``made`` makes the payload, as `encode` does.
+    """
+    while made(work):
+        packing.learn(work)
+        if not packing.too_large(work):
+            return work
+        work, rest = work.halves()
+        feed.put_back(rest)
+    return None
 
 
 def _payload(made: object) -> Payload:

@@ -1,4 +1,4 @@
-"""One HTTP exchange with leave: a permit, an open gate, no brake, a slot of the rate; then a deadline of its own."""
+"""One HTTP exchange with leave: a permit, an open gate, no brake, a slot of the rates; then a deadline of its own."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from fanout.transport import Withheld
 from fanout.types import Action, Event, Reply, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Awaitable, Callable
 
     from fanout.deadline import Deadline
     from fanout.engine.halt import Halt
     from fanout.engine.link import Link
+    from fanout.engine.work import Work
+    from fanout.limits import Slot
     from fanout.statistics import Counters
 
 Send: TypeAlias = "Callable[[Host, bool], Awaitable[Reply]]"
@@ -40,33 +42,33 @@ class Exchanges:
         self._counters = counters
         self._halt = halt
         self._tell = tell
-        self._now = asyncio.get_running_loop().time
+        self.now = asyncio.get_running_loop().time
 
     async def make(
-        self, send: Send, deadline: Deadline, *, avoid: Collection[Host] = (), only: Host | None = None
+        self, send: Send, deadline: Deadline, work: Work | None = None, only: Host | None = None
     ) -> tuple[Exchanged, Host | None]:
         """Wait for leave, then send. The wait is charged to no attempt: the deadline starts with the request.
 
+        ``work`` is what is sent, if it is rows: it tells what that takes from the rates, and where it has failed.
         It is sent once more where the server refuses the headers (401) and new ones can be had, or where a kept-alive
         connection turned out to be closed. What comes of it has to be told to `report`, or to `abandon`, with the same
         ``deadline``: it may be the endpoint's probe.
 
-        Returns what came, and from which endpoint; from none where nothing was sent. It is one of ``avoid`` only
-        where there is no other, and ``only`` if that is given.
+        Returns what came, and from which endpoint (``only``, if that is given); from none where nothing was sent.
         """
         permits = self._link.permits
         if not permits.take():
             await permits.acquire()
         # One permit for both: a probe that gave its own back would wait behind those who wait for the probe.
         try:
-            exchanged, host = await self._with_leave(send, deadline, avoid, only, fresh=False)
+            exchanged, host = await self._with_leave(send, deadline, work, only, fresh=False)
             if host is None:
                 return exchanged, None
             if not isinstance(exchanged, Reply):
                 stale = isinstance(exchanged, TransportError) and classify_error(exchanged).action is Action.RESEND
-                return await self._with_leave(send, deadline, (), host, fresh=True) if stale else (exchanged, host)
+                return await self._with_leave(send, deadline, work, host, fresh=True) if stale else (exchanged, host)
             if exchanged.status == 401 and await host.transport.renew_headers():
-                return await self._with_leave(send, deadline, (), host, fresh=False)
+                return await self._with_leave(send, deadline, work, host, fresh=False)
             return exchanged, host
         finally:
             permits.release()
@@ -101,15 +103,15 @@ class Exchanges:
         if verdict.action is not Action.RETRY:
             brake.answered(deadline)
         elif was_probe or (host.answered and not alone):
-            brake.failed(self._now(), deadline, rows_suspect=verdict.rows_suspect)
+            brake.failed(self.now(), deadline, rows_suspect=verdict.rows_suspect)
         if link.only is None:
             self._note_health(host, verdict)
         if verdict.action is not Action.RETRY or verdict.rows_suspect:
             return False
-        if link.only is None and link.elsewhere((host,), self._now()):
+        if link.only is None and link.elsewhere((host,), self.now()):
             return True
         if last and verdict.no_room:  # few in flight may use their attempts up before the tokens are spent
-            brake.pull(self._now())
+            brake.pull(self.now())
             return True
         return was_probe
 
@@ -132,7 +134,7 @@ class Exchanges:
         if wait > longest and not dispensable:
             reason = f"the endpoint wants no request for {wait:g} s (max_pushback is {longest:g} s): {verdict.reason}"
             return Verdict(action=Action.STOP, reason=reason, status=verdict.status, stop="pushback")
-        host.gate.shut_until(self._now() + wait)
+        host.gate.shut_until(self.now() + wait)
         self._tell(Event(kind="pause", seconds=wait, status=verdict.status, reason=verdict.reason))
         return verdict
 
@@ -146,13 +148,13 @@ class Exchanges:
         """Never ask this endpoint again; its chunk goes to another."""
         if host.out is None:
             host.out = verdict
-            host.brake.pull(self._now())  # who waits for it has to look for another
+            host.brake.pull(self.now())  # who waits for it has to look for another
             reason = f"{host.transport.shown_url} is asked no more: {verdict.reason}"
             self._tell(Event(kind="out", status=verdict.status, reason=reason))
         return replace(verdict, action=Action.RETRY)
 
     def _note_health(self, host: Host, verdict: Verdict | None) -> None:
-        now, health = self._now(), host.health
+        now, health = self.now(), host.health
         if verdict is None:
             if host.brake.braked:
                 health.came_back(now)
@@ -168,24 +170,24 @@ class Exchanges:
                 self._tell(Event(kind="ejected", status=verdict.status, reason=reason))
 
     async def _with_leave(
-        self, send: Send, deadline: Deadline, avoid: Collection[Host], only: Host | None, *, fresh: bool
+        self, send: Send, deadline: Deadline, work: Work | None, only: Host | None, *, fresh: bool
     ) -> tuple[Exchanged, Host | None]:
         link = self._link
         while True:
-            started = self._now()
-            host = link.only if link.unlimited and only is None and self._halt.stopped is None else None
+            started, slot = self.now(), None
+            host = link.only if link.unlimited and self._halt.stopped is None else None
             if host is None or not host.open(started):
-                leave = await self._leave(deadline, avoid, only)
+                leave = await self._leave(deadline, work, only)
                 if isinstance(leave, Verdict):
                     return leave, None
-                host, started = leave, self._now()
+                (host, slot), started = leave, self.now()
             try:
-                return await self._timed(send, host, deadline, started, fresh=fresh), host
+                return await self._timed(send, host, deadline, work, started, fresh=fresh), host
             except Withheld:  # the gate was shut while a connection was made
-                continue
+                link.rates.give_back(slot)
 
     async def _timed(
-        self, send: Send, host: Host, deadline: Deadline, started: float, *, fresh: bool
+        self, send: Send, host: Host, deadline: Deadline, work: Work | None, started: float, *, fresh: bool
     ) -> Reply | TransportError:
         self._count(host, 1)
         host.pending += 1
@@ -205,12 +207,10 @@ class Exchanges:
         finally:
             host.pending -= 1
             deadline.stop()
-        ended = self._now()
+        ended = self.now()
         self._counters.latencies.record(ended - started)
-        if (
-            self._link.only is None and isinstance(reply, Reply) and reply.status < 300
-        ):  # a refusal that comes at once makes no endpoint quick
-            host.latency.record(ended, ended - started)
+        if isinstance(reply, Reply) and reply.status < 400:
+            self._heed(host, reply, work, started, ended)
         # Somebody below may have swallowed the cancellation, or made another error of it.
         return self._too_late() if deadline.expired and deadline.absorbed() else reply
 
@@ -222,25 +222,39 @@ class Exchanges:
     def _too_late(self) -> AttemptTimeout:
         return AttemptTimeout(f"no whole answer within the attempt timeout of {self._link.timeouts.attempt:g} s")
 
-    async def _leave(self, asker: Deadline, avoid: Collection[Host], only: Host | None) -> Host | Verdict:
-        """Wait until gate, brake and rate allow a request to an endpoint. A verdict: none may be sent at all."""
-        link, slot = self._link, None
-        while self._halt.stopped is None:
-            now = self._now()
-            host = link.admit(now, asker, avoid, only)
-            if not isinstance(host, Host):
-                slot = None  # a slot reserved before the pause would let all go at once after it
-                await self._halt.sleep(host, link.bell)
-                continue
-            if slot is None:
-                slot = link.rate.reserve(now)
-            if slot > now:
-                await self._halt.sleep(slot - now)
-                continue
-            if not link.spent:
-                return host
-            reason = f"the limit of max_requests = {link.limits.max_requests} is reached"
-            return Verdict(action=Action.STOP, reason=reason, stop="max_requests")
+    def _heed(self, host: Host, reply: Reply, work: Work | None, started: float, ended: float) -> None:
+        if self._link.only is None and reply.status < 300:  # a refusal that comes at once makes no endpoint quick
+            host.latency.record(ended, ended - started)
+        if shut := host.heed(reply, work, ended):
+            reason = "the endpoint says that nothing is left for this time"
+            self._tell(Event(kind="pause", seconds=shut, status=reply.status, reason=reason))
+
+    async def _leave(self, asker: Deadline, work: Work | None, only: Host | None) -> tuple[Host, Slot] | Verdict:
+        """Wait until gate, brake and rates allow a request to an endpoint. A verdict: none may be sent at all."""
+        link, rates = self._link, self._link.rates
+        tried = () if work is None else work.tried
+        slot: Slot | None = None
+        try:
+            while self._halt.stopped is None:
+                now = self.now()
+                host = link.admit(now, asker, tried, only)
+                if not isinstance(host, Host):
+                    rates.give_back(slot)
+                    slot = None  # slots kept through a pause would let all go at once after it
+                    await self._halt.sleep(host, link.bell)
+                    continue
+                if slot is None or rates.outdated(slot):
+                    slot = rates.reserve(now, link.cost(work))
+                if slot.start > now:
+                    await self._halt.sleep(slot.start - now)
+                    continue
+                if not link.spent:
+                    granted, slot = slot, None
+                    return host, granted
+                reason = f"the limit of max_requests = {link.limits.max_requests} is reached"
+                return Verdict(action=Action.STOP, reason=reason, stop="max_requests")
+        finally:
+            rates.give_back(slot)
         link.dismiss(asker)
         stop = self._halt.stopped
         return Verdict(action=Action.STOP, reason=stop.reason, stop=stop.kind)

@@ -29,6 +29,7 @@ from fanout.sources import Source, as_source
 from fanout.types import Block, Chunk, Rows, count_rows, join_rows, take_rows
 
 if TYPE_CHECKING:
+    from fanout.engine.packing import Packed, Packing
     from fanout.limits import Permits
 
 _PULL_SECONDS = 0.005  # one trip to the helper thread brings the rows of this time: a trip costs 0.1 ms
@@ -49,12 +50,16 @@ class Feed(ABC):
     uniform = False
     """All rows are known to be of one dtype and shape, for they are those of arrays."""
 
+    packing: Packing | None = None
+    """Bounds chunks by more than their number of rows."""
+
     def __init__(self, chunk_rows: int, window: Permits | None = None, skip: RowSet | None = None) -> None:
         self.chunk_rows = chunk_rows
         self.position = 0
         """Number of the first row that is yet to be looked at; at the end of the input, the number of its rows."""
         self.rows_taken = 0
         self.chunks_taken = 0
+        self._put_back: list[Work] = []
         self._window = window
         self._skip = skip or RowSet()
 
@@ -67,8 +72,14 @@ class Feed(ABC):
         """Chunks taken from now on have at most ``rows`` rows."""
         self.chunk_rows = min(self.chunk_rows, rows)
 
+    def put_back(self, work: Work) -> None:
+        """Hand out ``work``, a part of a chunk that was taken, before anything else."""
+        self._put_back.append(work)
+
     def ready(self) -> Work | None:
         """The next chunk, if nothing has to be waited for; None tells no more than that `take` has to be asked."""
+        if self._put_back:
+            return self._put_back.pop()
         if self._window is not None and not self._window.take():
             return None
         work = self._cut()
@@ -78,6 +89,8 @@ class Feed(ABC):
 
     async def take(self) -> Work | None:
         """The next chunk, or None at the end of the input."""
+        if self._put_back:
+            return self._put_back.pop()
         if self._window is not None:
             await self._window.acquire()
         work = await self._next()
@@ -92,12 +105,15 @@ class Feed(ABC):
     async def _next(self) -> Work | None:
         return self._cut()
 
-    def _work(self, start: int, stop: int, rows: Rows, ids: Sequence[Any] | None = None) -> Work:
+    def _work(self, start: int, stop: int, rows: Rows, packed: Packed | None, ids: Sequence[Any] | None = None) -> Work:
         """Nothing is awaited between the choice of rows and this, so none can shift."""
         self.position = stop
         self.rows_taken += stop - start
         self.chunks_taken += 1
-        return Work(Chunk(start, stop, ids), rows)
+        work = Work(Chunk(start, stop, ids), rows)
+        if packed is not None:
+            work.size, work.tokens = packed.size, packed.tokens
+        return work
 
     async def close(self) -> None:
         """Let go of the source."""
@@ -118,8 +134,11 @@ class _SizedFeed(Feed):
         if wanted is None:
             self.position = self._length
             return None
-        start, stop = wanted[0], min(wanted[1], wanted[0] + self.chunk_rows)
-        return self._work(start, stop, take_rows(self._rows, slice(start, stop)))
+        start, n_rows, packed = wanted[0], min(wanted[1] - wanted[0], self.chunk_rows), None
+        if self.packing is not None:
+            packed = self.packing.fit(start, self._rows, start, n_rows)
+            n_rows = packed.n_rows
+        return self._work(start, start + n_rows, take_rows(self._rows, slice(start, start + n_rows)), packed)
 
 
 class _BlockFeed(Feed):
@@ -165,24 +184,28 @@ class _BlockFeed(Feed):
             self._drop((wanted[0] if wanted else end) - self.position)
             if wanted is None:
                 continue
-            n_rows = min(self.chunk_rows, wanted[1] - wanted[0])
-            if n_rows == self.chunk_rows or wanted[1] < end:
-                return self._taken(n_rows)
+            n_rows, packed = min(self.chunk_rows, wanted[1] - wanted[0]), None
+            closed = n_rows == self.chunk_rows or wanted[1] < end
+            if self.packing is not None:
+                packed = self.packing.fit(self.position, self._blocks[0].rows, 0, n_rows)
+                n_rows, closed = packed.n_rows, closed or packed.n_rows < n_rows
+            if closed:
+                return self._taken(n_rows, packed)
             if len(self._blocks) > 1 and (joined := _joined(self._blocks[0], self._blocks[1])) is not None:
                 self._blocks.popleft()
                 self._blocks[0] = joined
             elif len(self._blocks) > 1 or self._ended:
-                return self._taken(n_rows)
+                return self._taken(n_rows, packed)
             else:
                 return None
         return None
 
-    def _taken(self, n_rows: int) -> Work:
+    def _taken(self, n_rows: int, packed: Packed | None) -> Work:
         block, start = self._blocks[0], self.position
         rows = take_rows(block.rows, slice(0, n_rows))
         ids = None if block.ids is None else block.ids[:n_rows]
         self._drop(n_rows)
-        return self._work(start, start + n_rows, stacked(rows) if isinstance(rows, list) else rows, ids)
+        return self._work(start, start + n_rows, stacked(rows) if isinstance(rows, list) else rows, packed, ids)
 
     def _drop(self, n_rows: int) -> None:
         """Let go of the first rows of the first block."""
@@ -275,8 +298,20 @@ def _kind(rows: Rows) -> type:
     return next((kind for kind in (np.ndarray, Mapping) if isinstance(rows, kind)), list)
 
 
-def feed_of(rows: object, chunk_rows: int, window: Permits | None = None, skip: RowSet | None = None) -> Feed:
+def feed_of(
+    rows: object,
+    chunk_rows: int,
+    window: Permits | None = None,
+    skip: RowSet | None = None,
+    packing: Packing | None = None,
+) -> Feed:
     """The feed for what a user gave as rows. Raises `InputError` for what nothing could send."""
+    feed = _feed_of(rows, chunk_rows, window, skip)
+    feed.packing = packing
+    return feed
+
+
+def _feed_of(rows: object, chunk_rows: int, window: Permits | None, skip: RowSet | None) -> Feed:
     source = rows if isinstance(rows, Source) else as_source(rows)
     if source is not None:
         return _source_feed(source, chunk_rows, window, skip or RowSet())

@@ -12,6 +12,7 @@ from fanout.types import EndpointStatistics
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fanout.engine.heeding import Heed
     from fanout.settings import Limits, RetryPolicy
     from fanout.transport import Transport
     from fanout.types import Verdict
@@ -51,6 +52,9 @@ class Host:
 
         self.welcome = True
         """It serves what the others do, as far as can be asked; an endpoint that is not welcome yet gets no rows."""
+
+        self.heed: Heed
+        """Reads what its answers say is left of an allowance."""
 
         self.misfits = 0
         """Answers in a row that look unlike those of the others."""

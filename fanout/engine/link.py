@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 
 from fanout.endpoints import best_of_two
 from fanout.engine.halt import Bell
+from fanout.engine.heeding import Heed
 from fanout.engine.host import Host
 from fanout.errors import InvalidReply
 from fanout.hedging import Hedger
-from fanout.limits import Permits, Rate
+from fanout.limits import Cost, Permits
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
+    from fanout.engine.work import Work
+    from fanout.limits import RateLimiter, TokenMeter
     from fanout.settings import Hedge, Limits, RetryPolicy, Timeouts
     from fanout.transport import Transport
     from fanout.types import EndpointStatistics, ModelInfo
@@ -40,6 +43,8 @@ class Link:
         limits: Limits,
         retry: RetryPolicy,
         timeouts: Timeouts,
+        rates: RateLimiter,
+        meter: TokenMeter,
         hedge: Hedge | None = None,
         weights: Sequence[float] = (),
     ) -> None:
@@ -47,7 +52,8 @@ class Link:
         self.retry = retry
         self.timeouts = timeouts
         self.permits = Permits(limits.concurrency)
-        self.rate = Rate(limits.requests_per_second)
+        self.rates = rates
+        self.meter = meter
         self.hedger = Hedger(share=hedge.share, delay=hedge.delay) if hedge is not None and hedge.share else None
         self.bell = Bell()
         self.hosts = [
@@ -61,10 +67,13 @@ class Link:
         for host in self.hosts:
             host.transport.withhold_if(lambda gate=host.gate: gate.wait(now()) > 0)  # type: ignore[misc]
             host.welcome = self.only is not None  # of several each has to tell first what it serves
+            # What one of several has left says nothing of how fast all of them together may be asked.
+            eased = rates if self.only is not None else None
+            host.heed = Heed(eased, host.gate, self.permits, meter, longest=retry.max_pushback)
         self.requests = 0
         self.successes = 0
         """Chunks answered so far; if there is one, requests of this form can succeed. Metadata is none of them."""
-        self._unlimited = limits.requests_per_second is None and limits.max_requests is None
+        self._unguarded = limits.max_requests is None
         self.prepared = False
         """The codec has learnt what an endpoint tells of its model."""
         self.preparing = asyncio.Lock()
@@ -86,7 +95,28 @@ class Link:
     @property
     def unlimited(self) -> bool:
         """True where no slot or number has to be reserved for a request."""
-        return self._unlimited
+        return self._unguarded and not self.rates.active
+
+    def cost(self, work: Work | None) -> Cost:
+        """What one attempt of ``work`` takes from the rates; without one, what asking about the model does."""
+        if work is None:
+            return Cost()
+        if self.rates.takes_tokens and (work.tokens is None or not self.meter.counts):
+            assert work.payload is not None
+            work.tokens = self.meter.of_request(work.rows, work.payload.nbytes)
+        return Cost(rows=work.n, tokens=work.tokens or 0.0)
+
+    def account(self, work: Work, usage: Mapping[str, int], now: float) -> None:
+        """Take note of what an answer says that it has cost. What was not charged before is charged now."""
+        tokens = usage.get("total_tokens")
+        if not tokens or work.payload is None:
+            return
+        self.meter.learn(work.payload.nbytes, tokens)
+        if self.rates.takes_tokens and work.tokens is not None:
+            more = tokens - work.tokens
+            # A count is the user's own word: an answer may add to it what he could not know, but takes nothing back.
+            if more > 0 or not self.meter.counts:
+                self.rates.charge(now, more)
 
     def open_host(self, now: float, avoid: Collection[Host] = ()) -> Host | None:
         """The endpoint that a request may go to at once; None where there is a reason to wait.
@@ -163,7 +193,7 @@ class Link:
             what = f"the answer is of model {name!r}, others are of {self.model_name!r}"
             raise InvalidReply(f"{what}: all endpoints have to serve the same one", flaw="model")
 
-    def account(self) -> tuple[EndpointStatistics, ...]:
+    def endpoints(self) -> tuple[EndpointStatistics, ...]:
         """How each endpoint stands."""
         return tuple(host.statistics() for host in self.hosts)
 

@@ -9,7 +9,7 @@ from fanout.deadline import Deadline
 from fanout.types import Reply, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Awaitable, Callable
 
     from fanout.engine.exchange import Exchanges, Send
     from fanout.engine.host import Host
@@ -19,22 +19,20 @@ if TYPE_CHECKING:
     from fanout.types import Array, Payload
 
     Judged: TypeAlias = tuple[dict[str, Array] | Verdict, Host | None]
-    Attempt: TypeAlias = Callable[[Send, Deadline, Collection[Host], Host | None], Awaitable[Judged]]
+    Attempt: TypeAlias = Callable[[Send, Deadline, Host | None], Awaitable[Judged]]
 
 
 class Lane:
     """One of the two attempts: a task with a deadline of its own, and when and where its request went out."""
 
-    def __init__(
-        self, attempt: Attempt, payload: Payload, avoid: Collection[Host] = (), only: Host | None = None
-    ) -> None:
+    def __init__(self, attempt: Attempt, payload: Payload, only: Host | None = None) -> None:
         self._now = asyncio.get_running_loop().time
         self._payload = payload
         self.host: Host | None = None
         self.sent_at: float | None = None
         self.took: float | None = None
         self.deadline: Deadline
-        self.task = asyncio.create_task(self._run(attempt, avoid, only))
+        self.task = asyncio.create_task(self._run(attempt, only))
 
     @property
     def won(self) -> bool:
@@ -48,10 +46,10 @@ class Lane:
         if not self.task.cancelled():
             self.task.exception()  # seen: what it came to counts only where it is decisive
 
-    async def _run(self, attempt: Attempt, avoid: Collection[Host], only: Host | None) -> Judged:
+    async def _run(self, attempt: Attempt, only: Host | None) -> Judged:
         self.deadline = Deadline()
         try:
-            return await attempt(self._send, self.deadline, avoid, only)
+            return await attempt(self._send, self.deadline, only)
         finally:
             self.deadline.close()
 
@@ -73,10 +71,10 @@ class Races:
         self._counters = counters
         self._now = asyncio.get_running_loop().time
 
-    async def run(self, attempt: Attempt, payload: Payload, avoid: Collection[Host]) -> tuple[Judged, Deadline]:
+    async def run(self, attempt: Attempt, payload: Payload) -> tuple[Judged, Deadline]:
         """The outcome of the first attempt, or of the second where that alone has a valid answer, or has it sooner."""
         self._hedger.asked()
-        first, second = Lane(attempt, payload, avoid), None
+        first, second = Lane(attempt, payload), None
         try:
             if await self._takes_long(first):
                 second = self._second(attempt, payload, first)

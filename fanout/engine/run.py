@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fanout.deadline import Deadline
 from fanout.engine.attempt import Attempts
-from fanout.engine.encoding import encode
+from fanout.engine.encoding import encode, fitted
 from fanout.engine.exchange import Exchanges
 from fanout.engine.halt import Bell, Halt, Stop
 from fanout.engine.introduction import Introductions
@@ -123,7 +123,7 @@ class Run:
     def statistics(self) -> Statistics:
         """A snapshot of this run's counters."""
         ended = self._loop.time() if self._ended is None else self._ended
-        return self.up_to_date_counters().snapshot(seconds=ended - self._started, endpoints=self._link.account())
+        return self.up_to_date_counters().snapshot(seconds=ended - self._started, endpoints=self._link.endpoints())
 
     def up_to_date_counters(self) -> Counters:
         """This run's counters; the rows are counted by the feed."""
@@ -194,8 +194,8 @@ class Run:
 
     def _workers(self) -> int:
         concurrency = self._link.limits.concurrency
-        left = self.feed.left
-        return concurrency if left is None else min(concurrency, -(-left // self.feed.chunk_rows))
+        left, rows = self.feed.left, self.feed.chunk_rows if self.feed.packing is None else 1
+        return concurrency if left is None else min(concurrency, -(-left // rows))
 
     async def _worker(self) -> None:
         task = asyncio.current_task()
@@ -209,7 +209,9 @@ class Run:
                 if (work := self.feed.ready()) is None and (work := await self._next(task)) is None:
                     return
                 self._watch.busy()
-                if (verdict := await self._attempt(work, deadline)) is not None:
+                if self.feed.packing is not None:
+                    work = fitted(work, self.feed, self.feed.packing, self._encode)
+                if work is not None and (verdict := await self._attempt(work, deadline)) is not None:
                     await self._retry_slots.acquire()
                     self._recover(work, verdict, done=self._retry_slots.release)
                 self._watch.idle()

@@ -20,21 +20,8 @@ class Work:
     """Rows that travel in one request: a whole chunk at first, a part of it after a split."""
 
     __slots__ = (
-        "assembly",
-        "attempts",
-        "chunk",
-        "confirmed",
-        "earlier_attempts",
-        "flaw",
-        "held",
-        "host",
-        "n",
-        "payload",
-        "rows",
-        "successes_seen",
-        "suspect",
-        "tried",
-        "where",
+        "assembly", "attempts", "chunk", "confirmed", "earlier_attempts", "flaw", "held", "host", "n", "payload",
+        "rows", "size", "successes_seen", "suspect", "tokens", "tried", "where",
     )  # fmt: skip
 
     def __init__(self, chunk: Chunk, rows: Rows) -> None:
@@ -43,6 +30,10 @@ class Work:
         self.n = chunk.stop - chunk.start
         self.where: slice | Array = slice(0, self.n)
         """Positions of the rows in the chunk: a slice, or an index array where rows between them were left out."""
+        self.size = 0.0
+        """Bytes of the rows, where a chunk is bounded by them; 0: not weighed."""
+        self.tokens: float | None = None
+        """Tokens that the rows take, counted, or what the last attempt was charged for; None: not told."""
         self.assembly: Assembly | None = None
         self.payload: Payload | None = None
         self.held = False
@@ -84,6 +75,7 @@ class Work:
         """Go on with some of the rows alone."""
         rest = self.part(index)
         self.rows, self.where, self.n, self.assembly = rest.rows, rest.where, rest.n, rest.assembly
+        self.tokens = None
 
     def in_context(self, verdict: Verdict) -> Verdict:
         """``verdict`` in the light of what happened to these rows before: the same again is no accident.

@@ -60,7 +60,7 @@ class Findings:
     """Rows in one request, cut to that bound."""
 
     chunks: int | None
-    """Requests that the whole input makes, if none is made again; None where its length is not known."""
+    """Requests that the whole input makes, if none is made again; None where its rows would have to be read to tell."""
 
     sends: tuple[Tensor, ...] = ()
     """What the first request carries, where its format has tensors."""
@@ -136,6 +136,7 @@ def _findings(
     job: Job, n_rows: int | None, first: Rows, preview: Preview | None, result: Result, stop: RunStopped | None
 ) -> Findings:
     chunk_rows = preview.chunk_rows if preview else job.tables.chunks.rows
+    by_number = job.tables.chunks.max_bytes is None and job.tables.chunks.max_tokens is None
     stats = result.stats
     failed = sum(failure.stop - failure.start for failure in result.failures)
     return Findings(
@@ -146,7 +147,7 @@ def _findings(
         model=preview.model if preview else None,
         max_rows=preview.max_rows if preview else None,
         chunk_rows=chunk_rows,
-        chunks=None if n_rows is None else -(-n_rows // chunk_rows),
+        chunks=-(-n_rows // chunk_rows) if n_rows is not None and by_number else None,
         sends=preview.tensors if preview else (),
         body_bytes=preview.body_bytes if preview else None,
         output=str(job.output_path),

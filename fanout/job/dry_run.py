@@ -10,13 +10,13 @@ from fanout.job.blame import blaming
 from fanout.job.offline import rehearsal
 from fanout.job.run import client_of, input_name, read_input
 from fanout.job.summary import SCHEMA_VERSION
+from fanout.job.timetable import Timetable
 from fanout.sinks import open_sink
 
 if TYPE_CHECKING:
     from fanout.client import Survey
     from fanout.engine import RunControl
     from fanout.job.model import Job
-    from fanout.settings import Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,9 @@ class Estimate:
     """Of all requests together, headers not counted."""
 
     concurrency: int
-    requests_per_second: float | None
+    rates: dict[str, float]
+    """The job's limits on what goes in a second or a minute, by key."""
+
     latency: float
     """Seconds of one exchange: an assumption."""
 
@@ -82,12 +84,14 @@ async def dry_run(job: Job, *, latency: float | None = None, control: RunControl
     with blaming(job.file, input_name(job)):
         source = await asyncio.to_thread(read_input, job)
         open_sink(job.output_path)
+        latency = job.tables.mock.latency if latency is None else latency
+        timetable = Timetable(job.tables.limits, latency)
         async with client_of(job, rehearsal(job, answering=False)) as client:
-            survey = await client.survey(source, control=control)
-    return _estimate(job, survey, job.tables.mock.latency if latency is None else latency)
+            survey = await client.survey(source, control=control, on_request=timetable.add)
+    return _estimate(job, survey, latency, timetable.seconds)
 
 
-def _estimate(job: Job, survey: Survey, latency: float) -> Estimate:
+def _estimate(job: Job, survey: Survey, latency: float, seconds: float) -> Estimate:
     limits = job.tables.limits
     return Estimate(
         rows=survey.rows,
@@ -101,23 +105,8 @@ def _estimate(job: Job, survey: Survey, latency: float) -> Estimate:
         max_requests=limits.max_requests,
         body_bytes=survey.body_bytes,
         concurrency=limits.concurrency,
-        requests_per_second=limits.requests_per_second,
+        rates=limits.rates,
         latency=latency,
-        seconds=_seconds(survey, limits, latency),
+        seconds=seconds,
         output=str(job.output_path),
     )
-
-
-def _seconds(survey: Survey, limits: Limits, latency: float) -> float:
-    """When the last answer comes. Metadata is asked for first, one request after the other.
-
-    A chunk starts one interval of the rate after the one before it, and when the one `concurrency` places before it has
-    its answer. The longest way to the last chunk through such steps is all of the first kind, or as many as there can
-    be of the second.
-    """
-    space = 0.0 if limits.requests_per_second is None else 1 / limits.requests_per_second
-    before = survey.metadata_requests * max(latency, space)
-    if not survey.chunks:
-        return survey.metadata_requests * latency
-    rounds, place = divmod(survey.chunks - 1, limits.concurrency)
-    return before + max((survey.chunks - 1) * space, rounds * latency + place * space) + latency

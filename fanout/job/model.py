@@ -59,7 +59,14 @@ class Chunks(Table):
     """How the input is cut into requests."""
 
     rows: int = Field(default=64, ge=1)
-    """Rows in one request."""
+    """Most rows in one request."""
+
+    max_bytes: int | None = Field(default=None, ge=1)
+    """Most bytes in the body of one request; the first bound reached closes a chunk, and a row that is larger goes
+    alone."""
+
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens in one request: counted by limits.tokenizer, else estimated."""
 
 
 class Mock(Table):

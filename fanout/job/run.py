@@ -121,6 +121,8 @@ def client_of(job: Job, tape: Tape | None = None) -> Client:
         job.endpoint,
         codec=job.codec,
         chunk_rows=tables.chunks.rows,
+        chunk_max_bytes=tables.chunks.max_bytes,
+        chunk_max_tokens=tables.chunks.max_tokens,
         limits=tables.limits,
         retry=tables.retry,
         timeouts=tables.timeouts,

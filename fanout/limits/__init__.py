@@ -1,10 +1,11 @@
-"""How hard an endpoint may be driven: permits (in flight), a rate (starts in a second), a gate (not before).
+"""How hard an endpoint may be driven: permits (in flight), rates (in a second or minute), a gate (not before).
 
 All of it decides synchronously and knows no clock: callers pass in ``loop.time()``.
 """
 
 from fanout.limits.gate import Gate
 from fanout.limits.permits import Permits
-from fanout.limits.rate import Rate
+from fanout.limits.rates import Cost, RateLimiter, Slot
+from fanout.limits.tokens import TokenMeter, tiktoken_counter
 
-__all__ = ["Gate", "Permits", "Rate"]
+__all__ = ["Cost", "Gate", "Permits", "RateLimiter", "Slot", "TokenMeter", "tiktoken_counter"]

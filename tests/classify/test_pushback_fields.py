@@ -69,6 +69,8 @@ def test_the_body_may_tell(body: dict[str, Any], seconds: float | None) -> None:
         ({"RateLimit": '"default";r=5;t=30'}, None),
         ({"RateLimit": "limit=100, remaining=0, reset=12"}, 12.0),
         ({"RateLimit": "limit=100, remaining=3, reset=12"}, None),
+        ({"RateLimit": '"a";r=0;t=3, "b";r=0;t=30, "c";r=9;t=90'}, 30.0),
+        ({"RateLimit": '"size";r=0;t=30', "RateLimit-Policy": '"size";q=9;w=60;qu="content-bytes"'}, 30.0),
         ({"RateLimit": "what?"}, None),
         ({"RateLimit-Reset": "8"}, 8.0),
         ({"RateLimit-Reset": "0"}, None),

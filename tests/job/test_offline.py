@@ -200,11 +200,15 @@ CODECS: dict[str, tuple[str, Any]] = {
     unsendable=st.sets(st.integers(0, 59), max_size=5),
     chunk_rows=st.integers(1, 20),
     concurrency=st.integers(1, 9),
-    rate=st.sampled_from([None, 3.0, 50.0]),
+    rates=st.dictionaries(
+        st.sampled_from(["requests_per_second", "requests_per_minute", "rows_per_second", "burst"]),
+        st.sampled_from([3.0, 50.0]),
+    ).filter(lambda rates: rates.keys() != {"burst"}),
     latency=st.sampled_from([0.0, 0.1, 2.0]),
 )
 def test_a_dry_run_counts_what_a_rehearsal_without_faults_sends(
-    codec: str, rows: int, unsendable: set[int], chunk_rows: int, concurrency: int, rate: float | None, latency: float,
+    codec: str, rows: int, unsendable: set[int], chunk_rows: int, concurrency: int, rates: dict[str, float],
+    latency: float,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     options, kind = CODECS[codec]
@@ -219,7 +223,7 @@ def test_a_dry_run_counts_what_a_rehearsal_without_faults_sends(
     (tmp_path / "job.toml").write_text(
         f'[input]\npath = "x.npy"\n[endpoint]\nurl = "https://far.test/v2/models/m/infer"\n[codec]\n{options}\n'
         f"[chunks]\nrows = {chunk_rows}\n[limits]\nconcurrency = {concurrency}\n"
-        + (f"requests_per_second = {rate}\n" if rate else "")
+        + "".join(f"{name} = {rate}\n" for name, rate in rates.items())
         + f'[mock]\nlatency = {latency}\n[output]\npath = "y.jsonl"\n',
         "utf-8",
     )

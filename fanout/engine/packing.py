@@ -1,0 +1,146 @@
+"""How many rows go into one request, where that is bounded by their bytes or tokens and not by their number alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import inf
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import orjson
+
+if TYPE_CHECKING:
+    from fanout.engine.work import Work
+    from fanout.limits import TokenMeter
+    from fanout.types import Rows
+
+_FORGOTTEN = 0.01
+"""Part by which the largest ratio seen counts less with every chunk: an odd chunk is not to count for ever."""
+
+
+class Scale:
+    """How many bytes of body a byte of rows becomes, at most and of late; one for all runs of a client.
+
+    JSON makes three of each in an array of float64, base64 a third more.
+    """
+
+    def __init__(self) -> None:
+        self.ratio = 1.0
+        self._known = False
+
+    def learn(self, rows: float, body: float) -> None:
+        """Rows of so many bytes, as `row_bytes` counts them, became a body of so many."""
+        seen = body / rows
+        self.ratio = max(seen, self.ratio * (1 - _FORGOTTEN)) if self._known else seen
+        self._known = True
+
+
+class Packed(NamedTuple):
+    """Rows that go together."""
+
+    n_rows: int
+    size: float
+    """Their bytes, as `row_bytes` counts them."""
+
+    tokens: float | None
+    """Their tokens, where they are counted."""
+
+
+class Packing:
+    """Packs the rows of one feed, weighing each of them once. The first bound that is reached closes the chunk.
+
+    A row that is beyond a bound by itself goes alone: whether the endpoint takes it is the endpoint's to say.
+    """
+
+    def __init__(
+        self, scale: Scale, meter: TokenMeter, *, max_bytes: int | None = None, max_tokens: int | None = None
+    ) -> None:
+        self._scale = scale
+        self._meter = meter
+        self._max_bytes = inf if max_bytes is None else max_bytes
+        self._max_tokens = inf if max_tokens is None else max_tokens
+        self._counts = max_tokens is not None and meter.counts
+        self._start = 0
+        self._packed = _NOTHING
+        """Rows from there on that are known to fit."""
+        self._next: tuple[float, float] | None = None
+        """Size and tokens of the row after them, where they are known."""
+
+    def fit(self, start: int, rows: Rows, offset: int, n_rows: int) -> Packed:
+        """How many of ``n_rows`` rows fit, of which the first is number ``start`` of the input, ``offset`` of ``rows``.
+
+        It may be asked again with more rows from the same start. Raises `ConfigError` where tokens cannot be counted.
+        """
+        if start != self._start or self._packed.n_rows > n_rows:
+            self._begin(start)
+        (fitting, size, tokens), most = self._packed, self._most_bytes() / self._scale.ratio
+        tokens = tokens or 0.0
+        while fitting < n_rows:
+            row = self._weigh(rows, offset + fitting) if self._next is None else self._next
+            if fitting and (size + row[0] > most or tokens + row[1] > self._max_tokens):
+                self._begin(start + fitting, row)
+                return self._of(fitting, size, tokens)
+            fitting, size, tokens, self._next = fitting + 1, size + row[0], tokens + row[1], None
+        self._packed = self._of(fitting, size, tokens)
+        return self._packed
+
+    def learn(self, work: Work) -> None:
+        """Take note of what the rows of a chunk became."""
+        if work.size and work.payload is not None and (body := work.payload.nbytes):
+            self._scale.learn(work.size, body)
+
+    def too_large(self, work: Work) -> bool:
+        """True where the body of several rows is beyond a bound after all: fewer have to be sent."""
+        return work.n > 1 and work.payload is not None and work.payload.nbytes > self._most_bytes()
+
+    def _most_bytes(self) -> float:
+        if self._counts or self._max_tokens == inf:
+            return self._max_bytes
+        return min(self._max_bytes, self._max_tokens / self._meter.per_byte)
+
+    def _weigh(self, rows: Rows, index: int) -> tuple[float, float]:
+        tokens = self._meter.of_row(row_of(rows, index)) if self._counts else 0.0
+        return row_bytes(rows, index), tokens
+
+    def _of(self, n_rows: int, size: float, tokens: float) -> Packed:
+        return Packed(n_rows, size, tokens if self._counts else None)
+
+    def _begin(self, start: int, first: tuple[float, float] | None = None) -> None:
+        """Begin a chunk, whose first row's weights may be known."""
+        self._start, self._packed, self._next = start, _NOTHING, first
+
+
+_NOTHING = Packed(0, 0.0, None)
+
+
+def row_of(rows: Rows, index: int) -> Any:
+    """One row, of a mapping as a dict."""
+    return {name: column[index] for name, column in rows.items()} if isinstance(rows, Mapping) else rows[index]
+
+
+def row_bytes(rows: Rows, index: int) -> float:
+    """What one row amounts to: an array's bytes as they lie in memory, a text's in UTF-8, else those of its JSON."""
+    if isinstance(rows, np.ndarray):
+        return _array_bytes(rows, index)
+    if isinstance(rows, Mapping):
+        return sum(_array_bytes(column, index) for column in rows.values())
+    return _bytes_of(rows[index])
+
+
+def _array_bytes(array: np.ndarray[Any, Any], index: int) -> float:
+    if array.dtype.kind in "UST":
+        return sum(map(_bytes_of, np.atleast_1d(array[index]).ravel().tolist()))
+    return array.nbytes / len(array)
+
+
+def _bytes_of(row: Any) -> float:
+    if isinstance(row, str):
+        return len(row) if row.isascii() else len(row.encode("utf-8", "surrogatepass"))
+    if isinstance(row, bytes | bytearray):
+        return len(row)
+    if isinstance(row, np.ndarray | np.generic):
+        return row.nbytes
+    try:
+        return len(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY))
+    except TypeError:  # nothing that could be sent: it fails when its chunk is encoded
+        return 0.0

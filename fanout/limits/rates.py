@@ -1,0 +1,192 @@
+"""Rates: how many requests, rows and tokens go in a second or a minute. Several at once, and kept by several clients.
+
+The generic cell rate algorithm (ITU-T I.371), which is a token bucket that remembers one time: the theoretical arrival
+time, at which all that was let through will have been paid for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator
+
+    from fanout.settings import Limits
+
+_PERIODS = {"second": 1.0, "minute": 60.0}
+
+
+class Cost(NamedTuple):
+    """What one request takes from the rates."""
+
+    requests: float = 1.0
+    rows: float = 0.0
+    tokens: float = 0.0
+
+
+class Slot:
+    """A reserved start. It is its holder's, who may give it back for as long as it is to come."""
+
+    __slots__ = ("cost", "edition", "start")
+
+    def __init__(self, start: float, cost: Cost, edition: int) -> None:
+        self.start = start
+        self.cost = cost
+        self.edition = edition
+        """Which rules it was reserved under."""
+
+
+class RateLimiter:
+    """Keeps the rates of ``limits``: in no window of s seconds does more go than rate x s and the burst.
+
+    The burst is ``limits.burst`` of the rate's own second or minute, or one request, whichever is more: a request that
+    is larger than that goes alone, once all before it is paid for, and pays its time. Time in which nothing was asked
+    for is saved up to the burst.
+
+    Give one object to several clients as their ``limits``, and they keep the rates together, in any threads and event
+    loops of one process (loops have one clock: ``time.monotonic``). ``limits.concurrency`` and ``limits.max_requests``
+    are for each client alone.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._lock = threading.Lock()
+        self._lasting = list(_buckets_of(limits))
+        self._told: dict[Hashable, _Bucket] = {}
+        self._buckets = self._lasting
+        self._ahead: deque[Slot] = deque()
+        """Slots that may still be given back, in the order of reservation."""
+        self._edition = 0
+        self.active = bool(self._buckets)
+        """False where every request may go at once, and nothing has to be reserved for it."""
+        self.takes_tokens = any(bucket.unit == "tokens" for bucket in self._buckets)
+        """True where a `Cost` has to tell the tokens."""
+
+    def reserve(self, now: float, cost: Cost) -> Slot:
+        """The first start, now or later, that all rates allow; it is taken from all of them or from none."""
+        with self._lock:
+            self._settle(now)
+            start = now
+            for bucket in self._buckets:
+                start = max(start, bucket.earliest(cost))
+            slot = Slot(start, cost, self._edition)
+            self._ahead.append(slot)
+            for bucket in self._buckets:
+                bucket.latest = bucket.after(bucket.latest, slot)
+            return slot
+
+    def give_back(self, slot: Slot | None) -> None:
+        """Let others have what ``slot`` took, if it is still to come: no request was sent in it."""
+        with self._lock:
+            if slot is not None and slot in self._ahead:
+                self._ahead.remove(slot)
+                self._recount()
+
+    def outdated(self, slot: Slot) -> bool:
+        """True where the endpoint has told of less since ``slot`` was reserved: then another one is due."""
+        return slot.edition != self._edition
+
+    def charge(self, now: float, tokens: float) -> None:
+        """A request that was sent took so many more tokens than its slot has told; fewer, if negative."""
+        with self._lock:
+            self._settle(now)
+            for bucket in self._buckets:
+                if bucket.unit == "tokens":
+                    bucket.settled += tokens * bucket.interval
+            self._recount()
+
+    def slow(self, name: Hashable, unit: str, left: float, seconds: float, now: float, *, each: float = 1.0) -> None:
+        """Spread the ``left`` requests or tokens over the next ``seconds``, beside the rates of the settings.
+
+        ``unit`` is a field of `Cost`, ``each`` what one request takes of it: the first has to wait for that. Another
+        word under the same ``name`` replaces this one; the next start then pays for the one before it, so that words
+        which come with every answer do not let one more request go each.
+        """
+        with self._lock:
+            self._settle(now)
+            known = self._told.get(name)
+            bucket = _Bucket(unit, seconds / left, 0.0, until=now + seconds)
+            bucket.settled = now + each * bucket.interval if known is None else known.settled
+            self._told[name] = bucket
+            self._adopt()
+            if known is None:  # what was reserved before may be more than is left
+                self._edition += 1
+                self._ahead.clear()
+            self._recount()
+
+    def ease(self, name: Hashable) -> None:
+        """There is enough again: `slow` is taken back."""
+        if name in self._told:
+            with self._lock:
+                self._told.pop(name, None)
+                self._adopt()
+
+    def _settle(self, now: float) -> None:
+        """Slots whose time has come are used, for all that is known here."""
+        while self._ahead and self._ahead[0].start <= now:
+            slot = self._ahead.popleft()
+            for bucket in self._buckets:
+                bucket.settled = bucket.after(bucket.settled, slot)
+        if self._told and any(bucket.until <= now for bucket in self._told.values()):
+            self._told = {name: bucket for name, bucket in self._told.items() if bucket.until > now}
+            self._adopt()
+
+    def _recount(self) -> None:
+        """The starts that are promised stand; what comes after them does not pay for those that are not there."""
+        for bucket in self._buckets:
+            bucket.latest = bucket.settled
+            for slot in self._ahead:
+                bucket.latest = bucket.after(bucket.latest, slot)
+
+    def _adopt(self) -> None:
+        self._buckets = [*self._lasting, *self._told.values()]
+        self.active = bool(self._buckets)
+        self.takes_tokens = any(bucket.unit == "tokens" for bucket in self._buckets)
+
+    def __repr__(self) -> str:
+        rates = ", ".join(f"{1 / bucket.interval:g} {bucket.unit}/s" for bucket in self._buckets)
+        return f"<RateLimiter {rates or 'without rates'}, {len(self._ahead)} starts reserved>"
+
+
+class _Bucket:
+    """One rate.
+
+    Args:
+        interval: seconds that one unit pays for.
+        capacity: units that may go at once, if that is more than one request has.
+        until: when the rate ends.
+    """
+
+    __slots__ = ("_place", "capacity", "interval", "latest", "settled", "unit", "until")
+
+    def __init__(self, unit: str, interval: float, capacity: float, until: float = inf) -> None:
+        self.unit = unit
+        self.interval = interval
+        self.capacity = capacity
+        self.until = until
+        self.settled = -inf
+        """When all that has started is paid for."""
+        self.latest = -inf
+        """The same with what is reserved."""
+        self._place = Cost._fields.index(unit)
+
+    def earliest(self, cost: Cost) -> float:
+        """When ``cost`` may start: once the bucket holds it, or is full."""
+        units = cost[self._place]
+        if not units:
+            return -inf
+        return min(self.until, self.latest - max(0.0, self.capacity - units) * self.interval)
+
+    def after(self, paid: float, slot: Slot) -> float:
+        """When all is paid for if that was at ``paid`` before ``slot``."""
+        units = slot.cost[self._place]
+        return max(paid, slot.start) + units * self.interval if units else paid
+
+
+def _buckets_of(limits: Limits) -> Iterator[_Bucket]:
+    for name, most in limits.rates.items():
+        unit, _, period = name.split("_")
+        yield _Bucket(unit, _PERIODS[period] / most, limits.burst * most)
