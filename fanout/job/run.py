@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fanout.sinks import FileSink
     from fanout.sources import Source
     from fanout.tape import Tape
-    from fanout.types import Result
+    from fanout.types import Event, Result
 
     OnStart = Callable[[Client, int | None, int], None]
 
@@ -114,7 +114,7 @@ def _require_apart(job: Job, files: Sequence[Path]) -> None:
             raise ConfigError(f"{output} would overwrite the input {file}", key="output.path")
 
 
-def client_of(job: Job, tape: Tape | None = None) -> Client:
+def client_of(job: Job, tape: Tape | None = None, on_event: Callable[[Event], None] | None = None) -> Client:
     """A client, not open yet, with the job's settings."""
     tables = job.tables
     return Client(
@@ -124,6 +124,7 @@ def client_of(job: Job, tape: Tape | None = None) -> Client:
         limits=tables.limits,
         retry=tables.retry,
         timeouts=tables.timeouts,
+        on_event=on_event,
         tape=tape,
     )
 
