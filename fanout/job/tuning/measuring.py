@@ -64,7 +64,7 @@ class Trials:
     async def measure(self, point: Point, quota: Quota, *, guard: int, ends: float) -> Outcome:
         """Send chunks at ``point`` until ``quota`` is answered: at most ``guard`` requests, none after ``ends``."""
         signs = _Signs(point.chunk_rows)
-        async with client_of(_with(self._job, point, guard), self._tape, signs.note) as client:
+        async with client_of(at_point(self._job, point, guard), self._tape, signs.note) as client:
             self.client = client
             try:
                 measurement, stop = await self._measured(client, point, quota, signs, ends)
@@ -97,6 +97,17 @@ class Trials:
         return count
 
 
+def at_point(job: Job, point: Point, guard: int) -> Job:
+    """The job with the two values of a point, and no more than ``guard`` requests; its deadline is for all its rows."""
+    tables = job.tables
+    values = {
+        "chunks": tables.chunks.model_copy(update={"rows": point.chunk_rows}),
+        "limits": replace(tables.limits, concurrency=point.concurrency, max_requests=guard),
+        "timeouts": replace(tables.timeouts, run=None),
+    }
+    return replace(job, tables=tables.model_copy(update=values))
+
+
 @dataclass(slots=True)
 class _Signs:
     """What events tell of an endpoint."""
@@ -119,14 +130,3 @@ class _Signs:
     def too_large(self, chunks: int) -> bool:
         """True where most of some chunks were split: bad rows alone are not in so many of them."""
         return 2 * self.split > chunks
-
-
-def _with(job: Job, point: Point, guard: int) -> Job:
-    """The job at a point. Its own deadline is for the whole of it."""
-    tables = job.tables
-    values = {
-        "chunks": tables.chunks.model_copy(update={"rows": point.chunk_rows}),
-        "limits": replace(tables.limits, concurrency=point.concurrency, max_requests=guard),
-        "timeouts": replace(tables.timeouts, run=None),
-    }
-    return replace(job, tables=tables.model_copy(update=values))

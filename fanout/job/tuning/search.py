@@ -18,12 +18,6 @@ if TYPE_CHECKING:
 GROWTH = 0.05
 """Share by which rows/s have to grow for a step to be worth taking; those within it of the most are as fast."""
 
-NOISE = 0.10
-"""How much more growth than that is beyond doubt after one measurement."""
-
-COLLAPSE = 0.5
-"""Loss of rows/s that is beyond doubt. A loss that is smaller is measured once more before a climb ends with it."""
-
 _TWICE = 2
 
 
@@ -38,12 +32,16 @@ class Search:
         steps: requests in flight that may be tried.
         start: the one of ``sizes`` to begin with.
         bounds: what a setting has to keep.
+        n_rows: rows of the whole input, where that is known: no more are in flight in any trial.
     """
 
-    def __init__(self, sizes: Iterable[int], steps: Iterable[int], *, start: int, bounds: Bounds) -> None:
+    def __init__(
+        self, sizes: Iterable[int], steps: Iterable[int], *, start: int, bounds: Bounds, n_rows: int | None = None
+    ) -> None:
         self._sizes, self._steps = sorted(set(sizes)), sorted(set(steps))
         self._start = start
         self._bounds = bounds
+        self._n_rows = n_rows
         self._measured: dict[Point, list[Measurement]] = {}
         self._skipped: set[Point] = set()
         self._plan = self._search()
@@ -123,13 +121,21 @@ class Search:
         yield [Point(size, top.concurrency) for size in _below(self._sizes, top.chunk_rows)]
 
     def _climb(self, way: Sequence[Point]) -> _Asking[Point]:
-        """Go on while rows/s grow and the bounds are kept; the last point of ``way`` for which they did."""
-        top = way[0]
+        """Go on while rows/s grow and the bounds are kept, past one point where they do not: it may be noise.
+
+        Returns the last point of ``way`` to which they grew.
+        """
+        top, paused = way[0], False
         yield from self._keeps(top)
         for point in way[1:]:
-            if not ((yield from self._keeps(point)) and (yield from self._grows(top, point))):
+            if not (yield from self._keeps(point)):
                 break
-            top = point
+            if self._growth(top, point) > GROWTH:
+                top, paused = point, False
+            elif paused:
+                break
+            else:
+                paused = True
         return top
 
     def _descend(self, top: Point) -> _Asking[None]:
@@ -150,7 +156,8 @@ class Search:
 
     def _keeps(self, point: Point) -> _Asking[bool]:
         """Whether a point keeps the bounds, measured as often as it takes to tell."""
-        if point not in self._measured and point not in self._skipped:
+        too_many = self._n_rows is not None and point.chunk_rows * point.concurrency > self._n_rows
+        if point not in self._measured and point not in self._skipped and not too_many:
             yield point
         if point not in self._measured:
             return False
@@ -159,13 +166,8 @@ class Search:
             yield point
         return self._is(point, "ok")
 
-    def _grows(self, low: Point, high: Point) -> _Asking[bool]:
-        """Whether rows/s grow from one point to the other."""
-        if -COLLAPSE < self._growth(low, high) < GROWTH + NOISE and self._repeatable(self.trial(high)):
-            yield high
-        return self._growth(low, high) > GROWTH
-
     def _growth(self, low: Point, high: Point) -> float:
+        """By which share rows/s grow from one point to the other."""
         before, after = self.trial(low).rows_per_second, self.trial(high).rows_per_second
         return after / before - 1 if before else float(after > 0)
 

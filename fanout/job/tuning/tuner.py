@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from fanout.errors import ConfigError, RunStopped
 from fanout.job.run import client_of
 from fanout.job.tuning.budget import Account
-from fanout.job.tuning.measuring import Trials
+from fanout.job.tuning.measuring import Trials, at_point
 from fanout.job.tuning.report import Plan, Tuning
 from fanout.job.tuning.search import Search
 from fanout.job.tuning.trial import Bounds, Point
@@ -74,11 +74,11 @@ class Tuner:
         Raises `ConfigError`.
         """
         most = await self._most_rows(n_rows)
-        sizes, steps = self._sizes(most), self._steps()
-        wanted = self._job.tables.chunks.rows
+        sizes, wanted = self._sizes(most), self._job.tables.chunks.rows
         start = max((size for size in sizes if size <= wanted), default=min(sizes))
-        self._require_enough(Point(start, min(steps)))
-        search = Search(sizes, steps, start=start, bounds=self._bounds)
+        steps = self._steps(start, n_rows)
+        self._require_enough(Point(start, min(steps)), n_rows)
+        search = Search(sizes, steps, start=start, bounds=self._bounds, n_rows=n_rows)
         why_not = ""
         if self._stop is None:
             self._audience.planned(self._plan(sizes, steps, shown), self._trials)
@@ -89,7 +89,8 @@ class Tuner:
         """The largest chunk that makes sense: neither more than the model takes, nor more than there is."""
         first = take_rows(self._part.rows, slice(0, self._job.tables.chunks.rows))
         max_rows = None
-        async with client_of(self._job, self._tape) as client:
+        asking = at_point(self._job, Point(self._job.tables.chunks.rows, 1), self._budget.requests)
+        async with client_of(asking, self._tape) as client:
             try:
                 max_rows = (await client.preview(first, control=self._control.fresh())).max_rows
             except RunStopped as stop:
@@ -101,17 +102,22 @@ class Tuner:
         given, wanted = self._wishes.chunk_rows, self._job.tables.chunks.rows
         sizes = sorted({size for size in given or _around(min(wanted, most), most) if size <= most})
         if not sizes:
-            raise ConfigError(f"--chunk-rows: more than {most:,} rows in a request make no sense here")
+            raise ConfigError(f"--chunk-rows: a request of this job has {most:,} rows at most")
         return tuple(sizes)
 
-    def _steps(self) -> tuple[int, ...]:
+    def _steps(self, start: int, n_rows: int | None) -> tuple[int, ...]:
         if self._wishes.concurrency:
             return tuple(sorted(set(self._wishes.concurrency)))
         if self._automatic:
-            return (_USUAL_CONCURRENCY,)
+            return (_USUAL_CONCURRENCY if n_rows is None else max(1, min(_USUAL_CONCURRENCY, n_rows // start)),)
         return tuple(2**k for k in range(self._budget.most_in_flight.bit_length()))
 
-    def _require_enough(self, first: Point) -> None:
+    def _require_enough(self, first: Point, n_rows: int | None) -> None:
+        if n_rows is not None and first.chunk_rows * first.concurrency > n_rows:
+            raise ConfigError(
+                f"the input has {n_rows:,} rows: too few for {first.concurrency} requests in flight with "
+                f"{first.chunk_rows:,} rows each; give smaller --concurrency or --chunk-rows"
+            )
         if self._account.quota(first) is None:
             raise ConfigError(
                 f"{self._budget.requests:,} requests and {self._budget.rows:,} rows are too few for a trial with "
