@@ -64,14 +64,14 @@ def _found(tuning: Tuning, job: str) -> Iterator[str]:
             yield f"best:     none keeps the bounds: p95 {_ms(tuning.max_p95)} ms, errors {tuning.max_errors:.1%}"
         return
     yield f"best:     {_figures(best)}"
-    if best.failed:
-        yield f"          {best.failed:,} rows failed in it; fanout run tells why"
+    if tuning.failed:
+        yield "          rows of the input failed in it: fanout run tells which, and why"
     if tuning.still_growing:
         yield "          more in flight may be faster still: raise --max-requests, or give --concurrency"
     settings = " ".join(f"--set {key}={value}" for key, value in tuning.settings.items())
     if tuning.written:
         yield f"written:  {tuning.written}: {', '.join(f'{key} = {value}' for key, value in tuning.settings.items())}"
-    else:
+    elif tuning.answers == "endpoint":
         yield f"use it:   fanout run {job} {settings}"
         yield "          or let fanout tune --write put it into the job file"
 

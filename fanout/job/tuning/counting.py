@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from fanout.errors import RunStopped
 from fanout.job.tuning.trial import Measurement
@@ -13,10 +16,42 @@ if TYPE_CHECKING:
     from fanout.client import Stream
     from fanout.engine import RunControl
     from fanout.job.tuning.budget import Quota
-    from fanout.types import Done
+    from fanout.types import Done, Event
 
 _PATIENCE = 5
 """Times the seconds that it should take, after which it ends where hardly anything is answered."""
+
+
+_OF_SIZE = {400, 413, 422}
+"""What servers say of chunks that are too large for them."""
+
+
+@dataclass(slots=True)
+class Signs:
+    """What a client's events tell of its endpoint."""
+
+    chunk_rows: int
+    retried: int = 0
+    """Requests that failed in a way that is worth another attempt."""
+
+    split: int = 0
+    """Whole chunks that were split for their status."""
+
+    said: str = ""
+    """Why the last of them was."""
+
+    quiet_until: float = 0.0
+    """The endpoint wants no request before that time."""
+
+    def note(self, event: Event) -> None:
+        """Listen."""
+        if event.kind == "retry":
+            self.retried += 1
+        elif event.kind == "split" and event.status in _OF_SIZE and event.stop - event.start == self.chunk_rows:
+            self.split += 1
+            self.said = event.reason
+        elif event.kind == "pause":
+            self.quiet_until = max(self.quiet_until, asyncio.get_running_loop().time() + event.seconds)
 
 
 class Count:
@@ -27,20 +62,25 @@ class Count:
     Args:
         stream: not entered yet.
         control: the stream's.
+        signs: what is seen at the stream's client.
         quota: how many chunks are enough; None: all that there are.
         seconds: how long it should take.
     """
 
-    def __init__(self, stream: Stream, control: RunControl, quota: Quota | None, *, seconds: float) -> None:
+    def __init__(
+        self, stream: Stream, control: RunControl, signs: Signs, quota: Quota | None, *, seconds: float
+    ) -> None:
         self._stream = stream
         self._control = control
+        self._signs = signs
         self._quota = quota
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
-        self._began = self._last = self._loop.time()
-        self._rows = 0
+        self._began = self._loop.time()
+        self._times: list[float] = []
+        self._rows: list[int] = []
         self._stats = Statistics()
-        self.chunks = 0
+        self._retried, self._split = signs.retried, signs.split
         self.failed = 0
         """Rows."""
 
@@ -67,44 +107,70 @@ class Count:
             for timer in timers:
                 timer.cancel()
         if not self.closed:
-            self._stats = self._stream.statistics()
+            self._look()
 
-    def measurement(self, refused: str = "") -> Measurement:
-        """What was counted; see `Measurement.refused`."""
-        stats = self._stats
+    @property
+    def chunks(self) -> int:
+        """Those that are answered or have failed."""
+        return len(self._rows)
+
+    @property
+    def too_large(self) -> bool:
+        """Most of the chunks had to be split: bad rows alone are not in so many of them."""
+        return 2 * self._split > self.chunks
+
+    def measurement(self) -> Measurement:
+        """What was counted."""
+        rows, pace = sum(self._rows), self._pace()
         return Measurement(
-            rows=self._rows,
+            rows=rows,
             failed=self.failed,
-            seconds=self._last - self._began,
-            requests=stats.requests,
-            retries=stats.retries,
-            latency_p50=stats.latency_p50,
-            latency_p95=stats.latency_p95,
-            refused=refused,
+            seconds=rows / pace if pace else self._loop.time() - self._began,
+            requests=self._stats.requests,
+            retried=self._retried,
+            latency_p50=self._stats.latency_p50,
+            latency_p95=self._stats.latency_p95,
+            refused=self._signs.said if self.too_large else "",
         )
+
+    def _pace(self) -> float:
+        """Rows answered in a second: the slope of a line through all answers.
+
+        Answers come in bursts, of as many as are in flight or as the server has workers. The quotient of rows and time
+        would depend on which part of a burst came last.
+        """
+        times, rows = np.array(self._times), np.cumsum(self._rows)
+        apart = times - times.mean() if len(times) else times
+        if (spread := float(apart @ apart)) > 0:
+            return float(apart @ rows) / spread
+        return sum(self._rows) / (times[0] - self._began) if len(times) and times[0] > self._began else 0.0
 
     def _add(self, done: Done) -> None:
         failed = sum(failure.stop - failure.start for failure in done.failures)
         self.failed += failed
-        self._rows += done.stop - done.start - failed - sum(map(len, done.pending))
-        self.chunks += 1
-        self._last = self._loop.time()
+        self._rows.append(done.stop - done.start - failed - sum(map(len, done.pending)))
+        self._times.append(self._loop.time())
         if self._enough():
-            self._close()
+            self._loop.call_soon(self._close)  # what has come together counts together
 
     def _enough(self) -> bool:
         if self._quota is None:
             return False
-        elapsed = self._last - self._began
+        elapsed = self._times[-1] - self._began
         long = elapsed >= self._seconds and self.chunks >= self._quota.least
         return self.chunks >= self._quota.most or long or elapsed >= _PATIENCE * self._seconds
 
     def _despair(self) -> None:
         """It takes far too long. A slow endpoint gets the time for a first answer, one that refuses does not."""
-        if self._stream.statistics().retries or (self._quota and self.chunks):
+        if self._signs.retried > self._retried or (self._quota and self.chunks):
             self._close()
 
     def _close(self) -> None:
         if not self.closed:
-            self.closed, self._stats = True, self._stream.statistics()
+            self.closed = True
+            self._look()
             self._control.drain("enough is answered", "deadline")
+
+    def _look(self) -> None:
+        self._stats = self._stream.statistics()
+        self._retried, self._split = self._signs.retried - self._retried, self._signs.split - self._split

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from fanout.job.run import client_of
-from fanout.job.tuning.counting import Count
+from fanout.job.tuning.counting import Count, Signs
 
 if TYPE_CHECKING:
     from fanout.client import Client
@@ -19,10 +18,6 @@ if TYPE_CHECKING:
     from fanout.job.tuning.trial import Measurement, Point
     from fanout.sources import Source
     from fanout.tape import Tape
-    from fanout.types import Event
-
-_OF_SIZE = {400, 413, 422}
-"""What servers say of chunks that are too large for them."""
 
 
 class Outcome(NamedTuple):
@@ -33,6 +28,9 @@ class Outcome(NamedTuple):
 
     requests: int
     """All that were sent, those of the warm-up included."""
+
+    failed: int
+    """Rows, those of the warm-up included."""
 
     stop: RunStopped | None = None
     """Why it was ended, where there is no measurement."""
@@ -63,7 +61,7 @@ class Trials:
 
     async def measure(self, point: Point, quota: Quota, *, guard: int, ends: float) -> Outcome:
         """Send chunks at ``point`` until ``quota`` is answered: at most ``guard`` requests, none after ``ends``."""
-        signs = _Signs(point.chunk_rows)
+        signs = Signs(point.chunk_rows)
         async with client_of(at_point(self._job, point, guard), self._tape, signs.note) as client:
             self.client = client
             try:
@@ -71,28 +69,27 @@ class Trials:
             finally:
                 self.client = None
                 self.quiet_until = max(self.quiet_until, signs.quiet_until)
-            return Outcome(measurement, client.statistics().requests, stop)
+            stats = client.statistics()
+            return Outcome(measurement, stats.requests, stats.failed, stop)
 
     async def _measured(
-        self, client: Client, point: Point, quota: Quota, signs: _Signs, ends: float
+        self, client: Client, point: Point, quota: Quota, signs: Signs, ends: float
     ) -> tuple[Measurement | None, RunStopped | None]:
         first = self._part.sliced(slice(0, point.concurrency * point.chunk_rows))
-        warm = await self._counted(client, first, None, ends)
+        warm = await self._counted(client, first, signs, None, ends)
         if warm.stop is not None:
             return None, warm.stop
-        if signs.too_large(warm.chunks) and not warm.failed:
-            return warm.measurement(signs.said), None
-        if warm.closed:  # for want of answers: more of this would tell nothing new
+        refused = warm.too_large and not warm.failed
+        if refused or warm.closed:  # closed for want of answers: more of this would tell nothing new
             return warm.measurement(), None
-        signs.split = 0
-        count = await self._counted(client, self._part, quota, ends)
+        count = await self._counted(client, self._part, signs, quota, ends)
         if not count.closed and count.chunks < quota.least:
             return None, count.stop
-        return count.measurement(signs.said if signs.too_large(count.chunks) else ""), None
+        return count.measurement(), None
 
-    async def _counted(self, client: Client, rows: Source, quota: Quota | None, ends: float) -> Count:
+    async def _counted(self, client: Client, rows: Source, signs: Signs, quota: Quota | None, ends: float) -> Count:
         control = self._control.fresh()
-        count = Count(client.stream(rows, control=control), control, quota, seconds=self._seconds)
+        count = Count(client.stream(rows, control=control), control, signs, quota, seconds=self._seconds)
         await count.run(ends)
         return count
 
@@ -106,27 +103,3 @@ def at_point(job: Job, point: Point, guard: int) -> Job:
         "timeouts": replace(tables.timeouts, run=None),
     }
     return replace(job, tables=tables.model_copy(update=values))
-
-
-@dataclass(slots=True)
-class _Signs:
-    """What events tell of an endpoint."""
-
-    chunk_rows: int
-    split: int = 0
-    """Whole chunks that were split for their status."""
-
-    said: str = ""
-    quiet_until: float = 0.0
-
-    def note(self, event: Event) -> None:
-        """Listen to a client's events."""
-        if event.kind == "split" and event.status in _OF_SIZE and event.stop - event.start == self.chunk_rows:
-            self.split += 1
-            self.said = event.reason
-        elif event.kind == "pause":
-            self.quiet_until = max(self.quiet_until, asyncio.get_running_loop().time() + event.seconds)
-
-    def too_large(self, chunks: int) -> bool:
-        """True where most of some chunks were split: bad rows alone are not in so many of them."""
-        return 2 * self.split > chunks

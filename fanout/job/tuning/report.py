@@ -72,6 +72,9 @@ class Tuning:
     settings: dict[str, int]
     """What to set in the job file, by key; empty where nothing was found."""
 
+    failed: int
+    """Rows that failed with these values, as they would in the job."""
+
     still_growing: bool
     """More in flight than were tried may be faster still."""
 

@@ -31,7 +31,7 @@ class Bounds:
     """Seconds that the 95th percentile of latencies may take."""
 
     errors: float = 0.01
-    """Share of requests that had to be made again, or of rows that failed, whichever is the larger."""
+    """Share of requests that failed and were worth another attempt, or of rows that failed; the larger counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +43,12 @@ class Measurement:
 
     failed: int = 0
     seconds: float = 0.0
+    """What it takes to answer them at the pace that was seen."""
+
     requests: int = 0
-    retries: int = 0
+    retried: int = 0
+    """Requests that failed in a way that is worth another attempt."""
+
     latency_p50: float = math.nan
     """Seconds of one HTTP exchange."""
 
@@ -89,9 +93,9 @@ def trial_of(point: Point, measured: Sequence[Measurement], bounds: Bounds) -> T
     """All measurements of a point as one."""
     rows, failed = sum(one.rows for one in measured), sum(one.failed for one in measured)
     seconds, requests = sum(one.seconds for one in measured), sum(one.requests for one in measured)
-    retries = sum(one.retries for one in measured)
+    retried = sum(one.retried for one in measured)
     p50, p95 = (_mean(measured, lambda one: one.latency_p50), _mean(measured, lambda one: one.latency_p95))
-    errors = max(retries / requests if requests else 0.0, failed / (rows + failed) if failed else 0.0)
+    errors = max(retried / requests if requests else 0.0, failed / (rows + failed) if failed else 0.0)
     refused = next((one.refused for one in measured if one.refused), "")
     verdict: Verdict = "ok"
     if refused:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -67,6 +68,7 @@ class Tuner:
         self._trials = Trials(job, part, seconds=wishes.seconds, control=control, tape=tape)
         self._stop: RunStopped | None = None
         self._skipped = False
+        self._failed: Counter[Point] = Counter()
 
     async def run(self, n_rows: int | None, *, shown: str) -> Tuning:
         """Search, and report. ``n_rows`` is the length of the whole input, ``shown`` the endpoint's name for people.
@@ -137,6 +139,7 @@ class Tuner:
             guard = self._account.guard(point.chunk_rows)
             outcome = await self._trials.measure(point, quota, guard=guard, ends=self._account.ends)
             self._account.spend(outcome.requests, point.chunk_rows)
+            self._failed[point] += outcome.failed
             if outcome.measurement is not None:
                 search.record(point, outcome.measurement)
                 self._audience.tried(search.trial(point))
@@ -173,8 +176,9 @@ class Tuner:
 
     def _report(self, search: Search, why_not: str, shown: str) -> Tuning:
         best, kind, reason = search.best, *self._stopped(search, why_not)
-        settings = {}
+        settings, failed = {}, 0
         if best is not None:
+            failed = self._failed[best.point]
             settings = {"chunks.rows": best.chunk_rows}
             settings |= {} if self._automatic else {"limits.concurrency": best.concurrency}
         return Tuning(
@@ -187,6 +191,7 @@ class Tuner:
             trials=search.trials,
             best=best,
             settings=settings,
+            failed=failed,
             still_growing=search.still_growing,
             finished=not why_not and reason is None,
             why_not=why_not,
@@ -194,7 +199,7 @@ class Tuner:
             seconds=self._loop.time() - self._began,
             stop_kind=kind,
             stop_reason=reason,
-            exit_code=_exit_code(best, kind),
+            exit_code=_exit_code(best, failed, kind),
         )
 
     def _stopped(self, search: Search, why_not: str) -> tuple[StopKind | None, str | None]:
@@ -223,7 +228,7 @@ def _around(rows: int, most: int) -> set[int]:
     return sizes
 
 
-def _exit_code(best: Trial | None, stop: StopKind | None) -> int:
+def _exit_code(best: Trial | None, failed: int, stop: StopKind | None) -> int:
     if stop is not None:
         return 130 if stop == "interrupted" else 3
-    return 1 if best is None or best.failed else 0
+    return 1 if best is None or failed else 0
