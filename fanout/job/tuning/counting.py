@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,8 +34,8 @@ class Signs:
     retried: int = 0
     """Requests that failed in a way that is worth another attempt."""
 
-    split: int = 0
-    """Whole chunks that were split for their status."""
+    split: set[int] = field(default_factory=set)
+    """First rows of the chunks that were split for their status. Their parts that are split again have the same."""
 
     said: str = ""
     """Why the last of them was."""
@@ -48,7 +48,7 @@ class Signs:
         if event.kind == "retry":
             self.retried += 1
         elif event.kind == "split" and event.status in _OF_SIZE and event.stop - event.start == self.chunk_rows:
-            self.split += 1
+            self.split.add(event.start)
             self.said = event.reason
         elif event.kind == "pause":
             self.quiet_until = max(self.quiet_until, asyncio.get_running_loop().time() + event.seconds)
@@ -80,7 +80,8 @@ class Count:
         self._times: list[float] = []
         self._rows: list[int] = []
         self._stats = Statistics()
-        self._retried, self._split = signs.retried, signs.split
+        self._retried_before, self._retried, self._split = signs.retried, 0, 0
+        signs.split.clear()
         self.failed = 0
         """Rows."""
 
@@ -162,7 +163,7 @@ class Count:
 
     def _despair(self) -> None:
         """It takes far too long. A slow endpoint gets the time for a first answer, one that refuses does not."""
-        if self._signs.retried > self._retried or (self._quota and self.chunks):
+        if self._signs.retried > self._retried_before or (self._quota and self.chunks):
             self._close()
 
     def _close(self) -> None:
@@ -173,4 +174,5 @@ class Count:
 
     def _look(self) -> None:
         self._stats = self._stream.statistics()
-        self._retried, self._split = self._signs.retried - self._retried, self._signs.split - self._split
+        self._retried = self._signs.retried - self._retried_before
+        self._split = len(self._signs.split)

@@ -177,7 +177,7 @@ async def test_a_size_that_is_refused_is_told_with_what_the_server_said(tune):
 
 
 async def test_one_bad_row_is_not_taken_for_a_chunk_that_is_too_large(tune):
-    found = await tune(Server(workers=4, bad_row=7.0), concurrency=(1, 2, 4, 8))
+    found = await tune(Server(workers=4, bad_row=7.0), chunk_rows=(32, 64, 128), concurrency=(1, 4, 8))
     assert (found.exit_code, found.best is None) == (1, False), "found, but rows failed"
     assert found.failed >= 1
     assert all(trial.verdict != "refused" for trial in found.trials)
