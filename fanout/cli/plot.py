@@ -31,9 +31,14 @@ def plot(series: Mapping[str, Mapping[int, float]], *, best: tuple[str, int] | N
         name, step = best
         rows[round(_HEIGHT * series[name][step] / highest)][steps.index(step)] = _BEST
     yield from _drawn(rows, highest, width)
-    margin = " " * len(f"{highest:,.0f}")
+    margin = " " * len(rounded(highest))
     yield f"{margin}  {''.join(f'{step:>{width}}' for step in steps)}  {below}"
     yield f"{margin}  {'  '.join([f'{letter} {name}' for name, letter in letters.items()])}"
+
+
+def rounded(value: float) -> str:
+    """A whole number, with decimals where it is small."""
+    return f"{value:,.0f}" if value >= 10 or not value else f"{value:.2f}"
 
 
 def _put(row: list[str], place: int, letter: str) -> None:
@@ -42,7 +47,7 @@ def _put(row: list[str], place: int, letter: str) -> None:
 
 
 def _drawn(rows: Sequence[Collection[str]], highest: float, width: int) -> Iterator[str]:
-    margin = len(f"{highest:,.0f}")
+    margin = len(rounded(highest))
     for level in range(len(rows) - 1, -1, -1):
-        label = f"{highest * level / (len(rows) - 1):,.0f}" if level % 5 == 0 else ""
+        label = rounded(highest * level / (len(rows) - 1)) if level % 5 == 0 else ""
         yield f"{label:>{margin}} |{''.join(f'{mark:>{width}}' for mark in rows[level])}".rstrip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fanout.cli.output import NOT_THE_ENDPOINT
-from fanout.cli.plot import plot
+from fanout.cli.plot import plot, rounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ def plan_text(plan: Plan) -> str:
     sends = "sends" if plan.answers == "endpoint" else "rehearses, without sending them,"
     return (
         f"tuning {plan.endpoint}, codec {plan.codec}\n"
-        f"{sends} at most {plan.requests:,} requests and {plan.most_rows:,} rows, for at most {plan.seconds:g} s\n"
+        f"{sends} at most {plan.requests:,} requests and {plan.most_rows:,} rows, for at most {plan.seconds:,.10g} s\n"
         f"tries {_span(plan.chunk_rows)} rows in a chunk, {in_flight}\n"
         f"the same {plan.rows:,} rows go again and again: a server that keeps its answers looks faster than it is"
     )
@@ -81,7 +81,7 @@ def _table(tuning: Tuning) -> Iterator[str]:
     yield "".join(f"{name:>{width}}" for name, width in zip(_HEAD, widths, strict=True))
     for trial in sorted(tuning.trials, key=lambda trial: trial.point):
         cells = (
-            f"{trial.chunk_rows:,}", f"{trial.concurrency:,}", f"{trial.rows_per_second:,.0f}",
+            f"{trial.chunk_rows:,}", f"{trial.concurrency:,}", rounded(trial.rows_per_second),
             _ms(trial.latency_p50), _ms(trial.latency_p95), f"{trial.errors:.1%}",
         )  # fmt: skip
         note = "best" if tuning.best is not None and trial.point == tuning.best.point else _note(trial)
@@ -99,8 +99,8 @@ def _plot(tuning: Tuning) -> Iterator[str]:
 
 def _figures(trial: Trial) -> str:
     return (
-        f"{trial.chunk_rows:,} rows in a chunk, {trial.concurrency} in flight: {trial.rows_per_second:,.0f} rows/s, "
-        f"p95 {_ms(trial.latency_p95)} ms"
+        f"{trial.chunk_rows:,} rows in a chunk, {trial.concurrency} in flight: "
+        f"{rounded(trial.rows_per_second)} rows/s, p95 {_ms(trial.latency_p95)} ms"
     )
 
 

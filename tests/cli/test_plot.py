@@ -32,3 +32,8 @@ def test_two_at_one_place_stand_there_together():
 
 def test_nothing_but_zeros_can_be_plotted():
     assert list(plot({"64": {1: 0.0}}, best=None, below="x"))[10].endswith("|   a")
+
+
+def test_small_numbers_keep_decimals():
+    lines = list(plot({"1": {1: 0.5}}, best=None, below="x"))
+    assert [line.split("|")[0].strip() for line in lines if line[0] != " "] == ["0.50", "0.25"]

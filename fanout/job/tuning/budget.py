@@ -77,5 +77,5 @@ class Account:
     def spent(self, now: float) -> str:
         """What is used up; empty while there is something of everything."""
         if now >= self.ends:
-            return f"the {self._budget.seconds:g} s for it are over"
+            return f"the {self._budget.seconds:,.10g} s for it are over"
         return "" if self.guard(1) > 0 else "its requests or rows are spent"

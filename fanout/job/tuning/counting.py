@@ -144,7 +144,8 @@ class Count:
         apart = times - times.mean() if len(times) else times
         if (spread := float(apart @ apart)) > 0:
             return float(apart @ rows) / spread
-        return sum(self._rows) / (times[0] - self._began) if len(times) and times[0] > self._began else 0.0
+        took = self._times[0] - self._began if self._times else 0.0
+        return sum(self._rows) / took if took > 0 else 0.0
 
     def _add(self, done: Done) -> None:
         failed = sum(failure.stop - failure.start for failure in done.failures)
