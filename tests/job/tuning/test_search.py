@@ -130,6 +130,33 @@ def test_where_p95_binds_the_same_rows_go_in_fewer_larger_chunks():
     assert best(search) == Point(512, 4)
 
 
+class Pipe(Server):
+    """One worker behind a long line: much has to be in flight while chunks are small."""
+
+    def rate(self, point: Point) -> float:
+        service = 0.01 + 0.0001 * point.chunk_rows
+        return point.chunk_rows * min(point.concurrency / (0.1 + service), 1 / service)
+
+
+def test_with_larger_chunks_fewer_in_flight_are_enough():
+    search, _ = searched(Pipe())
+    assert search.trial(Point(64, 8)).rows_per_second > 1.5 * search.trial(Point(64, 4)).rows_per_second
+    assert best(search) == Point(1024, 2)
+
+
+class Quadratic(Server):
+    """A long chunk costs more than two short ones, as attention over all of it would."""
+
+    def rate(self, point: Point) -> float:
+        return point.chunk_rows / (0.01 + 0.00001 * point.chunk_rows**2)
+
+
+def test_where_larger_chunks_bring_nothing_smaller_ones_are_tried():
+    search, asked = searched(Quadratic(), start=512)
+    assert best(search) == Point(32, 1)
+    assert max(point.chunk_rows for point in asked) == 1024
+
+
 def test_overload_ends_the_growth_in_flight():
     search, asked = searched(Server(workers=64, overload=16))
     assert best(search).concurrency == 8

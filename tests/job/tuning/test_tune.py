@@ -37,6 +37,7 @@ class Server:
     largest: int = 10**6
     refuses_above: int = 10**6
     """In flight."""
+    fails_every: int = 10**6
     bad_row: float = -1.0
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -64,6 +65,8 @@ class Server:
             self.in_flight -= 1
 
     async def _answer(self, rows: list[float]) -> Reply:
+        if self.requests % self.fails_every == 0:
+            return reply(503)
         if self.in_flight > self.refuses_above:
             return reply(429, headers=self.headers)
         if len(rows) > self.largest:
@@ -157,6 +160,14 @@ async def test_the_budget_holds_where_requests_are_made_again(tune):
     found = await tune(server, budget=Budget(requests=150))
     assert server.requests <= 150
     assert found.settings["limits.concurrency"] <= 3
+    server = Server(fails_every=2)
+    found = await tune(server, budget=Budget(requests=20), max_errors=1.0)
+    assert server.requests == found.requests <= 20
+
+
+async def test_the_deadline_of_the_job_is_not_that_of_a_trial(tune):
+    found = await tune(Server(), chunk_rows=(64,), concurrency=(1, 2), overrides=("timeouts.run=0.15",))
+    assert (found.finished, found.settings["limits.concurrency"]) == (True, 2)
 
 
 async def test_the_job_s_own_guard_on_requests_counts_too(tune):
