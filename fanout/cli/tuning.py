@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,11 +31,11 @@ def tune_command(file: str, settings: Sequence[str], wishes: Wishes, *, mock: bo
     try:
         with asyncio.Runner(loop_factory=VirtualClock if mock else None) as runner:
             tuning = runner.run(_tune(file, settings, wishes, mock=mock, write=write))
-        if write and tuning.settings and tuning.stop_kind is None:
-            write_settings(Path(file), tuning.settings)
-            tuning = replace(tuning, written=file)
     except ConfigError as error:
         return print_error(str(error), 2, as_json=as_json)
+    failure = ""
+    if write and tuning.settings and tuning.stop_kind is None:
+        tuning, failure = _written(tuning, file)
     if as_json:
         print_json(tuning.as_dict())
     else:
@@ -42,7 +43,18 @@ def tune_command(file: str, settings: Sequence[str], wishes: Wishes, *, mock: bo
     if tuning.stop_reason is not None:
         unwritten = "; the job file is as it was" if write else ""
         print_error(f"stopped early: {tuning.stop_reason}{unwritten}", tuning.exit_code)
+    if failure:
+        print_error(failure, tuning.exit_code)
     return tuning.exit_code
+
+
+def _written(tuning: Tuning, file: str) -> tuple[Tuning, str]:
+    """Write what was found; where that fails, why. It has cost too much to be lost then."""
+    try:
+        write_settings(Path(file), tuning.settings)
+    except ConfigError as error:
+        return replace(tuning, exit_code=2), str(error)
+    return replace(tuning, written=file), ""
 
 
 async def _tune(file: str, settings: Sequence[str], wishes: Wishes, *, mock: bool, write: bool) -> Tuning:
@@ -81,6 +93,11 @@ class _Teller(Silent):
     def tried(self, trial: Trial) -> None:
         """Say what a trial has given."""
         self.say(trial_text(trial))
+
+    def say(self, message: str) -> None:
+        """Say something on stderr, if anybody reads it."""
+        with suppress(OSError):
+            super().say(message)
 
     def in_flight(self) -> int:
         """Requests in flight at this moment."""

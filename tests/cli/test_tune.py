@@ -122,3 +122,38 @@ async def test_options_that_make_no_sense_are_refused_before_anything_is_sent(ru
     assert (result.code, doubler.requests) == (2, 0)
     assert said in result.err
     assert "Traceback" not in result.err
+
+
+async def test_a_job_file_that_cannot_be_written_in_the_end_does_not_lose_what_was_found(
+    run, write_job, doubler, tmp_path
+):
+    write_job(rows=ROWS, url=doubler.url)
+
+    async def gate(request: int) -> None:
+        if request == 30:
+            (tmp_path / "job.toml").unlink()
+
+    doubler.gate = gate
+    result = await run("tune", "job.toml", "--write", *SMALL)
+    assert result.code == 2
+    assert "use it:   fanout run job.toml --set chunks.rows=" in result.out
+    assert result.err.splitlines()[-1] == "error: job.toml: cannot be written: No such file or directory"
+
+
+async def test_chats_and_rows_from_stdin_can_be_tuned(start, write_job):
+    write_job()
+    chat = ("--set", "codec={name='openai-chat', model='echo'}", "--set", "endpoint.url=local://echo")
+    texts = ("--set", "input={path='-', format='txt'}", "--set", "output.path=y.jsonl")
+    process = await start("tune", "job.toml", "--json", *chat, *texts, *SMALL, stdin=asyncio.subprocess.PIPE)
+    out, _ = await asyncio.wait_for(process.communicate(b"hello\nhow are you\n"), 20)
+    found = json.loads(out)
+    assert (process.returncode, found["rows"], found["settings"]["chunks.rows"]) == (0, 2, 1)
+
+
+async def test_nobody_has_to_read_what_is_said(start, write_job, doubler):
+    write_job(rows=ROWS, url=doubler.url)
+    process = await start("tune", "job.toml", *SMALL)
+    process.stderr._transport.close()
+    out, _ = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 0
+    assert b"best:     " in out
