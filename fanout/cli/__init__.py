@@ -1,4 +1,4 @@
-"""The command line: ``fanout run``, ``check``, ``serve`` and ``schema``."""
+"""The command line: ``fanout run``, ``check``, ``tune``, ``status``, ``serve`` and ``schema``."""
 
 from fanout.cli.commands import cli, main
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fanout._version import __version__
-from fanout.cli.parameters import CommandWithFaults, RowRange
+from fanout.cli.parameters import CommandWithFaults, Counts, RowRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,6 +24,18 @@ Exit codes:
   143  interrupted by SIGTERM
 """
 
+_TUNE_CODES = """\b
+Exit codes:
+  0    two values were found
+  1    nothing keeps the bounds, or rows failed with the best
+  2    the job, its input or its use is wrong
+  3    stopped early, with the reason
+  130  interrupted by SIGINT (Ctrl-C)
+  143  interrupted by SIGTERM
+"""
+
+_count = click.IntRange(1)
+_above_0 = click.FloatRange(0, min_open=True)
 _job = click.argument("job", metavar="JOB.toml", type=click.Path())
 _file = click.Path(path_type=Path)
 _set = click.option(
@@ -153,6 +165,96 @@ def check(job: str, settings: tuple[str, ...], dry_run: bool, latency: float | N
     if dry_run:
         _exit(dry_run_command(job, settings, latency, as_json=as_json))
     _exit(check_command(job, settings, as_json=as_json))
+
+
+@cli.command(short_help="Find the best size of a chunk and number in flight.", epilog=_TUNE_CODES)
+@_job
+@_set
+@click.option(
+    "--rows",
+    metavar="START:STOP",
+    default="0:2000",
+    show_default=True,
+    type=RowRange(),
+    help="The part of the input to send.",
+)
+@click.option(
+    "--max-p95",
+    metavar="SECONDS",
+    type=_above_0,
+    help="Choose nothing with a larger 95th percentile of latencies; half of timeouts.attempt if not given.",
+)
+@click.option(
+    "--max-errors",
+    metavar="SHARE",
+    default=0.01,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Choose nothing with more requests made again, or more rows failed.",
+)
+@click.option("--chunk-rows", metavar="N,N,...", type=Counts(), help="Sizes of a chunk to try.")
+@click.option("--concurrency", metavar="N,N,...", type=Counts(), help="Requests in flight to try.")
+@click.option(
+    "--seconds", metavar="SECONDS", default=2.0, show_default=True, type=_above_0, help="How long a trial counts."
+)
+@click.option("--max-requests", metavar="N", default=2000, show_default=True, type=_count, help="Send no more in all.")
+@click.option("--max-rows", metavar="N", default=500_000, show_default=True, type=_count, help="Send no more in all.")
+@click.option(
+    "--max-seconds", metavar="SECONDS", default=60.0, show_default=True, type=_above_0, help="End after this time."
+)
+@click.option("--mock", is_flag=True, help="Answer with made-up values, without a network: a rehearsal of the search.")
+@click.option("--write", is_flag=True, help="Write the two values into the job file; comments and layout stay.")
+@_json
+def tune(
+    job: str,
+    settings: tuple[str, ...],
+    rows: slice,
+    max_p95: float | None,
+    max_errors: float,
+    chunk_rows: tuple[int, ...] | None,
+    concurrency: tuple[int, ...] | None,
+    seconds: float,
+    max_requests: int,
+    max_rows: int,
+    max_seconds: float,
+    mock: bool,
+    write: bool,
+    as_json: bool,
+) -> None:
+    """Find the chunks.rows and limits.concurrency with which a job gets the most rows answered in a second.
+
+    This sends real requests, which may be billed: a part of the input, again and again, until the search or its budget
+    is at its end. A server that keeps its answers so looks faster than it is. Neither the job's output nor its journal
+    is touched.
+
+    The search starts with one request in flight and doubles them for as long as that pays, then tries larger and
+    smaller chunks, then the requests in flight again. Of what is as fast (within 5 %) it chooses the fewest in flight.
+    All else is as in the job: retries, rates and timeouts.
+
+    Press Ctrl-C to end the search; what was measured is told all the same.
+
+    \b
+    Examples:
+      fanout tune job.toml
+      fanout tune job.toml --write
+      fanout tune job.toml --max-p95 0.5 --max-requests 500
+      fanout tune job.toml --chunk-rows 16,32,64 --concurrency 4,8,16 --json > tuning.json
+    """
+    from fanout.cli.tuning import tune_command
+    from fanout.job import Budget, Wishes
+
+    if write and mock:
+        raise click.UsageError("--write is for what an endpoint gave, not for the made-up answers of --mock")
+    wishes = Wishes(
+        rows=rows,
+        max_p95=max_p95,
+        max_errors=max_errors,
+        seconds=seconds,
+        budget=Budget(requests=max_requests, rows=max_rows, seconds=max_seconds),
+        chunk_rows=chunk_rows or (),
+        concurrency=concurrency or (),
+    )
+    _exit(tune_command(job, settings, wishes, mock=mock, write=write, as_json=as_json))
 
 
 @cli.command(cls=CommandWithFaults, short_help="Serve a model on this machine.")

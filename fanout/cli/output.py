@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from fanout.types import Failure, Tensor
 
 _FAILURES_SHOWN = 3
-_NOT_THE_ENDPOINT = {
+NOT_THE_ENDPOINT = {
     "mock": "MOCK:     these answers are made up; nothing was sent",
     "replay": "REPLAY:   these answers are from a recording; nothing was sent",
 }
+"""Who gave the answers -> what to say of that."""
 
 
 class Unprintable(click.ClickException):
@@ -101,7 +102,7 @@ def _echo(result: str | bytes) -> None:
 
 
 def _summary_lines(summary: Summary) -> Iterator[str]:
-    if told := _NOT_THE_ENDPOINT.get(summary.answers):
+    if told := NOT_THE_ENDPOINT.get(summary.answers):
         yield told
     if summary.rows == 0:
         yield "no rows: the input is empty"

@@ -8,8 +8,9 @@ import click
 
 if TYPE_CHECKING:
     Base = click.ParamType[slice]  # generic in the newest versions of click alone
+    BaseOfCounts = click.ParamType[tuple[int, ...]]
 else:
-    Base = click.ParamType
+    Base = BaseOfCounts = click.ParamType
 
 
 class RowRange(Base):
@@ -25,6 +26,24 @@ class RowRange(Base):
         except ValueError:
             self.fail(f"{value!r} is not START:STOP, for instance 0:100, :100 or -100:", param, ctx)
         return slice(start, stop)
+
+
+class Counts(BaseOfCounts):
+    """``N,N,...`` as a tuple of whole numbers from 1 on."""
+
+    name = "counts"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """The numbers. Fails for what are none."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            counts = tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            counts = ()
+        if not counts or min(counts) < 1:
+            self.fail(f"{value!r} is not a list of whole numbers from 1 on, for instance 8,16,32:", param, ctx)
+        return counts
 
 
 class CommandWithFaults(click.Command):

@@ -5,6 +5,6 @@ from fanout.client.preview import Preview, Survey
 from fanout.client.resuming import complete, reopen_failures
 from fanout.client.sinking import Sink
 from fanout.client.stream import Stream
-from fanout.client.target import replaced_target
+from fanout.client.target import replaced_target, target
 
-__all__ = ["Client", "Preview", "Sink", "Stream", "Survey", "complete", "reopen_failures", "replaced_target"]
+__all__ = ["Client", "Preview", "Sink", "Stream", "Survey", "complete", "reopen_failures", "replaced_target", "target"]

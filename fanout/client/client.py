@@ -175,7 +175,9 @@ class Client:
         raise_if_failed(result)
         return result.values
 
-    def stream(self, rows: Rows | Iterable[Any] | AsyncIterable[Any], *, control: RunControl | None = None) -> Stream:
+    def stream(
+        self, rows: Rows | Source | Iterable[Any] | AsyncIterable[Any], *, control: RunControl | None = None
+    ) -> Stream:
         """Send rows of any iterable and yield chunks as they are done: ``async with client.stream(rows) as results``.
 
         Memory stays bounded: no more rows are taken from the input than the consumer keeps up with. A blocking

@@ -4,24 +4,39 @@ from fanout.job.check import Findings, Form, check_job
 from fanout.job.dry_run import Estimate, dry_run
 from fanout.job.load import load_job
 from fanout.job.model import Job, JobFile
+from fanout.job.override import overridden
+from fanout.job.rewrite import require_writable, write_settings
 from fanout.job.run import run_job
 from fanout.job.schema import job_schema
 from fanout.job.status import Status, job_status
 from fanout.job.summary import SCHEMA_VERSION, Summary
+from fanout.job.tuning import Audience, Budget, Plan, SearchControl, Trial, Trials, Tuning, Wishes, tune_job
 
 __all__ = [
     "SCHEMA_VERSION",
+    "Audience",
+    "Budget",
     "Estimate",
     "Findings",
     "Form",
     "Job",
     "JobFile",
+    "Plan",
+    "SearchControl",
     "Status",
     "Summary",
+    "Trial",
+    "Trials",
+    "Tuning",
+    "Wishes",
     "check_job",
     "dry_run",
     "job_schema",
     "job_status",
     "load_job",
+    "overridden",
+    "require_writable",
     "run_job",
+    "tune_job",
+    "write_settings",
 ]

@@ -67,7 +67,7 @@ def rehearsal(job: Job, *, answering: bool) -> Rehearsal:
     mock = job.tables.mock
     try:
         told = spec_from_options(mock.dtype, mock.shape)
-        url = replaced_target(job.tables.endpoint.url, job.codec.path)
+        url = replaced_target(job.tables.endpoint.each()[0][0].url, job.codec.path)
         model = MockModel(outputs_of(job.codec, told) if answering else {}, mock.seed)
         return Rehearsal(job.codec, url, model, latency=mock.latency, faults=mock.faults, seed=mock.seed)
     except ConfigError as error:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from fanout.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fanout.job.environment import Location
 
 
@@ -31,6 +33,16 @@ def override(tables: dict[str, Any], setting: str) -> Location:
         table = inner
     table[path[-1]] = _value(value)
     return path
+
+
+def overridden(settings: Sequence[str], key: str) -> str | None:
+    """The first of some settings, as `override` takes them, that sets ``key``, or a table that it is in."""
+    wanted = tuple(key.split("."))
+    for setting in settings:
+        path = override({}, setting)
+        if path == wanted[: len(path)]:
+            return setting
+    return None
 
 
 def _path(key: str) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fanout.sinks import FileSink
     from fanout.sources import Source
     from fanout.tape import Tape
-    from fanout.types import Result
+    from fanout.types import Event, Result
 
     OnStart = Callable[[Client, int | None, int], None]
 
@@ -114,11 +114,11 @@ def _require_apart(job: Job, files: Sequence[Path]) -> None:
             raise ConfigError(f"{output} would overwrite the input {file}", key="output.path")
 
 
-def client_of(job: Job, tape: Tape | None = None) -> Client:
-    """A client, not open yet, with the job's settings."""
+def client_of(job: Job, tape: Tape | None = None, on_event: Callable[[Event], None] | None = None) -> Client:
+    """A client, not open yet, with the job's settings. Where a tape answers, it does so for the first endpoint alone."""
     tables = job.tables
     return Client(
-        job.endpoint,
+        job.endpoint.each()[0][0] if tape is not None and tape.replaces else job.endpoint,
         codec=job.codec,
         chunk_rows=tables.chunks.rows,
         chunk_max_bytes=tables.chunks.max_bytes,
@@ -127,6 +127,7 @@ def client_of(job: Job, tape: Tape | None = None) -> Client:
         retry=tables.retry,
         timeouts=tables.timeouts,
         hedge=tables.hedge,
+        on_event=on_event,
         tape=tape,
     )
 

@@ -1,0 +1,101 @@
+"""What people read of a search."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fanout.cli.tuning_text import plan_text, trial_text, tuning_text
+from fanout.job import Plan, Trial, Tuning
+
+BEST = Trial(
+    chunk_rows=128, concurrency=8, rows_per_second=2048.4, latency_p50=0.4, latency_p95=0.5, errors=0.0, requests=100,
+    rows=12800, failed=0, seconds=6.25, measured=2, refused="", verdict="ok",
+)  # fmt: skip
+SLOW = replace(BEST, concurrency=1, rows_per_second=256.0, measured=1)
+REFUSED = replace(
+    BEST, chunk_rows=1256, rows_per_second=0.0, latency_p50=None, latency_p95=None, verdict="refused", measured=1,
+    refused="HTTP 413:\ntoo large",
+)  # fmt: skip
+BUSY = replace(BEST, concurrency=16, verdict="errors", errors=0.25)
+LATE = replace(BEST, concurrency=32, verdict="p95", latency_p95=31.0)
+FOUND = Tuning(
+    endpoint="http://host/", codec="json", rows=2000, max_p95=30.0, max_errors=0.01,
+    trials=(SLOW, BEST, BUSY, LATE, REFUSED), best=BEST, settings={"chunks.rows": 128, "limits.concurrency": 8},
+    failed=0, still_growing=False, finished=True, requests=1234, seconds=12.34, exit_code=0,
+)  # fmt: skip
+PLAN = Plan(
+    answers="endpoint", endpoint="http://host/", codec="json", rows=1797, chunk_rows=(1, 64, 1797), concurrency=(1, 2),
+    automatic=False, requests=2000, most_rows=500_000, seconds=60.0,
+)  # fmt: skip
+
+
+def test_the_table_has_a_line_for_each_trial_with_what_is_to_be_said_of_it():
+    lines = tuning_text(FOUND, "job.toml").splitlines()
+    assert lines[:6] == [
+        " chunk rows  in flight     rows/s   p50 [ms]   p95 [ms]     errors",
+        "        128          1        256      400.0      500.0       0.0%",
+        "        128          8      2,048      400.0      500.0       0.0%  best",
+        "        128         16      2,048      400.0      500.0      25.0%  too many errors",
+        "        128         32      2,048      400.0   31,000.0       0.0%  p95 is over the bound",
+        "      1,256          8          0          -          -       0.0%  refused: HTTP 413: too large",
+    ]
+    assert lines[-4:] == [
+        "1,234 requests, 12.3 s",
+        "best:     128 rows in a chunk, 8 in flight: 2,048 rows/s, p95 500.0 ms",
+        "use it:   fanout run job.toml --set chunks.rows=128 --set limits.concurrency=8",
+        "          or let fanout tune --write put it into the job file",
+    ]
+    assert "*" in "".join(lines[7:-4])
+
+
+def test_the_plot_is_plain_and_narrow():
+    text = tuning_text(FOUND, "job.toml")
+    assert text.isascii()
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_what_was_written_is_told_in_place_of_how_to_write_it():
+    text = tuning_text(replace(FOUND, written="job.toml"), "job.toml")
+    assert text.endswith("written:  job.toml: chunks.rows = 128, limits.concurrency = 8")
+
+
+def test_what_is_to_be_known_of_the_best_is_told():
+    found = replace(FOUND, failed=3, still_growing=True, finished=False, why_not="its requests or rows are spent")
+    text = tuning_text(found, "job.toml")
+    assert "rows of the input failed in it" in text
+    assert "more in flight may be faster still" in text
+    assert "the search is not finished: its requests or rows are spent" in text
+
+
+def test_that_nothing_keeps_the_bounds_is_told_with_the_bounds():
+    text = tuning_text(replace(FOUND, best=None, settings={}, max_p95=0.05), "job.toml")
+    assert text.endswith("best:     none keeps the bounds: p95 50.0 ms, errors 1.0%")
+
+
+def test_without_a_trial_there_is_neither_table_nor_plot():
+    text = tuning_text(replace(FOUND, trials=(), best=None, settings={}, requests=2, why_not="over"), "job.toml")
+    assert text == "2 requests, 12.3 s"
+
+
+def test_made_up_answers_are_told_and_not_recommended():
+    text = tuning_text(replace(FOUND, answers="mock"), "job.toml")
+    assert text.startswith("MOCK:     these answers are made up")
+    assert "use it" not in text
+
+
+def test_the_plan_tells_what_is_sent_at_most():
+    assert plan_text(PLAN).splitlines() == [
+        "tuning http://host/, codec json",
+        "sends at most 2,000 requests and 500,000 rows, for at most 60 s",
+        "tries 1 to 1,797 rows in a chunk, 1 to 2 in flight",
+        "the same 1,797 rows go again and again: a server that keeps its answers looks faster than it is",
+    ]
+    automatic = plan_text(replace(PLAN, automatic=True, concurrency=(16,), answers="mock"))
+    assert "rehearses, without sending them, at most 2,000 requests" in automatic
+    assert "16 in flight (the job leaves that to the client: the size of a chunk alone is tuned)" in automatic
+
+
+def test_a_trial_is_told_on_one_line():
+    assert trial_text(SLOW) == "128 rows in a chunk, 1 in flight: 256 rows/s, p95 500.0 ms"
+    assert trial_text(BEST).endswith("p95 500.0 ms, both trials together")
+    assert trial_text(REFUSED).endswith("p95 - ms; refused: HTTP 413: too large")
