@@ -8,6 +8,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from hypothesis import settings
+
 from fanout.testing import VirtualClock
 
 if TYPE_CHECKING:
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
 # Hundreds of processes import the package: it is compiled once, also where containers are told to keep no bytecode.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# pytest --hypothesis-profile=thorough is for CI. A busy machine may take its time over an example.
+settings.register_profile("quick", max_examples=25, deadline=None)
+settings.register_profile("thorough", max_examples=200, deadline=None)
+settings.load_profile("quick")
 
 
 def pytest_collection_finish() -> None:

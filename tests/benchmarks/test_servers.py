@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.servers import Served, has_nginx, server
@@ -76,7 +76,6 @@ def test_a_server_ends_with_its_context(nginx):
         socket.create_connection((host, int(port)))
 
 
-@settings(deadline=None, max_examples=30)
 @given(cuts=st.lists(st.integers(0, 400)))
 def test_requests_are_answered_however_they_are_cut(cuts):
     path = work("W1").url_path
