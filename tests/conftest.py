@@ -1,16 +1,35 @@
-"""What all tests share: virtual time on request."""
+"""What all tests share: how much is tried; on request virtual time, and processes that coverage leaves out."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
+import sys
 from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import settings
 
 from fanout.testing import VirtualClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-    import pytest
+# Hundreds of processes import the package: it is compiled once, also where containers are told to keep no bytecode.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# pytest --hypothesis-profile=thorough is for CI. A busy machine may take its time over an example.
+settings.register_profile("quick", max_examples=25, deadline=None)
+settings.register_profile("thorough", max_examples=200, deadline=None)
+settings.load_profile("quick")
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests live to the end: no garbage collection has to look at them again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Callable[[], Any]]:
@@ -18,3 +37,11 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
     if item.get_closest_marker("virtual_time"):
         return {"virtual": VirtualClock}
     return {"real": asyncio.new_event_loop}
+
+
+@pytest.fixture(scope="module")
+def unmeasured() -> Iterator[None]:
+    """Coverage leaves out the processes that a file's tests start: it costs half as much as all that they do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        yield

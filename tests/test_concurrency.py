@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import numpy as np
+import pytest
 from support import Plain
 
 from fanout import Client, Limits
@@ -50,14 +51,15 @@ class CountingServer:
             writer.write(ANSWER)
 
 
-async def test_20_000_chunks_at_concurrency_300_are_300_in_flight_and_never_301() -> None:
-    counting = CountingServer(full=300, expected=20_000)
+@pytest.mark.parametrize("chunks", [3000, pytest.param(20_000, marks=pytest.mark.slow)])
+async def test_at_concurrency_300_there_are_300_in_flight_and_never_301(chunks: int) -> None:
+    counting = CountingServer(full=300, expected=chunks)
     server = await asyncio.start_server(counting.serve, "127.0.0.1", 0, backlog=512)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/predict"
     async with server, Client(url, codec=Plain, chunk_rows=1, limits=Limits(concurrency=300)) as client:
-        values = await client.map(np.zeros(20_000))
+        values = await client.map(np.zeros(chunks))
         stats = client.statistics()
-    assert values.shape == (20_000,)
+    assert values.shape == (chunks,)
     assert (values == 1.5).all()
-    assert stats.requests == 20_000
+    assert stats.requests == chunks
     assert stats.max_in_flight == counting.most_in_flight == 300

@@ -7,7 +7,7 @@ import statistics
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.retry import retry
@@ -102,7 +102,6 @@ def _waits(initial: float, longest: float, attempts: int) -> Sequence[float]:
     return script.waits
 
 
-@settings(deadline=None, max_examples=50)
 @given(initial=st.floats(0, 100), longest=st.floats(0, 100), attempts=st.integers(2, 12))
 def test_waits_are_between_nothing_and_the_doubling_bound(initial, longest, attempts):
     for number, wait in enumerate(_waits(initial, longest, attempts)):

@@ -144,10 +144,12 @@ class _BridgedResponse(aiohttp.ClientResponse):
     """What aioresponses 0.7.9 does not yet do for aiohttp >= 3.14 (aioresponses#289).
 
     It makes responses without the stream writer that they ask for, and feeds large bodies into a stream that then tries
-    to pause a connection that is not there.
+    to pause a connection that is not there. The loop that it makes up for them says it is in debug mode, so that each
+    response would take note of the whole stack.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs |= {"loop": asyncio.get_running_loop()}
         kwargs.setdefault("stream_writer", _NothingWritten)
         super().__init__(*args, **kwargs)
 

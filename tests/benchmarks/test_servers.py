@@ -11,13 +11,14 @@ from urllib.parse import urlsplit
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.servers import Served, has_nginx, server
 from benchmarks.servers.static import Failing, Line, Pages
 from benchmarks.works import site, work
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
 NGINX = [False, pytest.param(True, marks=pytest.mark.skipif(not has_nginx(), reason="nginx is not installed"))]
 
 
@@ -76,7 +77,6 @@ def test_a_server_ends_with_its_context(nginx):
         socket.create_connection((host, int(port)))
 
 
-@settings(deadline=None, max_examples=30)
 @given(cuts=st.lists(st.integers(0, 400)))
 def test_requests_are_answered_however_they_are_cut(cuts):
     path = work("W1").url_path

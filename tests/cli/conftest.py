@@ -1,4 +1,4 @@
-"""The command line as a process of its own, beside a server in this one."""
+"""The command line in this process, and as a process of its own where signals, pipes or its end matter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 import fanout
-from tests.job.conftest import doubler, write_job
+from fanout.cli import main
+from fanout.testing import Background
+from tests.job.conftest import doubler, doubling, write_job
 
 __all__ = ["doubler", "write_job"]
 
@@ -20,11 +22,31 @@ ROOT = Path(fanout.__file__).absolute().parents[1]
 
 @dataclass
 class Ended:
-    """How a process ended."""
+    """How a command ended."""
 
     code: int | None
     out: str
     err: str
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capfd):
+    """Runs ``fanout`` to its end in this process, in the temporary folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*arguments: object) -> Ended:
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        return Ended(end.value.code, *capfd.readouterr())
+
+    return command
+
+
+@pytest.fixture
+def doubler_aside():
+    """The server on a thread of its own, since a command in this process takes the loop of this one."""
+    with Background(doubling()) as model:
+        yield model
 
 
 @pytest.fixture
@@ -44,7 +66,7 @@ def start(tmp_path):
 
 @pytest.fixture
 def run(start):
-    """Runs ``fanout`` to its end."""
+    """Runs ``fanout`` to its end, as a process."""
 
     async def run(*arguments: object, **extra: object) -> Ended:
         return await ended(await start(*arguments, **extra))

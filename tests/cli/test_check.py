@@ -1,4 +1,4 @@
-"""``fanout check``, as a process."""
+"""``fanout check``: what it looks at, tells and leaves alone."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 
-async def test_a_check_tells_what_was_found_and_writes_nothing(run, write_job, doubler, tmp_path):
-    write_job(url=f"{doubler.url}?key=s3cret")
-    result = await run("check", "job.toml")
+def test_a_check_tells_what_was_found_and_writes_nothing(command, write_job, doubler_aside, tmp_path):
+    write_job(url=f"{doubler_aside.url}?key=s3cret")
+    result = command("check", "job.toml")
     assert (result.code, result.err) == (0, "")
     assert "input:    10 rows float64 (10,)" in result.out
     assert "key=***, codec json" in result.out
@@ -20,10 +20,10 @@ async def test_a_check_tells_what_was_found_and_writes_nothing(run, write_job, d
     assert not (tmp_path / "out").exists()
 
 
-async def test_a_check_in_json_tells_why_it_was_stopped(run, write_job, doubler):
-    doubler.status = 401
-    write_job(url=doubler.url)
-    result = await run("check", "job.toml", "--json")
+def test_a_check_in_json_tells_why_it_was_stopped(command, write_job, doubler_aside):
+    doubler_aside.status = 401
+    write_job(url=doubler_aside.url)
+    result = command("check", "job.toml", "--json")
     found = json.loads(result.out)
     assert (result.code, found["exit_code"], found["stop_kind"], found["answer"]) == (3, 3, "refused", [])
     assert result.err.startswith("error: stopped early: ")
@@ -44,9 +44,9 @@ path = "out/y.npy"
 """
 
 
-async def test_a_check_tells_what_the_server_says_and_what_would_be_sent(run, write_job):
+def test_a_check_tells_what_the_server_says_and_what_would_be_sent(command, write_job):
     write_job(OIP, np.zeros((100, 64)))
-    result = await run("check", "job.toml")
+    result = command("check", "job.toml")
     assert (result.code, result.err) == (0, "")
     assert (
         "model:    digits, fanout, version 1\n"
@@ -57,10 +57,10 @@ async def test_a_check_tells_what_the_server_says_and_what_would_be_sent(run, wr
     ) in result.out
 
 
-@pytest.mark.parametrize("command", ["check", "run"])
-async def test_a_misfit_is_one_line_and_ends_with_code_2(run, write_job, command, tmp_path):
+@pytest.mark.parametrize("name", ["check", "run"])
+def test_a_misfit_is_one_line_and_ends_with_code_2(command, write_job, name, tmp_path):
     write_job(OIP, np.zeros((100, 63)))
-    result = await run(command, "job.toml", "--json")
+    result = command(name, "job.toml", "--json")
     message = (
         "job.toml: input (x.npy): input 'images' of the model wants FP32 rows of shape [64], but was given float64 "
         "numbers, rows of shape [63]: give it rows of that shape"

@@ -1,4 +1,4 @@
-"""``fanout run``, as a process: what it prints where, what it writes, and with which code it ends."""
+"""``fanout run``: what it prints where, what it writes, and with which code it ends."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ async def test_a_job_prints_its_summary_on_stdout_alone(run, write_job, doubler,
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), 2 * np.arange(10.0))
 
 
-async def test_json_is_one_object_on_stdout(run, write_job, doubler):
-    write_job(url=doubler.url)
-    result = await run("run", "job.toml", "--json", "--rows", "0:5", "--set", "output.path=y.jsonl")
+def test_json_is_one_object_on_stdout(command, write_job, doubler_aside):
+    write_job(url=doubler_aside.url)
+    result = command("run", "job.toml", "--json", "--rows", "0:5", "--set", "output.path=y.jsonl")
     summary = json.loads(result.out)
     assert result.out.count("\n") == 1
     assert (result.code, result.err) == (0, "")
@@ -35,11 +35,11 @@ async def test_json_is_one_object_on_stdout(run, write_job, doubler):
     assert summary["outputs"] == ["y.jsonl"]
 
 
-async def test_failed_rows_are_listed_and_end_with_code_1(run, write_job, doubler, tmp_path):
+def test_failed_rows_are_listed_and_end_with_code_1(command, write_job, doubler_aside, tmp_path):
     rows = np.arange(40.0)
     rows[[3, 9, 17, 33]] *= -1
-    write_job(rows=rows, url=doubler.url)
-    result = await run("run", "job.toml")
+    write_job(rows=rows, url=doubler_aside.url)
+    result = command("run", "job.toml")
     assert result.code == 1
     assert "36 ok, 4 failed" in result.out
     assert "row 3: " in result.out
@@ -50,9 +50,9 @@ async def test_failed_rows_are_listed_and_end_with_code_1(run, write_job, double
     assert np.load(tmp_path / "out" / "y.ok.npy").sum() == 36
 
 
-async def test_an_endpoint_that_nobody_answers_at_ends_with_code_3(run, write_job):
+def test_an_endpoint_that_nobody_answers_at_ends_with_code_3(command, write_job):
     write_job(url=NOTHING_LISTENS)
-    result = await run("run", "job.toml")
+    result = command("run", "job.toml")
     assert result.code == 3
     assert result.err.startswith("error: stopped early: ")
     assert result.err.count("\n") == 1
@@ -60,12 +60,12 @@ async def test_an_endpoint_that_nobody_answers_at_ends_with_code_3(run, write_jo
     assert "not in place" in result.out
 
 
-async def test_quiet_shows_errors_alone(run, write_job, doubler):
-    write_job(url=doubler.url)
-    result = await run("run", "job.toml", "--quiet")
+def test_quiet_shows_errors_alone(command, write_job, doubler_aside):
+    write_job(url=doubler_aside.url)
+    result = command("run", "job.toml", "--quiet")
     assert (result.code, result.out, result.err) == (0, "", "")
-    doubler.status = 401
-    result = await run("run", "job.toml", "--quiet", "--fresh")
+    doubler_aside.status = 401
+    result = command("run", "job.toml", "--quiet", "--fresh")
     assert (result.code, result.out) == (3, "")
     assert result.err.startswith("error: stopped early: ")
 
@@ -161,9 +161,9 @@ async def test_a_terminal_gets_a_live_bar_that_goes_away(start, write_job, doubl
     assert "60 rows: 60 ok" in result.out
 
 
-async def test_the_example_runs_as_it_is(run, tmp_path):
+def test_the_example_runs_as_it_is(command, tmp_path):
     output = tmp_path / "probabilities.npy"
-    result = await run("run", ROOT / "config.example.toml", "--json", "--set", f"output.path={output}")
+    result = command("run", ROOT / "config.example.toml", "--json", "--set", f"output.path={output}")
     summary = json.loads(result.out)
     assert (result.code, result.err) == (0, "")
     assert (summary["rows"], summary["ok"]) == (1797, 1797)

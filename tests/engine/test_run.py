@@ -418,9 +418,9 @@ async def test_no_more_requests_than_the_guard_allows() -> None:
 async def test_requests_start_evenly_spaced_at_the_rate_asked_for() -> None:
     with MockEndpoint(double) as mock:
         async with Client(mock.url(Plain), codec=Plain, chunk_rows=1, limits=Limits(requests_per_second=100)) as client:
-            await client.map(X)
+            await client.map(X[:300])
     assert np.diff(mock.times).min() >= 0.01 - 1e-9
-    assert mock.times[-1] == pytest.approx(9.99)
+    assert mock.times[-1] == pytest.approx(2.99)
 
 
 async def test_an_endpoint_that_never_answers_stops_the_run_in_time() -> None:
@@ -619,7 +619,7 @@ STEPS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     steps=st.lists(STEPS, max_size=30),
     bad=st.sets(st.integers(0, 59), max_size=3),

@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import socket
+import subprocess
 import sys
 import traceback
 import warnings
@@ -19,13 +20,16 @@ import pytest
 
 from fanout import Client, Endpoint, FanoutError, Limits, RunStopped, Timeouts
 from fanout.serving.exchange import Answer, Request, StatusError, json_answer
-from fanout.testing import FaultServer
-from tests.cli.conftest import ROOT, ended
+from fanout.testing import Background, FaultServer
+from tests.cli.conftest import ROOT, Ended, command
 from tests.faults.scene import QUICK, X, assert_failed, assert_whole, client, double
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
+__all__ = ["command"]
+pytestmark = pytest.mark.usefixtures("unmeasured")
 ROWS = np.arange(4096 * 3.0).reshape(-1, 3) + 0.5
 
 
@@ -264,45 +268,60 @@ path = "out/y.npy"
 """
 
 
+@pytest.fixture
+def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment has what the job file names."""
+    for name, secret in {"QUERY": QUERY, "KEY": KEY, "TOKEN": TOKEN}.items():
+        monkeypatch.setenv(name, secret)
+
+
+def told_by_a_job(run: Callable[..., Ended], line: str, way: str, folder: Path, spy: Eavesdropper) -> None:
+    """A command on a job whose rows, or all but the first of them, fail in this way."""
+    np.save(folder / "x.npy", X[:12])
+    name, *options = line.split()
+    first = f"[[{X[0, 0]}".encode()
+
+    def spare_the_first(request: Request) -> Any:
+        return None if first in request.body and name == "run" else FAILING[way](request)
+
+    with Background(FaultServer(double, faults=spare_the_first)) as server:
+        (folder / "job.toml").write_text(JOB.format(url=server.url("v1")))
+        result = run(name, "job.toml", *options)
+        assert server.received
+    assert result.code in (1, 2, 3)
+    assert "***" in result.out + result.err
+    spy.hear(result.out, result.err)
+    spy.hear(*(path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file()))
+
+
 @pytest.mark.parametrize(
-    ("command", "way"),
+    ("line", "way"),
     [
         *(("run --json", way) for way in ("401", "400", "422", "500", "redirect", "invalid", "header too long")),
         *(("run", way) for way in ("422", "403", "418")),
         *(("check", way) for way in ("401", "500", "invalid")),
     ],
 )
-async def test_no_secret_is_told_by_the_command_line(command: str, way: str, tmp_path: Any, spy: Eavesdropper) -> None:
-    np.save(tmp_path / "x.npy", X[:12])
-    name, *options = command.split()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "QUERY": QUERY, "KEY": KEY, "TOKEN": TOKEN}
-    first = f"[[{X[0, 0]}".encode()
+@pytest.mark.usefixtures("secrets")
+def test_no_secret_is_told_by_the_command_line(
+    line: str, way: str, tmp_path: Path, spy: Eavesdropper, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONASYNCIODEBUG", "1")
+    told_by_a_job(command, line, way, tmp_path, spy)
 
-    def spare_the_first(request: Request) -> Any:
-        return None if first in request.body and name == "run" else FAILING[way](request)
 
-    async with FaultServer(double, faults=spare_the_first) as server:
-        (tmp_path / "job.toml").write_text(JOB.format(url=server.url("v1")))
-        pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-X",
-            "dev",
-            "-m",
-            "fanout",
-            name,
-            "job.toml",
-            *options,
-            cwd=tmp_path,
-            env=environment,
-            **pipes,
-        )
-        result = await ended(process)
-        assert server.received
-    assert result.code in (1, 2, 3)
-    assert "***" in result.out + result.err
-    spy.hear(result.out, result.err)
-    spy.hear(*(path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*") if path.is_file()))
+@pytest.mark.parametrize(("line", "way"), [("run --json", "500"), ("run", "422"), ("check", "invalid")])
+@pytest.mark.usefixtures("secrets")
+def test_no_secret_is_told_by_a_process_in_development_mode(
+    line: str, way: str, tmp_path: Path, spy: Eavesdropper
+) -> None:
+    def run(*arguments: str) -> Ended:
+        process = [sys.executable, "-X", "dev", "-m", "fanout", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        ran = subprocess.run(process, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=20)
+        return Ended(ran.returncode, ran.stdout, ran.stderr)
+
+    told_by_a_job(run, line, way, tmp_path, spy)
 
 
 async def test_a_request_whose_connection_is_still_being_made_keeps_to_a_wait_that_others_are_told(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import pytest_asyncio
 from aiohttp import web
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
 JOB = """
@@ -64,8 +65,8 @@ class Doubler:
         return web.json_response({"predictions": self.answer(rows)})
 
 
-@pytest_asyncio.fixture
-async def doubler():
+@asynccontextmanager
+async def doubling() -> AsyncIterator[Doubler]:
     """The server, and what it has seen."""
     model = Doubler()
     app = web.Application()
@@ -75,8 +76,17 @@ async def doubler():
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     model.url = f"http://127.0.0.1:{runner.addresses[0][1]}/predict"
-    yield model
-    await asyncio.wait_for(runner.cleanup(), 5)
+    try:
+        yield model
+    finally:
+        await asyncio.wait_for(runner.cleanup(), 5)
+
+
+@pytest_asyncio.fixture
+async def doubler():
+    """The server in the loop of the test."""
+    async with doubling() as model:
+        yield model
 
 
 @pytest.fixture

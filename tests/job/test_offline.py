@@ -193,7 +193,7 @@ CODECS: dict[str, tuple[str, Any]] = {
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     codec=st.sampled_from(sorted(CODECS)),
     rows=st.integers(0, 60),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.limits import Permits
@@ -92,7 +92,6 @@ def test_permits_show_their_state():
 STEPS = st.lists(st.tuples(st.sampled_from(["ask", "give back", "cancel", "run"]), st.integers(0, 9)), max_size=50)
 
 
-@settings(deadline=None)
 @given(total=st.integers(1, 3), steps=STEPS)
 def test_no_order_of_events_loses_a_permit_or_grants_one_too_many(total, steps):
     async def scenario() -> None:

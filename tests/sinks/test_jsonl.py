@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.types import Chunk, Done
@@ -18,7 +18,6 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@settings(deadline=None, max_examples=100)
 @given(n=st.integers(1, 40), cuts=st.sets(st.integers(1, 40)), data=st.data())
 def test_any_order_of_chunks_gives_the_rows_in_order(tmp_path_factory, n, cuts, data):
     path = tmp_path_factory.mktemp("jsonl") / "out.jsonl"

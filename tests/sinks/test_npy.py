@@ -8,7 +8,7 @@ import resource
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -31,7 +31,6 @@ def saved(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-@settings(deadline=None, max_examples=100)
 @given(array=ARRAYS, cuts=st.sets(st.integers(1, 8)), data=st.data())
 def test_any_order_of_chunks_gives_the_bytes_of_np_save(tmp_path_factory, array, cuts, data):
     path = tmp_path_factory.mktemp("npy") / "out.npy"

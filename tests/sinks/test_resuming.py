@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.rowset import RowSet
@@ -33,7 +33,6 @@ def content(path: Path) -> bytes:
 
 
 @SUFFIXES
-@settings(deadline=None, max_examples=60)
 @given(array=ARRAYS, cuts=st.sets(st.integers(1, 20)), data=st.data())
 def test_any_number_of_kills_gives_the_same_file(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, array: Any, cuts: set[int], data: st.DataObject

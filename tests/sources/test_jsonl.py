@@ -6,7 +6,7 @@ import gzip
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.errors import InputError
@@ -160,7 +160,6 @@ def scratch(tmp_path_factory):
     return tmp_path_factory.mktemp("jsonl") / "x.jsonl"
 
 
-@settings(deadline=None)  # a file may take its time on a busy machine
 @given(
     values=st.lists(JSON, max_size=12),
     end=st.sampled_from(["\n", "\r\n", "\n\n"]),

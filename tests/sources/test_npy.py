@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -29,7 +29,6 @@ def file(tmp_path_factory):
     return tmp_path_factory.mktemp("npy") / "x.npy"
 
 
-@settings(deadline=None)  # a file may take its time on a busy machine
 @given(
     array=arrays.arrays(DTYPES, arrays.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=6)),
     order=st.sampled_from("CF"),

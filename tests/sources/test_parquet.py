@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -144,7 +144,6 @@ def scratch(tmp_path_factory):
     return tmp_path_factory.mktemp("parquet") / "x.parquet"
 
 
-@settings(deadline=None)  # a file may take its time on a busy machine
 @given(
     texts=st.lists(st.one_of(st.none(), st.text(max_size=8)), min_size=1, max_size=30),
     group=st.integers(1, 9),

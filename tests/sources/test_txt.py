@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.sources import open_source
@@ -61,7 +61,6 @@ def scratch(tmp_path_factory):
     return tmp_path_factory.mktemp("txt") / "x.txt"
 
 
-@settings(deadline=None)  # a file may take its time on a busy machine
 @given(
     lines=st.lists(st.text(st.characters(exclude_characters="\n\r\ufeff", exclude_categories=["Cs"])), max_size=12),
     end=st.sampled_from(["\n", "\r\n"]),
