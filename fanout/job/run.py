@@ -115,7 +115,7 @@ def _require_apart(job: Job, files: Sequence[Path]) -> None:
 
 
 def client_of(job: Job, tape: Tape | None = None, on_event: Callable[[Event], None] | None = None) -> Client:
-    """A client, not open yet, with the job's settings. Where a tape answers, it does so for the first endpoint alone."""
+    """A client, not open yet, with the job's settings. A tape that answers does so for the first endpoint alone."""
     tables = job.tables
     return Client(
         job.endpoint.each()[0][0] if tape is not None and tape.replaces else job.endpoint,
