@@ -35,8 +35,6 @@ class Counts(BaseOfCounts):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         """The numbers. Fails for what are none."""
-        if isinstance(value, tuple):
-            return value
         try:
             counts = tuple(int(part) for part in str(value).split(","))
         except ValueError:

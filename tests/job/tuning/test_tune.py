@@ -51,6 +51,8 @@ class Server:
     on_request: Callable[[], None] = lambda: None
 
     async def exchange(self, sent: Sent, send: object, hide: object) -> Reply:
+        if sent.method == "GET":
+            return reply(401)
         rows = orjson.loads(sent.joined())["instances"]
         self.requests += 1
         self.rows += len(rows)
@@ -261,6 +263,14 @@ async def test_credentials_that_are_refused_stop_it_at_once(tune):
     assert server.requests == 1
     assert "s3cret" not in repr(found)
     assert found.endpoint.endswith("?key=***")
+
+
+async def test_a_model_that_may_not_be_asked_about_stops_it_before_a_plan_is_made(tune):
+    server, witness = Server(), Witness()
+    model = ("codec.name=oip", "endpoint.url=http://nobody.test/v2/models/m/infer")
+    found = await tune(server, overrides=model, witness=witness)
+    assert (found.stop_kind, found.exit_code, found.trials, found.requests) == ("refused", 3, (), 1)
+    assert (witness.plan, server.requests) == (None, 0)
 
 
 async def test_what_was_measured_before_a_stop_is_told(tune):
