@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping  # noqa: TC003 - pydantic looks the annotations up when it embeds these classes
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from fanout.errors import ConfigError
 
 LOCAL = "local://"
 """Scheme of the packaged model server."""
+
+_LARGEST_AUTO = 256
+"""Past it a client of one process is its own bottleneck."""
 
 # Read by pydantic when the job file embeds these classes, without pydantic being imported here.
 _JOB_FILE = {"extra": "forbid", "use_attribute_docstrings": True}
@@ -23,8 +26,8 @@ class Limits:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _JOB_FILE
 
-    concurrency: int = 16
-    """Most requests in flight at once."""
+    concurrency: int | Literal["auto"] = 16
+    """Most requests in flight at once; "auto": as many as the endpoint turns out to be worth, up to 256."""
 
     requests_per_second: float | None = None
     """Most requests started in a second, evenly spaced; none: no limit."""
@@ -33,10 +36,18 @@ class Limits:
     """A guard on the bill: the run stops, with all that succeeded, before request number max_requests + 1."""
 
     def __post_init__(self) -> None:
-        _require_count("concurrency", self.concurrency)
+        if isinstance(self.concurrency, str):
+            _require(self.concurrency == "auto", "concurrency", self.concurrency, 'a whole number or "auto"')
+        else:
+            _require_count("concurrency", self.concurrency)
         _require_positive("requests_per_second", self.requests_per_second)
         if self.max_requests is not None:
             _require_count("max_requests", self.max_requests)
+
+    @property
+    def most_in_flight(self) -> int:
+        """What concurrency is, or may become."""
+        return _LARGEST_AUTO if isinstance(self.concurrency, str) else self.concurrency
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -92,11 +92,18 @@ class Counters:
         self.charge(other.usage)
         self.latencies.add(other.latencies)
 
-    def snapshot(self, *, seconds: float, **transport: int) -> Statistics:
+    def snapshot(self, *, seconds: float, concurrency: int | None = None, **transport: int) -> Statistics:
         """A frozen `Statistics`. ``transport`` adds what the transport and the permits count."""
         counts = {name: value for name, value in vars(self).items() if isinstance(value, int)}
         p50, p95, p99 = (self.latencies.quantile(q) for q in (0.50, 0.95, 0.99))
         usage = dict(self.usage)
         return Statistics(
-            seconds=seconds, latency_p50=p50, latency_p95=p95, latency_p99=p99, usage=usage, **counts, **transport
+            seconds=seconds,
+            concurrency=concurrency,
+            latency_p50=p50,
+            latency_p95=p95,
+            latency_p99=p99,
+            usage=usage,
+            **counts,
+            **transport,
         )

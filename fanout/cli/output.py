@@ -162,10 +162,11 @@ def _estimate_lines(estimate: Estimate) -> Iterator[str]:
     if estimate.max_requests is not None and estimate.max_requests < estimate.requests:
         yield f"          limits.max_requests = {estimate.max_requests} stops the run before its end"
     yield f"sends:    {estimate.body_bytes:,} bytes, headers not counted"
+    in_flight = '"auto", reckoned as 16,' if estimate.concurrency == "auto" else estimate.concurrency
     rate = "" if estimate.requests_per_second is None else f", at most {estimate.requests_per_second:g} a second"
     yield (
         f"time:     {_duration(estimate.seconds)} if an answer takes {_duration(estimate.latency)} and nothing fails; "
-        f"{estimate.concurrency} in flight{rate}"
+        f"{in_flight} in flight{rate}"
     )
     yield f"output:   {estimate.output}"
 

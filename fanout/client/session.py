@@ -47,7 +47,6 @@ class Session:
         server: LocalServer | None,
         tape: Tape | None = None,
     ) -> None:
-        self.limits = limits
         self.chunk_rows = chunk_rows
         self._codec = codec
         self._on_event = on_event
@@ -60,9 +59,14 @@ class Session:
         self._all_ended.set()
         self._totals = Counters()
         make = Transport if tape is None else partial(TapedTransport, tape=tape)
-        transport = make(endpoint, url, timeouts=timeouts, connections=limits.concurrency, headers=headers)
+        transport = make(endpoint, url, timeouts=timeouts, connections=limits.most_in_flight, headers=headers)
         self._link = Link(transport, limits=limits, retry=retry, timeouts=timeouts)
         self.batcher = Batcher(self._send_batch, max_rows=self._batch_rows, linger=_LINGER)
+
+    @property
+    def concurrency(self) -> int:
+        """Most requests in flight, as things are."""
+        return self._link.permits.total
 
     @classmethod
     async def open(cls, endpoint: Endpoint, codec: Codec, **options: Any) -> Session:
@@ -157,6 +161,7 @@ class Session:
         permits, transport = self._link.permits, self._link.transport
         return counters.snapshot(
             seconds=self._loop.time() - self._opened,
+            concurrency=self._link.chosen,
             in_flight=permits.in_use,
             max_in_flight=permits.most_in_use,
             bytes_sent=transport.bytes_sent,

@@ -3,7 +3,7 @@
 from fanout.engine.batching import Batcher
 from fanout.engine.control import RunControl
 from fanout.engine.encoding import encode
-from fanout.engine.feed import Feed, as_rows, feed_of
+from fanout.engine.feed import Feed, as_rows, feed_of, room_for
 from fanout.engine.halt import Stop
 from fanout.engine.link import Link
 from fanout.engine.merge import Ledger, Merger
@@ -12,5 +12,5 @@ from fanout.engine.run import Run
 
 __all__ = [
     "Batcher", "Feed", "Ledger", "Link", "Merger", "Outbox", "Run", "RunControl", "Stop", "as_rows", "encode",
-    "feed_of",
+    "feed_of", "room_for",
 ]  # fmt: skip

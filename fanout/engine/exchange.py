@@ -64,7 +64,7 @@ class Exchanges:
     def report(
         self, verdict: Verdict | None, deadline: Deadline, *, first_try: bool, alone: bool = False, last: bool = False
     ) -> bool:
-        """Tell the brake of a success (no verdict) or a failure. True if the failure is not to be charged to its chunk.
+        """Tell brake and pace of a success (no verdict) or a failure. True if that is not to be charged to its chunk.
 
         A failure of the rows' own, which others do not share (``alone``), costs nothing. Where a full endpoint refuses
         a chunk's ``last`` attempt, and serves no other, the brake is pulled: it is to fail no rows. A failed probe is
@@ -72,6 +72,10 @@ class Exchanges:
         answered at all is none of the brake's business: the attempts are counted, and then the run stops.
         """
         link, brake = self._link, self._link.brake
+        if link.pace is not None:
+            # A probe's failure tells of an endpoint that is down, and one that its rows may be to blame for, of them.
+            overload = verdict is not None and verdict.overload and not (alone or brake.is_probe(deadline))
+            link.pace.told(deadline, success=verdict is None, overload=overload)
         if verdict is None:
             brake.succeeded(first_try=first_try)
             return False
@@ -90,6 +94,8 @@ class Exchanges:
     def abandon(self, deadline: Deadline) -> None:
         """Nothing will be reported: if this was the probe, somebody else may be it."""
         self._link.brake.abandoned(deadline)
+        if self._link.pace is not None:
+            self._link.pace.told(deadline, success=False, overload=False)
 
     def pause(self, verdict: Verdict) -> Verdict:
         """Shut the gate if the server wants no request for a while; a verdict to stop where that is too long."""
@@ -119,6 +125,8 @@ class Exchanges:
     async def _timed(self, send: Send, deadline: Deadline, started: float, *, fresh: bool) -> Reply | TransportError:
         link = self._link
         self._count(1)
+        if (pace := link.pace) is not None:
+            pace.sent(deadline, started)
         deadline.start(started, link.timeouts.attempt)
         try:
             reply: Reply | TransportError = await send(fresh)
@@ -134,6 +142,8 @@ class Exchanges:
             reply = self._too_late()
         finally:
             deadline.stop()
+            if pace is not None:
+                pace.back(deadline, self._now())
         self._counters.latencies.record(self._now() - started)
         # Somebody below may have swallowed the cancellation, or made another error of it.
         return self._too_late() if deadline.expired and deadline.absorbed() else reply

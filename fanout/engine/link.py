@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 from fanout.brake import Brake
 from fanout.engine.halt import Bell
+from fanout.engine.pace import Pace
 from fanout.limits import Gate, Permits, Rate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fanout.settings import Limits, RetryPolicy, Timeouts
     from fanout.transport import Transport
 
@@ -22,17 +25,23 @@ class Link:
         self.limits = limits
         self.retry = retry
         self.timeouts = timeouts
-        self.permits = Permits(limits.concurrency)
+        now = asyncio.get_running_loop().time
+        auto = limits.concurrency == "auto"
+        self.pace = Pace(now(), largest=limits.most_in_flight, changed=self._follow) if auto else None
+        concurrency = limits.most_in_flight if self.pace is None else self.pace.limit
+        self.permits = Permits(concurrency)
         self.rate = Rate(limits.requests_per_second)
         self.gate = Gate()
-        now = asyncio.get_running_loop().time
         transport.withhold_if(lambda: self.gate.wait(now()) > 0)
         self.bell = Bell()
-        # So often that, in half of the time to a stall, every chunk in hand can use its attempts up as a probe.
-        patience = retry.stall / 2 / (limits.concurrency * retry.max_attempts)
         self.brake = Brake(
-            concurrency=limits.concurrency, budget=retry.budget, suspect_wait=patience, changed=self.bell.ring
+            concurrency=concurrency,
+            budget=retry.budget,
+            suspect_wait=self._patience(concurrency),
+            changed=self.bell.ring,
         )
+        self.followers: dict[Callable[[], None], None] = {}
+        """Called when more or fewer requests may be in flight than before."""
         self.requests = 0
         self.answered = False
         """An HTTP answer of any kind has come: the endpoint exists."""
@@ -46,6 +55,21 @@ class Link:
     def unhindered(self, now: float) -> bool:
         """True where nothing keeps a request from going at once, and no slot or number has to be reserved for it."""
         return self._unlimited and not self.brake.braked and self.gate.wait(now) == 0
+
+    @property
+    def chosen(self) -> int | None:
+        """The limit on requests in flight that "auto" has come to; None where it is fixed."""
+        return None if self.pace is None else self.pace.limit
+
+    def _patience(self, concurrency: int) -> float:
+        """So often that, in half of the time to a stall, every chunk in hand can use its attempts up as a probe."""
+        return self.retry.stall / 2 / (concurrency * self.retry.max_attempts)
+
+    def _follow(self, concurrency: int) -> None:
+        self.permits.resize(concurrency)
+        self.brake.resize(concurrency, suspect_wait=self._patience(concurrency))
+        for follow in list(self.followers):
+            follow()
 
     @property
     def spent(self) -> bool:

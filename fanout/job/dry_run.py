@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fanout.job.blame import blaming
 from fanout.job.offline import rehearsal
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from fanout.engine import RunControl
     from fanout.job.model import Job
     from fanout.settings import Limits
+
+_AUTO_RECKONED = 16
+"""What "auto" comes to is found out by sending alone: the default of a fixed one stands for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +52,7 @@ class Estimate:
     body_bytes: int
     """Of all requests together, headers not counted."""
 
-    concurrency: int
+    concurrency: int | Literal["auto"]
     requests_per_second: float | None
     latency: float
     """Seconds of one exchange: an assumption."""
@@ -120,5 +123,6 @@ def _seconds(survey: Survey, limits: Limits, latency: float) -> float:
     before = survey.metadata_requests * max(latency, space)
     if not survey.chunks:
         return survey.metadata_requests * latency
-    rounds, place = divmod(survey.chunks - 1, limits.concurrency)
+    concurrency = _AUTO_RECKONED if limits.concurrency == "auto" else limits.concurrency
+    rounds, place = divmod(survey.chunks - 1, concurrency)
     return before + max((survey.chunks - 1) * space, rounds * latency + place * space) + latency

@@ -41,7 +41,7 @@ _LEAST_GAIN = 0.1
 _LEVER = log(1.15)
 """Two rounds are compared where their concurrencies, as logarithms, are at least this far apart."""
 
-_PRECISION = 0.05
+_PRECISION = 0.03
 """Relative error of a round's latency that is good enough; a noisier round gets more answers, up to a bound."""
 
 _FULL = 0.8
@@ -50,10 +50,10 @@ _FULL = 0.8
 _PERIOD = 3.0
 """Seconds in which the curve comes back to the place of the last trouble (CUBIC's K), where requests are short."""
 
-_PERIOD_LATENCIES, _PERIOD_REQUESTS, _PERIOD_ROUNDS = 4, 40, 3
+_PERIOD_LATENCIES, _PERIOD_REQUESTS, _PERIOD_ROUNDS = 4, 40, 4
 """A period is not shorter than so many of these: else a slow server would refuse too much, or hardly be measured."""
 
-_FASTEST = 1.5
+_FASTEST = 1.25
 """Largest growth from one round to the next, once slow start is over (RFC 9438, 4.2)."""
 
 

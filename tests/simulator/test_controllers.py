@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from math import inf
 from statistics import mean
-from typing import NamedTuple
-
 import pytest
 
 from fanout.limits import Adaptive
@@ -26,46 +24,37 @@ def met(name: str, controller: Adaptive | Fixed, *, seed: int, seconds: float) -
     return loop.run(seconds)
 
 
-class Judged(NamedTuple):
-    best: int
-    """The fixed limit with most answers."""
-
-    share: float
-    """The answers of an adaptive limit, as a share of that one's."""
-
-    refused: float
-    """Share of its requests that were refused, or answered too late."""
-
-
-def judged(name: str, *, seed: int, seconds: float) -> Judged:
-    answers = {limit: met(name, Fixed(limit), seed=seed, seconds=seconds).answered for limit in FIXED}
+def shares(name: str, *, seeds: int, seconds: float) -> list[float]:
+    """Answers with an adaptive limit, a seed each, as shares of those with the best fixed one."""
+    answers = {limit: met(name, Fixed(limit), seed=0, seconds=seconds).answered for limit in FIXED}
     best = max(FIXED, key=lambda limit: (answers[limit], -limit))
-    loop = met(name, adaptive(), seed=seed, seconds=seconds)
-    refused = loop.refused / (loop.refused + loop.answered)
-    limits = [look.limit for look in loop.looks[len(loop.looks) // 4 :]]
+    loops = [met(name, adaptive(), seed=seed, seconds=seconds) for seed in range(seeds)]
+    found = [loop.answered / answers[best] for loop in loops]
+    refused = max(loop.refused / (loop.refused + loop.answered) for loop in loops)
+    limits = [look.limit for loop in loops for look in loop.looks[len(loop.looks) // 4 :]]
     print(
-        f"\n{name:18} best fixed {best:2}: {answers[best] / seconds:6.1f}/s   auto: {loop.answered / seconds:6.1f}/s "
-        f"= {loop.answered / answers[best]:4.0%}, limit {mean(limits):5.1f} ({min(limits)} to {max(limits)}), "
-        f"{refused:.1%} refused",
+        f"\n{name:18} best fixed {best:2}: {answers[best] / seconds:6.1f}/s   auto: {mean(found):4.0%} of that "
+        f"({min(found):4.0%} to {max(found):4.0%}), limit {mean(limits):5.1f} ({min(limits)} to {max(limits)}), "
+        f"at most {refused:.1%} refused",
         end="",
     )
-    return Judged(best, loop.answered / answers[best], refused)
+    assert refused < 0.05
+    return found
 
 
 @pytest.mark.parametrize("name", ENDPOINTS)
 def test_two_minutes_from_a_cold_start_bring_nine_tenths_of_the_best_fixed_limit(name):
-    found = judged(name, seed=1, seconds=120)
-    assert found.share >= 0.9
-    assert found.refused < 0.05
+    found = shares(name, seeds=4, seconds=120)
+    assert mean(found) >= 0.9
+    assert min(found) >= 0.8
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ENDPOINTS)
-def test_an_hour_in_all_brings_nine_tenths_of_the_best_fixed_limit(name):
-    found = [judged(name, seed=seed, seconds=360) for seed in range(10)]
-    assert mean(one.share for one in found) >= 0.9
-    assert min(one.share for one in found) >= 0.8
-    assert max(one.refused for one in found) < 0.05
+def test_two_hours_in_all_bring_nine_tenths_of_the_best_fixed_limit(name):
+    found = shares(name, seeds=20, seconds=360)
+    assert mean(found) >= 0.9
+    assert min(found) >= 0.8
 
 
 @pytest.mark.parametrize("seconds", [0.05, 0.1, 0.5])
