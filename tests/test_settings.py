@@ -46,7 +46,7 @@ def test_the_defaults_are_those_of_the_documentation():
 @pytest.mark.parametrize(
     ("cls", "name", "value"),
     [
-        *[(Limits, "concurrency", value) for value in (0, -1, nan)],
+        *[(Limits, "concurrency", value) for value in (0, -1, nan, "many", "16")],
         *[(Limits, "requests_per_second", value) for value in (0, -1.0, inf, nan)],
         *[(Limits, "max_requests", value) for value in (0, -1)],
         *[(RetryPolicy, "max_attempts", value) for value in (0, -1)],

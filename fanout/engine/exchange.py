@@ -29,6 +29,10 @@ Exchanged: TypeAlias = Reply | TransportError | Verdict
 """A whole answer, why there is none, or the verdict by which no request was sent."""
 
 
+class _Crowded(Exception):  # noqa: N818 - no fault of anybody's
+    """The limit has fallen since the permit was taken: back to the end of the line."""
+
+
 class Exchanges:
     """Makes the exchanges of one run over the link that it shares with others."""
 
@@ -47,19 +51,22 @@ class Exchanges:
         ``deadline``: it may be the endpoint's probe.
         """
         permits = self._link.permits
-        if not permits.take():
-            await permits.acquire()
-        # One permit for both: a probe that gave its own back would wait behind those who wait for the probe.
-        try:
-            exchanged = await self._with_leave(send, deadline, fresh=False)
-            if not isinstance(exchanged, Reply):
-                stale = isinstance(exchanged, TransportError) and classify_error(exchanged).action is Action.RESEND
-                return await self._with_leave(send, deadline, fresh=True) if stale else exchanged
-            if exchanged.status == 401 and await self._link.transport.renew_headers():
-                return await self._with_leave(send, deadline, fresh=False)
-            return exchanged
-        finally:
-            permits.release()
+        while True:
+            if not permits.take():
+                await permits.acquire()
+            # One permit for both: a probe that gave its own back would wait behind those who wait for the probe.
+            try:
+                exchanged = await self._with_leave(send, deadline, fresh=False)
+                if not isinstance(exchanged, Reply):
+                    stale = isinstance(exchanged, TransportError) and classify_error(exchanged).action is Action.RESEND
+                    return await self._with_leave(send, deadline, fresh=True) if stale else exchanged
+                if exchanged.status == 401 and await self._link.transport.renew_headers():
+                    return await self._with_leave(send, deadline, fresh=False)
+                return exchanged
+            except _Crowded:
+                continue
+            finally:
+                permits.release()
 
     def report(
         self, verdict: Verdict | None, deadline: Deadline, *, first_try: bool, alone: bool = False, last: bool = False
@@ -117,6 +124,8 @@ class Exchanges:
                 if (refusal := await self._leave(deadline)) is not None:
                     return refusal
                 started = self._now()
+            if link.pace is not None and link.crowded(deadline):
+                raise _Crowded
             try:
                 return await self._timed(send, deadline, started, fresh=fresh)
             except Withheld:  # the gate was shut while a connection was made

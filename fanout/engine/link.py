@@ -56,6 +56,10 @@ class Link:
         """True where nothing keeps a request from going at once, and no slot or number has to be reserved for it."""
         return self._unlimited and not self.brake.braked and self.gate.wait(now) == 0
 
+    def crowded(self, asker: object) -> bool:
+        """More have a permit than there are now, and ``asker`` is not the probe for which the others may be waiting."""
+        return self.permits.in_use > self.permits.total and not self.brake.is_probe(asker)
+
     @property
     def chosen(self) -> int | None:
         """The limit on requests in flight that "auto" has come to; None where it is fixed."""

@@ -62,15 +62,16 @@ class _Round:
 
     def __init__(self, since: float, limit: int) -> None:
         self.since = since
+        self.limit = limit
         self.settling = limit
         """Answers that are not looked at yet: the first to come are those of the shortest requests."""
         self.n = 0
-        self._in_flight = 0
+        self._in_flight = 0.0
         self._seconds = 0.0
         self._logs = 0.0
         self._squares = 0.0
 
-    def add(self, seconds: float, in_flight: int) -> None:
+    def add(self, seconds: float, in_flight: float) -> None:
         in_log = log(max(seconds, 1e-6))
         self.n += 1
         self._in_flight += in_flight
@@ -141,11 +142,11 @@ class Adaptive:
         self._decreased = -inf
         self._served = True
         """A request that was sent after the last retreat has been answered."""
-        self._widest = 0
+        self._widest = 0.0
         """Most requests in flight since the last retreat."""
 
-    def succeeded(self, now: float, *, sent: float, in_flight: int) -> None:
-        """An answer. ``in_flight`` is how many were in flight when its request was ``sent``, itself included."""
+    def succeeded(self, now: float, *, sent: float, in_flight: float) -> None:
+        """An answer. ``in_flight`` is how many requests were in flight while its own was, on the average."""
         self._widest = max(self._widest, in_flight)
         self._served |= sent > self._decreased
         latest = self._round
@@ -158,7 +159,7 @@ class Adaptive:
         if latest.n >= max(self.limit, 4) and (latest.variance <= _PRECISION**2 or latest.n >= max(4 * self.limit, 16)):
             self._conclude(latest, now)
 
-    def overloaded(self, now: float, *, sent: float, in_flight: int) -> None:
+    def overloaded(self, now: float, *, sent: float, in_flight: float) -> None:
         """A refusal, or no answer in time. One to a request sent before the last retreat is already accounted for."""
         if sent <= self._decreased:
             return
@@ -181,7 +182,7 @@ class Adaptive:
             self._trouble = max(_HEADROOM * knee, knee + _LEAST_HEADROOM)
             self._retreat(now, _QUEUED * self._trouble, latest)
             return
-        if self._climb and int(self._climb[-1].width) == int(latest.width):
+        if self._climb and self._climb[-1].limit == latest.limit:
             self._climb[-1].merge(latest)
         else:
             self._climb.append(latest)
@@ -233,7 +234,7 @@ class Adaptive:
         self._age = 0.0
         self._decreased = now
         self._served = False
-        self._widest = 0
+        self._widest = 0.0
         self._bottom = max(1, min(width, self._width))
         self._set(now, self._bottom)
 

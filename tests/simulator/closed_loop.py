@@ -17,13 +17,16 @@ _PAUSE = 0.2
 
 
 class Controller(Protocol):
-    """As much of `fanout.limits.Adaptive` as is asked here."""
+    """What sets the limit; `fanout.engine.pace.Pace` is one."""
 
-    limit: int
+    @property
+    def limit(self) -> int: ...
 
-    def succeeded(self, now: float, *, sent: float, in_flight: int) -> None: ...
+    def sent(self, asker: object, now: float) -> None: ...
 
-    def overloaded(self, now: float, *, sent: float, in_flight: int) -> None: ...
+    def back(self, asker: object, now: float) -> None: ...
+
+    def told(self, asker: object, *, success: bool, overload: bool) -> None: ...
 
 
 class Fixed:
@@ -32,10 +35,13 @@ class Fixed:
     def __init__(self, limit: int) -> None:
         self.limit = limit
 
-    def succeeded(self, now: float, *, sent: float, in_flight: int) -> None:
+    def sent(self, asker: object, now: float) -> None:
         return
 
-    def overloaded(self, now: float, *, sent: float, in_flight: int) -> None:
+    def back(self, asker: object, now: float) -> None:
+        return
+
+    def told(self, asker: object, *, success: bool, overload: bool) -> None:
         return
 
 
@@ -113,28 +119,31 @@ class ClosedLoop:
         self._waits = False
         self._fill()
 
-    def _send(self, sent: float) -> None:
+    def _send(self, now: float) -> None:
         self.in_flight += 1
-        in_flight, open_ = self.in_flight, True
+        open_ = True
 
         def ended(said: Said) -> None:
             nonlocal open_
-            if not open_:
-                return
-            open_ = False
-            self.in_flight -= 1
-            now = self._clock.time()
-            if said.status == 200:
-                self.answered += 1
-                self.controller.succeeded(now, sent=sent, in_flight=in_flight)
-            else:
-                self._refuse(now, said.retry_after)
-                self.controller.overloaded(now, sent=sent, in_flight=in_flight)
-            self._fill()
+            if open_:
+                open_ = False
+                self._end(ended, said)
 
+        self.controller.sent(ended, now)
         self._server.submit(ended)
         if isfinite(self._timeout):
             self._clock.call_later(self._timeout, ended, Said(504))
+
+    def _end(self, asker: object, said: Said) -> None:
+        self.in_flight -= 1
+        now, good = self._clock.time(), said.status == 200
+        if good:
+            self.answered += 1
+        else:
+            self._refuse(now, said.retry_after)
+        self.controller.back(asker, now)
+        self.controller.told(asker, success=good, overload=not good)
+        self._fill()
 
     def _refuse(self, now: float, retry_after: float | None) -> None:
         self.refused += 1

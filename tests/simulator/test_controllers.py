@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from math import inf
 from statistics import mean
+
 import pytest
 
-from fanout.limits import Adaptive
+from fanout.engine.pace import Pace
 from tests.simulator.catalog import ENDPOINTS, moving
 from tests.simulator.clock import Timeline
 from tests.simulator.closed_loop import ClosedLoop, Fixed
@@ -14,11 +15,11 @@ from tests.simulator.closed_loop import ClosedLoop, Fixed
 FIXED = (1, 2, 4, 8, 16, 32, 64)
 
 
-def adaptive(largest: int = 256) -> Adaptive:
-    return Adaptive(0.0, largest=largest)
+def adaptive() -> Pace:
+    return Pace(0.0, largest=256, changed=lambda _: None)
 
 
-def met(name: str, controller: Adaptive | Fixed, *, seed: int, seconds: float) -> ClosedLoop:
+def met(name: str, controller: Pace | Fixed, *, seed: int, seconds: float) -> ClosedLoop:
     clock, endpoint = Timeline(), ENDPOINTS[name]
     loop = ClosedLoop(clock, endpoint.make(clock, seed), controller, timeout=endpoint.timeout, seed=seed)
     return loop.run(seconds)

