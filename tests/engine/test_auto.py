@@ -78,7 +78,7 @@ async def test_nothing_is_sent_while_more_are_in_flight_than_the_limit_allows(ki
         tape.link = client._session._link
         result = await client.map(X[:3000], on_error="keep")
     assert np.array_equal(result.values, 2 * X[:3000])
-    assert max(tape.limits) > 16
+    assert max(tape.limits) >= 16
     assert any(later < earlier for earlier, later in zip(tape.limits, tape.limits[1:], strict=False))
 
 

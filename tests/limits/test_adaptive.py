@@ -45,7 +45,7 @@ class Endpoint:
 
 def test_it_doubles_for_as_long_as_latency_stays():
     endpoint, limits = Endpoint(), []
-    for _ in range(8):
+    for _ in range(24):
         endpoint.answer(0.1)
         limits.append(endpoint.limit)
     assert list(dict.fromkeys(limits)) == [8, 16, 32, 64, 128]
@@ -53,7 +53,7 @@ def test_it_doubles_for_as_long_as_latency_stays():
 
 def test_it_stops_where_latency_grows_as_the_requests_in_flight_do_and_goes_back_to_the_knee():
     endpoint = Endpoint()
-    for _ in range(10):
+    for _ in range(25):
         endpoint.answer(0.1 * max(1, endpoint.limit / 16))
     assert 12 <= endpoint.limit <= 17
 
@@ -61,7 +61,7 @@ def test_it_stops_where_latency_grows_as_the_requests_in_flight_do_and_goes_back
 def test_it_goes_on_where_latency_grows_and_throughput_with_it():
     """As with a server that works in batches: three times the latency at 16 times the concurrency."""
     endpoint = Endpoint()
-    for _ in range(20):
+    for _ in range(40):
         endpoint.answer(0.1 + 0.2 * endpoint.limit / 128)
     assert endpoint.limit >= 64
 
