@@ -138,7 +138,7 @@ class Adaptive:
         self._top: _Round | None = None
         """The round that the last retreat was a retreat from, where it was one from a queue."""
         self._leapt = False
-        """Latency had grown there without more in flight: a queue, or just a slower server."""
+        """Latency had grown by more than those could do that came on top: the server is another since."""
         self._trouble: float | None = None
         """The limit to which the curve comes back; None in slow start."""
         self._bottom = 0.0
@@ -192,9 +192,11 @@ class Adaptive:
             return
         knee = self._knee(latest)
         if knee is not None:
-            self._trouble = max(_HEADROOM * knee, knee + _LEAST_HEADROOM)
+            knee = max(_HEADROOM * knee, knee + _LEAST_HEADROOM)
+            # What made latency leap may have passed by the time that the retreat is seen to have helped.
+            self._trouble = latest.width if self._leapt else knee
             if self.limit > 1:
-                self._retreat(now, _QUEUED * self._trouble, latest)
+                self._retreat(now, _QUEUED * knee, latest)
                 return
             self._climb = []
         if self._climb and self._climb[-1].limit == latest.limit:
@@ -204,7 +206,7 @@ class Adaptive:
         self._rise(now, lasted)
 
     def _in_vain(self, latest: _Round) -> bool:
-        """The last retreat was far below all that had been measured, and latency has stayed where it was."""
+        """The last retreat was one from a leap of the latency, and has not brought that back."""
         top = self._top
         if self._climb or top is None or not self._leapt:
             return False
@@ -221,15 +223,16 @@ class Adaptive:
     def _knee(self, latest: _Round) -> float | None:
         """Where requests began to do nothing but wait; None if they do not, as far as can be seen."""
         top = self._top
+        self._leapt = False
         if not self._climb and top is not None and latest.width < top.width and _queued(latest, top):
             return latest.width
         reference = self._reference(latest)
         if reference is None or not _queued(reference, latest):
             return None
         gap = max(_LEVER, log(latest.width / reference.width))
-        self._leapt = gap == _LEVER
         uncertain, longer = _noise(reference, latest), _longer(reference, latest)
-        if longer <= gap + uncertain:  # a longer wait than the requests that came on top make is another server's
+        self._leapt = longer > gap + uncertain
+        if not self._leapt:
             longer = min(longer, gap)
         return latest.width * exp(min(0.0, uncertain - longer))  # in doubt a queue, which costs no throughput
 

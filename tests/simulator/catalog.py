@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from math import inf
+from math import exp, inf
+from random import Random
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from tests.simulator.servers import (
@@ -49,6 +50,16 @@ def warming_up(clock: Clock, seed: int) -> Server:
     return Queue(clock, lambda _: 0.2 * max(1.0, 10.0 - 9.0 * clock.time() / 60), capacity=12, seed=seed)
 
 
+def disturbed(clock: Clock, seed: int) -> Server:
+    """On a machine that has other things to do now and then: all requests take three times as long for a while."""
+
+    def times(random: Random) -> float:
+        busy = Random(int(clock.time() / 1.5)).random() < 0.25
+        return 0.05 * exp(random.gauss(0.0, 0.1)) * (3.0 if busy else 1.0)
+
+    return Queue(clock, times, capacity=6, seed=seed)
+
+
 def _queue(times: Times, capacity: int, room: float = inf) -> Make:
     return lambda clock, seed: Queue(clock, times, capacity=capacity, room=room, seed=seed)
 
@@ -85,6 +96,7 @@ ENDPOINTS: dict[str, Endpoint] = {
     "small batches": Endpoint(_batching(0.15, 0.02, 8)),
     "noisy": Endpoint(_queue(lognormal(0.3, 1.0), 16)),
     "slow tail": Endpoint(_queue(now_and_then(lognormal(0.2, 0.2), 20.0, 0.02), 16)),
+    "disturbed": Endpoint(disturbed),
     "one thread": Endpoint(_queue(constant(0.05), 1)),
     "fast and far": Endpoint(_far),
     "wide": Endpoint(_queue(lognormal(1.0, 0.1), 60)),
