@@ -131,7 +131,8 @@ def _count_lines(summary: Summary) -> Iterator[str]:
     earlier = f", {summary.earlier} of them done before" if summary.earlier else ""
     yield f"{counts}{earlier}; {summary.seconds:.2f} s, {summary.rows_per_second:,.0f} rows/s"
     splits = f", {summary.splits} splits" if summary.splits else ""
-    yield f"{summary.requests} requests, {summary.retries} retries{splits}{_latency(summary)}"
+    limit = "" if summary.concurrency is None else f"; concurrency {summary.concurrency} at the end"
+    yield f"{summary.requests} requests, {summary.retries} retries{splits}{_latency(summary)}{limit}"
 
 
 def _findings_lines(found: Findings) -> Iterator[str]:

@@ -41,6 +41,9 @@ class Summary:
     requests: int
     retries: int
     splits: int
+    concurrency: int | None
+    """Most requests in flight, as "auto" had it at the end; None where it is fixed."""
+
     latency_p50: float | None
     """Seconds of one HTTP exchange; None where none was made."""
 
@@ -93,6 +96,7 @@ def summarized(
         requests=stats.requests,
         retries=stats.retries,
         splits=stats.splits,
+        concurrency=stats.concurrency,
         latency_p50=_known(stats.latency_p50),
         latency_p95=_known(stats.latency_p95),
         latency_p99=_known(stats.latency_p99),

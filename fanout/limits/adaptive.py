@@ -44,6 +44,9 @@ _LEVER = log(1.15)
 _PRECISION = 0.03
 """Relative error of a round's latency that is good enough; a noisier round gets more answers, up to a bound."""
 
+_LARGEST_STEP, _STEPS = 0.3, 10
+"""How rounds that should be alike differ is learnt over so many of them; one that differs by more counts as so much."""
+
 _SHORTEST = 0.25
 """Seconds over which a round is measured at least: what disturbs a machine comes in bursts (Envoy: 0.1, Netflix: 1)."""
 
@@ -57,7 +60,7 @@ _PERIOD_LATENCIES, _PERIOD_REQUESTS, _PERIOD_ROUNDS = 4, 40, 4
 """A period is not shorter than so many of these: else a slow server would refuse too much, or hardly be measured."""
 
 _FASTEST = 1.25
-"""Largest growth from one round to the next past the last trouble; up to it the limit may double (RFC 9438, 4.2)."""
+"""Largest growth from one round to the next past the last trouble (RFC 9438, 4.2, has 1.5); up to it, twice."""
 
 
 class _Round:
@@ -137,6 +140,9 @@ class Adaptive:
         """The rounds since the last retreat, the widest last."""
         self._top: _Round | None = None
         """The round that the last retreat was a retreat from, where it was one from a queue."""
+        self._latest: _Round | None = None
+        self._drift = 0.0
+        """Variance of the level from round to round, beyond that of the answers in it."""
         self._leapt = False
         """Latency had grown by more than those could do that came on top: the server is another since."""
         self._trouble: float | None = None
@@ -191,6 +197,7 @@ class Adaptive:
             self._resume(latest, now)
             return
         knee = self._knee(latest)
+        self._learn_drift(latest)
         if knee is not None:
             knee = max(_HEADROOM * knee, knee + _LEAST_HEADROOM)
             # What made latency leap may have passed by the time that the retreat is seen to have helped.
@@ -224,22 +231,40 @@ class Adaptive:
         """Where requests began to do nothing but wait; None if they do not, as far as can be seen."""
         top = self._top
         self._leapt = False
-        if not self._climb and top is not None and latest.width < top.width and _queued(latest, top):
+        if not self._climb and top is not None and latest.width < top.width and self._queued(latest, top):
             return latest.width
         reference = self._reference(latest)
-        if reference is None or not _queued(reference, latest):
+        if reference is None or not self._queued(reference, latest):
             return None
         gap = max(_LEVER, log(latest.width / reference.width))
-        uncertain, longer = _noise(reference, latest), _longer(reference, latest)
+        uncertain, longer = self._noise(reference, latest), _longer(reference, latest)
         self._leapt = longer > gap + uncertain
         if not self._leapt:
             longer = min(longer, gap)
         return latest.width * exp(min(0.0, uncertain - longer))  # in doubt a queue, which costs no throughput
 
+    def _queued(self, low: _Round, high: _Round) -> bool:
+        """Latency has grown about as much as the requests in flight, so that throughput has hardly grown at all."""
+        gap = max(_LEVER, log(high.width / low.width))
+        return _longer(low, high) > (1 - _LEAST_GAIN) * gap and high.level - low.level > self._noise(low, high)
+
+    def _noise(self, first: _Round, second: _Round) -> float:
+        """How far the levels of two rounds may differ by chance: two standard errors."""
+        return 2 * sqrt(first.variance + second.variance + 2 * self._drift)
+
+    def _learn_drift(self, latest: _Round) -> None:
+        """Answers of one round are not independent of each other: what slows one down does so to its neighbours."""
+        earlier, self._latest = self._latest, latest
+        gap = abs(log(latest.width / earlier.width)) if earlier else _LEVER
+        if earlier is not None and gap < _LEVER:
+            step = min(_LARGEST_STEP, max(0.0, abs(latest.level - earlier.level) - gap))
+            explained = earlier.variance + latest.variance
+            self._drift += (max(0.0, step * step - explained) / 2 - self._drift) / _STEPS
+
     def _reference(self, latest: _Round) -> _Round | None:
         """The newest round with so much less in flight that the two can be told apart; else the first."""
         for earlier in reversed(self._climb):
-            needed = max(_LEVER, _noise(earlier, latest) / (1 - _LEAST_GAIN))
+            needed = max(_LEVER, self._noise(earlier, latest) / (1 - _LEAST_GAIN))
             if log(latest.width / earlier.width) >= needed:
                 return earlier
         return self._climb[0] if self._climb else self._top
@@ -279,18 +304,7 @@ class Adaptive:
         self._round = _Round(now, self.limit)
 
 
-def _queued(low: _Round, high: _Round) -> bool:
-    """Latency has grown about as much as the requests in flight, so that throughput has hardly grown at all."""
-    gap = max(_LEVER, log(high.width / low.width))
-    return _longer(low, high) > (1 - _LEAST_GAIN) * gap and high.level - low.level > _noise(low, high)
-
-
 def _longer(low: _Round, high: _Round) -> float:
     """By how much latency has grown, as a logarithm. The mean has the tail in it, which is noise; the level none of it,
     and grows too much where most requests are short: what both say can be believed."""
     return min(high.level - low.level, log(high.seconds / low.seconds))
-
-
-def _noise(first: _Round, second: _Round) -> float:
-    """How far the levels of two rounds may differ by chance: two standard errors."""
-    return 2 * sqrt(first.variance + second.variance)

@@ -1,4 +1,4 @@
-"""Adaptive concurrency before real servers, against fixed ones in the same minutes. ``pytest -s`` prints the figures."""
+"""Adaptive concurrency before real servers, against fixed ones in the same minutes. ``pytest -s`` has figures."""
 
 from __future__ import annotations
 

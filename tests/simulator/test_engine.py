@@ -97,8 +97,9 @@ def test_a_minute_from_a_cold_start_brings_nine_tenths_of_the_best_fixed_concurr
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", ENDPOINTS)
+@pytest.mark.parametrize("name", [name for name in ENDPOINTS if name not in ("disturbed", "noisy")])
 def test_two_minutes_from_a_cold_start_bring_nine_tenths_of_the_best_fixed_concurrency(name):
+    """Those are left out in which chance decides too much for one run: tests/simulator/test_controllers.py has them."""
     assert judged(name, 120) >= 0.9
 
 
@@ -107,14 +108,14 @@ def test_a_run_follows_a_capacity_of_32_then_8_then_32(room):
     """Within 20 s of each change and from then on, with fewer than 5 % of the requests refused."""
     plan = {0: 32, 40: 8, 80: 32}
     endpoint = Endpoint(lambda clock, seed: moving(clock, seed, seconds=0.25, room=room, plan=plan))
-    run = seen(endpoint, "auto", 120)
+    runs = [seen(endpoint, "auto", 120, seed) for seed in range(4)]
     for since, capacity in ((20, 32), (60, 8), (100, 32)):
-        in_flight = run.in_flight[4 * since : 4 * since + 80]
+        in_flight = [n for run in runs for n in run.in_flight[4 * since : 4 * since + 80]]
         inside = mean(abs(n / capacity - 1) <= 0.25 for n in in_flight)
         extremes = f"{min(in_flight)} to {max(in_flight)}"
         print(f"\n{capacity}: {mean(in_flight):.1f} in flight ({extremes}), {inside:.0%} inside", end="")
         assert abs(mean(in_flight) / capacity - 1) <= 0.25
-        assert inside >= 0.8
-    print(f", {run.refused:.1%} refused")
-    assert run.refused < 0.05
-    assert run.failed == 0
+        assert inside >= (0.95 if room == 0 else 0.8)
+    print(f", at most {max(run.refused for run in runs):.1%} refused")
+    assert max(run.refused for run in runs) < 0.05
+    assert not any(run.failed for run in runs)
