@@ -33,16 +33,20 @@ class Brake:
     """
 
     def __init__(self, *, concurrency: int, budget: float, suspect_wait: float, changed: Callable[[], None]) -> None:
-        self.capacity = float(max(_SMALLEST_CAPACITY, concurrency))
+        self.resize(concurrency, suspect_wait=suspect_wait)
         self.tokens = self.capacity
         self.braked = False
         self._budget = budget
-        self._suspect_wait = min(suspect_wait, _LATER_PROBES_AT_MOST)
         self._changed = changed
         self._prober: object = None
         self._line: dict[object, None] = {}
         self._probe_at = 0.0
         self._probe_wait = FIRST_PROBE_AFTER
+
+    def resize(self, concurrency: int, *, suspect_wait: float) -> None:
+        """Another number of requests in flight. A bucket that is too full now runs over with the next success."""
+        self.capacity = float(max(_SMALLEST_CAPACITY, concurrency))
+        self._suspect_wait = min(suspect_wait, _LATER_PROBES_AT_MOST)
 
     def wait(self, now: float, asker: object) -> float:
         """Seconds to wait before asking again (infinity: until `changed`); 0 if ``asker`` may send now.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 from fanout.errors import ConfigError
@@ -14,6 +14,9 @@ LOCAL = "local://"
 """Scheme of the packaged model server."""
 
 _RATES = tuple(f"{unit}_per_{period}" for unit in ("requests", "rows", "tokens") for period in ("second", "minute"))
+
+_LARGEST_AUTO = 256
+"""Past it a client of one process is its own bottleneck."""
 
 # Read by pydantic when the job file embeds these classes, without pydantic being imported here.
 _JOB_FILE = {"extra": "forbid", "use_attribute_docstrings": True}
@@ -25,8 +28,8 @@ class Limits:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _JOB_FILE
 
-    concurrency: int = 16
-    """Most requests in flight at once."""
+    concurrency: int | Literal["auto"] = 16
+    """Most requests in flight at once; "auto": as many as the endpoint turns out to be worth, up to 256."""
 
     requests_per_second: float | None = None
     """Most requests started in a second; none: no limit."""
@@ -57,7 +60,10 @@ class Limits:
     """A guard on the bill: the run stops, with all that succeeded, before request number max_requests + 1."""
 
     def __post_init__(self) -> None:
-        _require_count("concurrency", self.concurrency)
+        if isinstance(self.concurrency, str):
+            _require(self.concurrency == "auto", "concurrency", self.concurrency, 'a whole number or "auto"')
+        else:
+            _require_count("concurrency", self.concurrency)
         for name in _RATES:
             _require_positive(name, getattr(self, name))
         _require(isfinite(self.burst) and self.burst >= 0, "burst", self.burst, "a finite number, 0 or more")
@@ -73,6 +79,11 @@ class Limits:
     def rates(self) -> dict[str, float]:
         """The limits on what goes in a second or a minute that are set, by their names."""
         return {name: rate for name in _RATES if (rate := getattr(self, name)) is not None}
+
+    @property
+    def most_in_flight(self) -> int:
+        """What concurrency is, or may become."""
+        return _LARGEST_AUTO if isinstance(self.concurrency, str) else self.concurrency
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

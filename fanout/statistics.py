@@ -95,7 +95,12 @@ class Counters:
         self.latencies.add(other.latencies)
 
     def snapshot(
-        self, *, seconds: float, endpoints: tuple[EndpointStatistics, ...] = (), **transport: int
+        self,
+        *,
+        seconds: float,
+        concurrency: int | None = None,
+        endpoints: tuple[EndpointStatistics, ...] = (),
+        **transport: int,
     ) -> Statistics:
         """A frozen `Statistics`. ``transport`` adds what the transport and the permits count."""
         counts = {name: value for name, value in vars(self).items() if isinstance(value, int)}
@@ -103,6 +108,7 @@ class Counters:
         usage = dict(self.usage)
         return Statistics(
             seconds=seconds,
+            concurrency=concurrency,
             latency_p50=p50,
             latency_p95=p95,
             latency_p99=p99,

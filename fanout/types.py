@@ -341,6 +341,9 @@ class Statistics:
 
     in_flight: int = 0
     max_in_flight: int = 0
+    concurrency: int | None = None
+    """Most requests in flight, as "auto" has it at this moment; None where the limit is fixed."""
+
     backing_off: int = 0
     """Chunks that wait for their next attempt."""
 

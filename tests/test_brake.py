@@ -39,6 +39,20 @@ def test_the_bucket_has_a_token_for_each_request_in_flight_and_never_fewer_than_
         assert brake.braked
 
 
+def test_the_bucket_follows_another_number_of_requests_in_flight() -> None:
+    brake = Brake(concurrency=64, budget=0.2, suspect_wait=2.0, changed=Bell())
+    brake.resize(16, suspect_wait=2.0)
+    brake.succeeded(first_try=True)
+    assert brake.tokens == 16
+    brake.resize(32, suspect_wait=2.0)
+    assert brake.tokens == 16
+    for _ in range(100):
+        brake.succeeded(first_try=True)
+    assert brake.tokens == 32
+    brake.resize(1, suspect_wait=2.0)
+    assert brake.capacity == 10
+
+
 def test_successes_pay_for_retries() -> None:
     brake = Brake(concurrency=10, budget=0.2, suspect_wait=2.0, changed=Bell())
     for _ in range(5):

@@ -48,7 +48,7 @@ def test_the_defaults_are_those_of_the_documentation():
 @pytest.mark.parametrize(
     ("cls", "name", "value"),
     [
-        *[(Limits, "concurrency", value) for value in (0, -1, nan)],
+        *[(Limits, "concurrency", value) for value in (0, -1, nan, "many", "16")],
         *[
             (Limits, f"{unit}_per_{period}", value)
             for unit in ("requests", "rows", "tokens")

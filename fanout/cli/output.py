@@ -133,8 +133,9 @@ def _count_lines(summary: Summary) -> Iterator[str]:
     earlier = f", {summary.earlier} of them done before" if summary.earlier else ""
     yield f"{counts}{earlier}; {summary.seconds:.2f} s, {summary.rows_per_second:,.0f} rows/s"
     splits = f", {summary.splits} splits" if summary.splits else ""
+    limit = "" if summary.concurrency is None else f"; concurrency {summary.concurrency} at the end"
     hedges = f", {summary.hedges} hedges ({summary.hedges_won} came first)" if summary.hedges else ""
-    yield f"{summary.requests} requests, {summary.retries} retries{splits}{hedges}{_latency(summary)}"
+    yield f"{summary.requests} requests, {summary.retries} retries{splits}{hedges}{_latency(summary)}{limit}"
 
 
 def _endpoint_lines(summary: Summary) -> Iterator[str]:
@@ -172,10 +173,11 @@ def _estimate_lines(estimate: Estimate) -> Iterator[str]:
     if estimate.max_requests is not None and estimate.max_requests < estimate.requests:
         yield f"          limits.max_requests = {estimate.max_requests} stops the run before its end"
     yield f"sends:    {estimate.body_bytes:,} bytes, headers not counted"
+    in_flight = '"auto", reckoned as 16,' if estimate.concurrency == "auto" else estimate.concurrency
     rates = "".join(f", at most {rate:g} {name.replace('_per_', ' a ')}" for name, rate in estimate.rates.items())
     yield (
         f"time:     {_duration(estimate.seconds)} if an answer takes {_duration(estimate.latency)} and nothing fails; "
-        f"{estimate.concurrency} in flight{rates}"
+        f"{in_flight} in flight{rates}"
     )
     yield f"output:   {estimate.output}"
 

@@ -90,6 +90,11 @@ class Silent(Display):
         """Nothing."""
 
 
+def _in_flight(stats: Statistics) -> str:
+    """How many requests, and where "auto" sets the limit: of how many that may be."""
+    return f"{stats.in_flight}" if stats.concurrency is None else f"{stats.in_flight} of {stats.concurrency}"
+
+
 class Lines(Display):
     """A line now and then, for logs."""
 
@@ -102,7 +107,7 @@ class Lines(Display):
         left = timedelta(seconds=round((rows - done) / rate)) if rate and rows is not None else "unknown"
         click.echo(
             f"{done}{'' if rows is None else f'/{rows}'} rows, {stats.failed} failed, {rate:.1f} rows/s, "
-            f"{stats.in_flight} in flight, {stats.retries} retries, ETA {left}",
+            f"{_in_flight(stats)} in flight, {stats.retries} retries, ETA {left}",
             err=True,
         )
 
@@ -136,7 +141,7 @@ class Bar(Display):
         fields: dict[str, Any] = {
             "rate": f"{now / stats.seconds:,.0f}" if stats.seconds else "0",
             "failed": f", {stats.failed} failed" if stats.failed else "",
-            "in_flight": stats.in_flight,
+            "in_flight": _in_flight(stats),
             "retries": stats.retries,
         }
         if self._progress is None:

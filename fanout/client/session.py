@@ -54,7 +54,7 @@ class Session:
         tape: Tape | None = None,
     ) -> None:
         rates = limits if isinstance(limits, RateLimiter) else RateLimiter(limits)
-        self.limits = limits = rates.limits
+        limits = rates.limits
         self.chunk_rows = chunk_rows
         self._bounds = {"max_bytes": chunk_max_bytes, "max_tokens": chunk_max_tokens}
         self._scale = Scale()
@@ -70,7 +70,7 @@ class Session:
         self._totals = Counters()
         make = Transport if tape is None else partial(TapedTransport, tape=tape, known_as=endpoints[0][1])
         transports = [
-            make(endpoint, url, timeouts=timeouts, connections=limits.concurrency, headers=headers)
+            make(endpoint, url, timeouts=timeouts, connections=limits.most_in_flight, headers=headers)
             for endpoint, url, _ in endpoints
         ]
         weights = [weight for _, _, weight in endpoints]
@@ -79,6 +79,11 @@ class Session:
             hedge=hedge, weights=weights,
         )  # fmt: skip
         self.batcher = Batcher(self._send_batch, max_rows=self._batch_rows, linger=_LINGER)
+
+    @property
+    def concurrency(self) -> int:
+        """Most requests in flight, as things are."""
+        return self._link.permits.total
 
     @classmethod
     async def open(cls, endpoints: Sequence[tuple[Endpoint, float]], codec: Codec, **options: Any) -> Session:
@@ -181,6 +186,7 @@ class Session:
         return counters.snapshot(
             seconds=self._loop.time() - self._opened,
             endpoints=self._link.endpoints(),
+            concurrency=self._link.chosen,
             in_flight=permits.in_use,
             max_in_flight=permits.most_in_use,
             bytes_sent=sum(transport.bytes_sent for transport in transports),

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from fanout.client.resuming import complete
-from fanout.client.stream import window
 from fanout.client.verdicts import raise_if_stopped
-from fanout.engine import Ledger, Outbox, RunControl, Stop
+from fanout.engine import Ledger, Outbox, RunControl, Stop, room_for
 from fanout.journal import Journal, State
+from fanout.limits import Permits
 from fanout.sinks import Earlier, FileSink
 from fanout.types import form_of
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from fanout.client.session import Session
     from fanout.engine import Feed, Run
-    from fanout.limits import Permits
     from fanout.types import Done, Result
 
 _T = TypeVar("_T")
@@ -48,8 +47,8 @@ async def run_into(
     if journal is not None and (result := await _on_thread(complete, sink, journal)) is not None:
         return result
     state = journal.state if journal else State({})
-    group = max(_GROUP_CHUNKS, session.limits.concurrency) if journal else 1
-    room = window(session.limits)
+    group = max(_GROUP_CHUNKS, session.concurrency) if journal else 1
+    room = Permits(room_for(session.concurrency))
     feed = session.feed(rows, room, state.resolved)
     state.n_rows = feed.total
     async with _opened(sink, feed, journal):
@@ -138,7 +137,7 @@ class _Writer:
         size = sum(array.nbytes for chunk in done for array in (chunk.outputs or {}).values()) // len(done)
         if size:
             fitting = min(_BACKLOG_GROUPS * self._group, _BACKLOG_BYTES // size)
-            self._room.total = max(self._room.total, fitting)
+            self._room.resize(max(self._room.total, fitting))
 
     def _fail(self, why: str) -> None:
         self.failed = Stop("output", f"the output cannot be written: {why}")

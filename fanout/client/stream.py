@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from fanout.client.verdicts import raise_if_stopped
-from fanout.engine import Ledger, Outbox, RunControl
+from fanout.engine import Ledger, Outbox, RunControl, room_for
 from fanout.limits import Permits
 
 if TYPE_CHECKING:
@@ -17,13 +17,7 @@ if TYPE_CHECKING:
 
     from fanout.client.session import Session
     from fanout.engine import Run
-    from fanout.settings import Limits
     from fanout.types import Array, Done, Result, Statistics
-
-
-def window(limits: Limits) -> Permits:
-    """How many chunks may be taken from the input before the consumer has done with the first."""
-    return Permits(2 * limits.concurrency + 2)
 
 
 class Stream:
@@ -45,7 +39,7 @@ class Stream:
 
     async def __aenter__(self) -> Self:
         session = self._session()
-        self._window = window(session.limits)
+        self._window = Permits(room_for(session.concurrency))
         self._feed = session.feed(self._rows, self._window)
         self._run = session.new_run(self._feed, self._put, self._control)
         self._task = asyncio.create_task(self._execute(session))

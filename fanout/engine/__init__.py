@@ -3,7 +3,7 @@
 from fanout.engine.batching import Batcher
 from fanout.engine.control import RunControl
 from fanout.engine.encoding import encode, fitted
-from fanout.engine.feed import Feed, as_rows, feed_of
+from fanout.engine.feed import Feed, as_rows, feed_of, room_for
 from fanout.engine.halt import Stop
 from fanout.engine.link import Link
 from fanout.engine.merge import Ledger, Merger
@@ -14,5 +14,5 @@ from fanout.engine.work import Work
 
 __all__ = [
     "Batcher", "Feed", "Ledger", "Link", "Merger", "Outbox", "Packing", "Run", "RunControl", "Scale", "Stop", "Work",
-    "as_rows", "encode", "feed_of", "fitted",
+    "as_rows", "encode", "feed_of", "fitted", "room_for",
 ]  # fmt: skip

@@ -58,15 +58,14 @@ class Attempts:
         work.host = host
         if not isinstance(outcome, Verdict):
             self._link.successes += 1
-            self._exchanges.report(host, None, deadline, first_try=work.attempts == 1)
+            self._exchanges.succeeded(host, deadline, first_try=work.attempts == 1)
             return outcome
         verdict = work.in_context(outcome)
         others_served = work.fails_alone(self._link.successes)
-        of_endpoint = self._exchanges.report(
+        of_endpoint = self._exchanges.failed(
             host,
             verdict,
             deadline,
-            first_try=False,
             alone=others_served and verdict.rows_suspect,
             last=not others_served and work.attempts >= self._link.retry.max_attempts > 1,
         )

@@ -34,6 +34,10 @@ Exchanged: TypeAlias = Reply | TransportError | Verdict
 """A whole answer, why there is none, or the verdict by which no request was sent."""
 
 
+class _Crowded(Exception):  # noqa: N818 - no fault of anybody's
+    """The limit has fallen since the permit was taken: back to the end of the line."""
+
+
 class Exchanges:
     """Makes the exchanges of one run over the link that it shares with others."""
 
@@ -51,39 +55,46 @@ class Exchanges:
 
         ``work`` is what is sent, if it is rows: it tells what that takes from the rates, and where it has failed.
         It is sent once more where the server refuses the headers (401) and new ones can be had, or where a kept-alive
-        connection turned out to be closed. What comes of it has to be told to `report`, or to `abandon`, with the same
-        ``deadline``: it may be the endpoint's probe.
+        connection turned out to be closed. What comes of it has to be told to `succeeded`, `failed` or `abandon`, with
+        the same ``deadline``: it may be the endpoint's probe.
 
         Returns what came, and from which endpoint (``only``, if that is given); from none where nothing was sent.
         """
         permits = self._link.permits
-        if not permits.take():
-            await permits.acquire()
-        # One permit for both: a probe that gave its own back would wait behind those who wait for the probe.
-        try:
-            exchanged, host = await self._with_leave(send, deadline, work, only, fresh=False)
-            if host is None:
-                return exchanged, None
-            if not isinstance(exchanged, Reply):
-                stale = isinstance(exchanged, TransportError) and classify_error(exchanged).action is Action.RESEND
-                return await self._with_leave(send, deadline, work, host, fresh=True) if stale else (exchanged, host)
-            if exchanged.status == 401 and await host.transport.renew_headers():
-                return await self._with_leave(send, deadline, work, host, fresh=False)
-            return exchanged, host
-        finally:
-            permits.release()
+        while True:
+            if not permits.take():
+                await permits.acquire()
+            # One permit for both: a probe that gave its own back would wait behind those who wait for the probe.
+            try:
+                exchanged, host = await self._with_leave(send, deadline, work, only, fresh=False)
+                if host is None:
+                    return exchanged, None
+                if not isinstance(exchanged, Reply):
+                    stale = isinstance(exchanged, TransportError) and classify_error(exchanged).action is Action.RESEND
+                    return (
+                        await self._with_leave(send, deadline, work, host, fresh=True) if stale else (exchanged, host)
+                    )
+                if exchanged.status == 401 and await host.transport.renew_headers():
+                    return await self._with_leave(send, deadline, work, host, fresh=False)
+                return exchanged, host
+            except _Crowded:
+                continue
+            finally:
+                permits.release()
 
-    def report(
-        self,
-        host: Host | None,
-        verdict: Verdict | None,
-        deadline: Deadline,
-        *,
-        first_try: bool,
-        alone: bool = False,
-        last: bool = False,
+    def succeeded(self, host: Host | None, deadline: Deadline, *, first_try: bool) -> None:
+        """Tell brake and pace of a success."""
+        self._note_pace(None, deadline)
+        if host is None:  # nothing was sent
+            return
+        if self._link.only is None:
+            self._note_health(host, None)
+        host.brake.succeeded(first_try=first_try)
+
+    def failed(
+        self, host: Host | None, verdict: Verdict, deadline: Deadline, *, alone: bool = False, last: bool = False
     ) -> bool:
-        """Tell the brake of a success (no verdict) or a failure. True if the failure is not to be charged to its chunk.
+        """Tell brake and pace of a failure. True if it is not to be charged to its chunk.
 
         A failure of the rows' own, which others do not share (``alone``), costs nothing. Where a full endpoint refuses
         a chunk's ``last`` attempt, and serves no other, the brake is pulled: it is to fail no rows. A failed probe is
@@ -91,14 +102,10 @@ class Exchanges:
         answered at all is none of the brake's business: the attempts are counted, and then the run stops. Where there
         are other endpoints, it is one of them that will have to do.
         """
-        if host is None:  # nothing was sent
+        self._note_pace(verdict, deadline, alone=alone)
+        if host is None:
             return False
         link, brake = self._link, host.brake
-        if verdict is None:
-            if link.only is None:
-                self._note_health(host, None)
-            brake.succeeded(first_try=first_try)
-            return False
         was_probe = brake.is_probe(deadline)
         if verdict.action is not Action.RETRY:
             brake.answered(deadline)
@@ -118,6 +125,8 @@ class Exchanges:
     def abandon(self, deadline: Deadline) -> None:
         """Nothing will be reported: if this was a probe, somebody else may be it."""
         self._link.dismiss(deadline)
+        if self._link.pace is not None:
+            self._link.pace.told(deadline, success=False, overload=False)
 
     def pause(self, host: Host, verdict: Verdict) -> Verdict:
         """What ``verdict`` means for the endpoint, and what is left of it for the run.
@@ -153,6 +162,13 @@ class Exchanges:
             self._tell(Event(kind="out", status=verdict.status, reason=reason))
         return replace(verdict, action=Action.RETRY)
 
+    def _note_pace(self, verdict: Verdict | None, deadline: Deadline, *, alone: bool = False) -> None:
+        if self._link.pace is None:
+            return
+        # A probe's failure tells of an endpoint that is down, and one that its rows may be to blame for, of them.
+        overload = verdict is not None and verdict.overload and not (alone or self._link.probes(deadline))
+        self._link.pace.told(deadline, success=verdict is None, overload=overload)
+
     def _note_health(self, host: Host, verdict: Verdict | None) -> None:
         now, health = self.now(), host.health
         if verdict is None:
@@ -181,6 +197,9 @@ class Exchanges:
                 if isinstance(leave, Verdict):
                     return leave, None
                 (host, slot), started = leave, self.now()
+            if link.pace is not None and link.crowded(deadline):
+                link.rates.give_back(slot)
+                raise _Crowded
             try:
                 return await self._timed(send, host, deadline, work, started, fresh=fresh), host
             except Withheld:  # the gate was shut while a connection was made
@@ -191,6 +210,8 @@ class Exchanges:
     ) -> Reply | TransportError:
         self._count(host, 1)
         host.pending += 1
+        if (pace := self._link.pace) is not None:
+            pace.sent(deadline, started)
         deadline.start(started, self._link.timeouts.attempt)
         try:
             reply: Reply | TransportError = await send(host, fresh)
@@ -207,6 +228,8 @@ class Exchanges:
         finally:
             host.pending -= 1
             deadline.stop()
+            if pace is not None:
+                pace.back(deadline, self.now())
         ended = self.now()
         self._counters.latencies.record(ended - started)
         if isinstance(reply, Reply) and reply.status < 400:

@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 _PULL_SECONDS = 0.005  # one trip to the helper thread brings the rows of this time: a trip costs 0.1 ms
 
 
+def room_for(concurrency: int) -> int:
+    """How many chunks may be taken from the input before the consumer has done with the first."""
+    return 2 * concurrency + 2
+
+
 class Feed(ABC):
     """Where the workers get their chunks from.
 
@@ -75,6 +80,11 @@ class Feed(ABC):
     def put_back(self, work: Work) -> None:
         """Hand out ``work``, a part of a chunk that was taken, before anything else."""
         self._put_back.append(work)
+
+    def make_room(self, concurrency: int) -> None:
+        """See to it that the consumer is not what keeps so many requests from being in flight."""
+        if self._window is not None and self._window.total < room_for(concurrency):
+            self._window.resize(room_for(concurrency))
 
     def ready(self) -> Work | None:
         """The next chunk, if nothing has to be waited for; None tells no more than that `take` has to be asked."""

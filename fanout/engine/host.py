@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fanout.brake import Brake
 from fanout.endpoints import Health, PeakEwma
 from fanout.limits import Gate
 from fanout.types import EndpointStatistics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from fanout.brake import Brake
     from fanout.engine.heeding import Heed
-    from fanout.settings import Limits, RetryPolicy
     from fanout.transport import Transport
     from fanout.types import Verdict
 
@@ -22,24 +19,14 @@ class Host:
     """The transport to one endpoint, and all that is known of it.
 
     Args:
+        brake: bounds what may be spent on it while it fails.
         weight: its share beside other endpoints of the same load.
-        changed: called when those who wait for it should ask again.
     """
 
-    def __init__(
-        self,
-        transport: Transport,
-        *,
-        limits: Limits,
-        retry: RetryPolicy,
-        changed: Callable[[], None],
-        weight: float = 1.0,
-    ) -> None:
+    def __init__(self, transport: Transport, brake: Brake, weight: float) -> None:
         self.transport = transport
         self.gate = Gate()
-        # So often that, in half of the time to a stall, every chunk in hand can use its attempts up as a probe.
-        patience = retry.stall / 2 / (limits.concurrency * retry.max_attempts)
-        self.brake = Brake(concurrency=limits.concurrency, budget=retry.budget, suspect_wait=patience, changed=changed)
+        self.brake = brake
         self.answered = False
         """An HTTP answer of any kind has come: the endpoint exists."""
 

@@ -6,16 +6,18 @@ import asyncio
 from random import uniform
 from typing import TYPE_CHECKING
 
+from fanout.brake import Brake
 from fanout.endpoints import best_of_two
 from fanout.engine.halt import Bell
 from fanout.engine.heeding import Heed
 from fanout.engine.host import Host
+from fanout.engine.pace import Pace
 from fanout.errors import InvalidReply
 from fanout.hedging import Hedger
 from fanout.limits import Cost, Permits
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from fanout.engine.work import Work
     from fanout.limits import RateLimiter, TokenMeter
@@ -51,19 +53,24 @@ class Link:
         self.limits = limits
         self.retry = retry
         self.timeouts = timeouts
-        self.permits = Permits(limits.concurrency)
+        now = asyncio.get_running_loop().time
+        auto = limits.concurrency == "auto"
+        self.pace = Pace(now(), largest=limits.most_in_flight, changed=self._follow) if auto else None
+        concurrency = limits.most_in_flight if self.pace is None else self.pace.limit
+        self.permits = Permits(concurrency)
+        self.followers: dict[Callable[[], None], None] = {}
+        """Called when more or fewer requests may be in flight than before."""
         self.rates = rates
         self.meter = meter
         self.hedger = Hedger(share=hedge.share, delay=hedge.delay) if hedge is not None and hedge.share else None
         self.bell = Bell()
         self.hosts = [
-            Host(transport, limits=limits, retry=retry, changed=self.bell.ring, weight=weight)
+            self._host(transport, weight, concurrency)
             for transport, weight in zip(transports, weights or [1.0] * len(transports), strict=True)
         ]
         self.only = self.hosts[0] if len(self.hosts) == 1 else None
         """The endpoint, where there is but one: no choice is to be made then."""
 
-        now = asyncio.get_running_loop().time
         for host in self.hosts:
             host.transport.withhold_if(lambda gate=host.gate: gate.wait(now()) > 0)  # type: ignore[misc]
             host.welcome = self.only is not None  # of several each has to tell first what it serves
@@ -86,6 +93,39 @@ class Link:
     def answered(self) -> bool:
         """An HTTP answer of any kind has come from anywhere."""
         return any(host.answered for host in self.hosts)
+
+    def crowded(self, asker: object) -> bool:
+        """More have a permit than there are now, and ``asker`` is not the probe for which the others may be waiting."""
+        return self.permits.in_use > self.permits.total and not self.probes(asker)
+
+    def probes(self, asker: object) -> bool:
+        """True while ``asker`` is the one that was let through a pulled brake."""
+        return any(host.brake.is_probe(asker) for host in self.hosts)
+
+    @property
+    def chosen(self) -> int | None:
+        """The limit on requests in flight that "auto" has come to; None where it is fixed."""
+        return None if self.pace is None else self.pace.limit
+
+    def _host(self, transport: Transport, weight: float, concurrency: int) -> Host:
+        brake = Brake(
+            concurrency=concurrency,
+            budget=self.retry.budget,
+            suspect_wait=self._patience(concurrency),
+            changed=self.bell.ring,
+        )
+        return Host(transport, brake, weight)
+
+    def _patience(self, concurrency: int) -> float:
+        """So often that, in half of the time to a stall, every chunk in hand can use its attempts up as a probe."""
+        return self.retry.stall / 2 / (concurrency * self.retry.max_attempts)
+
+    def _follow(self, concurrency: int) -> None:
+        self.permits.resize(concurrency)
+        for host in self.hosts:
+            host.brake.resize(concurrency, suspect_wait=self._patience(concurrency))
+        for follow in list(self.followers):
+            follow()
 
     @property
     def spent(self) -> bool:

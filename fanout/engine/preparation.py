@@ -65,7 +65,9 @@ async def _fetched(url: str, host: Host, link: Link, exchanges: Exchanges, halt:
         verdict = _objection(exchanged, host, exchanges)
         if isinstance(exchanged, Reply):
             replies.append(exchanged)
-        if exchanges.report(asked, verdict, deadline, first_try=attempts == 1):
+        if verdict is None:
+            exchanges.succeeded(asked, deadline, first_try=attempts == 1)
+        elif exchanges.failed(asked, verdict, deadline):
             attempts -= 1
         return verdict
 

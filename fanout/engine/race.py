@@ -134,5 +134,7 @@ class Races:
             return
         outcome, host = other.task.result()
         # The outcome of the other one is the endpoint's affair alone.
-        verdict = outcome if isinstance(outcome, Verdict) else None
-        self._exchanges.report(host, verdict, other.deadline, first_try=False)
+        if isinstance(outcome, Verdict):
+            self._exchanges.failed(host, outcome, other.deadline)
+        else:
+            self._exchanges.succeeded(host, other.deadline, first_try=False)

@@ -19,6 +19,7 @@ from fanout.engine.proof import Proof
 from fanout.engine.recovery import Recovery
 from fanout.engine.splitting import Splitting
 from fanout.engine.watch import Watch
+from fanout.limits import Permits
 from fanout.statistics import Counters
 from fanout.types import Action, Event, Verdict
 
@@ -75,7 +76,8 @@ class Run:
         self._introductions = (
             Introductions(codec, link, self._exchanges, self._halt, self._tell) if link.only is None else None
         )
-        self._retry_slots = asyncio.Semaphore(link.limits.concurrency)
+        self._retry_slots = Permits(link.permits.total)
+        self._workers = 0
         self._refused = 0
         self._fewer_refused = Bell()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -123,7 +125,9 @@ class Run:
     def statistics(self) -> Statistics:
         """A snapshot of this run's counters."""
         ended = self._loop.time() if self._ended is None else self._ended
-        return self.up_to_date_counters().snapshot(seconds=ended - self._started, endpoints=self._link.endpoints())
+        return self.up_to_date_counters().snapshot(
+            seconds=ended - self._started, concurrency=self._link.chosen, endpoints=self._link.endpoints()
+        )
 
     def up_to_date_counters(self) -> Counters:
         """This run's counters; the rows are counted by the feed."""
@@ -170,7 +174,7 @@ class Run:
         proof = Proof(
             self._codec.spec,
             reject_nonfinite=self._codec.nonfinite == "reject",
-            capacity=self._link.limits.concurrency,
+            capacity=self._link.limits.most_in_flight,
             form=self._form,
         )
         self._attempts = Attempts(self._codec, self._link, self._exchanges, proof, self.counters)
@@ -186,24 +190,38 @@ class Run:
             stop=self.stop,
             tell=self._tell,
         )
+        self._link.followers[self._follow] = None
         try:
-            await self._together([self._worker] * self._workers())
+            await self._together(self._hired())
             await self._close()
         finally:
+            del self._link.followers[self._follow]
             self._outcomes.flush()
 
-    def _workers(self) -> int:
-        concurrency = self._link.limits.concurrency
+    def _hired(self) -> list[_Job]:
+        """Workers to join those that there are: as many as the concurrency allows and the feed has chunks for."""
+        more = self._link.permits.total - self._workers
         left, rows = self.feed.left, self.feed.chunk_rows if self.feed.packing is None else 1
-        return concurrency if left is None else min(concurrency, -(-left // rows))
+        if left is not None:
+            more = min(more, -(-left // rows))
+        self._workers += max(0, more)
+        return [self._worker] * more
+
+    def _follow(self) -> None:
+        """The concurrency is another: workers join; those that are too many leave once their chunk is done."""
+        self.feed.make_room(self._link.permits.total)
+        if self._workers and self._halt.stopped is None:  # where all have left there is nothing more to take
+            for worker in self._hired():
+                self._start(worker)
 
     async def _worker(self) -> None:
         task = asyncio.current_task()
         assert task is not None
         deadline = Deadline()
+        permits = self._link.permits
         try:
-            while self._halt.stopped is None:
-                if self._refused >= self._link.limits.concurrency:
+            while self._halt.stopped is None and self._workers <= permits.total:
+                if self._refused >= permits.total:
                     await self._halt.sleep(inf, self._fewer_refused)
                     continue
                 if (work := self.feed.ready()) is None and (work := await self._next(task)) is None:
@@ -212,10 +230,12 @@ class Run:
                 if self.feed.packing is not None:
                     work = fitted(work, self.feed, self.feed.packing, self._encode)
                 if work is not None and (verdict := await self._attempt(work, deadline)) is not None:
+                    self._retry_slots.resize(permits.total)
                     await self._retry_slots.acquire()
                     self._recover(work, verdict, done=self._retry_slots.release)
                 self._watch.idle()
         finally:
+            self._workers -= 1
             self._waiting_for_rows.discard(task)
             deadline.close()
 

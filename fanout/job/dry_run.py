@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fanout.job.blame import blaming
 from fanout.job.offline import rehearsal
@@ -48,7 +48,7 @@ class Estimate:
     body_bytes: int
     """Of all requests together, headers not counted."""
 
-    concurrency: int
+    concurrency: int | Literal["auto"]
     rates: dict[str, float]
     """The job's limits on what goes in a second or a minute, by key."""
 

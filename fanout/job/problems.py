@@ -41,8 +41,8 @@ def problems_of(error: ValidationError, data: dict[str, Any]) -> Iterator[tuple[
     wanted: dict[Location, list[str]] = {}
     for detail in error.errors(include_url=False):
         at = _place(detail, data)
-        if detail["type"] in _WANTED:
-            wanted.setdefault(at, []).append(_WANTED[detail["type"]])
+        if kind := _wanted(detail, at):
+            wanted.setdefault(at, []).append(kind)
         else:
             yield _explained(detail, at)
     for at, kinds in wanted.items():  # a value that may be of several types has failed once for each
@@ -58,6 +58,13 @@ def without_key(message: str, key: str) -> str:
 def key_path(at: Location) -> str:
     """A place as it is written in TOML: ``limits.concurrency``."""
     return ".".join(str(part) for part in at)
+
+
+def _wanted(detail: ErrorDetails, at: Location) -> str | None:
+    """What a value of a wrong type should be; None where its type is right."""
+    if detail["type"] == "literal_error" and len(detail["loc"]) > len(at):  # a word in the place of another type
+        return str(detail["ctx"]["expected"]).replace("'", '"')
+    return _WANTED.get(detail["type"])
 
 
 def _explained(detail: ErrorDetails, at: Location) -> tuple[Location, str]:

@@ -43,6 +43,9 @@ class Summary:
     splits: int
     hedges: int
     hedges_won: int
+    concurrency: int | None
+    """Most requests in flight, as "auto" had it at the end; None where it is fixed."""
+
     latency_p50: float | None
     """Seconds of one HTTP exchange; None where none was made."""
 
@@ -100,6 +103,7 @@ def summarized(
         splits=stats.splits,
         hedges=stats.hedges,
         hedges_won=stats.hedges_won,
+        concurrency=stats.concurrency,
         latency_p50=_known(stats.latency_p50),
         latency_p95=_known(stats.latency_p95),
         latency_p99=_known(stats.latency_p99),

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from fanout.settings import Limits
 
 
+_AUTO_RECKONED = 16
+"""What "auto" comes to is found out by sending alone: the default of a fixed one stands for it."""
+
+
 class Timetable:
     """Sends requests on a clock of its own, in the order in which they are told.
 
@@ -22,7 +26,7 @@ class Timetable:
     def __init__(self, limits: Limits, latency: float) -> None:
         self._rates = RateLimiter(limits)
         self._latency = latency
-        self._free = [0.0] * limits.concurrency
+        self._free = [0.0] * (_AUTO_RECKONED if limits.concurrency == "auto" else limits.concurrency)
         self.seconds = 0.0
         """When the last answer comes."""
 

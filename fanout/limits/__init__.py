@@ -1,11 +1,13 @@
 """How hard an endpoint may be driven: permits (in flight), rates (in a second or minute), a gate (not before).
 
-All of it decides synchronously and knows no clock: callers pass in ``loop.time()``.
+`Adaptive` finds out how many permits an endpoint is worth. All of it decides synchronously and knows no clock: callers
+pass in ``loop.time()``.
 """
 
+from fanout.limits.adaptive import Adaptive
 from fanout.limits.gate import Gate
 from fanout.limits.permits import Permits
 from fanout.limits.rates import Cost, RateLimiter, Slot
 from fanout.limits.tokens import TokenMeter, tiktoken_counter
 
-__all__ = ["Cost", "Gate", "Permits", "RateLimiter", "Slot", "TokenMeter", "tiktoken_counter"]
+__all__ = ["Adaptive", "Cost", "Gate", "Permits", "RateLimiter", "Slot", "TokenMeter", "tiktoken_counter"]

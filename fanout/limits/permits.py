@@ -39,12 +39,25 @@ class Permits:
 
     def release(self) -> None:
         """Give a permit back; the one who waits longest has it at once, so nobody can overtake."""
+        if self.in_use <= self.total and self._hand_over():
+            return
+        self.in_use -= 1
+
+    def resize(self, total: int) -> None:
+        """Allow more, which those who wait have at once, or fewer, which those who hold a permit need not give back."""
+        self.total = total
+        while self.in_use < total and self._hand_over():
+            self.in_use += 1
+        if self.in_use > self.most_in_use:
+            self.most_in_use = self.in_use
+
+    def _hand_over(self) -> bool:
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_result(None)
-                return
-        self.in_use -= 1
+                return True
+        return False
 
     def __repr__(self) -> str:
         return f"<Permits {self.in_use}/{self.total} in use, {len(self._waiters)} waiting>"

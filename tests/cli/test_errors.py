@@ -9,7 +9,10 @@ import pytest
 
 MISTAKES = {
     "a misspelt key": (["limits.concurency=8"], 'limits.concurency: unknown key; did you mean "concurrency"?'),
-    "a wrong type": (['limits.concurrency="many"'], "limits.concurrency: must be a whole number, not a string"),
+    "a wrong type": (
+        ['limits.concurrency="many"'],
+        'limits.concurrency: must be a whole number or "auto", not a string',
+    ),
     "a bad range": (["limits.concurrency=0"], "limits.concurrency: must be at least 1, not 0"),
     "a missing file": (["input.path=z.npy"], "input.path: there is no file"),
     "an unset variable": (["endpoint.url=${ML_URL_OF_NO_ONE}"], "the environment variable ML_URL_OF_NO_ONE is not set"),

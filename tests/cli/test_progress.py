@@ -55,6 +55,12 @@ async def watched(display: Display, client: Counting) -> None:
     await display.stop()
 
 
+async def test_a_limit_that_moves_is_shown_beside_what_is_in_flight(monkeypatch, capsys):
+    monkeypatch.setattr(Lines, "seconds", 0.001)
+    await watched(Lines(), Counting(Statistics(ok=48, seconds=5.0, in_flight=3, concurrency=12)))
+    assert ", 3 of 12 in flight, " in capsys.readouterr().err
+
+
 async def test_a_pipe_gets_lines_until_the_client_is_closed(monkeypatch, capsys):
     monkeypatch.setattr(Lines, "seconds", 0.001)
     await watched(Lines(), Counting(Statistics(), HALF))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -67,23 +67,24 @@ async def test_row_32_a_retry_after_of_thirty_years_stops_the_run_and_nothing_is
     assert caught.value.result.ok.sum() == 128
 
 
-async def test_row_33_a_storm_of_503_brakes_the_endpoint_and_the_run_ends_well() -> None:
+@pytest.mark.parametrize(("limits", "most"), [(FOUR, 4), (Limits(concurrency="auto"), 8)])
+async def test_row_33_a_storm_of_503_brakes_the_endpoint_and_the_run_ends_well(limits: Limits, most: int) -> None:
     """The minute of the matrix is waited out in virtual time in tests/engine/test_overload.py."""
     loop = asyncio.get_running_loop()
     over = loop.time() + 0.5
     async with (
         FaultServer(double, faults=lambda _: 503 if loop.time() < over else None) as server,
-        client(server, limits=FOUR, chunk_rows=4) as c,
+        client(server, limits=limits, chunk_rows=4) as c,
     ):
         result = await c.map(X, on_error="keep")
     assert_whole(result)
-    assert server.hits["503"] <= 4 + 10 + 1, "in flight, the bucket, a probe"
-    assert server.max_in_flight <= 4
+    assert server.hits["503"] <= most + 10 + 1, "in flight, the bucket, a probe"
+    assert server.max_in_flight <= (most if limits is FOUR else 256)
 
 
 @pytest.mark.virtual_time
-@pytest.mark.parametrize("concurrency", [1, 2, 4, 16])
-async def test_row_33_an_outage_of_a_minute_in_mid_run_fails_no_row(concurrency: int) -> None:
+@pytest.mark.parametrize("concurrency", [1, 2, 4, 16, "auto"])
+async def test_row_33_an_outage_of_a_minute_in_mid_run_fails_no_row(concurrency: Any) -> None:
     loop = asyncio.get_running_loop()
 
     def down_for_a_minute(x: np.ndarray) -> np.ndarray:

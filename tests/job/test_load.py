@@ -89,8 +89,8 @@ def test_a_key_in_the_wrong_table_is_shown_its_place(tmp_path):
 @pytest.mark.parametrize(
     ("setting", "problem"),
     [
-        ("limits.concurrency=true", "limits.concurrency: must be a whole number, not true or false"),
-        ("limits.concurrency=1.5", "limits.concurrency: must be a whole number, not a number"),
+        ("limits.concurrency=true", 'limits.concurrency: must be a whole number or "auto", not true or false'),
+        ("limits.concurrency=1.5", 'limits.concurrency: must be a whole number or "auto", not a number'),
         ("limits.concurrency=0", "limits.concurrency: must be at least 1, not 0"),
         ("limits.requests_per_second=[]", "limits.requests_per_second: must be a number, not a list"),
         ("limits=3", "limits: must be a table, not a whole number"),

@@ -85,26 +85,70 @@ async def test_cancelling_who_was_just_handed_a_permit_passes_it_on(others):
     await asyncio.gather(*waiting)
 
 
+@pytest.mark.virtual_time
+async def test_a_larger_total_lets_those_in_who_wait_in_their_order():
+    permits, order = Permits(1), []
+
+    async def hold(name: int) -> None:
+        await permits.acquire()
+        order.append(name)
+
+    tasks = [asyncio.create_task(hold(name)) for name in range(5)]
+    await settled()
+    permits.resize(3)
+    assert not permits.take(), "two who wait have them already"
+    await settled()
+    assert order == [0, 1, 2]
+    assert (permits.in_use, permits.most_in_use) == (3, 3)
+    permits.resize(9)
+    await asyncio.gather(*tasks)
+    assert order == [0, 1, 2, 3, 4]
+    assert permits.take()
+
+
+@pytest.mark.virtual_time
+async def test_a_smaller_total_lets_holders_finish_and_nobody_start():
+    permits = Permits(4)
+    for _ in range(4):
+        assert permits.take()
+    waiting = asyncio.create_task(permits.acquire())
+    await settled()
+    permits.resize(2)
+    for _ in range(2):
+        permits.release()
+        await settled()
+    assert permits.in_use == 2
+    assert not waiting.done()
+    permits.release()
+    await asyncio.wait_for(waiting, 1)
+    assert permits.in_use == 2
+    assert permits.most_in_use == 4
+
+
 def test_permits_show_their_state():
     assert repr(Permits(3)) == "<Permits 0/3 in use, 0 waiting>"
 
 
-STEPS = st.lists(st.tuples(st.sampled_from(["ask", "give back", "cancel", "run"]), st.integers(0, 9)), max_size=50)
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["ask", "give back", "cancel", "resize", "run"]), st.integers(0, 9)), max_size=50
+)
 
 
 @given(total=st.integers(1, 3), steps=STEPS)
 def test_no_order_of_events_loses_a_permit_or_grants_one_too_many(total, steps):
     async def scenario() -> None:
         permits = Permits(total)
+        allowed = total
         tasks: list[asyncio.Task[None]] = []
         held: set[asyncio.Task[None]] = set()
 
         async def hold() -> None:
             await permits.acquire()
             held.add(asyncio.current_task())
-            assert len(held) <= permits.in_use <= total
+            assert len(held) <= permits.in_use <= allowed
 
         for step, which in steps:
+            allowed = max(permits.total, permits.in_use)
             if step == "ask":
                 tasks.append(asyncio.create_task(hold()))
             elif step == "give back" and held:
@@ -112,6 +156,9 @@ def test_no_order_of_events_loses_a_permit_or_grants_one_too_many(total, steps):
                 permits.release()
             elif step == "cancel" and tasks:
                 tasks[which % len(tasks)].cancel()
+            elif step == "resize":
+                permits.resize(which % 4 + 1)
+                allowed = max(permits.total, allowed)
             else:
                 await asyncio.sleep(0)
         await settled()
@@ -121,7 +168,7 @@ def test_no_order_of_events_loses_a_permit_or_grants_one_too_many(total, steps):
             await settled()
         assert all(task.done() for task in tasks)
         assert permits.in_use == 0
-        assert permits.most_in_use <= total
+        assert permits.most_in_use <= max(total, 4)
 
     with asyncio.Runner(loop_factory=VirtualClock) as runner:
         runner.run(scenario())

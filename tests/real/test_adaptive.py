@@ -1,0 +1,65 @@
+"""Adaptive concurrency before real servers, against fixed ones in the same minutes. ``pytest -s`` has figures."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from fanout import Client, Limits, RunStopped, Timeouts
+from fanout import codec as codec_by_name
+
+if TYPE_CHECKING:
+    from tests.real.conftest import Real
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
+FIXED = (1, 2, 4, 8, 16, 32, 64)
+TURNS = 12
+SECONDS = 1.0
+"""Of one turn; "auto" has twice as long, in which it has to find out what there is to know."""
+
+
+async def rate(client: Client, rows: Any) -> float:
+    """Rows a second in a run that has more to send than there is time."""
+    with pytest.raises(RunStopped) as caught:
+        await client.map(rows)
+    assert caught.value.kind == "deadline"
+    assert caught.value.result.failures == ()
+    return caught.value.result.stats.rows_per_second
+
+
+async def compared(name: str, url: str, rows: Any, **options: Any) -> None:
+    """All take turns, for the machine has other things to do now and then. A client is open for all of its turns."""
+    rates: dict[int | str, float] = dict.fromkeys([*FIXED, "auto"], 0.0)
+    async with AsyncExitStack() as stack:
+        clients = {}
+        for concurrency in rates:
+            timeouts = Timeouts(run=2 * SECONDS if concurrency == "auto" else SECONDS)
+            client = Client(url, limits=Limits(concurrency=concurrency), timeouts=timeouts, **options)
+            clients[concurrency] = await stack.enter_async_context(client)
+        await rate(clients[4], rows)  # the server's first requests are its slowest
+        for _ in range(TURNS):
+            for concurrency, client in clients.items():
+                rates[concurrency] += await rate(client, rows) / TURNS
+        limit = clients["auto"].statistics().concurrency
+    auto, best = rates.pop("auto"), max(rates.values())
+    told = ", ".join(f"{concurrency}: {found:.0f}" for concurrency, found in rates.items())
+    print(f"\n{name:10} rows/s: {told}; auto: {auto:.0f} = {auto / best:.0%}, limit {limit}")
+    assert auto >= 0.9 * best
+
+
+async def test_triton_gets_what_it_is_worth(triton: Real, images: np.ndarray) -> None:
+    rows = np.tile(images.astype(np.float32), (100, 1))
+    await compared("triton", triton.infer("digits"), rows, codec="oip", chunk_rows=16)
+
+
+async def test_mlserver_gets_what_it_is_worth(mlserver: Real, images: np.ndarray) -> None:
+    await compared("mlserver", mlserver.infer("digits"), np.tile(images, (100, 1)), codec="oip", chunk_rows=16)
+
+
+async def test_an_embeddings_server_gets_what_it_is_worth(embeddings: Real) -> None:
+    codec = codec_by_name("openai-embeddings", model="all-MiniLM-L6-v2")
+    texts = [f"sentence number {i} of many" for i in range(20_000)]
+    await compared("infinity", f"{embeddings.url}/v1/embeddings", texts, codec=codec, chunk_rows=4)

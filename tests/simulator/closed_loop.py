@@ -1,0 +1,159 @@
+"""A controller alone against a server: as many requests under way as it allows, and always another to send."""
+
+from __future__ import annotations
+
+from math import inf, isfinite
+from random import Random
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from tests.simulator.servers import Said
+
+if TYPE_CHECKING:
+    from tests.simulator.clock import Timeline
+    from tests.simulator.servers import Server
+
+_PAUSE = 0.2
+"""Longest pause of a place whose request was refused: the client's first backoff."""
+
+
+class Controller(Protocol):
+    """What sets the limit; `fanout.engine.pace.Pace` is one."""
+
+    @property
+    def limit(self) -> int: ...
+
+    def sent(self, asker: object, now: float) -> None: ...
+
+    def back(self, asker: object, now: float) -> None: ...
+
+    def told(self, asker: object, *, success: bool, overload: bool) -> None: ...
+
+
+class Fixed:
+    """A limit that stays."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+
+    def sent(self, asker: object, now: float) -> None:
+        return
+
+    def back(self, asker: object, now: float) -> None:
+        return
+
+    def told(self, asker: object, *, success: bool, overload: bool) -> None:
+        return
+
+
+class Look(NamedTuple):
+    """What is seen at one moment."""
+
+    at: float
+    limit: int
+    in_flight: int
+    answered: int
+    refused: int
+
+
+class ClosedLoop:
+    """Sends until its clock stops.
+
+    Args:
+        timeout: seconds after which an answer comes too late, and counts as overload.
+        supply: requests a second that there are to send; none: as many as can be sent.
+    """
+
+    def __init__(
+        self,
+        clock: Timeline,
+        server: Server,
+        controller: Controller,
+        *,
+        timeout: float = inf,
+        supply: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._clock = clock
+        self._server = server
+        self.controller = controller
+        self._timeout = timeout
+        self.space = 0.0 if supply is None else 1 / supply
+        """Seconds from one request that there is to the next."""
+        self._next = 0.0
+        self._waits = False
+        self._random = Random(seed)
+        self.in_flight = 0
+        self._paused = 0
+        self._shut_until = 0.0
+        self.answered = 0
+        self.refused = 0
+        self.looks: list[Look] = []
+
+    def run(self, seconds: float, every: float = 1.0) -> ClosedLoop:
+        """Send for ``seconds``, looking at the state now and then."""
+        self._clock.call_later(0.0, self._fill)
+        self._clock.call_later(every, self._look, every)
+        self._clock.run(until=self._clock.time() + seconds)
+        return self
+
+    def _look(self, every: float) -> None:
+        look = Look(self._clock.time(), self.controller.limit, self.in_flight, self.answered, self.refused)
+        self.looks.append(look)
+        self._clock.call_later(every, self._look, every)
+
+    def _fill(self) -> None:
+        now = self._clock.time()
+        while self.in_flight + self._paused < self.controller.limit and now >= self._shut_until:
+            if self.space and now < self._next:
+                self._wait(now)
+                return
+            self._next = max(now, self._next) + self.space
+            self._send(now)
+
+    def _wait(self, now: float) -> None:
+        if not self._waits:
+            self._waits = True
+            self._clock.call_later(self._next - now, self._arrived)
+
+    def _arrived(self) -> None:
+        self._waits = False
+        self._fill()
+
+    def _send(self, now: float) -> None:
+        self.in_flight += 1
+        open_ = True
+
+        def ended(said: Said) -> None:
+            nonlocal open_
+            if open_:
+                open_ = False
+                self._end(ended, said)
+
+        self.controller.sent(ended, now)
+        self._server.submit(ended)
+        if isfinite(self._timeout):
+            self._clock.call_later(self._timeout, ended, Said(504))
+
+    def _end(self, asker: object, said: Said) -> None:
+        self.in_flight -= 1
+        now, good = self._clock.time(), said.status == 200
+        if good:
+            self.answered += 1
+        else:
+            self._refuse(now, said.retry_after)
+        self.controller.back(asker, now)
+        self.controller.told(asker, success=good, overload=not good)
+        self._fill()
+
+    def _refuse(self, now: float, retry_after: float | None) -> None:
+        self.refused += 1
+        if retry_after is not None:
+            self._shut_until = max(self._shut_until, now + retry_after)
+            self._clock.call_later(self._shut_until - now, self._fill)
+            return
+        self._paused += 1
+        self._clock.call_later(self._random.uniform(0, _PAUSE), self._resume)
+
+    def _resume(self) -> None:
+        self._paused -= 1
+        self._fill()

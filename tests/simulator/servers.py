@@ -1,0 +1,252 @@
+"""The parts of which endpoints are made: how requests wait, are served, and are refused."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from heapq import heappop, heappush
+from itertools import count
+from math import exp, inf
+from random import Random
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.simulator.clock import Clock
+
+
+class Said(NamedTuple):
+    """What comes of a request."""
+
+    status: int = 200
+    retry_after: float | None = None
+
+
+Done: TypeAlias = "Callable[[Said], None]"
+Times: TypeAlias = "Callable[[Random], float]"
+"""Draws the seconds that one request takes."""
+
+
+def constant(seconds: float) -> Times:
+    return lambda _: seconds
+
+
+def lognormal(median: float, sigma: float) -> Times:
+    return lambda random: median * exp(random.gauss(0.0, sigma))
+
+
+def now_and_then(times: Times, factor: float, share: float) -> Times:
+    """A ``share`` of the requests takes ``factor`` times as long."""
+    return lambda random: times(random) * (factor if random.random() < share else 1.0)
+
+
+class Server(ABC):
+    """One endpoint. It does not notice that a client has gone: what was taken in is worked on."""
+
+    def __init__(self, clock: Clock, seed: int = 0) -> None:
+        self.clock = clock
+        self.random = Random(seed)
+        self.received = 0
+        self.refused = 0
+        self.in_flight = 0
+
+    def submit(self, done: Done) -> None:
+        """Take a request; ``done`` is called with what comes of it, perhaps at once."""
+        self.received += 1
+        self.in_flight += 1
+
+        def ended(said: Said) -> None:
+            self.in_flight -= 1
+            self.refused += said.status != 200
+            done(said)
+
+        self._take(ended)
+
+    @abstractmethod
+    def _take(self, done: Done) -> None: ...
+
+
+class Queue(Server):
+    """So many requests are worked on at once; so many more may wait, in order; the rest is refused at once."""
+
+    def __init__(
+        self, clock: Clock, times: Times, *, capacity: int, room: float = inf, status: int = 503, seed: int = 0
+    ) -> None:
+        super().__init__(clock, seed)
+        self._times = times
+        self._capacity = capacity
+        self._room = room
+        self._status = status
+        self._at_work = 0
+        self._waiting: deque[Done] = deque()
+
+    @property
+    def capacity(self) -> int:
+        return self._capacity
+
+    @capacity.setter
+    def capacity(self, capacity: int) -> None:
+        """What is at work is finished."""
+        self._capacity = capacity
+        self._start()
+
+    def _take(self, done: Done) -> None:
+        if self._at_work >= self._capacity and len(self._waiting) >= self._room:
+            done(Said(self._status))
+            return
+        self._waiting.append(done)
+        self._start()
+
+    def _start(self) -> None:
+        while self._waiting and self._at_work < self._capacity:
+            self._at_work += 1
+            self.clock.call_later(self._times(self.random), self._end, self._waiting.popleft())
+
+    def _end(self, done: Done) -> None:
+        self._at_work -= 1
+        self._start()
+        done(Said())
+
+
+class Sharing(Server):
+    """Processor sharing: all are worked on, up to ``capacity`` of them at full speed, more of them the slower."""
+
+    def __init__(self, clock: Clock, times: Times, *, capacity: float, seed: int = 0) -> None:
+        super().__init__(clock, seed)
+        self._times = times
+        self._capacity = capacity
+        self._work = 0.0
+        """Seconds of work that each request present from the beginning would have got."""
+        self._since = 0.0
+        self._order = count()
+        self._ends: list[tuple[float, int, Done]] = []
+        self._turn = 0
+
+    def _take(self, done: Done) -> None:
+        self._catch_up()
+        heappush(self._ends, (self._work + self._times(self.random), next(self._order), done))
+        self._plan()
+
+    def _catch_up(self) -> None:
+        now = self.clock.time()
+        self._work += (now - self._since) * self._speed()
+        self._since = now
+
+    def _speed(self) -> float:
+        return min(1.0, self._capacity / max(1, len(self._ends)))
+
+    def _plan(self) -> None:
+        self._turn += 1
+        if self._ends:
+            wait = max(0.0, self._ends[0][0] - self._work) / self._speed()
+            self.clock.call_later(wait, self._end, self._turn)
+
+    def _end(self, turn: int) -> None:
+        if turn != self._turn:  # somebody has come since, and all has been planned anew
+            return
+        self._catch_up()
+        _, _, done = heappop(self._ends)
+        self._plan()
+        done(Said())
+
+
+class Batching(Server):
+    """Gathers what comes within ``delay``, up to ``largest``, and works on one batch after the other."""
+
+    def __init__(
+        self, clock: Clock, *, base: float, each: float, largest: int, delay: float = 0.0, seed: int = 0
+    ) -> None:
+        super().__init__(clock, seed)
+        self._base = base
+        self._each = each
+        self._largest = largest
+        self._delay = delay
+        self._waiting: deque[Done] = deque()
+        self._busy = False
+
+    def _take(self, done: Done) -> None:
+        self._waiting.append(done)
+        if not self._busy:
+            self._gather()
+
+    def _gather(self) -> None:
+        self._busy = bool(self._waiting)
+        if self._busy:
+            self.clock.call_later(0.0 if len(self._waiting) >= self._largest else self._delay, self._begin)
+
+    def _begin(self) -> None:
+        batch = [self._waiting.popleft() for _ in range(min(self._largest, len(self._waiting)))]
+        self.clock.call_later(self._base + self._each * len(batch), self._end, batch)
+
+    def _end(self, batch: list[Done]) -> None:
+        for done in batch:
+            done(Said())
+        self._gather()
+
+
+class Far(Server):
+    """Another server, some way off."""
+
+    def __init__(self, clock: Clock, server: Server, *, seconds: float) -> None:
+        super().__init__(clock)
+        self._server = server
+        self._one_way = seconds / 2
+
+    def _take(self, done: Done) -> None:
+        def answered(said: Said) -> None:
+            self.clock.call_later(self._one_way, done, said)
+
+        self.clock.call_later(self._one_way, self._server.submit, answered)
+
+
+class RateLimited(Server):
+    """Another server, behind a limit of so many requests in each window of time; the rest has 429.
+
+    Args:
+        retry_after: the refusals tell when the next window begins.
+    """
+
+    def __init__(
+        self, clock: Clock, server: Server, *, per_window: int, window: float = 1.0, retry_after: bool = False
+    ) -> None:
+        super().__init__(clock)
+        self._server = server
+        self._per_window = per_window
+        self._seconds = window
+        self._retry_after = retry_after
+        self._window = -1
+        self._left = 0
+
+    def _take(self, done: Done) -> None:
+        window = int(self.clock.time() / self._seconds)
+        if window != self._window:
+            self._window, self._left = window, self._per_window
+        if self._left:
+            self._left -= 1
+            self._server.submit(done)
+            return
+        wait = (window + 1) * self._seconds - self.clock.time()
+        done(Said(429, wait if self._retry_after else None))
+
+
+class Bucket(Server):
+    """Another server, behind a bucket of tokens that is filled evenly; a request without one has 429."""
+
+    def __init__(self, clock: Clock, server: Server, *, per_second: float, burst: int) -> None:
+        super().__init__(clock)
+        self._server = server
+        self._per_second = per_second
+        self._burst = burst
+        self._tokens = float(burst)
+        self._at = 0.0
+
+    def _take(self, done: Done) -> None:
+        now = self.clock.time()
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_second)
+        self._at = now
+        if self._tokens >= 1:
+            self._tokens -= 1
+            self._server.submit(done)
+        else:
+            done(Said(429))

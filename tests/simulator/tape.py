@@ -1,0 +1,53 @@
+"""A whole client in front of made-up servers: the tape that stands for the network."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from multidict import CIMultiDict
+
+from fanout import Codec, Payload, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fanout.tape import Send, Sent
+    from tests.simulator.servers import Said, Server
+
+
+class Doubled(Codec):
+    """Numbers as their bytes; each comes back doubled."""
+
+    name = "doubled"
+    path = "/"
+
+    def encode(self, rows: Any) -> Payload:
+        return Payload(body=np.ascontiguousarray(rows, np.float64).tobytes())
+
+    def decode(self, reply: Reply, n_rows: int) -> Any:
+        return np.frombuffer(reply.body).reshape(n_rows, -1)
+
+
+class Simulated:
+    """Brings every request to the server of its host. To be used on the clock that the servers have."""
+
+    replaces = True
+
+    def __init__(self, servers: Mapping[str, Server]) -> None:
+        self._servers = servers
+
+    async def exchange(self, sent: Sent, send: Send, hide: Any) -> Reply:
+        came: asyncio.Future[Said] = asyncio.get_running_loop().create_future()
+
+        def done(said: Said) -> None:
+            if not came.done():  # the client has not gone
+                came.set_result(said)
+
+        self._servers[urlsplit(sent.url).hostname or ""].submit(done)
+        said = await came
+        headers = CIMultiDict({} if said.retry_after is None else {"Retry-After": f"{said.retry_after:.3f}"})
+        body = (2 * np.frombuffer(sent.joined())).tobytes() if said.status == 200 else b""
+        return Reply(status=said.status, headers=headers, body=body, url=sent.url)

@@ -1,0 +1,106 @@
+"""Adaptive concurrency against made-up servers, alone: hours of their time. ``pytest -s`` prints the figures."""
+
+from __future__ import annotations
+
+from math import inf
+from statistics import mean
+
+import pytest
+
+from fanout.engine.pace import Pace
+from tests.simulator.catalog import ENDPOINTS, moving
+from tests.simulator.clock import Timeline
+from tests.simulator.closed_loop import ClosedLoop, Fixed
+
+FIXED = (1, 2, 4, 8, 16, 32, 64)
+LEAST = {"disturbed": 0.8}
+"""Where it falls short: what passes within a second looks like a queue, and a retreat from it is one too many."""
+
+
+def adaptive() -> Pace:
+    return Pace(0.0, largest=256, changed=lambda _: None)
+
+
+def met(name: str, controller: Pace | Fixed, *, seed: int, seconds: float) -> ClosedLoop:
+    clock, endpoint = Timeline(), ENDPOINTS[name]
+    loop = ClosedLoop(clock, endpoint.make(clock, seed), controller, timeout=endpoint.timeout, seed=seed)
+    return loop.run(seconds)
+
+
+def shares(name: str, *, seeds: int, seconds: float) -> list[float]:
+    """Answers with an adaptive limit, a seed each, as shares of those with the best fixed one."""
+    answers = {limit: met(name, Fixed(limit), seed=0, seconds=seconds).answered for limit in FIXED}
+    best = max(FIXED, key=lambda limit: (answers[limit], -limit))
+    loops = [met(name, adaptive(), seed=seed, seconds=seconds) for seed in range(seeds)]
+    found = [loop.answered / answers[best] for loop in loops]
+    refused = max(loop.refused / (loop.refused + loop.answered) for loop in loops)
+    limits = [look.limit for loop in loops for look in loop.looks[len(loop.looks) // 4 :]]
+    print(
+        f"\n{name:18} best fixed {best:2}: {answers[best] / seconds:6.1f}/s   auto: {mean(found):4.0%} of that "
+        f"({min(found):4.0%} to {max(found):4.0%}), limit {mean(limits):5.1f} ({min(limits)} to {max(limits)}), "
+        f"at most {refused:.1%} refused",
+        end="",
+    )
+    assert refused < 0.05
+    return found
+
+
+@pytest.mark.parametrize("name", ENDPOINTS)
+def test_two_minutes_from_a_cold_start_bring_nine_tenths_of_the_best_fixed_limit(name):
+    found = shares(name, seeds=4, seconds=120)
+    least = LEAST.get(name, 0.9)
+    assert mean(found) >= least
+    assert min(found) >= least - 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ENDPOINTS)
+def test_two_hours_in_all_bring_nine_tenths_of_the_best_fixed_limit(name):
+    found = shares(name, seeds=20, seconds=360)
+    least = LEAST.get(name, 0.9)
+    assert mean(found) >= least
+    assert min(found) >= least - 0.1
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.1, 0.5])
+@pytest.mark.parametrize("room", [0, inf], ids=["refuses", "queues"])
+def test_the_limit_follows_a_capacity_of_32_then_8_then_32(room, seconds):
+    """Within 20 s of each change and from then on; a queue is felt for only by making one, now and then."""
+    clock = Timeline()
+    server = moving(clock, seed=1, seconds=seconds, room=room, plan={0: 32, 60: 8, 120: 32})
+    loop = ClosedLoop(clock, server, adaptive(), seed=1).run(180, every=0.25)
+    for since, capacity in ((20, 32), (80, 8), (140, 32)):
+        seen = [look.in_flight for look in loop.looks if since <= look.at < since + 40]
+        inside = mean(abs(in_flight / capacity - 1) <= 0.25 for in_flight in seen)
+        print(f"\n{capacity}: {mean(seen):.1f} in flight ({min(seen)} to {max(seen)}), {inside:.0%} inside", end="")
+        assert abs(mean(seen) / capacity - 1) <= 0.25
+        assert inside >= (0.95 if room == 0 else 0.8)
+    assert loop.refused < 0.05 * (loop.refused + loop.answered)
+
+
+@pytest.mark.parametrize("room", [0, inf], ids=["refuses", "queues"])
+def test_a_limit_does_not_grow_where_the_source_holds_the_run_back(room):
+    clock = Timeline()
+    server = moving(clock, seed=1, seconds=0.5, room=room, plan={0: 64})
+    loop = ClosedLoop(clock, server, adaptive(), supply=20).run(600)
+    assert max(look.limit for look in loop.looks) <= 16, "ten are in flight"
+    assert loop.answered == pytest.approx(20 * 600, rel=0.01)
+
+
+def test_a_source_that_gets_faster_is_followed():
+    clock = Timeline()
+    loop = ClosedLoop(clock, moving(clock, seed=1, seconds=0.5, room=inf, plan={0: 64}), adaptive(), supply=20)
+    loop.run(60)
+    held_back = loop.answered
+    loop.space = 1 / 100
+    loop.run(60)
+    assert loop.answered - held_back >= 0.8 * 6000
+
+
+def test_a_minute_of_refusals_leaves_the_limit_where_it_was():
+    clock = Timeline()
+    server = moving(clock, seed=1, seconds=0.2, room=0, plan={0: 32, 60: 0, 120: 32})
+    loop = ClosedLoop(clock, server, adaptive(), seed=1).run(140)
+    before, during, after = (mean(look.limit for look in loop.looks[at : at + 10]) for at in (48, 110, 128))
+    assert during <= 2
+    assert after >= 0.8 * before

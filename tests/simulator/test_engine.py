@@ -1,0 +1,121 @@
+"""Adaptive concurrency in a whole client, before made-up servers. ``pytest -s`` prints the figures."""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf, isfinite
+from statistics import mean
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from fanout import Client, Limits, RunStopped, Timeouts
+from fanout.testing import VirtualClock
+from tests.simulator.catalog import ENDPOINTS, Endpoint, moving
+from tests.simulator.tape import Doubled, Simulated
+
+if TYPE_CHECKING:
+    from tests.simulator.servers import Server
+
+FIXED = (1, 2, 4, 8, 16, 32, 64)
+ROWS = np.arange(200_000.0).reshape(-1, 1)
+
+
+class Seen(NamedTuple):
+    """What a client did in some time."""
+
+    answered: int
+    refused: float
+    """Share of the requests that were refused, as the server counts them."""
+
+    in_flight: list[int]
+    """At the server, four times a second."""
+
+    limits: list[int]
+    failed: int
+
+
+def seen(endpoint: Endpoint, concurrency: Any, seconds: float, seed: int = 1) -> Seen:
+    """A run that has more to send than there is time."""
+
+    async def scenario() -> Seen:
+        loop = asyncio.get_running_loop()
+        server = endpoint.make(loop, seed)
+        attempt = endpoint.timeout if isfinite(endpoint.timeout) else 60.0
+        client = Client(
+            "http://simulated/",
+            codec=Doubled,
+            chunk_rows=1,
+            limits=Limits(concurrency=concurrency),
+            timeouts=Timeouts(run=seconds, attempt=attempt),
+            tape=Simulated({"simulated": server}),
+        )
+        async with client:
+            watch = asyncio.create_task(looks(client, server))
+            with pytest.raises(RunStopped) as caught:
+                await client.map(ROWS)
+            watch.cancel()
+        result = caught.value.result
+        assert caught.value.kind == "deadline"
+        assert np.array_equal(result.values[result.ok], 2 * ROWS[result.ok])
+        told = len(result.failures)
+        return Seen(int(result.ok.sum()), server.refused / server.received, *watched, told)
+
+    watched: tuple[list[int], list[int]] = ([], [])
+
+    async def looks(client: Client, server: Server) -> None:
+        while True:
+            await asyncio.sleep(0.25)
+            watched[0].append(server.in_flight)
+            watched[1].append(client.statistics().concurrency or 0)
+
+    with asyncio.Runner(loop_factory=VirtualClock) as runner:
+        return runner.run(scenario())
+
+
+def judged(name: str, seconds: float, fixed: tuple[int, ...] = FIXED) -> float:
+    endpoint = ENDPOINTS[name]
+    answers = {limit: seen(endpoint, limit, seconds).answered for limit in fixed}
+    best = max(fixed, key=lambda limit: (answers[limit], -limit))
+    auto = seen(endpoint, "auto", seconds)
+    limits = auto.limits[len(auto.limits) // 4 :]
+    print(
+        f"\n{name:18} best fixed {best:2}: {answers[best] / seconds:6.1f}/s   auto: {auto.answered / seconds:6.1f}/s "
+        f"= {auto.answered / answers[best]:4.0%}, limit {mean(limits):5.1f} ({min(limits)} to {max(limits)}), "
+        f"{auto.refused:.1%} refused",
+        end="",
+    )
+    assert auto.failed == 0
+    return auto.answered / answers[best]
+
+
+@pytest.mark.parametrize(("name", "fixed"), [("queue", 16), ("refuses above 3", 2), ("batches", 64), ("rate, told", 8)])
+def test_a_minute_from_a_cold_start_brings_nine_tenths_of_the_best_fixed_concurrency(name, fixed):
+    assert judged(name, 60, (fixed,)) >= 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", [name for name in ENDPOINTS if name not in ("disturbed", "noisy")])
+def test_two_minutes_from_a_cold_start_bring_nine_tenths_of_the_best_fixed_concurrency(name):
+    """Those are left out in which chance decides too much for one run: tests/simulator/test_controllers.py has them."""
+    assert judged(name, 120) >= 0.9
+
+
+@pytest.mark.parametrize("room", [0, inf], ids=["refuses", "queues"])
+def test_a_run_follows_a_capacity_of_32_then_8_then_32(room):
+    """Within 20 s of each change and from then on, with fewer than 5 % of the requests refused."""
+    plan = {0: 32, 40: 8, 80: 32}
+    endpoint = Endpoint(lambda clock, seed: moving(clock, seed, seconds=0.25, room=room, plan=plan))
+    runs = [seen(endpoint, "auto", 120, seed) for seed in range(4)]
+    for since, capacity in ((20, 32), (60, 8), (100, 32)):
+        in_flight = [n for run in runs for n in run.in_flight[4 * since : 4 * since + 80]]
+        inside = mean(abs(n / capacity - 1) <= 0.25 for n in in_flight)
+        extremes = f"{min(in_flight)} to {max(in_flight)}"
+        print(f"\n{capacity}: {mean(in_flight):.1f} in flight ({extremes}), {inside:.0%} inside", end="")
+        assert abs(mean(in_flight) / capacity - 1) <= 0.25
+        assert inside >= (0.95 if room == 0 else 0.8)
+    print(f", at most {max(run.refused for run in runs):.1%} refused")
+    assert max(run.refused for run in runs) < 0.05
+    assert not any(run.failed for run in runs)
