@@ -14,11 +14,11 @@ refused. What it is made of, and where that is from:
   limit is too high where throughput grew by less than a tenth of what the concurrency grew by (the optimum of
   throughput / concurrency ** 0.1, a form of Kleinrock's power, 1979).
 - *Slow start* (RFC 9438, 4.10): at first the limit doubles.
+- *Undo* (TCP's is RFC 4015): where a retreat from a queue brought latency down by less than a third of what it cost in
+  concurrency, as logarithms, there was no queue, and the limit goes back. Else noise would bring it down to 1.
 - *Rounds*: latency is judged over at least as many answers as there are requests in flight, as a mean of logarithms,
-  which a slow tail hardly moves, and a growth counts only where it is twice its standard error.
-
-Nobody can tell a server that has grown slower from one that has grown fuller. The limit is halved in both cases, and
-found anew within two periods.
+  which a slow tail hardly moves, and a growth counts only where it is twice its standard error; how far rounds that
+  should be alike differ is part of that.
 """
 
 from __future__ import annotations
@@ -213,11 +213,11 @@ class Adaptive:
         self._rise(now, lasted)
 
     def _in_vain(self, latest: _Round) -> bool:
-        """The last retreat was one from a leap of the latency, and has not brought that back."""
+        """The last retreat has brought latency down by less than a third of what it cost in concurrency."""
         top = self._top
-        if self._climb or top is None or not self._leapt:
+        if self._climb or top is None:
             return False
-        return top.level - latest.level < log(top.width / latest.width) / 2
+        return top.level - latest.level < log(top.width / latest.width) / 3
 
     def _resume(self, latest: _Round, now: float) -> None:
         """What grew was the time that requests take, not the number of those that wait: back, and measure anew."""

@@ -160,6 +160,22 @@ def test_an_endpoint_that_grew_four_times_as_slow_in_mid_run_gets_a_fourth():
     assert at / 6 <= endpoint.limit <= at / 3
 
 
+def test_a_retreat_that_brings_no_lower_latency_is_taken_back():
+    """All requests take three times as long from now on, however few they are."""
+    endpoint = Endpoint()
+    endpoint.climb(64)
+    endpoint.refuse()
+    for _ in range(40):
+        endpoint.answer(0.1)
+    at, seen = endpoint.limit, []
+    for _ in range(40):
+        endpoint.answer(0.3)
+        seen.append(endpoint.limit)
+    assert min(seen) < at / 2
+    assert seen[-1] >= 0.9 * at
+    assert seen.index(min(seen)) + seen.count(min(seen)) < 12, "within two rounds"
+
+
 def test_single_slow_answers_move_it_hardly():
     endpoint = Endpoint()
     endpoint.climb(32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +32,11 @@ async def rate(client: Client, rows: Any) -> float:
 
 
 async def compared(name: str, url: str, rows: Any, **options: Any) -> None:
-    """All take turns, for the machine has other things to do now and then. A client is open for all of its turns."""
+    """All take turns, in any order, for the machine has other things to do now and then.
+
+    A client is open for all of its turns. What a run has abandoned at its end the server still works on: a request that
+    waits behind it goes before the next turn.
+    """
     rates: dict[int | str, float] = dict.fromkeys([*FIXED, "auto"], 0.0)
     async with AsyncExitStack() as stack:
         clients = {}
@@ -39,10 +44,12 @@ async def compared(name: str, url: str, rows: Any, **options: Any) -> None:
             timeouts = Timeouts(run=2 * SECONDS if concurrency == "auto" else SECONDS)
             client = Client(url, limits=Limits(concurrency=concurrency), timeouts=timeouts, **options)
             clients[concurrency] = await stack.enter_async_context(client)
+        between = await stack.enter_async_context(Client(url, **options))
         await rate(clients[4], rows)  # the server's first requests are its slowest
-        for _ in range(TURNS):
-            for concurrency, client in clients.items():
-                rates[concurrency] += await rate(client, rows) / TURNS
+        for turn in range(TURNS):
+            for concurrency in Random(turn).sample(list(clients), len(clients)):
+                await between.map(rows[:1])
+                rates[concurrency] += await rate(clients[concurrency], rows) / TURNS
         limit = clients["auto"].statistics().concurrency
     auto, best = rates.pop("auto"), max(rates.values())
     told = ", ".join(f"{concurrency}: {found:.0f}" for concurrency, found in rates.items())
