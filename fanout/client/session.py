@@ -108,7 +108,7 @@ class Session:
         for run in self._runs:
             run.stop(Stop("interrupted", "the client was closed"), cut=True)
         await self._all_ended.wait()
-        for host in self._link.hosts:
+        for host in self._link.pool.hosts:
             await host.transport.close()
         await _stopped(self._servers)
 
@@ -182,10 +182,10 @@ class Session:
         counters.add(self._totals)
         for run in self._runs:
             counters.add(run.up_to_date_counters())
-        permits, transports = self._link.permits, [host.transport for host in self._link.hosts]
+        permits, transports = self._link.permits, [host.transport for host in self._link.pool.hosts]
         return counters.snapshot(
             seconds=self._loop.time() - self._opened,
-            endpoints=self._link.endpoints(),
+            endpoints=self._link.pool.statistics(),
             concurrency=self._link.chosen,
             in_flight=permits.in_use,
             max_in_flight=permits.most_in_use,

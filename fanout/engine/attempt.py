@@ -108,7 +108,7 @@ class Attempts:
             verdict = classify_invalid(reply, error)
         else:
             verdict = classify_reply(reply, meaning=meaning)
-        return replace(verdict, reason=self._link.conceal(verdict.reason))
+        return replace(verdict, reason=self._link.pool.conceal(verdict.reason))
 
     def _decoded(self, reply: Reply, work: Work) -> Array | Values:
         try:
@@ -116,8 +116,8 @@ class Attempts:
             if not isinstance(decoded, Answer):
                 return decoded
             self._account(work, decoded.usage)
-            if decoded.model is not None and self._link.only is None:
-                self._link.require_model(decoded.model)
+            if decoded.model is not None and self._link.pool.only is None:
+                self._link.pool.require_model(decoded.model)
             return decoded.values
         except InvalidReply as error:
             self._account(work, error.usage)

@@ -43,6 +43,7 @@ class Exchanges:
 
     def __init__(self, link: Link, counters: Counters, halt: Halt, tell: Callable[[Event], None]) -> None:
         self._link = link
+        self._pool = link.pool
         self._counters = counters
         self._halt = halt
         self._tell = tell
@@ -87,7 +88,7 @@ class Exchanges:
         self._note_pace(None, deadline)
         if host is None:  # nothing was sent
             return
-        if self._link.only is None:
+        if self._pool.only is None:
             self._note_health(host, None)
         host.brake.succeeded(first_try=first_try)
 
@@ -105,17 +106,17 @@ class Exchanges:
         self._note_pace(verdict, deadline, alone=alone)
         if host is None:
             return False
-        link, brake = self._link, host.brake
+        brake = host.brake
         was_probe = brake.is_probe(deadline)
         if verdict.action is not Action.RETRY:
             brake.answered(deadline)
         elif was_probe or (host.answered and not alone):
             brake.failed(self.now(), deadline, rows_suspect=verdict.rows_suspect)
-        if link.only is None:
+        if self._pool.only is None:
             self._note_health(host, verdict)
         if verdict.action is not Action.RETRY or verdict.rows_suspect:
             return False
-        if link.only is None and link.elsewhere((host,), self.now()):
+        if self._pool.only is None and self._pool.elsewhere((host,), self.now()):
             return True
         if last and verdict.no_room:  # few in flight may use their attempts up before the tokens are spent
             brake.pull(self.now())
@@ -124,7 +125,7 @@ class Exchanges:
 
     def abandon(self, deadline: Deadline) -> None:
         """Nothing will be reported: if this was a probe, somebody else may be it."""
-        self._link.dismiss(deadline)
+        self._pool.dismiss(deadline)
         if self._link.pace is not None:
             self._link.pace.told(deadline, success=False, overload=False)
 
@@ -135,7 +136,7 @@ class Exchanges:
         where other endpoints can do the work, one that asks too much, or refuses all requests, stops nobody.
         """
         wait, longest = verdict.pushback, self._link.retry.max_pushback
-        dispensable = self._link.only is None and self._link.dispensable(host)
+        dispensable = self._pool.only is None and self._pool.dispensable(host)
         if verdict.action is Action.STOP:
             return self._put_out(host, verdict) if dispensable else verdict
         if wait is None:
@@ -150,7 +151,7 @@ class Exchanges:
     def misfit(self, host: Host, verdict: Verdict) -> None:
         """An answer of this endpoint looks unlike those of the others: twice in a row is no accident."""
         host.misfits += 1
-        if host.misfits >= _NO_ACCIDENT and self._link.only is None and self._link.dispensable(host):
+        if host.misfits >= _NO_ACCIDENT and self._pool.only is None and self._pool.dispensable(host):
             self._put_out(host, verdict)
 
     def _put_out(self, host: Host, verdict: Verdict) -> Verdict:
@@ -166,7 +167,7 @@ class Exchanges:
         if self._link.pace is None:
             return
         # A probe's failure tells of an endpoint that is down, and one that its rows may be to blame for, of them.
-        overload = verdict is not None and verdict.overload and not (alone or self._link.probes(deadline))
+        overload = verdict is not None and verdict.overload and not (alone or self._pool.probes(deadline))
         self._link.pace.told(deadline, success=verdict is None, overload=overload)
 
     def _note_health(self, host: Host, verdict: Verdict | None) -> None:
@@ -181,7 +182,7 @@ class Exchanges:
             self.misfit(host, verdict)
         elif verdict.action is Action.RETRY:
             health.failed(now)
-            if self._link.eject(host, now):
+            if self._pool.eject(host, now):
                 reason = f"{host.transport.shown_url} is left alone for a while: {verdict.reason}"
                 self._tell(Event(kind="ejected", status=verdict.status, reason=reason))
 
@@ -191,7 +192,7 @@ class Exchanges:
         link = self._link
         while True:
             started, slot = self.now(), None
-            host = link.only if link.unlimited and self._halt.stopped is None else None
+            host = self._pool.only if link.unlimited and self._halt.stopped is None else None
             if host is None or not host.open(started):
                 leave = await self._leave(deadline, work, only)
                 if isinstance(leave, Verdict):
@@ -246,7 +247,7 @@ class Exchanges:
         return AttemptTimeout(f"no whole answer within the attempt timeout of {self._link.timeouts.attempt:g} s")
 
     def _heed(self, host: Host, reply: Reply, work: Work | None, started: float, ended: float) -> None:
-        if self._link.only is None and reply.status < 300:  # a refusal that comes at once makes no endpoint quick
+        if self._pool.only is None and reply.status < 300:  # a refusal that comes at once makes no endpoint quick
             host.latency.record(ended, ended - started)
         if shut := host.heed(reply, work, ended):
             reason = "the endpoint says that nothing is left for this time"
@@ -260,7 +261,7 @@ class Exchanges:
         try:
             while self._halt.stopped is None:
                 now = self.now()
-                host = link.admit(now, asker, tried, only)
+                host = self._pool.admit(now, asker, tried, only)
                 if not isinstance(host, Host):
                     rates.give_back(slot)
                     slot = None  # slots kept through a pause would let all go at once after it
@@ -278,6 +279,6 @@ class Exchanges:
                 return Verdict(action=Action.STOP, reason=reason, stop="max_requests")
         finally:
             rates.give_back(slot)
-        link.dismiss(asker)
+        self._pool.dismiss(asker)
         stop = self._halt.stopped
         return Verdict(action=Action.STOP, reason=stop.reason, stop=stop.kind)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fanout.endpoints import Health, PeakEwma
-from fanout.limits import Gate
 from fanout.types import EndpointStatistics
 
 if TYPE_CHECKING:
     from fanout.brake import Brake
     from fanout.engine.heeding import Heed
+    from fanout.limits import Gate
     from fanout.transport import Transport
     from fanout.types import Verdict
 
@@ -20,13 +20,16 @@ class Host:
 
     Args:
         brake: bounds what may be spent on it while it fails.
+        gate: shut while it wants no request.
+        heed: reads what its answers say is left of an allowance.
         weight: its share beside other endpoints of the same load.
     """
 
-    def __init__(self, transport: Transport, brake: Brake, weight: float) -> None:
+    def __init__(self, transport: Transport, brake: Brake, gate: Gate, heed: Heed, weight: float) -> None:
         self.transport = transport
-        self.gate = Gate()
         self.brake = brake
+        self.gate = gate
+        self.heed = heed
         self.answered = False
         """An HTTP answer of any kind has come: the endpoint exists."""
 
@@ -40,13 +43,15 @@ class Host:
         self.welcome = True
         """It serves what the others do, as far as can be asked; an endpoint that is not welcome yet gets no rows."""
 
-        self.heed: Heed
-        """Reads what its answers say is left of an allowance."""
-
         self.misfits = 0
         """Answers in a row that look unlike those of the others."""
 
         self._weight = weight
+
+    @property
+    def present(self) -> bool:
+        """It is one of those that are asked, be it not at this moment."""
+        return self.welcome and self.out is None
 
     def weight(self, now: float) -> float:
         """Its share beside others of the same load, smaller while it comes back from an ejection."""
@@ -58,13 +63,12 @@ class Host:
 
     def statistics(self) -> EndpointStatistics:
         """How it stands."""
-        absent = self.out is not None or not self.welcome
         return EndpointStatistics(
             url=self.transport.shown_url,
             requests=self.requests,
             in_flight=self.pending,
             latency=self.latency.seconds,
-            state="not asked" if absent else "left alone" if self.brake.braked else "in use",
+            state="not asked" if not self.present else "left alone" if self.brake.braked else "in use",
             reason=self.out.reason if self.out is not None else "",
         )
 

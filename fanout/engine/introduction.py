@@ -49,7 +49,7 @@ class Introductions:
 
         Raises `ConfigError` where the codec cannot go on with what it was told.
         """
-        strangers = [host for host in self._link.hosts if not host.welcome and host.out is None]
+        strangers = [host for host in self._link.pool.hosts if not host.welcome and host.out is None]
         self._tasks = [asyncio.create_task(self._introduce(host)) for host in strangers]
         while not self._link.prepared and self._halt.stopped is None and self._error is None:
             if len(self._failed) == len(strangers):
@@ -94,9 +94,9 @@ class Introductions:
         model = codec.describe()
         if not self._link.prepared:
             vars(self._codec).update(vars(codec))
-            self._link.model, self._link.prepared = model, True
-        elif not _alike(model, self._link.model):
-            self._put_out(host, f"it serves {_named(model)}, another endpoint {_named(self._link.model)}")
+            self._link.pool.model, self._link.prepared = model, True
+        elif not _alike(model, self._link.pool.model):
+            self._put_out(host, f"it serves {_named(model)}, another endpoint {_named(self._link.pool.model)}")
             return
         host.welcome = True
         self._link.bell.ring()

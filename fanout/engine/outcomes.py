@@ -47,7 +47,7 @@ class Outcomes:
 
     def fail(self, work: Work, verdict: Verdict) -> None:
         """The rows of ``work`` get no answer."""
-        host = work.host or self._link.hosts[0]
+        host = work.host or self._link.pool.hosts[0]
         failures = work.failures(verdict.reason, verdict.status, host.transport.shown_url)
         if work.assembly is None:
             chunk = work.chunk

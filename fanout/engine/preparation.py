@@ -30,7 +30,7 @@ async def prepare(codec: Codec, link: Link, exchanges: Exchanges, halt: Halt) ->
     async with link.preparing:
         if link.prepared:
             return None
-        stop = await learn_from(link.hosts[0], codec, link, exchanges, halt)
+        stop = await learn_from(link.pool.hosts[0], codec, link, exchanges, halt)
         link.prepared = stop is None
         return stop
 
@@ -42,11 +42,11 @@ async def learn_from(host: Host, codec: Codec, link: Link, exchanges: Exchanges,
         if isinstance(reply, Verdict):
             unreachable = reply.unreachable and not host.answered
             kind = reply.stop if reply.action is Action.STOP else "unreachable" if unreachable else "metadata"
-            return Stop(kind, link.conceal(reply.reason))
+            return Stop(kind, link.pool.conceal(reply.reason))
         try:
             codec.learn(reply)
         except ConfigError as error:  # it quotes the server, and servers quote what they were sent
-            raise ConfigError(link.conceal(str(error)), key=error.key) from None
+            raise ConfigError(link.pool.conceal(str(error)), key=error.key) from None
     return None
 
 

@@ -108,7 +108,7 @@ class Races:
     def _second(self, attempt: Attempt, payload: Payload, first: Lane) -> Lane | None:
         """To another endpoint where there is one. The endpoint's budget pays for it."""
         assert first.host is not None
-        host = self._link.open_host(self._now(), avoid=(first.host,))
+        host = self._link.pool.open_host(self._now(), avoid=(first.host,))
         if host is None or not self._hedger.take():
             return None
         if not host.brake.spend():

@@ -106,10 +106,10 @@ class Recovery:
 
     def _fails_over(self, work: Work) -> bool:
         """True if another endpoint can be asked at once. When all have been, it is time to wait."""
-        if self._link.only is not None or work.host is None:
+        if self._link.pool.only is not None or work.host is None:
             return False
         work.tried = (*work.tried, work.host)
-        if self._link.elsewhere(work.tried, asyncio.get_running_loop().time()):
+        if self._link.pool.elsewhere(work.tried, asyncio.get_running_loop().time()):
             return True
         work.tried = ()
         return False
@@ -134,7 +134,7 @@ class Recovery:
             return verdict
         if verdict.status == 500 or verdict.flaw is not None:  # permanent errors of one row are 500 on most servers
             return replace(verdict, action=Action.SPLIT)
-        if verdict.unreachable and not self._link.answered:
+        if verdict.unreachable and not self._link.pool.answered:
             return replace(verdict, action=Action.STOP, stop="unreachable")
         return replace(verdict, action=Action.FAIL)
 

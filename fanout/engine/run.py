@@ -74,7 +74,7 @@ class Run:
         self._halt = Halt()
         self._exchanges = Exchanges(link, self.counters, self._halt, self._tell)
         self._introductions = (
-            Introductions(codec, link, self._exchanges, self._halt, self._tell) if link.only is None else None
+            Introductions(codec, link, self._exchanges, self._halt, self._tell) if link.pool.only is None else None
         )
         self._retry_slots = Permits(link.permits.total)
         self._workers = 0
@@ -126,7 +126,7 @@ class Run:
         """A snapshot of this run's counters."""
         ended = self._loop.time() if self._ended is None else self._ended
         return self.up_to_date_counters().snapshot(
-            seconds=ended - self._started, concurrency=self._link.chosen, endpoints=self._link.endpoints()
+            seconds=ended - self._started, concurrency=self._link.chosen, endpoints=self._link.pool.statistics()
         )
 
     def up_to_date_counters(self) -> Counters:
@@ -259,7 +259,7 @@ class Run:
         return None
 
     def _encode(self, work: Work) -> bool:
-        stamp, fail = self._link.hosts[0].transport.stamped, self._outcomes.fail
+        stamp, fail = self._link.pool.hosts[0].transport.stamped, self._outcomes.fail
         return encode(work, self._codec, stamp, fail, uniform=self.feed.uniform)
 
     def _refuse(self, work: Work, verdict: Verdict) -> None:

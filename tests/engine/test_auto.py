@@ -46,7 +46,7 @@ class Watching(Simulated):
         self.limits: list[int] = []
 
     async def exchange(self, *arguments: Any) -> Reply:
-        permits, brake = self.link.permits, self.link.hosts[0].brake
+        permits, brake = self.link.permits, self.link.pool.hosts[0].brake
         assert permits.in_use <= permits.total or brake.braked
         assert permits.total == self.link.chosen
         self.limits.append(permits.total)

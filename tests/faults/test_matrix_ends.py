@@ -51,7 +51,7 @@ async def wholly_free(c: Client) -> AsyncIterator[None]:
     assert session._link.permits.in_use == 0
     assert not session._link.permits._waiters
     assert not session._link.bell.sleepers
-    (host,) = session._link.hosts
+    (host,) = session._link.pool.hosts
     assert host.brake._prober is None
     assert host.pending == 0
     connector = host.transport._session.connector
