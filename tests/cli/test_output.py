@@ -10,7 +10,7 @@ from fanout.types import Failure, ModelInfo, Tensor
 
 SUMMARY = Summary(
     rows=1797, ok=1797, failed=0, pending=0, seconds=0.4, rows_per_second=4492.5, requests=29, retries=1, splits=0,
-    hedges=0, hedges_won=0,
+    hedges=0, hedges_won=0, concurrency=None,
     latency_p50=0.012, latency_p95=0.034, latency_p99=1.5, outputs=("y.npy",), mask=None, failures=None, earlier=0,
     resumable=False, exit_code=0,
 )  # fmt: skip
