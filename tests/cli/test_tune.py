@@ -35,6 +35,7 @@ async def test_a_job_is_tuned_at_a_local_server_and_its_file_gets_the_two_values
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 async def test_json_is_one_object_on_stdout_and_a_rehearsal_opens_no_connection(run, write_job):
     write_job(rows=ROWS, url="http://nobody.test/x?key=s3cret")
     mock = ("--mock", "--set", "mock.shape=[2]", "--set", "mock.latency=30.0", "--set", "timeouts.attempt=90.0")
@@ -55,7 +56,9 @@ async def line_with(stream: asyncio.StreamReader, words: str) -> None:
         assert line, f"nothing was said of {words!r}"
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 async def test_a_signal_ends_the_search_and_what_was_measured_is_told(start, write_job, doubler, number, code):
     file = write_job(rows=ROWS, url=doubler.url)
     before, arrived, release = file.read_bytes(), asyncio.Event(), asyncio.Event()
@@ -83,6 +86,7 @@ async def test_a_signal_ends_the_search_and_what_was_measured_is_told(start, wri
     assert file.read_bytes() == before
 
 
+@pytest.mark.slow
 async def test_an_endpoint_that_nobody_answers_at_ends_with_code_3(run, write_job):
     write_job(rows=ROWS, url=NOTHING_LISTENS)
     result = await run("tune", "job.toml", "--json")
@@ -92,6 +96,7 @@ async def test_an_endpoint_that_nobody_answers_at_ends_with_code_3(run, write_jo
     assert (found["stop_kind"], found["best"], found["trials"]) == ("unreachable", None, [])
 
 
+@pytest.mark.slow
 async def test_when_nothing_keeps_the_bounds_the_code_is_1_and_nothing_is_written(run, write_job, doubler):
     file = write_job(rows=ROWS, url=doubler.url)
     before = file.read_bytes()
@@ -101,6 +106,7 @@ async def test_when_nothing_keeps_the_bounds_the_code_is_1_and_nothing_is_writte
     assert file.read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -124,6 +130,7 @@ async def test_options_that_make_no_sense_are_refused_before_anything_is_sent(ru
     assert "Traceback" not in result.err
 
 
+@pytest.mark.slow
 async def test_a_job_file_that_cannot_be_written_in_the_end_does_not_lose_what_was_found(
     run, write_job, doubler, tmp_path
 ):
@@ -140,6 +147,7 @@ async def test_a_job_file_that_cannot_be_written_in_the_end_does_not_lose_what_w
     assert result.err.splitlines()[-1] == "error: job.toml: cannot be written: No such file or directory"
 
 
+@pytest.mark.slow
 async def test_chats_and_rows_from_stdin_can_be_tuned(start, write_job):
     write_job()
     chat = ("--set", "codec={name='openai-chat', model='echo'}", "--set", "endpoint.url=local://echo")
@@ -150,6 +158,7 @@ async def test_chats_and_rows_from_stdin_can_be_tuned(start, write_job):
     assert (process.returncode, found["rows"], found["settings"]["chunks.rows"]) == (0, 2, 1)
 
 
+@pytest.mark.slow
 async def test_nobody_has_to_read_what_is_said(start, write_job, doubler):
     write_job(rows=ROWS, url=doubler.url)
     process = await start("tune", "job.toml", *SMALL)

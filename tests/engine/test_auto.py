@@ -82,6 +82,7 @@ async def test_nothing_is_sent_while_more_are_in_flight_than_the_limit_allows(ki
     assert any(later < earlier for earlier, later in zip(tape.limits, tape.limits[1:], strict=False))
 
 
+@pytest.mark.slow
 async def test_the_window_grows_with_the_limit() -> None:
     taken = 0
 
@@ -134,6 +135,7 @@ async def test_an_outage_of_a_minute_costs_few_requests_and_the_limit_comes_back
     assert server.refused <= 2 * 64 + 7 + 64, "in flight, the bucket, the probes; and while looking for the limit"
 
 
+@pytest.mark.slow
 async def test_rows_that_always_hang_do_not_take_the_others_concurrency() -> None:
     bad = range(0, 2000, 40)
 

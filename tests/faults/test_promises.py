@@ -200,7 +200,9 @@ def spy(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> 
     made.assert_nothing()
 
 
-@pytest.mark.parametrize("bearer", [False, True], ids=["userinfo", "bearer"])
+@pytest.mark.parametrize(
+    "bearer", [pytest.param(False, id="userinfo", marks=pytest.mark.slow), pytest.param(True, id="bearer")]
+)
 @pytest.mark.parametrize("way", FAILING)
 async def test_no_secret_is_told_whatever_fails(way: str, bearer: bool, spy: Eavesdropper) -> None:
     asyncio.get_running_loop().set_debug(True)

@@ -92,6 +92,7 @@ def test_nothing_is_left_for_the_garbage_collector(name):
     assert [str(warning.message) for warning in caught] == []
 
 
+@pytest.mark.slow
 async def test_it_can_start_again():
     """As a new process."""
     server = LocalServer("echo")
@@ -124,6 +125,7 @@ async def test_the_users_function_may_print_and_fail(here, capfd):
     assert "x" * 100_000 in printed.err
 
 
+@pytest.mark.slow
 async def test_files_of_the_current_directory_do_not_hide_the_server(here, monkeypatch):
     """A user's fanout.py or numpy.py is not imported in place of ours."""
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(here))])
@@ -161,6 +163,7 @@ async def test_a_module_that_ends_the_process_is_a_config_error(here):
         await LocalServer("leaves:f").start()
 
 
+@pytest.mark.slow
 async def test_a_module_that_never_loads_is_given_up(here, monkeypatch):
     """By deadline, with a likely cause; the child is killed where it does not end."""
     (here / "slow.py").write_text("import time\ntime.sleep(60)")
@@ -172,6 +175,7 @@ async def test_a_module_that_never_loads_is_given_up(here, monkeypatch):
     gc.collect()
 
 
+@pytest.mark.slow
 async def test_cancelling_the_start_leaves_no_process(here):
     """Cancellation is prompt and clean."""
     (here / "slow.py").write_text("from pathlib import Path\nPath('begun').touch()\nimport time\ntime.sleep(0.5)")
@@ -202,6 +206,7 @@ async def hung(here):
                     return server, request
 
 
+@pytest.mark.slow
 async def test_a_function_that_hangs_cannot_keep_the_child(here):
     """It ends itself, without having to be killed."""
     server, request = await hung(here)
@@ -213,6 +218,7 @@ async def test_a_function_that_hangs_cannot_keep_the_child(here):
         await request
 
 
+@pytest.mark.slow
 async def test_cancelling_the_stop_kills(here):
     """Promptly, and nothing is left behind."""
     server, request = await hung(here)
@@ -241,6 +247,7 @@ async def test_an_interrupt_is_left_to_the_parent():
         await server.stop()
 
 
+@pytest.mark.slow
 async def test_a_child_that_died_is_stopped_without_complaint():
     """Nothing to end, nothing to kill."""
     server = LocalServer("echo")

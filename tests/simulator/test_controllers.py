@@ -62,7 +62,9 @@ def test_two_hours_in_all_bring_nine_tenths_of_the_best_fixed_limit(name):
     assert min(found) >= least - 0.1
 
 
-@pytest.mark.parametrize("seconds", [0.05, 0.1, 0.5])
+@pytest.mark.parametrize(
+    "seconds", [pytest.param(0.05, marks=pytest.mark.slow), 0.1, pytest.param(0.5, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("room", [0, inf], ids=["refuses", "queues"])
 def test_the_limit_follows_a_capacity_of_32_then_8_then_32(room, seconds):
     """Within 20 s of each change and from then on; a queue is felt for only by making one, now and then."""

@@ -90,7 +90,10 @@ def judged(name: str, seconds: float, fixed: tuple[int, ...] = FIXED) -> float:
     return auto.answered / answers[best]
 
 
-@pytest.mark.parametrize(("name", "fixed"), [("queue", 16), ("refuses above 3", 2), ("batches", 64), ("rate, told", 8)])
+@pytest.mark.parametrize(
+    ("name", "fixed"),
+    [pytest.param("queue", 16, marks=pytest.mark.slow), ("refuses above 3", 2), ("batches", 64), ("rate, told", 8)],
+)
 def test_a_minute_from_a_cold_start_brings_nine_tenths_of_the_best_fixed_concurrency(name, fixed):
     assert judged(name, 60, (fixed,)) >= 0.9
 
@@ -103,6 +106,7 @@ def test_two_minutes_from_a_cold_start_bring_nine_tenths_of_the_best_fixed_concu
     assert judged(name, 120) >= 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", [0, inf], ids=["refuses", "queues"])
 def test_a_run_follows_a_capacity_of_32_then_8_then_32(room):
     """Within 20 s of each change and from then on, with fewer than 5 % of the requests refused."""
