@@ -12,7 +12,7 @@ from fleet import Fleet, X, changing, dead, says, served
 from support import Plain
 
 import fanout
-from fanout import Client, Endpoint, Limits, Reply, RetryPolicy, RunStopped
+from fanout import Client, Endpoint, Hedge, Limits, Reply, RetryPolicy, RunStopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -272,3 +272,36 @@ async def test_the_statistics_tell_how_each_endpoint_stands():
     assert b.latency is None
     assert {one.url[7]: one.requests for one in (a, b, c)} == fleet.shares
     assert sum(one.requests for one in (a, b, c)) == result.stats.requests
+
+
+AUTO = Limits(concurrency="auto")
+
+
+async def test_row_33_with_auto_a_storm_at_all_endpoints_is_waited_out():
+    storm = changing((2.0, served()), (62.0, says(503)), last=served())
+    fleet = Fleet(a=storm, b=storm)
+    rows = np.arange(4000.0).reshape(2000, 2)
+    assert_right(await fleet.run(rows, limits=AUTO, retry=RetryPolicy(stall=600)), rows)
+    assert sum(1 for now, _ in fleet.sent if 2.5 < now < 62.0) < 200
+
+
+async def test_row_34_with_auto_the_slow_endpoint_gets_little():
+    fleet = Fleet(a=served(), b=served(), c=served(), slow=served(1.0))
+    assert_right(await fleet.run(limits=AUTO))
+    assert fleet.shares["slow"] < 60
+
+
+async def test_row_35_with_auto_a_flapping_endpoint_is_left_alone():
+    flips = [(5.0 * k + 5.0, says(503) if k % 2 else served()) for k in range(100)]
+    fleet = Fleet(a=served(), flaps=changing(*flips, last=served()))
+    rows = np.arange(10_000.0).reshape(5000, 2)
+    assert_right(await fleet.run(rows, limits=AUTO), rows)
+    assert fleet.kinds()["ejected"] <= 8
+    assert fleet.shares["a"] > 1500
+
+
+async def test_row_36_with_auto_hedges_win_and_lose_as_ever():
+    fleet = Fleet(a=served(3.0), b=served(0.1))
+    result = await fleet.run(X[:200], limits=AUTO, hedge=Hedge(share=0.5, delay=0.5))
+    assert_right(result, X[:200])
+    assert result.stats.hedges_won > 0
