@@ -190,8 +190,10 @@ class Adaptive:
         if latest.width < _FULL * self.limit:
             self._round = _Round(now, self.limit)
             return
-        seconds, lasted = latest.seconds, now - latest.since
+        seconds = latest.seconds
         requests = _PERIOD_REQUESTS * seconds / self.limit
+        # By Little's law and not by the clock: there may have been nothing to send for a while.
+        lasted = seconds * (1 + (latest.limit + latest.n) / latest.width)
         self._period = max(_PERIOD, _PERIOD_LATENCIES * seconds, requests, _PERIOD_ROUNDS * lasted)
         if self._in_vain(latest):
             self._resume(latest, now)
