@@ -44,11 +44,17 @@ _LEVER = log(1.15)
 _PRECISION = 0.03
 """Relative error of a round's latency that is good enough; a noisier round gets more answers, up to a bound."""
 
+_FIRST_DRIFT = 0.02
+"""Variance of the level between rounds that should be alike, of the shortest length, before any is known."""
+
 _LARGEST_STEP, _STEPS = 0.3, 10
 """How rounds that should be alike differ is learnt over so many of them; one that differs by more counts as so much."""
 
 _SHORTEST = 0.25
-"""Seconds over which a round is measured at least: what disturbs a machine comes in bursts (Envoy: 0.1, Netflix: 1)."""
+"""Seconds over which a round is measured at least (Envoy: 0.1)."""
+
+_DOUBTED = 0.5
+"""Seconds over which one is that would have the limit retreat: what disturbs a machine comes in bursts (Netflix: 1)."""
 
 _FULL = 0.8
 """A round with less than this share of the limit in flight was held back by something else."""
@@ -72,6 +78,7 @@ class _Round:
         self.settling = limit
         """Answers that are not looked at yet: the first to come are those of the shortest requests."""
         self.opened: float | None = None
+        self.closes = inf
         self.n = 0
         self._in_flight = 0.0
         self._seconds = 0.0
@@ -169,8 +176,8 @@ class Adaptive:
             return
         latest.add(now - sent, in_flight)
         if latest.opened is None:
-            latest.opened = now
-        if latest.n < max(self.limit, 4) or now < latest.opened + _SHORTEST:
+            latest.opened, latest.closes = now, now + _SHORTEST
+        if latest.n < max(self.limit, 4) or now < latest.closes:
             return
         if latest.variance <= _PRECISION**2 or latest.n >= max(4 * self.limit, 16):
             self._conclude(latest, now)
@@ -190,13 +197,18 @@ class Adaptive:
         if latest.width < _FULL * self.limit:
             self._round = _Round(now, self.limit)
             return
-        seconds, lasted = latest.seconds, now - latest.since
+        seconds = latest.seconds
         requests = _PERIOD_REQUESTS * seconds / self.limit
+        # By Little's law and not by the clock: there may have been nothing to send for a while.
+        lasted = seconds * (1 + (latest.limit + latest.n) / latest.width)
         self._period = max(_PERIOD, _PERIOD_LATENCIES * seconds, requests, _PERIOD_ROUNDS * lasted)
         if self._in_vain(latest):
             self._resume(latest, now)
             return
         knee = self._knee(latest)
+        if knee is not None and latest.opened is not None and now < latest.opened + _DOUBTED:
+            latest.closes = latest.opened + _DOUBTED
+            return
         self._learn_drift(latest)
         if knee is not None:
             knee = max(_HEADROOM * knee, knee + _LEAST_HEADROOM)
@@ -255,8 +267,10 @@ class Adaptive:
     def _learn_drift(self, latest: _Round) -> None:
         """Answers of one round are not independent of each other: what slows one down does so to its neighbours."""
         earlier, self._latest = self._latest, latest
-        gap = abs(log(latest.width / earlier.width)) if earlier else _LEVER
-        if earlier is not None and gap < _LEVER:
+        if earlier is None:
+            measured = latest.n * latest.seconds / latest.width
+            self._drift = _FIRST_DRIFT * min(1.0, _SHORTEST / measured)
+        elif (gap := abs(log(latest.width / earlier.width))) < _LEVER:
             step = min(_LARGEST_STEP, max(0.0, abs(latest.level - earlier.level) - gap))
             explained = earlier.variance + latest.variance
             self._drift += (max(0.0, step * step - explained) / 2 - self._drift) / _STEPS

@@ -101,6 +101,18 @@ def test_after_a_refusal_it_is_soon_back_and_long_just_below():
     assert endpoint.limit >= 2 * refused_at, "nobody refuses any more"
 
 
+def test_an_hour_with_nothing_to_send_is_no_time_for_it():
+    endpoint = Endpoint()
+    endpoint.climb(32)
+    endpoint.refuse()
+    at = endpoint.limit
+    for _ in range(20):
+        endpoint.answer(0.1)
+        endpoint.now += 3600
+    assert at <= endpoint.limit <= 1.2 * at, "two seconds of the curve"
+    endpoint.climb(2 * at)
+
+
 def test_an_endpoint_that_refused_everything_for_a_while_is_soon_trusted_again():
     endpoint = Endpoint()
     endpoint.climb(32)
@@ -155,7 +167,7 @@ def test_an_endpoint_that_grew_four_times_as_slow_in_mid_run_gets_a_fourth():
     for _ in range(10):
         endpoint.answer(0.1)
     at = endpoint.limit
-    for _ in range(3):
+    for _ in range(5):
         endpoint.answer(0.4)
     assert at / 6 <= endpoint.limit <= at / 3
 
