@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from tests.durability.processes import Model
 
+MANY = 2000
+"""Rows of 500 chunks: more than may wait for the disk."""
+
 SUFFIXES = pytest.mark.parametrize("suffix", [".npy", ".jsonl", ".parquet"])
 
 
@@ -51,18 +54,18 @@ async def expected(folder: Path, kind: Kind, model: Model) -> dict[str, bytes]:
 async def test_one_journal_serves_a_run_and_the_one_that_goes_on_with_it(
     tmp_path: Path, model: Model, suffix: str
 ) -> None:
-    whole = await expected(tmp_path / "whole", Kind(suffix=suffix, n_rows=4000), model)
+    whole = await expected(tmp_path / "whole", Kind(suffix=suffix, n_rows=MANY), model)
     path = tmp_path / f"run/y{suffix}"
     journal = Journal(path.with_name("y.journal"), {"rows": "of Tuesday"})
     control, listen = draining_after(40)
     async with client(model, on_event=listen) as opened:
         with pytest.raises(RunStopped) as stopped:
-            await opened.run(rows_of(4000), open_sink(path), journal=journal, control=control)
-        assert 0 < stopped.value.result.ok.sum() < 4000
-        result = await opened.run(rows_of(4000), open_sink(path), journal=journal)
+            await opened.run(rows_of(MANY), open_sink(path), journal=journal, control=control)
+        assert 0 < stopped.value.result.ok.sum() < MANY
+        result = await opened.run(rows_of(MANY), open_sink(path), journal=journal)
     journal.close()
     assert result.ok.all()
-    assert result.stats.ok == 4000 - stopped.value.result.ok.sum()
+    assert result.stats.ok == MANY - stopped.value.result.ok.sum()
     assert path.read_bytes() == whole[f"y{suffix}"]
 
 
@@ -136,14 +139,14 @@ async def test_a_client_that_is_closed_in_the_middle_leaves_what_is_done(tmp_pat
     opened = client(model, on_event=listen)
     await opened.open()
     with pytest.raises(RunStopped) as stopped:
-        await opened.run(rows_of(4000), open_sink(tmp_path / "y.npy"), journal=tmp_path / "y.journal")
+        await opened.run(rows_of(MANY), open_sink(tmp_path / "y.npy"), journal=tmp_path / "y.journal")
     await closing[0]
     state = read_state(tmp_path / "y.journal")
     assert state is not None
     assert len(state.resolved) == stopped.value.result.ok.sum() > 0
     async with client(model) as opened:
-        await opened.run(rows_of(4000), open_sink(tmp_path / "y.npy"), journal=tmp_path / "y.journal")
-    assert np.array_equal(np.load(tmp_path / "y.npy"), 2 * rows_of(4000))
+        await opened.run(rows_of(MANY), open_sink(tmp_path / "y.npy"), journal=tmp_path / "y.journal")
+    assert np.array_equal(np.load(tmp_path / "y.npy"), 2 * rows_of(MANY))
 
 
 async def test_a_sink_that_fails_in_the_middle_of_a_group_commits_none_of_it(tmp_path: Path, model: Model) -> None:
@@ -285,23 +288,17 @@ async def test_a_journal_of_another_release_is_not_guessed_at(tmp_path: Path, mo
 
 
 async def test_a_source_is_let_go_of_when_its_output_cannot_be_opened(tmp_path: Path, model: Model) -> None:
-    closed = threading.Event()
-
-    def rows() -> Any:
-        try:
-            yield from rows_of(40)
-        finally:
-            closed.set()
+    def reading() -> bool:
+        return "fanout-source" in [thread.name for thread in threading.enumerate()]
 
     taken = open_sink(tmp_path / "y.npy")
     taken.open(40)
-    before = threading.active_count()
     async with client(model) as opened:
         with pytest.raises(ConfigError, match="another run is writing"):
-            await opened.run(rows(), open_sink(tmp_path / "y.npy"))
+            await opened.run(iter(rows_of(40)), open_sink(tmp_path / "y.npy"))
         taken.close()
         for _ in range(100):
-            if threading.active_count() <= before + 1:  # the executor's own thread stays
+            if not reading():
                 break
             await asyncio.sleep(0.01)
-        assert "fanout-source" not in [thread.name for thread in threading.enumerate()]
+        assert not reading()

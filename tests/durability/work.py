@@ -12,6 +12,7 @@ import numpy as np
 from fanout import Client, Codec, Journal, Limits, Payload, RetryPolicy, open_sink
 from fanout.client import reopen_failures, sinking
 from fanout.journal import read_state
+from fanout.sinks import npy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from fanout import Event, Reply, Result, RunControl
 
 WIDTH = 3
+_GROWTH_BYTES = 128
+"""Small runs are to need room more than once, as large ones do."""
 
 
 class Raw(Codec):
@@ -84,7 +87,8 @@ async def send(
 ) -> Result:
     """Run it to its end. Blocking calls are made on one thread, so that they come in one order."""
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-    usual, sinking._GROUP_CHUNKS = sinking._GROUP_CHUNKS, kind.group_chunks
+    usual = sinking._GROUP_CHUNKS, npy._GROWTH_BYTES
+    sinking._GROUP_CHUNKS, npy._GROWTH_BYTES = kind.group_chunks, _GROWTH_BYTES
     client = Client(
         url,
         codec=Raw(outputs=kind.outputs),
@@ -104,7 +108,7 @@ async def send(
         async with client:
             return await client.run(rows if kind.sized else iter(rows), sink, journal=journal, control=control)
     finally:
-        sinking._GROUP_CHUNKS = usual
+        sinking._GROUP_CHUNKS, npy._GROWTH_BYTES = usual
         if journal is not None:
             journal.close()
 
