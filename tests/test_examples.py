@@ -15,6 +15,7 @@ import pytest
 
 import fanout
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
 ROOT = Path(__file__).absolute().parents[1]
 HOME = Path(fanout.__file__).absolute().parents[1]
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
@@ -45,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
 
 def run(*arguments: object, cwd: Path) -> str:
     """The output of a Python program that finds this fanout and nothing else of the checkout."""
-    environment = {**os.environ, "PYTHONPATH": str(HOME), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(HOME)}
     done = subprocess.run(
         [sys.executable, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=50
     )

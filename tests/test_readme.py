@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import fanout
+from fanout.cli import main
 from fanout.codecs import codec_class
 from fanout.job import load_job
 from fanout.serving.local import LocalServer
@@ -27,6 +28,7 @@ from fanout.serving.local import LocalServer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
 ROOT = Path(__file__).absolute().parents[1]
 HOME = Path(fanout.__file__).absolute().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -71,7 +73,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return copy
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def served() -> Iterator[str]:
     """Base URL of a local server of the digits."""
     server = LocalServer("digits")
@@ -130,14 +132,25 @@ def test_the_jobs_of_a_page_are_valid(page: Path, tmp_path: Path) -> None:
             load_job(file, environment={"ML_API_KEY": "x"})
 
 
-def commands() -> list[str]:
-    """The command lines that begin with ``fanout``."""
+def commands() -> dict[str, bool]:
+    """The command lines that begin with ``fanout``, and whether they need a shell or a signal."""
     lines = [line for page in PAGES for block in blocks(page, "console") for line in block.text.splitlines()]
-    return [line.removeprefix("$ ") for line in lines if line.startswith("$ fanout ")]
+    found = [line.removeprefix("$ ") for line in lines if line.startswith("$ fanout ")]
+    return {line: ">" in line or "serve" in line for line in found}
 
 
-@pytest.mark.parametrize("command", commands())
-def test_the_commands_of_the_pages_do_what_they_say(command: str, checkout: Path) -> None:
+@pytest.mark.parametrize("line", [line for line, alone in commands().items() if not alone])
+@pytest.mark.usefixtures("checkout")
+def test_the_commands_of_the_pages_do_what_they_say(line: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(shlex.split(line)[1:])
+    assert end.value.code == 0
+    if written := re.search(r"output\.path=(\S+)$", line):
+        assert Path(written[1]).stat().st_size > 0
+
+
+@pytest.mark.parametrize("command", [line for line, alone in commands().items() if alone])
+def test_the_commands_of_the_pages_do_what_they_say_as_processes(command: str, checkout: Path) -> None:
     fanout_here = f"{shlex.quote(sys.executable)} -m fanout "
     line = "exec " + command.replace("fanout ", fanout_here, 1).replace("--port 8000", "--port 0")
     environment = {**os.environ, "PYTHONPATH": str(HOME)}
@@ -152,7 +165,7 @@ def test_the_commands_of_the_pages_do_what_they_say(command: str, checkout: Path
         else:
             process.communicate(timeout=40)
             assert process.returncode == 0
-    if written := re.search(r"(?:> |output\.path=)(\S+)$", command):
+    if written := re.search(r"> (\S+)$", command):
         assert (checkout / written[1]).stat().st_size > 0
 
 
