@@ -23,6 +23,7 @@ NOT_PROGRAMS = {"example_models.py"}
 ON_REAL_SERVERS = {"nearest_sentences.py", "triton_digits.py"}
 """Run by tests/real/test_examples.py."""
 
+LONG = {"notebook.py", "score_digits.py", "streaming.py"}
 OUTPUT = {
     "library.py": r"probabilities \(1797, 10\) float32\n(.*: True\n){2}3794 rows .*, 0 retries\nmost in flight [1-8],",
     "streaming.py": r"50000 rows, sum (\d+), expected \1\nnever more than \d{3,4} rows were read ahead",
@@ -58,13 +59,16 @@ def test_every_example_is_run_here() -> None:
     assert set(EXAMPLES) == OUTPUT.keys() | NOT_PROGRAMS | ON_REAL_SERVERS
 
 
-@pytest.mark.parametrize("name", sorted(OUTPUT))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in sorted(OUTPUT)]
+)
 def test_an_example_runs_from_any_folder_and_prints_what_it_promises(name: str, folder: Path) -> None:
     elsewhere = folder.parent / "elsewhere"
     elsewhere.mkdir()
     assert re.search(OUTPUT[name], run(folder / "examples" / name, cwd=elsewhere))
 
 
+@pytest.mark.slow
 def test_the_tests_of_the_example_are_collected_by_pytest(folder: Path) -> None:
     assert "2 tests collected" in run("-m", "pytest", "-q", "--collect-only", "examples/offline_test.py", cwd=folder)
 

@@ -169,6 +169,7 @@ def test_the_commands_of_the_pages_do_what_they_say_as_processes(command: str, c
         assert (checkout / written[1]).stat().st_size > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "sh")], ids=lambda page: page.name)
 @pytest.mark.usefixtures("registered")
 def test_the_shell_lines_of_a_page_run_one_after_the_other(page: Path, checkout: Path) -> None:

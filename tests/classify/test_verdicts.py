@@ -56,18 +56,16 @@ def expected(status: int) -> Action:
     return KNOWN.get(status, RETRY if status >= 500 else FAIL)
 
 
-@pytest.mark.parametrize("status", [*range(100, 200), *range(300, 600), 999])
-def test_every_status_has_its_action(status):
-    verdict = classify_reply(reply(status))
-    assert verdict.action is expected(status)
-    assert verdict.status == status
-    assert str(status) in verdict.reason
-    assert not verdict.unreachable
+def test_every_status_has_its_action():
+    for status in [*range(100, 200), *range(300, 600), 999]:
+        verdict = classify_reply(reply(status))
+        assert (verdict.status, verdict.action, verdict.unreachable) == (status, expected(status), False)
+        assert str(status) in verdict.reason
 
 
-@pytest.mark.parametrize("status", range(400, 600))
-def test_overload_is_what_says_that_the_server_has_too_much_to_do(status):
-    assert classify_reply(reply(status)).overload is (status in (408, 429, 503, 504, 529))
+def test_overload_is_what_says_that_the_server_has_too_much_to_do():
+    told = [status for status in range(400, 600) if classify_reply(reply(status)).overload]
+    assert told == [408, 429, 503, 504, 529]
 
 
 @pytest.mark.parametrize(

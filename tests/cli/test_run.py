@@ -173,7 +173,7 @@ def test_the_example_runs_as_it_is(command, tmp_path):
         assert (guesses == digits["labels"]).mean() > 0.9
 
 
-@pytest.mark.parametrize("option", [(), ("--json",)])
+@pytest.mark.parametrize("option", [(), pytest.param(("--json",), marks=pytest.mark.slow)])
 async def test_a_reader_that_goes_away_changes_nothing_of_what_was_done(run, write_job, doubler, tmp_path, option):
     write_job(url=doubler.url)
     nobody, stdout = os.pipe()
@@ -184,7 +184,7 @@ async def test_a_reader_that_goes_away_changes_nothing_of_what_was_done(run, wri
     assert (tmp_path / "out" / "y.npy").exists()
 
 
-@pytest.mark.parametrize("option", [(), ("--json",)])
+@pytest.mark.parametrize("option", [pytest.param((), marks=pytest.mark.slow), ("--json",)])
 async def test_a_full_disk_under_stdout_is_one_line_and_code_2(run, write_job, doubler, option):
     write_job(url=doubler.url)
     with open("/dev/full", "wb") as full:  # noqa: ASYNC230, PTH123 - a device

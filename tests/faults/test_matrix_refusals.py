@@ -142,7 +142,7 @@ async def test_row_40_one_bad_row_fails_alone(status: int, row: int) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
-@pytest.mark.parametrize("most", [1, 16, 40])
+@pytest.mark.parametrize("most", [pytest.param(1, marks=pytest.mark.slow), 2, 16, 40])
 async def test_row_40_a_size_that_is_not_taken_is_found(status: int, most: int) -> None:
     async with FaultServer(refusing(status, more_than=most)) as server, client(server) as c:
         result = await c.map(X, on_error="keep")

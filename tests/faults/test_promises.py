@@ -182,7 +182,7 @@ def with_credentials(url: str, spy: Eavesdropper, *, codec: str = "v1", bearer: 
         chunk_rows=4,
         limits=Limits(concurrency=2),
         retry=QUICK,
-        timeouts=Timeouts(connect=2, attempt=0.2, run=0.4),
+        timeouts=Timeouts(connect=2, attempt=0.1, run=0.25),
         on_event=spy.hear,
     )
 

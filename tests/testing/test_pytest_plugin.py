@@ -104,8 +104,8 @@ def run(folder: Path, *arguments: str, python: str = sys.executable, **environme
 @pytest.mark.parametrize(
     "mode",
     [
-        ["--asyncio-mode=auto"],
         ["--asyncio-mode=strict"],
+        pytest.param(["--asyncio-mode=auto"], marks=pytest.mark.slow),
         pytest.param(["--asyncio-mode=auto", "-n2"], marks=pytest.mark.slow),
     ],
     ids=" ".join,
