@@ -9,14 +9,14 @@ import numpy as np
 
 from fanout.errors import InputError
 from fanout.sources.base import rows_in_block
-from fanout.sources.columns import choose, cut_into, ids_of, rows_of, with_missing
-from fanout.types import Block
+from fanout.sources.columns import choose, cut_into, with_missing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from fanout.sources.columns import Column
+    from fanout.types import Block
 
 Arrow: TypeAlias = Any
 """An object of pyarrow, which has no types: an optional dependency that costs 0.1 s to import."""
@@ -83,6 +83,14 @@ class Selection:
         """The same, or the fields of them that are needed, with dots."""
         return list(self._paths)
 
+    def blocks_from(self, row: int, batches: Iterable[Arrow], first_row: int = 0) -> Iterator[Block]:
+        """Record batches in blocks, from ``row`` on; the first row of the first one has the number ``first_row``."""
+        for batch in batches:
+            if row < first_row + batch.num_rows:
+                skipped = max(0, row - first_row)
+                yield from self.blocks(batch.slice(skipped), first_row + skipped)
+            first_row += batch.num_rows
+
     def blocks(self, batch: Arrow, first_row: int) -> Iterator[Block]:
         """A record batch in blocks; its first row has the number ``first_row``."""
         size = rows_in_block(batch.select(self.top).nbytes / max(1, batch.num_rows))
@@ -92,9 +100,7 @@ class Selection:
     def block(self, batch: Arrow, first_row: int = 0) -> Block:
         """The rows and ids of a record batch."""
         taken = {name: values(_column_at(batch, path)) for name, path in self._paths.items()}
-        rows = rows_of({name: taken[name] for name in self.columns.names}, bare=self.columns.bare)
-        name = self.columns.id
-        return Block(rows, None if name is None else ids_of(taken[name], name, self.file, first_row))
+        return self.columns.block(taken, self.file, first_row)
 
 
 def values(array: Arrow) -> Column:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from fanout.errors import InputError
-from fanout.types import Array, Rows
+from fanout.types import Array, Block, Rows
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -33,6 +33,11 @@ class Columns:
     def all(self) -> tuple[str, ...]:
         """Those of the rows and that of the ids, each once."""
         return tuple(dict.fromkeys([*self.names, *([] if self.id is None else [self.id])]))
+
+    def block(self, taken: Mapping[str, Column], file: str, first_row: int) -> Block:
+        """The rows and ids that some rows of all columns make. Raises `InputError` for an id that is none."""
+        rows = rows_of({name: taken[name] for name in self.names}, bare=self.bare)
+        return Block(rows, None if self.id is None else ids_of(taken[self.id], self.id, file, first_row))
 
     def described(self) -> dict[str, Any]:
         """The choice, for a fingerprint."""

@@ -48,13 +48,8 @@ class ArrowFileSource(SeekableSource):
 
     def blocks_from(self, row: int) -> Iterator[Block]:
         """See `Source.blocks_from`."""
-        first = 0
         with reading_arrow(self.path, _WHAT), self._reader(self._selection.top) as reader:
-            for batch in self._batches(reader):
-                if row < first + batch.num_rows:
-                    skipped = max(0, row - first)
-                    yield from self._selection.blocks(batch.slice(skipped), first + skipped)
-                first += batch.num_rows
+            yield from self._selection.blocks_from(row, self._batches(reader))
 
     def fingerprint(self) -> dict[str, Any]:
         """See `Source.fingerprint`."""

@@ -14,16 +14,15 @@ import numpy as np
 from fanout.errors import InputError
 from fanout.sources import fingerprint
 from fanout.sources.base import SeekableSource, rows_in_block
-from fanout.sources.columns import choose, ids_of, rows_of
+from fanout.sources.columns import choose
 from fanout.sources.npy import fill, native, read_header, read_rows, reading_array
-from fanout.types import Block
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from fanout.sources.npy import Header
-    from fanout.types import Array
+    from fanout.types import Array, Block
 
     Next = Callable[[int], Array]
     """The next rows of an array, as many as asked for."""
@@ -74,12 +73,7 @@ class NpzSource(SeekableSource):
             }
             for start in range(row, self.n_rows, size):
                 taken = {name: pull(min(size, self.n_rows - start)) for name, pull in pullers.items()}
-                yield self._block(taken, start)
-
-    def _block(self, taken: dict[str, Array], start: int) -> Block:
-        rows = rows_of({name: taken[name] for name in self._columns.names}, bare=self._columns.bare)
-        name = self._columns.id
-        return Block(rows, None if name is None else ids_of(taken[name], name, self.path.name, start))
+                yield self._columns.block(taken, self.path.name, start)
 
     def fingerprint(self) -> dict[str, Any]:
         """See `Source.fingerprint`."""

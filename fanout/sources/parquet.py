@@ -54,11 +54,7 @@ class ParquetSource(SeekableSource):
                 columns=self._selection.leaves,
                 use_threads=False,
             )
-            for batch in batches:
-                if row < first + batch.num_rows:
-                    skipped = max(0, row - first)
-                    yield from self._selection.blocks(batch.slice(skipped), first + skipped)
-                first += batch.num_rows
+            yield from self._selection.blocks_from(row, batches, first)
 
     def fingerprint(self) -> dict[str, Any]:
         """See `Source.fingerprint`."""
