@@ -10,8 +10,8 @@ import pytest
 from support import Plain
 
 from fanout import Client, ConfigError, Journal, Limits, RunControl, RunStopped, open_sink
-from fanout.serving.exchange import StatusError
 from fanout.testing import MockEndpoint
+from tests.client.scene import X, double, no_seven
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,17 +19,6 @@ if TYPE_CHECKING:
     from fanout import Event
 
 pytestmark = pytest.mark.virtual_time
-X = np.arange(900.0).reshape(300, 3)
-
-
-def double(x: np.ndarray) -> np.ndarray:
-    return x * 2
-
-
-def no_seven(x: np.ndarray) -> np.ndarray:
-    if (x[:, 0] == 21).any():
-        raise StatusError(400, "seven")
-    return x * 2
 
 
 async def run(

@@ -10,24 +10,13 @@ import pytest
 from support import Plain
 
 from fanout import Client, ConfigError, Done, Limits, RunStopped
-from fanout.serving.exchange import StatusError
 from fanout.testing import MockEndpoint
+from tests.client.scene import X, double, no_seven
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
 pytestmark = pytest.mark.virtual_time
-X = np.arange(900.0).reshape(300, 3)
-
-
-def double(x: np.ndarray) -> np.ndarray:
-    return x * 2
-
-
-def no_seven(x: np.ndarray) -> np.ndarray:
-    if (x[:, 0] == 21).any():
-        raise StatusError(400, "seven")
-    return x * 2
 
 
 async def rows_one_by_one() -> AsyncIterator[np.ndarray]:

@@ -17,27 +17,12 @@ from fanout import ConfigError
 from fanout.errors import ReplayError
 from fanout.job import dry_run, load_job, run_job
 from fanout.testing import NoNetwork, VirtualClock
+from tests.job.conftest import JOB
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from pathlib import Path
 
-JOB = """
-[input]
-path = "x.npy"
-
-[endpoint]
-url = "{url}"
-
-[codec]
-name = "json"
-
-[chunks]
-rows = 4
-
-[output]
-path = "out/y.npy"
-"""
 MOCK = f"{JOB}\n[mock]\nshape = [3]\n"
 NOBODY = "http://nobody.test/predict"
 
@@ -127,7 +112,7 @@ def test_faults_and_an_hour_of_waiting_are_rehearsed_in_no_time(write_job, tmp_p
     text = MOCK + 'latency = 300.0\nfaults = { "503" = 0.3, reset-mid-body = 0.2, nan = 0.1 }\n'
     job = load_job(
         write_job(text, np.arange(100.0), NOBODY),
-        ["limits.concurrency=2", "timeouts.attempt=1000", "retry.stall=10000"],
+        ["limits.concurrency=2", "timeouts.attempt=1000", "retry.stall=10000", "retry.max_attempts=5"],
     )
     summary, seconds = in_virtual_time(run_job(job, mock=True))
     assert summary.ok == 100
