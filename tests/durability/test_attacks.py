@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from tests.durability.processes import Model
 
+MANY = 2000
+"""Rows of 500 chunks: more than may wait for the disk."""
+
 SUFFIXES = pytest.mark.parametrize("suffix", [".npy", ".jsonl", ".parquet"])
 
 
@@ -51,18 +54,18 @@ async def expected(folder: Path, kind: Kind, model: Model) -> dict[str, bytes]:
 async def test_one_journal_serves_a_run_and_the_one_that_goes_on_with_it(
     tmp_path: Path, model: Model, suffix: str
 ) -> None:
-    whole = await expected(tmp_path / "whole", Kind(suffix=suffix, n_rows=1000), model)
+    whole = await expected(tmp_path / "whole", Kind(suffix=suffix, n_rows=MANY), model)
     path = tmp_path / f"run/y{suffix}"
     journal = Journal(path.with_name("y.journal"), {"rows": "of Tuesday"})
     control, listen = draining_after(40)
     async with client(model, on_event=listen) as opened:
         with pytest.raises(RunStopped) as stopped:
-            await opened.run(rows_of(1000), open_sink(path), journal=journal, control=control)
-        assert 0 < stopped.value.result.ok.sum() < 1000
-        result = await opened.run(rows_of(1000), open_sink(path), journal=journal)
+            await opened.run(rows_of(MANY), open_sink(path), journal=journal, control=control)
+        assert 0 < stopped.value.result.ok.sum() < MANY
+        result = await opened.run(rows_of(MANY), open_sink(path), journal=journal)
     journal.close()
     assert result.ok.all()
-    assert result.stats.ok == 1000 - stopped.value.result.ok.sum()
+    assert result.stats.ok == MANY - stopped.value.result.ok.sum()
     assert path.read_bytes() == whole[f"y{suffix}"]
 
 
@@ -136,14 +139,14 @@ async def test_a_client_that_is_closed_in_the_middle_leaves_what_is_done(tmp_pat
     opened = client(model, on_event=listen)
     await opened.open()
     with pytest.raises(RunStopped) as stopped:
-        await opened.run(rows_of(1000), open_sink(tmp_path / "y.npy"), journal=tmp_path / "y.journal")
+        await opened.run(rows_of(MANY), open_sink(tmp_path / "y.npy"), journal=tmp_path / "y.journal")
     await closing[0]
     state = read_state(tmp_path / "y.journal")
     assert state is not None
     assert len(state.resolved) == stopped.value.result.ok.sum() > 0
     async with client(model) as opened:
-        await opened.run(rows_of(1000), open_sink(tmp_path / "y.npy"), journal=tmp_path / "y.journal")
-    assert np.array_equal(np.load(tmp_path / "y.npy"), 2 * rows_of(1000))
+        await opened.run(rows_of(MANY), open_sink(tmp_path / "y.npy"), journal=tmp_path / "y.journal")
+    assert np.array_equal(np.load(tmp_path / "y.npy"), 2 * rows_of(MANY))
 
 
 async def test_a_sink_that_fails_in_the_middle_of_a_group_commits_none_of_it(tmp_path: Path, model: Model) -> None:
