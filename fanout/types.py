@@ -312,7 +312,7 @@ class EndpointStatistics:
     has not told yet what it serves."""
 
     reason: str = ""
-    """Why it is not asked."""
+    """Why it is not asked, where that is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

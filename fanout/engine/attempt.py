@@ -45,8 +45,9 @@ class Attempts:
         """Send an encoded work once and judge what comes."""
         payload = work.payload
         assert payload is not None
-        if work.attempts:
+        if work.tries:
             self._counters.retries += 1
+        work.tries += 1
         work.attempts += 1
         if self._races is None:
             outcome, host = await self._judged_exchange(
@@ -58,7 +59,7 @@ class Attempts:
         work.host = host
         if not isinstance(outcome, Verdict):
             self._link.successes += 1
-            self._exchanges.succeeded(host, deadline, first_try=work.attempts == 1)
+            self._exchanges.succeeded(host, deadline, first_try=work.tries == 1)
             return outcome
         verdict = work.in_context(outcome)
         others_served = work.fails_alone(self._link.successes)

@@ -43,6 +43,9 @@ class Host:
         self.welcome = True
         """It serves what the others do, as far as can be asked; an endpoint that is not welcome yet gets no rows."""
 
+        self.unheard = ""
+        """Why it has not told yet what it serves."""
+
         self.misfits = 0
         """Answers in a row that look unlike those of the others."""
 
@@ -69,7 +72,7 @@ class Host:
             in_flight=self.pending,
             latency=self.latency.seconds,
             state="not asked" if not self.present else "left alone" if self.brake.braked else "in use",
-            reason=self.out.reason if self.out is not None else "",
+            reason=self.out.reason if self.out is not None else "" if self.welcome else self.unheard,
         )
 
     def __repr__(self) -> str:

@@ -67,8 +67,10 @@ async def _fetched(url: str, host: Host, link: Link, exchanges: Exchanges, halt:
             replies.append(exchanged)
         if verdict is None:
             exchanges.succeeded(asked, deadline, first_try=attempts == 1)
-        elif exchanges.failed(asked, verdict, deadline):
-            attempts -= 1
+        else:
+            host.unheard = link.pool.conceal(verdict.reason)
+            if exchanges.failed(asked, verdict, deadline):
+                attempts -= 1
         return verdict
 
     try:

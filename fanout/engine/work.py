@@ -21,7 +21,7 @@ class Work:
 
     __slots__ = (
         "assembly", "attempts", "chunk", "confirmed", "earlier_attempts", "flaw", "held", "host", "n", "payload",
-        "rows", "size", "successes_seen", "suspect", "tokens", "tried", "where",
+        "rows", "size", "successes_seen", "suspect", "tokens", "tried", "tries", "where",
     )  # fmt: skip
 
     def __init__(self, chunk: Chunk, rows: Rows) -> None:
@@ -39,6 +39,8 @@ class Work:
         self.held = False
         """The rows have a valid answer that waits for the form of answers to be known."""
         self.attempts = 0
+        self.tries = 0
+        """Attempts made for just these rows, charged or not."""
         self.earlier_attempts = 0
         """Attempts of the larger works that these rows were part of, and attempts that were not charged."""
         self.flaw: Flaw | None = None

@@ -261,6 +261,19 @@ async def test_permits_hold_for_all_together():
     assert most == 16
 
 
+async def test_a_request_that_goes_to_another_endpoint_is_a_retry():
+    fleet = Fleet(a=served(), b=says(503))
+    result = await fleet.run()
+    assert_right(result)
+    assert result.stats.retries == fleet.shares["b"] > 0
+
+
+async def test_an_endpoint_that_has_told_nothing_yet_is_told_with_the_reason():
+    result = await Fleet(a=knowing("m"), b=dead).run(codec=Asking)
+    assert [one.state for one in result.stats.endpoints] == ["in use", "not asked"]
+    assert "connection refused" in result.stats.endpoints[1].reason
+
+
 async def test_the_statistics_tell_how_each_endpoint_stands():
     fleet = Fleet(a=served(), b=says(401), c=changing((1.0, served()), last=dead))
     result = await fleet.run()
