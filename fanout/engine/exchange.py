@@ -85,7 +85,7 @@ class Exchanges:
 
     def succeeded(self, host: Host | None, deadline: Deadline, *, first_try: bool) -> None:
         """Tell brake and pace of a success."""
-        self._note_pace(None, deadline)
+        self._note_pace(host, None, deadline)
         if host is None:  # nothing was sent
             return
         if self._pool.only is None:
@@ -103,7 +103,7 @@ class Exchanges:
         answered at all is none of the brake's business: the attempts are counted, and then the run stops. Where there
         are other endpoints, it is one of them that will have to do.
         """
-        self._note_pace(verdict, deadline, alone=alone)
+        self._note_pace(host, verdict, deadline, alone=alone)
         if host is None:
             return False
         brake = host.brake
@@ -163,11 +163,15 @@ class Exchanges:
             self._tell(Event(kind="out", status=verdict.status, reason=reason))
         return replace(verdict, action=Action.RETRY)
 
-    def _note_pace(self, verdict: Verdict | None, deadline: Deadline, *, alone: bool = False) -> None:
+    def _note_pace(
+        self, host: Host | None, verdict: Verdict | None, deadline: Deadline, *, alone: bool = False
+    ) -> None:
         if self._link.pace is None:
             return
         # A probe's failure tells of an endpoint that is down, and one that its rows may be to blame for, of them.
         overload = verdict is not None and verdict.overload and not (alone or self._pool.probes(deadline))
+        if overload and host is not None:
+            overload = self._pool.overloaded(host, self.now())
         self._link.pace.told(deadline, success=verdict is None, overload=overload)
 
     def _note_health(self, host: Host, verdict: Verdict | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from fanout.endpoints import Health, PeakEwma
@@ -48,6 +49,9 @@ class Host:
 
         self.misfits = 0
         """Answers in a row that look unlike those of the others."""
+
+        self.overloaded_at = -inf
+        """When it last had too much to do."""
 
         self._weight = weight
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from fanout.engine.host import Host
     from fanout.types import EndpointStatistics, ModelInfo
 
+_LATELY = 1.0
+"""Seconds for which an endpoint that had too much to do counts as one that has."""
+
 _GATE_JITTER = 0.1
 """Part of a pushback by which a request may come later, so that not all come at once when the gate opens."""
 
@@ -80,6 +83,12 @@ class Pool:
             else:
                 return self._admitted(host, asker)
         return min(waits)
+
+    def overloaded(self, host: Host, now: float) -> bool:
+        """``host`` has too much to do. True if most endpoints have: what one alone refuses the others may well take."""
+        host.overloaded_at = now
+        present = [one for one in self.hosts if one.present]
+        return 2 * sum(now - one.overloaded_at < _LATELY for one in present) > len(present)
 
     def dismiss(self, asker: object) -> None:
         """``asker`` will neither ask again nor report."""

@@ -318,3 +318,41 @@ async def test_row_36_with_auto_hedges_win_and_lose_as_ever():
     result = await fleet.run(X[:200], limits=AUTO, hedge=Hedge(share=0.5, delay=0.5))
     assert_right(result, X[:200])
     assert result.stats.hedges_won > 0
+
+
+async def test_with_auto_one_endpoint_that_is_overloaded_does_not_slow_the_others_down():
+    number = 0
+
+    async def shaky(sent: Sent) -> Reply:
+        nonlocal number
+        number += 1
+        return await (served() if number % 3 else says(503))(sent)
+
+    rows = np.arange(10_000.0).reshape(5000, 2)
+    fleet = Fleet(a=served(), b=served(), c=shaky)
+    result = await fleet.run(rows, limits=AUTO)
+    assert_right(result, rows)
+    assert result.stats.concurrency > 32
+
+
+async def test_with_auto_all_that_are_overloaded_get_less():
+    def full(most: int) -> Callable[[Sent], Any]:
+        busy = 0
+
+        async def answer(sent: Sent) -> Reply:
+            nonlocal busy
+            if busy >= most:
+                return await says(503, seconds=0.001)(sent)
+            busy += 1
+            try:
+                return await served()(sent)
+            finally:
+                busy -= 1
+
+        return answer
+
+    rows = np.arange(10_000.0).reshape(5000, 2)
+    fleet = Fleet(a=full(6), b=full(6))
+    result = await fleet.run(rows, limits=AUTO)
+    assert_right(result, rows)
+    assert 4 <= result.stats.concurrency <= 16
