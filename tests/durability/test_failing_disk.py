@@ -28,7 +28,10 @@ KINDS = {
     "several outputs": Kind(outputs=3),
     "failures": Kind(refused="7,20"),
 }
-NAMES = pytest.mark.parametrize("name", KINDS)
+LONG = {"several outputs", "failures"}
+NAMES = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in KINDS]
+)
 
 
 class Disk:

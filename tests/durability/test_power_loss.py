@@ -27,6 +27,10 @@ KINDS = {
     "failures": Kind(refused="1,2,3,20"),
     "failures first": Kind(refused="0", chunk_rows=1, concurrency=1, group_chunks=1, outputs=2),
 }
+LONG = {"several outputs", "failures"}
+NAMES = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in KINDS]
+)
 LIKELY = [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.5, 0.5), (0.5, 0.5), (0.9, 0.2), (0.2, 0.9)]
 
 
@@ -60,7 +64,7 @@ async def undisturbed(folder: Path, kind: Kind, model: Model) -> Recorder:
 
 
 @pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 61])
-@pytest.mark.parametrize("name", KINDS)
+@NAMES
 async def test_44_the_power_fails_after_any_operation(tmp_path: Path, model: Model, name: str, step: int) -> None:
     kind = KINDS[name]
     first = await undisturbed(tmp_path / "whole", kind, model)
@@ -75,7 +79,7 @@ async def test_44_the_power_fails_after_any_operation(tmp_path: Path, model: Mod
 
 
 @pytest.mark.parametrize("seeds", [pytest.param(range(40), marks=pytest.mark.slow), range(3)], ids=["many", "few"])
-@pytest.mark.parametrize("name", KINDS)
+@NAMES
 async def test_44_the_power_fails_again_and_again(tmp_path: Path, model: Model, name: str, seeds: range) -> None:
     kind = KINDS[name]
     first = await undisturbed(tmp_path / "whole", kind, model)
