@@ -101,7 +101,7 @@ async def test_one_signal_finishes_what_is_in_flight_and_writes_it(start, write_
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), 2 * np.arange(100.0))
 
 
-async def test_two_signals_stop_now_and_still_write_what_succeeded(start, write_job, doubler, tmp_path):
+async def test_two_signals_stop_now_and_still_write_what_succeeded(start, command, write_job, doubler):
     write_job(rows=np.arange(100.0), url=doubler.url)
     arrived = asyncio.Event()
 
@@ -121,7 +121,7 @@ async def test_two_signals_stop_now_and_still_write_what_succeeded(start, write_
     assert "Traceback" not in result.err
     assert "stopping now, and writing what is done" in result.err
     assert "16 ok, 0 failed, 84 pending" in result.out
-    status = await ended(await start("status", "job.toml"))
+    status = command("status", "job.toml")
     assert status.out.startswith("100 rows: 16 ok, 0 failed, 84 pending; not complete: fanout run goes on")
     assert status.code == 0
 
