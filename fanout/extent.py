@@ -15,9 +15,9 @@ _SMALL = 4096
 
 
 def within(array: Array, bound: float = inf) -> bool:
-    """True if each of some floats lies between ``-bound`` and ``bound``, as neither these nor NaN do.
+    """True only if each of some floats lies between ``-bound`` and ``bound``, as neither these nor NaN do.
 
-    It may be False for numbers so large that their squares overflow, though they lie within it.
+    It may be False though they do: where the sum of their squares reaches the square of the bound, or overflows.
     """
     if not array.size:
         return True
