@@ -1,4 +1,4 @@
-"""What all tests share: how much is tried; on request virtual time, and processes that coverage leaves out."""
+"""What all tests share: how much is tried; on request virtual time."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from hypothesis import settings
 
 from fanout.testing import VirtualClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
+
+    import pytest
 
 # Hundreds of processes import the package: it is compiled once, also where containers are told to keep no bytecode.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -37,11 +38,3 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
     if item.get_closest_marker("virtual_time"):
         return {"virtual": VirtualClock}
     return {"real": asyncio.new_event_loop}
-
-
-@pytest.fixture(scope="module")
-def unmeasured() -> Iterator[None]:
-    """Coverage leaves out the processes that a file's tests start: it costs half as much as all that they do."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
-        yield

@@ -15,7 +15,6 @@ import pytest
 
 import fanout
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
 ROOT = Path(__file__).absolute().parents[1]
 HOME = Path(fanout.__file__).absolute().parents[1]
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))

@@ -12,7 +12,6 @@ import pytest
 
 import fanout
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
 HEAVY = {"aiohttp", "numpy", "orjson", "tenacity", "asyncio"}
 EXTRA = {"pydantic", "click", "rich", "jmespath", "msgspec", "simdjson", "uvloop"}
 SERVERS = {"fanout.serving", "fanout.testing", "fanout.cli", "fanout.job"}

@@ -28,7 +28,6 @@ from fanout.serving.local import LocalServer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
 ROOT = Path(__file__).absolute().parents[1]
 HOME = Path(fanout.__file__).absolute().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -132,14 +131,18 @@ def test_the_jobs_of_a_page_are_valid(page: Path, tmp_path: Path) -> None:
             load_job(file, environment={"ML_API_KEY": "x"})
 
 
-def commands() -> dict[str, bool]:
-    """The command lines that begin with ``fanout``, and whether they need a shell or a signal."""
+def commands(*, alone: bool) -> list[Any]:
+    """The command lines that begin with ``fanout``, if they need a shell or a signal, or do not. Searches are slow."""
     lines = [line for page in PAGES for block in blocks(page, "console") for line in block.text.splitlines()]
-    found = [line.removeprefix("$ ") for line in lines if line.startswith("$ fanout ")]
-    return {line: ">" in line or "serve" in line for line in found}
+    found = dict.fromkeys(line.removeprefix("$ ") for line in lines if line.startswith("$ fanout "))
+    return [
+        pytest.param(line, marks=[pytest.mark.slow] if line.startswith("fanout tune ") else [])
+        for line in found
+        if (">" in line or "serve" in line) == alone
+    ]
 
 
-@pytest.mark.parametrize("line", [line for line, alone in commands().items() if not alone])
+@pytest.mark.parametrize("line", commands(alone=False))
 @pytest.mark.usefixtures("checkout")
 def test_the_commands_of_the_pages_do_what_they_say(line: str) -> None:
     with pytest.raises(SystemExit) as end:
@@ -149,7 +152,7 @@ def test_the_commands_of_the_pages_do_what_they_say(line: str) -> None:
         assert Path(written[1]).stat().st_size > 0
 
 
-@pytest.mark.parametrize("command", [line for line, alone in commands().items() if alone])
+@pytest.mark.parametrize("command", commands(alone=True))
 def test_the_commands_of_the_pages_do_what_they_say_as_processes(command: str, checkout: Path) -> None:
     fanout_here = f"{shlex.quote(sys.executable)} -m fanout "
     line = "exec " + command.replace("fanout ", fanout_here, 1).replace("--port 8000", "--port 0")

@@ -13,9 +13,8 @@ from benchmarks.groups import FLOOR, PLAIN, Entry, Group
 from benchmarks.machine import Cores
 from benchmarks.rounds import Servers, measure
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
 
-
+@pytest.mark.slow
 def test_one_command_measures_and_writes_table_figures_and_pictures(tmp_path, capsys):
     chosen = ["--only", "W1,startup", "--entries", "fanout"]
     assert main([*chosen, "--quick", "--rounds", "1", "--server", "own", "--out", str(tmp_path)]) == 0

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from benchmarks.groups import Entry
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
 SMALL = {
     (group.name, entry.name): entry
     for group in groups(lengths=[5])

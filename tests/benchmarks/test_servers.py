@@ -18,7 +18,6 @@ from benchmarks.servers import Served, has_nginx, server
 from benchmarks.servers.static import Failing, Line, Pages
 from benchmarks.works import site, work
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
 NGINX = [False, pytest.param(True, marks=pytest.mark.skipif(not has_nginx(), reason="nginx is not installed"))]
 
 

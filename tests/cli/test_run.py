@@ -70,7 +70,9 @@ def test_quiet_shows_errors_alone(command, write_job, doubler_aside):
     assert result.err.startswith("error: stopped early: ")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 async def test_one_signal_finishes_what_is_in_flight_and_writes_it(start, write_job, doubler, tmp_path, number, code):
     write_job(rows=np.arange(100.0), url=doubler.url)
     arrived, release = asyncio.Event(), asyncio.Event()

@@ -26,7 +26,6 @@ ROOT = Path(fanout.__file__).absolute().parents[1]
 def python(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """``python -m module``, which ends when its stdin does."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
-    environment.pop("COVERAGE_PROCESS_CONFIG", None)  # what runs there is no part of the package, or is killed
     command = [sys.executable, "-m", module, *arguments]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT, env=environment) as process:

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 MANY = 2000
 """Rows of 500 chunks: more than have been sent, however slow the disk is, when the first are told to be done."""
 
-SUFFIXES = pytest.mark.parametrize("suffix", [".npy", ".jsonl", ".parquet"])
+SUFFIXES = pytest.mark.parametrize(
+    "suffix", [".npy", pytest.param(".jsonl", marks=pytest.mark.slow), pytest.param(".parquet", marks=pytest.mark.slow)]
+)
 
 
 def client(model: Model, **options: Any) -> Client:

@@ -115,6 +115,7 @@ async def test_a_rate_is_not_made_up_for_by_more_in_flight() -> None:
         assert client.statistics().concurrency == 8
 
 
+@pytest.mark.slow
 async def test_an_outage_of_a_minute_costs_few_requests_and_the_limit_comes_back() -> None:
     server = moving(asyncio.get_running_loop(), 1, seconds=0.2, room=0, plan={0: 64, 5: 0, 65: 64})
     before = 0

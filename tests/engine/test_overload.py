@@ -155,7 +155,7 @@ def poisoned(*bad: int, status: int = 500):  # type: ignore[no-untyped-def]
     [
         (range(0, 1000, 100), 64, 16),
         pytest.param(range(0, 1000, 20), 64, 16, marks=pytest.mark.slow),
-        (range(40, 43), 1, 1),
+        pytest.param(range(40, 43), 1, 1, marks=pytest.mark.slow),
         pytest.param(range(0, 1000, 55), 1, 16, marks=pytest.mark.slow),
         (range(982, 1000), 1, 16),
         pytest.param(range(900, 1000), 1, 64, marks=pytest.mark.slow),

@@ -304,6 +304,7 @@ async def test_row_34_with_auto_the_slow_endpoint_gets_little():
     assert fleet.shares["slow"] < 60
 
 
+@pytest.mark.slow
 async def test_row_35_with_auto_a_flapping_endpoint_is_left_alone():
     flips = [(5.0 * k + 5.0, says(503) if k % 2 else served()) for k in range(100)]
     fleet = Fleet(a=served(), flaps=changing(*flips, last=served()))
@@ -335,6 +336,7 @@ async def test_with_auto_one_endpoint_that_is_overloaded_does_not_slow_the_other
     assert result.stats.concurrency > 32
 
 
+@pytest.mark.slow
 async def test_with_auto_all_that_are_overloaded_get_less():
     def full(most: int) -> Callable[[Sent], Any]:
         busy = 0

@@ -91,7 +91,7 @@ async def chaos(n_rows: int, *, chunk_rows: int, concurrency: int, seed: int, se
 
 
 async def test_chaos_leaves_no_trace_in_the_array() -> None:
-    await chaos(5_000, chunk_rows=16, concurrency=16, seed=1, seconds=50)
+    await chaos(2_500, chunk_rows=16, concurrency=16, seed=1, seconds=50)
 
 
 @pytest.mark.slow

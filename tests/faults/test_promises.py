@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["command"]
-pytestmark = pytest.mark.usefixtures("unmeasured")
 ROWS = np.arange(4096 * 3.0).reshape(-1, 3) + 0.5
 
 

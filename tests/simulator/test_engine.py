@@ -92,7 +92,12 @@ def judged(name: str, seconds: float, fixed: tuple[int, ...] = FIXED) -> float:
 
 @pytest.mark.parametrize(
     ("name", "fixed"),
-    [pytest.param("queue", 16, marks=pytest.mark.slow), ("refuses above 3", 2), ("batches", 64), ("rate, told", 8)],
+    [
+        pytest.param("queue", 16, marks=pytest.mark.slow),
+        ("refuses above 3", 2),
+        pytest.param("batches", 64, marks=pytest.mark.slow),
+        ("rate, told", 8),
+    ],
 )
 def test_a_minute_from_a_cold_start_brings_nine_tenths_of_the_best_fixed_concurrency(name, fixed):
     assert judged(name, 60, (fixed,)) >= 0.9
