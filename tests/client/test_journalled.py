@@ -99,7 +99,9 @@ async def test_events_of_done_rows_come_after_the_commit(tmp_path: Path) -> None
     assert sorted(told) == list(range(0, 300, 10))
 
 
-@pytest.mark.parametrize(("latency", "groups"), [(0.1, 1000 // 16 + 3), (0.001, 1000 // 64)])
+@pytest.mark.parametrize(
+    ("latency", "groups"), [pytest.param(0.1, 1000 // 16 + 3, marks=pytest.mark.slow), (0.001, 1000 // 64)]
+)
 async def test_chunks_that_come_fast_are_committed_more_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, latency: float, groups: int
 ) -> None:

@@ -63,7 +63,7 @@ async def undisturbed(folder: Path, kind: Kind, model: Model) -> Recorder:
     return await recorded(folder, kind, model)
 
 
-@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 61])
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 101])
 @NAMES
 async def test_44_the_power_fails_after_any_operation(tmp_path: Path, model: Model, name: str, step: int) -> None:
     kind = KINDS[name]
@@ -98,7 +98,7 @@ async def test_44_the_power_fails_again_and_again(tmp_path: Path, model: Model, 
             assert files_of(folder) == whole, f"seed {seed}"
 
 
-@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 61])
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 101])
 @pytest.mark.parametrize("name", ["npy", "jsonl", "failures", "several outputs"])
 async def test_50_an_earlier_output_is_replaced_whole_or_not_at_all(
     tmp_path: Path, model: Model, name: str, step: int
@@ -120,7 +120,7 @@ async def test_50_an_earlier_output_is_replaced_whole_or_not_at_all(
             assert files_of(folder) == after, f"after {second.ops[at - 1][:4]}, {number}"
 
 
-@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 61])
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 101])
 @pytest.mark.parametrize("name", ["npy", "jsonl", "parquet", "several outputs"])
 async def test_44_the_power_fails_while_the_failed_rows_alone_are_sent(
     tmp_path: Path, model: Model, name: str, step: int

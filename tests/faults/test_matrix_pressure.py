@@ -67,7 +67,9 @@ async def test_row_32_a_retry_after_of_thirty_years_stops_the_run_and_nothing_is
     assert caught.value.result.ok.sum() == 128
 
 
-@pytest.mark.parametrize(("limits", "most"), [(FOUR, 4), (Limits(concurrency="auto"), 8)])
+@pytest.mark.parametrize(
+    ("limits", "most"), [pytest.param(FOUR, 4, marks=pytest.mark.slow), (Limits(concurrency="auto"), 8)]
+)
 async def test_row_33_a_storm_of_503_brakes_the_endpoint_and_the_run_ends_well(limits: Limits, most: int) -> None:
     """The minute of the matrix is waited out in virtual time in tests/engine/test_overload.py."""
     loop = asyncio.get_running_loop()
