@@ -59,7 +59,7 @@ _DOUBTED = 0.5
 _FULL = 0.8
 """A round with less than this share of the limit in flight was held back by something else."""
 
-_PERIOD = 3.0
+_PERIOD = 1.0
 """Seconds in which the curve comes back to the place of the last trouble (CUBIC's K), where requests are short."""
 
 _PERIOD_LATENCIES, _PERIOD_REQUESTS, _PERIOD_ROUNDS = 4, 40, 4
