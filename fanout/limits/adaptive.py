@@ -15,7 +15,8 @@ refused. What it is made of, and where that is from:
   throughput / concurrency ** 0.1, a form of Kleinrock's power, 1979).
 - *Slow start* (RFC 9438, 4.10): at first the limit doubles.
 - *Undo* (TCP's is RFC 4015): where a retreat from a queue brought latency down by less than a third of what it cost in
-  concurrency, as logarithms, there was no queue, and the limit goes back. Else noise would bring it down to 1.
+  concurrency, as logarithms, there was no queue, and the limit goes back. Else noise would bring it down to 1. Slow
+  start goes on where the retreat that ended it cost throughput: a server's first moments can be its best ones.
 - *Rounds*: latency is judged over at least as many answers as there are requests in flight, as a mean of logarithms,
   which a slow tail hardly moves, and a growth counts only where it is twice its standard error; how far rounds that
   should be alike differ is part of that.
@@ -37,6 +38,10 @@ _HEADROOM, _LEAST_HEADROOM = 1.05, 0.5
 
 _LEAST_GAIN = 0.1
 """Growth of throughput by which a growth of concurrency is worth its while, both as logarithms."""
+
+_LEAST_SPARED = 1 / 3
+"""What a retreat has to bring latency down by, as a share of what it cost in concurrency, both as logarithms. The first
+retreat has to do better: what it was based on are the first moments of a server, which can be its best ones."""
 
 _LEVER = log(1.15)
 """Two rounds are compared where their concurrencies, as logarithms, are at least this far apart."""
@@ -154,6 +159,8 @@ class Adaptive:
         """Latency had grown by more than those could do that came on top: the server is another since."""
         self._trouble: float | None = None
         """The limit to which the curve comes back; None in slow start."""
+        self._starting = True
+        """In slow start, or just retreated from it for the first time: nothing sound may be known to compare with."""
         self._bottom = 0.0
         self._age = 0.0
         """Seconds since the last retreat in which the limit was what held the run back."""
@@ -205,6 +212,7 @@ class Adaptive:
         if self._in_vain(latest):
             self._resume(latest, now)
             return
+        self._starting = self._starting and self._trouble is None
         knee = self._knee(latest)
         if knee is not None and latest.opened is not None and now < latest.opened + _DOUBTED:
             latest.closes = latest.opened + _DOUBTED
@@ -225,19 +233,22 @@ class Adaptive:
         self._rise(now, lasted)
 
     def _in_vain(self, latest: _Round) -> bool:
-        """The last retreat has brought latency down by less than a third of what it cost in concurrency."""
+        """The last retreat has brought latency down by too little for what it cost in concurrency."""
         top = self._top
         if self._climb or top is None:
             return False
-        return top.level - latest.level < log(top.width / latest.width) / 3
+        least = 1 - _LEAST_GAIN if self._starting else _LEAST_SPARED
+        return top.level - latest.level < least * log(top.width / latest.width)
 
     def _resume(self, latest: _Round, now: float) -> None:
         """What grew was the time that requests take, not the number of those that wait: back, and measure anew."""
         assert self._top is not None
-        self._trouble = self._top.width
+        width = self._top.width
+        self._trouble = None if self._starting else width
+        self._starting = False
         self._climb, self._top = [latest], None
         self._age = self._period
-        self._set(now, self._trouble)
+        self._set(now, width)
 
     def _knee(self, latest: _Round) -> float | None:
         """Where requests began to do nothing but wait; None if they do not, as far as can be seen."""

@@ -152,12 +152,25 @@ class Sharing(Server):
 
 
 class Batching(Server):
-    """Gathers what comes within ``delay``, up to ``largest``, and works on one batch after the other."""
+    """Gathers what comes within ``delay``, up to ``largest``, and works on one batch after the other.
+
+    Args:
+        slowness: draws by what the time of one batch is multiplied.
+    """
 
     def __init__(
-        self, clock: Clock, *, base: float, each: float, largest: int, delay: float = 0.0, seed: int = 0
+        self,
+        clock: Clock,
+        *,
+        base: float,
+        each: float,
+        largest: int,
+        delay: float = 0.0,
+        slowness: Times | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__(clock, seed)
+        self._slowness = slowness or constant(1.0)
         self._base = base
         self._each = each
         self._largest = largest
@@ -177,7 +190,8 @@ class Batching(Server):
 
     def _begin(self) -> None:
         batch = [self._waiting.popleft() for _ in range(min(self._largest, len(self._waiting)))]
-        self.clock.call_later(self._base + self._each * len(batch), self._end, batch)
+        seconds = (self._base + self._each * len(batch)) * self._slowness(self.random)
+        self.clock.call_later(seconds, self._end, batch)
 
     def _end(self, batch: list[Done]) -> None:
         for done in batch:

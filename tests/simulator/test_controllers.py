@@ -13,9 +13,6 @@ from tests.simulator.clock import Timeline
 from tests.simulator.closed_loop import ClosedLoop, Fixed
 
 FIXED = (1, 2, 4, 8, 16, 32, 64)
-LEAST = {"disturbed": 0.85}
-"""Where it falls short: what passes within a second looks like a queue, and a retreat from it is one too many."""
-
 QUICK = {"noisy", "one thread", "queue", "small batches"}
 """Where two minutes have so few requests that they take little time to play: the others are among the slow tests."""
 
@@ -53,18 +50,16 @@ def shares(name: str, *, seeds: int, seconds: float) -> list[float]:
 )
 def test_two_minutes_from_a_cold_start_bring_nine_tenths_of_the_best_fixed_limit(name):
     found = shares(name, seeds=4, seconds=120)
-    least = LEAST.get(name, 0.9)
-    assert mean(found) >= least
-    assert min(found) >= least - 0.1
+    assert mean(found) >= 0.9
+    assert min(found) >= 0.8
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ENDPOINTS)
 def test_two_hours_in_all_bring_nine_tenths_of_the_best_fixed_limit(name):
     found = shares(name, seeds=20, seconds=360)
-    least = LEAST.get(name, 0.9)
-    assert mean(found) >= least
-    assert min(found) >= least - 0.1
+    assert mean(found) >= 0.9
+    assert min(found) >= 0.8
 
 
 @pytest.mark.parametrize(
