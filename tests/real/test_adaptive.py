@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
 FIXED = (1, 2, 4, 8, 16, 32, 64)
-TURNS = 12
+TURNS = 3
 COLLAPSED = 0.25
 """Share of the best below which something is wrong. How near to it "auto" comes is what is printed: a clock proves that
 only where the machine has nothing else to do."""
 
-SECONDS = 1.0
+SECONDS = 5.0
 """Of one turn; "auto" has twice as long, in which it has to find out what there is to know."""
 
 
