@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
@@ -280,14 +281,26 @@ class Client:
 
 def _each(given: Endpoints) -> list[tuple[Endpoint, float]]:
     """The endpoints one by one, with their weights."""
-    several = [given] if isinstance(given, str | Endpoint) else list(given)
-    each = [pair for one in several for pair in (one if isinstance(one, Endpoint) else Endpoint(url=one)).each()]
+    several = [given] if isinstance(given, str) or not isinstance(given, Sequence) else given
+    each = [pair for one in several for pair in _endpoint(one).each()]
     urls = [endpoint.url for endpoint, _ in each]
     if not urls:
         raise ConfigError("endpoint must name at least one URL", key="url")
     if len(set(urls)) < len(urls):
         raise ConfigError(f"an endpoint is given twice: {', '.join(map(masked, urls))}", key="url")
     return each
+
+
+def _endpoint(given: object) -> Endpoint:
+    if isinstance(given, Endpoint):
+        return given
+    if isinstance(given, str):
+        return Endpoint(url=given)
+    kind = type(given).__name__
+    raise ConfigError(
+        f"endpoint must be a URL, a fanout.Endpoint or a list of those, not {kind} (in map, rows come first)",
+        key="endpoint",
+    )
 
 
 def _require_type(name: str, value: object, wanted: type) -> None:

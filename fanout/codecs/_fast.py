@@ -6,6 +6,7 @@ see, is left to the exact way. Both ways give the same values.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -118,9 +119,15 @@ def vectors(body: bytes, items: Any) -> tuple[Array, list[Any]] | None:
     return None if made is None or not made.size else (made, indices)
 
 
+@cache
+def _first_inexact(dtype: np.dtype[Any]) -> float:
+    """Up to here a floating dtype holds every integer."""
+    return 2.0 ** (int(np.finfo(dtype).nmant) + 1)
+
+
 def exact_in(doubles: Array, dtype: np.dtype[Any]) -> Array | None:
     """``doubles`` as ``dtype``; None where one is not finite, or so large that an integer may have been rounded."""
-    if not within(doubles, 2.0 ** (int(np.finfo(dtype).nmant) + 1)):
+    if not within(doubles, _first_inexact(dtype)):
         return None
     return doubles if dtype == _DOUBLE else doubles.astype(dtype)
 

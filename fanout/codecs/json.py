@@ -29,6 +29,9 @@ BODY = "@"
 _HOLE = b"\0"
 """Where the rows go in the template of a body: JSON writes this byte nowhere itself."""
 
+_WORTH_NO_COPY = 64 * 2**10
+"""From so many bytes on, to copy the rows into a body costs more than to write its parts one after the other."""
+
 _PLAIN_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -77,7 +80,10 @@ class Json(Codec):
             EncodeError: rows that JSON cannot express (NaN, infinity, bytes, integers beyond 64 bits).
             InputError: an array of a dtype that cannot be sent.
         """
-        return Payload(body=self._before + to_json(rows) + self._after)
+        written = to_json(rows)
+        if len(written) < _WORTH_NO_COPY:
+            return Payload(body=self._before + written + self._after)
+        return Payload(body=(self._before, written, self._after))
 
     def decode(self, reply: Reply, n_rows: int) -> Array | Values:
         """The list that the response field holds, first axis: the rows. Raises `InvalidReply`."""

@@ -7,6 +7,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 import aiohttp
+from aiohttp import hdrs
 from aiohttp.payload import Payload as BodyPayload
 
 from fanout.errors import IncompleteReply, ReplyTooLarge
@@ -35,8 +36,8 @@ class Parts(BodyPayload):
         self.length = self._size = sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        for part in self._value:
-            await writer.write(part)
+        for part in self._value:  # of a view asyncio copies no rest that the socket does not take at once
+            await writer.write(memoryview(part))
 
     async def as_bytes(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
         return b"".join(self._value)
@@ -50,10 +51,14 @@ async def read_body(response: aiohttp.ClientResponse, cap: int, patience: float 
 
     Raises `ReplyTooLarge`, `IncompleteReply`, and aiohttp's errors.
     """
-    encoding = response.headers.get("Content-Encoding", "identity").lower()
+    encoding = response.headers.get(hdrs.CONTENT_ENCODING, "identity").lower()
     if response.status >= 300:
         return await _error_body(response, encoding, patience)
-    body = await _read(response, cap)
+    content = response.content
+    # Most often it all came with the header: no wait, no copy.
+    body = content.read_nowait(-1) if content.is_eof() else await _read_up_to(response, cap)
+    if len(body) > cap:
+        raise ReplyTooLarge(f"the answer is larger than the cap of {cap:,} bytes (max_response_bytes)")
     if encoding != "identity":
         return decoded(body, encoding, cap)
     if not _framed(response) and not looks_like_json(body):
@@ -64,20 +69,14 @@ async def read_body(response: aiohttp.ClientResponse, cap: int, patience: float 
 def _framed(response: aiohttp.ClientResponse) -> bool:
     """False where the end of the connection alone ends the body: nobody can tell that from an accident."""
     headers = response.headers
-    chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
-    return "Content-Length" in headers or chunked or response.status == 204
+    if hdrs.CONTENT_LENGTH in headers or response.status == 204:
+        return True
+    return "chunked" in headers.get(hdrs.TRANSFER_ENCODING, "").lower()
 
 
 def looks_like_json(body: bytes) -> bool:
     """True where the syntax will show whether the end is there."""
     return body.lstrip()[:1] in (b"{", b"[")
-
-
-async def _read(response: aiohttp.ClientResponse, cap: int) -> bytes:
-    body = await _read_up_to(response, cap)
-    if len(body) > cap:
-        raise ReplyTooLarge(f"the answer is larger than the cap of {cap:,} bytes (max_response_bytes)")
-    return body
 
 
 async def _error_body(response: aiohttp.ClientResponse, encoding: str, patience: float) -> bytes:
@@ -94,8 +93,6 @@ async def _error_body(response: aiohttp.ClientResponse, encoding: str, patience:
 async def _read_up_to(response: aiohttp.ClientResponse, cap: int) -> bytes:
     """The body; of one larger than ``cap`` a part that is larger, and its connection is closed."""
     content = response.content
-    if content.is_eof():  # it all came with the header: no wait, no copy
-        return content.read_nowait(-1)
     parts: list[bytes] = []
     size = 0
     with _EndWithConnection(response):

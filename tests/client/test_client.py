@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,8 @@ def test_a_url_that_names_no_model_is_refused_with_an_example() -> None:
         ({"endpoint": "ftp://host/x"}, "http://"),
         ({"endpoint": "http://"}, "names no host"),
         ({"endpoint": "local://"}, "names no model"),
+        ({"endpoint": np.zeros((2, 3))}, "endpoint must be a URL, a fanout.Endpoint or a list of those, not ndarray"),
+        ({"endpoint": [Path("x")]}, "not PosixPath"),
         ({"chunk_rows": 0}, "chunk_rows must be at least 1"),
         ({"codec": 3}, "codec must be a name"),
         ({"codec": int}, "codec must be a name"),

@@ -163,6 +163,15 @@ def test_nan_never_becomes_null():
     assert caught.value.rows == (1,)
 
 
+def test_many_rows_go_into_the_body_without_a_copy(reply):
+    rows = np.arange(20_000.0).reshape(200, 100)
+    codec = Json(extra={"model": "m"})
+    body = codec.encode(rows).body
+    assert isinstance(body, tuple)
+    assert orjson.loads(b"".join(body)) == {"model": "m", "instances": rows.tolist()}
+    assert isinstance(codec.encode(rows[:1]).body, bytes)
+
+
 def test_jmespath_is_imported_for_expressions_alone(monkeypatch):
     monkeypatch.setitem(sys.modules, "jmespath", None)
     Json()
