@@ -12,6 +12,7 @@ import orjson
 
 from fanout.codecs._values import Unfit
 from fanout.errors import InvalidReply
+from fanout.extent import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,7 +89,7 @@ def _with_nonfinite(reply: Reply, error: Exception, *, keep: bool) -> Any:
 
 
 def _is_huge(array: Array) -> bool:
-    if array.dtype.kind != "f" or not array.size:
+    if array.dtype.kind != "f" or within(array, _HUGE):
         return False
     with np.errstate(all="ignore"):
         return bool(np.fmax.reduce(np.abs(array), axis=None) >= _HUGE)

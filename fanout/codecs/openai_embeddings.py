@@ -151,6 +151,8 @@ def _in_order(data: list[Any]) -> list[Any]:
         return vectors
     if set(map(type, indices)) != {int}:
         raise Unfit("has an 'index' that is no whole number in 'data'")
+    if indices == list(range(len(data))):
+        return vectors
     placed = dict(zip(indices, vectors, strict=True))
     try:
         return [placed[i] for i in range(len(data))]
