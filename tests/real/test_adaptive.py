@@ -62,12 +62,12 @@ async def compared(name: str, url: str, rows: Any, **options: Any) -> None:
 
 
 async def test_triton_gets_what_it_is_worth(triton: Real, images: np.ndarray) -> None:
-    rows = np.tile(images.astype(np.float32), (100, 1))
+    rows = np.tile(images.astype(np.float32), (400, 1))
     await compared("triton", triton.infer("digits"), rows, codec="oip", chunk_rows=16)
 
 
 async def test_mlserver_gets_what_it_is_worth(mlserver: Real, images: np.ndarray) -> None:
-    await compared("mlserver", mlserver.infer("digits"), np.tile(images, (100, 1)), codec="oip", chunk_rows=16)
+    await compared("mlserver", mlserver.infer("digits"), np.tile(images, (200, 1)), codec="oip", chunk_rows=16)
 
 
 async def test_an_embeddings_server_gets_what_it_is_worth(embeddings: Real) -> None:
