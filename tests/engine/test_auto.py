@@ -53,6 +53,7 @@ class Watching(Simulated):
         return await super().exchange(*arguments)
 
 
+@pytest.mark.slow
 async def test_an_endpoint_that_takes_anything_gets_ever_more_up_to_256() -> None:
     async with in_front_of(wide()) as client:
         result = await client.map(X, on_error="keep")
@@ -153,6 +154,7 @@ async def test_rows_that_always_hang_do_not_take_the_others_concurrency() -> Non
     assert np.flatnonzero(~result.ok).tolist() == list(bad)
 
 
+@pytest.mark.slow
 async def test_several_runs_share_the_limit_and_what_was_found() -> None:
     async with in_front_of(wide()) as client:
         parts = await asyncio.gather(*(client.map(X[i : i + 2000]) for i in range(0, 8000, 2000)))

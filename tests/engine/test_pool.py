@@ -70,6 +70,7 @@ async def test_two_of_three_may_be_dead_from_the_start():
     assert_right(await fleet.run(retry=RetryPolicy(max_attempts=2)))
 
 
+@pytest.mark.slow
 async def test_row_35_a_flapping_endpoint_is_left_alone_for_longer_each_time():
     flips = [(5.0 * k + 5.0, says(503) if k % 2 else served()) for k in range(100)]
     fleet = Fleet(a=served(), flaps=changing(*flips, last=served()))
