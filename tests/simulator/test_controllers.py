@@ -54,6 +54,11 @@ def test_two_minutes_from_a_cold_start_bring_nine_tenths_of_the_best_fixed_limit
     assert min(found) >= 0.8
 
 
+def test_a_first_round_that_is_too_good_to_be_true_costs_seconds_and_not_the_run():
+    """A job of half a minute: the retreat from the first doubling has to be seen through at once."""
+    assert mean(shares("fresh at first", seeds=12, seconds=24)) >= 0.95
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ENDPOINTS)
 def test_two_hours_in_all_bring_nine_tenths_of_the_best_fixed_limit(name):

@@ -227,8 +227,20 @@ class TestWhatIsSent:
             (),
             b"x" * (3 * 2**20),
             (b"{", memoryview(bytes(3 * 2**20)), b"}"),
+            (b"", b"x" * (3 * 2**20), b""),
         ],
-        ids=["nothing", "bytearray", "view", "array", "parts", "parts of arrays", "no parts", "large", "large parts"],
+        ids=[
+            "nothing",
+            "bytearray",
+            "view",
+            "array",
+            "parts",
+            "parts of arrays",
+            "no parts",
+            "large",
+            "large parts",
+            "large between nothing",
+        ],
     )
     async def test_every_kind_of_body_is_sent_whole_as_often_as_it_takes(self, body):
         wanted = b"".join(bytes(part) for part in (body if isinstance(body, tuple) else (body,)))
