@@ -1,4 +1,4 @@
-"""Quicker ways from JSON numbers to arrays, for where the extra ``fast`` is installed.
+"""Quicker ways from JSON numbers to arrays; quickest where the extra ``fast`` is installed.
 
 None of them guesses: an answer that is not plainly what it should be, or that holds numbers whose exactness they cannot
 see, is left to the exact way. Both ways give the same values.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.util import find_spec
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 
 from fanout.extent import within
 
@@ -24,6 +26,7 @@ LARGE = 4096
 
 _MOST_MISSES = 3
 _DOUBLE = np.dtype(np.float64)
+_NUMBERS = {int, float}
 
 
 def available(name: str) -> bool:
@@ -58,7 +61,7 @@ class NumbersReader:
         if len(body) >= LARGE and self._buffers is not None:
             made = self._buffers.rows(body, self._field)
         else:
-            made = self._from_typed(body) if self._can_be_typed else None
+            made = self._from_typed(body) if self._can_be_typed else _from_objects(body, self._field)
         exact = None if made is None else exact_in(made, self._dtype)
         self._misses = self._misses + 1 if exact is None else 0
         return exact
@@ -72,6 +75,23 @@ class NumbersReader:
             self._typed, self._nested = None, not self._nested  # the next one's, perhaps
             return None
         return made if made.ndim == 1 + self._nested else None
+
+
+def _from_objects(body: bytes, field: str | None) -> Array | None:
+    """The same from Python objects, without a parser that knows what to expect."""
+    try:
+        document = orjson.loads(body)
+        rows = document if field is None else document[field]
+        nested = type(rows[0]) is list
+        if nested and (set(map(type, rows)) != {list} or len(set(map(len, rows))) > 1):
+            return None
+        flat = list(chain.from_iterable(rows)) if nested else rows
+        if not set(map(type, flat)) <= _NUMBERS:
+            return None
+        made = np.array(flat, _DOUBLE)
+        return made.reshape(len(rows), -1) if nested else made
+    except (ValueError, TypeError, LookupError):
+        return None
 
 
 class Buffers:

@@ -15,6 +15,7 @@ from fanout.errors import IncompleteReply, ReplyTooLarge
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
 
+    from fanout.transport.direct import DirectResponse
     from fanout.types import Buffer
 
 _ENCODINGS = frozenset({"", "identity", "gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"})
@@ -28,12 +29,9 @@ ERROR_BODY_PATIENCE = 2.0
 class Parts(BodyPayload):
     """A body of some buffers, written one after the other and never joined, as often as it takes."""
 
-    length: int
-
     def __init__(self, parts: tuple[Buffer, ...]) -> None:
         super().__init__(parts)
-        # The length of a view of an array is that of its first axis.
-        self.length = self._size = sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
+        self._size = length_of(parts)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         for part in self._value:  # of a view asyncio copies no rest that the socket does not take at once
@@ -46,7 +44,15 @@ class Parts(BodyPayload):
         return b"".join(self._value).decode(encoding, errors)
 
 
-async def read_body(response: aiohttp.ClientResponse, cap: int, patience: float = ERROR_BODY_PATIENCE) -> bytes:
+def length_of(parts: tuple[Buffer, ...]) -> int:
+    """Bytes in all parts together."""
+    # The length of a view of an array is that of its first axis.
+    return sum([part.nbytes if isinstance(part, memoryview) else len(part) for part in parts])
+
+
+async def read_body(
+    response: aiohttp.ClientResponse | DirectResponse, cap: int, patience: float = ERROR_BODY_PATIENCE
+) -> bytes:
     """The whole body without its content encoding; of an error page what can be had within ``patience`` seconds.
 
     Raises `ReplyTooLarge`, `IncompleteReply`, and aiohttp's errors.
@@ -66,7 +72,7 @@ async def read_body(response: aiohttp.ClientResponse, cap: int, patience: float 
     return body
 
 
-def _framed(response: aiohttp.ClientResponse) -> bool:
+def _framed(response: aiohttp.ClientResponse | DirectResponse) -> bool:
     """False where the end of the connection alone ends the body: nobody can tell that from an accident."""
     headers = response.headers
     if hdrs.CONTENT_LENGTH in headers or response.status == 204:
@@ -79,7 +85,7 @@ def looks_like_json(body: bytes) -> bool:
     return body.lstrip()[:1] in (b"{", b"[")
 
 
-async def _error_body(response: aiohttp.ClientResponse, encoding: str, patience: float) -> bytes:
+async def _error_body(response: aiohttp.ClientResponse | DirectResponse, encoding: str, patience: float) -> bytes:
     """What can be had of an error's body. The status and the pushback in the header count whatever became of it."""
     try:
         async with asyncio.timeout(patience):
@@ -90,7 +96,7 @@ async def _error_body(response: aiohttp.ClientResponse, encoding: str, patience:
         return b""
 
 
-async def _read_up_to(response: aiohttp.ClientResponse, cap: int) -> bytes:
+async def _read_up_to(response: aiohttp.ClientResponse | DirectResponse, cap: int) -> bytes:
     """The body; of one larger than ``cap`` a part that is larger, and its connection is closed."""
     content = response.content
     parts: list[bytes] = []
@@ -112,7 +118,7 @@ class _EndWithConnection:
 
     __slots__ = ("_closed", "_content")
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse | DirectResponse) -> None:
         protocol = None if response.connection is None else response.connection.protocol
         self._closed = None if protocol is None else protocol.closed
         self._content = response.content

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import aiohttp
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aiohttp.client_proto import ResponseHandler
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
 
 
 class ConnectionUse:
@@ -45,10 +47,17 @@ class Connector(aiohttp.TCPConnector):
         self.withhold: Callable[[], bool] = lambda: False
         """Asked once a connection is there, since making it may take long; true raises `Withheld`."""
 
-    async def connect(self, *args: Any, **kwargs: Any) -> Any:
-        use = CONNECTION_USE.get()
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
+        return await self.lease(CONNECTION_USE.get(), req, traces, timeout)
+
+    async def lease(
+        self, use: ConnectionUse, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
+        """A connection for one exchange, as ``use`` demands."""
         while True:
-            connection = await super().connect(*args, **kwargs)
+            connection = await super().connect(req, traces, timeout)
             protocol = connection.protocol
             new = protocol not in self._used_before
             if new:

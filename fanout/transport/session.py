@@ -7,7 +7,7 @@ A deadline is its caller's affair, set on the task itself: aiohttp's own timers 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 from uuid import uuid4
 
 import aiohttp
@@ -17,8 +17,9 @@ from yarl import URL
 from fanout._version import __version__
 from fanout.errors import ClientStateError, ConfigError, IncompleteReply, TransportError
 from fanout.settings import masked
-from fanout.transport.bodies import ERROR_BODY_PATIENCE, Parts, read_body
+from fanout.transport.bodies import ERROR_BODY_PATIENCE, Parts, length_of, read_body
 from fanout.transport.connector import CONNECTION_USE, ConnectionUse, Connector, Withheld
+from fanout.transport.direct import Direct, DirectResponse
 from fanout.transport.failures import mapped
 from fanout.transport.headers import Headers
 from fanout.transport.secrets import concealed, secrets_of
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 
     from fanout.settings import Endpoint, Timeouts
     from fanout.transport.headers import HeaderSource
-    from fanout.types import Payload
+    from fanout.types import Buffer, Payload
+
+    Body: TypeAlias = tuple[Buffer, ...]
 
 _USER_AGENT = f"fanout-ml/{__version__}"
 _SECRETS_REMEMBERED = 100
@@ -83,6 +86,7 @@ class Transport:
             trust_env=False,
             proxy=endpoint.proxy,
         )
+        self._direct = Direct(self._session, self._connector, self._target) if endpoint.proxy is None else None
 
     def withhold_if(self, shut: Callable[[], bool]) -> None:
         """Ask ``shut`` before anything is written, once there is a connection: if true, `Withheld` is raised."""
@@ -92,16 +96,16 @@ class Transport:
         """Send ``payload`` to the endpoint. ``fresh`` demands a new connection. Raises `TransportError`."""
         if not self._given.version:
             await self.renew_headers()
-        data = Parts(payload.body if isinstance(payload.body, tuple) else (payload.body,))
+        parts = payload.body if isinstance(payload.body, tuple) else (payload.body,)
         headers = self._headers.get(payload.content_type) or self._remember(payload.content_type)
         if payload.headers:
             headers = headers.copy()
             headers.update(payload.headers)
-        self.bytes_sent += data.length
+        self.bytes_sent += (length := length_of(parts))
         try:
-            return await self._exchange("POST", self._target, headers, data, fresh)
+            return await self._exchange("POST", self._target, headers, parts, length, fresh)
         except Withheld:
-            self.bytes_sent -= data.length
+            self.bytes_sent -= length
             raise
 
     async def get(self, url: str) -> Reply:
@@ -111,7 +115,7 @@ class Transport:
             raise ConfigError(f"{masked(url)} is not at the endpoint's origin: credentials stay at {self.shown_url}")
         if not self._given.version:
             await self.renew_headers()
-        return await self._exchange("GET", target, self._plain_headers, None, fresh=False)
+        return await self._exchange("GET", target, self._plain_headers, None, 0, fresh=False)
 
     async def renew_headers(self) -> bool:
         """Ask for new headers where the server has refused these; False where nobody can be asked."""
@@ -152,15 +156,22 @@ class Transport:
         if self._session.closed:
             raise ClientStateError("the client is closed; make a new one") from None
 
-    async def _exchange(self, method: str, url: URL, headers: CIMultiDict[str], data: Any, fresh: bool) -> Reply:
+    async def _exchange(
+        self, method: str, url: URL, headers: CIMultiDict[str], parts: Body | None, length: int, fresh: bool
+    ) -> Reply:
         self._check_open()
         version = self._given.version
         connection = ConnectionUse(fresh)
-        CONNECTION_USE.set(connection)
         if self._endpoint.request_id_header is not None:
             headers = self._numbered(headers, self._endpoint.request_id_header)
+        response: aiohttp.ClientResponse | DirectResponse
         try:
-            response = await self._session.request(method, url, data=data, headers=headers, allow_redirects=False)
+            if parts is not None and self._direct is not None and self._direct.takes(headers, length):
+                response = await self._direct.post(parts, length, connection)
+            else:
+                CONNECTION_USE.set(connection)
+                data = None if parts is None else Parts(parts)
+                response = await self._session.request(method, url, data=data, headers=headers, allow_redirects=False)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             self._check_open()  # it may have been us who ended the exchange
             raise mapped(error, self.shown_url, reused=connection.reused) from None
@@ -186,7 +197,7 @@ class Transport:
         headers[name] = f"{self._request_id}{self._requests}"
         return headers
 
-    def _check_id(self, headers: CIMultiDict[str], response: aiohttp.ClientResponse) -> None:
+    def _check_id(self, headers: CIMultiDict[str], response: aiohttp.ClientResponse | DirectResponse) -> None:
         name = self._endpoint.request_id_header
         if name is not None and response.headers.get(name, headers[name]) != headers[name]:
             raise IncompleteReply(f"the answer belongs to another request: its {name} is not the one that was sent")

@@ -27,9 +27,11 @@ NUMBERS = st.one_of(
 ODD = st.sampled_from([None, True, "2", [1], {}, []])
 
 
-@pytest.fixture(params=["typed", "buffers"])
+@pytest.fixture(params=["typed", "buffers", "objects"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_fast, "LARGE", 0 if request.param == "buffers" else 2**40)
+    if request.param == "objects":
+        monkeypatch.setattr(_fast, "available", lambda _: False)
 
 
 def reply(document: Any) -> Reply:
@@ -54,6 +56,8 @@ def exactly(monkeypatch: pytest.MonkeyPatch, make: Any) -> Codec:
         patch.setattr(_fast, "available", lambda _: False)
         patch.setattr("fanout.codecs.openai_embeddings.available", lambda _: False)
         codec: Codec = make()
+    if isinstance(codec, Json):
+        codec._quick = None
     return codec
 
 
