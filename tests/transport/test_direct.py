@@ -1,0 +1,141 @@
+"""Which requests go the direct way, and that they are the same requests; that it is as sound, all other tests show."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+from multidict import CIMultiDict
+from yarl import URL
+
+from fanout.errors import ConfigError
+from fanout.settings import Endpoint, Timeouts
+from fanout.transport import Transport
+from fanout.transport.connector import Connector
+from fanout.transport.direct import SMALL, Direct
+from fanout.types import Payload
+from tests.loopback import http, loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+OK = http(b'{"ok": 1}')
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """What `Direct.takes` has said of every request."""
+    said: list[bool] = []
+    takes = Direct.takes
+
+    def noted(*args: Any) -> bool:
+        said.append(takes(*args))
+        return said[-1]
+
+    monkeypatch.setattr(Direct, "takes", noted)
+    return said
+
+
+async def post(url: str, payload: Payload, *, headers: Mapping[str, str] | None = None) -> bytes:
+    made = Transport(Endpoint(url=url, headers=headers or {}), url, timeouts=Timeouts(), connections=2)
+    try:
+        return (await made.post(payload)).body
+    finally:
+        await made.close()
+
+
+async def seen_by_a_server(payload: Payload, **options: Any) -> tuple[str, dict[str, str], bytes]:
+    async with loopback(OK) as server:
+        assert await post(server.url + "/a b?c=%7e", payload, **options) == b'{"ok": 1}'
+        (request,) = server.requests
+        request.headers["host"] = request.headers["host"].partition(":")[0]
+        return request.line, request.headers, request.body
+
+
+REQUESTS = [
+    (Payload(body=b"{}"), {}),
+    (Payload(body=(b"[", memoryview(b"1"), bytearray(b"]"))), {"X-Key": "s3cret", "accept": "x/y", "user-agent": "me"}),
+    (Payload(body=b"", content_type="text/plain", headers={"X-Length": "3", "host": "somebody"}), {"x-length": "4"}),
+    (Payload(body="größe".encode(), headers={"X-Wörd": "ü"}), {"Connection": "close"}),
+]
+
+
+@pytest.mark.usefixtures("taken")
+@pytest.mark.parametrize(("payload", "headers"), REQUESTS)
+async def test_a_server_sees_the_same_request_either_way(
+    payload: Payload, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    directly = await seen_by_a_server(payload, headers=headers)
+    monkeypatch.setattr(Direct, "takes", lambda *_: False)
+    assert directly == await seen_by_a_server(payload, headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("payload", "headers", "goes"),
+    [
+        (Payload(body=bytes(SMALL)), {}, True),
+        (Payload(body=bytes(SMALL + 1)), {}, False),
+        (Payload(body=(bytes(SMALL), b"1")), {}, False),
+        (Payload(body=b"1", headers={"Content-Length": "1"}), {}, False),
+        (Payload(body=b"1"), {"transfer-encoding": "chunked"}, False),
+    ],
+    ids=["small", "large", "large in parts", "framed by the codec", "framed by the user"],
+)
+async def test_what_has_a_way_of_its_own_goes_through_the_session(
+    payload: Payload, headers: dict[str, str], goes: bool, taken: list[bool], way: str
+) -> None:
+    if way == "direct":
+        async with loopback(http(b"1")) as server:
+            assert await post(server.url, payload, headers=headers) == b"1"
+        assert taken == [goes]
+
+
+async def test_a_password_in_the_url_goes_through_the_session(taken: list[bool], way: str) -> None:
+    if way == "direct":
+        async with loopback(OK) as server:
+            await post(server.url.replace("//", "//user:s3cret@"), Payload(body=b"1"))
+            assert "authorization" in server.requests[0].headers
+        assert taken == [False]
+
+
+async def test_another_release_of_aiohttp_goes_through_the_session(
+    taken: list[bool], way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aiohttp, "__version__", "3.15.0")
+    if way == "direct":
+        async with loopback(OK) as server:
+            await post(server.url, Payload(body=b"1"))
+        assert taken == [False]
+
+
+@pytest.mark.parametrize("traces", [[], [aiohttp.TraceConfig()]], ids=["nobody", "a tracer"])
+async def test_who_traces_a_session_sees_its_requests(traces: list[aiohttp.TraceConfig], way: str) -> None:
+    connector = Connector(limit=1, tls=True)
+    async with aiohttp.ClientSession(connector=connector, trace_configs=traces) as session:
+        made = Direct(session, connector, URL("http://127.0.0.1/x"))
+        assert made.takes(CIMultiDict(), 1) is (way == "direct" and not traces)
+
+
+async def test_a_wrapper_round_the_session_is_called(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    original = aiohttp.ClientSession._request
+
+    @functools.wraps(original)
+    async def wrapper(self: aiohttp.ClientSession, method: str, *args: Any, **options: Any) -> Any:
+        calls.append(method)
+        return await original(self, method, *args, **options)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "_request", wrapper)
+    async with loopback(OK) as server:
+        await post(server.url, Payload(body=b"1"))
+    assert calls == ["POST"]
+
+
+async def test_a_line_break_in_a_header_is_refused_before_anything_is_sent() -> None:
+    async with loopback(OK) as server:
+        with pytest.raises(ConfigError, match="cannot be sent"):
+            await post(server.url, Payload(body=b"1", headers={"X": "1\r\nY: 2"}))
+        assert server.requests == []
