@@ -102,10 +102,8 @@ class Buffers:
 
     def rows(self, body: bytes, field: str | None) -> Array | None:
         """Rows that are lists of numbers of one length: float64, shape (rows, length)."""
-        if field is not None and body.count(b'"%s"' % field.encode()) != 1:  # of two, each parser has its own choice
-            return None
         made: Array | None = self.parsed(
-            body, lambda document: _rows(body, document if field is None else document[field])
+            body, lambda document: _rows(body, document if field is None else unambiguous(document)[field])
         )
         return made
 
@@ -122,13 +120,20 @@ class Buffers:
             return None
 
 
+def unambiguous(fields: Any) -> Any:
+    """One of simdjson's objects. Raises `ValueError` where a name comes twice: each parser has its own choice."""
+    if len(set(fields)) != len(fields):
+        raise ValueError("the same name twice")
+    return fields
+
+
 def vectors(body: bytes, items: Any) -> tuple[Array, list[Any]] | None:
     """The ``embedding`` of each of simdjson's objects, float64 of shape (items, width), and their ``index``."""
-    if not len(items) or body.count(b"[") != len(items) + 1:
+    if not len(items) or not _opens(body, len(items) + 1):
         return None
     made, indices = None, []
     for i, item in enumerate(items):
-        values = item["embedding"]
+        values = unambiguous(item)["embedding"]
         row = np.frombuffer(values.as_buffer(of_type="d"), _DOUBLE)
         if made is None:
             made = np.empty((len(items), len(row)), _DOUBLE)
@@ -155,9 +160,17 @@ def exact_in(doubles: Array, dtype: np.dtype[Any]) -> Array | None:
 def _rows(body: bytes, rows: Any) -> Array | None:
     lengths = {len(row) for row in rows}
     # The buffer is flat: brackets deeper in would not be seen in it.
-    if len(lengths) != 1 or body.count(b"[") != len(rows) + 1:
+    if len(lengths) != 1 or not _opens(body, len(rows) + 1):
         return None
     return np.frombuffer(rows.as_buffer(of_type="d"), _DOUBLE).reshape(len(rows), lengths.pop())
+
+
+def _opens(body: bytes, lists: int) -> bool:
+    """True if there are so many opening brackets. Of few in a large body, `find` is several times quicker than `count`."""
+    at, found = body.find(b"["), 0
+    while at >= 0 and found <= lists:
+        at, found = body.find(b"[", at + 1), found + 1
+    return found == lists
 
 
 def _typed_decoder(field: str | None, *, nested: bool) -> Callable[[bytes], Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 
 from fanout.codecs import _options
-from fanout.codecs._fast import LARGE, Buffers, available, exact_in, vectors
+from fanout.codecs._fast import LARGE, Buffers, available, exact_in, unambiguous, vectors
 from fanout.codecs._rows import texts
 from fanout.codecs._usage import counts, model_of, read_with_usage
 from fanout.codecs._values import Unfit, Wanted, array, is_unicode
@@ -104,10 +104,10 @@ class OpenAIEmbeddings(Codec):
         """The vectors where they plainly are numbers; None for the exact way to find out."""
 
         def found(document: Any) -> tuple[Array, list[Any], Any, str | None] | None:
-            made, usage = vectors(body, document["data"]), document.get("usage")
+            made, usage = vectors(body, unambiguous(document)["data"]), document.get("usage")
             return made and (*made, usage and usage.as_dict(), model_of(document.get("model")))
 
-        if self._buffers is None or body.count(b'"data"') != 1 or (parsed := self._buffers.parsed(body, found)) is None:
+        if self._buffers is None or (parsed := self._buffers.parsed(body, found)) is None:
             return None
         made, indices, usage, model = parsed
         if indices not in (list(range(n_rows)), [None] * n_rows) or (made := exact_in(made, self._dtype)) is None:

@@ -15,4 +15,4 @@ class Gate:
 
     def wait(self, now: float) -> float:
         """Seconds until the gate opens; 0 when it is open."""
-        return max(0.0, self._opens_at - now)
+        return self._opens_at - now if self._opens_at > now else 0.0
