@@ -13,6 +13,7 @@ from fanout.client.verdicts import raise_if_failed, raise_if_stopped
 from fanout.engine import Batcher, Ledger, Link, Merger, Packing, Run, RunControl, Scale, Stop, feed_of
 from fanout.errors import ClientStateError, RowsFailed, RunStopped
 from fanout.limits import RateLimiter, TokenMeter, tiktoken_counter
+from fanout.memory import keep_freed
 from fanout.settings import LOCAL, Endpoint, Hedge, Limits, RetryPolicy, Timeouts
 from fanout.statistics import Counters
 from fanout.transport import HeaderSource, TapedTransport, Transport
@@ -55,6 +56,7 @@ class Session:
     ) -> None:
         rates = limits if isinstance(limits, RateLimiter) else RateLimiter(limits)
         limits = rates.limits
+        keep_freed()
         self.chunk_rows = chunk_rows
         self._bounds = {"max_bytes": chunk_max_bytes, "max_tokens": chunk_max_tokens}
         self._scale = Scale()

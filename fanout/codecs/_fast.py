@@ -166,7 +166,9 @@ def _rows(body: bytes, rows: Any) -> Array | None:
 
 
 def _opens(body: bytes, lists: int) -> bool:
-    """True if there are so many opening brackets. Of few in a large body, `find` is several times quicker than `count`."""
+    """True if there are so many opening brackets. Of few in a large body, `find` is several times quicker
+    than `count`.
+    """
     at, found = body.find(b"["), 0
     while at >= 0 and found <= lists:
         at, found = body.find(b"[", at + 1), found + 1
