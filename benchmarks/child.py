@@ -9,13 +9,16 @@ from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
-from benchmarks.measuring import Clock, Cost, Memory
+from benchmarks.measuring import Clock, Cost, Memory, warm_pages
 from benchmarks.works import work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from benchmarks.session import Opener, Session
+
+_ROOM = 64 * 2**20
+"""Bytes that a client takes beside the answers, more or less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,7 @@ async def _measured(task: Task, opener: Opener) -> Cost:
     rows, few = job.rows(task.requests), job.rows(min(task.requests, 2 * job.concurrency))
     async with opener(job, task.origin, **task.options) as session:  # all is imported after this, and proven right
         job.check(await session.send(job.rows(1)), 1)
+    warm_pages(_ROOM + job.blank(1).nbytes * len(rows))
     memory = Memory()
     async with opener(job, task.origin, **task.options) as session:
         await session.send(few)  # connections are made, and the client has learnt what it learns

@@ -20,6 +20,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"  # man 5 proc: "Reset the peak resident set size"
@@ -69,6 +71,15 @@ class Clock:
     def read(self) -> tuple[float, float]:
         """CPU seconds of all threads, and elapsed seconds."""
         return time.process_time() - self._cpu, time.perf_counter() - self._wall
+
+
+def warm_pages(nbytes: int) -> None:
+    """Have the system find so many bytes of pages, and let go of them.
+
+    On a virtual machine the first touch of a page may cost many times what a contender does with it, or nothing, as
+    chance will have it: whether the host had taken it back. So it is touched before the work, for all alike.
+    """
+    np.ones(nbytes, np.uint8)
 
 
 def _give_back() -> None:

@@ -70,7 +70,12 @@ class Session:
         self._all_ended = asyncio.Event()
         self._all_ended.set()
         self._totals = Counters()
-        make = Transport if tape is None else partial(TapedTransport, tape=tape, known_as=endpoints[0][1])
+        # What is recorded is kept, and handed to more than the codec.
+        make = (
+            partial(Transport, buffers=codec.takes_buffers)
+            if tape is None
+            else partial(TapedTransport, tape=tape, known_as=endpoints[0][1])
+        )
         transports = [
             make(endpoint, url, timeouts=timeouts, connections=limits.most_in_flight, headers=headers)
             for endpoint, url, _ in endpoints

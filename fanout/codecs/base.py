@@ -41,6 +41,10 @@ class Codec(ABC):
     max_rows: int | None = None
     """Most rows in one request, where the API has a bound; larger chunks are cut to it."""
 
+    takes_buffers: ClassVar[bool] = False
+    """`decode` takes a bytearray for ``reply.body``: large answers then come without a copy, in memory that is used
+    again once nobody refers to it, or to a view of it."""
+
     nonfinite: Literal["reject", "keep"] = "reject"
     options: Mapping[str, Any] = {}
     """What it was made with: by this a journal tells one codec from another."""

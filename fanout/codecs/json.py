@@ -54,6 +54,7 @@ class Json(Codec):
     """
 
     name: ClassVar[str] = "json"
+    takes_buffers = True
 
     def __init__(
         self,

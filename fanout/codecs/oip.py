@@ -56,6 +56,7 @@ class Oip(Codec):
     """
 
     name: ClassVar[str] = "oip"
+    takes_buffers = True
     path = "/v2/models/{model}/infer"
 
     def __init__(

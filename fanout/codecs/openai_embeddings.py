@@ -45,6 +45,7 @@ class OpenAIEmbeddings(Codec):
     """
 
     name: ClassVar[str] = "openai-embeddings"
+    takes_buffers = True
     path = "/v1/embeddings"
     max_rows = 2048
 

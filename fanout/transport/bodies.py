@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import aiohttp
 from aiohttp import hdrs
 from aiohttp.payload import Payload as BodyPayload
 
 from fanout.errors import IncompleteReply, ReplyTooLarge
+from fanout.transport.receiving import length_of_large, receive
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
 
     from fanout.transport.direct import DirectResponse
+    from fanout.transport.receiving import Buffers
     from fanout.types import Buffer
 
 _ENCODINGS = frozenset({"", "identity", "gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"})
@@ -51,9 +53,14 @@ def length_of(parts: tuple[Buffer, ...]) -> int:
 
 
 async def read_body(
-    response: aiohttp.ClientResponse | DirectResponse, cap: int, patience: float = ERROR_BODY_PATIENCE
+    response: aiohttp.ClientResponse | DirectResponse,
+    cap: int,
+    patience: float = ERROR_BODY_PATIENCE,
+    buffers: Buffers | None = None,
 ) -> bytes:
     """The whole body without its content encoding; of an error page what can be had within ``patience`` seconds.
+
+    A large one is one of the ``buffers``, where there are any.
 
     Raises `ReplyTooLarge`, `IncompleteReply`, and aiohttp's errors.
     """
@@ -62,7 +69,13 @@ async def read_body(
         return await _error_body(response, encoding, patience)
     content = response.content
     # Most often it all came with the header: no wait, no copy.
-    body = content.read_nowait(-1) if content.is_eof() else await _read_up_to(response, cap)
+    if content.is_eof():
+        body = content.read_nowait(-1)
+    elif buffers is not None and 0 < (length := length_of_large(response)) <= cap:
+        body = cast("bytes", buffers.take(length))  # who has buffers knows that these are bytearrays
+        await receive(response, body)
+    else:
+        body = await _read_up_to(response, cap)
     if len(body) > cap:
         raise ReplyTooLarge(f"the answer is larger than the cap of {cap:,} bytes (max_response_bytes)")
     if encoding != "identity":

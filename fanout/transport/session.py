@@ -22,6 +22,7 @@ from fanout.transport.connector import CONNECTION_USE, ConnectionUse, Connector,
 from fanout.transport.direct import Direct, DirectResponse
 from fanout.transport.failures import mapped
 from fanout.transport.headers import Headers
+from fanout.transport.receiving import Buffers
 from fanout.transport.secrets import concealed, secrets_of
 from fanout.transport.tls import tls_of
 from fanout.types import Reply
@@ -50,6 +51,7 @@ class Transport:
         timeouts: of which only ``connect`` is kept here; of ``attempt`` a part bounds the wait for an error's body.
         connections: most connections at once.
         headers: more header fields, or a function that gives them.
+        buffers: the bodies of large replies may be bytearrays.
 
     Raises:
         ConfigError: a certificate file or the URL cannot be used.
@@ -63,6 +65,7 @@ class Transport:
         timeouts: Timeouts,
         connections: int,
         headers: HeaderSource | None = None,
+        buffers: bool = False,
     ) -> None:
         self.url = url
         self.shown_url = masked(url)
@@ -73,6 +76,7 @@ class Transport:
         self._given = Headers(endpoint.headers, headers)
         # Shorter than the deadline, which would make a mere timeout of an answer that has told how long to wait.
         self._patience = min(ERROR_BODY_PATIENCE, timeouts.attempt / 4)
+        self._buffers = Buffers() if buffers else None
         self._request_id = f"{uuid4().hex}-"
         self._requests = 0
         self._secrets: list[str] = []
@@ -177,7 +181,7 @@ class Transport:
             raise mapped(error, self.shown_url, reused=connection.reused) from None
         try:
             self._check_id(headers, response)
-            body = await read_body(response, self._endpoint.max_response_bytes, self._patience)
+            body = await read_body(response, self._endpoint.max_response_bytes, self._patience, self._buffers)
         except BaseException as error:
             response.close()
             if isinstance(error, aiohttp.ClientError | OSError) and not isinstance(error, TransportError):

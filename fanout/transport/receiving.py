@@ -1,0 +1,128 @@
+"""Large bodies of known length, received into one buffer.
+
+aiohttp hands a body out in parts that its parser has copied, to be joined: three copies, of which this spares two. Its
+protocol makes room for one that takes the bytes where they are to be
+(https://docs.python.org/3/library/asyncio-protocol.html#buffered-streaming-protocols) until the buffer is full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+import aiohttp
+from aiohttp import hdrs
+
+if TYPE_CHECKING:
+    from aiohttp.client_proto import ResponseHandler
+
+    from fanout.transport.direct import DirectResponse
+    from fanout.types import Buffer
+
+LARGE = 2**19
+"""From so many bytes on, copies cost more than what this takes."""
+
+_BROKEN_OFF = "Response payload is not completed"
+_MOST_KEPT = 64 * 2**20
+
+
+class Buffers:
+    """Buffers of large answers, each used again once nobody refers to it, be it as the memory of an array.
+
+    Pages that the system has to clear first cost more than all else that is done with a large answer.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[bytearray] = []
+
+    def take(self, length: int) -> bytearray:
+        """A buffer of that length; what is in it is nobody's."""
+        for place, references in enumerate(_references(self._kept)):
+            if references == _UNUSED and len(self._kept[place]) == length:
+                return self._kept[place]
+        if length + sum(map(len, self._kept)) > _MOST_KEPT:
+            self._kept.clear()
+        self._kept.append(made := bytearray(length))
+        return made
+
+
+def _references(buffers: list[bytearray]) -> list[int]:
+    return [sys.getrefcount(buffer) for buffer in buffers]
+
+
+_UNUSED = _references([bytearray(1)])[0]
+
+
+class _Filling(asyncio.BufferedProtocol):
+    """In the place of a connection's protocol, until ``rest`` is full."""
+
+    def __init__(self, rest: memoryview, content: aiohttp.StreamReader, protocol: ResponseHandler) -> None:
+        assert protocol.transport is not None
+        self._rest = rest
+        self._content = content
+        self._protocol = protocol
+        self._transport = protocol.transport
+        self.full = asyncio.get_running_loop().create_future()
+        self._hand_over(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._rest
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._rest = self._rest[nbytes:]
+        if not self._rest:
+            self.end()
+            # The parser of aiohttp still waits for these bytes: a new one takes what comes on this connection.
+            self._protocol.set_response_params(read_until_eof=True, auto_decompress=False)
+            self._content.feed_eof()  # by which the connection goes back to the pool
+            if not self.full.done():
+                self.full.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._protocol.connection_lost(exc)
+        if not self.full.done():
+            self.full.set_exception(aiohttp.ClientPayloadError(_BROKEN_OFF))
+
+    def pause_writing(self) -> None:
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._protocol.resume_writing()
+
+    def end(self) -> None:
+        """Give the connection back to its protocol."""
+        if self._transport.get_protocol() is self and not self._transport.is_closing():
+            self._hand_over(self._protocol)
+
+    def _hand_over(self, protocol: asyncio.BaseProtocol) -> None:
+        self._transport.pause_reading()  # uvloop decides as it starts to read how it does
+        self._transport.set_protocol(protocol)
+        self._transport.resume_reading()
+
+
+def length_of_large(response: aiohttp.ClientResponse | DirectResponse) -> int:
+    """The length of a body that is worth a buffer, or 0."""
+    headers = response.headers
+    told = headers.get(hdrs.CONTENT_LENGTH, "")
+    if hdrs.TRANSFER_ENCODING in headers or not (told.isascii() and told.isdigit()):
+        return 0
+    return length if (length := int(told)) >= LARGE else 0
+
+
+async def receive(response: aiohttp.ClientResponse | DirectResponse, buffer: Buffer) -> None:
+    """Fill ``buffer``, which is to be writable, with the body, which has its length. Raises aiohttp's errors."""
+    content, rest = response.content, memoryview(buffer)
+    while part := content.read_nowait(-1):  # what had come before, and what waits in the parser behind it
+        rest[: len(part)] = part
+        rest = rest[len(part) :]
+    if not rest:
+        return
+    protocol = None if response.connection is None else response.connection.protocol
+    if protocol is None or protocol.transport is None or protocol.transport.is_closing():
+        raise aiohttp.ClientPayloadError(_BROKEN_OFF)
+    filling = _Filling(rest, content, protocol)
+    try:
+        await filling.full
+    finally:
+        filling.end()
