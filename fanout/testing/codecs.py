@@ -6,7 +6,7 @@ import asyncio
 import copy
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from unittest import SkipTest
 
 import numpy as np
@@ -117,6 +117,21 @@ class CodecTests:
         reply = self.reply(codec, payload, self.model)
         first = {name: array.copy() for name, array in _decoded(codec, reply, count_rows(rows)).items()}
         _assert_same(_decoded(codec, reply, count_rows(rows)), first)
+
+    def test_answers_in_a_buffer_are_read_as_bytes_are(self) -> None:
+        """Large answers come so to a codec that says that it takes them (`Codec.takes_buffers`)."""
+        codec, n = self._prepared(), self._sizes()[-1]
+        if not codec.takes_buffers:
+            raise SkipTest("the codec is given bytes")
+        right = self.reply(codec, codec.encode(self.rows(n)), self.model)
+        for body in (right.body, *_GARBAGE):
+            found = []
+            for made in (body, cast("bytes", bytearray(body))):
+                try:
+                    found.append(_decoded(codec, _with_body(right, made), n))
+                except InvalidReply as error:
+                    found.append({str(error): np.zeros(0)})
+            _assert_same(*found)
 
     def test_a_wrong_number_of_rows_is_refused(self) -> None:
         """An answer to fewer or more rows is never taken for one to these."""

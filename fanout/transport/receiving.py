@@ -24,16 +24,19 @@ LARGE = 2**19
 """From so many bytes on, copies cost more than what this takes."""
 
 _BROKEN_OFF = "Response payload is not completed"
-_MOST_KEPT = 64 * 2**20
 
 
 class Buffers:
     """Buffers of large answers, each used again once nobody refers to it, be it as the memory of an array.
 
     Pages that the system has to clear first cost more than all else that is done with a large answer.
+
+    Args:
+        most: bytes that are kept at most.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 64 * 2**20) -> None:
+        self._most = most
         self._kept: list[bytearray] = []
 
     def take(self, length: int) -> bytearray:
@@ -41,7 +44,7 @@ class Buffers:
         for place, references in enumerate(_references(self._kept)):
             if references == _UNUSED and len(self._kept[place]) == length:
                 return self._kept[place]
-        if length + sum(map(len, self._kept)) > _MOST_KEPT:
+        if length + sum(map(len, self._kept)) > self._most:
             self._kept.clear()
         self._kept.append(made := bytearray(length))
         return made
@@ -57,10 +60,9 @@ _UNUSED = _references([bytearray(1)])[0]
 class _Filling(asyncio.BufferedProtocol):
     """In the place of a connection's protocol, until ``rest`` is full."""
 
-    def __init__(self, rest: memoryview, content: aiohttp.StreamReader, protocol: ResponseHandler) -> None:
+    def __init__(self, rest: memoryview, protocol: ResponseHandler) -> None:
         assert protocol.transport is not None
         self._rest = rest
-        self._content = content
         self._protocol = protocol
         self._transport = protocol.transport
         self.full = asyncio.get_running_loop().create_future()
@@ -72,10 +74,9 @@ class _Filling(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self._rest = self._rest[nbytes:]
         if not self._rest:
-            self.end()
             # The parser of aiohttp still waits for these bytes: a new one takes what comes on this connection.
             self._protocol.set_response_params(read_until_eof=True, auto_decompress=False)
-            self._content.feed_eof()  # by which the connection goes back to the pool
+            self.end()
             if not self.full.done():
                 self.full.set_result(None)
 
@@ -121,8 +122,11 @@ async def receive(response: aiohttp.ClientResponse | DirectResponse, buffer: Buf
     protocol = None if response.connection is None else response.connection.protocol
     if protocol is None or protocol.transport is None or protocol.transport.is_closing():
         raise aiohttp.ClientPayloadError(_BROKEN_OFF)
-    filling = _Filling(rest, content, protocol)
+    filling = _Filling(rest, protocol)
     try:
         await filling.full
+        for _ in range(2):  # what the server has said beyond the body is read, and the connection is not used again
+            await asyncio.sleep(0)
     finally:
         filling.end()
+    content.feed_eof()  # by which the connection goes back to the pool

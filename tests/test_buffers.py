@@ -1,0 +1,52 @@
+"""No buffer is in two hands at once, whatever is done with what was received into it."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, rule
+
+from fanout.transport.receiving import Buffers
+
+
+class Hands(RuleBasedStateMachine):
+    """Answers come into buffers and are held, whole or as a view, by whom they were given to."""
+
+    held = Bundle("held")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.buffers = Buffers(most=50)
+
+    @rule(target=held, length=st.sampled_from([8, 16, 40]), mark=st.integers(0, 2**63), view=st.booleans())
+    def receive(self, length: int, mark: int, view: bool) -> tuple[Any, int]:
+        buffer = self.buffers.take(length)
+        assert len(buffer) == length
+        buffer[-8:] = mark.to_bytes(8)
+        return np.frombuffer(buffer, ">u8", offset=length - 8) if view else buffer, mark
+
+    @rule(one=held)
+    def look(self, one: tuple[Any, int]) -> None:
+        what, mark = one
+        assert (int(what[0]) if isinstance(what, np.ndarray) else int.from_bytes(what[-8:])) == mark
+
+    @rule(one=consumes(held))
+    def drop(self, one: tuple[Any, int]) -> None:
+        self.look(one)
+
+
+TestHands = Hands.TestCase
+
+
+def test_a_buffer_that_nobody_refers_to_is_used_again() -> None:
+    buffers = Buffers()
+    first = buffers.take(10)
+    view, address = memoryview(first)[2:], id(first)
+    del first
+    assert id(buffers.take(10)) != address
+    del view
+    gc.collect()
+    assert id(buffers.take(10)) == address

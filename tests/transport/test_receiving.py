@@ -1,0 +1,178 @@
+"""Large bodies in buffers: whole, however they come; an error where they end early."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ssl
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import trustme
+import uvloop
+
+from fanout import Client
+from fanout.errors import IncompleteReply, ReplyTooLarge
+from fanout.settings import Endpoint, Limits, Timeouts
+from fanout.testing import FaultServer
+from fanout.transport import Transport, receiving
+from fanout.transport.receiving import LARGE
+from fanout.types import Payload
+from tests.loopback import Line, Received, chunked, http, loopback
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+BODY = np.random.default_rng(1).bytes(3 * LARGE)
+PAYLOAD = Payload(body=b"1")
+
+
+@asynccontextmanager
+async def transport_to(url: str, *, cap: int = 2**30, **options: Any) -> AsyncIterator[Transport]:
+    endpoint = Endpoint(url=url, max_response_bytes=cap, **options)
+    made = Transport(endpoint, url, timeouts=Timeouts(), connections=4, buffers=True)
+    try:
+        yield made
+    finally:
+        await asyncio.wait_for(made.close(), 5)
+
+
+def in_pieces(*sizes: int, body: bytes = BODY) -> Callable[[Received, Line], Any]:
+    """Sends the head with the first piece, and gives each piece its time to arrive alone."""
+
+    async def answer(_: Received, line: Line) -> None:
+        whole = http(body)
+        at = len(whole) - len(body)
+        for start, size in zip([0, *(at + sum(sizes[:i]) for i in range(1, len(sizes)))], sizes, strict=True):
+            end = (at if start == 0 else start) + size
+            await line.send(whole[start:end])
+            await asyncio.sleep(0.005)
+        await line.send(whole[at + sum(sizes) :])
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [http(BODY), in_pieces(0), in_pieces(1, LARGE), in_pieces(200_000, 3), in_pieces(3 * LARGE - 1), chunked(BODY)],
+    ids=["at once", "head first", "a byte first", "more than the parser holds", "a byte last", "in chunks"],
+)
+async def test_a_large_body_is_whole_and_its_connection_is_used_again(answer: Any) -> None:
+    async with loopback(answer) as server, transport_to(server.url) as transport:
+        for _ in range(3):
+            assert (await transport.post(PAYLOAD)).body == BODY
+        assert server.connections == 1
+
+
+async def test_a_small_answer_comes_after_a_large_one_on_the_same_connection() -> None:
+    async def answer(received: Received, line: Line) -> None:
+        await line.send(http(BODY if received.body == b"1" else b"small"))
+
+    async with loopback(answer) as server, transport_to(server.url) as transport:
+        for _ in range(2):
+            assert (await transport.post(PAYLOAD)).body == BODY
+            assert (await transport.post(Payload(body=b"2"))).body == b"small"
+        assert server.connections == 1
+
+
+async def test_a_large_body_comes_over_tls(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    async with (
+        loopback(http(BODY), tls=tls) as server,
+        transport_to(server.url, ca_file=str(tmp_path / "ca.pem")) as transport,
+    ):
+        for _ in range(3):
+            assert (await transport.post(PAYLOAD)).body == BODY
+        assert server.connections == 1
+
+
+def test_a_large_body_comes_on_uvloop() -> None:
+    async def main() -> None:
+        async with loopback(in_pieces(0)) as server, transport_to(server.url) as transport:
+            for _ in range(3):
+                assert (await transport.post(PAYLOAD)).body == BODY
+            assert server.connections == 1
+
+    uvloop.run(main())
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
+@pytest.mark.parametrize("sent", [0, 1000, LARGE])
+async def test_a_large_body_that_breaks_off_is_incomplete(sent: int, reset: bool) -> None:
+    async def answer(_: Received, line: Line) -> None:
+        await line.send(http(BODY)[: sent - len(BODY)])
+        await asyncio.sleep(0.01)
+        line.reset() if reset else line.close()
+
+    async with loopback(answer) as server, transport_to(server.url) as transport:
+        for _ in range(2):
+            with pytest.raises(IncompleteReply, match="broke off"):
+                await asyncio.wait_for(transport.post(PAYLOAD), 5)
+        assert server.connections == 2
+        await asyncio.sleep(0)
+        assert not transport._connector._used_before, "a connection is remembered that is gone"
+
+
+async def test_what_comes_behind_a_large_body_is_not_the_next_answer() -> None:
+    async def answer(received: Received, line: Line) -> None:
+        await line.send(http(BODY) + (http(b"stale") if received.connection == 0 else b""))
+
+    async with loopback(answer) as server, transport_to(server.url) as transport:
+        for _ in range(3):
+            assert (await transport.post(PAYLOAD)).body == BODY
+        assert server.connections == 2
+
+
+async def test_a_body_beyond_the_cap_is_not_waited_for() -> None:
+    async with loopback(in_pieces(0)) as server, transport_to(server.url, cap=LARGE) as transport:
+        with pytest.raises(ReplyTooLarge, match="larger than the cap"):
+            await transport.post(PAYLOAD)
+
+
+async def test_who_is_cancelled_in_mid_body_leaves_no_connection_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    filling, asked, go = asyncio.Event(), asyncio.Queue[Received](), asyncio.Event()
+    updated = receiving._Filling.buffer_updated
+
+    def noted(*args: Any) -> None:
+        updated(*args)
+        filling.set()
+
+    async def answer(received: Received, line: Line) -> None:
+        asked.put_nowait(received)
+        await line.send(http(BODY)[:-1000])
+        await go.wait()
+
+    monkeypatch.setattr(receiving._Filling, "buffer_updated", noted)
+    async with loopback(answer) as server, transport_to(server.url) as transport:
+        for connection in range(3):
+            filling.clear()
+            post = asyncio.create_task(transport.post(PAYLOAD))
+            assert (await asked.get()).connection == connection
+            await filling.wait()
+            post.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await post
+        go.set()
+
+
+async def test_arrays_that_are_held_stay_as_they_came() -> None:
+    rows = np.arange(24 * 200_000, dtype="f4").reshape(24, 200_000)
+
+    async with FaultServer(lambda x: np.asarray(x) * 2) as server:
+        endpoint = Endpoint(url=server.url("oip"), max_response_bytes=2**30)
+        async with Client(endpoint, codec="oip", chunk_rows=1, limits=Limits(concurrency=4)) as client:
+            held, digests = [], []
+            async with client.stream(rows) as results:
+                async for done in results:
+                    (array,) = (done.outputs or {}).values()
+                    held.append((done.start, array))
+                    digests.append(hashlib.sha256(array).digest())
+    assert [hashlib.sha256(array).digest() for _, array in held] == digests
+    for start, array in held:
+        assert (array == rows[start] * 2).all()
