@@ -109,7 +109,8 @@ class Brake:
         """A success: it releases the brake and fills the bucket, by a token if it took a retry, else by the budget."""
         if self.braked:
             self._release()
-        self.tokens = min(self.capacity, self.tokens + (self._budget if first_try else 1.0))
+        if self.tokens != self.capacity:
+            self.tokens = min(self.capacity, self.tokens + (self._budget if first_try else 1.0))
 
     def abandoned(self, asker: object) -> None:
         """``asker`` will neither ask again nor report: somebody else may be the probe."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from fanout.classify import classify_error, classify_invalid, classify_reply
 from fanout.engine.race import Races
-from fanout.errors import InvalidReply, TransportError
+from fanout.errors import InvalidReply
 from fanout.types import Answer, Array, Reply, Values, Verdict
 
 if TYPE_CHECKING:
@@ -89,10 +89,8 @@ class Attempts:
         return work.earlier_attempts < _PATIENCE * self._link.retry.max_attempts
 
     def _judged(self, exchanged: Exchanged, host: Host | None, work: Work) -> Outcome:
-        if isinstance(exchanged, Verdict):
-            return exchanged
-        if isinstance(exchanged, TransportError):
-            return classify_error(exchanged)
+        if not isinstance(exchanged, Reply):
+            return exchanged if isinstance(exchanged, Verdict) else classify_error(exchanged)
         assert host is not None
         if not 200 <= exchanged.status < 300:
             return self._exchanges.pause(host, self._classified(exchanged))

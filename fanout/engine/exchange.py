@@ -85,7 +85,8 @@ class Exchanges:
 
     def succeeded(self, host: Host | None, deadline: Deadline, *, first_try: bool) -> None:
         """Tell brake and pace of a success."""
-        self._note_pace(host, None, deadline)
+        if self._link.pace is not None:
+            self._note_pace(host, None, deadline)
         if host is None:  # nothing was sent
             return
         if self._pool.only is None:

@@ -67,6 +67,7 @@ class Feed(ABC):
         self._put_back: list[Work] = []
         self._window = window
         self._skip = skip or RowSet()
+        self._skipping = bool(self._skip)
 
     @property
     def left(self) -> int | None:
@@ -140,11 +141,13 @@ class _SizedFeed(Feed):
         self.uniform = isinstance(rows, np.ndarray | Mapping)
 
     def _cut(self) -> Work | None:
-        wanted = self._skip.gap(self.position, self._length)
-        if wanted is None:
+        start, stop = self.position, self._length
+        if self._skipping:
+            start, stop = self._skip.gap(start, stop) or (stop, stop)
+        if start >= stop:
             self.position = self._length
             return None
-        start, n_rows, packed = wanted[0], min(wanted[1] - wanted[0], self.chunk_rows), None
+        n_rows, packed = min(stop - start, self.chunk_rows), None
         if self.packing is not None:
             packed = self.packing.fit(start, self._rows, start, n_rows)
             n_rows = packed.n_rows

@@ -136,7 +136,7 @@ class Run:
 
     def settle(self, done: Done) -> None:
         """Count a chunk that is where it belongs, and tell of it."""
-        ok = done.stop - done.start - sum(map(len, done.pending))
+        ok = done.stop - done.start - (sum(map(len, done.pending)) if done.pending else 0)
         for failure in done.failures:
             ok -= failure.stop - failure.start
             self.counters.failed += failure.stop - failure.start
@@ -179,6 +179,7 @@ class Run:
         )
         self._attempts = Attempts(self._codec, self._link, self._exchanges, proof, self.counters)
         self._outcomes = Outcomes(proof, self._link, deliver=self._delivered, refuse=self._refuse)
+        self._stamp = self._link.pool.hosts[0].transport.stamped
         self._recovery = Recovery(
             self.feed,
             self._link,
@@ -259,8 +260,7 @@ class Run:
         return None
 
     def _encode(self, work: Work) -> bool:
-        stamp, fail = self._link.pool.hosts[0].transport.stamped, self._outcomes.fail
-        return encode(work, self._codec, stamp, fail, uniform=self.feed.uniform)
+        return encode(work, self._codec, self._stamp, self._outcomes.fail, uniform=self.feed.uniform)
 
     def _refuse(self, work: Work, verdict: Verdict) -> None:
         """An answer unlike the others: no slot can be waited for here, so the workers wait while there are too many."""

@@ -39,9 +39,12 @@ _FRAMING = (hdrs.CONTENT_LENGTH, hdrs.TRANSFER_ENCODING, hdrs.EXPECT)
 class DirectResponse:
     """As much of an `aiohttp.ClientResponse` as the transport uses."""
 
-    __slots__ = ("connection", "content", "headers", "status")
+    __slots__ = ("_connector", "connection", "content", "headers", "status")
 
-    def __init__(self, message: RawResponseMessage, content: aiohttp.StreamReader, connection: Connection) -> None:
+    def __init__(
+        self, message: RawResponseMessage, content: aiohttp.StreamReader, connection: Connection, connector: Connector
+    ) -> None:
+        self._connector = connector
         self.status: int = message.code
         self.headers: CIMultiDictProxy[str] = message.headers
         self.content = content
@@ -56,7 +59,7 @@ class DirectResponse:
 
     def _release(self) -> None:
         if self.connection is not None:
-            self.connection.release()
+            self._connector.put_down(self.connection)
             self.connection = None
 
 
@@ -87,7 +90,7 @@ class Direct:
         assert self._head is not None
         request = b"".join((self._head, b"%d\r\n\r\n" % length, *parts))
         try:
-            connection = await self._connector.lease(use, self._request, [], self._timeout)
+            connection = await self._connector.lease(use, self._request, self._timeout)
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError from error
         try:
@@ -99,7 +102,7 @@ class Direct:
             message, content = await protocol.read()
             while message.code < 200 and message.code != 101:
                 message, content = await protocol.read()
-            return DirectResponse(message, content, connection)
+            return DirectResponse(message, content, connection, self._connector)
         except BaseException as error:
             connection.close()
             if isinstance(error, HttpProcessingError):

@@ -73,12 +73,14 @@ class Transport:
         self.bytes_received = 0
         self._endpoint = endpoint
         self._target = _parsed(url)
+        self._target_text = str(self._target)
         self._given = Headers(endpoint.headers, headers)
         # Shorter than the deadline, which would make a mere timeout of an answer that has told how long to wait.
         self._patience = min(ERROR_BODY_PATIENCE, timeouts.attempt / 4)
         self._buffers = Buffers() if buffers else None
         self._request_id = f"{uuid4().hex}-"
         self._requests = 0
+        self._closed = False
         self._secrets: list[str] = []
         self._dress()
         self._connector = Connector(limit=connections, tls=tls_of(endpoint))
@@ -101,11 +103,12 @@ class Transport:
         if not self._given.version:
             await self.renew_headers()
         parts = payload.body if isinstance(payload.body, tuple) else (payload.body,)
+        length = len(payload.body) if type(payload.body) is bytes else length_of(parts)
         headers = self._headers.get(payload.content_type) or self._remember(payload.content_type)
         if payload.headers:
             headers = headers.copy()
             headers.update(payload.headers)
-        self.bytes_sent += (length := length_of(parts))
+        self.bytes_sent += length
         try:
             return await self._exchange("POST", self._target, headers, parts, length, fresh)
         except Withheld:
@@ -139,6 +142,7 @@ class Transport:
 
     async def close(self) -> None:
         """Close every connection."""
+        self._closed = True
         await self._session.close()
 
     def _dress(self) -> None:
@@ -157,7 +161,7 @@ class Transport:
         return headers
 
     def _check_open(self) -> None:
-        if self._session.closed:
+        if self._closed:
             raise ClientStateError("the client is closed; make a new one") from None
 
     async def _exchange(
@@ -180,7 +184,8 @@ class Transport:
             self._check_open()  # it may have been us who ended the exchange
             raise mapped(error, self.shown_url, reused=connection.reused) from None
         try:
-            self._check_id(headers, response)
+            if self._endpoint.request_id_header is not None:
+                _check_id(self._endpoint.request_id_header, headers, response)
             body = await read_body(response, self._endpoint.max_response_bytes, self._patience, self._buffers)
         except BaseException as error:
             response.close()
@@ -188,12 +193,13 @@ class Transport:
                 self._check_open()
                 raise mapped(error, self.shown_url, reused=False) from None
             raise
+        shown = self._target_text if url is self._target else str(url)
         self.bytes_received += len(body)
         if response.status >= 300:  # an error page holds no answer, but may repeat what it was sent
             body = self.conceal(body.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
         if response.status == 401:
             self._given.refused = max(self._given.refused, version)
-        return Reply(status=response.status, headers=response.headers, body=body, url=str(url))
+        return Reply(status=response.status, headers=response.headers, body=body, url=shown)
 
     def _numbered(self, headers: CIMultiDict[str], name: str) -> CIMultiDict[str]:
         self._requests += 1
@@ -201,10 +207,10 @@ class Transport:
         headers[name] = f"{self._request_id}{self._requests}"
         return headers
 
-    def _check_id(self, headers: CIMultiDict[str], response: aiohttp.ClientResponse | DirectResponse) -> None:
-        name = self._endpoint.request_id_header
-        if name is not None and response.headers.get(name, headers[name]) != headers[name]:
-            raise IncompleteReply(f"the answer belongs to another request: its {name} is not the one that was sent")
+
+def _check_id(name: str, sent: CIMultiDict[str], response: aiohttp.ClientResponse | DirectResponse) -> None:
+    if response.headers.get(name, sent[name]) != sent[name]:
+        raise IncompleteReply(f"the answer belongs to another request: its {name} is not the one that was sent")
 
 
 def _parsed(url: str) -> URL:

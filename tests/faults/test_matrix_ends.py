@@ -54,8 +54,8 @@ async def wholly_free(c: Client) -> AsyncIterator[None]:
     (host,) = session._link.pool.hosts
     assert host.brake._prober is None
     assert host.pending == 0
-    connector = host.transport._session.connector
-    assert connector is not None
+    connector = host.transport._connector
+    connector._let_go()  # what is at hand for the next request
     assert not connector._acquired
 
 

@@ -95,6 +95,7 @@ class Right(Codec):
 
     name = "right"
     path = "/right"
+    takes_buffers = True
 
     def encode(self, rows: Any) -> Payload:
         bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
@@ -160,6 +161,9 @@ WRONG: dict[str, type[Codec]] = {
     ),
     "test_answers_are_in_the_order_of_the_rows": decoding(lambda self, reply, n, values: values[np.lexsort(values.T)]),
     "test_encoding_and_decoding_leave_no_trace": Counting,
+    "test_answers_in_a_buffer_are_read_as_bytes_are": decoding(
+        lambda self, reply, n, values: values if isinstance(reply.body, bytes) else -values
+    ),
     "test_a_wrong_number_of_rows_is_refused": decoding(
         lambda self, reply, n, values: np.resize(values, (n, *values.shape[1:]))
     ),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -12,14 +14,14 @@ from yarl import URL
 
 from fanout.errors import ConfigError
 from fanout.settings import Endpoint, Timeouts
-from fanout.transport import Transport
+from fanout.transport import Transport, connector
 from fanout.transport.connector import Connector
 from fanout.transport.direct import SMALL, Direct
 from fanout.types import Payload
-from tests.loopback import http, loopback
+from tests.loopback import Line, Received, http, loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
 OK = http(b'{"ok": 1}')
 
@@ -38,12 +40,21 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return said
 
 
-async def post(url: str, payload: Payload, *, headers: Mapping[str, str] | None = None) -> bytes:
-    made = Transport(Endpoint(url=url, headers=headers or {}), url, timeouts=Timeouts(), connections=2)
+@asynccontextmanager
+async def transport_to(
+    url: str, *, headers: Mapping[str, str] | None = None, connections: int = 4
+) -> AsyncIterator[Transport]:
+    endpoint = Endpoint(url=url, headers=headers or {})
+    made = Transport(endpoint, url, timeouts=Timeouts(), connections=connections)
     try:
-        return (await made.post(payload)).body
+        yield made
     finally:
         await made.close()
+
+
+async def post(url: str, payload: Payload, *, headers: Mapping[str, str] | None = None) -> bytes:
+    async with transport_to(url, headers=headers) as made:
+        return (await made.post(payload)).body
 
 
 async def seen_by_a_server(payload: Payload, **options: Any) -> tuple[str, dict[str, str], bytes]:
@@ -113,9 +124,9 @@ async def test_another_release_of_aiohttp_goes_through_the_session(
 
 @pytest.mark.parametrize("traces", [[], [aiohttp.TraceConfig()]], ids=["nobody", "a tracer"])
 async def test_who_traces_a_session_sees_its_requests(traces: list[aiohttp.TraceConfig], way: str) -> None:
-    connector = Connector(limit=1, tls=True)
-    async with aiohttp.ClientSession(connector=connector, trace_configs=traces) as session:
-        made = Direct(session, connector, URL("http://127.0.0.1/x"))
+    pool = Connector(limit=1, tls=True)
+    async with aiohttp.ClientSession(connector=pool, trace_configs=traces) as session:
+        made = Direct(session, pool, URL("http://127.0.0.1/x"))
         assert made.takes(CIMultiDict(), 1) is (way == "direct" and not traces)
 
 
@@ -139,3 +150,56 @@ async def test_a_line_break_in_a_header_is_refused_before_anything_is_sent() -> 
         with pytest.raises(ConfigError, match="cannot be sent"):
             await post(server.url, Payload(body=b"1", headers={"X": "1\r\nY: 2"}))
         assert server.requests == []
+
+
+async def test_one_connection_does_for_both_ways_in_turn(way: str) -> None:
+    async with loopback(http(b"1")) as server, transport_to(server.url, connections=1) as transport:
+        for size in (1, SMALL + 1, SMALL + 1, 1, 1, SMALL + 1):
+            await asyncio.wait_for(transport.post(Payload(body=bytes(size))), 5)
+        await asyncio.wait_for(transport.get(server.url), 5)
+        assert server.connections == 1
+
+
+async def test_who_waits_for_a_connection_has_that_of_a_small_request_at_once() -> None:
+    go = asyncio.Event()
+
+    async def answer(_: Received, line: Line) -> None:
+        await go.wait()
+        await line.send(http(b"1"))
+
+    async with loopback(answer) as server, transport_to(server.url, connections=1) as transport:
+        first = asyncio.create_task(transport.post(Payload(body=b"1")))
+        while not server.requests:  # noqa: ASYNC110 - it comes from the socket, not from a task
+            await asyncio.sleep(0)
+        second = asyncio.create_task(transport.post(Payload(body=bytes(SMALL + 1))))
+        await asyncio.sleep(0)
+        go.set()
+        await asyncio.wait_for(asyncio.gather(first, second), connector._MOMENT / 2)
+        assert server.connections == 1
+
+
+async def test_a_fresh_connection_is_to_be_had_beside_those_at_hand() -> None:
+    async with loopback(http(b"1")) as server, transport_to(server.url, connections=1) as transport:
+        await transport.post(Payload(body=b"1"))
+        await asyncio.wait_for(transport.post(Payload(body=b"1"), fresh=True), connector._MOMENT / 2)
+        assert server.connections == 2
+
+
+async def test_what_is_at_hand_goes_to_the_pool_after_a_moment(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connector, "_MOMENT", 0.01)
+    async with loopback(http(b"1")) as server, transport_to(server.url) as transport:
+        await asyncio.gather(*(transport.post(Payload(body=b"1")) for _ in range(4)))
+        assert len(transport._connector._at_hand) == (4 if way == "direct" else 0)
+        await asyncio.sleep(0.05)
+        assert (transport._connector._at_hand, transport._connector._acquired) == ([], set())
+        await asyncio.gather(*(transport.post(Payload(body=b"1")) for _ in range(4)))
+        assert server.connections == 4
+
+
+async def test_a_connection_that_is_closing_is_not_at_hand() -> None:
+    async with loopback(http(b"1")) as server, transport_to(server.url) as transport:
+        await transport.post(Payload(body=b"1"))
+        for kept in transport._connector._at_hand:
+            assert kept.transport is not None
+            kept.transport.close()
+        assert (await transport.post(Payload(body=b"1"))).body == b"1"

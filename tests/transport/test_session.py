@@ -590,8 +590,8 @@ class TestKeptConnections:
 
 async def _heard(transport: Transport) -> None:
     """Wait until the idle connection of ``transport`` has noticed what the server did to it."""
-    (kept,) = transport._session.connector._conns.values()
-    protocol = kept[0][0]
+    connector = transport._connector
+    protocol = connector._at_hand[0].protocol if connector._at_hand else next(iter(connector._conns.values()))[0][0]
     async with asyncio.timeout(5):
         while not protocol.should_close:  # noqa: ASYNC110 - it comes from the socket, not from a task
             await asyncio.sleep(0)
