@@ -17,9 +17,12 @@ _TRACEBACK = "Traceback (most recent call last):"
 _MESSAGE_KEYS = ("message", "error", "detail", "title", "msg", "OriginalMessage")
 
 
-def said(reply: Reply) -> str:
-    """The error's message on one line; the first part of the body where no message can be told from the rest."""
-    text = "; ".join(_messages(error_body(reply.body)))
+def said(reply: Reply, body: Mapping[str, Any] | None = None) -> str:
+    """The error's message on one line; the first part of the body where no message can be told from the rest.
+
+    ``body`` is what `error_body` makes of it, where that is known already.
+    """
+    text = "; ".join(_messages(error_body(reply.body) if body is None else body))
     if _TRACEBACK.encode() in reply.body[:_LOOKED_AT]:
         text = _without_frames(text or reply.body.decode("utf-8", "replace"))
     text = " ".join((text or reply.excerpt(_LONGEST)).split())
@@ -28,6 +31,8 @@ def said(reply: Reply) -> str:
 
 def error_body(body: bytes) -> Mapping[str, Any]:
     """The JSON object of an error answer, unwrapped from ``{"error": {...}}``; empty if it is none."""
+    if not body.lstrip().startswith(b"{"):
+        return {}
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:

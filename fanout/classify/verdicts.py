@@ -65,8 +65,8 @@ def classify_reply(reply: Reply, *, meaning: int | None = None, now: datetime | 
     status = meaning or reply.status
     if 300 <= status < 400:
         return _redirected(reply)
-    reason = f"HTTP {reply.status}: {said(reply)}"
     body = error_body(reply.body)
+    reason = f"HTTP {reply.status}: {said(reply, body)}"
     if status in (403, 429) and _quota_gone(body):
         return Verdict(action=Action.STOP, reason=reason, status=status, stop="quota")
     action = _STATUS.get(status) or (Action.RETRY if status >= 500 or status < 200 else Action.FAIL)

@@ -80,6 +80,10 @@ class Run:
         self._workers = 0
         self._refused = 0
         self._fewer_refused = Bell()
+        self._again = 0
+        """Attempts under way that are not a chunk's first."""
+        self._stood_aside = 0
+        self._way_free = Bell()
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting_for_rows: set[asyncio.Task[None]] = set()
         self._crash: Exception | None = None
@@ -187,7 +191,7 @@ class Run:
             Splitting(lambda: self._link.successes > 0),
             self.counters,
             self._halt,
-            attempt=self._attempt,
+            attempt=self._attempt_again,
             stop=self.stop,
             tell=self._tell,
         )
@@ -225,6 +229,9 @@ class Run:
                 if self._refused >= permits.total:
                     await self._halt.sleep(inf, self._fewer_refused)
                     continue
+                if self._again > self._stood_aside and permits.in_use >= permits.total:
+                    await self._stand_aside()
+                    continue
                 if (work := self.feed.ready()) is None and (work := await self._next(task)) is None:
                     return
                 self._watch.busy()
@@ -239,6 +246,22 @@ class Run:
             self._workers -= 1
             self._waiting_for_rows.discard(task)
             deadline.close()
+
+    async def _stand_aside(self) -> None:
+        """Leave a permit to an attempt that is not a first; else all workers would wait for one in turns."""
+        self._stood_aside += 1
+        try:
+            await self._halt.sleep(inf, self._way_free)
+        finally:
+            self._stood_aside -= 1
+
+    async def _attempt_again(self, work: Work, deadline: Deadline) -> Verdict | None:
+        self._again += 1
+        try:
+            return await self._attempt(work, deadline)
+        finally:
+            self._again -= 1
+            self._way_free.ring()
 
     async def _next(self, worker: asyncio.Task[Any]) -> Work | None:
         self._waiting_for_rows.add(worker)

@@ -101,8 +101,11 @@ def looks_like_json(body: bytes) -> bool:
 async def _error_body(response: aiohttp.ClientResponse | DirectResponse, encoding: str, patience: float) -> bytes:
     """What can be had of an error's body. The status and the pushback in the header count whatever became of it."""
     try:
-        async with asyncio.timeout(patience):
-            body = (await _read_up_to(response, ERROR_BODY_CAP))[:ERROR_BODY_CAP]
+        if response.content.is_eof():
+            body = response.content.read_nowait(-1)[:ERROR_BODY_CAP]
+        else:
+            async with asyncio.timeout(patience):
+                body = (await _read_up_to(response, ERROR_BODY_CAP))[:ERROR_BODY_CAP]
         return body if encoding == "identity" else _decompressed(body, encoding, ERROR_BODY_CAP)[0]
     except (aiohttp.ClientError, OSError, zlib.error):
         response.close()
