@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tenacity import DoAttempt, DoSleep, RetryCallState, Retrying, wait_random_exponential
+from tenacity import RetryCallState, Retrying, wait_random_exponential
 
 from fanout.types import Action, Verdict
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from fanout.settings import RetryPolicy
+
+_NOBODY = Retrying()
 
 
 async def retry(
@@ -31,36 +33,13 @@ async def retry(
     Returns None after a success, else the last verdict.
     """
 
-    def give_up(state: RetryCallState) -> bool:
-        return exhausted()
-
-    # A controller of its own for each call: a shared one mixes up its callers' outcomes (tenacity#93). The plain one,
-    # as nothing that it asks has to be awaited: `AsyncRetrying` finds that out again at every step, at twice the cost.
-    controller = Retrying(
-        retry=_says_retry,
-        stop=give_up,
-        wait=wait_random_exponential(multiplier=policy.initial_backoff, max=policy.max_backoff),
-        retry_error_callback=_last_verdict,
-    )
-    controller.begin()
-    state = RetryCallState(controller, fn=None, args=(), kwargs={})
-    state.set_result(first)
-    while isinstance(step := controller.iter(retry_state=state), DoSleep | DoAttempt):
-        if isinstance(step, DoSleep):
-            state.prepare_for_next_attempt()
-            await sleep(step)
-        else:
-            state.set_result(await attempt())
-    verdict: Verdict | None = step
-    return verdict
-
-
-def _says_retry(state: RetryCallState) -> bool:
-    verdict = _last_verdict(state)
-    return verdict is not None and verdict.action is Action.RETRY
-
-
-def _last_verdict(state: RetryCallState) -> Verdict | None:
-    assert state.outcome is not None
-    verdict: Verdict | None = state.outcome.result()
+    # tenacity's strategies without its controller, whose steps, each a future and a list of actions, cost more than
+    # all the rest of a failure.
+    wait = wait_random_exponential(multiplier=policy.initial_backoff, max=policy.max_backoff)
+    state = RetryCallState(_NOBODY, fn=None, args=(), kwargs={})
+    verdict: Verdict | None = first
+    while verdict is not None and verdict.action is Action.RETRY and not exhausted():
+        await sleep(wait(state))
+        state.attempt_number += 1
+        verdict = await attempt()
     return verdict

@@ -39,14 +39,20 @@ class RowSet:
             last = bisect_right(self._starts, stop)
             if first < last:
                 start, stop = min(start, self._starts[first]), max(stop, self._stops[last - 1])
-            self._replace(first, last, [(start, stop)])
+            self._cut(first, last)
+            self._count += stop - start
+            self._starts[first:last], self._stops[first:last] = [start], [stop]
 
     def remove(self, start: int, stop: int) -> None:
         """Remove the rows ``start <= row < stop``, as far as they are in it."""
         first, last = bisect_right(self._stops, start), bisect_left(self._starts, stop)
         if start < stop and first < last:
             left, right = (self._starts[first], start), (stop, self._stops[last - 1])
-            self._replace(first, last, [rest for rest in (left, right) if rest[0] < rest[1]])
+            rest = [part for part in (left, right) if part[0] < part[1]]
+            self._cut(first, last)
+            self._count += sum(stop - start for start, stop in rest)
+            self._starts[first:last] = [start for start, _ in rest]
+            self._stops[first:last] = [stop for _, stop in rest]
 
     def gap(self, start: int, stop: int) -> tuple[int, int] | None:
         """The first range of rows in ``start <= row < stop`` that are not in the set; None where all are."""
@@ -80,9 +86,7 @@ class RowSet:
     def __repr__(self) -> str:
         return f"<RowSet {self._count:,} rows in {len(self._starts):,} ranges>"
 
-    def _replace(self, first: int, last: int, ranges: list[tuple[int, int]]) -> None:
+    def _cut(self, first: int, last: int) -> None:
+        """Count the rows of some of the ranges no more, for these are about to be replaced."""
         for at in range(first, last):
             self._count -= self._stops[at] - self._starts[at]
-        self._count += sum(stop - start for start, stop in ranges)
-        self._starts[first:last] = [start for start, _ in ranges]
-        self._stops[first:last] = [stop for _, stop in ranges]

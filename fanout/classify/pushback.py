@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from fanout.classify.allowance import structured
@@ -10,6 +11,8 @@ from fanout.classify.times import EPOCH, duration, number, seconds_until
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
+
+_TELLING = re.compile("retry-after|ratelimit", re.IGNORECASE)
 
 
 def pushback(
@@ -21,6 +24,8 @@ def pushback(
     ``Date``), the error in the ``body``, ``x-ratelimit-reset-*``, the ``RateLimit`` fields. What is not finite,
     negative, past or no time at all is ignored. ``now`` serves dates where the answer has none.
     """
+    if not body and not _TELLING.search(" ".join(headers)):  # most often there is nothing to be looked at
+        return None
     for wait in _all(headers, body or {}, now):
         if wait is not None:
             return wait

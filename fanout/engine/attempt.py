@@ -107,7 +107,8 @@ class Attempts:
             verdict = classify_invalid(reply, error)
         else:
             verdict = classify_reply(reply, meaning=meaning)
-        return replace(verdict, reason=self._link.pool.conceal(verdict.reason))
+        told = self._link.pool.conceal(verdict.reason)
+        return verdict if told == verdict.reason else replace(verdict, reason=told)
 
     def _decoded(self, reply: Reply, work: Work) -> Array | Values:
         try:

@@ -64,6 +64,13 @@ class Bell:
         for sleeper in self.sleepers:
             _wake(sleeper)
 
+    def ring_for_one(self) -> None:
+        """Wake the one who sleeps longest."""
+        for sleeper in self.sleepers:
+            if not sleeper.done():
+                sleeper.set_result(None)
+                return
+
 
 def _wake(sleeper: asyncio.Future[None]) -> None:
     if not sleeper.done():

@@ -261,7 +261,7 @@ class Run:
             return await self._attempt(work, deadline)
         finally:
             self._again -= 1
-            self._way_free.ring()
+            self._way_free.ring_for_one()
 
     async def _next(self, worker: asyncio.Task[Any]) -> Work | None:
         self._waiting_for_rows.add(worker)

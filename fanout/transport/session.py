@@ -195,7 +195,7 @@ class Transport:
             raise
         shown = self._target_text if url is self._target else str(url)
         self.bytes_received += len(body)
-        if response.status >= 300:  # an error page holds no answer, but may repeat what it was sent
+        if response.status >= 300 and self._secrets:  # an error page holds no answer, but may repeat what it was sent
             body = self.conceal(body.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
         if response.status == 401:
             self._given.refused = max(self._given.refused, version)
