@@ -266,7 +266,7 @@ def require_headers(headers: Mapping[str, str]) -> None:
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise ConfigError(f"header {name!r} must be a text, not {type(value).__name__}", key="headers")
-        if any(ord(char) < 32 and char != "\t" for char in name + value):
+        if any((ord(char) < 32 and char != "\t") or ord(char) == 127 for char in name + value):
             raise ConfigError(f"header {name!r} holds a line break or another control character", key="headers")
 
 

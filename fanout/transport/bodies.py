@@ -71,9 +71,9 @@ async def read_body(
     # Most often it all came with the header: no wait, no copy.
     if content.is_eof():
         body = content.read_nowait(-1)
-    elif buffers is not None and 0 < (length := length_of_large(response)) <= cap:
-        body = cast("bytes", buffers.take(length))  # who has buffers knows that these are bytearrays
-        await receive(response, body)
+    elif buffers is not None and (buffer := _buffer_for(response, cap, buffers)) is not None:
+        await receive(response, buffer)
+        body = cast("bytes", buffer)  # who has buffers knows that large bodies are bytearrays
     else:
         body = await _read_up_to(response, cap)
     if len(body) > cap:
@@ -83,6 +83,11 @@ async def read_body(
     if not _framed(response) and not looks_like_json(body):
         raise IncompleteReply("the answer has neither Content-Length nor chunks: nothing shows that it is whole")
     return body
+
+
+def _buffer_for(response: aiohttp.ClientResponse | DirectResponse, cap: int, buffers: Buffers) -> bytearray | None:
+    length = length_of_large(response)
+    return buffers.take(length) if 0 < length <= cap else None
 
 
 def _framed(response: aiohttp.ClientResponse | DirectResponse) -> bool:

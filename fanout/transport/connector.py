@@ -75,7 +75,8 @@ class Connector(aiohttp.TCPConnector):
 
     def put_down(self, connection: Connection) -> None:
         """Take a connection back whose exchange is over, for the next one."""
-        if self._asking or self._closed:
+        protocol = connection.protocol
+        if self._asking or self._closed or protocol is None or protocol.should_close:
             connection.release()
             return
         self._at_hand.append(connection)

@@ -10,6 +10,7 @@ only while nobody (a mock, a recorder, a tracer) has put himself between the ses
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ _TESTED_WITH = "3.14."
 SMALL = 64 * 2**10
 """Bytes of a body that goes the direct way: one that a socket takes in one piece, or not much more."""
 
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 _FRAMING = (hdrs.CONTENT_LENGTH, hdrs.TRANSFER_ENCODING, hdrs.EXPECT)
 """Who sets these wants a body sent in a way of his own."""
 
@@ -39,12 +41,13 @@ _FRAMING = (hdrs.CONTENT_LENGTH, hdrs.TRANSFER_ENCODING, hdrs.EXPECT)
 class DirectResponse:
     """As much of an `aiohttp.ClientResponse` as the transport uses."""
 
-    __slots__ = ("_connector", "connection", "content", "headers", "status")
+    __slots__ = ("_connector", "_protocol", "connection", "content", "headers", "status")
 
     def __init__(
         self, message: RawResponseMessage, content: aiohttp.StreamReader, connection: Connection, connector: Connector
     ) -> None:
         self._connector = connector
+        self._protocol = connection.protocol
         self.status: int = message.code
         self.headers: CIMultiDictProxy[str] = message.headers
         self.content = content
@@ -52,10 +55,12 @@ class DirectResponse:
         content.on_eof(self._release)
 
     def close(self) -> None:
-        """Close the connection, unless the answer is whole and it went back to the pool."""
+        """Close the connection; if the answer is whole, and it went back to the pool, as soon as it is met there."""
         if self.connection is not None:
             self.connection.close()
             self.connection = None
+        elif self._protocol is not None:
+            self._protocol.force_close()
 
     def _release(self) -> None:
         if self.connection is not None:
@@ -79,7 +84,7 @@ class Direct:
 
     def takes(self, headers: CIMultiDict[str], length: int) -> bool:
         """True if a request can go this way. ``headers`` may not be changed afterwards."""
-        if not self._usable or length > SMALL or not _untouched(aiohttp.ClientSession._request):  # noqa: SLF001
+        if not self._usable or length > SMALL or not _session_is_itself():
             return False
         if headers is not self._headers:  # most often the same as the last time
             self._headers, self._head = headers, self._head_with(headers)
@@ -100,7 +105,7 @@ class Direct:
             protocol.set_response_params(read_until_eof=True, auto_decompress=False)
             protocol.transport.write(request)
             message, content = await protocol.read()
-            while message.code < 200 and message.code != 101:
+            while 100 <= message.code < 200 and message.code != 101:
                 message, content = await protocol.read()
             return DirectResponse(message, content, connection, self._connector)
         except BaseException as error:
@@ -118,10 +123,9 @@ class Direct:
             return None
         fields = [field for field in self._defaults if field[0] not in headers]
         lines = [self._start, *(f"{name}: {value}" for name, value in (*fields, *headers.items()))]
-        head = "\r\n".join(lines)
-        if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1 or "\0" in head:
-            raise ValueError("a header field holds a line break")
-        return f"{head}\r\n{hdrs.CONTENT_LENGTH}: ".encode()
+        if _CONTROL.search("".join(lines)):
+            raise ValueError("a header field holds a line break or another control character")
+        return "\r\n".join((*lines, f"{hdrs.CONTENT_LENGTH}: ")).encode()
 
     def _refused(self, error: HttpProcessingError) -> aiohttp.ClientResponseError:
         info = self._request.request_info
@@ -136,6 +140,10 @@ class _Asking(aiohttp.ClientRequest):
         return super().connection_key
 
 
+def _session_is_itself() -> bool:
+    """True where nobody has replaced or wrapped what sends a session's requests."""
+    return _untouched(aiohttp.ClientSession._request) and _untouched(aiohttp.ClientSession.request)  # noqa: SLF001
+
+
 def _untouched(method: Any) -> bool:
-    """True for a method of aiohttp's session that nobody has replaced or wrapped."""
     return type(method) is FunctionType and method.__code__.co_filename == client.__file__

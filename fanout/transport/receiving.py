@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
 
     from fanout.transport.direct import DirectResponse
-    from fanout.types import Buffer
 
 LARGE = 2**19
 """From so many bytes on, copies cost more than what this takes."""
 
 _BROKEN_OFF = "Response payload is not completed"
+_NOTHING = memoryview(b"")
 
 
 class Buffers:
@@ -32,20 +32,24 @@ class Buffers:
     Pages that the system has to clear first cost more than all else that is done with a large answer.
 
     Args:
-        most: bytes that are kept at most.
+        most: bytes in all buffers together. A length is only what a server says: it is not to cost more than that.
     """
 
-    def __init__(self, most: int = 64 * 2**20) -> None:
+    def __init__(self, most: int = 128 * 2**20) -> None:
         self._most = most
         self._kept: list[bytearray] = []
 
-    def take(self, length: int) -> bytearray:
-        """A buffer of that length; what is in it is nobody's."""
-        for place, references in enumerate(_references(self._kept)):
-            if references == _UNUSED and len(self._kept[place]) == length:
+    def take(self, length: int) -> bytearray | None:
+        """A buffer of that length, in which there may be anything; None where there would be too much in all."""
+        references = _references(self._kept)
+        for place, count in enumerate(references):
+            if count == _UNUSED and len(self._kept[place]) == length:
                 return self._kept[place]
         if length + sum(map(len, self._kept)) > self._most:
-            self._kept.clear()
+            in_use = [place for place, count in enumerate(references) if count != _UNUSED]
+            self._kept = [self._kept[place] for place in in_use]
+            if length + sum(map(len, self._kept)) > self._most:
+                return None
         self._kept.append(made := bytearray(length))
         return made
 
@@ -78,12 +82,13 @@ class _Filling(asyncio.BufferedProtocol):
             self._protocol.set_response_params(read_until_eof=True, auto_decompress=False)
             self.end()
             if not self.full.done():
-                self.full.set_result(None)
+                self.full.set_result(True)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._rest = _NOTHING
         self._protocol.connection_lost(exc)
         if not self.full.done():
-            self.full.set_exception(aiohttp.ClientPayloadError(_BROKEN_OFF))
+            self.full.set_result(False)  # an error, with its traceback, would keep the buffer in use
 
     def pause_writing(self) -> None:
         self._protocol.pause_writing()
@@ -95,6 +100,7 @@ class _Filling(asyncio.BufferedProtocol):
         """Give the connection back to its protocol."""
         if self._transport.get_protocol() is self and not self._transport.is_closing():
             self._hand_over(self._protocol)
+            self._rest = _NOTHING  # TLS and uvloop remember the protocol that they had
 
     def _hand_over(self, protocol: asyncio.BaseProtocol) -> None:
         self._transport.pause_reading()  # uvloop decides as it starts to read how it does
@@ -111,8 +117,8 @@ def length_of_large(response: aiohttp.ClientResponse | DirectResponse) -> int:
     return length if (length := int(told)) >= LARGE else 0
 
 
-async def receive(response: aiohttp.ClientResponse | DirectResponse, buffer: Buffer) -> None:
-    """Fill ``buffer``, which is to be writable, with the body, which has its length. Raises aiohttp's errors."""
+async def receive(response: aiohttp.ClientResponse | DirectResponse, buffer: bytearray) -> None:
+    """Fill ``buffer`` with the body, which has its length. Raises aiohttp's errors."""
     content, rest = response.content, memoryview(buffer)
     while part := content.read_nowait(-1):  # what had come before, and what waits in the parser behind it
         rest[: len(part)] = part
@@ -124,7 +130,8 @@ async def receive(response: aiohttp.ClientResponse | DirectResponse, buffer: Buf
         raise aiohttp.ClientPayloadError(_BROKEN_OFF)
     filling = _Filling(rest, protocol)
     try:
-        await filling.full
+        if not await filling.full:
+            raise aiohttp.ClientPayloadError(_BROKEN_OFF)
         for _ in range(2):  # what the server has said beyond the body is read, and the connection is not used again
             await asyncio.sleep(0)
     finally:

@@ -189,6 +189,8 @@ class Transport:
             body = await read_body(response, self._endpoint.max_response_bytes, self._patience, self._buffers)
         except BaseException as error:
             response.close()
+            if isinstance(error, RuntimeError):  # as a stream of aiohttp says whose connection we have closed
+                self._check_open()
             if isinstance(error, aiohttp.ClientError | OSError) and not isinstance(error, TransportError):
                 self._check_open()
                 raise mapped(error, self.shown_url, reused=False) from None

@@ -12,7 +12,7 @@ import pytest
 from multidict import CIMultiDict
 from yarl import URL
 
-from fanout.errors import ConfigError
+from fanout.errors import ConfigError, IncompleteReply
 from fanout.settings import Endpoint, Timeouts
 from fanout.transport import Transport, connector
 from fanout.transport.connector import Connector
@@ -145,11 +145,57 @@ async def test_a_wrapper_round_the_session_is_called(way: str, monkeypatch: pyte
     assert calls == ["POST"]
 
 
-async def test_a_line_break_in_a_header_is_refused_before_anything_is_sent() -> None:
+@pytest.mark.parametrize("value", ["1\r\nY: 2", "a\x0bb", "\x01", "\x7f", "\0"])
+async def test_a_control_character_in_a_header_is_refused_before_anything_is_sent(value: str) -> None:
     async with loopback(OK) as server:
         with pytest.raises(ConfigError, match="cannot be sent"):
-            await post(server.url, Payload(body=b"1", headers={"X": "1\r\nY: 2"}))
+            await post(server.url, Payload(body=b"1", headers={"X": value}))
         assert server.requests == []
+
+
+async def test_a_double_of_the_public_method_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise aiohttp.ClientPayloadError("the double was asked")
+
+    monkeypatch.setattr(aiohttp.ClientSession, "request", refuse)
+    async with loopback(OK) as server:
+        with pytest.raises(IncompleteReply, match="the double was asked"):
+            await post(server.url, Payload(body=b"1"))
+        assert server.requests == []
+
+
+@pytest.mark.parametrize("status", ["099", "000", "007"])
+async def test_a_status_that_does_not_exist_is_an_answer(status: str) -> None:
+    answer = f"HTTP/1.1 {status} X\r\nContent-Length: 2\r\n\r\n{{}}".encode()
+    async with loopback(answer) as server, transport_to(server.url) as transport:
+        assert (await asyncio.wait_for(transport.post(Payload(body=b"1")), 5)).status == int(status)
+
+
+async def test_a_connection_that_the_server_will_close_is_not_kept_at_hand(way: str) -> None:
+    answer = http(b"1", headers={"Connection": "close"})
+    async with loopback(answer) as server, transport_to(server.url) as transport:
+        for _ in range(3):
+            await transport.post(Payload(body=b"1"))
+            assert transport._connector._at_hand == []
+        assert server.connections == 3
+
+
+async def test_a_connection_that_gives_the_answers_of_others_is_not_used_again(way: str) -> None:
+    async def answer(received: Received, line: Line) -> None:
+        number = "of another" if received.connection == 0 else received.headers["x-id"]
+        await line.send(http(b"1", headers={"X-Id": number}))
+
+    async with loopback(answer) as server:
+        endpoint = Endpoint(url=server.url, request_id_header="X-Id")
+        made = Transport(endpoint, server.url, timeouts=Timeouts(), connections=1)
+        try:
+            with pytest.raises(IncompleteReply, match="belongs to another request"):
+                await made.post(Payload(body=b"1"))
+            if way == "direct":
+                assert (await made.post(Payload(body=b"1"))).body == b"1"
+                assert server.connections == 2
+        finally:
+            await made.close()
 
 
 async def test_one_connection_does_for_both_ways_in_turn(way: str) -> None:
