@@ -77,9 +77,11 @@ def warm_pages(nbytes: int) -> None:
     """Have the system find so many bytes of pages, and let go of them.
 
     On a virtual machine the first touch of a page may cost many times what a contender does with it, or nothing, as
-    chance will have it: whether the host had taken it back. So it is touched before the work, for all alike.
+    chance will have it: whether the host had taken it back. So it is touched before the work, for all alike; but not
+    where the peak of memory would then be that of the touching.
     """
-    np.ones(nbytes, np.uint8)
+    if _reset_peak():
+        np.ones(nbytes, np.uint8)
 
 
 def _give_back() -> None:

@@ -111,7 +111,10 @@ class OpenAIEmbeddings(Codec):
         if self._buffers is None or (parsed := self._buffers.parsed(body, found)) is None:
             return None
         made, indices, usage, model = parsed
-        if indices not in (list(range(n_rows)), [None] * n_rows) or (made := exact_in(made, self._dtype)) is None:
+        plain = set(map(type, indices)) in ({int}, {type(None)})  # True is 1, and 1.0 is
+        if not plain or indices not in (list(range(n_rows)), [None] * n_rows):
+            return None
+        if (made := exact_in(made, self._dtype)) is None:
             return None
         return Answer(made, usage=dict(counts(usage)), model=model)
 

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
-from fanout.classify import said
-from fanout.types import Reply
+from fanout.classify import classify_reply, said
+from fanout.types import Action, Reply
 
 TRACEBACK = """Traceback (most recent call last):
   File "model.py", line 492, in execute
@@ -53,6 +53,17 @@ def reply(body: Any) -> Reply:
 )
 def test_the_message_is_found(body: Any, text: str) -> None:
     assert said(reply(body)) == text
+
+
+def test_a_verdict_tells_no_more_than_that() -> None:
+    body = {"detail": [{"loc": ["body", "x"], "msg": "bad", "input": "all my patients' names"}]}
+    assert classify_reply(Reply(status=422, headers={}, body=orjson.dumps(body))).reason == "HTTP 422: body.x: bad"
+
+
+def test_white_space_before_an_error_hides_nothing() -> None:
+    body = b' \n{"error": {"type": "insufficient_quota", "message": "no money"}}'
+    verdict = classify_reply(Reply(status=429, headers={}, body=body))
+    assert (verdict.action, verdict.stop) == (Action.STOP, "quota")
 
 
 def test_a_long_message_is_cut() -> None:

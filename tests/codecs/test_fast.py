@@ -104,6 +104,9 @@ BODIES = [
     b'{"predictions": [[1, 123456789012345678901234567890]]}',
     b'\xff{"predictions": [[1, 2]]}',
     b'{"predictions": [{"a": 1}]}',
+    b'{"predictions": [[1, 2], "ab"]}',
+    b'{"predictions": [[1, 2], {"a": 1, "b": 2}]}',
+    b'\xef\xbb\xbf{"predictions": [[1, 2]]}',
 ]
 
 
@@ -156,6 +159,11 @@ def vectors_document(rows: list[list[float]], indices: list[Any], **extra: Any) 
         {"data": {}},
         {"data": [1, 2]},
         b'{"data": [{"embedding": [1.0, 2], "index": 0}, {"embedding": [1.0, 2], "index": 1}], "data": 5}',
+        b'{"data": [{"embedding": [1.0], "embedding": [3.0], "index": 0}, {"embedding": [2.0], "index": 1}]}',
+        b'{"data": [{"embedding": [1.0], "index": 0}, {"embedding": [2.0], "index": 1, "index": 0}]}',
+        b'{"data": [{"embedding": [1.0], "index": false}, {"embedding": [2.0], "index": true}]}',
+        b'{"data": [{"embedding": [1.0], "index": 0.0}, {"embedding": [2.0], "index": 1.0}]}',
+        b'\xef\xbb\xbf{"data": [{"embedding": [1.0], "index": 0}, {"embedding": [2.0], "index": 1}]}',
     ],
 )
 def test_vectors_are_those_of_the_exact_way(document: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,85 @@
+"""Workers stand aside for attempts that are not a first: one for each, for no longer, and never for a free permit."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+from support import Plain
+
+from fanout import Client, Limits, RetryPolicy, Timeouts
+from fanout.engine import run
+from fanout.engine.halt import Bell, Halt
+from fanout.testing import MockEndpoint
+
+pytestmark = pytest.mark.virtual_time
+X = np.arange(1200.0).reshape(400, 3)
+QUICK = RetryPolicy(initial_backoff=0.01, max_backoff=0.02, max_attempts=20, budget=1.0)
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The runs that are made."""
+    made: list[Any] = []
+    begin = run.Run.__init__
+
+    def noted(self: run.Run, *args: Any, **options: Any) -> None:
+        begin(self, *args, **options)
+        made.append(self)
+
+    monkeypatch.setattr(run.Run, "__init__", noted)
+    return made
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 5])
+async def test_nobody_stands_aside_in_the_end_and_some_did(concurrency: int, runs: list[Any]) -> None:
+    counts: list[int] = []
+    with MockEndpoint(lambda x: x * 2, latency=0.01) as mock:
+        mock.script(*[503 if i % 4 == 0 else None for i in range(200)])
+        limits = Limits(concurrency=concurrency)
+        async with Client(
+            mock.url(Plain), codec=Plain, chunk_rows=1, limits=limits, retry=QUICK,
+            on_event=lambda event: counts.append(runs[0]._stood_aside),
+        ) as client:  # fmt: skip
+            assert (await client.map(X) == X * 2).all()
+    assert (runs[0]._again, runs[0]._stood_aside, dict(runs[0]._way_free.sleepers)) == (0, 0, {})
+    assert 1 <= max(counts) <= concurrency
+    assert mock.max_in_flight <= concurrency
+
+
+async def test_a_permit_that_is_free_is_used_while_an_attempt_takes_long() -> None:
+    """Of two permits one is taken by an attempt that hangs: all other rows go through the other meanwhile."""
+
+    def latency(number: int) -> float:
+        repeated = mock.requests[number].body in [request.body for request in mock.requests[:number]]
+        return 50.0 if repeated else 0.1
+
+    with MockEndpoint(lambda x: x * 2, latency=latency) as mock:
+        mock.script(503)
+        limits, timeouts = Limits(concurrency=2), Timeouts(attempt=60)
+        async with Client(
+            mock.url(Plain), codec=Plain, chunk_rows=1, limits=limits, retry=QUICK, timeouts=timeouts
+        ) as client:
+            began = asyncio.get_running_loop().time()
+            await client.map(X)
+            assert asyncio.get_running_loop().time() - began < 55
+
+
+async def test_each_ring_for_one_wakes_another() -> None:
+    bell, halt, woken = Bell(), Halt(), []
+
+    async def sleep(name: str) -> None:
+        await halt.sleep(1e9, bell)
+        woken.append(name)
+
+    tasks = [asyncio.create_task(sleep(name)) for name in "abc"]
+    await asyncio.sleep(0)
+    bell.ring_for_one()
+    bell.ring_for_one()
+    await asyncio.sleep(0.1)
+    assert woken == ["a", "b"]
+    bell.ring_for_one()
+    bell.ring_for_one()
+    await asyncio.gather(*tasks)
