@@ -29,8 +29,8 @@ _ANOTHER_MODEL = frozenset({"shape", "dtype", "model"})
 """Flaws of answers that are well formed, but not what the other endpoints answer."""
 
 _NO_ACCIDENT = 2
-_TICK = 2e-6
-"""Seconds of the shortest sleep: within a clock's resolution a timer is due at once, and no time goes by."""
+_ROUNDING = 1e-9
+"""Seconds that a sum of times may be off. A sleep as short as that would be due at once, and again, and again."""
 
 Exchanged: TypeAlias = Reply | TransportError | Verdict
 """A whole answer, why there is none, or the verdict by which no request was sent."""
@@ -276,8 +276,8 @@ class Exchanges:
                     continue
                 if slot is None or rates.outdated(slot):
                     slot = rates.reserve(now, link.cost(work))
-                if slot.start > now:
-                    await self._halt.sleep(max(slot.start - now, _TICK))
+                if slot.start > now + _ROUNDING:
+                    await self._halt.sleep(slot.start - now)
                     continue
                 if not link.spent:
                     granted, slot = slot, None
