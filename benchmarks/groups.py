@@ -159,7 +159,7 @@ def _chunks(lengths: Sequence[int]) -> Group:
 def _failures() -> Group:
     entries = [
         Entry(
-            name=f"{share:.0%} of the answers are a 503", target=_study("failures:opened"), work="W1", requests=3000,
+            name=f"{share:.0%} of the answers are a 503", target=_study("failures:opened"), work="W1", requests=10_000,
             served=Served(fail_share=share, own=True),
         )
         for share in (0.0, 0.01, 0.1)
