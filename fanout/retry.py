@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fanout.settings import RetryPolicy
 
 _NOBODY = Retrying()
+"""Whom a state of tenacity's has to belong to."""
 
 
 async def retry(

@@ -280,7 +280,7 @@ class Adaptive:
         earlier, self._latest = self._latest, latest
         if earlier is None:
             measured = latest.n * latest.seconds / latest.width
-            self._drift = _FIRST_DRIFT * min(1.0, _SHORTEST / max(measured, _SHORTEST))
+            self._drift = _FIRST_DRIFT * _SHORTEST / max(measured, _SHORTEST)
         elif (gap := abs(log(latest.width / earlier.width))) < _LEVER:
             step = min(_LARGEST_STEP, max(0.0, abs(latest.level - earlier.level) - gap))
             explained = earlier.variance + latest.variance
