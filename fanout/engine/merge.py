@@ -67,9 +67,11 @@ class Merger:
         self._ledger.add(done)
 
     def result(self, stats: Statistics) -> Result:
-        """All rows; those without an answer are filled in."""
-        result = self._ledger.result(self._n_rows, stats, self._outputs)
-        if self._outputs is not None and not result.ok.all():
-            for array in self._outputs.values():
+        """All rows; those without an answer are filled in. To be asked once: the arrays are the caller's alone then."""
+        # A run is a knot of objects that only the garbage collector undoes: it is not to hold on to what may be large.
+        outputs, self._outputs = self._outputs, None
+        result = self._ledger.result(self._n_rows, stats, outputs)
+        if outputs is not None and not result.ok.all():
+            for array in outputs.values():
                 array[~result.ok] = filled((), array.dtype)
         return result

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -355,3 +357,17 @@ def test_virtual_and_real_time_give_the_same_array() -> None:
 
 def test_a_codec_of_ones_own_is_short() -> None:
     assert issubclass(Plain, Codec)
+
+
+async def test_an_array_that_is_let_go_is_freed_at_once() -> None:
+    """Not only when the garbage collector comes by, which counts objects and not bytes."""
+    with MockEndpoint(lambda x: x * 2) as mock:
+        async with Client(mock.url("v1"), codec="v1", chunk_rows=10) as client:
+            gc.disable()
+            try:
+                values = await client.map(np.arange(300.0).reshape(100, 3))
+                freed = weakref.ref(values)
+                del values
+                assert freed() is None
+            finally:
+                gc.enable()
