@@ -39,9 +39,7 @@ class RowSet:
             last = bisect_right(self._starts, stop)
             if first < last:
                 start, stop = min(start, self._starts[first]), max(stop, self._stops[last - 1])
-            self._cut(first, last)
-            self._count += stop - start
-            self._starts[first:last], self._stops[first:last] = [start], [stop]
+            self._replace(first, last, [start], [stop])
 
     def remove(self, start: int, stop: int) -> None:
         """Remove the rows ``start <= row < stop``, as far as they are in it."""
@@ -49,10 +47,7 @@ class RowSet:
         if start < stop and first < last:
             left, right = (self._starts[first], start), (stop, self._stops[last - 1])
             rest = [part for part in (left, right) if part[0] < part[1]]
-            self._cut(first, last)
-            self._count += sum(stop - start for start, stop in rest)
-            self._starts[first:last] = [start for start, _ in rest]
-            self._stops[first:last] = [stop for _, stop in rest]
+            self._replace(first, last, [start for start, _ in rest], [stop for _, stop in rest])
 
     def gap(self, start: int, stop: int) -> tuple[int, int] | None:
         """The first range of rows in ``start <= row < stop`` that are not in the set; None where all are."""
@@ -86,7 +81,8 @@ class RowSet:
     def __repr__(self) -> str:
         return f"<RowSet {self._count:,} rows in {len(self._starts):,} ranges>"
 
-    def _cut(self, first: int, last: int) -> None:
-        """Count the rows of some of the ranges no more, for these are about to be replaced."""
+    def _replace(self, first: int, last: int, starts: list[int], stops: list[int]) -> None:
         for at in range(first, last):
             self._count -= self._stops[at] - self._starts[at]
+        self._count += sum(stops) - sum(starts)
+        self._starts[first:last], self._stops[first:last] = starts, stops

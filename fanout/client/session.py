@@ -56,7 +56,6 @@ class Session:
     ) -> None:
         rates = limits if isinstance(limits, RateLimiter) else RateLimiter(limits)
         limits = rates.limits
-        keep_freed()
         self.chunk_rows = chunk_rows
         self._bounds = {"max_bytes": chunk_max_bytes, "max_tokens": chunk_max_tokens}
         self._scale = Scale()
@@ -70,12 +69,7 @@ class Session:
         self._all_ended = asyncio.Event()
         self._all_ended.set()
         self._totals = Counters()
-        # What is recorded is kept, and handed to more than the codec.
-        make = (
-            partial(Transport, buffers=codec.takes_buffers)
-            if tape is None
-            else partial(TapedTransport, tape=tape, known_as=endpoints[0][1])
-        )
+        make = _transport_maker(codec, tape, known_as=endpoints[0][1])
         transports = [
             make(endpoint, url, timeouts=timeouts, connections=limits.most_in_flight, headers=headers)
             for endpoint, url, _ in endpoints
@@ -95,6 +89,7 @@ class Session:
     @classmethod
     async def open(cls, endpoints: Sequence[tuple[Endpoint, float]], codec: Codec, **options: Any) -> Session:
         """Make a session; for every ``local://`` endpoint, start the server that ends with it."""
+        keep_freed()
         limits = options["limits"]
         if (encoding := (limits.limits if isinstance(limits, RateLimiter) else limits).tokenizer) is not None:
             options["count_tokens"] = await asyncio.to_thread(tiktoken_counter, encoding)
@@ -212,6 +207,12 @@ class Session:
         except RunStopped as stopped:
             result, stop = stopped.result, stopped
         return [_of_row(result, row, stop) for row in range(len(result.ok))]
+
+
+def _transport_maker(codec: Codec, tape: Tape | None, *, known_as: str) -> Callable[..., Transport]:
+    if tape is None:
+        return partial(Transport, buffers=codec.takes_buffers)
+    return partial(TapedTransport, tape=tape, known_as=known_as)  # what is recorded is handed to more than the codec
 
 
 async def _found(url: str, codec: Codec, servers: list[LocalServer]) -> str:

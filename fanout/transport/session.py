@@ -195,6 +195,10 @@ class Transport:
                 self._check_open()
                 raise mapped(error, self.shown_url, reused=False) from None
             raise
+        return self._replied(response, body, url, version)
+
+    def _replied(self, response: aiohttp.ClientResponse | DirectResponse, body: bytes, url: URL, version: int) -> Reply:
+        """The reply to a request that had headers of that ``version``."""
         shown = self._target_text if url is self._target else str(url)
         self.bytes_received += len(body)
         if response.status >= 300 and self._secrets:  # an error page holds no answer, but may repeat what it was sent
