@@ -14,7 +14,7 @@ from yarl import URL
 
 from fanout.errors import ConfigError, IncompleteReply
 from fanout.settings import Endpoint, Timeouts
-from fanout.transport import Transport, connector
+from fanout.transport import Transport, Withheld, connector
 from fanout.transport.connector import Connector
 from fanout.transport.direct import SMALL, Direct
 from fanout.types import Payload
@@ -249,3 +249,17 @@ async def test_a_connection_that_is_closing_is_not_at_hand() -> None:
             assert kept.transport is not None
             kept.transport.close()
         assert (await transport.post(Payload(body=b"1"))).body == b"1"
+
+
+async def test_nothing_is_sent_that_is_withheld_on_a_new_connection_or_a_kept_one() -> None:
+    shut = True
+    async with loopback(http(b"1")) as server, transport_to(server.url, connections=1) as transport:
+        transport.withhold_if(lambda: shut)
+        for requests in range(3):
+            with pytest.raises(Withheld):
+                await transport.post(Payload(body=b"1"))
+            assert (len(server.requests), transport.bytes_sent) == (requests, requests)
+            shut = False
+            await transport.post(Payload(body=b"1"))
+            shut = True
+        assert server.connections == 1

@@ -158,9 +158,14 @@ async def test_a_body_for_which_there_is_no_buffer_comes_all_the_same() -> None:
 
 
 async def test_a_body_beyond_the_cap_is_not_waited_for() -> None:
-    async with loopback(in_pieces(0)) as server, transport_to(server.url, cap=LARGE) as transport:
+    async def answer(_: Received, line: Line) -> None:
+        await line.send(http(BODY)[: 2 * LARGE])  # and no more
+
+    async with loopback(answer) as server, transport_to(server.url, cap=LARGE) as transport:
         with pytest.raises(ReplyTooLarge, match="larger than the cap"):
-            await transport.post(PAYLOAD)
+            await asyncio.wait_for(transport.post(PAYLOAD), 5)
+        assert transport._buffers is not None
+        assert transport._buffers._kept == []
 
 
 async def test_who_is_cancelled_in_mid_body_leaves_no_connection_behind(monkeypatch: pytest.MonkeyPatch) -> None:
