@@ -44,6 +44,17 @@ class VirtualClock(asyncio.SelectorEventLoop):
         future.add_done_callback(self._thread_done)
         return future
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """As the base class does; the clock stands still until its threads have ended.
+
+        Since Python 3.12 a timer bounds this wait. The clock would jump to it.
+        """
+        self._in_threads += 1
+        try:
+            await super().shutdown_default_executor()
+        finally:
+            self._in_threads -= 1
+
     def _thread_done(self, _: asyncio.Future[Any]) -> None:
         self._in_threads -= 1
 

@@ -40,6 +40,16 @@ async def test_the_clock_stands_still_while_a_thread_works() -> None:
         await asyncio.to_thread(lambda: 1 / 0)
 
 
+def test_the_clock_stands_still_while_the_threads_are_joined() -> None:
+    async def leave_a_thread_at_work() -> None:
+        asyncio.get_running_loop().run_in_executor(None, time.sleep, 0.05)
+
+    with asyncio.Runner(loop_factory=VirtualClock) as runner:
+        runner.run(leave_a_thread_at_work())
+        loop = runner.get_loop()
+    assert loop.time() == 0
+
+
 @pytest.mark.virtual_time
 async def test_a_thread_alone_is_waited_for() -> None:
     assert await asyncio.to_thread(time.sleep, 0.01) is None
