@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _ITEM = re.compile(r'(?:^|,)\s*(?:"([^"]*)"|([\w*.:/-]+))\s*((?:;[^,;"]*(?:"[^"]*")?)+)')
 _PARAMETER = re.compile(r';\s*([\w*]+)\s*=\s*"?([^;,"\s]+)')
 _OLD = re.compile(r"remaining=(\d+).*?reset=(\d+)")
+_LONGEST = 4096
+"""Characters of a field that is read: the search in a longer one could take seconds."""
 
 
 class Allowance(NamedTuple):
@@ -44,6 +46,8 @@ def readers(headers: Mapping[str, str]) -> tuple[Reader, ...]:
 def structured(headers: Mapping[str, str]) -> Iterator[Allowance]:
     """The ``RateLimit`` field, newer form and older. ``RateLimit-Policy`` tells what a policy counts."""
     value = headers.get("RateLimit", "")
+    if len(value) > _LONGEST:
+        return
     if old := _OLD.search(value):
         yield from _told("RateLimit", "requests", old[1], number(old[2]))
     units = {name: of.get("qu", "requests") for name, of in _items(headers.get("RateLimit-Policy", ""))}
@@ -52,7 +56,7 @@ def structured(headers: Mapping[str, str]) -> Iterator[Allowance]:
 
 
 def _items(value: str) -> Iterator[tuple[str, dict[str, str]]]:
-    for quoted, bare, parameters in _ITEM.findall(value):
+    for quoted, bare, parameters in _ITEM.findall(value[:_LONGEST]):
         yield quoted or bare, dict(_PARAMETER.findall(parameters))
 
 

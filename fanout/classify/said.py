@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _LONGEST = 300
 _LOOKED_AT = 10_000
+_LARGEST = 2**18
+"""Bytes of a body that may be an error's: a larger answer is not parsed once more to find a message in it."""
 _TRACEBACK = "Traceback (most recent call last):"
 _MESSAGE_KEYS = ("message", "error", "detail", "title", "msg", "OriginalMessage")
 
@@ -24,14 +26,14 @@ def said(reply: Reply, body: Mapping[str, Any] | None = None) -> str:
     """
     text = "; ".join(_messages(error_body(reply.body) if body is None else body))
     if _TRACEBACK.encode() in reply.body[:_LOOKED_AT]:
-        text = _without_frames(text or reply.body.decode("utf-8", "replace"))
+        text = _without_frames(text or reply.body[:_LARGEST].decode("utf-8", "replace"))
     text = " ".join((text or reply.excerpt(_LONGEST)).split())
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def error_body(body: bytes) -> Mapping[str, Any]:
     """The JSON object of an error answer, unwrapped from ``{"error": {...}}``; empty if it is none."""
-    if not body.lstrip().startswith(b"{"):
+    if len(body) > _LARGEST or not body.lstrip().startswith(b"{"):
         return {}
     try:
         parsed = orjson.loads(body)

@@ -132,5 +132,6 @@ def test_a_number_that_no_float_holds_is_no_wait(headers: dict[str, str], body: 
     assert pushback(CIMultiDict(headers), body) is None
 
 
-def test_a_count_of_very_many_digits_is_read() -> None:
-    assert pushback(CIMultiDict({"RateLimit": '"x";r=' + "0" * 5000 + ";t=7"})) == 7
+def test_a_count_of_very_many_digits_is_no_count() -> None:
+    assert pushback(CIMultiDict({"RateLimit": '"x";r=' + "0" * 5000 + ";t=7"})) is None
+    assert pushback(CIMultiDict({"RateLimit": '"x";r=' + "0" * 50 + ";t=7"})) == 7
