@@ -1,36 +1,40 @@
-"""What a run is of: by this a journal tells whether the rows that are done are the ones that are wanted now."""
+"""The identity of a run: a journal whose identity is another one belongs to another run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
-import numpy as np
 import orjson
 
 from fanout.engine import as_rows
 from fanout.errors import ConfigError
 from fanout.settings import LOCAL
-from fanout.sources import Source, as_source
+from fanout.sources import Source, as_source, fingerprint
 from fanout.types import count_rows
 
 if TYPE_CHECKING:
-    from fanout.codecs.base import Codec
-    from fanout.types import Array
+    from collections.abc import Sequence
 
-_SAMPLES = 64
+    from fanout.codecs.base import Codec
+
+_CREDENTIAL = re.compile("(^|[-_.])(api-?key|key|token|secret|password|signature|sig|credential|auth)$", re.IGNORECASE)
+"""Parameters of a URL that name the caller: they do not change the answers, and an expired one has to be replaced."""
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+"""Where an object lies in memory: part of many a repr, and another in every process."""
 
 
 def identity_of(rows: object, codec: Codec, urls: Sequence[str]) -> dict[str, Any]:
-    """The rows, the codec with its options, and the path of the URLs; JSON, and no secret is in it.
+    """The rows, the codec with its options, and the path and query of the URLs; JSON without any secret.
 
     Neither the host nor limits nor the size of chunks is part of it: another of these gives the same answers.
 
-    Raises `ConfigError` for rows of an iterator, which nothing tells from others.
+    Raises `ConfigError` for rows of an iterator, which cannot be told from others.
     """
-    return {"input": _of_rows(rows), "codec": _of_codec(codec), "path": _paths(urls)}
+    return {"input": _of_rows(rows), "codec": _of_codec(codec), **_of_urls(urls)}
 
 
 def _of_rows(rows: object) -> Any:
@@ -41,32 +45,38 @@ def _of_rows(rows: object) -> Any:
     if sized is None:
         what = f"rows of a {type(rows).__name__} cannot be told from others"
         raise ConfigError(f"{what}: give the journal an identity of your own", key="journal")
-    columns = sized if isinstance(sized, Mapping) else {"": sized}
-    digest = blake2b(digest_size=16)
-    for name, column in columns.items():
-        digest.update(name.encode())
-        digest.update(_sample(column))
-    return {"rows": count_rows(sized), "sample": digest.hexdigest()}
+    return {"rows": count_rows(sized), "digest": fingerprint.of_rows([sized])}
 
 
-def _sample(column: Any) -> bytes:
-    places = np.unique(np.linspace(0, max(0, len(column) - 1), _SAMPLES).astype(int))[: len(column)]
-    if isinstance(column, np.ndarray):
-        return f"{column.dtype}{column.shape}".encode() + _bytes_of(column[places])
-    return orjson.dumps([column[at] for at in places.tolist()], default=repr, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _bytes_of(array: Array) -> bytes:
-    return repr(array.tolist()).encode() if array.dtype.kind == "T" else array.tobytes()
-
-
-def _of_codec(codec: Codec) -> dict[str, str]:
+def _of_codec(codec: Codec) -> dict[str, Any]:
     kind = type(codec)
-    options = orjson.dumps(codec.options, default=repr, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
-    # An option may carry a secret, so they are told by their digest alone.
-    return {"name": f"{kind.__module__}.{kind.__qualname__}", "options": blake2b(options, digest_size=16).hexdigest()}
+    # A name counts for the class that declares it: a subclass may give other answers. The module is left out, so that
+    # a codec can move to another one.
+    name = kind.name if "name" in vars(kind) else kind.__qualname__
+    options = orjson.dumps(codec.options, default=_named, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    # An option may hold a secret, so only the digest of the options is written.
+    return {"name": name, "format": kind.format_version, "options": _digest(options)}
 
 
-def _paths(urls: Sequence[str]) -> str | list[str]:
-    paths = sorted({url if url.startswith(LOCAL) else urlsplit(url).path for url in urls})
-    return paths[0] if len(paths) == 1 else paths
+def _named(value: Any) -> str:
+    """An option that is no JSON, in words that are the same in every process."""
+    return str(getattr(value, "__qualname__", None) or _ADDRESS.sub("", repr(value)))
+
+
+def _of_urls(urls: Sequence[str]) -> dict[str, Any]:
+    parts = sorted({(url, "") if url.startswith(LOCAL) else _path_and_query(url) for url in urls})
+    paths = [path for path, _ in dict.fromkeys(parts)]
+    told: dict[str, Any] = {"path": paths[0] if len(paths) == 1 else paths}
+    if any(query for _, query in parts):
+        told["query"] = [query and _digest(query.encode()) for _, query in parts]  # it may hold a secret
+    return told
+
+
+def _path_and_query(url: str) -> tuple[str, str]:
+    split = urlsplit(url)
+    pairs = parse_qsl(split.query, keep_blank_values=True)
+    return split.path, urlencode(sorted(pair for pair in pairs if not _CREDENTIAL.search(pair[0])))
+
+
+def _digest(data: bytes) -> str:
+    return blake2b(data, digest_size=16).hexdigest()

@@ -35,6 +35,10 @@ class Codec(ABC):
     """
 
     name: ClassVar[str] = "custom"
+    format_version: ClassVar[int] = 1
+    """Part of the identity of a run, with the name (or the name of the class, where it has none of its own): raise it
+    when the codec gives other answers than before, and unfinished runs are not resumed with it."""
+
     path: str = ""
     """Appended to ``local://NAME`` and to URLs without a path; ``{model}`` stands for NAME."""
 

@@ -1,24 +1,33 @@
-"""What tells one input from another without reading all of it."""
+"""Fingerprints: they tell one input from another. Files are sampled, rows in memory are read whole."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import orjson
 
+from fanout.types import count_rows, take_rows
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from fanout.types import Rows
+    from fanout.types import Array, Rows
 
 SAMPLES = 16
 _SAMPLE_BYTES = 4096
 _JSON = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+_PART_BYTES = 4 * 2**20
+_PART_ROWS = 4096
+"""Rows without a size of their own are written, and hashed, so many at a time."""
+
+_JSON_TYPES = (str, int, float, list, tuple, dict, type(None))
+_TIME = "mtime_ns"
 
 
 def of_file(path: Path) -> dict[str, Any]:
@@ -31,7 +40,16 @@ def of_file(path: Path) -> dict[str, Any]:
         status = os.fstat(file.fileno())
         for place in _places(status.st_size):
             digest.update(os.pread(file.fileno(), _SAMPLE_BYTES, place))
-    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sample": digest.hexdigest()}
+    return {"size": status.st_size, _TIME: status.st_mtime_ns, "sample": digest.hexdigest()}
+
+
+def without_times(fingerprint: Any) -> Any:
+    """A fingerprint less the times of change of its files: equal for files that have only been touched."""
+    if isinstance(fingerprint, Mapping):
+        return {key: without_times(value) for key, value in fingerprint.items() if key != _TIME}
+    if isinstance(fingerprint, list | tuple):
+        return [without_times(value) for value in fingerprint]
+    return fingerprint
 
 
 def _places(size: int) -> list[int]:
@@ -39,22 +57,62 @@ def _places(size: int) -> list[int]:
     return sorted({last * i // (SAMPLES + 1) for i in range(SAMPLES + 2)})
 
 
-def of_rows(samples: Iterable[Rows]) -> str:
-    """A hash of some rows."""
+def of_rows(blocks: Iterable[Rows]) -> str:
+    """A hash of all rows of some blocks: every byte of arrays, every value of lists."""
     digest = hashlib.blake2b(digest_size=16)
-    for rows in samples:
-        digest.update(written(rows))
+    for rows in blocks:
+        for part in _parts(rows):
+            digest.update(part)
     return digest.hexdigest()
+
+
+def _parts(rows: Rows) -> Iterator[bytes | memoryview]:
+    """What is hashed of some rows, in pieces of bounded size."""
+    if isinstance(rows, Mapping):
+        for name, column in rows.items():
+            yield orjson.dumps(str(name))
+            yield from _parts(column)
+        return
+    if is_plain(rows):
+        yield described(rows)
+        step = max(1, _PART_BYTES // max(1, rows[:1].nbytes))
+        for start in range(0, len(rows), step):
+            yield bytes_of(rows[start : start + step])
+        return
+    for start in range(0, count_rows(rows), _PART_ROWS):
+        yield written(take_rows(rows, slice(start, start + _PART_ROWS)))
+
+
+def is_plain(rows: Rows) -> TypeGuard[Array]:
+    """True for an array whose values are its bytes."""
+    return isinstance(rows, np.ndarray) and rows.dtype.kind in "biufUS"
+
+
+def described(array: Array) -> bytes:
+    """The dtype and shape of an array."""
+    return f"{array.dtype} {array.shape} ".encode()
+
+
+def bytes_of(array: Array) -> memoryview:
+    """The values of a plain array, copied only where they do not lie side by side."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def written(rows: Rows) -> bytes:
     """The values of some rows as bytes, and their dtype and shape where they are an array."""
-    if isinstance(rows, np.ndarray) and rows.dtype.kind in "biufUS":
-        return f"{rows.dtype} {rows.shape} ".encode() + rows.tobytes()
+    if is_plain(rows):
+        return described(rows) + bytes_of(rows)
     if isinstance(rows, Mapping):
         return b"".join(written(column) for column in rows.values())
-    return orjson.dumps([row if isinstance(row, str) else _plain(row) for row in rows], option=_JSON, default=str)
+    listed = [_plain(row) for row in rows]
+    try:
+        return orjson.dumps(listed, option=_JSON, default=_plain)
+    except TypeError:  # integers beyond 64 bits, for instance, or arrays of another byte order
+        return json.dumps(listed, default=_plain).encode()
 
 
-def _plain(row: Any) -> Any:
-    return row.tolist() if isinstance(row, np.ndarray | np.generic) else row
+def _plain(value: Any) -> Any:
+    """A value as orjson can write it: never an abbreviation, as numpy makes of an array's text."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return value if isinstance(value, _JSON_TYPES) else repr(value)

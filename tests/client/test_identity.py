@@ -9,6 +9,7 @@ import pytest
 
 from fanout import ConfigError, codec
 from fanout.client.identity import identity_of
+from fanout.codecs import V1
 
 X = np.arange(30.0).reshape(10, 3)
 URL = "http://host:8000/v2/models/m/infer"
@@ -42,6 +43,74 @@ def test_another_codec_option_or_path_is_another_run_and_another_host_is_not() -
     assert identity() != identity(url="http://host:8000/v2/models/other/infer")
     assert identity() == identity(url="https://user:pass@other/v2/models/m/infer?key=1")
     assert identity(url="local://digits") != identity(url="local://echo")
+
+
+def test_the_query_counts_and_is_not_shown_and_credentials_in_it_do_not_count() -> None:
+    a, b = identity(url=URL + "?model=secretA&v=1"), identity(url=URL + "?model=secretB&v=1")
+    assert a != b != identity() != a
+    assert a == identity(url=URL + "?v=1&model=secretA")
+    assert a == identity(url=URL + "?v=1&model=secretA&api-key=old&X-Amz-Signature=abc")
+    assert identity(url=URL + "?tokenizer=a") != identity(url=URL + "?tokenizer=b")
+    assert "secretA" not in repr(a)
+    one, other = "http://a/p?model=A", "http://b/p?model=B"
+    assert identity_of(X, codec("json"), [one, other]) == identity_of(X, codec("json"), [other, one])
+    assert identity_of(X, codec("json"), [one, other]) != identity_of(X, codec("json"), [one])
+
+
+@pytest.mark.parametrize(
+    ("rows", "edit"),
+    [
+        (np.zeros((5000, 3)), lambda x: x.__setitem__((3777, 1), 1.0)),
+        (np.zeros((3, 5000)).T, lambda x: x.__setitem__((3777, 1), 1.0)),
+        (["a"] * 20_000, lambda x: x.__setitem__(13_001, "b")),
+        ([{"a": np.zeros(3000, ">f4")} for _ in range(200)], lambda x: x[77]["a"].__setitem__(1500, 1.0)),
+        ([2**80] * 300, lambda x: x.__setitem__(211, 2**80 + 1)),
+        ({"a": np.zeros(5000), "b": np.zeros(5000)}, lambda x: x["b"].__setitem__(1234, 1.0)),
+        (np.array(["a"] * 5000, np.dtypes.StringDType()), lambda x: x.__setitem__(1234, "b")),
+    ],
+    ids=["array", "Fortran's order", "texts", "arrays in dicts", "large integers", "columns", "text array"],
+)
+def test_one_edited_row_among_thousands_shows(rows: Any, edit: Any) -> None:
+    before = identity(rows)
+    assert before == identity(rows)
+    edit(rows)
+    assert before != identity(rows)
+
+
+def test_one_edited_row_of_a_frame_shows() -> None:
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"a": np.zeros(5000), "b": ["x"] * 5000})
+    before = identity(frame)
+    frame.loc[3777, "b"] = "y"
+    assert before != identity(frame)
+
+
+def codec_identity(kind: type[V1], *args: Any) -> Any:
+    return identity_of(X, kind(*args), [URL])["codec"]
+
+
+def test_a_codec_is_known_by_its_name_and_the_version_of_its_format_not_by_its_module() -> None:
+    def made(kind: str, module: str, **body: Any) -> type[V1]:
+        return type(kind, (V1,), {"__module__": module, **body})
+
+    assert codec_identity(V1) == {**codec_identity(V1), "name": "v1", "format": 1}
+    assert codec_identity(made("Mine", "a")) == codec_identity(made("Mine", "b.c"))
+    assert codec_identity(made("Mine", "a")) != codec_identity(V1)
+    assert codec_identity(made("Mine", "a")) != codec_identity(made("Yours", "a"))
+    assert codec_identity(made("Mine", "a", name="x")) == codec_identity(made("Yours", "b", name="x"))
+    assert codec_identity(made("Mine", "a")) != codec_identity(made("Mine", "a", format_version=2))
+
+
+def test_an_option_that_is_a_function_or_object_is_the_same_in_every_process() -> None:
+    def scale(x: Any) -> Any:
+        return x
+
+    class Taking(V1):
+        def __init__(self, how: Any) -> None:
+            super().__init__()
+
+    here = codec_identity(Taking, scale), codec_identity(Taking, object())
+    assert here == (codec_identity(Taking, scale), codec_identity(Taking, object()))
 
 
 def test_several_endpoints_are_told_by_their_paths_alone() -> None:
