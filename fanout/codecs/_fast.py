@@ -72,7 +72,7 @@ class NumbersReader:
             self._typed = _typed_decoder(self._field, nested=self._nested)
         try:
             made = np.array(self._typed(body), _DOUBLE)
-        except ValueError:  # msgspec's errors are such too
+        except Exception:  # noqa: BLE001 - errors of msgspec before 0.21 are no ValueError
             self._typed, self._nested = None, not self._nested  # the next one's, perhaps
             return None
         return made if made.ndim == 1 + self._nested else None

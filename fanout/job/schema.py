@@ -12,6 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from fanout.codecs import base, codec_class, names
 from fanout.job.model import JobFile
+from fanout.settings import Endpoint, Hedge, Limits, RetryPolicy, Timeouts
 
 if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue
@@ -24,7 +25,11 @@ _ANNOTATIONS = {"Mapping": Mapping, "Sequence": Sequence, **vars(base)}
 def job_schema() -> dict[str, Any]:
     """The schema, as plain dicts and lists. Codecs that other packages register are in it too."""
     schema = JobFile.model_json_schema(schema_generator=_Toml)
-    table = schema["$defs"]["CodecTable"]
+    tables = schema["$defs"]
+    for settings in (Endpoint, Hedge, Limits, RetryPolicy, Timeouts):
+        described = tables[settings.__name__] | {"description": getdoc(settings)}  # pydantic before 2.13 omits these
+        tables[settings.__name__] = dict(sorted(described.items()))
+    table = tables["CodecTable"]
     # Examples and not an enum: the codec may be registered where the job runs, and not where it is written.
     table["properties"]["name"]["examples"] = names()
     table["allOf"] = [_options_if_named(name) for name in names()]
