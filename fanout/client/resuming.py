@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fanout.engine import Ledger
 from fanout.errors import ConfigError
 from fanout.files import ANEW
-from fanout.sinks import Earlier, FileSink
+from fanout.sinks import Earlier, FileSink, Move
 from fanout.types import Statistics
 
 if TYPE_CHECKING:
@@ -50,6 +50,10 @@ def reopen_failures(sink: FileSink, journal: Journal) -> None:
     if not state.complete:
         raise ConfigError("the run has not come to its end: run the job without --only-failed first", key="output.path")
     try:
-        journal.begin_again(sink.adopt(Earlier(state.form, state.ok)) if state.form is not None else [])
+        notes: list[Any] = []
+        if state.form is not None:
+            moves = [Move(start, stop, start) for start, stop in state.ok]
+            notes, _ = sink.adopt(Earlier(state.form, state.ok), moves, published=True)
+        journal.begin_again(notes)
     except OSError as error:
         raise ConfigError(f"{sink.path} cannot be gone on with: {error}", key="output.path") from None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fanout.types import Form
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(slots=True)

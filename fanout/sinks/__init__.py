@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from fanout.errors import ConfigError
-from fanout.sinks.base import KEY, Earlier, FileSink, check_output
+from fanout.sinks.base import KEY, Earlier, FileSink, Move, check_output
 from fanout.sinks.jsonl import JsonLinesSink
 from fanout.sinks.npy import NpySink
 from fanout.sinks.parquet import ParquetSink
 from fanout.sinks.report import report_paths
 
-__all__ = ["Earlier", "FileSink", "JsonLinesSink", "NpySink", "ParquetSink", "open_sink", "report_paths"]
+__all__ = ["Earlier", "FileSink", "JsonLinesSink", "Move", "NpySink", "ParquetSink", "open_sink", "report_paths"]
 
 _FORMATS: dict[str, type[FileSink]] = {
     ".npy": NpySink,

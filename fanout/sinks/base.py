@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fanout.errors import ConfigError
-from fanout.files import Publication, make_folder
+from fanout.files import ANEW, Publication, make_folder
 from fanout.rowset import RowSet
 from fanout.sinks.partial import SUFFIX
 from fanout.sinks.report import make_failures, make_mask, report_paths
@@ -33,6 +33,14 @@ class Earlier(NamedTuple):
 
     notes: Sequence[Any] = ()
     """What `FileSink.sync` gave, in order."""
+
+
+class Move(NamedTuple):
+    """Rows whose answers are kept, and the number that the first of them has from now on."""
+
+    start: int
+    stop: int
+    to: int
 
 
 class FileSink(ABC):
@@ -139,11 +147,27 @@ class FileSink(ABC):
         """Files that are needed no more once the outputs are published."""
 
     @abstractmethod
-    def adopt(self, earlier: Earlier) -> list[Any]:
-        """Make the files that `open` is to find of the published output's rows in ``earlier``, on the disk.
+    def adopt(self, earlier: Earlier, moves: Sequence[Move], *, published: bool) -> tuple[list[Any], Publication]:
+        """Make the files that `open` is to find, on the disk, of answers that are there already.
 
-        Returns the notes that go with them. Raises `OSError`.
+        Args:
+            earlier: what is there.
+            moves: the rows to keep, sorted by the number that they have now.
+            published: the answers are in the output, not in the file of an unfinished run.
+
+        Returns:
+            The notes that go with the files, and how these get their names: those of an unfinished run are still there.
+
+        Raises:
+            OSError: they cannot be read or written.
+            ConfigError: what is there is not what ``earlier`` tells of.
         """
+
+
+def other_bytes(path: Path, start: int, stop: int) -> ConfigError:
+    """The error to raise where a file does not hold the bytes that the journal has noted."""
+    what = f"the answers to rows {start}:{stop} in {path} are not those that the journal has noted (checksum)"
+    return ConfigError(f"{what}: put the file back as it was, or {ANEW}", key=KEY)
 
 
 def check_output(path: Path) -> None:

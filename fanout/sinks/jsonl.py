@@ -40,6 +40,9 @@ class JsonLinesSink(SpoolSink):
             for begin in range(0, n_rows, _BLOCK_LINES):
                 ordered.append(_NULL * min(_BLOCK_LINES, n_rows - begin))
 
+    def _part(self, data: bytes, start: int, stop: int) -> bytes:
+        return b"".join(data.splitlines(keepends=True)[start:stop])
+
     def _published(self, ok: RowSet) -> Iterator[tuple[int, int, bytes]]:
         with self.path.open("rb") as lines:
             row = 0

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import io
 import math
-import shutil
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+from zlib import crc32
 
 import numpy as np
 
 from fanout.errors import ConfigError
+from fanout.files import Publication, read_at
 from fanout.rowset import RowSet
-from fanout.sinks.base import KEY, FileSink
-from fanout.sinks.partial import Partial
+from fanout.sinks.base import KEY, FileSink, other_bytes
+from fanout.sinks.partial import ADOPTED, SUFFIX, Partial
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from fanout.sinks.base import Earlier
-    from fanout.types import Array, Done, Form, Result
+    from fanout.sinks.base import Earlier, Move
+    from fanout.types import Array, Done, Form, Result, Values
 
+_NO_ROWS = RowSet()
 _FILL_BYTES = 2**20
 _GROWTH_BYTES = 64 * 2**20
 """Room that is taken on the disk at once where the number of rows is not known."""
@@ -37,6 +39,8 @@ class NpySink(FileSink):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._n_rows: int | None = None
+        self._written: list[list[int]] = []
+        """Start, stop and, for each output, the checksum of rows that were written since the last `sync`."""
         self._columns: dict[str, _Column] = {}
         self._first: Partial | None = None
         """The output's own temporary file, until the form of answers tells if it is needed: nobody else writes it."""
@@ -50,11 +54,14 @@ class NpySink(FileSink):
                 self._open_columns({name: (array.dtype, array.shape[1:]) for name, array in chunk.outputs.items()})
             for name, column in self._columns.items():
                 column.write(chunk.start, chunk.outputs[name])
+            self._note(chunk, chunk.outputs)
 
-    def sync(self) -> None:
-        """Return when all that was written is on the disk. Raises `OSError`."""
+    def sync(self) -> list[list[int]] | None:
+        """Return when all that was written is on the disk, with its checksums. Raises `OSError`."""
         for column in self._columns.values():
             column.partial.sync()
+        noted, self._written = self._written, []
+        return noted or None
 
     def close(self) -> None:
         """Let go of the files."""
@@ -63,21 +70,46 @@ class NpySink(FileSink):
         if self._first is not None:
             self._first.close()
 
-    def adopt(self, earlier: Earlier) -> list[Any]:
-        """Copy the published files to their temporary names."""
+    def adopt(self, earlier: Earlier, moves: Sequence[Move], *, published: bool) -> tuple[list[Any], Publication]:
+        """Copy rows of the published files, or of the temporary ones, into new temporary ones."""
         form = earlier.form or {}
-        for name in form:
-            path = self._path_of(name, len(form))
-            partial = Partial(path)
-            shutil.copyfile(path, partial.path)
-            partial.sync()
-            partial.close()
-        return []
+        notes = [[move.to, move.to + move.stop - move.start] for move in moves]
+        moved: list[tuple[Path, Path]] = []
+        for place, (name, (dtype, shape)) in enumerate(form.items()):
+            old = _Column(self._path_of(name, len(form)), dtype, shape)
+            if not published:
+                old.open(None, earlier.ok, None)
+                old.verify(earlier.notes, place)
+            new = Partial(old.path, SUFFIX if published else ADOPTED)
+            try:
+                checksums = old.copy(moves, new, old.path if published else old.partial.path)
+                new.sync()
+            finally:
+                new.close()
+                old.close()
+            for note, checksum in zip(notes, checksums, strict=True):
+                note.append(checksum)
+            if not published:
+                moved.append((new.path, old.partial.path))
+        return [notes], Publication(tuple(moved))
+
+    def _note(self, chunk: Done, outputs: Values) -> None:
+        """Note the checksums of rows that have an answer: others may be written again."""
+        absent = RowSet((failure.start, failure.stop) for failure in chunk.failures)
+        for rows in chunk.pending:
+            absent.add(rows.start, rows.stop)
+        for start, stop in absent.gaps(chunk.start, chunk.stop):
+            parts = [_bytes_of(outputs[name][start - chunk.start : stop - chunk.start]) for name in self._columns]
+            last = self._written[-1] if self._written else [0, -1]
+            if last[1] == start:  # goes on where the last one ends
+                last[1:] = [stop, *map(crc32, parts, last[2:])]
+            else:
+                self._written.append([start, stop, *map(crc32, parts)])
 
     def _open(self, n_rows: int | None, earlier: Earlier) -> None:
         self._n_rows = n_rows
         if earlier.form is not None:
-            self._open_columns(earlier.form, earlier.ok)
+            self._open_columns(earlier.form, earlier.ok, earlier.notes)
         if len(self._columns) != 1:
             self._first = Partial(self.path)
 
@@ -95,15 +127,16 @@ class NpySink(FileSink):
     def _temporary(self) -> tuple[Path, ...]:
         return () if self._first is None else (self._first.path,)
 
-    def _open_columns(self, form: Form, ok: RowSet | None = None) -> None:
+    def _open_columns(self, form: Form, ok: RowSet = _NO_ROWS, notes: Sequence[Any] = ()) -> None:
         for name, (dtype, _) in form.items():
             self._require_writable(name, dtype)
         columns: dict[str, _Column] = {}
         try:
             for name, (dtype, shape) in form.items():
                 columns[name] = column = _Column(self._path_of(name, len(form)), dtype, shape)
-                column.open(self._n_rows, ok or RowSet(), self._first if len(form) == 1 else None)
-        except OSError:
+                column.open(self._n_rows, ok, self._first if len(form) == 1 else None)
+                column.verify(notes, len(columns) - 1)
+        except BaseException:
             for column in columns.values():
                 column.close()
             raise
@@ -158,8 +191,28 @@ class _Column:
         if not self._sized and self._offset(start + len(array)) > self.partial.size:
             self.partial.reserve(self._offset(start + len(array)) + _GROWTH_BYTES)
         if array.nbytes:
-            data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-            self.partial.write_at(data.data, self._offset(start))
+            self.partial.write_at(_bytes_of(array), self._offset(start))
+
+    def verify(self, notes: Sequence[Sequence[Sequence[int]]], place: int) -> None:
+        """Raise `ConfigError` if the file holds other bytes than were noted; ``place`` is the output's."""
+        for note in notes:
+            for start, stop, *checksums in note:
+                if self.partial.checksum(self._offset(start), (stop - start) * self._row_bytes) != checksums[place]:
+                    raise other_bytes(self.partial.path, start, stop)
+
+    def copy(self, moves: Sequence[Move], new: Partial, source: Path) -> list[int]:
+        """Copy rows from ``source`` into a new file; returns the checksum of each move."""
+        new.write_at(_header(self._dtype, (0, *self._row_shape)), 0)
+        with source.open("rb", buffering=0) as file:
+            return [self._copied(file.fileno(), move, new) for move in moves]
+
+    def _copied(self, fd: int, move: Move, new: Partial) -> int:
+        checksum, step = 0, max(1, _FILL_BYTES // max(1, self._row_bytes))
+        for row in range(move.start, move.stop, step):
+            data = read_at(fd, (min(row + step, move.stop) - row) * self._row_bytes, self._offset(row))
+            new.write_at(data, self._offset(move.to + row - move.start))
+            checksum = crc32(data, checksum)
+        return checksum
 
     def fill(self, start: int, stop: int) -> None:
         """Write the value that stands for no answer, a bounded number of rows at a time."""
@@ -177,6 +230,10 @@ class _Column:
 
     def _offset(self, row: int) -> int:
         return self._begin + row * self._row_bytes
+
+
+def _bytes_of(array: Array) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:

@@ -66,6 +66,12 @@ class ParquetSink(SpoolSink):
                     group = []
             writer.write_table(pa.Table.from_batches(group, schema))
 
+    def _part(self, data: bytes, start: int, stop: int) -> bytes:
+        import pyarrow as pa
+
+        batch = pa.ipc.open_stream(data).read_next_batch()
+        return data if stop - start == len(batch) else _packed(batch.slice(start, stop - start))
+
     def _published(self, ok: RowSet) -> Iterator[tuple[int, int, bytes]]:
         import pyarrow.parquet as pq
 

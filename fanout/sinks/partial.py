@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from fanout.files import ANEW, allocate, open_locked, read_at, sync_folder, write_at
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
 
 SUFFIX = ".partial"
+ADOPTED = ".adopted"
+"""What a new file is called that is to replace that of an unfinished run."""
+
+_PIECE_BYTES = 2**20
 
 
 class Partial:
@@ -74,6 +79,13 @@ class Partial:
     def read_at(self, offset: int, length: int) -> bytes:
         """Up to ``length`` bytes from ``offset``."""
         return read_at(self._fd, length, offset)
+
+    def checksum(self, offset: int, length: int) -> int:
+        """The CRC-32 of ``length`` bytes from ``offset``, fewer at the end of the file."""
+        value, end = 0, offset + length
+        while offset < end and (piece := self.read_at(offset, min(_PIECE_BYTES, end - offset))):
+            value, offset = crc32(piece, value), offset + len(piece)
+        return value
 
     def sync(self) -> None:
         """Return when the file, all that was written to it, is on the disk.

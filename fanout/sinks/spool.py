@@ -5,35 +5,37 @@ from __future__ import annotations
 from abc import abstractmethod
 from array import array
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
 
+from fanout.files import Publication
 from fanout.rowset import RowSet
-from fanout.sinks.base import FileSink
-from fanout.sinks.partial import Partial
+from fanout.sinks.base import FileSink, other_bytes
+from fanout.sinks.partial import ADOPTED, SUFFIX, Partial
 from fanout.types import form_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from fanout.sinks.base import Earlier
+    from fanout.sinks.base import Earlier, Move
     from fanout.types import Done, Form, Result
 
-_ENTRY = 4
+_ENTRY = 5
 
 
 class SpoolSink(FileSink):
     """Appends every range of rows to ``NAME.partial``, and at the end makes of them ``NAME.ordered``, the output.
 
-    That takes as much room on the disk again. The memory is 32 bytes a range.
+    That takes as much room on the disk again. The memory is 40 bytes a range.
     """
 
     _spool: Partial
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._index = array("q")  # start, stop, offset, length of each range
+        self._index = array("q")  # start, stop, offset, length, checksum of each range
         self._told = 0
         self._form: Form | None = None
         self._ordered: Partial | None = None
@@ -46,8 +48,7 @@ class SpoolSink(FileSink):
             self._form = self._form or form_of(chunk.outputs)
             absent = RowSet((rows.start, rows.stop) for rows in chunk.pending)
             for start, stop in absent.gaps(chunk.start, chunk.stop):
-                data = self._packed(chunk, slice(start - chunk.start, stop - chunk.start))
-                self._index.extend((start, stop, self._spool.append(data), len(data)))
+                self._append(start, stop, self._packed(chunk, slice(start - chunk.start, stop - chunk.start)))
 
     def sync(self) -> list[list[int]]:
         """Return when all is on the disk, with the places of what came since the last time. Raises `OSError`."""
@@ -62,14 +63,25 @@ class SpoolSink(FileSink):
             if partial is not None:
                 partial.close()
 
-    def adopt(self, earlier: Earlier) -> list[Any]:
-        """Take the rows of the published file into a new spool."""
-        self._spool = Partial(self.path)
-        for start, stop, data in self._published(earlier.ok):
-            self._index.extend((start, stop, self._spool.append(data), len(data)))
-        note = self.sync()
-        self._spool.close()
-        return [note]
+    def adopt(self, earlier: Earlier, moves: Sequence[Move], *, published: bool) -> tuple[list[Any], Publication]:
+        """Take rows of the published file, or of the spool that is there, into a new spool."""
+        old: Partial | None = None
+        if published:
+            pieces = self._published(RowSet((move.start, move.stop) for move in moves))
+        else:
+            self._reopen(earlier)
+            old, pieces = self._spool, _entries(self._index, self._spool)
+        try:
+            self._index, self._told = array("q"), 0
+            self._spool = Partial(self.path, SUFFIX if published else ADOPTED)
+            for start, stop, data in self._moved(moves, pieces):
+                self._append(start, stop, data)
+            note = self.sync()
+            self._spool.close()
+        finally:
+            if old is not None:
+                old.close()
+        return [note], Publication(() if old is None else ((self._spool.path, old.path),))
 
     @abstractmethod
     def _packed(self, chunk: Done, rows: slice) -> bytes:
@@ -83,13 +95,47 @@ class SpoolSink(FileSink):
     def _published(self, ok: RowSet) -> Iterator[tuple[int, int, bytes]]:
         """Start, stop and packed rows of the output that is in place, for the rows in ``ok``."""
 
+    @abstractmethod
+    def _part(self, data: bytes, start: int, stop: int) -> bytes:
+        """Some of the rows that were packed together."""
+
     def _open(self, n_rows: int | None, earlier: Earlier) -> None:
         self._form = earlier.form
-        self._index = array("q", [number for note in earlier.notes for entry in note for number in entry])
-        self._told = len(self._index)
-        ends = [offset + length for offset, length in zip(self._index[2::_ENTRY], self._index[3::_ENTRY], strict=True)]
+        self._reopen(earlier)
+
+    def _reopen(self, earlier: Earlier) -> None:
+        """Open the spool that an earlier process has left. Raises `ConfigError` if it holds other bytes than noted."""
+        index = array("q", [number for note in earlier.notes for entry in note for number in entry])
+        ends = [offset + length for offset, length in zip(index[2::_ENTRY], index[3::_ENTRY], strict=True)]
         # What lies behind the last place that was noted may be half written.
-        self._spool = Partial(self.path, size=max(ends, default=0))
+        spool = Partial(self.path, size=max(ends, default=0))
+        for at in range(0, len(index), _ENTRY):
+            start, stop, offset, length, checksum = index[at : at + _ENTRY]
+            if spool.checksum(offset, length) != checksum:
+                spool.close()
+                raise other_bytes(spool.path, start, stop)
+        self._index, self._told, self._spool = index, len(index), spool
+
+    def _append(self, start: int, stop: int, data: bytes) -> None:
+        self._index.extend((start, stop, self._spool.append(data), len(data), crc32(data)))
+
+    def _moved(
+        self, moves: Sequence[Move], pieces: Iterable[tuple[int, int, bytes]]
+    ) -> Iterator[tuple[int, int, bytes]]:
+        """Start, stop and packed rows by their new numbers; ``pieces`` are by the old ones, in order."""
+        coming = iter(moves)
+        move = next(coming, None)
+        here: list[Move] = []
+        for start, stop, data in pieces:
+            while move is not None and move.start < stop:
+                here.append(move)
+                move = next(coming, None)
+            for one in here:
+                first, last = max(one.start, start), min(one.stop, stop)
+                if first < last:
+                    to = one.to + first - one.start
+                    yield to, to + last - first, self._part(data, first - start, last - start)
+            here = [one for one in here if one.stop > stop]
 
     def _finish(self, result: Result) -> list[tuple[Path, Path]]:
         self._ordered = ordered = Partial(self.path, ".ordered")
@@ -105,12 +151,18 @@ class SpoolSink(FileSink):
         return (self._spool.path,)
 
     def _in_order(self, n_rows: int) -> Iterator[tuple[int, bytes | None]]:
-        index = np.array(self._index).reshape(-1, _ENTRY)
         row = 0
-        for start, stop, offset, length in index[index[:, 0].argsort(kind="stable")].tolist():
+        for start, stop, data in _entries(self._index, self._spool):
             if start > row:
                 yield start - row, None
-            yield stop - start, self._spool.read_at(offset, length)
+            yield stop - start, data
             row = stop
         if n_rows > row:
             yield n_rows - row, None
+
+
+def _entries(index: array[int], spool: Partial) -> Iterator[tuple[int, int, bytes]]:
+    """Start, stop and packed rows of a spool, in the order of rows."""
+    entries = np.array(index).reshape(-1, _ENTRY)
+    for start, stop, offset, length, _ in entries[entries[:, 0].argsort(kind="stable")].tolist():
+        yield start, stop, spool.read_at(offset, length)

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fanout.errors import ConfigError
 from fanout.rowset import RowSet
-from fanout.sinks import Earlier, npy
-from fanout.types import Done, form_of
+from fanout.sinks import Earlier, Move, npy, open_sink
+from fanout.types import Chunk, Done, form_of
 from tests.sinks.runs import accounted, cut, failure, opened, publish, result, write_all
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def test_the_published_rows_can_be_gone_on_with(tmp_path: Path, suffix: str) -> 
     sink = opened(tmp_path / f"unused{suffix}", 20)
     sink.close()
     sink = type(sink)(path)
-    notes = sink.adopt(Earlier(form_of({"": array}), ok))
+    notes, _ = sink.adopt(Earlier(form_of({"": array}), ok), [Move(a, b, a) for a, b in ok], published=True)
     sink = opened(path, 20, Earlier(form_of({"": array}), ok, notes))
     sink.write([Done(start=a, stop=b, outputs={"": array[a:b]}) for a, b in ok.gaps(0, 20)])
     publish(sink, result(20))
@@ -97,6 +98,73 @@ def test_the_published_rows_can_be_gone_on_with(tmp_path: Path, suffix: str) -> 
     else:
         assert content(path) == content(tmp_path / f"whole{suffix}")
     assert sorted(file.name for file in tmp_path.iterdir()) == [f"whole{suffix}", f"y{suffix}"]
+
+
+@SUFFIXES
+@given(
+    array=ARRAYS, places=st.lists(st.integers(0, 19), max_size=20, unique=True), cuts=st.sets(st.integers(1, 20)),
+    published=st.booleans(),
+)  # fmt: skip
+def test_answers_can_be_taken_over_to_rows_of_other_numbers(
+    tmp_path_factory: pytest.TempPathFactory,
+    suffix: str,
+    array: Any,
+    places: list[int],
+    cuts: set[int],
+    published: bool,
+) -> None:
+    """``places[i]`` is the old number of the new row i."""
+    if suffix == ".npy" and array.dtype.kind == "T":
+        return
+    folder = tmp_path_factory.mktemp("sink")
+    path = folder / f"y{suffix}"
+    earlier = Earlier()
+    if published:
+        write_all(path, cut(array, cuts), result(20))
+        earlier = Earlier(form_of({"": array}), RowSet([(0, 20)]))
+    else:
+        sink = opened(path, 20)
+        earlier = committed_to(sink, cut(array, cuts)[::-1], earlier)
+        sink.close()
+    moves = sorted(Move(old, old + 1, new) for new, old in enumerate(places))
+    sink = open_sink(path)
+    notes, publication = sink.adopt(earlier, moves, published=published)
+    publication.carry_out()
+    sink = opened(path, len(places), Earlier(earlier.form, RowSet([(0, len(places))]), notes))
+    publish(sink, result(len(places)))
+    sink.close()
+    write_all(folder / f"whole{suffix}", cut(array[places], [7]) if places else [], result(len(places)))
+    if suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        assert pq.read_table(path)["value"].to_pylist() == array[places].tolist()
+    elif places:
+        assert content(path) == content(folder / f"whole{suffix}")
+
+
+@SUFFIXES
+def test_every_byte_of_a_committed_answer_is_checked(tmp_path: Path, suffix: str) -> None:
+    array = np.arange(40, dtype="f4").reshape(20, 2)
+    path = tmp_path / f"y{suffix}"
+    sink = opened(path, 20)
+    chunk = accounted(cut(array, [])[0], result(20, [failure(3, 5)], [Chunk(11, 13)]))
+    sink.write([chunk])
+    note = sink.sync()
+    sink.close()
+    partial = path.with_name(f"{path.name}.partial")
+    data, ok = partial.read_bytes(), RowSet([(0, 3), (5, 11), (13, 20)])
+    earlier = Earlier(form_of({"": array}), ok, [note])
+    begin = len(data) - array.nbytes if suffix == ".npy" else 0
+    absent = {begin + 8 * row + byte for row in (3, 4, 11, 12) for byte in range(8)} if suffix == ".npy" else set()
+    for at in range(begin, len(data), 1 if suffix == ".npy" else 17):
+        partial.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        if at in absent:  # written again before it counts
+            opened(path, 20, earlier).close()
+            continue
+        with pytest.raises(ConfigError, match=r"answers to rows \d+:\d+ in .*\.partial are not .*--fresh"):
+            opened(path, 20, earlier)
+    partial.write_bytes(data)
+    opened(path, 20, earlier).close()
 
 
 def test_a_file_of_unknown_length_takes_its_room_in_large_steps(
