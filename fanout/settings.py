@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
@@ -17,6 +18,20 @@ _RATES = tuple(f"{unit}_per_{period}" for unit in ("requests", "rows", "tokens")
 
 _LARGEST_AUTO = 256
 """Past it a client of one process is its own bottleneck."""
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A header field's name (RFC 9110, 5.6.2)."""
+
+# A lone surrogate has no UTF-8.
+_NOT_IN_A_VALUE = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+
+# Two readers of one message must not see two different ends of it. Host does not frame: it chooses a virtual host.
+_FRAMING = frozenset(
+    {
+        "connection", "content-length", "expect", "http2-settings", "keep-alive", "proxy-connection", "te", "trailer",
+        "transfer-encoding", "upgrade",
+    }
+)  # fmt: skip
 
 # Read by pydantic when the job file embeds these classes, without pydantic being imported here.
 _JOB_FILE = {"extra": "forbid", "use_attribute_docstrings": True}
@@ -179,6 +194,9 @@ class Endpoint:
     max_response_bytes: int = 256 * 2**20
     """An answer may not be larger than this, after decompression too."""
 
+    max_header_bytes: int = 64 * 2**10
+    """The header of an answer may not be larger than this."""
+
     proxy: str | None = None
     """URL of an HTTP proxy; the environment's are not used."""
 
@@ -214,7 +232,11 @@ class Endpoint:
         for weight in self.weights:
             _require_positive("weights", weight)
         require_headers(self.headers)
+        for field_name in ("request_id_header", "idempotency_header"):
+            if (name := getattr(self, field_name)) is not None:
+                require_header_name(name, field_name)
         _require_count("max_response_bytes", self.max_response_bytes)
+        _require_count("max_header_bytes", self.max_header_bytes)
         if self.proxy is not None:
             _require_web(self.proxy, "proxy")
         _require(self.client_cert is not None or self.client_key is None, "client_key", "alone", "with a client_cert")
@@ -261,13 +283,24 @@ def masked(url: str) -> str:
     return parts._replace(netloc=netloc, query=query, fragment="").geturl()
 
 
-def require_headers(headers: Mapping[str, str]) -> None:
-    """Raise `ConfigError` for a header field that cannot be sent; its value is not shown."""
+def require_headers(headers: Mapping[str, str], key: str = "headers") -> None:
+    """Raise `ConfigError` for a header field that cannot be sent, or that frames a message; its value is not shown."""
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
-            raise ConfigError(f"header {name!r} must be a text, not {type(value).__name__}", key="headers")
-        if any((ord(char) < 32 and char != "\t") or ord(char) == 127 for char in name + value):
-            raise ConfigError(f"header {name!r} holds a line break or another control character", key="headers")
+            raise ConfigError(f"header {name!r} must be a text, not {type(value).__name__}", key=key)
+        require_header_name(name, key)
+        if _NOT_IN_A_VALUE.search(value):
+            raise ConfigError(f"header {name!r} holds a line break or another control character", key=key)
+
+
+def require_header_name(name: str, key: str) -> None:
+    """Raise `ConfigError` for the name of a header field that may not be set."""
+    if not _TOKEN.fullmatch(name):
+        if _NOT_IN_A_VALUE.search(name):
+            raise ConfigError(f"header {name!r} holds a line break or another control character", key=key)
+        raise ConfigError(f"header {name!r} is no valid name: use letters, digits and !#$%&'*+-.^_`|~ only", key=key)
+    if name.lower() in _FRAMING:
+        raise ConfigError(f"header {name!r} frames the message, so fanout alone sets it; leave it out", key=key)
 
 
 def _require_count(name: str, value: object) -> None:

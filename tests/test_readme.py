@@ -203,7 +203,8 @@ def shown(field: Any) -> str:
     if field.default is MISSING:
         return "required" if field.default_factory is MISSING else "none"
     if field.name.endswith("_bytes"):
-        return f"{field.default // 2**20} MiB"
+        mib = field.default // 2**20
+        return f"{mib} MiB" if mib else f"{field.default // 2**10} KiB"
     if field.name == "url":
         return "required"
     return "none" if field.default in (None, ()) else f"{field.default:g}"

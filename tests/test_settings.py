@@ -189,3 +189,36 @@ def test_a_header_with_a_line_break_is_refused_without_showing_it(headers):
 def test_a_header_that_is_no_text_is_refused(value):
     with pytest.raises(ConfigError, match=f"header 'X-Key' must be a text, not {type(value).__name__}"):
         Endpoint(url="http://h/x", headers={"X-Key": value})
+
+
+FRAMING = ["Content-Length", "transfer-encoding", "CONNECTION", "Keep-Alive", "TE", "Trailer", "Expect", "Upgrade"]
+
+
+@pytest.mark.parametrize("name", FRAMING)
+def test_a_header_that_frames_the_message_is_refused_everywhere(name):
+    for options, key in [
+        ({"headers": {name: "1"}}, "headers"),
+        ({"request_id_header": name}, "request_id_header"),
+        ({"idempotency_header": name}, "idempotency_header"),
+    ]:
+        with pytest.raises(ConfigError, match=f"header '{name}' frames the message") as raised:
+            Endpoint(url="http://h/x", **options)
+        assert raised.value.key == key
+
+
+@pytest.mark.parametrize("name", ["", "X Key", "X:Key", "X-Wörd", " X", "X\t", "X(1)", "X@Y", 'X"'])
+def test_an_invalid_header_name_is_refused(name):
+    with pytest.raises(ConfigError, match="is no valid name"):
+        Endpoint(url="http://h/x", headers={name: "s3cret"})
+
+
+@pytest.mark.parametrize("value", ["\ud800", "a\x00", "a\x7f", "\x1b[31m"])
+def test_an_invalid_header_value_is_refused_without_showing_it(value):
+    with pytest.raises(ConfigError, match="'X' holds a line break or another control character") as raised:
+        Endpoint(url="http://h/x", headers={"X": "s3cret" + value})
+    assert "s3cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["Host", "X-Length", "Range", "Te-X", "!#$%&'*+-.^_`|~1a"])
+def test_other_headers_are_taken(name):
+    assert Endpoint(url="http://h/x", headers={name: "größe\t1"}).headers == {name: "größe\t1"}

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _CAP = 2**25
 """Bytes after which a body without end is taken for one."""
 
-_LONGEST_HEAD = 8190
-"""As aiohttp has it."""
+_LONGEST_HEAD = 64 * 2**10
+"""As an endpoint has it that sets nothing else."""
 
 
 async def endured(fault: Fault, request: Request, right: Answer, again: Callable[[Request], Answer]) -> Answer:
@@ -80,6 +80,8 @@ def _read(raw: bytes) -> Answer:
         raise IncompleteReply("the exchange with the mock broke off: no valid HTTP")
     headers = CIMultiDict((name, value.strip()) for name, _, value in (field.partition(":") for field in fields))
     status, body = int(first.split()[1]), _framed(headers, body)
+    if status == 206:
+        raise IncompleteReply("the answer has status 206: it is a part of an answer")
     encoding = headers.get("Content-Encoding", "identity").lower()
     if status < 300 and encoding != "identity":
         body = decoded(body, encoding, _CAP)

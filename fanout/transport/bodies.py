@@ -14,13 +14,22 @@ from fanout.errors import IncompleteReply, ReplyTooLarge
 from fanout.transport.receiving import length_of_large, receive
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aiohttp.abc import AbstractStreamWriter
 
     from fanout.transport.direct import DirectResponse
     from fanout.transport.receiving import Buffers
     from fanout.types import Buffer
 
-_ENCODINGS = frozenset({"", "identity", "gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"})
+_ENCODINGS = frozenset({"gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"})
+_NO_ENCODING = frozenset({"", "identity", "none", "utf-8", "utf8", "8bit", "binary"})
+"""Values of Content-Encoding under which a body is as it is; some servers put the charset there."""
+
+_PARTIAL = frozenset({206, 226})
+"""Statuses of a part or a difference (RFC 9110, 15.3.7; RFC 3229), for which no request of ours asks."""
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 ERROR_BODY_CAP = 64 * 2**10
 """Bytes read of an answer with an error status: enough to classify it and to quote it."""
 
@@ -64,9 +73,10 @@ async def read_body(
 
     Raises `ReplyTooLarge`, `IncompleteReply`, and aiohttp's errors.
     """
-    encoding = response.headers.get(hdrs.CONTENT_ENCODING, "identity").lower()
+    encoding = _content_encoding(response.headers) if hdrs.CONTENT_ENCODING in response.headers else ""
     if response.status >= 300:
-        return await _error_body(response, encoding, patience)
+        return _without_mark(await _error_body(response, encoding, patience))
+    framed = _framed(response)
     content = response.content
     # Most often it all came with the header: no wait, no copy.
     if content.is_eof():
@@ -78,11 +88,11 @@ async def read_body(
         body = await _read_up_to(response, cap)
     if len(body) > cap:
         raise ReplyTooLarge(f"the answer is larger than the cap of {cap:,} bytes (max_response_bytes)")
-    if encoding != "identity":
-        return decoded(body, encoding, cap)
-    if not _framed(response) and not looks_like_json(body):
+    if encoding:
+        body = decoded(body, encoding, cap)
+    elif not framed and not looks_like_json(body):
         raise IncompleteReply("the answer has neither Content-Length nor chunks: nothing shows that it is whole")
-    return body
+    return _without_mark(body) if body.startswith(_BYTE_ORDER_MARK) and _may_be_json(response) else body
 
 
 def _buffer_for(response: aiohttp.ClientResponse | DirectResponse, cap: int, buffers: Buffers) -> bytearray | None:
@@ -91,16 +101,52 @@ def _buffer_for(response: aiohttp.ClientResponse | DirectResponse, cap: int, buf
 
 
 def _framed(response: aiohttp.ClientResponse | DirectResponse) -> bool:
-    """False where the end of the connection alone ends the body: nobody can tell that from an accident."""
+    """False where the end of the connection alone ends the body, which an accident does too.
+
+    Raises `IncompleteReply` where the head says that this is no whole answer, or frames it in a way that two readers
+    may understand differently. aiohttp takes any Transfer-Encoding for chunked in which that word occurs.
+    """
     headers = response.headers
-    if hdrs.CONTENT_LENGTH in headers or response.status == 204:
-        return True
-    return "chunked" in headers.get(hdrs.TRANSFER_ENCODING, "").lower()
+    if response.status in _PARTIAL:
+        raise IncompleteReply(f"the answer has status {response.status}: it is a part of an answer")
+    if hdrs.TRANSFER_ENCODING in headers:
+        coding = ", ".join(headers.getall(hdrs.TRANSFER_ENCODING)).strip().lower()
+        if coding != "identity":  # of old it stood for no encoding at all
+            _require_chunked(coding, response)
+            return True
+    return hdrs.CONTENT_LENGTH in headers or response.status == 204
+
+
+def _require_chunked(coding: str, response: aiohttp.ClientResponse | DirectResponse) -> None:
+    if coding != "chunked":
+        raise IncompleteReply("the answer has a Transfer-Encoding other than chunked: nothing shows that it is whole")
+    if response.version is not None and response.version < aiohttp.HttpVersion11:
+        raise IncompleteReply("the answer has a Transfer-Encoding, which HTTP/1.0 does not have")
+    if hdrs.CONTENT_LENGTH in response.headers:
+        raise IncompleteReply("the answer has both Transfer-Encoding and Content-Length")
+
+
+def _content_encoding(headers: Mapping[str, str]) -> str:
+    """The codings of all Content-Encoding fields, in lower case; empty where they change nothing."""
+    fields = ",".join(value for name, value in headers.items() if name.lower() == "content-encoding")
+    codings = [coding.strip().lower() for coding in fields.split(",")]
+    return ", ".join(coding for coding in codings if coding not in _NO_ENCODING)
 
 
 def looks_like_json(body: bytes) -> bool:
     """True where the syntax will show whether the end is there."""
-    return body.lstrip()[:1] in (b"{", b"[")
+    return body.removeprefix(_BYTE_ORDER_MARK).lstrip()[:1] in (b"{", b"[")
+
+
+def _may_be_json(response: aiohttp.ClientResponse | DirectResponse) -> bool:
+    """False where the server says that the body is something else; binary data may begin with the same bytes."""
+    content_type = response.headers.get(hdrs.CONTENT_TYPE, "json").lower()
+    return "json" in content_type or content_type.startswith("text/")
+
+
+def _without_mark(body: bytes) -> bytes:
+    """``body`` without the byte order mark that some servers put before JSON, and that no JSON parser takes."""
+    return body[len(_BYTE_ORDER_MARK) :] if body.startswith(_BYTE_ORDER_MARK) and looks_like_json(body) else body
 
 
 async def _error_body(response: aiohttp.ClientResponse | DirectResponse, encoding: str, patience: float) -> bytes:
@@ -111,8 +157,8 @@ async def _error_body(response: aiohttp.ClientResponse | DirectResponse, encodin
         else:
             async with asyncio.timeout(patience):
                 body = (await _read_up_to(response, ERROR_BODY_CAP))[:ERROR_BODY_CAP]
-        return body if encoding == "identity" else _decompressed(body, encoding, ERROR_BODY_CAP)[0]
-    except (aiohttp.ClientError, OSError, zlib.error):
+        return _decompressed(body, encoding, ERROR_BODY_CAP)[0] if encoding else body
+    except Exception:  # noqa: BLE001 - whatever the bytes made a parser raise
         response.close()
         return b""
 

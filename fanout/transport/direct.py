@@ -10,7 +10,6 @@ only while nobody (a mock, a recorder, a tracer) has put himself between the ses
 
 from __future__ import annotations
 
-import re
 from functools import cached_property
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -27,21 +26,18 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from fanout.transport.connector import ConnectionUse, Connector
+    from fanout.transport.headers import HeadLimits
     from fanout.types import Buffer
 
 _TESTED_WITH = "3.14."
 SMALL = 64 * 2**10
 """Bytes of a body that goes the direct way: one that a socket takes in one piece, or not much more."""
 
-_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
-_FRAMING = (hdrs.CONTENT_LENGTH, hdrs.TRANSFER_ENCODING, hdrs.EXPECT)
-"""Who sets these wants a body sent in a way of his own."""
-
 
 class DirectResponse:
     """As much of an `aiohttp.ClientResponse` as the transport uses."""
 
-    __slots__ = ("_connector", "_protocol", "connection", "content", "headers", "status")
+    __slots__ = ("_connector", "_protocol", "connection", "content", "headers", "status", "version")
 
     def __init__(
         self, message: RawResponseMessage, content: aiohttp.StreamReader, connection: Connection, connector: Connector
@@ -49,6 +45,7 @@ class DirectResponse:
         self._connector = connector
         self._protocol = connection.protocol
         self.status: int = message.code
+        self.version = message.version
         self.headers: CIMultiDictProxy[str] = message.headers
         self.content = content
         self.connection: Connection | None = connection
@@ -71,14 +68,15 @@ class DirectResponse:
 class Direct:
     """Posts small bodies to one URL over the connections of ``session``."""
 
-    def __init__(self, session: aiohttp.ClientSession, connector: Connector, url: URL) -> None:
+    def __init__(self, session: aiohttp.ClientSession, connector: Connector, url: URL, limits: HeadLimits) -> None:
         plain = not session.trace_configs and url.raw_user is None and url.raw_password is None
         self._usable = plain and aiohttp.__version__.startswith(_TESTED_WITH)
         self._connector = connector
+        self._limits = limits
         self._timeout = session.timeout
         self._request = _Asking(hdrs.METH_POST, url)
         self._start = f"{hdrs.METH_POST} {url.raw_path_qs} HTTP/1.1"
-        self._defaults = [(name, value) for name, value in self._request.headers.items() if name not in _FRAMING]
+        self._defaults = [(name, value) for name, value in self._request.headers.items() if name != hdrs.CONTENT_LENGTH]
         self._headers: CIMultiDict[str] | None = None
         self._head: bytes | None = None
 
@@ -88,7 +86,7 @@ class Direct:
             return False
         if headers is not self._headers:  # most often the same as the last time
             self._headers, self._head = headers, self._head_with(headers)
-        return self._head is not None
+        return True
 
     async def post(self, parts: tuple[Buffer, ...], length: int, use: ConnectionUse) -> DirectResponse:
         """Send what `takes` has just said yes to, and wait for the head of the answer. Raises aiohttp's errors."""
@@ -102,7 +100,7 @@ class Direct:
             protocol = connection.protocol
             if protocol is None or protocol.transport is None:
                 raise aiohttp.ServerDisconnectedError
-            protocol.set_response_params(read_until_eof=True, auto_decompress=False)
+            protocol.set_response_params(read_until_eof=True, auto_decompress=False, **self._limits)
             protocol.transport.write(request)
             message, content = await protocol.read()
             while 100 <= message.code < 200 and message.code != 101:
@@ -114,17 +112,10 @@ class Direct:
                 raise self._refused(error) from error
             raise
 
-    def _head_with(self, headers: CIMultiDict[str]) -> bytes | None:
-        """All of a request that stands before its length; None where ``headers`` frame the body themselves.
-
-        Raises `ValueError` for a field that would break the head up.
-        """
-        if any(name in headers for name in _FRAMING):
-            return None
+    def _head_with(self, headers: CIMultiDict[str]) -> bytes:
+        """All of a request that stands before its length."""
         fields = [field for field in self._defaults if field[0] not in headers]
         lines = [self._start, *(f"{name}: {value}" for name, value in (*fields, *headers.items()))]
-        if _CONTROL.search("".join(lines)):
-            raise ValueError("a header field holds a line break or another control character")
         return "\r\n".join((*lines, f"{hdrs.CONTENT_LENGTH}: ")).encode()
 
     def _refused(self, error: HttpProcessingError) -> aiohttp.ClientResponseError:

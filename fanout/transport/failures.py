@@ -19,6 +19,9 @@ from fanout.errors import (
     TransportError,
 )
 
+_LONGEST = 200
+"""Characters quoted of the text of an exception that no rule here foresees."""
+
 
 def mapped(error: Exception, url: str, *, reused: bool) -> TransportError | ConfigError:
     """What `fanout` raises for an aiohttp or system ``error`` in an exchange with ``url``, already masked."""
@@ -35,7 +38,7 @@ def mapped(error: Exception, url: str, *, reused: bool) -> TransportError | Conf
         return StaleConnectionError(f"{url} closed a kept-alive connection as it was used again")
     if isinstance(error, aiohttp.ClientError | OSError):
         return IncompleteReply(f"the exchange with {url} broke off: {_cause(error)}")
-    return ConfigError(f"the request to {url} cannot be sent: {error}", key="headers")
+    return IncompleteReply(f"the exchange with {url} broke off: {type(error).__name__}: {_cause(error)[:_LONGEST]}")
 
 
 def _cause(error: Exception) -> str:
@@ -48,6 +51,8 @@ def _cause(error: Exception) -> str:
         return "the server closed the connection before it had answered"
     if isinstance(error, aiohttp.ClientResponseError):
         what = error.message.partition(":")[0]  # behind it stands what the server sent
+        if what.startswith(("Got more than", "Too many headers")):
+            return "the header of the answer is larger than max_header_bytes allows"
         return f"no valid HTTP ({what})" if what else "no valid HTTP"
     return str(inner).splitlines()[0] if str(inner) else type(inner).__name__
 

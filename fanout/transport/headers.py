@@ -5,14 +5,40 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from inspect import isawaitable
-from typing import TypeAlias
+from typing import TypeAlias, TypedDict
 
-from fanout.errors import ConfigError
+from fanout.errors import ConfigError, IncompleteReply
 from fanout.settings import require_headers
 
 Ask: TypeAlias = Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
 HeaderSource: TypeAlias = Mapping[str, str] | Ask
 """Header fields, or a function (async or not) that gives them, with a fresh token for instance."""
+
+MANY_FIELDS = 64
+"""More fields than most answers have: only then the whole header is measured."""
+
+_LEAST_FIELDS = 128
+_BYTES_A_FIELD = 64
+
+
+class HeadLimits(TypedDict):
+    """What aiohttp calls its limits for the header of an answer."""
+
+    max_line_size: int
+    max_field_size: int
+    max_headers: int
+
+
+def head_limits(most: int) -> HeadLimits:
+    """aiohttp's limits for a header of at most ``most`` bytes: it bounds each field, and the number of fields."""
+    fields = max(_LEAST_FIELDS, most // _BYTES_A_FIELD)
+    return {"max_line_size": most, "max_field_size": most, "max_headers": fields}
+
+
+def require_small_head(headers: Mapping[str, str], most: int) -> None:
+    """Raise `IncompleteReply` for a header of more than ``most`` bytes."""
+    if sum(len(name) + len(value) for name, value in headers.items()) > most:
+        raise IncompleteReply(f"the header of the answer is larger than {most:,} bytes (max_header_bytes)")
 
 
 class Headers:

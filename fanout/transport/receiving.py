@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 LARGE = 2**19
 """From so many bytes on, copies cost more than what this takes."""
 
+_DIGITS = 18
+"""More than any length has; int() refuses thousands."""
+
 _BROKEN_OFF = "Response payload is not completed"
 _NOTHING = memoryview(b"")
 
@@ -112,7 +115,7 @@ def length_of_large(response: aiohttp.ClientResponse | DirectResponse) -> int:
     """The length of a body that is worth a buffer, or 0."""
     headers = response.headers
     told = headers.get(hdrs.CONTENT_LENGTH, "")
-    if hdrs.TRANSFER_ENCODING in headers or not (told.isascii() and told.isdigit()):
+    if hdrs.TRANSFER_ENCODING in headers or len(told) > _DIGITS or not (told.isascii() and told.isdigit()):
         return 0
     return length if (length := int(told)) >= LARGE else 0
 

@@ -15,13 +15,13 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from fanout._version import __version__
-from fanout.errors import ClientStateError, ConfigError, IncompleteReply, TransportError
-from fanout.settings import masked
+from fanout.errors import ClientStateError, ConfigError, FanoutError, IncompleteReply
+from fanout.settings import masked, require_headers
 from fanout.transport.bodies import ERROR_BODY_PATIENCE, Parts, length_of, read_body
 from fanout.transport.connector import CONNECTION_USE, ConnectionUse, Connector, Withheld
 from fanout.transport.direct import Direct, DirectResponse
 from fanout.transport.failures import mapped
-from fanout.transport.headers import Headers
+from fanout.transport.headers import MANY_FIELDS, Headers, head_limits, require_small_head
 from fanout.transport.receiving import Buffers
 from fanout.transport.secrets import concealed, secrets_of
 from fanout.transport.tls import tls_of
@@ -91,8 +91,13 @@ class Transport:
             auto_decompress=False,
             trust_env=False,
             proxy=endpoint.proxy,
+            **head_limits(endpoint.max_header_bytes),
         )
-        self._direct = Direct(self._session, self._connector, self._target) if endpoint.proxy is None else None
+        self._direct = (
+            Direct(self._session, self._connector, self._target, head_limits(endpoint.max_header_bytes))
+            if endpoint.proxy is None
+            else None
+        )
 
     def withhold_if(self, shut: Callable[[], bool]) -> None:
         """Ask ``shut`` before anything is written, once there is a connection: if true, `Withheld` is raised."""
@@ -106,6 +111,7 @@ class Transport:
         length = len(payload.body) if type(payload.body) is bytes else length_of(parts)
         headers = self._headers.get(payload.content_type) or self._remember(payload.content_type)
         if payload.headers:
+            require_headers(payload.headers)
             headers = headers.copy()
             headers.update(payload.headers)
         self.bytes_sent += length
@@ -148,12 +154,18 @@ class Transport:
     def _dress(self) -> None:
         self._plain_headers = CIMultiDict({"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"})
         self._plain_headers.update(self._given.fields)
+        if self._target.raw_user is not None and "Authorization" in self._plain_headers:
+            raise ConfigError(
+                f"{self.shown_url} has credentials in the url and in an Authorization header; leave one of them out",
+                key="headers",
+            )
         self._headers: dict[str, CIMultiDict[str]] = {}  # content type -> all that a request with it carries
         secrets = secrets_of(self.url, self._given.fields) + secrets_of(self._endpoint.proxy or "", {})
         # Answers to requests with earlier headers may still come.
         self._secrets = list(dict.fromkeys(secrets + self._secrets))[:_SECRETS_REMEMBERED]
 
     def _remember(self, content_type: str) -> CIMultiDict[str]:
+        require_headers({"Content-Type": content_type})
         headers = self._plain_headers.copy()
         headers["Content-Type"] = content_type
         if len(self._headers) < _REMEMBERED:
@@ -172,30 +184,39 @@ class Transport:
         connection = ConnectionUse(fresh)
         if self._endpoint.request_id_header is not None:
             headers = self._numbered(headers, self._endpoint.request_id_header)
-        response: aiohttp.ClientResponse | DirectResponse
+        response: aiohttp.ClientResponse | DirectResponse | None = None
         try:
-            if parts is not None and self._direct is not None and self._direct.takes(headers, length):
-                response = await self._direct.post(parts, length, connection)
-            else:
-                CONNECTION_USE.set(connection)
-                data = None if parts is None else Parts(parts)
-                response = await self._session.request(method, url, data=data, headers=headers, allow_redirects=False)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            self._check_open()  # it may have been us who ended the exchange
-            raise mapped(error, self.shown_url, reused=connection.reused) from None
-        try:
+            response = await self._sent(method, url, headers, parts, length, connection)
+            if len(response.headers) > MANY_FIELDS:
+                require_small_head(response.headers, self._endpoint.max_header_bytes)
             if self._endpoint.request_id_header is not None:
                 _check_id(self._endpoint.request_id_header, headers, response)
             body = await read_body(response, self._endpoint.max_response_bytes, self._patience, self._buffers)
         except BaseException as error:
-            response.close()
-            if isinstance(error, RuntimeError):  # as a stream of aiohttp says whose connection we have closed
-                self._check_open()
-            if isinstance(error, aiohttp.ClientError | OSError) and not isinstance(error, TransportError):
-                self._check_open()
-                raise mapped(error, self.shown_url, reused=False) from None
-            raise
+            if response is not None:
+                response.close()
+            # Whatever a server's bytes make a parser raise is this exchange's failure. An assertion is a test's.
+            if not isinstance(error, Exception) or isinstance(error, FanoutError | Withheld | AssertionError):
+                raise
+            self._check_open()  # it may have been us who ended the exchange
+            raise mapped(error, self.shown_url, reused=connection.reused and response is None) from None
         return self._replied(response, body, url, version)
+
+    async def _sent(
+        self,
+        method: str,
+        url: URL,
+        headers: CIMultiDict[str],
+        parts: Body | None,
+        length: int,
+        connection: ConnectionUse,
+    ) -> aiohttp.ClientResponse | DirectResponse:
+        """Send a request and wait for the head of its answer."""
+        if parts is not None and self._direct is not None and self._direct.takes(headers, length):
+            return await self._direct.post(parts, length, connection)
+        CONNECTION_USE.set(connection)
+        data = None if parts is None else Parts(parts)
+        return await self._session.request(method, url, data=data, headers=headers, allow_redirects=False)
 
     def _replied(self, response: aiohttp.ClientResponse | DirectResponse, body: bytes, url: URL, version: int) -> Reply:
         """The reply to a request that had headers of that ``version``."""

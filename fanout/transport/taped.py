@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from yarl import URL
 
-from fanout.settings import masked
+from fanout.settings import masked, require_headers
 from fanout.tape import Sent
 from fanout.transport.secrets import credentials_of, starred
 from fanout.transport.session import Transport
@@ -33,6 +33,7 @@ class TapedTransport(Transport):
         """`Transport.post`, through the tape."""
         body = payload.body if isinstance(payload.body, tuple) else (payload.body,)
         headers = {"Content-Type": payload.content_type, **payload.headers}
+        require_headers(headers)
         sent = Sent(method="POST", url=self._recorded(self.url), headers=headers, body=body)
         send = super().post
         return await self._through(sent, lambda: send(payload, fresh=fresh), payload.nbytes)

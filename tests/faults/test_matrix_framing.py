@@ -1,9 +1,11 @@
-"""Rows 8 to 13 and 17 to 21 of the fault matrix: answers whose bytes are not what their header says."""
+"""Rows 8 to 13, 17 to 21, 59 and 76 of the fault matrix: answers whose bytes are not what their header says."""
 
 from __future__ import annotations
 
 import tracemalloc
 from typing import TYPE_CHECKING
+
+import pytest
 
 from fanout.testing import FaultServer
 from tests.faults.scene import CHUNKS, X, assert_failed, assert_whole, client, double, once_for, when_asked_for
@@ -135,6 +137,19 @@ async def test_row_20_an_endless_body_fails_its_chunk_at_the_byte_cap() -> None:
     assert peak < 4 * CAP
 
 
-async def test_row_21_a_header_of_10_kb_is_tried_again_up_to_the_cap() -> None:
+async def test_row_21_a_header_beyond_64_kib_is_tried_again_up_to_the_cap() -> None:
     await mended("huge-header")
-    await capped("huge-header")
+    assert "max_header_bytes" in await capped("huge-header")
+
+
+@pytest.mark.parametrize("fault", ["xchunked", "chunked-gzip", "partial"])
+async def test_row_59_what_is_not_framed_as_a_whole_answer_is_none(fault: str) -> None:
+    await mended(fault)
+    await capped(fault)
+
+
+async def test_row_76_a_header_of_60_kb_is_no_fault() -> None:
+    async with FaultServer(double, faults=lambda _: "huge-header:60000") as server, client(server) as c:
+        result = await c.map(X, on_error="keep")
+    assert_whole(result)
+    assert result.stats.requests == CHUNKS

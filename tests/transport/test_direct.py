@@ -17,6 +17,7 @@ from fanout.settings import Endpoint, Timeouts
 from fanout.transport import Transport, Withheld, connector
 from fanout.transport.connector import Connector
 from fanout.transport.direct import SMALL, Direct
+from fanout.transport.headers import head_limits
 from fanout.types import Payload
 from tests.loopback import Line, Received, http, loopback
 
@@ -69,7 +70,7 @@ REQUESTS = [
     (Payload(body=b"{}"), {}),
     (Payload(body=(b"[", memoryview(b"1"), bytearray(b"]"))), {"X-Key": "s3cret", "accept": "x/y", "user-agent": "me"}),
     (Payload(body=b"", content_type="text/plain", headers={"X-Length": "3", "host": "somebody"}), {"x-length": "4"}),
-    (Payload(body="größe".encode(), headers={"X-Wörd": "ü"}), {"Connection": "close"}),
+    (Payload(body="größe".encode(), headers={"X-Word": "ü"}), {"X-More": "a b"}),
 ]
 
 
@@ -90,10 +91,8 @@ async def test_a_server_sees_the_same_request_either_way(
         (Payload(body=bytes(SMALL)), {}, True),
         (Payload(body=bytes(SMALL + 1)), {}, False),
         (Payload(body=(bytes(SMALL), b"1")), {}, False),
-        (Payload(body=b"1", headers={"Content-Length": "1"}), {}, False),
-        (Payload(body=b"1"), {"transfer-encoding": "chunked"}, False),
     ],
-    ids=["small", "large", "large in parts", "framed by the codec", "framed by the user"],
+    ids=["small", "large", "large in parts"],
 )
 async def test_what_has_a_way_of_its_own_goes_through_the_session(
     payload: Payload, headers: dict[str, str], goes: bool, taken: list[bool], way: str
@@ -126,7 +125,7 @@ async def test_another_release_of_aiohttp_goes_through_the_session(
 async def test_who_traces_a_session_sees_its_requests(traces: list[aiohttp.TraceConfig], way: str) -> None:
     pool = Connector(limit=1, tls=True)
     async with aiohttp.ClientSession(connector=pool, trace_configs=traces) as session:
-        made = Direct(session, pool, URL("http://127.0.0.1/x"))
+        made = Direct(session, pool, URL("http://127.0.0.1/x"), head_limits(2**16))
         assert made.takes(CIMultiDict(), 1) is (way == "direct" and not traces)
 
 
@@ -148,7 +147,7 @@ async def test_a_wrapper_round_the_session_is_called(way: str, monkeypatch: pyte
 @pytest.mark.parametrize("value", ["1\r\nY: 2", "a\x0bb", "\x01", "\x7f", "\0"])
 async def test_a_control_character_in_a_header_is_refused_before_anything_is_sent(value: str) -> None:
     async with loopback(OK) as server:
-        with pytest.raises(ConfigError, match="cannot be sent"):
+        with pytest.raises(ConfigError, match="control character"):
             await post(server.url, Payload(body=b"1", headers={"X": value}))
         assert server.requests == []
 

@@ -10,8 +10,10 @@ import pytest
 from support import Plain
 
 from fanout import Client, ConfigError, Endpoint, Limits, RetryPolicy, RunStopped
+from fanout.rehearsal import Rehearsal
 from fanout.serving.exchange import StatusError
 from fanout.testing import MockEndpoint, Scripted
+from fanout.types import Payload
 
 pytestmark = pytest.mark.virtual_time
 X = np.arange(300.0).reshape(100, 3)
@@ -100,6 +102,9 @@ async def test_what_the_function_raises_is_raised() -> None:
         (lambda: {"A": "x\ny"}, "control character"),
         ({"A": 3}, "header 'A' must be a text"),
         ([("A", "b")], "headers must be a mapping, not list"),
+        ({"Content-Length": "3"}, "'Content-Length' frames the message"),
+        (lambda: {"transfer-encoding": "chunked"}, "'transfer-encoding' frames the message"),
+        (lambda: {"A b": "c"}, "'A b' is no valid name"),
     ],
 )
 async def test_headers_that_cannot_be_sent_are_named(source: Any, message: str) -> None:
@@ -109,6 +114,30 @@ async def test_headers_that_cannot_be_sent_are_named(source: Any, message: str) 
 
     with pytest.raises(ConfigError, match=message):
         await job()
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"headers": {"Connection": "close"}}, "'Connection' frames the message"),
+        ({"headers": {"A\nB": "c"}}, "control character"),
+        ({"content_type": "text/plain\r\nX: y"}, "'Content-Type' holds a line break"),
+    ],
+)
+@pytest.mark.parametrize("taped", [False, True])
+async def test_headers_of_a_codec_that_cannot_be_sent_are_named(extra: Any, message: str, taped: bool) -> None:
+    class Framing(Plain):
+        def encode(self, rows: Any) -> Any:
+            return Payload(body=super().encode(rows).body, **extra)
+
+    with MockEndpoint(double) as mock:
+        url = mock.url(Plain)
+        tape = {"tape": Rehearsal(Plain(), url, double)} if taped else {}
+        async with Client(url, codec=Framing, **tape) as client:
+            with pytest.raises(ConfigError, match=message) as caught:
+                await client.map(X)
+        assert caught.value.key == "headers"
+        assert not mock.requests
 
 
 async def test_a_token_is_in_no_error_even_if_the_server_repeats_it() -> None:

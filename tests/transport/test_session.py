@@ -75,6 +75,33 @@ async def failure_of(answer: Any, *, cap: int = 2**20) -> Exception:
     return raised.value
 
 
+NOT_WHOLE = {
+    name: f"HTTP/1.1 200 OK\r\n{head}\r\n"
+    for name, head in {
+        "xchunked": "Transfer-Encoding: xchunked",
+        "chunkedx": "Transfer-Encoding: chunkedx",
+        "chunked, gzip": "Transfer-Encoding: chunked, gzip",
+        "gzip, chunked": "Transfer-Encoding: gzip, chunked",
+        "chunked twice": "Transfer-Encoding: chunked, chunked",
+        "two fields": "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        "two fields, one odd": "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
+        "identity and chunked": "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked",
+        "with a parameter": "Transfer-Encoding: chunked;q=1",
+        "quoted": 'Transfer-Encoding: "chunked"',
+        "nothing": "Transfer-Encoding: ",
+        "with a length": "Transfer-Encoding: chunked\r\nContent-Length: 2",
+        "length with a sign": "Content-Length: +2",
+        "lengths joined": "Content-Length: 2, 3",
+    }.items()
+} | {
+    "chunked in HTTP/1.0": "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n",
+    "206": "HTTP/1.1 206 Partial Content\r\nContent-Length: 2\r\nContent-Range: bytes 0-1/9\r\n",
+    "206 in chunks": "HTTP/1.1 206 Partial Content\r\nTransfer-Encoding: chunked\r\n",
+    "226": "HTTP/1.1 226 IM Used\r\nContent-Length: 2\r\n",
+}
+"""Heads of answers whose bodies would be taken for whole by a reader that looks less closely."""
+
+
 def hanging_up(*parts: bytes, reset: bool = False) -> Any:
     """Sends the parts, then ends the connection."""
 
@@ -130,6 +157,67 @@ class TestWholeReplies:
         error = await failure_of(hanging_up(b"HTTP/1.1 200 OK\r\n" + header + b"\r\n" + body))
         assert isinstance(error, IncompleteReply)
         assert "neither Content-Length nor chunks" in str(error)
+
+    @pytest.mark.parametrize("status", [200, 201, 202, 203, 205, 207, 208, 299])
+    async def test_a_framed_body_is_whole_whatever_success_is_said(self, status):
+        async with loopback(http(b"abc", status=status)) as server, transport_to(server.url) as transport:
+            assert (await transport.post(PAYLOAD)).body == b"abc"
+
+    @pytest.mark.parametrize("framing", ["Transfer-Encoding: CHUNKED", "Transfer-Encoding: \t chunked "])
+    async def test_chunked_may_be_written_in_any_case(self, framing):
+        answer = f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n3\r\nabc\r\n0\r\n\r\n".encode()
+        async with loopback(answer) as server, transport_to(server.url) as transport:
+            assert (await transport.post(PAYLOAD)).body == b"abc"
+
+    @pytest.mark.parametrize("head", NOT_WHOLE.values(), ids=NOT_WHOLE)
+    @pytest.mark.parametrize("body", [b"2\r\n{}\r\n0\r\n\r\n", b"{}"], ids=["chunks", "plain"])
+    async def test_what_says_that_it_is_a_part_or_is_framed_oddly_is_not_whole(self, head, body):
+        error = await failure_of(hanging_up(head.encode() + b"\r\n" + body))
+        assert type(error) is IncompleteReply
+
+    @pytest.mark.parametrize("sent", [b'{"a": 1}', b" \n[1]"])
+    @pytest.mark.parametrize("kind", ["application/json", "text/plain; charset=utf-8", None])
+    @pytest.mark.parametrize("framed", [True, False], ids=["Content-Length", "ended by close"])
+    async def test_a_byte_order_mark_before_json_is_left_out(self, sent, kind, framed):
+        body = b"\xef\xbb\xbf" + sent
+        head = ([f"Content-Length: {len(body)}"] if framed else []) + ([f"Content-Type: {kind}"] if kind else [])
+        answer = "\r\n".join(["HTTP/1.1 200 OK", *head, "", ""]).encode() + body
+        async with loopback(hanging_up(answer)) as server, transport_to(server.url) as transport:
+            assert (await transport.post(PAYLOAD)).body == sent
+
+    @pytest.mark.parametrize("body", [b"\xef\xbb\xbf{\x00\x01", b"\xef\xbb\xbftext", b"\xef\xbb\xbf"])
+    async def test_the_same_bytes_in_what_is_not_json_stay(self, body):
+        answer = http(body, headers={"Content-Type": "application/octet-stream"})
+        async with loopback(answer) as server, transport_to(server.url) as transport:
+            assert (await transport.post(PAYLOAD)).body == body
+
+    @pytest.mark.parametrize("status", [400, 503])
+    async def test_a_byte_order_mark_before_an_error_is_left_out(self, status):
+        async with (
+            loopback(http(b'\xef\xbb\xbf{"error": "no"}', status=status)) as server,
+            transport_to(server.url) as transport,
+        ):
+            assert (await transport.post(PAYLOAD)).json() == {"error": "no"}
+
+    async def test_a_header_of_60_kb_is_read(self):
+        for fields in ({"X-Long": "x" * 60_000}, {f"X-Field-{i}": "x" * 50 for i in range(900)}):
+            async with loopback(http(b"abc", headers=fields)) as server, transport_to(server.url) as transport:
+                assert (await transport.post(PAYLOAD)).headers.keys() >= fields.keys()
+
+    @pytest.mark.parametrize("fields", [{"X": "x" * 1000}, {f"X-Field-{i}": "x" * 10 for i in range(100)}])
+    async def test_how_large_a_header_may_be_is_a_setting(self, fields):
+        async with loopback(http(b"abc", headers=fields)) as server:
+            for most, fits in ((900, False), (4000, True)):
+                endpoint = Endpoint(url=server.url, max_header_bytes=most)
+                transport = Transport(endpoint, server.url, timeouts=Timeouts(), connections=1)
+                try:
+                    if fits:
+                        assert (await transport.post(PAYLOAD)).body == b"abc"
+                    else:
+                        with pytest.raises(IncompleteReply, match="max_header_bytes"):
+                            await transport.post(PAYLOAD)
+                finally:
+                    await transport.close()
 
     async def test_gzip_shows_its_own_end(self):
         answer = hanging_up(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + GZIPPED)
@@ -272,7 +360,7 @@ class TestWhatIsSent:
     )
     async def test_a_header_with_a_line_break_is_never_sent(self, headers):
         async with loopback(http()) as server, transport_to(server.url) as transport:
-            with pytest.raises(ConfigError, match="cannot be sent") as raised:
+            with pytest.raises(ConfigError, match="control character") as raised:
                 await transport.post(Payload(body=b"x", headers=headers))
         assert raised.value.key == "headers"
         assert "s3cret" not in str(raised.value)
@@ -405,7 +493,9 @@ BROKEN = {
     "Content-Length and chunked": chunked(b"abc", headers="Content-Length: 3\r\n"),
     "negative Content-Length": b"HTTP/1.1 200 OK\r\nContent-Length: -3\r\n\r\nabc",
     "bad chunk size": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc",
-    "10 kB header": http(b"abc", headers={"X-Long": "s3cret" * 2000}),
+    "header beyond 64 KiB": http(b"abc", headers={"X-Long": "s3cret" * 20_000}),
+    "many fields beyond 64 KiB": http(b"abc", headers={f"X-Field-{i}": "s3cret" * 20 for i in range(600)}),
+    "more fields than any header has": http(b"abc", headers={f"X-{i}": "s3cret" for i in range(5000)}),
     "NUL in a header": http(b"abc", headers={"X-Nul": "s3cret\0"}),
 }
 
@@ -417,6 +507,38 @@ class TestBrokenReplies:
         assert type(error) is IncompleteReply
         assert "\n" not in str(error)
         assert "s3cret" not in str(error)
+
+    @pytest.mark.parametrize("digit", [b"0", b"9"])
+    @pytest.mark.parametrize(
+        "head",
+        [
+            b"HTTP/1.1 200 OK\r\nContent-Length: %b\r\n\r\n",
+            b"HTTP/1.1 %b OK\r\nContent-Length: 0\r\n\r\n",
+            b"HTTP/%b.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%b\r\n\r\n",
+        ],
+        ids=["length", "status", "version", "chunk"],
+    )
+    async def test_thousands_of_digits_are_an_answer_or_a_broken_one(self, head, digit):
+        """int() raises ValueError for more than 4,300."""
+        async with loopback(hanging_up(head % (digit * 5000))) as server, transport_to(server.url) as transport:
+            try:
+                reply = await transport.post(PAYLOAD)
+            except TransportError:
+                return
+        assert reply.body == b""
+
+    @pytest.mark.parametrize("error", [ValueError, RecursionError, KeyError, UnicodeError, OverflowError])
+    @pytest.mark.parametrize("part", ["readany", "read_nowait"])
+    async def test_whatever_a_parser_raises_is_this_exchanges_failure(self, error, part, monkeypatch):
+        def fail(*_: Any) -> None:
+            raise error("s\nno")
+
+        monkeypatch.setattr(aiohttp.StreamReader, part, fail)
+        async with loopback(http(b"abc")) as server, transport_to(server.url) as transport:
+            monkeypatch.setattr(aiohttp.StreamReader, "is_eof", lambda _: part == "read_nowait")
+            with pytest.raises(IncompleteReply, match=f"broke off: {error.__name__}: "):
+                await transport.post(PAYLOAD)
 
     async def test_framing_that_breaks_in_mid_body_is_told_at_once(self):
         async def answer(_: Received, line: Line) -> None:
@@ -640,7 +762,17 @@ class TestContentEncoding:
         assert type(error) is IncompleteReply
         assert "gzip" in str(error)
 
-    @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, br", "gzip, gzip", ""])
+    @pytest.mark.parametrize("encoding", ["", "utf-8", "UTF8", "identity", "identity, utf-8", " , none", "binary"])
+    async def test_what_names_no_compression_leaves_the_body_as_it_is(self, encoding):
+        async with loopback(encoded(b"abc", encoding)) as server, transport_to(server.url) as transport:
+            assert (await transport.post(PAYLOAD)).body == b"abc"
+
+    async def test_the_field_may_come_twice(self):
+        head = f"Content-Encoding: identity\r\nContent-Encoding: gzip\r\nContent-Length: {len(GZIPPED)}\r\n\r\n"
+        async with loopback(f"HTTP/1.1 200 OK\r\n{head}".encode() + GZIPPED) as server, transport_to(server.url) as it:
+            assert (await it.post(PAYLOAD)).body == PLAIN
+
+    @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, br", "gzip, gzip"])
     async def test_an_unknown_encoding_is_named(self, encoding):
         error = await failure_of(encoded(b"abc", encoding))
         assert type(error) is IncompleteReply
@@ -828,13 +960,15 @@ class TestSecrets:
                 assert_silent(raised.value)
 
     async def test_no_configuration_error_shows_a_secret_of_the_url(self):
-        async with transport_to(
-            "http://user:s3cret@127.0.0.1:1/?key=s3cret", headers={"Authorization": "s3cret"}
-        ) as it:
-            for request in (it.post(PAYLOAD), it.get("http://user:s3cret@other/?key=s3cret")):
-                with pytest.raises(ConfigError) as raised:
-                    await request
-                assert_silent(raised.value)
+        url = "http://user:s3cret@127.0.0.1:1/?key=s3cret"
+        async with transport_to(url) as it:
+            with pytest.raises(ConfigError) as raised:
+                await it.get("http://user:s3cret@other/?key=s3cret")
+            assert_silent(raised.value)
+        with pytest.raises(ConfigError, match="credentials in the url and in an Authorization header") as raised:
+            async with transport_to(url, headers={"authorization": "s3cret"}):
+                pass
+        assert_silent(raised.value)
 
     @pytest.mark.parametrize(
         "secret",
@@ -842,7 +976,7 @@ class TestSecrets:
          "dXNlcjpwQHNzd29yZA=="],
     )  # fmt: skip
     async def test_a_secret_that_the_server_repeats_can_be_concealed(self, secret):
-        headers = {"Authorization": "Bearer t0ken-123", "X-Key": "x-key-value", "X-Short": "abc"}
+        headers = {"X-Token": "Bearer t0ken-123", "X-Key": "x-key-value", "X-Short": "abc"}
         url = "http://user:p%40ssword@127.0.0.1:1/?key=qu%2Bery&flagged"
         async with transport_to(url, headers=headers) as transport:
             assert transport.conceal(f"no user has <{secret}>, abc") == "no user has <***>, abc"
@@ -978,7 +1112,8 @@ class TestMapping:
             (OSError(errno.ECONNRESET, "reset"), IncompleteReply),
             (ConnectionResetError("Cannot write to closing transport"), IncompleteReply),
             (OSError(), IncompleteReply),
-            (ValueError("no"), ConfigError),
+            (ValueError("no"), IncompleteReply),
+            (RecursionError("no"), IncompleteReply),
             (aiohttp.ClientConnectorError(KEY, ssl.SSLCertVerificationError(1, "verify failed")), CertificateError),
             (aiohttp.ClientConnectorError(KEY, ssl.SSLError(1, "wrong version")), ConnectError),
         ],

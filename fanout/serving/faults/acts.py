@@ -112,6 +112,20 @@ async def length_and_chunked(turn: Turn) -> None:
     await turn.line.send(head(turn.answer, fields) + _chunk(turn.answer.body) + b"0\r\n\r\n")
 
 
+async def xchunked(turn: Turn) -> None:
+    await turn.line.send(head(turn.answer, ["Transfer-Encoding: xchunked"]), _chunk(turn.answer.body) + b"0\r\n\r\n")
+    turn.line.close()
+
+
+async def chunked_gzip(turn: Turn) -> None:
+    await turn.line.send(head(turn.answer, ["Transfer-Encoding: chunked, gzip"]), turn.answer.body)
+    turn.line.close()
+
+
+async def partial(turn: Turn) -> None:
+    await turn.line.send(framed(replace(turn.answer, status=206)))
+
+
 async def unsolicited(turn: Turn) -> None:
     # In one piece: what comes once the next request is written, no client can tell from its answer.
     await turn.line.send(framed(turn.answer) * 2)

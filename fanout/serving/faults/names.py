@@ -132,6 +132,9 @@ _KINDS: dict[str, _Kind] = {
     "small-content-length": _Kind("twice as many bytes as Content-Length tells of", acts.small_content_length),
     "two-content-lengths": _Kind("two Content-Length fields that disagree", acts.two_content_lengths),
     "length-and-chunked": _Kind("a chunked body with a Content-Length as well", acts.length_and_chunked),
+    "xchunked": _Kind("a chunked body whose encoding is called xchunked, then a FIN", acts.xchunked),
+    "chunked-gzip": _Kind("a body that should be chunked and then gzip, and is neither, then a FIN", acts.chunked_gzip),
+    "partial": _Kind("the right answer with status 206", acts.partial),
     "unsolicited": _Kind("the right answer, and another that nobody asked for", acts.unsolicited),
     "408-idle": _Kind("the right answer, then a 408 on the idle connection, then a FIN", acts.timeout_when_idle),
     "close-on-reuse": _Kind("the right answer; the next request on its connection gets a FIN", acts.close_on_reuse),
@@ -142,7 +145,7 @@ _KINDS: dict[str, _Kind] = {
     "gzip-not": _saying(spoil.labelled_gzip, "a plain body labelled gzip"),
     "gzip-bomb": _Kind("a gzip body of BYTES (67108864) zeros", acts.gzip_bomb, "67108864", _count),
     "endless": _Kind("a body without end", acts.endless),
-    "huge-header": _Kind("a header field of BYTES (10000)", acts.huge_header, "10000", _count),
+    "huge-header": _Kind("a header field of BYTES (100000)", acts.huge_header, "100000", _count),
     "truncated-json": _saying(spoil.first_half, "half of the answer, framed as whole"),
     "html": _saying(spoil.other_body(_HTML, "text/html"), "a web page with status 200"),
     "200-error": _saying(
