@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from fanout.codecs.base import Codec
     from fanout.engine import RunControl
     from fanout.errors import (
+        CallbackError,
         ClientStateError,
         ConfigError,
         EncodeError,
         FanoutError,
         InputError,
+        Interrupted,
         InvalidReply,
         RowsFailed,
         RunStopped,
@@ -61,8 +63,8 @@ _HOMES = {
     "fanout.codecs.base": ("Codec",),
     "fanout.engine": ("RunControl",),
     "fanout.errors": (
-        "ClientStateError", "ConfigError", "EncodeError", "FanoutError", "InputError", "InvalidReply", "RowsFailed",
-        "RunStopped", "TransportError",
+        "CallbackError", "ClientStateError", "ConfigError", "EncodeError", "FanoutError", "InputError", "Interrupted",
+        "InvalidReply", "RowsFailed", "RunStopped", "TransportError",
     ),
     "fanout.journal": ("Journal",),
     "fanout.limits": ("RateLimiter",),
@@ -78,12 +80,12 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Action", "Answer", "Chunk", "Client", "ClientStateError", "Codec", "ConfigError", "Done", "EncodeError",
-    "Endpoint", "EndpointStatistics", "Event", "Failure", "FanoutError", "FileSink", "Hedge", "InputError",
-    "InvalidReply", "Journal", "Limits", "ModelInfo", "Payload", "Preview", "RateLimiter", "Reply", "Result",
-    "RetryPolicy", "RowsFailed", "RunControl", "RunStopped", "Sink", "Source", "Statistics", "Stream",
-    "SyncClient", "Tensor", "TensorSpec", "Timeouts", "TransportError", "Verdict", "__version__", "codec", "map",
-    "open_sink", "open_source",
+    "Action", "Answer", "CallbackError", "Chunk", "Client", "ClientStateError", "Codec", "ConfigError", "Done",
+    "EncodeError", "Endpoint", "EndpointStatistics", "Event", "Failure", "FanoutError", "FileSink", "Hedge",
+    "InputError", "Interrupted", "InvalidReply", "Journal", "Limits", "ModelInfo", "Payload", "Preview", "RateLimiter",
+    "Reply", "Result", "RetryPolicy", "RowsFailed", "RunControl", "RunStopped", "Sink", "Source", "Statistics",
+    "Stream", "SyncClient", "Tensor", "TensorSpec", "Timeouts", "TransportError", "Verdict", "__version__", "codec",
+    "map", "open_sink", "open_source",
 ]  # fmt: skip
 
 

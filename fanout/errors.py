@@ -16,8 +16,11 @@
     │   ├── AttemptTimeout (TimeoutError)   the attempt's deadline passed
     │   ├── IncompleteReply                 the answer broke off, or its framing or encoding is damaged
     │   └── ReplyTooLarge                   the answer is larger than the byte cap
+    ├── CallbackError    (RuntimeError)     code that was passed in ended neither by returning nor with an Exception
     ├── RowsFailed       (RuntimeError)     the run came to its end, but some rows failed: see ``.result``
     └── RunStopped       (RuntimeError)     the run was stopped early: see ``.reason`` and ``.result``
+
+    Interrupted          (KeyboardInterrupt)     Ctrl-C while a blocking call waited: see ``.result``
 """
 
 from __future__ import annotations
@@ -109,6 +112,14 @@ class ReplyTooLarge(TransportError):
     """The answer is larger than the byte cap, before or after decompression."""
 
 
+class CallbackError(FanoutError, RuntimeError):
+    """Code that was passed in (the input, the codec, ``headers=``, ...) raised what is no `Exception`.
+
+    That is a `CancelledError` for instance, although nothing was cancelled, or a `SystemExit`. A run stops then, and
+    raises `RunStopped` of kind ``"error"``.
+    """
+
+
 class RowsFailed(FanoutError, RuntimeError):
     """The run came to its end, but some rows have no answer. ``result`` holds all that succeeded, and the failures."""
 
@@ -124,9 +135,26 @@ class RunStopped(FanoutError, RuntimeError):
     """
 
     def __init__(self, reason: str, *, kind: StopKind, result: Result) -> None:
-        ok, pending = int(result.ok.sum()), sum(len(chunk) for chunk in result.pending)
-        failed = len(result.ok) - ok - pending
-        super().__init__(f"{reason} ({ok:,} rows done, {failed:,} failed, {pending:,} pending; see .result)")
+        super().__init__(f"{reason} ({_account(result)}; see .result)")
         self.reason = reason
         self.kind = kind
         self.result = result
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C ended a blocking call. ``result`` holds all that succeeded; what was never answered is pending.
+
+    It is a `KeyboardInterrupt` and no `Exception`, so that ``except Exception`` does not swallow Ctrl-C.
+    """
+
+    def __init__(self, reason: str, *, kind: StopKind, result: Result) -> None:
+        super().__init__(f"{reason} ({_account(result)}; see .result)")
+        self.reason = reason
+        self.kind = kind
+        self.result = result
+
+
+def _account(result: Result) -> str:
+    ok, pending = int(result.ok.sum()), sum(len(chunk) for chunk in result.pending)
+    failed = len(result.ok) - ok - pending
+    return f"{ok:,} rows done, {failed:,} failed, {pending:,} pending"

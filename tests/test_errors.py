@@ -26,7 +26,7 @@ CLASSES = {name: value for name, value in vars(errors).items() if isinstance(val
 def drawn() -> dict[str, tuple[str, str | None]]:
     """Class -> (its parent in the drawing, the builtin beside it)."""
     tree: dict[str, tuple[str, str | None]] = {}
-    parents = {-1: "Exception"}
+    parents = {-1: ""}
     for line in errors.__doc__.splitlines():
         if match := re.match(r"    ((?:[│ ]   )*)([├└]── )?(\w+)\s+(?:\((\w+)\))?", line + " "):
             depth = len(match[1]) // 4 + 1 if match[2] else 0
@@ -42,10 +42,11 @@ def test_every_class_is_in_the_drawing():
 @pytest.mark.parametrize("name", sorted(CLASSES))
 def test_a_class_has_the_bases_that_the_drawing_gives_it(name):
     parent, builtin = drawn()[name]
-    assert [base.__name__ for base in CLASSES[name].__bases__] == [parent] + [builtin] * (builtin is not None)
+    bases = [base for base in (parent, builtin) if base]
+    assert [base.__name__ for base in CLASSES[name].__bases__] == (bases or ["Exception"])
 
 
-@pytest.mark.parametrize("name", sorted(CLASSES))
+@pytest.mark.parametrize("name", sorted(CLASSES.keys() - {"Interrupted"}))
 def test_every_error_is_a_fanout_error(name):
     assert issubclass(CLASSES[name], FanoutError)
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from fanout.client.preview import Preview, Survey, previewed, surveyed
 from fanout.client.target import replaced_target, target, without_files
-from fanout.client.verdicts import raise_if_failed, raise_if_stopped
+from fanout.client.verdicts import ending, raise_if_failed, raise_if_stopped
 from fanout.engine import Batcher, Ledger, Link, Merger, Packing, Run, RunControl, Scale, Stop, feed_of
-from fanout.errors import ClientStateError, RowsFailed, RunStopped
+from fanout.errors import ClientStateError, Interrupted, RowsFailed, RunStopped
 from fanout.limits import RateLimiter, TokenMeter, tiktoken_counter
 from fanout.memory import keep_freed
 from fanout.settings import LOCAL, Endpoint, Hedge, Limits, RetryPolicy, Timeouts
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fanout.codecs.base import Codec
-    from fanout.engine import Feed
+    from fanout.engine import Feed, Until
     from fanout.limits import Cost, Permits
     from fanout.rowset import RowSet
     from fanout.serving.local import LocalServer
@@ -168,14 +168,22 @@ class Session:
         raise_if_stopped(run.stopped, nothing)
         return nothing.stats
 
-    async def merge(self, feed: Feed, control: RunControl | None = None) -> Result:
-        """Run over a feed of known length and merge the answers. Raises `RunStopped`."""
+    async def merge(self, feed: Feed, control: RunControl | None = None, until: Until | None = None) -> Result:
+        """Run over a feed of known length and merge the answers.
+
+        Raises `RunStopped`, and what the run raises; the exception's ``result`` holds what was answered before it.
+        """
         assert feed.total is not None
         merger = Merger(feed.total)
-        run = self.new_run(feed, merger.add, control)
-        await self.execute(run)
+        run = self.new_run(feed, merger.add, control, until=until)
+        try:
+            await self.execute(run)
+        except Exception as error:
+            vars(error).setdefault("result", merger.result(run.statistics()))
+            raise
         result = merger.result(run.statistics())
-        raise_if_stopped(run.stopped, result)
+        violation = merger.violation(result, stopped=run.stopped is not None)
+        raise_if_stopped(ending(run.stopped, violation), result)
         return result
 
     def statistics(self) -> Statistics:
@@ -204,8 +212,9 @@ class Session:
         stop: RunStopped | None = None
         try:
             result = await self.merge(feed)
-        except RunStopped as stopped:
-            result, stop = stopped.result, stopped
+        except (RunStopped, Interrupted) as stopped:
+            result, stop = stopped.result, RunStopped(stopped.reason, kind=stopped.kind, result=stopped.result)
+            stop.__cause__ = stopped.__cause__
         return [_of_row(result, row, stop) for row in range(len(result.ok))]
 
 

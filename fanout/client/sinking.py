@@ -6,9 +6,11 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from fanout.callbacks import calling
 from fanout.client.resuming import complete
-from fanout.client.verdicts import raise_if_stopped
-from fanout.engine import Ledger, Outbox, RunControl, Stop, room_for
+from fanout.client.verdicts import ending, raise_if_stopped
+from fanout.engine import Ledger, Outbox, RunControl, Stop, Until, room_for
+from fanout.errors import CallbackError
 from fanout.journal import Journal, State
 from fanout.limits import Permits
 from fanout.sinks import Earlier, FileSink
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from fanout.types import Done, Result
 
 _T = TypeVar("_T")
+_UNPUBLISHED = ("error", "internal")
+"""Kinds of stops after which it is not certain that the rows are the ones that were wanted."""
+
 _GROUP_CHUNKS = 16
 _GROUP_SECONDS = 0.05
 _BUSY_SECONDS = 0.01
@@ -41,7 +46,12 @@ class Sink(Protocol):
 
 
 async def run_into(
-    session: Session, rows: Any, sink: Sink | FileSink, journal: Journal | None, control: RunControl | None
+    session: Session,
+    rows: Any,
+    sink: Sink | FileSink,
+    journal: Journal | None,
+    control: RunControl | None = None,
+    until: Until | None = None,
 ) -> Result:
     """Send ``rows``, write what comes to ``sink``. The result has no values. Raises `RunStopped`."""
     if journal is not None and (result := await _on_thread(complete, sink, journal)) is not None:
@@ -53,7 +63,7 @@ async def run_into(
     state.n_rows = feed.total
     async with _opened(sink, feed, journal):
         outbox, ledger = Outbox(), Ledger(state.resolved, state.failures)
-        run = session.new_run(feed, outbox.put, control, form=state.form, settle_later=True)
+        run = session.new_run(feed, outbox.put, control, form=state.form, until=until, settle_later=True)
         writer = _Writer(run, outbox, _storing(sink, journal), ledger, room, group)
         writing = asyncio.create_task(writer.write())
         try:
@@ -63,7 +73,9 @@ async def run_into(
             await _ended(writing)
         stop = run.stopped or writer.failed
         result = ledger.result(feed.position if feed.total is None else feed.total, run.statistics())
-        if isinstance(sink, FileSink) and (stop is None or journal is None):
+        stop = ending(stop, ledger.violation(result, stopped=stop is not None))
+        doubtful = stop is not None and stop.kind in _UNPUBLISHED
+        if isinstance(sink, FileSink) and (stop is None or (journal is None and not doubtful)):
             stop = await _published(sink, journal, result) or stop
         raise_if_stopped(stop, result)
         return result
@@ -114,6 +126,9 @@ class _Writer:
                     self._widen(done)
             except OSError as error:
                 self._fail(str(error))
+            except CallbackError as error:
+                self.failed = Stop("error", str(error), error.__cause__)
+                self._run.stop(self.failed)
             except Exception as error:
                 self._fail(f"{type(error).__name__}: {error}")
                 _release(self._room, done)
@@ -166,7 +181,8 @@ def _storing(sink: Sink, journal: Journal | None) -> Callable[[Sequence[Done]], 
     """What is done with some chunks on the helper thread: data first, then its record."""
 
     def store(done: Sequence[Done]) -> None:
-        sink.write(done)
+        with calling("the sink's write"):
+            sink.write(done)
         if journal is not None:
             assert isinstance(sink, FileSink)
             form = next((form for chunk in done if (form := form_of(chunk.outputs)) is not None), None)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-from fanout.client.verdicts import raise_if_stopped
-from fanout.engine import Ledger, Outbox, RunControl, room_for
+from fanout.client.verdicts import ending, raise_if_stopped
+from fanout.engine import Ledger, Outbox, RunControl, Until, room_for
 from fanout.limits import Permits
 
 if TYPE_CHECKING:
@@ -27,9 +27,12 @@ class Stream:
     stopped, and what the input raised; failed rows are in their chunks, not raised.
     """
 
-    def __init__(self, session: Callable[[], Session], rows: Any, control: RunControl | None) -> None:
+    def __init__(
+        self, session: Callable[[], Session], rows: Any, control: RunControl | None, timeout: float | None = None
+    ) -> None:
         self._session = session
         self._rows = rows
+        self._timeout = timeout
         self._control = control or RunControl()
         self._outbox = Outbox()
         self._ledger = Ledger()
@@ -41,7 +44,8 @@ class Stream:
         session = self._session()
         self._window = Permits(room_for(session.concurrency))
         self._feed = session.feed(self._rows, self._window)
-        self._run = session.new_run(self._feed, self._put, self._control)
+        until = Until.after(self._timeout)
+        self._run = session.new_run(self._feed, self._put, self._control, until=until)
         self._task = asyncio.create_task(self._execute(session))
         return self
 
@@ -64,10 +68,10 @@ class Stream:
             self._ready.extend(await self._outbox.take_all())
         if not self._ready:
             await self._task
-            raise_if_stopped(self._run.stopped, self._result())
-            raise StopAsyncIteration
+            self._raise_at_end()
         done = self._ready.popleft()
         self._window.release()
+        self._ledger.add(done)
         return done
 
     def statistics(self) -> Statistics:
@@ -83,11 +87,16 @@ class Stream:
     def _put(self, done: Done) -> None:
         """The consumer's arrays are his own: views into an answer's bytes are copied."""
         outputs = done.outputs and {name: _owned(array) for name, array in done.outputs.items()}
-        done = replace(done, outputs=outputs)
-        self._ledger.add(done)
-        self._outbox.put(done)
+        self._outbox.put(replace(done, outputs=outputs))
 
-    def _result(self) -> Result:
+    def _raise_at_end(self) -> NoReturn:
+        result = self.result()
+        violation = self._ledger.violation(result, stopped=self._run.stopped is not None)
+        raise_if_stopped(ending(self._run.stopped, violation), result)
+        raise StopAsyncIteration
+
+    def result(self) -> Result:
+        """The account of the rows up to now, without values: rows of chunks that were not yielded yet are pending."""
         total = self._feed.position if self._feed.total is None else self._feed.total
         return self._ledger.result(total, self._run.statistics())
 

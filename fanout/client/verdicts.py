@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fanout.errors import RowsFailed, RunStopped
+from fanout.engine import Stop
+from fanout.errors import Interrupted, RowsFailed, RunStopped
 
 if TYPE_CHECKING:
-    from fanout.engine import Stop
     from fanout.types import Result
 
 _SHOWN = 3
 
 
+def ending(stop: Stop | None, violation: str | None) -> Stop | None:
+    """Why a run counts as stopped: a broken account of its rows comes before any other reason."""
+    if violation is None:
+        return stop
+    before = f" (the run was stopped: {stop.reason})" if stop is not None else ""
+    return Stop("internal", f"internal error of fanout, please report it: {violation}{before}")
+
+
 def raise_if_stopped(stop: Stop | None, result: Result) -> None:
-    """Raises `RunStopped` with the result in it."""
-    if stop is not None:
-        raise RunStopped(stop.reason, kind=stop.kind, result=result)
+    """Raises `RunStopped` with the result in it, or `Interrupted` where a `KeyboardInterrupt` stopped the run."""
+    if stop is None:
+        return
+    if isinstance(stop.cause, KeyboardInterrupt):
+        raise Interrupted(stop.reason, kind=stop.kind, result=result) from stop.cause
+    raise RunStopped(stop.reason, kind=stop.kind, result=result) from stop.cause
 
 
 def raise_if_failed(result: Result) -> None:

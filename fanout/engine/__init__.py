@@ -10,9 +10,10 @@ from fanout.engine.merge import Ledger, Merger
 from fanout.engine.outbox import Outbox
 from fanout.engine.packing import Packing, Scale
 from fanout.engine.run import Run
+from fanout.engine.watch import Until
 from fanout.engine.work import Work
 
 __all__ = [
-    "Batcher", "Feed", "Ledger", "Link", "Merger", "Outbox", "Packing", "Run", "RunControl", "Scale", "Stop", "Work",
-    "as_rows", "encode", "feed_of", "fitted", "room_for",
+    "Batcher", "Feed", "Ledger", "Link", "Merger", "Outbox", "Packing", "Run", "RunControl", "Scale", "Stop", "Until",
+    "Work", "as_rows", "encode", "feed_of", "fitted", "room_for",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
+from fanout.callbacks import abnormal, calling
 from fanout.classify import classify_error, classify_invalid, classify_reply
 from fanout.engine.race import Races
 from fanout.errors import InvalidReply
@@ -100,7 +101,8 @@ class Attempts:
             return self._exchanges.pause(host, self._classified(exchanged, error))
 
     def _classified(self, reply: Reply, error: InvalidReply | None = None) -> Verdict:
-        meaning = self._codec.classify(reply)
+        with calling("the codec's classify"):
+            meaning = self._codec.classify(reply)
         if isinstance(meaning, Verdict):
             verdict = meaning
         elif meaning is None and error is not None:
@@ -125,6 +127,8 @@ class Attempts:
         except Exception as error:  # noqa: BLE001 - a short codec does not foresee every answer
             what = f"{type(error).__name__}: {error}"
             raise InvalidReply(f"the answer cannot be decoded ({what}): {reply.excerpt()}") from None
+        except BaseException as error:
+            raise abnormal("the codec's decode", error) from error
 
     def _account(self, work: Work, usage: Mapping[str, int]) -> None:
         self._counters.charge(usage)

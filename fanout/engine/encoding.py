@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fanout.errors import ConfigError, EncodeError, InputError
+from fanout.callbacks import abnormal
+from fanout.errors import CallbackError, ConfigError, EncodeError, InputError
 from fanout.types import Action, Payload, Verdict, take_rows
 
 if TYPE_CHECKING:
@@ -45,11 +46,13 @@ def encode(
             # A form that rows have only together, as 1 and 2.5 are float64, says nothing of each of them.
             alone = [row for row in error.rows if not _encodes(work, row, codec)] if error.alike else []
             rows_left = _remove(work, alone or error.rows, error.reason, fail)
-        except ConfigError:
+        except (ConfigError, CallbackError):
             raise
         except Exception as error:  # noqa: BLE001 - a short codec does not foresee every row
             bad = [row for row in range(work.n) if not _encodes(work, row, codec)]
             rows_left = _remove(work, bad, f"{type(error).__name__}: {error}", fail)
+        except BaseException as error:
+            raise abnormal("the codec's encode", error) from error
         else:
             break
         if not rows_left:
@@ -97,4 +100,6 @@ def _encodes(work: Work, row: int, codec: Codec) -> bool:
         codec.encode(take_rows(work.rows, slice(row, row + 1)))
     except Exception:  # noqa: BLE001 - whatever it is, this row causes it
         return False
+    except BaseException as error:
+        raise abnormal("the codec's encode", error) from error
     return True

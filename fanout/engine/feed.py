@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fanout.callbacks import abnormal, calling, is_its_own
 from fanout.engine.source_thread import SourceThread
 from fanout.engine.work import Work
 from fanout.errors import InputError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from fanout.engine.packing import Packed, Packing
     from fanout.limits import Permits
 
+INPUT = "the input"
 _PULL_SECONDS = 0.005  # one trip to the helper thread brings the rows of this time: a trip costs 0.1 ms
 
 
@@ -245,7 +247,11 @@ class _ThreadFeed(_BlockFeed):
         self._thread.shutdown(wait=False)
 
     async def _pull(self) -> Block | None:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, next, self._source, None)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._next_block)
+
+    def _next_block(self) -> Block | None:
+        with calling(INPUT):
+            return next(self._source, None)
 
 
 class _AsyncFeed(_BlockFeed):
@@ -259,7 +265,12 @@ class _AsyncFeed(_BlockFeed):
 
     async def close(self) -> None:
         if isinstance(self._iterator, AsyncGenerator):
-            await self._iterator.aclose()
+            try:
+                await self._iterator.aclose()
+            except BaseException as error:
+                if not isinstance(error, Exception) and is_its_own(error):
+                    raise abnormal(INPUT, error) from error
+                raise
 
     async def _pull(self) -> Block | None:
         rows: list[Any] = []
@@ -270,6 +281,10 @@ class _AsyncFeed(_BlockFeed):
             self._exhausted = True
         except Exception as error:  # noqa: BLE001 - raised once the rows that came before it are sent
             self._exhausted, self._raised = True, error
+        except BaseException as error:
+            if not is_its_own(error):
+                raise
+            self._exhausted, self._raised = True, abnormal(INPUT, error)
         if not rows and self._raised is not None:
             raise self._raised
         return Block(rows) if rows else None
@@ -277,7 +292,7 @@ class _AsyncFeed(_BlockFeed):
 
 def _blocks_of(rows: Iterator[Any], chunk_rows: int) -> Iterator[Block]:
     """Single rows in blocks: those that come in a few milliseconds, at least a chunk."""
-    raised: Exception | None = None
+    raised: BaseException | None = None
     block: list[Any] = [...]
     while block and raised is None:
         block, until = [], monotonic() + _PULL_SECONDS
@@ -286,7 +301,7 @@ def _blocks_of(rows: Iterator[Any], chunk_rows: int) -> Iterator[Block]:
                 block.append(row)
                 if len(block) % chunk_rows == 0 and monotonic() > until:
                     break
-        except Exception as error:  # noqa: BLE001 - raised once the rows that came before it are taken
+        except BaseException as error:  # noqa: BLE001 - raised once the rows that came before it are taken
             raised = error
         if block:
             yield Block(block)

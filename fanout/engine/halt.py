@@ -15,6 +15,8 @@ class Stop(NamedTuple):
 
     kind: StopKind
     reason: str
+    cause: BaseException | None = None
+    """What was raised, where that is the reason."""
 
 
 class Halt:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from functools import partial
 from typing import TYPE_CHECKING
 
+from fanout.callbacks import calling
 from fanout.engine.halt import Bell
 from fanout.engine.preparation import learn_from
 from fanout.errors import ConfigError
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from fanout.engine.halt import Halt, Stop
     from fanout.engine.host import Host
     from fanout.engine.link import Link
+    from fanout.engine.tasks import Tasks
     from fanout.types import ModelInfo
 
 _AGAIN_AFTER = 1.0
@@ -32,13 +35,20 @@ class Introductions:
     """
 
     def __init__(
-        self, codec: Codec, link: Link, exchanges: Exchanges, halt: Halt, tell: Callable[[Event], None]
+        self,
+        codec: Codec,
+        link: Link,
+        exchanges: Exchanges,
+        halt: Halt,
+        tell: Callable[[Event], None],
+        tasks: Tasks,
     ) -> None:
         self._codec = codec
         self._link = link
         self._exchanges = exchanges
         self._halt = halt
         self._tell = tell
+        self._run_tasks = tasks
         self._news = Bell()
         self._failed: dict[Host, Stop] = {}
         self._error: ConfigError | None = None
@@ -50,7 +60,7 @@ class Introductions:
         Raises `ConfigError` where the codec cannot go on with what it was told.
         """
         strangers = [host for host in self._link.pool.hosts if not host.welcome and host.out is None]
-        self._tasks = [asyncio.create_task(self._introduce(host)) for host in strangers]
+        self._tasks = [self._run_tasks.start(partial(self._introduce, host), aside=True) for host in strangers]
         while not self._link.prepared and self._halt.stopped is None and self._error is None:
             if len(self._failed) == len(strangers):
                 return self._failed[strangers[0]]
@@ -61,8 +71,7 @@ class Introductions:
 
     async def close(self) -> None:
         """Ask no more."""
-        for task in self._tasks:
-            task.cancel()
+        self._run_tasks.cancel(self._tasks)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _introduce(self, host: Host) -> None:
@@ -91,7 +100,8 @@ class Introductions:
         return stop
 
     def _welcome(self, host: Host, codec: Codec) -> None:
-        model = codec.describe()
+        with calling("the codec's describe"):
+            model = codec.describe()
         if not self._link.prepared:
             vars(self._codec).update(vars(codec))
             self._link.pool.model, self._link.prepared = model, True

@@ -27,9 +27,21 @@ class Ledger:
     def __init__(self, resolved: RowSet | None = None, failures: Sequence[Failure] = ()) -> None:
         self._resolved = RowSet(resolved or ())
         self._failures = list(failures)
+        self._n_failed = sum(failure.stop - failure.start for failure in failures)
+        self._n_ok = len(self._resolved) - self._n_failed
+        self._n_empty = 0
 
     def add(self, done: Done) -> None:
         """Take note of a chunk."""
+        n_ok = done.stop - done.start
+        if done.pending:
+            n_ok -= sum(map(len, done.pending))
+        for failure in done.failures:
+            n_ok -= failure.stop - failure.start
+            self._n_failed += failure.stop - failure.start
+        self._n_ok += n_ok
+        if done.outputs is None:
+            self._n_empty += n_ok
         self._resolved.add(done.start, done.stop)
         for rows in done.pending:
             self._resolved.remove(rows.start, rows.stop)
@@ -43,6 +55,24 @@ class Ledger:
             ok[failure.start : failure.stop] = False
         failures = tuple(sorted(self._failures, key=lambda failure: failure.start))
         return Result(outputs=outputs, ok=ok, failures=failures, pending=pending, stats=stats)
+
+    def violation(self, result: Result, *, stopped: bool) -> str | None:
+        """How ``result`` breaks rows = ok + failed + pending, where it does. Only a stopped run may have pending rows.
+
+        The rows of a result and the counts of the chunks that were taken in are kept apart, so that each shows an error
+        in the other.
+        """
+        n_ok, n_rows = int(result.ok.sum()), len(result.ok)
+        failed = sum(failure.stop - failure.start for failure in result.failures)
+        pending = sum(map(len, result.pending))
+        account = f"{n_ok:,} ok, {failed:,} failed, {pending:,} pending of {n_rows:,}"
+        if n_ok + failed + pending != n_rows or (n_ok, failed) != (self._n_ok, self._n_failed):
+            return f"the account of rows is wrong: {account}; {self._n_ok:,} ok and {self._n_failed:,} failed came in"
+        if self._n_empty:
+            return f"{self._n_empty:,} rows count as answered, but have no values: {account}"
+        if pending and not stopped:
+            return f"{pending:,} rows were lost, although the run was not stopped: {account}"
+        return None
 
 
 class Merger:
@@ -65,6 +95,10 @@ class Merger:
             for name, array in done.outputs.items():
                 self._outputs[name][done.start : done.stop] = array
         self._ledger.add(done)
+
+    def violation(self, result: Result, *, stopped: bool) -> str | None:
+        """As `Ledger.violation`."""
+        return self._ledger.violation(result, stopped=stopped)
 
     def result(self, stats: Statistics) -> Result:
         """All rows; those without an answer are filled in. To be asked once: the arrays are the caller's alone then."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fanout.callbacks import calling
 from fanout.classify import classify_error, classify_reply
 from fanout.deadline import Deadline
 from fanout.engine.halt import Stop
@@ -12,6 +13,8 @@ from fanout.retry import retry
 from fanout.types import Action, Reply, Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fanout.codecs.base import Codec
     from fanout.engine.exchange import Exchanged, Exchanges
     from fanout.engine.halt import Halt
@@ -37,17 +40,30 @@ async def prepare(codec: Codec, link: Link, exchanges: Exchanges, halt: Halt) ->
 
 async def learn_from(host: Host, codec: Codec, link: Link, exchanges: Exchanges, halt: Halt) -> Stop | None:
     """Let ``codec`` learn what this endpoint tells of its model. Returns why it cannot. Raises as `prepare` does."""
-    for url in codec.prepare(host.transport.url):
+    for url in _urls(codec, host):
         reply = await _fetched(url, host, link, exchanges, halt)
         if isinstance(reply, Verdict):
             unreachable = reply.unreachable and not host.answered
             kind = reply.stop if reply.action is Action.STOP else "unreachable" if unreachable else "metadata"
             return Stop(kind, link.pool.conceal(reply.reason))
         try:
-            codec.learn(reply)
+            with calling("the codec's learn"):
+                codec.learn(reply)
         except ConfigError as error:  # it quotes the server, and servers quote what they were sent
             raise ConfigError(link.pool.conceal(str(error)), key=error.key) from None
     return None
+
+
+def _urls(codec: Codec, host: Host) -> Iterator[str]:
+    """What the codec's `prepare` gives, each once the answer to the one before has been learnt from."""
+    with calling("the codec's prepare"):
+        urls = iter(codec.prepare(host.transport.url))
+    while True:
+        with calling("the codec's prepare"):
+            url = next(urls, None)
+        if url is None:
+            return
+        yield url
 
 
 async def _fetched(url: str, host: Host, link: Link, exchanges: Exchanges, halt: Halt) -> Reply | Verdict:

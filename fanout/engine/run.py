@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from math import inf
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
+from fanout.callbacks import abnormal, calling
 from fanout.deadline import Deadline
 from fanout.engine.attempt import Attempts
 from fanout.engine.encoding import encode, fitted
@@ -18,22 +19,23 @@ from fanout.engine.preparation import prepare
 from fanout.engine.proof import Proof
 from fanout.engine.recovery import Recovery
 from fanout.engine.splitting import Splitting
+from fanout.engine.tasks import Tasks
 from fanout.engine.watch import Watch
+from fanout.errors import CallbackError
 from fanout.limits import Permits
 from fanout.statistics import Counters
 from fanout.types import Action, Event, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from fanout.codecs.base import Codec
     from fanout.engine.feed import Feed
     from fanout.engine.link import Link
+    from fanout.engine.tasks import Job
+    from fanout.engine.watch import Until
     from fanout.engine.work import Work
     from fanout.types import Done, Failure, Form, Statistics
-
-    _Job: TypeAlias = Callable[[], Coroutine[None, None, None]]
-
 
 _log = logging.getLogger("fanout")
 
@@ -46,6 +48,7 @@ class Run:
             not wait.
         on_event: takes an `Event` for what happens to chunks, after it has happened.
         form: what all answers look like, where an earlier run has found it out.
+        until: when the run stops at the latest, beside the deadline that the client has for all runs.
         settle_later: chunks count as done not when they are delivered, but when they are given to `settle`.
     """
 
@@ -58,6 +61,7 @@ class Run:
         on_event: Callable[[Event], None] | None = None,
         *,
         form: Form | None = None,
+        until: Until | None = None,
         settle_later: bool = False,
     ) -> None:
         self.feed = feed
@@ -71,10 +75,14 @@ class Run:
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self._ended: float | None = None
+        self._until = until
         self._halt = Halt()
+        self._tasks = Tasks(self._report, self._abandon)
         self._exchanges = Exchanges(link, self.counters, self._halt, self._tell)
         self._introductions = (
-            Introductions(codec, link, self._exchanges, self._halt, self._tell) if link.pool.only is None else None
+            Introductions(codec, link, self._exchanges, self._halt, self._tell, self._tasks)
+            if link.pool.only is None
+            else None
         )
         self._retry_slots = Permits(link.permits.total)
         self._workers = 0
@@ -84,7 +92,6 @@ class Run:
         """Attempts under way that are not a chunk's first."""
         self._stood_aside = 0
         self._way_free = Bell()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._waiting_for_rows: set[asyncio.Task[None]] = set()
         self._crash: Exception | None = None
 
@@ -96,9 +103,10 @@ class Run:
     async def execute(self) -> None:
         """Run to the end of the feed, or to the stop, and deliver what there is. `stopped` tells which it was.
 
-        Raises what the source, ``deliver`` or the codec's preparation raised, once all is delivered.
+        Raises the exception of the source, of ``deliver`` or of the codec's preparation, once all is delivered. What is
+        raised and is no `Exception` is a stop.
         """
-        watch = Watch(self.stop, run=self._link.timeouts.run, stall=self._link.retry.stall)
+        watch = Watch(self.stop, run=self._link.timeouts.run, stall=self._link.retry.stall, until=self._until)
         self._watch = watch
         try:
             if self.feed.left != 0:
@@ -107,12 +115,16 @@ class Run:
                 watch.idle()
             if self._halt.stopped is None:
                 await self._work_through()
+        except CallbackError as error:
+            self._report(error)
         finally:
             watch.close()
-            if self._introductions is not None:
-                await self._introductions.close()
-            await self.feed.close()
-            self._ended = self._loop.time()
+            try:
+                if self._introductions is not None:
+                    await self._introductions.close()
+                await self._close_feed()
+            finally:
+                self._ended = self._loop.time()
         if self._crash is not None:
             raise self._crash
 
@@ -121,8 +133,10 @@ class Run:
         if self._ended is not None:
             return
         first = self._halt.stop(stop)
-        for task in self._tasks if cut else self._waiting_for_rows:
-            task.cancel()
+        if cut:
+            self._tasks.cancel_all()
+        else:
+            self._tasks.cancel(self._waiting_for_rows)
         if first:
             self._tell(Event(kind="stop", reason=stop.reason))
 
@@ -155,7 +169,7 @@ class Run:
             self.settle(done)
 
     def _tell(self, event: Event) -> None:
-        """A listener that fails loses its place; the run is worth more."""
+        """If the listener raises an exception, log it and stop calling it; whatever else it raises stops the run."""
         if self._listener is None:
             return
         try:
@@ -163,6 +177,9 @@ class Run:
         except Exception:  # noqa: BLE001 - somebody else's code, beside the run
             self._listener = None
             _log.exception("on_event raised an error, and is not called again in this run")
+        except BaseException as error:  # noqa: BLE001 - reported, since an event may happen outside of all tasks
+            self._listener = None
+            self._report(abnormal("on_event", error))
 
     async def _prepare(self) -> None:
         if self._introductions is None:
@@ -175,8 +192,10 @@ class Run:
             self.feed.limit(max(1, self._codec.max_rows))
 
     async def _work_through(self) -> None:
+        with calling("the codec's spec"):
+            spec = self._codec.spec
         proof = Proof(
-            self._codec.spec,
+            spec,
             reject_nonfinite=self._codec.nonfinite == "reject",
             capacity=self._link.limits.most_in_flight,
             form=self._form,
@@ -203,7 +222,7 @@ class Run:
             del self._link.followers[self._follow]
             self._outcomes.flush()
 
-    def _hired(self) -> list[_Job]:
+    def _hired(self) -> list[Job]:
         """Workers to join those that there are: as many as the concurrency allows and the feed has chunks for."""
         more = self._link.permits.total - self._workers
         left, rows = self.feed.left, self.feed.chunk_rows if self.feed.packing is None else 1
@@ -217,7 +236,7 @@ class Run:
         self.feed.make_room(self._link.permits.total)
         if self._workers and self._halt.stopped is None:  # where all have left there is nothing more to take
             for worker in self._hired():
-                self._start(worker)
+                self._tasks.start(worker)
 
     async def _worker(self) -> None:
         task = asyncio.current_task()
@@ -306,33 +325,44 @@ class Run:
                 self._watch.idle()
                 done()
 
-        self._start(recover)
+        self._tasks.start(recover)
 
     async def _close(self) -> None:
         """What still waits for another chunk's answer to agree with can wait no longer."""
         # After a stop no other answer can contradict the only one, but none can confirm it either: it stays pending.
         refused = self._halt.stopped is None or self.feed.chunks_taken == 1
         while refused:
-            async with asyncio.TaskGroup() as self._group:
-                refused = self._outcomes.close()
+            refused = self._outcomes.close()
+            await self._tasks.join()
 
-    async def _together(self, jobs: list[_Job]) -> None:
-        async with asyncio.TaskGroup() as self._group:
-            for job in jobs:
-                self._start(job)
+    async def _together(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            self._tasks.start(job)
+        await self._tasks.join()
 
-    def _start(self, job: _Job) -> None:
-        task = self._group.create_task(self._guarded(job))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _guarded(self, job: _Job) -> None:
-        """An error that no retry can mend ends the run, once what is in flight has come home."""
+    async def _close_feed(self) -> None:
         try:
-            await job()  # made here, so that there is none to await where the task is cancelled before it starts
+            await self.feed.close()
         except Exception as error:  # noqa: BLE001 - raised again by `execute`
+            self._report(error)
+
+    def _abandon(self) -> None:
+        self.stop(Stop("interrupted", "the call was cancelled"), cut=True)
+
+    def _report(self, error: BaseException) -> None:
+        """An error that no retry can mend ends the run, once what is in flight has come home."""
+        cause = error.__cause__ if isinstance(error, CallbackError) else error
+        if isinstance(cause, KeyboardInterrupt):
+            self.stop(Stop("interrupted", str(error) or "interrupted", cause), cut=True)
+        elif isinstance(error, CallbackError):
+            self.stop(Stop("error", str(error), cause))
+        elif isinstance(error, asyncio.CancelledError):
+            self.stop(Stop("error", "a task of the run was cancelled, although the run was not", error))
+        elif isinstance(error, Exception):
             self._crash = self._crash or error
             self.stop(Stop("rejected", f"{type(error).__name__}: {error}"))
+        else:
+            self.stop(Stop("error", f"a task of the run raised {type(error).__name__}: {error}", error))
 
 
 def _event_of(failure: Failure) -> Event:

@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from math import isfinite
+from typing import TYPE_CHECKING, NamedTuple
 
 from fanout.engine.halt import Stop
+from fanout.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+class Until(NamedTuple):
+    """A moment at which a run stops."""
+
+    when: float
+    """By the event loop's clock."""
+    seconds: float
+    """From the start of the call."""
+    option: str
+    """That set it."""
+
+    @classmethod
+    def after(cls, timeout: float | None) -> Until | None:
+        """The end of a call that begins now and has this ``timeout=``. Raises `ConfigError` where it cannot be one."""
+        if timeout is None:
+            return None
+        number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+        if not (number and isfinite(timeout) and timeout > 0):
+            raise ConfigError(f"timeout must be a finite number of seconds above 0, not {timeout!r}", key="timeout")
+        return cls(asyncio.get_running_loop().time() + timeout, timeout, "timeout=")
 
 
 class Watch:
@@ -19,18 +42,22 @@ class Watch:
     Args:
         stop: stops the run; at the deadline what is in flight is abandoned.
         run: seconds that the run may take; None: any number.
+        until: another deadline beside ``run``.
         stall: seconds for which work may be under way without a success.
     """
 
-    def __init__(self, stop: Callable[..., None], *, run: float | None, stall: float) -> None:
+    def __init__(
+        self, stop: Callable[..., None], *, run: float | None, stall: float, until: Until | None = None
+    ) -> None:
         self._stop = stop
         self._stall = stall
         self._loop = asyncio.get_running_loop()
         self._under_way = 0
         self._since = self._loop.time()
-        self._deadline: asyncio.TimerHandle | None = None
-        if run is not None:
-            self._deadline = self._loop.call_later(run, self._too_long, run)
+        own = None if run is None else Until(self._since + run, run, "timeouts.run")
+        self._deadlines = [
+            self._loop.call_at(until.when, self._too_long, until) for until in (own, until) if until is not None
+        ]
         self._stall_timer = self._loop.call_later(stall, self._look)
 
     def busy(self) -> None:
@@ -50,8 +77,8 @@ class Watch:
     def close(self) -> None:
         """The run is over."""
         self._stall_timer.cancel()
-        if self._deadline is not None:
-            self._deadline.cancel()
+        for deadline in self._deadlines:
+            deadline.cancel()
 
     def _look(self) -> None:
         # Set for the earliest moment at which there can be a stall, and never touched by what succeeds.
@@ -64,5 +91,6 @@ class Watch:
         else:
             self._stall_timer = self._loop.call_later(left, self._look)
 
-    def _too_long(self, limit: float) -> None:
-        self._stop(Stop("deadline", f"the run deadline of {limit:g} s has passed (timeouts.run)"), cut=True)
+    def _too_long(self, until: Until) -> None:
+        reason = f"the run deadline of {until.seconds:g} s has passed ({until.option})"
+        self._stop(Stop("deadline", reason), cut=True)

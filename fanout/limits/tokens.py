@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fanout.errors import ConfigError
+from fanout.callbacks import calling
+from fanout.errors import CallbackError, ConfigError
 from fanout.types import single_rows
 
 if TYPE_CHECKING:
@@ -51,9 +52,10 @@ class TokenMeter:
         """Tokens of one row, counted. Raises `ConfigError` where the function cannot."""
         assert self._count is not None
         try:
-            tokens = self._count(row)
+            with calling(_KEY):
+                tokens = self._count(row)
             usable = isfinite(tokens) and tokens >= 0
-        except ConfigError:
+        except (ConfigError, CallbackError):
             raise
         except Exception as error:
             what = f"raised {type(error).__name__}: {error}"

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from inspect import isawaitable
 from typing import TypeAlias, TypedDict
 
+from fanout.callbacks import abnormal, is_its_own
 from fanout.errors import ConfigError, IncompleteReply
 from fanout.settings import require_headers
 
@@ -67,11 +68,21 @@ class Headers:
             return False
         async with self._turn:  # of many that are refused together, one asks
             if self.version == self.refused:
-                given = self._ask()
-                given = await given if isawaitable(given) else given
-                self._set(given)
+                self._set(await self._asked())
                 self.version += 1
         return True
+
+    async def _asked(self) -> object:
+        assert self._ask is not None
+        try:
+            given = self._ask()
+            return await given if isawaitable(given) else given
+        except Exception:
+            raise
+        except BaseException as error:
+            if is_its_own(error):
+                raise abnormal("headers=", error) from error
+            raise
 
     def _set(self, given: object) -> None:
         if not isinstance(given, Mapping):
