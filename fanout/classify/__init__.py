@@ -3,6 +3,16 @@
 from fanout.classify.allowance import Allowance, readers
 from fanout.classify.pushback import pushback
 from fanout.classify.said import said
+from fanout.classify.statuses import hidden_status
 from fanout.classify.verdicts import classify_error, classify_invalid, classify_reply
 
-__all__ = ["Allowance", "classify_error", "classify_invalid", "classify_reply", "pushback", "readers", "said"]
+__all__ = [
+    "Allowance",
+    "classify_error",
+    "classify_invalid",
+    "classify_reply",
+    "hidden_status",
+    "pushback",
+    "readers",
+    "said",
+]

@@ -1,14 +1,13 @@
-"""What answers say is left of an allowance before the endpoint will refuse, in the fields that vendors use for it."""
+"""How much answers say is left of an allowance before the endpoint refuses, in the fields of `dialects`."""
 
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
-from email.utils import format_datetime
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from fanout.classify.times import EPOCH, duration, number, seconds_until
+from fanout.classify.dialects import DIALECTS, Dialect
+from fanout.classify.times import EPOCH, number, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -60,18 +59,9 @@ def _items(value: str) -> Iterator[tuple[str, dict[str, str]]]:
         yield quoted or bare, dict(_PARAMETER.findall(parameters))
 
 
-def _by_unit(unit: str, headers: Mapping[str, str]) -> Iterator[Allowance]:
-    """OpenAI's fields: durations such as 6m0s."""
-    reset = duration(headers.get(f"x-ratelimit-reset-{unit}"))
-    yield from _told(unit, unit, headers.get(f"x-ratelimit-remaining-{unit}"), reset)
-
-
-def _plain(prefix: str, headers: Mapping[str, str]) -> Iterator[Allowance]:
-    """GitHub's fields, and those of the first drafts: a reset in seconds, or as a time of day (Unix)."""
-    reset = duration(headers.get(f"{prefix}Reset"))
-    if reset is not None and reset >= EPOCH:
-        reset = seconds_until(_http_date(reset), headers.get("Date"), None)
-    yield from _told(prefix, "requests", headers.get(f"{prefix}Remaining"), reset)
+def _by_dialect(dialect: Dialect, headers: Mapping[str, str]) -> Iterator[Allowance]:
+    reset = wait_for(headers.get(dialect.reset), headers.get("Date"))
+    yield from _told(dialect.remaining, dialect.unit, headers.get(dialect.remaining), reset)
 
 
 def _told(name: str, unit: str, left: str | None, seconds: float | None) -> Iterator[Allowance]:
@@ -81,17 +71,7 @@ def _told(name: str, unit: str, left: str | None, seconds: float | None) -> Iter
         yield Allowance(name, unit, remaining, seconds)
 
 
-def _http_date(epoch: float) -> str:
-    try:
-        return format_datetime(datetime.fromtimestamp(epoch, UTC), usegmt=True)
-    except (ValueError, OverflowError, OSError):  # milliseconds, or nonsense
-        return ""
-
-
 _READERS: dict[str, Reader] = {
-    "x-ratelimit-remaining-requests": partial(_by_unit, "requests"),
-    "x-ratelimit-remaining-tokens": partial(_by_unit, "tokens"),
-    "x-ratelimit-remaining": partial(_plain, "X-RateLimit-"),
+    **{dialect.remaining: partial(_by_dialect, dialect) for dialect in DIALECTS},
     "RateLimit": structured,
-    "RateLimit-Remaining": partial(_plain, "RateLimit-"),
 }

@@ -3,76 +3,129 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from multidict import CIMultiDict
+
 from fanout.classify.allowance import structured
-from fanout.classify.times import EPOCH, duration, number, seconds_until
+from fanout.classify.dialects import BODY_WAITS, DIALECTS, WAITS, Wait
+from fanout.classify.times import EPOCH, number, wait_for
+from fanout.classify.words import wait_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
 
-_TELLING = re.compile("retry-after|ratelimit", re.IGNORECASE)
+_TELLING = re.compile("retry-after|rate-?limit", re.IGNORECASE)
+_COMMA = re.compile(r"(?<!mon)(?<!tue)(?<!wed)(?<!thu)(?<!fri)(?<!sat)(?<!sun)(?<!day),", re.IGNORECASE)
+"""Commas between values that were joined, not those in HTTP dates."""
+
+_LONGEST = 1024
+_MOST = 16
+"""Values of one field, and objects in an error, that are looked at."""
 
 
 def pushback(
-    headers: Mapping[str, str], body: Mapping[str, Any] | None = None, *, now: datetime | None = None
+    headers: Mapping[str, str],
+    body: Mapping[str, Any] | None = None,
+    *,
+    message: str = "",
+    now: datetime | None = None,
 ) -> float | None:
     """Seconds for which the server wants no request, or None where it does not tell.
 
-    The first of these counts: ``retry-after-ms``, ``Retry-After`` (seconds, or a date against the answer's own
-    ``Date``), the error in the ``body``, ``x-ratelimit-reset-*``, the ``RateLimit`` fields. What is not finite,
-    negative, past or no time at all is ignored. ``now`` serves dates where the answer has none.
+    The first of these counts: ``retry-after-ms``, ``Retry-After``, the error in the ``body``, the words of its
+    ``message``, the fields that say when an allowance is refilled. Of several values of one field the longest counts.
+    Values that are not finite, negative, past or no time at all are ignored. ``now`` serves times of day where the
+    answer has no ``Date``.
     """
-    if not body and not _TELLING.search(" ".join(headers)):  # most often there is nothing to be looked at
+    if not body and not message and not _TELLING.search(" ".join(headers)):  # most often there is nothing to look at
         return None
-    for wait in _all(headers, body or {}, now):
+    fields = headers if hasattr(headers, "getall") else CIMultiDict(headers)
+    for wait in _all(fields, body or {}, message, now):
         if wait is not None:
             return wait
     return None
 
 
-def _all(headers: Mapping[str, str], body: Mapping[str, Any], now: datetime | None) -> Iterator[float | None]:
-    milliseconds = number(headers.get("retry-after-ms"))
-    yield None if milliseconds is None else milliseconds / 1000
-    yield _retry_after(headers, now)
-    yield _in_body(body)
-    yield _reset(headers)
-    yield _ratelimit(headers)
+def _all(
+    headers: Mapping[str, str], body: Mapping[str, Any], message: str, now: datetime | None
+) -> Iterator[float | None]:
+    yield _first_wait(headers, now)
+    yield _in_body(body, headers.get("date"), now)
+    yield wait_in_words(message, headers.get("date"), now) if message else None
+    yield _reset(headers, now)
+    for inner in _objects(body):  # OpenRouter repeats its provider's header fields in the metadata
+        given = inner.get("headers")
+        if isinstance(given, dict):
+            fields = CIMultiDict((name, value) for name, value in islice(given.items(), 100) if isinstance(value, str))
+            fields.setdefault("Date", headers.get("Date", ""))
+            yield _first_wait(fields, now)
+            yield _reset(fields, now)
 
 
-def _retry_after(headers: Mapping[str, str], now: datetime | None) -> float | None:
-    value = headers.get("Retry-After")
-    seconds = number(value)
-    return seconds_until(value, headers.get("Date"), now) if value and seconds is None else seconds
+def _first_wait(headers: Mapping[str, str], now: datetime | None) -> float | None:
+    date = headers.get("date")
+    for wait in WAITS:
+        if wait.field in headers:
+            seconds = [_seconds(value, wait, date, now) for value in _values(headers, wait.field)]
+            longest = max((each for each in seconds if each is not None), default=None)
+            if longest is not None:
+                return longest
+    return None
 
 
-def _in_body(body: Mapping[str, Any]) -> float | None:
-    """Google's ``details[].retryDelay`` and Hugging Face's ``estimated_time``."""
-    details = body.get("details")
-    for detail in details if isinstance(details, list) else ():
-        if isinstance(detail, dict) and (delay := duration(detail.get("retryDelay"))) is not None:
-            return delay
-    estimated = body.get("estimated_time")
-    return number(estimated) if isinstance(estimated, int | float | str) else None
+def _values(headers: Mapping[str, str], field: str) -> Iterator[str]:
+    """All values of a field, be it repeated or joined."""
+    get_all = getattr(headers, "getall", None)
+    for value in islice(get_all(field) if get_all is not None else (headers[field],), _MOST):
+        if len(value) <= _LONGEST:
+            yield from islice(_COMMA.split(value), _MOST)
 
 
-def _reset(headers: Mapping[str, str]) -> float | None:
-    """OpenAI's fields: what is used up counts; where that is not told, the soonest."""
+def _seconds(value: object, wait: Wait, date: str | None, now: datetime | None) -> float | None:
+    if isinstance(value, bool):
+        return None
+    bare = number(value) if isinstance(value, int | float | str) else None
+    if bare is not None and wait.unit != 1.0:
+        return bare * wait.unit
+    return wait_for(value, date, now)
+
+
+def _in_body(body: Mapping[str, Any], date: str | None, now: datetime | None) -> float | None:
+    for inner in _objects(body):
+        for wait in BODY_WAITS:
+            if wait.field in inner and (seconds := _seconds(inner[wait.field], wait, date, now)) is not None:
+                return seconds
+    return None
+
+
+def _objects(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The objects in an error that may hold a wait; the more special ones first."""
+    for field in ("details", "metadata"):
+        inner = body.get(field)
+        for each in islice(inner, _MOST) if isinstance(inner, list) else (inner,):
+            if isinstance(each, dict):
+                yield each
+    yield body
+
+
+def _reset(headers: Mapping[str, str], now: datetime | None) -> float | None:
+    """The time until an exhausted allowance is refilled; where none is known to be exhausted, the soonest refill.
+
+    The soonest counts among the fields of one family, the first in the table that the answer has.
+    """
     exhausted: list[float] = []
-    other: list[float] = []
-    for kind in ("requests", "tokens"):
-        reset = duration(headers.get(f"x-ratelimit-reset-{kind}"))
-        if reset is None or not 0 < reset < EPOCH:  # 0 and -1 are seen in the wild, and say nothing
+    other: dict[str, float] = {}
+    date = headers.get("date")
+    for remaining, reset, _, family in DIALECTS:
+        seconds = wait_for(headers[reset], date, now) if reset in headers else None
+        if seconds is None or not 0 < seconds < EPOCH:  # 0 and -1 are seen in the wild, and say nothing
             continue
-        remaining = number(headers.get(f"x-ratelimit-remaining-{kind}"))
-        (exhausted if remaining == 0 else other).append(reset)
-    return max(exhausted) if exhausted else min(other, default=None)
-
-
-def _ratelimit(headers: Mapping[str, str]) -> float | None:
-    told = list(structured(headers))
-    if told:
-        return max((one.seconds for one in told if one.left == 0), default=None)
-    reset_alone = number(headers.get("RateLimit-Reset"))
-    return reset_alone if reset_alone is not None and 0 < reset_alone < EPOCH else None
+        if number(headers.get(remaining)) == 0:
+            exhausted.append(seconds)
+        else:
+            other[family] = min(seconds, other.get(family, seconds))
+    exhausted += [one.seconds for one in structured(headers) if one.left == 0]
+    return max(exhausted) if exhausted else next(iter(other.values()), None)

@@ -19,6 +19,12 @@ _TRACEBACK = "Traceback (most recent call last):"
 _MESSAGE_KEYS = ("message", "error", "detail", "title", "msg", "OriginalMessage")
 
 
+def message_of(reply: Reply, error: Mapping[str, Any]) -> str:
+    """The messages of an error, or its whole text where it is no JSON; at most some thousand characters."""
+    text = "; ".join(_messages(error))
+    return (text or reply.body[:_LOOKED_AT].decode("utf-8", "replace"))[:_LOOKED_AT]
+
+
 def said(reply: Reply, body: Mapping[str, Any] | None = None) -> str:
     """The error's message on one line; the first part of the body where no message can be told from the rest.
 
@@ -32,17 +38,25 @@ def said(reply: Reply, body: Mapping[str, Any] | None = None) -> str:
 
 
 def error_body(body: bytes) -> Mapping[str, Any]:
-    """The JSON object of an error answer, unwrapped from ``{"error": {...}}``; empty if it is none."""
-    if len(body) > _LARGEST or not body.lstrip().startswith(b"{"):
+    """The JSON object of an error answer, unwrapped from ``{"error": {...}}`` and from a list; empty if it is none."""
+    if len(body) > _LARGEST or body.lstrip()[:1] not in (b"{", b"["):
         return {}
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:
         return {}
-    if not isinstance(parsed, dict):
+    return _unwrapped(parsed)
+
+
+def _unwrapped(document: object) -> Mapping[str, Any]:
+    if isinstance(document, list):  # Google's streams, and Vertex
+        document = document[0] if document else None
+    if not isinstance(document, dict):
         return {}
-    inner = parsed.get("error")
-    return inner if isinstance(inner, dict) else parsed
+    for name in ("error", "detail"):  # LiteLLM puts its error into FastAPI's detail
+        if isinstance(inner := document.get(name), dict):
+            return inner
+    return document
 
 
 def _messages(body: Mapping[str, Any]) -> Iterator[str]:

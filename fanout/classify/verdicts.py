@@ -5,11 +5,13 @@ A codec's ``classify`` is asked first, for what only its API means by a status.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from fanout.classify.pushback import pushback
-from fanout.classify.said import error_body, said
+from fanout.classify.quota import quota_exhausted
+from fanout.classify.said import error_body, message_of, said
+from fanout.classify.statuses import aws_status, hidden_status
 from fanout.errors import (
     AttemptTimeout,
     CertificateError,
@@ -22,7 +24,6 @@ from fanout.settings import masked
 from fanout.types import Action, Reply, StopKind, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import datetime
 
 _STATUS: dict[int, Action] = {
@@ -47,11 +48,8 @@ _STATUS: dict[int, Action] = {
     505: Action.STOP,
 }
 _OVERLOAD = frozenset({408, 429, 503, 504, 529})
+_WAITS_IN_WORDS = frozenset({429, 503, 529})
 _STOP_KIND: dict[int, StopKind] = {402: "quota", 401: "refused", 403: "refused", 407: "refused"}
-
-# Error codes with which a vendor says that money, not time, has run out: waiting does not help.
-_QUOTA_CODES = ("insufficient_quota", "credit_balance_exhausted", "organization_usage_limit_exceeded")
-_QUOTA_SUFFIX = "_spend_limit_exceeded"
 
 
 def classify_reply(reply: Reply, *, meaning: int | None = None, now: datetime | None = None) -> Verdict:
@@ -65,9 +63,13 @@ def classify_reply(reply: Reply, *, meaning: int | None = None, now: datetime | 
     status = meaning or reply.status
     if 300 <= status < 400:
         return _redirected(reply)
+    if status == 400:
+        status = aws_status(reply) or status
     body = error_body(reply.body)
-    reason = f"HTTP {reply.status}: {said(reply, body)}"
-    if status in (403, 429) and _quota_gone(body):
+    message = message_of(reply, body)
+    meant = "" if reply.status >= 300 or meaning is None else f", which holds an error {meaning}"
+    reason = f"HTTP {reply.status}{meant}: {said(reply, body)}"
+    if quota_exhausted(status, body, reply.headers, message):
         return Verdict(action=Action.STOP, reason=reason, status=status, stop="quota")
     action = _STATUS.get(status) or (Action.RETRY if status >= 500 or status < 200 else Action.FAIL)
     wish = reply.headers.get("x-should-retry", "").lower()
@@ -75,7 +77,7 @@ def classify_reply(reply: Reply, *, meaning: int | None = None, now: datetime | 
         action = Action.RETRY
     elif wish == "false" and action is Action.RETRY:
         action = Action.FAIL
-    wait = pushback(reply.headers, body, now=now)
+    wait = pushback(reply.headers, body, message=message if status in _WAITS_IN_WORDS else "", now=now)
     if status == 413 and wait is not None:  # "too large" that will pass (RFC 9110, 15.5.14)
         action = Action.RETRY
     return Verdict(
@@ -103,9 +105,12 @@ def classify_error(error: TransportError | InvalidReply, status: int | None = No
 
 
 def classify_invalid(reply: Reply, error: InvalidReply) -> Verdict:
-    """The verdict on an answer that says success and is invalid: some APIs tell even of an empty account like that."""
-    if _quota_gone(error_body(reply.body)):
-        reason = f"HTTP {reply.status}: {said(reply)}"
+    """The verdict on an answer that says success and is invalid: some APIs report their errors like that."""
+    if (status := hidden_status(reply)) is not None:
+        return classify_reply(reply, meaning=status)
+    body = error_body(reply.body)
+    if quota_exhausted(429, body, reply.headers, message_of(reply, body)):
+        reason = f"HTTP {reply.status}: {said(reply, body)}"
         return Verdict(action=Action.STOP, reason=reason, status=reply.status, stop="quota")
     return classify_error(error, reply.status)
 
@@ -131,8 +136,3 @@ def _location(reply: Reply) -> str:
         return masked(location) if urlsplit(location).netloc else ""
     except ValueError:
         return ""
-
-
-def _quota_gone(error: Mapping[str, Any]) -> bool:
-    words = [word for key in ("code", "type") if isinstance(word := error.get(key), str)]
-    return any(word in _QUOTA_CODES or word.endswith(_QUOTA_SUFFIX) for word in words)

@@ -51,7 +51,6 @@ def test_the_body_may_tell(body: dict[str, Any], seconds: float | None) -> None:
         ({"x-ratelimit-reset-tokens": "-1"}, None),
         ({"x-ratelimit-reset-tokens": "0"}, None),
         ({"x-ratelimit-reset-tokens": "0s"}, None),
-        ({"x-ratelimit-reset-tokens": "1800000000"}, None),
         ({"x-ratelimit-reset-tokens": "5 parsecs"}, None),
         ({"x-ratelimit-reset-tokens": "1s2"}, None),
         ({"x-ratelimit-reset-requests": "2s", "x-ratelimit-reset-tokens": "9s"}, 2.0),

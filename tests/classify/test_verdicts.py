@@ -135,7 +135,7 @@ def test_retry_after_in_seconds_is_the_pushback(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["nan", "NaN", "inf", "-inf", "-5", "", " ", "soon", "1 s", "1,5", "1e999", "0x10", "\0", "9" * 5000]
+    "text", ["nan", "NaN", "inf", "-inf", "-5", "", " ", "soon", ",", "s", "1e999", "0x10", "\0", "9" * 5000]
 )
 def test_a_retry_after_that_means_nothing_is_ignored(text):
     assert pushback(reply(429, Retry_After=text).headers, now=NOW) is None
@@ -276,7 +276,7 @@ def test_the_errors_of_the_tree_are_all_there():
     ("body", "action", "stop"),
     [
         ({"error": {"code": "insufficient_quota", "message": "no credit"}}, STOP, "quota"),
-        ({"error": {"code": "rate_limit_exceeded", "message": "slow down"}}, RETRY, "refused"),
+        ({"error": {"code": "odd", "message": "slow down"}}, RETRY, "refused"),
         ([], RETRY, "refused"),
     ],
 )

@@ -1,0 +1,203 @@
+"""Waits and allowances in every form and in every vendor's fields (row 71 of the fault matrix)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from fanout.classify import classify_reply, pushback, readers
+from fanout.classify.dialects import DIALECTS, PREFIXES, WAITS
+from fanout.classify.times import wait_for
+from fanout.classify.words import wait_in_words
+from fanout.types import Action, Reply
+
+NOW = datetime(2026, 11, 30, 12, 0, 0, tzinfo=UTC)
+DATE = "Mon, 30 Nov 2026 12:00:00 GMT"
+UNIX = int(NOW.timestamp())
+
+FORMS = {
+    "90": 90.0,
+    "90.5": 90.5,
+    "90s": 90.0,
+    "1m30s": 90.0,
+    "90 seconds": 90.0,
+    "1 minute and 30 seconds": 90.0,
+    "500ms": 0.5,
+    str(UNIX + 90): 90.0,
+    f"{UNIX + 90}.5": 90.5,
+    f"{UNIX + 90}250": 90.25,
+    f"{UNIX + 90}000000": 90.0,
+    "2026-11-30T12:01:30Z": 90.0,
+    "2026-11-30T12:01:30.5Z": 90.5,
+    "2026-11-30T12:01:30.123456789Z": 90.123456,
+    "2026-11-30T14:01:30+02:00": 90.0,
+    "2026-11-30 12:01:30 UTC": 90.0,
+    "2026-11-30T12:01:30": 90.0,
+    "Mon, 30 Nov 2026 12:01:30 GMT": 90.0,
+    "Mon Nov 30 2026 07:01:30 GMT-0500 (Eastern Standard Time)": 90.0,
+}
+NO_TIMES = ["", " ", "-1", "-90s", "nan", "inf", "soon", "s", "1 parsec", "2026-13-45T99:99:99Z", str(UNIX - 90),
+            "2026-11-30T11:00:00Z", "Mon, 30 Nov 2026 11:00:00 GMT", "1s2", "9" * 5000]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "seconds"), FORMS.items())
+def test_every_form_of_a_time_is_read_by_the_servers_clock(text: str, seconds: float) -> None:
+    assert wait_for(text, DATE) == pytest.approx(seconds, abs=1e-3)
+    assert wait_for(f" {text} ", None, NOW) == pytest.approx(seconds, abs=1e-3)
+
+
+@pytest.mark.parametrize("text", NO_TIMES)
+def test_a_time_that_is_past_or_none_is_no_wait(text: str) -> None:
+    assert wait_for(text, DATE) is None
+
+
+@pytest.mark.parametrize("text", ["1000000000", "1000000000000"])
+def test_a_unix_time_of_long_ago_is_so_many_seconds_and_never_at_once(text: str) -> None:
+    assert wait_for(text, DATE) == float(text)
+
+
+@given(st.text(max_size=40) | st.from_regex(r"\d{1,20}[a-z ]{0,9}(\d{1,9}[a-z]{0,3})?", fullmatch=True))
+def test_no_text_breaks_the_reading(text: str) -> None:
+    wait = wait_for(text, DATE)
+    assert wait is None or wait >= 0
+
+
+@pytest.mark.parametrize("field", sorted({wait.field for wait in WAITS if wait.unit == 1.0}))
+@pytest.mark.parametrize(("text", "seconds"), FORMS.items())
+def test_every_field_that_asks_to_wait_takes_every_form(field: str, text: str, seconds: float) -> None:
+    assert pushback(CIMultiDict({field.title(): text, "Date": DATE})) == pytest.approx(seconds, abs=1e-3)
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_milliseconds_are_read_behind_every_prefix(prefix: str) -> None:
+    assert pushback(CIMultiDict({f"{prefix}retry-after-ms": "1500"})) == 1.5
+    assert pushback(CIMultiDict({f"{prefix}retry-after-ms": "2s"})) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("values", "seconds"),
+    [
+        (["1, 1"], 1),
+        (["1,1"], 1),
+        (["2, 30, 5"], 30),
+        (["2", "30", "5"], 30),
+        (["2, nan", "-7", "soon"], 2),
+        (["1s, 3s"], 3),
+        ([f"{DATE}, Mon, 30 Nov 2026 12:01:30 GMT"], 90),
+        (["5, Monday, 30-Nov-26 12:01:30 GMT"], 90),
+        ([f"7, {UNIX + 90}"], 90),
+        (["2, 1000000000"], 1e9),
+        (["soon, later"], None),
+    ],
+)
+def test_of_values_that_are_joined_or_repeated_the_longest_counts(values: list[str], seconds: float | None) -> None:
+    headers = CIMultiDict([("Date", DATE), *(("Retry-After", value) for value in values)])
+    assert pushback(headers) == seconds
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.reset)
+def test_every_dialect_tells_of_an_allowance_and_of_a_pushback(dialect) -> None:
+    for text, seconds in FORMS.items():
+        headers = CIMultiDict({dialect.remaining.title(): "7", dialect.reset.title(): text, "Date": DATE})
+        (allowance,) = [each for read in readers(headers) for each in read(headers)]
+        assert (allowance.unit, allowance.left) == (dialect.unit, 7)
+        assert allowance.seconds == pytest.approx(seconds, abs=1e-3)
+        headers[dialect.remaining] = "0"
+        headers["x-ratelimit-reset"] = headers.get("x-ratelimit-reset", "1")
+        assert pushback(headers) == pytest.approx(seconds, abs=1e-3)
+
+
+def test_the_table_knows_the_fields_of_these_vendors() -> None:
+    names = {dialect.reset for dialect in DIALECTS}
+    assert names >= {
+        "x-ratelimit-reset", "x-ratelimit-reset-requests", "x-rate-limit-reset", "ratelimit-reset",
+        "anthropic-ratelimit-tokens-reset", "llm_provider-x-ratelimit-reset-tokens",
+        "llm_provider-anthropic-ratelimit-input-tokens-reset",
+    }  # fmt: skip
+    assert {wait.field for wait in WAITS} >= {"retry-after", "llm_provider-retry-after", "llm_provider-retry-after-ms"}
+
+
+WORDS = {
+    "Rate limit reached for gpt-4o in organization org-1 on tokens per min (TPM): Limit 30000, Used 29000, Requested "
+    "1500. Please try again in 6m0s. Visit https://platform.openai.com/account/rate-limits to learn more.": 360.0,
+    "Please try again in 1.5s.": 1.5,
+    "Limit 3, Used 3, Requested 1. Please try again in 7m12.5s.": 432.5,
+    "Please try again in 250ms.": 0.25,
+    "Requests to the Embeddings_Create Operation have exceeded the call rate limit. Please retry after 20 seconds.": 20,
+    "Please retry after 1 second.": 1.0,
+    "Please retry in 34.074824224s.": 34.074824224,
+    "Request was throttled. Expected available in 30 seconds.": 30.0,
+    "Try again in 2 minutes": 120.0,
+    "Too many requests, retry in 1 minute and 30 seconds": 90.0,
+    "Please wait for 10 seconds before trying again in a while": 10.0,
+    "wait 1 hour": 3600.0,
+    "Rate limit resets in 59 s": 59.0,
+    "Try again in 5s, or wait 2 minutes": 120.0,
+    "Retry after 17": 17.0,
+    "Retry-After: 17. Thank you": 17.0,
+    "Limit resets at: 2026-11-30 12:00:45 UTC": 45.0,
+    "please retry after 2026-11-30T12:00:45Z.": 45.0,
+    "Rate limit exceeded: 20 requests per 60 seconds": None,
+    "Please try again later.": None,
+    "You sent 30 requests in 10 seconds": None,
+    "retry after 3 requests": None,
+    "Try again with fewer than 100 items": None,
+    "": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "seconds"), WORDS.items())
+@pytest.mark.parametrize("form", ["%s", '{"error": {"message": %s}}', '[{"error": {"code": 429, "message": %s}}]'])
+def test_a_wait_in_the_words_of_a_429_is_obeyed(message: str, seconds: float | None, form: str) -> None:
+    body = form % (orjson.dumps(message).decode() if form != "%s" else message)
+    reply = Reply(status=429, headers=CIMultiDict({"Date": DATE}), body=body.encode())
+    verdict = classify_reply(reply)
+    assert (verdict.action, verdict.pushback) == (Action.RETRY, seconds)
+
+
+def test_words_of_other_errors_and_less_exact_than_fields_are_not_obeyed() -> None:
+    body = b'{"error": {"message": "Please try again in 6m0s"}}'
+    assert classify_reply(Reply(status=400, headers={}, body=body)).pushback is None
+    assert classify_reply(Reply(status=500, headers={}, body=body)).pushback is None
+    assert classify_reply(Reply(status=429, headers=CIMultiDict({"Retry-After": "7"}), body=body)).pushback == 7
+
+
+@pytest.mark.parametrize(
+    "words", ["wait ", "retry after ", "1 ", "1s", "1 and ", "1,", "try again in", "wait 1 second "]
+)
+def test_words_of_any_length_are_searched_in_linear_time(words: str) -> None:
+    assert wait_in_words(words * 100_000) is None or len(words) > 5
+
+
+@pytest.mark.parametrize(
+    ("body", "seconds"),
+    [
+        ([{"error": {"code": 429, "details": [{"retryDelay": "3s"}]}}], 3),
+        ({"error": {"retry_after": 4}}, 4),
+        ({"retry_after_ms": 2500}, 2.5),
+        ({"error": {"metadata": {"retry_after_seconds": 5}}}, 5),
+        ({"error": {"metadata": {"headers": {"X-RateLimit-Reset": f"{UNIX + 90}000"}}}}, 90),
+        ({"error": {"metadata": {"headers": {"Retry-After": "8"}}}}, 8),
+        ({"error": {"metadata": "x", "details": 3}}, None),
+        ([], None),
+        ([[]], None),
+    ],
+)  # fmt: skip
+def test_a_wait_in_an_errors_body_is_found(body: object, seconds: float | None) -> None:
+    headers = CIMultiDict({"Date": DATE})
+    assert classify_reply(Reply(status=429, headers=headers, body=orjson.dumps(body))).pushback == seconds
+
+
+def test_a_date_in_iso_form_is_measured_by_the_servers_own_clock() -> None:
+    server = NOW + timedelta(days=400)
+    headers = CIMultiDict({
+        "Date": server.strftime("%a, %d %b %Y %H:%M:%S GMT"),
+        "anthropic-ratelimit-tokens-remaining": "0",
+        "anthropic-ratelimit-tokens-reset": (server + timedelta(seconds=9)).isoformat(),
+    })  # fmt: skip
+    assert pushback(headers, now=NOW) == 9
