@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 _FIELDS = ("code", "status", "status_code", "statusCode", "http_status", "error_code", "type", "error_type", "__type")
 
-# Names for a status, in lower case and without _ and -. Checked in November 2026. None is for 500: an unspecific error in
-# words is an invalid answer, whose chunk is split after two alike.
+# Names for a status, in lower case and without _ and -. Checked in November 2026. None is for 500: an unspecific error
+# in words is an invalid answer, whose chunk is split after two alike.
 _NAMES = {
     # Google, and gRPC: https://cloud.google.com/apis/design/errors
     "invalidargument": 400, "failedprecondition": 400, "outofrange": 400, "unauthenticated": 401,
