@@ -9,10 +9,14 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fanout._version import __version__
+
+if sys.platform == "win32":  # files are locked, written and synced by POSIX calls
+    raise ImportError("fanout runs on Linux and macOS; on Windows, install it in WSL (Windows Subsystem for Linux)")
 
 if TYPE_CHECKING:
     from fanout.client import Client, Preview, Sink, Stream

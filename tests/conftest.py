@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import settings
 
+from expected_tests import ExpectedTests
 from fanout.testing import VirtualClock
 
 if TYPE_CHECKING:
@@ -25,6 +26,16 @@ sys.dont_write_bytecode = False
 settings.register_profile("quick", max_examples=25, deadline=None)
 settings.register_profile("thorough", max_examples=200, deadline=None)
 settings.load_profile("quick")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--expected", metavar="NAME", help="hold the run to this section of tests/expected.toml")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    section = config.getoption("--expected")
+    if section and not hasattr(config, "workerinput"):  # the workers of pytest-xdist report to one place
+        config.pluginmanager.register(ExpectedTests(section))
 
 
 def pytest_collection_finish() -> None:

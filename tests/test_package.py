@@ -27,13 +27,21 @@ def imported_by(code: str) -> set[str]:
 def for_the_type_checker() -> dict[str, str]:
     """Public name -> module, as ``fanout/__init__.py`` tells it to type checkers."""
     tree = ast.parse(inspect.getsource(fanout))
-    guard = next(node for node in tree.body if isinstance(node, ast.If))
+    guard = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
     imports = [node for node in guard.body if isinstance(node, ast.ImportFrom)]
     return {alias.name: node.module or "" for node in imports for alias in node.names}
 
 
 def test_the_import_of_the_package_loads_next_to_nothing():
     assert not (HEAVY | EXTRA | {"fanout.errors"}) & imported_by("import fanout")
+
+
+def test_windows_gets_one_clear_error():
+    code = "import sys; sys.platform = 'win32'; import fanout"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.returncode != 0
+    assert "ImportError: fanout runs on Linux and macOS" in ran.stderr
+    assert "WSL" in ran.stderr
 
 
 def test_the_settings_and_errors_need_no_dependency():
