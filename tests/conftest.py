@@ -6,11 +6,12 @@ import asyncio
 import gc
 import os
 import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from expected_tests import ExpectedTests
 from hypothesis import settings
 
-from expected_tests import ExpectedTests
 from fanout.testing import VirtualClock
 
 if TYPE_CHECKING:
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
 # Hundreds of processes import the package: it is compiled once, also where containers are told to keep no bytecode.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# One leg of CI tests a plain install, which has no extras.
+collect_ignore_glob: list[str] = []
+if not all(map(find_spec, ("pyarrow", "pandas", "polars"))):
+    collect_ignore_glob += ["durability/*", "sinks/test_parquet.py", "sinks/test_resuming.py", "sources/test_arrow*.py"]
+    collect_ignore_glob += [f"sources/test_{name}.py" for name in ("sources", "parquet", "objects", "ipc", "frames")]
+if not find_spec("simdjson"):
+    collect_ignore_glob += ["codecs/test_fast.py"]
+if not find_spec("uvloop"):
+    collect_ignore_glob += ["transport/test_receiving.py"]
 
 # pytest --hypothesis-profile=thorough is for CI. A busy machine may take its time over an example.
 settings.register_profile("quick", max_examples=25, deadline=None)
