@@ -57,11 +57,21 @@ def pack(array: Array, datatype: str) -> Buffer:
     if datatype == "BYTES":
         return b"".join(_LENGTH.pack(len(text)) + text for text in (_encoded(item) for item in array.ravel().tolist()))
     if datatype == "BF16":
-        bits = np.ascontiguousarray(array, "<f4").view("<u4")
-        nearest_even = bits + 0x7FFF + ((bits >> 16) & 1)  # cutting the low half off would round towards zero
-        return (np.where(np.isnan(array), bits, nearest_even) >> 16).astype("<u2").tobytes()
+        return _bfloat16(array).tobytes()
     flat = np.ascontiguousarray(array, _DTYPES[datatype])
     return flat.reshape(-1).view(np.uint8).data  # a view, so that a large tensor is never copied
+
+
+def rounded_to_bfloat16(array: Array) -> Array:
+    """``array`` (float32) as BF16 holds it, as float32: of numbers near the largest float32 it makes infinity."""
+    return (_bfloat16(array).astype("<u4") << 16).view("<f4")
+
+
+def _bfloat16(array: Array) -> Array:
+    bits = np.ascontiguousarray(array, "<f4").view("<u4")
+    nearest_even = bits + 0x7FFF + ((bits >> 16) & 1)  # cutting the low half off would round towards zero
+    nan = bits | 0x400000  # with a bit that stays, else some would become infinity
+    return (np.where(np.isnan(array), nan, nearest_even) >> 16).astype("<u2")
 
 
 def unpack(data: Buffer, datatype: str, shape: Sequence[int]) -> Array:

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 import orjson
 
+from fanout import exact_json
 from fanout.errors import InvalidReply
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -144,9 +145,9 @@ class Reply:
     url: str = field(default="", repr=False)
 
     def json(self) -> Any:
-        """The parsed body. Raises `InvalidReply` when it is not JSON."""
+        """The parsed body, with every integer as it is written. Raises `InvalidReply` when it is not JSON."""
         try:
-            return orjson.loads(self.body)
+            return exact_json.loads(self.body)
         except orjson.JSONDecodeError as error:
             raise InvalidReply(f"the answer is not JSON ({error}): {self.excerpt()}") from None
 

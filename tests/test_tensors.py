@@ -51,6 +51,8 @@ def test_brain_floats_are_widened():
         (0x7F800000, 0x7F80),
         (0xFF800000, 0xFF80),
         (0x7FC00000, 0x7FC0),
+        (0x7F800001, 0x7FC0),
+        (0xFF80FFFF, 0xFFC0),
     ],
 )
 def test_brain_floats_are_rounded_to_the_nearest_even(bits, packed):

@@ -10,11 +10,16 @@ import numpy as np
 from fanout.codecs._rows import native, require_finite, require_numbers, rows_where, texts
 from fanout.codecs._values import is_unicode
 from fanout.errors import ConfigError, EncodeError
-from fanout.tensors import datatype_of, dtype_of, pack
+from fanout.masks import without_mask
+from fanout.tensors import datatype_of, dtype_of, pack, rounded_to_bfloat16
 
 if TYPE_CHECKING:
     from fanout.codecs._stacking import Fits, Form
     from fanout.types import Array, Buffer, Tensor
+
+
+_BRAIN_DIGITS = 8
+"""As `_digits`, of BF16, which numpy does not know."""
 
 
 class Input(NamedTuple):
@@ -54,6 +59,7 @@ def fitted(name: str, array: Array, model: Tensor | None) -> Input:
             for INT64 (these are all alike); or with numbers that it does not hold exactly, or that overflow it.
         InputError: a dtype that the protocol does not have.
     """
+    array = without_mask(array, f"input {name!r}")
     is_text = array.dtype.kind in "USTO"
     if not is_text:
         require_numbers(array)
@@ -134,16 +140,23 @@ def _python_name(target: np.dtype[Any]) -> str:
 
 
 def _cast(name: str, array: Array, target: np.dtype[Any], datatype: str) -> Array:
-    if array.dtype == target:
+    is_brain = datatype == "BF16"
+    if array.dtype == target and not is_brain:
         return array
     with np.errstate(all="ignore"):
-        cast = array.astype(target)
-    if bad := rows_where(_changed(array, cast)):
+        cast = array.astype(target, copy=False)
+    held, digits = (rounded_to_bfloat16(cast), _BRAIN_DIGITS) if is_brain else (cast, _digits(target))
+    if bad := rows_where(_changed(array, held, digits)):
         raise EncodeError(f"input {name!r} has numbers that {datatype} does not hold", rows=bad)
     return cast
 
 
-def _changed(array: Array, cast: Array) -> Array:
+def _digits(dtype: np.dtype[Any]) -> int:
+    """Up to 2 to this power a floating dtype holds every integer; 0 for another dtype."""
+    return int(np.finfo(dtype).nmant) + 1 if dtype.kind == "f" else 0
+
+
+def _changed(array: Array, cast: Array, digits: int) -> Array:
     """Mask of the numbers that the cast has not kept: integers exactly, floats as far as they must stay finite."""
     if array.dtype.kind == "f":
         return np.asarray(np.isfinite(array) & ~np.isfinite(cast))
@@ -152,7 +165,7 @@ def _changed(array: Array, cast: Array) -> Array:
         return np.asarray((array < info.min) | (array > info.max))
     changed = np.zeros(array.shape, bool)
     if array.dtype.kind in "iu":
-        exact = 2 ** (int(np.finfo(cast.dtype).nmant) + 1)
+        exact = 2**digits
         # Python compares an integer and a float exactly, numpy does not.
         for i in np.flatnonzero((array > exact) | (array < -exact)):
             changed.flat[i] = int(array.flat[i]) != float(cast.flat[i])

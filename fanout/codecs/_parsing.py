@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from math import isinf
+from decimal import Decimal, InvalidOperation
+from math import isfinite, isinf, nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 
-from fanout.codecs._values import Unfit
+from fanout.codecs._values import MayBeRounded, Unfit
 from fanout.errors import InvalidReply
+from fanout.exact_json import slowly, without_bom
 from fanout.extent import within
 
 if TYPE_CHECKING:
@@ -34,14 +36,19 @@ def read(reply: Reply, convert: Callable[[Any], Array | Values], *, keep: bool) 
     Raises:
         InvalidReply: no JSON, or what ``convert`` found.
     """
+    body = without_bom(reply.body)
+    is_exact = False
     try:
-        document = orjson.loads(reply.body)
+        document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        return _converted(convert, _with_nonfinite(reply, error, keep=keep), reply)
-    made = _converted(convert, document, reply)
+        document, is_exact = _with_nonfinite(reply, body, error, keep=keep), True
+    try:
+        made = _converted(convert, document, reply)
+    except MayBeRounded:
+        return _converted(convert, _exactly(reply, body, _as_written), reply)
     arrays = made.values() if isinstance(made, Mapping) else (made,)
-    if any(_is_huge(array) for array in arrays):
-        return _converted(convert, _exactly(reply), reply)
+    if not is_exact and any(_is_huge(array) for array in arrays):
+        return _converted(convert, _exactly(reply, body, float), reply)
     return made
 
 
@@ -54,15 +61,24 @@ def _converted(convert: Callable[[Any], Array | Values], document: object, reply
         raise InvalidReply(f"the answer {error}: {reply.excerpt()}", flaw=error.flaw) from None
 
 
-def _exactly(reply: Reply) -> Any:
-    """The document with every integer as it is written."""
+def _exactly(reply: Reply, body: bytes, number: Callable[[str], Any]) -> Any:
+    """The document with every integer as it is written, and ``number`` made of the text of each other number."""
     try:
-        return json.loads(reply.body.decode())
-    except RecursionError:
+        return slowly(body, number)
+    except orjson.JSONDecodeError:
         raise InvalidReply(f"the answer is nested too deep: {reply.excerpt()}") from None
 
 
-def _with_nonfinite(reply: Reply, error: Exception, *, keep: bool) -> Any:
+def _as_written(text: str) -> Decimal | float:
+    """A number with all of its digits; a float where that is infinite, or NaN for an exponent beyond all bounds."""
+    value = float(text)
+    try:
+        return Decimal(text) if isfinite(value) else value
+    except InvalidOperation:
+        return nan
+
+
+def _with_nonfinite(reply: Reply, body: bytes, error: Exception, *, keep: bool) -> Any:
     """The document with its NaN and infinities, if these are all that keeps it from being JSON."""
     found: list[float] = []
 
@@ -77,7 +93,7 @@ def _with_nonfinite(reply: Reply, error: Exception, *, keep: bool) -> Any:
         return found[-1]
 
     try:
-        document = json.loads(reply.body.decode(), parse_float=number, parse_constant=constant)
+        document = json.loads(body.decode(), parse_float=number, parse_constant=constant)
     except (ValueError, RecursionError):
         found.clear()
     if not found:

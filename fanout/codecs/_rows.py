@@ -11,6 +11,7 @@ import orjson
 
 from fanout.errors import EncodeError, InputError
 from fanout.extent import within
+from fanout.masks import without_mask
 
 if TYPE_CHECKING:
     from fanout.types import Array, Rows
@@ -46,6 +47,7 @@ def jsonable(array: Array) -> Any:
     """
     if array.dtype.kind in "USTO":
         return texts(array)
+    array = without_mask(array)
     require_numbers(array)
     require_finite(array)
     return native(array)
@@ -140,7 +142,7 @@ def _text(item: object) -> str | None:
 
 
 def _objects(columns: Mapping[str, Array]) -> bytes:
-    arrays = {name: np.asarray(column) for name, column in columns.items()}
+    arrays = {name: np.asarray(without_mask(column, f"column {name!r}")) for name, column in columns.items()}
     if len({len(array) for array in arrays.values()}) != 1:
         raise InputError(f"columns differ in length: { {name: len(array) for name, array in arrays.items()} }")
     # Rows of numbers stay arrays, which orjson writes at once; single values are faster as Python's own.
@@ -175,7 +177,7 @@ def _plain_rows(rows: list[Any]) -> list[Any]:
         try:
             plain.append(_plain(row))
             orjson.dumps(plain[-1], option=DUMPS)
-        except (orjson.JSONEncodeError, RecursionError) as error:
+        except (InputError, orjson.JSONEncodeError, RecursionError) as error:
             told = told or str(error)
             bad.append(i)
     if bad:
@@ -185,6 +187,7 @@ def _plain_rows(rows: list[Any]) -> list[Any]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
+        value = without_mask(value, "an array")
         # Of other dtypes too: orjson then says what is wrong with them.
         return value.tolist() if value.dtype.kind in "UT" else native(value)
     if isinstance(value, list | tuple):

@@ -10,6 +10,7 @@ import numpy as np
 
 from fanout.codecs._values import Unfit, Wanted, array
 from fanout.errors import EncodeError
+from fanout.masks import without_masks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +46,7 @@ def stacked(values: Sequence[Any], fits: Fits = _any) -> Array:
     Bytes become an object array of them. Raises `EncodeError` for rows whose shape or kind is different from most; only
     those that ``fits`` takes are counted, if it takes any.
     """
+    values = without_masks(values)
     first = values[0]
     if isinstance(first, np.ndarray | np.generic) and first.dtype.kind in "biuf" and _alike(values):
         return np.stack(values)

@@ -6,6 +6,7 @@ go before it, as long as it hands over whatever it does not take.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from itertools import chain
 from math import isfinite, nan, prod
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +22,7 @@ _EXACT = 2**53
 """Beyond it float64 no longer tells neighbouring integers apart, so one may have been rounded on its way already."""
 
 _MOST_AXES = 64
+_LONGEST_SHOWN = 40
 _TEXT = np.dtypes.StringDType()
 _FLOAT = np.dtype(np.float64)
 
@@ -35,6 +37,10 @@ class Unfit(ValueError):  # noqa: N818 - it becomes an error of the tree where i
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.row is None else f"row {self.row} {self.args[0]}"
+
+
+class MayBeRounded(Exception):  # noqa: N818 - no error: the text of the numbers is to be looked at again
+    """Integers are wanted, but floats came: only their text, as `Decimal`, shows if they are these integers exactly."""
 
 
 class Wanted(NamedTuple):
@@ -68,10 +74,11 @@ def outputs(value: object, wanted: Callable[[str], Wanted]) -> Array | Values:
 
 
 def array(values: Sequence[Any], wanted: Wanted) -> Array:
-    """The array of nested lists; first axis: the rows. Whole floats become integers, and floats are rounded, to dtype.
+    """The array of nested lists; first axis: the rows. Whole numbers become integers, and floats are rounded, to dtype.
 
     Raises:
         Unfit: null, mixed types, ragged nesting, or numbers that the dtype does not hold.
+        MayBeRounded: integers are wanted, and some of ``values`` are floats.
     """
     flat, shape = _flattened(values)
     if not flat:
@@ -153,9 +160,11 @@ def _made(flat: Sequence[Any], wanted: Wanted) -> Array:
 
 
 def _allowed(first: object, dtype: np.dtype[Any] | None) -> set[type]:
-    kind = {bool: "b", int: "f", float: "f", str: "T"}.get(type(first), "") if dtype is None else dtype.kind
+    kind = (
+        {bool: "b", int: "f", float: "f", Decimal: "f", str: "T"}.get(type(first), "") if dtype is None else dtype.kind
+    )
     others: dict[str, set[type]] = {"b": {bool}, "T": {str}, "": set()}
-    return others.get(kind, {int, float})
+    return others.get(kind, {int, float, Decimal})
 
 
 def _texts(flat: Sequence[str]) -> Array:
@@ -192,7 +201,7 @@ def _last_exact(dtype: np.dtype[Any]) -> int:
 def _check_integers(flat: Sequence[float], dtype: np.dtype[Any]) -> None:
     for i, value in enumerate(flat):
         if type(value) is int and (abs(value) > _EXACT or float(dtype.type(value)) != value):
-            raise Unfit(f"holds {value}, an integer that {dtype} does not hold exactly", row=i)
+            raise Unfit(f"holds {_shown(value)}, an integer that {dtype} does not hold exactly", row=i)
 
 
 def _check_overflow(wide: Array, made: Array) -> None:
@@ -201,18 +210,27 @@ def _check_overflow(wide: Array, made: Array) -> None:
         raise Unfit(f"holds {wide[over[0]]}, which overflows {made.dtype}", row=int(over[0]), flaw="nonfinite")
 
 
-def _whole(flat: Sequence[float], types: set[type], dtype: np.dtype[Any]) -> Array:
+def _whole(flat: Sequence[Any], types: set[type], dtype: np.dtype[Any]) -> Array:
+    for i, value in enumerate(flat) if types != {int} else ():
+        if type(value) is not int and not _is_integer(value):
+            raise Unfit(f"holds {_shown(value)} where {dtype} was asked for", row=i, flaw="dtype")
     if float in types:
-        for i, value in enumerate(flat):
-            if type(value) is float and not value.is_integer():
-                raise Unfit(f"holds {value} where {dtype} was asked for", row=i, flaw="dtype")
-        flat = [int(value) for value in flat]
+        raise MayBeRounded
     try:
-        return np.array(flat, dtype)
+        return np.array([int(value) for value in flat] if Decimal in types else flat, dtype)
     except OverflowError:
         info = np.iinfo(dtype)
         i = next(i for i, value in enumerate(flat) if not info.min <= value <= info.max)
-        raise Unfit(f"holds {flat[i]}, which overflows {dtype}", row=i, flaw="dtype") from None
+        raise Unfit(f"holds {_shown(flat[i])}, which overflows {dtype}", row=i, flaw="dtype") from None
+
+
+def _is_integer(value: float | Decimal) -> bool:
+    return value.is_integer() if isinstance(value, float) else value == value.to_integral_value()
+
+
+def _shown(number: float | Decimal) -> str:
+    text = str(number)  # as long as the server has written it
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def _integers(flat: Sequence[int]) -> Array:
@@ -231,6 +249,13 @@ def is_unicode(text: str) -> bool:
 
 
 def _called(kind: type) -> str:
-    names = {bool: "true or false", int: "a number", float: "a number", str: "a text", type(None): "null"}
+    names = {
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        Decimal: "a number",
+        str: "a text",
+        type(None): "null",
+    }
     names |= {list: "a list", tuple: "a list", dict: "an object"}
     return names.get(kind, f"a {kind.__name__}")

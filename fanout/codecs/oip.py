@@ -21,6 +21,7 @@ from fanout.codecs._rows import DUMPS
 from fanout.codecs._stacking import columns, stacked
 from fanout.codecs.base import Codec, DTypeOption, ShapeOption
 from fanout.errors import ConfigError, EncodeError, InputError, InvalidReply
+from fanout.masks import without_mask
 from fanout.settings import masked
 from fanout.types import Payload, Tensor, TensorSpec, count_rows
 
@@ -178,7 +179,7 @@ class Oip(Codec):
 
     def _named(self, rows: Rows, known: Mapping[str, Tensor]) -> dict[str, Array]:
         if isinstance(rows, Mapping):
-            named = {name: np.asarray(column) for name, column in rows.items()}
+            named = {name: np.asarray(without_mask(column, f"input {name!r}")) for name, column in rows.items()}
         elif not isinstance(rows, np.ndarray) and isinstance(rows[0], Mapping):
             named = columns(rows, {name: fits(tensor) for name, tensor in known.items()})
         else:

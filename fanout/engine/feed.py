@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fanout.callbacks import abnormal, calling, is_its_own
+from fanout.codecs._stacking import stacked as stack_rows
 from fanout.engine.source_thread import SourceThread
 from fanout.engine.work import Work
-from fanout.errors import InputError
+from fanout.errors import EncodeError, InputError
+from fanout.masks import any_is_masked_array, without_mask
 from fanout.rowset import RowSet
 from fanout.sources import Source, as_source
 from fanout.types import Block, Chunk, Rows, count_rows, join_rows, take_rows
@@ -381,11 +383,12 @@ def stacked(rows: list[Any]) -> Rows:
         isinstance(row, np.ndarray | np.generic) and row.shape == first.shape and row.dtype == first.dtype
         for row in rows
     ):
-        return np.stack(rows)
+        return rows if any_is_masked_array(rows) else np.stack(rows)  # which would forget the masks
     return rows
 
 
 def _plain_array(array: np.ndarray[Any, Any]) -> Rows:
+    array = without_mask(array)
     if array.ndim == 0:
         raise InputError("the input is a single number without rows; wrap it: array[None]")
     if array.dtype.kind in "biufUST":
@@ -399,10 +402,26 @@ def _plain_array(array: np.ndarray[Any, Any]) -> Rows:
     )
 
 
+def _column(column: Any, name: str) -> np.ndarray[Any, Any]:
+    """A column as an array. numpy alone would round integers among floats, and make texts of numbers among texts."""
+    if not (isinstance(column, list | tuple) and column):
+        return np.asarray(without_mask(column, f"column {name!r}"))
+    try:
+        return stack_rows(column)
+    except EncodeError as error:
+        rows = f"row {error.rows[0]}: " if len(error.rows) < len(column) else ""
+        raise InputError(f"column {name!r}: {rows}{error.reason}") from None
+
+
+def _holds_bytes(array: np.ndarray[Any, Any]) -> bool:
+    """True for objects that are all bytes: numpy's own kind of them forgets zeros at their end."""
+    return array.dtype.kind == "O" and set(map(type, array.ravel().tolist())) == {bytes}
+
+
 def _columns(columns: Mapping[Any, Any]) -> Rows:
-    arrays = {str(name): np.asarray(column) for name, column in columns.items()}
+    arrays = {str(name): _column(column, str(name)) for name, column in columns.items()}
     for name, array in arrays.items():
-        if array.ndim == 0 or array.dtype.kind not in "biufUST":
+        if array.ndim == 0 or not (array.dtype.kind in "biufUST" or _holds_bytes(array)):
             raise InputError(f"column {name!r} is no array of numbers or texts with rows (dtype {array.dtype})")
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:

@@ -12,6 +12,7 @@ import numpy as np
 
 from fanout.errors import InvalidReply
 from fanout.extent import within
+from fanout.masks import hides_values
 from fanout.types import Array, Form, TensorSpec, Values, form_of
 
 if TYPE_CHECKING:
@@ -164,6 +165,10 @@ def _plain(name: str, array: object) -> Array:
     """The array in native byte order, texts as StringDType, so that equal forms compare equal."""
     if not isinstance(array, np.ndarray):
         raise InvalidReply(f"{_called(name)}a {type(array).__name__}: decode must return numpy arrays", flaw="dtype")
+    if isinstance(array, np.ma.MaskedArray):
+        if hides_values(array):
+            raise InvalidReply(f"{_called(name)}masked values, which are none", flaw="content")
+        array = np.ma.getdata(array)
     kind = array.dtype.kind
     if kind in "biuf" and array.dtype.isnative:
         return array

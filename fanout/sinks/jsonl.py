@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
+from fanout.errors import ConfigError
+from fanout.sinks.base import KEY
 from fanout.sinks.spool import SpoolSink
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ class JsonLinesSink(SpoolSink):
 
 
 def _lines(chunk: Done, rows: slice) -> Iterator[bytes]:
-    columns = {name: _native(column) for name, column in (chunk.outputs or {}).items()}
+    columns = {name: _native(name, column) for name, column in (chunk.outputs or {}).items()}
     only = next(iter(columns.values())) if len(columns) == 1 else None
     ok = chunk.ok
     for i in range(rows.start, rows.stop):
@@ -73,8 +75,11 @@ def _labelled(label: Any, value: Any, *, ok: bool, bare: bool) -> dict[str, Any]
     return {"id": label, "value": value} if bare else {"id": label, **value}
 
 
-def _native(column: Array) -> Array:
+def _native(name: str, column: Array) -> Array:
     """``column`` as orjson can read its rows. Texts go through `_listed`; their dtype knows no byte order."""
+    if column.dtype.char in "FDGg":  # complex numbers, and those of more digits than JSON's readers take in
+        what = f"output {name!r}" if name else "the output"
+        raise ConfigError(f"{what} has dtype {column.dtype}, which JSON cannot hold; write to a .npy file", key=KEY)
     return column if column.dtype.kind == "T" else np.ascontiguousarray(column, column.dtype.newbyteorder("="))
 
 

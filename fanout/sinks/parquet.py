@@ -140,9 +140,9 @@ def _column(name: str, array: Array, ok: Array) -> pa.Array:
 def _type(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> pa.DataType:
     import pyarrow as pa
 
-    if dtype.kind == "c" or 0 in shape:
+    if dtype.char in "FDGg" or 0 in shape:
         what = f"output {name!r}" if name else "the output"
-        form = f"dtype {dtype}" if dtype.kind == "c" else f"rows of shape {list(shape)}"
+        form = f"dtype {dtype}" if dtype.char in "FDGg" else f"rows of shape {list(shape)}"
         raise ConfigError(f"{what} has {form}, which Parquet cannot hold; write to a .npy file", key=KEY)
     kind = pa.string() if dtype.kind == "T" else pa.from_numpy_dtype(dtype)
     for length in reversed(shape):

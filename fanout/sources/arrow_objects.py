@@ -61,9 +61,13 @@ class ArrowStreamSource(Source):
 
 def _as_table(given: Any) -> Arrow:
     pa = pyarrow()
-    if hasattr(given, "schema"):
-        return pa.table(given)
-    array = pa.chunked_array(given) if hasattr(given, "__arrow_c_stream__") else pa.array(given)
+    try:
+        if hasattr(given, "schema"):
+            return pa.table(given)
+        array = pa.chunked_array(given) if hasattr(given, "__arrow_c_stream__") else pa.array(given)
+    except (pa.ArrowException, NotImplementedError) as error:
+        told = " ".join(str(error).split())
+        raise InputError(f"pyarrow cannot read the table ({told}); convert its columns first") from None
     return pa.table({"": array})
 
 

@@ -19,6 +19,9 @@ Column: TypeAlias = Array | list[Any]
 """Some rows of one column: an array, or a list where none can be made, which is so where a value is missing (None)."""
 
 
+_LEAST_ID, _LARGEST_ID = -(2**63), 2**64 - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Columns:
     """The columns that are to be read."""
@@ -141,7 +144,7 @@ def ids_of(column: Column, name: str, file: str, first_row: int) -> list[int | s
         InputError: one is missing, or neither a text nor an integer.
     """
     ids: list[Any] = column.tolist() if isinstance(column, np.ndarray) else column
-    if set(map(type, ids)) <= {int, str}:
+    if set(map(type, ids)) <= {str}:
         return ids
     plain = [value.item() if isinstance(value, np.generic) else value for value in ids]
     for row, value in enumerate(plain, first_row):
@@ -150,5 +153,8 @@ def ids_of(column: Column, name: str, file: str, first_row: int) -> list[int | s
         if type(value) not in (int, str):
             kind = type(value).__name__
             told = f'the id of row {row} in "{name}" is of type {kind}: ids are texts or integers'
+            raise InputError(f"{file}: {told}", key="input.id")
+        if type(value) is int and not _LEAST_ID <= value <= _LARGEST_ID:
+            told = f'the id of row {row} in "{name}" is an integer of more than 64 bits: write it as a text'
             raise InputError(f"{file}: {told}", key="input.id")
     return plain

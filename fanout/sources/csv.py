@@ -28,6 +28,7 @@ Kind: TypeAlias = Literal["integers", "numbers", "texts"]
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _INT64, _EXACT = 2**63, 2**53
+_MOST_DIGITS = 20
 _OTHER_DELIMITERS = ";\t|,"
 
 
@@ -202,5 +203,7 @@ def _kind(values: list[str]) -> Kind:
 def _fits(value: str, kind: Kind) -> bool:
     """True if the value is of that kind, and nothing of it would be lost."""
     if _INTEGER.fullmatch(value):
+        if len(value) > _MOST_DIGITS:  # int() refuses thousands of them
+            return False
         return -_INT64 <= int(value) < _INT64 if kind == "integers" else abs(int(value)) <= _EXACT
     return kind == "numbers" and _NUMBER.fullmatch(value) is not None and isfinite(float(value))

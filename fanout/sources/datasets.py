@@ -55,8 +55,11 @@ def _column(values: Any, feature: Any) -> Column:
     if dtype is None or _lacks_any(present):  # numpy would make NaN of what is missing
         return listed
     try:
+        as_given = np.array(present)
         numbers: Array = np.array(present, dtype)
-    except ValueError:  # lists of several lengths
+    except (ValueError, OverflowError):  # lists of several lengths, or not the numbers that the features tell
+        return listed
+    if dtype.kind != "f" and not np.array_equal(as_given, numbers):
         return listed
     return with_missing(numbers, np.array([value is None for value in listed]))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from fanout import exact_json
 from fanout.errors import InputError
 from fanout.sources.base import Source
 from fanout.sources.columns import ids_of
@@ -132,12 +133,14 @@ def _step(value: Any, token: str) -> Any:
 
 def _parsed(lines: list[bytes], number: int, name: str, fields: Mapping[str, str]) -> list[Any]:
     plain = next((field for field in fields if not field.startswith("/")), None)
+    # Of many lines at once: of each alone it would take as long as to parse them.
+    parse = exact_json.loads if exact_json.may_hold_large_integers(b"\n".join(lines)) else orjson.loads
     values = []
     for i, line in enumerate(lines, number):
         if not line or line.isspace():
             continue
         try:
-            value = orjson.loads(line)
+            value = parse(line)
         except orjson.JSONDecodeError as error:
             raise _unreadable(line, error, i, name) from None
         if plain is not None and type(value) is not dict:
@@ -152,5 +155,7 @@ def _unreadable(line: bytes, error: orjson.JSONDecodeError, number: int, name: s
         line.decode()
     except UnicodeDecodeError:
         return not_utf8(name, number)
+    if error.msg == exact_json.TOO_DEEP:
+        return InputError(f"{name}, line {number}: {error.msg}", key="input.path")
     told = str(error).partition(": line ")[0]
     return InputError(f"{name}, line {number}: not JSON ({told}, column {error.colno})", key="input.path")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fanout.codecs._parsing import read
 from fanout.codecs._values import Unfit, Wanted, array
@@ -32,7 +36,8 @@ def test_a_document_is_converted(reply):
         b"\xff\xfe",
         b'["\\ud800"]',
         b"[" * 100_000,
-        b"\xef\xbb\xbf[1]",
+        b"\xef\xbb\xbf",
+        b"\xef\xbb\xbf\xef\xbb\xbf[1]",
     ],
 )
 @pytest.mark.parametrize("keep", [False, True])
@@ -42,6 +47,90 @@ def test_what_is_no_json_is_refused_and_quoted(reply, body, keep):
     assert caught.value.flaw == "content"
     if b"html" in body:
         assert "bad gateway" in str(caught.value)
+
+
+def test_a_byte_order_mark_before_json_does_no_harm(reply):
+    assert read(reply(b"\xef\xbb\xbf[1.5]"), numbers, keep=False).tolist() == [1.5]
+    assert read(reply(b"\xef\xbb\xbf[NaN, 2]"), kept, keep=True)[1] == 2
+
+
+def integers(dtype):
+    return lambda document: array(document, Wanted(np.dtype(dtype)))
+
+
+@pytest.mark.parametrize(
+    ("text", "dtype", "value"),
+    [
+        ("123456789012345678.0", "int64", 123456789012345678),
+        ("1.23456789012345678e17", "int64", 123456789012345678),
+        ("-9223372036854775808.0", "int64", -(2**63)),
+        ("9223372036854775807.000", "int64", 2**63 - 1),
+        ("1e19", "uint64", 10**19),
+        ("18446744073709551615.0", "uint64", 2**64 - 1),
+        ("18446744073709551615", "uint64", 2**64 - 1),
+        ("9007199254740993.0", "int64", 2**53 + 1),
+        ("1.0", "int8", 1),
+        ("-0.0", "int8", 0),
+        ("0e-99", "uint8", 0),
+        ("100e-2", "int8", 1),
+        ("1." + "0" * 5000, "int8", 1),
+    ],
+)
+def test_integers_are_exact_however_they_are_written(reply, text, dtype, value):
+    made = read(reply(f"[1, {text}]".encode()), integers(dtype), keep=False)
+    assert (made.dtype, int(made[1])) == (np.dtype(dtype), value)
+
+
+@pytest.mark.parametrize(
+    ("text", "dtype"),
+    [
+        ("-9223372036854775809", "int64"),
+        ("-9223372036854775809.0", "int64"),
+        ("9223372036854775808", "int64"),
+        ("18446744073709551616", "uint64"),
+        ("1e20", "uint64"),
+        ("1e300", "int64"),
+        ("-1", "uint64"),
+        ("-1.0", "uint8"),
+        ("256.0", "uint8"),
+        ("1.5", "int64"),
+        ("9007199254740990.7", "int64"),
+        ("1.0000000000000000001", "int64"),
+        ("1e-400", "int64"),
+        ("1e-99999999999999999999", "int64"),
+        ("1." + "0" * 5000 + "1", "int8"),
+    ],
+)
+@pytest.mark.parametrize("keep", [False, True])
+def test_what_is_no_integer_of_the_dtype_is_refused(reply, text, dtype, keep):
+    with pytest.raises(InvalidReply, match="row 1 holds") as caught:
+        read(reply(f"[1, {text}]".encode()), integers(dtype), keep=keep)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("text", ["NaN", "-Infinity", "1e400", "1e999999999"])
+def test_nonfinite_numbers_are_no_integers(reply, text):
+    with pytest.raises(InvalidReply, match="row 1 holds"):
+        read(reply(f"[1.0, {text}]".encode()), integers("int64"), keep=True)
+
+
+@given(
+    st.lists(st.decimals(-(2**65), 2**65, allow_nan=False) | st.integers(-(2**65), 2**65).map(Decimal), min_size=1),
+    st.sampled_from(["int8", "uint8", "int16", "uint32", "int64", "uint64"]),
+    st.sampled_from(["{}", "{:f}", "{:e}"]),
+)
+def test_integers_are_exact_or_refused(reply, values, dtype, form):
+    """Whatever a number's size and form, it comes out as it is, or not at all."""
+    body = f"[{', '.join(map(form.format, values))}]".replace("E", "e").encode()
+    info = np.iinfo(dtype)
+    fits = all(value == value.to_integral_value() and info.min <= value <= info.max for value in values)
+    try:
+        made = read(reply(body), integers(dtype), keep=False).tolist()
+    except InvalidReply:
+        assert not fits
+    else:
+        assert fits
+        assert made == values
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
@@ -75,10 +164,10 @@ def test_several_outputs_are_all_looked_at(reply):
 
 
 def test_a_nesting_too_deep_for_the_second_look_is_refused(reply, monkeypatch):
-    def too_deep(text):
+    def too_deep(text, **_):
         raise RecursionError
 
-    monkeypatch.setattr("fanout.codecs._parsing.json.loads", too_deep)
+    monkeypatch.setattr("json.loads", too_deep)
     with pytest.raises(InvalidReply, match="too deep"):
         read(reply(b"[1e30]"), numbers, keep=False)
 

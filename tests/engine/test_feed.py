@@ -229,11 +229,38 @@ async def test_an_async_generator_is_closed_with_the_feed() -> None:
         ({"a": np.arange(3), "b": np.arange(2)}, "differ in length"),
         ({"a": np.array([None])}, "column 'a'"),
         (42, "not int"),
+        ({"a": [0.5, 2**53 + 1]}, "column 'a': .*9007199254740993"),
+        ({"a": [2**63, -1]}, "column 'a': .*9223372036854775808"),
+        ({"a": [1, 2**64]}, "column 'a': row 1: "),
+        ({"a": ["1", 2]}, "column 'a': row 1: "),
+        ({"a": [True, True, 2]}, "column 'a': row 2: "),
+        ({"a": [1.0, None, 2.0]}, "column 'a': row 1: "),
+        ({"a": [[1, 2], [3], [4, 5]]}, "column 'a': row 1: "),
     ],
 )
 def test_rows_that_nothing_could_send_are_refused_with_a_remedy(rows: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         feed_of(rows, 4)
+
+
+@pytest.mark.parametrize(
+    ("column", "dtype"),
+    [
+        ([1, 2**62], np.int64),
+        ((1, 2**64 - 1), np.uint64),
+        ([1, 0.5], np.float64),
+        ([True, False], np.bool_),
+        ([[1.0, 2.0], [3.0, 4.0]], np.float64),
+        ([np.float32(0.5), np.float32(1)], np.float32),
+        (["a", "b"], np.dtypes.StringDType()),
+        ([b"a", b"b\0"], object),
+        ([], np.float64),
+    ],
+)
+def test_a_list_is_a_column_if_it_is_one_exactly(column: Any, dtype: Any) -> None:
+    array = as_rows({"a": column})["a"]  # type: ignore[call-overload, index]
+    assert array.dtype == dtype
+    assert array.tolist() == list(column)
 
 
 def test_an_object_array_of_texts_is_a_list_of_texts() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fanout.errors import ConfigError
 from fanout.types import Chunk, Done
 from tests.sinks.runs import cut, done, failure, opened, publish, result, write_all
 
@@ -93,10 +94,11 @@ def test_on_a_disk_that_is_full_at_the_end_the_answers_stay_as_partial(tmp_path,
     assert [path.name for path in tmp_path.iterdir()] == ["y.jsonl.partial"]
 
 
-def test_what_json_cannot_express_is_a_loud_error(tmp_path):
+@pytest.mark.parametrize("array", [np.array([1j]), np.array([[1j]], "c8"), np.array([1], np.longdouble)])
+def test_what_json_cannot_express_is_a_loud_error(tmp_path, array):
     sink = opened(tmp_path / "y.jsonl", 1)
-    with pytest.raises(TypeError):
-        sink.write([done(0, np.array([1j]))])
+    with pytest.raises(ConfigError, match=r"dtype .* which JSON cannot hold; write to a \.npy file"):
+        sink.write([done(0, array)])
     sink.close()
 
 

@@ -76,7 +76,7 @@ def test_many_rows_go_into_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert table(tmp_path / "y.parquet")["value"] == array.tolist()
 
 
-@pytest.mark.parametrize("array", [np.array([1j]), np.zeros((1, 0))], ids=["complex", "empty"])
+@pytest.mark.parametrize("array", [np.array([1j]), np.array([1], np.longdouble), np.zeros((1, 0))])
 def test_what_parquet_cannot_hold_is_refused_with_the_remedy(tmp_path: Path, array: Any) -> None:
     sink = open_sink(tmp_path / "y.parquet")
     sink.open(1)

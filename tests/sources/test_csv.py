@@ -209,3 +209,8 @@ def test_the_fingerprint_tells_columns_and_files_apart(file):
 
 def test_tiny_blocks_have_few_records(file):
     assert len(blocks(open_source(file, "note"), TINY)) > 1
+
+
+def test_a_column_of_endless_integers_is_texts(tmp_path):
+    (tmp_path / "x.csv").write_text(f"x\n{'1' * 5000}\n")
+    assert read(open_source(tmp_path / "x.csv")) == ["1" * 5000]

@@ -59,6 +59,12 @@ def test_a_number_that_is_missing_in_a_list_does_not_become_nan():
     assert read(as_source(dataset)) == [[1.0, None], [3.0, 4.0]]
 
 
+@pytest.mark.parametrize(("values", "dtype"), [([1.5, 2.0], "int64"), ([300, 1], "uint8"), ([[0.5], [1]], "int32")])
+def test_numbers_unlike_the_features_are_not_bent_to_them(values, dtype):
+    """A transform may give what it likes."""
+    assert plain(read(as_source(Dataset({"x": values}, {"x": dtype})))) == values
+
+
 def test_lists_and_dicts_are_as_they_are():
     messages = [[{"role": "user", "content": "hi"}], []]
     assert read(as_source(Dataset({"messages": messages}))) == messages

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.errors import InputError
+from fanout.codecs import Json
+from fanout.errors import EncodeError, InputError
 from fanout.sources import open_source
 from tests.sources.reading import TINY, blocks, holds_in_parts, ids, read, refusal, refused_at_once
 
@@ -142,11 +143,32 @@ def test_a_packed_file_cut_short_is_refused(tmp_path):
     assert "cannot be unpacked" in str(refusal(tmp_path / "x.jsonl.gz"))
 
 
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**40])
+def test_an_integer_beyond_64_bits_is_refused_as_it_is_from_python(tmp_path, number):
+    rows = [[1, 2], [0.5, number], {"a": number}, number, 3]
+    (tmp_path / "x.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    found = read(open_source(tmp_path / "x.jsonl"))
+    assert found == rows
+    assert [type(row) for row in found] == [type(row) for row in rows]
+    for sent in (found, rows):
+        with pytest.raises(EncodeError, match="64-bit") as caught:
+            Json().encode(sent)
+        assert caught.value.rows == (1, 2, 3)
+
+
+def test_an_id_beyond_64_bits_is_refused_by_its_row(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"id": 18446744073709551615}\n{"id": 18446744073709551616}\n')
+    error = refusal(tmp_path / "x.jsonl", None, id="id")
+    assert error.key == "input.id"
+    assert "the id of row 1" in str(error)
+    assert "64 bits" in str(error)
+
+
 JSON = st.recursive(
     st.one_of(
         st.none(),
         st.booleans(),
-        st.integers(-(2**63), 2**63 - 1),
+        st.integers(-(2**70), 2**70),
         st.floats(allow_nan=False, allow_infinity=False),
         st.text(),
     ),

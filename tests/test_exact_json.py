@@ -1,0 +1,73 @@
+"""JSON with every integer as it is written."""
+
+from __future__ import annotations
+
+import json
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fanout import exact_json
+from fanout.errors import InvalidReply
+from fanout.types import Reply
+
+LARGE = [2**64, -(2**63) - 1, 10**40, -(10**40)]
+SMALL = [0, -1, 2**64 - 1, -(2**63), 10**19, 2**53 + 1]
+
+
+@pytest.mark.parametrize("number", [*LARGE, *SMALL])
+@pytest.mark.parametrize("form", ["{}", "[{}]", "[0.5,{}]", '{{"a":{}}}', '{{"a": {} }}', "[\n{}\n]", "\n\t{}"])
+def test_integers_are_as_they_are_written(number, form):
+    text = form.format(number)
+    value = exact_json.loads(text.encode())
+    assert value == json.loads(text)
+    assert str(number) in repr(value)
+
+
+@pytest.mark.parametrize("number", LARGE)
+def test_no_large_integer_is_overlooked(number):
+    assert exact_json.may_hold_large_integers(f"[0.5, {number}]".encode())
+
+
+@pytest.mark.parametrize(
+    "text", ['["12345678901234567890123"]', "[0.00012345678901234567890]", "[1e30, 123456789012345678]", "[]"]
+)
+def test_long_fractions_texts_and_exponents_cost_no_second_look(text):
+    assert not exact_json.may_hold_large_integers(text.encode())
+    assert exact_json.loads(text.encode()) == json.loads(text)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)  # fmt: skip
+
+
+@given(values, st.sampled_from([None, 1]))
+def test_what_json_writes_is_read_as_it_was(value, indent):
+    text = json.dumps(value, indent=indent).encode()
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:  # half of a surrogate pair
+        return
+    assert exact_json.loads(text) == value
+    assert repr(exact_json.loads(text)) == repr(value)
+
+
+def test_a_nesting_too_deep_for_the_second_look_is_no_json(monkeypatch):
+    def too_deep(text, **_):
+        raise RecursionError
+
+    monkeypatch.setattr("json.loads", too_deep)
+    with pytest.raises(orjson.JSONDecodeError, match="nested too deep"):
+        exact_json.loads(str(2**64).encode())
+
+
+def test_a_reply_gives_exact_integers_and_does_without_a_byte_order_mark():
+    body = b"\xef\xbb\xbf[18446744073709551617]"
+    assert Reply(status=200, headers={}, body=body).json() == [2**64 + 1]
+    with pytest.raises(InvalidReply, match="not JSON"):
+        Reply(status=200, headers={}, body=b"[").json()
