@@ -35,7 +35,7 @@ def open_locked(path: Path) -> int:
     Raises `BlockingIOError` when another process has it, and `OSError` when it cannot be opened.
     """
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
             _lock(fd, path)
             # Between open and lock its last owner may have renamed it: then this is that owner's finished file.
@@ -94,18 +94,37 @@ class Publication:
     """From the temporary name to the final one, in this order."""
 
     removals: tuple[Path, ...] = ()
-    """What has to go once the moves are made."""
+    """Files that have to go once the moves are made."""
+
+    outdated: tuple[Path, ...] = ()
+    """Files of an earlier run that have to go, in this order, before the first move.
+
+    Several files cannot be replaced in one step. Without this a kill between two renames would leave the mask of one
+    run beside the values of another; with it, the values are missing until the same command puts the new ones in place.
+    """
 
     def carry_out(self) -> None:
         """Rename and remove. Raises `OSError`, `FileNotFoundError` where a file is under neither of its names."""
+        waiting = {target: source for source, target in self.moves if source.exists()}
         for source, target in self.moves:
-            try:
-                source.replace(target)
-            except FileNotFoundError:
-                if not target.exists():
-                    raise
+            if target not in waiting and not target.exists():
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(source))
+        in_place = {target for _, target in self.moves} - waiting.keys()
+        for path in self.outdated:
+            if path not in in_place and path.exists():
+                path.unlink()
+                sync_folder(path.parent)
+        values = set(self.outdated)
+        for target, source in waiting.items():
+            if target in values:  # all that belongs to the values is there before the first of them is
+                self._sync_folders()
+                values.clear()
+            source.replace(target)
         for path in self.removals:
             path.unlink(missing_ok=True)
+        self._sync_folders()
+
+    def _sync_folders(self) -> None:
         for folder in {path.parent for _, path in self.moves} | {path.parent for path in self.removals}:
             sync_folder(folder)
 
@@ -119,13 +138,15 @@ class Publication:
         return {
             "moves": [[_relative(source, folder), _relative(target, folder)] for source, target in self.moves],
             "removals": [_relative(path, folder) for path in self.removals],
+            "outdated": [_relative(path, folder) for path in self.outdated],
         }
 
     @classmethod
     def from_json(cls, told: Mapping[str, Sequence[Sequence[str]]], folder: Path) -> Publication:
         """What `as_json` gave, for a journal that is now in ``folder``."""
         moves = tuple((folder / source, folder / target) for source, target in told["moves"])
-        return cls(moves, tuple(folder / str(name) for name in told["removals"]))
+        removals, outdated = (tuple(folder / str(name) for name in told[key]) for key in ("removals", "outdated"))
+        return cls(moves, removals, outdated)
 
 
 def _relative(path: Path, folder: Path) -> str:

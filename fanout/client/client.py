@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from fanout.client.identity import identity_of
 from fanout.client.session import Session
-from fanout.client.sinking import Sink, journal_at, run_into
+from fanout.client.sinking import Sink, journal_at, require_own_files, run_into
 from fanout.client.stream import Stream
 from fanout.client.verdicts import raise_if_failed
 from fanout.codecs.base import Codec
@@ -216,6 +217,9 @@ class Client:
         session = self._open_session()
         if journal is not None and not isinstance(sink, FileSink):
             raise ConfigError("a journal needs a sink that fanout.open_sink made, or a FileSink", key="journal")
+        if isinstance(sink, FileSink):
+            noted = journal.path if isinstance(journal, Journal) else None if journal is None else Path(journal)
+            await asyncio.to_thread(require_own_files, rows, sink, noted)
         if journal is None or isinstance(journal, Journal):
             return await run_into(session, rows, sink, journal, control)
         async with journal_at(Path(journal), self.identity(rows)) as opened:

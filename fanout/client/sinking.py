@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
 
 from fanout.callbacks import calling
 from fanout.client.resuming import complete
@@ -13,12 +17,13 @@ from fanout.engine import Ledger, Outbox, RunControl, Stop, Until, room_for
 from fanout.errors import CallbackError
 from fanout.journal import Journal, State
 from fanout.limits import Permits
+from fanout.paths import journal_path, require_apart
 from fanout.sinks import Earlier, FileSink
+from fanout.sources import Source
 from fanout.types import form_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from fanout.client.session import Session
     from fanout.engine import Feed, Run
@@ -79,6 +84,15 @@ async def run_into(
             stop = await _published(sink, journal, result) or stop
         raise_if_stopped(stop, result)
         return result
+
+
+def require_own_files(rows: Any, sink: FileSink, journal: Path | None) -> None:
+    """Raise `ConfigError` if a run would write over its own input or its journal. Touches no file."""
+    columns = rows.values() if isinstance(rows, Mapping) else [rows]
+    maps = [Path(column.filename) for column in columns if isinstance(column, np.memmap) and column.filename]
+    require_apart(sink.path, [*maps, *(rows.files if isinstance(rows, Source) else ())])
+    if journal is not None and journal.resolve() != journal_path(sink.path).resolve():
+        require_apart(sink.path, [journal], "journal")
 
 
 @asynccontextmanager

@@ -92,7 +92,7 @@ class Output(Table):
     """Where the answers go."""
 
     path: str
-    """A .npy or .jsonl file; relative to the job file's folder. Several outputs: probabilities.NAME.npy each."""
+    """A .npy or .jsonl file; relative to the job file's folder. Several outputs: probabilities.npy.NAME.npy each."""
 
 
 class JobFile(Table):

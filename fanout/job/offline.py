@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from fanout.client import replaced_target
 from fanout.codecs.base import spec_from_options
 from fanout.errors import ConfigError
+from fanout.paths import require_apart
 from fanout.recording import Recorder, Replayer
 from fanout.rehearsal import MockModel, Rehearsal, outputs_of
 
@@ -45,11 +46,14 @@ def staged(job: Job, *, record: Path | None = None, replay: Path | None = None, 
     if sum((record is not None, replay is not None, mock)) > 1:
         raise ConfigError("a run is either recorded, or replayed, or a rehearsal: give one of record, replay and mock")
     if record is not None:
+        require_apart(job.output_path, [record], "recording")
         with Recorder(record) as recorder:
             yield Stage(job=job, tape=recorder)
     elif replay is not None:
         told = {"recording": str(replay.absolute())}
-        yield Stage(job=job.writing_beside("replay"), answers="replay", tape=Replayer(replay), told=told)
+        beside = job.writing_beside("replay")
+        require_apart(beside.output_path, [replay], "recording")
+        yield Stage(job=beside, answers="replay", tape=Replayer(replay), told=told)
     elif mock:
         tape = rehearsal(job, answering=True)
         yield Stage(

@@ -11,12 +11,13 @@ from fanout.errors import ConfigError, InputError, RunStopped
 from fanout.job.blame import blaming
 from fanout.job.offline import staged
 from fanout.job.summary import Summary, summarized
-from fanout.journal import Journal, journal_path
-from fanout.sinks import open_sink, report_paths
+from fanout.journal import Journal
+from fanout.paths import journal_path, require_apart
+from fanout.sinks import open_sink
 from fanout.sources import open_source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from fanout.engine import RunControl
@@ -91,7 +92,7 @@ def read_input(job: Job, rows: slice = slice(None)) -> Source:
     """
     table = job.tables.input
     source = open_source(job.input_path, table.column, id=table.id, format=table.format)
-    _require_apart(job, source.files)
+    require_apart(job.output_path, source.files)
     selected = source.sliced(rows)
     if selected.n_rows == 0 and source.n_rows:
         raise InputError(f"--rows selects none of the {source.n_rows:,} rows of {input_name(job)}")
@@ -104,14 +105,6 @@ def input_name(job: Job) -> str:
     columns = [table.column] if isinstance(table.column, str) else table.column or ()
     named = ", ".join(map(repr, columns))
     return f"{table.path}, column{'s' * (len(columns) > 1)} {named}" if columns else str(table.path)
-
-
-def _require_apart(job: Job, files: Sequence[Path]) -> None:
-    output = job.output_path
-    written = {path.resolve() for path in (output, *report_paths(output), journal_path(output))}
-    for file in files:
-        if file.resolve() in written:
-            raise ConfigError(f"{output} would overwrite the input {file}", key="output.path")
 
 
 def client_of(job: Job, tape: Tape | None = None, on_event: Callable[[Event], None] | None = None) -> Client:

@@ -9,7 +9,8 @@ from fanout.errors import ConfigError
 from fanout.job.blame import blaming
 from fanout.job.run import client_of, read_input
 from fanout.job.summary import SCHEMA_VERSION
-from fanout.journal import journal_path, read_state
+from fanout.journal import read_state
+from fanout.paths import journal_path
 
 if TYPE_CHECKING:
     from fanout.job.model import Job

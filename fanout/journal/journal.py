@@ -27,11 +27,6 @@ _KEY = "output.path"
 _GO_ON = "put that back to go on with it, or"
 
 
-def journal_path(output: Path) -> Path:
-    """``y.npy`` -> ``y.npy.journal``."""
-    return output.with_name(f"{output.name}.journal")
-
-
 class Journal:
     """An append-only file of what is done, believed after a kill or a crash, and owned by one process at a time.
 

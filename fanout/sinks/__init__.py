@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from fanout.errors import ConfigError
-from fanout.sinks.base import KEY, Earlier, FileSink, Move, check_output
+from fanout.paths import KEY, check_names
+from fanout.sinks.base import Earlier, FileSink, Move
 from fanout.sinks.jsonl import JsonLinesSink
 from fanout.sinks.npy import NpySink
 from fanout.sinks.parquet import ParquetSink
-from fanout.sinks.report import report_paths
 
-__all__ = ["Earlier", "FileSink", "JsonLinesSink", "Move", "NpySink", "ParquetSink", "open_sink", "report_paths"]
+__all__ = ["Earlier", "FileSink", "JsonLinesSink", "Move", "NpySink", "ParquetSink", "open_sink"]
 
 _FORMATS: dict[str, type[FileSink]] = {
     ".npy": NpySink,
@@ -29,6 +29,8 @@ def open_sink(path: Path | str) -> FileSink:
     path = Path(path)
     kind = _FORMATS.get(path.suffix.lower())
     if kind is None:
-        raise ConfigError(f"{path.name} has no suffix that tells its format; known are {', '.join(_FORMATS)}", key=KEY)
-    check_output(path)
+        problem = f"an output cannot be a {path.suffix} file" if path.suffix else "its name has no suffix"
+        formats = ".npy (numbers), .jsonl or .parquet (numbers and texts)"
+        raise ConfigError(f"{path.name}: {problem}; the suffix is the format: {formats}", key=KEY)
+    check_names(path)
     return kind(path)

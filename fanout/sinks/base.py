@@ -9,17 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fanout.errors import ConfigError
 from fanout.files import ANEW, Publication, make_folder
+from fanout.paths import KEY, check_names, report_paths, unwritable
 from fanout.rowset import RowSet
-from fanout.sinks.partial import SUFFIX
-from fanout.sinks.report import make_failures, make_mask, report_paths
+from fanout.sinks.report import make_failures, make_mask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fanout.types import Done, Form, Result
-
-
-KEY = "output.path"
 
 
 class Earlier(NamedTuple):
@@ -73,7 +70,7 @@ class FileSink(ABC):
             ConfigError: the files cannot be made, another process is writing them, or what ``earlier`` tells of is not
                 there; its ``key`` is ``"output.path"``.
         """
-        check_output(self.path)
+        check_names(self.path)
         try:
             make_folder(self.path.parent)
             self._open(n_rows, earlier or Earlier())
@@ -96,8 +93,10 @@ class FileSink(ABC):
         Raises `OSError`; nothing may be written after that.
         """
 
-    def finish(self, result: Result) -> Publication:
+    def finish(self, result: Result, replaced: Sequence[Path] = ()) -> Publication:
         """Make every file whole and durable under a temporary name: once, after the run. Raises `OSError`.
+
+        ``replaced`` are the files of an earlier run that are to go where this one has others.
 
         The sink may be used no more, but for `close` after the publication has been carried out.
         """
@@ -109,12 +108,19 @@ class FileSink(ABC):
             moves.append(make_mask(mask, result))
         if result.failures:
             moves.append(make_failures(failures, result))
-        stale: list[Path] = []
+        outdated: list[Path] = []
         if succeeded or not len(result.ok):
-            moves += self._finish(result)
-            new = [target for _, target in moves]
-            stale = [path for path in (mask.resolve(), failures.resolve()) if path not in new]
-        publication = Publication(tuple(moves), (*stale, *self._temporary()))
+            values = self._finish(result)
+            moves += values
+            new = {target for _, target in moves}
+            # The values first: without them a mask misleads no one.
+            reports = [mask.resolve(), failures.resolve()]
+            old = dict.fromkeys([self.path.resolve(), *replaced, *reports])
+            stale = [path for path in old if path not in new and path.exists()]
+            stale.sort(key=reports.__contains__)
+            if len(moves) > 1 or stale:
+                outdated = [*(target for _, target in values), *stale]
+        publication = Publication(tuple(moves), self._temporary(), tuple(outdated))
         self.recall(publication)
         return publication
 
@@ -168,26 +174,3 @@ def other_bytes(path: Path, start: int, stop: int) -> ConfigError:
     """The error to raise where a file does not hold the bytes that the journal has noted."""
     what = f"the answers to rows {start}:{stop} in {path} are not those that the journal has noted (checksum)"
     return ConfigError(f"{what}: put the file back as it was, or {ANEW}", key=KEY)
-
-
-def check_output(path: Path) -> None:
-    """Raise `ConfigError` for a path that no sink could open, as far as can be told without touching a file."""
-    try:
-        if path.is_dir():
-            raise ConfigError(f"{path} is a folder; name a file in it", key=KEY)
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-    except OSError as error:
-        raise unwritable(path, error.strerror or str(error)) from None
-    if not folder.is_dir():
-        raise unwritable(path, f"{folder} is not a folder")
-    longest = report_paths(path)[1].name + SUFFIX
-    if len(os.fsencode(longest)) > os.pathconf(folder, "PC_NAME_MAX"):
-        raise unwritable(path, f"its name is too long for {longest} beside it")
-    # Replacing a file asks for nothing but its folder, but one that is write-protected is so on purpose.
-    if not os.access(folder, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        raise unwritable(path, "no permission")
-
-
-def unwritable(path: Path, why: str) -> ConfigError:
-    """The error to raise where ``path`` cannot be written."""
-    return ConfigError(f"{path} cannot be written: {why}", key=KEY)

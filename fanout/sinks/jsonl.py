@@ -9,8 +9,8 @@ import numpy as np
 import orjson
 
 from fanout.errors import ConfigError
-from fanout.sinks.base import KEY
-from fanout.sinks.spool import SpoolSink
+from fanout.paths import KEY
+from fanout.sinks.spool import ID, VALUE, SpoolSink, column_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,8 @@ class JsonLinesSink(SpoolSink):
     """Writes one JSON value a row: a number, text or list, or an object of them by name for several outputs.
 
     Rows without an answer, NaN and infinities are ``null``: JSON has no word for them. Where rows have ids, a line is
-    an object with the fields ``id`` and ``value``, or the outputs' names; without an answer it has the id alone.
+    an object with the fields ``id`` and ``value``, or the outputs' names; without an answer it has the id alone. An
+    output that is called ``id`` is written as ``id_``.
     """
 
     def _packed(self, chunk: Done, rows: slice) -> bytes:
@@ -57,7 +58,9 @@ class JsonLinesSink(SpoolSink):
 
 
 def _lines(chunk: Done, rows: slice) -> Iterator[bytes]:
-    columns = {name: _native(name, column) for name, column in (chunk.outputs or {}).items()}
+    outputs = chunk.outputs or {}
+    names = column_names(outputs)
+    columns = {names[name]: _native(name, column) for name, column in outputs.items()}
     only = next(iter(columns.values())) if len(columns) == 1 else None
     ok = chunk.ok
     for i in range(rows.start, rows.stop):
@@ -71,8 +74,8 @@ def _lines(chunk: Done, rows: slice) -> Iterator[bytes]:
 
 def _labelled(label: Any, value: Any, *, ok: bool, bare: bool) -> dict[str, Any]:
     if not ok:
-        return {"id": label}
-    return {"id": label, "value": value} if bare else {"id": label, **value}
+        return {ID: label}
+    return {ID: label, VALUE: value} if bare else {ID: label, **value}
 
 
 def _native(name: str, column: Array) -> Array:

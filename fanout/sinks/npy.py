@@ -5,16 +5,16 @@ from __future__ import annotations
 import io
 import math
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 from zlib import crc32
 
 import numpy as np
 
 from fanout.errors import ConfigError
 from fanout.files import Publication, read_at
+from fanout.paths import ADOPTED, KEY, PARTIAL, column_paths
 from fanout.rowset import RowSet
-from fanout.sinks.base import KEY, FileSink, other_bytes
-from fanout.sinks.partial import ADOPTED, SUFFIX, Partial
+from fanout.sinks.base import FileSink, other_bytes
+from fanout.sinks.partial import Partial
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,7 @@ _GROWTH_BYTES = 64 * 2**20
 
 
 class NpySink(FileSink):
-    """Writes ``path``, or ``stem.NAME.npy`` beside it for each of several outputs.
+    """Writes ``y.npy``, or ``y.npy.NAME.npy`` beside it for each of several outputs.
 
     Rows without an answer hold NaN, 0 or False. The files are written with ``pwrite`` and not through a memory map:
     a map counts against the process's memory, and on a full disk it kills the process instead of raising.
@@ -75,12 +75,13 @@ class NpySink(FileSink):
         form = earlier.form or {}
         notes = [[move.to, move.to + move.stop - move.start] for move in moves]
         moved: list[tuple[Path, Path]] = []
+        paths = self._paths_of(form)
         for place, (name, (dtype, shape)) in enumerate(form.items()):
-            old = _Column(self._path_of(name, len(form)), dtype, shape)
+            old = _Column(paths[name], dtype, shape)
             if not published:
                 old.open(None, earlier.ok, None)
                 old.verify(earlier.notes, place)
-            new = Partial(old.path, SUFFIX if published else ADOPTED)
+            new = Partial(old.path, PARTIAL if published else ADOPTED)
             try:
                 checksums = old.copy(moves, new, old.path if published else old.partial.path)
                 new.sync()
@@ -132,8 +133,9 @@ class NpySink(FileSink):
             self._require_writable(name, dtype)
         columns: dict[str, _Column] = {}
         try:
+            paths = self._paths_of(form)
             for name, (dtype, shape) in form.items():
-                columns[name] = column = _Column(self._path_of(name, len(form)), dtype, shape)
+                columns[name] = column = _Column(paths[name], dtype, shape)
                 column.open(self._n_rows, ok, self._first if len(form) == 1 else None)
                 column.verify(notes, len(columns) - 1)
         except BaseException:
@@ -144,9 +146,8 @@ class NpySink(FileSink):
         if len(form) == 1:
             self._first = None
 
-    def _path_of(self, name: str, n_outputs: int) -> Path:
-        # A server chooses its outputs' names: quoted, a "../" in one stays inside the file name.
-        return self.path if n_outputs == 1 else self.path.with_name(f"{self.path.stem}.{quote(name, safe=' ')}.npy")
+    def _paths_of(self, form: Form) -> dict[str, Path]:
+        return dict.fromkeys(form, self.path) if len(form) == 1 else column_paths(self.path, form)
 
     def _require_writable(self, name: str, dtype: np.dtype[Any]) -> None:
         what = f'output "{name}"' if name else "the output"
@@ -154,8 +155,6 @@ class NpySink(FileSink):
         if dtype.kind not in "biufc":
             kind = "texts" if dtype.kind in "TUS" else f"dtype {dtype}"
             raise ConfigError(f"{what} is {kind}, which a .npy file can hold only as a pickle: {remedy}", key=KEY)
-        if name == "ok":
-            raise ConfigError(f'{what} would be written over the mask of rows, which is "ok" too: {remedy}', key=KEY)
 
 
 class _Column:

@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from fanout.files import ANEW, allocate, open_locked, read_at, sync_folder, write_at
+from fanout.paths import PARTIAL
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fanout.types import Buffer
 
-
-SUFFIX = ".partial"
-ADOPTED = ".adopted"
-"""What a new file is called that is to replace that of an unfinished run."""
 
 _PIECE_BYTES = 2**20
 
@@ -35,7 +32,7 @@ class Partial:
         FileNotFoundError: less than ``size`` is there.
     """
 
-    def __init__(self, final: Path, suffix: str = SUFFIX, *, size: int = 0) -> None:
+    def __init__(self, final: Path, suffix: str = PARTIAL, *, size: int = 0) -> None:
         self.final = final.resolve()
         self.path = self.final.with_name(self.final.name + suffix)
         self.size = size

@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from fanout.types import Failure, Result
 
 
-def report_paths(output: Path) -> tuple[Path, Path]:
-    """The mask's and the failures': ``y.npy`` -> ``y.ok.npy``, ``y.failures.jsonl``."""
-    return output.with_name(f"{output.stem}.ok.npy"), output.with_name(f"{output.stem}.failures.jsonl")
-
-
 def make_mask(path: Path, result: Result) -> tuple[Path, Path]:
     """The mask of rows that have an answer, shape (rows,), bool, on the disk; its temporary name and its final one."""
     text = io.BytesIO()

@@ -10,9 +10,10 @@ from zlib import crc32
 import numpy as np
 
 from fanout.files import Publication
+from fanout.paths import ADOPTED, ORDERED, PARTIAL
 from fanout.rowset import RowSet
 from fanout.sinks.base import FileSink, other_bytes
-from fanout.sinks.partial import ADOPTED, SUFFIX, Partial
+from fanout.sinks.partial import Partial
 from fanout.types import form_of
 
 if TYPE_CHECKING:
@@ -22,7 +23,30 @@ if TYPE_CHECKING:
     from fanout.sinks.base import Earlier, Move
     from fanout.types import Done, Form, Result
 
+ID = "id"
+"""Column of the rows' ids, where they have some."""
+
+VALUE = "value"
+"""Column of an output without a name."""
+
 _ENTRY = 5
+
+
+def column_names(outputs: Iterable[str]) -> dict[str, str]:
+    """The column of each output: its name, with ``_`` behind it where that is the name of another column.
+
+    ``id`` is the rows' own, whether they have ids or not: what a column means must not depend on the input.
+    """
+    columns = {name: name for name in outputs}
+    taken = {*columns, ID}
+    for name in columns:
+        if name in ("", ID):
+            column = name or VALUE
+            while column in taken:
+                column += "_"
+            columns[name] = column
+            taken.add(column)
+    return columns
 
 
 class SpoolSink(FileSink):
@@ -73,7 +97,7 @@ class SpoolSink(FileSink):
             old, pieces = self._spool, _entries(self._index, self._spool)
         try:
             self._index, self._told = array("q"), 0
-            self._spool = Partial(self.path, SUFFIX if published else ADOPTED)
+            self._spool = Partial(self.path, PARTIAL if published else ADOPTED)
             for start, stop, data in self._moved(moves, pieces):
                 self._append(start, stop, data)
             note = self.sync()
@@ -138,7 +162,7 @@ class SpoolSink(FileSink):
             here = [one for one in here if one.stop > stop]
 
     def _finish(self, result: Result) -> list[tuple[Path, Path]]:
-        self._ordered = ordered = Partial(self.path, ".ordered")
+        self._ordered = ordered = Partial(self.path, ORDERED)
         try:
             self._assemble(ordered, self._in_order(len(result.ok)))
             ordered.sync()

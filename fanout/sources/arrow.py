@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from fanout.arrow import missing_pyarrow
 from fanout.errors import InputError
 from fanout.sources.base import rows_in_block
 from fanout.sources.columns import choose, cut_into, with_missing
@@ -26,11 +27,11 @@ _INDEX = "__index_level_"
 
 
 def pyarrow() -> Arrow:
-    """The module. Raises `InputError` where it is not installed."""
-    try:
-        import pyarrow as pa
-    except ImportError:
-        raise InputError("Parquet and Arrow need pyarrow: pip install 'fanout-ml[arrow]'", key="input.path") from None
+    """The module. Raises `InputError` where it is not installed or too old."""
+    if (missing := missing_pyarrow()) is not None:
+        raise InputError(f"Parquet and Arrow need {missing}", key="input.path")
+    import pyarrow as pa
+
     return pa
 
 

@@ -91,7 +91,8 @@ def _format_of(path: Path, suffixes: Mapping[str, str]) -> str:
     suffix = suffix_of(path)
     if suffix not in suffixes:
         raise InputError(
-            f"{path.name} has no suffix that tells its format; known are {', '.join(suffixes)}, or set format",
+            f"{path.name}: {f'{suffix} is not the suffix of a known format' if suffix else 'its name has no suffix'}; "
+            f"known are {', '.join(suffixes)}, or set format",
             key="input.path",
         )
     return suffixes[suffix]

@@ -45,9 +45,9 @@ def test_failed_rows_are_listed_and_end_with_code_1(command, write_job, doubler_
     assert "row 3: " in result.out
     assert "row 17: " in result.out
     assert "and 1 row more" in result.out
-    assert "mask:     out/y.ok.npy" in result.out
-    assert "failures: out/y.failures.jsonl" in result.out
-    assert np.load(tmp_path / "out" / "y.ok.npy").sum() == 36
+    assert "mask:     out/y.npy.ok.npy" in result.out
+    assert "failures: out/y.npy.failures.jsonl" in result.out
+    assert np.load(tmp_path / "out" / "y.npy.ok.npy").sum() == 36
 
 
 def test_an_endpoint_that_nobody_answers_at_ends_with_code_3(command, write_job):

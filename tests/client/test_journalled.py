@@ -182,7 +182,7 @@ async def test_without_a_journal_a_stopped_run_publishes_what_succeeded(tmp_path
             with pytest.raises(RunStopped):
                 await client.run(X, sink := open_sink(tmp_path / "y.npy"), control=control)
     assert sink.outputs == (tmp_path / "y.npy",)
-    written, ok = np.load(tmp_path / "y.npy"), np.load(tmp_path / "y.ok.npy")
+    written, ok = np.load(tmp_path / "y.npy"), np.load(tmp_path / "y.npy.ok.npy")
     assert 0 < ok.sum() < 300
     assert np.array_equal(written[ok], X[ok] * 2)
     assert np.isnan(written[~ok]).all()

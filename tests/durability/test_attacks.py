@@ -239,19 +239,19 @@ async def test_an_output_behind_a_symbolic_link_is_gone_on_with_where_it_is(tmp_
     await send(tmp_path / "run", kind, model.url)
     assert (tmp_path / "run" / "y.npy").is_symlink()
     assert np.isnan(np.load(far / "real.npy")[7]).all()
-    assert not np.load(tmp_path / "run" / "y.ok.npy")[7]
+    assert not np.load(tmp_path / "run" / "y.npy.ok.npy")[7]
     assert sorted(path.name for path in far.iterdir()) == ["real.npy"]
 
 
 async def test_two_runs_that_would_share_a_file_are_kept_apart(tmp_path: Path, model: Model) -> None:
-    """The outputs of ``y.npy`` are y.part0.npy and so on, and that is what the other run writes."""
-    other = open_sink(tmp_path / "y.part0.npy")
+    """The outputs of ``y.npy`` are y.npy.part0.npy and so on, and that is what the other run writes."""
+    other = open_sink(tmp_path / "y.npy.part0.npy")
     other.open(40)
-    with pytest.raises(RunStopped, match=r"another run is writing it at this moment: '.*y\.part0\.npy\.partial'"):
+    with pytest.raises(RunStopped, match=r"another run is writing it at this moment: '.*y\.npy\.part0\.npy\.partial'"):
         await send(tmp_path, Kind(outputs=2), model.url)
     other.close()
     await send(tmp_path, Kind(outputs=2), model.url)
-    assert sorted(files_of(tmp_path)) == ["y.part0.npy", "y.part1.npy"]
+    assert sorted(files_of(tmp_path)) == ["y.npy.part0.npy", "y.npy.part1.npy"]
 
 
 @pytest.mark.parametrize("length", [233, 234, 247, 251])

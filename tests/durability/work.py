@@ -129,3 +129,21 @@ def files_of(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.suffix != ".journal"
     }
+
+
+def is_of_one_run(left: dict[str, bytes], before: dict[str, bytes], after: dict[str, bytes]) -> bool:
+    """True if the values that are in place, and the mask and failures beside them, are all of the same run.
+
+    The only file of a run is always there. Where several belong together, some may be missing, but never a part of
+    those that say which values count.
+    """
+    names = before.keys() | after.keys()
+    reports = {name for name in names if name.endswith((".ok.npy", ".failures.jsonl"))}
+    values = {name: left[name] for name in names - reports if name in left}
+    if not values:
+        return len(names) > 1
+    return any(
+        all(run.get(name) == content for name, content in values.items())
+        and all(run.get(name) == left.get(name) for name in reports)
+        for run in (before, after)
+    )

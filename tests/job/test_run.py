@@ -79,12 +79,12 @@ async def test_failed_rows_are_reported_by_their_place_in_the_pilot(write_job, d
     summary = await run_job(job, rows=slice(5, None))
     assert (summary.ok, summary.failed, summary.exit_code) == (13, 2, 1)
     assert [failure.start for failure in summary.first_failures] == [2, 8]
-    mask = np.load(tmp_path / "out" / "y.ok.npy")
+    mask = np.load(tmp_path / "out" / "y.npy.ok.npy")
     assert np.flatnonzero(~mask).tolist() == [2, 8]
     written = np.load(tmp_path / "out" / "y.npy")
     np.testing.assert_array_equal(written[mask], 2 * rows[5:][mask])
     assert np.isnan(written[~mask]).all()
-    failures = (tmp_path / "out" / "y.failures.jsonl").read_text().splitlines()
+    failures = (tmp_path / "out" / "y.npy.failures.jsonl").read_text().splitlines()
     assert [json.loads(line)["status"] for line in failures] == [422, 422]
 
 
@@ -221,14 +221,19 @@ async def test_a_missing_input_is_named_before_anything_is_sent(write_job, doubl
 
 async def test_an_output_that_cannot_be_written_is_named_before_anything_is_sent(write_job, doubler):
     job = load_job(write_job(url=doubler.url), ["output.path=y.csv"])
-    with pytest.raises(ConfigError, match=r"output\.path: y\.csv has no suffix"):
+    with pytest.raises(ConfigError, match=r"output\.path: y\.csv: an output cannot be a \.csv file"):
         await run_job(job)
     assert doubler.requests == 0
 
 
 @pytest.mark.parametrize(
     ("source", "path", "output"),
-    [("x.npy", "x.npy", "./x.npy"), ("y.ok.npy", "y.ok.npy", "y.npy"), ("b.npy", "*.npy", "b.npy")],
+    [
+        ("x.npy", "x.npy", "./x.npy"),
+        ("y.npy.ok.npy", "y.npy.ok.npy", "y.npy"),
+        ("y.npy.images.npy", "y.npy.images.npy", "y.npy"),
+        ("b.npy", "*.npy", "b.npy"),
+    ],
 )
 @pytest.mark.parametrize("work", [run_job, check_job])
 async def test_a_job_never_overwrites_or_removes_its_input(write_job, doubler, tmp_path, source, path, output, work):

@@ -21,14 +21,14 @@ def names(folder):
 def test_the_report_names_every_failure_in_order(tmp_path, suffix):
     account = result(6, [failure(1, 2, "not a number"), failure(4, 6)])
     sink = write_all(tmp_path / f"y{suffix}", [done(0, np.arange(6.0))], account)
-    assert names(tmp_path) == sorted([f"y{suffix}", "y.ok.npy", "y.failures.jsonl"])
-    first, second = map(json.loads, (tmp_path / "y.failures.jsonl").read_text().splitlines())
+    assert names(tmp_path) == sorted([f"y{suffix}", f"y{suffix}.ok.npy", f"y{suffix}.failures.jsonl"])
+    first, second = map(json.loads, (tmp_path / f"y{suffix}.failures.jsonl").read_text().splitlines())
     assert first == {
         "start": 1, "stop": 2, "status": 422, "attempts": 2, "reason": "not a number", "endpoint": "http://host/",
     }  # fmt: skip
     assert (second["start"], second["stop"]) == (4, 6)
-    assert sink.mask == tmp_path / "y.ok.npy"
-    assert sink.failures == tmp_path / "y.failures.jsonl"
+    assert sink.mask == tmp_path / f"y{suffix}.ok.npy"
+    assert sink.failures == tmp_path / f"y{suffix}.failures.jsonl"
 
 
 @SUFFIXES
@@ -44,17 +44,17 @@ def test_a_stopped_run_without_failures_has_a_mask_alone(tmp_path, suffix):
     path = tmp_path / f"y{suffix}"
     write_all(path, [done(0, np.arange(2.0))], result(3, [failure(2, 3)]))
     write_all(path, [done(0, np.arange(2.0))], result(3, pending=[Chunk(2, 3)]))
-    assert names(tmp_path) == sorted([path.name, "y.ok.npy"])
+    assert names(tmp_path) == [path.name, f"{path.name}.ok.npy"]
 
 
 @SUFFIXES
 def test_where_nothing_succeeded_the_earlier_output_stays_with_its_mask(tmp_path, suffix):
     path = tmp_path / f"y{suffix}"
     write_all(path, [done(0, np.arange(3.0))], result(3, [failure(0, 1)]))
-    before = path.read_bytes(), (tmp_path / "y.ok.npy").read_bytes()
+    before = path.read_bytes(), (tmp_path / f"y{suffix}.ok.npy").read_bytes()
     sink = write_all(path, [], result(3, [failure(0, 2, "new")], [Chunk(2, 3)]))
-    assert (path.read_bytes(), (tmp_path / "y.ok.npy").read_bytes()) == before
-    assert "new" in (tmp_path / "y.failures.jsonl").read_text()
+    assert (path.read_bytes(), (tmp_path / f"y{suffix}.ok.npy").read_bytes()) == before
+    assert "new" in (tmp_path / f"y{suffix}.failures.jsonl").read_text()
     assert (sink.outputs, sink.mask) == ((), None)
     assert len(names(tmp_path)) == 3
 

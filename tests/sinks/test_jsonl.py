@@ -61,7 +61,7 @@ def test_failed_and_pending_rows_are_null(tmp_path):
     chunks = [done(6, np.arange(6, 8)), done(0, np.arange(4))]
     write_all(tmp_path / "y.jsonl", chunks, result(10, [failure(1, 2)], [Chunk(4, 6), Chunk(8, 10)]))
     assert lines(tmp_path / "y.jsonl") == [0, None, 2, 3, None, None, 6, 7, None, None]
-    assert np.load(tmp_path / "y.ok.npy").sum() == 5
+    assert np.load(tmp_path / "y.jsonl.ok.npy").sum() == 5
 
 
 def test_a_chunk_without_any_answer_writes_nothing(tmp_path):

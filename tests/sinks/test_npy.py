@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import resource
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,7 +52,7 @@ def test_rows_without_an_answer_hold_the_fill_whatever_was_written_there(tmp_pat
     expected = values.copy()
     expected[[2, 3, 7, 8, 9]] = fill
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected)
-    np.testing.assert_array_equal(np.load(tmp_path / "y.ok.npy"), account.ok)
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy.ok.npy"), account.ok)
 
 
 def test_a_wide_gap_is_filled_in_blocks(tmp_path, monkeypatch):
@@ -71,9 +73,9 @@ def test_a_chunk_without_any_answer_writes_nothing(tmp_path):
 def test_several_outputs_get_a_file_each(tmp_path):
     outputs = {"label": np.arange(4), "p": np.ones((4, 2), "f4")}
     sink = write_all(tmp_path / "y.npy", [done(0, outputs)], result(4))
-    assert sink.outputs == (tmp_path / "y.label.npy", tmp_path / "y.p.npy")
-    assert (tmp_path / "y.label.npy").read_bytes() == saved(outputs["label"])
-    assert (tmp_path / "y.p.npy").read_bytes() == saved(outputs["p"])
+    assert sink.outputs == (tmp_path / "y.npy.label.npy", tmp_path / "y.npy.p.npy")
+    assert (tmp_path / "y.npy.label.npy").read_bytes() == saved(outputs["label"])
+    assert (tmp_path / "y.npy.p.npy").read_bytes() == saved(outputs["p"])
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -101,11 +103,31 @@ def test_objects_are_refused(tmp_path):
     sink.close()
 
 
-def test_an_output_with_the_mask_s_name_is_refused(tmp_path):
-    sink = opened(tmp_path / "y.npy", 2)
-    with pytest.raises(ConfigError, match="mask of rows"):
-        sink.write([done(0, {"ok": np.ones(2), "p": np.ones(2)})])
-    sink.close()
+@pytest.mark.parametrize("suffix", [".npy", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("ids", [None, ["a", "b", "c"]])
+def test_outputs_may_be_called_as_the_files_and_columns_of_fanout_are(tmp_path, suffix, ids):
+    names = ["ok", "OK", "id", "ID", "id_", "error", "failures", "value", "npy.ok", "a/b", "a\0b", "", "x" * 300]
+    outputs = {name: np.arange(3.0) + 10 * number for number, name in enumerate(names)}
+    path = tmp_path / f"y{suffix}"
+    account = result(3, [failure(1, 2)])
+    sink = write_all(path, [done(0, outputs, ids=ids)], account)
+    np.testing.assert_array_equal(np.load(tmp_path / f"y{suffix}.ok.npy"), account.ok)
+    assert (tmp_path / f"y{suffix}.failures.jsonl").read_text().count("\n") == 1
+    if suffix == ".npy":
+        read = [np.load(file).tolist() for file in sink.outputs]
+        for column in read:
+            column[1] = None
+    else:
+        rows = [read_rows(path)[row] for row in (0, 2)]
+        assert [row.pop("id", None) for row in rows] == ([None, None] if ids is None else ["a", "c"])
+        read = [[rows[0][name], None, rows[1][name]] for name in rows[0]]
+    assert sorted(read) == [[number * 10.0, None, number * 10.0 + 2] for number in range(len(names))]
+
+
+def read_rows(path):
+    if path.suffix == ".parquet":
+        return pq.read_table(path).to_pylist()
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_no_rows_give_what_np_save_writes_of_an_empty_list(tmp_path):

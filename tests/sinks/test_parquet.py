@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 TEXTS = np.dtypes.StringDType()
 
 
+def listed(kind: pa.DataType) -> pa.DataType:
+    return pa.list_(pa.field("element", kind))
+
+
 def table(path: Path) -> dict[str, list[Any]]:
     read: dict[str, list[Any]] = pq.read_table(path).to_pydict()
     return read
@@ -34,9 +38,9 @@ def table(path: Path) -> dict[str, list[Any]]:
         (np.array([0.5, 1, 2, 3], "f2"), pa.float16()),
         (np.array([True, False, True, True]), pa.bool_()),
         (np.array(["a", "", "ü", "\n"], TEXTS), pa.string()),
-        (np.arange(12, dtype="f4").reshape(4, 3), pa.list_(pa.float32(), 3)),
-        (np.arange(24, dtype="u1").reshape(4, 3, 2), pa.list_(pa.list_(pa.uint8(), 2), 3)),
-        (np.array([["a", "b"]] * 4, TEXTS), pa.list_(pa.string(), 2)),
+        (np.arange(12, dtype="f4").reshape(4, 3), listed(pa.float32())),
+        (np.arange(24, dtype="u1").reshape(4, 3, 2), listed(listed(pa.uint8()))),
+        (np.array([["a", "b"]] * 4, TEXTS), listed(pa.string())),
     ],
     ids=str,
 )

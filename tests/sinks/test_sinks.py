@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fanout.errors import ConfigError
-from fanout.sinks import check_output
+from fanout.paths import check_names
 from tests.sinks.runs import opened
 
 
@@ -26,12 +26,15 @@ def test_a_missing_folder_is_made(tmp_path):
 
 
 def test_checking_makes_nothing(tmp_path):
-    check_output(tmp_path / "a" / "y.npy")
+    check_names(tmp_path / "a" / "y.npy")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_suffix_lists_the_known(tmp_path):
-    assert ".npy, .jsonl" in refusal(tmp_path / "y.csv")
+    told = refusal(tmp_path / "y.csv")
+    assert told.startswith("y.csv: an output cannot be a .csv file; ")
+    assert ".npy (numbers), .jsonl or .parquet (numbers and texts)" in told
+    assert refusal(tmp_path / "y").startswith("y: its name has no suffix; ")
 
 
 def test_a_folder_is_refused(tmp_path):
