@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from fanout.types import (
         Action,
         Answer,
+        Answers,
+        Array,
         Chunk,
         Done,
         EndpointStatistics,
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
         Payload,
         Reply,
         Result,
+        Rows,
         Statistics,
         Tensor,
         TensorSpec,
@@ -77,19 +80,19 @@ _HOMES = {
     "fanout.sources": ("Source", "open_source"),
     "fanout.sync": ("SyncClient", "map"),
     "fanout.types": (
-        "Action", "Answer", "Chunk", "Done", "EndpointStatistics", "Event", "Failure", "ModelInfo", "Payload", "Reply",
-        "Result", "Statistics", "Tensor", "TensorSpec", "Verdict",
+        "Action", "Answer", "Answers", "Array", "Chunk", "Done", "EndpointStatistics", "Event", "Failure", "ModelInfo",
+        "Payload", "Reply", "Result", "Rows", "Statistics", "Tensor", "TensorSpec", "Verdict",
     ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Action", "Answer", "CallbackError", "Chunk", "Client", "ClientStateError", "Codec", "ConfigError", "Done",
-    "EncodeError", "Endpoint", "EndpointStatistics", "Event", "Failure", "FanoutError", "FileSink", "Hedge",
-    "InputError", "Interrupted", "InvalidReply", "Journal", "Limits", "ModelInfo", "Payload", "Preview", "RateLimiter",
-    "Reply", "Result", "RetryPolicy", "RowsFailed", "RunControl", "RunStopped", "Sink", "Source", "Statistics",
-    "Stream", "SyncClient", "Tensor", "TensorSpec", "Timeouts", "TransportError", "Verdict", "__version__", "codec",
-    "map", "open_sink", "open_source",
+    "Action", "Answer", "Answers", "Array", "CallbackError", "Chunk", "Client", "ClientStateError", "Codec",
+    "ConfigError", "Done", "EncodeError", "Endpoint", "EndpointStatistics", "Event", "Failure", "FanoutError",
+    "FileSink", "Hedge", "InputError", "Interrupted", "InvalidReply", "Journal", "Limits", "ModelInfo", "Payload",
+    "Preview", "RateLimiter", "Reply", "Result", "RetryPolicy", "Rows", "RowsFailed", "RunControl", "RunStopped",
+    "Sink", "Source", "Statistics", "Stream", "SyncClient", "Tensor", "TensorSpec", "Timeouts", "TransportError",
+    "Verdict", "__version__", "codec", "map", "open_sink", "open_source",
 ]  # fmt: skip
 
 

@@ -6,36 +6,64 @@ import asyncio
 import concurrent.futures
 import os
 import threading
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, NoReturn, Self, TypeVar, cast, overload
 
-from fanout.client import Client
-from fanout.errors import ClientStateError
+from fanout.client import Client, pending_row, raise_if_failed
+from fanout.client.options import V
+from fanout.engine import RunControl
+from fanout.errors import ClientStateError, ConfigError, Interrupted, RowsFailed, RunStopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator
     from os import PathLike
     from types import TracebackType
+    from typing import Unpack
 
-    from fanout.client import Preview, Sink, Stream
+    from fanout.client import ClientOptions, Preview, Sink, Stream
     from fanout.codecs.base import Codec
     from fanout.journal import Journal
     from fanout.settings import Endpoints
     from fanout.sinks import FileSink
     from fanout.sources import Source
-    from fanout.types import Done, Result, Rows, Statistics
+    from fanout.types import Answers, Array, Done, Result, Rows, Statistics
 
 T = TypeVar("T")
 
 
-class SyncClient:
+class SyncClient(Generic[V]):
     """`fanout.Client` for code that is not async; the same arguments, the same methods, blocking.
 
     It may be used from any thread, and inside a running event loop; only ``on_event``, which is called on the client's
     own thread, may not wait for it. Use it in a ``with`` block, or call `close`.
+
+    Ctrl-C, or a notebook's interrupt, ends the call that waits and raises `Interrupted`, whose ``result`` holds what
+    was answered until then. A second one does not wait for that.
     """
 
-    def __init__(self, endpoint: Endpoints, *, codec: str | Codec | type[Codec], **options: Any) -> None:
-        self._client = Client(endpoint, codec=codec, **options)
+    @overload
+    def __init__(
+        self: SyncClient[Array],
+        endpoint: Endpoints,
+        *,
+        codec: Literal["openai-embeddings"],
+        **options: Unpack[ClientOptions],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: SyncClient[dict[str, Array]],
+        endpoint: Endpoints,
+        *,
+        codec: Literal["openai-chat"],
+        **options: Unpack[ClientOptions],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self, endpoint: Endpoints, *, codec: str | Codec | type[Codec], **options: Unpack[ClientOptions]
+    ) -> None: ...
+    def __init__(
+        self, endpoint: Endpoints, *, codec: str | Codec | type[Codec], **options: Unpack[ClientOptions]
+    ) -> None:
+        self._client: Client[V] = Client(endpoint, codec=codec, **options)
         self._loop = _LoopThread()
         try:
             self._loop.run(self._client.open())
@@ -60,19 +88,47 @@ class SyncClient:
                 self._loop.close()
 
     @overload
-    def map(self, rows: Rows, *, on_error: Literal["raise"] = "raise") -> Any: ...
+    def map(
+        self,
+        rows: Rows,
+        *,
+        on_error: Literal["raise"] = "raise",
+        control: RunControl | None = None,
+        timeout: float | None = None,
+    ) -> V: ...
     @overload
-    def map(self, rows: Rows, *, on_error: Literal["keep"]) -> Result: ...
-    def map(self, rows: Rows, *, on_error: Literal["raise", "keep"] = "raise") -> Any:
-        """`Client.map`, blocking. An interrupt (Ctrl-C) abandons the run and raises KeyboardInterrupt."""
-        return self._loop.run(self._client.map(rows, on_error=on_error))
+    def map(
+        self,
+        rows: Rows,
+        *,
+        on_error: Literal["keep"],
+        control: RunControl | None = None,
+        timeout: float | None = None,
+    ) -> Result: ...
+    def map(
+        self,
+        rows: Rows,
+        *,
+        on_error: Literal["raise", "keep"] = "raise",
+        control: RunControl | None = None,
+        timeout: float | None = None,
+    ) -> V | Result:
+        """`Client.map`, blocking."""
+        _check(on_error)
+        control = control or RunControl()
+        job = self._client.map(rows, on_error="keep", control=control, timeout=timeout)
+        answers: V | Result = _given(self._run(job, control), on_error)
+        return answers
 
-    def stream(self, rows: Rows | Iterable[Any]) -> Iterator[Done]:
-        """`Client.stream`, as a plain iterator."""
-        stream = self._client.stream(rows)
+    def stream(
+        self, rows: Rows | Iterable[Any], *, control: RunControl | None = None, timeout: float | None = None
+    ) -> Iterator[Done]:
+        """`Client.stream`, as a plain iterator. Rows that it has not yielded when it is interrupted are pending."""
+        control = control or RunControl()
+        stream = self._client.stream(rows, control=control, timeout=timeout)
         self._loop.run(stream.__aenter__())
         try:
-            while (done := self._loop.run(_next(stream))) is not None:
+            while (done := self._taken(stream, control)) is not None:
                 yield done
         finally:
             if not self._loop.closed:  # else its tasks have ended with the loop
@@ -84,17 +140,25 @@ class SyncClient:
         sink: Sink | FileSink,
         *,
         journal: Journal | str | PathLike[str] | None = None,
+        control: RunControl | None = None,
+        timeout: float | None = None,
     ) -> Result:
         """`Client.run`, blocking."""
-        return self._loop.run(self._client.run(rows, sink, journal=journal))
+        control = control or RunControl()
+        return self._run(self._client.run(rows, sink, journal=journal, control=control, timeout=timeout), control)
 
     def preview(self, rows: Rows) -> Preview:
         """`Client.preview`, blocking."""
         return self._loop.run(self._client.preview(rows))
 
-    def predict(self, row: Any) -> Any:
+    def predict(self, row: Any, *, timeout: float | None = None) -> Any:
         """`Client.predict`, blocking; callers on several threads share requests."""
-        return self._loop.run(self._client.predict(row))
+        try:
+            return self._loop.run(self._client.predict(row, timeout=timeout))
+        except Interrupted:
+            raise
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted("interrupted", kind="interrupted", result=pending_row()) from interrupt
 
     def statistics(self) -> Statistics:
         """`Client.statistics`."""
@@ -103,19 +167,96 @@ class SyncClient:
     def __repr__(self) -> str:
         return f"<Sync{repr(self._client)[1:]}"
 
+    def _run(self, job: Coroutine[Any, Any, Result], control: RunControl) -> Result:
+        """The result of ``job``, which is a run that ``control`` can end."""
+        future = None
+        try:
+            future = self._loop.submit(job)
+            return self._loop.wait(future)
+        except Interrupted:  # of the run's own
+            raise
+        except KeyboardInterrupt as interrupt:
+            if future is None:
+                raise
+            self._interrupt(future, control, interrupt)
+
+    def _taken(self, stream: Stream, control: RunControl) -> Done | None:
+        future = None
+        try:
+            future = self._loop.submit(stream.take())
+            if (done := self._loop.wait(future)) is not None:
+                stream.note(done)
+            return done
+        except Interrupted:
+            raise
+        except KeyboardInterrupt as interrupt:
+            control.cut()
+            if future is not None:
+                future.cancel()
+            result = self._loop.call(stream.result)
+            raise Interrupted("interrupted", kind="interrupted", result=result) from interrupt
+
+    def _interrupt(
+        self, future: concurrent.futures.Future[Any], control: RunControl, interrupt: KeyboardInterrupt
+    ) -> NoReturn:
+        """End the run and raise `Interrupted` with its result; if that is interrupted too, do not wait for it."""
+        control.cut()
+        try:
+            result = self._loop.wait(future)
+        except (RunStopped, RowsFailed, Interrupted) as ended:
+            result = ended.result
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+        except Exception as error:
+            if (result := getattr(error, "result", None)) is None:
+                raise interrupt from error
+        raise Interrupted("interrupted", kind="interrupted", result=result) from interrupt
+
 
 @overload
-def map(  # noqa: A001 - the verb of the field; nobody star-imports it
+def map(  # noqa: A001 - the verb of the field; it is not meant for star imports
+    rows: Rows,
+    endpoint: Endpoints,
+    *,
+    codec: Literal["openai-embeddings"],
+    on_error: Literal["raise"] = "raise",
+    control: RunControl | None = None,
+    timeout: float | None = None,
+    **options: Unpack[ClientOptions],
+) -> Array: ...
+@overload
+def map(  # noqa: A001
+    rows: Rows,
+    endpoint: Endpoints,
+    *,
+    codec: Literal["openai-chat"],
+    on_error: Literal["raise"] = "raise",
+    control: RunControl | None = None,
+    timeout: float | None = None,
+    **options: Unpack[ClientOptions],
+) -> dict[str, Array]: ...
+@overload
+def map(  # noqa: A001
     rows: Rows,
     endpoint: Endpoints,
     *,
     codec: str | Codec | type[Codec],
     on_error: Literal["raise"] = "raise",
-    **options: Any,
-) -> Any: ...
+    control: RunControl | None = None,
+    timeout: float | None = None,
+    **options: Unpack[ClientOptions],
+) -> Answers: ...
 @overload
 def map(  # noqa: A001
-    rows: Rows, endpoint: Endpoints, *, codec: str | Codec | type[Codec], on_error: Literal["keep"], **options: Any
+    rows: Rows,
+    endpoint: Endpoints,
+    *,
+    codec: str | Codec | type[Codec],
+    on_error: Literal["keep"],
+    control: RunControl | None = None,
+    timeout: float | None = None,
+    **options: Unpack[ClientOptions],
 ) -> Result: ...
 def map(  # noqa: A001
     rows: Rows,
@@ -123,14 +264,38 @@ def map(  # noqa: A001
     *,
     codec: str | Codec | type[Codec],
     on_error: Literal["raise", "keep"] = "raise",
-    **options: Any,
-) -> Any:
+    control: RunControl | None = None,
+    timeout: float | None = None,
+    **options: Unpack[ClientOptions],
+) -> Answers | Result:
     """Send all rows to ``endpoint`` and merge the answers: `Client.map`, blocking, with a client for this one call.
 
-    ``options`` are `Client`'s. Works in scripts and in notebooks. Returns and raises what `Client.map` does.
+    ``options`` are `Client`'s. Works in scripts and in notebooks. Returns and raises what `SyncClient.map` does.
     """
-    with SyncClient(endpoint, codec=codec, **options) as client:
-        return client.map(rows, on_error=on_error)
+    _check(on_error)
+    client: SyncClient[Answers] = SyncClient(endpoint, codec=codec, **options)
+    result: Result | None = None
+    try:
+        with client:
+            result = client.map(rows, on_error="keep", control=control, timeout=timeout)
+    except KeyboardInterrupt as interrupt:
+        if result is None or isinstance(interrupt, Interrupted):
+            raise
+        raise Interrupted("interrupted", kind="interrupted", result=result) from interrupt  # as the client was closed
+    answers: Answers | Result = _given(result, on_error)
+    return answers
+
+
+def _check(on_error: str) -> None:
+    if on_error not in ("raise", "keep"):
+        raise ConfigError(f'on_error must be "raise" or "keep", not {on_error!r}', key="on_error")
+
+
+def _given(result: Result, on_error: str) -> Any:
+    if on_error == "keep":
+        return result
+    raise_if_failed(result)
+    return result.values
 
 
 class _LoopThread:
@@ -150,18 +315,32 @@ class _LoopThread:
 
     def run(self, job: Coroutine[Any, Any, T]) -> T:
         """The result of ``job``; it is cancelled if the waiting for it is interrupted."""
+        future = self.submit(job)
         try:
-            future = self._submit(job)
-        except ClientStateError:
-            job.close()
-            raise
-        try:
-            return future.result()
-        except concurrent.futures.CancelledError:
-            raise ClientStateError("the client was closed before the answer came") from None
+            return self.wait(future)
         except BaseException:
             future.cancel()
             raise
+
+    def submit(self, job: Coroutine[Any, Any, T]) -> concurrent.futures.Future[_Outcome[T]]:
+        """Start ``job`` on the loop's thread."""
+        outcome = _outcome(job)
+        try:
+            return self._submit(outcome)
+        except ClientStateError:
+            outcome.close()
+            job.close()
+            raise
+
+    def wait(self, future: concurrent.futures.Future[_Outcome[T]]) -> T:
+        """What the job behind ``future`` returns or raises."""
+        try:
+            outcome = future.result()
+        except concurrent.futures.CancelledError:
+            raise ClientStateError("the client was closed before the answer came") from None
+        if outcome.interrupt is not None:
+            raise outcome.interrupt
+        return cast("T", outcome.value)
 
     def call(self, function: Callable[[], T]) -> T:
         """What ``function`` returns, called on the loop's thread."""
@@ -195,5 +374,14 @@ class _LoopThread:
         await self._end.wait()
 
 
-async def _next(stream: Stream) -> Done | None:
-    return await anext(stream, None)
+class _Outcome(NamedTuple, Generic[T]):
+    value: T | None = None
+    interrupt: BaseException | None = None
+
+
+async def _outcome(job: Coroutine[Any, Any, T]) -> _Outcome[T]:
+    """What a job comes to. Two exceptions would end its event loop, and not just its task: they are handed over."""
+    try:
+        return _Outcome(value=await job)
+    except (KeyboardInterrupt, SystemExit) as interrupt:
+        return _Outcome(interrupt=interrupt)

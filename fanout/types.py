@@ -17,6 +17,9 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Values: TypeAlias = Mapping[str, Array]
 """Output name -> array whose first axis is the rows. A codec with one unnamed output calls it ``""``."""
 
+Answers: TypeAlias = Array | dict[str, Array]
+"""What a call gives: one array, or a dict of them where the codec has several outputs. Their first axis is the rows."""
+
 Form: TypeAlias = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 """What all answers of a run look like: output name -> dtype, shape of one row."""
 

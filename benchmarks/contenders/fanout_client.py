@@ -23,7 +23,7 @@ async def opened(work: Work, origin: str) -> AsyncIterator[Session]:
 
 def client_of(
     work: Work, origin: str, *, chunk_rows: int | None = None, retry: fanout.RetryPolicy | None = None
-) -> fanout.Client:
+) -> fanout.Client[fanout.Array]:
     """A client for this work."""
     return fanout.Client(
         origin + work.url_path,

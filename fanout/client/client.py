@@ -6,14 +6,16 @@ import asyncio
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, overload
 
 from fanout.client.identity import identity_of
+from fanout.client.options import V
 from fanout.client.session import Session
 from fanout.client.sinking import Sink, journal_at, require_own_files, run_into
 from fanout.client.stream import Stream
-from fanout.client.verdicts import raise_if_failed
+from fanout.client.verdicts import pending_row, raise_if_failed, raise_if_stopped
 from fanout.codecs.base import Codec
+from fanout.engine import Until
 from fanout.errors import ClientStateError, ConfigError
 from fanout.journal import Journal
 from fanout.limits import RateLimiter
@@ -24,21 +26,27 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable
     from os import PathLike
     from types import TracebackType
+    from typing import Unpack
 
+    from fanout.client.options import ClientOptions
     from fanout.client.preview import Preview, Survey
     from fanout.engine import RunControl
     from fanout.limits import Cost
     from fanout.sources import Source
     from fanout.tape import Tape
     from fanout.transport import HeaderSource
-    from fanout.types import Event, Result, Rows, Statistics
+    from fanout.types import Array, Event, Result, Rows, Statistics
 
 
-class Client:
+class Client(Generic[V]):
     """Sends rows to one remote model and gives back numpy arrays whose row i belongs to input row i.
 
     Keep one client for as long as you talk to an endpoint: it keeps its connections, and its limits hold for all that
     goes through it, from any number of tasks of one event loop.
+
+    To type checkers, the `map` of a ``Client[fanout.Array]`` gives an array, that of a
+    ``Client[dict[str, fanout.Array]]`` several outputs, and `fanout.Answers`, either of them, where neither is written
+    nor known from the codec's name.
 
     Args:
         endpoint: URL of the model, ``local://NAME``, or an `Endpoint`; or several of them that serve the same model and
@@ -66,6 +74,26 @@ class Client:
         ConfigError: an argument cannot be used.
     """
 
+    @overload
+    def __init__(
+        self: Client[Array],
+        endpoint: Endpoints,
+        *,
+        codec: Literal["openai-embeddings"],
+        **options: Unpack[ClientOptions],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Client[dict[str, Array]],
+        endpoint: Endpoints,
+        *,
+        codec: Literal["openai-chat"],
+        **options: Unpack[ClientOptions],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self, endpoint: Endpoints, *, codec: str | Codec | type[Codec], **options: Unpack[ClientOptions]
+    ) -> None: ...
     def __init__(
         self,
         endpoint: Endpoints,
@@ -140,19 +168,37 @@ class Client:
 
     @overload
     async def map(
-        self, rows: Rows, *, on_error: Literal["raise"] = "raise", control: RunControl | None = None
-    ) -> Any: ...
+        self,
+        rows: Rows,
+        *,
+        on_error: Literal["raise"] = "raise",
+        control: RunControl | None = None,
+        timeout: float | None = None,
+    ) -> V: ...
     @overload
-    async def map(self, rows: Rows, *, on_error: Literal["keep"], control: RunControl | None = None) -> Result: ...
     async def map(
-        self, rows: Rows, *, on_error: Literal["raise", "keep"] = "raise", control: RunControl | None = None
-    ) -> Any:
+        self,
+        rows: Rows,
+        *,
+        on_error: Literal["keep"],
+        control: RunControl | None = None,
+        timeout: float | None = None,
+    ) -> Result: ...
+    async def map(
+        self,
+        rows: Rows,
+        *,
+        on_error: Literal["raise", "keep"] = "raise",
+        control: RunControl | None = None,
+        timeout: float | None = None,
+    ) -> V | Result:
         """Send all rows and merge the answers.
 
         Args:
             rows: an array (row i is ``rows[i]``), a list of texts, dicts or lists, or a mapping of arrays.
             on_error: ``"raise"`` gives the bare array and raises if any row failed; ``"keep"`` gives a `Result`.
             control: ends the run from outside.
+            timeout: seconds after which the run stops with what is done.
 
         Returns:
             An array whose first axis is the rows, or a dict of them where the codec has several outputs; shape (0,)
@@ -163,30 +209,39 @@ class Client:
             RunStopped: the run was stopped early, whatever ``on_error`` is; ``.result`` holds what was done.
             TypeError: ``rows`` has no length; `stream` takes such input.
             InputError: rows that no codec can send.
+
+        An exception of the codec or of ``headers`` is raised as it is, with ``.result`` on it.
         """
         if on_error not in ("raise", "keep"):
             raise ConfigError(f'on_error must be "raise" or "keep", not {on_error!r}', key="on_error")
+        until = Until.after(timeout)
         session = self._open_session()
         feed = session.feed(rows)
         if feed.total is None:
             await feed.close()
             raise TypeError(f"map needs rows with a length, not {type(rows).__name__}; stream takes any iterable")
-        result = await session.merge(feed, control)
+        result = await session.merge(feed, control, until)
         if on_error == "keep":
             return result
         raise_if_failed(result)
-        return result.values
+        values: V = result.values
+        return values
 
     def stream(
-        self, rows: Rows | Source | Iterable[Any] | AsyncIterable[Any], *, control: RunControl | None = None
+        self,
+        rows: Rows | Source | Iterable[Any] | AsyncIterable[Any],
+        *,
+        control: RunControl | None = None,
+        timeout: float | None = None,
     ) -> Stream:
         """Send rows of any iterable and yield chunks as they are done: ``async with client.stream(rows) as results``.
 
         Memory stays bounded: no more rows are taken from the input than the consumer keeps up with. A blocking
         iterable is read on one helper thread. Each `Done` tells its place, its values and its failures; their order
-        is that of completion.
+        is that of completion. ``timeout`` seconds after it was entered the run stops: the iteration raises `RunStopped`
+        once it has yielded all that was answered.
         """
-        return Stream(self._open_session, rows, control)
+        return Stream(self._open_session, rows, control, timeout)
 
     async def run(
         self,
@@ -195,6 +250,7 @@ class Client:
         *,
         journal: Journal | str | PathLike[str] | None = None,
         control: RunControl | None = None,
+        timeout: float | None = None,
     ) -> Result:
         """Send rows and write every chunk to ``sink`` as it is done, on a helper thread.
 
@@ -205,25 +261,27 @@ class Client:
                 was, and sends nothing again that is done. Needs a file sink. The path of a journal, whose identity is
                 then `identity` of the rows; or a `Journal` with another.
             control: ends the run from outside.
+            timeout: seconds after which the run stops. What is answered by then is still written.
 
         Returns:
             A `Result` without values, of all rows, those done before included; failed rows are told in it, not raised.
 
         Raises:
             RunStopped: the run was stopped early (of kind ``"output"`` when the sink could not write). What has
-                succeeded is published then; with a journal it waits in a ``.partial`` file for the next call.
+                succeeded is published then; with a journal it waits in a ``.partial`` file for the next call. A stop
+                of kind ``"error"`` or ``"internal"`` publishes nothing.
             ConfigError: the output or the journal cannot be used.
         """
-        session = self._open_session()
+        session, until = self._open_session(), Until.after(timeout)
         if journal is not None and not isinstance(sink, FileSink):
             raise ConfigError("a journal needs a sink that fanout.open_sink made, or a FileSink", key="journal")
         if isinstance(sink, FileSink):
             noted = journal.path if isinstance(journal, Journal) else None if journal is None else Path(journal)
             await asyncio.to_thread(require_own_files, rows, sink, noted)
         if journal is None or isinstance(journal, Journal):
-            return await run_into(session, rows, sink, journal, control)
+            return await run_into(session, rows, sink, journal, control, until)
         async with journal_at(Path(journal), self.identity(rows)) as opened:
-            return await run_into(session, rows, sink, opened, control)
+            return await run_into(session, rows, sink, opened, control, until)
 
     def identity(self, rows: Any) -> dict[str, Any]:
         """What a run of these rows is of, for a `Journal`: samples of the rows, the codec, the path of the URL.
@@ -253,13 +311,23 @@ class Client:
         """
         return await self._open_session().survey(rows, control, on_request)
 
-    async def predict(self, row: Any) -> Any:
+    async def predict(self, row: Any, *, timeout: float | None = None) -> Any:
         """The answer to one row. Concurrent callers within 2 ms share a request.
+
+        After ``timeout`` seconds `RunStopped` is raised; the other callers still get their answers.
 
         Returns what `map` would hold for that row: an array, a scalar, or a dict of them. Raises `RowsFailed` or
         `RunStopped` when there is none, `InputError` for an array of another form than the model wants.
         """
-        return await self._open_session().batcher.predict(row)
+        until, batcher = Until.after(timeout), self._open_session().batcher
+        try:
+            async with asyncio.timeout_at(None if until is None else until.when) as patience:
+                return await batcher.predict(row)
+        except TimeoutError:
+            if until is None or not patience.expired():
+                raise
+            raise_if_stopped(until.passed(), pending_row())
+            raise
 
     def statistics(self) -> Statistics:
         """A snapshot of the counters since the client was opened, runs under way included."""

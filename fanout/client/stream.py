@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from fanout.client.verdicts import ending, raise_if_stopped
 from fanout.engine import Ledger, Outbox, RunControl, Until, room_for
@@ -41,10 +41,9 @@ class Stream:
         self._run: Run
 
     async def __aenter__(self) -> Self:
-        session = self._session()
+        session, until = self._session(), Until.after(self._timeout)
         self._window = Permits(room_for(session.concurrency))
         self._feed = session.feed(self._rows, self._window)
-        until = Until.after(self._timeout)
         self._run = session.new_run(self._feed, self._put, self._control, until=until)
         self._task = asyncio.create_task(self._execute(session))
         return self
@@ -62,17 +61,29 @@ class Stream:
         return self
 
     async def __anext__(self) -> Done:
+        if (done := await self.take()) is None:
+            raise StopAsyncIteration
+        self.note(done)
+        return done
+
+    async def take(self) -> Done | None:
+        """The next chunk, None at the end. Raises as the iteration does. Its consumer has to `note` it."""
         if self._task is None:
             raise RuntimeError("enter the stream first: async with client.stream(rows) as results")
         if not self._ready:
             self._ready.extend(await self._outbox.take_all())
         if not self._ready:
             await self._task
-            self._raise_at_end()
-        done = self._ready.popleft()
+            result = self.result()
+            violation = self._ledger.violation(result, stopped=self._run.stopped is not None)
+            raise_if_stopped(ending(self._run.stopped, violation), result)
+            return None
         self._window.release()
+        return self._ready.popleft()
+
+    def note(self, done: Done) -> None:
+        """The consumer has this chunk: count its rows as done."""
         self._ledger.add(done)
-        return done
 
     def statistics(self) -> Statistics:
         """A snapshot of this run's counters."""
@@ -88,12 +99,6 @@ class Stream:
         """The consumer's arrays are his own: views into an answer's bytes are copied."""
         outputs = done.outputs and {name: _owned(array) for name, array in done.outputs.items()}
         self._outbox.put(replace(done, outputs=outputs))
-
-    def _raise_at_end(self) -> NoReturn:
-        result = self.result()
-        violation = self._ledger.violation(result, stopped=self._run.stopped is not None)
-        raise_if_stopped(ending(self._run.stopped, violation), result)
-        raise StopAsyncIteration
 
     def result(self) -> Result:
         """The account of the rows up to now, without values: rows of chunks that were not yielded yet are pending."""

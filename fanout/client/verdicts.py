@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fanout.engine import Stop
+from fanout.engine import Ledger, Stop
 from fanout.errors import Interrupted, RowsFailed, RunStopped
+from fanout.types import Statistics
 
 if TYPE_CHECKING:
     from fanout.types import Result
 
 _SHOWN = 3
+
+
+def pending_row() -> Result:
+    """The account of one row that was not answered in time."""
+    return Ledger().result(1, Statistics(rows=1))
 
 
 def ending(stop: Stop | None, violation: str | None) -> Stop | None:

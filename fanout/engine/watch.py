@@ -33,6 +33,10 @@ class Until(NamedTuple):
             raise ConfigError(f"timeout must be a finite number of seconds above 0, not {timeout!r}", key="timeout")
         return cls(asyncio.get_running_loop().time() + timeout, timeout, "timeout=")
 
+    def passed(self) -> Stop:
+        """The stop for which it is the reason."""
+        return Stop("deadline", f"the run deadline of {self.seconds:g} s has passed ({self.option})")
+
 
 class Watch:
     """Stops a run that has run too long, or that has had work under way for too long without a success.
@@ -92,5 +96,4 @@ class Watch:
             self._stall_timer = self._loop.call_later(left, self._look)
 
     def _too_long(self, until: Until) -> None:
-        reason = f"the run deadline of {until.seconds:g} s has passed ({until.option})"
-        self._stop(Stop("deadline", reason), cut=True)
+        self._stop(until.passed(), cut=True)

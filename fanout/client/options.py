@@ -1,0 +1,37 @@
+"""Types of what a client takes beside the endpoint and the codec, and of what it gives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    from fanout.limits import RateLimiter
+    from fanout.settings import Hedge, Limits, RetryPolicy, Timeouts
+    from fanout.tape import Tape
+    from fanout.transport import HeaderSource
+    from fanout.types import Answers, Event
+
+    V = TypeVarWithDefault("V", default=Answers)
+else:
+    V = TypeVar("V")
+    """What `map` gives."""
+
+
+class ClientOptions(TypedDict, total=False):
+    """See `Client`."""
+
+    chunk_rows: int
+    chunk_max_bytes: int | None
+    chunk_max_tokens: int | None
+    count_tokens: Callable[[Any], float] | None
+    limits: Limits | RateLimiter | None
+    retry: RetryPolicy | None
+    timeouts: Timeouts | None
+    hedge: Hedge | None
+    headers: HeaderSource | None
+    on_event: Callable[[Event], None] | None
+    tape: Tape | None
