@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from fanout.limits import Permits
 from fanout.paths import journal_path, require_apart
 from fanout.sinks import Earlier, FileSink
 from fanout.sources import Source
+from fanout.threads import ended, on_thread, opened_on_thread
 from fanout.types import form_of
 
 if TYPE_CHECKING:
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from fanout.engine import Feed, Run
     from fanout.types import Done, Result
 
-_T = TypeVar("_T")
 _UNPUBLISHED = ("error", "internal")
 """Kinds of stops after which it is not certain that the rows are the ones that were wanted."""
 
@@ -59,7 +60,7 @@ async def run_into(
     until: Until | None = None,
 ) -> Result:
     """Send ``rows``, write what comes to ``sink``. The result has no values. Raises `RunStopped`."""
-    if journal is not None and (result := await _on_thread(complete, sink, journal)) is not None:
+    if journal is not None and (result := await on_thread(complete, sink, journal)) is not None:
         return result
     state = journal.state if journal else State({})
     group = max(_GROUP_CHUNKS, session.concurrency) if journal else 1
@@ -75,7 +76,7 @@ async def run_into(
             await session.execute(run)
         finally:
             outbox.close()
-            await _ended(writing)
+            await ended(writing)
         stop = run.stopped or writer.failed
         result = ledger.result(feed.position if feed.total is None else feed.total, run.statistics())
         stop = ending(stop, ledger.violation(result, stopped=stop is not None))
@@ -98,11 +99,8 @@ def require_own_files(rows: Any, sink: FileSink, journal: Path | None) -> None:
 @asynccontextmanager
 async def journal_at(path: Path, identity: Mapping[str, Any]) -> AsyncIterator[Journal]:
     """A journal that is opened on a helper thread, and closed at the end even if that comes while it is opened."""
-    opening = asyncio.create_task(asyncio.to_thread(Journal, path, identity))
-    try:
-        yield await asyncio.shield(opening)
-    finally:
-        (await _ended(opening)).close()
+    async with opened_on_thread(partial(Journal, path, identity)) as journal:
+        yield journal
 
 
 class _Writer:
@@ -135,14 +133,15 @@ class _Writer:
             wanted, since = self._next_group(len(done), now() - since), now()
             try:
                 if self.failed is None:  # after a failed write or fsync nothing that follows can be believed
-                    await asyncio.to_thread(self._store, done)
+                    await on_thread(self._store, done)
                     self._settle(done)
                     self._widen(done)
             except OSError as error:
                 self._fail(str(error))
             except CallbackError as error:
-                self.failed = Stop("error", str(error), error.__cause__)
-                self._run.stop(self.failed)
+                self._end(str(error), error.__cause__)
+            except asyncio.CancelledError as error:
+                self._end("the task that writes was cancelled, although the run was not", error)
             except Exception as error:
                 self._fail(f"{type(error).__name__}: {error}")
                 _release(self._room, done)
@@ -168,6 +167,11 @@ class _Writer:
             fitting = min(_BACKLOG_GROUPS * self._group, _BACKLOG_BYTES // size)
             self._room.resize(max(self._room.total, fitting))
 
+    def _end(self, why: str, cause: BaseException | None) -> None:
+        """Stop the run, but go on to take its chunks, so that its workers come to their end."""
+        self.failed = Stop("error", why, cause)
+        self._run.stop(self.failed)
+
     def _fail(self, why: str) -> None:
         self.failed = Stop("output", f"the output cannot be written: {why}")
         self._run.stop(self.failed)
@@ -184,11 +188,11 @@ async def _opened(sink: Sink | FileSink, feed: Feed, journal: Journal | None) ->
         sink.open(feed.total, Earlier(state.form, state.ok, journal.notes() if journal else ()))
 
     try:
-        await _on_thread(open_sink)
+        await on_thread(open_sink)
         yield
     finally:
         await feed.close()
-        await _on_thread(sink.close)
+        await on_thread(sink.close)
 
 
 def _storing(sink: Sink, journal: Journal | None) -> Callable[[Sequence[Done]], None]:
@@ -214,7 +218,7 @@ async def _published(sink: FileSink, journal: Journal | None, result: Result) ->
             journal.publish(len(result.ok), publication)
 
     try:
-        await _on_thread(publish)
+        await on_thread(publish)
     except OSError as error:
         return Stop("output", f"the output could not be finished: {error}")
     return None
@@ -229,22 +233,3 @@ async def _discard(outbox: Outbox, room: Permits) -> None:
 def _release(room: Permits, group: Sequence[Done]) -> None:
     for _ in group:
         room.release()
-
-
-async def _on_thread(call: Callable[..., _T], *args: Any) -> _T:
-    """Call on a helper thread. What it works on may be closed as soon as this is over, cancelled or not."""
-    return await _ended(asyncio.create_task(asyncio.to_thread(call, *args)))
-
-
-async def _ended(task: asyncio.Task[_T]) -> _T:
-    """Wait until it has come to its end, however often the wait is cancelled: a thread cannot be called back."""
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            cancelled = True
-    if cancelled:
-        task.exception()  # seen: who is cancelled is told of that alone
-        raise asyncio.CancelledError
-    return task.result()

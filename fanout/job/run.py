@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fanout.client import Client, complete, reopen_failures
@@ -15,6 +16,7 @@ from fanout.journal import Journal
 from fanout.paths import journal_path, require_apart
 from fanout.sinks import open_sink
 from fanout.sources import open_source
+from fanout.threads import on_thread, opened_on_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,14 +75,15 @@ async def run_job(
         sink = open_sink(job.output_path)
         client = client_of(job, stage.tape)
         identity = client.identity(source) | stage.told
-        journal = await asyncio.to_thread(_journal, job, identity, source, fresh=fresh)
-        with closing(journal), closing(sink):
-            if stage.told and journal.state.complete and not only_failed:
-                journal.begin()
-            if only_failed:
-                await asyncio.to_thread(_reopen_failures, sink, journal)
-            result, stop = await _run(client, source, sink, journal, control, on_start)
-            return summarized(result, sink, journal, stop, stage.answers)
+        opening = partial(_journal, job, identity, source, fresh=fresh)
+        async with opened_on_thread(opening) as journal:
+            with closing(sink):
+                if stage.told and journal.state.complete and not only_failed:
+                    journal.begin()
+                if only_failed:
+                    await on_thread(_reopen_failures, sink, journal)
+                result, stop = await _run(client, source, sink, journal, control, on_start)
+                return summarized(result, sink, journal, stop, stage.answers)
 
 
 def read_input(job: Job, rows: slice = slice(None)) -> Source:
@@ -156,7 +159,7 @@ async def _run(
     control: RunControl | None,
     on_start: OnStart | None,
 ) -> tuple[Result, RunStopped | None]:
-    if (result := await asyncio.to_thread(complete, sink, journal)) is not None:
+    if (result := await on_thread(complete, sink, journal)) is not None:
         return result, None  # no reason to start a server or to need one
     async with client:
         if on_start is not None:

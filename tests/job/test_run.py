@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -272,3 +274,45 @@ async def test_a_crash_leaves_the_earlier_output_and_no_lock(write_job, doubler,
         await task
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["y.npy", "y.npy.journal"]
     assert (tmp_path / "out" / "y.npy").read_bytes() == before
+
+
+def files_open():
+    """Names of all open files; the folder that tells them is gone by the time it is asked for its own."""
+    links = Path("/proc/self/fd").iterdir()
+    return [str(link.readlink()) for link in links if link.is_symlink()]
+
+
+@pytest.mark.parametrize("how", ["run", "only_failed", "complete"])
+async def test_a_job_that_is_cancelled_holds_no_lock_and_no_file(how, write_job, doubler, tmp_path, monkeypatch):
+    """While a helper thread opens its journal, reopens its failures, or looks at what is complete."""
+    import threading
+
+    from fanout.job import run as module
+
+    doubler.lowest = 3.0
+    job = load_job(write_job(url=doubler.url))
+    if how != "run":
+        await run_job(job)
+    name = {"run": "_journal", "only_failed": "_reopen_failures", "complete": "complete"}[how]
+    working, going_on, loop = asyncio.Event(), threading.Event(), asyncio.get_running_loop()
+    real = getattr(module, name)
+
+    def held(*args, **options):
+        done = real(*args, **options)
+        loop.call_soon_threadsafe(working.set)
+        going_on.wait()
+        return done
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, name, held)
+        task = asyncio.create_task(run_job(job, only_failed=how == "only_failed"))
+        await working.wait()
+        task.cancel()
+        await asyncio.sleep(0)
+        task.cancel()  # as impatient callers do
+        going_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    gc.collect()
+    assert [name for name in files_open() if str(tmp_path) in name] == []
+    assert (await run_job(job)).ok == 7
