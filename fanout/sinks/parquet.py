@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import orjson
 
 from fanout.arrow import missing_pyarrow
 from fanout.errors import ConfigError
@@ -68,9 +68,7 @@ class ParquetSink(SpoolSink):
             raise OSError(" ".join(str(error).split())) from error
 
     def _part(self, data: bytes, start: int, stop: int) -> bytes:
-        import pyarrow as pa
-
-        batch = pa.ipc.open_stream(data).read_next_batch()
+        batch = _unpacked(data)
         return data if stop - start == len(batch) else _packed(batch.slice(start, stop - start))
 
     def _published(self, ok: RowSet) -> Iterator[tuple[int, int, bytes]]:
@@ -87,11 +85,10 @@ class ParquetSink(SpoolSink):
     def _schema(self) -> pa.Schema:
         import pyarrow as pa
 
-        packed = (data for _, data in self._in_order(0) if data is not None)
-        first = next(packed, None)
+        schemas = list(map(_schema_of, {_head_of(data) for _, data in self._in_order(0) if data is not None}))
         fields = []
-        if first is not None and ID in pa.ipc.open_stream(first).schema.names:
-            kinds = {pa.ipc.open_stream(data).schema.field(ID).type for data in (first, *packed)} - {pa.null()}
+        if schemas and ID in schemas[0].names:
+            kinds = {schema.field(ID).type for schema in schemas} - {pa.null()}
             # Ids of several types become texts: one column has one type.
             fields.append(pa.field(ID, kinds.pop() if len(kinds) == 1 else pa.string()))
         form = self._form or {"": (np.dtype(float), ())}
@@ -101,57 +98,93 @@ class ParquetSink(SpoolSink):
 
 
 def _packed(batch: pa.RecordBatch) -> bytes:
+    """The batch as an Arrow stream, without its end."""
+    data: bytes = _head(batch.schema) + batch.serialize().to_pybytes()
+    return data
+
+
+@lru_cache(maxsize=64)  # most chunks of a run have the same schema
+def _head(schema: pa.Schema) -> bytes:
+    head: bytes = schema.serialize().to_pybytes()
+    return head
+
+
+def _unpacked(data: bytes) -> pa.RecordBatch:
     import pyarrow as pa
 
-    out = pa.BufferOutputStream()
-    with pa.ipc.new_stream(out, batch.schema) as stream:
-        stream.write_batch(batch)
-    packed: bytes = out.getvalue().to_pybytes()
-    return packed
+    head = _head_of(data)
+    return pa.ipc.read_record_batch(pa.py_buffer(data).slice(len(head)), _schema_of(head))
 
 
-def _groups(batches: Iterator[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
-    """The batches of each row group of the file; at least one group, which may be empty."""
+def _head_of(data: bytes) -> bytes:
+    """The schema's message: a mark and the length of what follows, four bytes each, come first."""
+    return data[: 8 + int.from_bytes(data[4:8], "little")]
+
+
+@lru_cache(maxsize=64)
+def _schema_of(head: bytes) -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.ipc.read_schema(pa.py_buffer(head))
+
+
+def _groups(batches: Iterator[tuple[pa.RecordBatch, int]]) -> Iterator[list[pa.RecordBatch]]:
+    """The batches, given with their sizes, of each row group of the file; at least one group, which may be empty."""
     group: list[pa.RecordBatch] = []
     n_rows = n_bytes = 0
-    for batch in batches:
+    for batch, size in batches:
         group.append(batch)
-        n_rows, n_bytes = n_rows + len(batch), n_bytes + batch.nbytes
+        n_rows, n_bytes = n_rows + len(batch), n_bytes + size
         if n_rows >= _GROUP_ROWS or n_bytes >= _GROUP_BYTES:
             yield group
             group, n_rows, n_bytes = [], 0, 0
     yield group
 
 
-def _batches(schema: pa.Schema, parts: Iterator[tuple[int, bytes | None]]) -> Iterator[pa.RecordBatch]:
-    """The parts as batches with all columns of ``schema``; nulls where there is nothing."""
+def _batches(schema: pa.Schema, parts: Iterator[tuple[int, bytes | None]]) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """The parts as batches with all columns of ``schema``, and their sizes; nulls where there is nothing."""
     import pyarrow as pa
 
     for n_rows, packed in parts:
         if packed is None:
             for begin in range(0, n_rows, _GROUP_ROWS):
                 count = min(_GROUP_ROWS, n_rows - begin)
-                yield pa.RecordBatch.from_arrays([pa.nulls(count, field.type) for field in schema], schema=schema)
+                nulls = [pa.nulls(count, field.type) for field in schema]
+                yield pa.RecordBatch.from_arrays(nulls, schema=schema), 0
             continue
-        batch = pa.ipc.open_stream(packed).read_next_batch()
-        columns = [
-            batch.column(field.name) if field.name in batch.schema.names else pa.nulls(len(batch), field.type)
-            for field in schema
-        ]
-        if schema.names[0] == ID and columns[0].type != schema.field(0).type:
-            columns[0] = columns[0].cast(schema.field(0).type)
-        yield pa.RecordBatch.from_arrays(columns, schema=schema)
+        batch = _unpacked(packed)
+        yield batch if batch.schema.equals(schema) else _fitted(batch, schema), len(packed)
+
+
+def _fitted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    columns = []
+    for field in schema:
+        if field.name not in batch.schema.names:
+            columns.append(pa.nulls(len(batch), field.type))
+        else:
+            column = batch.column(field.name)
+            columns.append(column if column.type == field.type else column.cast(field.type))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _ids(ids: list[Any]) -> pa.Array:
     """The rows' ids as a column of one type; where they have several, all become texts (JSON where they are none)."""
     import pyarrow as pa
 
-    with suppress(pa.ArrowException, OverflowError):
+    try:
         column = pa.array(ids)
-        if not pa.types.is_nested(column.type):
+    except (pa.ArrowException, OverflowError):
+        pass
+    else:
+        if not column.type.num_fields:  # a list or an object cannot become a text later, where others are texts
             return column
-    return pa.array([one if isinstance(one, str | None) else orjson.dumps(one, default=str).decode() for one in ids])
+    return pa.array([one if isinstance(one, str | None) else _as_json(one) for one in ids])
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False, separators=(",", ":"))  # orjson refuses long integers
 
 
 def _column(name: str, array: Array, ok: Array) -> pa.Array:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+import tomllib
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from fanout.arrow import OLDEST
 from fanout.errors import ConfigError
 from fanout.sinks import open_sink, parquet
-from fanout.types import Done
-from tests.sinks.runs import cut, done, failure, result, write_all
+from fanout.types import Chunk, Done
+from tests.sinks.runs import cut, done, failure, opened, publish, result, write_all
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 TEXTS = np.dtypes.StringDType()
 
 
@@ -60,6 +61,92 @@ def test_several_outputs_and_ids_are_columns(tmp_path: Path) -> None:
     assert table(tmp_path / "y.parquet") == {
         "id": ["first", "b", "c"], "label": [None, 3, 4], "text": [None, "x", "y"],
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ids", "written"),
+    [
+        ([1, 2, 3, 4], [1, 2, 3, 4]),
+        ([1, None, None, 4], [1, None, None, 4]),
+        ([1, "a", "2", 3.5], ["1", "a", "2", "3.5"]),
+        ([1, 2, "x", "y"], ["1", "2", "x", "y"]),
+        (["x", {"a": [1]}, [2], True], ["x", '{"a":[1]}', "[2]", "true"]),
+        ([2**70, 1, 2, 3], [str(2**70), "1", "2", "3"]),
+        ([None] * 4, [None] * 4),
+    ],
+)
+def test_ids_of_several_types_become_texts(tmp_path: Path, ids: list[Any], written: list[Any]) -> None:
+    array = np.arange(4.0)
+    chunks = [done(0, array[:2], ids=ids[:2]), done(2, array[2:], ids=ids[2:])]
+    write_all(tmp_path / "y.parquet", chunks, result(4))
+    assert table(tmp_path / "y.parquet") == {"id": written, "value": array.tolist()}
+
+
+def test_what_arrow_cannot_write_stops_the_run_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise pa.ArrowInvalid("no\nroom")
+
+    sink = opened(tmp_path / "y.parquet", 2)
+    sink.write([done(0, np.arange(2.0))])
+    monkeypatch.setattr(pq, "ParquetWriter", refuse)
+    with pytest.raises(OSError, match="no room"):
+        publish(sink, result(2))
+    sink.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["y.parquet.partial"]
+
+
+@pytest.mark.parametrize(
+    "array", [np.arange(12.0).reshape(4, 3), np.ones((4, 2, 2), "u1")], ids=["vectors", "matrices"]
+)
+@pytest.mark.parametrize("lost", [[], [0], [1, 3], [0, 1, 2]], ids=str)
+def test_a_vector_without_an_answer_is_a_null_that_every_reader_takes(
+    tmp_path: Path, array: Any, lost: list[int]
+) -> None:
+    """pyarrow before 26 cannot read a null list of a fixed length, nor write one that has elements."""
+    account = result(6, [failure(i, i + 1) for i in lost], [Chunk(4, 6)])
+    write_all(tmp_path / "y.parquet", cut(array, [1, 3]), account)
+    column = pq.read_table(tmp_path / "y.parquet").combine_chunks()["value"].chunk(0)
+    assert pa.types.is_list(column.type)
+    assert column.to_pylist() == [None if i in lost or i > 3 else array[i].tolist() for i in range(6)]
+    assert len(column.flatten(recursive=True)) == array[0].size * (4 - len(lost)), "null lists have no elements"
+    assert b"fixed_size" not in pq.read_metadata(tmp_path / "y.parquet").metadata.get(b"ARROW:schema", b"")
+
+
+def test_the_work_of_finishing_is_linear_in_the_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted, not timed: each chunk is unpacked once, and written with its whole row group."""
+    counts: dict[str, int] = {}
+
+    def counting(name: str) -> None:
+        usual = getattr(parquet, name)
+
+        def counted(*args: Any) -> Any:
+            counts[name] = counts.get(name, 0) + 1
+            return usual(*args)
+
+        monkeypatch.setattr(parquet, name, counted)
+
+    sizes = []
+    for name in ("_unpacked", "_fitted"):
+        counting(name)
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", lambda _, made: sizes.append(made["value"].num_chunks))
+    write_all(tmp_path / "y.parquet", cut(np.arange(500.0), range(500)), result(500))
+    assert counts == {"_unpacked": 500}
+    assert sizes == [1]
+
+
+def test_an_old_pyarrow_is_refused_before_anything_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pa, "__version__", f"{OLDEST - 1}.0.1")
+    with pytest.raises(
+        ConfigError, match=rf"needs pyarrow {OLDEST} or later, and {OLDEST - 1}\.0\.1 is installed: pip"
+    ):
+        open_sink(tmp_path / "y.parquet")
+
+
+def test_the_oldest_pyarrow_is_the_one_that_is_declared() -> None:
+    declared = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]["arrow"]
+    assert declared == [f"pyarrow>={OLDEST}"]
 
 
 def test_rows_that_nothing_came_for_are_null(tmp_path: Path) -> None:
