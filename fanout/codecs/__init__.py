@@ -11,6 +11,7 @@ from fanout.codecs.json import Json
 from fanout.codecs.oip import Oip
 from fanout.codecs.openai_chat import OpenAIChat
 from fanout.codecs.openai_embeddings import OpenAIEmbeddings
+from fanout.codecs.ordering import in_row_order
 from fanout.codecs.v1 import V1
 from fanout.errors import ConfigError
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from importlib.metadata import EntryPoint
 
-__all__ = ["V1", "Codec", "Json", "Oip", "OpenAIChat", "OpenAIEmbeddings", "codec", "codec_class", "names"]
+__all__ = [
+    "V1", "Codec", "Json", "Oip", "OpenAIChat", "OpenAIEmbeddings", "codec", "codec_class", "in_row_order", "names",
+]  # fmt: skip
 
 _GROUP = "fanout.codecs"
 _PACKAGED: dict[str, type[Codec]] = {kind.name: kind for kind in (Json, V1, Oip, OpenAIEmbeddings, OpenAIChat)}

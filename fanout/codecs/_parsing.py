@@ -13,7 +13,7 @@ import orjson
 
 from fanout.codecs._values import MayBeRounded, Unfit
 from fanout.errors import InvalidReply
-from fanout.exact_json import slowly, without_bom
+from fanout.exact_json import loads, slowly, without_bom
 from fanout.extent import within
 
 if TYPE_CHECKING:
@@ -25,12 +25,15 @@ _HUGE = 2.0**63
 """From about here on orjson gives an integer as the nearest float: only another look at its text tells."""
 
 
-def read(reply: Reply, convert: Callable[[Any], Array | Values], *, keep: bool) -> Array | Values:
+def read(
+    reply: Reply, convert: Callable[[Any], Array | Values], *, keep: bool, exactly: bool = False
+) -> Array | Values:
     """What ``convert`` makes of the parsed body.
 
     Args:
         reply: its body is the JSON document.
         convert: raises `Unfit` where the document does not fit; it may be called twice.
+        exactly: integers beyond 64 bits are as they are written: for a ``convert`` that computes with them.
         keep: ``NaN``, ``Infinity`` and numbers beyond float64, which JSON does not have, are taken as they are meant.
 
     Raises:
@@ -39,7 +42,7 @@ def read(reply: Reply, convert: Callable[[Any], Array | Values], *, keep: bool) 
     body = without_bom(reply.body)
     is_exact = False
     try:
-        document = orjson.loads(body)
+        document = loads(body) if exactly else orjson.loads(body)
     except orjson.JSONDecodeError as error:
         document, is_exact = _with_nonfinite(reply, body, error, keep=keep), True
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -11,28 +11,25 @@ import orjson
 from fanout.codecs import _options, _values
 from fanout.codecs._fast import NumbersReader
 from fanout.codecs._parsing import read
+from fanout.codecs._paths import BODY, PLAIN_FIELD, Path
 from fanout.codecs._rows import DUMPS, to_json
 from fanout.codecs._serving import placed, rows_in
 from fanout.codecs.base import Codec, DTypeOption, ShapeOption
+from fanout.codecs.ordering import INDEX
 from fanout.errors import ConfigError
 from fanout.types import Payload, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from fanout.tape import Sent
     from fanout.types import Array, Rows, Values
-
-BODY = "@"
-"""As a field: the whole body."""
 
 _HOLE = b"\0"
 """Where the rows go in the template of a body: JSON writes this byte nowhere itself."""
 
 _WORTH_NO_COPY = 64 * 2**10
 """From so many bytes on, to copy the rows into a body costs more than to write its parts one after the other."""
-
-_PLAIN_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Json(Codec):
@@ -45,6 +42,8 @@ class Json(Codec):
     Args:
         request_field: where the rows go; dotted for nesting; ``"@"``: the rows are the whole body.
         response_field: JMESPath of the answers; ``"@"``: the whole body.
+        index_field: the field in which items of an answer state their row, if they do: they are placed by it. Set it to
+            ``""`` where the model has an output of that name.
         extra: constant fields of the body.
         dtype, shape, nonfinite: see `fanout.Codec`. Numbers are float64 without ``dtype``; integers beyond 2**53, or
             those that the dtype does not hold exactly, make an answer invalid.
@@ -61,6 +60,7 @@ class Json(Codec):
         *,
         request_field: str = "instances",
         response_field: str = "predictions",
+        index_field: str = INDEX,
         extra: Mapping[str, Any] | None = None,
         dtype: DTypeOption = None,
         shape: ShapeOption = None,
@@ -71,7 +71,9 @@ class Json(Codec):
         self._before, self._after = _template(field, _options.fields("extra", extra))
         response_field = _options.text("response_field", response_field)
         self._request_field, self._response_field = field, response_field
-        self._select = _selector(response_field)
+        if not isinstance(index_field, str):
+            raise ConfigError(f"index_field must be a text, not {index_field!r}", key="index_field")
+        self._path = Path(response_field, index_field)
         self._quick = self._quick_reader(response_field)
 
     def encode(self, rows: Rows) -> Payload:
@@ -90,7 +92,7 @@ class Json(Codec):
         """The list that the response field holds, first axis: the rows. Raises `InvalidReply`."""
         if self._quick is not None and (numbers := self._quick.read(reply.body)) is not None:
             return numbers
-        return read(reply, self._found, keep=self.nonfinite == "keep")
+        return read(reply, self._found, keep=self.nonfinite == "keep", exactly=self._path.computes)
 
     def serve(self, request: Sent, model: Callable[[Any], Any]) -> Reply:
         """The model's answers where the response field finds them; rows where the request field has them.
@@ -113,12 +115,14 @@ class Json(Codec):
 
     def _quick_reader(self, field: str) -> NumbersReader | None:
         dtype = self._dtype_of("") or np.dtype(np.float64)
-        if dtype.kind != "f" or not (field == BODY or _PLAIN_FIELD.fullmatch(field)):
+        if dtype.kind != "f" or not (field == BODY or PLAIN_FIELD.fullmatch(field)):
             return None
         return NumbersReader(None if field == BODY else field, dtype)
 
     def _found(self, document: object) -> Array | Values:
-        return _values.outputs(self._select(document), self._wanted)
+        answers, index = self._path.found(document)
+        found = _values.outputs(answers, self._wanted)
+        return {name: array for name, array in found.items() if name != index} if isinstance(found, Mapping) else found
 
     def _wanted(self, output: str) -> _values.Wanted:
         return _values.Wanted(self._dtype_of(output), keep=self.nonfinite == "keep")
@@ -145,46 +149,3 @@ def _template(field: str, extra: dict[str, Any]) -> tuple[bytes, bytes]:
     level[last] = orjson.Fragment(_HOLE)
     before, after = orjson.dumps(body, option=DUMPS).split(_HOLE)
     return before, after
-
-
-def _selector(expression: str) -> Callable[[Any], Any]:
-    """The function that finds the answers in a document; it raises `Unfit` where there are none."""
-    search = _search(expression)
-
-    def select(document: Any) -> Any:
-        found = search(document)
-        if found is None:
-            raise _values.Unfit(f"has nothing at {expression!r}")
-        return found
-
-    return select
-
-
-def _search(expression: str) -> Callable[[Any], Any]:
-    if expression == BODY:
-        return lambda document: document
-    if _PLAIN_FIELD.fullmatch(expression):
-        return lambda document: document.get(expression) if isinstance(document, dict) else None
-    return _jmespath(expression)
-
-
-def _jmespath(expression: str) -> Callable[[Any], Any]:
-    import jmespath
-    from jmespath.exceptions import JMESPathError, JMESPathTypeError
-
-    try:
-        compiled = jmespath.compile(expression)
-        compiled.search({})  # only a search finds functions that do not exist
-    except JMESPathTypeError:
-        pass  # of an answer the functions may make more than of nothing
-    except JMESPathError as error:
-        told = " ".join(str(error).split())
-        raise ConfigError(f"response_field is no JMESPath expression: {told}", key="response_field") from None
-
-    def search(document: Any) -> Any:
-        try:
-            return compiled.search(document)
-        except (ValueError, TypeError, ArithmeticError) as error:
-            raise _values.Unfit(f"does not fit {expression!r} ({' '.join(str(error).split())})") from None
-
-    return search

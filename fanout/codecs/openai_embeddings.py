@@ -17,6 +17,7 @@ from fanout.codecs._rows import texts
 from fanout.codecs._usage import counts, model_of, read_with_usage
 from fanout.codecs._values import Unfit, Wanted, array, is_unicode
 from fanout.codecs.base import ANY_OUTPUT, Codec, DTypeOption, ShapeOption
+from fanout.codecs.ordering import order_of
 from fanout.errors import ConfigError, EncodeError, InputError
 from fanout.types import Answer, Array, Payload, Reply, Rows, TensorSpec
 
@@ -151,17 +152,8 @@ def _in_order(data: list[Any]) -> list[Any]:
         indices = [item.get("index") for item in data]
     except (TypeError, KeyError, AttributeError):
         raise Unfit("has an item without 'embedding' in 'data'") from None
-    if all(index is None for index in indices):
-        return vectors
-    if set(map(type, indices)) != {int}:
-        raise Unfit("has an 'index' that is no whole number in 'data'")
-    if indices == list(range(len(data))):
-        return vectors
-    placed = dict(zip(indices, vectors, strict=True))
-    try:
-        return [placed[i] for i in range(len(data))]
-    except KeyError as error:
-        raise Unfit(f"has no embedding with the index {error}, though {len(data)} came") from None
+    order = order_of(indices)
+    return vectors if order is None else [vectors[i] for i in order]
 
 
 def _from_base64(vectors: list[Any]) -> Array:

@@ -42,8 +42,9 @@ class V1(Json):
         nonfinite: Literal["reject", "keep"] = "reject",
     ) -> None:
         signature = _options.text_or_none("signature_name", signature_name)
+        # A field "index" is an output of the model here: predictions are in the order of the instances.
         extra = None if signature is None else {"signature_name": signature}
-        super().__init__(extra=extra, dtype=dtype, shape=shape, nonfinite=nonfinite)
+        super().__init__(index_field="", extra=extra, dtype=dtype, shape=shape, nonfinite=nonfinite)
 
     def _found(self, document: object) -> Array | Values:
         fields = document if isinstance(document, dict) else {}

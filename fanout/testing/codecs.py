@@ -106,6 +106,20 @@ class CodecTests:
         first = next(iter(answers.values())).reshape(n, -1)
         assert all((first[i] != first[j]).any() for i in range(n) for j in range(i)), "the model tells rows not apart"
 
+    def test_items_that_state_their_row_are_placed_by_it(self) -> None:
+        """Rerankers sort their answers: an item with an ``index`` is put where it belongs, or the answer is refused."""
+        codec, n = self._prepared(), self._sizes()[-1]
+        rows = self.rows(n)
+        right = self.reply(codec, codec.encode(rows), self.model)
+        backwards = _reversed_items(right.body, n)
+        if n < 2 or backwards is None:
+            raise SkipTest("the answer states no order")
+        try:
+            found = _decoded(codec, _with_body(right, backwards), n)
+        except Exception:  # noqa: BLE001 - whatever decode raises, the client takes the answer for invalid
+            return
+        _assert_same(found, _named(self.expected(rows)))
+
     def test_encoding_and_decoding_leave_no_trace(self) -> None:
         """The same rows make the same request, in a copy of the codec too; neither rows nor answers are changed."""
         codec = self._prepared()
@@ -240,6 +254,29 @@ class CodecTests:
             return
         # An answer of another form is refused as soon as another answer has shown what the form is.
         assert [(array.dtype, array.shape[1:]) for array in checked.values()] != list(right.values()), otherwise
+
+
+def _reversed_items(body: bytes, n: int) -> bytes | None:
+    """A JSON answer whose items, which say that they are those of the rows 0 to n - 1, come in reverse."""
+    found = False
+
+    def turned(value: Any) -> Any:
+        nonlocal found
+        if isinstance(value, dict):
+            return {key: turned(inner) for key, inner in value.items()}
+        if not isinstance(value, list):
+            return value
+        stated = [item.get("index") if isinstance(item, dict) else None for item in value]
+        if stated == list(range(n)):
+            found = True
+            return value[::-1]
+        return [turned(inner) for inner in value]
+
+    try:
+        document = turned(orjson.loads(body))
+    except orjson.JSONDecodeError:
+        return None
+    return orjson.dumps(document) if found else None
 
 
 def _played(codec: Codec, sent: Sent, model: Any) -> Reply:

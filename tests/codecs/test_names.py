@@ -68,7 +68,19 @@ def test_all_is_the_namespace():
         True
     }
     assert sorted(fanout.codecs.__all__, key=str.lower) == sorted(
-        ["Codec", "Json", "Oip", "OpenAIChat", "OpenAIEmbeddings", "V1", "codec", "codec_class", "names"], key=str.lower
+        [
+            "Codec",
+            "Json",
+            "Oip",
+            "OpenAIChat",
+            "OpenAIEmbeddings",
+            "V1",
+            "codec",
+            "codec_class",
+            "in_row_order",
+            "names",
+        ],
+        key=str.lower,
     )
 
 

@@ -58,9 +58,9 @@ def test_texts_that_the_api_refuses_fail_alone(bad):
 
 
 @pytest.mark.parametrize("encode", [packed, list])
-@pytest.mark.parametrize("indices", [[0, 1, 2], [2, 0, 1], [None, None, None]])
+@pytest.mark.parametrize("indices", [[0, 1, 2], [2, 0, 1], [None, None, None], [2, None, 1]])
 def test_vectors_are_placed_by_their_index(reply, encode, indices):
-    came = VECTORS if indices[0] is None else VECTORS[indices]
+    came = VECTORS if indices[0] is None else VECTORS[[i or 0 for i in indices]]
     made = OpenAIEmbeddings().decode(reply(data([encode(v.tolist()) for v in came], indices)), 3).values
     assert made.dtype == np.float32
     np.testing.assert_array_equal(made, VECTORS)
@@ -73,7 +73,18 @@ def test_vectors_without_an_index_are_in_order(reply):
 
 @pytest.mark.parametrize(
     "indices",
-    [[0, 0, 1], [0, 1, 3], [1, 2, 3], [0, 1, None], [0, 1, "2"], [0.0, 1.0, 2.0], [-1, 0, 1], [False, True, 2]],
+    [
+        [0, 0, 1],
+        [0, 1, 3],
+        [1, 2, 3],
+        [0, None, None],
+        [0, None, 3],
+        [0, 0, None],
+        [0, 1, "2"],
+        [0.0, 1.0, 2.0],
+        [-1, 0, 1],
+        [False, True, 2],
+    ],
 )
 def test_indices_that_are_no_order_are_invalid(reply, indices):
     with pytest.raises(InvalidReply, match="index"):

@@ -11,6 +11,7 @@ import pytest
 
 import fanout
 from fanout import Codec, Payload, Reply
+from fanout.codecs import in_row_order
 from fanout.errors import EncodeError
 from fanout.testing import CodecTests
 
@@ -151,6 +152,25 @@ class Counting(Right):
         return Payload(body=bytes(payload.body)[:-1] + b', "call": %d}' % self.calls)
 
 
+class Ranked(Right):
+    """Has its answers in items that state their row."""
+
+    def decode(self, reply: Reply, n_rows: int) -> Any:
+        return np.array([item["y"] for item in in_row_order(reply.json()["predictions"])], np.float64)
+
+    def serve(self, request: Any, model: Any) -> Reply:
+        answers = orjson.loads(super().serve(request, model).body)["predictions"]
+        items = [{"index": i, "y": answer} for i, answer in enumerate(answers)]
+        return Reply(status=200, headers={}, body=orjson.dumps({"predictions": items}))
+
+
+class Heedless(Ranked):
+    """Takes them as they come."""
+
+    def decode(self, reply: Reply, n_rows: int) -> Any:
+        return np.array([item["y"] for item in reply.json()["predictions"]], np.float64)
+
+
 WRONG: dict[str, type[Codec]] = {
     "test_answers_come_back_as_they_are": decoding(lambda self, reply, n, values: values.round(0)),
     "test_the_dtype_is_that_of_every_answer": decoding(
@@ -160,6 +180,7 @@ WRONG: dict[str, type[Codec]] = {
         lambda self, reply, n, values: values[0] if n == 1 else values
     ),
     "test_answers_are_in_the_order_of_the_rows": decoding(lambda self, reply, n, values: values[np.lexsort(values.T)]),
+    "test_items_that_state_their_row_are_placed_by_it": Heedless,
     "test_encoding_and_decoding_leave_no_trace": Counting,
     "test_answers_in_a_buffer_are_read_as_bytes_are": decoding(
         lambda self, reply, n, values: values if isinstance(reply.body, bytes) else -values
@@ -190,7 +211,7 @@ def test_there_is_a_mistake_for_every_test() -> None:
 
 @pytest.mark.parametrize("name", TESTS)
 def test_a_codec_without_mistakes_passes(name: str) -> None:
-    getattr(suite(Right), name)()
+    getattr(suite(Ranked if "items" in name else Right), name)()
 
 
 @pytest.mark.parametrize("name", TESTS)
