@@ -27,6 +27,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fanout._escape import escaped_lines
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -34,7 +36,13 @@ if TYPE_CHECKING:
 
 
 class FanoutError(Exception):
-    """The root of the tree: ``except fanout.FanoutError`` catches all that this package raises."""
+    """The root of the tree: ``except fanout.FanoutError`` catches all that this package raises.
+
+    Messages quote servers and files, so control characters in them are visible escapes.
+    """
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(escaped_lines(part) if isinstance(part, str) else part for part in arguments))
 
 
 class ConfigError(FanoutError, ValueError):

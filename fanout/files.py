@@ -29,13 +29,19 @@ def make_folder(folder: Path) -> None:
         sync_folder(path.parent)
 
 
-def open_locked(path: Path) -> int:
+PRIVATE = 0o600
+"""Mode of files that quote servers and rows: for their owner alone."""
+
+
+def open_locked(path: Path, mode: int = 0o666) -> int:
     """A descriptor of the file, made where it is missing, that no other process has until it is closed.
+
+    ``mode`` is that of a new file, before the umask.
 
     Raises `BlockingIOError` when another process has it, and `OSError` when it cannot be opened.
     """
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
         try:
             _lock(fd, path)
             # Between open and lock its last owner may have renamed it: then this is that owner's finished file.

@@ -1,5 +1,6 @@
 """What answers mean: what to do after an attempt that did not succeed, and what is left of an allowance. No I/O."""
 
+from fanout.classify.address import with_address
 from fanout.classify.allowance import Allowance, readers
 from fanout.classify.pushback import pushback
 from fanout.classify.said import said
@@ -15,4 +16,5 @@ __all__ = [
     "pushback",
     "readers",
     "said",
+    "with_address",
 ]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, overload
 
+from fanout._redact import Redactor
 from fanout.client.identity import identity_of
 from fanout.client.options import V
 from fanout.client.session import Session
@@ -69,6 +70,8 @@ class Client(Generic[V]):
         on_event: called with an `Event` for what happens to chunks; it must not wait.
         tape: what exchanges go through: a `fanout.testing.Recorder`, which notes them, or a `fanout.testing.Replayer`,
             which answers in the endpoint's place.
+        secrets: more texts that no message, log, failure or recording may hold, such as a key that is an option of the
+            codec. Header values, userinfo and query values of URLs are secrets anyway.
 
     Raises:
         ConfigError: an argument cannot be used.
@@ -110,6 +113,7 @@ class Client(Generic[V]):
         headers: HeaderSource | None = None,
         on_event: Callable[[Event], None] | None = None,
         tape: Tape | None = None,
+        secrets: Iterable[str] | Redactor = (),
     ) -> None:
         bounds = {"chunk_rows": chunk_rows, "chunk_max_bytes": chunk_max_bytes, "chunk_max_tokens": chunk_max_tokens}
         for key, most in bounds.items():
@@ -117,6 +121,7 @@ class Client(Generic[V]):
                 raise ConfigError(f"{key} must be at least 1, not {most!r}", key=key)
         self._endpoints = _each(endpoint)
         self._codec = _own(codec)
+        self._redactor = secrets if isinstance(secrets, Redactor) else Redactor(secrets)
         if not isinstance(limits, RateLimiter):
             _require_type("limits", limits, Limits)
         _require_one_count(limits, count_tokens)
@@ -133,6 +138,7 @@ class Client(Generic[V]):
             "headers": headers,
             "on_event": on_event,
             "tape": tape,
+            "redactor": self._redactor,
         }
         self._session: Session | None = None
         self._closed = False
@@ -337,7 +343,7 @@ class Client(Generic[V]):
 
     def __repr__(self) -> str:
         state = "open" if self._session else "closed" if self._closed else "not open yet"
-        urls = ", ".join(masked(endpoint.url) for endpoint, _ in self._endpoints)
+        urls = ", ".join(self._redactor.url(endpoint.url) for endpoint, _ in self._endpoints)
         return f"<Client {urls} codec={self._codec.name!r} {state}>"
 
     def _open_session(self) -> Session:

@@ -22,6 +22,7 @@ from fanout.types import Chunk, Done, Failure, Result, unwrapped
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from fanout._redact import Redactor
     from fanout.codecs.base import Codec
     from fanout.engine import Feed, Until
     from fanout.limits import Cost, Permits
@@ -53,6 +54,7 @@ class Session:
         on_event: Callable[[Event], None] | None,
         servers: Sequence[LocalServer] = (),
         tape: Tape | None = None,
+        redactor: Redactor,
     ) -> None:
         rates = limits if isinstance(limits, RateLimiter) else RateLimiter(limits)
         limits = rates.limits
@@ -69,7 +71,7 @@ class Session:
         self._all_ended = asyncio.Event()
         self._all_ended.set()
         self._totals = Counters()
-        make = _transport_maker(codec, tape, known_as=endpoints[0][1])
+        make = _transport_maker(codec, tape, known_as=endpoints[0][1], redactor=redactor)
         transports = [
             make(endpoint, url, timeouts=timeouts, connections=limits.most_in_flight, headers=headers)
             for endpoint, url, _ in endpoints
@@ -218,10 +220,11 @@ class Session:
         return [_of_row(result, row, stop) for row in range(len(result.ok))]
 
 
-def _transport_maker(codec: Codec, tape: Tape | None, *, known_as: str) -> Callable[..., Transport]:
+def _transport_maker(codec: Codec, tape: Tape | None, *, known_as: str, redactor: Redactor) -> Callable[..., Transport]:
     if tape is None:
-        return partial(Transport, buffers=codec.takes_buffers)
-    return partial(TapedTransport, tape=tape, known_as=known_as)  # what is recorded is handed to more than the codec
+        return partial(Transport, buffers=codec.takes_buffers, redactor=redactor)
+    # Without buffers: what is recorded is handed to more than the codec.
+    return partial(TapedTransport, tape=tape, known_as=known_as, redactor=redactor)
 
 
 async def _found(url: str, codec: Codec, servers: list[LocalServer]) -> str:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from fanout.callbacks import abnormal, calling
-from fanout.classify import classify_error, classify_invalid, classify_reply
+from fanout.classify import classify_error, classify_invalid, classify_reply, with_address
 from fanout.engine.race import Races
 from fanout.errors import InvalidReply
 from fanout.types import Answer, Array, Reply, Values, Verdict
@@ -91,16 +91,16 @@ class Attempts:
 
     def _judged(self, exchanged: Exchanged, host: Host | None, work: Work) -> Outcome:
         if not isinstance(exchanged, Reply):
-            return exchanged if isinstance(exchanged, Verdict) else classify_error(exchanged)
+            return exchanged if isinstance(exchanged, Verdict) else self._shown(classify_error(exchanged))
         assert host is not None
         if not 200 <= exchanged.status < 300:
-            return self._exchanges.pause(host, self._classified(exchanged))
+            return self._exchanges.pause(host, self._classified(exchanged, host))
         try:
             return self._proof.checked(self._decoded(exchanged, work), work.n)
         except InvalidReply as error:
-            return self._exchanges.pause(host, self._classified(exchanged, error))
+            return self._exchanges.pause(host, self._classified(exchanged, host, error))
 
-    def _classified(self, reply: Reply, error: InvalidReply | None = None) -> Verdict:
+    def _classified(self, reply: Reply, host: Host, error: InvalidReply | None = None) -> Verdict:
         with calling("the codec's classify"):
             meaning = self._codec.classify(reply)
         if isinstance(meaning, Verdict):
@@ -109,6 +109,10 @@ class Attempts:
             verdict = classify_invalid(reply, error)
         else:
             verdict = classify_reply(reply, meaning=meaning)
+        address = host.transport.redactor.url
+        return with_address(self._shown(verdict), reply.url or host.transport.url, self._codec.path, address)
+
+    def _shown(self, verdict: Verdict) -> Verdict:
         told = self._link.pool.conceal(verdict.reason)
         return verdict if told == verdict.reason else replace(verdict, reason=told)
 

@@ -112,6 +112,7 @@ class Introductions:
         self._link.bell.ring()
 
     def _put_out(self, host: Host, reason: str) -> None:
+        reason = self._link.pool.conceal(reason)
         host.out = Verdict(action=Action.STOP, reason=reason)
         self._tell(Event(kind="out", reason=f"{host.transport.shown_url} is not asked: {reason}"))
 

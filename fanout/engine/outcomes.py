@@ -48,7 +48,8 @@ class Outcomes:
     def fail(self, work: Work, verdict: Verdict) -> None:
         """The rows of ``work`` get no answer."""
         host = work.host or self._link.pool.hosts[0]
-        failures = work.failures(verdict.reason, verdict.status, host.transport.shown_url)
+        reason = self._link.pool.conceal(verdict.reason)
+        failures = work.failures(reason, verdict.status, host.transport.shown_url)
         if work.assembly is None:
             chunk = work.chunk
             self._deliver(Done(start=chunk.start, stop=chunk.stop, outputs=None, failures=failures, ids=chunk.ids))

@@ -129,10 +129,18 @@ class Pool:
         return tuple(host.statistics() for host in self.hosts)
 
     def conceal(self, text: str) -> str:
-        """``text`` without anything that may be a secret of any endpoint."""
+        """``text`` on one line, without secrets of any endpoint and without control characters."""
         for host in self.hosts:
             text = host.transport.conceal(text)
         return text
+
+    def redact(self, error: Exception) -> None:
+        """Leave secrets out of an exception's message."""
+        error.args = tuple(self.conceal_lines(part) if isinstance(part, str) else part for part in error.args)
+
+    def conceal_lines(self, text: str) -> str:
+        """The same for a text of several lines."""
+        return "\n".join(map(self.conceal, text.split("\n")))
 
     def _admitted(self, host: Host, asker: object) -> Host:
         if self.only is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fanout.callbacks import calling
-from fanout.classify import classify_error, classify_reply, hidden_status
+from fanout.classify import classify_error, classify_reply, hidden_status, with_address
 from fanout.deadline import Deadline
 from fanout.engine.halt import Stop
 from fanout.errors import ConfigError, TransportError
@@ -108,7 +108,8 @@ def _objection(exchanged: Exchanged, host: Host, exchanges: Exchanges) -> Verdic
     meaning = None
     if 200 <= exchanged.status < 300 and (meaning := hidden_status(exchanged)) is None:
         return None
-    verdict = exchanges.pause(host, classify_reply(exchanged, meaning=meaning))
+    refused = classify_reply(exchanged, meaning=meaning)
+    verdict = exchanges.pause(host, with_address(refused, exchanged.url, "", host.transport.redactor.url))
     if verdict.action is Action.RETRY and verdict.status != 500:
         return verdict
     return verdict if verdict.action is Action.STOP and verdict.stop not in _FOR_THE_CODEC else None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,7 @@ from fanout.engine.recovery import Recovery
 from fanout.engine.splitting import Splitting
 from fanout.engine.tasks import Tasks
 from fanout.engine.watch import Watch
-from fanout.errors import CallbackError
+from fanout.errors import CallbackError, FanoutError
 from fanout.limits import Permits
 from fanout.statistics import Counters
 from fanout.types import Action, Event, Verdict
@@ -94,6 +96,7 @@ class Run:
         self._way_free = Bell()
         self._waiting_for_rows: set[asyncio.Task[None]] = set()
         self._crash: Exception | None = None
+        self._last_failure = ""
 
     @property
     def stopped(self) -> Stop | None:
@@ -106,7 +109,10 @@ class Run:
         Raises the exception of the source, of ``deliver`` or of the codec's preparation, once all is delivered. What is
         raised and is no `Exception` is a stop.
         """
-        watch = Watch(self.stop, run=self._link.timeouts.run, stall=self._link.retry.stall, until=self._until)
+        timeouts, retry = self._link.timeouts, self._link.retry
+        watch = Watch(
+            self.stop, run=timeouts.run, stall=retry.stall, until=self._until, last_words=self._last_words
+        )
         self._watch = watch
         try:
             if self.feed.left != 0:
@@ -132,6 +138,7 @@ class Run:
         """Send nothing new. What is in flight is finished, or abandoned if ``cut``. The first reason counts."""
         if self._ended is not None:
             return
+        stop = stop._replace(reason=self._link.pool.conceal(stop.reason))
         first = self._halt.stop(stop)
         if cut:
             self._tasks.cancel_all()
@@ -172,11 +179,15 @@ class Run:
         """If the listener raises an exception, log it and stop calling it; whatever else it raises stops the run."""
         if self._listener is None:
             return
+        if event.reason and (reason := self._link.pool.conceal(event.reason)) != event.reason:
+            event = replace(event, reason=reason)
         try:
             self._listener(event)
         except Exception:  # noqa: BLE001 - somebody else's code, beside the run
             self._listener = None
-            _log.exception("on_event raised an error, and is not called again in this run")
+            # Formatted here, because a traceback may quote what must not be in a log.
+            trace = self._link.pool.conceal_lines(traceback.format_exc())
+            _log.error("on_event raised an error, and is not called again in this run\n%s", trace)
         except BaseException as error:  # noqa: BLE001 - reported, since an event may happen outside of all tasks
             self._listener = None
             self._report(abnormal("on_event", error))
@@ -294,6 +305,7 @@ class Run:
             return None
         outcome = await self._attempts.make(work, deadline)
         if isinstance(outcome, Verdict):
+            self._last_failure = outcome.reason
             if outcome.action is Action.STOP:  # before anything is awaited, so that no other request slips out
                 self.stop(Stop(outcome.stop, outcome.reason))
             return outcome
@@ -303,6 +315,10 @@ class Run:
 
     def _encode(self, work: Work) -> bool:
         return encode(work, self._codec, self._stamp, self._outcomes.fail, uniform=self.feed.uniform)
+
+    def _last_words(self) -> str:
+        """Why the last attempt failed; where none was made, why the last endpoint has not said which model it has."""
+        return self._last_failure or next((host.unheard for host in self._link.pool.hosts if host.unheard), "")
 
     def _refuse(self, work: Work, verdict: Verdict) -> None:
         """An answer unlike the others: no slot can be waited for here, so the workers wait while there are too many."""
@@ -359,6 +375,8 @@ class Run:
         elif isinstance(error, asyncio.CancelledError):
             self.stop(Stop("error", "a task of the run was cancelled, although the run was not", error))
         elif isinstance(error, Exception):
+            if isinstance(error, FanoutError):  # it may quote the server, an option or a row; other errors stay whole
+                self._link.pool.redact(error)
             self._crash = self._crash or error
             self.stop(Stop("rejected", f"{type(error).__name__}: {error}"))
         else:

@@ -48,13 +48,21 @@ class Watch:
         run: seconds that the run may take; None: any number.
         until: another deadline beside ``run``.
         stall: seconds for which work may be under way without a success.
+        last_words: gives the reason of the last failure, empty where there was none.
     """
 
     def __init__(
-        self, stop: Callable[..., None], *, run: float | None, stall: float, until: Until | None = None
+        self,
+        stop: Callable[..., None],
+        *,
+        run: float | None,
+        stall: float,
+        until: Until | None = None,
+        last_words: Callable[[], str] = lambda: "",
     ) -> None:
         self._stop = stop
         self._stall = stall
+        self._last_words = last_words
         self._loop = asyncio.get_running_loop()
         self._under_way = 0
         self._since = self._loop.time()
@@ -91,7 +99,8 @@ class Watch:
         left = self._since + self._stall - self._loop.time()
         if left <= 0:
             reason = f"nothing has succeeded for {self._stall:g} s (retry.stall)"
-            self._stop(Stop("stall", reason), cut=True)
+            words = self._last_words()
+            self._stop(Stop("stall", f"{reason}; the last failure: {words}" if words else reason), cut=True)
         else:
             self._stall_timer = self._loop.call_later(left, self._look)
 

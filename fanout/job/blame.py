@@ -33,6 +33,8 @@ def blaming(file: Path, source: str = "") -> Iterator[None]:
 def _key_path(error: ConfigError) -> str:
     if "." in error.key:
         return error.key
+    if error.key == "recording":  # an option of the command line named it
+        return ""
     if isinstance(error, InputError):
         return "input"
     table = "endpoint" if error.key in _ENDPOINT_KEYS else "codec"

@@ -142,7 +142,7 @@ def _findings(
     return Findings(
         rows=n_rows,
         input=_forms(first, n_rows),
-        endpoint=job.tables.endpoint.shown,
+        endpoint=job.shown_endpoint,
         codec=job.codec.name,
         model=preview.model if preview else None,
         max_rows=preview.max_rows if preview else None,

@@ -96,7 +96,7 @@ def _estimate(job: Job, survey: Survey, latency: float, seconds: float) -> Estim
     return Estimate(
         rows=survey.rows,
         unsendable=survey.unsendable,
-        endpoint=job.tables.endpoint.shown,
+        endpoint=job.shown_endpoint,
         codec=job.codec.name,
         chunk_rows=survey.chunk_rows,
         chunks=survey.chunks,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from fanout._redact import Redactor, secrets_of
 from fanout.codecs import codec as codec_by_name
 from fanout.errors import ConfigError
 from fanout.job.environment import Substitution
@@ -46,13 +47,33 @@ def load_job(file: str | Path, settings: Sequence[str] = (), environment: Mappin
     found = dict(substitution.problems)
     model = _validated(tables, found)
     codec = _codec(tables, found)
+    redactor = _redactor(tables, substitution, file)
     if model is None or codec is None or found:
         lines = (
-            f"{_origin(file, at, set_here)}{key_path(at)}: {substitution.masked(text, at)}"
+            f"{_origin(file, at, set_here)}{key_path(at)}: {redactor.text(substitution.masked(text, at))}"
             for at, text in found.items()
         )
         raise ConfigError("\n".join(lines), key=key_path(next(iter(found))))
-    return Job(file=file, tables=model, codec=codec)
+    for one, _ in model.endpoint.each():
+        redactor.add(secrets_of(one.url, one.headers))
+    redactor.add(secrets_of(model.endpoint.proxy or "", {}))
+    return Job(file=file, tables=model, codec=codec, redactor=redactor)
+
+
+def _redactor(tables: Mapping[str, Any], substitution: Substitution, file: Path) -> Redactor:
+    """Knows what was filled in. The paths of input and output may hold it: they are shown all the same."""
+    exempt = [str(file), *(text for table in ("input", "output") for text in _paths(tables.get(table), file))]
+    return Redactor(substitution.secrets, prefixes=substitution.prefixes, exempt=exempt)
+
+
+def _paths(table: object, file: Path) -> list[str]:
+    path = table.get("path") if isinstance(table, dict) else None
+    if not isinstance(path, str) or not path:
+        return []
+    beside = file.parent / Path(path).expanduser()
+    # Files beside an output begin with its name, with or without the suffix.
+    every = (Path(path), beside, beside.absolute())
+    return [path, *map(str, every), *(f"{one.with_suffix('')}." for one in every if one.name)]
 
 
 def _parsed(file: Path) -> dict[str, Any]:

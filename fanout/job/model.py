@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fanout._redact import Redactor
 from fanout.settings import Endpoint, Hedge, Limits, RetryPolicy, Timeouts
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ class Job:
     file: Path
     tables: JobFile = field(repr=False)
     codec: Codec
+    redactor: Redactor = field(default_factory=Redactor, repr=False)
+    """Knows the job's secrets."""
 
     @property
     def input_path(self) -> Path:
@@ -143,6 +146,11 @@ class Job:
             client_cert=found(endpoint.client_cert),
             client_key=found(endpoint.client_key),
         )
+
+    @property
+    def shown_endpoint(self) -> str:
+        """The URLs, fit to be shown."""
+        return ", ".join(self.redactor.url(endpoint.url) for endpoint, _ in self.tables.endpoint.each())
 
     def writing_beside(self, word: str) -> Job:
         """The same job with an output of its own: ``y.npy`` -> ``y.WORD.npy``."""

@@ -125,6 +125,7 @@ def client_of(job: Job, tape: Tape | None = None, on_event: Callable[[Event], No
         hedge=tables.hedge,
         on_event=on_event,
         tape=tape,
+        secrets=job.redactor,
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from fanout.errors import ConfigError
-from fanout.files import ANEW, make_folder, open_locked, sync_folder, write_at
+from fanout.files import ANEW, PRIVATE, make_folder, open_locked, sync_folder, write_at
 from fanout.journal.records import Damaged, record
 from fanout.journal.state import COMPLETE, State, end_payload, group_payload, head_payload, read_state
 from fanout.rowset import RowSet
@@ -49,7 +49,7 @@ class Journal:
         self._broken = False
         try:
             make_folder(self.path.parent)
-            self._fd = open_locked(self.path)
+            self._fd = open_locked(self.path, PRIVATE)
             self._open(orjson.loads(orjson.dumps(identity)), fresh=fresh)  # as it will be read: a tuple becomes a list
         except OSError as error:
             self.close()
@@ -175,7 +175,7 @@ class Journal:
     def _rewrite(self, payloads: Sequence[bytes]) -> None:
         """Another content in one step: after a crash it is the old one or the new one, whole."""
         anew = self.path.with_name(f"{self.path.name}.new")
-        fd = open_locked(anew)
+        fd = open_locked(anew, PRIVATE)
         try:
             os.ftruncate(fd, 0)
             size = write_at(fd, b"".join(record(number, payload) for number, payload in enumerate(payloads)), 0)

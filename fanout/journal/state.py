@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
+from fanout._escape import safe_json
 from fanout.files import Publication
 from fanout.journal.records import MAGIC, Damaged, records
 from fanout.rowset import RowSet
@@ -95,7 +96,7 @@ def read_state(path: Path) -> State | None:
 
 def head_payload(state: State) -> bytes:
     """The first record of a journal."""
-    return orjson.dumps({"fanout": VERSION, "identity": state.identity, "n_rows": state.n_rows})
+    return safe_json({"fanout": VERSION, "identity": state.identity, "n_rows": state.n_rows})
 
 
 def group_payload(rows: Iterable[tuple[int, int]], failures: Iterable[Failure], note: Any, form: Form | None) -> bytes:
@@ -107,15 +108,15 @@ def group_payload(rows: Iterable[tuple[int, int]], failures: Iterable[Failure], 
         told["note"] = note
     if form is not None:
         told["form"] = {name: [_dtype_name(dtype), list(shape)] for name, (dtype, shape) in form.items()}
-    return orjson.dumps(told, option=orjson.OPT_SERIALIZE_NUMPY)
+    return safe_json(told, orjson.OPT_SERIALIZE_NUMPY)
 
 
 def end_payload(n_rows: int, publication: Publication, folder: Path) -> bytes:
     """All rows are done, and the files are whole."""
-    return orjson.dumps({"n_rows": n_rows, "publication": publication.as_json(folder)})
+    return safe_json({"n_rows": n_rows, "publication": publication.as_json(folder)})
 
 
-COMPLETE = orjson.dumps({"complete": True})
+COMPLETE = safe_json({"complete": True})
 """The files have their names."""
 
 

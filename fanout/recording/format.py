@@ -2,28 +2,35 @@
 
 ::
 
-    {"fanout recording":1}
-    {"body":"0f3c...","bytes":196608,"stored":196608,"zlib":false}
+    {"fanout recording":2}
+    1c291ca3 {"body":"0f3c...","bytes":196608,"stored":196608,"coding":""}
     <196608 bytes>
-    {"key":"9a...","method":"POST","path":"/v2/models/m/infer","sent":"0f3c...","status":200,"headers":{...},
-     "got":"77...","at":0.01,"seconds":0.25}                                              (on one line)
+    5f0e8d21 {"key":"9a...","method":"POST","path":"/v2/models/m/infer","sent":"0f3c...","status":200,
+     "headers":{...},"got":"77...","at":0.01,"seconds":0.25}                              (on one line)
 
-Bodies are most of a recording. Numbers hardly shrink and are wanted as fast as the disk gives them, so a body is
-compressed only where that halves it. What is written is appended, so a kill costs the record that it falls into.
+Every line begins with its checksum (CRC-32). Bodies are most of a recording. Numbers hardly shrink and are wanted as
+fast as the disk gives them, so a body is compressed only where that halves it; a text with control characters, which
+would reach the terminal of whoever looks into the file, is written in base64. What is written is appended, so a kill
+costs the record that it falls into.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
+import re
 import zlib
+from base64 import b64decode, b64encode
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import orjson
 
-from fanout.errors import ConfigError
+from fanout._escape import holds_control_characters, safe_json
+from fanout.errors import ConfigError, InputError
+from fanout.files import PRIVATE
 from fanout.settings import masked
 
 if TYPE_CHECKING:
@@ -32,9 +39,15 @@ if TYPE_CHECKING:
 
     from fanout.types import Buffer
 
-HEAD = b'{"fanout recording":1}\n'
+HEAD = b'{"fanout recording":2}\n'
+KEY = "recording"
+"""Key of errors about a recording."""
+
 _DIGEST = 16
 _SAMPLE = 2**14
+_LINE = re.compile(rb"([0-9a-f]{8}) (\{.*\})", re.DOTALL)
+
+_Coding: TypeAlias = Literal["", "zlib", "base64"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +78,7 @@ class Interaction:
 class _Place:
     start: int
     stored: int
-    zlib: bool
+    coding: _Coding
 
 
 def digest(parts: Iterable[Buffer]) -> str:
@@ -88,7 +101,7 @@ def key_of(method: str, path: str, sent: str) -> str:
 
 
 class Pages:
-    """A recording's file, being read. Raises `ConfigError` where it is none, or damaged."""
+    """A recording's file, being read. Raises `InputError` where it is none, or damaged."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -100,12 +113,10 @@ class Pages:
         except ValueError:  # an empty file cannot be mapped
             self._data = b""
         except OSError as error:
-            raise ConfigError(f"the recording {path} cannot be read: {error.strerror or error}") from None
+            raise InputError(f"the recording {path} cannot be read: {error.strerror or error}", key=KEY) from None
         if self._data[: len(HEAD)] != HEAD:
-            raise ConfigError(f"{path} is no recording of this version of fanout")
-        for line in self._lines():
-            if "key" in line:
-                self.interactions.append(Interaction(**line))
+            raise InputError(f"{path} is no recording of this version of fanout", key=KEY)
+        self.interactions += self._read()
 
     def body(self, name: str) -> bytes:
         """A body by its digest."""
@@ -113,26 +124,30 @@ class Pages:
         if place is not None:
             raw = self._data[place.start : place.start + place.stored]
             try:
-                body = zlib.decompress(raw) if place.zlib else raw
-            except zlib.error:
+                body = zlib.decompress(raw) if place.coding == "zlib" else raw
+                body = b64decode(body, validate=True) if place.coding == "base64" else body
+            except (zlib.error, ValueError):
                 body = b""
             if digest([body]) == name:
                 return body
-        raise ConfigError(f"the recording {self.path} is damaged: body {name} is not what was recorded")
+        raise InputError(f"the recording {self.path} is damaged: body {name} is not what was recorded", key=KEY)
 
-    def _lines(self) -> Iterator[dict[str, Any]]:
+    def _read(self) -> Iterator[Interaction]:
         at, size = len(HEAD), len(self._data)
         while (end := self._data.find(b"\n", at)) >= 0:
             try:
-                line: dict[str, Any] = orjson.loads(self._data[at:end])
+                line = _checked(self._data[at:end])
                 if "body" in line:
-                    self._places[line["body"]] = _Place(end + 1, line["stored"], line["zlib"])
+                    self._places[line["body"]] = _Place(end + 1, line["stored"], line["coding"])
                     end += line["stored"] + 1
                     if end >= size:
                         return  # its writer was killed
-                yield line
+                    if self._data[end] != ord("\n"):
+                        raise ValueError
+                else:
+                    yield Interaction(**line)
             except (ValueError, KeyError, TypeError):
-                raise ConfigError(f"the recording {self.path} is damaged at byte {at:,}") from None
+                raise InputError(f"the recording {self.path} is damaged at byte {at:,}", key=KEY) from None
             at = end + 1
 
 
@@ -146,7 +161,7 @@ class Writer:
             raise ConfigError(f"the recording {path} is there already: remove it, or give another name")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("xb", buffering=0)
+            self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE), "wb", 0)
         except OSError as error:
             raise self._refusal(error) from None
         self._write(HEAD)
@@ -156,7 +171,7 @@ class Writer:
         new = {name: body for name, body in bodies.items() if name not in self._written}
         frames = [_framed(name, body) for name, body in new.items()]
         told = {name: value for name, value in asdict(interaction).items() if value not in (None, "", {})}
-        self._write(b"".join([*frames, orjson.dumps(told), b"\n"]))
+        self._write(b"".join([*frames, _line(told)]))
         self._written.update(new)
 
     def close(self) -> None:
@@ -176,8 +191,23 @@ class Writer:
 
 
 def _framed(name: str, body: bytes) -> bytes:
-    stored = body
+    stored, coding = body, ""
     if len(zlib.compress(body[:_SAMPLE], 1)) * 2 <= len(body[:_SAMPLE]):
-        stored = zlib.compress(body, 1)
-    head = {"body": name, "bytes": len(body), "stored": len(stored), "zlib": stored is not body}
-    return b"".join([orjson.dumps(head), b"\n", stored, b"\n"])
+        stored, coding = zlib.compress(body, 1), "zlib"
+    elif holds_control_characters(body):
+        stored, coding = b64encode(body), "base64"
+    head = {"body": name, "bytes": len(body), "stored": len(stored), "coding": coding}
+    return b"".join([_line(head), stored, b"\n"])
+
+
+def _line(told: Mapping[str, Any]) -> bytes:
+    data = safe_json(told)
+    return b"%08x %b\n" % (zlib.crc32(data), data)
+
+
+def _checked(line: bytes) -> dict[str, Any]:
+    match = _LINE.fullmatch(line)
+    if match is None or int(match[1], 16) != zlib.crc32(match[2]):
+        raise ValueError
+    told: dict[str, Any] = orjson.loads(match[2])
+    return told

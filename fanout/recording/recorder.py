@@ -30,8 +30,8 @@ class Recorder:
     """Notes the exchanges of clients in a new file: ``Client(..., tape=recorder)``. A context manager.
 
     Request bodies and answers are in the file, whole. Headers of requests are not, of the answers' only those by which
-    fanout decides; where an answer repeats a credential, stars take its place. The file is written as the answers come,
-    from the event loop.
+    fanout decides; stars take the place of secrets. The file is its owner's alone (mode 0600), and is written as the
+    answers come, from the event loop.
 
     Args:
         path: the file; it must not be there yet.
@@ -60,12 +60,9 @@ class Recorder:
         except TransportError as error:
             self._note(sent, started, hide, error=error)
             raise
-        except (
-            asyncio.CancelledError
-        ):  # by the attempt's deadline; or the run was cut, and nobody knows what would come
-            self._note(
-                sent, started, hide, error=AttemptTimeout("no whole answer came before the attempt was given up")
-            )
+        except asyncio.CancelledError:  # by the attempt's deadline, or because the run was cut
+            given_up = AttemptTimeout("no whole answer came before the attempt was given up")
+            self._note(sent, started, hide, error=given_up)
             raise
         self._note(sent, started, hide, reply=reply)
         return reply
@@ -103,13 +100,13 @@ class Recorder:
         interaction = Interaction(
             key=key_of(sent.method, path, original),
             method=sent.method,
-            path=path,
+            path=_hidden(path, hide),
             sent=digest([asked]),
             status=None if reply is None else reply.status,
             headers={} if reply is None else self._kept(reply, hide),
             got="" if reply is None else digest([answered]),
             error="" if error is None else type(error).__name__,
-            text="" if error is None else str(error),
+            text="" if error is None else _hidden(str(error), hide),
             at=started - self._began,
             seconds=asyncio.get_running_loop().time() - started,
         )
@@ -122,5 +119,9 @@ class Recorder:
         for name, value in reply.headers.items():
             if _NEEDED.fullmatch(name) or name.lower() in self._headers:
                 shown = masked(value) if name.lower() == "location" else value
-                kept[str(name)] = hide(shown.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
+                kept[str(name)] = _hidden(shown, hide)
         return kept
+
+
+def _hidden(text: str, hide: Callable[[bytes], bytes]) -> str:
+    return hide(text.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")

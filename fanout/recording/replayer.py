@@ -37,7 +37,7 @@ class Replayer:
             nothing, and come at once on any other loop.
 
     Raises:
-        ConfigError: the file cannot be read, or is no recording.
+        InputError: the file cannot be read, is no recording, or is damaged.
     """
 
     replaces = True
@@ -76,11 +76,12 @@ class Replayer:
         return self._latencies
 
     def _refusal(self, sent: Sent, path: str, body: str, hide: Callable[[bytes], bytes]) -> str:
-        asked = f"{sent.method} {path}"
+        shown_path = hide(path.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
+        asked = f"{sent.method} {shown_path}"
         if times := sum(one.key == key_of(sent.method, path, body) for one in self._pages.interactions):
             many = "once" if times == 1 else f"{times} times"
-            return f"{asked} was recorded {many} in {self.path}, and is asked once more: {sent.joined()[:80]!r}"
-        found = nearest(sent.method, path, hide(sent.joined()), self._pages)
+            return f"{asked} was recorded {many} in {self.path}, and is asked once more: {hide(sent.joined())[:80]!r}"
+        found = nearest(sent.method, shown_path, hide(sent.joined()), self._pages)
         return f"{asked} was not recorded in {self.path}; {found}"
 
 

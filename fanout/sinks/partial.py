@@ -25,6 +25,7 @@ class Partial:
         final: the name it will have; a symbolic link is followed.
         suffix: added to the name until then.
         size: how much of what an earlier process has written is to be kept.
+        mode: that of a new file, before the umask.
 
     Raises:
         BlockingIOError: another process is writing it.
@@ -32,14 +33,14 @@ class Partial:
         FileNotFoundError: less than ``size`` is there.
     """
 
-    def __init__(self, final: Path, suffix: str = PARTIAL, *, size: int = 0) -> None:
+    def __init__(self, final: Path, suffix: str = PARTIAL, *, size: int = 0, mode: int = 0o666) -> None:
         self.final = final.resolve()
         self.path = self.final.with_name(self.final.name + suffix)
         self.size = size
         self._named = False
         if size and not self.path.exists():
             raise FileNotFoundError(f"{self.path} is missing: put it back, or {ANEW}")
-        self._fd = open_locked(self.path)
+        self._fd = open_locked(self.path, mode)
         there = os.fstat(self._fd).st_size
         if there < size:
             self._close()

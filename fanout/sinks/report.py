@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
+from fanout._escape import safe_json
+from fanout.files import PRIVATE
 from fanout.sinks.partial import Partial
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ def make_mask(path: Path, result: Result) -> tuple[Path, Path]:
 
 def make_failures(path: Path, result: Result) -> tuple[Path, Path]:
     """One JSON object a line for each range of rows that failed alike, sorted by row; as `make_mask`."""
-    return _make(path, b"".join(_line(failure) for failure in result.failures))
+    return _make(path, b"".join(_line(failure) for failure in result.failures), PRIVATE)
 
 
 def _line(failure: Failure) -> bytes:
@@ -39,11 +41,11 @@ def _line(failure: Failure) -> bytes:
     }
     if failure.ids:
         told["ids"] = list(failure.ids)
-    return orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE)
+    return safe_json(told, orjson.OPT_APPEND_NEWLINE)
 
 
-def _make(path: Path, data: bytes) -> tuple[Path, Path]:
-    partial = Partial(path)
+def _make(path: Path, data: bytes, mode: int = 0o666) -> tuple[Path, Path]:
+    partial = Partial(path, mode=mode)
     try:
         partial.append(data)
         partial.sync()

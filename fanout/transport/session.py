@@ -14,6 +14,7 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from fanout._redact import Redactor, secrets_of
 from fanout._version import __version__
 from fanout.errors import ClientStateError, ConfigError, FanoutError, IncompleteReply
 from fanout.settings import masked, require_headers
@@ -23,7 +24,6 @@ from fanout.transport.direct import Direct, DirectResponse
 from fanout.transport.failures import mapped
 from fanout.transport.headers import MANY_FIELDS, Headers, head_limits, require_small_head
 from fanout.transport.receiving import Buffers
-from fanout.transport.secrets import concealed, secrets_of
 from fanout.transport.tls import tls_of
 from fanout.types import Reply
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     Body: TypeAlias = tuple[Buffer, ...]
 
 _USER_AGENT = f"fanout-ml/{__version__}"
-_SECRETS_REMEMBERED = 100
 _REMEMBERED = 16
 """Content types whose headers are kept; a codec may make up one for each request (multipart boundaries)."""
 
@@ -52,6 +51,7 @@ class Transport:
         connections: most connections at once.
         headers: more header fields, or a function that gives them.
         buffers: the bodies of large replies may be bytearrays.
+        redactor: learns the secrets of URL and headers; its own if not given.
 
     Raises:
         ConfigError: a certificate file or the URL cannot be used.
@@ -66,9 +66,11 @@ class Transport:
         connections: int,
         headers: HeaderSource | None = None,
         buffers: bool = False,
+        redactor: Redactor | None = None,
     ) -> None:
         self.url = url
-        self.shown_url = masked(url)
+        self.redactor = Redactor() if redactor is None else redactor
+        self.shown_url = self.redactor.url(url)
         self.bytes_sent = 0
         self.bytes_received = 0
         self._endpoint = endpoint
@@ -81,7 +83,6 @@ class Transport:
         self._request_id = f"{uuid4().hex}-"
         self._requests = 0
         self._closed = False
-        self._secrets: list[str] = []
         self._dress()
         self._connector = Connector(limit=connections, tls=tls_of(endpoint))
         self._session = aiohttp.ClientSession(
@@ -125,7 +126,8 @@ class Transport:
         """GET ``url``, which must have the endpoint's origin. Raises `TransportError`."""
         target = _parsed(url)
         if target.origin() != self._target.origin():
-            raise ConfigError(f"{masked(url)} is not at the endpoint's origin: credentials stay at {self.shown_url}")
+            there = self.redactor.url(url)
+            raise ConfigError(f"{there} is not at the endpoint's origin: credentials stay at {self.shown_url}")
         if not self._given.version:
             await self.renew_headers()
         return await self._exchange("GET", target, self._plain_headers, None, 0, fresh=False)
@@ -143,8 +145,8 @@ class Transport:
         return payload if name is None else replace(payload, headers={**payload.headers, name: uuid4().hex})
 
     def conceal(self, text: str) -> str:
-        """``text``, a server's words for instance, without any header value or URL part that may be a secret."""
-        return concealed(text, self._secrets)
+        """``text``, a server's words for instance, on one line, without secrets and control characters."""
+        return self.redactor.text(text)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -160,9 +162,9 @@ class Transport:
                 key="headers",
             )
         self._headers: dict[str, CIMultiDict[str]] = {}  # content type -> all that a request with it carries
-        secrets = secrets_of(self.url, self._given.fields) + secrets_of(self._endpoint.proxy or "", {})
-        # Answers to requests with earlier headers may still come.
-        self._secrets = list(dict.fromkeys(secrets + self._secrets))[:_SECRETS_REMEMBERED]
+        # Those of earlier headers stay known: answers to requests with them may still come.
+        self.redactor.add(secrets_of(self.url, self._given.fields))
+        self.redactor.add(secrets_of(self._endpoint.proxy or "", {}))
 
     def _remember(self, content_type: str) -> CIMultiDict[str]:
         require_headers({"Content-Type": content_type})
@@ -222,8 +224,8 @@ class Transport:
         """The reply to a request that had headers of that ``version``."""
         shown = self._target_text if url is self._target else str(url)
         self.bytes_received += len(body)
-        if response.status >= 300 and self._secrets:  # an error page holds no answer, but may repeat what it was sent
-            body = self.conceal(body.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+        if response.status >= 300:  # an error page holds no answer, but may repeat what it was sent
+            body = self.redactor.hide_in_body(body)
         if response.status == 401:
             self._given.refused = max(self._given.refused, version)
         return Reply(status=response.status, headers=response.headers, body=body, url=shown)

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from yarl import URL
 
-from fanout.settings import masked, require_headers
+from fanout.settings import require_headers
 from fanout.tape import Sent
-from fanout.transport.secrets import credentials_of, starred
 from fanout.transport.session import Transport
 
 if TYPE_CHECKING:
@@ -46,10 +45,10 @@ class TapedTransport(Transport):
     async def _through(self, sent: Sent, send: Send, length: int) -> Reply:
         self._check_open()
         if not self._tape.replaces:
-            return await self._tape.exchange(sent, send, self._hide)
+            return await self._tape.exchange(sent, send, self.redactor.raw)
         version = self._given.version
         self.bytes_sent += length
-        reply = await self._tape.exchange(sent, send, self._hide)
+        reply = await self._tape.exchange(sent, send, self.redactor.raw)
         self.bytes_received += len(reply.body)
         if reply.status == 401:
             self._given.refused = max(self._given.refused, version)
@@ -58,8 +57,5 @@ class TapedTransport(Transport):
     def _recorded(self, url: str) -> str:
         return url if self._known_as is None else str(self._known_as.join(URL(url).relative()))
 
-    def _hide(self, body: bytes) -> bytes:
-        return starred(body, credentials_of(self.url, self._given.fields))
-
     def __repr__(self) -> str:
-        return f"<TapedTransport {masked(self.url)} {self._tape!r}>"
+        return f"<TapedTransport {self.shown_url} {self._tape!r}>"

@@ -49,7 +49,7 @@ async def tune_job(
         tape = rehearsal(job, answering=True) if mock else None
         async with _located(job, mock=mock) as located:
             tuner = Tuner(located, part, wishes, control or SearchControl(), audience, tape)
-            found = await tuner.run(source.n_rows, shown=job.tables.endpoint.shown)
+            found = await tuner.run(source.n_rows, shown=job.shown_endpoint)
     return found
 
 

@@ -1,0 +1,73 @@
+r"""Control characters as visible escapes, for whatever is shown, logged or noted in a file.
+
+Servers, input files and file names can hold characters that move the cursor, retitle a terminal, reverse the direction
+of a line or start a new one. They are shown as Python writes them: ``\x1b``, ``\u202e``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+# C0, DEL and C1; bidirectional and invisible formatting; line separators; surrogates; tags.
+_BEYOND_ASCII = "\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f"
+_UNSAFE = re.compile(f"[\\x00-\\x1f{_BEYOND_ASCII}]")
+_UNSAFE_IN_LINES = re.compile(f"[\\x00-\\x09\\x0b-\\x1f{_BEYOND_ASCII}]")
+_UNSAFE_IN_TEXT = re.compile(f"[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f{_BEYOND_ASCII}]")
+_UNSAFE_BYTES = bytes({*range(0x20), 0x7F} - {*b"\t\n\r"})
+_UNSAFE_IN_JSON = re.compile(f"[{_BEYOND_ASCII}]")
+
+
+def escaped(text: str) -> str:
+    """``text`` on one line, each control character as a visible escape."""
+    return _UNSAFE.sub(_visible, text)
+
+
+def escaped_lines(text: str) -> str:
+    """The same for a text of several lines, whose line breaks stay."""
+    return _UNSAFE_IN_LINES.sub(_visible, text)
+
+
+def safe_json(value: Any, option: int | None = None) -> bytes:
+    r"""``value`` as JSON in which each control character is written as ``\uXXXX``; it reads back exactly.
+
+    orjson escapes those below U+0020 alone. A lone surrogate, which JSON cannot express, is shown as `escaped` does.
+    """
+    import orjson  # costs start-up time where nothing is printed as JSON
+
+    try:
+        data = orjson.dumps(value, option=option)
+    except orjson.JSONEncodeError:
+        data = orjson.dumps(_without_surrogates(value), option=option)
+    if data.isascii() and b"\x7f" not in data:
+        return data
+    return _UNSAFE_IN_JSON.sub(_in_json, data.decode()).encode()
+
+
+def holds_control_characters(body: bytes) -> bool:
+    """True for a text (UTF-8) with control characters other than tab and line break; bytes of numbers are no text."""
+    if body.isascii():
+        return len(body.translate(None, _UNSAFE_BYTES)) < len(body)
+    try:
+        return _UNSAFE_IN_TEXT.search(body.decode()) is not None
+    except UnicodeDecodeError:
+        return False
+
+
+def _visible(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode()
+
+
+def _in_json(match: re.Match[str]) -> str:
+    units = match[0].encode("utf-16-be")
+    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if value.isascii() else re.sub("[\ud800-\udfff]", _visible, value)
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_surrogates(inner) for inner in value]
+    return value

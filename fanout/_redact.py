@@ -1,0 +1,221 @@
+"""The redactor: knows the secrets of one client or job, and makes texts fit to be shown, stored or recorded."""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from html import escape
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
+
+from fanout._escape import escaped, escaped_lines
+from fanout.settings import masked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+STARS = "***"
+_SHORTEST = 6
+"""Shorter values would be found everywhere."""
+
+_REMEMBERED = 500
+"""Values that are kept, newest first: tokens are renewed for as long as a client lives."""
+
+_CUTS_LOOKED_AT = 8
+_CUT = b"..."
+_URL_SAFE = "/:@!$&'()*+,;="
+_SCHEMES = frozenset({"bearer", "basic", "digest", "token", "apikey", "api-key", "negotiate", "aws4-hmac-sha256"})
+_MEDIA_TYPE = re.compile(r"(?:application|audio|image|multipart|text|video)/[\w.+*-]+|\*/\*")
+
+
+class Redactor:
+    """Replaces secrets by ``***``, in any case and as servers repeat them, and escapes control characters.
+
+    Args:
+        secrets: values that must appear nowhere; those shorter than 6 characters are passed over.
+        prefixes: beginnings of URLs that end with a secret, and how each is shown: for secrets of any length.
+        exempt: texts that may hold a secret and are shown all the same, such as the path of the output.
+    """
+
+    def __init__(
+        self, secrets: Iterable[str] = (), *, prefixes: Mapping[str, str] | None = None, exempt: Iterable[str] = ()
+    ) -> None:
+        self._values: dict[str, None] = {}
+        self._prefixes = dict(prefixes or {})
+        self._exempt = [text.encode("utf-8", "surrogatepass").lower() for text in exempt if text]
+        self._forms: list[tuple[bytes, bytes]] | None = None  # lower case, what stands in its place; longest first
+        self.add(secrets)
+
+    def add(self, secrets: Iterable[str]) -> None:
+        """Keep more values secret; the oldest are forgotten where there are too many."""
+        new = dict.fromkeys(value for value in secrets if len(value) >= _SHORTEST)
+        if new.keys() <= self._values.keys():
+            return
+        self._values = dict.fromkeys(islice([*new, *(old for old in self._values if old not in new)], _REMEMBERED))
+        self._forms = None
+
+    def text(self, text: str) -> str:
+        """``text`` without secrets, on one line, control characters escaped."""
+        return escaped(self.hide(text))
+
+    def lines(self, text: str) -> str:
+        """The same for a text of several lines, whose line breaks stay."""
+        return escaped_lines(self.hide(text))
+
+    def url(self, url: str) -> str:
+        """A URL without secrets, userinfo and values of the query."""
+        return escaped(masked(self.hide(url)))
+
+    def hide(self, text: str) -> str:
+        """``text`` with ``***`` in place of each secret, also of one that is cut off before ``...``."""
+        data = text.encode("utf-8", "surrogatepass")
+        spans = self._spans(data, cuts=True)
+        return _replaced(data, spans).decode("utf-8", "surrogatepass") if spans else text
+
+    def hide_in_body(self, body: bytes) -> bytes:
+        """The same for the body of an error, in bytes."""
+        return _replaced(body, self._spans(body, cuts=True))
+
+    def raw(self, body: bytes) -> bytes:
+        """``body`` with stars in place of each secret, and as long as before."""
+        spans = self._spans(body, cuts=False)
+        if not spans:
+            return body
+        starred = bytearray(body)
+        for start, stop, _ in spans:
+            starred[start:stop] = b"*" * (stop - start)
+        return bytes(starred)
+
+    def value(self, value: Any) -> Any:
+        """A JSON value with all texts in it as `hide` has them, names included."""
+        if isinstance(value, str):
+            return self.hide(value)
+        if isinstance(value, dict):
+            return {self.value(key): self.value(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.value(inner) for inner in value]
+        return value
+
+    def __repr__(self) -> str:
+        return f"<Redactor of {len(self._values)} secrets>"
+
+    def _spans(self, data: bytes, *, cuts: bool) -> list[tuple[int, int, bytes]]:
+        """Where secrets are, in order and apart from each other, and what stands there instead."""
+        if self._forms is None:
+            self._forms = self._all_forms()
+        if not self._forms:
+            return []
+        low = data.lower()  # of ASCII alone, so that places stay; forms of other letters are listed in each case
+        found = [
+            (start, start + len(form), stars) for form, stars in self._forms for start in _places(form, low)
+        ]  # fmt: skip
+        if cuts and _CUT in low:
+            found += self._cut_off(low)
+        if found and self._exempt:
+            shown = [(start, start + len(text)) for text in self._exempt for start in _places(text, low)]
+            found = [span for span in found if not any(start <= span[0] and span[1] <= stop for start, stop in shown)]
+        return _merged(found)
+
+    def _cut_off(self, low: bytes) -> Iterator[tuple[int, int, bytes]]:
+        """Where a text ends within a secret, before an ellipsis."""
+        assert self._forms is not None
+        for end in islice(_places(_CUT, low), _CUTS_LOOKED_AT):
+            for form, stars in self._forms:
+                tail_start = max(0, end - len(form) + 1)
+                for start in _places(form[:_SHORTEST], low[tail_start:end]):
+                    if form.startswith(low[tail_start + start : end]):
+                        yield tail_start + start, end, stars
+                        break
+
+    def _all_forms(self) -> list[tuple[bytes, bytes]]:
+        forms = {form: STARS for value in self._values for form in _written(value)}
+        forms |= {shape: shown for prefix, shown in self._prefixes.items() for shape in _cases(prefix)}
+        listed = [(form.encode("utf-8", "surrogatepass").lower(), shown.encode()) for form, shown in forms.items()]
+        return sorted(dict(listed).items(), key=lambda pair: len(pair[0]), reverse=True)
+
+
+def secrets_of(url: str, headers: Mapping[str, str]) -> list[str]:
+    """The parts of a URL and of header values that may be secrets."""
+    parts = urlsplit(url)
+    values = [parts.username or "", parts.password or ""]
+    values += [pair.partition("=")[2] or pair for pair in parts.query.split("&")]
+    values += [unquote_plus(value) for value in values]
+    if parts.username is not None:  # the header that the session makes of them
+        values.append(b64encode(f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()).decode())
+    for value in headers.values():
+        values += _of_header(value)
+    return [value for value in dict.fromkeys(values) if len(value) >= _SHORTEST]
+
+
+def _of_header(value: str) -> Iterator[str]:
+    """A header's value and every part of it: a token without its scheme, a cookie, a parameter, a password."""
+    if _MEDIA_TYPE.fullmatch(value.strip()):
+        return
+    yield value
+    scheme, _, rest = value.strip().partition(" ")
+    yield rest.strip()
+    if scheme.lower() == "basic":
+        yield from _of_basic(rest.strip())
+    for part in (*re.split(r"[;,]", value), *re.split(r"[;,\s]+", value)):
+        name, equals, inner = part.strip().partition("=")
+        for word in (part.strip(), inner, inner.strip('"'), unquote(inner)):
+            if word.lower() not in _SCHEMES and not _MEDIA_TYPE.fullmatch(word):
+                yield word
+        if equals and not inner.strip("="):  # a token may be padded with "=", which servers leave out
+            yield name
+
+
+def _of_basic(credentials: str) -> Iterator[str]:
+    try:
+        decoded = b64decode(credentials, validate=True).decode("utf-8", "replace")
+    except (Base64Error, ValueError):
+        return
+    yield decoded
+    user, _, password = decoded.partition(":")
+    yield from (user, password)
+
+
+def _written(value: str) -> Iterator[str]:
+    """``value`` as a server may repeat it: as it is, in JSON, in a URL, in HTML, and as Python shows it."""
+    as_json, plain_json = json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]
+    forms = [value, value.strip(), " ".join(value.split()), as_json, plain_json, as_json.replace("/", "\\/")]
+    forms += [re.sub("[&<>'+`]", lambda match: f"\\u{ord(match[0]):04x}", as_json)]
+    forms += [quote(value, safe=""), quote(value, safe=_URL_SAFE), quote_plus(value), unquote(value)]
+    forms += [escape(value), escape(value, quote=False), repr(value)[1:-1], ascii(value)[1:-1], escaped(value)]
+    for form in dict.fromkeys(forms):
+        if len(form) >= _SHORTEST:
+            yield from _cases(form)
+
+
+def _cases(text: str) -> tuple[str, ...]:
+    return (text,) if text.isascii() else (text, text.lower(), text.upper(), text.casefold(), text.title())
+
+
+def _places(part: bytes, text: bytes) -> Iterator[int]:
+    at = text.find(part)
+    while at >= 0:
+        yield at
+        at = text.find(part, at + len(part))
+
+
+def _replaced(data: bytes, spans: list[tuple[int, int, bytes]]) -> bytes:
+    parts, end = [], 0
+    for start, stop, stars in spans:
+        parts += [data[end:start], stars]
+        end = stop
+    return b"".join([*parts, data[end:]])
+
+
+def _merged(spans: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
+    merged: list[tuple[int, int, bytes]] = []
+    for start, stop, stars in sorted(spans, key=lambda span: (span[0], -span[1])):
+        if merged and start < merged[-1][1]:
+            before, end, shown = merged[-1]
+            if stop > end:  # two that overlap: neither's own words are to be seen
+                merged[-1] = (before, stop, STARS.encode() if shown == STARS.encode() else shown + stars)
+        else:
+            merged.append((start, stop, stars))
+    return merged
