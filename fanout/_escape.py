@@ -10,7 +10,8 @@ import re
 from typing import Any
 
 # C0, DEL and C1; bidirectional and invisible formatting; line separators; surrogates; tags.
-_BEYOND_ASCII = "\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f"
+_FORMATTING = "\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+_BEYOND_ASCII = f"\x7f-\x9f{_FORMATTING}\ud800-\udfff\U000e0000-\U000e007f"
 _UNSAFE = re.compile(f"[\\x00-\\x1f{_BEYOND_ASCII}]")
 _UNSAFE_IN_LINES = re.compile(f"[\\x00-\\x09\\x0b-\\x1f{_BEYOND_ASCII}]")
 _UNSAFE_IN_TEXT = re.compile(f"[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f{_BEYOND_ASCII}]")
@@ -26,6 +27,14 @@ def escaped(text: str) -> str:
 def escaped_lines(text: str) -> str:
     """The same for a text of several lines, whose line breaks stay."""
     return _UNSAFE_IN_LINES.sub(_visible, text)
+
+
+def print_exception() -> None:
+    """Print the traceback of the exception that is being handled on stderr, as `escaped_lines` has it."""
+    import sys
+    from traceback import format_exc
+
+    sys.stderr.write(escaped_lines(format_exc()))
 
 
 def safe_json(value: Any, option: int | None = None) -> bytes:

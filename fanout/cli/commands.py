@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from fanout._escape import escaped_lines
 from fanout._version import __version__
 from fanout.cli.parameters import CommandWithFaults, Counts, RowRange
 
@@ -315,15 +317,28 @@ def _guarded(command: Callable[[], Any], as_json: bool) -> int:
     try:
         code = command()
     except click.ClickException as error:
-        error.show()
+        shown = StringIO()
+        error.show(shown)
+        click.echo(escaped_lines(shown.getvalue()), nl=False, err=True)
         if as_json:
             from fanout.cli.output import print_error_json
 
-            print_error_json(error.format_message(), error.exit_code)
+            print_error_json(escaped_lines(error.format_message()), error.exit_code)
         return error.exit_code
     except click.Abort:  # Ctrl-C before or after the run, where nothing is in flight
         return 130
+    except Exception:  # noqa: BLE001 - a fault of ours or of a codec: Python would print its text as it is
+        return _traced(as_json)
     return int(code or 0)
+
+
+def _traced(as_json: bool) -> int:
+    """Print the traceback of an error that no command foresees; returns the exit code."""
+    import traceback
+
+    from fanout.cli.output import print_error
+
+    return print_error(traceback.format_exc().rstrip(), 2, as_json=as_json)
 
 
 def _exit(code: int) -> None:

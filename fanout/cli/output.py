@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
+from fanout._escape import escaped, safe_json
+from fanout._redact import Redactor
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -23,6 +26,21 @@ NOT_THE_ENDPOINT = {
 """Who gave the answers -> what to say of that."""
 
 
+class Border:
+    """All that the command prints passes here: without the job's secrets, control characters as visible escapes."""
+
+    def __init__(self) -> None:
+        self.redactor = Redactor()
+        """That of the job, once its file has been read."""
+
+    def lines(self, text: str) -> str:
+        """A text whose line breaks are our own."""
+        return self.redactor.lines(text)
+
+
+BORDER = Border()
+
+
 class Unprintable(click.ClickException):
     """Standard output takes nothing."""
 
@@ -32,17 +50,22 @@ class Unprintable(click.ClickException):
 def print_text(text: str) -> None:
     """Print a result."""
     if text:
-        _echo(text)
+        _echo(BORDER.lines(text))
 
 
 def print_json(value: dict[str, Any]) -> None:
     """Print a result as one JSON object."""
-    _echo(orjson.dumps(value))
+    _echo(safe_json(BORDER.redactor.value(value)))
+
+
+def print_message(message: str) -> None:
+    """Print something on stderr that is neither a result nor an error. Raises `OSError` if nobody reads it."""
+    click.echo(BORDER.lines(message), err=True)
 
 
 def print_error(message: str, exit_code: int, *, as_json: bool = False) -> int:
     """Print one line on stderr for each line of ``message``; returns the exit code."""
-    for line in message.splitlines():
+    for line in BORDER.lines(message).split("\n"):
         click.echo(f"error: {line}", err=True)
     if as_json:
         print_error_json(message, exit_code)
@@ -65,17 +88,17 @@ def schema_text() -> str:
 
 def summary_text(summary: Summary) -> str:
     """The account of a run, for people."""
-    return "\n".join(_summary_lines(summary))
+    return _joined(_summary_lines(summary))
 
 
 def findings_text(findings: Findings) -> str:
     """What a check has found, for people."""
-    return "\n".join(_findings_lines(findings))
+    return _joined(_findings_lines(findings))
 
 
 def estimate_text(estimate: Estimate) -> str:
     """What a dry run has counted, for people."""
-    return "\n".join(_estimate_lines(estimate))
+    return _joined(_estimate_lines(estimate))
 
 
 def status_text(status: Status) -> str:
@@ -87,7 +110,12 @@ def status_text(status: Status) -> str:
     state = "complete" if status.complete else "not complete: fanout run goes on from here"
     if not status.current:
         state += "; the job's input, codec or path of the URL are others now"
-    return f"{rows} rows: {status.ok} ok, {status.failed} failed{pending}; {state}\njournal:  {status.journal}"
+    counts = f"{rows} rows: {status.ok} ok, {status.failed} failed{pending}; {state}"
+    return f"{counts}\njournal:  {escaped(status.journal)}"
+
+
+def _joined(lines: Iterator[str]) -> str:
+    return "\n".join(map(escaped, lines))  # line by line, since a name in one of them may hold a line break
 
 
 def _echo(result: str | bytes) -> None:

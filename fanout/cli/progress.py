@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fanout.cli.output import BORDER, print_message
 from fanout.errors import ClientStateError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Display(ABC):
 
     def say(self, message: str) -> None:
         """Tell the user something that is not progress."""
-        click.echo(message, err=True)
+        print_message(message)
 
     @abstractmethod
     def show(self, stats: Statistics, rows: int | None) -> None:
@@ -132,7 +133,7 @@ class Bar(Display):
         if self._progress is None:
             super().say(message)
         else:
-            self._progress.console.print(message, markup=False, highlight=False)
+            self._progress.console.print(BORDER.lines(message), markup=False, highlight=False)
 
     def show(self, stats: Statistics, rows: int | None) -> None:
         """Draw the bar anew."""

@@ -8,6 +8,7 @@ import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fanout.cli.loading import loaded
 from fanout.cli.output import (
     estimate_text,
     findings_text,
@@ -22,7 +23,7 @@ from fanout.cli.signals import Interrupts
 from fanout.clock import VirtualClock
 from fanout.engine import RunControl
 from fanout.errors import ConfigError
-from fanout.job import Findings, Summary, check_job, dry_run, job_status, load_job, run_job
+from fanout.job import Findings, Summary, check_job, dry_run, job_status, run_job
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,7 +61,7 @@ def check_command(file: str, settings: Sequence[str], *, as_json: bool) -> int:
 def dry_run_command(file: str, settings: Sequence[str], latency: float | None, *, as_json: bool) -> int:
     """Count what a job would send, print it; returns the exit code."""
     try:
-        estimate = asyncio.run(dry_run(load_job(file, settings), latency=latency))
+        estimate = asyncio.run(dry_run(loaded(file, settings), latency=latency))
     except ConfigError as error:
         return print_error(str(error), 2, as_json=as_json)
     if as_json:
@@ -73,7 +74,7 @@ def dry_run_command(file: str, settings: Sequence[str], latency: float | None, *
 def status_command(file: str, settings: Sequence[str], *, as_json: bool) -> int:
     """Print how far a job's run has come; returns the exit code."""
     try:
-        status = job_status(load_job(file, settings))
+        status = job_status(loaded(file, settings))
     except ConfigError as error:
         return print_error(str(error), 2, as_json=as_json)
     if as_json:
@@ -86,7 +87,7 @@ def status_command(file: str, settings: Sequence[str], *, as_json: bool) -> int:
 async def _run(
     file: str, settings: Sequence[str], how: Mapping[str, Any], display: Display, *, seeded: bool
 ) -> Summary:
-    job = load_job(file, settings)
+    job = loaded(file, settings)
     if seeded:
         random.seed(job.tables.mock.seed)  # of the jitter in all waits: the same run has the same events
     control = RunControl()
@@ -99,7 +100,7 @@ async def _run(
 
 
 async def _check(file: str, settings: Sequence[str]) -> Findings:
-    job = load_job(file, settings)
+    job = loaded(file, settings)
     control = RunControl()
     with Interrupts(control, progress_display(quiet=True)) as interrupts:
         return _with_signal(await check_job(job, control=control), interrupts)

@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fanout.cli.loading import loaded
 from fanout.cli.output import print_error, print_json, print_text
 from fanout.cli.progress import Silent
 from fanout.cli.signals import Interrupts
 from fanout.cli.tuning_text import plan_text, trial_text, tuning_text
 from fanout.clock import VirtualClock
 from fanout.errors import ConfigError
-from fanout.job import SearchControl, load_job, overridden, require_writable, tune_job, write_settings
+from fanout.job import SearchControl, overridden, require_writable, tune_job, write_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +59,7 @@ def _written(tuning: Tuning, file: str) -> tuple[Tuning, str]:
 
 
 async def _tune(file: str, settings: Sequence[str], wishes: Wishes, *, mock: bool, write: bool) -> Tuning:
-    job = load_job(file, settings)
+    job = loaded(file, settings)
     if write:
         _require_keys_of_file(settings)
         require_writable(job.file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fanout._escape import escaped
 from fanout.cli.output import NOT_THE_ENDPOINT
 from fanout.cli.plot import plot, rounded
 
@@ -40,7 +41,7 @@ def trial_text(trial: Trial) -> str:
 
 def tuning_text(tuning: Tuning, job: str) -> str:
     """What was found."""
-    return "\n".join(_lines(tuning, job))
+    return "\n".join(map(escaped, _lines(tuning, job)))
 
 
 def _lines(tuning: Tuning, job: str) -> Iterator[str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, overload
 
-from fanout._redact import Redactor
+from fanout._redact import Redactor, secrets_of
 from fanout.client.identity import identity_of
 from fanout.client.options import V
 from fanout.client.session import Session
@@ -122,6 +122,8 @@ class Client(Generic[V]):
         self._endpoints = _each(endpoint)
         self._codec = _own(codec)
         self._redactor = secrets if isinstance(secrets, Redactor) else Redactor(secrets)
+        for one, _ in self._endpoints:
+            self._redactor.add(secrets_of(one.url, one.headers))
         if not isinstance(limits, RateLimiter):
             _require_type("limits", limits, Limits)
         _require_one_count(limits, count_tokens)
@@ -294,7 +296,8 @@ class Client(Generic[V]):
 
         Raises `ConfigError` for iterators: nothing tells their rows from others.
         """
-        return identity_of(rows, self._codec, [endpoint.url for endpoint, _ in self._endpoints])
+        urls = [endpoint.url for endpoint, _ in self._endpoints]
+        return identity_of(rows, self._codec, urls, self._redactor)
 
     async def preview(self, rows: Rows, *, control: RunControl | None = None) -> Preview:
         """Ask the endpoint about its model, and encode the first chunk of ``rows``, but send none.

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import orjson
 
+from fanout._redact import Redactor
 from fanout.engine import as_rows
 from fanout.errors import ConfigError
 from fanout.settings import LOCAL
@@ -27,14 +28,14 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 """Where an object lies in memory: part of many a repr, and another in every process."""
 
 
-def identity_of(rows: object, codec: Codec, urls: Sequence[str]) -> dict[str, Any]:
+def identity_of(rows: object, codec: Codec, urls: Sequence[str], redactor: Redactor | None = None) -> dict[str, Any]:
     """The rows, the codec with its options, and the path and query of the URLs; JSON without any secret.
 
     Neither the host nor limits nor the size of chunks is part of it: another of these gives the same answers.
 
     Raises `ConfigError` for rows of an iterator, which cannot be told from others.
     """
-    return {"input": _of_rows(rows), "codec": _of_codec(codec), **_of_urls(urls)}
+    return {"input": _of_rows(rows), "codec": _of_codec(codec), **_of_urls(urls, redactor or Redactor())}
 
 
 def _of_rows(rows: object) -> Any:
@@ -63,19 +64,24 @@ def _named(value: Any) -> str:
     return str(getattr(value, "__qualname__", None) or _ADDRESS.sub("", repr(value)))
 
 
-def _of_urls(urls: Sequence[str]) -> dict[str, Any]:
-    parts = sorted({(url, "") if url.startswith(LOCAL) else _path_and_query(url) for url in urls})
-    paths = [path for path, _ in dict.fromkeys(parts)]
+def _of_urls(urls: Sequence[str], redactor: Redactor) -> dict[str, Any]:
+    parts = sorted({(_path(url, redactor), _query(url)) for url in urls})
+    paths = list(dict.fromkeys(path for path, _ in parts))
     told: dict[str, Any] = {"path": paths[0] if len(paths) == 1 else paths}
     if any(query for _, query in parts):
         told["query"] = [query and _digest(query.encode()) for _, query in parts]  # it may hold a secret
     return told
 
 
-def _path_and_query(url: str) -> tuple[str, str]:
-    split = urlsplit(url)
-    pairs = parse_qsl(split.query, keep_blank_values=True)
-    return split.path, urlencode(sorted(pair for pair in pairs if not _CREDENTIAL.search(pair[0])))
+def _path(url: str, redactor: Redactor) -> str:
+    """The path; where a secret is in it, without that, but with its digest."""
+    path, shown = (one if one.startswith(LOCAL) else urlsplit(one).path for one in (url, redactor.hide(url)))
+    return path if shown == path else f"{shown} {_digest(path.encode())}"
+
+
+def _query(url: str) -> str:
+    pairs = parse_qsl(urlsplit(url).query, keep_blank_values=True)
+    return urlencode(sorted(pair for pair in pairs if not _CREDENTIAL.search(pair[0])))
 
 
 def _digest(data: bytes) -> str:

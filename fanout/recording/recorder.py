@@ -100,7 +100,7 @@ class Recorder:
         interaction = Interaction(
             key=key_of(sent.method, path, original),
             method=sent.method,
-            path=_hidden(path, hide),
+            path=path_of(_hidden(sent.url, hide)),
             sent=digest([asked]),
             status=None if reply is None else reply.status,
             headers={} if reply is None else self._kept(reply, hide),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from traceback import print_exc
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from fanout._escape import print_exception
 from fanout.serving.exchange import StatusError
 from fanout.types import Array
 
@@ -56,7 +56,7 @@ def call(model: Model, rows: Any, n_rows: int, function: Callable[[Any], Any] | 
     except StatusError:
         raise
     except (Exception, SystemExit) as error:  # user code: whatever it raises is an answer, not the server's end
-        print_exc()
+        print_exception()
         raise StatusError(500, f"model {model.name!r} failed: {type(error).__name__}: {error}") from error
     if not outputs:
         raise StatusError(500, f"model {model.name!r} returned no output")

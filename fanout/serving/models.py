@@ -6,9 +6,9 @@ import sys
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from traceback import print_exc
 from typing import TYPE_CHECKING, Any
 
+from fanout._escape import print_exception
 from fanout.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _module(name: str) -> ModuleType:
             raise ConfigError(f"there is no module {error.name!r} in {here} or on the Python path", key="url") from None
         raise ConfigError(f"module {name!r} cannot be imported: {error}", key="url") from error
     except (Exception, SystemExit) as error:  # user code at import: anything can come out of it
-        print_exc()
+        print_exception()
         raise ConfigError(f"module {name!r} cannot be imported: {type(error).__name__}: {error}", key="url") from error
 
 

@@ -1,0 +1,347 @@
+"""A secret that is set anywhere in a job never appears in what a command prints or writes, whatever servers repeat."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from base64 import b64decode, b64encode
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote_plus
+
+import numpy as np
+import pytest
+from aiohttp import web
+
+from fanout.testing import Background
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+CANARY = "Canary-7f3a9c"
+ODD = 'Kanarie "ünd" a+b/c&d'
+PAIR = b64encode(f"someone:{CANARY}".encode()).decode()
+
+
+@dataclass
+class Parrot:
+    """Repeats all that it was sent in every answer, in several spellings; rows below 0 make it refuse."""
+
+    url: str = ""
+    status: int = 200
+    valid: bool = True
+
+    async def handle(self, request: web.Request) -> web.Response:
+        heard = await _heard(request)
+        # The shortest first: of a long message only the beginning is shown.
+        telling = sorted((one for one in heard if CANARY in one or PAIR in one or "Kanarie" in one), key=len)
+        said = "; ".join(
+            f"{one.upper()} {one.lower()} {quote(one, safe='')} {one} {json.dumps(one)} {one!r}"
+            for one in dict.fromkeys([*telling, *heard])
+        )
+        headers = {"X-RateLimit-Owner": " ".join(heard).encode("ascii", "replace").decode(), "X-Request-Cost": "1"}
+        if self.status != 200:
+            return web.json_response({"error": {"message": said}, "usage": {CANARY: 1}}, status=self.status)
+        rows = json.loads(await request.read())
+        while isinstance(rows, dict):
+            rows = next(value for value in rows.values() if isinstance(value, dict | list))
+        if any(row < 0 for row in rows):
+            return web.Response(status=422, text=f"bad row: {said}", headers=headers)
+        answer = [2 * row for row in rows]
+        if not self.valid:
+            return web.Response(text=f"sorry, {said}", headers=headers)
+        return web.json_response({"predictions": answer, "sent": said}, headers=headers)
+
+
+async def _heard(request: web.Request) -> list[str]:
+    heard = [request.path_qs, request.path, *request.query.values(), (await request.read()).decode()]
+    for name, value in request.headers.items():
+        heard += [value, value.rpartition(" ")[2]]
+        if "authorization" in name.lower() and " " in value:
+            heard += _decoded(value.partition(" ")[2])
+    heard += request.cookies.values()
+    heard += re.findall("Kanarie[^{}]*d", heard[-1]) + re.findall(f"{CANARY}|{PAIR}", " ".join(heard))
+    return [*heard, *map(unquote_plus, heard)]
+
+
+def _decoded(credentials: str) -> list[str]:
+    try:
+        pair = b64decode(credentials, validate=True).decode()
+    except ValueError:
+        return []
+    return [pair, *pair.split(":")]
+
+
+@asynccontextmanager
+async def parroting() -> AsyncIterator[Parrot]:
+    parrot = Parrot()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", parrot.handle)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    parrot.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield parrot
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture(scope="module")
+def parrot():
+    with Background(parroting()) as parrot:
+        yield parrot
+
+
+@pytest.fixture(autouse=True)
+def _well_behaved(parrot):
+    parrot.status, parrot.valid = 200, True
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a secret is set: lines for the tables of endpoint and codec."""
+
+    endpoint: str = ""
+    codec: str = ""
+    url: str = "{server}/predict"
+    secret: str = CANARY
+
+
+def _header(value: str, name: str = "Authorization") -> str:
+    return f"headers = {{ {name} = {json.dumps(value)} }}"
+
+
+POSITIONS = {
+    "path of the url": Position(url="{server}/v1/${SECRET}/predict"),
+    "last part of the path": Position(url="{server}/v1/${SECRET}"),
+    "default in the path": Position(url="{server}/v1/${UNSET:-%s}/predict" % CANARY),
+    "query of the url": Position(url="{server}/predict?key=${SECRET}&x=1"),
+    "literal query": Position(url="{server}/predict?key=%s&x=1" % CANARY),
+    "user of the url": Position(url="http://${SECRET}:x@{host}/predict"),
+    "password of the url": Position(url="http://me:${SECRET}@{host}/predict"),
+    "one of several urls": Position(
+        endpoint='urls = ["{server}/predict?key=${SECRET}"]', url="{server}/predict?key=public"
+    ),
+    "bearer token": Position(endpoint=_header("Bearer ${SECRET}")),
+    "literal bearer token": Position(endpoint=_header(f"Bearer {CANARY}")),
+    "default of a token": Position(endpoint=_header("Bearer ${UNSET:-%s}" % CANARY)),
+    "basic pair": Position(endpoint=_header("Basic ${PAIR}")),
+    "literal basic pair": Position(endpoint=_header(f"Basic {PAIR}")),
+    "token parameter": Position(endpoint=_header('Token realm="x", token="${SECRET}"')),
+    "signature": Position(endpoint=_header("AWS4-HMAC-SHA256 Credential=AKIA/x, Signature=${SECRET}")),
+    "cookie": Position(endpoint=_header("sid=${SECRET}; theme=dark", "Cookie")),
+    "literal cookie": Position(endpoint=_header(f'theme=dark; sid="{CANARY}"', "Cookie")),
+    "header of its own": Position(endpoint=_header("${SECRET}", "X-Api-Key")),
+    "part of a header": Position(endpoint=_header(f"one two {CANARY} three", "X-Note")),
+    "password of the proxy": Position(endpoint='proxy = "http://me:${SECRET}@{host}"'),
+    "option of the codec": Position(codec='extra = { user = "${SECRET}" }'),
+    "odd option of the codec": Position(codec='extra = { user = "${ODD}" }', secret=ODD),
+    "field of the codec": Position(codec='request_field = "${SECRET}"'),
+    "default in the codec": Position(codec='extra = { user = "${UNSET:-%s}" }' % CANARY),
+}
+
+JOB = """
+[input]
+path = "x.npy"
+
+[endpoint]
+url = "{url}"
+{endpoint}
+
+[codec]
+name = "json"
+{codec}
+
+[chunks]
+rows = 4
+
+[retry]
+max_attempts = 2
+initial_backoff = 0.01
+
+[output]
+path = "out/y.npy"
+"""
+
+
+@pytest.fixture
+def prepare(tmp_path, parrot, monkeypatch):
+    """Writes the job with a secret at one position."""
+    for name, value in {"SECRET": CANARY, "ODD": ODD, "PAIR": PAIR}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("UNSET", raising=False)
+
+    def prepare(position: Position, rows: np.ndarray, server: str = "") -> None:
+        server = server or parrot.url
+        text = JOB.replace("{url}", position.url).replace("{endpoint}", position.endpoint)
+        text = text.replace("{codec}", position.codec).replace("{server}", server)
+        np.save(tmp_path / "x.npy", rows)
+        (tmp_path / "job.toml").write_text(text.replace("{host}", server.removeprefix("http://")), "utf-8")
+
+    return prepare
+
+
+GOOD = np.arange(12.0)
+BAD = np.where(np.arange(12) == 5, -1.0, np.arange(12.0))
+
+
+def _refused(command, prepare, parrot, position):
+    prepare(position, GOOD)
+    parrot.status = 401
+    return [command("run", "job.toml"), command("run", "job.toml", "--json"), command("check", "job.toml")]
+
+
+def _failing(command, prepare, parrot, position):
+    prepare(position, BAD)
+    first = command("run", "job.toml")
+    assert "11 ok, 1 failed" in first.out, first
+    status = command("status", "job.toml")
+    return [first, status, command("status", "job.toml", "--json"), command("run", "job.toml", "--json")]
+
+
+def _recorded(command, prepare, parrot, position):
+    prepare(position, BAD)
+    first = command("run", "job.toml", "--record", "run.recording", "--json")
+    assert json.loads(first.out)["ok"] == 11
+    again = command("run", "job.toml", "--replay", "run.recording")
+    assert "11 ok, 1 failed" in again.out, again
+    prepare(position, GOOD + 1)
+    return [first, again, command("run", "job.toml", "--replay", "run.recording", "--fresh")]
+
+
+def _crashing(command, prepare, parrot, position):
+    prepare(position, GOOD)
+    parrot.status = 500
+    return [command("run", "job.toml"), command("run", "job.toml", "--json", "--fresh")]
+
+
+def _invalid(command, prepare, parrot, position):
+    prepare(position, GOOD)
+    parrot.valid = False
+    return [command("run", "job.toml"), command("check", "job.toml", "--json")]
+
+
+def _unreachable(command, prepare, parrot, position):
+    prepare(position, GOOD, "http://127.0.0.1:9")
+    return [command("run", "job.toml"), command("run", "job.toml", "--json"), command("check", "job.toml")]
+
+
+def _looked_at(command, prepare, parrot, position):
+    prepare(position, GOOD)
+    return [
+        command("check", "job.toml"),
+        command("check", "job.toml", "--json"),
+        command("check", "job.toml", "--dry-run"),
+        command("tune", "job.toml", "--seconds", "0.01", "--max-requests", "5", "--json"),
+        command("tune", "job.toml", "--seconds", "0.01", "--max-requests", "5"),
+    ]
+
+
+def _mistaken(command, prepare, parrot, position):
+    prepare(position, GOOD)
+    return [
+        command("run", "job.toml", "--set", "endpoint.weights=[1, 2, 3, 4]"),
+        command("run", "job.toml", "--set", "codec.response_field=${SECRET}[["),
+        command("run", "job.toml", "--set", "endpoint.url=${SECRET}/x"),
+        command("run", "job.toml", "--set", "endpoint.ca_file=${SECRET}/x.pem"),
+        command("run", "job.toml", "--set", "codec.name=${SECRET}"),
+    ]
+
+
+PLACES = {
+    "refused": _refused,
+    "failing rows": _failing,
+    "recording": _recorded,
+    "crashing": _crashing,
+    "invalid answers": _invalid,
+    "unreachable": _unreachable,
+    "check and tune": _looked_at,
+    "mistakes": _mistaken,
+}
+
+
+@pytest.mark.parametrize("position", POSITIONS.values(), ids=POSITIONS)
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_a_secret_appears_nowhere(command, prepare, parrot, tmp_path, place, position):
+    for number, ended in enumerate(place(command, prepare, parrot, position)):
+        _assert_absent(position.secret, ended.out + ended.err, f"command {number}")
+    for path in _written(tmp_path):
+        _assert_absent(position.secret, path.read_bytes().decode("utf-8", "replace"), path.name)
+        _assert_absent(position.secret, path.name, "the name of a file")
+
+
+def _assert_absent(secret: str, text: str, where: str) -> None:
+    low = text.lower()
+    forms = {secret, quote(secret, safe=""), json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
+    if secret == CANARY:
+        forms |= {PAIR}
+    for form in forms:
+        assert form.lower() not in low, f"{form} is in {where}: ...{text[max(0, low.find(form.lower()) - 200) :][:300]}"
+
+
+def _written(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and path.name not in ("job.toml", "x.npy")]
+
+
+def test_a_stop_still_says_what_the_server_said(command, prepare, parrot):
+    prepare(POSITIONS["bearer token"], GOOD)
+    parrot.status = 401
+    assert "HTTP 401: /predict" in command("run", "job.toml").err
+
+
+def test_a_short_value_is_hidden_at_its_own_place_alone(command, prepare, parrot, monkeypatch):
+    monkeypatch.setenv("SECRET", "ab1")
+    prepare(Position(url="{server}/${SECRET}/predict"), GOOD)
+    parrot.status = 401
+    ended = command("run", "job.toml", "--set", "output.path=ab1.txt")
+    assert "output.path: ab1.txt has" in ended.err
+    ended = command("run", "job.toml")
+    assert f"asked at {parrot.url}/***/predict" in ended.err
+    prepare(Position(codec='dtype = "${SECRET}"'), GOOD)
+    assert "***" in (said := command("run", "job.toml").err)
+    assert "ab1" not in said
+
+
+@pytest.mark.parametrize("name", [CANARY, f"{CANARY}.jsonl"])
+def test_the_paths_of_input_and_output_are_shown_all_the_same(command, prepare, tmp_path, name):
+    prepare(POSITIONS["option of the codec"], BAD)
+    os.rename(tmp_path / "x.npy", tmp_path / f"{CANARY}.npy")
+    path = f"{CANARY}.npy" if name == CANARY else name
+    settings = ["--set", "input.path=${SECRET}.npy", "--set", f"output.path=out/{path.replace(CANARY, '${SECRET}')}"]
+    ended = command("run", "job.toml", *settings, "--json")
+    summary = json.loads(ended.out)
+    assert summary["outputs"] == [f"out/{path}"]
+    assert CANARY not in json.dumps(summary["first_failures"])
+    assert f"output:   out/{path}" in command("run", "job.toml", *settings).out
+    missing = command("run", "job.toml", *settings, "--set", "input.path=no-${SECRET}.npy")
+    assert f"no-{CANARY}.npy" in missing.err
+
+
+def test_secrets_of_the_library_are_given_by_hand(parrot):
+    import fanout
+
+    client = fanout.SyncClient(f"{parrot.url}/{CANARY}/x", codec="json", secrets=[CANARY])
+    parrot.status = 401
+    with client, pytest.raises(fanout.RunStopped) as caught:
+        client.map(GOOD)
+    assert CANARY not in str(caught.value) + repr(client)
+    assert "***" in str(caught.value)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files")
+def test_what_quotes_servers_and_rows_is_for_its_owner_alone(command, prepare, tmp_path):
+    prepare(POSITIONS["bearer token"], BAD)
+    before = os.umask(0)
+    try:
+        command("run", "job.toml", "--record", "run.recording")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in _written(tmp_path)}
+    private = {name for name, mode in modes.items() if mode == 0o600}
+    assert {"run.recording", "y.npy.journal"} <= private
+    assert any("failures" in name for name in private)
+    assert modes["y.npy"] == 0o666
