@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CANARY = "Canary-7f3a9c"
 ODD = 'Kanarie "ünd" a+b/c&d'
+DEFAULT = "${UNSET:-" + CANARY + "}"
 PAIR = b64encode(f"someone:{CANARY}".encode()).decode()
 
 
@@ -118,9 +119,9 @@ def _header(value: str, name: str = "Authorization") -> str:
 POSITIONS = {
     "path of the url": Position(url="{server}/v1/${SECRET}/predict"),
     "last part of the path": Position(url="{server}/v1/${SECRET}"),
-    "default in the path": Position(url="{server}/v1/${UNSET:-%s}/predict" % CANARY),
+    "default in the path": Position(url="{server}/v1/" + DEFAULT + "/predict"),
     "query of the url": Position(url="{server}/predict?key=${SECRET}&x=1"),
-    "literal query": Position(url="{server}/predict?key=%s&x=1" % CANARY),
+    "literal query": Position(url="{server}/predict?key=" + CANARY + "&x=1"),
     "user of the url": Position(url="http://${SECRET}:x@{host}/predict"),
     "password of the url": Position(url="http://me:${SECRET}@{host}/predict"),
     "one of several urls": Position(
@@ -128,7 +129,7 @@ POSITIONS = {
     ),
     "bearer token": Position(endpoint=_header("Bearer ${SECRET}")),
     "literal bearer token": Position(endpoint=_header(f"Bearer {CANARY}")),
-    "default of a token": Position(endpoint=_header("Bearer ${UNSET:-%s}" % CANARY)),
+    "default of a token": Position(endpoint=_header(f"Bearer {DEFAULT}")),
     "basic pair": Position(endpoint=_header("Basic ${PAIR}")),
     "literal basic pair": Position(endpoint=_header(f"Basic {PAIR}")),
     "token parameter": Position(endpoint=_header('Token realm="x", token="${SECRET}"')),
@@ -141,7 +142,7 @@ POSITIONS = {
     "option of the codec": Position(codec='extra = { user = "${SECRET}" }'),
     "odd option of the codec": Position(codec='extra = { user = "${ODD}" }', secret=ODD),
     "field of the codec": Position(codec='request_field = "${SECRET}"'),
-    "default in the codec": Position(codec='extra = { user = "${UNSET:-%s}" }' % CANARY),
+    "default in the codec": Position(codec='extra = { user = "' + DEFAULT + '" }'),
 }
 
 JOB = """
@@ -290,7 +291,7 @@ def _written(folder: Path) -> list[Path]:
 def test_a_stop_still_says_what_the_server_said(command, prepare, parrot):
     prepare(POSITIONS["bearer token"], GOOD)
     parrot.status = 401
-    assert "HTTP 401: /predict" in command("run", "job.toml").err
+    assert "/PREDICT /predict" in command("run", "job.toml").err
 
 
 def test_a_short_value_is_hidden_at_its_own_place_alone(command, prepare, parrot, monkeypatch):
@@ -309,7 +310,7 @@ def test_a_short_value_is_hidden_at_its_own_place_alone(command, prepare, parrot
 @pytest.mark.parametrize("name", [CANARY, f"{CANARY}.jsonl"])
 def test_the_paths_of_input_and_output_are_shown_all_the_same(command, prepare, tmp_path, name):
     prepare(POSITIONS["option of the codec"], BAD)
-    os.rename(tmp_path / "x.npy", tmp_path / f"{CANARY}.npy")
+    (tmp_path / "x.npy").rename(tmp_path / f"{CANARY}.npy")
     path = f"{CANARY}.npy" if name == CANARY else name
     settings = ["--set", "input.path=${SECRET}.npy", "--set", f"output.path=out/{path.replace(CANARY, '${SECRET}')}"]
     ended = command("run", "job.toml", *settings, "--json")
