@@ -110,9 +110,7 @@ class Run:
         raised and is no `Exception` is a stop.
         """
         timeouts, retry = self._link.timeouts, self._link.retry
-        watch = Watch(
-            self.stop, run=timeouts.run, stall=retry.stall, until=self._until, last_words=self._last_words
-        )
+        watch = Watch(self.stop, run=timeouts.run, stall=retry.stall, until=self._until, last_words=self._last_words)
         self._watch = watch
         try:
             if self.feed.left != 0:
