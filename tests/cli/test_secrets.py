@@ -299,7 +299,7 @@ def test_a_short_value_is_hidden_at_its_own_place_alone(command, prepare, parrot
     prepare(Position(url="{server}/${SECRET}/predict"), GOOD)
     parrot.status = 401
     ended = command("run", "job.toml", "--set", "output.path=ab1.txt")
-    assert "output.path: ab1.txt has" in ended.err
+    assert "output.path: ab1.txt: an output" in ended.err
     ended = command("run", "job.toml")
     assert f"asked at {parrot.url}/***/predict" in ended.err
     prepare(Position(codec='dtype = "${SECRET}"'), GOOD)
