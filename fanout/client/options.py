@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from typing_extensions import TypeVar as TypeVarWithDefault
 
+    from fanout._redact import Redactor
     from fanout.limits import RateLimiter
     from fanout.settings import Hedge, Limits, RetryPolicy, Timeouts
     from fanout.tape import Tape
@@ -35,3 +36,4 @@ class ClientOptions(TypedDict, total=False):
     headers: HeaderSource | None
     on_event: Callable[[Event], None] | None
     tape: Tape | None
+    secrets: Iterable[str] | Redactor

@@ -12,18 +12,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from fanout._redact import Redactor
+
 _ENDPOINT_KEYS = {"url", "headers"}
 
 
 @contextmanager
-def blaming(file: Path, source: str = "") -> Iterator[None]:
-    """Put the job file and the key in front of the message of any `ConfigError` raised inside.
+def blaming(file: Path, source: str = "", redactor: Redactor | None = None) -> Iterator[None]:
+    """Put the job file and the key in front of the message of any `ConfigError` raised inside, and hide its secrets.
 
     Where all that is known is that the input is at fault, ``source`` tells which that is.
     """
     try:
         yield
     except ConfigError as error:
+        if redactor is not None:
+            error.args = (redactor.lines(str(error)),)
         key = _key_path(error)
         text = without_key(str(error), error.key)
         place = f"input ({source})" if key == "input" and source else key

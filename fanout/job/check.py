@@ -101,7 +101,7 @@ async def check_job(job: Job, *, control: RunControl | None = None) -> Findings:
         ConfigError: the job, its input or its output cannot be used; rows that the model does not take are found
             before any is sent, where its server tells what it takes.
     """
-    with blaming(job.file, input_name(job)):
+    with blaming(job.file, input_name(job), job.redactor):
         source = await asyncio.to_thread(read_input, job)
         open_sink(job.output_path)
         first = await _first_chunk(source, job.tables.chunks.rows)

@@ -81,7 +81,7 @@ async def dry_run(job: Job, *, latency: float | None = None, control: RunControl
         ConfigError: the job, its input or its output cannot be used.
         RunStopped: ``control`` has ended it.
     """
-    with blaming(job.file, input_name(job)):
+    with blaming(job.file, input_name(job), job.redactor):
         source = await asyncio.to_thread(read_input, job)
         open_sink(job.output_path)
         latency = job.tables.mock.latency if latency is None else latency

@@ -46,7 +46,7 @@ class Status:
 def job_status(job: Job) -> Status:
     """Read the journal of a job, which may be running at this moment. Raises `ConfigError` if it cannot be believed."""
     path = journal_path(job.output_path)
-    with blaming(job.file):
+    with blaming(job.file, redactor=job.redactor):
         try:
             state = read_state(path)
         except OSError as error:

@@ -43,7 +43,7 @@ async def tune_job(
     Raises:
         ConfigError: the job or its input cannot be used, or nothing of what is to be tried can be sent.
     """
-    with blaming(job.file, input_name(job)):
+    with blaming(job.file, input_name(job), job.redactor):
         source = await asyncio.to_thread(read_input, job)
         part = await asyncio.to_thread(read_part, source.sliced(wishes.rows))
         tape = rehearsal(job, answering=True) if mock else None
