@@ -121,7 +121,8 @@ class Client(Generic[V]):
                 raise ConfigError(f"{key} must be at least 1, not {most!r}", key=key)
         self._endpoints = _each(endpoint)
         self._codec = _own(codec)
-        self._redactor = secrets if isinstance(secrets, Redactor) else Redactor([secrets] if isinstance(secrets, str) else secrets)
+        texts = [secrets] if isinstance(secrets, str) else secrets
+        self._redactor = texts if isinstance(texts, Redactor) else Redactor(texts)
         for one, _ in self._endpoints:
             self._redactor.add(secrets_of(one.url, one.headers))
         if not isinstance(limits, RateLimiter):

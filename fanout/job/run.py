@@ -69,7 +69,10 @@ async def run_job(
         ConfigError: the job, its input or its output cannot be used; no row has been sent then, or none could
             be (an answer that the output's format cannot hold).
     """
-    with blaming(job.file, input_name(job), job.redactor), staged(job, record=record, replay=replay, mock=mock) as stage:
+    with (
+        blaming(job.file, input_name(job), job.redactor),
+        staged(job, record=record, replay=replay, mock=mock) as stage,
+    ):
         job = stage.job
         source = await asyncio.to_thread(read_input, job, rows)
         sink = open_sink(job.output_path)
