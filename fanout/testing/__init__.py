@@ -12,7 +12,7 @@ from fanout.testing.assertions import (
 )
 from fanout.testing.background import Background
 from fanout.testing.codecs import CodecTests
-from fanout.testing.faults import FAULTS, FaultServer
+from fanout.testing.faults import FAULTS, FaultServer, FaultServerError
 from fanout.testing.guard import NetworkUseError, NoNetwork
 from fanout.testing.mock import MockEndpoint, Scripted
 from fanout.testing.virtual import in_virtual_time
@@ -22,6 +22,7 @@ __all__ = [
     "Background",
     "CodecTests",
     "FaultServer",
+    "FaultServerError",
     "MockEndpoint",
     "NetworkUseError",
     "NoNetwork",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fanout.serving.faults.names import FAULTS
-from fanout.serving.faults.server import FaultyServer
+from fanout.serving.faults.server import FaultServerError, FaultyServer
 
 if TYPE_CHECKING:
     from fanout.codecs.base import Codec
 
-__all__ = ["FAULTS", "FaultServer"]
+__all__ = ["FAULTS", "FaultServer", "FaultServerError"]
 
 
 class FaultServer(FaultyServer):
@@ -37,6 +37,10 @@ class FaultServer(FaultyServer):
         tls: what the server proves itself by; without it, it speaks plain HTTP.
         record: keep every request in `requests`, with its time in `times`.
         worker: where the model is called; by default in the event loop.
+
+    Raises:
+        FaultServerError: at the end, if the model or a function of faults made it break; a client saw no more of that
+            than a lost connection.
     """
 
     def url(self, codec: str | Codec | type[Codec] = "json") -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -16,11 +17,12 @@ import aiohttp
 from aiohttp.payload import Payload as BodyPayload
 from aioresponses import CallbackResult, aioresponses
 
+from fanout.errors import ConfigError
 from fanout.serving.models import Model
 from fanout.serving.protocol import Answer, Request, answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from types import TracebackType
 
     from yarl import URL
@@ -88,13 +90,13 @@ class MockEndpoint:
     def script(self, *steps: Step) -> None:
         """What comes in place of the model's answers to the next requests: a status, a `Scripted`, an exception.
 
-        None leaves a request to the model; after the last step all are.
+        None leaves a request to the model; after the last step all are. Raises `ConfigError` for anything else.
         """
-        self._steps.extend(steps)
+        self._steps.extend(map(_checked, steps))
 
     def script_metadata(self, *steps: Step) -> None:
         """The same for GET requests, with which codecs ask about the model."""
-        self._metadata_steps.extend(steps)
+        self._metadata_steps.extend(map(_checked, steps))
 
     def __enter__(self) -> Self:
         self._mock.start()
@@ -138,6 +140,21 @@ class MockEndpoint:
         scripted = Scripted(status=step) if isinstance(step, int) else step
         headers = {"Content-Type": scripted.content_type, **scripted.headers}
         return _result(Answer(status=scripted.status, headers=headers, body=scripted.body))
+
+
+def _checked(step: Step) -> Step:
+    scripted = Scripted(status=step) if isinstance(step, int) and not isinstance(step, bool) else step
+    if isinstance(scripted, Scripted):
+        fields = isinstance(scripted.headers, Mapping) and all(
+            isinstance(text, str) for item in scripted.headers.items() for text in item
+        )
+        if not (isinstance(scripted.status, int) and 100 <= scripted.status <= 999):
+            raise ConfigError(f"a status is a number of three digits, not {scripted.status!r}", key="script")
+        if not fields or not isinstance(scripted.body, bytes):
+            raise ConfigError(f"{scripted!r} cannot be sent: headers must be texts and body bytes", key="script")
+    elif not (step is None or isinstance(step, Exception) or (isinstance(step, type) and issubclass(step, Exception))):
+        raise ConfigError(f"a step is a status, a Scripted, an exception or None, not {step!r}", key="script")
+    return step
 
 
 class _BridgedResponse(aiohttp.ClientResponse):

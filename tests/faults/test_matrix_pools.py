@@ -88,7 +88,7 @@ async def test_an_endpoint_that_is_gone_costs_no_row(way: str | int) -> None:
 
 
 async def test_row_36_of_two_answers_one_is_merged_and_a_failed_hedge_never_wins() -> None:
-    steps = iter(["slow:0.3", "slow:0.05", "slow:0.3", 500, "slow:0.3", "invalid-json"])
+    steps = iter(["slow:0.3", "slow:0.05", "slow:0.3", 500, "slow:0.3", "truncated-json"])
     async with AsyncExitStack() as stack:
         servers = await pooled(stack, lambda _: next(steps))
         async with client(servers, limits=Limits(concurrency=2), chunk_rows=64, hedge=Hedge(share=1.0, delay=0.1)) as c:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import get_close_matches
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from fanout.errors import ConfigError
-from fanout.serving.exchange import JSON_TYPE
+from fanout.serving.exchange import JSON_TYPE, Answer
 from fanout.serving.faults import acts
 from fanout.serving.faults import answers as spoil
+from fanout.serving.faults.line import head
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from fanout.serving.exchange import Answer
     from fanout.serving.faults.acts import Act
 
 _HTML = b"<!doctype html><html><body><h1>Sign in to the network</h1></body></html>"
+
+
+_LONGEST = 1e9
+"""Seconds: 31 years. Dates that far off can still be written."""
+
+_LARGEST = 2**30
+"""Bytes that a server can be expected to hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,30 @@ def parse_fault(spec: str | int) -> Fault:
     return Fault(name, kind.act, value, kind.early, kind.in_json)
 
 
+def checked_step(step: object) -> Fault | Answer | None:
+    """What a scripted step means. Raises `ConfigError` for one that nothing could be done with."""
+    if step is None or isinstance(step, Fault):
+        return step
+    if isinstance(step, str | int) and not isinstance(step, bool):
+        return parse_fault(step)
+    if not isinstance(step, Answer):
+        raise ConfigError(
+            f"a step is a fault's name, a status, an Answer or None, not {step!r} of type {type(step).__name__}",
+            key="faults",
+        )
+    try:
+        head(step, ())
+        usable = isinstance(step.status, int) and isinstance(step.body, bytes)
+    except (AttributeError, TypeError, ValueError):
+        usable = False
+    if not usable:
+        raise ConfigError(
+            f"{step!r} cannot be sent: status must be a number, headers a mapping of latin-1 texts, body bytes",
+            key="faults",
+        )
+    return step
+
+
 def parse_faults(text: str) -> dict[str, float]:
     """``"503=0.1,drip:0.05=0.02"`` as probabilities by fault. Raises `ConfigError` for what cannot be read."""
     faults: dict[str, float] = {}
@@ -102,16 +132,30 @@ def _nearest(name: str) -> str:
 
 def _seconds(text: str) -> float:
     value = float(text)
-    if not (isfinite(value) and value >= 0):
+    if not 0 <= value <= _LONGEST:  # NaN is not, either
         raise ValueError(text)
     return value
 
 
 def _count(text: str) -> int:
     value = int(text)
-    if value < 0:
+    if not 0 <= value <= _LARGEST:
         raise ValueError(text)
     return value
+
+
+def _status(text: str) -> int:
+    value = int(text)
+    if not 200 <= value <= 599:
+        raise ValueError(text)
+    return value
+
+
+def _field(text: str) -> str:
+    text.encode("latin-1")  # UnicodeEncodeError is a ValueError
+    if any(char in "\r\n" for char in text):
+        raise ValueError(text)
+    return text
 
 
 def _saying(change: Callable[[Answer], Answer], text: str, *, in_json: bool = False) -> _Kind:
@@ -164,11 +208,11 @@ _KINDS: dict[str, _Kind] = {
     "string": _saying(spoil.with_value('"much"'), "one value is a text", in_json=True),
     "ragged": _saying(spoil.with_rows(spoil.ragged), "one row is longer than the others", in_json=True),
     "huge-integer": _saying(spoil.with_value("9007199254740993"), "one value is 2**53 + 1", in_json=True),
-    "429-retry-after": _Kind("429 with a Retry-After of TEXT (1)", acts.retry_after, "1"),
+    "429-retry-after": _Kind("429 with a Retry-After of TEXT (1)", acts.retry_after, "1", _field),
     "429-date": _Kind("429 with a date SECONDS (1) off, by a wrong clock", acts.retry_date, "1", _seconds),
-    "redirect": _Kind("307 to URL (http://127.0.0.1:9/)", acts.redirect, "http://127.0.0.1:9/"),
+    "redirect": _Kind("307 to URL (http://127.0.0.1:9/)", acts.redirect, "http://127.0.0.1:9/", _field),
     "413-early": _Kind("413 before the body is read, then a FIN", acts.early_413, early=True),
-    "echo": _Kind("STATUS (500) with all header fields of the request in its text", acts.echo, "500", _count),
+    "echo": _Kind("STATUS (500) with all header fields of the request in its text", acts.echo, "500", _status),
 }
 
 FAULTS: Mapping[str, str] = {name: kind.text for name, kind in _KINDS.items()} | {

@@ -14,7 +14,7 @@ from fanout.serving.faults.acts import Turn
 from fanout.serving.faults.answers import in_json
 from fanout.serving.faults.chance import Dice
 from fanout.serving.faults.line import LONGEST_HEAD, Line, Traffic, framed
-from fanout.serving.faults.names import Fault, parse_fault, probabilities
+from fanout.serving.faults.names import Fault, checked_step, probabilities
 from fanout.serving.models import Model
 from fanout.serving.protocol import answer
 
@@ -26,12 +26,18 @@ if TYPE_CHECKING:
 Step: TypeAlias = str | int | Answer | None
 """A fault's name (with a parameter: ``"drip:0.01"``), a status, a whole answer, or None: the model answers."""
 
+_Meaning: TypeAlias = Fault | Answer | None
+
 Faults: TypeAlias = Mapping[str, float] | Callable[[Request], Step] | None
 """Probabilities by fault, or a function that decides for each request."""
 
 _BACKLOG = 1024
 _BY_CHANCE = Answer(status=0, headers={}, body=b"")
 """Stands where nothing is scripted."""
+
+
+class FaultServerError(AssertionError):
+    """A test's server broke: what the test has seen of it says nothing."""
 
 
 class FaultyServer:
@@ -46,6 +52,9 @@ class FaultyServer:
         tls: what the server proves itself by; without it, it speaks plain HTTP.
         record: keep every request in `requests`, with its time in `times`.
         worker: where the model is called, so that a slow one does not hold up the server; by default in the loop.
+
+    Raises:
+        FaultServerError: at the end, if the model or a function of faults made it break.
     """
 
     requests: list[Request]
@@ -90,8 +99,10 @@ class FaultyServer:
         self._tls = tls
         self._record = record
         self._worker = worker
-        self._steps: deque[Step] = deque()
-        self._metadata_steps: deque[Step] = deque()
+        self._steps: deque[_Meaning] = deque()
+        self._metadata_steps: deque[_Meaning] = deque()
+        self._broken: BaseException | None = None
+        self._ending = False
         self._traffic = Traffic()
         self._listener: socket.socket | None = None
         self._lines: set[Line] = set()
@@ -122,13 +133,13 @@ class FaultyServer:
     def script(self, *steps: Step) -> None:
         """What befalls the next POST requests, one step each. It goes before what is left to chance.
 
-        Raises `ConfigError` for a fault that is not known.
+        Raises `ConfigError` for a fault that is not known, and for what is no step at all.
         """
-        self._steps.extend(map(_checked, steps))
+        self._steps.extend([checked_step(step) for step in steps])
 
     def script_metadata(self, *steps: Step) -> None:
         """The same for GET requests, with which codecs ask about the model."""
-        self._metadata_steps.extend(map(_checked, steps))
+        self._metadata_steps.extend([checked_step(step) for step in steps])
 
     def misbehave(self, faults: Faults) -> None:
         """From now on, these are the faults of requests for which nothing is scripted. Raises `ConfigError`."""
@@ -163,11 +174,17 @@ class FaultyServer:
     ) -> None:
         self._hang_up()
         self._holder.close()
+        self._ending = True
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
         await asyncio.sleep(0)  # sockets close one turn of the loop after their ends
+        if self._broken is not None:
+            what = f"the server broke as it answered: {type(self._broken).__name__}: {self._broken}"
+            if error is None:
+                raise FaultServerError(what) from self._broken
+            error.add_note(what)
 
     def _listen(self) -> None:
         # The holder keeps the port while nobody listens, so that nobody else can be given it.
@@ -216,8 +233,17 @@ class FaultyServer:
     def _start(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(job)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Take note of an error: the client sees no more than a lost connection, and tries again."""
+        self._tasks.discard(task)
+        if task.cancelled():
+            error: BaseException | None = None if self._ending else asyncio.CancelledError("its task was cancelled")
+        else:
+            error = task.exception()
+        self._broken = self._broken or error
 
     async def _serve(self, line: Line) -> None:
         self._lines.add(line)
@@ -235,12 +261,11 @@ class FaultyServer:
 
     async def _exchange(self, line: Line, head: Request) -> None:
         if head.method != "POST":
-            step = self._metadata_steps.popleft() if self._metadata_steps else None
-            await self._respond(line, await line.whole(head), step)
+            scripted = self._metadata_steps.popleft() if self._metadata_steps else None
+            await self._respond(line, await line.whole(head), scripted)
             return
         step = self._steps.popleft() if self._steps else _BY_CHANCE
-        fault = parse_fault(step) if isinstance(step, str | int) else None
-        request = head if fault is not None and fault.early else await line.whole(head)
+        request = head if isinstance(step, Fault) and step.early else await line.whole(head)
         self._note(request)
         try:
             await asyncio.sleep(self._latency)
@@ -250,20 +275,18 @@ class FaultyServer:
         if (head.header("Connection") or "").lower() == "close":
             line.close()
 
-    def _chosen(self, request: Request) -> Step | Fault:
-        return self._choose(request) if self._choose is not None else self._dice.throw(request.body)
+    def _chosen(self, request: Request) -> _Meaning:
+        return checked_step(self._choose(request)) if self._choose is not None else self._dice.throw(request.body)
 
-    async def _respond(self, line: Line, request: Request, step: Step | Fault) -> None:
+    async def _respond(self, line: Line, request: Request, step: _Meaning) -> None:
         if isinstance(step, Answer):
             await line.send(framed(step))
-            return
-        fault = parse_fault(step) if isinstance(step, str | int) else step
-        if fault is None:
+        elif step is None:
             await line.send(framed(await self._answer(request)))
-            return
-        self.hits[fault.name] += 1
-        made = await self._answer(in_json(request) if fault.in_json else request)
-        await fault.act(Turn(line, request, made, self, fault.value))
+        else:
+            self.hits[step.name] += 1
+            made = await self._answer(in_json(request) if step.in_json else request)
+            await step.act(Turn(line, request, made, self, step.value))
 
     async def _answer(self, request: Request) -> Answer:
         if (request.method, request.path) == ("GET", "/stats"):
@@ -286,12 +309,6 @@ class FaultyServer:
         for number, arrival in self._arrivals:
             if self.received >= number and not arrival.done():
                 arrival.set_result(None)
-
-
-def _checked(step: Step) -> Step:
-    if isinstance(step, str | int):
-        parse_fault(step)
-    return step
 
 
 def _bound(host: str, port: int) -> socket.socket:
