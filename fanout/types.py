@@ -250,6 +250,9 @@ class Verdict:
     stop: StopKind = "refused"
     """The kind of stop, where action is STOP."""
 
+    about_rows: bool = False
+    """The codec knows that these rows alone are to blame (too long, filtered): the failure says nothing of others."""
+
     @property
     def rows_suspect(self) -> bool:
         """The rows may be to blame for a retryable failure: a 500, an invalid answer, no answer in time."""

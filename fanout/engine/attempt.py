@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from fanout.callbacks import abnormal, calling
 from fanout.classify import classify_error, classify_invalid, classify_reply, with_address
+from fanout.engine.halt import Bell, Stop
 from fanout.engine.race import Races
 from fanout.errors import InvalidReply
-from fanout.types import Answer, Array, Reply, Values, Verdict
+from fanout.transport import credentials_refused
+from fanout.types import Action, Answer, Array, Reply, Values, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fanout.codecs.base import Codec
     from fanout.deadline import Deadline
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from fanout.engine.work import Work
     from fanout.statistics import Counters
 
+_NO_ACCIDENT = 3
+"""As many chunks in a row that an endpoint forbids are no accident of their rows."""
+
 _PATIENCE = 3
 """As many times ``max_attempts`` a full endpoint may refuse a chunk for nothing: some say 503 to what crashes them."""
 
@@ -32,14 +37,31 @@ Outcome: TypeAlias = dict[str, Array] | Verdict
 
 
 class Attempts:
-    """Makes attempts for the works of one run."""
+    """Makes attempts for the works of one run.
 
-    def __init__(self, codec: Codec, link: Link, exchanges: Exchanges, proof: Proof, counters: Counters) -> None:
+    Args:
+        stop: stops the run; called before anything is awaited, so that no other request slips out.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        link: Link,
+        exchanges: Exchanges,
+        proof: Proof,
+        counters: Counters,
+        *,
+        stop: Callable[[Stop], None],
+    ) -> None:
         self._codec = codec
         self._link = link
         self._exchanges = exchanges
         self._proof = proof
         self._counters = counters
+        self._stop = stop
+        self.ended = Bell()
+        """Rings when an attempt has failed, for those who wait until others in flight have shown what is wrong."""
+
         self._races = None if link.hedger is None else Races(link.hedger, link, exchanges, counters)
 
     async def make(self, work: Work, deadline: Deadline) -> Outcome:
@@ -60,6 +82,10 @@ class Attempts:
         work.host = host
         if not isinstance(outcome, Verdict):
             self._link.successes += 1
+            assert host is not None
+            host.served = True
+            if host.forbidden:
+                host.forbidden.clear()
             self._exchanges.succeeded(host, deadline, first_try=work.tries == 1)
             return outcome
         verdict = work.in_context(outcome)
@@ -73,6 +99,7 @@ class Attempts:
         )
         if of_endpoint or (others_served and verdict.no_room and self._patient_with(work)):
             work.uncharge()
+        self.ended.ring()
         return verdict
 
     async def _judged_exchange(
@@ -80,7 +107,10 @@ class Attempts:
     ) -> tuple[Outcome, Host | None]:
         try:
             exchanged, host = await self._exchanges.make(send, deadline, work, only)
-            return self._judged(exchanged, host, work), host
+            outcome = self._judged(exchanged, host, work)
+            if isinstance(outcome, Verdict) and outcome.action is Action.STOP:
+                self._stop(Stop(outcome.stop, outcome.reason))
+            return outcome, host
         except BaseException:
             self._exchanges.abandon(deadline)
             raise
@@ -94,17 +124,36 @@ class Attempts:
             return exchanged if isinstance(exchanged, Verdict) else self._shown(classify_error(exchanged))
         assert host is not None
         if not 200 <= exchanged.status < 300:
-            return self._exchanges.pause(host, self._classified(exchanged, host))
+            return self._weighed(exchanged, self._classified(exchanged, host), host, work)
         try:
             return self._proof.checked(self._decoded(exchanged, work), work.n)
         except InvalidReply as error:
-            return self._exchanges.pause(host, self._classified(exchanged, host, error))
+            return self._weighed(exchanged, self._classified(exchanged, host, error), host, work)
+
+    def _weighed(self, reply: Reply, verdict: Verdict, host: Host, work: Work) -> Verdict:
+        """What ``verdict`` means for the endpoint, once it is clear that its rows are not to blame for a 403."""
+        if verdict.status == 403 and verdict.action is Action.STOP and verdict.stop == "refused":
+            expired = credentials_refused(403, reply.headers, reply.body)
+            if not expired and self._rows_may_be_forbidden(host, work):
+                return replace(verdict, action=Action.SPLIT)
+        return self._exchanges.pause(host, verdict)
+
+    def _rows_may_be_forbidden(self, host: Host, work: Work) -> bool:
+        """True where a 403 may be that of a moderator or a firewall, which refuse single rows.
+
+        To send smaller requests shows it, so the rows come under suspicion first. Where other endpoints can do the
+        work, one that has served nothing, or that forbids several chunks in a row, is to blame itself.
+        """
+        if self._link.pool.only is not None or not self._link.pool.dispensable(host):
+            return True
+        host.forbidden.add(work.chunk.start)
+        return host.served and len(host.forbidden) < _NO_ACCIDENT
 
     def _classified(self, reply: Reply, host: Host, error: InvalidReply | None = None) -> Verdict:
         with calling("the codec's classify"):
             meaning = self._codec.classify(reply)
         if isinstance(meaning, Verdict):
-            verdict = meaning
+            verdict = replace(meaning, about_rows=meaning.action is Action.FAIL)
         elif meaning is None and error is not None:
             verdict = classify_invalid(reply, error)
         else:

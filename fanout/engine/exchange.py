@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from fanout.classify import classify_error
 from fanout.engine.host import Host
 from fanout.errors import AttemptTimeout, TransportError
-from fanout.transport import Withheld
+from fanout.transport import Withheld, credentials_refused
 from fanout.types import Action, Event, Reply, Verdict
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ Send: TypeAlias = "Callable[[Host, bool], Awaitable[Reply]]"
 _ANOTHER_MODEL = frozenset({"shape", "dtype", "model"})
 """Flaws of answers that are well formed, but not what the other endpoints answer."""
 
+_REFUSED = frozenset({401, 403})
 _NO_ACCIDENT = 2
 _ROUNDING = 1e-9
 """Seconds that a sum of times may be off. A sleep as short as that would be due at once, and again, and again."""
@@ -57,9 +58,9 @@ class Exchanges:
         """Wait for leave, then send. The wait is charged to no attempt: the deadline starts with the request.
 
         ``work`` is what is sent, if it is rows: it tells what that takes from the rates, and where it has failed.
-        It is sent once more where the server refuses the headers (401) and new ones can be had, or where a kept-alive
-        connection turned out to be closed. What comes of it has to be told to `succeeded`, `failed` or `abandon`, with
-        the same ``deadline``: it may be the endpoint's probe.
+        It is sent once more where the server refuses the credentials (401, or 403 "expired") and new ones can be had,
+        or where a kept-alive connection turned out to be closed. What comes of it has to be told to `succeeded`,
+        `failed` or `abandon`, with the same ``deadline``: it may be the endpoint's probe.
 
         Returns what came, and from which endpoint (``only``, if that is given); from none where nothing was sent.
         """
@@ -77,13 +78,16 @@ class Exchanges:
                     return (
                         await self._with_leave(send, deadline, work, host, fresh=True) if stale else (exchanged, host)
                     )
-                if exchanged.status == 401 and await host.transport.renew_headers():
+                if exchanged.status in _REFUSED and await self._renewed(host, exchanged):
                     return await self._with_leave(send, deadline, work, host, fresh=False)
                 return exchanged, host
             except _Crowded:
                 continue
             finally:
                 permits.release()
+
+    async def _renewed(self, host: Host, reply: Reply) -> bool:
+        return credentials_refused(reply.status, reply.headers, reply.body) and await host.transport.renew_headers()
 
     def succeeded(self, host: Host | None, deadline: Deadline, *, first_try: bool) -> None:
         """Tell brake and pace of a success."""

@@ -34,6 +34,12 @@ class Host:
         self.answered = False
         """An HTTP answer of any kind has come: the endpoint exists."""
 
+        self.served = False
+        """It has answered rows: the credentials are good for some."""
+
+        self.forbidden: set[int] = set()
+        """The chunks (their first rows) that it has answered with 403 since it answered any with success."""
+
         self.requests = 0
         self.pending = 0
         self.latency = PeakEwma()

@@ -17,13 +17,19 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from fanout.engine.feed import Feed
-    from fanout.engine.halt import Halt
+    from fanout.engine.halt import Bell, Halt
     from fanout.engine.link import Link
     from fanout.engine.outcomes import Outcomes
+    from fanout.engine.refusals import Refusals
     from fanout.engine.splitting import Splitting
     from fanout.engine.work import Work
     from fanout.settings import RetryPolicy
     from fanout.statistics import Counters
+    from fanout.types import StopKind
+
+
+_LOOK_AGAIN = 1.0
+"""Seconds after which it is looked again whether requests are in flight, should the bell not ring for their end."""
 
 
 class Recovery:
@@ -31,6 +37,7 @@ class Recovery:
 
     Args:
         attempt: makes one attempt and takes in its success; gives None then, else the verdict.
+        ended: rings when an attempt has failed.
         stop: stops the run.
     """
 
@@ -40,10 +47,12 @@ class Recovery:
         link: Link,
         outcomes: Outcomes,
         splitting: Splitting,
+        refusals: Refusals,
         counters: Counters,
         halt: Halt,
         *,
         attempt: Callable[[Work, Deadline], Awaitable[Verdict | None]],
+        ended: Bell,
         stop: Callable[[Stop], None],
         tell: Callable[[Event], None],
     ) -> None:
@@ -51,18 +60,32 @@ class Recovery:
         self._link = link
         self._outcomes = outcomes
         self._splitting = splitting
+        self._refusals = refusals
         self._counters = counters
         self._halt = halt
         self._attempt = attempt
+        self._attempt_ended = ended
         self._stop = stop
         self._tell = tell
+        self._active = 0
+        self.withheld: list[tuple[Work, Verdict]] = []
+        """Rows that were forbidden since the last success: the next one shows that the credentials are good, and that
+        the rows have failed. If the run stops before, they stay pending."""
+
+    def release(self) -> None:
+        """Fail the rows that are withheld: others succeed, or all have been tried."""
+        withheld, self.withheld = self.withheld, []
+        for work, verdict in withheld:
+            self._outcomes.fail(work, verdict)
 
     async def recover(self, work: Work, verdict: Verdict) -> None:
         """Bring ``work``, which failed with ``verdict``, to an answer, to a named failure, or to the run's stop."""
         deadline = Deadline()
+        self._active += 1
         try:
             await self._settle(work, verdict, deadline)
         finally:
+            self._active -= 1
             deadline.close()
 
     async def _settle(self, work: Work, first: Verdict, deadline: Deadline) -> None:
@@ -71,6 +94,8 @@ class Recovery:
             self._note_success(work)
         elif verdict.action is Action.STOP:
             self._stop(Stop(verdict.stop, verdict.reason))
+        elif verdict.action is Action.SPLIT and _forbidden(verdict) and not await self._others_tell(work):
+            return
         elif verdict.action is Action.SPLIT and work.n > 1:
             await self._split(work, verdict, deadline)
         elif verdict.action is Action.SPLIT and not self._confirmed(work):
@@ -138,6 +163,14 @@ class Recovery:
             return replace(verdict, action=Action.STOP, stop="unreachable")
         return replace(verdict, action=Action.FAIL)
 
+    async def _others_tell(self, work: Work) -> bool:
+        """Wait while nothing has been served and requests are in flight that may be. False if the run has stopped."""
+        host = work.host
+        assert host is not None
+        while self._halt.stopped is None and not host.served and host.pending:
+            await self._halt.sleep(_LOOK_AGAIN, self._attempt_ended)
+        return self._halt.stopped is None
+
     def _confirmed(self, work: Work) -> bool:
         return work.confirmed or work.attempts >= self._link.retry.max_attempts
 
@@ -150,17 +183,25 @@ class Recovery:
 
     async def _split(self, work: Work, verdict: Verdict, deadline: Deadline) -> None:
         # Halves of a chunk that has its turn need no turn of their own.
-        turn = await self._splitting.wait_for_turn() if work.suspect is None else None
+        turn = await self._splitting.wait_for_turn(self._proof_for(work, verdict)) if work.suspect is None else None
         try:
             if self._halt.stopped is not None:
                 return
+            self._refusals.note(work, verdict, failed=False)
             if self._splitting.useful:
                 await self._send_halves(work, verdict, deadline)
             else:
-                self._outcomes.fail(work, verdict)
+                self._fail(work, verdict)
         finally:
             if turn is not None:
                 turn.release()
+
+    def _proof_for(self, work: Work, verdict: Verdict) -> Callable[[], bool] | None:
+        """For a 403 others have to have succeeded after it: what succeeded before may have had good credentials."""
+        if not _forbidden(verdict):
+            return None
+        seen = self._link.successes if work.successes_seen is None else work.successes_seen
+        return lambda: self._link.successes > seen
 
     async def _send_halves(self, work: Work, verdict: Verdict, deadline: Deadline) -> None:
         self._counters.splits += 1
@@ -188,10 +229,29 @@ class Recovery:
     def _fail(self, work: Work, verdict: Verdict) -> None:
         if work.n == 1 and verdict.action is Action.SPLIT:
             self._splitting.row_failed()
-        self._outcomes.fail(work, verdict)
-        if self._splitting.hopeless:
-            reason = f"the endpoint accepts no row at all, not even alone: {verdict.reason}"
-            self._stop(Stop("rejected", reason))
+        self._refusals.note(work, verdict, failed=True)
+        if _forbidden(verdict):
+            self.withheld.append((work, verdict))
+        else:
+            self._outcomes.fail(work, verdict)
+        kind: StopKind = "refused" if _forbidden(verdict) else "rejected"
+        if self._splitting.hopeless or self._only_row(work, verdict):
+            self._stop(Stop(kind, f"the endpoint accepts no row at all, not even alone: {verdict.reason}"))
+        elif self._refusals.hopeless(verdict) and not self._last(work):
+            reason = "the endpoint has refused many single rows in the same words, and accepted none in between"
+            self._stop(Stop(kind, f"{reason}: {verdict.reason}"))
+
+    def _last(self, work: Work) -> bool:
+        """True if no row is left but those of ``work``: there is nothing that a stop could spare."""
+        return self._feed.left == 0 and self._active == 1 and work.n == len(work.chunk)
+
+    def _only_row(self, work: Work, verdict: Verdict) -> bool:
+        """True for a 403 of the only row that there is: nothing can show whether the row or the credentials are bad."""
+        return _forbidden(verdict) and not self._link.successes and self._feed.left == 0 and len(work.chunk) == 1
+
+
+def _forbidden(verdict: Verdict) -> bool:
+    return verdict.status == 403
 
 
 def _no_attempts_left(work: Work, policy: RetryPolicy) -> bool:

@@ -20,13 +20,14 @@ from fanout.engine.outcomes import Outcomes
 from fanout.engine.preparation import prepare
 from fanout.engine.proof import Proof
 from fanout.engine.recovery import Recovery
+from fanout.engine.refusals import Refusals
 from fanout.engine.splitting import Splitting
 from fanout.engine.tasks import Tasks
 from fanout.engine.watch import Watch
 from fanout.errors import CallbackError, FanoutError
 from fanout.limits import Permits
 from fanout.statistics import Counters
-from fanout.types import Action, Event, Verdict
+from fanout.types import Event, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -209,7 +210,7 @@ class Run:
             capacity=self._link.limits.most_in_flight,
             form=self._form,
         )
-        self._attempts = Attempts(self._codec, self._link, self._exchanges, proof, self.counters)
+        self._attempts = Attempts(self._codec, self._link, self._exchanges, proof, self.counters, stop=self.stop)
         self._outcomes = Outcomes(proof, self._link, deliver=self._delivered, refuse=self._refuse)
         self._stamp = self._link.pool.hosts[0].transport.stamped
         self._recovery = Recovery(
@@ -217,9 +218,11 @@ class Run:
             self._link,
             self._outcomes,
             Splitting(lambda: self._link.successes > 0),
+            Refusals(lambda: self._link.successes),
             self.counters,
             self._halt,
             attempt=self._attempt_again,
+            ended=self._attempts.ended,
             stop=self.stop,
             tell=self._tell,
         )
@@ -227,6 +230,8 @@ class Run:
         try:
             await self._together(self._hired())
             await self._close()
+            if self._halt.stopped is None:
+                self._recovery.release()
         finally:
             del self._link.followers[self._follow]
             self._outcomes.flush()
@@ -304,11 +309,11 @@ class Run:
         outcome = await self._attempts.make(work, deadline)
         if isinstance(outcome, Verdict):
             self._last_failure = outcome.reason
-            if outcome.action is Action.STOP:  # before anything is awaited, so that no other request slips out
-                self.stop(Stop(outcome.stop, outcome.reason))
             return outcome
         self._watch.progress()
         self._outcomes.succeed(work, outcome)
+        if self._recovery.withheld:
+            self._recovery.release()
         return None
 
     def _encode(self, work: Work) -> bool:

@@ -25,12 +25,16 @@ class Splitting:
         self._isolated = 0
         self._failed = 0
 
-    async def wait_for_turn(self) -> asyncio.Lock | None:
-        """Wait until a chunk may be split. Returns the lock to release when done, or None where none is needed."""
-        if self._something_succeeded():
+    async def wait_for_turn(self, proven: Callable[[], bool] | None = None) -> asyncio.Lock | None:
+        """Wait until a chunk may be split. Returns the lock to release when done, or None where none is needed.
+
+        None is needed once ``proven``: other requests succeed (without it: anything has succeeded).
+        """
+        proven = proven or self._something_succeeded
+        if proven():
             return None
         await self._one_at_a_time.acquire()
-        if not self._something_succeeded():
+        if not proven():
             return self._one_at_a_time
         self._one_at_a_time.release()
         return None

@@ -2,7 +2,7 @@
 
 from fanout.transport.bodies import ERROR_BODY_CAP, decoded, looks_like_json
 from fanout.transport.connector import Withheld
-from fanout.transport.headers import HeaderSource
+from fanout.transport.headers import HeaderSource, credentials_refused
 from fanout.transport.session import Transport
 from fanout.transport.taped import TapedTransport
 
@@ -12,6 +12,7 @@ __all__ = [
     "TapedTransport",
     "Transport",
     "Withheld",
+    "credentials_refused",
     "decoded",
     "looks_like_json",
 ]

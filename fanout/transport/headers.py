@@ -18,6 +18,9 @@ HeaderSource: TypeAlias = Mapping[str, str] | Ask
 MANY_FIELDS = 64
 """More fields than most answers have: only then the whole header is measured."""
 
+_LOOKED_AT = 4096
+"""Bytes of a refusal that are searched."""
+
 _LEAST_FIELDS = 128
 _BYTES_A_FIELD = 64
 
@@ -40,6 +43,17 @@ def require_small_head(headers: Mapping[str, str], most: int) -> None:
     """Raise `IncompleteReply` for a header of more than ``most`` bytes."""
     if sum(len(name) + len(value) for name, value in headers.items()) > most:
         raise IncompleteReply(f"the header of the answer is larger than {most:,} bytes (max_header_bytes)")
+
+
+def credentials_refused(status: int, headers: Mapping[str, str], body: bytes) -> bool:
+    """True if an answer refuses the credentials and new ones may help: a 401, or a 403 that says "expired".
+
+    AWS and some gateways answer an expired token or signature with 403.
+    """
+    if status != 403:
+        return status == 401
+    fields = f"{headers.get('x-amzn-errortype', '')} {headers.get('www-authenticate', '')}"
+    return "expired" in fields[:_LOOKED_AT].lower() or b"expired" in body[:_LOOKED_AT].lower()
 
 
 class Headers:

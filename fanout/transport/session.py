@@ -22,7 +22,7 @@ from fanout.transport.bodies import ERROR_BODY_PATIENCE, Parts, length_of, read_
 from fanout.transport.connector import CONNECTION_USE, ConnectionUse, Connector, Withheld
 from fanout.transport.direct import Direct, DirectResponse
 from fanout.transport.failures import mapped
-from fanout.transport.headers import MANY_FIELDS, Headers, head_limits, require_small_head
+from fanout.transport.headers import MANY_FIELDS, Headers, credentials_refused, head_limits, require_small_head
 from fanout.transport.receiving import Buffers
 from fanout.transport.tls import tls_of
 from fanout.types import Reply
@@ -226,7 +226,7 @@ class Transport:
         self.bytes_received += len(body)
         if response.status >= 300:  # an error page holds no answer, but may repeat what it was sent
             body = self.redactor.hide_in_body(body)
-        if response.status == 401:
+        if response.status in (401, 403) and credentials_refused(response.status, response.headers, body):
             self._given.refused = max(self._given.refused, version)
         return Reply(status=response.status, headers=response.headers, body=body, url=shown)
 

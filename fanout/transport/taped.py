@@ -8,6 +8,7 @@ from yarl import URL
 
 from fanout.settings import require_headers
 from fanout.tape import Sent
+from fanout.transport.headers import credentials_refused
 from fanout.transport.session import Transport
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class TapedTransport(Transport):
         self.bytes_sent += length
         reply = await self._tape.exchange(sent, send, self.redactor.raw)
         self.bytes_received += len(reply.body)
-        if reply.status == 401:
+        if reply.status in (401, 403) and credentials_refused(reply.status, reply.headers, reply.body):
             self._given.refused = max(self._given.refused, version)
         return reply
 

@@ -307,7 +307,6 @@ async def test_splitting_ends_when_it_saves_too_few_rows() -> None:
     ("status", "body", "kind"),
     [
         (401, b"", "refused"),
-        (403, b"", "refused"),
         (402, b"", "quota"),
         (404, b"no such model", "rejected"),
         (429, b'{"error": {"code": "insufficient_quota"}}', "quota"),

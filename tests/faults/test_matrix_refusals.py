@@ -103,8 +103,9 @@ async def test_row_38_an_unknown_authority_stops_the_run_without_retries(authori
     assert "certificate" in await refused_by_the_client(authority.issue_cert("127.0.0.1"), None)
 
 
-@pytest.mark.parametrize("status", [401, 403])
-async def test_row_39_refused_credentials_in_mid_run_stop_it_early(status: int) -> None:
+@pytest.mark.parametrize(("status", "more"), [(401, 0), (403, 60)])
+async def test_row_39_refused_credentials_in_mid_run_stop_it_early(status: int, more: int) -> None:
+    """A 403 may be that of single rows: some are tried alone, and stay pending where all of them are refused."""
     async with FaultServer(double) as server:
         server.script(*[None] * 5, *[status] * 100)
         async with client(server, limits=Limits(concurrency=2), chunk_rows=4) as c:
@@ -112,7 +113,7 @@ async def test_row_39_refused_credentials_in_mid_run_stop_it_early(status: int) 
                 await c.map(X)
     result = caught.value.result
     assert caught.value.kind == "refused"
-    assert server.received <= 5 + 2, "what was in flight, and no more"
+    assert server.received <= 5 + 2 + more, "what was in flight, and no more"
     assert result.ok.sum() == 5 * 4
     assert np.array_equal(result.values[result.ok], (X * 2)[result.ok])
     assert result.failures == ()

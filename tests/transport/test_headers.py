@@ -45,10 +45,11 @@ class Expiring(MockEndpoint):
     """Refuses every token but the one that is valid at the time."""
 
     valid = 1
+    refusal: Any = 401
 
     def _answer(self, request: Any, steps: Any) -> Any:
         if request.method == "POST" and request.header("Authorization") != f"Bearer token-{self.valid}":
-            return super()._answer(request, type(steps)([401]))
+            return super()._answer(request, type(steps)([self.refusal]))
         return super()._answer(request, steps)
 
 
@@ -62,6 +63,55 @@ async def test_headers_are_asked_for_once_and_again_when_they_are_refused(kind: 
             assert np.array_equal(await client.map(X), X * 2)
             assert client.statistics().retries == 0
     assert tokens.given == 2
+
+
+EXPIRED = [
+    Scripted(status=403, body=b'{"message": "The security token included in the request is expired"}'),
+    Scripted(status=403, body=b'{"__type": "ExpiredTokenException"}'),
+    Scripted(status=403, body=b"Signature Expired: 20261130T120000Z is now earlier than 20261130T121000Z"),
+    Scripted(status=403, headers={"x-amzn-ErrorType": "ExpiredTokenException:http://internal.amazon.com/"}),
+    Scripted(status=403, headers={"WWW-Authenticate": 'Bearer error="invalid_token", error_description="expired"'}),
+]
+
+
+@pytest.mark.parametrize("refusal", EXPIRED)
+async def test_row_77_a_403_that_says_expired_renews_the_headers_as_a_401_does(refusal: Scripted) -> None:
+    tokens = Tokens()
+    with Expiring(double, latency=1.0) as mock:
+        mock.refusal = refusal
+        asyncio.get_running_loop().call_later(1.5, setattr, mock, "valid", 2)
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=5, headers=tokens) as client:
+            assert np.array_equal(await client.map(X), X * 2)
+            assert client.statistics().retries == 0
+    assert tokens.given == 2
+
+
+@pytest.mark.parametrize("refusal", EXPIRED[:2])
+@pytest.mark.parametrize("after", [0, 5])
+async def test_row_77_credentials_that_stay_expired_stop_the_run_and_blame_no_row(
+    refusal: Scripted, after: int
+) -> None:
+    tokens = Tokens()
+    with MockEndpoint(double) as mock:
+        mock.script(*[None] * after, *[refusal] * 100)
+        limits = Limits(concurrency=1)
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=5, headers=tokens, limits=limits) as client:
+            with pytest.raises(RunStopped, match=r"(?i)expired") as caught:
+                await client.map(X)
+    assert caught.value.kind == "refused"
+    assert caught.value.result.failures == ()
+    assert len(mock.requests) == after + 2
+    assert tokens.given == 2
+
+
+async def test_a_403_that_says_nothing_of_expiry_asks_for_no_headers() -> None:
+    tokens = Tokens()
+    with MockEndpoint(double) as mock:
+        mock.script(*[403] * 1000)
+        async with Client(mock.url(Plain), codec=Plain, headers=tokens) as client:
+            with pytest.raises(RunStopped, match="HTTP 403"):
+                await client.map(X)
+    assert tokens.given == 1
 
 
 async def test_headers_refused_twice_stop_the_run() -> None:

@@ -1,0 +1,227 @@
+"""Refusals of single rows, and refusals of all of them in words that no table knows, in virtual time."""
+
+from __future__ import annotations
+
+from math import ceil, log2
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from fleet import Fleet, says, served
+from support import Plain
+
+from fanout import Client, Hedge, Limits, Reply, RunStopped
+from fanout.serving.exchange import StatusError
+from fanout.testing import MockEndpoint, Scripted
+
+pytestmark = pytest.mark.virtual_time
+X = np.arange(3000.0).reshape(1000, 3)
+
+
+def double(x: np.ndarray) -> np.ndarray:
+    return x * 2
+
+
+def forbidding(*bad: int, status: int = 403, words: str = "flagged by the firewall") -> Any:
+    def model(x: np.ndarray) -> np.ndarray:
+        if np.isin(x[:, 0] / 3, bad).any():
+            raise StatusError(status, words)
+        return x * 2
+
+    return model
+
+
+def assert_only(result: Any, bad: list[int], rows: np.ndarray = X) -> None:
+    assert np.flatnonzero(~result.ok).tolist() == bad
+    assert [(f.start, f.stop, f.status) for f in result.failures] == [(row, row + 1, 403) for row in bad]
+    assert result.pending == ()
+    assert np.array_equal(result.values[result.ok], (rows * 2)[result.ok])
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 16])
+@pytest.mark.parametrize("bad", [0, 63, 500, 999])
+@pytest.mark.parametrize("chunk_rows", [1, 64])
+async def test_row_73_one_forbidden_row_fails_alone(bad: int, concurrency: int, chunk_rows: int) -> None:
+    with MockEndpoint(forbidding(bad), latency=0.1) as mock:
+        limits = Limits(concurrency=concurrency)
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=chunk_rows, limits=limits) as client:
+            assert_only(await client.map(X, on_error="keep"), [bad])
+    assert len(mock.requests) <= ceil(1000 / chunk_rows) + 2 * ceil(log2(chunk_rows)) + 2
+
+
+@pytest.mark.parametrize("concurrency", [1, 16])
+async def test_row_73_a_firewall_that_is_quicker_than_the_model_stops_no_run(concurrency: int) -> None:
+    """The first answers to come are refusals, while others are still being worked on."""
+    bad = [0, 64, 65, 128, 300, 777]
+    slow = lambda n: 0.01 if n in (0, 1, 2, 4) else 5.0  # noqa: E731 - the chunks with bad rows
+    with MockEndpoint(forbidding(*bad), latency=slow) as mock:
+        limits = Limits(concurrency=concurrency)
+        async with Client(mock.url(Plain), codec=Plain, limits=limits) as client:
+            assert_only(await client.map(X, on_error="keep"), bad)
+    assert len(mock.requests) <= 16 + len(bad) * (2 * 6 + 2)
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 64])
+async def test_row_73_many_forbidden_rows_among_good_ones_all_fail_alone(chunk_rows: int) -> None:
+    bad = np.flatnonzero(np.random.default_rng(7).random(1000) < 0.1).tolist()
+    with MockEndpoint(forbidding(*bad), latency=0.1) as mock:
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=chunk_rows) as client:
+            assert_only(await client.map(X, on_error="keep"), bad)
+    assert len(mock.requests) <= ceil(1000 / chunk_rows) + len(bad) * (2 * ceil(log2(chunk_rows)) + 2)
+
+
+async def test_an_error_403_with_status_200_is_the_rows_too() -> None:
+    async def hiding(sent: Any) -> Reply:
+        if b"[[70.0" in sent.joined():
+            body = orjson.dumps({"error": {"code": 403, "message": "flagged"}})
+            return Reply(status=200, headers={}, body=body)
+        return await served()(sent)
+
+    fleet = Fleet(a=hiding)
+    rows = np.arange(200.0).reshape(100, 2)
+    assert_only(await fleet.run(rows), [35], rows)
+    assert len(fleet.sent) == 101
+
+
+@pytest.mark.parametrize("concurrency", [1, 4, 16])
+@pytest.mark.parametrize("chunk_rows", [1, 64])
+@pytest.mark.parametrize("after", [0, 3])
+async def test_forbidden_credentials_stop_the_run_and_blame_no_row(
+    after: int, chunk_rows: int, concurrency: int
+) -> None:
+    with MockEndpoint(double, latency=0.1) as mock:
+        mock.script(*[None] * after, *[Scripted(status=403, body=b"no such key")] * 10_000)
+        limits = Limits(concurrency=concurrency)
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=chunk_rows, limits=limits) as client:
+            with pytest.raises(RunStopped, match="no such key") as caught:
+                await client.map(X)
+    result = caught.value.result
+    assert caught.value.kind == "refused"
+    assert result.failures == ()
+    assert result.ok.sum() == after * chunk_rows
+    rows = 20 if after else 2
+    assert len(mock.requests) <= after + 3 * concurrency + rows * (2 * ceil(log2(chunk_rows)) + 2)
+
+
+async def test_the_only_row_that_there_is_stops_the_run_where_it_is_forbidden() -> None:
+    with MockEndpoint(double) as mock:
+        mock.script(*[403] * 100)
+        async with Client(mock.url(Plain), codec=Plain) as client:
+            with pytest.raises(RunStopped) as caught:
+                await client.map(X[:1])
+    assert caught.value.kind == "refused"
+    assert caught.value.result.failures == ()
+    assert len(mock.requests) <= 2
+
+
+async def test_one_endpoint_of_several_that_forbids_a_row_is_not_put_out() -> None:
+    flagged = says(403, seconds=0.05)
+
+    async def moderated(sent: Any) -> Any:
+        rows = np.array(orjson.loads(sent.joined())["instances"])
+        return await (flagged if (rows[:, 0] == 70).any() else served())(sent)
+
+    rows = np.arange(2000.0).reshape(1000, 2)
+    fleet = Fleet(a=moderated, b=moderated)
+    assert_only(await fleet.run(rows), [35], rows)
+    assert fleet.kinds()["out"] == 0
+
+
+async def test_one_endpoint_of_several_whose_key_is_revoked_is_put_out_and_costs_no_row() -> None:
+    calls = 0
+
+    async def revoked(sent: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return await (served() if calls < 100 else says(403))(sent)
+
+    rows = np.arange(2000.0).reshape(1000, 2)
+    fleet = Fleet(a=served(), b=revoked)
+    result = await fleet.run(rows)
+    assert fleet.kinds()["out"] == 1
+    assert result.ok.sum() >= 998
+    assert calls < 120
+
+
+UNKNOWN = "Your account was closed, see ticket 8f14e45f-ceea-467f"
+
+
+@pytest.mark.parametrize("concurrency", [1, 4, 16])
+@pytest.mark.parametrize("chunk_rows", [1, 8, 64])
+@pytest.mark.parametrize("status", [400, 422, 406])
+async def test_row_72_the_same_refusal_again_and_again_stops_the_run(
+    status: int, chunk_rows: int, concurrency: int
+) -> None:
+    number = 0
+
+    def model(x: np.ndarray) -> np.ndarray:
+        nonlocal number
+        number += 1
+        if number > 5:
+            raise StatusError(status, f"{UNKNOWN}-{number:012}")
+        return x * 2
+
+    rows = np.arange(9000.0).reshape(3000, 3)
+    with MockEndpoint(model, latency=0.1) as mock:
+        limits = Limits(concurrency=concurrency)
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=chunk_rows, limits=limits) as client:
+            if status == 406 and chunk_rows > 1:  # whole chunks fail: none is isolated
+                return
+            with pytest.raises(RunStopped, match="account was closed") as caught:
+                await client.map(rows)
+    result = caught.value.result
+    assert caught.value.kind == "rejected"
+    failed = sum(f.stop - f.start for f in result.failures)
+    assert 20 <= failed <= max(20 + 2 * concurrency, 3 * chunk_rows)
+    assert len(mock.requests) <= 5 + 2 * concurrency + failed * (2 * ceil(log2(chunk_rows)) + 2)
+
+
+async def test_rows_that_are_bad_in_the_same_words_stop_no_run_while_others_succeed() -> None:
+    bad = [row for row in range(1000) if row % 15]
+    with MockEndpoint(forbidding(*bad, status=400)) as mock:
+        limits = Limits(concurrency=1)
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=1, limits=limits) as client:
+            result = await client.map(X, on_error="keep")
+    assert np.flatnonzero(result.ok).tolist() == list(range(0, 1000, 15))
+
+
+async def test_rows_that_are_bad_in_words_of_their_own_stop_no_run() -> None:
+    def model(x: np.ndarray) -> np.ndarray:
+        if x[0, 0]:
+            raise StatusError(400, f"cannot take {x[0, 0]:g}")
+        return x * 2
+
+    with MockEndpoint(model) as mock:
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=1, limits=Limits(concurrency=1)) as client:
+            result = await client.map(X[:100], on_error="keep")
+    assert len(result.failures) == 99
+
+
+@pytest.mark.parametrize("hedge", [None, Hedge(share=1.0, delay=0.5)])
+@pytest.mark.parametrize(
+    "said",
+    [
+        Scripted(status=429, body=b'{"error": {"code": "insufficient_quota", "message": "no money"}}'),
+        Scripted(status=400, body=b'{"error": {"message": "Your credit balance is too low: no money"}}'),
+        Scripted(body=b'{"error": {"code": 402, "message": "no money"}}'),
+        Scripted(status=402, body=b"no money", headers={"Retry-After": "1", "x-should-retry": "true"}),
+    ],
+)
+async def test_row_72_no_request_is_sent_after_the_first_answer_that_says_that_money_is_gone(
+    said: Scripted, hedge: Hedge | None
+) -> None:
+    """With hedging too, where the other attempt for the same rows is still under way."""
+    with MockEndpoint(double, latency=lambda n: {20: 3.0, 30: 0.7}.get(n, 1.0)) as mock:
+        mock.script(*[None] * 20, said, *[None] * 5, *[said] * 1000)
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=4, hedge=hedge) as client:
+            with pytest.raises(RunStopped, match="no money") as caught:
+                await client.map(X)
+        first = min(
+            time + (3.0 if number == 20 else 0.7 if number == 30 else 1.0)
+            for number, time in enumerate(mock.times)
+            if number == 20 or number >= 26
+        )
+        assert max(mock.times) <= first
+    assert caught.value.kind == "quota"
+    assert caught.value.result.failures == ()
