@@ -173,7 +173,9 @@ async def test_row_72_the_same_refusal_again_and_again_stops_the_run(
     result = caught.value.result
     assert caught.value.kind == "rejected"
     failed = sum(f.stop - f.start for f in result.failures)
-    assert 20 <= failed <= max(20 + 2 * concurrency, 3 * chunk_rows)
+    assert 20 <= failed <= 20 + 2 * concurrency + 17 * chunk_rows * (chunk_rows > 1)
+    if concurrency > 1:
+        assert failed <= 20 + 2 * concurrency + 4 * chunk_rows
     assert len(mock.requests) <= 5 + 2 * concurrency + failed * (2 * ceil(log2(chunk_rows)) + 2)
 
 
