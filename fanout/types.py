@@ -357,6 +357,9 @@ class Statistics:
     bytes_sent: int = 0
     bytes_received: int = 0
     seconds: float = 0.0
+    writing_seconds: float = 0.0
+    """Seconds after the last answer in which the output was put in order and in place."""
+
     latency_p50: float = float("nan")
     """Seconds of one HTTP exchange, whatever its outcome; within 3 %; NaN before the first."""
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from fanout.types import Failure, Tensor
 
 _FAILURES_SHOWN = 3
+_OTHER_PHASES = 0.1
+"""Part of the time from which on the summary says what it was spent on."""
+
 NOT_THE_ENDPOINT = {
     "mock": "MOCK:     these answers are made up; nothing was sent",
     "replay": "REPLAY:   these answers are from a recording; nothing was sent",
@@ -159,11 +162,23 @@ def _count_lines(summary: Summary) -> Iterator[str]:
         yield f"{counts}; complete since an earlier run, nothing was sent (--fresh sends all rows again)"
         return
     earlier = f", {summary.earlier} of them done before" if summary.earlier else ""
-    yield f"{counts}{earlier}; {summary.seconds:.2f} s, {summary.rows_per_second:,.0f} rows/s"
+    yield f"{counts}{earlier}; {summary.seconds:.2f} s{_phases(summary)}, {summary.rows_per_second:,.0f} rows/s"
     splits = f", {summary.splits} splits" if summary.splits else ""
     limit = "" if summary.concurrency is None else f"; concurrency {summary.concurrency} at the end"
     hedges = f", {summary.hedges} hedges ({summary.hedges_won} came first)" if summary.hedges else ""
     yield f"{summary.requests} requests, {summary.retries} retries{splits}{hedges}{_latency(summary)}{limit}"
+
+
+def _phases(summary: Summary) -> str:
+    """Where the time went, unless nearly all of it went into sending."""
+    phases = {
+        "reading": summary.reading_seconds,
+        "sending": summary.sending_seconds,
+        "writing": summary.writing_seconds,
+    }
+    if summary.seconds - summary.sending_seconds < _OTHER_PHASES * summary.seconds:
+        return ""
+    return f" ({', '.join(f'{name} {_duration(seconds)}' for name, seconds in phases.items())})"
 
 
 def _endpoint_lines(summary: Summary) -> Iterator[str]:

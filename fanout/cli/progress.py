@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from fanout.client import Client
+    from fanout.sinks import FileSink
     from fanout.types import Statistics
 
 LINE_SECONDS = 10.0
@@ -41,15 +42,25 @@ class Display(ABC):
 
     def __init__(self) -> None:
         self._client: Client | None = None
+        self._sink: FileSink | None = None
         self._task: asyncio.Task[None] | None = None
+        self._rows: int | None = None
         self._earlier = 0
 
-    def start(self, client: Client, rows: int | None, earlier: int) -> None:
-        """Begin to watch ``client`` send ``rows`` rows (None: not known how many), ``earlier`` of which were done."""
+    def open(self) -> None:
+        """Begin with the first phase of a run: its input is read."""
+        self._task = asyncio.get_running_loop().create_task(self._watch())
+
+    def start(self, client: Client, rows: int | None, earlier: int, sink: FileSink | None = None) -> None:
+        """Watch ``client`` send ``rows`` rows (None: not known how many), ``earlier`` of which were done.
+
+        After that, watch ``sink`` put the output in order.
+        """
         if earlier:
             self.say(f"going on: {earlier:,} rows were done before{f' of {rows:,}' if rows is not None else ''}")
-        self._client, self._earlier = client, earlier
-        self._task = asyncio.get_running_loop().create_task(self._watch(client, rows))
+        self._client, self._rows, self._earlier, self._sink = client, rows, earlier, sink
+        if self._task is None:
+            self.open()
 
     async def stop(self) -> None:
         """End the display."""
@@ -73,11 +84,26 @@ class Display(ABC):
     def show(self, stats: Statistics, rows: int | None) -> None:
         """Show the counters."""
 
-    async def _watch(self, client: Client, rows: int | None) -> None:
+    @abstractmethod
+    def show_phase(self, phase: str, done: int | None, rows: int | None) -> None:
+        """Show that nothing is sent at this moment, and why; ``done`` of ``rows`` rows are through with it."""
+
+    def _look(self) -> None:
+        if self._client is None:
+            self.show_phase("reading the input", None, None)
+            return
+        stats = self._client.statistics()
+        finished = None if self._sink is None else self._sink.finished_rows
+        if finished is None:
+            self.show(stats, self._rows)
+        else:
+            self.show_phase("writing the output", finished, self._rows)
+
+    async def _watch(self) -> None:
         while True:
             await asyncio.sleep(self.seconds)
             try:
-                self.show(client.statistics(), rows)
+                self._look()
             except (ClientStateError, OSError):  # the run is over, or nobody reads stderr any more
                 return
 
@@ -88,6 +114,9 @@ class Silent(Display):
     seconds = 3600.0
 
     def show(self, stats: Statistics, rows: int | None) -> None:
+        """Nothing."""
+
+    def show_phase(self, phase: str, done: int | None, rows: int | None) -> None:
         """Nothing."""
 
 
@@ -112,6 +141,16 @@ class Lines(Display):
             err=True,
         )
 
+    def show_phase(self, phase: str, done: int | None, rows: int | None) -> None:
+        """Print a line."""
+        click.echo(f"{phase}{_of(done, rows)}", err=True)
+
+
+def _of(done: int | None, rows: int | None) -> str:
+    if done is None:
+        return ""
+    return f": {done} rows" if rows is None else f": {done}/{rows} rows"
+
 
 class Bar(Display):
     """A live bar. rich is imported only here: it costs 50 ms."""
@@ -121,6 +160,8 @@ class Bar(Display):
     def __init__(self) -> None:
         super().__init__()
         self._progress: Progress | None = None
+        self._phase: str | None = None
+        """Of which the bar is; None while rows are sent."""
 
     async def stop(self) -> None:
         """Take the bar away: the summary that follows says more."""
@@ -145,12 +186,43 @@ class Bar(Display):
             "in_flight": _in_flight(stats),
             "retries": stats.retries,
         }
-        if self._progress is None:
-            self._progress = _new_bar()
-            self._progress.add_task("", total=rows, completed=done, **fields)
-            self._progress.start()
+        if self._progress is None or self._phase is not None:
+            progress = self._begin(_new_bar(), None)
+            progress.add_task("", total=rows, completed=done, **fields)
+            progress.start()
+        assert self._progress is not None
         self._progress.update(self._progress.task_ids[0], completed=done, **fields)
         self._progress.refresh()
+
+    def show_phase(self, phase: str, done: int | None, rows: int | None) -> None:
+        """Draw a bar of that phase."""
+        if self._progress is None or self._phase != phase:
+            progress = self._begin(_phase_bar(moves=done is not None), phase)
+            progress.add_task(phase, total=rows, rows="")
+            progress.start()
+        assert self._progress is not None
+        self._progress.update(self._progress.task_ids[0], completed=done or 0, rows=_of(done, rows))
+        self._progress.refresh()
+
+    def _begin(self, progress: Progress, phase: str | None) -> Progress:
+        if self._progress is not None:
+            self._progress.stop()
+        self._progress, self._phase = progress, phase
+        return progress
+
+
+def _phase_bar(*, moves: bool) -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    text = TextColumn("{task.description}{task.fields[rows]}")
+    return Progress(
+        *((BarColumn(bar_width=None), text) if moves else (text,)),
+        console=Console(stderr=True),
+        auto_refresh=False,
+        transient=True,
+        expand=True,
+    )
 
 
 def _new_bar() -> Progress:

@@ -92,6 +92,7 @@ async def _run(
         random.seed(job.tables.mock.seed)  # of the jitter in all waits: the same run has the same events
     control = RunControl()
     with Interrupts(control, display) as interrupts:
+        display.open()
         try:
             summary = await run_job(job, **how, control=control, on_start=display.start)
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -82,7 +83,10 @@ async def run_into(
         stop = ending(stop, ledger.violation(result, stopped=stop is not None))
         doubtful = stop is not None and stop.kind in _UNPUBLISHED
         if isinstance(sink, FileSink) and (stop is None or (journal is None and not doubtful)):
+            began = asyncio.get_running_loop().time()
             stop = await _published(sink, journal, result) or stop
+            took = asyncio.get_running_loop().time() - began
+            result = replace(result, stats=replace(result.stats, writing_seconds=took))
         raise_if_stopped(stop, result)
         return result
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fanout.tape import Tape
     from fanout.types import Event, Result
 
-    OnStart = Callable[[Client, int | None, int], None]
+    OnStart = Callable[[Client, int | None, int, FileSink], None]
 
 
 async def run_job(
@@ -62,13 +62,15 @@ async def run_job(
         replay: a recording that answers in the endpoint's place.
         mock: a model of the right shape answers in the endpoint's place, as the table ``mock`` tells.
         control: ends the run from outside; what has succeeded is written then too.
-        on_start: called with the open client, the number of rows (None: not known yet) and how many of them were done
-            before, before the first of them is sent.
+        on_start: called with the open client, the number of rows (None: not known yet), how many of them were done
+            before, and the sink, before the first of them is sent.
 
     Raises:
         ConfigError: the job, its input or its output cannot be used; no row has been sent then, or none could
             be (an answer that the output's format cannot hold).
     """
+    now = asyncio.get_running_loop().time
+    began = now()
     with (
         blaming(job.file, input_name(job), job.redactor),
         staged(job, record=record, replay=replay, mock=mock) as stage,
@@ -77,7 +79,7 @@ async def run_job(
         source = await asyncio.to_thread(read_input, job, rows)
         sink = open_sink(job.output_path)
         client = client_of(job, stage.tape)
-        identity = client.identity(source) | stage.told
+        identity = await on_thread(client.identity, source) | stage.told
         opening = partial(_journal, job, identity, source, fresh=fresh)
         async with opened_on_thread(opening) as journal:
             with closing(sink):
@@ -85,8 +87,9 @@ async def run_job(
                     journal.begin()
                 if only_failed:
                     await on_thread(_reopen_failures, sink, journal)
+                reading_seconds = now() - began
                 result, stop = await _run(client, source, sink, journal, control, on_start)
-                return summarized(result, sink, journal, stop, stage.answers)
+                return summarized(result, sink, journal, stop, stage.answers, reading_seconds=reading_seconds)
 
 
 def read_input(job: Job, rows: slice = slice(None)) -> Source:
@@ -167,7 +170,7 @@ async def _run(
         return result, None  # no reason to start a server or to need one
     async with client:
         if on_start is not None:
-            on_start(client, source.n_rows, journal.earlier)
+            on_start(client, source.n_rows, journal.earlier, sink)
         try:
             return await client.run(source, sink, journal=journal, control=control), None
         except RunStopped as stop:

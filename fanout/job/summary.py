@@ -37,7 +37,18 @@ class Summary:
     """Rows that were done when the run began, by an earlier one."""
 
     seconds: float
+    """Of reading, sending and writing together."""
+
+    reading_seconds: float
+    """Seconds before the first request in which the input was read and compared with that of an earlier run."""
+
+    sending_seconds: float
+    writing_seconds: float
+    """Seconds after the last answer in which the output was put in order and in place."""
+
     rows_per_second: float
+    """While rows were sent."""
+
     requests: int
     retries: int
     splits: int
@@ -84,7 +95,13 @@ class Summary:
 
 
 def summarized(
-    result: Result, sink: FileSink, journal: Journal, stop: RunStopped | None, answers: Answers = "endpoint"
+    result: Result,
+    sink: FileSink,
+    journal: Journal,
+    stop: RunStopped | None,
+    answers: Answers = "endpoint",
+    *,
+    reading_seconds: float = 0.0,
 ) -> Summary:
     """The summary of a run that has ended or was stopped."""
     stats = result.stats
@@ -96,7 +113,10 @@ def summarized(
         failed=failed,
         pending=sum(len(chunk) for chunk in result.pending),
         earlier=journal.earlier,
-        seconds=stats.seconds,
+        seconds=reading_seconds + stats.seconds + stats.writing_seconds,
+        reading_seconds=reading_seconds,
+        sending_seconds=stats.seconds,
+        writing_seconds=stats.writing_seconds,
         rows_per_second=stats.rows_per_second,
         requests=stats.requests,
         retries=stats.retries,

@@ -58,6 +58,8 @@ class FileSink(ABC):
         """File that tells which rows have an answer, where not all have."""
         self.failures: Path | None = None
         """File that tells why rows failed, where some did."""
+        self.finished_rows: int | None = None
+        """Rows that `finish` has put in their place so far; None before it is called."""
 
     def open(self, n_rows: int | None, earlier: Earlier | None = None) -> None:
         """Make the files, and the folder where it is missing; or open those that an earlier process has left.
@@ -100,6 +102,7 @@ class FileSink(ABC):
 
         The sink may be used no more, but for `close` after the publication has been carried out.
         """
+        self.finished_rows = 0
         succeeded = bool(result.ok.any())
         mask, failures = report_paths(self.path)
         moves = []

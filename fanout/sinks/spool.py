@@ -164,7 +164,7 @@ class SpoolSink(FileSink):
     def _finish(self, result: Result) -> list[tuple[Path, Path]]:
         self._ordered = ordered = Partial(self.path, ORDERED)
         try:
-            self._assemble(ordered, self._in_order(len(result.ok)))
+            self._assemble(ordered, self._counted(len(result.ok)))
             ordered.sync()
         except OSError:
             ordered.discard()
@@ -173,6 +173,12 @@ class SpoolSink(FileSink):
 
     def _temporary(self) -> tuple[Path, ...]:
         return (self._spool.path,)
+
+    def _counted(self, n_rows: int) -> Iterator[tuple[int, bytes | None]]:
+        self.finished_rows = 0
+        for n_in_part, data in self._in_order(n_rows):
+            yield n_in_part, data
+            self.finished_rows += n_in_part
 
     def _in_order(self, n_rows: int) -> Iterator[tuple[int, bytes | None]]:
         row = 0

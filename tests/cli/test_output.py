@@ -9,7 +9,8 @@ from fanout.job import Findings, Form, Summary
 from fanout.types import Failure, ModelInfo, Tensor
 
 SUMMARY = Summary(
-    rows=1797, ok=1797, failed=0, pending=0, seconds=0.4, rows_per_second=4492.5, requests=29, retries=1, splits=0,
+    rows=1797, ok=1797, failed=0, pending=0, seconds=0.4, reading_seconds=0.01, sending_seconds=0.38,
+    writing_seconds=0.01, rows_per_second=4492.5, requests=29, retries=1, splits=0,
     hedges=0, hedges_won=0, concurrency=None,
     latency_p50=0.012, latency_p95=0.034, latency_p99=1.5, outputs=("y.npy",), mask=None, failures=None, earlier=0,
     resumable=False, exit_code=0,
@@ -32,6 +33,11 @@ def test_a_summary_tells_rows_requests_latency_and_files():
         "29 requests, 1 retries; latency p50 12.0 ms, p95 34.0 ms, p99 1.50 s",
         "output:   y.npy",
     ]
+
+
+def test_a_summary_says_where_the_time_went_unless_all_went_into_sending():
+    slow = replace(SUMMARY, seconds=3.0, reading_seconds=0.25, sending_seconds=1.5, writing_seconds=1.25)
+    assert "; 3.00 s (reading 250.0 ms, sending 1.50 s, writing 1.25 s), 4,492 rows/s" in summary_text(slow)
 
 
 def test_a_summary_tells_splits_where_there_were_some():

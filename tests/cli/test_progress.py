@@ -88,6 +88,55 @@ async def test_a_terminal_gets_a_bar(monkeypatch, capsys):
     assert "rows, 2 failed, 10 rows/s, 3 in flight, 7 retries" in shown
 
 
+class Finishing:
+    """A sink that is at the end of its run."""
+
+    def __init__(self, *rows: int) -> None:
+        self.rows = list(rows)
+
+    @property
+    def finished_rows(self) -> int | None:
+        return self.rows.pop(0) if len(self.rows) > 1 else self.rows[0]
+
+
+async def phases_shown(display: Display, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading, sending, and writing with two looks at it; the run moves on with each look."""
+    monkeypatch.setattr(type(display), "seconds", 0.001)
+    usual, began = display.show_phase, asyncio.Event()
+
+    def show_phase(*told: object) -> None:
+        usual(*told)
+        began.set()
+
+    monkeypatch.setattr(display, "show_phase", show_phase)
+    display.open()
+    await asyncio.wait_for(began.wait(), 5)
+    client = Counting(*[HALF] * 4)
+    display.start(client, 100, 0, Finishing(None, None, 40, 100))
+    await asyncio.wait_for(client.empty.wait(), 5)
+    await display.stop()
+
+
+async def test_a_pipe_gets_every_phase(monkeypatch, capsys):
+    await phases_shown(Lines(), monkeypatch)
+    shown = list(dict.fromkeys(capsys.readouterr().err.splitlines()))
+    assert shown[0] == "reading the input"
+    assert shown[1].startswith("50/100 rows, 2 failed")
+    assert shown[2:] == ["writing the output: 40/100 rows", "writing the output: 100/100 rows"]
+
+
+async def test_a_bar_shows_every_phase(monkeypatch, capsys):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    await phases_shown(Bar(), monkeypatch)
+    shown = capsys.readouterr().err
+    places = [shown.index(part) for part in ("reading the input", "50/100", "writing the output: 40/100 rows")]
+    assert places == sorted(places)
+    assert "writing the output: 100/100 rows" in shown
+
+
 async def test_a_stderr_that_nobody_reads_ends_the_display_and_nothing_else(monkeypatch):
     def gone(*_: object, **__: object) -> None:
         raise BrokenPipeError

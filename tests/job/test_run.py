@@ -14,13 +14,14 @@ import pytest
 from fanout.engine import RunControl
 from fanout.errors import ConfigError, InputError
 from fanout.job import check_job, load_job, run_job
+from fanout.job import run as run_module
 from fanout.sinks import FileSink
 
 
 async def test_every_row_is_answered_in_its_place(write_job, doubler, tmp_path):
     job = load_job(write_job(url=doubler.url))
     started = []
-    summary = await run_job(job, on_start=lambda client, *told: started.append((type(client).__name__, *told)))
+    summary = await run_job(job, on_start=lambda client, *told: started.append((type(client).__name__, *told[:2])))
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), 2 * np.arange(10.0))
     assert started == [("Client", 10, 0)]
     assert (summary.rows, summary.ok, summary.failed, summary.pending, summary.exit_code) == (10, 10, 0, 0, 0)
@@ -187,6 +188,32 @@ async def test_refused_credentials_stop_the_run_with_code_3(write_job, doubler, 
     assert (summary.stop_kind, summary.exit_code, summary.pending) == ("refused", 3, 10)
     assert summary.outputs == ()
     assert not (tmp_path / "out" / "y.npy").exists()
+
+
+async def test_the_summary_has_the_time_of_every_phase(write_job, doubler, monkeypatch):
+    """The output is put in order on a helper thread: its time is that of the loop's clock between two looks at it."""
+    loop = asyncio.get_running_loop()
+    skipped = [0.0]
+    usual = loop.time
+    monkeypatch.setattr(loop, "time", lambda: usual() + skipped[0])
+
+    def longer(owner, name, seconds):
+        call = getattr(owner, name)
+
+        def taking_long(*args, **keywords):
+            skipped[0] += seconds
+            return call(*args, **keywords)
+
+        monkeypatch.setattr(owner, name, taking_long)
+
+    longer(run_module, "read_input", 1000.0)
+    longer(FileSink, "finish", 5000.0)
+    summary = await run_job(load_job(write_job(url=doubler.url)))
+    assert 1000 <= summary.reading_seconds < 2000
+    assert summary.sending_seconds < 1000
+    assert 5000 <= summary.writing_seconds < 6000
+    assert summary.seconds == summary.reading_seconds + summary.sending_seconds + summary.writing_seconds
+    assert summary.rows_per_second == summary.ok / summary.sending_seconds
 
 
 async def test_a_full_disk_stops_the_run_and_keeps_the_earlier_output(write_job, doubler, tmp_path, monkeypatch):
