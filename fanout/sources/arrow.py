@@ -37,15 +37,38 @@ def pyarrow() -> Arrow:
 
 @contextmanager
 def reading_arrow(path: Path, what: str) -> Iterator[None]:
-    """Raise `InputError` for what pyarrow says of a file."""
+    """Raise `InputError` for whatever shows as a file is read: a damaged one makes pyarrow raise almost anything."""
     pa = pyarrow()
     try:
         yield
     except InputError:
         raise
-    except (pa.ArrowException, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - also SystemError, UnicodeDecodeError, MemoryError
         text = getattr(error, "strerror", None) or " ".join(str(error).split())
+        if not isinstance(error, pa.ArrowException | OSError):
+            text = f"{type(error).__name__}: {text}"
         raise InputError(f"{path} cannot be read as {what}: {text}", key="input.path") from None
+
+
+def validated(batches: Iterable[Arrow], n_rows: int | None = None) -> Iterator[Arrow]:
+    """The record batches of a file, each looked at whole before any value is read.
+
+    pyarrow believes the offsets in a file. Damaged ones point at foreign memory, which would be sent as text, or at
+    none, which ends the process.
+
+    Raises:
+        ArrowException: an offset, a length or a text is damaged.
+        ValueError: there are not ``n_rows`` rows, where that is given.
+    """
+    there = 0
+    for batch in batches:
+        if batch.num_rows < 0:
+            raise ValueError(f"a record batch of {batch.num_rows} rows")
+        batch.validate(full=True)
+        there += batch.num_rows
+        yield batch
+    if n_rows is not None and there != n_rows:
+        raise ValueError(f"it has {there} rows where its metadata says {n_rows}")
 
 
 class Selection:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fanout.errors import InputError
 from fanout.sources import fingerprint
-from fanout.sources.arrow import Selection, pyarrow, reading_arrow
+from fanout.sources.arrow import Selection, pyarrow, reading_arrow, validated
 from fanout.sources.base import SeekableSource
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class ArrowFileSource(SeekableSource):
     def blocks_from(self, row: int) -> Iterator[Block]:
         """See `Source.blocks_from`."""
         with reading_arrow(self.path, _WHAT), self._reader(self._selection.top) as reader:
-            yield from self._selection.blocks_from(row, self._batches(reader))
+            yield from self._selection.blocks_from(row, validated(self._batches(reader), self.n_rows))
 
     def fingerprint(self) -> dict[str, Any]:
         """See `Source.fingerprint`."""
@@ -82,4 +82,7 @@ class ArrowFileSource(SeekableSource):
         from pyarrow import dataset
 
         with reading_arrow(self.path, _WHAT):  # goes by the metadata of the batches
-            return int(dataset.dataset(self.path, format="ipc").count_rows())
+            n_rows = int(dataset.dataset(self.path, format="ipc").count_rows())
+            if n_rows < 0:
+                raise ValueError(f"its metadata says {n_rows} rows")
+            return n_rows

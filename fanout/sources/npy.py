@@ -113,6 +113,8 @@ def read_header(file: IO[bytes], what: str, *, key: str) -> Header:
         raise InputError(f"{what} holds a single value, not rows: it needs a first axis", key=key)
     if dtype.kind == "V":
         raise InputError(f"{what} has dtype {dtype}, of which no request can be made; use a plain one", key=key)
+    if min(shape) < 0:
+        raise ValueError(f"its shape is {list(shape)}")
     return Header(shape, dtype, by_column and len(shape) > 1, file.tell())
 
 
@@ -156,13 +158,15 @@ def reading_array(path: Path, what: str, *, key: str = "input.path") -> Iterator
         yield
     except InputError:
         raise
-    except (ValueError, EOFError) as error:
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}", key="input.path") from None
+    except Exception as error:  # noqa: BLE001 - a damaged head is Python that cannot be parsed, or a shape beyond memory
         text = " ".join(str(error).split())
         if "magic string" in text:
             text = "it does not begin as one does"
+        if not isinstance(error, ValueError | EOFError):
+            text = f"{type(error).__name__}: {text}"
         raise InputError(f"{path} cannot be read as {what}: {text}", key=key) from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}", key="input.path") from None
 
 
 def _require_whole(path: Path, header: Header, size: int) -> None:

@@ -97,7 +97,11 @@ def _header(path: Path, archive: zipfile.ZipFile, name: str) -> Header:
         reading_array(path, f'an archive with the array "{name}"', key="input.column"),
         archive.open(name + _SUFFIX) as member,
     ):
-        return read_header(member, f'"{name}" in {path.name}', key="input.column")
+        header = read_header(member, f'"{name}" in {path.name}', key="input.column")
+        there = archive.getinfo(name + _SUFFIX).file_size - header.offset
+        if there < header.n_rows * header.row_bytes:
+            raise ValueError(f"its head tells of {header.n_rows} rows, but only {there:,} bytes are there")
+        return header
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fanout.sources import base, fingerprint
-from fanout.sources.arrow import Selection, pyarrow, reading_arrow
+from fanout.sources.arrow import Selection, pyarrow, reading_arrow, validated
 from fanout.sources.base import SeekableSource
 
 if TYPE_CHECKING:
@@ -33,15 +33,18 @@ class ParquetSource(SeekableSource):
         id: str | None = None,  # noqa: A002
     ) -> None:
         self.path = path
-        with self._opened() as file:
+        with reading_arrow(path, "a Parquet file"), self._opened() as file:
             self._selection = Selection(file.schema_arrow, column, id, path.name)
             self._groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-            self._row_bytes = _row_bytes(file.metadata, self._selection.leaves)
+            if min(self._groups, default=0) < 0:
+                raise ValueError(f"its metadata says {min(self._groups)} rows")
+            self._row_bytes = _row_bytes(file, self._selection.leaves)
         self.n_rows = sum(self._groups)
         self.form = self._selection.form
 
     def blocks_from(self, row: int) -> Iterator[Block]:
         """See `Source.blocks_from`."""
+        assert self.n_rows is not None
         groups, first = list(range(len(self._groups))), 0
         while groups and first + self._groups[groups[0]] <= row:
             first += self._groups[groups.pop(0)]
@@ -54,7 +57,7 @@ class ParquetSource(SeekableSource):
                 columns=self._selection.leaves,
                 use_threads=False,
             )
-            yield from self._selection.blocks_from(row, batches, first)
+            yield from self._selection.blocks_from(row, validated(batches, self.n_rows - first), first)
 
     def fingerprint(self) -> dict[str, Any]:
         """See `Source.fingerprint`."""
@@ -71,12 +74,13 @@ class ParquetSource(SeekableSource):
             )
 
 
-def _row_bytes(metadata: Arrow, columns: list[str]) -> float:
+def _row_bytes(file: Arrow, columns: list[str]) -> float:
     """Size of some columns of a row in the first row group, before it is packed."""
-    if not metadata.num_row_groups:
+    if not file.num_row_groups:
         return 0
-    group = metadata.row_group(0)
-    parts = map(group.column, range(group.num_columns))
+    # Damaged statistics of a column are an error where it is read; its metadata alone would end the process.
+    next(file.iter_batches(1, row_groups=[0], columns=columns, use_threads=False), None)
+    group = file.metadata.row_group(0)
     below = tuple(f"{name}." for name in columns)  # lists and structs are stored by what is in them
-    sizes = (part.total_uncompressed_size for part in parts if f"{part.path_in_schema}.".startswith(below))
-    return float(sum(sizes) / max(1, group.num_rows))
+    parts = [i for i in range(group.num_columns) if f"{file.schema.column(i).path}.".startswith(below)]
+    return float(sum(group.column(i).total_uncompressed_size for i in parts) / max(1, group.num_rows))

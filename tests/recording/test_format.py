@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fanout import Client, ConfigError, Endpoint
+from fanout.errors import InputError
 from fanout.recording.format import Interaction, Pages, Writer, digest, key_of, path_of
 from fanout.testing import MockEndpoint, Recorder, Replayer, Scripted
 
@@ -73,6 +74,28 @@ def test_a_file_that_is_damaged_or_no_recording_is_refused(tmp_path: Path) -> No
         Pages(tmp_path / "r")
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         Pages(tmp_path / "absent")
+
+
+def test_no_changed_byte_passes_unnoticed(tmp_path: Path) -> None:
+    bodies = [b"first body", b"second\nbody" * 20, "third \u202e".encode()]
+    data = written(tmp_path / "r", *bodies)
+    for at in range(len(data)):
+        (tmp_path / "r").write_bytes(data[:at] + bytes([data[at] ^ 0x15]) + data[at + 1 :])
+        try:
+            pages = Pages(tmp_path / "r")
+            read = [pages.body(one.got) for one in pages.interactions]
+        except InputError:
+            continue
+        assert read == bodies[: len(read)], f"byte {at} was changed"
+        assert len(read) == 3 or at >= data.rindex(b"\n", 0, -1), f"byte {at} was changed"
+
+
+def test_a_text_with_control_characters_is_not_in_the_file_as_it_is(tmp_path: Path) -> None:
+    bodies = [b"\x1b[2J", "a\u202eb".encode(), "\x85".encode(), b"\x7f"]
+    data = written(tmp_path / "r", *bodies)
+    assert not any(body in data for body in bodies)
+    pages = Pages(tmp_path / "r")
+    assert [pages.body(one.got) for one in pages.interactions] == bodies
 
 
 def test_a_recording_is_never_written_over(tmp_path: Path) -> None:
