@@ -68,6 +68,8 @@ class ClientStateError(FanoutError, RuntimeError):
 class EncodeError(FanoutError, ValueError):
     """Rows that the wire format cannot express. ``rows`` are their positions in what was to be encoded.
 
+    Where ``reason`` names one of them ("row 3 is empty"), a failure counts it from the first row of the input.
+
     ``alike`` says that their form is at fault (dtype, shape, names), which rows of one array have in common: such an
     array is refused as a whole, with an `InputError`. Rows that came one by one fail alone all the same.
     """
@@ -83,13 +85,22 @@ class InvalidReply(FanoutError, ValueError):
     """An answer with status 200 that cannot be what was asked for.
 
     ``flaw`` says what is wrong with it; two answers with the same flaw in a row are taken for no accident. ``usage`` is
-    what it has cost all the same, where the API tells.
+    what it has cost all the same, where the API tells. ``rows`` are the rows of the answer that the message names
+    ("row 3 holds null"): in the reason for a failure they are counted from the first row of the input.
     """
 
-    def __init__(self, message: str, *, flaw: Flaw = "content", usage: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        flaw: Flaw = "content",
+        usage: Mapping[str, int] | None = None,
+        rows: Sequence[int] = (),
+    ) -> None:
         super().__init__(message)
         self.flaw = flaw
         self.usage = usage or {}
+        self.rows = tuple(rows)
 
 
 class TransportError(FanoutError, ConnectionError):

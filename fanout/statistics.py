@@ -66,6 +66,12 @@ class Latencies:
         self._new.clear()
 
 
+_SUMS = (
+    "rows", "ok", "failed", "requests", "retries", "splits", "hedges", "hedges_won", "backing_off", "in_flight",
+    "bytes_sent", "bytes_received",
+)  # fmt: skip
+
+
 class Counters:
     """What is counted of a run. `add` sums finished runs up into a client's totals."""
 
@@ -79,6 +85,10 @@ class Counters:
         self.hedges = 0
         self.hedges_won = 0
         self.backing_off = 0
+        self.in_flight = 0
+        self.max_in_flight = 0
+        self.bytes_sent = 0
+        self.bytes_received = 0
         self.latencies = Latencies()
         self.usage: dict[str, int] = {}
 
@@ -89,8 +99,9 @@ class Counters:
 
     def add(self, other: Counters) -> None:
         """Take another run's counts into these."""
-        for name in ("rows", "ok", "failed", "requests", "retries", "splits", "hedges", "hedges_won", "backing_off"):
+        for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.max_in_flight = max(self.max_in_flight, other.max_in_flight)
         self.charge(other.usage)
         self.latencies.add(other.latencies)
 
@@ -100,10 +111,10 @@ class Counters:
         seconds: float,
         concurrency: int | None = None,
         endpoints: tuple[EndpointStatistics, ...] = (),
-        **transport: int,
+        **shared: int,
     ) -> Statistics:
-        """A frozen `Statistics`. ``transport`` adds what the transport and the permits count."""
-        counts = {name: value for name, value in vars(self).items() if isinstance(value, int)}
+        """A frozen `Statistics`. ``shared`` are counts of all runs together, which stand in the place of these."""
+        counts = {name: value for name, value in vars(self).items() if isinstance(value, int)} | shared
         p50, p95, p99 = (self.latencies.quantile(q) for q in (0.50, 0.95, 0.99))
         usage = dict(self.usage)
         return Statistics(
@@ -115,5 +126,4 @@ class Counters:
             usage=usage,
             endpoints=endpoints,
             **counts,
-            **transport,
         )

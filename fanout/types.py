@@ -132,6 +132,8 @@ class Payload:
     @property
     def nbytes(self) -> int:
         """Length of the body."""
+        if type(self.body) is bytes:  # nearly always
+            return len(self.body)
         parts = self.body if isinstance(self.body, tuple) else (self.body,)
         return sum(memoryview(part).nbytes for part in parts)
 

@@ -128,6 +128,8 @@ class Attempts:
         try:
             return self._proof.checked(self._decoded(exchanged, work), work.n)
         except InvalidReply as error:
+            if error.rows:
+                error = InvalidReply(work.in_input(str(error), error.rows), flaw=error.flaw)
             return self._weighed(exchanged, self._classified(exchanged, host, error), host, work)
 
     def _weighed(self, reply: Reply, verdict: Verdict, host: Host, work: Work) -> Verdict:

@@ -44,16 +44,16 @@ class RunControl:
 
     def attach(self, run: Run) -> None:
         """Let the handle act on ``run``; what was asked for before takes effect now."""
-        self._loop, self._run = asyncio.get_running_loop(), run
+        self._loop, self._run = _running_loop(), run
         if self._asked is not None:
             stop, cut = self._asked
             run.stop(stop, cut=cut)
 
     def _ask(self, stop: Stop, *, cut: bool) -> None:
         self._asked = stop, cut
-        if self._run is None or self._loop is None:
+        if self._run is None:
             return
-        if _running_loop() is self._loop:
+        if self._loop is None or _running_loop() is self._loop:
             self._run.stop(stop, cut=cut)
             return
         with suppress(RuntimeError):  # the loop is closed, so the run has ended

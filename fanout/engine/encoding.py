@@ -45,7 +45,7 @@ def encode(
                 raise InputError(error.reason) from None
             # A form that rows have only together, as 1 and 2.5 are float64, says nothing of each of them.
             alone = [row for row in error.rows if not _encodes(work, row, codec)] if error.alike else []
-            rows_left = _remove(work, alone or error.rows, error.reason, fail)
+            rows_left = _remove(work, alone or error.rows, work.in_input(error.reason, error.rows), fail)
         except (ConfigError, CallbackError):
             raise
         except Exception as error:  # noqa: BLE001 - a short codec does not foresee every row

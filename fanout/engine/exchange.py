@@ -220,8 +220,14 @@ class Exchanges:
     async def _timed(
         self, send: Send, host: Host, deadline: Deadline, work: Work | None, started: float, *, fresh: bool
     ) -> Reply | TransportError:
+        counters = self._counters
         self._count(host, 1)
         host.pending += 1
+        counters.in_flight += 1
+        if counters.in_flight > counters.max_in_flight:
+            counters.max_in_flight = counters.in_flight
+        size = 0 if work is None or work.payload is None else work.payload.nbytes
+        counters.bytes_sent += size
         if (pace := self._link.pace) is not None:
             pace.sent(deadline, started)
         deadline.start(started, self._link.timeouts.attempt)
@@ -232,6 +238,7 @@ class Exchanges:
             reply = error
         except Withheld:
             self._count(host, -1)
+            counters.bytes_sent -= size
             raise
         except asyncio.CancelledError:
             if not deadline.absorbed():
@@ -239,13 +246,16 @@ class Exchanges:
             reply = self._too_late()
         finally:
             host.pending -= 1
+            counters.in_flight -= 1
             deadline.stop()
             if pace is not None:
                 pace.back(deadline, self.now())
         ended = self.now()
-        self._counters.latencies.record(ended - started)
-        if isinstance(reply, Reply) and reply.status < 400:
-            self._heed(host, reply, work, started, ended)
+        counters.latencies.record(ended - started)
+        if isinstance(reply, Reply):
+            counters.bytes_received += len(reply.body)
+            if reply.status < 400:
+                self._heed(host, reply, work, started, ended)
         # Somebody below may have swallowed the cancellation, or made another error of it.
         return self._too_late() if deadline.expired and deadline.absorbed() else reply
 

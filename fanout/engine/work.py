@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from fanout.types import Action, Chunk, Done, Failure, take_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from fanout.engine.host import Host
     from fanout.types import Array, Flaw, Payload, Rows, Values, Verdict
@@ -90,6 +91,20 @@ class Work:
         if verdict.action is Action.RETRY and (twice or isolated_for_it):
             return replace(verdict, action=Action.SPLIT)
         return verdict
+
+    def in_input(self, text: str, rows: Sequence[int]) -> str:
+        """``text``, in which some of these rows are named, with their numbers in the input."""
+        if not rows:
+            return text
+        names = {f"row {row}": row for row in rows if 0 <= row < self.n}
+        positions = self.positions()
+        return re.sub(
+            r"\brow [0-9]{1,18}\b",
+            lambda found: (
+                found[0] if (row := names.get(found[0])) is None else f"row {self.chunk.start + int(positions[row])}"
+            ),
+            text,
+        )
 
     def fails_alone(self, successes: int) -> bool:
         """True if others have succeeded since these rows last failed: the failure says nothing of the endpoint."""

@@ -520,6 +520,31 @@ async def test_several_outputs_come_as_a_dict() -> None:
     assert np.array_equal(values["twice"], X * 2)
 
 
+async def test_the_statistics_of_a_result_are_those_of_its_run() -> None:
+    """What several runs share is told by the client, what one of them did by its result."""
+    with MockEndpoint(double, latency=1.0) as mock:
+        mock.script(503, None, Scripted(status=429, headers={"Retry-After": "1"}))
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=10, limits=Limits(concurrency=4)) as client:
+            one, other = await asyncio.gather(client.map(X, on_error="keep"), client.map(X[:20], on_error="keep"))
+            whole = client.statistics()
+    assert one.stats.bytes_sent + other.stats.bytes_sent == whole.bytes_sent
+    assert whole.bytes_sent == sum(len(request.body) for request in mock.requests)
+    assert one.stats.bytes_received + other.stats.bytes_received == whole.bytes_received > 0
+    assert other.stats.bytes_sent > 0
+    assert one.stats.in_flight == other.stats.in_flight == whole.in_flight == 0
+    assert whole.max_in_flight == 4
+    assert 0 < other.stats.max_in_flight <= 2
+    assert 2 < one.stats.max_in_flight <= 4
+
+
+async def test_the_statistics_of_a_stream_count_what_is_in_flight() -> None:
+    with MockEndpoint(double, latency=1.0) as mock:
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=10) as client, client.stream(X) as results:
+            await asyncio.sleep(0.5)
+            assert results.statistics().in_flight == mock.in_flight == 16
+    assert results.statistics().in_flight == 0
+
+
 async def test_texts_come_as_texts() -> None:
     with MockEndpoint(lambda texts: [text.upper() for text in texts]) as mock:
         async with Client(mock.url(Plain), codec=Plain, chunk_rows=2) as client:

@@ -1,0 +1,82 @@
+"""Reasons count rows from the first row of the input, as everything else about a failure does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from support import Plain
+
+from fanout import Client, EncodeError, InvalidReply, Limits, codec
+from fanout.testing import MockEndpoint
+
+pytestmark = pytest.mark.virtual_time
+X = np.arange(300.0).reshape(100, 3)
+
+
+@pytest.mark.parametrize("bad", [0, 5, 70, 99])
+@pytest.mark.parametrize("value", [None, "text", True, [1.0]])
+async def test_a_row_that_an_answer_got_wrong(bad: int, value: Any) -> None:
+    from fanout.testing import Scripted
+
+    class Mock(MockEndpoint):
+        def _answer(self, request: Any, steps: Any) -> Any:
+            rows = orjson.loads(request.body)["instances"]
+            values = [value if row[0] == 3 * bad else 1.0 for row in rows]
+            return super()._answer(request, type(steps)([Scripted(body=orjson.dumps({"predictions": values}))]))
+
+    with Mock(lambda x: x) as mock:
+        async with Client(
+            mock.url("json"), codec=codec("json", dtype="float64"), chunk_rows=16, limits=Limits(concurrency=1)
+        ) as client:
+            result = await client.map(X, on_error="keep")
+    assert np.flatnonzero(~result.ok).tolist() == [bad]
+    (failure,) = result.failures
+    if "row " in failure.reason:
+        assert f"row {bad} " in failure.reason
+    assert f"row {bad}: " in str(failure)
+
+
+async def test_rows_of_a_chunk_that_was_not_split() -> None:
+    class Odd(Plain):
+        def decode(self, reply: Any, n_rows: int) -> Any:
+            if n_rows == 4 and (values := super().decode(reply, n_rows))[0, 0] < 100:
+                return values
+            raise InvalidReply("row 2 holds much, row 1 does not, row 3 neither", rows=(2, 1))
+
+    with MockEndpoint(lambda x: x) as mock:
+        mock.script(None, None, None)
+        events: list[Any] = []
+        async with Client(mock.url(Plain), codec=Odd, chunk_rows=4, on_event=events.append) as client:
+            await client.map(X, on_error="keep")
+    (first, *_) = [event for event in events if event.kind == "retry"]
+    assert f"row {first.start + 2} holds much, row {first.start + 1} does not, row 3 neither" in first.reason
+
+
+async def test_a_row_that_a_codec_cannot_express() -> None:
+    class Picky(Plain):
+        def encode(self, rows: Any) -> Any:
+            if bad := [i for i, row in enumerate(rows) if row[0] % 30 == 0]:
+                raise EncodeError(f"row {bad[0]} is a multiple of 30", rows=bad[:1])
+            return super().encode(rows)
+
+    with MockEndpoint(lambda x: x) as mock:
+        async with Client(mock.url(Plain), codec=Picky, chunk_rows=16) as client:
+            result = await client.map(X, on_error="keep")
+    assert [failure.reason for failure in result.failures] == [
+        f"cannot be sent: row {row} is a multiple of 30" for row in range(0, 100, 10)
+    ]
+
+
+async def test_the_words_of_a_server_stay_as_they_are() -> None:
+    from fanout.serving.exchange import StatusError
+
+    def model(x: Any) -> Any:
+        raise StatusError(418, "row 0 is no tea")
+
+    with MockEndpoint(model) as mock:
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=16, limits=Limits(concurrency=1)) as client:
+            result = await client.map(X, on_error="keep")
+    assert all("row 0 is no tea" in failure.reason for failure in result.failures)
