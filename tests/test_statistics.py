@@ -62,7 +62,8 @@ def test_memory_does_not_grow_with_the_number_of_latencies():
 
 def counted(n: int, *seconds: float) -> Counters:
     counters = Counters()
-    for name in ("rows", "ok", "failed", "requests", "retries", "splits", "hedges", "hedges_won", "backing_off"):
+    names = ("rows", "ok", "failed", "requests", "retries", "splits", "hedges", "hedges_won", "backing_off")
+    for name in (*names, "in_flight", "max_in_flight", "bytes_sent", "bytes_received"):
         setattr(counters, name, n)
         n += 1
     for value in seconds:
@@ -124,5 +125,8 @@ def test_every_counter_is_added_and_told():
     names = {name for name, value in vars(Counters()).items() if isinstance(value, int)}
     total = Counters()
     total.add(counted(1))
+    total.add(counted(1))
     assert names <= set(Statistics.__dataclass_fields__)
-    assert all(getattr(total, name) > 0 for name in names)
+    once = counted(1)
+    for name in names:
+        assert getattr(total, name) == getattr(once, name) * (1 if name == "max_in_flight" else 2)
