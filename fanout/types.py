@@ -31,6 +31,7 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 StopKind: TypeAlias = Literal[
     "unreachable", "refused", "quota", "redirect", "pushback", "deadline", "stall", "max_requests", "rejected",
     "metadata", "interrupted", "output", "error", "internal",
+    "duplicate",
 ]  # fmt: skip
 """Why a run was stopped, for machines."""
 

@@ -41,6 +41,7 @@ class Attempts:
 
     Args:
         stop: stops the run; called before anything is awaited, so that no other request slips out.
+        owner: by which connections remember whose rows were answered over them. It refers to nothing.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class Attempts:
         counters: Counters,
         *,
         stop: Callable[[Stop], None],
+        owner: object,
     ) -> None:
+        self._owner = owner
         self._codec = codec
         self._link = link
         self._exchanges = exchanges
@@ -72,13 +75,13 @@ class Attempts:
             self._counters.retries += 1
         work.tries += 1
         work.attempts += 1
+        rows = self._owner, work.chunk.start, work.chunk.stop
+        send: Send = lambda host, fresh: host.transport.post(payload, fresh=fresh, rows=rows)  # noqa: E731 - hot
         if self._races is None:
-            outcome, host = await self._judged_exchange(
-                work, lambda host, fresh: host.transport.post(payload, fresh=fresh), deadline
-            )
+            outcome, host = await self._judged_exchange(work, send, deadline)
         else:
             attempt = partial(self._judged_exchange, work)
-            (outcome, host), deadline = await self._races.run(attempt, payload)
+            (outcome, host), deadline = await self._races.run(attempt, send)
         work.host = host
         if not isinstance(outcome, Verdict):
             self._link.successes += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fanout.brake import Brake
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from fanout.engine.work import Work
     from fanout.limits import RateLimiter, TokenMeter
     from fanout.settings import Hedge, Limits, RetryPolicy, Timeouts
-    from fanout.transport import Transport
+    from fanout.transport import RowsSent, Transport
 
 
 class Link:
@@ -53,6 +54,8 @@ class Link:
         self.permits = Permits(concurrency)
         self.followers: dict[Callable[[], None], None] = {}
         """Called when more or fewer requests may be in flight than before."""
+        self.on_second_answer: dict[Callable[[str, Sequence[RowsSent]], None], None] = {}
+        """Called when an endpoint has answered a request twice, with its URL and the rows that may be concerned."""
         self.rates = rates
         self.meter = meter
         self.hedger = Hedger(share=hedge.share, delay=hedge.delay) if hedge is not None and hedge.share else None
@@ -91,6 +94,7 @@ class Link:
         )
         gate = Gate()
         transport.withhold_if(lambda: gate.wait(now()) > 0)
+        transport.on_second_answer(partial(self._second_answer, transport.shown_url))
         # What one of several has left says nothing of how fast all of them together may be asked.
         eased = self.rates if alone else None
         heed = Heed(eased, gate, self.permits, self.meter, longest=self.retry.max_pushback)
@@ -106,6 +110,15 @@ class Link:
             host.brake.resize(concurrency, suspect_wait=self._patience(concurrency))
         for follow in list(self.followers):
             follow()
+
+    async def look_over(self) -> None:
+        """Look for second answers on the connections that are idle."""
+        for host in self.pool.hosts:
+            await host.transport.look_over()
+
+    def _second_answer(self, url: str, rows: Sequence[RowsSent]) -> None:
+        for report in list(self.on_second_answer):
+            report(url, rows)
 
     @property
     def spent(self) -> bool:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fanout.engine.link import Link
     from fanout.hedging import Hedger
     from fanout.statistics import Counters
-    from fanout.types import Array, Payload
+    from fanout.types import Array
 
     Judged: TypeAlias = tuple[dict[str, Array] | Verdict, Host | None]
     Attempt: TypeAlias = Callable[[Send, Deadline, Host | None], Awaitable[Judged]]
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 class Lane:
     """One of the two attempts: a task with a deadline of its own, and when and where its request went out."""
 
-    def __init__(self, attempt: Attempt, payload: Payload, only: Host | None = None) -> None:
+    def __init__(self, attempt: Attempt, send: Send, only: Host | None = None) -> None:
         self._now = asyncio.get_running_loop().time
-        self._payload = payload
+        self._post = send
         self.host: Host | None = None
         self.sent_at: float | None = None
         self.took: float | None = None
@@ -56,7 +56,7 @@ class Lane:
     async def _send(self, host: Host, fresh: bool) -> Reply:
         self.host, self.sent_at = host, self._now()
         try:
-            return await host.transport.post(self._payload, fresh=fresh)
+            return await self._post(host, fresh)
         finally:
             self.took = self._now() - self.sent_at
 
@@ -71,13 +71,13 @@ class Races:
         self._counters = counters
         self._now = asyncio.get_running_loop().time
 
-    async def run(self, attempt: Attempt, payload: Payload) -> tuple[Judged, Deadline]:
+    async def run(self, attempt: Attempt, send: Send) -> tuple[Judged, Deadline]:
         """The outcome of the first attempt, or of the second where that alone has a valid answer, or has it sooner."""
         self._hedger.asked()
-        first, second = Lane(attempt, payload), None
+        first, second = Lane(attempt, send), None
         try:
             if await self._takes_long(first):
-                second = self._second(attempt, payload, first)
+                second = self._second(attempt, send, first)
             if second is not None:
                 await asyncio.wait([first.task, second.task], return_when=asyncio.FIRST_COMPLETED)
                 if not (first.won or second.won):  # a failure ends no race
@@ -105,7 +105,7 @@ class Races:
         await asyncio.wait([first.task])
         return False
 
-    def _second(self, attempt: Attempt, payload: Payload, first: Lane) -> Lane | None:
+    def _second(self, attempt: Attempt, send: Send, first: Lane) -> Lane | None:
         """To another endpoint where there is one. The endpoint's budget pays for it."""
         assert first.host is not None
         host = self._link.pool.open_host(self._now(), avoid=(first.host,))
@@ -114,7 +114,7 @@ class Races:
         if not host.brake.spend():
             self._hedger.give_back()
             return None
-        return Lane(attempt, payload, only=host)
+        return Lane(attempt, send, only=host)
 
     def _note(self, lane: Lane) -> None:
         if lane.took is not None:

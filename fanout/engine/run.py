@@ -26,11 +26,12 @@ from fanout.engine.tasks import Tasks
 from fanout.engine.watch import Watch
 from fanout.errors import CallbackError, FanoutError
 from fanout.limits import Permits
+from fanout.rowset import RowSet
 from fanout.statistics import Counters
 from fanout.types import Event, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from fanout.codecs.base import Codec
     from fanout.engine.feed import Feed
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from fanout.engine.tasks import Job
     from fanout.engine.watch import Until
     from fanout.engine.work import Work
+    from fanout.transport import RowsSent
     from fanout.types import Done, Failure, Form, Statistics
 
 _log = logging.getLogger("fanout")
@@ -80,6 +82,7 @@ class Run:
         self._ended: float | None = None
         self._until = until
         self._halt = Halt()
+        self._owner = object()
         self._tasks = Tasks(self._report, self._abandon)
         self._exchanges = Exchanges(link, self.counters, self._halt, self._tell)
         self._introductions = (
@@ -146,6 +149,17 @@ class Run:
         if first:
             self._tell(Event(kind="stop", reason=stop.reason))
 
+    def _distrust(self, url: str, answered: Sequence[RowsSent]) -> None:
+        """Stop: an endpoint answers requests twice, so the answers of its connection may be those of other requests."""
+        mine = RowSet((start, stop) for owner, start, stop in answered if owner is self._owner)
+        ranges = ", ".join(f"{start}:{stop}" for start, stop in mine)
+        rows = f"rows {ranges} of this run" if mine else "rows of an earlier run"
+        reason = (
+            f"{url} answered a request twice, so the answers for {rows}, which came over the same connection, may be "
+            "those of other rows; where the server repeats a request's id in its answer, set request_id_header"
+        )
+        self.stop(Stop("duplicate", reason), cut=True)
+
     def statistics(self) -> Statistics:
         """A snapshot of this run's counters."""
         ended = self._loop.time() if self._ended is None else self._ended
@@ -210,7 +224,9 @@ class Run:
             capacity=self._link.limits.most_in_flight,
             form=self._form,
         )
-        self._attempts = Attempts(self._codec, self._link, self._exchanges, proof, self.counters, stop=self.stop)
+        self._attempts = Attempts(
+            self._codec, self._link, self._exchanges, proof, self.counters, stop=self.stop, owner=self._owner
+        )
         self._outcomes = Outcomes(proof, self._link, deliver=self._delivered, refuse=self._refuse)
         self._stamp = self._link.pool.hosts[0].transport.stamped
         self._recovery = Recovery(
@@ -227,13 +243,17 @@ class Run:
             tell=self._tell,
         )
         self._link.followers[self._follow] = None
+        self._link.on_second_answer[self._distrust] = None
         try:
             await self._together(self._hired())
             await self._close()
             if self._halt.stopped is None:
                 self._recovery.release()
+            if self.feed.chunks_taken > 1:
+                await self._link.look_over()
         finally:
             del self._link.followers[self._follow]
+            del self._link.on_second_answer[self._distrust]
             self._outcomes.flush()
 
     def _hired(self) -> list[Job]:

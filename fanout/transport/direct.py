@@ -4,13 +4,12 @@ aiohttp's session makes every request for every case there is (redirects, cookie
 is more than half of what a small one costs. Here the head is made once, head and body go out in one write, and the
 connections, their pool and the parser are aiohttp's, as ever. See docs/performance.md for what that saves.
 
-Not all names that this takes from aiohttp are documented. So it is used with the releases that it was tested with, and
-only while nobody (a mock, a recorder, a tracer) has put himself between the session and its requests.
+Not all names that this takes from aiohttp are documented (see aiohttp_names.py). It is used only while nothing (a mock,
+a recorder, a tracer) stands between the session and its requests.
 """
 
 from __future__ import annotations
 
-from functools import cached_property
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,9 @@ import aiohttp
 from aiohttp import client, hdrs
 from aiohttp.http_exceptions import HttpProcessingError
 
+from fanout.transport.aiohttp_names import PlainRequest
+
 if TYPE_CHECKING:
-    from aiohttp.client_reqrep import ConnectionKey
     from aiohttp.connector import Connection
     from aiohttp.http import RawResponseMessage
     from multidict import CIMultiDict, CIMultiDictProxy
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from fanout.transport.headers import HeadLimits
     from fanout.types import Buffer
 
-_TESTED_WITH = "3.14."
 SMALL = 64 * 2**10
 """Bytes of a body that goes the direct way: one that a socket takes in one piece, or not much more."""
 
@@ -69,12 +68,11 @@ class Direct:
     """Posts small bodies to one URL over the connections of ``session``."""
 
     def __init__(self, session: aiohttp.ClientSession, connector: Connector, url: URL, limits: HeadLimits) -> None:
-        plain = not session.trace_configs and url.raw_user is None and url.raw_password is None
-        self._usable = plain and aiohttp.__version__.startswith(_TESTED_WITH)
+        self._usable = not session.trace_configs and url.raw_user is None and url.raw_password is None
         self._connector = connector
         self._limits = limits
         self._timeout = session.timeout
-        self._request = _Asking(hdrs.METH_POST, url)
+        self._request = PlainRequest(hdrs.METH_POST, url)
         self._start = f"{hdrs.METH_POST} {url.raw_path_qs} HTTP/1.1"
         self._defaults = [(name, value) for name, value in self._request.headers.items() if name != hdrs.CONTENT_LENGTH]
         self._headers: CIMultiDict[str] | None = None
@@ -121,14 +119,6 @@ class Direct:
     def _refused(self, error: HttpProcessingError) -> aiohttp.ClientResponseError:
         info = self._request.request_info
         return aiohttp.ClientResponseError(info, (), status=error.code, message=error.message, headers=error.headers)
-
-
-class _Asking(aiohttp.ClientRequest):
-    """What connections are asked for with: always the same one, so its key is made once."""
-
-    @cached_property
-    def connection_key(self) -> ConnectionKey:
-        return super().connection_key
 
 
 def _session_is_itself() -> bool:

@@ -18,6 +18,7 @@ from fanout._redact import Redactor, secrets_of
 from fanout._version import __version__
 from fanout.errors import ClientStateError, ConfigError, FanoutError, IncompleteReply
 from fanout.settings import masked, require_headers
+from fanout.transport.aiohttp_names import Use, usable
 from fanout.transport.bodies import ERROR_BODY_PATIENCE, Parts, length_of, read_body
 from fanout.transport.connector import CONNECTION_USE, ConnectionUse, Connector, Withheld
 from fanout.transport.direct import Direct, DirectResponse
@@ -28,9 +29,10 @@ from fanout.transport.tls import tls_of
 from fanout.types import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from fanout.settings import Endpoint, Timeouts
+    from fanout.transport.connector import RowsSent
     from fanout.transport.headers import HeaderSource
     from fanout.types import Buffer, Payload
 
@@ -79,33 +81,57 @@ class Transport:
         self._given = Headers(endpoint.headers, headers)
         # Shorter than the deadline, which would make a mere timeout of an answer that has told how long to wait.
         self._patience = min(ERROR_BODY_PATIENCE, timeouts.attempt / 4)
-        self._buffers = Buffers() if buffers else None
         self._request_id = f"{uuid4().hex}-"
         self._requests = 0
         self._closed = False
+        self._withhold: Callable[[], bool] = lambda: False
         self._dress()
-        self._connector = Connector(limit=connections, tls=tls_of(endpoint))
+        use = usable()
+        tls = tls_of(endpoint)
+        self._connector = (
+            Connector(limit=connections, tls=tls, id_header=endpoint.request_id_header)
+            if use >= Use.CONNECTOR
+            else None
+        )
+        limits = head_limits(endpoint.max_header_bytes)
         self._session = aiohttp.ClientSession(
-            connector=self._connector,
+            connector=self._connector or aiohttp.TCPConnector(limit=connections, ssl=tls, force_close=True),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect),
             auto_decompress=False,
             trust_env=False,
             proxy=endpoint.proxy,
-            **head_limits(endpoint.max_header_bytes),
+            **limits,
         )
-        self._direct = (
-            Direct(self._session, self._connector, self._target, head_limits(endpoint.max_header_bytes))
-            if endpoint.proxy is None
-            else None
-        )
+        self._buffers = Buffers() if buffers and use is Use.ALL else None
+        self._direct = None
+        if self._connector is not None and use is Use.ALL and endpoint.proxy is None:
+            self._direct = Direct(self._session, self._connector, self._target, limits)
 
     def withhold_if(self, shut: Callable[[], bool]) -> None:
         """Ask ``shut`` before anything is written, once there is a connection: if true, `Withheld` is raised."""
-        self._connector.withhold = shut
+        self._withhold = shut
+        if self._connector is not None:
+            self._connector.withhold = shut
 
-    async def post(self, payload: Payload, *, fresh: bool = False) -> Reply:
-        """Send ``payload`` to the endpoint. ``fresh`` demands a new connection. Raises `TransportError`."""
+    def on_second_answer(self, report: Callable[[Sequence[RowsSent]], None]) -> None:
+        """Call ``report`` when the server turns out to have answered a request twice.
+
+        It is called with the rows of the last requests that were answered over the same connection.
+        """
+        if self._connector is not None:
+            self._connector.on_second_answer = report
+
+    async def look_over(self) -> None:
+        """Look for second answers on the connections that are idle."""
+        if self._connector is not None:
+            await self._connector.look_over()
+
+    async def post(self, payload: Payload, *, fresh: bool = False, rows: RowsSent | None = None) -> Reply:
+        """Send ``payload`` to the endpoint. ``fresh`` demands a new connection. Raises `TransportError`.
+
+        ``rows`` are those in it, by which the report of a second answer names them.
+        """
         if not self._given.version:
             await self.renew_headers()
         parts = payload.body if isinstance(payload.body, tuple) else (payload.body,)
@@ -117,7 +143,7 @@ class Transport:
             headers.update(payload.headers)
         self.bytes_sent += length
         try:
-            return await self._exchange("POST", self._target, headers, parts, length, fresh)
+            return await self._exchange("POST", self._target, headers, parts, length, fresh, rows)
         except Withheld:
             self.bytes_sent -= length
             raise
@@ -179,7 +205,14 @@ class Transport:
             raise ClientStateError("the client is closed; make a new one") from None
 
     async def _exchange(
-        self, method: str, url: URL, headers: CIMultiDict[str], parts: Body | None, length: int, fresh: bool
+        self,
+        method: str,
+        url: URL,
+        headers: CIMultiDict[str],
+        parts: Body | None,
+        length: int,
+        fresh: bool,
+        rows: RowsSent | None = None,
     ) -> Reply:
         self._check_open()
         version = self._given.version
@@ -197,11 +230,14 @@ class Transport:
         except BaseException as error:
             if response is not None:
                 response.close()
+            connection.kept = None  # else the error that the connection keeps would keep a buffer through this frame
             # Whatever a server's bytes make a parser raise is this exchange's failure. An assertion is a test's.
             if not isinstance(error, Exception) or isinstance(error, FanoutError | Withheld | AssertionError):
                 raise
             self._check_open()  # it may have been us who ended the exchange
             raise mapped(error, self.shown_url, reused=connection.reused and response is None) from None
+        if self._connector is not None:
+            self._connector.ended(connection, rows if response.status < 300 else None)
         return self._replied(response, body, url, version)
 
     async def _sent(
@@ -216,6 +252,8 @@ class Transport:
         """Send a request and wait for the head of its answer."""
         if parts is not None and self._direct is not None and self._direct.takes(headers, length):
             return await self._direct.post(parts, length, connection)
+        if self._connector is None and self._withhold():
+            raise Withheld
         CONNECTION_USE.set(connection)
         data = None if parts is None else Parts(parts)
         return await self._session.request(method, url, data=data, headers=headers, allow_redirects=False)

@@ -13,6 +13,7 @@ from fanout.transport.session import Transport
 
 if TYPE_CHECKING:
     from fanout.tape import Send, Tape
+    from fanout.transport.connector import RowsSent
     from fanout.types import Payload, Reply
 
 
@@ -29,14 +30,14 @@ class TapedTransport(Transport):
         self._tape = tape
         self._known_as = None if known_as is None or tape.replaces else URL(known_as).origin()
 
-    async def post(self, payload: Payload, *, fresh: bool = False) -> Reply:
+    async def post(self, payload: Payload, *, fresh: bool = False, rows: RowsSent | None = None) -> Reply:
         """`Transport.post`, through the tape."""
         body = payload.body if isinstance(payload.body, tuple) else (payload.body,)
         headers = {"Content-Type": payload.content_type, **payload.headers}
         require_headers(headers)
         sent = Sent(method="POST", url=self._recorded(self.url), headers=headers, body=body)
         send = super().post
-        return await self._through(sent, lambda: send(payload, fresh=fresh), payload.nbytes)
+        return await self._through(sent, lambda: send(payload, fresh=fresh, rows=rows), payload.nbytes)
 
     async def get(self, url: str) -> Reply:
         """`Transport.get`, through the tape."""

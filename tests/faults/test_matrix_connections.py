@@ -1,4 +1,4 @@
-"""Rows 1 to 7 and 14 to 16 of the fault matrix: connections that are not made, say nothing, or end at a bad time."""
+"""Rows 1 to 7, 14 to 16 and 58 of the fault matrix: connections that fail, are silent, or end at a bad time."""
 
 from __future__ import annotations
 
@@ -176,25 +176,40 @@ async def test_row_07_reset_before_headers_for_ever_fails_the_chunk_alone() -> N
 
 async def test_row_14_an_unsolicited_response_answers_nothing() -> None:
     async with FaultServer(double, faults=lambda _: "unsolicited") as server, client(server) as c:
-        result = await c.map(X, on_error="keep")
-        again = await c.map(X[::-1], on_error="keep")
-    assert_whole(result)
-    assert_whole(again, X[::-1] * 2)
-    assert server.received == 2 * CHUNKS
-    assert server.connections == 2 * CHUNKS, "none is used again"
+        for rows in (X, X[::-1]):
+            with pytest.raises(RunStopped, match=r"answered a request twice.* rows 0:64 of this run") as caught:
+                await c.map(rows)
+            result = caught.value.result
+            assert caught.value.kind == "duplicate"
+            assert result.values is None or np.array_equal(result.values[result.ok], rows[result.ok] * 2)
+    assert server.received == server.connections == 2, "none is used again"
 
 
 async def test_row_14_an_unsolicited_response_on_a_connection_long_idle_answers_nothing() -> None:
     async with FaultServer(double) as server, client(server, limits=Limits(concurrency=4)) as c:
         for _ in range(5):
             await c.map(X)
+            received = server.received
             for line in server._lines:
                 await line.send(b'HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{"predictions":0}')
             for _ in range(3):  # the loop looks at its sockets between two of these
                 await asyncio.sleep(0)
+            with pytest.raises(RunStopped, match="rows of an earlier run") as caught:
+                await c.map(X)
+            assert (caught.value.kind, server.received) == ("duplicate", received), "nothing is sent"
         result = await c.map(X, on_error="keep")
     assert_whole(result)
     assert result.stats.retries == 0
+
+
+@pytest.mark.parametrize("milliseconds", [1, 5, 10])
+async def test_row_58_an_answer_that_comes_twice_stops_the_run_after_one_false_row_at_most(milliseconds: int) -> None:
+    faults = lambda _: f"answered-twice:{milliseconds / 1000}"  # noqa: E731
+    async with FaultServer(double, faults=faults) as server, client(server, chunk_rows=1) as c:
+        with pytest.raises(RunStopped, match=r"answered a request twice.* rows 0:\d of this run") as caught:
+            await c.map(X)
+    assert caught.value.kind == "duplicate"
+    assert server.received <= 3
 
 
 async def test_row_15_a_408_on_an_idle_connection_is_invisible() -> None:

@@ -111,16 +111,6 @@ async def test_a_password_in_the_url_goes_through_the_session(taken: list[bool],
         assert taken == [False]
 
 
-async def test_another_release_of_aiohttp_goes_through_the_session(
-    taken: list[bool], way: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(aiohttp, "__version__", "3.15.0")
-    if way == "direct":
-        async with loopback(OK) as server:
-            await post(server.url, Payload(body=b"1"))
-        assert taken == [False]
-
-
 @pytest.mark.parametrize("traces", [[], [aiohttp.TraceConfig()]], ids=["nobody", "a tracer"])
 async def test_who_traces_a_session_sees_its_requests(traces: list[aiohttp.TraceConfig], way: str) -> None:
     pool = Connector(limit=1, tls=True)

@@ -136,7 +136,7 @@ async def test_a_large_body_that_breaks_off_is_incomplete(sent: int, reset: bool
         assert all("broke off" in text for text in told)
         assert server.connections == 2
         await asyncio.sleep(0)
-        assert not transport._connector._used_before, "a connection is remembered that is gone"
+        assert not transport._connector._kept, "a connection is remembered that is gone"
         assert_free(transport, at_most=1)
 
 

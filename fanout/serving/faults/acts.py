@@ -131,6 +131,12 @@ async def unsolicited(turn: Turn) -> None:
     await turn.line.send(framed(turn.answer) * 2)
 
 
+async def answered_twice(turn: Turn) -> None:
+    await turn.line.send(framed(turn.answer))
+    await asyncio.sleep(turn.value)
+    await turn.line.send(framed(turn.answer))
+
+
 async def timeout_when_idle(turn: Turn) -> None:
     late = Answer(status=408, headers={"Connection": "close"}, body=b"")
     await turn.line.send(framed(turn.answer) + framed(late))

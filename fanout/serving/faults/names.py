@@ -180,6 +180,9 @@ _KINDS: dict[str, _Kind] = {
     "chunked-gzip": _Kind("a body that should be chunked and then gzip, and is neither, then a FIN", acts.chunked_gzip),
     "partial": _Kind("the right answer with status 206", acts.partial),
     "unsolicited": _Kind("the right answer, and another that nobody asked for", acts.unsolicited),
+    "answered-twice": _Kind(
+        "the right answer, and again after SECONDS (0.001)", acts.answered_twice, "0.001", _seconds
+    ),
     "408-idle": _Kind("the right answer, then a 408 on the idle connection, then a FIN", acts.timeout_when_idle),
     "close-on-reuse": _Kind("the right answer; the next request on its connection gets a FIN", acts.close_on_reuse),
     "close-after-answer": _Kind("the right answer, then a FIN that was not announced", acts.close_after_answer),

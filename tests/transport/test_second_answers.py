@@ -1,0 +1,301 @@
+"""A server that answers a request twice: no kept connection is used on which something has come that was not asked for.
+
+The server runs on threads, so that its bytes are in the socket while the client's event loop is busy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import socket
+import ssl
+import subprocess
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+import pytest
+import trustme
+
+from fanout import Client, Endpoint, Limits, RunStopped
+from fanout.codecs.v1 import V1
+from fanout.settings import Timeouts
+from fanout.testing import FaultServer
+from fanout.transport import Transport, connector
+from fanout.types import Payload
+from tests.loopback import Line, Received, http, loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+X = np.arange(40 * 3.0).reshape(-1, 3) + 0.5
+LATE_408 = http(b"", status=408, headers={"Connection": "close"})
+
+
+class Server:
+    """Doubles rows; after each answer it sends ``late``, or the answer again, once the client decodes the first one."""
+
+    def __init__(self, late: bytes | None, context: ssl.SSLContext | None, pieces: int = 1) -> None:
+        self._late = late
+        self._pieces = pieces
+        self._context = context
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sockets: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept)]
+        self._decoding = threading.Semaphore(0)
+        self._sent = threading.Semaphore(0)
+        self.connections = 0
+        self.requests = 0
+        scheme = "https" if context else "http"
+        self.url = f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}/v1/models/m:predict"
+
+    @property
+    def busy(self) -> bool:
+        return any(thread.is_alive() for thread in self._threads[1:])
+
+    @contextmanager
+    def running(self) -> Iterator[Server]:
+        self._threads[0].start()
+        try:
+            yield self
+        finally:
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            for one in self._sockets:
+                with suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+                one.close()
+            for thread in self._threads:
+                thread.join()
+
+    def finish(self) -> None:
+        """Wait until all has been sent that comes after an answer; it is sent when this is called."""
+        self._decoding.release()
+        self._sent.acquire(timeout=10)
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.connections += 1
+                self._sockets.append(connection)
+                self._threads.append(threading.Thread(target=self._serve, args=(connection,)))
+                self._threads[-1].start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with suppress(OSError, ValueError):
+            if self._context is not None:
+                connection = self._context.wrap_socket(connection, server_side=True)
+                self._sockets.append(connection)
+            with connection, connection.makefile("rb") as lines:
+                while request := lines.readline():
+                    assert request.startswith(b"POST")
+                    length = 0
+                    while (field := lines.readline().lower()) != b"\r\n":
+                        if field.startswith(b"content-length:"):
+                            length = int(field.partition(b":")[2])
+                    rows = orjson.loads(lines.read(length))["instances"]
+                    self.requests += 1
+                    answer = http(orjson.dumps({"predictions": [[2 * x for x in row] for row in rows]}))
+                    connection.sendall(answer)
+                    late = answer if self._late is None else self._late
+                    self._decoding.acquire(timeout=10)
+                    if late:
+                        size = -(-len(late) // self._pieces)
+                        for start in range(0, len(late), size):
+                            connection.sendall(late[start : start + size])
+                    self._sent.release()
+
+
+class Slow(V1):
+    """Decodes until the server has sent all that it sends, with the event loop held up."""
+
+    def __init__(self, wait: Callable[[], object]) -> None:
+        super().__init__()
+        self._wait = wait
+
+    def decode(self, reply: Any, n_rows: int) -> Any:
+        self._wait()
+        return super().decode(reply, n_rows)
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(params=["plain", "TLS 1.2", "TLS 1.3"])
+def security(request: pytest.FixtureRequest, authority: trustme.CA, tmp_path: Path) -> tuple[Any, str | None]:
+    if request.param == "plain":
+        return None, None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    version = ssl.TLSVersion.TLSv1_2 if request.param == "TLS 1.2" else ssl.TLSVersion.TLSv1_3
+    context.minimum_version = context.maximum_version = version
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    return context, str(tmp_path / "ca.pem")
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
+    """Runs a coroutine on that loop."""
+    if request.param == "asyncio":
+        return asyncio.run
+    return pytest.importorskip("uvloop").run  # type: ignore[no-any-return]
+
+
+async def mapped(server: Server, ca_file: str | None, wait: Callable[[], object]) -> tuple[Any, RunStopped | None]:
+    endpoint = Endpoint(url=server.url, ca_file=ca_file)
+    async with Client(endpoint, codec=Slow(wait), chunk_rows=1, limits=Limits(concurrency=1)) as client:
+        stop: RunStopped | None = None
+        try:
+            result: Any = await client.map(X)
+        except RunStopped as stopped:
+            result, stop = stopped.result, stopped
+    for _ in range(1000):  # TLS ends its connections in the background
+        if not server.busy:
+            break
+        await asyncio.sleep(0.001)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    return result, stop
+
+
+@pytest.mark.parametrize("pieces", [1, 7])
+def test_an_answer_that_comes_twice_while_the_first_is_decoded_stops_the_run(
+    run: Callable[[Any], Any], security: tuple[Any, str | None], pieces: int
+) -> None:
+    context, ca_file = security
+    with Server(None, context, pieces).running() as server:
+        result, stop = run(mapped(server, ca_file, server.finish))
+    assert stop is not None
+    assert stop.kind == "duplicate"
+    assert "answered a request twice, so the answers for rows 0:1 of this run" in stop.reason
+    assert "request_id_header" in stop.reason
+    assert server.requests == 1, "nothing is sent once it is known"
+    if result.ok.any():  # the only answer, which no other confirmed
+        assert np.array_equal(result.values[result.ok], X[result.ok] * 2)
+
+
+@pytest.mark.parametrize(
+    "late", [LATE_408, http(b"going down", status=503), b"\r\n", b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent"]
+)
+def test_any_other_bytes_cost_the_connection_alone(
+    run: Callable[[Any], Any], security: tuple[Any, str | None], late: bytes
+) -> None:
+    context, ca_file = security
+    with Server(late, context).running() as server:
+        result, stop = run(mapped(server, ca_file, server.finish))
+    assert stop is None
+    assert np.array_equal(result, X * 2)
+
+
+def test_a_connection_that_nothing_has_come_on_is_kept(
+    run: Callable[[Any], Any], security: tuple[Any, str | None]
+) -> None:
+    """A fresh connection over TLS 1.3 holds session tickets, which are no reason to give it up."""
+    context, ca_file = security
+    with Server(b"", context).running() as server:
+        result, stop = run(mapped(server, ca_file, server.finish))
+    assert stop is None
+    assert np.array_equal(result, X * 2)
+    assert (server.connections, server.requests) == (1, len(X))
+
+
+@pytest.mark.parametrize("delay", [0.0005, 0.002])
+@pytest.mark.parametrize("concurrency", [1, 8])
+async def test_false_rows_are_few_and_named_where_an_answer_is_decoded_before_it_comes_again(
+    delay: float, concurrency: int
+) -> None:
+    """The request that is sent before the second answer comes gets it: only an id that the server repeats shows it."""
+    rows = np.arange(1200 * 3.0).reshape(-1, 3) + 0.5
+    async with FaultServer(lambda x: np.asarray(x) * 2, faults=lambda _: f"answered-twice:{delay}") as server:
+        limits = Limits(concurrency=concurrency)
+        async with Client(server.url("v1"), codec="v1", chunk_rows=1, limits=limits) as client:
+            with pytest.raises(RunStopped, match="answered a request twice") as caught:
+                await client.map(rows)
+    assert caught.value.kind == "duplicate"
+    result = caught.value.result
+    if result.values is not None:
+        false = np.flatnonzero(result.ok & (result.values != rows * 2).any(axis=1))
+        assert len(false) <= 2 * concurrency
+
+
+@pytest.mark.parametrize("echoes", [True, False])
+async def test_a_second_answer_with_the_id_of_its_request_proves_nothing_against_the_others(echoes: bool) -> None:
+    async def answer(received: Received, line: Line) -> None:
+        rows = orjson.loads(received.body)["instances"]
+        fields = {"X-Id": received.headers["x-id"]} if echoes else {}
+        await line.send(http(orjson.dumps({"predictions": rows}), headers=fields) * 2)
+
+    async with loopback(answer) as server:
+        endpoint = Endpoint(url=server.url + ":predict", request_id_header="X-Id")
+        async with Client(endpoint, codec="v1", chunk_rows=10, limits=Limits(concurrency=1)) as client:
+            if echoes:
+                assert np.array_equal(await client.map(X), X)
+                assert server.connections == 4
+            else:
+                with pytest.raises(RunStopped, match="answered a request twice"):
+                    await client.map(X)
+
+
+async def test_a_second_answer_that_comes_last_is_reported_too() -> None:
+    async def answer(received: Received, line: Line) -> None:
+        rows = orjson.loads(received.body)["instances"]
+        await line.send(http(orjson.dumps({"predictions": rows})) * (1 + (rows[0][0] > 80)))
+
+    async with (
+        loopback(answer) as server,
+        Client(server.url + ":predict", codec="v1", chunk_rows=10, limits=Limits(concurrency=1)) as client,
+    ):
+        with pytest.raises(RunStopped, match="for rows 0:40 of this run") as caught:
+            await client.map(X)
+        assert caught.value.result.ok.all()
+        assert np.array_equal(await client.map(X[:20]), X[:20]), "the next run has connections of its own"
+
+
+@pytest.mark.skipif(not __import__("shutil").which("openssl"), reason="needs the openssl command")
+async def test_what_tls_alone_has_to_say_costs_no_connection(
+    authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key update is read by the loop, and is no part of an answer. This server has one connection at a time."""
+    descriptors: list[int] = []
+    look_at = connector._look_at
+    monkeypatch.setattr(connector, "_look_at", lambda number: (descriptors.append(number), look_at(number))[1])
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", "server.pem", "-tls1_3", "-crlf"]
+    server = await asyncio.create_subprocess_exec(
+        *command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    try:
+        await asyncio.wait_for(server.stdout.readuntil(b"ACCEPT\n"), 10)
+        url = f"https://127.0.0.1:{port}/"
+        endpoint = Endpoint(url=url, ca_file=str(tmp_path / "ca.pem"))
+        transport = Transport(endpoint, url, timeouts=Timeouts(), connections=1)
+        try:
+            for number in (b"1", b"2", b"3"):
+                sent = asyncio.create_task(transport.post(Payload(body=b"body%b\n" % number)))
+                await asyncio.wait_for(server.stdout.readuntil(b"body%b\n" % number), 10)
+                server.stdin.write(b"HTTP/1.1 200 OK\nContent-Length: 1\n\n%b" % number)
+                await server.stdin.drain()
+                assert (await asyncio.wait_for(sent, 10)).body == number
+                os.write(server.stdin.transport.get_extra_info("pipe").fileno(), b"k\n")
+                assert select.select(descriptors[-1:], [], [], 10)[0], "the event loop has not read it"
+            assert len(descriptors) == 1
+        finally:
+            await transport.close()
+    finally:
+        server.kill()
+        await server.wait()
