@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 TESTED_WITH = "3.14."
 
 _log = logging.getLogger("fanout")
-_CONNECT = ["self", "req", "traces", "timeout"]
 _NAMES: tuple[tuple[str, type, tuple[str, ...]], ...] = (
     (
         "ResponseHandler",
@@ -88,10 +87,10 @@ def _problem_of_connector() -> str | None:
             if not hasattr(owner, name):
                 return f"{shown}.{name} is missing"
     try:
-        parameters = list(inspect.signature(aiohttp.TCPConnector.connect).parameters)
+        inspect.signature(aiohttp.TCPConnector.connect).bind(None, None, [], None)
     except (TypeError, ValueError, AttributeError):
-        parameters = []
-    return None if parameters == _CONNECT else "TCPConnector.connect takes other arguments"
+        return "TCPConnector.connect takes other arguments"
+    return None
 
 
 def _problem_of_requests() -> str | None:
