@@ -12,12 +12,13 @@ import numpy as np
 import orjson
 
 from fanout.codecs import _options
+from fanout.codecs._blocked import CODES, blocked, row_failed
 from fanout.codecs._rows import DUMPS, to_json
 from fanout.codecs._usage import read_with_usage
 from fanout.codecs._values import Unfit, Wanted, array
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError, EncodeError, InputError
-from fanout.types import Action, Answer, Payload, Reply, Rows, TensorSpec, Values, Verdict
+from fanout.types import Answer, Payload, Reply, Rows, TensorSpec, Values, Verdict
 
 TEXT, FINISH_REASON = "text", "finish_reason"
 """The outputs."""
@@ -27,13 +28,13 @@ _OWN_FIELDS = {
     "messages": "the rows go there",
     "model": "it is an option of its own",
 }
-# The server's words for a row that it will never take: OpenAI and vLLM, Azure's filter, llama.cpp.
-_FATAL = {"context_length_exceeded", "content_filter", "exceed_context_size_error"}
+# The server's words for a row that it will never take: OpenAI and vLLM, filters, llama.cpp.
+_FATAL = {"context_length_exceeded", "exceed_context_size_error"} | CODES
 _FATAL_WORDS = "maximum context length"
-_FATAL_STATUS = (400, 413, 422)
+_FATAL_STATUS = (200, 400, 403, 413, 422)
 _LONGEST = 300
-_NO_ACCIDENT = ("tool_calls", "length", "content_filter")
-"""Why a message may have no text in it. With ``stop`` it should have one."""
+_NO_ACCIDENT = ("tool_calls", "length")
+"""Why a message may have no text in it, beside its being blocked. With ``stop`` it should have one."""
 
 
 class OpenAIChat(Codec):
@@ -87,21 +88,21 @@ class OpenAIChat(Codec):
         """``text`` and ``finish_reason``, shape (1,), and the usage. Raises `InvalidReply`."""
         return read_with_usage(reply, _outputs, keep=True)
 
-    def classify(self, reply: Reply) -> Verdict | None:
-        """A row that is too long, is filtered, or is answered without a text: asked again it would cost the same again.
+    def classify(self, reply: Reply) -> Verdict | int | None:
+        """A row that is too long, is blocked, or is answered without a text: asked again it would cost the same again.
 
-        None for anything else.
+        The status of the error with which a text broke off, if it has one. None for anything else.
         """
         try:
             document = orjson.loads(reply.body)
         except orjson.JSONDecodeError:
             return None
-        told = (
-            _no_text(document) if reply.status == 200 else _fatal(document) if reply.status in _FATAL_STATUS else None
-        )
-        if told is None:
-            return None
-        return Verdict(action=Action.FAIL, reason=f"HTTP {reply.status}: {told}", status=reply.status)
+        reason = _no_text(document) if reply.status == 200 else None
+        if reason is None and reply.status in _FATAL_STATUS:
+            reason = _fatal(document)
+        if reason is not None:
+            return row_failed(reply, reason)
+        return _broken_off(document) if reply.status == 200 else None
 
     def _conversations(self, rows: Sequence[Any]) -> list[list[Any]]:
         made, bad = [], {}
@@ -163,6 +164,8 @@ def _outputs(document: object) -> Values:
     if text is None:
         raise Unfit("has a choice without a text in its message")
     reason = choice.get("finish_reason")
+    if not text and (blocked(reason) or _refusal(message)):
+        raise Unfit("has no text, for it is blocked")
     if reason == "error" or choice.get("error"):  # OpenRouter's and vLLM's word for a text that broke off
         raise Unfit("has a text that broke off with an error")
     texts = Wanted(_STRING)
@@ -180,18 +183,39 @@ def _text(content: object) -> str | None:
     return "".join(map(str, texts)) if whole else None
 
 
+def _refusal(message: Any) -> str | None:
+    """The model's words where it refuses to answer: a field of the message, or parts of its content."""
+    refusal = message.get("refusal")
+    content = message.get("content")
+    parts = content if isinstance(content, list) else ()
+    texts = [refusal, *(part.get("refusal") for part in parts if isinstance(part, dict))]
+    return " ".join(text for text in texts if isinstance(text, str) and text)[:_LONGEST] or None
+
+
 def _no_text(document: Any) -> str | None:
     """Why a message has no text, where that is the model's will; None if it is not so."""
     try:
         (choice,) = document["choices"]
         message = choice["message"]
-        if message.get("content") is not None or choice.get("error"):
+        content, reason = message.get("content"), choice.get("finish_reason")
+        if _text(content) or choice.get("error"):
             return None
-        reason = "tool_calls" if message.get("tool_calls") else choice.get("finish_reason")
-        said = message.get("refusal") or (reason if reason in _NO_ACCIDENT else None)
+        told = _refusal(message) or (reason if blocked(reason) else None)
+        if told is None and content is None:
+            told = "tool_calls" if message.get("tool_calls") else reason if reason in _NO_ACCIDENT else None
     except (TypeError, KeyError, ValueError, AttributeError):
         return None
-    return f"the model gives no text: {said}" if said else None
+    return f"the model gives no text: {told}" if told else None
+
+
+def _broken_off(document: Any) -> int | None:
+    """The status that a choice's error names: OpenRouter puts errors of its providers there."""
+    try:
+        (choice,) = document["choices"]
+        code = choice["error"]["code"]
+    except (TypeError, KeyError, ValueError):
+        return None
+    return code if type(code) is int and 400 <= code < 600 else None
 
 
 def _fatal(document: Any) -> str | None:
@@ -201,4 +225,11 @@ def _fatal(document: Any) -> str | None:
         return None
     message = " ".join(str(error.get("message", "")).split())[:_LONGEST]
     codes = [str(error.get(field)) for field in ("code", "type")]
-    return message or ", ".join(codes) if _FATAL.intersection(codes) or _FATAL_WORDS in message else None
+    fatal = _FATAL.intersection(code.lower() for code in codes) or _FATAL_WORDS in message
+    return message or ", ".join(codes) if fatal or _flagged(error) else None
+
+
+def _flagged(error: Mapping[str, Any]) -> bool:
+    """OpenRouter's error for an input that a moderator has flagged."""
+    metadata = error.get("metadata")
+    return isinstance(metadata, dict) and ("flagged_input" in metadata or bool(metadata.get("reasons")))

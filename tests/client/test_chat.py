@@ -61,6 +61,36 @@ async def test_a_row_that_is_too_long_fails_alone_and_is_not_asked_again() -> No
     assert server.received == len(PROMPTS)
 
 
+BLOCKED = [
+    {"choices": [{"message": {"content": None, "refusal": "I cannot help"}, "finish_reason": "stop"}]},
+    {"choices": [{"message": {"content": ""}, "finish_reason": "content_filter"}]},
+    {"choices": [{"message": {"content": None}, "finish_reason": "SAFETY"}]},
+    {"error": {"code": 403, "message": "flagged", "metadata": {"reasons": ["violence"], "flagged_input": "..."}}},
+]
+
+
+@pytest.mark.parametrize("document", BLOCKED)
+async def test_row_73_a_blocked_answer_fails_its_row_at_once_and_is_not_asked_for_again(document: Any) -> None:
+    blocked = json_answer({**document, "usage": {"total_tokens": 7}})
+    async with (
+        FaultServer(shout, faults=lambda request: blocked if b"prompt 7 " in request.body else None) as server,
+        Client(server.url("openai-chat"), codec="openai-chat") as client,
+    ):
+        result = await client.map(PROMPTS, on_error="keep")
+    assert [(failure.start, failure.attempts) for failure in result.failures] == [(7, 1)]
+    assert server.received == len(PROMPTS)
+
+
+async def test_rows_that_are_all_blocked_fail_without_stopping_the_run() -> None:
+    prompts = [f"prompt {i}" for i in range(100)]
+    async with (
+        FaultServer(shout, faults=lambda _: json_answer(BLOCKED[0])) as server,
+        Client(server.url("openai-chat"), codec="openai-chat") as client,
+    ):
+        result = await client.map(prompts, on_error="keep")
+    assert (len(result.failures), server.received) == (100, 100)
+
+
 async def test_rows_that_are_all_too_long_fail_without_stopping_the_run() -> None:
     async with (
         FaultServer(shout, faults=lambda _: too_long()) as server,

@@ -185,6 +185,24 @@ def test_an_answer_of_another_form_is_invalid_but_costs_what_it_says(reply, docu
     assert caught.value.usage == ({"total_tokens": 9} if document else {})
 
 
+FLAGGED = {"error": {"code": 403, "message": "flagged", "metadata": {"reasons": ["hate"], "flagged_input": "x"}}}
+
+
+@pytest.mark.parametrize("content", ["", None, [], [{"type": "refusal", "refusal": "no"}]])
+def test_a_blocked_answer_is_no_empty_text(reply, content):
+    with pytest.raises(InvalidReply):
+        OpenAIChat().decode(reply(said(content, "content_filter")), 1)
+    assert decoded(reply(said("a part", "content_filter")))["finish_reason"] == ["content_filter"]
+
+
+def test_an_error_in_a_choice_counts_as_the_status_that_it_names(reply):
+    broken = said("half", "error")
+    broken["choices"][0]["error"] = {"code": 429, "message": "slow down"}
+    assert OpenAIChat().classify(reply(broken)) == 429
+    broken["choices"][0]["error"] = {"code": "odd"}
+    assert OpenAIChat().classify(reply(broken)) is None
+
+
 @pytest.mark.parametrize(
     ("status", "document", "reason"),
     [
@@ -196,6 +214,16 @@ def test_an_answer_of_another_form_is_invalid_but_costs_what_it_says(reply, docu
         (200, said(None, tool_calls=[{"id": "1"}]), "no text: tool_calls"),
         (200, said(None, "length"), "no text: length"),
         (200, said(None, "content_filter"), "no text: content_filter"),
+        (200, said("", "content_filter"), "no text: content_filter"),
+        (200, said("", "SAFETY"), "no text: SAFETY"),
+        (200, said(None, "prohibited_content"), "no text: prohibited_content"),
+        (200, said("", refusal="I cannot help with that"), "no text: I cannot help with that"),
+        (200, said([{"type": "refusal", "refusal": "I will not"}]), "no text: I will not"),
+        (200, {"error": {"code": "content_filter", "message": "filtered"}}, "HTTP 200: filtered"),
+        (400, {"error": {"code": "content_policy_violation", "message": "policy"}}, "HTTP 400: policy"),
+        (400, {"error": {"code": "data_inspection_failed", "message": "inspected"}}, "HTTP 400: inspected"),
+        (403, FLAGGED, "HTTP 403: flagged"),
+        (200, FLAGGED, "HTTP 200: flagged"),
     ],
 )
 def test_what_would_only_cost_the_same_again_fails_the_row_at_once(reply, status, document, reason):
@@ -213,7 +241,10 @@ def test_what_would_only_cost_the_same_again_fails_the_row_at_once(reply, status
         (400, []),
         (429, {"error": {"message": "maximum context length of your tier, a minute"}}),
         (500, {"error": {"code": "context_length_exceeded"}}),
+        (403, {"error": {"code": 403, "message": "no such key"}}),
+        (403, {"error": {"code": 403, "message": "no", "metadata": {"reasons": []}}}),
         (200, said(None)),
+        (200, said("")),
         (200, said("half", "error")),
         (200, {"choices": []}),
         (200, {"choices": [{"message": None}]}),
