@@ -13,7 +13,7 @@ class Deadline:
     `expired` tells that cancellation from any other.
     """
 
-    __slots__ = ("_handle", "_loop", "_task", "_when", "expired")
+    __slots__ = ("_handle", "_loop", "_task", "_when", "expired", "started")
 
     def __init__(self) -> None:
         task = asyncio.current_task()
@@ -23,10 +23,13 @@ class Deadline:
         self._when: float | None = None
         self._handle: asyncio.TimerHandle | None = None
         self.expired = False
+        self.started = 0.0
+        """When the attempt in hand, or the last one, was sent."""
 
     def start(self, now: float, seconds: float) -> None:
         """Give the task ``seconds`` from ``now`` on."""
         self.expired = False
+        self.started = now
         self._when = now + seconds
         if self._handle is not None and self._handle.when() > self._when:  # it would fire too late
             self._handle.cancel()

@@ -215,6 +215,10 @@ class Endpoint:
     idempotency_header: str | None = None
     """Name of a header that carries one key for all attempts of a chunk, such as Idempotency-Key."""
 
+    model: str | None = None
+    """Name of the model that every answer must carry, where answers name their model; others are refused. Without it
+    several endpoints have to serve the same model, and a router whose answers alternate between names counts as one."""
+
     def __post_init__(self) -> None:
         for field_name in ("urls", "weights"):  # a list will do
             object.__setattr__(self, field_name, tuple(getattr(self, field_name)))
@@ -237,6 +241,7 @@ class Endpoint:
                 require_header_name(name, field_name)
         _require_count("max_response_bytes", self.max_response_bytes)
         _require_count("max_header_bytes", self.max_header_bytes)
+        _require(self.model != "", "model", self.model, "the name that answers give their model")
         if self.proxy is not None:
             _require_web(self.proxy, "proxy")
         _require(self.client_cert is not None or self.client_key is None, "client_key", "alone", "with a client_cert")

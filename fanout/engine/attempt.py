@@ -110,7 +110,7 @@ class Attempts:
     ) -> tuple[Outcome, Host | None]:
         try:
             exchanged, host = await self._exchanges.make(send, deadline, work, only)
-            outcome = self._judged(exchanged, host, work)
+            outcome = self._judged(exchanged, host, work, deadline.started)
             if isinstance(outcome, Verdict) and outcome.action is Action.STOP:
                 self._stop(Stop(outcome.stop, outcome.reason))
             return outcome, host
@@ -122,14 +122,14 @@ class Attempts:
         """False once a chunk has come back so often that its rows are as suspect as the endpoint."""
         return work.earlier_attempts < _PATIENCE * self._link.retry.max_attempts
 
-    def _judged(self, exchanged: Exchanged, host: Host | None, work: Work) -> Outcome:
+    def _judged(self, exchanged: Exchanged, host: Host | None, work: Work, sent: float) -> Outcome:
         if not isinstance(exchanged, Reply):
             return exchanged if isinstance(exchanged, Verdict) else self._shown(classify_error(exchanged))
         assert host is not None
         if not 200 <= exchanged.status < 300:
             return self._weighed(exchanged, self._classified(exchanged, host), host, work)
         try:
-            return self._proof.checked(self._decoded(exchanged, work), work.n)
+            return self._proof.checked(self._decoded(exchanged, work, host, sent), work.n)
         except InvalidReply as error:
             if error.rows:
                 error = InvalidReply(work.in_input(str(error), error.rows), flaw=error.flaw)
@@ -170,14 +170,15 @@ class Attempts:
         told = self._link.pool.conceal(verdict.reason)
         return verdict if told == verdict.reason else replace(verdict, reason=told)
 
-    def _decoded(self, reply: Reply, work: Work) -> Array | Values:
+    def _decoded(self, reply: Reply, work: Work, host: Host, sent: float) -> Array | Values:
         try:
             decoded = self._codec.decode(reply, work.n)
             if not isinstance(decoded, Answer):
                 return decoded
             self._account(work, decoded.usage)
-            if decoded.model is not None and self._link.pool.only is None:
-                self._link.pool.require_model(decoded.model)
+            pool = self._link.pool
+            if decoded.model is not None and (pool.only is None or host.transport.model is not None):
+                pool.model_names.check(host, decoded.model, sent, self._exchanges.now())
             return decoded.values
         except InvalidReply as error:
             self._account(work, error.usage)

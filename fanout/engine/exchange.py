@@ -156,9 +156,10 @@ class Exchanges:
         return verdict
 
     def misfit(self, host: Host, verdict: Verdict) -> None:
-        """An answer of this endpoint looks unlike those of the others: twice in a row is no accident."""
+        """An answer of this endpoint looks unlike those of the others: several in a row are no accident."""
         host.misfits += 1
-        if host.misfits >= _NO_ACCIDENT and self._pool.only is None and self._pool.dispensable(host):
+        several = self._pool.model_names.is_another(host) if verdict.flaw == "model" else host.misfits >= _NO_ACCIDENT
+        if several and self._pool.only is None and self._pool.dispensable(host):
             self._put_out(host, verdict)
 
     def _put_out(self, host: Host, verdict: Verdict) -> Verdict:

@@ -6,7 +6,7 @@ from random import uniform
 from typing import TYPE_CHECKING
 
 from fanout.endpoints import best_of_two
-from fanout.errors import InvalidReply
+from fanout.engine.model_names import ModelNames
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -41,7 +41,7 @@ class Pool:
         self.model: ModelInfo | None = None
         """The model that the codec has learnt about."""
 
-        self._model_name: str | None = None
+        self.model_names = ModelNames()
 
     @property
     def answered(self) -> bool:
@@ -115,14 +115,6 @@ class Pool:
     def probes(self, asker: object) -> bool:
         """True while ``asker`` is the one that was let through a pulled brake."""
         return any(host.brake.is_probe(asker) for host in self.hosts)
-
-    def require_model(self, name: str) -> None:
-        """Raise `InvalidReply` for an answer of another model than the first one that was named."""
-        if self._model_name is None:
-            self._model_name = name
-        elif name != self._model_name:
-            what = f"the answer is of model {name!r}, others are of {self._model_name!r}"
-            raise InvalidReply(f"{what}: all endpoints have to serve the same one", flaw="model")
 
     def statistics(self) -> tuple[EndpointStatistics, ...]:
         """How each endpoint stands."""

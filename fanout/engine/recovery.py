@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from fanout.engine.feed import Feed
     from fanout.engine.halt import Bell, Halt
+    from fanout.engine.host import Host
     from fanout.engine.link import Link
     from fanout.engine.outcomes import Outcomes
     from fanout.engine.refusals import Refusals
@@ -127,7 +128,7 @@ class Recovery:
         self._tell_of_retry(work, first)
         exhausted = partial(_no_attempts_left, work, policy)
         verdict = await retry(again, first, policy, exhausted=exhausted, sleep=back_off)
-        return None if verdict is None else self._exhausted(verdict)
+        return None if verdict is None else self._exhausted(verdict, work.host)
 
     def _fails_over(self, work: Work) -> bool:
         """True if another endpoint can be asked at once. When all have been, it is time to wait."""
@@ -153,10 +154,12 @@ class Recovery:
                 )
             )
 
-    def _exhausted(self, verdict: Verdict) -> Verdict:
+    def _exhausted(self, verdict: Verdict, host: Host | None) -> Verdict:
         """What becomes of a retryable verdict when no attempts are left."""
         if verdict.action is not Action.RETRY:
             return verdict
+        if verdict.flaw == "model" and not (host is not None and self._link.pool.dispensable(host)):
+            return replace(verdict, action=Action.STOP, stop="rejected")
         if verdict.status == 500 or verdict.flaw is not None:  # permanent errors of one row are 500 on most servers
             return replace(verdict, action=Action.SPLIT)
         if verdict.unreachable and not self._link.pool.answered:

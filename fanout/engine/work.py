@@ -85,7 +85,7 @@ class Work:
 
         To be asked once for every attempt.
         """
-        twice = verdict.flaw is not None and verdict.flaw == self.flaw
+        twice = verdict.flaw not in (None, "model") and verdict.flaw == self.flaw  # no row chooses its model
         isolated_for_it = self.suspect is not None and self.suspect == kind_of(verdict)
         self.flaw = verdict.flaw
         if verdict.action is Action.RETRY and (twice or isolated_for_it):

@@ -75,6 +75,9 @@ class Transport:
         self.shown_url = self.redactor.url(url)
         self.bytes_sent = 0
         self.bytes_received = 0
+        self.model = endpoint.model
+        """What every answer has to call its model, where that is pinned."""
+
         self._endpoint = endpoint
         self._target = _parsed(url)
         self._target_text = str(self._target)
