@@ -1,7 +1,7 @@
 """Tests with no network, no waiting and faults on demand: pytest examples/offline_test.py"""
 
 import asyncio
-import sys
+import os
 
 import numpy as np
 import pytest
@@ -36,5 +36,5 @@ def test_a_row_that_the_model_cannot_answer_fails_alone() -> None:
     assert np.flatnonzero(~caught.value.result.ok).tolist() == [0]
 
 
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))
+if __name__ == "__main__":  # with no settings of a project around it
+    raise SystemExit(pytest.main(["-c", os.devnull, "-p", "no:cacheprovider", "-W", "ignore", __file__]))

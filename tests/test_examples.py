@@ -72,6 +72,11 @@ def test_the_tests_of_the_example_are_collected_by_pytest(folder: Path) -> None:
     assert "2 tests collected" in run("-m", "pytest", "-q", "--collect-only", "examples/offline_test.py", cwd=folder)
 
 
+def test_the_tests_of_the_example_run_inside_the_checkout_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # its settings make errors of warnings
+    assert "2 passed" in run(ROOT / "examples" / "offline_test.py", cwd=tmp_path)
+
+
 def test_the_second_job_writes_json_lines(folder: Path) -> None:
     run("-m", "fanout", "run", "examples/echo.toml", cwd=folder)
     lines = (folder / "out" / "echo.jsonl").read_bytes().splitlines()

@@ -93,7 +93,8 @@ class Output(Table):
     """Where the answers go."""
 
     path: str
-    """A .npy or .jsonl file; relative to the job file's folder. Several outputs: probabilities.npy.NAME.npy each."""
+    """A .npy, .jsonl or .parquet file; relative to the job file's folder. Several outputs: a .npy file each,
+    probabilities.npy.NAME.npy; fields of a line in .jsonl, columns in .parquet."""
 
 
 class JobFile(Table):
