@@ -111,7 +111,9 @@ def status_text(status: Status) -> str:
     rows = "an unknown number of" if status.rows is None else status.rows
     pending = "" if status.pending is None else f", {status.pending} pending"
     state = "complete" if status.complete else "not complete: fanout run goes on from here"
-    if not status.current:
+    if status.current is None:
+        state += "; variables of the job are not set, so that its input, codec and URL are not compared"
+    elif not status.current:
         state += "; the job's input, codec or path of the URL are others now"
     counts = f"{rows} rows: {status.ok} ok, {status.failed} failed{pending}; {state}"
     return f"{counts}\njournal:  {escaped(status.journal)}"

@@ -8,7 +8,7 @@ import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fanout.cli.loading import loaded
+from fanout.cli.loading import loaded, loaded_or_outline
 from fanout.cli.output import (
     estimate_text,
     findings_text,
@@ -74,7 +74,7 @@ def dry_run_command(file: str, settings: Sequence[str], latency: float | None, *
 def status_command(file: str, settings: Sequence[str], *, as_json: bool) -> int:
     """Print how far a job's run has come; returns the exit code."""
     try:
-        status = job_status(loaded(file, settings))
+        status = job_status(loaded_or_outline(file, settings))
     except ConfigError as error:
         return print_error(str(error), 2, as_json=as_json)
     if as_json:

@@ -2,8 +2,8 @@
 
 from fanout.job.check import Findings, Form, check_job
 from fanout.job.dry_run import Estimate, dry_run
-from fanout.job.load import load_job
-from fanout.job.model import Job, JobFile
+from fanout.job.load import load_job, load_job_or_outline
+from fanout.job.model import Job, JobFile, Outline
 from fanout.job.override import overridden
 from fanout.job.rewrite import require_writable, write_settings
 from fanout.job.run import run_job
@@ -21,6 +21,7 @@ __all__ = [
     "Form",
     "Job",
     "JobFile",
+    "Outline",
     "Plan",
     "SearchControl",
     "Status",
@@ -34,6 +35,7 @@ __all__ = [
     "job_schema",
     "job_status",
     "load_job",
+    "load_job_or_outline",
     "overridden",
     "require_writable",
     "run_job",

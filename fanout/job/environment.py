@@ -16,7 +16,7 @@ _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _INSIDE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 
 
-_SECRET_TABLES = frozenset({"endpoint", "codec"})
+SECRET_TABLES = frozenset({"endpoint", "codec"})
 """Tables in which a value from a variable, or its default, is a secret."""
 
 
@@ -64,7 +64,7 @@ class Substitution:
         for match in _REFERENCE.finditer(text):
             plain, value = text[end : match.start()], self._filled_in(match, at)
             made, end = made + plain + value, match.end()
-            secret = value and match[0] != "$${" and at not in self.problems and at[:1] and at[0] in _SECRET_TABLES
+            secret = value and match[0] != "$${" and at not in self.problems and at[:1] and at[0] in SECRET_TABLES
             shown += plain + ("***" if secret else value)
             if secret:
                 self.filled.setdefault(at, []).append(value)

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from fanout._redact import Redactor, secrets_of
 from fanout.codecs import codec as codec_by_name
 from fanout.errors import ConfigError
-from fanout.job.environment import Substitution
-from fanout.job.model import Job, JobFile
+from fanout.job.environment import SECRET_TABLES, Substitution
+from fanout.job.model import Job, JobFile, Outline, beside
 from fanout.job.override import override
 from fanout.job.problems import key_path, problems_of, without_key
 
@@ -39,6 +39,16 @@ def load_job(file: str | Path, settings: Sequence[str] = (), environment: Mappin
         ConfigError: with one line for every thing that is wrong: file, key, what it is, the nearest right name.
             Neither values from the environment nor header values are in it.
     """
+    job = load_job_or_outline(file, settings, environment)
+    if isinstance(job, Outline):
+        raise ConfigError(job.missing, key=job.key)
+    return job
+
+
+def load_job_or_outline(
+    file: str | Path, settings: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Job | Outline:
+    """The same; but where only variables under endpoint and codec are not set, what can be known without them."""
     file = Path(file)
     tables = _parsed(file)
     set_here = {override(tables, setting) for setting in settings}
@@ -53,7 +63,11 @@ def load_job(file: str | Path, settings: Sequence[str] = (), environment: Mappin
             f"{_origin(file, at, set_here)}{key_path(at)}: {redactor.text(substitution.masked(text, at))}"
             for at, text in found.items()
         )
-        raise ConfigError("\n".join(lines), key=key_path(next(iter(found))))
+        text, key = "\n".join(lines), key_path(next(iter(found)))
+        if substitution.unset and all(at[0] in SECRET_TABLES for at in found):
+            path = beside(file, tables["output"]["path"])
+            return Outline(file=file, output_path=path, redactor=redactor, missing=text, key=key)
+        raise ConfigError(text, key=key)
     for one, _ in model.endpoint.each():
         redactor.add(secrets_of(one.url, one.headers))
     redactor.add(secrets_of(model.endpoint.proxy or "", {}))
@@ -70,9 +84,9 @@ def _paths(table: object, file: Path) -> list[str]:
     path = table.get("path") if isinstance(table, dict) else None
     if not isinstance(path, str) or not path:
         return []
-    beside = file.parent / Path(path).expanduser()
+    whole = beside(file, path)
     # Files beside an output begin with its name, with or without the suffix.
-    every = (Path(path), beside, beside.absolute())
+    every = (Path(path), whole, whole.absolute())
     return [path, *map(str, every), *(f"{one.with_suffix('')}." for one in every if one.name)]
 
 

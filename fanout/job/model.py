@@ -160,5 +160,23 @@ class Job:
         return replace(self, tables=self.tables.model_copy(update={"output": output}))
 
     def _beside(self, path: str) -> Path:
-        # A job file is run from anywhere, by cron for instance, so its own folder is the one fixed point.
-        return self.file.parent / Path(path).expanduser()
+        return beside(self.file, path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outline:
+    """A job file in which variables under endpoint and codec are not set: enough to look at its output."""
+
+    file: Path
+    output_path: Path
+    redactor: Redactor = field(repr=False)
+    missing: str
+    """Why there is no `Job`."""
+
+    key: str
+
+
+def beside(file: Path, path: str) -> Path:
+    """A path in a job file, as seen from here."""
+    # A job file is run from anywhere, by cron for instance, so its own folder is the one fixed point.
+    return file.parent / Path(path).expanduser()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fanout.errors import ConfigError
 from fanout.job.blame import blaming
+from fanout.job.model import Outline
 from fanout.job.run import client_of, read_input
 from fanout.job.summary import SCHEMA_VERSION
 from fanout.journal import read_state
@@ -35,15 +36,15 @@ class Status:
     ok: int
     failed: int
     pending: int | None
-    current: bool
-    """The job's input, codec and path of the URL are still those of the run."""
+    current: bool | None
+    """The job's input, codec and URL are still those of the run; None where variables that they need are not set."""
 
     def as_dict(self) -> dict[str, Any]:
         """The status as JSON has it."""
         return asdict(self)
 
 
-def job_status(job: Job) -> Status:
+def job_status(job: Job | Outline) -> Status:
     """Read the journal of a job, which may be running at this moment. Raises `ConfigError` if it cannot be believed."""
     path = journal_path(job.output_path)
     with blaming(job.file, redactor=job.redactor):
@@ -60,7 +61,7 @@ def job_status(job: Job) -> Status:
         return _status(job, str(path), state)
 
 
-def _status(job: Job, path: str, state: State) -> Status:
+def _status(job: Job | Outline, path: str, state: State) -> Status:
     done, failed = len(state.resolved), state.failed
     pending = None if state.n_rows is None else state.n_rows - done
     return Status(
@@ -71,5 +72,5 @@ def _status(job: Job, path: str, state: State) -> Status:
         ok=done - failed,
         failed=failed,
         pending=pending,
-        current=state.identity == client_of(job).identity(read_input(job)),
+        current=None if isinstance(job, Outline) else state.identity == client_of(job).identity(read_input(job)),
     )

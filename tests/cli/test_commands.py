@@ -120,3 +120,21 @@ def test_the_help_of_serve_names_every_fault():
     assert result.exit_code == 0
     for name in FAULTS:
         assert f"  {name} " in result.stdout
+
+
+def test_status_needs_no_secrets(command, write_job, doubler_aside, monkeypatch):
+    file = write_job(url="${MODEL_URL}")
+    file.write_text(file.read_text().replace("[endpoint]", '[endpoint]\nheaders = { A = "Bearer ${TOKEN}" }'))
+    monkeypatch.setenv("TOKEN", "s3cret-token")
+    monkeypatch.setenv("MODEL_URL", doubler_aside.url)
+    assert command("run", "job.toml").code == 0
+    assert json.loads(command("status", "job.toml", "--json").out)["current"] is True
+    monkeypatch.delenv("TOKEN")
+    monkeypatch.delenv("MODEL_URL")
+    told = json.loads(command("status", "job.toml", "--json").out)
+    assert (told["ok"], told["complete"], told["current"]) == (10, True, None)
+    assert "10 rows: 10 ok, 0 failed, 0 pending; complete; variables" in command("status", "job.toml").out
+    for wrong in ("output.path=[]", "input.path=${TOKEN}", "limits.concurency=1"):
+        ended = command("status", "job.toml", "--set", wrong)
+        assert (ended.code, wrong.split("=")[0] in ended.err) == (2, True)
+    assert command("run", "job.toml").code == 2
