@@ -140,12 +140,14 @@ class SyncClient(Generic[V]):
         sink: Sink | FileSink,
         *,
         journal: Journal | str | PathLike[str] | None = None,
+        carry: bool = False,
         control: RunControl | None = None,
         timeout: float | None = None,
     ) -> Result:
         """`Client.run`, blocking."""
         control = control or RunControl()
-        return self._run(self._client.run(rows, sink, journal=journal, control=control, timeout=timeout), control)
+        run = self._client.run(rows, sink, journal=journal, carry=carry, control=control, timeout=timeout)
+        return self._run(run, control)
 
     def preview(self, rows: Rows) -> Preview:
         """`Client.preview`, blocking."""

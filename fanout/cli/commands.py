@@ -72,6 +72,7 @@ def cli() -> None:
 @click.option("--rows", metavar="START:STOP", type=RowRange(), help="Send only these rows of the input: a pilot.")
 @click.option("--fresh", is_flag=True, help="Forget what an earlier run has done: send all rows.")
 @click.option("--only-failed", is_flag=True, help="Send the rows again that failed in a run that came to its end.")
+@click.option("--carry", is_flag=True, help="Where the input was edited: send only new, changed and failed rows.")
 @click.option("--record", metavar="FILE", type=_file, help="Note all exchanges in a new file, bodies included.")
 @click.option("--replay", metavar="FILE", type=_file, help="Answer from such a file, without a network.")
 @click.option("--mock", is_flag=True, help="Answer with made-up values of the right shape, without a network.")
@@ -84,6 +85,7 @@ def run(
     rows: slice | None,
     fresh: bool,
     only_failed: bool,
+    carry: bool,
     record: Path | None,
     replay: Path | None,
     mock: bool,
@@ -99,6 +101,9 @@ def run(
     end says so, and sends nothing, as long as its input, its codec and the path of its URL are the same.
 
     Press Ctrl-C once to stop sending and finish what is in flight, twice to stop now.
+
+    An input that was edited under an unfinished run is refused, with the rows that differ. --carry keeps the answers
+    to rows that are in it with the same id and content, whatever their number is now; also those of a complete run.
 
     A pilot (--rows) is a run of its own: give it an output of its own.
 
@@ -120,11 +125,13 @@ def run(
 
     if fresh and only_failed:
         raise click.UsageError("--fresh sends all rows, --only-failed those that failed: give one of them")
+    if carry and (fresh or only_failed):
+        raise click.UsageError("--carry keeps what an earlier run has: give it without --fresh and --only-failed")
     if sum((record is not None, replay is not None, mock)) > 1:
         raise click.UsageError("a run is either recorded, or replayed, or a rehearsal: give one of these options")
     if real_time and replay is None and not mock:
         raise click.UsageError("--real-time is for --replay and --mock: other runs know no other time")
-    how = {"rows": rows or slice(None), "fresh": fresh, "only_failed": only_failed}
+    how = {"rows": rows or slice(None), "fresh": fresh, "only_failed": only_failed, "carry": carry}
     how |= {"record": record, "replay": replay, "mock": mock}
     _exit(run_command(job, settings, how, real_time=real_time, as_json=as_json, quiet=quiet))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, overload
 
 from fanout._redact import Redactor, secrets_of
+from fanout.client.content import content_of
 from fanout.client.identity import identity_of
 from fanout.client.options import V
 from fanout.client.session import Session
@@ -258,6 +259,7 @@ class Client(Generic[V]):
         sink: Sink | FileSink,
         *,
         journal: Journal | str | PathLike[str] | None = None,
+        carry: bool = False,
         control: RunControl | None = None,
         timeout: float | None = None,
     ) -> Result:
@@ -269,6 +271,8 @@ class Client(Generic[V]):
             journal: where to note what is done, so that after a stop, a kill or a crash the same call goes on where it
                 was, and sends nothing again that is done. Needs a file sink. The path of a journal, whose identity is
                 then `identity` of the rows; or a `Journal` with another.
+            carry: where the journal is of another input, keep its answers to rows that have the same id and content,
+                and send the others. Needs the path of a journal.
             control: ends the run from outside.
             timeout: seconds after which the run stops. What is answered by then is still written.
 
@@ -280,20 +284,28 @@ class Client(Generic[V]):
                 succeeded is published then; with a journal it waits in a ``.partial`` file for the next call. A stop
                 of kind ``"error"`` or ``"internal"`` publishes nothing.
             ConfigError: the output or the journal cannot be used.
+            InputError: the input cannot be read, or has changed while it was read.
         """
         session, until = self._open_session(), Until.after(timeout)
         if journal is not None and not isinstance(sink, FileSink):
             raise ConfigError("a journal needs a sink that fanout.open_sink made, or a FileSink", key="journal")
+        if carry and (journal is None or isinstance(journal, Journal)):
+            raise ConfigError("carry needs the path of a journal", key="carry")
         if isinstance(sink, FileSink):
             noted = journal.path if isinstance(journal, Journal) else None if journal is None else Path(journal)
             await asyncio.to_thread(require_own_files, rows, sink, noted)
         if journal is None or isinstance(journal, Journal):
             return await run_into(session, rows, sink, journal, control, until)
-        async with journal_at(Path(journal), self.identity(rows)) as opened:
-            return await run_into(session, rows, sink, opened, control, until)
+        assert isinstance(sink, FileSink)
+        content = content_of(rows)
+        known = rows if content is None else content
+        async with journal_at(Path(journal), self.identity(known), content, sink, carry=carry) as opened:
+            return await run_into(session, known, sink, opened, control, until)
 
     def identity(self, rows: Any) -> dict[str, Any]:
-        """What a run of these rows is of, for a `Journal`: samples of the rows, the codec, the path of the URL.
+        """The identity of a run of these rows, for a `Journal`: the rows, the codec, the path and query of the URL.
+
+        Files are sampled; of rows in memory every byte counts.
 
         Raises `ConfigError` for iterators: nothing tells their rows from others.
         """

@@ -10,11 +10,10 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import orjson
 
 from fanout._redact import Redactor
-from fanout.engine import as_rows
+from fanout.client.content import content_of
 from fanout.errors import ConfigError
 from fanout.settings import LOCAL
-from fanout.sources import Source, as_source, fingerprint
-from fanout.types import count_rows
+from fanout.sources import Source, as_source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,14 +38,14 @@ def identity_of(rows: object, codec: Codec, urls: Sequence[str], redactor: Redac
 
 
 def _of_rows(rows: object) -> Any:
-    source = rows if isinstance(rows, Source) else as_source(rows)
-    if source is not None:
-        return source.fingerprint()
-    sized = as_rows(rows)
-    if sized is None:
+    content = content_of(rows)
+    if content is None:
+        source = rows if isinstance(rows, Source) else as_source(rows)
+        if source is not None:
+            return source.fingerprint()
         what = f"rows of a {type(rows).__name__} cannot be told from others"
         raise ConfigError(f"{what}: give the journal an identity of your own", key="journal")
-    return {"rows": count_rows(sized), "digest": fingerprint.of_rows([sized])}
+    return content.fingerprint()
 
 
 def _of_codec(codec: Codec) -> dict[str, Any]:

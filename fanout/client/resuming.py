@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fanout.engine import Ledger
 from fanout.errors import ConfigError
 from fanout.files import ANEW
+from fanout.journal import State
+from fanout.rowset import RowSet
 from fanout.sinks import Earlier, FileSink, Move
 from fanout.types import Statistics
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fanout.client.content import Content
     from fanout.client.sinking import Sink
     from fanout.journal import Journal
     from fanout.types import Result
@@ -44,16 +50,57 @@ def complete(sink: Sink | FileSink, journal: Journal) -> Result | None:
 def reopen_failures(sink: FileSink, journal: Journal) -> None:
     """Make a complete run one in which only the rows that have failed are left to be sent.
 
+    Until these have been, the run stays complete to all others, with its output and its failures as they were.
+
     Raises `ConfigError` if the run is not complete, or its output cannot be read or copied.
     """
+    complete(sink, journal)
     state = journal.state
     if not state.complete:
         raise ConfigError("the run has not come to its end: run the job without --only-failed first", key="output.path")
-    try:
+    if journal.retry is not None:
+        journal.go_on_again()
+        return
+    with _adopting(sink):
         notes: list[Any] = []
         if state.form is not None:
             moves = [Move(start, stop, start) for start, stop in state.ok]
             notes, _ = sink.adopt(Earlier(state.form, state.ok), moves, published=True)
         journal.begin_again(notes)
+
+
+def carry_over(sink: FileSink, journal: Journal, content: Content | None) -> None:
+    """Make a journal of another input that of this one, with the answers to rows that both have.
+
+    A run that is complete leaves its output in place. Does nothing where the journal is not to be carried over.
+
+    Raises `ConfigError` if the answers that are there cannot be read or copied.
+    """
+    identity = journal.carrying
+    if identity is None or content is None:
+        return
+    complete(sink, journal)  # files that a kill has left under their temporary names
+    state = journal.state
+    if journal.carrying is None or state.form is None:
+        journal.begin(identity)
+        return
+    sent, known = journal.sent()
+    answered = RowSet(known)
+    for start, stop in known:
+        for a, b in state.ok.gaps(start, stop):
+            answered.remove(a, b)
+    found = content.found_in(answered, sent)
+    with _adopting(sink):
+        earlier = Earlier(state.form, state.ok, journal.notes())
+        notes, files = sink.adopt(earlier, found.moves, published=state.complete)
+        kept = RowSet((move.to, move.to + move.stop - move.start) for move in found.moves)
+        new = State(identity, kept, form=state.form, n_rows=len(found.digests))
+        journal.carry(new, notes, found.digests, files)
+
+
+@contextmanager
+def _adopting(sink: FileSink) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ConfigError(f"{sink.path} cannot be gone on with: {error}", key="output.path") from None

@@ -7,6 +7,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from fanout.client.content import require_unchanged
 from fanout.client.preview import Preview, Survey, previewed, surveyed
 from fanout.client.target import replaced_target, target, without_files
 from fanout.client.verdicts import ending, raise_if_failed, raise_if_stopped
@@ -180,6 +181,8 @@ class Session:
         run = self.new_run(feed, merger.add, control, until=until)
         try:
             await self.execute(run)
+            if run.stopped is None:
+                require_unchanged(feed)
         except Exception as error:
             vars(error).setdefault("result", merger.result(run.statistics()))
             raise

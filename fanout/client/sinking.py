@@ -6,20 +6,21 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from fanout.callbacks import calling
-from fanout.client.resuming import complete
+from fanout.client.content import DigestTap, content_of, require_unchanged
+from fanout.client.resuming import carry_over, complete
 from fanout.client.verdicts import ending, raise_if_stopped
 from fanout.engine import Ledger, Outbox, RunControl, Stop, Until, room_for
 from fanout.errors import CallbackError
 from fanout.journal import Journal, State
 from fanout.limits import Permits
 from fanout.paths import journal_path, require_apart
+from fanout.rowset import RowSet
 from fanout.sinks import Earlier, FileSink
 from fanout.sources import Source
 from fanout.threads import ended, on_thread, opened_on_thread
@@ -28,6 +29,7 @@ from fanout.types import form_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from fanout.client.content import Content
     from fanout.client.session import Session
     from fanout.engine import Feed, Run
     from fanout.types import Done, Result
@@ -66,11 +68,25 @@ async def run_into(
     state = journal.state if journal else State({})
     group = max(_GROUP_CHUNKS, session.concurrency) if journal else 1
     room = Permits(room_for(session.concurrency))
-    feed = session.feed(rows, room, state.resolved)
+    content = content_of(rows) if journal is not None else None
+    if journal is None or content is None:
+        feed = session.feed(rows, room, state.resolved)
+    else:
+        tap = DigestTap(content, state.resolved)
+        feed = session.feed(tap.rows, room, state.resolved)
+        journal.digest_of = tap.take
     state.n_rows = feed.total
     async with _opened(sink, feed, journal):
         outbox, ledger = Outbox(), Ledger(state.resolved, state.failures)
-        run = session.new_run(feed, outbox.put, control, form=state.form, until=until, settle_later=True)
+        run = session.new_run(
+            feed,
+            outbox.put,
+            control,
+            form=state.form,
+            failed_alone=_failed_alone(state),
+            until=until,
+            settle_later=True,
+        )
         writer = _Writer(run, outbox, _storing(sink, journal), ledger, room, group)
         writing = asyncio.create_task(writer.write())
         try:
@@ -83,6 +99,7 @@ async def run_into(
         stop = ending(stop, ledger.violation(result, stopped=stop is not None))
         doubtful = stop is not None and stop.kind in _UNPUBLISHED
         if isinstance(sink, FileSink) and (stop is None or (journal is None and not doubtful)):
+            await on_thread(require_unchanged, feed, content, journal)
             began = asyncio.get_running_loop().time()
             stop = await _published(sink, journal, result) or stop
             took = asyncio.get_running_loop().time() - began
@@ -101,10 +118,31 @@ def require_own_files(rows: Any, sink: FileSink, journal: Path | None) -> None:
 
 
 @asynccontextmanager
-async def journal_at(path: Path, identity: Mapping[str, Any]) -> AsyncIterator[Journal]:
-    """A journal that is opened on a helper thread, and closed at the end even if that comes while it is opened."""
-    async with opened_on_thread(partial(Journal, path, identity)) as journal:
+async def journal_at(
+    path: Path, identity: Mapping[str, Any], content: Content | None, sink: FileSink, *, carry: bool
+) -> AsyncIterator[Journal]:
+    """A journal that is opened on a helper thread, and closed at the end even if that comes while it is opened.
+
+    With ``carry``, answers that it has to rows of another input are carried over to equal rows of this one.
+    """
+
+    def opened() -> Journal:
+        journal = Journal(path, identity, rows=content, carry=carry)
+        try:
+            carry_over(sink, journal, content)
+        except BaseException:
+            journal.close()
+            raise
+        return journal
+
+    async with opened_on_thread(opened) as journal:
         yield journal
+
+
+def _failed_alone(state: State) -> RowSet:
+    """Rows that failed alone in the run whose failed rows are sent again."""
+    failures = state.before.failures if state.before is not None else ()
+    return RowSet((failure.start, failure.stop) for failure in failures if failure.stop - failure.start == 1)
 
 
 class _Writer:

@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
+from fanout.client.content import require_unchanged
 from fanout.client.verdicts import ending, raise_if_stopped
 from fanout.engine import Ledger, Outbox, RunControl, Until, room_for
 from fanout.limits import Permits
@@ -92,6 +93,8 @@ class Stream:
     async def _execute(self, session: Session) -> None:
         try:
             await session.execute(self._run)
+            if self._run.stopped is None:
+                require_unchanged(self._feed)
         finally:
             self._outbox.close()
 

@@ -29,9 +29,12 @@ from fanout.errors import EncodeError, InputError
 from fanout.masks import any_is_masked_array, without_mask
 from fanout.rowset import RowSet
 from fanout.sources import Source, as_source
+from fanout.sources.fingerprint import stamp
 from fanout.types import Block, Chunk, Rows, count_rows, join_rows, take_rows
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fanout.engine.packing import Packed, Packing
     from fanout.limits import Permits
 
@@ -129,6 +132,10 @@ class Feed(ABC):
         if packed is not None:
             work.size, work.tokens = packed.size, packed.tokens
         return work
+
+    def changed_file(self, *, strict: bool = False) -> Path | None:
+        """A file of the input that is not what it was when the feed was made. ``strict``: its inode counts too."""
+        return None
 
     async def close(self) -> None:
         """Let go of the source."""
@@ -238,10 +245,26 @@ class _BlockFeed(Feed):
 class _ThreadFeed(_BlockFeed):
     """Blocks of a blocking source, pulled on one helper thread of its own."""
 
-    def __init__(self, blocks: Iterator[Block], chunk_rows: int, window: Permits | None, skip: RowSet | None) -> None:
+    def __init__(
+        self,
+        blocks: Iterator[Block],
+        chunk_rows: int,
+        window: Permits | None,
+        skip: RowSet | None,
+        files: Sequence[Path] = (),
+    ) -> None:
         super().__init__(chunk_rows, window, skip)
         self._source = blocks
         self._thread = SourceThread()
+        self._stamps = {path: stamp(path) for path in files}
+
+    def changed_file(self, *, strict: bool = False) -> Path | None:
+        n_parts = None if strict else -1  # what only renames a file, or changes who may read it, changes its inode
+        for path, before in self._stamps.items():
+            now = stamp(path)
+            if before is None or now is None or before[:n_parts] != now[:n_parts]:
+                return path
+        return None
 
     async def close(self) -> None:
         if isinstance(self._source, Generator):
@@ -358,7 +381,7 @@ def _feed_of(rows: object, chunk_rows: int, window: Permits | None, skip: RowSet
 def _source_feed(source: Source, chunk_rows: int, window: Permits | None, skip: RowSet) -> Feed:
     wanted = skip.gap(0, sys.maxsize if source.n_rows is None else source.n_rows)
     start = wanted[0] if wanted else source.n_rows or 0
-    feed = _ThreadFeed(source.blocks_from(start), chunk_rows, window, skip)
+    feed = _ThreadFeed(source.blocks_from(start), chunk_rows, window, skip, source.files)
     feed.position, feed.total, feed.uniform = start, source.n_rows, source.uniform
     return feed
 

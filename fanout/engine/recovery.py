@@ -231,7 +231,7 @@ class Recovery:
 
     def _fail(self, work: Work, verdict: Verdict) -> None:
         if work.n == 1 and verdict.action is Action.SPLIT:
-            self._splitting.row_failed()
+            self._splitting.row_failed(work.chunk.start)
         self._refusals.note(work, verdict, failed=True)
         if _forbidden(verdict):
             self.withheld.append((work, verdict))

@@ -53,6 +53,7 @@ class Run:
             not wait.
         on_event: takes an `Event` for what happens to chunks, after it has happened.
         form: what all answers look like, where an earlier run has found it out.
+        failed_alone: rows that failed alone in an earlier run.
         until: when the run stops at the latest, beside the deadline that the client has for all runs.
         settle_later: chunks count as done not when they are delivered, but when they are given to `settle`.
     """
@@ -66,6 +67,7 @@ class Run:
         on_event: Callable[[Event], None] | None = None,
         *,
         form: Form | None = None,
+        failed_alone: RowSet | None = None,
         until: Until | None = None,
         settle_later: bool = False,
     ) -> None:
@@ -76,6 +78,7 @@ class Run:
         self._deliver = deliver
         self._listener = on_event
         self._form = form
+        self._failed_alone = failed_alone
         self._settle_later = settle_later
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
@@ -233,7 +236,11 @@ class Run:
             self.feed,
             self._link,
             self._outcomes,
-            Splitting(lambda: self._link.successes > 0),
+            Splitting(
+                lambda: self._link.successes > 0,
+                failed_alone=self._failed_alone,
+                answered_before=self._form is not None,
+            ),
             Refusals(lambda: self._link.successes),
             self.counters,
             self._halt,

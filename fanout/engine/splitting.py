@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from fanout.rowset import RowSet
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _ENOUGH_ISOLATED = 64
 _HOPELESS_ALONE = 2
+_HOPELESS_LATER = 64
+"""The same where an earlier run of the same codec and path has answers: the last rows may well be the bad ones."""
 
 
 class Splitting:
@@ -17,10 +21,23 @@ class Splitting:
 
     Until something has succeeded only one chunk is split, and two failed single rows end the run. Later, splitting
     ends when more than half of at least 64 rows that were isolated, alone or with others, have failed.
+
+    Args:
+        something_succeeded: True once the endpoint has given an answer.
+        failed_alone: rows that failed alone in an earlier run: that they fail again says nothing of the endpoint.
+        answered_before: an earlier run has answers.
     """
 
-    def __init__(self, something_succeeded: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        something_succeeded: Callable[[], bool],
+        *,
+        failed_alone: RowSet | None = None,
+        answered_before: bool = False,
+    ) -> None:
         self._something_succeeded = something_succeeded
+        self._failed_alone = failed_alone or RowSet()
+        self._hopeless = _HOPELESS_LATER if answered_before else _HOPELESS_ALONE
         self._one_at_a_time = asyncio.Lock()
         self._isolated = 0
         self._failed = 0
@@ -43,10 +60,11 @@ class Splitting:
         """Rows of a chunk that was split have their answers."""
         self._isolated += n_rows
 
-    def row_failed(self) -> None:
+    def row_failed(self, row: int) -> None:
         """A single row that was isolated has failed."""
-        self._isolated += 1
-        self._failed += 1
+        if self._failed_alone.gap(row, row + 1) is not None:
+            self._isolated += 1
+            self._failed += 1
 
     @property
     def useful(self) -> bool:
@@ -56,4 +74,4 @@ class Splitting:
     @property
     def hopeless(self) -> bool:
         """True when single rows fail and nothing has ever succeeded: the request itself must be wrong."""
-        return self._failed >= _HOPELESS_ALONE and not self._something_succeeded()
+        return self._failed >= self._hopeless and not self._something_succeeded()

@@ -7,7 +7,7 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fanout.client import Client, complete, reopen_failures
+from fanout.client import Client, carry_over, complete, content_of, reopen_failures
 from fanout.errors import ConfigError, InputError, RunStopped
 from fanout.job.blame import blaming
 from fanout.job.offline import staged
@@ -38,6 +38,7 @@ async def run_job(
     rows: slice = slice(None),
     fresh: bool = False,
     only_failed: bool = False,
+    carry: bool = False,
     record: Path | None = None,
     replay: Path | None = None,
     mock: bool = False,
@@ -58,6 +59,8 @@ async def run_job(
             the rows in its report are counted from the first of them.
         fresh: forget what is done, and send all rows.
         only_failed: send the rows that failed in a run that came to its end.
+        carry: where the journal is of another input, keep its answers to rows that have the same id and content, and
+            send the others.
         record: file for a recording of all exchanges; it must not be there yet.
         replay: a recording that answers in the endpoint's place.
         mock: a model of the right shape answers in the endpoint's place, as the table ``mock`` tells.
@@ -80,7 +83,7 @@ async def run_job(
         sink = open_sink(job.output_path)
         client = client_of(job, stage.tape)
         identity = await on_thread(client.identity, source) | stage.told
-        opening = partial(_journal, job, identity, source, fresh=fresh)
+        opening = partial(_journal, job, identity, source, sink, fresh=fresh, carry=carry)
         async with opened_on_thread(opening) as journal:
             with closing(sink):
                 if stage.told and journal.state.complete and not only_failed:
@@ -135,8 +138,16 @@ def client_of(job: Job, tape: Tape | None = None, on_event: Callable[[Event], No
     )
 
 
-def _journal(job: Job, identity: dict[str, Any], source: Source, *, fresh: bool) -> Journal:
-    journal = Journal(journal_path(job.output_path), identity, fresh=fresh)
+def _journal(
+    job: Job, identity: dict[str, Any], source: Source, sink: FileSink, *, fresh: bool, carry: bool
+) -> Journal:
+    content = content_of(source)
+    journal = Journal(journal_path(job.output_path), identity, fresh=fresh, rows=content, carry=carry)
+    try:
+        carry_over(sink, journal, content)
+    except BaseException:
+        journal.close()
+        raise
     if journal.earlier and not source.repeatable and not journal.state.complete:
         journal.close()
         raise ConfigError(

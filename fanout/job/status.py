@@ -10,7 +10,7 @@ from fanout.job.blame import blaming
 from fanout.job.model import Outline
 from fanout.job.run import client_of, read_input
 from fanout.job.summary import SCHEMA_VERSION
-from fanout.journal import read_state
+from fanout.journal import read_state, same_but_for_times
 from fanout.paths import journal_path
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def job_status(job: Job | Outline) -> Status:
             return Status(
                 journal=str(path), begun=False, complete=False, rows=None, ok=0, failed=0, pending=None, current=True
             )
+        if state.before is not None and state.publication is None:
+            state = state.before
         return _status(job, str(path), state)
 
 
@@ -72,5 +74,9 @@ def _status(job: Job | Outline, path: str, state: State) -> Status:
         ok=done - failed,
         failed=failed,
         pending=pending,
-        current=None if isinstance(job, Outline) else state.identity == client_of(job).identity(read_input(job)),
+        current=None if isinstance(job, Outline) else _is_of(job, state),
     )
+
+
+def _is_of(job: Job, state: State) -> bool:
+    return same_but_for_times(state.identity, client_of(job).identity(read_input(job)))

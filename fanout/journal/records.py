@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from io import SEEK_END, BytesIO
 from struct import Struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
 if TYPE_CHECKING:
@@ -34,21 +35,44 @@ def record(number: int, payload: bytes) -> bytes:
 
 
 def records(data: bytes) -> Records:
-    """The records in ``data``. A torn end, as a crash leaves it, is left out.
+    """The records in ``data``. A torn end, as a crash leaves it, is left out. Raises `Damaged` for anything else."""
+    reader = Reader(BytesIO(data))
+    return Records(list(reader), reader.size)
 
-    Only one group of records is ever on its way to the disk, so what is damaged may not be longer than that, and
+
+class Reader:
+    """Reads the records of a file, one in memory at a time. A torn end, as a crash leaves it, is left out.
+
+    Only one group of records is ever on its way to the disk, so damage at the end may not be longer than that, and
     nothing whole can lie behind it.
 
-    Raises `Damaged` for anything else.
+    Raises `Damaged` for anything else, as it comes to it.
     """
-    payloads: list[bytes] = []
-    at = 0
-    while (payload := _payload(data, at, len(payloads))) is not None:
-        payloads.append(payload)
-        at += _HEAD.size + len(payload)
-    if at < len(data):
-        _require_torn(data, at, len(payloads))
-    return Records(payloads, at)
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.size = 0
+        """Bytes up to the end of the last whole record."""
+        self.number = 0
+        """Records that were read."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The payloads."""
+        end = self._file.seek(0, SEEK_END)
+        while (payload := self._next(end)) is not None:
+            self.size += _HEAD.size + len(payload)
+            self.number += 1
+            yield payload
+        self._file.seek(self.size)
+        if rest := self._file.read():
+            _require_torn(rest, self.size, self.number)
+
+    def _next(self, end: int) -> bytes | None:
+        self._file.seek(self.size)
+        head = self._file.read(_HEAD.size)
+        if len(head) < _HEAD.size or self.size + _HEAD.size + _HEAD.unpack(head)[2] > end:
+            return None
+        return _payload(head + self._file.read(_HEAD.unpack(head)[2]), 0, self.number)
 
 
 def _payload(data: bytes, at: int, number: int | None) -> bytes | None:
@@ -62,13 +86,14 @@ def _payload(data: bytes, at: int, number: int | None) -> bytes | None:
 
 
 def _require_torn(data: bytes, at: int, number: int) -> None:
-    for begin in _places(data, at):
+    """Raise `Damaged` if ``data``, the end of a journal from the byte ``at``, is more than a crash can leave."""
+    for begin in _places(data, 0):
         if _payload(data, begin, None) is not None:
             raise Damaged(f"record {number}, at byte {at:,}, is damaged, and whole ones lie behind it")
-    magic, _, length, _ = _HEAD.unpack(data[at : at + _HEAD.size].ljust(_HEAD.size, b"\0"))
+    magic, _, length, _ = _HEAD.unpack(data[: _HEAD.size].ljust(_HEAD.size, b"\0"))
     longest = max(_LONGEST, _HEAD.size + length if magic == MAGIC else 0)
-    if len(data) - at > longest:
-        raise Damaged(f"the last {len(data) - at:,} bytes are damaged, which is more than a crash can leave")
+    if len(data) > longest:
+        raise Damaged(f"the last {len(data):,} bytes are damaged, which is more than a crash can leave")
 
 
 def _places(data: bytes, at: int) -> Iterator[int]:

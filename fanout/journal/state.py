@@ -1,26 +1,30 @@
-"""What a journal tells: of which run it is, which rows are done, which have failed, and if the output is in place."""
+"""The state of a run, as its journal has it: its identity, the rows that are done or have failed, its output."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 
 from fanout._escape import safe_json
 from fanout.files import Publication
-from fanout.journal.records import MAGIC, Damaged, records
+from fanout.journal.records import MAGIC, Damaged, Reader
 from fanout.rowset import RowSet
 from fanout.types import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from fanout.types import Form
 
 VERSION = 2
+DIGEST_BYTES = 16
+"""Bytes of the digest of a row."""
+
+_SEPARATOR = b"\n"
 
 
 @dataclass(slots=True)
@@ -48,6 +52,12 @@ class State:
 
     complete: bool = False
     """The files have their final names."""
+
+    before: State | None = None
+    """The complete run whose failed rows alone are sent again. Its output is in place until these have been."""
+
+    successor: Publication | None = None
+    """A new journal takes the place of this one, and these files take their names with it."""
 
     size: int = 0
     """Bytes of the journal that are whole."""
@@ -77,21 +87,41 @@ def read_state(path: Path) -> State | None:
         OSError: it cannot be read.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            return _read(Reader(file), file, path.parent)
     except FileNotFoundError:
         return None
-    payloads, size = records(data)
-    if not payloads:
-        if data[: len(MAGIC)] != MAGIC[: len(data)]:
+
+
+def _read(reader: Reader, file: IO[bytes], folder: Path) -> State | None:
+    state: State | None = None
+    for payload in reader:
+        told, _ = _split(payload)
+        if state is not None:
+            state = _added(state, told, folder)
+            continue
+        if told["fanout"] != VERSION:
+            raise Damaged(f"another release of fanout wrote it (format {told['fanout']}, this one reads {VERSION})")
+        state = State(identity=told["identity"], n_rows=told.get("n_rows"))
+    if state is None:
+        file.seek(0)
+        start = file.read(len(MAGIC))
+        if start != MAGIC[: len(start)]:
             raise Damaged("it does not begin as a journal does")
         return None
-    head, *rest = (orjson.loads(payload) for payload in payloads)
-    if head["fanout"] != VERSION:
-        raise Damaged(f"another release of fanout wrote it (format {head['fanout']}, this one reads {VERSION})")
-    state = State(identity=head["identity"], n_rows=head.get("n_rows"), size=size, number=len(payloads))
-    for told in rest:
-        _add(state, told, path.parent)
+    state.size, state.number = reader.size, reader.number
     return state
+
+
+def read_digests(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Start, stop and digests of rows that were sent, in the order of the records; the last one of a row counts."""
+    with path.open("rb") as file:
+        for payload in Reader(file):
+            told, digests = _split(payload)
+            at = 0
+            for start, stop in (told.get("sent") or told["rows"]) if digests else ():
+                yield start, stop, digests[at : at + (stop - start) * DIGEST_BYTES]
+                at += (stop - start) * DIGEST_BYTES
 
 
 def head_payload(state: State) -> bytes:
@@ -99,8 +129,14 @@ def head_payload(state: State) -> bytes:
     return safe_json({"fanout": VERSION, "identity": state.identity, "n_rows": state.n_rows})
 
 
-def group_payload(rows: Iterable[tuple[int, int]], failures: Iterable[Failure], note: Any, form: Form | None) -> bytes:
-    """Rows that are resolved from now on, with what is to be known of them."""
+def group_payload(
+    rows: Iterable[tuple[int, int]],
+    failures: Iterable[Failure] = (),
+    note: Any = None,
+    form: Form | None = None,
+    digests: bytes = b"",
+) -> bytes:
+    """Rows that are resolved from now on, with what is to be known of them; ``digests`` are those of all of them."""
     told: dict[str, Any] = {"rows": [list(pair) for pair in rows]}
     if listed := [asdict(failure) for failure in failures]:
         told["failures"] = listed
@@ -108,7 +144,28 @@ def group_payload(rows: Iterable[tuple[int, int]], failures: Iterable[Failure], 
         told["note"] = note
     if form is not None:
         told["form"] = {name: [_dtype_name(dtype), list(shape)] for name, (dtype, shape) in form.items()}
-    return safe_json(told, orjson.OPT_SERIALIZE_NUMPY)
+    text = safe_json(told, orjson.OPT_SERIALIZE_NUMPY)
+    return text + _SEPARATOR + digests if digests else text
+
+
+def sent_payload(start: int, stop: int, digests: bytes) -> bytes:
+    """The digests of some rows alone."""
+    return orjson.dumps({"sent": [[start, stop]]}) + _SEPARATOR + digests
+
+
+def again_payload(notes: Sequence[Any]) -> bytes:
+    """The rows that have failed are sent again; ``notes`` are the sink's, of the other rows."""
+    return safe_json({"again": list(notes)}, orjson.OPT_SERIALIZE_NUMPY)
+
+
+def successor_payload(files: Publication, folder: Path) -> bytes:
+    """A new journal, which is whole, takes the place of this one, and ``files`` take their names with it."""
+    return safe_json({"successor": files.as_json(folder)})
+
+
+def identity_payload(identity: Mapping[str, Any]) -> bytes:
+    """The same run by another identity: that of an input of the same content."""
+    return safe_json({"identity": identity})
 
 
 def end_payload(n_rows: int, publication: Publication, folder: Path) -> bytes:
@@ -120,7 +177,17 @@ COMPLETE = safe_json({"complete": True})
 """The files have their names."""
 
 
-def _add(state: State, told: Mapping[str, Any], folder: Path) -> None:
+def _split(payload: bytes) -> tuple[dict[str, Any], bytes]:
+    """What a record tells, and the digests that follow it: a line of JSON has no line break in it."""
+    text, _, digests = payload.partition(_SEPARATOR)
+    return orjson.loads(text), digests
+
+
+def _added(state: State, told: Mapping[str, Any], folder: Path) -> State:
+    if "again" in told:
+        state = State(state.identity, state.ok, form=state.form, notes=told["again"], n_rows=state.n_rows, before=state)
+    if "identity" in told:
+        state.identity = told["identity"]
     for start, stop in told.get("rows", ()):
         state.resolved.add(start, stop)
     state.failures += (Failure(**{**one, "ids": tuple(one["ids"])}) for one in told.get("failures", ()))
@@ -131,7 +198,11 @@ def _add(state: State, told: Mapping[str, Any], folder: Path) -> None:
     state.n_rows = told.get("n_rows", state.n_rows)
     if "publication" in told:
         state.publication = Publication.from_json(told["publication"], folder)
-    state.complete = told.get("complete", state.complete)
+    if "successor" in told:
+        state.successor = Publication.from_json(told["successor"], folder)
+    if told.get("complete"):
+        state.complete, state.before = True, None
+    return state
 
 
 def _dtype_name(dtype: np.dtype[Any]) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fanout.sinks.base import Earlier, Move
-    from fanout.types import Array, Done, Form, Result, Values
+    from fanout.types import Array, Done, Form, Result
 
 _NO_ROWS = RowSet()
 _FILL_BYTES = 2**20
@@ -52,9 +52,11 @@ class NpySink(FileSink):
                 continue
             if not self._columns:
                 self._open_columns({name: (array.dtype, array.shape[1:]) for name, array in chunk.outputs.items()})
-            for name, column in self._columns.items():
-                column.write(chunk.start, chunk.outputs[name])
-            self._note(chunk, chunk.outputs)
+            parts = [column.write(chunk.start, chunk.outputs[name]) for name, column in self._columns.items()]
+            if chunk.failures or chunk.pending:
+                self._note_answers(chunk, parts)
+            else:
+                self._note(chunk.start, chunk.stop, parts)
 
     def sync(self) -> list[list[int]] | None:
         """Return when all that was written is on the disk, with its checksums. Raises `OSError`."""
@@ -94,18 +96,23 @@ class NpySink(FileSink):
                 moved.append((new.path, old.partial.path))
         return [notes], Publication(tuple(moved))
 
-    def _note(self, chunk: Done, outputs: Values) -> None:
-        """Note the checksums of rows that have an answer: others may be written again."""
+    def _note_answers(self, chunk: Done, parts: Sequence[memoryview]) -> None:
+        """Note the rows that have an answer: the others may be written again."""
         absent = RowSet((failure.start, failure.stop) for failure in chunk.failures)
         for rows in chunk.pending:
             absent.add(rows.start, rows.stop)
+        n_rows = chunk.stop - chunk.start
         for start, stop in absent.gaps(chunk.start, chunk.stop):
-            parts = [_bytes_of(outputs[name][start - chunk.start : stop - chunk.start]) for name in self._columns]
-            last = self._written[-1] if self._written else [0, -1]
-            if last[1] == start:  # goes on where the last one ends
-                last[1:] = [stop, *map(crc32, parts, last[2:])]
-            else:
-                self._written.append([start, stop, *map(crc32, parts)])
+            a, b = start - chunk.start, stop - chunk.start
+            self._note(start, stop, [part[a * len(part) // n_rows : b * len(part) // n_rows] for part in parts])
+
+    def _note(self, start: int, stop: int, parts: Sequence[memoryview]) -> None:
+        """Note the checksums of rows, and put those together that follow one another."""
+        last = self._written[-1] if self._written else None
+        if last is not None and last[1] == start:
+            last[1:] = [stop, *map(crc32, parts, last[2:])]
+        else:
+            self._written.append([start, stop, *map(crc32, parts)])
 
     def _open(self, n_rows: int | None, earlier: Earlier) -> None:
         self._n_rows = n_rows
@@ -183,14 +190,17 @@ class _Column:
         if hasattr(self, "partial"):
             self.partial.close()
 
-    def write(self, start: int, array: Array) -> None:
+    def write(self, start: int, array: Array) -> memoryview:
+        """Write some rows to their places; returns their bytes."""
         # The engine has proven this. Here it would not be noticed, but shift bytes into other rows.
         assert array.dtype == self._dtype, f"{array.dtype} is not {self._dtype}"
         assert array.shape[1:] == self._row_shape, f"{array.shape[1:]} is not {self._row_shape}"
         if not self._sized and self._offset(start + len(array)) > self.partial.size:
             self.partial.reserve(self._offset(start + len(array)) + _GROWTH_BYTES)
-        if array.nbytes:
-            self.partial.write_at(_bytes_of(array), self._offset(start))
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        if data:
+            self.partial.write_at(data, self._offset(start))
+        return data
 
     def verify(self, notes: Sequence[Sequence[Sequence[int]]], place: int) -> None:
         """Raise `ConfigError` if the file holds other bytes than were noted; ``place`` is the output's."""
@@ -229,10 +239,6 @@ class _Column:
 
     def _offset(self, row: int) -> int:
         return self._begin + row * self._row_bytes
-
-
-def _bytes_of(array: Array) -> memoryview:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:

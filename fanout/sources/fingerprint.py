@@ -27,7 +27,6 @@ _PART_ROWS = 4096
 """Rows without a size of their own are written, and hashed, so many at a time."""
 
 _JSON_TYPES = (str, int, float, list, tuple, dict, type(None))
-_TIME = "mtime_ns"
 
 
 def of_file(path: Path) -> dict[str, Any]:
@@ -40,16 +39,16 @@ def of_file(path: Path) -> dict[str, Any]:
         status = os.fstat(file.fileno())
         for place in _places(status.st_size):
             digest.update(os.pread(file.fileno(), _SAMPLE_BYTES, place))
-    return {"size": status.st_size, _TIME: status.st_mtime_ns, "sample": digest.hexdigest()}
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sample": digest.hexdigest()}
 
 
-def without_times(fingerprint: Any) -> Any:
-    """A fingerprint less the times of change of its files: equal for files that have only been touched."""
-    if isinstance(fingerprint, Mapping):
-        return {key: without_times(value) for key, value in fingerprint.items() if key != _TIME}
-    if isinstance(fingerprint, list | tuple):
-        return [without_times(value) for value in fingerprint]
-    return fingerprint
+def stamp(path: Path) -> tuple[int, int, int, int] | None:
+    """What changes with a file: its inode, size, time of change, and that of its inode; None where it is gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _places(size: int) -> list[int]:
