@@ -86,7 +86,8 @@ class InvalidReply(FanoutError, ValueError):
 
     ``flaw`` says what is wrong with it; two answers with the same flaw in a row are taken for no accident. ``usage`` is
     what it has cost all the same, where the API tells. ``rows`` are the rows of the answer that the message names
-    ("row 3 holds null"): in the reason for a failure they are counted from the first row of the input.
+    ("row 3 holds null"): in the reason for a failure they are counted from the first row of the input. ``lengths`` is,
+    of rows whose values differ in number, how many rows have which.
     """
 
     def __init__(
@@ -96,11 +97,13 @@ class InvalidReply(FanoutError, ValueError):
         flaw: Flaw = "content",
         usage: Mapping[str, int] | None = None,
         rows: Sequence[int] = (),
+        lengths: Mapping[int, int] | None = None,
     ) -> None:
         super().__init__(message)
         self.flaw = flaw
         self.usage = usage or {}
         self.rows = tuple(rows)
+        self.lengths = lengths or {}
 
 
 class TransportError(FanoutError, ConnectionError):

@@ -54,7 +54,8 @@ class InPlace(TreeInterpreter):  # type: ignore[misc] # jmespath has no types
         for node in _chain(self._tree):
             node["rows"] = True
         self.computes = any(node["type"] == "function_expression" for node in nodes)
-        self.gives_items = self._tree["type"] not in _PROJECTIONS or self._tree["children"][1]["type"] == "identity"
+        self.projects = self._tree["type"] in _PROJECTIONS
+        self.gives_items = not self.projects or self._tree["children"][1]["type"] == "identity"
 
     def __call__(self, document: Any) -> Any:
         """The part of ``document`` that the expression finds. Raises `Unfit`."""

@@ -60,7 +60,7 @@ def _converted(convert: Callable[[Any], Array | Values], document: object, reply
         return convert(document)
     except Unfit as error:
         if error.row is not None:
-            raise InvalidReply(f"{error}", flaw=error.flaw, rows=(error.row, 0)) from None
+            raise InvalidReply(f"{error}", flaw=error.flaw, rows=(error.row, 0), lengths=error.lengths) from None
         raise InvalidReply(f"the answer {error}: {reply.excerpt()}", flaw=error.flaw) from None
 
 

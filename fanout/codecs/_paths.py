@@ -34,12 +34,21 @@ class Path:
         self.computes = False
         """Functions see the numbers: these must then be exact before they are found."""
         self._gives_items = True
+        self._is_list = True
         self._search: Callable[[Any], Any] = _field(expression)
         if expression != BODY and not PLAIN_FIELD.fullmatch(expression):
             from fanout.codecs._jmespath import InPlace  # jmespath is imported for expressions alone
 
             search = InPlace(expression, index)
             self.computes, self._gives_items, self._search = search.computes, search.gives_items, search
+            self._is_list = not search.projects
+
+    @property
+    def of_texts(self) -> str:
+        """The expression by which each row is found as JSON text."""
+        if self.expression == BODY:
+            return "[*].to_string(@)"
+        return f"{self.expression}{'[*]' if self._is_list else ''}.to_string(@)"
 
     def found(self, document: Any) -> tuple[Any, str]:
         """The answers, and the name of the field that only placed them, if there is one. Raises `Unfit`."""

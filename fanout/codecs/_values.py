@@ -6,6 +6,7 @@ go before it, as long as it hands over whatever it does not take.
 
 from __future__ import annotations
 
+from collections import Counter
 from decimal import Decimal
 from itertools import chain
 from math import isfinite, nan, prod
@@ -30,10 +31,19 @@ _FLOAT = np.dtype(np.float64)
 class Unfit(ValueError):  # noqa: N818 - it becomes an error of the tree where it is known whose fault it is
     """Values that no array holds as they are. ``row`` is the first one at fault, where there is one."""
 
-    def __init__(self, why: str, *, row: int | None = None, flaw: Flaw = "content") -> None:
+    def __init__(
+        self,
+        why: str,
+        *,
+        row: int | None = None,
+        flaw: Flaw = "content",
+        lengths: Mapping[int, int] | None = None,
+    ) -> None:
         super().__init__(why)
         self.row = row
         self.flaw = flaw
+        self.lengths = lengths
+        """Of lists that should be of one length: how many have which."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.row is None else f"row {self.row} {self.args[0]}"
@@ -100,7 +110,8 @@ def _columns(columns: Mapping[str, Any], wanted: Callable[[str], Wanted]) -> dic
         try:
             arrays[name] = array(column, wanted(name))
         except Unfit as error:
-            raise Unfit(f"of {name!r} {error.args[0]}", row=error.row, flaw=error.flaw) from None
+            told = f"of {name!r} {error.args[0]}"
+            raise Unfit(told, row=error.row, flaw=error.flaw, lengths=error.lengths) from None
     return arrays
 
 
@@ -132,9 +143,10 @@ def _check_nesting(lists: Sequence[Any], per_row: int) -> None:
         i, odd = next((i, item) for i, item in enumerate(lists) if not isinstance(item, list | tuple))
         raise Unfit(f"holds {_called(type(odd))} where others hold a list", row=i // per_row)
     if len(set(map(len, lists))) > 1:
-        length = len(lists[0])
+        length, lengths = len(lists[0]), Counter(map(len, lists))
         i, odd = next((i, item) for i, item in enumerate(lists) if len(item) != length)
-        raise Unfit(f"is ragged: it has {len(odd)} values where row 0 has {length}", row=i // per_row, flaw="shape")
+        told = f"is ragged: it has {len(odd)} values where row 0 has {length}"
+        raise Unfit(told, row=i // per_row, flaw="shape", lengths=lengths)
 
 
 def _made(flat: Sequence[Any], wanted: Wanted) -> Array:

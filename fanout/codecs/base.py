@@ -50,6 +50,11 @@ class Codec(ABC):
     again once nobody refers to it, or to a view of it."""
 
     nonfinite: Literal["reject", "keep"] = "reject"
+    if_lengths_differ: str = (
+        "have the server cut or fill them to one length, or decode each to a text (dtype StringDType) in a codec"
+    )
+    """Said where the answers of rows differ in length, which no array holds."""
+
     options: Mapping[str, Any] = {}
     """What it was made with: by this a journal tells one codec from another."""
 

@@ -75,6 +75,10 @@ class Json(Codec):
             raise ConfigError(f"index_field must be a text, not {index_field!r}", key="index_field")
         self._path = Path(response_field, index_field)
         self._quick = self._quick_reader(response_field)
+        self.if_lengths_differ = (
+            f'take each as JSON text, with codec.response_field = "{self._path.of_texts}" and no codec.dtype, or one '
+            "value of each, with an index such as [0] behind its rows"
+        )
 
     def encode(self, rows: Rows) -> Payload:
         """``rows`` in the request field.

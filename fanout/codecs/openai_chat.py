@@ -18,6 +18,7 @@ from fanout.codecs._usage import read_with_usage
 from fanout.codecs._values import Unfit, Wanted, array
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError, EncodeError, InputError
+from fanout.exact_json import without_bom
 from fanout.types import Answer, Payload, Reply, Rows, TensorSpec, Values, Verdict
 
 TEXT, FINISH_REASON = "text", "finish_reason"
@@ -33,6 +34,9 @@ _FATAL = {"context_length_exceeded", "exceed_context_size_error"} | CODES
 _FATAL_WORDS = "maximum context length"
 _FATAL_STATUS = (200, 400, 403, 413, 422)
 _LONGEST = 300
+_TEXT_PARTS = frozenset({"text", "output_text"})
+# Mistral, Anthropic and Gemini behind compatible APIs, Bedrock.
+_THINKING_PARTS = frozenset({"thinking", "redacted_thinking", "reasoning", "reasoning_text", "reasoning_content"})
 _NO_ACCIDENT = ("tool_calls", "length")
 """Why a message may have no text in it, beside its being blocked. With ``stop`` it should have one."""
 
@@ -94,7 +98,7 @@ class OpenAIChat(Codec):
         The status of the error with which a text broke off, if it has one. None for anything else.
         """
         try:
-            document = orjson.loads(reply.body)
+            document = orjson.loads(without_bom(reply.body))
         except orjson.JSONDecodeError:
             return None
         reason = _no_text(document) if reply.status == 200 else None
@@ -173,14 +177,22 @@ def _outputs(document: object) -> Values:
 
 
 def _text(content: object) -> str | None:
-    """A message's content, where it is a text or made of parts that all are."""
+    """A message's content, where it is a text or made of parts that are; the model's thinking is left out."""
     if isinstance(content, str):
         return content
-    if not isinstance(content, list) or not content:
-        return None
-    texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
-    whole = len(texts) == len(content) and all(isinstance(text, str) for text in texts)
-    return "".join(map(str, texts)) if whole else None
+    kinds = [part.get("type") if isinstance(part, dict) else None for part in _parts(content)]
+    texts = [part.get("text") for part, kind in zip(_parts(content), kinds, strict=True) if kind in _TEXT_PARTS]
+    whole = {*kinds} <= _TEXT_PARTS | _THINKING_PARTS and all(isinstance(text, str) for text in texts)
+    return "".join(map(str, texts)) if whole and texts else None
+
+
+def _parts(content: object) -> list[Any]:
+    return content if isinstance(content, list) else []
+
+
+def _is_thinking_alone(content: object) -> bool:
+    parts = _parts(content)
+    return bool(parts) and all(isinstance(part, dict) and part.get("type") in _THINKING_PARTS for part in parts)
 
 
 def _refusal(message: Any) -> str | None:
@@ -201,7 +213,7 @@ def _no_text(document: Any) -> str | None:
         if _text(content) or choice.get("error"):
             return None
         told = _refusal(message) or (reason if blocked(reason) else None)
-        if told is None and content is None:
+        if told is None and (content is None or _is_thinking_alone(content)):
             told = "tool_calls" if message.get("tool_calls") else reason if reason in _NO_ACCIDENT else None
     except (TypeError, KeyError, ValueError, AttributeError):
         return None

@@ -45,6 +45,7 @@ class V1(Json):
         # A field "index" is an output of the model here: predictions are in the order of the instances.
         extra = None if signature is None else {"signature_name": signature}
         super().__init__(index_field="", extra=extra, dtype=dtype, shape=shape, nonfinite=nonfinite)
+        self.if_lengths_differ = f'take the codec "json" for "v1": {self.if_lengths_differ}'
 
     def _found(self, document: object) -> Array | Values:
         fields = document if isinstance(document, dict) else {}

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
+
 from fanout.callbacks import abnormal, calling
 from fanout.classify import classify_error, classify_invalid, classify_reply, with_address
 from fanout.engine.halt import Bell, Stop
+from fanout.engine.lengths import Lengths
 from fanout.engine.race import Races
 from fanout.errors import InvalidReply
 from fanout.transport import credentials_refused
-from fanout.types import Action, Answer, Array, Reply, Values, Verdict
+from fanout.types import Action, Answer, Array, Reply, Values, Verdict, form_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from fanout.codecs.base import Codec
     from fanout.deadline import Deadline
@@ -65,6 +69,8 @@ class Attempts:
         self.ended = Bell()
         """Rings when an attempt has failed, for those who wait until others in flight have shown what is wrong."""
 
+        self._lengths = Lengths(codec.if_lengths_differ) if proof.learns_shapes else None
+        self._answers = 0
         self._races = None if link.hedger is None else Races(link.hedger, link, exchanges, counters)
 
     async def make(self, work: Work, deadline: Deadline) -> Outcome:
@@ -128,12 +134,35 @@ class Attempts:
         assert host is not None
         if not 200 <= exchanged.status < 300:
             return self._weighed(exchanged, self._classified(exchanged, host), host, work)
+        decoded: Array | Values = {}
         try:
-            return self._proof.checked(self._decoded(exchanged, work, host, sent), work.n)
+            decoded = self._decoded(exchanged, work, host, sent)
+            checked = self._proof.checked(decoded, work.n)
         except InvalidReply as error:
+            if (stop := self._stop_for_lengths(work, decoded, error)) is not None:
+                return stop
             if error.rows:
                 error = InvalidReply(work.in_input(str(error), error.rows), flaw=error.flaw)
             return self._weighed(exchanged, self._classified(exchanged, host, error), host, work)
+        if not self._proof.settled and (stop := self._stop_for_lengths(work, checked)) is not None:
+            return stop
+        self._answers += 1
+        return checked
+
+    def _stop_for_lengths(
+        self, work: Work, outputs: Array | Values, error: InvalidReply | None = None
+    ) -> Verdict | None:
+        """A stop, once it is sure that the answers of rows differ in length."""
+        if self._lengths is None or (error is not None and error.flaw != "shape"):
+            return None
+        if error is not None and error.lengths:
+            why = self._lengths.differ_within(work.chunk, error.lengths)
+        else:
+            named = outputs if isinstance(outputs, Mapping) else {"": outputs}
+            if not (named and all(isinstance(array, np.ndarray) for array in named.values())):
+                return None
+            why = self._lengths.differ_between(work.chunk, form_of(named) or {}, self._proof.form, self._answers)
+        return None if why is None else Verdict(action=Action.STOP, stop="rejected", reason=why, flaw="shape")
 
     def _weighed(self, reply: Reply, verdict: Verdict, host: Host, work: Work) -> Verdict:
         """What ``verdict`` means for the endpoint, once it is clear that its rows are not to blame for a 403."""

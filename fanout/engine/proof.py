@@ -79,6 +79,17 @@ class Proof:
         return named
 
     @property
+    def learns_shapes(self) -> bool:
+        """True unless the codec says of all outputs which shape their rows have."""
+        shapes = [spec.shape for spec in self._spec.values()]
+        return not shapes or any(shape is None or None in shape for shape in shapes)
+
+    @property
+    def form(self) -> Form | None:
+        """What all answers look like; None as long as that is not known."""
+        return self._form
+
+    @property
     def settled(self) -> bool:
         """True once the form of all answers is known; `checked` is then the whole proof."""
         return self._form is not None
@@ -156,7 +167,8 @@ def disagreement(refused: Held) -> InvalidReply:
         f"{_called(name)}{dtype} rows of shape {list(shape)}" for name, (dtype, shape) in refused.form.items()
     )
     return InvalidReply(
-        f"{form}: other answers look different; if this is the right form, give the codec its shape and dtype",
+        f"{form}: other answers look different; if this is the right form, give the codec its shape and dtype; rows "
+        "that differ in length fit no array, but can be taken as texts",
         flaw="shape",
     )
 

@@ -260,3 +260,32 @@ def test_texts_come_back_as_they_were(reply, prompt, answer):
     if prompt:
         assert body(prompt)["messages"] == [{"role": "user", "content": prompt}]
     assert decoded(reply(said(answer, prompt))) == {"text": [answer], "finish_reason": [prompt]}
+
+
+@pytest.mark.parametrize("kind", ["thinking", "redacted_thinking", "reasoning"])
+def test_thinking_beside_the_text_is_left_out(reply, kind):
+    thinking = {"type": kind, "thinking": [{"type": "text", "text": "hm"}], "text": "hm"}
+    parts = [thinking, {"type": "text", "text": "4"}, thinking, {"type": "text", "text": "2"}]
+    assert decoded(reply(said(parts)))["text"] == ["42"]
+
+
+@pytest.mark.parametrize(
+    "other", [{"type": "image_url"}, {"type": "refusal", "refusal": "no"}, {"text": "x"}, "x", None]
+)
+def test_parts_of_other_kinds_beside_the_text_make_it_invalid(reply, other):
+    with pytest.raises(InvalidReply, match="without a text"):
+        decoded(reply(said([{"type": "text", "text": "42"}, other])))
+
+
+def test_a_row_whose_thinking_took_all_tokens_fails_at_once(reply):
+    document = said([{"type": "thinking", "thinking": "hm"}], "length")
+    with pytest.raises(InvalidReply):
+        decoded(reply(document))
+    verdict = OpenAIChat().classify(reply(document))
+    assert (verdict.action, "length" in verdict.reason) == (Action.FAIL, True)
+    assert OpenAIChat().classify(reply(said([{"type": "thinking", "thinking": "hm"}], "stop"))) is None
+
+
+def test_a_byte_order_mark_does_no_harm(reply):
+    marked = reply(b"\xef\xbb\xbf" + orjson.dumps(said("42")))
+    assert decoded(marked)["text"] == ["42"]

@@ -155,13 +155,14 @@ async def test_a_codec_may_judge_for_itself() -> None:
 
 
 async def test_answers_that_never_agree_cost_bounded_requests_and_tasks() -> None:
-    widths = iter(range(1, 100_000))
+    numbers = iter(range(100_000))
     most = 0
 
-    def model(x: np.ndarray) -> np.ndarray:
+    def model(x: np.ndarray) -> Any:
         nonlocal most
         most = max(most, len(asyncio.all_tasks()))
-        return np.zeros((len(x), next(widths)))
+        n = next(numbers)
+        return {f"a{n}": np.zeros(len(x)), f"b{n}": np.zeros(len(x))}
 
     with MockEndpoint(model) as mock:
         async with Client(mock.url(Plain), codec=Plain, chunk_rows=8, limits=Limits(concurrency=2)) as client:
@@ -170,6 +171,16 @@ async def test_answers_that_never_agree_cost_bounded_requests_and_tasks() -> Non
     assert_accounts(result, 1000)
     assert most < 2 * 2 * 8 + 10  # the rows of the chunks in hand
     assert len(mock.requests) < 2500
+
+
+async def test_answers_of_ever_other_lengths_end_the_run_at_once() -> None:
+    widths = iter(range(1, 100_000))
+    with MockEndpoint(lambda x: np.zeros((len(x), next(widths)))) as mock:
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=8, limits=Limits(concurrency=2)) as client:
+            with pytest.raises(RunStopped, match=r"differ in length \(1, 2, 3\).*StringDType") as caught:
+                await client.map(X)
+    assert_accounts(caught.value.result, 1000)
+    assert len(mock.requests) <= 4
 
 
 async def test_an_odd_first_answer_with_other_outputs_condemns_nothing_where_the_spec_names_none() -> None:

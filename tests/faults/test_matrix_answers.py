@@ -1,7 +1,10 @@
-"""Rows 22 to 29 of the fault matrix: answers that are whole and say the wrong thing."""
+"""Rows 22 to 29, 60, 61, 75 and 76 of the fault matrix: answers that are whole and say the wrong thing."""
 
 from __future__ import annotations
 
+import json
+import re
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +12,7 @@ import pytest
 
 import fanout
 from fanout import RunStopped
-from fanout.serving.exchange import json_answer
+from fanout.serving.exchange import Answer, json_answer
 from fanout.serving.models import Model
 from fanout.testing import FaultServer
 from tests.faults.scene import (
@@ -24,8 +27,12 @@ from tests.faults.scene import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
     from fanout.serving.exchange import Request
 
+ECHO = fanout.codec("json", response_field="@")
 TEXTS = [f"text {i}" for i in range(130)]
 
 
@@ -157,3 +164,147 @@ async def test_row_29_a_chunk_with_values_of_another_kind_spoils_no_other(fault:
     async with FaultServer(double, faults=when_asked_for(range(64, 128), fault)) as server, client(server) as c:
         result = await c.map(X, on_error="keep")
     assert_failed(result, range(64, 128))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "number"),
+    [
+        ("int64", "-9223372036854775809"),
+        ("int64", "9223372036854775808.0"),
+        ("int64", "1e300"),
+        ("uint64", "-1.0"),
+        ("uint8", "256"),
+        ("int64", "9007199254740990.7"),
+        ("float64", "9007199254740993"),
+        ("float32", "16777217"),
+        ("float32", "1e39"),
+    ],
+)
+async def test_row_60_a_number_that_the_dtype_does_not_hold_fails_its_row(dtype: str, number: str) -> None:
+    async with answering(lambda rows: "[" + ",".join(number if row == 5 else f"{row}.0" for row in rows) + "]") as url:
+        result = await numbered(url, dtype=dtype)
+    assert np.flatnonzero(~result.ok).tolist() == [5]
+    assert [(failure.start, failure.stop) for failure in result.failures] == [(5, 6)]
+    assert np.array_equal(result.values[result.ok], np.arange(16).astype(dtype)[result.ok])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "number", "value"),
+    [
+        ("int64", "123456789012345678.0", 123456789012345678),
+        ("int64", "-9223372036854775808", -(2**63)),
+        ("uint64", "1e19", 10**19),
+        ("uint64", "18446744073709551615.0", 2**64 - 1),
+        ("float64", "1e19", 1e19),
+        ("float64", "-0.0", -0.0),
+    ],
+)
+async def test_row_60_a_number_that_the_dtype_holds_is_exact(dtype: str, number: str, value: Any) -> None:
+    async with answering(lambda rows: "[" + ",".join(number for _ in rows) + "]") as url:
+        result = await numbered(url, dtype=dtype)
+    assert_whole(result, np.full(16, value, dtype))
+    assert result.values.tobytes() == np.full(16, value, dtype).tobytes()
+
+
+async def test_row_60_integers_of_an_input_file_are_refused_as_those_from_python_are(tmp_path: Path) -> None:
+    rows = [[1], [2**64], [3], [-(2**63) - 1]]
+    (tmp_path / "x.jsonl").write_text("".join(f"{row}\n" for row in rows))
+    async with answering(lambda came: f"{[0.5] * len(came)}") as url, client(url, codec=ECHO) as c:
+        read = [row for block in fanout.open_source(tmp_path / "x.jsonl").blocks() for row in block.rows]
+        for given in (rows, read):
+            result = await c.map(given, on_error="keep")
+            assert result.ok.tolist() == [True, False, True, False]
+            assert "64-bit" in result.failures[0].reason
+
+
+@pytest.mark.parametrize("field", ["results[].score", "results[*].score", "results"])
+async def test_row_61_sorted_items_are_placed_by_their_index(field: str) -> None:
+    def ranked(rows: list[Any]) -> str:
+        items = [{"index": i, "score": (row * 7919) % 101} for i, row in enumerate(rows)]
+        return json.dumps({"results": sorted(items, key=lambda item: -item["score"])})
+
+    async with answering(ranked) as url:
+        result = await numbered(url, response_field=field, n=128)
+    assert_whole(result, np.arange(128) * 7919 % 101)
+
+
+@pytest.mark.parametrize(
+    ("field", "items"),
+    [
+        ("r[].y", [{"y": 1}, {"z": 1}, {"y": 3}]),
+        ("r[].labels[]", [{"labels": ["a", "b"]}, {"labels": []}]),
+        ("r[?y].y", [{"y": 1}, {"y": None}, {"y": 2}]),
+        ("r[].y", [{"y": 1, "index": 0}, {"y": 2, "index": 0}]),
+    ],
+)
+async def test_row_61_items_that_would_shift_are_invalid(field: str, items: list[Any]) -> None:
+    async with answering(lambda rows: json.dumps({"r": items})) as url:
+        with pytest.raises(RunStopped, match="accepts no row at all") as caught:
+            await numbered(url, response_field=field, n=2)
+    assert not caught.value.result.ok.any()
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 2, 64])
+@pytest.mark.parametrize("lengths", [(1, 2, 3, 4, 5), (0, 1, 2, 3), (1, 2), (7, 3, 9)])
+async def test_row_75_rows_of_varying_length_end_in_one_message(chunk_rows: int, lengths: tuple[int, ...]) -> None:
+    received = 0
+
+    def varying(rows: list[Any]) -> str:
+        nonlocal received
+        received += 1
+        return json.dumps({"predictions": [[row] * lengths[row % len(lengths)] for row in rows]})
+
+    async with answering(varying) as url, client(url, codec="json", chunk_rows=chunk_rows) as c:
+        with pytest.raises(RunStopped, match="differ in length") as caught:
+            await c.map(np.arange(640))
+        assert received <= 12
+        assert caught.value.kind == "rejected"
+        (way_out,) = re.findall(r'response_field = "([^"]*)"', str(caught.value))
+    async with answering(varying) as url, client(url, codec=fanout.codec("json", response_field=way_out)) as c:
+        texts = await c.map(np.arange(640))
+    assert [json.loads(text) for text in texts] == [[row] * lengths[row % len(lengths)] for row in range(640)]
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 4, 64])
+@pytest.mark.parametrize("length", [0, 2, 4])
+async def test_row_75_one_row_of_another_length_fails_alone(chunk_rows: int, length: int) -> None:
+    def answers(rows: list[Any]) -> str:
+        return json.dumps({"predictions": [[float(row)] * (length if row == 70 else 3) for row in rows]})
+
+    async with answering(answers) as url, client(url, codec="json", chunk_rows=chunk_rows) as c:
+        result = await c.map(np.arange(256), on_error="keep")
+    assert_failed(result, range(70, 71), np.repeat(np.arange(256.0), 3).reshape(-1, 3))
+
+
+async def test_row_76_decoration_does_no_harm() -> None:
+    async with answering(lambda rows: "\ufeff" + json.dumps({"predictions": rows})) as url:
+        assert_whole(await numbered(url, response_field="predictions"), np.arange(16))
+
+    def one_without_index(rows: list[Any]) -> str:
+        items = [{"index": i, "y": row} for i, row in enumerate(rows)][::-1]
+        del items[3]["index"]
+        return json.dumps({"r": items})
+
+    async with answering(one_without_index) as url:
+        assert_whole(await numbered(url, response_field="r[].y"), np.arange(16))
+
+
+@asynccontextmanager
+async def answering(body: Callable[[list[Any]], str]) -> AsyncIterator[str]:
+    """A server that answers a list of rows with the JSON that ``body`` makes of it."""
+
+    def model(rows: Any) -> Any:
+        raise AssertionError("each step answers itself")
+
+    def answer(request: Request) -> Any:
+        document = body(request.json()["instances"]).encode()
+        return Answer(status=200, headers={"Content-Type": "application/json"}, body=document)
+
+    async with FaultServer(model, faults=answer) as server:
+        yield server.url("v1")
+
+
+async def numbered(url: str, *, n: int = 16, **options: Any) -> Any:
+    codec = fanout.codec("json", **{"response_field": "@", **options})
+    async with client(url, codec=codec) as c:
+        return await c.map(np.arange(n), on_error="keep")
