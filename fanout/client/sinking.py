@@ -253,7 +253,7 @@ def _storing(sink: Sink, journal: Journal | None) -> Callable[[Sequence[Done]], 
 
 async def _published(sink: FileSink, journal: Journal | None, result: Result) -> Stop | None:
     def publish() -> None:
-        publication = sink.finish(result)
+        publication = sink.finish(result, journal.replaced if journal else ())
         if journal is None:
             publication.carry_out()
         else:

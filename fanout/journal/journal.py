@@ -114,7 +114,8 @@ class Journal:
         there too, before anything is written over them.
         """
         old, lost = self.state, not self.state.complete and self.state.number > 0
-        self.state, self.earlier = State(old.identity if identity is None else identity), 0
+        replaced = old.files(self.path.parent)
+        self.state, self.earlier = State(old.identity if identity is None else identity, replaced=replaced), 0
         self.carrying = None
         if lost:
             self._rewrite([head_payload(self.state)])
@@ -122,7 +123,7 @@ class Journal:
             assert old.publication is not None
             whole = [end_payload(old.n_rows or 0, old.publication, self.path.parent), COMPLETE]
             self._rewrite([*_payloads(old, [], self.digests()), *whole])
-            self.state = State(self.state.identity)
+            self.state = State(self.state.identity, replaced=replaced)
         self.retry = None
 
     def begin_again(self, notes: Sequence[Any]) -> None:
@@ -195,6 +196,11 @@ class Journal:
     def compared(self, rows: Rows) -> Comparison:
         """The rows that are done, beside those of the input as it is now. Blocking."""
         return Comparison(self.state, self.sent(), rows)
+
+    @property
+    def replaced(self) -> list[Path]:
+        """Files of earlier runs that have to go where this one has no such file."""
+        return [self.path.parent / name for name in self.state.replaced]
 
     def publish(self, n_rows: int, publication: Publication) -> None:
         """All rows are done: give the files their names. Durable on return, and taken up again after a kill."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
@@ -50,6 +51,9 @@ class State:
     publication: Publication | None = None
     """The files that are whole, once all rows are done."""
 
+    replaced: tuple[str, ...] = ()
+    """Files of earlier runs into the same output, from the journal's folder: they go where this run has none such."""
+
     complete: bool = False
     """The files have their final names."""
 
@@ -64,6 +68,11 @@ class State:
 
     number: int = 0
     """Number of the next record."""
+
+    def files(self, folder: Path) -> tuple[str, ...]:
+        """All files that are in place, of this run and of those before it, from ``folder``."""
+        moves = self.publication.moves if self.publication else ()
+        return tuple(dict.fromkeys((*self.replaced, *(os.path.relpath(target, folder) for _, target in moves))))
 
     @property
     def ok(self) -> RowSet:
@@ -102,7 +111,9 @@ def _read(reader: Reader, file: IO[bytes], folder: Path) -> State | None:
             continue
         if told["fanout"] != VERSION:
             raise Damaged(f"another release of fanout wrote it (format {told['fanout']}, this one reads {VERSION})")
-        state = State(identity=told["identity"], n_rows=told.get("n_rows"))
+        state = State(
+            identity=told["identity"], n_rows=told.get("n_rows"), replaced=tuple(map(str, told.get("replaced", ())))
+        )
     if state is None:
         file.seek(0)
         start = file.read(len(MAGIC))
@@ -126,7 +137,8 @@ def read_digests(path: Path) -> Iterator[tuple[int, int, bytes]]:
 
 def head_payload(state: State) -> bytes:
     """The first record of a journal."""
-    return safe_json({"fanout": VERSION, "identity": state.identity, "n_rows": state.n_rows})
+    head = {"fanout": VERSION, "identity": state.identity, "n_rows": state.n_rows}
+    return safe_json({**head, "replaced": state.replaced} if state.replaced else head)
 
 
 def group_payload(

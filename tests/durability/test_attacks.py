@@ -254,6 +254,23 @@ async def test_two_runs_that_would_share_a_file_are_kept_apart(tmp_path: Path, m
     assert sorted(files_of(tmp_path)) == ["y.npy.part0.npy", "y.npy.part1.npy"]
 
 
+async def test_a_run_with_other_outputs_leaves_none_of_the_earlier_ones_beside_its_mask(
+    tmp_path: Path, model: Model
+) -> None:
+    def names() -> list[str]:
+        return sorted(files_of(tmp_path))
+
+    await send(tmp_path, Kind(outputs=2), model.url)
+    assert names() == ["y.npy.part0.npy", "y.npy.part1.npy"]
+    await send(tmp_path, Kind(salt="other", refused="7"), model.url)
+    assert names() == ["y.npy", "y.npy.failures.jsonl", "y.npy.ok.npy"]
+    await send(tmp_path, Kind(salt="other", refused="", only_failed=True), model.url)
+    assert names() == ["y.npy"]
+    (tmp_path / "y.npy.mine.npy").touch()
+    await send(tmp_path, Kind(outputs=3, salt="third"), model.url)
+    assert names() == ["y.npy.mine.npy", "y.npy.part0.npy", "y.npy.part1.npy", "y.npy.part2.npy"]
+
+
 @pytest.mark.parametrize("length", [233, 234, 247, 251])
 async def test_a_name_with_no_room_for_what_stands_beside_it_is_refused_at_the_start(
     tmp_path: Path, model: Model, length: int

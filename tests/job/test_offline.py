@@ -54,6 +54,15 @@ async def test_a_local_server_that_is_gone_is_replayed_to_the_same_bytes(write_j
     assert summary.requests == len(list(job.codec.prepare("http://h/v2/models/digits/infer"))) + 13
 
 
+@pytest.mark.parametrize("name", ["y.npy", "y.npy.partial", "y.npy.journal", "y.npy.scores.npy"])
+async def test_a_recording_is_never_where_the_run_writes(write_job, doubler, tmp_path, name):
+    job = load_job(write_job(url=doubler.url))
+    with pytest.raises(ConfigError, match=r"output\.path: .* would overwrite the recording"):
+        await run_job(job, record=tmp_path / "out" / name)
+    assert doubler.requests == 0
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_recording_that_is_not_there_is_told_with_the_job(write_job, tmp_path):
     write_job(MOCK, url=NOBODY)
     with pytest.raises(ConfigError, match=r"job\.toml: the recording .* cannot be read"):
