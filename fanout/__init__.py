@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         RowsFailed,
         RunStopped,
         TransportError,
+        UnknownOptionError,
     )
     from fanout.journal import Journal
     from fanout.limits import RateLimiter
@@ -71,7 +72,7 @@ _HOMES = {
     "fanout.engine": ("RunControl",),
     "fanout.errors": (
         "CallbackError", "ClientStateError", "ConfigError", "EncodeError", "FanoutError", "InputError", "Interrupted",
-        "InvalidReply", "RowsFailed", "RunStopped", "TransportError",
+        "InvalidReply", "RowsFailed", "RunStopped", "TransportError", "UnknownOptionError",
     ),
     "fanout.journal": ("Journal",),
     "fanout.limits": ("RateLimiter",),
@@ -92,7 +93,7 @@ __all__ = [
     "FileSink", "Hedge", "InputError", "Interrupted", "InvalidReply", "Journal", "Limits", "ModelInfo", "Payload",
     "Preview", "RateLimiter", "Reply", "Result", "RetryPolicy", "Rows", "RowsFailed", "RunControl", "RunStopped",
     "Sink", "Source", "Statistics", "Stream", "SyncClient", "Tensor", "TensorSpec", "Timeouts", "TransportError",
-    "Verdict", "__version__", "codec", "map", "open_sink", "open_source",
+    "UnknownOptionError", "Verdict", "__version__", "codec", "map", "open_sink", "open_source",
 ]  # fmt: skip
 
 

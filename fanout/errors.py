@@ -4,6 +4,7 @@
 
     FanoutError
     ├── ConfigError      (ValueError)       an argument, a job file or its input is wrong, as seen from here
+    │   ├── UnknownOptionError (TypeError)  an option that there is not; the message names the nearest
     │   ├── InputError                      the input cannot be read, or holds rows that nothing can send
     │   └── ReplayError                     a request to which a recording has no answer
     ├── ClientStateError (RuntimeError)     a client used after close, from another loop, or after fork
@@ -51,6 +52,10 @@ class ConfigError(FanoutError, ValueError):
     def __init__(self, message: str, *, key: str = "") -> None:
         super().__init__(message)
         self.key = key
+
+
+class UnknownOptionError(ConfigError, TypeError):
+    """An option that there is not. The message names the nearest one."""
 
 
 class InputError(ConfigError):

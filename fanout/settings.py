@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 from fanout.errors import ConfigError
+from fanout.options import naming_fields
 
 LOCAL = "local://"
 """Scheme of the packaged model server."""
@@ -37,6 +38,7 @@ _FRAMING = frozenset(
 _JOB_FILE = {"extra": "forbid", "use_attribute_docstrings": True}
 
 
+@naming_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
     """How hard the endpoint may be driven."""
@@ -101,6 +103,7 @@ class Limits:
         return _LARGEST_AUTO if isinstance(self.concurrency, str) else self.concurrency
 
 
+@naming_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetryPolicy:
     """When and how often a failed attempt is made again."""
@@ -133,6 +136,7 @@ class RetryPolicy:
             _require(isfinite(value) and value >= 0, name, value, "a finite number, 0 or more")
 
 
+@naming_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hedge:
     """A second request for rows whose first takes long: the first valid answer counts, the other is cancelled.
@@ -153,6 +157,7 @@ class Hedge:
         _require_positive("delay", self.delay)
 
 
+@naming_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timeouts:
     """Deadlines in seconds. Waiting for a permit, a rate token or a server's pushback is charged to no attempt."""
@@ -173,6 +178,7 @@ class Timeouts:
             _require_positive(name, getattr(self, name))
 
 
+@naming_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Endpoint:
     """Where requests go. Header values are left out of the repr, since they carry credentials."""

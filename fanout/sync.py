@@ -6,12 +6,14 @@ import asyncio
 import concurrent.futures
 import os
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, NoReturn, Self, TypeVar, cast, overload
 
 from fanout.client import Client, pending_row, raise_if_failed
-from fanout.client.options import V
+from fanout.client.options import ClientOptions, V
 from fanout.engine import RunControl
 from fanout.errors import ClientStateError, ConfigError, Interrupted, RowsFailed, RunStopped
+from fanout.options import naming_options, require_known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Unpack
 
-    from fanout.client import ClientOptions, Preview, Sink, Stream
+    from fanout.client import Preview, Sink, Stream
     from fanout.codecs.base import Codec
     from fanout.journal import Journal
     from fanout.settings import Endpoints
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
     from fanout.types import Answers, Array, Done, Result, Rows, Statistics
 
 T = TypeVar("T")
+
+_MAP_OPTIONS = ("codec", "on_error", "control", "timeout")
+_LOOK = 0.2
+"""Seconds between two looks for an interrupt: where another thread gets the signal, or on Windows, it wakes no lock."""
 
 
 class SyncClient(Generic[V]):
@@ -105,6 +111,7 @@ class SyncClient(Generic[V]):
         control: RunControl | None = None,
         timeout: float | None = None,
     ) -> Result: ...
+    @naming_options("map")
     def map(
         self,
         rows: Rows,
@@ -120,6 +127,7 @@ class SyncClient(Generic[V]):
         answers: V | Result = _given(self._run(job, control), on_error)
         return answers
 
+    @naming_options("stream")
     def stream(
         self, rows: Rows | Iterable[Any], *, control: RunControl | None = None, timeout: float | None = None
     ) -> Iterator[Done]:
@@ -134,6 +142,7 @@ class SyncClient(Generic[V]):
             if not self._loop.closed:  # else its tasks have ended with the loop
                 self._loop.run(stream.__aexit__(None, None, None))
 
+    @naming_options("run")
     def run(
         self,
         rows: Rows | Source | Iterable[Any],
@@ -275,6 +284,7 @@ def map(  # noqa: A001
     ``options`` are `Client`'s. Works in scripts and in notebooks. Returns and raises what `SyncClient.map` does.
     """
     _check(on_error)
+    require_known("map", options, [*_MAP_OPTIONS, *ClientOptions.__annotations__])
     client: SyncClient[Answers] = SyncClient(endpoint, codec=codec, **options)
     result: Result | None = None
     try:
@@ -336,6 +346,9 @@ class _LoopThread:
 
     def wait(self, future: concurrent.futures.Future[_Outcome[T]]) -> T:
         """What the job behind ``future`` returns or raises."""
+        while not future.done():
+            with suppress(TimeoutError, concurrent.futures.CancelledError):
+                future.result(_LOOK)
         try:
             outcome = future.result()
         except concurrent.futures.CancelledError:

@@ -250,7 +250,7 @@ def test_one_row_that_fails_is_raised_to_its_caller_alone(server):
     [
         ({"codec": Doubling, "chunk_rows": 0}, fanout.ConfigError),
         ({"codec": "no such codec"}, fanout.ConfigError),
-        ({"codec": Doubling, "no_such_option": 1}, TypeError),
+        ({"codec": Doubling, "no_such_option": 1}, fanout.UnknownOptionError),
         ({}, TypeError),
     ],
 )

@@ -21,6 +21,7 @@ from fanout.engine import Until
 from fanout.errors import ClientStateError, ConfigError
 from fanout.journal import Journal
 from fanout.limits import RateLimiter
+from fanout.options import naming_options
 from fanout.settings import Endpoint, Endpoints, Hedge, Limits, RetryPolicy, Timeouts, masked
 from fanout.sinks import FileSink
 
@@ -98,6 +99,7 @@ class Client(Generic[V]):
     def __init__(
         self, endpoint: Endpoints, *, codec: str | Codec | type[Codec], **options: Unpack[ClientOptions]
     ) -> None: ...
+    @naming_options("Client")
     def __init__(
         self,
         endpoint: Endpoints,
@@ -194,6 +196,7 @@ class Client(Generic[V]):
         control: RunControl | None = None,
         timeout: float | None = None,
     ) -> Result: ...
+    @naming_options("map")
     async def map(
         self,
         rows: Rows,
@@ -237,6 +240,7 @@ class Client(Generic[V]):
         values: V = result.values
         return values
 
+    @naming_options("stream")
     def stream(
         self,
         rows: Rows | Source | Iterable[Any] | AsyncIterable[Any],
@@ -253,6 +257,7 @@ class Client(Generic[V]):
         """
         return Stream(self._open_session, rows, control, timeout)
 
+    @naming_options("run")
     async def run(
         self,
         rows: Rows | Source | Iterable[Any] | AsyncIterable[Any],

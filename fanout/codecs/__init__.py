@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
 from fanout.codecs.base import Codec
@@ -14,6 +13,7 @@ from fanout.codecs.openai_embeddings import OpenAIEmbeddings
 from fanout.codecs.ordering import in_row_order
 from fanout.codecs.v1 import V1
 from fanout.errors import ConfigError
+from fanout.options import options_of, require_known
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,13 +34,8 @@ def codec(name: str, **options: Any) -> Codec:
         ConfigError: no such codec, no such option, or a value that the option cannot have.
     """
     kind = codec_class(name)
-    parameters = signature(kind).parameters.values()
-    if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
-        known = [parameter.name for parameter in parameters]
-        for option in options:
-            if option not in known:
-                wrong = f"codec {name!r} has no option {option!r}{_nearest(option, known)}"
-                raise ConfigError(f"{wrong}; its options are {', '.join(known)}", key=option)
+    if (known := options_of(kind)) is not None:
+        require_known(f"codec {name!r}", options, known)
     return kind(**options)
 
 

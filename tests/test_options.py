@@ -1,0 +1,104 @@
+"""Options are known by name: to people, whose misspelt one is named, and to type checkers."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from support import Plain
+
+import fanout
+from fanout import Client, ConfigError, SyncClient, UnknownOptionError
+from fanout.client import ClientOptions
+from fanout.codecs import OpenAIChat
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+URL = "http://127.0.0.1:9/v1/models/m:predict"
+X = np.zeros((3, 2))
+
+MISSPELT: dict[str, tuple[Callable[[], Any], str]] = {
+    "Client": (lambda: Client(URL, codec="v1", chunk_row=3), "chunk_rows"),
+    "SyncClient": (lambda: SyncClient(URL, codec="v1", chunkrows=3), "chunk_rows"),
+    "function": (lambda: fanout.map(X, URL, codec="v1", on_eror="keep"), "on_error"),
+    "function with an option of the client": (lambda: fanout.map(X, URL, codec="v1", limit=3), "limits"),
+    "codec by name": (lambda: fanout.codec("oip", binry=True), "binary"),
+    "codec class": (lambda: OpenAIChat(modle="m"), "model"),
+    "codec of one's own": (lambda: Plain(dtyp="float32"), "dtype"),
+    "Limits": (lambda: fanout.Limits(concurency=3), "concurrency"),
+    "RetryPolicy": (lambda: fanout.RetryPolicy(max_attempt=3), "max_attempts"),
+    "Hedge": (lambda: fanout.Hedge(shares=0.1), "share"),
+    "Timeouts": (lambda: fanout.Timeouts(attemp=3), "attempt"),
+    "Endpoint": (lambda: fanout.Endpoint(url=URL, header={}), "headers"),
+}  # type: ignore[call-arg, call-overload]
+
+
+@pytest.mark.parametrize(("call", "meant"), MISSPELT.values(), ids=MISSPELT)
+def test_a_misspelt_option_is_named_with_the_nearest(call: Callable[[], Any], meant: str) -> None:
+    with pytest.raises(
+        UnknownOptionError, match=rf"has no option '\w+' \(did you mean '{meant}'\?\); its options are"
+    ) as e:
+        call()
+    assert isinstance(e.value, ConfigError)
+    assert isinstance(e.value, TypeError)
+
+
+async def test_a_misspelt_option_of_a_call_is_named_too() -> None:
+    async with Client(URL, codec="v1") as client:
+        with pytest.raises(UnknownOptionError, match="did you mean 'on_error'"):
+            await client.map(X, on_eror="keep")  # type: ignore[call-overload]
+        with pytest.raises(UnknownOptionError, match="did you mean 'control'"):
+            client.stream(X, controll=None)
+        with pytest.raises(UnknownOptionError, match="did you mean 'journal'"):
+            await client.run(X, fanout.open_sink("y.npy"), jurnal="x")
+
+
+def test_what_is_missing_is_a_type_error_as_ever() -> None:
+    with pytest.raises(TypeError, match="codec"):
+        Client(URL)  # type: ignore[call-overload]
+
+
+def test_the_types_of_the_options_are_those_that_the_client_has() -> None:
+    parameters = inspect.signature(Client.__init__).parameters
+    taken = {name: parameter.annotation for name, parameter in parameters.items()}
+    for name in ("self", "endpoint", "codec"):
+        del taken[name]
+    assert {name: hint.__forward_arg__ for name, hint in ClientOptions.__annotations__.items()} == taken
+
+
+SNIPPET = """
+import fanout
+from fanout import Answers, Array, Client, Result, Rows, SyncClient
+
+async def calls(rows: Rows, some: Client, one: Client[Array]) -> None:
+    reveal_type(fanout.map(rows, "u", codec="oip"))
+    reveal_type(fanout.map(rows, "u", codec="openai-chat"))
+    reveal_type(fanout.map(rows, "u", codec="openai-embeddings"))
+    reveal_type(await some.map(rows))
+    reveal_type(await one.map(rows))
+    reveal_type(await some.map(rows, on_error="keep"))
+    with SyncClient("u", codec="openai-chat", chunk_rows=3) as client:
+        reveal_type(client.map(rows))
+    with SyncClient[Array]("u", codec="json") as typed:
+        reveal_type(typed.map(rows))
+"""
+
+ARRAY = "numpy.ndarray[Any, numpy.dtype[Any]]"
+TABLE = f"dict[str, {ARRAY}]"
+
+
+@pytest.mark.slow
+def test_type_checkers_know_what_map_gives(tmp_path: Path) -> None:
+    api = pytest.importorskip("mypy.api")
+    file = tmp_path / "snippet.py"
+    file.write_text(SNIPPET)
+    told, errors, code = api.run(["--strict", "--config-file=", f"--cache-dir={tmp_path / 'cache'}", str(file)])
+    assert (errors, code) == ("", 0), told
+    revealed = [line.partition("type is ")[2].strip('"') for line in told.splitlines() if "Revealed" in line]
+    assert revealed == [
+        f"{ARRAY} | {TABLE}", TABLE, ARRAY, f"{ARRAY} | {TABLE}", ARRAY, "fanout.types.Result", TABLE, ARRAY,
+    ]  # fmt: skip
