@@ -8,7 +8,7 @@ import sys
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +16,8 @@ from fanout.cli.output import BORDER, print_message
 from fanout.errors import ClientStateError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.progress import Progress
 
     from fanout.client import Client
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 LINE_SECONDS = 10.0
 BAR_SECONDS = 0.1
+_BAR_WIDTH = 6
+"""Columns that are left to the bar itself, at least."""
 
 
 def progress_display(*, quiet: bool = False) -> Display:
@@ -120,6 +124,16 @@ class Silent(Display):
         """Nothing."""
 
 
+def _count(done: int, rows: int | None) -> str:
+    # Of a long input the number of rows is an estimate, and may turn out to be too low.
+    return f"{done}" if rows is None else f"{done}/{max(rows, done)}"
+
+
+def _time_left(stats: Statistics, done: int, rows: int | None) -> timedelta | str:
+    rate = (stats.ok + stats.failed) / stats.seconds if stats.seconds else 0.0
+    return timedelta(seconds=round(max(0, rows - done) / rate)) if rate and rows is not None else "unknown"
+
+
 def _in_flight(stats: Statistics) -> str:
     """How many requests, and where "auto" sets the limit: of how many that may be."""
     return f"{stats.in_flight}" if stats.concurrency is None else f"{stats.in_flight} of {stats.concurrency}"
@@ -134,10 +148,9 @@ class Lines(Display):
         """Print a line."""
         now = stats.ok + stats.failed
         rate, done = now / stats.seconds if stats.seconds else 0.0, self._earlier + now
-        left = timedelta(seconds=round((rows - done) / rate)) if rate and rows is not None else "unknown"
         click.echo(
-            f"{done}{'' if rows is None else f'/{rows}'} rows, {stats.failed} failed, {rate:.1f} rows/s, "
-            f"{_in_flight(stats)} in flight, {stats.retries} retries, ETA {left}",
+            f"{_count(done, rows)} rows, {stats.failed} failed, {rate:.1f} rows/s, {_in_flight(stats)} in flight, "
+            f"{stats.retries} retries, ETA {_time_left(stats, done, rows)}",
             err=True,
         )
 
@@ -180,18 +193,21 @@ class Bar(Display):
         """Draw the bar anew."""
         now = stats.ok + stats.failed
         done = self._earlier + now
-        fields: dict[str, Any] = {
-            "rate": f"{now / stats.seconds:,.0f}" if stats.seconds else "0",
-            "failed": f", {stats.failed} failed" if stats.failed else "",
-            "in_flight": _in_flight(stats),
-            "retries": stats.retries,
-        }
         if self._progress is None or self._phase is not None:
             progress = self._begin(_new_bar(), None)
-            progress.add_task("", total=rows, completed=done, **fields)
+            progress.add_task("", total=None, text="")
             progress.start()
         assert self._progress is not None
-        self._progress.update(self._progress.task_ids[0], completed=done, **fields)
+        parts = [
+            f"{_count(done, rows)} rows",
+            f"{stats.failed} failed" if stats.failed else "",
+            f"{now / stats.seconds if stats.seconds else 0:,.0f} rows/s",
+            f"{_in_flight(stats)} in flight",
+            f"{stats.retries} retries",
+            f"ETA {_time_left(stats, done, rows)}",
+        ]
+        text = _fitting(parts, self._progress.console.width - _BAR_WIDTH)
+        self._progress.update(self._progress.task_ids[0], total=rows and max(rows, done), completed=done, text=text)
         self._progress.refresh()
 
     def show_phase(self, phase: str, done: int | None, rows: int | None) -> None:
@@ -227,18 +243,23 @@ def _phase_bar(*, moves: bool) -> Progress:
 
 def _new_bar() -> Progress:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.table import Column
 
     return Progress(
         BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn(
-            "rows{task.fields[failed]}, {task.fields[rate]} rows/s, {task.fields[in_flight]} in flight, "
-            "{task.fields[retries]} retries, ETA"
-        ),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True)),
         console=Console(stderr=True),
         auto_refresh=False,  # a thread of its own would draw at the run's expense, and between its counters
         transient=True,
         expand=True,
     )
+
+
+def _fitting(parts: Sequence[str], width: int) -> str:
+    """As many of the parts as there is room for; the first in any case, since it counts most."""
+    text = parts[0]
+    for part in parts[1:]:
+        if part and len(text) + len(part) + 2 <= width:
+            text += f", {part}"
+    return text

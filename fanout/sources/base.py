@@ -46,6 +46,10 @@ class Source(ABC):
                 yield cut(block, row, n_rows)
             row = max(0, row - n_rows)
 
+    def rows_about(self) -> int | None:
+        """`n_rows`, or else about as many, to show how far a run has come; None where nothing is known. Blocking."""
+        return self.n_rows
+
     @abstractmethod
     def fingerprint(self) -> dict[str, Any] | None:
         """What tells this input from another, as JSON can express it; None where nothing can."""
@@ -96,6 +100,12 @@ class _Slice(Source):
                 return
             yield block
             position += n_rows
+
+    def rows_about(self) -> int | None:
+        if self.n_rows is not None:
+            return self.n_rows
+        whole = self._source.rows_about()
+        return whole if whole is None else max(0, min(whole, whole if self._stop is None else self._stop) - self._start)
 
     def fingerprint(self) -> dict[str, Any] | None:
         whole = self._source.fingerprint()

@@ -13,7 +13,7 @@ from fanout.errors import InputError
 from fanout.sources import base
 from fanout.sources.base import Source
 from fanout.sources.columns import choose, ids_of, rows_of, with_missing
-from fanout.sources.origins import File, line_blocks, not_utf8
+from fanout.sources.origins import File, line_blocks, lines_about, not_utf8
 from fanout.types import Block
 
 if TYPE_CHECKING:
@@ -70,6 +70,11 @@ class CsvSource(Source):
                     kinds = kinds or {name: _kind(table.values(records, name)) for name in table.columns.all}
                     yield table.block(records, kinds, row)
                     row += len(records)
+
+    def rows_about(self) -> int | None:
+        """See `Source.rows_about`."""
+        lines = lines_about(self._origins, quoted=True)
+        return lines if lines is None else max(0, lines - len(self._origins))
 
     def fingerprint(self) -> dict[str, Any] | None:
         """See `Source.fingerprint`."""

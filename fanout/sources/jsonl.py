@@ -13,7 +13,7 @@ from fanout import exact_json
 from fanout.errors import InputError
 from fanout.sources.base import Source
 from fanout.sources.columns import ids_of
-from fanout.sources.origins import File, line_blocks, not_utf8
+from fanout.sources.origins import File, line_blocks, lines_about, not_utf8
 from fanout.types import Block
 
 if TYPE_CHECKING:
@@ -63,6 +63,10 @@ class JsonLinesSource(Source):
                 ids = ids_of(_pick(values, self._id), self._id, name, row)
             yield Block(self._rows(values), ids)
             row += len(values)
+
+    def rows_about(self) -> int | None:
+        """See `Source.rows_about`."""
+        return lines_about(self._origins)
 
     def fingerprint(self) -> dict[str, Any] | None:
         """See `Source.fingerprint`."""

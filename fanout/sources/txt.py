@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fanout.errors import InputError
 from fanout.sources.base import Source
-from fanout.sources.origins import File, line_blocks, not_utf8
+from fanout.sources.origins import File, line_blocks, lines_about, not_utf8
 from fanout.types import Block
 
 if TYPE_CHECKING:
@@ -44,6 +44,10 @@ class TextSource(Source):
             with origin.opened() as file:
                 for number, lines in line_blocks(file):
                     yield Block(_texts(lines, number, origin.name))
+
+    def rows_about(self) -> int | None:
+        """See `Source.rows_about`."""
+        return lines_about(self._origins)
 
     def fingerprint(self) -> dict[str, Any] | None:
         """See `Source.fingerprint`."""

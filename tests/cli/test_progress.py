@@ -85,7 +85,30 @@ async def test_a_terminal_gets_a_bar(monkeypatch, capsys):
     assert shown.startswith("before\n")
     assert "[above] 1 request" in shown
     assert "50/100" in shown
-    assert "rows, 2 failed, 10 rows/s, 3 in flight, 7 retries" in shown
+    assert "50/100 rows, 2 failed, 10 rows/s, 3 in flight, 7 retries, ETA 0:00:05" in shown
+
+
+@pytest.mark.parametrize("columns", [20, 30, 44, 60, 80, 100, 200])
+async def test_a_narrow_terminal_shows_the_rows_first(monkeypatch, capsys, columns):
+    monkeypatch.setattr(Bar, "seconds", 0.001)
+    for name, value in {"TERM": "xterm", "COLUMNS": f"{columns}", "FORCE_COLOR": "1", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    bar = Bar()
+    await shown_all(bar, Counting(Statistics(), HALF))
+    await bar.stop()
+    shown = capsys.readouterr().err
+    assert "50/100 rows" in shown
+    assert ("50/100 rows, 2 failed" in shown) == (columns >= 30)
+    assert ("10 rows/s" in shown) == (columns >= 44)
+    assert ("ETA 0:00:05" in shown) == (columns >= 80)
+
+
+async def test_more_rows_than_were_expected_are_no_trouble(monkeypatch, capsys):
+    monkeypatch.setattr(Lines, "seconds", 0.001)
+    await watched(Lines(), Counting(Statistics(ok=120, seconds=5.0)))
+    assert capsys.readouterr().err.startswith(
+        "120/120 rows, 0 failed, 24.0 rows/s, 0 in flight, 0 retries, ETA 0:00:00"
+    )
 
 
 class Finishing:

@@ -68,6 +68,7 @@ async def test_a_run_in_which_nothing_succeeds_stops() -> None:
             with pytest.raises(RunStopped, match="nothing has succeeded for 300 s") as caught:
                 await client.map(X)
             assert now() == 300
+            assert "; the last failure: HTTP 503" in caught.value.reason
     assert caught.value.kind == "stall"
     assert caught.value.result.failures == ()
     assert len(caught.value.result.pending) == 1
