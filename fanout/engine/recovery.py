@@ -230,14 +230,18 @@ class Recovery:
             self._splitting.rows_succeeded(work.n)
 
     def _fail(self, work: Work, verdict: Verdict) -> None:
-        if work.n == 1 and verdict.action is Action.SPLIT:
-            self._splitting.row_failed(work.chunk.start)
-        self._refusals.note(work, verdict, failed=True)
+        is_news = not self._splitting.is_known_bad(work)
+        if is_news and work.n == 1 and verdict.action is Action.SPLIT:
+            self._splitting.row_failed()
+        if is_news:
+            self._refusals.note(work, verdict, failed=True)
         if _forbidden(verdict):
             self.withheld.append((work, verdict))
         else:
             self._outcomes.fail(work, verdict)
         kind: StopKind = "refused" if _forbidden(verdict) else "rejected"
+        if not is_news:
+            return
         if self._splitting.hopeless or self._only_row(work, verdict):
             self._stop(Stop(kind, f"the endpoint accepts no row at all, not even alone: {verdict.reason}"))
         elif self._refusals.hopeless(verdict) and not self._last(work):

@@ -10,6 +10,8 @@ from fanout.rowset import RowSet
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fanout.engine.work import Work
+
 _ENOUGH_ISOLATED = 64
 _HOPELESS_ALONE = 2
 _HOPELESS_LATER = 64
@@ -60,11 +62,17 @@ class Splitting:
         """Rows of a chunk that was split have their answers."""
         self._isolated += n_rows
 
-    def row_failed(self, row: int) -> None:
+    def row_failed(self) -> None:
         """A single row that was isolated has failed."""
-        if self._failed_alone.gap(row, row + 1) is not None:
-            self._isolated += 1
-            self._failed += 1
+        self._isolated += 1
+        self._failed += 1
+
+    def is_known_bad(self, work: Work) -> bool:
+        """True for a single row that failed alone in an earlier run."""
+        if work.n > 1 or not self._failed_alone:
+            return False
+        row = work.chunk.start + int(work.positions()[0])
+        return self._failed_alone.gap(row, row + 1) is None
 
     @property
     def useful(self) -> bool:

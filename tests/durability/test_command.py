@@ -140,17 +140,62 @@ async def test_52_another_codec_or_path_is_refused(run, unfinished, doubler, opt
     assert doubler.requests == 0
 
 
-@pytest.mark.parametrize("change", ["content", "time"])
-async def test_52_another_input_is_refused(run, unfinished, doubler, tmp_path, change):
-    file = tmp_path / "x.npy"
-    if change == "content":
-        np.save(file, ROWS + 1)
-    else:
-        os.utime(file, (1, 1))
+async def test_52_another_input_is_refused_with_the_rows_that_differ_and_carry_sends_the_others(
+    run, unfinished, doubler, tmp_path
+):
+    edited = ROWS.copy()
+    edited[[3, 150]] += 0.5
+    np.save(tmp_path / "x.npy", edited)
     refused = await run(*JOB)
     assert refused.code == 2
-    assert "unfinished run with another input; put that back" in refused.out
+    assert "unfinished run with another input (of the 80 rows that are done 3 differ); put that back" in refused.out
+    assert "--carry" in refused.out
     assert doubler.requests == 0
+    carried = json.loads((await run(*JOB, "--carry")).out)
+    assert (carried["earlier"], carried["ok"], doubler.requests) == (79, 200, 31)
+    np.testing.assert_array_equal(output(tmp_path), 2 * edited)
+
+
+async def test_63_an_input_of_which_the_time_alone_is_another_goes_on(run, unfinished, doubler, tmp_path):
+    os.utime(tmp_path / "x.npy", (1, 1))
+    resumed = json.loads((await run(*JOB)).out)
+    assert (resumed["earlier"], resumed["ok"], doubler.requests) == (80, 200, 30)
+    os.utime(tmp_path / "x.npy", (2, 2))
+    assert json.loads((await run("status", "job.toml", "--json")).out)["current"]
+    complete = json.loads((await run(*JOB)).out)
+    assert (complete["ok"], complete["requests"], doubler.requests) == (200, 0, 30)
+
+
+async def test_63_answers_with_other_bytes_than_were_committed_are_refused(run, unfinished, doubler, tmp_path):
+    partial = tmp_path / "out" / "y.npy.partial"
+    data = bytearray(partial.read_bytes())
+    data[128 + 8 * 5] ^= 1
+    partial.write_bytes(data)
+    refused = await run(*JOB)
+    assert refused.code == 2
+    assert "y.npy.partial are not those that the journal has noted (checksum)" in refused.out
+    assert doubler.requests == 0
+
+
+async def test_63_another_query_is_another_run(run, unfinished, doubler):
+    refused = await run(*JOB, "--set", f"endpoint.url={doubler.url}?model=B")
+    assert refused.code == 2
+    assert "unfinished run with another query; put that back" in refused.out
+    assert doubler.requests == 0
+
+
+async def test_63_an_input_that_is_rewritten_while_it_is_read_is_noticed(start, run, write_job, doubler, tmp_path):
+    write_job(rows=ROWS, url=doubler.url)
+
+    async def rewrite(number: int) -> None:
+        if number == 20:
+            np.save(tmp_path / "x.npy", ROWS + 1)
+
+    doubler.gate = rewrite
+    noticed = await run(*JOB)
+    assert noticed.code == 2
+    assert "x.npy was changed while it was read: of the 200 rows that are done 0:200 differ" in noticed.out
+    assert not (tmp_path / "out" / "y.npy").exists()
 
 
 @pytest.mark.parametrize(

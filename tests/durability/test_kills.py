@@ -111,6 +111,37 @@ async def test_43_a_kill_while_the_failed_rows_alone_are_sent(
 
 @pytest.mark.slow
 @traced
+@pytest.mark.parametrize("name", ["npy", "jsonl", "parquet", "several outputs"])
+@pytest.mark.parametrize("finished", [False, True])
+async def test_43_a_kill_while_answers_are_carried_over_to_another_input(
+    tmp_path: Path, model: Model, nursery: Nursery, name: str, finished: bool
+) -> None:
+    kind = KINDS[name]
+    moved = replace(kind, carry=True, first=8)
+    whole = await undisturbed(tmp_path / "whole", replace(kind, first=8), model)
+    (tmp_path / "before").mkdir()
+    if finished:
+        await send(tmp_path / "before", kind, model.url)
+    else:
+        assert killed_at(nursery, tmp_path / "before", kind, "before", "pwrite64", 30)
+    done = resolved(tmp_path / "before", kind)
+    assert len(done) > 8
+    kills = 0
+    for call in CALLS:
+        for nth in range(1, 1000):
+            folder = tmp_path / f"{call}-{nth}"
+            shutil.copytree(tmp_path / "before", folder)
+            if not killed_at(nursery, folder, moved, f"{folder} killed", call, nth):
+                break
+            kills += 1
+            await send(folder, moved, model.url, run=f"{folder} again")
+            assert not model.asked(f"{folder} again") & done
+            assert files_of(folder) == whole, f"killed at {call} number {nth}"
+    assert kills > 20
+
+
+@pytest.mark.slow
+@traced
 @pytest.mark.parametrize("name", ["npy", "jsonl", "failures", "several outputs"])
 @pytest.mark.parametrize("fresh", [False, True])
 async def test_50_64_an_earlier_output_is_replaced_with_its_mask_or_not_at_all(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fanout import Client, Codec, Journal, Limits, Payload, RetryPolicy, open_sink
-from fanout.client import reopen_failures, sinking
+from fanout.client import carry_over, content_of, reopen_failures, sinking
 from fanout.journal import read_state
 from fanout.sinks import npy
 
@@ -44,9 +44,9 @@ class Raw(Codec):
         return values if self._outputs == 1 else {f"part{i}": values[:, i] for i in range(self._outputs)}
 
 
-def rows_of(n_rows: int) -> np.ndarray:
-    """Row i is (i, i, i)."""
-    return np.repeat(np.arange(n_rows, dtype="<f4"), WIDTH).reshape(-1, WIDTH)
+def rows_of(n_rows: int, first: int = 0) -> np.ndarray:
+    """Row i is (i, i, i), or one of them that begins with ``first``."""
+    return np.repeat(np.arange(first, first + n_rows, dtype="<f4"), WIDTH).reshape(-1, WIDTH)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,10 @@ class Kind:
     sized: bool = True
     fresh: bool = False
     only_failed: bool = False
+    carry: bool = False
+    first: int = 0
+    """Number that the first row has."""
+
     salt: str = ""
     n_rows: int = 40
     chunk_rows: int = 4
@@ -98,11 +102,14 @@ async def send(
         headers={"x-run": run, "x-refused": kind.refused},
         on_event=on_event,
     )
-    rows = rows_of(kind.n_rows)
+    rows = rows_of(kind.n_rows, kind.first)
     sink, journal = open_sink(kind.output(folder)), None
     identity = {**client.identity(rows), "salt": kind.salt}
     try:
-        journal = await asyncio.to_thread(Journal, kind.journal(folder), identity, fresh=kind.fresh)
+        content = content_of(rows)
+        how = {"fresh": kind.fresh, "rows": content, "carry": kind.carry}
+        journal = await asyncio.to_thread(Journal, kind.journal(folder), identity, **how)
+        await asyncio.to_thread(carry_over, sink, journal, content)
         if kind.only_failed and journal.state.failures:
             await asyncio.to_thread(reopen_failures, sink, journal)
         async with client:

@@ -13,7 +13,7 @@ import pytest
 
 from fanout.engine import RunControl
 from fanout.errors import ConfigError, InputError
-from fanout.job import check_job, load_job, run_job
+from fanout.job import check_job, job_status, load_job, run_job
 from fanout.job import run as run_module
 from fanout.sinks import FileSink
 
@@ -170,6 +170,93 @@ async def test_only_failed_needs_a_run_that_has_come_to_its_end(write_job, doubl
     await run_job(job, control=control)
     with pytest.raises(ConfigError, match="without --only-failed first"):
         await run_job(job, only_failed=True)
+
+
+async def test_rows_that_are_still_bad_do_not_show_that_the_endpoint_accepts_no_row(write_job, doubler, tmp_path):
+    rows = np.arange(200.0)
+    rows[1::5] *= -1
+    job = load_job(write_job(rows=rows, url=doubler.url))
+    assert (await run_job(job)).failed == 40
+    before = np.load(tmp_path / "out" / "y.npy")
+    summary = await run_job(job, only_failed=True)
+    assert (summary.ok, summary.failed, summary.stop_kind, summary.exit_code) == (160, 40, None, 1)
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), before)
+    doubler.lowest = -100
+    summary = await run_job(job, only_failed=True)
+    assert (summary.ok, summary.failed, summary.exit_code) == (180, 20, 1)
+
+
+async def test_a_resumed_run_of_which_only_bad_rows_are_left_comes_to_its_end(write_job, doubler, tmp_path):
+    rows = np.arange(52.0)
+    rows[40:] *= -1
+    control = RunControl()
+
+    async def gate(number: int) -> None:
+        if number == 10:
+            control.drain()
+
+    doubler.gate = gate
+    job = load_job(write_job(rows=rows, url=doubler.url), ["limits.concurrency=1"])
+    assert (await run_job(job, control=control)).ok == 40
+    doubler.gate = None
+    summary = await run_job(job)
+    assert (summary.ok, summary.failed, summary.exit_code) == (40, 12, 1)
+
+
+async def test_sending_failed_rows_again_leaves_a_complete_run_complete_until_it_is_done(write_job, doubler, tmp_path):
+    rows = np.arange(40.0)
+    rows[[7, 13, 21, 33]] *= -1
+    job = load_job(write_job(rows=rows, url=doubler.url), ["limits.concurrency=1"])
+    first = await run_job(job)
+    assert (first.ok, first.failed) == (36, 4)
+    names = ("y.npy", first.mask.rpartition("/")[2], first.failures.rpartition("/")[2])
+    before = {name: (tmp_path / "out" / name).read_bytes() for name in names}
+    control = RunControl()
+    doubler.lowest, doubler.requests = -99, 0
+
+    async def gate(number: int) -> None:
+        if number == 2:
+            control.drain()
+
+    doubler.gate = gate
+    stopped = await run_job(job, only_failed=True, control=control)
+    assert (stopped.stop_kind, stopped.pending, stopped.resumable) == ("interrupted", 2, True)
+    doubler.gate = None
+    status = job_status(job)
+    assert (status.complete, status.ok, status.failed, status.pending) == (True, 36, 4, 0)
+    again = await run_job(job)
+    assert (again.ok, again.failed, again.requests, again.exit_code) == (36, 4, 0, 1)
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in names} == before
+    doubler.requests = 0
+    done = await run_job(job, only_failed=True)
+    assert (done.ok, done.failed, doubler.requests, done.exit_code) == (40, 0, 2, 0)
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), 2 * rows)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["y.npy", "y.npy.journal"]
+
+
+async def test_another_run_forgets_failed_rows_that_were_being_sent_again(write_job, doubler, tmp_path):
+    rows = np.arange(40.0)
+    rows[[7, 13, 21]] *= -1
+    path = write_job(rows=rows, url=doubler.url)
+    await run_job(load_job(path))
+    control = RunControl()
+    doubler.lowest = -99
+    doubler.gate = control_after(control, doubler.requests + 1)
+    job = load_job(path, ["limits.concurrency=1"])
+    await run_job(job, only_failed=True, control=control)
+    doubler.gate = None
+    np.save(tmp_path / "x.npy", rows + 100)
+    await run_job(job)
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), 2 * (rows + 100))
+    assert job_status(job).failed == 0
+
+
+def control_after(control: RunControl, number: int):
+    async def gate(current: int) -> None:
+        if current == number:
+            control.drain()
+
+    return gate
 
 
 async def test_only_failed_of_another_input_sends_nothing(write_job, doubler):
