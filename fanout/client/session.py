@@ -11,6 +11,7 @@ from fanout.client.content import require_unchanged
 from fanout.client.preview import Preview, Survey, previewed, surveyed
 from fanout.client.target import replaced_target, target, without_files
 from fanout.client.verdicts import ending, raise_if_failed, raise_if_stopped
+from fanout.descriptors import import_all
 from fanout.engine import Batcher, Ledger, Link, Merger, Packing, Run, RunControl, Scale, Stop, feed_of
 from fanout.errors import ClientStateError, Interrupted, RowsFailed, RunStopped
 from fanout.limits import RateLimiter, TokenMeter, tiktoken_counter
@@ -93,6 +94,7 @@ class Session:
     async def open(cls, endpoints: Sequence[tuple[Endpoint, float]], codec: Codec, **options: Any) -> Session:
         """Make a session; for every ``local://`` endpoint, start the server that ends with it."""
         keep_freed()
+        import_all()
         limits = options["limits"]
         if (encoding := (limits.limits if isinstance(limits, RateLimiter) else limits).tokenizer) is not None:
             options["count_tokens"] = await asyncio.to_thread(tiktoken_counter, encoding)
@@ -134,6 +136,8 @@ class Session:
         self, feed: Feed, deliver: Callable[[Done], None], control: RunControl | None = None, **options: Any
     ) -> Run:
         """A run over the session's link; ``options`` are `Run`'s."""
+        if not self._runs:
+            self._link.restore()
         run = Run(feed, self._codec, self._link, deliver, self._on_event, **options)
         if control is not None:
             control.attach(run)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from fanout.classify import classify_error
 from fanout.engine.host import Host
 from fanout.errors import AttemptTimeout, TransportError
-from fanout.transport import Withheld, credentials_refused
+from fanout.transport import NoDescriptor, Withheld, credentials_refused
 from fanout.types import Action, Event, Reply, Verdict
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ _ANOTHER_MODEL = frozenset({"shape", "dtype", "model"})
 
 _REFUSED = frozenset({401, 403})
 _NO_ACCIDENT = 2
+_UNTIL_FREE = 0.1
+"""Seconds after which a connection is tried again for which there was no file descriptor."""
+
 _ROUNDING = 1e-9
 """Seconds that a sum of times may be off. A sleep as short as that would be due at once, and again, and again."""
 
@@ -215,6 +218,12 @@ class Exchanges:
                 raise _Crowded
             try:
                 return await self._timed(send, host, deadline, work, started, fresh=fresh), host
+            except NoDescriptor:  # nothing was sent, and nothing is charged
+                link.rates.give_back(slot)
+                link.lower()
+                await self._halt.sleep(_UNTIL_FREE)
+                if link.crowded(deadline):
+                    raise _Crowded from None
             except Withheld:  # the gate was shut while a connection was made
                 link.rates.give_back(slot)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
 from fanout.brake import Brake
+from fanout.descriptors import room_for
 from fanout.engine.halt import Bell
 from fanout.engine.heeding import Heed
 from fanout.engine.host import Host
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from fanout.limits import RateLimiter, TokenMeter
     from fanout.settings import Hedge, Limits, RetryPolicy, Timeouts
     from fanout.transport import RowsSent, Transport
+
+_log = logging.getLogger("fanout")
 
 
 class Link:
@@ -50,7 +54,12 @@ class Link:
         now = asyncio.get_running_loop().time
         auto = limits.concurrency == "auto"
         self.pace = Pace(now(), largest=limits.most_in_flight, changed=self._follow) if auto else None
-        concurrency = limits.most_in_flight if self.pace is None else self.pace.limit
+        self._most = room_for(limits.most_in_flight)
+        """Requests in flight for which there are file descriptors."""
+        self._short_reported = False
+        if self._most < limits.most_in_flight:
+            self._report_shortage()
+        concurrency = min(self._most, limits.most_in_flight if self.pace is None else self.pace.limit)
         self.permits = Permits(concurrency)
         self.followers: dict[Callable[[], None], None] = {}
         """Called when more or fewer requests may be in flight than before."""
@@ -104,7 +113,33 @@ class Link:
         """So often that, in half of the time to a stall, every chunk in hand can use its attempts up as a probe."""
         return self.retry.stall / 2 / (concurrency * self.retry.max_attempts)
 
+    def lower(self) -> None:
+        """Have no more requests in flight than there are file descriptors for: the last one found none."""
+        in_flight = sum(host.pending for host in self.pool.hosts)
+        most = max(1, in_flight * 9 // 10)  # some are left for files and look-ups of names
+        if most < self.permits.total:
+            self._most = most
+            self._report_shortage()
+            self._follow(most)
+
+    def restore(self) -> None:
+        """Try again, with a new run, whether there are more file descriptors than before."""
+        if self._most < self.limits.most_in_flight:
+            self._most = room_for(self.limits.most_in_flight)
+            self._follow(self.limits.most_in_flight if self.pace is None else self.pace.limit)
+
+    def _report_shortage(self) -> None:
+        if not self._short_reported:
+            self._short_reported = True
+            _log.warning(
+                "too few file descriptors for %d requests in flight: %d at most for now; raise the limit (ulimit -n), "
+                "or lower limits.concurrency",
+                self.limits.most_in_flight,
+                self._most,
+            )
+
     def _follow(self, concurrency: int) -> None:
+        concurrency = min(concurrency, self._most)
         self.permits.resize(concurrency)
         for host in self.pool.hosts:
             host.brake.resize(concurrency, suspect_wait=self._patience(concurrency))

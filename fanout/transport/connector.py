@@ -87,6 +87,10 @@ class Withheld(Exception):  # noqa: N818 - no fault of anybody's
     """A connection is there, but the request may not be sent on it any more; nothing was."""
 
 
+class NoDescriptor(Withheld):
+    """There is no file descriptor for another connection: a local limit, which says nothing of the endpoint."""
+
+
 class Connector(aiohttp.TCPConnector):
     """Hands out no kept connection on which the server has already said something.
 

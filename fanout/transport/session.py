@@ -16,11 +16,12 @@ from yarl import URL
 
 from fanout._redact import Redactor, secrets_of
 from fanout._version import __version__
+from fanout.descriptors import is_shortage
 from fanout.errors import ClientStateError, ConfigError, FanoutError, IncompleteReply
 from fanout.settings import masked, require_headers
 from fanout.transport.aiohttp_names import Use, usable
 from fanout.transport.bodies import ERROR_BODY_PATIENCE, Parts, length_of, read_body
-from fanout.transport.connector import CONNECTION_USE, ConnectionUse, Connector, Withheld
+from fanout.transport.connector import CONNECTION_USE, ConnectionUse, Connector, NoDescriptor, Withheld
 from fanout.transport.direct import Direct, DirectResponse
 from fanout.transport.failures import mapped
 from fanout.transport.headers import MANY_FIELDS, Headers, credentials_refused, head_limits, require_small_head
@@ -238,6 +239,8 @@ class Transport:
             if not isinstance(error, Exception) or isinstance(error, FanoutError | Withheld | AssertionError):
                 raise
             self._check_open()  # it may have been us who ended the exchange
+            if response is None and is_shortage(error):
+                raise NoDescriptor from None
             raise mapped(error, self.shown_url, reused=connection.reused and response is None) from None
         if self._connector is not None:
             self._connector.ended(connection, rows if response.status < 300 else None)

@@ -1,0 +1,144 @@
+"""Row 66 of the fault matrix: a process that may open few files. Client and server are processes of their own."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from fanout.descriptors import is_shortage
+
+resource = pytest.importorskip("resource")
+
+SCRIPT = """
+import asyncio, json, logging, os, resource, sys
+import numpy as np
+
+SOFT, HARD, LATE, CONCURRENCY, WAY = json.loads(sys.argv[1])
+logging.basicConfig(stream=sys.stdout, format="LOG %(message)s")
+import fanout
+from fanout.testing import FaultServer
+
+X = np.arange(3000 * 3.0).reshape(-1, 3) + 0.5
+
+if WAY == "session":
+    from fanout.transport.direct import Direct
+    Direct.takes = lambda *_: False
+
+async def serve():
+    async with FaultServer(lambda x: np.asarray(x) * 2, latency=0.02, record=False) as server:
+        print(server.url("v1"), flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+async def run(url):
+    limit = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (SOFT, HARD))
+    if not LATE:
+        limit()
+    endpoint = fanout.Endpoint(url=url.replace("127.0.0.1", "localhost"))
+    limits, retry = fanout.Limits(concurrency=CONCURRENCY), fanout.RetryPolicy(max_attempts=1)
+    async with fanout.Client(endpoint, codec="v1", chunk_rows=1, limits=limits, retry=retry) as client:
+        if LATE:
+            limit()
+        result = await client.map(X, on_error="keep")
+        print(json.dumps({
+            "right": bool(result.ok.all()) and bool(np.array_equal(result.values, X * 2)),
+            "failures": [str(failure) for failure in result.failures[:3]],
+            "requests": result.stats.requests, "retries": result.stats.retries,
+            "soft": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        }))
+
+if SOFT is None:
+    asyncio.run(serve())
+else:
+    asyncio.run(run(sys.argv[2]))
+"""
+
+
+def run(soft: int, hard: int, *, late: bool, concurrency: int | str, way: str) -> tuple[dict[str, Any], list[str]]:
+    """What comes of a run under these limits, and the lines that were logged."""
+    serve, client = [json.dumps(arguments) for arguments in ([None] * 5, [soft, hard, late, concurrency, way])]
+    command = [sys.executable, "-c", SCRIPT]
+    with subprocess.Popen([*command, serve], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdin is not None
+        url = server.stdout.readline().strip()
+        done = subprocess.run([*command, client, url], capture_output=True, text=True, timeout=100, check=False)
+        server.stdin.close()
+    assert done.returncode == 0, done.stderr + done.stdout
+    lines = done.stdout.splitlines()
+    return json.loads(lines[-1]), [line for line in lines if line.startswith("LOG")]
+
+
+@pytest.mark.parametrize("way", ["direct", "session"])
+def test_row_66_the_soft_limit_is_raised_where_that_is_allowed(way: str) -> None:
+    outcome, logged = run(256, 4096, late=False, concurrency=1000, way=way)
+    assert outcome["right"], outcome
+    assert outcome["soft"] > 1000
+    assert logged == []
+
+
+@pytest.mark.parametrize("way", ["direct", "session"])
+@pytest.mark.parametrize("late", [False, True], ids=["known at the start", "found out later"])
+@pytest.mark.parametrize("concurrency", [1000, "auto"])
+def test_row_66_where_it_is_not_fewer_requests_are_in_flight_and_no_row_fails(
+    late: bool, concurrency: int | str, way: str
+) -> None:
+    outcome, logged = run(100, 100, late=late, concurrency=concurrency, way=way)
+    assert outcome["right"], outcome
+    assert (outcome["requests"], outcome["retries"]) == (3000, 0), "no attempt is charged"
+    if concurrency == 1000:
+        assert len(logged) == 1, "it is said once"
+        assert "too few file descriptors for 1000 requests in flight" in logged[0]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_a_shortage_is_recognized_wherever_it_stands(number: int) -> None:
+    bare = OSError(number, "Too many open files")
+    wrapped = RuntimeError("no")
+    wrapped.__cause__ = bare
+    outer = RuntimeError("no")
+    outer.os_error = bare  # type: ignore[attr-defined]
+    assert all(map(is_shortage, (bare, wrapped, outer)))
+    assert not any(map(is_shortage, (None, OSError(errno.ECONNREFUSED, "no"), ValueError("no"))))
+
+
+LATE_IMPORTS = """
+import asyncio, sys
+import numpy as np
+import fanout
+from fanout.testing import FaultServer
+from fanout.transport import Transport
+
+codec = sys.argv[1]
+rows = ["a", "b"] * 40 if codec.startswith("openai") else np.arange(240.0).reshape(80, 3)
+faults = {"500": 0.05, "429-date": 0.05, "nan": 0.05, "null": 0.02, "html": 0.02, "gzip-cut": 0.05, "200-error": 0.05}
+modules = set()
+post = Transport.post
+
+async def noting(self, *arguments, **options):
+    modules.update(set() if modules else sys.modules)
+    return await post(self, *arguments, **options)
+
+async def run():
+    async with FaultServer(lambda x: np.asarray([[1.0, 2.0]] * len(x)), faults=faults, seed=2) as server:
+        url = server.url(codec).replace("127.0.0.1", "localhost")
+        options = {"model": "m"} if codec.startswith("openai") else {}
+        retry = fanout.RetryPolicy(max_attempts=4, initial_backoff=0.001, max_backoff=0.01)
+        async with fanout.Client(url, codec=fanout.codec(codec, **options), chunk_rows=4, retry=retry) as client:
+            Transport.post = noting
+            await client.map(rows, on_error="keep")
+
+asyncio.run(run())
+print(sorted(set(sys.modules) - modules))
+"""
+
+
+@pytest.mark.parametrize("codec", ["json", "v1", "oip", "openai-embeddings"])
+def test_nothing_is_imported_once_requests_are_sent(codec: str) -> None:
+    command = [sys.executable, "-c", LATE_IMPORTS, codec]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
