@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from string import ascii_uppercase
@@ -18,7 +19,7 @@ from urllib.parse import quote
 from fanout.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
 KEY = "output.path"
 PARTIAL = ".partial"
@@ -78,9 +79,7 @@ def column_paths(output: Path, names: Collection[str]) -> dict[str, Path]:
 
 def check_names(output: Path) -> None:
     """Raise `ConfigError` for an output that no run can write, as far as can be known without touching a file."""
-    if not output.name or "\0" in str(output):
-        raise unwritable(output, "that is no name of a file")
-    try:
+    with _blaming(output):
         if output.is_dir():
             raise ConfigError(f"{output} is a folder; name a file in it", key=KEY)
         for path in dict.fromkeys((output.absolute(), _resolved(output))):
@@ -89,8 +88,6 @@ def check_names(output: Path) -> None:
             for suffix in _BESIDE:
                 _check_file(output, _beside(base, suffix))
         _require_no_other_job(output)
-    except OSError as error:
-        raise unwritable(output, error.strerror or str(error)) from None
 
 
 def require_apart(output: Path, others: Iterable[Path], kind: str = "input") -> None:
@@ -98,20 +95,32 @@ def require_apart(output: Path, others: Iterable[Path], kind: str = "input") -> 
     others = list(others)
     if not others:
         return
-    linked = _linked(output)
-    for other in others:
-        path = _resolved(other)
-        if _claims(output, path) or path in linked or any(_same_file(other, link) for link in linked):
-            raise ConfigError(
-                f"{output} would overwrite the {kind} {other}: the run writes it, or a file of that name beside it; "
-                "choose another name or folder",
-                key=KEY,
-            )
+    with _blaming(output):
+        linked = _linked(output)
+        for other in others:
+            path = _resolved(other)
+            if _claims(output, path) or path in linked or any(_same_file(other, link) for link in linked):
+                raise ConfigError(
+                    f"{output} would overwrite the {kind} {other}: the run writes it, or a file of that name beside "
+                    "it; choose another name or folder",
+                    key=KEY,
+                )
 
 
 def unwritable(path: Path, why: str) -> ConfigError:
     """The error to raise where ``path`` cannot be written."""
     return ConfigError(f"{path} cannot be written: {why}", key=KEY)
+
+
+@contextmanager
+def _blaming(output: Path) -> Iterator[None]:
+    """Raise `ConfigError` where the output's name is none, or its folder cannot be looked at."""
+    if not output.name or "\0" in str(output):
+        raise unwritable(output, "that is no name of a file")
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(output, error.strerror or str(error)) from None
 
 
 def _beside(output: Path, suffix: str) -> Path:

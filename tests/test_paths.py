@@ -156,8 +156,19 @@ def test_two_names_of_one_output_are_two_jobs_that_share_it(tmp_path: Path) -> N
         open_sink(tmp_path / "b.npy")
 
 
-@pytest.mark.parametrize("path", ["y\0.npy", "", ".npy/"])
+@pytest.mark.parametrize("path", ["y\0.npy", ""])
 def test_what_cannot_be_a_name_is_a_clear_error(tmp_path: Path, path: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        open_sink(path)
-    assert caught.value.key == "output.path"
+    for check in (open_sink, lambda output: require_apart(Path(output), [tmp_path])):
+        with pytest.raises(ConfigError) as caught:
+            check(path)
+        assert caught.value.key == "output.path"
+
+
+def test_a_folder_that_cannot_be_looked_at_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    for check in (check_names, lambda output: require_apart(output, [tmp_path / "x.npy"])):
+        with pytest.raises(ConfigError, match=r"y\.npy cannot be written: Permission denied"):
+            check(tmp_path / "y.npy")
