@@ -12,14 +12,14 @@ from fanout.errors import ConfigError, InputError, RunStopped
 from fanout.job.blame import blaming
 from fanout.job.offline import staged
 from fanout.job.summary import Summary, summarized
-from fanout.journal import Journal
+from fanout.journal import Journal, read_state
 from fanout.paths import journal_path, require_apart
 from fanout.sinks import open_sink
 from fanout.sources import open_source
 from fanout.threads import on_thread, opened_on_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from fanout.engine import RunControl
@@ -83,6 +83,8 @@ async def run_job(
         sink = open_sink(job.output_path)
         client = client_of(job, stage.tape)
         identity = await on_thread(client.identity, source) | stage.told
+        if stage.told:
+            await on_thread(_require_made_up, job, stage.told)
         opening = partial(_journal, job, identity, source, sink, fresh=fresh, carry=carry)
         async with opened_on_thread(opening) as journal:
             with closing(sink):
@@ -156,6 +158,21 @@ def _journal(
             key="input.path",
         )
     return journal
+
+
+def _require_made_up(job: Job, told: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` if a rehearsal or a replay would write over the output of another job."""
+    path = journal_path(job.output_path)
+    try:
+        there = read_state(path)
+    except (OSError, ValueError):  # said when the journal is opened
+        return
+    if there is not None and not told.keys() <= there.identity.keys():
+        raise ConfigError(
+            f"{job.output_path} is the output of another job, as {path.name} beside it says; a rehearsal or a replay "
+            "would replace it: give the other job's output another name",
+            key="output.path",
+        )
 
 
 def _reopen_failures(sink: FileSink, journal: Journal) -> None:

@@ -54,6 +54,14 @@ async def test_a_local_server_that_is_gone_is_replayed_to_the_same_bytes(write_j
     assert summary.requests == len(list(job.codec.prepare("http://h/v2/models/digits/infer"))) + 13
 
 
+async def test_a_rehearsal_does_not_replace_the_output_of_a_job_of_that_name(write_job, doubler, tmp_path):
+    await run_job(load_job(write_job(url=doubler.url), ["output.path=y.mock.npy"]))
+    before = (tmp_path / "y.mock.npy").read_bytes()
+    with pytest.raises(ConfigError, match=r"output\.path: .*y\.mock\.npy is the output of another job"):
+        await run_job(load_job(write_job(url=doubler.url), ["output.path=y.npy", "mock.shape=[]"]), mock=True)
+    assert (tmp_path / "y.mock.npy").read_bytes() == before
+
+
 @pytest.mark.parametrize("name", ["y.npy", "y.npy.partial", "y.npy.journal", "y.npy.scores.npy"])
 async def test_a_recording_is_never_where_the_run_writes(write_job, doubler, tmp_path, name):
     job = load_job(write_job(url=doubler.url))
