@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,12 @@ NO_PARAMETERS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("step", [*NO_STEPS, *NO_ANSWERS, *NO_PARAMETERS], ids=repr)
+def _shown(step: object) -> str:
+    """An id without an address, so that all workers of pytest-xdist collect the same tests."""
+    return re.sub(" at 0x[0-9a-f]+", "", repr(step))
+
+
+@pytest.mark.parametrize("step", [*NO_STEPS, *NO_ANSWERS, *NO_PARAMETERS], ids=_shown)
 async def test_a_fault_server_refuses_a_step_that_it_cannot_play(step: Any) -> None:
     async with FaultServer(double) as server:
         with pytest.raises(ConfigError):
@@ -104,7 +110,7 @@ async def test_a_fault_server_that_breaks_does_not_hide_what_the_test_raises() -
         "503", 3.5, b"x", True, 99, 10_000, object(), asyncio.CancelledError, KeyboardInterrupt(),
         Scripted(status="200"), Scripted(body="x"), Scripted(headers={"A": 3}), Scripted(headers=None),  # type: ignore[arg-type]
     ],
-    ids=repr,
+    ids=_shown,
 )  # fmt: skip
 async def test_a_mock_refuses_a_step_that_it_cannot_play(step: Any) -> None:
     with MockEndpoint(double) as mock:
