@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from fanout import RunControl, RunStopped
 from tests.durability.disk import Power, Recorder
-from tests.durability.work import Kind, files_of, is_of_one_run, send
+from tests.durability.work import Kind, files_of, is_of_one_run, resolved, send
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,3 +139,38 @@ async def test_44_the_power_fails_while_the_failed_rows_alone_are_sent(
             await recorded(folder, again, model, str(folder))
             assert model.asked(str(folder)) <= {7, 20} - done
             assert files_of(folder) == after, f"after {second.ops[at - 1][:4]}, {number}"
+
+
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 101])
+@pytest.mark.parametrize("name", ["npy", "jsonl", "parquet", "several outputs"])
+@pytest.mark.parametrize("finished", [False, True])
+async def test_44_the_power_fails_while_answers_are_carried_over_to_another_input(
+    tmp_path: Path, model: Model, name: str, step: int, finished: bool
+) -> None:
+    kind = replace(KINDS[name], n_rows=400)
+    moved = replace(kind, carry=True, first=8)
+    await undisturbed(tmp_path / "whole", replace(kind, first=8), model)
+    whole = files_of(tmp_path / "whole")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    control, seen = RunControl(), []
+
+    def stop(event: object) -> None:
+        seen.append(event)
+        if len(seen) == 5 and not finished:
+            control.drain()
+
+    with contextlib.suppress(RunStopped):
+        await send(folder, kind, model.url, on_event=stop, control=control)
+    done = resolved(folder, kind)
+    assert finished == (len(done) == kind.n_rows)
+    assert len(done) > 8
+    second = await recorded(folder, moved, model)
+    assert files_of(folder) == whole
+    for at in range(0, len(second.ops) + 1, step):
+        for number, likely in enumerate(LIKELY):
+            folder = tmp_path / f"{at}-{number}"
+            image(folder, second, at, random.Random(f"{at} {number}"), likely)
+            await recorded(folder, moved, model, str(folder))
+            assert not model.asked(str(folder)) & done
+            assert files_of(folder) == whole, f"after {second.ops[at - 1][:4]}, {number}"

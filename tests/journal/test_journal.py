@@ -12,7 +12,10 @@ import pytest
 
 from fanout.errors import ConfigError
 from fanout.files import Publication
-from fanout.journal import Journal, read_state
+from fanout.journal import Journal, State, read_state
+from fanout.journal import journal as journal_module
+from fanout.journal.records import records
+from fanout.rowset import RowSet
 from fanout.types import Chunk, Done, Failure
 
 if TYPE_CHECKING:
@@ -178,3 +181,131 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot be written"):
         Journal(tmp_path / "file" / "y.journal", IDENTITY)
+
+
+class Rows:
+    """Rows of an input whose digests are given."""
+
+    def __init__(self, digests: np.ndarray) -> None:
+        self.now = digests
+        self.n_rows = len(digests)
+
+    def differing(self, known: RowSet, digests: np.ndarray) -> RowSet:
+        rows = [row for a, b in known for row in range(a, b)]
+        return RowSet((r, r + 1) for r in rows if r >= len(self.now) or (self.now[r] != digests[r]).any())
+
+
+DIGESTS = np.arange(200, dtype=np.uint64).reshape(100, 2)
+FILE = {"size": 3, "mtime_ns": 1, "sample": "a"}
+
+
+def sent(path: Path) -> None:
+    journal = Journal(path, {**IDENTITY, "input": FILE})
+    journal.state.n_rows = 100
+    journal.digest_of = lambda start, stop: DIGESTS[start:stop].tobytes()
+    journal.commit([done(20, 30), done(0, 10, failures=(failure(3, 4),))], None, FORM)
+    journal.commit([done(10, 20, pending=(Chunk(12, 14),))], None, FORM)
+    journal.close()
+
+
+def test_the_digests_of_rows_are_read_as_they_were_written(path: Path) -> None:
+    sent(path)
+    journal = Journal(path, {**IDENTITY, "input": FILE})
+    digests, known = journal.sent()
+    assert list(known) == [(0, 12), (14, 30)]
+    assert np.array_equal(digests[0:12], DIGESTS[0:12])
+    assert np.array_equal(digests[14:30], DIGESTS[14:30])
+    journal.close()
+
+
+def test_the_digests_of_many_rows_have_records_of_a_bounded_length(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "_GROUP_ROWS", 7)
+    sent(path)
+    journal = Journal(path, {**IDENTITY, "input": FILE})
+    digests, known = journal.sent()
+    assert list(known) == [(0, 12), (14, 30)]
+    assert np.array_equal(digests[14:30], DIGESTS[14:30])
+    assert max(map(len, records(path.read_bytes()).payloads)) < 400
+    journal.close()
+
+
+def test_times_alone_may_change_where_no_row_does(path: Path) -> None:
+    sent(path)
+    touched = {**IDENTITY, "input": {**FILE, "mtime_ns": 2}}
+    with pytest.raises(ConfigError, match="unfinished run with another input; put that back"):
+        Journal(path, touched)
+    edited = DIGESTS.copy()
+    edited[[3, 13, 25], 1] += 1
+    with pytest.raises(ConfigError, match=r"another input \(of the 28 rows that are done 3, 25 differ\).* --carry"):
+        Journal(path, touched, rows=Rows(edited))
+    edited = DIGESTS.copy()
+    edited[13] = 0  # not sent yet: it is as it is now
+    journal = Journal(path, touched, rows=Rows(edited))
+    assert journal.earlier == 28
+    journal.close()
+    journal = Journal(path, touched)
+    assert journal.earlier == 28
+    journal.close()
+
+
+def test_a_complete_run_with_failed_rows_that_are_sent_again_is_complete_to_all_others(path: Path) -> None:
+    sent(path)
+    identity = {**IDENTITY, "input": FILE}
+    journal = Journal(path, identity)
+    journal.publish(30, Publication())
+    journal.begin_again([[9]])
+    journal.commit([done(3, 4)], [10], None)
+    journal.close()
+    other = Journal(path, identity)
+    assert (other.state.complete, [f.start for f in other.state.failures], other.earlier) == (True, [3], 28)
+    assert other.notes() == []
+    other.go_on_again()
+    assert (other.state.complete, other.state.failures, other.earlier) == (False, [], 28)
+    assert other.notes() == [[9], [10]]
+    other.publish(30, Publication())
+    other.close()
+    state = read_state(path)
+    assert state is not None
+    assert (state.complete, state.failures, state.before) == (True, [], None)
+
+
+def test_beginning_anew_forgets_rows_that_were_sent_again_but_not_the_complete_run(path: Path) -> None:
+    sent(path)
+    journal = Journal(path, {**IDENTITY, "input": FILE})
+    journal.publish(30, Publication())
+    journal.begin_again([[9]])
+    journal.close()
+    Journal(path, {"input": "another"}).close()
+    state = read_state(path)
+    assert state is not None
+    assert (state.complete, state.before, [f.start for f in state.failures]) == (True, None, [3])
+    assert state.identity == {**IDENTITY, "input": FILE}
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_the_journal_of_another_input_takes_over_in_one_step(
+    path: Path, finished: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken off behind its record, the step is made by whoever opens the journal next."""
+    sent(path)
+    old, new = path.with_name("y.npy.partial"), path.with_name("y.npy.adopted")
+    old.write_bytes(b"old")
+    new.write_bytes(b"new")
+    identity = {**IDENTITY, "input": {**FILE, "size": 4}}
+    journal = Journal(path, identity, rows=Rows(DIGESTS), carry=True)
+    assert journal.carrying == identity
+    other = State(identity, RowSet([(0, 5), (7, 9)]), form=FORM, n_rows=9)
+    with monkeypatch.context() as patch:
+        if not finished:
+            patch.setattr(Publication, "carry_out", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "I/O")))
+            with pytest.raises(OSError, match="I/O"):
+                journal.carry(other, [[1]], DIGESTS[:9], Publication(((new, old),)))
+        else:
+            journal.carry(other, [[1]], DIGESTS[:9], Publication(((new, old),)))
+    journal.close()
+    again = Journal(path, identity)
+    assert (list(again.state.resolved), again.notes(), again.earlier) == ([(0, 5), (7, 9)], [[1]], 7)
+    assert list(again.sent()[1]) == [(0, 5), (7, 9)]
+    assert old.read_bytes() == b"new"
+    again.close()
+    assert sorted(file.name for file in path.parent.iterdir()) == ["y.npy.journal", "y.npy.partial"]
