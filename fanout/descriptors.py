@@ -13,7 +13,15 @@ _SPARE = 64
 _SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE})
 
 # What is otherwise imported with the first connection or the first answer, when there may be no descriptor left.
-_NEEDED_LATER = ("concurrent.futures.thread", "encodings.idna", "msgspec", "msgspec.json", "simdjson", "pybase64")
+_NEEDED_LATER = (
+    "numpy.ma",
+    "concurrent.futures.thread",
+    "encodings.idna",
+    "msgspec",
+    "msgspec.json",
+    "simdjson",
+    "pybase64",
+)
 
 
 def import_all() -> None:

@@ -126,7 +126,7 @@ async def noting(self, *arguments, **options):
 async def run():
     async with FaultServer(lambda x: np.asarray([[1.0, 2.0]] * len(x)), faults=faults, seed=2) as server:
         url = server.url(codec).replace("127.0.0.1", "localhost")
-        options = {"model": "m"} if codec.startswith("openai") else {}
+        options = {"model": "faulty"} if codec.startswith("openai") else {}
         retry = fanout.RetryPolicy(max_attempts=4, initial_backoff=0.001, max_backoff=0.01)
         async with fanout.Client(url, codec=fanout.codec(codec, **options), chunk_rows=4, retry=retry) as client:
             Transport.post = noting
