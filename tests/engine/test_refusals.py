@@ -9,6 +9,8 @@ import numpy as np
 import orjson
 import pytest
 from fleet import Fleet, says, served
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from support import Plain
 
 from fanout import Client, Hedge, Limits, Reply, RunStopped
@@ -227,3 +229,41 @@ async def test_row_72_no_request_is_sent_after_the_first_answer_that_says_that_m
         assert max(mock.times) <= first
     assert caught.value.kind == "quota"
     assert caught.value.result.failures == ()
+
+
+@given(
+    statuses=st.lists(st.sampled_from([200, 200, 200, 400, 403, 422]), min_size=1, max_size=60),
+    chunk_rows=st.integers(1, 16),
+    concurrency=st.integers(1, 8),
+    seed=st.integers(0, 9),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_whichever_rows_are_refused_every_row_is_accounted_for_and_requests_are_bounded(
+    statuses: list[int], chunk_rows: int, concurrency: int, seed: int
+) -> None:
+    def model(x: np.ndarray) -> np.ndarray:
+        status = max(statuses[int(row) // 3] for row in x[:, 0])
+        if status != 200:
+            raise StatusError(status, "refused")
+        return x * 2
+
+    draw = np.random.default_rng(seed)
+    rows = X[: len(statuses)]
+    with MockEndpoint(model, latency=lambda _: float(draw.uniform(0.01, 1.0))) as mock:
+        limits = Limits(concurrency=concurrency)
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=chunk_rows, limits=limits) as client:
+            try:
+                result, kind = await client.map(rows, on_error="keep"), None
+            except RunStopped as stopped:
+                result, kind = stopped.result, stopped.kind
+    if kind is None:
+        assert result.ok.tolist() == [status == 200 for status in statuses]
+        assert result.pending == ()
+    else:
+        assert kind in ("refused", "rejected")
+        assert sum(status != 200 for status in statuses) >= min(2, len(statuses))
+    absent = [*result.failures, *result.pending]
+    assert result.ok.sum() + sum(part.stop - part.start for part in absent) == len(rows)
+    bad = sum(status != 200 for status in statuses)
+    chunks = ceil(len(rows) / chunk_rows)
+    assert len(mock.requests) <= chunks + bad * (2 * ceil(log2(chunk_rows)) + 2)
