@@ -24,6 +24,7 @@ from fanout.limits import RateLimiter
 from fanout.options import naming_options
 from fanout.settings import Endpoint, Endpoints, Hedge, Limits, RetryPolicy, Timeouts, masked
 from fanout.sinks import FileSink
+from fanout.threads import on_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable
@@ -304,7 +305,8 @@ class Client(Generic[V]):
         assert isinstance(sink, FileSink)
         content = content_of(rows)
         known = rows if content is None else content
-        async with journal_at(Path(journal), self.identity(known), content, sink, carry=carry) as opened:
+        identity = await on_thread(self.identity, known)
+        async with journal_at(Path(journal), identity, content, sink, carry=carry) as opened:
             return await run_into(session, known, sink, opened, control, until)
 
     def identity(self, rows: Any) -> dict[str, Any]:

@@ -190,11 +190,11 @@ class DigestTap:
             return b"".join(self._taken(start, stop))
 
     def _put(self, row: int, block: Block) -> None:
-        digests = row_digests(block.rows, block.ids)
-        left = sum(stop - start for start, stop in self._done.gaps(row, row + len(digests)))
-        if left:
+        end = row + count_rows(block.rows)
+        if left := sum(stop - start for start, stop in self._done.gaps(row, end)):
+            digests = row_digests(block.rows, block.ids)
             with self._lock:
-                self._parts[row] = (row + len(digests), digests, left)
+                self._parts[row] = (end, digests, left)
 
     def _taken(self, start: int, stop: int) -> Iterator[bytes]:
         # Few blocks are open at a time: those that the window of the run spans.

@@ -123,9 +123,9 @@ async def test_43_a_kill_while_answers_are_carried_over_to_another_input(
     if finished:
         await send(tmp_path / "before", kind, model.url)
     else:
-        assert killed_at(nursery, tmp_path / "before", kind, "before", "pwrite64", 30)
+        assert killed_at(nursery, tmp_path / "before", kind, "before", "pwrite64", 14)
     done = resolved(tmp_path / "before", kind)
-    assert len(done) > 8
+    assert done
     kills = 0
     for call in CALLS:
         for nth in range(1, 1000):
