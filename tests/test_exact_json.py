@@ -46,6 +46,36 @@ values = st.recursive(
 )  # fmt: skip
 
 
+@pytest.fixture(params=["msgspec", "without"])
+def either(request, monkeypatch):
+    """With msgspec and without."""
+    monkeypatch.setattr(exact_json, "_msgspec", exact_json._msgspec if request.param == "msgspec" else lambda: None)
+
+
+@pytest.mark.parametrize("number", [*LARGE, *SMALL])
+@pytest.mark.parametrize("around", ["{}", "0.00012345678901234567", '"{}"'])
+def test_lines_are_parsed_as_whole_texts_are(either, number, around):
+    lines = [str(number).encode(), around.format(number).encode(), b"[1.5]"]
+    parse = exact_json.parser_for(b"\n".join(lines))
+    assert [repr(parse(line)) for line in lines] == [repr(json.loads(line)) for line in lines]
+
+
+@pytest.mark.parametrize("line", [b"[", b"NaN", b"\xff", b'"\\ud800"', b"[" * 5000, b"1e400"])
+def test_what_is_no_json_is_refused_in_the_same_words(either, line):
+    parse = exact_json.parser_for(line + b"\n" + str(2**64).encode())
+    with pytest.raises(orjson.JSONDecodeError) as expected:
+        orjson.loads(line)
+    with pytest.raises(orjson.JSONDecodeError) as caught:
+        parse(line)
+    assert str(caught.value) == str(expected.value)
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**70), 2**70), min_size=1))
+def test_all_parsers_read_the_same_numbers(numbers):
+    text = json.dumps(numbers).encode()
+    assert repr(exact_json.parser_for(text + b" " + b"1" * 30)(text)) == repr(json.loads(text))
+
+
 @given(values, st.sampled_from([None, 1]))
 def test_what_json_writes_is_read_as_it_was(value, indent):
     text = json.dumps(value, indent=indent).encode()

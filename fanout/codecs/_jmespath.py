@@ -6,7 +6,6 @@ place, and the null makes the answer invalid. Lists are joined only where each r
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -119,21 +118,19 @@ class InPlace(TreeInterpreter):  # type: ignore[misc] # jmespath has no types
         given = [self.visit(child, value) for child in node["children"]]
         if node["value"] == "map" and isinstance(given[-1], list):
             given[-1] = self._ordered(given[-1], node)
-        with self._inside():
+        self._depth += 1
+        try:
             return self._functions.call_function(node["value"], given)
+        finally:
+            self._depth -= 1
 
     def _ordered(self, items: list[Any], node: Any) -> list[Any]:
         return placed(items, self._index)[0] if node["ordered"] and not self._depth else items
 
     def _each(self, items: list[Any], node: Any) -> list[Any]:
-        with self._inside():
-            return [self.visit(node, item) for item in items]
-
-    @contextmanager
-    def _inside(self) -> Iterator[None]:
         self._depth += 1
         try:
-            yield
+            return [self.visit(node, item) for item in items]
         finally:
             self._depth -= 1
 

@@ -48,7 +48,11 @@ def read(
     try:
         made = _converted(convert, document, reply)
     except MayBeRounded:
-        return _converted(convert, _exactly(reply, body, _as_written), reply)
+        try:
+            document = _exactly(reply, body, _as_written if is_exact else Decimal)
+        except InvalidOperation:
+            document = _exactly(reply, body, _as_written)
+        return _converted(convert, document, reply)
     arrays = made.values() if isinstance(made, Mapping) else (made,)
     if not is_exact and any(_is_huge(array) for array in arrays):
         return _converted(convert, _exactly(reply, body, float), reply)
@@ -73,7 +77,7 @@ def _exactly(reply: Reply, body: bytes, number: Callable[[str], Any]) -> Any:
 
 
 def _as_written(text: str) -> Decimal | float:
-    """A number with all of its digits; a float where that is infinite, or NaN for an exponent beyond all bounds."""
+    """As `Decimal`; but a float where that is infinite, and NaN for an exponent beyond all bounds."""
     value = float(text)
     try:
         return Decimal(text) if isfinite(value) else value

@@ -67,8 +67,11 @@ def placed(items: Any, field: str) -> tuple[Any, str]:
     """
     if not (field and type(items) is list and items and type(items[0]) is dict) or items[0].keys() == {field}:
         return items, ""
-    indices = [item.get(field) if type(item) is dict else None for item in items]
-    if all(index is None for index in indices):
+    try:
+        indices = [item.get(field) for item in items]
+    except AttributeError:  # not all are objects, which is for others to refuse
+        return items, ""
+    if indices.count(None) == len(indices):
         return items, ""
     try:
         order = order_of(indices)

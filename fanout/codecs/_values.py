@@ -24,6 +24,7 @@ _EXACT = 2**53
 
 _MOST_AXES = 64
 _LONGEST_SHOWN = 40
+_MOST_DIGITS = 20
 _TEXT = np.dtypes.StringDType()
 _FLOAT = np.dtype(np.float64)
 
@@ -223,21 +224,30 @@ def _check_overflow(wide: Array, made: Array) -> None:
 
 
 def _whole(flat: Sequence[Any], types: set[type], dtype: np.dtype[Any]) -> Array:
-    for i, value in enumerate(flat) if types != {int} else ():
-        if type(value) is not int and not _is_integer(value):
-            raise Unfit(f"holds {_shown(value)} where {dtype} was asked for", row=i, flaw="dtype")
     if float in types:
+        for i, value in enumerate(flat):
+            if type(value) is float and not value.is_integer():
+                raise Unfit(f"holds {value} where {dtype} was asked for", row=i, flaw="dtype")
         raise MayBeRounded
+    if Decimal in types:
+        flat = [_integer(value, i, dtype) for i, value in enumerate(flat)]
     try:
-        return np.array([int(value) for value in flat] if Decimal in types else flat, dtype)
+        return np.array(flat, dtype)
     except OverflowError:
         info = np.iinfo(dtype)
         i = next(i for i, value in enumerate(flat) if not info.min <= value <= info.max)
         raise Unfit(f"holds {_shown(flat[i])}, which overflows {dtype}", row=i, flaw="dtype") from None
 
 
-def _is_integer(value: float | Decimal) -> bool:
-    return value.is_integer() if isinstance(value, float) else value == value.to_integral_value()
+def _integer(value: int | Decimal, i: int, dtype: np.dtype[Any]) -> int:
+    if isinstance(value, int):
+        return value
+    if value.adjusted() > _MOST_DIGITS:  # it would take long to write out 1e300, let alone many of them
+        raise Unfit(f"holds {_shown(value)}, which overflows {dtype}", row=i, flaw="dtype")
+    whole = int(value)
+    if whole != value:
+        raise Unfit(f"holds {_shown(value)} where {dtype} was asked for", row=i, flaw="dtype")
+    return whole
 
 
 def _shown(number: float | Decimal) -> str:

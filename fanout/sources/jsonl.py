@@ -137,8 +137,7 @@ def _step(value: Any, token: str) -> Any:
 
 def _parsed(lines: list[bytes], number: int, name: str, fields: Mapping[str, str]) -> list[Any]:
     plain = next((field for field in fields if not field.startswith("/")), None)
-    # Of many lines at once: of each alone it would take as long as to parse them.
-    parse = exact_json.loads if exact_json.may_hold_large_integers(b"\n".join(lines)) else orjson.loads
+    parse = exact_json.parser_for(b"\n".join(lines))
     values = []
     for i, line in enumerate(lines, number):
         if not line or line.isspace():

@@ -202,3 +202,34 @@ def test_texts_come_back_as_they_were(reply, texts):
     made = codec.decode(reply(codec.encode(texts).body), len(texts))
     assert made.dtype == TEXT
     assert made.tolist() == texts
+
+
+tokens = (
+    st.integers(-(2**65), 2**65).map(str)
+    | st.sampled_from(["-0", "-0.0", "1e19", "1E-7", "9007199254740992", "9007199254740993", "2049", "16777217"])
+    | st.floats(-(2.0**70), 2.0**70).map(repr)
+)
+
+
+@given(
+    st.lists(st.lists(tokens, min_size=2, max_size=2), min_size=1), st.sampled_from(["f2", "f4", "f8"]), st.booleans()
+)
+def test_integers_are_exact_and_floats_as_near_as_can_be(reply, rows, dtype, padded):
+    """Whichever parser reads them: small answers and large ones have different ones."""
+    body = ("[" + ",".join(f"[{','.join(row)}]" for row in rows) + "]" + " " * 5000 * padded).encode()
+    try:
+        made = Json(response_field="@", dtype=dtype).decode(reply(body), len(rows))
+    except InvalidReply:
+        made = None
+    if made is None:
+        numbers = np.array([float(token) for row in rows for token in row])
+        integers = [int(token) for row in rows for token in row if token.lstrip("-").isdigit()]
+        overflows = bool((np.abs(numbers) > np.finfo(dtype).max).any())
+        assert overflows or any(abs(n) > 2 ** (np.finfo(dtype).nmant + 1) for n in integers)
+        return
+    for row, values in zip(rows, made.tolist(), strict=True):
+        for token, value in zip(row, values, strict=True):
+            if token.lstrip("-").isdigit():
+                assert value == int(token)
+            else:
+                assert value == float(np.dtype(dtype).type(float(token)))

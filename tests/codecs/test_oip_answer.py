@@ -187,3 +187,30 @@ def test_binary_answers_keep_their_own_dtype(reply, datatype):
     made = tensors(as_binary(reply, [sized(len(data), datatype=datatype, shape=(2, 2))], data), keep=False)["y"]
     assert made.dtype == array.dtype
     np.testing.assert_array_equal(made, array)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "text", "value"),
+    [
+        ("INT64", "123456789012345678.0", 123456789012345678),
+        ("INT64", "-9223372036854775808", -(2**63)),
+        ("UINT64", "18446744073709551615.0", 2**64 - 1),
+        ("UINT64", "1e19", 10**19),
+        ("INT64", "-9223372036854775809", None),
+        ("INT64", "9007199254740990.7", None),
+        ("UINT64", "18446744073709551616", None),
+        ("UINT8", "256.0", None),
+        ("FP64", "9007199254740993", None),
+        ("FP32", "16777217", None),
+        ("FP16", "2049", None),
+    ],
+)
+def test_json_numbers_are_exact_or_refused(reply, datatype, text, value):
+    answer = reply(
+        f'{{"outputs": [{{"name": "y", "datatype": "{datatype}", "shape": [1], "data": [{text}]}}]}}'.encode()
+    )
+    if value is None:
+        with pytest.raises(InvalidReply, match="row 0 of output 'y' holds"):
+            tensors(answer, keep=False)
+    else:
+        assert tensors(answer, keep=False)["y"].tolist() == [value]

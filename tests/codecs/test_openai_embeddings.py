@@ -216,3 +216,18 @@ def test_vectors_come_back_as_they_were(reply, vectors, random, base64):
     came = [packed(vectors[i]) if base64 else vectors[i].tolist() for i in order]
     made = OpenAIEmbeddings().decode(reply(data(came, order)), len(vectors)).values
     np.testing.assert_array_equal(made, vectors)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("127.0", 127), ("-128", -128), ("128", None), ("1.5", None), ("1e300", None)]
+)
+def test_integers_of_quantized_vectors_are_exact_or_refused(reply, text, value):
+    codec = OpenAIEmbeddings(dtype="int8", encoding_format="float")
+    answer = reply(f'{{"data": [{{"index": 0, "embedding": [1, {text}]}}], "usage": {{"total_tokens": 3}}}}'.encode())
+    if value is None:
+        with pytest.raises(InvalidReply, match="row 0 holds") as caught:
+            codec.decode(answer, 1)
+        assert caught.value.usage == {"total_tokens": 3}
+    else:
+        made = codec.decode(answer, 1)
+        assert (made.values.tolist(), made.usage) == ([[1, value]], {"total_tokens": 3})
