@@ -7,9 +7,10 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
+from fanout.callbacks import is_its_own
 from fanout.client.content import require_unchanged
 from fanout.client.verdicts import ending, raise_if_stopped
-from fanout.engine import Ledger, Outbox, RunControl, Until, room_for
+from fanout.engine import Ledger, Outbox, RunControl, Stop, Until, room_for
 from fanout.limits import Permits
 
 if TYPE_CHECKING:
@@ -74,13 +75,22 @@ class Stream:
         if not self._ready:
             self._ready.extend(await self._outbox.take_all())
         if not self._ready:
-            await self._task
+            stop = await self._end(self._task)
             result = self.result()
-            violation = self._ledger.violation(result, stopped=self._run.stopped is not None)
-            raise_if_stopped(ending(self._run.stopped, violation), result)
+            raise_if_stopped(ending(stop, self._ledger.violation(result, stopped=stop is not None)), result)
             return None
         self._window.release()
         return self._ready.popleft()
+
+    async def _end(self, task: asyncio.Task[None]) -> Stop | None:
+        """Why the run was stopped, once its task has ended."""
+        try:
+            await task
+        except asyncio.CancelledError as error:
+            if not is_its_own(error):  # the consumer was cancelled
+                raise
+            return Stop("error", "the task of the stream was cancelled, although its consumer was not", error)
+        return self._run.stopped
 
     def note(self, done: Done) -> None:
         """The consumer has this chunk: count its rows as done."""
