@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from fanout.types import Array, Rows
 
 DIGEST_BYTES = 16
-_WIDE_BYTES = 1024
-"""Rows of this size and more are hashed one by one, shorter ones all at once."""
+_WIDE_BYTES = 16 * 2**10
+"""Rows of this size and more are hashed one by one, shorter ones many at once."""
+
+_PART_BYTES = 2**18
+"""About how much is hashed at once: it stays in the cache, and the copy of it small."""
 
 
 def row_digests(rows: Rows, ids: Sequence[Any] | None = None) -> Array:
@@ -69,7 +72,10 @@ def _of_array(array: Array) -> Array:
     form = f"{array.dtype.str} {array.shape[1:]}"
     row_bytes = array.dtype.itemsize * prod(array.shape[1:])
     if row_bytes < _WIDE_BYTES:
-        return _mixed(np.frombuffer(bytes_of(array), np.uint8).reshape(len(array), row_bytes), form)
+        step = max(1, _PART_BYTES // max(1, row_bytes))
+        parts = [array[start : start + step] for start in range(0, max(1, len(array)), step)]
+        mixed = [_mixed(np.frombuffer(bytes_of(part), np.uint8).reshape(len(part), row_bytes), form) for part in parts]
+        return mixed[0] if len(mixed) == 1 else np.concatenate(mixed)
     return _digests((bytes_of(row[None]) for row in array), form)
 
 

@@ -17,6 +17,7 @@ ROWS = [
     RNG.random((50, 3)),
     RNG.random((50, 3)).astype("f4"),
     RNG.random((50, 300)),
+    RNG.random((50, 3000)),
     RNG.integers(0, 2, 50, np.uint8),
     RNG.integers(0, 2, 50).astype(bool),
     np.array([f"{i}" for i in range(50)]),
