@@ -75,6 +75,26 @@ def test_quiet_shows_errors_alone(command, write_job, doubler_aside):
     assert result.err.startswith("error: stopped early: ")
 
 
+def test_carry_sends_the_edited_rows_of_a_complete_run_alone(command, write_job, doubler_aside, tmp_path):
+    rows = np.arange(40.0)
+    write_job(rows=rows, url=doubler_aside.url)
+    command("run", "job.toml")
+    rows[[5, 30]] = 99
+    np.save(tmp_path / "x.npy", rows)
+    doubler_aside.requests = 0
+    summary = json.loads(command("run", "job.toml", "--carry", "--json").out)
+    assert (summary["earlier"], summary["ok"], summary["exit_code"], doubler_aside.requests) == (38, 40, 0, 2)
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), 2 * rows)
+
+
+@pytest.mark.parametrize("other", ["--fresh", "--only-failed"])
+def test_carry_is_refused_beside_what_contradicts_it(command, write_job, other):
+    write_job()
+    result = command("run", "job.toml", "--carry", other)
+    assert result.code == 2
+    assert "give it without --fresh and --only-failed" in result.err
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
 )
