@@ -155,6 +155,19 @@ async def test_answers_of_another_shape_are_not_merged():
     assert fleet.shares["wide"] <= 16
 
 
+async def test_endpoints_whose_answers_have_another_length_do_not_end_the_run():
+    """Their model is another; the lengths of rows do not differ."""
+
+    async def wide(sent: Sent) -> Reply:
+        rows = orjson.loads((await served()(sent)).body)["predictions"]
+        return Reply(status=200, headers={}, body=orjson.dumps({"predictions": [[*row, 0.0] for row in rows]}))
+
+    other = changing((0.05, served()), last=wide)
+    fleet = Fleet(a=served(), b=other, c=other)
+    assert_right(await fleet.run())
+    assert fleet.kinds()["out"] == 2
+
+
 async def test_answers_of_another_model_are_not_merged():
     class Named(Plain):
         def decode(self, reply: Reply, n_rows: int) -> Any:
