@@ -197,7 +197,7 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Sent with every request."""
 
-    max_response_bytes: int = 256 * 2**20
+    max_response_bytes: int = 64 * 2**20
     """An answer may not be larger than this, after decompression too."""
 
     max_header_bytes: int = 64 * 2**10

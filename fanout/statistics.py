@@ -18,6 +18,8 @@ _BUCKETS_PER_DOUBLING = 16
 _SMALLEST_EXPONENT = -20  # 2**-20 s is about a microsecond; shorter ones share the first bucket
 _SHORTEST = 2.0**_SMALLEST_EXPONENT
 _DOUBLINGS = 35  # up to 2**14 s, over four hours
+_MOST_USAGE_NAMES = 256
+"""Names in ``usage``. They are the server's: new ones in each answer would grow for as long as a client lives."""
 _AT_ONCE = 4096  # latencies that are sorted in together: one by one it costs ten times as much
 
 
@@ -93,9 +95,10 @@ class Counters:
         self.usage: dict[str, int] = {}
 
     def charge(self, usage: Mapping[str, int]) -> None:
-        """Sum up what an API has counted for an answer."""
+        """Sum up what an API has counted for an answer. Names beyond the first 256 are left out."""
         for name, count in usage.items():
-            self.usage[name] = self.usage.get(name, 0) + count
+            if name in self.usage or len(self.usage) < _MOST_USAGE_NAMES:
+                self.usage[name] = self.usage.get(name, 0) + count
 
     def add(self, other: Counters) -> None:
         """Take another run's counts into these."""

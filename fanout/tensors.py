@@ -30,6 +30,7 @@ _DTYPES: dict[str, str] = {
 }
 _DATATYPES = {np.dtype(dtype): datatype for datatype, dtype in _DTYPES.items()}
 _LENGTH = Struct("<I")
+_TEXTS_AT_ONCE = 4096
 
 
 def datatype_of(dtype: np.dtype[Any]) -> str | None:
@@ -91,16 +92,21 @@ def _encoded(item: object) -> bytes:
 
 
 def _unpack_texts(data: Buffer, shape: Sequence[int]) -> Array:
-    texts: list[str] = []
-    view, at = memoryview(data), 0
-    while at < len(view):
-        if at + _LENGTH.size > len(view):
-            raise ValueError("a BYTES tensor breaks off inside a length")
-        (length,) = _LENGTH.unpack_from(view, at)
-        at += _LENGTH.size + length
-        if at > len(view):
-            raise ValueError("a BYTES tensor breaks off inside an element")
-        texts.append(bytes(view[at - length : at]).decode())
-    if len(texts) != prod(shape):
-        raise ValueError(f"a BYTES tensor of shape {list(shape)} holds {len(texts)} elements")
-    return np.array(texts, np.dtypes.StringDType()).reshape(shape)
+    view, at, n = memoryview(data), 0, prod(shape)
+    made = np.empty(min(n, len(view) // _LENGTH.size), np.dtypes.StringDType())
+    for start in range(0, n, _TEXTS_AT_ONCE):  # as objects they take many times their memory
+        texts: list[str] = []
+        for _ in range(min(_TEXTS_AT_ONCE, n - start)):
+            if at == len(view):
+                raise ValueError(f"a BYTES tensor of shape {list(shape)} holds {start + len(texts)} elements")
+            if at + _LENGTH.size > len(view):
+                raise ValueError("a BYTES tensor breaks off inside a length")
+            (length,) = _LENGTH.unpack_from(view, at)
+            at += _LENGTH.size + length
+            if at > len(view):
+                raise ValueError("a BYTES tensor breaks off inside an element")
+            texts.append(str(view[at - length : at], "utf-8"))
+        made[start : start + len(texts)] = texts
+    if at != len(view):
+        raise ValueError(f"a BYTES tensor of shape {list(shape)} holds more elements")
+    return made.reshape(shape)

@@ -12,6 +12,7 @@ import orjson
 
 from fanout import exact_json
 from fanout.errors import InvalidReply
+from fanout.weight import too_heavy
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Values: TypeAlias = Mapping[str, Array]
@@ -151,7 +152,12 @@ class Reply:
     url: str = field(default="", repr=False)
 
     def json(self) -> Any:
-        """The parsed body, with every integer as it is written. Raises `InvalidReply` when it is not JSON."""
+        """The parsed body, with every integer as it is written.
+
+        Raises `InvalidReply` when it is not JSON, or when its objects might take more memory than an answer may.
+        """
+        if why := too_heavy(self.body):
+            raise InvalidReply(f"the answer {why}")
         try:
             return exact_json.loads(self.body)
         except orjson.JSONDecodeError as error:

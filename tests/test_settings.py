@@ -42,7 +42,7 @@ def test_the_defaults_are_those_of_the_documentation():
     )
     assert Hedge() == Hedge(share=0.0, delay=None)
     assert Timeouts() == Timeouts(connect=10.0, attempt=60.0, run=None)
-    assert Endpoint(url="http://h/x").max_response_bytes == 256 * 2**20
+    assert Endpoint(url="http://h/x").max_response_bytes == 64 * 2**20
 
 
 @pytest.mark.parametrize(

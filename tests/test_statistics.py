@@ -130,3 +130,14 @@ def test_every_counter_is_added_and_told():
     once = counted(1)
     for name in names:
         assert getattr(total, name) == getattr(once, name) * (1 if name == "max_in_flight" else 2)
+
+
+def test_names_of_usage_do_not_grow_with_the_answers():
+    counters, sums = Counters(), Counters()
+    for answer in range(1000):
+        counters.charge({f"tokens_{answer}": 1, "total_tokens": 2})
+    sums.add(counters)
+    sums.charge({"another": 1})
+    for usage in (counters.usage, sums.usage):
+        assert len(usage) == 256
+        assert usage["total_tokens"] == 2000

@@ -183,3 +183,11 @@ def test_rows_per_second_is_zero_before_any_time_has_passed():
 def test_every_word_has_no_room_for_more_and_is_frozen_unless_every_request_makes_one(cls):
     assert cls.__dataclass_params__.frozen == (cls.__name__ not in {"Chunk", "Payload", "Reply", "Done"})
     assert not hasattr(object.__new__(cls), "__dict__")
+
+
+def test_a_large_body_of_too_many_values_is_not_parsed():
+    heavy = Reply(status=200, headers={}, body=b"[" + b"{}," * 2_000_000 + b"{}]", url="http://h/x")
+    with pytest.raises(InvalidReply, match="so many values"):
+        heavy.json()
+    text = "a, b" * 2_000_000
+    assert Reply(status=200, headers={}, body=b'["%s"]' % text.encode(), url="http://h/x").json() == [text]

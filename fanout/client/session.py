@@ -115,6 +115,7 @@ class Session:
         for run in self._runs:
             run.stop(Stop("interrupted", "the client was closed"), cut=True)
         await self._all_ended.wait()
+        self._link.decoding.close()
         for host in self._link.pool.hosts:
             await host.transport.close()
         await _stopped(self._servers)

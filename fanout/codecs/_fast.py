@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 LARGE = 4096
 """From about here on a parser that makes no Python objects is worth its start."""
 
+AT_ONCE = 2**20
+"""Bytes that such a parser may take at once: up to here it is done within some milliseconds."""
+
 _MOST_MISSES = 3
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _DOUBLE = np.dtype(np.float64)

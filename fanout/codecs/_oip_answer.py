@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import uuid4
 
 import numpy as np
 
-from fanout.codecs._parsing import read
+from fanout.codecs._parsing import read, refused
+from fanout.codecs._slices import Reader, Uncut, around, lists_named
 from fanout.codecs._values import Unfit, Wanted, array
 from fanout.errors import InvalidReply
 from fanout.tensors import dtype_of, unpack
+from fanout.weight import LIGHT
 
 if TYPE_CHECKING:
     from fanout.types import Array, Reply
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
+_MOST_DIGITS = 20
+_MOST_AXES = 64
+_LARGE_HEAD = 2**16
+_CONVERTED = (b"BYTES", b"BF16")
+"""Data types whose tensors are no views of the answer."""
+_DATATYPE = re.compile(rb'"datatype"[ \t\n\r]*:[ \t\n\r]*"([A-Z0-9]{1,10})"')
+"""It most often stands before the data. If it does not, the answer is parsed whole."""
 
 
 class _Output(NamedTuple):
@@ -27,6 +39,7 @@ class _Output(NamedTuple):
     size: int | None
     """Bytes behind the JSON; None: the data is in the JSON."""
     data: Any
+    """A list; an array where it was read in slices."""
 
 
 def tensors(reply: Reply, *, keep: bool) -> dict[str, Array]:
@@ -35,6 +48,8 @@ def tensors(reply: Reply, *, keep: bool) -> dict[str, Array]:
     Raises `InvalidReply`: no JSON, values unlike the datatype, or sizes that do not agree.
     """
     head, tail = _split(reply)
+    if len(head.body) > LIGHT and not tail and (found := _in_slices(head, keep=keep)) is not None:
+        return found
     described: list[_Output] = []
 
     def convert(document: object) -> dict[str, Array]:
@@ -46,13 +61,66 @@ def tensors(reply: Reply, *, keep: bool) -> dict[str, Array]:
     return dict(in_json) | _from_bytes([output for output in described if output.size is not None], tail)
 
 
+def _in_slices(reply: Reply, *, keep: bool) -> dict[str, Array] | None:
+    """The outputs of a large answer, all in its JSON; None if it has to be parsed whole."""
+    body, at = reply.body, 0
+    read: dict[str, tuple[str, Array]] = {}
+    places: list[tuple[int, int, str]] = []
+    lists = lists_named(body, "data")
+    for start in lists:
+        if start < at:  # within the one before
+            continue
+        told = _DATATYPE.findall(body, max(at, start - _LARGE_HEAD), start)
+        if not told or (dtype := dtype_of(told[-1].decode())) is None:
+            return None
+        wanted = Wanted(dtype, keep=keep, nulls=keep)
+        try:
+            values, at = Reader(reply, partial(array, wanted=wanted), keep=keep).read(start)
+        except Uncut:
+            return None
+        except Unfit as error:
+            if places or next(lists, None) is not None:
+                return None
+            raise refused(reply, Unfit(f"has an output that {error.args[0]}", flaw=error.flaw)) from None
+        assert isinstance(values, np.ndarray)
+        places.append((start, at, mark := uuid4().hex))
+        read[mark] = told[-1].decode(), values
+    try:
+        return _of_read(around(body, places), read) if places else None
+    except Uncut:
+        return None
+    except Unfit as error:
+        raise refused(reply, error) from None
+
+
+def _of_read(document: Any, read: dict[str, tuple[str, Array]]) -> dict[str, Array]:
+    """The outputs of a document that has marks in place of the data that was ``read``. Raises `Uncut`, `Unfit`."""
+    listed = document.get("outputs") if isinstance(document, dict) else None
+    for item in listed if isinstance(listed, list) else []:
+        data = item.get("data") if isinstance(item, dict) else None
+        if isinstance(data, str) and data in read:
+            datatype, item["data"] = read.pop(data)
+            if item.get("datatype") != datatype:
+                raise Uncut
+    if read:
+        raise Uncut
+    return {output.name: _shaped(output, output.data) for output in _outputs(document)}
+
+
+def is_of_views(reply: Reply) -> bool:
+    """True if the answer is small but for the bytes of tensors that need no conversion."""
+    told = reply.headers.get(LENGTH_HEADER, "")
+    length = int(told) if told.isascii() and told.isdigit() and len(told) < _MOST_DIGITS else _LARGE_HEAD
+    return length < _LARGE_HEAD and not any(kind in reply.body[:length] for kind in _CONVERTED)
+
+
 def _split(reply: Reply) -> tuple[Reply, memoryview]:
     """The JSON part, and the bytes behind it."""
     told = reply.headers.get(LENGTH_HEADER)
     if told is None:
         return reply, memoryview(b"")
-    if not (told.isascii() and told.isdigit() and int(told) <= len(reply.body)):
-        raise InvalidReply(f"{LENGTH_HEADER} is {told!r}, but the answer has {len(reply.body)} bytes")
+    if not (told.isascii() and told.isdigit() and len(told) < _MOST_DIGITS and int(told) <= len(reply.body)):
+        raise InvalidReply(f"{LENGTH_HEADER} is {told[:_MOST_DIGITS]!r}, but the answer has {len(reply.body)} bytes")
     length = int(told)
     return replace(reply, body=reply.body[:length]), memoryview(reply.body)[length:]
 
@@ -72,14 +140,16 @@ def _output(item: Any) -> _Output:
         raise Unfit("has an output without a name")
     name, datatype, shape = item["name"], item.get("datatype"), item.get("shape")
     if not isinstance(datatype, str) or dtype_of(datatype) is None:
-        raise Unfit(f"has output {name!r} of the datatype {datatype!r}, which is not known")
+        raise Unfit(f"has output {name!r} of the datatype {datatype!r:.100}, which is not known")
+    if isinstance(shape, list) and len(shape) > _MOST_AXES:
+        raise Unfit(f"has output {name!r} with a shape of {len(shape)} lengths")
     if not isinstance(shape, list) or not all(type(length) is int and length >= 0 for length in shape) or not shape:
-        raise Unfit(f"has output {name!r} of the shape {shape!r}, which is none of rows")
+        raise Unfit(f"has output {name!r} of the shape {shape!r:.1000}, which is none of rows")
     parameters = item.get("parameters")
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
     if size is not None and (type(size) is not int or size < 0):
-        raise Unfit(f"has output {name!r} with the binary_data_size {size!r}")
-    if size is None and not isinstance(item.get("data"), list):
+        raise Unfit(f"has output {name!r} with the binary_data_size {size!r:.100}")
+    if size is None and not isinstance(item.get("data"), list | np.ndarray):
         raise Unfit(f"has output {name!r} without data")
     return _Output(name, datatype, shape, size, item.get("data"))
 
@@ -92,6 +162,10 @@ def _from_json(output: _Output, *, keep: bool) -> Array:
         nested = isinstance(output.data[0], list)
         row = error.row if nested or error.row is None else error.row // max(1, prod(output.shape[1:]))
         raise Unfit(f"of output {output.name!r} {error.args[0]}", row=row, flaw=error.flaw) from None
+    return _shaped(output, made)
+
+
+def _shaped(output: _Output, made: Array) -> Array:
     flat = made.ndim == 1 and made.size == prod(output.shape)
     if not flat and list(made.shape) != output.shape:
         data = f"data of shape {list(made.shape)}"

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 _INFER = "/infer"
 _V2 = "/v2"
 _MODELS = f"{_V2}/models/"
+_MOST_TENSORS = 1000
+_LONGEST_NAME = 256
+_MOST_AXES = 64
+_MOST_VERSIONS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,15 +31,18 @@ class Metadata:
 
     @classmethod
     def of(cls, document: object) -> Metadata | None:
-        """From the answer to ``GET v2/models/NAME``; None if the document is no such thing."""
-        if not isinstance(document, dict):
+        """From the answer to ``GET v2/models/NAME``; None if the document is no such thing.
+
+        It is none either with more than 1,000 inputs or outputs, a name of more than 256 characters, or a tensor of
+        more than 64 axes: errors list the names and search them for a similar one.
+        """
+        if not isinstance(document, dict) or not all(map(_sensible, (document.get("inputs"), document.get("outputs")))):
             return None
         inputs, outputs = _tensors(document.get("inputs")), _tensors(document.get("outputs"))
-        versions = document.get("versions")
         info = ModelInfo(
             name=_text(document.get("name")),
             platform=_text(document.get("platform")),
-            versions=tuple(map(str, versions)) if isinstance(versions, list) else (),
+            versions=_versions(document.get("versions")),
             inputs=tuple(inputs.values()),
             outputs=tuple(outputs.values()),
         )
@@ -95,11 +102,30 @@ def _tensors(listed: Any) -> dict[str, Tensor]:
             told = isinstance(shape, list) and all(type(length) is int for length in shape)
             found[item["name"]] = Tensor(
                 name=item["name"],
-                datatype=datatype if isinstance(datatype, str) else "",
+                datatype=_text(datatype),
                 shape=tuple(shape) if told and shape else None,
             )
     return found
 
 
+def _sensible(listed: object) -> bool:
+    """False for a list of tensors that no model has."""
+    if not isinstance(listed, list):
+        return True
+    if len(listed) > _MOST_TENSORS:
+        return False
+    tensors = [item for item in listed if isinstance(item, dict)]
+    names = (item.get("name") for item in tensors)
+    shapes = (item.get("shape") for item in tensors)
+    return all(not isinstance(name, str) or len(name) <= _LONGEST_NAME for name in names) and all(
+        not isinstance(shape, list) or len(shape) <= _MOST_AXES for shape in shapes
+    )
+
+
+def _versions(listed: object) -> tuple[str, ...]:
+    versions = listed[:_MOST_VERSIONS] if isinstance(listed, list) else []
+    return tuple(_text(str(version)) for version in versions if isinstance(version, str | int))
+
+
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    return value[:_LONGEST_NAME] if isinstance(value, str) else ""

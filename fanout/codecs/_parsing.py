@@ -15,6 +15,7 @@ from fanout.codecs._values import MayBeRounded, Unfit
 from fanout.errors import InvalidReply
 from fanout.exact_json import loads, slowly, without_bom
 from fanout.extent import within
+from fanout.weight import too_heavy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 _HUGE = 2.0**63
 """From about here on orjson gives an integer as the nearest float: only another look at its text tells."""
+
+
+class NoJson(InvalidReply):
+    """The text is no JSON."""
 
 
 def read(
@@ -39,6 +44,18 @@ def read(
     Raises:
         InvalidReply: no JSON, or what ``convert`` found.
     """
+    if why := too_heavy(reply.body):
+        raise InvalidReply(f"the answer {why}")
+    try:
+        return made(reply, convert, keep=keep, exactly=exactly)
+    except Unfit as error:
+        raise refused(reply, error) from None
+
+
+def made(
+    reply: Reply, convert: Callable[[Any], Array | Values], *, keep: bool, exactly: bool = False
+) -> Array | Values:
+    """As `read` does, of a body of any weight; it raises `Unfit` as ``convert`` does, and `NoJson`."""
     body = without_bom(reply.body)
     is_exact = False
     try:
@@ -46,26 +63,26 @@ def read(
     except orjson.JSONDecodeError as error:
         document, is_exact = _with_nonfinite(reply, body, error, keep=keep), True
     try:
-        made = _converted(convert, document, reply)
+        found = convert(document)
     except MayBeRounded:
+        del document  # both at once would take too much memory
         try:
-            document = _exactly(reply, body, _as_written if is_exact else Decimal)
+            exact = _exactly(reply, body, _as_written if is_exact else Decimal)
         except InvalidOperation:
-            document = _exactly(reply, body, _as_written)
-        return _converted(convert, document, reply)
-    arrays = made.values() if isinstance(made, Mapping) else (made,)
-    if not is_exact and any(_is_huge(array) for array in arrays):
-        return _converted(convert, _exactly(reply, body, float), reply)
-    return made
+            exact = _exactly(reply, body, _as_written)
+        return convert(exact)
+    arrays = found.values() if isinstance(found, Mapping) else (found,)
+    if not is_exact and any(map(_is_huge, arrays)):
+        del document
+        return convert(_exactly(reply, body, float))
+    return found
 
 
-def _converted(convert: Callable[[Any], Array | Values], document: object, reply: Reply) -> Array | Values:
-    try:
-        return convert(document)
-    except Unfit as error:
-        if error.row is not None:
-            raise InvalidReply(f"{error}", flaw=error.flaw, rows=(error.row, 0), lengths=error.lengths) from None
-        raise InvalidReply(f"the answer {error}: {reply.excerpt()}", flaw=error.flaw) from None
+def refused(reply: Reply, error: Unfit) -> InvalidReply:
+    """The error of an answer whose values are unfit."""
+    if error.row is not None:
+        return InvalidReply(f"{error}", flaw=error.flaw, rows=(error.row, 0), lengths=error.lengths)
+    return InvalidReply(f"the answer {error}: {reply.excerpt()}", flaw=error.flaw)
 
 
 def _exactly(reply: Reply, body: bytes, number: Callable[[str], Any]) -> Any:
@@ -104,7 +121,7 @@ def _with_nonfinite(reply: Reply, body: bytes, error: Exception, *, keep: bool) 
     except (ValueError, RecursionError):
         found.clear()
     if not found:
-        raise InvalidReply(f"the answer is not JSON ({error}): {reply.excerpt()}") from None
+        raise NoJson(f"the answer is not JSON ({error}): {reply.excerpt()}") from None
     if not keep:
         hint = 'nonfinite="keep" lets it pass'
         raise InvalidReply(f"the answer holds NaN or infinity ({hint}): {reply.excerpt()}", flaw="nonfinite")

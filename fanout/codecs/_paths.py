@@ -9,7 +9,7 @@ from fanout.codecs._values import Unfit
 from fanout.codecs.ordering import order_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 BODY = "@"
 """The whole document."""
@@ -30,7 +30,7 @@ class Path:
 
     def __init__(self, expression: str, index: str) -> None:
         self.expression = expression
-        self._index = index
+        self.index = index
         self.computes = False
         """Functions see the numbers: these must then be exact before they are found."""
         self._gives_items = True
@@ -57,7 +57,7 @@ class Path:
             raise Unfit(f"has nothing at {self.expression!r}")
         if not self._gives_items:
             return answers, ""
-        return placed(answers, self._index)
+        return placed(answers, self.index)
 
 
 def placed(items: Any, field: str) -> tuple[Any, str]:
@@ -73,14 +73,19 @@ def placed(items: Any, field: str) -> tuple[Any, str]:
         return items, ""
     if indices.count(None) == len(indices):
         return items, ""
-    try:
-        order = order_of(indices)
-    except Unfit as error:
-        remedy = f'if {field!r} is a value of the model, set codec.index_field to ""'
-        raise Unfit(f"{error.args[0]} ({remedy})", flaw="rows") from None
+    order = stated_order(indices, field)
     in_order = items if order is None else [items[i] for i in order]
     # One may lack the field: with it, all have the same fields.
     return [item if item.get(field) == i else {**item, field: i} for i, item in enumerate(in_order)], field
+
+
+def stated_order(indices: Sequence[Any], field: str) -> list[int] | None:
+    """See `order_of`. Raises `Unfit` with the remedy for a ``field`` that is no index."""
+    try:
+        return order_of(indices)
+    except Unfit as error:
+        remedy = f'if {field!r} is a value of the model, set codec.index_field to ""'
+        raise Unfit(f"{error.args[0]} ({remedy})", flaw="rows") from None
 
 
 def _field(name: str) -> Callable[[Any], Any]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from decimal import Decimal
-from itertools import chain
+from itertools import chain, islice
 from math import isfinite, nan, prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from fanout.types import Array, Flaw, Values
 
@@ -23,6 +23,10 @@ _EXACT = 2**53
 """Beyond it float64 no longer tells neighbouring integers apart, so one may have been rounded on its way already."""
 
 _MOST_AXES = 64
+_MOST_COLUMNS = 4096
+"""Fields of an object whose lists are columns: each becomes an array, which takes many times a short field's bytes."""
+_MOST_NAMED = 20
+_LONGEST_NAME = 100
 _LONGEST_SHOWN = 40
 _MOST_DIGITS = 20
 _TEXT = np.dtypes.StringDType()
@@ -105,13 +109,16 @@ def array(values: Sequence[Any], wanted: Wanted) -> Array:
 
 def _columns(columns: Mapping[str, Any], wanted: Callable[[str], Wanted]) -> dict[str, Array]:
     if not columns or not all(isinstance(column, list) for column in columns.values()):
-        raise Unfit(f"holds an object with the fields {sorted(columns)}, not all of them lists, where rows are wanted")
+        fields = _listed(columns)
+        raise Unfit(f"holds an object with the fields {fields}, not all of them lists, where rows are wanted")
+    if len(columns) > _MOST_COLUMNS:
+        raise Unfit(f"holds an object with {len(columns):,} fields: more than {_MOST_COLUMNS:,} are not taken")
     arrays = {}
     for name, column in columns.items():
         try:
             arrays[name] = array(column, wanted(name))
         except Unfit as error:
-            told = f"of {name!r} {error.args[0]}"
+            told = f"of {name[:_LONGEST_NAME]!r} {error.args[0]}"
             raise Unfit(told, row=error.row, flaw=error.flaw, lengths=error.lengths) from None
     return arrays
 
@@ -123,8 +130,14 @@ def _turned(rows: list[Any]) -> dict[str, list[Any]]:
         if type(row) is not dict:
             raise Unfit(f"holds {_called(type(row))} where others hold an object", row=i)
         if row.keys() != keys:
-            raise Unfit(f"has the fields {sorted(row)}, row 0 has {sorted(keys)}", row=i)
+            raise Unfit(f"has the fields {_listed(row)}, row 0 has {_listed(keys)}", row=i)
     return {key: [row[key] for row in rows] for key in keys}
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Some names, fit for a message."""
+    names = sorted(name[:_LONGEST_NAME] for name in islice(names, _MOST_NAMED + 1))
+    return f"{names[:_MOST_NAMED]}" + (" and more" if len(names) > _MOST_NAMED else "")
 
 
 def _flattened(values: Sequence[Any]) -> tuple[Sequence[Any], list[int]]:

@@ -50,6 +50,9 @@ class Codec(ABC):
     """`decode` takes a bytearray for ``reply.body``: large answers then come without a copy, in memory that is used
     again once nobody refers to it, or to a view of it."""
 
+    most_bytes_on_loop: int = 2**20
+    """A larger answer is decoded on a helper thread, so that the event loop keeps its deadlines meanwhile."""
+
     nonfinite: Literal["reject", "keep"] = "reject"
     if_lengths_differ: str = (
         "have the server cut or fill them to one length, or decode each to a text (dtype StringDType) in a codec"
@@ -84,9 +87,17 @@ class Codec(ABC):
     def decode(self, reply: Reply, n_rows: int) -> Array | Values | Answer:
         """The answer's array (first axis: the rows in order), or name -> array. Raises `InvalidReply`.
 
+        It is called on the event loop; for an answer of more than `most_bytes_on_loop` (1 MiB) on a helper thread,
+        unless `decodes_at_once` says that it takes no time. It may then run while another answer is decoded on the
+        loop. A parser that holds the interpreter for long delays the loop all the same.
+
         An `Answer` tells what the answer has cost, too. Views into ``reply.body`` are welcome: the engine copies. Only
         called with a status of 200 to 299.
         """
+
+    def decodes_at_once(self, reply: Reply) -> bool:
+        """True if `decode` of this answer takes a millisecond or so, however large it is: it makes views of it."""
+        return False
 
     @property
     def spec(self) -> Mapping[str, TensorSpec]:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import orjson
 
 from fanout.codecs import _options, _values
-from fanout.codecs._fast import NumbersReader
-from fanout.codecs._parsing import read
-from fanout.codecs._paths import BODY, PLAIN_FIELD, Path
+from fanout.codecs._fast import AT_ONCE, NumbersReader
+from fanout.codecs._parsing import read, refused
+from fanout.codecs._paths import BODY, PLAIN_FIELD, Path, stated_order
 from fanout.codecs._rows import DUMPS, to_json
 from fanout.codecs._serving import placed, rows_in
+from fanout.codecs._slices import Uncut, rows_at
 from fanout.codecs.base import Codec, DTypeOption, ShapeOption
 from fanout.codecs.ordering import INDEX
 from fanout.errors import ConfigError
 from fanout.types import Payload, Reply
+from fanout.weight import LIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +33,14 @@ _HOLE = b"\0"
 
 _WORTH_NO_COPY = 64 * 2**10
 """From so many bytes on, to copy the rows into a body costs more than to write its parts one after the other."""
+
+_MOST_FOR_JMESPATH = 128 * 2**10
+"""Bytes in which JMESPath finds what it looks for within some ten milliseconds: it is written in Python."""
+
+_INDEX, _NONE = "\0index", -1
+"""Beside the values of a slice: the row that each item states, and what stands for none."""
+
+_MOST_ROWS = 2**40
 
 
 class Json(Codec):
@@ -79,6 +90,9 @@ class Json(Codec):
             f'take each as JSON text, with codec.response_field = "{self._path.of_texts}" and no codec.dtype, or one '
             "value of each, with an index such as [0] behind its rows"
         )
+        self._fields_of_rows = _fields_of_rows(response_field)
+        if not self._fields_of_rows:
+            self.most_bytes_on_loop = _MOST_FOR_JMESPATH
 
     def encode(self, rows: Rows) -> Payload:
         """``rows`` in the request field.
@@ -94,8 +108,11 @@ class Json(Codec):
 
     def decode(self, reply: Reply, n_rows: int) -> Array | Values:
         """The list that the response field holds, first axis: the rows. Raises `InvalidReply`."""
-        if self._quick is not None and (numbers := self._quick.read(reply.body)) is not None:
+        quick = self._quick if len(reply.body) <= AT_ONCE else None
+        if quick is not None and (numbers := quick.read(reply.body)) is not None:
             return numbers
+        if len(reply.body) > LIGHT and (rows := self._in_slices(reply)) is not None:
+            return rows
         return read(reply, self._found, keep=self.nonfinite == "keep", exactly=self._path.computes)
 
     def serve(self, request: Sent, model: Callable[[Any], Any]) -> Reply:
@@ -123,6 +140,44 @@ class Json(Codec):
             return None
         return NumbersReader(None if field == BODY else field, dtype)
 
+    def _in_slices(self, reply: Reply) -> Array | Values | None:
+        """The rows of a large answer; None if it has to be parsed whole."""
+        keep, before = self.nonfinite == "keep", set[str | None]()
+        for field in self._fields_of_rows:
+            with suppress(Uncut):
+                rows, rest = rows_at(reply, field, self._rows, keep=keep, quick=self._quick_rows)
+                return None if field is not None and not before.isdisjoint(rest) else self._placed(rows, reply)
+            before.add(field)
+        return None
+
+    def _quick_rows(self) -> Callable[[bytes], Array | None]:
+        dtype = self._dtype_of("") or np.dtype(np.float64)
+        return NumbersReader(None, dtype).read if dtype.kind == "f" else lambda _: None
+
+    def _rows(self, rows: Any) -> Array | Values:
+        """The values of a slice of the rows; for items that may state their row, that too."""
+        field = self._path.index
+        if not field or not rows or type(rows[0]) is not dict or rows[0].keys() == {field}:
+            return _values.outputs(rows, self._wanted)
+        stated = [row[field] if type(row) is dict and field in row else _NONE for row in rows]
+        if set(map(type, stated)) != {int} or not _NONE <= min(stated) <= max(stated) < _MOST_ROWS:
+            raise Uncut
+        if max(stated) != _NONE:
+            rows = [{name: row[name] for name in row if name != field} if type(row) is dict else row for row in rows]
+        found = _values.outputs(rows, self._wanted)
+        return {**found, _INDEX: np.array(stated, np.int64)} if isinstance(found, Mapping) else found
+
+    def _placed(self, rows: Array | Values, reply: Reply) -> Array | Values:
+        """The values of all slices in the order that the items state."""
+        if not isinstance(rows, Mapping) or _INDEX not in rows:
+            return rows
+        stated = rows[_INDEX].tolist()
+        try:
+            order = stated_order([None if row == _NONE else row for row in stated], self._path.index)
+        except _values.Unfit as error:
+            raise refused(reply, error) from None
+        return {name: values if order is None else values[order] for name, values in rows.items() if name != _INDEX}
+
     def _found(self, document: object) -> Array | Values:
         answers, index = self._path.found(document)
         found = _values.outputs(answers, self._wanted)
@@ -130,6 +185,13 @@ class Json(Codec):
 
     def _wanted(self, output: str) -> _values.Wanted:
         return _values.Wanted(self._dtype_of(output), keep=self.nonfinite == "keep")
+
+
+def _fields_of_rows(field: str) -> tuple[str | None, ...]:
+    """Where a large list of rows may be, to be read in slices; nowhere for an expression that is more than a name."""
+    if field == BODY:
+        return (None,)
+    return (field,) if PLAIN_FIELD.fullmatch(field) else ()
 
 
 def _template(field: str, extra: dict[str, Any]) -> tuple[bytes, bytes]:

@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 
 from fanout.codecs import _options
-from fanout.codecs._oip_answer import LENGTH_HEADER, tensors
+from fanout.codecs._oip_answer import LENGTH_HEADER, is_of_views, tensors
 from fanout.codecs._oip_inputs import Input, fits, fitted
 from fanout.codecs._oip_model import Metadata, has_no_extensions, metadata_urls, most_rows, server_url, spec_of
 from fanout.codecs._rows import DUMPS
@@ -148,6 +148,10 @@ class Oip(Codec):
         if missing := [name for name in wanted if name not in came]:
             raise InvalidReply(f"the answer has no output {', '.join(missing)}; it has {', '.join(came) or 'none'}")
         return {name: came[name] for name in wanted}
+
+    def decodes_at_once(self, reply: Reply) -> bool:
+        """True for raw bytes, of which `decode` makes views; texts are taken out one by one."""
+        return is_of_views(reply)
 
     def classify(self, reply: Reply) -> int | None:
         """Triton answers 500 to requests that it cannot read: the rows are to blame, and no retry helps."""

@@ -37,6 +37,8 @@ _LONGEST = 300
 _TEXT_PARTS = frozenset({"text", "output_text"})
 # Mistral, Anthropic and Gemini behind compatible APIs, Bedrock.
 _THINKING_PARTS = frozenset({"thinking", "redacted_thinking", "reasoning", "reasoning_text", "reasoning_content"})
+_LARGEST_REFUSAL = 2**19
+"""Bytes of an answer without a text: a larger one, which has been read once, is not parsed again."""
 _NO_ACCIDENT = ("tool_calls", "length")
 """Why a message may have no text in it, beside its being blocked. With ``stop`` it should have one."""
 
@@ -97,6 +99,8 @@ class OpenAIChat(Codec):
 
         The status of the error with which a text broke off, if it has one. None for anything else.
         """
+        if len(reply.body) > _LARGEST_REFUSAL:
+            return None
         try:
             document = orjson.loads(without_bom(reply.body))
         except orjson.JSONDecodeError:
@@ -217,7 +221,7 @@ def _no_text(document: Any) -> str | None:
             told = "tool_calls" if message.get("tool_calls") else reason if reason in _NO_ACCIDENT else None
     except (TypeError, KeyError, ValueError, AttributeError):
         return None
-    return f"the model gives no text: {told}" if told else None
+    return f"the model gives no text: {str(told)[:_LONGEST]}" if told else None
 
 
 def _broken_off(document: Any) -> int | None:

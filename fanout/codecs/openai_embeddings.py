@@ -5,21 +5,24 @@ https://platform.openai.com/docs/api-reference/embeddings/create
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import orjson
 
 from fanout.codecs import _options
-from fanout.codecs._fast import LARGE, Buffers, available, exact_in, unambiguous, vectors
+from fanout.codecs._fast import AT_ONCE, LARGE, Buffers, available, exact_in, unambiguous, vectors
+from fanout.codecs._parsing import refused
 from fanout.codecs._rows import texts
-from fanout.codecs._usage import counts, model_of, read_with_usage
+from fanout.codecs._slices import Uncut, rows_at
+from fanout.codecs._usage import counts, model_of, read_with_usage, with_usage_of
 from fanout.codecs._values import Unfit, Wanted, array, is_unicode
 from fanout.codecs.base import ANY_OUTPUT, Codec, DTypeOption, ShapeOption
 from fanout.codecs.ordering import order_of
-from fanout.errors import ConfigError, EncodeError, InputError
-from fanout.types import Answer, Array, Payload, Reply, Rows, TensorSpec
+from fanout.errors import ConfigError, EncodeError, InputError, InvalidReply
+from fanout.types import Answer, Array, Payload, Reply, Rows, TensorSpec, Values
+from fanout.weight import LIGHT
 
 try:
     from pybase64 import b64decode as _b64decode  # of the extra `fast`
@@ -28,6 +31,9 @@ except ImportError:
 
 _BASE64 = np.dtype("<f4")
 _SINGLE = np.dtype(np.float32)
+_MOST_ITEMS = 2**31
+_INDEX, _NONE = "index", -1
+"""Beside the vectors of a slice: the index of each, and what stands for none."""
 
 
 class OpenAIEmbeddings(Codec):
@@ -94,13 +100,67 @@ class OpenAIEmbeddings(Codec):
 
     def decode(self, reply: Reply, n_rows: int) -> Answer:
         """The vectors in the order of their ``index``, shape (n_rows, width), and the usage. Raises `InvalidReply`."""
-        if self._floats_come and len(reply.body) >= LARGE and (found := self._quickly(reply.body, n_rows)) is not None:
+        size = len(reply.body)
+        if size > LIGHT and (found := self._in_slices(reply, n_rows)) is not None:
+            return found
+        if self._floats_come and LARGE <= size <= AT_ONCE and (found := self._quickly(reply.body, n_rows)) is not None:
             return found
         return read_with_usage(reply, lambda document: self._vectors(document, n_rows), keep=self.nonfinite == "keep")
 
     def classify(self, reply: Reply) -> int | None:
         """Text Embeddings Inference answers 424 when its backend failed, for the rows' sake or not."""
         return 500 if reply.status == 424 else None
+
+    def _in_slices(self, reply: Reply, n_rows: int) -> Answer | None:
+        """The vectors of a large answer; None if it has to be parsed whole."""
+        keep = self.nonfinite == "keep"
+        try:
+            rows, rest = rows_at(reply, "data", self._some, keep=keep, quick=self._quick_rows)
+            assert isinstance(rows, Mapping)
+            vectors, indices = rows[""], rows[_INDEX]
+            if len(vectors) != n_rows:
+                raise Unfit(f"has {len(vectors)} embeddings for {n_rows} texts", flaw="rows")
+            places = order_of([None if index == _NONE else index for index in indices.tolist()])
+        except Uncut:
+            return None
+        except Unfit as error:
+            raise with_usage_of(reply, refused(reply, error)) from None
+        except InvalidReply as error:
+            raise with_usage_of(reply, error) from None
+        vectors = vectors if places is None else vectors[places]
+        return Answer(vectors, usage=dict(counts(rest.get("usage"))), model=model_of(rest.get("model")))
+
+    def _some(self, items: Any) -> Values:
+        """Some vectors, and their places."""
+        vectors, indices = _items(items)
+        if not set(map(type, indices)) <= {int, type(None)} or any(
+            index is not None and index < 0 for index in indices
+        ):
+            raise Unfit("has an index that is no whole number")
+        made = self._made(vectors) if vectors else np.empty((0, 0), self._dtype)
+        try:
+            return {"": made, _INDEX: np.array([_NONE if index is None else index for index in indices], np.int64)}
+        except OverflowError:
+            raise Unfit("has an 'index' in 'data' for which there is no text") from None
+
+    def _quick_rows(self) -> Callable[[bytes], Values | None]:
+        """Reads items with numbers, for as long as all are such."""
+        buffers = Buffers() if available("simdjson") else None
+
+        def quick(text: bytes) -> Values | None:
+            nonlocal buffers
+            parsed = None if buffers is None else buffers.parsed(text, lambda items: vectors(text, items))
+            if parsed is not None and (made := exact_in(parsed[0], self._dtype)) is not None:
+                indices = parsed[1]
+                if set(map(type, indices)) in ({int}, {type(None)}) and (
+                    indices[0] is None or 0 <= min(indices) <= max(indices) < _MOST_ITEMS
+                ):
+                    places = np.full(len(made), _NONE) if indices[0] is None else np.array(indices, np.int64)
+                    return {"": made, _INDEX: places}
+            buffers = None
+            return None
+
+        return quick
 
     def _quickly(self, body: bytes, n_rows: int) -> Answer | None:
         """The vectors where they plainly are numbers; None for the exact way to find out."""
@@ -127,7 +187,10 @@ class OpenAIEmbeddings(Codec):
             raise Unfit(f"has {len(data)} embeddings for {n_rows} texts", flaw="rows")
         vectors = _in_order(data)
         self._floats_come = not isinstance(vectors[0], str)
-        if not self._floats_come:
+        return self._made(vectors)
+
+    def _made(self, vectors: list[Any]) -> Array:
+        if isinstance(vectors[0], str):
             return _from_base64(vectors)
         made = array(vectors, Wanted(self._dtype, keep=self.nonfinite == "keep"))
         if made.ndim != 2 or not made.size:
@@ -147,13 +210,17 @@ def _check(dimensions: object, encoding_format: object, dtype: np.dtype[Any]) ->
 
 def _in_order(data: list[Any]) -> list[Any]:
     """The embeddings, placed by their index; as they came where none has one."""
-    try:
-        vectors = [item["embedding"] for item in data]
-        indices = [item.get("index") for item in data]
-    except (TypeError, KeyError, AttributeError):
-        raise Unfit("has an item without 'embedding' in 'data'") from None
+    vectors, indices = _items(data)
     order = order_of(indices)
     return vectors if order is None else [vectors[i] for i in order]
+
+
+def _items(data: list[Any]) -> tuple[list[Any], list[Any]]:
+    """The embeddings as they came, and the index of each."""
+    try:
+        return [item["embedding"] for item in data], [item.get("index") for item in data]
+    except (TypeError, KeyError, AttributeError):
+        raise Unfit("has an item without 'embedding' in 'data'") from None
 
 
 def _from_base64(vectors: list[Any]) -> Array:

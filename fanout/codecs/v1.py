@@ -46,6 +46,7 @@ class V1(Json):
         extra = None if signature is None else {"signature_name": signature}
         super().__init__(index_field="", extra=extra, dtype=dtype, shape=shape, nonfinite=nonfinite)
         self.if_lengths_differ = f'take the codec "json" for "v1": {self.if_lengths_differ}'
+        self._fields_of_rows = ("predictions", "outputs")
 
     def _found(self, document: object) -> Array | Values:
         fields = document if isinstance(document, dict) else {}

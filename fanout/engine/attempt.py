@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from fanout.codecs.base import Codec
     from fanout.deadline import Deadline
+    from fanout.engine.decoding import Decoded
     from fanout.engine.exchange import Exchanged, Exchanges, Send
     from fanout.engine.host import Host
     from fanout.engine.link import Link
@@ -35,6 +36,10 @@ _NO_ACCIDENT = 3
 
 _PATIENCE = 3
 """As many times ``max_attempts`` a full endpoint may refuse a chunk for nothing: some say 503 to what crashes them."""
+
+_LONGEST_REASON = 2000
+_LOOKED_AT = 2 * _LONGEST_REASON
+"""Characters of a reason in which secrets are looked for: it may repeat anything that a server says."""
 
 Outcome: TypeAlias = dict[str, Array] | Verdict
 """Answers that passed the proof, by output name, or why there are none."""
@@ -116,7 +121,10 @@ class Attempts:
     ) -> tuple[Outcome, Host | None]:
         try:
             exchanged, host = await self._exchanges.make(send, deadline, work, only)
-            outcome = self._judged(exchanged, host, work, deadline.started)
+            aside = None
+            if isinstance(exchanged, Reply) and len(exchanged.body) > self._codec.most_bytes_on_loop:
+                aside = await self._decoded_aside(exchanged, work)
+            outcome = self._judged(exchanged, host, work, deadline.started, aside)
             if isinstance(outcome, Verdict) and outcome.action is Action.STOP:
                 self._stop(Stop(outcome.stop, outcome.reason))
             return outcome, host
@@ -128,7 +136,15 @@ class Attempts:
         """False once a chunk has come back so often that its rows are as suspect as the endpoint."""
         return work.earlier_attempts < _PATIENCE * self._link.retry.max_attempts
 
-    def _judged(self, exchanged: Exchanged, host: Host | None, work: Work, sent: float) -> Outcome:
+    async def _decoded_aside(self, reply: Reply, work: Work) -> Decoded | None:
+        """Decode a large answer on the helper thread. None for one that is no success, or decoded without effort."""
+        if not 200 <= reply.status < 300 or self._codec.decodes_at_once(reply):
+            return None
+        return await self._link.decoding.decode(self._codec, reply, work.n, self._proof)
+
+    def _judged(
+        self, exchanged: Exchanged, host: Host | None, work: Work, sent: float, aside: Decoded | None = None
+    ) -> Outcome:
         if not isinstance(exchanged, Reply):
             return exchanged if isinstance(exchanged, Verdict) else self._shown(classify_error(exchanged))
         assert host is not None
@@ -136,8 +152,8 @@ class Attempts:
             return self._weighed(exchanged, self._classified(exchanged, host), host, work)
         decoded: Array | Values = {}
         try:
-            decoded = self._decoded(exchanged, work, host, sent)
-            checked = self._proof.checked(decoded, work.n)
+            decoded = self._decoded(exchanged, work, host, sent, aside)
+            checked = self._checked(decoded, work, aside)
         except InvalidReply as error:
             if (stop := self._stop_for_lengths(work, decoded, error)) is not None:
                 return stop
@@ -165,6 +181,16 @@ class Attempts:
                 return None
             why = self._lengths.differ_between(work.chunk, form_of(named) or {}, self._proof.form, self._answers)
         return None if why is None else Verdict(action=Action.STOP, stop="rejected", reason=why, flaw="shape")
+
+    def _checked(self, values: Array | Values, work: Work, aside: Decoded | None) -> dict[str, Array]:
+        try:
+            if aside is not None and aside.checked is not None and aside.form is self._proof.form:
+                return aside.checked.get()
+            return self._proof.checked(values, work.n)
+        except InvalidReply:
+            raise
+        except Exception as error:  # noqa: BLE001 - values of any kind, and too many for the memory that there is
+            raise InvalidReply(f"the answer cannot be checked ({type(error).__name__}: {error})") from None
 
     def _weighed(self, reply: Reply, verdict: Verdict, host: Host, work: Work) -> Verdict:
         """What ``verdict`` means for the endpoint, once it is clear that its rows are not to blame for a 403."""
@@ -198,12 +224,14 @@ class Attempts:
         return with_address(self._shown(verdict), reply.url or host.transport.url, self._codec.path, address)
 
     def _shown(self, verdict: Verdict) -> Verdict:
-        told = self._link.pool.conceal(verdict.reason)
+        told = self._link.pool.conceal(verdict.reason[:_LOOKED_AT])[:_LONGEST_REASON]
         return verdict if told == verdict.reason else replace(verdict, reason=told)
 
-    def _decoded(self, reply: Reply, work: Work, host: Host, sent: float) -> Array | Values:
+    def _decoded(
+        self, reply: Reply, work: Work, host: Host, sent: float, aside: Decoded | None = None
+    ) -> Array | Values:
         try:
-            decoded = self._codec.decode(reply, work.n)
+            decoded = self._codec.decode(reply, work.n) if aside is None else aside.decoded.get()
             if not isinstance(decoded, Answer):
                 return decoded
             self._account(work, decoded.usage)

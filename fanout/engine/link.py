@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fanout.brake import Brake
 from fanout.descriptors import room_for
+from fanout.engine.decoding import Decoding
 from fanout.engine.halt import Bell
 from fanout.engine.heeding import Heed
 from fanout.engine.host import Host
@@ -83,6 +84,7 @@ class Link:
         self.prepared = False
         """The codec has learnt what an endpoint tells of its model."""
         self.preparing = asyncio.Lock()
+        self.decoding = Decoding()
 
     def crowded(self, asker: object) -> bool:
         """More have a permit than there are now, and ``asker`` is not the probe for which the others may be waiting."""

@@ -1,4 +1,4 @@
-"""The helper thread on which a blocking input is read: one of its own, and none that anybody has to wait for."""
+"""A helper thread, for reading a blocking input or decoding large answers. Nothing waits for it to end."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class SourceThread(Executor):
     The interpreter waits for a pool's threads at its exit. An input that never speaks again would hold it for ever.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "fanout-source") -> None:
         self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
-        threading.Thread(target=self._work, name="fanout-source", daemon=True).start()
+        threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Call ``fn`` on the thread, after all that was submitted before."""
@@ -34,6 +34,7 @@ class SourceThread(Executor):
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             future, call = job
+            del job
             if not future.set_running_or_notify_cancel():
                 continue
             try:
@@ -42,3 +43,5 @@ class SourceThread(Executor):
                 future.set_exception(error)
             else:
                 future.set_result(result)
+                del result
+            del future, call  # a large answer is not held until the next one comes

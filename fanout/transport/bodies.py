@@ -33,6 +33,9 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 ERROR_BODY_CAP = 64 * 2**10
 """Bytes read of an answer with an error status: enough to classify it and to quote it."""
 
+_SOON_DECOMPRESSED = 16 * 2**10
+"""Bytes that are decompressed within some milliseconds, though they may become a thousand times as many."""
+
 ERROR_BODY_PATIENCE = 2.0
 """Seconds for which an error's body is waited for: its status and header have come, and are not to be lost over it."""
 
@@ -89,7 +92,9 @@ async def read_body(
     if len(body) > cap:
         raise ReplyTooLarge(f"the answer is larger than the cap of {cap:,} bytes (max_response_bytes)")
     if encoding:
-        body = decoded(body, encoding, cap)
+        # The thread does not hold the interpreter meanwhile.
+        large = len(body) > _SOON_DECOMPRESSED
+        body = await asyncio.to_thread(decoded, body, encoding, cap) if large else decoded(body, encoding, cap)
     elif not framed and not looks_like_json(body):
         raise IncompleteReply("the answer has neither Content-Length nor chunks: nothing shows that it is whole")
     return _without_mark(body) if body.startswith(_BYTE_ORDER_MARK) and _may_be_json(response) else body

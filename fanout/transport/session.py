@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     Body: TypeAlias = tuple[Buffer, ...]
 
 _USER_AGENT = f"fanout-ml/{__version__}"
+_MOST_METADATA = 2**20
+"""Bytes that a model's metadata may have, which is parsed on the event loop."""
+
 _REMEMBERED = 16
 """Content types whose headers are kept; a codec may make up one for each request (multipart boundaries)."""
 
@@ -230,7 +233,9 @@ class Transport:
                 require_small_head(response.headers, self._endpoint.max_header_bytes)
             if self._endpoint.request_id_header is not None:
                 _check_id(self._endpoint.request_id_header, headers, response)
-            body = await read_body(response, self._endpoint.max_response_bytes, self._patience, self._buffers)
+            most = self._endpoint.max_response_bytes
+            cap = most if parts is not None else min(most, _MOST_METADATA)
+            body = await read_body(response, cap, self._patience, self._buffers)
         except BaseException as error:
             if response is not None:
                 response.close()

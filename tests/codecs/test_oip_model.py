@@ -92,3 +92,23 @@ def test_a_bound_on_the_rows(config, shapes, bound):
 )
 def test_the_server_is_above_its_models(url, server):
     assert server_url(url) == server
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        [{"name": f"x{i}", "datatype": "FP32", "shape": [1]} for i in range(1001)],
+        [{"name": "x" * 257, "datatype": "FP32", "shape": [1]}],
+        [{"name": "x", "datatype": "FP32", "shape": [1] * 65}],
+    ],
+    ids=["tensors", "name", "axes"],
+)
+@pytest.mark.parametrize("place", ["inputs", "outputs"])
+def test_metadata_of_no_model_that_there_is_is_none(place, listed):
+    assert Metadata.of({"name": "m", place: listed}) is None
+
+
+def test_the_words_of_a_server_are_kept_in_short():
+    long = "x" * 10**6
+    info = Metadata.of({"name": long, "platform": long, "versions": [long, 2, {}] * 10**5}).info
+    assert (len(info.name), len(info.platform), len(info.versions), len(info.versions[0])) == (256, 256, 67, 256)

@@ -154,6 +154,15 @@ def test_the_usage_is_told_with_its_details_and_without_what_is_no_count(reply):
     assert made.usage == counts
 
 
+def test_of_very_many_counts_the_first_are_read_and_of_a_long_name_none(reply):
+    many = {"total_tokens": 1, "n" * 101: 2, "details": {f"d{i}": i for i in range(400_000)}}
+    many |= {f"n{i}": i for i in range(400_000)}
+    usage = OpenAIChat().decode(reply({**said("a"), "usage": many}), 1).usage
+    assert (usage["total_tokens"], usage["details.d1"]) == (1, 1)
+    assert len(usage) == 1 + 61 + 64
+    assert OpenAIChat().decode(reply({**said("a"), "model": "m" * 101}), 1).model is None
+
+
 @pytest.mark.parametrize("usage", [None, [], "many"])
 def test_an_answer_without_usage_is_one(reply, usage):
     assert OpenAIChat().decode(reply({**said("a"), "usage": usage}), 1).usage == {}

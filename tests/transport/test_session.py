@@ -399,6 +399,13 @@ class TestStayingHome:
         assert (received.line, received.body) == ("GET /model/versions/1?a=b HTTP/1.1", b"")
         assert not {"content-type", "content-length"} & set(received.headers)
 
+    async def test_a_page_is_bounded_by_a_mib_and_an_answer_by_the_cap(self):
+        large = http(b"x" * (2**20 + 1))
+        async with loopback(large) as server, transport_to(server.url, cap=2**22) as transport:
+            assert len((await transport.post(PAYLOAD)).body) == 2**20 + 1
+            with pytest.raises(ReplyTooLarge, match="1,048,576"):
+                await transport.get(server.url)
+
     @pytest.mark.parametrize("url", ["https://{0}/m", "http://127.0.0.1:1/m", "http://localhost:{1}/m", "//{0}x/m"])
     async def test_a_page_of_another_origin_is_not_fetched(self, url):
         async with loopback(http()) as server, transport_to(server.url) as transport:

@@ -1,0 +1,285 @@
+"""Large JSON answers, read one slice of rows after the other.
+
+A parser makes objects of a document that take up to 75 times its bytes, and holds the interpreter while it does. Here
+no more than a slice of rows is an object at any time, and the interpreter is free between two slices.
+
+A slice is cut where rows seem to end, and is proven by its parser: if ``[`` + slice + ``]`` is a list, the slice begins
+and ends between two rows. At the end the document is parsed with a mark in place of the list, which shows that the list
+is where it should be, and that all around it is JSON. Anything that cannot be cut is left to the parser of whole
+documents.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import uuid4
+
+import numpy as np
+import orjson
+
+from fanout.codecs._parsing import NoJson, made, refused
+from fanout.codecs._values import Unfit
+from fanout.errors import InvalidReply
+from fanout.exact_json import without_bom
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fanout.types import Array, Buffer, Reply, Values
+
+    Quick = Callable[[bytes], Array | Values | None]
+    Convert = Callable[[Any], Array | Values]
+
+_SLICE = 128 * 2**10
+_REACH = 256 * 2**10
+"""Bytes behind a slice in which the end of its last row is looked for: no row that is cut by may be longer."""
+
+_TRIES = 4
+"""Places at which a slice is cut before its list is taken to end there: texts may hold all that stands between rows."""
+
+_MOST_STARTS = 3
+_MOST_AXES = 64
+_MOST_AROUND = 2**20
+"""Bytes around the lists of a document."""
+
+_SPACE = re.compile(rb"[ \t\n\r]*")
+_LIST = re.compile(rb"[ \t\n\r]*:[ \t\n\r]*\[")
+_OPENING = re.compile(rb"(?:\[[ \t\n\r]*)+")
+_FIRST_NAME = re.compile(rb'\{[ \t\n\r]*("[^"\\]{0,100}")')
+_BETWEEN_TEXTS = re.compile(rb'"[ \t\n\r]*(,)[ \t\n\r]*(?=")')
+_BETWEEN_OBJECTS = re.compile(rb"\}[ \t\n\r]*(,)[ \t\n\r]*(?=\{)")
+_BETWEEN_VALUES = re.compile(rb"(,)")
+
+
+class Uncut(Exception):  # noqa: N818 - no fault of the answer's
+    """The document cannot be cut: it has to be parsed whole."""
+
+
+class _List(NamedTuple):
+    rows: Array | Values
+    end: int
+    """Where the text goes on behind its bracket."""
+
+
+def rows_at(
+    reply: Reply, field: str | None, convert: Convert, *, keep: bool, quick: Callable[[], Quick] | None = None
+) -> tuple[Array | Values, Any]:
+    """The rows of the list that a field holds, and the rest of the document, without that list.
+
+    Args:
+        reply: its body is the JSON document.
+        field: name of the list in the document's object; None: the document is the list.
+        convert: makes an array, or name -> array, of some rows; raises `Unfit` where they are not as they should be.
+        keep: see `fanout.codecs._parsing.read`.
+        quick: makes a function that may read the text of some rows, quicker; it gives None for all that it leaves.
+
+    Raises:
+        Uncut: there is no such list, or it cannot be cut into slices.
+        InvalidReply: what ``convert`` has found.
+    """
+    starts = _starts(reply.body, field)
+    for start in starts:
+        mark = uuid4().hex
+        try:
+            rows, end = Reader(reply, convert, keep=keep, quick=None if quick is None else quick()).read(start)
+            document = around(reply.body, [(start, end, mark)])
+        except Uncut:
+            continue
+        except (Unfit, InvalidReply) as error:
+            if len(starts) > 1:  # the list may be another one of that name
+                continue
+            raise refused(reply, error) if isinstance(error, Unfit) else error from None
+        if (document if field is None else isinstance(document, dict) and document.get(field)) == mark:
+            return rows, document
+    raise Uncut
+
+
+def _starts(body: bytes, field: str | None) -> list[int]:
+    """Where the list may begin. A name found is no part of a text, in which each quote has a backslash before it."""
+    if field is None:
+        at = _behind_space(body, len(body[:3]) - len(without_bom(body[:3])))
+        return [at] if body[at : at + 1] == b"[" else []
+    return list(islice(lists_named(body, field), _MOST_STARTS))
+
+
+def lists_named(body: bytes, field: str, at: int = 0) -> Iterator[int]:
+    """Where lists begin, from ``at`` on, that seem to be in a field of that name."""
+    name = orjson.dumps(field)
+    at = body.find(name, at)  # several times quicker than the search of a pattern
+    while at >= 0:
+        found = _LIST.match(body, at + len(name))
+        if found is not None and body[at - 1 : at] != b"\\":
+            yield found.end() - 1
+        at = body.find(name, at + len(name))
+
+
+def around(body: bytes, lists: list[tuple[int, int, str]]) -> Any:
+    """The document with marks in place of some lists, each from a start to an end. Raises `Uncut` if it is no JSON."""
+    if len(body) - sum(end - start for start, end, _ in lists) > _MOST_AROUND:
+        raise Uncut
+    view, at = memoryview(body), 0
+    parts: list[Buffer] = []
+    for start, end, mark in lists:
+        parts += [view[at:start], b'"', mark.encode(), b'"']
+        at = end
+    try:
+        return orjson.loads(without_bom(b"".join([*parts, view[at:]])))
+    except orjson.JSONDecodeError:
+        raise Uncut from None
+
+
+def _behind_space(body: bytes, at: int) -> int:
+    found = _SPACE.match(body, at)
+    assert found is not None
+    return found.end()
+
+
+class Reader:
+    """Reads lists of the body of ``reply``. See `rows_at` for the arguments."""
+
+    def __init__(self, reply: Reply, convert: Convert, *, keep: bool, quick: Quick | None = None) -> None:
+        self._reply = reply
+        self._body = reply.body
+        self._convert = convert
+        self._keep = keep
+        self._quick = quick
+
+    def read(self, start: int, depth: int = 1) -> _List:
+        """The list that begins at ``start``, converted. Raises `Uncut`, `Unfit` and `InvalidReply`."""
+        if depth > _MOST_AXES:
+            raise Unfit(f"is nested more than {_MOST_AXES} deep", row=0)
+        parts, at, ended = _Parts(), _behind_space(self._body, start + 1), False
+        first = at
+        while not ended:
+            if at > first and self._body[at : at + 1] == b"]":  # behind a comma
+                raise Uncut
+            try:
+                rows, at, ended = self._row(at, depth) if self._is_long(at) else self._slice(at)
+                parts.add(rows)
+            except Unfit as error:
+                if error.row is not None:
+                    error.row = error.row + parts.rows if depth == 1 else 0
+                raise
+            at = at if ended else _behind_space(self._body, at + 1)
+        return _List(parts.joined(), at + 1)
+
+    def _row(self, at: int, depth: int) -> tuple[Array | Values, int, bool]:
+        """One row that is a long list, where it ends, and whether the list of rows ends there."""
+        rows, end = self.read(at, depth + 1)
+        if isinstance(rows, Mapping):
+            raise Uncut  # objects in lists in lists make no array, as the parser of whole documents will say
+        end = _behind_space(self._body, end)
+        if self._body[end : end + 1] not in (b",", b"]"):
+            raise Uncut
+        return rows[None], end, self._body[end : end + 1] == b"]"
+
+    def _is_long(self, at: int) -> bool:
+        """True if a list begins here that has no end near."""
+        opening = _OPENING.match(self._body, at, at + 1000)
+        if opening is None:
+            return False
+        closing = re.compile(rb"\](?:[ \t\n\r]*\]){%d}" % (opening[0].count(b"[") - 1))
+        return not closing.search(self._body, at, at + _SLICE)
+
+    def _slice(self, at: int) -> tuple[Array | Values, int, bool]:
+        """Some rows from ``at`` on, where they end, and whether their list ends there."""
+        for end in self._cuts(at):
+            try:
+                return self._made(at, end), end, False
+            except NoJson:
+                continue
+        end = self._end(at)
+        try:
+            return self._made(at, end), end, True
+        except NoJson:
+            raise Uncut from None
+
+    def _cuts(self, at: int) -> Iterator[int]:
+        """Commas behind which a row may begin."""
+        last = at + _SLICE + _REACH
+        for pattern in _between(self._body, at):
+            found = pattern.search(self._body, at + _SLICE, last)
+            for _ in range(_TRIES):
+                if found is None:
+                    break
+                yield found.start(1)
+                found = pattern.search(self._body, found.end(1), last)
+
+    def _end(self, at: int) -> int:
+        """Where the list ends, if all of its rest is near. Raises `Uncut`."""
+        text = "[" + str(memoryview(self._body)[at : at + _SLICE + _REACH], "utf-8", "surrogateescape")
+        try:
+            _, length = json.JSONDecoder().raw_decode(text)
+        except (ValueError, RecursionError):
+            raise Uncut from None
+        return at + len(text[: length - 1].encode("utf-8", "surrogateescape")) - 1
+
+    def _made(self, start: int, end: int) -> Array | Values:
+        text = b"".join((b"[", memoryview(self._body)[start:end], b"]"))
+        if self._quick is not None and (found := self._quick(text)) is not None:
+            return found
+        return made(replace(self._reply, body=text), self._convert, keep=self._keep)
+
+
+def _between(body: bytes, at: int) -> tuple[re.Pattern[bytes], ...]:
+    """The text between two rows like the one that begins at ``at``, the likeliest first; its group is the comma."""
+    if opening := _OPENING.match(body, at, at + 1000):
+        depth = opening[0].count(b"[")
+        return (re.compile(rb"\](?:[ \t\n\r]*\]){%d}[ \t\n\r]*(,)[ \t\n\r]*(?=\[)" % (depth - 1)),)
+    if name := _FIRST_NAME.match(body, at, at + 1000):
+        alike = re.compile(rb"\}[ \t\n\r]*(,)[ \t\n\r]*(?=\{[ \t\n\r]*" + re.escape(name[1]) + rb")")
+        return alike, _BETWEEN_OBJECTS
+    if body[at : at + 1] == b"{":
+        return (_BETWEEN_OBJECTS,)
+    return (_BETWEEN_TEXTS if body[at : at + 1] == b'"' else _BETWEEN_VALUES,)
+
+
+class _Parts:
+    """Arrays of slices, to be one."""
+
+    def __init__(self) -> None:
+        self._parts: list[Mapping[str, Array]] = []
+        self._bare = True
+        self.rows = 0
+
+    def add(self, rows: Array | Values) -> None:
+        """Take in the next rows. Raises `Unfit` where they are unlike the first."""
+        bare = not isinstance(rows, Mapping)
+        named = rows if isinstance(rows, Mapping) else {"": rows}
+        if self._parts:
+            self._require_alike(named, bare=bare)
+        self._bare = bare
+        self._parts.append(named)
+        self.rows += len(next(iter(named.values())))
+
+    def joined(self) -> Array | Values:
+        """One array a name. The parts go one by one, so that no copy takes long, and none is held twice."""
+        parts, self._parts = self._parts[::-1], []
+        whole = {name: np.empty((self.rows, *first.shape[1:]), first.dtype) for name, first in parts[-1].items()}
+        at = 0
+        while parts:
+            part, start = parts.pop(), at
+            for name, array in part.items():
+                at = start + len(array)
+                whole[name][start:at] = array
+        return whole[""] if self._bare else whole
+
+    def _require_alike(self, named: Mapping[str, Array], *, bare: bool) -> None:
+        first = self._parts[0]
+        if bare != self._bare or named.keys() != first.keys():
+            raise Unfit("has other fields than row 0", row=0)
+        for name, array in named.items():
+            of = f"of {name!r} " if name else ""
+            if array.shape[1:] != first[name].shape[1:]:
+                shapes = f"a row of shape {list(array.shape[1:])} where row 0 has {list(first[name].shape[1:])}"
+                lengths = Counter({first[name].shape[1:2]: self.rows}) + Counter({array.shape[1:2]: len(array)})
+                counts = {length: n for (length, *_), n in lengths.items()} if () not in lengths else None
+                raise Unfit(f"{of}is ragged: it holds {shapes}", row=0, flaw="shape", lengths=counts)
+            if array.dtype != first[name].dtype:
+                raise Unfit(f"{of}holds {array.dtype} where row 0 holds {first[name].dtype}", row=0)

@@ -1,0 +1,53 @@
+"""An answer takes at most 16 times its bytes and 32 MiB to decode, or it is refused; honest ones never are."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.codecs.decode_large import HONEST, HOSTILE
+
+ROOT = Path(__file__).parents[2]
+CAP = 64 * 2**20
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is told by Linux's /proc")
+
+
+def measured(size: int, *options: str) -> dict[str, dict[str, Any]]:
+    """What a process of its own tells."""
+    command = [sys.executable, "-m", "tests.codecs.decode_large", str(size), *options]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    told: dict[str, dict[str, Any]] = json.loads(ended.stdout)
+    return told
+
+
+def check(told: dict[str, dict[str, Any]]) -> None:
+    assert told.keys() == HONEST.keys() | HOSTILE.keys()
+    for name, of in told.items():
+        assert of["peak"] <= 16 * of["bytes"] + 32 * 2**20, f"{name}: {of}"
+        if name in HONEST:
+            assert of["outcome"] == "ok", f"{name}: {of}"
+
+
+@pytest.mark.parametrize("options", [[], ["hidden"]], ids=["fast", "plain"])
+def test_an_answer_takes_no_more_memory_than_it_may(options: list[str]) -> None:
+    check(measured(4 * 2**20, *options))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("options", [[], ["hidden"]], ids=["fast", "plain"])
+def test_an_answer_at_the_cap_takes_no_more_memory_than_it_may_and_no_time_that_matters(options: list[str]) -> None:
+    """The interpreter is held for less than 100 ms: three times that is allowed, for what else the machine does."""
+    told = measured(CAP, *options)
+    check(told)
+    for name, of in told.items():
+        assert of["late"] < 0.3, f"{name}: {of}"
+        assert of["cpu"] < 30, f"{name}: {of}"
