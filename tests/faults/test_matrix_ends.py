@@ -1,4 +1,4 @@
-"""Rows 53 to 55 of the fault matrix: clocks that jump, runs that are cancelled, clients that are closed."""
+"""Rows 53 to 57 of the fault matrix: clocks that jump, cancelled runs, closed clients, abnormal ends, deadlines."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+import fanout
 from fanout import Client, ClientStateError, Limits, RetryPolicy, RunStopped, Timeouts
+from fanout.codecs import V1
 from fanout.serving.exchange import StatusError
 from fanout.testing import FaultServer
 from tests.faults.scene import QUICK, X, assert_whole, client, double
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
 
 TWO = Limits(concurrency=2)
 
@@ -183,3 +186,73 @@ async def test_row_55_a_stream_left_with_full_queues_ends_at_once() -> None:
                 break
         assert taken <= 4 * (2 * 2 + 2 + 3), "no more than the window was taken from the input"
         assert_whole(await c.map(X, on_error="keep"))
+
+
+class Ending:
+    """Code of a user's own, which ends abnormally in its fifth call."""
+
+    def __init__(self, ending: type[BaseException], gives: Any) -> None:
+        self.ending = ending
+        self.gives = gives
+        self.calls = 0
+
+    def __call__(self, *given: Any) -> Any:
+        self.calls += 1
+        if self.calls >= 5:
+            raise self.ending
+        return self.gives(*given)
+
+
+def ending_options(where: str, ending: type[BaseException]) -> dict[str, Any]:
+    trap = Ending(ending, {"headers=": lambda: {"A": "b"}, "count_tokens": lambda _: 1.0}.get(where, lambda *_: None))
+    if where == "headers=":
+        trap.calls = 3  # asked before the first request, and after the 401
+        return {"headers": trap}
+    if where == "the codec's decode":
+
+        class Trapped(V1):
+            def decode(self, reply: Any, n_rows: int) -> Any:
+                trap()
+                return super().decode(reply, n_rows)
+
+        return {"codec": Trapped()}
+    return {"on_event": trap} if where == "on_event" else {"count_tokens": trap, "chunk_max_tokens": 2}
+
+
+@pytest.mark.parametrize("ending", [asyncio.CancelledError, SystemExit, GeneratorExit])
+@pytest.mark.parametrize("where", ["the input", "headers=", "the codec's decode", "count_tokens", "on_event"])
+async def test_row_56_code_that_ends_abnormally_is_named_and_nothing_is_published(
+    where: str, ending: type[BaseException], tmp_path: Path
+) -> None:
+    def rows() -> Iterator[Any]:
+        for number, row in enumerate(X[:40]):
+            if where == "the input" and number == 12:
+                raise ending
+            yield row
+
+    options = {} if where == "the input" else ending_options(where, ending)
+    output = tmp_path / "y.npy"
+    async with FaultServer(double) as server:
+        server.script(*[None, None, 401, None] if where == "headers=" else [])
+        async with client(server, chunk_rows=2, limits=Limits(concurrency=1), **options) as c:
+            with pytest.raises(RunStopped, match=f"{where} raised {ending.__name__}") as caught:
+                await c.run(rows(), fanout.open_sink(output))
+    result = caught.value.result
+    assert caught.value.kind == "error"
+    assert 0 < result.ok.sum() < 40
+    pending = sum(map(len, result.pending))
+    assert len(result.ok) == result.ok.sum() + pending
+    assert not output.exists()
+
+
+async def test_row_57_a_deadline_around_a_call_keeps_what_was_answered() -> None:
+    """Ctrl-C in the blocking face: tests/test_interrupts.py."""
+    async with (
+        FaultServer(double, faults=lambda _: None if server.received <= 3 else "silence") as server,
+        client(server, limits=Limits(concurrency=1), timeouts=Timeouts(attempt=60)) as c,
+    ):
+        with pytest.raises(RunStopped, match="timeout=") as caught:
+            await c.map(X, timeout=2.0)
+    assert caught.value.kind == "deadline"
+    assert caught.value.result.ok.tolist() == [True] * 192 + [False] * (len(X) - 192)
+    assert np.array_equal(caught.value.result.values[:192], X[:192] * 2)
