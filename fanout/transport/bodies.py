@@ -76,10 +76,12 @@ async def read_body(
 
     Raises `ReplyTooLarge`, `IncompleteReply`, and aiohttp's errors.
     """
-    encoding = _content_encoding(response.headers) if hdrs.CONTENT_ENCODING in response.headers else ""
+    headers = response.headers
+    encoding = _content_encoding(headers) if hdrs.CONTENT_ENCODING in headers else ""
     if response.status >= 300:
         return _without_mark(await _error_body(response, encoding, patience))
-    framed = _framed(response)
+    plain = response.status == 200 and hdrs.CONTENT_LENGTH in headers and hdrs.TRANSFER_ENCODING not in headers
+    framed = plain or _framed(response)
     content = response.content
     # Most often it all came with the header: no wait, no copy.
     if content.is_eof():

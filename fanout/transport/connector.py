@@ -36,24 +36,21 @@ _TURNS = 4
 class Kept:
     """A connection that may serve again: a look at its socket, and the rows that were answered over it."""
 
-    __slots__ = ("_readable", "_tls", "answered", "protocol", "user")
+    __slots__ = ("_tls", "answered", "look", "protocol", "user")
 
     def __init__(self, protocol: ResponseHandler) -> None:
         transport = protocol.transport
         assert transport is not None
         socket = transport.get_extra_info("socket")
-        self._readable = None if socket is None else _look_at(socket.fileno())
+        self.look = _look_at(-1 if socket is None else socket.fileno())
+        """Called with 0, true if something has come that the event loop has not read yet, or the connection's end."""
+
         self._tls = transport.get_extra_info("ssl_object") is not None
         self.protocol = protocol
         self.user: ConnectionUse | None = None
         """The exchange that it was last handed out for, until that has ended."""
 
         self.answered: deque[RowsSent] = deque(maxlen=_REMEMBERED)
-
-    @property
-    def readable(self) -> bool:
-        """Something has come that the event loop has not read yet, the end of the connection included."""
-        return self._readable is not None and bool(self._readable(0))
 
     @property
     def clean(self) -> bool:
@@ -64,9 +61,9 @@ class Kept:
         """Let the event loop read what has come. True if that is nothing to HTTP, as TLS session tickets are."""
         for _ in range(_TURNS):
             await asyncio.sleep(0)
-            if not (self.clean and self.readable):
+            if not (self.clean and self.look(0)):
                 break
-        return self._tls and self.clean and not self.readable
+        return self._tls and self.clean and not self.look(0)
 
 
 class ConnectionUse:
@@ -128,8 +125,8 @@ class Connector(aiohttp.TCPConnector):
         """A connection for one exchange, as ``use`` demands, which is to be put down or closed after it."""
         while self._at_hand and not use.fresh:
             connection = self._at_hand.pop()
-            kept = self._kept_of(connection)
-            if kept is not None and kept.clean and (not kept.readable or await self._read(connection, kept)):
+            kept = self._kept.get(connection.protocol)  # type: ignore[arg-type]
+            if kept is not None and kept.clean and (not kept.look(0) or await self._read(connection, kept)):
                 return self._granted(connection, use, kept, reused=True)
             self._give_up(connection, kept)
         return await self._ask(use, req, [], timeout)
@@ -159,7 +156,7 @@ class Connector(aiohttp.TCPConnector):
     async def look_over(self) -> None:
         """Report second answers that have come on idle connections."""
         idle = [kept for kept in self._kept.values() if kept.user is None]
-        if any(kept.clean and kept.readable for kept in idle):
+        if any(kept.clean and kept.look(0) for kept in idle):
             for _ in range(_TURNS):
                 await asyncio.sleep(0)
         for kept in idle:
@@ -191,7 +188,7 @@ class Connector(aiohttp.TCPConnector):
                 connection = await super().connect(req, traces, timeout)
                 if (kept := self._kept_of(connection)) is None:
                     return self._granted(connection, use, self._remember(connection.protocol), reused=False)
-                if not use.fresh and kept.clean and (not kept.readable or await self._read(connection, kept)):
+                if not use.fresh and kept.clean and (not kept.look(0) or await self._read(connection, kept)):
                     return self._granted(connection, use, kept, reused=True)
                 self._give_up(connection, kept)
         finally:

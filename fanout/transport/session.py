@@ -30,7 +30,7 @@ from fanout.transport.tls import tls_of
 from fanout.types import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from fanout.settings import Endpoint, Timeouts
     from fanout.transport.connector import RowsSent
@@ -228,7 +228,7 @@ class Transport:
             headers = self._numbered(headers, self._endpoint.request_id_header)
         response: aiohttp.ClientResponse | DirectResponse | None = None
         try:
-            response = await self._sent(method, url, headers, parts, length, connection)
+            response = await self._sending(method, url, headers, parts, length, connection)
             if len(response.headers) > MANY_FIELDS:
                 require_small_head(response.headers, self._endpoint.max_header_bytes)
             if self._endpoint.request_id_header is not None:
@@ -251,7 +251,7 @@ class Transport:
             self._connector.ended(connection, rows if response.status < 300 else None)
         return self._replied(response, body, url, version)
 
-    async def _sent(
+    def _sending(
         self,
         method: str,
         url: URL,
@@ -259,15 +259,15 @@ class Transport:
         parts: Body | None,
         length: int,
         connection: ConnectionUse,
-    ) -> aiohttp.ClientResponse | DirectResponse:
-        """Send a request and wait for the head of its answer."""
+    ) -> Awaitable[aiohttp.ClientResponse | DirectResponse]:
+        """To be awaited for the head of the answer. Not async itself: one more coroutine would cost a small request."""
         if parts is not None and self._direct is not None and self._direct.takes(headers, length):
-            return await self._direct.post(parts, length, connection)
+            return self._direct.post(parts, length, connection)
         if self._connector is None and self._withhold():
             raise Withheld
         CONNECTION_USE.set(connection)
         data = None if parts is None else Parts(parts)
-        return await self._session.request(method, url, data=data, headers=headers, allow_redirects=False)
+        return self._session.request(method, url, data=data, headers=headers, allow_redirects=False)
 
     def _replied(self, response: aiohttp.ClientResponse | DirectResponse, body: bytes, url: URL, version: int) -> Reply:
         """The reply to a request that had headers of that ``version``."""
