@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from fanout.types import Array, Reply, Values
 
+_MOST_DIGITS = 400
 _HUGE = 2.0**63
 """From about here on orjson gives an integer as the nearest float: only another look at its text tells."""
 
@@ -117,7 +118,7 @@ def _with_nonfinite(reply: Reply, body: bytes, error: Exception, *, keep: bool) 
         return found[-1]
 
     try:
-        document = json.loads(body.decode(), parse_float=number, parse_constant=constant)
+        document = json.loads(body.decode(), parse_float=number, parse_int=_whole, parse_constant=constant)
     except (ValueError, RecursionError):
         found.clear()
     if not found:
@@ -126,6 +127,13 @@ def _with_nonfinite(reply: Reply, body: bytes, error: Exception, *, keep: bool) 
         hint = 'nonfinite="keep" lets it pass'
         raise InvalidReply(f"the answer holds NaN or infinity ({hint}): {reply.excerpt()}", flaw="nonfinite")
     return document
+
+
+def _whole(text: str) -> int:
+    """An integer; none of more digits than a float has, which take long to read."""
+    if len(text) > _MOST_DIGITS:
+        raise ValueError("too many digits")
+    return int(text)
 
 
 def _is_huge(array: Array) -> bool:

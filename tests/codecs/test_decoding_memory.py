@@ -45,9 +45,9 @@ def test_an_answer_takes_no_more_memory_than_it_may(options: list[str]) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("options", [[], ["hidden"]], ids=["fast", "plain"])
 def test_an_answer_at_the_cap_takes_no_more_memory_than_it_may_and_no_time_that_matters(options: list[str]) -> None:
-    """The interpreter is held for less than 100 ms: three times that is allowed, for what else the machine does."""
+    """The thread has less than 100 ms of CPU between two looks of another, which wants the interpreter every ms."""
     told = measured(CAP, *options)
     check(told)
     for name, of in told.items():
-        assert of["late"] < 0.3, f"{name}: {of}"
+        assert of["held"] < (0.2 if name == "a chat" else 0.1), f"{name}: {of}"  # whose one text is 64 MiB
         assert of["cpu"] < 30, f"{name}: {of}"
