@@ -214,12 +214,16 @@ class Attempts:
     def _classified(self, reply: Reply, host: Host, error: InvalidReply | None = None) -> Verdict:
         with calling("the codec's classify"):
             meaning = self._codec.classify(reply)
-        if isinstance(meaning, Verdict):
-            verdict = replace(meaning, about_rows=meaning.action is Action.FAIL)
-        elif meaning is None and error is not None:
-            verdict = classify_invalid(reply, error)
-        else:
-            verdict = classify_reply(reply, meaning=meaning)
+        try:
+            if isinstance(meaning, Verdict):
+                verdict = replace(meaning, about_rows=meaning.action is Action.FAIL)
+            elif meaning is None and error is not None:
+                verdict = classify_invalid(reply, error)
+            else:
+                verdict = classify_reply(reply, meaning=meaning)
+        except Exception as problem:  # noqa: BLE001 - no text of a server ends a run, whatever it makes a parser raise
+            reason = f"HTTP {reply.status}: the answer cannot be read ({type(problem).__name__}): {reply.excerpt()}"
+            verdict = classify_error(InvalidReply(reason), reply.status)
         address = host.transport.redactor.url
         return with_address(self._shown(verdict), reply.url or host.transport.url, self._codec.path, address)
 

@@ -280,7 +280,11 @@ class Exchanges:
     def _heed(self, host: Host, reply: Reply, work: Work | None, started: float, ended: float) -> None:
         if self._pool.only is None and reply.status < 300:  # a refusal that comes at once makes no endpoint quick
             host.latency.record(ended, ended - started)
-        if shut := host.heed(reply, work, ended):
+        try:
+            shut = host.heed(reply, work, ended)
+        except Exception:  # noqa: BLE001 - a header that makes a parser fail says nothing, and costs no answer
+            shut = 0.0
+        if shut:
             reason = "the endpoint says that nothing is left for this time"
             self._tell(Event(kind="pause", seconds=shut, status=reply.status, reason=reason))
 
