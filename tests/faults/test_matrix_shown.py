@@ -49,7 +49,7 @@ async def everything_shown(server: FaultServer, endpoint: Endpoint, **options: A
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-@pytest.mark.parametrize("status", [200, 400, 401, 404, 422, 500])
+@pytest.mark.parametrize("status", [200, 400, 401, 404, 422])
 async def test_row_67_control_characters_become_visible_escapes(status: int, as_json: bool) -> None:
     async with FaultServer(double) as server:
         server.script(*[refusing(status, NASTY, as_json=as_json)] * 2000)
@@ -82,7 +82,7 @@ PAIR = b64encode(f"user:{SECRET}".encode()).decode()
         ({}, f"/{SECRET}"),
     ],
 )
-@pytest.mark.parametrize("status", [401, 422, 500])
+@pytest.mark.parametrize("status", [401, 422])
 async def test_row_68_secrets_are_stars(status: int, headers: dict[str, str], path: str) -> None:
     async with FaultServer(double, faults=parrot(status)) as server:
         endpoint = Endpoint(url=server.url("v1").replace("/v1/", f"{path}/v1/"), headers=headers)
