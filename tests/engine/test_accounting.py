@@ -36,7 +36,7 @@ ENDINGS = [
 ]
 STEPS = [
     None, None, None, None, 503, 500, 429, 400, 401, 413, ConnectionResetError("x"), TimeoutError("x"),
-    Scripted(body=b"{"), Scripted(body=b'{"predictions": [[1, 1, 1]]}'),
+    Scripted(body=b"{"), Scripted(body=b'{"predictions": [' + b"[1,1,1]," * 60 + b"[1,1,1]]}"),
     Scripted(status=429, headers={"Retry-After": "1"}),
 ]  # fmt: skip
 
