@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from fanout.engine import Feed, Run
     from fanout.types import Done, Result
 
+_CANCELLED = "the task that writes was cancelled, although the run was not"
 _UNPUBLISHED = ("error", "internal")
 """Kinds of stops after which it is not certain that the rows are the ones that were wanted."""
 
@@ -171,7 +172,7 @@ class _Writer:
         within = _GROUP_SECONDS if self._group > 1 else 0.0
         now = asyncio.get_running_loop().time
         wanted, since = self._group, now()
-        while done := await self._outbox.take_all(wanted=wanted, within=within):
+        while done := await self._taken(wanted, within):
             wanted, since = self._next_group(len(done), now() - since), now()
             try:
                 if self.failed is None:  # after a failed write or fsync nothing that follows can be believed
@@ -183,13 +184,21 @@ class _Writer:
             except CallbackError as error:
                 self._end(str(error), error.__cause__)
             except asyncio.CancelledError as error:
-                self._end("the task that writes was cancelled, although the run was not", error)
+                self._end(_CANCELLED, error)
             except Exception as error:
                 self._fail(f"{type(error).__name__}: {error}")
                 _release(self._room, done)
                 await _discard(self._outbox, self._room)
                 raise
             _release(self._room, done)
+
+    async def _taken(self, wanted: int, within: float) -> list[Done]:
+        """The next chunks. A cancellation stops the run, but its chunks have to be taken until it has ended."""
+        while True:
+            try:
+                return await self._outbox.take_all(wanted=wanted, within=within)
+            except asyncio.CancelledError as error:
+                self._end(_CANCELLED, error)
 
     def _next_group(self, n_chunks: int, seconds: float) -> int:
         """How many chunks make a group, after so many that took so long to come."""
