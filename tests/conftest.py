@@ -9,10 +9,10 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from expected_tests import ExpectedTests
 from hypothesis import settings
 
 from fanout.testing import VirtualClock
+from tests.expected_tests import ExpectedTests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

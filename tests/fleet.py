@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
-from support import Plain
 
 from fanout import Client, Event, Limits, Reply
 from fanout.errors import ConnectError
+from tests.support import Plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable

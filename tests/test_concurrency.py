@@ -6,9 +6,9 @@ import asyncio
 
 import numpy as np
 import pytest
-from support import Plain
 
 from fanout import Client, Limits
+from tests.support import Plain
 
 ANSWER = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 21\r\n\r\n{"predictions":[1.5]}'
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support import Plain
 
 import fanout
 from fanout import Client, ConfigError, SyncClient, UnknownOptionError
 from fanout.client import ClientOptions
 from fanout.codecs import OpenAIChat
+from tests.support import Plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable

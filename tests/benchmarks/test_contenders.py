@@ -56,7 +56,7 @@ def test_every_work_is_done_by_fanout_and_by_the_floor():
 def test_answers_of_another_work_are_refused(servers):
     entry = SMALL["W1", "gather + json"]
     with pytest.raises(ValueError, match=r"float32 \(1, 768\) came, float32 \(1, 10\) is right"):
-        main(task(entry, servers, target="wrong_contender:opened"))
+        main(task(entry, servers, target="tests.wrong_contender:opened"))
 
 
 def test_attempts_that_failed_are_counted_among_the_units(servers):

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import Plain
 
 import fanout
 from fanout import Client, ClientStateError, Codec, ConfigError, Endpoint, Limits, RowsFailed, RunStopped
 from fanout.client.target import target
 from fanout.serving.exchange import StatusError
 from fanout.testing import MockEndpoint, VirtualClock
+from tests.support import Plain
 
 X = np.arange(60.0).reshape(20, 3)
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 import pytest
-from support import Plain
 
 from fanout import Client, ConfigError, Journal, Limits, RunControl, RunStopped, open_sink
 from fanout.testing import MockEndpoint
 from tests.client.scene import X, double, no_seven
+from tests.support import Plain
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,12 +13,12 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import Plain
 
 from fanout import Client, ConfigError, InputError, Limits, RunControl, RunStopped, open_sink, open_source
 from fanout.clock import VirtualClock
 from fanout.serving.exchange import StatusError
 from fanout.testing import MockEndpoint
+from tests.support import Plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable

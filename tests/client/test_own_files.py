@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from support import Plain
 
 from fanout import Client, ConfigError, Journal, open_sink, open_source
 from fanout.testing import MockEndpoint
 from tests.client.scene import double
+from tests.support import Plain
 
 if TYPE_CHECKING:
     from pathlib import Path

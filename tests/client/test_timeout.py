@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support import Plain
 
 from fanout import Client, ConfigError, Limits, RunStopped, Timeouts, open_sink
 from fanout.testing import MockEndpoint
 from tests.client.scene import X, double
+from tests.support import Plain
 
 if TYPE_CHECKING:
     from pathlib import Path

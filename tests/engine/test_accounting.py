@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from support import Plain
 
 import fanout
 from fanout import Client, Hedge, Interrupted, Limits, RetryPolicy, RunControl, RunStopped
 from fanout.serving.exchange import StatusError
 from fanout.testing import MockEndpoint, Scripted, VirtualClock
+from tests.support import Plain
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator

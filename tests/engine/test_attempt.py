@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support import Plain
 
 from fanout import Answer, Client, InvalidReply, RetryPolicy, RowsFailed
 from fanout.testing import MockEndpoint, Scripted
+from tests.support import Plain
 
 if TYPE_CHECKING:
     from fanout import Reply

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support import Plain
 
 from fanout import Client, Limits, RetryPolicy, Timeouts
 from fanout.testing import MockEndpoint
 from tests.simulator.catalog import moving
 from tests.simulator.servers import Queue, RateLimited, Server, constant
 from tests.simulator.tape import Doubled, Simulated
+from tests.support import Plain
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 import pytest
-from support import Plain
 
 from fanout import Answer, Client, InvalidReply, RetryPolicy, RunStopped, codec
 from fanout.testing import MockEndpoint, Scripted
+from tests.support import Plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support import Plain
 
 import fanout
 from fanout import Client, Limits, RunStopped
 from fanout.testing import MockEndpoint
+from tests.support import Plain
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

@@ -10,13 +10,13 @@ import numpy as np
 import orjson
 import pytest
 from multidict import CIMultiDict
-from support import Plain
 
 import fanout
 from fanout import Client, Limits, Reply, RetryPolicy
 from fanout.engine.heeding import Heed
 from fanout.limits import Cost, Gate, Permits, RateLimiter, TokenMeter
 from fanout.testing import MockEndpoint, Scripted
+from tests.support import Plain
 
 pytestmark = pytest.mark.virtual_time
 X = np.arange(300.0).reshape(100, 3)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 import pytest
-from fleet import Fleet, X
-from support import Plain
 
 import fanout
 from fanout import Client, ConfigError, Endpoint, Limits, Reply, RetryPolicy, RunStopped
+from tests.fleet import Fleet, X
+from tests.support import Plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

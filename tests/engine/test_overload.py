@@ -6,11 +6,11 @@ import asyncio
 
 import numpy as np
 import pytest
-from support import Plain
 
 from fanout import Client, Limits, Reply, RetryPolicy, RunStopped, Timeouts
 from fanout.serving.exchange import StatusError
 from fanout.testing import MockEndpoint, Scripted
+from tests.support import Plain
 
 pytestmark = pytest.mark.virtual_time
 X = np.arange(3000.0).reshape(1000, 3)

@@ -11,7 +11,6 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import Plain
 
 from fanout import Client, ConfigError, Payload
 from fanout.engine import Packing, Scale, feed_of, packing
@@ -20,6 +19,7 @@ from fanout.limits import TokenMeter
 from fanout.rowset import RowSet
 from fanout.testing import MockEndpoint
 from fanout.types import count_rows
+from tests.support import Plain
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 import pytest
-from support import Plain
 
 import fanout
 from fanout import Client, ConfigError, Limits, RateLimiter, Reply, RetryPolicy, RunControl, RunStopped, SyncClient
 from fanout.testing import FaultServer, MockEndpoint, Scripted
+from tests.support import Plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from support import Plain
 
 from fanout import Client, EncodeError, InvalidReply, Limits, codec
 from fanout.testing import MockEndpoint
+from tests.support import Plain
 
 pytestmark = pytest.mark.virtual_time
 X = np.arange(300.0).reshape(100, 3)

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from fleet import Fleet, says, served
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import Plain
 
 from fanout import Client, Hedge, Limits, Reply, RunStopped
 from fanout.serving.exchange import StatusError
 from fanout.testing import MockEndpoint, Scripted
+from tests.fleet import Fleet, says, served
+from tests.support import Plain
 
 pytestmark = pytest.mark.virtual_time
 X = np.arange(3000.0).reshape(1000, 3)

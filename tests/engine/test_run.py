@@ -11,12 +11,12 @@ import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import Plain
 
 import fanout
 from fanout import Client, ConfigError, EncodeError, Limits, RetryPolicy, RowsFailed, RunControl, RunStopped, Timeouts
 from fanout.serving.exchange import StatusError
 from fanout.testing import MockEndpoint, Scripted, VirtualClock
+from tests.support import Plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import Plain
 
 from fanout import Client, Limits, RetryPolicy
 from fanout.engine import attempt
 from fanout.engine.heeding import Heed
 from fanout.testing import MockEndpoint
+from tests.support import Plain
 
 pytestmark = pytest.mark.virtual_time
 X = np.arange(60.0).reshape(20, 3)

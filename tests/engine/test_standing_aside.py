@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import Plain
 
 from fanout import Client, Limits, RetryPolicy, Timeouts
 from fanout.engine import run
 from fanout.engine.halt import Bell, Halt
 from fanout.testing import MockEndpoint
+from tests.support import Plain
 
 pytestmark = pytest.mark.virtual_time
 X = np.arange(1200.0).reshape(400, 3)

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import Plain
 
 from fanout import Client, ConfigError, Endpoint, Limits, RetryPolicy, RunStopped
 from fanout.rehearsal import Rehearsal
 from fanout.serving.exchange import StatusError
 from fanout.testing import MockEndpoint, Scripted
 from fanout.types import Payload
+from tests.support import Plain
 
 pytestmark = pytest.mark.virtual_time
 X = np.arange(300.0).reshape(100, 3)

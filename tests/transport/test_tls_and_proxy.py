@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import trustme
-from support import Plain
 
 from fanout import Client, ConfigError, Endpoint
+from tests.support import Plain
 
 if TYPE_CHECKING:
     from pathlib import Path
