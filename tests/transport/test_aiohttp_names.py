@@ -71,16 +71,19 @@ CHANGES: list[tuple[Callable[[pytest.MonkeyPatch], None], Use]] = [
 ]
 
 
+@pytest.mark.one_way
 async def test_the_installed_release_is_used_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
     assert usable() is Use.ALL
     assert caplog.messages == []
 
 
+@pytest.mark.one_way
 async def test_other_parameters_of_the_protocol_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     changed_parameters(monkeypatch)
     assert usable() is Use.CONNECTOR
 
 
+@pytest.mark.one_way
 @pytest.mark.parametrize(("change", "use"), CHANGES)
 async def test_another_release_gives_the_same_answers_with_one_warning(
     change: Callable[[pytest.MonkeyPatch], None],
@@ -106,6 +109,7 @@ async def test_another_release_gives_the_same_answers_with_one_warning(
     assert f"aiohttp {aiohttp.__version__} is not the release that fanout knows" in message
 
 
+@pytest.mark.one_way
 async def test_a_body_that_breaks_off_ends_the_exchange_on_any_release(monkeypatch: pytest.MonkeyPatch) -> None:
     without_should_close(monkeypatch)
 

@@ -134,6 +134,7 @@ async def test_a_wrapper_round_the_session_is_called(way: str, monkeypatch: pyte
     assert calls == ["POST"]
 
 
+@pytest.mark.one_way
 @pytest.mark.parametrize("value", ["1\r\nY: 2", "a\x0bb", "\x01", "\x7f", "\0"])
 async def test_a_control_character_in_a_header_is_refused_before_anything_is_sent(value: str) -> None:
     async with loopback(OK) as server:

@@ -135,6 +135,7 @@ async def test_metadata_are_asked_for_with_fresh_headers_too() -> None:
     assert tokens.given == 2
 
 
+@pytest.mark.one_way
 async def test_what_the_function_raises_is_raised() -> None:
     tokens = Tokens()
     tokens.fail = True
@@ -145,6 +146,7 @@ async def test_what_the_function_raises_is_raised() -> None:
     assert not mock.requests
 
 
+@pytest.mark.one_way
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -166,6 +168,7 @@ async def test_headers_that_cannot_be_sent_are_named(source: Any, message: str) 
         await job()
 
 
+@pytest.mark.one_way
 @pytest.mark.parametrize(
     ("extra", "message"),
     [

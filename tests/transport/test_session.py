@@ -340,6 +340,7 @@ class TestWhatIsSent:
         assert [received.body for received in server.requests] == [wanted] * 3
         assert {received.headers["content-length"] for received in server.requests} == {str(len(wanted))}
 
+    @pytest.mark.one_way
     async def test_parts_can_be_looked_at_by_tools(self):
         """Mocks and middlewares read a body without a connection."""
         parts = bodies.Parts((b"caf", memoryview("é".encode())))
@@ -355,6 +356,7 @@ class TestWhatIsSent:
         assert server.requests[0].headers["authorization"] == "Basic dXNlcjpwdw=="
         assert server.requests[0].line == "POST /model?key=v HTTP/1.1"
 
+    @pytest.mark.one_way
     @pytest.mark.parametrize(
         "headers", [{"X-Key": "s3cret\r\nX-More: 1"}, {"X-Key\n": "s3cret"}, {"X-Key": "s3cret\n"}], ids=repr
     )
@@ -391,6 +393,7 @@ class TestStayingHome:
                 await transport.post(PAYLOAD)
         assert all("cookie" not in received.headers for received in server.requests)
 
+    @pytest.mark.one_way
     async def test_another_page_of_the_origin_can_be_fetched(self):
         async with loopback(http(b"metadata")) as server, transport_to(server.url) as transport:
             reply = await transport.get(server.url + "/versions/1?a=b")
@@ -406,6 +409,7 @@ class TestStayingHome:
             with pytest.raises(ReplyTooLarge, match="1,048,576"):
                 await transport.get(server.url)
 
+    @pytest.mark.one_way
     @pytest.mark.parametrize("url", ["https://{0}/m", "http://127.0.0.1:1/m", "http://localhost:{1}/m", "//{0}x/m"])
     async def test_a_page_of_another_origin_is_not_fetched(self, url):
         async with loopback(http()) as server, transport_to(server.url) as transport:
@@ -414,12 +418,14 @@ class TestStayingHome:
                 await transport.get(url.format(host.authority, host.port))
         assert server.connections == 0
 
+    @pytest.mark.one_way
     @pytest.mark.parametrize("url", ["/model", "", "http://[::1", "http://ho\\st/m"])
     async def test_what_is_no_url_is_not_fetched(self, url):
         async with transport_to("http://127.0.0.1:1/m") as transport:
             with pytest.raises(ConfigError, match="not a URL that can be requested"):
                 await transport.get(url)
 
+    @pytest.mark.one_way
     async def test_a_url_that_cannot_be_requested_is_refused_when_the_transport_is_made(self):
         with pytest.raises(ConfigError, match="not a URL that can be requested") as raised:
             async with transport_to("http://user:s3cret@ho\\st/?key=s3cret"):
@@ -462,6 +468,7 @@ class TestNoConnection:
                     with pytest.raises(ConnectError, match="no connection within the connect timeout"):
                         await transport.post(PAYLOAD)
 
+    @pytest.mark.one_way
     async def test_a_closed_transport_says_so(self):
         async with transport_to("http://127.0.0.1:1/m") as transport:
             await transport.close()
@@ -555,6 +562,7 @@ class TestBrokenReplies:
 
         assert type(await failure_of(answer)) is IncompleteReply
 
+    @pytest.mark.one_way
     async def test_a_connection_that_is_lost_before_the_body_is_asked_for_ends_it(self):
         content = aiohttp.StreamReader(SimpleNamespace(_reading_paused=False), 2**16, loop=asyncio.get_running_loop())
         gone = SimpleNamespace(connection=None, content=content)
@@ -966,6 +974,7 @@ class TestSecrets:
                     await request
                 assert_silent(raised.value)
 
+    @pytest.mark.one_way
     async def test_no_configuration_error_shows_a_secret_of_the_url(self):
         url = "http://user:s3cret@127.0.0.1:1/?key=s3cret"
         async with transport_to(url) as it:
@@ -977,6 +986,7 @@ class TestSecrets:
                 pass
         assert_silent(raised.value)
 
+    @pytest.mark.one_way
     @pytest.mark.parametrize(
         "secret",
         ["p%40ssword", "p@ssword", "qu%2Bery", "qu+ery", "flagged", "Bearer t0ken-123", "t0ken-123", "x-key-value",
@@ -988,6 +998,7 @@ class TestSecrets:
         async with transport_to(url, headers=headers) as transport:
             assert transport.conceal(f"no user has <{secret}>, abc") == "no user has <***>, abc"
 
+    @pytest.mark.one_way
     @pytest.mark.parametrize(
         "write", [orjson.dumps, lambda text: orjson.dumps(text).replace(b"/", b"\\/"), quote_plus, html.escape]
     )
@@ -1100,6 +1111,7 @@ def library_errors() -> list[type]:
 class TestMapping:
     """Every error of aiohttp, wherever it comes from, is one of ours."""
 
+    @pytest.mark.one_way
     @pytest.mark.parametrize("reused", [False, True], ids=["new", "reused"])
     @pytest.mark.parametrize("cls", library_errors(), ids=lambda cls: cls.__name__)
     def test_every_client_error_is_one_of_ours(self, cls, reused):
@@ -1112,6 +1124,7 @@ class TestMapping:
         assert "http://shown" in str(mapped)
         assert "s3cret" not in str(mapped)
 
+    @pytest.mark.one_way
     @pytest.mark.parametrize(
         ("error", "wanted"),
         [
@@ -1129,6 +1142,7 @@ class TestMapping:
     def test_so_is_what_comes_from_below(self, error, wanted):
         assert type(failures.mapped(error, "http://shown", reused=False)) is wanted
 
+    @pytest.mark.one_way
     @pytest.mark.parametrize(
         ("error", "words"),
         [

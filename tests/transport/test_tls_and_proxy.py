@@ -71,6 +71,7 @@ async def test_a_certificate_authority_and_a_client_certificate_of_ones_own(
     assert served.subjects == [(("email", "me@example.org"),)]
 
 
+@pytest.mark.one_way
 @pytest.mark.parametrize("key", ["ca_file", "client_cert"])
 @pytest.mark.parametrize(("text", "why"), [(None, "No such file"), ("garbage", "holds no certificate")])
 async def test_a_certificate_file_that_cannot_be_used_is_named(
@@ -84,11 +85,13 @@ async def test_a_certificate_file_that_cannot_be_used_is_named(
     assert caught.value.key == key
 
 
+@pytest.mark.one_way
 def test_a_key_without_its_certificate_is_refused() -> None:
     with pytest.raises(ConfigError, match="client_key"):
         Endpoint(url="https://h/x", client_key="me.key")
 
 
+@pytest.mark.one_way
 async def test_requests_go_through_the_proxy_with_its_credentials() -> None:
     served = OneAnswer()
     server = await asyncio.start_server(served.serve, "127.0.0.1", 0)
@@ -102,6 +105,7 @@ async def test_requests_go_through_the_proxy_with_its_credentials() -> None:
     assert "hush" not in repr(endpoint)
 
 
+@pytest.mark.one_way
 def test_a_proxy_without_a_scheme_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"proxy 'localhost:3128'.*http://") as caught:
         Endpoint(url="http://h/x", proxy="localhost:3128")
