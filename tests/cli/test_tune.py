@@ -35,11 +35,10 @@ async def test_a_job_is_tuned_at_a_local_server_and_its_file_gets_the_two_values
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
-async def test_json_is_one_object_on_stdout_and_a_rehearsal_opens_no_connection(run, write_job):
+def test_json_is_one_object_on_stdout_and_a_rehearsal_opens_no_connection(command, write_job):
     write_job(rows=ROWS, url="http://nobody.test/x?key=s3cret")
     mock = ("--mock", "--set", "mock.shape=[2]", "--set", "mock.latency=30.0", "--set", "timeouts.attempt=90.0")
-    result = await run("tune", "job.toml", "--json", *mock, "--max-requests", "300", "--max-seconds", "1e6")
+    result = command("tune", "job.toml", "--json", *mock, "--max-requests", "300", "--max-seconds", "1e6")
     found = json.loads(result.out)
     assert result.out.count("\n") == 1
     assert (result.code, found["exit_code"], found["schema_version"], found["answers"]) == (0, 0, 1, "mock")
@@ -86,27 +85,24 @@ async def test_a_signal_ends_the_search_and_what_was_measured_is_told(start, wri
     assert file.read_bytes() == before
 
 
-@pytest.mark.slow
-async def test_an_endpoint_that_nobody_answers_at_ends_with_code_3(run, write_job):
+def test_an_endpoint_that_nobody_answers_at_ends_with_code_3(command, write_job):
     write_job(rows=ROWS, url=NOTHING_LISTENS)
-    result = await run("tune", "job.toml", "--json")
+    result = command("tune", "job.toml", "--json")
     assert result.code == 3
     assert result.err.splitlines()[-1].startswith("error: stopped early: ")
     found = json.loads(result.out)
     assert (found["stop_kind"], found["best"], found["trials"]) == ("unreachable", None, [])
 
 
-@pytest.mark.slow
-async def test_when_nothing_keeps_the_bounds_the_code_is_1_and_nothing_is_written(run, write_job, doubler):
-    file = write_job(rows=ROWS, url=doubler.url)
+def test_when_nothing_keeps_the_bounds_the_code_is_1_and_nothing_is_written(command, write_job, doubler_aside):
+    file = write_job(rows=ROWS, url=doubler_aside.url)
     before = file.read_bytes()
-    result = await run("tune", "job.toml", "--max-p95", "0.00001", "--write", *SMALL)
+    result = command("tune", "job.toml", "--max-p95", "0.00001", "--write", *SMALL)
     assert result.code == 1
     assert "best:     none keeps the bounds" in result.out
     assert file.read_bytes() == before
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -122,26 +118,27 @@ async def test_when_nothing_keeps_the_bounds_the_code_is_1_and_nothing_is_writte
         (["--set", "limits.concurency=8"], 'did you mean "concurrency"?'),
     ],
 )
-async def test_options_that_make_no_sense_are_refused_before_anything_is_sent(run, write_job, doubler, arguments, said):
-    write_job(rows=ROWS, url=doubler.url)
-    result = await run("tune", "job.toml", *arguments)
-    assert (result.code, doubler.requests) == (2, 0)
+def test_options_that_make_no_sense_are_refused_before_anything_is_sent(
+    command, write_job, doubler_aside, arguments, said
+):
+    write_job(rows=ROWS, url=doubler_aside.url)
+    result = command("tune", "job.toml", *arguments)
+    assert (result.code, doubler_aside.requests) == (2, 0)
     assert said in result.err
     assert "Traceback" not in result.err
 
 
-@pytest.mark.slow
-async def test_a_job_file_that_cannot_be_written_in_the_end_does_not_lose_what_was_found(
-    run, write_job, doubler, tmp_path
+def test_a_job_file_that_cannot_be_written_in_the_end_does_not_lose_what_was_found(
+    command, write_job, doubler_aside, tmp_path
 ):
-    write_job(rows=ROWS, url=doubler.url)
+    write_job(rows=ROWS, url=doubler_aside.url)
 
     async def gate(request: int) -> None:
         if request == 30:
             (tmp_path / "job.toml").unlink()
 
-    doubler.gate = gate
-    result = await run("tune", "job.toml", "--write", *SMALL)
+    doubler_aside.gate = gate
+    result = command("tune", "job.toml", "--write", *SMALL)
     assert result.code == 2
     assert "use it:   fanout run job.toml --set chunks.rows=" in result.out
     assert result.err.splitlines()[-1] == "error: job.toml: cannot be written: No such file or directory"

@@ -45,6 +45,11 @@ class Model:
             asked = json.load(answer).get(run, [])
         return {row for start, stop in asked for row in range(start, stop)}
 
+    def wait_for(self, run: str, requests: int) -> None:
+        """Wait until a run has sent so many requests."""
+        with urllib.request.urlopen(urllib.request.Request(self.url, headers={"x-run": run, "x-wait": str(requests)})):
+            pass
+
 
 @contextmanager
 def model(seconds: float = 0.0) -> Iterator[Model]:

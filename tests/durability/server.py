@@ -17,16 +17,27 @@ from tests.durability.work import WIDTH
 _Asked = dict[str, list[tuple[int, int]]]
 
 
-async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: _Asked, seconds: float) -> None:
+async def _serve(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    asked: _Asked,
+    arrived: asyncio.Condition,
+    seconds: float,
+) -> None:
     with suppress(asyncio.IncompleteReadError, ConnectionError):
         while True:
             first, *fields = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
             headers = dict(field.lower().split(": ", 1) for field in fields)
             body = await reader.readexactly(int(headers.get("content-length", "0")))
             if first.startswith("GET"):
+                run, requests = headers.get("x-run", ""), int(headers.get("x-wait", "0"))
+                async with arrived:
+                    await arrived.wait_for(lambda: len(asked.get(run, ())) >= requests)  # noqa: B023 - called here alone
                 status, answer = 200, orjson.dumps(asked)
             else:
                 status, answer = _answer(body, headers, asked)
+                async with arrived:
+                    arrived.notify_all()
                 await asyncio.sleep(seconds)
             writer.write(b"HTTP/1.1 %d Said\r\nContent-Length: %d\r\n\r\n" % (status, len(answer)) + answer)
             await writer.drain()
@@ -44,7 +55,8 @@ def _answer(body: bytes, headers: dict[str, str], asked: _Asked) -> tuple[int, b
 
 async def _main(seconds: float) -> None:
     asked: _Asked = {}
-    server = await asyncio.start_server(lambda r, w: _serve(r, w, asked, seconds), "127.0.0.1", 0)
+    arrived = asyncio.Condition()
+    server = await asyncio.start_server(lambda r, w: _serve(r, w, asked, arrived, seconds), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     async with server:  # which ends with its parent, however that ends
         await asyncio.to_thread(sys.stdin.read)

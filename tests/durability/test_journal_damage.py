@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.timeout(600)]
 KIND = Kind(group_chunks=1, concurrency=1, n_rows=200)
-STEPS = pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 61])
+STEPS = pytest.mark.parametrize(
+    "step", [pytest.param(1, marks=pytest.mark.soak), pytest.param(19, marks=pytest.mark.slow), 61]
+)
 
 
 async def stopped(folder: Path, model: Model, chunks: int = 6) -> None:

@@ -32,6 +32,10 @@ KINDS = {
     "failures in parquet": Kind(suffix=".parquet", refused="7,20"),
 }
 SIGKILL = -9
+EVERY = pytest.mark.parametrize(
+    "every", [pytest.param(1, marks=pytest.mark.soak), pytest.param(9, marks=pytest.mark.slow)]
+)
+"""A kill at each system call of a kind, or at the first and at every ninth after it."""
 
 
 def tracing_works() -> str | None:
@@ -68,15 +72,17 @@ async def gone_on_with(folder: Path, kind: Kind, model: Model, run: str) -> None
     assert not model.asked(run) & known
 
 
-@pytest.mark.slow
 @traced
+@EVERY
 @pytest.mark.parametrize("name", KINDS)
-async def test_43_a_kill_at_any_system_call(tmp_path: Path, model: Model, nursery: Nursery, name: str) -> None:
+async def test_43_a_kill_at_any_system_call(
+    tmp_path: Path, model: Model, nursery: Nursery, name: str, every: int
+) -> None:
     kind = KINDS[name]
     whole = await undisturbed(tmp_path / "whole", kind, model)
     kills = 0
     for call in CALLS:
-        for nth in range(1, 1000):
+        for nth in range(1, 1000, every):
             folder = tmp_path / f"{call}-{nth}"
             folder.mkdir()
             if not killed_at(nursery, folder, kind, f"{folder} killed", call, nth):
@@ -84,14 +90,14 @@ async def test_43_a_kill_at_any_system_call(tmp_path: Path, model: Model, nurser
             kills += 1
             await gone_on_with(folder, kind, model, f"{folder} again")
             assert files_of(folder) == whole, f"killed at {call} number {nth}"
-    assert kills > 50
+    assert kills > 50 / every
 
 
-@pytest.mark.slow
 @traced
+@EVERY
 @pytest.mark.parametrize("name", ["npy", "parquet", "several outputs"])
 async def test_43_a_kill_while_the_failed_rows_alone_are_sent(
-    tmp_path: Path, model: Model, nursery: Nursery, name: str
+    tmp_path: Path, model: Model, nursery: Nursery, name: str, every: int
 ) -> None:
     kind = KINDS[name]
     again = replace(kind, only_failed=True)
@@ -99,7 +105,7 @@ async def test_43_a_kill_while_the_failed_rows_alone_are_sent(
         await undisturbed(tmp_path / part, replace(kind, refused="7,20"), model)
     await send(tmp_path / "whole", again, model.url)
     for call in CALLS:
-        for nth in range(1, 1000):
+        for nth in range(1, 1000, every):
             folder = tmp_path / f"{call}-{nth}"
             shutil.copytree(tmp_path / "before", folder)
             if not killed_at(nursery, folder, again, f"{folder} killed", call, nth):
@@ -109,12 +115,12 @@ async def test_43_a_kill_while_the_failed_rows_alone_are_sent(
             assert files_of(folder) == files_of(tmp_path / "whole"), f"killed at {call} number {nth}"
 
 
-@pytest.mark.slow
 @traced
+@EVERY
 @pytest.mark.parametrize("name", ["npy", "jsonl", "parquet", "several outputs"])
 @pytest.mark.parametrize("finished", [False, True])
 async def test_43_a_kill_while_answers_are_carried_over_to_another_input(
-    tmp_path: Path, model: Model, nursery: Nursery, name: str, finished: bool
+    tmp_path: Path, model: Model, nursery: Nursery, name: str, every: int, finished: bool
 ) -> None:
     kind = KINDS[name]
     moved = replace(kind, carry=True, first=8)
@@ -128,7 +134,7 @@ async def test_43_a_kill_while_answers_are_carried_over_to_another_input(
     assert done
     kills = 0
     for call in CALLS:
-        for nth in range(1, 1000):
+        for nth in range(1, 1000, every):
             folder = tmp_path / f"{call}-{nth}"
             shutil.copytree(tmp_path / "before", folder)
             if not killed_at(nursery, folder, moved, f"{folder} killed", call, nth):
@@ -137,21 +143,21 @@ async def test_43_a_kill_while_answers_are_carried_over_to_another_input(
             await send(folder, moved, model.url, run=f"{folder} again")
             assert not model.asked(f"{folder} again") & done
             assert files_of(folder) == whole, f"killed at {call} number {nth}"
-    assert kills > 20
+    assert kills > 20 / every
 
 
-@pytest.mark.slow
 @traced
+@EVERY
 @pytest.mark.parametrize("name", ["npy", "jsonl", "failures", "several outputs"])
 @pytest.mark.parametrize("fresh", [False, True])
 async def test_50_64_an_earlier_output_is_replaced_with_its_mask_or_not_at_all(
-    tmp_path: Path, model: Model, nursery: Nursery, name: str, fresh: bool
+    tmp_path: Path, model: Model, nursery: Nursery, name: str, every: int, fresh: bool
 ) -> None:
     kind = replace(KINDS[name], fresh=fresh)
     before = await undisturbed(tmp_path / "before", replace(kind, salt="other", n_rows=44), model)
     after = await undisturbed(tmp_path / "after", kind, model)
     for call in CALLS:
-        for nth in range(1, 1000):
+        for nth in range(1, 1000, every):
             folder = tmp_path / f"{call}-{nth}"
             shutil.copytree(tmp_path / "before", folder)
             if not killed_at(nursery, folder, kind, f"{folder} killed", call, nth):
@@ -162,16 +168,18 @@ async def test_50_64_an_earlier_output_is_replaced_with_its_mask_or_not_at_all(
             assert files_of(folder) == after
 
 
-@pytest.mark.slow
 @traced
-async def test_43_a_kill_while_an_unfinished_run_is_begun_anew(tmp_path: Path, model: Model, nursery: Nursery) -> None:
+@EVERY
+async def test_43_a_kill_while_an_unfinished_run_is_begun_anew(
+    tmp_path: Path, model: Model, nursery: Nursery, every: int
+) -> None:
     other, kind = Kind(salt="other"), Kind(fresh=True)
     whole = await undisturbed(tmp_path / "whole", kind, model)
     (tmp_path / "before").mkdir()
     assert killed_at(nursery, tmp_path / "before", other, "other", "pwrite64", 12)
     assert resolved(tmp_path / "before", other)
     for call in CALLS:
-        for nth in range(1, 1000):
+        for nth in range(1, 1000, every):
             folder = tmp_path / f"{call}-{nth}"
             shutil.copytree(tmp_path / "before", folder)
             if not killed_at(nursery, folder, kind, f"{folder} killed", call, nth):

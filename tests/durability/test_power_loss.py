@@ -65,7 +65,9 @@ async def undisturbed(folder: Path, kind: Kind, model: Model) -> Recorder:
     return await recorded(folder, kind, model)
 
 
-@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 101])
+@pytest.mark.parametrize(
+    "step", [pytest.param(1, marks=pytest.mark.soak), pytest.param(11, marks=pytest.mark.slow), 101]
+)
 @NAMES
 async def test_44_the_power_fails_after_any_operation(tmp_path: Path, model: Model, name: str, step: int) -> None:
     kind = KINDS[name]
@@ -80,7 +82,7 @@ async def test_44_the_power_fails_after_any_operation(tmp_path: Path, model: Mod
             assert files_of(folder) == whole, f"after {first.ops[at - 1][:4]}, {number}"
 
 
-@pytest.mark.parametrize("seeds", [pytest.param(range(40), marks=pytest.mark.slow), range(3)], ids=["many", "few"])
+@pytest.mark.parametrize("seeds", [pytest.param(range(40), marks=pytest.mark.soak), range(3)], ids=["many", "few"])
 @NAMES
 async def test_44_the_power_fails_again_and_again(tmp_path: Path, model: Model, name: str, seeds: range) -> None:
     kind = KINDS[name]
@@ -100,7 +102,9 @@ async def test_44_the_power_fails_again_and_again(tmp_path: Path, model: Model, 
             assert files_of(folder) == whole, f"seed {seed}"
 
 
-@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 101])
+@pytest.mark.parametrize(
+    "step", [pytest.param(1, marks=pytest.mark.soak), pytest.param(11, marks=pytest.mark.slow), 101]
+)
 @pytest.mark.parametrize("name", ["npy", "jsonl", "failures", "several outputs"])
 async def test_50_64_an_earlier_output_is_replaced_with_its_mask_or_not_at_all(
     tmp_path: Path, model: Model, name: str, step: int
@@ -121,7 +125,9 @@ async def test_50_64_an_earlier_output_is_replaced_with_its_mask_or_not_at_all(
             assert files_of(folder) == after, f"after {second.ops[at - 1][:4]}, {number}"
 
 
-@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 101])
+@pytest.mark.parametrize(
+    "step", [pytest.param(1, marks=pytest.mark.soak), pytest.param(11, marks=pytest.mark.slow), 101]
+)
 @pytest.mark.parametrize("name", ["npy", "jsonl", "parquet", "several outputs"])
 async def test_44_the_power_fails_while_the_failed_rows_alone_are_sent(
     tmp_path: Path, model: Model, name: str, step: int
@@ -141,7 +147,9 @@ async def test_44_the_power_fails_while_the_failed_rows_alone_are_sent(
             assert files_of(folder) == after, f"after {second.ops[at - 1][:4]}, {number}"
 
 
-@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 101])
+@pytest.mark.parametrize(
+    "step", [pytest.param(1, marks=pytest.mark.soak), pytest.param(11, marks=pytest.mark.slow), 101]
+)
 @pytest.mark.parametrize("name", ["npy", "jsonl", "parquet", "several outputs"])
 @pytest.mark.parametrize("finished", [False, True])
 async def test_44_the_power_fails_while_answers_are_carried_over_to_another_input(

@@ -95,7 +95,12 @@ async def test_chaos_leaves_no_trace_in_the_array() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(150)
+async def test_chaos_of_more_requests_leaves_no_trace_in_the_array() -> None:
+    await chaos(25_000, chunk_rows=32, concurrency=32, seed=2, seconds=50)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_chaos_at_length_leaves_no_trace_in_the_array(seed: int) -> None:
-    await chaos(200_000, chunk_rows=64, concurrency=64, seed=seed, seconds=120)
+    await chaos(200_000, chunk_rows=64, concurrency=64, seed=seed, seconds=250)

@@ -59,7 +59,8 @@ def test_a_first_round_that_is_too_good_to_be_true_costs_seconds_and_not_the_run
     assert mean(shares("fresh at first", seeds=12, seconds=24)) >= 0.95
 
 
-@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ENDPOINTS)
 def test_two_hours_in_all_bring_nine_tenths_of_the_best_fixed_limit(name):
     found = shares(name, seeds=20, seconds=360)

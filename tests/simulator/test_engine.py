@@ -103,21 +103,23 @@ def test_a_minute_from_a_cold_start_brings_nine_tenths_of_the_best_fixed_concurr
     assert judged(name, 60, (fixed,)) >= 0.9
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.soak
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", [name for name in ENDPOINTS if name not in ("disturbed", "noisy")])
 def test_two_minutes_from_a_cold_start_bring_nine_tenths_of_the_best_fixed_concurrency(name):
     """Those are left out in which chance decides too much for one run: tests/simulator/test_controllers.py has them."""
     assert judged(name, 120) >= 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "seeds", [pytest.param(range(4), marks=pytest.mark.soak), pytest.param(range(1), marks=pytest.mark.slow)], ids=len
+)
 @pytest.mark.parametrize("room", [0, inf], ids=["refuses", "queues"])
-def test_a_run_follows_a_capacity_of_32_then_8_then_32(room):
+def test_a_run_follows_a_capacity_of_32_then_8_then_32(room, seeds):
     """Within 20 s of each change and from then on, with fewer than 5 % of the requests refused."""
     plan = {0: 32, 40: 8, 80: 32}
     endpoint = Endpoint(lambda clock, seed: moving(clock, seed, seconds=0.25, room=room, plan=plan))
-    runs = [seen(endpoint, "auto", 120, seed) for seed in range(4)]
+    runs = [seen(endpoint, "auto", 120, seed) for seed in seeds]
     for since, capacity in ((20, 32), (60, 8), (100, 32)):
         in_flight = [n for run in runs for n in run.in_flight[4 * since : 4 * since + 80]]
         inside = mean(abs(n / capacity - 1) <= 0.25 for n in in_flight)
