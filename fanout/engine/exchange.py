@@ -81,16 +81,39 @@ class Exchanges:
                     return (
                         await self._with_leave(send, deadline, work, host, fresh=True) if stale else (exchanged, host)
                     )
-                if exchanged.status in _REFUSED and await self._renewed(host, exchanged):
+                if exchanged.status not in _REFUSED:
+                    return exchanged, host
+                renewed = await self._renewed(host, exchanged, deadline)
+                if renewed is True:
                     return await self._with_leave(send, deadline, work, host, fresh=False)
-                return exchanged, host
+                return renewed or exchanged, host
             except _Crowded:
                 continue
             finally:
                 permits.release()
 
-    async def _renewed(self, host: Host, reply: Reply) -> bool:
-        return credentials_refused(reply.status, reply.headers, reply.body) and await host.transport.renew_headers()
+    async def _renewed(self, host: Host, reply: Reply, deadline: Deadline) -> bool | AttemptTimeout:
+        """True if there are new headers; an error if they took longer than an attempt may."""
+        if not credentials_refused(reply.status, reply.headers, reply.body):
+            return False
+        sent, seconds = deadline.started, self._link.timeouts.attempt
+        deadline.start(self.now(), seconds)
+        try:
+            renewed: bool | AttemptTimeout = await host.transport.renew_headers()
+        except asyncio.CancelledError:
+            if not deadline.absorbed():
+                raise
+            renewed = self._no_headers(reply.status)
+        finally:
+            deadline.stop()
+            deadline.started = sent
+        # A function below may have swallowed the cancellation.
+        return self._no_headers(reply.status) if deadline.expired and deadline.absorbed() else renewed
+
+    def _no_headers(self, status: int) -> AttemptTimeout:
+        seconds = self._link.timeouts.attempt
+        why = f"headers= gave no new fields within the attempt timeout of {seconds:g} s"
+        return AttemptTimeout(f"{why}, after HTTP {status}")
 
     def succeeded(self, host: Host | None, deadline: Deadline, *, first_try: bool) -> None:
         """Tell brake and pace of a success."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fanout import Client, ConfigError, Endpoint, Limits, RetryPolicy, RunStopped
+from fanout import Client, ConfigError, Endpoint, Limits, RetryPolicy, RowsFailed, RunStopped, Timeouts
 from fanout.rehearsal import Rehearsal
 from fanout.serving.exchange import StatusError
 from fanout.testing import MockEndpoint, Scripted
@@ -295,3 +295,50 @@ async def test_an_answer_to_another_request_is_not_believed() -> None:
     assert len(set(ids)) == len(ids) == 7
     assert not result.ok.any()
     assert "belongs to another request: its X-Request-ID" in result.failures[0].reason
+
+
+@pytest.mark.parametrize("swallows", [False, True])
+async def test_new_headers_that_do_not_come_cost_an_attempt_and_no_more(swallows: bool) -> None:
+    """The vault hangs once, a token is due then: neither it nor a lock that it holds keeps a run from its end."""
+    tokens = Tokens()
+    hung = 0
+
+    async def ask() -> dict[str, str]:
+        nonlocal hung
+        if tokens.given == 1 and hung < 1:
+            hung += 1
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if not swallows:
+                    raise
+        return tokens()
+
+    reasons: list[str] = []
+    with Expiring(double, latency=1.0) as mock:
+        asyncio.get_running_loop().call_later(1.5, setattr, mock, "valid", 2)
+        async with Client(
+            mock.url(Plain), codec=Plain, chunk_rows=5, headers=ask, timeouts=Timeouts(attempt=20),
+            on_event=lambda event: reasons.append(event.reason) if event.kind == "retry" else None,
+        ) as client:  # fmt: skip
+            assert np.array_equal(await client.map(X), X * 2)
+    assert (tokens.given, hung) == (2, 1)
+    assert any("headers= gave no new fields within the attempt timeout of 20 s, after HTTP 401" in r for r in reasons)
+
+
+async def test_a_function_for_headers_that_hangs_stalls_the_run_with_its_name() -> None:
+    tokens = Tokens()
+
+    async def ask() -> dict[str, str]:
+        if tokens.given:
+            await asyncio.Event().wait()
+        return tokens()
+
+    with Expiring(double, latency=1.0) as mock:
+        mock.valid = 99
+        retry = RetryPolicy(stall=300)
+        async with Client(
+            mock.url(Plain), codec=Plain, headers=ask, retry=retry, timeouts=Timeouts(attempt=20)
+        ) as client:
+            with pytest.raises((RunStopped, RowsFailed), match=r"headers= gave no new fields"):
+                await client.map(X)
