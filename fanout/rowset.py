@@ -63,6 +63,12 @@ class RowSet:
             yield found
             start = found[1]
 
+    def listed(self, most: int = 8) -> str:
+        """The ranges for people, the first ``most`` of them."""
+        ranges = [str(start) if stop == start + 1 else f"{start}:{stop}" for start, stop in self]
+        more = f" and {len(ranges) - most:,} more ranges" if len(ranges) > most else ""
+        return ", ".join(ranges[:most]) + more
+
     def mask(self, n_rows: int) -> Array:
         """Shape (n_rows,), bool: True for the rows in the set."""
         made = np.zeros(n_rows, bool)

@@ -288,7 +288,7 @@ class Client(Generic[V]):
         Raises:
             RunStopped: the run was stopped early (of kind ``"output"`` when the sink could not write). What has
                 succeeded is published then; with a journal it waits in a ``.partial`` file for the next call. A stop
-                of kind ``"error"`` or ``"internal"`` publishes nothing.
+                of kind ``"error"``, ``"internal"`` or ``"duplicate"`` publishes nothing.
             ConfigError: the output or the journal cannot be used.
             InputError: the input cannot be read, or has changed while it was read.
         """

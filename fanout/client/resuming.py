@@ -98,6 +98,32 @@ def carry_over(sink: FileSink, journal: Journal, content: Content | None) -> Non
         journal.carry(new, notes, found.digests, files)
 
 
+def withdraw(sink: FileSink, journal: Journal, suspect: RowSet) -> None:
+    """Forget the answers to ``suspect`` rows, and the failures: all these are to be sent again. The sink is closed.
+
+    Where the failed rows of a complete run are sent again, that is begun from the start, as it was complete before.
+
+    Raises `ConfigError` if the answers that are there cannot be read or copied.
+    """
+    state = journal.state
+    if state.before is not None:
+        journal.forget_retry()
+        return
+    kept = RowSet(state.ok)
+    for start, stop in suspect:
+        kept.remove(start, stop)
+    if state.form is None or not kept:
+        journal.begin()
+        return
+    digests, known = journal.sent()
+    with _adopting(sink):
+        moves = [Move(start, stop, start) for start, stop in kept]
+        earlier = Earlier(state.form, state.ok, journal.notes())
+        notes, files = sink.adopt(earlier, moves, published=False)
+        new = State(state.identity, kept, form=state.form, n_rows=state.n_rows, replaced=state.replaced)
+        journal.carry(new, notes, digests if known else None, files)
+
+
 @contextmanager
 def _adopting(sink: FileSink) -> Iterator[None]:
     try:

@@ -156,6 +156,12 @@ class Session:
                 self._all_ended.set()
             self._totals.add(run.up_to_date_counters())
 
+    def withdraw(self, run: Run, account: Ledger | Merger) -> None:
+        """Count the rows of an ended run as pending whose answers may be those of other rows."""
+        withdrawn = account.withdraw(run.suspect)
+        run.counters.ok -= withdrawn
+        self._totals.ok -= withdrawn
+
     async def preview(self, rows: Rows, control: RunControl | None = None) -> Preview:
         """Let the codec learn what it can of the model, and show what it would send. Raises `RunStopped`."""
         await self._prepare(control)
@@ -189,8 +195,10 @@ class Session:
             if run.stopped is None:
                 require_unchanged(feed)
         except Exception as error:
+            self.withdraw(run, merger)
             vars(error).setdefault("result", merger.result(run.statistics()))
             raise
+        self.withdraw(run, merger)
         result = merger.result(run.statistics())
         violation = merger.violation(result, stopped=run.stopped is not None)
         raise_if_stopped(ending(run.stopped, violation), result)

@@ -13,7 +13,7 @@ import numpy as np
 
 from fanout.callbacks import calling
 from fanout.client.content import DigestTap, content_of, require_unchanged
-from fanout.client.resuming import carry_over, complete
+from fanout.client.resuming import carry_over, complete, withdraw
 from fanout.client.verdicts import ending, raise_if_stopped
 from fanout.engine import Ledger, Outbox, RunControl, Stop, Until, room_for
 from fanout.errors import CallbackError
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from fanout.types import Done, Result
 
 _CANCELLED = "the task that writes was cancelled, although the run was not"
-_UNPUBLISHED = ("error", "internal")
+_UNPUBLISHED = ("error", "internal", "duplicate")
 """Kinds of stops after which it is not certain that the rows are the ones that were wanted."""
 
 _GROUP_CHUNKS = 16
@@ -96,6 +96,7 @@ async def run_into(
             outbox.close()
             await ended(writing)
         stop = run.stopped or writer.failed
+        session.withdraw(run, ledger)
         result = ledger.result(feed.position if feed.total is None else feed.total, run.statistics())
         stop = ending(stop, ledger.violation(result, stopped=stop is not None))
         doubtful = stop is not None and stop.kind in _UNPUBLISHED
@@ -105,8 +106,10 @@ async def run_into(
             stop = await _published(sink, journal, result) or stop
             took = asyncio.get_running_loop().time() - began
             result = replace(result, stats=replace(result.stats, writing_seconds=took))
-        raise_if_stopped(stop, result)
-        return result
+    if journal is not None and run.suspect and isinstance(sink, FileSink):
+        await on_thread(withdraw, sink, journal, run.suspect)
+    raise_if_stopped(stop, result)
+    return result
 
 
 def require_own_files(rows: Any, sink: FileSink, journal: Path | None) -> None:

@@ -76,6 +76,8 @@ class Stream:
             self._ready.extend(await self._outbox.take_all())
         if not self._ready:
             stop = await self._end(self._task)
+            if self._run.suspect:
+                self._session().withdraw(self._run, self._ledger)
             result = self.result()
             raise_if_stopped(ending(stop, self._ledger.violation(result, stopped=stop is not None)), result)
             return None

@@ -47,6 +47,17 @@ class Ledger:
             self._resolved.remove(rows.start, rows.stop)
         self._failures += done.failures
 
+    def withdraw(self, rows: RowSet) -> int:
+        """Count ``rows`` as pending where they count as answered. Returns how many these were."""
+        failed = RowSet((failure.start, failure.stop) for failure in self._failures)
+        before = len(self._resolved)
+        for start, stop in rows:
+            for answered in failed.gaps(start, stop):
+                self._resolved.remove(*answered)
+        withdrawn = before - len(self._resolved)
+        self._n_ok -= withdrawn
+        return withdrawn
+
     def result(self, n_rows: int, stats: Statistics, outputs: dict[str, Array] | None = None) -> Result:
         """The account of ``n_rows`` rows of input."""
         pending = tuple(Chunk(start, stop) for start, stop in self._resolved.gaps(0, n_rows))
@@ -95,6 +106,10 @@ class Merger:
             for name, array in done.outputs.items():
                 self._outputs[name][done.start : done.stop] = array
         self._ledger.add(done)
+
+    def withdraw(self, rows: RowSet) -> int:
+        """As `Ledger.withdraw`."""
+        return self._ledger.withdraw(rows)
 
     def violation(self, result: Result, *, stopped: bool) -> str | None:
         """As `Ledger.violation`."""

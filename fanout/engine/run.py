@@ -104,6 +104,8 @@ class Run:
         self._waiting_for_rows: set[asyncio.Task[None]] = set()
         self._crash: Exception | None = None
         self._last_failure = ""
+        self.suspect = RowSet()
+        """Rows that were answered by an endpoint that answers requests twice: they do not count as answered."""
 
     @property
     def stopped(self) -> Stop | None:
@@ -153,12 +155,13 @@ class Run:
             self._tell(Event(kind="stop", reason=stop.reason))
 
     def _distrust(self, url: str, answered: Sequence[RowsSent]) -> None:
-        """Stop: an endpoint answers requests twice, so the answers of its connection may be those of other requests."""
+        """Stop: an endpoint answers requests twice, so its answers may be those of other requests."""
         mine = RowSet((start, stop) for owner, start, stop in answered if owner is self._owner)
-        ranges = ", ".join(f"{start}:{stop}" for start, stop in mine)
-        rows = f"rows {ranges} of this run" if mine else "rows of an earlier run"
+        for start, stop in mine:
+            self.suspect.add(start, stop)
+        rows = f"rows {mine.listed()} of this run" if mine else "rows of an earlier run"
         reason = (
-            f"{url} answered a request twice, so the answers for {rows}, which came over the same connection, may be "
+            f"{url} answered a request twice, so the answers for {rows}, which came over its connections, may be "
             "those of other rows; where the server repeats a request's id in its answer, set request_id_header"
         )
         self.stop(Stop("duplicate", reason), cut=True)

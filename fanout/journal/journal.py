@@ -44,8 +44,6 @@ _INPUT = "input"
 _GROUP_ROWS = 2**17
 """The digests of more rows than these are written in several records: one that is torn has a bounded length."""
 
-_RANGES_SHOWN = 8
-
 
 class Rows(Protocol):
     """The rows of the input as it is now."""
@@ -120,9 +118,7 @@ class Journal:
         if lost:
             self._rewrite([head_payload(self.state)])
         elif self.retry is not None:
-            assert old.publication is not None
-            whole = [end_payload(old.n_rows or 0, old.publication, self.path.parent), COMPLETE]
-            self._rewrite([*_payloads(old, [], self.digests()), *whole])
+            self._rewrite_complete(old)
             self.state = State(self.state.identity, replaced=replaced)
         self.retry = None
 
@@ -145,18 +141,31 @@ class Journal:
         self.retry = None
         self.earlier = len(self.state.resolved)
 
-    def carry(self, state: State, notes: Sequence[Any], digests: Array, files: Publication) -> None:
+    def forget_retry(self) -> None:
+        """Become complete again, as before the failed rows were sent again. Raises `OSError`."""
+        before = self.state.before
+        assert before is not None
+        self._rewrite_complete(before)
+        self.state = replace(before, size=self.state.size, number=self.state.number)
+
+    def _rewrite_complete(self, state: State) -> None:
+        assert state.publication is not None
+        whole = [end_payload(state.n_rows or 0, state.publication, self.path.parent), COMPLETE]
+        self._rewrite([*_payloads(state, [], self.digests()), *whole])
+
+    def carry(self, state: State, notes: Sequence[Any], digests: Array | None, files: Publication) -> None:
         """Become the journal of another run, some rows of which are done. Durable on return.
 
         Args:
             state: of the other run.
             notes: the sink's.
-            digests: of its rows; only those of rows that are done count.
+            digests: of its rows; only those of rows that are done count. None: they are not known.
             files: take their names in one step with this journal.
 
         Raises `OSError`.
         """
-        known = ((start, stop, digests[start:stop].tobytes()) for start, stop in _pieces(state.resolved))
+        pieces = () if digests is None else _pieces(state.resolved)
+        known = ((start, stop, digests[start:stop].tobytes()) for start, stop in pieces if digests is not None)
         self._rewrite(_payloads(state, notes, known), files)
         size, number = self.state.size, self.state.number
         self.state, self.carrying, self.earlier = replace(state, size=size, number=number), None, len(state.resolved)
@@ -404,20 +413,14 @@ class Comparison:
         if not self._complete:
             return f"{lengths}which rows differ is not known"
         if self._differing:
-            return f"{lengths}of the {len(self._done):,} rows that are done {_listed(self._differing)} differ"
-        rest = "" if lengths else f"; it differs in rows that are not: {_listed(_rest(self._done, now))}"
+            return f"{lengths}of the {len(self._done):,} rows that are done {self._differing.listed()} differ"
+        rest = "" if lengths else f"; it differs in rows that are not: {_rest(self._done, now).listed()}"
         return f"{lengths}the {len(self._done):,} rows that are done are the same{rest}"
 
 
 def _rest(done: RowSet, n_rows: int | None) -> RowSet:
     end = max((stop for _, stop in done), default=0)
     return RowSet(done.gaps(0, end + 1 if n_rows is None else n_rows))
-
-
-def _listed(rows: RowSet) -> str:
-    ranges = [str(start) if stop == start + 1 else f"{start}:{stop}" for start, stop in rows]
-    more = f" and {len(ranges) - _RANGES_SHOWN:,} more ranges" if len(ranges) > _RANGES_SHOWN else ""
-    return ", ".join(ranges[:_RANGES_SHOWN]) + more
 
 
 def _payloads(state: State, notes: Sequence[Any], digests: Iterable[tuple[int, int, bytes]]) -> Iterator[bytes]:

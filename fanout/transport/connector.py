@@ -114,7 +114,10 @@ class Connector(aiohttp.TCPConnector):
         """Asked once a connection is there, since making it may take long; true raises `Withheld`."""
 
         self.on_second_answer: Callable[[Sequence[RowsSent]], None] = lambda _: None
-        """Called when a server has answered a request twice, with the rows that were answered over its connection."""
+        """Called when a server has answered a request twice, with the rows of the last answers of all its connections.
+
+        The other connections may have been given answers of other requests too, and nothing shows it yet.
+        """
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
@@ -171,7 +174,7 @@ class Connector(aiohttp.TCPConnector):
         kept.protocol.force_close()
         for message in unread_messages(kept.protocol):
             if 200 <= message.code < 300 and (self._id_header is None or self._id_header not in message.headers):
-                self.on_second_answer(tuple(kept.answered))
+                self.on_second_answer([rows for other in self._kept.values() for rows in other.answered])
                 return
 
     async def close(self, *, abort_ssl: bool = False) -> None:

@@ -124,7 +124,7 @@ class Transport:
     def on_second_answer(self, report: Callable[[Sequence[RowsSent]], None]) -> None:
         """Call ``report`` when the server turns out to have answered a request twice.
 
-        It is called with the rows of the last requests that were answered over the same connection.
+        It is called with the rows of the last requests that were answered over the server's connections.
         """
         if self._connector is not None:
             self._connector.on_second_answer = report

@@ -13,7 +13,7 @@ import socket
 import ssl
 import subprocess
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,12 +21,14 @@ import orjson
 import pytest
 import trustme
 
-from fanout import Client, Endpoint, Limits, RunStopped
+from fanout import Client, Endpoint, Limits, Result, RunStopped, open_sink
+from fanout.client import reopen_failures
 from fanout.codecs.v1 import V1
+from fanout.journal import Journal
 from fanout.settings import Timeouts
 from fanout.testing import FaultServer
 from fanout.transport import Transport, connector
-from fanout.types import Payload
+from fanout.types import Chunk, Payload
 from tests.loopback import Line, Received, http, loopback
 
 if TYPE_CHECKING:
@@ -176,7 +178,7 @@ def test_an_answer_that_comes_twice_while_the_first_is_decoded_stops_the_run(
         result, stop = run(mapped(server, ca_file, server.finish))
     assert stop is not None
     assert stop.kind == "duplicate"
-    assert "answered a request twice, so the answers for rows 0:1 of this run" in stop.reason
+    assert "answered a request twice, so the answers for rows 0 of this run" in stop.reason
     assert "request_id_header" in stop.reason
     assert server.requests == 1, "nothing is sent once it is known"
     if result.ok.any():  # the only answer, which no other confirmed
@@ -255,8 +257,112 @@ async def test_a_second_answer_that_comes_last_is_reported_too() -> None:
     ):
         with pytest.raises(RunStopped, match="for rows 0:40 of this run") as caught:
             await client.map(X)
-        assert caught.value.result.ok.all()
+        assert caught.value.result.pending == (Chunk(0, 40),), "they may be those of other rows"
+        assert caught.value.result.stats.ok == client.statistics().ok == 0
         assert np.array_equal(await client.map(X[:20]), X[:20]), "the next run has connections of its own"
+
+
+class TwiceAnswering:
+    """Doubles rows; while it is ``broken`` it answers every third request twice."""
+
+    def __init__(self) -> None:
+        self.broken = True
+        self.rows: list[float] = []
+
+    async def __call__(self, received: Received, line: Line) -> None:
+        rows = orjson.loads(received.body)["instances"]
+        self.rows += [row[0] for row in rows]
+        answer = http(orjson.dumps({"predictions": [[2 * x for x in row] for row in rows]}))
+        await line.send(answer * (2 if self.broken and len(self.rows) > 20 else 1))
+
+
+@pytest.mark.parametrize("name", ["y.npy", "y.jsonl", "y.parquet"])
+@pytest.mark.parametrize("bad_row", [False, True])
+async def test_suspect_answers_are_sent_again_when_the_run_is_resumed(tmp_path: Path, name: str, bad_row: bool) -> None:
+    output, server = tmp_path / name, TwiceAnswering()
+
+    async def answer(received: Received, line: Line) -> None:
+        if bad_row and b"[3.5," in received.body:
+            await line.send(http(b"{}", status=422))
+        else:
+            await server(received, line)
+
+    async with (
+        loopback(answer) as seen,
+        Client(seen.url + ":predict", codec="v1", chunk_rows=4, limits=Limits(concurrency=2)) as client,
+    ):
+        with pytest.raises(RunStopped, match="answered a request twice") as caught:
+            await client.run(X, open_sink(output), journal=tmp_path / "y.journal")
+        result, stats = caught.value.result, caught.value.result.stats
+        assert sum(map(len, result.pending)) >= 20
+        assert (stats.ok, stats.failed) == (result.ok.sum(), sum(f.stop - f.start for f in result.failures))
+        assert not output.exists()
+        server.broken, server.rows = False, []
+        result = await client.run(X, open_sink(output), journal=tmp_path / "y.journal")
+    assert result.ok.sum() == len(X) - bad_row
+    assert set(X[:, 0]) - {3.5} - set(server.rows) <= set(X[20:, 0]), "the suspect rows have been sent again"
+    assert len(server.rows) >= 20
+    assert np.array_equal(_read(output)[result.ok], (X * 2)[result.ok])
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".npy":
+        return np.load(path)
+    if path.suffix == ".jsonl":
+        rows = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    else:
+        rows = pytest.importorskip("pyarrow.parquet").read_table(path).column(0).to_pylist()
+    return np.array([row or [0.0] * 3 for row in rows])
+
+
+async def test_answers_of_a_server_that_answers_twice_are_not_published(tmp_path: Path) -> None:
+    output = tmp_path / "y.npy"
+    np.save(output, np.zeros(3))
+    before = output.read_bytes()
+    async with (
+        loopback(TwiceAnswering()) as seen,
+        Client(seen.url + ":predict", codec="v1", chunk_rows=4, limits=Limits(concurrency=2)) as client,
+    ):
+        with pytest.raises(RunStopped, match="answered a request twice"):
+            await client.run(X, open_sink(output))
+    assert output.read_bytes() == before
+
+
+async def test_a_complete_run_stays_complete_where_its_failed_rows_are_answered_twice(tmp_path: Path) -> None:
+    output, server = tmp_path / "y.npy", TwiceAnswering()
+    fails = server.broken = True
+
+    async def answer(received: Received, line: Line) -> None:
+        rows = orjson.loads(received.body)["instances"]
+        if fails and any(row[0] > 60 for row in rows):
+            await line.send(http(b"{}", status=451))
+        elif fails:
+            await line.send(http(orjson.dumps({"predictions": [[2 * x for x in row] for row in rows]})))
+        else:
+            await server(received, line)
+
+    async with (
+        loopback(answer) as seen,
+        Client(seen.url + ":predict", codec="v1", chunk_rows=4, limits=Limits(concurrency=1)) as client,
+    ):
+
+        async def only_failed() -> Result:
+            sink = open_sink(output)
+            with closing(Journal(tmp_path / "y.journal", client.identity(X))) as journal:
+                reopen_failures(sink, journal)
+                return await client.run(X, sink, journal=journal)
+
+        first = await client.run(X, open_sink(output), journal=tmp_path / "y.journal")
+        before, fails, server.rows = output.read_bytes(), False, [0.0] * 20
+        with pytest.raises(RunStopped, match="answered a request twice"):
+            await only_failed()
+        assert output.read_bytes() == before
+        again = await client.run(X, open_sink(output), journal=tmp_path / "y.journal")
+        assert np.array_equal(again.ok, first.ok)
+        server.broken = False
+        last = await only_failed()
+    assert last.ok.all()
+    assert np.array_equal(np.load(output), X * 2)
 
 
 @pytest.mark.skipif(not __import__("shutil").which("openssl"), reason="needs the openssl command")
