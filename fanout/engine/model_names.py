@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from fanout.engine.host import Host
 
 _NO_ROUTER = 8
-"""As many answers in a row of another model are not those of a router."""
+"""As many answers in a row of another model, for each name among them, are not those of a router."""
+
+_MANY_NAMES = 4
+"""More names do not excuse more answers."""
 
 _MOST = 64
 """Names of one endpoint that are remembered."""
@@ -28,6 +31,11 @@ class _Strange:
 
         self.in_a_row = 0
         """Such answers without another in between, to requests that were sent after the first one came."""
+
+    @property
+    def limit(self) -> int:
+        """A router gives fewer such answers in a row."""
+        return _NO_ROUTER * min(len(self.names), _MANY_NAMES)
 
 
 class ModelNames:
@@ -57,9 +65,17 @@ class ModelNames:
                 del self._strange[host]
 
     def is_another(self, host: Host) -> bool:
-        """True if ``host`` serves another model: by now a router would have named one that counts."""
+        """True if ``host`` serves another model: by now a router would have named one that counts.
+
+        The more models a router chooses among, the longer it may not come to one that counts. While another endpoint
+        shares a name with ``host`` and may still be found to be a router, ``host`` has twice as long.
+        """
         strange = self._strange.get(host)
-        return strange is not None and strange.in_a_row >= _NO_ROUTER
+        if strange is None or strange.in_a_row < strange.limit:
+            return False
+        undecided = (other for other in self._strange.values() if other.in_a_row < other.limit)
+        related = any(not strange.names.isdisjoint(other.names) for other in undecided)
+        return strange.in_a_row >= (2 if related else 1) * strange.limit
 
     def _note(self, host: Host, name: str, sent: float, now: float) -> None:
         strange = self._strange.get(host)
