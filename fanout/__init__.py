@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         InputError,
         Interrupted,
         InvalidReply,
+        QueueFull,
         RowsFailed,
         RunStopped,
         TransportError,
@@ -72,7 +73,7 @@ _HOMES = {
     "fanout.engine": ("RunControl",),
     "fanout.errors": (
         "CallbackError", "ClientStateError", "ConfigError", "EncodeError", "FanoutError", "InputError", "Interrupted",
-        "InvalidReply", "RowsFailed", "RunStopped", "TransportError", "UnknownOptionError",
+        "InvalidReply", "QueueFull", "RowsFailed", "RunStopped", "TransportError", "UnknownOptionError",
     ),
     "fanout.journal": ("Journal",),
     "fanout.limits": ("RateLimiter",),
@@ -91,9 +92,9 @@ __all__ = [
     "Action", "Answer", "Answers", "Array", "CallbackError", "Chunk", "Client", "ClientStateError", "Codec",
     "ConfigError", "Done", "EncodeError", "Endpoint", "EndpointStatistics", "Event", "Failure", "FanoutError",
     "FileSink", "Hedge", "InputError", "Interrupted", "InvalidReply", "Journal", "Limits", "ModelInfo", "Payload",
-    "Preview", "RateLimiter", "Reply", "Result", "RetryPolicy", "Rows", "RowsFailed", "RunControl", "RunStopped",
-    "Sink", "Source", "Statistics", "Stream", "SyncClient", "Tensor", "TensorSpec", "Timeouts", "TransportError",
-    "UnknownOptionError", "Verdict", "__version__", "codec", "map", "open_sink", "open_source",
+    "Preview", "QueueFull", "RateLimiter", "Reply", "Result", "RetryPolicy", "Rows", "RowsFailed", "RunControl",
+    "RunStopped", "Sink", "Source", "Statistics", "Stream", "SyncClient", "Tensor", "TensorSpec", "Timeouts",
+    "TransportError", "UnknownOptionError", "Verdict", "__version__", "codec", "map", "open_sink", "open_source",
 ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@
     │   ├── InputError                      the input cannot be read, or holds rows that nothing can send
     │   └── ReplayError                     a request to which a recording has no answer
     ├── ClientStateError (RuntimeError)     a client used after close, from another loop, or after fork
+    ├── QueueFull        (RuntimeError)     more calls of ``predict`` wait for an answer than may
     ├── EncodeError      (ValueError)       rows that the wire format cannot express
     ├── InvalidReply     (ValueError)       an answer that is not what was asked for
     ├── TransportError   (ConnectionError)  one HTTP exchange failed before an answer was whole
@@ -68,6 +69,13 @@ class ReplayError(ConfigError):
 
 class ClientStateError(FanoutError, RuntimeError):
     """A client used before it is open, after it is closed, from another event loop, or after a fork."""
+
+
+class QueueFull(FanoutError, RuntimeError):
+    """As many calls of `Client.predict` wait for an answer as may (``max_pending``). Nothing was sent for this one.
+
+    A server that predicts for others answers 503 here, so that its callers slow down.
+    """
 
 
 class EncodeError(FanoutError, ValueError):

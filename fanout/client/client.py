@@ -63,6 +63,7 @@ class Client(Generic[V]):
         count_tokens: gives the tokens of one row, for ``chunk_max_tokens`` and the limits on tokens. ``tokenizer`` of
             the limits counts with tiktoken instead. Without either they are estimated: a token for four bytes of the
             body at first, then what the answers' ``usage`` tells.
+        max_pending: most calls of `predict` that may wait for an answer; one more raises `QueueFull`.
         limits: requests in flight and in all, and what goes in a second or a minute; or a `RateLimiter`, whose rates
             all clients that are given it keep together.
         retry: attempts and backoff.
@@ -110,6 +111,7 @@ class Client(Generic[V]):
         chunk_max_bytes: int | None = None,
         chunk_max_tokens: int | None = None,
         count_tokens: Callable[[Any], float] | None = None,
+        max_pending: int = 10_000,
         limits: Limits | RateLimiter | None = None,
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
@@ -123,6 +125,8 @@ class Client(Generic[V]):
         for key, most in bounds.items():
             if most is not None and most < 1:
                 raise ConfigError(f"{key} must be at least 1, not {most!r}", key=key)
+        if isinstance(max_pending, bool) or not isinstance(max_pending, int) or max_pending < 1:
+            raise ConfigError(f"max_pending must be a whole number, at least 1, not {max_pending!r}", key="max_pending")
         self._endpoints = _each(endpoint)
         self._codec = _own(codec)
         texts = [secrets] if isinstance(secrets, str) else secrets
@@ -138,6 +142,7 @@ class Client(Generic[V]):
         self._options = {
             **bounds,
             "count_tokens": count_tokens,
+            "max_pending": max_pending,
             "limits": limits or Limits(),
             "retry": retry or RetryPolicy(),
             "timeouts": timeouts or Timeouts(),
@@ -341,12 +346,15 @@ class Client(Generic[V]):
         return await self._open_session().survey(rows, control, on_request)
 
     async def predict(self, row: Any, *, timeout: float | None = None) -> Any:
-        """The answer to one row. Concurrent callers within 2 ms share a request.
+        """The answer to one row. Concurrent callers within 2 ms share a request, if their rows are of one form.
 
-        After ``timeout`` seconds `RunStopped` is raised; the other callers still get their answers.
+        That is: of one type, dtype and shape, dicts with the same keys. Nothing else is shared: where a request fails
+        for what may be the fault of one row, its rows are sent again at once in halves, until the others have their
+        answers. After ``timeout`` seconds `RunStopped` is raised; the other callers still get their answers.
 
         Returns what `map` would hold for that row: an array, a scalar, or a dict of them. Raises `RowsFailed` or
-        `RunStopped` when there is none, `InputError` for an array of another form than the model wants.
+        `RunStopped` when there is none, `InputError` for an array of another form than the model wants, `QueueFull`
+        when ``max_pending`` calls wait already.
         """
         until, batcher = Until.after(timeout), self._open_session().batcher
         try:

@@ -29,6 +29,7 @@ class ClientOptions(TypedDict, total=False):
     chunk_max_bytes: int | None
     chunk_max_tokens: int | None
     count_tokens: Callable[[Any], float] | None
+    max_pending: int
     limits: Limits | RateLimiter | None
     retry: RetryPolicy | None
     timeouts: Timeouts | None

@@ -8,30 +8,30 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fanout.client.content import require_unchanged
+from fanout.client.predicting import answer_each, answer_rest
 from fanout.client.preview import Preview, Survey, previewed, surveyed
 from fanout.client.target import replaced_target, target, without_files
-from fanout.client.verdicts import ending, raise_if_failed, raise_if_stopped
+from fanout.client.verdicts import ending, raise_if_stopped
 from fanout.descriptors import import_all
-from fanout.engine import Batcher, Ledger, Link, Merger, Packing, Run, RunControl, Scale, Stop, feed_of
-from fanout.errors import ClientStateError, Interrupted, RowsFailed, RunStopped
+from fanout.engine import Batcher, Ledger, Link, Merger, Packing, Run, RunControl, Scale, Stop, Until, feed_of
+from fanout.errors import ClientStateError
 from fanout.limits import RateLimiter, TokenMeter, tiktoken_counter
 from fanout.memory import keep_freed
 from fanout.settings import LOCAL, Endpoint, Hedge, Limits, RetryPolicy, Timeouts
 from fanout.statistics import Counters
 from fanout.transport import HeaderSource, TapedTransport, Transport
-from fanout.types import Chunk, Done, Failure, Result, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fanout._redact import Redactor
     from fanout.codecs.base import Codec
-    from fanout.engine import Feed, Until
+    from fanout.engine import Batch, Feed
     from fanout.limits import Cost, Permits
     from fanout.rowset import RowSet
     from fanout.serving.local import LocalServer
     from fanout.tape import Tape
-    from fanout.types import Event, Rows, Statistics
+    from fanout.types import Done, Event, Result, Rows, Statistics
 
 _LINGER = 0.002
 
@@ -48,6 +48,7 @@ class Session:
         chunk_max_bytes: int | None,
         chunk_max_tokens: int | None,
         count_tokens: Callable[[Any], float] | None,
+        max_pending: int,
         limits: Limits | RateLimiter,
         retry: RetryPolicy,
         timeouts: Timeouts,
@@ -83,7 +84,7 @@ class Session:
             transports, limits=limits, retry=retry, timeouts=timeouts, rates=rates, meter=TokenMeter(count_tokens),
             hedge=hedge, weights=weights,
         )  # fmt: skip
-        self.batcher = Batcher(self._send_batch, max_rows=self._batch_rows, linger=_LINGER)
+        self.batcher = Batcher(self._send_batch, max_rows=self._batch_rows, linger=_LINGER, max_pending=max_pending)
 
     @property
     def concurrency(self) -> int:
@@ -224,16 +225,18 @@ class Session:
     def _batch_rows(self) -> int:
         return min(self.chunk_rows, self._codec.max_rows or self.chunk_rows)
 
-    async def _send_batch(self, rows: Rows) -> list[Any]:
-        """One outcome for each of some rows that were gathered from `predict`'s callers."""
-        feed = self.feed(rows)
-        stop: RunStopped | None = None
-        try:
-            result = await self.merge(feed)
-        except (RunStopped, Interrupted) as stopped:
-            result, stop = stopped.result, RunStopped(stopped.reason, kind=stopped.kind, result=stopped.result)
-            stop.__cause__ = stopped.__cause__
-        return [_of_row(result, row, stop) for row in range(len(result.ok))]
+    async def _send_batch(self, batch: Batch) -> None:
+        """Give each row that was gathered from `predict`'s callers its outcome, as soon as it has one."""
+        limit = self._link.timeouts.run
+        until = None if limit is None else Until(batch.since + limit, limit, "timeouts.run")
+
+        def deliver(done: Done) -> None:
+            answer_each(batch, done, run.statistics)
+
+        run = self.new_run(self.feed(batch.rows), deliver, until=until, isolate=batch.split)
+        await self.execute(run)
+        if batch.open:
+            answer_rest(batch, run.stopped, run.statistics)
 
 
 def _transport_maker(codec: Codec, tape: Tape | None, *, known_as: str, redactor: Redactor) -> Callable[..., Transport]:
@@ -257,24 +260,3 @@ async def _found(url: str, codec: Codec, servers: list[LocalServer]) -> str:
 async def _stopped(servers: Sequence[LocalServer]) -> None:
     for server in servers:
         await server.stop()
-
-
-def _of_row(result: Result, row: int, stop: RunStopped | None) -> Any:
-    """What `predict` returns or raises for one row of a batch."""
-    if result.ok[row] and result.outputs is not None:
-        return unwrapped({name: array[row] for name, array in result.outputs.items()})
-    try:
-        raise_if_failed(_alone(result, row))
-    except RowsFailed as error:
-        return error
-    return stop  # the row is pending
-
-
-def _alone(result: Result, row: int) -> Result:
-    failures = tuple(
-        Failure(start=0, stop=1, reason=f.reason, status=f.status, attempts=f.attempts, endpoint=f.endpoint)
-        for f in result.failures
-        if f.start <= row < f.stop
-    )
-    pending = tuple(Chunk(0, 1) for chunk in result.pending if chunk.start <= row < chunk.stop)
-    return Result(outputs=None, ok=result.ok[row : row + 1], failures=failures, pending=pending, stats=result.stats)

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 _SHOWN = 3
 
 
-def pending_row() -> Result:
+def pending_row(stats: Statistics | None = None) -> Result:
     """The account of one row that was not answered in time."""
-    return Ledger().result(1, Statistics(rows=1))
+    return Ledger().result(1, stats or Statistics(rows=1))
 
 
 def ending(stop: Stop | None, violation: str | None) -> Stop | None:
@@ -38,11 +38,15 @@ def raise_if_stopped(stop: Stop | None, result: Result) -> None:
 
 def raise_if_failed(result: Result) -> None:
     """Raises `RowsFailed` with the result in it."""
-    if not result.failures:
-        return
+    if result.failures:
+        raise rows_failed(result)
+
+
+def rows_failed(result: Result) -> RowsFailed:
+    """The exception for a result with failures."""
     failed = int(len(result.ok) - result.ok.sum())
     shown = "; ".join(str(failure) for failure in result.failures[:_SHOWN])
     more = len(result.failures) - _SHOWN
     rest = f"; and {more} more" if more > 0 else ""
     text = f"{failed:,} of {len(result.ok):,} rows failed: {shown}{rest} (the others are in .result)"
-    raise RowsFailed(text, result=result)
+    return RowsFailed(text, result=result)

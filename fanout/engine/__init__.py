@@ -1,6 +1,6 @@
 """The life of a chunk, from the source's rows to a proven place in the output."""
 
-from fanout.engine.batching import Batcher
+from fanout.engine.batching import Batch, Batcher
 from fanout.engine.control import RunControl
 from fanout.engine.encoding import encode, fitted
 from fanout.engine.feed import Feed, as_rows, feed_of, room_for
@@ -14,6 +14,6 @@ from fanout.engine.watch import Until
 from fanout.engine.work import Work
 
 __all__ = [
-    "Batcher", "Feed", "Ledger", "Link", "Merger", "Outbox", "Packing", "Run", "RunControl", "Scale", "Stop", "Until",
-    "Work", "as_rows", "encode", "feed_of", "fitted", "room_for",
+    "Batch", "Batcher", "Feed", "Ledger", "Link", "Merger", "Outbox", "Packing", "Run", "RunControl", "Scale", "Stop",
+    "Until", "Work", "as_rows", "encode", "feed_of", "fitted", "room_for",
 ]  # fmt: skip

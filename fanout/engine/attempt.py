@@ -50,6 +50,7 @@ class Attempts:
 
     Args:
         stop: stops the run; called before anything is awaited, so that no other request slips out.
+        independent: answers of rows may differ in length.
         owner: by which connections remember whose rows were answered over them. It refers to nothing.
     """
 
@@ -63,6 +64,7 @@ class Attempts:
         *,
         stop: Callable[[Stop], None],
         owner: object,
+        independent: bool = False,
     ) -> None:
         self._owner = owner
         self._codec = codec
@@ -74,7 +76,7 @@ class Attempts:
         self.ended = Bell()
         """Rings when an attempt has failed, for those who wait until others in flight have shown what is wrong."""
 
-        self._lengths = Lengths(codec.if_lengths_differ) if proof.learns_shapes else None
+        self._lengths = Lengths(codec.if_lengths_differ) if proof.learns_shapes and not independent else None
         self._answers = 0
         self._races = None if link.hedger is None else Races(link.hedger, link, exchanges, counters)
 

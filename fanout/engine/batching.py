@@ -1,112 +1,254 @@
-"""Micro-batching: single rows of concurrent callers, gathered for a moment and sent as one chunk."""
+"""Micro-batching: single rows of concurrent callers, gathered for a moment and sent in one request.
+
+Callers of one request know nothing of each other, so none may feel another: rows share a request only where they are
+of one form, a request that fails for what may be the fault of one row is sent again in parts, and each caller has its
+own answer or its own exception.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NamedTuple
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fanout.engine.feed import stacked
-from fanout.errors import ClientStateError
+from fanout.errors import ClientStateError, QueueFull
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable
+    from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 
     from fanout.types import Rows
 
+_DEEPEST = 8
+"""Levels of a nested row that its form takes into account."""
 
-class _Caller(NamedTuple):
-    row: Any
-    answer: asyncio.Future[Any]
+
+class _Caller:
+    """One call of `predict` that waits for its answer."""
+
+    __slots__ = ("answer", "batch", "row")
+
+    def __init__(self, row: Any, answer: asyncio.Future[Any]) -> None:
+        self.row = row
+        self.answer = answer
+        self.batch: Batch | None = None
+        """The request that the row is part of now; None while it is gathered."""
+
+
+class Batch:
+    """The rows of one request and those who wait for their answers.
+
+    Args:
+        resend: sends some of the callers again: in two requests, or each alone.
+        since: when the first request with these rows was sent.
+        attempts: attempts that were made for these rows before, as parts of larger requests.
+    """
+
+    def __init__(
+        self,
+        callers: Sequence[_Caller],
+        resend: Callable[[Sequence[_Caller], float, int, bool], None],
+        since: float,
+        attempts: int = 0,
+    ) -> None:
+        self._callers = callers
+        self._resend = resend
+        self._open = dict.fromkeys(range(len(callers)))
+        self._waiting = len(callers)
+        self.since = since
+        self.attempts = attempts
+        self.task: asyncio.Task[None] | None = None
+        for caller in callers:
+            caller.batch = self
+
+    @property
+    def rows(self) -> Rows:
+        """The rows, in one container."""
+        return stacked([caller.row for caller in self._callers])
+
+    @property
+    def open(self) -> list[int]:
+        """Rows without an outcome."""
+        return list(self._open)
+
+    def answer(self, row: int, outcome: Any) -> None:
+        """Give a caller its answer, or raise an exception there."""
+        caller = self._take(row)
+        if caller is None:
+            return
+        if isinstance(outcome, Exception):
+            caller.answer.set_exception(outcome)
+        else:
+            caller.answer.set_result(outcome)
+
+    def split(self, rows: Iterable[int], attempts: int, alone: bool) -> None:
+        """Send these rows again at once, in two halves or each ``alone``, after so many ``attempts`` together."""
+        callers = [caller for row in rows if (caller := self._take(row)) is not None]
+        self._resend(callers, self.since, self.attempts + attempts, alone)
+
+    def fail(self, error: Exception) -> None:
+        """Raise ``error`` at all callers without an answer."""
+        for row in self.open:
+            self.answer(row, error if self._waiting == 1 else _copied(error))
+
+    def left(self) -> None:
+        """A caller has given up. Where none is left, the request is not worth a retry."""
+        self._waiting -= 1
+        if not self._waiting and self.task is not None:
+            self.task.cancel()
+
+    def _take(self, row: int) -> _Caller | None:
+        """The caller of a row, which has its outcome now; None if it has given up."""
+        del self._open[row]
+        caller = self._callers[row]
+        if caller.answer.done():
+            return None
+        caller.batch = None
+        self._waiting -= 1
+        return caller
 
 
 class Batcher:
     """Gathers rows that can share a request.
 
     Args:
-        send: sends rows and gives one outcome a row, in order: a value, or the exception that its caller is to see.
+        send: sends a batch and gives each of its rows an outcome: an answer, an exception or a place in a part.
         max_rows: a batch of this size goes at once.
         linger: seconds for which a first row waits for others.
+        max_pending: most callers that may wait.
     """
 
     def __init__(
-        self, send: Callable[[Rows], Awaitable[list[Any]]], *, max_rows: Callable[[], int], linger: float
+        self,
+        send: Callable[[Batch], Awaitable[None]],
+        *,
+        max_rows: Callable[[], int],
+        linger: float,
+        max_pending: int,
     ) -> None:
         self._send = send
         self._max_rows = max_rows
         self._linger = linger
+        self._max_pending = max_pending
+        self._pending = 0
         self._loop = asyncio.get_running_loop()
         self._gathering: dict[Hashable, list[_Caller]] = {}
-        self._sending: dict[asyncio.Task[None], list[_Caller]] = {}
+        self._sending: set[Batch] = set()
         self._closed = False
 
     async def predict(self, row: Any) -> Any:
-        """The answer to one row."""
+        """The answer to one row. Raises `QueueFull` where too many wait already."""
         if self._closed:
             raise ClientStateError("the client is closed")
-        key, answer = _kind(row), self._loop.create_future()
-        callers = self._gathering.get(key)
-        if callers is None:
-            callers = self._gathering[key] = []
-            self._loop.call_later(self._linger, self._send_batch, key, callers)
-        callers.append(_Caller(row, answer))
-        if len(callers) >= self._max_rows():
-            self._send_batch(key, callers)
-        return await answer
+        if self._pending >= self._max_pending:
+            raise QueueFull(
+                f"{self._pending:,} calls of predict are waiting already (max_pending): call again later, send rows "
+                "that you have together with map, or give the client a larger max_pending"
+            )
+        caller = _Caller(row, self._loop.create_future())
+        self._gather(caller)
+        self._pending += 1
+        try:
+            return await caller.answer
+        finally:
+            self._pending -= 1
+            if caller.batch is not None:
+                caller.batch.left()
 
     async def close(self) -> None:
         """Let go of all callers; those without an answer get a `ClientStateError`."""
         self._closed = True
-        waiting = [caller for callers in self._gathering.values() for caller in callers]
+        gathered = [caller for callers in self._gathering.values() for caller in callers]
         self._gathering.clear()
-        for task in self._sending:
-            task.cancel()
-            waiting += self._sending[task]
-        await asyncio.gather(*self._sending, return_exceptions=True)
-        _answer(waiting, [ClientStateError("the client was closed before the answer came")] * len(waiting))
+        Batch(gathered, self._start_parts, self._loop.time()).fail(self._ended_early())
+        while self._sending:
+            tasks = [batch.task for batch in self._sending if batch.task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
-    def _send_batch(self, key: Hashable, callers: list[_Caller]) -> None:
-        if self._gathering.get(key) is not callers:  # it was full before its time and has gone already
+    def _gather(self, caller: _Caller) -> None:
+        form = form_of_row(caller.row)
+        callers = self._gathering.get(form)
+        if callers is None:
+            callers = self._gathering[form] = []
+        callers.append(caller)
+        if len(callers) >= self._max_rows():
+            self._send_gathered(form, callers)
+        elif len(callers) == 1:
+            self._loop.call_later(self._linger, self._send_gathered, form, callers)
+
+    def _send_gathered(self, form: Hashable, callers: list[_Caller]) -> None:
+        if self._gathering.get(form) is not callers:  # it was full before its time and has gone already
             return
-        del self._gathering[key]
+        del self._gathering[form]
         callers = [caller for caller in callers if not caller.answer.done()]  # the others have given up
-        if not callers:
-            return
-        task = self._loop.create_task(self._exchange(callers))
-        self._sending[task] = callers
-        task.add_done_callback(self._sent)
-        for caller in callers:
-            caller.answer.add_done_callback(lambda _: self._cancel_if_unwanted(task))
+        if callers:
+            self._start(Batch(callers, self._start_parts, self._loop.time()))
 
-    def _sent(self, task: asyncio.Task[None]) -> None:
-        self._sending.pop(task, None)
+    def _start_parts(self, callers: Sequence[_Caller], since: float, attempts: int, alone: bool) -> None:
+        size = 1 if alone else max(1, (len(callers) + 1) // 2)
+        for start in range(0, len(callers), size):
+            self._start(Batch(callers[start : start + size], self._start_parts, since, attempts))
 
-    def _cancel_if_unwanted(self, task: asyncio.Task[None]) -> None:
-        """A request that nobody waits for any more is not worth a retry."""
-        if all(caller.answer.done() for caller in self._sending.get(task, ())):
-            task.cancel()
+    def _start(self, batch: Batch) -> None:
+        batch.task = task = self._loop.create_task(self._exchange(batch))
+        self._sending.add(batch)
+        task.add_done_callback(lambda task: self._ended(batch, task))
 
-    async def _exchange(self, callers: list[_Caller]) -> None:
-        try:
-            outcomes = await self._send(stacked([caller.row for caller in callers]))
-        except Exception as error:  # noqa: BLE001 - it belongs to the callers
-            outcomes = [error] * len(callers)
-        _answer(callers, outcomes)
+    async def _exchange(self, batch: Batch) -> None:
+        await self._send(batch)
 
+    def _ended(self, batch: Batch, task: asyncio.Task[None]) -> None:
+        """However a batch ends, none of its callers is left waiting."""
+        self._sending.discard(batch)
+        error = self._ended_early() if task.cancelled() else task.exception()
+        if batch.open:
+            batch.fail(error if isinstance(error, Exception) else self._ended_early())
 
-def _answer(callers: list[_Caller], outcomes: list[Any]) -> None:
-    for caller, outcome in zip(callers, outcomes, strict=True):
-        if caller.answer.done():
-            continue
-        if isinstance(outcome, Exception):
-            caller.answer.set_exception(outcome)
-        else:
-            caller.answer.set_result(outcome)
+    def _ended_early(self) -> ClientStateError:
+        if self._closed:
+            return ClientStateError("the client was closed before the answer came")
+        return ClientStateError("the task that waited for the answer was cancelled, although the caller was not")
 
 
-def _kind(row: Any) -> Hashable:
-    """Rows of one kind can share a request, so that an odd one cannot spoil the others'."""
+def _copied(error: Exception) -> Exception:
+    """An exception of each caller's own: a traceback holds the variables of the one in which it was raised."""
+    try:
+        copied = copy.copy(error)
+    except Exception:  # noqa: BLE001 - a class of another package may have a constructor that `copy` cannot call
+        return error
+    copied.__cause__ = error.__cause__
+    return copied.with_traceback(error.__traceback__)
+
+
+def form_of_row(row: Any, depth: int = 0) -> Hashable:
+    """What rows have in common that can share a request: type, dtype, shape, and the keys and types of what they hold.
+
+    Of nested lists only the first item of each level is looked at: rows that are not what they seem to be are found
+    when their request fails.
+    """
     if isinstance(row, np.ndarray | np.generic):
-        return row.dtype.str, row.shape
+        items = frozenset(map(type, row.ravel().tolist())) if row.dtype.kind == "O" else None
+        return type(row), row.dtype.str, row.shape, items
+    if depth < _DEEPEST:
+        if isinstance(row, Mapping):
+            return frozenset((key, form_of_row(value, depth + 1)) for key, value in row.items())
+        if isinstance(row, list | tuple) and row:
+            return _form_of_list(row, depth)
     return type(row).__name__
+
+
+def _form_of_list(row: Sequence[Any], depth: int) -> Hashable:
+    kinds = frozenset(map(type, row))
+    if kinds == {int, float}:  # the numbers of one row are of one dtype
+        kinds = frozenset({float})
+    first = row[0]
+    if isinstance(first, Mapping):  # messages, say: no tensor, so their number may differ
+        return "list", kinds
+    if isinstance(first, list | tuple | np.ndarray | np.generic):
+        return len(row), kinds, form_of_row(first, depth + 1)
+    return len(row), kinds

@@ -21,6 +21,7 @@ class Outcomes:
     Args:
         deliver: takes a whole chunk.
         refuse: takes a work whose answer turned out to be unlike the others, with the verdict on it.
+        independent: answers need not be of one form, so none waits for another.
     """
 
     def __init__(
@@ -30,16 +31,18 @@ class Outcomes:
         *,
         deliver: Callable[[Done], None],
         refuse: Callable[[Work, Verdict], None],
+        independent: bool = False,
     ) -> None:
         self._proof = proof
         self._link = link
         self._deliver = deliver
         self._refuse = refuse
+        self._independent = independent
         self._open: dict[Chunk, Assembly] = {}
 
     def succeed(self, work: Work, outputs: dict[str, Array]) -> None:
         """Take in answers that passed the proof. They wait here for as long as the form of answers is not known."""
-        if self._proof.settled:
+        if self._proof.settled or self._independent:
             self._accept(work, outputs)
         else:
             work.held = True
@@ -55,6 +58,12 @@ class Outcomes:
             self._deliver(Done(start=chunk.start, stop=chunk.stop, outputs=None, failures=failures, ids=chunk.ids))
         else:
             work.assembly.fail(work, failures)
+            self._deliver_if_whole(work.assembly)
+
+    def leave(self, work: Work) -> None:
+        """The rows of ``work`` are sent again by another run."""
+        if work.assembly is not None:
+            work.assembly.leave(work)
             self._deliver_if_whole(work.assembly)
 
     def close(self) -> bool:

@@ -40,6 +40,7 @@ class Recovery:
         attempt: makes one attempt and takes in its success; gives None then, else the verdict.
         ended: rings when an attempt has failed.
         stop: stops the run.
+        isolate: takes rows out of the run that failed together, where each is another caller's. None: they are of one.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Recovery:
         ended: Bell,
         stop: Callable[[Stop], None],
         tell: Callable[[Event], None],
+        isolate: Callable[[Work, Verdict], None] | None = None,
     ) -> None:
         self._feed = feed
         self._link = link
@@ -68,6 +70,8 @@ class Recovery:
         self._attempt_ended = ended
         self._stop = stop
         self._tell = tell
+        self._isolate = isolate
+        self._successes_before = link.successes
         self._active = 0
         self.withheld: list[tuple[Work, Verdict]] = []
         """Rows that were forbidden since the last success: the next one shows that the credentials are good, and that
@@ -95,6 +99,9 @@ class Recovery:
             self._note_success(work)
         elif verdict.action is Action.STOP:
             self._stop(Stop(verdict.stop, verdict.reason))
+        elif self._isolate is not None and self._may_be_of_one_row(work, verdict):
+            self._note_split(work, verdict)
+            self._isolate(work, verdict)
         elif verdict.action is Action.SPLIT and _forbidden(verdict) and not await self._others_tell(work):
             return
         elif verdict.action is Action.SPLIT and work.n > 1:
@@ -120,15 +127,38 @@ class Recovery:
 
         async def again() -> Verdict | None:
             verdict = await self._attempt(work, deadline)
+            verdict = None if verdict is None else self._split_early(work, verdict)
             self._tell_of_retry(work, verdict)
             return verdict
 
+        first = self._split_early(work, first)
         if first.action is not Action.RETRY:
             return first
         self._tell_of_retry(work, first)
         exhausted = partial(_no_attempts_left, work, policy)
         verdict = await retry(again, first, policy, exhausted=exhausted, sleep=back_off)
         return None if verdict is None else self._exhausted(verdict, work.host)
+
+    def _split_early(self, work: Work, verdict: Verdict) -> Verdict:
+        """``verdict``, where a retry of all rows would have some callers wait for what may be the fault of another."""
+        if verdict.action is Action.RETRY and self._isolate is not None and self._may_be_of_one_row(work, verdict):
+            return replace(verdict, action=Action.SPLIT)
+        return verdict
+
+    def _may_be_of_one_row(self, work: Work, verdict: Verdict) -> bool:
+        """True where the rows should go on in smaller requests, since one of them may be to blame for all.
+
+        Not for what is the endpoint's: it would get more requests for nothing. A 403 is split within the run, one half
+        after the other, until a success shows that the credentials are good.
+        """
+        if work.n == 1 or verdict.flaw == "model" or _forbidden(verdict):
+            return False
+        if verdict.action is Action.SPLIT or verdict.status == 500 or verdict.flaw is not None:
+            return True
+        others_succeed = self._link.successes > self._successes_before
+        if verdict.action is Action.RETRY:
+            return others_succeed and not verdict.no_room
+        return others_succeed or not (verdict.unreachable or verdict.no_room or (verdict.status or 0) > 500)
 
     def _fails_over(self, work: Work) -> bool:
         """True if another endpoint can be asked at once. When all have been, it is time to wait."""
@@ -207,12 +237,7 @@ class Recovery:
         return lambda: self._link.successes > seen
 
     async def _send_halves(self, work: Work, verdict: Verdict, deadline: Deadline) -> None:
-        self._counters.splits += 1
-        self._tell(
-            Event(
-                kind="split", start=work.chunk.start, stop=work.chunk.stop, status=verdict.status, reason=verdict.reason
-            )
-        )
+        self._note_split(work, verdict)
         halves, refused = work.halves(), 0
         for half in halves:
             half.suspect = kind_of(verdict)
@@ -224,6 +249,14 @@ class Recovery:
         # By status alone: an invalid answer may be an accident, and must not make all later chunks smaller.
         if not refused and verdict.flaw is None and verdict.status != 500:
             self._feed.limit(halves[0].n)
+
+    def _note_split(self, work: Work, verdict: Verdict) -> None:
+        self._counters.splits += 1
+        self._tell(
+            Event(
+                kind="split", start=work.chunk.start, stop=work.chunk.stop, status=verdict.status, reason=verdict.reason
+            )
+        )
 
     def _note_success(self, work: Work) -> None:
         if work.suspect is not None and not work.held:
@@ -240,7 +273,7 @@ class Recovery:
         else:
             self._outcomes.fail(work, verdict)
         kind: StopKind = "refused" if _forbidden(verdict) else "rejected"
-        if not is_news:
+        if not is_news or (self._isolate is not None and not _forbidden(verdict)):
             return
         if self._splitting.hopeless or self._only_row(work, verdict):
             self._stop(Stop(kind, f"the endpoint accepts no row at all, not even alone: {verdict.reason}"))

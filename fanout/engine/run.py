@@ -55,6 +55,8 @@ class Run:
         form: what all answers look like, where an earlier run has found it out.
         failed_alone: rows that failed alone in an earlier run.
         until: when the run stops at the latest, beside the deadline that the client has for all runs.
+        isolate: takes rows (by number) that failed together, the attempts that were made for them, and whether each is
+            to be sent alone. They leave the run: each row is another caller's, and none is to wait or fail with others.
         settle_later: chunks count as done not when they are delivered, but when they are given to `settle`.
     """
 
@@ -69,6 +71,7 @@ class Run:
         form: Form | None = None,
         failed_alone: RowSet | None = None,
         until: Until | None = None,
+        isolate: Callable[[list[int], int, bool], None] | None = None,
         settle_later: bool = False,
     ) -> None:
         self.feed = feed
@@ -79,6 +82,8 @@ class Run:
         self._listener = on_event
         self._form = form
         self._failed_alone = failed_alone
+        self._isolate = isolate
+        self._isolated = 0
         self._settle_later = settle_later
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
@@ -175,7 +180,7 @@ class Run:
 
     def up_to_date_counters(self) -> Counters:
         """This run's counters; the rows are counted by the feed."""
-        self.counters.rows = self.feed.rows_taken
+        self.counters.rows = self.feed.rows_taken - self._isolated
         return self.counters
 
     def settle(self, done: Done) -> None:
@@ -231,9 +236,12 @@ class Run:
             form=self._form,
         )
         self._attempts = Attempts(
-            self._codec, self._link, self._exchanges, proof, self.counters, stop=self.stop, owner=self._owner
+            self._codec, self._link, self._exchanges, proof, self.counters, stop=self.stop, owner=self._owner,
+            independent=self._isolate is not None,
+        )  # fmt: skip
+        self._outcomes = Outcomes(
+            proof, self._link, deliver=self._delivered, refuse=self._refuse, independent=self._isolate is not None
         )
-        self._outcomes = Outcomes(proof, self._link, deliver=self._delivered, refuse=self._refuse)
         self._stamp = self._link.pool.hosts[0].transport.stamped
         self._recovery = Recovery(
             self.feed,
@@ -251,6 +259,7 @@ class Run:
             ended=self._attempts.ended,
             stop=self.stop,
             tell=self._tell,
+            isolate=None if self._isolate is None else self._leave,
         )
         self._link.followers[self._follow] = None
         self._link.on_second_answer[self._distrust] = None
@@ -347,7 +356,24 @@ class Run:
         return None
 
     def _encode(self, work: Work) -> bool:
-        return encode(work, self._codec, self._stamp, self._outcomes.fail, uniform=self.feed.uniform)
+        fail = self._outcomes.fail if self._isolate is None else self._fail_unsent
+        return encode(work, self._codec, self._stamp, fail, uniform=self.feed.uniform)
+
+    def _fail_unsent(self, work: Work, verdict: Verdict) -> None:
+        """Rows that cannot be encoded, each another caller's: encoded alone, each has a reason of its own."""
+        if self.feed.total == 1:
+            self._outcomes.fail(work, verdict)
+        else:
+            self._leave(work, verdict)
+
+    def _leave(self, work: Work, verdict: Verdict) -> None:
+        assert self._isolate is not None
+        self._isolated += work.n
+        self._outcomes.leave(work)
+        # Answers of another shape may each be right: only together they make no array.
+        alone = work.payload is None or verdict.flaw == "shape"
+        rows = (work.chunk.start + work.positions()).tolist()
+        self._isolate(rows, work.earlier_attempts + work.attempts, alone)
 
     def _last_words(self) -> str:
         """Why the last attempt failed; where none was made, why the last endpoint has not said which model it has."""

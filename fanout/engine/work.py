@@ -144,6 +144,7 @@ class Assembly:
     def __init__(self, chunk: Chunk) -> None:
         self.chunk = chunk
         self._open = np.ones(len(chunk), bool)
+        self._gone = 0
         self._outputs: dict[str, Array] | None = None
         self._failures: list[Failure] = []
 
@@ -160,10 +161,14 @@ class Assembly:
         self._failures += failures
         self._open[work.where] = False
 
+    def leave(self, work: Work) -> None:
+        """Rows that are sent again elsewhere: for this chunk they stay pending."""
+        self._gone += work.n
+
     @property
     def complete(self) -> bool:
-        """True once every row is answered or failed."""
-        return not self._open.any()
+        """True once every row is answered or failed, or has left."""
+        return int(np.count_nonzero(self._open)) == self._gone
 
     def done(self) -> Done:
         """The chunk as it stands; rows still open are pending."""
