@@ -51,7 +51,7 @@ class CountingServer:
             writer.write(ANSWER)
 
 
-@pytest.mark.parametrize("chunks", [2000, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("chunks", [2000, pytest.param(20_000, marks=pytest.mark.soak)])
 async def test_at_concurrency_300_there_are_300_in_flight_and_never_301(chunks: int) -> None:
     counting = CountingServer(full=300, expected=chunks)
     server = await asyncio.start_server(counting.serve, "127.0.0.1", 0, backlog=512)

@@ -36,12 +36,13 @@ def check(told: dict[str, dict[str, Any]]) -> None:
             assert of["outcome"] == "ok", f"{name}: {of}"
 
 
+@pytest.mark.parametrize("mib", [4, pytest.param(16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("options", [[], ["hidden"]], ids=["fast", "plain"])
-def test_an_answer_takes_no_more_memory_than_it_may(options: list[str]) -> None:
-    check(measured(4 * 2**20, *options))
+def test_an_answer_takes_no_more_memory_than_it_may(options: list[str], mib: int) -> None:
+    check(measured(mib * 2**20, *options))
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # it measures how long a thread waits for the interpreter: on a machine with nothing else to do
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("options", [[], ["hidden"]], ids=["fast", "plain"])
 def test_an_answer_at_the_cap_takes_no_more_memory_than_it_may_and_no_time_that_matters(options: list[str]) -> None:

@@ -35,6 +35,19 @@ NAMES = pytest.mark.parametrize(
 )
 LIKELY = [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.5, 0.5), (0.5, 0.5), (0.9, 0.2), (0.2, 0.9)]
 
+MOST = pytest.mark.parametrize(
+    "most", [pytest.param(10**9, marks=pytest.mark.soak, id="all"), pytest.param(30, marks=pytest.mark.slow), 8]
+)
+
+
+def moments(recorder: Recorder, most: int) -> list[tuple[int, int, tuple[float, float]]]:
+    """Every moment of a run with all that a power failure may leave then, or a sample of them, the end included."""
+    last = len(recorder.ops)
+    every = [(at, number, likely) for at in range(last + 1) for number, likely in enumerate(LIKELY)]
+    if most >= len(every):
+        return every
+    return [*random.Random(last).sample(every, most - 1), every[-1]]
+
 
 async def recorded(folder: Path, kind: Kind, model: Model, run: str = "", recorder: Recorder | None = None) -> Recorder:
     """Run to the end, and note every operation, every row told to be done, and the end."""
@@ -65,21 +78,18 @@ async def undisturbed(folder: Path, kind: Kind, model: Model) -> Recorder:
     return await recorded(folder, kind, model)
 
 
-@pytest.mark.parametrize(
-    "step", [pytest.param(1, marks=pytest.mark.soak), pytest.param(11, marks=pytest.mark.slow), 101]
-)
+@MOST
 @NAMES
-async def test_44_the_power_fails_after_any_operation(tmp_path: Path, model: Model, name: str, step: int) -> None:
+async def test_44_the_power_fails_after_any_operation(tmp_path: Path, model: Model, name: str, most: int) -> None:
     kind = KINDS[name]
     first = await undisturbed(tmp_path / "whole", kind, model)
     whole = files_of(tmp_path / "whole")
-    for at in range(0, len(first.ops) + 1, step):
-        for number, likely in enumerate(LIKELY):
-            folder, dice = tmp_path / f"{at}-{number}", random.Random(f"{at} {number}")
-            done = image(folder, first, at, dice, likely)
-            await recorded(folder, kind, model, str(folder))
-            assert not model.asked(str(folder)) & done, f"after {first.ops[at - 1][:4]}, {number}"
-            assert files_of(folder) == whole, f"after {first.ops[at - 1][:4]}, {number}"
+    for at, number, likely in moments(first, most):
+        folder, dice = tmp_path / f"{at}-{number}", random.Random(f"{at} {number}")
+        done = image(folder, first, at, dice, likely)
+        await recorded(folder, kind, model, str(folder))
+        assert not model.asked(str(folder)) & done, f"after {first.ops[at - 1][:4]}, {number}"
+        assert files_of(folder) == whole, f"after {first.ops[at - 1][:4]}, {number}"
 
 
 @pytest.mark.parametrize("seeds", [pytest.param(range(40), marks=pytest.mark.soak), range(3)], ids=["many", "few"])
@@ -102,12 +112,10 @@ async def test_44_the_power_fails_again_and_again(tmp_path: Path, model: Model, 
             assert files_of(folder) == whole, f"seed {seed}"
 
 
-@pytest.mark.parametrize(
-    "step", [pytest.param(1, marks=pytest.mark.soak), pytest.param(11, marks=pytest.mark.slow), 101]
-)
+@MOST
 @pytest.mark.parametrize("name", ["npy", "jsonl", "failures", "several outputs"])
 async def test_50_64_an_earlier_output_is_replaced_with_its_mask_or_not_at_all(
-    tmp_path: Path, model: Model, name: str, step: int
+    tmp_path: Path, model: Model, name: str, most: int
 ) -> None:
     kind = KINDS[name]
     folder = tmp_path / "run"
@@ -115,22 +123,19 @@ async def test_50_64_an_earlier_output_is_replaced_with_its_mask_or_not_at_all(
     before = files_of(folder)
     second = await recorded(folder, kind, model)
     after = files_of(folder)
-    for at in range(0, len(second.ops) + 1, step):
-        for number, likely in enumerate(LIKELY):
-            folder = tmp_path / f"{at}-{number}"
-            image(folder, second, at, random.Random(f"{at} {number}"), likely)
-            left = files_of(folder)
-            assert is_of_one_run(left, before, after), f"after {second.ops[at - 1][:4]}"
-            await recorded(folder, kind, model)
-            assert files_of(folder) == after, f"after {second.ops[at - 1][:4]}, {number}"
+    for at, number, likely in moments(second, most):
+        folder = tmp_path / f"{at}-{number}"
+        image(folder, second, at, random.Random(f"{at} {number}"), likely)
+        left = files_of(folder)
+        assert is_of_one_run(left, before, after), f"after {second.ops[at - 1][:4]}"
+        await recorded(folder, kind, model)
+        assert files_of(folder) == after, f"after {second.ops[at - 1][:4]}, {number}"
 
 
-@pytest.mark.parametrize(
-    "step", [pytest.param(1, marks=pytest.mark.soak), pytest.param(11, marks=pytest.mark.slow), 101]
-)
+@MOST
 @pytest.mark.parametrize("name", ["npy", "jsonl", "parquet", "several outputs"])
 async def test_44_the_power_fails_while_the_failed_rows_alone_are_sent(
-    tmp_path: Path, model: Model, name: str, step: int
+    tmp_path: Path, model: Model, name: str, most: int
 ) -> None:
     kind = KINDS[name]
     again = replace(kind, only_failed=True)
@@ -138,22 +143,19 @@ async def test_44_the_power_fails_while_the_failed_rows_alone_are_sent(
     await undisturbed(folder, replace(kind, refused="7,20"), model)
     second = await recorded(folder, again, model)
     after = files_of(folder)
-    for at in range(0, len(second.ops) + 1, step):
-        for number, likely in enumerate(LIKELY):
-            folder = tmp_path / f"{at}-{number}"
-            done = image(folder, second, at, random.Random(f"{at} {number}"), likely)
-            await recorded(folder, again, model, str(folder))
-            assert model.asked(str(folder)) <= {7, 20} - done
-            assert files_of(folder) == after, f"after {second.ops[at - 1][:4]}, {number}"
+    for at, number, likely in moments(second, most):
+        folder = tmp_path / f"{at}-{number}"
+        done = image(folder, second, at, random.Random(f"{at} {number}"), likely)
+        await recorded(folder, again, model, str(folder))
+        assert model.asked(str(folder)) <= {7, 20} - done
+        assert files_of(folder) == after, f"after {second.ops[at - 1][:4]}, {number}"
 
 
-@pytest.mark.parametrize(
-    "step", [pytest.param(1, marks=pytest.mark.soak), pytest.param(11, marks=pytest.mark.slow), 101]
-)
+@MOST
 @pytest.mark.parametrize("name", ["npy", "jsonl", "parquet", "several outputs"])
 @pytest.mark.parametrize("finished", [False, True])
 async def test_44_the_power_fails_while_answers_are_carried_over_to_another_input(
-    tmp_path: Path, model: Model, name: str, step: int, finished: bool
+    tmp_path: Path, model: Model, name: str, most: int, finished: bool
 ) -> None:
     kind = replace(KINDS[name], n_rows=400)
     moved = replace(kind, carry=True, first=8)
@@ -175,10 +177,9 @@ async def test_44_the_power_fails_while_answers_are_carried_over_to_another_inpu
     assert len(done) > 8
     second = await recorded(folder, moved, model)
     assert files_of(folder) == whole
-    for at in range(0, len(second.ops) + 1, step):
-        for number, likely in enumerate(LIKELY):
-            folder = tmp_path / f"{at}-{number}"
-            image(folder, second, at, random.Random(f"{at} {number}"), likely)
-            await recorded(folder, moved, model, str(folder))
-            assert not model.asked(str(folder)) & done
-            assert files_of(folder) == whole, f"after {second.ops[at - 1][:4]}, {number}"
+    for at, number, likely in moments(second, most):
+        folder = tmp_path / f"{at}-{number}"
+        image(folder, second, at, random.Random(f"{at} {number}"), likely)
+        await recorded(folder, moved, model, str(folder))
+        assert not model.asked(str(folder)) & done
+        assert files_of(folder) == whole, f"after {second.ops[at - 1][:4]}, {number}"

@@ -152,7 +152,7 @@ def test_the_plugin_imports_nothing_heavy_until_a_fixture_is_used(tmp_path: Path
     assert "1 passed" in said, said
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_the_fixtures_work_where_nothing_but_the_extra_test_is_installed(tmp_path: Path) -> None:
     venv, project = tmp_path / "venv", tmp_path / "project"
