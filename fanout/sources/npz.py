@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     """The next rows of an array, as many as asked for."""
 
 _ARRAY = b"\x93NUMPY"
+_SKIPPED = 2**20
 _SUFFIX = ".npy"
 
 
@@ -112,8 +113,17 @@ def _puller(path: Path, archive: zipfile.ZipFile, name: str, header: Header, row
             with _spooled(member) as file:
                 yield _seeking(file, header, row)
         else:
-            member.seek(header.offset + row * header.row_bytes)
+            _skip(member, header.offset + row * header.row_bytes)
             yield lambda n_rows: _streamed(member, header, n_rows)
+
+
+def _skip(member: IO[bytes], n_bytes: int) -> None:
+    """Read ``n_bytes`` and forget them. To seek would end zipfile's check of the sum, since Python 3.13."""
+    while n_bytes:
+        part = member.read(min(n_bytes, _SKIPPED))
+        if not part:
+            raise EOFError("it ends before its last row")
+        n_bytes -= len(part)
 
 
 @contextmanager

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import zipfile
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from fanout.errors import InputError
 from fanout.sources import open_source
 from tests.sources.reading import TINY, blocks, holds_in_parts, ids, read, refusal, refused_at_once
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -143,3 +148,17 @@ def test_blocks_of_several_arrays_count_the_bytes_of_all(tmp_path):
     np.savez(tmp_path / "x.npz", a=np.zeros(10), b=np.zeros(10))
     sizes = [len(block.rows["a"]) for block in blocks(open_source(tmp_path / "x.npz", ["a", "b"]), 64)]
     assert sizes == [4, 4, 2]
+
+
+@pytest.mark.parametrize("row", [0, 300])
+def test_a_changed_byte_of_a_value_is_never_sent(tmp_path: Path, row: int) -> None:
+    x = np.arange(2048.0).reshape(512, 4)
+    np.savez(tmp_path / "x.npz", x=x)
+    whole = (tmp_path / "x.npz").read_bytes()
+    first = whole.index(x.tobytes())
+    for at in range(first, first + x.nbytes, 997):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1
+        (tmp_path / "x.npz").write_bytes(bytes(damaged))
+        with pytest.raises(InputError, match="CRC"):
+            list(open_source(tmp_path / "x.npz", "x").blocks_from(row))
