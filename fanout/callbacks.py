@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
+ENDS_OF_ITERATION = (StopIteration, StopAsyncIteration)
+"""Exceptions that may not pass. No future can carry the first, so a wait for a helper thread would have no end; the
+second would end the iteration over a stream as if all rows had come."""
+
+
 class calling:  # noqa: N801 - reads as a statement: `with calling("headers="):`
     """Turn a `BaseException` of synchronous code into a `CallbackError` that names the code.
 
@@ -26,8 +31,7 @@ class calling:  # noqa: N801 - reads as a statement: `with calling("headers="):`
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # No future can carry a StopIteration: whoever waits for a helper thread would wait for ever.
-        if error is not None and (not isinstance(error, Exception) or isinstance(error, StopIteration)):
+        if error is not None and (not isinstance(error, Exception) or isinstance(error, ENDS_OF_ITERATION)):
             raise abnormal(self._origin, error) from error
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from fanout.callbacks import abnormal, calling
+from fanout.callbacks import ENDS_OF_ITERATION, abnormal, calling
 from fanout.deadline import Deadline
 from fanout.engine.attempt import Attempts
 from fanout.engine.encoding import encode, fitted
@@ -433,7 +433,7 @@ class Run:
             self.stop(Stop("error", str(error), cause))
         elif isinstance(error, asyncio.CancelledError):
             self.stop(Stop("error", "a task of the run was cancelled, although the run was not", error))
-        elif isinstance(error, Exception):
+        elif isinstance(error, Exception) and not isinstance(error, ENDS_OF_ITERATION):
             if isinstance(error, FanoutError):  # it may quote the server, an option or a row; other errors stay whole
                 self._link.pool.redact(error)
             self._crash = self._crash or error

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from inspect import isawaitable
 from typing import TypeAlias, TypedDict
 
-from fanout.callbacks import abnormal, is_its_own
+from fanout.callbacks import ENDS_OF_ITERATION, abnormal, is_its_own
 from fanout.errors import ConfigError, IncompleteReply
 from fanout.settings import require_headers
 
@@ -91,10 +91,9 @@ class Headers:
         try:
             given = self._ask()
             return await given if isawaitable(given) else given
-        except Exception:
-            raise
         except BaseException as error:
-            if is_its_own(error):
+            ordinary = isinstance(error, Exception) and not isinstance(error, ENDS_OF_ITERATION)
+            if not ordinary and is_its_own(error):
                 raise abnormal("headers=", error) from error
             raise
 

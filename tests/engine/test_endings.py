@@ -457,3 +457,43 @@ async def test_rows_that_the_engine_lost_are_an_internal_error_with_all_others(
     if call == "map":
         assert np.array_equal(caught.value.result.values[6:], X[6:] * 2)
     assert not output.exists()
+
+
+async def streamed(client: Client, rows: Any) -> int:
+    async with client.stream(rows) as stream:
+        return sum([done.stop - done.start async for done in stream])
+
+
+@pytest.mark.parametrize(
+    ("place", "ending"),
+    [  # a StopIteration of an iterator is its end, and a generator makes a RuntimeError of one
+        ("input", StopAsyncIteration),
+        *(
+            (place, end)
+            for place in ("headers=", "async headers=", "classify")
+            for end in (StopIteration, StopAsyncIteration)
+        ),
+    ],
+)
+async def test_an_end_of_iteration_out_of_the_users_code_does_not_end_a_stream_as_if_all_rows_had_come(
+    ending: type[Exception], place: str
+) -> None:
+    rows: Any = X
+    options: dict[str, Any] = {"codec": Plain}
+    if place == "input":
+        rows = Iterating(ending())
+    elif place == "classify":
+        options["codec"] = codec_of("classify", ending("of it"))
+    else:
+
+        async def later() -> None:
+            raise ending("of it")
+
+        options["headers"] = later if place == "async headers=" else AfterThird(ending("of it"), None)
+        if place == "headers=":
+            options["headers"].calls = 2
+    with MockEndpoint(double) as mock:
+        mock.script(*[400] * 20 if place == "classify" else [])
+        async with Client(mock.url(Plain), chunk_rows=2, limits=Limits(concurrency=1), **options) as client:
+            with pytest.raises((RunStopped, RuntimeError), match=ending.__name__):
+                await streamed(client, rows)
