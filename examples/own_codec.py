@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -14,7 +15,7 @@ class Digits(fanout.Codec):
 
     path = "/v1/models/{model}:predict"  # what local:// and URLs without a path get
 
-    def encode(self, rows: np.ndarray) -> fanout.Payload:
+    def encode(self, rows: Any) -> fanout.Payload:
         instances = rows.reshape(len(rows), 64)
         return fanout.Payload(body=orjson.dumps({"instances": instances}, option=orjson.OPT_SERIALIZE_NUMPY))
 

@@ -114,7 +114,7 @@ async def loopback(
         for line in seen.lines:
             line.close()
         if tasks:
-            await asyncio.wait(tasks)
+            await asyncio.wait([task for task in tasks if task is not None])
         await asyncio.sleep(0)  # the sockets close one turn of the loop after their ends
 
 

@@ -51,7 +51,11 @@ def test_the_clock_stands_still_while_the_threads_are_joined() -> None:
 
 @pytest.mark.virtual_time
 async def test_a_thread_alone_is_waited_for() -> None:
-    assert await asyncio.to_thread(time.sleep, 0.01) is None
+    def work() -> bool:
+        time.sleep(0.01)
+        return True
+
+    assert await asyncio.to_thread(work)
 
 
 def test_two_loops_have_two_clocks() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,8 @@ def now() -> float:
 
 
 def timers() -> int:
-    return sum(not handle.cancelled() for handle in asyncio.get_running_loop()._scheduled)
+    loop: Any = asyncio.get_running_loop()
+    return sum(not handle.cancelled() for handle in loop._scheduled)
 
 
 async def attempt(deadline: Deadline, *, allowed: float, takes: float) -> str:
@@ -135,7 +137,8 @@ async def test_a_cancellation_from_outside_passes_through():
 @pytest.mark.parametrize("first", ["deadline", "outside"])
 async def test_of_both_at_once_the_cancellation_from_outside_wins(first):
     deadline: list[Deadline] = []
-    loop, tasks = asyncio.get_running_loop(), []
+    loop = asyncio.get_running_loop()
+    tasks: list[asyncio.Task[Any]] = []
     if first == "outside":  # timers of one time fire in the order in which they were set
         loop.call_at(60, lambda: tasks[0].cancel())
     tasks.append(asyncio.create_task(in_task(deadline, allowed=60)))

@@ -152,7 +152,7 @@ async def test_concurrent_retries_do_not_mix_up_their_outcomes():
     async def one(number: int) -> bool:
         mine = Verdict(action=Action.FAIL, reason=str(number))
         script = Script(AGAIN, *[AGAIN] * (number % 3), mine)
-        script.sleep = asyncio.sleep
+        script.sleep = asyncio.sleep  # type: ignore[method-assign, assignment]
         return await script.run() is mine
 
     assert all(await asyncio.gather(*(one(number) for number in range(50))))

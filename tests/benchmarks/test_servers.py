@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import socket
 from itertools import pairwise
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -28,7 +29,7 @@ class Written(asyncio.Transport):
         super().__init__()
         self.sent = b""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         self.sent += data
 
 

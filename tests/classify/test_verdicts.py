@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
@@ -246,7 +246,7 @@ def test_a_redirect_to_nowhere_stops_the_run_too(headers):
     assert verdict.reason == "HTTP 302: the endpoint redirects, but not to a URL"
 
 
-def subclasses(cls: type) -> Iterator[type]:
+def subclasses(cls: type[Any]) -> Iterator[type[Any]]:
     yield cls
     for sub in cls.__subclasses__():
         yield from subclasses(sub)

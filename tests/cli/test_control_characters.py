@@ -268,6 +268,7 @@ def test_exceptions_and_events_of_the_library_are_escaped(rude, caplog):
         ) as client:
             with pytest.raises(fanout.FanoutError) as caught:
                 client.map(np.arange(8))
+            assert isinstance(caught.value, fanout.RunStopped | fanout.RowsFailed)
             result = caught.value.result
             texts = [str(caught.value), repr(caught.value), *(failure.reason for failure in result.failures)]
             texts += [getattr(caught.value, "reason", ""), *(event.reason for event in events)]

@@ -25,7 +25,7 @@ def test_a_codec_of_two_methods_is_a_whole_one(reply):
     assert codec.spec == {}
     assert codec.max_rows is None
     assert tuple(codec.prepare("http://host/x")) == ()
-    assert codec.learn(reply(b"")) is None
+    codec.learn(reply(b""))
     assert codec.classify(reply(b"", status=500)) is None
     assert repr(codec) == "<Upper 'custom'>"
     assert codec.nonfinite == "reject"

@@ -24,7 +24,7 @@ NUMBERS = st.one_of(
     st.integers(-(2**70), 2**70),
     st.sampled_from([2**53, 2**53 + 1, 2**24 + 1, 1e300, -0.0, 1e-320, 3]),
 )
-ODD = st.sampled_from([None, True, "2", [1], {}, []])
+ODD: st.SearchStrategy[Any] = st.sampled_from([None, True, "2", [1], {}, []])
 
 
 @pytest.fixture(params=["typed", "buffers", "objects"])
@@ -137,7 +137,7 @@ def test_answers_of_another_kind_are_not_tried_for_ever() -> None:
     assert reader.read(b'{"predictions": [[1]]}') is None
 
 
-def vectors_document(rows: list[list[float]], indices: list[Any], **extra: Any) -> dict[str, Any]:
+def vectors_document(rows: list[Any], indices: list[Any], **extra: Any) -> dict[str, Any]:
     return {"data": [{"embedding": row, "index": i} for row, i in zip(rows, indices, strict=True)], **extra}
 
 

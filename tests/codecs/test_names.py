@@ -12,7 +12,13 @@ from fanout.codecs import V1, Codec, Json, Oip, OpenAIChat, OpenAIEmbeddings, co
 from fanout.errors import ConfigError
 from fanout.types import Payload
 
-KINDS = {"json": Json, "v1": V1, "oip": Oip, "openai-embeddings": OpenAIEmbeddings, "openai-chat": OpenAIChat}
+KINDS: dict[str, type[Codec]] = {
+    "json": Json,
+    "v1": V1,
+    "oip": Oip,
+    "openai-embeddings": OpenAIEmbeddings,
+    "openai-chat": OpenAIChat,
+}
 
 
 class Own(Codec):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import orjson
@@ -105,7 +106,7 @@ def test_rows_that_json_cannot_express_are_named(row):
 
 
 def test_a_row_that_holds_itself_is_named():
-    row: list = []
+    row: list[Any] = []
     row.append(row)
     with pytest.raises(EncodeError) as caught:
         to_json([1, row])

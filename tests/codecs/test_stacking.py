@@ -78,5 +78,5 @@ def test_dicts_become_columns():
 
 def test_dicts_unlike_most_are_named():
     with pytest.raises(EncodeError, match=r"keys \['a'\]") as caught:
-        columns([{"b": 1}, {"a": 1}, {"a": 1, "b": 2}, "a", {"a": 2}])
+        columns([{"b": 1}, {"a": 1}, {"a": 1, "b": 2}, "a", {"a": 2}])  # type: ignore[list-item]
     assert caught.value.rows == (0, 2, 3)

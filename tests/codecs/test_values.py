@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,7 +125,7 @@ def test_what_does_not_fit_is_refused_with_its_row(values, dtype, row):
 
 
 def test_a_nesting_deeper_than_numpy_is_refused():
-    nested = 1
+    nested: Any = 1
     for _ in range(65):
         nested = [nested]
     with pytest.raises(Unfit, match="64 deep"):

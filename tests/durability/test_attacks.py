@@ -88,7 +88,7 @@ async def test_a_cancelled_run_ends_only_when_its_thread_has(
             order.append(blocked)
 
     monkeypatch.setattr(NpySink, blocked, slow)
-    monkeypatch.setattr(NpySink, "close", lambda sink: (order.append("close"), close(sink)))
+    monkeypatch.setattr(NpySink, "close", lambda sink: (order.append("close"), close(sink)))  # type: ignore[func-returns-value]
     path = tmp_path / "y.npy"
     async with client(model) as opened:
         running = asyncio.create_task(opened.run(rows_of(40), open_sink(path), journal=tmp_path / "y.journal"))
@@ -198,7 +198,8 @@ async def test_a_journal_that_could_not_be_written_once_is_not_written_again(
 async def test_a_disk_that_takes_its_time_does_not_hold_the_workers_up(
     tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sync, seen = NpySink.sync, []
+    sync = NpySink.sync
+    seen: list[Any] = []
 
     def slow(sink: NpySink) -> None:
         until = time.monotonic() + 30

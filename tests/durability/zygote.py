@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 from time import sleep
+from typing import Any
 
 from tests.durability.work import Kind, send
 
@@ -21,7 +22,7 @@ def _await_tracer() -> None:
         sleep(0.001)
 
 
-def _become(order: dict) -> None:
+def _become(order: dict[str, Any]) -> None:
     if order["traced"]:
         _await_tracer()
     asyncio.run(send(Path(order["folder"]), Kind(**order["kind"]), order["url"], run=order["run"]))

@@ -81,7 +81,8 @@ def assert_account(result: Result, n_rows: int) -> None:
     pending = sum(len(chunk) for chunk in result.pending)
     assert len(result.ok) == n_rows
     assert int(result.ok.sum()) + failed + pending == n_rows
-    for rows in (*result.failures, *result.pending):
+    absent: list[Any] = [*result.failures, *result.pending]
+    for rows in absent:
         assert not result.ok[rows.start : rows.stop].any()
 
 
@@ -181,6 +182,7 @@ async def play(scene: Scene, mock: MockEndpoint, options: dict[str, Any], how: s
             loop.call_later(moment, running.cancel)
         elif how == "cancel a task":
             loop.call_later(moment, cancel_one, before | {running})
+        outcome: Any
         (outcome,) = await asyncio.gather(running, return_exceptions=True)
         assert client.statistics().in_flight == 0
         assert mock.in_flight == 0

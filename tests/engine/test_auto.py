@@ -97,7 +97,7 @@ async def test_the_window_grows_with_the_limit() -> None:
     async with in_front_of(wide()) as client, client.stream(rows()) as results:
         async for _ in results:
             done += 1
-            widest = max(widest, client.statistics().concurrency)
+            widest = max(widest, client.statistics().concurrency or 0)
             assert taken - done <= 2 * widest + 2
         assert client.statistics().max_in_flight > 128
     assert done == len(X)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import numpy as np
 import pytest
@@ -187,7 +188,7 @@ async def test_rows_that_always_hang_fail_and_do_not_stall_the_run() -> None:
 
 @pytest.mark.parametrize("concurrency", [1, 10, 16])
 async def test_a_probe_that_needs_new_headers_keeps_its_permit(concurrency: int) -> None:
-    refused = []
+    refused: list[Any] = []
 
     def model(x: np.ndarray) -> np.ndarray:
         if now() < 0.5:

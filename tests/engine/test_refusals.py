@@ -262,7 +262,7 @@ async def test_whichever_rows_are_refused_every_row_is_accounted_for_and_request
     else:
         assert kind in ("refused", "rejected")
         assert sum(status != 200 for status in statuses) >= min(2, len(statuses))
-    absent = [*result.failures, *result.pending]
+    absent: list[Any] = [*result.failures, *result.pending]
     assert result.ok.sum() + sum(part.stop - part.start for part in absent) == len(rows)
     bad = sum(status != 200 for status in statuses)
     chunks = ceil(len(rows) / chunk_rows)

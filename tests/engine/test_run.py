@@ -51,7 +51,8 @@ def assert_accounts(result: fanout.Result, n_rows: int) -> None:
     pending = sum(len(chunk) for chunk in result.pending)
     assert len(result.ok) == n_rows
     assert result.ok.sum() + failed + pending == n_rows
-    for rows in (*result.failures, *result.pending):
+    absent: list[Any] = [*result.failures, *result.pending]
+    for rows in absent:
         assert not result.ok[rows.start : rows.stop].any()
 
 

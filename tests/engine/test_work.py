@@ -52,7 +52,7 @@ def test_split_rows_come_back_to_their_places(data: st.DataObject) -> None:
         assert not assembly.complete
         assert leaf.n == len(leaf.rows)
         if data.draw(st.booleans()):
-            assembly.add(leaf, {"": leaf.rows * 2.0})
+            assembly.add(leaf, {"": np.asarray(leaf.rows) * 2.0})
         else:
             failures = leaf.failures("because", 400, "http://x")
             failed += [row for f in failures for row in range(f.start, f.stop)]

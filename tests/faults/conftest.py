@@ -10,10 +10,10 @@ from fanout.transport.direct import Direct
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test marked ``one_way`` once: it is about what the transport hands on, whichever way that came."""
     if not metafunc.definition.get_closest_marker("one_way"):
-        metafunc.parametrize("way", ["direct", pytest.param("session", marks=pytest.mark.slow)], indirect=True)
+        metafunc.parametrize("through", ["direct", pytest.param("session", marks=pytest.mark.slow)], indirect=True)
 
 
 @pytest.fixture(autouse=True)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def through(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if getattr(request, "param", "direct") == "session":
         monkeypatch.setattr(Direct, "takes", lambda *_: False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +24,15 @@ if TYPE_CHECKING:
 EIGHT = Limits(concurrency=8)
 
 
+def always(step: Any, _: object) -> Any:
+    return step
+
+
 async def pooled(stack: AsyncExitStack, *behaviours: str | Callable[[Any], Any], **options: Any) -> list[FaultServer]:
     """A server for each behaviour: a step for every request, or a function that gives one."""
     return [
         await stack.enter_async_context(
-            FaultServer(double, faults=each if callable(each) else (lambda _, step=each: step), **options)
+            FaultServer(double, faults=each if callable(each) else partial(always, each), **options)
         )
         for each in behaviours
     ]

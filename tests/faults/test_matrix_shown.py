@@ -43,6 +43,7 @@ async def everything_shown(server: FaultServer, endpoint: Endpoint, **options: A
             await client.map(X)
         shown = [str(caught.value), repr(caught.value), repr(client), repr(client.statistics())]
         shown += [getattr(caught.value, "reason", ""), *(event.reason for event in events)]
+        assert isinstance(caught.value, RunStopped | RowsFailed)
         shown += [failure.reason for failure in caught.value.result.failures]
         shown += [failure.endpoint for failure in caught.value.result.failures]
     return "\u241e".join(shown)

@@ -52,14 +52,14 @@ def test_a_codec_s_options_are_those_of_its_class(name):
 class Foreign(Codec):
     """A codec of another package, with a type that only its own module knows."""
 
-    def __init__(self, knob: Unknown, **more: Any) -> None:  # noqa: F821
+    def __init__(self, knob: Unknown, **more: Any) -> None:  # type: ignore[name-defined]  # noqa: F821
         super().__init__()
 
 
 class Required(Codec):
     """A codec with an option that has no default."""
 
-    def __init__(self, *, knob: Unknown) -> None:  # noqa: F821
+    def __init__(self, *, knob: Unknown) -> None:  # type: ignore[name-defined]  # noqa: F821
         super().__init__()
 
 

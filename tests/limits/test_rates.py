@@ -217,7 +217,7 @@ class TestSlowedDown:
 
     def test_words_that_come_all_the_time_let_no_more_go(self) -> None:
         limiter = self.slowed(left=10, seconds=100.0)
-        starts = []
+        starts: list[float] = []
         for now in range(101, 150):
             limiter.slow("x", "requests", 10, 100.0, float(now))
             if not starts or starts[-1] <= now:

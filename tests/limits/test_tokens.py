@@ -72,8 +72,8 @@ def tiktoken(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
             raise ValueError(f"Unknown encoding {name}")
         return SimpleNamespace(encode_ordinary=str.split)
 
-    module.get_encoding = get_encoding
-    module.list_encoding_names = lambda: ["words", "offline"]
+    module.get_encoding = get_encoding  # type: ignore[attr-defined]
+    module.list_encoding_names = lambda: ["words", "offline"]  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tiktoken", module)
     return module
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -52,9 +52,9 @@ async def test_every_429_of_a_full_queue_is_absorbed(embeddings: Real, direct: n
 
 async def test_more_texts_than_the_server_takes_are_cut_and_not_quoted(embeddings: Real) -> None:
     class Untold(fanout.codecs.OpenAIEmbeddings):
-        max_rows = None
+        max_rows = None  # type: ignore[assignment]
 
-    events = []
+    events: list[Any] = []
     many = [f"secret {i}" for i in range(2100)]
     async with Client(embeddings.url, codec=Untold(), chunk_rows=2100, on_event=events.append) as client:
         vectors = await client.map(many)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,7 +18,8 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(120, func_only=True)]
 
 async def test_one_bad_row_among_1797_fails_alone(mlserver: Real, images: np.ndarray) -> None:
     """At concurrency 20 the server merges requests, and answers 500 to all that were merged with the bad one."""
-    rows, events = images.copy(), []
+    rows = images.copy()
+    events: list[Any] = []
     rows[700, 0] = -1
     async with Client(
         mlserver.infer("digits"), codec="oip", limits=Limits(concurrency=20), on_event=events.append

@@ -27,7 +27,8 @@ def test_it_knows_the_digits(examples):
     """More than 95 % are right; rows are probabilities in float32."""
     images, labels = examples
     probabilities = classify(images)
-    assert (probabilities.shape, probabilities.dtype) == ((1797, 10), np.float32)
+    assert probabilities.shape == (1797, 10)
+    assert probabilities.dtype == np.float32
     assert (probabilities.argmax(axis=1) == labels).mean() > 0.95
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
 

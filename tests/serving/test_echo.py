@@ -19,7 +19,8 @@ def test_rows_come_back_as_they_are():
 def test_embeddings_are_unit_vectors_whatever_the_text(texts):
     """Shape (n, 64), float32, unit norm, and a text's vector does not depend on its neighbours."""
     vectors = embed(texts)
-    assert (vectors.shape, vectors.dtype) == ((len(texts), 64), np.float32)
+    assert vectors.shape == (len(texts), 64)
+    assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
     assert np.array_equal(vectors[0], embed(texts[:1])[0])
 

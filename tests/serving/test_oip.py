@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import orjson
@@ -292,7 +293,7 @@ def test_every_input_of_the_model_is_needed():
 
 def test_unknown_models_and_versions_are_not_found(digits):
     """404 on every route, naming what is here."""
-    body = {"inputs": []}
+    body: dict[str, Any] = {"inputs": []}
     assert "has 'digits'" in digits.error("/v2/models/x/infer", body, 404)
     assert (
         digits.error("/v2/models/digits/versions/2/infer", body, 404) == "model 'digits' has no version '2', only '1'"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.simulator.clock import Timeline
@@ -58,7 +60,8 @@ def test_batches_take_longer_the_more_is_in_them_and_bring_more(in_flight, rate)
 
 
 def test_a_server_without_room_refuses_at_once():
-    clock, said = CLOCK(), []
+    clock = CLOCK()
+    said: list[Any] = []
     server = Queue(clock, constant(1.0), capacity=2, room=1)
     for _ in range(4):
         server.submit(said.append)
@@ -89,7 +92,8 @@ def test_distance_adds_to_the_latency_and_not_to_the_capacity():
 
 
 def test_a_rate_is_kept_in_every_window_and_told_where_it_is_to_be():
-    clock, said = CLOCK(), []
+    clock = CLOCK()
+    said: list[Any] = []
     server = RateLimited(clock, Queue(clock, constant(0.0), capacity=9), per_window=2, window=10, retry_after=True)
     for when in (1, 2, 3, 9, 10):
         clock.call_later(when, server.submit, said.append)
@@ -98,7 +102,8 @@ def test_a_rate_is_kept_in_every_window_and_told_where_it_is_to_be():
 
 
 def test_a_bucket_lets_through_its_burst_and_then_its_rate():
-    clock, said = CLOCK(), []
+    clock = CLOCK()
+    said: list[Any] = []
     server = Bucket(clock, Queue(clock, constant(0.0), capacity=9), per_second=2, burst=3)
     for _ in range(4):
         server.submit(said.append)

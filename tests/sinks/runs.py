@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,7 +27,8 @@ def done(start: int, outputs: Mapping[str, Array] | Array, **extra: object) -> D
 
 def result(n_rows: int, failures: Iterable[Failure] = (), pending: Iterable[Chunk] = ()) -> Result:
     ok = np.ones(n_rows, bool)
-    for rows in (*failures, *pending):
+    absent: list[Failure | Chunk] = [*failures, *pending]
+    for rows in absent:
         ok[rows.start : rows.stop] = False
     return Result(outputs=None, ok=ok, failures=tuple(failures), pending=tuple(pending), stats=Statistics())
 
@@ -57,7 +58,7 @@ def write_all(path: Path, chunks: Iterable[Done], account: Result) -> FileSink:
 def accounted(chunk: Done, account: Result) -> Done:
     """``chunk`` with what the account of its run tells of its rows."""
 
-    def inside(rows: Iterable[Failure | Chunk]) -> tuple:
+    def inside(rows: Iterable[Failure | Chunk]) -> tuple[Any, ...]:
         cut = (replace(r, start=max(r.start, chunk.start), stop=min(r.stop, chunk.stop)) for r in rows)
         return tuple(r for r in cut if r.start < r.stop)
 

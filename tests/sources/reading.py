@@ -79,5 +79,5 @@ def holds_in_parts(source: Source, whole: list[Any], size: int = TINY) -> None:
         assert plain(read(part.sliced(slice(1, 3)), size)) == whole[start:stop][1:3]
         assert plain(read(part, size, 1)) == whole[start:stop][1:]
     if source.n_rows is not None:
-        for start, stop in [(-2, None), (None, -1), (-3, -1), (-(10**6), 2)]:
-            assert plain(read(source.sliced(slice(start, stop)), size)) == whole[start:stop]
+        for first, last in [(-2, None), (None, -1), (-3, -1), (-(10**6), 2)]:
+            assert plain(read(source.sliced(slice(first, last)), size)) == whole[first:last]

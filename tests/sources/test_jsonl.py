@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from fanout.errors import EncodeError, InputError
 from fanout.sources import open_source
 from tests.sources.reading import TINY, blocks, holds_in_parts, ids, read, refusal, refused_at_once
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"id": "a", "text": "one", "n": 1, "deep": {"list": [10, 11], "a/b": True}},
     {"id": "b", "text": "two", "n": 2.5, "deep": {"list": [20], "a/b": False}},
     {"id": "c", "text": None, "deep": {}},
@@ -104,7 +105,7 @@ def test_a_bad_line_is_told_by_its_number(tmp_path, monkeypatch, line, told, siz
 def test_the_rows_before_a_bad_line_come_first(tmp_path, monkeypatch):
     monkeypatch.setattr("fanout.sources.base.BLOCK_BYTES", TINY)
     (tmp_path / "x.jsonl").write_text('{"a": 1}\n' * 100 + "oops\n")
-    found = []
+    found: list[Any] = []
     source = open_source(tmp_path / "x.jsonl", "a")
     with pytest.raises(InputError, match="line 101"):
         found.extend(block.rows for block in source.blocks())

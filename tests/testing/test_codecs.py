@@ -109,7 +109,9 @@ class Right(Codec):
 
     def serve(self, request: Any, model: Any) -> Reply:
         rows = np.array(orjson.loads(request.joined())["instances"], np.float64)
-        answers = np.where(np.isnan(made := model(rows)), None, made.astype(object)).tolist()
+        made = model(rows).astype(object)
+        made[np.isnan(model(rows))] = None
+        answers = made.tolist()
         return Reply(status=200, headers={}, body=orjson.dumps({"predictions": answers}))
 
 

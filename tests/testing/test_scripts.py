@@ -108,7 +108,7 @@ async def test_a_fault_server_that_breaks_does_not_hide_what_the_test_raises() -
     "step",
     [
         "503", 3.5, b"x", True, 99, 10_000, object(), asyncio.CancelledError, KeyboardInterrupt(),
-        Scripted(status="200"), Scripted(body="x"), Scripted(headers={"A": 3}), Scripted(headers=None),  # type: ignore[arg-type]
+        Scripted(status="200"), Scripted(body="x"), Scripted(headers={"A": 3}), Scripted(headers=None),  # type: ignore[arg-type, dict-item]
     ],
     ids=_shown,
 )  # fmt: skip

@@ -229,7 +229,8 @@ async def test_a_long_token_is_concealed_wherever_the_servers_words_are_cut(leng
 
 
 async def test_a_token_that_has_been_replaced_is_still_a_secret() -> None:
-    tokens, events = Tokens(), []
+    tokens = Tokens()
+    events: list[Any] = []
 
     def model(x: np.ndarray) -> np.ndarray:
         raise StatusError(500, "no: token-1")
@@ -278,7 +279,7 @@ class Echoing(MockEndpoint):
     def _answer(self, request: Any, steps: Any) -> Any:
         result = super()._answer(request, steps)
         number = max(0, len(self.requests) - 1 - self.off_by)
-        result.headers = {**result.headers, "X-Request-Id": self.requests[number].header("x-request-id")}
+        result.headers = {**(result.headers or {}), "X-Request-Id": self.requests[number].header("x-request-id")}
         return result
 
 

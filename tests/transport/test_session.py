@@ -1068,7 +1068,7 @@ def trust(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", context)
 
 
-def subclasses(cls: type) -> Iterator[type]:
+def subclasses(cls: type[Any]) -> Iterator[type[Any]]:
     yield cls
     for sub in cls.__subclasses__():
         yield from subclasses(sub)

@@ -36,7 +36,8 @@ def test_two_measurements_are_one_of_all_rows_and_seconds():
 )
 def test_the_first_bound_that_is_broken_is_named(values, errors, verdict):
     trial = trial_of(POINT, [measurement(**values)], BOUNDS)
-    assert (trial.errors, trial.verdict) == (pytest.approx(errors), verdict)
+    assert trial.errors == pytest.approx(errors)
+    assert trial.verdict == verdict
 
 
 def test_without_an_exchange_there_is_no_latency():

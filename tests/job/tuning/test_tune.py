@@ -289,7 +289,7 @@ async def test_what_was_measured_before_a_stop_is_told(tune):
 
 async def test_a_search_that_is_interrupted_tells_what_was_measured(tune):
     control, server = SearchControl(), Server(workers=100)
-    witness = Witness(on_trial=lambda trial: trial.concurrency == 4 and control.drain("interrupted by SIGINT"))
+    witness = Witness(on_trial=lambda trial: trial.concurrency == 4 and control.drain("interrupted by SIGINT"))  # type: ignore[func-returns-value]
     found = await tune(server, control=control, witness=witness)
     assert [trial.concurrency for trial in found.trials] == [1, 2, 4]
     assert (found.stop_kind, found.stop_reason, found.exit_code) == ("interrupted", "interrupted by SIGINT", 130)
@@ -305,7 +305,7 @@ async def test_an_interrupted_trial_ends_with_what_is_in_flight(tune):
 
 async def test_a_cut_abandons_what_is_in_flight(tune):
     control, server, loop = SearchControl(), Server(workers=100, fixed=20.0), asyncio.get_running_loop()
-    server.on_request = lambda: loop.call_later(1.0, control.cut) and None
+    server.on_request = lambda: loop.call_later(1.0, control.cut) and None  # type: ignore[assignment]
     began = loop.time()
     found = await tune(server, control=control)
     assert loop.time() - began == pytest.approx(1.0)

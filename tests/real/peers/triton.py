@@ -6,8 +6,8 @@ import numpy as np
 import tritonclient.http as triton
 from tritonclient.utils import np_to_triton_dtype
 
-given, made, url, model, rows, binary = sys.argv[1:]
-binary = binary == "True"
+given, made, url, model, rows, in_binary = sys.argv[1:]
+binary = in_binary == "True"
 client = triton.InferenceServerClient(url.removeprefix("http://"))
 with np.load(given) as archive:
     arrays = {name: a.astype(object) if a.dtype.kind in "US" else a for name, a in archive.items()}
