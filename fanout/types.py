@@ -139,6 +139,11 @@ class Payload:
         parts = self.body if isinstance(self.body, tuple) else (self.body,)
         return sum(memoryview(part).nbytes for part in parts)
 
+    def holds(self, words: str) -> bool:
+        """True if the body holds ``words``, in any case."""
+        parts = self.body if isinstance(self.body, tuple) else (self.body,)
+        return any(words.lower().encode() in bytes(memoryview(part)).lower() for part in parts)
+
 
 @dataclass(slots=True, kw_only=True)
 class Reply:

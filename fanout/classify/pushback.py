@@ -10,6 +10,7 @@ from multidict import CIMultiDict
 
 from fanout.classify.allowance import structured
 from fanout.classify.dialects import BODY_WAITS, DIALECTS, WAITS, Wait
+from fanout.classify.said import provider_error
 from fanout.classify.times import EPOCH, number, wait_for
 from fanout.classify.words import wait_in_words
 
@@ -32,48 +33,54 @@ def pushback(
     *,
     message: str = "",
     now: datetime | None = None,
+    refused: bool = True,
 ) -> float | None:
     """Seconds for which the server wants no request, or None where it does not tell.
 
     The first of these counts: ``retry-after-ms``, ``Retry-After``, the error in the ``body``, the words of its
     ``message``, the fields that say when an allowance is refilled. Of several values of one field the longest counts.
-    Values that are not finite, negative, past or no time at all are ignored. ``now`` serves times of day where the
-    answer has no ``Date``.
+    Values that are not finite, negative, past or no time at all are ignored, and 0 counts where nothing else is said.
+    ``now`` serves times of day where the answer has no ``Date``. An answer that is not ``refused`` for its rate may
+    have an allowance left, whose refill is then no reason to wait.
     """
     if not body and not message and not _TELLING.search(" ".join(headers)):  # most often there is nothing to look at
         return None
     fields = headers if hasattr(headers, "getall") else CIMultiDict(headers)
-    for wait in _all(fields, body or {}, message, now):
-        if wait is not None:
+    waits = _all(fields, body or {}, message, now, refused=refused)
+    at_once = None
+    for wait in waits:
+        if wait:
             return wait
-    return None
+        at_once = wait if at_once is None else at_once
+    return at_once
 
 
 def _all(
-    headers: Mapping[str, str], body: Mapping[str, Any], message: str, now: datetime | None
+    headers: Mapping[str, str], body: Mapping[str, Any], message: str, now: datetime | None, *, refused: bool
 ) -> Iterator[float | None]:
     yield _first_wait(headers, now)
     yield _in_body(body, headers.get("date"), now)
     yield wait_in_words(message, headers.get("date"), now) if message else None
-    yield _reset(headers, now)
+    yield _reset(headers, now, refused=refused)
     for inner in _objects(body):  # OpenRouter repeats its provider's header fields in the metadata
         given = inner.get("headers")
         if isinstance(given, dict):
             fields = CIMultiDict((name, value) for name, value in islice(given.items(), 100) if isinstance(value, str))
             fields.setdefault("Date", headers.get("Date", ""))
             yield _first_wait(fields, now)
-            yield _reset(fields, now)
+            yield _reset(fields, now, refused=refused)
 
 
 def _first_wait(headers: Mapping[str, str], now: datetime | None) -> float | None:
-    date = headers.get("date")
+    date, at_once = headers.get("date"), None
     for wait in WAITS:
         if wait.field in headers:
             seconds = [_seconds(value, wait, date, now) for value in _values(headers, wait.field)]
             longest = max((each for each in seconds if each is not None), default=None)
-            if longest is not None:
+            if longest:
                 return longest
-    return None
+            at_once = longest if at_once is None else at_once
+    return at_once
 
 
 def _values(headers: Mapping[str, str], field: str) -> Iterator[str]:
@@ -88,7 +95,7 @@ def _seconds(value: object, wait: Wait, date: str | None, now: datetime | None) 
     if isinstance(value, bool):
         return None
     bare = number(value) if isinstance(value, int | float | str) else None
-    if bare is not None and wait.unit != 1.0:
+    if bare is not None and wait.unit != 1.0 and bare * wait.unit < EPOCH:
         return bare * wait.unit
     return wait_for(value, date, now)
 
@@ -109,10 +116,12 @@ def _objects(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             if isinstance(each, dict):
                 yield each
     yield body
+    if behind := provider_error(body):
+        yield from _objects(behind)
 
 
-def _reset(headers: Mapping[str, str], now: datetime | None) -> float | None:
-    """The time until an exhausted allowance is refilled; where none is known to be exhausted, the soonest refill.
+def _reset(headers: Mapping[str, str], now: datetime | None, *, refused: bool) -> float | None:
+    """The time until an exhausted allowance is refilled; of a refusal where none is exhausted, the soonest refill.
 
     The soonest counts among the fields of one family, the first in the table that the answer has.
     """
@@ -125,7 +134,7 @@ def _reset(headers: Mapping[str, str], now: datetime | None) -> float | None:
             continue
         if number(headers.get(remaining)) == 0:
             exhausted.append(seconds)
-        else:
+        elif refused:
             other[family] = min(seconds, other.get(family, seconds))
     exhausted += [one.seconds for one in structured(headers) if one.left == 0]
     return max(exhausted) if exhausted else next(iter(other.values()), None)

@@ -34,6 +34,7 @@ SPELLED = (
 _SPELLED = re.compile(SPELLED, re.IGNORECASE)
 _SPELLED_PART = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s{0,3}([a-zµ]{1,12})", re.IGNORECASE)
 _ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
+_ZONE_NAME = re.compile(r" ?(?:UTC|GMT)\Z", re.IGNORECASE)
 _OFFSET_AFTER_GMT = re.compile(r"GMT([+-]\d{4})")
 
 
@@ -44,6 +45,8 @@ def duration(value: object) -> float | None:
     if len(value) > _LONGEST:
         return None
     text = value.strip()
+    if text.startswith("PT"):  # ISO 8601, and protobuf in some languages: PT1M30S
+        text = text[2:].lower()
     parts = _DURATION_PART.findall(text)
     if parts and "".join(number + unit for number, unit in parts) == text:
         return number(sum(float(number) * _UNITS[unit] for number, unit in parts))
@@ -75,6 +78,8 @@ def wait_for(value: object, server_date: str | None = None, now: datetime | None
     The same field holds seconds with one vendor and a time of day with another, so the value alone tells its form. A
     time of day is measured by the server's own clock (``server_date``), where there is one.
     """
+    if isinstance(value, str) and len(value) <= _LONGEST:
+        value = value.strip(" \t\"'")
     seconds = duration(value)
     if seconds is not None:
         return seconds if seconds < EPOCH else _since_unix_epoch(seconds, server_date, now)
@@ -124,7 +129,7 @@ def _since_unix_epoch(time: float, server_date: str | None, now: datetime | None
 
 def _iso(text: str) -> datetime | None:
     try:
-        then = datetime.fromisoformat(text.removesuffix("UTC").rstrip())
+        then = datetime.fromisoformat(_ZONE_NAME.sub("Z", text))
     except ValueError:
         return None
     return then if then.tzinfo else then.replace(tzinfo=UTC)

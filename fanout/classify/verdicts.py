@@ -10,8 +10,8 @@ from urllib.parse import urljoin, urlsplit
 
 from fanout.classify.pushback import pushback
 from fanout.classify.quota import quota_exhausted
-from fanout.classify.said import error_body, message_of, said
-from fanout.classify.statuses import aws_status, hidden_status
+from fanout.classify.said import error_body, hidden_error, message_of, said
+from fanout.classify.statuses import aws_status, named_status
 from fanout.errors import (
     AttemptTimeout,
     CertificateError,
@@ -24,6 +24,7 @@ from fanout.settings import masked
 from fanout.types import Action, Reply, StopKind, Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
 _STATUS: dict[int, Action] = {
@@ -52,24 +53,31 @@ _WAITS_IN_WORDS = frozenset({429, 503, 529})
 _STOP_KIND: dict[int, StopKind] = {402: "quota", 401: "refused", 403: "refused", 407: "refused"}
 
 
-def classify_reply(reply: Reply, *, meaning: int | None = None, now: datetime | None = None) -> Verdict:
+def classify_reply(
+    reply: Reply,
+    *,
+    meaning: int | None = None,
+    now: datetime | None = None,
+    quotes: Callable[[str], bool] = lambda _: False,
+) -> Verdict:
     """The verdict on an answer whose status is not 200 to 299.
 
     Args:
         reply: the answer.
         meaning: the status that its API means by it, where that is another.
         now: the time, for dates where the answer has none.
+        quotes: says of words whether the request holds them, so that the answer may quote a row.
     """
     status = meaning or reply.status
     if 300 <= status < 400:
         return _redirected(reply)
     if status == 400:
         status = aws_status(reply) or status
-    body = error_body(reply.body)
+    body = error_body(reply.body) if reply.status >= 300 else hidden_error(reply.body)
     message = message_of(reply, body)
     meant = "" if reply.status >= 300 or meaning is None else f", which holds an error {meaning}"
     reason = f"HTTP {reply.status}{meant}: {said(reply, body)}"
-    if quota_exhausted(status, body, reply.headers, message):
+    if quota_exhausted(status, body, reply.headers, message, quotes):
         return Verdict(action=Action.STOP, reason=reason, status=status, stop="quota")
     action = _STATUS.get(status) or (Action.RETRY if status >= 500 or status < 200 else Action.FAIL)
     wish = reply.headers.get("x-should-retry", "").lower()
@@ -77,7 +85,8 @@ def classify_reply(reply: Reply, *, meaning: int | None = None, now: datetime | 
         action = Action.RETRY
     elif wish == "false" and action is Action.RETRY:
         action = Action.FAIL
-    wait = pushback(reply.headers, body, message=message if status in _WAITS_IN_WORDS else "", now=now)
+    words = message if status in _WAITS_IN_WORDS else ""
+    wait = pushback(reply.headers, body, message=words, now=now, refused=status == 429)
     if status == 413 and wait is not None:  # "too large" that will pass (RFC 9110, 15.5.14)
         action = Action.RETRY
     return Verdict(
@@ -104,12 +113,12 @@ def classify_error(error: TransportError | InvalidReply, status: int | None = No
     return Verdict(action=Action.RETRY, reason=reason, overload=isinstance(error, AttemptTimeout), unreachable=True)
 
 
-def classify_invalid(reply: Reply, error: InvalidReply) -> Verdict:
+def classify_invalid(reply: Reply, error: InvalidReply, *, quotes: Callable[[str], bool] = lambda _: False) -> Verdict:
     """The verdict on an answer that says success and is invalid: some APIs report their errors like that."""
-    if (status := hidden_status(reply)) is not None:
-        return classify_reply(reply, meaning=status)
-    body = error_body(reply.body)
-    if quota_exhausted(429, body, reply.headers, message_of(reply, body)):
+    body = hidden_error(reply.body)
+    if (status := named_status(body)) is not None:
+        return classify_reply(reply, meaning=status, quotes=quotes)
+    if quota_exhausted(429, body, reply.headers, message_of(reply, body), quotes):
         reason = f"HTTP {reply.status}: {said(reply, body)}"
         return Verdict(action=Action.STOP, reason=reason, status=reply.status, stop="quota")
     return classify_error(error, reply.status)

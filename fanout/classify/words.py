@@ -13,15 +13,21 @@ if TYPE_CHECKING:
 _LOOKED_AT = 2000
 """Characters of a message that are searched."""
 
-_LEAD = r"\b(?:try(?:ing)?\s{1,3}again|retry(?:ing)?|wait(?:ing)?|resets?|available|back\s{1,3}off)\b"
-_BETWEEN = r"[^\d.;!?]{0,40}"
-# OpenAI, Groq: "try again in 7m12s"; Azure: "retry after 20 seconds"; Google: "retry in 34.07s"; Django: "available in
-# 30 seconds"; LiteLLM: "resets at: 2026-11-30 12:00:00 UTC".
-_DURATION = re.compile(rf"{_LEAD}{_BETWEEN}({SPELLED})", re.IGNORECASE)
-_TIME = re.compile(
-    rf"{_LEAD}{_BETWEEN}(\d{{4}}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d{{1,9}})?)?(?:\s?UTC|Z|[+-]\d\d:?\d\d)?)",
-    re.IGNORECASE,
+# OpenAI, Groq: "try again in 7m12s"; Azure: "retry after 20 seconds"; Google: "retry in 34.07s"; Django: "Expected
+# available in 30 seconds"; LiteLLM: "resets at: 2026-11-30 12:00:00 UTC". Other words state the time that has passed:
+# "timed out waiting for a slot after 600s", "no worker available within 30 s", "max wait 300 seconds".
+_OBJECT = r"(?:\s{1,3}(?:the|this|your|request|later|it|again)){0,3}"
+_LEAD = (
+    rf"\b(?:(?:try(?:ing)?\s{{1,3}}again|retry(?:ing)?){_OBJECT}[\s(-]{{1,3}}(?:in|after|at)"
+    r"|(?:resets|will\s{1,3}reset|limit\s{1,3}reset)(?:\s{1,3}(?:in|after|at|on))?"
+    r"|(?:expected|be|becomes?)\s{1,3}available(?:\s{1,3}again)?\s{1,3}(?:in|after|at)|available\s{1,3}again\s{1,3}(?:in|at)"
+    r"|back(?:ing)?\s{0,3}off|estimated\s{1,3}wait(?:\s{1,3}time)?(?:\s{1,3}(?:is|of))?"
+    r"|(?<!max )(?<!maximum )(?<!queue )(?<!the )wait|after\s{1,3}waiting)\b"
 )
+_FILLER = r"(?:[\s:=(~]{1,3}(?:about|approx|approximately|around|at\sleast|another|the\snext|for)\b){0,3}[\s:=(~]{1,3}"
+_DURATION = re.compile(rf"{_LEAD}{_FILLER}({SPELLED})", re.IGNORECASE)
+_ISO = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:\s?(?:UTC|GMT)|Z|[+-]\d\d:?\d\d)?"
+_TIME = re.compile(rf"{_LEAD}{_FILLER}({_ISO})", re.IGNORECASE)
 _BARE = re.compile(
     r"\b[Rr]etry[-_ ][Aa]fter[:=]?\s{0,3}(\d{1,9}(?:\.\d{1,9})?)(?=[.,;)\"']?(?:\s{1,3}[A-Z]|\s{0,3}\Z))"
 )

@@ -28,7 +28,7 @@ CODES = frozenset({
 
 def blocked(reason: object) -> bool:
     """True if an answer that ended for this reason is withheld for its content."""
-    return isinstance(reason, str) and reason.lower() in _REASONS
+    return isinstance(reason, str) and reason.partition(":")[0].lower() in _REASONS
 
 
 def row_failed(reply: Reply, reason: str, status: int | None = None) -> Verdict:

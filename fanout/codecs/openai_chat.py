@@ -97,7 +97,7 @@ class OpenAIChat(Codec):
     def classify(self, reply: Reply) -> Verdict | int | None:
         """A row that is too long, is blocked, or is answered without a text: asked again it would cost the same again.
 
-        The status of the error with which a text broke off, if it has one. None for anything else.
+        None for anything else.
         """
         if len(reply.body) > _LARGEST_REFUSAL:
             return None
@@ -110,7 +110,7 @@ class OpenAIChat(Codec):
             reason = _fatal(document)
         if reason is not None:
             return row_failed(reply, reason)
-        return _broken_off(document) if reply.status == 200 else None
+        return None
 
     def _conversations(self, rows: Sequence[Any]) -> list[list[Any]]:
         made, bad = [], {}
@@ -172,9 +172,9 @@ def _outputs(document: object) -> Values:
     if text is None:
         raise Unfit("has a choice without a text in its message")
     reason = choice.get("finish_reason")
-    if not text and (blocked(reason) or _refusal(message)):
-        raise Unfit("has no text, for it is blocked")
-    if reason == "error" or choice.get("error"):  # OpenRouter's and vLLM's word for a text that broke off
+    if blocked(reason) or (not text and _refusal(message)):
+        raise Unfit("has no text, or a part of one, for it is blocked")
+    if reason == "error" or _error(document):  # OpenRouter's and vLLM's word for a text that broke off
         raise Unfit("has a text that broke off with an error")
     texts = Wanted(_STRING)
     return {TEXT: array([text], texts), FINISH_REASON: array([reason if isinstance(reason, str) else ""], texts)}
@@ -209,13 +209,15 @@ def _refusal(message: Any) -> str | None:
 
 
 def _no_text(document: Any) -> str | None:
-    """Why a message has no text, where that is the model's will; None if it is not so."""
+    """Why a message has no text, or a part of one, where that is the server's will; None if it is not so."""
     try:
         (choice,) = document["choices"]
         message = choice["message"]
         content, reason = message.get("content"), choice.get("finish_reason")
-        if _text(content) or choice.get("error"):
+        if _error(document):
             return None
+        if _text(content):
+            return f"the model's text is cut off: {reason}" if blocked(reason) else None
         told = _refusal(message) or (reason if blocked(reason) else None)
         if told is None and (content is None or _is_thinking_alone(content)):
             told = "tool_calls" if message.get("tool_calls") else reason if reason in _NO_ACCIDENT else None
@@ -224,19 +226,18 @@ def _no_text(document: Any) -> str | None:
     return f"the model gives no text: {str(told)[:_LONGEST]}" if told else None
 
 
-def _broken_off(document: Any) -> int | None:
-    """The status that a choice's error names: OpenRouter puts errors of its providers there."""
-    try:
-        (choice,) = document["choices"]
-        code = choice["error"]["code"]
-    except (TypeError, KeyError, ValueError):
+def _error(document: Any) -> Any:
+    """The error of an answer, or that of its choice: OpenRouter puts errors of its providers there."""
+    if not isinstance(document, dict):
         return None
-    return code if type(code) is int and 400 <= code < 600 else None
+    choices = document.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    return document.get("error") or (choice.get("error") if isinstance(choice, dict) else None)
 
 
 def _fatal(document: Any) -> str | None:
     """The message of an error that says that no attempt with this row can succeed; None for any other."""
-    error = document.get("error", document) if isinstance(document, dict) else None
+    error = _error(document) or document
     if not isinstance(error, dict):
         return None
     message = " ".join(str(error.get("message", "")).split())[:_LONGEST]

@@ -151,7 +151,7 @@ class Attempts:
             return exchanged if isinstance(exchanged, Verdict) else self._shown(classify_error(exchanged))
         assert host is not None
         if not 200 <= exchanged.status < 300:
-            return self._weighed(exchanged, self._classified(exchanged, host), host, work)
+            return self._weighed(exchanged, self._classified(exchanged, host, work), host, work)
         decoded: Array | Values = {}
         try:
             decoded = self._decoded(exchanged, work, host, sent, aside)
@@ -161,7 +161,7 @@ class Attempts:
                 return stop
             if error.rows:
                 error = InvalidReply(work.in_input(str(error), error.rows), flaw=error.flaw)
-            return self._weighed(exchanged, self._classified(exchanged, host, error), host, work)
+            return self._weighed(exchanged, self._classified(exchanged, host, work, error), host, work)
         if not self._proof.settled and (stop := self._stop_for_lengths(work, checked)) is not None:
             return stop
         self._answers += 1
@@ -213,16 +213,17 @@ class Attempts:
         host.forbidden.add(work.chunk.start)
         return host.served and len(host.forbidden) < _NO_ACCIDENT
 
-    def _classified(self, reply: Reply, host: Host, error: InvalidReply | None = None) -> Verdict:
+    def _classified(self, reply: Reply, host: Host, work: Work, error: InvalidReply | None = None) -> Verdict:
+        assert work.payload is not None
         with calling("the codec's classify"):
             meaning = self._codec.classify(reply)
         try:
             if isinstance(meaning, Verdict):
                 verdict = replace(meaning, about_rows=meaning.action is Action.FAIL)
             elif meaning is None and error is not None:
-                verdict = classify_invalid(reply, error)
+                verdict = classify_invalid(reply, error, quotes=work.payload.holds)
             else:
-                verdict = classify_reply(reply, meaning=meaning)
+                verdict = classify_reply(reply, meaning=meaning, quotes=work.payload.holds)
         except Exception as problem:  # noqa: BLE001 - no text of a server ends a run, whatever it makes a parser raise
             reason = f"HTTP {reply.status}: the answer cannot be read ({type(problem).__name__}): {reply.excerpt()}"
             verdict = classify_error(InvalidReply(reason), reply.status)

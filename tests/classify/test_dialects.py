@@ -38,7 +38,10 @@ FORMS = {
     "2026-11-30T14:01:30+02:00": 90.0,
     "2026-11-30 12:01:30 UTC": 90.0,
     "2026-11-30T12:01:30": 90.0,
+    "2026-11-30T12:01:30 GMT": 90.0,
     "Mon, 30 Nov 2026 12:01:30 GMT": 90.0,
+    '"90"': 90.0,
+    "PT1M30S": 90.0,
     "Mon Nov 30 2026 07:01:30 GMT-0500 (Eastern Standard Time)": 90.0,
 }
 NO_TIMES = ["", " ", "-1", "-90s", "nan", "inf", "soon", "s", "1 parsec", "2026-13-45T99:99:99Z", str(UNIX - 90),
@@ -77,6 +80,31 @@ def test_every_field_that_asks_to_wait_takes_every_form(field: str, text: str, s
 def test_milliseconds_are_read_behind_every_prefix(prefix: str) -> None:
     assert pushback(CIMultiDict({f"{prefix}retry-after-ms": "1500"})) == 1.5
     assert pushback(CIMultiDict({f"{prefix}retry-after-ms": "2s"})) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "seconds"),
+    [
+        ({"retry-after-ms": "0", "Retry-After": "30"}, {}, 30),
+        ({"Retry-After": "0"}, {"details": [{"retryDelay": "20s"}]}, 20),
+        ({"Retry-After": "0"}, {"retry_after": 0}, 0),
+        ({"retry-after-ms": f"{UNIX + 90}000", "Date": DATE}, {}, 90),
+    ],
+)
+def test_a_wait_of_nothing_counts_where_nothing_else_is_said(
+    headers: dict[str, str], body: dict[str, object], seconds: float
+) -> None:
+    assert pushback(CIMultiDict(headers), body) == seconds
+
+
+@pytest.mark.parametrize(
+    ("status", "left", "seconds"), [(429, "9", 60), (500, "9", None), (503, "9", None), (503, "0", 60)]
+)
+def test_what_is_left_of_an_allowance_keeps_no_other_error_waiting(
+    status: int, left: str, seconds: float | None
+) -> None:
+    fields = CIMultiDict({"x-ratelimit-remaining-tokens": left, "x-ratelimit-reset-tokens": "1m0s"})
+    assert classify_reply(Reply(status=status, headers=fields, body=b"")).pushback == seconds
 
 
 @pytest.mark.parametrize(
@@ -142,6 +170,18 @@ WORDS = {
     "Retry-After: 17. Thank you": 17.0,
     "Limit resets at: 2026-11-30 12:00:45 UTC": 45.0,
     "please retry after 2026-11-30T12:00:45Z.": 45.0,
+    "You have exhausted your capacity on this model. Your quota will reset after 5h59m59s.": 21599.0,
+    "Please retry your request in the next 5 seconds": 5.0,
+    "Try again later (in about 5 s)": 5.0,
+    "The estimated wait time is 12 seconds": 12.0,
+    "request timed out waiting for a free slot after 600s": None,
+    "Timed out while waiting 30 seconds for the model": None,
+    "No worker available after 120 seconds": None,
+    "no replica became available within 60 s": None,
+    "the wait queue is full, max wait 300 seconds": None,
+    "request exceeded the maximum wait of 600s": None,
+    "gave up: retried for 300s": None,
+    "upstream connection reset after 30 s": None,
     "Rate limit exceeded: 20 requests per 60 seconds": None,
     "Please try again later.": None,
     "You sent 30 requests in 10 seconds": None,
@@ -184,6 +224,8 @@ def test_words_of_any_length_are_searched_in_linear_time(words: str) -> None:
         ({"error": {"metadata": {"headers": {"X-RateLimit-Reset": f"{UNIX + 90}000"}}}}, 90),
         ({"error": {"metadata": {"headers": {"Retry-After": "8"}}}}, 8),
         ({"error": {"metadata": "x", "details": 3}}, None),
+        ({"error": {"message": "slow down"}, "retry_after": 9}, 9),
+        ({"error": {"metadata": {"raw": '{"error": {"details": [{"retryDelay": "11s"}]}}'}}}, 11),
         ([], None),
         ([[]], None),
     ],

@@ -10,7 +10,7 @@ from multidict import CIMultiDict
 
 from fanout.classify import classify_invalid, classify_reply
 from fanout.errors import InvalidReply
-from fanout.types import Action, Reply
+from fanout.types import Action, Payload, Reply
 
 
 def reply(status: int, body: Any, **headers: str) -> Reply:
@@ -50,6 +50,22 @@ EXHAUSTED = {
     "OpenRouter free, by its source": (429, {"error": {"code": 429, "message": "no", "metadata": {
         "limit_source": "openrouter_free_tier_daily"}}}),
     "OpenRouter key": (403, {"error": {"code": 403, "message": "Key limit exceeded (total limit)."}}),
+    "the provider behind OpenRouter": (429, {"error": {"code": 429, "message": "Provider returned error", "metadata": {
+        "raw": '{"error": {"code": "insufficient_quota", "message": "exceeded"}}'}}}),
+    "the words of the provider behind OpenRouter": (400, {"error": {"code": 400, "message": "Provider returned error",
+        "metadata": {"raw": f'{{"error": {{"type": "invalid_request_error", "message": "{LOW}"}}}}'}}}),
+    "Anthropic's client": (400, {"error": {"message": "Error code: 400 - {'type': 'error', 'error': {'type': "
+                                           f"'invalid_request_error', 'message': '{LOW}'}}}}"}}),
+    "OpenAI behind LiteLLM": (429, {"error": {"message": "litellm.RateLimitError: RateLimitError: OpenAIException - "
+        "You exceeded your current quota, please check your plan and billing details. For more information on this "
+        "error, read the docs: https://platform.openai.com/docs/guides/error-codes/api-errors.", "code": "429"}}),
+    "LiteLLM's budget": (400, {"error": {"message": "Budget has been exceeded! Current cost: 14.2, Max budget: 10.0",
+                                         "type": "budget_exceeded", "param": None, "code": "400"}}),
+    "LiteLLM's budget as another error": (400, {"error": {"message": "litellm.BadRequestError: OpenAIException - "
+        "Budget has been exceeded! Current cost: 14, Max budget: 10.", "type": None, "code": "400"}}),
+    "Google's prepayment": (429, {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED",
+                                            "message": "Your prepayment credits are depleted. Please go to"}}),
+    "a code in place of an error": (429, {"error": "insufficient_quota"}),
     "Bedrock": (400, {"__type": "ServiceQuotaExceededException", "message": "quota"}),
     "Bedrock daily": (429, {"message": "Too many tokens per day, please wait before trying again."}),
     "anyone's 402": (402, b"pay"),
@@ -83,6 +99,15 @@ NOT_EXHAUSTED = {
     "a minute of Bedrock": (429, {"message": "Too many tokens, please wait before trying again."}),
     "a row that says so": (400, {"detail": [{"loc": ["body", 3], "msg": f"not a question: {LOW!r}"}]}),
     "another row that says so": (400, {"error": {"message": f"row 3 ({LOW}) is no JSON"}}),
+    "a row in quotes": (400, {"error": {"message": "invalid input: 'Error: Insufficient credits on my card'"}}),
+    "a row in an object": (400, {"error": {"message": 'cannot take {"message": "Insufficient balance"}'}}),
+    "a minute's quota of Google behind LiteLLM": (429, {"error": {"message": "litellm.RateLimitError: "
+        'geminiException - {"error": {"code": 429, "message": "You exceeded your current quota, please check your '
+        "plan and billing details. For more information on this error, head to: https://ai.google.dev/gemini-api/docs/"
+        'rate-limits. Please retry in 34s."}}'}}),
+    "the pool of a provider": (429, {"error": {"message": "Provider returned error", "code": 429, "metadata": {
+        "raw": "glm is temporarily rate-limited upstream. Please retry shortly.",
+        "limit_source": "upstream_provider_shared_pool"}}}),
     "code of another type": (429, {"error": {"code": ["insufficient_quota"], "details": "insufficient_quota"}}),
 }  # fmt: skip
 
@@ -90,6 +115,24 @@ NOT_EXHAUSTED = {
 @pytest.mark.parametrize(("status", "body"), NOT_EXHAUSTED.values(), ids=NOT_EXHAUSTED)
 def test_a_limit_that_passes_and_a_row_that_talks_of_money_are_no_quota(status: int, body: Any) -> None:
     assert classify_reply(reply(status, body)).action in (Action.RETRY, Action.SPLIT)
+
+
+@pytest.mark.parametrize("status", [400, 403, 429])
+def test_words_that_the_request_holds_too_are_no_proof(status: int) -> None:
+    error = reply(status, {"error": {"message": f"'{LOW}' is not of type 'number'"}})
+    assert classify_reply(error).stop == "quota"
+    sent = Payload(body=(b'{"instances": ["My bank says: ', b'YOUR CREDIT balance is too low!"]}'))
+    verdict = classify_reply(error, quotes=sent.holds)
+    assert verdict.stop != "quota"
+    coded = reply(status, {"error": {"message": LOW, "code": "billing_not_active"}})
+    assert classify_reply(coded, quotes=sent.holds).stop == "quota"
+
+
+def test_the_providers_words_are_shown() -> None:
+    raw = '{"error": {"message": "supports at most 1 image per prompt"}}'
+    error = {"message": "Provider returned error", "code": 400, "metadata": {"raw": raw}}
+    reason = classify_reply(reply(400, {"error": error})).reason
+    assert reason == "HTTP 400: Provider returned error; supports at most 1 image per prompt"
 
 
 HIDDEN = [
@@ -112,6 +155,20 @@ HIDDEN = [
     ({"__type": "com.amazon.coral.service#ThrottlingException", "message": "no"}, 429),
     ([{"error": {"code": 503}}], 503),
     ({"detail": {"code": 429.0}}, 429),
+    (b'\xef\xbb\xbf {"error": {"code": 429}}', 429),
+    ({"error": {"error": {"code": 429}}}, 429),
+    ({"detail": {"error": {"code": 429}}}, 429),
+    ({"error": {"message": "slow down"}, "status": 429}, 429),
+    ({"errors": [{"status": "503", "title": "down"}]}, 503),
+    ({"error": "Too Many Requests"}, 429),
+    ({"error": "rate_limit_exceeded"}, 429),
+    ({"message": "Too Many Requests"}, 429),
+    ({"message": "Service Unavailable."}, 503),
+    ({"object": "error", "type": "rate_limited", "code": "1300", "raw_status_code": 429}, 429),
+    ({"error": {"code": "429 Too Many Requests"}}, 429),
+    ({"error": {"code": "HTTP_503"}}, 503),
+    ({"error": {"code": 429, "message": "no"}, "predictions": [[1.0]]}, 429),
+    ({"code": 429, "message": "no", "details": [{"reason": "x"}]}, 429),
 ]
 
 
@@ -127,11 +184,29 @@ def test_an_error_with_status_200_means_what_its_body_says(body: Any, status: in
 @pytest.mark.parametrize(
     "body",
     [{}, [], {"error": None}, {"error": "no"}, {"error": {"code": 200}}, {"error": {"code": True}}, {"status": "ok"},
-     {"error": {"code": "9" * 5000}}, {"error": {"code": [429]}}, {"type": "list"}, {"code": 0}, b"\xff", b""],
+     {"error": {"code": "9" * 5000}}, {"error": {"code": [429]}}, {"type": "list"}, {"code": 0}, b"\xff", b"",
+     {"error": {"code": "4290"}}, {"error": {"code": "E429"}}, {"message": "429 rows were processed"}],
 )  # fmt: skip
 def test_an_answer_that_names_no_error_is_merely_invalid(body: Any) -> None:
     verdict = classify_invalid(reply(200, body), InvalidReply("no 'predictions'"))
     assert (verdict.action, verdict.flaw, verdict.reason) == (Action.RETRY, "content", "no 'predictions'")
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 429, 503, "forbidden", "insufficient_quota", "overloaded"])
+@pytest.mark.parametrize("field", ["status", "code", "type", "status_code", "error_code"])
+def test_an_output_of_the_model_is_no_error_whatever_its_name_and_value(field: str, status: Any) -> None:
+    bodies = [
+        [{field: status, "score": 1.0}, {field: 200, "score": None}],
+        [{field: status, "score": "?"}],
+        {"predictions": [[1.0]], field: status},
+        {"predictions": [[1.0]], "detail": {field: status}},
+        {"outputs": {"score": [1.0]}, field: status},
+        {"predictions": [{"error": {field: status}}]},
+        {"data": [{"embedding": [1.0], "index": 0}], "error": None, field: status},
+    ]
+    for body in bodies:
+        verdict = classify_invalid(reply(200, body), InvalidReply("a row is missing", flaw="rows"))
+        assert (verdict.action, verdict.flaw, verdict.overload) == (Action.RETRY, "rows", False), body
 
 
 @pytest.mark.parametrize("text", ["exception ", "message: ", "error'", " " * 3, "perday", "credit balance "])

@@ -65,6 +65,7 @@ BLOCKED = [
     {"choices": [{"message": {"content": None, "refusal": "I cannot help"}, "finish_reason": "stop"}]},
     {"choices": [{"message": {"content": ""}, "finish_reason": "content_filter"}]},
     {"choices": [{"message": {"content": None}, "finish_reason": "SAFETY"}]},
+    {"choices": [{"message": {"content": "The first step is"}, "finish_reason": "content_filter"}]},
     {"error": {"code": 403, "message": "flagged", "metadata": {"reasons": ["violence"], "flagged_input": "..."}}},
 ]
 
@@ -79,6 +80,20 @@ async def test_row_73_a_blocked_answer_fails_its_row_at_once_and_is_not_asked_fo
         result = await client.map(PROMPTS, on_error="keep")
     assert [(failure.start, failure.attempts) for failure in result.failures] == [(7, 1)]
     assert server.received == len(PROMPTS)
+
+
+@pytest.mark.parametrize("content", ["", None, "half"])
+async def test_row_70_an_error_beside_an_empty_text_is_waited_for_and_merges_nothing(content: str | None) -> None:
+    choice = {"message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
+    error = {"message": "Provider returned error", "code": 429, "metadata": {"raw": "error code: 1015"}}
+    async with FaultServer(shout) as server:
+        server.script(None, json_answer({"choices": [choice], "error": error}))
+        async with Client(
+            server.url("openai-chat"), codec="openai-chat", limits=Limits(concurrency=1), retry=QUICK
+        ) as client:
+            values = await client.map(PROMPTS)
+    assert values["text"].tolist() == shout(PROMPTS)
+    assert server.received == len(PROMPTS) + 1
 
 
 async def test_rows_that_are_all_blocked_fail_without_stopping_the_run() -> None:

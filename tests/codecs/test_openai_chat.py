@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fanout.classify import classify_invalid
 from fanout.codecs import OpenAIChat
 from fanout.errors import ConfigError, EncodeError, InputError, InvalidReply
 from fanout.types import Action, TensorSpec
@@ -197,17 +198,41 @@ def test_an_answer_of_another_form_is_invalid_but_costs_what_it_says(reply, docu
 FLAGGED = {"error": {"code": 403, "message": "flagged", "metadata": {"reasons": ["hate"], "flagged_input": "x"}}}
 
 
-@pytest.mark.parametrize("content", ["", None, [], [{"type": "refusal", "refusal": "no"}]])
-def test_a_blocked_answer_is_no_empty_text(reply, content):
+@pytest.mark.parametrize("content", ["", None, [], [{"type": "refusal", "refusal": "no"}], "a part"])
+def test_a_blocked_answer_is_no_empty_text_and_no_part_of_one(reply, content):
     with pytest.raises(InvalidReply):
         OpenAIChat().decode(reply(said(content, "content_filter")), 1)
-    assert decoded(reply(said("a part", "content_filter")))["finish_reason"] == ["content_filter"]
 
 
-def test_an_error_in_a_choice_counts_as_the_status_that_it_names(reply):
+@pytest.mark.parametrize("content", ["half", "", None])
+@pytest.mark.parametrize("of_choice", [True, False])
+@pytest.mark.parametrize(
+    ("error", "status", "stop"),
+    [
+        ({"code": 429, "message": "slow down"}, 429, None),
+        ({"code": "rate_limit_exceeded", "message": "slow down"}, 429, None),
+        ({"code": 402, "message": "no money"}, 402, "quota"),
+        ({"code": "insufficient_quota", "message": "no money"}, 200, "quota"),
+    ],
+)
+def test_an_error_beside_a_text_or_in_its_choice_counts_as_the_status_that_it_names(
+    reply, content, of_choice, error, status, stop
+):
+    for reason in ("error", "stop", "length", "content_filter"):
+        document = said(content, reason)
+        (document["choices"][0] if of_choice else document)["error"] = error
+        broken = reply(document)
+        with pytest.raises(InvalidReply) as caught:
+            OpenAIChat().decode(broken, 1)
+        assert OpenAIChat().classify(broken) is None
+        verdict = classify_invalid(broken, caught.value)
+        assert verdict.status == status
+        assert error["message"] in verdict.reason
+        assert (verdict.stop if verdict.action is Action.STOP else None) == stop
+
+
+def test_an_odd_error_in_a_choice_is_an_invalid_answer(reply):
     broken = said("half", "error")
-    broken["choices"][0]["error"] = {"code": 429, "message": "slow down"}
-    assert OpenAIChat().classify(reply(broken)) == 429
     broken["choices"][0]["error"] = {"code": "odd"}
     assert OpenAIChat().classify(reply(broken)) is None
 
@@ -225,6 +250,8 @@ def test_an_error_in_a_choice_counts_as_the_status_that_it_names(reply):
         (200, said(None, "content_filter"), "no text: content_filter"),
         (200, said("", "content_filter"), "no text: content_filter"),
         (200, said("", "SAFETY"), "no text: SAFETY"),
+        (200, said("a part", "content_filter"), "text is cut off: content_filter"),
+        (200, said("a part", "content_filter: RECITATION"), "text is cut off: content_filter: RECITATION"),
         (200, said(None, "prohibited_content"), "no text: prohibited_content"),
         (200, said("", refusal="I cannot help with that"), "no text: I cannot help with that"),
         (200, said([{"type": "refusal", "refusal": "I will not"}]), "no text: I will not"),
