@@ -73,7 +73,10 @@ def run(soft: int, hard: int, *, late: bool, concurrency: int | str, way: str) -
     return json.loads(lines[-1]), [line for line in lines if line.startswith("LOG")]
 
 
-@pytest.mark.parametrize("way", ["direct", "session"])
+WAYS = pytest.mark.parametrize("way", ["direct", pytest.param("session", marks=pytest.mark.slow)])
+
+
+@WAYS
 def test_row_66_the_soft_limit_is_raised_where_that_is_allowed(way: str) -> None:
     outcome, logged = run(256, 4096, late=False, concurrency=1000, way=way)
     assert outcome["right"], outcome
@@ -81,9 +84,16 @@ def test_row_66_the_soft_limit_is_raised_where_that_is_allowed(way: str) -> None
     assert logged == []
 
 
-@pytest.mark.parametrize("way", ["direct", "session"])
-@pytest.mark.parametrize("late", [False, True], ids=["known at the start", "found out later"])
-@pytest.mark.parametrize("concurrency", [1000, "auto"])
+@WAYS
+@pytest.mark.parametrize(
+    ("concurrency", "late"),
+    [
+        pytest.param(1000, False, id="1000-known at the start"),
+        pytest.param(1000, True, id="1000-found out later", marks=pytest.mark.slow),
+        pytest.param("auto", False, id="auto-known at the start", marks=pytest.mark.slow),
+        pytest.param("auto", True, id="auto-found out later"),
+    ],
+)
 def test_row_66_where_it_is_not_fewer_requests_are_in_flight_and_no_row_fails(
     late: bool, concurrency: int | str, way: str
 ) -> None:
