@@ -8,7 +8,7 @@ import json
 import os
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,13 @@ class Doubling(Codec):
 
     def decode(self, reply: Reply, n_rows: int) -> Any:
         return np.array(reply.json(), float)
+
+
+class Numbered(Doubling):
+    """Numbers, or dicts that hold one; a request with both cannot be encoded."""
+
+    def encode(self, rows: Any) -> Payload:
+        return super().encode([row["odd"] for row in rows] if isinstance(rows[0], dict) else rows)
 
 
 @dataclass
@@ -244,6 +251,36 @@ def test_one_row_that_fails_is_raised_to_its_caller_alone(server):
         with pytest.raises((RowsFailed, RunStopped)):
             client.predict(np.float64(3))
         assert client.predict(np.float64(4)) == 8
+
+
+def test_threads_that_predict_do_not_feel_each_other(server):
+    server.refused = {3.0, 17.0}
+    rows = [np.float64(number) if number % 2 else {"odd": number} for number in range(64)]
+
+    def called(client, row):
+        try:
+            return client.predict(row)
+        except (RowsFailed, RunStopped) as error:
+            return error
+
+    with SyncClient(server.url, codec=Numbered) as client, ThreadPoolExecutor(64) as threads:
+        outcomes = list(threads.map(lambda row: called(client, row), rows))
+    failed = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, Exception)]
+    assert failed == [3, 17]
+    assert all(len(outcomes[number].result.ok) == 1 for number in failed)
+    assert [outcome for outcome in outcomes if not isinstance(outcome, Exception)] == [
+        2.0 * number for number in range(64) if number not in failed
+    ]
+
+
+def test_of_more_threads_than_may_wait_one_is_refused_at_once(server):
+    server.held.clear()
+    with SyncClient(server.url, codec=Doubling, max_pending=4) as client, ThreadPoolExecutor(5) as threads:
+        calls = [threads.submit(client.predict, np.float64(number)) for number in range(5)]
+        refused, waiting = wait(calls, return_when=FIRST_COMPLETED)
+        server.held.set()
+        assert [type(call.exception()) for call in refused] == [fanout.QueueFull]
+        assert [call.result() for call in waiting] == [2.0 * calls.index(call) for call in waiting]
 
 
 @pytest.mark.parametrize(

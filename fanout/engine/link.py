@@ -21,6 +21,7 @@ from fanout.limits import Cost, Gate, Permits
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from fanout.engine.halt import Stop
     from fanout.engine.work import Work
     from fanout.limits import RateLimiter, TokenMeter
     from fanout.settings import Hedge, Limits, RetryPolicy, Timeouts
@@ -84,6 +85,9 @@ class Link:
         self.prepared = False
         """The codec has learnt what an endpoint tells of its model."""
         self.preparing = asyncio.Lock()
+        self.failed_preparations = 0
+        self.why_not_prepared: Stop | None = None
+        """The stop to which the last failed preparation led."""
         self.decoding = Decoding()
 
     def crowded(self, asker: object) -> bool:

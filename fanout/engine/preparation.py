@@ -28,13 +28,22 @@ _FOR_THE_CODEC = ("rejected",)
 async def prepare(codec: Codec, link: Link, exchanges: Exchanges, halt: Halt) -> Stop | None:
     """Let ``codec`` learn from the only endpoint. Returns why the run has to stop, if it has to.
 
+    Runs that begin together ask once, and share what comes of it: if each were to ask in its turn, the last would wait
+    for the failures of all others.
+
     Raises `ConfigError` when the codec cannot go on without what it was not told.
     """
+    failures = link.failed_preparations
     async with link.preparing:
         if link.prepared:
             return None
+        if link.failed_preparations > failures:
+            return link.why_not_prepared
         stop = await learn_from(link.pool.hosts[0], codec, link, exchanges, halt)
         link.prepared = stop is None
+        if halt.stopped is None and stop is not None:  # a run that is stopped gives up for itself alone
+            link.failed_preparations += 1
+            link.why_not_prepared = stop
         return stop
 
 
