@@ -15,9 +15,11 @@ from fanout.testing import MockEndpoint
 from tests.support import Plain
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from fanout import Event
+
+    Call = Callable[[Client], Coroutine[Any, Any, Any]]
 
 pytestmark = pytest.mark.virtual_time
 
@@ -114,9 +116,8 @@ ENDINGS = [
 ]  # fmt: skip
 
 
-async def mapped(client: Client) -> np.ndarray:
-    values: np.ndarray = await client.map(X)
-    return values
+async def mapped(client: Client) -> Any:
+    return await client.map(X)
 
 
 async def streamed(client: Client) -> np.ndarray:
@@ -140,8 +141,8 @@ async def asked_one_by_one(client: Client) -> np.ndarray:
     ids=["well", "503", "500", "broken", "down"],
 )
 async def test_the_end_of_one_call_is_not_felt_by_another(
-    ending: Callable[[Client], Awaitable[Any]],
-    other: Callable[[Client], Awaitable[np.ndarray]],
+    ending: Call,
+    other: Call,
     concurrency: Any,
     steps: list[Any],
 ) -> None:
@@ -160,7 +161,7 @@ async def test_the_end_of_one_call_is_not_felt_by_another(
 
 @pytest.mark.parametrize("ending", [cut, timed_out, cancelled, left_early])
 async def test_who_is_ended_as_the_model_is_asked_about_leaves_that_to_the_next(
-    ending: Callable[[Client], Awaitable[Any]],
+    ending: Call,
 ) -> None:
     with MockEndpoint(picky) as mock:
         mock.script_metadata(*[503] * 6)
