@@ -35,7 +35,7 @@ class Hands(RuleBasedStateMachine):
 
     @invariant()
     def is_bounded(self) -> None:
-        assert sum(map(len, self.buffers._kept)) <= 50
+        assert sum(map(len, self.buffers._kept)) <= 50  # noqa: SLF001 - memory that is kept for later shows in nothing else
 
     @rule(one=consumes(held))
     def drop(self, one: tuple[Any, int]) -> None:

@@ -31,7 +31,7 @@ def written(output: Path, names: list[str]) -> list[Path]:
 
 
 @given(names=st.sets(NAMES | st.text(min_size=250, max_size=400), min_size=2, max_size=6))
-def test_every_output_has_a_file_of_its_own_in_the_folder(names: set[str]) -> None:
+def test_row_62_every_output_has_a_file_of_its_own_in_the_folder(names: set[str]) -> None:
     output = Path("/tmp/folder/y.npy")
     paths = column_paths(output, list(names))
     every = written(output, list(names))
@@ -46,7 +46,7 @@ def test_every_output_has_a_file_of_its_own_in_the_folder(names: set[str]) -> No
 
 
 @given(one=OUTPUTS, other=OUTPUTS, names=st.sets(st.sampled_from(["a", "ok", "b.npy"]), min_size=1, max_size=3))
-def test_two_jobs_that_would_share_a_file_are_refused(
+def test_row_62_two_jobs_that_would_share_a_file_are_refused(
     tmp_path_factory: pytest.TempPathFactory, one: str, other: str, names: set[str]
 ) -> None:
     folder = tmp_path_factory.mktemp("jobs")
@@ -59,7 +59,7 @@ def test_two_jobs_that_would_share_a_file_are_refused(
         check_names(folder / other)
 
 
-def test_jobs_with_one_stem_keep_their_masks_and_failures(tmp_path: Path) -> None:
+def test_row_62_64_jobs_with_one_stem_keep_their_masks_and_failures(tmp_path: Path) -> None:
     lost, whole = result(3, [failure(1, 2)]), result(3)
     write_all(tmp_path / "y.npy", [done(0, np.arange(3.0))], lost)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -77,7 +77,7 @@ def test_jobs_with_one_stem_keep_their_masks_and_failures(tmp_path: Path) -> Non
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("link", ["none", "of the input", "of the output", "hard"])
-def test_an_input_that_the_run_would_write_is_refused(tmp_path: Path, name: str, link: str) -> None:
+def test_row_62_an_input_that_the_run_would_write_is_refused(tmp_path: Path, name: str, link: str) -> None:
     source, output = tmp_path / name, tmp_path / "y.npy"
     source.write_bytes(b"rows")
     if link == "of the input":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -72,8 +73,10 @@ def test_ctrl_c_outside_a_run_ends_with_code_130(monkeypatch):
 
 
 async def test_a_reader_that_goes_away_is_no_error(start):
-    process = await start("schema")
-    process._transport.get_pipe_transport(1).close()
+    reader, writer = os.pipe()
+    process = await start("schema", stdout=writer)
+    os.close(writer)
+    os.close(reader)
     result = await ended(process)
     assert result.err == ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 
 import numpy as np
@@ -158,8 +159,10 @@ async def test_chats_and_rows_from_stdin_can_be_tuned(start, write_job):
 @pytest.mark.slow
 async def test_nobody_has_to_read_what_is_said(start, write_job, doubler):
     write_job(rows=ROWS, url=doubler.url)
-    process = await start("tune", "job.toml", *SMALL)
-    process.stderr._transport.close()
+    reader, writer = os.pipe()
+    process = await start("tune", "job.toml", *SMALL, stderr=writer)
+    os.close(writer)
+    os.close(reader)
     out, _ = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 0
     assert b"best:     " in out

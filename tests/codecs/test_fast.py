@@ -55,9 +55,8 @@ def exactly(monkeypatch: pytest.MonkeyPatch, make: Any) -> Codec:
     with monkeypatch.context() as patch:
         patch.setattr(_fast, "available", lambda _: False)
         patch.setattr("fanout.codecs.openai_embeddings.available", lambda _: False)
+        patch.setattr(Json, "_quick_reader", lambda *_: None)
         codec: Codec = make()
-    if isinstance(codec, Json):
-        codec._quick = None
     return codec
 
 
@@ -72,7 +71,7 @@ def ends() -> st.SearchStrategy[Any]:
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("dtype", [None, "float32", "float16"])
 def test_json_numbers_are_those_of_the_exact_way(dtype: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    quick, exact = Json(dtype=dtype), exactly(monkeypatch, lambda: Json(dtype=dtype))
+    exact = exactly(monkeypatch, lambda: Json(dtype=dtype))
 
     @given(ends())
     def same(predictions: Any) -> None:
@@ -80,7 +79,7 @@ def test_json_numbers_are_those_of_the_exact_way(dtype: str | None, monkeypatch:
             answer = reply({"predictions": predictions, "note": "[["})
         except orjson.JSONEncodeError:  # beyond 64 bits
             return
-        quick._quick._misses = 0  # type: ignore[union-attr]
+        quick = Json(dtype=dtype)
         for document in (answer, reply(answer.body.replace(b'"[["', b'"-"'))):
             assert outcome(quick, document, 1) == outcome(exact, document, 1)
 
@@ -172,17 +171,19 @@ def test_vectors_are_those_of_the_exact_way(document: Any, monkeypatch: pytest.M
     quick = OpenAIEmbeddings()
     for answer in (reply(vectors_document([[1.0], [2.0]], [0, 1])), reply(document), reply(document)):
         assert outcome(quick, answer, 2) == outcome(exact, answer, 2)
-    assert quick._floats_come or document == vectors_document([[], []], [0, 1])
 
 
 def test_vectors_do_go_the_quick_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fanout.codecs.openai_embeddings.LARGE", 0)
     codec = OpenAIEmbeddings()
-    body = orjson.dumps(vectors_document([[1.0, 2], [3, 4]], [0, 1], usage={"total_tokens": 7}))
-    found = codec._quickly(body, 2)
-    assert found is not None
+    answer = reply(vectors_document([[1.0, 2], [3, 4]], [0, 1], usage={"total_tokens": 7}))
+    expected = outcome(codec, answer, 2)  # as the first one, it is read the exact way
+    monkeypatch.setattr("fanout.codecs.openai_embeddings.read_with_usage", None)
+    assert outcome(codec, answer, 2) == expected
+    found = codec.decode(answer, 2)
     assert (found.values.tolist(), found.usage) == ([[1, 2], [3, 4]], {"total_tokens": 7})
-    assert codec._quickly(body, 3) is None
+    with pytest.raises(TypeError):  # not so for another number of rows
+        codec.decode(answer, 3)
 
 
 def test_a_parser_that_has_failed_reads_the_next_answer() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +20,6 @@ from fanout.sinks import NpySink
 from tests.durability.work import Kind, Raw, files_of, rows_of, send
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.durability.processes import Model
 
 MANY = 2000
@@ -177,7 +176,7 @@ async def test_a_journal_that_could_not_be_written_once_is_not_written_again(
     synced, fsync = [], os.fsync
 
     def fail(fd: int) -> None:
-        if fd == journal._fd:
+        if Path(f"/proc/self/fd/{fd}").readlink().name == "y.journal":
             synced.append(fd)
             raise OSError(5, "Input/output error")
         fsync(fd)

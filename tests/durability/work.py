@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 
 from fanout import Client, Codec, Journal, Limits, Payload, RetryPolicy, open_sink
-from fanout.client import carry_over, content_of, reopen_failures, sinking
+from fanout.client import carry_over, content_of, reopen_failures
 from fanout.journal import read_state
-from fanout.sinks import npy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,8 +92,6 @@ async def send(
 ) -> Result:
     """Run it to its end. Blocking calls are made on one thread, so that they come in one order."""
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-    usual = sinking._GROUP_CHUNKS, npy._GROWTH_BYTES
-    sinking._GROUP_CHUNKS, npy._GROWTH_BYTES = kind.group_chunks, _GROWTH_BYTES
     client = Client(
         url,
         codec=Raw(outputs=kind.outputs),
@@ -103,21 +102,22 @@ async def send(
         on_event=on_event,
     )
     rows = rows_of(kind.n_rows, kind.first)
-    sink, journal = open_sink(kind.output(folder)), None
+    sink = open_sink(kind.output(folder))
     identity = {**client.identity(rows), "salt": kind.salt}
-    try:
+    with (
+        patch("fanout.client.sinking._GROUP_CHUNKS", kind.group_chunks),
+        patch("fanout.sinks.npy._GROWTH_BYTES", _GROWTH_BYTES),
+        ExitStack() as opened,
+    ):
         content = content_of(rows)
         how = {"fresh": kind.fresh, "rows": content, "carry": kind.carry}
         journal = await asyncio.to_thread(Journal, kind.journal(folder), identity, **how)
+        opened.callback(journal.close)
         await asyncio.to_thread(carry_over, sink, journal, content)
         if kind.only_failed and journal.state.failures:
             await asyncio.to_thread(reopen_failures, sink, journal)
         async with client:
             return await client.run(rows if kind.sized else iter(rows), sink, journal=journal, control=control)
-    finally:
-        sinking._GROUP_CHUNKS, npy._GROWTH_BYTES = usual
-        if journal is not None:
-            journal.close()
 
 
 def resolved(folder: Path, kind: Kind) -> set[int]:

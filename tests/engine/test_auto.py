@@ -75,8 +75,8 @@ async def test_nothing_is_sent_while_more_are_in_flight_than_the_limit_allows(ki
         server = moving(loop, 1, seconds=0.1, room=0, plan={0: 40, 5: 5, 10: 40, 15: 3, 20: 40})
     tape = Watching(server)
     async with in_front_of(server, tape) as client:
-        assert client._session is not None
-        tape.link = client._session._link
+        assert client._session is not None  # noqa: SLF001 - the limit at the moment of sending
+        tape.link = client._session._link  # noqa: SLF001 - the limit at the moment of sending
         result = await client.map(X[:3000], on_error="keep")
     assert np.array_equal(result.values, 2 * X[:3000])
     assert max(tape.limits) >= 16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 
 import numpy as np
@@ -85,6 +86,8 @@ def test_answers_of_another_kind_are_another_fault(other: Form) -> None:
 
 def test_what_is_remembered_is_bounded() -> None:
     lengths = Lengths("advice")
+    sizes = []
     for i in range(2000):
         assert lengths.differ_between(chunk(i), form(i + 4), form(3), 10**6) is None
-    assert len(lengths._whole) < 300
+        sizes.append(len(pickle.dumps(lengths)))
+    assert max(sizes[1000:]) < 1.2 * max(sizes[:1000])

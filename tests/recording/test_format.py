@@ -112,7 +112,7 @@ async def test_a_full_disk_ends_the_run_with_the_reason(tmp_path: Path, monkeypa
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with MockEndpoint(lambda x: x) as mock, Recorder(tmp_path / "r") as tape, monkeypatch.context() as patched:
-        patched.setattr(tape._file, "_file", Full())
+        patched.setattr(tape._file, "_file", Full())  # noqa: SLF001 - a disk that is full from now on
         async with Client(mock.url("v1"), codec="v1", tape=tape) as client:
             with pytest.raises(ConfigError, match="cannot be written: No space left on device"):
                 await client.map(np.ones(3))

@@ -59,7 +59,7 @@ def changed_connect(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_should_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = tuple((shown, owner, (*attributes, "gone")) for shown, owner, attributes in aiohttp_names._NAMES)
+    names = tuple((shown, owner, (*attributes, "gone")) for shown, owner, attributes in aiohttp_names._NAMES)  # noqa: SLF001 - a release without one of the names
     monkeypatch.setattr(aiohttp_names, "_NAMES", names)
 
 

@@ -371,7 +371,7 @@ async def test_what_tls_alone_has_to_say_costs_no_connection(
 ) -> None:
     """A key update is read by the loop, and is no part of an answer. This server has one connection at a time."""
     descriptors: list[int] = []
-    look_at = connector._look_at
+    look_at = connector._look_at  # noqa: SLF001 - to count looks at the socket
     monkeypatch.setattr(connector, "_look_at", lambda number: (descriptors.append(number), look_at(number))[1])  # type: ignore[func-returns-value]
     certificate = authority.issue_cert("127.0.0.1")
     certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")

@@ -298,7 +298,7 @@ class TestWhatIsSent:
         async with loopback(http()) as server, transport_to(server.url) as transport:
             for i in range(100):
                 await transport.post(Payload(body=b"x", content_type=f"multipart/form-data; boundary={i}"))
-            assert len(transport._headers) < 20
+            assert len(transport._headers) < 20  # noqa: SLF001 - to wait for what an idle connection has noticed
         assert [received.headers["content-type"].rpartition("=")[2] for received in server.requests] == [
             str(i) for i in range(100)
         ]
@@ -566,7 +566,7 @@ class TestBrokenReplies:
     async def test_a_connection_that_is_lost_before_the_body_is_asked_for_ends_it(self):
         content = aiohttp.StreamReader(SimpleNamespace(_reading_paused=False), 2**16, loop=asyncio.get_running_loop())
         gone = SimpleNamespace(connection=None, content=content)
-        with pytest.raises(aiohttp.ClientPayloadError), bodies._EndWithConnection(gone):
+        with pytest.raises(aiohttp.ClientPayloadError), bodies._EndWithConnection(gone):  # noqa: SLF001 - to wait for what an idle connection has noticed
             await content.readany()
 
     async def test_a_content_length_that_is_too_small_spoils_no_later_answer(self):
@@ -727,8 +727,8 @@ class TestKeptConnections:
 
 async def _heard(transport: Transport) -> None:
     """Wait until the idle connection of ``transport`` has noticed what the server did to it."""
-    connector = transport._connector
-    protocol = connector._at_hand[0].protocol if connector._at_hand else next(iter(connector._conns.values()))[0][0]
+    connector = transport._connector  # noqa: SLF001 - to wait for what an idle connection has noticed
+    protocol = connector._at_hand[0].protocol if connector._at_hand else next(iter(connector._conns.values()))[0][0]  # noqa: SLF001 - to wait for what an idle connection has noticed
     async with asyncio.timeout(5):
         while not protocol.should_close:  # noqa: ASYNC110 - it comes from the socket, not from a task
             await asyncio.sleep(0)
