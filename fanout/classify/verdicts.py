@@ -48,6 +48,7 @@ _STATUS: dict[int, Action] = {
     501: Action.STOP,
     505: Action.STOP,
 }
+# Any other 4xx splits: firewalls refuse single rows with 406, 418 or 451.
 _OVERLOAD = frozenset({408, 429, 503, 504, 529})
 _WAITS_IN_WORDS = frozenset({429, 503, 529})
 _STOP_KIND: dict[int, StopKind] = {402: "quota", 401: "refused", 403: "refused", 407: "refused"}
@@ -79,7 +80,7 @@ def classify_reply(
     reason = f"HTTP {reply.status}{meant}: {said(reply, body)}"
     if quota_exhausted(status, body, reply.headers, message, quotes):
         return Verdict(action=Action.STOP, reason=reason, status=status, stop="quota")
-    action = _STATUS.get(status) or (Action.RETRY if status >= 500 or status < 200 else Action.FAIL)
+    action = _STATUS.get(status) or (Action.RETRY if status >= 500 or status < 200 else Action.SPLIT)
     wish = reply.headers.get("x-should-retry", "").lower()
     if wish == "true":
         action = Action.RETRY

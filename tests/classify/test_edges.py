@@ -43,7 +43,7 @@ def test_the_meaning_of_a_status_counts_and_the_status_is_told(meaning: int | No
 
 
 @pytest.mark.parametrize(
-    ("status", "action"), [(413, Action.RETRY), (412, Action.FAIL), (414, Action.FAIL), (422, Action.SPLIT)]
+    ("status", "action"), [(413, Action.RETRY), (412, Action.SPLIT), (414, Action.SPLIT), (422, Action.SPLIT)]
 )
 def test_too_large_for_now_is_retried_and_nothing_else_with_a_wait(status: int, action: Action) -> None:
     assert classify_reply(reply(status, Retry_After="5")).action is action

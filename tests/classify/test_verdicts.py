@@ -53,7 +53,7 @@ def expected(status: int) -> Action:
         return RETRY
     if status < 400:
         return STOP
-    return KNOWN.get(status, RETRY if status >= 500 else FAIL)
+    return KNOWN.get(status, RETRY if status >= 500 else SPLIT)
 
 
 def test_every_status_has_its_action():
@@ -211,7 +211,7 @@ def test_a_server_that_wishes_a_retry_gets_one(status, wish):
 
 
 @pytest.mark.parametrize(
-    ("status", "action"), [(429, FAIL), (500, FAIL), (503, FAIL), (400, SPLIT), (401, STOP), (418, FAIL)]
+    ("status", "action"), [(429, FAIL), (500, FAIL), (503, FAIL), (400, SPLIT), (401, STOP), (418, SPLIT)]
 )
 def test_a_server_that_wishes_no_retry_gets_none_and_the_rest_stays(status, action):
     assert classify_reply(reply(status, x_should_retry="false")).action is action

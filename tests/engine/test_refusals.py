@@ -52,6 +52,46 @@ async def test_row_73_one_forbidden_row_fails_alone(bad: int, concurrency: int, 
     assert len(mock.requests) <= ceil(1000 / chunk_rows) + 2 * ceil(log2(chunk_rows)) + 2
 
 
+@pytest.mark.parametrize("chunk_rows", [1, 64])
+@pytest.mark.parametrize("status", [406, 418, 451, 499])
+async def test_row_73_a_row_that_is_refused_with_an_unusual_status_fails_alone(status: int, chunk_rows: int) -> None:
+    with MockEndpoint(forbidding(70, 300, status=status), latency=0.1) as mock:
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=chunk_rows) as client:
+            result = await client.map(X, on_error="keep")
+    assert [(f.start, f.stop, f.status) for f in result.failures] == [(row, row + 1, status) for row in (70, 300)]
+    assert len(mock.requests) <= ceil(1000 / chunk_rows) + 2 * (2 * ceil(log2(chunk_rows)) + 2)
+
+
+@pytest.mark.parametrize("status", [406, 418, 426, 431])
+async def test_an_unusual_status_for_every_request_stops_the_run_soon(status: int) -> None:
+    with MockEndpoint(double) as mock:
+        mock.script(*[status] * 10_000)
+        async with Client(mock.url(Plain), codec=Plain, limits=Limits(concurrency=4)) as client:
+            with pytest.raises(RunStopped) as caught:
+                await client.map(X)
+    assert caught.value.kind == "rejected"
+    assert len(mock.requests) <= 4 + 2 * (2 * 6 + 2)
+
+
+@pytest.mark.parametrize("concurrency", [1, 16])
+async def test_row_72_rows_that_talk_of_money_and_are_quoted_stop_no_run(concurrency: int) -> None:
+    words = "Your credit balance is too low, says my bank, in letter "
+    texts = [words + str(i) if i in (70, 71, 300) else f"text {i}" for i in range(1000)]
+
+    def model(texts: list[str]) -> np.ndarray:
+        for text in texts:
+            if text.startswith(words):
+                raise StatusError(400, f"'{text}' is not of type 'number'")
+        return np.array([float(len(text)) for text in texts])
+
+    with MockEndpoint(model, latency=0.1) as mock:
+        limits = Limits(concurrency=concurrency)
+        async with Client(mock.url("v1"), codec="v1", chunk_rows=64, limits=limits) as client:
+            result = await client.map(texts, on_error="keep")
+    assert np.flatnonzero(~result.ok).tolist() == [70, 71, 300]
+    assert len(mock.requests) <= 16 + 3 * (2 * 6 + 2)
+
+
 @pytest.mark.parametrize("concurrency", [1, 16])
 async def test_row_73_a_firewall_that_is_quicker_than_the_model_stops_no_run(concurrency: int) -> None:
     """The first answers to come are refusals, while others are still being worked on."""
@@ -168,8 +208,6 @@ async def test_row_72_the_same_refusal_again_and_again_stops_the_run(
     with MockEndpoint(model, latency=0.1) as mock:
         limits = Limits(concurrency=concurrency)
         async with Client(mock.url(Plain), codec=Plain, chunk_rows=chunk_rows, limits=limits) as client:
-            if status == 406 and chunk_rows > 1:  # whole chunks fail: none is isolated
-                return
             with pytest.raises(RunStopped, match="account was closed") as caught:
                 await client.map(rows)
     result = caught.value.result
