@@ -45,6 +45,16 @@ Outcome: TypeAlias = dict[str, Array] | Verdict
 """Answers that passed the proof, by output name, or why there are none."""
 
 
+class _HeadersRefused(Exception):  # noqa: N818 - a way out of judging, not an error
+    """An answer with status 200 says that the credentials are refused, and new ones may be had."""
+
+    def __init__(self, reply: Reply, host: Host, status: int) -> None:
+        super().__init__(status)
+        self.reply = reply
+        self.host = host
+        self.status = status
+
+
 class Attempts:
     """Makes attempts for the works of one run.
 
@@ -126,13 +136,29 @@ class Attempts:
             aside = None
             if isinstance(exchanged, Reply) and len(exchanged.body) > self._codec.most_bytes_on_loop:
                 aside = await self._decoded_aside(exchanged, work)
-            outcome = self._judged(exchanged, host, work, deadline.started, aside)
+            try:
+                outcome = self._judged(exchanged, host, work, deadline.started, aside)
+            except _HeadersRefused as refused:
+                outcome, host = await self._with_new_headers(work, send, deadline, refused)
             if isinstance(outcome, Verdict) and outcome.action is Action.STOP:
                 self._stop(Stop(outcome.stop, outcome.reason))
             return outcome, host
         except BaseException:
             self._exchanges.abandon(deadline)
             raise
+
+    async def _with_new_headers(
+        self, work: Work, send: Send, deadline: Deadline, refused: _HeadersRefused
+    ) -> tuple[Outcome, Host | None]:
+        """Send once more, with new headers, what an answer with status 200 refused for its credentials."""
+        exchanged: Exchanged = refused.reply
+        host: Host | None = refused.host
+        renewed = await self._exchanges.renewed(refused.host, refused.status, deadline)
+        if renewed is True:
+            exchanged, host = await self._exchanges.make(send, deadline, work, refused.host)
+        elif renewed:
+            exchanged = renewed
+        return self._judged(exchanged, host, work, deadline.started, renewed=True), host
 
     def _patient_with(self, work: Work) -> bool:
         """False once a chunk has come back so often that its rows are as suspect as the endpoint."""
@@ -145,7 +171,14 @@ class Attempts:
         return await self._link.decoding.decode(self._codec, reply, work.n, self._proof)
 
     def _judged(
-        self, exchanged: Exchanged, host: Host | None, work: Work, sent: float, aside: Decoded | None = None
+        self,
+        exchanged: Exchanged,
+        host: Host | None,
+        work: Work,
+        sent: float,
+        aside: Decoded | None = None,
+        *,
+        renewed: bool = False,
     ) -> Outcome:
         if not isinstance(exchanged, Reply):
             return exchanged if isinstance(exchanged, Verdict) else self._shown(classify_error(exchanged))
@@ -161,7 +194,11 @@ class Attempts:
                 return stop
             if error.rows:
                 error = InvalidReply(work.in_input(str(error), error.rows), flaw=error.flaw)
-            return self._weighed(exchanged, self._classified(exchanged, host, work, error), host, work)
+            verdict = self._classified(exchanged, host, work, error)
+            status = verdict.status if host.transport.can_renew_headers and not renewed else None
+            if status in (401, 403) and credentials_refused(status, exchanged.headers, exchanged.body):
+                raise _HeadersRefused(exchanged, host, status) from None
+            return self._weighed(exchanged, verdict, host, work)
         if not self._proof.settled and (stop := self._stop_for_lengths(work, checked)) is not None:
             return stop
         self._answers += 1

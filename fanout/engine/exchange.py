@@ -81,9 +81,11 @@ class Exchanges:
                     return (
                         await self._with_leave(send, deadline, work, host, fresh=True) if stale else (exchanged, host)
                     )
-                if exchanged.status not in _REFUSED:
+                if exchanged.status not in _REFUSED or not credentials_refused(
+                    exchanged.status, exchanged.headers, exchanged.body
+                ):
                     return exchanged, host
-                renewed = await self._renewed(host, exchanged, deadline)
+                renewed = await self._renewed(host, exchanged.status, deadline)
                 if renewed is True:
                     return await self._with_leave(send, deadline, work, host, fresh=False)
                 return renewed or exchanged, host
@@ -92,10 +94,20 @@ class Exchanges:
             finally:
                 permits.release()
 
-    async def _renewed(self, host: Host, reply: Reply, deadline: Deadline) -> bool | AttemptTimeout:
-        """True if there are new headers; an error if they took longer than an attempt may."""
-        if not credentials_refused(reply.status, reply.headers, reply.body):
+    async def renewed(self, host: Host, status: int, deadline: Deadline) -> bool | AttemptTimeout:
+        """The same as for a 401, after an answer that says it with status 200: True if there are new headers."""
+        if not host.transport.can_renew_headers:
             return False
+        if deadline.started <= host.renewed_at:  # another request has been refused with the same ones
+            return True
+        host.transport.refuse_headers()
+        renewed = await self._renewed(host, status, deadline)
+        if renewed is True:
+            host.renewed_at = self.now()
+        return renewed
+
+    async def _renewed(self, host: Host, status: int, deadline: Deadline) -> bool | AttemptTimeout:
+        """True if there are new headers; an error if they took longer than an attempt may."""
         sent, seconds = deadline.started, self._link.timeouts.attempt
         deadline.start(self.now(), seconds)
         try:
@@ -103,12 +115,12 @@ class Exchanges:
         except asyncio.CancelledError:
             if not deadline.absorbed():
                 raise
-            renewed = self._no_headers(reply.status)
+            renewed = self._no_headers(status)
         finally:
             deadline.stop()
             deadline.started = sent
         # A function below may have swallowed the cancellation.
-        return self._no_headers(reply.status) if deadline.expired and deadline.absorbed() else renewed
+        return self._no_headers(status) if deadline.expired and deadline.absorbed() else renewed
 
     def _no_headers(self, status: int) -> AttemptTimeout:
         seconds = self._link.timeouts.attempt
@@ -170,6 +182,8 @@ class Exchanges:
         """
         wait, longest = verdict.pushback, self._link.retry.max_pushback
         dispensable = self._pool.only is None and self._pool.dispensable(host)
+        if verdict.action is Action.STOP and verdict.stop == "quota":
+            return self._account_exhausted(host, verdict)
         if verdict.action is Action.STOP:
             return self._put_out(host, verdict) if dispensable else verdict
         if wait is None:
@@ -187,6 +201,16 @@ class Exchanges:
         several = self._pool.model_names.is_another(host) if verdict.flaw == "model" else host.misfits >= _NO_ACCIDENT
         if several and self._pool.only is None and self._pool.dispensable(host):
             self._put_out(host, verdict)
+
+    def _account_exhausted(self, host: Host, verdict: Verdict) -> Verdict:
+        """Go on with endpoints of other accounts alone; without any, the run stops."""
+        present = [one for one in self._pool.hosts if one is host or one.present]
+        of_account = [one for one in present if one is host or one.transport.shares_account_with(host.transport)]
+        if len(of_account) == len(present):
+            return verdict
+        for one in of_account:
+            self._put_out(one, verdict)
+        return replace(verdict, action=Action.RETRY)
 
     def _put_out(self, host: Host, verdict: Verdict) -> Verdict:
         """Never ask this endpoint again; its chunk goes to another."""

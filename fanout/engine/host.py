@@ -40,6 +40,9 @@ class Host:
         self.forbidden: set[int] = set()
         """The chunks (their first rows) that it has answered with 403 since it answered any with success."""
 
+        self.renewed_at = -inf
+        """When new headers were last had after an answer that refused them with status 200."""
+
         self.requests = 0
         self.pending = 0
         self.latency = PeakEwma()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from inspect import isawaitable
 from typing import TypeAlias, TypedDict
@@ -21,6 +22,7 @@ MANY_FIELDS = 64
 _LOOKED_AT = 4096
 """Bytes of a refusal that are searched."""
 
+_CREDENTIALS = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
 _LEAST_FIELDS = 128
 _BYTES_A_FIELD = 64
 
@@ -75,6 +77,19 @@ class Headers:
 
         self.refused = 0
         """The newest version that the server has refused."""
+
+    @property
+    def can_renew(self) -> bool:
+        """True where a function gives the fields."""
+        return self._ask is not None
+
+    def has_source_of(self, other: Headers) -> bool:
+        """True if the same function gives both."""
+        return self._ask is not None and self._ask is other._ask
+
+    def credentials(self) -> frozenset[tuple[str, str]]:
+        """The fields that tell one user from another."""
+        return frozenset((name.lower(), value) for name, value in self.fields.items() if _CREDENTIALS.search(name))
 
     async def renew(self) -> bool:
         """Ask again if what there is was refused. False where there is nobody to ask."""

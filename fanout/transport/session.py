@@ -165,6 +165,29 @@ class Transport:
             await self.renew_headers()
         return await self._exchange("GET", target, self._plain_headers, None, 0, fresh=False)
 
+    @property
+    def can_renew_headers(self) -> bool:
+        """True where a function gives the headers."""
+        return self._given.can_renew
+
+    def refuse_headers(self) -> None:
+        """Note that the server has refused the newest headers, in an answer that says success."""
+        self._given.refused = self._given.version
+
+    def shares_account_with(self, other: Transport) -> bool:
+        """True if both are paid for by one account, as far as can be seen: by credentials, else by the origin."""
+        if self._given.has_source_of(other._given):
+            return True
+        mine, others = self._credentials(), other._credentials()
+        return mine == others if mine or others else self._target.origin() == other._target.origin()
+
+    def _credentials(self) -> frozenset[tuple[str, str]]:
+        return self._given.credentials() | {
+            (name, value)
+            for name, value in (("user", self._target.raw_user), ("query", self._target.raw_query_string))
+            if value
+        }
+
     async def renew_headers(self) -> bool:
         """Ask for new headers where the server has refused these; False where nobody can be asked."""
         if not await self._given.renew():

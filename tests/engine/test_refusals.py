@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from math import ceil, log2
 from typing import Any
 
@@ -305,3 +307,92 @@ async def test_whichever_rows_are_refused_every_row_is_accounted_for_and_request
     bad = sum(status != 200 for status in statuses)
     chunks = ceil(len(rows) / chunk_rows)
     assert len(mock.requests) <= chunks + bad * (2 * ceil(log2(chunk_rows)) + 2)
+
+
+class Tokens:
+    """Gives tokens to a client; the server takes the newest, and 20 requests with each."""
+
+    given = used = 0
+
+    async def headers(self) -> dict[str, str]:
+        self.given += 1
+        self.used = 0
+        return {"Authorization": f"Bearer {self.given}"}
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        {"error": {"code": 401, "message": "Unauthorized"}},
+        {"error": "Unauthorized"},
+        {"error": {"code": 403, "message": "The token has expired"}},
+    ],
+)
+async def test_row_77_credentials_that_are_refused_with_status_200_are_renewed(
+    refusal: dict[str, Any], concurrency: int
+) -> None:
+    class Endpoint(MockEndpoint):
+        def _answer(self, request: Any, steps: Any) -> Any:
+            tokens.used += 1
+            good = request.headers["Authorization"] == f"Bearer {tokens.given}" and tokens.used <= 20
+            return super()._answer(request, deque([None if good else Scripted(body=orjson.dumps(refusal))]))
+
+    tokens = Tokens()
+    with Endpoint(double, latency=0.1) as mock:
+        limits = Limits(concurrency=concurrency)
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=10, limits=limits, headers=tokens.headers) as client:
+            assert np.array_equal(await client.map(X), X * 2)
+            assert client.statistics().retries == 0
+    assert 5 <= tokens.given <= 5 + 100 // 20 * 2
+    assert len(mock.requests) <= 100 + tokens.given * concurrency
+
+
+async def test_row_77_credentials_that_stay_refused_with_status_200_stop_the_run() -> None:
+    tokens = Tokens()
+    with MockEndpoint(double) as mock:
+        mock.script(*[Scripted(body=b'{"error": {"code": 401, "message": "no such user"}}')] * 100)
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=10, headers=tokens.headers) as client:
+            with pytest.raises(RunStopped, match="no such user") as caught:
+                await client.map(X)
+    assert caught.value.kind == "refused"
+    assert len(mock.requests) <= 2 * 16
+
+
+BROKE = Reply(status=402, headers={}, body=b'{"error": {"message": "no money"}}')
+
+
+@pytest.mark.parametrize(
+    ("urls", "headers", "stops"),
+    [
+        (("http://one.test/a", "http://one.test/b"), {}, True),
+        (("http://one.test/m", "http://two.test/m"), {"Authorization": "Bearer mine-alone"}, True),
+        (("http://one.test/m", "http://two.test/m"), {}, False),
+        (("http://one.test/m?key=first-of-two", "http://one.test/m?key=second-of-two"), {}, False),
+    ],
+)
+async def test_row_72_exhausted_money_stops_the_run_where_all_endpoints_are_of_one_account(
+    urls: tuple[str, str], headers: dict[str, str], stops: bool
+) -> None:
+    class Tape:
+        replaces = True
+        sent: list[str] = []  # noqa: RUF012 - of this test alone
+
+        async def exchange(self, sent: Any, send: Any, hide: Any) -> Any:
+            self.sent.append(sent.url)
+            await asyncio.sleep(0.1)
+            broke = sent.url == urls[0] and len(self.sent) > 40
+            return BROKE if broke else await served(0)(sent)
+
+    tape, rows = Tape(), np.arange(400.0).reshape(200, 2)
+    limits = Limits(concurrency=4)
+    async with Client(urls, codec=Plain, chunk_rows=1, limits=limits, tape=tape, headers=headers) as client:
+        if not stops:
+            assert np.array_equal(await client.map(rows), rows * 2)
+            return
+        with pytest.raises(RunStopped, match="no money") as caught:
+            await client.map(rows)
+        assert caught.value.kind == "quota"
+        assert len(tape.sent) <= 40 + 2 * 4
+        assert caught.value.result.failures == ()
+        assert [endpoint.state for endpoint in client.statistics().endpoints] == ["in use", "in use"]
