@@ -12,14 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import fanout
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.durability.work import Kind
 
-ROOT = Path(fanout.__file__).absolute().parents[1]
+ROOT = Path(__file__).absolute().parents[2]
 
 
 @contextmanager

@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import fanout
 from fanout import ConfigError
 from fanout.job import require_writable, write_settings
 from fanout.job.rewrite import rewritten
 
-EXAMPLE = Path(fanout.__file__).parents[1] / "config.example.toml"
+EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 FOUND = {"chunks.rows": 512, "limits.concurrency": 8}
 
 

@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import fanout
 from fanout.errors import InputError
 from fanout.sources import open_source
 
 pa = pytest.importorskip("pyarrow")
 
-ROOT = Path(fanout.__file__).absolute().parents[1]
+ROOT = Path(__file__).absolute().parents[2]
 TEXTS = [f"text {i} \u00e9" * (i % 5) for i in range(200)]
 
 
