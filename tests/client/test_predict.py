@@ -460,8 +460,8 @@ def test_any_mixture_of_rows_failures_and_callers_that_give_up(data: st.DataObje
         for number, outcome in enumerate(outcomes):
             if isinstance(outcome, asyncio.CancelledError):
                 assert number in quitters
-            elif number in bad:
-                assert isinstance(outcome, RowsFailed)
+            elif number in bad:  # many that get a 500 may open the circuit breaker, and then one of them stalls
+                assert isinstance(outcome, RowsFailed | RunStopped)
             else:
                 assert np.array_equal(outcome, X[number] * 2)
 
