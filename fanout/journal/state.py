@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import asdict, dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
@@ -96,6 +97,8 @@ def read_state(path: Path) -> State | None:
         OSError: it cannot be read.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe keeps who opens it waiting, and a device may have no end
+            raise Damaged("it is not a regular file")
         with path.open("rb") as file:
             return _read(Reader(file), file, path.parent)
     except FileNotFoundError:

@@ -32,17 +32,27 @@ def found(path: Path, suffixes: Mapping[str, str], format: str | None) -> tuple[
         if path.is_dir():
             files = _in_folder(path)
         elif path.exists():
+            _require_regular(path)
             return [path], format or _format_of(path, suffixes)
         elif _PATTERN.search(str(path)):
             files = _matching(path)
         else:
             raise InputError(f"there is no file {path.absolute()}{_nearest(path, suffixes)}", key="input.path")
+        for file in files:
+            _require_regular(file)
         files = [file for file in files if file.stat().st_size]  # what an empty part of a dataset leaves
     except OSError as error:  # for instance a name that is too long, or a folder that may not be entered
         raise InputError(f"{path} cannot be read: {error.strerror}", key="input.path") from None
     if not files:
         raise InputError(f"{path.absolute()} has no file in it that is not empty", key="input.path")
     return files, format or _common_format(path, files, suffixes)
+
+
+def _require_regular(path: Path) -> None:
+    """Refuse a pipe, which keeps who opens it waiting, and a device, which may have no end: a file is read twice."""
+    if not path.is_file():
+        told = f"{path} is not a regular file"
+        raise InputError(f'{told}: save the rows in one, or send them through stdin (path "-")', key="input.path")
 
 
 def suffix_of(path: Path) -> str:

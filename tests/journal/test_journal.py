@@ -14,7 +14,7 @@ from fanout.errors import ConfigError
 from fanout.files import Publication
 from fanout.journal import Journal, State, read_state
 from fanout.journal import journal as journal_module
-from fanout.journal.records import records
+from fanout.journal.records import Damaged, records
 from fanout.rowset import RowSet
 from fanout.types import Chunk, Done, Failure
 
@@ -309,3 +309,10 @@ def test_the_journal_of_another_input_takes_over_in_one_step(
     assert old.read_bytes() == b"new"
     again.close()
     assert sorted(file.name for file in path.parent.iterdir()) == ["y.npy.journal", "y.npy.partial"]
+
+
+def test_a_journal_that_is_no_regular_file_is_not_read(path: Path) -> None:
+    """The device would give bytes without end to the status of its job."""
+    path.symlink_to("/dev/null")
+    with pytest.raises(Damaged, match="is not a regular file"):
+        read_state(path)

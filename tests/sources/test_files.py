@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,24 @@ def test_a_file_that_has_gone_is_told_as_it_is_read(tmp_path):
     (tmp_path / "a.txt").unlink()
     with pytest.raises(InputError, match=r"a\.txt cannot be read: No such file"):
         list(source.blocks())
+
+
+@pytest.mark.parametrize("where", ["file", "folder"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_pipe_or_a_device_is_refused_before_it_is_opened(tmp_path, kind, where):
+    write(tmp_path, "a.txt")
+    path = tmp_path / "b.txt"
+    if kind == "pipe":
+        os.mkfifo(path)
+        keeper = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+        os.write(keeper, b"a row\n")
+    else:
+        path.symlink_to("/dev/null")
+        keeper = -1
+    try:
+        with pytest.raises(InputError, match=r"b\.txt is not a regular file: .* stdin \(path \"-\"\)") as caught:
+            open_source(path if where == "file" else tmp_path)
+    finally:
+        if keeper >= 0:
+            os.close(keeper)
+    assert caught.value.key == "input.path"
