@@ -29,6 +29,11 @@ def escaped_lines(text: str) -> str:
     return _UNSAFE_IN_LINES.sub(_visible, text)
 
 
+def shortened(text: str, longest: int) -> str:
+    """``text``, or its beginning before an ellipsis, by which the redactor knows a secret that is cut off."""
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
 def print_exception() -> None:
     """Print the traceback of the exception that is being handled on stderr, as `escaped_lines` has it."""
     import sys

@@ -122,7 +122,8 @@ class Redactor:
     def _cut_off(self, low: bytes) -> Iterator[tuple[int, int, bytes]]:
         """Where a text ends within a secret, before an ellipsis."""
         assert self._forms is not None
-        for end in islice(_places(_CUT, low), _CUTS_LOOKED_AT):
+        ends = list(_places(_CUT, low))
+        for end in dict.fromkeys(ends[:_CUTS_LOOKED_AT] + ends[-_CUTS_LOOKED_AT:]):
             for form, stars in self._forms:
                 tail_start = max(0, end - len(form) + 1)
                 for start in _places(form[:_SHORTEST], low[tail_start:end]):

@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 
 from fanout import exact_json
+from fanout._escape import shortened
 from fanout.errors import InvalidReply
 from fanout.weight import too_heavy
 
@@ -170,10 +171,13 @@ class Reply:
 
     def excerpt(self, limit: int = 300) -> str:
         """The first part of the body on one line, for error messages."""
-        text = " ".join(self.body[: 4 * limit].decode("utf-8", "replace").split())
+        most = 4 * limit
+        text = " ".join(self.body[:most].decode("utf-8", "replace").split())
         if not text:
             return "(empty body)"
-        return text if len(text) <= limit else f"{text[:limit]}..."
+        if len(text) <= limit and len(self.body) > most:
+            return text.rstrip("\ufffd") + "..."  # a character may be cut, too
+        return shortened(text, limit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

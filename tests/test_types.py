@@ -125,8 +125,10 @@ def test_a_body_that_is_not_json_is_invalid(body):
         (b"x" * 11, "xxxxxxxxxx..."),
         (b"x" * 10, "xxxxxxxxxx"),
         (b"y" * 10**6, "yyyyyyyyyy..."),
+        (b" " * 37 + b"cut off", "cut..."),
+        (b"a" + b" " * 36 + "ää".encode(), "a ä..."),
     ],
-    ids=["empty", "blank", "lines", "no text", "long", "just fits", "huge"],
+    ids=["empty", "blank", "lines", "no text", "long", "just fits", "huge", "cut behind blanks", "cut in a letter"],
 )
 def test_an_excerpt_is_one_short_line(body, text):
     assert Reply(status=500, headers={}, body=body).excerpt(10) == text

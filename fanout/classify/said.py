@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from fanout._escape import shortened
 from fanout.exact_json import without_bom
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def said(reply: Reply, body: Mapping[str, Any] | None = None) -> str:
     if _TRACEBACK.encode() in reply.body[:_LOOKED_AT]:
         text = _without_frames(text or reply.body[:_LARGEST].decode("utf-8", "replace"))
     text = " ".join((text or reply.excerpt(_LONGEST)).split())
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return shortened(text, _LONGEST)
 
 
 def error_body(body: bytes) -> Mapping[str, Any]:

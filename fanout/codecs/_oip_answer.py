@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from fanout._escape import shortened
 from fanout.codecs._parsing import read, refused
 from fanout.codecs._slices import Reader, Uncut, around, lists_named
 from fanout.codecs._values import Unfit, Wanted, array
@@ -120,7 +121,9 @@ def _split(reply: Reply) -> tuple[Reply, memoryview]:
     if told is None:
         return reply, memoryview(b"")
     if not (told.isascii() and told.isdigit() and len(told) < _MOST_DIGITS and int(told) <= len(reply.body)):
-        raise InvalidReply(f"{LENGTH_HEADER} is {told[:_MOST_DIGITS]!r}, but the answer has {len(reply.body)} bytes")
+        raise InvalidReply(
+            f"{LENGTH_HEADER} is {shortened(told, _MOST_DIGITS)!r}, but the answer has {len(reply.body)} bytes"
+        )
     length = int(told)
     return replace(reply, body=reply.body[:length]), memoryview(reply.body)[length:]
 
@@ -140,15 +143,15 @@ def _output(item: Any) -> _Output:
         raise Unfit("has an output without a name")
     name, datatype, shape = item["name"], item.get("datatype"), item.get("shape")
     if not isinstance(datatype, str) or dtype_of(datatype) is None:
-        raise Unfit(f"has output {name!r} of the datatype {datatype!r:.100}, which is not known")
+        raise Unfit(f"has output {name!r} of the datatype {shortened(repr(datatype), 100)}, which is not known")
     if isinstance(shape, list) and len(shape) > _MOST_AXES:
         raise Unfit(f"has output {name!r} with a shape of {len(shape)} lengths")
     if not isinstance(shape, list) or not all(type(length) is int and length >= 0 for length in shape) or not shape:
-        raise Unfit(f"has output {name!r} of the shape {shape!r:.1000}, which is none of rows")
+        raise Unfit(f"has output {name!r} of the shape {shortened(repr(shape), 1000)}, which is none of rows")
     parameters = item.get("parameters")
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
     if size is not None and (type(size) is not int or size < 0):
-        raise Unfit(f"has output {name!r} with the binary_data_size {size!r:.100}")
+        raise Unfit(f"has output {name!r} with the binary_data_size {shortened(repr(size), 100)}")
     if size is None and not isinstance(item.get("data"), list | np.ndarray):
         raise Unfit(f"has output {name!r} without data")
     return _Output(name, datatype, shape, size, item.get("data"))

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import orjson
 
+from fanout._escape import shortened
 from fanout.codecs import _options
 from fanout.codecs._blocked import CODES, blocked, row_failed
 from fanout.codecs._rows import DUMPS, to_json
@@ -205,7 +206,7 @@ def _refusal(message: Any) -> str | None:
     content = message.get("content")
     parts = content if isinstance(content, list) else ()
     texts = [refusal, *(part.get("refusal") for part in parts if isinstance(part, dict))]
-    return " ".join(text for text in texts if isinstance(text, str) and text)[:_LONGEST] or None
+    return shortened(" ".join(text for text in texts if isinstance(text, str) and text), _LONGEST) or None
 
 
 def _no_text(document: Any) -> str | None:
@@ -223,7 +224,7 @@ def _no_text(document: Any) -> str | None:
             told = "tool_calls" if message.get("tool_calls") else reason if reason in _NO_ACCIDENT else None
     except (TypeError, KeyError, ValueError, AttributeError):
         return None
-    return f"the model gives no text: {str(told)[:_LONGEST]}" if told else None
+    return f"the model gives no text: {shortened(str(told), _LONGEST)}" if told else None
 
 
 def _error(document: Any) -> Any:
@@ -240,7 +241,7 @@ def _fatal(document: Any) -> str | None:
     error = _error(document) or document
     if not isinstance(error, dict):
         return None
-    message = " ".join(str(error.get("message", "")).split())[:_LONGEST]
+    message = shortened(" ".join(str(error.get("message", "")).split()), _LONGEST)
     codes = [str(error.get(field)) for field in ("code", "type")]
     fatal = _FATAL.intersection(code.lower() for code in codes) or _FATAL_WORDS in message
     return message or ", ".join(codes) if fatal or _flagged(error) else None

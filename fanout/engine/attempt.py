@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from fanout._escape import shortened
 from fanout.callbacks import abnormal, calling
 from fanout.classify import classify_error, classify_invalid, classify_reply, with_address
 from fanout.engine.halt import Bell, Stop
@@ -268,7 +269,7 @@ class Attempts:
         return with_address(self._shown(verdict), reply.url or host.transport.url, self._codec.path, address)
 
     def _shown(self, verdict: Verdict) -> Verdict:
-        told = self._link.pool.conceal(verdict.reason[:_LOOKED_AT])[:_LONGEST_REASON]
+        told = self._link.pool.conceal(shortened(verdict.reason, _LOOKED_AT))[:_LONGEST_REASON]
         return verdict if told == verdict.reason else replace(verdict, reason=told)
 
     def _decoded(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
+from fanout._escape import shortened
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -85,4 +87,4 @@ def _of_bytes(recorded: bytes, asked: bytes) -> str:
 
 def _short(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return shortened(text, _LONGEST)

@@ -9,6 +9,7 @@ import ssl
 
 import aiohttp
 
+from fanout._escape import shortened
 from fanout.errors import (
     AttemptTimeout,
     CertificateError,
@@ -38,7 +39,9 @@ def mapped(error: Exception, url: str, *, reused: bool) -> TransportError | Conf
         return StaleConnectionError(f"{url} closed a kept-alive connection as it was used again")
     if isinstance(error, aiohttp.ClientError | OSError):
         return IncompleteReply(f"the exchange with {url} broke off: {_cause(error)}")
-    return IncompleteReply(f"the exchange with {url} broke off: {type(error).__name__}: {_cause(error)[:_LONGEST]}")
+    return IncompleteReply(
+        f"the exchange with {url} broke off: {type(error).__name__}: {shortened(_cause(error), _LONGEST)}"
+    )
 
 
 def _cause(error: Exception) -> str:
