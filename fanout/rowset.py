@@ -63,6 +63,10 @@ class RowSet:
             yield found
             start = found[1]
 
+    def overlaps(self, start: int, stop: int) -> bool:
+        """True if any of the rows ``start <= row < stop`` is in the set."""
+        return self.gap(start, stop) != (start, stop)
+
     def listed(self, most: int = 8) -> str:
         """The ranges for people, the first ``most`` of them."""
         ranges = [str(start) if stop == start + 1 else f"{start}:{stop}" for start, stop in self]

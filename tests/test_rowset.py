@@ -44,3 +44,11 @@ def test_its_gaps_are_the_other_rows(ranges: list[tuple[int, int]], start: int, 
 def test_rows_in_order_take_one_range_however_many_they_are() -> None:
     rows = RowSet((start, start + 64) for start in range(0, 64_000, 64))
     assert repr(rows) == "<RowSet 64,000 rows in 1 ranges>"
+
+
+def test_what_overlaps_and_what_is_listed():
+    rows = RowSet([(2, 4), (6, 7)])
+    expected = [any(start <= row < stop for row in (2, 3, 6)) for start in range(9) for stop in range(start + 1, 9)]
+    assert [rows.overlaps(start, stop) for start in range(9) for stop in range(start + 1, 9)] == expected
+    assert rows.listed() == "2:4, 6"
+    assert rows.listed(1) == "2:4 and 1 more ranges"

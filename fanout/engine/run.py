@@ -195,6 +195,8 @@ class Run:
             self._tell(Event(kind="done", start=done.start, stop=done.stop))
 
     def _delivered(self, done: Done) -> None:
+        if self.suspect and self.suspect.overlaps(done.start, done.stop):
+            return  # its rows stay pending: the run has been stopped
         self._deliver(done)
         if not self._settle_later:
             self.settle(done)

@@ -315,6 +315,19 @@ def _read(path: Path) -> Any:
     return np.array([row or [0.0] * 3 for row in rows])
 
 
+async def test_an_answer_that_is_known_to_have_come_twice_is_given_to_no_caller() -> None:
+    server = TwiceAnswering()
+    server.rows = [0.0] * 20
+    async with loopback(server) as seen, Client(seen.url + ":predict", codec="v1", chunk_rows=4) as client:
+        for _ in range(2):
+            with pytest.raises(RunStopped, match="answered a request twice"):
+                await client.predict(X[0])
+        async with client.stream(iter(X)) as stream:
+            with pytest.raises(RunStopped, match="answered a request twice"):
+                assert [done async for done in stream] == []
+    assert not stream.result().ok.any()
+
+
 async def test_answers_of_a_server_that_answers_twice_are_not_published(tmp_path: Path) -> None:
     output = tmp_path / "y.npy"
     np.save(output, np.zeros(3))
@@ -334,7 +347,7 @@ async def test_a_complete_run_stays_complete_where_its_failed_rows_are_answered_
 
     async def answer(received: Received, line: Line) -> None:
         rows = orjson.loads(received.body)["instances"]
-        if fails and any(row[0] > 60 for row in rows):
+        if fails and any(row[0] > 100 for row in rows):
             await line.send(http(b"{}", status=451))
         elif fails:
             await line.send(http(orjson.dumps({"predictions": [[2 * x for x in row] for row in rows]})))
