@@ -29,6 +29,7 @@ _ANOTHER_MODEL = frozenset({"shape", "dtype", "model"})
 """Flaws of answers that are well formed, but not what the other endpoints answer."""
 
 _REFUSED = frozenset({401, 403})
+_TOO_MANY = 429
 _NO_ACCIDENT = 2
 _UNTIL_FREE = 0.1
 """Seconds after which a connection is tried again for which there was no file descriptor."""
@@ -230,7 +231,14 @@ class Exchanges:
         overload = verdict is not None and verdict.overload and not (alone or self._pool.probes(deadline))
         if overload and host is not None:
             overload = self._pool.overloaded(host, self.now())
-        self._link.pace.told(deadline, success=verdict is None, overload=overload)
+        self._link.pace.told(
+            deadline,
+            success=verdict is None,
+            overload=overload,
+            # The key may be shared with others: a 429 is no accident, however few of them there are.
+            certain=verdict is not None and verdict.status == _TOO_MANY,
+            timed_out=verdict is not None and verdict.unreachable,
+        )
 
     def _note_health(self, host: Host, verdict: Verdict | None) -> None:
         now, health = self.now(), host.health

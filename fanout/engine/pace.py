@@ -46,6 +46,7 @@ class Pace:
         """A request goes out."""
         self._catch_up(now)
         self._in_flight += 1
+        self._adaptive.sent()
         self._sent[asker] = now, self._seconds
 
     def back(self, asker: object, now: float) -> None:
@@ -58,8 +59,14 @@ class Pace:
         self._ended[asker] = _Ended(sent, now, in_flight)
         self._in_flight -= 1
 
-    def told(self, asker: object, *, success: bool, overload: bool) -> None:
-        """What has come of the last request of ``asker``, if it sent one."""
+    def told(
+        self, asker: object, *, success: bool, overload: bool, certain: bool = False, timed_out: bool = False
+    ) -> None:
+        """What has come of the last request of ``asker``, if it sent one.
+
+        An overload is ``certain`` where the endpoint has said that it was asked too much (429). Else only what exceeds
+        the usual share of failures is one.
+        """
         ended = self._ended.pop(asker, None)
         if ended is None:
             return
@@ -67,7 +74,9 @@ class Pace:
         if success:
             self._adaptive.succeeded(ended.at, sent=ended.sent, in_flight=ended.in_flight)
         elif overload:
-            self._adaptive.overloaded(ended.at, sent=ended.sent, in_flight=ended.in_flight)
+            self._adaptive.overloaded(
+                ended.at, sent=ended.sent, in_flight=ended.in_flight, certain=certain, timed_out=timed_out
+            )
         if self.limit != before:
             self._changed(self.limit)
 

@@ -14,6 +14,8 @@ refused. What it is made of, and where that is from:
   limit is too high where throughput grew by less than a tenth of what the concurrency grew by (the optimum of
   throughput / concurrency ** 0.1, a form of Kleinrock's power, 1979).
 - *Slow start* (RFC 9438, 4.10): at first the limit doubles.
+- *Background*: refusals and timeouts that do not become rarer when the limit falls are noise. Their share is measured
+  below the last trouble, and only the excess counts. A retreat that it explains is undone. A 429 always counts.
 - *Undo* (TCP's is RFC 4015): where a retreat from a queue brought latency down by less than a third of what it cost in
   concurrency, as logarithms, there was no queue, and the limit goes back. Else noise would bring it down to 1. Slow
   start goes on where the retreat that ended it cost throughput: a server's first moments can be its best ones.
@@ -25,6 +27,8 @@ refused. What it is made of, and where that is from:
 from __future__ import annotations
 
 from math import exp, inf, log, sqrt
+
+from fanout.limits.background import Background
 
 _START = 8
 _REFUSED = 0.9
@@ -73,6 +77,13 @@ _PERIOD_LATENCIES, _PERIOD_REQUESTS, _PERIOD_ROUNDS = 4, 40, 4
 _FASTEST = 1.25
 """Largest growth from one round to the next past the last trouble (RFC 9438, 4.2, has 1.5); up to it, twice."""
 
+_PRESUMED = 0.1
+"""Share of failures that slow start tolerates. It doubles the limit, so a real limit of the endpoint shows as far more,
+and one accident is no reason to end it."""
+
+_HUNG = 3
+"""A request that timed out after so many times as long as others take was lost; before, it may have waited its turn."""
+
 
 class _Round:
     """Latencies under one limit."""
@@ -84,6 +95,11 @@ class _Round:
         """Answers that are not looked at yet: the first to come are those of the shortest requests."""
         self.opened: float | None = None
         self.closes = inf
+        self.requests = 0
+        """Sent since the round began."""
+        self.failures = 0
+        """Failures since then that may be due to the load. They come sooner than answers, or later: so requests are
+        counted as they are sent."""
         self.n = 0
         self._in_flight = 0.0
         self._seconds = 0.0
@@ -128,6 +144,19 @@ class _Round:
         return max(0.0, self._squares - self._logs * self._logs / self.n) / (self.n - 1) / self.n
 
 
+class _Descent:
+    """Retreats from refusals, from the limit before the first of them on."""
+
+    def __init__(self, width: float, trouble: float | None, requests: int, failures: int) -> None:
+        self.width = width
+        self.trouble = trouble
+        self.requests = requests
+        """Of the round that was the reason for the first retreat."""
+        self.failures = failures
+        self.below = Background()
+        """Rounds at lower limits that ended in a retreat too."""
+
+
 class Adaptive:
     """A limit on the requests in flight that finds the endpoint's knee, and follows it when it moves.
 
@@ -170,6 +199,15 @@ class Adaptive:
         """A request that was sent after the last retreat has been answered."""
         self._widest = 0.0
         """Most requests in flight since the last retreat."""
+        self._seconds = 0.0
+        """Latency in the latest round."""
+        self._background = Background()
+        self._descent: _Descent | None = None
+        """The retreats from refusals that the limit has not come back from yet."""
+
+    def sent(self) -> None:
+        """A request goes out."""
+        self._round.requests += 1
 
     def succeeded(self, now: float, *, sent: float, in_flight: float) -> None:
         """An answer. ``in_flight`` is how many requests were in flight while its own was, on the average."""
@@ -189,10 +227,21 @@ class Adaptive:
         if latest.variance <= _PRECISION**2 or latest.n >= max(4 * self.limit, 16):
             self._conclude(latest, now)
 
-    def overloaded(self, now: float, *, sent: float, in_flight: float) -> None:
-        """A refusal, or no answer in time. One to a request sent before the last retreat is already accounted for."""
+    def overloaded(
+        self, now: float, *, sent: float, in_flight: float, certain: bool = False, timed_out: bool = False
+    ) -> None:
+        """A refusal, or no answer in time. One to a request sent before the last retreat is already accounted for.
+
+        Only more failures than the background explains count, unless the endpoint said for ``certain`` that it was
+        asked too much. A request that ``timed_out`` while others take nearly as long counts for certain too.
+        """
         if sent <= self._decreased:
             return
+        if not certain and not (timed_out and now - sent < _HUNG * self._seconds):
+            latest = self._round
+            latest.failures += 1
+            if self._is_noise(latest) or (self._served and self._undone(latest, now)):
+                return
         width = self._width
         if self._served:
             # While nothing is answered it is the same trouble still, and its place is where it began: an endpoint that
@@ -200,11 +249,70 @@ class Adaptive:
             width = self._trouble = min(width, max(self._widest, in_flight))
         self._retreat(now, _REFUSED * width, None)
 
+    def _is_noise(self, latest: _Round) -> bool:
+        presumed = _PRESUMED if self._trouble is None else 0.0
+        return self._background.explains(max(latest.requests, self.limit), latest.failures, presumed=presumed)
+
+    @property
+    def _harmless(self) -> bool:
+        """Nothing fails because of the load at this limit, as far as is known."""
+        return self._trouble is None or self.limit < int(self._trouble) or self.limit == 1
+
+    def _learn_background(self, latest: _Round) -> None:
+        """A round has ended without a retreat from refusals."""
+        if self._descent is not None and self.limit >= int(self._descent.width):
+            self._descent = None
+        if not self._harmless:
+            return
+        self._background.learn(latest.requests, latest.failures)
+        if self._descent is not None:
+            self._background = self._background.merged(self._descent.below)
+            self._descent.below = Background()
+
+    def _undone(self, latest: _Round, now: float) -> bool:
+        """A round has had too many failures. True if they did not become rarer by retreats, which are undone then."""
+        descent = self._descent
+        if descent is None or self.limit >= int(descent.width):
+            self._begin_descent(latest)
+            return False
+        if not self._harmless:
+            return False
+        descent.below.learn(latest.requests, latest.failures)
+        if descent.below.too_large:
+            self._begin_descent(latest)
+            return False
+        return self._undo_descent(now)
+
+    def _begin_descent(self, latest: _Round) -> None:
+        self._descent = _Descent(self._width, self._trouble, max(latest.requests, self.limit), latest.failures)
+
+    def _undo_descent(self, now: float) -> bool:
+        """Go back to where the retreats began if the background explains the failures there, else to the first step."""
+        descent = self._descent
+        if descent is None:
+            return False
+        background = self._background.merged(descent.below)
+        if not background.known:
+            return False
+        all_noise = background.explains(descent.requests, descent.failures)
+        width = descent.width if all_noise else _REFUSED * descent.width
+        if self.limit >= int(width):
+            return False
+        self._background, self._descent = background, None
+        self._trouble = None if all_noise and descent.trouble is None else descent.width
+        self._age = self._period
+        self._climb, self._top = [], None
+        self._set(now, width)
+        return True
+
     def _conclude(self, latest: _Round, now: float) -> None:
+        self._learn_background(latest)
+        if self._undo_descent(now):
+            return
         if latest.width < _FULL * self.limit:
             self._round = _Round(now, self.limit)
             return
-        seconds = latest.seconds
+        self._seconds = seconds = latest.seconds
         requests = _PERIOD_REQUESTS * seconds / self.limit
         # By Little's law and not by the clock: there may have been nothing to send for a while.
         lasted = seconds * (1 + (latest.limit + latest.n) / latest.width)
@@ -222,6 +330,7 @@ class Adaptive:
             knee = max(_HEADROOM * knee, knee + _LEAST_HEADROOM)
             # What made latency leap may have passed by the time that the retreat is seen to have helped.
             self._trouble = latest.width if self._leapt else knee
+            self._descent = None
             if self.limit > 1:
                 self._retreat(now, _QUEUED * knee, latest)
                 return

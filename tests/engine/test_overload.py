@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,30 @@ async def test_failures_that_successes_pay_for_do_not_brake() -> None:
         async with Client(mock.url(Plain), codec=Plain, chunk_rows=1, retry=many) as client:
             assert np.array_equal(await client.map(X[:500]), X[:500] * 2)
     assert now() < 30
+
+
+@pytest.mark.parametrize("concurrency", [4, 16, "auto"])
+@pytest.mark.parametrize("status", [503, 500])
+async def test_one_random_failure_in_ten_does_not_brake(concurrency: int | str, status: int) -> None:
+    """Successes give back more than such failures take: the bucket never runs dry while nine of ten succeed."""
+    chance = Random(1)
+
+    def model(x: np.ndarray) -> np.ndarray:
+        if chance.random() < 0.1:
+            raise StatusError(status, "sick replica")
+        return x * 2
+
+    rows = np.arange(15_000.0).reshape(-1, 3)
+    braked = 0
+    with MockEndpoint(model, latency=0.1) as mock:
+        limits = Limits(concurrency=concurrency)  # type: ignore[arg-type]
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=1, limits=limits) as client:
+            run = asyncio.create_task(client.map(rows))
+            while not run.done():
+                await asyncio.sleep(0.1)
+                braked += client.statistics().endpoints[0].state == "left alone"
+            assert np.array_equal(await run, rows * 2)
+    assert braked == 0
 
 
 async def test_a_poisoned_row_costs_no_budget() -> None:

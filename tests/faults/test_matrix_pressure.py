@@ -1,10 +1,12 @@
-"""Rows 30 to 35 of the fault matrix: an endpoint that has too much to do, or says so."""
+"""Rows 30 to 35 and 78 of the fault matrix: an endpoint that has too much to do, says so, or only seems to."""
 
 from __future__ import annotations
 
 import asyncio
+from random import Random
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from fanout import Event, Limits, RetryPolicy, RunStopped
@@ -13,8 +15,6 @@ from fanout.testing import FaultServer, MockEndpoint
 from tests.faults.scene import CHUNKS, X, assert_whole, client, double
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from fanout.serving.exchange import Request
 
 FOUR = Limits(concurrency=4)
@@ -127,3 +127,42 @@ async def test_row_35_a_flapping_endpoint_costs_a_bounded_number_of_requests() -
     assert server.received == len(X) // 2 + server.hits["503"]
     assert server.received <= 1.25 * len(X) // 2 + 25
     assert server.max_in_flight <= 4
+
+
+class SickReplica:
+    """Chooses what becomes of each request, a share of them bad, and looks how many are at the server meanwhile."""
+
+    def __init__(self, share: float, step: str) -> None:
+        self._random = Random(1)
+        self._share = share
+        self._step = step
+        self.server: FaultServer
+        self.in_flight: list[int] = []
+
+    def __call__(self, request: Request) -> str | None:
+        self.in_flight.append(self.server.in_flight)
+        return self._step if self._random.random() < self._share else None
+
+
+@pytest.mark.parametrize(
+    ("share", "step"),
+    [
+        pytest.param(0.01, "503", marks=pytest.mark.slow),
+        (0.03, "503"),
+        (0.1, "503"),
+        (0.1, "reset-before-headers"),
+        (0.03, "slow:0.4"),
+    ],
+)
+async def test_row_78_failures_that_the_load_does_not_cause_do_not_lower_auto(share: float, step: str) -> None:
+    """By Little's law, as many at the server as at the fixed 16 bring as many answers. Slow ones fill places too."""
+    sick = SickReplica(share, step)
+    patient = RetryPolicy(max_attempts=10, initial_backoff=0.01, max_backoff=0.05)
+    rows = np.arange(3 * 2000.0).reshape(-1, 3) + 0.5
+    async with FaultServer(double, latency=0.02, faults=sick) as server:
+        sick.server = server
+        async with client(server, limits=Limits(concurrency="auto"), chunk_rows=1, retry=patient) as c:
+            result = await c.map(rows, on_error="keep")
+    assert_whole(result, rows * 2)
+    later = sick.in_flight[len(sick.in_flight) // 2 :]
+    assert sum(min(n, 16) for n in later) / len(later) >= 0.9 * 16

@@ -25,14 +25,16 @@ class Endpoint:
         sent, n = self.now, in_flight or self.limit
         self.now += latency
         for _ in range(n):
+            self.adaptive.sent()
             self.adaptive.succeeded(self.now, sent=sent, in_flight=n)
 
-    def refuse(self, n: int = 1) -> None:
-        """Some requests sent at once are refused at once."""
+    def refuse(self, n: int = 1, *, certain: bool = True) -> None:
+        """Some requests sent at once are refused at once: with 429, if that is certain, else with 503."""
         sent, in_flight = self.now + 0.001, self.limit
         self.now += 0.002
         for _ in range(n):
-            self.adaptive.overloaded(self.now, sent=sent, in_flight=in_flight)
+            self.adaptive.sent()
+            self.adaptive.overloaded(self.now, sent=sent, in_flight=in_flight, certain=certain)
 
     def climb(self, limit: int) -> None:
         """Answer equally fast at any limit, up to this one."""
@@ -145,7 +147,7 @@ def test_a_limit_that_was_never_reached_falls_to_what_was():
     for _ in range(100):
         endpoint.answer(0.1, in_flight=10)
     sent = endpoint.now
-    endpoint.adaptive.overloaded(endpoint.now + 0.001, sent=sent, in_flight=11)
+    endpoint.adaptive.overloaded(endpoint.now + 0.001, sent=sent, in_flight=11, certain=True)
     assert endpoint.limit <= 11
 
 
@@ -156,19 +158,19 @@ def test_a_timeout_of_a_request_sent_long_ago_is_accounted_for():
     endpoint.now += 1
     endpoint.refuse()
     limit = endpoint.limit
-    endpoint.adaptive.overloaded(endpoint.now + 60, sent=sent, in_flight=64)
+    endpoint.adaptive.overloaded(endpoint.now + 60, sent=sent, in_flight=64, certain=True)
     assert endpoint.limit == limit
 
 
-def test_an_endpoint_that_grew_four_times_as_slow_in_mid_run_gets_a_fourth():
+def test_an_endpoint_that_shrinks_to_a_fourth_in_mid_run_gets_a_fourth():
     endpoint = Endpoint()
     endpoint.climb(64)
     endpoint.refuse()
     for _ in range(10):
         endpoint.answer(0.1)
     at = endpoint.limit
-    for _ in range(5):
-        endpoint.answer(0.4)
+    for _ in range(12):
+        endpoint.answer(0.1 * max(1, endpoint.limit / (at / 4)))
     assert at / 6 <= endpoint.limit <= at / 3
 
 
@@ -200,6 +202,17 @@ def test_single_slow_answers_move_it_hardly():
     assert endpoint.limit >= before
 
 
+def test_answers_that_are_twenty_times_slower_now_and_then_do_not_move_it():
+    endpoint = knows_no_background(32)
+    before = endpoint.limit
+    for _ in range(100):
+        sent = endpoint.now
+        endpoint.answer(0.1)
+        for _ in range(endpoint.limit // 10):
+            endpoint.adaptive.succeeded(endpoint.now, sent=sent - 1.9, in_flight=endpoint.limit)
+    assert endpoint.limit >= before
+
+
 def test_the_largest_limit_is_kept_and_measured_from_below_again():
     endpoint, limits = Endpoint(largest=20), set()
     for _ in range(500):
@@ -209,16 +222,123 @@ def test_the_largest_limit_is_kept_and_measured_from_below_again():
     assert {16, 19} <= limits
 
 
+def test_a_single_refusal_does_not_end_slow_start_and_a_429_does():
+    for certain in (False, True):
+        endpoint = Endpoint()
+        endpoint.answer(0.1)
+        endpoint.refuse(certain=certain)
+        for _ in range(24):
+            endpoint.answer(0.1)
+        assert (endpoint.limit >= 128) is not certain
+
+
+def test_many_refusals_at_once_end_slow_start():
+    endpoint = Endpoint()
+    endpoint.climb(64)
+    endpoint.refuse(40, certain=False)
+    assert endpoint.limit < 64
+
+
+def knows_no_background(limit: int = 64) -> Endpoint:
+    """Slow start is over, and nothing has failed so far but for an overload."""
+    endpoint = Endpoint()
+    endpoint.climb(limit)
+    endpoint.refuse()
+    for _ in range(10):
+        endpoint.answer(0.1)
+    return endpoint
+
+
+def test_where_nothing_ever_failed_below_one_refusal_is_enough():
+    endpoint = knows_no_background()
+    limit = endpoint.limit
+    endpoint.refuse(certain=False)
+    assert endpoint.limit < limit
+
+
+def some_fail(endpoint: Endpoint, every: int, answers: int) -> None:
+    """One of so many requests fails, whatever the limit."""
+    n = 0
+    while n < answers:
+        endpoint.answer(0.1)
+        for _ in range(n // every, (n + endpoint.limit) // every):
+            endpoint.refuse(certain=False)
+        n += endpoint.limit
+
+
+@pytest.mark.parametrize("every", [100, 33, 10])
+def test_failures_that_stay_as_frequent_when_the_limit_falls_do_not_count(every):
+    endpoint = knows_no_background()
+    some_fail(endpoint, every, 10_000)
+    assert endpoint.limit >= 64
+
+
+@pytest.mark.parametrize("every", [100, 33, 10])
+def test_what_exceeds_the_background_counts(every):
+    endpoint = knows_no_background()
+    some_fail(endpoint, every, 10_000)
+    limit = endpoint.limit
+    endpoint.refuse(limit // 2, certain=False)
+    assert endpoint.limit < limit
+
+
+def test_a_429_counts_whatever_the_background():
+    endpoint = knows_no_background()
+    some_fail(endpoint, 10, 10_000)
+    limit = endpoint.limit
+    endpoint.refuse()
+    assert endpoint.limit == int(0.9 * limit)
+
+
+def test_an_endpoint_that_refuses_most_requests_has_too_much_to_do_at_any_limit():
+    endpoint = knows_no_background()
+    for _ in range(500):
+        endpoint.answer(0.1)
+        endpoint.refuse(2 * endpoint.limit, certain=False)
+    assert endpoint.limit <= 2
+
+
+def test_refusals_that_end_below_a_limit_are_no_background():
+    """It refuses what exceeds 40. Nearly all requests in the end are answered, and the limit does not go back to 64."""
+    endpoint = knows_no_background()
+    for _ in range(500):
+        endpoint.answer(0.1)
+        while endpoint.limit > 40:
+            endpoint.refuse(endpoint.limit - 40, certain=False)
+    assert 30 <= endpoint.limit <= 40
+
+
+@pytest.mark.parametrize(("seconds", "is_accident"), [(60.0, True), (0.2, False)])
+def test_a_request_that_hung_alone_is_an_accident_and_one_that_waited_its_turn_is_none(seconds, is_accident):
+    endpoint = knows_no_background()
+    some_fail(endpoint, 33, 10_000)
+    endpoint.answer(0.1)
+    limit, sent = endpoint.limit, endpoint.now + 0.001
+    endpoint.adaptive.overloaded(sent + seconds, sent=sent, in_flight=limit, timed_out=True)
+    assert (endpoint.limit == limit) is is_accident
+
+
 STEPS = st.lists(
-    st.tuples(st.booleans(), st.floats(0, 100), st.floats(0, 100), st.integers(1, 300)), min_size=1, max_size=300
+    st.tuples(
+        st.sampled_from(["good", "refused", "certain", "timed_out"]),
+        st.floats(0, 100),
+        st.floats(0, 100),
+        st.integers(1, 300),
+    ),
+    min_size=1,
+    max_size=300,
 )
 
 
 @given(steps=STEPS, largest=st.integers(1, 300))
 def test_no_order_of_events_takes_it_out_of_its_bounds(steps, largest):
     adaptive, now = Adaptive(0.0, largest=largest), 0.0
-    for good, passed, latency, in_flight in steps:
+    for came, passed, latency, in_flight in steps:
         now += passed
-        tell = adaptive.succeeded if good else adaptive.overloaded
-        tell(now, sent=now - latency, in_flight=in_flight)
+        adaptive.sent()
+        if came == "good":
+            adaptive.succeeded(now, sent=now - latency, in_flight=in_flight)
+        else:
+            kind = {} if came == "refused" else {came: True}
+            adaptive.overloaded(now, sent=now - latency, in_flight=in_flight, **kind)
         assert 1 <= adaptive.limit <= largest

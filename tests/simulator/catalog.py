@@ -7,9 +7,12 @@ from random import Random
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from tests.simulator.servers import (
+    RESET,
+    SILENCE,
     Batching,
     Bucket,
     Far,
+    Flaky,
     Queue,
     RateLimited,
     Server,
@@ -73,6 +76,11 @@ def fresh_at_first(clock: Clock, seed: int) -> Server:
     return Batching(clock, base=0.045, each=0.0086, largest=32, slowness=slowness, seed=seed)
 
 
+def flaky(make: Make, share: float, status: int, *, late: bool) -> Make:
+    """The same server, behind one sick replica: it fails a share of the requests, whatever their number."""
+    return lambda clock, seed: Flaky(clock, make(clock, seed), share=share, status=status, late=late, seed=seed)
+
+
 def _queue(times: Times, capacity: int, room: float = inf) -> Make:
     return lambda clock, seed: Queue(clock, times, capacity=capacity, room=room, seed=seed)
 
@@ -119,3 +127,24 @@ ENDPOINTS: dict[str, Endpoint] = {
     "rate, not told": Endpoint(_rate(retry_after=False)),
     "bucket of tokens": Endpoint(_bucket),
 }
+
+
+SHARES = (0.01, 0.03, 0.1)
+"""Of requests that fail, or take twenty times as long, whatever the load."""
+
+
+def noisy_endpoints() -> dict[str, Endpoint]:
+    """Endpoints with a background of failures, or of slow answers."""
+    fast = _queue(lognormal(0.02, 0.2), 16)
+    makes = {"fast": fast, **{name: ENDPOINTS[name].make for name in ("queue", "refuses above 12", "batches", "wide")}}
+    found = {}
+    for share in SHARES:
+        for name, make in makes.items():
+            found[f"{name}, {share:.0%} 503"] = Endpoint(flaky(make, share, 503, late=False))
+            found[f"{name}, {share:.0%} late 503"] = Endpoint(flaky(make, share, 503, late=True))
+        found[f"fast, {share:.0%} resets"] = Endpoint(flaky(fast, share, RESET, late=False))
+        for seconds, capacity in ((0.02, 16), (0.2, 16), (0.4, 8)):
+            times = now_and_then(lognormal(seconds, 0.2), 20.0, share)
+            found[f"{seconds:g} s, {share:.0%} slow"] = Endpoint(_queue(times, capacity))
+        found[f"fast, {share:.0%} hang"] = Endpoint(flaky(fast, share, SILENCE, late=False), timeout=1.0)
+    return found

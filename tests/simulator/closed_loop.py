@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from tests.simulator.clock import Timeline
     from tests.simulator.servers import Server
 
+TIMED_OUT = -1
+"""Stands for the status where no answer came in time."""
+
 _PAUSE = 0.2
 """Longest pause of a place whose request was refused: the client's first backoff."""
 
@@ -26,7 +29,9 @@ class Controller(Protocol):
 
     def back(self, asker: object, now: float) -> None: ...
 
-    def told(self, asker: object, *, success: bool, overload: bool) -> None: ...
+    def told(
+        self, asker: object, *, success: bool, overload: bool, certain: bool = False, timed_out: bool = False
+    ) -> None: ...
 
 
 class Fixed:
@@ -41,7 +46,9 @@ class Fixed:
     def back(self, asker: object, now: float) -> None:
         return
 
-    def told(self, asker: object, *, success: bool, overload: bool) -> None:
+    def told(
+        self, asker: object, *, success: bool, overload: bool, certain: bool = False, timed_out: bool = False
+    ) -> None:
         return
 
 
@@ -61,6 +68,7 @@ class ClosedLoop:
     Args:
         timeout: seconds after which an answer comes too late, and counts as overload.
         supply: requests a second that there are to send; none: as many as can be sent.
+        others_go_on: a request that was refused leaves its place to another while it pauses, as in a client.
     """
 
     def __init__(
@@ -71,6 +79,7 @@ class ClosedLoop:
         *,
         timeout: float = inf,
         supply: float | None = None,
+        others_go_on: bool = False,
         seed: int = 0,
     ) -> None:
         self._clock = clock
@@ -79,6 +88,7 @@ class ClosedLoop:
         self._timeout = timeout
         self.space = 0.0 if supply is None else 1 / supply
         """Seconds from one request that there is to the next."""
+        self._others_go_on = others_go_on
         self._next = 0.0
         self._waits = False
         self._random = Random(seed)
@@ -103,12 +113,18 @@ class ClosedLoop:
 
     def _fill(self) -> None:
         now = self._clock.time()
-        while self.in_flight + self._paused < self.controller.limit and now >= self._shut_until:
+        while self._has_room() and now >= self._shut_until:
             if self.space and now < self._next:
                 self._wait(now)
                 return
             self._next = max(now, self._next) + self.space
             self._send(now)
+
+    def _has_room(self) -> bool:
+        limit = self.controller.limit
+        if self._others_go_on:
+            return self.in_flight < limit and self._paused < limit
+        return self.in_flight + self._paused < limit
 
     def _wait(self, now: float) -> None:
         if not self._waits:
@@ -132,7 +148,7 @@ class ClosedLoop:
         self.controller.sent(ended, now)
         self._server.submit(ended)
         if isfinite(self._timeout):
-            self._clock.call_later(self._timeout, ended, Said(504))
+            self._clock.call_later(self._timeout, ended, Said(TIMED_OUT))
 
     def _end(self, asker: object, said: Said) -> None:
         self.in_flight -= 1
@@ -142,7 +158,9 @@ class ClosedLoop:
         else:
             self._refuse(now, said.retry_after)
         self.controller.back(asker, now)
-        self.controller.told(asker, success=good, overload=not good)
+        late = said.status == TIMED_OUT
+        overload = late or said.status >= 400
+        self.controller.told(asker, success=good, overload=overload, certain=said.status == 429, timed_out=late)
         self._fill()
 
     def _refuse(self, now: float, retry_after: float | None) -> None:

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from tests.simulator.clock import Clock
 
 
+RESET = 0
+"""Stands for the status where the connection is reset."""
+
+SILENCE = -2
+"""Stands for the status where no answer ever comes."""
+
+
 class Said(NamedTuple):
     """What comes of a request."""
 
@@ -197,6 +204,32 @@ class Batching(Server):
         for done in batch:
             done(Said())
         self._gather()
+
+
+class Flaky(Server):
+    """Another server, behind something that fails a share of all requests, whatever their number.
+
+    Args:
+        status: the status of the failures; `RESET` and `SILENCE` stand for no answer.
+        late: a failure takes as long as an answer; else it comes at once, and the server never sees the request.
+    """
+
+    def __init__(self, clock: Clock, server: Server, *, share: float, status: int = 503, late: bool, seed: int) -> None:
+        super().__init__(clock, seed)
+        self._server = server
+        self._share = share
+        self._status = status
+        self._late = late
+
+    def _take(self, done: Done) -> None:
+        if self.random.random() >= self._share:
+            self._server.submit(done)
+        elif self._status == SILENCE:
+            return
+        elif self._late:
+            self._server.submit(lambda said: done(said._replace(status=self._status)))
+        else:
+            done(Said(self._status))
 
 
 class Far(Server):

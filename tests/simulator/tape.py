@@ -10,6 +10,8 @@ import numpy as np
 from multidict import CIMultiDict
 
 from fanout import Codec, Payload, Reply
+from fanout.errors import TransportError
+from tests.simulator.servers import RESET
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,6 +50,8 @@ class Simulated:
 
         self._servers[urlsplit(sent.url).hostname or ""].submit(done)
         said = await came
+        if said.status == RESET:
+            raise TransportError("connection reset by the simulated server")
         headers = CIMultiDict({} if said.retry_after is None else {"Retry-After": f"{said.retry_after:.3f}"})
         body = (2 * np.frombuffer(sent.joined())).tobytes() if said.status == 200 else b""
         return Reply(status=said.status, headers=headers, body=body, url=sent.url)

@@ -12,7 +12,8 @@ import pytest
 
 from fanout import Client, Limits, RunStopped, Timeouts
 from fanout.testing import VirtualClock
-from tests.simulator.catalog import ENDPOINTS, Endpoint, moving
+from tests.simulator.catalog import ENDPOINTS, Endpoint, Make, flaky, moving
+from tests.simulator.servers import RESET, SILENCE, Queue, Times, lognormal, now_and_then
 from tests.simulator.tape import Doubled, Simulated
 
 if TYPE_CHECKING:
@@ -109,6 +110,39 @@ def test_a_minute_from_a_cold_start_brings_nine_tenths_of_the_best_fixed_concurr
 def test_two_minutes_from_a_cold_start_bring_nine_tenths_of_the_best_fixed_concurrency(name):
     """Those are left out in which chance decides too much for one run: tests/simulator/test_controllers.py has them."""
     assert judged(name, 120) >= 0.9
+
+
+def sick(share: float, kind: str) -> Endpoint:
+    """Sixteen requests at once, a tenth of a second each; a share fails, hangs, or takes twenty times as long."""
+    if kind == "slow":
+        return Endpoint(_sixteen(now_and_then(lognormal(0.1, 0.2), 20.0, share)))
+    if kind == "hangs":
+        return Endpoint(flaky(_sixteen(lognormal(0.1, 0.2)), share, SILENCE, late=False), timeout=1.0)
+    return Endpoint(flaky(_sixteen(lognormal(0.1, 0.2)), share, RESET if kind == "reset" else 503, late=kind == "late"))
+
+
+def _sixteen(times: Times) -> Make:
+    return lambda clock, seed: Queue(clock, times, capacity=16, seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("share", "kind"),
+    [
+        (share, kind)
+        if (share, kind) in ((0.03, "503"), (0.1, "503"), (0.03, "reset"))
+        else pytest.param(share, kind, marks=pytest.mark.slow)
+        for share in (0.01, 0.03, 0.1)
+        for kind in ("503", "late", "reset", "slow", "hangs")
+        if (share, kind) != (0.1, "slow")  # a minute is too short: tests/simulator/test_controllers.py has it
+    ],
+)
+def test_failures_and_slow_answers_that_the_load_does_not_cause_cost_less_than_a_tenth(share, kind):
+    endpoint, seconds = sick(share, kind), 60
+    runs = {limit: seen(endpoint, limit, seconds) for limit in (16, "auto")}
+    answered = {limit: run.answered for limit, run in runs.items()}
+    print(f"\n{share:.0%} {kind}: {answered}, limit {mean(runs['auto'].limits[60:]):.1f}", end="")
+    assert runs["auto"].failed <= 2, "five failures in a row are possible at 10 %"
+    assert answered["auto"] >= 0.9 * answered[16]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from tests.simulator.servers import (
     Batching,
     Bucket,
     Far,
+    Flaky,
     Queue,
     RateLimited,
     Said,
@@ -112,6 +113,15 @@ def test_a_bucket_lets_through_its_burst_and_then_its_rate():
     clock.run(20)
     assert [answer.status for answer in said].count(200) == 4
     assert [answer.status for answer in said].count(429) == 2
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_share_of_the_requests_fails_whatever_their_number(late):
+    clock = CLOCK()
+    server = Flaky(clock, Queue(clock, constant(0.5), capacity=8), share=0.1, late=late, seed=1)
+    loop = ClosedLoop(clock, server, Fixed(4), others_go_on=True).run(1000.0)
+    assert loop.refused / (loop.refused + loop.answered) == pytest.approx(0.1, abs=0.01)
+    assert loop.answered / 1000 == pytest.approx(7.2 if late else 8, rel=0.02)
 
 
 def test_the_same_seed_brings_the_same_run():
