@@ -46,7 +46,7 @@ def moments(recorder: Recorder, most: int) -> list[tuple[int, int, tuple[float, 
     every = [(at, number, likely) for at in range(last + 1) for number, likely in enumerate(LIKELY)]
     if most >= len(every):
         return every
-    return [*random.Random(last).sample(every, most - 1), every[-1]]
+    return [*random.Random(last).sample(every[:-1], most - 1), every[-1]]
 
 
 async def recorded(folder: Path, kind: Kind, model: Model, run: str = "", recorder: Recorder | None = None) -> Recorder:

@@ -239,7 +239,8 @@ async def test_row_56_code_that_ends_abnormally_is_named_and_nothing_is_publishe
                 await c.run(rows(), fanout.open_sink(output))
     result = caught.value.result
     assert caught.value.kind == "error"
-    assert 0 < result.ok.sum() < 40
+    assert 0 < result.ok.sum() < 40 or where == "on_event"  # which is called once rows are in the file
+    assert result.ok.any()
     pending = sum(map(len, result.pending))
     assert len(result.ok) == result.ok.sum() + pending
     assert not output.exists()
