@@ -242,6 +242,12 @@ class Action(Enum):
 
 
 _NO_ROOM = frozenset({429, 503, 529})
+_GATEWAY = frozenset({502, 504})
+"""A gateway's words for a server behind it that crashes, or that does not answer in time."""
+
+_CRASHED = _GATEWAY | {500}
+_CUT_SHORT: frozenset[Flaw | None] = frozenset({"rows", "content"})
+"""Flaws of an answer that was not finished, or is one for many rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +271,9 @@ class Verdict:
     unreachable: bool = False
     """No HTTP answer came at all."""
 
+    broke_off: bool = False
+    """No HTTP answer came, although the request was sent: the connection broke off, or time ran out."""
+
     stop: StopKind = "refused"
     """The kind of stop, where action is STOP."""
 
@@ -276,6 +285,16 @@ class Verdict:
         """The rows may be to blame for a retryable failure: a 500, an invalid answer, no answer in time."""
         timed_out = self.overload and self.unreachable
         return self.status == 500 or self.flaw is not None or timed_out
+
+    @property
+    def may_be_size(self) -> bool:
+        """A retryable failure that servers have for requests that are too large, beside many others."""
+        return self.broke_off or self.status in _CRASHED or self.flaw in _CUT_SHORT
+
+    @property
+    def needs_proof(self) -> bool:
+        """A failure that says nothing of the rows as long as no other request succeeds: an outage looks the same."""
+        return self.broke_off or self.status in _GATEWAY
 
     @property
     def no_room(self) -> bool:

@@ -15,6 +15,7 @@ from fanout.classify.statuses import aws_status, named_status
 from fanout.errors import (
     AttemptTimeout,
     CertificateError,
+    ConnectError,
     InvalidReply,
     ReplyTooLarge,
     StaleConnectionError,
@@ -111,7 +112,13 @@ def classify_error(error: TransportError | InvalidReply, status: int | None = No
         return Verdict(action=Action.FAIL, reason=reason)
     if isinstance(error, StaleConnectionError):
         return Verdict(action=Action.RESEND, reason=reason, unreachable=True)
-    return Verdict(action=Action.RETRY, reason=reason, overload=isinstance(error, AttemptTimeout), unreachable=True)
+    return Verdict(
+        action=Action.RETRY,
+        reason=reason,
+        overload=isinstance(error, AttemptTimeout),
+        unreachable=True,
+        broke_off=not isinstance(error, ConnectError),
+    )
 
 
 def classify_invalid(reply: Reply, error: InvalidReply, *, quotes: Callable[[str], bool] = lambda _: False) -> Verdict:

@@ -130,8 +130,7 @@ class Session:
 
     def feed(self, rows: Any, window: Permits | None = None, skip: RowSet | None = None) -> Feed:
         """Chunks of ``rows`` within the client's bounds. Raises `InputError` for what nothing could send."""
-        bounded = any(most is not None for most in self._bounds.values())
-        packing = Packing(self._scale, self._link.meter, **self._bounds) if bounded else None
+        packing = Packing(self._scale, self._link.meter, **self._bounds)
         return feed_of(rows, self.chunk_rows, window, skip, packing)
 
     def new_run(

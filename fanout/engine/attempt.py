@@ -115,8 +115,8 @@ class Attempts:
                 host.forbidden.clear()
             self._exchanges.succeeded(host, deadline, first_try=work.tries == 1)
             return outcome
-        verdict = work.in_context(outcome)
         others_served = work.fails_alone(self._link.successes)
+        verdict = work.in_context(outcome)
         of_endpoint = self._exchanges.failed(
             host,
             verdict,

@@ -16,6 +16,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fanout.engine.packing import Packed, Packing
+    from fanout.engine.size_limits import Size, SizeLimits
     from fanout.limits import Permits
 
 INPUT = "the input"
@@ -65,6 +67,12 @@ class Feed(ABC):
     packing: Packing | None = None
     """Bounds chunks by more than their number of rows."""
 
+    spare_packing: Packing | None = None
+    """The same, once it turns out that the endpoint has such bounds."""
+
+    sizes: SizeLimits | None = None
+    """What the endpoint turns out to take."""
+
     def __init__(self, chunk_rows: int, window: Permits | None = None, skip: RowSet | None = None) -> None:
         self.chunk_rows = chunk_rows
         self.position = 0
@@ -75,6 +83,8 @@ class Feed(ABC):
         self._window = window
         self._skip = skip or RowSet()
         self._skipping = bool(self._skip)
+        self._bounds: Size | None = None
+        """Of the chunk that is being cut."""
 
     @property
     def left(self) -> int | None:
@@ -123,12 +133,24 @@ class Feed(ABC):
     async def _next(self) -> Work | None:
         return self._cut()
 
+    def _most_rows(self) -> int:
+        """Most rows of the next chunk."""
+        if self.sizes is None or self.sizes.limits is None:
+            return self.chunk_rows
+        self._bounds = bounds = self.sizes.next()
+        if self.packing is None and bounds is not None and min(bounds.n_bytes, bounds.tokens) < inf:
+            self.packing = self.spare_packing
+        return self.chunk_rows if bounds is None else max(1, int(min(self.chunk_rows, bounds.rows)))
+
     def _work(self, start: int, stop: int, rows: Rows, packed: Packed | None, ids: Sequence[Any] | None = None) -> Work:
         """Nothing is awaited between the choice of rows and this, so none can shift."""
         self.position = stop
         self.rows_taken += stop - start
         self.chunks_taken += 1
         work = Work(Chunk(start, stop, ids), rows)
+        if self._bounds is not None and self.sizes is not None:
+            self.sizes.cut(work.chunk, self._bounds)
+            self._bounds = None
         if packed is not None:
             work.size, work.tokens = packed.size, packed.tokens
         return work
@@ -158,9 +180,9 @@ class _SizedFeed(Feed):
         if start >= stop:
             self.position = self._length
             return None
-        n_rows, packed = min(stop - start, self.chunk_rows), None
+        n_rows, packed = min(stop - start, self._most_rows()), None
         if self.packing is not None:
-            packed = self.packing.fit(start, self._rows, start, n_rows)
+            packed = self.packing.fit(start, self._rows, start, n_rows, self._bounds)
             n_rows = packed.n_rows
         return self._work(start, start + n_rows, take_rows(self._rows, slice(start, start + n_rows)), packed)
 
@@ -208,10 +230,11 @@ class _BlockFeed(Feed):
             self._drop((wanted[0] if wanted else end) - self.position)
             if wanted is None:
                 continue
-            n_rows, packed = min(self.chunk_rows, wanted[1] - wanted[0]), None
-            closed = n_rows == self.chunk_rows or wanted[1] < end
+            most = self._most_rows()
+            n_rows, packed = min(most, wanted[1] - wanted[0]), None
+            closed = n_rows == most or wanted[1] < end
             if self.packing is not None:
-                packed = self.packing.fit(self.position, self._blocks[0].rows, 0, n_rows)
+                packed = self.packing.fit(self.position, self._blocks[0].rows, 0, n_rows, self._bounds)
                 n_rows, closed = packed.n_rows, closed or packed.n_rows < n_rows
             if closed:
                 return self._taken(n_rows, packed)
@@ -360,7 +383,9 @@ def feed_of(
 ) -> Feed:
     """The feed for what a user gave as rows. Raises `InputError` for what nothing could send."""
     feed = _feed_of(rows, chunk_rows, window, skip)
-    feed.packing = packing
+    feed.spare_packing = packing
+    if packing is not None and packing.bounded:
+        feed.packing = packing
     return feed
 
 

@@ -15,6 +15,7 @@ from fanout.engine.heeding import Heed
 from fanout.engine.host import Host
 from fanout.engine.pace import Pace
 from fanout.engine.pool import Pool
+from fanout.engine.size_limits import SizeLimits
 from fanout.hedging import Hedger
 from fanout.limits import Cost, Gate, Permits
 
@@ -81,6 +82,8 @@ class Link:
         self.requests = 0
         self.successes = 0
         """Chunks answered so far; if there is one, requests of this form can succeed. Metadata is none of them."""
+        self.sizes = SizeLimits()
+        """How large a request may be."""
         self._unguarded = limits.max_requests is None
         self.prepared = False
         """The codec has learnt what an endpoint tells of its model."""

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import orjson
 
+from fanout.types import count_rows
+
 if TYPE_CHECKING:
+    from fanout.engine.size_limits import Size
     from fanout.engine.work import Work
     from fanout.limits import TokenMeter
     from fanout.types import Rows
@@ -60,24 +63,35 @@ class Packing:
         self._max_bytes = inf if max_bytes is None else max_bytes
         self._max_tokens = inf if max_tokens is None else max_tokens
         self._counts = max_tokens is not None and meter.counts
+        self.bounded = max_bytes is not None or max_tokens is not None
+        """False where only limits that the endpoint turns out to have bound a chunk."""
         self._start = 0
         self._packed = _NOTHING
         """Rows from there on that are known to fit."""
         self._next: tuple[float, float] | None = None
         """Size and tokens of the row after them, where they are known."""
 
-    def fit(self, start: int, rows: Rows, offset: int, n_rows: int) -> Packed:
+    def fit(self, start: int, rows: Rows, offset: int, n_rows: int, limits: Size | None = None) -> Packed:
         """How many of ``n_rows`` rows fit, of which the first is number ``start`` of the input, ``offset`` of ``rows``.
 
-        It may be asked again with more rows from the same start. Raises `ConfigError` where tokens cannot be counted.
+        ``limits`` bound them beside the user's bounds. It may be asked again with more rows from the same start. Raises
+        `ConfigError` where tokens cannot be counted.
         """
-        if start != self._start or self._packed.n_rows > n_rows:
+        most, most_tokens = self._most_bytes(), self._max_tokens
+        if limits is not None:
+            most, most_tokens = min(most, limits.n_bytes), min(most_tokens, limits.tokens)
+            if limits.tokens < inf and not self._counts:
+                self._counts = True
+                self._begin(start)
+        most /= self._scale.ratio
+        (fitting, size, tokens) = self._packed
+        if start != self._start or fitting > n_rows or (fitting > 1 and (size > most or (tokens or 0.0) > most_tokens)):
             self._begin(start)
-        (fitting, size, tokens), most = self._packed, self._most_bytes() / self._scale.ratio
+            fitting, size, tokens = _NOTHING
         tokens = tokens or 0.0
         while fitting < n_rows:
             row = self._weigh(rows, offset + fitting) if self._next is None else self._next
-            if fitting and (size + row[0] > most or tokens + row[1] > self._max_tokens):
+            if fitting and (size + row[0] > most or tokens + row[1] > most_tokens):
                 self._begin(start + fitting, row)
                 return self._of(fitting, size, tokens)
             fitting, size, tokens, self._next = fitting + 1, size + row[0], tokens + row[1], None
@@ -88,6 +102,26 @@ class Packing:
         """Take note of what the rows of a chunk became."""
         if work.size and work.payload is not None and (body := work.payload.nbytes):
             self._scale.learn(work.size, body)
+
+    def weigh(self, work: Work) -> None:
+        """Take note of what the rows of a chunk became that was not packed here."""
+        if not work.size:
+            work.size = sum(row_bytes(work.rows, index) for index in range(work.n))
+        self.learn(work)
+
+    def parts(self, rows: Rows, limits: Size) -> list[int]:
+        """How many rows after the others go together within ``limits``."""
+        most = limits.n_bytes / self._scale.ratio
+        counts, size, tokens = [0], 0.0, 0.0
+        for index in range(count_rows(rows)):
+            n_bytes = row_bytes(rows, index) if most < inf else 0.0
+            n_tokens = self._meter.of_row(row_of(rows, index)) if limits.tokens < inf else 0.0
+            size, tokens = size + n_bytes, tokens + n_tokens
+            if counts[-1] and (counts[-1] >= limits.rows or size > most or tokens > limits.tokens):
+                counts.append(0)
+                size, tokens = n_bytes, n_tokens
+            counts[-1] += 1
+        return counts
 
     def too_large(self, work: Work) -> bool:
         """True where the body of several rows is beyond a bound after all: fewer have to be sent."""

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from itertools import repeat
+from math import inf
+from typing import TYPE_CHECKING, Any
 
 from fanout.deadline import Deadline
-from fanout.engine.halt import Stop
+from fanout.engine.halt import Bell, Stop
 from fanout.engine.work import kind_of
 from fanout.retry import retry
 from fanout.types import Action, Event, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     from fanout.engine.feed import Feed
-    from fanout.engine.halt import Bell, Halt
-    from fanout.engine.host import Host
+    from fanout.engine.halt import Halt
     from fanout.engine.link import Link
     from fanout.engine.outcomes import Outcomes
     from fanout.engine.refusals import Refusals
+    from fanout.engine.sizing import Sizing
     from fanout.engine.splitting import Splitting
     from fanout.engine.work import Work
     from fanout.settings import RetryPolicy
     from fanout.statistics import Counters
     from fanout.types import StopKind
 
+
+_SMALLER = 2
+"""Of the attempts that a chunk gets, the last ones are for few of its rows: that smaller requests succeed, shows that
+its size or one of its rows is to blame."""
 
 _LOOK_AGAIN = 1.0
 """Seconds after which it is looked again whether requests are in flight, should the bell not ring for their end."""
@@ -50,6 +57,7 @@ class Recovery:
         outcomes: Outcomes,
         splitting: Splitting,
         refusals: Refusals,
+        sizing: Sizing,
         counters: Counters,
         halt: Halt,
         *,
@@ -64,6 +72,7 @@ class Recovery:
         self._outcomes = outcomes
         self._splitting = splitting
         self._refusals = refusals
+        self._sizing = sizing
         self._counters = counters
         self._halt = halt
         self._attempt = attempt
@@ -73,6 +82,15 @@ class Recovery:
         self._isolate = isolate
         self._successes_before = link.successes
         self._active = 0
+        self._suspects = 0
+        """Chunks of several rows that failed, and may have failed for their rows or for their size."""
+        self._doubted: Work | None = None
+        """The first of them, as long as it is not clear for what."""
+        self._whose_turn: asyncio.Task[Any] | None = None
+        self._isolated = False
+        """A chunk has been split down to what was to blame."""
+        self.proven = Bell()
+        """Rings when more chunks may be taken."""
         self.withheld: list[tuple[Work, Verdict]] = []
         """Rows that were forbidden since the last success: the next one shows that the credentials are good, and that
         the rows have failed. If the run stops before, they stay pending."""
@@ -82,6 +100,40 @@ class Recovery:
         withheld, self.withheld = self.withheld, []
         for work, verdict in withheld:
             self._outcomes.fail(work, verdict)
+
+    @property
+    def unproven(self) -> bool:
+        """True while it is not clear why chunks failed before any had succeeded: more would fail like them."""
+        if self._doubted is None:
+            return False
+        isolated = self._isolated and self._link.successes > 0
+        if not self._suspects or isolated or self._sizing.clears(self._doubted):
+            self._doubted = None
+        return self._doubted is not None
+
+    def begins(self, work: Work, verdict: Verdict) -> bool:
+        """Take note that `recover` will be called for ``work``. True if it has to be followed by `ended`."""
+        suspect = work.n > 1 and _may_be_size(verdict)
+        if suspect:
+            self._suspects += 1
+            self._sizing.suspected(work)
+            if not self._link.successes and self._doubted is None:
+                self._doubted = work
+        return suspect
+
+    def ended(self, work: Work) -> None:
+        """A work for which `begins` was true has been recovered."""
+        self._suspects -= 1
+        self._sizing.ended(work)
+        self.proven.ring()
+
+    def succeeded(self, work: Work) -> None:
+        """Take note of an answer to whatever request."""
+        if self._suspects:
+            self.proven.ring()
+        if self.withheld:
+            self.release()
+        self._sizing.succeeded(work)
 
     async def recover(self, work: Work, verdict: Verdict) -> None:
         """Bring ``work``, which failed with ``verdict``, to an answer, to a named failure, or to the run's stop."""
@@ -94,6 +146,45 @@ class Recovery:
             deadline.close()
 
     async def _settle(self, work: Work, first: Verdict, deadline: Deadline) -> None:
+        """See a work through. Chunks that failed while none succeeded take turns: others may fail as they do."""
+        refused = first.action is Action.SPLIT
+        part = work.suspect is not None and not first.needs_proof
+        turns = work.n > 1 and not part and self._isolate is None and _may_be_size(first)
+        if not turns or (refused and work.successes_seen):
+            await self._settle_now(work, first, deadline)
+            return
+
+        def proven() -> bool:
+            if work.successes_seen:
+                return self._link.successes > work.successes_seen
+            return self._sizing.knows(work) or (refused and self._isolated and self._link.successes > 0)
+
+        turn = await self._take_turn(proven)
+        try:
+            if self._halt.stopped is None:
+                await self._settle_now(work, first, deadline, in_turn=True)
+        finally:
+            if turn:
+                self._end_turn()
+
+    async def _take_turn(self, proven: Callable[[], bool]) -> bool:
+        """Wait until no other chunk has the turn. False if none is needed, since ``proven`` has become true.
+
+        Parts of the chunk that has the turn, which the same task sees through, need none of their own.
+        """
+        task = asyncio.current_task()
+        while self._halt.stopped is None and self._whose_turn is not task and not proven():
+            if self._whose_turn is None:
+                self._whose_turn = task
+                return True
+            await self._halt.sleep(inf, self.proven)
+        return False
+
+    def _end_turn(self) -> None:
+        self._whose_turn = None
+        self.proven.ring()
+
+    async def _settle_now(self, work: Work, first: Verdict, deadline: Deadline, *, in_turn: bool = False) -> None:
         verdict = await self._retried(work, first, deadline)
         if verdict is None:
             self._note_success(work)
@@ -105,7 +196,12 @@ class Recovery:
         elif verdict.action is Action.SPLIT and _forbidden(verdict) and not await self._others_tell(work):
             return
         elif verdict.action is Action.SPLIT and work.n > 1:
-            await self._split(work, verdict, deadline)
+            turn = verdict.needs_proof and await self._take_turn(lambda: self._sizing.beyond(work))
+            try:
+                await self._split(work, verdict, deadline, in_turn=in_turn or verdict.needs_proof)
+            finally:
+                if turn:
+                    self._end_turn()
         elif verdict.action is Action.SPLIT and not self._confirmed(work):
             work.confirmed = True
             await self._once_more(work, deadline)
@@ -113,31 +209,57 @@ class Recovery:
             self._fail(work, verdict)
 
     async def _retried(self, work: Work, first: Verdict, deadline: Deadline) -> Verdict | None:
-        """Attempts for as long as one may end differently; None after a success."""
-        policy = self._link.retry
-
-        async def back_off(seconds: float) -> None:
-            if self._fails_over(work):
-                return
-            self._counters.backing_off += 1
-            try:
-                await self._halt.sleep(seconds)
-            finally:
-                self._counters.backing_off -= 1
-
-        async def again() -> Verdict | None:
-            verdict = await self._attempt(work, deadline)
-            verdict = None if verdict is None else self._split_early(work, verdict)
-            self._tell_of_retry(work, verdict)
-            return verdict
-
+        """Attempts for as long as one may end differently; None once the work is settled."""
         first = self._split_early(work, first)
         if first.action is not Action.RETRY:
             return first
+        if not first.may_be_size or work.n == 1 or self._isolate is not None:
+            return await self._again(work, first, deadline, repeat(slice(0, work.n)))
+        left = self._link.retry.max_attempts - work.attempts
+        which = _ever_fewer(work.n, left, whole=work.suspect is None)
+        if self._sizing.beyond(work):
+            return replace(first, action=Action.SPLIT)
+        return await self._again(work, first, deadline, which)
+
+    async def _again(self, work: Work, first: Verdict, deadline: Deadline, which: Iterator[slice]) -> Verdict | None:
+        """Send these rows of ``work``, time after time, until that ends differently; then the others."""
+        policy, suspect, sent, rows = self._link.retry, kind_of(first), work, slice(0, work.n)
+
+        async def again() -> Verdict | None:
+            nonlocal sent, rows
+            rows = next(which)
+            sent = work if rows == slice(0, work.n) else work.part(rows)
+            verdict = await self._attempt(sent, deadline)
+            verdict = None if verdict is None else self._split_early(work, verdict)
+            self._tell_of_retry(sent, verdict)
+            if sent is not work:
+                work.attempts += sent.attempts
+                sent.suspect = suspect
+            elif verdict is not None and verdict.action is Action.RETRY and self._sizing.may_be_size(work, verdict):
+                return replace(verdict, action=Action.SPLIT)
+            return verdict
+
         self._tell_of_retry(work, first)
         exhausted = partial(_no_attempts_left, work, policy)
-        verdict = await retry(again, first, policy, exhausted=exhausted, sleep=back_off)
-        return None if verdict is None else self._exhausted(verdict, work.host)
+        verdict = await retry(again, first, policy, exhausted=exhausted, sleep=partial(self._back_off, work))
+        if verdict is not None and (sent is work or verdict.action is Action.RETRY):
+            return self._exhausted(verdict, work)
+        if sent is not work:
+            if verdict is not None:  # they failed in another way than all together
+                await self._settle(sent, verdict, deadline)
+            if self._halt.stopped is None:
+                others = slice(0, rows.start) if rows.start else slice(rows.stop, work.n)
+                await self._send_parts([work.part(others)], suspect, deadline)
+        return None
+
+    async def _back_off(self, work: Work, seconds: float) -> None:
+        if self._fails_over(work):
+            return
+        self._counters.backing_off += 1
+        try:
+            await self._halt.sleep(seconds)
+        finally:
+            self._counters.backing_off -= 1
 
     def _split_early(self, work: Work, verdict: Verdict) -> Verdict:
         """``verdict``, where a retry of all rows would have some callers wait for what may be the fault of another."""
@@ -184,13 +306,16 @@ class Recovery:
                 )
             )
 
-    def _exhausted(self, verdict: Verdict, host: Host | None) -> Verdict:
+    def _exhausted(self, verdict: Verdict, work: Work) -> Verdict:
         """What becomes of a retryable verdict when no attempts are left."""
+        host = work.host
         if verdict.action is not Action.RETRY:
             return verdict
         if verdict.flaw == "model" and not (host is not None and self._link.pool.dispensable(host)):
             return replace(verdict, action=Action.STOP, stop="rejected")
         if verdict.status == 500 or verdict.flaw is not None:  # permanent errors of one row are 500 on most servers
+            return replace(verdict, action=Action.SPLIT)
+        if verdict.may_be_size and work.n > 1 and work.others_served:
             return replace(verdict, action=Action.SPLIT)
         if verdict.unreachable and not self._link.pool.answered:
             return replace(verdict, action=Action.STOP, stop="unreachable")
@@ -211,21 +336,25 @@ class Recovery:
         verdict = await self._attempt(work, deadline)
         if verdict is None:
             self._note_success(work)
-        else:
-            await self._settle(work, verdict, deadline)
+            return
+        if verdict.action is Action.RETRY and verdict.needs_proof and work.suspect == kind_of(verdict):
+            verdict = replace(verdict, action=Action.SPLIT)  # the rows beside it have given the proof
+        await self._settle(work, verdict, deadline)
 
-    async def _split(self, work: Work, verdict: Verdict, deadline: Deadline) -> None:
+    async def _split(self, work: Work, verdict: Verdict, deadline: Deadline, *, in_turn: bool) -> None:
         # Halves of a chunk that has its turn need no turn of their own.
-        turn = await self._splitting.wait_for_turn(self._proof_for(work, verdict)) if work.suspect is None else None
+        in_turn = in_turn or work.suspect is not None
+        turn = None if in_turn else await self._splitting.wait_for_turn(self._proof_for(work, verdict))
         try:
             if self._halt.stopped is not None:
                 return
             self._refusals.note(work, verdict, failed=False)
             if self._splitting.useful:
-                await self._send_halves(work, verdict, deadline)
+                await self._bisect(work, verdict, deadline)
             else:
                 self._fail(work, verdict)
         finally:
+            self._isolated = True
             if turn is not None:
                 turn.release()
 
@@ -236,19 +365,42 @@ class Recovery:
         seen = self._link.successes if work.successes_seen is None else work.successes_seen
         return lambda: self._link.successes > seen
 
-    async def _send_halves(self, work: Work, verdict: Verdict, deadline: Deadline) -> None:
+    async def _bisect(self, work: Work, verdict: Verdict, deadline: Deadline) -> None:
         self._note_split(work, verdict)
-        halves, refused = work.halves(), 0
-        for half in halves:
-            half.suspect = kind_of(verdict)
-            if (again := await self._attempt(half, deadline)) is None:
-                self._note_success(half)
+        parts = self._sizing.parts(work) or work.halves()
+        whole = await self._send_parts(parts, kind_of(verdict), deadline)
+        if whole and (verdict.flaw is None or verdict.may_be_size):
+            self._sizing.too_large(work, verdict)
+
+    async def _send_parts(self, parts: Iterable[Work], suspect: object, deadline: Deadline) -> bool:
+        """Send parts of a work that failed as ``suspect``, and see them through. True if all succeeded at once."""
+        left, failed = deque(parts), []
+        n_failed = 0
+        while left:
+            part = left.popleft()
+            if smaller := self._sizing.parts(part):  # the limit has become known in the meantime
+                left.extendleft(reversed(smaller))
+                continue
+            part.suspect = suspect
+            verdict = await self._attempt(part, deadline)
+            if verdict is None:
+                self._note_success(part)
+                continue
+            n_failed += 1
+            if verdict.needs_proof and left:  # which the others may give
+                failed.append((part, verdict))
             else:
-                refused += 1
-                await self._settle(half, again, deadline)
-        # By status alone: an invalid answer may be an accident, and must not make all later chunks smaller.
-        if not refused and verdict.flaw is None and verdict.status != 500:
-            self._feed.limit(halves[0].n)
+                await self._settle(part, verdict, deadline)
+        for part, verdict in failed:
+            await self._settle(part, self._proven(part, verdict), deadline)
+        return not n_failed
+
+    def _proven(self, part: Work, verdict: Verdict) -> Verdict:
+        """``verdict`` in the light of others' success since: a part that fails as the whole did is split at once."""
+        seen = part.successes_seen
+        if verdict.action is Action.RETRY and part.suspect == kind_of(verdict) and self._link.successes > (seen or 0):
+            return replace(verdict, action=Action.SPLIT)
+        return verdict
 
     def _note_split(self, work: Work, verdict: Verdict) -> None:
         self._counters.splits += 1
@@ -294,5 +446,25 @@ def _forbidden(verdict: Verdict) -> bool:
     return verdict.status == 403
 
 
+def _may_be_size(verdict: Verdict) -> bool:
+    return verdict.may_be_size or (verdict.action is Action.SPLIT and not _forbidden(verdict))
+
+
 def _no_attempts_left(work: Work, policy: RetryPolicy) -> bool:
     return work.attempts >= policy.max_attempts
+
+
+def _ever_fewer(n_rows: int, attempts: int, *, whole: bool) -> Iterator[slice]:
+    """The rows that each of so many attempts sends: all of them while ``whole``, but few at last.
+
+    The last attempts are for the first rows and for the last in turn, since one of both may hold the row to blame.
+    """
+    for _ in range(attempts - _SMALLER if whole else 0):
+        yield slice(0, n_rows)
+    few = round(n_rows**0.5) if whole else n_rows // 2
+    while True:
+        if attempts > 1 or not whole:
+            yield slice(0, few)
+        few = 1 if whole else max(1, round(few**0.5))
+        yield slice(n_rows - few, n_rows)
+        few, attempts = max(1, round(few**0.5)), 2

@@ -21,6 +21,7 @@ from fanout.engine.preparation import prepare
 from fanout.engine.proof import Proof
 from fanout.engine.recovery import Recovery
 from fanout.engine.refusals import Refusals
+from fanout.engine.sizing import Sizing
 from fanout.engine.splitting import Splitting
 from fanout.engine.tasks import Tasks
 from fanout.engine.watch import Watch
@@ -75,6 +76,7 @@ class Run:
         settle_later: bool = False,
     ) -> None:
         self.feed = feed
+        feed.sizes = link.sizes
         self.counters = Counters()
         self._codec = codec
         self._link = link
@@ -255,6 +257,7 @@ class Run:
                 answered_before=self._form is not None,
             ),
             Refusals(lambda: self._link.successes),
+            Sizing(self.feed, self._link),
             self.counters,
             self._halt,
             attempt=self._attempt_again,
@@ -302,6 +305,9 @@ class Run:
             while self._halt.stopped is None and self._workers <= permits.total:
                 if self._refused >= permits.total:
                     await self._halt.sleep(inf, self._fewer_refused)
+                    continue
+                if self._recovery.unproven:
+                    await self._halt.sleep(inf, self._recovery.proven)
                     continue
                 if self._again > self._stood_aside and permits.in_use >= permits.total:
                     await self._stand_aside()
@@ -352,9 +358,9 @@ class Run:
             self._last_failure = outcome.reason
             return outcome
         self._watch.progress()
+        if self._link.sizes.watching or self._recovery.withheld:
+            self._recovery.succeeded(work)
         self._outcomes.succeed(work, outcome)
-        if self._recovery.withheld:
-            self._recovery.release()
         return None
 
     def _encode(self, work: Work) -> bool:
@@ -394,12 +400,15 @@ class Run:
 
     def _recover(self, work: Work, verdict: Verdict, *, done: Callable[[], None]) -> None:
         self._watch.busy()
+        suspect = self._recovery.begins(work, verdict)
 
         async def recover() -> None:
             try:
                 await self._recovery.recover(work, verdict)
             finally:
                 self._watch.idle()
+                if suspect:
+                    self._recovery.ended(work)
                 done()
 
         self._tasks.start(recover)

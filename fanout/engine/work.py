@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +22,8 @@ class Work:
     """Rows that travel in one request: a whole chunk at first, a part of it after a split."""
 
     __slots__ = (
-        "assembly", "attempts", "chunk", "confirmed", "earlier_attempts", "flaw", "held", "host", "n", "payload",
-        "rows", "size", "successes_seen", "suspect", "tokens", "tried", "tries", "where",
+        "assembly", "attempts", "chunk", "confirmed", "earlier_attempts", "flaw", "held", "host", "n",
+        "others_served", "payload", "rows", "size", "successes_seen", "suspect", "tokens", "tried", "tries", "where",
     )  # fmt: skip
 
     def __init__(self, chunk: Chunk, rows: Rows) -> None:
@@ -51,6 +52,8 @@ class Work:
         self.confirmed = False
         self.successes_seen: int | None = None
         """Successes on the whole link when these rows last failed."""
+        self.others_served = False
+        """Others have succeeded between the last two failures of these rows, or of those that they were part of."""
         self.host: Host | None = None
         """The endpoint that was asked last."""
         self.tried: tuple[Host, ...] = ()
@@ -72,6 +75,7 @@ class Work:
         part.n = len(part.positions())
         part.assembly = self.assembly
         part.earlier_attempts = self.earlier_attempts + self.attempts
+        part.successes_seen = self.successes_seen
         return part
 
     def keep(self, index: Array) -> None:
@@ -87,6 +91,7 @@ class Work:
         """
         twice = verdict.flaw not in (None, "model") and verdict.flaw == self.flaw  # no row chooses its model
         isolated_for_it = self.suspect is not None and self.suspect == kind_of(verdict)
+        isolated_for_it = isolated_for_it and (self.others_served or not verdict.needs_proof)
         self.flaw = verdict.flaw
         if verdict.action is Action.RETRY and (twice or isolated_for_it):
             return replace(verdict, action=Action.SPLIT)
@@ -108,9 +113,9 @@ class Work:
 
     def fails_alone(self, successes: int) -> bool:
         """True if others have succeeded since these rows last failed: the failure says nothing of the endpoint."""
-        alone = self.successes_seen is not None and successes > self.successes_seen
+        self.others_served = self.successes_seen is not None and successes > self.successes_seen
         self.successes_seen = successes
-        return alone
+        return self.others_served
 
     def uncharge(self) -> None:
         """The last attempt was the endpoint's, not this chunk's: it counts, but not against the chunk."""
@@ -121,6 +126,11 @@ class Work:
         """The rows in two works; the first has the odd one."""
         middle = (self.n + 1) // 2
         return self.part(slice(0, middle)), self.part(slice(middle, self.n))
+
+    def parts(self, counts: Iterable[int]) -> list[Work]:
+        """The rows in works of so many rows each."""
+        ends = list(accumulate(counts, initial=0))
+        return [self.part(slice(start, stop)) for start, stop in pairwise(ends)]
 
     def failures(self, reason: str, status: int | None, endpoint: str) -> tuple[Failure, ...]:
         """One failure for each unbroken range of the rows."""
@@ -185,7 +195,7 @@ class Assembly:
 
 def kind_of(verdict: Verdict) -> object:
     """What makes two failures alike."""
-    return verdict.flaw or verdict.status or verdict.action
+    return verdict.flaw or verdict.status or ("broke off" if verdict.broke_off else verdict.action)
 
 
 def filled(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

@@ -253,12 +253,12 @@ def subclasses(cls: type[Any]) -> Iterator[type[Any]]:
 
 
 VERDICTS = {
-    TransportError: Verdict(action=RETRY, reason="why", unreachable=True),
+    TransportError: Verdict(action=RETRY, reason="why", unreachable=True, broke_off=True),
     ConnectError: Verdict(action=RETRY, reason="why", unreachable=True),
     StaleConnectionError: Verdict(action=Action.RESEND, reason="why", unreachable=True),
     CertificateError: Verdict(action=STOP, reason="why", stop="refused", unreachable=True),
-    AttemptTimeout: Verdict(action=RETRY, reason="why", overload=True, unreachable=True),
-    IncompleteReply: Verdict(action=RETRY, reason="why", unreachable=True),
+    AttemptTimeout: Verdict(action=RETRY, reason="why", overload=True, unreachable=True, broke_off=True),
+    IncompleteReply: Verdict(action=RETRY, reason="why", unreachable=True, broke_off=True),
     ReplyTooLarge: Verdict(action=FAIL, reason="why"),
 }
 

@@ -138,7 +138,7 @@ async def test_row_05_silence_for_ever_is_no_answer_and_no_hang() -> None:
         with pytest.raises(RunStopped, match=r"within the attempt timeout of 0\.1 s") as caught:
             await c.map(X)
     assert caught.value.kind == "unreachable"
-    assert server.received == 4 + 1
+    assert server.received == 4
 
 
 async def test_row_06_a_drip_is_ended_by_the_attempt_deadline() -> None:
@@ -163,15 +163,15 @@ async def test_row_07_reset_before_headers_is_tried_again(fault: str) -> None:
     assert result.stats.retries == 1, "what befalls a connection that was kept alive is made good at once"
 
 
-async def test_row_07_reset_before_headers_for_ever_fails_the_chunk_alone() -> None:
+async def test_row_07_reset_before_headers_for_ever_fails_the_row_alone() -> None:
     async with (
         FaultServer(double, faults=when_asked_for(130, "reset-before-headers")) as server,
         client(server) as c,
     ):
         result = await c.map(X, on_error="keep")
-    assert_failed(result, range(128, 192))
-    assert result.failures[0].attempts == 4
-    assert server.received <= CHUNKS - 1 + 2 * 4, "a kept-alive connection that is reset is no attempt"
+    assert_failed(result, range(130, 131))
+    assert result.failures[0].attempts >= 4
+    assert server.received <= CHUNKS - 1 + 2 * (4 + 2 * 6 + 2), "a kept-alive connection that is reset is no attempt"
 
 
 async def test_row_14_an_unsolicited_response_answers_nothing() -> None:

@@ -27,13 +27,13 @@ async def mended(fault: str) -> FaultServer:
 
 
 async def capped(fault: str) -> str:
-    """A chunk that always meets ``fault`` fails after its attempts; no other row does. Gives the reason."""
+    """A row whose requests always meet ``fault`` fails after all attempts; no other row does. Gives the reason."""
     async with FaultServer(double, faults=when_asked_for(130, fault)) as server, client(server) as c:
         result = await c.map(X, on_error="keep")
-    assert_failed(result, range(128, 192))
+    assert_failed(result, range(130, 131))
     (failure,) = result.failures
-    assert failure.attempts == server.hits[fault] == 4
-    assert server.received == CHUNKS - 1 + 4
+    assert failure.attempts >= 4
+    assert server.received <= CHUNKS - 1 + 4 + 2 * 6 + 2
     return failure.reason
 
 

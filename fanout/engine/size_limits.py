@@ -1,0 +1,247 @@
+"""Learns how large a request may be, from those that an endpoint answers and those that it does not.
+
+Whatever the endpoint says (413, 400, 500, nothing at all), a request was too large if its rows are answered in smaller
+ones. Whether it was its rows, its bytes or its tokens, the other requests show: in the right unit no request that
+failed is smaller than one that succeeded.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from fanout.types import Chunk
+
+_FAILURES, _SUCCESSES = 16, 64
+"""Sizes that are remembered. The older ones are of an endpoint that may have changed."""
+
+_CLOSE = 0.05
+"""Part of a limit within which the smallest failure is close enough: to find out more costs more than it saves."""
+
+_FIRST_STEP = 0.03
+"""Part by which a limit is exceeded at first, after a while without failures. It doubles with each success."""
+
+_PATIENCE = 96
+"""Successes after which a size is tried again that has failed; twice as many each time that it fails again."""
+
+_RARELY = 0.95
+"""Part of a size that failed although larger ones succeeded: below it few will fail."""
+
+_MARGIN = 0.99
+"""Part of the limit that is planned for: the bytes of a body are known beforehand to about a part in hundred."""
+
+_HOPED_FOR = 1.15
+
+_LOST = 64
+"""Successes of others after which a trial that did not come back is given up."""
+
+
+class Size(NamedTuple):
+    """What a request amounts to in each unit; 0 where it is not known."""
+
+    rows: float
+    n_bytes: float = 0.0
+    """Of its body."""
+
+    tokens: float = 0.0
+
+
+ANY_SIZE = Size(inf, inf, inf)
+
+
+class _Unit:
+    """One unit's limit, and what is known around it."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.limit = inf
+        """The largest size that is safe."""
+        self.failed = inf
+        """The smallest that is not, as far as is known."""
+        self._failed_before = inf
+        self._step = _FIRST_STEP
+        self._patience = _PATIENCE
+
+    @property
+    def safe(self) -> float:
+        """The limit for requests that are no trial."""
+        return self.limit * _MARGIN if self.index == 1 else self.limit
+
+    def succeeded(self, size: float) -> None:
+        if self.limit < size < self.failed:
+            self.limit = size
+            if self.failed == inf:
+                self._step *= 2
+
+    def too_large(self, size: float, successes: list[float]) -> None:
+        """A size that failed. ``successes``: sizes that succeeded, in ascending order."""
+        if size <= self.limit:
+            below = bisect_left(successes, size)
+            self.limit = successes[below - 1] if below else size / 2
+            if below < len(successes):
+                self.limit = min(self.limit, _RARELY * size)
+            self._patience = _PATIENCE
+        elif self._failed_before < inf:
+            self._patience *= 2
+        self.limit = max(1.0, self.limit)
+        self.failed = min(self.failed, self._failed_before, size)
+        self._failed_before, self._step = inf, _FIRST_STEP
+
+    def next(self, quiet: int) -> float | None:
+        """A larger size to be tried, after ``quiet`` successes in a row."""
+        if self.failed < inf:
+            gap = self.failed - self.limit
+            if gap > max(1.0, _CLOSE * self.limit):
+                return self.limit + gap / 2
+            if quiet < self._patience:
+                return None
+            self._failed_before, self.failed = self.failed, inf
+        return max(self.limit + 1, (1 + self._step) * max(self.limit, min(self._failed_before, 2 * self.limit)))
+
+
+class SizeLimits:
+    """The limits on the size of the requests to an endpoint. Until a failure is suspected to be one of size, nothing
+    has to be reported, and nothing is limited.
+
+    What is learnt is a limit in each unit that explains the failures best, most often one. Of the chunks that are cut
+    to it one at a time is larger, as a trial: between the largest success and the smallest failure, and now and then
+    beyond.
+    """
+
+    def __init__(self) -> None:
+        self.watching = False
+        """Successes have to be reported."""
+
+        self.limits: Size | None = None
+        """Requests that are no trial stay within them; None: no limit is known."""
+
+        self._units = [_Unit(index) for index in range(len(ANY_SIZE))]
+        self._active: list[_Unit] = []
+        self._failures: deque[Size] = deque(maxlen=_FAILURES)
+        self._successes: deque[Size] = deque(maxlen=_SUCCESSES)
+        self._suspects: dict[Chunk, Size] = {}
+        self._quiet = 0
+        """Successes since something was too large."""
+        self._turn = 0
+        self._trial: Chunk | None = None
+        self._trial_since = 0
+
+    def suspected(self, size: Size, chunk: Chunk) -> None:
+        """A request failed that may have been too large. `ended` has to be called once it is clear."""
+        self.watching = True
+        self._suspects[chunk] = size
+
+    def succeeded(self, size: Size, chunk: Chunk) -> None:
+        """Take note of a request that was answered."""
+        self._successes.append(size)
+        if self.limits is None:
+            return
+        self._quiet += 1
+        if chunk is self._trial:
+            self._trial = None
+        refuted = any(size[unit.index] >= unit.failed for unit in self._active)
+        for unit in self._units:
+            unit.succeeded(size[unit.index])
+        if refuted:
+            self._choose()
+        self._set()
+
+    def too_large(self, size: Size, chunk: Chunk) -> None:
+        """Take note of a request that was not answered, though all of its rows are in smaller ones."""
+        self._failures.append(size)
+        self._quiet = 0
+        self.ended(chunk)
+        for unit in self._units:
+            if size[unit.index]:
+                unit.too_large(size[unit.index], sorted(success[unit.index] for success in self._successes))
+        self._choose()
+        self._set()
+
+    def exceeded_by(self, size: Size) -> bool:
+        """True if a request of this size is beyond what is safe."""
+        return self.limits is not None and any(map(float.__gt__, map(float, size), map(float, self.limits)))
+
+    def near(self, size: Size) -> bool:
+        """True if it may have failed for its size: it is larger than all that succeeded, or close to a limit."""
+        if self.limits is not None:
+            return any(value > 0.75 * limit for value, limit in zip(size, self.limits, strict=True))
+        return not self.carried(size) and any(
+            all(success[unit] < value for success in self._successes) for unit, value in enumerate(size)
+        )
+
+    def carried(self, size: Size) -> bool:
+        """True if a request that is at least as large has succeeded."""
+        return any(all(map(float.__ge__, map(float, success), map(float, size))) for success in self._successes)
+
+    @property
+    def largest_seen(self) -> int | None:
+        """Most rows in a request that was answered of late."""
+        return int(max(success.rows for success in self._successes)) if self._successes else None
+
+    @property
+    def rows_hoped_for(self) -> float:
+        """Rows that will succeed most often, though not so many have been seen to."""
+        unit = self._units[0]
+        return max(unit.limit, min(_HOPED_FOR * unit.limit, (unit.limit + unit.failed) / 2))
+
+    def next(self) -> Size | None:
+        """What the next chunk has to stay within: the limits, or more where it is a trial's turn."""
+        if self.limits is None:
+            return None
+        unit = self._unit()
+        larger = None if self._trial is not None else unit.next(self._quiet)
+        return _in_unit(unit.index, larger or unit.safe)
+
+    def safe(self) -> Size | None:
+        """What the parts of a chunk that was too large have to stay within."""
+        return None if self.limits is None else _in_unit((unit := self._unit()).index, unit.safe)
+
+    def _unit(self) -> _Unit:
+        """The unit in which the next chunk is bounded: of several in turn, but of one rather whose limit is kept."""
+        if len(self._active) == 1:
+            return self._active[0]
+        doubts = [sum(size[unit.index] <= unit.limit for size in self._suspects.values()) for unit in self._active]
+        trusted = [unit for unit, n in zip(self._active, doubts, strict=True) if n == min(doubts)]
+        return trusted[self._turn % len(trusted)]
+
+    def cut(self, chunk: Chunk, bounds: Size) -> None:
+        """A chunk was cut to what `next` gave."""
+        unit = self._unit()
+        self._turn += 1
+        if self._trial is None and bounds[unit.index] > unit.limit:
+            self._trial, self._trial_since = chunk, 0
+        elif self._trial is not None:
+            self._trial_since += 1
+            if self._trial_since > _LOST:
+                self._trial = None
+
+    def ended(self, chunk: Chunk) -> None:
+        """It is clear for what the requests of a chunk failed. If it was the trial, another one may be."""
+        self._suspects.pop(chunk, None)
+        if chunk is self._trial:
+            self._trial = None
+
+    def _choose(self) -> None:
+        """Find the units in which the fewest failures are contradicted by a success of the same size or larger."""
+        wrong = [
+            sum(success[unit.index] >= failure[unit.index] for failure in self._failures for success in self._successes)
+            if all(failure[unit.index] for failure in self._failures)
+            else inf
+            for unit in self._units
+        ]
+        self._active = [unit for unit in self._units if wrong[unit.index] == min(wrong)]
+
+    def _set(self) -> None:
+        limits = [inf] * len(self._units)
+        for unit in self._active:
+            limits[unit.index] = unit.limit
+        self.limits = Size(*limits)
+
+
+def _in_unit(index: int, size: float) -> Size:
+    sizes = [inf] * len(ANY_SIZE)
+    sizes[index] = size
+    return Size(*sizes)
