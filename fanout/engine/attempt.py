@@ -124,7 +124,8 @@ class Attempts:
             alone=others_served and verdict.rows_suspect,
             last=not others_served and work.attempts >= self._link.retry.max_attempts > 1,
         )
-        if of_endpoint or (others_served and verdict.no_room and self._patient_with(work)):
+        # A row that fails while those beside it are answered comes to an end, even if it is all that is sent.
+        if (of_endpoint and not work.confirmed) or (others_served and verdict.no_room and self._patient_with(work)):
             work.uncharge()
         self.ended.ring()
         return verdict

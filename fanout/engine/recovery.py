@@ -337,8 +337,6 @@ class Recovery:
         if verdict is None:
             self._note_success(work)
             return
-        if verdict.action is Action.RETRY and verdict.needs_proof and work.suspect == kind_of(verdict):
-            verdict = replace(verdict, action=Action.SPLIT)  # the rows beside it have given the proof
         await self._settle(work, verdict, deadline)
 
     async def _split(self, work: Work, verdict: Verdict, deadline: Deadline, *, in_turn: bool) -> None:
