@@ -348,7 +348,7 @@ async def test_a_complete_run_stays_complete_where_its_failed_rows_are_answered_
     async def answer(received: Received, line: Line) -> None:
         rows = orjson.loads(received.body)["instances"]
         if fails and any(row[0] > 100 for row in rows):
-            await line.send(http(b"{}", status=451))
+            await line.send(http(orjson.dumps({"message": f"cannot take {rows}"}), status=451))
         elif fails:
             await line.send(http(orjson.dumps({"predictions": [[2 * x for x in row] for row in rows]})))
         else:
