@@ -91,7 +91,7 @@ def test_row_66_the_soft_limit_is_raised_where_that_is_allowed(way: str) -> None
         pytest.param(1000, False, id="1000-known at the start"),
         pytest.param(1000, True, id="1000-found out later", marks=pytest.mark.slow),
         pytest.param("auto", False, id="auto-known at the start", marks=pytest.mark.slow),
-        pytest.param("auto", True, id="auto-found out later"),
+        pytest.param("auto", True, id="auto-found out later", marks=pytest.mark.slow),
     ],
 )
 def test_row_66_where_it_is_not_fewer_requests_are_in_flight_and_no_row_fails(
@@ -147,7 +147,9 @@ print(sorted(set(sys.modules) - modules))
 """
 
 
-@pytest.mark.parametrize("codec", ["json", "v1", "oip", "openai-embeddings"])
+@pytest.mark.parametrize(
+    "codec", ["json", *(pytest.param(name, marks=pytest.mark.slow) for name in ("v1", "oip", "openai-embeddings"))]
+)
 def test_nothing_is_imported_once_requests_are_sent(codec: str) -> None:
     command = [sys.executable, "-c", LATE_IMPORTS, codec]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)

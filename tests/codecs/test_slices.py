@@ -79,7 +79,9 @@ def unparsed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("unparsed")
-@pytest.mark.parametrize("style", ["dense", "spaced", "indented"])
+@pytest.mark.parametrize(
+    "style", ["dense", *(pytest.param(style, marks=pytest.mark.slow) for style in ("spaced", "indented"))]
+)
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 def test_rows_of_every_kind_are_read_in_slices(row: Any, style: str) -> None:
     rows = many(row)
@@ -267,7 +269,11 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("codec_name", ["json", "v1", "oip", "openai-embeddings", "openai-chat"])
+@pytest.mark.parametrize(
+    "codec_name",
+    ["json", "openai-chat"]
+    + [pytest.param(name, marks=pytest.mark.slow) for name in ("v1", "oip", "openai-embeddings")],
+)
 @pytest.mark.parametrize("unit", HOSTILE.values(), ids=HOSTILE)
 def test_no_codec_makes_objects_of_a_large_hostile_answer(
     unit: bytes, codec_name: str, monkeypatch: pytest.MonkeyPatch

@@ -112,7 +112,9 @@ async def test_failures_that_successes_pay_for_do_not_brake() -> None:
     assert now() < 30
 
 
-@pytest.mark.parametrize("concurrency", [4, 16, "auto"])
+@pytest.mark.parametrize(
+    "concurrency", [pytest.param(4, marks=pytest.mark.slow), 16, pytest.param("auto", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("status", [503, 500])
 async def test_one_random_failure_in_ten_does_not_brake(concurrency: int | str, status: int) -> None:
     """Successes give back more than such failures take: the bucket never runs dry while nine of ten succeed."""

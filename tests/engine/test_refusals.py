@@ -44,7 +44,7 @@ def assert_only(result: Any, bad: list[int], rows: np.ndarray = X) -> None:
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 16])
-@pytest.mark.parametrize("bad", [0, 63, 500, 999])
+@pytest.mark.parametrize("bad", [0, 500, *(pytest.param(row, marks=pytest.mark.slow) for row in (63, 999))])
 @pytest.mark.parametrize("chunk_rows", [1, 64])
 async def test_row_73_one_forbidden_row_fails_alone(bad: int, concurrency: int, chunk_rows: int) -> None:
     with MockEndpoint(forbidding(bad), latency=0.1) as mock:

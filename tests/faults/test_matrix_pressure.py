@@ -148,10 +148,10 @@ class SickReplica:
     ("share", "step"),
     [
         pytest.param(0.01, "503", marks=pytest.mark.slow),
-        (0.03, "503"),
+        pytest.param(0.03, "503", marks=pytest.mark.slow),
         (0.1, "503"),
-        (0.1, "reset-before-headers"),
-        (0.03, "slow:0.4"),
+        pytest.param(0.1, "reset-before-headers", marks=pytest.mark.slow),
+        pytest.param(0.03, "slow:0.4", marks=pytest.mark.slow),
     ],
 )
 async def test_row_78_failures_that_the_load_does_not_cause_do_not_lower_auto(share: float, step: str) -> None:

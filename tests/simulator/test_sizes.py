@@ -51,7 +51,7 @@ CAPS = {
 @pytest.mark.parametrize("signal", SIGNALS)
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=() if name in ("8 rows", "8000 bytes", "1200 tokens") else pytest.mark.slow)
+    [pytest.param(name, marks=() if name in ("8 rows", "8000 bytes") else pytest.mark.slow)
      for name in CAPS],
 )  # fmt: skip
 def test_row_74_a_hidden_cap_costs_few_more_requests_than_knowing_it(name: str, signal: str) -> None:
