@@ -15,7 +15,7 @@ from fanout.classify import classify_error, classify_invalid, classify_reply, wi
 from fanout.engine.halt import Bell, Stop
 from fanout.engine.lengths import Lengths
 from fanout.engine.race import Races
-from fanout.errors import InvalidReply
+from fanout.errors import CallbackError, InvalidReply
 from fanout.transport import credentials_refused
 from fanout.types import Action, Answer, Array, Reply, Values, Verdict, form_of
 
@@ -190,8 +190,11 @@ class Attempts:
         decoded: Array | Values = {}
         try:
             decoded = self._decoded(exchanged, work, host, sent, aside)
-            checked = self._checked(decoded, work, aside)
-        except InvalidReply as error:
+            checked = self._proof.checked(decoded, work.n) if aside is None else self._checked(decoded, work, aside)
+        except CallbackError:
+            raise
+        except Exception as problem:  # noqa: BLE001 - values of any kind, and too many for the memory that there is
+            error = problem if isinstance(problem, InvalidReply) else _unchecked(problem)
             if (stop := self._stop_for_lengths(work, decoded, error)) is not None:
                 return stop
             if error.rows:
@@ -223,15 +226,11 @@ class Attempts:
             why = self._lengths.differ_between(work.chunk, form_of(named) or {}, self._proof.form, self._answers)
         return None if why is None else Verdict(action=Action.STOP, stop="rejected", reason=why, flaw="shape")
 
-    def _checked(self, values: Array | Values, work: Work, aside: Decoded | None) -> dict[str, Array]:
-        try:
-            if aside is not None and aside.checked is not None and aside.form is self._proof.form:
-                return aside.checked.get()
-            return self._proof.checked(values, work.n)
-        except InvalidReply:
-            raise
-        except Exception as error:  # noqa: BLE001 - values of any kind, and too many for the memory that there is
-            raise InvalidReply(f"the answer cannot be checked ({type(error).__name__}: {error})") from None
+    def _checked(self, values: Array | Values, work: Work, aside: Decoded) -> dict[str, Array]:
+        """The outputs of an answer that was decoded aside, where it has been checked too, and against today's form."""
+        if aside.checked is not None and aside.form is self._proof.form:
+            return aside.checked.get()
+        return self._proof.checked(values, work.n)
 
     def _weighed(self, reply: Reply, verdict: Verdict, host: Host, work: Work) -> Verdict:
         """What ``verdict`` means for the endpoint, once it is clear that its rows are not to blame for a 403."""
@@ -297,3 +296,7 @@ class Attempts:
     def _account(self, work: Work, usage: Mapping[str, int]) -> None:
         self._counters.charge(usage)
         self._link.account(work, usage, self._exchanges.now())
+
+
+def _unchecked(error: Exception) -> InvalidReply:
+    return InvalidReply(f"the answer cannot be checked ({type(error).__name__}: {error})")

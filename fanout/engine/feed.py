@@ -180,7 +180,8 @@ class _SizedFeed(Feed):
         if start >= stop:
             self.position = self._length
             return None
-        n_rows, packed = min(stop - start, self._most_rows()), None
+        most = self.chunk_rows if self.sizes is None or self.sizes.limits is None else self._most_rows()
+        n_rows, packed = min(stop - start, most), None
         if self.packing is not None:
             packed = self.packing.fit(start, self._rows, start, n_rows, self._bounds)
             n_rows = packed.n_rows

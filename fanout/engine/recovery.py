@@ -84,7 +84,7 @@ class Recovery:
         self._active = 0
         self._suspects = 0
         """Chunks of several rows that failed, and may have failed for their rows or for their size."""
-        self._doubted: Work | None = None
+        self.doubted: Work | None = None
         """The first of them, as long as it is not clear for what."""
         self._whose_turn: asyncio.Task[Any] | None = None
         self._isolated = False
@@ -104,12 +104,12 @@ class Recovery:
     @property
     def unproven(self) -> bool:
         """True while it is not clear why chunks failed before any had succeeded: more would fail like them."""
-        if self._doubted is None:
+        if self.doubted is None:
             return False
         isolated = self._isolated and self._link.successes > 0
-        if not self._suspects or isolated or self._sizing.clears(self._doubted):
-            self._doubted = None
-        return self._doubted is not None
+        if not self._suspects or isolated or self._sizing.clears(self.doubted):
+            self.doubted = None
+        return self.doubted is not None
 
     def begins(self, work: Work, verdict: Verdict) -> bool:
         """Take note that `recover` will be called for ``work``. True if it has to be followed by `ended`."""
@@ -117,8 +117,8 @@ class Recovery:
         if suspect:
             self._suspects += 1
             self._sizing.suspected(work)
-            if not self._link.successes and self._doubted is None:
-                self._doubted = work
+            if not self._link.successes and self.doubted is None:
+                self.doubted = work
         return suspect
 
     def ended(self, work: Work) -> None:

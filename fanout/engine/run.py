@@ -111,6 +111,7 @@ class Run:
         self._waiting_for_rows: set[asyncio.Task[None]] = set()
         self._crash: Exception | None = None
         self._last_failure = ""
+        self._any_suspect = False
         self.suspect = RowSet()
         """Rows that were answered by an endpoint that answers requests twice: they do not count as answered."""
 
@@ -166,6 +167,7 @@ class Run:
         mine = RowSet((start, stop) for owner, start, stop in answered if owner is self._owner)
         for start, stop in mine:
             self.suspect.add(start, stop)
+            self._any_suspect = True
         rows = f"rows {mine.listed()} of this run" if mine else "rows of an earlier run"
         reason = (
             f"{url} answered a request twice, so the answers for {rows}, which came over its connections, may be "
@@ -197,7 +199,7 @@ class Run:
             self._tell(Event(kind="done", start=done.start, stop=done.stop))
 
     def _delivered(self, done: Done) -> None:
-        if self.suspect and self.suspect.overlaps(done.start, done.stop):
+        if self._any_suspect and self.suspect.overlaps(done.start, done.stop):
             return  # its rows stay pending: the run has been stopped
         self._deliver(done)
         if not self._settle_later:
@@ -306,7 +308,7 @@ class Run:
                 if self._refused >= permits.total:
                     await self._halt.sleep(inf, self._fewer_refused)
                     continue
-                if self._recovery.unproven:
+                if self._recovery.doubted is not None and self._recovery.unproven:
                     await self._halt.sleep(inf, self._recovery.proven)
                     continue
                 if self._again > self._stood_aside and permits.in_use >= permits.total:

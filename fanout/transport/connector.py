@@ -128,8 +128,11 @@ class Connector(aiohttp.TCPConnector):
         """A connection for one exchange, as ``use`` demands, which is to be put down or closed after it."""
         while self._at_hand and not use.fresh:
             connection = self._at_hand.pop()
-            kept = self._kept.get(connection.protocol)  # type: ignore[arg-type]
-            if kept is not None and kept.clean and (not kept.look(0) or await self._read(connection, kept)):
+            protocol = connection.protocol
+            kept = self._kept.get(protocol)  # type: ignore[arg-type]
+            # As `Kept.clean` has it, which would be one more call for every small request.
+            clean = kept is not None and protocol.is_connected() and not protocol.should_close  # type: ignore[union-attr]
+            if clean and (not kept.look(0) or await self._read(connection, kept)):  # type: ignore[union-attr,arg-type]
                 return self._granted(connection, use, kept, reused=True)
             self._give_up(connection, kept)
         return await self._ask(use, req, [], timeout)

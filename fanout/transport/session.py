@@ -251,7 +251,11 @@ class Transport:
             headers = self._numbered(headers, self._endpoint.request_id_header)
         response: aiohttp.ClientResponse | DirectResponse | None = None
         try:
-            response = await self._sending(method, url, headers, parts, length, connection)
+            # Not in a function of its own, which would cost a small request one more call.
+            if parts is not None and self._direct is not None and self._direct.takes(headers, length):
+                response = await self._direct.post(parts, length, connection)
+            else:
+                response = await self._through_session(method, url, headers, parts, connection)
             if len(response.headers) > MANY_FIELDS:
                 require_small_head(response.headers, self._endpoint.max_header_bytes)
             if self._endpoint.request_id_header is not None:
@@ -274,18 +278,10 @@ class Transport:
             self._connector.ended(connection, rows if response.status < 300 else None)
         return self._replied(response, body, url, version)
 
-    def _sending(
-        self,
-        method: str,
-        url: URL,
-        headers: CIMultiDict[str],
-        parts: Body | None,
-        length: int,
-        connection: ConnectionUse,
-    ) -> Awaitable[aiohttp.ClientResponse | DirectResponse]:
-        """To be awaited for the head of the answer. Not async itself: one more coroutine would cost a small request."""
-        if parts is not None and self._direct is not None and self._direct.takes(headers, length):
-            return self._direct.post(parts, length, connection)
+    def _through_session(
+        self, method: str, url: URL, headers: CIMultiDict[str], parts: Body | None, connection: ConnectionUse
+    ) -> Awaitable[aiohttp.ClientResponse]:
+        """Send a request by aiohttp's own session. To be awaited for the head of the answer."""
         if self._connector is None and self._withhold():
             raise Withheld
         CONNECTION_USE.set(connection)
