@@ -23,7 +23,10 @@ ROWS: list[Any] = [f"say something about {subject}" for subject in ("tea", "Ã©tÃ
     [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}],
 ]
 
-pytestmark = pytest.mark.skipif(not URL, reason="FANOUT_LLAMA_URL names no server: see scripts/servers/llama/run.sh")
+pytestmark = [
+    pytest.mark.soak,
+    pytest.mark.skipif(not URL, reason="FANOUT_LLAMA_URL names no server: see scripts/servers/llama/run.sh"),
+]
 
 
 def asked(row: Any) -> dict[str, Any]:
