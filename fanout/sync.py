@@ -158,6 +158,7 @@ class SyncClient(Generic[V]):
         run = self._client.run(rows, sink, journal=journal, carry=carry, control=control, timeout=timeout)
         return self._run(run, control)
 
+    @naming_options("preview")
     def preview(self, rows: Rows) -> Preview:
         """`Client.preview`, blocking."""
         return self._loop.run(self._client.preview(rows))

@@ -34,6 +34,9 @@ MISSPELT: dict[str, tuple[Callable[[], Any], str]] = {
     "Hedge": (lambda: fanout.Hedge(shares=0.1), "share"),  # type: ignore[call-arg]
     "Timeouts": (lambda: fanout.Timeouts(attemp=3), "attempt"),  # type: ignore[call-arg]
     "Endpoint": (lambda: fanout.Endpoint(url=URL, header={}), "headers"),  # type: ignore[call-arg]
+    "RateLimiter": (lambda: fanout.RateLimiter(limit=fanout.Limits()), "limits"),  # type: ignore[call-arg]
+    "open_source": (lambda: fanout.open_source("x.npz", colum="x"), "column"),  # type: ignore[call-arg]
+    "open_sink": (lambda: fanout.open_sink(pth="y.npy"), "path"),  # type: ignore[call-arg]
 }  # type: ignore[call-arg, call-overload]
 
 
@@ -55,6 +58,15 @@ async def test_a_misspelt_option_of_a_call_is_named_too() -> None:
             client.stream(X, controll=None)  # type: ignore[call-arg]
         with pytest.raises(UnknownOptionError, match="did you mean 'journal'"):
             await client.run(X, fanout.open_sink("y.npy"), jurnal="x")  # type: ignore[call-arg]
+        with pytest.raises(UnknownOptionError, match="did you mean 'control'"):
+            await client.preview(X, contrl=None)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("sink", ["y.npy", None])
+async def test_a_path_in_place_of_a_sink_is_refused_with_the_remedy(sink: Any) -> None:
+    async with Client(URL, codec="v1") as client:
+        with pytest.raises(ConfigError, match=r"sink must be what fanout\.open_sink\(path\) gives"):
+            await client.run(X, sink)
 
 
 def test_what_is_missing_is_a_type_error_as_ever() -> None:

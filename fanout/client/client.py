@@ -298,6 +298,8 @@ class Client(Generic[V]):
             InputError: the input cannot be read, or has changed while it was read.
         """
         session, until = self._open_session(), Until.after(timeout)
+        if not callable(getattr(sink, "write", None)):
+            raise ConfigError(f"sink must be what fanout.open_sink(path) gives, or a Sink, not {type(sink).__name__}")
         if journal is not None and not isinstance(sink, FileSink):
             raise ConfigError("a journal needs a sink that fanout.open_sink made, or a FileSink", key="journal")
         if carry and (journal is None or isinstance(journal, Journal)):
@@ -324,6 +326,7 @@ class Client(Generic[V]):
         urls = [endpoint.url for endpoint, _ in self._endpoints]
         return identity_of(rows, self._codec, urls, self._redactor)
 
+    @naming_options("preview")
     async def preview(self, rows: Rows, *, control: RunControl | None = None) -> Preview:
         """Ask the endpoint about its model, and encode the first chunk of ``rows``, but send none.
 

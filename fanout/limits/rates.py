@@ -11,6 +11,8 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
+from fanout.options import naming_options
+
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
@@ -51,6 +53,7 @@ class RateLimiter:
     are for each client alone.
     """
 
+    @naming_options("RateLimiter")
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._lock = threading.Lock()

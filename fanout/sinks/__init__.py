@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fanout.errors import ConfigError
+from fanout.options import naming_options
 from fanout.paths import KEY, check_names
 from fanout.sinks.base import Earlier, FileSink, Move
 from fanout.sinks.jsonl import JsonLinesSink
@@ -20,6 +21,7 @@ _FORMATS: dict[str, type[FileSink]] = {
 }
 
 
+@naming_options("open_sink")
 def open_sink(path: Path | str) -> FileSink:
     """The sink for a file, whose suffix tells the format. No file is touched before its `FileSink.open`.
 

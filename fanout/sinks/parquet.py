@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from fanout.rowset import RowSet
+    from fanout.sinks.base import Earlier
     from fanout.sinks.partial import Partial
     from fanout.types import Array, Done
 
@@ -43,6 +44,13 @@ class ParquetSink(SpoolSink):
         import pyarrow.parquet  # noqa: F401 - loaded before the first request, when descriptors are free
 
         super().__init__(path)
+
+    def _open(self, n_rows: int | None, earlier: Earlier) -> None:
+        import pyarrow as pa
+
+        # The first array makes pyarrow import pandas, where it is installed. Import it before requests are sent.
+        pa.array([0])
+        super()._open(n_rows, earlier)
 
     def _packed(self, chunk: Done, rows: slice) -> bytes:
         import pyarrow as pa

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from fanout.errors import InputError
+from fanout.options import naming_options
 from fanout.sources.base import BLOCK_BYTES, Source
 from fanout.sources.concatenated import Concatenated, FileSource
 from fanout.sources.csv import CsvSource
@@ -62,6 +63,7 @@ _SUFFIXES = {
 }
 
 
+@naming_options("open_source")
 def open_source(
     path: Path | str,
     column: str | Sequence[str] | None = None,

@@ -183,3 +183,15 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path) -> None:
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "pip install 'fanout-ml[arrow]'" in ended.stderr
+
+
+def test_nothing_is_imported_once_the_sink_is_open(tmp_path: Path) -> None:
+    code = (
+        "import sys; import numpy as np; from pathlib import Path; from tests.sinks.runs import *\n"
+        f"sink = opened(Path({str(tmp_path / 'y.parquet')!r}), 2); before = set(sys.modules)\n"
+        "sink.write([done(0, np.array([1.0, 2.0]))]); publish(sink, result(2))\n"
+        "print(sorted(set(sys.modules) - before))"
+    )
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PYPROJECT.parent)
+    assert ended.stdout.strip() == "[]", ended.stderr
