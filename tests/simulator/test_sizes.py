@@ -76,6 +76,8 @@ def test_row_74_a_counted_unit_is_kept_too_where_the_user_bounds_another(name: s
     assert seen.requests <= 1.1 * knowing.requests
 
 
+# These two find the defects that the tests marked xfail below pin, in one run out of two.
+@pytest.mark.soak
 @settings(max_examples=150)
 @given(
     signal=st.sampled_from(SIGNALS),
@@ -135,6 +137,7 @@ def test_a_row_that_is_over_the_cap_alone_fails_with_its_reason_and_no_other_doe
     assert seen.result.ok.sum() == 999
 
 
+@pytest.mark.soak
 @settings(max_examples=60, deadline=None)
 @given(
     signal=st.sampled_from(SIGNALS),
