@@ -113,7 +113,9 @@ class Journal:
         """
         old, lost = self.state, not self.state.complete and self.state.number > 0
         replaced = old.files(self.path.parent)
-        self.state, self.earlier = State(old.identity if identity is None else identity, replaced=replaced), 0
+        # The same identity is that of an input of as many rows, which `fanout status` shows.
+        fresh = State(old.identity, n_rows=old.n_rows) if identity is None else State(identity)
+        self.state, self.earlier = replace(fresh, replaced=replaced), 0
         self.carrying = None
         if lost:
             self._rewrite([head_payload(self.state)])
@@ -249,7 +251,7 @@ class Journal:
             self._succeed(there.successor)
             self._open(identity, fresh=fresh, rows=rows, carry=carry)
         elif fresh:
-            self.state = replace(there, identity=identity)
+            self.state = replace(there, identity=identity, n_rows=there.n_rows if there.identity == identity else None)
             self.begin()
         elif there.identity == identity:
             self._take_over(there)

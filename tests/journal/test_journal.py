@@ -96,6 +96,15 @@ def test_a_fresh_run_forgets_on_the_disk_before_its_output_is_touched(path: Path
     assert len(state.resolved) == 0
 
 
+@pytest.mark.parametrize(("identity", "n_rows"), [(IDENTITY, 100), ({**IDENTITY, "input": {"size": 4}}, None)])
+def test_a_fresh_run_of_the_same_input_keeps_its_number_of_rows(path: Path, identity: Any, n_rows: int | None) -> None:
+    begun(path)
+    Journal(path, identity, fresh=True).close()
+    state = read_state(path)
+    assert state is not None
+    assert state.n_rows == n_rows
+
+
 def test_damage_is_refused_and_a_fresh_run_gets_over_it(path: Path) -> None:
     begun(path)
     data = bytearray(path.read_bytes())
