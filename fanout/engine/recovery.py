@@ -396,7 +396,12 @@ class Recovery:
     def _proven(self, part: Work, verdict: Verdict) -> Verdict:
         """``verdict`` in the light of others' success since: a part that fails as the whole did is split at once."""
         seen = part.successes_seen
-        if verdict.action is Action.RETRY and part.suspect == kind_of(verdict) and self._link.successes > (seen or 0):
+        if (
+            verdict.action is Action.RETRY
+            and part.n > 1
+            and part.suspect == kind_of(verdict)
+            and self._link.successes > (seen or 0)
+        ):
             return replace(verdict, action=Action.SPLIT)
         return verdict
 

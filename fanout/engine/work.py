@@ -91,7 +91,8 @@ class Work:
         """
         twice = verdict.flaw not in (None, "model") and verdict.flaw == self.flaw  # no row chooses its model
         isolated_for_it = self.suspect is not None and self.suspect == kind_of(verdict)
-        isolated_for_it = isolated_for_it and (self.others_served or not verdict.needs_proof)
+        if verdict.needs_proof:  # a single row gets all of its attempts: it may meet accidents, as any other does
+            isolated_for_it = isolated_for_it and self.others_served and self.n > 1
         self.flaw = verdict.flaw
         if verdict.action is Action.RETRY and (twice or isolated_for_it):
             return replace(verdict, action=Action.SPLIT)
