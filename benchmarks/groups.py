@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.servers import Served
 from benchmarks.studies.journal import lacking as journal_lacking
-from benchmarks.works import NAMES, Work, work
+from benchmarks.works import NAMES, ChunkTask, work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -97,7 +97,7 @@ def _work(name: str) -> Group:
     return Group(name=name, title=job.title, unit="request", entries=tuple(_contenders(job)))
 
 
-def _contenders(job: Work) -> list[Entry]:
+def _contenders(job: ChunkTask) -> list[Entry]:
     """The floor first."""
     floor_needs = ("pybase64",) if job.wire == "base64" else ()
     floor, ours = _module("floor"), _module("fanout_client")

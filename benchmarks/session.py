@@ -23,4 +23,4 @@ class Session:
 
 
 Opener: TypeAlias = Callable[..., AbstractAsyncContextManager[Session]]
-"""Called with a `Work`, the origin of the server (``http://host:port``), and the options of the entry."""
+"""Called with a `ChunkTask`, the origin of the server (``http://host:port``), and the options of the entry."""

@@ -35,7 +35,7 @@ class Page:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class ChunkTask:
     """One kind of request, sent many times over.
 
     Every request gets the same answer, so a contender that mixes requests up is not found out here: that rows stay
@@ -131,9 +131,9 @@ def _tensor_metadata() -> Page:
     return Page(body=json.dumps({"name": MODEL, "versions": ["1"], "platform": "static", **tensors}).encode())
 
 
-def _w1() -> Work:
+def _w1() -> ChunkTask:
     answer = _floats(1, 10)
-    return Work(
+    return ChunkTask(
         name="W1", title="1 row of 64 floats in, 10 floats out, JSON", wire="predict",
         base="/w1", path=f"/v1/models/{MODEL}:predict", chunk_rows=1, requests=3000, concurrency=16,
         codec="v1", codec_options={"dtype": "float32"},
@@ -141,9 +141,9 @@ def _w1() -> Work:
     )  # fmt: skip
 
 
-def _w2() -> Work:
+def _w2() -> ChunkTask:
     answer = _floats(64, WIDTH)
-    return Work(
+    return ChunkTask(
         name="W2", title=f"64 texts in, 64 x {WIDTH} floats out in base64", wire="base64",
         base="/w2", path="/v1/embeddings", chunk_rows=64, requests=400, concurrency=16,
         codec="openai-embeddings", codec_options={"model": MODEL},
@@ -151,9 +151,9 @@ def _w2() -> Work:
     )  # fmt: skip
 
 
-def _w2f() -> Work:
+def _w2f() -> ChunkTask:
     answer = _floats(64, WIDTH)
-    return Work(
+    return ChunkTask(
         name="W2f", title=f"64 texts in, 64 x {WIDTH} floats out in JSON", wire="floats",
         base="/w2f", path="/v1/embeddings", chunk_rows=64, requests=200, concurrency=16,
         codec="openai-embeddings", codec_options={"model": MODEL, "encoding_format": "float"},
@@ -161,9 +161,9 @@ def _w2f() -> Work:
     )  # fmt: skip
 
 
-def _w3() -> Work:
+def _w3() -> ChunkTask:
     answer = _floats(64, WIDTH)
-    return Work(
+    return ChunkTask(
         name="W3", title=f"64 x {WIDTH} floats in and out, JSON", wire="predict",
         base="/w3", path=f"/v1/models/{MODEL}:predict", chunk_rows=64, requests=100, concurrency=16,
         codec="v1", codec_options={"dtype": "float32"},
@@ -171,9 +171,9 @@ def _w3() -> Work:
     )  # fmt: skip
 
 
-def _w4() -> Work:
+def _w4() -> ChunkTask:
     answer = _floats(1, TENSOR)
-    return Work(
+    return ChunkTask(
         name="W4", title="a tensor of 4 MiB in and out, Open Inference Protocol, binary", wire="tensor",
         base="/w4", path=f"/v2/models/{MODEL}/infer", chunk_rows=1, requests=48, concurrency=8,
         codec="oip", codec_options={},
@@ -188,7 +188,7 @@ NAMES = tuple(_MAKERS)
 
 
 @cache
-def work(name: str) -> Work:
+def work(name: str) -> ChunkTask:
     """The work of that name; the same numbers every time."""
     return _MAKERS[name]()
 

@@ -19,7 +19,7 @@ class Digits(fanout.Codec):
         instances = rows.reshape(len(rows), 64)
         return fanout.Payload(body=orjson.dumps({"instances": instances}, option=orjson.OPT_SERIALIZE_NUMPY))
 
-    def decode(self, reply: fanout.Reply, n_rows: int) -> dict[str, np.ndarray]:
+    def decode(self, reply: fanout.Response, n_rows: int) -> dict[str, np.ndarray]:
         probabilities = np.array(reply.json()["predictions"])
         return {"digit": probabilities.argmax(axis=1), "confidence": probabilities.max(axis=1)}
 

@@ -31,32 +31,32 @@ if TYPE_CHECKING:
         FanoutError,
         InputError,
         Interrupted,
-        InvalidReply,
+        InvalidResponse,
         QueueFull,
         RowsFailed,
         RunStopped,
         TransportError,
         UnknownOptionError,
     )
-    from fanout.journal import Journal
+    from fanout.io.journal import Journal
+    from fanout.io.readers import Source, open_source
+    from fanout.io.writers import FileSink, open_sink
     from fanout.limits import RateLimiter
     from fanout.settings import Endpoint, Hedge, Limits, RetryPolicy, Timeouts
-    from fanout.sinks import FileSink, open_sink
-    from fanout.sources import Source, open_source
     from fanout.sync import SyncClient, map  # noqa: A004 - the verb of the field; nobody star-imports it
     from fanout.types import (
         Action,
-        Answer,
         Answers,
         Array,
         Chunk,
-        Done,
+        ChunkResult,
+        DecodedResponse,
         EndpointStatistics,
         Event,
         Failure,
         ModelInfo,
         Payload,
-        Reply,
+        Response,
         Result,
         Rows,
         Statistics,
@@ -73,28 +73,30 @@ _HOMES = {
     "fanout.engine": ("RunControl",),
     "fanout.errors": (
         "CallbackError", "ClientStateError", "ConfigError", "EncodeError", "FanoutError", "InputError", "Interrupted",
-        "InvalidReply", "QueueFull", "RowsFailed", "RunStopped", "TransportError", "UnknownOptionError",
+        "InvalidResponse", "QueueFull", "RowsFailed", "RunStopped", "TransportError", "UnknownOptionError",
     ),
-    "fanout.journal": ("Journal",),
+    "fanout.io.journal": ("Journal",),
     "fanout.limits": ("RateLimiter",),
     "fanout.settings": ("Endpoint", "Hedge", "Limits", "RetryPolicy", "Timeouts"),
-    "fanout.sinks": ("FileSink", "open_sink"),
-    "fanout.sources": ("Source", "open_source"),
+    "fanout.io.writers": ("FileSink", "open_sink"),
+    "fanout.io.readers": ("Source", "open_source"),
     "fanout.sync": ("SyncClient", "map"),
     "fanout.types": (
-        "Action", "Answer", "Answers", "Array", "Chunk", "Done", "EndpointStatistics", "Event", "Failure", "ModelInfo",
-        "Payload", "Reply", "Result", "Rows", "Statistics", "Tensor", "TensorSpec", "Verdict",
+        "Action", "Answers", "Array", "Chunk", "ChunkResult", "DecodedResponse", "EndpointStatistics", "Event",
+        "Failure", "ModelInfo", "Payload", "Response", "Result", "Rows", "Statistics", "Tensor", "TensorSpec",
+        "Verdict",
     ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Action", "Answer", "Answers", "Array", "CallbackError", "Chunk", "Client", "ClientStateError", "Codec",
-    "ConfigError", "Done", "EncodeError", "Endpoint", "EndpointStatistics", "Event", "Failure", "FanoutError",
-    "FileSink", "Hedge", "InputError", "Interrupted", "InvalidReply", "Journal", "Limits", "ModelInfo", "Payload",
-    "Preview", "QueueFull", "RateLimiter", "Reply", "Result", "RetryPolicy", "Rows", "RowsFailed", "RunControl",
-    "RunStopped", "Sink", "Source", "Statistics", "Stream", "SyncClient", "Tensor", "TensorSpec", "Timeouts",
-    "TransportError", "UnknownOptionError", "Verdict", "__version__", "codec", "map", "open_sink", "open_source",
+    "Action", "Answers", "Array", "CallbackError", "Chunk", "ChunkResult", "Client", "ClientStateError", "Codec",
+    "ConfigError", "DecodedResponse", "EncodeError", "Endpoint", "EndpointStatistics", "Event", "Failure",
+    "FanoutError", "FileSink", "Hedge", "InputError", "Interrupted", "InvalidResponse", "Journal", "Limits",
+    "ModelInfo", "Payload", "Preview", "QueueFull", "RateLimiter", "Response", "Result", "RetryPolicy", "Rows",
+    "RowsFailed", "RunControl", "RunStopped", "Sink", "Source", "Statistics", "Stream", "SyncClient", "Tensor",
+    "TensorSpec", "Timeouts", "TransportError", "UnknownOptionError", "Verdict", "__version__", "codec", "map",
+    "open_sink", "open_source",
 ]  # fmt: skip
 
 

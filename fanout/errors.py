@@ -34,7 +34,7 @@ from fanout._escape import escaped_lines
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from fanout.types import Flaw, Result, StopKind
+    from fanout.types import ErrorKind, Result, StopKind
 
 
 class FanoutError(Exception):
@@ -94,11 +94,11 @@ class EncodeError(FanoutError, ValueError):
         self.alike = alike
 
 
-class InvalidReply(FanoutError, ValueError):
+class InvalidResponse(FanoutError, ValueError):
     """An answer with status 200 that cannot be what was asked for.
 
-    ``flaw`` says what is wrong with it; two answers with the same flaw in a row are taken for no accident. ``usage`` is
-    what it has cost all the same, where the API tells. ``rows`` are the rows of the answer that the message names
+    ``error_kind`` says what is wrong with it; two of the same kind in a row are taken for no accident. ``usage`` is what
+    it has cost all the same, where the API tells. ``rows`` are the rows of the answer that the message names
     ("row 3 holds null"): in the reason for a failure they are counted from the first row of the input. ``lengths`` is,
     of rows whose values differ in number, how many rows have which.
     """
@@ -107,13 +107,13 @@ class InvalidReply(FanoutError, ValueError):
         self,
         message: str,
         *,
-        flaw: Flaw = "content",
+        error_kind: ErrorKind = "content",
         usage: Mapping[str, int] | None = None,
         rows: Sequence[int] = (),
         lengths: Mapping[int, int] | None = None,
     ) -> None:
         super().__init__(message)
-        self.flaw = flaw
+        self.error_kind = error_kind
         self.usage = usage or {}
         self.rows = tuple(rows)
         self.lengths = lengths or {}
@@ -139,11 +139,11 @@ class AttemptTimeout(TransportError, TimeoutError):
     """The attempt's deadline passed."""
 
 
-class IncompleteReply(TransportError):
+class IncompleteResponse(TransportError):
     """The answer broke off before its end, or its framing or content encoding is damaged."""
 
 
-class ReplyTooLarge(TransportError):
+class ResponseTooLarge(TransportError):
     """The answer is larger than the byte cap, before or after decompression."""
 
 

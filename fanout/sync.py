@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from fanout.client import Preview, Sink, Stream
     from fanout.codecs.base import Codec
-    from fanout.journal import Journal
+    from fanout.io.journal import Journal
+    from fanout.io.readers import Source
+    from fanout.io.writers import FileSink
     from fanout.settings import Endpoints
-    from fanout.sinks import FileSink
-    from fanout.sources import Source
-    from fanout.types import Answers, Array, Done, Result, Rows, Statistics
+    from fanout.types import Answers, Array, ChunkResult, Result, Rows, Statistics
 
 T = TypeVar("T")
 
@@ -130,7 +130,7 @@ class SyncClient(Generic[V]):
     @naming_options("stream")
     def stream(
         self, rows: Rows | Iterable[Any], *, control: RunControl | None = None, timeout: float | None = None
-    ) -> Iterator[Done]:
+    ) -> Iterator[ChunkResult]:
         """`Client.stream`, as a plain iterator. Rows that it has not yielded when it is interrupted are pending."""
         control = control or RunControl()
         stream = self._client.stream(rows, control=control, timeout=timeout)
@@ -192,7 +192,7 @@ class SyncClient(Generic[V]):
                 raise
             self._interrupt(future, control, interrupt)
 
-    def _taken(self, stream: Stream, control: RunControl) -> Done | None:
+    def _taken(self, stream: Stream, control: RunControl) -> ChunkResult | None:
         future = None
         try:
             future = self._loop.submit(stream.take())

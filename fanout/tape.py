@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from fanout.types import Buffer, Reply
+    from fanout.types import Buffer, Response
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class Sent:
         return b"".join(self.body)
 
 
-Send: TypeAlias = "Callable[[], Awaitable[Reply]]"
+Send: TypeAlias = "Callable[[], Awaitable[Response]]"
 """Sends the request to the endpoint."""
 
 
@@ -37,6 +37,6 @@ class Tape(Protocol):
     replaces: bool
     """It answers itself: no server is started, no certificate read, no connection made."""
 
-    async def exchange(self, sent: Sent, send: Send, hide: Callable[[bytes], bytes]) -> Reply:
+    async def exchange(self, sent: Sent, send: Send, hide: Callable[[bytes], bytes]) -> Response:
         """The answer to ``sent``. ``hide`` puts stars in the place of credentials. Raises `TransportError`."""
         ...

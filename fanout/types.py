@@ -12,7 +12,7 @@ import orjson
 
 from fanout import exact_json
 from fanout._escape import shortened
-from fanout.errors import InvalidReply
+from fanout.errors import InvalidResponse
 from fanout.weight import too_heavy
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -22,7 +22,7 @@ Values: TypeAlias = Mapping[str, Array]
 Answers: TypeAlias = Array | dict[str, Array]
 """What a call gives: one array, or a dict of them where the codec has several outputs. Their first axis is the rows."""
 
-Form: TypeAlias = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
+Schema: TypeAlias = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 """What all answers of a run look like: output name -> dtype, shape of one row."""
 
 Rows: TypeAlias = Array | Sequence[Any] | Mapping[str, Array]
@@ -37,7 +37,7 @@ StopKind: TypeAlias = Literal[
 ]  # fmt: skip
 """Why a run was stopped, for machines."""
 
-Flaw: TypeAlias = Literal["content", "rows", "dtype", "shape", "nonfinite", "model"]
+ErrorKind: TypeAlias = Literal["content", "rows", "dtype", "shape", "nonfinite", "model"]
 """What an invalid answer got wrong: its content (syntax, missing parts), what the proof of it found, or who gave it."""
 
 
@@ -49,7 +49,7 @@ class Block(NamedTuple):
     """One a row, where the source has them."""
 
 
-def form_of(outputs: Values | None) -> Form | None:
+def schema_of(outputs: Values | None) -> Schema | None:
     """What ``outputs`` look like; None for none."""
     return None if outputs is None else {name: (array.dtype, array.shape[1:]) for name, array in outputs.items()}
 
@@ -147,7 +147,7 @@ class Payload:
 
 
 @dataclass(slots=True, kw_only=True)
-class Reply:
+class Response:
     """One whole HTTP answer, its body complete, decoded and within the byte cap. The repr shows no content."""
 
     status: int
@@ -160,14 +160,14 @@ class Reply:
     def json(self) -> Any:
         """The parsed body, with every integer as it is written.
 
-        Raises `InvalidReply` when it is not JSON, or when its objects might take more memory than an answer may.
+        Raises `InvalidResponse` when it is not JSON, or when its objects might take more memory than an answer may.
         """
         if why := too_heavy(self.body):
-            raise InvalidReply(f"the answer {why}")
+            raise InvalidResponse(f"the answer {why}")
         try:
             return exact_json.loads(self.body)
         except orjson.JSONDecodeError as error:
-            raise InvalidReply(f"the answer is not JSON ({error}): {self.excerpt()}") from None
+            raise InvalidResponse(f"the answer is not JSON ({error}): {self.excerpt()}") from None
 
     def excerpt(self, limit: int = 300) -> str:
         """The first part of the body on one line, for error messages."""
@@ -190,7 +190,7 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class DecodedResponse:
     """What `Codec.decode` may return in place of bare values, where the API tells what the answer has cost."""
 
     values: Array | Values = field(repr=False)
@@ -246,7 +246,7 @@ _GATEWAY = frozenset({502, 504})
 """A gateway's words for a server behind it that crashes, or that does not answer in time."""
 
 _CRASHED = _GATEWAY | {500}
-_CUT_SHORT: frozenset[Flaw | None] = frozenset({"rows", "content"})
+_CUT_SHORT: frozenset[ErrorKind | None] = frozenset({"rows", "content"})
 """Flaws of an answer that was not finished, or is one for many rows."""
 
 
@@ -265,7 +265,7 @@ class Verdict:
     overload: bool = False
     """The server has too much to do (429, 503, a timeout)."""
 
-    flaw: Flaw | None = None
+    error_kind: ErrorKind | None = None
     """An answer came with status 200, but is invalid."""
 
     unreachable: bool = False
@@ -284,12 +284,12 @@ class Verdict:
     def rows_suspect(self) -> bool:
         """The rows may be to blame for a retryable failure: a 500, an invalid answer, no answer in time."""
         timed_out = self.overload and self.unreachable
-        return self.status == 500 or self.flaw is not None or timed_out
+        return self.status == 500 or self.error_kind is not None or timed_out
 
     @property
     def may_be_size(self) -> bool:
         """A retryable failure that servers have for requests that are too large, beside many others."""
-        return self.broke_off or self.status in _CRASHED or self.flaw in _CUT_SHORT
+        return self.broke_off or self.status in _CRASHED or self.error_kind in _CUT_SHORT
 
     @property
     def needs_proof(self) -> bool:
@@ -418,7 +418,7 @@ class Statistics:
 
 
 @dataclass(slots=True, kw_only=True)
-class Done:
+class ChunkResult:
     """One chunk of the input whose every row is answered or failed (or pending, when the run was stopped)."""
 
     start: int

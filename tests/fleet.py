@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from fanout import Client, Event, Limits, Reply
+from fanout import Client, Event, Limits, Response
 from fanout.errors import ConnectError
 from tests.support import Plain
 
@@ -31,7 +31,7 @@ class Fleet:
         self.sent: list[tuple[float, str]] = []
         self.events: list[Event] = []
 
-    async def exchange(self, sent: Sent, send: Any, hide: Any) -> Reply:
+    async def exchange(self, sent: Sent, send: Any, hide: Any) -> Response:
         name = sent.url.split("/")[2]
         self.sent.append((asyncio.get_running_loop().time(), name))
         return await self._hosts[name](sent)
@@ -60,30 +60,30 @@ class Fleet:
 
 
 def served(seconds: float = 0.1, factor: float = 2.0) -> Callable[[Sent], Any]:
-    async def answer(sent: Sent) -> Reply:
+    async def answer(sent: Sent) -> Response:
         await asyncio.sleep(seconds)
         rows = np.array(orjson.loads(sent.joined())["instances"]) * factor
-        return Reply(status=200, headers={}, body=orjson.dumps({"predictions": rows.tolist()}))
+        return Response(status=200, headers={}, body=orjson.dumps({"predictions": rows.tolist()}))
 
     return answer
 
 
 def says(status: int, headers: dict[str, str] | None = None, seconds: float = 0.01) -> Callable[[Sent], Any]:
-    async def answer(sent: Sent) -> Reply:
+    async def answer(sent: Sent) -> Response:
         await asyncio.sleep(seconds)
-        return Reply(status=status, headers=headers or {}, body=b"no")
+        return Response(status=status, headers=headers or {}, body=b"no")
 
     return answer
 
 
-async def dead(sent: Sent) -> Reply:
+async def dead(sent: Sent) -> Response:
     raise ConnectError("connection refused")
 
 
 def changing(*parts: tuple[float, Callable[[Sent], Any]], last: Callable[[Sent], Any]) -> Callable[[Sent], Any]:
     """Behaves like each part until its time, then like ``last``."""
 
-    async def answer(sent: Sent) -> Reply:
+    async def answer(sent: Sent) -> Response:
         now = asyncio.get_running_loop().time()
         return await next((part for until, part in parts if now < until), last)(sent)
 

@@ -10,7 +10,7 @@ import orjson
 from fanout import Codec, Payload
 
 if TYPE_CHECKING:
-    from fanout import Reply
+    from fanout import Response
 
 
 class Plain(Codec):
@@ -22,7 +22,7 @@ class Plain(Codec):
     def encode(self, rows: Any) -> Payload:
         return Payload(body=orjson.dumps({"instances": rows}, option=orjson.OPT_SERIALIZE_NUMPY))
 
-    def decode(self, reply: Reply, n_rows: int) -> Any:
+    def decode(self, reply: Response, n_rows: int) -> Any:
         predictions = reply.json()["predictions"]
         if predictions and isinstance(predictions[0], dict):
             return {name: np.array([row[name] for row in predictions]) for name in predictions[0]}

@@ -14,7 +14,7 @@ from fanout.errors import (
     EncodeError,
     FanoutError,
     InputError,
-    InvalidReply,
+    InvalidResponse,
     RowsFailed,
     RunStopped,
 )
@@ -69,8 +69,8 @@ def test_an_encode_error_holds_the_rows_whatever_sequence_they_came_in():
 
 
 def test_an_invalid_reply_is_blamed_on_its_content_unless_told_otherwise():
-    assert InvalidReply("no JSON").flaw == "content"
-    assert InvalidReply("9 rows", flaw="rows").flaw == "rows"
+    assert InvalidResponse("no JSON").error_kind == "content"
+    assert InvalidResponse("9 rows", error_kind="rows").error_kind == "rows"
 
 
 def test_nothing_that_succeeded_is_lost_in_an_error():

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout import exact_json
-from fanout.errors import InvalidReply
-from fanout.types import Reply
+from fanout.errors import InvalidResponse
+from fanout.types import Response
 
 LARGE = [2**64, -(2**63) - 1, 10**40, -(10**40)]
 SMALL = [0, -1, 2**64 - 1, -(2**63), 10**19, 2**53 + 1]
@@ -99,6 +99,6 @@ def test_a_nesting_too_deep_for_the_second_look_is_no_json(monkeypatch):
 
 def test_a_reply_gives_exact_integers_and_does_without_a_byte_order_mark():
     body = b"\xef\xbb\xbf[18446744073709551617]"
-    assert Reply(status=200, headers={}, body=body).json() == [2**64 + 1]
-    with pytest.raises(InvalidReply, match="not JSON"):
-        Reply(status=200, headers={}, body=b"[").json()
+    assert Response(status=200, headers={}, body=body).json() == [2**64 + 1]
+    with pytest.raises(InvalidResponse, match="not JSON"):
+        Response(status=200, headers={}, body=b"[").json()

@@ -91,7 +91,7 @@ def test_an_interrupt_of_map_keeps_the_answers(call: Callable[[str], Any]) -> No
 
 @pytest.mark.parametrize("kind", ["array", "generator"])
 def test_an_interrupt_of_a_stream_counts_what_was_yielded(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[fanout.Done] = []
+    seen: list[fanout.ChunkResult] = []
     ready = threading.Event()
     wait = _LoopThread.wait
 

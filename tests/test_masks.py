@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from fanout.codecs import V1, Json, Oip, OpenAIChat, OpenAIEmbeddings
-from fanout.engine import as_rows, feed_of
-from fanout.engine.feed import stacked
-from fanout.engine.proof import Proof
-from fanout.errors import EncodeError, InputError, InvalidReply
+from fanout.engine import as_rows, chunker_of
+from fanout.engine.chunker import stacked
+from fanout.engine.validator import ResponseValidator
+from fanout.errors import EncodeError, InputError, InvalidResponse
 
 HIDDEN = 987654
 
@@ -83,7 +83,7 @@ def test_an_input_whose_mask_hides_nothing_is_a_plain_array():
 
 @pytest.mark.parametrize("rows", [list(masked()), iter(masked())])
 async def test_rows_that_come_one_by_one_keep_their_masks(rows):
-    feed = feed_of(rows, 10)
+    feed = chunker_of(rows, 10)
     work = await feed.take()
     with pytest.raises(EncodeError) as caught:
         Json().encode(work.rows)
@@ -96,8 +96,8 @@ def test_stacking_forgets_no_mask():
 
 
 def test_an_answer_with_masked_values_is_invalid():
-    proof = Proof({}, reject_nonfinite=True, capacity=2)
-    with pytest.raises(InvalidReply, match="masked"):
+    proof = ResponseValidator({}, reject_nonfinite=True, capacity=2)
+    with pytest.raises(InvalidResponse, match="masked"):
         proof.checked(masked(), 3)
     found = proof.checked(np.ma.array([1.0, 2.0]), 2)[""]
     assert type(found) is np.ndarray

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fanout import Journal, open_sink
 from fanout.errors import ConfigError
 from fanout.paths import PARTIAL, check_names, column_paths, journal_path, report_paths, require_apart
-from tests.sinks.runs import done, failure, result, write_all
+from tests.io.writers.runs import done, failure, result, write_all
 
 NAMES = st.text(max_size=12) | st.sampled_from(
     ["ok", "OK", "oK", "npy.ok", "npy", "", ".", "..", "a/b", "\0", "\ud800"]

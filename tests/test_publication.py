@@ -11,7 +11,7 @@ import pytest
 
 from fanout import files
 from tests.durability.work import is_of_one_run
-from tests.sinks.runs import done, failure, opened, result
+from tests.io.writers.runs import done, failure, opened, result
 
 if TYPE_CHECKING:
     from fanout.files import Publication

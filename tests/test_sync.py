@@ -24,7 +24,7 @@ from tests.loopback import Line, Received, http, loopback
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fanout import Reply
+    from fanout import Response
 
 
 class Doubling(Codec):
@@ -35,7 +35,7 @@ class Doubling(Codec):
     def encode(self, rows: Any) -> Payload:
         return Payload(body=orjson.dumps(np.asarray(rows).tolist()))
 
-    def decode(self, reply: Reply, n_rows: int) -> Any:
+    def decode(self, reply: Response, n_rows: int) -> Any:
         return np.array(reply.json(), float)
 
 

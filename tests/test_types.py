@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from fanout import types
-from fanout.errors import InvalidReply
+from fanout.errors import InvalidResponse
 from fanout.types import (
     Chunk,
-    Done,
+    ChunkResult,
     Failure,
     Payload,
-    Reply,
+    Response,
     Result,
     Statistics,
     count_rows,
@@ -105,14 +105,14 @@ def test_a_failure_says_its_rows_and_the_reason(rows, text):
 
 
 def test_a_reply_is_parsed_as_json():
-    assert Reply(status=200, headers={}, body=b'{"a": [1, 2.5]}').json() == {"a": [1, 2.5]}
+    assert Response(status=200, headers={}, body=b'{"a": [1, 2.5]}').json() == {"a": [1, 2.5]}
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>oops</html>", b'{"a": 1', b'{"a": NaN}', b'"\xff"'])
 def test_a_body_that_is_not_json_is_invalid(body):
-    with pytest.raises(InvalidReply, match="the answer is not JSON") as raised:
-        Reply(status=200, headers={}, body=body).json()
-    assert raised.value.flaw == "content"
+    with pytest.raises(InvalidResponse, match="the answer is not JSON") as raised:
+        Response(status=200, headers={}, body=body).json()
+    assert raised.value.error_kind == "content"
 
 
 @pytest.mark.parametrize(
@@ -131,11 +131,13 @@ def test_a_body_that_is_not_json_is_invalid(body):
     ids=["empty", "blank", "lines", "no text", "long", "just fits", "huge", "cut behind blanks", "cut in a letter"],
 )
 def test_an_excerpt_is_one_short_line(body, text):
-    assert Reply(status=500, headers={}, body=body).excerpt(10) == text
+    assert Response(status=500, headers={}, body=body).excerpt(10) == text
 
 
 def test_the_reprs_of_payload_and_reply_show_no_content():
-    reply = Reply(status=401, headers={"Set-Cookie": "secret"}, body=b"secret", url="http://user:secret@h/?key=secret")
+    reply = Response(
+        status=401, headers={"Set-Cookie": "secret"}, body=b"secret", url="http://user:secret@h/?key=secret"
+    )
     payload = Payload(body=b"secret", headers={"Authorization": "secret"})
     assert repr(reply) == "Reply(status=401)"
     assert repr(payload) == "Payload(content_type='application/json')"
@@ -143,13 +145,13 @@ def test_the_reprs_of_payload_and_reply_show_no_content():
 
 def test_done_without_failures_is_ok_everywhere_and_gives_its_only_array():
     values = np.ones((3, 2))
-    done = Done(start=5, stop=8, outputs={"": values})
+    done = ChunkResult(start=5, stop=8, outputs={"": values})
     assert done.values is values
     np.testing.assert_array_equal(done.ok, [True, True, True])
 
 
 def test_done_masks_failed_and_pending_rows_relative_to_its_start():
-    done = Done(start=5, stop=10, outputs=None, failures=(failure(6, 7),), pending=(Chunk(8, 10),))
+    done = ChunkResult(start=5, stop=10, outputs=None, failures=(failure(6, 7),), pending=(Chunk(8, 10),))
     np.testing.assert_array_equal(done.ok, [True, False, True, False, False])
     assert done.values is None
 
@@ -183,13 +185,13 @@ def test_rows_per_second_is_zero_before_any_time_has_passed():
     "cls", [value for value in vars(types).values() if dataclasses.is_dataclass(value)], ids=lambda cls: cls.__name__
 )
 def test_every_word_has_no_room_for_more_and_is_frozen_unless_every_request_makes_one(cls):
-    assert cls.__dataclass_params__.frozen == (cls.__name__ not in {"Chunk", "Payload", "Reply", "Done"})
+    assert cls.__dataclass_params__.frozen == (cls.__name__ not in {"Chunk", "Payload", "Response", "ChunkResult"})
     assert not hasattr(object.__new__(cls), "__dict__")
 
 
 def test_a_large_body_of_too_many_values_is_not_parsed():
-    heavy = Reply(status=200, headers={}, body=b"[" + b"{}," * 2_000_000 + b"{}]", url="http://h/x")
-    with pytest.raises(InvalidReply, match="so many values"):
+    heavy = Response(status=200, headers={}, body=b"[" + b"{}," * 2_000_000 + b"{}]", url="http://h/x")
+    with pytest.raises(InvalidResponse, match="so many values"):
         heavy.json()
     text = "a, b" * 2_000_000
-    assert Reply(status=200, headers={}, body=b'["%s"]' % text.encode(), url="http://h/x").json() == [text]
+    assert Response(status=200, headers={}, body=b'["%s"]' % text.encode(), url="http://h/x").json() == [text]

@@ -12,11 +12,11 @@ from benchmarks.session import Session
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from benchmarks.works import Array, Work
+    from benchmarks.works import Array, ChunkTask
 
 
 @asynccontextmanager
-async def opened(work: Work, origin: str) -> AsyncIterator[Session]:
+async def opened(work: ChunkTask, origin: str) -> AsyncIterator[Session]:
     async def send(rows: Any) -> Array:
         return np.zeros((len(rows), 768), np.float32)
 

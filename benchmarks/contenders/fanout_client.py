@@ -11,18 +11,18 @@ from benchmarks.session import Session
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from benchmarks.works import Work
+    from benchmarks.works import ChunkTask
 
 
 @asynccontextmanager
-async def opened(work: Work, origin: str) -> AsyncIterator[Session]:
+async def opened(work: ChunkTask, origin: str) -> AsyncIterator[Session]:
     """A client of fanout; ``map`` does the work."""
     async with client_of(work, origin) as client:
         yield Session(client.map)
 
 
 def client_of(
-    work: Work, origin: str, *, chunk_rows: int | None = None, retry: fanout.RetryPolicy | None = None
+    work: ChunkTask, origin: str, *, chunk_rows: int | None = None, retry: fanout.RetryPolicy | None = None
 ) -> fanout.Client[fanout.Array]:
     """A client for this work."""
     return fanout.Client(

@@ -16,13 +16,13 @@ import orjson
 import yarl
 
 from benchmarks.session import Session
-from benchmarks.works import MODEL, Array, Work, slices
+from benchmarks.works import MODEL, Array, ChunkTask, slices
 
 _TENSOR_OUT = {"name": "output", "parameters": {"binary_data": True}}
 
 
 @asynccontextmanager
-async def opened(work: Work, origin: str) -> AsyncIterator[Session]:
+async def opened(work: ChunkTask, origin: str) -> AsyncIterator[Session]:
     """An aiohttp session with one connection a worker."""
     connector = aiohttp.TCPConnector(limit=work.concurrency)
     async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:

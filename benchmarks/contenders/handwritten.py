@@ -11,14 +11,14 @@ import aiohttp
 import numpy as np
 
 from benchmarks.session import Session
-from benchmarks.works import MODEL, Array, Work, slices
+from benchmarks.works import MODEL, Array, ChunkTask, slices
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
 
 @asynccontextmanager
-async def opened(work: Work, origin: str, *, tenacity: bool = False) -> AsyncIterator[Session]:
+async def opened(work: ChunkTask, origin: str, *, tenacity: bool = False) -> AsyncIterator[Session]:
     """An aiohttp session and a semaphore."""
     semaphore = asyncio.Semaphore(work.concurrency)
     request, answer = _REQUEST[work.wire], _ANSWER[work.wire]

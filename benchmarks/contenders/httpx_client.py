@@ -11,14 +11,14 @@ import numpy as np
 
 from benchmarks.contenders.handwritten import instances, predictions
 from benchmarks.session import Session
-from benchmarks.works import Array, Work, slices
+from benchmarks.works import Array, ChunkTask, slices
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
 @asynccontextmanager
-async def opened(work: Work, origin: str) -> AsyncIterator[Session]:
+async def opened(work: ChunkTask, origin: str) -> AsyncIterator[Session]:
     """An ``AsyncClient`` and a semaphore."""
     semaphore = asyncio.Semaphore(work.concurrency)
     async with httpx.AsyncClient(timeout=60) as client:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import openai
 
 from benchmarks.session import Session
-from benchmarks.works import MODEL, Array, Work, slices
+from benchmarks.works import MODEL, Array, ChunkTask, slices
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 
 @asynccontextmanager
-async def opened(work: Work, origin: str) -> AsyncIterator[Session]:
+async def opened(work: ChunkTask, origin: str) -> AsyncIterator[Session]:
     """An ``AsyncOpenAI``; it asks for base64 by itself."""
     async with openai.AsyncOpenAI(base_url=f"{origin}{work.base}/v1", api_key="none") as client:
 

@@ -12,14 +12,14 @@ import requests
 
 from benchmarks.contenders.handwritten import instances, predictions
 from benchmarks.session import Session
-from benchmarks.works import Array, Work, slices
+from benchmarks.works import Array, ChunkTask, slices
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
 @asynccontextmanager
-async def opened(work: Work, origin: str) -> AsyncIterator[Session]:
+async def opened(work: ChunkTask, origin: str) -> AsyncIterator[Session]:
     """A pool with as many threads as requests may be in flight. Sending blocks the loop, where nothing else runs."""
     local = threading.local()
     url = origin + work.url_path

@@ -13,14 +13,14 @@ from baseten_performance_client import PerformanceClient, RequestProcessingPrefe
 
 from benchmarks.contenders.handwritten import instances
 from benchmarks.session import Session
-from benchmarks.works import MODEL, Array, Work, slices
+from benchmarks.works import MODEL, Array, ChunkTask, slices
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
 @asynccontextmanager
-async def opened(work: Work, origin: str) -> AsyncIterator[Session]:
+async def opened(work: ChunkTask, origin: str) -> AsyncIterator[Session]:
     """A ``PerformanceClient``."""
     client = PerformanceClient(origin + work.base, api_key="none")
     preference = RequestProcessingPreference(max_concurrent_requests=work.concurrency, batch_size=work.chunk_rows)

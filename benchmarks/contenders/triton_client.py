@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import tritonclient.http.aio as triton
 
 from benchmarks.session import Session
-from benchmarks.works import MODEL, Array, Work, slices
+from benchmarks.works import MODEL, Array, ChunkTask, slices
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 
 @asynccontextmanager
-async def opened(work: Work, origin: str) -> AsyncIterator[Session]:
+async def opened(work: ChunkTask, origin: str) -> AsyncIterator[Session]:
     """An ``InferenceServerClient``."""
     address = origin.removeprefix("http://") + work.base
     async with triton.InferenceServerClient(address, conn_limit=work.concurrency) as client:

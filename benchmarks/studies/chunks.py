@@ -11,11 +11,11 @@ from benchmarks.session import Session
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from benchmarks.works import Array, Work
+    from benchmarks.works import Array, ChunkTask
 
 
 @asynccontextmanager
-async def streamed(work: Work, origin: str) -> AsyncIterator[Session]:
+async def streamed(work: ChunkTask, origin: str) -> AsyncIterator[Session]:
     """``stream`` in place of ``map``; what it yields is copied to its place by the one who asks."""
     async with client_of(work, origin) as client:
 

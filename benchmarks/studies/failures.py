@@ -12,14 +12,14 @@ from fanout import RetryPolicy
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from benchmarks.works import Work
+    from benchmarks.works import ChunkTask
 
 _SHORT = RetryPolicy(initial_backoff=0.01, max_attempts=10)
 """Waiting costs no CPU time; it would only make the benchmark long."""
 
 
 @asynccontextmanager
-async def opened(work: Work, origin: str) -> AsyncIterator[Session]:
+async def opened(work: ChunkTask, origin: str) -> AsyncIterator[Session]:
     """``map`` against a server of which some answers are a 503; the units are attempts."""
     async with client_of(work, origin, retry=_SHORT) as client:
         yield Session(client.map, units=lambda: client.statistics().requests)

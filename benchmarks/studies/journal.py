@@ -18,7 +18,7 @@ from benchmarks.session import Session
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from benchmarks.works import Array, Work
+    from benchmarks.works import Array, ChunkTask
 
 
 def lacking() -> str | None:
@@ -29,7 +29,7 @@ def lacking() -> str | None:
 
 
 @asynccontextmanager
-async def opened(work: Work, origin: str, *, journal: bool) -> AsyncIterator[Session]:
+async def opened(work: ChunkTask, origin: str, *, journal: bool) -> AsyncIterator[Session]:
     """``run`` into a ``.npy`` file in the system's temporary folder, with a journal beside it or without."""
     with tempfile.TemporaryDirectory(prefix="fanout-bench-") as folder:
         async with client_of(work, origin) as client:

@@ -12,13 +12,13 @@ from benchmarks.session import Session
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from benchmarks.works import Array, Work
+    from benchmarks.works import Array, ChunkTask
 
 _CALLERS = 256
 
 
 @asynccontextmanager
-async def predicted(work: Work, origin: str, *, chunk_rows: int) -> AsyncIterator[Session]:
+async def predicted(work: ChunkTask, origin: str, *, chunk_rows: int) -> AsyncIterator[Session]:
     """``predict``, called by many tasks that wait for each answer; at most ``chunk_rows`` rows share a request."""
     async with client_of(work, origin, chunk_rows=chunk_rows) as client:
 

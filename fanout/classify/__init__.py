@@ -1,17 +1,17 @@
 """What answers mean: what to do after an attempt that did not succeed, and what is left of an allowance. No I/O."""
 
 from fanout.classify.address import with_address
-from fanout.classify.allowance import Allowance, readers
+from fanout.classify.error_message import said
 from fanout.classify.pushback import pushback
-from fanout.classify.said import said
+from fanout.classify.rate_limit_headers import Quota, readers
 from fanout.classify.statuses import hidden_status
-from fanout.classify.verdicts import classify_error, classify_invalid, classify_reply
+from fanout.classify.verdicts import classify_error, classify_invalid, classify_response
 
 __all__ = [
-    "Allowance",
+    "Quota",
     "classify_error",
     "classify_invalid",
-    "classify_reply",
+    "classify_response",
     "hidden_status",
     "pushback",
     "readers",

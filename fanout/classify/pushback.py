@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from multidict import CIMultiDict
 
-from fanout.classify.allowance import structured
 from fanout.classify.dialects import BODY_WAITS, DIALECTS, WAITS, Wait
-from fanout.classify.said import provider_error
+from fanout.classify.error_message import provider_error
+from fanout.classify.rate_limit_headers import structured
 from fanout.classify.times import EPOCH, number, wait_for
 from fanout.classify.words import wait_in_words
 

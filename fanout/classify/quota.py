@@ -10,7 +10,7 @@ import re
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fanout.classify.said import messages, provider_error
+from fanout.classify.error_message import messages, provider_error
 from fanout.classify.statuses import short_name
 
 if TYPE_CHECKING:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from fanout.classify.said import hidden_error
+from fanout.classify.error_message import hidden_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fanout.types import Reply
+    from fanout.types import Response
 
 _FIELDS = (
     "code", "status", "status_code", "statusCode", "raw_status_code", "http_status", "error_code", "type", "error_type",
@@ -52,7 +52,7 @@ _NAMES = {
 _LONGEST = 100
 
 
-def hidden_status(reply: Reply) -> int | None:
+def hidden_status(reply: Response) -> int | None:
     """The status of the error that a body holds, though its answer says success; None if it holds none."""
     return named_status(hidden_error(reply.body))
 
@@ -68,7 +68,7 @@ def named_status(error: Mapping[str, Any]) -> int | None:
     return None
 
 
-def aws_status(reply: Reply) -> int | None:
+def aws_status(reply: Response) -> int | None:
     """The status that an AWS service means: throttling comes with 400 from some of them."""
     return _status(short_name(reply.headers.get("x-amzn-errortype", "")))
 

@@ -8,21 +8,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
+from fanout.classify.error_message import error_body, hidden_error, message_of, said
 from fanout.classify.pushback import pushback
 from fanout.classify.quota import quota_exhausted
-from fanout.classify.said import error_body, hidden_error, message_of, said
 from fanout.classify.statuses import aws_status, named_status
 from fanout.errors import (
     AttemptTimeout,
     CertificateError,
     ConnectError,
-    InvalidReply,
-    ReplyTooLarge,
+    InvalidResponse,
+    ResponseTooLarge,
     StaleConnectionError,
     TransportError,
 )
 from fanout.settings import masked
-from fanout.types import Action, Reply, StopKind, Verdict
+from fanout.types import Action, Response, StopKind, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,8 +55,8 @@ _WAITS_IN_WORDS = frozenset({429, 503, 529})
 _STOP_KIND: dict[int, StopKind] = {402: "quota", 401: "refused", 403: "refused", 407: "refused"}
 
 
-def classify_reply(
-    reply: Reply,
+def classify_response(
+    reply: Response,
     *,
     meaning: int | None = None,
     now: datetime | None = None,
@@ -101,14 +101,14 @@ def classify_reply(
     )
 
 
-def classify_error(error: TransportError | InvalidReply, status: int | None = None) -> Verdict:
+def classify_error(error: TransportError | InvalidResponse, status: int | None = None) -> Verdict:
     """The verdict on an exchange that gave no whole answer, or a whole answer that is invalid."""
     reason = str(error)
-    if isinstance(error, InvalidReply):
-        return Verdict(action=Action.RETRY, reason=reason, status=status, flaw=error.flaw)
+    if isinstance(error, InvalidResponse):
+        return Verdict(action=Action.RETRY, reason=reason, status=status, error_kind=error.error_kind)
     if isinstance(error, CertificateError):
         return Verdict(action=Action.STOP, reason=reason, stop="refused", unreachable=True)
-    if isinstance(error, ReplyTooLarge):
+    if isinstance(error, ResponseTooLarge):
         return Verdict(action=Action.FAIL, reason=reason)
     if isinstance(error, StaleConnectionError):
         return Verdict(action=Action.RESEND, reason=reason, unreachable=True)
@@ -121,18 +121,20 @@ def classify_error(error: TransportError | InvalidReply, status: int | None = No
     )
 
 
-def classify_invalid(reply: Reply, error: InvalidReply, *, quotes: Callable[[str], bool] = lambda _: False) -> Verdict:
+def classify_invalid(
+    reply: Response, error: InvalidResponse, *, quotes: Callable[[str], bool] = lambda _: False
+) -> Verdict:
     """The verdict on an answer that says success and is invalid: some APIs report their errors like that."""
     body = hidden_error(reply.body)
     if (status := named_status(body)) is not None:
-        return classify_reply(reply, meaning=status, quotes=quotes)
+        return classify_response(reply, meaning=status, quotes=quotes)
     if quota_exhausted(429, body, reply.headers, message_of(reply, body), quotes):
         reason = f"HTTP {reply.status}: {said(reply, body)}"
         return Verdict(action=Action.STOP, reason=reason, status=reply.status, stop="quota")
     return classify_error(error, reply.status)
 
 
-def _redirected(reply: Reply) -> Verdict:
+def _redirected(reply: Response) -> Verdict:
     there = _location(reply)
     told = f"redirects to {there}; if that is right, put it into the url" if there else "redirects, but not to a URL"
     return Verdict(
@@ -143,7 +145,7 @@ def _redirected(reply: Reply) -> Verdict:
     )
 
 
-def _location(reply: Reply) -> str:
+def _location(reply: Response) -> str:
     """Where a redirect leads, fit to be shown; empty if that cannot be told."""
     given = reply.headers.get("Location")
     if not given:

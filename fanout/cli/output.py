@@ -15,7 +15,7 @@ from fanout._redact import Redactor
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fanout.job import Estimate, Findings, Form, Status, Summary
+    from fanout.job import Estimate, Findings, OutputSchema, Status, Summary
     from fanout.types import Failure, Tensor
 
 _FAILURES_SHOWN = 3
@@ -83,7 +83,7 @@ def print_error_json(message: str, exit_code: int) -> None:
 
 
 def schema_text() -> str:
-    """The job file's JSON Schema, as it is committed."""
+    """The job file's JSON OutputSchema, as it is committed."""
     from fanout.job import job_schema
 
     return orjson.dumps(job_schema(), option=orjson.OPT_INDENT_2).decode()
@@ -252,7 +252,7 @@ def _sent(found: Findings) -> str:
     return "".join(parts)
 
 
-def _forms(forms: tuple[Form, ...]) -> str:
+def _forms(forms: tuple[OutputSchema, ...]) -> str:
     return ";".join(f" {form.name} {form.dtype} {form.shape}".replace("  ", " ") for form in forms)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from fanout.client import Client
-    from fanout.sinks import FileSink
+    from fanout.io.writers import FileSink
     from fanout.types import Statistics
 
 LINE_SECONDS = 10.0

@@ -22,12 +22,14 @@ from fanout.job import SearchControl, overridden, require_writable, tune_job, wr
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fanout.job import Plan, Trial, Trials, Tuning, Wishes
+    from fanout.job import Plan, Trial, Trials, TuneOptions, Tuning
 
 _KEYS = ("chunks.rows", "limits.concurrency")
 
 
-def tune_command(file: str, settings: Sequence[str], wishes: Wishes, *, mock: bool, write: bool, as_json: bool) -> int:
+def tune_command(
+    file: str, settings: Sequence[str], wishes: TuneOptions, *, mock: bool, write: bool, as_json: bool
+) -> int:
     """Tune a job, print what was found; returns the exit code."""
     try:
         with asyncio.Runner(loop_factory=VirtualClock if mock else None) as runner:
@@ -58,7 +60,7 @@ def _written(tuning: Tuning, file: str) -> tuple[Tuning, str]:
     return replace(tuning, written=file), ""
 
 
-async def _tune(file: str, settings: Sequence[str], wishes: Wishes, *, mock: bool, write: bool) -> Tuning:
+async def _tune(file: str, settings: Sequence[str], wishes: TuneOptions, *, mock: bool, write: bool) -> Tuning:
     job = loaded(file, settings)
     if write:
         _require_keys_of_file(settings)

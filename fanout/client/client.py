@@ -19,11 +19,11 @@ from fanout.client.verdicts import pending_row, raise_if_failed, raise_if_stoppe
 from fanout.codecs.base import Codec
 from fanout.engine import Until
 from fanout.errors import ClientStateError, ConfigError
-from fanout.journal import Journal
+from fanout.io.journal import Journal
+from fanout.io.writers import FileSink
 from fanout.limits import RateLimiter
 from fanout.options import naming_options
 from fanout.settings import Endpoint, Endpoints, Hedge, Limits, RetryPolicy, Timeouts, masked
-from fanout.sinks import FileSink
 from fanout.threads import on_thread
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from fanout.client.options import ClientOptions
     from fanout.client.preview import Preview, Survey
     from fanout.engine import RunControl
+    from fanout.io.readers import Source
     from fanout.limits import Cost
-    from fanout.sources import Source
     from fanout.tape import Tape
     from fanout.transport import HeaderSource
     from fanout.types import Array, Event, Result, Rows, Statistics
@@ -257,8 +257,8 @@ class Client(Generic[V]):
         """Send rows of any iterable and yield chunks as they are done: ``async with client.stream(rows) as results``.
 
         Memory stays bounded: no more rows are taken from the input than the consumer keeps up with. A blocking
-        iterable is read on one helper thread. Each `Done` tells its place, its values and its failures; their order
-        is that of completion. ``timeout`` seconds after it was entered the run stops: the iteration raises `RunStopped`
+        iterable is read on one helper thread. Each `ChunkResult` has a place, values and failures; they come in order of
+        completion. ``timeout`` seconds after it was entered the run stops: the iteration raises `RunStopped`
         once it has yielded all that was answered.
         """
         return Stream(self._open_session, rows, control, timeout)

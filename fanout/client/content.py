@@ -12,18 +12,18 @@ import numpy as np
 
 from fanout.engine import as_rows
 from fanout.errors import InputError
+from fanout.io.readers import Source, as_source
+from fanout.io.readers.digests import DIGEST_BYTES, row_digests
+from fanout.io.readers.fingerprint import of_rows
+from fanout.io.writers import Move
 from fanout.rowset import RowSet
-from fanout.sinks import Move
-from fanout.sources import Source, as_source
-from fanout.sources.digests import DIGEST_BYTES, row_digests
-from fanout.sources.fingerprint import of_rows
 from fanout.types import Block, count_rows, take_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fanout.engine import Feed
-    from fanout.journal import Journal
+    from fanout.engine import Chunker
+    from fanout.io.journal import Journal
     from fanout.types import Array, Rows
 
 _BLOCK_ROWS = 4096
@@ -134,7 +134,7 @@ def content_of(rows: object) -> Content | None:
     return None if sized is None else Content(sized)
 
 
-def require_unchanged(feed: Feed, rows: object = None, journal: Journal | None = None) -> None:
+def require_unchanged(feed: Chunker, rows: object = None, journal: Journal | None = None) -> None:
     """Raise `InputError` if the input is another one than that whose rows were sent. Blocking.
 
     With a journal the content decides: a file that was only touched, or replaced by one of the same rows, will do.

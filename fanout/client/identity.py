@@ -12,8 +12,8 @@ import orjson
 from fanout._redact import Redactor
 from fanout.client.content import content_of
 from fanout.errors import ConfigError
+from fanout.io.readers import Source, as_source
 from fanout.settings import LOCAL
-from fanout.sources import Source, as_source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fanout.engine import Batch, Stop
-    from fanout.types import Array, Done, Failure, Statistics
+    from fanout.types import Array, ChunkResult, Failure, Statistics
 
 
-def answer_each(batch: Batch, done: Done, statistics: Callable[[], Statistics]) -> None:
+def answer_each(batch: Batch, done: ChunkResult, statistics: Callable[[], Statistics]) -> None:
     """Return or raise in `predict` for the rows of a chunk. Rows of it that are pending have their outcome later."""
     absent = {row for rows in done.pending for row in range(rows.start, rows.stop)}
     for failure in done.failures:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fanout.codecs.base import Codec
-    from fanout.engine import Feed, Link, Work
+    from fanout.engine import Chunker, ChunkTask, EndpointGroup
     from fanout.limits import Cost
     from fanout.types import ModelInfo, Rows, Tensor, Verdict
 
@@ -60,7 +60,11 @@ class Survey:
 
 
 async def surveyed(
-    feed: Feed, codec: Codec, link: Link, metadata_requests: int, on_request: Callable[[Cost], None] | None = None
+    feed: Chunker,
+    codec: Codec,
+    link: EndpointGroup,
+    metadata_requests: int,
+    on_request: Callable[[Cost], None] | None = None,
 ) -> Survey:
     """Encode all of ``feed`` with a codec that has learnt what it can. Raises `InputError`, and what the input does."""
     feed.limit(codec.max_rows or feed.chunk_rows)
@@ -90,7 +94,7 @@ async def surveyed(
     )
 
 
-async def previewed(feed: Feed, codec: Codec) -> Preview:
+async def previewed(feed: Chunker, codec: Codec) -> Preview:
     """Encode the first chunk of ``feed`` with a codec that has learnt what it can. Raises `InputError`."""
     feed.limit(codec.max_rows or feed.chunk_rows)
     try:
@@ -110,10 +114,12 @@ async def previewed(feed: Feed, codec: Codec) -> Preview:
     )
 
 
-def _encoded(work: Work, feed: Feed, codec: Codec, fail: Callable[[Work, Verdict], None]) -> Work | None:
+def _encoded(
+    work: ChunkTask, feed: Chunker, codec: Codec, fail: Callable[[ChunkTask, Verdict], None]
+) -> ChunkTask | None:
     """What of ``work`` would be sent in one request, with its payload; None where no row can be."""
 
-    def made(work: Work) -> bool:
+    def made(work: ChunkTask) -> bool:
         return encode(work, codec, lambda payload: payload, fail, uniform=feed.uniform)
 
     if feed.packing is not None:

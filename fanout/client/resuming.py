@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from fanout.engine import Ledger
 from fanout.errors import ConfigError
 from fanout.files import ANEW
-from fanout.journal import State
+from fanout.io.journal import State
+from fanout.io.writers import Earlier, FileSink, Move
 from fanout.rowset import RowSet
-from fanout.sinks import Earlier, FileSink, Move
 from fanout.types import Statistics
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from fanout.client.content import Content
     from fanout.client.sinking import Sink
-    from fanout.journal import Journal
+    from fanout.io.journal import Journal
     from fanout.types import Result
 
 

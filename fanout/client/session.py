@@ -13,7 +13,19 @@ from fanout.client.preview import Preview, Survey, previewed, surveyed
 from fanout.client.target import replaced_target, target, without_files
 from fanout.client.verdicts import ending, raise_if_stopped
 from fanout.descriptors import import_all
-from fanout.engine import Batcher, Ledger, Link, Merger, Packing, Run, RunControl, Scale, Stop, Until, feed_of
+from fanout.engine import (
+    Batcher,
+    EndpointGroup,
+    Ledger,
+    Merger,
+    Packing,
+    Run,
+    RunControl,
+    Scale,
+    Stop,
+    Until,
+    chunker_of,
+)
 from fanout.errors import ClientStateError
 from fanout.limits import RateLimiter, TokenMeter, tiktoken_counter
 from fanout.memory import keep_freed
@@ -26,12 +38,12 @@ if TYPE_CHECKING:
 
     from fanout._redact import Redactor
     from fanout.codecs.base import Codec
-    from fanout.engine import Batch, Feed
-    from fanout.limits import Cost, Permits
+    from fanout.engine import Batch, Chunker
+    from fanout.limits import ConcurrencyLimiter, Cost
     from fanout.rowset import RowSet
     from fanout.serving.local import LocalServer
     from fanout.tape import Tape
-    from fanout.types import Done, Event, Result, Rows, Statistics
+    from fanout.types import ChunkResult, Event, Result, Rows, Statistics
 
 _LINGER = 0.002
 
@@ -80,7 +92,7 @@ class Session:
             for endpoint, url, _ in endpoints
         ]
         weights = [weight for _, _, weight in endpoints]
-        self._link = Link(
+        self._link = EndpointGroup(
             transports, limits=limits, retry=retry, timeouts=timeouts, rates=rates, meter=TokenMeter(count_tokens),
             hedge=hedge, weights=weights,
         )  # fmt: skip
@@ -128,13 +140,13 @@ class Session:
         if asyncio.get_running_loop() is not self._loop:
             raise ClientStateError("the client belongs to another event loop; open one in each loop")
 
-    def feed(self, rows: Any, window: Permits | None = None, skip: RowSet | None = None) -> Feed:
+    def feed(self, rows: Any, window: ConcurrencyLimiter | None = None, skip: RowSet | None = None) -> Chunker:
         """Chunks of ``rows`` within the client's bounds. Raises `InputError` for what nothing could send."""
         packing = Packing(self._scale, self._link.meter, **self._bounds)
-        return feed_of(rows, self.chunk_rows, window, skip, packing)
+        return chunker_of(rows, self.chunk_rows, window, skip, packing)
 
     def new_run(
-        self, feed: Feed, deliver: Callable[[Done], None], control: RunControl | None = None, **options: Any
+        self, feed: Chunker, deliver: Callable[[ChunkResult], None], control: RunControl | None = None, **options: Any
     ) -> Run:
         """A run over the session's link; ``options`` are `Run`'s."""
         if not self._runs:
@@ -182,7 +194,7 @@ class Session:
         raise_if_stopped(run.stopped, nothing)
         return nothing.stats
 
-    async def merge(self, feed: Feed, control: RunControl | None = None, until: Until | None = None) -> Result:
+    async def merge(self, feed: Chunker, control: RunControl | None = None, until: Until | None = None) -> Result:
         """Run over a feed of known length and merge the answers.
 
         Raises `RunStopped`, and what the run raises; the exception's ``result`` holds what was answered before it.
@@ -229,7 +241,7 @@ class Session:
         limit = self._link.timeouts.run
         until = None if limit is None else Until(batch.since + limit, limit, "timeouts.run")
 
-        def deliver(done: Done) -> None:
+        def deliver(done: ChunkResult) -> None:
             answer_each(batch, done, run.statistics)
 
         run = self.new_run(self.feed(batch.rows), deliver, until=until, isolate=batch.split)

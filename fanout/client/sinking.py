@@ -17,22 +17,22 @@ from fanout.client.resuming import carry_over, complete, withdraw
 from fanout.client.verdicts import ending, raise_if_stopped
 from fanout.engine import Ledger, Outbox, RunControl, Stop, Until, room_for
 from fanout.errors import CallbackError
-from fanout.journal import Journal, State
-from fanout.limits import Permits
+from fanout.io.journal import Journal, State
+from fanout.io.readers import Source
+from fanout.io.writers import Earlier, FileSink
+from fanout.limits import ConcurrencyLimiter
 from fanout.paths import journal_path, require_apart
 from fanout.rowset import RowSet
-from fanout.sinks import Earlier, FileSink
-from fanout.sources import Source
 from fanout.threads import ended, on_thread, opened_on_thread
-from fanout.types import form_of
+from fanout.types import schema_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from fanout.client.content import Content
     from fanout.client.session import Session
-    from fanout.engine import Feed, Run
-    from fanout.types import Done, Result
+    from fanout.engine import Chunker, Run
+    from fanout.types import ChunkResult, Result
 
 _CANCELLED = "the task that writes was cancelled, although the run was not"
 _UNPUBLISHED = ("error", "internal", "duplicate")
@@ -51,7 +51,7 @@ _BACKLOG_BYTES = 32 * 2**20
 class Sink(Protocol):
     """What takes finished chunks."""
 
-    def write(self, done: Sequence[Done]) -> None:
+    def write(self, done: Sequence[ChunkResult]) -> None:
         """Write some chunks, in any order. Called on a helper thread, one call at a time. May raise OSError."""
 
 
@@ -68,7 +68,7 @@ async def run_into(
         return result
     state = journal.state if journal else State({})
     group = max(_GROUP_CHUNKS, session.concurrency) if journal else 1
-    room = Permits(room_for(session.concurrency))
+    room = ConcurrencyLimiter(room_for(session.concurrency))
     content = content_of(rows) if journal is not None else None
     if journal is None or content is None:
         feed = session.feed(rows, room, state.resolved)
@@ -156,9 +156,9 @@ class _Writer:
         self,
         run: Run,
         outbox: Outbox,
-        store: Callable[[Sequence[Done]], None],
+        store: Callable[[Sequence[ChunkResult]], None],
         ledger: Ledger,
-        room: Permits,
+        room: ConcurrencyLimiter,
         group: int,
     ) -> None:
         self._run = run
@@ -195,7 +195,7 @@ class _Writer:
                 raise
             _release(self._room, done)
 
-    async def _taken(self, wanted: int, within: float) -> list[Done]:
+    async def _taken(self, wanted: int, within: float) -> list[ChunkResult]:
         """The next chunks. A cancellation stops the run, but its chunks have to be taken until it has ended."""
         while True:
             try:
@@ -210,12 +210,12 @@ class _Writer:
         busy = round(n_chunks * _BUSY_SECONDS / max(seconds, _BUSY_SECONDS / n_chunks))
         return max(self._group, min(busy, self._room.total // 2))
 
-    def _settle(self, done: Sequence[Done]) -> None:
+    def _settle(self, done: Sequence[ChunkResult]) -> None:
         for chunk in done:
             self._ledger.add(chunk)
             self._run.settle(chunk)
 
-    def _widen(self, done: Sequence[Done]) -> None:
+    def _widen(self, done: Sequence[ChunkResult]) -> None:
         size = sum(array.nbytes for chunk in done for array in (chunk.outputs or {}).values()) // len(done)
         if size:
             fitting = min(_BACKLOG_GROUPS * self._group, _BACKLOG_BYTES // size)
@@ -232,7 +232,7 @@ class _Writer:
 
 
 @asynccontextmanager
-async def _opened(sink: Sink | FileSink, feed: Feed, journal: Journal | None) -> AsyncIterator[None]:
+async def _opened(sink: Sink | FileSink, feed: Chunker, journal: Journal | None) -> AsyncIterator[None]:
     if not isinstance(sink, FileSink):
         yield
         return
@@ -249,15 +249,15 @@ async def _opened(sink: Sink | FileSink, feed: Feed, journal: Journal | None) ->
         await on_thread(sink.close)
 
 
-def _storing(sink: Sink, journal: Journal | None) -> Callable[[Sequence[Done]], None]:
+def _storing(sink: Sink, journal: Journal | None) -> Callable[[Sequence[ChunkResult]], None]:
     """What is done with some chunks on the helper thread: data first, then its record."""
 
-    def store(done: Sequence[Done]) -> None:
+    def store(done: Sequence[ChunkResult]) -> None:
         with calling("the sink's write"):
             sink.write(done)
         if journal is not None:
             assert isinstance(sink, FileSink)
-            form = next((form for chunk in done if (form := form_of(chunk.outputs)) is not None), None)
+            form = next((form for chunk in done if (form := schema_of(chunk.outputs)) is not None), None)
             journal.commit(done, sink.sync(), form)
 
     return store
@@ -278,12 +278,12 @@ async def _published(sink: FileSink, journal: Journal | None, result: Result) ->
     return None
 
 
-async def _discard(outbox: Outbox, room: Permits) -> None:
+async def _discard(outbox: Outbox, room: ConcurrencyLimiter) -> None:
     """Let the workers come to their end when nobody writes any more."""
     while group := await outbox.take_all():
         _release(room, group)
 
 
-def _release(room: Permits, group: Sequence[Done]) -> None:
+def _release(room: ConcurrencyLimiter, group: Sequence[ChunkResult]) -> None:
     for _ in group:
         room.release()

@@ -11,7 +11,7 @@ from fanout.callbacks import is_its_own
 from fanout.client.content import require_unchanged
 from fanout.client.verdicts import ending, raise_if_stopped
 from fanout.engine import Ledger, Outbox, RunControl, Stop, Until, room_for
-from fanout.limits import Permits
+from fanout.limits import ConcurrencyLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     from fanout.client.session import Session
     from fanout.engine import Run
-    from fanout.types import Array, Done, Result, Statistics
+    from fanout.types import Array, ChunkResult, Result, Statistics
 
 
 class Stream:
-    """An async context manager and async iterator over the `Done` chunks of one run, in order of completion.
+    """An async context manager and async iterator over the `ChunkResult` chunks of one run, in order of completion.
 
     Leaving the context early abandons what is in flight. The iteration raises `RunStopped` at its end if the run was
     stopped, and what the input raised; failed rows are in their chunks, not raised.
@@ -38,13 +38,13 @@ class Stream:
         self._control = control or RunControl()
         self._outbox = Outbox()
         self._ledger = Ledger()
-        self._ready: deque[Done] = deque()
+        self._ready: deque[ChunkResult] = deque()
         self._task: asyncio.Task[None] | None = None
         self._run: Run
 
     async def __aenter__(self) -> Self:
         session, until = self._session(), Until.after(self._timeout)
-        self._window = Permits(room_for(session.concurrency))
+        self._window = ConcurrencyLimiter(room_for(session.concurrency))
         self._feed = session.feed(self._rows, self._window)
         self._run = session.new_run(self._feed, self._put, self._control, until=until)
         self._task = asyncio.create_task(self._execute(session))
@@ -62,13 +62,13 @@ class Stream:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Done:
+    async def __anext__(self) -> ChunkResult:
         if (done := await self.take()) is None:
             raise StopAsyncIteration
         self.note(done)
         return done
 
-    async def take(self) -> Done | None:
+    async def take(self) -> ChunkResult | None:
         """The next chunk, None at the end. Raises as the iteration does. Its consumer has to `note` it."""
         if self._task is None:
             raise RuntimeError("enter the stream first: async with client.stream(rows) as results")
@@ -94,7 +94,7 @@ class Stream:
             return Stop("error", "the task of the stream was cancelled, although its consumer was not", error)
         return self._run.stopped
 
-    def note(self, done: Done) -> None:
+    def note(self, done: ChunkResult) -> None:
         """The consumer has this chunk: count its rows as done."""
         self._ledger.add(done)
 
@@ -110,7 +110,7 @@ class Stream:
         finally:
             self._outbox.close()
 
-    def _put(self, done: Done) -> None:
+    def _put(self, done: ChunkResult) -> None:
         """The consumer's arrays are his own: views into an answer's bytes are copied."""
         outputs = done.outputs and {name: _owned(array) for name, array in done.outputs.items()}
         self._outbox.put(replace(done, outputs=outputs))

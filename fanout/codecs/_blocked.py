@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fanout.types import Action, Verdict
 
 if TYPE_CHECKING:
-    from fanout.types import Reply
+    from fanout.types import Response
 
 # Reasons for which an answer ends without its text, in lower case. Checked in November 2026.
 _REASONS = frozenset({
@@ -31,6 +31,6 @@ def blocked(reason: object) -> bool:
     return isinstance(reason, str) and reason.partition(":")[0].lower() in _REASONS
 
 
-def row_failed(reply: Reply, reason: str, status: int | None = None) -> Verdict:
+def row_failed(reply: Response, reason: str, status: int | None = None) -> Verdict:
     """The verdict that the row of ``reply`` fails at once: it alone is to blame, and no other attempt can help."""
     return Verdict(action=Action.FAIL, reason=f"HTTP {reply.status}: {reason}", status=status or reply.status)

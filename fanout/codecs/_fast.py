@@ -187,6 +187,6 @@ def _typed_decoder(field: str | None, *, nested: bool) -> Callable[[bytes], Any]
     kind: Any = list[list[float]] if nested else list[float]
     if field is None:
         return msgspec.json.Decoder(kind).decode
-    answer: Any = msgspec.defstruct("Answer", [("values", kind)], rename={"values": field}, gc=False)
+    answer: Any = msgspec.defstruct("DecodedResponse", [("values", kind)], rename={"values": field}, gc=False)
     decode: Callable[[bytes], Any] = msgspec.json.Decoder(answer).decode
     return lambda body: decode(body).values

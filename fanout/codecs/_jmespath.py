@@ -82,7 +82,7 @@ class InPlace(TreeInterpreter):  # type: ignore[misc] # jmespath has no types
             raise Unfit(
                 f"has {len(base) - len(kept)} of {len(base)} items that the filter in {self._expression!r} leaves out: "
                 "the others would move to their rows",
-                flaw="rows",
+                error_kind="rows",
             )
         return self._each(self._ordered(kept, node), node["children"][1])
 
@@ -109,7 +109,7 @@ class InPlace(TreeInterpreter):  # type: ignore[misc] # jmespath has no types
             raise Unfit(
                 f"has lists of several values, which [] in {self._expression!r} joins, so that nothing shows whose "
                 "they are: take [*] in place of [], or one value with an index, such as [0]",
-                flaw="shape",
+                error_kind="shape",
             )
         return [inner for item in base for inner in item]
 

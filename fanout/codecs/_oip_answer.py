@@ -16,12 +16,12 @@ from fanout._escape import shortened
 from fanout.codecs._parsing import read, refused
 from fanout.codecs._slices import Reader, Uncut, around, lists_named
 from fanout.codecs._values import Unfit, Wanted, array
-from fanout.errors import InvalidReply
+from fanout.errors import InvalidResponse
 from fanout.tensors import dtype_of, unpack
 from fanout.weight import LIGHT
 
 if TYPE_CHECKING:
-    from fanout.types import Array, Reply
+    from fanout.types import Array, Response
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 _MOST_DIGITS = 20
@@ -43,10 +43,10 @@ class _Output(NamedTuple):
     """A list; an array where it was read in slices."""
 
 
-def tensors(reply: Reply, *, keep: bool) -> dict[str, Array]:
+def tensors(reply: Response, *, keep: bool) -> dict[str, Array]:
     """The answer's outputs by name, in its order; views of its body where the datatype allows.
 
-    Raises `InvalidReply`: no JSON, values unlike the datatype, or sizes that do not agree.
+    Raises `InvalidResponse`: no JSON, values unlike the datatype, or sizes that do not agree.
     """
     head, tail = _split(reply)
     if len(head.body) > LIGHT and not tail and (found := _in_slices(head, keep=keep)) is not None:
@@ -62,7 +62,7 @@ def tensors(reply: Reply, *, keep: bool) -> dict[str, Array]:
     return dict(in_json) | _from_bytes([output for output in described if output.size is not None], tail)
 
 
-def _in_slices(reply: Reply, *, keep: bool) -> dict[str, Array] | None:
+def _in_slices(reply: Response, *, keep: bool) -> dict[str, Array] | None:
     """The outputs of a large answer, all in its JSON; None if it has to be parsed whole."""
     body, at = reply.body, 0
     read: dict[str, tuple[str, Array]] = {}
@@ -82,7 +82,7 @@ def _in_slices(reply: Reply, *, keep: bool) -> dict[str, Array] | None:
         except Unfit as error:
             if places or next(lists, None) is not None:
                 return None
-            raise refused(reply, Unfit(f"has an output that {error.args[0]}", flaw=error.flaw)) from None
+            raise refused(reply, Unfit(f"has an output that {error.args[0]}", error_kind=error.error_kind)) from None
         assert isinstance(values, np.ndarray)
         places.append((start, at, mark := uuid4().hex))
         read[mark] = told[-1].decode(), values
@@ -108,20 +108,20 @@ def _of_read(document: Any, read: dict[str, tuple[str, Array]]) -> dict[str, Arr
     return {output.name: _shaped(output, output.data) for output in _outputs(document)}
 
 
-def is_of_views(reply: Reply) -> bool:
+def is_of_views(reply: Response) -> bool:
     """True if the answer is small but for the bytes of tensors that need no conversion."""
     told = reply.headers.get(LENGTH_HEADER, "")
     length = int(told) if told.isascii() and told.isdigit() and len(told) < _MOST_DIGITS else _LARGE_HEAD
     return length < _LARGE_HEAD and not any(kind in reply.body[:length] for kind in _CONVERTED)
 
 
-def _split(reply: Reply) -> tuple[Reply, memoryview]:
+def _split(reply: Response) -> tuple[Response, memoryview]:
     """The JSON part, and the bytes behind it."""
     told = reply.headers.get(LENGTH_HEADER)
     if told is None:
         return reply, memoryview(b"")
     if not (told.isascii() and told.isdigit() and len(told) < _MOST_DIGITS and int(told) <= len(reply.body)):
-        raise InvalidReply(
+        raise InvalidResponse(
             f"{LENGTH_HEADER} is {shortened(told, _MOST_DIGITS)!r}, but the answer has {len(reply.body)} bytes"
         )
     length = int(told)
@@ -164,7 +164,7 @@ def _from_json(output: _Output, *, keep: bool) -> Array:
     except Unfit as error:
         nested = isinstance(output.data[0], list)
         row = error.row if nested or error.row is None else error.row // max(1, prod(output.shape[1:]))
-        raise Unfit(f"of output {output.name!r} {error.args[0]}", row=row, flaw=error.flaw) from None
+        raise Unfit(f"of output {output.name!r} {error.args[0]}", row=row, error_kind=error.error_kind) from None
     return _shaped(output, made)
 
 
@@ -172,14 +172,14 @@ def _shaped(output: _Output, made: Array) -> Array:
     flat = made.ndim == 1 and made.size == prod(output.shape)
     if not flat and list(made.shape) != output.shape:
         data = f"data of shape {list(made.shape)}"
-        raise Unfit(f"has output {output.name!r} of the shape {output.shape} with {data}", flaw="shape")
+        raise Unfit(f"has output {output.name!r} of the shape {output.shape} with {data}", error_kind="shape")
     return made.reshape(output.shape)
 
 
 def _from_bytes(outputs: list[_Output], data: memoryview) -> dict[str, Array]:
     told = sum(output.size or 0 for output in outputs)
     if told != len(data):
-        raise InvalidReply(f"the answer tells of {told} bytes behind its JSON, but {len(data)} came")
+        raise InvalidResponse(f"the answer tells of {told} bytes behind its JSON, but {len(data)} came")
     arrays, at = {}, 0
     for output in outputs:
         part = data[at : at + (output.size or 0)]
@@ -188,8 +188,8 @@ def _from_bytes(outputs: list[_Output], data: memoryview) -> dict[str, Array]:
             arrays[output.name] = unpack(part, output.datatype, output.shape)
         except ValueError as error:
             size = f"{output.datatype} of shape {output.shape} in {len(part)} bytes"
-            raise InvalidReply(f"output {output.name!r} is no {size}: {error}") from None
+            raise InvalidResponse(f"output {output.name!r} is no {size}: {error}") from None
         # numpy would show any byte as a bool, and later compare it as it pleases.
         if output.datatype == "BOOL" and np.frombuffer(part, np.uint8).max(initial=0) > 1:
-            raise InvalidReply(f"output {output.name!r} has bytes that are neither true nor false")
+            raise InvalidResponse(f"output {output.name!r} has bytes that are neither true nor false")
     return arrays

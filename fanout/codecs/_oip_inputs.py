@@ -14,7 +14,7 @@ from fanout.masks import without_mask
 from fanout.tensors import datatype_of, dtype_of, pack, rounded_to_bfloat16
 
 if TYPE_CHECKING:
-    from fanout.codecs._stacking import Fits, Form
+    from fanout.codecs._stacking import Fits, Schema
     from fanout.types import Array, Buffer, Tensor
 
 
@@ -84,7 +84,7 @@ def fitted(name: str, array: Array, model: Tensor | None) -> Input:
 def fits(model: Tensor | None) -> Fits:
     """Tells whether rows of some form can be what the model's input wants."""
 
-    def check(form: Form) -> bool:
+    def check(form: Schema) -> bool:
         kind, shape = form
         if model is None:
             return True

@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 
 from fanout.codecs._values import MayBeRounded, Unfit
-from fanout.errors import InvalidReply
+from fanout.errors import InvalidResponse
 from fanout.exact_json import loads, slowly, without_bom
 from fanout.extent import within
 from fanout.weight import too_heavy
@@ -20,19 +20,19 @@ from fanout.weight import too_heavy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fanout.types import Array, Reply, Values
+    from fanout.types import Array, Response, Values
 
 _MOST_DIGITS = 400
 _HUGE = 2.0**63
 """From about here on orjson gives an integer as the nearest float: only another look at its text tells."""
 
 
-class NoJson(InvalidReply):
+class NoJson(InvalidResponse):
     """The text is no JSON."""
 
 
 def read(
-    reply: Reply, convert: Callable[[Any], Array | Values], *, keep: bool, exactly: bool = False
+    reply: Response, convert: Callable[[Any], Array | Values], *, keep: bool, exactly: bool = False
 ) -> Array | Values:
     """What ``convert`` makes of the parsed body.
 
@@ -46,7 +46,7 @@ def read(
         InvalidReply: no JSON, or what ``convert`` found.
     """
     if why := too_heavy(reply.body):
-        raise InvalidReply(f"the answer {why}")
+        raise InvalidResponse(f"the answer {why}")
     try:
         return made(reply, convert, keep=keep, exactly=exactly)
     except Unfit as error:
@@ -54,7 +54,7 @@ def read(
 
 
 def made(
-    reply: Reply, convert: Callable[[Any], Array | Values], *, keep: bool, exactly: bool = False
+    reply: Response, convert: Callable[[Any], Array | Values], *, keep: bool, exactly: bool = False
 ) -> Array | Values:
     """As `read` does, of a body of any weight; it raises `Unfit` as ``convert`` does, and `NoJson`."""
     body = without_bom(reply.body)
@@ -79,19 +79,19 @@ def made(
     return found
 
 
-def refused(reply: Reply, error: Unfit) -> InvalidReply:
+def refused(reply: Response, error: Unfit) -> InvalidResponse:
     """The error of an answer whose values are unfit."""
     if error.row is not None:
-        return InvalidReply(f"{error}", flaw=error.flaw, rows=(error.row, 0), lengths=error.lengths)
-    return InvalidReply(f"the answer {error}: {reply.excerpt()}", flaw=error.flaw)
+        return InvalidResponse(f"{error}", error_kind=error.error_kind, rows=(error.row, 0), lengths=error.lengths)
+    return InvalidResponse(f"the answer {error}: {reply.excerpt()}", error_kind=error.error_kind)
 
 
-def _exactly(reply: Reply, body: bytes, number: Callable[[str], Any]) -> Any:
+def _exactly(reply: Response, body: bytes, number: Callable[[str], Any]) -> Any:
     """The document with every integer as it is written, and ``number`` made of the text of each other number."""
     try:
         return slowly(body, number)
     except orjson.JSONDecodeError:
-        raise InvalidReply(f"the answer is nested too deep: {reply.excerpt()}") from None
+        raise InvalidResponse(f"the answer is nested too deep: {reply.excerpt()}") from None
 
 
 def _as_written(text: str) -> Decimal | float:
@@ -103,7 +103,7 @@ def _as_written(text: str) -> Decimal | float:
         return nan
 
 
-def _with_nonfinite(reply: Reply, body: bytes, error: Exception, *, keep: bool) -> Any:
+def _with_nonfinite(reply: Response, body: bytes, error: Exception, *, keep: bool) -> Any:
     """The document with its NaN and infinities, if these are all that keeps it from being JSON."""
     found: list[float] = []
 
@@ -125,7 +125,7 @@ def _with_nonfinite(reply: Reply, body: bytes, error: Exception, *, keep: bool) 
         raise NoJson(f"the answer is not JSON ({error}): {reply.excerpt()}") from None
     if not keep:
         hint = 'nonfinite="keep" lets it pass'
-        raise InvalidReply(f"the answer holds NaN or infinity ({hint}): {reply.excerpt()}", flaw="nonfinite")
+        raise InvalidResponse(f"the answer holds NaN or infinity ({hint}): {reply.excerpt()}", error_kind="nonfinite")
     return document
 
 

@@ -85,7 +85,7 @@ def stated_order(indices: Sequence[Any], field: str) -> list[int] | None:
         return order_of(indices)
     except Unfit as error:
         remedy = f'if {field!r} is a value of the model, set codec.index_field to ""'
-        raise Unfit(f"{error.args[0]} ({remedy})", flaw="rows") from None
+        raise Unfit(f"{error.args[0]} ({remedy})", error_kind="rows") from None
 
 
 def _field(name: str) -> Callable[[Any], Any]:

@@ -25,13 +25,13 @@ import orjson
 
 from fanout.codecs._parsing import NoJson, made, refused
 from fanout.codecs._values import Unfit
-from fanout.errors import InvalidReply
+from fanout.errors import InvalidResponse
 from fanout.exact_json import without_bom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fanout.types import Array, Buffer, Reply, Values
+    from fanout.types import Array, Buffer, Response, Values
 
     Quick = Callable[[bytes], Array | Values | None]
     Convert = Callable[[Any], Array | Values]
@@ -68,7 +68,7 @@ class _List(NamedTuple):
 
 
 def rows_at(
-    reply: Reply, field: str | None, convert: Convert, *, keep: bool, quick: Callable[[], Quick] | None = None
+    reply: Response, field: str | None, convert: Convert, *, keep: bool, quick: Callable[[], Quick] | None = None
 ) -> tuple[Array | Values, Any]:
     """The rows of the list that a field holds, and the rest of the document, without that list.
 
@@ -91,7 +91,7 @@ def rows_at(
             document = around(reply.body, [(start, end, mark)])
         except Uncut:
             continue
-        except (Unfit, InvalidReply) as error:
+        except (Unfit, InvalidResponse) as error:
             if len(starts) > 1:  # the list may be another one of that name
                 continue
             raise refused(reply, error) if isinstance(error, Unfit) else error from None
@@ -143,7 +143,7 @@ def _behind_space(body: bytes, at: int) -> int:
 class Reader:
     """Reads lists of the body of ``reply``. See `rows_at` for the arguments."""
 
-    def __init__(self, reply: Reply, convert: Convert, *, keep: bool, quick: Quick | None = None) -> None:
+    def __init__(self, reply: Response, convert: Convert, *, keep: bool, quick: Quick | None = None) -> None:
         self._reply = reply
         self._body = reply.body
         self._convert = convert
@@ -280,6 +280,6 @@ class _Parts:
                 shapes = f"a row of shape {list(array.shape[1:])} where row 0 has {list(first[name].shape[1:])}"
                 lengths = Counter({first[name].shape[1:2]: self.rows}) + Counter({array.shape[1:2]: len(array)})
                 counts = {length: n for (length, *_), n in lengths.items()} if () not in lengths else None
-                raise Unfit(f"{of}is ragged: it holds {shapes}", row=0, flaw="shape", lengths=counts)
+                raise Unfit(f"{of}is ragged: it holds {shapes}", row=0, error_kind="shape", lengths=counts)
             if array.dtype != first[name].dtype:
                 raise Unfit(f"{of}holds {array.dtype} where row 0 holds {first[name].dtype}", row=0)

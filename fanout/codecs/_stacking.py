@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 _AS_IT_IS = Wanted(keep=True, whole=True)
 
 
-Form: TypeAlias = tuple[str, tuple[int, ...]]
+Schema: TypeAlias = tuple[str, tuple[int, ...]]
 """``"numbers"``, ``"texts"`` or ``"booleans"``, and the shape of one row."""
 
-Fits: TypeAlias = "Callable[[Form], bool]"
+Fits: TypeAlias = "Callable[[Schema], bool]"
 
 
 def columns(rows: Sequence[Mapping[str, Any]], fits: Mapping[str, Fits] | None = None) -> dict[str, Array]:
@@ -36,7 +36,7 @@ def columns(rows: Sequence[Mapping[str, Any]], fits: Mapping[str, Fits] | None =
     return {name: stacked([row[name] for row in rows], (fits or {}).get(name, _any)) for name in rows[0]}
 
 
-def _any(form: Form) -> bool:
+def _any(form: Schema) -> bool:
     return True
 
 
@@ -87,7 +87,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _form(value: object) -> Form | None:
+def _form(value: object) -> Schema | None:
     """The kind and shape of one row; None if no tensor can be made of it."""
     try:
         made = array([value], _AS_IT_IS)

@@ -8,13 +8,13 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from fanout.codecs._parsing import read
-from fanout.errors import InvalidReply
-from fanout.types import Answer
+from fanout.errors import InvalidResponse
+from fanout.types import DecodedResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fanout.types import Array, Reply, Values
+    from fanout.types import Array, Response, Values
 
 _MOST = 2**53
 """No count is larger; a field that is may be anything."""
@@ -24,7 +24,7 @@ _LONGEST_NAME = 100
 _TAIL = 2**16
 
 
-def read_with_usage(reply: Reply, convert: Callable[[Any], Array | Values], *, keep: bool) -> Answer:
+def read_with_usage(reply: Response, convert: Callable[[Any], Array | Values], *, keep: bool) -> DecodedResponse:
     """As `read`, with ``usage`` and ``model``; an `InvalidReply` carries the usage too: it is billed all the same."""
     usage: dict[str, int] = {}
     model: str | None = None
@@ -37,13 +37,13 @@ def read_with_usage(reply: Reply, convert: Callable[[Any], Array | Values], *, k
         return convert(document)
 
     try:
-        return Answer(read(reply, noted, keep=keep), usage=usage, model=model)
-    except InvalidReply as error:
+        return DecodedResponse(read(reply, noted, keep=keep), usage=usage, model=model)
+    except InvalidResponse as error:
         error.usage = usage
         raise
 
 
-def with_usage_of(reply: Reply, error: InvalidReply) -> InvalidReply:
+def with_usage_of(reply: Response, error: InvalidResponse) -> InvalidResponse:
     """``error`` with the ``usage`` at the end of a large answer, which is not parsed whole."""
     at = reply.body.rfind(b'"usage"', -_TAIL)
     text = bytes(reply.body[at:]).partition(b":")[2] if at >= 0 else b""

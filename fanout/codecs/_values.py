@@ -17,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from fanout.types import Array, Flaw, Values
+    from fanout.types import Array, ErrorKind, Values
 
 _EXACT = 2**53
 """Beyond it float64 no longer tells neighbouring integers apart, so one may have been rounded on its way already."""
@@ -41,12 +41,12 @@ class Unfit(ValueError):  # noqa: N818 - it becomes an error of the tree where i
         why: str,
         *,
         row: int | None = None,
-        flaw: Flaw = "content",
+        error_kind: ErrorKind = "content",
         lengths: Mapping[int, int] | None = None,
     ) -> None:
         super().__init__(why)
         self.row = row
-        self.flaw = flaw
+        self.error_kind = error_kind
         self.lengths = lengths
         """Of lists that should be of one length: how many have which."""
 
@@ -119,7 +119,7 @@ def _columns(columns: Mapping[str, Any], wanted: Callable[[str], Wanted]) -> dic
             arrays[name] = array(column, wanted(name))
         except Unfit as error:
             told = f"of {name[:_LONGEST_NAME]!r} {error.args[0]}"
-            raise Unfit(told, row=error.row, flaw=error.flaw, lengths=error.lengths) from None
+            raise Unfit(told, row=error.row, error_kind=error.error_kind, lengths=error.lengths) from None
     return arrays
 
 
@@ -160,7 +160,7 @@ def _check_nesting(lists: Sequence[Any], per_row: int) -> None:
         length, lengths = len(lists[0]), Counter(map(len, lists))
         i, odd = next((i, item) for i, item in enumerate(lists) if len(item) != length)
         told = f"is ragged: it has {len(odd)} values where row 0 has {length}"
-        raise Unfit(told, row=i // per_row, flaw="shape", lengths=lengths)
+        raise Unfit(told, row=i // per_row, error_kind="shape", lengths=lengths)
 
 
 def _made(flat: Sequence[Any], wanted: Wanted) -> Array:
@@ -233,14 +233,14 @@ def _check_integers(flat: Sequence[float], dtype: np.dtype[Any]) -> None:
 def _check_overflow(wide: Array, made: Array) -> None:
     over = np.flatnonzero(np.isfinite(wide) & ~np.isfinite(made))
     if len(over):
-        raise Unfit(f"holds {wide[over[0]]}, which overflows {made.dtype}", row=int(over[0]), flaw="nonfinite")
+        raise Unfit(f"holds {wide[over[0]]}, which overflows {made.dtype}", row=int(over[0]), error_kind="nonfinite")
 
 
 def _whole(flat: Sequence[Any], types: set[type], dtype: np.dtype[Any]) -> Array:
     if float in types:
         for i, value in enumerate(flat):
             if type(value) is float and not value.is_integer():
-                raise Unfit(f"holds {value} where {dtype} was asked for", row=i, flaw="dtype")
+                raise Unfit(f"holds {value} where {dtype} was asked for", row=i, error_kind="dtype")
         raise MayBeRounded
     if Decimal in types:
         flat = [_integer(value, i, dtype) for i, value in enumerate(flat)]
@@ -249,17 +249,17 @@ def _whole(flat: Sequence[Any], types: set[type], dtype: np.dtype[Any]) -> Array
     except OverflowError:
         info = np.iinfo(dtype)
         i = next(i for i, value in enumerate(flat) if not info.min <= value <= info.max)
-        raise Unfit(f"holds {_shown(flat[i])}, which overflows {dtype}", row=i, flaw="dtype") from None
+        raise Unfit(f"holds {_shown(flat[i])}, which overflows {dtype}", row=i, error_kind="dtype") from None
 
 
 def _integer(value: int | Decimal, i: int, dtype: np.dtype[Any]) -> int:
     if isinstance(value, int):
         return value
     if value.adjusted() > _MOST_DIGITS:  # it would take long to write out 1e300, let alone many of them
-        raise Unfit(f"holds {_shown(value)}, which overflows {dtype}", row=i, flaw="dtype")
+        raise Unfit(f"holds {_shown(value)}, which overflows {dtype}", row=i, error_kind="dtype")
     whole = int(value)
     if whole != value:
-        raise Unfit(f"holds {_shown(value)} where {dtype} was asked for", row=i, flaw="dtype")
+        raise Unfit(f"holds {_shown(value)} where {dtype} was asked for", row=i, error_kind="dtype")
     return whole
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from fanout.errors import ConfigError
 from fanout.options import options_of, require_known
-from fanout.types import Answer, Array, ModelInfo, Payload, Reply, Rows, Tensor, TensorSpec, Values, Verdict
+from fanout.types import Array, DecodedResponse, ModelInfo, Payload, Response, Rows, Tensor, TensorSpec, Values, Verdict
 
 if TYPE_CHECKING:
     from fanout.tape import Sent
@@ -84,18 +84,18 @@ class Codec(ABC):
         """One request for all of ``rows`` (at least one). Raises `EncodeError` naming rows that cannot be expressed."""
 
     @abstractmethod
-    def decode(self, reply: Reply, n_rows: int) -> Array | Values | Answer:
-        """The answer's array (first axis: the rows in order), or name -> array. Raises `InvalidReply`.
+    def decode(self, reply: Response, n_rows: int) -> Array | Values | DecodedResponse:
+        """The answer's array (first axis: the rows in order), or name -> array. Raises `InvalidResponse`.
 
         It is called on the event loop; for an answer of more than `most_bytes_on_loop` (1 MiB) on a helper thread,
         unless `decodes_at_once` says that it takes no time. It may then run while another answer is decoded on the
         loop. A parser that holds the interpreter for long delays the loop all the same.
 
-        An `Answer` tells what the answer has cost, too. Views into ``reply.body`` are welcome: the engine copies. Only
-        called with a status of 200 to 299.
+        A `DecodedResponse` also carries the usage. Views into ``reply.body`` are welcome: the engine copies. Called only
+        with a status of 200 to 299.
         """
 
-    def decodes_at_once(self, reply: Reply) -> bool:
+    def decodes_at_once(self, reply: Response) -> bool:
         """True if `decode` of this answer takes a millisecond or so, however large it is: it makes views of it."""
         return False
 
@@ -113,7 +113,7 @@ class Codec(ABC):
         """URLs (of the same origin) to GET once before the first request to ``url``, to learn about the model."""
         return ()
 
-    def learn(self, reply: Reply) -> None:
+    def learn(self, reply: Response) -> None:
         """Take in the answer to one of `prepare`'s requests, in their order, whatever its status.
 
         Raises `ConfigError` when the codec cannot go on without what the answer does not tell.
@@ -128,7 +128,7 @@ class Codec(ABC):
         """What `encode` makes of ``rows``, for people; nothing where the format has no tensors. Raises as it does."""
         return ()
 
-    def serve(self, request: Sent, model: Callable[[Any], Any]) -> Reply | None:
+    def serve(self, request: Sent, model: Callable[[Any], Any]) -> Response | None:
         """What a server of this format answers to ``request``, for rehearsals and tests: the other end of the codec.
 
         ``model`` takes the rows and gives an array, or output name -> array. A GET is one of `prepare`'s. None says
@@ -136,7 +136,7 @@ class Codec(ABC):
         """
         return None
 
-    def classify(self, reply: Reply) -> Verdict | int | None:
+    def classify(self, reply: Response) -> Verdict | int | None:
         """What only this API means by an answer that brought no values.
 
         A status, if it means what that status means elsewhere; a whole `Verdict`; or None for what it says.

@@ -19,7 +19,7 @@ from fanout.codecs._slices import Uncut, rows_at
 from fanout.codecs.base import Codec, DTypeOption, ShapeOption
 from fanout.codecs.ordering import INDEX
 from fanout.errors import ConfigError
-from fanout.types import Payload, Reply
+from fanout.types import Payload, Response
 from fanout.weight import LIGHT
 
 if TYPE_CHECKING:
@@ -106,8 +106,8 @@ class Json(Codec):
             return Payload(body=self._before + written + self._after)
         return Payload(body=(self._before, written, self._after))
 
-    def decode(self, reply: Reply, n_rows: int) -> Array | Values:
-        """The list that the response field holds, first axis: the rows. Raises `InvalidReply`."""
+    def decode(self, reply: Response, n_rows: int) -> Array | Values:
+        """The list that the response field holds, first axis: the rows. Raises `InvalidResponse`."""
         quick = self._quick if len(reply.body) <= AT_ONCE else None
         if quick is not None and (numbers := quick.read(reply.body)) is not None:
             return numbers
@@ -115,16 +115,16 @@ class Json(Codec):
             return rows
         return read(reply, self._found, keep=self.nonfinite == "keep", exactly=self._path.computes)
 
-    def serve(self, request: Sent, model: Callable[[Any], Any]) -> Reply:
+    def serve(self, request: Sent, model: Callable[[Any], Any]) -> Response:
         """The model's answers where the response field finds them; rows where the request field has them.
 
         Raises `ConfigError` for a response field that is more than names and one list.
         """
         answers = to_json(model(rows_in(request.joined(), self._request_field)))
         body = placed(answers, self._response_field)
-        return Reply(status=200, headers={"Content-Type": "application/json"}, body=body)
+        return Response(status=200, headers={"Content-Type": "application/json"}, body=body)
 
-    def classify(self, reply: Reply) -> int | None:
+    def classify(self, reply: Response) -> int | None:
         """SageMaker wraps the container's own status into a 424."""
         if reply.status != 424:
             return None
@@ -140,7 +140,7 @@ class Json(Codec):
             return None
         return NumbersReader(None if field == BODY else field, dtype)
 
-    def _in_slices(self, reply: Reply) -> Array | Values | None:
+    def _in_slices(self, reply: Response) -> Array | Values | None:
         """The rows of a large answer; None if it has to be parsed whole."""
         keep, before = self.nonfinite == "keep", set[str | None]()
         for field in self._fields_of_rows:
@@ -167,7 +167,7 @@ class Json(Codec):
         found = _values.outputs(rows, self._wanted)
         return {**found, _INDEX: np.array(stated, np.int64)} if isinstance(found, Mapping) else found
 
-    def _placed(self, rows: Array | Values, reply: Reply) -> Array | Values:
+    def _placed(self, rows: Array | Values, reply: Response) -> Array | Values:
         """The values of all slices in the order that the items state."""
         if not isinstance(rows, Mapping) or _INDEX not in rows:
             return rows

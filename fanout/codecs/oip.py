@@ -20,13 +20,13 @@ from fanout.codecs._oip_model import Metadata, has_no_extensions, metadata_urls,
 from fanout.codecs._rows import DUMPS
 from fanout.codecs._stacking import columns, stacked
 from fanout.codecs.base import Codec, DTypeOption, ShapeOption
-from fanout.errors import ConfigError, EncodeError, InputError, InvalidReply
+from fanout.errors import ConfigError, EncodeError, InputError, InvalidResponse
 from fanout.masks import without_mask
 from fanout.settings import masked
 from fanout.types import Payload, Tensor, TensorSpec, count_rows
 
 if TYPE_CHECKING:
-    from fanout.types import Array, ModelInfo, Reply, Rows, Values
+    from fanout.types import Array, ModelInfo, Response, Rows, Values
 
 _ANY_NAME = "input"
 """For servers that list no inputs: they take whatever comes."""
@@ -106,7 +106,7 @@ class Oip(Codec):
         if self._binary and not self._configured and (server := server_url(url)):
             yield server
 
-    def learn(self, reply: Reply) -> None:
+    def learn(self, reply: Response) -> None:
         """Take in the metadata, then the configuration, then the server's extensions; the latter two may be missing.
 
         Raises `ConfigError` if there is no metadata and no name for the input, or if it lacks names that were given.
@@ -141,24 +141,24 @@ class Oip(Codec):
         """The tensors of the request. Raises as `encode` does."""
         return tuple(Tensor(name=i.name, datatype=i.datatype, shape=i.array.shape) for i in self._inputs(rows))
 
-    def decode(self, reply: Reply, n_rows: int) -> Values:
-        """Output name -> array, for the outputs asked for. Raises `InvalidReply`."""
+    def decode(self, reply: Response, n_rows: int) -> Values:
+        """Output name -> array, for the outputs asked for. Raises `InvalidResponse`."""
         came = tensors(reply, keep=self.nonfinite == "keep")
         wanted = self._outputs or (tuple(self._metadata.outputs) if self._metadata else ()) or tuple(came)
         if missing := [name for name in wanted if name not in came]:
-            raise InvalidReply(f"the answer has no output {', '.join(missing)}; it has {', '.join(came) or 'none'}")
+            raise InvalidResponse(f"the answer has no output {', '.join(missing)}; it has {', '.join(came) or 'none'}")
         return {name: came[name] for name in wanted}
 
-    def decodes_at_once(self, reply: Reply) -> bool:
+    def decodes_at_once(self, reply: Response) -> bool:
         """True for raw bytes, of which `decode` makes views; texts are taken out one by one."""
         return is_of_views(reply)
 
-    def classify(self, reply: Reply) -> int | None:
+    def classify(self, reply: Response) -> int | None:
         """Triton answers 500 to requests that it cannot read: the rows are to blame, and no retry helps."""
         told = reply.body[:_LOOKED_AT].lower()
         return 400 if reply.status == 500 and any(words in told for words in _REQUEST_UNREADABLE) else None
 
-    def _learn_model(self, reply: Reply, document: object) -> None:
+    def _learn_model(self, reply: Response, document: object) -> None:
         self._metadata = Metadata.of(document)
         if self._metadata is None:
             self._untold = _no_metadata(reply)
@@ -226,16 +226,16 @@ class Oip(Codec):
         return orjson.dumps(request, option=DUMPS)
 
 
-def _document(reply: Reply) -> object:
+def _document(reply: Response) -> object:
     if not 200 <= reply.status < 300:
         return None
     try:
         return reply.json()
-    except InvalidReply:
+    except InvalidResponse:
         return None
 
 
-def _no_metadata(reply: Reply) -> str:
+def _no_metadata(reply: Response) -> str:
     told = f"HTTP {reply.status}: {reply.excerpt()}"
     if reply.status == 404:
         return f"the server knows no such model ({told}); its name in the url is probably mistyped"

@@ -20,7 +20,7 @@ from fanout.codecs._values import Unfit, Wanted, array
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError, EncodeError, InputError
 from fanout.exact_json import without_bom
-from fanout.types import Answer, Payload, Reply, Rows, TensorSpec, Values, Verdict
+from fanout.types import DecodedResponse, Payload, Response, Rows, TensorSpec, Values, Verdict
 
 TEXT, FINISH_REASON = "text", "finish_reason"
 """The outputs."""
@@ -91,11 +91,11 @@ class OpenAIChat(Codec):
             raise InputError(f"a chat request carries one row, not {len(rows)}")
         return Payload(body=orjson.dumps({**self._fields, "messages": orjson.Fragment(written[1:-1])}, option=DUMPS))
 
-    def decode(self, reply: Reply, n_rows: int) -> Answer:
+    def decode(self, reply: Response, n_rows: int) -> DecodedResponse:
         """``text`` and ``finish_reason``, shape (1,), and the usage. Raises `InvalidReply`."""
         return read_with_usage(reply, _outputs, keep=True)
 
-    def classify(self, reply: Reply) -> Verdict | int | None:
+    def classify(self, reply: Response) -> Verdict | int | None:
         """A row that is too long, is blocked, or is answered without a text: asked again it would cost the same again.
 
         None for anything else.
@@ -166,7 +166,7 @@ def _outputs(document: object) -> Values:
     if not isinstance(choices, list) or not choices:
         raise Unfit("has no list 'choices' with an answer in it")
     if len(choices) > 1:
-        raise Unfit(f"has {len(choices)} choices where one was asked for", flaw="rows")
+        raise Unfit(f"has {len(choices)} choices where one was asked for", error_kind="rows")
     choice = choices[0]
     message = choice.get("message") if isinstance(choice, dict) else None
     text = _text(message.get("content")) if isinstance(message, dict) else None

@@ -20,8 +20,8 @@ from fanout.codecs._usage import counts, model_of, read_with_usage, with_usage_o
 from fanout.codecs._values import Unfit, Wanted, array, is_unicode
 from fanout.codecs.base import ANY_OUTPUT, Codec, DTypeOption, ShapeOption
 from fanout.codecs.ordering import order_of
-from fanout.errors import ConfigError, EncodeError, InputError, InvalidReply
-from fanout.types import Answer, Array, Payload, Reply, Rows, TensorSpec, Values
+from fanout.errors import ConfigError, EncodeError, InputError, InvalidResponse
+from fanout.types import Array, DecodedResponse, Payload, Response, Rows, TensorSpec, Values
 from fanout.weight import LIGHT
 
 try:
@@ -98,7 +98,7 @@ class OpenAIEmbeddings(Codec):
         except orjson.JSONEncodeError as error:
             raise EncodeError(str(error), rows=[i for i, text in enumerate(given) if not is_unicode(text)]) from None
 
-    def decode(self, reply: Reply, n_rows: int) -> Answer:
+    def decode(self, reply: Response, n_rows: int) -> DecodedResponse:
         """The vectors in the order of their ``index``, shape (n_rows, width), and the usage. Raises `InvalidReply`."""
         size = len(reply.body)
         if size > LIGHT and (found := self._in_slices(reply, n_rows)) is not None:
@@ -107,11 +107,11 @@ class OpenAIEmbeddings(Codec):
             return found
         return read_with_usage(reply, lambda document: self._vectors(document, n_rows), keep=self.nonfinite == "keep")
 
-    def classify(self, reply: Reply) -> int | None:
+    def classify(self, reply: Response) -> int | None:
         """Text Embeddings Inference answers 424 when its backend failed, for the rows' sake or not."""
         return 500 if reply.status == 424 else None
 
-    def _in_slices(self, reply: Reply, n_rows: int) -> Answer | None:
+    def _in_slices(self, reply: Response, n_rows: int) -> DecodedResponse | None:
         """The vectors of a large answer; None if it has to be parsed whole."""
         keep = self.nonfinite == "keep"
         try:
@@ -119,16 +119,16 @@ class OpenAIEmbeddings(Codec):
             assert isinstance(rows, Mapping)
             vectors, indices = rows[""], rows[_INDEX]
             if len(vectors) != n_rows:
-                raise Unfit(f"has {len(vectors)} embeddings for {n_rows} texts", flaw="rows")
+                raise Unfit(f"has {len(vectors)} embeddings for {n_rows} texts", error_kind="rows")
             places = order_of([None if index == _NONE else index for index in indices.tolist()])
         except Uncut:
             return None
         except Unfit as error:
             raise with_usage_of(reply, refused(reply, error)) from None
-        except InvalidReply as error:
+        except InvalidResponse as error:
             raise with_usage_of(reply, error) from None
         vectors = vectors if places is None else vectors[places]
-        return Answer(vectors, usage=dict(counts(rest.get("usage"))), model=model_of(rest.get("model")))
+        return DecodedResponse(vectors, usage=dict(counts(rest.get("usage"))), model=model_of(rest.get("model")))
 
     def _some(self, items: Any) -> Values:
         """Some vectors, and their places."""
@@ -162,7 +162,7 @@ class OpenAIEmbeddings(Codec):
 
         return quick
 
-    def _quickly(self, body: bytes, n_rows: int) -> Answer | None:
+    def _quickly(self, body: bytes, n_rows: int) -> DecodedResponse | None:
         """The vectors where they plainly are numbers; None for the exact way to find out."""
 
         def found(document: Any) -> tuple[Array, list[Any], Any, str | None] | None:
@@ -177,14 +177,14 @@ class OpenAIEmbeddings(Codec):
             return None
         if (made := exact_in(made, self._dtype)) is None:
             return None
-        return Answer(made, usage=dict(counts(usage)), model=model)
+        return DecodedResponse(made, usage=dict(counts(usage)), model=model)
 
     def _vectors(self, document: object, n_rows: int) -> Array:
         data = document.get("data") if isinstance(document, dict) else None
         if not isinstance(data, list):
             raise Unfit("has no list 'data'")
         if len(data) != n_rows:
-            raise Unfit(f"has {len(data)} embeddings for {n_rows} texts", flaw="rows")
+            raise Unfit(f"has {len(data)} embeddings for {n_rows} texts", error_kind="rows")
         vectors = _in_order(data)
         self._floats_come = not isinstance(vectors[0], str)
         return self._made(vectors)
@@ -194,7 +194,7 @@ class OpenAIEmbeddings(Codec):
             return _from_base64(vectors)
         made = array(vectors, Wanted(self._dtype, keep=self.nonfinite == "keep"))
         if made.ndim != 2 or not made.size:
-            raise Unfit(f"has embeddings of shape {list(made.shape[1:])}, not one vector a text", flaw="shape")
+            raise Unfit(f"has embeddings of shape {list(made.shape[1:])}, not one vector a text", error_kind="shape")
         return made
 
 
@@ -231,7 +231,7 @@ def _from_base64(vectors: list[Any]) -> Array:
     size = len(data) // len(vectors)
     width, rest = divmod(size, _BASE64.itemsize)
     if rest or not width:
-        raise Unfit(f"has {size} bytes, which are no float32 numbers", row=0, flaw="shape")
+        raise Unfit(f"has {size} bytes, which are no float32 numbers", row=0, error_kind="shape")
     return np.frombuffer(data, _BASE64).reshape(len(vectors), width)
 
 
@@ -255,5 +255,5 @@ def _each(vectors: list[Any]) -> list[bytes]:
         except (ValueError, TypeError):
             raise Unfit("is no base64, as others are", row=i) from None
         if len(rows[i]) != len(rows[0]):
-            raise Unfit(f"has {len(rows[i])} bytes where row 0 has {len(rows[0])}", row=i, flaw="shape")
+            raise Unfit(f"has {len(rows[i])} bytes where row 0 has {len(rows[0])}", row=i, error_kind="shape")
     return rows

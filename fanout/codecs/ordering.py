@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fanout.codecs._values import Unfit
-from fanout.errors import InvalidReply
+from fanout.errors import InvalidResponse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ def in_row_order(items: Sequence[Mapping[str, Any]], field: str = INDEX) -> list
     try:
         order = order_of([item.get(field) for item in items])
     except Unfit as error:
-        raise InvalidReply(f"the answer {error.args[0]} (field {field!r} of its items)") from None
+        raise InvalidResponse(f"the answer {error.args[0]} (field {field!r} of its items)") from None
     return list(items) if order is None else [items[i] for i in order]
 
 

@@ -1,19 +1,36 @@
 """The life of a chunk, from the source's rows to a proven place in the output."""
 
 from fanout.engine.batching import Batch, Batcher
+from fanout.engine.chunker import Chunker, as_rows, chunker_of, room_for
 from fanout.engine.control import RunControl
 from fanout.engine.encoding import encode, fitted
-from fanout.engine.feed import Feed, as_rows, feed_of, room_for
-from fanout.engine.halt import Stop
-from fanout.engine.link import Link
 from fanout.engine.merge import Ledger, Merger
 from fanout.engine.outbox import Outbox
 from fanout.engine.packing import Packing, Scale
 from fanout.engine.run import Run
-from fanout.engine.watch import Until
-from fanout.engine.work import Work
+from fanout.engine.task import ChunkTask
+from fanout.engine.watchdog import Until
+from fanout.stop import Stop
+from fanout.upstream.group import EndpointGroup
 
 __all__ = [
-    "Batch", "Batcher", "Feed", "Ledger", "Link", "Merger", "Outbox", "Packing", "Run", "RunControl", "Scale", "Stop",
-    "Until", "Work", "as_rows", "encode", "feed_of", "fitted", "room_for",
+    "Batch",
+    "Batcher",
+    "ChunkTask",
+    "Chunker",
+    "EndpointGroup",
+    "Ledger",
+    "Merger",
+    "Outbox",
+    "Packing",
+    "Run",
+    "RunControl",
+    "Scale",
+    "Stop",
+    "Until",
+    "as_rows",
+    "chunker_of",
+    "encode",
+    "fitted",
+    "room_for",
 ]  # fmt: skip

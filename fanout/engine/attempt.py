@@ -11,26 +11,26 @@ import numpy as np
 
 from fanout._escape import shortened
 from fanout.callbacks import abnormal, calling
-from fanout.classify import classify_error, classify_invalid, classify_reply, with_address
-from fanout.engine.halt import Bell, Stop
+from fanout.classify import classify_error, classify_invalid, classify_response, with_address
+from fanout.engine.hedging import HedgedRequests
 from fanout.engine.lengths import Lengths
-from fanout.engine.race import Races
-from fanout.errors import CallbackError, InvalidReply
+from fanout.errors import CallbackError, InvalidResponse
+from fanout.stop import Stop, WaitQueue
 from fanout.transport import credentials_refused
-from fanout.types import Action, Answer, Array, Reply, Values, Verdict, form_of
+from fanout.types import Action, Array, DecodedResponse, Response, Values, Verdict, schema_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fanout.codecs.base import Codec
     from fanout.deadline import Deadline
-    from fanout.engine.decoding import Decoded
-    from fanout.engine.exchange import Exchanged, Exchanges, Send
-    from fanout.engine.host import Host
-    from fanout.engine.link import Link
-    from fanout.engine.proof import Proof
-    from fanout.engine.work import Work
+    from fanout.engine.task import ChunkTask
+    from fanout.engine.validator import ResponseValidator
     from fanout.statistics import Counters
+    from fanout.upstream.decoding import Decoded
+    from fanout.upstream.dispatcher import Dispatcher, Exchanged, Send
+    from fanout.upstream.endpoint import EndpointState
+    from fanout.upstream.group import EndpointGroup
 
 _NO_ACCIDENT = 3
 """As many chunks in a row that an endpoint forbids are no accident of their rows."""
@@ -49,7 +49,7 @@ Outcome: TypeAlias = dict[str, Array] | Verdict
 class _HeadersRefused(Exception):  # noqa: N818 - a way out of judging, not an error
     """An answer with status 200 says that the credentials are refused, and new ones may be had."""
 
-    def __init__(self, reply: Reply, host: Host, status: int) -> None:
+    def __init__(self, reply: Response, host: EndpointState, status: int) -> None:
         super().__init__(status)
         self.reply = reply
         self.host = host
@@ -68,9 +68,9 @@ class Attempts:
     def __init__(
         self,
         codec: Codec,
-        link: Link,
-        exchanges: Exchanges,
-        proof: Proof,
+        link: EndpointGroup,
+        exchanges: Dispatcher,
+        proof: ResponseValidator,
         counters: Counters,
         *,
         stop: Callable[[Stop], None],
@@ -84,14 +84,14 @@ class Attempts:
         self._proof = proof
         self._counters = counters
         self._stop = stop
-        self.ended = Bell()
+        self.ended = WaitQueue()
         """Rings when an attempt has failed, for those who wait until others in flight have shown what is wrong."""
 
         self._lengths = Lengths(codec.if_lengths_differ) if proof.learns_shapes and not independent else None
         self._answers = 0
-        self._races = None if link.hedger is None else Races(link.hedger, link, exchanges, counters)
+        self._races = None if link.hedger is None else HedgedRequests(link.hedger, link, exchanges, counters)
 
-    async def make(self, work: Work, deadline: Deadline) -> Outcome:
+    async def make(self, work: ChunkTask, deadline: Deadline) -> Outcome:
         """Send an encoded work once and judge what comes."""
         payload = work.payload
         assert payload is not None
@@ -131,12 +131,12 @@ class Attempts:
         return verdict
 
     async def _judged_exchange(
-        self, work: Work, send: Send, deadline: Deadline, only: Host | None = None
-    ) -> tuple[Outcome, Host | None]:
+        self, work: ChunkTask, send: Send, deadline: Deadline, only: EndpointState | None = None
+    ) -> tuple[Outcome, EndpointState | None]:
         try:
             exchanged, host = await self._exchanges.make(send, deadline, work, only)
             aside = None
-            if isinstance(exchanged, Reply) and len(exchanged.body) > self._codec.most_bytes_on_loop:
+            if isinstance(exchanged, Response) and len(exchanged.body) > self._codec.most_bytes_on_loop:
                 aside = await self._decoded_aside(exchanged, work)
             try:
                 outcome = self._judged(exchanged, host, work, deadline.started, aside)
@@ -150,11 +150,11 @@ class Attempts:
             raise
 
     async def _with_new_headers(
-        self, work: Work, send: Send, deadline: Deadline, refused: _HeadersRefused
-    ) -> tuple[Outcome, Host | None]:
+        self, work: ChunkTask, send: Send, deadline: Deadline, refused: _HeadersRefused
+    ) -> tuple[Outcome, EndpointState | None]:
         """Send once more, with new headers, what an answer with status 200 refused for its credentials."""
         exchanged: Exchanged = refused.reply
-        host: Host | None = refused.host
+        host: EndpointState | None = refused.host
         renewed = await self._exchanges.renewed(refused.host, refused.status, deadline)
         if renewed is True:
             exchanged, host = await self._exchanges.make(send, deadline, work, refused.host)
@@ -162,11 +162,11 @@ class Attempts:
             exchanged = renewed
         return self._judged(exchanged, host, work, deadline.started, renewed=True), host
 
-    def _patient_with(self, work: Work) -> bool:
+    def _patient_with(self, work: ChunkTask) -> bool:
         """False once a chunk has come back so often that its rows are as suspect as the endpoint."""
         return work.earlier_attempts < _PATIENCE * self._link.retry.max_attempts
 
-    async def _decoded_aside(self, reply: Reply, work: Work) -> Decoded | None:
+    async def _decoded_aside(self, reply: Response, work: ChunkTask) -> Decoded | None:
         """Decode a large answer on the helper thread. None for one that is no success, or decoded without effort."""
         if not 200 <= reply.status < 300 or self._codec.decodes_at_once(reply):
             return None
@@ -175,14 +175,14 @@ class Attempts:
     def _judged(
         self,
         exchanged: Exchanged,
-        host: Host | None,
-        work: Work,
+        host: EndpointState | None,
+        work: ChunkTask,
         sent: float,
         aside: Decoded | None = None,
         *,
         renewed: bool = False,
     ) -> Outcome:
-        if not isinstance(exchanged, Reply):
+        if not isinstance(exchanged, Response):
             return exchanged if isinstance(exchanged, Verdict) else self._shown(classify_error(exchanged))
         assert host is not None
         if not 200 <= exchanged.status < 300:
@@ -194,11 +194,11 @@ class Attempts:
         except CallbackError:
             raise
         except Exception as problem:  # noqa: BLE001 - values of any kind, and too many for the memory that there is
-            error = problem if isinstance(problem, InvalidReply) else _unchecked(problem)
+            error = problem if isinstance(problem, InvalidResponse) else _unchecked(problem)
             if (stop := self._stop_for_lengths(work, decoded, error)) is not None:
                 return stop
             if error.rows:
-                error = InvalidReply(work.in_input(str(error), error.rows), flaw=error.flaw)
+                error = InvalidResponse(work.in_input(str(error), error.rows), error_kind=error.error_kind)
             verdict = self._classified(exchanged, host, work, error)
             status = verdict.status if host.transport.can_renew_headers and not renewed else None
             if status in (401, 403) and credentials_refused(status, exchanged.headers, exchanged.body):
@@ -210,10 +210,10 @@ class Attempts:
         return checked
 
     def _stop_for_lengths(
-        self, work: Work, outputs: Array | Values, error: InvalidReply | None = None
+        self, work: ChunkTask, outputs: Array | Values, error: InvalidResponse | None = None
     ) -> Verdict | None:
         """A stop, once it is sure that the answers of rows differ in length."""
-        if self._lengths is None or (error is not None and error.flaw != "shape"):
+        if self._lengths is None or (error is not None and error.error_kind != "shape"):
             return None
         if error is not None and error.lengths:
             why = self._lengths.differ_within(work.chunk, error.lengths)
@@ -223,16 +223,16 @@ class Attempts:
             named = outputs if isinstance(outputs, Mapping) else {"": outputs}
             if not (named and all(isinstance(array, np.ndarray) for array in named.values())):
                 return None
-            why = self._lengths.differ_between(work.chunk, form_of(named) or {}, self._proof.form, self._answers)
-        return None if why is None else Verdict(action=Action.STOP, stop="rejected", reason=why, flaw="shape")
+            why = self._lengths.differ_between(work.chunk, schema_of(named) or {}, self._proof.form, self._answers)
+        return None if why is None else Verdict(action=Action.STOP, stop="rejected", reason=why, error_kind="shape")
 
-    def _checked(self, values: Array | Values, work: Work, aside: Decoded) -> dict[str, Array]:
+    def _checked(self, values: Array | Values, work: ChunkTask, aside: Decoded) -> dict[str, Array]:
         """The outputs of an answer that was decoded aside, where it has been checked too, and against today's form."""
         if aside.checked is not None and aside.form is self._proof.form:
             return aside.checked.get()
         return self._proof.checked(values, work.n)
 
-    def _weighed(self, reply: Reply, verdict: Verdict, host: Host, work: Work) -> Verdict:
+    def _weighed(self, reply: Response, verdict: Verdict, host: EndpointState, work: ChunkTask) -> Verdict:
         """What ``verdict`` means for the endpoint, once it is clear that its rows are not to blame for a 403."""
         if verdict.status == 403 and verdict.action is Action.STOP and verdict.stop == "refused":
             expired = credentials_refused(403, reply.headers, reply.body)
@@ -240,7 +240,7 @@ class Attempts:
                 return replace(verdict, action=Action.SPLIT)
         return self._exchanges.pause(host, verdict)
 
-    def _rows_may_be_forbidden(self, host: Host, work: Work) -> bool:
+    def _rows_may_be_forbidden(self, host: EndpointState, work: ChunkTask) -> bool:
         """True where a 403 may be that of a moderator or a firewall, which refuse single rows.
 
         To send smaller requests shows it, so the rows come under suspicion first. Where other endpoints can do the
@@ -251,7 +251,9 @@ class Attempts:
         host.forbidden.add(work.chunk.start)
         return host.served and len(host.forbidden) < _NO_ACCIDENT
 
-    def _classified(self, reply: Reply, host: Host, work: Work, error: InvalidReply | None = None) -> Verdict:
+    def _classified(
+        self, reply: Response, host: EndpointState, work: ChunkTask, error: InvalidResponse | None = None
+    ) -> Verdict:
         assert work.payload is not None
         with calling("the codec's classify"):
             meaning = self._codec.classify(reply)
@@ -261,10 +263,10 @@ class Attempts:
             elif meaning is None and error is not None:
                 verdict = classify_invalid(reply, error, quotes=work.payload.holds)
             else:
-                verdict = classify_reply(reply, meaning=meaning, quotes=work.payload.holds)
+                verdict = classify_response(reply, meaning=meaning, quotes=work.payload.holds)
         except Exception as problem:  # noqa: BLE001 - no text of a server ends a run, whatever it makes a parser raise
             reason = f"HTTP {reply.status}: the answer cannot be read ({type(problem).__name__}): {reply.excerpt()}"
-            verdict = classify_error(InvalidReply(reason), reply.status)
+            verdict = classify_error(InvalidResponse(reason), reply.status)
         address = host.transport.redactor.url
         return with_address(self._shown(verdict), reply.url or host.transport.url, self._codec.path, address)
 
@@ -273,30 +275,30 @@ class Attempts:
         return verdict if told == verdict.reason else replace(verdict, reason=told)
 
     def _decoded(
-        self, reply: Reply, work: Work, host: Host, sent: float, aside: Decoded | None = None
+        self, reply: Response, work: ChunkTask, host: EndpointState, sent: float, aside: Decoded | None = None
     ) -> Array | Values:
         try:
             decoded = self._codec.decode(reply, work.n) if aside is None else aside.decoded.get()
-            if not isinstance(decoded, Answer):
+            if not isinstance(decoded, DecodedResponse):
                 return decoded
             self._account(work, decoded.usage)
             pool = self._link.pool
             if decoded.model is not None and (pool.only is None or host.transport.model is not None):
                 pool.model_names.check(host, decoded.model, sent, self._exchanges.now())
             return decoded.values
-        except InvalidReply as error:
+        except InvalidResponse as error:
             self._account(work, error.usage)
             raise
         except Exception as error:  # noqa: BLE001 - a short codec does not foresee every answer
             what = f"{type(error).__name__}: {error}"
-            raise InvalidReply(f"the answer cannot be decoded ({what}): {reply.excerpt()}") from None
+            raise InvalidResponse(f"the answer cannot be decoded ({what}): {reply.excerpt()}") from None
         except BaseException as error:
             raise abnormal("the codec's decode", error) from error
 
-    def _account(self, work: Work, usage: Mapping[str, int]) -> None:
+    def _account(self, work: ChunkTask, usage: Mapping[str, int]) -> None:
         self._counters.charge(usage)
         self._link.account(work, usage, self._exchanges.now())
 
 
-def _unchecked(error: Exception) -> InvalidReply:
-    return InvalidReply(f"the answer cannot be checked ({type(error).__name__}: {error})")
+def _unchecked(error: Exception) -> InvalidResponse:
+    return InvalidResponse(f"the answer cannot be checked ({type(error).__name__}: {error})")

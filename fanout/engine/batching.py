@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fanout.engine.feed import stacked
+from fanout.engine.chunker import stacked
 from fanout.errors import ClientStateError, QueueFull
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fanout.engine.halt import Stop
+from fanout.stop import Stop
 
 if TYPE_CHECKING:
     from fanout.engine.run import Run

@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fanout.codecs.base import Codec
-    from fanout.engine.feed import Feed
+    from fanout.engine.chunker import Chunker
     from fanout.engine.packing import Packing
-    from fanout.engine.work import Work
+    from fanout.engine.task import ChunkTask
 
 
 _BODIES = (bytes, bytearray, memoryview, tuple)
 
 
 def encode(
-    work: Work,
+    work: ChunkTask,
     codec: Codec,
     stamp: Callable[[Payload], Payload],
-    fail: Callable[[Work, Verdict], None],
+    fail: Callable[[ChunkTask, Verdict], None],
     *,
     uniform: bool = False,
 ) -> bool:
@@ -60,7 +60,7 @@ def encode(
     return True
 
 
-def fitted(work: Work, feed: Feed, packing: Packing, made: Callable[[Work], bool]) -> Work | None:
+def fitted(work: ChunkTask, feed: Chunker, packing: Packing, made: Callable[[ChunkTask], bool]) -> ChunkTask | None:
     """``work`` with its payload, or its first rows alone, where all together are too large; ``feed`` has the others.
 
     None where no row is left to send. ``made`` makes the payload, as `encode` does.
@@ -83,7 +83,7 @@ def _payload(made: object) -> Payload:
     raise ConfigError(f"encode must return a fanout.Payload whose body is bytes, not {what}", key="codec")
 
 
-def _remove(work: Work, bad: Sequence[int], reason: str, fail: Callable[[Work, Verdict], None]) -> bool:
+def _remove(work: ChunkTask, bad: Sequence[int], reason: str, fail: Callable[[ChunkTask, Verdict], None]) -> bool:
     is_bad = np.zeros(work.n, bool)
     is_bad[[row for row in bad if 0 <= row < work.n]] = True
     verdict = Verdict(action=Action.FAIL, reason=f"cannot be sent: {reason}")
@@ -95,7 +95,7 @@ def _remove(work: Work, bad: Sequence[int], reason: str, fail: Callable[[Work, V
     return True
 
 
-def _encodes(work: Work, row: int, codec: Codec) -> bool:
+def _encodes(work: ChunkTask, row: int, codec: Codec) -> bool:
     try:
         codec.encode(take_rows(work.rows, slice(row, row + 1)))
     except Exception:  # noqa: BLE001 - whatever it is, this row causes it

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fanout.types import Chunk, Form
+    from fanout.types import Chunk, Schema
 
 _Shape: TypeAlias = tuple[int, ...]
 
@@ -52,7 +52,7 @@ class Lengths:
             rows.update({(length,): n for length, n in seen.items()})
         return self._judged(rows)
 
-    def differ_between(self, chunk: Chunk, form: Form, known: Form | None, n_known: int) -> str | None:
+    def differ_between(self, chunk: Chunk, form: Schema, known: Schema | None, n_known: int) -> str | None:
         """Take in an answer that is not of the form ``known``, which ``n_known`` have, or while none is known.
 
         Returns why no run can succeed, once that is sure.
@@ -77,7 +77,7 @@ class Lengths:
         return f"the answers of the rows differ in length ({listed}), and an array needs one: {self._advice}"
 
 
-def _parts(form: Form) -> tuple[object, _Shape]:
+def _parts(form: Schema) -> tuple[object, _Shape]:
     """What answers that differ in length alone have in common, and the lengths."""
     kind = tuple((name, dtype, len(shape)) for name, (dtype, shape) in form.items())
     return kind, tuple(length for _, lengths in form.values() for length in lengths)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fanout.engine.work import filled
+from fanout.engine.task import filled
 from fanout.rowset import RowSet
-from fanout.types import Array, Chunk, Done, Failure, Result
+from fanout.types import Array, Chunk, ChunkResult, Failure, Result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Ledger:
         self._n_ok = len(self._resolved) - self._n_failed
         self._n_empty = 0
 
-    def add(self, done: Done) -> None:
+    def add(self, done: ChunkResult) -> None:
         """Take note of a chunk."""
         n_ok = done.stop - done.start
         if done.pending:
@@ -95,7 +95,7 @@ class Merger:
         self._outputs: dict[str, Array] | None = None if n_rows else {"": np.empty(0)}
         self._ledger = Ledger()
 
-    def add(self, done: Done) -> None:
+    def add(self, done: ChunkResult) -> None:
         """Copy a chunk's answers into place. Dtype and shape are proven, so nothing can be cast or broadcast."""
         if done.outputs is not None:
             if self._outputs is None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fanout.classify import classify_error
-from fanout.engine.proof import Held, Proof, disagreement
-from fanout.types import Action, Array, Chunk, Done, Verdict
+from fanout.engine.validator import ResponseValidator, Unconfirmed, disagreement
+from fanout.types import Action, Array, Chunk, ChunkResult, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fanout.engine.link import Link
-    from fanout.engine.work import Assembly, Work
+    from fanout.engine.task import ChunkTask, PartialChunk
+    from fanout.upstream.group import EndpointGroup
 
 
 class Outcomes:
@@ -26,11 +26,11 @@ class Outcomes:
 
     def __init__(
         self,
-        proof: Proof,
-        link: Link,
+        proof: ResponseValidator,
+        link: EndpointGroup,
         *,
-        deliver: Callable[[Done], None],
-        refuse: Callable[[Work, Verdict], None],
+        deliver: Callable[[ChunkResult], None],
+        refuse: Callable[[ChunkTask, Verdict], None],
         independent: bool = False,
     ) -> None:
         self._proof = proof
@@ -38,9 +38,9 @@ class Outcomes:
         self._deliver = deliver
         self._refuse = refuse
         self._independent = independent
-        self._open: dict[Chunk, Assembly] = {}
+        self._open: dict[Chunk, PartialChunk] = {}
 
-    def succeed(self, work: Work, outputs: dict[str, Array]) -> None:
+    def succeed(self, work: ChunkTask, outputs: dict[str, Array]) -> None:
         """Take in answers that passed the proof. They wait here for as long as the form of answers is not known."""
         if self._proof.settled or self._independent:
             self._accept(work, outputs)
@@ -48,19 +48,21 @@ class Outcomes:
             work.held = True
             self._sort(*self._proof.offer(work, outputs))
 
-    def fail(self, work: Work, verdict: Verdict) -> None:
+    def fail(self, work: ChunkTask, verdict: Verdict) -> None:
         """The rows of ``work`` get no answer."""
         host = work.host or self._link.pool.hosts[0]
         reason = self._link.pool.conceal(verdict.reason)
         failures = work.failures(reason, verdict.status, host.transport.shown_url)
         if work.assembly is None:
             chunk = work.chunk
-            self._deliver(Done(start=chunk.start, stop=chunk.stop, outputs=None, failures=failures, ids=chunk.ids))
+            self._deliver(
+                ChunkResult(start=chunk.start, stop=chunk.stop, outputs=None, failures=failures, ids=chunk.ids)
+            )
         else:
             work.assembly.fail(work, failures)
             self._deliver_if_whole(work.assembly)
 
-    def leave(self, work: Work) -> None:
+    def leave(self, work: ChunkTask) -> None:
         """The rows of ``work`` are sent again by another run."""
         if work.assembly is not None:
             work.assembly.leave(work)
@@ -83,7 +85,7 @@ class Outcomes:
             self._deliver(assembly.done())
         self._open.clear()
 
-    def _sort(self, accepted: list[Held], refused: list[Held]) -> None:
+    def _sort(self, accepted: list[Unconfirmed], refused: list[Unconfirmed]) -> None:
         for held in (*accepted, *refused):
             held.work.held = False
         for held in accepted:
@@ -91,22 +93,22 @@ class Outcomes:
         for held in refused:
             self._refuse(held.work, held.work.in_context(_unlike(held)))
 
-    def _accept(self, work: Work, outputs: dict[str, Array]) -> None:
+    def _accept(self, work: ChunkTask, outputs: dict[str, Array]) -> None:
         if work.assembly is None:
             chunk = work.chunk
-            self._deliver(Done(start=chunk.start, stop=chunk.stop, outputs=outputs, ids=chunk.ids))
+            self._deliver(ChunkResult(start=chunk.start, stop=chunk.stop, outputs=outputs, ids=chunk.ids))
         else:
             work.assembly.add(work, outputs)
             self._deliver_if_whole(work.assembly)
 
-    def _deliver_if_whole(self, assembly: Assembly) -> None:
+    def _deliver_if_whole(self, assembly: PartialChunk) -> None:
         self._open[assembly.chunk] = assembly
         if assembly.complete:
             del self._open[assembly.chunk]
             self._deliver(assembly.done())
 
 
-def _unlike(held: Held) -> Verdict:
+def _unlike(held: Unconfirmed) -> Verdict:
     verdict = classify_error(disagreement(held))
     assert verdict.action is Action.RETRY
     return verdict

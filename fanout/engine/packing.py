@@ -12,9 +12,9 @@ import orjson
 from fanout.types import count_rows
 
 if TYPE_CHECKING:
-    from fanout.engine.size_limits import Size
-    from fanout.engine.work import Work
+    from fanout.engine.task import ChunkTask
     from fanout.limits import TokenMeter
+    from fanout.limits.size_limits import Size
     from fanout.types import Rows
 
 _FORGOTTEN = 0.01
@@ -98,12 +98,12 @@ class Packing:
         self._packed = self._of(fitting, size, tokens)
         return self._packed
 
-    def learn(self, work: Work) -> None:
+    def learn(self, work: ChunkTask) -> None:
         """Take note of what the rows of a chunk became."""
         if work.size and work.payload is not None and (body := work.payload.nbytes):
             self._scale.learn(work.size, body)
 
-    def weigh(self, work: Work) -> None:
+    def weigh(self, work: ChunkTask) -> None:
         """Take note of what the rows of a chunk became that was not packed here."""
         if not work.size:
             work.size = sum(row_bytes(work.rows, index) for index in range(work.n))
@@ -123,7 +123,7 @@ class Packing:
             counts[-1] += 1
         return counts
 
-    def too_large(self, work: Work) -> bool:
+    def too_large(self, work: ChunkTask) -> bool:
         """True where the body of several rows is beyond a bound after all: fewer have to be sent."""
         return work.n > 1 and work.payload is not None and work.payload.nbytes > self._most_bytes()
 

@@ -11,25 +11,25 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from fanout.deadline import Deadline
-from fanout.engine.halt import Bell, Stop
-from fanout.engine.work import kind_of
+from fanout.engine.task import kind_of
 from fanout.retry import retry
+from fanout.stop import Stop, WaitQueue
 from fanout.types import Action, Event, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
 
-    from fanout.engine.feed import Feed
-    from fanout.engine.halt import Halt
-    from fanout.engine.link import Link
+    from fanout.engine.bisection import BisectionBudget
+    from fanout.engine.chunker import Chunker
     from fanout.engine.outcomes import Outcomes
     from fanout.engine.refusals import Refusals
     from fanout.engine.sizing import Sizing
-    from fanout.engine.splitting import Splitting
-    from fanout.engine.work import Work
+    from fanout.engine.task import ChunkTask
     from fanout.settings import RetryPolicy
     from fanout.statistics import Counters
+    from fanout.stop import StopEvent
     from fanout.types import StopKind
+    from fanout.upstream.group import EndpointGroup
 
 
 _SMALLER = 2
@@ -52,20 +52,20 @@ class Recovery:
 
     def __init__(
         self,
-        feed: Feed,
-        link: Link,
+        feed: Chunker,
+        link: EndpointGroup,
         outcomes: Outcomes,
-        splitting: Splitting,
+        splitting: BisectionBudget,
         refusals: Refusals,
         sizing: Sizing,
         counters: Counters,
-        halt: Halt,
+        halt: StopEvent,
         *,
-        attempt: Callable[[Work, Deadline], Awaitable[Verdict | None]],
-        ended: Bell,
+        attempt: Callable[[ChunkTask, Deadline], Awaitable[Verdict | None]],
+        ended: WaitQueue,
         stop: Callable[[Stop], None],
         tell: Callable[[Event], None],
-        isolate: Callable[[Work, Verdict], None] | None = None,
+        isolate: Callable[[ChunkTask, Verdict], None] | None = None,
     ) -> None:
         self._feed = feed
         self._link = link
@@ -84,14 +84,14 @@ class Recovery:
         self._active = 0
         self._suspects = 0
         """Chunks of several rows that failed, and may have failed for their rows or for their size."""
-        self.doubted: Work | None = None
+        self.doubted: ChunkTask | None = None
         """The first of them, as long as it is not clear for what."""
         self._whose_turn: asyncio.Task[Any] | None = None
         self._isolated = False
         """A chunk has been split down to what was to blame."""
-        self.proven = Bell()
+        self.proven = WaitQueue()
         """Rings when more chunks may be taken."""
-        self.withheld: list[tuple[Work, Verdict]] = []
+        self.withheld: list[tuple[ChunkTask, Verdict]] = []
         """Rows that were forbidden since the last success: the next one shows that the credentials are good, and that
         the rows have failed. If the run stops before, they stay pending."""
 
@@ -111,7 +111,7 @@ class Recovery:
             self.doubted = None
         return self.doubted is not None
 
-    def begins(self, work: Work, verdict: Verdict) -> bool:
+    def begins(self, work: ChunkTask, verdict: Verdict) -> bool:
         """Take note that `recover` will be called for ``work``. True if it has to be followed by `ended`."""
         suspect = work.n > 1 and _may_be_size(verdict)
         if suspect:
@@ -121,13 +121,13 @@ class Recovery:
                 self.doubted = work
         return suspect
 
-    def ended(self, work: Work) -> None:
+    def ended(self, work: ChunkTask) -> None:
         """A work for which `begins` was true has been recovered."""
         self._suspects -= 1
         self._sizing.ended(work)
         self.proven.ring()
 
-    def succeeded(self, work: Work) -> None:
+    def succeeded(self, work: ChunkTask) -> None:
         """Take note of an answer to whatever request."""
         if self._suspects:
             self.proven.ring()
@@ -135,7 +135,7 @@ class Recovery:
             self.release()
         self._sizing.succeeded(work)
 
-    async def recover(self, work: Work, verdict: Verdict) -> None:
+    async def recover(self, work: ChunkTask, verdict: Verdict) -> None:
         """Bring ``work``, which failed with ``verdict``, to an answer, to a named failure, or to the run's stop."""
         deadline = Deadline()
         self._active += 1
@@ -145,7 +145,7 @@ class Recovery:
             self._active -= 1
             deadline.close()
 
-    async def _settle(self, work: Work, first: Verdict, deadline: Deadline) -> None:
+    async def _settle(self, work: ChunkTask, first: Verdict, deadline: Deadline) -> None:
         """See a work through. Chunks that failed while none succeeded take turns: others may fail as they do."""
         refused = first.action is Action.SPLIT
         part = work.suspect is not None and not first.needs_proof
@@ -184,7 +184,7 @@ class Recovery:
         self._whose_turn = None
         self.proven.ring()
 
-    async def _settle_now(self, work: Work, first: Verdict, deadline: Deadline, *, in_turn: bool = False) -> None:
+    async def _settle_now(self, work: ChunkTask, first: Verdict, deadline: Deadline, *, in_turn: bool = False) -> None:
         verdict = await self._retried(work, first, deadline)
         if verdict is None:
             self._note_success(work)
@@ -208,7 +208,7 @@ class Recovery:
         else:
             self._fail(work, verdict)
 
-    async def _retried(self, work: Work, first: Verdict, deadline: Deadline) -> Verdict | None:
+    async def _retried(self, work: ChunkTask, first: Verdict, deadline: Deadline) -> Verdict | None:
         """Attempts for as long as one may end differently; None once the work is settled."""
         first = self._split_early(work, first)
         if first.action is not Action.RETRY:
@@ -221,7 +221,9 @@ class Recovery:
             return replace(first, action=Action.SPLIT)
         return await self._again(work, first, deadline, which)
 
-    async def _again(self, work: Work, first: Verdict, deadline: Deadline, which: Iterator[slice]) -> Verdict | None:
+    async def _again(
+        self, work: ChunkTask, first: Verdict, deadline: Deadline, which: Iterator[slice]
+    ) -> Verdict | None:
         """Send these rows of ``work``, time after time, until that ends differently; then the others."""
         policy, suspect, sent, rows = self._link.retry, kind_of(first), work, slice(0, work.n)
 
@@ -252,7 +254,7 @@ class Recovery:
                 await self._send_parts([work.part(others)], suspect, deadline)
         return None
 
-    async def _back_off(self, work: Work, seconds: float) -> None:
+    async def _back_off(self, work: ChunkTask, seconds: float) -> None:
         if self._fails_over(work):
             return
         self._counters.backing_off += 1
@@ -261,28 +263,28 @@ class Recovery:
         finally:
             self._counters.backing_off -= 1
 
-    def _split_early(self, work: Work, verdict: Verdict) -> Verdict:
+    def _split_early(self, work: ChunkTask, verdict: Verdict) -> Verdict:
         """``verdict``, where a retry of all rows would have some callers wait for what may be the fault of another."""
         if verdict.action is Action.RETRY and self._isolate is not None and self._may_be_of_one_row(work, verdict):
             return replace(verdict, action=Action.SPLIT)
         return verdict
 
-    def _may_be_of_one_row(self, work: Work, verdict: Verdict) -> bool:
+    def _may_be_of_one_row(self, work: ChunkTask, verdict: Verdict) -> bool:
         """True where the rows should go on in smaller requests, since one of them may be to blame for all.
 
         Not for what is the endpoint's: it would get more requests for nothing. A 403 is split within the run, one half
         after the other, until a success shows that the credentials are good.
         """
-        if work.n == 1 or verdict.flaw == "model" or _forbidden(verdict):
+        if work.n == 1 or verdict.error_kind == "model" or _forbidden(verdict):
             return False
-        if verdict.action is Action.SPLIT or verdict.status == 500 or verdict.flaw is not None:
+        if verdict.action is Action.SPLIT or verdict.status == 500 or verdict.error_kind is not None:
             return True
         others_succeed = self._link.successes > self._successes_before
         if verdict.action is Action.RETRY:
             return others_succeed and not verdict.no_room
         return others_succeed or not (verdict.unreachable or verdict.no_room or (verdict.status or 0) > 500)
 
-    def _fails_over(self, work: Work) -> bool:
+    def _fails_over(self, work: ChunkTask) -> bool:
         """True if another endpoint can be asked at once. When all have been, it is time to wait."""
         if self._link.pool.only is not None or work.host is None:
             return False
@@ -292,7 +294,7 @@ class Recovery:
         work.tried = ()
         return False
 
-    def _tell_of_retry(self, work: Work, verdict: Verdict | None) -> None:
+    def _tell_of_retry(self, work: ChunkTask, verdict: Verdict | None) -> None:
         if verdict is not None and verdict.action is Action.RETRY:
             chunk = work.chunk
             self._tell(
@@ -306,14 +308,16 @@ class Recovery:
                 )
             )
 
-    def _exhausted(self, verdict: Verdict, work: Work) -> Verdict:
+    def _exhausted(self, verdict: Verdict, work: ChunkTask) -> Verdict:
         """What becomes of a retryable verdict when no attempts are left."""
         host = work.host
         if verdict.action is not Action.RETRY:
             return verdict
-        if verdict.flaw == "model" and not (host is not None and self._link.pool.dispensable(host)):
+        if verdict.error_kind == "model" and not (host is not None and self._link.pool.dispensable(host)):
             return replace(verdict, action=Action.STOP, stop="rejected")
-        if verdict.status == 500 or verdict.flaw is not None:  # permanent errors of one row are 500 on most servers
+        if (
+            verdict.status == 500 or verdict.error_kind is not None
+        ):  # permanent errors of one row are 500 on most servers
             return replace(verdict, action=Action.SPLIT)
         if verdict.may_be_size and work.n > 1 and work.others_served:
             return replace(verdict, action=Action.SPLIT)
@@ -321,7 +325,7 @@ class Recovery:
             return replace(verdict, action=Action.STOP, stop="unreachable")
         return replace(verdict, action=Action.FAIL)
 
-    async def _others_tell(self, work: Work) -> bool:
+    async def _others_tell(self, work: ChunkTask) -> bool:
         """Wait while nothing has been served and requests are in flight that may be. False if the run has stopped."""
         host = work.host
         assert host is not None
@@ -329,17 +333,17 @@ class Recovery:
             await self._halt.sleep(_LOOK_AGAIN, self._attempt_ended)
         return self._halt.stopped is None
 
-    def _confirmed(self, work: Work) -> bool:
+    def _confirmed(self, work: ChunkTask) -> bool:
         return work.confirmed or work.attempts >= self._link.retry.max_attempts
 
-    async def _once_more(self, work: Work, deadline: Deadline) -> None:
+    async def _once_more(self, work: ChunkTask, deadline: Deadline) -> None:
         verdict = await self._attempt(work, deadline)
         if verdict is None:
             self._note_success(work)
             return
         await self._settle(work, verdict, deadline)
 
-    async def _split(self, work: Work, verdict: Verdict, deadline: Deadline, *, in_turn: bool) -> None:
+    async def _split(self, work: ChunkTask, verdict: Verdict, deadline: Deadline, *, in_turn: bool) -> None:
         # Halves of a chunk that has its turn need no turn of their own.
         in_turn = in_turn or work.suspect is not None
         turn = None if in_turn else await self._splitting.wait_for_turn(self._proof_for(work, verdict))
@@ -356,21 +360,21 @@ class Recovery:
             if turn is not None:
                 turn.release()
 
-    def _proof_for(self, work: Work, verdict: Verdict) -> Callable[[], bool] | None:
+    def _proof_for(self, work: ChunkTask, verdict: Verdict) -> Callable[[], bool] | None:
         """For a 403 others have to have succeeded after it: what succeeded before may have had good credentials."""
         if not _forbidden(verdict):
             return None
         seen = self._link.successes if work.successes_seen is None else work.successes_seen
         return lambda: self._link.successes > seen
 
-    async def _bisect(self, work: Work, verdict: Verdict, deadline: Deadline) -> None:
+    async def _bisect(self, work: ChunkTask, verdict: Verdict, deadline: Deadline) -> None:
         self._note_split(work, verdict)
         parts = self._sizing.parts(work) or work.halves()
         whole = await self._send_parts(parts, kind_of(verdict), deadline)
-        if whole and (verdict.flaw is None or verdict.may_be_size):
+        if whole and (verdict.error_kind is None or verdict.may_be_size):
             self._sizing.too_large(work, verdict)
 
-    async def _send_parts(self, parts: Iterable[Work], suspect: object, deadline: Deadline) -> bool:
+    async def _send_parts(self, parts: Iterable[ChunkTask], suspect: object, deadline: Deadline) -> bool:
         """Send parts of a work that failed as ``suspect``, and see them through. True if all succeeded at once."""
         left, failed = deque(parts), []
         n_failed = 0
@@ -393,7 +397,7 @@ class Recovery:
             await self._settle(part, self._proven(part, verdict), deadline)
         return not n_failed
 
-    def _proven(self, part: Work, verdict: Verdict) -> Verdict:
+    def _proven(self, part: ChunkTask, verdict: Verdict) -> Verdict:
         """``verdict`` in the light of others' success since: a part that fails as the whole did is split at once."""
         seen = part.successes_seen
         if (
@@ -405,7 +409,7 @@ class Recovery:
             return replace(verdict, action=Action.SPLIT)
         return verdict
 
-    def _note_split(self, work: Work, verdict: Verdict) -> None:
+    def _note_split(self, work: ChunkTask, verdict: Verdict) -> None:
         self._counters.splits += 1
         self._tell(
             Event(
@@ -413,11 +417,11 @@ class Recovery:
             )
         )
 
-    def _note_success(self, work: Work) -> None:
+    def _note_success(self, work: ChunkTask) -> None:
         if work.suspect is not None and not work.held:
             self._splitting.rows_succeeded(work.n)
 
-    def _fail(self, work: Work, verdict: Verdict) -> None:
+    def _fail(self, work: ChunkTask, verdict: Verdict) -> None:
         is_news = not self._splitting.is_known_bad(work)
         if is_news and work.n == 1 and verdict.action is Action.SPLIT:
             self._splitting.row_failed()
@@ -436,11 +440,11 @@ class Recovery:
             reason = "the endpoint has refused many single rows in the same words, and accepted none in between"
             self._stop(Stop(kind, f"{reason}: {verdict.reason}"))
 
-    def _last(self, work: Work) -> bool:
+    def _last(self, work: ChunkTask) -> bool:
         """True if no row is left but those of ``work``: there is nothing that a stop could spare."""
         return self._feed.left == 0 and self._active == 1 and work.n == len(work.chunk)
 
-    def _only_row(self, work: Work, verdict: Verdict) -> bool:
+    def _only_row(self, work: ChunkTask, verdict: Verdict) -> bool:
         """True for a 403 of the only row that there is: nothing can show whether the row or the credentials are bad."""
         return _forbidden(verdict) and not self._link.successes and self._feed.left == 0 and len(work.chunk) == 1
 
@@ -453,7 +457,7 @@ def _may_be_size(verdict: Verdict) -> bool:
     return verdict.may_be_size or (verdict.action is Action.SPLIT and not _forbidden(verdict))
 
 
-def _no_attempts_left(work: Work, policy: RetryPolicy) -> bool:
+def _no_attempts_left(work: ChunkTask, policy: RetryPolicy) -> bool:
     return work.attempts >= policy.max_attempts
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fanout.engine.work import Work
+    from fanout.engine.task import ChunkTask
     from fanout.types import Verdict
 
 _ROWS = 20
@@ -56,7 +56,7 @@ class Refusals:
         self._seen = 0
         self._refused: dict[str, _Refused] = {}
 
-    def note(self, work: Work, verdict: Verdict, *, failed: bool) -> None:
+    def note(self, work: ChunkTask, verdict: Verdict, *, failed: bool) -> None:
         """Take note of a refusal: of rows that have ``failed``, or of a chunk that is to be split."""
         if verdict.status is None or verdict.status < 400 or verdict.about_rows:
             return

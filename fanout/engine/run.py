@@ -12,36 +12,36 @@ from typing import TYPE_CHECKING, Any
 from fanout.callbacks import ENDS_OF_ITERATION, abnormal, calling
 from fanout.deadline import Deadline
 from fanout.engine.attempt import Attempts
+from fanout.engine.bisection import BisectionBudget
 from fanout.engine.encoding import encode, fitted
-from fanout.engine.exchange import Exchanges
-from fanout.engine.halt import Bell, Halt, Stop
-from fanout.engine.introduction import Introductions
+from fanout.engine.metadata import prepare
 from fanout.engine.outcomes import Outcomes
-from fanout.engine.preparation import prepare
-from fanout.engine.proof import Proof
+from fanout.engine.probe import EndpointProbe
 from fanout.engine.recovery import Recovery
 from fanout.engine.refusals import Refusals
 from fanout.engine.sizing import Sizing
-from fanout.engine.splitting import Splitting
 from fanout.engine.tasks import Tasks
-from fanout.engine.watch import Watch
+from fanout.engine.validator import ResponseValidator
+from fanout.engine.watchdog import Watchdog
 from fanout.errors import CallbackError, FanoutError
-from fanout.limits import Permits
+from fanout.limits import ConcurrencyLimiter
 from fanout.rowset import RowSet
 from fanout.statistics import Counters
+from fanout.stop import Stop, StopEvent, WaitQueue
 from fanout.types import Event, Verdict
+from fanout.upstream.dispatcher import Dispatcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fanout.codecs.base import Codec
-    from fanout.engine.feed import Feed
-    from fanout.engine.link import Link
+    from fanout.engine.chunker import Chunker
+    from fanout.engine.task import ChunkTask
     from fanout.engine.tasks import Job
-    from fanout.engine.watch import Until
-    from fanout.engine.work import Work
+    from fanout.engine.watchdog import Until
     from fanout.transport import RowsSent
-    from fanout.types import Done, Failure, Form, Statistics
+    from fanout.types import ChunkResult, Failure, Schema, Statistics
+    from fanout.upstream.group import EndpointGroup
 
 _log = logging.getLogger("fanout")
 
@@ -63,13 +63,13 @@ class Run:
 
     def __init__(
         self,
-        feed: Feed,
+        feed: Chunker,
         codec: Codec,
-        link: Link,
-        deliver: Callable[[Done], None],
+        link: EndpointGroup,
+        deliver: Callable[[ChunkResult], None],
         on_event: Callable[[Event], None] | None = None,
         *,
-        form: Form | None = None,
+        form: Schema | None = None,
         failed_alone: RowSet | None = None,
         until: Until | None = None,
         isolate: Callable[[list[int], int, bool], None] | None = None,
@@ -91,23 +91,23 @@ class Run:
         self._started = self._loop.time()
         self._ended: float | None = None
         self._until = until
-        self._halt = Halt()
+        self._halt = StopEvent()
         self._owner = object()
         self._tasks = Tasks(self._report, self._abandon)
-        self._exchanges = Exchanges(link, self.counters, self._halt, self._tell)
+        self._exchanges = Dispatcher(link, self.counters, self._halt, self._tell)
         self._introductions = (
-            Introductions(codec, link, self._exchanges, self._halt, self._tell, self._tasks)
+            EndpointProbe(codec, link, self._exchanges, self._halt, self._tell, self._tasks)
             if link.pool.only is None
             else None
         )
-        self._retry_slots = Permits(link.permits.total)
+        self._retry_slots = ConcurrencyLimiter(link.permits.total)
         self._workers = 0
         self._refused = 0
-        self._fewer_refused = Bell()
+        self._fewer_refused = WaitQueue()
         self._again = 0
         """Attempts under way that are not a chunk's first."""
         self._stood_aside = 0
-        self._way_free = Bell()
+        self._way_free = WaitQueue()
         self._waiting_for_rows: set[asyncio.Task[None]] = set()
         self._crash: Exception | None = None
         self._last_failure = ""
@@ -127,7 +127,7 @@ class Run:
         raised and is no `Exception` is a stop.
         """
         timeouts, retry = self._link.timeouts, self._link.retry
-        watch = Watch(self.stop, run=timeouts.run, stall=retry.stall, until=self._until, last_words=self._last_words)
+        watch = Watchdog(self.stop, run=timeouts.run, stall=retry.stall, until=self._until, last_words=self._last_words)
         self._watch = watch
         try:
             if self.feed.left != 0:
@@ -187,7 +187,7 @@ class Run:
         self.counters.rows = self.feed.rows_taken - self._isolated
         return self.counters
 
-    def settle(self, done: Done) -> None:
+    def settle(self, done: ChunkResult) -> None:
         """Count a chunk that is where it belongs, and tell of it."""
         ok = done.stop - done.start - (sum(map(len, done.pending)) if done.pending else 0)
         for failure in done.failures:
@@ -198,7 +198,7 @@ class Run:
         if ok and self._listener is not None:
             self._tell(Event(kind="done", start=done.start, stop=done.stop))
 
-    def _delivered(self, done: Done) -> None:
+    def _delivered(self, done: ChunkResult) -> None:
         if self._any_suspect and self.suspect.overlaps(done.start, done.stop):
             return  # its rows stay pending: the run has been stopped
         self._deliver(done)
@@ -235,7 +235,7 @@ class Run:
     async def _work_through(self) -> None:
         with calling("the codec's spec"):
             spec = self._codec.spec
-        proof = Proof(
+        proof = ResponseValidator(
             spec,
             reject_nonfinite=self._codec.nonfinite == "reject",
             capacity=self._link.limits.most_in_flight,
@@ -253,7 +253,7 @@ class Run:
             self.feed,
             self._link,
             self._outcomes,
-            Splitting(
+            BisectionBudget(
                 lambda: self._link.successes > 0,
                 failed_alone=self._failed_alone,
                 answered_before=self._form is not None,
@@ -337,7 +337,7 @@ class Run:
         finally:
             self._stood_aside -= 1
 
-    async def _attempt_again(self, work: Work, deadline: Deadline) -> Verdict | None:
+    async def _attempt_again(self, work: ChunkTask, deadline: Deadline) -> Verdict | None:
         self._again += 1
         try:
             return await self._attempt(work, deadline)
@@ -345,13 +345,13 @@ class Run:
             self._again -= 1
             self._way_free.ring_for_one()
 
-    async def _next(self, worker: asyncio.Task[Any]) -> Work | None:
+    async def _next(self, worker: asyncio.Task[Any]) -> ChunkTask | None:
         self._waiting_for_rows.add(worker)
         work = await self.feed.take()
         self._waiting_for_rows.discard(worker)
         return work
 
-    async def _attempt(self, work: Work, deadline: Deadline) -> Verdict | None:
+    async def _attempt(self, work: ChunkTask, deadline: Deadline) -> Verdict | None:
         """One attempt, and what follows if it is a success: None then, else the verdict on it."""
         if work.payload is None and not self._encode(work):
             return None
@@ -365,23 +365,23 @@ class Run:
         self._outcomes.succeed(work, outcome)
         return None
 
-    def _encode(self, work: Work) -> bool:
+    def _encode(self, work: ChunkTask) -> bool:
         fail = self._outcomes.fail if self._isolate is None else self._fail_unsent
         return encode(work, self._codec, self._stamp, fail, uniform=self.feed.uniform)
 
-    def _fail_unsent(self, work: Work, verdict: Verdict) -> None:
+    def _fail_unsent(self, work: ChunkTask, verdict: Verdict) -> None:
         """Rows that cannot be encoded, each another caller's: encoded alone, each has a reason of its own."""
         if self.feed.total == 1:
             self._outcomes.fail(work, verdict)
         else:
             self._leave(work, verdict)
 
-    def _leave(self, work: Work, verdict: Verdict) -> None:
+    def _leave(self, work: ChunkTask, verdict: Verdict) -> None:
         assert self._isolate is not None
         self._isolated += work.n
         self._outcomes.leave(work)
         # Answers of another shape may each be right: only together they make no array.
-        alone = work.payload is None or verdict.flaw == "shape"
+        alone = work.payload is None or verdict.error_kind == "shape"
         rows = (work.chunk.start + work.positions()).tolist()
         self._isolate(rows, work.earlier_attempts + work.attempts, alone)
 
@@ -389,7 +389,7 @@ class Run:
         """Why the last attempt failed; where none was made, why the last endpoint has not said which model it has."""
         return self._last_failure or next((host.unheard for host in self._link.pool.hosts if host.unheard), "")
 
-    def _refuse(self, work: Work, verdict: Verdict) -> None:
+    def _refuse(self, work: ChunkTask, verdict: Verdict) -> None:
         """An answer unlike the others: no slot can be waited for here, so the workers wait while there are too many."""
         self._refused += 1
         if work.host is not None:
@@ -400,7 +400,7 @@ class Run:
         self._refused -= 1
         self._fewer_refused.ring()
 
-    def _recover(self, work: Work, verdict: Verdict, *, done: Callable[[], None]) -> None:
+    def _recover(self, work: ChunkTask, verdict: Verdict, *, done: Callable[[], None]) -> None:
         self._watch.busy()
         suspect = self._recovery.begins(work, verdict)
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fanout.engine.size_limits import Size
+from fanout.limits.size_limits import Size
 
 if TYPE_CHECKING:
-    from fanout.engine.feed import Feed
-    from fanout.engine.link import Link
-    from fanout.engine.work import Work
+    from fanout.engine.chunker import Chunker
+    from fanout.engine.task import ChunkTask
     from fanout.types import Rows, Verdict
+    from fanout.upstream.group import EndpointGroup
 
 _log = logging.getLogger("fanout")
 
@@ -23,29 +23,29 @@ _log = logging.getLogger("fanout")
 class Sizing:
     """The sizes of one run's requests, reported to the `SizeLimits` of its link."""
 
-    def __init__(self, feed: Feed, link: Link) -> None:
+    def __init__(self, feed: Chunker, link: EndpointGroup) -> None:
         self._feed = feed
         self._sizes = link.sizes
         self._meter = link.meter
         self._advised = False
 
-    def suspected(self, work: Work) -> None:
+    def suspected(self, work: ChunkTask) -> None:
         """A chunk failed that may have been too large: from now on the sizes are looked at."""
         self._sizes.suspected(self._of(work), work.chunk)
 
-    def succeeded(self, work: Work) -> None:
+    def succeeded(self, work: ChunkTask) -> None:
         """Take note of an answered request."""
         if self._sizes.watching:
             self._sizes.succeeded(self._of(work), work.chunk)
 
-    def too_large(self, work: Work, verdict: Verdict) -> None:
+    def too_large(self, work: ChunkTask, verdict: Verdict) -> None:
         """Take note of a request that failed with ``verdict``, although its rows are answered in smaller ones."""
         size = self._of(work)
         if size.n_bytes and self._feed.spare_packing is not None:
             self._feed.spare_packing.weigh(work)
         self._sizes.too_large(size, work.chunk)
         limits = self._sizes.limits
-        if verdict.flaw == "rows" and limits is not None and limits.rows == 1 and not self._advised:
+        if verdict.error_kind == "rows" and limits is not None and limits.rows == 1 and not self._advised:
             self._advised = True
             _log.warning(
                 "the endpoint does not answer every row of a request that has several, so each row is sent alone; "
@@ -57,28 +57,28 @@ class Sizing:
         """Most rows in a request that was answered of late."""
         return self._sizes.largest_seen
 
-    def ended(self, work: Work) -> None:
+    def ended(self, work: ChunkTask) -> None:
         """All is known of a chunk that had failed."""
         self._sizes.ended(work.chunk)
 
-    def beyond(self, work: Work) -> bool:
+    def beyond(self, work: ChunkTask) -> bool:
         """True if a request failed that is larger than is safe."""
         return self._sizes.exceeded_by(self._of(work))
 
-    def may_be_size(self, work: Work, verdict: Verdict) -> bool:
+    def may_be_size(self, work: ChunkTask, verdict: Verdict) -> bool:
         """True if ``verdict``, not the first on this chunk, is on its size rather than on the endpoint."""
         return verdict.may_be_size and work.n > 1 and work.others_served and self._sizes.near(self._of(work))
 
-    def knows(self, work: Work) -> bool:
+    def knows(self, work: ChunkTask) -> bool:
         """True if it is clear whether the size of a chunk that failed is to blame."""
         size = self._of(work)
         return self._sizes.exceeded_by(size) or self._sizes.carried(size)
 
-    def clears(self, work: Work) -> bool:
+    def clears(self, work: ChunkTask) -> bool:
         """True if chunks of as many rows as ``work`` need not be held back: some succeed, or the limits are known."""
         return self._sizes.limits is not None or (self._sizes.largest_seen or 0) >= work.n
 
-    def parts(self, work: Work) -> list[Work]:
+    def parts(self, work: ChunkTask) -> list[ChunkTask]:
         """The rows in works within the limits; none where there is one row, or all are within them already."""
         limits, packing = self._sizes.safe(), self._feed.spare_packing
         if limits is None or work.n == 1:
@@ -91,7 +91,7 @@ class Sizing:
             counts = [(work.n + part) // n_parts for part in range(n_parts)]
         return work.parts(counts) if len(counts) > 1 else []
 
-    def _of(self, work: Work) -> Size:
+    def _of(self, work: ChunkTask) -> Size:
         n_bytes = 0.0 if work.payload is None or _alike(work.rows) else float(work.payload.nbytes)
         tokens = self._meter.of_request(work.rows, 0) if self._meter.counts else 0.0
         return Size(float(work.n), n_bytes, float(tokens))

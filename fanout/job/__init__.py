@@ -1,6 +1,6 @@
 """The job: one TOML file, run from its input to its output."""
 
-from fanout.job.check import Findings, Form, check_job
+from fanout.job.check import Findings, OutputSchema, check_job
 from fanout.job.dry_run import Estimate, dry_run
 from fanout.job.load import load_job, load_job_or_outline
 from fanout.job.model import Job, JobFile, Outline
@@ -10,7 +10,7 @@ from fanout.job.run import run_job
 from fanout.job.schema import job_schema
 from fanout.job.status import Status, job_status
 from fanout.job.summary import SCHEMA_VERSION, Summary
-from fanout.job.tuning import Audience, Budget, Plan, SearchControl, Trial, Trials, Tuning, Wishes, tune_job
+from fanout.job.tuning import Audience, Budget, Plan, SearchControl, Trial, Trials, TuneOptions, Tuning, tune_job
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -18,18 +18,18 @@ __all__ = [
     "Budget",
     "Estimate",
     "Findings",
-    "Form",
     "Job",
     "JobFile",
     "Outline",
+    "OutputSchema",
     "Plan",
     "SearchControl",
     "Status",
     "Summary",
     "Trial",
     "Trials",
+    "TuneOptions",
     "Tuning",
-    "Wishes",
     "check_job",
     "dry_run",
     "job_schema",

@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fanout.engine import feed_of
+from fanout.engine import chunker_of
 from fanout.errors import RunStopped
+from fanout.io.writers import open_sink
 from fanout.job.blame import blaming
 from fanout.job.run import client_of, input_name, read_input
 from fanout.job.summary import SCHEMA_VERSION, exit_code
-from fanout.sinks import open_sink
 from fanout.types import count_rows, take_rows
 
 if TYPE_CHECKING:
     from fanout.client import Client, Preview
     from fanout.engine import RunControl
+    from fanout.io.readers import Source
     from fanout.job.model import Job
-    from fanout.sources import Source
     from fanout.types import Array, Failure, ModelInfo, Result, Rows, StopKind, Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Form:
+class OutputSchema:
     """What an array looks like."""
 
     name: str
@@ -45,7 +45,7 @@ class Findings:
     rows: int | None
     """None where only reading to the end tells."""
 
-    input: tuple[Form, ...]
+    input: tuple[OutputSchema, ...]
     endpoint: str
     """Without credentials."""
 
@@ -74,7 +74,7 @@ class Findings:
 
     ok: int
     failed: int
-    answer: tuple[Form, ...]
+    answer: tuple[OutputSchema, ...]
     """The arrays that came back for them."""
 
     requests: int
@@ -117,7 +117,7 @@ async def check_job(job: Job, *, control: RunControl | None = None) -> Findings:
 
 
 async def _first_chunk(source: Source, chunk_rows: int) -> Rows:
-    feed = feed_of(source, chunk_rows)
+    feed = chunker_of(source, chunk_rows)
     try:
         work = await feed.take()
     finally:
@@ -165,11 +165,11 @@ def _findings(
     )
 
 
-def _forms(rows: Rows, n_rows: int | None = None) -> tuple[Form, ...]:
+def _forms(rows: Rows, n_rows: int | None = None) -> tuple[OutputSchema, ...]:
     """The form of each array, as long as the whole input if its length is known."""
     columns = rows if isinstance(rows, Mapping) else {"": _as_array(rows)}
     return tuple(
-        Form(name=name, dtype=str(array.dtype), shape=(n_rows or len(array), *array.shape[1:]))
+        OutputSchema(name=name, dtype=str(array.dtype), shape=(n_rows or len(array), *array.shape[1:]))
         for name, array in columns.items()
     )
 

@@ -6,12 +6,12 @@ import asyncio
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from fanout.io.writers import open_sink
 from fanout.job.blame import blaming
 from fanout.job.offline import rehearsal
 from fanout.job.run import client_of, input_name, read_input
 from fanout.job.summary import SCHEMA_VERSION
 from fanout.job.timetable import Timetable
-from fanout.sinks import open_sink
 
 if TYPE_CHECKING:
     from fanout.client import Survey

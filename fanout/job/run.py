@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from fanout.client import Client, carry_over, complete, content_of, reopen_failures
 from fanout.errors import ConfigError, InputError, RunStopped
+from fanout.io.journal import Journal, read_state
+from fanout.io.readers import open_source
+from fanout.io.writers import open_sink
 from fanout.job.blame import blaming
 from fanout.job.offline import staged
 from fanout.job.summary import Summary, summarized
-from fanout.journal import Journal, read_state
 from fanout.paths import journal_path, require_apart
-from fanout.sinks import open_sink
-from fanout.sources import open_source
 from fanout.threads import on_thread, opened_on_thread
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fanout.engine import RunControl
+    from fanout.io.readers import Source
+    from fanout.io.writers import FileSink
     from fanout.job.model import Job
-    from fanout.sinks import FileSink
-    from fanout.sources import Source
     from fanout.tape import Tape
     from fanout.types import Event, Result
 

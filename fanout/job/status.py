@@ -6,16 +6,16 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from fanout.errors import ConfigError
+from fanout.io.journal import read_state, same_but_for_times
 from fanout.job.blame import blaming
 from fanout.job.model import Outline
 from fanout.job.run import client_of, read_input
 from fanout.job.summary import SCHEMA_VERSION
-from fanout.journal import read_state, same_but_for_times
 from fanout.paths import journal_path
 
 if TYPE_CHECKING:
+    from fanout.io.journal import State
     from fanout.job.model import Job
-    from fanout.journal import State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

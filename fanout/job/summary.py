@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fanout.errors import RunStopped
+    from fanout.io.journal import Journal
+    from fanout.io.writers import FileSink
     from fanout.job.offline import Answers
-    from fanout.journal import Journal
-    from fanout.sinks import FileSink
     from fanout.types import EndpointStatistics, Failure, Result, StopKind
 
 SCHEMA_VERSION = 1

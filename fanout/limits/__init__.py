@@ -5,9 +5,18 @@ pass in ``loop.time()``.
 """
 
 from fanout.limits.adaptive import Adaptive
-from fanout.limits.gate import Gate
-from fanout.limits.permits import Permits
-from fanout.limits.rates import Cost, RateLimiter, Slot
+from fanout.limits.concurrency import ConcurrencyLimiter
+from fanout.limits.cooldown import Cooldown
+from fanout.limits.rates import Cost, RateLimiter, Reservation
 from fanout.limits.tokens import TokenMeter, tiktoken_counter
 
-__all__ = ["Adaptive", "Cost", "Gate", "Permits", "RateLimiter", "Slot", "TokenMeter", "tiktoken_counter"]
+__all__ = [
+    "Adaptive",
+    "ConcurrencyLimiter",
+    "Cooldown",
+    "Cost",
+    "RateLimiter",
+    "Reservation",
+    "TokenMeter",
+    "tiktoken_counter",
+]

@@ -29,7 +29,7 @@ class Cost(NamedTuple):
     tokens: float = 0.0
 
 
-class Slot:
+class Reservation:
     """A reserved start. It is its holder's, who may give it back for as long as it is to come."""
 
     __slots__ = ("cost", "edition", "start")
@@ -60,7 +60,7 @@ class RateLimiter:
         self._lasting = list(_buckets_of(limits))
         self._told: dict[Hashable, _Bucket] = {}
         self._buckets = self._lasting
-        self._ahead: deque[Slot] = deque()
+        self._ahead: deque[Reservation] = deque()
         """Slots that may still be given back, in the order of reservation."""
         self._edition = 0
         self.active = bool(self._buckets)
@@ -68,27 +68,27 @@ class RateLimiter:
         self.takes_tokens = any(bucket.unit == "tokens" for bucket in self._buckets)
         """True where a `Cost` has to tell the tokens."""
 
-    def reserve(self, now: float, cost: Cost) -> Slot:
+    def reserve(self, now: float, cost: Cost) -> Reservation:
         """The first start, now or later, that all rates allow; it is taken from all of them or from none."""
         with self._lock:
             self._settle(now)
             start = now
             for bucket in self._buckets:
                 start = max(start, bucket.earliest(cost))
-            slot = Slot(start, cost, self._edition)
+            slot = Reservation(start, cost, self._edition)
             self._ahead.append(slot)
             for bucket in self._buckets:
                 bucket.latest = bucket.after(bucket.latest, slot)
             return slot
 
-    def give_back(self, slot: Slot | None) -> None:
+    def give_back(self, slot: Reservation | None) -> None:
         """Let others have what ``slot`` took, if it is still to come: no request was sent in it."""
         with self._lock:
             if slot is not None and slot in self._ahead:
                 self._ahead.remove(slot)
                 self._recount()
 
-    def outdated(self, slot: Slot) -> bool:
+    def outdated(self, slot: Reservation) -> bool:
         """True where the endpoint has told of less since ``slot`` was reserved: then another one is due."""
         return slot.edition != self._edition
 
@@ -183,7 +183,7 @@ class _Bucket:
             return -inf
         return min(self.until, self.latest - max(0.0, self.capacity - units) * self.interval)
 
-    def after(self, paid: float, slot: Slot) -> float:
+    def after(self, paid: float, slot: Reservation) -> float:
         """When all is paid for if that was at ``paid`` before ``slot``."""
         units = slot.cost[self._place]
         return max(paid, slot.start) + units * self.interval if units else paid

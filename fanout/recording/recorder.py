@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from fanout.tape import Send, Sent
-    from fanout.types import Reply
+    from fanout.types import Response
 
 _NEEDED = re.compile(
     "content-type|date|location|inference-header-content-length|retry-after|retry-after-ms|x-should-retry|.*ratelimit.*",
@@ -52,7 +52,7 @@ class Recorder:
         self._file = Writer(self.path)
         self._began: float | None = None
 
-    async def exchange(self, sent: Sent, send: Send, hide: Callable[[bytes], bytes]) -> Reply:
+    async def exchange(self, sent: Sent, send: Send, hide: Callable[[bytes], bytes]) -> Response:
         """Send, and note what comes of it. Raises what sending raises, and `ConfigError` for a full disk."""
         started = asyncio.get_running_loop().time()
         try:
@@ -88,7 +88,7 @@ class Recorder:
         started: float,
         hide: Callable[[bytes], bytes],
         *,
-        reply: Reply | None = None,
+        reply: Response | None = None,
         error: TransportError | None = None,
     ) -> None:
         if self._began is None:
@@ -114,7 +114,7 @@ class Recorder:
         self._file.add(interaction, bodies)
         self.recorded += 1
 
-    def _kept(self, reply: Reply, hide: Callable[[bytes], bytes]) -> dict[str, str]:
+    def _kept(self, reply: Response, hide: Callable[[bytes], bytes]) -> dict[str, str]:
         kept = {}
         for name, value in reply.headers.items():
             if _NEEDED.fullmatch(name) or name.lower() in self._headers:

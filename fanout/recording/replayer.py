@@ -14,7 +14,7 @@ from fanout.clock import VirtualClock
 from fanout.errors import ReplayError, TransportError
 from fanout.recording.format import Pages, digest, key_of, path_of
 from fanout.recording.nearest import nearest
-from fanout.types import Reply
+from fanout.types import Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,7 @@ class Replayer:
         self.remaining = len(self._pages.interactions)
         """Recorded exchanges that have not been asked for yet."""
 
-    async def exchange(self, sent: Sent, send: Send, hide: Callable[[bytes], bytes]) -> Reply:
+    async def exchange(self, sent: Sent, send: Send, hide: Callable[[bytes], bytes]) -> Response:
         """What was recorded for this request. Raises `ReplayError` if nothing was, or no more; `TransportError`."""
         body, path = digest(sent.body), path_of(sent.url)
         answers = self._left.get(key_of(sent.method, path, body))
@@ -63,7 +63,7 @@ class Replayer:
         await asyncio.sleep(found.seconds if self._waits() else 0)
         if found.status is None:
             raise _error(found)
-        return Reply(
+        return Response(
             status=found.status, headers=CIMultiDict(found.headers), body=self._pages.body(found.got), url=sent.url
         )
 

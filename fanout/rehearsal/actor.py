@@ -11,12 +11,12 @@ from multidict import CIMultiDict
 
 from fanout.errors import ConfigError
 from fanout.rehearsal.faults import endured
-from fanout.serving.exchange import Answer, Request
-from fanout.serving.faults.chance import Dice
+from fanout.serving.exchange import Request, ServerResponse
+from fanout.serving.faults.chance import FaultSampler
 from fanout.serving.faults.names import probabilities
 from fanout.serving.models import Model
 from fanout.serving.protocol import answer
-from fanout.types import Reply
+from fanout.types import Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,13 +61,13 @@ class Rehearsal:
         self._codec = codec
         self._function = model
         self._latency = latency
-        self._dice = Dice(probabilities(faults or {}), seed)
+        self._dice = FaultSampler(probabilities(faults or {}), seed)
         name = codec.options.get("model") or _NAME
         self._model = Model(name=name, function=model, embed=model)
         self._path = codec.path.replace("{model}", quote(name, safe=":.")) or "/"
         self._metadata = self._paths_beside(url)
 
-    async def exchange(self, sent: Sent, send: Send, hide: Callable[[bytes], bytes]) -> Reply:
+    async def exchange(self, sent: Sent, send: Send, hide: Callable[[bytes], bytes]) -> Response:
         """What the endpoint might say. Raises `TransportError` by a fault, `ConfigError` for an unknown format."""
         path = self._metadata.get(urlsplit(sent.url).path, self._path) if sent.method == "GET" else self._path
         request = Request(method=sent.method, path=path, headers=sent.headers, body=sent.joined())
@@ -76,15 +76,15 @@ class Rehearsal:
         fault = self._dice.throw(request.body) if sent.method == "POST" else None
         if fault is not None:
             made = await endured(fault, request, made, lambda spoiled: self._answer(sent, spoiled))
-        return Reply(status=made.status, headers=CIMultiDict(made.headers), body=made.body, url=sent.url)
+        return Response(status=made.status, headers=CIMultiDict(made.headers), body=made.body, url=sent.url)
 
     def __repr__(self) -> str:
         return f"<Rehearsal {self._codec.name!r}>"
 
-    def _answer(self, sent: Sent, request: Request) -> Answer:
+    def _answer(self, sent: Sent, request: Request) -> ServerResponse:
         served = self._codec.serve(sent, self._function)
         if served is not None:
-            return Answer(status=served.status, headers=served.headers, body=served.body)
+            return ServerResponse(status=served.status, headers=served.headers, body=served.body)
         made = answer(self._model, request)
         if made.status in (404, 405) and sent.method == "POST":
             raise ConfigError(

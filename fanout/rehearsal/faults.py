@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NoReturn, cast
 
 from multidict import CIMultiDict
 
-from fanout.errors import ConnectError, IncompleteReply, ReplyTooLarge
-from fanout.serving.exchange import Answer
+from fanout.errors import ConnectError, IncompleteResponse, ResponseTooLarge
+from fanout.serving.exchange import ServerResponse
 from fanout.serving.faults.acts import Turn
 from fanout.serving.faults.answers import in_json
 from fanout.transport import decoded, looks_like_json
@@ -27,7 +27,9 @@ _LONGEST_HEAD = 64 * 2**10
 """As an endpoint has it that sets nothing else."""
 
 
-async def endured(fault: Fault, request: Request, right: Answer, again: Callable[[Request], Answer]) -> Answer:
+async def endured(
+    fault: Fault, request: Request, right: ServerResponse, again: Callable[[Request], ServerResponse]
+) -> ServerResponse:
     """What comes of an exchange that ``fault`` befalls, in place of the ``right`` answer.
 
     ``again`` gives the right answer to another request, for faults that need one in JSON. Raises `TransportError`.
@@ -51,7 +53,7 @@ class _Line:
         for part in parts:
             self.sent += part
         if len(self.sent) > _CAP:
-            raise ReplyTooLarge(f"the answer is larger than {_CAP:,} bytes")
+            raise ResponseTooLarge(f"the answer is larger than {_CAP:,} bytes")
 
     def close(self) -> None:
         return
@@ -71,25 +73,25 @@ class _Refusing:
         raise ConnectError("cannot connect to the mock: Connection refused")
 
 
-def _read(raw: bytes) -> Answer:
+def _read(raw: bytes) -> ServerResponse:
     head, end, body = raw.partition(b"\r\n\r\n")
     if not end:
-        raise IncompleteReply("the exchange with the mock broke off: no answer came")
+        raise IncompleteResponse("the exchange with the mock broke off: no answer came")
     first, *fields = head.decode("latin-1").split("\r\n")
     if any(len(field) > _LONGEST_HEAD for field in fields):
-        raise IncompleteReply("the exchange with the mock broke off: no valid HTTP")
+        raise IncompleteResponse("the exchange with the mock broke off: no valid HTTP")
     headers = CIMultiDict((name, value.strip()) for name, _, value in (field.partition(":") for field in fields))
     status, body = int(first.split()[1]), _framed(headers, body)
     if status == 206:
-        raise IncompleteReply("the answer has status 206: it is a part of an answer")
+        raise IncompleteResponse("the answer has status 206: it is a part of an answer")
     encoding = headers.get("Content-Encoding", "identity").lower()
     if status < 300 and encoding != "identity":
         body = decoded(body, encoding, _CAP)
-    return Answer(status=status, headers=headers, body=body)
+    return ServerResponse(status=status, headers=headers, body=body)
 
 
 def _framed(headers: CIMultiDict[str], rest: bytes) -> bytes:
-    """The body in what follows a header. Raises `IncompleteReply` where it has no end, or several."""
+    """The body in what follows a header. Raises `IncompleteResponse` where it has no end, or several."""
     lengths = headers.getall("Content-Length", [])
     if not lengths and "Transfer-Encoding" not in headers and looks_like_json(rest):
         return rest  # the end of the connection is its end
@@ -97,5 +99,5 @@ def _framed(headers: CIMultiDict[str], rest: bytes) -> bytes:
     # Another answer behind this one is found on the idle connection, which is then closed.
     whole = len(lengths) == 1 and len(body) == int(lengths[0]) and (not behind or behind.startswith(b"HTTP/1.1 "))
     if not whole or "Transfer-Encoding" in headers:
-        raise IncompleteReply("the exchange with the mock broke off: the framing of the answer is damaged")
+        raise IncompleteResponse("the exchange with the mock broke off: the framing of the answer is damaged")
     return body

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from fanout.errors import ConfigError
-from fanout.serving.exchange import Answer, Request, json_answer
+from fanout.serving.exchange import Request, ServerResponse, json_answer
 from fanout.serving.models import Model, load_model
 from fanout.serving.protocol import answer
 
@@ -117,12 +117,12 @@ class _Server:
         finally:
             self.in_flight -= 1
 
-    async def _predict(self, exchange: Request) -> Answer:
+    async def _predict(self, exchange: Request) -> ServerResponse:
         await asyncio.sleep(self.latency)
         done = await asyncio.get_running_loop().run_in_executor(self.worker, answer, self.model, exchange)
         self.rows += done.rows
         return done
 
 
-def _response(done: Answer) -> web.Response:
+def _response(done: ServerResponse) -> web.Response:
     return web.Response(status=done.status, headers=dict(done.headers), body=done.body)

@@ -34,7 +34,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ServerResponse:
     """One HTTP answer."""
 
     status: int
@@ -73,17 +73,17 @@ def dumped(payload: Any) -> bytes:
         raise StatusError(500, f"the model's answer cannot be written as JSON: {error}") from None
 
 
-def json_answer(payload: Any, *, status: int = 200, rows: int = 0) -> Answer:
+def json_answer(payload: Any, *, status: int = 200, rows: int = 0) -> ServerResponse:
     """An answer whose body is ``payload`` as JSON. Raises `StatusError` (500) when it holds what JSON cannot say."""
-    return Answer(status=status, headers={"Content-Type": JSON_TYPE}, body=dumped(payload), rows=rows)
+    return ServerResponse(status=status, headers={"Content-Type": JSON_TYPE}, body=dumped(payload), rows=rows)
 
 
-def plain_error(error: StatusError) -> Answer:
+def plain_error(error: StatusError) -> ServerResponse:
     """``{"error": "..."}``: how the V1 and V2 protocols say what is wrong."""
     return json_answer({"error": str(error)}, status=error.status)
 
 
-def openai_error(error: StatusError) -> Answer:
+def openai_error(error: StatusError) -> ServerResponse:
     """``{"error": {"message", "type", "param", "code"}}``: how OpenAI says it."""
     kind = "invalid_request_error" if error.status < 500 else "server_error"
     body = {"message": str(error), "type": kind, "param": error.param, "code": error.code}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fanout.serving.calling import call, require_model
-from fanout.serving.exchange import Answer, Request, StatusError, json_answer, parsed
+from fanout.serving.exchange import Request, ServerResponse, StatusError, json_answer, parsed
 from fanout.serving.oip_tensors import OutputTensor, read_inputs, to_tensors, written
 
 if TYPE_CHECKING:
@@ -23,24 +23,24 @@ VERSION = "1"
 LENGTH_HEADER = "Inference-Header-Content-Length"
 
 
-def server(model: Model, request: Request) -> Answer:
+def server(model: Model, request: Request) -> ServerResponse:
     """``GET /v2``: what this server is."""
     extensions = ["binary_tensor_data", "model_configuration"]
     return json_answer({"name": "fanout", "version": VERSION, "extensions": extensions})
 
 
-def health(model: Model, request: Request) -> Answer:
+def health(model: Model, request: Request) -> ServerResponse:
     """``GET /v2/health/ready`` and ``/v2/health/live``."""
     return json_answer({})
 
 
-def ready(model: Model, request: Request, *, name: str, version: str | None = None) -> Answer:
+def ready(model: Model, request: Request, *, name: str, version: str | None = None) -> ServerResponse:
     """``GET /v2/models/{name}[/versions/{version}]/ready``."""
     _require(model, name, version)
     return json_answer({"name": name, "ready": True})
 
 
-def metadata(model: Model, request: Request, *, name: str, version: str | None = None) -> Answer:
+def metadata(model: Model, request: Request, *, name: str, version: str | None = None) -> ServerResponse:
     """``GET /v2/models/{name}[/versions/{version}]``: inputs and outputs; empty lists where the model does not tell."""
     _require(model, name, version)
     inputs, outputs = map(_described, model.inputs), map(_described, model.outputs)
@@ -48,7 +48,7 @@ def metadata(model: Model, request: Request, *, name: str, version: str | None =
     return json_answer({**document, "inputs": list(inputs), "outputs": list(outputs)})
 
 
-def config(model: Model, request: Request, *, name: str, version: str | None = None) -> Answer:
+def config(model: Model, request: Request, *, name: str, version: str | None = None) -> ServerResponse:
     """``GET /v2/models/{name}[/versions/{version}]/config``, as Triton words it; 404 where the model has no bound."""
     _require(model, name, version)
     if model.max_batch_size is None:
@@ -58,7 +58,7 @@ def config(model: Model, request: Request, *, name: str, version: str | None = N
     return json_answer({**bound, "input": list(inputs), "output": list(outputs)})
 
 
-def infer(model: Model, request: Request, *, name: str, version: str | None = None) -> Answer:
+def infer(model: Model, request: Request, *, name: str, version: str | None = None) -> ServerResponse:
     """``POST /v2/models/{name}[/versions/{version}]/infer``: tensors in, tensors out, each as JSON or binary."""
     _require(model, name, version)
     document, tail = _split(request)
@@ -134,7 +134,7 @@ def _flag(holder: Mapping[str, Any], name: str, *, default: bool) -> bool:
     return flag
 
 
-def _answer(model: Model, document: Mapping[str, Any], tensors: list[OutputTensor], n_rows: int) -> Answer:
+def _answer(model: Model, document: Mapping[str, Any], tensors: list[OutputTensor], n_rows: int) -> ServerResponse:
     described, buffers = written(model, tensors)
     head: dict[str, Any] = {"model_name": model.name, "model_version": VERSION}
     if "id" in document:
@@ -143,4 +143,4 @@ def _answer(model: Model, document: Mapping[str, Any], tensors: list[OutputTenso
     if not buffers:
         return answer
     headers = {"Content-Type": "application/octet-stream", LENGTH_HEADER: str(len(answer.body))}
-    return Answer(status=200, headers=headers, body=b"".join([answer.body, *buffers]), rows=n_rows)
+    return ServerResponse(status=200, headers=headers, body=b"".join([answer.body, *buffers]), rows=n_rows)

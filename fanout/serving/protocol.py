@@ -13,17 +13,17 @@ from urllib.parse import unquote
 from fanout.serving import oip, v1
 from fanout.serving.chat import chat
 from fanout.serving.embeddings import embeddings
-from fanout.serving.exchange import Answer, Request, StatusError, json_answer, openai_error, plain_error
+from fanout.serving.exchange import Request, ServerResponse, StatusError, json_answer, openai_error, plain_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fanout.serving.models import Model
 
-__all__ = ["Answer", "Request", "StatusError", "answer"]
+__all__ = ["Request", "ServerResponse", "StatusError", "answer"]
 
 
-def answer(model: Model, request: Request) -> Answer:
+def answer(model: Model, request: Request) -> ServerResponse:
     """What a server of ``model`` answers to ``request``: never raises, whatever was sent and the function does."""
     path = unquote(request.path.partition("?")[0]).rstrip("/") or "/"
     matches = [(route, match) for route in _ROUTES if (match := route.pattern.fullmatch(path))]
@@ -46,17 +46,17 @@ def answer(model: Model, request: Request) -> Answer:
 class _Route:
     method: str
     pattern: re.Pattern[str]
-    handler: Callable[..., Answer]
-    error: Callable[[StatusError], Answer]
+    handler: Callable[..., ServerResponse]
+    error: Callable[[StatusError], ServerResponse]
 
 
-def _healthz(model: Model, request: Request) -> Answer:
+def _healthz(model: Model, request: Request) -> ServerResponse:
     return json_answer({"status": "ok", "model": model.name})
 
 
 def _routes() -> list[_Route]:
     versioned = r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?"
-    table: list[tuple[str, str, Callable[..., Answer]]] = [
+    table: list[tuple[str, str, Callable[..., ServerResponse]]] = [
         ("GET", r"/healthz", _healthz),
         ("POST", r"/", v1.predict_bare),
         ("POST", r"/v1/models/(?P<name>[^/]+):predict", v1.predict),

@@ -12,12 +12,12 @@ from unittest import SkipTest
 import numpy as np
 import orjson
 
-from fanout.engine.proof import Proof
-from fanout.errors import EncodeError, InvalidReply
+from fanout.engine.validator import ResponseValidator
+from fanout.errors import EncodeError, InvalidResponse
 from fanout.rehearsal import Rehearsal
 from fanout.tape import Sent
-from fanout.types import Answer as Decoded
-from fanout.types import Reply, count_rows, take_rows
+from fanout.types import DecodedResponse as Decoded
+from fanout.types import Response, count_rows, take_rows
 
 if TYPE_CHECKING:
     from fanout.codecs.base import Codec
@@ -68,7 +68,7 @@ class CodecTests:
         """What `Codec.decode` shall give for ``rows``, dtype included. By default what the model gives."""
         return self.model(rows)
 
-    def reply(self, codec: Codec, payload: Payload, model: Any) -> Reply:
+    def reply(self, codec: Codec, payload: Payload, model: Any) -> Response:
         """What an endpoint with that model answers to a request."""
         body = payload.body if isinstance(payload.body, tuple) else (payload.body,)
         headers = {"Content-Type": payload.content_type, **payload.headers}
@@ -225,7 +225,7 @@ class CodecTests:
         codec = self._prepared()
         return _decoded(codec, self.reply(codec, codec.encode(rows), self.model), count_rows(rows))
 
-    def _with_nan(self, codec: Codec, n: int) -> list[Reply]:
+    def _with_nan(self, codec: Codec, n: int) -> list[Response]:
         """Answers with NaN in a row, as far as the format can say so."""
         payload = codec.encode(self.rows(n))
 
@@ -245,8 +245,8 @@ class CodecTests:
         made += [_with_body(right, right.body.replace(written, word, 1)) for word in (b"NaN", b"null")]
         return [reply for reply in made if reply.status == 200 and reply.body != right.body]
 
-    def _assert_refused(self, codec: Codec, reply: Reply, n_rows: int, otherwise: str) -> None:
-        proof = Proof(codec.spec, reject_nonfinite=codec.nonfinite == "reject", capacity=2)
+    def _assert_refused(self, codec: Codec, reply: Response, n_rows: int, otherwise: str) -> None:
+        proof = ResponseValidator(codec.spec, reject_nonfinite=codec.nonfinite == "reject", capacity=2)
         right = {name: (array.dtype, array.shape[1:]) for name, array in _named(self.expected(self.rows(1))).items()}
         try:
             checked = proof.checked(_decoded(codec, reply, n_rows), n_rows)
@@ -279,15 +279,15 @@ def _reversed_items(body: bytes, n: int) -> bytes | None:
     return orjson.dumps(document) if found else None
 
 
-def _played(codec: Codec, sent: Sent, model: Any) -> Reply:
-    async def nobody() -> Reply:
-        raise InvalidReply("there is no endpoint")
+def _played(codec: Codec, sent: Sent, model: Any) -> Response:
+    async def nobody() -> Response:
+        raise InvalidResponse("there is no endpoint")
 
     tape = Rehearsal(codec, _URL + codec.path.replace("{model}", "mock"), model)
     return asyncio.run(tape.exchange(sent, nobody, bytes))
 
 
-def _decoded(codec: Codec, reply: Reply, n_rows: int) -> dict[str, Array]:
+def _decoded(codec: Codec, reply: Response, n_rows: int) -> dict[str, Array]:
     assert reply.status == 200, f"the endpoint answered {reply.status}: {reply.excerpt()}"
     made = codec.decode(reply, n_rows)
     return _named(made.values if isinstance(made, Decoded) else made)
@@ -305,8 +305,8 @@ def _assert_same(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> Non
         np.testing.assert_array_equal(array, other)
 
 
-def _with_body(reply: Reply, body: bytes) -> Reply:
-    return Reply(status=200, headers=reply.headers, body=body, url=reply.url)
+def _with_body(reply: Response, body: bytes) -> Response:
+    return Response(status=200, headers=reply.headers, body=body, url=reply.url)
 
 
 def _body(payload: Payload) -> bytes:

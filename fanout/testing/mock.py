@@ -19,7 +19,7 @@ from aioresponses import CallbackResult, aioresponses
 
 from fanout.errors import ConfigError
 from fanout.serving.models import Model
-from fanout.serving.protocol import Answer, Request, answer
+from fanout.serving.protocol import Request, ServerResponse, answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,7 +139,7 @@ class MockEndpoint:
             return _result(answer(self._model, request))
         scripted = Scripted(status=step) if isinstance(step, int) else step
         headers = {"Content-Type": scripted.content_type, **scripted.headers}
-        return _result(Answer(status=scripted.status, headers=headers, body=scripted.body))
+        return _result(ServerResponse(status=scripted.status, headers=headers, body=scripted.body))
 
 
 def _checked(step: Step) -> Step:
@@ -192,7 +192,7 @@ class _NothingWritten:
     output_size = 0
 
 
-def _result(made: Answer) -> CallbackResult:
+def _result(made: ServerResponse) -> CallbackResult:
     headers = {name: value for name, value in made.headers.items() if name.lower() != "content-type"}
     headers.setdefault("Content-Length", str(len(made.body)))  # aioresponses frames nothing
     return CallbackResult(

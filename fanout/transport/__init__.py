@@ -1,7 +1,7 @@
 """The transport: the only client use of aiohttp."""
 
 from fanout.transport.bodies import ERROR_BODY_CAP, decoded, looks_like_json
-from fanout.transport.connector import NoDescriptor, RowsSent, Withheld
+from fanout.transport.connector import NoDescriptor, RowsSent, SendAborted
 from fanout.transport.headers import HeaderSource, credentials_refused
 from fanout.transport.session import Transport
 from fanout.transport.taped import TapedTransport
@@ -11,9 +11,9 @@ __all__ = [
     "HeaderSource",
     "NoDescriptor",
     "RowsSent",
+    "SendAborted",
     "TapedTransport",
     "Transport",
-    "Withheld",
     "credentials_refused",
     "decoded",
     "looks_like_json",

@@ -10,7 +10,7 @@ import aiohttp
 from aiohttp import hdrs
 from aiohttp.payload import Payload as BodyPayload
 
-from fanout.errors import IncompleteReply, ReplyTooLarge
+from fanout.errors import IncompleteResponse, ResponseTooLarge
 from fanout.transport.receiving import length_of_large, receive
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ async def read_body(
 
     A large one is one of the ``buffers``, where there are any.
 
-    Raises `ReplyTooLarge`, `IncompleteReply`, and aiohttp's errors.
+    Raises `ResponseTooLarge`, `IncompleteResponse`, and aiohttp's errors.
     """
     headers = response.headers
     encoding = _content_encoding(headers) if hdrs.CONTENT_ENCODING in headers else ""
@@ -92,13 +92,13 @@ async def read_body(
     else:
         body = await _read_up_to(response, cap)
     if len(body) > cap:
-        raise ReplyTooLarge(f"the answer is larger than the cap of {cap:,} bytes (max_response_bytes)")
+        raise ResponseTooLarge(f"the answer is larger than the cap of {cap:,} bytes (max_response_bytes)")
     if encoding:
         # The thread does not hold the interpreter meanwhile.
         large = len(body) > _SOON_DECOMPRESSED
         body = await asyncio.to_thread(decoded, body, encoding, cap) if large else decoded(body, encoding, cap)
     elif not framed and not looks_like_json(body):
-        raise IncompleteReply("the answer has neither Content-Length nor chunks: nothing shows that it is whole")
+        raise IncompleteResponse("the answer has neither Content-Length nor chunks: nothing shows that it is whole")
     return _without_mark(body) if body.startswith(_BYTE_ORDER_MARK) and _may_be_json(response) else body
 
 
@@ -110,12 +110,12 @@ def _buffer_for(response: aiohttp.ClientResponse | DirectResponse, cap: int, buf
 def _framed(response: aiohttp.ClientResponse | DirectResponse) -> bool:
     """False where the end of the connection alone ends the body, which an accident does too.
 
-    Raises `IncompleteReply` where the head says that this is no whole answer, or frames it in a way that two readers
+    Raises `IncompleteResponse` where the head says that this is no whole answer, or frames it in a way that two readers
     may understand differently. aiohttp takes any Transfer-Encoding for chunked in which that word occurs.
     """
     headers = response.headers
     if response.status in _PARTIAL:
-        raise IncompleteReply(f"the answer has status {response.status}: it is a part of an answer")
+        raise IncompleteResponse(f"the answer has status {response.status}: it is a part of an answer")
     if hdrs.TRANSFER_ENCODING in headers:
         coding = ", ".join(headers.getall(hdrs.TRANSFER_ENCODING)).strip().lower()
         if coding != "identity":  # of old it stood for no encoding at all
@@ -126,11 +126,13 @@ def _framed(response: aiohttp.ClientResponse | DirectResponse) -> bool:
 
 def _require_chunked(coding: str, response: aiohttp.ClientResponse | DirectResponse) -> None:
     if coding != "chunked":
-        raise IncompleteReply("the answer has a Transfer-Encoding other than chunked: nothing shows that it is whole")
+        raise IncompleteResponse(
+            "the answer has a Transfer-Encoding other than chunked: nothing shows that it is whole"
+        )
     if response.version is not None and response.version < aiohttp.HttpVersion11:
-        raise IncompleteReply("the answer has a Transfer-Encoding, which HTTP/1.0 does not have")
+        raise IncompleteResponse("the answer has a Transfer-Encoding, which HTTP/1.0 does not have")
     if hdrs.CONTENT_LENGTH in response.headers:
-        raise IncompleteReply("the answer has both Transfer-Encoding and Content-Length")
+        raise IncompleteResponse("the answer has both Transfer-Encoding and Content-Length")
 
 
 def _content_encoding(headers: Mapping[str, str]) -> str:
@@ -217,11 +219,11 @@ def decoded(body: bytes, encoding: str, cap: int) -> bytes:
     try:
         plain, whole = _decompressed(body, encoding, cap + 1)
     except zlib.error as error:
-        raise IncompleteReply(f"the answer is labelled {encoding} but cannot be decompressed ({error})") from None
+        raise IncompleteResponse(f"the answer is labelled {encoding} but cannot be decompressed ({error})") from None
     if len(plain) > cap:
-        raise ReplyTooLarge(f"the answer is larger than the cap of {cap:,} bytes once decompressed")
+        raise ResponseTooLarge(f"the answer is larger than the cap of {cap:,} bytes once decompressed")
     if not whole:
-        raise IncompleteReply(f"the {encoding} data in the answer breaks off before its end, or goes on behind it")
+        raise IncompleteResponse(f"the {encoding} data in the answer breaks off before its end, or goes on behind it")
     return plain
 
 
@@ -231,7 +233,7 @@ def _decompressed(body: bytes, encoding: str, most: int) -> tuple[bytes, bool]:
         # A name that nobody knows may be anything, even a credential that the server repeats.
         known = _ENCODINGS.issuperset(part.strip() for part in encoding.split(","))
         shown = repr(encoding) if known else "(of no known name)"
-        raise IncompleteReply(f"the answer has the content encoding {shown}, which was not asked for")
+        raise IncompleteResponse(f"the answer has the content encoding {shown}, which was not asked for")
     decoder = zlib.decompressobj(zlib.MAX_WBITS | (16 if "gzip" in encoding else 0))
     plain = decoder.decompress(body, most)
     return plain, decoder.eof and not decoder.unused_data

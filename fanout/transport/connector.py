@@ -80,11 +80,11 @@ class ConnectionUse:
 CONNECTION_USE: ContextVar[ConnectionUse] = ContextVar("fanout_connection_use")
 
 
-class Withheld(Exception):  # noqa: N818 - no fault of anybody's
+class SendAborted(Exception):  # noqa: N818 - no fault of anybody's
     """A connection is there, but the request may not be sent on it any more; nothing was."""
 
 
-class NoDescriptor(Withheld):
+class NoDescriptor(SendAborted):
     """There is no file descriptor for another connection: a local limit, which says nothing of the endpoint."""
 
 
@@ -111,7 +111,7 @@ class Connector(aiohttp.TCPConnector):
         self._moment: asyncio.TimerHandle | None = None
         self._id_header = id_header
         self.withhold: Callable[[], bool] = lambda: False
-        """Asked once a connection is there, since making it may take long; true raises `Withheld`."""
+        """Asked once a connection is there, since making it may take long; true raises `SendAborted`."""
 
         self.on_second_answer: Callable[[Sequence[RowsSent]], None] = lambda _: None
         """Called when a server has answered a request twice, with the rows of the last answers of all its connections.
@@ -219,7 +219,7 @@ class Connector(aiohttp.TCPConnector):
     def _granted(self, connection: Connection, use: ConnectionUse, kept: Kept | None, *, reused: bool) -> Connection:
         if self.withhold():
             connection.release()
-            raise Withheld
+            raise SendAborted
         use.reused = reused  # it may be aiohttp's own second try, after a reused connection failed it
         if kept is not None:
             use.kept, kept.user = kept, use

@@ -15,7 +15,7 @@ from fanout.errors import (
     CertificateError,
     ConfigError,
     ConnectError,
-    IncompleteReply,
+    IncompleteResponse,
     StaleConnectionError,
     TransportError,
 )
@@ -38,8 +38,8 @@ def mapped(error: Exception, url: str, *, reused: bool) -> TransportError | Conf
     if reused and isinstance(error, aiohttp.ServerDisconnectedError | OSError):
         return StaleConnectionError(f"{url} closed a kept-alive connection as it was used again")
     if isinstance(error, aiohttp.ClientError | OSError):
-        return IncompleteReply(f"the exchange with {url} broke off: {_cause(error)}")
-    return IncompleteReply(
+        return IncompleteResponse(f"the exchange with {url} broke off: {_cause(error)}")
+    return IncompleteResponse(
         f"the exchange with {url} broke off: {type(error).__name__}: {shortened(_cause(error), _LONGEST)}"
     )
 

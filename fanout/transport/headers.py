@@ -9,7 +9,7 @@ from inspect import isawaitable
 from typing import TypeAlias, TypedDict
 
 from fanout.callbacks import ENDS_OF_ITERATION, abnormal, is_its_own
-from fanout.errors import ConfigError, IncompleteReply
+from fanout.errors import ConfigError, IncompleteResponse
 from fanout.settings import require_headers
 
 Ask: TypeAlias = Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
@@ -42,9 +42,9 @@ def head_limits(most: int) -> HeadLimits:
 
 
 def require_small_head(headers: Mapping[str, str], most: int) -> None:
-    """Raise `IncompleteReply` for a header of more than ``most`` bytes."""
+    """Raise `IncompleteResponse` for a header of more than ``most`` bytes."""
     if sum(len(name) + len(value) for name, value in headers.items()) > most:
-        raise IncompleteReply(f"the header of the answer is larger than {most:,} bytes (max_header_bytes)")
+        raise IncompleteResponse(f"the header of the answer is larger than {most:,} bytes (max_header_bytes)")
 
 
 def credentials_refused(status: int, headers: Mapping[str, str], body: bytes) -> bool:

@@ -17,17 +17,17 @@ from yarl import URL
 from fanout._redact import Redactor, secrets_of
 from fanout._version import __version__
 from fanout.descriptors import is_shortage
-from fanout.errors import ClientStateError, ConfigError, FanoutError, IncompleteReply
+from fanout.errors import ClientStateError, ConfigError, FanoutError, IncompleteResponse
 from fanout.settings import masked, require_headers
 from fanout.transport.aiohttp_names import Use, usable
 from fanout.transport.bodies import ERROR_BODY_PATIENCE, Parts, length_of, read_body
-from fanout.transport.connector import CONNECTION_USE, ConnectionUse, Connector, NoDescriptor, Withheld
+from fanout.transport.connector import CONNECTION_USE, ConnectionUse, Connector, NoDescriptor, SendAborted
 from fanout.transport.direct import Direct, DirectResponse
 from fanout.transport.failures import mapped
 from fanout.transport.headers import MANY_FIELDS, Headers, credentials_refused, head_limits, require_small_head
 from fanout.transport.receiving import Buffers
 from fanout.transport.tls import tls_of
-from fanout.types import Reply
+from fanout.types import Response
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -134,7 +134,7 @@ class Transport:
         if self._connector is not None:
             await self._connector.look_over()
 
-    async def post(self, payload: Payload, *, fresh: bool = False, rows: RowsSent | None = None) -> Reply:
+    async def post(self, payload: Payload, *, fresh: bool = False, rows: RowsSent | None = None) -> Response:
         """Send ``payload`` to the endpoint. ``fresh`` demands a new connection. Raises `TransportError`.
 
         ``rows`` are those in it, by which the report of a second answer names them.
@@ -151,11 +151,11 @@ class Transport:
         self.bytes_sent += length
         try:
             return await self._exchange("POST", self._target, headers, parts, length, fresh, rows)
-        except Withheld:
+        except SendAborted:
             self.bytes_sent -= length
             raise
 
-    async def get(self, url: str) -> Reply:
+    async def get(self, url: str) -> Response:
         """GET ``url``, which must have the endpoint's origin. Raises `TransportError`."""
         target = _parsed(url)
         if target.origin() != self._target.origin():
@@ -243,7 +243,7 @@ class Transport:
         length: int,
         fresh: bool,
         rows: RowsSent | None = None,
-    ) -> Reply:
+    ) -> Response:
         self._check_open()
         version = self._given.version
         connection = ConnectionUse(fresh)
@@ -268,7 +268,7 @@ class Transport:
                 response.close()
             connection.kept = None  # else the error that the connection keeps would keep a buffer through this frame
             # Whatever a server's bytes make a parser raise is this exchange's failure. An assertion is a test's.
-            if not isinstance(error, Exception) or isinstance(error, FanoutError | Withheld | AssertionError):
+            if not isinstance(error, Exception) or isinstance(error, FanoutError | SendAborted | AssertionError):
                 raise
             self._check_open()  # it may have been us who ended the exchange
             if response is None and is_shortage(error):
@@ -283,12 +283,14 @@ class Transport:
     ) -> Awaitable[aiohttp.ClientResponse]:
         """Send a request by aiohttp's own session. To be awaited for the head of the answer."""
         if self._connector is None and self._withhold():
-            raise Withheld
+            raise SendAborted
         CONNECTION_USE.set(connection)
         data = None if parts is None else Parts(parts)
         return self._session.request(method, url, data=data, headers=headers, allow_redirects=False)
 
-    def _replied(self, response: aiohttp.ClientResponse | DirectResponse, body: bytes, url: URL, version: int) -> Reply:
+    def _replied(
+        self, response: aiohttp.ClientResponse | DirectResponse, body: bytes, url: URL, version: int
+    ) -> Response:
         """The reply to a request that had headers of that ``version``."""
         shown = self._target_text if url is self._target else str(url)
         self.bytes_received += len(body)
@@ -296,7 +298,7 @@ class Transport:
             body = self.redactor.hide_in_body(body)
         if response.status in (401, 403) and credentials_refused(response.status, response.headers, body):
             self._given.refused = max(self._given.refused, version)
-        return Reply(status=response.status, headers=response.headers, body=body, url=shown)
+        return Response(status=response.status, headers=response.headers, body=body, url=shown)
 
     def _numbered(self, headers: CIMultiDict[str], name: str) -> CIMultiDict[str]:
         self._requests += 1
@@ -307,7 +309,7 @@ class Transport:
 
 def _check_id(name: str, sent: CIMultiDict[str], response: aiohttp.ClientResponse | DirectResponse) -> None:
     if response.headers.get(name, sent[name]) != sent[name]:
-        raise IncompleteReply(f"the answer belongs to another request: its {name} is not the one that was sent")
+        raise IncompleteResponse(f"the answer belongs to another request: its {name} is not the one that was sent")
 
 
 def _parsed(url: str) -> URL:

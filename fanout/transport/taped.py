@@ -14,7 +14,7 @@ from fanout.transport.session import Transport
 if TYPE_CHECKING:
     from fanout.tape import Send, Tape
     from fanout.transport.connector import RowsSent
-    from fanout.types import Payload, Reply
+    from fanout.types import Payload, Response
 
 
 class TapedTransport(Transport):
@@ -30,7 +30,7 @@ class TapedTransport(Transport):
         self._tape = tape
         self._known_as = None if known_as is None or tape.replaces else URL(known_as).origin()
 
-    async def post(self, payload: Payload, *, fresh: bool = False, rows: RowsSent | None = None) -> Reply:
+    async def post(self, payload: Payload, *, fresh: bool = False, rows: RowsSent | None = None) -> Response:
         """`Transport.post`, through the tape."""
         body = payload.body if isinstance(payload.body, tuple) else (payload.body,)
         headers = {"Content-Type": payload.content_type, **payload.headers}
@@ -39,12 +39,12 @@ class TapedTransport(Transport):
         send = super().post
         return await self._through(sent, lambda: send(payload, fresh=fresh, rows=rows), payload.nbytes)
 
-    async def get(self, url: str) -> Reply:
+    async def get(self, url: str) -> Response:
         """`Transport.get`, through the tape."""
         send = super().get
         return await self._through(Sent(method="GET", url=self._recorded(url)), lambda: send(url), 0)
 
-    async def _through(self, sent: Sent, send: Send, length: int) -> Reply:
+    async def _through(self, sent: Sent, send: Send, length: int) -> Response:
         self._check_open()
         if not self._tape.replaces:
             return await self._tape.exchange(sent, send, self.redactor.raw)

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 import pytest
 from multidict import CIMultiDict
 
-from fanout.classify import classify_reply, pushback, readers
-from fanout.classify.said import error_body
+from fanout.classify import classify_response, pushback, readers
+from fanout.classify.error_message import error_body
 from fanout.classify.times import duration, number, seconds_until
-from fanout.types import Reply
+from fanout.types import Response
 
 MANY = 1_000_000
 """Characters, with which anything quadratic would take hours."""
@@ -54,7 +54,7 @@ def test_a_field_of_a_million_characters_tells_nothing(text: str) -> None:
         assert len(told) <= 1
         wait = pushback(headers, now=now)
         assert wait is None or wait >= 0
-        assert "HTTP 429" in classify_reply(Reply(status=429, headers=headers, body=b"", url="http://h/x")).reason
+        assert "HTTP 429" in classify_response(Response(status=429, headers=headers, body=b"", url="http://h/x")).reason
     assert duration(text) is None
     assert number(text) is None
     assert seconds_until(text, text, now) is None
@@ -64,7 +64,7 @@ def test_a_field_of_a_million_characters_tells_nothing(text: str) -> None:
 def test_an_error_of_a_million_characters_is_told_in_short(text: str) -> None:
     escaped = text.replace('"', "'")
     for body in (text, f'{{"error": {{"message": "{escaped}", "code": "{escaped}"}}}}', f'{{"detail": [{text}]}}'):
-        verdict = classify_reply(Reply(status=500, headers=CIMultiDict(), body=body.encode(), url="http://h/x"))
+        verdict = classify_response(Response(status=500, headers=CIMultiDict(), body=body.encode(), url="http://h/x"))
         assert len(verdict.reason) < 400
 
 

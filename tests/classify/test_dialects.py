@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from fanout.classify import classify_reply, pushback, readers
+from fanout.classify import classify_response, pushback, readers
 from fanout.classify.dialects import DIALECTS, PREFIXES, WAITS
 from fanout.classify.times import wait_for
 from fanout.classify.words import wait_in_words
-from fanout.types import Action, Reply
+from fanout.types import Action, Response
 
 NOW = datetime(2026, 11, 30, 12, 0, 0, tzinfo=UTC)
 DATE = "Mon, 30 Nov 2026 12:00:00 GMT"
@@ -104,7 +104,7 @@ def test_what_is_left_of_an_allowance_keeps_no_other_error_waiting(
     status: int, left: str, seconds: float | None
 ) -> None:
     fields = CIMultiDict({"x-ratelimit-remaining-tokens": left, "x-ratelimit-reset-tokens": "1m0s"})
-    assert classify_reply(Reply(status=status, headers=fields, body=b"")).pushback == seconds
+    assert classify_response(Response(status=status, headers=fields, body=b"")).pushback == seconds
 
 
 @pytest.mark.parametrize(
@@ -195,16 +195,16 @@ WORDS = {
 @pytest.mark.parametrize("form", ["%s", '{"error": {"message": %s}}', '[{"error": {"code": 429, "message": %s}}]'])
 def test_a_wait_in_the_words_of_a_429_is_obeyed(message: str, seconds: float | None, form: str) -> None:
     body = form % (orjson.dumps(message).decode() if form != "%s" else message)
-    reply = Reply(status=429, headers=CIMultiDict({"Date": DATE}), body=body.encode())
-    verdict = classify_reply(reply)
+    reply = Response(status=429, headers=CIMultiDict({"Date": DATE}), body=body.encode())
+    verdict = classify_response(reply)
     assert (verdict.action, verdict.pushback) == (Action.RETRY, seconds)
 
 
 def test_words_of_other_errors_and_less_exact_than_fields_are_not_obeyed() -> None:
     body = b'{"error": {"message": "Please try again in 6m0s"}}'
-    assert classify_reply(Reply(status=400, headers={}, body=body)).pushback is None
-    assert classify_reply(Reply(status=500, headers={}, body=body)).pushback is None
-    assert classify_reply(Reply(status=429, headers=CIMultiDict({"Retry-After": "7"}), body=body)).pushback == 7
+    assert classify_response(Response(status=400, headers={}, body=body)).pushback is None
+    assert classify_response(Response(status=500, headers={}, body=body)).pushback is None
+    assert classify_response(Response(status=429, headers=CIMultiDict({"Retry-After": "7"}), body=body)).pushback == 7
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_words_of_any_length_are_searched_in_linear_time(words: str) -> None:
 )  # fmt: skip
 def test_a_wait_in_an_errors_body_is_found(body: object, seconds: float | None) -> None:
     headers = CIMultiDict({"Date": DATE})
-    assert classify_reply(Reply(status=429, headers=headers, body=orjson.dumps(body))).pushback == seconds
+    assert classify_response(Response(status=429, headers=headers, body=orjson.dumps(body))).pushback == seconds
 
 
 def test_a_date_in_iso_form_is_measured_by_the_servers_own_clock() -> None:

@@ -8,25 +8,25 @@ import pytest
 from multidict import CIMultiDict
 
 from fanout import Action
-from fanout.classify import classify_error, classify_reply, pushback, said
-from fanout.errors import IncompleteReply
-from fanout.types import Reply
+from fanout.classify import classify_error, classify_response, pushback, said
+from fanout.errors import IncompleteResponse
+from fanout.types import Response
 
 
-def reply(status: int, **headers: str) -> Reply:
+def reply(status: int, **headers: str) -> Response:
     fields = CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()})
-    return Reply(status=status, headers=fields, body=b"", url="http://h/x")
+    return Response(status=status, headers=fields, body=b"", url="http://h/x")
 
 
 @pytest.mark.parametrize("status", [300, 301, 399])
 def test_every_status_of_the_300s_is_a_redirect(status: int) -> None:
-    assert classify_reply(reply(status, Location="http://there/")).stop == "redirect"
+    assert classify_response(reply(status, Location="http://there/")).stop == "redirect"
 
 
 @pytest.mark.parametrize("wish", ["yes", "zzz", "0", "", "truely", "falsehood"])
 def test_a_wish_that_is_neither_true_nor_false_is_ignored(wish: str) -> None:
-    assert classify_reply(reply(400, x_should_retry=wish)).action is Action.SPLIT
-    assert classify_reply(reply(503, x_should_retry=wish)).action is Action.RETRY
+    assert classify_response(reply(400, x_should_retry=wish)).action is Action.SPLIT
+    assert classify_response(reply(503, x_should_retry=wish)).action is Action.RETRY
 
 
 def test_a_date_that_is_now_is_no_wait_and_one_before_is_ignored() -> None:
@@ -37,7 +37,7 @@ def test_a_date_that_is_now_is_no_wait_and_one_before_is_ignored() -> None:
 
 @pytest.mark.parametrize(("meaning", "action"), [(None, Action.RETRY), (400, Action.SPLIT), (401, Action.STOP)])
 def test_the_meaning_of_a_status_counts_and_the_status_is_told(meaning: int | None, action: Action) -> None:
-    verdict = classify_reply(reply(500), meaning=meaning)
+    verdict = classify_response(reply(500), meaning=meaning)
     assert verdict.action is action
     assert verdict.reason.startswith("HTTP 500")
 
@@ -46,22 +46,22 @@ def test_the_meaning_of_a_status_counts_and_the_status_is_told(meaning: int | No
     ("status", "action"), [(413, Action.RETRY), (412, Action.SPLIT), (414, Action.SPLIT), (422, Action.SPLIT)]
 )
 def test_too_large_for_now_is_retried_and_nothing_else_with_a_wait(status: int, action: Action) -> None:
-    assert classify_reply(reply(status, Retry_After="5")).action is action
-    assert classify_reply(reply(413)).action is Action.SPLIT
+    assert classify_response(reply(status, Retry_After="5")).action is action
+    assert classify_response(reply(413)).action is Action.SPLIT
 
 
 def test_a_date_without_the_servers_clock_counts_from_the_time_that_is_given() -> None:
     then = reply(503, Retry_After="Sun, 06 Nov 1994 08:49:37 GMT")
-    assert classify_reply(then, now=datetime(1994, 11, 6, 8, 49, 30, tzinfo=UTC)).pushback == 7
+    assert classify_response(then, now=datetime(1994, 11, 6, 8, 49, 30, tzinfo=UTC)).pushback == 7
 
 
 def test_a_quota_error_keeps_its_status() -> None:
-    gone = Reply(status=429, headers={}, body=b'{"error": {"code": "insufficient_quota"}}')
-    assert (classify_reply(gone).status, classify_reply(gone).stop) == (429, "quota")
+    gone = Response(status=429, headers={}, body=b'{"error": {"code": "insufficient_quota"}}')
+    assert (classify_response(gone).status, classify_response(gone).stop) == (429, "quota")
 
 
 def test_an_exchange_without_an_answer_has_no_status() -> None:
-    assert classify_error(IncompleteReply("it broke off")).status is None
+    assert classify_error(IncompleteResponse("it broke off")).status is None
 
 
 def test_what_is_used_up_for_longest_counts() -> None:
@@ -92,7 +92,7 @@ def test_a_reset_within_a_second_is_one() -> None:
     ],
 )
 def test_every_name_for_a_message_is_known_and_blank_ones_are_passed_over(body: bytes, told: str) -> None:
-    assert said(Reply(status=400, headers={}, body=body)) == told
+    assert said(Response(status=400, headers={}, body=body)) == told
 
 
 NESTED = b"[" * 1000 + b"]" * 1000
@@ -109,12 +109,12 @@ NESTED = b"[" * 1000 + b"]" * 1000
     ],
 )
 def test_an_error_of_an_unusual_form_is_told_as_far_as_it_can_be(body: bytes, told: str) -> None:
-    assert said(Reply(status=422, headers={}, body=body)) == told
+    assert said(Response(status=422, headers={}, body=body)) == told
 
 
 @pytest.mark.parametrize("body", [b'{"detail": [{"loc": %s, "msg": %s}]}', b'{"error": {"code": %s, "type": %s}}'])
 def test_an_error_that_is_nested_without_end_is_one_like_others(body: bytes) -> None:
-    verdict = classify_reply(Reply(status=429, headers={}, body=body % (NESTED, NESTED)))
+    verdict = classify_response(Response(status=429, headers={}, body=body % (NESTED, NESTED)))
     assert verdict.action is Action.RETRY
 
 

@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from fanout import errors
-from fanout.classify import classify_error, classify_invalid, classify_reply, pushback
+from fanout.classify import classify_error, classify_invalid, classify_response, pushback
 from fanout.errors import (
     AttemptTimeout,
     CertificateError,
     ConnectError,
-    IncompleteReply,
-    InvalidReply,
-    ReplyTooLarge,
+    IncompleteResponse,
+    InvalidResponse,
+    ResponseTooLarge,
     StaleConnectionError,
     TransportError,
 )
-from fanout.types import Action, Reply, Verdict
+from fanout.types import Action, Response, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,9 +39,11 @@ KNOWN = {
 }  # fmt: skip
 
 
-def reply(status: int, body: object = b"", **headers: str) -> Reply:
+def reply(status: int, body: object = b"", **headers: str) -> Response:
     fields = CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()})
-    return Reply(status=status, headers=fields, body=body if isinstance(body, bytes) else orjson.dumps(body), url=URL)
+    return Response(
+        status=status, headers=fields, body=body if isinstance(body, bytes) else orjson.dumps(body), url=URL
+    )
 
 
 def http_date(seconds: float, since: datetime = NOW) -> str:
@@ -58,13 +60,13 @@ def expected(status: int) -> Action:
 
 def test_every_status_has_its_action():
     for status in [*range(100, 200), *range(300, 600), 999]:
-        verdict = classify_reply(reply(status))
+        verdict = classify_response(reply(status))
         assert (verdict.status, verdict.action, verdict.unreachable) == (status, expected(status), False)
         assert str(status) in verdict.reason
 
 
 def test_overload_is_what_says_that_the_server_has_too_much_to_do():
-    told = [status for status in range(400, 600) if classify_reply(reply(status)).overload]
+    told = [status for status in range(400, 600) if classify_response(reply(status)).overload]
     assert told == [408, 429, 503, 504, 529]
 
 
@@ -74,12 +76,12 @@ def test_overload_is_what_says_that_the_server_has_too_much_to_do():
      (410, "rejected"), (501, "rejected"), (302, "redirect")],
 )  # fmt: skip
 def test_a_stop_is_of_the_kind_that_its_status_means(status, kind):
-    verdict = classify_reply(reply(status))
+    verdict = classify_response(reply(status))
     assert (verdict.action, verdict.stop) == (STOP, kind)
 
 
 def test_the_reason_quotes_the_server_on_one_short_line():
-    reason = classify_reply(reply(500, b"line one\n line two " + b"x" * 10_000)).reason
+    reason = classify_response(reply(500, b"line one\n line two " + b"x" * 10_000)).reason
     assert reason.startswith("HTTP 500: line one line two xxx")
     assert len(reason) < 350
     assert "\n" not in reason
@@ -98,7 +100,7 @@ GONE = [
 @pytest.mark.parametrize("shape", ["code", "type", "flat"])
 def test_a_quota_that_is_gone_stops_the_run(status, code, shape):
     body = {"code": code} if shape == "flat" else {"error": {"message": "no more", shape: code}}
-    verdict = classify_reply(reply(status, body, Retry_After="1", x_should_retry="true"))
+    verdict = classify_response(reply(status, body, Retry_After="1", x_should_retry="true"))
     assert (verdict.action, verdict.stop) == (STOP, "quota")
 
 
@@ -121,17 +123,17 @@ def test_a_quota_that_is_gone_stops_the_run(status, code, shape):
     ],
 )
 def test_a_rate_limit_is_no_quota_whatever_the_body(body):
-    assert classify_reply(reply(429, body)).action is RETRY
+    assert classify_response(reply(429, body)).action is RETRY
 
 
 def test_a_quota_code_counts_with_the_statuses_of_quotas_alone():
-    assert classify_reply(reply(500, {"error": {"code": "insufficient_quota"}})).action is RETRY
+    assert classify_response(reply(500, {"error": {"code": "insufficient_quota"}})).action is RETRY
 
 
 @pytest.mark.parametrize("text", ["0", "1", "2.5", " 7 ", "1e3", "1000000000"])
 def test_retry_after_in_seconds_is_the_pushback(text):
     assert pushback(reply(429, Retry_After=text).headers) == float(text)
-    assert classify_reply(reply(503, Retry_After=text)).pushback == float(text)
+    assert classify_response(reply(503, Retry_After=text)).pushback == float(text)
 
 
 @pytest.mark.parametrize(
@@ -144,12 +146,12 @@ def test_a_retry_after_that_means_nothing_is_ignored(text):
 
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_no_header_text_breaks_the_classification(text, date):
-    wait = classify_reply(reply(429, Retry_After=text, retry_after_ms=text, Date=date, x_should_retry=text)).pushback
+    wait = classify_response(reply(429, Retry_After=text, retry_after_ms=text, Date=date, x_should_retry=text)).pushback
     assert wait is None or 0 <= wait < float("inf")
 
 
 def test_without_a_retry_after_there_is_no_pushback():
-    assert classify_reply(reply(429)).pushback is None
+    assert classify_response(reply(429)).pushback is None
 
 
 def test_milliseconds_come_first():
@@ -199,14 +201,14 @@ def test_a_date_in_the_past_is_ignored(seconds):
 
 
 def test_a_wait_is_a_wait_whatever_the_status():
-    assert classify_reply(reply(400, Retry_After="5")).pushback == 5
-    assert classify_reply(reply(401, Retry_After="5")).pushback is None
+    assert classify_response(reply(400, Retry_After="5")).pushback == 5
+    assert classify_response(reply(401, Retry_After="5")).pushback is None
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 418, 500, 501])
 @pytest.mark.parametrize("wish", ["true", "True"])
 def test_a_server_that_wishes_a_retry_gets_one(status, wish):
-    verdict = classify_reply(reply(status, x_should_retry=wish, Retry_After="3"))
+    verdict = classify_response(reply(status, x_should_retry=wish, Retry_After="3"))
     assert (verdict.action, verdict.pushback) == (RETRY, 3)
 
 
@@ -214,11 +216,11 @@ def test_a_server_that_wishes_a_retry_gets_one(status, wish):
     ("status", "action"), [(429, FAIL), (500, FAIL), (503, FAIL), (400, SPLIT), (401, STOP), (418, SPLIT)]
 )
 def test_a_server_that_wishes_no_retry_gets_none_and_the_rest_stays(status, action):
-    assert classify_reply(reply(status, x_should_retry="false")).action is action
+    assert classify_response(reply(status, x_should_retry="false")).action is action
 
 
 def test_another_wish_counts_for_nothing():
-    assert classify_reply(reply(503, x_should_retry="maybe")).action is RETRY
+    assert classify_response(reply(503, x_should_retry="maybe")).action is RETRY
 
 
 @pytest.mark.parametrize(
@@ -233,7 +235,7 @@ def test_another_wish_counts_for_nothing():
 )
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_stops_the_run_and_names_the_new_url_without_secrets(status, location, there):
-    verdict = classify_reply(reply(status, Location=location))
+    verdict = classify_response(reply(status, Location=location))
     assert (verdict.action, verdict.stop, verdict.status) == (STOP, "redirect", status)
     assert f"redirects to {there};" in verdict.reason
     assert "s3cret" not in verdict.reason
@@ -241,7 +243,7 @@ def test_a_redirect_stops_the_run_and_names_the_new_url_without_secrets(status, 
 
 @pytest.mark.parametrize("headers", [{}, {"Location": ""}, {"Location": "http://[bad"}, {"Location": "mailto:me"}])
 def test_a_redirect_to_nowhere_stops_the_run_too(headers):
-    verdict = classify_reply(reply(302, **headers))
+    verdict = classify_response(reply(302, **headers))
     assert (verdict.action, verdict.stop) == (STOP, "redirect")
     assert verdict.reason == "HTTP 302: the endpoint redirects, but not to a URL"
 
@@ -258,8 +260,8 @@ VERDICTS = {
     StaleConnectionError: Verdict(action=Action.RESEND, reason="why", unreachable=True),
     CertificateError: Verdict(action=STOP, reason="why", stop="refused", unreachable=True),
     AttemptTimeout: Verdict(action=RETRY, reason="why", overload=True, unreachable=True, broke_off=True),
-    IncompleteReply: Verdict(action=RETRY, reason="why", unreachable=True, broke_off=True),
-    ReplyTooLarge: Verdict(action=FAIL, reason="why"),
+    IncompleteResponse: Verdict(action=RETRY, reason="why", unreachable=True, broke_off=True),
+    ResponseTooLarge: Verdict(action=FAIL, reason="why"),
 }
 
 
@@ -281,12 +283,12 @@ def test_the_errors_of_the_tree_are_all_there():
     ],
 )
 def test_an_invalid_answer_that_tells_of_an_empty_account_stops_the_run(body, action, stop):
-    verdict = classify_invalid(reply(200, body), InvalidReply("no 'predictions'"))
+    verdict = classify_invalid(reply(200, body), InvalidResponse("no 'predictions'"))
     assert (verdict.action, verdict.stop, verdict.status) == (action, stop, 200)
     assert verdict.reason == ("HTTP 200: no credit" if action is STOP else "no 'predictions'")
 
 
-@pytest.mark.parametrize("flaw", ["content", "rows", "dtype", "shape", "nonfinite"])
-def test_an_invalid_answer_is_retried_and_keeps_its_flaw(flaw):
-    verdict = classify_error(InvalidReply("not what was asked for", flaw=flaw), 200)
-    assert verdict == Verdict(action=RETRY, reason="not what was asked for", status=200, flaw=flaw)
+@pytest.mark.parametrize("error_kind", ["content", "rows", "dtype", "shape", "nonfinite"])
+def test_an_invalid_answer_is_retried_and_keeps_its_flaw(error_kind):
+    verdict = classify_error(InvalidResponse("not what was asked for", error_kind=error_kind), 200)
+    assert verdict == Verdict(action=RETRY, reason="not what was asked for", status=200, error_kind=error_kind)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fanout.cli.output import findings_text, summary_text
-from fanout.job import Findings, Form, Summary
+from fanout.job import Findings, OutputSchema, Summary
 from fanout.types import Failure, ModelInfo, Tensor
 
 SUMMARY = Summary(
@@ -17,7 +17,7 @@ SUMMARY = Summary(
 )  # fmt: skip
 
 FINDINGS = Findings(
-    rows=0, input=(Form(name="a", dtype="f4", shape=(0, 2)), Form(name="b", dtype="i8", shape=(0,))),
+    rows=0, input=(OutputSchema(name="a", dtype="f4", shape=(0, 2)), OutputSchema(name="b", dtype="i8", shape=(0,))),
     endpoint="http://host/", codec="json", chunk_rows=64, chunks=0, output="y.npy", probed=0, ok=0, failed=0, answer=(),
     requests=0, seconds=0.0, latency=None, exit_code=0,
 )  # fmt: skip

@@ -311,7 +311,7 @@ class TestOutcomes:
         refs = []
 
         class Watched(Plain):
-            def decode(self, reply: fanout.Reply, n_rows: int) -> Any:
+            def decode(self, reply: fanout.Response, n_rows: int) -> Any:
                 values = super().decode(reply, n_rows)
                 refs.append(weakref.ref(values))
                 return values

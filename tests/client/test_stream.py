@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from fanout import Client, ConfigError, Done, Limits, RunStopped
+from fanout import ChunkResult, Client, ConfigError, Limits, RunStopped
 from fanout.testing import MockEndpoint
 from tests.client.scene import X, double, no_seven
 from tests.support import Plain
@@ -81,7 +81,7 @@ async def test_leaving_early_abandons_the_rest() -> None:
 
 
 async def test_a_stop_is_raised_after_all_that_succeeded() -> None:
-    done: list[Done] = []
+    done: list[ChunkResult] = []
 
     async def consume(client: Client) -> None:
         async with client.stream(iter(X)) as results:
@@ -102,7 +102,7 @@ async def test_what_the_input_raises_is_raised_after_all_that_succeeded() -> Non
         yield from X[:20]
         raise LookupError("disk on fire")
 
-    finished: list[Done] = []
+    finished: list[ChunkResult] = []
 
     async def consume(client: Client) -> None:
         async with client.stream(broken()) as results:
@@ -124,10 +124,10 @@ async def test_iterating_without_entering_says_so() -> None:
 
 class ListSink:
     def __init__(self, fail_at: int | None = None) -> None:
-        self.chunks: list[Done] = []
+        self.chunks: list[ChunkResult] = []
         self.fail_at = fail_at
 
-    def write(self, done: Sequence[Done]) -> None:
+    def write(self, done: Sequence[ChunkResult]) -> None:
         if self.fail_at is not None and len(self.chunks) >= self.fail_at:
             raise OSError(28, "No space left on device")
         self.chunks += done
@@ -159,7 +159,7 @@ async def test_a_sink_that_cannot_write_stops_the_run_and_its_rows_are_pending()
 
 
 class BrokenSink(ListSink):
-    def write(self, done: Sequence[Done]) -> None:
+    def write(self, done: Sequence[ChunkResult]) -> None:
         raise ConfigError("texts do not fit in here")
 
 

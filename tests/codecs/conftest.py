@@ -6,12 +6,12 @@ import orjson
 import pytest
 from multidict import CIMultiDict
 
-from fanout.types import Reply
+from fanout.types import Response
 
 
 def _reply(body, headers=None, status=200, url="http://host/v2/models/m"):
     raw = body if isinstance(body, bytes) else orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Reply(status=status, headers=CIMultiDict(headers or {}), body=raw, url=url)
+    return Response(status=status, headers=CIMultiDict(headers or {}), body=raw, url=url)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ if "hidden" in sys.argv:
     for module in ("msgspec", "simdjson", "pybase64"):
         sys.modules[module] = None  # type: ignore[assignment]
 
-from fanout import InvalidReply, Reply, codec
+from fanout import InvalidResponse, Response, codec
 
 _VECTOR = b"%s" % base64.b64encode(bytes(range(256)) * 12)
 _FLOATS = b",".join([b"0.123456789"] * 768)
@@ -84,7 +84,7 @@ def body_of(size: int, row: bytes, before: bytes, after: bytes) -> tuple[bytearr
 def measured(size: int, name: str, row: bytes, before: bytes, after: bytes) -> dict[str, Any]:
     body, n = body_of(size, row, before, after)
     one = 1 if name == "openai-chat" or b"[[" in before else n
-    reply = Reply(status=200, headers={}, body=bytes(body) if name == "openai-chat" else body, url="http://h/x")  # type: ignore[arg-type]
+    reply = Response(status=200, headers={}, body=bytes(body) if name == "openai-chat" else body, url="http://h/x")  # type: ignore[arg-type]
     length = len(body)
     del body
     made = codec(name, input="x") if name == "oip" else codec(name)
@@ -109,11 +109,11 @@ def measured(size: int, name: str, row: bytes, before: bytes, after: bytes) -> d
     }
 
 
-def decoded(made: Any, reply: Reply, n: int) -> tuple[str, float]:
+def decoded(made: Any, reply: Response, n: int) -> tuple[str, float]:
     started = time.thread_time()
     try:
         made.decode(reply, n)
-    except InvalidReply as error:
+    except InvalidResponse as error:
         return str(error)[:200], time.thread_time() - started
     return "ok", time.thread_time() - started
 

@@ -11,14 +11,14 @@ import pytest
 import fanout
 from fanout import Client, RetryPolicy
 from fanout.testing import MockEndpoint, Scripted
-from fanout.types import Reply
+from fanout.types import Response
 
 X = np.arange(12.0, dtype="f4").reshape(4, 3)
 
 
 def meaning(codec: str, status: int, body: Any) -> object:
     raw = body if isinstance(body, bytes) else orjson.dumps(body)
-    return fanout.codec(codec).classify(Reply(status=status, headers={}, body=raw))
+    return fanout.codec(codec).classify(Response(status=status, headers={}, body=raw))
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from fanout.codecs import Json, OpenAIEmbeddings, _fast
 from fanout.codecs._fast import Buffers, NumbersReader
-from fanout.errors import InvalidReply
-from fanout.types import Answer, Reply
+from fanout.errors import InvalidResponse
+from fanout.types import DecodedResponse, Response
 
 if TYPE_CHECKING:
     from fanout.codecs.base import Codec
@@ -34,18 +34,18 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(_fast, "available", lambda _: False)
 
 
-def reply(document: Any) -> Reply:
-    return Reply(status=200, headers={}, body=document if isinstance(document, bytes) else orjson.dumps(document))
+def reply(document: Any) -> Response:
+    return Response(status=200, headers={}, body=document if isinstance(document, bytes) else orjson.dumps(document))
 
 
-def outcome(codec: Codec, answer: Reply, n_rows: int) -> Any:
+def outcome(codec: Codec, answer: Response, n_rows: int) -> Any:
     """What `decode` gives, so that two of them can be compared."""
     try:
         made = codec.decode(answer, n_rows)
-    except InvalidReply as error:
-        return str(error), error.flaw
-    usage: Any = (made.usage, made.model) if isinstance(made, Answer) else {}
-    array = made.values if isinstance(made, Answer) else made
+    except InvalidResponse as error:
+        return str(error), error.error_kind
+    usage: Any = (made.usage, made.model) if isinstance(made, DecodedResponse) else {}
+    array = made.values if isinstance(made, DecodedResponse) else made
     if isinstance(array, dict):
         return {name: (column.dtype, column.shape, column.tobytes()) for name, column in array.items()}
     return array.dtype, array.shape, array.tobytes(), usage

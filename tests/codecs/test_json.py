@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fanout.codecs import Json
-from fanout.errors import ConfigError, EncodeError, InvalidReply
+from fanout.errors import ConfigError, EncodeError, InvalidResponse
 
 TEXT = np.dtypes.StringDType()
 
@@ -97,19 +97,19 @@ def test_answers_are_found_where_the_options_say(reply, field, document):
     "document", [{"error": "model is warming up"}, {"predictions": None, "error": "model is warming up"}]
 )
 def test_an_error_with_status_200_is_invalid_and_quoted(reply, field, document):
-    with pytest.raises(InvalidReply, match="warming up"):
+    with pytest.raises(InvalidResponse, match="warming up"):
         Json(response_field=field).decode(reply(document), 2)
 
 
 @pytest.mark.parametrize("document", [[1], "text", 1, None])
 def test_a_document_without_fields_is_invalid(reply, document):
-    with pytest.raises(InvalidReply, match="'predictions'"):
+    with pytest.raises(InvalidResponse, match="'predictions'"):
         Json().decode(reply(document), 1)
 
 
 def test_a_row_without_the_value_keeps_its_place(reply):
     """JMESPath itself leaves nulls out."""
-    with pytest.raises(InvalidReply, match="row 1 holds null"):
+    with pytest.raises(InvalidResponse, match="row 1 holds null"):
         Json(response_field="data[*].y").decode(reply({"data": [{"y": 1}, {}, {"y": 3}]}), 3)
 
 
@@ -125,18 +125,18 @@ def test_a_row_without_the_value_keeps_its_place(reply):
     ],
 )
 def test_values_that_are_not_what_others_are_make_an_answer_invalid(reply, predictions, match):
-    with pytest.raises(InvalidReply, match=match):
+    with pytest.raises(InvalidResponse, match=match):
         Json().decode(reply({"predictions": predictions}), 2)
 
 
 def test_the_dtype_option_decides(reply):
     assert Json(dtype="int64").decode(reply({"predictions": [1.0, 2]}), 2).dtype == np.int64
     assert Json(dtype="float32").decode(reply({"predictions": [0.1]}), 1)[0] == np.float32(0.1)
-    with pytest.raises(InvalidReply, match=r"holds 0\.7"):
+    with pytest.raises(InvalidResponse, match=r"holds 0\.7"):
         Json(dtype="int64").decode(reply({"predictions": [0.7]}), 1)
-    with pytest.raises(InvalidReply, match="overflows float32") as caught:
+    with pytest.raises(InvalidResponse, match="overflows float32") as caught:
         Json(dtype="float32").decode(reply({"predictions": [1e300]}), 1)
-    assert caught.value.flaw == "nonfinite"
+    assert caught.value.error_kind == "nonfinite"
 
 
 def test_a_dtype_for_each_output(reply):
@@ -148,7 +148,7 @@ def test_a_dtype_for_each_output(reply):
 def test_keep_takes_nonfinite_numbers(reply):
     answer = reply(b'{"predictions": [NaN, 1e999, -Infinity, 1]}')
     np.testing.assert_array_equal(Json(nonfinite="keep").decode(answer, 4), [np.nan, np.inf, -np.inf, 1])
-    with pytest.raises(InvalidReply):
+    with pytest.raises(InvalidResponse):
         Json().decode(answer, 4)
 
 
@@ -220,7 +220,7 @@ def test_integers_are_exact_and_floats_as_near_as_can_be(reply, rows, dtype, pad
     body = ("[" + ",".join(f"[{','.join(row)}]" for row in rows) + "]" + " " * 5000 * padded).encode()
     try:
         made = Json(response_field="@", dtype=dtype).decode(reply(body), len(rows))
-    except InvalidReply:
+    except InvalidResponse:
         made = None
     if made is None:
         numbers = np.array([float(token) for row in rows for token in row])

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from fanout.codecs import Oip
 from fanout.codecs._oip_answer import LENGTH_HEADER
-from fanout.errors import ConfigError, EncodeError, InputError, InvalidReply
+from fanout.errors import ConfigError, EncodeError, InputError, InvalidResponse
 from fanout.tensors import datatype_of, dtype_of, pack, unpack
 from fanout.types import ModelInfo, Tensor, TensorSpec
 
@@ -344,11 +344,11 @@ def test_outputs_are_found_by_name(reply):
 
 def test_a_missing_output_is_invalid(reply, learnt):
     answer = answer_of(reply, a=np.ones(2), b=np.ones(2))
-    with pytest.raises(InvalidReply, match="no output c, d; it has a, b"):
+    with pytest.raises(InvalidResponse, match="no output c, d; it has a, b"):
         Oip(outputs=["c", "a", "d"]).decode(answer, 2)
-    with pytest.raises(InvalidReply, match="no output p, label; it has a, b"):
+    with pytest.raises(InvalidResponse, match="no output p, label; it has a, b"):
         learnt(metadata(tensor(), outputs=OUTPUTS)).decode(answer, 2)
-    with pytest.raises(InvalidReply, match="it has none"):
+    with pytest.raises(InvalidResponse, match="it has none"):
         Oip(outputs=["a"]).decode(reply({"outputs": []}), 2)
 
 
@@ -365,12 +365,12 @@ def test_the_answer_decides_how_it_is_read(reply, asked, came):
 def test_nonfinite_is_kept_on_request(reply):
     answer = reply(b'{"outputs": [{"name": "y", "datatype": "FP32", "shape": [2], "data": [NaN, 1]}]}')
     assert np.isnan(Oip(nonfinite="keep").decode(answer, 2)["y"][0])
-    with pytest.raises(InvalidReply, match="nonfinite"):
+    with pytest.raises(InvalidResponse, match="nonfinite"):
         Oip().decode(answer, 2)
 
 
 def test_an_error_with_status_200_is_invalid_and_quoted(reply):
-    with pytest.raises(InvalidReply, match="out of memory"):
+    with pytest.raises(InvalidResponse, match="out of memory"):
         Oip().decode(reply({"error": "out of memory"}), 1)
 
 

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from fanout.codecs._oip_answer import LENGTH_HEADER, tensors
-from fanout.errors import InvalidReply
+from fanout.errors import InvalidResponse
 from fanout.tensors import dtype_of, pack
 
 TEXT = np.dtypes.StringDType()
@@ -90,7 +90,7 @@ def test_json_data_is_flat_or_nested(reply, data):
     ],
 )
 def test_an_output_that_is_not_what_it_says_is_invalid(reply, rest, match):
-    with pytest.raises(InvalidReply, match=match):
+    with pytest.raises(InvalidResponse, match=match):
         tensors(as_json(reply, **rest), keep=False)
 
 
@@ -99,12 +99,12 @@ def test_an_output_that_is_not_what_it_says_is_invalid(reply, rest, match):
     [{"error": "out of memory"}, ["out of memory"], {"outputs": "out of memory"}, {"outputs": ["out of memory"]}],
 )
 def test_an_answer_of_another_form_is_invalid_and_quoted(reply, document):
-    with pytest.raises(InvalidReply, match="out of memory"):
+    with pytest.raises(InvalidResponse, match="out of memory"):
         tensors(reply(document), keep=False)
 
 
 def test_two_outputs_of_one_name_are_invalid(reply):
-    with pytest.raises(InvalidReply, match="same name"):
+    with pytest.raises(InvalidResponse, match="same name"):
         tensors(reply({"outputs": [output(data=[1, 2]), output(data=[3, 4])]}), keep=False)
 
 
@@ -113,13 +113,13 @@ def test_nan_in_json_is_kept_or_invalid(reply, data):
     """Triton prints NaN, MLServer null."""
     answer = reply(f'{{"outputs": [{{"name": "y", "datatype": "FP32", "shape": [2], "data": {data}}}]}}'.encode())
     np.testing.assert_array_equal(tensors(answer, keep=True)["y"], np.array([np.nan, 1], "f4"))
-    with pytest.raises(InvalidReply):
+    with pytest.raises(InvalidResponse):
         tensors(answer, keep=False)
 
 
 @pytest.mark.parametrize("datatype", ["INT64", "BOOL", "BYTES"])
 def test_null_is_never_kept_where_there_is_no_nan(reply, datatype):
-    with pytest.raises(InvalidReply, match="null"):
+    with pytest.raises(InvalidResponse, match="null"):
         tensors(as_json(reply, datatype=datatype, data=[None, None]), keep=True)
 
 
@@ -163,20 +163,20 @@ def test_the_header_is_found_in_any_case(reply):
     ],
 )
 def test_bytes_that_do_not_agree_are_invalid(reply, outputs, data, match):
-    with pytest.raises(InvalidReply, match=match):
+    with pytest.raises(InvalidResponse, match=match):
         tensors(as_binary(reply, outputs, data), keep=False)
 
 
 @pytest.mark.parametrize("header", ["", "-1", "abc", "99999", "1e1", "٣"])
 def test_a_length_header_that_is_none_is_invalid(reply, header):
-    with pytest.raises(InvalidReply, match=LENGTH_HEADER):
+    with pytest.raises(InvalidResponse, match=LENGTH_HEADER):
         tensors(as_binary(reply, [sized(8)], FP32, header=header), keep=False)
 
 
 @pytest.mark.parametrize("cut", [1, 10])
 def test_a_length_header_that_is_off_is_invalid(reply, cut):
     head = orjson.dumps({"outputs": [sized(8)]})
-    with pytest.raises(InvalidReply, match="not JSON"):
+    with pytest.raises(InvalidResponse, match="not JSON"):
         tensors(as_binary(reply, [sized(8)], FP32, header=str(len(head) - cut)), keep=False)
 
 
@@ -210,7 +210,7 @@ def test_json_numbers_are_exact_or_refused(reply, datatype, text, value):
         f'{{"outputs": [{{"name": "y", "datatype": "{datatype}", "shape": [1], "data": [{text}]}}]}}'.encode()
     )
     if value is None:
-        with pytest.raises(InvalidReply, match="row 0 of output 'y' holds"):
+        with pytest.raises(InvalidResponse, match="row 0 of output 'y' holds"):
             tensors(answer, keep=False)
     else:
         assert tensors(answer, keep=False)["y"].tolist() == [value]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fanout.classify import classify_invalid
 from fanout.codecs import OpenAIChat
-from fanout.errors import ConfigError, EncodeError, InputError, InvalidReply
+from fanout.errors import ConfigError, EncodeError, InputError, InvalidResponse
 from fanout.types import Action, TensorSpec
 
 TALK = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
@@ -190,7 +190,7 @@ def test_an_answer_without_usage_is_one(reply, usage):
 def test_an_answer_of_another_form_is_invalid_but_costs_what_it_says(reply, document, match):
     if isinstance(document, dict):
         document = {**document, "usage": {"total_tokens": 9}}
-    with pytest.raises(InvalidReply, match=match) as caught:
+    with pytest.raises(InvalidResponse, match=match) as caught:
         OpenAIChat().decode(reply(document), 1)
     assert caught.value.usage == ({"total_tokens": 9} if document else {})
 
@@ -200,7 +200,7 @@ FLAGGED = {"error": {"code": 403, "message": "flagged", "metadata": {"reasons": 
 
 @pytest.mark.parametrize("content", ["", None, [], [{"type": "refusal", "refusal": "no"}], "a part"])
 def test_a_blocked_answer_is_no_empty_text_and_no_part_of_one(reply, content):
-    with pytest.raises(InvalidReply):
+    with pytest.raises(InvalidResponse):
         OpenAIChat().decode(reply(said(content, "content_filter")), 1)
 
 
@@ -222,7 +222,7 @@ def test_an_error_beside_a_text_or_in_its_choice_counts_as_the_status_that_it_na
         document = said(content, reason)
         (document["choices"][0] if of_choice else document)["error"] = error
         broken = reply(document)
-        with pytest.raises(InvalidReply) as caught:
+        with pytest.raises(InvalidResponse) as caught:
             OpenAIChat().decode(broken, 1)
         assert OpenAIChat().classify(broken) is None
         verdict = classify_invalid(broken, caught.value)
@@ -309,13 +309,13 @@ def test_thinking_beside_the_text_is_left_out(reply, kind):
     "other", [{"type": "image_url"}, {"type": "refusal", "refusal": "no"}, {"text": "x"}, "x", None]
 )
 def test_parts_of_other_kinds_beside_the_text_make_it_invalid(reply, other):
-    with pytest.raises(InvalidReply, match="without a text"):
+    with pytest.raises(InvalidResponse, match="without a text"):
         decoded(reply(said([{"type": "text", "text": "42"}, other])))
 
 
 def test_a_row_whose_thinking_took_all_tokens_fails_at_once(reply):
     document = said([{"type": "thinking", "thinking": "hm"}], "length")
-    with pytest.raises(InvalidReply):
+    with pytest.raises(InvalidResponse):
         decoded(reply(document))
     verdict = OpenAIChat().classify(reply(document))
     assert (verdict.action, "length" in verdict.reason) == (Action.FAIL, True)

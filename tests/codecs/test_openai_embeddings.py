@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fanout.codecs import OpenAIEmbeddings
-from fanout.errors import ConfigError, EncodeError, InputError, InvalidReply
+from fanout.errors import ConfigError, EncodeError, InputError, InvalidResponse
 from fanout.types import TensorSpec
 
 VECTORS = np.array([[0.5, 1], [2, 3], [4, 5]], "f4")
@@ -87,7 +87,7 @@ def test_vectors_without_an_index_are_in_order(reply):
     ],
 )
 def test_indices_that_are_no_order_are_invalid(reply, indices):
-    with pytest.raises(InvalidReply, match="index"):
+    with pytest.raises(InvalidResponse, match="index"):
         OpenAIEmbeddings().decode(reply(data(VECTORS.tolist(), indices)), 3)
 
 
@@ -115,7 +115,7 @@ def test_indices_that_are_no_order_are_invalid(reply, indices):
     ],
 )
 def test_vectors_that_are_none_are_invalid(reply, vectors, match):
-    with pytest.raises(InvalidReply, match=match):
+    with pytest.raises(InvalidResponse, match=match):
         OpenAIEmbeddings().decode(reply(data(vectors)), 2)
 
 
@@ -128,16 +128,16 @@ def test_the_name_of_the_model_is_told(reply, named, told):
 def test_the_usage_is_told(reply):
     document = {**data([[1.0]]), "usage": {"prompt_tokens": 2, "total_tokens": 2}}
     assert OpenAIEmbeddings().decode(reply(document), 1).usage == {"prompt_tokens": 2, "total_tokens": 2}
-    with pytest.raises(InvalidReply) as caught:
+    with pytest.raises(InvalidResponse) as caught:
         OpenAIEmbeddings().decode(reply(document), 2)
     assert caught.value.usage == {"prompt_tokens": 2, "total_tokens": 2}
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_another_number_of_vectors_is_invalid(reply, count):
-    with pytest.raises(InvalidReply, match=f"{count} embeddings for 2 texts") as caught:
+    with pytest.raises(InvalidResponse, match=f"{count} embeddings for 2 texts") as caught:
         OpenAIEmbeddings().decode(reply(data(VECTORS[:count].tolist())), 2)
-    assert caught.value.flaw == "rows"
+    assert caught.value.error_kind == "rows"
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_another_number_of_vectors_is_invalid(reply, count):
     ],
 )
 def test_an_answer_of_another_form_is_invalid_and_quoted(reply, document):
-    with pytest.raises(InvalidReply, match="overloaded"):
+    with pytest.raises(InvalidResponse, match="overloaded"):
         OpenAIEmbeddings().decode(reply(document), 1)
 
 
@@ -225,7 +225,7 @@ def test_integers_of_quantized_vectors_are_exact_or_refused(reply, text, value):
     codec = OpenAIEmbeddings(dtype="int8", encoding_format="float")
     answer = reply(f'{{"data": [{{"index": 0, "embedding": [1, {text}]}}], "usage": {{"total_tokens": 3}}}}'.encode())
     if value is None:
-        with pytest.raises(InvalidReply, match="row 0 holds") as caught:
+        with pytest.raises(InvalidResponse, match="row 0 holds") as caught:
             codec.decode(answer, 1)
         assert caught.value.usage == {"total_tokens": 3}
     else:

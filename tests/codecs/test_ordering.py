@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.codecs import V1, Json, in_row_order
-from fanout.errors import InvalidReply
+from fanout.errors import InvalidResponse
 
 SCORES = [0.5, 0.1, 0.9, 0.3]
 RANKED = [{"index": i, "relevance_score": SCORES[i], "labels": [i], "all": [i, i + 0.5]} for i in (2, 0, 3, 1)]
@@ -80,11 +80,11 @@ def test_several_parts_of_items_are_placed_alike(reply):
 @pytest.mark.parametrize("field", ["results[].y", "results", "map(&y, results)"])
 def test_indices_that_are_no_order_are_invalid(reply, indices, match, field):
     document = {"results": [{"index": index, "y": 1} for index in indices]}
-    with pytest.raises(InvalidReply, match=match) as caught:
+    with pytest.raises(InvalidResponse, match=match) as caught:
         values(reply, field, document)
     assert "index_field" in str(caught.value)
     items = [{"index": index} for index in indices]
-    with pytest.raises(InvalidReply, match=match):
+    with pytest.raises(InvalidResponse, match=match):
         in_row_order(items)
 
 
@@ -128,7 +128,7 @@ def test_an_object_with_numbers_for_keys_is_in_their_order(reply):
     """As programs write maps: by the text of their keys."""
     document = {"results": {str(i): {"y": i} for i in sorted(range(12), key=str)}}
     assert values(reply, "results.*.y", document, 12).tolist() == list(range(12))
-    with pytest.raises(InvalidReply, match="index 0"):
+    with pytest.raises(InvalidResponse, match="index 0"):
         values(reply, "results.*.y", {"results": {"1": {"y": 1}, "2": {"y": 2}}}, 2)
     assert values(reply, "results.*.y", {"results": {"a": {"y": 1}, "b": {"y": 2}}}, 2).tolist() == [1, 2]
 
@@ -148,7 +148,7 @@ def test_an_object_with_numbers_for_keys_is_in_their_order(reply):
     ],
 )
 def test_a_null_keeps_its_place_and_makes_the_answer_invalid(reply, field, items):
-    with pytest.raises(InvalidReply, match="row 1 holds null"):
+    with pytest.raises(InvalidResponse, match="row 1 holds null"):
         values(reply, field, {"r": items}, 2)
 
 
@@ -167,7 +167,7 @@ def test_a_null_keeps_its_place_and_makes_the_answer_invalid(reply, field, items
     ],
 )
 def test_lists_of_several_rows_are_never_joined(reply, field, items):
-    with pytest.raises(InvalidReply, match="joins"):
+    with pytest.raises(InvalidResponse, match="joins"):
         values(reply, field, {"r": items}, 2)
 
 
@@ -181,7 +181,7 @@ def test_lists_of_one_value_a_row_are_joined(reply):
 
 def test_a_filter_leaves_no_row_out(reply):
     items = [{"y": 1, "ok": True}, {"y": 2, "ok": False}, {"y": 3, "ok": True}]
-    with pytest.raises(InvalidReply, match="1 of 3 items that the filter"):
+    with pytest.raises(InvalidResponse, match="1 of 3 items that the filter"):
         values(reply, "r[?ok].y", {"r": items}, 2)
     outputs = [{"name": "other", "data": [0]}, {"name": "score", "data": [1, 2, 3]}]
     assert values(reply, "r[?name == 'score'].data | [0]", {"r": outputs}, 3).tolist() == [1, 2, 3]
@@ -220,7 +220,7 @@ def test_each_row_has_its_own_value_or_the_answer_is_invalid(reply, order, lost,
             item["y"] = None
     try:
         made = values(reply, field, {"items": items}, 6)
-    except InvalidReply:
+    except InvalidResponse:
         assert lost
     else:
         assert (made["y"] if isinstance(made, dict) else made).tolist() == [i * 10 for i in range(6)]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fanout.codecs._parsing import read
 from fanout.codecs._values import Unfit, Wanted, array
-from fanout.errors import InvalidReply
+from fanout.errors import InvalidResponse
 
 
 def numbers(document):
@@ -42,9 +42,9 @@ def test_a_document_is_converted(reply):
 )
 @pytest.mark.parametrize("keep", [False, True])
 def test_what_is_no_json_is_refused_and_quoted(reply, body, keep):
-    with pytest.raises(InvalidReply, match="not JSON") as caught:
+    with pytest.raises(InvalidResponse, match="not JSON") as caught:
         read(reply(body), numbers, keep=keep)
-    assert caught.value.flaw == "content"
+    assert caught.value.error_kind == "content"
     if b"html" in body:
         assert "bad gateway" in str(caught.value)
 
@@ -103,14 +103,14 @@ def test_integers_are_exact_however_they_are_written(reply, text, dtype, value):
 )
 @pytest.mark.parametrize("keep", [False, True])
 def test_what_is_no_integer_of_the_dtype_is_refused(reply, text, dtype, keep):
-    with pytest.raises(InvalidReply, match="row 1 holds") as caught:
+    with pytest.raises(InvalidResponse, match="row 1 holds") as caught:
         read(reply(f"[1, {text}]".encode()), integers(dtype), keep=keep)
     assert len(str(caught.value)) < 200
 
 
 @pytest.mark.parametrize("text", ["NaN", "-Infinity", "1e400", "1e999999999"])
 def test_nonfinite_numbers_are_no_integers(reply, text):
-    with pytest.raises(InvalidReply, match="row 1 holds"):
+    with pytest.raises(InvalidResponse, match="row 1 holds"):
         read(reply(f"[1.0, {text}]".encode()), integers("int64"), keep=True)
 
 
@@ -126,7 +126,7 @@ def test_integers_are_exact_or_refused(reply, values, dtype, form):
     fits = all(value == value.to_integral_value() and info.min <= value <= info.max for value in values)
     try:
         made = read(reply(body), integers(dtype), keep=False).tolist()
-    except InvalidReply:
+    except InvalidResponse:
         assert not fits
     else:
         assert fits
@@ -136,15 +136,15 @@ def test_integers_are_exact_or_refused(reply, values, dtype, form):
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
 def test_nonfinite_numbers_are_refused_unless_kept(reply, number):
     body = f"[1.5, {number}]".encode()
-    with pytest.raises(InvalidReply, match="nonfinite") as caught:
+    with pytest.raises(InvalidResponse, match="nonfinite") as caught:
         read(reply(body), numbers, keep=False)
-    assert caught.value.flaw == "nonfinite"
+    assert caught.value.error_kind == "nonfinite"
     np.testing.assert_array_equal(read(reply(body), kept, keep=True), [1.5, float(number)])
 
 
 @pytest.mark.parametrize("text", ["18446744073709551617", "-9223372036854775809", "1" + "0" * 30])
 def test_integers_that_orjson_rounds_are_refused(reply, text):
-    with pytest.raises(InvalidReply, match=f"row 1 holds {text}"):
+    with pytest.raises(InvalidResponse, match=f"row 1 holds {text}"):
         read(reply(f"[0.5, {text}]".encode()), numbers, keep=False)
 
 
@@ -159,7 +159,7 @@ def test_a_large_integer_elsewhere_does_no_harm(reply):
 
 def test_several_outputs_are_all_looked_at(reply):
     body = b'{"a": [0.5], "b": [18446744073709551617]}'
-    with pytest.raises(InvalidReply, match="18446744073709551617"):
+    with pytest.raises(InvalidResponse, match="18446744073709551617"):
         read(reply(body), lambda document: {name: numbers(column) for name, column in document.items()}, keep=False)
 
 
@@ -168,7 +168,7 @@ def test_a_nesting_too_deep_for_the_second_look_is_refused(reply, monkeypatch):
         raise RecursionError
 
     monkeypatch.setattr("json.loads", too_deep)
-    with pytest.raises(InvalidReply, match="too deep"):
+    with pytest.raises(InvalidResponse, match="too deep"):
         read(reply(b"[1e30]"), numbers, keep=False)
 
 
@@ -176,9 +176,9 @@ def test_rows_at_fault_are_named_and_documents_at_fault_quoted(reply):
     def refuse(document):
         raise Unfit("has nothing", row=None)
 
-    with pytest.raises(InvalidReply, match="row 1 holds null"):
+    with pytest.raises(InvalidResponse, match="row 1 holds null"):
         read(reply([1, None]), numbers, keep=False)
-    with pytest.raises(InvalidReply, match=r"the answer has nothing: \[1\]"):
+    with pytest.raises(InvalidResponse, match=r"the answer has nothing: \[1\]"):
         read(reply([1]), refuse, keep=False)
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fanout import Answer, InvalidReply, Reply, codec
+from fanout import DecodedResponse, InvalidResponse, Response, codec
 from fanout.codecs import _parsing, _slices
 from fanout.codecs import json as json_codec
 
@@ -42,8 +42,8 @@ ROWS: dict[str, Any] = {
 }
 
 
-def reply(body: bytes, **headers: str) -> Reply:
-    return Reply(status=200, headers=headers, body=body, url="http://h/x")
+def reply(body: bytes, **headers: str) -> Response:
+    return Response(status=200, headers=headers, body=body, url="http://h/x")
 
 
 def written(rows: Any, style: str) -> bytes:
@@ -131,7 +131,7 @@ def test_embeddings_are_read_in_slices_and_placed_by_their_index(
         ]
         body = orjson.dumps({"data": items, "model": "m", "usage": {"total_tokens": 9}})
         answer = codec("openai-embeddings").decode(reply(body), 500)
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, DecodedResponse)
         assert np.array_equal(answer.values, vectors)  # type: ignore[arg-type]
         assert (answer.model, answer.usage) == ("m", {"total_tokens": 9})
 
@@ -153,7 +153,7 @@ def test_embeddings_are_read_in_slices_and_placed_by_their_index(
 def test_large_embeddings_that_are_not_right_are_refused_with_their_usage(change: Any, match: str) -> None:
     items = [{"embedding": [0.125] * 200, "index": i} for i in range(500)]
     body = orjson.dumps({"data": change(items), "usage": {"total_tokens": 9, "details": {"cached": 1}}})
-    with pytest.raises(InvalidReply, match=match) as caught:
+    with pytest.raises(InvalidResponse, match=match) as caught:
         codec("openai-embeddings").decode(reply(body), 500)
     assert caught.value.usage == {"total_tokens": 9, "details.cached": 1}
 
@@ -178,9 +178,9 @@ def test_items_that_state_their_row_are_placed_over_all_slices(missing: int | No
 
 def test_items_that_state_a_row_twice_are_refused() -> None:
     items = [{"index": i or 1, "score": 0.5} for i in range(30_000)]
-    with pytest.raises(InvalidReply, match=r"no item with the index 0.*index_field") as caught:
+    with pytest.raises(InvalidResponse, match=r"no item with the index 0.*index_field") as caught:
         codec("json").decode(reply(orjson.dumps({"predictions": items})), 30_000)
-    assert caught.value.flaw == "rows"
+    assert caught.value.error_kind == "rows"
 
 
 @pytest.mark.usefixtures("unparsed")
@@ -212,7 +212,7 @@ def test_tensors_in_json_are_read_in_slices() -> None:
 )
 def test_large_tensors_in_json_that_are_not_right_are_refused(of: dict[str, Any], match: str) -> None:
     output = {"name": "y", "datatype": "FP32", "shape": [200_000], "data": [1000.5] * 200_000} | of
-    with pytest.raises(InvalidReply, match=match):
+    with pytest.raises(InvalidResponse, match=match):
         codec("oip").decode(reply(orjson.dumps({"outputs": [output]})), 1)
 
 
@@ -238,22 +238,22 @@ def test_a_datatype_behind_its_data_counts() -> None:
 )
 def test_the_row_at_fault_is_named_as_it_is_counted_in_the_answer(row: Any, last: Any, match: str) -> None:
     rows = [*many(row), last]
-    with pytest.raises(InvalidReply, match=match.format(n=len(rows) - 1)):
+    with pytest.raises(InvalidResponse, match=match.format(n=len(rows) - 1)):
         codec("json").decode(reply(orjson.dumps({"predictions": rows})), len(rows))
 
 
 @pytest.mark.parametrize("end", ["", "]", "]}x", ",]}", "]}}", ",1,]}", ']}{"predictions":[1]}', '],"predictions":7}'])
 def test_what_is_not_json_at_its_end_is_refused(end: str) -> None:
     body = b'{"predictions":[' + b",".join([b"[1,2]"] * 150_000) + end.encode()
-    with pytest.raises(InvalidReply):
+    with pytest.raises(InvalidResponse):
         codec("json").decode(reply(body), 150_000)
 
 
 def test_nan_in_a_large_answer_is_refused_or_kept() -> None:
     body = b'{"predictions":[' + b",".join([b"[1.5,NaN]"] * 100_000) + b"]}"
-    with pytest.raises(InvalidReply, match="NaN") as caught:
+    with pytest.raises(InvalidResponse, match="NaN") as caught:
         codec("json").decode(reply(body), 100_000)
-    assert caught.value.flaw == "nonfinite"
+    assert caught.value.error_kind == "nonfinite"
     kept = codec("json", nonfinite="keep").decode(reply(body), 100_000)
     assert isinstance(kept, np.ndarray)
     assert np.isnan(kept[:, 1]).all()
@@ -291,14 +291,14 @@ def test_no_codec_makes_objects_of_a_large_hostile_answer(
     inner = b",".join([unit] * (4 * 2**20 // len(unit)))
     for frame in (b"[%s]", b'{"predictions":[%s]}', b'{"data":[%s]}', b'{"outputs":[%s]}', b'{"choices":[%s]}', b"%s"):
         body = frame % inner
-        with suppress(InvalidReply):
+        with suppress(InvalidResponse):
             codec(codec_name).decode(reply(body), 3)
     assert most <= 2**20
 
 
 def test_a_document_of_too_many_values_is_refused_with_advice() -> None:
     body = b'{"choices":[' + b",".join([b"{}"] * 2_000_000) + b"]}"
-    with pytest.raises(InvalidReply, match=r"so many values .* 117 MiB .*chunks.rows"):
+    with pytest.raises(InvalidResponse, match=r"so many values .* 117 MiB .*chunks.rows"):
         codec("openai-chat").decode(reply(body), 1)
 
 
@@ -364,7 +364,7 @@ def _outcome(body: bytes, options: dict[str, Any], size: int) -> Any:
         patch.setattr(_slices, "_REACH", size)
         try:
             found = codec("json", **options).decode(reply(body), len(body))
-        except InvalidReply:
+        except InvalidResponse:
             return "invalid"
     named = found if isinstance(found, dict) else {"": found}
     return {name: (str(array.dtype), array.shape, repr(array.tolist())) for name, array in named.items()}  # type: ignore[union-attr]

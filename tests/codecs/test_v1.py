@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from fanout.codecs import V1
-from fanout.errors import ConfigError, InvalidReply
+from fanout.errors import ConfigError, InvalidResponse
 
 
 def test_rows_are_instances():
@@ -46,5 +46,5 @@ def test_empty_predictions_are_not_passed_over(reply):
     "document", [{"error": "not ready"}, [1, "not ready"], {"predictions": None, "e": "not ready"}]
 )
 def test_an_answer_without_either_is_invalid_and_quoted(reply, document):
-    with pytest.raises(InvalidReply, match="not ready"):
+    with pytest.raises(InvalidResponse, match="not ready"):
         V1().decode(reply(document), 1)

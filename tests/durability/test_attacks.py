@@ -15,8 +15,8 @@ import pytest
 
 from fanout import Client, ConfigError, Journal, Limits, RunControl, RunStopped, open_sink
 from fanout.files import Publication
-from fanout.journal import read_state
-from fanout.sinks import NpySink
+from fanout.io.journal import read_state
+from fanout.io.writers import NpySink
 from tests.durability.work import Kind, Raw, files_of, rows_of, send
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ async def test_a_publication_that_cannot_be_found_says_what_to_do(tmp_path: Path
 
 
 async def test_a_journal_of_another_release_is_not_guessed_at(tmp_path: Path, model: Model) -> None:
-    from fanout.journal.records import record
+    from fanout.io.journal.records import record
 
     head = orjson.dumps({"fanout": 99, "identity": {}, "n_rows": 40})
     Kind().journal(tmp_path).write_bytes(record(0, head))

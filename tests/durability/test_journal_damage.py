@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fanout import ConfigError, RunControl, RunStopped
-from fanout.journal import read_state
-from fanout.journal.records import records
+from fanout.io.journal import read_state
+from fanout.io.journal.records import records
 from tests.durability.work import Kind, files_of, resolved, send
 
 if TYPE_CHECKING:

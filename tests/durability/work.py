@@ -13,13 +13,13 @@ import numpy as np
 
 from fanout import Client, Codec, Journal, Limits, Payload, RetryPolicy, open_sink
 from fanout.client import carry_over, content_of, reopen_failures
-from fanout.journal import read_state
+from fanout.io.journal import read_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from fanout import Event, Reply, Result, RunControl
+    from fanout import Event, Response, Result, RunControl
 
 WIDTH = 3
 _GROWTH_BYTES = 128
@@ -40,7 +40,7 @@ class Raw(Codec):
         body = np.asarray(rows, "<f4").tobytes()
         return Payload(body=body, content_type="application/octet-stream", headers={"x-width": str(self._width)})
 
-    def decode(self, reply: Reply, n_rows: int) -> Any:
+    def decode(self, reply: Response, n_rows: int) -> Any:
         values = np.frombuffer(reply.body, "<f4").reshape(-1, self._width)
         return values if self._outputs == 1 else {f"part{i}": values[:, i] for i in range(self._outputs)}
 
@@ -106,7 +106,7 @@ async def send(
     identity = {**client.identity(rows), "salt": kind.salt}
     with (
         patch("fanout.client.sinking._GROUP_CHUNKS", kind.group_chunks),
-        patch("fanout.sinks.npy._GROWTH_BYTES", _GROWTH_BYTES),
+        patch("fanout.io.writers.npy._GROWTH_BYTES", _GROWTH_BYTES),
         ExitStack() as opened,
     ):
         content = content_of(rows)

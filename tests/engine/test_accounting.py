@@ -19,7 +19,7 @@ from tests.support import Plain
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator
 
-    from fanout import Done, Reply, Result
+    from fanout import ChunkResult, Response, Result
 
 N_ROWS = 40
 X = np.arange(3.0 * N_ROWS).reshape(N_ROWS, 3)
@@ -68,11 +68,11 @@ class Trapped(Plain):
         self.meet("encode")
         return super().encode(np.asarray(rows))
 
-    def decode(self, reply: Reply, n_rows: int) -> Any:
+    def decode(self, reply: Response, n_rows: int) -> Any:
         self.meet("decode")
         return super().decode(reply, n_rows)
 
-    def classify(self, reply: Reply) -> None:
+    def classify(self, reply: Response) -> None:
         self.meet("classify")
 
 
@@ -94,7 +94,7 @@ class Scene:
         self.trap = trap
         self.source = source
         self.codec = Trapped(trap)
-        self.done: list[Done] = []
+        self.done: list[ChunkResult] = []
 
     def options(self) -> dict[str, Any]:
         options: dict[str, Any] = {}

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from fanout import Answer, Client, InvalidReply, RetryPolicy, RowsFailed
+from fanout import Client, DecodedResponse, InvalidResponse, RetryPolicy, RowsFailed
 from fanout.testing import MockEndpoint, Scripted
 from tests.support import Plain
 
 if TYPE_CHECKING:
-    from fanout import Reply
+    from fanout import Response
 
 pytestmark = pytest.mark.virtual_time
 X = np.arange(20.0)
@@ -21,9 +21,9 @@ X = np.arange(20.0)
 class Priced(Plain):
     """Each answer costs what it has predictions, and one for the request."""
 
-    def decode(self, reply: Reply, n_rows: int) -> Any:
+    def decode(self, reply: Response, n_rows: int) -> Any:
         values = super().decode(reply, n_rows)
-        return Answer(values, usage={"values": len(values), "requests": 1})
+        return DecodedResponse(values, usage={"values": len(values), "requests": 1})
 
 
 def double(x: np.ndarray) -> np.ndarray:
@@ -50,8 +50,8 @@ async def test_an_answer_that_fails_the_proof_has_been_paid_for_too() -> None:
 
 async def test_an_answer_that_cannot_be_decoded_may_tell_what_it_cost() -> None:
     class Refused(Plain):
-        def decode(self, reply: Reply, n_rows: int) -> Any:
-            raise InvalidReply("no", usage={"requests": 1})
+        def decode(self, reply: Response, n_rows: int) -> Any:
+            raise InvalidResponse("no", usage={"requests": 1})
 
     with MockEndpoint(double) as mock:
         async with Client(mock.url(Plain), codec=Refused, retry=RetryPolicy(max_attempts=1)) as client:
@@ -68,8 +68,8 @@ async def test_bare_values_cost_nothing() -> None:
 
 async def test_a_usage_that_is_no_count_is_the_codecs_mistake() -> None:
     class Wrong(Plain):
-        def decode(self, reply: Reply, n_rows: int) -> Any:
-            return Answer(super().decode(reply, n_rows), usage={"tokens": "many"})  # type: ignore[dict-item]
+        def decode(self, reply: Response, n_rows: int) -> Any:
+            return DecodedResponse(super().decode(reply, n_rows), usage={"tokens": "many"})  # type: ignore[dict-item]
 
     with MockEndpoint(double) as mock:
         async with Client(mock.url(Plain), codec=Wrong, retry=RetryPolicy(max_attempts=1)) as client:

@@ -18,8 +18,8 @@ from tests.support import Plain
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from fanout import Reply
-    from fanout.engine import Link
+    from fanout import Response
+    from fanout.engine import EndpointGroup
 
 pytestmark = pytest.mark.virtual_time
 X = np.arange(24_000.0).reshape(8000, 3)
@@ -39,13 +39,13 @@ def wide() -> Queue:
 class Watching(Simulated):
     """Looks at the permits whenever a request starts."""
 
-    link: Link
+    link: EndpointGroup
 
     def __init__(self, server: Server) -> None:
         super().__init__({"simulated": server})
         self.limits: list[int] = []
 
-    async def exchange(self, *arguments: Any) -> Reply:
+    async def exchange(self, *arguments: Any) -> Response:
         permits, brake = self.link.permits, self.link.pool.hosts[0].brake
         assert permits.in_use <= permits.total or brake.braked
         assert permits.total == self.link.chosen

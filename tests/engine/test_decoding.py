@@ -10,14 +10,14 @@ import numpy as np
 import orjson
 import pytest
 
-from fanout import Answer, Client, InvalidReply, RetryPolicy, RunStopped, codec
+from fanout import Client, DecodedResponse, InvalidResponse, RetryPolicy, RunStopped, codec
 from fanout.testing import MockEndpoint, Scripted
 from tests.support import Plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fanout import Reply
+    from fanout import Response
 
 X = np.arange(8.0)
 SMALL, LARGE = 0, 2**20
@@ -36,7 +36,7 @@ class Watched(Plain):
         self.threads: list[int] = []
         self.on_decode = on_decode
 
-    def decode(self, reply: Reply, n_rows: int) -> Any:
+    def decode(self, reply: Response, n_rows: int) -> Any:
         self.threads.append(threading.get_ident())
         return self.on_decode(super().decode(reply, n_rows))
 
@@ -76,7 +76,7 @@ async def test_the_loop_goes_on_while_a_large_answer_is_decoded() -> None:
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (InvalidReply("not so"), "not so"),
+        (InvalidResponse("not so"), "not so"),
         (KeyError("x"), "cannot be decoded (KeyError: 'x')"),
         (MemoryError(), "cannot be decoded (MemoryError: )"),
         (RecursionError("too deep"), "cannot be decoded (RecursionError: too deep)"),
@@ -117,7 +117,7 @@ class Unsizable(np.ndarray[Any, Any]):
     ("values", "reason"),
     [
         (lambda values: values[:-1], "0 rows for 1"),
-        (lambda values: Answer(values[:-1], usage={"n": 3}), "0 rows for 1"),
+        (lambda values: DecodedResponse(values[:-1], usage={"n": 3}), "0 rows for 1"),
         (lambda values: {1: values, "b": values}, ""),
         (lambda values: values.view(Unsizable), "cannot be checked (MemoryError"),
         (lambda values: None, "decode must return numpy arrays"),
@@ -180,7 +180,7 @@ async def test_raw_tensors_are_views_and_need_no_thread(monkeypatch: pytest.Monk
     oip = codec("oip", input="x")
     decode = type(oip).decode
 
-    def noted(self: Any, reply: Reply, n_rows: int) -> Any:
+    def noted(self: Any, reply: Response, n_rows: int) -> Any:
         threads.append(threading.get_ident())
         return decode(self, reply, n_rows)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
-    from fanout import Reply
+    from fanout import Response
 
 pytestmark = pytest.mark.virtual_time
 
@@ -81,11 +81,11 @@ def codec_of(method: str, ending: BaseException) -> Plain:
             trap() if method == "encode" else None
             return super().encode(rows)
 
-        def decode(self, reply: Reply, n_rows: int) -> Any:
+        def decode(self, reply: Response, n_rows: int) -> Any:
             trap() if method == "decode" else None
             return super().decode(reply, n_rows)
 
-        def classify(self, reply: Reply) -> None:
+        def classify(self, reply: Response) -> None:
             trap() if method == "classify" else None
 
     return Trapped()
@@ -118,7 +118,7 @@ async def test_an_input_that_ends_abnormally_stops_the_run_and_publishes_nothing
 async def test_a_stream_yields_all_that_was_answered_before_it_raises(
     source: Callable[[BaseException], Any], ending: type[BaseException]
 ) -> None:
-    seen: list[fanout.Done] = []
+    seen: list[fanout.ChunkResult] = []
 
     async def consume(client: Client) -> None:
         async with client.stream(source(ending())) as results:
@@ -200,7 +200,7 @@ async def test_what_asks_about_the_model_stops_the_run_with_its_name(
             trap("prepare")
             return lazily(url)
 
-        def learn(self, reply: Reply) -> None:
+        def learn(self, reply: Response) -> None:
             trap("learn")
 
         def describe(self) -> None:
@@ -286,7 +286,7 @@ async def test_a_keyboard_interrupt_out_of_the_code_keeps_the_answers(where: str
     trap = AfterThird(KeyboardInterrupt(), {"A": "b"})
 
     class Trapped(Plain):
-        def decode(self, reply: Reply, n_rows: int) -> Any:
+        def decode(self, reply: Response, n_rows: int) -> Any:
             trap() if where == "decode" else None
             return super().decode(reply, n_rows)
 
@@ -296,7 +296,7 @@ async def test_a_keyboard_interrupt_out_of_the_code_keeps_the_answers(where: str
                 raise KeyboardInterrupt
             yield row
 
-    seen: list[fanout.Done] = []
+    seen: list[fanout.ChunkResult] = []
 
     async def consume(client: Client) -> None:
         async with client.stream(source()) as results:
@@ -411,7 +411,7 @@ async def test_a_batch_of_callers_is_told_of_an_abnormal_ending(ending: type[Bas
     trap.calls = 2
 
     class Trapped(Plain):
-        def decode(self, reply: Reply, n_rows: int) -> Any:
+        def decode(self, reply: Response, n_rows: int) -> Any:
             trap()
             return super().decode(reply, n_rows)
 

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.engine.lengths import Lengths
-from fanout.types import Chunk, Form
+from fanout.types import Chunk, Schema
 
 
 def chunk(i: int) -> Chunk:
     return Chunk(i * 64, i * 64 + 64)
 
 
-def form(*shape: int, name: str = "", dtype: str = "f8") -> Form:
+def form(*shape: int, name: str = "", dtype: str = "f8") -> Schema:
     return {name: (np.dtype(dtype), shape)}
 
 
@@ -77,7 +77,7 @@ def test_answers_of_two_lengths_once_the_rarer_is_no_accident() -> None:
 
 
 @pytest.mark.parametrize("other", [form(4, 4), form(4, name="y"), form(4, dtype="f4")])
-def test_answers_of_another_kind_are_another_fault(other: Form) -> None:
+def test_answers_of_another_kind_are_another_fault(other: Schema) -> None:
     lengths = Lengths("advice")
     for i in range(0, 30, 3):
         assert lengths.differ_between(chunk(i), form(3), None, 0) is None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fanout.engine import Ledger, Merger
-from fanout.types import Chunk, Done, Failure, Result, Statistics
+from fanout.types import Chunk, ChunkResult, Failure, Result, Statistics
 
 DTYPES = st.sampled_from(["f4", "f8", "f2", "i4", "u1", "?"]).map(np.dtype)
 
@@ -40,7 +40,7 @@ def test_any_order_of_chunks_of_any_size_gives_the_same_array(data: st.DataObjec
         pending = (Chunk(start, stop),) if fate[start, stop] == "pending" else ()
         if fate[start, stop] != "lost":
             for book in (merger, ledger):
-                book.add(Done(start=start, stop=stop, outputs=outputs, failures=failures, pending=pending))
+                book.add(ChunkResult(start=start, stop=stop, outputs=outputs, failures=failures, pending=pending))
     result = merger.result(Statistics())
     assert_same(result, ledger.result(n, Statistics()))
     wanted = np.concatenate([np.full(b - a, fate[a, b] == "ok") for a, b in pairwise(cuts)])
@@ -59,7 +59,7 @@ def test_any_order_of_chunks_of_any_size_gives_the_same_array(data: st.DataObjec
 def test_a_ledger_grows_with_input_of_unknown_length() -> None:
     ledger = Ledger()
     for start in range(0, 100_000, 1000):
-        ledger.add(Done(start=start, stop=start + 1000, outputs=None))
+        ledger.add(ChunkResult(start=start, stop=start + 1000, outputs=None))
     result = ledger.result(100_500, Statistics())
     assert result.ok.sum() == 100_000
     assert result.pending == (Chunk(100_000, 100_500),)
@@ -68,20 +68,20 @@ def test_a_ledger_grows_with_input_of_unknown_length() -> None:
 
 def test_texts_without_an_answer_are_empty() -> None:
     merger = Merger(3)
-    merger.add(Done(start=0, stop=2, outputs={"": np.array(["a", "b"], np.dtypes.StringDType())}))
+    merger.add(ChunkResult(start=0, stop=2, outputs={"": np.array(["a", "b"], np.dtypes.StringDType())}))
     assert merger.result(Statistics()).values.tolist() == ["a", "b", ""]
 
 
 @pytest.mark.parametrize("n_outputs", [1, 2])
 def test_one_output_is_an_array_and_several_are_a_dict(n_outputs: int) -> None:
     merger = Merger(2)
-    merger.add(Done(start=0, stop=2, outputs={f"y{i}": np.full(2, i) for i in range(n_outputs)}))
+    merger.add(ChunkResult(start=0, stop=2, outputs={f"y{i}": np.full(2, i) for i in range(n_outputs)}))
     values = merger.result(Statistics()).values
     assert (values.tolist() if n_outputs == 1 else list(values)) == ([0, 0] if n_outputs == 1 else ["y0", "y1"])
 
 
 def test_a_result_shows_its_counts() -> None:
     merger = Merger(5)
-    merger.add(Done(start=0, stop=2, outputs={"": np.zeros(2)}))
-    merger.add(Done(start=2, stop=3, outputs=None, failures=(failed(2, 3),)))
+    merger.add(ChunkResult(start=0, stop=2, outputs={"": np.zeros(2)}))
+    merger.add(ChunkResult(start=2, stop=3, outputs=None, failures=(failed(2, 3),)))
     assert repr(merger.result(Statistics())) == "<Result rows=5 ok=2 failed=1 pending=2>"

@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 import fanout
-from fanout import Client, ConfigError, Endpoint, Limits, Reply, RetryPolicy, RunStopped
+from fanout import Client, ConfigError, Endpoint, Limits, Response, RetryPolicy, RunStopped
 from tests.fleet import Fleet, X
 from tests.support import Plain
 
@@ -27,18 +27,18 @@ pytestmark = pytest.mark.virtual_time
 class Named(Plain):
     """Answers say whose they are."""
 
-    def decode(self, reply: Reply, n_rows: int) -> Any:
-        return fanout.Answer(super().decode(reply, n_rows), usage={}, model=reply.headers["model"])
+    def decode(self, reply: Response, n_rows: int) -> Any:
+        return fanout.DecodedResponse(super().decode(reply, n_rows), usage={}, model=reply.headers["model"])
 
 
 def naming(names: Iterator[str], latency: Callable[[], float] = lambda: 0.1, wrong: str = "") -> Any:
     """An endpoint whose answers are by the next of ``names``; those of the ``wrong`` model have other values."""
 
-    async def answer(sent: Sent) -> Reply:
+    async def answer(sent: Sent) -> Response:
         name = next(names)
         await asyncio.sleep(latency())
         rows = np.array(orjson.loads(sent.joined())["instances"]) * (9.0 if name == wrong else 2.0)
-        return Reply(status=200, headers={"model": name}, body=orjson.dumps({"predictions": rows.tolist()}))
+        return Response(status=200, headers={"model": name}, body=orjson.dumps({"predictions": rows.tolist()}))
 
     return answer
 

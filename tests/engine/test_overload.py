@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fanout import Client, Limits, Reply, RetryPolicy, RunStopped, Timeouts
+from fanout import Client, Limits, Response, RetryPolicy, RunStopped, Timeouts
 from fanout.serving.exchange import StatusError
 from fanout.testing import MockEndpoint, Scripted
 from tests.support import Plain
@@ -273,7 +273,7 @@ async def test_no_request_is_sent_earlier_than_told_whatever_the_status(status: 
 
 async def test_a_codec_may_find_pushback_in_a_success() -> None:
     class Odd(Plain):
-        def classify(self, reply: Reply) -> int | None:
+        def classify(self, reply: Response) -> int | None:
             return 429 if reply.headers.get("X-Busy") else None
 
     with MockEndpoint(lambda x: x * 2) as mock:

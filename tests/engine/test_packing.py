@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout import Client, ConfigError, Payload
-from fanout.engine import Packing, Scale, feed_of, packing
+from fanout.engine import Packing, Scale, chunker_of, packing
 from fanout.engine.packing import row_bytes
 from fanout.limits import TokenMeter
 from fanout.rowset import RowSet
@@ -33,7 +33,7 @@ async def as_async(rows: list[Any]) -> AsyncIterator[Any]:
 
 
 async def packed(rows: Any, chunk_rows: int, max_bytes: int, skip: RowSet | None = None) -> list[tuple[int, list[Any]]]:
-    feed = feed_of(rows, chunk_rows, skip=skip, packing=Packing(Scale(), TokenMeter(), max_bytes=max_bytes))
+    feed = chunker_of(rows, chunk_rows, skip=skip, packing=Packing(Scale(), TokenMeter(), max_bytes=max_bytes))
     chunks = []
     while (work := await feed.take()) is not None:
         chunks.append((work.chunk.start, list(work.rows)))
@@ -81,7 +81,7 @@ def test_tokens_and_bytes_bound_a_chunk_together(rows: list[str], max_bytes: int
         counted.append(row)
         return len(row)
 
-    feed = feed_of(rows, 64, packing=Packing(Scale(), TokenMeter(count), **bounds))
+    feed = chunker_of(rows, 64, packing=Packing(Scale(), TokenMeter(count), **bounds))
     parts: list[list[str]] = []
     while (work := feed.ready()) is not None:
         assert work.tokens == sum(map(len, work.rows))
@@ -96,7 +96,7 @@ def test_tokens_and_bytes_bound_a_chunk_together(rows: list[str], max_bytes: int
 
 def test_tokens_that_nobody_counts_are_those_of_the_answers_before() -> None:
     meter = TokenMeter()
-    feed = feed_of(["x" * 10] * 40, 64, packing=Packing(Scale(), meter, max_tokens=25))
+    feed = chunker_of(["x" * 10] * 40, 64, packing=Packing(Scale(), meter, max_tokens=25))
     assert feed.ready().n == 10  # four bytes a token
     for _ in range(5):
         meter.learn(100, 100)
@@ -113,7 +113,7 @@ def test_every_row_is_weighed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "row_bytes", weigh)
     for rows in ([str(i) for i in range(300)], iter([str(i) for i in range(300)])):
         weighed.clear()
-        feed = feed_of(rows, 8, packing=Packing(Scale(), TokenMeter(), max_bytes=7))
+        feed = chunker_of(rows, 8, packing=Packing(Scale(), TokenMeter(), max_bytes=7))
 
         async def drain(feed: Any = feed) -> None:
             while await feed.take() is not None:
@@ -230,7 +230,7 @@ async def test_a_survey_counts_what_a_run_sends() -> None:
 def test_bodies_without_a_byte_teach_nothing(body: bytes) -> None:
     scale = Scale()
     packing = Packing(scale, TokenMeter(), max_bytes=50)
-    work = feed_of(["ab", "cd"], 2, packing=packing).ready()
+    work = chunker_of(["ab", "cd"], 2, packing=packing).ready()
     work.payload = Payload(body=body * 10)
     packing.learn(work)
     assert scale.ratio == (10.0 if body else 1.0)

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 import fanout
-from fanout import Client, Hedge, Limits, Reply, RetryPolicy
+from fanout import Client, Hedge, Limits, Response, RetryPolicy
 from tests.fleet import Fleet, X, changing, dead, says, served
 from tests.support import Plain
 
@@ -31,7 +31,7 @@ class Tail:
         self.asked = 0
         self.cancelled: list[float] = []
 
-    async def __call__(self, sent: Sent) -> Reply:
+    async def __call__(self, sent: Sent) -> Response:
         self.asked += 1
         slow = self.asked % 50 == 0
         try:
@@ -103,8 +103,8 @@ async def test_row_36_a_hedge_that_fails_first_does_not_win():
 
 
 async def test_row_36_a_hedge_whose_answer_is_invalid_does_not_win():
-    async def short(sent: Sent) -> Reply:
-        return Reply(status=200, headers={}, body=orjson.dumps({"predictions": []}))
+    async def short(sent: Sent) -> Response:
+        return Response(status=200, headers={}, body=orjson.dumps({"predictions": []}))
 
     result = await one(Fleet(a=first_then(served(2.0), short)), codec=Plain(shape=[2]))
     assert np.array_equal(result.values, X[:1] * 2)
@@ -185,7 +185,7 @@ async def test_retries_are_hedged_too_and_an_outage_is_waited_out():
 
 async def test_an_error_of_the_codec_comes_through():
     class Broken(Plain):
-        def classify(self, reply: Reply) -> Any:
+        def classify(self, reply: Response) -> Any:
             raise fanout.ConfigError("cannot be", key="codec")
 
     with pytest.raises(fanout.ConfigError, match="cannot be"):

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 import fanout
-from fanout import Client, ConfigError, Limits, RateLimiter, Reply, RetryPolicy, RunControl, RunStopped, SyncClient
+from fanout import Client, ConfigError, Limits, RateLimiter, Response, RetryPolicy, RunControl, RunStopped, SyncClient
 from fanout.errors import StaleConnectionError
 from fanout.testing import FaultServer, MockEndpoint, Scripted
 from tests.support import Plain
@@ -38,9 +38,9 @@ class Instant:
     def __init__(self) -> None:
         self.times: list[float] = []
 
-    async def exchange(self, sent: Any, send: Any, hide: Callable[[bytes], bytes]) -> Reply:
+    async def exchange(self, sent: Any, send: Any, hide: Callable[[bytes], bytes]) -> Response:
         self.times.append(now())
-        return Reply(status=200, headers={}, body=orjson.dumps({"predictions": [0.0]}))
+        return Response(status=200, headers={}, body=orjson.dumps({"predictions": [0.0]}))
 
 
 async def assert_paced(requests: int) -> None:
@@ -115,7 +115,7 @@ async def test_rows_of_another_attempt_pay_again() -> None:
 class ClosedOnReuse(Instant):
     """Closes a kept-alive connection as its second request comes."""
 
-    async def exchange(self, sent: Any, send: Any, hide: Callable[[bytes], bytes]) -> Reply:
+    async def exchange(self, sent: Any, send: Any, hide: Callable[[bytes], bytes]) -> Response:
         reply = await super().exchange(sent, send, hide)
         if len(self.times) == 2:
             raise StaleConnectionError("closed as it was used again")

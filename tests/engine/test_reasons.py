@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 import pytest
 
-from fanout import Client, EncodeError, InvalidReply, Limits, codec
+from fanout import Client, EncodeError, InvalidResponse, Limits, codec
 from fanout.testing import MockEndpoint
 from tests.support import Plain
 
@@ -44,7 +44,7 @@ async def test_rows_of_a_chunk_that_was_not_split() -> None:
         def decode(self, reply: Any, n_rows: int) -> Any:
             if n_rows == 4 and (values := super().decode(reply, n_rows))[0, 0] < 100:
                 return values
-            raise InvalidReply("row 2 holds much, row 1 does not, row 3 neither", rows=(2, 1))
+            raise InvalidResponse("row 2 holds much, row 1 does not, row 3 neither", rows=(2, 1))
 
     with MockEndpoint(lambda x: x) as mock:
         mock.script(None, None, None)

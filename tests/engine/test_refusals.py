@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fanout import Client, Hedge, Limits, Reply, RunStopped
+from fanout import Client, Hedge, Limits, Response, RunStopped
 from fanout.serving.exchange import StatusError
 from fanout.testing import MockEndpoint, Scripted
 from tests.fleet import Fleet, says, served
@@ -116,10 +116,10 @@ async def test_row_73_many_forbidden_rows_among_good_ones_all_fail_alone(chunk_r
 
 
 async def test_an_error_403_with_status_200_is_the_rows_too() -> None:
-    async def hiding(sent: Any) -> Reply:
+    async def hiding(sent: Any) -> Response:
         if b"[[70.0" in sent.joined():
             body = orjson.dumps({"error": {"code": 403, "message": "flagged"}})
-            return Reply(status=200, headers={}, body=body)
+            return Response(status=200, headers={}, body=body)
         return await served()(sent)
 
     fleet = Fleet(a=hiding)
@@ -359,7 +359,7 @@ async def test_row_77_credentials_that_stay_refused_with_status_200_stop_the_run
     assert len(mock.requests) <= 2 * 16
 
 
-BROKE = Reply(status=402, headers={}, body=b'{"error": {"message": "no money"}}')
+BROKE = Response(status=402, headers={}, body=b'{"error": {"message": "no money"}}')
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from tests.support import Plain
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fanout import Reply
+    from fanout import Response
 
 pytestmark = pytest.mark.virtual_time
 X = np.arange(3000.0).reshape(1000, 3)
@@ -145,7 +145,7 @@ async def test_two_chunks_of_which_one_is_odd_once_both_succeed() -> None:
 
 async def test_a_codec_may_judge_for_itself() -> None:
     class Judging(Plain):
-        def classify(self, reply: Reply) -> fanout.Verdict | None:
+        def classify(self, reply: Response) -> fanout.Verdict | None:
             return fanout.Verdict(action=fanout.Action.FAIL, reason="hopeless", status=reply.status)
 
     with MockEndpoint(double) as mock:
@@ -227,7 +227,7 @@ async def test_the_only_answer_of_a_stopped_run_is_not_believed() -> None:
 
 async def test_bytes_that_are_no_text_are_invalid() -> None:
     class Bytes(Plain):
-        def decode(self, reply: Reply, n_rows: int) -> Any:
+        def decode(self, reply: Response, n_rows: int) -> Any:
             return np.array([b"\xff\xfe", b"ok", "ä".encode()][:n_rows])
 
     with MockEndpoint(double) as mock:
@@ -238,7 +238,7 @@ async def test_bytes_that_are_no_text_are_invalid() -> None:
 
 async def test_nan_in_an_answer_fails_its_row_alone() -> None:
     class Nan(Plain):
-        def decode(self, reply: Reply, n_rows: int) -> Any:
+        def decode(self, reply: Response, n_rows: int) -> Any:
             values = super().decode(reply, n_rows)
             values[values[:, 0] == 2 * X[500, 0], 1] = math.nan
             return values

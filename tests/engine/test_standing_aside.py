@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fanout import Client, Limits, RetryPolicy, Timeouts
-from fanout.engine.halt import Bell, Halt
+from fanout.stop import StopEvent, WaitQueue
 from fanout.testing import MockEndpoint
 from tests.support import Plain
 
@@ -49,7 +49,7 @@ async def test_a_permit_that_is_free_is_used_while_an_attempt_takes_long() -> No
 
 
 async def test_each_ring_for_one_wakes_another() -> None:
-    bell, halt, woken = Bell(), Halt(), []
+    bell, halt, woken = WaitQueue(), StopEvent(), []
 
     async def sleep(name: str) -> None:
         await halt.sleep(1e9, bell)

@@ -12,7 +12,7 @@ import pytest
 
 import fanout
 from fanout import RunStopped
-from fanout.serving.exchange import Answer, json_answer
+from fanout.serving.exchange import ServerResponse, json_answer
 from fanout.serving.models import Model
 from fanout.testing import FaultServer
 from tests.faults.scene import (
@@ -298,7 +298,7 @@ async def answering(body: Callable[[list[Any]], str]) -> AsyncIterator[str]:
 
     def answer(request: Request) -> Any:
         document = body(request.json()["instances"]).encode()
-        return Answer(status=200, headers={"Content-Type": "application/json"}, body=document)
+        return ServerResponse(status=200, headers={"Content-Type": "application/json"}, body=document)
 
     async with FaultServer(model, faults=answer) as server:
         yield server.url("v1")

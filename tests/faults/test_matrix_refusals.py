@@ -11,7 +11,7 @@ import pytest
 import trustme
 
 from fanout import Limits, RunStopped
-from fanout.serving.exchange import Answer, StatusError
+from fanout.serving.exchange import ServerResponse, StatusError
 from fanout.testing import FaultServer
 from tests.faults.scene import CHUNK, CHUNKS, X, assert_failed, assert_whole, client, double
 
@@ -25,7 +25,9 @@ KEY = {"X-Api-Key": "s3cr3t-k3y", "Authorization": "Bearer s3cr3t-t0k3n"}
 async def test_row_37_a_redirect_stops_the_run_and_nothing_leaves_the_origin(status: int) -> None:
     async with FaultServer(double) as elsewhere, FaultServer(double) as server:
         there = elsewhere.url("v1")
-        server.script(None, None, Answer(status=status, headers={"Location": f"{there}?k=s3cr3t-k3y"}, body=b""))
+        server.script(
+            None, None, ServerResponse(status=status, headers={"Location": f"{there}?k=s3cr3t-k3y"}, body=b"")
+        )
         async with client(server, headers=KEY) as c:
             with pytest.raises(RunStopped) as caught:
                 await c.map(X)

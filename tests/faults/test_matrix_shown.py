@@ -11,7 +11,7 @@ import pytest
 
 import fanout
 from fanout import Endpoint, RowsFailed, RunStopped
-from fanout.serving.exchange import Answer
+from fanout.serving.exchange import ServerResponse
 from fanout.testing import FaultServer
 from tests.faults.scene import CHUNK, QUICK, X, double
 
@@ -27,10 +27,10 @@ NASTY = "".join(f"<{char}>" for char in CONTROL)
 SECRET = "Canary-7f3a9c"
 
 
-def refusing(status: int, text: str, *, as_json: bool) -> Answer:
+def refusing(status: int, text: str, *, as_json: bool) -> ServerResponse:
     body = json.dumps({"error": text}, ensure_ascii=False) if as_json else text
     kind = "application/json" if as_json else "text/plain"
-    return Answer(status=status, headers={"Content-Type": kind}, body=body.encode())
+    return ServerResponse(status=status, headers={"Content-Type": kind}, body=body.encode())
 
 
 async def everything_shown(server: FaultServer, endpoint: Endpoint, **options: Any) -> str:
@@ -63,7 +63,7 @@ async def test_row_67_control_characters_become_visible_escapes(status: int, as_
 def parrot(status: int) -> Any:
     """Repeats path and headers in capitals and small letters."""
 
-    def answer(request: Request) -> Answer:
+    def answer(request: Request) -> ServerResponse:
         sent = f"{request.path} {request.headers}"
         return refusing(status, f"{sent.upper()[:120]} {sent.lower()[:120]} {sent}", as_json=True)
 

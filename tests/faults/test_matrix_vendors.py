@@ -12,7 +12,7 @@ import pytest
 
 import fanout
 from fanout import Limits, RunStopped
-from fanout.serving.exchange import Answer, json_answer
+from fanout.serving.exchange import ServerResponse, json_answer
 from fanout.testing import FaultServer
 from tests.faults.scene import CHUNKS, X, assert_failed, assert_whole, client, double, when_asked_for
 from tests.loopback import Line, Received, http, loopback
@@ -44,7 +44,9 @@ def rows_of(codec: str) -> Any:
 async def test_row_70_a_200_that_says_429_or_503_is_waited_for_as_one(codec: str, error: dict[str, Any]) -> None:
     async with FaultServer(model_of(codec)) as server:
         answer = json_answer(error)
-        server.script(None, Answer(status=200, headers={**answer.headers, "Retry-After": "0.3"}, body=answer.body))
+        server.script(
+            None, ServerResponse(status=200, headers={**answer.headers, "Retry-After": "0.3"}, body=answer.body)
+        )
         async with client(server, codec=codec_of(codec), chunk_rows=20) as c:
             result = await c.map(rows_of(codec), on_error="keep")
     assert result.ok.all()

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from fanout import Client, Endpoint, FanoutError, Limits, RunStopped, Timeouts
-from fanout.serving.exchange import Answer, Request, StatusError, json_answer
+from fanout.serving.exchange import Request, ServerResponse, StatusError, json_answer
 from fanout.testing import Background, FaultServer
 from tests.cli.conftest import ROOT, Ended, command
 from tests.faults.scene import QUICK, X, assert_failed, assert_whole, client, double
@@ -94,24 +94,24 @@ def told_all(request: Request) -> str:
     return f"denied: {basic} {request.path} {dict(request.headers)} user {basic.partition(':')[0]}"
 
 
-def telling(status: int, **headers: str) -> Callable[[Request], Answer]:
+def telling(status: int, **headers: str) -> Callable[[Request], ServerResponse]:
     """Answers that repeat the request's credentials."""
 
-    def choose(request: Request) -> Answer:
+    def choose(request: Request) -> ServerResponse:
         said = told_all(request)
         extra = {name.replace("_", "-"): value.format(said=said) for name, value in headers.items()}
         made = json_answer({"error": {"message": said, "code": said}, "predictions": said}, status=status)
-        return Answer(status=status, headers={**made.headers, **extra}, body=made.body)
+        return ServerResponse(status=status, headers={**made.headers, **extra}, body=made.body)
 
     return choose
 
 
-def web_page(request: Request) -> Answer:
-    return Answer(status=200, headers={"Content-Type": "text/html"}, body=f"<html>{told_all(request)}".encode())
+def web_page(request: Request) -> ServerResponse:
+    return ServerResponse(status=200, headers={"Content-Type": "text/html"}, body=f"<html>{told_all(request)}".encode())
 
 
-def compressed_by_lies(request: Request) -> Answer:
-    return Answer(status=200, headers={"Content-Encoding": told_all(request)}, body=b"{}")
+def compressed_by_lies(request: Request) -> ServerResponse:
+    return ServerResponse(status=200, headers={"Content-Encoding": told_all(request)}, body=b"{}")
 
 
 FAILING: dict[str, Any] = {

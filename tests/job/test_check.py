@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fanout.errors import ConfigError, InputError
-from fanout.job import Form, check_job, load_job, run_job
+from fanout.job import OutputSchema, check_job, load_job, run_job
 from fanout.serving.models import Model, TensorInfo
 from fanout.testing import FaultServer
 from fanout.types import Tensor
@@ -40,8 +40,8 @@ def described(datatype="FP32", name="x", shape=(-1, 64), most=256):
 async def test_the_first_chunk_tells_what_comes_back(write_job, doubler, tmp_path):
     found = await check_job(load_job(write_job(url=f"{doubler.url}?key=s3cret"), ["output.path=new/y.npy"]))
     assert (found.rows, found.probed, found.ok, found.chunks, found.exit_code) == (10, 4, 4, 3, 0)
-    assert found.input == (Form(name="", dtype="float64", shape=(10,)),)
-    assert found.answer == (Form(name="", dtype="float64", shape=(4,)),)
+    assert found.input == (OutputSchema(name="", dtype="float64", shape=(10,)),)
+    assert found.answer == (OutputSchema(name="", dtype="float64", shape=(4,)),)
     assert found.latency > 0
     assert "s3cret" not in repr(found)
     assert doubler.requests == 1
@@ -55,8 +55,8 @@ async def test_columns_are_told_by_name(write_job, doubler, tmp_path):
     doubler.status = 401
     found = await check_job(job)
     assert found.input == (
-        Form(name="a", dtype="float32", shape=(3, 2)),
-        Form(name="b", dtype="float64", shape=(3,)),
+        OutputSchema(name="a", dtype="float32", shape=(3, 2)),
+        OutputSchema(name="b", dtype="float64", shape=(3,)),
     )
     assert (found.stop_kind, found.exit_code, found.answer) == ("refused", 3, ())
 
@@ -71,7 +71,7 @@ async def test_rows_of_several_lengths_are_objects(write_job, doubler, tmp_path)
     (tmp_path / "x.jsonl").write_text("[1]\n[1, 2]\n")
     doubler.status = 401
     found = await check_job(load_job(write_job(url=doubler.url), ["input.path=x.jsonl"]))
-    assert found.input == (Form(name="", dtype="object", shape=(2,)),)
+    assert found.input == (OutputSchema(name="", dtype="object", shape=(2,)),)
 
 
 async def test_an_input_without_rows_is_told(write_job, doubler):

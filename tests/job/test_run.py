@@ -13,9 +13,9 @@ import pytest
 
 from fanout.engine import RunControl
 from fanout.errors import ConfigError, InputError
+from fanout.io.writers import FileSink
 from fanout.job import check_job, job_status, load_job, run_job
 from fanout.job import run as run_module
-from fanout.sinks import FileSink
 
 
 async def test_every_row_is_answered_in_its_place(write_job, doubler, tmp_path):

@@ -13,7 +13,7 @@ from fanout import Limits
 from fanout.limits import Cost, RateLimiter
 
 if TYPE_CHECKING:
-    from fanout.limits import Slot
+    from fanout.limits import Reservation
 
 PER = {"second": 1.0, "minute": 60.0}
 NAMES = [f"{unit}_per_{period}" for unit in ("requests", "rows", "tokens") for period in PER]
@@ -35,7 +35,7 @@ def test_no_window_holds_more_than_its_rate_and_the_burst(
     rates: dict[str, float], burst: float, arrivals: list[float], window: float, data: st.DataObject
 ) -> None:
     limiter = RateLimiter(Limits(**rates, burst=burst))
-    kept: list[Slot] = []
+    kept: list[Reservation] = []
     for now in arrivals:
         kept.append(limiter.reserve(now, data.draw(COSTS)))
         ahead = [slot for slot in kept if slot.start > now]

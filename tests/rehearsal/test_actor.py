@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 import fanout
-from fanout import Client, ConfigError, Payload, Reply
+from fanout import Client, ConfigError, Payload, Response
 from fanout.rehearsal import MockModel, Rehearsal, outputs_of
 from fanout.types import TensorSpec
 
@@ -27,14 +27,14 @@ class Acme(fanout.Codec):
     def encode(self, rows: Any) -> Payload:
         return Payload(body="\n".join(str(float(row)) for row in rows).encode(), content_type="text/plain")
 
-    def decode(self, reply: Reply, n_rows: int) -> Any:
+    def decode(self, reply: Response, n_rows: int) -> Any:
         return np.array([float(line) for line in reply.body.split()])
 
 
 class AcmeWithServer(Acme):
-    def serve(self, request: Any, model: Any) -> Reply:
+    def serve(self, request: Any, model: Any) -> Response:
         rows = np.array([float(line) for line in request.joined().split()])
-        return Reply(status=200, headers={}, body="\n".join(map(str, model(rows).tolist())).encode())
+        return Response(status=200, headers={}, body="\n".join(map(str, model(rows).tolist())).encode())
 
 
 async def rehearsed(codec: Any, rows: Any, model: Any, url: str = "https://far.test/v2/models/m/infer") -> Any:

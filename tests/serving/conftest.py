@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from fanout.serving.models import Model, load_model
-from fanout.serving.protocol import Answer, Request, answer
+from fanout.serving.protocol import Request, ServerResponse, answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,9 @@ class Peer:
 
     model: Model
 
-    def send(self, method: str, path: str, body: object = b"", headers: Mapping[str, str] | None = None) -> Answer:
+    def send(
+        self, method: str, path: str, body: object = b"", headers: Mapping[str, str] | None = None
+    ) -> ServerResponse:
         """One exchange; a body that is not bytes is sent as JSON."""
         raw = body if isinstance(body, bytes) else orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
         return answer(self.model, Request(method=method, path=path, headers=headers or {}, body=raw))

@@ -11,9 +11,9 @@ import orjson
 import pytest
 
 from fanout.errors import ConfigError
-from fanout.serving.exchange import Answer, Request, json_answer
+from fanout.serving.exchange import Request, ServerResponse, json_answer
 from fanout.serving.faults import answers
-from fanout.serving.faults.chance import Dice
+from fanout.serving.faults.chance import FaultSampler
 from fanout.serving.faults.names import FAULTS, parse_fault, parse_faults, probabilities
 from fanout.serving.faults.server import FaultyServer
 from fanout.serving.protocol import answer
@@ -96,7 +96,7 @@ class TestChance:
     bodies = tuple(str(i).encode() for i in range(20_000))
 
     def test_faults_come_as_often_as_they_should(self):
-        dice = Dice(self.faults, seed=1)
+        dice = FaultSampler(self.faults, seed=1)
         thrown = Counter(fault and fault.name for fault in map(dice.throw, self.bodies))
         assert {name: round(n / 20_000, 2) for name, n in thrown.items()} == {
             None: 0.8,
@@ -106,16 +106,16 @@ class TestChance:
         }
 
     def test_a_body_meets_its_fault_in_whatever_order_it_comes(self):
-        one, other = Dice(self.faults, seed=1), Dice(self.faults, seed=1)
+        one, other = FaultSampler(self.faults, seed=1), FaultSampler(self.faults, seed=1)
         there = {body: one.throw(body) for body in self.bodies}
         assert {body: other.throw(body) for body in reversed(self.bodies)} == there
 
     def test_another_seed_brings_other_faults(self):
-        one, other = Dice(self.faults, seed=1), Dice(self.faults, seed=-2)
+        one, other = FaultSampler(self.faults, seed=1), FaultSampler(self.faults, seed=-2)
         assert [one.throw(b) for b in self.bodies] != [other.throw(b) for b in self.bodies]
 
     def test_no_body_has_a_fault_more_than_twice_in_a_row(self):
-        dice = Dice(probabilities({"503": 1.0}), seed=0)
+        dice = FaultSampler(probabilities({"503": 1.0}), seed=0)
         assert [dice.throw(b"x") is not None for _ in range(7)] == [True, True, False, True, True, False, True]
 
 
@@ -237,6 +237,6 @@ class TestServer:
 
     async def test_a_whole_answer_can_be_scripted(self):
         async with FaultyServer(double) as server:
-            server.script("one-row", Answer(status=200, headers={}, body=b"whole"))
+            server.script("one-row", ServerResponse(status=200, headers={}, body=b"whole"))
             assert b"[[3.0,5.0]]" in await exchange(server, post())
             assert (await exchange(server, post())).endswith(b"\r\n\r\nwhole")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 import orjson
 
-from fanout import Client, Codec, Payload, Reply, Timeouts
-from fanout.errors import ConnectError, IncompleteReply
+from fanout import Client, Codec, Payload, Response, Timeouts
+from fanout.errors import ConnectError, IncompleteResponse
 from fanout.testing import VirtualClock
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Measured(Codec):
     def encode(self, rows: Any) -> Payload:
         return Payload(body=orjson.dumps(list(rows)))
 
-    def decode(self, reply: Reply, n_rows: int) -> Any:
+    def decode(self, reply: Response, n_rows: int) -> Any:
         return np.array(reply.json(), float)
 
 
@@ -76,23 +76,23 @@ class Capped:
 
         self.refused = 0
 
-    async def exchange(self, sent: Sent, send: Any, hide: Any) -> Reply:
+    async def exchange(self, sent: Sent, send: Any, hide: Any) -> Response:
         body = sent.joined()
         rows = orjson.loads(body)
         self.sent.append((len(rows), len(body)))
         now = asyncio.get_running_loop().time()
         await asyncio.sleep(self._latency * self._random.uniform(0.8, 1.2))
         if self._down[0] <= now < self._down[1]:
-            raise ConnectError("connection refused") if self._random.random() < 0.5 else IncompleteReply("broke off")
+            raise ConnectError("connection refused") if self._random.random() < 0.5 else IncompleteResponse("broke off")
         noisy = self._random.random() < self._noise
         if noisy or self.too_large(rows, len(body)) or any(row in self._bad for row in rows):
             self.refused += 1
             return await self._refusal(rows)
         return self._reply(200, [len(row) for row in rows])
 
-    async def _refusal(self, rows: list[str]) -> Reply:
+    async def _refusal(self, rows: list[str]) -> Response:
         if self._signal == "disconnect":
-            raise IncompleteReply("the server closed the connection before it had answered")
+            raise IncompleteResponse("the server closed the connection before it had answered")
         if self._signal == "timeout":
             await asyncio.sleep(1e9)
         if self._signal == "one row":
@@ -102,8 +102,8 @@ class Capped:
         return self._reply(int(self._signal), {"error": "no"})
 
     @staticmethod
-    def _reply(status: int, body: Any) -> Reply:
-        return Reply(status=status, headers={}, body=orjson.dumps(body))
+    def _reply(status: int, body: Any) -> Response:
+        return Response(status=status, headers={}, body=orjson.dumps(body))
 
 
 class Seen(NamedTuple):

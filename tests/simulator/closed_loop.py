@@ -20,7 +20,7 @@ _PAUSE = 0.2
 
 
 class Controller(Protocol):
-    """What sets the limit; `fanout.engine.pace.Pace` is one."""
+    """What sets the limit; `fanout.limits.controller.ConcurrencyController` is one."""
 
     @property
     def limit(self) -> int: ...

@@ -30,7 +30,7 @@ class Said(NamedTuple):
     retry_after: float | None = None
 
 
-Done: TypeAlias = "Callable[[Said], None]"
+ChunkResult: TypeAlias = "Callable[[Said], None]"
 Times: TypeAlias = "Callable[[Random], float]"
 """Draws the seconds that one request takes."""
 
@@ -58,7 +58,7 @@ class Server(ABC):
         self.refused = 0
         self.in_flight = 0
 
-    def submit(self, done: Done) -> None:
+    def submit(self, done: ChunkResult) -> None:
         """Take a request; ``done`` is called with what comes of it, perhaps at once."""
         self.received += 1
         self.in_flight += 1
@@ -71,7 +71,7 @@ class Server(ABC):
         self._take(ended)
 
     @abstractmethod
-    def _take(self, done: Done) -> None: ...
+    def _take(self, done: ChunkResult) -> None: ...
 
 
 class Queue(Server):
@@ -86,7 +86,7 @@ class Queue(Server):
         self._room = room
         self._status = status
         self._at_work = 0
-        self._waiting: deque[Done] = deque()
+        self._waiting: deque[ChunkResult] = deque()
 
     @property
     def capacity(self) -> int:
@@ -98,7 +98,7 @@ class Queue(Server):
         self._capacity = capacity
         self._start()
 
-    def _take(self, done: Done) -> None:
+    def _take(self, done: ChunkResult) -> None:
         if self._at_work >= self._capacity and len(self._waiting) >= self._room:
             done(Said(self._status))
             return
@@ -110,7 +110,7 @@ class Queue(Server):
             self._at_work += 1
             self.clock.call_later(self._times(self.random), self._end, self._waiting.popleft())
 
-    def _end(self, done: Done) -> None:
+    def _end(self, done: ChunkResult) -> None:
         self._at_work -= 1
         self._start()
         done(Said())
@@ -127,10 +127,10 @@ class Sharing(Server):
         """Seconds of work that each request present from the beginning would have got."""
         self._since = 0.0
         self._order = count()
-        self._ends: list[tuple[float, int, Done]] = []
+        self._ends: list[tuple[float, int, ChunkResult]] = []
         self._turn = 0
 
-    def _take(self, done: Done) -> None:
+    def _take(self, done: ChunkResult) -> None:
         self._catch_up()
         heappush(self._ends, (self._work + self._times(self.random), next(self._order), done))
         self._plan()
@@ -182,10 +182,10 @@ class Batching(Server):
         self._each = each
         self._largest = largest
         self._delay = delay
-        self._waiting: deque[Done] = deque()
+        self._waiting: deque[ChunkResult] = deque()
         self._busy = False
 
-    def _take(self, done: Done) -> None:
+    def _take(self, done: ChunkResult) -> None:
         self._waiting.append(done)
         if not self._busy:
             self._gather()
@@ -200,7 +200,7 @@ class Batching(Server):
         seconds = (self._base + self._each * len(batch)) * self._slowness(self.random)
         self.clock.call_later(seconds, self._end, batch)
 
-    def _end(self, batch: list[Done]) -> None:
+    def _end(self, batch: list[ChunkResult]) -> None:
         for done in batch:
             done(Said())
         self._gather()
@@ -221,7 +221,7 @@ class Flaky(Server):
         self._status = status
         self._late = late
 
-    def _take(self, done: Done) -> None:
+    def _take(self, done: ChunkResult) -> None:
         if self.random.random() >= self._share:
             self._server.submit(done)
         elif self._status == SILENCE:
@@ -240,7 +240,7 @@ class Far(Server):
         self._server = server
         self._one_way = seconds / 2
 
-    def _take(self, done: Done) -> None:
+    def _take(self, done: ChunkResult) -> None:
         def answered(said: Said) -> None:
             self.clock.call_later(self._one_way, done, said)
 
@@ -265,7 +265,7 @@ class RateLimited(Server):
         self._window = -1
         self._left = 0
 
-    def _take(self, done: Done) -> None:
+    def _take(self, done: ChunkResult) -> None:
         window = int(self.clock.time() / self._seconds)
         if window != self._window:
             self._window, self._left = window, self._per_window
@@ -288,7 +288,7 @@ class Bucket(Server):
         self._tokens = float(burst)
         self._at = 0.0
 
-    def _take(self, done: Done) -> None:
+    def _take(self, done: ChunkResult) -> None:
         now = self.clock.time()
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_second)
         self._at = now

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from multidict import CIMultiDict
 
-from fanout import Codec, Payload, Reply
+from fanout import Codec, Payload, Response
 from fanout.errors import TransportError
 from tests.simulator.servers import RESET
 
@@ -29,7 +29,7 @@ class Doubled(Codec):
     def encode(self, rows: Any) -> Payload:
         return Payload(body=np.ascontiguousarray(rows, np.float64).tobytes())
 
-    def decode(self, reply: Reply, n_rows: int) -> Any:
+    def decode(self, reply: Response, n_rows: int) -> Any:
         return np.frombuffer(reply.body).reshape(n_rows, -1)
 
 
@@ -41,7 +41,7 @@ class Simulated:
     def __init__(self, servers: Mapping[str, Server]) -> None:
         self._servers = servers
 
-    async def exchange(self, sent: Sent, send: Send, hide: Any) -> Reply:
+    async def exchange(self, sent: Sent, send: Send, hide: Any) -> Response:
         came: asyncio.Future[Said] = asyncio.get_running_loop().create_future()
 
         def done(said: Said) -> None:
@@ -54,4 +54,4 @@ class Simulated:
             raise TransportError("connection reset by the simulated server")
         headers = CIMultiDict({} if said.retry_after is None else {"Retry-After": f"{said.retry_after:.3f}"})
         body = (2 * np.frombuffer(sent.joined())).tobytes() if said.status == 200 else b""
-        return Reply(status=said.status, headers=headers, body=body, url=sent.url)
+        return Response(status=said.status, headers=headers, body=body, url=sent.url)

@@ -7,7 +7,7 @@ from statistics import mean
 
 import pytest
 
-from fanout.engine.pace import Pace
+from fanout.limits.controller import ConcurrencyController
 from tests.simulator.catalog import ENDPOINTS, Endpoint, moving, noisy_endpoints
 from tests.simulator.clock import Timeline
 from tests.simulator.closed_loop import ClosedLoop, Fixed
@@ -26,11 +26,13 @@ def share_of(name: str) -> float:
     return float(name.split(", ")[1].split("%", maxsplit=1)[0]) / 100
 
 
-def adaptive() -> Pace:
-    return Pace(0.0, largest=256, changed=lambda _: None)
+def adaptive() -> ConcurrencyController:
+    return ConcurrencyController(0.0, largest=256, changed=lambda _: None)
 
 
-def met(endpoint: Endpoint, controller: Pace | Fixed, *, seed: int, seconds: float, others_go_on: bool) -> ClosedLoop:
+def met(
+    endpoint: Endpoint, controller: ConcurrencyController | Fixed, *, seed: int, seconds: float, others_go_on: bool
+) -> ClosedLoop:
     clock = Timeline()
     server = endpoint.make(clock, seed)
     loop = ClosedLoop(clock, server, controller, timeout=endpoint.timeout, seed=seed, others_go_on=others_go_on)

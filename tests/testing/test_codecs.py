@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 import fanout
-from fanout import Codec, Payload, Reply
+from fanout import Codec, Payload, Response
 from fanout.codecs import in_row_order
 from fanout.errors import EncodeError
 from fanout.testing import CodecTests
@@ -104,20 +104,20 @@ class Right(Codec):
             raise EncodeError("NaN", rows=bad.tolist())
         return Payload(body=orjson.dumps({"instances": rows.tolist()}))
 
-    def decode(self, reply: Reply, n_rows: int) -> Any:
+    def decode(self, reply: Response, n_rows: int) -> Any:
         return np.array(reply.json()["predictions"], np.float64)
 
-    def serve(self, request: Any, model: Any) -> Reply:
+    def serve(self, request: Any, model: Any) -> Response:
         rows = np.array(orjson.loads(request.joined())["instances"], np.float64)
         made = model(rows).astype(object)
         made[np.isnan(model(rows))] = None
         answers = made.tolist()
-        return Reply(status=200, headers={}, body=orjson.dumps({"predictions": answers}))
+        return Response(status=200, headers={}, body=orjson.dumps({"predictions": answers}))
 
 
-def decoding(change: Callable[[Codec, Reply, int, Any], Any]) -> type[Codec]:
+def decoding(change: Callable[[Codec, Response, int, Any], Any]) -> type[Codec]:
     class Wrong(Right):
-        def decode(self, reply: Reply, n_rows: int) -> Any:
+        def decode(self, reply: Response, n_rows: int) -> Any:
             return change(self, reply, n_rows, super().decode(reply, n_rows))
 
     return Wrong
@@ -138,7 +138,7 @@ def numbers(body: bytes) -> list[float]:
 class Forgiving(Right):
     """Takes what it can get: numbers out of anything."""
 
-    def decode(self, reply: Reply, n_rows: int) -> Any:
+    def decode(self, reply: Response, n_rows: int) -> Any:
         found = numbers(reply.body)
         return np.array([*found, *[0.0] * (3 * n_rows)][: 3 * n_rows]).reshape(n_rows, 3)
 
@@ -157,19 +157,19 @@ class Counting(Right):
 class Ranked(Right):
     """Has its answers in items that state their row."""
 
-    def decode(self, reply: Reply, n_rows: int) -> Any:
+    def decode(self, reply: Response, n_rows: int) -> Any:
         return np.array([item["y"] for item in in_row_order(reply.json()["predictions"])], np.float64)
 
-    def serve(self, request: Any, model: Any) -> Reply:
+    def serve(self, request: Any, model: Any) -> Response:
         answers = orjson.loads(super().serve(request, model).body)["predictions"]
         items = [{"index": i, "y": answer} for i, answer in enumerate(answers)]
-        return Reply(status=200, headers={}, body=orjson.dumps({"predictions": items}))
+        return Response(status=200, headers={}, body=orjson.dumps({"predictions": items}))
 
 
 class Heedless(Ranked):
     """Takes them as they come."""
 
-    def decode(self, reply: Reply, n_rows: int) -> Any:
+    def decode(self, reply: Response, n_rows: int) -> Any:
         return np.array([item["y"] for item in reply.json()["predictions"]], np.float64)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fanout import Client, ConfigError, RunStopped
-from fanout.serving.exchange import Answer
+from fanout.serving.exchange import ServerResponse
 from fanout.testing import FaultServer, FaultServerError, MockEndpoint, Scripted
 
 X = np.zeros((3, 2))
@@ -22,10 +22,10 @@ def double(x: np.ndarray) -> np.ndarray:
 
 NO_STEPS = [object(), 3.5, b"503", ("drip", 0.1), True, ConnectionResetError, KeyboardInterrupt, lambda _: 503]
 NO_ANSWERS = [
-    Answer(status="200", headers={}, body=b""),  # type: ignore[arg-type]
-    Answer(status=200, headers={}, body="x"),  # type: ignore[arg-type]
-    Answer(status=200, headers=None, body=b"x"),  # type: ignore[arg-type]
-    Answer(status=200, headers={"A": "世"}, body=b"x"),
+    ServerResponse(status="200", headers={}, body=b""),  # type: ignore[arg-type]
+    ServerResponse(status=200, headers={}, body="x"),  # type: ignore[arg-type]
+    ServerResponse(status=200, headers=None, body=b"x"),  # type: ignore[arg-type]
+    ServerResponse(status=200, headers={"A": "世"}, body=b"x"),
 ]
 NO_PARAMETERS = [
     "429-retry-after:世", "429-retry-after:1\r\nX: y", "redirect:世", "429-date:1e300", "huge-header:99999999999999999",

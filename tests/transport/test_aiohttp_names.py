@@ -11,7 +11,7 @@ import pytest
 from aiohttp import client_proto
 
 from fanout import Client, Endpoint, Limits, Timeouts
-from fanout.errors import IncompleteReply
+from fanout.errors import IncompleteResponse
 from fanout.transport import Transport, aiohttp_names
 from fanout.transport.aiohttp_names import Use, usable
 from fanout.transport.direct import SMALL
@@ -120,7 +120,7 @@ async def test_a_body_that_breaks_off_ends_the_exchange_on_any_release(monkeypat
     async with loopback(answer) as server:
         transport = Transport(Endpoint(url=server.url), server.url, timeouts=Timeouts(), connections=1)
         try:
-            with pytest.raises(IncompleteReply, match="broke off"):
+            with pytest.raises(IncompleteResponse, match="broke off"):
                 await transport.post(Payload(body=b"1"))
         finally:
             await transport.close()

@@ -12,9 +12,9 @@ import pytest
 from multidict import CIMultiDict
 from yarl import URL
 
-from fanout.errors import ConfigError, IncompleteReply
+from fanout.errors import ConfigError, IncompleteResponse
 from fanout.settings import Endpoint, Timeouts
-from fanout.transport import Transport, Withheld, connector
+from fanout.transport import SendAborted, Transport, connector
 from fanout.transport.connector import Connector
 from fanout.transport.direct import SMALL, Direct
 from fanout.transport.headers import head_limits
@@ -149,7 +149,7 @@ async def test_a_double_of_the_public_method_is_called(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(aiohttp.ClientSession, "request", refuse)
     async with loopback(OK) as server:
-        with pytest.raises(IncompleteReply, match="the double was asked"):
+        with pytest.raises(IncompleteResponse, match="the double was asked"):
             await post(server.url, Payload(body=b"1"))
         assert server.requests == []
 
@@ -178,7 +178,7 @@ async def test_a_connection_that_gives_the_answers_of_others_is_not_used_again(w
         endpoint = Endpoint(url=server.url, request_id_header="X-Id")
         made = Transport(endpoint, server.url, timeouts=Timeouts(), connections=1)
         try:
-            with pytest.raises(IncompleteReply, match="belongs to another request"):
+            with pytest.raises(IncompleteResponse, match="belongs to another request"):
                 await made.post(Payload(body=b"1"))
             if way == "direct":
                 assert (await made.post(Payload(body=b"1"))).body == b"1"
@@ -247,7 +247,7 @@ async def test_nothing_is_sent_that_is_withheld_on_a_new_connection_or_a_kept_on
     async with loopback(http(b"1")) as server, transport_to(server.url, connections=1) as transport:
         transport.withhold_if(lambda: shut)
         for requests in range(3):
-            with pytest.raises(Withheld):
+            with pytest.raises(SendAborted):
                 await transport.post(Payload(body=b"1"))
             assert (len(server.requests), transport.bytes_sent) == (requests, requests)
             shut = False

@@ -14,7 +14,7 @@ import trustme
 import uvloop
 
 from fanout import Client
-from fanout.errors import IncompleteReply, ReplyTooLarge
+from fanout.errors import IncompleteResponse, ResponseTooLarge
 from fanout.settings import Endpoint, Limits, Timeouts
 from fanout.testing import FaultServer
 from fanout.transport import Transport, receiving
@@ -73,7 +73,7 @@ async def failure(transport: Transport) -> str:
     try:
         async with asyncio.timeout(5):
             await transport.post(PAYLOAD)
-    except IncompleteReply as error:
+    except IncompleteResponse as error:
         return str(error)
     return ""
 
@@ -162,7 +162,7 @@ async def test_a_body_beyond_the_cap_is_not_waited_for() -> None:
         await line.send(http(BODY)[: 2 * LARGE])  # and no more
 
     async with loopback(answer) as server, transport_to(server.url, cap=LARGE) as transport:
-        with pytest.raises(ReplyTooLarge, match="larger than the cap"):
+        with pytest.raises(ResponseTooLarge, match="larger than the cap"):
             await asyncio.wait_for(transport.post(PAYLOAD), 5)
         assert transport._buffers is not None  # noqa: SLF001 - memory that is kept for later shows in nothing else
         assert transport._buffers._kept == []  # noqa: SLF001 - memory that is kept for later shows in nothing else

@@ -34,8 +34,8 @@ from fanout.errors import (
     ConfigError,
     ConnectError,
     FanoutError,
-    IncompleteReply,
-    ReplyTooLarge,
+    IncompleteResponse,
+    ResponseTooLarge,
     StaleConnectionError,
     TransportError,
 )
@@ -155,7 +155,7 @@ class TestWholeReplies:
     @pytest.mark.parametrize("header", [b"", b"Transfer-Encoding: identity\r\n"])
     async def test_what_only_the_close_ends_and_no_syntax_is_not_known_to_be_whole(self, header, body):
         error = await failure_of(hanging_up(b"HTTP/1.1 200 OK\r\n" + header + b"\r\n" + body))
-        assert isinstance(error, IncompleteReply)
+        assert isinstance(error, IncompleteResponse)
         assert "neither Content-Length nor chunks" in str(error)
 
     @pytest.mark.parametrize("status", [200, 201, 202, 203, 205, 207, 208, 299])
@@ -173,7 +173,7 @@ class TestWholeReplies:
     @pytest.mark.parametrize("body", [b"2\r\n{}\r\n0\r\n\r\n", b"{}"], ids=["chunks", "plain"])
     async def test_what_says_that_it_is_a_part_or_is_framed_oddly_is_not_whole(self, head, body):
         error = await failure_of(hanging_up(head.encode() + b"\r\n" + body))
-        assert type(error) is IncompleteReply
+        assert type(error) is IncompleteResponse
 
     @pytest.mark.parametrize("sent", [b'{"a": 1}', b" \n[1]"])
     @pytest.mark.parametrize("kind", ["application/json", "text/plain; charset=utf-8", None])
@@ -214,7 +214,7 @@ class TestWholeReplies:
                     if fits:
                         assert (await transport.post(PAYLOAD)).body == b"abc"
                     else:
-                        with pytest.raises(IncompleteReply, match="max_header_bytes"):
+                        with pytest.raises(IncompleteResponse, match="max_header_bytes"):
                             await transport.post(PAYLOAD)
                 finally:
                     await transport.close()
@@ -406,7 +406,7 @@ class TestStayingHome:
         large = http(b"x" * (2**20 + 1))
         async with loopback(large) as server, transport_to(server.url, cap=2**22) as transport:
             assert len((await transport.post(PAYLOAD)).body) == 2**20 + 1
-            with pytest.raises(ReplyTooLarge, match="1,048,576"):
+            with pytest.raises(ResponseTooLarge, match="1,048,576"):
                 await transport.get(server.url)
 
     @pytest.mark.one_way
@@ -518,7 +518,7 @@ class TestBrokenReplies:
     @pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
     async def test_a_reply_that_breaks_off_is_incomplete(self, answer):
         error = await failure_of(answer)
-        assert type(error) is IncompleteReply
+        assert type(error) is IncompleteResponse
         assert "\n" not in str(error)
         assert "s3cret" not in str(error)
 
@@ -551,7 +551,7 @@ class TestBrokenReplies:
         monkeypatch.setattr(aiohttp.StreamReader, part, fail)
         async with loopback(http(b"abc")) as server, transport_to(server.url) as transport:
             monkeypatch.setattr(aiohttp.StreamReader, "is_eof", lambda _: part == "read_nowait")
-            with pytest.raises(IncompleteReply, match=f"broke off: {error.__name__}: "):
+            with pytest.raises(IncompleteResponse, match=f"broke off: {error.__name__}: "):
                 await transport.post(PAYLOAD)
 
     async def test_framing_that_breaks_in_mid_body_is_told_at_once(self):
@@ -560,7 +560,7 @@ class TestBrokenReplies:
             await asyncio.sleep(0.02)
             await line.send(b"zz\r\nabc\r\n0\r\n\r\n")
 
-        assert type(await failure_of(answer)) is IncompleteReply
+        assert type(await failure_of(answer)) is IncompleteResponse
 
     @pytest.mark.one_way
     async def test_a_connection_that_is_lost_before_the_body_is_asked_for_ends_it(self):
@@ -574,7 +574,7 @@ class TestBrokenReplies:
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcdef"
         async with loopback(answer) as server, transport_to(server.url) as transport:
             for _ in range(3):
-                with suppress(IncompleteReply):
+                with suppress(IncompleteResponse):
                     assert (await transport.post(PAYLOAD)).body == b"abc"
             assert server.connections == 3
 
@@ -586,7 +586,7 @@ class TestBrokenReplies:
             await (line.send(now) if isinstance(now, bytes) else now(received, line))
 
         async with loopback(answer) as server, transport_to(server.url) as transport:
-            with pytest.raises(IncompleteReply):
+            with pytest.raises(IncompleteResponse):
                 await transport.post(PAYLOAD)
             assert (await transport.post(PAYLOAD)).body == b"whole"
             assert server.connections == 2
@@ -670,7 +670,7 @@ class TestKeptConnections:
         assert caplog.records == []  # asyncio logs an exception that nobody took
 
     async def test_a_new_connection_that_closes_is_not_stale(self):
-        assert type(await failure_of(hanging_up())) is IncompleteReply
+        assert type(await failure_of(hanging_up())) is IncompleteResponse
 
     async def test_a_demand_for_a_fresh_connection_passes_over_the_kept_ones(self):
         async with loopback(self.echo) as server, transport_to(server.url) as transport:
@@ -720,7 +720,7 @@ class TestKeptConnections:
 
         async with loopback(answer) as server, transport_to(server.url) as transport:
             await transport.post(PAYLOAD)
-            with pytest.raises(IncompleteReply):
+            with pytest.raises(IncompleteResponse):
                 await transport.get(server.url)
             assert server.connections == 2
 
@@ -774,7 +774,7 @@ class TestContentEncoding:
     )
     async def test_damaged_gzip_is_incomplete(self, body):
         error = await failure_of(encoded(body, "gzip"))
-        assert type(error) is IncompleteReply
+        assert type(error) is IncompleteResponse
         assert "gzip" in str(error)
 
     @pytest.mark.parametrize("encoding", ["", "utf-8", "UTF8", "identity", "identity, utf-8", " , none", "binary"])
@@ -790,7 +790,7 @@ class TestContentEncoding:
     @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, br", "gzip, gzip"])
     async def test_an_unknown_encoding_is_named(self, encoding):
         error = await failure_of(encoded(b"abc", encoding))
-        assert type(error) is IncompleteReply
+        assert type(error) is IncompleteResponse
         assert repr(encoding) in str(error)
 
     async def test_a_bomb_is_too_large_and_takes_no_memory(self):
@@ -801,7 +801,7 @@ class TestContentEncoding:
         async with loopback(encoded(bomb, "gzip")) as server, transport_to(server.url, cap=cap) as transport:
             tracemalloc.start()
             try:
-                with pytest.raises(ReplyTooLarge, match="once decompressed"):
+                with pytest.raises(ResponseTooLarge, match="once decompressed"):
                     await transport.post(PAYLOAD)
                 peak = tracemalloc.get_traced_memory()[1]
             finally:
@@ -813,7 +813,7 @@ class TestContentEncoding:
         answer = encoded(GZIPPED, "gzip")
         async with loopback(answer) as server, transport_to(server.url, cap=len(PLAIN) + spare) as transport:
             assert (await transport.post(PAYLOAD)).body == PLAIN
-        assert type(await failure_of(answer, cap=len(PLAIN) - 1)) is ReplyTooLarge
+        assert type(await failure_of(answer, cap=len(PLAIN) - 1)) is ResponseTooLarge
 
 
 class TestSize:
@@ -823,7 +823,7 @@ class TestSize:
         pieces = [body[i::cut] for i in range(cut)]
         for answer in (http(body), chunked(*pieces), hanging_up(b"HTTP/1.1 200 OK\r\n\r\n", *pieces)):
             error = await failure_of(answer, cap=999)
-            assert type(error) is ReplyTooLarge
+            assert type(error) is ResponseTooLarge
             assert "999 bytes" in str(error)
             assert "max_response_bytes" in str(error)
 
@@ -841,7 +841,7 @@ class TestSize:
                 await line.send(bytes(2**16))
                 sent += 2**16
 
-        assert type(await failure_of(answer, cap=2**18)) is ReplyTooLarge
+        assert type(await failure_of(answer, cap=2**18)) is ResponseTooLarge
         assert sent < 2**26  # what the kernel's buffers took
 
     async def test_a_connection_with_an_answer_that_is_too_large_is_not_used_again(self):
@@ -851,7 +851,7 @@ class TestSize:
             await line.send(next(answers))
 
         async with loopback(answer) as server, transport_to(server.url, cap=1000) as transport:
-            with pytest.raises(ReplyTooLarge):
+            with pytest.raises(ResponseTooLarge):
                 await transport.post(PAYLOAD)
             assert (await transport.post(PAYLOAD)).body == b"small"
 
@@ -1094,7 +1094,7 @@ WANTED: dict[type, type] = {
     aiohttp.ClientConnectorError: ConnectError,
     aiohttp.ConnectionTimeoutError: ConnectError,
     aiohttp.ServerTimeoutError: AttemptTimeout,
-    aiohttp.ClientError: IncompleteReply,
+    aiohttp.ClientError: IncompleteResponse,
 }
 
 
@@ -1116,7 +1116,7 @@ class TestMapping:
         error = cls(*nearest(cls, ARGUMENTS, ()))
         mapped = failures.mapped(error, "http://shown", reused=reused)
         wanted = nearest(cls, WANTED)
-        stale = issubclass(cls, aiohttp.ServerDisconnectedError | OSError) and wanted is IncompleteReply
+        stale = issubclass(cls, aiohttp.ServerDisconnectedError | OSError) and wanted is IncompleteResponse
         assert type(mapped) is (StaleConnectionError if reused and stale else wanted)
         assert isinstance(mapped, FanoutError)
         assert "http://shown" in str(mapped)
@@ -1127,11 +1127,11 @@ class TestMapping:
         ("error", "wanted"),
         [
             (TimeoutError(), AttemptTimeout),
-            (OSError(errno.ECONNRESET, "reset"), IncompleteReply),
-            (ConnectionResetError("Cannot write to closing transport"), IncompleteReply),
-            (OSError(), IncompleteReply),
-            (ValueError("no"), IncompleteReply),
-            (RecursionError("no"), IncompleteReply),
+            (OSError(errno.ECONNRESET, "reset"), IncompleteResponse),
+            (ConnectionResetError("Cannot write to closing transport"), IncompleteResponse),
+            (OSError(), IncompleteResponse),
+            (ValueError("no"), IncompleteResponse),
+            (RecursionError("no"), IncompleteResponse),
             (aiohttp.ClientConnectorError(KEY, ssl.SSLCertVerificationError(1, "verify failed")), CertificateError),
             (aiohttp.ClientConnectorError(KEY, ssl.SSLError(1, "wrong version")), ConnectError),
         ],

@@ -7,6 +7,6 @@ from fanout.job.tuning.report import Plan, Tuning
 from fanout.job.tuning.trial import Trial
 from fanout.job.tuning.tune import tune_job
 from fanout.job.tuning.tuner import Audience
-from fanout.job.tuning.wishes import Wishes
+from fanout.job.tuning.wishes import TuneOptions
 
-__all__ = ["Audience", "Budget", "Plan", "SearchControl", "Trial", "Trials", "Tuning", "Wishes", "tune_job"]
+__all__ = ["Audience", "Budget", "Plan", "SearchControl", "Trial", "Trials", "TuneOptions", "Tuning", "tune_job"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fanout.client import Stream
     from fanout.engine import RunControl
     from fanout.job.tuning.budget import Quota
-    from fanout.types import Done, Event
+    from fanout.types import ChunkResult, Event
 
 _PATIENCE = 5
 """Times the seconds that it should take, after which it ends where hardly anything is answered."""
@@ -147,7 +147,7 @@ class Count:
         took = self._times[0] - self._began if self._times else 0.0
         return sum(self._rows) / took if took > 0 else 0.0
 
-    def _add(self, done: Done) -> None:
+    def _add(self, done: ChunkResult) -> None:
         failed = sum(failure.stop - failure.start for failure in done.failures)
         self.failed += failed
         self._rows.append(done.stop - done.start - failed - sum(map(len, done.pending)))

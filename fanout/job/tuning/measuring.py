@@ -11,12 +11,12 @@ from fanout.job.tuning.counting import Count, Signs
 if TYPE_CHECKING:
     from fanout.client import Client
     from fanout.errors import RunStopped
+    from fanout.io.readers import Source
     from fanout.job.model import Job
     from fanout.job.tuning.budget import Quota
     from fanout.job.tuning.control import SearchControl
     from fanout.job.tuning.part import Part
     from fanout.job.tuning.trial import Measurement, Point
-    from fanout.sources import Source
     from fanout.tape import Tape
 
 

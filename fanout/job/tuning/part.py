@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fanout.errors import InputError
-from fanout.sources import BLOCK_BYTES, Source
+from fanout.io.readers import BLOCK_BYTES, Source
 from fanout.types import Block, count_rows, join_rows
 
 if TYPE_CHECKING:

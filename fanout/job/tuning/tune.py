@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from fanout.job.model import Job
     from fanout.job.tuning.report import Tuning
     from fanout.job.tuning.tuner import Audience
-    from fanout.job.tuning.wishes import Wishes
+    from fanout.job.tuning.wishes import TuneOptions
 
 
 async def tune_job(
-    job: Job, wishes: Wishes, audience: Audience, *, mock: bool = False, control: SearchControl | None = None
+    job: Job, wishes: TuneOptions, audience: Audience, *, mock: bool = False, control: SearchControl | None = None
 ) -> Tuning:
     """Find the size of a chunk and the requests in flight with the most rows/s that keep the bounds.
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fanout.job.tuning.control import SearchControl
     from fanout.job.tuning.part import Part
     from fanout.job.tuning.trial import Trial
-    from fanout.job.tuning.wishes import Wishes
+    from fanout.job.tuning.wishes import TuneOptions
     from fanout.tape import Tape
     from fanout.types import StopKind
 
@@ -48,7 +48,7 @@ class Tuner:
     """One search; see `tune_job` for its arguments."""
 
     def __init__(
-        self, job: Job, part: Part, wishes: Wishes, control: SearchControl, audience: Audience, tape: Tape | None
+        self, job: Job, part: Part, wishes: TuneOptions, control: SearchControl, audience: Audience, tape: Tape | None
     ) -> None:
         self._job = job
         self._part = part

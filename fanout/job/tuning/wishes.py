@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
+class TuneOptions:
     """How a job is to be tuned."""
 
     rows: slice = field(default_factory=lambda: slice(0, 2000))

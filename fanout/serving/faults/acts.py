@@ -11,7 +11,7 @@ from email.utils import format_datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from fanout.serving.exchange import Answer, json_answer
+from fanout.serving.exchange import ServerResponse, json_answer
 from fanout.serving.faults.answers import first_half, labelled_gzip
 from fanout.serving.faults.line import framed, head
 
@@ -38,7 +38,7 @@ class Turn:
 
     line: Line
     request: Request
-    answer: Answer
+    answer: ServerResponse
     """What should be sent."""
 
     listener: Listener
@@ -138,7 +138,7 @@ async def answered_twice(turn: Turn) -> None:
 
 
 async def timeout_when_idle(turn: Turn) -> None:
-    late = Answer(status=408, headers={"Connection": "close"}, body=b"")
+    late = ServerResponse(status=408, headers={"Connection": "close"}, body=b"")
     await turn.line.send(framed(turn.answer) + framed(late))
     turn.line.close()
 
@@ -198,12 +198,12 @@ async def echo(turn: Turn) -> None:
     await turn.line.send(framed(json_answer({"error": said}, status=turn.value)))
 
 
-def _told_to(status: int, headers: Mapping[str, str] | None = None) -> Answer:
+def _told_to(status: int, headers: Mapping[str, str] | None = None) -> ServerResponse:
     answer = json_answer({"error": "this fault was asked for"}, status=status)
     return replace(answer, headers={**answer.headers, **(headers or {})})
 
 
-def saying(change: Callable[[Answer], Answer]) -> Act:
+def saying(change: Callable[[ServerResponse], ServerResponse]) -> Act:
     """A fault in what a whole answer says. Errors stay as they are: nothing in them is believed."""
 
     async def act(turn: Turn) -> None:
@@ -212,7 +212,7 @@ def saying(change: Callable[[Answer], Answer]) -> Act:
     return act
 
 
-def _first_half(answer: Answer) -> bytes:
+def _first_half(answer: ServerResponse) -> bytes:
     return framed(answer)[: -(len(answer.body) + 1) // 2]
 
 

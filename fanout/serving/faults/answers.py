@@ -12,7 +12,7 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fanout.serving.exchange import Answer, Request
+    from fanout.serving.exchange import Request, ServerResponse
 
 _TOKEN = "\x00fault\x00"  # noqa: S105 - stands in the JSON for what JSON cannot say
 _LENGTH_HEADER = "inference-header-content-length"
@@ -36,24 +36,24 @@ def in_json(request: Request) -> Request:
     return replace(request, headers=headers, body=json + request.body[end:])
 
 
-def with_rows(edit: Callable[[list[Any]], list[Any]]) -> Callable[[Answer], Answer]:
+def with_rows(edit: Callable[[list[Any]], list[Any]]) -> Callable[[ServerResponse], ServerResponse]:
     """A spoiler that changes the list of rows, whatever protocol the answer is in."""
 
-    def spoil(answer: Answer) -> Answer:
+    def spoil(answer: ServerResponse) -> ServerResponse:
         document = orjson.loads(answer.body)
         return replace(answer, body=orjson.dumps(_edited(document, edit), option=orjson.OPT_SERIALIZE_NUMPY))
 
     return spoil
 
 
-def with_value(literal: str) -> Callable[[Answer], Answer]:
+def with_value(literal: str) -> Callable[[ServerResponse], ServerResponse]:
     """A spoiler that puts ``literal`` in the place of one value of the row in the middle."""
 
     def edit(rows: list[Any]) -> list[Any]:
         middle = len(rows) // 2
         return [*rows[:middle], _marked(rows[middle]), *rows[middle + 1 :]]
 
-    def spoil(answer: Answer) -> Answer:
+    def spoil(answer: ServerResponse) -> ServerResponse:
         marked = with_rows(edit)(answer)
         return replace(marked, body=marked.body.replace(orjson.dumps(_TOKEN), literal.encode()))
 
@@ -81,30 +81,30 @@ def duplicate_ids(rows: list[Any]) -> list[Any]:
     return [*rows[:-1], {**rows[-1], "index": rows[0]["index"]}] if _numbered(rows) and len(rows) > 1 else rows
 
 
-def other_body(body: bytes, content_type: str) -> Callable[[Answer], Answer]:
+def other_body(body: bytes, content_type: str) -> Callable[[ServerResponse], ServerResponse]:
     """A spoiler that says something else altogether."""
 
-    def spoil(answer: Answer) -> Answer:
+    def spoil(answer: ServerResponse) -> ServerResponse:
         return replace(answer, body=body, headers={"Content-Type": content_type})
 
     return spoil
 
 
-def first_half(answer: Answer) -> Answer:
+def first_half(answer: ServerResponse) -> ServerResponse:
     """The body breaks off, and its framing says that this is all."""
     return replace(answer, body=answer.body[: len(answer.body) // 2])
 
 
-def zipped(change: Callable[[bytes], bytes]) -> Callable[[Answer], Answer]:
+def zipped(change: Callable[[bytes], bytes]) -> Callable[[ServerResponse], ServerResponse]:
     """A spoiler that compresses the body, then changes the compressed bytes."""
 
-    def spoil(answer: Answer) -> Answer:
+    def spoil(answer: ServerResponse) -> ServerResponse:
         return labelled_gzip(replace(answer, body=change(gzip.compress(answer.body, 1))))
 
     return spoil
 
 
-def labelled_gzip(answer: Answer) -> Answer:
+def labelled_gzip(answer: ServerResponse) -> ServerResponse:
     """The body as it is, said to be gzip."""
     return replace(answer, headers={**answer.headers, "Content-Encoding": "gzip"})
 

@@ -14,7 +14,7 @@ _MOST_IN_A_ROW = 2
 _RANGE = 2.0**64
 
 
-class Dice:
+class FaultSampler:
     """Throws for a fault by the seed, the request's body and how often that body came in a row, and nothing else.
 
     So two runs with the same seed see the same faults, whatever the order in which their requests arrive. No body has

@@ -15,7 +15,7 @@ from fanout.serving.exchange import Request
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from fanout.serving.exchange import Answer
+    from fanout.serving.exchange import ServerResponse
 
 LONGEST_HEAD = 2**20
 """Bytes that the header of a request may have; also what is buffered of a body that nobody reads yet."""
@@ -123,14 +123,14 @@ class Line:
             pass
 
 
-def head(answer: Answer, fields: Iterable[str] = ()) -> bytes:
+def head(answer: ServerResponse, fields: Iterable[str] = ()) -> bytes:
     """The status line and header of ``answer``, with the ``fields`` (``"Name: value"``) that frame its body."""
     lines = [f"HTTP/1.1 {answer.status} {_phrase(answer.status)}"]
     lines += (f"{name}: {value}" for name, value in answer.headers.items())
     return "\r\n".join([*lines, *fields, "", ""]).encode("latin-1")
 
 
-def framed(answer: Answer) -> bytes:
+def framed(answer: ServerResponse) -> bytes:
     """The whole of ``answer`` as it should be sent."""
     return head(answer, [f"Content-Length: {len(answer.body)}"]) + answer.body
 

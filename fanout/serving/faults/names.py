@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from fanout.errors import ConfigError
-from fanout.serving.exchange import JSON_TYPE, Answer
+from fanout.serving.exchange import JSON_TYPE, ServerResponse
 from fanout.serving.faults import acts
 from fanout.serving.faults import answers as spoil
 from fanout.serving.faults.line import head
@@ -71,13 +71,13 @@ def parse_fault(spec: str | int) -> Fault:
     return Fault(name, kind.act, value, kind.early, kind.in_json)
 
 
-def checked_step(step: object) -> Fault | Answer | None:
+def checked_step(step: object) -> Fault | ServerResponse | None:
     """What a scripted step means. Raises `ConfigError` for one that nothing could be done with."""
     if step is None or isinstance(step, Fault):
         return step
     if isinstance(step, str | int) and not isinstance(step, bool):
         return parse_fault(step)
-    if not isinstance(step, Answer):
+    if not isinstance(step, ServerResponse):
         raise ConfigError(
             f"a step is a fault's name, a status, an Answer or None, not {step!r} of type {type(step).__name__}",
             key="faults",
@@ -158,7 +158,7 @@ def _field(text: str) -> str:
     return text
 
 
-def _saying(change: Callable[[Answer], Answer], text: str, *, in_json: bool = False) -> _Kind:
+def _saying(change: Callable[[ServerResponse], ServerResponse], text: str, *, in_json: bool = False) -> _Kind:
     return _Kind(text, acts.saying(change), in_json=in_json)
 
 

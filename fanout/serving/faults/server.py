@@ -9,10 +9,10 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from fanout.errors import ConfigError
-from fanout.serving.exchange import Answer, Request, json_answer
+from fanout.serving.exchange import Request, ServerResponse, json_answer
 from fanout.serving.faults.acts import Turn
 from fanout.serving.faults.answers import in_json
-from fanout.serving.faults.chance import Dice
+from fanout.serving.faults.chance import FaultSampler
 from fanout.serving.faults.line import LONGEST_HEAD, Line, Traffic, framed
 from fanout.serving.faults.names import Fault, checked_step, probabilities
 from fanout.serving.models import Model
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from types import TracebackType
 
-Step: TypeAlias = str | int | Answer | None
+Step: TypeAlias = str | int | ServerResponse | None
 """A fault's name (with a parameter: ``"drip:0.01"``), a status, a whole answer, or None: the model answers."""
 
-_Meaning: TypeAlias = Fault | Answer | None
+_Meaning: TypeAlias = Fault | ServerResponse | None
 
 Faults: TypeAlias = Mapping[str, float] | Callable[[Request], Step] | None
 """Probabilities by fault, or a function that decides for each request."""
 
 _BACKLOG = 1024
-_BY_CHANCE = Answer(status=0, headers={}, body=b"")
+_BY_CHANCE = ServerResponse(status=0, headers={}, body=b"")
 """Stands where nothing is scripted."""
 
 
@@ -144,7 +144,7 @@ class FaultyServer:
     def misbehave(self, faults: Faults) -> None:
         """From now on, these are the faults of requests for which nothing is scripted. Raises `ConfigError`."""
         self._choose = faults if callable(faults) else None
-        self._dice = Dice({} if faults is None or callable(faults) else probabilities(faults), self._seed)
+        self._dice = FaultSampler({} if faults is None or callable(faults) else probabilities(faults), self._seed)
 
     async def arrived(self, number: int) -> None:
         """Wait until so many POST requests have come in all."""
@@ -279,7 +279,7 @@ class FaultyServer:
         return checked_step(self._choose(request)) if self._choose is not None else self._dice.throw(request.body)
 
     async def _respond(self, line: Line, request: Request, step: _Meaning) -> None:
-        if isinstance(step, Answer):
+        if isinstance(step, ServerResponse):
             await line.send(framed(step))
         elif step is None:
             await line.send(framed(await self._answer(request)))
@@ -288,7 +288,7 @@ class FaultyServer:
             made = await self._answer(in_json(request) if step.in_json else request)
             await step.act(Turn(line, request, made, self, step.value))
 
-    async def _answer(self, request: Request) -> Answer:
+    async def _answer(self, request: Request) -> ServerResponse:
         if (request.method, request.path) == ("GET", "/stats"):
             names = ("received", "in_flight", "max_in_flight", "rows", "connections")
             return json_answer({**{name: getattr(self, name) for name in names}, "faults": dict(self.hits)})

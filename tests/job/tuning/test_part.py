@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from fanout import InputError
-from fanout.engine import feed_of
+from fanout.engine import chunker_of
+from fanout.io.readers import open_source
 from fanout.job.tuning.part import read_part
-from fanout.sources import open_source
 from fanout.types import single_rows
 
 
 async def chunks(part, size, n):
-    feed = feed_of(part, size)
+    feed = chunker_of(part, size)
     taken = [await feed.take() for _ in range(n)]
     await feed.close()
     return [[float(row) for row in single_rows(work.rows)] for work in taken]

@@ -12,9 +12,9 @@ import pytest
 from multidict import CIMultiDict
 
 from fanout import ConfigError
-from fanout.job import Budget, SearchControl, Wishes, load_job, tune_job
+from fanout.job import Budget, SearchControl, TuneOptions, load_job, tune_job
 from fanout.testing import NoNetwork
-from fanout.types import Reply
+from fanout.types import Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +50,7 @@ class Server:
     times: list[float] = field(default_factory=list)
     on_request: Callable[[], None] = lambda: None
 
-    async def exchange(self, sent: Sent, send: object, hide: object) -> Reply:
+    async def exchange(self, sent: Sent, send: object, hide: object) -> Response:
         if sent.method == "GET":
             return reply(401)
         rows = orjson.loads(sent.joined())["instances"]
@@ -66,7 +66,7 @@ class Server:
         finally:
             self.in_flight -= 1
 
-    async def _answer(self, rows: list[float]) -> Reply:
+    async def _answer(self, rows: list[float]) -> Response:
         if self.requests % self.fails_every == 0:
             return reply(503)
         if self.in_flight > self.refuses_above:
@@ -83,8 +83,8 @@ class Server:
         self._line = asyncio.Semaphore(self.workers)
 
 
-def reply(status: int, body: object = "no", headers: dict[str, str] | None = None) -> Reply:
-    return Reply(status=status, headers=CIMultiDict(headers or {}), body=orjson.dumps(body))
+def reply(status: int, body: object = "no", headers: dict[str, str] | None = None) -> Response:
+    return Response(status=status, headers=CIMultiDict(headers or {}), body=orjson.dumps(body))
 
 
 @dataclass
@@ -122,7 +122,7 @@ def tune(write_job, monkeypatch, tmp_path):
         file = write_job(url=NOBODY, rows=np.arange(5000.0) if data is None else data)
         job = change(load_job(file, ("chunks.rows=64", "retry.max_attempts=5", *overrides)))
         with NoNetwork():
-            found = await tune_job(job, Wishes(**wishes), witness or Witness(), mock=True, control=control)
+            found = await tune_job(job, TuneOptions(**wishes), witness or Witness(), mock=True, control=control)
         assert not (tmp_path / "out").exists(), "nothing is written"
         return found
 
@@ -232,7 +232,7 @@ async def test_the_warm_up_does_not_count(tune):
     server = Server(workers=100, fixed=0.1)
     slow: list[float] = []
 
-    async def exchange(sent: Sent, send: object, hide: object) -> Reply:
+    async def exchange(sent: Sent, send: object, hide: object) -> Response:
         slow.append(1.0)
         if len(slow) == 1:
             await asyncio.sleep(5)

@@ -1,0 +1,132 @@
+"""Several endpoints get to be known: each tells of its model, and those of another one are not let in."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from functools import partial
+from typing import TYPE_CHECKING
+
+from fanout.callbacks import calling
+from fanout.engine.metadata import learn_from
+from fanout.errors import ConfigError
+from fanout.stop import WaitQueue
+from fanout.types import Action, Event, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fanout.codecs.base import Codec
+    from fanout.engine.tasks import Tasks
+    from fanout.stop import Stop, StopEvent
+    from fanout.types import ModelInfo
+    from fanout.upstream.dispatcher import Dispatcher
+    from fanout.upstream.endpoint import EndpointState
+    from fanout.upstream.group import EndpointGroup
+
+_AGAIN_AFTER = 1.0
+_AGAIN_AT_MOST = 30.0
+
+
+class EndpointProbe:
+    """Asks the endpoints of a pool about their model, all at once, for as long as the run lasts.
+
+    Work begins with the first that has answered; the others join in when they have.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        link: EndpointGroup,
+        exchanges: Dispatcher,
+        halt: StopEvent,
+        tell: Callable[[Event], None],
+        tasks: Tasks,
+    ) -> None:
+        self._codec = codec
+        self._link = link
+        self._exchanges = exchanges
+        self._halt = halt
+        self._tell = tell
+        self._run_tasks = tasks
+        self._news = WaitQueue()
+        self._failed: dict[EndpointState, Stop] = {}
+        self._error: ConfigError | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def first(self) -> Stop | None:
+        """Wait until one endpoint has told what the codec needs. Returns why the run has to stop, if none does.
+
+        Raises `ConfigError` where the codec cannot go on with what it was told.
+        """
+        strangers = [host for host in self._link.pool.hosts if not host.welcome and host.out is None]
+        self._tasks = [self._run_tasks.start(partial(self._introduce, host), aside=True) for host in strangers]
+        while not self._link.prepared and self._halt.stopped is None and self._error is None:
+            if len(self._failed) == len(strangers):
+                return self._failed[strangers[0]]
+            await self._halt.sleep(60.0, self._news)
+        if self._error is not None and not self._link.prepared:
+            raise self._error
+        return None
+
+    async def close(self) -> None:
+        """Ask no more."""
+        self._run_tasks.cancel(self._tasks)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _introduce(self, host: EndpointState) -> None:
+        wait = _AGAIN_AFTER
+        while not host.welcome and host.out is None and self._halt.stopped is None:
+            stop = await self._met(host)
+            if stop is None:
+                return
+            self._failed.setdefault(host, stop)
+            self._news.ring()
+            await self._halt.sleep(wait)
+            wait = min(2 * wait, _AGAIN_AT_MOST)
+
+    async def _met(self, host: EndpointState) -> Stop | None:
+        codec = copy.copy(self._codec)
+        try:
+            stop = await learn_from(host, codec, self._link, self._exchanges, self._halt)
+        except ConfigError as error:
+            self._error = self._error or error
+            self._put_out(host, str(error))
+            stop = None
+        else:
+            if stop is None:
+                self._welcome(host, codec)
+        self._news.ring()
+        return stop
+
+    def _welcome(self, host: EndpointState, codec: Codec) -> None:
+        with calling("the codec's describe"):
+            model = codec.describe()
+        if not self._link.prepared:
+            vars(self._codec).update(vars(codec))
+            self._link.pool.model, self._link.prepared = model, True
+        elif not _alike(model, self._link.pool.model):
+            self._put_out(host, f"it serves {_named(model)}, another endpoint {_named(self._link.pool.model)}")
+            return
+        host.welcome = True
+        self._link.bell.ring()
+
+    def _put_out(self, host: EndpointState, reason: str) -> None:
+        reason = self._link.pool.conceal(reason)
+        host.out = Verdict(action=Action.STOP, reason=reason)
+        self._tell(Event(kind="out", reason=f"{host.transport.shown_url} is not asked: {reason}"))
+
+
+def _alike(one: ModelInfo | None, other: ModelInfo | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return (one.name, one.inputs, one.outputs) == (other.name, other.inputs, other.outputs)
+
+
+def _named(model: ModelInfo | None) -> str:
+    if model is None:
+        return "a model that it tells nothing of"
+    tensors = [
+        f"{tensor.name} {tensor.datatype} {list(tensor.shape or ())}" for tensor in (*model.inputs, *model.outputs)
+    ]
+    return f"the model {model.name!r} ({', '.join(tensors)})" if tensors else f"the model {model.name!r}"

@@ -1,0 +1,216 @@
+"""A chunk under way: its rows, what is known of its attempts, and how its parts come together again after a split."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fanout.types import Action, Chunk, ChunkResult, Failure, take_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from fanout.types import Array, ErrorKind, Payload, Rows, Values, Verdict
+    from fanout.upstream.endpoint import EndpointState
+
+
+class ChunkTask:
+    """Rows that travel in one request: a whole chunk at first, a part of it after a split."""
+
+    __slots__ = (
+        "assembly", "attempts", "chunk", "confirmed", "earlier_attempts", "error_kind", "held", "host", "n",
+        "others_served", "payload", "rows", "size", "successes_seen", "suspect", "tokens", "tried", "tries", "where",
+    )  # fmt: skip
+
+    def __init__(self, chunk: Chunk, rows: Rows) -> None:
+        self.chunk = chunk
+        self.rows = rows
+        self.n = chunk.stop - chunk.start
+        self.where: slice | Array = slice(0, self.n)
+        """Positions of the rows in the chunk: a slice, or an index array where rows between them were left out."""
+        self.size = 0.0
+        """Bytes of the rows, where a chunk is bounded by them; 0: not weighed."""
+        self.tokens: float | None = None
+        """Tokens that the rows take, counted, or what the last attempt was charged for; None: not told."""
+        self.assembly: PartialChunk | None = None
+        self.payload: Payload | None = None
+        self.held = False
+        """The rows have a valid answer that waits for the form of answers to be known."""
+        self.attempts = 0
+        self.tries = 0
+        """Attempts made for just these rows, charged or not."""
+        self.earlier_attempts = 0
+        """Attempts of the larger works that these rows were part of, and attempts that were not charged."""
+        self.error_kind: ErrorKind | None = None
+        """What was wrong with the last answer, if it was invalid."""
+        self.suspect: object = None
+        """The kind of failure for which the rows were isolated; the same again splits them at once."""
+        self.confirmed = False
+        self.successes_seen: int | None = None
+        """Successes on the whole link when these rows last failed."""
+        self.others_served = False
+        """Others have succeeded between the last two failures of these rows, or of those that they were part of."""
+        self.host: EndpointState | None = None
+        """The endpoint that was asked last."""
+        self.tried: tuple[EndpointState, ...] = ()
+        """Endpoints that have failed since the last wait: others are asked first."""
+
+    def positions(self) -> Array:
+        """Positions of the rows in the chunk, as an index array."""
+        return np.arange(self.where.start, self.where.stop) if isinstance(self.where, slice) else self.where
+
+    def part(self, index: slice | Array) -> ChunkTask:
+        """Some of the rows as a work of its own, with what it needs to find its way back into the chunk."""
+        if self.assembly is None:
+            self.assembly = PartialChunk(self.chunk)
+        part = ChunkTask(self.chunk, take_rows(self.rows, index))
+        if isinstance(self.where, slice) and isinstance(index, slice):
+            part.where = slice(self.where.start + index.start, self.where.start + index.stop)
+        else:
+            part.where = self.positions()[index]
+        part.n = len(part.positions())
+        part.assembly = self.assembly
+        part.earlier_attempts = self.earlier_attempts + self.attempts
+        part.successes_seen = self.successes_seen
+        return part
+
+    def keep(self, index: Array) -> None:
+        """Go on with some of the rows alone."""
+        rest = self.part(index)
+        self.rows, self.where, self.n, self.assembly = rest.rows, rest.where, rest.n, rest.assembly
+        self.tokens = None
+
+    def in_context(self, verdict: Verdict) -> Verdict:
+        """``verdict`` in the light of what happened to these rows before: the same again is no accident.
+
+        To be asked once for every attempt.
+        """
+        twice = (
+            verdict.error_kind not in (None, "model") and verdict.error_kind == self.error_kind
+        )  # no row chooses its model
+        isolated_for_it = self.suspect is not None and self.suspect == kind_of(verdict)
+        if verdict.needs_proof:  # a single row gets all of its attempts: it may meet accidents, as any other does
+            isolated_for_it = isolated_for_it and self.others_served and self.n > 1
+        self.error_kind = verdict.error_kind
+        if verdict.action is Action.RETRY and (twice or isolated_for_it):
+            return replace(verdict, action=Action.SPLIT)
+        return verdict
+
+    def in_input(self, text: str, rows: Sequence[int]) -> str:
+        """``text``, in which some of these rows are named, with their numbers in the input."""
+        if not rows:
+            return text
+        names = {f"row {row}": row for row in rows if 0 <= row < self.n}
+        positions = self.positions()
+        return re.sub(
+            r"\brow [0-9]{1,18}\b",
+            lambda found: (
+                found[0] if (row := names.get(found[0])) is None else f"row {self.chunk.start + int(positions[row])}"
+            ),
+            text,
+        )
+
+    def fails_alone(self, successes: int) -> bool:
+        """True if others have succeeded since these rows last failed: the failure says nothing of the endpoint."""
+        self.others_served = self.successes_seen is not None and successes > self.successes_seen
+        self.successes_seen = successes
+        return self.others_served
+
+    def uncharge(self) -> None:
+        """The last attempt was the endpoint's, not this chunk's: it counts, but not against the chunk."""
+        self.attempts -= 1
+        self.earlier_attempts += 1
+
+    def halves(self) -> tuple[ChunkTask, ChunkTask]:
+        """The rows in two works; the first has the odd one."""
+        middle = (self.n + 1) // 2
+        return self.part(slice(0, middle)), self.part(slice(middle, self.n))
+
+    def parts(self, counts: Iterable[int]) -> list[ChunkTask]:
+        """The rows in works of so many rows each."""
+        ends = list(accumulate(counts, initial=0))
+        return [self.part(slice(start, stop)) for start, stop in pairwise(ends)]
+
+    def failures(self, reason: str, status: int | None, endpoint: str) -> tuple[Failure, ...]:
+        """One failure for each unbroken range of the rows."""
+        return tuple(
+            Failure(
+                start=self.chunk.start + start,
+                stop=self.chunk.start + stop,
+                reason=reason,
+                status=status,
+                attempts=self.earlier_attempts + self.attempts,
+                endpoint=endpoint,
+                ids=tuple(self.chunk.ids[start:stop]) if self.chunk.ids is not None else (),
+            )
+            for start, stop in ranges(self.positions())
+        )
+
+
+class PartialChunk:
+    """A chunk whose rows come back in parts."""
+
+    def __init__(self, chunk: Chunk) -> None:
+        self.chunk = chunk
+        self._open = np.ones(len(chunk), bool)
+        self._gone = 0
+        self._outputs: dict[str, Array] | None = None
+        self._failures: list[Failure] = []
+
+    def add(self, work: ChunkTask, outputs: Values) -> None:
+        """Copy proven answers into their places."""
+        if self._outputs is None:
+            self._outputs = {name: filled((len(self.chunk), *a.shape[1:]), a.dtype) for name, a in outputs.items()}
+        for name, values in outputs.items():
+            self._outputs[name][work.where] = values
+        self._open[work.where] = False
+
+    def fail(self, work: ChunkTask, failures: Iterable[Failure]) -> None:
+        """Rows that have no answer and get none."""
+        self._failures += failures
+        self._open[work.where] = False
+
+    def leave(self, work: ChunkTask) -> None:
+        """Rows that are sent again elsewhere: for this chunk they stay pending."""
+        self._gone += work.n
+
+    @property
+    def complete(self) -> bool:
+        """True once every row is answered or failed, or has left."""
+        return int(np.count_nonzero(self._open)) == self._gone
+
+    def done(self) -> ChunkResult:
+        """The chunk as it stands; rows still open are pending."""
+        start = self.chunk.start
+        return ChunkResult(
+            start=start,
+            stop=self.chunk.stop,
+            outputs=self._outputs,
+            failures=tuple(sorted(self._failures, key=lambda failure: failure.start)),
+            pending=tuple(Chunk(start + a, start + b) for a, b in ranges(np.flatnonzero(self._open))),
+            ids=self.chunk.ids,
+        )
+
+
+def kind_of(verdict: Verdict) -> object:
+    """What makes two failures alike."""
+    return verdict.error_kind or verdict.status or ("broke off" if verdict.broke_off else verdict.action)
+
+
+def filled(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An array of what stands in rows that have no answer: NaN, 0, False or an empty text."""
+    if dtype.kind in "fc":
+        return np.full(shape, np.nan, dtype)
+    return np.zeros(shape, dtype)
+
+
+def ranges(positions: Array) -> Iterator[tuple[int, int]]:
+    """The unbroken ranges (start, stop) in ascending ``positions``."""
+    if len(positions):
+        breaks = np.flatnonzero(np.diff(positions) != 1) + 1
+        for run in np.split(positions, breaks):
+            yield int(run[0]), int(run[-1]) + 1

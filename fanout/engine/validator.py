@@ -1,0 +1,231 @@
+"""The proof: nothing is merged before it is shown to be what was asked for.
+
+numpy would broadcast a one-row answer into 64 rows, cut 0.7 to 0 and turn "1" into 1 without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from fanout.errors import InvalidResponse
+from fanout.extent import within
+from fanout.masks import hides_values
+from fanout.types import Array, Schema, TensorSpec, Values, schema_of
+
+if TYPE_CHECKING:
+    from fanout.engine.task import ChunkTask
+
+ANY_OUTPUT = "*"
+
+
+class Unconfirmed(NamedTuple):
+    """An answer that waits until the form of all answers is known."""
+
+    work: ChunkTask
+    outputs: dict[str, Array]
+    form: Schema
+
+
+class ResponseValidator:
+    """Checks answers against a known form, and finds out what it is where nobody has told.
+
+    Args:
+        spec: what the codec knows of its outputs, by name; ``"*"`` stands for every other output.
+        reject_nonfinite: NaN and infinity make an answer invalid.
+        capacity: how many chunks' answers may wait for the form to be known.
+        form: what all answers look like, where an earlier run has found it out.
+    """
+
+    def __init__(
+        self, spec: Mapping[str, TensorSpec], *, reject_nonfinite: bool, capacity: int, form: Schema | None = None
+    ) -> None:
+        self._spec = spec
+        self._reject_nonfinite = reject_nonfinite
+        self._capacity = max(2, capacity)
+        self._lax = not reject_nonfinite
+        self._plain_form: tuple[np.dtype[Any], tuple[int, ...]] | None = None
+        """The form where it is that of one unnamed output of floats: most answers are such, and soon proven."""
+        self._form: Schema | None = None
+        self._settle_form(form)
+        self._held: list[Unconfirmed] = []
+        self._had_a_tie = False
+
+    def checked(self, outputs: Array | Values, n_rows: int) -> dict[str, Array]:
+        """``outputs`` by name, every check passed that needs no other answer. Raises `InvalidReply`."""
+        form = self._form
+        if self._plain_form is not None and type(outputs) is np.ndarray:
+            dtype, shape = self._plain_form
+            if outputs.shape == (n_rows, *shape) and outputs.dtype == dtype and (self._lax or within(outputs)):
+                return {"": outputs}
+        named = {"": outputs} if isinstance(outputs, np.ndarray) or not isinstance(outputs, Mapping) else dict(outputs)
+        if form is not None and named.keys() != form.keys():
+            raise InvalidResponse(f"the answer has outputs {_names(named)}, others have {_names(form)}")
+        for name, given in named.items():
+            named[name] = array = _plain(name, given)
+            if array.ndim == 0 or len(array) != n_rows:
+                count = "no" if array.ndim == 0 else len(array)
+                raise InvalidResponse(f"{_called(name)}{count} rows for {n_rows} that were sent", error_kind="rows")
+            if form is None:
+                self._check_spec(name, array)
+            elif (array.dtype, array.shape[1:]) != form[name]:
+                raise _other_form(name, array, form[name])
+            if self._reject_nonfinite and array.dtype.kind in "fc" and not _all_finite(array):
+                raise _nonfinite(name, array)
+        if not named:
+            raise InvalidResponse("the answer has no output")
+        return named
+
+    @property
+    def learns_shapes(self) -> bool:
+        """True unless the codec says of all outputs which shape their rows have."""
+        shapes = [spec.shape for spec in self._spec.values()]
+        return not shapes or any(shape is None or None in shape for shape in shapes)
+
+    @property
+    def form(self) -> Schema | None:
+        """What all answers look like; None as long as that is not known."""
+        return self._form
+
+    @property
+    def settled(self) -> bool:
+        """True once the form of all answers is known; `checked` is then the whole proof."""
+        return self._form is not None
+
+    def offer(self, work: ChunkTask, outputs: dict[str, Array]) -> tuple[list[Unconfirmed], list[Unconfirmed]]:
+        """Judge a checked answer while the form is not known.
+
+        Returns the answers now accepted and those now refused. It is neither while it waits for one of another
+        chunk that looks the same: one odd answer at the start must not condemn all the rest.
+        """
+        form = schema_of(outputs) or {}
+        held = Unconfirmed(work, outputs, form)
+        if self._complete(form) or any(h.form == form and h.work.chunk != work.chunk for h in self._held):
+            return self._settle(held)
+        self._held.append(held)
+        # By chunks: the parts of one that was split cannot agree with each other, however many they are.
+        chunks = dict.fromkeys(h.work.chunk for h in self._held)
+        if len(chunks) <= self._capacity:
+            return [], []
+        oldest = next(iter(chunks))
+        refused = [h for h in self._held if h.work.chunk == oldest]
+        self._held = [h for h in self._held if h.work.chunk != oldest]
+        return [], refused
+
+    def close(self) -> tuple[list[Unconfirmed], list[Unconfirmed], bool]:
+        """Judge what still waits when no other answer will come.
+
+        Returns the accepted, the refused, and whether the refused are worth another attempt (once).
+        """
+        held, retry = self._held, not self._had_a_tie
+        if held and all(h.form == held[0].form for h in held):
+            accepted, refused = self._settle(held.pop())
+            return accepted, refused, retry
+        self._held, self._had_a_tie = [], bool(held)
+        return [], held, retry
+
+    def _settle(self, agreed: Unconfirmed) -> tuple[list[Unconfirmed], list[Unconfirmed]]:
+        self._settle_form(agreed.form)
+        held, self._held = [*self._held, agreed], []
+        return [h for h in held if h.form == agreed.form], [h for h in held if h.form != agreed.form]
+
+    def _settle_form(self, form: Schema | None) -> None:
+        self._form = form
+        if form is not None and form.keys() == {""} and form[""][0].kind == "f":
+            self._plain_form = form[""]
+
+    def _complete(self, form: Schema) -> bool:
+        """True if the spec alone proves the form: the names of the outputs as well as what they look like."""
+        named = self._spec.keys() - {ANY_OUTPUT} or {""}
+        specs = [self._spec_of(name) for name in form]
+        whole = all(s.dtype is not None and s.shape is not None and None not in s.shape for s in specs)
+        return whole and form.keys() == named
+
+    def _spec_of(self, name: str) -> TensorSpec:
+        return self._spec.get(name) or self._spec.get(ANY_OUTPUT) or TensorSpec()
+
+    def _check_spec(self, name: str, array: Array) -> None:
+        spec = self._spec_of(name)
+        if spec.dtype is not None and array.dtype != spec.dtype:
+            raise InvalidResponse(f"{_called(name)}dtype {array.dtype}, wanted {spec.dtype}", error_kind="dtype")
+        if spec.shape is None:
+            return
+        shape = array.shape[1:]
+        alike = len(shape) == len(spec.shape) and all(
+            want in (None, have) for want, have in zip(spec.shape, shape, strict=True)
+        )
+        if not alike:
+            wanted = ["any" if length is None else length for length in spec.shape]
+            raise InvalidResponse(f"{_called(name)}rows of shape {list(shape)}, wanted {wanted}", error_kind="shape")
+
+
+def disagreement(refused: Unconfirmed) -> InvalidResponse:
+    """Why an answer was refused that looks unlike the others."""
+    form = ", ".join(
+        f"{_called(name)}{dtype} rows of shape {list(shape)}" for name, (dtype, shape) in refused.form.items()
+    )
+    return InvalidResponse(
+        f"{form}: other answers look different; if this is the right form, give the codec its shape and dtype; rows "
+        "that differ in length fit no array, but can be taken as texts",
+        error_kind="shape",
+    )
+
+
+def _plain(name: str, array: object) -> Array:
+    """The array in native byte order, texts as StringDType, so that equal forms compare equal."""
+    if not isinstance(array, np.ndarray):
+        raise InvalidResponse(
+            f"{_called(name)}a {type(array).__name__}: decode must return numpy arrays", error_kind="dtype"
+        )
+    if isinstance(array, np.ma.MaskedArray):
+        if hides_values(array):
+            raise InvalidResponse(f"{_called(name)}masked values, which are none", error_kind="content")
+        array = np.ma.getdata(array)
+    kind = array.dtype.kind
+    if kind in "biuf" and array.dtype.isnative:
+        return array
+    if kind == "S":  # a conversion at once would take any bytes for UTF-8
+        try:
+            return np.char.decode(array, "utf-8").astype(np.dtypes.StringDType())
+        except UnicodeDecodeError as error:
+            raise InvalidResponse(
+                f"{_called(name)}bytes that are no UTF-8 text ({error.reason})", error_kind="dtype"
+            ) from None
+    if kind == "U":
+        return array.astype(np.dtypes.StringDType())
+    if kind not in "biufcT":
+        raise InvalidResponse(
+            f"{_called(name)}dtype {array.dtype}, which is no number, bool or text", error_kind="dtype"
+        )
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _all_finite(array: Array) -> bool:
+    return (array.dtype.kind == "f" and within(array)) or bool(np.isfinite(array).all())
+
+
+def _nonfinite(name: str, array: Array) -> InvalidResponse:
+    bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
+    return InvalidResponse(
+        f'{_called(name)}NaN or infinity in {len(bad)} of {len(array)} rows (nonfinite="keep" lets it pass)',
+        error_kind="nonfinite",
+    )
+
+
+def _other_form(name: str, array: Array, form: tuple[np.dtype[Any], tuple[int, ...]]) -> InvalidResponse:
+    dtype, shape = form
+    if array.dtype != dtype:
+        return InvalidResponse(f"{_called(name)}dtype {array.dtype}, other answers have {dtype}", error_kind="dtype")
+    return InvalidResponse(
+        f"{_called(name)}rows of shape {list(array.shape[1:])}, other answers have {list(shape)}", error_kind="shape"
+    )
+
+
+def _called(name: str) -> str:
+    return f"output {name!r} has " if name else "the answer has "
+
+
+def _names(outputs: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(outputs)) or "(none)"

@@ -1,0 +1,1 @@
+"""Input and output: readers, writers and the journal."""

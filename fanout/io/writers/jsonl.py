@@ -1,0 +1,93 @@
+"""Answers into JSON lines: line i is row i."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+
+from fanout.errors import ConfigError
+from fanout.io.writers.spool import ID, VALUE, SpoolSink, column_names
+from fanout.paths import KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fanout.io.writers.partial import Partial
+    from fanout.rowset import RowSet
+    from fanout.types import Array, ChunkResult
+
+_BLOCK_LINES = 10_000
+_NULL = b"null\n"
+_DUMPS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
+
+
+class JsonLinesSink(SpoolSink):
+    """Writes one JSON value a row: a number, text or list, or an object of them by name for several outputs.
+
+    Rows without an answer, NaN and infinities are ``null``: JSON has no word for them. Where rows have ids, a line is
+    an object with the fields ``id`` and ``value``, or the outputs' names; without an answer it has the id alone. An
+    output that is called ``id`` is written as ``id_``.
+    """
+
+    def _packed(self, chunk: ChunkResult, rows: slice) -> bytes:
+        return b"".join(_lines(chunk, rows))
+
+    def _assemble(self, ordered: Partial, parts: Iterator[tuple[int, bytes | None]]) -> None:
+        for n_rows, lines in parts:
+            if lines is not None:
+                ordered.append(lines)
+                continue
+            for begin in range(0, n_rows, _BLOCK_LINES):
+                ordered.append(_NULL * min(_BLOCK_LINES, n_rows - begin))
+
+    def _part(self, data: bytes, start: int, stop: int) -> bytes:
+        return b"".join(data.splitlines(keepends=True)[start:stop])
+
+    def _published(self, ok: RowSet) -> Iterator[tuple[int, int, bytes]]:
+        with self.path.open("rb") as lines:
+            row = 0
+            for start, stop in ok:
+                next(islice(lines, start - row, start - row), None)
+                for begin in range(start, stop, _BLOCK_LINES):
+                    end = min(begin + _BLOCK_LINES, stop)
+                    yield begin, end, b"".join(islice(lines, end - begin))
+                row = stop
+
+
+def _lines(chunk: ChunkResult, rows: slice) -> Iterator[bytes]:
+    outputs = chunk.outputs or {}
+    names = column_names(outputs)
+    columns = {names[name]: _native(name, column) for name, column in outputs.items()}
+    only = next(iter(columns.values())) if len(columns) == 1 else None
+    ok = chunk.ok
+    for i in range(rows.start, rows.stop):
+        value: Any = None
+        if ok[i]:
+            value = {name: column[i] for name, column in columns.items()} if only is None else only[i]
+        if chunk.ids is not None:
+            value = _labelled(chunk.ids[i], value, ok=bool(ok[i]), bare=only is not None)
+        yield orjson.dumps(value, _listed, _DUMPS)
+
+
+def _labelled(label: Any, value: Any, *, ok: bool, bare: bool) -> dict[str, Any]:
+    if not ok:
+        return {ID: label}
+    return {ID: label, VALUE: value} if bare else {ID: label, **value}
+
+
+def _native(name: str, column: Array) -> Array:
+    """``column`` as orjson can read its rows. Texts go through `_listed`; their dtype knows no byte order."""
+    if column.dtype.char in "FDGg":  # complex numbers, and those of more digits than JSON's readers take in
+        what = f"output {name!r}" if name else "the output"
+        raise ConfigError(f"{what} has dtype {column.dtype}, which JSON cannot hold; write to a .npy file", key=KEY)
+    return column if column.dtype.kind == "T" else np.ascontiguousarray(column, column.dtype.newbyteorder("="))
+
+
+def _listed(value: Any) -> Any:
+    """For what orjson does not know itself: rows of several texts, and texts as numpy scalars."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    raise TypeError

@@ -1,0 +1,73 @@
+"""Error bodies in a few words, without what was sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from fanout.classify import classify_response, said
+from fanout.types import Action, Response
+
+TRACEBACK = """Traceback (most recent call last):
+  File "model.py", line 492, in execute
+    raise error
+    ^^^^^^^^^^^
+ValueError: no such digit"""
+
+
+def reply(body: Any) -> Response:
+    return Response(status=400, headers={}, body=body if isinstance(body, bytes) else orjson.dumps(body))
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ({"error": "batch-size must be <= 256"}, "batch-size must be <= 256"),
+        ({"error": {"message": "you must provide a model", "type": "x"}}, "you must provide a model"),
+        ({"error": "overloaded", "error_type": "Overloaded"}, "overloaded"),
+        ({"detail": "Not Found"}, "Not Found"),
+        ({"message": "two\n lines"}, "two lines"),
+        (
+            {"detail": [{"loc": ["body", "input", 0], "msg": "too long", "input": "all my patients' names"}]},
+            "body.input.0: too long",
+        ),
+        ({"detail": [{"msg": "a"}, {"msg": "b"}]}, "a; b"),
+        ({"detail": [{"msg": letter} for letter in "abcde"]}, "a; b; c"),
+        ({"detail": [1, 2]}, '{"detail":[1,2]}'),
+        ({"code": 3}, '{"code":3}'),
+        (["list"], '["list"]'),
+        (b"<html>\n<h1>502 Bad Gateway</h1>", "<html> <h1>502 Bad Gateway</h1>"),
+        (
+            {"error": f"the model failed: {TRACEBACK}\n\nAt:\n  /m/1/model.py(501): execute"},
+            "the model failed: ValueError: no such digit At:",
+        ),
+        (
+            f"{TRACEBACK}\n\nDuring that:\n\n{TRACEBACK}".encode(),
+            "ValueError: no such digit During that: ValueError: no such digit",
+        ),
+        (b"", "(empty body)"),
+        (b"\xff\xfe", "��"),
+    ],
+)
+def test_the_message_is_found(body: Any, text: str) -> None:
+    assert said(reply(body)) == text
+
+
+def test_a_verdict_tells_no_more_than_that() -> None:
+    body = {"detail": [{"loc": ["body", "x"], "msg": "bad", "input": "all my patients' names"}]}
+    assert (
+        classify_response(Response(status=422, headers={}, body=orjson.dumps(body))).reason == "HTTP 422: body.x: bad"
+    )
+
+
+def test_white_space_before_an_error_hides_nothing() -> None:
+    body = b' \n{"error": {"type": "insufficient_quota", "message": "no money"}}'
+    verdict = classify_response(Response(status=429, headers={}, body=body))
+    assert (verdict.action, verdict.stop) == (Action.STOP, "quota")
+
+
+def test_a_long_message_is_cut() -> None:
+    assert len(said(reply({"error": "x" * 10_000}))) == 303
+    assert len(said(reply(b"y" * 10_000))) == 303

@@ -1,0 +1,359 @@
+"""The feed: any input into chunks, none lost, none twice, none out of place."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections import deque
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fanout.engine.chunker import as_rows, chunker_of, stacked
+from fanout.errors import InputError
+from fanout.io.readers import Source
+from fanout.limits import ConcurrencyLimiter
+from fanout.rowset import RowSet
+from fanout.types import Block, count_rows
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+
+async def drained(rows: Any, chunk_rows: int) -> list[tuple[int, int, list[Any]]]:
+    feed = chunker_of(rows, chunk_rows)
+    chunks = []
+    try:
+        while (work := await feed.take()) is not None:
+            assert work.n == count_rows(work.rows)
+            chunks.append((work.chunk.start, work.chunk.stop, np.asarray(work.rows).tolist()))
+        assert feed.rows_taken == (chunks[-1][1] if chunks else 0)
+        assert await feed.take() is None
+    finally:
+        await feed.close()
+    return chunks
+
+
+async def as_async(rows: list[Any]) -> AsyncIterator[Any]:
+    for row in rows:
+        yield row
+
+
+@given(n=st.integers(0, 50), chunk_rows=st.integers(1, 20), kind=st.sampled_from(["array", "list", "iter", "async"]))
+def test_chunks_cover_the_rows_in_order(n: int, chunk_rows: int, kind: str) -> None:
+    rows = list(range(n))
+    given_rows: Any = {
+        "array": lambda: np.array(rows, int),
+        "list": lambda: rows,
+        "iter": lambda: iter(rows),
+        "async": lambda: as_async(rows),
+    }[kind]()
+    chunks = asyncio.run(drained(given_rows, chunk_rows))
+    assert [row for _, _, part in chunks for row in part] == rows
+    assert [start for start, _, _ in chunks] == list(range(0, n, chunk_rows))
+    assert all(stop - start == chunk_rows for start, stop, _ in chunks[:-1])
+
+
+async def test_mappings_of_arrays_are_cut_together() -> None:
+    feed = chunker_of({"a": np.arange(5), "b": [[i, i] for i in range(5)]}, 3)
+    first, second = await feed.take(), await feed.take()
+    assert first is not None
+    assert second is not None
+    assert feed.total == 5
+    assert first.rows["a"].tolist() == [0, 1, 2]
+    assert second.rows["b"].tolist() == [[3, 3], [4, 4]]
+
+
+async def test_chunks_shrink_from_the_moment_they_are_told_to() -> None:
+    feed = chunker_of(np.arange(20), 8)
+    sizes = [(await feed.take()).n]
+    feed.limit(4)
+    feed.limit(6)
+    while (work := await feed.take()) is not None:
+        sizes.append(work.n)
+    assert sizes == [8, 4, 4, 4]
+
+
+@pytest.mark.parametrize("kind", ["iter", "async"])
+async def test_workers_that_take_at_once_get_different_rows(kind: str) -> None:
+    rows = iter(range(100)) if kind == "iter" else as_async(list(range(100)))
+    feed = chunker_of(rows, 7)
+    taken: list[Any] = []
+
+    async def worker() -> None:
+        while (work := await feed.take()) is not None:
+            assert list(work.rows) == list(range(work.chunk.start, work.chunk.stop))
+            taken.extend(work.rows)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*[worker() for _ in range(5)])
+    assert sorted(taken) == list(range(100))
+    await feed.close()
+
+
+async def test_a_window_bounds_what_is_taken_ahead() -> None:
+    window = ConcurrencyLimiter(2)
+    feed = chunker_of(np.arange(10), 1, window)
+    await feed.take()
+    await feed.take()
+    third = asyncio.create_task(feed.take())
+    await asyncio.sleep(0)
+    assert not third.done()
+    window.release()
+    work = await third
+    assert work is not None
+    assert work.chunk.start == 2
+
+
+async def test_a_blocking_iterable_is_read_on_one_thread_of_its_own() -> None:
+    threads: set[str] = set()
+
+    def rows() -> Iterator[int]:
+        for row in range(1000):
+            threads.add(threading.current_thread().name)
+            yield row
+
+    assert len(await drained(rows(), 10)) == 100
+    assert len(threads) == 1
+    assert threads.pop().startswith("fanout-source")
+
+
+async def test_what_the_input_raises_comes_through() -> None:
+    def rows() -> Iterator[int]:
+        yield 1
+        raise LookupError("disk on fire")
+
+    with pytest.raises(LookupError, match="disk on fire"):
+        await drained(rows(), 1)
+
+
+async def test_rows_before_an_async_inputs_error_come_first() -> None:
+    async def rows() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+        raise LookupError("disk on fire")
+
+    feed = chunker_of(rows(), 4)
+    work = await feed.take()
+    assert work is not None
+    assert work.rows == [1, 2]
+    with pytest.raises(LookupError, match="disk on fire"):
+        await feed.take()
+
+
+async def test_an_async_input_is_not_asked_again_after_its_end() -> None:
+    class Queue:
+        ended = False
+
+        def __init__(self) -> None:
+            self.rows = [1, 2, 3]
+
+        def __aiter__(self) -> Queue:
+            return self
+
+        async def __anext__(self) -> int:
+            assert not self.ended, "it would wait for ever"
+            if not self.rows:
+                self.ended = True
+                raise StopAsyncIteration
+            return self.rows.pop(0)
+
+    assert len(await drained(Queue(), 2)) == 2
+
+
+async def test_rows_pulled_ahead_are_cut_to_a_size_learnt_later() -> None:
+    feed = chunker_of(iter(range(1000)), 50)
+    sizes = [(await feed.take()).n]
+    feed.limit(20)
+    while (work := await feed.take()) is not None:
+        sizes.append(work.n)
+        assert work.rows == list(range(work.chunk.start, work.chunk.stop))
+    await feed.close()
+    assert sizes[0] == 50
+    assert max(sizes[1:]) == 20
+    assert sum(sizes) == 1000
+
+
+async def test_a_deque_is_a_list_of_rows() -> None:
+    assert len(await drained(deque(range(10)), 3)) == 4
+
+
+def test_an_input_that_never_speaks_again_does_not_hold_the_interpreter() -> None:
+    code = """
+import asyncio, threading
+from fanout.engine.chunker import feed_of
+def silent():
+    yield 1
+    threading.Event().wait()
+async def main():
+    feed = feed_of(silent(), 1)
+    task = asyncio.create_task(feed.take())
+    await asyncio.wait([task], timeout=0.2)
+    task.cancel()
+    await feed.close()
+asyncio.run(main())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=20)
+
+
+async def test_an_async_generator_is_closed_with_the_feed() -> None:
+    closed = []
+
+    async def rows() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.append(True)
+
+    feed = chunker_of(rows(), 1)
+    await feed.take()
+    await feed.close()
+    assert closed
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("a text", "a text is one row"),
+        (b"bytes", "a text is one row"),
+        (np.array(3.0), "without rows"),
+        (np.array([{}, {}]), "dtype object"),
+        (np.array(["2020"], "M8"), "cannot be sent"),
+        ({"a": np.arange(3), "b": np.arange(2)}, "differ in length"),
+        ({"a": np.array([None])}, "column 'a'"),
+        (42, "not int"),
+        ({"a": [0.5, 2**53 + 1]}, "column 'a': .*9007199254740993"),
+        ({"a": [2**63, -1]}, "column 'a': .*9223372036854775808"),
+        ({"a": [1, 2**64]}, "column 'a': row 1: "),
+        ({"a": ["1", 2]}, "column 'a': row 1: "),
+        ({"a": [True, True, 2]}, "column 'a': row 2: "),
+        ({"a": [1.0, None, 2.0]}, "column 'a': row 1: "),
+        ({"a": [[1, 2], [3], [4, 5]]}, "column 'a': row 1: "),
+    ],
+)
+def test_rows_that_nothing_could_send_are_refused_with_a_remedy(rows: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        chunker_of(rows, 4)
+
+
+@pytest.mark.parametrize(
+    ("column", "dtype"),
+    [
+        ([1, 2**62], np.int64),
+        ((1, 2**64 - 1), np.uint64),
+        ([1, 0.5], np.float64),
+        ([True, False], np.bool_),
+        ([[1.0, 2.0], [3.0, 4.0]], np.float64),
+        ([np.float32(0.5), np.float32(1)], np.float32),
+        (["a", "b"], np.dtypes.StringDType()),
+        ([b"a", b"b\0"], object),
+        ([], np.float64),
+    ],
+)
+def test_a_list_is_a_column_if_it_is_one_exactly(column: Any, dtype: Any) -> None:
+    array = as_rows({"a": column})["a"]  # type: ignore[call-overload, index]
+    assert array.dtype == dtype
+    assert array.tolist() == list(column)
+
+
+def test_an_object_array_of_texts_is_a_list_of_texts() -> None:
+    assert as_rows(np.array(["a", "bb"], object)) == ["a", "bb"]
+
+
+def test_single_rows_are_stacked_where_they_are_alike() -> None:
+    assert isinstance(stacked([np.zeros(3), np.ones(3)]), np.ndarray)
+    assert isinstance(stacked([np.float32(1), np.float32(2)]), np.ndarray)
+    assert isinstance(stacked([np.zeros(3), np.zeros(4)]), list)
+    assert isinstance(stacked([np.zeros(3), [0, 0, 0]]), list)
+    assert stacked(["a", "b"]) == ["a", "b"]
+
+
+class Blocks(Source):
+    """Rows of which each block is a given one."""
+
+    def __init__(self, *blocks: Block) -> None:
+        self._blocks = blocks
+        self.n_rows = sum(count_rows(block.rows) for block in blocks)
+        self.closed = threading.Event()
+
+    def fingerprint(self) -> None:
+        return None
+
+    def blocks(self) -> Iterator[Block]:
+        try:
+            yield from self._blocks
+        finally:
+            self.closed.set()
+
+
+@given(
+    sizes=st.lists(st.integers(1, 9), max_size=8),
+    chunk_rows=st.integers(1, 12),
+    done=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=4),
+    kind=st.sampled_from(["array", "list", "mapping", "sized", "iter", "async"]),
+)
+def test_rows_that_are_done_are_passed_over_and_the_others_keep_their_numbers(
+    sizes: list[int], chunk_rows: int, done: list[tuple[int, int]], kind: str
+) -> None:
+    n, skip = sum(sizes), RowSet(done)
+    rows = np.arange(n)
+    edges = np.cumsum([0, *sizes])
+    parts = [rows[a:b] for a, b in pairwise(edges)]
+    given_rows: Any = {
+        "array": lambda: Blocks(*(Block(part, part.tolist()) for part in parts)),
+        "list": lambda: Blocks(*(Block(part.tolist()) for part in parts)),
+        "mapping": lambda: Blocks(*(Block({"a": part}) for part in parts)),
+        "sized": lambda: rows,
+        "iter": lambda: iter(rows.tolist()),
+        "async": lambda: as_async(rows.tolist()),
+    }[kind]()
+
+    async def taken() -> list[Any]:
+        feed = chunker_of(given_rows, chunk_rows, skip=skip)
+        works = []
+        while (work := await feed.take()) is not None:
+            works.append(work)
+        assert feed.position == n
+        await feed.close()
+        return works
+
+    works = asyncio.run(taken())
+    assert [row for work in works for row in range(work.chunk.start, work.chunk.stop)] == [
+        row for a, b in skip.gaps(0, n) for row in range(a, b)
+    ]
+    for work in works:
+        own = work.rows["a"] if kind == "mapping" else work.rows
+        assert np.asarray(own).tolist() == list(range(work.chunk.start, work.chunk.stop))
+        assert work.n <= chunk_rows
+        if kind == "array":
+            assert work.chunk.ids == np.asarray(own).tolist()
+    gaps = list(skip.gaps(0, n))
+    assert len(works) == sum(-(-(b - a) // chunk_rows) for a, b in gaps)  # no chunk is short but at the end of a gap
+
+
+async def test_blocks_of_another_kind_are_not_mixed() -> None:
+    source = Blocks(Block(np.arange(3)), Block(np.arange(3, 5.0)), Block([5, 6]), Block({"a": np.arange(7, 8)}))
+    assert [stop for _, stop, _ in await drained_source(source)] == [3, 5, 7, 8]
+
+
+async def drained_source(source: Source) -> list[tuple[int, int, Any]]:
+    feed, chunks = chunker_of(source, 10), []
+    while (work := await feed.take()) is not None:
+        chunks.append((work.chunk.start, work.chunk.stop, work.rows))
+    await feed.close()
+    return chunks
+
+
+async def test_a_source_is_let_go_of_with_the_feed() -> None:
+    source = Blocks(Block(np.arange(3)), Block(np.arange(3)))
+    feed = chunker_of(source, 2)
+    await feed.take()
+    await feed.close()
+    assert await asyncio.to_thread(source.closed.wait, 5)

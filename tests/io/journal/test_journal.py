@@ -1,0 +1,327 @@
+"""The journal of a run: what it tells after a stop is what was done, of that run and no other."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from fanout.errors import ConfigError
+from fanout.files import Publication
+from fanout.io.journal import Journal, State, read_state
+from fanout.io.journal import journal as journal_module
+from fanout.io.journal.records import Damaged, records
+from fanout.rowset import RowSet
+from fanout.types import Chunk, ChunkResult, Failure
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IDENTITY = {"input": {"size": 3}, "codec": "json", "path": "/v1"}
+FORM = {"": (np.dtype("f4"), (10,)), "text": (np.dtypes.StringDType(), ())}
+
+
+def done(start: int, stop: int, **extra: Any) -> ChunkResult:
+    return ChunkResult(start=start, stop=stop, outputs=None, **extra)
+
+
+def failure(start: int, stop: int, **extra: Any) -> Failure:
+    return Failure(
+        start=start, stop=stop, reason="no", status=422, attempts=2, endpoint="http://host/", **{"ids": (), **extra}
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "y.npy.journal"
+
+
+def begun(path: Path) -> None:
+    journal = Journal(path, IDENTITY)
+    journal.state.n_rows = 100
+    journal.commit([done(0, 10), done(20, 30, pending=(Chunk(25, 26),))], [1, 2], FORM)
+    journal.commit([done(10, 20, failures=(failure(12, 14, ids=("a", 7)),))], [3], FORM)
+    journal.close()
+
+
+def test_what_is_done_is_known_to_the_next_process(path: Path) -> None:
+    begun(path)
+    journal = Journal(path, IDENTITY)
+    state = journal.state
+    assert list(state.resolved) == [(0, 25), (26, 30)]
+    assert list(state.ok) == [(0, 12), (14, 25), (26, 30)]
+    assert state.failures == [failure(12, 14, ids=("a", 7))]
+    assert (state.form, journal.notes(), state.n_rows, journal.earlier) == (FORM, [[1, 2], [3]], 100, 29)
+    assert repr(journal) == "<Journal y.npy.journal 29 rows done>"
+    journal.close()
+
+
+def test_a_journal_in_which_nothing_was_done_leaves_no_file(path: Path) -> None:
+    Journal(path, IDENTITY).close()
+    assert not path.exists()
+    assert read_state(path) is None
+
+
+def test_a_second_process_is_refused(path: Path) -> None:
+    journal = Journal(path, IDENTITY)
+    code = f"from pathlib import Path; from fanout.io.journal import Journal; Journal(Path({str(path)!r}), {{}})"
+    second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "another run is writing" in second.stderr
+    journal.commit([done(0, 1)], None, None)  # the file is a new one from here on
+    second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "another run is writing" in second.stderr
+    journal.close()
+
+
+def test_another_identity_under_an_unfinished_run_is_refused_with_what_differs(path: Path) -> None:
+    begun(path)
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match=r"unfinished run with another input and path; put that back.* --fresh"):
+        Journal(path, {**IDENTITY, "input": {"size": 4}, "path": "/v2"})
+    assert path.read_bytes() == before
+    journal = Journal(path, {**IDENTITY, "path": "/v2"}, fresh=True)
+    assert (len(journal.state.resolved), journal.earlier) == (0, 0)
+    journal.close()
+
+
+def test_a_fresh_run_forgets_on_the_disk_before_its_output_is_touched(path: Path) -> None:
+    begun(path)
+    Journal(path, IDENTITY, fresh=True).close()
+    state = read_state(path)
+    assert state is not None
+    assert len(state.resolved) == 0
+
+
+@pytest.mark.parametrize(("identity", "n_rows"), [(IDENTITY, 100), ({**IDENTITY, "input": {"size": 4}}, None)])
+def test_a_fresh_run_of_the_same_input_keeps_its_number_of_rows(path: Path, identity: Any, n_rows: int | None) -> None:
+    begun(path)
+    Journal(path, identity, fresh=True).close()
+    state = read_state(path)
+    assert state is not None
+    assert state.n_rows == n_rows
+
+
+def test_damage_is_refused_and_a_fresh_run_gets_over_it(path: Path) -> None:
+    begun(path)
+    data = bytearray(path.read_bytes())
+    data[30] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match=r"y\.npy\.journal is damaged: record 0.* --fresh"):
+        Journal(path, IDENTITY)
+    Journal(path, IDENTITY, fresh=True).close()
+    journal = Journal(path, IDENTITY)
+    assert journal.earlier == 0
+    journal.close()
+
+
+def test_a_torn_end_is_cut_and_written_over(path: Path) -> None:
+    begun(path)
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        journal = Journal(path, IDENTITY)
+        assert journal.earlier in (0, 19, 29)
+        journal.commit([done(50, 60)], None, FORM)
+        journal.close()
+        state = read_state(path)
+        assert state is not None
+        assert len(state.resolved) == journal.earlier + 10
+
+
+def test_a_publication_that_was_broken_off_is_carried_out_later(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, final = path.with_name("y.npy.partial"), path.with_name("y.npy")
+    made.write_bytes(b"whole")
+    begun(path)
+    journal = Journal(path, IDENTITY)
+    with monkeypatch.context() as patch:
+        patch.setattr(Publication, "carry_out", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "I/O")))
+        with pytest.raises(OSError, match="I/O"):
+            journal.publish(100, Publication(((made, final),)))
+    journal.close()
+    moved = path.parent / "moved"
+    moved.mkdir()
+    for file in (path, made):
+        file.rename(moved / file.name)
+    journal = Journal(moved / path.name, IDENTITY)
+    assert not journal.state.complete
+    journal.finish()
+    assert (moved / "y.npy").read_bytes() == b"whole"
+    journal.close()
+    state = read_state(moved / path.name)
+    assert state is not None
+    assert state.complete
+
+
+def test_a_complete_run_stays_known_until_a_row_of_another_is_done(path: Path) -> None:
+    begun(path)
+    journal = Journal(path, IDENTITY)
+    journal.publish(100, Publication())
+    journal.close()
+    other = Journal(path, {"input": "another"})
+    other.close()
+    state = read_state(path)
+    assert state is not None
+    assert (state.identity, state.complete) == (IDENTITY, True)
+    other = Journal(path, {"input": "another"})
+    other.commit([done(0, 5)], None, None)
+    other.close()
+    state = read_state(path)
+    assert state is not None
+    assert (state.identity, len(state.resolved)) == ({"input": "another"}, 5)
+
+
+def test_the_failures_alone_can_be_forgotten(path: Path) -> None:
+    begun(path)
+    journal = Journal(path, IDENTITY)
+    journal.publish(30, Publication())
+    journal.begin_again([[9]])
+    journal.close()
+    state = read_state(path)
+    assert state is not None
+    assert (list(state.resolved), state.failures) == ([(0, 12), (14, 25), (26, 30)], [])
+    assert (state.notes, state.form, state.complete, state.n_rows) == ([[9]], FORM, False, 30)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot be written"):
+        Journal(tmp_path / "file" / "y.journal", IDENTITY)
+
+
+class Rows:
+    """Rows of an input whose digests are given."""
+
+    def __init__(self, digests: np.ndarray) -> None:
+        self.now = digests
+        self.n_rows = len(digests)
+
+    def differing(self, known: RowSet, digests: np.ndarray) -> RowSet:
+        rows = [row for a, b in known for row in range(a, b)]
+        return RowSet((r, r + 1) for r in rows if r >= len(self.now) or (self.now[r] != digests[r]).any())
+
+
+DIGESTS = np.arange(200, dtype=np.uint64).reshape(100, 2)
+FILE = {"size": 3, "mtime_ns": 1, "sample": "a"}
+
+
+def sent(path: Path) -> None:
+    journal = Journal(path, {**IDENTITY, "input": FILE})
+    journal.state.n_rows = 100
+    journal.digest_of = lambda start, stop: DIGESTS[start:stop].tobytes()
+    journal.commit([done(20, 30), done(0, 10, failures=(failure(3, 4),))], None, FORM)
+    journal.commit([done(10, 20, pending=(Chunk(12, 14),))], None, FORM)
+    journal.close()
+
+
+def test_the_digests_of_rows_are_read_as_they_were_written(path: Path) -> None:
+    sent(path)
+    journal = Journal(path, {**IDENTITY, "input": FILE})
+    digests, known = journal.sent()
+    assert list(known) == [(0, 12), (14, 30)]
+    assert np.array_equal(digests[0:12], DIGESTS[0:12])
+    assert np.array_equal(digests[14:30], DIGESTS[14:30])
+    journal.close()
+
+
+def test_the_digests_of_many_rows_have_records_of_a_bounded_length(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "_GROUP_ROWS", 7)
+    sent(path)
+    journal = Journal(path, {**IDENTITY, "input": FILE})
+    digests, known = journal.sent()
+    assert list(known) == [(0, 12), (14, 30)]
+    assert np.array_equal(digests[14:30], DIGESTS[14:30])
+    assert max(map(len, records(path.read_bytes()).payloads)) < 400
+    journal.close()
+
+
+def test_times_alone_may_change_where_no_row_does(path: Path) -> None:
+    sent(path)
+    touched = {**IDENTITY, "input": {**FILE, "mtime_ns": 2}}
+    with pytest.raises(ConfigError, match="unfinished run with another input; put that back"):
+        Journal(path, touched)
+    edited = DIGESTS.copy()
+    edited[[3, 13, 25], 1] += 1
+    with pytest.raises(ConfigError, match=r"another input \(of the 28 rows that are done 3, 25 differ\).* --carry"):
+        Journal(path, touched, rows=Rows(edited))
+    edited = DIGESTS.copy()
+    edited[13] = 0  # not sent yet: it is as it is now
+    journal = Journal(path, touched, rows=Rows(edited))
+    assert journal.earlier == 28
+    journal.close()
+    journal = Journal(path, touched)
+    assert journal.earlier == 28
+    journal.close()
+
+
+def test_a_complete_run_with_failed_rows_that_are_sent_again_is_complete_to_all_others(path: Path) -> None:
+    sent(path)
+    identity = {**IDENTITY, "input": FILE}
+    journal = Journal(path, identity)
+    journal.publish(30, Publication())
+    journal.begin_again([[9]])
+    journal.commit([done(3, 4)], [10], None)
+    journal.close()
+    other = Journal(path, identity)
+    assert (other.state.complete, [f.start for f in other.state.failures], other.earlier) == (True, [3], 28)
+    assert other.notes() == []
+    other.go_on_again()
+    assert (other.state.complete, other.state.failures, other.earlier) == (False, [], 28)
+    assert other.notes() == [[9], [10]]
+    other.publish(30, Publication())
+    other.close()
+    state = read_state(path)
+    assert state is not None
+    assert (state.complete, state.failures, state.before) == (True, [], None)
+
+
+def test_beginning_anew_forgets_rows_that_were_sent_again_but_not_the_complete_run(path: Path) -> None:
+    sent(path)
+    journal = Journal(path, {**IDENTITY, "input": FILE})
+    journal.publish(30, Publication())
+    journal.begin_again([[9]])
+    journal.close()
+    Journal(path, {"input": "another"}).close()
+    state = read_state(path)
+    assert state is not None
+    assert (state.complete, state.before, [f.start for f in state.failures]) == (True, None, [3])
+    assert state.identity == {**IDENTITY, "input": FILE}
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_the_journal_of_another_input_takes_over_in_one_step(
+    path: Path, finished: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken off behind its record, the step is made by whoever opens the journal next."""
+    sent(path)
+    old, new = path.with_name("y.npy.partial"), path.with_name("y.npy.adopted")
+    old.write_bytes(b"old")
+    new.write_bytes(b"new")
+    identity = {**IDENTITY, "input": {**FILE, "size": 4}}
+    journal = Journal(path, identity, rows=Rows(DIGESTS), carry=True)
+    assert journal.carrying == identity
+    other = State(identity, RowSet([(0, 5), (7, 9)]), form=FORM, n_rows=9)
+    with monkeypatch.context() as patch:
+        if not finished:
+            patch.setattr(Publication, "carry_out", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "I/O")))
+            with pytest.raises(OSError, match="I/O"):
+                journal.carry(other, [[1]], DIGESTS[:9], Publication(((new, old),)))
+        else:
+            journal.carry(other, [[1]], DIGESTS[:9], Publication(((new, old),)))
+    journal.close()
+    again = Journal(path, identity)
+    assert (list(again.state.resolved), again.notes(), again.earlier) == ([(0, 5), (7, 9)], [[1]], 7)
+    assert list(again.sent()[1]) == [(0, 5), (7, 9)]
+    assert old.read_bytes() == b"new"
+    again.close()
+    assert sorted(file.name for file in path.parent.iterdir()) == ["y.npy.journal", "y.npy.partial"]
+
+
+def test_a_journal_that_is_no_regular_file_is_not_read(path: Path) -> None:
+    """The device would give bytes without end to the status of its job."""
+    path.symlink_to("/dev/null")
+    with pytest.raises(Damaged, match="is not a regular file"):
+        read_state(path)

@@ -1,0 +1,57 @@
+"""What is torn is cut, what is damaged is loud, and what is flipped is never believed."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fanout.io.journal.records import Damaged, record, records
+
+PAYLOADS = [b'{"a":1}', b"", b"x" * 100, b"last one"]
+WHOLE = [record(number, payload) for number, payload in enumerate(PAYLOADS)]
+DATA = b"".join(WHOLE)
+ENDS = [sum(map(len, WHOLE[: n + 1])) for n in range(len(WHOLE))]
+
+
+@given(st.lists(st.binary(max_size=300), max_size=20))
+def test_what_was_written_is_read(payloads: list[bytes]) -> None:
+    data = b"".join(record(number, payload) for number, payload in enumerate(payloads))
+    assert records(data) == (payloads, len(data))
+
+
+def test_a_torn_end_is_cut_at_every_byte() -> None:
+    for size in range(len(DATA)):
+        whole = sum(end <= size for end in ENDS)
+        assert records(DATA[:size]) == (PAYLOADS[:whole], sum(map(len, WHOLE[:whole])))
+
+
+def test_a_flipped_bit_is_loud_before_a_whole_record_and_cuts_the_last() -> None:
+    for bit in range(8 * len(DATA)):
+        flipped = bytearray(DATA)
+        flipped[bit // 8] ^= 1 << bit % 8
+        if bit // 8 < ENDS[-2]:
+            with pytest.raises(Damaged):
+                records(bytes(flipped))
+        else:
+            assert records(bytes(flipped)) == (PAYLOADS[:-1], ENDS[-2])
+
+
+@pytest.mark.parametrize("rest", [b"\0" * 5000, b"garbage", DATA[: ENDS[0] - 1]])
+def test_what_never_became_a_record_is_cut(rest: bytes) -> None:
+    assert records(DATA + rest) == (PAYLOADS, len(DATA))
+
+
+def test_more_damage_than_a_crash_can_leave_is_loud() -> None:
+    with pytest.raises(Damaged, match="more than a crash can leave"):
+        records(DATA + b"\0" * (4 * 2**20 + 1))
+
+
+def test_a_long_record_may_be_torn_too() -> None:
+    long = record(len(PAYLOADS), b"y" * (5 * 2**20))
+    assert records(DATA + long[:-1]) == (PAYLOADS, len(DATA))
+
+
+def test_a_missing_record_is_loud() -> None:
+    with pytest.raises(Damaged, match="record 1, at byte"):
+        records(WHOLE[0] + WHOLE[2])

@@ -1,0 +1,59 @@
+"""Damage files and read them: a process of its own, since what is tested for may end it. See test_damage.py."""
+
+from __future__ import annotations
+
+import random
+import resource
+import sys
+from pathlib import Path
+
+from fanout.errors import InputError
+from fanout.io.readers import open_source
+from fanout.types import count_rows
+
+_MEMORY = 4 * 2**30
+
+
+def damaged(data: bytes, chance: random.Random) -> bytes:
+    """``data`` cut short, or with some bytes changed."""
+    kind = chance.random()
+    if kind < 0.1:
+        return data[: chance.randrange(len(data))]
+    changed = bytearray(data)
+    if kind < 0.3:
+        start = chance.randrange(len(data))
+        stop = min(len(data), start + chance.choice([4, 8, 64]))
+        changed[start:stop] = chance.choice([b"\0", b"\x7f", b"\xff"]) * (stop - start)
+        return bytes(changed)
+    for _ in range(chance.choice([1, 1, 2, 8])):
+        at = chance.randrange(len(data))
+        changed[at] = chance.choice([chance.randrange(256), changed[at] ^ (1 << chance.randrange(8)), 0x7F, 0xFF])
+    return bytes(changed)
+
+
+def main(file: str, columns: list[str], seeds: int) -> None:
+    """Print a line for each seed: whether the rows could be read, or which error came."""
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    data = Path(file).read_bytes()
+    copy = Path(file).with_name(f"damaged-{Path(file).name}")
+    for seed in range(seeds):
+        copy.write_bytes(damaged(data, random.Random(seed)))
+        try:
+            source = open_source(copy, columns[seed % len(columns)] if columns else None)
+            there = 0
+            for block in source.blocks():
+                there += count_rows(block.rows)
+                repr(block.rows)
+            _say("read" if source.n_rows in (None, there) else f"{there} rows of {source.n_rows}")
+        except InputError as error:
+            _say("refused" if copy.name in str(error) else f"a nameless file: {error}")
+        except Exception as error:  # noqa: BLE001 - what is looked for
+            _say(f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[3:], int(sys.argv[2]))

@@ -1,0 +1,72 @@
+"""Rows from lines of text."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fanout.io.readers import open_source
+from tests.io.readers.reading import TINY, blocks, holds_in_parts, read, refusal, refused_at_once
+
+
+def test_each_line_is_a_row_and_an_empty_one_too(tmp_path):
+    (tmp_path / "x.txt").write_bytes(b"one\n\ntwo \r\n\r\n\rthree\n")
+    holds_in_parts(open_source(tmp_path / "x.txt"), ["one", "", "two ", "", "\rthree"], size=3)
+
+
+def test_the_last_line_needs_no_newline(tmp_path):
+    for content in (b"a\nb", b"a\nb\n"):
+        (tmp_path / "x.txt").write_bytes(content)
+        assert read(open_source(tmp_path / "x.txt"), 1) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "rows"), [(b"", []), (b"\n", [""]), (b"\xef\xbb\xbf", []), (b"\xef\xbb\xbfa\n", ["a"])]
+)
+def test_the_smallest_files(tmp_path, content, rows):
+    (tmp_path / "x.txt").write_bytes(content)
+    assert list(read(open_source(tmp_path / "x.txt"))) == rows
+
+
+@pytest.mark.parametrize("size", [1, 6, TINY, 10**6])
+def test_a_line_that_is_not_utf8_is_told_by_its_number(tmp_path, monkeypatch, size):
+    monkeypatch.setattr("fanout.io.readers.base.BLOCK_BYTES", size)
+    (tmp_path / "x.txt").write_bytes("ä\nö\n".encode() + "ü\n".encode("latin-1"))
+    error = refusal(tmp_path / "x.txt")
+    assert "x.txt, line 3: not UTF-8; convert the file first" in str(error)
+    assert error.key == "input.path"
+
+
+def test_lines_have_neither_columns_nor_ids(tmp_path):
+    (tmp_path / "x.txt").write_text("a\n")
+    assert refused_at_once(tmp_path / "x.txt", "text").key == "input.column"
+    assert refused_at_once(tmp_path / "x.txt", id="key").key == "input.id"
+
+
+def test_a_long_line_is_one_row(tmp_path):
+    (tmp_path / "x.txt").write_text("x" * 10_000 + "\ny\n")
+    assert [len(text) for text in read(open_source(tmp_path / "x.txt"), TINY)] == [10_000, 1]
+
+
+def test_blocks_have_about_half_a_mebibyte(tmp_path):
+    (tmp_path / "x.txt").write_text(("x" * 63 + "\n") * 20_000)
+    sizes = [len(block.rows) for block in blocks(open_source(tmp_path / "x.txt"))]
+    assert sum(sizes) == 20_000
+    assert max(sizes) <= 8192 + 1
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    return tmp_path_factory.mktemp("txt") / "x.txt"
+
+
+@given(
+    lines=st.lists(st.text(st.characters(exclude_characters="\n\r\ufeff", exclude_categories=["Cs"])), max_size=12),
+    end=st.sampled_from(["\n", "\r\n"]),
+    size=st.integers(1, 30),
+    start=st.integers(0, 12),
+)
+def test_any_lines_are_read_as_they_were_written(scratch, lines, end, size, start):
+    scratch.write_bytes("".join(line + end for line in lines).encode())
+    assert list(read(open_source(scratch), size, start)) == lines[start:]

@@ -1,0 +1,174 @@
+"""Permits: never more than allowed, and none lost on the way."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fanout.limits import ConcurrencyLimiter
+from fanout.testing import VirtualClock
+
+
+async def settled() -> None:
+    """Let everything run that can run now."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.virtual_time
+async def test_permits_are_handed_over_in_the_order_of_asking():
+    permits, order = ConcurrencyLimiter(2), []
+
+    async def hold(name: int) -> None:
+        await permits.acquire()
+        order.append(name)
+        await asyncio.sleep(1)
+        permits.release()
+
+    await asyncio.gather(*(hold(name) for name in range(7)))
+    assert order == list(range(7))
+    assert asyncio.get_running_loop().time() == 4.0
+    assert (permits.in_use, permits.most_in_use) == (0, 2)
+
+
+@pytest.mark.virtual_time
+async def test_a_newcomer_cannot_overtake_who_was_handed_a_permit():
+    permits, order = ConcurrencyLimiter(1), []
+
+    async def hold(name: str) -> None:
+        await permits.acquire()
+        order.append(name)
+
+    await permits.acquire()
+    task = asyncio.create_task(hold("waiter"))
+    await settled()
+    permits.release()
+    newcomer = asyncio.create_task(hold("newcomer"))  # asks before the waiter has run again
+    await settled()
+    assert order == ["waiter"]
+    permits.release()
+    await asyncio.gather(task, newcomer)
+    assert order == ["waiter", "newcomer"]
+
+
+@pytest.mark.virtual_time
+async def test_cancelling_a_waiter_loses_no_permit():
+    permits = ConcurrencyLimiter(1)
+    await permits.acquire()
+    gone, waiting = asyncio.create_task(permits.acquire()), asyncio.create_task(permits.acquire())
+    await settled()
+    gone.cancel()
+    await settled()
+    permits.release()
+    await asyncio.wait_for(waiting, 1)
+    permits.release()
+    assert permits.in_use == 0
+    assert gone.cancelled()
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("others", [0, 1])
+async def test_cancelling_who_was_just_handed_a_permit_passes_it_on(others):
+    permits = ConcurrencyLimiter(1)
+    await permits.acquire()
+    granted = asyncio.create_task(permits.acquire())
+    waiting = [asyncio.create_task(permits.acquire()) for _ in range(others)]
+    await settled()
+    permits.release()
+    granted.cancel()
+    await settled()
+    assert granted.cancelled()
+    assert permits.in_use == others
+    await asyncio.gather(*waiting)
+
+
+@pytest.mark.virtual_time
+async def test_a_larger_total_lets_those_in_who_wait_in_their_order():
+    permits, order = ConcurrencyLimiter(1), []
+
+    async def hold(name: int) -> None:
+        await permits.acquire()
+        order.append(name)
+
+    tasks = [asyncio.create_task(hold(name)) for name in range(5)]
+    await settled()
+    permits.resize(3)
+    assert not permits.take(), "two who wait have them already"
+    await settled()
+    assert order == [0, 1, 2]
+    assert (permits.in_use, permits.most_in_use) == (3, 3)
+    permits.resize(9)
+    await asyncio.gather(*tasks)
+    assert order == [0, 1, 2, 3, 4]
+    assert permits.take()
+
+
+@pytest.mark.virtual_time
+async def test_a_smaller_total_lets_holders_finish_and_nobody_start():
+    permits = ConcurrencyLimiter(4)
+    for _ in range(4):
+        assert permits.take()
+    waiting = asyncio.create_task(permits.acquire())
+    await settled()
+    permits.resize(2)
+    for _ in range(2):
+        permits.release()
+        await settled()
+    assert permits.in_use == 2
+    assert not waiting.done()
+    permits.release()
+    await asyncio.wait_for(waiting, 1)
+    assert permits.in_use == 2
+    assert permits.most_in_use == 4
+
+
+def test_permits_show_their_state():
+    assert repr(ConcurrencyLimiter(3)) == "<Permits 0/3 in use, 0 waiting>"
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["ask", "give back", "cancel", "resize", "run"]), st.integers(0, 9)), max_size=50
+)
+
+
+@given(total=st.integers(1, 3), steps=STEPS)
+def test_no_order_of_events_loses_a_permit_or_grants_one_too_many(total, steps):
+    async def scenario() -> None:
+        permits = ConcurrencyLimiter(total)
+        allowed = total
+        tasks: list[asyncio.Task[None]] = []
+        held: set[asyncio.Task[None]] = set()
+
+        async def hold() -> None:
+            await permits.acquire()
+            held.add(asyncio.current_task())
+            assert len(held) <= permits.in_use <= allowed
+
+        for step, which in steps:
+            allowed = max(permits.total, permits.in_use)
+            if step == "ask":
+                tasks.append(asyncio.create_task(hold()))
+            elif step == "give back" and held:
+                held.discard(sorted(held, key=tasks.index)[which % len(held)])
+                permits.release()
+            elif step == "cancel" and tasks:
+                tasks[which % len(tasks)].cancel()
+            elif step == "resize":
+                permits.resize(which % 4 + 1)
+                allowed = max(permits.total, allowed)
+            else:
+                await asyncio.sleep(0)
+        await settled()
+        while held:
+            held.pop()
+            permits.release()
+            await settled()
+        assert all(task.done() for task in tasks)
+        assert permits.in_use == 0
+        assert permits.most_in_use <= max(total, 4)
+
+    with asyncio.Runner(loop_factory=VirtualClock) as runner:
+        runner.run(scenario())

@@ -1,0 +1,48 @@
+"""Two are drawn, the less loaded one is asked."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from fanout.upstream import PeakEwma, best_of_two
+
+
+class Stub:
+    def __init__(self, name: str, seconds: float | None = 1.0, pending: int = 0, share: float = 1.0) -> None:
+        self.name = name
+        self.pending = pending
+        self.latency = PeakEwma()
+        self.latency.seconds = seconds
+        self._share = share
+
+    def weight(self, now: float) -> float:
+        return self._share
+
+
+def drawn(*candidates: Stub, times: int = 2000) -> Counter[str]:
+    return Counter(best_of_two(candidates, 0.0).name for _ in range(times))
+
+
+def test_the_only_one_is_asked():
+    assert drawn(Stub("a", pending=99), times=3) == {"a": 3}
+
+
+def test_of_two_the_quicker_the_idler_and_the_weightier_is_asked():
+    assert drawn(Stub("a", 0.1), Stub("b", 0.2)) == {"a": 2000}
+    assert drawn(Stub("a", pending=1), Stub("b", pending=2)) == {"a": 2000}
+    assert drawn(Stub("a", pending=5, share=4), Stub("b", pending=2)) == {"a": 2000}
+
+
+def test_pending_requests_outweigh_a_small_difference_in_speed():
+    assert drawn(Stub("a", 0.1, pending=9), Stub("b", 0.15, pending=1)) == {"b": 2000}
+
+
+def test_one_that_is_not_known_counts_as_quick_but_is_not_asked_by_everybody():
+    assert drawn(Stub("new", None), Stub("old", 0.1, pending=1)) == {"new": 2000}
+    assert drawn(Stub("new", None, pending=3), Stub("old", 0.1, pending=1)) == {"old": 2000}
+
+
+def test_among_many_alike_each_gets_its_turn_and_the_worst_none():
+    counts = drawn(*(Stub(name) for name in "abc"), Stub("slow", 10.0), times=4000)
+    assert "slow" not in counts
+    assert all(counts[name] > 1000 for name in "abc")
