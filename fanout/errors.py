@@ -97,8 +97,8 @@ class EncodeError(FanoutError, ValueError):
 class InvalidResponse(FanoutError, ValueError):
     """An answer with status 200 that cannot be what was asked for.
 
-    ``error_kind`` says what is wrong with it; two of the same kind in a row are taken for no accident. ``usage`` is what
-    it has cost all the same, where the API tells. ``rows`` are the rows of the answer that the message names
+    ``error_kind`` says what is wrong with it; two of the same kind in a row are taken for no accident. ``usage`` is
+    what it has cost all the same, where the API tells. ``rows`` are the rows of the answer that the message names
     ("row 3 holds null"): in the reason for a failure they are counted from the first row of the input. ``lengths`` is,
     of rows whose values differ in number, how many rows have which.
     """

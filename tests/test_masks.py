@@ -83,12 +83,12 @@ def test_an_input_whose_mask_hides_nothing_is_a_plain_array():
 
 @pytest.mark.parametrize("rows", [list(masked()), iter(masked())])
 async def test_rows_that_come_one_by_one_keep_their_masks(rows):
-    feed = chunker_of(rows, 10)
-    work = await feed.take()
+    chunker = chunker_of(rows, 10)
+    task = await chunker.take()
     with pytest.raises(EncodeError) as caught:
-        Json().encode(work.rows)
+        Json().encode(task.rows)
     assert caught.value.rows == (1,)
-    await feed.close()
+    await chunker.close()
 
 
 def test_stacking_forgets_no_mask():
@@ -96,9 +96,9 @@ def test_stacking_forgets_no_mask():
 
 
 def test_an_answer_with_masked_values_is_invalid():
-    proof = ResponseValidator({}, reject_nonfinite=True, capacity=2)
+    validator = ResponseValidator({}, reject_nonfinite=True, capacity=2)
     with pytest.raises(InvalidResponse, match="masked"):
-        proof.checked(masked(), 3)
-    found = proof.checked(np.ma.array([1.0, 2.0]), 2)[""]
+        validator.checked(masked(), 3)
+    found = validator.checked(np.ma.array([1.0, 2.0]), 2)[""]
     assert type(found) is np.ndarray
     assert found.tolist() == [1.0, 2.0]

@@ -28,21 +28,21 @@ _ABOUT_ERRORS = frozenset({*_WRAPPERS, "details", "metadata", "warnings", "messa
 """Fields of an error that may hold lists."""
 
 
-def message_of(reply: Response, error: Mapping[str, Any]) -> str:
+def message_of(response: Response, error: Mapping[str, Any]) -> str:
     """The messages of an error, or its whole text where it is no JSON; at most some thousand characters."""
     text = "; ".join(messages(error))
-    return (text or reply.body[:_LOOKED_AT].decode("utf-8", "replace"))[:_LOOKED_AT]
+    return (text or response.body[:_LOOKED_AT].decode("utf-8", "replace"))[:_LOOKED_AT]
 
 
-def said(reply: Response, body: Mapping[str, Any] | None = None) -> str:
+def said(response: Response, body: Mapping[str, Any] | None = None) -> str:
     """The error's message on one line; the first part of the body where no message can be told from the rest.
 
     ``body`` is what `error_body` makes of it, where that is known already.
     """
-    text = "; ".join(messages(error_body(reply.body) if body is None else body))
-    if _TRACEBACK.encode() in reply.body[:_LOOKED_AT]:
-        text = _without_frames(text or reply.body[:_LARGEST].decode("utf-8", "replace"))
-    text = " ".join((text or reply.excerpt(_LONGEST)).split())
+    text = "; ".join(messages(error_body(response.body) if body is None else body))
+    if _TRACEBACK.encode() in response.body[:_LOOKED_AT]:
+        text = _without_frames(text or response.body[:_LARGEST].decode("utf-8", "replace"))
+    text = " ".join((text or response.excerpt(_LONGEST)).split())
     return shortened(text, _LONGEST)
 
 

@@ -52,9 +52,9 @@ _NAMES = {
 _LONGEST = 100
 
 
-def hidden_status(reply: Response) -> int | None:
+def hidden_status(response: Response) -> int | None:
     """The status of the error that a body holds, though its answer says success; None if it holds none."""
-    return named_status(hidden_error(reply.body))
+    return named_status(hidden_error(response.body))
 
 
 def named_status(error: Mapping[str, Any]) -> int | None:
@@ -68,9 +68,9 @@ def named_status(error: Mapping[str, Any]) -> int | None:
     return None
 
 
-def aws_status(reply: Response) -> int | None:
+def aws_status(response: Response) -> int | None:
     """The status that an AWS service means: throttling comes with 400 from some of them."""
-    return _status(short_name(reply.headers.get("x-amzn-errortype", "")))
+    return _status(short_name(response.headers.get("x-amzn-errortype", "")))
 
 
 def short_name(name: str) -> str:

@@ -56,7 +56,7 @@ _STOP_KIND: dict[int, StopKind] = {402: "quota", 401: "refused", 403: "refused",
 
 
 def classify_response(
-    reply: Response,
+    response: Response,
     *,
     meaning: int | None = None,
     now: datetime | None = None,
@@ -65,30 +65,30 @@ def classify_response(
     """The verdict on an answer whose status is not 200 to 299.
 
     Args:
-        reply: the answer.
+        response: the answer.
         meaning: the status that its API means by it, where that is another.
         now: the time, for dates where the answer has none.
         quotes: says of words whether the request holds them, so that the answer may quote a row.
     """
-    status = meaning or reply.status
+    status = meaning or response.status
     if 300 <= status < 400:
-        return _redirected(reply)
+        return _redirected(response)
     if status == 400:
-        status = aws_status(reply) or status
-    body = error_body(reply.body) if reply.status >= 300 else hidden_error(reply.body)
-    message = message_of(reply, body)
-    meant = "" if reply.status >= 300 or meaning is None else f", which holds an error {meaning}"
-    reason = f"HTTP {reply.status}{meant}: {said(reply, body)}"
-    if quota_exhausted(status, body, reply.headers, message, quotes):
+        status = aws_status(response) or status
+    body = error_body(response.body) if response.status >= 300 else hidden_error(response.body)
+    message = message_of(response, body)
+    meant = "" if response.status >= 300 or meaning is None else f", which holds an error {meaning}"
+    reason = f"HTTP {response.status}{meant}: {said(response, body)}"
+    if quota_exhausted(status, body, response.headers, message, quotes):
         return Verdict(action=Action.STOP, reason=reason, status=status, stop="quota")
     action = _STATUS.get(status) or (Action.RETRY if status >= 500 or status < 200 else Action.SPLIT)
-    wish = reply.headers.get("x-should-retry", "").lower()
+    wish = response.headers.get("x-should-retry", "").lower()
     if wish == "true":
         action = Action.RETRY
     elif wish == "false" and action is Action.RETRY:
         action = Action.FAIL
     words = message if status in _WAITS_IN_WORDS else ""
-    wait = pushback(reply.headers, body, message=words, now=now, refused=status == 429)
+    wait = pushback(response.headers, body, message=words, now=now, refused=status == 429)
     if status == 413 and wait is not None:  # "too large" that will pass (RFC 9110, 15.5.14)
         action = Action.RETRY
     return Verdict(
@@ -122,36 +122,36 @@ def classify_error(error: TransportError | InvalidResponse, status: int | None =
 
 
 def classify_invalid(
-    reply: Response, error: InvalidResponse, *, quotes: Callable[[str], bool] = lambda _: False
+    response: Response, error: InvalidResponse, *, quotes: Callable[[str], bool] = lambda _: False
 ) -> Verdict:
     """The verdict on an answer that says success and is invalid: some APIs report their errors like that."""
-    body = hidden_error(reply.body)
+    body = hidden_error(response.body)
     if (status := named_status(body)) is not None:
-        return classify_response(reply, meaning=status, quotes=quotes)
-    if quota_exhausted(429, body, reply.headers, message_of(reply, body), quotes):
-        reason = f"HTTP {reply.status}: {said(reply, body)}"
-        return Verdict(action=Action.STOP, reason=reason, status=reply.status, stop="quota")
-    return classify_error(error, reply.status)
+        return classify_response(response, meaning=status, quotes=quotes)
+    if quota_exhausted(429, body, response.headers, message_of(response, body), quotes):
+        reason = f"HTTP {response.status}: {said(response, body)}"
+        return Verdict(action=Action.STOP, reason=reason, status=response.status, stop="quota")
+    return classify_error(error, response.status)
 
 
-def _redirected(reply: Response) -> Verdict:
-    there = _location(reply)
+def _redirected(response: Response) -> Verdict:
+    there = _location(response)
     told = f"redirects to {there}; if that is right, put it into the url" if there else "redirects, but not to a URL"
     return Verdict(
         action=Action.STOP,
-        reason=f"HTTP {reply.status}: the endpoint {told}",
-        status=reply.status,
+        reason=f"HTTP {response.status}: the endpoint {told}",
+        status=response.status,
         stop="redirect",
     )
 
 
-def _location(reply: Response) -> str:
+def _location(response: Response) -> str:
     """Where a redirect leads, fit to be shown; empty if that cannot be told."""
-    given = reply.headers.get("Location")
+    given = response.headers.get("Location")
     if not given:
         return ""
     try:
-        location = urljoin(reply.url, given)
+        location = urljoin(response.url, given)
         return masked(location) if urlsplit(location).netloc else ""
     except ValueError:
         return ""

@@ -235,11 +235,11 @@ class Client(Generic[V]):
             raise ConfigError(f'on_error must be "raise" or "keep", not {on_error!r}', key="on_error")
         until = Until.after(timeout)
         session = self._open_session()
-        feed = session.feed(rows)
-        if feed.total is None:
-            await feed.close()
+        chunker = session.chunker(rows)
+        if chunker.total is None:
+            await chunker.close()
             raise TypeError(f"map needs rows with a length, not {type(rows).__name__}; stream takes any iterable")
-        result = await session.merge(feed, control, until)
+        result = await session.merge(chunker, control, until)
         if on_error == "keep":
             return result
         raise_if_failed(result)
@@ -257,8 +257,8 @@ class Client(Generic[V]):
         """Send rows of any iterable and yield chunks as they are done: ``async with client.stream(rows) as results``.
 
         Memory stays bounded: no more rows are taken from the input than the consumer keeps up with. A blocking
-        iterable is read on one helper thread. Each `ChunkResult` has a place, values and failures; they come in order of
-        completion. ``timeout`` seconds after it was entered the run stops: the iteration raises `RunStopped`
+        iterable is read on one helper thread. Each `ChunkResult` has a place, values and failures; they come in order
+        of completion. ``timeout`` seconds after it was entered the run stops: the iteration raises `RunStopped`
         once it has yielded all that was answered.
         """
         return Stream(self._open_session, rows, control, timeout)

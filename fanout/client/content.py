@@ -134,12 +134,12 @@ def content_of(rows: object) -> Content | None:
     return None if sized is None else Content(sized)
 
 
-def require_unchanged(feed: Chunker, rows: object = None, journal: Journal | None = None) -> None:
+def require_unchanged(chunker: Chunker, rows: object = None, journal: Journal | None = None) -> None:
     """Raise `InputError` if the input is another one than that whose rows were sent. Blocking.
 
     With a journal the content decides: a file that was only touched, or replaced by one of the same rows, will do.
     """
-    changed = feed.changed_file(strict=journal is not None)
+    changed = chunker.changed_file(strict=journal is not None)
     again = "run again"
     if journal is not None:
         content = content_of(rows)

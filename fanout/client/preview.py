@@ -60,71 +60,71 @@ class Survey:
 
 
 async def surveyed(
-    feed: Chunker,
+    chunker: Chunker,
     codec: Codec,
-    link: EndpointGroup,
+    group: EndpointGroup,
     metadata_requests: int,
     on_request: Callable[[Cost], None] | None = None,
 ) -> Survey:
-    """Encode all of ``feed`` with a codec that has learnt what it can. Raises `InputError`, and what the input does."""
-    feed.limit(codec.max_rows or feed.chunk_rows)
+    """Encode all of ``chunker`` with a prepared codec. Raises `InputError`, and what the input does."""
+    chunker.limit(codec.max_rows or chunker.chunk_rows)
     chunks, body_bytes = 0, 0
-    asked = 0 if feed.left == 0 else metadata_requests  # a run over nothing asks nobody
+    asked = 0 if chunker.left == 0 else metadata_requests  # a run over nothing asks nobody
     failed: list[int] = []
     told = on_request or (lambda _: None)
     for _ in range(asked):
-        told(link.cost(None))
+        told(group.cost(None))
 
     try:
-        while (taken := await feed.take()) is not None:
-            if (work := _encoded(taken, feed, codec, lambda lost, _: failed.append(lost.n))) is not None:
-                assert work.payload is not None
-                chunks, body_bytes = chunks + 1, body_bytes + work.payload.nbytes
-                told(link.cost(work))
+        while (taken := await chunker.take()) is not None:
+            if (task := _encoded(taken, chunker, codec, lambda lost, _: failed.append(lost.n))) is not None:
+                assert task.payload is not None
+                chunks, body_bytes = chunks + 1, body_bytes + task.payload.nbytes
+                told(group.cost(task))
             await asyncio.sleep(0)  # a signal may want to end it
     finally:
-        await feed.close()
+        await chunker.close()
     return Survey(
-        rows=feed.position,
+        rows=chunker.position,
         unsendable=sum(failed),
-        chunk_rows=feed.chunk_rows,
+        chunk_rows=chunker.chunk_rows,
         chunks=chunks,
         metadata_requests=asked,
         body_bytes=body_bytes,
     )
 
 
-async def previewed(feed: Chunker, codec: Codec) -> Preview:
-    """Encode the first chunk of ``feed`` with a codec that has learnt what it can. Raises `InputError`."""
-    feed.limit(codec.max_rows or feed.chunk_rows)
+async def previewed(chunker: Chunker, codec: Codec) -> Preview:
+    """Encode the first chunk of ``chunker`` with a codec that has learnt what it can. Raises `InputError`."""
+    chunker.limit(codec.max_rows or chunker.chunk_rows)
     try:
-        taken = await feed.take()
+        taken = await chunker.take()
     finally:
-        await feed.close()
+        await chunker.close()
 
-    work = None if taken is None else _encoded(taken, feed, codec, lambda *_: None)
-    if taken is not None and work is None:
+    task = None if taken is None else _encoded(taken, chunker, codec, lambda *_: None)
+    if taken is not None and task is None:
         _require_sendable_form(taken.rows, codec)
     return Preview(
         model=codec.describe(),
         max_rows=codec.max_rows,
-        chunk_rows=feed.chunk_rows,
-        tensors=() if work is None else codec.tensors(work.rows),
-        body_bytes=None if work is None or work.payload is None else work.payload.nbytes,
+        chunk_rows=chunker.chunk_rows,
+        tensors=() if task is None else codec.tensors(task.rows),
+        body_bytes=None if task is None or task.payload is None else task.payload.nbytes,
     )
 
 
 def _encoded(
-    work: ChunkTask, feed: Chunker, codec: Codec, fail: Callable[[ChunkTask, Verdict], None]
+    task: ChunkTask, chunker: Chunker, codec: Codec, fail: Callable[[ChunkTask, Verdict], None]
 ) -> ChunkTask | None:
-    """What of ``work`` would be sent in one request, with its payload; None where no row can be."""
+    """What of ``task`` would be sent in one request, with its payload; None where no row can be."""
 
-    def made(work: ChunkTask) -> bool:
-        return encode(work, codec, lambda payload: payload, fail, uniform=feed.uniform)
+    def made(task: ChunkTask) -> bool:
+        return encode(task, codec, lambda payload: payload, fail, uniform=chunker.uniform)
 
-    if feed.packing is not None:
-        return fitted(work, feed, feed.packing, made)
-    return work if made(work) else None
+    if chunker.packing is not None:
+        return fitted(task, chunker, chunker.packing, made)
+    return task if made(task) else None
 
 
 def _require_sendable_form(rows: Rows, codec: Codec) -> None:

@@ -63,9 +63,9 @@ def reopen_failures(sink: FileSink, journal: Journal) -> None:
         return
     with _adopting(sink):
         notes: list[Any] = []
-        if state.form is not None:
+        if state.schema is not None:
             moves = [Move(start, stop, start) for start, stop in state.ok]
-            notes, _ = sink.adopt(Earlier(state.form, state.ok), moves, published=True)
+            notes, _ = sink.adopt(Earlier(state.schema, state.ok), moves, published=True)
         journal.begin_again(notes)
 
 
@@ -81,7 +81,7 @@ def carry_over(sink: FileSink, journal: Journal, content: Content | None) -> Non
         return
     complete(sink, journal)  # files that a kill has left under their temporary names
     state = journal.state
-    if journal.carrying is None or state.form is None:
+    if journal.carrying is None or state.schema is None:
         journal.begin(identity)
         return
     sent, known = journal.sent()
@@ -91,10 +91,10 @@ def carry_over(sink: FileSink, journal: Journal, content: Content | None) -> Non
             answered.remove(a, b)
     found = content.found_in(answered, sent)
     with _adopting(sink):
-        earlier = Earlier(state.form, state.ok, journal.notes())
+        earlier = Earlier(state.schema, state.ok, journal.notes())
         notes, files = sink.adopt(earlier, found.moves, published=state.complete)
         kept = RowSet((move.to, move.to + move.stop - move.start) for move in found.moves)
-        new = State(identity, kept, form=state.form, n_rows=len(found.digests))
+        new = State(identity, kept, schema=state.schema, n_rows=len(found.digests))
         journal.carry(new, notes, found.digests, files)
 
 
@@ -112,15 +112,15 @@ def withdraw(sink: FileSink, journal: Journal, suspect: RowSet) -> None:
     kept = RowSet(state.ok)
     for start, stop in suspect:
         kept.remove(start, stop)
-    if state.form is None or not kept:
+    if state.schema is None or not kept:
         journal.begin()
         return
     digests, known = journal.sent()
     with _adopting(sink):
         moves = [Move(start, stop, start) for start, stop in kept]
-        earlier = Earlier(state.form, state.ok, journal.notes())
+        earlier = Earlier(state.schema, state.ok, journal.notes())
         notes, files = sink.adopt(earlier, moves, published=False)
-        new = State(state.identity, kept, form=state.form, n_rows=state.n_rows, replaced=state.replaced)
+        new = State(state.identity, kept, schema=state.schema, n_rows=state.n_rows, replaced=state.replaced)
         journal.carry(new, notes, digests if known else None, files)
 
 

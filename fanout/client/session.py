@@ -92,7 +92,7 @@ class Session:
             for endpoint, url, _ in endpoints
         ]
         weights = [weight for _, _, weight in endpoints]
-        self._link = EndpointGroup(
+        self._group = EndpointGroup(
             transports, limits=limits, retry=retry, timeouts=timeouts, rates=rates, meter=TokenMeter(count_tokens),
             hedge=hedge, weights=weights,
         )  # fmt: skip
@@ -101,7 +101,7 @@ class Session:
     @property
     def concurrency(self) -> int:
         """Most requests in flight, as things are."""
-        return self._link.permits.total
+        return self._group.limiter.total
 
     @classmethod
     async def open(cls, endpoints: Sequence[tuple[Endpoint, float]], codec: Codec, **options: Any) -> Session:
@@ -128,8 +128,8 @@ class Session:
         for run in self._runs:
             run.stop(Stop("interrupted", "the client was closed"), cut=True)
         await self._all_ended.wait()
-        self._link.decoding.close()
-        for host in self._link.pool.hosts:
+        self._group.decoding.close()
+        for host in self._group.balancer.endpoints:
             await host.transport.close()
         await _stopped(self._servers)
 
@@ -140,18 +140,22 @@ class Session:
         if asyncio.get_running_loop() is not self._loop:
             raise ClientStateError("the client belongs to another event loop; open one in each loop")
 
-    def feed(self, rows: Any, window: ConcurrencyLimiter | None = None, skip: RowSet | None = None) -> Chunker:
+    def chunker(self, rows: Any, window: ConcurrencyLimiter | None = None, skip: RowSet | None = None) -> Chunker:
         """Chunks of ``rows`` within the client's bounds. Raises `InputError` for what nothing could send."""
-        packing = Packing(self._scale, self._link.meter, **self._bounds)
+        packing = Packing(self._scale, self._group.meter, **self._bounds)
         return chunker_of(rows, self.chunk_rows, window, skip, packing)
 
     def new_run(
-        self, feed: Chunker, deliver: Callable[[ChunkResult], None], control: RunControl | None = None, **options: Any
+        self,
+        chunker: Chunker,
+        deliver: Callable[[ChunkResult], None],
+        control: RunControl | None = None,
+        **options: Any,
     ) -> Run:
         """A run over the session's link; ``options`` are `Run`'s."""
         if not self._runs:
-            self._link.restore()
-        run = Run(feed, self._codec, self._link, deliver, self._on_event, **options)
+            self._group.restore()
+        run = Run(chunker, self._codec, self._group, deliver, self._on_event, **options)
         if control is not None:
             control.attach(run)
         return run
@@ -177,35 +181,35 @@ class Session:
     async def preview(self, rows: Rows, control: RunControl | None = None) -> Preview:
         """Let the codec learn what it can of the model, and show what it would send. Raises `RunStopped`."""
         await self._prepare(control)
-        return await previewed(self.feed(rows), self._codec)
+        return await previewed(self.chunker(rows), self._codec)
 
     async def survey(
         self, rows: Any, control: RunControl | None = None, on_request: Callable[[Cost], None] | None = None
     ) -> Survey:
         """The same, and count what a run over all rows would send. Raises `RunStopped`."""
         metadata = await self._prepare(control)
-        return await surveyed(self.feed(rows), self._codec, self._link, metadata.requests, on_request)
+        return await surveyed(self.chunker(rows), self._codec, self._group, metadata.requests, on_request)
 
     async def _prepare(self, control: RunControl | None) -> Statistics:
         # A run over nothing prepares as any other does; nothing that has a length, for that needs no preparation.
-        run = self.new_run(self.feed(iter(())), lambda _: None, control)
+        run = self.new_run(self.chunker(iter(())), lambda _: None, control)
         await self.execute(run)
         nothing = Ledger().result(0, run.statistics())
         raise_if_stopped(run.stopped, nothing)
         return nothing.stats
 
-    async def merge(self, feed: Chunker, control: RunControl | None = None, until: Until | None = None) -> Result:
+    async def merge(self, chunker: Chunker, control: RunControl | None = None, until: Until | None = None) -> Result:
         """Run over a feed of known length and merge the answers.
 
         Raises `RunStopped`, and what the run raises; the exception's ``result`` holds what was answered before it.
         """
-        assert feed.total is not None
-        merger = Merger(feed.total)
-        run = self.new_run(feed, merger.add, control, until=until)
+        assert chunker.total is not None
+        merger = Merger(chunker.total)
+        run = self.new_run(chunker, merger.add, control, until=until)
         try:
             await self.execute(run)
             if run.stopped is None:
-                require_unchanged(feed)
+                require_unchanged(chunker)
         except Exception as error:
             self.withdraw(run, merger)
             vars(error).setdefault("result", merger.result(run.statistics()))
@@ -222,13 +226,13 @@ class Session:
         counters.add(self._totals)
         for run in self._runs:
             counters.add(run.up_to_date_counters())
-        permits, transports = self._link.permits, [host.transport for host in self._link.pool.hosts]
+        limiter, transports = self._group.limiter, [host.transport for host in self._group.balancer.endpoints]
         return counters.snapshot(
             seconds=self._loop.time() - self._opened,
-            endpoints=self._link.pool.statistics(),
-            concurrency=self._link.chosen,
-            in_flight=permits.in_use,
-            max_in_flight=permits.most_in_use,
+            endpoints=self._group.balancer.statistics(),
+            concurrency=self._group.chosen,
+            in_flight=limiter.in_use,
+            max_in_flight=limiter.most_in_use,
             bytes_sent=sum(transport.bytes_sent for transport in transports),
             bytes_received=sum(transport.bytes_received for transport in transports),
         )
@@ -238,13 +242,13 @@ class Session:
 
     async def _send_batch(self, batch: Batch) -> None:
         """Give each row that was gathered from `predict`'s callers its outcome, as soon as it has one."""
-        limit = self._link.timeouts.run
+        limit = self._group.timeouts.run
         until = None if limit is None else Until(batch.since + limit, limit, "timeouts.run")
 
         def deliver(done: ChunkResult) -> None:
             answer_each(batch, done, run.statistics)
 
-        run = self.new_run(self.feed(batch.rows), deliver, until=until, isolate=batch.split)
+        run = self.new_run(self.chunker(batch.rows), deliver, until=until, isolate=batch.split)
         await self.execute(run)
         if batch.open:
             answer_rest(batch, run.stopped, run.statistics)

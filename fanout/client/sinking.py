@@ -71,19 +71,19 @@ async def run_into(
     room = ConcurrencyLimiter(room_for(session.concurrency))
     content = content_of(rows) if journal is not None else None
     if journal is None or content is None:
-        feed = session.feed(rows, room, state.resolved)
+        chunker = session.chunker(rows, room, state.resolved)
     else:
         tap = DigestTap(content, state.resolved)
-        feed = session.feed(tap.rows, room, state.resolved)
+        chunker = session.chunker(tap.rows, room, state.resolved)
         journal.digest_of = tap.take
-    state.n_rows = feed.total
-    async with _opened(sink, feed, journal):
+    state.n_rows = chunker.total
+    async with _opened(sink, chunker, journal):
         outbox, ledger = Outbox(), Ledger(state.resolved, state.failures)
         run = session.new_run(
-            feed,
+            chunker,
             outbox.put,
             control,
-            form=state.form,
+            schema=state.schema,
             failed_alone=_failed_alone(state),
             until=until,
             settle_later=True,
@@ -97,11 +97,11 @@ async def run_into(
             await ended(writing)
         stop = run.stopped or writer.failed
         session.withdraw(run, ledger)
-        result = ledger.result(feed.position if feed.total is None else feed.total, run.statistics())
+        result = ledger.result(chunker.position if chunker.total is None else chunker.total, run.statistics())
         stop = ending(stop, ledger.violation(result, stopped=stop is not None))
         doubtful = stop is not None and stop.kind in _UNPUBLISHED
         if isinstance(sink, FileSink) and (stop is None or (journal is None and not doubtful)):
-            await on_thread(require_unchanged, feed, content, journal)
+            await on_thread(require_unchanged, chunker, content, journal)
             began = asyncio.get_running_loop().time()
             stop = await _published(sink, journal, result) or stop
             took = asyncio.get_running_loop().time() - began
@@ -232,20 +232,20 @@ class _Writer:
 
 
 @asynccontextmanager
-async def _opened(sink: Sink | FileSink, feed: Chunker, journal: Journal | None) -> AsyncIterator[None]:
+async def _opened(sink: Sink | FileSink, chunker: Chunker, journal: Journal | None) -> AsyncIterator[None]:
     if not isinstance(sink, FileSink):
         yield
         return
 
     def open_sink() -> None:
         state = journal.state if journal else State({})
-        sink.open(feed.total, Earlier(state.form, state.ok, journal.notes() if journal else ()))
+        sink.open(chunker.total, Earlier(state.schema, state.ok, journal.notes() if journal else ()))
 
     try:
         await on_thread(open_sink)
         yield
     finally:
-        await feed.close()
+        await chunker.close()
         await on_thread(sink.close)
 
 
@@ -257,8 +257,8 @@ def _storing(sink: Sink, journal: Journal | None) -> Callable[[Sequence[ChunkRes
             sink.write(done)
         if journal is not None:
             assert isinstance(sink, FileSink)
-            form = next((form for chunk in done if (form := schema_of(chunk.outputs)) is not None), None)
-            journal.commit(done, sink.sync(), form)
+            schema = next((schema for chunk in done if (schema := schema_of(chunk.outputs)) is not None), None)
+            journal.commit(done, sink.sync(), schema)
 
     return store
 

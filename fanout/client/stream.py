@@ -45,8 +45,8 @@ class Stream:
     async def __aenter__(self) -> Self:
         session, until = self._session(), Until.after(self._timeout)
         self._window = ConcurrencyLimiter(room_for(session.concurrency))
-        self._feed = session.feed(self._rows, self._window)
-        self._run = session.new_run(self._feed, self._put, self._control, until=until)
+        self._chunker = session.chunker(self._rows, self._window)
+        self._run = session.new_run(self._chunker, self._put, self._control, until=until)
         self._task = asyncio.create_task(self._execute(session))
         return self
 
@@ -106,7 +106,7 @@ class Stream:
         try:
             await session.execute(self._run)
             if self._run.stopped is None:
-                require_unchanged(self._feed)
+                require_unchanged(self._chunker)
         finally:
             self._outbox.close()
 
@@ -117,7 +117,7 @@ class Stream:
 
     def result(self) -> Result:
         """The account of the rows up to now, without values: rows of chunks that were not yielded yet are pending."""
-        total = self._feed.position if self._feed.total is None else self._feed.total
+        total = self._chunker.position if self._chunker.total is None else self._chunker.total
         return self._ledger.result(total, self._run.statistics())
 
 

@@ -31,6 +31,6 @@ def blocked(reason: object) -> bool:
     return isinstance(reason, str) and reason.partition(":")[0].lower() in _REASONS
 
 
-def row_failed(reply: Response, reason: str, status: int | None = None) -> Verdict:
-    """The verdict that the row of ``reply`` fails at once: it alone is to blame, and no other attempt can help."""
-    return Verdict(action=Action.FAIL, reason=f"HTTP {reply.status}: {reason}", status=status or reply.status)
+def row_failed(response: Response, reason: str, status: int | None = None) -> Verdict:
+    """The verdict that the row of ``response`` fails at once: it alone is to blame, and no other attempt can help."""
+    return Verdict(action=Action.FAIL, reason=f"HTTP {response.status}: {reason}", status=status or response.status)

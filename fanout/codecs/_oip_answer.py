@@ -43,12 +43,12 @@ class _Output(NamedTuple):
     """A list; an array where it was read in slices."""
 
 
-def tensors(reply: Response, *, keep: bool) -> dict[str, Array]:
+def tensors(response: Response, *, keep: bool) -> dict[str, Array]:
     """The answer's outputs by name, in its order; views of its body where the datatype allows.
 
     Raises `InvalidResponse`: no JSON, values unlike the datatype, or sizes that do not agree.
     """
-    head, tail = _split(reply)
+    head, tail = _split(response)
     if len(head.body) > LIGHT and not tail and (found := _in_slices(head, keep=keep)) is not None:
         return found
     described: list[_Output] = []
@@ -62,9 +62,9 @@ def tensors(reply: Response, *, keep: bool) -> dict[str, Array]:
     return dict(in_json) | _from_bytes([output for output in described if output.size is not None], tail)
 
 
-def _in_slices(reply: Response, *, keep: bool) -> dict[str, Array] | None:
+def _in_slices(response: Response, *, keep: bool) -> dict[str, Array] | None:
     """The outputs of a large answer, all in its JSON; None if it has to be parsed whole."""
-    body, at = reply.body, 0
+    body, at = response.body, 0
     read: dict[str, tuple[str, Array]] = {}
     places: list[tuple[int, int, str]] = []
     lists = lists_named(body, "data")
@@ -76,13 +76,13 @@ def _in_slices(reply: Response, *, keep: bool) -> dict[str, Array] | None:
             return None
         wanted = Wanted(dtype, keep=keep, nulls=keep)
         try:
-            values, at = Reader(reply, partial(array, wanted=wanted), keep=keep).read(start)
+            values, at = Reader(response, partial(array, wanted=wanted), keep=keep).read(start)
         except Uncut:
             return None
         except Unfit as error:
             if places or next(lists, None) is not None:
                 return None
-            raise refused(reply, Unfit(f"has an output that {error.args[0]}", error_kind=error.error_kind)) from None
+            raise refused(response, Unfit(f"has an output that {error.args[0]}", error_kind=error.error_kind)) from None
         assert isinstance(values, np.ndarray)
         places.append((start, at, mark := uuid4().hex))
         read[mark] = told[-1].decode(), values
@@ -91,7 +91,7 @@ def _in_slices(reply: Response, *, keep: bool) -> dict[str, Array] | None:
     except Uncut:
         return None
     except Unfit as error:
-        raise refused(reply, error) from None
+        raise refused(response, error) from None
 
 
 def _of_read(document: Any, read: dict[str, tuple[str, Array]]) -> dict[str, Array]:
@@ -108,24 +108,24 @@ def _of_read(document: Any, read: dict[str, tuple[str, Array]]) -> dict[str, Arr
     return {output.name: _shaped(output, output.data) for output in _outputs(document)}
 
 
-def is_of_views(reply: Response) -> bool:
+def is_of_views(response: Response) -> bool:
     """True if the answer is small but for the bytes of tensors that need no conversion."""
-    told = reply.headers.get(LENGTH_HEADER, "")
+    told = response.headers.get(LENGTH_HEADER, "")
     length = int(told) if told.isascii() and told.isdigit() and len(told) < _MOST_DIGITS else _LARGE_HEAD
-    return length < _LARGE_HEAD and not any(kind in reply.body[:length] for kind in _CONVERTED)
+    return length < _LARGE_HEAD and not any(kind in response.body[:length] for kind in _CONVERTED)
 
 
-def _split(reply: Response) -> tuple[Response, memoryview]:
+def _split(response: Response) -> tuple[Response, memoryview]:
     """The JSON part, and the bytes behind it."""
-    told = reply.headers.get(LENGTH_HEADER)
+    told = response.headers.get(LENGTH_HEADER)
     if told is None:
-        return reply, memoryview(b"")
-    if not (told.isascii() and told.isdigit() and len(told) < _MOST_DIGITS and int(told) <= len(reply.body)):
+        return response, memoryview(b"")
+    if not (told.isascii() and told.isdigit() and len(told) < _MOST_DIGITS and int(told) <= len(response.body)):
         raise InvalidResponse(
-            f"{LENGTH_HEADER} is {shortened(told, _MOST_DIGITS)!r}, but the answer has {len(reply.body)} bytes"
+            f"{LENGTH_HEADER} is {shortened(told, _MOST_DIGITS)!r}, but the answer has {len(response.body)} bytes"
         )
     length = int(told)
-    return replace(reply, body=reply.body[:length]), memoryview(reply.body)[length:]
+    return replace(response, body=response.body[:length]), memoryview(response.body)[length:]
 
 
 def _outputs(document: object) -> list[_Output]:

@@ -32,12 +32,12 @@ class NoJson(InvalidResponse):
 
 
 def read(
-    reply: Response, convert: Callable[[Any], Array | Values], *, keep: bool, exactly: bool = False
+    response: Response, convert: Callable[[Any], Array | Values], *, keep: bool, exactly: bool = False
 ) -> Array | Values:
     """What ``convert`` makes of the parsed body.
 
     Args:
-        reply: its body is the JSON document.
+        response: its body is the JSON document.
         convert: raises `Unfit` where the document does not fit; it may be called twice.
         exactly: integers beyond 64 bits are as they are written: for a ``convert`` that computes with them.
         keep: ``NaN``, ``Infinity`` and numbers beyond float64, which JSON does not have, are taken as they are meant.
@@ -45,53 +45,53 @@ def read(
     Raises:
         InvalidReply: no JSON, or what ``convert`` found.
     """
-    if why := too_heavy(reply.body):
+    if why := too_heavy(response.body):
         raise InvalidResponse(f"the answer {why}")
     try:
-        return made(reply, convert, keep=keep, exactly=exactly)
+        return made(response, convert, keep=keep, exactly=exactly)
     except Unfit as error:
-        raise refused(reply, error) from None
+        raise refused(response, error) from None
 
 
 def made(
-    reply: Response, convert: Callable[[Any], Array | Values], *, keep: bool, exactly: bool = False
+    response: Response, convert: Callable[[Any], Array | Values], *, keep: bool, exactly: bool = False
 ) -> Array | Values:
     """As `read` does, of a body of any weight; it raises `Unfit` as ``convert`` does, and `NoJson`."""
-    body = without_bom(reply.body)
+    body = without_bom(response.body)
     is_exact = False
     try:
         document = loads(body) if exactly else orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        document, is_exact = _with_nonfinite(reply, body, error, keep=keep), True
+        document, is_exact = _with_nonfinite(response, body, error, keep=keep), True
     try:
         found = convert(document)
     except MayBeRounded:
         del document  # both at once would take too much memory
         try:
-            exact = _exactly(reply, body, _as_written if is_exact else Decimal)
+            exact = _exactly(response, body, _as_written if is_exact else Decimal)
         except InvalidOperation:
-            exact = _exactly(reply, body, _as_written)
+            exact = _exactly(response, body, _as_written)
         return convert(exact)
     arrays = found.values() if isinstance(found, Mapping) else (found,)
     if not is_exact and any(map(_is_huge, arrays)):
         del document
-        return convert(_exactly(reply, body, float))
+        return convert(_exactly(response, body, float))
     return found
 
 
-def refused(reply: Response, error: Unfit) -> InvalidResponse:
+def refused(response: Response, error: Unfit) -> InvalidResponse:
     """The error of an answer whose values are unfit."""
     if error.row is not None:
         return InvalidResponse(f"{error}", error_kind=error.error_kind, rows=(error.row, 0), lengths=error.lengths)
-    return InvalidResponse(f"the answer {error}: {reply.excerpt()}", error_kind=error.error_kind)
+    return InvalidResponse(f"the answer {error}: {response.excerpt()}", error_kind=error.error_kind)
 
 
-def _exactly(reply: Response, body: bytes, number: Callable[[str], Any]) -> Any:
+def _exactly(response: Response, body: bytes, number: Callable[[str], Any]) -> Any:
     """The document with every integer as it is written, and ``number`` made of the text of each other number."""
     try:
         return slowly(body, number)
     except orjson.JSONDecodeError:
-        raise InvalidResponse(f"the answer is nested too deep: {reply.excerpt()}") from None
+        raise InvalidResponse(f"the answer is nested too deep: {response.excerpt()}") from None
 
 
 def _as_written(text: str) -> Decimal | float:
@@ -103,7 +103,7 @@ def _as_written(text: str) -> Decimal | float:
         return nan
 
 
-def _with_nonfinite(reply: Response, body: bytes, error: Exception, *, keep: bool) -> Any:
+def _with_nonfinite(response: Response, body: bytes, error: Exception, *, keep: bool) -> Any:
     """The document with its NaN and infinities, if these are all that keeps it from being JSON."""
     found: list[float] = []
 
@@ -122,10 +122,12 @@ def _with_nonfinite(reply: Response, body: bytes, error: Exception, *, keep: boo
     except (ValueError, RecursionError):
         found.clear()
     if not found:
-        raise NoJson(f"the answer is not JSON ({error}): {reply.excerpt()}") from None
+        raise NoJson(f"the answer is not JSON ({error}): {response.excerpt()}") from None
     if not keep:
         hint = 'nonfinite="keep" lets it pass'
-        raise InvalidResponse(f"the answer holds NaN or infinity ({hint}): {reply.excerpt()}", error_kind="nonfinite")
+        raise InvalidResponse(
+            f"the answer holds NaN or infinity ({hint}): {response.excerpt()}", error_kind="nonfinite"
+        )
     return document
 
 

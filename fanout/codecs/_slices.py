@@ -68,12 +68,12 @@ class _List(NamedTuple):
 
 
 def rows_at(
-    reply: Response, field: str | None, convert: Convert, *, keep: bool, quick: Callable[[], Quick] | None = None
+    response: Response, field: str | None, convert: Convert, *, keep: bool, quick: Callable[[], Quick] | None = None
 ) -> tuple[Array | Values, Any]:
     """The rows of the list that a field holds, and the rest of the document, without that list.
 
     Args:
-        reply: its body is the JSON document.
+        response: its body is the JSON document.
         field: name of the list in the document's object; None: the document is the list.
         convert: makes an array, or name -> array, of some rows; raises `Unfit` where they are not as they should be.
         keep: see `fanout.codecs._parsing.read`.
@@ -83,18 +83,18 @@ def rows_at(
         Uncut: there is no such list, or it cannot be cut into slices.
         InvalidReply: what ``convert`` has found.
     """
-    starts = _starts(reply.body, field)
+    starts = _starts(response.body, field)
     for start in starts:
         mark = uuid4().hex
         try:
-            rows, end = Reader(reply, convert, keep=keep, quick=None if quick is None else quick()).read(start)
-            document = around(reply.body, [(start, end, mark)])
+            rows, end = Reader(response, convert, keep=keep, quick=None if quick is None else quick()).read(start)
+            document = around(response.body, [(start, end, mark)])
         except Uncut:
             continue
         except (Unfit, InvalidResponse) as error:
             if len(starts) > 1:  # the list may be another one of that name
                 continue
-            raise refused(reply, error) if isinstance(error, Unfit) else error from None
+            raise refused(response, error) if isinstance(error, Unfit) else error from None
         if (document if field is None else isinstance(document, dict) and document.get(field)) == mark:
             return rows, document
     raise Uncut
@@ -141,11 +141,11 @@ def _behind_space(body: bytes, at: int) -> int:
 
 
 class Reader:
-    """Reads lists of the body of ``reply``. See `rows_at` for the arguments."""
+    """Reads lists of the body of ``response``. See `rows_at` for the arguments."""
 
-    def __init__(self, reply: Response, convert: Convert, *, keep: bool, quick: Quick | None = None) -> None:
-        self._reply = reply
-        self._body = reply.body
+    def __init__(self, response: Response, convert: Convert, *, keep: bool, quick: Quick | None = None) -> None:
+        self._reply = response
+        self._body = response.body
         self._convert = convert
         self._keep = keep
         self._quick = quick

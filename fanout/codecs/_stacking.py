@@ -56,7 +56,7 @@ def stacked(values: Sequence[Any], fits: Fits = _any) -> Array:
         return array(values, _AS_IT_IS)
     except Unfit:
         plain = [_plain(value) for value in values]
-    forms = [_form(value) for value in plain]
+    forms = [_schema(value) for value in plain]
     common = _most_common([form for form in forms if form and fits(form)] or forms)
     if bad := [i for i, form in enumerate(forms) if form is None or form != common]:
         others = "" if common is None else f", as {common[0]} of shape {list(common[1])} do in most rows"
@@ -87,7 +87,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _form(value: object) -> Schema | None:
+def _schema(value: object) -> Schema | None:
     """The kind and shape of one row; None if no tensor can be made of it."""
     try:
         made = array([value], _AS_IT_IS)

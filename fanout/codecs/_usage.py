@@ -24,7 +24,7 @@ _LONGEST_NAME = 100
 _TAIL = 2**16
 
 
-def read_with_usage(reply: Response, convert: Callable[[Any], Array | Values], *, keep: bool) -> DecodedResponse:
+def read_with_usage(response: Response, convert: Callable[[Any], Array | Values], *, keep: bool) -> DecodedResponse:
     """As `read`, with ``usage`` and ``model``; an `InvalidReply` carries the usage too: it is billed all the same."""
     usage: dict[str, int] = {}
     model: str | None = None
@@ -37,16 +37,16 @@ def read_with_usage(reply: Response, convert: Callable[[Any], Array | Values], *
         return convert(document)
 
     try:
-        return DecodedResponse(read(reply, noted, keep=keep), usage=usage, model=model)
+        return DecodedResponse(read(response, noted, keep=keep), usage=usage, model=model)
     except InvalidResponse as error:
         error.usage = usage
         raise
 
 
-def with_usage_of(reply: Response, error: InvalidResponse) -> InvalidResponse:
+def with_usage_of(response: Response, error: InvalidResponse) -> InvalidResponse:
     """``error`` with the ``usage`` at the end of a large answer, which is not parsed whole."""
-    at = reply.body.rfind(b'"usage"', -_TAIL)
-    text = bytes(reply.body[at:]).partition(b":")[2] if at >= 0 else b""
+    at = response.body.rfind(b'"usage"', -_TAIL)
+    text = bytes(response.body[at:]).partition(b":")[2] if at >= 0 else b""
     with suppress(ValueError, RecursionError):
         error.usage = dict(counts(json.JSONDecoder().raw_decode(text.decode().lstrip())[0]))
     return error

@@ -47,7 +47,7 @@ class Codec(ABC):
     """Most rows in one request, where the API has a bound; larger chunks are cut to it."""
 
     takes_buffers: ClassVar[bool] = False
-    """`decode` takes a bytearray for ``reply.body``: large answers then come without a copy, in memory that is used
+    """`decode` takes a bytearray for ``response.body``: large answers then come without a copy, in memory that is used
     again once nobody refers to it, or to a view of it."""
 
     most_bytes_on_loop: int = 2**20
@@ -84,18 +84,18 @@ class Codec(ABC):
         """One request for all of ``rows`` (at least one). Raises `EncodeError` naming rows that cannot be expressed."""
 
     @abstractmethod
-    def decode(self, reply: Response, n_rows: int) -> Array | Values | DecodedResponse:
+    def decode(self, response: Response, n_rows: int) -> Array | Values | DecodedResponse:
         """The answer's array (first axis: the rows in order), or name -> array. Raises `InvalidResponse`.
 
         It is called on the event loop; for an answer of more than `most_bytes_on_loop` (1 MiB) on a helper thread,
         unless `decodes_at_once` says that it takes no time. It may then run while another answer is decoded on the
         loop. A parser that holds the interpreter for long delays the loop all the same.
 
-        A `DecodedResponse` also carries the usage. Views into ``reply.body`` are welcome: the engine copies. Called only
-        with a status of 200 to 299.
+        A `DecodedResponse` also carries the usage. Views into ``response.body`` are welcome: the engine copies. Called
+        only with a status of 200 to 299.
         """
 
-    def decodes_at_once(self, reply: Response) -> bool:
+    def decodes_at_once(self, response: Response) -> bool:
         """True if `decode` of this answer takes a millisecond or so, however large it is: it makes views of it."""
         return False
 
@@ -113,7 +113,7 @@ class Codec(ABC):
         """URLs (of the same origin) to GET once before the first request to ``url``, to learn about the model."""
         return ()
 
-    def learn(self, reply: Response) -> None:
+    def learn(self, response: Response) -> None:
         """Take in the answer to one of `prepare`'s requests, in their order, whatever its status.
 
         Raises `ConfigError` when the codec cannot go on without what the answer does not tell.
@@ -136,7 +136,7 @@ class Codec(ABC):
         """
         return None
 
-    def classify(self, reply: Response) -> Verdict | int | None:
+    def classify(self, response: Response) -> Verdict | int | None:
         """What only this API means by an answer that brought no values.
 
         A status, if it means what that status means elsewhere; a whole `Verdict`; or None for what it says.

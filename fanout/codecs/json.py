@@ -106,14 +106,14 @@ class Json(Codec):
             return Payload(body=self._before + written + self._after)
         return Payload(body=(self._before, written, self._after))
 
-    def decode(self, reply: Response, n_rows: int) -> Array | Values:
+    def decode(self, response: Response, n_rows: int) -> Array | Values:
         """The list that the response field holds, first axis: the rows. Raises `InvalidResponse`."""
-        quick = self._quick if len(reply.body) <= AT_ONCE else None
-        if quick is not None and (numbers := quick.read(reply.body)) is not None:
+        quick = self._quick if len(response.body) <= AT_ONCE else None
+        if quick is not None and (numbers := quick.read(response.body)) is not None:
             return numbers
-        if len(reply.body) > LIGHT and (rows := self._in_slices(reply)) is not None:
+        if len(response.body) > LIGHT and (rows := self._in_slices(response)) is not None:
             return rows
-        return read(reply, self._found, keep=self.nonfinite == "keep", exactly=self._path.computes)
+        return read(response, self._found, keep=self.nonfinite == "keep", exactly=self._path.computes)
 
     def serve(self, request: Sent, model: Callable[[Any], Any]) -> Response:
         """The model's answers where the response field finds them; rows where the request field has them.
@@ -124,12 +124,12 @@ class Json(Codec):
         body = placed(answers, self._response_field)
         return Response(status=200, headers={"Content-Type": "application/json"}, body=body)
 
-    def classify(self, reply: Response) -> int | None:
+    def classify(self, response: Response) -> int | None:
         """SageMaker wraps the container's own status into a 424."""
-        if reply.status != 424:
+        if response.status != 424:
             return None
         try:
-            original = orjson.loads(reply.body)["OriginalStatusCode"]
+            original = orjson.loads(response.body)["OriginalStatusCode"]
         except (ValueError, TypeError, KeyError):
             return None
         return original if isinstance(original, int) and 400 <= original < 600 else None
@@ -140,13 +140,13 @@ class Json(Codec):
             return None
         return NumbersReader(None if field == BODY else field, dtype)
 
-    def _in_slices(self, reply: Response) -> Array | Values | None:
+    def _in_slices(self, response: Response) -> Array | Values | None:
         """The rows of a large answer; None if it has to be parsed whole."""
         keep, before = self.nonfinite == "keep", set[str | None]()
         for field in self._fields_of_rows:
             with suppress(Uncut):
-                rows, rest = rows_at(reply, field, self._rows, keep=keep, quick=self._quick_rows)
-                return None if field is not None and not before.isdisjoint(rest) else self._placed(rows, reply)
+                rows, rest = rows_at(response, field, self._rows, keep=keep, quick=self._quick_rows)
+                return None if field is not None and not before.isdisjoint(rest) else self._placed(rows, response)
             before.add(field)
         return None
 
@@ -167,7 +167,7 @@ class Json(Codec):
         found = _values.outputs(rows, self._wanted)
         return {**found, _INDEX: np.array(stated, np.int64)} if isinstance(found, Mapping) else found
 
-    def _placed(self, rows: Array | Values, reply: Response) -> Array | Values:
+    def _placed(self, rows: Array | Values, response: Response) -> Array | Values:
         """The values of all slices in the order that the items state."""
         if not isinstance(rows, Mapping) or _INDEX not in rows:
             return rows
@@ -175,7 +175,7 @@ class Json(Codec):
         try:
             order = stated_order([None if row == _NONE else row for row in stated], self._path.index)
         except _values.Unfit as error:
-            raise refused(reply, error) from None
+            raise refused(response, error) from None
         return {name: values if order is None else values[order] for name, values in rows.items() if name != _INDEX}
 
     def _found(self, document: object) -> Array | Values:

@@ -106,15 +106,15 @@ class Oip(Codec):
         if self._binary and not self._configured and (server := server_url(url)):
             yield server
 
-    def learn(self, reply: Response) -> None:
+    def learn(self, response: Response) -> None:
         """Take in the metadata, then the configuration, then the server's extensions; the latter two may be missing.
 
         Raises `ConfigError` if there is no metadata and no name for the input, or if it lacks names that were given.
         """
         self._replies += 1
-        document = _document(reply)
+        document = _document(response)
         if self._replies == 1:
-            self._learn_model(reply, document)
+            self._learn_model(response, document)
         elif self._replies == 2:
             self._configured = document is not None
             self.max_rows = most_rows(document, tuple(self._metadata.inputs.values() if self._metadata else ()))
@@ -141,29 +141,29 @@ class Oip(Codec):
         """The tensors of the request. Raises as `encode` does."""
         return tuple(Tensor(name=i.name, datatype=i.datatype, shape=i.array.shape) for i in self._inputs(rows))
 
-    def decode(self, reply: Response, n_rows: int) -> Values:
+    def decode(self, response: Response, n_rows: int) -> Values:
         """Output name -> array, for the outputs asked for. Raises `InvalidResponse`."""
-        came = tensors(reply, keep=self.nonfinite == "keep")
+        came = tensors(response, keep=self.nonfinite == "keep")
         wanted = self._outputs or (tuple(self._metadata.outputs) if self._metadata else ()) or tuple(came)
         if missing := [name for name in wanted if name not in came]:
             raise InvalidResponse(f"the answer has no output {', '.join(missing)}; it has {', '.join(came) or 'none'}")
         return {name: came[name] for name in wanted}
 
-    def decodes_at_once(self, reply: Response) -> bool:
+    def decodes_at_once(self, response: Response) -> bool:
         """True for raw bytes, of which `decode` makes views; texts are taken out one by one."""
-        return is_of_views(reply)
+        return is_of_views(response)
 
-    def classify(self, reply: Response) -> int | None:
+    def classify(self, response: Response) -> int | None:
         """Triton answers 500 to requests that it cannot read: the rows are to blame, and no retry helps."""
-        told = reply.body[:_LOOKED_AT].lower()
-        return 400 if reply.status == 500 and any(words in told for words in _REQUEST_UNREADABLE) else None
+        told = response.body[:_LOOKED_AT].lower()
+        return 400 if response.status == 500 and any(words in told for words in _REQUEST_UNREADABLE) else None
 
-    def _learn_model(self, reply: Response, document: object) -> None:
+    def _learn_model(self, response: Response, document: object) -> None:
         self._metadata = Metadata.of(document)
         if self._metadata is None:
-            self._untold = _no_metadata(reply)
+            self._untold = _no_metadata(response)
             if self._input is None:
-                key = "url" if reply.status == 404 else "input"
+                key = "url" if response.status == 404 else "input"
                 raise ConfigError(f"{self._untold}; or give codec.input, the name of the model's input", key=key)
             return
         _check_known("input", [self._input] if self._input else [], self._metadata.inputs)
@@ -226,18 +226,18 @@ class Oip(Codec):
         return orjson.dumps(request, option=DUMPS)
 
 
-def _document(reply: Response) -> object:
-    if not 200 <= reply.status < 300:
+def _document(response: Response) -> object:
+    if not 200 <= response.status < 300:
         return None
     try:
-        return reply.json()
+        return response.json()
     except InvalidResponse:
         return None
 
 
-def _no_metadata(reply: Response) -> str:
-    told = f"HTTP {reply.status}: {reply.excerpt()}"
-    if reply.status == 404:
+def _no_metadata(response: Response) -> str:
+    told = f"HTTP {response.status}: {response.excerpt()}"
+    if response.status == 404:
         return f"the server knows no such model ({told}); its name in the url is probably mistyped"
     return f"the server does not tell the model's metadata ({told})"
 

@@ -91,26 +91,26 @@ class OpenAIChat(Codec):
             raise InputError(f"a chat request carries one row, not {len(rows)}")
         return Payload(body=orjson.dumps({**self._fields, "messages": orjson.Fragment(written[1:-1])}, option=DUMPS))
 
-    def decode(self, reply: Response, n_rows: int) -> DecodedResponse:
+    def decode(self, response: Response, n_rows: int) -> DecodedResponse:
         """``text`` and ``finish_reason``, shape (1,), and the usage. Raises `InvalidReply`."""
-        return read_with_usage(reply, _outputs, keep=True)
+        return read_with_usage(response, _outputs, keep=True)
 
-    def classify(self, reply: Response) -> Verdict | int | None:
+    def classify(self, response: Response) -> Verdict | int | None:
         """A row that is too long, is blocked, or is answered without a text: asked again it would cost the same again.
 
         None for anything else.
         """
-        if len(reply.body) > _LARGEST_REFUSAL:
+        if len(response.body) > _LARGEST_REFUSAL:
             return None
         try:
-            document = orjson.loads(without_bom(reply.body))
+            document = orjson.loads(without_bom(response.body))
         except orjson.JSONDecodeError:
             return None
-        reason = _no_text(document) if reply.status == 200 else None
-        if reason is None and reply.status in _FATAL_STATUS:
+        reason = _no_text(document) if response.status == 200 else None
+        if reason is None and response.status in _FATAL_STATUS:
             reason = _fatal(document)
         if reason is not None:
-            return row_failed(reply, reason)
+            return row_failed(response, reason)
         return None
 
     def _conversations(self, rows: Sequence[Any]) -> list[list[Any]]:

@@ -98,24 +98,30 @@ class OpenAIEmbeddings(Codec):
         except orjson.JSONEncodeError as error:
             raise EncodeError(str(error), rows=[i for i, text in enumerate(given) if not is_unicode(text)]) from None
 
-    def decode(self, reply: Response, n_rows: int) -> DecodedResponse:
+    def decode(self, response: Response, n_rows: int) -> DecodedResponse:
         """The vectors in the order of their ``index``, shape (n_rows, width), and the usage. Raises `InvalidReply`."""
-        size = len(reply.body)
-        if size > LIGHT and (found := self._in_slices(reply, n_rows)) is not None:
+        size = len(response.body)
+        if size > LIGHT and (found := self._in_slices(response, n_rows)) is not None:
             return found
-        if self._floats_come and LARGE <= size <= AT_ONCE and (found := self._quickly(reply.body, n_rows)) is not None:
+        if (
+            self._floats_come
+            and LARGE <= size <= AT_ONCE
+            and (found := self._quickly(response.body, n_rows)) is not None
+        ):
             return found
-        return read_with_usage(reply, lambda document: self._vectors(document, n_rows), keep=self.nonfinite == "keep")
+        return read_with_usage(
+            response, lambda document: self._vectors(document, n_rows), keep=self.nonfinite == "keep"
+        )
 
-    def classify(self, reply: Response) -> int | None:
+    def classify(self, response: Response) -> int | None:
         """Text Embeddings Inference answers 424 when its backend failed, for the rows' sake or not."""
-        return 500 if reply.status == 424 else None
+        return 500 if response.status == 424 else None
 
-    def _in_slices(self, reply: Response, n_rows: int) -> DecodedResponse | None:
+    def _in_slices(self, response: Response, n_rows: int) -> DecodedResponse | None:
         """The vectors of a large answer; None if it has to be parsed whole."""
         keep = self.nonfinite == "keep"
         try:
-            rows, rest = rows_at(reply, "data", self._some, keep=keep, quick=self._quick_rows)
+            rows, rest = rows_at(response, "data", self._some, keep=keep, quick=self._quick_rows)
             assert isinstance(rows, Mapping)
             vectors, indices = rows[""], rows[_INDEX]
             if len(vectors) != n_rows:
@@ -124,9 +130,9 @@ class OpenAIEmbeddings(Codec):
         except Uncut:
             return None
         except Unfit as error:
-            raise with_usage_of(reply, refused(reply, error)) from None
+            raise with_usage_of(response, refused(response, error)) from None
         except InvalidResponse as error:
-            raise with_usage_of(reply, error) from None
+            raise with_usage_of(response, error) from None
         vectors = vectors if places is None else vectors[places]
         return DecodedResponse(vectors, usage=dict(counts(rest.get("usage"))), model=model_of(rest.get("model")))
 

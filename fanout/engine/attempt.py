@@ -49,10 +49,10 @@ Outcome: TypeAlias = dict[str, Array] | Verdict
 class _HeadersRefused(Exception):  # noqa: N818 - a way out of judging, not an error
     """An answer with status 200 says that the credentials are refused, and new ones may be had."""
 
-    def __init__(self, reply: Response, host: EndpointState, status: int) -> None:
+    def __init__(self, response: Response, endpoint: EndpointState, status: int) -> None:
         super().__init__(status)
-        self.reply = reply
-        self.host = host
+        self.response = response
+        self.endpoint = endpoint
         self.status = status
 
 
@@ -68,9 +68,9 @@ class Attempts:
     def __init__(
         self,
         codec: Codec,
-        link: EndpointGroup,
-        exchanges: Dispatcher,
-        proof: ResponseValidator,
+        group: EndpointGroup,
+        dispatcher: Dispatcher,
+        validator: ResponseValidator,
         counters: Counters,
         *,
         stop: Callable[[Stop], None],
@@ -79,17 +79,17 @@ class Attempts:
     ) -> None:
         self._owner = owner
         self._codec = codec
-        self._link = link
-        self._exchanges = exchanges
-        self._proof = proof
+        self._group = group
+        self._dispatcher = dispatcher
+        self._validator = validator
         self._counters = counters
         self._stop = stop
         self.ended = WaitQueue()
         """Rings when an attempt has failed, for those who wait until others in flight have shown what is wrong."""
 
-        self._lengths = Lengths(codec.if_lengths_differ) if proof.learns_shapes and not independent else None
+        self._lengths = Lengths(codec.if_lengths_differ) if validator.learns_shapes and not independent else None
         self._answers = 0
-        self._races = None if link.hedger is None else HedgedRequests(link.hedger, link, exchanges, counters)
+        self._races = None if group.hedger is None else HedgedRequests(group.hedger, group, dispatcher, counters)
 
     async def make(self, work: ChunkTask, deadline: Deadline) -> Outcome:
         """Send an encoded work once and judge what comes."""
@@ -100,29 +100,29 @@ class Attempts:
         work.tries += 1
         work.attempts += 1
         rows = self._owner, work.chunk.start, work.chunk.stop
-        send: Send = lambda host, fresh: host.transport.post(payload, fresh=fresh, rows=rows)  # noqa: E731 - hot
+        send: Send = lambda endpoint, fresh: endpoint.transport.post(payload, fresh=fresh, rows=rows)  # noqa: E731 - hot
         if self._races is None:
-            outcome, host = await self._judged_exchange(work, send, deadline)
+            outcome, endpoint = await self._judged_exchange(work, send, deadline)
         else:
             attempt = partial(self._judged_exchange, work)
-            (outcome, host), deadline = await self._races.run(attempt, send)
-        work.host = host
+            (outcome, endpoint), deadline = await self._races.run(attempt, send)
+        work.endpoint = endpoint
         if not isinstance(outcome, Verdict):
-            self._link.successes += 1
-            assert host is not None
-            host.served = True
-            if host.forbidden:
-                host.forbidden.clear()
-            self._exchanges.succeeded(host, deadline, first_try=work.tries == 1)
+            self._group.successes += 1
+            assert endpoint is not None
+            endpoint.served = True
+            if endpoint.forbidden:
+                endpoint.forbidden.clear()
+            self._dispatcher.succeeded(endpoint, deadline, first_try=work.tries == 1)
             return outcome
-        others_served = work.fails_alone(self._link.successes)
+        others_served = work.fails_alone(self._group.successes)
         verdict = work.in_context(outcome)
-        of_endpoint = self._exchanges.failed(
-            host,
+        of_endpoint = self._dispatcher.failed(
+            endpoint,
             verdict,
             deadline,
             alone=others_served and verdict.rows_suspect,
-            last=not others_served and work.attempts >= self._link.retry.max_attempts > 1,
+            last=not others_served and work.attempts >= self._group.retry.max_attempts > 1,
         )
         # A row that fails while those beside it are answered comes to an end, even if it is all that is sent.
         if (of_endpoint and not work.confirmed) or (others_served and verdict.no_room and self._patient_with(work)):
@@ -134,48 +134,48 @@ class Attempts:
         self, work: ChunkTask, send: Send, deadline: Deadline, only: EndpointState | None = None
     ) -> tuple[Outcome, EndpointState | None]:
         try:
-            exchanged, host = await self._exchanges.make(send, deadline, work, only)
+            exchanged, endpoint = await self._dispatcher.make(send, deadline, work, only)
             aside = None
             if isinstance(exchanged, Response) and len(exchanged.body) > self._codec.most_bytes_on_loop:
                 aside = await self._decoded_aside(exchanged, work)
             try:
-                outcome = self._judged(exchanged, host, work, deadline.started, aside)
+                outcome = self._judged(exchanged, endpoint, work, deadline.started, aside)
             except _HeadersRefused as refused:
-                outcome, host = await self._with_new_headers(work, send, deadline, refused)
+                outcome, endpoint = await self._with_new_headers(work, send, deadline, refused)
             if isinstance(outcome, Verdict) and outcome.action is Action.STOP:
                 self._stop(Stop(outcome.stop, outcome.reason))
-            return outcome, host
+            return outcome, endpoint
         except BaseException:
-            self._exchanges.abandon(deadline)
+            self._dispatcher.abandon(deadline)
             raise
 
     async def _with_new_headers(
         self, work: ChunkTask, send: Send, deadline: Deadline, refused: _HeadersRefused
     ) -> tuple[Outcome, EndpointState | None]:
         """Send once more, with new headers, what an answer with status 200 refused for its credentials."""
-        exchanged: Exchanged = refused.reply
-        host: EndpointState | None = refused.host
-        renewed = await self._exchanges.renewed(refused.host, refused.status, deadline)
+        exchanged: Exchanged = refused.response
+        endpoint: EndpointState | None = refused.endpoint
+        renewed = await self._dispatcher.renewed(refused.endpoint, refused.status, deadline)
         if renewed is True:
-            exchanged, host = await self._exchanges.make(send, deadline, work, refused.host)
+            exchanged, endpoint = await self._dispatcher.make(send, deadline, work, refused.endpoint)
         elif renewed:
             exchanged = renewed
-        return self._judged(exchanged, host, work, deadline.started, renewed=True), host
+        return self._judged(exchanged, endpoint, work, deadline.started, renewed=True), endpoint
 
     def _patient_with(self, work: ChunkTask) -> bool:
         """False once a chunk has come back so often that its rows are as suspect as the endpoint."""
-        return work.earlier_attempts < _PATIENCE * self._link.retry.max_attempts
+        return work.earlier_attempts < _PATIENCE * self._group.retry.max_attempts
 
-    async def _decoded_aside(self, reply: Response, work: ChunkTask) -> Decoded | None:
+    async def _decoded_aside(self, response: Response, work: ChunkTask) -> Decoded | None:
         """Decode a large answer on the helper thread. None for one that is no success, or decoded without effort."""
-        if not 200 <= reply.status < 300 or self._codec.decodes_at_once(reply):
+        if not 200 <= response.status < 300 or self._codec.decodes_at_once(response):
             return None
-        return await self._link.decoding.decode(self._codec, reply, work.n, self._proof)
+        return await self._group.decoding.decode(self._codec, response, work.n, self._validator)
 
     def _judged(
         self,
         exchanged: Exchanged,
-        host: EndpointState | None,
+        endpoint: EndpointState | None,
         work: ChunkTask,
         sent: float,
         aside: Decoded | None = None,
@@ -184,13 +184,13 @@ class Attempts:
     ) -> Outcome:
         if not isinstance(exchanged, Response):
             return exchanged if isinstance(exchanged, Verdict) else self._shown(classify_error(exchanged))
-        assert host is not None
+        assert endpoint is not None
         if not 200 <= exchanged.status < 300:
-            return self._weighed(exchanged, self._classified(exchanged, host, work), host, work)
+            return self._weighed(exchanged, self._classified(exchanged, endpoint, work), endpoint, work)
         decoded: Array | Values = {}
         try:
-            decoded = self._decoded(exchanged, work, host, sent, aside)
-            checked = self._proof.checked(decoded, work.n) if aside is None else self._checked(decoded, work, aside)
+            decoded = self._decoded(exchanged, work, endpoint, sent, aside)
+            checked = self._validator.checked(decoded, work.n) if aside is None else self._checked(decoded, work, aside)
         except CallbackError:
             raise
         except Exception as problem:  # noqa: BLE001 - values of any kind, and too many for the memory that there is
@@ -199,12 +199,12 @@ class Attempts:
                 return stop
             if error.rows:
                 error = InvalidResponse(work.in_input(str(error), error.rows), error_kind=error.error_kind)
-            verdict = self._classified(exchanged, host, work, error)
-            status = verdict.status if host.transport.can_renew_headers and not renewed else None
+            verdict = self._classified(exchanged, endpoint, work, error)
+            status = verdict.status if endpoint.transport.can_renew_headers and not renewed else None
             if status in (401, 403) and credentials_refused(status, exchanged.headers, exchanged.body):
-                raise _HeadersRefused(exchanged, host, status) from None
-            return self._weighed(exchanged, verdict, host, work)
-        if not self._proof.settled and (stop := self._stop_for_lengths(work, checked)) is not None:
+                raise _HeadersRefused(exchanged, endpoint, status) from None
+            return self._weighed(exchanged, verdict, endpoint, work)
+        if not self._validator.settled and (stop := self._stop_for_lengths(work, checked)) is not None:
             return stop
         self._answers += 1
         return checked
@@ -218,86 +218,90 @@ class Attempts:
         if error is not None and error.lengths:
             why = self._lengths.differ_within(work.chunk, error.lengths)
         else:
-            if self._link.pool.only is None:  # an endpoint with another model is out of step, not its rows
+            if self._group.balancer.only is None:  # an endpoint with another model is out of step, not its rows
                 return None
             named = outputs if isinstance(outputs, Mapping) else {"": outputs}
             if not (named and all(isinstance(array, np.ndarray) for array in named.values())):
                 return None
-            why = self._lengths.differ_between(work.chunk, schema_of(named) or {}, self._proof.form, self._answers)
+            why = self._lengths.differ_between(
+                work.chunk, schema_of(named) or {}, self._validator.schema, self._answers
+            )
         return None if why is None else Verdict(action=Action.STOP, stop="rejected", reason=why, error_kind="shape")
 
     def _checked(self, values: Array | Values, work: ChunkTask, aside: Decoded) -> dict[str, Array]:
         """The outputs of an answer that was decoded aside, where it has been checked too, and against today's form."""
-        if aside.checked is not None and aside.form is self._proof.form:
+        if aside.checked is not None and aside.schema is self._validator.schema:
             return aside.checked.get()
-        return self._proof.checked(values, work.n)
+        return self._validator.checked(values, work.n)
 
-    def _weighed(self, reply: Response, verdict: Verdict, host: EndpointState, work: ChunkTask) -> Verdict:
+    def _weighed(self, response: Response, verdict: Verdict, endpoint: EndpointState, work: ChunkTask) -> Verdict:
         """What ``verdict`` means for the endpoint, once it is clear that its rows are not to blame for a 403."""
         if verdict.status == 403 and verdict.action is Action.STOP and verdict.stop == "refused":
-            expired = credentials_refused(403, reply.headers, reply.body)
-            if not expired and self._rows_may_be_forbidden(host, work):
+            expired = credentials_refused(403, response.headers, response.body)
+            if not expired and self._rows_may_be_forbidden(endpoint, work):
                 return replace(verdict, action=Action.SPLIT)
-        return self._exchanges.pause(host, verdict)
+        return self._dispatcher.pause(endpoint, verdict)
 
-    def _rows_may_be_forbidden(self, host: EndpointState, work: ChunkTask) -> bool:
+    def _rows_may_be_forbidden(self, endpoint: EndpointState, work: ChunkTask) -> bool:
         """True where a 403 may be that of a moderator or a firewall, which refuse single rows.
 
         To send smaller requests shows it, so the rows come under suspicion first. Where other endpoints can do the
         work, one that has served nothing, or that forbids several chunks in a row, is to blame itself.
         """
-        if self._link.pool.only is not None or not self._link.pool.dispensable(host):
+        if self._group.balancer.only is not None or not self._group.balancer.dispensable(endpoint):
             return True
-        host.forbidden.add(work.chunk.start)
-        return host.served and len(host.forbidden) < _NO_ACCIDENT
+        endpoint.forbidden.add(work.chunk.start)
+        return endpoint.served and len(endpoint.forbidden) < _NO_ACCIDENT
 
     def _classified(
-        self, reply: Response, host: EndpointState, work: ChunkTask, error: InvalidResponse | None = None
+        self, response: Response, endpoint: EndpointState, work: ChunkTask, error: InvalidResponse | None = None
     ) -> Verdict:
         assert work.payload is not None
         with calling("the codec's classify"):
-            meaning = self._codec.classify(reply)
+            meaning = self._codec.classify(response)
         try:
             if isinstance(meaning, Verdict):
                 verdict = replace(meaning, about_rows=meaning.action is Action.FAIL)
             elif meaning is None and error is not None:
-                verdict = classify_invalid(reply, error, quotes=work.payload.holds)
+                verdict = classify_invalid(response, error, quotes=work.payload.holds)
             else:
-                verdict = classify_response(reply, meaning=meaning, quotes=work.payload.holds)
+                verdict = classify_response(response, meaning=meaning, quotes=work.payload.holds)
         except Exception as problem:  # noqa: BLE001 - no text of a server ends a run, whatever it makes a parser raise
-            reason = f"HTTP {reply.status}: the answer cannot be read ({type(problem).__name__}): {reply.excerpt()}"
-            verdict = classify_error(InvalidResponse(reason), reply.status)
-        address = host.transport.redactor.url
-        return with_address(self._shown(verdict), reply.url or host.transport.url, self._codec.path, address)
+            reason = (
+                f"HTTP {response.status}: the answer cannot be read ({type(problem).__name__}): {response.excerpt()}"
+            )
+            verdict = classify_error(InvalidResponse(reason), response.status)
+        address = endpoint.transport.redactor.url
+        return with_address(self._shown(verdict), response.url or endpoint.transport.url, self._codec.path, address)
 
     def _shown(self, verdict: Verdict) -> Verdict:
-        told = self._link.pool.conceal(shortened(verdict.reason, _LOOKED_AT))[:_LONGEST_REASON]
+        told = self._group.balancer.conceal(shortened(verdict.reason, _LOOKED_AT))[:_LONGEST_REASON]
         return verdict if told == verdict.reason else replace(verdict, reason=told)
 
     def _decoded(
-        self, reply: Response, work: ChunkTask, host: EndpointState, sent: float, aside: Decoded | None = None
+        self, response: Response, work: ChunkTask, endpoint: EndpointState, sent: float, aside: Decoded | None = None
     ) -> Array | Values:
         try:
-            decoded = self._codec.decode(reply, work.n) if aside is None else aside.decoded.get()
+            decoded = self._codec.decode(response, work.n) if aside is None else aside.decoded.get()
             if not isinstance(decoded, DecodedResponse):
                 return decoded
             self._account(work, decoded.usage)
-            pool = self._link.pool
-            if decoded.model is not None and (pool.only is None or host.transport.model is not None):
-                pool.model_names.check(host, decoded.model, sent, self._exchanges.now())
+            balancer = self._group.balancer
+            if decoded.model is not None and (balancer.only is None or endpoint.transport.model is not None):
+                balancer.model_names.check(endpoint, decoded.model, sent, self._dispatcher.now())
             return decoded.values
         except InvalidResponse as error:
             self._account(work, error.usage)
             raise
         except Exception as error:  # noqa: BLE001 - a short codec does not foresee every answer
             what = f"{type(error).__name__}: {error}"
-            raise InvalidResponse(f"the answer cannot be decoded ({what}): {reply.excerpt()}") from None
+            raise InvalidResponse(f"the answer cannot be decoded ({what}): {response.excerpt()}") from None
         except BaseException as error:
             raise abnormal("the codec's decode", error) from error
 
     def _account(self, work: ChunkTask, usage: Mapping[str, int]) -> None:
         self._counters.charge(usage)
-        self._link.account(work, usage, self._exchanges.now())
+        self._group.account(work, usage, self._dispatcher.now())
 
 
 def _unchecked(error: Exception) -> InvalidResponse:

@@ -171,20 +171,20 @@ class Batcher:
             await asyncio.wait(tasks)
 
     def _gather(self, caller: _Caller) -> None:
-        form = form_of_row(caller.row)
-        callers = self._gathering.get(form)
+        schema = form_of_row(caller.row)
+        callers = self._gathering.get(schema)
         if callers is None:
-            callers = self._gathering[form] = []
+            callers = self._gathering[schema] = []
         callers.append(caller)
         if len(callers) >= self._max_rows():
-            self._send_gathered(form, callers)
+            self._send_gathered(schema, callers)
         elif len(callers) == 1:
-            self._loop.call_later(self._linger, self._send_gathered, form, callers)
+            self._loop.call_later(self._linger, self._send_gathered, schema, callers)
 
-    def _send_gathered(self, form: Hashable, callers: list[_Caller]) -> None:
-        if self._gathering.get(form) is not callers:  # it was full before its time and has gone already
+    def _send_gathered(self, schema: Hashable, callers: list[_Caller]) -> None:
+        if self._gathering.get(schema) is not callers:  # it was full before its time and has gone already
             return
-        del self._gathering[form]
+        del self._gathering[schema]
         callers = [caller for caller in callers if not caller.answer.done()]  # the others have given up
         if callers:
             self._start(Batch(callers, self._start_parts, self._loop.time()))

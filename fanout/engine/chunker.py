@@ -142,7 +142,7 @@ class Chunker(ABC):
             self.packing = self.spare_packing
         return self.chunk_rows if bounds is None else max(1, int(min(self.chunk_rows, bounds.rows)))
 
-    def _work(
+    def _task(
         self, start: int, stop: int, rows: Rows, packed: Packed | None, ids: Sequence[Any] | None = None
     ) -> ChunkTask:
         """Nothing is awaited between the choice of rows and this, so none can shift."""
@@ -187,7 +187,7 @@ class _SizedChunker(Chunker):
         if self.packing is not None:
             packed = self.packing.fit(start, self._rows, start, n_rows, self._bounds)
             n_rows = packed.n_rows
-        return self._work(start, start + n_rows, take_rows(self._rows, slice(start, start + n_rows)), packed)
+        return self._task(start, start + n_rows, take_rows(self._rows, slice(start, start + n_rows)), packed)
 
 
 class _BlockChunker(Chunker):
@@ -255,7 +255,7 @@ class _BlockChunker(Chunker):
         rows = take_rows(block.rows, slice(0, n_rows))
         ids = None if block.ids is None else block.ids[:n_rows]
         self._drop(n_rows)
-        return self._work(start, start + n_rows, stacked(rows) if isinstance(rows, list) else rows, packed, ids)
+        return self._task(start, start + n_rows, stacked(rows) if isinstance(rows, list) else rows, packed, ids)
 
     def _drop(self, n_rows: int) -> None:
         """Let go of the first rows of the first block."""
@@ -387,11 +387,11 @@ def chunker_of(
     packing: Packing | None = None,
 ) -> Chunker:
     """The feed for what a user gave as rows. Raises `InputError` for what nothing could send."""
-    feed = _chunker_of(rows, chunk_rows, window, skip)
-    feed.spare_packing = packing
+    chunker = _chunker_of(rows, chunk_rows, window, skip)
+    chunker.spare_packing = packing
     if packing is not None and packing.bounded:
-        feed.packing = packing
-    return feed
+        chunker.packing = packing
+    return chunker
 
 
 def _chunker_of(rows: object, chunk_rows: int, window: ConcurrencyLimiter | None, skip: RowSet | None) -> Chunker:
@@ -411,9 +411,9 @@ def _chunker_of(rows: object, chunk_rows: int, window: ConcurrencyLimiter | None
 def _source_chunker(source: Source, chunk_rows: int, window: ConcurrencyLimiter | None, skip: RowSet) -> Chunker:
     wanted = skip.gap(0, sys.maxsize if source.n_rows is None else source.n_rows)
     start = wanted[0] if wanted else source.n_rows or 0
-    feed = _ThreadChunker(source.blocks_from(start), chunk_rows, window, skip, source.files)
-    feed.position, feed.total, feed.uniform = start, source.n_rows, source.uniform
-    return feed
+    chunker = _ThreadChunker(source.blocks_from(start), chunk_rows, window, skip, source.files)
+    chunker.position, chunker.total, chunker.uniform = start, source.n_rows, source.uniform
+    return chunker
 
 
 def as_rows(rows: object) -> Rows | None:

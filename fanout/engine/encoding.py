@@ -60,8 +60,8 @@ def encode(
     return True
 
 
-def fitted(work: ChunkTask, feed: Chunker, packing: Packing, made: Callable[[ChunkTask], bool]) -> ChunkTask | None:
-    """``work`` with its payload, or its first rows alone, where all together are too large; ``feed`` has the others.
+def fitted(work: ChunkTask, chunker: Chunker, packing: Packing, made: Callable[[ChunkTask], bool]) -> ChunkTask | None:
+    """``work`` with its payload, or its first rows alone, where all together are too large; ``chunker`` has the others.
 
     None where no row is left to send. ``made`` makes the payload, as `encode` does.
     """
@@ -70,7 +70,7 @@ def fitted(work: ChunkTask, feed: Chunker, packing: Packing, made: Callable[[Chu
         if not packing.too_large(work):
             return work
         work, rest = work.halves()
-        feed.put_back(rest)
+        chunker.put_back(rest)
     return None
 
 

@@ -28,7 +28,7 @@ class HedgedAttempt:
     def __init__(self, attempt: Attempt, send: Send, only: EndpointState | None = None) -> None:
         self._now = asyncio.get_running_loop().time
         self._post = send
-        self.host: EndpointState | None = None
+        self.endpoint: EndpointState | None = None
         self.sent_at: float | None = None
         self.took: float | None = None
         self.deadline: Deadline
@@ -53,10 +53,10 @@ class HedgedAttempt:
         finally:
             self.deadline.close()
 
-    async def _send(self, host: EndpointState, fresh: bool) -> Response:
-        self.host, self.sent_at = host, self._now()
+    async def _send(self, endpoint: EndpointState, fresh: bool) -> Response:
+        self.endpoint, self.sent_at = endpoint, self._now()
         try:
-            return await self._post(host, fresh)
+            return await self._post(endpoint, fresh)
         finally:
             self.took = self._now() - self.sent_at
 
@@ -64,10 +64,10 @@ class HedgedAttempt:
 class HedgedRequests:
     """Makes attempts, and a second one beside each that takes longer than most."""
 
-    def __init__(self, hedger: Hedger, link: EndpointGroup, exchanges: Dispatcher, counters: Counters) -> None:
+    def __init__(self, hedger: Hedger, group: EndpointGroup, dispatcher: Dispatcher, counters: Counters) -> None:
         self._hedger = hedger
-        self._link = link
-        self._exchanges = exchanges
+        self._group = group
+        self._dispatcher = dispatcher
         self._counters = counters
         self._now = asyncio.get_running_loop().time
 
@@ -107,14 +107,14 @@ class HedgedRequests:
 
     def _second(self, attempt: Attempt, send: Send, first: HedgedAttempt) -> HedgedAttempt | None:
         """To another endpoint where there is one. The endpoint's budget pays for it."""
-        assert first.host is not None
-        host = self._link.pool.open_host(self._now(), avoid=(first.host,))
-        if host is None or not self._hedger.take():
+        assert first.endpoint is not None
+        endpoint = self._group.balancer.open_host(self._now(), avoid=(first.endpoint,))
+        if endpoint is None or not self._hedger.take():
             return None
-        if not host.brake.spend():
+        if not endpoint.breaker.spend():
             self._hedger.give_back()
             return None
-        return HedgedAttempt(attempt, send, only=host)
+        return HedgedAttempt(attempt, send, only=endpoint)
 
     def _note(self, lane: HedgedAttempt) -> None:
         if lane.took is not None:
@@ -132,9 +132,9 @@ class HedgedRequests:
         other = first if decisive is second else second
         if other.task.cancelled():
             return
-        outcome, host = other.task.result()
+        outcome, endpoint = other.task.result()
         # The outcome of the other one is the endpoint's affair alone.
         if isinstance(outcome, Verdict):
-            self._exchanges.failed(host, outcome, other.deadline)
+            self._dispatcher.failed(endpoint, outcome, other.deadline)
         else:
-            self._exchanges.succeeded(host, other.deadline, first_try=False)
+            self._dispatcher.succeeded(endpoint, other.deadline, first_try=False)

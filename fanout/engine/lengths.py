@@ -52,12 +52,12 @@ class Lengths:
             rows.update({(length,): n for length, n in seen.items()})
         return self._judged(rows)
 
-    def differ_between(self, chunk: Chunk, form: Schema, known: Schema | None, n_known: int) -> str | None:
+    def differ_between(self, chunk: Chunk, schema: Schema, known: Schema | None, n_known: int) -> str | None:
         """Take in an answer that is not of the form ``known``, which ``n_known`` have, or while none is known.
 
         Returns why no run can succeed, once that is sure.
         """
-        kind, shape = _parts(form)
+        kind, shape = _parts(schema)
         if len(self._whole) < _MOST_CHUNKS:
             self._whole.setdefault(chunk, (kind, shape))
         seen = Counter(other for of, other in self._whole.values() if of == kind)
@@ -77,7 +77,7 @@ class Lengths:
         return f"the answers of the rows differ in length ({listed}), and an array needs one: {self._advice}"
 
 
-def _parts(form: Schema) -> tuple[object, _Shape]:
+def _parts(schema: Schema) -> tuple[object, _Shape]:
     """What answers that differ in length alone have in common, and the lengths."""
-    kind = tuple((name, dtype, len(shape)) for name, (dtype, shape) in form.items())
-    return kind, tuple(length for _, lengths in form.values() for length in lengths)
+    kind = tuple((name, dtype, len(shape)) for name, (dtype, shape) in schema.items())
+    return kind, tuple(length for _, lengths in schema.values() for length in lengths)

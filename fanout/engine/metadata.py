@@ -25,7 +25,7 @@ _FOR_THE_CODEC = ("rejected",)
 """Kinds of stop that say that there is no such page; the codec knows what it can do without it."""
 
 
-async def prepare(codec: Codec, link: EndpointGroup, exchanges: Dispatcher, halt: StopEvent) -> Stop | None:
+async def prepare(codec: Codec, group: EndpointGroup, dispatcher: Dispatcher, stop_event: StopEvent) -> Stop | None:
     """Let ``codec`` learn from the only endpoint. Returns why the run has to stop, if it has to.
 
     Runs that begin together ask once, and share what comes of it: if each were to ask in its turn, the last would wait
@@ -33,42 +33,42 @@ async def prepare(codec: Codec, link: EndpointGroup, exchanges: Dispatcher, halt
 
     Raises `ConfigError` when the codec cannot go on without what it was not told.
     """
-    failures = link.failed_preparations
-    async with link.preparing:
-        if link.prepared:
+    failures = group.failed_preparations
+    async with group.preparing:
+        if group.prepared:
             return None
-        if link.failed_preparations > failures:
-            return link.why_not_prepared
-        stop = await learn_from(link.pool.hosts[0], codec, link, exchanges, halt)
-        link.prepared = stop is None
-        if halt.stopped is None and stop is not None:  # a run that is stopped gives up for itself alone
-            link.failed_preparations += 1
-            link.why_not_prepared = stop
+        if group.failed_preparations > failures:
+            return group.why_not_prepared
+        stop = await learn_from(group.balancer.endpoints[0], codec, group, dispatcher, stop_event)
+        group.prepared = stop is None
+        if stop_event.stopped is None and stop is not None:  # a run that is stopped gives up for itself alone
+            group.failed_preparations += 1
+            group.why_not_prepared = stop
         return stop
 
 
 async def learn_from(
-    host: EndpointState, codec: Codec, link: EndpointGroup, exchanges: Dispatcher, halt: StopEvent
+    endpoint: EndpointState, codec: Codec, group: EndpointGroup, dispatcher: Dispatcher, stop_event: StopEvent
 ) -> Stop | None:
     """Let ``codec`` learn what this endpoint tells of its model. Returns why it cannot. Raises as `prepare` does."""
-    for url in _urls(codec, host):
-        reply = await _fetched(url, host, link, exchanges, halt)
-        if isinstance(reply, Verdict):
-            unreachable = reply.unreachable and not host.answered
-            kind = reply.stop if reply.action is Action.STOP else "unreachable" if unreachable else "metadata"
-            return Stop(kind, link.pool.conceal(reply.reason))
+    for url in _urls(codec, endpoint):
+        response = await _fetched(url, endpoint, group, dispatcher, stop_event)
+        if isinstance(response, Verdict):
+            unreachable = response.unreachable and not endpoint.answered
+            kind = response.stop if response.action is Action.STOP else "unreachable" if unreachable else "metadata"
+            return Stop(kind, group.balancer.conceal(response.reason))
         try:
             with calling("the codec's learn"):
-                codec.learn(reply)
+                codec.learn(response)
         except ConfigError as error:  # it quotes the server, and servers quote what they were sent
-            raise ConfigError(link.pool.conceal(str(error)), key=error.key) from None
+            raise ConfigError(group.balancer.conceal(str(error)), key=error.key) from None
     return None
 
 
-def _urls(codec: Codec, host: EndpointState) -> Iterator[str]:
+def _urls(codec: Codec, endpoint: EndpointState) -> Iterator[str]:
     """What the codec's `prepare` gives, each once the answer to the one before has been learnt from."""
     with calling("the codec's prepare"):
-        urls = iter(codec.prepare(host.transport.url))
+        urls = iter(codec.prepare(endpoint.transport.url))
     while True:
         with calling("the codec's prepare"):
             url = next(urls, None)
@@ -78,41 +78,43 @@ def _urls(codec: Codec, host: EndpointState) -> Iterator[str]:
 
 
 async def _fetched(
-    url: str, host: EndpointState, link: EndpointGroup, exchanges: Dispatcher, halt: StopEvent
+    url: str, endpoint: EndpointState, group: EndpointGroup, dispatcher: Dispatcher, stop_event: StopEvent
 ) -> Response | Verdict:
     deadline, attempts = Deadline(), 0
-    replies: list[Response] = []
+    responses: list[Response] = []
 
     async def once() -> Verdict | None:
         nonlocal attempts
         attempts += 1
         try:
-            exchanged, asked = await exchanges.make(lambda host, _: host.transport.get(url), deadline, only=host)
+            exchanged, asked = await dispatcher.make(
+                lambda endpoint, _: endpoint.transport.get(url), deadline, only=endpoint
+            )
         except BaseException:
-            exchanges.abandon(deadline)
+            dispatcher.abandon(deadline)
             raise
-        verdict = _objection(exchanged, host, exchanges)
+        verdict = _objection(exchanged, endpoint, dispatcher)
         if isinstance(exchanged, Response):
-            replies.append(exchanged)
+            responses.append(exchanged)
         if verdict is None:
-            exchanges.succeeded(asked, deadline, first_try=attempts == 1)
+            dispatcher.succeeded(asked, deadline, first_try=attempts == 1)
         else:
-            host.unheard = link.pool.conceal(verdict.reason)
-            if exchanges.failed(asked, verdict, deadline):
+            endpoint.unheard = group.balancer.conceal(verdict.reason)
+            if dispatcher.failed(asked, verdict, deadline):
                 attempts -= 1
         return verdict
 
     try:
         verdict = await once()
         if verdict is not None and verdict.action is Action.RETRY:
-            exhausted = lambda: attempts >= link.retry.max_attempts or host.out is not None  # noqa: E731 - used once
-            verdict = await retry(once, verdict, link.retry, exhausted=exhausted, sleep=halt.sleep)
+            exhausted = lambda: attempts >= group.retry.max_attempts or endpoint.out is not None  # noqa: E731 - used once
+            verdict = await retry(once, verdict, group.retry, exhausted=exhausted, sleep=stop_event.sleep)
     finally:
         deadline.close()
-    return replies[-1] if verdict is None else verdict
+    return responses[-1] if verdict is None else verdict
 
 
-def _objection(exchanged: Exchanged, host: EndpointState, exchanges: Dispatcher) -> Verdict | None:
+def _objection(exchanged: Exchanged, endpoint: EndpointState, dispatcher: Dispatcher) -> Verdict | None:
     """Why this answer is nothing that a codec could learn from, or None."""
     if isinstance(exchanged, Verdict):
         return exchanged
@@ -122,7 +124,7 @@ def _objection(exchanged: Exchanged, host: EndpointState, exchanges: Dispatcher)
     if 200 <= exchanged.status < 300 and (meaning := hidden_status(exchanged)) is None:
         return None
     refused = classify_response(exchanged, meaning=meaning)
-    verdict = exchanges.pause(host, with_address(refused, exchanged.url, "", host.transport.redactor.url))
+    verdict = dispatcher.pause(endpoint, with_address(refused, exchanged.url, "", endpoint.transport.redactor.url))
     if verdict.action is Action.RETRY and verdict.status != 500:
         return verdict
     return verdict if verdict.action is Action.STOP and verdict.stop not in _FOR_THE_CODEC else None

@@ -26,15 +26,15 @@ class Outcomes:
 
     def __init__(
         self,
-        proof: ResponseValidator,
-        link: EndpointGroup,
+        validator: ResponseValidator,
+        group: EndpointGroup,
         *,
         deliver: Callable[[ChunkResult], None],
         refuse: Callable[[ChunkTask, Verdict], None],
         independent: bool = False,
     ) -> None:
-        self._proof = proof
-        self._link = link
+        self._validator = validator
+        self._group = group
         self._deliver = deliver
         self._refuse = refuse
         self._independent = independent
@@ -42,17 +42,17 @@ class Outcomes:
 
     def succeed(self, work: ChunkTask, outputs: dict[str, Array]) -> None:
         """Take in answers that passed the proof. They wait here for as long as the form of answers is not known."""
-        if self._proof.settled or self._independent:
+        if self._validator.settled or self._independent:
             self._accept(work, outputs)
         else:
             work.held = True
-            self._sort(*self._proof.offer(work, outputs))
+            self._sort(*self._validator.offer(work, outputs))
 
     def fail(self, work: ChunkTask, verdict: Verdict) -> None:
         """The rows of ``work`` get no answer."""
-        host = work.host or self._link.pool.hosts[0]
-        reason = self._link.pool.conceal(verdict.reason)
-        failures = work.failures(reason, verdict.status, host.transport.shown_url)
+        endpoint = work.endpoint or self._group.balancer.endpoints[0]
+        reason = self._group.balancer.conceal(verdict.reason)
+        failures = work.failures(reason, verdict.status, endpoint.transport.shown_url)
         if work.assembly is None:
             chunk = work.chunk
             self._deliver(
@@ -70,7 +70,7 @@ class Outcomes:
 
     def close(self) -> bool:
         """No other answer will come: judge those that wait. True if some were refused and go another way."""
-        accepted, refused, retry = self._proof.close()
+        accepted, refused, retry = self._validator.close()
         if retry:
             self._sort(accepted, refused)
             return bool(refused)

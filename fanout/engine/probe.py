@@ -37,17 +37,17 @@ class EndpointProbe:
     def __init__(
         self,
         codec: Codec,
-        link: EndpointGroup,
-        exchanges: Dispatcher,
-        halt: StopEvent,
-        tell: Callable[[Event], None],
+        group: EndpointGroup,
+        dispatcher: Dispatcher,
+        stop_event: StopEvent,
+        emit: Callable[[Event], None],
         tasks: Tasks,
     ) -> None:
         self._codec = codec
-        self._link = link
-        self._exchanges = exchanges
-        self._halt = halt
-        self._tell = tell
+        self._group = group
+        self._dispatcher = dispatcher
+        self._stop_event = stop_event
+        self._emit = emit
         self._run_tasks = tasks
         self._news = WaitQueue()
         self._failed: dict[EndpointState, Stop] = {}
@@ -59,13 +59,15 @@ class EndpointProbe:
 
         Raises `ConfigError` where the codec cannot go on with what it was told.
         """
-        strangers = [host for host in self._link.pool.hosts if not host.welcome and host.out is None]
-        self._tasks = [self._run_tasks.start(partial(self._introduce, host), aside=True) for host in strangers]
-        while not self._link.prepared and self._halt.stopped is None and self._error is None:
+        strangers = [
+            endpoint for endpoint in self._group.balancer.endpoints if not endpoint.welcome and endpoint.out is None
+        ]
+        self._tasks = [self._run_tasks.start(partial(self._introduce, endpoint), aside=True) for endpoint in strangers]
+        while not self._group.prepared and self._stop_event.stopped is None and self._error is None:
             if len(self._failed) == len(strangers):
                 return self._failed[strangers[0]]
-            await self._halt.sleep(60.0, self._news)
-        if self._error is not None and not self._link.prepared:
+            await self._stop_event.sleep(60.0, self._news)
+        if self._error is not None and not self._group.prepared:
             raise self._error
         return None
 
@@ -74,47 +76,47 @@ class EndpointProbe:
         self._run_tasks.cancel(self._tasks)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _introduce(self, host: EndpointState) -> None:
+    async def _introduce(self, endpoint: EndpointState) -> None:
         wait = _AGAIN_AFTER
-        while not host.welcome and host.out is None and self._halt.stopped is None:
-            stop = await self._met(host)
+        while not endpoint.welcome and endpoint.out is None and self._stop_event.stopped is None:
+            stop = await self._met(endpoint)
             if stop is None:
                 return
-            self._failed.setdefault(host, stop)
+            self._failed.setdefault(endpoint, stop)
             self._news.ring()
-            await self._halt.sleep(wait)
+            await self._stop_event.sleep(wait)
             wait = min(2 * wait, _AGAIN_AT_MOST)
 
-    async def _met(self, host: EndpointState) -> Stop | None:
+    async def _met(self, endpoint: EndpointState) -> Stop | None:
         codec = copy.copy(self._codec)
         try:
-            stop = await learn_from(host, codec, self._link, self._exchanges, self._halt)
+            stop = await learn_from(endpoint, codec, self._group, self._dispatcher, self._stop_event)
         except ConfigError as error:
             self._error = self._error or error
-            self._put_out(host, str(error))
+            self._put_out(endpoint, str(error))
             stop = None
         else:
             if stop is None:
-                self._welcome(host, codec)
+                self._welcome(endpoint, codec)
         self._news.ring()
         return stop
 
-    def _welcome(self, host: EndpointState, codec: Codec) -> None:
+    def _welcome(self, endpoint: EndpointState, codec: Codec) -> None:
         with calling("the codec's describe"):
             model = codec.describe()
-        if not self._link.prepared:
+        if not self._group.prepared:
             vars(self._codec).update(vars(codec))
-            self._link.pool.model, self._link.prepared = model, True
-        elif not _alike(model, self._link.pool.model):
-            self._put_out(host, f"it serves {_named(model)}, another endpoint {_named(self._link.pool.model)}")
+            self._group.balancer.model, self._group.prepared = model, True
+        elif not _alike(model, self._group.balancer.model):
+            self._put_out(endpoint, f"it serves {_named(model)}, another endpoint {_named(self._group.balancer.model)}")
             return
-        host.welcome = True
-        self._link.bell.ring()
+        endpoint.welcome = True
+        self._group.wait_queue.ring()
 
-    def _put_out(self, host: EndpointState, reason: str) -> None:
-        reason = self._link.pool.conceal(reason)
-        host.out = Verdict(action=Action.STOP, reason=reason)
-        self._tell(Event(kind="out", reason=f"{host.transport.shown_url} is not asked: {reason}"))
+    def _put_out(self, endpoint: EndpointState, reason: str) -> None:
+        reason = self._group.balancer.conceal(reason)
+        endpoint.out = Verdict(action=Action.STOP, reason=reason)
+        self._emit(Event(kind="out", reason=f"{endpoint.transport.shown_url} is not asked: {reason}"))
 
 
 def _alike(one: ModelInfo | None, other: ModelInfo | None) -> bool:

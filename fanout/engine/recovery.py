@@ -52,35 +52,35 @@ class Recovery:
 
     def __init__(
         self,
-        feed: Chunker,
-        link: EndpointGroup,
+        chunker: Chunker,
+        group: EndpointGroup,
         outcomes: Outcomes,
         splitting: BisectionBudget,
         refusals: Refusals,
         sizing: Sizing,
         counters: Counters,
-        halt: StopEvent,
+        stop_event: StopEvent,
         *,
         attempt: Callable[[ChunkTask, Deadline], Awaitable[Verdict | None]],
         ended: WaitQueue,
         stop: Callable[[Stop], None],
-        tell: Callable[[Event], None],
+        emit: Callable[[Event], None],
         isolate: Callable[[ChunkTask, Verdict], None] | None = None,
     ) -> None:
-        self._feed = feed
-        self._link = link
+        self._chunker = chunker
+        self._group = group
         self._outcomes = outcomes
         self._splitting = splitting
         self._refusals = refusals
         self._sizing = sizing
         self._counters = counters
-        self._halt = halt
+        self._stop_event = stop_event
         self._attempt = attempt
         self._attempt_ended = ended
         self._stop = stop
-        self._tell = tell
+        self._emit = emit
         self._isolate = isolate
-        self._successes_before = link.successes
+        self._successes_before = group.successes
         self._active = 0
         self._suspects = 0
         """Chunks of several rows that failed, and may have failed for their rows or for their size."""
@@ -106,7 +106,7 @@ class Recovery:
         """True while it is not clear why chunks failed before any had succeeded: more would fail like them."""
         if self.doubted is None:
             return False
-        isolated = self._isolated and self._link.successes > 0
+        isolated = self._isolated and self._group.successes > 0
         if not self._suspects or isolated or self._sizing.clears(self.doubted):
             self.doubted = None
         return self.doubted is not None
@@ -117,7 +117,7 @@ class Recovery:
         if suspect:
             self._suspects += 1
             self._sizing.suspected(work)
-            if not self._link.successes and self.doubted is None:
+            if not self._group.successes and self.doubted is None:
                 self.doubted = work
         return suspect
 
@@ -156,12 +156,12 @@ class Recovery:
 
         def proven() -> bool:
             if work.successes_seen:
-                return self._link.successes > work.successes_seen
-            return self._sizing.knows(work) or (refused and self._isolated and self._link.successes > 0)
+                return self._group.successes > work.successes_seen
+            return self._sizing.knows(work) or (refused and self._isolated and self._group.successes > 0)
 
         turn = await self._take_turn(proven)
         try:
-            if self._halt.stopped is None:
+            if self._stop_event.stopped is None:
                 await self._settle_now(work, first, deadline, in_turn=True)
         finally:
             if turn:
@@ -173,11 +173,11 @@ class Recovery:
         Parts of the chunk that has the turn, which the same task sees through, need none of their own.
         """
         task = asyncio.current_task()
-        while self._halt.stopped is None and self._whose_turn is not task and not proven():
+        while self._stop_event.stopped is None and self._whose_turn is not task and not proven():
             if self._whose_turn is None:
                 self._whose_turn = task
                 return True
-            await self._halt.sleep(inf, self.proven)
+            await self._stop_event.sleep(inf, self.proven)
         return False
 
     def _end_turn(self) -> None:
@@ -215,7 +215,7 @@ class Recovery:
             return first
         if not first.may_be_size or work.n == 1 or self._isolate is not None:
             return await self._again(work, first, deadline, repeat(slice(0, work.n)))
-        left = self._link.retry.max_attempts - work.attempts
+        left = self._group.retry.max_attempts - work.attempts
         which = _ever_fewer(work.n, left, whole=work.suspect is None)
         if self._sizing.beyond(work):
             return replace(first, action=Action.SPLIT)
@@ -225,7 +225,7 @@ class Recovery:
         self, work: ChunkTask, first: Verdict, deadline: Deadline, which: Iterator[slice]
     ) -> Verdict | None:
         """Send these rows of ``work``, time after time, until that ends differently; then the others."""
-        policy, suspect, sent, rows = self._link.retry, kind_of(first), work, slice(0, work.n)
+        policy, suspect, sent, rows = self._group.retry, kind_of(first), work, slice(0, work.n)
 
         async def again() -> Verdict | None:
             nonlocal sent, rows
@@ -249,7 +249,7 @@ class Recovery:
         if sent is not work:
             if verdict is not None:  # they failed in another way than all together
                 await self._settle(sent, verdict, deadline)
-            if self._halt.stopped is None:
+            if self._stop_event.stopped is None:
                 others = slice(0, rows.start) if rows.start else slice(rows.stop, work.n)
                 await self._send_parts([work.part(others)], suspect, deadline)
         return None
@@ -259,7 +259,7 @@ class Recovery:
             return
         self._counters.backing_off += 1
         try:
-            await self._halt.sleep(seconds)
+            await self._stop_event.sleep(seconds)
         finally:
             self._counters.backing_off -= 1
 
@@ -279,17 +279,17 @@ class Recovery:
             return False
         if verdict.action is Action.SPLIT or verdict.status == 500 or verdict.error_kind is not None:
             return True
-        others_succeed = self._link.successes > self._successes_before
+        others_succeed = self._group.successes > self._successes_before
         if verdict.action is Action.RETRY:
             return others_succeed and not verdict.no_room
         return others_succeed or not (verdict.unreachable or verdict.no_room or (verdict.status or 0) > 500)
 
     def _fails_over(self, work: ChunkTask) -> bool:
         """True if another endpoint can be asked at once. When all have been, it is time to wait."""
-        if self._link.pool.only is not None or work.host is None:
+        if self._group.balancer.only is not None or work.endpoint is None:
             return False
-        work.tried = (*work.tried, work.host)
-        if self._link.pool.elsewhere(work.tried, asyncio.get_running_loop().time()):
+        work.tried = (*work.tried, work.endpoint)
+        if self._group.balancer.elsewhere(work.tried, asyncio.get_running_loop().time()):
             return True
         work.tried = ()
         return False
@@ -297,7 +297,7 @@ class Recovery:
     def _tell_of_retry(self, work: ChunkTask, verdict: Verdict | None) -> None:
         if verdict is not None and verdict.action is Action.RETRY:
             chunk = work.chunk
-            self._tell(
+            self._emit(
                 Event(
                     kind="retry",
                     start=chunk.start,
@@ -310,10 +310,10 @@ class Recovery:
 
     def _exhausted(self, verdict: Verdict, work: ChunkTask) -> Verdict:
         """What becomes of a retryable verdict when no attempts are left."""
-        host = work.host
+        endpoint = work.endpoint
         if verdict.action is not Action.RETRY:
             return verdict
-        if verdict.error_kind == "model" and not (host is not None and self._link.pool.dispensable(host)):
+        if verdict.error_kind == "model" and not (endpoint is not None and self._group.balancer.dispensable(endpoint)):
             return replace(verdict, action=Action.STOP, stop="rejected")
         if (
             verdict.status == 500 or verdict.error_kind is not None
@@ -321,20 +321,20 @@ class Recovery:
             return replace(verdict, action=Action.SPLIT)
         if verdict.may_be_size and work.n > 1 and work.others_served:
             return replace(verdict, action=Action.SPLIT)
-        if verdict.unreachable and not self._link.pool.answered:
+        if verdict.unreachable and not self._group.balancer.answered:
             return replace(verdict, action=Action.STOP, stop="unreachable")
         return replace(verdict, action=Action.FAIL)
 
     async def _others_tell(self, work: ChunkTask) -> bool:
         """Wait while nothing has been served and requests are in flight that may be. False if the run has stopped."""
-        host = work.host
-        assert host is not None
-        while self._halt.stopped is None and not host.served and host.pending:
-            await self._halt.sleep(_LOOK_AGAIN, self._attempt_ended)
-        return self._halt.stopped is None
+        endpoint = work.endpoint
+        assert endpoint is not None
+        while self._stop_event.stopped is None and not endpoint.served and endpoint.pending:
+            await self._stop_event.sleep(_LOOK_AGAIN, self._attempt_ended)
+        return self._stop_event.stopped is None
 
     def _confirmed(self, work: ChunkTask) -> bool:
-        return work.confirmed or work.attempts >= self._link.retry.max_attempts
+        return work.confirmed or work.attempts >= self._group.retry.max_attempts
 
     async def _once_more(self, work: ChunkTask, deadline: Deadline) -> None:
         verdict = await self._attempt(work, deadline)
@@ -348,7 +348,7 @@ class Recovery:
         in_turn = in_turn or work.suspect is not None
         turn = None if in_turn else await self._splitting.wait_for_turn(self._proof_for(work, verdict))
         try:
-            if self._halt.stopped is not None:
+            if self._stop_event.stopped is not None:
                 return
             self._refusals.note(work, verdict, failed=False)
             if self._splitting.useful:
@@ -364,8 +364,8 @@ class Recovery:
         """For a 403 others have to have succeeded after it: what succeeded before may have had good credentials."""
         if not _forbidden(verdict):
             return None
-        seen = self._link.successes if work.successes_seen is None else work.successes_seen
-        return lambda: self._link.successes > seen
+        seen = self._group.successes if work.successes_seen is None else work.successes_seen
+        return lambda: self._group.successes > seen
 
     async def _bisect(self, work: ChunkTask, verdict: Verdict, deadline: Deadline) -> None:
         self._note_split(work, verdict)
@@ -404,14 +404,14 @@ class Recovery:
             verdict.action is Action.RETRY
             and part.n > 1
             and part.suspect == kind_of(verdict)
-            and self._link.successes > (seen or 0)
+            and self._group.successes > (seen or 0)
         ):
             return replace(verdict, action=Action.SPLIT)
         return verdict
 
     def _note_split(self, work: ChunkTask, verdict: Verdict) -> None:
         self._counters.splits += 1
-        self._tell(
+        self._emit(
             Event(
                 kind="split", start=work.chunk.start, stop=work.chunk.stop, status=verdict.status, reason=verdict.reason
             )
@@ -442,11 +442,11 @@ class Recovery:
 
     def _last(self, work: ChunkTask) -> bool:
         """True if no row is left but those of ``work``: there is nothing that a stop could spare."""
-        return self._feed.left == 0 and self._active == 1 and work.n == len(work.chunk)
+        return self._chunker.left == 0 and self._active == 1 and work.n == len(work.chunk)
 
     def _only_row(self, work: ChunkTask, verdict: Verdict) -> bool:
         """True for a 403 of the only row that there is: nothing can show whether the row or the credentials are bad."""
-        return _forbidden(verdict) and not self._link.successes and self._feed.left == 0 and len(work.chunk) == 1
+        return _forbidden(verdict) and not self._group.successes and self._chunker.left == 0 and len(work.chunk) == 1
 
 
 def _forbidden(verdict: Verdict) -> bool:

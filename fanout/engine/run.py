@@ -53,7 +53,7 @@ class Run:
         deliver: takes every chunk as soon as all of its rows are answered or failed, in order of completion; it must
             not wait.
         on_event: takes an `Event` for what happens to chunks, after it has happened.
-        form: what all answers look like, where an earlier run has found it out.
+        schema: what all answers look like, where an earlier run has found it out.
         failed_alone: rows that failed alone in an earlier run.
         until: when the run stops at the latest, beside the deadline that the client has for all runs.
         isolate: takes rows (by number) that failed together, the attempts that were made for them, and whether each is
@@ -63,26 +63,26 @@ class Run:
 
     def __init__(
         self,
-        feed: Chunker,
+        chunker: Chunker,
         codec: Codec,
-        link: EndpointGroup,
+        group: EndpointGroup,
         deliver: Callable[[ChunkResult], None],
         on_event: Callable[[Event], None] | None = None,
         *,
-        form: Schema | None = None,
+        schema: Schema | None = None,
         failed_alone: RowSet | None = None,
         until: Until | None = None,
         isolate: Callable[[list[int], int, bool], None] | None = None,
         settle_later: bool = False,
     ) -> None:
-        self.feed = feed
-        feed.sizes = link.sizes
+        self.chunker = chunker
+        chunker.sizes = group.sizes
         self.counters = Counters()
         self._codec = codec
-        self._link = link
+        self._group = group
         self._deliver = deliver
         self._listener = on_event
-        self._form = form
+        self._schema = schema
         self._failed_alone = failed_alone
         self._isolate = isolate
         self._isolated = 0
@@ -91,16 +91,16 @@ class Run:
         self._started = self._loop.time()
         self._ended: float | None = None
         self._until = until
-        self._halt = StopEvent()
+        self._stop_event = StopEvent()
         self._owner = object()
         self._tasks = Tasks(self._report, self._abandon)
-        self._exchanges = Dispatcher(link, self.counters, self._halt, self._tell)
+        self._dispatcher = Dispatcher(group, self.counters, self._stop_event, self._emit)
         self._introductions = (
-            EndpointProbe(codec, link, self._exchanges, self._halt, self._tell, self._tasks)
-            if link.pool.only is None
+            EndpointProbe(codec, group, self._dispatcher, self._stop_event, self._emit, self._tasks)
+            if group.balancer.only is None
             else None
         )
-        self._retry_slots = ConcurrencyLimiter(link.permits.total)
+        self._retry_slots = ConcurrencyLimiter(group.limiter.total)
         self._workers = 0
         self._refused = 0
         self._fewer_refused = WaitQueue()
@@ -118,7 +118,7 @@ class Run:
     @property
     def stopped(self) -> Stop | None:
         """Why the run was stopped, or None."""
-        return self._halt.stopped
+        return self._stop_event.stopped
 
     async def execute(self) -> None:
         """Run to the end of the feed, or to the stop, and deliver what there is. `stopped` tells which it was.
@@ -126,15 +126,15 @@ class Run:
         Raises the exception of the source, of ``deliver`` or of the codec's preparation, once all is delivered. What is
         raised and is no `Exception` is a stop.
         """
-        timeouts, retry = self._link.timeouts, self._link.retry
+        timeouts, retry = self._group.timeouts, self._group.retry
         watch = Watchdog(self.stop, run=timeouts.run, stall=retry.stall, until=self._until, last_words=self._last_words)
         self._watch = watch
         try:
-            if self.feed.left != 0:
+            if self.chunker.left != 0:
                 watch.busy()
                 await self._together([self._prepare])
                 watch.idle()
-            if self._halt.stopped is None:
+            if self._stop_event.stopped is None:
                 await self._work_through()
         except CallbackError as error:
             self._report(error)
@@ -153,14 +153,14 @@ class Run:
         """Send nothing new. What is in flight is finished, or abandoned if ``cut``. The first reason counts."""
         if self._ended is not None:
             return
-        stop = stop._replace(reason=self._link.pool.conceal(stop.reason))
-        first = self._halt.stop(stop)
+        stop = stop._replace(reason=self._group.balancer.conceal(stop.reason))
+        first = self._stop_event.stop(stop)
         if cut:
             self._tasks.cancel_all()
         else:
             self._tasks.cancel(self._waiting_for_rows)
         if first:
-            self._tell(Event(kind="stop", reason=stop.reason))
+            self._emit(Event(kind="stop", reason=stop.reason))
 
     def _distrust(self, url: str, answered: Sequence[RowsSent]) -> None:
         """Stop: an endpoint answers requests twice, so its answers may be those of other requests."""
@@ -179,12 +179,12 @@ class Run:
         """A snapshot of this run's counters."""
         ended = self._loop.time() if self._ended is None else self._ended
         return self.up_to_date_counters().snapshot(
-            seconds=ended - self._started, concurrency=self._link.chosen, endpoints=self._link.pool.statistics()
+            seconds=ended - self._started, concurrency=self._group.chosen, endpoints=self._group.balancer.statistics()
         )
 
     def up_to_date_counters(self) -> Counters:
         """This run's counters; the rows are counted by the feed."""
-        self.counters.rows = self.feed.rows_taken - self._isolated
+        self.counters.rows = self.chunker.rows_taken - self._isolated
         return self.counters
 
     def settle(self, done: ChunkResult) -> None:
@@ -193,10 +193,10 @@ class Run:
         for failure in done.failures:
             ok -= failure.stop - failure.start
             self.counters.failed += failure.stop - failure.start
-            self._tell(_event_of(failure))
+            self._emit(_event_of(failure))
         self.counters.ok += ok
         if ok and self._listener is not None:
-            self._tell(Event(kind="done", start=done.start, stop=done.stop))
+            self._emit(Event(kind="done", start=done.start, stop=done.stop))
 
     def _delivered(self, done: ChunkResult) -> None:
         if self._any_suspect and self.suspect.overlaps(done.start, done.stop):
@@ -205,18 +205,18 @@ class Run:
         if not self._settle_later:
             self.settle(done)
 
-    def _tell(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         """If the listener raises an exception, log it and stop calling it; whatever else it raises stops the run."""
         if self._listener is None:
             return
-        if event.reason and (reason := self._link.pool.conceal(event.reason)) != event.reason:
+        if event.reason and (reason := self._group.balancer.conceal(event.reason)) != event.reason:
             event = replace(event, reason=reason)
         try:
             self._listener(event)
         except Exception:  # noqa: BLE001 - somebody else's code, beside the run
             self._listener = None
             # Formatted here, because a traceback may quote what must not be in a log.
-            trace = self._link.pool.conceal_lines(traceback.format_exc())
+            trace = self._group.balancer.conceal_lines(traceback.format_exc())
             _log.error("on_event raised an error, and is not called again in this run\n%s", trace)
         except BaseException as error:  # noqa: BLE001 - reported, since an event may happen outside of all tasks
             self._listener = None
@@ -224,68 +224,68 @@ class Run:
 
     async def _prepare(self) -> None:
         if self._introductions is None:
-            stop = await prepare(self._codec, self._link, self._exchanges, self._halt)
+            stop = await prepare(self._codec, self._group, self._dispatcher, self._stop_event)
         else:
             stop = await self._introductions.first()
         if stop is not None:
             self.stop(stop)
         if self._codec.max_rows is not None:
-            self.feed.limit(max(1, self._codec.max_rows))
+            self.chunker.limit(max(1, self._codec.max_rows))
 
     async def _work_through(self) -> None:
         with calling("the codec's spec"):
             spec = self._codec.spec
-        proof = ResponseValidator(
+        validator = ResponseValidator(
             spec,
             reject_nonfinite=self._codec.nonfinite == "reject",
-            capacity=self._link.limits.most_in_flight,
-            form=self._form,
+            capacity=self._group.limits.most_in_flight,
+            schema=self._schema,
         )
         self._attempts = Attempts(
-            self._codec, self._link, self._exchanges, proof, self.counters, stop=self.stop, owner=self._owner,
+            self._codec, self._group, self._dispatcher, validator, self.counters, stop=self.stop, owner=self._owner,
             independent=self._isolate is not None,
         )  # fmt: skip
         self._outcomes = Outcomes(
-            proof, self._link, deliver=self._delivered, refuse=self._refuse, independent=self._isolate is not None
+            validator, self._group, deliver=self._delivered, refuse=self._refuse, independent=self._isolate is not None
         )
-        self._stamp = self._link.pool.hosts[0].transport.stamped
+        self._stamp = self._group.balancer.endpoints[0].transport.stamped
         self._recovery = Recovery(
-            self.feed,
-            self._link,
+            self.chunker,
+            self._group,
             self._outcomes,
             BisectionBudget(
-                lambda: self._link.successes > 0,
+                lambda: self._group.successes > 0,
                 failed_alone=self._failed_alone,
-                answered_before=self._form is not None,
+                answered_before=self._schema is not None,
             ),
-            Refusals(lambda: self._link.successes),
-            Sizing(self.feed, self._link),
+            Refusals(lambda: self._group.successes),
+            Sizing(self.chunker, self._group),
             self.counters,
-            self._halt,
+            self._stop_event,
             attempt=self._attempt_again,
             ended=self._attempts.ended,
             stop=self.stop,
-            tell=self._tell,
+            emit=self._emit,
             isolate=None if self._isolate is None else self._leave,
         )
-        self._link.followers[self._follow] = None
-        self._link.on_second_answer[self._distrust] = None
+        self._group.followers[self._follow] = None
+        self._group.on_second_answer[self._distrust] = None
         try:
             await self._together(self._hired())
             await self._close()
-            if self._halt.stopped is None:
+            if self._stop_event.stopped is None:
                 self._recovery.release()
-            if self.feed.chunks_taken > 1:
-                await self._link.look_over()
+            if self.chunker.chunks_taken > 1:
+                await self._group.look_over()
         finally:
-            del self._link.followers[self._follow]
-            del self._link.on_second_answer[self._distrust]
+            del self._group.followers[self._follow]
+            del self._group.on_second_answer[self._distrust]
             self._outcomes.flush()
 
     def _hired(self) -> list[Job]:
         """Workers to join those that there are: as many as the concurrency allows and the feed has chunks for."""
-        more = self._link.permits.total - self._workers
-        left, rows = self.feed.left, self.feed.chunk_rows if self.feed.packing is None else 1
+        more = self._group.limiter.total - self._workers
+        left, rows = self.chunker.left, self.chunker.chunk_rows if self.chunker.packing is None else 1
         if left is not None:
             more = min(more, -(-left // rows))
         self._workers += max(0, more)
@@ -293,8 +293,8 @@ class Run:
 
     def _follow(self) -> None:
         """The concurrency is another: workers join; those that are too many leave once their chunk is done."""
-        self.feed.make_room(self._link.permits.total)
-        if self._workers and self._halt.stopped is None:  # where all have left there is nothing more to take
+        self.chunker.make_room(self._group.limiter.total)
+        if self._workers and self._stop_event.stopped is None:  # where all have left there is nothing more to take
             for worker in self._hired():
                 self._tasks.start(worker)
 
@@ -302,25 +302,25 @@ class Run:
         task = asyncio.current_task()
         assert task is not None
         deadline = Deadline()
-        permits = self._link.permits
+        limiter = self._group.limiter
         try:
-            while self._halt.stopped is None and self._workers <= permits.total:
-                if self._refused >= permits.total:
-                    await self._halt.sleep(inf, self._fewer_refused)
+            while self._stop_event.stopped is None and self._workers <= limiter.total:
+                if self._refused >= limiter.total:
+                    await self._stop_event.sleep(inf, self._fewer_refused)
                     continue
                 if self._recovery.doubted is not None and self._recovery.unproven:
-                    await self._halt.sleep(inf, self._recovery.proven)
+                    await self._stop_event.sleep(inf, self._recovery.proven)
                     continue
-                if self._again > self._stood_aside and permits.in_use >= permits.total:
+                if self._again > self._stood_aside and limiter.in_use >= limiter.total:
                     await self._stand_aside()
                     continue
-                if (work := self.feed.ready()) is None and (work := await self._next(task)) is None:
+                if (work := self.chunker.ready()) is None and (work := await self._next(task)) is None:
                     return
                 self._watch.busy()
-                if self.feed.packing is not None:
-                    work = fitted(work, self.feed, self.feed.packing, self._encode)
+                if self.chunker.packing is not None:
+                    work = fitted(work, self.chunker, self.chunker.packing, self._encode)
                 if work is not None and (verdict := await self._attempt(work, deadline)) is not None:
-                    self._retry_slots.resize(permits.total)
+                    self._retry_slots.resize(limiter.total)
                     await self._retry_slots.acquire()
                     self._recover(work, verdict, done=self._retry_slots.release)
                 self._watch.idle()
@@ -333,7 +333,7 @@ class Run:
         """Leave a permit to an attempt that is not a first; else all workers would wait for one in turns."""
         self._stood_aside += 1
         try:
-            await self._halt.sleep(inf, self._way_free)
+            await self._stop_event.sleep(inf, self._way_free)
         finally:
             self._stood_aside -= 1
 
@@ -347,7 +347,7 @@ class Run:
 
     async def _next(self, worker: asyncio.Task[Any]) -> ChunkTask | None:
         self._waiting_for_rows.add(worker)
-        work = await self.feed.take()
+        work = await self.chunker.take()
         self._waiting_for_rows.discard(worker)
         return work
 
@@ -360,18 +360,18 @@ class Run:
             self._last_failure = outcome.reason
             return outcome
         self._watch.progress()
-        if self._link.sizes.watching or self._recovery.withheld:
+        if self._group.sizes.watching or self._recovery.withheld:
             self._recovery.succeeded(work)
         self._outcomes.succeed(work, outcome)
         return None
 
     def _encode(self, work: ChunkTask) -> bool:
         fail = self._outcomes.fail if self._isolate is None else self._fail_unsent
-        return encode(work, self._codec, self._stamp, fail, uniform=self.feed.uniform)
+        return encode(work, self._codec, self._stamp, fail, uniform=self.chunker.uniform)
 
     def _fail_unsent(self, work: ChunkTask, verdict: Verdict) -> None:
         """Rows that cannot be encoded, each another caller's: encoded alone, each has a reason of its own."""
-        if self.feed.total == 1:
+        if self.chunker.total == 1:
             self._outcomes.fail(work, verdict)
         else:
             self._leave(work, verdict)
@@ -387,13 +387,15 @@ class Run:
 
     def _last_words(self) -> str:
         """Why the last attempt failed; where none was made, why the last endpoint has not said which model it has."""
-        return self._last_failure or next((host.unheard for host in self._link.pool.hosts if host.unheard), "")
+        return self._last_failure or next(
+            (endpoint.unheard for endpoint in self._group.balancer.endpoints if endpoint.unheard), ""
+        )
 
     def _refuse(self, work: ChunkTask, verdict: Verdict) -> None:
         """An answer unlike the others: no slot can be waited for here, so the workers wait while there are too many."""
         self._refused += 1
-        if work.host is not None:
-            self._exchanges.misfit(work.host, verdict)
+        if work.endpoint is not None:
+            self._dispatcher.misfit(work.endpoint, verdict)
         self._recover(work, verdict, done=self._refused_ended)
 
     def _refused_ended(self) -> None:
@@ -418,7 +420,7 @@ class Run:
     async def _close(self) -> None:
         """What still waits for another chunk's answer to agree with can wait no longer."""
         # After a stop no other answer can contradict the only one, but none can confirm it either: it stays pending.
-        refused = self._halt.stopped is None or self.feed.chunks_taken == 1
+        refused = self._stop_event.stopped is None or self.chunker.chunks_taken == 1
         while refused:
             refused = self._outcomes.close()
             await self._tasks.join()
@@ -430,7 +432,7 @@ class Run:
 
     async def _close_feed(self) -> None:
         try:
-            await self.feed.close()
+            await self.chunker.close()
         except Exception as error:  # noqa: BLE001 - raised again by `execute`
             self._report(error)
 
@@ -448,7 +450,7 @@ class Run:
             self.stop(Stop("error", "a task of the run was cancelled, although the run was not", error))
         elif isinstance(error, Exception) and not isinstance(error, ENDS_OF_ITERATION):
             if isinstance(error, FanoutError):  # it may quote the server, an option or a row; other errors stay whole
-                self._link.pool.redact(error)
+                self._group.balancer.redact(error)
             self._crash = self._crash or error
             self.stop(Stop("rejected", f"{type(error).__name__}: {error}"))
         else:

@@ -23,10 +23,10 @@ _log = logging.getLogger("fanout")
 class Sizing:
     """The sizes of one run's requests, reported to the `SizeLimits` of its link."""
 
-    def __init__(self, feed: Chunker, link: EndpointGroup) -> None:
-        self._feed = feed
-        self._sizes = link.sizes
-        self._meter = link.meter
+    def __init__(self, chunker: Chunker, group: EndpointGroup) -> None:
+        self._chunker = chunker
+        self._sizes = group.sizes
+        self._meter = group.meter
         self._advised = False
 
     def suspected(self, work: ChunkTask) -> None:
@@ -41,8 +41,8 @@ class Sizing:
     def too_large(self, work: ChunkTask, verdict: Verdict) -> None:
         """Take note of a request that failed with ``verdict``, although its rows are answered in smaller ones."""
         size = self._of(work)
-        if size.n_bytes and self._feed.spare_packing is not None:
-            self._feed.spare_packing.weigh(work)
+        if size.n_bytes and self._chunker.spare_packing is not None:
+            self._chunker.spare_packing.weigh(work)
         self._sizes.too_large(size, work.chunk)
         limits = self._sizes.limits
         if verdict.error_kind == "rows" and limits is not None and limits.rows == 1 and not self._advised:
@@ -80,7 +80,7 @@ class Sizing:
 
     def parts(self, work: ChunkTask) -> list[ChunkTask]:
         """The rows in works within the limits; none where there is one row, or all are within them already."""
-        limits, packing = self._sizes.safe(), self._feed.spare_packing
+        limits, packing = self._sizes.safe(), self._chunker.spare_packing
         if limits is None or work.n == 1:
             return []
         if packing is not None and min(limits.n_bytes, limits.tokens) < inf:

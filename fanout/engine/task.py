@@ -22,8 +22,25 @@ class ChunkTask:
     """Rows that travel in one request: a whole chunk at first, a part of it after a split."""
 
     __slots__ = (
-        "assembly", "attempts", "chunk", "confirmed", "earlier_attempts", "error_kind", "held", "host", "n",
-        "others_served", "payload", "rows", "size", "successes_seen", "suspect", "tokens", "tried", "tries", "where",
+        "assembly",
+        "attempts",
+        "chunk",
+        "confirmed",
+        "earlier_attempts",
+        "endpoint",
+        "error_kind",
+        "held",
+        "n",
+        "others_served",
+        "payload",
+        "rows",
+        "size",
+        "successes_seen",
+        "suspect",
+        "tokens",
+        "tried",
+        "tries",
+        "where",
     )  # fmt: skip
 
     def __init__(self, chunk: Chunk, rows: Rows) -> None:
@@ -54,7 +71,7 @@ class ChunkTask:
         """Successes on the whole link when these rows last failed."""
         self.others_served = False
         """Others have succeeded between the last two failures of these rows, or of those that they were part of."""
-        self.host: EndpointState | None = None
+        self.endpoint: EndpointState | None = None
         """The endpoint that was asked last."""
         self.tried: tuple[EndpointState, ...] = ()
         """Endpoints that have failed since the last wait: others are asked first."""
@@ -161,22 +178,22 @@ class PartialChunk:
         self._outputs: dict[str, Array] | None = None
         self._failures: list[Failure] = []
 
-    def add(self, work: ChunkTask, outputs: Values) -> None:
+    def add(self, task: ChunkTask, outputs: Values) -> None:
         """Copy proven answers into their places."""
         if self._outputs is None:
             self._outputs = {name: filled((len(self.chunk), *a.shape[1:]), a.dtype) for name, a in outputs.items()}
         for name, values in outputs.items():
-            self._outputs[name][work.where] = values
-        self._open[work.where] = False
+            self._outputs[name][task.where] = values
+        self._open[task.where] = False
 
-    def fail(self, work: ChunkTask, failures: Iterable[Failure]) -> None:
+    def fail(self, task: ChunkTask, failures: Iterable[Failure]) -> None:
         """Rows that have no answer and get none."""
         self._failures += failures
-        self._open[work.where] = False
+        self._open[task.where] = False
 
-    def leave(self, work: ChunkTask) -> None:
+    def leave(self, task: ChunkTask) -> None:
         """Rows that are sent again elsewhere: for this chunk they stay pending."""
-        self._gone += work.n
+        self._gone += task.n
 
     @property
     def complete(self) -> bool:

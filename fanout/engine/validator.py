@@ -26,7 +26,7 @@ class Unconfirmed(NamedTuple):
 
     work: ChunkTask
     outputs: dict[str, Array]
-    form: Schema
+    schema: Schema
 
 
 class ResponseValidator:
@@ -36,11 +36,11 @@ class ResponseValidator:
         spec: what the codec knows of its outputs, by name; ``"*"`` stands for every other output.
         reject_nonfinite: NaN and infinity make an answer invalid.
         capacity: how many chunks' answers may wait for the form to be known.
-        form: what all answers look like, where an earlier run has found it out.
+        schema: what all answers look like, where an earlier run has found it out.
     """
 
     def __init__(
-        self, spec: Mapping[str, TensorSpec], *, reject_nonfinite: bool, capacity: int, form: Schema | None = None
+        self, spec: Mapping[str, TensorSpec], *, reject_nonfinite: bool, capacity: int, schema: Schema | None = None
     ) -> None:
         self._spec = spec
         self._reject_nonfinite = reject_nonfinite
@@ -48,30 +48,30 @@ class ResponseValidator:
         self._lax = not reject_nonfinite
         self._plain_form: tuple[np.dtype[Any], tuple[int, ...]] | None = None
         """The form where it is that of one unnamed output of floats: most answers are such, and soon proven."""
-        self._form: Schema | None = None
-        self._settle_form(form)
+        self._schema: Schema | None = None
+        self._settle_form(schema)
         self._held: list[Unconfirmed] = []
         self._had_a_tie = False
 
     def checked(self, outputs: Array | Values, n_rows: int) -> dict[str, Array]:
         """``outputs`` by name, every check passed that needs no other answer. Raises `InvalidReply`."""
-        form = self._form
+        schema = self._schema
         if self._plain_form is not None and type(outputs) is np.ndarray:
             dtype, shape = self._plain_form
             if outputs.shape == (n_rows, *shape) and outputs.dtype == dtype and (self._lax or within(outputs)):
                 return {"": outputs}
         named = {"": outputs} if isinstance(outputs, np.ndarray) or not isinstance(outputs, Mapping) else dict(outputs)
-        if form is not None and named.keys() != form.keys():
-            raise InvalidResponse(f"the answer has outputs {_names(named)}, others have {_names(form)}")
+        if schema is not None and named.keys() != schema.keys():
+            raise InvalidResponse(f"the answer has outputs {_names(named)}, others have {_names(schema)}")
         for name, given in named.items():
             named[name] = array = _plain(name, given)
             if array.ndim == 0 or len(array) != n_rows:
                 count = "no" if array.ndim == 0 else len(array)
                 raise InvalidResponse(f"{_called(name)}{count} rows for {n_rows} that were sent", error_kind="rows")
-            if form is None:
+            if schema is None:
                 self._check_spec(name, array)
-            elif (array.dtype, array.shape[1:]) != form[name]:
-                raise _other_form(name, array, form[name])
+            elif (array.dtype, array.shape[1:]) != schema[name]:
+                raise _other_form(name, array, schema[name])
             if self._reject_nonfinite and array.dtype.kind in "fc" and not _all_finite(array):
                 raise _nonfinite(name, array)
         if not named:
@@ -85,14 +85,14 @@ class ResponseValidator:
         return not shapes or any(shape is None or None in shape for shape in shapes)
 
     @property
-    def form(self) -> Schema | None:
+    def schema(self) -> Schema | None:
         """What all answers look like; None as long as that is not known."""
-        return self._form
+        return self._schema
 
     @property
     def settled(self) -> bool:
         """True once the form of all answers is known; `checked` is then the whole proof."""
-        return self._form is not None
+        return self._schema is not None
 
     def offer(self, work: ChunkTask, outputs: dict[str, Array]) -> tuple[list[Unconfirmed], list[Unconfirmed]]:
         """Judge a checked answer while the form is not known.
@@ -100,9 +100,9 @@ class ResponseValidator:
         Returns the answers now accepted and those now refused. It is neither while it waits for one of another
         chunk that looks the same: one odd answer at the start must not condemn all the rest.
         """
-        form = schema_of(outputs) or {}
-        held = Unconfirmed(work, outputs, form)
-        if self._complete(form) or any(h.form == form and h.work.chunk != work.chunk for h in self._held):
+        schema = schema_of(outputs) or {}
+        held = Unconfirmed(work, outputs, schema)
+        if self._complete(schema) or any(h.schema == schema and h.work.chunk != work.chunk for h in self._held):
             return self._settle(held)
         self._held.append(held)
         # By chunks: the parts of one that was split cannot agree with each other, however many they are.
@@ -120,28 +120,28 @@ class ResponseValidator:
         Returns the accepted, the refused, and whether the refused are worth another attempt (once).
         """
         held, retry = self._held, not self._had_a_tie
-        if held and all(h.form == held[0].form for h in held):
+        if held and all(h.schema == held[0].schema for h in held):
             accepted, refused = self._settle(held.pop())
             return accepted, refused, retry
         self._held, self._had_a_tie = [], bool(held)
         return [], held, retry
 
     def _settle(self, agreed: Unconfirmed) -> tuple[list[Unconfirmed], list[Unconfirmed]]:
-        self._settle_form(agreed.form)
+        self._settle_form(agreed.schema)
         held, self._held = [*self._held, agreed], []
-        return [h for h in held if h.form == agreed.form], [h for h in held if h.form != agreed.form]
+        return [h for h in held if h.schema == agreed.schema], [h for h in held if h.schema != agreed.schema]
 
-    def _settle_form(self, form: Schema | None) -> None:
-        self._form = form
-        if form is not None and form.keys() == {""} and form[""][0].kind == "f":
-            self._plain_form = form[""]
+    def _settle_form(self, schema: Schema | None) -> None:
+        self._schema = schema
+        if schema is not None and schema.keys() == {""} and schema[""][0].kind == "f":
+            self._plain_form = schema[""]
 
-    def _complete(self, form: Schema) -> bool:
+    def _complete(self, schema: Schema) -> bool:
         """True if the spec alone proves the form: the names of the outputs as well as what they look like."""
         named = self._spec.keys() - {ANY_OUTPUT} or {""}
-        specs = [self._spec_of(name) for name in form]
+        specs = [self._spec_of(name) for name in schema]
         whole = all(s.dtype is not None and s.shape is not None and None not in s.shape for s in specs)
-        return whole and form.keys() == named
+        return whole and schema.keys() == named
 
     def _spec_of(self, name: str) -> TensorSpec:
         return self._spec.get(name) or self._spec.get(ANY_OUTPUT) or TensorSpec()
@@ -163,11 +163,11 @@ class ResponseValidator:
 
 def disagreement(refused: Unconfirmed) -> InvalidResponse:
     """Why an answer was refused that looks unlike the others."""
-    form = ", ".join(
-        f"{_called(name)}{dtype} rows of shape {list(shape)}" for name, (dtype, shape) in refused.form.items()
+    schema = ", ".join(
+        f"{_called(name)}{dtype} rows of shape {list(shape)}" for name, (dtype, shape) in refused.schema.items()
     )
     return InvalidResponse(
-        f"{form}: other answers look different; if this is the right form, give the codec its shape and dtype; rows "
+        f"{schema}: other answers look different; if this is the right form, give the codec its shape and dtype; rows "
         "that differ in length fit no array, but can be taken as texts",
         error_kind="shape",
     )
@@ -214,8 +214,8 @@ def _nonfinite(name: str, array: Array) -> InvalidResponse:
     )
 
 
-def _other_form(name: str, array: Array, form: tuple[np.dtype[Any], tuple[int, ...]]) -> InvalidResponse:
-    dtype, shape = form
+def _other_form(name: str, array: Array, schema: tuple[np.dtype[Any], tuple[int, ...]]) -> InvalidResponse:
+    dtype, shape = schema
     if array.dtype != dtype:
         return InvalidResponse(f"{_called(name)}dtype {array.dtype}, other answers have {dtype}", error_kind="dtype")
     return InvalidResponse(

@@ -117,12 +117,12 @@ async def check_job(job: Job, *, control: RunControl | None = None) -> Findings:
 
 
 async def _first_chunk(source: Source, chunk_rows: int) -> Rows:
-    feed = chunker_of(source, chunk_rows)
+    chunker = chunker_of(source, chunk_rows)
     try:
-        work = await feed.take()
+        task = await chunker.take()
     finally:
-        await feed.close()
-    return [] if work is None else work.rows
+        await chunker.close()
+    return [] if task is None else task.rows
 
 
 async def _probed(client: Client, first: Rows, preview: Preview | None, control: RunControl | None) -> Result:

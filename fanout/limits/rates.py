@@ -75,22 +75,22 @@ class RateLimiter:
             start = now
             for bucket in self._buckets:
                 start = max(start, bucket.earliest(cost))
-            slot = Reservation(start, cost, self._edition)
-            self._ahead.append(slot)
+            reservation = Reservation(start, cost, self._edition)
+            self._ahead.append(reservation)
             for bucket in self._buckets:
-                bucket.latest = bucket.after(bucket.latest, slot)
-            return slot
+                bucket.latest = bucket.after(bucket.latest, reservation)
+            return reservation
 
-    def give_back(self, slot: Reservation | None) -> None:
-        """Let others have what ``slot`` took, if it is still to come: no request was sent in it."""
+    def give_back(self, reservation: Reservation | None) -> None:
+        """Let others have what ``reservation`` took, if it is still to come: no request was sent in it."""
         with self._lock:
-            if slot is not None and slot in self._ahead:
-                self._ahead.remove(slot)
+            if reservation is not None and reservation in self._ahead:
+                self._ahead.remove(reservation)
                 self._recount()
 
-    def outdated(self, slot: Reservation) -> bool:
-        """True where the endpoint has told of less since ``slot`` was reserved: then another one is due."""
-        return slot.edition != self._edition
+    def outdated(self, reservation: Reservation) -> bool:
+        """True where the endpoint has told of less since ``reservation`` was reserved: then another one is due."""
+        return reservation.edition != self._edition
 
     def charge(self, now: float, tokens: float) -> None:
         """A request that was sent took so many more tokens than its slot has told; fewer, if negative."""
@@ -130,9 +130,9 @@ class RateLimiter:
     def _settle(self, now: float) -> None:
         """Slots whose time has come are used, for all that is known here."""
         while self._ahead and self._ahead[0].start <= now:
-            slot = self._ahead.popleft()
+            reservation = self._ahead.popleft()
             for bucket in self._buckets:
-                bucket.settled = bucket.after(bucket.settled, slot)
+                bucket.settled = bucket.after(bucket.settled, reservation)
         if self._told and any(bucket.until <= now for bucket in self._told.values()):
             self._told = {name: bucket for name, bucket in self._told.items() if bucket.until > now}
             self._adopt()
@@ -141,8 +141,8 @@ class RateLimiter:
         """The starts that are promised stand; what comes after them does not pay for those that are not there."""
         for bucket in self._buckets:
             bucket.latest = bucket.settled
-            for slot in self._ahead:
-                bucket.latest = bucket.after(bucket.latest, slot)
+            for reservation in self._ahead:
+                bucket.latest = bucket.after(bucket.latest, reservation)
 
     def _adopt(self) -> None:
         self._buckets = [*self._lasting, *self._told.values()]
@@ -183,10 +183,10 @@ class _Bucket:
             return -inf
         return min(self.until, self.latest - max(0.0, self.capacity - units) * self.interval)
 
-    def after(self, paid: float, slot: Reservation) -> float:
-        """When all is paid for if that was at ``paid`` before ``slot``."""
-        units = slot.cost[self._place]
-        return max(paid, slot.start) + units * self.interval if units else paid
+    def after(self, paid: float, reservation: Reservation) -> float:
+        """When all is paid for if that was at ``paid`` before ``reservation``."""
+        units = reservation.cost[self._place]
+        return max(paid, reservation.start) + units * self.interval if units else paid
 
 
 def _buckets_of(limits: Limits) -> Iterator[_Bucket]:

@@ -56,7 +56,7 @@ class Recorder:
         """Send, and note what comes of it. Raises what sending raises, and `ConfigError` for a full disk."""
         started = asyncio.get_running_loop().time()
         try:
-            reply = await send()
+            response = await send()
         except TransportError as error:
             self._note(sent, started, hide, error=error)
             raise
@@ -64,8 +64,8 @@ class Recorder:
             given_up = AttemptTimeout("no whole answer came before the attempt was given up")
             self._note(sent, started, hide, error=given_up)
             raise
-        self._note(sent, started, hide, reply=reply)
-        return reply
+        self._note(sent, started, hide, response=response)
+        return response
 
     def close(self) -> None:
         """Close the file."""
@@ -88,13 +88,13 @@ class Recorder:
         started: float,
         hide: Callable[[bytes], bytes],
         *,
-        reply: Response | None = None,
+        response: Response | None = None,
         error: TransportError | None = None,
     ) -> None:
         if self._began is None:
             self._began = started
         asked = hide(sent.joined())
-        answered = b"" if reply is None else hide(reply.body)
+        answered = b"" if response is None else hide(response.body)
         # Its key is that of the request as it was, by which it will be asked for again.
         original, path = digest(sent.body), path_of(sent.url)
         interaction = Interaction(
@@ -102,21 +102,21 @@ class Recorder:
             method=sent.method,
             path=path_of(_hidden(sent.url, hide)),
             sent=digest([asked]),
-            status=None if reply is None else reply.status,
-            headers={} if reply is None else self._kept(reply, hide),
-            got="" if reply is None else digest([answered]),
+            status=None if response is None else response.status,
+            headers={} if response is None else self._kept(response, hide),
+            got="" if response is None else digest([answered]),
             error="" if error is None else type(error).__name__,
             text="" if error is None else _hidden(str(error), hide),
             at=started - self._began,
             seconds=asyncio.get_running_loop().time() - started,
         )
-        bodies = {interaction.sent: asked} | ({} if reply is None else {interaction.got: answered})
+        bodies = {interaction.sent: asked} | ({} if response is None else {interaction.got: answered})
         self._file.add(interaction, bodies)
         self.recorded += 1
 
-    def _kept(self, reply: Response, hide: Callable[[bytes], bytes]) -> dict[str, str]:
+    def _kept(self, response: Response, hide: Callable[[bytes], bytes]) -> dict[str, str]:
         kept = {}
-        for name, value in reply.headers.items():
+        for name, value in response.headers.items():
             if _NEEDED.fullmatch(name) or name.lower() in self._headers:
                 shown = masked(value) if name.lower() == "location" else value
                 kept[str(name)] = _hidden(shown, hide)

@@ -68,7 +68,7 @@ class CodecTests:
         """What `Codec.decode` shall give for ``rows``, dtype included. By default what the model gives."""
         return self.model(rows)
 
-    def reply(self, codec: Codec, payload: Payload, model: Any) -> Response:
+    def response(self, codec: Codec, payload: Payload, model: Any) -> Response:
         """What an endpoint with that model answers to a request."""
         body = payload.body if isinstance(payload.body, tuple) else (payload.body,)
         headers = {"Content-Type": payload.content_type, **payload.headers}
@@ -110,7 +110,7 @@ class CodecTests:
         """Rerankers sort their answers: an item with an ``index`` is put where it belongs, or the answer is refused."""
         codec, n = self._prepared(), self._sizes()[-1]
         rows = self.rows(n)
-        right = self.reply(codec, codec.encode(rows), self.model)
+        right = self.response(codec, codec.encode(rows), self.model)
         backwards = _reversed_items(right.body, n)
         if n < 2 or backwards is None:
             raise SkipTest("the answer states no order")
@@ -128,16 +128,16 @@ class CodecTests:
         payload = codec.encode(rows)
         assert _body(payload) == _body(codec.encode(rows)) == _body(copy.copy(codec).encode(rows))
         _assert_same(_named(rows), _named(before))
-        reply = self.reply(codec, payload, self.model)
-        first = {name: array.copy() for name, array in _decoded(codec, reply, count_rows(rows)).items()}
-        _assert_same(_decoded(codec, reply, count_rows(rows)), first)
+        response = self.response(codec, payload, self.model)
+        first = {name: array.copy() for name, array in _decoded(codec, response, count_rows(rows)).items()}
+        _assert_same(_decoded(codec, response, count_rows(rows)), first)
 
     def test_answers_in_a_buffer_are_read_as_bytes_are(self) -> None:
         """Large answers come so to a codec that says that it takes them (`Codec.takes_buffers`)."""
         codec, n = self._prepared(), self._sizes()[-1]
         if not codec.takes_buffers:
             raise SkipTest("the codec is given bytes")
-        right = self.reply(codec, codec.encode(self.rows(n)), self.model)
+        right = self.response(codec, codec.encode(self.rows(n)), self.model)
         for body in (right.body, *_GARBAGE):
             found = []
             for made in (body, cast("bytes", bytearray(body))):
@@ -154,20 +154,20 @@ class CodecTests:
             raise SkipTest("the codec sends one row a request")
         codec = self._prepared()
         for count in {1, n - 1, n + 1} - {n}:
-            reply = self.reply(codec, codec.encode(self.rows(count)), self.model)
-            self._assert_refused(codec, reply, n, f"an answer to {count} rows was taken for one to {n}")
+            response = self.response(codec, codec.encode(self.rows(count)), self.model)
+            self._assert_refused(codec, response, n, f"an answer to {count} rows was taken for one to {n}")
 
     def test_an_empty_or_senseless_answer_is_refused(self) -> None:
         """Empty bodies, other documents, web pages, bytes that are no text."""
         codec = self._prepared()
-        right = self.reply(codec, codec.encode(self.rows(1)), self.model)
+        right = self.response(codec, codec.encode(self.rows(1)), self.model)
         for body in _GARBAGE:
             self._assert_refused(codec, _with_body(right, body), 1, f"{body!r} was taken for an answer")
 
     def test_an_answer_that_is_cut_short_is_refused(self) -> None:
         """Wherever it is cut, unless all that is missing is white space."""
         codec, n = self._prepared(), self._sizes()[-1]
-        right = self.reply(codec, codec.encode(self.rows(n)), self.model)
+        right = self.response(codec, codec.encode(self.rows(n)), self.model)
         whole = len(right.body.rstrip())
         for cut in sorted({*range(0, whole, max(1, whole // _CUTS)), whole - 1}):
             said = f"the first {cut} of {whole} bytes were taken for an answer"
@@ -182,8 +182,8 @@ class CodecTests:
         spoilt = self._with_nan(codec, n)
         if not spoilt:
             raise SkipTest("neither the model nor the text of an answer can be made to say NaN")
-        for reply in spoilt:
-            self._assert_refused(codec, reply, n, f"NaN was taken for an answer: {reply.excerpt()}")
+        for response in spoilt:
+            self._assert_refused(codec, response, n, f"NaN was taken for an answer: {response.excerpt()}")
 
     def test_nan_in_a_row_is_sent_as_it_is_or_named(self) -> None:
         """It is never made null or 0 on the way: where the format has no NaN, that row alone is refused."""
@@ -206,7 +206,7 @@ class CodecTests:
             seen.append(np.array(came, np.float64))
             return self.model(self.rows(len(rows)))
 
-        self.reply(codec, payload, witness)
+        self.response(codec, payload, witness)
         assert seen, "the request with NaN in it cannot be read"
         assert np.isnan(seen[0].reshape(len(rows), -1)[-1]).all(), f"NaN was sent as {seen[0][-1]}"
 
@@ -223,7 +223,7 @@ class CodecTests:
 
     def _answered(self, rows: Rows) -> dict[str, Array]:
         codec = self._prepared()
-        return _decoded(codec, self.reply(codec, codec.encode(rows), self.model), count_rows(rows))
+        return _decoded(codec, self.response(codec, codec.encode(rows), self.model), count_rows(rows))
 
     def _with_nan(self, codec: Codec, n: int) -> list[Response]:
         """Answers with NaN in a row, as far as the format can say so."""
@@ -238,18 +238,18 @@ class CodecTests:
 
         made = []
         with suppress(EncodeError, ValueError):  # its server may have no word for it
-            made.append(self.reply(codec, payload, spoilt))
-        right = self.reply(codec, payload, self.model)
+            made.append(self.response(codec, payload, spoilt))
+        right = self.response(codec, payload, self.model)
         floats = next(array for array in _named(self.model(self.rows(n))).values() if array.dtype.kind == "f")
         written = orjson.dumps(floats[-1].ravel()[0], option=orjson.OPT_SERIALIZE_NUMPY)
         made += [_with_body(right, right.body.replace(written, word, 1)) for word in (b"NaN", b"null")]
-        return [reply for reply in made if reply.status == 200 and reply.body != right.body]
+        return [response for response in made if response.status == 200 and response.body != right.body]
 
-    def _assert_refused(self, codec: Codec, reply: Response, n_rows: int, otherwise: str) -> None:
-        proof = ResponseValidator(codec.spec, reject_nonfinite=codec.nonfinite == "reject", capacity=2)
+    def _assert_refused(self, codec: Codec, response: Response, n_rows: int, otherwise: str) -> None:
+        validator = ResponseValidator(codec.spec, reject_nonfinite=codec.nonfinite == "reject", capacity=2)
         right = {name: (array.dtype, array.shape[1:]) for name, array in _named(self.expected(self.rows(1))).items()}
         try:
-            checked = proof.checked(_decoded(codec, reply, n_rows), n_rows)
+            checked = validator.checked(_decoded(codec, response, n_rows), n_rows)
         except Exception:  # noqa: BLE001 - whatever decode raises, the client takes the answer for invalid
             return
         # An answer of another form is refused as soon as another answer has shown what the form is.
@@ -287,9 +287,9 @@ def _played(codec: Codec, sent: Sent, model: Any) -> Response:
     return asyncio.run(tape.exchange(sent, nobody, bytes))
 
 
-def _decoded(codec: Codec, reply: Response, n_rows: int) -> dict[str, Array]:
-    assert reply.status == 200, f"the endpoint answered {reply.status}: {reply.excerpt()}"
-    made = codec.decode(reply, n_rows)
+def _decoded(codec: Codec, response: Response, n_rows: int) -> dict[str, Array]:
+    assert response.status == 200, f"the endpoint answered {response.status}: {response.excerpt()}"
+    made = codec.decode(response, n_rows)
     return _named(made.values if isinstance(made, Decoded) else made)
 
 
@@ -305,8 +305,8 @@ def _assert_same(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> Non
         np.testing.assert_array_equal(array, other)
 
 
-def _with_body(reply: Response, body: bytes) -> Response:
-    return Response(status=200, headers=reply.headers, body=body, url=reply.url)
+def _with_body(response: Response, body: bytes) -> Response:
+    return Response(status=200, headers=response.headers, body=body, url=response.url)
 
 
 def _body(payload: Payload) -> bytes:

@@ -50,11 +50,11 @@ class TapedTransport(Transport):
             return await self._tape.exchange(sent, send, self.redactor.raw)
         version = self._given.version
         self.bytes_sent += length
-        reply = await self._tape.exchange(sent, send, self.redactor.raw)
-        self.bytes_received += len(reply.body)
-        if reply.status in (401, 403) and credentials_refused(reply.status, reply.headers, reply.body):
+        response = await self._tape.exchange(sent, send, self.redactor.raw)
+        self.bytes_received += len(response.body)
+        if response.status in (401, 403) and credentials_refused(response.status, response.headers, response.body):
             self._given.refused = max(self._given.refused, version)
-        return reply
+        return response
 
     def _recorded(self, url: str) -> str:
         return url if self._known_as is None else str(self._known_as.join(URL(url).relative()))

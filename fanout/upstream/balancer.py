@@ -26,18 +26,18 @@ class Balancer:
     """Decides, without waiting for anything, which endpoint is asked; the caller passes in the time and waits.
 
     Args:
-        hosts: at least one.
-        bell: rings when those who wait should ask again.
+        endpoints: at least one.
+        wait_queue: rings when those who wait should ask again.
     """
 
-    def __init__(self, hosts: Sequence[EndpointState], bell: WaitQueue) -> None:
-        self.hosts = hosts
-        self.bell = bell
-        self.only = hosts[0] if len(hosts) == 1 else None
+    def __init__(self, endpoints: Sequence[EndpointState], wait_queue: WaitQueue) -> None:
+        self.endpoints = endpoints
+        self.wait_queue = wait_queue
+        self.only = endpoints[0] if len(endpoints) == 1 else None
         """The endpoint, where there is but one: no choice is to be made then."""
 
-        for host in hosts:
-            host.welcome = self.only is not None  # of several each has to tell first what it serves
+        for endpoint in endpoints:
+            endpoint.welcome = self.only is not None  # of several each has to tell first what it serves
         self.model: ModelInfo | None = None
         """The model that the codec has learnt about."""
 
@@ -46,7 +46,7 @@ class Balancer:
     @property
     def answered(self) -> bool:
         """An HTTP answer of any kind has come from anywhere."""
-        return any(host.answered for host in self.hosts)
+        return any(endpoint.answered for endpoint in self.endpoints)
 
     def open_host(self, now: float, avoid: Collection[EndpointState] = ()) -> EndpointState | None:
         """The endpoint that a request may go to at once; None where there is a reason to wait.
@@ -56,12 +56,12 @@ class Balancer:
         """
         if (only := self.only) is not None:
             return only if only.open(now) else None
-        asked = [host for host in self.hosts if host.present]
-        for host in asked:
-            if host.brake.probe_due(now) and host not in avoid and host.gate.wait(now) == 0:
-                return host
-        candidates = [host for host in asked if host.open(now)]
-        fresh = [host for host in candidates if host not in avoid] or candidates
+        asked = [endpoint for endpoint in self.endpoints if endpoint.present]
+        for endpoint in asked:
+            if endpoint.breaker.probe_due(now) and endpoint not in avoid and endpoint.cooldown.wait(now) == 0:
+                return endpoint
+        candidates = [endpoint for endpoint in asked if endpoint.open(now)]
+        fresh = [endpoint for endpoint in candidates if endpoint not in avoid] or candidates
         return best_of_two(fresh, now) if fresh else None
 
     def admit(
@@ -71,61 +71,61 @@ class Balancer:
 
         On a braked endpoint who is let through is its probe, and has to report what came of it.
         """
-        host = self.open_host(now, avoid) if only is None else None
-        if host is not None and host.brake.wait(now, asker) == 0:
-            return self._admitted(host, asker)
+        endpoint = self.open_host(now, avoid) if only is None else None
+        if endpoint is not None and endpoint.breaker.wait(now, asker) == 0:
+            return self._admitted(endpoint, asker)
         waits = []
-        for host in self.hosts if only is None else (only,):
-            if only is None and not host.present:
+        for endpoint in self.endpoints if only is None else (only,):
+            if only is None and not endpoint.present:
                 continue
-            if (shut := host.gate.wait(now)) > 0:
+            if (shut := endpoint.cooldown.wait(now)) > 0:
                 waits.append(shut + uniform(0, _GATE_JITTER * shut))
-            elif (braked := host.brake.wait(now, asker)) > 0:
+            elif (braked := endpoint.breaker.wait(now, asker)) > 0:
                 waits.append(braked)
             else:
-                return self._admitted(host, asker)
+                return self._admitted(endpoint, asker)
         return min(waits)
 
-    def overloaded(self, host: EndpointState, now: float) -> bool:
-        """``host`` has too much to do. True if most endpoints have: what one alone refuses the others may well take."""
-        host.overloaded_at = now
-        present = [one for one in self.hosts if one.present]
+    def overloaded(self, endpoint: EndpointState, now: float) -> bool:
+        """Note that ``endpoint`` is overloaded. True if most endpoints are: others may take what one refuses."""
+        endpoint.overloaded_at = now
+        present = [one for one in self.endpoints if one.present]
         return 2 * sum(now - one.overloaded_at < _LATELY for one in present) > len(present)
 
     def dismiss(self, asker: object) -> None:
         """``asker`` will neither ask again nor report."""
-        for host in self.hosts:
-            host.brake.abandoned(asker)
+        for endpoint in self.endpoints:
+            endpoint.breaker.abandoned(asker)
 
-    def dispensable(self, host: EndpointState) -> bool:
+    def dispensable(self, endpoint: EndpointState) -> bool:
         """True if another endpoint is there to do the work, be it braked for the moment."""
-        return any(one is not host and one.present for one in self.hosts)
+        return any(one is not endpoint and one.present for one in self.endpoints)
 
     def elsewhere(self, tried: Collection[EndpointState], now: float) -> bool:
         """True if there is an open endpoint that is none of ``tried``."""
-        return any(one.present and one.open(now) for one in self.hosts if one not in tried)
+        return any(one.present and one.open(now) for one in self.endpoints if one not in tried)
 
-    def eject(self, host: EndpointState, now: float) -> bool:
-        """Leave ``host`` alone for a while if it fares badly and others do not; the last one stays."""
-        others = [one for one in self.hosts if one is not host and one.present and not one.brake.braked]
+    def eject(self, endpoint: EndpointState, now: float) -> bool:
+        """Leave ``endpoint`` alone for a while if it fares badly and others do not; the last one stays."""
+        others = [one for one in self.endpoints if one is not endpoint and one.present and not one.breaker.braked]
         shares = [share for one in others if (share := one.health.share(now)) is not None]
-        if host.brake.braked or not others or not host.health.failing(now, max(shares, default=None)):
+        if endpoint.breaker.braked or not others or not endpoint.health.failing(now, max(shares, default=None)):
             return False
-        host.brake.pull(now, probe_after=host.health.eject(now))
+        endpoint.breaker.pull(now, probe_after=endpoint.health.eject(now))
         return True
 
     def probes(self, asker: object) -> bool:
         """True while ``asker`` is the one that was let through a pulled brake."""
-        return any(host.brake.is_probe(asker) for host in self.hosts)
+        return any(endpoint.breaker.is_probe(asker) for endpoint in self.endpoints)
 
     def statistics(self) -> tuple[EndpointStatistics, ...]:
         """How each endpoint stands."""
-        return tuple(host.statistics() for host in self.hosts)
+        return tuple(endpoint.statistics() for endpoint in self.endpoints)
 
     def conceal(self, text: str) -> str:
         """``text`` on one line, without secrets of any endpoint and without control characters."""
-        for host in self.hosts:
-            text = host.transport.conceal(text)
+        for endpoint in self.endpoints:
+            text = endpoint.transport.conceal(text)
         return text
 
     def redact(self, error: Exception) -> None:
@@ -136,9 +136,9 @@ class Balancer:
         """The same for a text of several lines."""
         return "\n".join(map(self.conceal, text.split("\n")))
 
-    def _admitted(self, host: EndpointState, asker: object) -> EndpointState:
+    def _admitted(self, endpoint: EndpointState, asker: object) -> EndpointState:
         if self.only is None:
-            for one in self.hosts:
-                if one is not host:  # it may stand in their lines
-                    one.brake.abandoned(asker)
-        return host
+            for one in self.endpoints:
+                if one is not endpoint:  # it may stand in their lines
+                    one.breaker.abandoned(asker)
+        return endpoint

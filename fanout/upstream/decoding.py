@@ -41,7 +41,7 @@ class Decoded(NamedTuple):
     decoded: Outcome[Array | Values | DecodedResponse]
     checked: Outcome[dict[str, Array]] | None
     """None if there was nothing to check."""
-    form: Schema | None
+    schema: Schema | None
     """The form that it was checked against."""
 
 
@@ -51,11 +51,13 @@ class Decoding:
     def __init__(self) -> None:
         self._thread: DaemonThread | None = None
 
-    async def decode(self, codec: Codec, reply: Response, n_rows: int, proof: ResponseValidator) -> Decoded:
-        """Decode and check ``reply`` on the thread."""
+    async def decode(self, codec: Codec, response: Response, n_rows: int, validator: ResponseValidator) -> Decoded:
+        """Decode and check ``response`` on the thread."""
         if self._thread is None:
             self._thread = DaemonThread("fanout-decode")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, _decode, codec, reply, n_rows, proof)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, _decode, codec, response, n_rows, validator
+        )
 
     def close(self) -> None:
         """End the thread once it is done with the answer in hand."""
@@ -64,12 +66,12 @@ class Decoding:
             self._thread = None
 
 
-def _decode(codec: Codec, reply: Response, n_rows: int, proof: ResponseValidator) -> Decoded:
-    form = proof.form
-    decoded = Outcome(lambda: codec.decode(reply, n_rows))
+def _decode(codec: Codec, response: Response, n_rows: int, validator: ResponseValidator) -> Decoded:
+    schema = validator.schema
+    decoded = Outcome(lambda: codec.decode(response, n_rows))
     try:
         found = decoded.get()
     except BaseException:  # noqa: BLE001 - raised again on the loop
-        return Decoded(decoded, None, form)
+        return Decoded(decoded, None, schema)
     values = found.values if isinstance(found, DecodedResponse) else found
-    return Decoded(decoded, Outcome(lambda: proof.checked(values, n_rows)), form)
+    return Decoded(decoded, Outcome(lambda: validator.checked(values, n_rows)), schema)

@@ -48,12 +48,14 @@ class _LimitLowered(Exception):  # noqa: N818 - no fault of anybody's
 class Dispatcher:
     """Makes the exchanges of one run over the link that it shares with others."""
 
-    def __init__(self, link: EndpointGroup, counters: Counters, halt: StopEvent, tell: Callable[[Event], None]) -> None:
-        self._link = link
-        self._pool = link.pool
+    def __init__(
+        self, group: EndpointGroup, counters: Counters, stop_event: StopEvent, emit: Callable[[Event], None]
+    ) -> None:
+        self._group = group
+        self._balancer = group.balancer
         self._counters = counters
-        self._halt = halt
-        self._tell = tell
+        self._stop_event = stop_event
+        self._emit = emit
         self.now = asyncio.get_running_loop().time
 
     async def make(
@@ -68,51 +70,53 @@ class Dispatcher:
 
         Returns what came, and from which endpoint (``only``, if that is given); from none where nothing was sent.
         """
-        permits = self._link.permits
+        limiter = self._group.limiter
         while True:
-            if not permits.take():
-                await permits.acquire()
+            if not limiter.take():
+                await limiter.acquire()
             # One permit for both: a probe that gave its own back would wait behind those who wait for the probe.
             try:
-                exchanged, host = await self._with_leave(send, deadline, work, only, fresh=False)
-                if host is None:
+                exchanged, endpoint = await self._with_leave(send, deadline, work, only, fresh=False)
+                if endpoint is None:
                     return exchanged, None
                 if not isinstance(exchanged, Response):
                     stale = isinstance(exchanged, TransportError) and classify_error(exchanged).action is Action.RESEND
                     return (
-                        await self._with_leave(send, deadline, work, host, fresh=True) if stale else (exchanged, host)
+                        await self._with_leave(send, deadline, work, endpoint, fresh=True)
+                        if stale
+                        else (exchanged, endpoint)
                     )
                 if exchanged.status not in _REFUSED or not credentials_refused(
                     exchanged.status, exchanged.headers, exchanged.body
                 ):
-                    return exchanged, host
-                renewed = await self._renewed(host, exchanged.status, deadline)
+                    return exchanged, endpoint
+                renewed = await self._renewed(endpoint, exchanged.status, deadline)
                 if renewed is True:
-                    return await self._with_leave(send, deadline, work, host, fresh=False)
-                return renewed or exchanged, host
+                    return await self._with_leave(send, deadline, work, endpoint, fresh=False)
+                return renewed or exchanged, endpoint
             except _LimitLowered:
                 continue
             finally:
-                permits.release()
+                limiter.release()
 
-    async def renewed(self, host: EndpointState, status: int, deadline: Deadline) -> bool | AttemptTimeout:
+    async def renewed(self, endpoint: EndpointState, status: int, deadline: Deadline) -> bool | AttemptTimeout:
         """The same as for a 401, after an answer that says it with status 200: True if there are new headers."""
-        if not host.transport.can_renew_headers:
+        if not endpoint.transport.can_renew_headers:
             return False
-        if deadline.started <= host.renewed_at:  # another request has been refused with the same ones
+        if deadline.started <= endpoint.renewed_at:  # another request has been refused with the same ones
             return True
-        host.transport.refuse_headers()
-        renewed = await self._renewed(host, status, deadline)
+        endpoint.transport.refuse_headers()
+        renewed = await self._renewed(endpoint, status, deadline)
         if renewed is True:
-            host.renewed_at = self.now()
+            endpoint.renewed_at = self.now()
         return renewed
 
-    async def _renewed(self, host: EndpointState, status: int, deadline: Deadline) -> bool | AttemptTimeout:
+    async def _renewed(self, endpoint: EndpointState, status: int, deadline: Deadline) -> bool | AttemptTimeout:
         """True if there are new headers; an error if they took longer than an attempt may."""
-        sent, seconds = deadline.started, self._link.timeouts.attempt
+        sent, seconds = deadline.started, self._group.timeouts.attempt
         deadline.start(self.now(), seconds)
         try:
-            renewed: bool | AttemptTimeout = await host.transport.renew_headers()
+            renewed: bool | AttemptTimeout = await endpoint.transport.renew_headers()
         except asyncio.CancelledError:
             if not deadline.absorbed():
                 raise
@@ -124,23 +128,23 @@ class Dispatcher:
         return self._no_headers(status) if deadline.expired and deadline.absorbed() else renewed
 
     def _no_headers(self, status: int) -> AttemptTimeout:
-        seconds = self._link.timeouts.attempt
+        seconds = self._group.timeouts.attempt
         why = f"headers= gave no new fields within the attempt timeout of {seconds:g} s"
         return AttemptTimeout(f"{why}, after HTTP {status}")
 
-    def succeeded(self, host: EndpointState | None, deadline: Deadline, *, first_try: bool) -> None:
+    def succeeded(self, endpoint: EndpointState | None, deadline: Deadline, *, first_try: bool) -> None:
         """Tell brake and pace of a success."""
-        if self._link.pace is not None:
-            self._note_pace(host, None, deadline)
-        if host is None:  # nothing was sent
+        if self._group.controller is not None:
+            self._note_pace(endpoint, None, deadline)
+        if endpoint is None:  # nothing was sent
             return
-        if self._pool.only is None:
-            self._note_health(host, None)
-        host.brake.succeeded(first_try=first_try)
+        if self._balancer.only is None:
+            self._note_health(endpoint, None)
+        endpoint.breaker.succeeded(first_try=first_try)
 
     def failed(
         self,
-        host: EndpointState | None,
+        endpoint: EndpointState | None,
         verdict: Verdict,
         deadline: Deadline,
         *,
@@ -155,91 +159,95 @@ class Dispatcher:
         answered at all is none of the brake's business: the attempts are counted, and then the run stops. Where there
         are other endpoints, it is one of them that will have to do.
         """
-        self._note_pace(host, verdict, deadline, alone=alone)
-        if host is None:
+        self._note_pace(endpoint, verdict, deadline, alone=alone)
+        if endpoint is None:
             return False
-        brake = host.brake
-        was_probe = brake.is_probe(deadline)
+        breaker = endpoint.breaker
+        was_probe = breaker.is_probe(deadline)
         if verdict.action is not Action.RETRY:
-            brake.answered(deadline)
-        elif was_probe or (host.answered and not alone):
-            brake.failed(self.now(), deadline, rows_suspect=verdict.rows_suspect)
-        if self._pool.only is None:
-            self._note_health(host, verdict)
+            breaker.answered(deadline)
+        elif was_probe or (endpoint.answered and not alone):
+            breaker.failed(self.now(), deadline, rows_suspect=verdict.rows_suspect)
+        if self._balancer.only is None:
+            self._note_health(endpoint, verdict)
         if verdict.action is not Action.RETRY or verdict.rows_suspect:
             return False
-        if self._pool.only is None and self._pool.elsewhere((host,), self.now()):
+        if self._balancer.only is None and self._balancer.elsewhere((endpoint,), self.now()):
             return True
         if last and verdict.no_room:  # few in flight may use their attempts up before the tokens are spent
-            brake.pull(self.now())
+            breaker.pull(self.now())
             return True
         return was_probe
 
     def abandon(self, deadline: Deadline) -> None:
         """Nothing will be reported: if this was a probe, somebody else may be it."""
-        self._pool.dismiss(deadline)
-        if self._link.pace is not None:
-            self._link.pace.told(deadline, success=False, overload=False)
+        self._balancer.dismiss(deadline)
+        if self._group.controller is not None:
+            self._group.controller.told(deadline, success=False, overload=False)
 
-    def pause(self, host: EndpointState, verdict: Verdict) -> Verdict:
+    def pause(self, endpoint: EndpointState, verdict: Verdict) -> Verdict:
         """What ``verdict`` means for the endpoint, and what is left of it for the run.
 
         The gate is shut if the server wants no request for a while; the run has to stop where that is too long. But
         where other endpoints can do the work, one that asks too much, or refuses all requests, stops nobody.
         """
-        wait, longest = verdict.pushback, self._link.retry.max_pushback
-        dispensable = self._pool.only is None and self._pool.dispensable(host)
+        wait, longest = verdict.pushback, self._group.retry.max_pushback
+        dispensable = self._balancer.only is None and self._balancer.dispensable(endpoint)
         if verdict.action is Action.STOP and verdict.stop == "quota":
-            return self._account_exhausted(host, verdict)
+            return self._account_exhausted(endpoint, verdict)
         if verdict.action is Action.STOP:
-            return self._put_out(host, verdict) if dispensable else verdict
+            return self._put_out(endpoint, verdict) if dispensable else verdict
         if wait is None:
             return verdict
         if wait > longest and not dispensable:
             reason = f"the endpoint wants no request for {wait:g} s (max_pushback is {longest:g} s): {verdict.reason}"
             return Verdict(action=Action.STOP, reason=reason, status=verdict.status, stop="pushback")
-        host.gate.shut_until(self.now() + wait)
-        self._tell(Event(kind="pause", seconds=wait, status=verdict.status, reason=verdict.reason))
+        endpoint.cooldown.shut_until(self.now() + wait)
+        self._emit(Event(kind="pause", seconds=wait, status=verdict.status, reason=verdict.reason))
         return verdict
 
-    def misfit(self, host: EndpointState, verdict: Verdict) -> None:
+    def misfit(self, endpoint: EndpointState, verdict: Verdict) -> None:
         """An answer of this endpoint looks unlike those of the others: several in a row are no accident."""
-        host.misfits += 1
+        endpoint.misfits += 1
         several = (
-            self._pool.model_names.is_another(host) if verdict.error_kind == "model" else host.misfits >= _NO_ACCIDENT
+            self._balancer.model_names.is_another(endpoint)
+            if verdict.error_kind == "model"
+            else endpoint.misfits >= _NO_ACCIDENT
         )
-        if several and self._pool.only is None and self._pool.dispensable(host):
-            self._put_out(host, verdict)
+        if several and self._balancer.only is None and self._balancer.dispensable(endpoint):
+            self._put_out(endpoint, verdict)
 
-    def _account_exhausted(self, host: EndpointState, verdict: Verdict) -> Verdict:
+    def _account_exhausted(self, endpoint: EndpointState, verdict: Verdict) -> Verdict:
         """Go on with endpoints of other accounts alone; without any, the run stops."""
-        present = [one for one in self._pool.hosts if one is host or one.present]
-        of_account = [one for one in present if one is host or one.transport.shares_account_with(host.transport)]
+        present = [one for one in self._balancer.endpoints if one is endpoint or one.present]
+        of_account = [
+            one for one in present if one is endpoint or one.transport.shares_account_with(endpoint.transport)
+        ]
         if len(of_account) == len(present):
             return verdict
         for one in of_account:
             self._put_out(one, verdict)
         return replace(verdict, action=Action.RETRY)
 
-    def _put_out(self, host: EndpointState, verdict: Verdict) -> Verdict:
+    def _put_out(self, endpoint: EndpointState, verdict: Verdict) -> Verdict:
         """Never ask this endpoint again; its chunk goes to another."""
-        if host.out is None:
-            host.out = verdict
-            host.brake.pull(self.now())  # who waits for it has to look for another
-            reason = f"{host.transport.shown_url} is asked no more: {verdict.reason}"
-            self._tell(Event(kind="out", status=verdict.status, reason=reason))
+        if endpoint.out is None:
+            endpoint.out = verdict
+            endpoint.breaker.pull(self.now())  # who waits for it has to look for another
+            reason = f"{endpoint.transport.shown_url} is asked no more: {verdict.reason}"
+            self._emit(Event(kind="out", status=verdict.status, reason=reason))
         return replace(verdict, action=Action.RETRY)
 
     def _note_pace(
-        self, host: EndpointState | None, verdict: Verdict | None, deadline: Deadline, *, alone: bool = False
+        self, endpoint: EndpointState | None, verdict: Verdict | None, deadline: Deadline, *, alone: bool = False
     ) -> None:
-        if self._link.pace is None:
+        if self._group.controller is None:
             return
         # A probe's failure tells of an endpoint that is down, and one that its rows may be to blame for, of them.
-        overload = verdict is not None and verdict.overload and not (alone or self._pool.probes(deadline))
-        if overload and host is not None:
-            overload = self._pool.overloaded(host, self.now())
-        self._link.pace.told(
+        overload = verdict is not None and verdict.overload and not (alone or self._balancer.probes(deadline))
+        if overload and endpoint is not None:
+            overload = self._balancer.overloaded(endpoint, self.now())
+        self._group.controller.told(
             deadline,
             success=verdict is None,
             overload=overload,
@@ -248,52 +256,52 @@ class Dispatcher:
             timed_out=verdict is not None and verdict.unreachable,
         )
 
-    def _note_health(self, host: EndpointState, verdict: Verdict | None) -> None:
-        now, health = self.now(), host.health
+    def _note_health(self, endpoint: EndpointState, verdict: Verdict | None) -> None:
+        now, health = self.now(), endpoint.health
         if verdict is None:
-            if host.brake.braked:
+            if endpoint.breaker.braked:
                 health.came_back(now)
-                self._tell(Event(kind="back", reason=f"{host.transport.shown_url} answers again"))
+                self._emit(Event(kind="back", reason=f"{endpoint.transport.shown_url} answers again"))
             health.succeeded(now)
-            host.misfits = 0
+            endpoint.misfits = 0
         elif verdict.error_kind in _ANOTHER_MODEL:
-            self.misfit(host, verdict)
+            self.misfit(endpoint, verdict)
         elif verdict.action is Action.RETRY:
             health.failed(now)
-            if self._pool.eject(host, now):
-                reason = f"{host.transport.shown_url} is left alone for a while: {verdict.reason}"
-                self._tell(Event(kind="ejected", status=verdict.status, reason=reason))
+            if self._balancer.eject(endpoint, now):
+                reason = f"{endpoint.transport.shown_url} is left alone for a while: {verdict.reason}"
+                self._emit(Event(kind="ejected", status=verdict.status, reason=reason))
 
     async def _with_leave(
         self, send: Send, deadline: Deadline, work: ChunkTask | None, only: EndpointState | None, *, fresh: bool
     ) -> tuple[Exchanged, EndpointState | None]:
-        link = self._link
+        group = self._group
         while True:
-            started, slot = self.now(), None
-            host = self._pool.only if link.unlimited and self._halt.stopped is None else None
-            if host is None or not host.open(started):
+            started, reservation = self.now(), None
+            endpoint = self._balancer.only if group.unlimited and self._stop_event.stopped is None else None
+            if endpoint is None or not endpoint.open(started):
                 leave = await self._leave(deadline, work, only)
                 if isinstance(leave, Verdict):
                     return leave, None
-                (host, slot), started = leave, self.now()
-            if link.pace is not None and link.crowded(deadline):
-                link.rates.give_back(slot)
+                (endpoint, reservation), started = leave, self.now()
+            if group.controller is not None and group.crowded(deadline):
+                group.rates.give_back(reservation)
                 raise _LimitLowered
             try:
-                return await self._timed(send, host, deadline, work, started, fresh=fresh), host
+                return await self._timed(send, endpoint, deadline, work, started, fresh=fresh), endpoint
             except NoDescriptor:  # nothing was sent, and nothing is charged
-                link.rates.give_back(slot)
-                link.lower()
-                await self._halt.sleep(_UNTIL_FREE)
-                if link.crowded(deadline):
+                group.rates.give_back(reservation)
+                group.lower()
+                await self._stop_event.sleep(_UNTIL_FREE)
+                if group.crowded(deadline):
                     raise _LimitLowered from None
             except SendAborted:  # the gate was shut while a connection was made
-                link.rates.give_back(slot)
+                group.rates.give_back(reservation)
 
     async def _timed(
         self,
         send: Send,
-        host: EndpointState,
+        endpoint: EndpointState,
         deadline: Deadline,
         work: ChunkTask | None,
         started: float,
@@ -301,91 +309,95 @@ class Dispatcher:
         fresh: bool,
     ) -> Response | TransportError:
         counters = self._counters
-        self._count(host, 1)
-        host.pending += 1
+        self._count(endpoint, 1)
+        endpoint.pending += 1
         counters.in_flight += 1
         if counters.in_flight > counters.max_in_flight:
             counters.max_in_flight = counters.in_flight
         size = 0 if work is None or work.payload is None else work.payload.nbytes
         counters.bytes_sent += size
-        if (pace := self._link.pace) is not None:
-            pace.sent(deadline, started)
-        deadline.start(started, self._link.timeouts.attempt)
+        if (controller := self._group.controller) is not None:
+            controller.sent(deadline, started)
+        deadline.start(started, self._group.timeouts.attempt)
         try:
-            reply: Response | TransportError = await send(host, fresh)
-            host.answered = True
+            response: Response | TransportError = await send(endpoint, fresh)
+            endpoint.answered = True
         except TransportError as error:
-            reply = error
+            response = error
         except SendAborted:
-            self._count(host, -1)
+            self._count(endpoint, -1)
             counters.bytes_sent -= size
             raise
         except asyncio.CancelledError:
             if not deadline.absorbed():
                 raise
-            reply = self._too_late()
+            response = self._too_late()
         finally:
-            host.pending -= 1
+            endpoint.pending -= 1
             counters.in_flight -= 1
             deadline.stop()
-            if pace is not None:
-                pace.back(deadline, self.now())
+            if controller is not None:
+                controller.back(deadline, self.now())
         ended = self.now()
         counters.latencies.record(ended - started)
-        if isinstance(reply, Response):
-            counters.bytes_received += len(reply.body)
-            if reply.status < 400:
-                self._heed(host, reply, work, started, ended)
+        if isinstance(response, Response):
+            counters.bytes_received += len(response.body)
+            if response.status < 400:
+                self._heed(endpoint, response, work, started, ended)
         # Somebody below may have swallowed the cancellation, or made another error of it.
-        return self._too_late() if deadline.expired and deadline.absorbed() else reply
+        return self._too_late() if deadline.expired and deadline.absorbed() else response
 
-    def _count(self, host: EndpointState, requests: int) -> None:
-        host.requests += requests
-        self._link.requests += requests
+    def _count(self, endpoint: EndpointState, requests: int) -> None:
+        endpoint.requests += requests
+        self._group.requests += requests
         self._counters.requests += requests
 
     def _too_late(self) -> AttemptTimeout:
-        return AttemptTimeout(f"no whole answer within the attempt timeout of {self._link.timeouts.attempt:g} s")
+        return AttemptTimeout(f"no whole answer within the attempt timeout of {self._group.timeouts.attempt:g} s")
 
-    def _heed(self, host: EndpointState, reply: Response, work: ChunkTask | None, started: float, ended: float) -> None:
-        if self._pool.only is None and reply.status < 300:  # a refusal that comes at once makes no endpoint quick
-            host.latency.record(ended, ended - started)
+    def _heed(
+        self, endpoint: EndpointState, response: Response, work: ChunkTask | None, started: float, ended: float
+    ) -> None:
+        if (
+            self._balancer.only is None and response.status < 300
+        ):  # a refusal that comes at once makes no endpoint quick
+            endpoint.latency.record(ended, ended - started)
         try:
-            shut = host.heed(reply, work, ended)
+            shut = endpoint.heed(response, work, ended)
         except Exception:  # noqa: BLE001 - a header that makes a parser fail says nothing, and costs no answer
             shut = 0.0
         if shut:
             reason = "the endpoint says that nothing is left for this time"
-            self._tell(Event(kind="pause", seconds=shut, status=reply.status, reason=reason))
+            self._emit(Event(kind="pause", seconds=shut, status=response.status, reason=reason))
 
     async def _leave(
         self, asker: Deadline, work: ChunkTask | None, only: EndpointState | None
     ) -> tuple[EndpointState, Reservation] | Verdict:
         """Wait until gate, brake and rates allow a request to an endpoint. A verdict: none may be sent at all."""
-        link, rates = self._link, self._link.rates
+        group, rates = self._group, self._group.rates
         tried = () if work is None else work.tried
-        slot: Reservation | None = None
+        reservation: Reservation | None = None
         try:
-            while self._halt.stopped is None:
+            while self._stop_event.stopped is None:
                 now = self.now()
-                host = self._pool.admit(now, asker, tried, only)
-                if not isinstance(host, EndpointState):
-                    rates.give_back(slot)
-                    slot = None  # slots kept through a pause would let all go at once after it
-                    await self._halt.sleep(host, link.bell)
+                endpoint = self._balancer.admit(now, asker, tried, only)
+                if not isinstance(endpoint, EndpointState):
+                    rates.give_back(reservation)
+                    reservation = None  # slots kept through a pause would let all go at once after it
+                    await self._stop_event.sleep(endpoint, group.wait_queue)
                     continue
-                if slot is None or rates.outdated(slot):
-                    slot = rates.reserve(now, link.cost(work))
-                if slot.start > now + _ROUNDING:
-                    await self._halt.sleep(slot.start - now)
+                if reservation is None or rates.outdated(reservation):
+                    reservation = rates.reserve(now, group.cost(work))
+                if reservation.start > now + _ROUNDING:
+                    await self._stop_event.sleep(reservation.start - now)
                     continue
-                if not link.spent:
-                    granted, slot = slot, None
-                    return host, granted
-                reason = f"the limit of max_requests = {link.limits.max_requests} is reached"
+                if not group.spent:
+                    granted, reservation = reservation, None
+                    return endpoint, granted
+                reason = f"the limit of max_requests = {group.limits.max_requests} is reached"
                 return Verdict(action=Action.STOP, reason=reason, stop="max_requests")
         finally:
-            rates.give_back(slot)
-        self._pool.dismiss(asker)
-        stop = self._halt.stopped
+            rates.give_back(reservation)
+        self._balancer.dismiss(asker)
+        stop = self._stop_event.stopped
         return Verdict(action=Action.STOP, reason=stop.reason, stop=stop.kind)

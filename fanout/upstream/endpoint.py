@@ -20,18 +20,18 @@ class EndpointState:
     """The transport to one endpoint, and all that is known of it.
 
     Args:
-        brake: bounds what may be spent on it while it fails.
-        gate: shut while it wants no request.
+        breaker: bounds what may be spent on it while it fails.
+        cooldown: shut while it wants no request.
         heed: reads what its answers say is left of an allowance.
         weight: its share beside other endpoints of the same load.
     """
 
     def __init__(
-        self, transport: Transport, brake: CircuitBreaker, gate: Cooldown, heed: RateLimitHeaders, weight: float
+        self, transport: Transport, breaker: CircuitBreaker, cooldown: Cooldown, heed: RateLimitHeaders, weight: float
     ) -> None:
         self.transport = transport
-        self.brake = brake
-        self.gate = gate
+        self.breaker = breaker
+        self.cooldown = cooldown
         self.heed = heed
         self.answered = False
         """An HTTP answer of any kind has come: the endpoint exists."""
@@ -77,7 +77,7 @@ class EndpointState:
 
     def open(self, now: float) -> bool:
         """True where nothing that it has done or said keeps a request from going to it at once."""
-        return not self.brake.braked and self.gate.wait(now) == 0
+        return not self.breaker.braked and self.cooldown.wait(now) == 0
 
     def statistics(self) -> EndpointStatistics:
         """How it stands."""
@@ -86,10 +86,10 @@ class EndpointState:
             requests=self.requests,
             in_flight=self.pending,
             latency=self.latency.seconds,
-            state="not asked" if not self.present else "left alone" if self.brake.braked else "in use",
+            state="not asked" if not self.present else "left alone" if self.breaker.braked else "in use",
             reason=self.out.reason if self.out is not None else "" if self.welcome else self.unheard,
         )
 
     def __repr__(self) -> str:
-        state = "out" if self.out else "braked" if self.brake.braked else "in"
+        state = "out" if self.out else "braked" if self.breaker.braked else "in"
         return f"<Host {self.transport.shown_url} {state}, {self.pending} pending>"

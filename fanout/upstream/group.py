@@ -56,14 +56,16 @@ class EndpointGroup:
         self.timeouts = timeouts
         now = asyncio.get_running_loop().time
         auto = limits.concurrency == "auto"
-        self.pace = ConcurrencyController(now(), largest=limits.most_in_flight, changed=self._follow) if auto else None
+        self.controller = (
+            ConcurrencyController(now(), largest=limits.most_in_flight, changed=self._follow) if auto else None
+        )
         self._most = room_for(limits.most_in_flight)
         """Requests in flight for which there are file descriptors."""
         self._short_reported = False
         if self._most < limits.most_in_flight:
             self._report_shortage()
-        concurrency = min(self._most, limits.most_in_flight if self.pace is None else self.pace.limit)
-        self.permits = ConcurrencyLimiter(concurrency)
+        concurrency = min(self._most, limits.most_in_flight if self.controller is None else self.controller.limit)
+        self.limiter = ConcurrencyLimiter(concurrency)
         self.followers: dict[Callable[[], None], None] = {}
         """Called when more or fewer requests may be in flight than before."""
         self.on_second_answer: dict[Callable[[str, Sequence[RowsSent]], None], None] = {}
@@ -71,13 +73,13 @@ class EndpointGroup:
         self.rates = rates
         self.meter = meter
         self.hedger = Hedger(share=hedge.share, delay=hedge.delay) if hedge is not None and hedge.share else None
-        self.bell = WaitQueue()
-        self.pool = Balancer(
+        self.wait_queue = WaitQueue()
+        self.balancer = Balancer(
             [
-                self._host(transport, weight, concurrency, alone=len(transports) == 1)
+                self._endpoint(transport, weight, concurrency, alone=len(transports) == 1)
                 for transport, weight in zip(transports, weights or [1.0] * len(transports), strict=True)
             ],
-            self.bell,
+            self.wait_queue,
         )
         self.requests = 0
         self.successes = 0
@@ -95,28 +97,28 @@ class EndpointGroup:
 
     def crowded(self, asker: object) -> bool:
         """More have a permit than there are now, and ``asker`` is not the probe for which the others may be waiting."""
-        return self.permits.in_use > self.permits.total and not self.pool.probes(asker)
+        return self.limiter.in_use > self.limiter.total and not self.balancer.probes(asker)
 
     @property
     def chosen(self) -> int | None:
         """The limit on requests in flight that "auto" has come to; None where it is fixed."""
-        return None if self.pace is None else self.pace.limit
+        return None if self.controller is None else self.controller.limit
 
-    def _host(self, transport: Transport, weight: float, concurrency: int, *, alone: bool) -> EndpointState:
+    def _endpoint(self, transport: Transport, weight: float, concurrency: int, *, alone: bool) -> EndpointState:
         now = asyncio.get_running_loop().time
-        brake = CircuitBreaker(
+        breaker = CircuitBreaker(
             concurrency=concurrency,
             budget=self.retry.budget,
             suspect_wait=self._patience(concurrency),
-            changed=self.bell.ring,
+            changed=self.wait_queue.ring,
         )
-        gate = Cooldown()
-        transport.withhold_if(lambda: gate.wait(now()) > 0)
+        cooldown = Cooldown()
+        transport.withhold_if(lambda: cooldown.wait(now()) > 0)
         transport.on_second_answer(partial(self._second_answer, transport.shown_url))
         # What one of several has left says nothing of how fast all of them together may be asked.
         eased = self.rates if alone else None
-        heed = RateLimitHeaders(eased, gate, self.permits, self.meter, longest=self.retry.max_pushback)
-        return EndpointState(transport, brake, gate, heed, weight)
+        heed = RateLimitHeaders(eased, cooldown, self.limiter, self.meter, longest=self.retry.max_pushback)
+        return EndpointState(transport, breaker, cooldown, heed, weight)
 
     def _patience(self, concurrency: int) -> float:
         """So often that, in half of the time to a stall, every chunk in hand can use its attempts up as a probe."""
@@ -124,9 +126,9 @@ class EndpointGroup:
 
     def lower(self) -> None:
         """Have no more requests in flight than there are file descriptors for: the last one found none."""
-        in_flight = sum(host.pending for host in self.pool.hosts)
+        in_flight = sum(endpoint.pending for endpoint in self.balancer.endpoints)
         most = max(1, in_flight * 9 // 10)  # some are left for files and look-ups of names
-        if most < self.permits.total:
+        if most < self.limiter.total:
             self._most = most
             self._report_shortage()
             self._follow(most)
@@ -135,7 +137,7 @@ class EndpointGroup:
         """Try again, with a new run, whether there are more file descriptors than before."""
         if self._most < self.limits.most_in_flight:
             self._most = room_for(self.limits.most_in_flight)
-            self._follow(self.limits.most_in_flight if self.pace is None else self.pace.limit)
+            self._follow(self.limits.most_in_flight if self.controller is None else self.controller.limit)
 
     def _report_shortage(self) -> None:
         if not self._short_reported:
@@ -149,16 +151,16 @@ class EndpointGroup:
 
     def _follow(self, concurrency: int) -> None:
         concurrency = min(concurrency, self._most)
-        self.permits.resize(concurrency)
-        for host in self.pool.hosts:
-            host.brake.resize(concurrency, suspect_wait=self._patience(concurrency))
+        self.limiter.resize(concurrency)
+        for endpoint in self.balancer.endpoints:
+            endpoint.breaker.resize(concurrency, suspect_wait=self._patience(concurrency))
         for follow in list(self.followers):
             follow()
 
     async def look_over(self) -> None:
         """Look for second answers on the connections that are idle."""
-        for host in self.pool.hosts:
-            await host.transport.look_over()
+        for endpoint in self.balancer.endpoints:
+            await endpoint.transport.look_over()
 
     def _second_answer(self, url: str, rows: Sequence[RowsSent]) -> None:
         for report in list(self.on_second_answer):

@@ -50,37 +50,37 @@ class ModelNames:
         self._counting: set[str] = set()
         self._strange: dict[EndpointState, _Strange] = {}
 
-    def check(self, host: EndpointState, name: str, sent: float, now: float) -> None:
-        """Raise `InvalidResponse` for an answer of another model, from ``host``, to a request that went at ``sent``."""
-        pinned = host.transport.model
+    def check(self, endpoint: EndpointState, name: str, sent: float, now: float) -> None:
+        """Raise `InvalidResponse` for another model's answer, from ``endpoint``, to a request sent at ``sent``."""
+        pinned = endpoint.transport.model
         if pinned is None and not self._counting:
             self._counting.add(name)
         if name != pinned if pinned is not None else name not in self._counting:
-            self._note(host, name, sent, now)
+            self._note(endpoint, name, sent, now)
             raise InvalidResponse(self._objection(name, pinned), error_kind="model")
-        if (strange := self._strange.get(host)) is not None:
+        if (strange := self._strange.get(endpoint)) is not None:
             strange.in_a_row = 0
             if pinned is None and sent >= strange.since:
                 self._counting |= strange.names
-                del self._strange[host]
+                del self._strange[endpoint]
 
-    def is_another(self, host: EndpointState) -> bool:
-        """True if ``host`` serves another model: by now a router would have named one that counts.
+    def is_another(self, endpoint: EndpointState) -> bool:
+        """True if ``endpoint`` serves another model: by now a router would have named one that counts.
 
         The more models a router chooses among, the longer it may not come to one that counts. While another endpoint
-        shares a name with ``host`` and may still be found to be a router, ``host`` has twice as long.
+        shares a name with ``endpoint`` and may still be found to be a router, ``endpoint`` has twice as long.
         """
-        strange = self._strange.get(host)
+        strange = self._strange.get(endpoint)
         if strange is None or strange.in_a_row < strange.limit:
             return False
         undecided = (other for other in self._strange.values() if other.in_a_row < other.limit)
         related = any(not strange.names.isdisjoint(other.names) for other in undecided)
         return strange.in_a_row >= (2 if related else 1) * strange.limit
 
-    def _note(self, host: EndpointState, name: str, sent: float, now: float) -> None:
-        strange = self._strange.get(host)
+    def _note(self, endpoint: EndpointState, name: str, sent: float, now: float) -> None:
+        strange = self._strange.get(endpoint)
         if strange is None:
-            strange = self._strange[host] = _Strange(now)
+            strange = self._strange[endpoint] = _Strange(now)
         if len(strange.names) < _MOST:
             strange.names.add(name)
         strange.in_a_row += sent >= strange.since

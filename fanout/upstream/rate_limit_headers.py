@@ -31,21 +31,21 @@ class RateLimitHeaders:
     def __init__(
         self,
         rates: RateLimiter | None,
-        gate: Cooldown,
-        permits: ConcurrencyLimiter,
+        cooldown: Cooldown,
+        limiter: ConcurrencyLimiter,
         meter: TokenMeter,
         *,
         longest: float,
     ) -> None:
         self._rates = rates
-        self._gate = gate
-        self._permits = permits
+        self._cooldown = cooldown
+        self._limiter = limiter
         self._meter = meter
         self._longest = longest
         self._readers = readers({})
         self._unread = self._pause = 0
 
-    def __call__(self, reply: Response, work: ChunkTask | None, now: float) -> float:
+    def __call__(self, response: Response, work: ChunkTask | None, now: float) -> float:
         """Take note of an answer that is no refusal. Returns the seconds for which it has shut the gate, most often 0.
 
         Each answer is read where the endpoint is known to tell; else ever fewer, so that the others cost nothing.
@@ -55,10 +55,10 @@ class RateLimitHeaders:
             if self._unread >= 0:
                 return 0.0
             self._unread = self._pause = min(2 * self._pause + 1, _UNREAD)
-            self._readers = readers(reply.headers)
+            self._readers = readers(response.headers)
         shut = 0.0
         for read in self._readers:
-            for allowance in read(reply.headers):
+            for allowance in read(response.headers):
                 if allowance.unit in _UNITS:
                     shut = max(shut, self._heeded(allowance, work, now))
         return shut
@@ -67,15 +67,15 @@ class RateLimitHeaders:
         _, unit, left, seconds = allowance
         seconds, name = min(seconds, self._longest), (self, allowance.name)  # others tell of endpoints of their own
         each = 1.0 if unit == "requests" else self._tokens(work)
-        if left >= each * self._permits.in_use:
+        if left >= each * self._limiter.in_use:
             if self._rates is not None:
                 self._rates.ease(name)
         elif left > 0:
             if self._rates is not None:
                 self._rates.slow(name, unit, left, seconds, now, each=each)
-        elif self._gate.wait(now) < seconds:
-            was_open = self._gate.wait(now) == 0
-            self._gate.shut_until(now + seconds)
+        elif self._cooldown.wait(now) < seconds:
+            was_open = self._cooldown.wait(now) == 0
+            self._cooldown.shut_until(now + seconds)
             return seconds if was_open else 0.0
         return 0.0
 

@@ -13,20 +13,20 @@ from fanout.errors import IncompleteResponse
 from fanout.types import Response
 
 
-def reply(status: int, **headers: str) -> Response:
+def response(status: int, **headers: str) -> Response:
     fields = CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()})
     return Response(status=status, headers=fields, body=b"", url="http://h/x")
 
 
 @pytest.mark.parametrize("status", [300, 301, 399])
 def test_every_status_of_the_300s_is_a_redirect(status: int) -> None:
-    assert classify_response(reply(status, Location="http://there/")).stop == "redirect"
+    assert classify_response(response(status, Location="http://there/")).stop == "redirect"
 
 
 @pytest.mark.parametrize("wish", ["yes", "zzz", "0", "", "truely", "falsehood"])
 def test_a_wish_that_is_neither_true_nor_false_is_ignored(wish: str) -> None:
-    assert classify_response(reply(400, x_should_retry=wish)).action is Action.SPLIT
-    assert classify_response(reply(503, x_should_retry=wish)).action is Action.RETRY
+    assert classify_response(response(400, x_should_retry=wish)).action is Action.SPLIT
+    assert classify_response(response(503, x_should_retry=wish)).action is Action.RETRY
 
 
 def test_a_date_that_is_now_is_no_wait_and_one_before_is_ignored() -> None:
@@ -37,7 +37,7 @@ def test_a_date_that_is_now_is_no_wait_and_one_before_is_ignored() -> None:
 
 @pytest.mark.parametrize(("meaning", "action"), [(None, Action.RETRY), (400, Action.SPLIT), (401, Action.STOP)])
 def test_the_meaning_of_a_status_counts_and_the_status_is_told(meaning: int | None, action: Action) -> None:
-    verdict = classify_response(reply(500), meaning=meaning)
+    verdict = classify_response(response(500), meaning=meaning)
     assert verdict.action is action
     assert verdict.reason.startswith("HTTP 500")
 
@@ -46,12 +46,12 @@ def test_the_meaning_of_a_status_counts_and_the_status_is_told(meaning: int | No
     ("status", "action"), [(413, Action.RETRY), (412, Action.SPLIT), (414, Action.SPLIT), (422, Action.SPLIT)]
 )
 def test_too_large_for_now_is_retried_and_nothing_else_with_a_wait(status: int, action: Action) -> None:
-    assert classify_response(reply(status, Retry_After="5")).action is action
-    assert classify_response(reply(413)).action is Action.SPLIT
+    assert classify_response(response(status, Retry_After="5")).action is action
+    assert classify_response(response(413)).action is Action.SPLIT
 
 
 def test_a_date_without_the_servers_clock_counts_from_the_time_that_is_given() -> None:
-    then = reply(503, Retry_After="Sun, 06 Nov 1994 08:49:37 GMT")
+    then = response(503, Retry_After="Sun, 06 Nov 1994 08:49:37 GMT")
     assert classify_response(then, now=datetime(1994, 11, 6, 8, 49, 30, tzinfo=UTC)).pushback == 7
 
 

@@ -17,7 +17,7 @@ TRACEBACK = """Traceback (most recent call last):
 ValueError: no such digit"""
 
 
-def reply(body: Any) -> Response:
+def response(body: Any) -> Response:
     return Response(status=400, headers={}, body=body if isinstance(body, bytes) else orjson.dumps(body))
 
 
@@ -52,7 +52,7 @@ def reply(body: Any) -> Response:
     ],
 )
 def test_the_message_is_found(body: Any, text: str) -> None:
-    assert said(reply(body)) == text
+    assert said(response(body)) == text
 
 
 def test_a_verdict_tells_no_more_than_that() -> None:
@@ -69,5 +69,5 @@ def test_white_space_before_an_error_hides_nothing() -> None:
 
 
 def test_a_long_message_is_cut() -> None:
-    assert len(said(reply({"error": "x" * 10_000}))) == 303
-    assert len(said(reply(b"y" * 10_000))) == 303
+    assert len(said(response({"error": "x" * 10_000}))) == 303
+    assert len(said(response(b"y" * 10_000))) == 303

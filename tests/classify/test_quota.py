@@ -13,7 +13,7 @@ from fanout.errors import InvalidResponse
 from fanout.types import Action, Payload, Response
 
 
-def reply(status: int, body: Any, **headers: str) -> Response:
+def response(status: int, body: Any, **headers: str) -> Response:
     fields = CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()})
     return Response(status=status, headers=fields, body=body if isinstance(body, bytes) else orjson.dumps(body))
 
@@ -77,7 +77,7 @@ EXHAUSTED = {
 def test_what_says_that_money_is_gone_stops_the_run_with_the_servers_words(
     status: int, body: Any, headers: dict[str, str]
 ) -> None:
-    verdict = classify_response(reply(status, body, **headers))
+    verdict = classify_response(response(status, body, **headers))
     assert (verdict.action, verdict.stop, verdict.status, verdict.pushback) == (Action.STOP, "quota", status, None)
     assert verdict.reason.startswith(f"HTTP {status}: ")
     assert len(verdict.reason) > len("HTTP 429: ")
@@ -85,8 +85,10 @@ def test_what_says_that_money_is_gone_stops_the_run_with_the_servers_words(
 
 def test_the_name_of_an_aws_error_may_be_in_the_header() -> None:
     name = "ServiceQuotaExceededException:http://internal.amazon.com/coral/com.amazon.bedrock/"
-    assert classify_response(reply(400, b"", x_amzn_ErrorType=name)).stop == "quota"
-    throttled = classify_response(reply(400, {"message": "Too many tokens"}, x_amzn_ErrorType="ThrottlingException:x"))
+    assert classify_response(response(400, b"", x_amzn_ErrorType=name)).stop == "quota"
+    throttled = classify_response(
+        response(400, {"message": "Too many tokens"}, x_amzn_ErrorType="ThrottlingException:x")
+    )
     assert (throttled.action, throttled.status, throttled.overload) == (Action.RETRY, 429, True)
 
 
@@ -114,24 +116,24 @@ NOT_EXHAUSTED = {
 
 @pytest.mark.parametrize(("status", "body"), NOT_EXHAUSTED.values(), ids=NOT_EXHAUSTED)
 def test_a_limit_that_passes_and_a_row_that_talks_of_money_are_no_quota(status: int, body: Any) -> None:
-    assert classify_response(reply(status, body)).action in (Action.RETRY, Action.SPLIT)
+    assert classify_response(response(status, body)).action in (Action.RETRY, Action.SPLIT)
 
 
 @pytest.mark.parametrize("status", [400, 403, 429])
 def test_words_that_the_request_holds_too_are_no_proof(status: int) -> None:
-    error = reply(status, {"error": {"message": f"'{LOW}' is not of type 'number'"}})
+    error = response(status, {"error": {"message": f"'{LOW}' is not of type 'number'"}})
     assert classify_response(error).stop == "quota"
     sent = Payload(body=(b'{"instances": ["My bank says: ', b'YOUR CREDIT balance is too low!"]}'))
     verdict = classify_response(error, quotes=sent.holds)
     assert verdict.stop != "quota"
-    coded = reply(status, {"error": {"message": LOW, "code": "billing_not_active"}})
+    coded = response(status, {"error": {"message": LOW, "code": "billing_not_active"}})
     assert classify_response(coded, quotes=sent.holds).stop == "quota"
 
 
 def test_the_providers_words_are_shown() -> None:
     raw = '{"error": {"message": "supports at most 1 image per prompt"}}'
     error = {"message": "Provider returned error", "code": 400, "metadata": {"raw": raw}}
-    reason = classify_response(reply(400, {"error": error})).reason
+    reason = classify_response(response(400, {"error": error})).reason
     assert reason == "HTTP 400: Provider returned error; supports at most 1 image per prompt"
 
 
@@ -174,8 +176,8 @@ HIDDEN = [
 
 @pytest.mark.parametrize(("body", "status"), HIDDEN)
 def test_an_error_with_status_200_means_what_its_body_says(body: Any, status: int) -> None:
-    verdict = classify_invalid(reply(200, body, Retry_After="7"), InvalidResponse("no 'predictions'"))
-    same = classify_response(reply(status, body, Retry_After="7"))
+    verdict = classify_invalid(response(200, body, Retry_After="7"), InvalidResponse("no 'predictions'"))
+    same = classify_response(response(status, body, Retry_After="7"))
     fields = ("action", "status", "pushback", "overload", "stop", "error_kind")
     assert {name: getattr(verdict, name) for name in fields} == {name: getattr(same, name) for name in fields}
     assert verdict.reason.startswith(f"HTTP 200, which holds an error {status}: ")
@@ -188,7 +190,7 @@ def test_an_error_with_status_200_means_what_its_body_says(body: Any, status: in
      {"error": {"code": "4290"}}, {"error": {"code": "E429"}}, {"message": "429 rows were processed"}],
 )  # fmt: skip
 def test_an_answer_that_names_no_error_is_merely_invalid(body: Any) -> None:
-    verdict = classify_invalid(reply(200, body), InvalidResponse("no 'predictions'"))
+    verdict = classify_invalid(response(200, body), InvalidResponse("no 'predictions'"))
     assert (verdict.action, verdict.error_kind, verdict.reason) == (Action.RETRY, "content", "no 'predictions'")
 
 
@@ -205,11 +207,11 @@ def test_an_output_of_the_model_is_no_error_whatever_its_name_and_value(field: s
         {"data": [{"embedding": [1.0], "index": 0}], "error": None, field: status},
     ]
     for body in bodies:
-        verdict = classify_invalid(reply(200, body), InvalidResponse("a row is missing", error_kind="rows"))
+        verdict = classify_invalid(response(200, body), InvalidResponse("a row is missing", error_kind="rows"))
         assert (verdict.action, verdict.error_kind, verdict.overload) == (Action.RETRY, "rows", False), body
 
 
 @pytest.mark.parametrize("text", ["exception ", "message: ", "error'", " " * 3, "perday", "credit balance "])
 def test_a_message_of_any_length_is_searched_in_linear_time(text: str) -> None:
     body = {"error": {"message": text * 30_000, "code": text * 100}}
-    assert classify_response(reply(400, body)).action in (Action.SPLIT, Action.STOP)
+    assert classify_response(response(400, body)).action in (Action.SPLIT, Action.STOP)

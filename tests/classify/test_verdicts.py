@@ -39,7 +39,7 @@ KNOWN = {
 }  # fmt: skip
 
 
-def reply(status: int, body: object = b"", **headers: str) -> Response:
+def response(status: int, body: object = b"", **headers: str) -> Response:
     fields = CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()})
     return Response(
         status=status, headers=fields, body=body if isinstance(body, bytes) else orjson.dumps(body), url=URL
@@ -60,13 +60,13 @@ def expected(status: int) -> Action:
 
 def test_every_status_has_its_action():
     for status in [*range(100, 200), *range(300, 600), 999]:
-        verdict = classify_response(reply(status))
+        verdict = classify_response(response(status))
         assert (verdict.status, verdict.action, verdict.unreachable) == (status, expected(status), False)
         assert str(status) in verdict.reason
 
 
 def test_overload_is_what_says_that_the_server_has_too_much_to_do():
-    told = [status for status in range(400, 600) if classify_response(reply(status)).overload]
+    told = [status for status in range(400, 600) if classify_response(response(status)).overload]
     assert told == [408, 429, 503, 504, 529]
 
 
@@ -76,12 +76,12 @@ def test_overload_is_what_says_that_the_server_has_too_much_to_do():
      (410, "rejected"), (501, "rejected"), (302, "redirect")],
 )  # fmt: skip
 def test_a_stop_is_of_the_kind_that_its_status_means(status, kind):
-    verdict = classify_response(reply(status))
+    verdict = classify_response(response(status))
     assert (verdict.action, verdict.stop) == (STOP, kind)
 
 
 def test_the_reason_quotes_the_server_on_one_short_line():
-    reason = classify_response(reply(500, b"line one\n line two " + b"x" * 10_000)).reason
+    reason = classify_response(response(500, b"line one\n line two " + b"x" * 10_000)).reason
     assert reason.startswith("HTTP 500: line one line two xxx")
     assert len(reason) < 350
     assert "\n" not in reason
@@ -100,7 +100,7 @@ GONE = [
 @pytest.mark.parametrize("shape", ["code", "type", "flat"])
 def test_a_quota_that_is_gone_stops_the_run(status, code, shape):
     body = {"code": code} if shape == "flat" else {"error": {"message": "no more", shape: code}}
-    verdict = classify_response(reply(status, body, Retry_After="1", x_should_retry="true"))
+    verdict = classify_response(response(status, body, Retry_After="1", x_should_retry="true"))
     assert (verdict.action, verdict.stop) == (STOP, "quota")
 
 
@@ -123,60 +123,62 @@ def test_a_quota_that_is_gone_stops_the_run(status, code, shape):
     ],
 )
 def test_a_rate_limit_is_no_quota_whatever_the_body(body):
-    assert classify_response(reply(429, body)).action is RETRY
+    assert classify_response(response(429, body)).action is RETRY
 
 
 def test_a_quota_code_counts_with_the_statuses_of_quotas_alone():
-    assert classify_response(reply(500, {"error": {"code": "insufficient_quota"}})).action is RETRY
+    assert classify_response(response(500, {"error": {"code": "insufficient_quota"}})).action is RETRY
 
 
 @pytest.mark.parametrize("text", ["0", "1", "2.5", " 7 ", "1e3", "1000000000"])
 def test_retry_after_in_seconds_is_the_pushback(text):
-    assert pushback(reply(429, Retry_After=text).headers) == float(text)
-    assert classify_response(reply(503, Retry_After=text)).pushback == float(text)
+    assert pushback(response(429, Retry_After=text).headers) == float(text)
+    assert classify_response(response(503, Retry_After=text)).pushback == float(text)
 
 
 @pytest.mark.parametrize(
     "text", ["nan", "NaN", "inf", "-inf", "-5", "", " ", "soon", ",", "s", "1e999", "0x10", "\0", "9" * 5000]
 )
 def test_a_retry_after_that_means_nothing_is_ignored(text):
-    assert pushback(reply(429, Retry_After=text).headers, now=NOW) is None
-    assert pushback(reply(429, retry_after_ms=text).headers, now=NOW) is None
+    assert pushback(response(429, Retry_After=text).headers, now=NOW) is None
+    assert pushback(response(429, retry_after_ms=text).headers, now=NOW) is None
 
 
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_no_header_text_breaks_the_classification(text, date):
-    wait = classify_response(reply(429, Retry_After=text, retry_after_ms=text, Date=date, x_should_retry=text)).pushback
+    wait = classify_response(
+        response(429, Retry_After=text, retry_after_ms=text, Date=date, x_should_retry=text)
+    ).pushback
     assert wait is None or 0 <= wait < float("inf")
 
 
 def test_without_a_retry_after_there_is_no_pushback():
-    assert classify_response(reply(429)).pushback is None
+    assert classify_response(response(429)).pushback is None
 
 
 def test_milliseconds_come_first():
-    assert pushback(reply(429, retry_after_ms="1500", Retry_After="60").headers) == 1.5
+    assert pushback(response(429, retry_after_ms="1500", Retry_After="60").headers) == 1.5
 
 
 def test_milliseconds_that_mean_nothing_leave_it_to_the_seconds():
-    assert pushback(reply(429, retry_after_ms="nan", Retry_After="60").headers) == 60
+    assert pushback(response(429, retry_after_ms="nan", Retry_After="60").headers) == 60
 
 
 @pytest.mark.parametrize("skew", [-3600, 0, 3600, 10 * 365 * 86400])
 def test_a_date_is_measured_against_the_servers_own_clock(skew):
     server = NOW + timedelta(seconds=skew)
-    headers = reply(429, Retry_After=http_date(90, server), Date=http_date(0, server)).headers
+    headers = response(429, Retry_After=http_date(90, server), Date=http_date(0, server)).headers
     assert pushback(headers, now=NOW) == 90
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "99", "Sun, 06 Nov 99999999999999999999 08:49:37 GMT"])
 def test_where_the_server_tells_no_clock_ours_counts(date):
-    headers = reply(429, Retry_After=http_date(90), **({"Date": date} if date else {})).headers
+    headers = response(429, Retry_After=http_date(90), **({"Date": date} if date else {})).headers
     assert pushback(headers, now=NOW) == 90
 
 
 def test_our_clock_is_the_systems_unless_given():
-    headers = reply(429, Retry_After=http_date(1000, datetime.now(UTC))).headers
+    headers = response(429, Retry_After=http_date(1000, datetime.now(UTC))).headers
     assert 990 < pushback(headers) <= 1000
 
 
@@ -186,29 +188,29 @@ def test_our_clock_is_the_systems_unless_given():
      "Sun, 06 Nov 1994 08:49:37 -0000", "Sun, 06 Nov 1994 09:49:37 +0100"],
 )  # fmt: skip
 def test_every_form_of_a_date_is_understood(text):
-    headers = reply(503, Retry_After=text, Date="Sun, 06 Nov 1994 08:49:30 GMT").headers
+    headers = response(503, Retry_After=text, Date="Sun, 06 Nov 1994 08:49:30 GMT").headers
     assert pushback(headers) == 7
 
 
 @pytest.mark.parametrize("text", ["Sun, 99 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 99999999999999999999 08:49:37 GMT"])
 def test_a_date_that_does_not_exist_is_ignored(text):
-    assert pushback(reply(503, Retry_After=text).headers, now=NOW) is None
+    assert pushback(response(503, Retry_After=text).headers, now=NOW) is None
 
 
 @pytest.mark.parametrize("seconds", [-1, -1e6])
 def test_a_date_in_the_past_is_ignored(seconds):
-    assert pushback(reply(503, Retry_After=http_date(seconds), Date=http_date(0)).headers) is None
+    assert pushback(response(503, Retry_After=http_date(seconds), Date=http_date(0)).headers) is None
 
 
 def test_a_wait_is_a_wait_whatever_the_status():
-    assert classify_response(reply(400, Retry_After="5")).pushback == 5
-    assert classify_response(reply(401, Retry_After="5")).pushback is None
+    assert classify_response(response(400, Retry_After="5")).pushback == 5
+    assert classify_response(response(401, Retry_After="5")).pushback is None
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 418, 500, 501])
 @pytest.mark.parametrize("wish", ["true", "True"])
 def test_a_server_that_wishes_a_retry_gets_one(status, wish):
-    verdict = classify_response(reply(status, x_should_retry=wish, Retry_After="3"))
+    verdict = classify_response(response(status, x_should_retry=wish, Retry_After="3"))
     assert (verdict.action, verdict.pushback) == (RETRY, 3)
 
 
@@ -216,11 +218,11 @@ def test_a_server_that_wishes_a_retry_gets_one(status, wish):
     ("status", "action"), [(429, FAIL), (500, FAIL), (503, FAIL), (400, SPLIT), (401, STOP), (418, SPLIT)]
 )
 def test_a_server_that_wishes_no_retry_gets_none_and_the_rest_stays(status, action):
-    assert classify_response(reply(status, x_should_retry="false")).action is action
+    assert classify_response(response(status, x_should_retry="false")).action is action
 
 
 def test_another_wish_counts_for_nothing():
-    assert classify_response(reply(503, x_should_retry="maybe")).action is RETRY
+    assert classify_response(response(503, x_should_retry="maybe")).action is RETRY
 
 
 @pytest.mark.parametrize(
@@ -235,7 +237,7 @@ def test_another_wish_counts_for_nothing():
 )
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_stops_the_run_and_names_the_new_url_without_secrets(status, location, there):
-    verdict = classify_response(reply(status, Location=location))
+    verdict = classify_response(response(status, Location=location))
     assert (verdict.action, verdict.stop, verdict.status) == (STOP, "redirect", status)
     assert f"redirects to {there};" in verdict.reason
     assert "s3cret" not in verdict.reason
@@ -243,7 +245,7 @@ def test_a_redirect_stops_the_run_and_names_the_new_url_without_secrets(status, 
 
 @pytest.mark.parametrize("headers", [{}, {"Location": ""}, {"Location": "http://[bad"}, {"Location": "mailto:me"}])
 def test_a_redirect_to_nowhere_stops_the_run_too(headers):
-    verdict = classify_response(reply(302, **headers))
+    verdict = classify_response(response(302, **headers))
     assert (verdict.action, verdict.stop) == (STOP, "redirect")
     assert verdict.reason == "HTTP 302: the endpoint redirects, but not to a URL"
 
@@ -283,7 +285,7 @@ def test_the_errors_of_the_tree_are_all_there():
     ],
 )
 def test_an_invalid_answer_that_tells_of_an_empty_account_stops_the_run(body, action, stop):
-    verdict = classify_invalid(reply(200, body), InvalidResponse("no 'predictions'"))
+    verdict = classify_invalid(response(200, body), InvalidResponse("no 'predictions'"))
     assert (verdict.action, verdict.stop, verdict.status) == (action, stop, 200)
     assert verdict.reason == ("HTTP 200: no credit" if action is STOP else "no 'predictions'")
 

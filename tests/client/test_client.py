@@ -141,8 +141,8 @@ async def test_a_codec_learns_for_one_client_alone() -> None:
         def prepare(self, url: str) -> tuple[str, ...]:
             return (url.removesuffix(":predict"),)
 
-        def learn(self, reply: fanout.Response) -> None:
-            assert reply.status == 200
+        def learn(self, response: fanout.Response) -> None:
+            assert response.status == 200
             self.learnt = True
             self.max_rows = 7
 
@@ -167,7 +167,7 @@ async def test_metadata_that_cannot_be_had_stop_the_run(status: Any, kind: str) 
         def prepare(self, url: str) -> tuple[str, ...]:
             return (url,)
 
-        def learn(self, reply: fanout.Response) -> None:
+        def learn(self, response: fanout.Response) -> None:
             raise AssertionError
 
     with MockEndpoint(double) as mock:
@@ -186,8 +186,8 @@ async def test_metadata_that_a_codec_cannot_do_without_are_a_config_error() -> N
         def prepare(self, url: str) -> tuple[str, ...]:
             return (url + "x",)
 
-        def learn(self, reply: fanout.Response) -> None:
-            raise ConfigError(f"no such model: {reply.status}")
+        def learn(self, response: fanout.Response) -> None:
+            raise ConfigError(f"no such model: {response.status}")
 
     with MockEndpoint(double) as mock:
         async with Client(mock.url(Plain), codec=Learning) as client:

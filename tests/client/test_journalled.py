@@ -82,8 +82,8 @@ async def test_events_of_done_rows_come_after_the_commit(tmp_path: Path) -> None
     committed: list[int] = []
 
     class Noting(Journal):
-        def commit(self, done: Any, note: Any, form: Any) -> None:
-            super().commit(done, note, form)
+        def commit(self, done: Any, note: Any, schema: Any) -> None:
+            super().commit(done, note, schema)
             committed.extend(chunk.start for chunk in done)
 
     def listen(event: Event) -> None:

@@ -311,8 +311,8 @@ class TestOutcomes:
         refs = []
 
         class Watched(Plain):
-            def decode(self, reply: fanout.Response, n_rows: int) -> Any:
-                values = super().decode(reply, n_rows)
+            def decode(self, response: fanout.Response, n_rows: int) -> Any:
+                values = super().decode(response, n_rows)
                 refs.append(weakref.ref(values))
                 return values
 

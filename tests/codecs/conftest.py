@@ -15,6 +15,6 @@ def _reply(body, headers=None, status=200, url="http://host/v2/models/m"):
 
 
 @pytest.fixture(scope="session")
-def reply():
+def response():
     """A whole answer: bytes as they are, anything else as JSON."""
     return _reply

@@ -84,7 +84,7 @@ def body_of(size: int, row: bytes, before: bytes, after: bytes) -> tuple[bytearr
 def measured(size: int, name: str, row: bytes, before: bytes, after: bytes) -> dict[str, Any]:
     body, n = body_of(size, row, before, after)
     one = 1 if name == "openai-chat" or b"[[" in before else n
-    reply = Response(status=200, headers={}, body=bytes(body) if name == "openai-chat" else body, url="http://h/x")  # type: ignore[arg-type]
+    response = Response(status=200, headers={}, body=bytes(body) if name == "openai-chat" else body, url="http://h/x")  # type: ignore[arg-type]
     length = len(body)
     del body
     made = codec(name, input="x") if name == "oip" else codec(name)
@@ -93,7 +93,7 @@ def measured(size: int, name: str, row: bytes, before: bytes, after: bytes) -> d
     Path("/proc/self/clear_refs").write_text("5")
     before_it = memory("VmRSS") - length
     outcome: list[Any] = []
-    thread = threading.Thread(target=lambda: outcome.extend(decoded(made, reply, one)))
+    thread = threading.Thread(target=lambda: outcome.extend(decoded(made, response, one)))
     held, last = 0.0, others()
     thread.start()
     while thread.is_alive():
@@ -109,10 +109,10 @@ def measured(size: int, name: str, row: bytes, before: bytes, after: bytes) -> d
     }
 
 
-def decoded(made: Any, reply: Response, n: int) -> tuple[str, float]:
+def decoded(made: Any, response: Response, n: int) -> tuple[str, float]:
     started = time.thread_time()
     try:
-        made.decode(reply, n)
+        made.decode(response, n)
     except InvalidResponse as error:
         return str(error)[:200], time.thread_time() - started
     return "ok", time.thread_time() - started

@@ -16,17 +16,17 @@ class Upper(fanout.Codec):
     def encode(self, rows):
         return Payload(body=b"")
 
-    def decode(self, reply, n_rows):
+    def decode(self, response, n_rows):
         return np.zeros(n_rows)
 
 
-def test_a_codec_of_two_methods_is_a_whole_one(reply):
+def test_a_codec_of_two_methods_is_a_whole_one(response):
     codec = Upper()
     assert codec.spec == {}
     assert codec.max_rows is None
     assert tuple(codec.prepare("http://host/x")) == ()
-    codec.learn(reply(b""))
-    assert codec.classify(reply(b"", status=500)) is None
+    codec.learn(response(b""))
+    assert codec.classify(response(b"", status=500)) is None
     assert repr(codec) == "<Upper 'custom'>"
     assert codec.nonfinite == "reject"
 

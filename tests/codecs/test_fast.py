@@ -34,7 +34,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(_fast, "available", lambda _: False)
 
 
-def reply(document: Any) -> Response:
+def response(document: Any) -> Response:
     return Response(status=200, headers={}, body=document if isinstance(document, bytes) else orjson.dumps(document))
 
 
@@ -76,11 +76,11 @@ def test_json_numbers_are_those_of_the_exact_way(dtype: str | None, monkeypatch:
     @given(ends())
     def same(predictions: Any) -> None:
         try:
-            answer = reply({"predictions": predictions, "note": "[["})
+            answer = response({"predictions": predictions, "note": "[["})
         except orjson.JSONEncodeError:  # beyond 64 bits
             return
         quick = Json(dtype=dtype)
-        for document in (answer, reply(answer.body.replace(b'"[["', b'"-"'))):
+        for document in (answer, response(answer.body.replace(b'"[["', b'"-"'))):
             assert outcome(quick, document, 1) == outcome(exact, document, 1)
 
     same()
@@ -115,8 +115,8 @@ BODIES = [
 def test_no_trap_gives_another_answer(body: bytes, field: str, monkeypatch: pytest.MonkeyPatch) -> None:
     exact = exactly(monkeypatch, lambda: Json(response_field=field))
     quick = Json(response_field=field)
-    good = reply([[1.5]] if field == "@" else {"predictions": [[1.5]]})
-    for answer in (good, reply(body), good, good):
+    good = response([[1.5]] if field == "@" else {"predictions": [[1.5]]})
+    for answer in (good, response(body), good, good):
         assert outcome(quick, answer, 1) == outcome(exact, answer, 1)
 
 
@@ -169,14 +169,14 @@ def test_vectors_are_those_of_the_exact_way(document: Any, monkeypatch: pytest.M
     monkeypatch.setattr("fanout.codecs.openai_embeddings.LARGE", 0)
     exact = exactly(monkeypatch, OpenAIEmbeddings)
     quick = OpenAIEmbeddings()
-    for answer in (reply(vectors_document([[1.0], [2.0]], [0, 1])), reply(document), reply(document)):
+    for answer in (response(vectors_document([[1.0], [2.0]], [0, 1])), response(document), response(document)):
         assert outcome(quick, answer, 2) == outcome(exact, answer, 2)
 
 
 def test_vectors_do_go_the_quick_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fanout.codecs.openai_embeddings.LARGE", 0)
     codec = OpenAIEmbeddings()
-    answer = reply(vectors_document([[1.0, 2], [3, 4]], [0, 1], usage={"total_tokens": 7}))
+    answer = response(vectors_document([[1.0, 2], [3, 4]], [0, 1], usage={"total_tokens": 7}))
     expected = outcome(codec, answer, 2)  # as the first one, it is read the exact way
     monkeypatch.setattr("fanout.codecs.openai_embeddings.read_with_usage", None)
     assert outcome(codec, answer, 2) == expected

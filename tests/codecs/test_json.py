@@ -86,8 +86,8 @@ def test_a_wrong_option_is_named(options, key):
         ('"my field"', {"my field": [1, 2]}),
     ],
 )
-def test_answers_are_found_where_the_options_say(reply, field, document):
-    made = Json(response_field=field).decode(reply(document), 2)
+def test_answers_are_found_where_the_options_say(response, field, document):
+    made = Json(response_field=field).decode(response(document), 2)
     assert made.dtype == np.float64
     assert made.tolist() == [1.0, 2.0]
 
@@ -96,21 +96,21 @@ def test_answers_are_found_where_the_options_say(reply, field, document):
 @pytest.mark.parametrize(
     "document", [{"error": "model is warming up"}, {"predictions": None, "error": "model is warming up"}]
 )
-def test_an_error_with_status_200_is_invalid_and_quoted(reply, field, document):
+def test_an_error_with_status_200_is_invalid_and_quoted(response, field, document):
     with pytest.raises(InvalidResponse, match="warming up"):
-        Json(response_field=field).decode(reply(document), 2)
+        Json(response_field=field).decode(response(document), 2)
 
 
 @pytest.mark.parametrize("document", [[1], "text", 1, None])
-def test_a_document_without_fields_is_invalid(reply, document):
+def test_a_document_without_fields_is_invalid(response, document):
     with pytest.raises(InvalidResponse, match="'predictions'"):
-        Json().decode(reply(document), 1)
+        Json().decode(response(document), 1)
 
 
-def test_a_row_without_the_value_keeps_its_place(reply):
+def test_a_row_without_the_value_keeps_its_place(response):
     """JMESPath itself leaves nulls out."""
     with pytest.raises(InvalidResponse, match="row 1 holds null"):
-        Json(response_field="data[*].y").decode(reply({"data": [{"y": 1}, {}, {"y": 3}]}), 3)
+        Json(response_field="data[*].y").decode(response({"data": [{"y": 1}, {}, {"y": 3}]}), 3)
 
 
 @pytest.mark.parametrize(
@@ -124,38 +124,38 @@ def test_a_row_without_the_value_keeps_its_place(reply):
         ([{"a": 1}, {"b": 1}], "row 1 has the fields"),
     ],
 )
-def test_values_that_are_not_what_others_are_make_an_answer_invalid(reply, predictions, match):
+def test_values_that_are_not_what_others_are_make_an_answer_invalid(response, predictions, match):
     with pytest.raises(InvalidResponse, match=match):
-        Json().decode(reply({"predictions": predictions}), 2)
+        Json().decode(response({"predictions": predictions}), 2)
 
 
-def test_the_dtype_option_decides(reply):
-    assert Json(dtype="int64").decode(reply({"predictions": [1.0, 2]}), 2).dtype == np.int64
-    assert Json(dtype="float32").decode(reply({"predictions": [0.1]}), 1)[0] == np.float32(0.1)
+def test_the_dtype_option_decides(response):
+    assert Json(dtype="int64").decode(response({"predictions": [1.0, 2]}), 2).dtype == np.int64
+    assert Json(dtype="float32").decode(response({"predictions": [0.1]}), 1)[0] == np.float32(0.1)
     with pytest.raises(InvalidResponse, match=r"holds 0\.7"):
-        Json(dtype="int64").decode(reply({"predictions": [0.7]}), 1)
+        Json(dtype="int64").decode(response({"predictions": [0.7]}), 1)
     with pytest.raises(InvalidResponse, match="overflows float32") as caught:
-        Json(dtype="float32").decode(reply({"predictions": [1e300]}), 1)
+        Json(dtype="float32").decode(response({"predictions": [1e300]}), 1)
     assert caught.value.error_kind == "nonfinite"
 
 
-def test_a_dtype_for_each_output(reply):
-    made = Json(dtype={"label": "int32", "*": "float32"}).decode(reply({"predictions": [{"label": 1, "p": 0.5}]}), 1)
+def test_a_dtype_for_each_output(response):
+    made = Json(dtype={"label": "int32", "*": "float32"}).decode(response({"predictions": [{"label": 1, "p": 0.5}]}), 1)
     assert made["label"].dtype == np.int32
     assert made["p"].dtype == np.float32
 
 
-def test_keep_takes_nonfinite_numbers(reply):
-    answer = reply(b'{"predictions": [NaN, 1e999, -Infinity, 1]}')
+def test_keep_takes_nonfinite_numbers(response):
+    answer = response(b'{"predictions": [NaN, 1e999, -Infinity, 1]}')
     np.testing.assert_array_equal(Json(nonfinite="keep").decode(answer, 4), [np.nan, np.inf, -np.inf, 1])
     with pytest.raises(InvalidResponse):
         Json().decode(answer, 4)
 
 
 @pytest.mark.parametrize("predictions", [[1.0], [1.0, 2.0, 3.0]])
-def test_what_came_is_given_as_it_is(reply, predictions):
+def test_what_came_is_given_as_it_is(response, predictions):
     """No row is made up: the count is for the engine to prove."""
-    assert Json().decode(reply({"predictions": predictions}), 2).tolist() == predictions
+    assert Json().decode(response({"predictions": predictions}), 2).tolist() == predictions
 
 
 def test_nan_never_becomes_null():
@@ -164,7 +164,7 @@ def test_nan_never_becomes_null():
     assert caught.value.rows == (1,)
 
 
-def test_many_rows_go_into_the_body_without_a_copy(reply):
+def test_many_rows_go_into_the_body_without_a_copy(response):
     rows = np.arange(20_000.0).reshape(200, 100)
     codec = Json(extra={"model": "m"})
     body = codec.encode(rows).body
@@ -190,17 +190,17 @@ arrays = hnp.arrays(
 
 
 @given(arrays)
-def test_an_array_comes_back_as_it_was(reply, array):
+def test_an_array_comes_back_as_it_was(response, array):
     codec = Json(response_field="instances", dtype=array.dtype.name, shape=array.shape[1:])
-    made = codec.decode(reply(codec.encode(array).body), len(array))
+    made = codec.decode(response(codec.encode(array).body), len(array))
     assert made.dtype == array.dtype
     np.testing.assert_array_equal(made, array)
 
 
 @given(st.lists(st.text(), min_size=1))
-def test_texts_come_back_as_they_were(reply, texts):
+def test_texts_come_back_as_they_were(response, texts):
     codec = Json(response_field="instances")
-    made = codec.decode(reply(codec.encode(texts).body), len(texts))
+    made = codec.decode(response(codec.encode(texts).body), len(texts))
     assert made.dtype == TEXT
     assert made.tolist() == texts
 
@@ -215,11 +215,11 @@ tokens = (
 @given(
     st.lists(st.lists(tokens, min_size=2, max_size=2), min_size=1), st.sampled_from(["f2", "f4", "f8"]), st.booleans()
 )
-def test_integers_are_exact_and_floats_as_near_as_can_be(reply, rows, dtype, padded):
+def test_integers_are_exact_and_floats_as_near_as_can_be(response, rows, dtype, padded):
     """Whichever parser reads them: small answers and large ones have different ones."""
     body = ("[" + ",".join(f"[{','.join(row)}]" for row in rows) + "]" + " " * 5000 * padded).encode()
     try:
-        made = Json(response_field="@", dtype=dtype).decode(reply(body), len(rows))
+        made = Json(response_field="@", dtype=dtype).decode(response(body), len(rows))
     except InvalidResponse:
         made = None
     if made is None:

@@ -31,7 +31,7 @@ class Own(Codec):
     def encode(self, rows):
         return Payload(body=b"")
 
-    def decode(self, reply, n_rows):
+    def decode(self, response, n_rows):
         raise NotImplementedError
 
 

@@ -31,15 +31,17 @@ def metadata(*inputs, outputs=()):
 
 
 @pytest.fixture(scope="session")
-def learnt(reply):
+def learnt(response):
     """A codec that has asked for metadata, Triton's configuration if there is one, and else for extensions."""
 
     def learn(document, config=None, server=None, **options):
         codec = Oip(**options)
         answers = {
-            f"{SERVER}/models/m": reply(document),
-            f"{SERVER}/models/m/config": reply({"error": "none"}, status=404) if config is None else reply(config),
-            SERVER: reply(server),
+            f"{SERVER}/models/m": response(document),
+            f"{SERVER}/models/m/config": response({"error": "none"}, status=404)
+            if config is None
+            else response(config),
+            SERVER: response(server),
         }
         for url in codec.prepare(URL):
             codec.learn(answers.pop(url))
@@ -65,7 +67,7 @@ def parsed(payload):
     return head, arrays
 
 
-def echoed(reply, payload, *, binary=True):
+def echoed(response, payload, *, binary=True):
     """The answer of a server that gives back every input."""
     head, arrays = parsed(payload)
     outputs, buffers = [], []
@@ -78,7 +80,7 @@ def echoed(reply, payload, *, binary=True):
         else:
             outputs.append({**described, "data": array.reshape(-1).tolist()})
     body = orjson.dumps({"outputs": outputs})
-    return reply(body + b"".join(buffers), {LENGTH_HEADER: str(len(body))} if binary else {})
+    return response(body + b"".join(buffers), {LENGTH_HEADER: str(len(body))} if binary else {})
 
 
 @pytest.mark.parametrize(
@@ -250,30 +252,30 @@ def test_a_name_must_come_from_somewhere():
         Oip().encode(np.ones(1))
 
 
-def test_an_unknown_model_is_probably_mistyped(reply):
+def test_an_unknown_model_is_probably_mistyped(response):
     codec = Oip()
     list(codec.prepare(URL))
     with pytest.raises(ConfigError, match=r"HTTP 404: .*unknown model.*mistyped.*codec\.input"):
-        codec.learn(reply({"error": "unknown model"}, status=404))
+        codec.learn(response({"error": "unknown model"}, status=404))
 
 
 @pytest.mark.parametrize(
     ("body", "status"), [(b"<html>no such page", 500), (b"<html>no such page", 200), (["no such page"], 200)]
 )
-def test_no_metadata_and_no_name_is_a_config_error_that_quotes_the_server(reply, body, status):
+def test_no_metadata_and_no_name_is_a_config_error_that_quotes_the_server(response, body, status):
     codec = Oip()
     list(codec.prepare(URL))
     with pytest.raises(ConfigError, match=rf"HTTP {status}.*no such page.*codec\.input") as caught:
-        codec.learn(reply(body, status=status))
+        codec.learn(response(body, status=status))
     assert caught.value.key == "input"
 
 
 @pytest.mark.parametrize("status", [404, 500])
-def test_no_metadata_is_no_harm_where_the_name_is_given(reply, status):
+def test_no_metadata_is_no_harm_where_the_name_is_given(response, status):
     codec = Oip(input="x")
     list(codec.prepare(URL))
-    codec.learn(reply(b"none", status=status))
-    codec.learn(reply(b"none", status=status))
+    codec.learn(response(b"none", status=status))
+    codec.learn(response(b"none", status=status))
     assert codec.max_rows is None
     assert codec.spec == {}
     assert list(parsed(codec.encode(np.ones(1)))[1]) == ["x"]
@@ -296,13 +298,13 @@ def test_preparing_again_forgets_the_last_model(learnt):
     assert (codec.max_rows, codec.spec) == (None, {})
 
 
-def test_copies_learn_for_themselves(reply):
+def test_copies_learn_for_themselves(response):
     """Each client has its own copy of a codec."""
     first = Oip()
     second = copy.copy(first)
     for codec, name in ((first, "a"), (second, "b")):
         list(codec.prepare(URL))
-        codec.learn(reply(metadata(tensor(name))))
+        codec.learn(response(metadata(tensor(name))))
     assert list(parsed(first.encode(np.ones((1, 2))))[1]) == ["a"]
     assert list(parsed(second.encode(np.ones((1, 2))))[1]) == ["b"]
 
@@ -329,49 +331,49 @@ def test_what_is_known_of_the_outputs(learnt, options, spec):
     assert learnt(metadata(tensor(), outputs=OUTPUTS), **options).spec == spec
 
 
-def answer_of(reply, **values):
+def answer_of(response, **values):
     outputs = [
         {"name": n, "datatype": datatype_of(v.dtype), "shape": v.shape, "data": v.ravel()} for n, v in values.items()
     ]
-    return reply({"outputs": outputs})
+    return response({"outputs": outputs})
 
 
-def test_outputs_are_found_by_name(reply):
-    answer = answer_of(reply, a=np.ones(2), b=np.zeros(2), c=np.ones(2))
+def test_outputs_are_found_by_name(response):
+    answer = answer_of(response, a=np.ones(2), b=np.zeros(2), c=np.ones(2))
     assert list(Oip().decode(answer, 2)) == ["a", "b", "c"]
     assert list(Oip(outputs=["c", "a"]).decode(answer, 2)) == ["c", "a"]
 
 
-def test_a_missing_output_is_invalid(reply, learnt):
-    answer = answer_of(reply, a=np.ones(2), b=np.ones(2))
+def test_a_missing_output_is_invalid(response, learnt):
+    answer = answer_of(response, a=np.ones(2), b=np.ones(2))
     with pytest.raises(InvalidResponse, match="no output c, d; it has a, b"):
         Oip(outputs=["c", "a", "d"]).decode(answer, 2)
     with pytest.raises(InvalidResponse, match="no output p, label; it has a, b"):
         learnt(metadata(tensor(), outputs=OUTPUTS)).decode(answer, 2)
     with pytest.raises(InvalidResponse, match="it has none"):
-        Oip(outputs=["a"]).decode(reply({"outputs": []}), 2)
+        Oip(outputs=["a"]).decode(response({"outputs": []}), 2)
 
 
 @pytest.mark.parametrize("asked", [True, False])
 @pytest.mark.parametrize("came", [True, False])
-def test_the_answer_decides_how_it_is_read(reply, asked, came):
+def test_the_answer_decides_how_it_is_read(response, asked, came):
     codec = Oip(input="x", binary=asked)
     array = np.array([[0.5, 1], [2, 3]], "f4")
-    made = codec.decode(echoed(reply, codec.encode(array), binary=came), 2)["x"]
+    made = codec.decode(echoed(response, codec.encode(array), binary=came), 2)["x"]
     assert made.dtype == F4
     np.testing.assert_array_equal(made, array)
 
 
-def test_nonfinite_is_kept_on_request(reply):
-    answer = reply(b'{"outputs": [{"name": "y", "datatype": "FP32", "shape": [2], "data": [NaN, 1]}]}')
+def test_nonfinite_is_kept_on_request(response):
+    answer = response(b'{"outputs": [{"name": "y", "datatype": "FP32", "shape": [2], "data": [NaN, 1]}]}')
     assert np.isnan(Oip(nonfinite="keep").decode(answer, 2)["y"][0])
     with pytest.raises(InvalidResponse, match="nonfinite"):
         Oip().decode(answer, 2)
 
 
-def test_an_error_with_status_200_is_invalid_and_quoted(reply):
+def test_an_error_with_status_200_is_invalid_and_quoted(response):
     with pytest.raises(InvalidResponse, match="out of memory"):
-        Oip().decode(reply({"error": "out of memory"}), 1)
+        Oip().decode(response({"error": "out of memory"}), 1)
 
 
 arrays = hnp.arrays(
@@ -382,17 +384,17 @@ arrays = hnp.arrays(
 
 
 @given(arrays, st.booleans(), st.booleans())
-def test_an_array_comes_back_as_it_was(reply, array, asked, came):
+def test_an_array_comes_back_as_it_was(response, array, asked, came):
     codec = Oip(input="x", binary=asked)
-    made = codec.decode(echoed(reply, codec.encode(array), binary=came), len(array))["x"]
+    made = codec.decode(echoed(response, codec.encode(array), binary=came), len(array))["x"]
     assert made.dtype == array.dtype.newbyteorder("=")
     np.testing.assert_array_equal(made, array)
 
 
 @given(st.lists(st.text(), min_size=1), st.booleans(), st.booleans())
-def test_texts_come_back_as_they_were(reply, texts, asked, came):
+def test_texts_come_back_as_they_were(response, texts, asked, came):
     codec = Oip(input="x", binary=asked)
-    made = codec.decode(echoed(reply, codec.encode(texts), binary=came), len(texts))["x"]
+    made = codec.decode(echoed(response, codec.encode(texts), binary=came), len(texts))["x"]
     assert made.tolist() == texts
 
 

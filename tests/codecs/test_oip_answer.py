@@ -17,13 +17,13 @@ def output(name="y", datatype="FP32", shape=(2,), **rest):
     return {"name": name, "datatype": datatype, "shape": list(shape), **rest}
 
 
-def as_json(reply, **rest):
-    return reply({"outputs": [output(**rest)]})
+def as_json(response, **rest):
+    return response({"outputs": [output(**rest)]})
 
 
-def as_binary(reply, outputs, *buffers, header=None):
+def as_binary(response, outputs, *buffers, header=None):
     head = orjson.dumps({"outputs": outputs})
-    return reply(head + b"".join(buffers), {LENGTH_HEADER: str(len(head)) if header is None else header})
+    return response(head + b"".join(buffers), {LENGTH_HEADER: str(len(head)) if header is None else header})
 
 
 def sized(size, **rest):
@@ -46,15 +46,15 @@ FP32 = np.array([1.5, -2], "<f4").tobytes()
         ("BYTES", ["a", "é"], np.array(["a", "é"], TEXT)),
     ],
 )
-def test_json_data_has_the_dtype_of_its_datatype(reply, datatype, data, expected):
-    made = tensors(as_json(reply, datatype=datatype, data=data), keep=False)["y"]
+def test_json_data_has_the_dtype_of_its_datatype(response, datatype, data, expected):
+    made = tensors(as_json(response, datatype=datatype, data=data), keep=False)["y"]
     assert made.dtype == expected.dtype
     np.testing.assert_array_equal(made, expected)
 
 
 @pytest.mark.parametrize("data", [[1, 2, 3, 4], [[1, 2], [3, 4]]])
-def test_json_data_is_flat_or_nested(reply, data):
-    made = tensors(as_json(reply, shape=(2, 2), data=data), keep=False)["y"]
+def test_json_data_is_flat_or_nested(response, data):
+    made = tensors(as_json(response, shape=(2, 2), data=data), keep=False)["y"]
     assert made.tolist() == [[1.0, 2.0], [3.0, 4.0]]
 
 
@@ -89,43 +89,43 @@ def test_json_data_is_flat_or_nested(reply, data):
         ({"parameters": {"binary_data_size": 8}}, "8 bytes behind its JSON, but 0 came"),
     ],
 )
-def test_an_output_that_is_not_what_it_says_is_invalid(reply, rest, match):
+def test_an_output_that_is_not_what_it_says_is_invalid(response, rest, match):
     with pytest.raises(InvalidResponse, match=match):
-        tensors(as_json(reply, **rest), keep=False)
+        tensors(as_json(response, **rest), keep=False)
 
 
 @pytest.mark.parametrize(
     "document",
     [{"error": "out of memory"}, ["out of memory"], {"outputs": "out of memory"}, {"outputs": ["out of memory"]}],
 )
-def test_an_answer_of_another_form_is_invalid_and_quoted(reply, document):
+def test_an_answer_of_another_form_is_invalid_and_quoted(response, document):
     with pytest.raises(InvalidResponse, match="out of memory"):
-        tensors(reply(document), keep=False)
+        tensors(response(document), keep=False)
 
 
-def test_two_outputs_of_one_name_are_invalid(reply):
+def test_two_outputs_of_one_name_are_invalid(response):
     with pytest.raises(InvalidResponse, match="same name"):
-        tensors(reply({"outputs": [output(data=[1, 2]), output(data=[3, 4])]}), keep=False)
+        tensors(response({"outputs": [output(data=[1, 2]), output(data=[3, 4])]}), keep=False)
 
 
 @pytest.mark.parametrize("data", ["[NaN, 1]", "[null, 1]"])
-def test_nan_in_json_is_kept_or_invalid(reply, data):
+def test_nan_in_json_is_kept_or_invalid(response, data):
     """Triton prints NaN, MLServer null."""
-    answer = reply(f'{{"outputs": [{{"name": "y", "datatype": "FP32", "shape": [2], "data": {data}}}]}}'.encode())
+    answer = response(f'{{"outputs": [{{"name": "y", "datatype": "FP32", "shape": [2], "data": {data}}}]}}'.encode())
     np.testing.assert_array_equal(tensors(answer, keep=True)["y"], np.array([np.nan, 1], "f4"))
     with pytest.raises(InvalidResponse):
         tensors(answer, keep=False)
 
 
 @pytest.mark.parametrize("datatype", ["INT64", "BOOL", "BYTES"])
-def test_null_is_never_kept_where_there_is_no_nan(reply, datatype):
+def test_null_is_never_kept_where_there_is_no_nan(response, datatype):
     with pytest.raises(InvalidResponse, match="null"):
-        tensors(as_json(reply, datatype=datatype, data=[None, None]), keep=True)
+        tensors(as_json(response, datatype=datatype, data=[None, None]), keep=True)
 
 
-def test_binary_outputs_are_views_in_the_order_told(reply):
+def test_binary_outputs_are_views_in_the_order_told(response):
     texts = pack(np.array(["a", "é"]), "BYTES")
-    answer = as_binary(reply, [sized(8), sized(len(texts), name="t", datatype="BYTES")], FP32, texts)
+    answer = as_binary(response, [sized(8), sized(len(texts), name="t", datatype="BYTES")], FP32, texts)
     made = tensors(answer, keep=False)
     assert list(made) == ["y", "t"]
     assert made["y"].tolist() == [1.5, -2.0]
@@ -133,18 +133,18 @@ def test_binary_outputs_are_views_in_the_order_told(reply):
     assert np.shares_memory(made["y"], np.frombuffer(answer.body, np.uint8))
 
 
-def test_binary_and_json_outputs_may_be_mixed(reply):
-    made = tensors(as_binary(reply, [output(name="j", data=[1, 2]), sized(8)], FP32), keep=False)
+def test_binary_and_json_outputs_may_be_mixed(response):
+    made = tensors(as_binary(response, [output(name="j", data=[1, 2]), sized(8)], FP32), keep=False)
     assert {name: array.tolist() for name, array in made.items()} == {"j": [1.0, 2.0], "y": [1.5, -2.0]}
 
 
-def test_a_length_header_without_binary_outputs(reply):
-    assert tensors(as_binary(reply, [output(data=[1, 2])]), keep=False)["y"].tolist() == [1.0, 2.0]
+def test_a_length_header_without_binary_outputs(response):
+    assert tensors(as_binary(response, [output(data=[1, 2])]), keep=False)["y"].tolist() == [1.0, 2.0]
 
 
-def test_the_header_is_found_in_any_case(reply):
+def test_the_header_is_found_in_any_case(response):
     head = orjson.dumps({"outputs": [sized(8)]})
-    made = tensors(reply(head + FP32, {LENGTH_HEADER.lower(): str(len(head))}), keep=False)
+    made = tensors(response(head + FP32, {LENGTH_HEADER.lower(): str(len(head))}), keep=False)
     assert made["y"].tolist() == [1.5, -2.0]
 
 
@@ -162,29 +162,29 @@ def test_the_header_is_found_in_any_case(reply):
         ([sized(5, datatype="BYTES", shape=(1,))], b"\1\0\0\0\xff", "BYTES of shape"),
     ],
 )
-def test_bytes_that_do_not_agree_are_invalid(reply, outputs, data, match):
+def test_bytes_that_do_not_agree_are_invalid(response, outputs, data, match):
     with pytest.raises(InvalidResponse, match=match):
-        tensors(as_binary(reply, outputs, data), keep=False)
+        tensors(as_binary(response, outputs, data), keep=False)
 
 
 @pytest.mark.parametrize("header", ["", "-1", "abc", "99999", "1e1", "٣"])
-def test_a_length_header_that_is_none_is_invalid(reply, header):
+def test_a_length_header_that_is_none_is_invalid(response, header):
     with pytest.raises(InvalidResponse, match=LENGTH_HEADER):
-        tensors(as_binary(reply, [sized(8)], FP32, header=header), keep=False)
+        tensors(as_binary(response, [sized(8)], FP32, header=header), keep=False)
 
 
 @pytest.mark.parametrize("cut", [1, 10])
-def test_a_length_header_that_is_off_is_invalid(reply, cut):
+def test_a_length_header_that_is_off_is_invalid(response, cut):
     head = orjson.dumps({"outputs": [sized(8)]})
     with pytest.raises(InvalidResponse, match="not JSON"):
-        tensors(as_binary(reply, [sized(8)], FP32, header=str(len(head) - cut)), keep=False)
+        tensors(as_binary(response, [sized(8)], FP32, header=str(len(head) - cut)), keep=False)
 
 
 @pytest.mark.parametrize("datatype", ["BOOL", "INT16", "UINT64", "FP16", "BF16", "FP64"])
-def test_binary_answers_keep_their_own_dtype(reply, datatype):
+def test_binary_answers_keep_their_own_dtype(response, datatype):
     array = np.array([[1, 0], [1, 1]]).astype(dtype_of(datatype))
     data = bytes(pack(array, datatype))
-    made = tensors(as_binary(reply, [sized(len(data), datatype=datatype, shape=(2, 2))], data), keep=False)["y"]
+    made = tensors(as_binary(response, [sized(len(data), datatype=datatype, shape=(2, 2))], data), keep=False)["y"]
     assert made.dtype == array.dtype
     np.testing.assert_array_equal(made, array)
 
@@ -205,8 +205,8 @@ def test_binary_answers_keep_their_own_dtype(reply, datatype):
         ("FP16", "2049", None),
     ],
 )
-def test_json_numbers_are_exact_or_refused(reply, datatype, text, value):
-    answer = reply(
+def test_json_numbers_are_exact_or_refused(response, datatype, text, value):
+    answer = response(
         f'{{"outputs": [{{"name": "y", "datatype": "{datatype}", "shape": [1], "data": [{text}]}}]}}'.encode()
     )
     if value is None:

@@ -118,30 +118,30 @@ def test_the_form_of_answers_and_the_limits_are_known():
     assert (OpenAIChat().max_rows, OpenAIChat.path) == (1, "/v1/chat/completions")
 
 
-def test_an_answer_is_its_text_and_why_it_ended(reply):
-    assert decoded(reply(said("hello", "length"))) == {"text": ["hello"], "finish_reason": ["length"]}
+def test_an_answer_is_its_text_and_why_it_ended(response):
+    assert decoded(response(said("hello", "length"))) == {"text": ["hello"], "finish_reason": ["length"]}
 
 
 @pytest.mark.parametrize(
     ("content", "text"),
     [("", ""), ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "ab")],
 )
-def test_a_text_may_be_empty_or_in_parts(reply, content, text):
-    assert decoded(reply(said(content)))["text"] == [text]
+def test_a_text_may_be_empty_or_in_parts(response, content, text):
+    assert decoded(response(said(content)))["text"] == [text]
 
 
 @pytest.mark.parametrize("reason", [None, 7])
-def test_a_server_need_not_tell_why_an_answer_ended(reply, reason):
-    assert decoded(reply(said("a", reason)))["finish_reason"] == [""]
+def test_a_server_need_not_tell_why_an_answer_ended(response, reason):
+    assert decoded(response(said("a", reason)))["finish_reason"] == [""]
 
 
-def test_what_else_an_answer_holds_does_no_harm(reply):
-    assert decoded(reply(b'{"choices": [{"message": {"content": "a"}, "logprobs": {"x": -Infinity}}]}'))["text"] == [
+def test_what_else_an_answer_holds_does_no_harm(response):
+    assert decoded(response(b'{"choices": [{"message": {"content": "a"}, "logprobs": {"x": -Infinity}}]}'))["text"] == [
         "a"
     ]
 
 
-def test_the_usage_is_told_with_its_details_and_without_what_is_no_count(reply):
+def test_the_usage_is_told_with_its_details_and_without_what_is_no_count(response):
     usage = {
         "prompt_tokens": 3,
         "total_tokens": 5,
@@ -150,23 +150,23 @@ def test_the_usage_is_told_with_its_details_and_without_what_is_no_count(reply):
         "bad": -1,
         "completion_tokens_details": {"reasoning_tokens": 2, "kind": "x", "deeper": {"a": 1}},
     }
-    made = OpenAIChat().decode(reply({**said("a"), "usage": usage}), 1)
+    made = OpenAIChat().decode(response({**said("a"), "usage": usage}), 1)
     counts = {"prompt_tokens": 3, "total_tokens": 5, "completion_tokens_details.reasoning_tokens": 2}
     assert made.usage == counts
 
 
-def test_of_very_many_counts_the_first_are_read_and_of_a_long_name_none(reply):
+def test_of_very_many_counts_the_first_are_read_and_of_a_long_name_none(response):
     many = {"total_tokens": 1, "n" * 101: 2, "details": {f"d{i}": i for i in range(400_000)}}
     many |= {f"n{i}": i for i in range(400_000)}
-    usage = OpenAIChat().decode(reply({**said("a"), "usage": many}), 1).usage
+    usage = OpenAIChat().decode(response({**said("a"), "usage": many}), 1).usage
     assert (usage["total_tokens"], usage["details.d1"]) == (1, 1)
     assert len(usage) == 1 + 61 + 64
-    assert OpenAIChat().decode(reply({**said("a"), "model": "m" * 101}), 1).model is None
+    assert OpenAIChat().decode(response({**said("a"), "model": "m" * 101}), 1).model is None
 
 
 @pytest.mark.parametrize("usage", [None, [], "many"])
-def test_an_answer_without_usage_is_one(reply, usage):
-    assert OpenAIChat().decode(reply({**said("a"), "usage": usage}), 1).usage == {}
+def test_an_answer_without_usage_is_one(response, usage):
+    assert OpenAIChat().decode(response({**said("a"), "usage": usage}), 1).usage == {}
 
 
 @pytest.mark.parametrize(
@@ -187,11 +187,11 @@ def test_an_answer_without_usage_is_one(reply, usage):
         ({"choices": [{**said("half")["choices"][0], "error": {"code": 502}}]}, "broke off"),
     ],
 )
-def test_an_answer_of_another_form_is_invalid_but_costs_what_it_says(reply, document, match):
+def test_an_answer_of_another_form_is_invalid_but_costs_what_it_says(response, document, match):
     if isinstance(document, dict):
         document = {**document, "usage": {"total_tokens": 9}}
     with pytest.raises(InvalidResponse, match=match) as caught:
-        OpenAIChat().decode(reply(document), 1)
+        OpenAIChat().decode(response(document), 1)
     assert caught.value.usage == ({"total_tokens": 9} if document else {})
 
 
@@ -199,9 +199,9 @@ FLAGGED = {"error": {"code": 403, "message": "flagged", "metadata": {"reasons": 
 
 
 @pytest.mark.parametrize("content", ["", None, [], [{"type": "refusal", "refusal": "no"}], "a part"])
-def test_a_blocked_answer_is_no_empty_text_and_no_part_of_one(reply, content):
+def test_a_blocked_answer_is_no_empty_text_and_no_part_of_one(response, content):
     with pytest.raises(InvalidResponse):
-        OpenAIChat().decode(reply(said(content, "content_filter")), 1)
+        OpenAIChat().decode(response(said(content, "content_filter")), 1)
 
 
 @pytest.mark.parametrize("content", ["half", "", None])
@@ -216,12 +216,12 @@ def test_a_blocked_answer_is_no_empty_text_and_no_part_of_one(reply, content):
     ],
 )
 def test_an_error_beside_a_text_or_in_its_choice_counts_as_the_status_that_it_names(
-    reply, content, of_choice, error, status, stop
+    response, content, of_choice, error, status, stop
 ):
     for reason in ("error", "stop", "length", "content_filter"):
         document = said(content, reason)
         (document["choices"][0] if of_choice else document)["error"] = error
-        broken = reply(document)
+        broken = response(document)
         with pytest.raises(InvalidResponse) as caught:
             OpenAIChat().decode(broken, 1)
         assert OpenAIChat().classify(broken) is None
@@ -231,10 +231,10 @@ def test_an_error_beside_a_text_or_in_its_choice_counts_as_the_status_that_it_na
         assert (verdict.stop if verdict.action is Action.STOP else None) == stop
 
 
-def test_an_odd_error_in_a_choice_is_an_invalid_answer(reply):
+def test_an_odd_error_in_a_choice_is_an_invalid_answer(response):
     broken = said("half", "error")
     broken["choices"][0]["error"] = {"code": "odd"}
-    assert OpenAIChat().classify(reply(broken)) is None
+    assert OpenAIChat().classify(response(broken)) is None
 
 
 @pytest.mark.parametrize(
@@ -262,8 +262,8 @@ def test_an_odd_error_in_a_choice_is_an_invalid_answer(reply):
         (200, FLAGGED, "HTTP 200: flagged"),
     ],
 )
-def test_what_would_only_cost_the_same_again_fails_the_row_at_once(reply, status, document, reason):
-    verdict = OpenAIChat().classify(reply(document, status=status))
+def test_what_would_only_cost_the_same_again_fails_the_row_at_once(response, status, document, reason):
+    verdict = OpenAIChat().classify(response(document, status=status))
     assert (verdict.action, verdict.status) == (Action.FAIL, status)
     assert reason in verdict.reason
 
@@ -287,41 +287,41 @@ def test_what_would_only_cost_the_same_again_fails_the_row_at_once(reply, status
         (200, {"choices": [None]}),
     ],
 )
-def test_anything_else_means_what_it_means_elsewhere(reply, status, document):
-    assert OpenAIChat().classify(reply(document, status=status)) is None
+def test_anything_else_means_what_it_means_elsewhere(response, status, document):
+    assert OpenAIChat().classify(response(document, status=status)) is None
 
 
 @given(st.text(), st.text())
-def test_texts_come_back_as_they_were(reply, prompt, answer):
+def test_texts_come_back_as_they_were(response, prompt, answer):
     if prompt:
         assert body(prompt)["messages"] == [{"role": "user", "content": prompt}]
-    assert decoded(reply(said(answer, prompt))) == {"text": [answer], "finish_reason": [prompt]}
+    assert decoded(response(said(answer, prompt))) == {"text": [answer], "finish_reason": [prompt]}
 
 
 @pytest.mark.parametrize("kind", ["thinking", "redacted_thinking", "reasoning"])
-def test_thinking_beside_the_text_is_left_out(reply, kind):
+def test_thinking_beside_the_text_is_left_out(response, kind):
     thinking = {"type": kind, "thinking": [{"type": "text", "text": "hm"}], "text": "hm"}
     parts = [thinking, {"type": "text", "text": "4"}, thinking, {"type": "text", "text": "2"}]
-    assert decoded(reply(said(parts)))["text"] == ["42"]
+    assert decoded(response(said(parts)))["text"] == ["42"]
 
 
 @pytest.mark.parametrize(
     "other", [{"type": "image_url"}, {"type": "refusal", "refusal": "no"}, {"text": "x"}, "x", None]
 )
-def test_parts_of_other_kinds_beside_the_text_make_it_invalid(reply, other):
+def test_parts_of_other_kinds_beside_the_text_make_it_invalid(response, other):
     with pytest.raises(InvalidResponse, match="without a text"):
-        decoded(reply(said([{"type": "text", "text": "42"}, other])))
+        decoded(response(said([{"type": "text", "text": "42"}, other])))
 
 
-def test_a_row_whose_thinking_took_all_tokens_fails_at_once(reply):
+def test_a_row_whose_thinking_took_all_tokens_fails_at_once(response):
     document = said([{"type": "thinking", "thinking": "hm"}], "length")
     with pytest.raises(InvalidResponse):
-        decoded(reply(document))
-    verdict = OpenAIChat().classify(reply(document))
+        decoded(response(document))
+    verdict = OpenAIChat().classify(response(document))
     assert (verdict.action, "length" in verdict.reason) == (Action.FAIL, True)
-    assert OpenAIChat().classify(reply(said([{"type": "thinking", "thinking": "hm"}], "stop"))) is None
+    assert OpenAIChat().classify(response(said([{"type": "thinking", "thinking": "hm"}], "stop"))) is None
 
 
-def test_a_byte_order_mark_does_no_harm(reply):
-    marked = reply(b"\xef\xbb\xbf" + orjson.dumps(said("42")))
+def test_a_byte_order_mark_does_no_harm(response):
+    marked = response(b"\xef\xbb\xbf" + orjson.dumps(said("42")))
     assert decoded(marked)["text"] == ["42"]

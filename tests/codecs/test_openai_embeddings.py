@@ -59,15 +59,15 @@ def test_texts_that_the_api_refuses_fail_alone(bad):
 
 @pytest.mark.parametrize("encode", [packed, list])
 @pytest.mark.parametrize("indices", [[0, 1, 2], [2, 0, 1], [None, None, None], [2, None, 1]])
-def test_vectors_are_placed_by_their_index(reply, encode, indices):
+def test_vectors_are_placed_by_their_index(response, encode, indices):
     came = VECTORS if indices[0] is None else VECTORS[[i or 0 for i in indices]]
-    made = OpenAIEmbeddings().decode(reply(data([encode(v.tolist()) for v in came], indices)), 3).values
+    made = OpenAIEmbeddings().decode(response(data([encode(v.tolist()) for v in came], indices)), 3).values
     assert made.dtype == np.float32
     np.testing.assert_array_equal(made, VECTORS)
 
 
-def test_vectors_without_an_index_are_in_order(reply):
-    made = OpenAIEmbeddings().decode(reply({"data": [{"embedding": [1.0]}, {"embedding": [2.0]}]}), 2).values
+def test_vectors_without_an_index_are_in_order(response):
+    made = OpenAIEmbeddings().decode(response({"data": [{"embedding": [1.0]}, {"embedding": [2.0]}]}), 2).values
     assert made.tolist() == [[1.0], [2.0]]
 
 
@@ -86,9 +86,9 @@ def test_vectors_without_an_index_are_in_order(reply):
         [False, True, 2],
     ],
 )
-def test_indices_that_are_no_order_are_invalid(reply, indices):
+def test_indices_that_are_no_order_are_invalid(response, indices):
     with pytest.raises(InvalidResponse, match="index"):
-        OpenAIEmbeddings().decode(reply(data(VECTORS.tolist(), indices)), 3)
+        OpenAIEmbeddings().decode(response(data(VECTORS.tolist(), indices)), 3)
 
 
 @pytest.mark.parametrize(
@@ -114,29 +114,29 @@ def test_indices_that_are_no_order_are_invalid(reply, indices):
         ([[1e300], [1.0]], "overflows float32"),
     ],
 )
-def test_vectors_that_are_none_are_invalid(reply, vectors, match):
+def test_vectors_that_are_none_are_invalid(response, vectors, match):
     with pytest.raises(InvalidResponse, match=match):
-        OpenAIEmbeddings().decode(reply(data(vectors)), 2)
+        OpenAIEmbeddings().decode(response(data(vectors)), 2)
 
 
 @pytest.mark.parametrize(("named", "told"), [("m-2", "m-2"), ("", None), (7, None), (None, None)])
-def test_the_name_of_the_model_is_told(reply, named, told):
+def test_the_name_of_the_model_is_told(response, named, told):
     document = {**data([[1.0]]), "model": named}
-    assert OpenAIEmbeddings().decode(reply(document), 1).model == told
+    assert OpenAIEmbeddings().decode(response(document), 1).model == told
 
 
-def test_the_usage_is_told(reply):
+def test_the_usage_is_told(response):
     document = {**data([[1.0]]), "usage": {"prompt_tokens": 2, "total_tokens": 2}}
-    assert OpenAIEmbeddings().decode(reply(document), 1).usage == {"prompt_tokens": 2, "total_tokens": 2}
+    assert OpenAIEmbeddings().decode(response(document), 1).usage == {"prompt_tokens": 2, "total_tokens": 2}
     with pytest.raises(InvalidResponse) as caught:
-        OpenAIEmbeddings().decode(reply(document), 2)
+        OpenAIEmbeddings().decode(response(document), 2)
     assert caught.value.usage == {"prompt_tokens": 2, "total_tokens": 2}
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_another_number_of_vectors_is_invalid(reply, count):
+def test_another_number_of_vectors_is_invalid(response, count):
     with pytest.raises(InvalidResponse, match=f"{count} embeddings for 2 texts") as caught:
-        OpenAIEmbeddings().decode(reply(data(VECTORS[:count].tolist())), 2)
+        OpenAIEmbeddings().decode(response(data(VECTORS[:count].tolist())), 2)
     assert caught.value.error_kind == "rows"
 
 
@@ -150,20 +150,20 @@ def test_another_number_of_vectors_is_invalid(reply, count):
         {"data": ["overloaded"]},
     ],
 )
-def test_an_answer_of_another_form_is_invalid_and_quoted(reply, document):
+def test_an_answer_of_another_form_is_invalid_and_quoted(response, document):
     with pytest.raises(InvalidResponse, match="overloaded"):
-        OpenAIEmbeddings().decode(reply(document), 1)
+        OpenAIEmbeddings().decode(response(document), 1)
 
 
-def test_keep_takes_nonfinite_numbers(reply):
+def test_keep_takes_nonfinite_numbers(response):
     body = b'{"data": [{"embedding": [NaN, 1e300]}]}'
-    made = OpenAIEmbeddings(nonfinite="keep").decode(reply(body), 1).values
+    made = OpenAIEmbeddings(nonfinite="keep").decode(response(body), 1).values
     np.testing.assert_array_equal(made, np.array([[np.nan, np.inf]], "f4"))
 
 
-def test_another_dtype_needs_numbers(reply):
+def test_another_dtype_needs_numbers(response):
     codec = OpenAIEmbeddings(dtype="float64", encoding_format="float")
-    assert codec.decode(reply(data([[0.1]])), 1).values.tolist() == [[0.1]]
+    assert codec.decode(response(data([[0.1]])), 1).values.tolist() == [[0.1]]
     with pytest.raises(ConfigError, match="encoding_format"):
         OpenAIEmbeddings(dtype="float64")
 
@@ -210,20 +210,22 @@ vectors = hnp.arrays(
 
 
 @given(vectors, st.randoms(), st.booleans())
-def test_vectors_come_back_as_they_were(reply, vectors, random, base64):
+def test_vectors_come_back_as_they_were(response, vectors, random, base64):
     order = list(range(len(vectors)))
     random.shuffle(order)
     came = [packed(vectors[i]) if base64 else vectors[i].tolist() for i in order]
-    made = OpenAIEmbeddings().decode(reply(data(came, order)), len(vectors)).values
+    made = OpenAIEmbeddings().decode(response(data(came, order)), len(vectors)).values
     np.testing.assert_array_equal(made, vectors)
 
 
 @pytest.mark.parametrize(
     ("text", "value"), [("127.0", 127), ("-128", -128), ("128", None), ("1.5", None), ("1e300", None)]
 )
-def test_integers_of_quantized_vectors_are_exact_or_refused(reply, text, value):
+def test_integers_of_quantized_vectors_are_exact_or_refused(response, text, value):
     codec = OpenAIEmbeddings(dtype="int8", encoding_format="float")
-    answer = reply(f'{{"data": [{{"index": 0, "embedding": [1, {text}]}}], "usage": {{"total_tokens": 3}}}}'.encode())
+    answer = response(
+        f'{{"data": [{{"index": 0, "embedding": [1, {text}]}}], "usage": {{"total_tokens": 3}}}}'.encode()
+    )
     if value is None:
         with pytest.raises(InvalidResponse, match="row 0 holds") as caught:
             codec.decode(answer, 1)

@@ -16,8 +16,8 @@ SCORES = [0.5, 0.1, 0.9, 0.3]
 RANKED = [{"index": i, "relevance_score": SCORES[i], "labels": [i], "all": [i, i + 0.5]} for i in (2, 0, 3, 1)]
 
 
-def values(reply, field, document, n=4, **options):
-    return Json(response_field=field, **options).decode(reply(document), n)
+def values(response, field, document, n=4, **options):
+    return Json(response_field=field, **options).decode(response(document), n)
 
 
 @pytest.mark.parametrize(
@@ -38,28 +38,28 @@ def values(reply, field, document, n=4, **options):
         "results[].not_null(missing, relevance_score)",
     ],
 )
-def test_items_are_placed_by_their_index(reply, field):
-    assert values(reply, field, {"results": RANKED}).tolist() == SCORES
+def test_items_are_placed_by_their_index(response, field):
+    assert values(response, field, {"results": RANKED}).tolist() == SCORES
 
 
 @pytest.mark.parametrize("field", ["results", "results[]", "results[*]", "sort_by(results, &score)"])
-def test_objects_are_placed_by_their_index_which_is_no_output(reply, field):
+def test_objects_are_placed_by_their_index_which_is_no_output(response, field):
     document = {"results": [{"index": item["index"], "score": item["relevance_score"]} for item in RANKED]}
-    made = values(reply, field, document)
+    made = values(response, field, document)
     assert {name: column.tolist() for name, column in made.items()} == {"score": SCORES}
 
 
-def test_a_document_that_is_a_list_of_items(reply):
+def test_a_document_that_is_a_list_of_items(response):
     document = [{"index": item["index"], "score": item["relevance_score"]} for item in RANKED]
-    assert values(reply, "[].score", document).tolist() == SCORES
-    assert values(reply, "@", document)["score"].tolist() == SCORES
+    assert values(response, "[].score", document).tolist() == SCORES
+    assert values(response, "@", document)["score"].tolist() == SCORES
 
 
-def test_several_parts_of_items_are_placed_alike(reply):
-    made = values(reply, "{s: results[].relevance_score, a: results[*].all}", {"results": RANKED})
+def test_several_parts_of_items_are_placed_alike(response):
+    made = values(response, "{s: results[].relevance_score, a: results[*].all}", {"results": RANKED})
     assert made["s"].tolist() == SCORES
     assert made["a"].tolist() == [[i, i + 0.5] for i in range(4)]
-    pairs = values(reply, "results[].[index, relevance_score]", {"results": RANKED})
+    pairs = values(response, "results[].[index, relevance_score]", {"results": RANKED})
     assert pairs.tolist() == [[i, score] for i, score in enumerate(SCORES)]
 
 
@@ -78,10 +78,10 @@ def test_several_parts_of_items_are_placed_alike(reply):
     ],
 )
 @pytest.mark.parametrize("field", ["results[].y", "results", "map(&y, results)"])
-def test_indices_that_are_no_order_are_invalid(reply, indices, match, field):
+def test_indices_that_are_no_order_are_invalid(response, indices, match, field):
     document = {"results": [{"index": index, "y": 1} for index in indices]}
     with pytest.raises(InvalidResponse, match=match) as caught:
-        values(reply, field, document)
+        values(response, field, document)
     assert "index_field" in str(caught.value)
     items = [{"index": index} for index in indices]
     with pytest.raises(InvalidResponse, match=match):
@@ -89,48 +89,48 @@ def test_indices_that_are_no_order_are_invalid(reply, indices, match, field):
 
 
 @pytest.mark.parametrize("field", ["results[].y", "results"])
-def test_a_single_item_without_index_takes_the_place_that_is_left(reply, field):
+def test_a_single_item_without_index_takes_the_place_that_is_left(response, field):
     document = {"results": [{"index": 2, "y": 2}, {"y": 1}, {"index": 0, "y": 0}]}
-    made = values(reply, field, document, 3)
+    made = values(response, field, document, 3)
     assert (made["y"] if field == "results" else made).tolist() == [0, 1, 2]
 
 
-def test_items_without_an_index_are_in_order(reply):
-    assert values(reply, "a[].y", {"a": [{"y": 3}, {"y": 1}]}, 2).tolist() == [3, 1]
-    assert values(reply, "a[].y", {"a": [{"y": 3, "index": None}, {"y": 1, "index": None}]}, 2).tolist() == [3, 1]
+def test_items_without_an_index_are_in_order(response):
+    assert values(response, "a[].y", {"a": [{"y": 3}, {"y": 1}]}, 2).tolist() == [3, 1]
+    assert values(response, "a[].y", {"a": [{"y": 3, "index": None}, {"y": 1, "index": None}]}, 2).tolist() == [3, 1]
 
 
-def test_an_index_that_is_the_models_is_left_alone(reply):
+def test_an_index_that_is_the_models_is_left_alone(response):
     document = {"results": [{"index": 7, "y": 0.5}, {"index": 7, "y": 0.25}]}
-    made = values(reply, "results", document, 2, index_field="")
+    made = values(response, "results", document, 2, index_field="")
     assert (made["index"].tolist(), made["y"].tolist()) == ([7, 7], [0.5, 0.25])
-    assert values(reply, "results[].index", document, 2).tolist() == [7, 7]
-    assert values(reply, "results", {"results": [{"index": 7}, {"index": 7}]}, 2)["index"].tolist() == [7, 7]
-    predictions = reply({"predictions": [{"index": 1, "y": 0.5}, {"index": 0, "y": 0.25}]})
+    assert values(response, "results[].index", document, 2).tolist() == [7, 7]
+    assert values(response, "results", {"results": [{"index": 7}, {"index": 7}]}, 2)["index"].tolist() == [7, 7]
+    predictions = response({"predictions": [{"index": 1, "y": 0.5}, {"index": 0, "y": 0.25}]})
     assert V1().decode(predictions, 2)["index"].tolist() == [1, 0]
 
 
-def test_the_field_of_the_index_is_an_option(reply):
+def test_the_field_of_the_index_is_an_option(response):
     document = {"results": [{"document": 1, "y": 1, "index": 5}, {"document": 0, "y": 0, "index": 5}]}
-    assert values(reply, "results[].y", document, 2, index_field="document").tolist() == [0, 1]
+    assert values(response, "results[].y", document, 2, index_field="document").tolist() == [0, 1]
 
 
-def test_an_index_of_what_rows_hold_is_none_of_rows(reply):
+def test_an_index_of_what_rows_hold_is_none_of_rows(response):
     items = [{"best": {"index": 5, "p": 0.5}, "top": [{"index": 3, "p": i}]} for i in range(3)]
-    assert values(reply, "r[].best", {"r": items}, 3)["index"].tolist() == [5, 5, 5]
-    assert values(reply, "r[*].top[].p", {"r": items}, 3).tolist() == [0, 1, 2]
-    assert values(reply, "r[*].top[*].p", {"r": items}, 3).tolist() == [[0], [1], [2]]
-    assert values(reply, "map(&top[0].p, r)", {"r": items}, 3).tolist() == [0, 1, 2]
-    assert values(reply, "map(&max_by(top, &p).p, r)", {"r": items}, 3).tolist() == [0, 1, 2]
+    assert values(response, "r[].best", {"r": items}, 3)["index"].tolist() == [5, 5, 5]
+    assert values(response, "r[*].top[].p", {"r": items}, 3).tolist() == [0, 1, 2]
+    assert values(response, "r[*].top[*].p", {"r": items}, 3).tolist() == [[0], [1], [2]]
+    assert values(response, "map(&top[0].p, r)", {"r": items}, 3).tolist() == [0, 1, 2]
+    assert values(response, "map(&max_by(top, &p).p, r)", {"r": items}, 3).tolist() == [0, 1, 2]
 
 
-def test_an_object_with_numbers_for_keys_is_in_their_order(reply):
+def test_an_object_with_numbers_for_keys_is_in_their_order(response):
     """As programs write maps: by the text of their keys."""
     document = {"results": {str(i): {"y": i} for i in sorted(range(12), key=str)}}
-    assert values(reply, "results.*.y", document, 12).tolist() == list(range(12))
+    assert values(response, "results.*.y", document, 12).tolist() == list(range(12))
     with pytest.raises(InvalidResponse, match="index 0"):
-        values(reply, "results.*.y", {"results": {"1": {"y": 1}, "2": {"y": 2}}}, 2)
-    assert values(reply, "results.*.y", {"results": {"a": {"y": 1}, "b": {"y": 2}}}, 2).tolist() == [1, 2]
+        values(response, "results.*.y", {"results": {"1": {"y": 1}, "2": {"y": 2}}}, 2)
+    assert values(response, "results.*.y", {"results": {"a": {"y": 1}, "b": {"y": 2}}}, 2).tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -147,9 +147,9 @@ def test_an_object_with_numbers_for_keys_is_in_their_order(reply):
         ("map(&y, r)", [{"y": 1}, {}, {"y": 3}]),
     ],
 )
-def test_a_null_keeps_its_place_and_makes_the_answer_invalid(reply, field, items):
+def test_a_null_keeps_its_place_and_makes_the_answer_invalid(response, field, items):
     with pytest.raises(InvalidResponse, match="row 1 holds null"):
-        values(reply, field, {"r": items}, 2)
+        values(response, field, {"r": items}, 2)
 
 
 @pytest.mark.parametrize(
@@ -166,51 +166,51 @@ def test_a_null_keeps_its_place_and_makes_the_answer_invalid(reply, field, items
         ("r[*].labels[][]", [{"labels": [["a", "b"], []]}, {"labels": [["a"], ["b"]]}]),
     ],
 )
-def test_lists_of_several_rows_are_never_joined(reply, field, items):
+def test_lists_of_several_rows_are_never_joined(response, field, items):
     with pytest.raises(InvalidResponse, match="joins"):
-        values(reply, field, {"r": items}, 2)
+        values(response, field, {"r": items}, 2)
 
 
-def test_lists_of_one_value_a_row_are_joined(reply):
+def test_lists_of_one_value_a_row_are_joined(response):
     items = [{"labels": ["a"]}, {"labels": ["b"]}]
-    assert values(reply, "r[].labels[]", {"r": items}, 2).tolist() == ["a", "b"]
-    assert values(reply, "r[]", {"r": [[1], [2]]}, 2).tolist() == [1, 2]
+    assert values(response, "r[].labels[]", {"r": items}, 2).tolist() == ["a", "b"]
+    assert values(response, "r[]", {"r": [[1], [2]]}, 2).tolist() == [1, 2]
     nested = {"r": [{"m": [[1, 2], [3, 4]]}, {"m": [[5, 6], [7, 8]]}]}
-    assert values(reply, "map(&m[], r)", nested, 2).tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    assert values(response, "map(&m[], r)", nested, 2).tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
 
 
-def test_a_filter_leaves_no_row_out(reply):
+def test_a_filter_leaves_no_row_out(response):
     items = [{"y": 1, "ok": True}, {"y": 2, "ok": False}, {"y": 3, "ok": True}]
     with pytest.raises(InvalidResponse, match="1 of 3 items that the filter"):
-        values(reply, "r[?ok].y", {"r": items}, 2)
+        values(response, "r[?ok].y", {"r": items}, 2)
     outputs = [{"name": "other", "data": [0]}, {"name": "score", "data": [1, 2, 3]}]
-    assert values(reply, "r[?name == 'score'].data | [0]", {"r": outputs}, 3).tolist() == [1, 2, 3]
+    assert values(response, "r[?name == 'score'].data | [0]", {"r": outputs}, 3).tolist() == [1, 2, 3]
 
 
-def test_functions_see_integers_as_they_are_written(reply):
-    body = reply(b'{"r": [[18446744073709551617, 0.5], []]}')
+def test_functions_see_integers_as_they_are_written(response):
+    body = response(b'{"r": [[18446744073709551617, 0.5], []]}')
     made = Json(response_field="r[*].to_string(@)").decode(body, 2)
     assert made.tolist() == ["[18446744073709551617,0.5]", "[]"]
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda codec: pickle.loads(pickle.dumps(codec))])
-def test_a_copy_of_the_codec_keeps_to_it(reply, copied):
+def test_a_copy_of_the_codec_keeps_to_it(response, copied):
     codec = copied(Json(response_field="results[].relevance_score"))
-    assert codec.decode(reply({"results": RANKED}), 4).tolist() == SCORES
+    assert codec.decode(response({"results": RANKED}), 4).tolist() == SCORES
 
 
-def test_the_index_field_of_another_codec_makes_no_difference(reply):
+def test_the_index_field_of_another_codec_makes_no_difference(response):
     """jmespath keeps what it has compiled."""
     Json(response_field="results[].relevance_score", index_field="")
     Json(response_field="results[].relevance_score", index_field="relevance_score")
-    assert values(reply, "results[].relevance_score", {"results": RANKED}).tolist() == SCORES
+    assert values(response, "results[].relevance_score", {"results": RANKED}).tolist() == SCORES
 
 
 fields = st.sampled_from(["items[].y", "items[*].y", "items", "items[]", "map(&y, items)", "items | [*].y"])
 
 
 @given(st.permutations(range(6)), st.sets(st.integers(0, 5)), st.sampled_from([None, *range(6)]), fields)
-def test_each_row_has_its_own_value_or_the_answer_is_invalid(reply, order, lost, nameless, field):
+def test_each_row_has_its_own_value_or_the_answer_is_invalid(response, order, lost, nameless, field):
     """Whatever order items come in, and whatever they lack."""
     items = [{"index": i, "y": i * 10} for i in order]
     for i, item in enumerate(items):
@@ -219,7 +219,7 @@ def test_each_row_has_its_own_value_or_the_answer_is_invalid(reply, order, lost,
         if i in lost:
             item["y"] = None
     try:
-        made = values(reply, field, {"items": items}, 6)
+        made = values(response, field, {"items": items}, 6)
     except InvalidResponse:
         assert lost
     else:

@@ -22,8 +22,8 @@ def kept(document):
     return array(document, Wanted(keep=True))
 
 
-def test_a_document_is_converted(reply):
-    assert read(reply([1.5, 2]), numbers, keep=False).tolist() == [1.5, 2.0]
+def test_a_document_is_converted(response):
+    assert read(response([1.5, 2]), numbers, keep=False).tolist() == [1.5, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -41,17 +41,17 @@ def test_a_document_is_converted(reply):
     ],
 )
 @pytest.mark.parametrize("keep", [False, True])
-def test_what_is_no_json_is_refused_and_quoted(reply, body, keep):
+def test_what_is_no_json_is_refused_and_quoted(response, body, keep):
     with pytest.raises(InvalidResponse, match="not JSON") as caught:
-        read(reply(body), numbers, keep=keep)
+        read(response(body), numbers, keep=keep)
     assert caught.value.error_kind == "content"
     if b"html" in body:
         assert "bad gateway" in str(caught.value)
 
 
-def test_a_byte_order_mark_before_json_does_no_harm(reply):
-    assert read(reply(b"\xef\xbb\xbf[1.5]"), numbers, keep=False).tolist() == [1.5]
-    assert read(reply(b"\xef\xbb\xbf[NaN, 2]"), kept, keep=True)[1] == 2
+def test_a_byte_order_mark_before_json_does_no_harm(response):
+    assert read(response(b"\xef\xbb\xbf[1.5]"), numbers, keep=False).tolist() == [1.5]
+    assert read(response(b"\xef\xbb\xbf[NaN, 2]"), kept, keep=True)[1] == 2
 
 
 def integers(dtype):
@@ -76,8 +76,8 @@ def integers(dtype):
         ("1." + "0" * 5000, "int8", 1),
     ],
 )
-def test_integers_are_exact_however_they_are_written(reply, text, dtype, value):
-    made = read(reply(f"[1, {text}]".encode()), integers(dtype), keep=False)
+def test_integers_are_exact_however_they_are_written(response, text, dtype, value):
+    made = read(response(f"[1, {text}]".encode()), integers(dtype), keep=False)
     assert (made.dtype, int(made[1])) == (np.dtype(dtype), value)
 
 
@@ -102,16 +102,16 @@ def test_integers_are_exact_however_they_are_written(reply, text, dtype, value):
     ],
 )
 @pytest.mark.parametrize("keep", [False, True])
-def test_what_is_no_integer_of_the_dtype_is_refused(reply, text, dtype, keep):
+def test_what_is_no_integer_of_the_dtype_is_refused(response, text, dtype, keep):
     with pytest.raises(InvalidResponse, match="row 1 holds") as caught:
-        read(reply(f"[1, {text}]".encode()), integers(dtype), keep=keep)
+        read(response(f"[1, {text}]".encode()), integers(dtype), keep=keep)
     assert len(str(caught.value)) < 200
 
 
 @pytest.mark.parametrize("text", ["NaN", "-Infinity", "1e400", "1e999999999"])
-def test_nonfinite_numbers_are_no_integers(reply, text):
+def test_nonfinite_numbers_are_no_integers(response, text):
     with pytest.raises(InvalidResponse, match="row 1 holds"):
-        read(reply(f"[1.0, {text}]".encode()), integers("int64"), keep=True)
+        read(response(f"[1.0, {text}]".encode()), integers("int64"), keep=True)
 
 
 @given(
@@ -119,13 +119,13 @@ def test_nonfinite_numbers_are_no_integers(reply, text):
     st.sampled_from(["int8", "uint8", "int16", "uint32", "int64", "uint64"]),
     st.sampled_from(["{}", "{:f}", "{:e}"]),
 )
-def test_integers_are_exact_or_refused(reply, values, dtype, form):
+def test_integers_are_exact_or_refused(response, values, dtype, form):
     """Whatever a number's size and form, it comes out as it is, or not at all."""
     body = f"[{', '.join(map(form.format, values))}]".replace("E", "e").encode()
     info = np.iinfo(dtype)
     fits = all(value == value.to_integral_value() and info.min <= value <= info.max for value in values)
     try:
-        made = read(reply(body), integers(dtype), keep=False).tolist()
+        made = read(response(body), integers(dtype), keep=False).tolist()
     except InvalidResponse:
         assert not fits
     else:
@@ -134,54 +134,54 @@ def test_integers_are_exact_or_refused(reply, values, dtype, form):
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
-def test_nonfinite_numbers_are_refused_unless_kept(reply, number):
+def test_nonfinite_numbers_are_refused_unless_kept(response, number):
     body = f"[1.5, {number}]".encode()
     with pytest.raises(InvalidResponse, match="nonfinite") as caught:
-        read(reply(body), numbers, keep=False)
+        read(response(body), numbers, keep=False)
     assert caught.value.error_kind == "nonfinite"
-    np.testing.assert_array_equal(read(reply(body), kept, keep=True), [1.5, float(number)])
+    np.testing.assert_array_equal(read(response(body), kept, keep=True), [1.5, float(number)])
 
 
 @pytest.mark.parametrize("text", ["18446744073709551617", "-9223372036854775809", "1" + "0" * 30])
-def test_integers_that_orjson_rounds_are_refused(reply, text):
+def test_integers_that_orjson_rounds_are_refused(response, text):
     with pytest.raises(InvalidResponse, match=f"row 1 holds {text}"):
-        read(reply(f"[0.5, {text}]".encode()), numbers, keep=False)
+        read(response(f"[0.5, {text}]".encode()), numbers, keep=False)
 
 
-def test_large_floats_are_floats(reply):
-    assert read(reply(b"[1e30, -1.5e300]"), numbers, keep=False).tolist() == [1e30, -1.5e300]
+def test_large_floats_are_floats(response):
+    assert read(response(b"[1e30, -1.5e300]"), numbers, keep=False).tolist() == [1e30, -1.5e300]
 
 
-def test_a_large_integer_elsewhere_does_no_harm(reply):
+def test_a_large_integer_elsewhere_does_no_harm(response):
     body = b'{"id": 123456789012345678901234567890, "y": [1e30]}'
-    assert read(reply(body), lambda document: numbers(document["y"]), keep=False).tolist() == [1e30]
+    assert read(response(body), lambda document: numbers(document["y"]), keep=False).tolist() == [1e30]
 
 
-def test_several_outputs_are_all_looked_at(reply):
+def test_several_outputs_are_all_looked_at(response):
     body = b'{"a": [0.5], "b": [18446744073709551617]}'
     with pytest.raises(InvalidResponse, match="18446744073709551617"):
-        read(reply(body), lambda document: {name: numbers(column) for name, column in document.items()}, keep=False)
+        read(response(body), lambda document: {name: numbers(column) for name, column in document.items()}, keep=False)
 
 
-def test_a_nesting_too_deep_for_the_second_look_is_refused(reply, monkeypatch):
+def test_a_nesting_too_deep_for_the_second_look_is_refused(response, monkeypatch):
     def too_deep(text, **_):
         raise RecursionError
 
     monkeypatch.setattr("json.loads", too_deep)
     with pytest.raises(InvalidResponse, match="too deep"):
-        read(reply(b"[1e30]"), numbers, keep=False)
+        read(response(b"[1e30]"), numbers, keep=False)
 
 
-def test_rows_at_fault_are_named_and_documents_at_fault_quoted(reply):
+def test_rows_at_fault_are_named_and_documents_at_fault_quoted(response):
     def refuse(document):
         raise Unfit("has nothing", row=None)
 
     with pytest.raises(InvalidResponse, match="row 1 holds null"):
-        read(reply([1, None]), numbers, keep=False)
+        read(response([1, None]), numbers, keep=False)
     with pytest.raises(InvalidResponse, match=r"the answer has nothing: \[1\]"):
-        read(reply([1]), refuse, keep=False)
+        read(response([1]), refuse, keep=False)
 
 
-def test_texts_and_empty_arrays_are_not_huge(reply):
-    assert read(reply(["a"]), numbers, keep=False).tolist() == ["a"]
-    assert read(reply([]), numbers, keep=False).shape == (0,)
+def test_texts_and_empty_arrays_are_not_huge(response):
+    assert read(response(["a"]), numbers, keep=False).tolist() == ["a"]
+    assert read(response([]), numbers, keep=False).shape == (0,)

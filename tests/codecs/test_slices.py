@@ -42,7 +42,7 @@ ROWS: dict[str, Any] = {
 }
 
 
-def reply(body: bytes, **headers: str) -> Response:
+def response(body: bytes, **headers: str) -> Response:
     return Response(status=200, headers=headers, body=body, url="http://h/x")
 
 
@@ -95,18 +95,18 @@ def test_rows_of_every_kind_are_read_in_slices(row: Any, style: str) -> None:
         ),
         (b"\xef\xbb\xbf" + text, "@"),
     ):
-        alike(codec("json", response_field=field).decode(reply(body), len(rows)), rows)
-    alike(codec("v1").decode(reply(b'{"predictions":' + text + b"}"), len(rows)), rows)
-    alike(codec("v1").decode(reply(b'{"outputs":' + text + b"}"), len(rows)), rows)
+        alike(codec("json", response_field=field).decode(response(body), len(rows)), rows)
+    alike(codec("v1").decode(response(b'{"predictions":' + text + b"}"), len(rows)), rows)
+    alike(codec("v1").decode(response(b'{"outputs":' + text + b"}"), len(rows)), rows)
 
 
 @pytest.mark.usefixtures("unparsed")
 def test_rows_that_are_longer_than_a_slice_are_read_in_slices_of_their_own() -> None:
     rows = np.array([IMAGE, IMAGE + 1])
     body = orjson.dumps({"predictions": rows.tolist()})
-    assert np.array_equal(codec("json").decode(reply(body), 2), rows)
+    assert np.array_equal(codec("json").decode(response(body), 2), rows)
     flat = rows.reshape(2, -1)
-    assert np.array_equal(codec("json").decode(reply(orjson.dumps({"predictions": flat.tolist()})), 2), flat)
+    assert np.array_equal(codec("json").decode(response(orjson.dumps({"predictions": flat.tolist()})), 2), flat)
 
 
 @pytest.mark.usefixtures("unparsed")
@@ -130,7 +130,7 @@ def test_embeddings_are_read_in_slices_and_placed_by_their_index(
             for i, vector in enumerate(sent)
         ]
         body = orjson.dumps({"data": items, "model": "m", "usage": {"total_tokens": 9}})
-        answer = codec("openai-embeddings").decode(reply(body), 500)
+        answer = codec("openai-embeddings").decode(response(body), 500)
         assert isinstance(answer, DecodedResponse)
         assert np.array_equal(answer.values, vectors)  # type: ignore[arg-type]
         assert (answer.model, answer.usage) == ("m", {"total_tokens": 9})
@@ -154,7 +154,7 @@ def test_large_embeddings_that_are_not_right_are_refused_with_their_usage(change
     items = [{"embedding": [0.125] * 200, "index": i} for i in range(500)]
     body = orjson.dumps({"data": change(items), "usage": {"total_tokens": 9, "details": {"cached": 1}}})
     with pytest.raises(InvalidResponse, match=match) as caught:
-        codec("openai-embeddings").decode(reply(body), 500)
+        codec("openai-embeddings").decode(response(body), 500)
     assert caught.value.usage == {"total_tokens": 9, "details.cached": 1}
 
 
@@ -167,19 +167,19 @@ def test_items_that_state_their_row_are_placed_over_all_slices(missing: int | No
     if missing is not None:
         del items[missing]["index"]
     body = orjson.dumps({"results": items})
-    found = codec("json", response_field="results").decode(reply(body), n)
+    found = codec("json", response_field="results").decode(response(body), n)
     assert isinstance(found, dict)
     assert found.keys() == {"relevance_score", "label"}
     assert np.array_equal(found["relevance_score"], np.arange(n) / n)
     assert found["label"].tolist() == list(map(str, range(n)))
-    kept = codec("json", response_field="results", index_field="").decode(reply(body), n) if missing is None else {}
+    kept = codec("json", response_field="results", index_field="").decode(response(body), n) if missing is None else {}
     assert kept == {} or np.array_equal(kept["index"], order)  # type: ignore[index]
 
 
 def test_items_that_state_a_row_twice_are_refused() -> None:
     items = [{"index": i or 1, "score": 0.5} for i in range(30_000)]
     with pytest.raises(InvalidResponse, match=r"no item with the index 0.*index_field") as caught:
-        codec("json").decode(reply(orjson.dumps({"predictions": items})), 30_000)
+        codec("json").decode(response(orjson.dumps({"predictions": items})), 30_000)
     assert caught.value.error_kind == "rows"
 
 
@@ -192,7 +192,7 @@ def test_tensors_in_json_are_read_in_slices() -> None:
         {"name": "z", "datatype": "BYTES", "shape": [50_000], "data": z.tolist()},
         {"name": "i", "datatype": "INT8", "shape": [50_000], "data": [7] * 50_000},
     ]
-    found = codec("oip").decode(reply(orjson.dumps({"model_name": "m", "outputs": outputs})), 50_000)
+    found = codec("oip").decode(response(orjson.dumps({"model_name": "m", "outputs": outputs})), 50_000)
     assert isinstance(found, dict)
     assert np.array_equal(found["y"], y)
     assert np.array_equal(found["x"], y)
@@ -213,12 +213,12 @@ def test_tensors_in_json_are_read_in_slices() -> None:
 def test_large_tensors_in_json_that_are_not_right_are_refused(of: dict[str, Any], match: str) -> None:
     output = {"name": "y", "datatype": "FP32", "shape": [200_000], "data": [1000.5] * 200_000} | of
     with pytest.raises(InvalidResponse, match=match):
-        codec("oip").decode(reply(orjson.dumps({"outputs": [output]})), 1)
+        codec("oip").decode(response(orjson.dumps({"outputs": [output]})), 1)
 
 
 def test_a_datatype_behind_its_data_counts() -> None:
     output = {"name": "y", "data": [1000.5] * 200_000, "datatype": "FP32", "shape": [200_000]}
-    found = codec("oip").decode(reply(orjson.dumps({"outputs": [output]})), 200_000)
+    found = codec("oip").decode(response(orjson.dumps({"outputs": [output]})), 200_000)
     assert found["y"].dtype == np.float32  # type: ignore[index,union-attr]
 
 
@@ -239,22 +239,22 @@ def test_a_datatype_behind_its_data_counts() -> None:
 def test_the_row_at_fault_is_named_as_it_is_counted_in_the_answer(row: Any, last: Any, match: str) -> None:
     rows = [*many(row), last]
     with pytest.raises(InvalidResponse, match=match.format(n=len(rows) - 1)):
-        codec("json").decode(reply(orjson.dumps({"predictions": rows})), len(rows))
+        codec("json").decode(response(orjson.dumps({"predictions": rows})), len(rows))
 
 
 @pytest.mark.parametrize("end", ["", "]", "]}x", ",]}", "]}}", ",1,]}", ']}{"predictions":[1]}', '],"predictions":7}'])
 def test_what_is_not_json_at_its_end_is_refused(end: str) -> None:
     body = b'{"predictions":[' + b",".join([b"[1,2]"] * 150_000) + end.encode()
     with pytest.raises(InvalidResponse):
-        codec("json").decode(reply(body), 150_000)
+        codec("json").decode(response(body), 150_000)
 
 
 def test_nan_in_a_large_answer_is_refused_or_kept() -> None:
     body = b'{"predictions":[' + b",".join([b"[1.5,NaN]"] * 100_000) + b"]}"
     with pytest.raises(InvalidResponse, match="NaN") as caught:
-        codec("json").decode(reply(body), 100_000)
+        codec("json").decode(response(body), 100_000)
     assert caught.value.error_kind == "nonfinite"
-    kept = codec("json", nonfinite="keep").decode(reply(body), 100_000)
+    kept = codec("json", nonfinite="keep").decode(response(body), 100_000)
     assert isinstance(kept, np.ndarray)
     assert np.isnan(kept[:, 1]).all()
 
@@ -292,20 +292,20 @@ def test_no_codec_makes_objects_of_a_large_hostile_answer(
     for frame in (b"[%s]", b'{"predictions":[%s]}', b'{"data":[%s]}', b'{"outputs":[%s]}', b'{"choices":[%s]}', b"%s"):
         body = frame % inner
         with suppress(InvalidResponse):
-            codec(codec_name).decode(reply(body), 3)
+            codec(codec_name).decode(response(body), 3)
     assert most <= 2**20
 
 
 def test_a_document_of_too_many_values_is_refused_with_advice() -> None:
     body = b'{"choices":[' + b",".join([b"{}"] * 2_000_000) + b"]}"
     with pytest.raises(InvalidResponse, match=r"so many values .* 117 MiB .*chunks.rows"):
-        codec("openai-chat").decode(reply(body), 1)
+        codec("openai-chat").decode(response(body), 1)
 
 
 def test_a_large_text_is_no_matter() -> None:
     text = "word, and more; " * 100_000
     body = orjson.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]})
-    answer = codec("openai-chat").decode(reply(body), 1)
+    answer = codec("openai-chat").decode(response(body), 1)
     assert answer.values["text"].tolist() == [text]  # type: ignore[union-attr,call-overload,index]
 
 
@@ -363,7 +363,7 @@ def _outcome(body: bytes, options: dict[str, Any], size: int) -> Any:
         patch.setattr(_slices, "_SLICE", size)
         patch.setattr(_slices, "_REACH", size)
         try:
-            found = codec("json", **options).decode(reply(body), len(body))
+            found = codec("json", **options).decode(response(body), len(body))
         except InvalidResponse:
             return "invalid"
     named = found if isinstance(found, dict) else {"": found}

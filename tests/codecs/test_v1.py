@@ -27,24 +27,24 @@ def test_it_has_the_path_of_the_protocol():
 
 
 @pytest.mark.parametrize("field", ["predictions", "outputs"])
-def test_either_field_is_the_answer(reply, field):
-    assert V1(dtype="float32").decode(reply({field: [[1], [2]]}), 2).tolist() == [[1.0], [2.0]]
+def test_either_field_is_the_answer(response, field):
+    assert V1(dtype="float32").decode(response({field: [[1], [2]]}), 2).tolist() == [[1.0], [2.0]]
 
 
 @pytest.mark.parametrize("field", ["predictions", "outputs"])
 @pytest.mark.parametrize("values", [{"a": [1, 2], "b": [3, 4]}, [{"a": 1, "b": 3}, {"a": 2, "b": 4}]])
-def test_several_outputs_are_named(reply, field, values):
-    made = V1().decode(reply({field: values}), 2)
+def test_several_outputs_are_named(response, field, values):
+    made = V1().decode(response({field: values}), 2)
     assert {name: column.tolist() for name, column in made.items()} == {"a": [1, 2], "b": [3, 4]}
 
 
-def test_empty_predictions_are_not_passed_over(reply):
-    assert V1().decode(reply({"predictions": [], "outputs": [1]}), 1).shape == (0,)
+def test_empty_predictions_are_not_passed_over(response):
+    assert V1().decode(response({"predictions": [], "outputs": [1]}), 1).shape == (0,)
 
 
 @pytest.mark.parametrize(
     "document", [{"error": "not ready"}, [1, "not ready"], {"predictions": None, "e": "not ready"}]
 )
-def test_an_answer_without_either_is_invalid_and_quoted(reply, document):
+def test_an_answer_without_either_is_invalid_and_quoted(response, document):
     with pytest.raises(InvalidResponse, match="not ready"):
-        V1().decode(reply(document), 1)
+        V1().decode(response(document), 1)

@@ -68,11 +68,11 @@ class Trapped(Plain):
         self.meet("encode")
         return super().encode(np.asarray(rows))
 
-    def decode(self, reply: Response, n_rows: int) -> Any:
+    def decode(self, response: Response, n_rows: int) -> Any:
         self.meet("decode")
-        return super().decode(reply, n_rows)
+        return super().decode(response, n_rows)
 
-    def classify(self, reply: Response) -> None:
+    def classify(self, response: Response) -> None:
         self.meet("classify")
 
 

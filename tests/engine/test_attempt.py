@@ -21,8 +21,8 @@ X = np.arange(20.0)
 class Priced(Plain):
     """Each answer costs what it has predictions, and one for the request."""
 
-    def decode(self, reply: Response, n_rows: int) -> Any:
-        values = super().decode(reply, n_rows)
+    def decode(self, response: Response, n_rows: int) -> Any:
+        values = super().decode(response, n_rows)
         return DecodedResponse(values, usage={"values": len(values), "requests": 1})
 
 
@@ -50,7 +50,7 @@ async def test_an_answer_that_fails_the_proof_has_been_paid_for_too() -> None:
 
 async def test_an_answer_that_cannot_be_decoded_may_tell_what_it_cost() -> None:
     class Refused(Plain):
-        def decode(self, reply: Response, n_rows: int) -> Any:
+        def decode(self, response: Response, n_rows: int) -> Any:
             raise InvalidResponse("no", usage={"requests": 1})
 
     with MockEndpoint(double) as mock:
@@ -68,8 +68,8 @@ async def test_bare_values_cost_nothing() -> None:
 
 async def test_a_usage_that_is_no_count_is_the_codecs_mistake() -> None:
     class Wrong(Plain):
-        def decode(self, reply: Response, n_rows: int) -> Any:
-            return DecodedResponse(super().decode(reply, n_rows), usage={"tokens": "many"})  # type: ignore[dict-item]
+        def decode(self, response: Response, n_rows: int) -> Any:
+            return DecodedResponse(super().decode(response, n_rows), usage={"tokens": "many"})  # type: ignore[dict-item]
 
     with MockEndpoint(double) as mock:
         async with Client(mock.url(Plain), codec=Wrong, retry=RetryPolicy(max_attempts=1)) as client:

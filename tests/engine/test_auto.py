@@ -39,17 +39,17 @@ def wide() -> Queue:
 class Watching(Simulated):
     """Looks at the permits whenever a request starts."""
 
-    link: EndpointGroup
+    group: EndpointGroup
 
     def __init__(self, server: Server) -> None:
         super().__init__({"simulated": server})
         self.limits: list[int] = []
 
     async def exchange(self, *arguments: Any) -> Response:
-        permits, brake = self.link.permits, self.link.pool.hosts[0].brake
-        assert permits.in_use <= permits.total or brake.braked
-        assert permits.total == self.link.chosen
-        self.limits.append(permits.total)
+        limiter, breaker = self.group.limiter, self.group.balancer.endpoints[0].breaker
+        assert limiter.in_use <= limiter.total or breaker.braked
+        assert limiter.total == self.group.chosen
+        self.limits.append(limiter.total)
         return await super().exchange(*arguments)
 
 
@@ -76,7 +76,7 @@ async def test_nothing_is_sent_while_more_are_in_flight_than_the_limit_allows(ki
     tape = Watching(server)
     async with in_front_of(server, tape) as client:
         assert client._session is not None  # noqa: SLF001 - the limit at the moment of sending
-        tape.link = client._session._link  # noqa: SLF001 - the limit at the moment of sending
+        tape.group = client._session._group  # noqa: SLF001 - the limit at the moment of sending
         result = await client.map(X[:3000], on_error="keep")
     assert np.array_equal(result.values, 2 * X[:3000])
     assert max(tape.limits) >= 16

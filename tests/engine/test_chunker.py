@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 
 async def drained(rows: Any, chunk_rows: int) -> list[tuple[int, int, list[Any]]]:
-    feed = chunker_of(rows, chunk_rows)
+    chunker = chunker_of(rows, chunk_rows)
     chunks = []
     try:
-        while (work := await feed.take()) is not None:
-            assert work.n == count_rows(work.rows)
-            chunks.append((work.chunk.start, work.chunk.stop, np.asarray(work.rows).tolist()))
-        assert feed.rows_taken == (chunks[-1][1] if chunks else 0)
-        assert await feed.take() is None
+        while (task := await chunker.take()) is not None:
+            assert task.n == count_rows(task.rows)
+            chunks.append((task.chunk.start, task.chunk.stop, np.asarray(task.rows).tolist()))
+        assert chunker.rows_taken == (chunks[-1][1] if chunks else 0)
+        assert await chunker.take() is None
     finally:
-        await feed.close()
+        await chunker.close()
     return chunks
 
 
@@ -61,54 +61,54 @@ def test_chunks_cover_the_rows_in_order(n: int, chunk_rows: int, kind: str) -> N
 
 
 async def test_mappings_of_arrays_are_cut_together() -> None:
-    feed = chunker_of({"a": np.arange(5), "b": [[i, i] for i in range(5)]}, 3)
-    first, second = await feed.take(), await feed.take()
+    chunker = chunker_of({"a": np.arange(5), "b": [[i, i] for i in range(5)]}, 3)
+    first, second = await chunker.take(), await chunker.take()
     assert first is not None
     assert second is not None
-    assert feed.total == 5
+    assert chunker.total == 5
     assert first.rows["a"].tolist() == [0, 1, 2]
     assert second.rows["b"].tolist() == [[3, 3], [4, 4]]
 
 
 async def test_chunks_shrink_from_the_moment_they_are_told_to() -> None:
-    feed = chunker_of(np.arange(20), 8)
-    sizes = [(await feed.take()).n]
-    feed.limit(4)
-    feed.limit(6)
-    while (work := await feed.take()) is not None:
-        sizes.append(work.n)
+    chunker = chunker_of(np.arange(20), 8)
+    sizes = [(await chunker.take()).n]
+    chunker.limit(4)
+    chunker.limit(6)
+    while (task := await chunker.take()) is not None:
+        sizes.append(task.n)
     assert sizes == [8, 4, 4, 4]
 
 
 @pytest.mark.parametrize("kind", ["iter", "async"])
 async def test_workers_that_take_at_once_get_different_rows(kind: str) -> None:
     rows = iter(range(100)) if kind == "iter" else as_async(list(range(100)))
-    feed = chunker_of(rows, 7)
+    chunker = chunker_of(rows, 7)
     taken: list[Any] = []
 
     async def worker() -> None:
-        while (work := await feed.take()) is not None:
-            assert list(work.rows) == list(range(work.chunk.start, work.chunk.stop))
-            taken.extend(work.rows)
+        while (task := await chunker.take()) is not None:
+            assert list(task.rows) == list(range(task.chunk.start, task.chunk.stop))
+            taken.extend(task.rows)
             await asyncio.sleep(0)
 
     await asyncio.gather(*[worker() for _ in range(5)])
     assert sorted(taken) == list(range(100))
-    await feed.close()
+    await chunker.close()
 
 
 async def test_a_window_bounds_what_is_taken_ahead() -> None:
     window = ConcurrencyLimiter(2)
-    feed = chunker_of(np.arange(10), 1, window)
-    await feed.take()
-    await feed.take()
-    third = asyncio.create_task(feed.take())
+    chunker = chunker_of(np.arange(10), 1, window)
+    await chunker.take()
+    await chunker.take()
+    third = asyncio.create_task(chunker.take())
     await asyncio.sleep(0)
     assert not third.done()
     window.release()
-    work = await third
-    assert work is not None
-    assert work.chunk.start == 2
+    task = await third
+    assert task is not None
+    assert task.chunk.start == 2
 
 
 async def test_a_blocking_iterable_is_read_on_one_thread_of_its_own() -> None:
@@ -139,12 +139,12 @@ async def test_rows_before_an_async_inputs_error_come_first() -> None:
         yield 2
         raise LookupError("disk on fire")
 
-    feed = chunker_of(rows(), 4)
-    work = await feed.take()
-    assert work is not None
-    assert work.rows == [1, 2]
+    chunker = chunker_of(rows(), 4)
+    task = await chunker.take()
+    assert task is not None
+    assert task.rows == [1, 2]
     with pytest.raises(LookupError, match="disk on fire"):
-        await feed.take()
+        await chunker.take()
 
 
 async def test_an_async_input_is_not_asked_again_after_its_end() -> None:
@@ -168,13 +168,13 @@ async def test_an_async_input_is_not_asked_again_after_its_end() -> None:
 
 
 async def test_rows_pulled_ahead_are_cut_to_a_size_learnt_later() -> None:
-    feed = chunker_of(iter(range(1000)), 50)
-    sizes = [(await feed.take()).n]
-    feed.limit(20)
-    while (work := await feed.take()) is not None:
-        sizes.append(work.n)
-        assert work.rows == list(range(work.chunk.start, work.chunk.stop))
-    await feed.close()
+    chunker = chunker_of(iter(range(1000)), 50)
+    sizes = [(await chunker.take()).n]
+    chunker.limit(20)
+    while (task := await chunker.take()) is not None:
+        sizes.append(task.n)
+        assert task.rows == list(range(task.chunk.start, task.chunk.stop))
+    await chunker.close()
     assert sizes[0] == 50
     assert max(sizes[1:]) == 20
     assert sum(sizes) == 1000
@@ -212,9 +212,9 @@ async def test_an_async_generator_is_closed_with_the_feed() -> None:
         finally:
             closed.append(True)
 
-    feed = chunker_of(rows(), 1)
-    await feed.take()
-    await feed.close()
+    chunker = chunker_of(rows(), 1)
+    await chunker.take()
+    await chunker.close()
     assert closed
 
 
@@ -316,26 +316,26 @@ def test_rows_that_are_done_are_passed_over_and_the_others_keep_their_numbers(
     }[kind]()
 
     async def taken() -> list[Any]:
-        feed = chunker_of(given_rows, chunk_rows, skip=skip)
-        works = []
-        while (work := await feed.take()) is not None:
-            works.append(work)
-        assert feed.position == n
-        await feed.close()
-        return works
+        chunker = chunker_of(given_rows, chunk_rows, skip=skip)
+        tasks = []
+        while (task := await chunker.take()) is not None:
+            tasks.append(task)
+        assert chunker.position == n
+        await chunker.close()
+        return tasks
 
-    works = asyncio.run(taken())
-    assert [row for work in works for row in range(work.chunk.start, work.chunk.stop)] == [
+    tasks = asyncio.run(taken())
+    assert [row for task in tasks for row in range(task.chunk.start, task.chunk.stop)] == [
         row for a, b in skip.gaps(0, n) for row in range(a, b)
     ]
-    for work in works:
-        own = work.rows["a"] if kind == "mapping" else work.rows
-        assert np.asarray(own).tolist() == list(range(work.chunk.start, work.chunk.stop))
-        assert work.n <= chunk_rows
+    for task in tasks:
+        own = task.rows["a"] if kind == "mapping" else task.rows
+        assert np.asarray(own).tolist() == list(range(task.chunk.start, task.chunk.stop))
+        assert task.n <= chunk_rows
         if kind == "array":
-            assert work.chunk.ids == np.asarray(own).tolist()
+            assert task.chunk.ids == np.asarray(own).tolist()
     gaps = list(skip.gaps(0, n))
-    assert len(works) == sum(-(-(b - a) // chunk_rows) for a, b in gaps)  # no chunk is short but at the end of a gap
+    assert len(tasks) == sum(-(-(b - a) // chunk_rows) for a, b in gaps)  # no chunk is short but at the end of a gap
 
 
 async def test_blocks_of_another_kind_are_not_mixed() -> None:
@@ -344,16 +344,16 @@ async def test_blocks_of_another_kind_are_not_mixed() -> None:
 
 
 async def drained_source(source: Source) -> list[tuple[int, int, Any]]:
-    feed, chunks = chunker_of(source, 10), []
-    while (work := await feed.take()) is not None:
-        chunks.append((work.chunk.start, work.chunk.stop, work.rows))
-    await feed.close()
+    chunker, chunks = chunker_of(source, 10), []
+    while (task := await chunker.take()) is not None:
+        chunks.append((task.chunk.start, task.chunk.stop, task.rows))
+    await chunker.close()
     return chunks
 
 
 async def test_a_source_is_let_go_of_with_the_feed() -> None:
     source = Blocks(Block(np.arange(3)), Block(np.arange(3)))
-    feed = chunker_of(source, 2)
-    await feed.take()
-    await feed.close()
+    chunker = chunker_of(source, 2)
+    await chunker.take()
+    await chunker.close()
     assert await asyncio.to_thread(source.closed.wait, 5)

@@ -36,9 +36,9 @@ class Watched(Plain):
         self.threads: list[int] = []
         self.on_decode = on_decode
 
-    def decode(self, reply: Response, n_rows: int) -> Any:
+    def decode(self, response: Response, n_rows: int) -> Any:
         self.threads.append(threading.get_ident())
-        return self.on_decode(super().decode(reply, n_rows))
+        return self.on_decode(super().decode(response, n_rows))
 
 
 async def asked(watched: Watched, *answers: Scripted, rows: np.ndarray = X, **options: Any) -> Any:
@@ -180,9 +180,9 @@ async def test_raw_tensors_are_views_and_need_no_thread(monkeypatch: pytest.Monk
     oip = codec("oip", input="x")
     decode = type(oip).decode
 
-    def noted(self: Any, reply: Response, n_rows: int) -> Any:
+    def noted(self: Any, response: Response, n_rows: int) -> Any:
         threads.append(threading.get_ident())
-        return decode(self, reply, n_rows)
+        return decode(self, response, n_rows)
 
     monkeypatch.setattr(type(oip), "decode", noted)
     rows = np.ones((3, 2**17))

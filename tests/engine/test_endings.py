@@ -81,11 +81,11 @@ def codec_of(method: str, ending: BaseException) -> Plain:
             trap() if method == "encode" else None
             return super().encode(rows)
 
-        def decode(self, reply: Response, n_rows: int) -> Any:
+        def decode(self, response: Response, n_rows: int) -> Any:
             trap() if method == "decode" else None
-            return super().decode(reply, n_rows)
+            return super().decode(response, n_rows)
 
-        def classify(self, reply: Response) -> None:
+        def classify(self, response: Response) -> None:
             trap() if method == "classify" else None
 
     return Trapped()
@@ -200,7 +200,7 @@ async def test_what_asks_about_the_model_stops_the_run_with_its_name(
             trap("prepare")
             return lazily(url)
 
-        def learn(self, reply: Response) -> None:
+        def learn(self, response: Response) -> None:
             trap("learn")
 
         def describe(self) -> None:
@@ -286,9 +286,9 @@ async def test_a_keyboard_interrupt_out_of_the_code_keeps_the_answers(where: str
     trap = AfterThird(KeyboardInterrupt(), {"A": "b"})
 
     class Trapped(Plain):
-        def decode(self, reply: Response, n_rows: int) -> Any:
+        def decode(self, response: Response, n_rows: int) -> Any:
             trap() if where == "decode" else None
-            return super().decode(reply, n_rows)
+            return super().decode(response, n_rows)
 
     def source() -> Iterator[np.ndarray]:
         for row in X:
@@ -411,9 +411,9 @@ async def test_a_batch_of_callers_is_told_of_an_abnormal_ending(ending: type[Bas
     trap.calls = 2
 
     class Trapped(Plain):
-        def decode(self, reply: Response, n_rows: int) -> Any:
+        def decode(self, response: Response, n_rows: int) -> Any:
             trap()
-            return super().decode(reply, n_rows)
+            return super().decode(response, n_rows)
 
     with MockEndpoint(double) as mock:
         async with Client(mock.url(Plain), codec=Trapped) as client, asyncio.timeout(100):

@@ -18,7 +18,7 @@ def chunk(i: int) -> Chunk:
     return Chunk(i * 64, i * 64 + 64)
 
 
-def form(*shape: int, name: str = "", dtype: str = "f8") -> Schema:
+def schema(*shape: int, name: str = "", dtype: str = "f8") -> Schema:
     return {name: (np.dtype(dtype), shape)}
 
 
@@ -46,41 +46,41 @@ def test_one_broken_row_a_chunk_is_no_sign(broken: list[int], rows: int, attempt
     for i, odd in enumerate(broken):
         for _ in range(attempts):
             assert lengths.differ_within(chunk(i), {5: rows - 1, odd: 1}) is None
-        assert lengths.differ_between(chunk(i), form(odd), form(5), 1000 * len(broken)) is None
+        assert lengths.differ_between(chunk(i), schema(odd), schema(5), 1000 * len(broken)) is None
 
 
 def test_the_parts_of_a_chunk_and_its_repetitions_count_once() -> None:
     lengths = Lengths("advice")
     for _ in range(20):
         assert lengths.differ_within(chunk(0), {5: 1, 6: 1}) is None
-        assert lengths.differ_between(chunk(0), form(5), None, 0) is None
-        assert lengths.differ_between(chunk(0), form(6), None, 0) is None
+        assert lengths.differ_between(chunk(0), schema(5), None, 0) is None
+        assert lengths.differ_between(chunk(0), schema(6), None, 0) is None
 
 
 def test_rows_that_failed_with_an_empty_list_are_no_sign() -> None:
     lengths = Lengths("advice")
     for i in range(50):
         assert lengths.differ_within(chunk(i), {5: 30, 0: 34}) is None
-        assert lengths.differ_between(chunk(i), form(0), form(5), 100) is None
+        assert lengths.differ_between(chunk(i), schema(0), schema(5), 100) is None
 
 
 def test_answers_of_three_lengths() -> None:
     lengths = Lengths("advice")
-    assert lengths.differ_between(chunk(0), form(3), None, 0) is None
-    assert lengths.differ_between(chunk(1), form(5), None, 1) is None
-    assert lengths.differ_between(chunk(2), form(4), None, 2) is not None
+    assert lengths.differ_between(chunk(0), schema(3), None, 0) is None
+    assert lengths.differ_between(chunk(1), schema(5), None, 1) is None
+    assert lengths.differ_between(chunk(2), schema(4), None, 2) is not None
 
 
 def test_answers_of_two_lengths_once_the_rarer_is_no_accident() -> None:
     lengths = Lengths("advice")
-    assert [lengths.differ_between(chunk(i), form(4), form(3), 8) is None for i in range(4)] == [True] * 3 + [False]
+    assert [lengths.differ_between(chunk(i), schema(4), schema(3), 8) is None for i in range(4)] == [True] * 3 + [False]
 
 
-@pytest.mark.parametrize("other", [form(4, 4), form(4, name="y"), form(4, dtype="f4")])
+@pytest.mark.parametrize("other", [schema(4, 4), schema(4, name="y"), schema(4, dtype="f4")])
 def test_answers_of_another_kind_are_another_fault(other: Schema) -> None:
     lengths = Lengths("advice")
     for i in range(0, 30, 3):
-        assert lengths.differ_between(chunk(i), form(3), None, 0) is None
+        assert lengths.differ_between(chunk(i), schema(3), None, 0) is None
         assert lengths.differ_between(chunk(i + 1), other, None, 0) is None
 
 
@@ -88,6 +88,6 @@ def test_what_is_remembered_is_bounded() -> None:
     lengths = Lengths("advice")
     sizes = []
     for i in range(2000):
-        assert lengths.differ_between(chunk(i), form(i + 4), form(3), 10**6) is None
+        assert lengths.differ_between(chunk(i), schema(i + 4), schema(3), 10**6) is None
         sizes.append(len(pickle.dumps(lengths)))
     assert max(sizes[1000:]) < 1.2 * max(sizes[:1000])

@@ -27,8 +27,8 @@ pytestmark = pytest.mark.virtual_time
 class Named(Plain):
     """Answers say whose they are."""
 
-    def decode(self, reply: Response, n_rows: int) -> Any:
-        return fanout.DecodedResponse(super().decode(reply, n_rows), usage={}, model=reply.headers["model"])
+    def decode(self, response: Response, n_rows: int) -> Any:
+        return fanout.DecodedResponse(super().decode(response, n_rows), usage={}, model=response.headers["model"])
 
 
 def naming(names: Iterator[str], latency: Callable[[], float] = lambda: 0.1, wrong: str = "") -> Any:

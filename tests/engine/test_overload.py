@@ -273,8 +273,8 @@ async def test_no_request_is_sent_earlier_than_told_whatever_the_status(status: 
 
 async def test_a_codec_may_find_pushback_in_a_success() -> None:
     class Odd(Plain):
-        def classify(self, reply: Response) -> int | None:
-            return 429 if reply.headers.get("X-Busy") else None
+        def classify(self, response: Response) -> int | None:
+            return 429 if response.headers.get("X-Busy") else None
 
     with MockEndpoint(lambda x: x * 2) as mock:
         mock.script(Scripted(body=b"{}", headers={"X-Busy": "1", "Retry-After": "30"}))

@@ -33,12 +33,12 @@ async def as_async(rows: list[Any]) -> AsyncIterator[Any]:
 
 
 async def packed(rows: Any, chunk_rows: int, max_bytes: int, skip: RowSet | None = None) -> list[tuple[int, list[Any]]]:
-    feed = chunker_of(rows, chunk_rows, skip=skip, packing=Packing(Scale(), TokenMeter(), max_bytes=max_bytes))
+    chunker = chunker_of(rows, chunk_rows, skip=skip, packing=Packing(Scale(), TokenMeter(), max_bytes=max_bytes))
     chunks = []
-    while (work := await feed.take()) is not None:
-        chunks.append((work.chunk.start, list(work.rows)))
-        assert work.size == sum(len(str(row).encode()) for row in work.rows)
-    await feed.close()
+    while (task := await chunker.take()) is not None:
+        chunks.append((task.chunk.start, list(task.rows)))
+        assert task.size == sum(len(str(row).encode()) for row in task.rows)
+    await chunker.close()
     return chunks
 
 
@@ -81,11 +81,11 @@ def test_tokens_and_bytes_bound_a_chunk_together(rows: list[str], max_bytes: int
         counted.append(row)
         return len(row)
 
-    feed = chunker_of(rows, 64, packing=Packing(Scale(), TokenMeter(count), **bounds))
+    chunker = chunker_of(rows, 64, packing=Packing(Scale(), TokenMeter(count), **bounds))
     parts: list[list[str]] = []
-    while (work := feed.ready()) is not None:
-        assert work.tokens == sum(map(len, work.rows))
-        parts.append(list(work.rows))
+    while (task := chunker.ready()) is not None:
+        assert task.tokens == sum(map(len, task.rows))
+        parts.append(list(task.rows))
     assert [row for part in parts for row in part] == counted == rows  # each is counted once
     for part in parts:
         assert len(part) == 1 or (utf8(part) <= max_bytes and sum(map(len, part)) <= max_tokens)
@@ -96,11 +96,11 @@ def test_tokens_and_bytes_bound_a_chunk_together(rows: list[str], max_bytes: int
 
 def test_tokens_that_nobody_counts_are_those_of_the_answers_before() -> None:
     meter = TokenMeter()
-    feed = chunker_of(["x" * 10] * 40, 64, packing=Packing(Scale(), meter, max_tokens=25))
-    assert feed.ready().n == 10  # four bytes a token
+    chunker = chunker_of(["x" * 10] * 40, 64, packing=Packing(Scale(), meter, max_tokens=25))
+    assert chunker.ready().n == 10  # four bytes a token
     for _ in range(5):
         meter.learn(100, 100)
-    assert feed.ready().n == 2
+    assert chunker.ready().n == 2
 
 
 def test_every_row_is_weighed_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,12 +113,12 @@ def test_every_row_is_weighed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "row_bytes", weigh)
     for rows in ([str(i) for i in range(300)], iter([str(i) for i in range(300)])):
         weighed.clear()
-        feed = chunker_of(rows, 8, packing=Packing(Scale(), TokenMeter(), max_bytes=7))
+        chunker = chunker_of(rows, 8, packing=Packing(Scale(), TokenMeter(), max_bytes=7))
 
-        async def drain(feed: Any = feed) -> None:
-            while await feed.take() is not None:
+        async def drain(chunker: Any = chunker) -> None:
+            while await chunker.take() is not None:
                 pass
-            await feed.close()
+            await chunker.close()
 
         asyncio.run(drain())
         assert weighed == list(range(300))
@@ -230,9 +230,9 @@ async def test_a_survey_counts_what_a_run_sends() -> None:
 def test_bodies_without_a_byte_teach_nothing(body: bytes) -> None:
     scale = Scale()
     packing = Packing(scale, TokenMeter(), max_bytes=50)
-    work = chunker_of(["ab", "cd"], 2, packing=packing).ready()
-    work.payload = Payload(body=body * 10)
-    packing.learn(work)
+    task = chunker_of(["ab", "cd"], 2, packing=packing).ready()
+    task.payload = Payload(body=body * 10)
+    packing.learn(task)
     assert scale.ratio == (10.0 if body else 1.0)
 
 

@@ -185,7 +185,7 @@ async def test_retries_are_hedged_too_and_an_outage_is_waited_out():
 
 async def test_an_error_of_the_codec_comes_through():
     class Broken(Plain):
-        def classify(self, reply: Response) -> Any:
+        def classify(self, response: Response) -> Any:
             raise fanout.ConfigError("cannot be", key="codec")
 
     with pytest.raises(fanout.ConfigError, match="cannot be"):

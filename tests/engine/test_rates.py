@@ -116,10 +116,10 @@ class ClosedOnReuse(Instant):
     """Closes a kept-alive connection as its second request comes."""
 
     async def exchange(self, sent: Any, send: Any, hide: Callable[[bytes], bytes]) -> Response:
-        reply = await super().exchange(sent, send, hide)
+        response = await super().exchange(sent, send, hide)
         if len(self.times) == 2:
             raise StaleConnectionError("closed as it was used again")
-        return reply
+        return response
 
 
 @pytest.mark.virtual_time

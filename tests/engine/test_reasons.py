@@ -41,8 +41,8 @@ async def test_a_row_that_an_answer_got_wrong(bad: int, value: Any) -> None:
 
 async def test_rows_of_a_chunk_that_was_not_split() -> None:
     class Odd(Plain):
-        def decode(self, reply: Any, n_rows: int) -> Any:
-            if n_rows == 4 and (values := super().decode(reply, n_rows))[0, 0] < 100:
+        def decode(self, response: Any, n_rows: int) -> Any:
+            if n_rows == 4 and (values := super().decode(response, n_rows))[0, 0] < 100:
                 return values
             raise InvalidResponse("row 2 holds much, row 1 does not, row 3 neither", rows=(2, 1))
 

@@ -145,8 +145,8 @@ async def test_two_chunks_of_which_one_is_odd_once_both_succeed() -> None:
 
 async def test_a_codec_may_judge_for_itself() -> None:
     class Judging(Plain):
-        def classify(self, reply: Response) -> fanout.Verdict | None:
-            return fanout.Verdict(action=fanout.Action.FAIL, reason="hopeless", status=reply.status)
+        def classify(self, response: Response) -> fanout.Verdict | None:
+            return fanout.Verdict(action=fanout.Action.FAIL, reason="hopeless", status=response.status)
 
     with MockEndpoint(double) as mock:
         mock.script(503, Scripted(body=b"{}"))
@@ -227,7 +227,7 @@ async def test_the_only_answer_of_a_stopped_run_is_not_believed() -> None:
 
 async def test_bytes_that_are_no_text_are_invalid() -> None:
     class Bytes(Plain):
-        def decode(self, reply: Response, n_rows: int) -> Any:
+        def decode(self, response: Response, n_rows: int) -> Any:
             return np.array([b"\xff\xfe", b"ok", "ä".encode()][:n_rows])
 
     with MockEndpoint(double) as mock:
@@ -238,8 +238,8 @@ async def test_bytes_that_are_no_text_are_invalid() -> None:
 
 async def test_nan_in_an_answer_fails_its_row_alone() -> None:
     class Nan(Plain):
-        def decode(self, reply: Response, n_rows: int) -> Any:
-            values = super().decode(reply, n_rows)
+        def decode(self, response: Response, n_rows: int) -> Any:
+            values = super().decode(response, n_rows)
             values[values[:, 0] == 2 * X[500, 0], 1] = math.nan
             return values
 

@@ -49,18 +49,18 @@ async def test_a_permit_that_is_free_is_used_while_an_attempt_takes_long() -> No
 
 
 async def test_each_ring_for_one_wakes_another() -> None:
-    bell, halt, woken = WaitQueue(), StopEvent(), []
+    wait_queue, stop_event, woken = WaitQueue(), StopEvent(), []
 
     async def sleep(name: str) -> None:
-        await halt.sleep(1e9, bell)
+        await stop_event.sleep(1e9, wait_queue)
         woken.append(name)
 
     tasks = [asyncio.create_task(sleep(name)) for name in "abc"]
     await asyncio.sleep(0)
-    bell.ring_for_one()
-    bell.ring_for_one()
+    wait_queue.ring_for_one()
+    wait_queue.ring_for_one()
     await asyncio.sleep(0.1)
     assert woken == ["a", "b"]
-    bell.ring_for_one()
-    bell.ring_for_one()
+    wait_queue.ring_for_one()
+    wait_queue.ring_for_one()
     await asyncio.gather(*tasks)

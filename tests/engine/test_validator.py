@@ -16,7 +16,7 @@ from fanout.errors import InvalidResponse
 from fanout.types import Chunk
 
 
-def proof(capacity: int = 4, *, reject: bool = True, **spec: TensorSpec) -> ResponseValidator:
+def validator(capacity: int = 4, *, reject: bool = True, **spec: TensorSpec) -> ResponseValidator:
     return ResponseValidator(
         {name.replace("any", "*"): one for name, one in spec.items()}, reject_nonfinite=reject, capacity=capacity
     )
@@ -27,7 +27,7 @@ def work(start: int, n: int = 2) -> ChunkTask:
 
 
 def settled_on(array: Any) -> ResponseValidator:
-    known = proof()
+    known = validator()
     for start in (0, 100):
         known.offer(work(start, len(array)), known.checked(array, len(array)))
     assert known.settled
@@ -37,13 +37,13 @@ def settled_on(array: Any) -> ResponseValidator:
 @pytest.mark.parametrize("rows", [1, 63, 65, 0])
 def test_another_number_of_rows_is_invalid(rows: int) -> None:
     with pytest.raises(InvalidResponse, match=f"{rows} rows for 64") as caught:
-        proof().checked(np.zeros((rows, 3)), 64)
+        validator().checked(np.zeros((rows, 3)), 64)
     assert caught.value.error_kind == "rows"
 
 
 def test_a_bare_number_for_one_row_is_invalid() -> None:
     with pytest.raises(InvalidResponse, match="no rows for 1"):
-        proof().checked(np.array(1.0), 1)
+        validator().checked(np.array(1.0), 1)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -52,25 +52,25 @@ def test_nonfinite_numbers_are_invalid_unless_kept(bad: float, dtype: str) -> No
     array = np.ones((4, 3), dtype)
     array[2, 1] = bad
     with pytest.raises(InvalidResponse, match="1 of 4 rows") as caught:
-        proof().checked(array, 4)
+        validator().checked(array, 4)
     assert caught.value.error_kind == "nonfinite"
-    assert proof(reject=False).checked(array, 4)[""] is array
+    assert validator(reject=False).checked(array, 4)[""] is array
 
 
 def test_a_sum_that_overflows_is_no_infinity() -> None:
     array = np.full((3, 2), 60000, "f2")
-    assert proof().checked(array, 3)[""] is array
+    assert validator().checked(array, 3)[""] is array
 
 
 def test_opposite_infinities_do_not_cancel_out() -> None:
     with pytest.raises(InvalidResponse):
-        proof().checked(np.array([np.inf, -np.inf]), 2)
+        validator().checked(np.array([np.inf, -np.inf]), 2)
 
 
 @pytest.mark.parametrize("array", [np.array([None, 1.0]), np.array(["2020-01-01"], "M8[D]"), [1.0, 2.0], 3.0, "text"])
 def test_what_is_no_array_of_numbers_or_texts_is_invalid(array: Any) -> None:
     with pytest.raises(InvalidResponse) as caught:
-        proof().checked(array, 2)
+        validator().checked(array, 2)
     assert caught.value.error_kind == "dtype"
 
 
@@ -106,11 +106,11 @@ def test_other_outputs_than_before_are_invalid() -> None:
     with pytest.raises(InvalidResponse, match="outputs other"):
         known.checked({"other": np.zeros((2, 3))}, 2)
     with pytest.raises(InvalidResponse, match="no output"):
-        proof().checked({}, 2)
+        validator().checked({}, 2)
 
 
 def test_the_spec_is_proven_from_the_first_answer_on() -> None:
-    known = proof(any=TensorSpec(dtype=np.dtype("f4"), shape=(None, 3)))
+    known = validator(any=TensorSpec(dtype=np.dtype("f4"), shape=(None, 3)))
     with pytest.raises(InvalidResponse, match="dtype float64, wanted float32"):
         known.checked(np.zeros((2, 5, 3)), 2)
     with pytest.raises(InvalidResponse, match=r"\[5, 4\], wanted \['any', 3\]"):
@@ -121,7 +121,7 @@ def test_the_spec_is_proven_from_the_first_answer_on() -> None:
 
 
 def test_a_whole_spec_needs_no_second_answer() -> None:
-    known = proof(any=TensorSpec(dtype=np.dtype("f8"), shape=(3,)))
+    known = validator(any=TensorSpec(dtype=np.dtype("f8"), shape=(3,)))
     accepted, refused = known.offer(work(0), known.checked(np.zeros((2, 3)), 2))
     assert len(accepted) == 1
     assert not refused
@@ -129,7 +129,7 @@ def test_a_whole_spec_needs_no_second_answer() -> None:
 
 
 def test_an_odd_first_answer_does_not_condemn_the_rest() -> None:
-    known = proof()
+    known = validator()
     assert known.offer(work(0), known.checked(np.zeros((2, 4)), 2)) == ([], [])
     assert known.offer(work(2), known.checked(np.zeros((2, 3)), 2)) == ([], [])
     accepted, refused = known.offer(work(4), known.checked(np.ones((2, 3)), 2))
@@ -138,14 +138,14 @@ def test_an_odd_first_answer_does_not_condemn_the_rest() -> None:
 
 
 def test_two_parts_of_one_chunk_do_not_agree_for_the_others() -> None:
-    known, whole = proof(), work(0)
+    known, whole = validator(), work(0)
     for half in whole.halves():
         assert known.offer(half, known.checked(np.zeros((1, 9)), 1)) == ([], [])
     assert not known.settled
 
 
 def test_no_more_answers_wait_than_there_is_room_for() -> None:
-    known = proof(capacity=3)
+    known = validator(capacity=3)
     for start in range(3):
         assert known.offer(work(start * 2), known.checked(np.zeros((2, start + 1)), 2)) == ([], [])
     accepted, refused = known.offer(work(6), known.checked(np.zeros((2, 9)), 2))
@@ -154,7 +154,7 @@ def test_no_more_answers_wait_than_there_is_room_for() -> None:
 
 
 def test_room_is_counted_in_chunks_so_that_all_parts_of_one_can_wait() -> None:
-    known, rows = proof(capacity=2), ChunkTask(Chunk(0, 8), np.zeros((8, 1)))
+    known, rows = validator(capacity=2), ChunkTask(Chunk(0, 8), np.zeros((8, 1)))
     for i in range(8):
         assert known.offer(rows.part(slice(i, i + 1)), known.checked(np.zeros((1, 3)), 1)) == ([], [])
     assert known.offer(work(8), known.checked(np.zeros((2, 4)), 2)) == ([], [])
@@ -164,7 +164,7 @@ def test_room_is_counted_in_chunks_so_that_all_parts_of_one_can_wait() -> None:
 
 
 def test_the_only_answer_counts_when_no_other_comes() -> None:
-    known = proof()
+    known = validator()
     known.offer(work(0), known.checked(np.zeros((2, 3)), 2))
     accepted, refused, _ = known.close()
     assert len(accepted) == 1
@@ -172,7 +172,7 @@ def test_the_only_answer_counts_when_no_other_comes() -> None:
 
 
 def test_a_tie_at_the_end_gets_one_more_chance_and_then_fails() -> None:
-    known = proof()
+    known = validator()
     for chance in (True, False):
         for start, width in ((0, 3), (2, 4)):
             known.offer(work(start), known.checked(np.zeros((2, width)), 2))
@@ -189,7 +189,7 @@ def test_a_tie_at_the_end_gets_one_more_chance_and_then_fails() -> None:
 def test_every_answer_is_accepted_or_refused_once_and_the_accepted_look_alike(
     forms: list[tuple[tuple[int, ...], str]], capacity: int
 ) -> None:
-    known = proof(capacity)
+    known = validator(capacity)
     accepted: list[Any] = []
     refused: list[Any] = []
     for number, (shape, dtype) in enumerate(forms):
@@ -209,4 +209,4 @@ def test_every_answer_is_accepted_or_refused_once_and_the_accepted_look_alike(
     accepted += [(h.work.chunk.start // 2, h.outputs[""].dtype, h.outputs[""].shape) for h in yes]
     refused += [h.work.chunk.start // 2 for h in no]
     assert sorted([number for number, *_ in accepted] + refused) == list(range(len(forms)))
-    assert len({form for _, *form in accepted for form in [tuple(form)]}) <= 1
+    assert len({schema for _, *schema in accepted for schema in [tuple(schema)]}) <= 1

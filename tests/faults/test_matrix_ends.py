@@ -51,11 +51,11 @@ async def wholly_free(c: Client) -> AsyncIterator[None]:
     others = ("_meet", "_resolve_host_with_throttle")
     left = {task for task in asyncio.all_tasks() - before if not any(name in repr(task) for name in others)}
     assert left == set()
-    assert session._link.permits.in_use == 0  # noqa: SLF001 - one permit of several that leaks shows in nothing else
-    assert not session._link.permits._waiters  # noqa: SLF001 - one permit of several that leaks shows in nothing else
-    assert not session._link.bell.sleepers  # noqa: SLF001 - one permit of several that leaks shows in nothing else
-    (host,) = session._link.pool.hosts  # noqa: SLF001 - one permit of several that leaks shows in nothing else
-    assert host.brake._prober is None  # noqa: SLF001 - one permit of several that leaks shows in nothing else
+    assert session._group.limiter.in_use == 0  # noqa: SLF001 - one permit of several that leaks shows in nothing else
+    assert not session._group.limiter._waiters  # noqa: SLF001 - one permit of several that leaks shows in nothing else
+    assert not session._group.wait_queue.sleepers  # noqa: SLF001 - one permit of several that leaks shows in nothing else
+    (host,) = session._group.balancer.endpoints  # noqa: SLF001 - one permit of several that leaks shows in nothing else
+    assert host.breaker._prober is None  # noqa: SLF001 - one permit of several that leaks shows in nothing else
     assert host.pending == 0
     connector = host.transport._connector  # noqa: SLF001 - one permit of several that leaks shows in nothing else
     connector._let_go()  # what is at hand for the next request  # noqa: SLF001 - one permit of several that leaks shows in nothing else
@@ -211,9 +211,9 @@ def ending_options(where: str, ending: type[BaseException]) -> dict[str, Any]:
     if where == "the codec's decode":
 
         class Trapped(V1):
-            def decode(self, reply: Any, n_rows: int) -> Any:
+            def decode(self, response: Any, n_rows: int) -> Any:
                 trap()
-                return super().decode(reply, n_rows)
+                return super().decode(response, n_rows)
 
         return {"codec": Trapped()}
     return {"on_event": trap} if where == "on_event" else {"count_tokens": trap, "chunk_max_tokens": 2}

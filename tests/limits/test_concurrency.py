@@ -20,109 +20,109 @@ async def settled() -> None:
 
 @pytest.mark.virtual_time
 async def test_permits_are_handed_over_in_the_order_of_asking():
-    permits, order = ConcurrencyLimiter(2), []
+    limiter, order = ConcurrencyLimiter(2), []
 
     async def hold(name: int) -> None:
-        await permits.acquire()
+        await limiter.acquire()
         order.append(name)
         await asyncio.sleep(1)
-        permits.release()
+        limiter.release()
 
     await asyncio.gather(*(hold(name) for name in range(7)))
     assert order == list(range(7))
     assert asyncio.get_running_loop().time() == 4.0
-    assert (permits.in_use, permits.most_in_use) == (0, 2)
+    assert (limiter.in_use, limiter.most_in_use) == (0, 2)
 
 
 @pytest.mark.virtual_time
 async def test_a_newcomer_cannot_overtake_who_was_handed_a_permit():
-    permits, order = ConcurrencyLimiter(1), []
+    limiter, order = ConcurrencyLimiter(1), []
 
     async def hold(name: str) -> None:
-        await permits.acquire()
+        await limiter.acquire()
         order.append(name)
 
-    await permits.acquire()
+    await limiter.acquire()
     task = asyncio.create_task(hold("waiter"))
     await settled()
-    permits.release()
+    limiter.release()
     newcomer = asyncio.create_task(hold("newcomer"))  # asks before the waiter has run again
     await settled()
     assert order == ["waiter"]
-    permits.release()
+    limiter.release()
     await asyncio.gather(task, newcomer)
     assert order == ["waiter", "newcomer"]
 
 
 @pytest.mark.virtual_time
 async def test_cancelling_a_waiter_loses_no_permit():
-    permits = ConcurrencyLimiter(1)
-    await permits.acquire()
-    gone, waiting = asyncio.create_task(permits.acquire()), asyncio.create_task(permits.acquire())
+    limiter = ConcurrencyLimiter(1)
+    await limiter.acquire()
+    gone, waiting = asyncio.create_task(limiter.acquire()), asyncio.create_task(limiter.acquire())
     await settled()
     gone.cancel()
     await settled()
-    permits.release()
+    limiter.release()
     await asyncio.wait_for(waiting, 1)
-    permits.release()
-    assert permits.in_use == 0
+    limiter.release()
+    assert limiter.in_use == 0
     assert gone.cancelled()
 
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("others", [0, 1])
 async def test_cancelling_who_was_just_handed_a_permit_passes_it_on(others):
-    permits = ConcurrencyLimiter(1)
-    await permits.acquire()
-    granted = asyncio.create_task(permits.acquire())
-    waiting = [asyncio.create_task(permits.acquire()) for _ in range(others)]
+    limiter = ConcurrencyLimiter(1)
+    await limiter.acquire()
+    granted = asyncio.create_task(limiter.acquire())
+    waiting = [asyncio.create_task(limiter.acquire()) for _ in range(others)]
     await settled()
-    permits.release()
+    limiter.release()
     granted.cancel()
     await settled()
     assert granted.cancelled()
-    assert permits.in_use == others
+    assert limiter.in_use == others
     await asyncio.gather(*waiting)
 
 
 @pytest.mark.virtual_time
 async def test_a_larger_total_lets_those_in_who_wait_in_their_order():
-    permits, order = ConcurrencyLimiter(1), []
+    limiter, order = ConcurrencyLimiter(1), []
 
     async def hold(name: int) -> None:
-        await permits.acquire()
+        await limiter.acquire()
         order.append(name)
 
     tasks = [asyncio.create_task(hold(name)) for name in range(5)]
     await settled()
-    permits.resize(3)
-    assert not permits.take(), "two who wait have them already"
+    limiter.resize(3)
+    assert not limiter.take(), "two who wait have them already"
     await settled()
     assert order == [0, 1, 2]
-    assert (permits.in_use, permits.most_in_use) == (3, 3)
-    permits.resize(9)
+    assert (limiter.in_use, limiter.most_in_use) == (3, 3)
+    limiter.resize(9)
     await asyncio.gather(*tasks)
     assert order == [0, 1, 2, 3, 4]
-    assert permits.take()
+    assert limiter.take()
 
 
 @pytest.mark.virtual_time
 async def test_a_smaller_total_lets_holders_finish_and_nobody_start():
-    permits = ConcurrencyLimiter(4)
+    limiter = ConcurrencyLimiter(4)
     for _ in range(4):
-        assert permits.take()
-    waiting = asyncio.create_task(permits.acquire())
+        assert limiter.take()
+    waiting = asyncio.create_task(limiter.acquire())
     await settled()
-    permits.resize(2)
+    limiter.resize(2)
     for _ in range(2):
-        permits.release()
+        limiter.release()
         await settled()
-    assert permits.in_use == 2
+    assert limiter.in_use == 2
     assert not waiting.done()
-    permits.release()
+    limiter.release()
     await asyncio.wait_for(waiting, 1)
-    assert permits.in_use == 2
-    assert permits.most_in_use == 4
+    assert limiter.in_use == 2
+    assert limiter.most_in_use == 4
 
 
 def test_permits_show_their_state():
@@ -137,38 +137,38 @@ STEPS = st.lists(
 @given(total=st.integers(1, 3), steps=STEPS)
 def test_no_order_of_events_loses_a_permit_or_grants_one_too_many(total, steps):
     async def scenario() -> None:
-        permits = ConcurrencyLimiter(total)
+        limiter = ConcurrencyLimiter(total)
         allowed = total
         tasks: list[asyncio.Task[None]] = []
         held: set[asyncio.Task[None]] = set()
 
         async def hold() -> None:
-            await permits.acquire()
+            await limiter.acquire()
             held.add(asyncio.current_task())
-            assert len(held) <= permits.in_use <= allowed
+            assert len(held) <= limiter.in_use <= allowed
 
         for step, which in steps:
-            allowed = max(permits.total, permits.in_use)
+            allowed = max(limiter.total, limiter.in_use)
             if step == "ask":
                 tasks.append(asyncio.create_task(hold()))
             elif step == "give back" and held:
                 held.discard(sorted(held, key=tasks.index)[which % len(held)])
-                permits.release()
+                limiter.release()
             elif step == "cancel" and tasks:
                 tasks[which % len(tasks)].cancel()
             elif step == "resize":
-                permits.resize(which % 4 + 1)
-                allowed = max(permits.total, allowed)
+                limiter.resize(which % 4 + 1)
+                allowed = max(limiter.total, allowed)
             else:
                 await asyncio.sleep(0)
         await settled()
         while held:
             held.pop()
-            permits.release()
+            limiter.release()
             await settled()
         assert all(task.done() for task in tasks)
-        assert permits.in_use == 0
-        assert permits.most_in_use <= max(total, 4)
+        assert limiter.in_use == 0
+        assert limiter.most_in_use <= max(total, 4)
 
     with asyncio.Runner(loop_factory=VirtualClock) as runner:
         runner.run(scenario())

@@ -12,28 +12,28 @@ class Sender:
 
     def __init__(self) -> None:
         self.told: list[int] = []
-        self.pace = ConcurrencyController(0.0, largest=256, changed=self.told.append)
+        self.controller = ConcurrencyController(0.0, largest=256, changed=self.told.append)
         self.now = 0.0
         self._in_flight: deque[int] = deque()
         self._next = 0
 
     def send(self, answers: int, in_flight: int | None = None, **came: bool) -> None:
         for _ in range(answers):
-            while len(self._in_flight) < (in_flight or self.pace.limit):
-                self.pace.sent(self._next, self.now)
+            while len(self._in_flight) < (in_flight or self.controller.limit):
+                self.controller.sent(self._next, self.now)
                 self._in_flight.append(self._next)
                 self._next += 1
             self.now += 0.1 / len(self._in_flight)
             asker = self._in_flight.popleft()
-            self.pace.back(asker, self.now)
-            self.pace.told(asker, **{"success": False, "overload": False, **came})
+            self.controller.back(asker, self.now)
+            self.controller.told(asker, **{"success": False, "overload": False, **came})
 
 
 def test_successes_raise_the_limit_and_those_concerned_are_told():
     sender = Sender()
     sender.send(2000, success=True)
     assert sender.told[:3] == [16, 32, 64]
-    assert sender.told[-1] == sender.pace.limit
+    assert sender.told[-1] == sender.controller.limit
 
 
 def test_overload_lowers_it():
@@ -59,15 +59,15 @@ def test_requests_that_wait_for_leave_are_not_in_flight():
 
 def test_what_was_never_sent_counts_for_nothing():
     sender = Sender()
-    sender.pace.told("a", success=False, overload=True, certain=True)
+    sender.controller.told("a", success=False, overload=True, certain=True)
     assert sender.told == []
 
 
 def test_a_request_that_was_withheld_and_sent_again_counts_once():
     sender = Sender()
     for since in (0.0, 1.0):
-        sender.pace.sent("a", since)
-        sender.pace.back("a", since + 1)
-    sender.pace.told("a", success=True, overload=False)
-    sender.pace.told("a", success=False, overload=True, certain=True)
+        sender.controller.sent("a", since)
+        sender.controller.back("a", since + 1)
+    sender.controller.told("a", success=True, overload=False)
+    sender.controller.told("a", success=False, overload=True, certain=True)
     assert sender.told == []

@@ -38,13 +38,13 @@ def test_no_window_holds_more_than_its_rate_and_the_burst(
     kept: list[Reservation] = []
     for now in arrivals:
         kept.append(limiter.reserve(now, data.draw(COSTS)))
-        ahead = [slot for slot in kept if slot.start > now]
+        ahead = [reservation for reservation in kept if reservation.start > now]
         if ahead and data.draw(st.integers(0, 3)) == 0:  # somebody who waits gives up
             limiter.give_back(gone := data.draw(st.sampled_from(ahead)))
             kept.remove(gone)
     for name, most in rates.items():
         unit, _, period = name.split("_")
-        sent = [(slot.start, getattr(slot.cost, unit)) for slot in kept]
+        sent = [(reservation.start, getattr(reservation.cost, unit)) for reservation in kept]
         if not sent:
             continue
         allowance = max(burst * most, *(much for _, much in sent), 0)
@@ -73,13 +73,13 @@ def test_what_all_who_wait_give_back_is_as_if_never_taken(
         limiter.reserve(now, Cost(rows=5))
         alone.reserve(now, Cost(rows=5))
     now = arrivals[-1]
-    slots = [limiter.reserve(now, cost) for cost in waiters]
-    ahead = [slot for slot in slots if slot.start > now]
-    for slot in slots:
-        if slot.start <= now:
-            alone.reserve(now, slot.cost)
-    for slot in data.draw(st.permutations(ahead)):
-        limiter.give_back(slot)
+    reservations = [limiter.reserve(now, cost) for cost in waiters]
+    ahead = [reservation for reservation in reservations if reservation.start > now]
+    for reservation in reservations:
+        if reservation.start <= now:
+            alone.reserve(now, reservation.cost)
+    for reservation in data.draw(st.permutations(ahead)):
+        limiter.give_back(reservation)
     assert limiter.reserve(now, Cost(rows=7)).start == pytest.approx(alone.reserve(now, Cost(rows=7)).start)
 
 
@@ -130,17 +130,17 @@ def test_a_rate_that_holds_a_request_back_lets_nothing_of_the_others_go_to_waste
 
 def test_what_is_given_back_from_the_middle_moves_nobody_forward() -> None:
     limiter = RateLimiter(Limits(requests_per_second=1))
-    slots = [limiter.reserve(0.0, Cost()) for _ in range(4)]
-    limiter.give_back(slots[2])
-    assert [slot.start for slot in slots] == [0.0, 1.0, 2.0, 3.0]
+    reservations = [limiter.reserve(0.0, Cost()) for _ in range(4)]
+    limiter.give_back(reservations[2])
+    assert [reservation.start for reservation in reservations] == [0.0, 1.0, 2.0, 3.0]
     assert limiter.reserve(0.0, Cost()).start == 4.0
 
 
 def test_a_slot_whose_time_has_come_is_not_given_back() -> None:
     limiter = RateLimiter(Limits(requests_per_second=1))
-    slots = [limiter.reserve(0.0, Cost()) for _ in range(3)]
+    reservations = [limiter.reserve(0.0, Cost()) for _ in range(3)]
     assert limiter.reserve(2.0, Cost()).start == 3.0
-    limiter.give_back(slots[2])
+    limiter.give_back(reservations[2])
     limiter.give_back(None)
     assert limiter.reserve(2.0, Cost()).start == 4.0
 

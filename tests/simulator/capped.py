@@ -33,8 +33,8 @@ class Measured(Codec):
     def encode(self, rows: Any) -> Payload:
         return Payload(body=orjson.dumps(list(rows)))
 
-    def decode(self, reply: Response, n_rows: int) -> Any:
-        return np.array(reply.json(), float)
+    def decode(self, response: Response, n_rows: int) -> Any:
+        return np.array(response.json(), float)
 
 
 def words(row: str) -> int:

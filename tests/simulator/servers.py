@@ -123,7 +123,7 @@ class Sharing(Server):
         super().__init__(clock, seed)
         self._times = times
         self._capacity = capacity
-        self._work = 0.0
+        self._task = 0.0
         """Seconds of work that each request present from the beginning would have got."""
         self._since = 0.0
         self._order = count()
@@ -132,12 +132,12 @@ class Sharing(Server):
 
     def _take(self, done: ChunkResult) -> None:
         self._catch_up()
-        heappush(self._ends, (self._work + self._times(self.random), next(self._order), done))
+        heappush(self._ends, (self._task + self._times(self.random), next(self._order), done))
         self._plan()
 
     def _catch_up(self) -> None:
         now = self.clock.time()
-        self._work += (now - self._since) * self._speed()
+        self._task += (now - self._since) * self._speed()
         self._since = now
 
     def _speed(self) -> float:
@@ -146,7 +146,7 @@ class Sharing(Server):
     def _plan(self) -> None:
         self._turn += 1
         if self._ends:
-            wait = max(0.0, self._ends[0][0] - self._work) / self._speed()
+            wait = max(0.0, self._ends[0][0] - self._task) / self._speed()
             self.clock.call_later(wait, self._end, self._turn)
 
     def _end(self, turn: int) -> None:

@@ -29,8 +29,8 @@ class Doubled(Codec):
     def encode(self, rows: Any) -> Payload:
         return Payload(body=np.ascontiguousarray(rows, np.float64).tobytes())
 
-    def decode(self, reply: Response, n_rows: int) -> Any:
-        return np.frombuffer(reply.body).reshape(n_rows, -1)
+    def decode(self, response: Response, n_rows: int) -> Any:
+        return np.frombuffer(response.body).reshape(n_rows, -1)
 
 
 class Simulated:

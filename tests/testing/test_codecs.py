@@ -104,8 +104,8 @@ class Right(Codec):
             raise EncodeError("NaN", rows=bad.tolist())
         return Payload(body=orjson.dumps({"instances": rows.tolist()}))
 
-    def decode(self, reply: Response, n_rows: int) -> Any:
-        return np.array(reply.json()["predictions"], np.float64)
+    def decode(self, response: Response, n_rows: int) -> Any:
+        return np.array(response.json()["predictions"], np.float64)
 
     def serve(self, request: Any, model: Any) -> Response:
         rows = np.array(orjson.loads(request.joined())["instances"], np.float64)
@@ -117,8 +117,8 @@ class Right(Codec):
 
 def decoding(change: Callable[[Codec, Response, int, Any], Any]) -> type[Codec]:
     class Wrong(Right):
-        def decode(self, reply: Response, n_rows: int) -> Any:
-            return change(self, reply, n_rows, super().decode(reply, n_rows))
+        def decode(self, response: Response, n_rows: int) -> Any:
+            return change(self, response, n_rows, super().decode(response, n_rows))
 
     return Wrong
 
@@ -138,8 +138,8 @@ def numbers(body: bytes) -> list[float]:
 class Forgiving(Right):
     """Takes what it can get: numbers out of anything."""
 
-    def decode(self, reply: Response, n_rows: int) -> Any:
-        found = numbers(reply.body)
+    def decode(self, response: Response, n_rows: int) -> Any:
+        found = numbers(response.body)
         return np.array([*found, *[0.0] * (3 * n_rows)][: 3 * n_rows]).reshape(n_rows, 3)
 
 
@@ -157,8 +157,8 @@ class Counting(Right):
 class Ranked(Right):
     """Has its answers in items that state their row."""
 
-    def decode(self, reply: Response, n_rows: int) -> Any:
-        return np.array([item["y"] for item in in_row_order(reply.json()["predictions"])], np.float64)
+    def decode(self, response: Response, n_rows: int) -> Any:
+        return np.array([item["y"] for item in in_row_order(response.json()["predictions"])], np.float64)
 
     def serve(self, request: Any, model: Any) -> Response:
         answers = orjson.loads(super().serve(request, model).body)["predictions"]
@@ -169,30 +169,32 @@ class Ranked(Right):
 class Heedless(Ranked):
     """Takes them as they come."""
 
-    def decode(self, reply: Response, n_rows: int) -> Any:
-        return np.array([item["y"] for item in reply.json()["predictions"]], np.float64)
+    def decode(self, response: Response, n_rows: int) -> Any:
+        return np.array([item["y"] for item in response.json()["predictions"]], np.float64)
 
 
 WRONG: dict[str, type[Codec]] = {
-    "test_answers_come_back_as_they_are": decoding(lambda self, reply, n, values: values.round(0)),
+    "test_answers_come_back_as_they_are": decoding(lambda self, response, n, values: values.round(0)),
     "test_the_dtype_is_that_of_every_answer": decoding(
-        lambda self, reply, n, values: values.astype("f4") if n == 1 else values
+        lambda self, response, n, values: values.astype("f4") if n == 1 else values
     ),
     "test_the_shape_is_rows_first_and_alike_for_any_number_of_rows": decoding(
-        lambda self, reply, n, values: values[0] if n == 1 else values
+        lambda self, response, n, values: values[0] if n == 1 else values
     ),
-    "test_answers_are_in_the_order_of_the_rows": decoding(lambda self, reply, n, values: values[np.lexsort(values.T)]),
+    "test_answers_are_in_the_order_of_the_rows": decoding(
+        lambda self, response, n, values: values[np.lexsort(values.T)]
+    ),
     "test_items_that_state_their_row_are_placed_by_it": Heedless,
     "test_encoding_and_decoding_leave_no_trace": Counting,
     "test_answers_in_a_buffer_are_read_as_bytes_are": decoding(
-        lambda self, reply, n, values: values if isinstance(reply.body, bytes) else -values
+        lambda self, response, n, values: values if isinstance(response.body, bytes) else -values
     ),
     "test_a_wrong_number_of_rows_is_refused": decoding(
-        lambda self, reply, n, values: np.resize(values, (n, *values.shape[1:]))
+        lambda self, response, n, values: np.resize(values, (n, *values.shape[1:]))
     ),
     "test_an_empty_or_senseless_answer_is_refused": Forgiving,
     "test_an_answer_that_is_cut_short_is_refused": Forgiving,
-    "test_nan_in_an_answer_is_refused": decoding(lambda self, reply, n, values: np.nan_to_num(values)),
+    "test_nan_in_an_answer_is_refused": decoding(lambda self, response, n, values: np.nan_to_num(values)),
     "test_nan_in_a_row_is_sent_as_it_is_or_named": encoding(
         lambda self, rows: Payload(body=orjson.dumps({"instances": np.nan_to_num(rows).tolist()}))
     ),

@@ -122,9 +122,9 @@ class Slow(V1):
         super().__init__()
         self._wait = wait
 
-    def decode(self, reply: Any, n_rows: int) -> Any:
+    def decode(self, response: Any, n_rows: int) -> Any:
         self._wait()
-        return super().decode(reply, n_rows)
+        return super().decode(response, n_rows)
 
 
 @pytest.fixture(scope="module")

@@ -129,9 +129,9 @@ class TestWholeReplies:
     )
     async def test_a_reply_is_whole_however_it_is_framed(self, answer):
         async with loopback(answer) as server, transport_to(server.url) as transport:
-            reply = await transport.post(PAYLOAD)
-            assert (reply.status, reply.body) == (200, b"hello world")
-            assert reply.url == server.url
+            response = await transport.post(PAYLOAD)
+            assert (response.status, response.body) == (200, b"hello world")
+            assert response.url == server.url
             assert transport.bytes_received == 11
 
     async def test_a_reply_may_come_byte_by_byte(self):
@@ -381,8 +381,8 @@ class TestStayingHome:
         async with loopback(http(b"stolen")) as elsewhere:
             answer = http(status=status, headers={"Location": elsewhere.url})
             async with loopback(answer) as server, transport_to(server.url) as transport:
-                reply = await transport.post(PAYLOAD)
-                assert (reply.status, reply.headers["Location"]) == (status, elsewhere.url)
+                response = await transport.post(PAYLOAD)
+                assert (response.status, response.headers["Location"]) == (status, elsewhere.url)
                 assert (await transport.get(server.url)).status == status
         assert elsewhere.connections == 0
 
@@ -396,8 +396,8 @@ class TestStayingHome:
     @pytest.mark.one_way
     async def test_another_page_of_the_origin_can_be_fetched(self):
         async with loopback(http(b"metadata")) as server, transport_to(server.url) as transport:
-            reply = await transport.get(server.url + "/versions/1?a=b")
-        assert reply.body == b"metadata"
+            response = await transport.get(server.url + "/versions/1?a=b")
+        assert response.body == b"metadata"
         received = server.requests[0]
         assert (received.line, received.body) == ("GET /model/versions/1?a=b HTTP/1.1", b"")
         assert not {"content-type", "content-length"} & set(received.headers)
@@ -537,10 +537,10 @@ class TestBrokenReplies:
         """int() raises ValueError for more than 4,300."""
         async with loopback(hanging_up(head % (digit * 5000))) as server, transport_to(server.url) as transport:
             try:
-                reply = await transport.post(PAYLOAD)
+                response = await transport.post(PAYLOAD)
             except TransportError:
                 return
-        assert reply.body == b""
+        assert response.body == b""
 
     @pytest.mark.parametrize("error", [ValueError, RecursionError, KeyError, UnicodeError, OverflowError])
     @pytest.mark.parametrize("part", ["readany", "read_nowait"])
@@ -863,15 +863,15 @@ class TestErrorPages:
 
     @pytest.mark.parametrize("status", [300, 400, 401, 429, 500, 503])
     async def test_an_error_is_a_reply_with_its_body(self, status):
-        reply = await self.page(http(b'{"error": "why"}', status=status, headers={"Retry-After": "3"}))
-        assert (reply.status, reply.body, reply.headers["Retry-After"]) == (status, b'{"error": "why"}', "3")
+        response = await self.page(http(b'{"error": "why"}', status=status, headers={"Retry-After": "3"}))
+        assert (response.status, response.body, response.headers["Retry-After"]) == (status, b'{"error": "why"}', "3")
 
     @pytest.mark.parametrize("framed", [True, False])
     async def test_an_error_page_of_any_size_is_cut(self, framed):
         body = bytes(ERROR_BODY_CAP + 2**20)
         head = b"Content-Length: %d\r\n" % len(body) if framed else b""
-        reply = await self.page(hanging_up(b"HTTP/1.1 500 No\r\n" + head + b"\r\n", body), cap=10)
-        assert (reply.status, reply.body) == (500, body[:ERROR_BODY_CAP])
+        response = await self.page(hanging_up(b"HTTP/1.1 500 No\r\n" + head + b"\r\n", body), cap=10)
+        assert (response.status, response.body) == (500, body[:ERROR_BODY_CAP])
 
     async def test_an_endless_error_page_is_cut(self):
         async def answer(_: Received, line: Line) -> None:
@@ -891,8 +891,8 @@ class TestErrorPages:
         assert (await self.page(encoded(GZIPPED, "gzip", status=400))).body == PLAIN
 
     async def test_a_compressed_error_page_is_cut_too(self):
-        reply = await self.page(encoded(gzip.compress(bytes(2**22)), "gzip", status=400))
-        assert reply.body == bytes(ERROR_BODY_CAP)
+        response = await self.page(encoded(gzip.compress(bytes(2**22)), "gzip", status=400))
+        assert response.body == bytes(ERROR_BODY_CAP)
 
     @pytest.mark.parametrize(
         "answer",
@@ -905,8 +905,8 @@ class TestErrorPages:
         ids=["cut", "reset", "no gzip", "unknown encoding"],
     )
     async def test_a_status_and_its_pushback_count_whatever_became_of_the_page(self, answer):
-        reply = await self.page(answer)
-        assert (reply.status, reply.headers["Retry-After"]) == (429, "9")
+        response = await self.page(answer)
+        assert (response.status, response.headers["Retry-After"]) == (429, "9")
 
     @pytest.mark.parametrize("more", [b"x", b""], ids=["drips", "silent"])
     async def test_a_page_that_does_not_come_to_its_end_costs_no_pushback(self, more):
@@ -924,8 +924,8 @@ class TestErrorPages:
             made = Transport(
                 Endpoint(url=server.url), server.url, timeouts=Timeouts(connect=5, attempt=2), connections=1
             )
-            reply = await made.post(PAYLOAD)  # and no timeout
-            assert (reply.status, reply.headers["Retry-After"]) == (429, "9")
+            response = await made.post(PAYLOAD)  # and no timeout
+            assert (response.status, response.headers["Retry-After"]) == (429, "9")
             over.set()
             await made.close()
 
@@ -947,8 +947,8 @@ class TestErrorPages:
         try:
             url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/m"
             async with transport_to(url) as transport:
-                reply = await asyncio.wait_for(transport.post(Payload(body=bytes(8 * 2**20))), 5)
-            assert (reply.status, reply.body) == (413, b"too large")
+                response = await asyncio.wait_for(transport.post(Payload(body=bytes(8 * 2**20))), 5)
+            assert (response.status, response.body) == (413, b"too large")
             await done.wait()
         finally:
             server.close()

@@ -170,13 +170,13 @@ async def test_endpoints_whose_answers_have_another_length_do_not_end_the_run():
 
 async def test_answers_of_another_model_are_not_merged():
     class Named(Plain):
-        def decode(self, reply: Response, n_rows: int) -> Any:
-            return fanout.DecodedResponse(super().decode(reply, n_rows), usage={}, model=reply.headers["model"])
+        def decode(self, response: Response, n_rows: int) -> Any:
+            return fanout.DecodedResponse(super().decode(response, n_rows), usage={}, model=response.headers["model"])
 
     def named(model: str, factor: float = 2.0) -> Callable[[Sent], Any]:
         async def answer(sent: Sent) -> Response:
-            reply = await served(factor=factor)(sent)
-            return Response(status=200, headers={"model": model}, body=reply.body)
+            response = await served(factor=factor)(sent)
+            return Response(status=200, headers={"model": model}, body=response.body)
 
         return answer
 
@@ -192,10 +192,10 @@ class Asking(Plain):
     def prepare(self, url: str) -> Any:
         return [f"{url}/metadata"]
 
-    def learn(self, reply: Response) -> None:
-        if reply.status == 404:
+    def learn(self, response: Response) -> None:
+        if response.status == 404:
             raise fanout.ConfigError("no such model", key="codec")
-        self.model = reply.body.decode()
+        self.model = response.body.decode()
 
     def describe(self) -> fanout.ModelInfo:
         return fanout.ModelInfo(name=self.model)

@@ -22,74 +22,74 @@ class WaitQueue:
 
 
 def spent(concurrency: int = 16) -> tuple[CircuitBreaker, WaitQueue]:
-    bell = WaitQueue()
-    brake = CircuitBreaker(concurrency=concurrency, budget=0.2, suspect_wait=2.0, changed=bell)
-    while not brake.braked:
-        brake.failed(0.0, "anybody")
-    return brake, bell
+    wait_queue = WaitQueue()
+    breaker = CircuitBreaker(concurrency=concurrency, budget=0.2, suspect_wait=2.0, changed=wait_queue)
+    while not breaker.braked:
+        breaker.failed(0.0, "anybody")
+    return breaker, wait_queue
 
 
 def test_the_bucket_has_a_token_for_each_request_in_flight_and_never_fewer_than_ten() -> None:
     for concurrency, capacity in ((1, 10), (10, 10), (64, 64)):
-        brake = CircuitBreaker(concurrency=concurrency, budget=0.2, suspect_wait=2.0, changed=WaitQueue())
+        breaker = CircuitBreaker(concurrency=concurrency, budget=0.2, suspect_wait=2.0, changed=WaitQueue())
         for failure in range(capacity):
-            assert brake.wait(0.0, failure) == 0
-            assert not brake.braked
-            brake.failed(0.0, failure)
-        assert brake.braked
+            assert breaker.wait(0.0, failure) == 0
+            assert not breaker.braked
+            breaker.failed(0.0, failure)
+        assert breaker.braked
 
 
 def test_the_bucket_follows_another_number_of_requests_in_flight() -> None:
-    brake = CircuitBreaker(concurrency=64, budget=0.2, suspect_wait=2.0, changed=WaitQueue())
-    brake.resize(16, suspect_wait=2.0)
-    brake.succeeded(first_try=True)
-    assert brake.tokens == 16
-    brake.resize(32, suspect_wait=2.0)
-    assert brake.tokens == 16
+    breaker = CircuitBreaker(concurrency=64, budget=0.2, suspect_wait=2.0, changed=WaitQueue())
+    breaker.resize(16, suspect_wait=2.0)
+    breaker.succeeded(first_try=True)
+    assert breaker.tokens == 16
+    breaker.resize(32, suspect_wait=2.0)
+    assert breaker.tokens == 16
     for _ in range(100):
-        brake.succeeded(first_try=True)
-    assert brake.tokens == 32
-    brake.resize(1, suspect_wait=2.0)
-    assert brake.capacity == 10
+        breaker.succeeded(first_try=True)
+    assert breaker.tokens == 32
+    breaker.resize(1, suspect_wait=2.0)
+    assert breaker.capacity == 10
 
 
 def test_successes_pay_for_retries() -> None:
-    brake = CircuitBreaker(concurrency=10, budget=0.2, suspect_wait=2.0, changed=WaitQueue())
+    breaker = CircuitBreaker(concurrency=10, budget=0.2, suspect_wait=2.0, changed=WaitQueue())
     for _ in range(5):
-        brake.failed(0.0, "a")
-    assert brake.tokens == 5
-    brake.succeeded(first_try=False)
-    assert brake.tokens == 6
+        breaker.failed(0.0, "a")
+    assert breaker.tokens == 5
+    breaker.succeeded(first_try=False)
+    assert breaker.tokens == 6
     for _ in range(5):
-        brake.succeeded(first_try=True)
-    assert round(brake.tokens, 6) == 7
+        breaker.succeeded(first_try=True)
+    assert round(breaker.tokens, 6) == 7
     for _ in range(100):
-        brake.succeeded(first_try=True)
-    assert brake.tokens == 10
+        breaker.succeeded(first_try=True)
+    assert breaker.tokens == 10
 
 
 def test_one_probe_goes_after_a_second_and_the_others_wait_for_what_it_brings() -> None:
-    brake, _ = spent()
-    assert 1 <= brake.wait(0.0, "a") <= 1.25
-    assert 0 < brake.wait(0.9, "a") <= 0.35
-    assert brake.wait(1.3, "a") == 0
-    assert brake.is_probe("a")
-    assert brake.wait(1.3, "a") == 0
-    assert brake.wait(1.3, "b") == inf
-    assert not brake.is_probe("b")
+    breaker, _ = spent()
+    assert 1 <= breaker.wait(0.0, "a") <= 1.25
+    assert 0 < breaker.wait(0.9, "a") <= 0.35
+    assert breaker.wait(1.3, "a") == 0
+    assert breaker.is_probe("a")
+    assert breaker.wait(1.3, "a") == 0
+    assert breaker.wait(1.3, "b") == inf
+    assert not breaker.is_probe("b")
 
 
 def test_probes_come_at_intervals_that_double_up_to_30_s() -> None:
-    brake, bell = spent()
+    breaker, wait_queue = spent()
     now, waits = 0.0, []
     for _ in range(8):
-        wait = brake.wait(now, "a")
+        wait = breaker.wait(now, "a")
         waits.append(wait)
         now += wait
-        assert brake.wait(now, "a") == 0
-        rung = bell.rung
-        brake.failed(now, "a")
-        assert bell.rung == rung + 1
+        assert breaker.wait(now, "a") == 0
+        rung = wait_queue.rung
+        breaker.failed(now, "a")
+        assert wait_queue.rung == rung + 1
     for wait, least in zip(waits, [1, 2, 4, 8, 16, 30, 30, 30], strict=True):
         assert least <= wait <= 1.25 * least
 
@@ -101,152 +101,152 @@ def test_clients_that_are_stopped_together_do_not_probe_together() -> None:
 
 
 def test_late_failures_of_what_was_in_flight_do_not_put_the_probe_off() -> None:
-    brake, _ = spent()
-    wait = brake.wait(0.0, "a")
+    breaker, _ = spent()
+    wait = breaker.wait(0.0, "a")
     for _ in range(20):
-        brake.failed(0.5, "b")
-    assert brake.wait(0.0, "a") == wait
+        breaker.failed(0.5, "b")
+    assert breaker.wait(0.0, "a") == wait
 
 
 def test_any_success_releases_the_brake_with_half_a_bucket() -> None:
-    brake, bell = spent()
-    brake.succeeded(first_try=True)
-    assert not brake.braked
-    assert brake.tokens == 8.2
-    assert bell.rung == 2
-    assert brake.wait(0.0, "a") == 0
+    breaker, wait_queue = spent()
+    breaker.succeeded(first_try=True)
+    assert not breaker.braked
+    assert breaker.tokens == 8.2
+    assert wait_queue.rung == 2
+    assert breaker.wait(0.0, "a") == 0
 
 
 def test_a_probe_that_is_refused_has_found_the_endpoint_alive() -> None:
-    brake, _ = spent()
-    brake.answered("b")
-    assert brake.braked
-    assert brake.wait(2.0, "a") == 0
-    brake.answered("a")
-    assert not brake.braked
+    breaker, _ = spent()
+    breaker.answered("b")
+    assert breaker.braked
+    assert breaker.wait(2.0, "a") == 0
+    breaker.answered("a")
+    assert not breaker.braked
 
 
 def test_a_probe_that_is_cancelled_leaves_its_place_to_another() -> None:
-    brake, bell = spent()
-    assert brake.wait(2.0, "a") == 0
-    brake.abandoned("b")
-    assert brake.wait(2.0, "b") == inf
-    brake.abandoned("a")
-    assert bell.rung == 2
-    assert brake.wait(2.0, "b") == 0
+    breaker, wait_queue = spent()
+    assert breaker.wait(2.0, "a") == 0
+    breaker.abandoned("b")
+    assert breaker.wait(2.0, "b") == inf
+    breaker.abandoned("a")
+    assert wait_queue.rung == 2
+    assert breaker.wait(2.0, "b") == 0
 
 
 def test_those_who_wait_are_the_probe_in_turn() -> None:
-    brake, _ = spent()
+    breaker, _ = spent()
     now, probes = 0.0, []
     for asker in "abc":
-        brake.wait(now, asker)
+        breaker.wait(now, asker)
     for _ in range(6):
-        now += brake.wait(now, "c")
+        now += breaker.wait(now, "c")
         for asker in "cba":
-            if brake.wait(now, asker) == 0:
+            if breaker.wait(now, asker) == 0:
                 probes.append(asker)
                 break
-        brake.failed(now, probes[-1])
-        brake.wait(now, probes[-1])
+        breaker.failed(now, probes[-1])
+        breaker.wait(now, probes[-1])
     assert probes == list("abcabc")
 
 
 def test_who_leaves_the_line_keeps_nobody_waiting() -> None:
-    brake, bell = spent()
-    brake.wait(0.0, "a")
-    assert brake.wait(2.0, "b") == inf
-    rung = bell.rung
-    brake.abandoned("a")
-    assert bell.rung == rung + 1
-    assert brake.wait(2.0, "b") == 0
+    breaker, wait_queue = spent()
+    breaker.wait(0.0, "a")
+    assert breaker.wait(2.0, "b") == inf
+    rung = wait_queue.rung
+    breaker.abandoned("a")
+    assert wait_queue.rung == rung + 1
+    assert breaker.wait(2.0, "b") == 0
 
 
 def test_those_who_waited_before_a_release_hold_no_place_in_the_next_line() -> None:
-    brake, _ = spent()
-    brake.wait(0.0, "gone")
-    brake.succeeded(first_try=True)
-    while not brake.braked:
-        brake.failed(5.0, "anybody")
-    assert brake.wait(9.0, "b") == 0, "the one before may never ask again"
+    breaker, _ = spent()
+    breaker.wait(0.0, "gone")
+    breaker.succeeded(first_try=True)
+    while not breaker.braked:
+        breaker.failed(5.0, "anybody")
+    assert breaker.wait(9.0, "b") == 0, "the one before may never ask again"
 
 
 def test_a_probe_that_somebody_elses_success_overtakes_is_none_any_more() -> None:
-    brake, _ = spent()
-    assert brake.wait(2.0, "a") == 0
-    brake.succeeded(first_try=False)
-    assert not brake.is_probe("a")
-    brake.failed(2.0, "a")
-    assert brake.tokens == 8, "its failure costs what any other costs"
+    breaker, _ = spent()
+    assert breaker.wait(2.0, "a") == 0
+    breaker.succeeded(first_try=False)
+    assert not breaker.is_probe("a")
+    breaker.failed(2.0, "a")
+    assert breaker.tokens == 8, "its failure costs what any other costs"
 
 
 def test_a_probe_is_never_put_off_by_more_than_30_s_and_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fanout.upstream.circuit_breaker.uniform", lambda low, high: low)
-    brake, _ = spent()
+    breaker, _ = spent()
     now = 0.0
     for _ in range(9):
-        wait = brake.wait(now, "a")
+        wait = breaker.wait(now, "a")
         now += wait
-        assert brake.wait(now, "a") == 0
-        brake.failed(now, "a")
+        assert breaker.wait(now, "a") == 0
+        breaker.failed(now, "a")
     assert wait == 30
 
 
 def test_its_repr_tells_its_state() -> None:
-    brake, _ = spent()
-    assert repr(brake) == "<Brake pulled, 0.0/16 tokens>"
-    brake.succeeded(first_try=False)
-    assert repr(brake) == "<Brake released, 9.0/16 tokens>"
+    breaker, _ = spent()
+    assert repr(breaker) == "<Brake pulled, 0.0/16 tokens>"
+    breaker.succeeded(first_try=False)
+    assert repr(breaker) == "<Brake released, 9.0/16 tokens>"
 
 
 def test_a_probe_whose_rows_may_be_to_blame_is_followed_sooner() -> None:
-    brake, _ = spent()
+    breaker, _ = spent()
     now, waits = 0.0, []
     for _ in range(4):
-        waits.append(brake.wait(now, "a"))
+        waits.append(breaker.wait(now, "a"))
         now += waits[-1]
-        assert brake.wait(now, "a") == 0
-        brake.failed(now, "a", rows_suspect=True)
+        assert breaker.wait(now, "a") == 0
+        breaker.failed(now, "a", rows_suspect=True)
     assert all(wait <= 2.5 for wait in waits)
 
 
 def test_the_intervals_begin_anew_when_the_brake_is_pulled_again() -> None:
-    brake, _ = spent()
+    breaker, _ = spent()
     for now in (2.0, 5.0, 12.0):
-        assert brake.wait(now, "a") == 0
-        brake.failed(now, "a")
-    brake.succeeded(first_try=False)
-    while not brake.braked:
-        brake.failed(100.0, "a")
-    assert 1 <= brake.wait(100.0, "a") <= 1.25
+        assert breaker.wait(now, "a") == 0
+        breaker.failed(now, "a")
+    breaker.succeeded(first_try=False)
+    while not breaker.braked:
+        breaker.failed(100.0, "a")
+    assert 1 <= breaker.wait(100.0, "a") <= 1.25
 
 
 def test_the_state_is_shown() -> None:
-    brake, _ = spent()
-    assert repr(brake) == "<Brake pulled, 0.0/16 tokens>"
+    breaker, _ = spent()
+    assert repr(breaker) == "<Brake pulled, 0.0/16 tokens>"
 
 
 @given(st.lists(st.sampled_from(["ok", "retried", "failed", "refused", "cancelled"]), max_size=200), st.integers(1, 40))
 def test_it_never_deadlocks_and_never_lets_two_through_when_pulled(outcomes: list[str], concurrency: int) -> None:
-    brake = CircuitBreaker(concurrency=concurrency, budget=0.2, suspect_wait=2.0, changed=WaitQueue())
+    breaker = CircuitBreaker(concurrency=concurrency, budget=0.2, suspect_wait=2.0, changed=WaitQueue())
     now = 0.0
     for number, outcome in enumerate(outcomes):
-        wait = brake.wait(now, number)
+        wait = breaker.wait(now, number)
         assert wait < inf  # nobody else is under way, so there is a time to wait for
         now += wait
-        assert brake.wait(now, number) == 0
-        if brake.braked:
-            assert brake.is_probe(number)
-            assert brake.wait(now, "another") == inf
-            brake.abandoned("another")
+        assert breaker.wait(now, number) == 0
+        if breaker.braked:
+            assert breaker.is_probe(number)
+            assert breaker.wait(now, "another") == inf
+            breaker.abandoned("another")
         if outcome in ("ok", "retried"):
-            brake.succeeded(first_try=outcome == "ok")
-            assert not brake.braked
+            breaker.succeeded(first_try=outcome == "ok")
+            assert not breaker.braked
         elif outcome == "failed":
-            brake.failed(now, number)
+            breaker.failed(now, number)
         elif outcome == "refused":
-            brake.answered(number)
+            breaker.answered(number)
         else:
-            brake.abandoned(number)
-        assert 0 <= brake.tokens <= brake.capacity
-        assert not brake.is_probe(number)
+            breaker.abandoned(number)
+        assert 0 <= breaker.tokens <= breaker.capacity
+        assert not breaker.is_probe(number)

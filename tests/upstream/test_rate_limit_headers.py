@@ -139,25 +139,25 @@ async def test_tokens_that_are_left_are_spread_by_what_requests_take() -> None:
 
 class TestHeed:
     def heed(self) -> tuple[RateLimitHeaders, RateLimiter, Cooldown, ConcurrencyLimiter]:
-        rates, gate, permits = RateLimiter(Limits()), Cooldown(), ConcurrencyLimiter(8)
-        permits.in_use = 8
-        return RateLimitHeaders(rates, gate, permits, TokenMeter(), longest=100.0), rates, gate, permits
+        rates, cooldown, limiter = RateLimiter(Limits()), Cooldown(), ConcurrencyLimiter(8)
+        limiter.in_use = 8
+        return RateLimitHeaders(rates, cooldown, limiter, TokenMeter(), longest=100.0), rates, cooldown, limiter
 
-    def reply(self, left: int, seconds: int) -> Response:
+    def response(self, left: int, seconds: int) -> Response:
         return answer({"X-RateLimit-Remaining": str(left), "X-RateLimit-Reset": str(seconds)})
 
     def test_what_is_more_than_those_in_hand_need_changes_nothing(self) -> None:
-        heed, rates, gate, _ = self.heed()
-        assert heed(self.reply(8, 60), None, 5.0) == 0
+        heed, rates, cooldown, _ = self.heed()
+        assert heed(self.response(8, 60), None, 5.0) == 0
         assert not rates.active
-        assert gate.wait(5.0) == 0
+        assert cooldown.wait(5.0) == 0
 
     def test_less_is_spread_and_more_lets_go(self) -> None:
         heed, rates, *_ = self.heed()
-        heed(self.reply(6, 60), None, 5.0)
+        heed(self.response(6, 60), None, 5.0)
         assert rates.active
         assert rates.reserve(5.0, Cost()).start == 15.0
-        heed(self.reply(60, 60), None, 6.0)
+        heed(self.response(60, 60), None, 6.0)
         assert not rates.active
 
     @pytest.mark.parametrize(("silent", "unread"), [(1, 1), (3, 3), (7, 7), (255, 127), (1000, 22)])
@@ -166,34 +166,34 @@ class TestHeed:
         for _ in range(silent):
             heed(answer({}), None, 0.0)
         for _ in range(unread):
-            heed(self.reply(1, 9), None, 0.0)
+            heed(self.response(1, 9), None, 0.0)
         assert not rates.active
-        heed(self.reply(1, 9), None, 0.0)
+        heed(self.response(1, 9), None, 0.0)
         assert rates.active
 
     def test_who_is_alone_may_take_the_last(self) -> None:
-        heed, rates, gate, permits = self.heed()
-        permits.in_use = 1
-        heed(self.reply(1, 60), None, 5.0)
+        heed, rates, cooldown, limiter = self.heed()
+        limiter.in_use = 1
+        heed(self.response(1, 60), None, 5.0)
         assert not rates.active
-        assert heed(self.reply(0, 60), None, 5.0) == 60.0
-        assert gate.wait(5.0) == 60.0
-        assert heed(self.reply(0, 70), None, 5.0) == 0.0  # it was shut already, and told so
-        assert gate.wait(5.0) == 70.0
+        assert heed(self.response(0, 60), None, 5.0) == 60.0
+        assert cooldown.wait(5.0) == 60.0
+        assert heed(self.response(0, 70), None, 5.0) == 0.0  # it was shut already, and told so
+        assert cooldown.wait(5.0) == 70.0
 
     def test_of_two_endpoints_with_one_limiter_neither_takes_back_what_the_other_has_told(self) -> None:
-        one, rates, gate, permits = self.heed()
-        other = RateLimitHeaders(rates, gate, permits, TokenMeter(), longest=100.0)
-        one(self.reply(1, 60), None, 5.0)
-        other(self.reply(1000, 60), None, 5.0)
+        one, rates, cooldown, limiter = self.heed()
+        other = RateLimitHeaders(rates, cooldown, limiter, TokenMeter(), longest=100.0)
+        one(self.response(1, 60), None, 5.0)
+        other(self.response(1000, 60), None, 5.0)
         assert rates.active
 
     def test_what_cannot_be_known_of_requests_to_come_is_left_to_refusals(self) -> None:
-        heed, rates, gate, _ = self.heed()
+        heed, rates, cooldown, _ = self.heed()
         policy = {"RateLimit": '"size";r=0;t=30', "RateLimit-Policy": '"size";q=9;w=60;qu="content-bytes"'}
         heed(answer(policy), None, 0.0)
         assert not rates.active
-        assert gate.wait(0.0) == 0
+        assert cooldown.wait(0.0) == 0
 
     def test_an_answer_about_the_model_tells_nothing_of_tokens(self) -> None:
         heed, rates, *_ = self.heed()

@@ -132,7 +132,7 @@ class Journal:
         old = self.state
         self._append(again_payload(notes))
         self.state = State(
-            old.identity, old.ok, form=old.form, n_rows=old.n_rows, before=old, size=old.size, number=old.number
+            old.identity, old.ok, schema=old.schema, n_rows=old.n_rows, before=old, size=old.size, number=old.number
         )
         self.earlier = len(self.state.resolved)
 
@@ -173,7 +173,7 @@ class Journal:
         self.state, self.carrying, self.earlier = replace(state, size=size, number=number), None, len(state.resolved)
         self.retry = None
 
-    def commit(self, done: Sequence[ChunkResult], note: Any, form: Schema | None) -> None:
+    def commit(self, done: Sequence[ChunkResult], note: Any, schema: Schema | None) -> None:
         """Note that chunks are done: their data must be on the disk. Durable on return. Raises `OSError`, finally."""
         rows = RowSet()
         failures: list[Failure] = []
@@ -182,9 +182,9 @@ class Journal:
             for pending in chunk.pending:
                 rows.remove(pending.start, pending.stop)
             failures += chunk.failures
-        news = form if self.state.form is None else None
+        news = schema if self.state.schema is None else None
         self._append(group_payload(rows, failures, note, news, self._digests_of(rows)))
-        self.state.form = self.state.form or form
+        self.state.schema = self.state.schema or schema
         for start, stop in rows:
             self.state.resolved.add(start, stop)
         self.state.failures += failures
@@ -432,7 +432,7 @@ def _payloads(state: State, notes: Sequence[Any], digests: Iterable[tuple[int, i
         yield group_payload((), note=note)
     for start, stop, data in digests:
         yield sent_payload(start, stop, data)
-    yield group_payload(state.resolved, state.failures, form=state.form)
+    yield group_payload(state.resolved, state.failures, schema=state.schema)
 
 
 def _pieces(rows: RowSet) -> Iterator[tuple[int, int]]:

@@ -40,7 +40,7 @@ class State:
     """Rows that are answered or have failed."""
 
     failures: list[Failure] = field(default_factory=list)
-    form: Schema | None = None
+    schema: Schema | None = None
     """What the answers look like; None before the first."""
 
     notes: list[Any] = field(default_factory=list)
@@ -148,7 +148,7 @@ def group_payload(
     rows: Iterable[tuple[int, int]],
     failures: Iterable[Failure] = (),
     note: Any = None,
-    form: Schema | None = None,
+    schema: Schema | None = None,
     digests: bytes = b"",
 ) -> bytes:
     """Rows that are resolved from now on, with what is to be known of them; ``digests`` are those of all of them."""
@@ -157,8 +157,8 @@ def group_payload(
         told["failures"] = listed
     if note is not None:
         told["note"] = note
-    if form is not None:
-        told["form"] = {name: [_dtype_name(dtype), list(shape)] for name, (dtype, shape) in form.items()}
+    if schema is not None:
+        told["form"] = {name: [_dtype_name(dtype), list(shape)] for name, (dtype, shape) in schema.items()}
     text = safe_json(told, orjson.OPT_SERIALIZE_NUMPY)
     return text + _SEPARATOR + digests if digests else text
 
@@ -200,7 +200,9 @@ def _split(payload: bytes) -> tuple[dict[str, Any], bytes]:
 
 def _added(state: State, told: Mapping[str, Any], folder: Path) -> State:
     if "again" in told:
-        state = State(state.identity, state.ok, form=state.form, notes=told["again"], n_rows=state.n_rows, before=state)
+        state = State(
+            state.identity, state.ok, schema=state.schema, notes=told["again"], n_rows=state.n_rows, before=state
+        )
     if "identity" in told:
         state.identity = told["identity"]
     for start, stop in told.get("rows", ()):
@@ -209,7 +211,7 @@ def _added(state: State, told: Mapping[str, Any], folder: Path) -> State:
     if "note" in told:
         state.notes.append(told["note"])
     if "form" in told:
-        state.form = {name: (_dtype(dtype), tuple(shape)) for name, (dtype, shape) in told["form"].items()}
+        state.schema = {name: (_dtype(dtype), tuple(shape)) for name, (dtype, shape) in told["form"].items()}
     state.n_rows = told.get("n_rows", state.n_rows)
     if "publication" in told:
         state.publication = Publication.from_json(told["publication"], folder)

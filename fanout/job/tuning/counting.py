@@ -122,11 +122,11 @@ class Count:
 
     def measurement(self) -> Measurement:
         """What was counted."""
-        rows, pace = sum(self._rows), self._pace()
+        rows, controller = sum(self._rows), self._controller()
         return Measurement(
             rows=rows,
             failed=self.failed,
-            seconds=rows / pace if pace else self._loop.time() - self._began,
+            seconds=rows / controller if controller else self._loop.time() - self._began,
             requests=self._stats.requests,
             retried=self._retried,
             latency_p50=self._stats.latency_p50,
@@ -134,7 +134,7 @@ class Count:
             refused=self._signs.said if self.too_large else "",
         )
 
-    def _pace(self) -> float:
+    def _controller(self) -> float:
         """Rows answered in a second: the slope of a line through all answers.
 
         Answers come in bursts, of as many as are in flight or as the server has workers. The quotient of rows and time

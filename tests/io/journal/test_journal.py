@@ -55,7 +55,7 @@ def test_what_is_done_is_known_to_the_next_process(path: Path) -> None:
     assert list(state.resolved) == [(0, 25), (26, 30)]
     assert list(state.ok) == [(0, 12), (14, 25), (26, 30)]
     assert state.failures == [failure(12, 14, ids=("a", 7))]
-    assert (state.form, journal.notes(), state.n_rows, journal.earlier) == (FORM, [[1, 2], [3]], 100, 29)
+    assert (state.schema, journal.notes(), state.n_rows, journal.earlier) == (FORM, [[1, 2], [3]], 100, 29)
     assert repr(journal) == "<Journal y.npy.journal 29 rows done>"
     journal.close()
 
@@ -183,7 +183,7 @@ def test_the_failures_alone_can_be_forgotten(path: Path) -> None:
     state = read_state(path)
     assert state is not None
     assert (list(state.resolved), state.failures) == ([(0, 12), (14, 25), (26, 30)], [])
-    assert (state.notes, state.form, state.complete, state.n_rows) == ([[9]], FORM, False, 30)
+    assert (state.notes, state.schema, state.complete, state.n_rows) == ([[9]], FORM, False, 30)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_the_journal_of_another_input_takes_over_in_one_step(
     identity = {**IDENTITY, "input": {**FILE, "size": 4}}
     journal = Journal(path, identity, rows=Rows(DIGESTS), carry=True)
     assert journal.carrying == identity
-    other = State(identity, RowSet([(0, 5), (7, 9)]), form=FORM, n_rows=9)
+    other = State(identity, RowSet([(0, 5), (7, 9)]), schema=FORM, n_rows=9)
     with monkeypatch.context() as patch:
         if not finished:
             patch.setattr(Publication, "carry_out", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "I/O")))

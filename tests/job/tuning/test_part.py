@@ -13,10 +13,10 @@ from fanout.types import single_rows
 
 
 async def chunks(part, size, n):
-    feed = chunker_of(part, size)
-    taken = [await feed.take() for _ in range(n)]
-    await feed.close()
-    return [[float(row) for row in single_rows(work.rows)] for work in taken]
+    chunker = chunker_of(part, size)
+    taken = [await chunker.take() for _ in range(n)]
+    await chunker.close()
+    return [[float(row) for row in single_rows(task.rows)] for task in taken]
 
 
 async def test_rows_come_again_from_the_first_one_after_the_last(tmp_path):

@@ -52,7 +52,7 @@ class Server:
 
     async def exchange(self, sent: Sent, send: object, hide: object) -> Response:
         if sent.method == "GET":
-            return reply(401)
+            return response(401)
         rows = orjson.loads(sent.joined())["instances"]
         self.requests += 1
         self.rows += len(rows)
@@ -68,22 +68,22 @@ class Server:
 
     async def _answer(self, rows: list[float]) -> Response:
         if self.requests % self.fails_every == 0:
-            return reply(503)
+            return response(503)
         if self.in_flight > self.refuses_above:
-            return reply(429, headers=self.headers)
+            return response(429, headers=self.headers)
         if len(rows) > self.largest:
-            return reply(413)
+            return response(413)
         async with self._line:
             await asyncio.sleep(self.fixed + self.per_row * len(rows))
         if self.bad_row in rows:
-            return reply(422)
-        return reply(self.status, {"predictions": rows}, self.headers)
+            return response(422)
+        return response(self.status, {"predictions": rows}, self.headers)
 
     def __post_init__(self) -> None:
         self._line = asyncio.Semaphore(self.workers)
 
 
-def reply(status: int, body: object = "no", headers: dict[str, str] | None = None) -> Response:
+def response(status: int, body: object = "no", headers: dict[str, str] | None = None) -> Response:
     return Response(status=status, headers=CIMultiDict(headers or {}), body=orjson.dumps(body))
 
 
