@@ -18,6 +18,7 @@ from fanout.errors import CallbackError, InvalidResponse
 from fanout.stop import Stop, WaitQueue
 from fanout.transport import credentials_refused
 from fanout.types import Action, Array, DecodedResponse, Response, Values, Verdict, schema_of
+from fanout.upstream.admission import Ticket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +57,7 @@ class _HeadersRefused(Exception):  # noqa: N818 - a way out of judging, not an e
         self.status = status
 
 
-class Attempts:
+class Attempter:
     """Makes attempts for the works of one run.
 
     Args:
@@ -91,7 +92,11 @@ class Attempts:
         self._answers = 0
         self._races = None if group.hedger is None else HedgedRequests(group.hedger, group, dispatcher, counters)
 
-    async def make(self, work: ChunkTask, deadline: Deadline) -> Outcome:
+    def ticket(self) -> Ticket:
+        """Make a ticket for the attempts of the current asyncio task, which has to call its `close` at the end."""
+        return Ticket()
+
+    async def run(self, work: ChunkTask, deadline: Ticket) -> Outcome:
         """Send an encoded work once and judge what comes."""
         payload = work.payload
         assert payload is not None

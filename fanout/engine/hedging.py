@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeAlias
 
-from fanout.deadline import Deadline
 from fanout.types import Response, Verdict
+from fanout.upstream.admission import Ticket
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fanout.upstream.hedge_policy import Hedger
 
     Judged: TypeAlias = tuple[dict[str, Array] | Verdict, EndpointState | None]
-    Attempt: TypeAlias = Callable[[Send, Deadline, EndpointState | None], Awaitable[Judged]]
+    Attempt: TypeAlias = Callable[[Send, Ticket, EndpointState | None], Awaitable[Judged]]
 
 
 class HedgedAttempt:
@@ -31,7 +31,7 @@ class HedgedAttempt:
         self.endpoint: EndpointState | None = None
         self.sent_at: float | None = None
         self.took: float | None = None
-        self.deadline: Deadline
+        self.deadline: Ticket
         self.task = asyncio.create_task(self._run(attempt, only))
 
     @property
@@ -47,7 +47,7 @@ class HedgedAttempt:
             self.task.exception()  # seen: what it came to counts only where it is decisive
 
     async def _run(self, attempt: Attempt, only: EndpointState | None) -> Judged:
-        self.deadline = Deadline()
+        self.deadline = Ticket()
         try:
             return await attempt(self._send, self.deadline, only)
         finally:
@@ -71,7 +71,7 @@ class HedgedRequests:
         self._counters = counters
         self._now = asyncio.get_running_loop().time
 
-    async def run(self, attempt: Attempt, send: Send) -> tuple[Judged, Deadline]:
+    async def run(self, attempt: Attempt, send: Send) -> tuple[Judged, Ticket]:
         """The outcome of the first attempt, or of the second where that alone has a valid answer, or has it sooner."""
         self._hedger.asked()
         first, second = HedgedAttempt(attempt, send), None

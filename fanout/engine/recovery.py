@@ -10,7 +10,6 @@ from itertools import repeat
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from fanout.deadline import Deadline
 from fanout.engine.task import kind_of
 from fanout.retry import retry
 from fanout.stop import Stop, WaitQueue
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from fanout.statistics import Counters
     from fanout.stop import StopEvent
     from fanout.types import StopKind
+    from fanout.upstream.admission import Ticket
     from fanout.upstream.group import EndpointGroup
 
 
@@ -44,6 +44,7 @@ class Recovery:
     """Sees chunks through whose first attempt failed.
 
     Args:
+        ticket: makes a ticket for the attempts of the current asyncio task.
         attempt: makes one attempt and takes in its success; gives None then, else the verdict.
         ended: rings when an attempt has failed.
         stop: stops the run.
@@ -61,7 +62,8 @@ class Recovery:
         counters: Counters,
         stop_event: StopEvent,
         *,
-        attempt: Callable[[ChunkTask, Deadline], Awaitable[Verdict | None]],
+        ticket: Callable[[], Ticket],
+        attempt: Callable[[ChunkTask, Ticket], Awaitable[Verdict | None]],
         ended: WaitQueue,
         stop: Callable[[Stop], None],
         emit: Callable[[Event], None],
@@ -75,6 +77,7 @@ class Recovery:
         self._sizing = sizing
         self._counters = counters
         self._stop_event = stop_event
+        self._ticket = ticket
         self._attempt = attempt
         self._attempt_ended = ended
         self._stop = stop
@@ -137,21 +140,21 @@ class Recovery:
 
     async def recover(self, work: ChunkTask, verdict: Verdict) -> None:
         """Bring ``work``, which failed with ``verdict``, to an answer, to a named failure, or to the run's stop."""
-        deadline = Deadline()
+        ticket = self._ticket()
         self._active += 1
         try:
-            await self._settle(work, verdict, deadline)
+            await self._settle(work, verdict, ticket)
         finally:
             self._active -= 1
-            deadline.close()
+            ticket.close()
 
-    async def _settle(self, work: ChunkTask, first: Verdict, deadline: Deadline) -> None:
+    async def _settle(self, work: ChunkTask, first: Verdict, ticket: Ticket) -> None:
         """See a work through. Chunks that failed while none succeeded take turns: others may fail as they do."""
         refused = first.action is Action.SPLIT
         part = work.suspect is not None and not first.needs_proof
         turns = work.n > 1 and not part and self._isolate is None and _may_be_size(first)
         if not turns or (refused and work.successes_seen):
-            await self._settle_now(work, first, deadline)
+            await self._settle_now(work, first, ticket)
             return
 
         def proven() -> bool:
@@ -162,7 +165,7 @@ class Recovery:
         turn = await self._take_turn(proven)
         try:
             if self._stop_event.stopped is None:
-                await self._settle_now(work, first, deadline, in_turn=True)
+                await self._settle_now(work, first, ticket, in_turn=True)
         finally:
             if turn:
                 self._end_turn()
@@ -184,8 +187,8 @@ class Recovery:
         self._whose_turn = None
         self.proven.ring()
 
-    async def _settle_now(self, work: ChunkTask, first: Verdict, deadline: Deadline, *, in_turn: bool = False) -> None:
-        verdict = await self._retried(work, first, deadline)
+    async def _settle_now(self, work: ChunkTask, first: Verdict, ticket: Ticket, *, in_turn: bool = False) -> None:
+        verdict = await self._retried(work, first, ticket)
         if verdict is None:
             self._note_success(work)
         elif verdict.action is Action.STOP:
@@ -198,32 +201,30 @@ class Recovery:
         elif verdict.action is Action.SPLIT and work.n > 1:
             turn = verdict.needs_proof and await self._take_turn(lambda: self._sizing.beyond(work))
             try:
-                await self._split(work, verdict, deadline, in_turn=in_turn or verdict.needs_proof)
+                await self._split(work, verdict, ticket, in_turn=in_turn or verdict.needs_proof)
             finally:
                 if turn:
                     self._end_turn()
         elif verdict.action is Action.SPLIT and not self._confirmed(work):
             work.confirmed = True
-            await self._once_more(work, deadline)
+            await self._once_more(work, ticket)
         else:
             self._fail(work, verdict)
 
-    async def _retried(self, work: ChunkTask, first: Verdict, deadline: Deadline) -> Verdict | None:
+    async def _retried(self, work: ChunkTask, first: Verdict, ticket: Ticket) -> Verdict | None:
         """Attempts for as long as one may end differently; None once the work is settled."""
         first = self._split_early(work, first)
         if first.action is not Action.RETRY:
             return first
         if not first.may_be_size or work.n == 1 or self._isolate is not None:
-            return await self._again(work, first, deadline, repeat(slice(0, work.n)))
+            return await self._again(work, first, ticket, repeat(slice(0, work.n)))
         left = self._group.retry.max_attempts - work.attempts
         which = _ever_fewer(work.n, left, whole=work.suspect is None)
         if self._sizing.beyond(work):
             return replace(first, action=Action.SPLIT)
-        return await self._again(work, first, deadline, which)
+        return await self._again(work, first, ticket, which)
 
-    async def _again(
-        self, work: ChunkTask, first: Verdict, deadline: Deadline, which: Iterator[slice]
-    ) -> Verdict | None:
+    async def _again(self, work: ChunkTask, first: Verdict, ticket: Ticket, which: Iterator[slice]) -> Verdict | None:
         """Send these rows of ``work``, time after time, until that ends differently; then the others."""
         policy, suspect, sent, rows = self._group.retry, kind_of(first), work, slice(0, work.n)
 
@@ -231,7 +232,7 @@ class Recovery:
             nonlocal sent, rows
             rows = next(which)
             sent = work if rows == slice(0, work.n) else work.part(rows)
-            verdict = await self._attempt(sent, deadline)
+            verdict = await self._attempt(sent, ticket)
             verdict = None if verdict is None else self._split_early(work, verdict)
             self._tell_of_retry(sent, verdict)
             if sent is not work:
@@ -248,10 +249,10 @@ class Recovery:
             return self._exhausted(verdict, work)
         if sent is not work:
             if verdict is not None:  # they failed in another way than all together
-                await self._settle(sent, verdict, deadline)
+                await self._settle(sent, verdict, ticket)
             if self._stop_event.stopped is None:
                 others = slice(0, rows.start) if rows.start else slice(rows.stop, work.n)
-                await self._send_parts([work.part(others)], suspect, deadline)
+                await self._send_parts([work.part(others)], suspect, ticket)
         return None
 
     async def _back_off(self, work: ChunkTask, seconds: float) -> None:
@@ -336,14 +337,14 @@ class Recovery:
     def _confirmed(self, work: ChunkTask) -> bool:
         return work.confirmed or work.attempts >= self._group.retry.max_attempts
 
-    async def _once_more(self, work: ChunkTask, deadline: Deadline) -> None:
-        verdict = await self._attempt(work, deadline)
+    async def _once_more(self, work: ChunkTask, ticket: Ticket) -> None:
+        verdict = await self._attempt(work, ticket)
         if verdict is None:
             self._note_success(work)
             return
-        await self._settle(work, verdict, deadline)
+        await self._settle(work, verdict, ticket)
 
-    async def _split(self, work: ChunkTask, verdict: Verdict, deadline: Deadline, *, in_turn: bool) -> None:
+    async def _split(self, work: ChunkTask, verdict: Verdict, ticket: Ticket, *, in_turn: bool) -> None:
         # Halves of a chunk that has its turn need no turn of their own.
         in_turn = in_turn or work.suspect is not None
         turn = None if in_turn else await self._splitting.wait_for_turn(self._proof_for(work, verdict))
@@ -352,7 +353,7 @@ class Recovery:
                 return
             self._refusals.note(work, verdict, failed=False)
             if self._splitting.useful:
-                await self._bisect(work, verdict, deadline)
+                await self._bisect(work, verdict, ticket)
             else:
                 self._fail(work, verdict)
         finally:
@@ -367,14 +368,14 @@ class Recovery:
         seen = self._group.successes if work.successes_seen is None else work.successes_seen
         return lambda: self._group.successes > seen
 
-    async def _bisect(self, work: ChunkTask, verdict: Verdict, deadline: Deadline) -> None:
+    async def _bisect(self, work: ChunkTask, verdict: Verdict, ticket: Ticket) -> None:
         self._note_split(work, verdict)
         parts = self._sizing.parts(work) or work.halves()
-        whole = await self._send_parts(parts, kind_of(verdict), deadline)
+        whole = await self._send_parts(parts, kind_of(verdict), ticket)
         if whole and (verdict.error_kind is None or verdict.may_be_size):
             self._sizing.too_large(work, verdict)
 
-    async def _send_parts(self, parts: Iterable[ChunkTask], suspect: object, deadline: Deadline) -> bool:
+    async def _send_parts(self, parts: Iterable[ChunkTask], suspect: object, ticket: Ticket) -> bool:
         """Send parts of a work that failed as ``suspect``, and see them through. True if all succeeded at once."""
         left, failed = deque(parts), []
         n_failed = 0
@@ -384,7 +385,7 @@ class Recovery:
                 left.extendleft(reversed(smaller))
                 continue
             part.suspect = suspect
-            verdict = await self._attempt(part, deadline)
+            verdict = await self._attempt(part, ticket)
             if verdict is None:
                 self._note_success(part)
                 continue
@@ -392,9 +393,9 @@ class Recovery:
             if verdict.needs_proof and left:  # which the others may give
                 failed.append((part, verdict))
             else:
-                await self._settle(part, verdict, deadline)
+                await self._settle(part, verdict, ticket)
         for part, verdict in failed:
-            await self._settle(part, self._proven(part, verdict), deadline)
+            await self._settle(part, self._proven(part, verdict), ticket)
         return not n_failed
 
     def _proven(self, part: ChunkTask, verdict: Verdict) -> Verdict:

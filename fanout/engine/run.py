@@ -10,8 +10,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from fanout.callbacks import ENDS_OF_ITERATION, abnormal, calling
-from fanout.deadline import Deadline
-from fanout.engine.attempt import Attempts
+from fanout.engine.attempt import Attempter
 from fanout.engine.bisection import BisectionBudget
 from fanout.engine.encoding import encode, fitted
 from fanout.engine.metadata import prepare
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from fanout.engine.watchdog import Until
     from fanout.transport import RowsSent
     from fanout.types import ChunkResult, Failure, Schema, Statistics
+    from fanout.upstream.admission import Ticket
     from fanout.upstream.group import EndpointGroup
 
 _log = logging.getLogger("fanout")
@@ -241,7 +241,7 @@ class Run:
             capacity=self._group.limits.most_in_flight,
             schema=self._schema,
         )
-        self._attempts = Attempts(
+        self._attempter = Attempter(
             self._codec, self._group, self._dispatcher, validator, self.counters, stop=self.stop, owner=self._owner,
             independent=self._isolate is not None,
         )  # fmt: skip
@@ -262,8 +262,9 @@ class Run:
             Sizing(self.chunker, self._group),
             self.counters,
             self._stop_event,
+            ticket=self._attempter.ticket,
             attempt=self._attempt_again,
-            ended=self._attempts.ended,
+            ended=self._attempter.ended,
             stop=self.stop,
             emit=self._emit,
             isolate=None if self._isolate is None else self._leave,
@@ -301,7 +302,7 @@ class Run:
     async def _worker(self) -> None:
         task = asyncio.current_task()
         assert task is not None
-        deadline = Deadline()
+        ticket = self._attempter.ticket()
         limiter = self._group.limiter
         try:
             while self._stop_event.stopped is None and self._workers <= limiter.total:
@@ -319,7 +320,7 @@ class Run:
                 self._watch.busy()
                 if self.chunker.packing is not None:
                     work = fitted(work, self.chunker, self.chunker.packing, self._encode)
-                if work is not None and (verdict := await self._attempt(work, deadline)) is not None:
+                if work is not None and (verdict := await self._attempt(work, ticket)) is not None:
                     self._retry_slots.resize(limiter.total)
                     await self._retry_slots.acquire()
                     self._recover(work, verdict, done=self._retry_slots.release)
@@ -327,7 +328,7 @@ class Run:
         finally:
             self._workers -= 1
             self._waiting_for_rows.discard(task)
-            deadline.close()
+            ticket.close()
 
     async def _stand_aside(self) -> None:
         """Leave a permit to an attempt that is not a first; else all workers would wait for one in turns."""
@@ -337,10 +338,10 @@ class Run:
         finally:
             self._stood_aside -= 1
 
-    async def _attempt_again(self, work: ChunkTask, deadline: Deadline) -> Verdict | None:
+    async def _attempt_again(self, work: ChunkTask, ticket: Ticket) -> Verdict | None:
         self._again += 1
         try:
-            return await self._attempt(work, deadline)
+            return await self._attempt(work, ticket)
         finally:
             self._again -= 1
             self._way_free.ring_for_one()
@@ -351,11 +352,11 @@ class Run:
         self._waiting_for_rows.discard(worker)
         return work
 
-    async def _attempt(self, work: ChunkTask, deadline: Deadline) -> Verdict | None:
+    async def _attempt(self, work: ChunkTask, ticket: Ticket) -> Verdict | None:
         """One attempt, and what follows if it is a success: None then, else the verdict on it."""
         if work.payload is None and not self._encode(work):
             return None
-        outcome = await self._attempts.make(work, deadline)
+        outcome = await self._attempter.run(work, ticket)
         if isinstance(outcome, Verdict):
             self._last_failure = outcome.reason
             return outcome
