@@ -10,14 +10,14 @@
     ├── ClientStateError (RuntimeError)     a client used after close, from another loop, or after fork
     ├── QueueFull        (RuntimeError)     more calls of ``predict`` wait for an answer than may
     ├── EncodeError      (ValueError)       rows that the wire format cannot express
-    ├── InvalidReply     (ValueError)       an answer that is not what was asked for
+    ├── InvalidResponse  (ValueError)       an answer that is not what was asked for
     ├── TransportError   (ConnectionError)  one HTTP exchange failed before an answer was whole
     │   ├── ConnectError                    no connection was made
     │   ├── StaleConnectionError            a kept-alive connection was closed as it was used again
     │   ├── CertificateError                the peer is not who it should be
     │   ├── AttemptTimeout (TimeoutError)   the attempt's deadline passed
-    │   ├── IncompleteReply                 the answer broke off, or its framing or encoding is damaged
-    │   └── ReplyTooLarge                   the answer is larger than the byte cap
+    │   ├── IncompleteResponse              the answer broke off, or its framing or encoding is damaged
+    │   └── ResponseTooLarge                the answer is larger than the byte cap
     ├── CallbackError    (RuntimeError)     code that was passed in ended neither by returning nor with an Exception
     ├── RowsFailed       (RuntimeError)     the run came to its end, but some rows failed: see ``.result``
     └── RunStopped       (RuntimeError)     the run was stopped early: see ``.reason`` and ``.result``

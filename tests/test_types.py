@@ -139,7 +139,7 @@ def test_the_reprs_of_payload_and_reply_show_no_content():
         status=401, headers={"Set-Cookie": "secret"}, body=b"secret", url="http://user:secret@h/?key=secret"
     )
     payload = Payload(body=b"secret", headers={"Authorization": "secret"})
-    assert repr(reply) == "Reply(status=401)"
+    assert repr(reply) == "Response(status=401)"
     assert repr(payload) == "Payload(content_type='application/json')"
 
 

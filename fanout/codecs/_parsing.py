@@ -43,7 +43,7 @@ def read(
         keep: ``NaN``, ``Infinity`` and numbers beyond float64, which JSON does not have, are taken as they are meant.
 
     Raises:
-        InvalidReply: no JSON, or what ``convert`` found.
+        InvalidResponse: no JSON, or what ``convert`` found.
     """
     if why := too_heavy(response.body):
         raise InvalidResponse(f"the answer {why}")

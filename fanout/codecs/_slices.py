@@ -81,7 +81,7 @@ def rows_at(
 
     Raises:
         Uncut: there is no such list, or it cannot be cut into slices.
-        InvalidReply: what ``convert`` has found.
+        InvalidResponse: what ``convert`` has found.
     """
     starts = _starts(response.body, field)
     for start in starts:
@@ -151,7 +151,7 @@ class Reader:
         self._quick = quick
 
     def read(self, start: int, depth: int = 1) -> _List:
-        """The list that begins at ``start``, converted. Raises `Uncut`, `Unfit` and `InvalidReply`."""
+        """The list that begins at ``start``, converted. Raises `Uncut`, `Unfit` and `InvalidResponse`."""
         if depth > _MOST_AXES:
             raise Unfit(f"is nested more than {_MOST_AXES} deep", row=0)
         parts, at, ended = _Parts(), _behind_space(self._body, start + 1), False

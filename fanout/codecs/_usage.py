@@ -25,7 +25,7 @@ _TAIL = 2**16
 
 
 def read_with_usage(response: Response, convert: Callable[[Any], Array | Values], *, keep: bool) -> DecodedResponse:
-    """As `read`, with ``usage`` and ``model``; an `InvalidReply` carries the usage too: it is billed all the same."""
+    """As `read`, with ``usage`` and ``model``; an `InvalidResponse` carries the usage too: it is billed."""
     usage: dict[str, int] = {}
     model: str | None = None
 

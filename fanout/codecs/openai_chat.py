@@ -92,7 +92,7 @@ class OpenAIChat(Codec):
         return Payload(body=orjson.dumps({**self._fields, "messages": orjson.Fragment(written[1:-1])}, option=DUMPS))
 
     def decode(self, response: Response, n_rows: int) -> DecodedResponse:
-        """``text`` and ``finish_reason``, shape (1,), and the usage. Raises `InvalidReply`."""
+        """``text`` and ``finish_reason``, shape (1,), and the usage. Raises `InvalidResponse`."""
         return read_with_usage(response, _outputs, keep=True)
 
     def classify(self, response: Response) -> Verdict | int | None:

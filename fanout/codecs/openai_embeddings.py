@@ -99,7 +99,7 @@ class OpenAIEmbeddings(Codec):
             raise EncodeError(str(error), rows=[i for i, text in enumerate(given) if not is_unicode(text)]) from None
 
     def decode(self, response: Response, n_rows: int) -> DecodedResponse:
-        """The vectors in the order of their ``index``, shape (n_rows, width), and the usage. Raises `InvalidReply`."""
+        """The vectors in the order of their ``index``, shape (n_rows, width), and usage. Raises `InvalidResponse`."""
         size = len(response.body)
         if size > LIGHT and (found := self._in_slices(response, n_rows)) is not None:
             return found

@@ -21,7 +21,7 @@ def in_row_order(items: Sequence[Mapping[str, Any]], field: str = INDEX) -> list
     is left. The client then proves that there are as many items as rows.
 
     Raises:
-        InvalidReply: places that are no whole numbers, that come twice, or that leave gaps.
+        InvalidResponse: places that are no whole numbers, that come twice, or that leave gaps.
     """
     try:
         order = order_of([item.get(field) for item in items])

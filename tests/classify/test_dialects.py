@@ -193,8 +193,8 @@ WORDS = {
 
 @pytest.mark.parametrize(("message", "seconds"), WORDS.items())
 @pytest.mark.parametrize("form", ["%s", '{"error": {"message": %s}}', '[{"error": {"code": 429, "message": %s}}]'])
-def test_a_wait_in_the_words_of_a_429_is_obeyed(message: str, seconds: float | None, schema: str) -> None:
-    body = schema % (orjson.dumps(message).decode() if schema != "%s" else message)
+def test_a_wait_in_the_words_of_a_429_is_obeyed(message: str, seconds: float | None, form: str) -> None:
+    body = form % (orjson.dumps(message).decode() if form != "%s" else message)
     response = Response(status=429, headers=CIMultiDict({"Date": DATE}), body=body.encode())
     verdict = classify_response(response)
     assert (verdict.action, verdict.pushback) == (Action.RETRY, seconds)

@@ -187,12 +187,12 @@ async def test_a_deque_is_a_list_of_rows() -> None:
 def test_an_input_that_never_speaks_again_does_not_hold_the_interpreter() -> None:
     code = """
 import asyncio, threading
-from fanout.engine.chunker import feed_of
+from fanout.engine.chunker import chunker_of
 def silent():
     yield 1
     threading.Event().wait()
 async def main():
-    feed = feed_of(silent(), 1)
+    feed = chunker_of(silent(), 1)
     task = asyncio.create_task(feed.take())
     await asyncio.wait([task], timeout=0.2)
     task.cancel()

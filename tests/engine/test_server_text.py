@@ -31,7 +31,7 @@ def raising(error: type[Exception]) -> Any:
 async def test_an_error_page_that_cannot_be_read_fails_its_rows_alone(
     error: type[Exception], status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt, "classify_reply", raising(error))
+    monkeypatch.setattr(attempt, "classify_response", raising(error))
     with MockEndpoint(lambda x: x * 2) as mock:
         mock.script(None, *[status] * 2)
         retry = RetryPolicy(max_attempts=2)

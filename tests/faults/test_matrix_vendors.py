@@ -66,14 +66,14 @@ async def test_row_70_a_200_that_says_402_stops_the_run(codec: str) -> None:
     assert server.received == 3
 
 
-def soon(schema: str, seconds: float = 2.0) -> str:
+def soon(form: str, seconds: float = 2.0) -> str:
     """A time of day a little later, by a clock that is a day late, as its ``Date`` tells."""
     then = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1) + timedelta(seconds=seconds)
     return {
         "unix": f"{then.timestamp():.0f}",
         "unix ms": f"{then.timestamp() * 1000:.0f}",
         "iso": then.isoformat().replace("+00:00", "Z"),
-    }[schema]
+    }[form]
 
 
 def late_date() -> str:
@@ -107,13 +107,13 @@ PLAINEST = ("X-RateLimit-Reset", "iso")
 @pytest.mark.parametrize(
     ("field", "form"),
     [
-        pytest.param(field, schema, marks=[] if (field, schema) == PLAINEST else pytest.mark.slow)
+        pytest.param(field, form, marks=[] if (field, form) == PLAINEST else pytest.mark.slow)
         for field in ("Retry-After", "X-RateLimit-Reset", "X-Rate-Limit-Reset")
-        for schema in ("unix", "unix ms", "iso")
+        for form in ("unix", "unix ms", "iso")
     ],
 )
-async def test_row_71_times_of_day_are_measured_by_the_servers_clock(field: str, schema: str) -> None:
-    await assert_obeyed([("Date", late_date()), (field, soon(schema))], b"", 0.9)
+async def test_row_71_times_of_day_are_measured_by_the_servers_clock(field: str, form: str) -> None:
+    await assert_obeyed([("Date", late_date()), (field, soon(form))], b"", 0.9)
 
 
 async def assert_obeyed(fields: list[tuple[str, str]], body: bytes, seconds: float) -> None:

@@ -47,7 +47,7 @@ class Doubler:
     status: int = 200
     lowest: float = 0.0
     answer: Callable[[list[float]], list[object]] = lambda rows: [2 * row for row in rows]
-    cooldown: Callable[[int], Awaitable[object]] | None = None
+    gate: Callable[[int], Awaitable[object]] | None = None
     """Awaited with the number of the request before it is answered."""
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -56,8 +56,8 @@ class Doubler:
         self.headers = dict(request.headers)
         number = self.requests
         rows = (await request.json())["instances"]
-        if self.cooldown is not None:
-            await self.cooldown(number)
+        if self.gate is not None:
+            await self.gate(number)
         if self.status != 200:
             return web.Response(status=self.status, text="no")
         if any(row < self.lowest for row in rows):

@@ -16,7 +16,7 @@ from fanout.io.readers import open_source
 
 pa = pytest.importorskip("pyarrow")
 
-ROOT = Path(__file__).absolute().parents[2]
+ROOT = Path(__file__).absolute().parents[3]
 TEXTS = [f"text {i} \u00e9" * (i % 5) for i in range(200)]
 
 

@@ -19,7 +19,7 @@ from fanout.io.writers import open_sink, parquet
 from fanout.types import Chunk, ChunkResult
 from tests.io.writers.runs import cut, done, failure, opened, publish, result, write_all
 
-PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
+PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
 TEXTS = np.dtypes.StringDType()
 
 
