@@ -7,6 +7,7 @@ import concurrent.futures
 import os
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, NoReturn, Self, TypeVar, cast, overload
 
 from fanout.client import Client, pending_row, raise_if_failed
@@ -181,21 +182,20 @@ class SyncClient(Generic[V]):
 
     def _run(self, job: Coroutine[Any, Any, Result], control: RunControl) -> Result:
         """The result of ``job``, which is a run that ``control`` can end."""
-        future = None
+        future: _Future[Result] = _Future(job)
         try:
-            future = self._loop.submit(job)
+            self._loop.submit(future)
             return self._loop.wait(future)
         except Interrupted:  # of the run's own
             raise
         except KeyboardInterrupt as interrupt:
-            if future is None:
-                raise
+            self._loop.cancel_unless_started(future)
             self._interrupt(future, control, interrupt)
 
     def _taken(self, stream: Stream, control: RunControl) -> ChunkResult | None:
-        future = None
+        future: _Future[ChunkResult | None] = _Future(stream.take())
         try:
-            future = self._loop.submit(stream.take())
+            self._loop.submit(future)
             if (done := self._loop.wait(future)) is not None:
                 stream.note(done)
             return done
@@ -203,14 +203,11 @@ class SyncClient(Generic[V]):
             raise
         except KeyboardInterrupt as interrupt:
             control.cut()
-            if future is not None:
-                future.cancel()
+            future.cancel()
             result = self._loop.call(stream.result)
             raise Interrupted("interrupted", kind="interrupted", result=result) from interrupt
 
-    def _interrupt(
-        self, future: concurrent.futures.Future[Any], control: RunControl, interrupt: KeyboardInterrupt
-    ) -> NoReturn:
+    def _interrupt(self, future: _Future[Result], control: RunControl, interrupt: KeyboardInterrupt) -> NoReturn:
         """End the run and raise `Interrupted` with its result; if that is interrupted too, do not wait for it."""
         control.cut()
         try:
@@ -221,8 +218,9 @@ class SyncClient(Generic[V]):
             future.cancel()
             raise
         except Exception as error:
-            if (result := getattr(error, "result", None)) is None:
+            if getattr(error, "result", None) is None:
                 raise interrupt from error
+            result = error.result  # type: ignore[attr-defined]
         raise Interrupted("interrupted", kind="interrupted", result=result) from interrupt
 
 
@@ -328,24 +326,31 @@ class _LoopThread:
 
     def run(self, job: Coroutine[Any, Any, T]) -> T:
         """The result of ``job``; it is cancelled if the waiting for it is interrupted."""
-        future = self.submit(job)
+        future = _Future(job)
         try:
+            self.submit(future)
             return self.wait(future)
         except BaseException:
             future.cancel()
             raise
 
-    def submit(self, job: Coroutine[Any, Any, T]) -> concurrent.futures.Future[_Outcome[T]]:
-        """Start ``job`` on the loop's thread."""
-        outcome = _outcome(job)
+    def submit(self, future: _Future[Any]) -> None:
+        """Start the job of ``future`` on the loop's thread.
+
+        The caller makes the future, so that an interrupt in the middle of this call does not lose it.
+        """
         try:
-            return self._submit(outcome)
+            self._submit(partial(future.start, self._loop))
         except ClientStateError:
-            outcome.close()
-            job.close()
+            future.job.close()
             raise
 
-    def wait(self, future: concurrent.futures.Future[_Outcome[T]]) -> T:
+    def cancel_unless_started(self, future: _Future[Any]) -> None:
+        """Cancel ``future`` if an interrupt came before its job was submitted: else nothing would ever resolve it."""
+        with suppress(ClientStateError):
+            self._submit(future.cancel_unless_started)
+
+    def wait(self, future: _Future[T]) -> T:
         """What the job behind ``future`` returns or raises."""
         while not future.done():
             with suppress(TimeoutError, concurrent.futures.CancelledError):
@@ -374,7 +379,7 @@ class _LoopThread:
                 self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join()
 
-    def _submit(self, job: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+    def _submit(self, call: Callable[[], object]) -> None:
         if os.getpid() != self._pid:  # threads do not live on in a forked child
             raise ClientStateError("the client was opened before a fork; open one in each process")
         if threading.current_thread() is self._thread:
@@ -382,7 +387,7 @@ class _LoopThread:
         with self._submitting:
             if self.closed:
                 raise ClientStateError("the client is closed; make a new one")
-            return asyncio.run_coroutine_threadsafe(job, self._loop)
+            self._loop.call_soon_threadsafe(call)
 
     async def _live(self) -> None:
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
@@ -395,8 +400,46 @@ class _Outcome(NamedTuple, Generic[T]):
     interrupt: BaseException | None = None
 
 
+class _Future(concurrent.futures.Future[_Outcome[T]]):
+    """The outcome of a job on the loop's thread. `cancel` cancels the job."""
+
+    def __init__(self, job: Coroutine[Any, Any, T]) -> None:
+        super().__init__()
+        self.job = job
+        self._task: asyncio.Task[_Outcome[T]] | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start the job. Call it on the loop's thread."""
+        if self.cancelled():
+            self.job.close()
+            return
+        self._task = loop.create_task(_outcome(self.job))
+        self._task.add_done_callback(self._take_over)
+        self.add_done_callback(partial(self._cancel_task, loop))
+
+    def cancel_unless_started(self) -> None:
+        """Cancel this future if `start` was never called. Call it on the loop's thread, after `start` if at all."""
+        if self._task is None and self.cancel():
+            self.job.close()
+
+    def _take_over(self, task: asyncio.Task[_Outcome[T]]) -> None:
+        if self.cancelled():
+            return
+        if task.cancelled():
+            self.cancel()
+        elif (error := task.exception()) is not None:
+            self.set_exception(error)
+        else:
+            self.set_result(task.result())
+
+    def _cancel_task(self, loop: asyncio.AbstractEventLoop, _: object) -> None:
+        if self.cancelled() and self._task is not None and not self._task.done():
+            with suppress(RuntimeError):  # the loop is closed, so its tasks have ended
+                loop.call_soon_threadsafe(self._task.cancel)
+
+
 async def _outcome(job: Coroutine[Any, Any, T]) -> _Outcome[T]:
-    """What a job comes to. Two exceptions would end its event loop, and not just its task: they are handed over."""
+    """Await ``job``. Two exceptions would end its event loop, not only its task: they are returned as values."""
     try:
         return _Outcome(value=await job)
     except (KeyboardInterrupt, SystemExit) as interrupt:

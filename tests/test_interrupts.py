@@ -147,6 +147,35 @@ def test_the_client_goes_on_after_an_interrupt() -> None:
             client.map(X, timeout=0.05)
 
 
+@pytest.mark.parametrize("submitted", [True, False])
+def test_an_interrupt_while_a_call_is_submitted_ends_the_call(submitted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal may arrive while the calling thread hands its job to the loop, before or after the loop has it."""
+    submit = _LoopThread._submit  # noqa: SLF001 - the one place where the signal can fall between two states
+    answered = threading.Event()
+    interrupts = iter([True])
+
+    def interrupted(self: _LoopThread, call: Callable[[], object]) -> None:
+        if not next(interrupts, False):
+            submit(self, call)
+            return
+        if submitted:
+            submit(self, call)
+            answered.wait()
+        raise KeyboardInterrupt
+
+    server = FaultServer(lambda x: x * 2, faults=Server(interrupts=0))
+    with (
+        Background(server),
+        one_by_one(server.url("v1"), on_event=lambda event: answered.set()) as client,
+    ):
+        monkeypatch.setattr(_LoopThread, "_submit", interrupted)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            client.map(X)
+    interrupt = caught.value
+    assert isinstance(interrupt, Interrupted) is submitted
+    assert not submitted or (isinstance(interrupt, Interrupted) and interrupt.result.ok.any())
+
+
 def test_a_second_interrupt_is_not_kept_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """The run does not come to its end, as if a sink's file system hung."""
     monkeypatch.setattr("fanout.engine.control.RunControl.cut", lambda self: os.kill(os.getpid(), signal.SIGINT))
