@@ -20,6 +20,7 @@ if sys.platform == "win32":  # files are locked, written and synced by POSIX cal
 
 if TYPE_CHECKING:
     from fanout.client import Client, Preview, Sink, Stream
+    from fanout.client.sync import SyncClient, map  # noqa: A004 - the verb of the field; nobody star-imports it
     from fanout.codecs import codec
     from fanout.codecs.base import Codec
     from fanout.engine import RunControl
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from fanout.io.writers import FileSink, open_sink
     from fanout.limits import RateLimiter
     from fanout.settings import Endpoint, Hedge, Limits, RetryPolicy, Timeouts
-    from fanout.sync import SyncClient, map  # noqa: A004 - the verb of the field; nobody star-imports it
     from fanout.types import (
         Action,
         Answers,
@@ -80,7 +80,7 @@ _HOMES = {
     "fanout.settings": ("Endpoint", "Hedge", "Limits", "RetryPolicy", "Timeouts"),
     "fanout.io.writers": ("FileSink", "open_sink"),
     "fanout.io.readers": ("Source", "open_source"),
-    "fanout.sync": ("SyncClient", "map"),
+    "fanout.client.sync": ("SyncClient", "map"),
     "fanout.types": (
         "Action", "Answers", "Array", "Chunk", "ChunkResult", "DecodedResponse", "EndpointStatistics", "Event",
         "Failure", "ModelInfo", "Payload", "Response", "Result", "Rows", "Statistics", "Tensor", "TensorSpec",

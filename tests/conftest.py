@@ -26,8 +26,10 @@ sys.dont_write_bytecode = False
 # One leg of CI tests a plain install, which has no extras.
 collect_ignore_glob: list[str] = []
 if not all(map(find_spec, ("pyarrow", "pandas", "polars"))):
-    collect_ignore_glob += ["durability/*", "sinks/test_parquet.py", "sinks/test_resuming.py", "sources/test_arrow*.py"]
-    collect_ignore_glob += [f"sources/test_{name}.py" for name in ("sources", "parquet", "objects", "ipc", "frames")]
+    collect_ignore_glob += ["durability/*", "io/writers/test_parquet.py", "io/writers/test_resuming.py"]
+    collect_ignore_glob += [
+        f"io/readers/test_{name}.py" for name in ("arrow*", "sources", "parquet", "objects", "ipc", "frames")
+    ]
 if not find_spec("simdjson"):
     collect_ignore_glob += ["codecs/test_fast.py"]
 if not find_spec("uvloop"):

@@ -250,7 +250,7 @@ def tune(
       fanout tune job.toml --chunk-rows 16,32,64 --concurrency 4,8,16 --json > tuning.json
     """
     from fanout.cli.tuning import tune_command
-    from fanout.job import Budget, TuneOptions
+    from fanout.tune import Budget, TuneOptions
 
     if write and mock:
         raise click.UsageError("--write is for what an endpoint gave, not for the made-up answers of --mock")

@@ -17,12 +17,13 @@ from fanout.cli.signals import Interrupts
 from fanout.cli.tuning_text import plan_text, trial_text, tuning_text
 from fanout.clock import VirtualClock
 from fanout.errors import ConfigError
-from fanout.job import SearchControl, overridden, require_writable, tune_job, write_settings
+from fanout.job import overridden, require_writable, write_settings
+from fanout.tune import SearchControl, tune_job
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fanout.job import Plan, Trial, Trials, TuneOptions, Tuning
+    from fanout.tune import Plan, Trial, Trials, TuneOptions, Tuning
 
 _KEYS = ("chunks.rows", "limits.concurrency")
 

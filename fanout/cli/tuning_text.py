@@ -11,7 +11,7 @@ from fanout.cli.plot import plot, rounded
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fanout.job import Plan, Trial, Tuning
+    from fanout.tune import Plan, Trial, Tuning
 
 _SAID = 70
 _HEAD = ("chunk rows", "in flight", "rows/s", "p50 [ms]", "p95 [ms]", "errors")

@@ -10,26 +10,17 @@ from fanout.job.run import run_job
 from fanout.job.schema import job_schema
 from fanout.job.status import Status, job_status
 from fanout.job.summary import SCHEMA_VERSION, Summary
-from fanout.job.tuning import Audience, Budget, Plan, SearchControl, Trial, Trials, TuneOptions, Tuning, tune_job
 
 __all__ = [
     "SCHEMA_VERSION",
-    "Audience",
-    "Budget",
     "Estimate",
     "Findings",
     "Job",
     "JobFile",
     "Outline",
     "OutputSchema",
-    "Plan",
-    "SearchControl",
     "Status",
     "Summary",
-    "Trial",
-    "Trials",
-    "TuneOptions",
-    "Tuning",
     "check_job",
     "dry_run",
     "job_schema",
@@ -39,6 +30,5 @@ __all__ = [
     "overridden",
     "require_writable",
     "run_job",
-    "tune_job",
     "write_settings",
 ]

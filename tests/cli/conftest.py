@@ -13,7 +13,7 @@ import pytest
 import fanout
 from fanout.cli import main
 from fanout.testing import Background
-from tests.job.conftest import doubler, doubling, write_job
+from tests.jobs import doubler, doubling, write_job
 
 __all__ = ["doubler", "write_job"]
 

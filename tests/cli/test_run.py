@@ -102,13 +102,13 @@ async def test_one_signal_finishes_what_is_in_flight_and_writes_it(start, write_
     write_job(rows=np.arange(100.0), url=doubler.url)
     arrived, release = asyncio.Event(), asyncio.Event()
 
-    async def gate(request: int) -> None:
+    async def before_answer(request: int) -> None:
         if request == 6:
             arrived.set()
         if request > 4:
             await release.wait()
 
-    doubler.gate = gate
+    doubler.before_answer = before_answer
     process = await start("run", "job.toml", "--json", "--set", "limits.concurrency=2")
     await asyncio.wait_for(arrived.wait(), 10)
     process.send_signal(number)
@@ -120,7 +120,7 @@ async def test_one_signal_finishes_what_is_in_flight_and_writes_it(start, write_
     assert (result.code, summary["exit_code"], summary["stop_kind"]) == (code, code, "interrupted")
     assert (summary["ok"], summary["pending"], doubler.requests) == (24, 76, 6)
     assert summary["resumable"]
-    doubler.gate = None
+    doubler.before_answer = None
     result = await ended(await start("run", "job.toml"))
     assert "going on: 24 rows were done before of 100" in result.err
     assert "100 rows: 100 ok, 0 failed, 24 of them done before" in result.out
@@ -132,12 +132,12 @@ async def test_two_signals_stop_now_and_still_write_what_succeeded(start, comman
     write_job(rows=np.arange(100.0), url=doubler.url)
     arrived = asyncio.Event()
 
-    async def gate(request: int) -> None:
+    async def before_answer(request: int) -> None:
         if request == 5:
             arrived.set()
             await asyncio.sleep(60)
 
-    doubler.gate = gate
+    doubler.before_answer = before_answer
     process = await start("run", "job.toml", "--set", "limits.concurrency=1")
     await asyncio.wait_for(arrived.wait(), 10)
     process.send_signal(signal.SIGINT)
@@ -177,10 +177,10 @@ async def test_a_terminal_gets_a_live_bar_that_goes_away(start, write_job, doubl
     monkeypatch.setenv("COLUMNS", "150")
     write_job(rows=np.arange(60.0), url=doubler.url)
 
-    async def gate(request: int) -> None:
+    async def before_answer(request: int) -> None:
         await asyncio.sleep(0.05)
 
-    doubler.gate = gate
+    doubler.before_answer = before_answer
     leader, follower = os.openpty()
     process = await start("run", "job.toml", "--set", "limits.concurrency=1", stderr=follower)
     result = await ended(process)

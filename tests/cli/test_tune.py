@@ -63,12 +63,12 @@ async def test_a_signal_ends_the_search_and_what_was_measured_is_told(start, wri
     file = write_job(rows=ROWS, url=doubler.url)
     before, arrived, release = file.read_bytes(), asyncio.Event(), asyncio.Event()
 
-    async def gate(request: int) -> None:
+    async def before_answer(request: int) -> None:
         if request > 40:
             arrived.set()
             await release.wait()
 
-    doubler.gate = gate
+    doubler.before_answer = before_answer
     process = await start("tune", "job.toml", "--write", *SMALL)
     await asyncio.wait_for(arrived.wait(), 10)
     while b"rows/s" not in (line := await asyncio.wait_for(process.stderr.readline(), 5)):
@@ -134,11 +134,11 @@ def test_a_job_file_that_cannot_be_written_in_the_end_does_not_lose_what_was_fou
 ):
     write_job(rows=ROWS, url=doubler_aside.url)
 
-    async def gate(request: int) -> None:
+    async def before_answer(request: int) -> None:
         if request == 30:
             (tmp_path / "job.toml").unlink()
 
-    doubler_aside.gate = gate
+    doubler_aside.before_answer = before_answer
     result = command("tune", "job.toml", "--write", *SMALL)
     assert result.code == 2
     assert "use it:   fanout run job.toml --set chunks.rows=" in result.out

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fanout.cli.tuning_text import plan_text, trial_text, tuning_text
-from fanout.job import Plan, Trial, Tuning
+from fanout.tune import Plan, Trial, Tuning
 
 BEST = Trial(
     chunk_rows=128, concurrency=8, rows_per_second=2048.4, latency_p50=0.4, latency_p95=0.5, errors=0.0, requests=100,

@@ -32,12 +32,12 @@ async def until(doubler: Any, requests: int) -> None:
     """Answer so many requests, and none after them."""
     arrived = asyncio.Event()
 
-    async def gate(number: int) -> None:
+    async def before_answer(number: int) -> None:
         if number > requests:
             arrived.set()
             await asyncio.sleep(60)
 
-    doubler.gate = gate
+    doubler.before_answer = before_answer
     await asyncio.wait_for(arrived.wait(), 20)
 
 
@@ -52,7 +52,7 @@ async def test_42_the_second_signal_stops_at_once_and_the_run_goes_on_later(star
     summary = json.loads(stopped.out)
     assert (stopped.code, summary["ok"], summary["pending"], summary["resumable"]) == (130, 80, 120, True)
     assert not (tmp_path / "out" / "y.npy").exists()
-    doubler.gate, doubler.requests = None, 0
+    doubler.before_answer, doubler.requests = None, 0
     resumed = json.loads((await run(*JOB)).out)
     assert (resumed["earlier"], resumed["ok"], resumed["resumable"], doubler.requests) == (80, 200, False, 30)
     np.testing.assert_array_equal(output(tmp_path), 2 * ROWS)
@@ -65,7 +65,7 @@ async def test_43_a_killed_run_goes_on(start, run, write_job, doubler, tmp_path)
     await asyncio.sleep(0.3)  # for the last group to be committed: nothing tells of that from outside
     process.kill()
     assert (await ended(process)).code == -signal.SIGKILL
-    doubler.gate, doubler.requests = None, 0
+    doubler.before_answer, doubler.requests = None, 0
     resumed = json.loads((await run(*JOB)).out)
     assert (resumed["earlier"], resumed["ok"], doubler.requests) == (120, 200, 20)
     np.testing.assert_array_equal(output(tmp_path), 2 * ROWS)
@@ -106,7 +106,7 @@ async def test_51_a_second_process_is_refused_and_the_first_goes_on(start, run, 
     await process.stderr.readline()  # two that come at once may be one
     process.send_signal(signal.SIGINT)
     await ended(process)
-    doubler.gate = None
+    doubler.before_answer = None
     assert json.loads((await run(*JOB)).out)["ok"] == 200
 
 
@@ -119,7 +119,7 @@ async def unfinished(start, write_job, doubler, tmp_path):
     await process.stderr.readline()
     process.send_signal(signal.SIGINT)
     await ended(process)
-    doubler.gate, doubler.requests = None, 0
+    doubler.before_answer, doubler.requests = None, 0
 
 
 async def test_52_another_codec_or_path_is_refused(run, unfinished, doubler):
@@ -186,7 +186,7 @@ async def test_63_an_input_that_is_rewritten_while_it_is_read_is_noticed(start, 
         if number == 20:
             np.save(tmp_path / "x.npy", ROWS + 1)
 
-    doubler.gate = rewrite
+    doubler.before_answer = rewrite
     noticed = await run(*JOB)
     assert noticed.code == 2
     assert "x.npy was changed while it was read: of the 200 rows that are done 0:200 differ" in noticed.out

@@ -17,7 +17,7 @@ from fanout import ConfigError
 from fanout.errors import ReplayError
 from fanout.job import dry_run, load_job, run_job
 from fanout.testing import NoNetwork, VirtualClock
-from tests.job.conftest import JOB
+from tests.jobs import JOB
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

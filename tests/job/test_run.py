@@ -100,11 +100,11 @@ async def test_no_rows_need_no_server(write_job, tmp_path):
 async def test_a_run_stopped_from_outside_goes_on_where_it_was(write_job, doubler, tmp_path):
     control = RunControl()
 
-    async def gate(number: int) -> None:
+    async def before_answer(number: int) -> None:
         if number == 3:
             control.drain("enough", "interrupted")
 
-    doubler.gate = gate
+    doubler.before_answer = before_answer
     job = load_job(write_job(rows=np.arange(40.0), url=doubler.url), ["limits.concurrency=1"])
     summary = await run_job(job, control=control)
     assert (summary.ok, summary.failed, summary.pending) == (12, 0, 28)
@@ -112,7 +112,7 @@ async def test_a_run_stopped_from_outside_goes_on_where_it_was(write_job, double
     assert summary.stop_reason.startswith("enough")
     assert summary.resumable
     assert not (tmp_path / "out" / "y.npy").exists()
-    doubler.gate = None
+    doubler.before_answer = None
     summary = await run_job(job)
     assert (summary.ok, summary.earlier, summary.requests, summary.resumable) == (40, 12, 7, False)
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), 2 * np.arange(40.0))
@@ -161,11 +161,11 @@ async def test_only_failed_needs_a_run_that_has_come_to_its_end(write_job, doubl
     doubler.lowest = 5
     control = RunControl()
 
-    async def gate(number: int) -> None:
+    async def before_answer(number: int) -> None:
         if number == 12:
             control.drain()
 
-    doubler.gate = gate
+    doubler.before_answer = before_answer
     job = load_job(write_job(rows=np.arange(40.0), url=doubler.url), ["limits.concurrency=1"])
     await run_job(job, control=control)
     with pytest.raises(ConfigError, match="without --only-failed first"):
@@ -191,14 +191,14 @@ async def test_a_resumed_run_of_which_only_bad_rows_are_left_comes_to_its_end(wr
     rows[40:] *= -1
     control = RunControl()
 
-    async def gate(number: int) -> None:
+    async def before_answer(number: int) -> None:
         if number == 10:
             control.drain()
 
-    doubler.gate = gate
+    doubler.before_answer = before_answer
     job = load_job(write_job(rows=rows, url=doubler.url), ["limits.concurrency=1"])
     assert (await run_job(job, control=control)).ok == 40
-    doubler.gate = None
+    doubler.before_answer = None
     summary = await run_job(job)
     assert (summary.ok, summary.failed, summary.exit_code) == (40, 12, 1)
 
@@ -214,14 +214,14 @@ async def test_sending_failed_rows_again_leaves_a_complete_run_complete_until_it
     control = RunControl()
     doubler.lowest, doubler.requests = -99, 0
 
-    async def gate(number: int) -> None:
+    async def before_answer(number: int) -> None:
         if number == 2:
             control.drain()
 
-    doubler.gate = gate
+    doubler.before_answer = before_answer
     stopped = await run_job(job, only_failed=True, control=control)
     assert (stopped.stop_kind, stopped.pending, stopped.resumable) == ("interrupted", 2, True)
-    doubler.gate = None
+    doubler.before_answer = None
     status = job_status(job)
     assert (status.complete, status.ok, status.failed, status.pending) == (True, 36, 4, 0)
     again = await run_job(job)
@@ -241,10 +241,10 @@ async def test_another_run_forgets_failed_rows_that_were_being_sent_again(write_
     await run_job(load_job(path))
     control = RunControl()
     doubler.lowest = -99
-    doubler.gate = control_after(control, doubler.requests + 1)
+    doubler.before_answer = control_after(control, doubler.requests + 1)
     job = load_job(path, ["limits.concurrency=1"])
     await run_job(job, only_failed=True, control=control)
-    doubler.gate = None
+    doubler.before_answer = None
     np.save(tmp_path / "x.npy", rows + 100)
     await run_job(job)
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), 2 * (rows + 100))
@@ -252,11 +252,11 @@ async def test_another_run_forgets_failed_rows_that_were_being_sent_again(write_
 
 
 def control_after(control: RunControl, number: int):
-    async def gate(current: int) -> None:
+    async def before_answer(current: int) -> None:
         if current == number:
             control.drain()
 
-    return gate
+    return before_answer
 
 
 async def test_only_failed_of_another_input_sends_nothing(write_job, doubler):
@@ -380,7 +380,7 @@ async def test_a_crash_leaves_the_earlier_output_and_no_lock(write_job, doubler,
     async def hang(number: int) -> None:
         await asyncio.sleep(60)
 
-    doubler.gate = hang
+    doubler.before_answer = hang
     task = asyncio.create_task(run_job(load_job(write_job(rows=np.arange(4.0), url=doubler.url))))
     await asyncio.sleep(0.1)
     task.cancel()

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.job.tuning.search import GROWTH, Search
-from fanout.job.tuning.trial import Bounds, Measurement, Point
+from fanout.tune.search import GROWTH, Search
+from fanout.tune.trial import Bounds, Measurement, Point
 
 SIZES = tuple(2**k for k in range(11))
 STEPS = tuple(2**k for k in range(8))

@@ -6,18 +6,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from fanout.job.run import client_of
-from fanout.job.tuning.counting import Count, Signs
+from fanout.tune.counting import Count, Signs
 
 if TYPE_CHECKING:
     from fanout.client import Client
     from fanout.errors import RunStopped
     from fanout.io.readers import Source
     from fanout.job.model import Job
-    from fanout.job.tuning.budget import Quota
-    from fanout.job.tuning.control import SearchControl
-    from fanout.job.tuning.part import Part
-    from fanout.job.tuning.trial import Measurement, Point
     from fanout.tape import Tape
+    from fanout.tune.budget import Quota
+    from fanout.tune.control import SearchControl
+    from fanout.tune.part import Part
+    from fanout.tune.trial import Measurement, Point
 
 
 class Outcome(NamedTuple):

@@ -9,7 +9,7 @@ from fanout.job.summary import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from fanout.job.offline import Answers
-    from fanout.job.tuning.trial import Trial
+    from fanout.tune.trial import Trial
     from fanout.types import StopKind
 
 

@@ -11,19 +11,19 @@ from fanout.client import target
 from fanout.job.blame import blaming
 from fanout.job.offline import rehearsal
 from fanout.job.run import input_name, read_input
-from fanout.job.tuning.control import SearchControl
-from fanout.job.tuning.part import read_part
-from fanout.job.tuning.tuner import Tuner
 from fanout.serving.local import LocalServer
 from fanout.settings import LOCAL
+from fanout.tune.control import SearchControl
+from fanout.tune.part import read_part
+from fanout.tune.tuner import Tuner
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from fanout.job.model import Job
-    from fanout.job.tuning.report import Tuning
-    from fanout.job.tuning.tuner import Audience
-    from fanout.job.tuning.wishes import TuneOptions
+    from fanout.tune.report import Tuning
+    from fanout.tune.tuner import Audience
+    from fanout.tune.wishes import TuneOptions
 
 
 async def tune_job(

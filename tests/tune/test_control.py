@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from fanout.engine import Stop
-from fanout.job import SearchControl
+from fanout.tune import SearchControl
 
 
 class Run:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fanout.job.tuning.trial import Bounds, Measurement, Point, by_accident, trial_of
+from fanout.tune.trial import Bounds, Measurement, Point, by_accident, trial_of
 
 POINT = Point(64, 8)
 BOUNDS = Bounds(p95=1.0, errors=0.01)

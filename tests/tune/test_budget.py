@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.job.tuning.budget import Account, Budget
-from fanout.job.tuning.trial import Point
+from fanout.tune.budget import Account, Budget
+from fanout.tune.trial import Point
 
 
 def test_a_trial_counts_a_twentieth_of_the_budget_or_two_rounds():

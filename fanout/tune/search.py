@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from fanout.job.tuning.trial import Point, by_accident, trial_of
+from fanout.tune.trial import Point, by_accident, trial_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
 
-    from fanout.job.tuning.trial import Bounds, Measurement, Trial
+    from fanout.tune.trial import Bounds, Measurement, Trial
 
     _Answer = TypeVar("_Answer")
     _Asking: TypeAlias = Generator[Point, None, _Answer]

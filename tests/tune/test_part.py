@@ -8,7 +8,7 @@ import pytest
 from fanout import InputError
 from fanout.engine import chunker_of
 from fanout.io.readers import open_source
-from fanout.job.tuning.part import read_part
+from fanout.tune.part import read_part
 from fanout.types import single_rows
 
 

@@ -12,15 +12,17 @@ import pytest
 from multidict import CIMultiDict
 
 from fanout import ConfigError
-from fanout.job import Budget, SearchControl, TuneOptions, load_job, tune_job
+from fanout.job import load_job
 from fanout.testing import NoNetwork
+from fanout.tune import Budget, SearchControl, TuneOptions, tune_job
 from fanout.types import Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fanout.job import Job, Plan, Trial, Trials, Tuning
+    from fanout.job import Job
     from fanout.tape import Sent
+    from fanout.tune import Plan, Trial, Trials, Tuning
 
 pytestmark = pytest.mark.virtual_time
 
@@ -118,7 +120,7 @@ def tune(write_job, monkeypatch, tmp_path):
         change: Callable[[Job], Job] = lambda job: job,
         **wishes: object,
     ) -> Tuning:
-        monkeypatch.setattr("fanout.job.tuning.tune.rehearsal", lambda job, answering: server)
+        monkeypatch.setattr("fanout.tune.tune.rehearsal", lambda job, answering: server)
         file = write_job(url=NOBODY, rows=np.arange(5000.0) if data is None else data)
         job = change(load_job(file, ("chunks.rows=64", "retry.max_attempts=5", *overrides)))
         with NoNetwork():

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fanout.errors import RunStopped
-from fanout.job.tuning.trial import Measurement
+from fanout.tune.trial import Measurement
 from fanout.types import Statistics
 
 if TYPE_CHECKING:
     from fanout.client import Stream
     from fanout.engine import RunControl
-    from fanout.job.tuning.budget import Quota
+    from fanout.tune.budget import Quota
     from fanout.types import ChunkResult, Event
 
 _PATIENCE = 5

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Protocol
 
 from fanout.errors import ConfigError, RunStopped
 from fanout.job.run import client_of
-from fanout.job.tuning.budget import Account
-from fanout.job.tuning.measuring import Trials, at_point
-from fanout.job.tuning.report import Plan, Tuning
-from fanout.job.tuning.search import Search
-from fanout.job.tuning.trial import Bounds, Point
+from fanout.tune.budget import Account
+from fanout.tune.measuring import Trials, at_point
+from fanout.tune.report import Plan, Tuning
+from fanout.tune.search import Search
+from fanout.tune.trial import Bounds, Point
 from fanout.types import take_rows
 
 if TYPE_CHECKING:
     from fanout.job.model import Job
     from fanout.job.offline import Answers
-    from fanout.job.tuning.control import SearchControl
-    from fanout.job.tuning.part import Part
-    from fanout.job.tuning.trial import Trial
-    from fanout.job.tuning.wishes import TuneOptions
     from fanout.tape import Tape
+    from fanout.tune.control import SearchControl
+    from fanout.tune.part import Part
+    from fanout.tune.trial import Trial
+    from fanout.tune.wishes import TuneOptions
     from fanout.types import StopKind
 
 _LARGEST_CHUNK = 8192

@@ -15,7 +15,7 @@ import pytest
 
 import fanout
 from fanout import Interrupted, Limits, RunStopped, SyncClient
-from fanout.sync import _LoopThread
+from fanout.client.sync import _LoopThread
 from fanout.testing import Background, FaultServer
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from fanout.job.tuning.trial import Point
+    from fanout.tune.trial import Point
 
 _TRIALS = 20
 """A trial takes this part of the budget, or what it needs at least."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fanout.job.tuning.budget import Budget
+from fanout.tune.budget import Budget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
