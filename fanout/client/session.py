@@ -181,14 +181,14 @@ class Session:
     async def preview(self, rows: Rows, control: RunControl | None = None) -> Preview:
         """Let the codec learn what it can of the model, and show what it would send. Raises `RunStopped`."""
         await self._prepare(control)
-        return await previewed(self.chunker(rows), self._codec)
+        return await previewed(self.chunker(rows), self._prepared_codec)
 
     async def survey(
         self, rows: Any, control: RunControl | None = None, on_request: Callable[[Cost], None] | None = None
     ) -> Survey:
         """The same, and count what a run over all rows would send. Raises `RunStopped`."""
         metadata = await self._prepare(control)
-        return await surveyed(self.chunker(rows), self._codec, self._group, metadata.requests, on_request)
+        return await surveyed(self.chunker(rows), self._prepared_codec, self._group, metadata.requests, on_request)
 
     async def _prepare(self, control: RunControl | None) -> Statistics:
         # A run over nothing prepares as any other does; nothing that has a length, for that needs no preparation.
@@ -238,7 +238,12 @@ class Session:
         )
 
     def _batch_rows(self) -> int:
-        return min(self.chunk_rows, self._codec.max_rows or self.chunk_rows)
+        return min(self.chunk_rows, self._prepared_codec.max_rows or self.chunk_rows)
+
+    @property
+    def _prepared_codec(self) -> Codec:
+        """The codec, with the model's metadata once it is known."""
+        return self._group.prepared or self._codec
 
     async def _send_batch(self, batch: Batch) -> None:
         """Give each row that was gathered from `predict`'s callers its outcome, as soon as it has one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias, cast
 
 import numpy as np
@@ -109,19 +109,27 @@ class Codec(ABC):
         spec = self._spec.get(output) or self._spec.get(ANY_OUTPUT)
         return None if spec is None else spec.dtype
 
-    def prepare(self, url: str) -> Iterable[str]:
-        """URLs (of the same origin) to GET once before the first request to ``url``, to learn about the model."""
+    def metadata_requests(self, url: str, responses: Sequence[Response] = ()) -> Sequence[str]:
+        """URLs (of the same origin) to GET before the first request to ``url``, to learn about the model.
+
+        The client calls this again after each response, with the ``responses`` so far, until every URL has one: a
+        later URL may depend on an earlier response.
+        """
         return ()
 
-    def learn(self, response: Response) -> None:
-        """Take in the answer to one of `prepare`'s requests, in their order, whatever its status.
+    def with_metadata(self, responses: Sequence[Response]) -> Codec:
+        """Return a codec that knows the model. A codec is immutable: change a copy (``copy.copy(self)``).
 
-        Raises `ConfigError` when the codec cannot go on without what the answer does not tell.
+        Args:
+            responses: one for each of `metadata_requests`, in their order, of any status.
+
+        Raises:
+            ConfigError: the codec needs a fact that no response states.
         """
-        return
+        return self
 
     def describe(self) -> ModelInfo | None:
-        """What was learnt of the model, for people; None where the server is not asked, or does not tell."""
+        """The model's metadata for people; None where the codec asks for none or the server states none."""
         return None
 
     def tensors(self, rows: Rows) -> tuple[Tensor, ...]:
@@ -131,8 +139,8 @@ class Codec(ABC):
     def serve(self, request: Sent, model: Callable[[Any], Any]) -> Response | None:
         """What a server of this format answers to ``request``, for rehearsals and tests: the other end of the codec.
 
-        ``model`` takes the rows and gives an array, or output name -> array. A GET is one of `prepare`'s. None says
-        that the packaged model server shall answer, at the codec's `path`.
+        ``model`` takes the rows and gives an array, or output name -> array. A GET is one of `metadata_requests`.
+        None says that the packaged model server shall answer, at the codec's `path`.
         """
         return None
 

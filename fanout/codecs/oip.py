@@ -6,7 +6,8 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -19,10 +20,9 @@ from fanout.codecs._oip_inputs import Input, fits, fitted
 from fanout.codecs._oip_model import Metadata, has_no_extensions, metadata_urls, most_rows, server_url, spec_of
 from fanout.codecs._rows import DUMPS
 from fanout.codecs._stacking import columns, stacked
-from fanout.codecs.base import Codec, DTypeOption, ShapeOption
+from fanout.codecs.base import ANY_OUTPUT, Codec, DTypeOption, ShapeOption
 from fanout.errors import ConfigError, EncodeError, InputError, InvalidResponse
 from fanout.masks import without_mask
-from fanout.settings import masked
 from fanout.types import Payload, Tensor, TensorSpec, count_rows
 
 if TYPE_CHECKING:
@@ -77,49 +77,47 @@ class Oip(Codec):
         self._outputs = _options.names("outputs", outputs)
         self._parameters = _options.fields("parameters", parameters)
         self._metadata: Metadata | None = None
+        self._given = self._spec
         self._raw = self._binary
-        self._replies = 0
-        self._configured = False
         self._untold = "the model's metadata was not asked for"
 
-    @property
-    def spec(self) -> Mapping[str, TensorSpec]:
-        """The options' dtype and shape; where they leave something out, the metadata's."""
-        specs = dict(self._spec)
-        if self._metadata is not None:
-            for name, tensor in self._metadata.outputs.items():
-                if not self._outputs or name in self._outputs:
-                    specs[name] = self._given(name, spec_of(tensor))
-        return specs
-
-    def prepare(self, url: str) -> Iterator[str]:
+    def metadata_requests(self, url: str, responses: Sequence[Response] = ()) -> Sequence[str]:
         """The model's metadata and Triton's configuration of it; nothing if ``url`` does not end in ``/infer``.
 
-        Where there is no such configuration, and raw bytes are to be sent, also what the server says of itself.
+        A binary codec also asks for the server's extensions, unless the server has a Triton configuration.
         """
-        self._metadata, self._replies, self.max_rows, self._raw = None, 0, None, self._binary
-        urls = metadata_urls(url)
-        if not urls:
-            self._untold = f"{masked(url)} does not end in /infer, so there is no metadata beside it"
-            return
-        yield from urls
-        if self._binary and not self._configured and (server := server_url(url)):
-            yield server
+        pages, server = metadata_urls(url), server_url(url)
+        documents = [_document(response) for response in responses]
+        if documents and self._input is None and Metadata.of(documents[0]) is None:
+            return pages[:1]  # `with_metadata` raises an error, so nothing more needs to be known
+        is_triton = len(documents) > 1 and documents[1] is not None
+        return pages if not pages or not self._binary or is_triton or server is None else (*pages, server)
 
-    def learn(self, response: Response) -> None:
-        """Take in the metadata, then the configuration, then the server's extensions; the latter two may be missing.
+    def with_metadata(self, responses: Sequence[Response]) -> Oip:
+        """Return a codec that knows the model's tensors, its largest batch and the server's extensions.
 
-        Raises `ConfigError` if there is no metadata and no name for the input, or if it lacks names that were given.
+        Raises:
+            ConfigError: no metadata and no ``input``, or metadata that lacks a name of ``input`` or ``outputs``.
         """
-        self._replies += 1
-        document = _document(response)
-        if self._replies == 1:
-            self._learn_model(response, document)
-        elif self._replies == 2:
-            self._configured = document is not None
-            self.max_rows = most_rows(document, tuple(self._metadata.inputs.values() if self._metadata else ()))
-        else:
-            self._raw = not has_no_extensions(document)
+        documents = [_document(response) for response in responses]
+        model, config, server = [*documents, None, None, None][:3]
+        metadata = Metadata.of(model)
+        reason = _why_no_metadata(metadata, responses)
+        if metadata is not None:
+            _check_known("input", [self._input] if self._input else [], metadata.inputs)
+            _check_known("outputs", self._outputs, metadata.outputs)
+        elif responses and self._input is None:
+            key = "url" if responses[0].status == 404 else "input"
+            raise ConfigError(f"{reason}; or give codec.input, the name of the model's input", key=key)
+        codec = copy(self)
+        vars(codec).update(
+            max_rows=most_rows(config, tuple(metadata.inputs.values()) if metadata else ()),
+            _metadata=metadata,
+            _raw=self._binary and not has_no_extensions(server),
+            _spec=self._spec_of(metadata),
+            _untold=reason,
+        )
+        return codec
 
     def encode(self, rows: Rows) -> Payload:
         """One request with one tensor for each input.
@@ -158,21 +156,16 @@ class Oip(Codec):
         told = response.body[:_LOOKED_AT].lower()
         return 400 if response.status == 500 and any(words in told for words in _REQUEST_UNREADABLE) else None
 
-    def _learn_model(self, response: Response, document: object) -> None:
-        self._metadata = Metadata.of(document)
-        if self._metadata is None:
-            self._untold = _no_metadata(response)
-            if self._input is None:
-                key = "url" if response.status == 404 else "input"
-                raise ConfigError(f"{self._untold}; or give codec.input, the name of the model's input", key=key)
-            return
-        _check_known("input", [self._input] if self._input else [], self._metadata.inputs)
-        _check_known("outputs", self._outputs, self._metadata.outputs)
-
-    def _given(self, name: str, learnt: TensorSpec) -> TensorSpec:
-        given = self._spec.get(name, self._spec.get("*", TensorSpec()))
-        shape = learnt.shape if given.shape is None else given.shape
-        return TensorSpec(dtype=given.dtype or learnt.dtype, shape=shape)
+    def _spec_of(self, metadata: Metadata | None) -> dict[str, TensorSpec]:
+        """The metadata's dtypes and shapes, where the options leave them open."""
+        specs = dict(self._given)
+        for name, tensor in (metadata.outputs if metadata else {}).items():
+            if not self._outputs or name in self._outputs:
+                learnt = spec_of(tensor)
+                given = self._given.get(name, self._given.get(ANY_OUTPUT, TensorSpec()))
+                shape = learnt.shape if given.shape is None else given.shape
+                specs[name] = TensorSpec(dtype=given.dtype or learnt.dtype, shape=shape)
+        return specs
 
     def _inputs(self, rows: Rows) -> list[Input]:
         known = self._metadata.inputs if self._metadata else {}
@@ -235,11 +228,15 @@ def _document(response: Response) -> object:
         return None
 
 
-def _no_metadata(response: Response) -> str:
-    told = f"HTTP {response.status}: {response.excerpt()}"
-    if response.status == 404:
-        return f"the server knows no such model ({told}); its name in the url is probably mistyped"
-    return f"the server does not tell the model's metadata ({told})"
+def _why_no_metadata(metadata: Metadata | None, responses: Sequence[Response]) -> str:
+    if metadata is not None:
+        return ""
+    if not responses:
+        return "the url does not end in /infer, so there is no metadata beside it"
+    quoted = f"HTTP {responses[0].status}: {responses[0].excerpt()}"
+    if responses[0].status == 404:
+        return f"the server knows no such model ({quoted}); its name in the url is probably mistyped"
+    return f"the server does not send the model's metadata ({quoted})"
 
 
 def _check_known(option: str, names: Sequence[str], known: Mapping[str, Any]) -> None:

@@ -13,8 +13,6 @@ from fanout.stop import Stop
 from fanout.types import Action, Response, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from fanout.codecs.base import Codec
     from fanout.stop import StopEvent
     from fanout.upstream.dispatcher import Dispatcher, Exchanged
@@ -26,7 +24,7 @@ _FOR_THE_CODEC = ("rejected",)
 
 
 async def prepare(codec: Codec, group: EndpointGroup, dispatcher: Dispatcher, stop_event: StopEvent) -> Stop | None:
-    """Let ``codec`` learn from the only endpoint. Returns why the run has to stop, if it has to.
+    """Fetch the metadata of the only endpoint into ``group.prepared``. Returns why the run has to stop, if it has to.
 
     Runs that begin together ask once, and share what comes of it: if each were to ask in its turn, the last would wait
     for the failures of all others.
@@ -35,46 +33,44 @@ async def prepare(codec: Codec, group: EndpointGroup, dispatcher: Dispatcher, st
     """
     failures = group.failed_preparations
     async with group.preparing:
-        if group.prepared:
+        if group.prepared is not None:
             return None
         if group.failed_preparations > failures:
             return group.why_not_prepared
-        stop = await learn_from(group.balancer.endpoints[0], codec, group, dispatcher, stop_event)
-        group.prepared = stop is None
-        if stop_event.stopped is None and stop is not None:  # a run that is stopped gives up for itself alone
+        prepared = await with_metadata(codec, group.balancer.endpoints[0], group, dispatcher, stop_event)
+        if not isinstance(prepared, Stop):
+            group.prepared = prepared
+            return None
+        if stop_event.stopped is None:  # a run that is stopped gives up for itself alone
             group.failed_preparations += 1
-            group.why_not_prepared = stop
-        return stop
+            group.why_not_prepared = prepared
+        return prepared
 
 
-async def learn_from(
-    endpoint: EndpointState, codec: Codec, group: EndpointGroup, dispatcher: Dispatcher, stop_event: StopEvent
-) -> Stop | None:
-    """Let ``codec`` learn what this endpoint tells of its model. Returns why it cannot. Raises as `prepare` does."""
-    for url in _urls(codec, endpoint):
+async def with_metadata(
+    codec: Codec, endpoint: EndpointState, group: EndpointGroup, dispatcher: Dispatcher, stop_event: StopEvent
+) -> Codec | Stop:
+    """Return ``codec`` with this endpoint's metadata, or the reason why there is none. Raises as `prepare` does."""
+    responses: list[Response] = []
+    while (url := _next_request(codec, endpoint.transport.url, responses)) is not None:
         response = await _fetched(url, endpoint, group, dispatcher, stop_event)
         if isinstance(response, Verdict):
             unreachable = response.unreachable and not endpoint.answered
             kind = response.stop if response.action is Action.STOP else "unreachable" if unreachable else "metadata"
             return Stop(kind, group.balancer.conceal(response.reason))
-        try:
-            with calling("the codec's learn"):
-                codec.learn(response)
-        except ConfigError as error:  # it quotes the server, and servers quote what they were sent
-            raise ConfigError(group.balancer.conceal(str(error)), key=error.key) from None
-    return None
+        responses.append(response)
+    try:
+        with calling("the codec's with_metadata"):
+            return codec.with_metadata(responses)
+    except ConfigError as error:  # it quotes the server, and servers quote what they were sent
+        raise ConfigError(group.balancer.conceal(str(error)), key=error.key) from None
 
 
-def _urls(codec: Codec, endpoint: EndpointState) -> Iterator[str]:
-    """What the codec's `prepare` gives, each once the answer to the one before has been learnt from."""
-    with calling("the codec's prepare"):
-        urls = iter(codec.prepare(endpoint.transport.url))
-    while True:
-        with calling("the codec's prepare"):
-            url = next(urls, None)
-        if url is None:
-            return
-        yield url
+def _next_request(codec: Codec, url: str, responses: list[Response]) -> str | None:
+    """The first of the codec's metadata requests without a response, if there is one."""
+    with calling("the codec's metadata_requests"):
+        urls = [*codec.metadata_requests(url, responses)]
+    return urls[len(responses)] if len(urls) > len(responses) else None
 
 
 async def _fetched(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from functools import partial
 from typing import TYPE_CHECKING
 
 from fanout.callbacks import calling
-from fanout.engine.metadata import learn_from
+from fanout.engine.metadata import with_metadata
 from fanout.errors import ConfigError
-from fanout.stop import WaitQueue
+from fanout.stop import Stop, WaitQueue
 from fanout.types import Action, Event, Verdict
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from fanout.codecs.base import Codec
     from fanout.engine.tasks import Tasks
-    from fanout.stop import Stop, StopEvent
+    from fanout.stop import StopEvent
     from fanout.types import ModelInfo
     from fanout.upstream.dispatcher import Dispatcher
     from fanout.upstream.endpoint import EndpointState
@@ -63,11 +62,11 @@ class EndpointProbe:
             endpoint for endpoint in self._group.balancer.endpoints if not endpoint.welcome and endpoint.out is None
         ]
         self._tasks = [self._run_tasks.start(partial(self._introduce, endpoint), aside=True) for endpoint in strangers]
-        while not self._group.prepared and self._stop_event.stopped is None and self._error is None:
+        while self._group.prepared is None and self._stop_event.stopped is None and self._error is None:
             if len(self._failed) == len(strangers):
                 return self._failed[strangers[0]]
             await self._stop_event.sleep(60.0, self._news)
-        if self._error is not None and not self._group.prepared:
+        if self._error is not None and self._group.prepared is None:
             raise self._error
         return None
 
@@ -88,25 +87,25 @@ class EndpointProbe:
             wait = min(2 * wait, _AGAIN_AT_MOST)
 
     async def _met(self, endpoint: EndpointState) -> Stop | None:
-        codec = copy.copy(self._codec)
+        stop = None
         try:
-            stop = await learn_from(endpoint, codec, self._group, self._dispatcher, self._stop_event)
+            prepared = await with_metadata(self._codec, endpoint, self._group, self._dispatcher, self._stop_event)
         except ConfigError as error:
             self._error = self._error or error
             self._put_out(endpoint, str(error))
-            stop = None
         else:
-            if stop is None:
-                self._welcome(endpoint, codec)
+            if isinstance(prepared, Stop):
+                stop = prepared
+            else:
+                self._welcome(endpoint, prepared)
         self._news.ring()
         return stop
 
     def _welcome(self, endpoint: EndpointState, codec: Codec) -> None:
         with calling("the codec's describe"):
             model = codec.describe()
-        if not self._group.prepared:
-            vars(self._codec).update(vars(codec))
-            self._group.balancer.model, self._group.prepared = model, True
+        if self._group.prepared is None:
+            self._group.balancer.model, self._group.prepared = model, codec
         elif not _alike(model, self._group.balancer.model):
             self._put_out(endpoint, f"it serves {_named(model)}, another endpoint {_named(self._group.balancer.model)}")
             return

@@ -229,6 +229,7 @@ class Run:
             stop = await self._introductions.first()
         if stop is not None:
             self.stop(stop)
+        self._codec = self._group.prepared or self._codec
         if self._codec.max_rows is not None:
             self.chunker.limit(max(1, self._codec.max_rows))
 

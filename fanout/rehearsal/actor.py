@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -96,6 +95,6 @@ class Rehearsal:
 
     def _paths_beside(self, url: str) -> dict[str, str]:
         """Where the packaged server has the pages that the codec asks about: path of the URL -> path."""
-        asked = [urlsplit(page).path for page in copy.copy(self._codec).prepare(url)]
-        there = [urlsplit(page).path for page in copy.copy(self._codec).prepare(_ORIGIN + self._path)]
+        asked = [urlsplit(page).path for page in self._codec.metadata_requests(url)]
+        there = [urlsplit(page).path for page in self._codec.metadata_requests(_ORIGIN + self._path)]
         return dict(zip(asked, there, strict=False))

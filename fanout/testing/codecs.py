@@ -217,9 +217,10 @@ class CodecTests:
     def _prepared(self) -> Codec:
         """The codec, once it has learnt from a client's metadata requests what it can."""
         codec = self.codec()
-        for url in codec.prepare(_URL + codec.path.replace("{model}", "mock")):
-            codec.learn(_played(codec, Sent(method="GET", url=url), self.model))
-        return codec
+        url, responses = _URL + codec.path.replace("{model}", "mock"), list[Response]()
+        while len(requests := codec.metadata_requests(url, responses)) > len(responses):
+            responses.append(_played(codec, Sent(method="GET", url=requests[len(responses)]), self.model))
+        return codec.with_metadata(responses)
 
     def _answered(self, rows: Rows) -> dict[str, Array]:
         codec = self._prepared()

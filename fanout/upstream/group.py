@@ -22,6 +22,7 @@ from fanout.upstream.rate_limit_headers import RateLimitHeaders
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from fanout.codecs.base import Codec
     from fanout.engine.task import ChunkTask
     from fanout.limits import RateLimiter, TokenMeter
     from fanout.settings import Hedge, Limits, RetryPolicy, Timeouts
@@ -87,7 +88,8 @@ class EndpointGroup:
         self.sizes = SizeLimits()
         """How large a request may be."""
         self._unguarded = limits.max_requests is None
-        self.prepared = False
+        self.prepared: Codec | None = None
+        """The codec with the metadata of the model, once an endpoint has sent it."""
         """The codec has learnt what an endpoint tells of its model."""
         self.preparing = asyncio.Lock()
         self.failed_preparations = 0

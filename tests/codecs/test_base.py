@@ -24,8 +24,8 @@ def test_a_codec_of_two_methods_is_a_whole_one(response):
     codec = Upper()
     assert codec.spec == {}
     assert codec.max_rows is None
-    assert tuple(codec.prepare("http://host/x")) == ()
-    codec.learn(response(b""))
+    assert tuple(codec.metadata_requests("http://host/x")) == ()
+    assert codec.with_metadata(()) is codec
     assert codec.classify(response(b"", status=500)) is None
     assert repr(codec) == "<Upper 'custom'>"
     assert codec.nonfinite == "reject"

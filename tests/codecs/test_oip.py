@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import orjson
 import pytest
@@ -15,7 +13,7 @@ from fanout.codecs import Oip
 from fanout.codecs._oip_answer import LENGTH_HEADER
 from fanout.errors import ConfigError, EncodeError, InputError, InvalidResponse
 from fanout.tensors import datatype_of, dtype_of, pack, unpack
-from fanout.types import ModelInfo, Tensor, TensorSpec
+from fanout.types import ModelInfo, Response, Tensor, TensorSpec
 
 URL = "http://user:secret@host/v2/models/m/infer"
 SERVER = "http://user:secret@host/v2"
@@ -43,10 +41,12 @@ def learnt(response):
             else response(config),
             SERVER: response(server),
         }
-        for url in codec.prepare(URL):
-            codec.learn(answers.pop(url))
+        responses = list[Response]()
+        while len(urls := codec.metadata_requests(URL, responses)) > len(responses):
+            responses.append(answers.pop(urls[len(responses)]))
+        found = codec.with_metadata(responses)
         assert (SERVER in answers) == (config is not None)
-        return codec
+        return found
 
     return learn
 
@@ -239,9 +239,9 @@ def test_a_server_that_lists_no_inputs_takes_any(learnt):
 
 def test_a_url_without_infer_has_no_metadata():
     codec = Oip()
-    assert list(codec.prepare("http://user:secret@host/score?key=hidden")) == []
+    assert codec.metadata_requests("http://user:secret@host/score?key=hidden") == ()
     with pytest.raises(ConfigError, match=r"/infer.*give codec\.input") as caught:
-        codec.encode(np.ones(1))
+        codec.with_metadata(()).encode(np.ones(1))
     assert "secret" not in str(caught.value)
     assert "hidden" not in str(caught.value)
     assert list(parsed(codec.encode({"a": np.ones(1)}))[1]) == ["a"]
@@ -253,29 +253,24 @@ def test_a_name_must_come_from_somewhere():
 
 
 def test_an_unknown_model_is_probably_mistyped(response):
-    codec = Oip()
-    list(codec.prepare(URL))
+    codec, unknown = Oip(), response({"error": "unknown model"}, status=404)
+    assert codec.metadata_requests(URL, [unknown]) == (f"{SERVER}/models/m",)
     with pytest.raises(ConfigError, match=r"HTTP 404: .*unknown model.*mistyped.*codec\.input"):
-        codec.learn(response({"error": "unknown model"}, status=404))
+        codec.with_metadata([unknown])
 
 
 @pytest.mark.parametrize(
     ("body", "status"), [(b"<html>no such page", 500), (b"<html>no such page", 200), (["no such page"], 200)]
 )
 def test_no_metadata_and_no_name_is_a_config_error_that_quotes_the_server(response, body, status):
-    codec = Oip()
-    list(codec.prepare(URL))
     with pytest.raises(ConfigError, match=rf"HTTP {status}.*no such page.*codec\.input") as caught:
-        codec.learn(response(body, status=status))
+        Oip().with_metadata([response(body, status=status)])
     assert caught.value.key == "input"
 
 
 @pytest.mark.parametrize("status", [404, 500])
 def test_no_metadata_is_no_harm_where_the_name_is_given(response, status):
-    codec = Oip(input="x")
-    list(codec.prepare(URL))
-    codec.learn(response(b"none", status=status))
-    codec.learn(response(b"none", status=status))
+    codec = Oip(input="x").with_metadata([response(b"none", status=status)] * 2)
     assert codec.max_rows is None
     assert codec.spec == {}
     assert list(parsed(codec.encode(np.ones(1)))[1]) == ["x"]
@@ -292,21 +287,16 @@ def test_a_model_of_a_fixed_size_bounds_the_rows(learnt):
     assert learnt(metadata(tensor(shape=(4, 2))), {"max_batch_size": 0}).max_rows == 4
 
 
-def test_preparing_again_forgets_the_last_model(learnt):
-    codec = learnt(metadata(tensor("a"), outputs=[tensor("y")]), {"max_batch_size": 8})
-    list(codec.prepare(URL))
-    assert (codec.max_rows, codec.spec) == (None, {})
-
-
-def test_copies_learn_for_themselves(response):
-    """Each client has its own copy of a codec."""
+def test_a_codec_with_metadata_leaves_the_first_codec_as_it_was(response):
     first = Oip()
-    second = copy.copy(first)
-    for codec, name in ((first, "a"), (second, "b")):
-        list(codec.prepare(URL))
-        codec.learn(response(metadata(tensor(name))))
-    assert list(parsed(first.encode(np.ones((1, 2))))[1]) == ["a"]
-    assert list(parsed(second.encode(np.ones((1, 2))))[1]) == ["b"]
+    codecs = [first.with_metadata([response(metadata(tensor(name)))]) for name in "ab"]
+    assert [list(parsed(codec.encode(np.ones((1, 2))))[1]) for codec in codecs] == [["a"], ["b"]]
+    assert first.describe() is None
+
+
+def test_other_metadata_replaces_all_of_the_first(learnt):
+    codec = learnt(metadata(tensor("a"), outputs=[tensor("y")]), {"max_batch_size": 8}).with_metadata(())
+    assert (codec.max_rows, codec.spec) == (None, {})
 
 
 OUTPUTS = [tensor("p", "FP32", (-1, 10)), tensor("label", "INT64", (-1, -1))]
@@ -416,4 +406,4 @@ def test_no_raw_bytes_go_to_a_server_that_lists_no_extension_at_all(learnt, serv
 
 
 def test_nobody_is_asked_for_extensions_where_raw_bytes_are_not_wanted():
-    assert list(Oip(binary=False).prepare(URL)) == [f"{SERVER}/models/m", f"{SERVER}/models/m/config"]
+    assert Oip(binary=False).metadata_requests(URL) == (f"{SERVER}/models/m", f"{SERVER}/models/m/config")

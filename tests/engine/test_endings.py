@@ -182,7 +182,9 @@ async def test_the_code_that_a_client_was_given_stops_the_run_with_its_name(
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize("method", ["prepare", "lazy prepare", "learn", "describe", "spec"])
+@pytest.mark.parametrize(
+    "method", ["metadata_requests", "later metadata_requests", "with_metadata", "describe", "spec"]
+)
 @pytest.mark.parametrize("endpoints", [1, 2])
 async def test_what_asks_about_the_model_stops_the_run_with_its_name(
     method: str, endpoints: int, ending: type[BaseException]
@@ -191,17 +193,14 @@ async def test_what_asks_about_the_model_stops_the_run_with_its_name(
         if name == method:
             raise ending
 
-    def lazily(url: str) -> Iterator[str]:
-        yield url
-        trap("lazy prepare")
-
     class Asking(Plain):
-        def prepare(self, url: str) -> Any:
-            trap("prepare")
-            return lazily(url)
+        def metadata_requests(self, url: str, responses: Any = ()) -> Any:
+            trap("later metadata_requests" if responses else "metadata_requests")
+            return [url]
 
-        def learn(self, response: Response) -> None:
-            trap("learn")
+        def with_metadata(self, responses: Any) -> Any:
+            trap("with_metadata")
+            return self
 
         def describe(self) -> None:
             trap("describe")
@@ -217,7 +216,7 @@ async def test_what_asks_about_the_model_stops_the_run_with_its_name(
         urls = [mock.url(Plain) + f"?{number}" for number in range(endpoints)]
         async with Client(urls, codec=Asking) as client:
             with pytest.raises(
-                RunStopped, match=f"the codec's {method.removeprefix('lazy ')} raised {ending.__name__}"
+                RunStopped, match=f"the codec's {method.removeprefix('later ')} raised {ending.__name__}"
             ) as caught:
                 await client.map(X)
     assert caught.value.kind == "error"

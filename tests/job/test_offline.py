@@ -51,7 +51,7 @@ async def test_a_local_server_that_is_gone_is_replayed_to_the_same_bytes(write_j
     await run_job(job, record=tmp_path / "r")
     summary = (await asyncio.to_thread(in_virtual_time, run_job(job, replay=tmp_path / "r")))[0]
     assert (tmp_path / "out" / "y.replay.npy").read_bytes() == (tmp_path / "out" / "y.npy").read_bytes()
-    assert summary.requests == len(list(job.codec.prepare("http://h/v2/models/digits/infer"))) + 13
+    assert summary.requests == len(job.codec.metadata_requests("http://h/v2/models/digits/infer")) + 13
 
 
 async def test_a_rehearsal_does_not_replace_the_output_of_a_job_of_that_name(write_job, doubler, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -189,13 +190,18 @@ async def test_answers_of_another_model_are_not_merged():
 class Asking(Plain):
     """Wants to know the model's name first."""
 
-    def prepare(self, url: str) -> Any:
+    model = ""
+
+    def metadata_requests(self, url: str, responses: Any = ()) -> Any:
         return [f"{url}/metadata"]
 
-    def learn(self, response: Response) -> None:
+    def with_metadata(self, responses: Any) -> Any:
+        (response,) = responses
         if response.status == 404:
             raise fanout.ConfigError("no such model", key="codec")
-        self.model = response.body.decode()
+        codec = copy.copy(self)
+        codec.model = response.body.decode()
+        return codec
 
     def describe(self) -> fanout.ModelInfo:
         return fanout.ModelInfo(name=self.model)
