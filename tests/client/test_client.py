@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import os
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,13 +140,15 @@ async def test_a_codec_learns_for_one_client_alone() -> None:
     class Learning(Plain):
         learnt = False
 
-        def prepare(self, url: str) -> tuple[str, ...]:
+        def metadata_requests(self, url: str, responses: Sequence[fanout.Response] = ()) -> tuple[str, ...]:
             return (url.removesuffix(":predict"),)
 
-        def learn(self, response: fanout.Response) -> None:
-            assert response.status == 200
-            self.learnt = True
-            self.max_rows = 7
+        def with_metadata(self, responses: Sequence[fanout.Response]) -> Learning:
+            assert [response.status for response in responses] == [200]
+            codec = copy.copy(self)
+            codec.learnt = True
+            codec.max_rows = 7
+            return codec
 
     codec = Learning()
     with MockEndpoint(double) as mock:

@@ -11,7 +11,7 @@ import fanout
 from tests.real.conftest import python
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from tests.real.conftest import Real
@@ -73,8 +73,8 @@ def test_a_wrong_dtype(server: str, tmp_path: Path, request: pytest.FixtureReque
 class Blind(fanout.codecs.Oip):
     """Asks for no metadata, so that the server has to say what is wrong."""
 
-    def prepare(self, url: str) -> Iterator[str]:
-        return iter(())
+    def metadata_requests(self, url: str, responses: Sequence[fanout.Response] = ()) -> Sequence[str]:
+        return ()
 
 
 @pytest.mark.parametrize(
