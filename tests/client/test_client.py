@@ -7,9 +7,8 @@ import copy
 import gc
 import os
 import weakref
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -20,6 +19,9 @@ from fanout.client.target import target
 from fanout.serving.exchange import StatusError
 from fanout.testing import MockEndpoint, VirtualClock
 from tests.support import Plain
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 X = np.arange(60.0).reshape(20, 3)
 
@@ -168,10 +170,10 @@ async def test_a_codec_learns_for_one_client_alone() -> None:
 )
 async def test_metadata_that_cannot_be_had_stop_the_run(status: Any, kind: str) -> None:
     class Learning(Plain):
-        def prepare(self, url: str) -> tuple[str, ...]:
+        def metadata_requests(self, url: str, responses: Sequence[fanout.Response] = ()) -> tuple[str, ...]:
             return (url,)
 
-        def learn(self, response: fanout.Response) -> None:
+        def with_metadata(self, responses: Sequence[fanout.Response]) -> Codec:
             raise AssertionError
 
     with MockEndpoint(double) as mock:
@@ -187,11 +189,11 @@ async def test_metadata_that_cannot_be_had_stop_the_run(status: Any, kind: str) 
 @pytest.mark.virtual_time
 async def test_metadata_that_a_codec_cannot_do_without_are_a_config_error() -> None:
     class Learning(Plain):
-        def prepare(self, url: str) -> tuple[str, ...]:
+        def metadata_requests(self, url: str, responses: Sequence[fanout.Response] = ()) -> tuple[str, ...]:
             return (url + "x",)
 
-        def learn(self, response: fanout.Response) -> None:
-            raise ConfigError(f"no such model: {response.status}")
+        def with_metadata(self, responses: Sequence[fanout.Response]) -> Codec:
+            raise ConfigError(f"no such model: {responses[0].status}")
 
     with MockEndpoint(double) as mock:
         async with Client(mock.url(Plain), codec=Learning) as client:
