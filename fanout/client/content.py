@@ -12,9 +12,8 @@ import numpy as np
 
 from fanout.engine import as_rows
 from fanout.errors import InputError
+from fanout.io.fingerprint import DIGEST_BYTES, of_rows, row_digests
 from fanout.io.readers import Source, as_source
-from fanout.io.readers.digests import DIGEST_BYTES, row_digests
-from fanout.io.readers.fingerprint import of_rows
 from fanout.io.writers import Move
 from fanout.rowset import RowSet
 from fanout.types import Block, count_rows, take_rows

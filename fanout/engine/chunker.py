@@ -27,8 +27,8 @@ from fanout.codecs._stacking import stacked as stack_rows
 from fanout.daemon_thread import DaemonThread
 from fanout.engine.task import ChunkTask
 from fanout.errors import EncodeError, InputError
+from fanout.io.fingerprint import stamp
 from fanout.io.readers import Source, as_source
-from fanout.io.readers.fingerprint import stamp
 from fanout.masks import any_is_masked_array, without_mask
 from fanout.rowset import RowSet
 from fanout.types import Block, Chunk, Rows, count_rows, join_rows, take_rows

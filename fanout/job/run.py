@@ -198,7 +198,7 @@ async def _run(
         return result, None  # no reason to start a server or to need one
     async with client:
         if on_start is not None:
-            on_start(client, await asyncio.to_thread(source.rows_about), journal.earlier, sink)
+            on_start(client, await asyncio.to_thread(source.estimate_rows), journal.earlier, sink)
         try:
             return await client.run(source, sink, journal=journal, control=control), None
         except RunStopped as stop:

@@ -1,25 +1,21 @@
-"""Where rows come from: files, one format a module, with `open_source`; tables in memory, with `as_source`."""
+"""Sources of rows: files in several formats with `open_source`, and tables in memory with `as_source`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from fanout.errors import InputError
+from fanout.io.readers.arrow_files import ArrowFileSource, ParquetSource
 from fanout.io.readers.base import BLOCK_BYTES, Source
-from fanout.io.readers.concatenated import Concatenated, FileSource
 from fanout.io.readers.csv import CsvSource
-from fanout.io.readers.files import found
-from fanout.io.readers.ipc import ArrowFileSource
+from fanout.io.readers.files import GZIP, ConcatenatedSource, FileSource, find_files
 from fanout.io.readers.jsonl import JsonLinesSource
-from fanout.io.readers.npy import NpySource
-from fanout.io.readers.npz import NpzSource
-from fanout.io.readers.objects import as_source
-from fanout.io.readers.origins import File, Stdin
-from fanout.io.readers.parquet import ParquetSource
-from fanout.io.readers.txt import TextSource
+from fanout.io.readers.lines import ByteInput, InputFile, Stdin, TextSource
+from fanout.io.readers.npy import NpySource, NpzSource
+from fanout.io.readers.tables import as_source
 from fanout.options import naming_options
 
 __all__ = ["BLOCK_BYTES", "Source", "as_source", "open_source"]
@@ -27,40 +23,38 @@ __all__ = ["BLOCK_BYTES", "Source", "as_source", "open_source"]
 _STDIN = "-"
 
 _Column: TypeAlias = str | Sequence[str] | None
-_OpenFile: TypeAlias = Callable[[Path, _Column, str | None], FileSource]
-_OpenLines: TypeAlias = Callable[[Sequence[File | Stdin], _Column, str | None], Source]
 
-_FILES: dict[str, _OpenFile] = {
-    "npy": NpySource,
-    "npz": NpzSource,
-    "parquet": ParquetSource,
-    "arrow": ArrowFileSource,
+
+class _FileFormat(NamedTuple):
+    """A format whose files are opened one by one: they have a header to compare, and can be read from any row."""
+
+    suffixes: tuple[str, ...]
+    open: Callable[[Path, _Column, str | None], FileSource]
+
+
+class _LineFormat(NamedTuple):
+    """A format of lines, which may be compressed, come from stdin, and go on from one file to the next."""
+
+    suffixes: tuple[str, ...]
+    open: Callable[[Sequence[ByteInput], _Column, str | None], Source]
+
+
+# A new format is a module with a source, a line here, and its name in the job file's `input.format`.
+_FILE_FORMATS = {
+    "npy": _FileFormat((".npy",), NpySource),
+    "npz": _FileFormat((".npz",), NpzSource),
+    "parquet": _FileFormat((".parquet", ".pq"), ParquetSource),
+    "arrow": _FileFormat((".arrow", ".feather", ".ipc"), ArrowFileSource),
 }
-_LINES: dict[str, _OpenLines] = {
-    "jsonl": JsonLinesSource,
-    "csv": CsvSource,
-    "tsv": partial(CsvSource, delimiter="\t"),
-    "txt": TextSource,
+_LINE_FORMATS = {
+    "jsonl": _LineFormat((".jsonl", ".ndjson"), JsonLinesSource),
+    "csv": _LineFormat((".csv",), CsvSource),
+    "tsv": _LineFormat((".tsv",), partial(CsvSource, delimiter="\t")),
+    "txt": _LineFormat((".txt",), TextSource),
 }
-_SUFFIXES = {
-    ".npy": "npy",
-    ".npz": "npz",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".arrow": "arrow",
-    ".feather": "arrow",
-    ".ipc": "arrow",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".txt": "txt",
-    ".jsonl.gz": "jsonl",
-    ".ndjson.gz": "jsonl",
-    ".csv.gz": "csv",
-    ".tsv.gz": "tsv",
-    ".txt.gz": "txt",
-}
+_SUFFIXES = {suffix: name for name, one in _FILE_FORMATS.items() for suffix in one.suffixes}
+_SUFFIXES |= {suffix: name for name, one in _LINE_FORMATS.items() for suffix in one.suffixes}
+_SUFFIXES |= {suffix + GZIP: name for name, one in _LINE_FORMATS.items() for suffix in one.suffixes}
 
 
 @naming_options("open_source")
@@ -71,38 +65,39 @@ def open_source(
     id: str | None = None,  # noqa: A002 - the name it has for users
     format: str | None = None,  # noqa: A002
 ) -> Source:
-    """The rows of a file, of all files in a folder, of those that a pattern matches, or of stdin.
+    """Open the rows of a file, of all files in a folder, of the files that a pattern matches, or of stdin.
 
     Args:
         path: a file, a folder, a pattern (``data/*.parquet``, ``**`` for any number of folders), or ``-`` for stdin.
-            Several files are of one format, and are read in natural order (``part-2`` before ``part-10``). Hidden
-            files, those that begin with ``_``, and empty ones are passed over.
+            Several files have one format and are read in natural order (``part-2`` before ``part-10``). Hidden files,
+            names that begin with ``_``, and empty files are passed over.
         column: name of the array, column or field to read (in JSON lines also a JSON pointer, in Parquet and Arrow a
-            field of a struct with a dot), or a list of names for several inputs a row. Not needed where the file holds
-            exactly one, nor for JSON lines, whose rows are then the whole values.
-        id: name of the column whose texts or integers are the rows' ids.
-        format: ``npy``, ``npz``, ``parquet``, ``arrow``, ``jsonl``, ``csv``, ``tsv`` or ``txt``, if not by the suffix.
+            field of a struct with a dot), or a list of names for several inputs a row. It can be left out if the file
+            holds exactly one, and for JSON lines, whose rows are then the whole values.
+        id: name of the column with the rows' ids, texts or integers.
+        format: ``npy``, ``npz``, ``parquet``, ``arrow``, ``jsonl``, ``csv``, ``tsv`` or ``txt``, instead of the suffix.
 
     Raises:
         InputError: the input or a column of it cannot be used; its ``key`` is ``"input.path"``, ``"input.column"``,
             ``"input.id"`` or ``"input.format"``.
     """
-    if format is not None and format not in {*_FILES, *_LINES}:
-        raise InputError(f'format must be one of {", ".join([*_FILES, *_LINES])}, not "{format}"', key="input.format")
+    known = [*_FILE_FORMATS, *_LINE_FORMATS]
+    if format is not None and format not in known:
+        raise InputError(f'format must be one of {", ".join(known)}, not "{format}"', key="input.format")
     if str(path) == _STDIN:
-        return _of_stdin(column, id, format)
-    files, format = found(Path(path), _SUFFIXES, format)  # noqa: A001
+        return _open_stdin(column, id, format)
+    files, format = find_files(Path(path), _SUFFIXES, format)  # noqa: A001
     try:
-        if format in _LINES:
-            return _LINES[format]([File(file) for file in files], column, id)
-        sources = [_FILES[format](file, column, id) for file in files]
+        if format in _LINE_FORMATS:
+            return _LINE_FORMATS[format].open([InputFile(file) for file in files], column, id)
+        sources = [_FILE_FORMATS[format].open(file, column, id) for file in files]
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}", key="input.path") from None
-    return Concatenated(sources)
+    return ConcatenatedSource(sources)
 
 
-def _of_stdin(column: _Column, id: str | None, format: str | None) -> Source:  # noqa: A002
-    if format not in _LINES:
-        given = "has no suffix to tell its format" if format is None else f"cannot be read as {format}"
-        raise InputError(f"stdin {given}: set format to {', '.join(_LINES)}", key="input.format")
-    return _LINES[format]([Stdin()], column, id)
+def _open_stdin(column: _Column, id: str | None, format: str | None) -> Source:  # noqa: A002
+    if format not in _LINE_FORMATS:
+        problem = "has no suffix" if format is None else f"cannot be read as {format}"
+        raise InputError(f"stdin {problem}: set format to {', '.join(_LINE_FORMATS)}", key="input.format")
+    return _LINE_FORMATS[format].open([Stdin()], column, id)

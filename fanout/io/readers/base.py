@@ -1,4 +1,4 @@
-"""What a source is: rows in blocks, part of them on request, and a fingerprint to know them by."""
+"""The interface of a source: rows in blocks, a part of them on request, and a fingerprint that identifies them."""
 
 from __future__ import annotations
 
@@ -13,68 +13,69 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BLOCK_BYTES = 512 * 1024
-"""About how much of an input is read at once."""
+"""Approximate size of a block: the bytes of an input that are read at once."""
+
+_ALL_ROWS = (slice(None), slice(0, None))
 
 
 class Source(ABC):
-    """Rows that are read in blocks, so that memory stays bounded however many there are."""
+    """Rows that are read in blocks, so that memory stays bounded for any number of rows.
+
+    Attributes:
+        n_rows: number of rows; None if only reading to the end shows it.
+        repeatable: False if the rows can be read only once, as those of stdin or of a stream.
+        uniform: True if all rows are known to have one dtype and shape, as those of an array have.
+        files: files that the source reads; a run must not write to them.
+    """
 
     n_rows: int | None = None
-    """How many rows there are; None where only reading to the end tells."""
-
     repeatable: bool = True
-    """False where the rows can be read but once: stdin, one-shot iterables."""
-
     uniform: bool = False
-    """True where all rows are known to be of one dtype and shape, as those of an array are."""
-
     files: tuple[Path, ...] = ()
-    """The files that it reads, which must not be written to meanwhile."""
 
     @abstractmethod
     def blocks(self) -> Iterator[Block]:
-        """All rows in order, in blocks that are never empty; each call is another pass.
+        """Yield all rows in order, in blocks that are never empty; each call is another pass.
 
-        Blocking: not for the event loop's thread. Raises `InputError` for what cannot be read, as it comes to it.
+        The iterator blocks on I/O: use it on a helper thread. It raises `InputError` for input that cannot be read,
+        after the blocks before it.
         """
 
     def blocks_from(self, row: int) -> Iterator[Block]:
-        """The rows from number ``row`` on; sources that can seek do, others read what comes before."""
+        """Yield the rows from number ``row`` on. Sources that cannot seek read the rows before it too."""
         for block in self.blocks():
             n_rows = count_rows(block.rows)
             if row < n_rows:
-                yield cut(block, row, n_rows)
+                yield slice_block(block, row, n_rows)
             row = max(0, row - n_rows)
 
-    def rows_about(self) -> int | None:
-        """`n_rows`, or else about as many, to show how far a run has come; None where nothing is known. Blocking."""
+    def estimate_rows(self) -> int | None:
+        """Return the number of rows, exact or estimated, for a progress bar; None if it is unknown. Blocks on I/O."""
         return self.n_rows
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any] | None:
-        """What tells this input from another, as JSON can express it; None where nothing can."""
+        """Return JSON that identifies the input; None for a stream, which has no identity."""
 
     def sliced(self, rows: slice) -> Source:
-        """The rows that ``rows`` selects, a slice without a step.
+        """Return the source of the rows that ``rows``, a slice without a step, selects.
 
         Raises:
-            InputError: the slice counts from the end, but where that is is not known before all is read.
+            InputError: the slice has a step, or counts from the end of an input of unknown length.
         """
         if rows.step not in (None, 1):
             raise InputError(f"rows are sent one after the other: {rows.step} cannot be the step of a slice of them")
-        return self if rows in _EVERYTHING else _Slice(self, *_bounds(rows, self.n_rows))
+        return self if rows in _ALL_ROWS else _Slice(self, *_bounds(rows, self.n_rows))
 
 
 class SeekableSource(Source):
-    """A source whose every row can be gone to without reading those before it."""
+    """A source that can start at any row without reading the rows before it."""
 
     def blocks(self) -> Iterator[Block]:
-        """See `Source.blocks`."""
         return self.blocks_from(0)
 
     @abstractmethod
-    def blocks_from(self, row: int) -> Iterator[Block]:
-        """See `Source.blocks_from`."""
+    def blocks_from(self, row: int) -> Iterator[Block]: ...
 
 
 class _Slice(Source):
@@ -82,8 +83,7 @@ class _Slice(Source):
 
     def __init__(self, source: Source, start: int, stop: int | None) -> None:
         self._source, self._start, self._stop = source, start, stop
-        if source.n_rows is not None:
-            self.n_rows = max(0, min(source.n_rows, source.n_rows if stop is None else stop) - start)
+        self.n_rows = self._within(source.n_rows)
         self.repeatable, self.files, self.uniform = source.repeatable, source.files, source.uniform
 
     def blocks(self) -> Iterator[Block]:
@@ -96,53 +96,56 @@ class _Slice(Source):
         for block in self._source.blocks_from(position):
             n_rows = count_rows(block.rows)
             if self._stop is not None and position + n_rows >= self._stop:
-                yield cut(block, 0, self._stop - position)
+                yield slice_block(block, 0, self._stop - position)
+                # Return before the next block is read: what follows may be damaged, or may never come.
                 return
             yield block
             position += n_rows
 
-    def rows_about(self) -> int | None:
-        if self.n_rows is not None:
-            return self.n_rows
-        whole = self._source.rows_about()
-        return whole if whole is None else max(0, min(whole, whole if self._stop is None else self._stop) - self._start)
+    def estimate_rows(self) -> int | None:
+        return self._within(self._source.estimate_rows()) if self.n_rows is None else self.n_rows
 
     def fingerprint(self) -> dict[str, Any] | None:
         whole = self._source.fingerprint()
         return whole and {**whole, "rows": [self._start, self._stop]}
 
     def sliced(self, rows: slice) -> Source:
-        if rows in _EVERYTHING:
+        if rows in _ALL_ROWS:
             return self
+        # A slice of a slice is one slice of the source: equal rows have equal fingerprints, however they were selected.
         start, stop = _bounds(rows, self.n_rows)
         ends = [end for end in (self._stop, None if stop is None else self._start + stop) if end is not None]
         return _Slice(self._source, self._start + start, min(ends, default=None))
 
+    def _within(self, n_rows: int | None) -> int | None:
+        """Return how many of the first ``n_rows`` rows of the source are in the slice."""
+        if n_rows is None:
+            return None
+        return max(0, (n_rows if self._stop is None else min(n_rows, self._stop)) - self._start)
 
-_EVERYTHING = (slice(None), slice(0, None))
 
-
-def cut(block: Block, start: int, stop: int) -> Block:
-    """The rows ``start <= i < stop`` of a block."""
+def slice_block(block: Block, start: int, stop: int) -> Block:
+    """Return the rows ``start <= i < stop`` of a block."""
     if start == 0 and stop >= count_rows(block.rows):
         return block
     part = slice(start, stop)
     return Block(take_rows(block.rows, part), None if block.ids is None else block.ids[part])
 
 
-def rows_in_block(row_bytes: float) -> int:
-    """How many rows of that size make a block."""
+def rows_per_block(row_bytes: float) -> int:
+    """Return how many rows of ``row_bytes`` bytes make a block."""
     return max(1, int(BLOCK_BYTES // max(1, row_bytes)))
 
 
 def _bounds(rows: slice, n_rows: int | None) -> tuple[int, int | None]:
+    """Return start and stop of a slice, counted from the first row."""
     if n_rows is not None:
         start, stop, _ = rows.indices(n_rows)
         return start, stop
     start = 0 if rows.start is None else rows.start
     if start < 0 or (rows.stop is not None and rows.stop < 0):
         raise InputError(
-            "negative row numbers count from the end, but only reading the whole input tells where that is: "
+            "negative row numbers count from the end, but only reading the whole input shows where it ends: "
             "count from the start"
         )
     return start, rows.stop

@@ -1,36 +1,110 @@
-"""Which files a path means: one, those of a folder, or those that a pattern matches; and of which format they are."""
+"""Input files: the files that a path, a folder or a pattern names, and several files read as one source."""
 
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fanout.errors import InputError
-from fanout.io.readers.origins import GZIP
+from fanout.io import fingerprint
+from fanout.io.readers.base import SeekableSource, slice_block
+from fanout.types import count_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-_HIDDEN = (".", "_")  # also what Spark and Hive leave beside the data: _SUCCESS, _metadata, .part-0.crc
+    from fanout.io.readers.columns import ColumnSelection
+    from fanout.types import Block
+
+GZIP = ".gz"
+
+# Spark and Hive leave such files beside the data: _SUCCESS, _metadata, .part-0.crc.
+_HIDDEN = (".", "_")
 _PATTERN = re.compile(r"[*?\[]")
 
 
-def found(path: Path, suffixes: Mapping[str, str], format: str | None) -> tuple[list[Path], str]:  # noqa: A002
-    """The files that ``path`` means, in natural order, and the one format that they have.
+class FileSource(SeekableSource):
+    """A source of one file.
+
+    Attributes:
+        path: the file.
+        schema: types and shapes of the rows, for comparison with other files and for messages.
+    """
+
+    path: Path
+    schema: Any
+    _format: str
+    _selection: ColumnSelection | None = None
+
+    @abstractmethod
+    def __init__(self, path: Path, column: str | Sequence[str] | None = None, id: str | None = None) -> None: ...  # noqa: A002
+
+    def fingerprint(self) -> dict[str, Any]:
+        selection = self._selection.as_json() if self._selection else {}
+        return {"format": self._format, "file": fingerprint.of_file(self.path), **selection}
+
+
+class ConcatenatedSource(SeekableSource):
+    """The rows of one file after those of another.
+
+    Raises:
+        InputError: the files have different schemas.
+    """
+
+    def __init__(self, sources: Sequence[FileSource]) -> None:
+        self._sources = sources
+        self.files = tuple(source.path for source in sources)
+        first = sources[0]
+        for source in sources[1:]:
+            if source.schema != first.schema:
+                both = f"{source.path} holds {_in_words(source)}, but {first.path} holds {_in_words(first)}"
+                raise InputError(f"{both}: files that are read as one must agree", key="input.path")
+        self.uniform = all(source.uniform for source in sources)
+        known = [source.n_rows for source in sources if source.n_rows is not None]
+        self.n_rows = sum(known) if len(known) == len(sources) else None
+
+    def blocks_from(self, row: int) -> Iterator[Block]:
+        for source in self._sources:
+            # Only reading the whole file shows how many of the rows before ``row`` it has.
+            if source.n_rows is None:
+                for block in source.blocks_from(0):
+                    n_rows = count_rows(block.rows)
+                    if row < n_rows:
+                        yield slice_block(block, row, n_rows)
+                    row = max(0, row - n_rows)
+                continue
+            if row < source.n_rows:
+                yield from source.blocks_from(row)
+            row = max(0, row - source.n_rows)
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"files": [source.fingerprint() for source in self._sources]}
+
+
+def _in_words(source: FileSource) -> str:
+    if not isinstance(source.schema, dict):
+        return str(source.schema)
+    return ", ".join(f'"{name}": {kind}' for name, kind in source.schema.items())
+
+
+def find_files(path: Path, suffixes: Mapping[str, str], format: str | None) -> tuple[list[Path], str]:  # noqa: A002
+    """Return the files that ``path`` names, in natural order, and their common format.
 
     Args:
         path: a file, a folder, or a pattern in which ``**`` stands for any number of folders.
-        suffixes: suffix to format.
-        format: the format if it is not to be told by the suffix.
+        suffixes: suffix -> format.
+        format: the format, if the suffix does not decide.
 
     Raises:
-        InputError: there are none, or they are of several formats, or of none that is known.
+        InputError: there are no files, or they have several formats, or an unknown one.
     """
     try:
         if path.is_dir():
             files = _in_folder(path)
+        # An existing file comes before a pattern: its name may have a bracket in it.
         elif path.exists():
             _require_regular(path)
             return [path], format or _format_of(path, suffixes)
@@ -40,7 +114,8 @@ def found(path: Path, suffixes: Mapping[str, str], format: str | None) -> tuple[
             raise InputError(f"there is no file {path.absolute()}{_nearest(path, suffixes)}", key="input.path")
         for file in files:
             _require_regular(file)
-        files = [file for file in files if file.stat().st_size]  # what an empty part of a dataset leaves
+        # An empty part of a dataset is an empty file in some writers, and has no header to read.
+        files = [file for file in files if file.stat().st_size]
     except OSError as error:  # for instance a name that is too long, or a folder that may not be entered
         raise InputError(f"{path} cannot be read: {error.strerror}", key="input.path") from None
     if not files:
@@ -48,85 +123,78 @@ def found(path: Path, suffixes: Mapping[str, str], format: str | None) -> tuple[
     return files, format or _common_format(path, files, suffixes)
 
 
+def in_natural_order(paths: Iterable[Path]) -> list[Path]:
+    """Return the paths sorted by the numbers in them: ``part-2`` before ``part-10``."""
+
+    def key(part: str) -> list[tuple[int, str]]:
+        return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"([0-9]+)", part)]
+
+    return sorted(paths, key=lambda path: ([key(part) for part in path.parts], path.parts))
+
+
 def _require_regular(path: Path) -> None:
-    """Refuse a pipe, which keeps who opens it waiting, and a device, which may have no end: a file is read twice."""
+    # Opening a pipe waits for its writer, and a device may have no end; both can be read only once.
     if not path.is_file():
-        told = f"{path} is not a regular file"
-        raise InputError(f'{told}: save the rows in one, or send them through stdin (path "-")', key="input.path")
-
-
-def suffix_of(path: Path) -> str:
-    """The suffix that tells the format; that of what is packed, where gzip has packed it."""
-    suffix = path.suffix.lower()
-    return Path(path.stem).suffix.lower() + GZIP if suffix == GZIP else suffix
+        remedy = 'save the rows in one, or send them through stdin (path "-")'
+        raise InputError(f"{path} is not a regular file: {remedy}", key="input.path")
 
 
 def _in_folder(folder: Path) -> list[Path]:
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith(_HIDDEN)]
     if folders := sorted(entry.name for entry in entries if entry.is_dir()):
-        told = f"{folder} holds folders too ({_listed(folders)}): say which files with a pattern"
-        raise InputError(f"{told}, such as {folder / '**' / '*.parquet'}", key="input.path")
-    return in_order(entries)
+        listed = ", ".join(folders[:3]) + (", ..." if len(folders) > 3 else "")
+        remedy = f"name the files with a pattern, such as {folder / '**' / '*.parquet'}"
+        raise InputError(f"{folder} holds folders too ({listed}): {remedy}", key="input.path")
+    return in_natural_order(entries)
 
 
 def _matching(pattern: Path) -> list[Path]:
-    # Only what is not there under its own name is a pattern: a folder may have a bracket in its name.
     root = Path(pattern.anchor)
     parts = pattern.parts[1:] if pattern.anchor else pattern.parts
+    # Folders that exist under their own name are no part of the pattern: one may have a bracket in its name.
     while (root / parts[0]).exists():
         root, parts = root / parts[0], parts[1:]
-    matches = [match for match in root.glob("/".join(parts)) if match.is_file() and not _is_hidden(match, root)]
+    matches = [
+        match
+        for match in root.glob("/".join(parts))
+        if match.is_file() and not any(part.startswith(_HIDDEN) for part in match.relative_to(root).parts)
+    ]
     if not matches:
         raise InputError(f"no file matches {pattern.absolute()}", key="input.path")
-    return in_order(matches)
+    return in_natural_order(matches)
 
 
-def _is_hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(_HIDDEN) for part in path.relative_to(root).parts)
-
-
-def in_order(paths: Iterable[Path]) -> list[Path]:
-    """The paths sorted as people count: ``part-2`` before ``part-10``."""
-    return sorted(paths, key=lambda path: (_natural(path), path.parts))
-
-
-def _natural(path: Path) -> list[list[tuple[int, str]]]:
-    def key(part: str) -> list[tuple[int, str]]:
-        return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"([0-9]+)", part)]
-
-    return [key(part) for part in path.parts]
+def _suffix_of(path: Path) -> str:
+    """Return the suffix that decides the format; ``.csv.gz`` for a file that gzip has compressed."""
+    suffix = path.suffix.lower()
+    return Path(path.stem).suffix.lower() + GZIP if suffix == GZIP else suffix
 
 
 def _format_of(path: Path, suffixes: Mapping[str, str]) -> str:
-    suffix = suffix_of(path)
+    suffix = _suffix_of(path)
     if suffix not in suffixes:
-        raise InputError(
-            f"{path.name}: {f'{suffix} is not the suffix of a known format' if suffix else 'its name has no suffix'}; "
-            f"known are {', '.join(suffixes)}, or set format",
-            key="input.path",
-        )
+        problem = f"{suffix} is not the suffix of a known format" if suffix else "its name has no suffix"
+        remedy = f"known are {', '.join(suffixes)}, or set format"
+        raise InputError(f"{path.name}: {problem}; {remedy}", key="input.path")
     return suffixes[suffix]
 
 
 def _common_format(path: Path, files: list[Path], suffixes: Mapping[str, str]) -> str:
     formats: dict[str, Path] = {}
     for file in files:
-        formats.setdefault(suffixes.get(suffix_of(file), "unknown"), file)
+        formats.setdefault(suffixes.get(_suffix_of(file), "unknown"), file)
     if len(formats) == 1:
         return _format_of(files[0], suffixes)
     examples = ", ".join(f"{name} ({file.name})" for name, file in formats.items())
-    told = f"{path} holds files of several formats: {examples}; say which with a pattern"
-    raise InputError(f"{told}, such as {files[0].with_name('*' + suffix_of(files[0]))}", key="input.path")
+    remedy = f"choose one with a pattern, such as {files[0].with_name('*' + _suffix_of(files[0]))}"
+    raise InputError(f"{path} holds files of several formats: {examples}; {remedy}", key="input.path")
 
 
 def _nearest(path: Path, suffixes: Mapping[str, str]) -> str:
+    """Return the end of a message about a missing file: the file beside it with the most similar name."""
     try:
-        neighbours = [entry.name for entry in path.absolute().parent.iterdir() if suffix_of(entry) in suffixes]
+        neighbours = [entry.name for entry in path.absolute().parent.iterdir() if _suffix_of(entry) in suffixes]
     except OSError:
         return ", nor its folder"
     close = get_close_matches(path.name, neighbours, n=1)
     return f'; did you mean "{path.with_name(close[0])}"?' if close else ""
-
-
-def _listed(names: list[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -1,178 +1,278 @@
-"""Rows from a ``.npy`` file, read as they are needed and never mapped: mapped pages count against the process."""
+"""Rows from numpy's files, ``.npy`` and ``.npz``, read as they are needed.
+
+The files are never mapped into memory: mapped pages count against the process.
+"""
 
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+import shutil
+import zipfile
+import zlib
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import prod
+from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from fanout.errors import InputError
-from fanout.io.readers import fingerprint
-from fanout.io.readers.base import SeekableSource, rows_in_block
+from fanout.io.readers.base import rows_per_block
+from fanout.io.readers.columns import select_columns
+from fanout.io.readers.files import FileSource
 from fanout.types import Array, Block
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-OBJECTS = (
+    RowReader = Callable[[int, int], Array]
+    """Returns the rows ``start <= i < stop`` of an array; each call starts where the last one stopped."""
+
+_OBJECTS = (
     "an array of objects, which only unpickling could read, and that may run any code; save the rows with a plain "
     "dtype instead, for instance np.save(path, np.stack(rows).astype(np.float32))"
 )
-_ARCHIVE = b"PK"
+_ZIP_MAGIC, _NPY_MAGIC = b"PK", b"\x93NUMPY"
+_SUFFIX = ".npy"
+_SKIPPED_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
-    """What the head of an array in numpy's format tells."""
+class _Header:
+    """The header of an array in numpy's format.
+
+    Attributes:
+        by_column: True if the first axis, that of the rows, varies fastest (Fortran order).
+        offset: position of the first value in the file.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     by_column: bool
-    """The first axis, that of the rows, varies fastest (Fortran's order)."""
-
     offset: int
-    """Where the numbers begin."""
 
     @property
     def n_rows(self) -> int:
-        """Length of the first axis."""
         return self.shape[0]
 
     @property
     def row_bytes(self) -> int:
-        """Size of one row."""
         return prod(self.shape[1:]) * self.dtype.itemsize
 
     @property
-    def form(self) -> str:
-        """What every row looks like."""
+    def schema(self) -> str:
         kind = "texts" if self.dtype.kind in "US" else f"{self.dtype.newbyteorder('=')} values"
         return f"{kind} of shape {list(self.shape[1:])}"
 
 
-class NpySource(SeekableSource):
+class NpySource(FileSource):
     """The array of a ``.npy`` file; row i is ``array[i]``.
 
     Raises:
-        InputError: not a ``.npy`` file, one that is cut short, an array that has no rows to send, or a ``column`` or
-            ``id``, which it cannot have.
+        InputError: not a ``.npy`` file, or one that is cut short; an array without rows that can be sent; or a
+            ``column`` or ``id`` was given, which it does not have.
     """
 
+    _format = "npy"
     uniform = True
 
     def __init__(
         self,
         path: Path,
         column: str | Sequence[str] | None = None,
-        id: str | None = None,  # noqa: A002
+        id: str | None = None,  # noqa: A002 - the name it has for users
     ) -> None:
         for key, value in (("column", column), ("id", id)):
             if value is not None:
                 raise InputError(f"{path.name} is one array without a name: leave {key} out", key=f"input.{key}")
         self.path = path
-        with path.open("rb", buffering=0) as file, reading_array(path, "a .npy file"):
-            if file.read(2) == _ARCHIVE:
+        with path.open("rb", buffering=0) as file, _reading(path, "a .npy file"):
+            if file.read(2) == _ZIP_MAGIC:
                 raise InputError(f"{path.name} is an archive of arrays: give it the suffix .npz", key="input.path")
             file.seek(0)
-            self._header = read_header(file, path.name, key="input.path")
-            _require_whole(path, self._header, os.fstat(file.fileno()).st_size)
+            self._header = _read_header(file, path.name, key="input.path")
+            _require_whole(self._header, os.fstat(file.fileno()).st_size)
         self.n_rows = self._header.n_rows
-        self.form = self._header.form
+        self.schema = self._header.schema
 
     def blocks_from(self, row: int) -> Iterator[Block]:
-        """See `Source.blocks_from`."""
-        with self.path.open("rb", buffering=0) as file, reading_array(self.path, "a .npy file"):
-            size = rows_in_block(self._header.row_bytes)
+        with self.path.open("rb", buffering=0) as file, _reading(self.path, "a .npy file"):
+            size = rows_per_block(self._header.row_bytes)
             for start in range(row, self._header.n_rows, size):
-                yield Block(read_rows(file, self._header, start, min(start + size, self._header.n_rows)))
-
-    def fingerprint(self) -> dict[str, Any]:
-        """See `Source.fingerprint`."""
-        return {"format": "npy", "file": fingerprint.of_file(self.path)}
+                yield Block(_read_rows(file, self._header, start, min(start + size, self._header.n_rows)))
 
 
-def read_header(file: IO[bytes], what: str, *, key: str) -> Header:
-    """The head of the array that begins where ``file`` is.
+class NpzSource(FileSource):
+    """The array called ``column`` of a ``.npz`` archive; several in step if ``column`` is a list of names.
 
     Raises:
-        InputError: an array that has no first axis, or holds what no codec can send.
-        ValueError: no head of an array.
+        InputError: not an archive of arrays, no such array, or arrays with different numbers of rows.
+    """
+
+    _format = "npz"
+    uniform = True
+
+    def __init__(
+        self,
+        path: Path,
+        column: str | Sequence[str] | None = None,
+        id: str | None = None,  # noqa: A002 - the name it has for users
+    ) -> None:
+        self.path = path
+        with path.open("rb") as file:
+            if file.read(len(_NPY_MAGIC)) == _NPY_MAGIC:
+                raise InputError(f"{path.name} is one array, not an archive: give it the suffix .npy", key="input.path")
+        with _open_archive(path) as archive:
+            names = [name.removesuffix(_SUFFIX) for name in archive.namelist()]
+            self._selection = selection = select_columns(names, column, id, file=path.name, noun="array")
+            self._headers = {name: _read_member_header(path, archive, name) for name in selection.all}
+        if len({header.n_rows for header in self._headers.values()}) > 1:
+            lengths = ", ".join(f'"{name}" {header.n_rows}' for name, header in self._headers.items())
+            raise InputError(f"the columns have different numbers of rows: {lengths}", key="input.column")
+        self.n_rows: int = self._headers[selection.names[0]].n_rows
+        self.schema = {name: self._headers[name].schema for name in selection.names}
+
+    def blocks_from(self, row: int) -> Iterator[Block]:
+        assert self._selection is not None
+        size = rows_per_block(sum(header.row_bytes for header in self._headers.values()))
+        with _open_archive(self.path) as archive, ExitStack() as stack:
+            readers = {
+                name: stack.enter_context(_row_reader(archive, name, header, row))
+                for name, header in self._headers.items()
+            }
+            for start in range(row, self.n_rows, size):
+                stop = min(start + size, self.n_rows)
+                columns = {name: read(start, stop) for name, read in readers.items()}
+                yield self._selection.block(columns, self.path.name, start)
+
+
+def _read_header(file: IO[bytes], what: str, *, key: str) -> _Header:
+    """Read the header of the array that begins at the position of ``file``.
+
+    Raises:
+        InputError: the array has no first axis, or values that no codec can send.
+        ValueError: there is no header.
     """
     version = np.lib.format.read_magic(file)
-    # Version 3 differs from 2 in the encoding of the names of fields, and arrays with fields are refused below.
+    # Version 3 differs from 2 in the encoding of fields' names alone, and arrays with fields are refused below.
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, by_column, dtype = read(file)
     if dtype.hasobject:
-        raise InputError(f"{what} holds {OBJECTS}", key=key)
+        raise InputError(f"{what} holds {_OBJECTS}", key=key)
     if not shape:
         raise InputError(f"{what} holds a single value, not rows: it needs a first axis", key=key)
     if dtype.kind == "V":
-        raise InputError(f"{what} has dtype {dtype}, of which no request can be made; use a plain one", key=key)
+        raise InputError(f"{what} has dtype {dtype}, which no request can hold; use a plain one", key=key)
     if min(shape) < 0:
         raise ValueError(f"its shape is {list(shape)}")
-    return Header(shape, dtype, by_column and len(shape) > 1, file.tell())
+    # The rows of a one-dimensional array are contiguous in both orders.
+    return _Header(shape, dtype, by_column and len(shape) > 1, file.tell())
 
 
-def read_rows(file: IO[bytes], header: Header, start: int, stop: int) -> Array:
-    """The rows ``start <= i < stop`` of the array in a file that can seek; shape (stop - start, ...), native."""
-    width = header.dtype.itemsize
+def _require_whole(header: _Header, size: int) -> None:
+    """Raise `ValueError` if a file of ``size`` bytes does not hold all rows of its array."""
+    n_bytes = size - header.offset
+    if n_bytes < header.n_rows * header.row_bytes:
+        whole = 0 if header.by_column else n_bytes // header.row_bytes
+        raise ValueError(f"it is cut short: its header says {header.n_rows} rows, but only {whole} are whole")
+
+
+def _read_rows(file: IO[bytes], header: _Header, start: int, stop: int) -> Array:
+    """Read the rows ``start <= i < stop`` from a file that can seek; shape (stop - start, ...), native byte order."""
     if not header.by_column:
-        rows = np.empty((stop - start, *header.shape[1:]), header.dtype)
         file.seek(header.offset + start * header.row_bytes)
-        fill(file, rows)
-        return native(rows)
-    # Each column is in one piece; transposed, the columns of the block are too.
+        return _read_next(file, header, stop - start)
+    # The rows of one column are contiguous in the file. The block is filled column by column, then transposed.
     columns = np.empty((prod(header.shape[1:]), stop - start), header.dtype)
     for i, column in enumerate(columns):
-        file.seek(header.offset + (i * header.n_rows + start) * width)
-        fill(file, column)
-    return native(np.ascontiguousarray(columns.reshape(*header.shape[:0:-1], stop - start).T))
+        file.seek(header.offset + (i * header.n_rows + start) * header.dtype.itemsize)
+        _fill(file, column)
+    return _native(np.ascontiguousarray(columns.reshape(*header.shape[:0:-1], stop - start).T))
 
 
-def fill(file: IO[bytes], array: Array) -> None:
-    """Read ``array``'s bytes, which are contiguous, from where ``file`` is. Raises `EOFError` if it ends before."""
+def _read_next(file: IO[bytes], header: _Header, n_rows: int) -> Array:
+    rows = np.empty((n_rows, *header.shape[1:]), header.dtype)
+    _fill(file, rows)
+    return _native(rows)
+
+
+def _fill(file: IO[bytes], array: Array) -> None:
+    """Read the bytes of a contiguous array from the file's position. Raises `EOFError` if the file ends before."""
     if not array.nbytes:
         return
-    left = array.reshape(-1).view(np.uint8).data
-    while left:
-        n_read = file.readinto(left)  # type: ignore[attr-defined] # binary files have it, their common type does not
+    rest = array.reshape(-1).view(np.uint8).data
+    while rest:
+        n_read = file.readinto(rest)  # type: ignore[attr-defined] # IO has no readinto
         if not n_read:
             raise EOFError("it ends before its last row")
-        left = left[n_read:]
+        rest = rest[n_read:]
 
 
-def native(array: Array) -> Array:
-    """``array`` in this machine's byte order."""
+def _native(array: Array) -> Array:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 @contextmanager
-def reading_array(path: Path, what: str, *, key: str = "input.path") -> Iterator[None]:
-    """Raise `InputError` for what shows as the file is read."""
+def _reading(path: Path, what: str, *, key: str = "input.path") -> Iterator[None]:
+    """Raise `InputError` for all that goes wrong while a file is read."""
     try:
         yield
     except InputError:
         raise
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}", key="input.path") from None
-    except Exception as error:  # noqa: BLE001 - a damaged head is Python that cannot be parsed, or a shape beyond memory
-        text = " ".join(str(error).split())
-        if "magic string" in text:
-            text = "it does not begin as one does"
+    # A damaged header may be Python that cannot be parsed, or a shape beyond memory.
+    except Exception as error:  # noqa: BLE001
+        reason = " ".join(str(error).split())
+        if "magic string" in reason:
+            reason = "it does not begin as one does"
         if not isinstance(error, ValueError | EOFError):
-            text = f"{type(error).__name__}: {text}"
-        raise InputError(f"{path} cannot be read as {what}: {text}", key=key) from None
+            reason = f"{type(error).__name__}: {reason}"
+        raise InputError(f"{path} cannot be read as {what}: {reason}", key=key) from None
 
 
-def _require_whole(path: Path, header: Header, size: int) -> None:
-    there = size - header.offset
-    if there >= header.n_rows * header.row_bytes:
-        return
-    rows = 0 if header.by_column else there // header.row_bytes
-    told = f"it is cut short: its head tells of {header.n_rows} rows, but only {rows} are whole"
-    raise InputError(f"{path} cannot be read as a .npy file: {told}", key="input.path")
+@contextmanager
+def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    with _reading(path, "a .npz archive"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                yield archive
+        # zipfile raises the last two for unknown methods of compression and for encryption.
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+            raise ValueError(error) from None
+
+
+def _read_member_header(path: Path, archive: zipfile.ZipFile, name: str) -> _Header:
+    member = name + _SUFFIX
+    if member not in archive.namelist():
+        raise InputError(f'"{name}" in {path.name} is no array', key="input.column")
+    with _reading(path, f'an archive with the array "{name}"', key="input.column"), archive.open(member) as file:
+        header = _read_header(file, f'"{name}" in {path.name}', key="input.column")
+        _require_whole(header, archive.getinfo(member).file_size)
+        return header
+
+
+@contextmanager
+def _row_reader(archive: zipfile.ZipFile, name: str, header: _Header, row: int) -> Iterator[RowReader]:
+    """Open a reader of one array's rows from ``row`` on."""
+    with archive.open(name + _SUFFIX) as member:
+        if header.by_column:
+            # The values of a row lie all over the array, and to seek in a compressed member reads it anew each time.
+            with TemporaryFile() as file:
+                shutil.copyfileobj(member, file)
+                yield partial(_read_rows, file, header)
+        else:
+            _skip(member, header.offset + row * header.row_bytes)
+            yield lambda start, stop: _read_next(member, header, stop - start)
+
+
+def _skip(member: IO[bytes], n_bytes: int) -> None:
+    """Read and drop ``n_bytes``: since Python 3.13, zipfile does not check the CRC of a member after a seek."""
+    while n_bytes:
+        part = member.read(min(n_bytes, _SKIPPED_BYTES))
+        if not part:
+            raise EOFError("it ends before its last row")
+        n_bytes -= len(part)

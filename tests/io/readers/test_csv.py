@@ -119,8 +119,8 @@ def test_tabs_separate_in_tsv(tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("a,b\n1,2\n\n3\n", "line 4: 1 values, where the header names 2"),
-        ("a,b\n1,2\n3,4,5\n", "line 3: 3 values, where the header names 2"),
+        ("a,b\n1,2\n\n3\n", "line 4: 1 values, but the header names 2"),
+        ("a,b\n1,2\n3,4,5\n", "line 3: 3 values, but the header names 2"),
         ('a,b\n1,2\n3,"x\n', "line 3: not readable as separated values: unexpected end of data"),
         ('a,b\n1,2\n3,"x"y\n', "line 3: not readable as separated values: "),
         (f"a,b\n1,2\n3,{'x' * 200_000}\n", "line 3: not readable as separated values: field larger"),

@@ -128,5 +128,5 @@ def test_an_archive_whose_member_is_shorter_than_its_head_says_is_refused(tmp_pa
     np.save(tmp_path / "x.npy", np.arange(100.0))
     with ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("x.npy", (tmp_path / "x.npy").read_bytes()[:-80])
-    with pytest.raises(InputError, match="its head tells of 100 rows"):
+    with pytest.raises(InputError, match="its header says 100 rows"):
         open_source(tmp_path / "x.npz", "x")

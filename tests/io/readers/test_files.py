@@ -9,7 +9,7 @@ import pytest
 
 from fanout.errors import InputError
 from fanout.io.readers import open_source
-from fanout.io.readers.files import in_order
+from fanout.io.readers.files import in_natural_order
 from tests.io.readers.reading import read, refused_at_once
 
 
@@ -23,7 +23,7 @@ def write(folder: Path, *names: str) -> None:
 def test_files_come_in_the_order_in_which_people_count():
     names = ["b/1.txt", "part-10.txt", "part-2.txt", "part-02.txt", "b/02.txt", "a-1-10.txt", "a-1-9.txt", "a.txt"]
     expected = ["a-1-9.txt", "a-1-10.txt", "a.txt", "b/1.txt", "b/02.txt", "part-02.txt", "part-2.txt", "part-10.txt"]
-    assert [str(path) for path in in_order(map(Path, names))] == expected
+    assert [str(path) for path in in_natural_order(map(Path, names))] == expected
 
 
 def test_a_folder_means_the_files_in_it(tmp_path):
@@ -76,7 +76,7 @@ def test_files_of_several_formats_are_refused_with_their_names(tmp_path):
     write(tmp_path, "a.txt", "b.jsonl", "c.md", "d.txt")
     error = refused_at_once(tmp_path)
     assert "several formats: txt (a.txt), jsonl (b.jsonl), unknown (c.md)" in str(error)
-    assert f"say which with a pattern, such as {tmp_path}/*.txt" in str(error)
+    assert f"choose one with a pattern, such as {tmp_path}/*.txt" in str(error)
 
 
 def test_files_of_an_unknown_format_list_the_known(tmp_path):

@@ -93,7 +93,7 @@ def test_a_mark_of_the_byte_order_is_no_part_of_the_first_line(tmp_path):
         (b'{"a": NaN}', "x.jsonl, line 4: not JSON ("),
         (b'{"a": 1} {"a": 2}', "x.jsonl, line 4: not JSON ("),
         (b'{"a": "\xff"}', "x.jsonl, line 4: not UTF-8; convert the file first"),
-        (b"[1]", 'x.jsonl, line 4: no object, so it cannot have "a"'),
+        (b"[1]", 'x.jsonl, line 4: not an object, so it cannot have "a"'),
     ],
 )
 def test_a_bad_line_is_told_by_its_number(tmp_path, monkeypatch, line, told, size):

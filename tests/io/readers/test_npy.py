@@ -97,7 +97,7 @@ def test_a_single_value_is_refused(tmp_path):
 
 def test_records_are_refused(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros(3, [("a", "f4")]))
-    assert "no request can be made" in str(refused_at_once(tmp_path / "x.npy"))
+    assert "no request can hold" in str(refused_at_once(tmp_path / "x.npy"))
 
 
 def test_a_column_is_refused_because_there_are_no_names(tmp_path):
@@ -117,7 +117,7 @@ def test_a_file_cut_short_is_refused_with_the_rows_that_it_has(tmp_path, order, 
     np.save(tmp_path / "x.npy", np.zeros((3, 2), order=order))
     (tmp_path / "x.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:-8])
     error = refused_at_once(tmp_path / "x.npy")
-    assert f"cut short: its head tells of 3 rows, but only {whole} are whole" in str(error)
+    assert f"cut short: its header says 3 rows, but only {whole} are whole" in str(error)
 
 
 def test_a_file_cut_short_as_it_is_read_is_refused(tmp_path):

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from fanout.io.readers.fingerprint import of_file, of_rows
+from fanout.io.fingerprint import of_file, of_rows
 
 
 @pytest.fixture

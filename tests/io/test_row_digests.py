@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.io.readers.digests import row_digests
+from fanout.io.fingerprint import row_digests
 
 TEXTS = np.array([f"text {i}" for i in range(50)], np.dtypes.StringDType())
 RNG = np.random.default_rng(5)

@@ -1,12 +1,15 @@
-"""Rows from lines of text."""
+"""Rows from lines of text, and the number of lines that a progress bar shows."""
 
 from __future__ import annotations
+
+import gzip
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.io.readers import open_source
+from fanout.io.readers import lines, open_source
+from fanout.types import count_rows
 from tests.io.readers.reading import TINY, blocks, holds_in_parts, read, refusal, refused_at_once
 
 
@@ -62,11 +65,53 @@ def scratch(tmp_path_factory):
 
 
 @given(
-    lines=st.lists(st.text(st.characters(exclude_characters="\n\r\ufeff", exclude_categories=["Cs"])), max_size=12),
+    texts=st.lists(st.text(st.characters(exclude_characters="\n\r\ufeff", exclude_categories=["Cs"])), max_size=12),
     end=st.sampled_from(["\n", "\r\n"]),
     size=st.integers(1, 30),
     start=st.integers(0, 12),
 )
-def test_any_lines_are_read_as_they_were_written(scratch, lines, end, size, start):
-    scratch.write_bytes("".join(line + end for line in lines).encode())
-    assert list(read(open_source(scratch), size, start)) == lines[start:]
+def test_any_lines_are_read_as_they_were_written(scratch, texts, end, size, start):
+    scratch.write_bytes("".join(text + end for text in texts).encode())
+    assert list(read(open_source(scratch), size, start)) == texts[start:]
+
+
+TEXTS = {
+    "x.csv": b"a,b\n1,2\n3,4\n",
+    "open.csv": b"a,b\n1,2\n3,4",
+    "quoted.csv": b'a,b\n"1\n\n2",2\n"say ""hi""\n",4\n5,6',
+    "head.csv": b'"a\nb",c\n1,2\n',
+    "x.tsv": b"a\tb\n1\t2\n",
+    "x.jsonl": b'{"a": 1}\n{"a": 2}\n{"a": 3}',
+    "x.txt": b"one\ntwo\n\nfour\n",
+}
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7, 10_000])
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_small_file_is_counted_exactly(tmp_path, monkeypatch, name, block):
+    (tmp_path / name).write_bytes(TEXTS[name])
+    column = "c" if name == "head.csv" else None if name == "x.txt" else "a"
+    source = open_source(tmp_path / name, column)
+    rows = sum(count_rows(one.rows) for one in source.blocks())
+    monkeypatch.setattr("fanout.io.readers.base.BLOCK_BYTES", block)
+    assert source.estimate_rows() == rows
+    assert source.sliced(slice(1, 2)).estimate_rows() == max(0, min(rows, 2) - 1)
+    assert source.sliced(slice(1, None)).estimate_rows() == rows - 1
+
+
+def test_several_files_have_a_head_each(tmp_path):
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_bytes(TEXTS["x.csv"])
+    assert open_source(tmp_path, "a").estimate_rows() == 4
+
+
+def test_a_large_file_is_reckoned_from_its_first_part(tmp_path, monkeypatch):
+    (tmp_path / "x.txt").write_bytes(b"0123456\n" * 10_000)
+    monkeypatch.setattr(lines, "_COUNTED_BYTES", 8_000)
+    monkeypatch.setattr("fanout.io.readers.base.BLOCK_BYTES", 800)
+    assert open_source(tmp_path / "x.txt").estimate_rows() == 10_000
+
+
+def test_of_what_is_packed_nothing_is_known(tmp_path):
+    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(TEXTS["x.csv"]))
+    assert open_source(tmp_path / "x.csv.gz", "a").estimate_rows() is None

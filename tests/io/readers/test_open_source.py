@@ -100,9 +100,7 @@ def test_a_misspelt_column_of_stdin_is_told_as_it_is_read(stdin):
         blocks(open_source("-", "txt", format="csv"))
 
 
-@pytest.mark.parametrize(
-    ("kind", "told"), [(None, "has no suffix to tell its format"), ("parquet", "cannot be read as parquet")]
-)
+@pytest.mark.parametrize(("kind", "told"), [(None, "has no suffix"), ("parquet", "cannot be read as parquet")])
 def test_stdin_needs_a_format_of_lines(kind, told):
     error = refused_at_once("-", format=kind)
     assert f"stdin {told}: set format to jsonl, csv, tsv, txt" in str(error)

@@ -1,0 +1,223 @@
+"""Rows from lines: files, compressed with gzip or not, or stdin; and the format whose rows are the lines themselves."""
+
+from __future__ import annotations
+
+import gzip
+import sys
+import zlib
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+from fanout.errors import InputError
+from fanout.io import fingerprint
+from fanout.io.readers import base
+from fanout.io.readers.base import Source
+from fanout.io.readers.files import GZIP
+from fanout.types import Block
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+_BOM = b"\xef\xbb\xbf"
+
+# Lines are counted up to this many bytes, which takes some 10 ms; a larger file's number is extrapolated.
+_COUNTED_BYTES = 64 * 2**20
+
+
+class ByteInput(ABC):
+    """Bytes that are read from their beginning on.
+
+    Attributes:
+        name: the input's name in messages.
+        repeatable: False if the bytes can be read only once.
+    """
+
+    name: str
+    repeatable = True
+
+    @abstractmethod
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """Open the bytes for reading. Raises `InputError` for errors that occur while they are read, too."""
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any] | None:
+        """Return JSON that identifies the bytes; None for stdin."""
+
+
+@dataclass(frozen=True)
+class InputFile(ByteInput):
+    """A file, decompressed while it is read if its name ends in ``.gz``."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:  # type: ignore[override] # read-only here
+        return str(self.path)
+
+    @property
+    def is_compressed(self) -> bool:
+        return self.path.suffix.lower() == GZIP
+
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        try:
+            with gzip.open(self.path) if self.is_compressed else self.path.open("rb") as file:
+                yield file  # type: ignore[misc] # a GzipFile has all methods of IO[bytes] that are used
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            text = f"{self.path} cannot be unpacked, it is damaged or cut short: {error}"
+            raise InputError(text, key="input.path") from None
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be read: {error.strerror or error}", key="input.path") from None
+
+    def fingerprint(self) -> dict[str, Any]:
+        return fingerprint.of_file(self.path)
+
+
+class Stdin(ByteInput):
+    """Standard input, which can be read once."""
+
+    name = "stdin"
+    repeatable = False
+
+    def __init__(self) -> None:
+        self._is_read = False
+
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        if self._is_read:
+            raise InputError("stdin can be read only once; to read rows again, put them into a file", key="input.path")
+        self._is_read = True
+        yield sys.stdin.buffer
+
+    def fingerprint(self) -> None:
+        return
+
+
+class LineSource(Source):
+    """Rows from the lines of one or several inputs.
+
+    Args:
+        inputs: read one after the other.
+        selection: the options that decide which rows are made of the lines, for the fingerprint.
+    """
+
+    _format: str
+    _quoted = False
+
+    def __init__(self, inputs: Sequence[ByteInput], **selection: Any) -> None:
+        self._inputs = inputs
+        self._selection = selection
+        self.repeatable = all(one.repeatable for one in inputs)
+        self.files = tuple(one.path for one in inputs if isinstance(one, InputFile))
+
+    def estimate_rows(self) -> int | None:
+        return estimate_lines(self._inputs, quoted=self._quoted)
+
+    def fingerprint(self) -> dict[str, Any] | None:
+        files = [one.fingerprint() for one in self._inputs]
+        return None if None in files else {"format": self._format, "files": files, **self._selection}
+
+
+class TextSource(LineSource):
+    r"""The lines of texts without their ends, which are ``\n`` or ``\r\n``.
+
+    An empty line is a row like any other, so that row i is line i + 1 of the (first) text.
+
+    Raises:
+        InputError: a ``column`` or ``id`` was given, which lines do not have; while reading: a line is not UTF-8.
+    """
+
+    _format = "txt"
+
+    def __init__(
+        self,
+        inputs: Sequence[ByteInput],
+        column: str | Sequence[str] | None = None,
+        id: str | None = None,  # noqa: A002 - the name it has for users
+    ) -> None:
+        for key, value in (("column", column), ("id", id)):
+            if value is not None:
+                problem = f"{inputs[0].name} is read as lines of text, which have no names: leave {key} out"
+                raise InputError(problem, key=f"input.{key}")
+        super().__init__(inputs)
+
+    def blocks(self) -> Iterator[Block]:
+        for one in self._inputs:
+            with one.open() as file:
+                for first, lines in line_blocks(file):
+                    yield Block(
+                        [decode_line(line.removesuffix(b"\r"), one.name, i) for i, line in enumerate(lines, first)]
+                    )
+
+
+def line_blocks(file: IO[bytes]) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield the lines of a file without their newlines, a block at a time, with the number of the first (from 1).
+
+    A byte order mark at the beginning is dropped. Bytes after the last newline are a line too.
+    """
+    number = 1
+    incomplete: list[bytes] = []
+    at_start = True
+    # read1 returns the bytes that are there: rows that a program writes to a pipe are sent as they come.
+    while piece := file.read1(base.BLOCK_BYTES):  # type: ignore[attr-defined] # IO has no read1
+        incomplete.append(piece)
+        if b"\n" not in piece:
+            continue
+        *lines, rest = b"".join(incomplete).split(b"\n")
+        incomplete = [rest] if rest else []
+        if at_start:
+            lines[0] = lines[0].removeprefix(_BOM)
+            at_start = False
+        yield number, lines
+        number += len(lines)
+    last = b"".join(incomplete)
+    if at_start:
+        last = last.removeprefix(_BOM)
+    if last:
+        yield number, [last]
+
+
+def decode_line(line: bytes, name: str, number: int) -> str:
+    """Return a line as text. Raises `InputError` naming the input and the line's number if it is not UTF-8."""
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{name}, line {number}: not UTF-8; convert the file first", key="input.path") from None
+
+
+def estimate_lines(inputs: Sequence[ByteInput], *, quoted: bool = False) -> int | None:
+    """Return the number of lines of plain files, extrapolated for large ones; None for other inputs.
+
+    Line breaks inside quotes are not counted if values may be ``quoted``.
+    """
+    paths = [one.path for one in inputs if isinstance(one, InputFile) and not one.is_compressed]
+    if len(paths) < len(inputs):
+        return None
+    lines = n_read = 0
+    try:
+        size = sum(path.stat().st_size for path in paths)
+        for path in paths:
+            with path.open("rb") as file:
+                in_quotes, last = False, b"\n"
+                while n_read < _COUNTED_BYTES and (piece := file.read(base.BLOCK_BYTES)):
+                    count, in_quotes = _count_newlines(piece, quoted=quoted, in_quotes=in_quotes)
+                    lines, n_read, last = lines + count, n_read + len(piece), piece[-1:]
+                # Bytes after the last newline are a line too.
+                lines += last != b"\n"
+    # The number is only for display; reading the rows raises the error with its text.
+    except OSError:
+        return None
+    return lines if n_read >= size else round(lines * size / n_read)
+
+
+def _count_newlines(piece: bytes, *, quoted: bool, in_quotes: bool) -> tuple[int, bool]:
+    """Count the newlines of ``piece`` that are outside quotes; also return whether it ends inside them."""
+    # A search for a quote is much quicker than a split, and most pieces have none.
+    if not quoted or (not in_quotes and b'"' not in piece):
+        return piece.count(b"\n"), False
+    parts = piece.split(b'"')
+    return sum(part.count(b"\n") for part in parts[in_quotes::2]), in_quotes ^ (len(parts) % 2 == 0)
