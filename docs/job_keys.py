@@ -36,6 +36,11 @@ def fill(page: str, schema: bytes) -> str:
     return _PLACEHOLDER.sub(table, page)
 
 
+def tables(schema: bytes) -> list[str]:
+    """Names of the tables that a job file has, in their order."""
+    return list(json.loads(schema)["properties"])
+
+
 def codecs(schema: bytes) -> list[str]:
     """Names of the codecs that ``schema`` describes."""
     return list(_codecs(json.loads(schema)))

@@ -1,4 +1,4 @@
-"""What README.md and docs/ show is run: Python blocks against a local server, jobs are checked, commands executed."""
+"""Run the code of README.md and docs/: Python blocks against a local server, job files, commands and shell lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tomllib
 from ast import PyCF_ALLOW_TOP_LEVEL_AWAIT
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,6 @@ import pytest
 
 import fanout
 from fanout.cli import main
-from fanout.codecs import codec_class
 from fanout.job import load_job
 from fanout.serving.local import LocalServer
 
@@ -30,11 +29,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).absolute().parents[1]
 HOME = Path(fanout.__file__).absolute().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 README = PAGES[0].read_text("utf-8")
 SET_UP = "python3 -m venv .venv && .venv/bin/pip install -e "
 A_SERVER = "http://host:8000"
-"""Stands in the text for a server of the reader's; here, for the local one."""
+"""Stands in the pages for a server of the reader's; the tests put the local one in its place."""
 
 JOB = {
     "input": 'path = "x.npy"',
@@ -42,6 +41,7 @@ JOB = {
     "codec": 'name = "json"',
     "output": 'path = "y.npy"',
 }
+"""Tables that a job file must have, for blocks that show only some of them."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,21 @@ class Block:
 
 
 def blocks(page: Path, *languages: str) -> list[Block]:
-    """The page's blocks in some languages."""
+    """Return the page's blocks in some languages."""
     text = page.read_text("utf-8")
-    found = re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    every = [Block(match[1], match[2], text.count("\n", 0, match.start(2)) + 1) for match in found]
+    fences = re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    every = [Block(match[1], match[2], text.count("\n", 0, match.start(2)) + 1) for match in fences]
     return [block for block in every if block.language in languages]
+
+
+def pages_with(*languages: str) -> list[Any]:
+    """Return the pages with blocks in some languages, as parameters."""
+    return [pytest.param(page, id=page.name) for page in PAGES if blocks(page, *languages)]
 
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: a copy of what the pages speak of, under a path with a space."""
+    """Change into a copy of the files that the pages use, under a path with a space."""
     copy = tmp_path / "a checkout"
     shutil.copytree(ROOT / "examples", copy / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "config.example.toml", copy)
@@ -83,7 +88,7 @@ def served() -> Iterator[str]:
 
 @pytest.fixture
 def registered(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the pages register as an entry point is installed, from the Python blocks that begin with a file's name."""
+    """Install the entry points that the pages register, from the Python blocks that begin with the name of a file."""
     for page in PAGES:
         for block in blocks(page, "python"):
             if module := re.match(r"# (\w+\.py)\n", block.text):
@@ -98,14 +103,14 @@ def registered(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def entry_points(block: Block) -> dict[str, dict[str, str]]:
-    """The entry points in a TOML block, if it is of a pyproject.toml."""
+    """Return the entry points in a TOML block, if it belongs to a pyproject.toml."""
     project: dict[str, Any] = tomllib.loads(block.text).get("project", {})
     return project.get("entry-points", {})
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", pages_with("python"))
 @pytest.mark.usefixtures("checkout", "registered")
-def test_the_python_of_a_page_runs_and_prints_what_the_page_says(
+def test_the_python_of_a_page_runs_and_prints_the_comments_beside_print(
     page: Path, served: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     namespace: dict[str, Any] = {"__name__": page.stem}
@@ -116,13 +121,13 @@ def test_the_python_of_a_page_runs_and_prints_what_the_page_says(
         if inspect.iscoroutine(result):
             asyncio.run(result)
         printed = capsys.readouterr().out
-        if said := re.findall(r"^ *print\(.*\)  # (.*)$", block.text, re.MULTILINE):
-            assert printed.splitlines() == said, f"{page.name}, line {block.line}"
+        if shown := re.findall(r"^ *print\(.*\)  # (.*)$", block.text, re.MULTILINE):
+            assert printed.splitlines() == shown, f"{page.name}, line {block.line}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", pages_with("toml"))
 @pytest.mark.usefixtures("registered")
-def test_the_jobs_of_a_page_are_valid(page: Path, tmp_path: Path) -> None:
+def test_the_job_files_of_a_page_are_valid(page: Path, tmp_path: Path) -> None:
     for block in blocks(page, "toml"):
         if not entry_points(block):
             missing = [f"[{table}]\n{line}" for table, line in JOB.items() if f"[{table}]" not in block.text]
@@ -131,20 +136,23 @@ def test_the_jobs_of_a_page_are_valid(page: Path, tmp_path: Path) -> None:
             load_job(file, environment={"ML_API_KEY": "x"})
 
 
-def commands(*, alone: bool) -> list[Any]:
-    """The command lines that begin with ``fanout``, if they need a shell or a signal, or do not. Searches are slow."""
+def commands(*, as_processes: bool) -> list[Any]:
+    """Return the lines that begin with ``fanout``: those that need a shell or a signal, or the others.
+
+    A search by ``fanout tune`` takes seconds, so these lines are marked as slow.
+    """
     lines = [line for page in PAGES for block in blocks(page, "console") for line in block.text.splitlines()]
-    found = dict.fromkeys(line.removeprefix("$ ") for line in lines if line.startswith("$ fanout "))
+    every = dict.fromkeys(line.removeprefix("$ ") for line in lines if line.startswith("$ fanout "))
     return [
         pytest.param(line, marks=[pytest.mark.slow] if line.startswith("fanout tune ") else [])
-        for line in found
-        if (">" in line or "serve" in line) == alone
+        for line in every
+        if (">" in line or "serve" in line) == as_processes
     ]
 
 
-@pytest.mark.parametrize("line", commands(alone=False))
+@pytest.mark.parametrize("line", commands(as_processes=False))
 @pytest.mark.usefixtures("checkout")
-def test_the_commands_of_the_pages_do_what_they_say(line: str) -> None:
+def test_the_commands_of_the_pages_succeed(line: str) -> None:
     with pytest.raises(SystemExit) as end:
         main(shlex.split(line)[1:])
     assert end.value.code == 0
@@ -152,8 +160,8 @@ def test_the_commands_of_the_pages_do_what_they_say(line: str) -> None:
         assert Path(written[1]).stat().st_size > 0
 
 
-@pytest.mark.parametrize("command", commands(alone=True))
-def test_the_commands_of_the_pages_do_what_they_say_as_processes(command: str, checkout: Path) -> None:
+@pytest.mark.parametrize("command", commands(as_processes=True))
+def test_the_commands_of_the_pages_succeed_as_processes(command: str, checkout: Path) -> None:
     fanout_here = f"{shlex.quote(sys.executable)} -m fanout "
     line = "exec " + command.replace("fanout ", fanout_here, 1).replace("--port 8000", "--port 0")
     environment = {**os.environ, "PYTHONPATH": str(HOME)}
@@ -173,54 +181,42 @@ def test_the_commands_of_the_pages_do_what_they_say_as_processes(command: str, c
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "sh")], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", pages_with("sh"))
 @pytest.mark.usefixtures("registered")
 def test_the_shell_lines_of_a_page_run_one_after_the_other(page: Path, checkout: Path) -> None:
     python = shlex.quote(sys.executable)
     known = f'fanout() {{ {python} -m fanout "$@"; }}\npytest() {{ {python} -m pytest -q -p no:cacheprovider "$@"; }}\n'
     script = known + "".join(block.text for block in blocks(page, "sh"))
     environment = {**os.environ, "PYTHONPATH": str(HOME)}
-    done = subprocess.run(["bash", "-euc", script], cwd=checkout, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run = subprocess.run(["bash", "-euc", script], cwd=checkout, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 def test_the_two_commands_of_a_fresh_machine_are_on_the_first_screen() -> None:
-    first_screen = README.splitlines()[:30]
+    first_screen = README.splitlines()[:32]
     assert f"{SET_UP}. && .venv/bin/fanout run config.example.toml" in first_screen
     assert f"{SET_UP}'.[test]' && .venv/bin/python -m pytest" in first_screen
 
 
-@pytest.mark.parametrize(
-    "settings", [fanout.Limits, fanout.RetryPolicy, fanout.Hedge, fanout.Timeouts, fanout.Endpoint]
-)
-def test_the_table_of_settings_has_every_field_with_its_default(settings: Any) -> None:
-    rows = re.findall(rf"^\| `{settings.__name__}` \| `(\w+)` \| (.*?) \|", README, re.MULTILINE)
-    assert rows == [(field.name, shown(field)) for field in fields(settings)]
+def test_ci_runs_the_two_commands_of_the_readme() -> None:
+    ci = (ROOT / ".ci" / "run").read_text("utf-8")
+    for command in re.findall(rf"^{re.escape(SET_UP)}.*$", README, re.MULTILINE):
+        assert command.replace("pip install", "pip install -q") in ci
 
 
-def shown(field: Any) -> str:
-    """A default as the table has it."""
-    if field.default is MISSING:
-        return "required" if field.default_factory is MISSING else "none"
-    if field.name.endswith("_bytes"):
-        mib = field.default // 2**20
-        return f"{mib} MiB" if mib else f"{field.default // 2**10} KiB"
-    if field.name == "url":
-        return "required"
-    return "none" if field.default in (None, ()) else f"{field.default:g}"
-
-
-def test_the_table_of_codecs_has_every_codec_with_its_options() -> None:
-    from fanout.codecs import _PACKAGED
-
-    rows = dict(re.findall(r"^\| `([a-z0-9-]+)` \| .*? \| (.*) \|$", README, re.MULTILINE))
-    assert rows.keys() >= _PACKAGED.keys()
-    for name in _PACKAGED:
-        for option in inspect.signature(codec_class(name)).parameters.keys() - {"dtype", "shape", "nonfinite"}:
-            assert re.search(rf"`{option}\b", rows[name]), f"option {option} of {name}"
+def test_the_readme_is_short() -> None:
+    assert len(README.split()) < 1_000
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
-    for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
-        assert (page.parent / link).exists(), link
+def test_the_links_of_a_page_lead_to_a_file_and_a_heading(page: Path) -> None:
+    for link, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text("utf-8")):
+        target = page.parent / link if link else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), f"{link}#{anchor}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub makes of the page's headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

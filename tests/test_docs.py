@@ -1,0 +1,87 @@
+"""Keep the pages in docs/ in agreement with the code: settings, codecs, kinds of stops, public and named objects."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+import fanout
+import fanout.testing
+from fanout.codecs import names
+from fanout.types import StopKind
+
+ROOT = Path(__file__).absolute().parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+SCHEMA = (ROOT / "fanout.schema.json").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def job_keys() -> Any:
+    """The module that fills in the tables of keys. It is no part of the package."""
+    spec = spec_from_file_location("job_keys", DOCS / "job_keys.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_placeholder_becomes_a_table_of_keys_with_types_and_defaults(job_keys: Any) -> None:
+    page = job_keys.fill("before\n<!-- keys: chunks -->\nafter", SCHEMA).splitlines()
+    assert page[0] == "before"
+    assert page[1] == "| key | type | default | meaning |"
+    assert page[3].startswith("| `rows` | whole number | `64` | ")
+    assert page[-1] == "after"
+
+
+def test_required_keys_and_choices_are_shown(job_keys: Any) -> None:
+    assert "| `path` | text | required |" in job_keys.fill("<!-- keys: output -->", SCHEMA)
+    assert '| `concurrency` | whole number or `"auto"` | `16` |' in job_keys.fill("<!-- keys: limits -->", SCHEMA)
+    assert '| `nonfinite` | `"reject"`, `"keep"` | `"reject"` |' in job_keys.fill("<!-- options: * -->", SCHEMA)
+
+
+def test_an_unknown_table_is_an_error(job_keys: Any) -> None:
+    with pytest.raises(KeyError, match="limit"):
+        job_keys.fill("<!-- keys: limit -->", SCHEMA)
+
+
+def test_the_page_of_job_files_has_every_table_of_the_schema(job_keys: Any) -> None:
+    page = (DOCS / "job-files.md").read_text("utf-8")
+    assert re.findall(r"^<!-- keys: (\w+) -->$", page, re.MULTILINE) == list(job_keys.tables(SCHEMA))
+
+
+def test_the_page_of_codecs_has_the_options_of_every_packaged_codec(job_keys: Any) -> None:
+    page = (DOCS / "codecs.md").read_text("utf-8")
+    described = re.findall(r"^<!-- options: ([\w-]+) -->$", page, re.MULTILINE)
+    assert sorted(described) == sorted(names()) == sorted(job_keys.codecs(SCHEMA))
+    assert all(f"| `{name}` |" in page for name in described)
+
+
+def test_the_reference_has_every_public_name_once() -> None:
+    directive = re.compile(r"^\.\. (?:auto\w+|py:data):: (\w+)$", re.MULTILINE)
+    documented = {page.stem: directive.findall(page.read_text("utf-8")) for page in (DOCS / "api").glob("*.md")}
+    in_testing = documented.pop("testing")
+    assert sorted(in_testing) == sorted(fanout.testing.__all__)
+    everything = sorted(name for page in documented.values() for name in page)
+    assert everything == sorted(set(fanout.__all__) - {"__version__"})
+
+
+def test_troubleshooting_has_every_kind_of_stop_and_every_public_error() -> None:
+    page = (DOCS / "troubleshooting.md").read_text("utf-8")
+    kinds = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert set(get_args(StopKind)) <= set(kinds)
+    for name in fanout.__all__:
+        value = getattr(fanout, name)
+        if isinstance(value, type) and issubclass(value, BaseException):
+            assert f"`{name}" in page, name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_line_of_prose_fits_the_width(page: Path) -> None:
+    for line in page.read_text("utf-8").splitlines():
+        assert len(line) <= 120 or line.startswith(("|", "![")) or "https://" in line, line
