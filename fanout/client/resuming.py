@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from fanout.engine import Ledger
+from fanout.engine import RowStatus
 from fanout.errors import ConfigError
 from fanout.files import ANEW
 from fanout.io.journal import State
@@ -44,7 +44,7 @@ def complete(sink: Sink | FileSink, journal: Journal) -> Result | None:
     if isinstance(sink, FileSink):
         sink.recall(publication)
     state = journal.state
-    return Ledger(state.resolved, state.failures).result(state.n_rows or 0, Statistics())
+    return RowStatus(state.resolved, state.failures).result(state.n_rows or 0, Statistics())
 
 
 def reopen_failures(sink: FileSink, journal: Journal) -> None:

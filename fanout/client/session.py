@@ -16,9 +16,9 @@ from fanout.descriptors import import_all
 from fanout.engine import (
     Batcher,
     EndpointGroup,
-    Ledger,
-    Merger,
+    MergedRows,
     Packing,
+    RowStatus,
     Run,
     RunControl,
     Scale,
@@ -172,9 +172,9 @@ class Session:
                 self._all_ended.set()
             self._totals.add(run.up_to_date_counters())
 
-    def withdraw(self, run: Run, account: Ledger | Merger) -> None:
+    def withdraw(self, run: Run, account: RowStatus) -> None:
         """Count the rows of an ended run as pending whose answers may be those of other rows."""
-        withdrawn = account.withdraw(run.suspect)
+        withdrawn = account.withdraw(run.collector.suspect)
         run.counters.ok -= withdrawn
         self._totals.ok -= withdrawn
 
@@ -194,7 +194,7 @@ class Session:
         # A run over nothing prepares as any other does; nothing that has a length, for that needs no preparation.
         run = self.new_run(self.chunker(iter(())), lambda _: None, control)
         await self.execute(run)
-        nothing = Ledger().result(0, run.statistics())
+        nothing = RowStatus().result(0, run.statistics())
         raise_if_stopped(run.stopped, nothing)
         return nothing.stats
 
@@ -204,7 +204,7 @@ class Session:
         Raises `RunStopped`, and what the run raises; the exception's ``result`` holds what was answered before it.
         """
         assert chunker.total is not None
-        merger = Merger(chunker.total)
+        merger = MergedRows(chunker.total)
         run = self.new_run(chunker, merger.add, control, until=until)
         try:
             await self.execute(run)
@@ -212,10 +212,10 @@ class Session:
                 require_unchanged(chunker)
         except Exception as error:
             self.withdraw(run, merger)
-            vars(error).setdefault("result", merger.result(run.statistics()))
+            vars(error).setdefault("result", merger.result(chunker.total, run.statistics()))
             raise
         self.withdraw(run, merger)
-        result = merger.result(run.statistics())
+        result = merger.result(chunker.total, run.statistics())
         violation = merger.violation(result, stopped=run.stopped is not None)
         raise_if_stopped(ending(run.stopped, violation), result)
         return result

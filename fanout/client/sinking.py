@@ -15,7 +15,7 @@ from fanout.callbacks import calling
 from fanout.client.content import DigestTap, content_of, require_unchanged
 from fanout.client.resuming import carry_over, complete, withdraw
 from fanout.client.verdicts import ending, raise_if_stopped
-from fanout.engine import Ledger, Outbox, RunControl, Stop, Until, room_for
+from fanout.engine import ResultQueue, RowStatus, RunControl, Stop, Until, room_for
 from fanout.errors import CallbackError
 from fanout.io.journal import Journal, State
 from fanout.io.readers import Source
@@ -78,7 +78,7 @@ async def run_into(
         journal.digest_of = tap.take
     state.n_rows = chunker.total
     async with _opened(sink, chunker, journal):
-        outbox, ledger = Outbox(), Ledger(state.resolved, state.failures)
+        outbox, ledger = ResultQueue(), RowStatus(state.resolved, state.failures)
         run = session.new_run(
             chunker,
             outbox.put,
@@ -106,8 +106,8 @@ async def run_into(
             stop = await _published(sink, journal, result) or stop
             took = asyncio.get_running_loop().time() - began
             result = replace(result, stats=replace(result.stats, writing_seconds=took))
-    if journal is not None and run.suspect and isinstance(sink, FileSink):
-        await on_thread(withdraw, sink, journal, run.suspect)
+    if journal is not None and run.collector.suspect and isinstance(sink, FileSink):
+        await on_thread(withdraw, sink, journal, run.collector.suspect)
     raise_if_stopped(stop, result)
     return result
 
@@ -155,9 +155,9 @@ class _Writer:
     def __init__(
         self,
         run: Run,
-        outbox: Outbox,
+        outbox: ResultQueue,
         store: Callable[[Sequence[ChunkResult]], None],
-        ledger: Ledger,
+        ledger: RowStatus,
         room: ConcurrencyLimiter,
         group: int,
     ) -> None:
@@ -199,7 +199,7 @@ class _Writer:
         """The next chunks. A cancellation stops the run, but its chunks have to be taken until it has ended."""
         while True:
             try:
-                return await self._outbox.take_all(wanted=wanted, within=within)
+                return await self._outbox.get_all(wanted=wanted, within=within)
             except asyncio.CancelledError as error:
                 self._end(_CANCELLED, error)
 
@@ -213,7 +213,7 @@ class _Writer:
     def _settle(self, done: Sequence[ChunkResult]) -> None:
         for chunk in done:
             self._ledger.add(chunk)
-            self._run.settle(chunk)
+            self._run.collector.settle(chunk)
 
     def _widen(self, done: Sequence[ChunkResult]) -> None:
         size = sum(array.nbytes for chunk in done for array in (chunk.outputs or {}).values()) // len(done)
@@ -278,9 +278,9 @@ async def _published(sink: FileSink, journal: Journal | None, result: Result) ->
     return None
 
 
-async def _discard(outbox: Outbox, room: ConcurrencyLimiter) -> None:
+async def _discard(outbox: ResultQueue, room: ConcurrencyLimiter) -> None:
     """Let the workers come to their end when nobody writes any more."""
-    while group := await outbox.take_all():
+    while group := await outbox.get_all():
         _release(room, group)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from fanout.callbacks import is_its_own
 from fanout.client.content import require_unchanged
 from fanout.client.verdicts import ending, raise_if_stopped
-from fanout.engine import Ledger, Outbox, RunControl, Stop, Until, room_for
+from fanout.engine import ResultQueue, RowStatus, RunControl, Stop, Until, room_for
 from fanout.limits import ConcurrencyLimiter
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ class Stream:
         self._rows = rows
         self._timeout = timeout
         self._control = control or RunControl()
-        self._outbox = Outbox()
-        self._ledger = Ledger()
+        self._outbox = ResultQueue()
+        self._ledger = RowStatus()
         self._ready: deque[ChunkResult] = deque()
         self._task: asyncio.Task[None] | None = None
         self._run: Run
@@ -73,10 +73,10 @@ class Stream:
         if self._task is None:
             raise RuntimeError("enter the stream first: async with client.stream(rows) as results")
         if not self._ready:
-            self._ready.extend(await self._outbox.take_all())
+            self._ready.extend(await self._outbox.get_all())
         if not self._ready:
             stop = await self._end(self._task)
-            if self._run.suspect:
+            if self._run.collector.suspect:
                 self._session().withdraw(self._run, self._ledger)
             result = self.result()
             raise_if_stopped(ending(stop, self._ledger.violation(result, stopped=stop is not None)), result)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fanout.engine import Ledger, Stop
+from fanout.engine import RowStatus, Stop
 from fanout.errors import Interrupted, RowsFailed, RunStopped
 from fanout.types import Statistics
 
@@ -16,7 +16,7 @@ _SHOWN = 3
 
 def pending_row(stats: Statistics | None = None) -> Result:
     """The account of one row that was not answered in time."""
-    return Ledger().result(1, stats or Statistics(rows=1))
+    return RowStatus().result(1, stats or Statistics(rows=1))
 
 
 def ending(stop: Stop | None, violation: str | None) -> Stop | None:

@@ -4,9 +4,8 @@ from fanout.engine.batching import Batch, Batcher
 from fanout.engine.chunker import Chunker, as_rows, chunker_of, room_for
 from fanout.engine.control import RunControl
 from fanout.engine.encoding import encode, fitted
-from fanout.engine.merge import Ledger, Merger
-from fanout.engine.outbox import Outbox
 from fanout.engine.packing import Packing, Scale
+from fanout.engine.results import MergedRows, ResultQueue, RowStatus
 from fanout.engine.run import Run
 from fanout.engine.task import ChunkTask
 from fanout.engine.watchdog import Until
@@ -19,10 +18,10 @@ __all__ = [
     "ChunkTask",
     "Chunker",
     "EndpointGroup",
-    "Ledger",
-    "Merger",
-    "Outbox",
+    "MergedRows",
     "Packing",
+    "ResultQueue",
+    "RowStatus",
     "Run",
     "RunControl",
     "Scale",

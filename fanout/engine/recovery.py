@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from fanout.engine.bisection import BisectionBudget
     from fanout.engine.chunker import Chunker
-    from fanout.engine.outcomes import Outcomes
     from fanout.engine.refusals import Refusals
+    from fanout.engine.results import ResultCollector
     from fanout.engine.sizing import Sizing
     from fanout.engine.task import ChunkTask
     from fanout.settings import RetryPolicy
@@ -55,7 +55,7 @@ class Recovery:
         self,
         chunker: Chunker,
         group: EndpointGroup,
-        outcomes: Outcomes,
+        outcomes: ResultCollector,
         splitting: BisectionBudget,
         refusals: Refusals,
         sizing: Sizing,

@@ -14,10 +14,10 @@ from fanout.engine.attempt import Attempter
 from fanout.engine.bisection import BisectionBudget
 from fanout.engine.encoding import encode, fitted
 from fanout.engine.metadata import prepare
-from fanout.engine.outcomes import Outcomes
 from fanout.engine.probe import EndpointProbe
 from fanout.engine.recovery import Recovery
 from fanout.engine.refusals import Refusals
+from fanout.engine.results import ResultCollector
 from fanout.engine.sizing import Sizing
 from fanout.engine.tasks import Tasks
 from fanout.engine.validator import ResponseValidator
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from fanout.engine.tasks import Job
     from fanout.engine.watchdog import Until
     from fanout.transport import RowsSent
-    from fanout.types import ChunkResult, Failure, Schema, Statistics
+    from fanout.types import ChunkResult, Schema, Statistics
     from fanout.upstream.admission import Ticket
     from fanout.upstream.group import EndpointGroup
 
@@ -80,13 +80,11 @@ class Run:
         self.counters = Counters()
         self._codec = codec
         self._group = group
-        self._deliver = deliver
         self._listener = on_event
         self._schema = schema
         self._failed_alone = failed_alone
         self._isolate = isolate
         self._isolated = 0
-        self._settle_later = settle_later
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self._ended: float | None = None
@@ -111,9 +109,14 @@ class Run:
         self._waiting_for_rows: set[asyncio.Task[None]] = set()
         self._crash: Exception | None = None
         self._last_failure = ""
-        self._any_suspect = False
-        self.suspect = RowSet()
-        """Rows that were answered by an endpoint that answers requests twice: they do not count as answered."""
+        self.collector = ResultCollector(
+            group.balancer,
+            self.counters,
+            deliver,
+            None if on_event is None else self._emit,
+            independent=isolate is not None,
+            settle_later=settle_later,
+        )
 
     @property
     def stopped(self) -> Stop | None:
@@ -165,9 +168,7 @@ class Run:
     def _distrust(self, url: str, answered: Sequence[RowsSent]) -> None:
         """Stop: an endpoint answers requests twice, so its answers may be those of other requests."""
         mine = RowSet((start, stop) for owner, start, stop in answered if owner is self._owner)
-        for start, stop in mine:
-            self.suspect.add(start, stop)
-            self._any_suspect = True
+        self.collector.distrust(mine)
         rows = f"rows {mine.listed()} of this run" if mine else "rows of an earlier run"
         reason = (
             f"{url} answered a request twice, so the answers for {rows}, which came over its connections, may be "
@@ -186,24 +187,6 @@ class Run:
         """This run's counters; the rows are counted by the feed."""
         self.counters.rows = self.chunker.rows_taken - self._isolated
         return self.counters
-
-    def settle(self, done: ChunkResult) -> None:
-        """Count a chunk that is where it belongs, and tell of it."""
-        ok = done.stop - done.start - (sum(map(len, done.pending)) if done.pending else 0)
-        for failure in done.failures:
-            ok -= failure.stop - failure.start
-            self.counters.failed += failure.stop - failure.start
-            self._emit(_event_of(failure))
-        self.counters.ok += ok
-        if ok and self._listener is not None:
-            self._emit(Event(kind="done", start=done.start, stop=done.stop))
-
-    def _delivered(self, done: ChunkResult) -> None:
-        if self._any_suspect and self.suspect.overlaps(done.start, done.stop):
-            return  # its rows stay pending: the run has been stopped
-        self._deliver(done)
-        if not self._settle_later:
-            self.settle(done)
 
     def _emit(self, event: Event) -> None:
         """If the listener raises an exception, log it and stop calling it; whatever else it raises stops the run."""
@@ -246,14 +229,12 @@ class Run:
             self._codec, self._group, self._dispatcher, validator, self.counters, stop=self.stop, owner=self._owner,
             independent=self._isolate is not None,
         )  # fmt: skip
-        self._outcomes = Outcomes(
-            validator, self._group, deliver=self._delivered, refuse=self._refuse, independent=self._isolate is not None
-        )
+        self.collector.validator = validator
         self._stamp = self._group.balancer.endpoints[0].transport.stamped
         self._recovery = Recovery(
             self.chunker,
             self._group,
-            self._outcomes,
+            self.collector,
             BisectionBudget(
                 lambda: self._group.successes > 0,
                 failed_alone=self._failed_alone,
@@ -282,7 +263,7 @@ class Run:
         finally:
             del self._group.followers[self._follow]
             del self._group.on_second_answer[self._distrust]
-            self._outcomes.flush()
+            self.collector.flush()
 
     def _hired(self) -> list[Job]:
         """Workers to join those that there are: as many as the concurrency allows and the feed has chunks for."""
@@ -364,24 +345,25 @@ class Run:
         self._watch.progress()
         if self._group.sizes.watching or self._recovery.withheld:
             self._recovery.succeeded(work)
-        self._outcomes.succeed(work, outcome)
+        for refused in self.collector.add(work, outcome):
+            self._refuse(*refused)
         return None
 
     def _encode(self, work: ChunkTask) -> bool:
-        fail = self._outcomes.fail if self._isolate is None else self._fail_unsent
+        fail = self.collector.fail if self._isolate is None else self._fail_unsent
         return encode(work, self._codec, self._stamp, fail, uniform=self.chunker.uniform)
 
     def _fail_unsent(self, work: ChunkTask, verdict: Verdict) -> None:
         """Rows that cannot be encoded, each another caller's: encoded alone, each has a reason of its own."""
         if self.chunker.total == 1:
-            self._outcomes.fail(work, verdict)
+            self.collector.fail(work, verdict)
         else:
             self._leave(work, verdict)
 
     def _leave(self, work: ChunkTask, verdict: Verdict) -> None:
         assert self._isolate is not None
         self._isolated += work.n
-        self._outcomes.leave(work)
+        self.collector.leave(work)
         # Answers of another shape may each be right: only together they make no array.
         alone = work.payload is None or verdict.error_kind == "shape"
         rows = (work.chunk.start + work.positions()).tolist()
@@ -424,7 +406,10 @@ class Run:
         # After a stop no other answer can contradict the only one, but none can confirm it either: it stays pending.
         refused = self._stop_event.stopped is None or self.chunker.chunks_taken == 1
         while refused:
-            refused = self._outcomes.close()
+            again = self.collector.confirm_held()
+            for task, verdict in again:
+                self._refuse(task, verdict)
+            refused = bool(again)
             await self._tasks.join()
 
     async def _together(self, jobs: list[Job]) -> None:
@@ -457,14 +442,3 @@ class Run:
             self.stop(Stop("rejected", f"{type(error).__name__}: {error}"))
         else:
             self.stop(Stop("error", f"a task of the run raised {type(error).__name__}: {error}", error))
-
-
-def _event_of(failure: Failure) -> Event:
-    return Event(
-        kind="failed",
-        start=failure.start,
-        stop=failure.stop,
-        attempt=failure.attempts,
-        status=failure.status,
-        reason=failure.reason,
-    )

@@ -427,15 +427,14 @@ async def test_rows_that_the_engine_lost_are_an_internal_error_with_all_others(
     call: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """No way to lose rows is known, so one is made: a chunk whose outcome is dropped."""
-    from fanout.engine.outcomes import Outcomes
+    from fanout.engine.results import ResultCollector
 
-    succeed = Outcomes.succeed
+    add = ResultCollector.add
 
-    def dropping(self: Outcomes, work: Any, outputs: Any) -> None:
-        if work.chunk.start != 4:
-            succeed(self, work, outputs)
+    def dropping(self: ResultCollector, task: Any, outputs: Any) -> Any:
+        return [] if task.chunk.start == 4 else add(self, task, outputs)
 
-    monkeypatch.setattr(Outcomes, "succeed", dropping)
+    monkeypatch.setattr(ResultCollector, "add", dropping)
     output = tmp_path / "y.npy"
 
     async def consume(client: Client) -> None:

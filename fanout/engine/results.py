@@ -1,0 +1,323 @@
+"""Proven answers on their way back to their rows: assembled into chunks, counted, delivered and merged.
+
+`ResultCollector` is the end of the path of a task. It delivers a chunk once all of its rows are answered or failed.
+`RowStatus` keeps account of the rows of a whole run, `MergedRows` keeps their values too, and `ResultQueue` holds
+chunks for a consumer that takes them as they come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fanout.classify import classify_error
+from fanout.engine.task import filled
+from fanout.engine.validator import ResponseValidator, Unconfirmed, disagreement
+from fanout.rowset import RowSet
+from fanout.types import Array, Chunk, ChunkResult, Event, Failure, Result, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from fanout.engine.task import ChunkTask, PartialChunk
+    from fanout.statistics import Counters
+    from fanout.types import Statistics
+    from fanout.upstream.balancer import Balancer
+
+    Refused = list[tuple[ChunkTask, Verdict]]
+
+
+class ResultCollector:
+    """Takes the result of every task, and delivers each chunk once all of its rows have theirs.
+
+    Args:
+        counters: the rows that are done are counted here.
+        deliver: takes a whole chunk. It must not wait.
+        emit: takes the event of a chunk that is settled; None where nobody listens.
+        independent: answers may differ in shape and dtype, so none waits for a second one to confirm it.
+        settle_later: a chunk counts as done when it is given to `settle`, not when it is delivered.
+    """
+
+    validator: ResponseValidator
+    """Set before the first chunk is sent, once the codec knows its outputs."""
+
+    def __init__(
+        self,
+        balancer: Balancer,
+        counters: Counters,
+        deliver: Callable[[ChunkResult], None],
+        emit: Callable[[Event], None] | None,
+        *,
+        independent: bool = False,
+        settle_later: bool = False,
+    ) -> None:
+        self._balancer = balancer
+        self._counters = counters
+        self._deliver = deliver
+        self._emit = emit
+        self._independent = independent
+        self._settle_later = settle_later
+        self._partial: dict[Chunk, PartialChunk] = {}
+        self.suspect = RowSet()
+        """Rows whose answers may be those of other rows. They stay pending."""
+        self._any_suspect = False
+
+    def add(self, task: ChunkTask, outputs: dict[str, Array]) -> Refused:
+        """Take answers that passed every check.
+
+        They are held for as long as the schema is not known. Returns the tasks whose answers turn out to be unlike the
+        others, each with the verdict on it: they have to be sent again.
+        """
+        if self.validator.settled or self._independent:
+            if task.assembly is None:
+                chunk = task.chunk
+                self._finish(ChunkResult(start=chunk.start, stop=chunk.stop, outputs=outputs, ids=chunk.ids))
+            else:
+                task.assembly.add(task, outputs)
+                self._finish_if_whole(task.assembly)
+            return []
+        task.held = True
+        return self._sort(*self.validator.offer(task, outputs))
+
+    def fail(self, task: ChunkTask, verdict: Verdict) -> None:
+        """Give up the rows of ``task``."""
+        endpoint = task.endpoint or self._balancer.endpoints[0]
+        reason = self._balancer.conceal(verdict.reason)
+        failures = task.failures(reason, verdict.status, endpoint.transport.shown_url)
+        if task.assembly is None:
+            chunk = task.chunk
+            self._finish(
+                ChunkResult(start=chunk.start, stop=chunk.stop, outputs=None, failures=failures, ids=chunk.ids)
+            )
+        else:
+            task.assembly.fail(task, failures)
+            self._finish_if_whole(task.assembly)
+
+    def leave(self, task: ChunkTask) -> None:
+        """Let the rows of ``task`` go to another run."""
+        if task.assembly is not None:
+            task.assembly.leave(task)
+            self._finish_if_whole(task.assembly)
+
+    def confirm_held(self) -> Refused:
+        """Judge the answers that are held, since no other one will come. Returns those to be sent again, if any."""
+        accepted, refused, retry = self.validator.close()
+        if retry:
+            return self._sort(accepted, refused)
+        for held in refused:
+            self.fail(held.work, _unlike(held))
+        return self._sort(accepted, [])
+
+    def flush(self) -> None:
+        """Deliver the chunks that a stop has left in parts, so that nothing that succeeded is lost."""
+        for partial in self._partial.values():
+            self._finish(partial.done())
+        self._partial.clear()
+
+    def distrust(self, rows: RowSet) -> None:
+        """Keep ``rows`` pending from now on: their answers may be those of other rows."""
+        for start, stop in rows:
+            self.suspect.add(start, stop)
+            self._any_suspect = True
+
+    def settle(self, done: ChunkResult) -> None:
+        """Count a chunk that has reached its place, and emit its events."""
+        ok = done.stop - done.start
+        if done.pending:
+            ok -= sum(map(len, done.pending))
+        for failure in done.failures:
+            ok -= failure.stop - failure.start
+            self._counters.failed += failure.stop - failure.start
+            if self._emit is not None:
+                self._emit(_event_of(failure))
+        self._counters.ok += ok
+        if ok and self._emit is not None:
+            self._emit(Event(kind="done", start=done.start, stop=done.stop))
+
+    def _finish(self, done: ChunkResult) -> None:
+        if self._any_suspect and self.suspect.overlaps(done.start, done.stop):
+            return
+        self._deliver(done)
+        if not self._settle_later:
+            self.settle(done)
+
+    def _finish_if_whole(self, partial: PartialChunk) -> None:
+        self._partial[partial.chunk] = partial
+        if partial.complete:
+            del self._partial[partial.chunk]
+            self._finish(partial.done())
+
+    def _sort(self, accepted: list[Unconfirmed], refused: list[Unconfirmed]) -> Refused:
+        for held in (*accepted, *refused):
+            held.work.held = False
+        for held in accepted:
+            self.add(held.work, held.outputs)
+        return [(held.work, held.work.in_context(_unlike(held))) for held in refused]
+
+
+class RowStatus:
+    """Account of the rows of a run: answered, failed, and the rest pending.
+
+    Args:
+        resolved: rows that an earlier run has answered or failed.
+        failures: the failed ones among them.
+    """
+
+    def __init__(self, resolved: RowSet | None = None, failures: Sequence[Failure] = ()) -> None:
+        self._resolved = RowSet(resolved or ())
+        self._failures = list(failures)
+        self._n_failed = sum(failure.stop - failure.start for failure in failures)
+        self._n_ok = len(self._resolved) - self._n_failed
+        self._n_empty = 0
+
+    def add(self, done: ChunkResult) -> None:
+        """Take the rows of a chunk into account."""
+        n_ok = done.stop - done.start
+        if done.pending:
+            n_ok -= sum(map(len, done.pending))
+        for failure in done.failures:
+            n_ok -= failure.stop - failure.start
+            self._n_failed += failure.stop - failure.start
+        self._n_ok += n_ok
+        if done.outputs is None:
+            self._n_empty += n_ok
+        self._resolved.add(done.start, done.stop)
+        for rows in done.pending:
+            self._resolved.remove(rows.start, rows.stop)
+        self._failures += done.failures
+
+    def withdraw(self, rows: RowSet) -> int:
+        """Count the answered ones among ``rows`` as pending. Returns their number."""
+        failed = RowSet((failure.start, failure.stop) for failure in self._failures)
+        before = len(self._resolved)
+        for start, stop in rows:
+            for answered in failed.gaps(start, stop):
+                self._resolved.remove(*answered)
+        withdrawn = before - len(self._resolved)
+        self._n_ok -= withdrawn
+        return withdrawn
+
+    def result(self, n_rows: int, stats: Statistics) -> Result:
+        """The `Result` of ``n_rows`` rows of input, without values."""
+        return self._result(n_rows, stats, None)
+
+    def violation(self, result: Result, *, stopped: bool) -> str | None:
+        """Describe how ``result`` breaks rows = ok + failed + pending; None if it holds.
+
+        Only a stopped run may have pending rows. The mask of the rows and the counts of the chunks are kept apart, so
+        that each shows an error in the other.
+        """
+        n_ok, n_rows = int(result.ok.sum()), len(result.ok)
+        failed = sum(failure.stop - failure.start for failure in result.failures)
+        pending = sum(map(len, result.pending))
+        account = f"{n_ok:,} ok, {failed:,} failed, {pending:,} pending of {n_rows:,}"
+        if n_ok + failed + pending != n_rows or (n_ok, failed) != (self._n_ok, self._n_failed):
+            return f"the account of rows is wrong: {account}; {self._n_ok:,} ok and {self._n_failed:,} failed came in"
+        if self._n_empty:
+            return f"{self._n_empty:,} rows count as answered, but have no values: {account}"
+        if pending and not stopped:
+            return f"{pending:,} rows were lost, although the run was not stopped: {account}"
+        return None
+
+    def _result(self, n_rows: int, stats: Statistics, outputs: dict[str, Array] | None) -> Result:
+        pending = tuple(Chunk(start, stop) for start, stop in self._resolved.gaps(0, n_rows))
+        ok = self._resolved.mask(n_rows)
+        for failure in self._failures:
+            ok[failure.start : failure.stop] = False
+        failures = tuple(sorted(self._failures, key=lambda failure: failure.start))
+        return Result(outputs=outputs, ok=ok, failures=failures, pending=pending, stats=stats)
+
+
+class MergedRows(RowStatus):
+    """The same account with the values of all rows: one allocation, one copy of every answer into its place."""
+
+    def __init__(self, n_rows: int) -> None:
+        super().__init__()
+        self._n_rows = n_rows
+        # No rows give an empty array, so that code which takes the result needs no special case.
+        self._outputs: dict[str, Array] | None = None if n_rows else {"": np.empty(0)}
+
+    def add(self, done: ChunkResult) -> None:
+        """Copy the answers of a chunk into place."""
+        if done.outputs is not None:
+            if self._outputs is None:
+                self._outputs = {
+                    name: np.empty((self._n_rows, *array.shape[1:]), array.dtype)
+                    for name, array in done.outputs.items()
+                }
+            # Dtype and shape are proven, so numpy neither casts nor broadcasts here.
+            for name, array in done.outputs.items():
+                self._outputs[name][done.start : done.stop] = array
+        super().add(done)
+
+    def result(self, n_rows: int, stats: Statistics) -> Result:
+        """The `Result` with values; rows without an answer hold NaN, 0, False or an empty text. To be called once."""
+        # A run is a cycle of objects that only the garbage collector frees, so it must not hold on to the arrays.
+        outputs, self._outputs = self._outputs, None
+        result = self._result(n_rows, stats, outputs)
+        if outputs is not None and not result.ok.all():
+            for array in outputs.values():
+                array[~result.ok] = filled((), array.dtype)
+        return result
+
+
+class ResultQueue:
+    """Finished chunks for a consumer that takes them as they come.
+
+    The queue itself is unbounded: the chunker's window bounds it, since no chunk is taken without room for its result.
+    """
+
+    def __init__(self) -> None:
+        self._done: list[ChunkResult] = []
+        self._something = asyncio.Event()
+        self._enough = asyncio.Event()
+        self._wanted = 1
+        self._closed = False
+
+    def put(self, done: ChunkResult) -> None:
+        """Add a chunk."""
+        self._done.append(done)
+        self._something.set()
+        if len(self._done) >= self._wanted:
+            self._enough.set()
+
+    def close(self) -> None:
+        """Announce that no other chunk will come."""
+        self._closed = True
+        self._something.set()
+        self._enough.set()
+
+    async def get_all(self, *, wanted: int = 1, within: float = 0.0) -> list[ChunkResult]:
+        """Take all chunks, at least one; an empty list once the queue is closed and empty.
+
+        After the first chunk, wait for more until there are ``wanted`` or ``within`` seconds have passed.
+        """
+        self._wanted = wanted
+        await self._something.wait()
+        if len(self._done) < wanted and not self._closed:
+            self._enough.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(within):
+                    await self._enough.wait()
+        done, self._done = self._done, []
+        if not self._closed:
+            self._something.clear()
+        return done
+
+
+def _unlike(held: Unconfirmed) -> Verdict:
+    return classify_error(disagreement(held))
+
+
+def _event_of(failure: Failure) -> Event:
+    return Event(
+        kind="failed",
+        start=failure.start,
+        stop=failure.stop,
+        attempt=failure.attempts,
+        status=failure.status,
+        reason=failure.reason,
+    )
