@@ -100,10 +100,10 @@ class Attempter:
         """Send an encoded work once and judge what comes."""
         payload = work.payload
         assert payload is not None
-        if work.tries:
+        if work.sent:
             self._counters.retries += 1
-        work.tries += 1
-        work.attempts += 1
+        work.sent += 1
+        work.charged += 1
         rows = self._owner, work.chunk.start, work.chunk.stop
         send: Send = lambda endpoint, fresh: endpoint.transport.post(payload, fresh=fresh, rows=rows)  # noqa: E731 - hot
         if self._races is None:
@@ -118,7 +118,7 @@ class Attempter:
             endpoint.served = True
             if endpoint.forbidden:
                 endpoint.forbidden.clear()
-            self._dispatcher.succeeded(endpoint, deadline, first_try=work.tries == 1)
+            self._dispatcher.succeeded(endpoint, deadline, first_try=work.sent == 1)
             return outcome
         others_served = work.fails_alone(self._group.successes)
         verdict = work.in_context(outcome)
@@ -127,11 +127,11 @@ class Attempter:
             verdict,
             deadline,
             alone=others_served and verdict.rows_suspect,
-            last=not others_served and work.attempts >= self._group.retry.max_attempts > 1,
+            last=not others_served and work.charged >= self._group.retry.max_attempts > 1,
         )
         # A row that fails while those beside it are answered comes to an end, even if it is all that is sent.
         if (of_endpoint and not work.confirmed) or (others_served and verdict.no_room and self._patient_with(work)):
-            work.uncharge()
+            work.refund_attempt()
         self.ended.ring()
         return verdict
 
@@ -169,7 +169,7 @@ class Attempter:
 
     def _patient_with(self, work: ChunkTask) -> bool:
         """False once a chunk has come back so often that its rows are as suspect as the endpoint."""
-        return work.earlier_attempts < _PATIENCE * self._group.retry.max_attempts
+        return work.attempts - work.charged < _PATIENCE * self._group.retry.max_attempts
 
     async def _decoded_aside(self, response: Response, work: ChunkTask) -> Decoded | None:
         """Decode a large answer on the helper thread. None for one that is no success, or decoded without effort."""

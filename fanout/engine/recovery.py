@@ -218,7 +218,7 @@ class Recovery:
             return first
         if not first.may_be_size or work.n == 1 or self._isolate is not None:
             return await self._again(work, first, ticket, repeat(slice(0, work.n)))
-        left = self._group.retry.max_attempts - work.attempts
+        left = self._group.retry.max_attempts - work.charged
         which = _ever_fewer(work.n, left, whole=work.suspect is None)
         if self._sizing.beyond(work):
             return replace(first, action=Action.SPLIT)
@@ -236,7 +236,8 @@ class Recovery:
             verdict = None if verdict is None else self._split_early(work, verdict)
             self._tell_of_retry(sent, verdict)
             if sent is not work:
-                work.attempts += sent.attempts
+                work.charged += sent.charged
+                work.sent += sent.sent
                 sent.suspect = suspect
             elif verdict is not None and verdict.action is Action.RETRY and self._sizing.may_be_size(work, verdict):
                 return replace(verdict, action=Action.SPLIT)
@@ -303,7 +304,7 @@ class Recovery:
                     kind="retry",
                     start=chunk.start,
                     stop=chunk.stop,
-                    attempt=work.attempts,
+                    attempt=work.charged,
                     status=verdict.status,
                     reason=verdict.reason,
                 )
@@ -335,7 +336,7 @@ class Recovery:
         return self._stop_event.stopped is None
 
     def _confirmed(self, work: ChunkTask) -> bool:
-        return work.confirmed or work.attempts >= self._group.retry.max_attempts
+        return work.confirmed or work.charged >= self._group.retry.max_attempts
 
     async def _once_more(self, work: ChunkTask, ticket: Ticket) -> None:
         verdict = await self._attempt(work, ticket)
@@ -459,7 +460,7 @@ def _may_be_size(verdict: Verdict) -> bool:
 
 
 def _no_attempts_left(work: ChunkTask, policy: RetryPolicy) -> bool:
-    return work.attempts >= policy.max_attempts
+    return work.charged >= policy.max_attempts
 
 
 def _ever_fewer(n_rows: int, attempts: int, *, whole: bool) -> Iterator[slice]:

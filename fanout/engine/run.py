@@ -367,7 +367,7 @@ class Run:
         # Answers of another shape may each be right: only together they make no array.
         alone = work.payload is None or verdict.error_kind == "shape"
         rows = (work.chunk.start + work.positions()).tolist()
-        self._isolate(rows, work.earlier_attempts + work.attempts, alone)
+        self._isolate(rows, work.attempts, alone)
 
     def _last_words(self) -> str:
         """Why the last attempt failed; where none was made, why the last endpoint has not said which model it has."""

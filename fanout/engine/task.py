@@ -23,10 +23,9 @@ class ChunkTask:
 
     __slots__ = (
         "assembly",
-        "attempts",
+        "charged",
         "chunk",
         "confirmed",
-        "earlier_attempts",
         "endpoint",
         "error_kind",
         "held",
@@ -34,12 +33,13 @@ class ChunkTask:
         "others_served",
         "payload",
         "rows",
+        "sent",
+        "sent_before",
         "size",
         "successes_seen",
         "suspect",
         "tokens",
         "tried",
-        "tries",
         "where",
     )  # fmt: skip
 
@@ -57,11 +57,12 @@ class ChunkTask:
         self.payload: Payload | None = None
         self.held = False
         """The rows have a valid answer that waits for the form of answers to be known."""
-        self.attempts = 0
-        self.tries = 0
-        """Attempts made for just these rows, charged or not."""
-        self.earlier_attempts = 0
-        """Attempts of the larger works that these rows were part of, and attempts that were not charged."""
+        self.sent = 0
+        """Attempts made for these rows."""
+        self.charged = 0
+        """Attempts that count against the rows; the others were the endpoint's fault."""
+        self.sent_before = 0
+        """Attempts of the larger tasks that these rows were part of."""
         self.error_kind: ErrorKind | None = None
         """What was wrong with the last answer, if it was invalid."""
         self.suspect: object = None
@@ -91,7 +92,7 @@ class ChunkTask:
             part.where = self.positions()[index]
         part.n = len(part.positions())
         part.assembly = self.assembly
-        part.earlier_attempts = self.earlier_attempts + self.attempts
+        part.sent_before = self.attempts
         part.successes_seen = self.successes_seen
         return part
 
@@ -137,10 +138,14 @@ class ChunkTask:
         self.successes_seen = successes
         return self.others_served
 
-    def uncharge(self) -> None:
-        """The last attempt was the endpoint's, not this chunk's: it counts, but not against the chunk."""
-        self.attempts -= 1
-        self.earlier_attempts += 1
+    @property
+    def attempts(self) -> int:
+        """All attempts that held these rows."""
+        return self.sent_before + self.sent
+
+    def refund_attempt(self) -> None:
+        """Do not count the last attempt against the rows: the endpoint is to blame for its failure."""
+        self.charged -= 1
 
     def halves(self) -> tuple[ChunkTask, ChunkTask]:
         """The rows in two works; the first has the odd one."""
@@ -160,7 +165,7 @@ class ChunkTask:
                 stop=self.chunk.start + stop,
                 reason=reason,
                 status=status,
-                attempts=self.earlier_attempts + self.attempts,
+                attempts=self.attempts,
                 endpoint=endpoint,
                 ids=tuple(self.chunk.ids[start:stop]) if self.chunk.ids is not None else (),
             )

@@ -78,9 +78,9 @@ def test_a_chunk_in_parts_tells_what_is_pending() -> None:
 
 def test_failures_count_the_attempts_of_all_requests_that_held_the_row() -> None:
     whole = ChunkTask(Chunk(0, 4), list("abcd"))
-    whole.attempts = 2
+    whole.sent = 2
     half = whole.halves()[0]
-    half.attempts = 1
+    half.sent = 1
     (failure,) = half.halves()[1].failures("because", None, "http://x")
     assert (failure.start, failure.stop, failure.attempts) == (1, 2, 3)
     assert str(failure) == "row 1: because"
