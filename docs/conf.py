@@ -36,7 +36,7 @@ copybutton_prompt_text = "$ "
 # `Name` in a docstring is a reference where the name is documented, and code elsewhere.
 default_role = "py:obj"
 add_module_names = False
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
@@ -49,6 +49,22 @@ def _fill_page(_app: Sphinx, _page: str, source: list[str]) -> None:
     source[0] = fill(source[0], (ROOT / "fanout.schema.json").read_bytes())
 
 
+# Napoleon reads the docstring of an attribute as "type: description", but here a colon is a colon.
+_of_attribute: dict[str, list[str]] = {}
+
+
+def _keep(_app: Sphinx, what: str, name: str, _object: object, _options: object, lines: list[str]) -> None:
+    if what in ("attribute", "data", "property"):
+        _of_attribute[name] = list(lines)
+
+
+def _restore(_app: Sphinx, _what: str, name: str, _object: object, _options: object, lines: list[str]) -> None:
+    if name in _of_attribute:
+        lines[:] = _of_attribute.pop(name)
+
+
 def setup(app: Sphinx) -> None:
-    """Replace the placeholders of job keys before a page is parsed."""
+    """Replace the placeholders of job keys before a page is parsed, and keep docstrings of attributes as they are."""
     app.connect("source-read", _fill_page)
+    app.connect("autodoc-process-docstring", _keep, priority=400)
+    app.connect("autodoc-process-docstring", _restore, priority=600)

@@ -1,4 +1,4 @@
-"""Prompts and whole conversations to texts, at any server that speaks OpenAI's chat API; and what it came to."""
+"""Send prompts and conversations to a server with OpenAI's chat API, and sum up the usage."""
 
 import fanout
 
@@ -17,8 +17,8 @@ def main() -> None:
         system="Is the review positive or negative? Answer with one word.",
         extra={"temperature": 0, "max_tokens": 4},
     )
-    # In real life: "https://api.openai.com", headers={"Authorization": f"Bearer {os.environ['OPENAI_API_KEY']}"}. This
-    # server only repeats the first four words of what it is told.
+    # For the real API: "https://api.openai.com", headers={"Authorization": f"Bearer {os.environ['OPENAI_API_KEY']}"}.
+    # The local server only repeats the first four words of the prompt.
     with fanout.SyncClient("local://echo", codec=codec, limits=fanout.Limits(concurrency=8)) as client:
         result = client.map([*REVIEWS, TALK, ""], on_error="keep")
     for text, reason, ok in zip(result.values["text"], result.values["finish_reason"], result.ok, strict=True):

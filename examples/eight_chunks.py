@@ -1,13 +1,13 @@
-"""Eight chunks of 100,000 numbers are sent to a model at the same time, and the answers merged into one array.
+"""Send eight chunks of 100,000 numbers to a model concurrently, and merge the answers into one array.
 
-What the usual version of this program (asyncio.gather over session.post, then np.concatenate) gets wrong:
+Faults of the usual version of this program (asyncio.gather over session.post, then np.concatenate):
 
-- gather sends all chunks at once, and the server's limit shows in its 503s. Here: `Limits(concurrency=4)`.
-- The first exception out of gather loses every answer that has come. Here: retries, then a result with a mask.
-- An error page, or half of an answer, is parsed like an answer. Here: status, length and syntax are proven first.
-- `y[start:stop] = answer` repeats an answer of one row 100,000 times. Here: the number of rows is proven.
-- Answers that are appended as they come are in the wrong order. Here: row i of y belongs to row i of X.
-- Numbers written as JSON text are slow to read and easily rounded. Here: the bytes of the array (codec "oip").
+- gather sends all chunks at once, and the server answers 503. Here: `Limits(concurrency=4)`.
+- The first exception out of gather discards all answers. Here: retries, then a result with a mask.
+- An error page or a truncated response is parsed like an answer. Here: status, length and syntax are validated first.
+- `y[start:stop] = answer` repeats an answer of one row 100,000 times. Here: the number of rows is validated.
+- Answers appended in the order of completion are in the wrong order. Here: row i of y belongs to row i of X.
+- Numbers as JSON text are slow to parse and easily rounded. Here: the bytes of the array (codec "oip").
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ X = np.random.default_rng(seed=0).normal(size=800_000)
 
 def main() -> None:
     with fanout.SyncClient(
-        "local://example_models:softsign",  # a function of ours behind a real HTTP server, in a process of its own
+        "local://example_models:softsign",  # a Python function behind a real HTTP server, in its own process
         codec="oip",
         chunk_rows=100_000,
         limits=fanout.Limits(concurrency=4),

@@ -1,6 +1,6 @@
-"""160 sentences to MiniLM embeddings, and for some of them the nearest other one.
+"""Embed 160 sentences with MiniLM, and print the nearest sentence of some of them.
 
-Start the server first; the first time installs it:  python scripts/servers embeddings --port 8001
+Start the server first; the first start installs it:  python scripts/servers embeddings --port 8001
 Then:  python examples/nearest_sentences.py [http://127.0.0.1:8001]
 """
 

@@ -1,4 +1,4 @@
-"""The blocking face, for notebooks and scripts: no async, no await, and a failed row does not cost the others."""
+"""Use the blocking client, for notebooks and scripts: no async, and a failed row does not cost the others."""
 
 from pathlib import Path
 
@@ -8,14 +8,14 @@ import fanout
 
 images = np.load(Path(__file__).with_name("digits.npz"))["images"]
 
-# One call: a client is opened, used and closed. It works where an event loop is running already, as in a notebook.
+# One call opens, uses and closes a client. It works while an event loop is running, as in a notebook.
 probabilities = fanout.map(images, "local://digits", codec="oip")
 print("digits seen:", probabilities[:10].argmax(axis=1))
 
-# Several calls: keep the client, so that its connections (and here the local server) are kept too.
+# For several calls keep the client, and with it its connections (and here the local server).
 with fanout.SyncClient("local://digits", codec="v1", chunk_rows=32) as client:
     spoilt = images.copy()
-    spoilt[[70, 700]] = np.nan  # JSON has no word for NaN: these two rows cannot be sent
+    spoilt[[70, 700]] = np.nan  # JSON has no NaN: these two rows cannot be sent
     try:
         client.map(spoilt)
     except fanout.RowsFailed as error:
@@ -24,7 +24,7 @@ with fanout.SyncClient("local://digits", codec="v1", chunk_rows=32) as client:
         for failure in result.failures:
             print(" ", failure)
 
-    # Or ask for the result in any case. Only .ok tells which rows have an answer; the others hold NaN.
+    # on_error="keep" returns the result without raising. Rows without an answer hold NaN: use .ok to select.
     result = client.map(spoilt, on_error="keep")
     print("mean confidence:", round(float(result.values[result.ok].max(axis=1).mean()), 3))
     print("one row:", client.predict(images[0]).argmax())

@@ -1,4 +1,4 @@
-"""How good were the answers? Compares the output of config.example.toml with the labels; runs the job if need be."""
+"""Compare the output of config.example.toml with the labels; run the job first if there is no output."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Rows from a generator, answers as they come: memory stays bounded, however long the input is."""
+"""Stream rows from a generator and receive answers as they complete, in bounded memory."""
 
 import asyncio
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ ROWS = 50_000
 
 
 class Readings:
-    """Stands for a file or a database cursor that is too large for memory."""
+    """Stand for a file or a database cursor that is too large for memory."""
 
     taken = 0
 
@@ -27,8 +27,8 @@ async def main() -> None:
         fanout.Client("local://echo", codec="oip", chunk_rows=100) as client,
         client.stream(readings) as results,
     ):
-        async for chunk in results:  # in order of completion; chunk.start and chunk.stop tell the place
-            assert chunk.ok.all(), chunk.failures  # failed rows are told chunk by chunk, not raised
+        async for chunk in results:  # in order of completion; chunk.start and chunk.stop give the place
+            assert chunk.ok.all(), chunk.failures  # failures belong to a chunk; they are not raised
             total += float(chunk.values[:, 0].sum())
             done += chunk.stop - chunk.start
             most_ahead = max(most_ahead, readings.taken - done)

@@ -1,6 +1,6 @@
-"""The digits through Triton: fanout asks what the model takes and gives, and cuts the chunks to its batch limit.
+"""Send the digits to Triton: fanout reads the model's metadata and limits chunks to its batch size.
 
-Start the server first; the first time installs it:  python scripts/servers triton --port 8000
+Start the server first; the first start installs it:  python scripts/servers triton --port 8000
 Then:  python examples/triton_digits.py [http://127.0.0.1:8000]
 """
 
@@ -19,14 +19,14 @@ async def main() -> None:
     with np.load(Path(__file__).with_name("digits.npz")) as archive:
         images, labels = archive["images"], archive["labels"]
 
-    # The model takes 256 rows at most. That is learnt from its configuration, so no request of 500 is ever sent.
+    # The model takes at most 256 rows. fanout reads this from its configuration, so it never sends a request of 500.
     async with fanout.Client(f"{SERVER}/v2/models/digits/infer", codec="oip", chunk_rows=500) as client:
         probabilities = await client.map(images)
         requests = client.statistics().requests
     print(f"{len(images)} images in {requests} requests, metadata included")
     print(f"accuracy {(probabilities.argmax(axis=1) == labels).mean():.4f}, {probabilities.dtype}")
 
-    # Several inputs are a mapping of arrays of one length; several outputs come as a dict, each in its own dtype.
+    # Several inputs are a mapping of arrays of one length; several outputs are a dict of arrays, each with its dtype.
     n = len(images)
     names = np.array([[f"image {i}"] for i in range(n)])
     rows = {"image": images.reshape(-1, 8, 8), "scale": np.full((n, 1), 0.5, "f4"), "label": names}

@@ -81,6 +81,13 @@ def test_troubleshooting_has_every_kind_of_stop_and_every_public_error() -> None
             assert f"`{name}" in page, name
 
 
+def test_the_page_of_examples_has_every_example() -> None:
+    page = (DOCS / "examples.md").read_text("utf-8")
+    listed = set(re.findall(r"\(\.\./examples/([\w.]+)\)", page))
+    files = {path.name for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".toml")}
+    assert listed == files - {"example_models.py"}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_line_of_prose_fits_the_width(page: Path) -> None:
     for line in page.read_text("utf-8").splitlines():

@@ -1,4 +1,4 @@
-"""The examples run as they are, in a folder that is not a checkout, without a network."""
+"""Run the examples unchanged, in a folder that is not a checkout, without a network."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OUTPUT = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A copy of the examples and of what they use, under a path with a space: nothing is written into the checkout."""
+    """Copy the examples and their inputs to a path with a space, so that they write nothing into the checkout."""
     copy = tmp_path / "a checkout"
     shutil.copytree(ROOT / "examples", copy / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "config.example.toml", copy)
@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(*arguments: object, cwd: Path) -> str:
-    """The output of a Python program that finds this fanout and nothing else of the checkout."""
+    """Return the output of a Python program that can import this fanout and nothing else of the checkout."""
     environment = {**os.environ, "PYTHONPATH": str(HOME)}
     done = subprocess.run(
         [sys.executable, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=50
@@ -61,7 +61,7 @@ def test_every_example_is_run_here() -> None:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in sorted(OUTPUT)]
 )
-def test_an_example_runs_from_any_folder_and_prints_what_it_promises(name: str, folder: Path) -> None:
+def test_an_example_runs_from_any_folder_and_prints_its_results(name: str, folder: Path) -> None:
     elsewhere = folder.parent / "elsewhere"
     elsewhere.mkdir()
     assert re.search(OUTPUT[name], run(folder / "examples" / name, cwd=elsewhere))
