@@ -17,7 +17,8 @@ from tests.jobs import doubler, doubling, write_job
 
 __all__ = ["doubler", "write_job"]
 
-ROOT = Path(fanout.__file__).absolute().parents[1]
+ROOT = Path(__file__).absolute().parents[2]
+INSTALLED = Path(fanout.__file__).absolute().parents[1]
 
 
 @dataclass
@@ -56,7 +57,7 @@ def start(tmp_path):
     async def start(*arguments: object, **extra: object) -> asyncio.subprocess.Process:
         pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
         # Not the tests' own terminal, if they have one; and found from whatever folder.
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+        environment = {**os.environ, "PYTHONPATH": str(INSTALLED), "PYTHONWARNINGS": "error"}
         return await asyncio.create_subprocess_exec(
             sys.executable, "-m", "fanout", *map(str, arguments), cwd=tmp_path, env=environment, **{**pipes, **extra}
         )

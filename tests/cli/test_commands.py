@@ -18,7 +18,7 @@ import fanout
 from fanout import __version__
 from fanout.cli import cli, main
 from fanout.testing import FAULTS
-from tests.cli.conftest import ROOT, ended
+from tests.cli.conftest import INSTALLED, ended
 
 
 @pytest.mark.parametrize("command", ["run", "check", "tune", "serve", "schema"])
@@ -36,13 +36,13 @@ def test_help_imports_nothing_heavy():
     code = (
         "import sys, fanout.cli; print(*sorted({'numpy', 'aiohttp', 'pydantic', 'rich', 'asyncio'} & set(sys.modules)))"
     )
-    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    shown = subprocess.run([sys.executable, "-c", code], cwd=INSTALLED, capture_output=True, text=True, check=True)
     assert shown.stdout == "\n"
 
 
 def test_help_costs_little_cpu():
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-m", "fanout", "--help"], cwd=ROOT, capture_output=True, check=True)
+    subprocess.run([sys.executable, "-m", "fanout", "--help"], cwd=INSTALLED, capture_output=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     # 0.05 s where it was written; coverage and slow machines get their share.
     assert after.ru_utime - before.ru_utime < 0.5
