@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
 
 from fanout._escape import escaped, escaped_lines
-from fanout.settings import masked
+from fanout._url import redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -67,7 +67,7 @@ class Redactor:
 
     def url(self, url: str) -> str:
         """A URL without secrets, userinfo and values of the query."""
-        return escaped(masked(self.hide(url)))
+        return escaped(redact_url(self.hide(url)))
 
     def hide(self, text: str) -> str:
         """``text`` with ``***`` in place of each secret, also of one that is cut off before ``...``."""

@@ -1,28 +1,31 @@
-"""Everything that fanout raises. Each class is also the builtin that a caller would think to catch.
+"""All exceptions of fanout. Each one is also the builtin exception that a caller would catch by habit.
 
 ::
 
     FanoutError
-    ├── ConfigError      (ValueError)       an argument, a job file or its input is wrong, as seen from here
-    │   ├── UnknownOptionError (TypeError)  an option that there is not; the message names the nearest
-    │   ├── InputError                      the input cannot be read, or holds rows that nothing can send
-    │   └── ReplayError                     a request to which a recording has no answer
-    ├── ClientStateError (RuntimeError)     a client used after close, from another loop, or after fork
-    ├── QueueFull        (RuntimeError)     more calls of ``predict`` wait for an answer than may
-    ├── EncodeError      (ValueError)       rows that the wire format cannot express
-    ├── InvalidResponse  (ValueError)       an answer that is not what was asked for
-    ├── TransportError   (ConnectionError)  one HTTP exchange failed before an answer was whole
-    │   ├── ConnectError                    no connection was made
-    │   ├── StaleConnectionError            a kept-alive connection was closed as it was used again
-    │   ├── CertificateError                the peer is not who it should be
-    │   ├── AttemptTimeout (TimeoutError)   the attempt's deadline passed
-    │   ├── IncompleteResponse              the answer broke off, or its framing or encoding is damaged
-    │   └── ResponseTooLarge                the answer is larger than the byte cap
-    ├── CallbackError    (RuntimeError)     code that was passed in ended neither by returning nor with an Exception
-    ├── RowsFailed       (RuntimeError)     the run came to its end, but some rows failed: see ``.result``
-    └── RunStopped       (RuntimeError)     the run was stopped early: see ``.reason`` and ``.result``
+    ├── ConfigError      (ValueError)       an argument, a job file or its input cannot be used
+    │   ├── UnknownOptionError (TypeError)  an option with that name does not exist; the message names the nearest
+    │   ├── InputError                      the input cannot be read, or holds rows that no codec can send
+    │   └── ReplayError                     the recording holds no answer to this request
+    ├── ClientStateError (RuntimeError)     the client is closed, not open yet, of another event loop, or forked
+    ├── QueueFull        (RuntimeError)     ``max_pending`` calls of ``predict`` already wait for an answer
+    ├── EncodeError      (ValueError)       the wire format cannot express these rows
+    ├── InvalidResponse  (ValueError)       a response with status 200 that does not answer the request
+    ├── TransportError   (ConnectionError)  one HTTP exchange failed before the response was complete
+    │   ├── ConnectError                    no connection could be opened
+    │   ├── StaleConnectionError            the server closed a kept-alive connection while it was reused
+    │   ├── CertificateError                the server's certificate is not valid for its host
+    │   ├── AttemptTimeout (TimeoutError)   the deadline of the attempt passed
+    │   ├── IncompleteResponse              the response broke off, or its framing or encoding is damaged
+    │   └── ResponseTooLarge                the response exceeds ``max_response_bytes``
+    ├── CallbackError    (RuntimeError)     code passed in by the caller raised something other than an Exception
+    ├── RowsFailed       (RuntimeError)     the run finished, but some rows failed: see ``.result``
+    └── RunStopped       (RuntimeError)     the run stopped early: see ``.reason`` and ``.result``
 
-    Interrupted          (KeyboardInterrupt)     Ctrl-C while a blocking call waited: see ``.result``
+    Interrupted          (KeyboardInterrupt)     Ctrl-C ended a blocking call: see ``.result``
+
+`EncodeError`, `InvalidResponse` and `TransportError` concern single requests: a run catches them, and retries, splits
+or fails the rows. `RowsFailed` and `RunStopped` reach the caller, together with all rows that succeeded.
 """
 
 from __future__ import annotations
@@ -38,9 +41,9 @@ if TYPE_CHECKING:
 
 
 class FanoutError(Exception):
-    """The root of the tree: ``except fanout.FanoutError`` catches all that this package raises.
+    """The base class: ``except fanout.FanoutError`` catches every exception that this package raises.
 
-    Messages quote servers and files, so control characters in them are visible escapes.
+    Messages quote servers and files, so control characters in them are replaced by visible escapes.
     """
 
     def __init__(self, *arguments: object) -> None:
@@ -48,7 +51,7 @@ class FanoutError(Exception):
 
 
 class ConfigError(FanoutError, ValueError):
-    """An argument, option or job file that cannot be used. ``key`` names it where one name is to blame."""
+    """An argument, option or job file that cannot be used. ``key`` is the name of the option at fault, or empty."""
 
     def __init__(self, message: str, *, key: str = "") -> None:
         super().__init__(message)
@@ -56,51 +59,56 @@ class ConfigError(FanoutError, ValueError):
 
 
 class UnknownOptionError(ConfigError, TypeError):
-    """An option that there is not. The message names the nearest one."""
+    """An option with that name does not exist. The message names the nearest one, and ``key`` the unknown one."""
 
 
 class InputError(ConfigError):
-    """Input that cannot be read, or that holds rows that no codec can send."""
+    """The input cannot be read, or holds rows that no codec can send."""
 
 
 class ReplayError(ConfigError):
-    """A request to which a recording has no answer; the message shows the nearest that it has, and what differs."""
+    """The recording holds no answer to a request. The message shows the nearest recorded request and the difference."""
 
 
 class ClientStateError(FanoutError, RuntimeError):
-    """A client used before it is open, after it is closed, from another event loop, or after a fork."""
+    """A client is used before it is open, after it is closed, from another event loop, or after a fork."""
 
 
 class QueueFull(FanoutError, RuntimeError):
-    """As many calls of `Client.predict` wait for an answer as may (``max_pending``). Nothing was sent for this one.
+    """``max_pending`` calls of `Client.predict` already wait for an answer. Nothing was sent for this call.
 
-    A server that predicts for others answers 503 here, so that its callers slow down.
+    A service that forwards its callers' rows answers 503 here, so that the callers slow down.
     """
 
 
 class EncodeError(FanoutError, ValueError):
-    """Rows that the wire format cannot express. ``rows`` are their positions in what was to be encoded.
+    """The wire format cannot express some rows.
 
-    Where ``reason`` names one of them ("row 3 is empty"), a failure counts it from the first row of the input.
-
-    ``alike`` says that their form is at fault (dtype, shape, names), which rows of one array have in common: such an
-    array is refused as a whole, with an `InputError`. Rows that came one by one fail alone all the same.
+    Args:
+        reason: the fault. Where it names one of ``rows`` ("row 3 is empty"), the failure that the user sees counts that
+            row from the start of the input.
+        rows: positions of these rows in the argument of `Codec.encode`.
+        every_row: the fault lies in a property that all rows of one array share (dtype, shape, names). Such an array is
+            refused as a whole, with an `InputError`; rows that came one by one still fail alone.
     """
 
-    def __init__(self, reason: str, *, rows: Sequence[int], alike: bool = False) -> None:
+    def __init__(self, reason: str, *, rows: Sequence[int], every_row: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.rows = tuple(rows)
-        self.alike = alike
+        self.every_row = every_row
 
 
 class InvalidResponse(FanoutError, ValueError):
-    """An answer with status 200 that cannot be what was asked for.
+    """A response with status 200 that cannot be the answer to the request.
 
-    ``error_kind`` says what is wrong with it; two of the same kind in a row are taken for no accident. ``usage`` is
-    what it has cost all the same, where the API tells. ``rows`` are the rows of the answer that the message names
-    ("row 3 holds null"): in the reason for a failure they are counted from the first row of the input. ``lengths`` is,
-    of rows whose values differ in number, how many rows have which.
+    Args:
+        message: the fault.
+        error_kind: the class of the fault. Two of one kind in a row rule out an accident.
+        usage: units that the API counted for this response, if it reports them: an invalid response is billed too.
+        rows: rows of the response that the message names ("row 3 holds null"). The failure that the user sees counts
+            them from the start of the input.
+        lengths: for rows of unequal length: length -> number of rows.
     """
 
     def __init__(
@@ -120,76 +128,68 @@ class InvalidResponse(FanoutError, ValueError):
 
 
 class TransportError(FanoutError, ConnectionError):
-    """One HTTP exchange failed before a whole answer was there."""
+    """One HTTP exchange failed before the response was complete."""
 
 
 class ConnectError(TransportError):
-    """No connection was made: refused, unreachable, name not found, or timed out while connecting."""
+    """No connection could be opened: refused, unreachable, name not found, or ``timeouts.connect`` passed."""
 
 
 class StaleConnectionError(TransportError):
-    """A kept-alive connection was closed by the server as it was used again; no byte of an answer came."""
+    """The server closed a kept-alive connection while it was reused; no byte of a response arrived."""
 
 
 class CertificateError(TransportError):
-    """The server's certificate is not valid for this origin."""
+    """The server's certificate is not valid for its host."""
 
 
 class AttemptTimeout(TransportError, TimeoutError):
-    """The attempt's deadline passed."""
+    """The deadline of the attempt passed (``timeouts.attempt``)."""
 
 
 class IncompleteResponse(TransportError):
-    """The answer broke off before its end, or its framing or content encoding is damaged."""
+    """The response broke off before its end, or its framing or content encoding is damaged."""
 
 
 class ResponseTooLarge(TransportError):
-    """The answer is larger than the byte cap, before or after decompression."""
+    """The response exceeds ``max_response_bytes``, before or after decompression."""
 
 
 class CallbackError(FanoutError, RuntimeError):
-    """Code that was passed in (the input, the codec, ``headers=``, ...) raised what is no `Exception`.
+    """Code passed in by the caller (the input, the codec, ``headers=``, ...) raised something other than an Exception.
 
-    That is a `CancelledError` for instance, although nothing was cancelled, or a `SystemExit`. A run stops then, and
-    raises `RunStopped` of kind ``"error"``.
+    Examples are a `CancelledError` although nothing was cancelled, and a `SystemExit`. The run then stops, and raises
+    `RunStopped` of kind ``"error"``.
     """
 
 
 class RowsFailed(FanoutError, RuntimeError):
-    """The run came to its end, but some rows have no answer. ``result`` holds all that succeeded, and the failures."""
+    """The run finished, but some rows failed. ``result`` holds all rows that succeeded, and the failures."""
 
     def __init__(self, message: str, *, result: Result) -> None:
         super().__init__(message)
         self.result = result
 
 
-class RunStopped(FanoutError, RuntimeError):
-    """The run was stopped before its end. ``result`` holds all that succeeded; what was never answered is pending.
-
-    ``kind`` is the machine's word for ``reason``: ``"unreachable"``, ``"refused"``, ``"deadline"``, ...
-    """
+class _EndedEarly(BaseException):
+    """The shared part of `RunStopped` and `Interrupted`, which cannot be subclasses of each other."""
 
     def __init__(self, reason: str, *, kind: StopKind, result: Result) -> None:
-        super().__init__(f"{reason} ({_account(result)}; see .result)")
+        ok, pending = int(result.ok.sum()), sum(len(chunk) for chunk in result.pending)
+        failed = len(result.ok) - ok - pending
+        super().__init__(f"{reason} ({ok:,} rows done, {failed:,} failed, {pending:,} pending; see .result)")
         self.reason = reason
         self.kind = kind
         self.result = result
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C ended a blocking call. ``result`` holds all that succeeded; what was never answered is pending.
+class RunStopped(_EndedEarly, FanoutError, RuntimeError):
+    """The run stopped before its end. ``result`` holds all rows that succeeded; unanswered rows are pending.
 
-    It is a `KeyboardInterrupt` and no `Exception`, so that ``except Exception`` does not swallow Ctrl-C.
+    ``kind`` classifies ``reason`` for programs: ``"unreachable"``, ``"refused"``, ``"deadline"``, ...
     """
 
-    def __init__(self, reason: str, *, kind: StopKind, result: Result) -> None:
-        super().__init__(f"{reason} ({_account(result)}; see .result)")
-        self.reason = reason
-        self.kind = kind
-        self.result = result
 
-
-def _account(result: Result) -> str:
-    ok, pending = int(result.ok.sum()), sum(len(chunk) for chunk in result.pending)
-    failed = len(result.ok) - ok - pending
-    return f"{ok:,} rows done, {failed:,} failed, {pending:,} pending"
+# No subclass of Exception: an `except Exception` in the caller's code must not swallow Ctrl-C.
+class Interrupted(_EndedEarly, KeyboardInterrupt):
+    """Ctrl-C ended a blocking call. ``result`` holds all rows that succeeded; unanswered rows are pending."""

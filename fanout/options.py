@@ -1,35 +1,69 @@
-"""Names of options: a misspelt one is named, with the nearest that there is."""
+"""Names of options: a misspelt one raises `UnknownOptionError`, which names the nearest existing option.
+
+`checks_options` is the one mechanism for functions, methods, constructors and settings. Without it, Python raises a
+bare TypeError that names neither the owner nor the alternatives.
+"""
 
 from __future__ import annotations
 
 from functools import wraps
 from inspect import Parameter, iscoroutinefunction, signature
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fanout.errors import UnknownOptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-P = ParamSpec("P")
-T = TypeVar("T")
-C = TypeVar("C", bound=type)
+T = TypeVar("T", bound="Callable[..., Any]")
+
+
+def checks_options(function: T) -> T:
+    """Decorate a function, method or class so that an unknown keyword argument raises `UnknownOptionError`.
+
+    A class is decorated in place: its ``__init__`` is replaced.
+    """
+    if isinstance(function, type):
+        vars_of_class: Any = function
+        vars_of_class.__init__ = checks_options(vars_of_class.__init__)
+        return function
+    known = option_names(function)
+    assert known is not None, "a function that accepts every keyword has no unknown options"
+    *_, owner, name = f".{function.__qualname__}".split(".")
+    shown = owner if name == "__init__" else name
+
+    if iscoroutinefunction(function):
+
+        @wraps(function)
+        async def awaited(*args: Any, **options: Any) -> Any:
+            require_known(shown, options, known)
+            return await function(*args, **options)
+
+        return awaited  # type: ignore[return-value]
+
+    @wraps(function)
+    def checked(*args: Any, **options: Any) -> Any:
+        require_known(shown, options, known)
+        return function(*args, **options)
+
+    return checked  # type: ignore[return-value]
 
 
 def require_known(owner: str, given: Iterable[str], known: Sequence[str]) -> None:
     """Raise `UnknownOptionError` for the first of the ``given`` names that is not ``known``."""
     for name in given:
         if name not in known:
+            # Imported on the error path only: `import fanout` has to stay cheap.
             from difflib import get_close_matches
 
-            near = get_close_matches(name, known, 1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            what = f"{owner} has no option {name!r}{hint}; its options are {', '.join(known)}"
-            raise UnknownOptionError(what, key=name)
+            nearest = get_close_matches(name, known, 1)
+            hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
+            options = f"its options are {', '.join(known)}" if known else "it takes none"
+            raise UnknownOptionError(f"{owner} has no option {name!r}{hint}; {options}", key=name)
 
 
-def options_of(function: Callable[..., Any]) -> list[str] | None:
-    """The names of what can be passed by keyword; None where any name can."""
+def option_names(function: Callable[..., Any]) -> list[str] | None:
+    """Return the names that can be passed as keywords; None if the function accepts every name."""
     parameters = [
         parameter
         for parameter in signature(function).parameters.values()
@@ -38,36 +72,3 @@ def options_of(function: Callable[..., Any]) -> list[str] | None:
     if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
         return None
     return [parameter.name for parameter in parameters if parameter.kind is not Parameter.POSITIONAL_ONLY]
-
-
-def naming_options(owner: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Make a function raise `UnknownOptionError` for an argument that it does not have."""
-
-    def decorated(function: Callable[P, T]) -> Callable[P, T]:
-        known = options_of(function)
-        assert known is not None
-
-        if iscoroutinefunction(function):
-
-            @wraps(function)
-            async def awaited(*args: P.args, **options: P.kwargs) -> Any:
-                require_known(owner, options, known)
-                return await function(*args, **options)
-
-            return cast("Callable[P, T]", awaited)
-
-        @wraps(function)
-        def checked(*args: P.args, **options: P.kwargs) -> T:
-            require_known(owner, options, known)
-            return function(*args, **options)
-
-        return checked
-
-    return decorated
-
-
-def naming_fields(settings: C) -> C:
-    """The same for a dataclass."""
-    init: Any = vars(settings)["__init__"]
-    settings.__init__ = naming_options(settings.__name__)(init)  # type: ignore[misc]
-    return settings

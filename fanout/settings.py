@@ -1,4 +1,8 @@
-"""What a user can set: frozen, keyword-only, checked when made. Fields are the job file's keys; times in seconds."""
+"""Settings: frozen, keyword-only dataclasses that check their values when they are created. All times are in seconds.
+
+They are the one source of names, defaults and descriptions: `Client` takes them as arguments, and the tables of a job
+file, ``fanout schema`` and the docs' table of options are made from their fields.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +10,26 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
-from typing import Any, ClassVar, Literal, TypeAlias
-from urllib.parse import SplitResult, urlsplit
+from numbers import Integral
+from typing import Any, ClassVar, Literal, TypeAlias, cast
 
+from fanout._url import redact_url, require_url, require_web_url
 from fanout.errors import ConfigError
-from fanout.options import naming_fields
-
-LOCAL = "local://"
-"""Scheme of the packaged model server."""
+from fanout.options import checks_options
 
 _RATES = tuple(f"{unit}_per_{period}" for unit in ("requests", "rows", "tokens") for period in ("second", "minute"))
 
 _LARGEST_AUTO = 256
-"""Past it a client of one process is its own bottleneck."""
+"""Beyond it, a client in one process is the bottleneck itself."""
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-"""A header field's name (RFC 9110, 5.6.2)."""
+"""Name of a header field (RFC 9110, section 5.6.2)."""
 
-# A lone surrogate has no UTF-8.
+# A lone surrogate cannot be encoded in UTF-8.
 _NOT_IN_A_VALUE = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 
-# Two readers of one message must not see two different ends of it. Host does not frame: it chooses a virtual host.
+# With a second framing header, two readers could disagree about the end of a message (request smuggling). Host is
+# allowed, because it selects a virtual host and frames nothing.
 _FRAMING = frozenset(
     {
         "connection", "content-length", "expect", "http2-settings", "keep-alive", "proxy-connection", "te", "trailer",
@@ -34,47 +37,70 @@ _FRAMING = frozenset(
     }
 )  # fmt: skip
 
-# Read by pydantic when the job file embeds these classes, without pydantic being imported here.
+# Pydantic reads this when the job file embeds these classes. Pydantic itself is not imported here.
 _JOB_FILE = {"extra": "forbid", "use_attribute_docstrings": True}
 
 
-@naming_fields
+@checks_options
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chunks:
+    """Division of the input into requests. The first bound that is reached closes a chunk."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _JOB_FILE
+
+    rows: int = 64
+    """Maximum rows in one request."""
+
+    max_bytes: int | None = None
+    """Maximum bytes in the body of one request. A single row that is larger is sent alone."""
+
+    max_tokens: int | None = None
+    """Maximum tokens in one request: counted by limits.tokenizer, else estimated."""
+
+    def __post_init__(self) -> None:
+        _require_count("rows", self.rows)
+        for name in ("max_bytes", "max_tokens"):
+            if getattr(self, name) is not None:
+                _require_count(name, getattr(self, name))
+
+
+@checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """How hard the endpoint may be driven."""
+    """Limits on the load that a client puts on its endpoint. If several limits are set, all of them hold."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _JOB_FILE
 
     concurrency: int | Literal["auto"] = 16
-    """Most requests in flight at once; "auto": as many as the endpoint turns out to be worth, up to 256."""
+    """Maximum requests in flight; "auto" adapts the limit to the endpoint's throughput and latency, up to 256."""
 
     requests_per_second: float | None = None
-    """Most requests started in a second; none: no limit."""
+    """Maximum requests started per second; unlimited if not given."""
 
     requests_per_minute: float | None = None
-    """Most requests started in a minute. Of several limits all hold."""
+    """Maximum requests started per minute."""
 
     rows_per_second: float | None = None
-    """Most rows sent in a second; those of another attempt count again."""
+    """Maximum rows sent per second; every attempt counts."""
 
     rows_per_minute: float | None = None
-    """Most rows sent in a minute."""
+    """Maximum rows sent per minute; every attempt counts."""
 
     tokens_per_second: float | None = None
-    """Most tokens of a language model in a second: counted, or estimated from what answers tell (usage)."""
+    """Maximum tokens of a language model per second: counted by tokenizer, else estimated from the responses' usage."""
 
     tokens_per_minute: float | None = None
-    """Most tokens of a language model in a minute."""
+    """Maximum tokens of a language model per minute."""
 
     burst: float = 0.0
-    """Part of its own second or minute that each of these limits lets go at once after a quiet time: 0 spaces requests
-    evenly, 1 saves a whole second or minute up."""
+    """Fraction of its second or minute that each rate accumulates while idle, and may send at once: 0 spaces requests
+    evenly, 1 accumulates a whole second or minute."""
 
     tokenizer: str | None = None
-    """Name of the tiktoken encoding that counts tokens, such as cl100k_base; needs the extra tiktoken."""
+    """Name of the tiktoken encoding that counts tokens, such as cl100k_base; requires the extra tiktoken."""
 
     max_requests: int | None = None
-    """A guard on the bill: the run stops, with all that succeeded, before request number max_requests + 1."""
+    """Maximum requests in one run, as a guard on the bill. The run then stops, and keeps all rows that succeeded."""
 
     def __post_init__(self) -> None:
         if isinstance(self.concurrency, str):
@@ -94,39 +120,41 @@ class Limits:
 
     @property
     def rates(self) -> dict[str, float]:
-        """The limits on what goes in a second or a minute that are set, by their names."""
+        """The rates that are set, by name."""
         return {name: rate for name in _RATES if (rate := getattr(self, name)) is not None}
 
     @property
     def most_in_flight(self) -> int:
-        """What concurrency is, or may become."""
+        """The largest value that the concurrency can have."""
         return _LARGEST_AUTO if isinstance(self.concurrency, str) else self.concurrency
 
 
-@naming_fields
+@checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetryPolicy:
-    """When and how often a failed attempt is made again."""
+    """Retries of failed attempts: their number, their backoff, and the conditions that end them."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _JOB_FILE
 
     max_attempts: int = 5
-    """Attempts a chunk gets before it counts as failed (1: no retry)."""
+    """Maximum attempts for a chunk before its rows fail; 1 disables retries."""
 
     initial_backoff: float = 0.2
-    """Upper bound of the first random wait; it doubles with each attempt (full jitter)."""
+    """Upper bound of the first backoff. The wait is random between 0 and the bound (full jitter), and the bound doubles
+    with each attempt."""
 
     max_backoff: float = 30.0
-    """Largest upper bound of a random wait."""
+    """Maximum upper bound of a backoff."""
 
     budget: float = 0.2
-    """Retries that a first-try success pays for; when they are spent the endpoint is braked until a probe succeeds."""
+    """Retries that a success at the first attempt adds to the retry budget. Once the budget is spent, the circuit opens
+    until a trial request succeeds."""
 
     max_pushback: float = 120.0
-    """Longest wait that a server may ask for (Retry-After); a longer one stops the run."""
+    """Longest pause that a server may demand (Retry-After); a longer one stops the run."""
 
     stall: float = 300.0
-    """A run in which nothing has succeeded for this long stops."""
+    """Longest time without any success; then the run stops."""
 
     def __post_init__(self) -> None:
         _require_count("max_attempts", self.max_attempts)
@@ -136,106 +164,106 @@ class RetryPolicy:
             _require(isfinite(value) and value >= 0, name, value, "a finite number, 0 or more")
 
 
-@naming_fields
+@checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hedge:
-    """A second request for rows whose first takes long: the first valid answer counts, the other is cancelled.
+    """Hedging: a second request for rows whose first request takes long. The first valid response wins.
 
-    For inference that may be done twice without harm: rows may be computed, and billed, twice.
+    Use it only if the same rows may be computed, and billed, twice.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _JOB_FILE
 
     share: float = 0.0
-    """Most second requests, as a part of all; 0: none, 0.05: one for every twenty."""
+    """Maximum share of second requests; 0 disables them, 0.05 allows one for every twenty requests."""
 
     delay: float | None = None
-    """Seconds after which one is sent; the 95th percentile of the last latencies if left out."""
+    """Seconds before a second request is sent; the 95th percentile of recent latencies if not given."""
 
     def __post_init__(self) -> None:
         _require(isfinite(self.share) and 0 <= self.share <= 1, "share", self.share, "between 0 and 1")
         _require_positive("delay", self.delay)
 
 
-@naming_fields
+@checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timeouts:
-    """Deadlines in seconds. Waiting for a permit, a rate token or a server's pushback is charged to no attempt."""
+    """Deadlines in seconds. Time spent waiting for concurrency, rates or a server's pushback counts for no attempt."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _JOB_FILE
 
     connect: float = 10.0
-    """To make a connection, name look-up and TLS included."""
+    """Deadline for opening a connection, including name look-up and TLS."""
 
     attempt: float = 60.0
-    """For one HTTP exchange, from the first byte sent to the last byte read."""
+    """Deadline for one HTTP exchange, from the first byte sent to the last byte read."""
 
     run: float | None = None
-    """For a whole run; when it has passed the run stops with all that succeeded. None: no limit."""
+    """Deadline for a whole run, which then stops and keeps all rows that succeeded; unlimited if not given."""
 
     def __post_init__(self) -> None:
         for name in ("connect", "attempt", "run"):
             _require_positive(name, getattr(self, name))
 
 
-@naming_fields
+@checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Endpoint:
-    """Where requests go. Header values are left out of the repr, since they carry credentials."""
+    """One endpoint, or several that serve the same model. The repr omits header values, which may hold credentials."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _JOB_FILE
 
     url: str = ""
-    """http(s)://... of the model, or local://NAME for the packaged model server."""
+    """URL of the model: http(s)://..., or local://NAME for the packaged model server."""
 
     urls: tuple[str, ...] = ()
-    """More endpoints that serve the same model: all together are used as one. What is said here counts for each."""
+    """Further endpoints that serve the same model. All are used as one, and every setting here applies to each."""
 
     weights: tuple[float, ...] = ()
-    """Shares of url and urls, one number each, where they are not alike: 2 gets twice the requests of 1."""
+    """Relative capacity of url and urls, one number each: 2 gets twice the requests of 1. Equal if not given."""
 
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Sent with every request."""
+    """Header fields sent with every request."""
 
     max_response_bytes: int = 64 * 2**20
-    """An answer may not be larger than this, after decompression too."""
+    """Maximum size of a response, also after decompression."""
 
     max_header_bytes: int = 64 * 2**10
-    """The header of an answer may not be larger than this."""
+    """Maximum size of the header of a response."""
 
     proxy: str | None = None
-    """URL of an HTTP proxy; the environment's are not used."""
+    """URL of an HTTP proxy; proxies in environment variables are ignored."""
 
     ca_file: str | None = None
-    """File with the certificates (PEM) to trust, in place of the system's."""
+    """PEM file with the certificates to trust, instead of the system's."""
 
     client_cert: str | None = None
-    """File with a certificate (PEM) to show to the server, and with its key if client_key is not given."""
+    """PEM file with the client's certificate, and with its key unless client_key is given."""
 
     client_key: str | None = None
-    """File with the key of client_cert."""
+    """PEM file with the key of client_cert."""
 
     request_id_header: str | None = None
-    """Name of a header that carries an id of each request; an answer with another id in it is not believed."""
+    """Name of a header that carries an id for each request. A response with another id is invalid."""
 
     idempotency_header: str | None = None
-    """Name of a header that carries one key for all attempts of a chunk, such as Idempotency-Key."""
+    """Name of a header that carries one key for all attempts of a chunk, for instance Idempotency-Key."""
 
     model: str | None = None
-    """Name of the model that every answer must carry, where answers name their model; others are refused. Without it
-    several endpoints have to serve the same model, and a router whose answers alternate between names counts as one."""
+    """Model name that every response must carry, if responses name their model; others are invalid. If not given, all
+    endpoints must report the same name; one endpoint that alternates between names counts as one model."""
 
     def __post_init__(self) -> None:
-        for field_name in ("urls", "weights"):  # a list will do
+        for field_name in ("urls", "weights"):  # a list is accepted, and frozen with the rest
             object.__setattr__(self, field_name, tuple(getattr(self, field_name)))
         if not self.url and not self.urls:
             raise ConfigError("url is missing: where requests are to go (or urls, for several endpoints)", key="url")
         if self.url:
-            _require_url(self.url, "url")
+            require_url(self.url, "url")
         for url in self.urls:
-            _require_url(url, "urls")
+            require_url(url, "urls")
         every = self._every
-        _require(len(set(every)) == len(every), "urls", [masked(url) for url in every], "all different")
+        _require(len(set(every)) == len(every), "urls", [redact_url(url) for url in every], "all different")
         _require(
             len(self.weights) in (0, len(every)), "weights", list(self.weights), f"{len(every)} numbers, one a url"
         )
@@ -247,13 +275,13 @@ class Endpoint:
                 require_header_name(name, field_name)
         _require_count("max_response_bytes", self.max_response_bytes)
         _require_count("max_header_bytes", self.max_header_bytes)
-        _require(self.model != "", "model", self.model, "the name that answers give their model")
+        _require(self.model != "", "model", self.model, "the name of the model in responses")
         if self.proxy is not None:
-            _require_web(self.proxy, "proxy")
+            require_web_url(self.proxy, "proxy")
         _require(self.client_cert is not None or self.client_key is None, "client_key", "alone", "with a client_cert")
 
     def each(self) -> list[tuple[Endpoint, float]]:
-        """The endpoints one by one, with their weights."""
+        """Return an `Endpoint` for each URL, with its weight."""
         every = self._every
         weights = self.weights or (1.0,) * len(every)
         return [
@@ -262,8 +290,8 @@ class Endpoint:
 
     @property
     def shown(self) -> str:
-        """The URLs, fit to be shown."""
-        return ", ".join(map(masked, self._every))
+        """The URLs without secrets."""
+        return ", ".join(map(redact_url, self._every))
 
     @property
     def _every(self) -> tuple[str, ...]:
@@ -274,28 +302,11 @@ class Endpoint:
 
 
 Endpoints: TypeAlias = str | Endpoint | Sequence[str | Endpoint]
-"""One endpoint, or several that serve the same model and are used as one."""
-
-
-def masked(url: str) -> str:
-    """``url`` fit to be shown: userinfo and query values are replaced by ``***``."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # not a URL at all: nothing in it can be told apart, so nothing is shown
-        return "***"
-    if "@" in url and not _has_authority(parts):
-        # The scheme is missing, or a / ? # in a password cuts the URL in the wrong place.
-        return f"***@{masked(url.rpartition('@')[2])}"
-    host = parts.netloc.rpartition("@")[2]
-    netloc = f"***@{host}" if "@" in parts.netloc else host
-    query = "&".join(
-        f"{pair.partition('=')[0]}=***" if "=" in pair else "***" for pair in parts.query.split("&") if pair
-    )
-    return parts._replace(netloc=netloc, query=query, fragment="").geturl()
+"""A URL or an `Endpoint`; or several that serve the same model, used as one."""
 
 
 def require_headers(headers: Mapping[str, str], key: str = "headers") -> None:
-    """Raise `ConfigError` for a header field that cannot be sent, or that frames a message; its value is not shown."""
+    """Raise `ConfigError` for a header field that cannot be sent or that frames a message. The value is not shown."""
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise ConfigError(f"header {name!r} must be a text, not {type(value).__name__}", key=key)
@@ -315,47 +326,14 @@ def require_header_name(name: str, key: str) -> None:
 
 
 def _require_count(name: str, value: object) -> None:
-    _require(isinstance(value, int), name, value, "a whole number")
-    _require(isinstance(value, int) and value >= 1, name, value, "at least 1")
+    # NumPy's integers are as good as Python's; True is an int as well, but not meant as a number.
+    counts = isinstance(value, Integral) and not isinstance(value, bool)
+    _require(counts, name, value, "a whole number")
+    _require(counts and cast("int", value) >= 1, name, value, "at least 1")
 
 
 def _require_positive(name: str, value: float | None) -> None:
     _require(value is None or (isfinite(value) and value > 0), name, value, "a finite number above 0")
-
-
-def _has_authority(parts: SplitResult) -> bool:
-    try:
-        return bool(parts.netloc) and (parts.port is None or parts.port >= 0)
-    except ValueError:  # its port is no number
-        return False
-
-
-def _require_url(url: str, key: str) -> None:
-    if url == LOCAL:
-        raise ConfigError(f"{key} {url!r} names no model; try local://digits", key=key)
-    if not url.startswith(LOCAL):  # what follows may be package.module:function, which is no host
-        _require_web(url, key)
-
-
-def _require_web(url: str, key: str) -> None:
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:  # its text may quote a part of the password
-        raise ConfigError(
-            f"{key} {masked(url)!r} is not a URL: its host or port cannot be read "
-            "(in a password, write @ / ? # as %40 %2F %3F %23)",
-            key=key,
-        ) from None
-    if parts.scheme not in ("http", "https"):
-        # "host:8000/x" parses with "host" as its scheme, so the remedy covers both cases.
-        raise ConfigError(
-            f"{key} {masked(url)!r} has no http:// or https:// in front; write the whole URL, "
-            f"for instance http://{masked(url).rpartition('//')[2]}, or local://digits for the packaged server",
-            key=key,
-        )
-    if not host:
-        raise ConfigError(f"{key} {masked(url)!r} names no host", key=key)
 
 
 def _require(condition: bool, name: str, value: object, wanted: str) -> None:

@@ -1,4 +1,9 @@
-"""The words that the floors above share: rows, chunks, payloads, replies, verdicts, results."""
+"""Data types that pass between the layers: rows, chunks, requests, responses, verdicts, events and results.
+
+Input side: `Rows` are cut into a `Chunk` each, which a codec encodes into a `Payload`. Output side: a `Response` is
+decoded into `Values`, validated against a `Schema`, and collected into a `ChunkResult` and a `Result`. A failed attempt
+becomes a `Verdict`; rows without an answer become a `Failure`.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +22,16 @@ from fanout.weight import too_heavy
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Values: TypeAlias = Mapping[str, Array]
-"""Output name -> array whose first axis is the rows. A codec with one unnamed output calls it ``""``."""
+"""Output name -> array of shape (rows, ...). A codec with one unnamed output uses the name ``""``."""
 
 Answers: TypeAlias = Array | dict[str, Array]
-"""What a call gives: one array, or a dict of them where the codec has several outputs. Their first axis is the rows."""
+"""Return type of a call: one array, or a dict of arrays for a codec with several outputs; axis 0 is the rows."""
 
 Schema: TypeAlias = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
-"""What all answers of a run look like: output name -> dtype, shape of one row."""
+"""Output name -> dtype and shape of one row. All responses of a run have the same schema."""
 
 Rows: TypeAlias = Array | Sequence[Any] | Mapping[str, Array]
-"""Input: an array (row i is ``X[i]``), a list of texts, dicts or lists, or several arrays of one length by name."""
+"""Input rows: an array (row i is ``X[i]``), a list of texts, dicts or lists, or a mapping of arrays of one length."""
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -35,34 +40,37 @@ StopKind: TypeAlias = Literal[
     "metadata", "interrupted", "output", "error", "internal",
     "duplicate",
 ]  # fmt: skip
-"""Why a run was stopped, for machines."""
+"""Machine-readable reason why a run stopped early."""
 
 ErrorKind: TypeAlias = Literal["content", "rows", "dtype", "shape", "nonfinite", "model"]
-"""What an invalid answer got wrong: its content (syntax, missing parts), what the proof of it found, or who gave it."""
+"""Class of fault in a response with status 200.
+
+``"content"``: its syntax, or a missing part. ``"rows"``, ``"dtype"``, ``"shape"``, ``"nonfinite"``: validation against
+the request and the schema failed. ``"model"``: another model answered.
+"""
 
 
 class Block(NamedTuple):
-    """Some consecutive rows of a source."""
+    """Consecutive rows of a source, with their ids if the source has ids."""
 
     rows: Rows
     ids: Sequence[Any] | None = None
-    """One a row, where the source has them."""
 
 
 def schema_of(outputs: Values | None) -> Schema | None:
-    """What ``outputs`` look like; None for none."""
+    """Return the dtype and row shape of each output; None for None."""
     return None if outputs is None else {name: (array.dtype, array.shape[1:]) for name, array in outputs.items()}
 
 
 def count_rows(rows: Rows) -> int:
-    """The number of rows."""
+    """Return the number of rows."""
     if isinstance(rows, Mapping):
         return len(next(iter(rows.values()), ()))
     return len(rows)
 
 
 def take_rows(rows: Rows, index: slice | Array) -> Rows:
-    """Some of the rows, as the same kind of container; views where the container can give them."""
+    """Return the rows at ``index`` in the same kind of container; views where the container supports them."""
     if isinstance(rows, np.ndarray):
         return rows[index]
     if isinstance(rows, Mapping):
@@ -73,39 +81,39 @@ def take_rows(rows: Rows, index: slice | Array) -> Rows:
 
 
 def join_rows(parts: Sequence[Rows]) -> Rows:
-    """The rows of ``parts`` one after the other, in one container.
+    """Concatenate rows.
 
-    An array where all are arrays of one dtype and row shape, a mapping where all are mappings of such arrays by the
-    same names; else a list of single rows, in which a row of a mapping is a dict.
+    Arrays of one dtype and row shape give an array, mappings of such arrays under the same names give a mapping. Any
+    other mixture gives a list of single rows, in which a row of a mapping is a dict.
     """
     if len(parts) == 1:
         return parts[0]
     arrays = [part for part in parts if isinstance(part, np.ndarray)]
-    if parts and len(arrays) == len(parts) and _alike(arrays):
+    if parts and len(arrays) == len(parts) and _same_row_type(arrays):
         return np.concatenate(arrays)
     columns = [part for part in parts if isinstance(part, Mapping)]
     if parts and len(columns) == len(parts) and all(part.keys() == columns[0].keys() for part in columns):
         by_name = {name: [part[name] for part in columns] for name in columns[0]}
-        if all(map(_alike, by_name.values())):
+        if all(map(_same_row_type, by_name.values())):
             return {name: np.concatenate(pieces) for name, pieces in by_name.items()}
     return [row for part in parts for row in single_rows(part)]
 
 
 def single_rows(rows: Rows) -> list[Any]:
-    """The rows as a list; those of a mapping as dicts."""
+    """Return the rows as a list; a row of a mapping is a dict."""
     if isinstance(rows, Mapping):
         return [dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)]
     return list(rows)
 
 
-def _alike(arrays: Sequence[Array]) -> bool:
-    # Fixed-width texts differ in their width alone: the wider one holds all.
+def _same_row_type(arrays: Sequence[Array]) -> bool:
+    # The width is part of the dtype of fixed-width texts, but concatenation widens all of them to the largest.
     dtypes = {array.dtype.kind if array.dtype.kind in "US" else array.dtype for array in arrays}
     return len(dtypes) == 1 and len({array.shape[1:] for array in arrays}) == 1
 
 
-# Four of these are made for every request, and a frozen one takes three times as long to make: so they are not
-# frozen, though nobody changes them.
+# Chunk, Payload, Response and ChunkResult are created for every request, and creating a frozen dataclass takes three
+# times as long. They are not frozen for that reason alone: do not modify them.
 @dataclass(slots=True, unsafe_hash=True)
 class Chunk:
     """The rows ``start <= i < stop`` of the input: the unit of request and retry."""
@@ -113,7 +121,7 @@ class Chunk:
     start: int
     stop: int
     ids: Sequence[Any] | None = field(default=None, compare=False, repr=False)
-    """What the input calls its rows, where it does."""
+    """Ids of these rows, if the input has ids."""
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -124,31 +132,31 @@ class Chunk:
 
 @dataclass(slots=True, kw_only=True)
 class Payload:
-    """One encoded request body: made once a chunk, sent by every attempt of it."""
+    """An encoded request body. It is encoded once for each chunk, and every attempt sends the same one."""
 
     body: Buffer | tuple[Buffer, ...] = field(repr=False)
-    """The bytes, or several buffers to be sent one after the other without being joined."""
+    """The bytes; or several buffers, which are sent in order without being joined."""
 
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def nbytes(self) -> int:
-        """Length of the body."""
-        if type(self.body) is bytes:  # nearly always
+        """Length of the body in bytes."""
+        if type(self.body) is bytes:  # the common case, on the path of every request
             return len(self.body)
         parts = self.body if isinstance(self.body, tuple) else (self.body,)
         return sum(memoryview(part).nbytes for part in parts)
 
     def holds(self, words: str) -> bool:
-        """True if the body holds ``words``, in any case."""
+        """True if the body contains ``words``, ignoring case."""
         parts = self.body if isinstance(self.body, tuple) else (self.body,)
         return any(words.lower().encode() in bytes(memoryview(part)).lower() for part in parts)
 
 
 @dataclass(slots=True, kw_only=True)
 class Response:
-    """One whole HTTP answer, its body complete, decoded and within the byte cap. The repr shows no content."""
+    """A complete HTTP response: its body is decompressed and within the byte cap. The repr shows no content."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
@@ -158,31 +166,33 @@ class Response:
     url: str = field(default="", repr=False)
 
     def json(self) -> Any:
-        """The parsed body, with every integer as it is written.
+        """Parse the body as JSON; integers of any size stay exact.
 
-        Raises `InvalidResponse` when it is not JSON, or when its objects might take more memory than an answer may.
+        Raises:
+            InvalidResponse: the body is not JSON, or its objects could take more memory than a response may.
         """
-        if why := too_heavy(self.body):
-            raise InvalidResponse(f"the answer {why}")
+        if reason := too_heavy(self.body):
+            raise InvalidResponse(f"the answer {reason}")
         try:
             return exact_json.loads(self.body)
         except orjson.JSONDecodeError as error:
             raise InvalidResponse(f"the answer is not JSON ({error}): {self.excerpt()}") from None
 
     def excerpt(self, limit: int = 300) -> str:
-        """The first part of the body on one line, for error messages."""
-        most = 4 * limit
-        text = " ".join(self.body[:most].decode("utf-8", "replace").split())
+        """Return the beginning of the body on one line of at most ``limit`` characters, for error messages."""
+        # A UTF-8 character has at most four bytes, so this many are enough for `limit` characters.
+        n_bytes = 4 * limit
+        text = " ".join(self.body[:n_bytes].decode("utf-8", "replace").split())
         if not text:
             return "(empty body)"
-        if len(text) <= limit and len(self.body) > most:
-            return text.rstrip("\ufffd") + "..."  # a character may be cut, too
+        if len(text) <= limit and len(self.body) > n_bytes:
+            return text.rstrip("\ufffd") + "..."  # the cut may have split a character
         return shortened(text, limit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
-    """What one output has to look like. ``None`` leaves a property, or one length of the shape, to be learnt."""
+    """Required dtype and shape of one output. None leaves a property, or one length of the shape, to be learnt."""
 
     dtype: np.dtype[Any] | None = None
     shape: tuple[int | None, ...] | None = None
@@ -191,29 +201,29 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class DecodedResponse:
-    """What `Codec.decode` may return in place of bare values, where the API tells what the answer has cost."""
+    """Decoded values with metadata: returned by `Codec.decode` in place of bare values if the API reports usage."""
 
     values: Array | Values = field(repr=False)
     usage: Mapping[str, int] = field(kw_only=True)
-    """What was counted (``"total_tokens"``, ...), summed up in `Statistics`."""
+    """Units that the API counted (``"total_tokens"``, ...); `Statistics` sums them up."""
 
     model: str | None = field(default=None, kw_only=True)
-    """What the answer calls the model: of several endpoints all have to say the same."""
+    """Name of the model in the response. All endpoints of a client must report the same one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
-    """One input or output, in the words of its protocol."""
+    """An input or output of a model, in the terms of its protocol."""
 
     name: str
     datatype: str
     shape: tuple[int, ...] | None = None
-    """With the axis of the rows; -1: any length. None: not told."""
+    """Shape with the axis of the rows; -1 stands for any length. None: the server does not report it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
-    """What a server says of its model; empty where it does not tell."""
+    """A server's description of its model. Fields that the server does not report are empty."""
 
     name: str = ""
     platform: str = ""
@@ -223,88 +233,89 @@ class ModelInfo:
 
 
 class Action(Enum):
-    """What is to be done with a chunk after an attempt that did not succeed."""
+    """The step that follows a failed attempt."""
 
     RETRY = "retry"
-    """Send it again after a backoff."""
+    """Send the chunk again after a backoff."""
 
     RESEND = "resend"
-    """Send it again at once on a fresh connection; free of charge, once."""
+    """Send it again at once on a fresh connection. It happens once, and counts as no attempt."""
 
     SPLIT = "split"
-    """Its rows are to blame, or their number: send the halves."""
+    """The rows, or their number, may be at fault: send the two halves."""
 
     FAIL = "fail"
-    """No other attempt can end otherwise: its rows fail."""
+    """Another attempt would end the same way: fail the rows."""
 
     STOP = "stop"
-    """No request of this run can succeed: stop it."""
+    """No request of this run can succeed: stop the run."""
 
 
-_NO_ROOM = frozenset({429, 503, 529})
+_OVERLOADED = frozenset({429, 503, 529})
 _GATEWAY = frozenset({502, 504})
-"""A gateway's words for a server behind it that crashes, or that does not answer in time."""
+"""Statuses of a gateway whose server crashes, or does not answer in time."""
 
 _CRASHED = _GATEWAY | {500}
-_CUT_SHORT: frozenset[ErrorKind | None] = frozenset({"rows", "content"})
-"""Flaws of an answer that was not finished, or is one for many rows."""
+_TRUNCATED: frozenset[ErrorKind | None] = frozenset({"rows", "content"})
+"""Kinds of invalid responses that a server may give when the request is too large for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What the classifier makes of an attempt that did not succeed."""
+    """The classification of a failed attempt."""
 
     action: Action
     reason: str
-    """For people: what happened, with the status and the first part of what the server said. Holds no secret."""
+    """Description for people: the status and the beginning of the server's message. It holds no secret."""
 
     status: int | None = None
     pushback: float | None = None
-    """Seconds for which the server wants no request."""
+    """Seconds for which the server accepts no request."""
 
     overload: bool = False
-    """The server has too much to do (429, 503, a timeout)."""
+    """The server is overloaded (429, 503, a timeout)."""
 
     error_kind: ErrorKind | None = None
-    """An answer came with status 200, but is invalid."""
+    """Fault of a response with status 200."""
 
     unreachable: bool = False
-    """No HTTP answer came at all."""
+    """No HTTP response arrived."""
 
     broke_off: bool = False
-    """No HTTP answer came, although the request was sent: the connection broke off, or time ran out."""
+    """No HTTP response arrived although the request was sent: the connection broke, or the time ran out."""
 
     stop: StopKind = "refused"
-    """The kind of stop, where action is STOP."""
+    """Kind of the stop, if ``action`` is STOP."""
 
     about_rows: bool = False
-    """The codec knows that these rows alone are to blame (too long, filtered): the failure says nothing of others."""
+    """The codec knows that these rows alone are at fault (too long, filtered): the failure does not count against
+    the endpoint."""
 
     @property
     def rows_suspect(self) -> bool:
-        """The rows may be to blame for a retryable failure: a 500, an invalid answer, no answer in time."""
+        """The rows may have caused this retryable failure: a 500, an invalid response, a timeout."""
         timed_out = self.overload and self.unreachable
         return self.status == 500 or self.error_kind is not None or timed_out
 
     @property
     def may_be_size(self) -> bool:
-        """A retryable failure that servers have for requests that are too large, beside many others."""
-        return self.broke_off or self.status in _CRASHED or self.error_kind in _CUT_SHORT
+        """The size of the request is among the possible causes of this retryable failure."""
+        return self.broke_off or self.status in _CRASHED or self.error_kind in _TRUNCATED
 
     @property
     def needs_proof(self) -> bool:
-        """A failure that says nothing of the rows as long as no other request succeeds: an outage looks the same."""
+        """The failure proves nothing about the rows until another request succeeds: an outage looks the same."""
         return self.broke_off or self.status in _GATEWAY
 
     @property
     def no_room(self) -> bool:
-        """The server refused the request unread, for it has too many: that says nothing of the rows."""
-        return self.status in _NO_ROOM
+        """The server had too many requests and rejected this one unread, so it proves nothing about the rows."""
+        return self.status in _OVERLOADED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Rows that have no answer, and why."""
+    """Rows without an answer, and the reason."""
 
     start: int
     stop: int
@@ -313,7 +324,7 @@ class Failure:
     attempts: int
     endpoint: str
     ids: tuple[Any, ...] = ()
-    """What the input calls these rows, where it does."""
+    """Ids of these rows, if the input has ids."""
 
     def __str__(self) -> str:
         rows = f"row {self.start}" if self.stop == self.start + 1 else f"rows {self.start}:{self.stop}"
@@ -322,14 +333,15 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that has happened in a run; for progress displays, metrics and logs. Holds no secret and no data."""
+    """A change in the state of a run, for progress displays, metrics and logs. It holds no secret and no data."""
 
-    kind: Literal["done", "failed", "retry", "split", "pause", "stop", "ejected", "back", "out"]
-    """The last three are of an endpoint among several: left alone for a while, answering again, asked no more."""
+    kind: Literal["done", "failed", "retry", "split", "pause", "stop", "ejected", "restored", "excluded"]
+    """The last three concern one of several endpoints: its circuit opened, it answers again, or it gets no more
+    requests for the rest of the client's life."""
 
     start: int = 0
     stop: int = 0
-    """Rows that it happened to: ``start <= row < stop``."""
+    """The rows concerned: ``start <= row < stop``."""
 
     attempt: int = 0
     status: int | None = None
@@ -340,28 +352,28 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointStatistics:
-    """What has been asked of one endpoint since its client was opened, and how it stands."""
+    """A snapshot of one endpoint: its requests since the client was opened, and its state."""
 
     url: str
-    """Fit to be shown: no secret is in it."""
+    """URL without secrets."""
 
     requests: int
     in_flight: int
     latency: float | None
-    """Seconds; an average of the last answers, quick to rise and slow to fall. None before the first, and where there
-    is no other endpoint to compare it with."""
+    """Seconds: a moving average of the last responses, quick to rise and slow to fall. None before the first response,
+    and if the client has no other endpoint to compare with."""
 
-    state: Literal["in use", "left alone", "not asked"]
-    """``"left alone"``: for a while, after failures. ``"not asked"``: it refuses all requests, serves another model, or
-    has not told yet what it serves."""
+    state: Literal["in use", "ejected", "excluded"]
+    """``"ejected"``: it gets no requests for a while, after failures. ``"excluded"``: it gets none at all, because it
+    refuses every request, serves another model, or has not reported its model yet."""
 
     reason: str = ""
-    """Why it is not asked, where that is known."""
+    """Reason for an exclusion, if known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
-    """A snapshot of the counters of a run, or of a client's whole life."""
+    """A snapshot of the counters of one run, or of a client since it was opened. Times are in seconds."""
 
     rows: int = 0
     """Rows taken from the input so far."""
@@ -372,21 +384,21 @@ class Statistics:
     """HTTP requests sent, metadata requests included."""
 
     retries: int = 0
-    """Requests that were made again for the same rows; splits are not among them."""
+    """Further requests for the same rows; splits are not counted."""
 
     splits: int = 0
-    """Chunks cut in two to find the row, or the size, that the server does not take."""
+    """Chunks cut in two to isolate a bad row, or to find a size that the server accepts."""
 
     hedges: int = 0
-    """Second requests for rows whose first took long; they are among the requests."""
+    """Second requests for rows whose first response took long; also counted in ``requests``."""
 
     hedges_won: int = 0
-    """Those of them whose answer came first."""
+    """Hedges whose response came before the first request's."""
 
     in_flight: int = 0
     max_in_flight: int = 0
     concurrency: int | None = None
-    """Most requests in flight, as "auto" has it at this moment; None where the limit is fixed."""
+    """Current limit of requests in flight under ``concurrency="auto"``; None for a fixed limit."""
 
     backing_off: int = 0
     """Chunks that wait for their next attempt."""
@@ -395,47 +407,47 @@ class Statistics:
     bytes_received: int = 0
     seconds: float = 0.0
     writing_seconds: float = 0.0
-    """Seconds after the last answer in which the output was put in order and in place."""
+    """Time after the last response in which the output was ordered and published."""
 
     latency_p50: float = float("nan")
-    """Seconds of one HTTP exchange, whatever its outcome; within 3 %; NaN before the first."""
+    """Duration of one HTTP exchange, whatever its outcome, within 3 %; NaN before the first one."""
 
     latency_p95: float = float("nan")
     latency_p99: float = float("nan")
     endpoints: tuple[EndpointStatistics, ...] = ()
-    """How each endpoint stands, in the order in which they were given."""
+    """One for each endpoint, in the order in which they were given."""
 
     usage: Mapping[str, int] = field(default_factory=dict)
-    """What the API says that it has counted (``"prompt_tokens"``, ...), summed over all answers that could be read.
+    """Units that the API counted (``"prompt_tokens"``, ...), summed over all responses that could be read.
 
-    Those that were refused are among them: they are billed too. What an answer cost that never came is not known.
+    Invalid responses are included, because they are billed too. The cost of a response that never arrived is unknown.
     """
 
     @property
     def rows_per_second(self) -> float:
-        """Rows done in a second."""
+        """Answered rows a second; 0 before any time has passed."""
         return self.ok / self.seconds if self.seconds > 0 else 0.0
 
 
 @dataclass(slots=True, kw_only=True)
 class ChunkResult:
-    """One chunk of the input whose every row is answered or failed (or pending, when the run was stopped)."""
+    """The outcome of one chunk: each of its rows is answered, failed, or pending after a stop."""
 
     start: int
     stop: int
     outputs: Values | None
-    """Output name -> array of stop - start rows; None when no row of the chunk succeeded."""
+    """Output name -> array of stop - start rows; None if no row of the chunk succeeded."""
 
     failures: tuple[Failure, ...] = ()
     pending: tuple[Chunk, ...] = ()
-    """Rows without an answer because the run was stopped in the middle of this chunk."""
+    """Rows without an answer because the run stopped in the middle of this chunk."""
 
     ids: Sequence[Any] | None = None
-    """What the input calls these rows, where it does."""
+    """Ids of these rows, if the input has ids."""
 
     @property
     def values(self) -> Any:
-        """The array, or a dict of arrays where the codec has several outputs; None when no row succeeded.
+        """The array, or a dict of arrays for a codec with several outputs; None if no row succeeded.
 
         Rows without an answer hold NaN, 0, False or ``""``.
         """
@@ -443,7 +455,7 @@ class ChunkResult:
 
     @property
     def ok(self) -> Array:
-        """Mask of the rows that have an answer; shape (stop - start,), bool."""
+        """Mask of the answered rows; shape (stop - start,), bool."""
         mask = np.ones(self.stop - self.start, bool)
         absent: list[Failure | Chunk] = [*self.failures, *self.pending]
         for rows in absent:
@@ -453,23 +465,25 @@ class ChunkResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a run gave. Row i of ``values`` belongs to row i of the input; ``ok`` alone tells if it has an answer."""
+    """The outcome of a run. Row i of ``values`` belongs to input row i; only ``ok`` says if that row has an answer."""
 
     outputs: Values | None
+    """Output name -> array of shape (rows, ...); None if no row succeeded, or if a sink took the values."""
+
     ok: Array
-    """Shape (rows,), bool."""
+    """Mask of the answered rows; shape (rows,), bool."""
 
     failures: tuple[Failure, ...]
     """Sorted by row."""
 
     pending: tuple[Chunk, ...]
-    """Rows never answered, because the run was stopped; sorted."""
+    """Rows without an answer because the run stopped; sorted."""
 
     stats: Statistics
 
     @property
     def values(self) -> Any:
-        """One array, or a dict of arrays where the codec has several outputs; None when nothing succeeded.
+        """The array, or a dict of arrays for a codec with several outputs; None if no row succeeded.
 
         Failed and pending rows hold NaN, 0, False or ``""``.
         """
@@ -481,7 +495,7 @@ class Result:
 
 
 def unwrapped(outputs: Values | None) -> Any:
-    """The only array of a mapping with one entry, else the mapping as a dict."""
+    """Return the array of a mapping with one entry, else the mapping as a dict; None for None."""
     if outputs is None:
         return None
     return next(iter(outputs.values())) if len(outputs) == 1 else dict(outputs)

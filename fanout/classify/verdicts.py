@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
+from fanout._url import redact_url
 from fanout.classify.error_message import error_body, hidden_error, message_of, said
 from fanout.classify.pushback import pushback
 from fanout.classify.quota import quota_exhausted
@@ -21,7 +22,6 @@ from fanout.errors import (
     StaleConnectionError,
     TransportError,
 )
-from fanout.settings import masked
 from fanout.types import Action, Response, StopKind, Verdict
 
 if TYPE_CHECKING:
@@ -152,6 +152,6 @@ def _location(response: Response) -> str:
         return ""
     try:
         location = urljoin(response.url, given)
-        return masked(location) if urlsplit(location).netloc else ""
+        return redact_url(location) if urlsplit(location).netloc else ""
     except ValueError:
         return ""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, overload
 
 from fanout._redact import Redactor, secrets_of
+from fanout._url import redact_url
 from fanout.client.content import content_of
 from fanout.client.identity import identity_of
 from fanout.client.options import V
@@ -22,8 +23,8 @@ from fanout.errors import ClientStateError, ConfigError
 from fanout.io.journal import Journal
 from fanout.io.writers import FileSink
 from fanout.limits import RateLimiter
-from fanout.options import naming_options
-from fanout.settings import Endpoint, Endpoints, Hedge, Limits, RetryPolicy, Timeouts, masked
+from fanout.options import checks_options
+from fanout.settings import Endpoint, Endpoints, Hedge, Limits, RetryPolicy, Timeouts
 from fanout.threads import on_thread
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Client(Generic[V]):
     def __init__(
         self, endpoint: Endpoints, *, codec: str | Codec | type[Codec], **options: Unpack[ClientOptions]
     ) -> None: ...
-    @naming_options("Client")
+    @checks_options
     def __init__(
         self,
         endpoint: Endpoints,
@@ -202,7 +203,7 @@ class Client(Generic[V]):
         control: RunControl | None = None,
         timeout: float | None = None,
     ) -> Result: ...
-    @naming_options("map")
+    @checks_options
     async def map(
         self,
         rows: Rows,
@@ -246,7 +247,7 @@ class Client(Generic[V]):
         values: V = result.values
         return values
 
-    @naming_options("stream")
+    @checks_options
     def stream(
         self,
         rows: Rows | Source | Iterable[Any] | AsyncIterable[Any],
@@ -263,7 +264,7 @@ class Client(Generic[V]):
         """
         return Stream(self._open_session, rows, control, timeout)
 
-    @naming_options("run")
+    @checks_options
     async def run(
         self,
         rows: Rows | Source | Iterable[Any] | AsyncIterable[Any],
@@ -326,7 +327,7 @@ class Client(Generic[V]):
         urls = [endpoint.url for endpoint, _ in self._endpoints]
         return identity_of(rows, self._codec, urls, self._redactor)
 
-    @naming_options("preview")
+    @checks_options
     async def preview(self, rows: Rows, *, control: RunControl | None = None) -> Preview:
         """Ask the endpoint about its model, and encode the first chunk of ``rows``, but send none.
 
@@ -399,7 +400,7 @@ def _each(given: Endpoints) -> list[tuple[Endpoint, float]]:
     if not urls:
         raise ConfigError("endpoint must name at least one URL", key="url")
     if len(set(urls)) < len(urls):
-        raise ConfigError(f"an endpoint is given twice: {', '.join(map(masked, urls))}", key="url")
+        raise ConfigError(f"an endpoint is given twice: {', '.join(map(redact_url, urls))}", key="url")
     return each
 
 

@@ -10,10 +10,10 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import orjson
 
 from fanout._redact import Redactor
+from fanout._url import LOCAL
 from fanout.client.content import content_of
 from fanout.errors import ConfigError
 from fanout.io.readers import Source, as_source
-from fanout.settings import LOCAL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

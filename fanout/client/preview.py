@@ -132,5 +132,5 @@ def _require_sendable_form(rows: Rows, codec: Codec) -> None:
     try:
         codec.encode(rows)
     except EncodeError as error:
-        if error.alike:
+        if error.every_row:
             raise InputError(error.reason) from None

@@ -7,6 +7,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from fanout._url import LOCAL
 from fanout.client.content import require_unchanged
 from fanout.client.predicting import answer_each, answer_rest
 from fanout.client.preview import Preview, Survey, previewed, surveyed
@@ -29,7 +30,6 @@ from fanout.engine import (
 from fanout.errors import ClientStateError
 from fanout.limits import RateLimiter, TokenMeter, tiktoken_counter
 from fanout.memory import keep_freed
-from fanout.settings import LOCAL, Endpoint, Hedge, Limits, RetryPolicy, Timeouts
 from fanout.statistics import Counters
 from fanout.transport import HeaderSource, TapedTransport, Transport
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from fanout.limits import ConcurrencyLimiter, Cost
     from fanout.rowset import RowSet
     from fanout.serving.local import LocalServer
+    from fanout.settings import Endpoint, Hedge, Limits, RetryPolicy, Timeouts
     from fanout.tape import Tape
     from fanout.types import ChunkResult, Event, Result, Rows, Statistics
 

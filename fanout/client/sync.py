@@ -14,7 +14,7 @@ from fanout.client import Client, pending_row, raise_if_failed
 from fanout.client.options import ClientOptions, V
 from fanout.engine import RunControl
 from fanout.errors import ClientStateError, ConfigError, Interrupted, RowsFailed, RunStopped
-from fanout.options import naming_options, require_known
+from fanout.options import checks_options, require_known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -112,7 +112,7 @@ class SyncClient(Generic[V]):
         control: RunControl | None = None,
         timeout: float | None = None,
     ) -> Result: ...
-    @naming_options("map")
+    @checks_options
     def map(
         self,
         rows: Rows,
@@ -128,7 +128,7 @@ class SyncClient(Generic[V]):
         answers: V | Result = _given(self._run(job, control), on_error)
         return answers
 
-    @naming_options("stream")
+    @checks_options
     def stream(
         self, rows: Rows | Iterable[Any], *, control: RunControl | None = None, timeout: float | None = None
     ) -> Iterator[ChunkResult]:
@@ -143,7 +143,7 @@ class SyncClient(Generic[V]):
             if not self._loop.closed:  # else its tasks have ended with the loop
                 self._loop.run(stream.__aexit__(None, None, None))
 
-    @naming_options("run")
+    @checks_options
     def run(
         self,
         rows: Rows | Source | Iterable[Any],
@@ -159,7 +159,7 @@ class SyncClient(Generic[V]):
         run = self._client.run(rows, sink, journal=journal, carry=carry, control=control, timeout=timeout)
         return self._run(run, control)
 
-    @naming_options("preview")
+    @checks_options
     def preview(self, rows: Rows) -> Preview:
         """`Client.preview`, blocking."""
         return self._loop.run(self._client.preview(rows))

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
+from fanout._url import LOCAL, redact_url
 from fanout.errors import ConfigError
-from fanout.settings import LOCAL, masked
 
 if TYPE_CHECKING:
     from fanout.settings import Endpoint
@@ -26,8 +26,8 @@ def target(url: str, path: str, model: str | None = None) -> str:
         return url
     if "{model}" in path:
         if model is None:
-            example = masked(parts._replace(path=path.replace("{model}", "NAME")).geturl())
-            raise ConfigError(f"the url {masked(url)} names no model; write it whole, like {example}", key="url")
+            example = redact_url(parts._replace(path=path.replace("{model}", "NAME")).geturl())
+            raise ConfigError(f"the url {redact_url(url)} names no model; write it whole, like {example}", key="url")
         path = path.replace("{model}", quote(model, safe=":."))
     return parts._replace(path=path).geturl()
 

@@ -13,7 +13,7 @@ from fanout.codecs.openai_embeddings import OpenAIEmbeddings
 from fanout.codecs.ordering import in_row_order
 from fanout.codecs.v1 import V1
 from fanout.errors import ConfigError
-from fanout.options import options_of, require_known
+from fanout.options import option_names, require_known
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +34,7 @@ def codec(name: str, **options: Any) -> Codec:
         ConfigError: no such codec, no such option, or a value that the option cannot have.
     """
     kind = codec_class(name)
-    if (known := options_of(kind)) is not None:
+    if (known := option_names(kind)) is not None:
         require_known(f"codec {name!r}", options, known)
     return kind(**options)
 

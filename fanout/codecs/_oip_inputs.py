@@ -118,7 +118,7 @@ def _misfit(name: str, datatype: str, array: Array, model: Tensor, remedy: str) 
     given = "texts" if array.dtype.kind in "USTO" else f"{array.dtype} numbers"
     row = f"rows of shape {list(array.shape[1:])}" if array.ndim > 1 else "single values a row"
     told = f"wants {datatype} rows{shape}, but was given {given}, {row}"
-    return EncodeError(f"input {name!r} of the model {told}: {remedy}", rows=range(len(array)), alike=True)
+    return EncodeError(f"input {name!r} of the model {told}: {remedy}", rows=range(len(array)), every_row=True)
 
 
 def _way_to_shape(array: Array, model: Tensor) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias, cast
 import numpy as np
 
 from fanout.errors import ConfigError
-from fanout.options import options_of, require_known
+from fanout.options import option_names, require_known
 from fanout.types import Array, DecodedResponse, ModelInfo, Payload, Response, Rows, Tensor, TensorSpec, Values, Verdict
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Codec(ABC):
     _spec: Mapping[str, TensorSpec] = {}
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
-        if options and (known := options_of(cls.__init__)) is not None:
+        if options and (known := option_names(cls.__init__)) is not None:
             require_known(f"codec {cls.__name__}", options, known)
         made = super().__new__(cls)
         made.options = {**{str(place): value for place, value in enumerate(args)}, **options}

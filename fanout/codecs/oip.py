@@ -171,7 +171,7 @@ class Oip(Codec):
         known = self._metadata.inputs if self._metadata else {}
         named = self._named(rows, known)
         if wrong := _unknown(list(named), known):
-            raise EncodeError(f"the rows have an input {wrong}", rows=range(count_rows(rows)), alike=True)
+            raise EncodeError(f"the rows have an input {wrong}", rows=range(count_rows(rows)), every_row=True)
         return [fitted(name, array, known.get(name)) for name, array in named.items()]
 
     def _named(self, rows: Rows, known: Mapping[str, Tensor]) -> dict[str, Array]:

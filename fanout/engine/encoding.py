@@ -41,10 +41,10 @@ def encode(
         try:
             work.payload = stamp(_payload(codec.encode(work.rows)))
         except EncodeError as error:
-            if error.alike and uniform:
+            if error.every_row and uniform:
                 raise InputError(error.reason) from None
             # A form that rows have only together, as 1 and 2.5 are float64, says nothing of each of them.
-            alone = [row for row in error.rows if not _encodes(work, row, codec)] if error.alike else []
+            alone = [row for row in error.rows if not _encodes(work, row, codec)] if error.every_row else []
             rows_left = _remove(work, alone or error.rows, work.in_input(error.reason, error.rows), fail)
         except (ConfigError, CallbackError):
             raise

@@ -115,7 +115,7 @@ class EndpointProbe:
     def _put_out(self, endpoint: EndpointState, reason: str) -> None:
         reason = self._group.balancer.conceal(reason)
         endpoint.out = Verdict(action=Action.STOP, reason=reason)
-        self._emit(Event(kind="out", reason=f"{endpoint.transport.shown_url} is not asked: {reason}"))
+        self._emit(Event(kind="excluded", reason=f"{endpoint.transport.shown_url} is not asked: {reason}"))
 
 
 def _alike(one: ModelInfo | None, other: ModelInfo | None) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fanout._redact import Redactor
-from fanout.settings import Endpoint, Hedge, Limits, RetryPolicy, Timeouts
+from fanout.settings import Chunks, Endpoint, Hedge, Limits, RetryPolicy, Timeouts
 
 if TYPE_CHECKING:
     from fanout.codecs.base import Codec
@@ -54,20 +54,6 @@ class CodecTable(Table):
     def options(self) -> dict[str, Any]:
         """The codec's own options."""
         return dict(self.model_extra or {})
-
-
-class Chunks(Table):
-    """How the input is cut into requests."""
-
-    rows: int = Field(default=64, ge=1)
-    """Most rows in one request."""
-
-    max_bytes: int | None = Field(default=None, ge=1)
-    """Most bytes in the body of one request; the first bound reached closes a chunk, and a row that is larger goes
-    alone."""
-
-    max_tokens: int | None = Field(default=None, ge=1)
-    """Most tokens in one request: counted by limits.tokenizer, else estimated."""
 
 
 class Mock(Table):

@@ -12,7 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from fanout.codecs import base, codec_class, names
 from fanout.job.model import JobFile
-from fanout.settings import Endpoint, Hedge, Limits, RetryPolicy, Timeouts
+from fanout.settings import Chunks, Endpoint, Hedge, Limits, RetryPolicy, Timeouts
 
 if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue
@@ -26,9 +26,14 @@ def job_schema() -> dict[str, Any]:
     """The schema, as plain dicts and lists. Codecs that other packages register are in it too."""
     schema = JobFile.model_json_schema(schema_generator=_Toml)
     tables = schema["$defs"]
-    for settings in (Endpoint, Hedge, Limits, RetryPolicy, Timeouts):
+    for settings in (Chunks, Endpoint, Hedge, Limits, RetryPolicy, Timeouts):
         described = tables[settings.__name__] | {"description": getdoc(settings)}  # pydantic before 2.13 omits these
         tables[settings.__name__] = dict(sorted(described.items()))
+        for key in described["properties"].values():
+            # Every whole number among the settings is a count, and their constructors refuse those below 1.
+            for kind in key.get("anyOf", [key]):
+                if kind.get("type") == "integer":
+                    kind["minimum"] = 1
     table = tables["CodecTable"]
     # Examples and not an enum: the codec may be registered where the job runs, and not where it is written.
     table["properties"]["name"]["examples"] = names()

@@ -11,7 +11,7 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
-from fanout.options import naming_options
+from fanout.options import checks_options
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
@@ -53,7 +53,7 @@ class RateLimiter:
     are for each client alone.
     """
 
-    @naming_options("RateLimiter")
+    @checks_options
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._lock = threading.Lock()

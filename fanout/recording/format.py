@@ -29,9 +29,9 @@ from urllib.parse import urlsplit
 import orjson
 
 from fanout._escape import holds_control_characters, safe_json
+from fanout._url import redact_url
 from fanout.errors import ConfigError, InputError
 from fanout.files import PRIVATE
-from fanout.settings import masked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -91,7 +91,7 @@ def digest(parts: Iterable[Buffer]) -> str:
 
 def path_of(url: str) -> str:
     """What of a URL tells one request from another."""
-    parts = urlsplit(masked(url))
+    parts = urlsplit(redact_url(url))
     return parts._replace(scheme="", netloc="").geturl() or "/"
 
 

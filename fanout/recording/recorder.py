@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from fanout._url import redact_url
 from fanout.errors import AttemptTimeout, TransportError
 from fanout.recording.format import Interaction, Writer, digest, key_of, path_of
-from fanout.settings import masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -118,7 +118,7 @@ class Recorder:
         kept = {}
         for name, value in response.headers.items():
             if _NEEDED.fullmatch(name) or name.lower() in self._headers:
-                shown = masked(value) if name.lower() == "location" else value
+                shown = redact_url(value) if name.lower() == "location" else value
                 kept[str(name)] = _hidden(shown, hide)
         return kept
 

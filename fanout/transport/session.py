@@ -15,10 +15,11 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from fanout._redact import Redactor, secrets_of
+from fanout._url import redact_url
 from fanout._version import __version__
 from fanout.descriptors import is_shortage
 from fanout.errors import ClientStateError, ConfigError, FanoutError, IncompleteResponse
-from fanout.settings import masked, require_headers
+from fanout.settings import require_headers
 from fanout.transport.aiohttp_names import Use, usable
 from fanout.transport.bodies import ERROR_BODY_PATIENCE, Parts, length_of, read_body
 from fanout.transport.connector import CONNECTION_USE, ConnectionUse, Connector, NoDescriptor, SendAborted
@@ -317,5 +318,5 @@ def _parsed(url: str) -> URL:
         parsed = URL(url)
         parsed.origin()  # raises where there is none
     except ValueError:
-        raise ConfigError(f"{masked(url)!r} is not a URL that can be requested", key="url") from None
+        raise ConfigError(f"{redact_url(url)!r} is not a URL that can be requested", key="url") from None
     return parsed

@@ -98,7 +98,7 @@ def at_point(job: Job, point: Point, guard: int) -> Job:
     """The job with the two values of a point, and no more than ``guard`` requests; its deadline is for all its rows."""
     tables = job.tables
     values = {
-        "chunks": tables.chunks.model_copy(update={"rows": point.chunk_rows}),
+        "chunks": replace(tables.chunks, rows=point.chunk_rows),
         "limits": replace(tables.limits, concurrency=point.concurrency, max_requests=guard),
         "timeouts": replace(tables.timeouts, run=None),
     }

@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from fanout._url import LOCAL
 from fanout.client import target
 from fanout.job.blame import blaming
 from fanout.job.offline import rehearsal
 from fanout.job.run import input_name, read_input
 from fanout.serving.local import LocalServer
-from fanout.settings import LOCAL
 from fanout.tune.control import SearchControl
 from fanout.tune.part import read_part
 from fanout.tune.tuner import Tuner

@@ -235,7 +235,7 @@ class Dispatcher:
             endpoint.out = verdict
             endpoint.breaker.pull(self.now())  # who waits for it has to look for another
             reason = f"{endpoint.transport.shown_url} is asked no more: {verdict.reason}"
-            self._emit(Event(kind="out", status=verdict.status, reason=reason))
+            self._emit(Event(kind="excluded", status=verdict.status, reason=reason))
         return replace(verdict, action=Action.RETRY)
 
     def _note_pace(
@@ -261,7 +261,7 @@ class Dispatcher:
         if verdict is None:
             if endpoint.breaker.braked:
                 health.came_back(now)
-                self._emit(Event(kind="back", reason=f"{endpoint.transport.shown_url} answers again"))
+                self._emit(Event(kind="restored", reason=f"{endpoint.transport.shown_url} answers again"))
             health.succeeded(now)
             endpoint.misfits = 0
         elif verdict.error_kind in _ANOTHER_MODEL:

@@ -86,10 +86,10 @@ class EndpointState:
             requests=self.requests,
             in_flight=self.pending,
             latency=self.latency.seconds,
-            state="not asked" if not self.present else "left alone" if self.breaker.braked else "in use",
+            state="excluded" if not self.present else "ejected" if self.breaker.braked else "in use",
             reason=self.out.reason if self.out is not None else "" if self.welcome else self.unheard,
         )
 
     def __repr__(self) -> str:
-        state = "out" if self.out else "braked" if self.breaker.braked else "in"
+        state = "excluded" if self.out else "braked" if self.breaker.braked else "in"
         return f"<Host {self.transport.shown_url} {state}, {self.pending} pending>"

@@ -187,7 +187,7 @@ def test_rows_that_the_datatype_does_not_hold_are_named(learnt):
 def test_rows_of_another_form_than_the_models_are_all_alike(learnt):
     with pytest.raises(EncodeError, match=r"INT8.*float64") as caught:
         learnt(metadata(tensor("x", "INT8", (-1,)))).encode([0.5])
-    assert caught.value.alike
+    assert caught.value.every_row
 
 
 def test_rows_that_the_model_takes_are_not_outvoted_by_those_that_it_does_not(learnt):
@@ -195,7 +195,7 @@ def test_rows_that_the_model_takes_are_not_outvoted_by_those_that_it_does_not(le
     for wrong in ([1, 2, 3], "text", 7):
         with pytest.raises(EncodeError) as caught:
             codec.encode([wrong, [1, 2], wrong, wrong])
-        assert (caught.value.rows, caught.value.alike) == ((0, 2, 3), False)
+        assert (caught.value.rows, caught.value.every_row) == ((0, 2, 3), False)
         with pytest.raises(EncodeError) as caught:
             codec.encode([{"x": wrong}, {"x": [1, 2]}, {"x": wrong}])
         assert caught.value.rows == (0, 2)
@@ -223,7 +223,7 @@ def test_names_that_the_model_does_not_have_are_told_with_the_nearest(learnt):
     for rows in ({"imags": np.ones((2, 2))}, [{"imags": [1, 1]}] * 2):
         with pytest.raises(EncodeError, match=r"'imags': the model has images; did you mean 'images'\?") as wrong:
             learnt(metadata(tensor("images"))).encode(rows)
-        assert (wrong.value.rows, wrong.value.alike) == ((0, 1), True)
+        assert (wrong.value.rows, wrong.value.every_row) == ((0, 1), True)
     with pytest.raises(ConfigError, match=r"input 'imags': the model has images") as caught:
         learnt(metadata(tensor("images")), input="imags")
     assert caught.value.key == "input"

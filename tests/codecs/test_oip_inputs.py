@@ -121,7 +121,7 @@ def test_rows_of_another_kind_are_all_alike_and_both_forms_are_named(array, data
         fitted("x", array, tensor(datatype, shape))
     assert str(caught.value).startswith("input 'x' of the model wants ")
     assert told in str(caught.value)
-    assert (caught.value.rows, caught.value.alike) == ((0, 1), True)
+    assert (caught.value.rows, caught.value.every_row) == ((0, 1), True)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_rows_of_another_shape_are_all_alike_and_both_shapes_are_named(row, mode
     with pytest.raises(EncodeError) as caught:
         fitted("x", np.zeros((2, *row), "f4"), tensor("FP32", model))
     assert told in str(caught.value)
-    assert (caught.value.rows, caught.value.alike) == ((0, 1), True)
+    assert (caught.value.rows, caught.value.every_row) == ((0, 1), True)
 
 
 def test_a_datatype_that_is_not_known_here_is_a_config_error():

@@ -58,7 +58,7 @@ async def test_urls_of_a_router_whose_names_alternate_are_one_model(seed: int, c
     assert result.ok.all()
     assert np.array_equal(result.values, X * 2)
     assert len(fleet.sent) <= 1.05 * len(X)
-    assert not fleet.kinds()["out"]
+    assert not fleet.kinds()["excluded"]
     assert fleet.shares["a"] > 100  # it may have paused until the names of b were known
 
 
@@ -81,7 +81,7 @@ async def test_an_endpoint_that_is_given_another_model_is_found_out_though_answe
     result = await fleet.run(codec=Named)
     assert result.ok.all()
     assert np.array_equal(result.values, X * 2)
-    (out,) = [event.reason for event in fleet.events if event.kind == "out"]
+    (out,) = [event.reason for event in fleet.events if event.kind == "excluded"]
     assert "model 'm-2', others are of 'm-1'" in out
 
 
@@ -103,7 +103,7 @@ async def test_a_pinned_name_is_the_only_one_that_counts() -> None:
         endpoint, codec=Named, chunk_rows=1, tape=fleet, limits=limits, on_event=fleet.events.append
     ) as client:
         assert np.array_equal(await client.map(X), X * 2)
-    assert fleet.kinds()["out"] == 1
+    assert fleet.kinds()["excluded"] == 1
     assert fleet.shares["a"] <= 8 + 2 * 4
 
 

@@ -133,7 +133,7 @@ async def test_one_random_failure_in_ten_does_not_brake(concurrency: int | str, 
             run = asyncio.create_task(client.map(rows))
             while not run.done():
                 await asyncio.sleep(0.1)
-                braked += client.statistics().endpoints[0].state == "left alone"
+                braked += client.statistics().endpoints[0].state == "ejected"
             assert np.array_equal(await run, rows * 2)
     assert braked == 0
 

@@ -169,7 +169,7 @@ async def test_one_endpoint_of_several_that_forbids_a_row_is_not_put_out() -> No
     rows = np.arange(2000.0).reshape(1000, 2)
     fleet = Fleet(a=moderated, b=moderated)
     assert_only(await fleet.run(rows), [35], rows)
-    assert fleet.kinds()["out"] == 0
+    assert fleet.kinds()["excluded"] == 0
 
 
 async def test_one_endpoint_of_several_whose_key_is_revoked_is_put_out_and_costs_no_row() -> None:
@@ -183,7 +183,7 @@ async def test_one_endpoint_of_several_whose_key_is_revoked_is_put_out_and_costs
     rows = np.arange(2000.0).reshape(1000, 2)
     fleet = Fleet(a=served(), b=revoked)
     result = await fleet.run(rows)
-    assert fleet.kinds()["out"] == 1
+    assert fleet.kinds()["excluded"] == 1
     assert result.ok.sum() >= 998
     assert calls < 120
 

@@ -88,7 +88,7 @@ async def test_an_endpoint_that_is_gone_costs_no_row(way: str | int) -> None:
         async with client(servers, retry=RetryPolicy(max_attempts=2, initial_backoff=0.01)) as c:
             result = await c.map(X, on_error="keep")
     assert_whole(result)
-    assert result.stats.endpoints[1].state == "left alone"
+    assert result.stats.endpoints[1].state == "ejected"
     assert result.stats.endpoints[1].requests <= 20
 
 

@@ -81,7 +81,7 @@ async def test_row_35_a_flapping_endpoint_is_left_alone_for_longer_each_time():
     down = [now for now, name in fleet.sent if name == "flaps" and int(now // 5) % 2]
     assert len(down) < 250
     ejections = fleet.kinds()["ejected"]
-    assert fleet.kinds()["back"] <= ejections
+    assert fleet.kinds()["restored"] <= ejections
 
 
 async def test_an_endpoint_that_fails_often_is_left_alone_though_never_five_times_in_a_row():
@@ -124,8 +124,8 @@ async def test_an_endpoint_that_refuses_all_requests_is_asked_no_more(status):
     fleet = Fleet(a=served(), b=says(status, headers))
     assert_right(await fleet.run())
     assert fleet.shares["b"] <= 16
-    assert fleet.kinds()["out"] == 1
-    (told,) = [event.reason for event in fleet.events if event.kind == "out"]
+    assert fleet.kinds()["excluded"] == 1
+    (told,) = [event.reason for event in fleet.events if event.kind == "excluded"]
     assert told.startswith("http://b/m is asked no more: ")
 
 
@@ -152,7 +152,7 @@ async def test_answers_of_another_shape_are_not_merged():
 
     fleet = Fleet(a=served(), b=served(), wide=wide)
     assert_right(await fleet.run(codec=Plain(shape=[2])))
-    assert fleet.kinds()["out"] == 1
+    assert fleet.kinds()["excluded"] == 1
     assert fleet.shares["wide"] <= 16
 
 
@@ -166,7 +166,7 @@ async def test_endpoints_whose_answers_have_another_length_do_not_end_the_run():
     other = changing((0.05, served()), last=wide)
     fleet = Fleet(a=served(), b=other, c=other)
     assert_right(await fleet.run())
-    assert fleet.kinds()["out"] == 2
+    assert fleet.kinds()["excluded"] == 2
 
 
 async def test_answers_of_another_model_are_not_merged():
@@ -183,7 +183,7 @@ async def test_answers_of_another_model_are_not_merged():
 
     fleet = Fleet(a=named("m-1"), b=changing((1.0, named("m-1")), last=named("m-2", factor=9.0)))
     assert_right(await fleet.run(codec=Named))
-    (told,) = [event.reason for event in fleet.events if event.kind == "out"]
+    (told,) = [event.reason for event in fleet.events if event.kind == "excluded"]
     assert "model 'm-2', others are of 'm-1'" in told
 
 
@@ -220,7 +220,7 @@ async def test_all_are_asked_about_their_model_and_another_one_gets_no_rows():
     fleet = Fleet(a=knowing("m"), b=knowing("m"), other=knowing("n", factor=9.0))
     assert_right(await fleet.run(codec=Asking))
     assert fleet.shares["other"] == 1
-    (told,) = [event.reason for event in fleet.events if event.kind == "out"]
+    (told,) = [event.reason for event in fleet.events if event.kind == "excluded"]
     assert told == "http://other/m is not asked: it serves the model 'n', another endpoint the model 'm'"
 
 
@@ -249,7 +249,7 @@ async def test_a_bad_row_fails_alone_and_condemns_no_endpoint():
     fleet = Fleet(a=picky, b=picky)
     result = await fleet.run(chunk_rows=16)
     assert np.flatnonzero(~result.ok).tolist() == [21]
-    assert not fleet.kinds()["ejected"] + fleet.kinds()["out"]
+    assert not fleet.kinds()["ejected"] + fleet.kinds()["excluded"]
 
 
 async def test_a_failure_names_the_endpoint_that_gave_it():
@@ -290,7 +290,7 @@ async def test_a_request_that_goes_to_another_endpoint_is_a_retry():
 
 async def test_an_endpoint_that_has_told_nothing_yet_is_told_with_the_reason():
     result = await Fleet(a=knowing("m"), b=dead).run(codec=Asking)
-    assert [one.state for one in result.stats.endpoints] == ["in use", "not asked"]
+    assert [one.state for one in result.stats.endpoints] == ["in use", "excluded"]
     assert "connection refused" in result.stats.endpoints[1].reason
 
 
@@ -299,7 +299,7 @@ async def test_the_statistics_tell_how_each_endpoint_stands():
     result = await fleet.run()
     a, b, c = result.stats.endpoints
     assert [one.url for one in (a, b, c)] == ["http://a/m", "http://b/m", "http://c/m"]
-    assert (a.state, b.state, c.state) == ("in use", "not asked", "left alone")
+    assert (a.state, b.state, c.state) == ("in use", "excluded", "ejected")
     assert "HTTP 401" in b.reason
     assert a.latency == pytest.approx(0.1)
     assert b.latency is None

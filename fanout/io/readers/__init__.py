@@ -16,7 +16,7 @@ from fanout.io.readers.jsonl import JsonLinesSource
 from fanout.io.readers.lines import ByteInput, InputFile, Stdin, TextSource
 from fanout.io.readers.npy import NpySource, NpzSource
 from fanout.io.readers.tables import as_source
-from fanout.options import naming_options
+from fanout.options import checks_options
 
 __all__ = ["BLOCK_BYTES", "Source", "as_source", "open_source"]
 
@@ -57,7 +57,7 @@ _SUFFIXES |= {suffix: name for name, one in _LINE_FORMATS.items() for suffix in 
 _SUFFIXES |= {suffix + GZIP: name for name, one in _LINE_FORMATS.items() for suffix in one.suffixes}
 
 
-@naming_options("open_source")
+@checks_options
 def open_source(
     path: Path | str,
     column: str | Sequence[str] | None = None,

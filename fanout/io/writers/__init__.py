@@ -9,7 +9,7 @@ from fanout.io.writers.base import Earlier, FileSink, Move
 from fanout.io.writers.jsonl import JsonLinesSink
 from fanout.io.writers.npy import NpySink
 from fanout.io.writers.parquet import ParquetSink
-from fanout.options import naming_options
+from fanout.options import checks_options
 from fanout.paths import KEY, check_names
 
 __all__ = ["Earlier", "FileSink", "JsonLinesSink", "Move", "NpySink", "ParquetSink", "open_sink"]
@@ -21,7 +21,7 @@ _FORMATS: dict[str, type[FileSink]] = {
 }
 
 
-@naming_options("open_sink")
+@checks_options
 def open_sink(path: Path | str) -> FileSink:
     """The sink for a file, whose suffix tells the format. No file is touched before its `FileSink.open`.
 

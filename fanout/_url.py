@@ -1,0 +1,64 @@
+"""URLs: their secrets are redacted before they are shown, and they are checked before a request is sent."""
+
+from __future__ import annotations
+
+from urllib.parse import SplitResult, urlsplit
+
+from fanout.errors import ConfigError
+
+LOCAL = "local://"
+"""Scheme of the packaged model server."""
+
+
+def redact_url(url: str) -> str:
+    """Return ``url`` with ``***`` in place of the userinfo and of all query values."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # no part of it can be identified, so no part can be shown
+        return "***"
+    if "@" in url and not _has_authority(parts):
+        # The scheme is missing, or a / ? # in a password cuts the URL in the wrong place.
+        return f"***@{redact_url(url.rpartition('@')[2])}"
+    host = parts.netloc.rpartition("@")[2]
+    netloc = f"***@{host}" if "@" in parts.netloc else host
+    query = "&".join(
+        f"{pair.partition('=')[0]}=***" if "=" in pair else "***" for pair in parts.query.split("&") if pair
+    )
+    return parts._replace(netloc=netloc, query=query, fragment="").geturl()
+
+
+def require_url(url: str, key: str) -> None:
+    """Raise `ConfigError` unless ``url`` is an http(s) URL with a host, or ``local://NAME``."""
+    if url == LOCAL:
+        raise ConfigError(f"{key} {url!r} names no model; try local://digits", key=key)
+    if not url.startswith(LOCAL):  # local://package.module:function has no host to check
+        require_web_url(url, key)
+
+
+def require_web_url(url: str, key: str) -> None:
+    """Raise `ConfigError` unless ``url`` is an http(s) URL with a host."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:  # the message of this error may quote a part of the password
+        raise ConfigError(
+            f"{key} {redact_url(url)!r} is not a URL: its host or port cannot be read "
+            "(in a password, write @ / ? # as %40 %2F %3F %23)",
+            key=key,
+        ) from None
+    if parts.scheme not in ("http", "https"):
+        # "host:8000/x" parses with "host" as its scheme, so the remedy covers both cases.
+        raise ConfigError(
+            f"{key} {redact_url(url)!r} has no http:// or https:// in front; write the whole URL, "
+            f"for instance http://{redact_url(url).rpartition('//')[2]}, or local://digits for the packaged server",
+            key=key,
+        )
+    if not host:
+        raise ConfigError(f"{key} {redact_url(url)!r} names no host", key=key)
+
+
+def _has_authority(parts: SplitResult) -> bool:
+    try:
+        return bool(parts.netloc) and (parts.port is None or parts.port >= 0)
+    except ValueError:  # the port is not a number
+        return False
