@@ -1,14 +1,16 @@
-"""What all tests share: how much is tried; on request virtual time."""
+"""Settings of all tests: the number of examples, optional modules, and virtual time on request."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import os
+import re
 import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import settings
 
 from fanout.testing import VirtualClock
@@ -16,24 +18,35 @@ from tests.expected_tests import ExpectedTests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    import pytest
+    from pathlib import Path
 
 # Hundreds of processes import the package: it is compiled once, also where containers are told to keep no bytecode.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-# One leg of CI tests a plain install, which has no extras.
-collect_ignore_glob: list[str] = []
-if not all(map(find_spec, ("pyarrow", "pandas", "polars"))):
-    collect_ignore_glob += ["durability/*", "io/writers/test_parquet.py", "io/writers/test_resuming.py"]
-    collect_ignore_glob += [
-        f"io/readers/test_{name}.py" for name in ("arrow*", "sources", "parquet", "objects", "ipc", "frames")
-    ]
-if not find_spec("simdjson"):
-    collect_ignore_glob += ["codecs/test_fast.py"]
-if not find_spec("uvloop"):
-    collect_ignore_glob += ["transport/test_receiving.py"]
+# One leg of CI tests a plain install, without extras: it leaves out the files that import one, and the parameters that
+# need one.
+_MODULES = {
+    module: module if module != "parquet" else "pyarrow"
+    for module in ("pyarrow", "parquet", "pandas", "polars", "uvloop", "tiktoken", "simdjson")
+}
+_MISSING = {word for word, module in _MODULES.items() if not find_spec(module)}
+_IMPORT = re.compile(rf"^(?:import|from) ({'|'.join(_MODULES)})\b", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    if not _MISSING or collection_path.suffix != ".py":
+        return None
+    return bool(_MISSING.intersection(_IMPORT.findall(collection_path.read_text("utf-8")))) or None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        parameters = item.nodeid.partition("[")[2]
+        for module in _MISSING:
+            if module in parameters:
+                item.add_marker(pytest.mark.skip(f"{_MODULES[module]} is not installed"))
+
 
 # pytest --hypothesis-profile=thorough is for CI. A busy machine may take its time over an example.
 # The quick examples are always the same: what CI finds, it finds again.

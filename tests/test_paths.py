@@ -60,6 +60,7 @@ def test_row_62_two_jobs_that_would_share_a_file_are_refused(
 
 
 def test_row_62_64_jobs_with_one_stem_keep_their_masks_and_failures(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
     lost, whole = result(3, [failure(1, 2)]), result(3)
     write_all(tmp_path / "y.npy", [done(0, np.arange(3.0))], lost)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
