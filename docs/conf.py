@@ -29,8 +29,6 @@ html_theme_options = {"navigation_with_keys": True}
 
 # GitHub makes the same anchors of headings, so one link works in both places.
 myst_heading_anchors = 4
-# The generated tables start below the headings of their page.
-suppress_warnings = ["myst.header"]
 copybutton_prompt_text = "$ "
 
 # `Name` in a docstring is a reference where the name is documented, and code elsewhere.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any, get_args
@@ -15,8 +16,10 @@ from fanout.codecs import names
 from fanout.types import StopKind
 
 ROOT = Path(__file__).absolute().parents[1]
+HOME = Path(fanout.__file__).absolute().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
+ARCHITECTURE = (DOCS / "architecture.md").read_text("utf-8")
 SCHEMA = (ROOT / "fanout.schema.json").read_bytes()
 
 
@@ -92,3 +95,33 @@ def test_the_page_of_examples_has_every_example() -> None:
 def test_every_line_of_prose_fits_the_width(page: Path) -> None:
     for line in page.read_text("utf-8").splitlines():
         assert len(line) <= 120 or line.startswith(("|", "![")) or "https://" in line, line
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(re.findall(r"`((?:fanout|tests|scripts|docs|benchmarks)/[\w/.-]*)`", ARCHITECTURE)))
+)
+def test_a_path_in_the_architecture_exists(path: str) -> None:
+    home = HOME if path.startswith("fanout/") else ROOT
+    assert (home / path).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), sorted(set(re.findall(r"\[`([\w.]+)`\]\(\.\./(fanout/[\w/]+)\.py\)", ARCHITECTURE)))
+)
+def test_a_name_in_the_architecture_is_defined_in_the_linked_file(name: str, file: str) -> None:
+    value: Any = import_module(file.replace("/", ".").removesuffix(".__init__"))
+    for part in name.split("."):
+        value = getattr(value, part)
+    assert value.__module__.replace(".", "/") in (file, file.removesuffix("/__init__"))
+
+
+def test_the_architecture_has_every_package() -> None:
+    packages = {file.parent.name for file in (HOME / "fanout").glob("*/__init__.py")}
+    assert packages == {name for name in packages if f"`fanout/{name}`" in ARCHITECTURE}
+
+
+def test_the_glossary_has_20_to_40_terms_in_alphabetical_order() -> None:
+    glossary = ARCHITECTURE.partition("## Glossary")[2].partition("\n## ")[0]
+    terms = re.findall(r"^\| ([a-zA-Z][^|]*) \|", glossary, re.MULTILINE)[1:]
+    assert 20 <= len(terms) <= 40
+    assert terms == sorted(terms, key=str.lower)

@@ -62,6 +62,14 @@ def blocks(page: Path, *languages: str) -> list[Block]:
     return [block for block in every if block.language in languages]
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_has_a_language_that_is_run_or_known(page: Path) -> None:
+    opened = re.findall(r"^```(.*)$", page.read_text("utf-8"), re.MULTILINE)[::2]
+    languages = {language for language in opened if not language.startswith("{")}
+    # A block of bash installs something or starts a server; nothing runs it here.
+    assert languages <= {"python", "toml", "console", "sh", "bash", "text"}
+
+
 def pages_with(*languages: str) -> list[Any]:
     """Return the pages with blocks in some languages, as parameters."""
     return [pytest.param(page, id=page.name) for page in PAGES if blocks(page, *languages)]
