@@ -1,4 +1,4 @@
-"""Files that hold what a run must not lose: owned by one process, written whole, given their names in one step."""
+"""Files that must survive a crash: owned by one process, written whole, given their names in one step."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import fcntl
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from zlib import crc32
+
+from fanout.paths import PARTIAL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,36 +18,48 @@ if TYPE_CHECKING:
 
     from fanout.types import Buffer
 
-ANEW = "start anew, which sends all rows again, with fanout run --fresh (fresh=True)"
-"""What to do where the files of an unfinished run cannot be gone on with."""
+START_FRESH = "start anew, which sends all rows again, with fanout run --fresh (fresh=True)"
+"""Remedy for an unfinished run whose files cannot be resumed."""
 
+PRIVATE = 0o600
+"""Mode of files that quote servers and rows: for their owner alone."""
+
+# Errors of a file system that has no fallocate.
 _NO_FALLOCATE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENODEV}
+_CHECKSUM_BYTES = 2**20
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it where they are missing, so that they are still there after a crash."""
+    """Make a folder and its missing parents, durably."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in missing:
         sync_folder(path.parent)
 
 
-PRIVATE = 0o600
-"""Mode of files that quote servers and rows: for their owner alone."""
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable; without it a crash may undo a rename."""
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def open_locked(path: Path, mode: int = 0o666) -> int:
-    """A descriptor of the file, made where it is missing, that no other process has until it is closed.
+    """Open or create a file that no other process owns, and return its descriptor, which holds the lock.
 
     ``mode`` is that of a new file, before the umask.
 
-    Raises `BlockingIOError` when another process has it, and `OSError` when it cannot be opened.
+    Raises:
+        BlockingIOError: another process owns the file.
+        OSError: it cannot be opened.
     """
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
         try:
             _lock(fd, path)
-            # Between open and lock its last owner may have renamed it: then this is that owner's finished file.
+            # Between open and lock its last owner may have renamed it, and it is now that owner's finished file.
             if _is_at(fd, path):
                 return fd
         except BaseException:
@@ -53,8 +68,24 @@ def open_locked(path: Path, mode: int = 0o666) -> int:
         os.close(fd)
 
 
+def _lock(fd: int, path: Path) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise BlockingIOError(error.errno, "another run is writing it at this moment", str(path)) from None
+    # Some network file systems have no locks. Two runs at once are then the user's to avoid.
+    except OSError:
+        return
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(fd), path.stat())
+    return False
+
+
 def write_at(fd: int, data: Buffer, offset: int) -> int:
-    """Write all of ``data`` at ``offset``; returns where it ends."""
+    """Write all of ``data`` at ``offset``; return the offset of its end."""
     view = memoryview(data).cast("B")
     while view:
         written = os.pwrite(fd, view, offset)
@@ -63,7 +94,7 @@ def write_at(fd: int, data: Buffer, offset: int) -> int:
 
 
 def read_at(fd: int, length: int, offset: int) -> bytes:
-    """``length`` bytes from ``offset``, fewer at the end of the file."""
+    """Read ``length`` bytes from ``offset``, fewer at the end of the file."""
     parts = []
     while length and (part := os.pread(fd, length, offset)):
         parts.append(part)
@@ -72,7 +103,7 @@ def read_at(fd: int, length: int, offset: int) -> bytes:
 
 
 def allocate(fd: int, start: int, stop: int) -> None:
-    """Take room on the disk for the bytes from ``start`` to ``stop``, which become zeros. Raises `OSError` without."""
+    """Reserve disk space for the bytes from ``start`` to ``stop``, which become zeros. Raises `OSError` without."""
     try:
         os.posix_fallocate(fd, start, stop - start)
     except AttributeError:  # macOS has no such call
@@ -83,46 +114,141 @@ def allocate(fd: int, start: int, stop: int) -> None:
         os.ftruncate(fd, stop)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable; without it a renamed file may be back under its old name after a crash."""
-    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+class PartialFile:
+    """A file called ``NAME.partial`` that takes the name ``final`` once it is whole, and never before.
+
+    Args:
+        final: the final name; a symbolic link is followed.
+        suffix: added to the name until then.
+        size: number of bytes of an earlier process to keep.
+        mode: that of a new file, before the umask.
+
+    Attributes:
+        path: the temporary name.
+        size: bytes of the file.
+
+    Raises:
+        BlockingIOError: another process is writing it.
+        FileNotFoundError: fewer than ``size`` bytes exist.
+        OSError: it cannot be created.
+    """
+
+    def __init__(self, final: Path, suffix: str = PARTIAL, *, size: int = 0, mode: int = 0o666) -> None:
+        self.final = final.resolve()
+        self.path = self.final.with_name(self.final.name + suffix)
+        self.size = size
+        self._name_is_durable = False
+        if size and not self.path.exists():
+            raise FileNotFoundError(f"{self.path} is missing: put it back, or {START_FRESH}")
+        self._fd = open_locked(self.path, mode)
+        existing = os.fstat(self._fd).st_size
+        if existing < size:
+            self._close()
+            problem = f"{self.path} has {existing:,} bytes, but {size:,} were written"
+            raise FileNotFoundError(f"{problem}: put it back as it was, or {START_FRESH}")
+        # Bytes beyond the last commit may be half written.
+        os.ftruncate(self._fd, size)
+
+    def reserve(self, size: int) -> None:
+        """Make the file at least ``size`` bytes long, with disk space for all of them. Raises `OSError` without."""
+        if size <= self.size:
+            return
+        try:
+            allocate(self._fd, self.size, size)
+        except OSError:
+            # A full disk has given a part of the space: return it.
+            os.ftruncate(self._fd, self.size)
+            raise
+        self.size = size
+
+    def truncate(self, size: int) -> None:
+        """Make the file end at ``size``."""
+        os.ftruncate(self._fd, size)
+        self.size = size
+
+    def write_at(self, data: Buffer, offset: int) -> None:
+        """Write all of ``data`` at ``offset``."""
+        self.size = max(self.size, write_at(self._fd, data, offset))
+
+    def append(self, data: Buffer) -> int:
+        """Write all of ``data`` at the end; return its offset."""
+        start = self.size
+        self.write_at(data, start)
+        return start
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Read up to ``length`` bytes from ``offset``."""
+        return read_at(self._fd, length, offset)
+
+    def checksum(self, offset: int, length: int) -> int:
+        """Return the CRC-32 of ``length`` bytes from ``offset``, fewer at the end of the file."""
+        value, end = 0, offset + length
+        while offset < end and (piece := self.read_at(offset, min(_CHECKSUM_BYTES, end - offset))):
+            value, offset = crc32(piece, value), offset + len(piece)
+        return value
+
+    def sync(self) -> None:
+        """Return when all that was written is on the disk.
+
+        An `OSError` is final: the kernel may drop the unwritten pages, so that a second fsync would succeed falsely.
+        """
+        os.fsync(self._fd)
+        # The file's name is an entry of the folder, which fsync of the file does not write.
+        if not self._name_is_durable:
+            sync_folder(self.path.parent)
+            self._name_is_durable = True
+
+    def discard(self) -> None:
+        """Remove and close the file."""
+        if self._fd >= 0:
+            self.path.unlink(missing_ok=True)
+            self._close()
+
+    def close(self) -> None:
+        """Close the file; remove it if it is empty."""
+        if self._fd >= 0 and os.fstat(self._fd).st_size == 0:
+            self.discard()
+        self._close()
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """Files that are whole and durable, and the names that they are to have; done again, it changes nothing more."""
+    """Renames that put whole, durable files in place. Carrying it out twice has the effect of once.
 
-    moves: tuple[tuple[Path, Path], ...] = ()
-    """From the temporary name to the final one, in this order."""
+    Several files cannot be replaced in one step, and a kill between two renames must not leave the mask of one run
+    beside the values of another. So ``outdated`` files go first: after such a kill the values are missing until the
+    same command puts the new ones in place.
 
-    removals: tuple[Path, ...] = ()
-    """Files that have to go once the moves are made."""
-
-    outdated: tuple[Path, ...] = ()
-    """Files of an earlier run that have to go, in this order, before the first move.
-
-    Several files cannot be replaced in one step. Without this a kill between two renames would leave the mask of one
-    run beside the values of another; with it, the values are missing until the same command puts the new ones in place.
+    Attributes:
+        moves: temporary and final name of each file, in the order of the renames.
+        removals: files to remove after the renames.
+        outdated: files of an earlier run to remove, in this order, before the first rename.
     """
 
+    moves: tuple[tuple[Path, Path], ...] = ()
+    removals: tuple[Path, ...] = ()
+    outdated: tuple[Path, ...] = ()
+
     def carry_out(self) -> None:
-        """Rename and remove. Raises `OSError`, `FileNotFoundError` where a file is under neither of its names."""
-        waiting = {target: source for source, target in self.moves if source.exists()}
+        """Rename and remove. Raises `OSError`, `FileNotFoundError` if a file has neither of its names."""
+        pending = {target: source for source, target in self.moves if source.exists()}
         for source, target in self.moves:
-            if target not in waiting and not target.exists():
+            if target not in pending and not target.exists():
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(source))
-        in_place = {target for _, target in self.moves} - waiting.keys()
+        in_place = {target for _, target in self.moves} - pending.keys()
         for path in self.outdated:
             if path not in in_place and path.exists():
                 path.unlink()
                 sync_folder(path.parent)
         values = set(self.outdated)
-        for target, source in waiting.items():
-            if target in values:  # all that belongs to the values is there before the first of them is
+        for target, source in pending.items():
+            # Mask and failures must be durable before the first file of values appears beside them.
+            if target in values:
                 self._sync_folders()
                 values.clear()
             source.replace(target)
@@ -135,40 +261,23 @@ class Publication:
             sync_folder(folder)
 
     @property
-    def whole(self) -> bool:
-        """True if every file is under its final name."""
+    def is_in_place(self) -> bool:
+        """True if every file has its final name."""
         return all(target.exists() for _, target in self.moves)
 
     def as_json(self, folder: Path) -> dict[str, list[list[str]] | list[str]]:
-        """For a journal in ``folder``, which may be moved together with the files."""
+        """Return the publication for a journal in ``folder``, with relative paths: both may be moved together."""
         return {
-            "moves": [[_relative(source, folder), _relative(target, folder)] for source, target in self.moves],
-            "removals": [_relative(path, folder) for path in self.removals],
-            "outdated": [_relative(path, folder) for path in self.outdated],
+            "moves": [
+                [os.path.relpath(source, folder), os.path.relpath(target, folder)] for source, target in self.moves
+            ],
+            "removals": [os.path.relpath(path, folder) for path in self.removals],
+            "outdated": [os.path.relpath(path, folder) for path in self.outdated],
         }
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Sequence[Sequence[str]]], folder: Path) -> Publication:
-        """What `as_json` gave, for a journal that is now in ``folder``."""
-        moves = tuple((folder / source, folder / target) for source, target in told["moves"])
-        removals, outdated = (tuple(folder / str(name) for name in told[key]) for key in ("removals", "outdated"))
+    def from_json(cls, document: Mapping[str, Sequence[Sequence[str]]], folder: Path) -> Publication:
+        """Return the publication that a journal in ``folder`` has recorded."""
+        moves = tuple((folder / source, folder / target) for source, target in document["moves"])
+        removals, outdated = (tuple(folder / str(name) for name in document[key]) for key in ("removals", "outdated"))
         return cls(moves, removals, outdated)
-
-
-def _relative(path: Path, folder: Path) -> str:
-    return os.path.relpath(path, folder)
-
-
-def _lock(fd: int, path: Path) -> None:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise BlockingIOError(error.errno, "another run is writing it at this moment", str(path)) from None
-    except OSError:  # this file system has no locks: two runs at once are then the user's to avoid
-        return
-
-
-def _is_at(fd: int, path: Path) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(fd), path.stat())
-    return False

@@ -28,7 +28,7 @@ PARTIAL = ".partial"
 ORDERED = ".ordered"
 """Added to the name of an output whose rows are put in order."""
 
-ADOPTED = ".adopted"
+REBUILT = ".rebuilt"
 """Added to the name of a file that is to replace that of an unfinished run."""
 
 JOURNAL = ".journal"
@@ -37,7 +37,7 @@ _FAILURES = ".failures.jsonl"
 _COLUMN = ".npy"
 _NEW = ".new"
 _BESIDE = (
-    "", PARTIAL, ORDERED, ADOPTED, JOURNAL, JOURNAL + _NEW, _MASK, _MASK + PARTIAL, _FAILURES, _FAILURES + PARTIAL,
+    "", PARTIAL, ORDERED, REBUILT, JOURNAL, JOURNAL + _NEW, _MASK, _MASK + PARTIAL, _FAILURES, _FAILURES + PARTIAL,
 )  # fmt: skip
 _DIGEST_BYTES = 8
 _SHORTEST_COLUMN = 2 + 2 * _DIGEST_BYTES
@@ -149,7 +149,7 @@ def _claims(output: Path, path: Path) -> bool:
 
 
 def _is_column(rest: str) -> bool:
-    name = rest.removesuffix(PARTIAL).removesuffix(ADOPTED)
+    name = rest.removesuffix(PARTIAL).removesuffix(REBUILT)
     return name.startswith(".") and name.endswith(_COLUMN) and len(name) >= len(f".{_COLUMN}")
 
 
@@ -184,7 +184,7 @@ def _check_folder(output: Path, path: Path) -> None:
 
 def _check_file(output: Path, path: Path) -> None:
     """Refuse to replace a device, a pipe or a folder, and to write a temporary file through a link."""
-    if path.suffix in (PARTIAL, ORDERED, ADOPTED, _NEW) and path.is_symlink():
+    if path.suffix in (PARTIAL, ORDERED, REBUILT, _NEW) and path.is_symlink():
         raise unwritable(output, f"{path} is a symbolic link, and a run keeps its unfinished rows there: remove it")
     try:
         mode = path.stat().st_mode

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from fanout.engine import RowStatus
 from fanout.errors import ConfigError
-from fanout.files import ANEW
+from fanout.files import START_FRESH
 from fanout.io.journal import State
-from fanout.io.writers import Earlier, FileSink, Move
+from fanout.io.writers import Checkpoint, FileSink, Move
 from fanout.rowset import RowSet
 from fanout.types import Statistics
 
@@ -32,17 +32,17 @@ def complete(sink: Sink | FileSink, journal: Journal) -> Result | None:
     publication = journal.state.publication
     if publication is None:
         return None
-    if journal.state.complete and not publication.whole:
+    if journal.state.complete and not publication.is_in_place:
         journal.begin()
         return None
     if not journal.state.complete:
         try:
             journal.finish()
         except OSError as error:
-            remedy = f": put it back, or {ANEW}" if isinstance(error, FileNotFoundError) else ""
+            remedy = f": put it back, or {START_FRESH}" if isinstance(error, FileNotFoundError) else ""
             raise ConfigError(f"the output could not be finished: {error}{remedy}", key="output.path") from None
     if isinstance(sink, FileSink):
-        sink.recall(publication)
+        sink.set_published(publication)
     state = journal.state
     return RowStatus(state.resolved, state.failures).result(state.n_rows or 0, Statistics())
 
@@ -65,7 +65,7 @@ def reopen_failures(sink: FileSink, journal: Journal) -> None:
         notes: list[Any] = []
         if state.schema is not None:
             moves = [Move(start, stop, start) for start, stop in state.ok]
-            notes, _ = sink.adopt(Earlier(state.schema, state.ok), moves, published=True)
+            notes, _ = sink.rebuild(Checkpoint(state.schema, state.ok), moves, published=True)
         journal.begin_again(notes)
 
 
@@ -91,8 +91,8 @@ def carry_over(sink: FileSink, journal: Journal, content: Content | None) -> Non
             answered.remove(a, b)
     found = content.found_in(answered, sent)
     with _adopting(sink):
-        earlier = Earlier(state.schema, state.ok, journal.notes())
-        notes, files = sink.adopt(earlier, found.moves, published=state.complete)
+        earlier = Checkpoint(state.schema, state.ok, journal.notes())
+        notes, files = sink.rebuild(earlier, found.moves, published=state.complete)
         kept = RowSet((move.to, move.to + move.stop - move.start) for move in found.moves)
         new = State(identity, kept, schema=state.schema, n_rows=len(found.digests))
         journal.carry(new, notes, found.digests, files)
@@ -118,8 +118,8 @@ def withdraw(sink: FileSink, journal: Journal, suspect: RowSet) -> None:
     digests, known = journal.sent()
     with _adopting(sink):
         moves = [Move(start, stop, start) for start, stop in kept]
-        earlier = Earlier(state.schema, state.ok, journal.notes())
-        notes, files = sink.adopt(earlier, moves, published=False)
+        earlier = Checkpoint(state.schema, state.ok, journal.notes())
+        notes, files = sink.rebuild(earlier, moves, published=False)
         new = State(state.identity, kept, schema=state.schema, n_rows=state.n_rows, replaced=state.replaced)
         journal.carry(new, notes, digests if known else None, files)
 

@@ -19,7 +19,7 @@ from fanout.engine import ResultQueue, RowStatus, RunControl, Stop, Until, room_
 from fanout.errors import CallbackError
 from fanout.io.journal import Journal, State
 from fanout.io.readers import Source
-from fanout.io.writers import Earlier, FileSink
+from fanout.io.writers import Checkpoint, FileSink
 from fanout.limits import ConcurrencyLimiter
 from fanout.paths import journal_path, require_apart
 from fanout.rowset import RowSet
@@ -239,7 +239,7 @@ async def _opened(sink: Sink | FileSink, chunker: Chunker, journal: Journal | No
 
     def open_sink() -> None:
         state = journal.state if journal else State({})
-        sink.open(chunker.total, Earlier(state.schema, state.ok, journal.notes() if journal else ()))
+        sink.open(chunker.total, Checkpoint(state.schema, state.ok, journal.notes() if journal else ()))
 
     try:
         await on_thread(open_sink)

@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 
 from fanout.errors import ConfigError
-from fanout.files import ANEW, PRIVATE, make_folder, open_locked, sync_folder, write_at
+from fanout.files import PRIVATE, START_FRESH, make_folder, open_locked, sync_folder, write_at
 from fanout.io.journal.records import Damaged, record
 from fanout.io.journal.state import (
     COMPLETE,
@@ -243,7 +243,7 @@ class Journal:
             there = read_state(self.path)
         except (Damaged, ValueError, KeyError, TypeError) as error:
             if not fresh:
-                raise ConfigError(f"{self.path} is damaged: {error}; {ANEW}", key=_KEY) from None
+                raise ConfigError(f"{self.path} is damaged: {error}; {START_FRESH}", key=_KEY) from None
             there = State(identity, number=1)
         if there is None:
             return
@@ -281,13 +281,13 @@ class Journal:
         else:
             refused = f"{self.path} is of an unfinished run with another {what}"
             detail = f" ({compared.text})" if compared is not None else ""
-            remedies = " ".join([_GO_ON, *([_CARRY] if compared is not None else []), ANEW])
+            remedies = " ".join([_GO_ON, *([_CARRY] if compared is not None else []), START_FRESH])
             raise ConfigError(f"{refused}{detail}; {remedies}", key=_KEY)
 
     def _require_carriable(self, what: str, *, comparable: bool) -> None:
         if not comparable:
             reason = f"it is of a run with another {what}" if what != _INPUT else "these rows can be read only once"
-            raise ConfigError(f"answers of {self.path} cannot be carried over: {reason}; {ANEW}", key=_KEY)
+            raise ConfigError(f"answers of {self.path} cannot be carried over: {reason}; {START_FRESH}", key=_KEY)
 
     def _take_over(self, there: State) -> None:
         os.ftruncate(self._fd, there.size)  # a torn end may be longer than the record that is written over it

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fanout.arrow import missing_pyarrow
 from fanout.errors import InputError
+from fanout.io.arrow import import_pyarrow
 from fanout.io.readers.base import rows_per_block
 from fanout.io.readers.columns import insert_missing, select_columns, split_by_lengths
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from fanout.io.arrow import Arrow
     from fanout.io.readers.columns import Column
     from fanout.types import Block
-
-Arrow: TypeAlias = Any
-"""An object of pyarrow, which ships no types. It is an optional dependency that takes 0.1 s to import."""
 
 # pandas writes a frame's index into columns of such names, which a user does not know of.
 _PANDAS_INDEX = "__index_level_"
@@ -26,11 +24,10 @@ _PANDAS_INDEX = "__index_level_"
 
 def pyarrow() -> Arrow:
     """Return the module. Raises `InputError` if it is not installed or too old."""
-    if (missing := missing_pyarrow()) is not None:
-        raise InputError(f"Parquet and Arrow need {missing}", key="input.path")
-    import pyarrow as pa
-
-    return pa
+    try:
+        return import_pyarrow()
+    except ImportError as error:
+        raise InputError(f"Parquet and Arrow need {error}", key="input.path") from None
 
 
 class ArrowColumns:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from fanout.io.readers.arrow import Arrow
+    from fanout.io.arrow import Arrow
     from fanout.types import Block
 
 # Parquet's metadata counts a repeated value of a dictionary once, so its sizes alone could ask for far too many rows.

@@ -21,7 +21,7 @@ from fanout.types import Block
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fanout.io.readers.arrow import Arrow
+    from fanout.io.arrow import Arrow
     from fanout.io.readers.columns import Column
     from fanout.types import Array, Rows
 

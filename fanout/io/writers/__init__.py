@@ -1,38 +1,47 @@
-"""Where answers go: one file format a module, `open_sink` to choose among them."""
+"""Sinks for answers: one file format a module, with `open_sink` to choose among them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from fanout.errors import ConfigError
-from fanout.io.writers.base import Earlier, FileSink, Move
+from fanout.io.writers.base import Checkpoint, FileSink, Move
 from fanout.io.writers.jsonl import JsonLinesSink
 from fanout.io.writers.npy import NpySink
 from fanout.io.writers.parquet import ParquetSink
 from fanout.options import checks_options
 from fanout.paths import KEY, check_names
 
-__all__ = ["Earlier", "FileSink", "JsonLinesSink", "Move", "NpySink", "ParquetSink", "open_sink"]
+__all__ = ["Checkpoint", "FileSink", "JsonLinesSink", "Move", "NpySink", "ParquetSink", "open_sink"]
 
-_FORMATS: dict[str, type[FileSink]] = {
-    ".npy": NpySink,
-    ".jsonl": JsonLinesSink,
-    ".parquet": ParquetSink,
+
+class _Format(NamedTuple):
+    sink: type[FileSink]
+    holds: str
+    """The kinds of values, for the message about an unknown suffix."""
+
+
+# A new format is a module with a sink, a line here, and a line in the documentation of outputs.
+_FORMATS = {
+    ".npy": _Format(NpySink, "numbers"),
+    ".jsonl": _Format(JsonLinesSink, "numbers and texts"),
+    ".parquet": _Format(ParquetSink, "numbers and texts"),
 }
 
 
 @checks_options
 def open_sink(path: Path | str) -> FileSink:
-    """The sink for a file, whose suffix tells the format. No file is touched before its `FileSink.open`.
+    """Return the sink for a file, whose suffix is the format. No file is touched before `FileSink.open`.
 
     Raises:
         ConfigError: no format has that suffix, or the file cannot be written; its ``key`` is ``"output.path"``.
     """
     path = Path(path)
-    kind = _FORMATS.get(path.suffix.lower())
-    if kind is None:
+    known = _FORMATS.get(path.suffix.lower())
+    if known is None:
         problem = f"an output cannot be a {path.suffix} file" if path.suffix else "its name has no suffix"
-        formats = ".npy (numbers), .jsonl or .parquet (numbers and texts)"
+        formats = ", ".join(f"{suffix} ({one.holds})" for suffix, one in _FORMATS.items())
         raise ConfigError(f"{path.name}: {problem}; the suffix is the format: {formats}", key=KEY)
     check_names(path)
-    return kind(path)
+    return known.sink(path)

@@ -1,39 +1,44 @@
-"""What all sinks that write files have in common."""
+"""The interface of a sink that writes files, and the report beside its output: which rows failed, and why."""
 
 from __future__ import annotations
 
+import io
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+import orjson
+
+from fanout._escape import safe_json
 from fanout.errors import ConfigError
-from fanout.files import ANEW, Publication, make_folder
-from fanout.io.writers.report import make_failures, make_mask
+from fanout.files import PRIVATE, START_FRESH, PartialFile, Publication, make_folder
 from fanout.paths import KEY, check_names, report_paths, unwritable
 from fanout.rowset import RowSet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fanout.types import ChunkResult, Result, Schema
+    from fanout.types import ChunkResult, Failure, Result, Schema
 
 
-class Earlier(NamedTuple):
-    """What an earlier process has left in a sink's files."""
+class Checkpoint(NamedTuple):
+    """The answers that an earlier process has left in a sink's files.
 
-    form: Schema | None = None
-    """What the answers look like; None if there is none yet."""
+    Attributes:
+        schema: dtypes and shapes of the outputs; None before the first answer.
+        ok: rows that have an answer.
+        notes: the values that `FileSink.sync` returned, in order.
+    """
 
+    schema: Schema | None = None
     ok: RowSet = RowSet()
-    """Rows whose answers are there."""
-
     notes: Sequence[Any] = ()
-    """What `FileSink.sync` gave, in order."""
 
 
 class Move(NamedTuple):
-    """Rows whose answers are kept, and the number that the first of them has from now on."""
+    """The rows ``start <= i < stop``, whose answers are kept, and the new number of the first of them."""
 
     start: int
     stop: int
@@ -41,56 +46,58 @@ class Move(NamedTuple):
 
 
 class FileSink(ABC):
-    """A sink that writes ``path``, and beside it which rows have no answer and why.
+    """A sink that writes ``path``, and beside it a mask of the rows with an answer and a list of failures.
 
-    An earlier output stays in place until the new one is whole. Rows without an answer hold a fill value. Where no
-    row succeeded there is nothing to put in its place: it stays, with its mask; only the failures are written.
+    An earlier output stays in place until the new one is whole. Rows without an answer hold a fill value. If no row
+    succeeded, only the failures are written, and an earlier output stays with its mask.
 
     Args:
         path: the output file.
+
+    Attributes:
+        outputs: files with the answers; empty before `finish`.
+        mask: file with the mask; None if all rows have an answer.
+        failures: file with the reasons; None if no row failed.
+        finished_rows: rows that `finish` has assembled so far; None before it is called.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.outputs: tuple[Path, ...] = ()
-        """Files with the answers; filled in by `finish`."""
         self.mask: Path | None = None
-        """File that tells which rows have an answer, where not all have."""
         self.failures: Path | None = None
-        """File that tells why rows failed, where some did."""
         self.finished_rows: int | None = None
-        """Rows that `finish` has put in their place so far; None before it is called."""
 
-    def open(self, n_rows: int | None, earlier: Earlier | None = None) -> None:
-        """Make the files, and the folder where it is missing; or open those that an earlier process has left.
+    def open(self, n_rows: int | None, checkpoint: Checkpoint | None = None) -> None:
+        """Create the files, and the folder if it is missing; or open those that an earlier process has left.
 
         Args:
-            n_rows: rows of the whole input; None: not known before its end.
-            earlier: what is there already, if it is to be kept.
+            n_rows: rows of the whole input; None if only its end shows it.
+            checkpoint: the answers to keep.
 
         Raises:
-            ConfigError: the files cannot be made, another process is writing them, or what ``earlier`` tells of is not
-                there; its ``key`` is ``"output.path"``.
+            ConfigError: the files cannot be created, another process writes them, or they do not hold the answers of
+                ``checkpoint``; its ``key`` is ``"output.path"``.
         """
         check_names(self.path)
         try:
             make_folder(self.path.parent)
-            self._open(n_rows, earlier or Earlier())
+            self._open(n_rows, checkpoint or Checkpoint())
         except BlockingIOError:
             raise ConfigError(f"another run is writing {self.path} at this moment", key=KEY) from None
         except OSError as error:
             raise unwritable(self.path, error.strerror or str(error)) from None
 
     @abstractmethod
-    def write(self, done: Sequence[ChunkResult]) -> None:
-        """Take some chunks, in any order of rows. Called on a helper thread, one call at a time.
+    def write(self, results: Sequence[ChunkResult]) -> None:
+        """Write some chunks, in any order of rows. Called on a helper thread, one call at a time.
 
         An `OSError` raised here stops the run (kind ``"output"``).
         """
 
     @abstractmethod
     def sync(self) -> Any:
-        """Return when all that was written is on the disk, with a note for the journal (JSON) if one is needed.
+        """Return when all that was written is on the disk, with a note for the journal (JSON), or None.
 
         Raises `OSError`; nothing may be written after that.
         """
@@ -98,82 +105,127 @@ class FileSink(ABC):
     def finish(self, result: Result, replaced: Sequence[Path] = ()) -> Publication:
         """Make every file whole and durable under a temporary name: once, after the run. Raises `OSError`.
 
-        ``replaced`` are the files of an earlier run that are to go where this one has others.
-
-        The sink may be used no more, but for `close` after the publication has been carried out.
+        ``replaced`` are files of an earlier run that must not stay beside the new ones. After this, only `close` may
+        be called, once the publication has been carried out.
         """
         self.finished_rows = 0
         succeeded = bool(result.ok.any())
         mask, failures = report_paths(self.path)
         moves = []
-        # Report before output: whoever sees the new output can already see which rows of it count.
+        # The report is renamed before the output: a reader who sees the new output can see which of its rows count.
         if succeeded and not result.ok.all():
-            moves.append(make_mask(mask, result))
+            moves.append(_write_mask(mask, result))
         if result.failures:
-            moves.append(make_failures(failures, result))
+            moves.append(_write_failures(failures, result))
         outdated: list[Path] = []
         if succeeded or not len(result.ok):
             values = self._finish(result)
             moves += values
             new = {target for _, target in moves}
-            # The values first: without them a mask misleads no one.
             reports = [mask.resolve(), failures.resolve()]
             old = dict.fromkeys([self.path.resolve(), *replaced, *reports])
             stale = [path for path in old if path not in new and path.exists()]
+            # Values are removed before their mask: without it, failed rows would look like answers.
             stale.sort(key=reports.__contains__)
             if len(moves) > 1 or stale:
                 outdated = [*(target for _, target in values), *stale]
-        publication = Publication(tuple(moves), self._temporary(), tuple(outdated))
-        self.recall(publication)
+        publication = Publication(tuple(moves), self._temporary_files(), tuple(outdated))
+        self.set_published(publication)
         return publication
 
-    def recall(self, publication: Publication) -> None:
-        """Take note of what was published, now or by an earlier process."""
+    def set_published(self, publication: Publication) -> None:
+        """Set `outputs`, `mask` and `failures` to the files that were published, now or by an earlier process."""
         targets = [target for _, target in publication.moves]
-        report = mask, failures = tuple(path.resolve() for path in report_paths(self.path))
-        self.mask = self._shown(mask) if mask in targets else None
-        self.failures = self._shown(failures) if failures in targets else None
-        self.outputs = tuple(self._shown(path) for path in targets if path not in report)
+        reports = mask, failures = tuple(path.resolve() for path in report_paths(self.path))
+        self.mask = self._as_given(mask) if mask in targets else None
+        self.failures = self._as_given(failures) if failures in targets else None
+        self.outputs = tuple(self._as_given(path) for path in targets if path not in reports)
 
-    def _shown(self, path: Path) -> Path:
-        """A path as the user wrote the output's."""
+    def _as_given(self, path: Path) -> Path:
+        """Return a path relative or absolute, as the user wrote the output's."""
         return path if self.path.is_absolute() else Path(os.path.relpath(path))
 
     @abstractmethod
-    def _open(self, n_rows: int | None, earlier: Earlier) -> None:
-        """`open`, less what all sinks have in common. Raises `OSError`, `FileNotFoundError` for what is not there."""
+    def close(self) -> None:
+        """Close the files. Those that were not published stay as ``.partial``, unless they are empty."""
 
     @abstractmethod
-    def close(self) -> None:
-        """Let go of the files. What has not been published stays as ``.partial``, unless it is empty."""
+    def rebuild(
+        self, checkpoint: Checkpoint, moves: Sequence[Move], *, published: bool
+    ) -> tuple[list[Any], Publication]:
+        """Write the files that `open` expects, durably, from answers that exist already.
+
+        Args:
+            checkpoint: the answers.
+            moves: the rows to keep, sorted by their present numbers.
+            published: True if the answers are in the output, not in the files of an unfinished run.
+
+        Returns:
+            The notes for the new files, and the renames that put them in place of an unfinished run's.
+
+        Raises:
+            OSError: the files cannot be read or written.
+            ConfigError: they do not hold the answers of ``checkpoint``.
+        """
+
+    @abstractmethod
+    def _open(self, n_rows: int | None, checkpoint: Checkpoint) -> None:
+        """Do the part of `open` that depends on the format. Raises `OSError`, `FileNotFoundError` for missing files."""
 
     @abstractmethod
     def _finish(self, result: Result) -> list[tuple[Path, Path]]:
-        """Make the outputs whole and durable; their temporary and final names."""
+        """Make the outputs whole and durable; return their temporary and final names."""
 
     @abstractmethod
-    def _temporary(self) -> tuple[Path, ...]:
-        """Files that are needed no more once the outputs are published."""
-
-    @abstractmethod
-    def adopt(self, earlier: Earlier, moves: Sequence[Move], *, published: bool) -> tuple[list[Any], Publication]:
-        """Make the files that `open` is to find, on the disk, of answers that are there already.
-
-        Args:
-            earlier: what is there.
-            moves: the rows to keep, sorted by the number that they have now.
-            published: the answers are in the output, not in the file of an unfinished run.
-
-        Returns:
-            The notes that go with the files, and how these get their names: those of an unfinished run are still there.
-
-        Raises:
-            OSError: they cannot be read or written.
-            ConfigError: what is there is not what ``earlier`` tells of.
-        """
+    def _temporary_files(self) -> tuple[Path, ...]:
+        """Return the files to remove once the outputs are published."""
 
 
-def other_bytes(path: Path, start: int, stop: int) -> ConfigError:
-    """The error to raise where a file does not hold the bytes that the journal has noted."""
-    what = f"the answers to rows {start}:{stop} in {path} are not those that the journal has noted (checksum)"
-    return ConfigError(f"{what}: put the file back as it was, or {ANEW}", key=KEY)
+def checksum_error(path: Path, start: int, stop: int) -> ConfigError:
+    """Return the error for a file whose bytes do not have the checksum in the journal."""
+    problem = f"the answers to rows {start}:{stop} in {path} are not those that the journal has noted (checksum)"
+    return ConfigError(f"{problem}: put the file back as it was, or {START_FRESH}", key=KEY)
+
+
+def cannot_hold(name: str, problem: str, remedy: str) -> ConfigError:
+    """Return the error for an output whose dtype or shape a file format cannot hold."""
+    output = f'output "{name}"' if name else "the output"
+    return ConfigError(f"{output} {problem}; {remedy}", key=KEY)
+
+
+def _write_mask(path: Path, result: Result) -> tuple[Path, Path]:
+    """Write the mask of rows that have an answer, shape (rows,), bool; return its temporary and final names."""
+    data = io.BytesIO()
+    np.save(data, result.ok)
+    return _write_whole(path, data.getvalue())
+
+
+def _write_failures(path: Path, result: Result) -> tuple[Path, Path]:
+    """Write a JSON object for each range of rows that failed alike, sorted by row; return both names."""
+    return _write_whole(path, b"".join(map(_failure_line, result.failures)), PRIVATE)
+
+
+def _failure_line(failure: Failure) -> bytes:
+    document: dict[str, Any] = {
+        "start": failure.start,
+        "stop": failure.stop,
+        "status": failure.status,
+        "attempts": failure.attempts,
+        "reason": failure.reason,
+        "endpoint": failure.endpoint,
+    }
+    if failure.ids:
+        document["ids"] = list(failure.ids)
+    return safe_json(document, orjson.OPT_APPEND_NEWLINE)
+
+
+def _write_whole(path: Path, data: bytes, mode: int = 0o666) -> tuple[Path, Path]:
+    file = PartialFile(path, mode=mode)
+    try:
+        file.append(data)
+        file.sync()
+        file.close()
+    except OSError:
+        file.discard()
+        raise
+    return file.path, file.final

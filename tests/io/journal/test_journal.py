@@ -297,7 +297,7 @@ def test_the_journal_of_another_input_takes_over_in_one_step(
 ) -> None:
     """Broken off behind its record, the step is made by whoever opens the journal next."""
     sent(path)
-    old, new = path.with_name("y.npy.partial"), path.with_name("y.npy.adopted")
+    old, new = path.with_name("y.npy.partial"), path.with_name("y.npy.rebuilt")
     old.write_bytes(b"old")
     new.write_bytes(b"new")
     identity = {**IDENTITY, "input": {**FILE, "size": 4}}

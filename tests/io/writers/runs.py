@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fanout.io.writers import Earlier, FileSink, open_sink
+from fanout.io.writers import Checkpoint, FileSink, open_sink
 from fanout.types import Array, Chunk, ChunkResult, Failure, Result, Statistics
 
 if TYPE_CHECKING:
@@ -33,10 +33,10 @@ def result(n_rows: int, failures: Iterable[Failure] = (), pending: Iterable[Chun
     return Result(outputs=None, ok=ok, failures=tuple(failures), pending=tuple(pending), stats=Statistics())
 
 
-def opened(path: Path, n_rows: int | None, earlier: Earlier | None = None) -> FileSink:
+def opened(path: Path, n_rows: int | None, checkpoint: Checkpoint | None = None) -> FileSink:
     """A sink ready to be written to."""
     sink = open_sink(path)
-    sink.open(n_rows, earlier)
+    sink.open(n_rows, checkpoint)
     return sink
 
 

@@ -55,7 +55,7 @@ def test_rows_without_an_answer_hold_the_fill_whatever_was_written_there(tmp_pat
 
 
 def test_a_wide_gap_is_filled_in_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(npy, "_FILL_BYTES", 50)
+    monkeypatch.setattr(npy, "_COPIED_BYTES", 50)
     write_all(tmp_path / "y.npy", [done(0, np.ones((1, 3)))], result(20, pending=[Chunk(1, 20)]))
     array = np.load(tmp_path / "y.npy")
     assert np.isnan(array[1:]).all()

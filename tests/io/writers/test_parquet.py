@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fanout.arrow import OLDEST
 from fanout.errors import ConfigError
+from fanout.io.arrow import OLDEST
 from fanout.io.writers import open_sink, parquet
+from fanout.io.writers.packed import PackedColumns
 from fanout.types import Chunk, ChunkResult
 from tests.io.writers.runs import cut, done, failure, opened, publish, result, write_all
 
@@ -72,6 +73,10 @@ def test_several_outputs_and_ids_are_columns(tmp_path: Path) -> None:
         ([1, 2, "x", "y"], ["1", "2", "x", "y"]),
         (["x", {"a": [1]}, [2], True], ["x", '{"a":[1]}', "[2]", "true"]),
         ([2**70, 1, 2, 3], [str(2**70), "1", "2", "3"]),
+        ([2**64 - 1, 1, 2, None], [2**64 - 1, 1, 2, None]),
+        ([2**64 - 1, 1, -2, 3], [str(2**64 - 1), "1", "-2", "3"]),
+        ([None, None, -(2**63), 3], [None, None, -(2**63), 3]),
+        ([np.int64(1), np.uint8(2), 3, 4], [1, 2, 3, 4]),
         ([None] * 4, [None] * 4),
     ],
 )
@@ -114,26 +119,20 @@ def test_a_vector_without_an_answer_is_a_null_that_every_reader_takes(
     assert b"fixed_size" not in pq.read_metadata(tmp_path / "y.parquet").metadata.get(b"ARROW:schema", b"")
 
 
-def test_the_work_of_finishing_is_linear_in_the_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted, not timed: each chunk is unpacked once, and written with its whole row group."""
-    counts: dict[str, int] = {}
+def test_finishing_takes_linear_time_in_the_number_of_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted, not timed: each chunk is decoded once, and written with its whole row group."""
+    decoded: list[int] = []
+    sizes: list[int] = []
+    add = PackedColumns.add
 
-    def counting(name: str) -> None:
-        usual = getattr(parquet, name)
+    def counted(columns: PackedColumns, n_rows: int, data: bytes) -> None:
+        decoded.append(n_rows)
+        add(columns, n_rows, data)
 
-        def counted(*args: Any) -> Any:
-            counts[name] = counts.get(name, 0) + 1
-            return usual(*args)
-
-        monkeypatch.setattr(parquet, name, counted)
-
-    sizes = []
-    for name in ("_unpacked", "_fitted"):
-        counting(name)
-    monkeypatch.setattr(pq.ParquetWriter, "write_table", lambda _, made: sizes.append(made["value"].num_chunks))
+    monkeypatch.setattr(PackedColumns, "add", counted)
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", lambda _, group: sizes.append(group["value"].num_chunks))
     write_all(tmp_path / "y.parquet", cut(np.arange(500.0), range(500)), result(500))
-    assert counts == {"_unpacked": 500}
-    assert sizes == [1]
+    assert (decoded, sizes) == ([1] * 500, [1])
 
 
 def test_an_old_pyarrow_is_refused_before_anything_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,13 +184,32 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path) -> None:
     assert "pip install 'fanout-ml[arrow]'" in ended.stderr
 
 
-def test_nothing_is_imported_once_the_sink_is_open(tmp_path: Path) -> None:
+def test_nothing_is_imported_after_the_first_write_and_pandas_never(tmp_path: Path) -> None:
     code = (
         "import sys; import numpy as np; from pathlib import Path; from tests.io.writers.runs import *\n"
-        f"sink = opened(Path({str(tmp_path / 'y.parquet')!r}), 2); before = set(sys.modules)\n"
-        "sink.write([done(0, np.array([1.0, 2.0]))]); publish(sink, result(2))\n"
-        "print(sorted(set(sys.modules) - before))"
+        f"sink = opened(Path({str(tmp_path / 'y.parquet')!r}), 3); sink.write([done(0, np.array([1.0]))])\n"
+        "before = set(sys.modules); sink.write([done(1, np.array([2.0, 3.0]))]); publish(sink, result(3))\n"
+        "print(sorted(set(sys.modules) - before), 'pyarrow.parquet' in before, 'pandas' in sys.modules)"
     )
     command = [sys.executable, "-c", code]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PYPROJECT.parent)
-    assert ended.stdout.strip() == "[]", ended.stderr
+    assert ended.stdout.strip() == "[] True False", ended.stderr
+
+
+def test_the_version_is_known_without_an_import() -> None:
+    code = "import sys; from fanout.io.arrow import _version; print(_version(), 'pyarrow' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == [pa.__version__, "False"]
+
+
+def test_a_pyarrow_that_cannot_be_imported_is_an_error_of_the_first_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise ImportError("pyarrow (the installed one cannot be imported: libarrow.so is missing): pip install it")
+
+    monkeypatch.setattr(parquet, "import_pyarrow", fail)
+    sink = opened(tmp_path / "y.parquet", 1)
+    with pytest.raises(ConfigError, match=r"Parquet needs pyarrow .*libarrow\.so is missing"):
+        sink.write([done(0, np.array([1.0]))])
+    sink.close()

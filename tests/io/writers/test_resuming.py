@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.errors import ConfigError
-from fanout.io.writers import Earlier, Move, npy, open_sink
+from fanout.io.writers import Checkpoint, Move, npy, open_sink
 from fanout.rowset import RowSet
 from fanout.types import Chunk, ChunkResult, schema_of
 from tests.io.writers.runs import accounted, cut, failure, opened, publish, result, write_all
@@ -47,33 +47,33 @@ def test_any_number_of_kills_gives_the_same_file(
     chunks = [accounted(chunk, account) for chunk in cut(array, cuts)]
     write_all(folder / f"whole{suffix}", chunks, account)
     left = data.draw(st.permutations(chunks))
-    earlier = Earlier()
+    checkpoint = Checkpoint()
     while left:
-        sink = opened(folder / f"y{suffix}", n_rows, earlier)
+        sink = opened(folder / f"y{suffix}", n_rows, checkpoint)
         committed, lost = data.draw(st.integers(1, 4)), data.draw(st.integers(0, 2))
-        earlier = committed_to(sink, left[:committed], earlier)
+        checkpoint = committed_to(sink, left[:committed], checkpoint)
         left = left[committed:]
         sink.write(left[:lost])  # never noted: the kill comes first
         sink.close()
-    sink = opened(folder / f"y{suffix}", n_rows, earlier)
+    sink = opened(folder / f"y{suffix}", n_rows, checkpoint)
     publish(sink, account)
     sink.close()
     assert content(folder / f"y{suffix}") == content(folder / f"whole{suffix}")
     assert not [file for file in folder.iterdir() if "partial" in file.name or "ordered" in file.name]
 
 
-def committed_to(sink: Any, chunks: Sequence[ChunkResult], earlier: Earlier) -> Earlier:
+def committed_to(sink: Any, chunks: Sequence[ChunkResult], checkpoint: Checkpoint) -> Checkpoint:
     if not chunks:
-        return earlier
+        return checkpoint
     sink.write(chunks)
-    note, ok = sink.sync(), RowSet(earlier.ok)
-    form = earlier.form
+    note, ok = sink.sync(), RowSet(checkpoint.ok)
+    schema = checkpoint.schema
     for chunk in chunks:
-        form = form or schema_of(chunk.outputs)
+        schema = schema or schema_of(chunk.outputs)
         ok.add(chunk.start, chunk.stop)
         for rows in chunk.failures:
             ok.remove(rows.start, rows.stop)
-    return Earlier(form, ok, [*earlier.notes, *([] if note is None else [note])])
+    return Checkpoint(schema, ok, [*checkpoint.notes, *([] if note is None else [note])])
 
 
 @SUFFIXES
@@ -86,8 +86,8 @@ def test_the_published_rows_can_be_gone_on_with(tmp_path: Path, suffix: str) -> 
     sink = opened(tmp_path / f"unused{suffix}", 20)
     sink.close()
     sink = type(sink)(path)
-    notes, _ = sink.adopt(Earlier(schema_of({"": array}), ok), [Move(a, b, a) for a, b in ok], published=True)
-    sink = opened(path, 20, Earlier(schema_of({"": array}), ok, notes))
+    notes, _ = sink.rebuild(Checkpoint(schema_of({"": array}), ok), [Move(a, b, a) for a, b in ok], published=True)
+    sink = opened(path, 20, Checkpoint(schema_of({"": array}), ok, notes))
     sink.write([ChunkResult(start=a, stop=b, outputs={"": array[a:b]}) for a, b in ok.gaps(0, 20)])
     publish(sink, result(20))
     sink.close()
@@ -118,19 +118,19 @@ def test_answers_can_be_taken_over_to_rows_of_other_numbers(
         return
     folder = tmp_path_factory.mktemp("sink")
     path = folder / f"y{suffix}"
-    earlier = Earlier()
+    checkpoint = Checkpoint()
     if published:
         write_all(path, cut(array, cuts), result(20))
-        earlier = Earlier(schema_of({"": array}), RowSet([(0, 20)]))
+        checkpoint = Checkpoint(schema_of({"": array}), RowSet([(0, 20)]))
     else:
         sink = opened(path, 20)
-        earlier = committed_to(sink, cut(array, cuts)[::-1], earlier)
+        checkpoint = committed_to(sink, cut(array, cuts)[::-1], checkpoint)
         sink.close()
     moves = sorted(Move(old, old + 1, new) for new, old in enumerate(places))
     sink = open_sink(path)
-    notes, publication = sink.adopt(earlier, moves, published=published)
+    notes, publication = sink.rebuild(checkpoint, moves, published=published)
     publication.carry_out()
-    sink = opened(path, len(places), Earlier(earlier.form, RowSet([(0, len(places))]), notes))
+    sink = opened(path, len(places), Checkpoint(checkpoint.schema, RowSet([(0, len(places))]), notes))
     publish(sink, result(len(places)))
     sink.close()
     write_all(folder / f"whole{suffix}", cut(array[places], [7]) if places else [], result(len(places)))
@@ -153,18 +153,18 @@ def test_every_byte_of_a_committed_answer_is_checked(tmp_path: Path, suffix: str
     sink.close()
     partial = path.with_name(f"{path.name}.partial")
     data, ok = partial.read_bytes(), RowSet([(0, 3), (5, 11), (13, 20)])
-    earlier = Earlier(schema_of({"": array}), ok, [note])
+    checkpoint = Checkpoint(schema_of({"": array}), ok, [note])
     begin = len(data) - array.nbytes if suffix == ".npy" else 0
     absent = {begin + 8 * row + byte for row in (3, 4, 11, 12) for byte in range(8)} if suffix == ".npy" else set()
     for at in range(begin, len(data), 1 if suffix == ".npy" else 17):
         partial.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
         if at in absent:  # written again before it counts
-            opened(path, 20, earlier).close()
+            opened(path, 20, checkpoint).close()
             continue
         with pytest.raises(ConfigError, match=r"answers to rows \d+:\d+ in .*\.partial are not .*--fresh"):
-            opened(path, 20, earlier)
+            opened(path, 20, checkpoint)
     partial.write_bytes(data)
-    opened(path, 20, earlier).close()
+    opened(path, 20, checkpoint).close()
 
 
 def test_a_file_of_unknown_length_takes_its_room_in_large_steps(

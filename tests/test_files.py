@@ -1,4 +1,4 @@
-"""A file in the making belongs to one run, and takes its name in one step."""
+"""A file that is being written belongs to one run, and takes its final name in one step."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import fcntl
 
 import pytest
 
-from fanout.files import Publication
-from fanout.io.writers.partial import Partial
+from fanout.files import PartialFile, Publication
 
 
-def publish(partial: Partial) -> None:
+def publish(partial: PartialFile) -> None:
     Publication(((partial.path, partial.final),)).carry_out()
     partial.close()
 
 
 def test_it_takes_its_final_name_when_published(tmp_path):
-    partial = Partial(tmp_path / "x")
+    partial = PartialFile(tmp_path / "x")
     partial.append(b"ab")
     partial.write_at(b"c", 1)
     assert not (tmp_path / "x").exists()
@@ -27,16 +26,16 @@ def test_it_takes_its_final_name_when_published(tmp_path):
 
 
 def test_a_second_writer_is_refused(tmp_path):
-    partial = Partial(tmp_path / "x")
+    partial = PartialFile(tmp_path / "x")
     with pytest.raises(BlockingIOError):
-        Partial(tmp_path / "x")
+        PartialFile(tmp_path / "x")
     partial.close()
-    Partial(tmp_path / "x").close()
+    PartialFile(tmp_path / "x").close()
 
 
 def test_the_rest_of_a_killed_run_is_overwritten(tmp_path):
     (tmp_path / "x.partial").write_bytes(b"left over, and longer")
-    partial = Partial(tmp_path / "x")
+    partial = PartialFile(tmp_path / "x")
     partial.append(b"new")
     publish(partial)
     assert (tmp_path / "x").read_bytes() == b"new"
@@ -52,7 +51,7 @@ def test_a_file_published_between_open_and_lock_is_not_touched(tmp_path, monkeyp
             (tmp_path / "x.partial").rename(tmp_path / "x")
 
     monkeypatch.setattr(fcntl, "flock", publish_first)
-    partial = Partial(tmp_path / "x")
+    partial = PartialFile(tmp_path / "x")
     assert (tmp_path / "x").read_bytes() == b"whole"
     partial.close()
 
@@ -62,13 +61,13 @@ def test_a_file_system_without_locks_is_taken_as_it_is(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
-    Partial(tmp_path / "x").close()
+    PartialFile(tmp_path / "x").close()
 
 
 def test_a_symbolic_link_is_followed(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "x").symlink_to(tmp_path / "real" / "x")
-    partial = Partial(tmp_path / "x")
+    partial = PartialFile(tmp_path / "x")
     partial.append(b"new")
     publish(partial)
     assert (tmp_path / "x").is_symlink()
@@ -80,7 +79,7 @@ def test_short_writes_are_continued(tmp_path, monkeypatch):
 
     pwrite = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: pwrite(fd, bytes(data)[:3], offset))
-    partial = Partial(tmp_path / "x")
+    partial = PartialFile(tmp_path / "x")
     assert partial.append(b"0123456789") == 0
     assert partial.append(b"abcd") == 10
     publish(partial)
@@ -88,7 +87,7 @@ def test_short_writes_are_continued(tmp_path, monkeypatch):
 
 
 def test_closing_twice_is_harmless(tmp_path):
-    partial = Partial(tmp_path / "x")
+    partial = PartialFile(tmp_path / "x")
     partial.append(b"x")
     partial.close()
     partial.close()
@@ -97,7 +96,7 @@ def test_closing_twice_is_harmless(tmp_path):
 
 def test_what_an_earlier_process_wrote_is_kept_as_far_as_it_counts(tmp_path):
     (tmp_path / "x.partial").write_bytes(b"whole, and torn")
-    partial = Partial(tmp_path / "x", size=5)
+    partial = PartialFile(tmp_path / "x", size=5)
     assert partial.append(b"!") == 5
     partial.close()
     assert (tmp_path / "x.partial").read_bytes() == b"whole!"
@@ -108,12 +107,12 @@ def test_less_than_an_earlier_process_wrote_is_refused(tmp_path, there):
     if there is not None:
         (tmp_path / "x.partial").write_bytes(there)
     with pytest.raises(FileNotFoundError, match=r"x\.partial"):
-        Partial(tmp_path / "x", size=5)
+        PartialFile(tmp_path / "x", size=5)
     assert (tmp_path / "x.partial").exists() == (there is not None)
 
 
 def test_room_that_is_not_to_be_had_is_given_back(tmp_path, monkeypatch):
-    partial = Partial(tmp_path / "x")
+    partial = PartialFile(tmp_path / "x")
     partial.append(b"abc")
 
     def full(fd: int, offset: int, size: int) -> None:
