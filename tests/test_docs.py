@@ -6,7 +6,7 @@ import re
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -82,6 +82,13 @@ def test_troubleshooting_has_every_kind_of_stop_and_every_public_error() -> None
         value = getattr(fanout, name)
         if isinstance(value, type) and issubclass(value, BaseException):
             assert f"`{name}" in page, name
+
+
+def test_monitoring_has_every_kind_of_event() -> None:
+    page = (DOCS / "monitoring.md").read_text("utf-8").partition("## Events")[2]
+    cells = re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
+    kinds = get_args(get_type_hints(fanout.Event)["kind"])
+    assert sorted(re.findall(r"`(\w+)`", " ".join(cells))) == sorted(kinds)
 
 
 def test_the_page_of_examples_has_every_example() -> None:
