@@ -14,10 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from fanout.tape import Tape
-    from fanout.testing import FaultServer, MockEndpoint, NoNetwork
+    from fanout.testing import FaultServer, MockEndpoint, NoNetwork, Recorder, Replayer
 
-_RECORDINGS = "recordings"
+_CASSETTES = "cassettes"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("fanout").addoption(
         "--fanout-record",
         action="store_true",
-        help="record the exchanges of tests that use fanout_tape anew, in place of replaying them",
+        help="record the exchanges of tests that use fanout_cassette anew, in place of replaying them",
     )
 
 
@@ -56,23 +55,23 @@ def fanout_server() -> Iterator[Callable[..., FaultServer]]:
 
 
 @pytest.fixture
-def fanout_tape(request: pytest.FixtureRequest) -> Iterator[Callable[..., Tape]]:
-    """Makes a tape for ``Client(..., tape=fanout_tape())``: it replays the test's recording, without a network.
+def fanout_cassette(request: pytest.FixtureRequest) -> Iterator[Callable[..., Recorder | Replayer]]:
+    """Makes a transport for ``Client(..., transport=fanout_cassette())``: it replays the test's cassette, offline.
 
-    The recording is ``recordings/MODULE.TEST.recording`` beside the test, or ``recordings/NAME.recording``. With
-    ``pytest --fanout-record`` it is made anew, from the real endpoint.
+    The cassette is ``cassettes/MODULE.TEST.cassette`` beside the test, or ``cassettes/NAME.cassette``. With
+    ``pytest --fanout-record`` it is recorded anew, from the real endpoint.
     """
     with ExitStack() as stack:
 
-        def made(name: str = "", **options: Any) -> Tape:
-            file = _recording(request, name)
+        def made(name: str = "", **options: Any) -> Recorder | Replayer:
+            file = _cassette_path(request, name)
             if request.config.getoption("--fanout-record"):
                 from fanout.testing import Recorder
 
                 file.unlink(missing_ok=True)
                 return stack.enter_context(Recorder(file, **options))
             if not file.exists():
-                pytest.fail(f"there is no recording {file}: make it with pytest --fanout-record", pytrace=False)
+                pytest.fail(f"there is no cassette {file}: record it with pytest --fanout-record", pytrace=False)
             from fanout.testing import Replayer
 
             return Replayer(file, **options)
@@ -99,10 +98,10 @@ def fanout_seed() -> Iterator[Callable[[int], None]]:
     random.setstate(state)
 
 
-def _recording(request: pytest.FixtureRequest, name: str) -> Path:
+def _cassette_path(request: pytest.FixtureRequest, name: str) -> Path:
     path = request.node.path
     safe = "".join(
         char if char.isalnum() or char in "-_." else "-" for char in name or f"{path.stem}.{request.node.name}"
     )
-    folder: Path = path.parent / _RECORDINGS
-    return folder / f"{safe}.recording"
+    folder: Path = path.parent / _CASSETTES
+    return folder / f"{safe}.cassette"

@@ -16,7 +16,7 @@ from tests.support import Plain
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fanout.tape import Sent
+    from fanout.transport import Request
 
 X = np.arange(2000.0).reshape(1000, 2)
 
@@ -24,14 +24,12 @@ X = np.arange(2000.0).reshape(1000, 2)
 class Fleet:
     """A tape in whose place any number of endpoints answer, ``http://NAME/m``, each in its own way."""
 
-    replaces = True
-
-    def __init__(self, **hosts: Callable[[Sent], Any]) -> None:
+    def __init__(self, **hosts: Callable[[Request], Any]) -> None:
         self._hosts = hosts
         self.sent: list[tuple[float, str]] = []
         self.events: list[Event] = []
 
-    async def exchange(self, sent: Sent, send: Any, hide: Any) -> Response:
+    async def send(self, sent: Request) -> Response:
         name = sent.url.split("/")[2]
         self.sent.append((asyncio.get_running_loop().time(), name))
         return await self._hosts[name](sent)
@@ -39,7 +37,7 @@ class Fleet:
     def client(self, **options: Any) -> Client:
         options = {"chunk_rows": 1, "limits": Limits(concurrency=16), **options}
         return Client(
-            [f"http://{name}/m" for name in self._hosts], codec=options.pop("codec", Plain), tape=self,
+            [f"http://{name}/m" for name in self._hosts], codec=options.pop("codec", Plain), transport=self,
             on_event=self.events.append, **options,
         )  # fmt: skip
 
@@ -59,8 +57,8 @@ class Fleet:
         return Counter(event.kind for event in self.events if event.kind not in ("done", "retry"))
 
 
-def served(seconds: float = 0.1, factor: float = 2.0) -> Callable[[Sent], Any]:
-    async def answer(sent: Sent) -> Response:
+def served(seconds: float = 0.1, factor: float = 2.0) -> Callable[[Request], Any]:
+    async def answer(sent: Request) -> Response:
         await asyncio.sleep(seconds)
         rows = np.array(orjson.loads(sent.joined())["instances"]) * factor
         return Response(status=200, headers={}, body=orjson.dumps({"predictions": rows.tolist()}))
@@ -68,22 +66,24 @@ def served(seconds: float = 0.1, factor: float = 2.0) -> Callable[[Sent], Any]:
     return answer
 
 
-def says(status: int, headers: dict[str, str] | None = None, seconds: float = 0.01) -> Callable[[Sent], Any]:
-    async def answer(sent: Sent) -> Response:
+def says(status: int, headers: dict[str, str] | None = None, seconds: float = 0.01) -> Callable[[Request], Any]:
+    async def answer(sent: Request) -> Response:
         await asyncio.sleep(seconds)
         return Response(status=status, headers=headers or {}, body=b"no")
 
     return answer
 
 
-async def dead(sent: Sent) -> Response:
+async def dead(sent: Request) -> Response:
     raise ConnectError("connection refused")
 
 
-def changing(*parts: tuple[float, Callable[[Sent], Any]], last: Callable[[Sent], Any]) -> Callable[[Sent], Any]:
+def changing(
+    *parts: tuple[float, Callable[[Request], Any]], last: Callable[[Request], Any]
+) -> Callable[[Request], Any]:
     """Behaves like each part until its time, then like ``last``."""
 
-    async def answer(sent: Sent) -> Response:
+    async def answer(sent: Request) -> Response:
         now = asyncio.get_running_loop().time()
         return await next((part for until, part in parts if now < until), last)(sent)
 

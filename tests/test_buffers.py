@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from fanout.transport.receiving import Buffers
+from fanout.transport.buffers import Buffers
 
 
 class Hands(RuleBasedStateMachine):

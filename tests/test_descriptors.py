@@ -26,8 +26,8 @@ from fanout.testing import FaultServer
 X = np.arange(3000 * 3.0).reshape(-1, 3) + 0.5
 
 if WAY == "session":
-    from fanout.transport.direct import Direct
-    Direct.takes = lambda *_: False
+    from fanout.transport import fast_path
+    fast_path.SMALL = -1
 
 async def serve():
     async with FaultServer(lambda x: np.asarray(x) * 2, latency=0.02, record=False) as server:
@@ -121,13 +121,13 @@ import asyncio, sys
 import numpy as np
 import fanout
 from fanout.testing import FaultServer
-from fanout.transport import Transport
+from fanout.transport import EndpointClient
 
 codec = sys.argv[1]
 rows = ["a", "b"] * 40 if codec.startswith("openai") else np.arange(240.0).reshape(80, 3)
 faults = {"500": 0.05, "429-date": 0.05, "nan": 0.05, "null": 0.02, "html": 0.02, "gzip-cut": 0.05, "200-error": 0.05}
 modules = set()
-post = Transport.post
+post = EndpointClient.post
 
 async def noting(self, *arguments, **options):
     modules.update(set() if modules else sys.modules)
@@ -139,7 +139,7 @@ async def run():
         options = {"model": "faulty"} if codec.startswith("openai") else {}
         retry = fanout.RetryPolicy(max_attempts=4, initial_backoff=0.001, max_backoff=0.01)
         async with fanout.Client(url, codec=fanout.codec(codec, **options), chunk_rows=4, retry=retry) as client:
-            Transport.post = noting
+            EndpointClient.post = noting
             await client.map(rows, on_error="keep")
 
 asyncio.run(run())

@@ -116,8 +116,8 @@ def run(
       fanout run job.toml
       fanout run job.toml --only-failed
       fanout run job.toml --mock
-      fanout run job.toml --record monday.recording
-      fanout run job.toml --replay monday.recording
+      fanout run job.toml --record monday.cassette
+      fanout run job.toml --replay monday.cassette
       fanout run job.toml --rows 0:100 --set output.path=pilot.npy
       fanout run job.toml --set limits.concurrency=8 --json > summary.json
     """

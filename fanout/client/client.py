@@ -38,8 +38,7 @@ if TYPE_CHECKING:
     from fanout.engine import RunControl
     from fanout.io.readers import Source
     from fanout.limits import Cost
-    from fanout.tape import Tape
-    from fanout.transport import HeaderSource
+    from fanout.transport import HeaderSource, Transport, TransportWrapper
     from fanout.types import Array, Event, Result, Rows, Statistics
 
 
@@ -73,8 +72,8 @@ class Client(Generic[V]):
         headers: sent with every request, beside the endpoint's own; or a function, async or not, that gives them. It
             is called before the first request, and once more when the server refuses them (401).
         on_event: called with an `Event` for what happens to chunks; it must not wait.
-        tape: what exchanges go through: a `fanout.testing.Recorder`, which notes them, or a `fanout.testing.Replayer`,
-            which answers in the endpoint's place.
+        transport: sends the requests in place of the network, as a `fanout.testing.Replayer` does, or through it, as a
+            `fanout.testing.Recorder` does; or an object of your own with ``async def send(request)`` -> `Response`.
         secrets: more texts that no message, log, failure or recording may hold, such as a key that is an option of the
             codec. Header values, userinfo and query values of URLs are secrets anyway.
 
@@ -119,7 +118,7 @@ class Client(Generic[V]):
         hedge: Hedge | None = None,
         headers: HeaderSource | None = None,
         on_event: Callable[[Event], None] | None = None,
-        tape: Tape | None = None,
+        transport: Transport | TransportWrapper | None = None,
         secrets: Iterable[str] | Redactor = (),
     ) -> None:
         bounds = {"chunk_rows": chunk_rows, "chunk_max_bytes": chunk_max_bytes, "chunk_max_tokens": chunk_max_tokens}
@@ -150,7 +149,7 @@ class Client(Generic[V]):
             "hedge": hedge,
             "headers": headers,
             "on_event": on_event,
-            "tape": tape,
+            "transport": transport,
             "redactor": self._redactor,
         }
         self._session: Session | None = None

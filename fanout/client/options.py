@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from fanout._redact import Redactor
     from fanout.limits import RateLimiter
     from fanout.settings import Hedge, Limits, RetryPolicy, Timeouts
-    from fanout.tape import Tape
-    from fanout.transport import HeaderSource
+    from fanout.transport import HeaderSource, Transport, TransportWrapper
     from fanout.types import Answers, Event
 
     V = TypeVarWithDefault("V", default=Answers)
@@ -36,5 +35,5 @@ class ClientOptions(TypedDict, total=False):
     hedge: Hedge | None
     headers: HeaderSource | None
     on_event: Callable[[Event], None] | None
-    tape: Tape | None
+    transport: Transport | TransportWrapper | None
     secrets: Iterable[str] | Redactor

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fanout._url import LOCAL
@@ -31,7 +30,8 @@ from fanout.errors import ClientStateError
 from fanout.limits import RateLimiter, TokenMeter, tiktoken_counter
 from fanout.memory import keep_freed
 from fanout.statistics import Counters
-from fanout.transport import HeaderSource, TapedTransport, Transport
+from fanout.transport import EndpointClient, HeaderSource
+from fanout.transport.base import replaces_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from fanout.rowset import RowSet
     from fanout.serving.local import LocalServer
     from fanout.settings import Endpoint, Hedge, Limits, RetryPolicy, Timeouts
-    from fanout.tape import Tape
+    from fanout.transport import Transport, TransportWrapper
     from fanout.types import ChunkResult, Event, Result, Rows, Statistics
 
 _LINGER = 0.002
@@ -69,7 +69,7 @@ class Session:
         headers: HeaderSource | None,
         on_event: Callable[[Event], None] | None,
         servers: Sequence[LocalServer] = (),
-        tape: Tape | None = None,
+        transport: Transport | TransportWrapper | None = None,
         redactor: Redactor,
     ) -> None:
         rates = limits if isinstance(limits, RateLimiter) else RateLimiter(limits)
@@ -87,14 +87,24 @@ class Session:
         self._all_ended = asyncio.Event()
         self._all_ended.set()
         self._totals = Counters()
-        make = _transport_maker(codec, tape, known_as=endpoints[0][1], redactor=redactor)
-        transports = [
-            make(endpoint, url, timeouts=timeouts, connections=limits.most_in_flight, headers=headers)
+        # Without buffers where a transport is given: it may keep the responses that it sees.
+        buffers = codec.takes_buffers and transport is None
+        clients = [
+            EndpointClient(
+                endpoint,
+                url,
+                timeouts=timeouts,
+                connections=limits.most_in_flight,
+                transport=transport,
+                headers=headers,
+                buffers=buffers,
+                redactor=redactor,
+            )
             for endpoint, url, _ in endpoints
         ]
         weights = [weight for _, _, weight in endpoints]
         self._group = EndpointGroup(
-            transports, limits=limits, retry=retry, timeouts=timeouts, rates=rates, meter=TokenMeter(count_tokens),
+            clients, limits=limits, retry=retry, timeouts=timeouts, rates=rates, meter=TokenMeter(count_tokens),
             hedge=hedge, weights=weights,
         )  # fmt: skip
         self.batcher = Batcher(self._send_batch, max_rows=self._batch_rows, linger=_LINGER, max_pending=max_pending)
@@ -112,7 +122,7 @@ class Session:
         limits = options["limits"]
         if (encoding := (limits.limits if isinstance(limits, RateLimiter) else limits).tokenizer) is not None:
             options["count_tokens"] = await asyncio.to_thread(tiktoken_counter, encoding)
-        if (tape := options.get("tape")) is not None and tape.replaces:
+        if replaces_network(options.get("transport")):
             replaced = [(without_files(one), replaced_target(one.url, codec.path), weight) for one, weight in endpoints]
             return cls(replaced, codec, **options)
         servers: list[LocalServer] = []
@@ -258,13 +268,6 @@ class Session:
         await self.execute(run)
         if batch.open:
             answer_rest(batch, run.stopped, run.statistics)
-
-
-def _transport_maker(codec: Codec, tape: Tape | None, *, known_as: str, redactor: Redactor) -> Callable[..., Transport]:
-    if tape is None:
-        return partial(Transport, buffers=codec.takes_buffers, redactor=redactor)
-    # Without buffers: what is recorded is handed to more than the codec.
-    return partial(TapedTransport, tape=tape, known_as=known_as, redactor=redactor)
 
 
 async def _found(url: str, codec: Codec, servers: list[LocalServer]) -> str:

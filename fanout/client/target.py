@@ -33,7 +33,7 @@ def target(url: str, path: str, model: str | None = None) -> str:
 
 
 def replaced_target(url: str, path: str) -> str:
-    """The same for an endpoint in whose place a tape answers: no local server is there to tell its origin."""
+    """The same for an endpoint in whose place a transport answers, so that no local server has an origin."""
     if not url.startswith(LOCAL):
         return target(url, path)
     return target(_NOWHERE, path, url.removeprefix(LOCAL))

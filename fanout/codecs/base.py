@@ -13,7 +13,7 @@ from fanout.options import option_names, require_known
 from fanout.types import Array, DecodedResponse, ModelInfo, Payload, Response, Rows, Tensor, TensorSpec, Values, Verdict
 
 if TYPE_CHECKING:
-    from fanout.tape import Sent
+    from fanout.transport import Request
 
 ANY_OUTPUT = "*"
 """Key of the spec that counts for every output that has no entry of its own."""
@@ -136,8 +136,8 @@ class Codec(ABC):
         """What `encode` makes of ``rows``, for people; nothing where the format has no tensors. Raises as it does."""
         return ()
 
-    def serve(self, request: Sent, model: Callable[[Any], Any]) -> Response | None:
-        """What a server of this format answers to ``request``, for rehearsals and tests: the other end of the codec.
+    def serve(self, request: Request, model: Callable[[Any], Any]) -> Response | None:
+        """What a server of this format answers to ``request``, for mocks and tests: the other end of the codec.
 
         ``model`` takes the rows and gives an array, or output name -> array. A GET is one of `metadata_requests`.
         None says that the packaged model server shall answer, at the codec's `path`.

@@ -25,7 +25,7 @@ from fanout.weight import LIGHT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fanout.tape import Sent
+    from fanout.transport import Request
     from fanout.types import Array, Rows, Values
 
 _HOLE = b"\0"
@@ -115,7 +115,7 @@ class Json(Codec):
             return rows
         return read(response, self._found, keep=self.nonfinite == "keep", exactly=self._path.computes)
 
-    def serve(self, request: Sent, model: Callable[[Any], Any]) -> Response:
+    def serve(self, request: Request, model: Callable[[Any], Any]) -> Response:
         """The model's answers where the response field finds them; rows where the request field has them.
 
         Raises `ConfigError` for a response field that is more than names and one list.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fanout.io.writers import open_sink
 from fanout.job.blame import blaming
-from fanout.job.offline import rehearsal
+from fanout.job.offline import mock_transport
 from fanout.job.run import client_of, input_name, read_input
 from fanout.job.summary import SCHEMA_VERSION
 from fanout.job.timetable import Timetable
@@ -86,7 +86,7 @@ async def dry_run(job: Job, *, latency: float | None = None, control: RunControl
         open_sink(job.output_path)
         latency = job.tables.mock.latency if latency is None else latency
         timetable = Timetable(job.tables.limits, latency)
-        async with client_of(job, rehearsal(job, answering=False)) as client:
+        async with client_of(job, mock_transport(job, answering=False)) as client:
             survey = await client.survey(source, control=control, on_request=timetable.add)
     return _estimate(job, survey, latency, timetable.seconds)
 

@@ -6,19 +6,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from fanout.cassettes import Recorder, Replayer
 from fanout.client import replaced_target
 from fanout.codecs.base import spec_from_options
 from fanout.errors import ConfigError
+from fanout.mock import MockModel, MockTransport, outputs_of
 from fanout.paths import require_apart
-from fanout.recording import Recorder, Replayer
-from fanout.rehearsal import MockModel, Rehearsal, outputs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from fanout.job.model import Job
-    from fanout.tape import Tape
+    from fanout.transport import Transport, TransportWrapper
 
 Answers: TypeAlias = Literal["endpoint", "mock", "replay"]
 """Who gives them: the endpoint, a rehearsal's model, or a recording."""
@@ -32,7 +32,7 @@ class Stage:
     """With the output that belongs to this stage."""
 
     answers: Answers = "endpoint"
-    tape: Tape | None = None
+    transport: Transport | TransportWrapper | None = None
     told: dict[str, Any] = field(default_factory=dict)
     """What its journal is of, beside the rows: made-up answers must not be gone on with by real ones."""
 
@@ -48,22 +48,25 @@ def staged(job: Job, *, record: Path | None = None, replay: Path | None = None, 
     if record is not None:
         require_apart(job.output_path, [record], "recording")
         with Recorder(record) as recorder:
-            yield Stage(job=job, tape=recorder)
+            yield Stage(job=job, transport=recorder)
     elif replay is not None:
         told = {"recording": str(replay.absolute())}
         beside = job.writing_beside("replay")
         require_apart(beside.output_path, [replay], "recording")
-        yield Stage(job=beside, answers="replay", tape=Replayer(replay), told=told)
+        yield Stage(job=beside, answers="replay", transport=Replayer(replay), told=told)
     elif mock:
-        tape = rehearsal(job, answering=True)
+        transport = mock_transport(job, answering=True)
         yield Stage(
-            job=job.writing_beside("mock"), answers="mock", tape=tape, told={"mock": job.tables.mock.model_dump()}
+            job=job.writing_beside("mock"),
+            answers="mock",
+            transport=transport,
+            told={"mock": job.tables.mock.model_dump()},
         )
     else:
         yield Stage(job=job)
 
 
-def rehearsal(job: Job, *, answering: bool) -> Rehearsal:
+def mock_transport(job: Job, *, answering: bool) -> MockTransport:
     """Who plays the job's endpoint; without ``answering`` only for the model's metadata, so that no shape is needed.
 
     Raises `ConfigError` for what the table ``mock`` cannot mean, and where nothing tells the shape of an answer.
@@ -73,7 +76,7 @@ def rehearsal(job: Job, *, answering: bool) -> Rehearsal:
         told = spec_from_options(mock.dtype, mock.shape)
         url = replaced_target(job.tables.endpoint.each()[0][0].url, job.codec.path)
         model = MockModel(outputs_of(job.codec, told) if answering else {}, mock.seed)
-        return Rehearsal(job.codec, url, model, latency=mock.latency, faults=mock.faults, seed=mock.seed)
+        return MockTransport(job.codec, url, model, latency=mock.latency, faults=mock.faults, seed=mock.seed)
     except ConfigError as error:
         if error.key in type(mock).model_fields:
             raise ConfigError(str(error), key=f"mock.{error.key}") from None

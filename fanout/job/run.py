@@ -17,6 +17,7 @@ from fanout.job.offline import staged
 from fanout.job.summary import Summary, summarized
 from fanout.paths import journal_path, require_apart
 from fanout.threads import on_thread, opened_on_thread
+from fanout.transport.base import replaces_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from fanout.io.readers import Source
     from fanout.io.writers import FileSink
     from fanout.job.model import Job
-    from fanout.tape import Tape
+    from fanout.transport import Transport, TransportWrapper
     from fanout.types import Event, Result
 
     OnStart = Callable[[Client, int | None, int, FileSink], None]
@@ -81,7 +82,7 @@ async def run_job(
         job = stage.job
         source = await asyncio.to_thread(read_input, job, rows)
         sink = open_sink(job.output_path)
-        client = client_of(job, stage.tape)
+        client = client_of(job, stage.transport)
         identity = await on_thread(client.identity, source) | stage.told
         if stage.told:
             await on_thread(_require_made_up, job, stage.told)
@@ -121,11 +122,16 @@ def input_name(job: Job) -> str:
     return f"{table.path}, column{'s' * (len(columns) > 1)} {named}" if columns else str(table.path)
 
 
-def client_of(job: Job, tape: Tape | None = None, on_event: Callable[[Event], None] | None = None) -> Client:
-    """A client, not open yet, with the job's settings. A tape that answers does so for the first endpoint alone."""
+def client_of(
+    job: Job, transport: Transport | TransportWrapper | None = None, on_event: Callable[[Event], None] | None = None
+) -> Client:
+    """A client, not open yet, with the job's settings.
+
+    A transport that replaces the network answers for the first endpoint alone.
+    """
     tables = job.tables
     return Client(
-        job.endpoint.each()[0][0] if tape is not None and tape.replaces else job.endpoint,
+        job.endpoint.each()[0][0] if replaces_network(transport) else job.endpoint,
         codec=job.codec,
         chunk_rows=tables.chunks.rows,
         chunk_max_bytes=tables.chunks.max_bytes,
@@ -135,7 +141,7 @@ def client_of(job: Job, tape: Tape | None = None, on_event: Callable[[Event], No
         timeouts=tables.timeouts,
         hedge=tables.hedge,
         on_event=on_event,
-        tape=tape,
+        transport=transport,
         secrets=job.redactor,
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from fanout.errors import ConfigError
-from fanout.serving.exchange import Request, ServerResponse, json_answer
+from fanout.serving.exchange import ServerRequest, ServerResponse, json_answer
 from fanout.serving.models import Model, load_model
 from fanout.serving.protocol import answer
 
@@ -106,7 +106,7 @@ class _Server:
 
     async def handle(self, request: web.Request) -> web.Response:
         path = request.rel_url.raw_path
-        exchange = Request(method=request.method, path=path, headers=request.headers, body=await request.read())
+        exchange = ServerRequest(method=request.method, path=path, headers=request.headers, body=await request.read())
         if request.method != "POST":
             return _response(answer(self.model, exchange))
         self.requests += 1
@@ -117,7 +117,7 @@ class _Server:
         finally:
             self.in_flight -= 1
 
-    async def _predict(self, exchange: Request) -> ServerResponse:
+    async def _predict(self, exchange: ServerRequest) -> ServerResponse:
         await asyncio.sleep(self.latency)
         done = await asyncio.get_running_loop().run_in_executor(self.worker, answer, self.model, exchange)
         self.rows += done.rows

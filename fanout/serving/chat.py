@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fanout.serving.calling import call, jsonable, require_model
-from fanout.serving.exchange import Request, ServerResponse, StatusError, json_answer
+from fanout.serving.exchange import ServerRequest, ServerResponse, StatusError, json_answer
 
 if TYPE_CHECKING:
     from fanout.serving.models import Model
 
 
-def chat(model: Model, request: Request) -> ServerResponse:
+def chat(model: Model, request: ServerRequest) -> ServerResponse:
     """``POST /v1/chat/completions``: the text that the model makes of what the user said last.
 
     ``usage`` counts words, not tokens; ``max_tokens`` cuts the answer, which then ends with finish_reason "length".

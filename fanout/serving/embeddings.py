@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fanout.serving.calling import call, require_finite, require_model
-from fanout.serving.exchange import Request, ServerResponse, StatusError, json_answer
+from fanout.serving.exchange import ServerRequest, ServerResponse, StatusError, json_answer
 
 if TYPE_CHECKING:
     from fanout.serving.models import Model
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MAX_INPUTS = 2048
 
 
-def embeddings(model: Model, request: Request) -> ServerResponse:
+def embeddings(model: Model, request: ServerRequest) -> ServerResponse:
     """``POST /v1/embeddings``: texts -> float32 vectors, as numbers or base64. ``usage`` counts words, not tokens."""
     body = request.json()
     if not isinstance(body, dict):

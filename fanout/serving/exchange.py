@@ -14,7 +14,7 @@ JSON_TYPE = "application/json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class ServerRequest:
     """One HTTP request, its body complete and without content encoding."""
 
     method: str

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fanout.serving.calling import call, require_model
-from fanout.serving.exchange import Request, ServerResponse, StatusError, json_answer, parsed
+from fanout.serving.exchange import ServerRequest, ServerResponse, StatusError, json_answer, parsed
 from fanout.serving.oip_tensors import OutputTensor, read_inputs, to_tensors, written
 
 if TYPE_CHECKING:
@@ -23,24 +23,24 @@ VERSION = "1"
 LENGTH_HEADER = "Inference-Header-Content-Length"
 
 
-def server(model: Model, request: Request) -> ServerResponse:
+def server(model: Model, request: ServerRequest) -> ServerResponse:
     """``GET /v2``: what this server is."""
     extensions = ["binary_tensor_data", "model_configuration"]
     return json_answer({"name": "fanout", "version": VERSION, "extensions": extensions})
 
 
-def health(model: Model, request: Request) -> ServerResponse:
+def health(model: Model, request: ServerRequest) -> ServerResponse:
     """``GET /v2/health/ready`` and ``/v2/health/live``."""
     return json_answer({})
 
 
-def ready(model: Model, request: Request, *, name: str, version: str | None = None) -> ServerResponse:
+def ready(model: Model, request: ServerRequest, *, name: str, version: str | None = None) -> ServerResponse:
     """``GET /v2/models/{name}[/versions/{version}]/ready``."""
     _require(model, name, version)
     return json_answer({"name": name, "ready": True})
 
 
-def metadata(model: Model, request: Request, *, name: str, version: str | None = None) -> ServerResponse:
+def metadata(model: Model, request: ServerRequest, *, name: str, version: str | None = None) -> ServerResponse:
     """``GET /v2/models/{name}[/versions/{version}]``: inputs and outputs; empty lists where the model does not tell."""
     _require(model, name, version)
     inputs, outputs = map(_described, model.inputs), map(_described, model.outputs)
@@ -48,7 +48,7 @@ def metadata(model: Model, request: Request, *, name: str, version: str | None =
     return json_answer({**document, "inputs": list(inputs), "outputs": list(outputs)})
 
 
-def config(model: Model, request: Request, *, name: str, version: str | None = None) -> ServerResponse:
+def config(model: Model, request: ServerRequest, *, name: str, version: str | None = None) -> ServerResponse:
     """``GET /v2/models/{name}[/versions/{version}]/config``, as Triton words it; 404 where the model has no bound."""
     _require(model, name, version)
     if model.max_batch_size is None:
@@ -58,7 +58,7 @@ def config(model: Model, request: Request, *, name: str, version: str | None = N
     return json_answer({**bound, "input": list(inputs), "output": list(outputs)})
 
 
-def infer(model: Model, request: Request, *, name: str, version: str | None = None) -> ServerResponse:
+def infer(model: Model, request: ServerRequest, *, name: str, version: str | None = None) -> ServerResponse:
     """``POST /v2/models/{name}[/versions/{version}]/infer``: tensors in, tensors out, each as JSON or binary."""
     _require(model, name, version)
     document, tail = _split(request)
@@ -85,7 +85,7 @@ def _configured(tensor: TensorInfo) -> dict[str, Any]:
     return {"name": tensor.name, "data_type": f"TYPE_{datatype}", "dims": tensor.shape[1:]}
 
 
-def _split(request: Request) -> tuple[dict[str, Any], memoryview]:
+def _split(request: ServerRequest) -> tuple[dict[str, Any], memoryview]:
     """The JSON document and the binary tensors behind it."""
     body, header = memoryview(request.body), request.header(LENGTH_HEADER)
     length = len(body)

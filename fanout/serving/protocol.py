@@ -13,17 +13,17 @@ from urllib.parse import unquote
 from fanout.serving import oip, v1
 from fanout.serving.chat import chat
 from fanout.serving.embeddings import embeddings
-from fanout.serving.exchange import Request, ServerResponse, StatusError, json_answer, openai_error, plain_error
+from fanout.serving.exchange import ServerRequest, ServerResponse, StatusError, json_answer, openai_error, plain_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fanout.serving.models import Model
 
-__all__ = ["Request", "ServerResponse", "StatusError", "answer"]
+__all__ = ["ServerRequest", "ServerResponse", "StatusError", "answer"]
 
 
-def answer(model: Model, request: Request) -> ServerResponse:
+def answer(model: Model, request: ServerRequest) -> ServerResponse:
     """What a server of ``model`` answers to ``request``: never raises, whatever was sent and the function does."""
     path = unquote(request.path.partition("?")[0]).rstrip("/") or "/"
     matches = [(route, match) for route in _ROUTES if (match := route.pattern.fullmatch(path))]
@@ -50,7 +50,7 @@ class _Route:
     error: Callable[[StatusError], ServerResponse]
 
 
-def _healthz(model: Model, request: Request) -> ServerResponse:
+def _healthz(model: Model, request: ServerRequest) -> ServerResponse:
     return json_answer({"status": "ok", "model": model.name})
 
 

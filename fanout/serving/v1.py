@@ -9,19 +9,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fanout.serving.calling import call, jsonable, require_finite, require_model, rows_of
-from fanout.serving.exchange import Request, ServerResponse, StatusError, json_answer
+from fanout.serving.exchange import ServerRequest, ServerResponse, StatusError, json_answer
 
 if TYPE_CHECKING:
     from fanout.serving.models import Model
 
 
-def ready(model: Model, request: Request, *, name: str) -> ServerResponse:
+def ready(model: Model, request: ServerRequest, *, name: str) -> ServerResponse:
     """``GET /v1/models/{name}``: the model is loaded."""
     require_model(model, name)
     return json_answer({"name": name, "ready": True})
 
 
-def predict(model: Model, request: Request, *, name: str) -> ServerResponse:
+def predict(model: Model, request: ServerRequest, *, name: str) -> ServerResponse:
     """``POST /v1/models/{name}:predict``: ``{"instances": [...]}`` -> ``{"predictions": [...]}``, one a row."""
     require_model(model, name)
     body = request.json()
@@ -31,7 +31,7 @@ def predict(model: Model, request: Request, *, name: str) -> ServerResponse:
     return json_answer({"predictions": _predictions(model, instances)}, rows=len(instances))
 
 
-def predict_bare(model: Model, request: Request) -> ServerResponse:
+def predict_bare(model: Model, request: ServerRequest) -> ServerResponse:
     """``POST /``: as `predict`, or a bare JSON list of rows, which is answered by a bare list."""
     body = request.json()
     if isinstance(body, list):

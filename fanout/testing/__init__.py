@@ -1,7 +1,7 @@
 """What users need to test their own code, and we ours, without a network. Needs the extra ``fanout-ml[test]``."""
 
+from fanout.cassettes import Recorder, Replayer
 from fanout.clock import VirtualClock
-from fanout.recording import Recorder, Replayer
 from fanout.testing.assertions import (
     assert_attempts,
     assert_headers,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from fanout.serving.exchange import Request
+    from fanout.serving.exchange import ServerRequest
 
 _SHOWN = 60
 
@@ -17,7 +17,7 @@ class Witness(Protocol):
     """What has seen requests: a `MockEndpoint`, a `FaultServer`."""
 
     @property
-    def requests(self) -> Sequence[Request]:
+    def requests(self) -> Sequence[ServerRequest]:
         """All that were sent to the model, in order."""
         ...
 

@@ -13,9 +13,9 @@ import numpy as np
 import orjson
 
 from fanout.engine.validator import ResponseValidator
-from fanout.errors import EncodeError, InvalidResponse
-from fanout.rehearsal import Rehearsal
-from fanout.tape import Sent
+from fanout.errors import EncodeError
+from fanout.mock import MockTransport
+from fanout.transport import Request
 from fanout.types import DecodedResponse as Decoded
 from fanout.types import Response, count_rows, take_rows
 
@@ -72,7 +72,7 @@ class CodecTests:
         """What an endpoint with that model answers to a request."""
         body = payload.body if isinstance(payload.body, tuple) else (payload.body,)
         headers = {"Content-Type": payload.content_type, **payload.headers}
-        return _played(codec, Sent(method="POST", url=_URL + codec.path, headers=headers, body=body), model)
+        return _played(codec, Request(method="POST", url=_URL + codec.path, headers=headers, body=body), model)
 
     def test_answers_come_back_as_they_are(self) -> None:
         """Round trip: what the model gives is what `decode` gives, to the last bit."""
@@ -219,7 +219,7 @@ class CodecTests:
         codec = self.codec()
         url, responses = _URL + codec.path.replace("{model}", "mock"), list[Response]()
         while len(requests := codec.metadata_requests(url, responses)) > len(responses):
-            responses.append(_played(codec, Sent(method="GET", url=requests[len(responses)]), self.model))
+            responses.append(_played(codec, Request(method="GET", url=requests[len(responses)]), self.model))
         return codec.with_metadata(responses)
 
     def _answered(self, rows: Rows) -> dict[str, Array]:
@@ -280,12 +280,9 @@ def _reversed_items(body: bytes, n: int) -> bytes | None:
     return orjson.dumps(document) if found else None
 
 
-def _played(codec: Codec, sent: Sent, model: Any) -> Response:
-    async def nobody() -> Response:
-        raise InvalidResponse("there is no endpoint")
-
-    tape = Rehearsal(codec, _URL + codec.path.replace("{model}", "mock"), model)
-    return asyncio.run(tape.exchange(sent, nobody, bytes))
+def _played(codec: Codec, request: Request, model: Any) -> Response:
+    transport = MockTransport(codec, _URL + codec.path.replace("{model}", "mock"), model)
+    return asyncio.run(transport.send(request))
 
 
 def _decoded(codec: Codec, response: Response, n_rows: int) -> dict[str, Array]:

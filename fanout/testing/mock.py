@@ -19,7 +19,7 @@ from aioresponses import CallbackResult, aioresponses
 
 from fanout.errors import ConfigError
 from fanout.serving.models import Model
-from fanout.serving.protocol import Request, ServerResponse, answer
+from fanout.serving.protocol import ServerRequest, ServerResponse, answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +70,7 @@ class MockEndpoint:
         self._steps: deque[Step] = deque()
         self._metadata_steps: deque[Step] = deque()
         self._mock = aioresponses()
-        self.requests: list[Request] = []
+        self.requests: list[ServerRequest] = []
         """All that was sent to the model, in order; metadata requests are not among them."""
 
         self.times: list[float] = []
@@ -113,12 +113,14 @@ class MockEndpoint:
     def _answer_to(self, method: str) -> Callable[..., Any]:
         async def callback(url: URL, **sent: Any) -> CallbackResult:
             headers = dict(sent.get("headers") or {})
-            request = Request(method=method, path=url.raw_path_qs, headers=headers, body=await _body(sent.get("data")))
+            request = ServerRequest(
+                method=method, path=url.raw_path_qs, headers=headers, body=await _body(sent.get("data"))
+            )
             return self._answer(request, self._metadata_steps) if method == "GET" else await self._answer_rows(request)
 
         return callback
 
-    async def _answer_rows(self, request: Request) -> CallbackResult:
+    async def _answer_rows(self, request: ServerRequest) -> CallbackResult:
         number = len(self.requests)
         self.requests.append(request)
         self.times.append(asyncio.get_running_loop().time())
@@ -131,7 +133,7 @@ class MockEndpoint:
             self.in_flight -= 1
         return self._answer(request, steps)
 
-    def _answer(self, request: Request, steps: deque[Step]) -> CallbackResult:
+    def _answer(self, request: ServerRequest, steps: deque[Step]) -> CallbackResult:
         step = steps.popleft() if steps else None
         if isinstance(step, Exception) or (isinstance(step, type) and issubclass(step, Exception)):
             raise step

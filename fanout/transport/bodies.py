@@ -11,15 +11,15 @@ from aiohttp import hdrs
 from aiohttp.payload import Payload as BodyPayload
 
 from fanout.errors import IncompleteResponse, ResponseTooLarge
-from fanout.transport.receiving import length_of_large, receive
+from fanout.transport.buffers import length_of_large, receive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aiohttp.abc import AbstractStreamWriter
 
-    from fanout.transport.direct import DirectResponse
-    from fanout.transport.receiving import Buffers
+    from fanout.transport.buffers import Buffers
+    from fanout.transport.fast_path import FastResponse
     from fanout.types import Buffer
 
 _ENCODINGS = frozenset({"gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"})
@@ -29,7 +29,7 @@ _NO_ENCODING = frozenset({"", "identity", "none", "utf-8", "utf8", "8bit", "bina
 _PARTIAL = frozenset({206, 226})
 """Statuses of a part or a difference (RFC 9110, 15.3.7; RFC 3229), for which no request of ours asks."""
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 ERROR_BODY_CAP = 64 * 2**10
 """Bytes read of an answer with an error status: enough to classify it and to quote it."""
 
@@ -65,7 +65,7 @@ def length_of(parts: tuple[Buffer, ...]) -> int:
 
 
 async def read_body(
-    response: aiohttp.ClientResponse | DirectResponse,
+    response: aiohttp.ClientResponse | FastResponse,
     cap: int,
     patience: float = ERROR_BODY_PATIENCE,
     buffers: Buffers | None = None,
@@ -79,7 +79,8 @@ async def read_body(
     headers = response.headers
     encoding = _content_encoding(headers) if hdrs.CONTENT_ENCODING in headers else ""
     if response.status >= 300:
-        return _without_mark(await _error_body(response, encoding, patience))
+        body = await _error_body(response, encoding, patience)
+        return body.removeprefix(BYTE_ORDER_MARK) if looks_like_json(body) else body
     plain = response.status == 200 and hdrs.CONTENT_LENGTH in headers and hdrs.TRANSFER_ENCODING not in headers
     framed = plain or _framed(response)
     content = response.content
@@ -91,23 +92,38 @@ async def read_body(
         body = cast("bytes", buffer)  # who has buffers knows that large bodies are bytearrays
     else:
         body = await _read_up_to(response, cap)
-    if len(body) > cap:
-        raise ResponseTooLarge(f"the answer is larger than the cap of {cap:,} bytes (max_response_bytes)")
+    body = checked_body(body, headers, cap)
     if encoding:
         # The thread does not hold the interpreter meanwhile.
         large = len(body) > _SOON_DECOMPRESSED
         body = await asyncio.to_thread(decoded, body, encoding, cap) if large else decoded(body, encoding, cap)
+        body = checked_body(body, headers, cap)
     elif not framed and not looks_like_json(body):
         raise IncompleteResponse("the answer has neither Content-Length nor chunks: nothing shows that it is whole")
-    return _without_mark(body) if body.startswith(_BYTE_ORDER_MARK) and _may_be_json(response) else body
+    return body
 
 
-def _buffer_for(response: aiohttp.ClientResponse | DirectResponse, cap: int, buffers: Buffers) -> bytearray | None:
+def checked_body(body: bytes, headers: Mapping[str, str], cap: int) -> bytes:
+    """``body`` without the byte order mark that some servers put before JSON, and that no JSON parser takes.
+
+    The mark stays where the server says that the body is something else: binary data may begin with the same bytes.
+    Raises `ResponseTooLarge` for more than ``cap`` bytes.
+    """
+    if len(body) > cap:
+        raise ResponseTooLarge(f"the answer is larger than the cap of {cap:,} bytes (max_response_bytes)")
+    if not body.startswith(BYTE_ORDER_MARK):
+        return body
+    content_type = headers.get(hdrs.CONTENT_TYPE, "json").lower()
+    may_be_json = "json" in content_type or content_type.startswith("text/")
+    return body[len(BYTE_ORDER_MARK) :] if may_be_json and looks_like_json(body) else body
+
+
+def _buffer_for(response: aiohttp.ClientResponse | FastResponse, cap: int, buffers: Buffers) -> bytearray | None:
     length = length_of_large(response)
     return buffers.take(length) if 0 < length <= cap else None
 
 
-def _framed(response: aiohttp.ClientResponse | DirectResponse) -> bool:
+def _framed(response: aiohttp.ClientResponse | FastResponse) -> bool:
     """False where the end of the connection alone ends the body, which an accident does too.
 
     Raises `IncompleteResponse` where the head says that this is no whole answer, or frames it in a way that two readers
@@ -124,7 +140,7 @@ def _framed(response: aiohttp.ClientResponse | DirectResponse) -> bool:
     return hdrs.CONTENT_LENGTH in headers or response.status == 204
 
 
-def _require_chunked(coding: str, response: aiohttp.ClientResponse | DirectResponse) -> None:
+def _require_chunked(coding: str, response: aiohttp.ClientResponse | FastResponse) -> None:
     if coding != "chunked":
         raise IncompleteResponse(
             "the answer has a Transfer-Encoding other than chunked: nothing shows that it is whole"
@@ -144,21 +160,10 @@ def _content_encoding(headers: Mapping[str, str]) -> str:
 
 def looks_like_json(body: bytes) -> bool:
     """True where the syntax will show whether the end is there."""
-    return body.removeprefix(_BYTE_ORDER_MARK).lstrip()[:1] in (b"{", b"[")
+    return body.removeprefix(BYTE_ORDER_MARK).lstrip()[:1] in (b"{", b"[")
 
 
-def _may_be_json(response: aiohttp.ClientResponse | DirectResponse) -> bool:
-    """False where the server says that the body is something else; binary data may begin with the same bytes."""
-    content_type = response.headers.get(hdrs.CONTENT_TYPE, "json").lower()
-    return "json" in content_type or content_type.startswith("text/")
-
-
-def _without_mark(body: bytes) -> bytes:
-    """``body`` without the byte order mark that some servers put before JSON, and that no JSON parser takes."""
-    return body[len(_BYTE_ORDER_MARK) :] if body.startswith(_BYTE_ORDER_MARK) and looks_like_json(body) else body
-
-
-async def _error_body(response: aiohttp.ClientResponse | DirectResponse, encoding: str, patience: float) -> bytes:
+async def _error_body(response: aiohttp.ClientResponse | FastResponse, encoding: str, patience: float) -> bytes:
     """What can be had of an error's body. The status and the pushback in the header count whatever became of it."""
     try:
         if response.content.is_eof():
@@ -172,7 +177,7 @@ async def _error_body(response: aiohttp.ClientResponse | DirectResponse, encodin
         return b""
 
 
-async def _read_up_to(response: aiohttp.ClientResponse | DirectResponse, cap: int) -> bytes:
+async def _read_up_to(response: aiohttp.ClientResponse | FastResponse, cap: int) -> bytes:
     """The body; of one larger than ``cap`` a part that is larger, and its connection is closed."""
     content = response.content
     parts: list[bytes] = []
@@ -194,7 +199,7 @@ class _EndWithConnection:
 
     __slots__ = ("_closed", "_content")
 
-    def __init__(self, response: aiohttp.ClientResponse | DirectResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse | FastResponse) -> None:
         protocol = None if response.connection is None else response.connection.protocol
         self._closed = None if protocol is None else protocol.closed
         self._content = response.content

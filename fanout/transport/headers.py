@@ -1,4 +1,4 @@
-"""The headers that a client's requests carry: given once, or asked for, and asked for again when they are refused."""
+"""The user's header fields: given once, or by a function that is called again when a server refuses them."""
 
 from __future__ import annotations
 
@@ -6,45 +6,20 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from inspect import isawaitable
-from typing import TypeAlias, TypedDict
+from typing import TypeAlias
 
 from fanout.callbacks import ENDS_OF_ITERATION, abnormal, is_its_own
-from fanout.errors import ConfigError, IncompleteResponse
+from fanout.errors import ConfigError
 from fanout.settings import require_headers
 
-Ask: TypeAlias = Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
-HeaderSource: TypeAlias = Mapping[str, str] | Ask
+HeaderFunction: TypeAlias = Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
+HeaderSource: TypeAlias = Mapping[str, str] | HeaderFunction
 """Header fields, or a function (async or not) that gives them, with a fresh token for instance."""
 
-MANY_FIELDS = 64
-"""More fields than most answers have: only then the whole header is measured."""
-
 _LOOKED_AT = 4096
-"""Bytes of a refusal that are searched."""
+"""Bytes of a refusal that are searched for "expired"."""
 
 _CREDENTIALS = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
-_LEAST_FIELDS = 128
-_BYTES_A_FIELD = 64
-
-
-class HeadLimits(TypedDict):
-    """What aiohttp calls its limits for the header of an answer."""
-
-    max_line_size: int
-    max_field_size: int
-    max_headers: int
-
-
-def head_limits(most: int) -> HeadLimits:
-    """aiohttp's limits for a header of at most ``most`` bytes: it bounds each field, and the number of fields."""
-    fields = max(_LEAST_FIELDS, most // _BYTES_A_FIELD)
-    return {"max_line_size": most, "max_field_size": most, "max_headers": fields}
-
-
-def require_small_head(headers: Mapping[str, str], most: int) -> None:
-    """Raise `IncompleteResponse` for a header of more than ``most`` bytes."""
-    if sum(len(name) + len(value) for name, value in headers.items()) > most:
-        raise IncompleteResponse(f"the header of the answer is larger than {most:,} bytes (max_header_bytes)")
 
 
 def credentials_refused(status: int, headers: Mapping[str, str], body: bytes) -> bool:
@@ -58,8 +33,8 @@ def credentials_refused(status: int, headers: Mapping[str, str], body: bytes) ->
     return "expired" in fields[:_LOOKED_AT].lower() or b"expired" in body[:_LOOKED_AT].lower()
 
 
-class Headers:
-    """The user's header fields, kept until a server refuses them.
+class RenewableHeaders:
+    """The header fields of one endpoint, renewed once a server has refused them.
 
     Args:
         fixed: fields that never change.
@@ -68,12 +43,12 @@ class Headers:
 
     def __init__(self, fixed: Mapping[str, str], source: HeaderSource | None) -> None:
         self._fixed = dict(fixed)
-        self._ask = source if callable(source) else None
-        self._turn = asyncio.Lock()
+        self._function = source if callable(source) else None
+        self._renewing = asyncio.Lock()
         self.fields: dict[str, str] = {}
-        self._set({} if source is None or self._ask else source)
-        self.version = 0 if self._ask else 1
-        """Counts the answers of the function; 0 until it has been asked."""
+        self._set({} if source is None or self._function else source)
+        self.version = 0 if self._function else 1
+        """Counts the calls of the function; 0 until it has been called."""
 
         self.refused = 0
         """The newest version that the server has refused."""
@@ -81,30 +56,30 @@ class Headers:
     @property
     def can_renew(self) -> bool:
         """True where a function gives the fields."""
-        return self._ask is not None
+        return self._function is not None
 
-    def has_source_of(self, other: Headers) -> bool:
+    def has_source_of(self, other: RenewableHeaders) -> bool:
         """True if the same function gives both."""
-        return self._ask is not None and self._ask is other._ask
+        return self._function is not None and self._function is other._function
 
     def credentials(self) -> frozenset[tuple[str, str]]:
-        """The fields that tell one user from another."""
+        """The fields that distinguish one account from another."""
         return frozenset((name.lower(), value) for name, value in self.fields.items() if _CREDENTIALS.search(name))
 
     async def renew(self) -> bool:
-        """Ask again if what there is was refused. False where there is nobody to ask."""
-        if self._ask is None:
+        """Call the function again if the newest fields were refused. False where there is none."""
+        if self._function is None:
             return False
-        async with self._turn:  # of many that are refused together, one asks
+        async with self._renewing:  # of many requests that are refused together, the first one renews for all
             if self.version == self.refused:
-                self._set(await self._asked())
+                self._set(await self._call())
                 self.version += 1
         return True
 
-    async def _asked(self) -> object:
-        assert self._ask is not None
+    async def _call(self) -> object:
+        assert self._function is not None
         try:
-            given = self._ask()
+            given = self._function()
             return await given if isawaitable(given) else given
         except BaseException as error:
             ordinary = isinstance(error, Exception) and not isinstance(error, ENDS_OF_ITERATION)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fanout.errors import RunStopped
     from fanout.io.readers import Source
     from fanout.job.model import Job
-    from fanout.tape import Tape
+    from fanout.transport import Transport
     from fanout.tune.budget import Quota
     from fanout.tune.control import SearchControl
     from fanout.tune.part import Part
@@ -44,15 +44,17 @@ class Trials:
         part: what is sent.
         seconds: how long a trial counts, if enough chunks are answered in it.
         control: ends what is under way from outside.
-        tape: what answers in the endpoint's place.
+        transport: what answers in the endpoint's place.
     """
 
-    def __init__(self, job: Job, part: Part, *, seconds: float, control: SearchControl, tape: Tape | None) -> None:
+    def __init__(
+        self, job: Job, part: Part, *, seconds: float, control: SearchControl, transport: Transport | None
+    ) -> None:
         self._job = job
         self._part = part
         self._seconds = seconds
         self._control = control
-        self._tape = tape
+        self._transport = transport
         self.client: Client | None = None
         """The client of the trial under way."""
 
@@ -62,7 +64,7 @@ class Trials:
     async def measure(self, point: Point, quota: Quota, *, guard: int, ends: float) -> Outcome:
         """Send chunks at ``point`` until ``quota`` is answered: at most ``guard`` requests, none after ``ends``."""
         signs = Signs(point.chunk_rows)
-        async with client_of(at_point(self._job, point, guard), self._tape, signs.note) as client:
+        async with client_of(at_point(self._job, point, guard), self._transport, signs.note) as client:
             self.client = client
             try:
                 measurement, stop = await self._measured(client, point, quota, signs, ends)

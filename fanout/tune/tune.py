@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fanout._url import LOCAL
 from fanout.client import target
 from fanout.job.blame import blaming
-from fanout.job.offline import rehearsal
+from fanout.job.offline import mock_transport
 from fanout.job.run import input_name, read_input
 from fanout.serving.local import LocalServer
 from fanout.tune.control import SearchControl
@@ -46,9 +46,9 @@ async def tune_job(
     with blaming(job.file, input_name(job), job.redactor):
         source = await asyncio.to_thread(read_input, job)
         part = await asyncio.to_thread(read_part, source.sliced(wishes.rows))
-        tape = rehearsal(job, answering=True) if mock else None
+        transport = mock_transport(job, answering=True) if mock else None
         async with _located(job, mock=mock) as located:
-            tuner = Tuner(located, part, wishes, control or SearchControl(), audience, tape)
+            tuner = Tuner(located, part, wishes, control or SearchControl(), audience, transport)
             found = await tuner.run(source.n_rows, shown=job.shown_endpoint)
     return found
 

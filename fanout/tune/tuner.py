@@ -19,7 +19,7 @@ from fanout.types import take_rows
 if TYPE_CHECKING:
     from fanout.job.model import Job
     from fanout.job.offline import Answers
-    from fanout.tape import Tape
+    from fanout.transport import Transport
     from fanout.tune.control import SearchControl
     from fanout.tune.part import Part
     from fanout.tune.trial import Trial
@@ -48,14 +48,20 @@ class Tuner:
     """One search; see `tune_job` for its arguments."""
 
     def __init__(
-        self, job: Job, part: Part, wishes: TuneOptions, control: SearchControl, audience: Audience, tape: Tape | None
+        self,
+        job: Job,
+        part: Part,
+        wishes: TuneOptions,
+        control: SearchControl,
+        audience: Audience,
+        transport: Transport | None,
     ) -> None:
         self._job = job
         self._part = part
         self._wishes = wishes
         self._control = control
         self._audience = audience
-        self._tape = tape
+        self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
         limits = job.tables.limits
@@ -65,7 +71,7 @@ class Tuner:
         configured: object = limits.concurrency
         self._automatic = not isinstance(configured, int)
         self._bounds = Bounds(p95=wishes.max_p95 or job.tables.timeouts.attempt / 2, errors=wishes.max_errors)
-        self._trials = Trials(job, part, seconds=wishes.seconds, control=control, tape=tape)
+        self._trials = Trials(job, part, seconds=wishes.seconds, control=control, transport=transport)
         self._stop: RunStopped | None = None
         self._skipped = False
         self._failed: Counter[Point] = Counter()
@@ -92,7 +98,7 @@ class Tuner:
         first = take_rows(self._part.rows, slice(0, self._job.tables.chunks.rows))
         max_rows = None
         asking = at_point(self._job, Point(self._job.tables.chunks.rows, 1), self._budget.requests)
-        async with client_of(asking, self._tape) as client:
+        async with client_of(asking, self._transport) as client:
             try:
                 max_rows = (await client.preview(first, control=self._control.fresh())).max_rows
             except RunStopped as stop:
@@ -213,7 +219,7 @@ class Tuner:
 
     @property
     def _answers(self) -> Answers:
-        return "endpoint" if self._tape is None else "mock"
+        return "endpoint" if self._transport is None else "mock"
 
 
 def _around(rows: int, most: int) -> set[int]:

@@ -10,7 +10,7 @@ from fanout.upstream import Health, PeakEwma
 
 if TYPE_CHECKING:
     from fanout.limits import Cooldown
-    from fanout.transport import Transport
+    from fanout.transport import EndpointClient
     from fanout.types import Verdict
     from fanout.upstream.circuit_breaker import CircuitBreaker
     from fanout.upstream.rate_limit_headers import RateLimitHeaders
@@ -27,7 +27,12 @@ class EndpointState:
     """
 
     def __init__(
-        self, transport: Transport, breaker: CircuitBreaker, cooldown: Cooldown, heed: RateLimitHeaders, weight: float
+        self,
+        transport: EndpointClient,
+        breaker: CircuitBreaker,
+        cooldown: Cooldown,
+        heed: RateLimitHeaders,
+        weight: float,
     ) -> None:
         self.transport = transport
         self.breaker = breaker

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fanout.limits import RateLimiter, TokenMeter
     from fanout.settings import Hedge, Limits, RetryPolicy, Timeouts
     from fanout.stop import Stop
-    from fanout.transport import RowsSent, Transport
+    from fanout.transport import EndpointClient, RowsSent
 
 _log = logging.getLogger("fanout")
 
@@ -42,7 +42,7 @@ class EndpointGroup:
 
     def __init__(
         self,
-        transports: Sequence[Transport],
+        transports: Sequence[EndpointClient],
         *,
         limits: Limits,
         retry: RetryPolicy,
@@ -106,7 +106,7 @@ class EndpointGroup:
         """The limit on requests in flight that "auto" has come to; None where it is fixed."""
         return None if self.controller is None else self.controller.limit
 
-    def _endpoint(self, transport: Transport, weight: float, concurrency: int, *, alone: bool) -> EndpointState:
+    def _endpoint(self, transport: EndpointClient, weight: float, concurrency: int, *, alone: bool) -> EndpointState:
         now = asyncio.get_running_loop().time
         breaker = CircuitBreaker(
             concurrency=concurrency,

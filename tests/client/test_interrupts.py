@@ -21,7 +21,7 @@ from fanout.testing import Background, FaultServer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fanout.serving.exchange import Request
+    from fanout.serving.exchange import ServerRequest
 
 X = np.arange(30.0).reshape(10, 3)
 FIRST = 4
@@ -36,7 +36,7 @@ class Server:
         self.ready = ready
         self.held = threading.Event()
 
-    def __call__(self, request: Request) -> str | None:
+    def __call__(self, request: ServerRequest) -> str | None:
         self.received += len(json.loads(request.body)["instances"])
         if self.received <= FIRST:
             return None

@@ -12,7 +12,7 @@ from fanout import Client, Limits, RetryPolicy, Timeouts
 from fanout.testing import MockEndpoint
 from tests.simulator.catalog import moving
 from tests.simulator.servers import Queue, RateLimited, Server, constant
-from tests.simulator.tape import Doubled, Simulated
+from tests.simulator.transport import Doubled, Simulated
 from tests.support import Plain
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from fanout import Response
     from fanout.engine import EndpointGroup
+    from fanout.transport import Request
 
 pytestmark = pytest.mark.virtual_time
 X = np.arange(24_000.0).reshape(8000, 3)
@@ -28,7 +29,7 @@ X = np.arange(24_000.0).reshape(8000, 3)
 def in_front_of(server: Server, tape: Simulated | None = None, **options: Any) -> Client:
     tape = tape or Simulated({"simulated": server})
     options = {"limits": Limits(concurrency="auto"), **options}
-    return Client("http://simulated/", codec=Doubled, chunk_rows=1, tape=tape, **options)
+    return Client("http://simulated/", codec=Doubled, chunk_rows=1, transport=tape, **options)
 
 
 def wide() -> Queue:
@@ -45,12 +46,12 @@ class Watching(Simulated):
         super().__init__({"simulated": server})
         self.limits: list[int] = []
 
-    async def exchange(self, *arguments: Any) -> Response:
+    async def send(self, request: Request) -> Response:
         limiter, breaker = self.group.limiter, self.group.balancer.endpoints[0].breaker
         assert limiter.in_use <= limiter.total or breaker.braked
         assert limiter.total == self.group.chosen
         self.limits.append(limiter.total)
-        return await super().exchange(*arguments)
+        return await super().send(request)
 
 
 @pytest.mark.slow

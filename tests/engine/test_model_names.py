@@ -19,7 +19,7 @@ from tests.support import Plain
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fanout.tape import Sent
+    from fanout.transport import Request
 
 pytestmark = pytest.mark.virtual_time
 
@@ -34,7 +34,7 @@ class Named(Plain):
 def naming(names: Iterator[str], latency: Callable[[], float] = lambda: 0.1, wrong: str = "") -> Any:
     """An endpoint whose answers are by the next of ``names``; those of the ``wrong`` model have other values."""
 
-    async def answer(sent: Sent) -> Response:
+    async def answer(sent: Request) -> Response:
         name = next(names)
         await asyncio.sleep(latency())
         rows = np.array(orjson.loads(sent.joined())["instances"]) * (9.0 if name == wrong else 2.0)
@@ -100,7 +100,7 @@ async def test_a_pinned_name_is_the_only_one_that_counts() -> None:
     endpoint = Endpoint(urls=["http://a/m", "http://b/m"], model="m-2")
     limits = Limits(concurrency=4)
     async with Client(
-        endpoint, codec=Named, chunk_rows=1, tape=fleet, limits=limits, on_event=fleet.events.append
+        endpoint, codec=Named, chunk_rows=1, transport=fleet, limits=limits, on_event=fleet.events.append
     ) as client:
         assert np.array_equal(await client.map(X), X * 2)
     assert fleet.kinds()["excluded"] == 1
@@ -111,13 +111,13 @@ async def test_a_router_that_alternates_is_asked_again_until_the_pinned_model_an
     fleet = Fleet(a=naming(cycle(["m-2", "m-1"]), wrong="m-1"))
     endpoint = Endpoint(url="http://a/m", model="m-2")
     limits, retry = Limits(concurrency=1), RetryPolicy(max_attempts=20)
-    async with Client(endpoint, codec=Named, chunk_rows=10, tape=fleet, limits=limits, retry=retry) as client:
+    async with Client(endpoint, codec=Named, chunk_rows=10, transport=fleet, limits=limits, retry=retry) as client:
         assert np.array_equal(await client.map(X[:100]), X[:100] * 2)
 
 
 async def test_an_endpoint_that_never_names_the_pinned_model_stops_the_run() -> None:
     fleet = Fleet(a=naming(cycle(["m-1"])))
-    async with Client(Endpoint(url="http://a/m", model="m-2"), codec=Named, chunk_rows=64, tape=fleet) as client:
+    async with Client(Endpoint(url="http://a/m", model="m-2"), codec=Named, chunk_rows=64, transport=fleet) as client:
         with pytest.raises(RunStopped, match=r"model 'm-1', not of 'm-2' \(endpoint.model\)") as caught:
             await client.map(X)
     assert caught.value.kind == "rejected"

@@ -18,7 +18,7 @@ from tests.support import Plain
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fanout.tape import Sent
+    from fanout.transport import Request
 
 pytestmark = pytest.mark.virtual_time
 
@@ -31,7 +31,7 @@ class Tail:
         self.asked = 0
         self.cancelled: list[float] = []
 
-    async def __call__(self, sent: Sent) -> Response:
+    async def __call__(self, sent: Request) -> Response:
         self.asked += 1
         slow = self.asked % 50 == 0
         try:
@@ -78,7 +78,7 @@ async def test_without_being_asked_for_there_are_none():
     assert (result.stats.hedges, tail.asked) == (0, 1000)
 
 
-def first_then(*answers: Callable[[Sent], Any]) -> Callable[[Sent], Any]:
+def first_then(*answers: Callable[[Request], Any]) -> Callable[[Request], Any]:
     """Each request is answered in another way, in order."""
     rest = iter(answers)
     return lambda sent: next(rest)(sent)
@@ -103,7 +103,7 @@ async def test_row_36_a_hedge_that_fails_first_does_not_win():
 
 
 async def test_row_36_a_hedge_whose_answer_is_invalid_does_not_win():
-    async def short(sent: Sent) -> Response:
+    async def short(sent: Request) -> Response:
         return Response(status=200, headers={}, body=orjson.dumps({"predictions": []}))
 
     result = await one(Fleet(a=first_then(served(2.0), short)), codec=Plain(shape=[2]))

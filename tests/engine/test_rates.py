@@ -17,7 +17,7 @@ from fanout.testing import FaultServer, MockEndpoint, Scripted
 from tests.support import Plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from fanout.transport import Request
 
 X = np.arange(3000.0).reshape(1000, 3)
 
@@ -33,12 +33,10 @@ def double(x: np.ndarray) -> np.ndarray:
 class Instant:
     """Answers everything at once, without HTTP: what takes time is the client alone."""
 
-    replaces = True
-
     def __init__(self) -> None:
         self.times: list[float] = []
 
-    async def exchange(self, sent: Any, send: Any, hide: Callable[[bytes], bytes]) -> Response:
+    async def send(self, sent: Request) -> Response:
         self.times.append(now())
         return Response(status=200, headers={}, body=orjson.dumps({"predictions": [0.0]}))
 
@@ -46,7 +44,7 @@ class Instant:
 async def assert_paced(requests: int) -> None:
     """So many requests at 1,000 a second take a thousandth of it in seconds, none sooner than it may."""
     tape, limits = Instant(), Limits(requests_per_second=1000, concurrency=32)
-    async with Client("http://far.test/x", codec=Plain, chunk_rows=1, limits=limits, tape=tape) as client:
+    async with Client("http://far.test/x", codec=Plain, chunk_rows=1, limits=limits, transport=tape) as client:
         await client.map(np.zeros(requests))
     assert len(tape.times) == requests
     assert now() == pytest.approx(requests / 1000, rel=0.02)
@@ -115,8 +113,8 @@ async def test_rows_of_another_attempt_pay_again() -> None:
 class ClosedOnReuse(Instant):
     """Closes a kept-alive connection as its second request comes."""
 
-    async def exchange(self, sent: Any, send: Any, hide: Callable[[bytes], bytes]) -> Response:
-        response = await super().exchange(sent, send, hide)
+    async def send(self, sent: Request) -> Response:
+        response = await super().send(sent)
         if len(self.times) == 2:
             raise StaleConnectionError("closed as it was used again")
         return response
@@ -125,7 +123,7 @@ class ClosedOnReuse(Instant):
 @pytest.mark.virtual_time
 async def test_a_resend_on_a_fresh_connection_pays_too() -> None:
     tape, limits = ClosedOnReuse(), Limits(requests_per_second=10)
-    async with Client("http://far.test/x", codec=Plain, limits=limits, tape=tape) as client:
+    async with Client("http://far.test/x", codec=Plain, limits=limits, transport=tape) as client:
         await client.map(np.zeros(1))
         await client.map(np.zeros(1))
         assert client.statistics().requests == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from math import ceil, log2
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -18,6 +18,9 @@ from fanout.serving.exchange import StatusError
 from fanout.testing import MockEndpoint, Scripted
 from tests.fleet import Fleet, says, served
 from tests.support import Plain
+
+if TYPE_CHECKING:
+    from fanout.transport import Request
 
 pytestmark = pytest.mark.virtual_time
 X = np.arange(3000.0).reshape(1000, 3)
@@ -375,10 +378,9 @@ async def test_row_72_exhausted_money_stops_the_run_where_all_endpoints_are_of_o
     urls: tuple[str, str], headers: dict[str, str], stops: bool
 ) -> None:
     class Tape:
-        replaces = True
         sent: list[str] = []  # noqa: RUF012 - of this test alone
 
-        async def exchange(self, sent: Any, send: Any, hide: Any) -> Any:
+        async def send(self, sent: Request) -> Any:
             self.sent.append(sent.url)
             await asyncio.sleep(0.1)
             broke = sent.url == urls[0] and len(self.sent) > 40
@@ -386,7 +388,7 @@ async def test_row_72_exhausted_money_stops_the_run_where_all_endpoints_are_of_o
 
     tape, rows = Tape(), np.arange(400.0).reshape(200, 2)
     limits = Limits(concurrency=4)
-    async with Client(urls, codec=Plain, chunk_rows=1, limits=limits, tape=tape, headers=headers) as client:
+    async with Client(urls, codec=Plain, chunk_rows=1, limits=limits, transport=tape, headers=headers) as client:
         if not stops:
             assert np.array_equal(await client.map(rows), rows * 2)
             return

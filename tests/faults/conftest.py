@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fanout.transport.direct import Direct
+from fanout.transport import fast_path
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -16,4 +16,4 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(autouse=True)
 def through(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if getattr(request, "param", "direct") == "session":
-        monkeypatch.setattr(Direct, "takes", lambda *_: False)
+        monkeypatch.setattr(fast_path, "SMALL", -1)

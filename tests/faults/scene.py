@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from fanout import Result
-    from fanout.serving.exchange import Request
+    from fanout.serving.exchange import ServerRequest
     from fanout.testing import FaultServer
 
 CHUNK = 64
@@ -40,21 +40,21 @@ def client(server: FaultServer | str, *, codec: Any = "v1", cap: int = 2**20, **
     return Client(endpoint, codec=codec, **settings | options)
 
 
-def when_asked_for(rows: int | range, step: str | int) -> Callable[[Request], str | int | None]:
+def when_asked_for(rows: int | range, step: str | int) -> Callable[[ServerRequest], str | int | None]:
     """``step`` for every request in which one of those rows of X is."""
     wanted = {float(X[row, 0]) for row in ([rows] if isinstance(rows, int) else rows)}
 
-    def choose(request: Request) -> str | int | None:
+    def choose(request: ServerRequest) -> str | int | None:
         return step if any(row[0] in wanted for row in request.json()["instances"]) else None
 
     return choose
 
 
-def once_for(rows: Iterable[int], step: str | int) -> Callable[[Request], str | int | None]:
+def once_for(rows: Iterable[int], step: str | int) -> Callable[[ServerRequest], str | int | None]:
     """``step`` for the first request in which each of those rows of X is."""
     wanted = {float(X[row, 0]) for row in rows}
 
-    def choose(request: Request) -> str | int | None:
+    def choose(request: ServerRequest) -> str | int | None:
         found = {row[0] for row in request.json()["instances"]} & wanted
         wanted.difference_update(found)
         return step if found else None

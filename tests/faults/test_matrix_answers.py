@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from fanout.serving.exchange import Request
+    from fanout.serving.exchange import ServerRequest
 
 ECHO = fanout.codec("json", response_field="@")
 TEXTS = [f"text {i}" for i in range(130)]
@@ -111,7 +111,7 @@ async def test_row_26_a_row_too_few_or_too_many_never_shifts_the_others(fault: s
 
 @pytest.mark.parametrize("fault", ["row-missing", "row-extra"])
 async def test_row_26_a_server_that_miscounts_more_than_one_row_is_split_down_to_one(fault: str) -> None:
-    def choose(request: Request) -> str | None:
+    def choose(request: ServerRequest) -> str | None:
         return fault if len(request.json()["instances"]) > 1 else None
 
     async with FaultServer(double, faults=choose) as server, client(server, chunk_rows=8) as c:
@@ -296,7 +296,7 @@ async def answering(body: Callable[[list[Any]], str]) -> AsyncIterator[str]:
     def model(rows: Any) -> Any:
         raise AssertionError("each step answers itself")
 
-    def answer(request: Request) -> Any:
+    def answer(request: ServerRequest) -> Any:
         document = body(request.json()["instances"]).encode()
         return ServerResponse(status=200, headers={"Content-Type": "application/json"}, body=document)
 

@@ -57,7 +57,7 @@ async def wholly_free(c: Client) -> AsyncIterator[None]:
     (host,) = session._group.balancer.endpoints  # noqa: SLF001 - one permit of several that leaks shows in nothing else
     assert host.breaker._prober is None  # noqa: SLF001 - one permit of several that leaks shows in nothing else
     assert host.pending == 0
-    connector = host.transport._connector  # noqa: SLF001 - one permit of several that leaks shows in nothing else
+    connector = host.transport._http.connector  # noqa: SLF001 - one permit of several that leaks shows in nothing else
     connector._let_go()  # what is at hand for the next request  # noqa: SLF001 - one permit of several that leaks shows in nothing else
     assert not connector._acquired  # noqa: SLF001 - one permit of several that leaks shows in nothing else
 

@@ -15,7 +15,7 @@ from fanout.testing import FaultServer, MockEndpoint
 from tests.faults.scene import CHUNKS, X, assert_whole, client, double
 
 if TYPE_CHECKING:
-    from fanout.serving.exchange import Request
+    from fanout.serving.exchange import ServerRequest
 
 FOUR = Limits(concurrency=4)
 
@@ -114,7 +114,7 @@ async def test_row_34_a_slow_endpoint_gets_no_more_than_its_concurrency() -> Non
 async def test_row_35_a_flapping_endpoint_costs_a_bounded_number_of_requests() -> None:
     """Up for 20 requests, down for 5: every outage is short, and there is always another."""
 
-    def flapping(request: Request) -> int | None:
+    def flapping(request: ServerRequest) -> int | None:
         return 503 if server.received % 25 >= 20 else None
 
     patient = RetryPolicy(max_attempts=20, initial_backoff=0.01)
@@ -139,7 +139,7 @@ class SickReplica:
         self.server: FaultServer
         self.in_flight: list[int] = []
 
-    def __call__(self, request: Request) -> str | None:
+    def __call__(self, request: ServerRequest) -> str | None:
         self.in_flight.append(self.server.in_flight)
         return self._step if self._random.random() < self._share else None
 

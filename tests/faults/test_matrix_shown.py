@@ -18,7 +18,7 @@ from tests.faults.scene import CHUNK, QUICK, X, double
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fanout.serving.exchange import Request
+    from fanout.serving.exchange import ServerRequest
 
 CONTROL = "".join(
     map(chr, [0, 7, 8, 9, 10, 13, 0x1B, 0x7F, 0x85, 0x90, 0x9B, 0x9D, 0x200E, 0x2028, 0x2029, 0x202E, 0x2066])
@@ -63,7 +63,7 @@ async def test_row_67_control_characters_become_visible_escapes(status: int, as_
 def parrot(status: int) -> Any:
     """Repeats path and headers in capitals and small letters."""
 
-    def answer(request: Request) -> ServerResponse:
+    def answer(request: ServerRequest) -> ServerResponse:
         sent = f"{request.path} {request.headers}"
         return refusing(status, f"{sent.upper()[:120]} {sent.lower()[:120]} {sent}", as_json=True)
 

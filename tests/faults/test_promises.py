@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from fanout import Client, Endpoint, FanoutError, Limits, RunStopped, Timeouts
-from fanout.serving.exchange import Request, ServerResponse, StatusError, json_answer
+from fanout.serving.exchange import ServerRequest, ServerResponse, StatusError, json_answer
 from fanout.testing import Background, FaultServer
 from tests.cli.conftest import ROOT, Ended, command
 from tests.faults.scene import QUICK, X, assert_failed, assert_whole, client, double
@@ -87,17 +87,17 @@ NEEDLES = (MARK, MARK.lower(), b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 ELSEWHERE = f"http://{USER}:{PASSWORD}@elsewhere.test/x?key={QUERY}#{KEY}"
 
 
-def told_all(request: Request) -> str:
+def told_all(request: ServerRequest) -> str:
     """All that a careless server knows of its caller."""
     scheme, _, given = (request.header("Authorization") or "").partition(" ")
     basic = b64decode(given).decode() if scheme == "Basic" else ""
     return f"denied: {basic} {request.path} {dict(request.headers)} user {basic.partition(':')[0]}"
 
 
-def telling(status: int, **headers: str) -> Callable[[Request], ServerResponse]:
+def telling(status: int, **headers: str) -> Callable[[ServerRequest], ServerResponse]:
     """Answers that repeat the request's credentials."""
 
-    def choose(request: Request) -> ServerResponse:
+    def choose(request: ServerRequest) -> ServerResponse:
         said = told_all(request)
         extra = {name.replace("_", "-"): value.format(said=said) for name, value in headers.items()}
         made = json_answer({"error": {"message": said, "code": said}, "predictions": said}, status=status)
@@ -106,11 +106,11 @@ def telling(status: int, **headers: str) -> Callable[[Request], ServerResponse]:
     return choose
 
 
-def web_page(request: Request) -> ServerResponse:
+def web_page(request: ServerRequest) -> ServerResponse:
     return ServerResponse(status=200, headers={"Content-Type": "text/html"}, body=f"<html>{told_all(request)}".encode())
 
 
-def compressed_by_lies(request: Request) -> ServerResponse:
+def compressed_by_lies(request: ServerRequest) -> ServerResponse:
     return ServerResponse(status=200, headers={"Content-Encoding": told_all(request)}, body=b"{}")
 
 
@@ -220,7 +220,7 @@ async def test_no_secret_is_told_whatever_fails(way: str, bearer: bool, spy: Eav
 async def test_no_secret_is_told_when_the_metadata_fails(way: str, spy: Eavesdropper) -> None:
     async with FaultServer(double) as server:
         for _ in range(20):
-            server.script_metadata(FAILING[way](Request(method="GET", path=f"/?key={QUERY}", headers={"X": KEY})))
+            server.script_metadata(FAILING[way](ServerRequest(method="GET", path=f"/?key={QUERY}", headers={"X": KEY})))
         await told_by_a_failing_run(with_credentials(server.url("oip"), spy, codec="oip"), spy)
 
 
@@ -286,7 +286,7 @@ def told_by_a_job(run: Callable[..., Ended], line: str, way: str, folder: Path, 
     name, *options = line.split()
     first = f"[[{X[0, 0]}".encode()
 
-    def spare_the_first(request: Request) -> Any:
+    def spare_the_first(request: ServerRequest) -> Any:
         return None if first in request.body and name == "run" else FAILING[way](request)
 
     with Background(FaultServer(double, faults=spare_the_first)) as server:
@@ -344,7 +344,7 @@ async def test_a_request_whose_connection_is_still_being_made_keeps_to_a_wait_th
     monkeypatch.setattr(aiohttp.TCPConnector, "connect", slow)
     came: list[float] = []
 
-    def first_waits(_: Request) -> str | None:
+    def first_waits(_: ServerRequest) -> str | None:
         came.append(asyncio.get_running_loop().time())
         return "429-retry-after:1" if len(came) == 1 else None
 

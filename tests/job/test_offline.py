@@ -144,11 +144,11 @@ def test_the_same_seed_gives_the_same_events(write_job, tmp_path):
     async def events() -> list[Any]:
         random.seed(job.tables.mock.seed)
         heard: list[Any] = []
-        from fanout.job.offline import rehearsal
+        from fanout.job.offline import mock_transport
 
-        tape = rehearsal(job, answering=True)
+        transport = mock_transport(job, answering=True)
         async with fanout.Client(
-            job.endpoint, codec=job.codec, chunk_rows=4, tape=tape, on_event=heard.append
+            job.endpoint, codec=job.codec, chunk_rows=4, transport=transport, on_event=heard.append
         ) as client:
             await client.map(np.arange(200.0))
         return heard

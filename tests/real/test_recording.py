@@ -26,14 +26,14 @@ async def test_a_recording_of_triton_replays_to_the_same_bytes_with_the_server_g
     codec = fanout.codec("oip", binary=binary)
     with running("triton", tmp_path / "log") as real, Recorder(tmp_path / "triton.recording") as recorder:
         url = real.infer("digits")
-        async with Client(url, codec=codec, tape=recorder) as client:
+        async with Client(url, codec=codec, transport=recorder) as client:
             first = await client.map(images)
     async with Client(url, codec=codec) as client:
         with pytest.raises(fanout.RunStopped, match="Connection refused"):
             await client.map(images)
     replayer = Replayer(tmp_path / "triton.recording")
     with NoNetwork():
-        async with Client(url, codec=codec, tape=replayer) as client:
+        async with Client(url, codec=codec, transport=replayer) as client:
             again = await client.map(images)
     assert (first.dtype, first.shape, first.tobytes()) == (again.dtype, again.shape, again.tobytes())
     assert (recorder.recorded > 28, replayer.remaining) == (True, 0)

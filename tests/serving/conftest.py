@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from fanout.serving.models import Model, load_model
-from fanout.serving.protocol import Request, ServerResponse, answer
+from fanout.serving.protocol import ServerRequest, ServerResponse, answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +30,7 @@ class Peer:
     ) -> ServerResponse:
         """One exchange; a body that is not bytes is sent as JSON."""
         raw = body if isinstance(body, bytes) else orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-        return answer(self.model, Request(method=method, path=path, headers=headers or {}, body=raw))
+        return answer(self.model, ServerRequest(method=method, path=path, headers=headers or {}, body=raw))
 
     def post(self, path: str, body: object) -> Any:
         """The parsed JSON of an answer that must be a success."""

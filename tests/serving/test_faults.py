@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from fanout.errors import ConfigError
-from fanout.serving.exchange import Request, ServerResponse, json_answer
+from fanout.serving.exchange import ServerRequest, ServerResponse, json_answer
 from fanout.serving.faults import answers
 from fanout.serving.faults.chance import FaultSampler
 from fanout.serving.faults.names import FAULTS, parse_fault, parse_faults, probabilities
@@ -142,7 +142,7 @@ class TestSpoiltAnswers:
             "outputs": [{"name": "output", "parameters": {"binary_data": True}}],
         }
         head = orjson.dumps(document)
-        request = Request(
+        request = ServerRequest(
             method="POST",
             path="/v2/models/faulty/infer",
             headers={"Inference-Header-Content-Length": str(len(head))},

@@ -8,7 +8,7 @@ import sys
 import orjson
 import pytest
 
-from fanout.serving.protocol import Request
+from fanout.serving.protocol import ServerRequest
 
 
 def test_the_pure_handlers_come_without_aiohttp():
@@ -51,6 +51,6 @@ def test_deep_nesting_is_refused_not_raised(echo):
 
 def test_header_names_ignore_case():
     """Whatever mapping carries them."""
-    request = Request(method="GET", path="/", headers={"X-Thing": "1"})
+    request = ServerRequest(method="GET", path="/", headers={"X-Thing": "1"})
     assert request.header("x-thing") == "1"
     assert request.header("x-other") is None

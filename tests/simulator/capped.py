@@ -15,7 +15,7 @@ from fanout.testing import VirtualClock
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from fanout.tape import Sent
+    from fanout.transport import Request
     from fanout.types import Result
 
 TooLarge: TypeAlias = "Callable[[list[str], int], bool]"
@@ -51,8 +51,6 @@ class Capped:
         down: from when to when every exchange breaks off.
     """
 
-    replaces = True
-
     def __init__(
         self,
         too_large: TooLarge,
@@ -76,7 +74,7 @@ class Capped:
 
         self.refused = 0
 
-    async def exchange(self, sent: Sent, send: Any, hide: Any) -> Response:
+    async def send(self, sent: Request) -> Response:
         body = sent.joined()
         rows = orjson.loads(body)
         self.sent.append((len(rows), len(body)))
@@ -121,7 +119,7 @@ def run(server: Capped, rows: Sequence[str], **options: Any) -> Seen:
 
     async def scenario() -> Seen:
         patience = Timeouts(attempt=20)
-        async with Client("http://capped/", codec=Measured, tape=server, timeouts=patience, **options) as client:
+        async with Client("http://capped/", codec=Measured, transport=server, timeouts=patience, **options) as client:
             result = await client.map(list(rows), on_error="keep")
             return Seen(result, server, asyncio.get_running_loop().time())
 

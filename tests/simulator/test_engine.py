@@ -14,7 +14,7 @@ from fanout import Client, Limits, RunStopped, Timeouts
 from fanout.testing import VirtualClock
 from tests.simulator.catalog import ENDPOINTS, Endpoint, Make, flaky, moving
 from tests.simulator.servers import RESET, SILENCE, Queue, Times, lognormal, now_and_then
-from tests.simulator.tape import Doubled, Simulated
+from tests.simulator.transport import Doubled, Simulated
 
 if TYPE_CHECKING:
     from tests.simulator.servers import Server
@@ -50,7 +50,7 @@ def seen(endpoint: Endpoint, concurrency: Any, seconds: float, seed: int = 1) ->
             chunk_rows=1,
             limits=Limits(concurrency=concurrency),
             timeouts=Timeouts(run=seconds, attempt=attempt),
-            tape=Simulated({"simulated": server}),
+            transport=Simulated({"simulated": server}),
         )
         async with client:
             watch = asyncio.create_task(looks(client, server))

@@ -82,12 +82,12 @@ import fanout
 URL = os.environ.get("URL", "http://gone.test/v1/models/faulty:predict")
 
 
-def test_scores(fanout_tape):
-    assert fanout.map([1.0, 2.0], URL, codec="v1", tape=fanout_tape()).tolist() == [2, 4]
+def test_scores(fanout_cassette):
+    assert fanout.map([1.0, 2.0], URL, codec="v1", transport=fanout_cassette()).tolist() == [2, 4]
 
 
-def test_named(fanout_tape):
-    assert fanout.map([3.0], URL, codec="v1", tape=fanout_tape("shared")).tolist() == [6]
+def test_named(fanout_cassette):
+    assert fanout.map([3.0], URL, codec="v1", transport=fanout_cassette("shared")).tolist() == [6]
 """
 
 

@@ -1,4 +1,4 @@
-"""Every test of the transport is run both ways: written straight to a connection, and through aiohttp's session."""
+"""Every test of the transport is run both ways: on the fast path, and through aiohttp's session."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fanout.transport.direct import Direct
+from fanout.transport.fast_path import FastPath
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from fanout.transport import Request
+    from fanout.types import Response
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -25,13 +28,13 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     if way != "session":
         yield way
         return
-    at_the_fork = []
+    sent = []
 
-    def takes(*_: object) -> bool:
-        at_the_fork.append(True)
-        return False
+    async def send(self: FastPath, request: Request) -> Response:
+        sent.append(request)
+        return await self._http.send(request)
 
-    monkeypatch.setattr(Direct, "takes", takes)
+    monkeypatch.setattr(FastPath, "send", send)
     yield way
-    replaced = Direct.takes is not takes  # by a test of the choice itself
-    assert at_the_fork or replaced, "this test takes the same path twice: mark it one_way"
+    replaced = FastPath.send is not send  # by a test of the choice itself
+    assert sent or replaced, "this test takes the same path twice: mark it one_way"

@@ -12,9 +12,9 @@ from aiohttp import client_proto
 
 from fanout import Client, Endpoint, Limits, Timeouts
 from fanout.errors import IncompleteResponse
-from fanout.transport import Transport, aiohttp_names
+from fanout.transport import EndpointClient, aiohttp_names
 from fanout.transport.aiohttp_names import Use, usable
-from fanout.transport.direct import SMALL
+from fanout.transport.fast_path import SMALL
 from fanout.types import Payload
 from tests.loopback import Line, Received, http, loopback
 
@@ -118,7 +118,7 @@ async def test_a_body_that_breaks_off_ends_the_exchange_on_any_release(monkeypat
         line.close()
 
     async with loopback(answer) as server:
-        transport = Transport(Endpoint(url=server.url), server.url, timeouts=Timeouts(), connections=1)
+        transport = EndpointClient(Endpoint(url=server.url), server.url, timeouts=Timeouts(), connections=1)
         try:
             with pytest.raises(IncompleteResponse, match="broke off"):
                 await transport.post(Payload(body=b"1"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fanout import Client, ConfigError, Endpoint, Limits, RetryPolicy, RowsFailed, RunStopped, Timeouts
-from fanout.rehearsal import Rehearsal
+from fanout.mock import MockTransport
 from fanout.serving.exchange import StatusError
 from fanout.testing import MockEndpoint, Scripted
 from fanout.types import Payload
@@ -185,7 +185,7 @@ async def test_headers_of_a_codec_that_cannot_be_sent_are_named(extra: Any, mess
 
     with MockEndpoint(double) as mock:
         url = mock.url(Plain)
-        tape = {"tape": Rehearsal(Plain(), url, double)} if taped else {}
+        tape = {"transport": MockTransport(Plain(), url, double)} if taped else {}
         async with Client(url, codec=Framing, **tape) as client:
             with pytest.raises(ConfigError, match=message) as caught:
                 await client.map(X)

@@ -27,7 +27,7 @@ from fanout.codecs.v1 import V1
 from fanout.io.journal import Journal
 from fanout.settings import Timeouts
 from fanout.testing import FaultServer
-from fanout.transport import Transport, connector
+from fanout.transport import EndpointClient, connections
 from fanout.types import Chunk, Payload
 from tests.loopback import Line, Received, http, loopback
 
@@ -384,8 +384,8 @@ async def test_what_tls_alone_has_to_say_costs_no_connection(
 ) -> None:
     """A key update is read by the loop, and is no part of an answer. This server has one connection at a time."""
     descriptors: list[int] = []
-    look_at = connector._look_at  # noqa: SLF001 - to count looks at the socket
-    monkeypatch.setattr(connector, "_look_at", lambda number: (descriptors.append(number), look_at(number))[1])  # type: ignore[func-returns-value]
+    look_at = connections._look_at  # noqa: SLF001 - to count looks at the socket
+    monkeypatch.setattr(connections, "_look_at", lambda number: (descriptors.append(number), look_at(number))[1])  # type: ignore[func-returns-value]
     certificate = authority.issue_cert("127.0.0.1")
     certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
@@ -402,7 +402,7 @@ async def test_what_tls_alone_has_to_say_costs_no_connection(
         await asyncio.wait_for(server.stdout.readuntil(b"ACCEPT\n"), 10)
         url = f"https://127.0.0.1:{port}/"
         endpoint = Endpoint(url=url, ca_file=str(tmp_path / "ca.pem"))
-        transport = Transport(endpoint, url, timeouts=Timeouts(), connections=1)
+        transport = EndpointClient(endpoint, url, timeouts=Timeouts(), connections=1)
         try:
             for number in (b"1", b"2", b"3"):
                 sent = asyncio.create_task(transport.post(Payload(body=b"body%b\n" % number)))

@@ -40,7 +40,7 @@ from fanout.errors import (
     TransportError,
 )
 from fanout.settings import Endpoint, Timeouts
-from fanout.transport import ERROR_BODY_CAP, Transport, bodies, failures
+from fanout.transport import ERROR_BODY_CAP, EndpointClient, bodies, failures
 from fanout.types import Payload
 from tests.loopback import Line, Received, chunked, http, loopback
 
@@ -58,9 +58,9 @@ async def transport_to(
     headers: Mapping[str, str] | None = None,
     connections: int = 4,
     connect: float = 5.0,
-) -> AsyncIterator[Transport]:
+) -> AsyncIterator[EndpointClient]:
     endpoint = Endpoint(url=url, headers=headers or {}, max_response_bytes=cap)
-    made = Transport(endpoint, url, timeouts=Timeouts(connect=connect), connections=connections)
+    made = EndpointClient(endpoint, url, timeouts=Timeouts(connect=connect), connections=connections)
     try:
         yield made
     finally:
@@ -209,7 +209,7 @@ class TestWholeReplies:
         async with loopback(http(b"abc", headers=fields)) as server:
             for most, fits in ((900, False), (4000, True)):
                 endpoint = Endpoint(url=server.url, max_header_bytes=most)
-                transport = Transport(endpoint, server.url, timeouts=Timeouts(), connections=1)
+                transport = EndpointClient(endpoint, server.url, timeouts=Timeouts(), connections=1)
                 try:
                     if fits:
                         assert (await transport.post(PAYLOAD)).body == b"abc"
@@ -347,6 +347,7 @@ class TestWhatIsSent:
         assert await parts.as_bytes() == "café".encode()
         assert parts.decode() == "café"
 
+    @pytest.mark.one_way
     async def test_credentials_in_the_url_become_a_header(self):
         async with (
             loopback(http()) as server,
@@ -725,10 +726,10 @@ class TestKeptConnections:
             assert server.connections == 2
 
 
-async def _heard(transport: Transport) -> None:
+async def _heard(transport: EndpointClient) -> None:
     """Wait until the idle connection of ``transport`` has noticed what the server did to it."""
-    connector = transport._connector  # noqa: SLF001 - to wait for what an idle connection has noticed
-    protocol = connector._at_hand[0].protocol if connector._at_hand else next(iter(connector._conns.values()))[0][0]  # noqa: SLF001 - to wait for what an idle connection has noticed
+    connector = transport._http.connector  # noqa: SLF001 - to wait for what an idle connection has noticed
+    protocol = connector._idle[0].protocol if connector._idle else next(iter(connector._conns.values()))[0][0]  # noqa: SLF001 - to wait for what an idle connection has noticed
     async with asyncio.timeout(5):
         while not protocol.should_close:  # noqa: ASYNC110 - it comes from the socket, not from a task
             await asyncio.sleep(0)
@@ -921,7 +922,7 @@ class TestErrorPages:
                     await asyncio.sleep(0.02)
 
         async with loopback(answer) as server:
-            made = Transport(
+            made = EndpointClient(
                 Endpoint(url=server.url), server.url, timeouts=Timeouts(connect=5, attempt=2), connections=1
             )
             response = await made.post(PAYLOAD)  # and no timeout
@@ -954,6 +955,7 @@ class TestErrorPages:
             server.close()
 
 
+@pytest.mark.one_way  # a URL with credentials always goes through the session
 class TestSecrets:
     @pytest.mark.parametrize("answer", [*BROKEN.values(), encoded(b"x", "br"), http(bytes(99))])
     async def test_no_error_shows_a_secret_of_the_url(self, answer):

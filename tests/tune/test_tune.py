@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fanout.job import Job
-    from fanout.tape import Sent
+    from fanout.transport import Request
     from fanout.tune import Plan, Trial, Trials, Tuning
 
 pytestmark = pytest.mark.virtual_time
@@ -43,7 +43,6 @@ class Server:
     bad_row: float = -1.0
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-    replaces: bool = True
     requests: int = 0
     rows: int = 0
     in_flight: int = 0
@@ -52,7 +51,7 @@ class Server:
     times: list[float] = field(default_factory=list)
     on_request: Callable[[], None] = lambda: None
 
-    async def exchange(self, sent: Sent, send: object, hide: object) -> Response:
+    async def send(self, sent: Request) -> Response:
         if sent.method == "GET":
             return response(401)
         rows = orjson.loads(sent.joined())["instances"]
@@ -120,7 +119,7 @@ def tune(write_job, monkeypatch, tmp_path):
         change: Callable[[Job], Job] = lambda job: job,
         **wishes: object,
     ) -> Tuning:
-        monkeypatch.setattr("fanout.tune.tune.rehearsal", lambda job, answering: server)
+        monkeypatch.setattr("fanout.tune.tune.mock_transport", lambda job, answering: server)
         file = write_job(url=NOBODY, rows=np.arange(5000.0) if data is None else data)
         job = change(load_job(file, ("chunks.rows=64", "retry.max_attempts=5", *overrides)))
         with NoNetwork():
@@ -234,13 +233,13 @@ async def test_the_warm_up_does_not_count(tune):
     server = Server(workers=100, fixed=0.1)
     slow: list[float] = []
 
-    async def exchange(sent: Sent, send: object, hide: object) -> Response:
+    async def send(sent: Request) -> Response:
         slow.append(1.0)
         if len(slow) == 1:
             await asyncio.sleep(5)
-        return await Server.exchange(server, sent, send, hide)
+        return await Server.send(server, sent)
 
-    server.exchange = exchange  # type: ignore[method-assign]
+    server.send = send  # type: ignore[method-assign]
     found = await tune(server, chunk_rows=(64,), concurrency=(1,))
     assert found.best.rows_per_second == pytest.approx(640, rel=0.02)
     assert found.best.latency_p95 == pytest.approx(0.1, rel=0.05)

@@ -18,7 +18,7 @@ from tests.support import Plain
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fanout.tape import Sent
+    from fanout.transport import Request
 
 pytestmark = pytest.mark.virtual_time
 
@@ -47,7 +47,7 @@ async def test_row_34_one_endpoint_ten_times_slower_costs_less_than_a_fifth_of_t
 async def test_weights_are_shares():
     fleet = Fleet(a=served(), b=served())
     async with Client(
-        Endpoint(urls=["http://a/m", "http://b/m"], weights=[3, 1]), codec=Plain, chunk_rows=1, tape=fleet,
+        Endpoint(urls=["http://a/m", "http://b/m"], weights=[3, 1]), codec=Plain, chunk_rows=1, transport=fleet,
         limits=Limits(concurrency=16),
     ) as client:  # fmt: skip
         assert np.array_equal(await client.map(X), X * 2)
@@ -87,7 +87,7 @@ async def test_row_35_a_flapping_endpoint_is_left_alone_for_longer_each_time():
 async def test_an_endpoint_that_fails_often_is_left_alone_though_never_five_times_in_a_row():
     number = 0
 
-    async def shaky(sent: Sent) -> Response:
+    async def shaky(sent: Request) -> Response:
         nonlocal number
         number += 1
         return await (served() if number % 4 == 0 else says(502))(sent)
@@ -145,7 +145,7 @@ async def test_the_run_stops_where_none_was_ever_there():
 
 
 async def test_answers_of_another_shape_are_not_merged():
-    async def wide(sent: Sent) -> Response:
+    async def wide(sent: Request) -> Response:
         await asyncio.sleep(0.1)
         n = len(orjson.loads(sent.joined())["instances"])
         return Response(status=200, headers={}, body=orjson.dumps({"predictions": [[1.0, 2.0, 3.0]] * n}))
@@ -159,7 +159,7 @@ async def test_answers_of_another_shape_are_not_merged():
 async def test_endpoints_whose_answers_have_another_length_do_not_end_the_run():
     """Their model is another; the lengths of rows do not differ."""
 
-    async def wide(sent: Sent) -> Response:
+    async def wide(sent: Request) -> Response:
         rows = orjson.loads((await served()(sent)).body)["predictions"]
         return Response(status=200, headers={}, body=orjson.dumps({"predictions": [[*row, 0.0] for row in rows]}))
 
@@ -174,8 +174,8 @@ async def test_answers_of_another_model_are_not_merged():
         def decode(self, response: Response, n_rows: int) -> Any:
             return fanout.DecodedResponse(super().decode(response, n_rows), usage={}, model=response.headers["model"])
 
-    def named(model: str, factor: float = 2.0) -> Callable[[Sent], Any]:
-        async def answer(sent: Sent) -> Response:
+    def named(model: str, factor: float = 2.0) -> Callable[[Request], Any]:
+        async def answer(sent: Request) -> Response:
             response = await served(factor=factor)(sent)
             return Response(status=200, headers={"model": model}, body=response.body)
 
@@ -207,8 +207,8 @@ class Asking(Plain):
         return fanout.ModelInfo(name=self.model)
 
 
-def knowing(name: str, **more: Any) -> Callable[[Sent], Any]:
-    async def answer(sent: Sent) -> Response:
+def knowing(name: str, **more: Any) -> Callable[[Request], Any]:
+    async def answer(sent: Request) -> Response:
         if sent.method == "GET":
             return Response(status=200, headers={}, body=name.encode())
         return await served(**more)(sent)
@@ -241,7 +241,7 @@ async def test_the_run_stops_where_none_tells_its_model():
 
 
 async def test_a_bad_row_fails_alone_and_condemns_no_endpoint():
-    async def picky(sent: Sent) -> Response:
+    async def picky(sent: Request) -> Response:
         if 42.0 in np.array(orjson.loads(sent.joined())["instances"]):
             return await says(400)(sent)
         return await served()(sent)
@@ -253,7 +253,7 @@ async def test_a_bad_row_fails_alone_and_condemns_no_endpoint():
 
 
 async def test_a_failure_names_the_endpoint_that_gave_it():
-    async def picky(sent: Sent) -> Response:
+    async def picky(sent: Request) -> Response:
         bad = np.array(orjson.loads(sent.joined())["instances"])[0, 0] % 10 == 8
         return await (says(400, seconds=0.2) if bad else served())(sent)
 
@@ -265,8 +265,8 @@ async def test_a_failure_names_the_endpoint_that_gave_it():
 async def test_permits_hold_for_all_together():
     most = now = 0
 
-    def counted(answer: Callable[[Sent], Any]) -> Callable[[Sent], Any]:
-        async def count(sent: Sent) -> Response:
+    def counted(answer: Callable[[Request], Any]) -> Callable[[Request], Any]:
+        async def count(sent: Request) -> Response:
             nonlocal most, now
             now += 1
             most = max(most, now)
@@ -344,7 +344,7 @@ async def test_row_36_with_auto_hedges_win_and_lose_as_ever():
 async def test_with_auto_one_endpoint_that_is_overloaded_does_not_slow_the_others_down():
     number = 0
 
-    async def shaky(sent: Sent) -> Response:
+    async def shaky(sent: Request) -> Response:
         nonlocal number
         number += 1
         return await (served() if number % 3 else says(503))(sent)
@@ -358,10 +358,10 @@ async def test_with_auto_one_endpoint_that_is_overloaded_does_not_slow_the_other
 
 @pytest.mark.slow
 async def test_with_auto_all_that_are_overloaded_get_less():
-    def full(most: int) -> Callable[[Sent], Any]:
+    def full(most: int) -> Callable[[Request], Any]:
         busy = 0
 
-        async def answer(sent: Sent) -> Response:
+        async def answer(sent: Request) -> Response:
             nonlocal busy
             if busy >= most:
                 return await says(503, seconds=0.001)(sent)

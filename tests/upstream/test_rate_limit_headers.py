@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import orjson
@@ -17,6 +17,9 @@ from fanout.limits import ConcurrencyLimiter, Cooldown, Cost, RateLimiter, Token
 from fanout.testing import MockEndpoint, Scripted
 from fanout.upstream.rate_limit_headers import RateLimitHeaders
 from tests.support import Plain
+
+if TYPE_CHECKING:
+    from fanout.transport import Request
 
 pytestmark = pytest.mark.virtual_time
 X = np.arange(300.0).reshape(100, 3)
@@ -39,15 +42,13 @@ def used_up(seconds: int) -> Scripted:
 class Windowed:
     """A tape in place of an endpoint that lets ``most`` requests through in each window, and says what is left."""
 
-    replaces = True
-
     def __init__(self, most: int, seconds: float, *, name: str) -> None:
         self.most, self.seconds, self.name = most, seconds, name
         self.times: list[float] = []
         self.refused = 0
         self._used: dict[int, int] = {}
 
-    async def exchange(self, sent: Any, send: Any, hide: Any) -> Response:
+    async def send(self, sent: Request) -> Response:
         self.times.append(now())
         window = int(now() // self.seconds)
         used = self._used[window] = self._used.get(window, 0) + 1
@@ -71,7 +72,7 @@ class Windowed:
 async def test_an_endpoint_that_tells_what_is_left_has_to_refuse_nothing(name: str) -> None:
     tape = Windowed(20, 60.0, name=name)
     async with Client(
-        "http://far.test/x", codec=Plain, chunk_rows=1, limits=Limits(concurrency=8), tape=tape
+        "http://far.test/x", codec=Plain, chunk_rows=1, limits=Limits(concurrency=8), transport=tape
     ) as client:
         await client.map(X)
     assert tape.refused == 0
@@ -83,7 +84,7 @@ async def test_an_endpoint_that_tells_what_is_left_has_to_refuse_nothing(name: s
 async def test_without_the_fields_the_same_endpoint_refuses_many() -> None:
     tape = Windowed(20, 60.0, name="nothing-anybody-reads")
     retry = RetryPolicy(max_attempts=20)
-    async with Client("http://far.test/x", codec=Plain, chunk_rows=1, tape=tape, retry=retry) as client:
+    async with Client("http://far.test/x", codec=Plain, chunk_rows=1, transport=tape, retry=retry) as client:
         await client.map(X, on_error="keep")
     assert tape.refused > 0
 

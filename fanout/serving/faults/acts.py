@@ -16,7 +16,7 @@ from fanout.serving.faults.answers import first_half, labelled_gzip
 from fanout.serving.faults.line import framed, head
 
 if TYPE_CHECKING:
-    from fanout.serving.exchange import Request
+    from fanout.serving.exchange import ServerRequest
     from fanout.serving.faults.line import Line
 
 _SKEW = timedelta(hours=-1)
@@ -37,7 +37,7 @@ class Turn:
     """One exchange that is to go wrong."""
 
     line: Line
-    request: Request
+    request: ServerRequest
     answer: ServerResponse
     """What should be sent."""
 

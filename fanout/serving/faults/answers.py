@@ -12,13 +12,13 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fanout.serving.exchange import Request, ServerResponse
+    from fanout.serving.exchange import ServerRequest, ServerResponse
 
 _TOKEN = "\x00fault\x00"  # noqa: S105 - stands in the JSON for what JSON cannot say
 _LENGTH_HEADER = "inference-header-content-length"
 
 
-def in_json(request: Request) -> Request:
+def in_json(request: ServerRequest) -> ServerRequest:
     """``request``, asking for an answer without binary tensors, so that it can be spoiled as JSON."""
     length = request.header(_LENGTH_HEADER)
     try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from fanout.serving.exchange import Request
+from fanout.serving.exchange import ServerRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -42,7 +42,7 @@ class Line:
         self._writer = writer
         self._traffic = traffic
 
-    async def head(self) -> Request | None:
+    async def head(self) -> ServerRequest | None:
         """The next request without its body, once its header is there; None at the end of the connection."""
         try:
             raw = await self._reader.readuntil(b"\r\n\r\n")
@@ -52,9 +52,9 @@ class Line:
         first, *fields = raw.decode("latin-1").strip().split("\r\n")
         method, _, rest = first.partition(" ")
         headers = {name: value.strip() for name, _, value in (field.partition(":") for field in fields)}
-        return Request(method=method, path=rest.partition(" ")[0], headers=headers)
+        return ServerRequest(method=method, path=rest.partition(" ")[0], headers=headers)
 
-    async def whole(self, head: Request) -> Request:
+    async def whole(self, head: ServerRequest) -> ServerRequest:
         """The request with its body. Raises `ConnectionError` if the client goes before its end."""
         if head.header("Expect"):
             await self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -66,7 +66,7 @@ class Line:
         except (asyncio.IncompleteReadError, ValueError):
             raise ConnectionAbortedError("the request has no end") from None
         self._traffic.received += len(body)
-        return Request(method=head.method, path=head.path, headers=head.headers, body=body)
+        return ServerRequest(method=head.method, path=head.path, headers=head.headers, body=body)
 
     async def send(self, *parts: bytes) -> None:
         """Send the parts, each as soon as the one before has left. Raises `ConnectionError` if the client is gone."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from fanout.errors import ConfigError
-from fanout.serving.exchange import Request, ServerResponse, json_answer
+from fanout.serving.exchange import ServerRequest, ServerResponse, json_answer
 from fanout.serving.faults.acts import Turn
 from fanout.serving.faults.answers import in_json
 from fanout.serving.faults.chance import FaultSampler
@@ -28,7 +28,7 @@ Step: TypeAlias = str | int | ServerResponse | None
 
 _Meaning: TypeAlias = Fault | ServerResponse | None
 
-Faults: TypeAlias = Mapping[str, float] | Callable[[Request], Step] | None
+Faults: TypeAlias = Mapping[str, float] | Callable[[ServerRequest], Step] | None
 """Probabilities by fault, or a function that decides for each request."""
 
 _BACKLOG = 1024
@@ -57,7 +57,7 @@ class FaultyServer:
         FaultServerError: at the end, if the model or a function of faults made it break.
     """
 
-    requests: list[Request]
+    requests: list[ServerRequest]
     """All POST requests in order of arrival, as they came; metadata requests are not among them."""
 
     times: list[float]
@@ -259,7 +259,7 @@ class FaultyServer:
             self._lines.discard(line)
             await line.end()
 
-    async def _exchange(self, line: Line, head: Request) -> None:
+    async def _exchange(self, line: Line, head: ServerRequest) -> None:
         if head.method != "POST":
             scripted = self._metadata_steps.popleft() if self._metadata_steps else None
             await self._respond(line, await line.whole(head), scripted)
@@ -275,10 +275,10 @@ class FaultyServer:
         if (head.header("Connection") or "").lower() == "close":
             line.close()
 
-    def _chosen(self, request: Request) -> _Meaning:
+    def _chosen(self, request: ServerRequest) -> _Meaning:
         return checked_step(self._choose(request)) if self._choose is not None else self._dice.throw(request.body)
 
-    async def _respond(self, line: Line, request: Request, step: _Meaning) -> None:
+    async def _respond(self, line: Line, request: ServerRequest, step: _Meaning) -> None:
         if isinstance(step, ServerResponse):
             await line.send(framed(step))
         elif step is None:
@@ -288,7 +288,7 @@ class FaultyServer:
             made = await self._answer(in_json(request) if step.in_json else request)
             await step.act(Turn(line, request, made, self, step.value))
 
-    async def _answer(self, request: Request) -> ServerResponse:
+    async def _answer(self, request: ServerRequest) -> ServerResponse:
         if (request.method, request.path) == ("GET", "/stats"):
             names = ("received", "in_flight", "max_in_flight", "rows", "connections")
             return json_answer({**{name: getattr(self, name) for name in names}, "faults": dict(self.hits)})
@@ -299,7 +299,7 @@ class FaultyServer:
         self.rows += made.rows
         return made
 
-    def _note(self, request: Request) -> None:
+    def _note(self, request: ServerRequest) -> None:
         self.received += 1
         self.in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self.in_flight)

@@ -16,7 +16,7 @@ from tests.simulator.servers import RESET
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fanout.tape import Send, Sent
+    from fanout.transport import Request
     from tests.simulator.servers import Said, Server
 
 
@@ -36,12 +36,10 @@ class Doubled(Codec):
 class Simulated:
     """Brings every request to the server of its host. To be used on the clock that the servers have."""
 
-    replaces = True
-
     def __init__(self, servers: Mapping[str, Server]) -> None:
         self._servers = servers
 
-    async def exchange(self, sent: Sent, send: Send, hide: Any) -> Response:
+    async def send(self, sent: Request) -> Response:
         came: asyncio.Future[Said] = asyncio.get_running_loop().create_future()
 
         def done(said: Said) -> None:

@@ -17,7 +17,7 @@ from aiohttp import hdrs
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
 
-    from fanout.transport.direct import DirectResponse
+    from fanout.transport.fast_path import FastResponse
 
 LARGE = 2**19
 """From so many bytes on, copies cost more than what this takes."""
@@ -111,7 +111,7 @@ class _Filling(asyncio.BufferedProtocol):
         self._transport.resume_reading()
 
 
-def length_of_large(response: aiohttp.ClientResponse | DirectResponse) -> int:
+def length_of_large(response: aiohttp.ClientResponse | FastResponse) -> int:
     """The length of a body that is worth a buffer, or 0."""
     headers = response.headers
     told = headers.get(hdrs.CONTENT_LENGTH, "")
@@ -120,7 +120,7 @@ def length_of_large(response: aiohttp.ClientResponse | DirectResponse) -> int:
     return length if (length := int(told)) >= LARGE else 0
 
 
-async def receive(response: aiohttp.ClientResponse | DirectResponse, buffer: bytearray) -> None:
+async def receive(response: aiohttp.ClientResponse | FastResponse, buffer: bytearray) -> None:
     """Fill ``buffer`` with the body, which has its length. Raises aiohttp's errors."""
     content, rest = response.content, memoryview(buffer)
     while part := content.read_nowait(-1):  # what had come before, and what waits in the parser behind it

@@ -10,7 +10,7 @@ import pytest
 
 import fanout
 from fanout import Client, RetryPolicy, RunStopped, Timeouts
-from fanout.rehearsal import Rehearsal
+from fanout.mock import MockTransport
 from fanout.testing import FAULTS, FaultServer, VirtualClock
 
 X = np.arange(12.0).reshape(4, 3)
@@ -46,9 +46,9 @@ async def test_a_fault_has_the_outcome_that_it_has_on_a_socket(fault: str, codec
     def rehearsed() -> tuple[Any, ...]:
         made = fanout.codec(codec)
         url = "http://nobody.test" + made.path.replace("{model}", "m")
-        tape = Rehearsal(made, url, double, faults={fault: 1.0})
+        tape = MockTransport(made, url, double, faults={fault: 1.0})
         with asyncio.Runner(loop_factory=VirtualClock) as runner:
-            return runner.run(outcome(url, made, tape=tape, attempt=attempt))
+            return runner.run(outcome(url, made, transport=tape, attempt=attempt))
 
     async with FaultServer(double, faults={fault: 1.0}) as server:
         on_a_socket = await outcome(server.url(codec), codec, attempt=attempt)
@@ -57,6 +57,6 @@ async def test_a_fault_has_the_outcome_that_it_has_on_a_socket(fault: str, codec
 
 
 async def test_a_body_without_end_is_given_up() -> None:
-    tape = Rehearsal(made := fanout.codec("v1"), url := "http://nobody.test/x", double, faults={"endless": 1.0})
-    statuses, whole = await outcome(url, made, tape=tape)
+    tape = MockTransport(made := fanout.codec("v1"), url := "http://nobody.test/x", double, faults={"endless": 1.0})
+    statuses, whole = await outcome(url, made, transport=tape)
     assert (statuses, whole) == ({None}, False)

@@ -17,8 +17,8 @@ from fanout import Client
 from fanout.errors import IncompleteResponse, ResponseTooLarge
 from fanout.settings import Endpoint, Limits, Timeouts
 from fanout.testing import FaultServer
-from fanout.transport import Transport, receiving
-from fanout.transport.receiving import LARGE, Buffers
+from fanout.transport import EndpointClient, buffers
+from fanout.transport.buffers import LARGE, Buffers
 from fanout.types import Payload
 from tests.loopback import Line, Received, chunked, http, loopback
 
@@ -31,9 +31,9 @@ PAYLOAD = Payload(body=b"1")
 
 
 @asynccontextmanager
-async def transport_to(url: str, *, cap: int = 2**30, **options: Any) -> AsyncIterator[Transport]:
+async def transport_to(url: str, *, cap: int = 2**30, **options: Any) -> AsyncIterator[EndpointClient]:
     endpoint = Endpoint(url=url, max_response_bytes=cap, **options)
-    made = Transport(endpoint, url, timeouts=Timeouts(), connections=4, buffers=True)
+    made = EndpointClient(endpoint, url, timeouts=Timeouts(), connections=4, buffers=True)
     try:
         yield made
     finally:
@@ -68,7 +68,7 @@ async def test_a_large_body_is_whole_and_its_connection_is_used_again(answer: An
         assert_free(transport, at_most=1)
 
 
-async def failure(transport: Transport) -> str:
+async def failure(transport: EndpointClient) -> str:
     """What a post fails with; the error itself, which holds on to whatever was going on, is let go."""
     try:
         async with asyncio.timeout(5):
@@ -78,12 +78,12 @@ async def failure(transport: Transport) -> str:
     return ""
 
 
-def assert_free(transport: Transport, *, at_most: int) -> None:
+def assert_free(transport: EndpointClient, *, at_most: int) -> None:
     """Nobody refers to a buffer any more, and there are so few."""
-    assert transport._buffers is not None  # noqa: SLF001 - memory that is kept for later shows in nothing else
-    references = receiving._references(transport._buffers._kept)  # noqa: SLF001 - memory that is kept for later shows in nothing else
+    assert transport._http._buffers is not None  # noqa: SLF001 - memory that is kept for later shows in nothing else
+    references = buffers._references(transport._http._buffers._kept)  # noqa: SLF001 - memory that is kept for later shows in nothing else
     assert len(references) <= at_most
-    assert set(references) <= {receiving._UNUSED}  # noqa: SLF001 - memory that is kept for later shows in nothing else
+    assert set(references) <= {buffers._UNUSED}  # noqa: SLF001 - memory that is kept for later shows in nothing else
 
 
 async def test_a_small_answer_comes_after_a_large_one_on_the_same_connection() -> None:
@@ -136,7 +136,7 @@ async def test_a_large_body_that_breaks_off_is_incomplete(sent: int, reset: bool
         assert all("broke off" in text for text in told)
         assert server.connections == 2
         await asyncio.sleep(0)
-        assert not transport._connector._kept, "a connection is remembered that is gone"  # noqa: SLF001 - memory that is kept for later shows in nothing else
+        assert not transport._http.connector._known, "a connection is remembered that is gone"  # noqa: SLF001 - memory that is kept for later shows in nothing else
         assert_free(transport, at_most=1)
 
 
@@ -152,9 +152,9 @@ async def test_what_comes_behind_a_large_body_is_not_the_next_answer() -> None:
 
 async def test_a_body_for_which_there_is_no_buffer_comes_all_the_same() -> None:
     async with loopback(in_pieces(0)) as server, transport_to(server.url) as transport:
-        transport._buffers = Buffers(most=len(BODY) - 1)  # noqa: SLF001 - memory that is kept for later shows in nothing else
+        transport._http._buffers = Buffers(most=len(BODY) - 1)  # noqa: SLF001 - memory that is kept for later shows in nothing else
         assert (await transport.post(PAYLOAD)).body == BODY
-        assert transport._buffers._kept == []  # noqa: SLF001 - memory that is kept for later shows in nothing else
+        assert transport._http._buffers._kept == []  # noqa: SLF001 - memory that is kept for later shows in nothing else
 
 
 async def test_a_body_beyond_the_cap_is_not_waited_for() -> None:
@@ -164,13 +164,13 @@ async def test_a_body_beyond_the_cap_is_not_waited_for() -> None:
     async with loopback(answer) as server, transport_to(server.url, cap=LARGE) as transport:
         with pytest.raises(ResponseTooLarge, match="larger than the cap"):
             await asyncio.wait_for(transport.post(PAYLOAD), 5)
-        assert transport._buffers is not None  # noqa: SLF001 - memory that is kept for later shows in nothing else
-        assert transport._buffers._kept == []  # noqa: SLF001 - memory that is kept for later shows in nothing else
+        assert transport._http._buffers is not None  # noqa: SLF001 - memory that is kept for later shows in nothing else
+        assert transport._http._buffers._kept == []  # noqa: SLF001 - memory that is kept for later shows in nothing else
 
 
 async def test_who_is_cancelled_in_mid_body_leaves_no_connection_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     filling, asked, go = asyncio.Event(), asyncio.Queue[Received](), asyncio.Event()
-    updated = receiving._Filling.buffer_updated  # noqa: SLF001 - memory that is kept for later shows in nothing else
+    updated = buffers._Filling.buffer_updated  # noqa: SLF001 - memory that is kept for later shows in nothing else
 
     def noted(*args: Any) -> None:
         updated(*args)
@@ -181,7 +181,7 @@ async def test_who_is_cancelled_in_mid_body_leaves_no_connection_behind(monkeypa
         await line.send(http(BODY)[:-1000])
         await go.wait()
 
-    monkeypatch.setattr(receiving._Filling, "buffer_updated", noted)  # noqa: SLF001 - memory that is kept for later shows in nothing else
+    monkeypatch.setattr(buffers._Filling, "buffer_updated", noted)  # noqa: SLF001 - memory that is kept for later shows in nothing else
     async with loopback(answer) as server, transport_to(server.url) as transport:
         for connection in range(3):
             filling.clear()

@@ -10,7 +10,7 @@ import pytest
 
 import fanout
 from fanout import Client, ConfigError, Payload, Response
-from fanout.rehearsal import MockModel, Rehearsal, outputs_of
+from fanout.mock import MockModel, MockTransport, outputs_of
 from fanout.types import TensorSpec
 
 pytestmark = pytest.mark.virtual_time
@@ -38,7 +38,7 @@ class AcmeWithServer(Acme):
 
 
 async def rehearsed(codec: Any, rows: Any, model: Any, url: str = "https://far.test/v2/models/m/infer") -> Any:
-    async with Client(url, codec=codec, chunk_rows=2, tape=Rehearsal(codec, url, model)) as client:
+    async with Client(url, codec=codec, chunk_rows=2, transport=MockTransport(codec, url, model)) as client:
         return await client.map(rows)
 
 

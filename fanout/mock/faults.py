@@ -16,7 +16,7 @@ from fanout.transport import decoded, looks_like_json
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fanout.serving.exchange import Request
+    from fanout.serving.exchange import ServerRequest
     from fanout.serving.faults.line import Line
     from fanout.serving.faults.names import Fault
 
@@ -28,7 +28,7 @@ _LONGEST_HEAD = 64 * 2**10
 
 
 async def endured(
-    fault: Fault, request: Request, right: ServerResponse, again: Callable[[Request], ServerResponse]
+    fault: Fault, request: ServerRequest, right: ServerResponse, again: Callable[[ServerRequest], ServerResponse]
 ) -> ServerResponse:
     """What comes of an exchange that ``fault`` befalls, in place of the ``right`` answer.
 

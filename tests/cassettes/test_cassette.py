@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from fanout import Client, ConfigError, Endpoint
+from fanout.cassettes.cassette import CassetteReader, CassetteWriter, Interaction, digest, key_of, path_of
 from fanout.errors import InputError
-from fanout.recording.format import Interaction, Pages, Writer, digest, key_of, path_of
 from fanout.testing import MockEndpoint, Recorder, Replayer, Scripted
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def interaction(number: int, body: bytes) -> tuple[Interaction, dict[str, bytes]
 
 
 def written(path: Path, *bodies: bytes) -> bytes:
-    writer = Writer(path)
+    writer = CassetteWriter(path)
     for number, body in enumerate(bodies):
         writer.add(*interaction(number, body))
     writer.close()
@@ -39,7 +39,7 @@ def written(path: Path, *bodies: bytes) -> bytes:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     bodies = (b"", b"a\nb\n", np.random.default_rng(0).bytes(5000), b"zip me " * 1000)
     written(tmp_path / "r", *bodies)
-    pages = Pages(tmp_path / "r")
+    pages = CassetteReader(tmp_path / "r")
     assert [one.at for one in pages.interactions] == [0, 1, 2, 3]
     assert [pages.body(one.got) for one in pages.interactions] == list(bodies)
 
@@ -56,24 +56,24 @@ def test_a_torn_end_is_left_out_wherever_it_is_torn(tmp_path: Path) -> None:
     data = written(tmp_path / "r", b"first body", b"second\nbody")
     for end in range(whole, len(data)):
         (tmp_path / "r").write_bytes(data[:end])
-        assert len(Pages(tmp_path / "r").interactions) == 1
+        assert len(CassetteReader(tmp_path / "r").interactions) == 1
 
 
 def test_a_file_that_is_damaged_or_no_recording_is_refused(tmp_path: Path) -> None:
     data = written(tmp_path / "r", b"first body", b"second body")
     (tmp_path / "r").write_bytes(data.replace(b"first", b"fIrst"))
-    pages = Pages(tmp_path / "r")
+    pages = CassetteReader(tmp_path / "r")
     with pytest.raises(ConfigError, match="damaged: body"):
         pages.body(pages.interactions[0].got)
     for wrong in (b"", b"x"):
         (tmp_path / "r").write_bytes(wrong)
         with pytest.raises(ConfigError, match="no recording"):
-            Pages(tmp_path / "r")
+            CassetteReader(tmp_path / "r")
     (tmp_path / "r").write_bytes(data.replace(b'{"key"', b'?"key"'))
     with pytest.raises(ConfigError, match="damaged at byte"):
-        Pages(tmp_path / "r")
+        CassetteReader(tmp_path / "r")
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
-        Pages(tmp_path / "absent")
+        CassetteReader(tmp_path / "absent")
 
 
 def test_no_changed_byte_passes_unnoticed(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_no_changed_byte_passes_unnoticed(tmp_path: Path) -> None:
     for at in range(len(data)):
         (tmp_path / "r").write_bytes(data[:at] + bytes([data[at] ^ 0x15]) + data[at + 1 :])
         try:
-            pages = Pages(tmp_path / "r")
+            pages = CassetteReader(tmp_path / "r")
             read = [pages.body(one.got) for one in pages.interactions]
         except InputError:
             continue
@@ -94,16 +94,16 @@ def test_a_text_with_control_characters_is_not_in_the_file_as_it_is(tmp_path: Pa
     bodies = [b"\x1b[2J", "a\u202eb".encode(), "\x85".encode(), b"\x7f"]
     data = written(tmp_path / "r", *bodies)
     assert not any(body in data for body in bodies)
-    pages = Pages(tmp_path / "r")
+    pages = CassetteReader(tmp_path / "r")
     assert [pages.body(one.got) for one in pages.interactions] == bodies
 
 
 def test_a_recording_is_never_written_over(tmp_path: Path) -> None:
     written(tmp_path / "r", b"body")
     with pytest.raises(ConfigError, match="is there already: remove it"):
-        Writer(tmp_path / "r")
+        CassetteWriter(tmp_path / "r")
     with pytest.raises(ConfigError, match="cannot be written: File exists"):
-        Writer(tmp_path / "r" / "below")
+        CassetteWriter(tmp_path / "r" / "below")
 
 
 async def test_a_full_disk_ends_the_run_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,8 +112,8 @@ async def test_a_full_disk_ends_the_run_with_the_reason(tmp_path: Path, monkeypa
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with MockEndpoint(lambda x: x) as mock, Recorder(tmp_path / "r") as tape, monkeypatch.context() as patched:
-        patched.setattr(tape._file, "_file", Full())  # noqa: SLF001 - a disk that is full from now on
-        async with Client(mock.url("v1"), codec="v1", tape=tape) as client:
+        patched.setattr(tape._cassette, "_file", Full())  # noqa: SLF001 - a disk that is full from now on
+        async with Client(mock.url("v1"), codec="v1", transport=tape) as client:
             with pytest.raises(ConfigError, match="cannot be written: No space left on device"):
                 await client.map(np.ones(3))
 
@@ -136,7 +136,7 @@ async def test_credentials_are_not_in_the_file(tmp_path: Path, status: int) -> N
     body = b'{"predictions": [["%s"], [""], [""]]}' % SECRET.encode()
     with MockEndpoint(lambda x: x) as mock, Recorder(tmp_path / "r") as tape:
         mock.script(Scripted(status=status, body=body, headers=headers(None)))
-        async with Client(endpoint, codec="v1", tape=tape) as client:
+        async with Client(endpoint, codec="v1", transport=tape) as client:
             await client.map(np.ones(3))
     data = (tmp_path / "r").read_bytes()
     assert SECRET.encode() not in data
@@ -144,13 +144,16 @@ async def test_credentials_are_not_in_the_file(tmp_path: Path, status: int) -> N
     assert b"X-Other" not in data
     assert b"X-RateLimit-Owner" in data
     if status == 200:
-        async with Client(endpoint, codec="v1", tape=Replayer(tmp_path / "r")) as client:
+        async with Client(endpoint, codec="v1", transport=Replayer(tmp_path / "r")) as client:
             assert (await client.map(np.ones(3))).tolist() == [["*" * len(SECRET)], [""], [""]]
 
 
 async def test_other_header_fields_are_kept_on_request(tmp_path: Path) -> None:
     with MockEndpoint(lambda x: x) as mock, Recorder(tmp_path / "r", headers=["X-Units"]) as tape:
         mock.script(Scripted(body=b'{"predictions": [1.0]}', headers={"x-units": "mm"}))
-        async with Client(mock.url("v1"), codec="v1", tape=tape) as client:
+        async with Client(mock.url("v1"), codec="v1", transport=tape) as client:
             await client.map(np.ones(1))
-    assert Pages(tmp_path / "r").interactions[0].headers == {"Content-Type": "application/json", "x-units": "mm"}
+    assert CassetteReader(tmp_path / "r").interactions[0].headers == {
+        "Content-Type": "application/json",
+        "x-units": "mm",
+    }

@@ -100,7 +100,7 @@ def key_of(method: str, path: str, sent: str) -> str:
     return digest([f"{method}\0{path}\0{sent}".encode()])
 
 
-class Pages:
+class CassetteReader:
     """A recording's file, being read. Raises `InputError` where it is none, or damaged."""
 
     def __init__(self, path: Path) -> None:
@@ -151,7 +151,7 @@ class Pages:
             at = end + 1
 
 
-class Writer:
+class CassetteWriter:
     """A recording's file, being written. Raises `ConfigError` where it is there already, or cannot be written."""
 
     def __init__(self, path: Path) -> None:

@@ -9,44 +9,48 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
-from multidict import CIMultiDict
-from yarl import URL
 
 from fanout.errors import ConfigError, IncompleteResponse
 from fanout.settings import Endpoint, Timeouts
-from fanout.transport import SendAborted, Transport, connector
-from fanout.transport.connector import Connector
-from fanout.transport.direct import SMALL, Direct
-from fanout.transport.headers import head_limits
-from fanout.types import Payload
+from fanout.transport import EndpointClient, SendAborted, connections, fast_path
+from fanout.transport.fast_path import SMALL, FastPath
+from fanout.transport.http import HttpTransport
+from fanout.types import Payload, Response
 from tests.loopback import Line, Received, http, loopback
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+
+    from fanout.transport import Request
 
 OK = http(b'{"ok": 1}')
 
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """What `Direct.takes` has said of every request."""
-    said: list[bool] = []
-    takes = Direct.takes
+    """True for every request that took the fast path, False for one that went through the session."""
+    taken: list[bool] = []
+    fast, through_session = FastPath.send, HttpTransport.send
 
-    def noted(*args: Any) -> bool:
-        said.append(takes(*args))
-        return said[-1]
+    async def noted_fast(self: FastPath, request: Request) -> Response:
+        taken.append(True)
+        return await fast(self, request)
 
-    monkeypatch.setattr(Direct, "takes", noted)
-    return said
+    async def noted_session(self: HttpTransport, request: Request) -> Response:
+        taken[-1:] = [False]
+        return await through_session(self, request)
+
+    monkeypatch.setattr(FastPath, "send", noted_fast)
+    monkeypatch.setattr(HttpTransport, "send", noted_session)
+    return taken
 
 
 @asynccontextmanager
 async def transport_to(
     url: str, *, headers: Mapping[str, str] | None = None, connections: int = 4
-) -> AsyncIterator[Transport]:
+) -> AsyncIterator[EndpointClient]:
     endpoint = Endpoint(url=url, headers=headers or {})
-    made = Transport(endpoint, url, timeouts=Timeouts(), connections=connections)
+    made = EndpointClient(endpoint, url, timeouts=Timeouts(), connections=connections)
     try:
         yield made
     finally:
@@ -81,7 +85,7 @@ async def test_a_server_sees_the_same_request_either_way(
 ) -> None:
     monkeypatch.undo()
     directly = await seen_by_a_server(payload, headers=headers)
-    monkeypatch.setattr(Direct, "takes", lambda *_: False)
+    monkeypatch.setattr(fast_path, "SMALL", -1)
     assert directly == await seen_by_a_server(payload, headers=headers)
 
 
@@ -109,14 +113,6 @@ async def test_a_password_in_the_url_goes_through_the_session(taken: list[bool],
             await post(server.url.replace("//", "//user:s3cret@"), Payload(body=b"1"))
             assert "authorization" in server.requests[0].headers
         assert taken == [False]
-
-
-@pytest.mark.parametrize("traces", [[], [aiohttp.TraceConfig()]], ids=["nobody", "a tracer"])
-async def test_who_traces_a_session_sees_its_requests(traces: list[aiohttp.TraceConfig], way: str) -> None:
-    pool = Connector(limit=1, tls=True)
-    async with aiohttp.ClientSession(connector=pool, trace_configs=traces) as session:
-        made = Direct(session, pool, URL("http://127.0.0.1/x"), head_limits(2**16))
-        assert made.takes(CIMultiDict(), 1) is (way == "direct" and not traces)
 
 
 async def test_a_wrapper_round_the_session_is_called(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +157,7 @@ async def test_a_status_that_does_not_exist_is_an_answer(status: str) -> None:
         assert (await asyncio.wait_for(transport.post(Payload(body=b"1")), 5)).status == int(status)
 
 
-async def test_a_connection_that_the_server_will_close_is_not_kept_at_hand(way: str) -> None:
+async def test_a_connection_that_the_server_will_close_is_not_kept_idle(way: str) -> None:
     answer = http(b"1", headers={"Connection": "close"})
     async with loopback(answer) as server, transport_to(server.url) as transport:
         for _ in range(3):
@@ -176,7 +172,7 @@ async def test_a_connection_that_gives_the_answers_of_others_is_not_used_again(w
 
     async with loopback(answer) as server:
         endpoint = Endpoint(url=server.url, request_id_header="X-Id")
-        made = Transport(endpoint, server.url, timeouts=Timeouts(), connections=1)
+        made = EndpointClient(endpoint, server.url, timeouts=Timeouts(), connections=1)
         try:
             with pytest.raises(IncompleteResponse, match="belongs to another request"):
                 await made.post(Payload(body=b"1"))
@@ -196,7 +192,7 @@ async def test_one_connection_does_for_both_ways_in_turn(way: str) -> None:
 
 
 async def test_who_waits_for_a_connection_has_that_of_a_small_request_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connector, "_MOMENT", 1000.0)
+    monkeypatch.setattr(connections, "_MOMENT", 1000.0)
     go = asyncio.Event()
 
     async def answer(_: Received, line: Line) -> None:
@@ -214,31 +210,31 @@ async def test_who_waits_for_a_connection_has_that_of_a_small_request_at_once(mo
         assert server.connections == 1
 
 
-async def test_a_fresh_connection_is_to_be_had_beside_those_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connector, "_MOMENT", 1000.0)
+async def test_a_fresh_connection_is_to_be_had_beside_those_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_MOMENT", 1000.0)
     async with loopback(http(b"1")) as server, transport_to(server.url, connections=1) as transport:
         await transport.post(Payload(body=b"1"))
         await transport.post(Payload(body=b"1"), fresh=True)
         assert server.connections == 2
 
 
-async def test_what_is_at_hand_goes_to_the_pool_after_a_moment(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connector, "_MOMENT", 0.01)
+async def test_what_is_idle_goes_to_the_pool_after_a_moment(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_MOMENT", 0.01)
     async with loopback(http(b"1")) as server, transport_to(server.url) as transport:
         await asyncio.gather(*(transport.post(Payload(body=b"1")) for _ in range(4)))
-        assert len(transport._connector._at_hand) == (4 if way == "direct" else 0)  # noqa: SLF001 - what aiohttp and its wrappers look at
+        assert len(transport._http.connector._idle) == (4 if way == "direct" else 0)  # noqa: SLF001 - what aiohttp and its wrappers look at
         await asyncio.sleep(0.05)
-        assert (transport._connector._at_hand, transport._connector._acquired) == ([], set())  # noqa: SLF001 - what aiohttp and its wrappers look at
+        assert (transport._http.connector._idle, transport._http.connector._acquired) == ([], set())  # noqa: SLF001 - what aiohttp and its wrappers look at
         await asyncio.gather(*(transport.post(Payload(body=b"1")) for _ in range(4)))
         assert server.connections == 4
 
 
-async def test_a_connection_that_is_closing_is_not_at_hand() -> None:
+async def test_a_connection_that_is_closing_is_not_idle() -> None:
     async with loopback(http(b"1")) as server, transport_to(server.url) as transport:
         await transport.post(Payload(body=b"1"))
-        for kept in transport._connector._at_hand:  # noqa: SLF001 - what aiohttp and its wrappers look at
-            assert kept.transport is not None
-            kept.transport.close()
+        for kept in transport._http.connector._idle:  # noqa: SLF001 - what aiohttp and its wrappers look at
+            assert kept.protocol.transport is not None
+            kept.protocol.transport.close()
         assert (await transport.post(Payload(body=b"1"))).body == b"1"
 
 

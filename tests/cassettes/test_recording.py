@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from fanout.transport import Request
+
 X = np.arange(600.0).reshape(200, 3)
 GONE = "http://gone.test/v1/models/mock:predict"
 
@@ -27,7 +29,7 @@ def double(x: np.ndarray) -> np.ndarray:
 
 
 async def sent(url: str, tape: Any, rows: Any = X, codec: Any = "v1", **options: Any) -> Any:
-    async with Client(url, codec=codec, tape=tape, **{"chunk_rows": 10, **options}) as client:
+    async with Client(url, codec=codec, transport=tape, **{"chunk_rows": 10, **options}) as client:
         return await client.map(rows)
 
 
@@ -60,7 +62,7 @@ async def test_texts_and_what_they_cost_come_again(file: Path) -> None:
     codec = fanout.codec("openai-embeddings", model="echo")
     with Recorder(file) as tape:
         first = await sent("local://echo", tape, ["a", "b c"], codec)
-    async with Client("local://echo", codec=codec, tape=Replayer(file)) as client:  # no server is started
+    async with Client("local://echo", codec=codec, transport=Replayer(file)) as client:  # no server is started
         assert np.array_equal(await client.map(["a", "b c"]), first)
         assert client.statistics().usage["total_tokens"] == 3
 
@@ -71,7 +73,9 @@ async def test_failures_pushback_and_latencies_replay_in_virtual_time(file: Path
     steps = (503, Scripted(status=429, headers={"Retry-After": "100"}), ConnectionResetError, None, Scripted(body=b"{"))
     await recorded(file, *steps, latency=5.0, limits=Limits(concurrency=1), retry=RetryPolicy(max_attempts=9))
     took, began = loop.time(), loop.time()
-    async with Client(GONE, codec="v1", chunk_rows=10, tape=Replayer(file), limits=Limits(concurrency=1)) as client:
+    async with Client(
+        GONE, codec="v1", chunk_rows=10, transport=Replayer(file), limits=Limits(concurrency=1)
+    ) as client:
         assert np.array_equal(await client.map(X), double(X))
         assert client.statistics().retries == 4
         assert 4.8 < client.statistics().latency_p50 < 5.2
@@ -97,7 +101,7 @@ async def test_without_virtual_time_a_replay_does_not_wait_unless_told(file: Pat
 async def test_an_attempt_that_was_given_up_is_one_again(file: Path) -> None:
     with MockEndpoint(double, latency=lambda n: 99.0 if n == 0 else 1.0) as mock, Recorder(file) as tape:
         await sent(mock.url("v1"), tape, X[:10], timeouts=Timeouts(attempt=10))
-    async with Client(GONE, codec="v1", chunk_rows=10, tape=Replayer(file)) as client:
+    async with Client(GONE, codec="v1", chunk_rows=10, transport=Replayer(file)) as client:
         assert np.array_equal(await client.map(X[:10]), double(X[:10]))
         assert (client.statistics().retries, client.statistics().requests) == (1, 2)
 
@@ -173,9 +177,9 @@ async def replayed_in(order: Callable[[int], float], file: Path) -> Any:
     """A replay in which the recorded latencies are others: answers overtake each other."""
 
     class Overtaking(Replayer):
-        async def exchange(self, *arguments: Any) -> Any:
+        async def send(self, request: Request) -> Any:
             await asyncio.sleep(order(self.remaining))
-            return await super().exchange(*arguments)
+            return await super().send(request)
 
     return await sent(GONE, Overtaking(file), limits=Limits(concurrency=8))
 

@@ -1,0 +1,79 @@
+"""The seam between fanout and the network: a `Transport` sends one request and returns its whole response.
+
+The HTTP transport, its fast path, the recorder, the replayer and the mock implement it, and so may a user's own class:
+``Client(url, transport=...)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from fanout.types import Buffer, Response
+
+RowsSent: TypeAlias = tuple[object, int, int]
+"""The rows in a request: the run that they belong to, start and stop."""
+
+
+def unredacted(body: bytes) -> bytes:
+    """``body`` as it is: the `Request.redact` of a request without secrets."""
+    return body
+
+
+# One is made for every attempt, and a frozen dataclass takes three times as long to make.
+@dataclass(slots=True, unsafe_hash=True)
+class Request:
+    """One HTTP request, ready to be sent. The repr shows no content."""
+
+    method: str
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False, default_factory=dict)
+    """All header fields that fanout sets: the user's, the codec's and the content type."""
+
+    body: tuple[Buffer, ...] = field(repr=False, default=())
+    """The buffers of the body, to be sent one after the other."""
+
+    fresh: bool = False
+    """Send on a new connection: a kept one has just failed."""
+
+    rows: RowsSent | None = None
+    """The rows in the body, by which a transport reports that a server has answered twice."""
+
+    redact: Callable[[bytes], bytes] = field(repr=False, compare=False, default=unredacted)
+    """Replaces the endpoint's secrets in bytes by stars, for whatever stores or shows them."""
+
+    def joined(self) -> bytes:
+        """The body in one piece."""
+        return b"".join(self.body)
+
+
+class Transport(Protocol):
+    """Sends requests. One transport may serve several clients."""
+
+    async def send(self, request: Request) -> Response:
+        """Send ``request`` and return the whole response, its content encoding removed. Raises `TransportError`."""
+        ...
+
+
+class TransportWrapper(Protocol):
+    """Gives a transport that sends through another one, as a `Recorder` does."""
+
+    def wrap(self, transport: Transport) -> Transport:
+        """A transport that sends through ``transport``, the HTTP transport of one endpoint."""
+        ...
+
+
+class SendAborted(Exception):  # noqa: N818 - the client's own decision, no error of the exchange
+    """The request was not sent: the endpoint entered a cooldown while a connection was made."""
+
+
+class NoDescriptor(SendAborted):
+    """The request was not sent: the process has no file descriptor left for another connection."""
+
+
+def replaces_network(transport: Transport | TransportWrapper | None) -> bool:
+    """True if ``transport`` answers in place of the network, so that no connection and no local server is needed."""
+    return transport is not None and not hasattr(transport, "wrap")

@@ -1,0 +1,305 @@
+"""The pool of connections: it hands out none on which bytes have come that no request asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections import deque
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from fanout.transport.aiohttp_names import unread_messages
+from fanout.transport.base import SendAborted
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Sequence
+
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
+
+    from fanout.transport.base import RowsSent
+
+_MOMENT = 1.0
+"""Seconds that a connection stays out of aiohttp's pool; far less than any server waits for the next request."""
+
+_REMEMBERED = 100
+"""Requests of a connection whose rows are remembered."""
+
+_FAST_PATH = object()
+"""The user of all connections of the fast path, which gives each back before another exchange can have it."""
+
+_TURNS = 4
+"""Turns of the event loop in which it reads the bytes in a socket, on every loop and through TLS."""
+
+
+class PooledConnection:
+    """A connection that may serve again, a look at its socket, and the rows that were answered over it."""
+
+    __slots__ = ("_tls", "answered", "lease", "look", "protocol", "reused", "user")
+
+    def __init__(self, protocol: ResponseHandler) -> None:
+        transport = protocol.transport
+        assert transport is not None
+        socket = transport.get_extra_info("socket")
+        self.look = _look_at(-1 if socket is None else socket.fileno())
+        """Called with 0, true if bytes have come that the event loop has not read yet, or the connection's end."""
+
+        self._tls = transport.get_extra_info("ssl_object") is not None
+        self.protocol = protocol
+        self.lease: Connection
+        """aiohttp's handle, by which the connection is given back to its pool."""
+
+        self.reused = False
+        """It has served before."""
+
+        self.user: object = None
+        """The exchange that it was last handed out for, until that has ended."""
+
+        self.answered: deque[RowsSent] = deque(maxlen=_REMEMBERED)
+
+    @property
+    def clean(self) -> bool:
+        """The connection stands, and no part of a response has been read from it."""
+        return self.protocol.is_connected() and not self.protocol.should_close
+
+    async def read(self) -> bool:
+        """Let the event loop read the bytes. True if they are nothing to HTTP, as TLS session tickets are."""
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+            if not (self.clean and self.look(0)):
+                break
+        return self._tls and self.clean and not self.look(0)
+
+
+class ConnectionUse:
+    """The connection of one exchange through aiohttp's session, which passes it by a context variable."""
+
+    __slots__ = ("connection", "fresh", "reused")
+
+    def __init__(self, fresh: bool) -> None:
+        self.fresh = fresh
+        self.reused = False
+        self.connection: PooledConnection | None = None
+
+
+CONNECTION_USE: ContextVar[ConnectionUse] = ContextVar("fanout_connection_use")
+
+
+class Connector(aiohttp.TCPConnector):
+    """Hands out no kept connection on which the server has already sent something.
+
+    Bytes that arrive on an idle connection would be taken for the response to the next request, and every later
+    response would be off by one (aiohttp#13656). The event loop may not have read them yet, so the socket itself is
+    looked at. Only connections that have served are: a new one over TLS 1.3 holds session tickets.
+
+    A connection of the fast path stays outside aiohttp's pool for a moment: the way in and out of that costs a small
+    request a tenth of its time. None stays outside while an exchange waits for the pool, so it can do without.
+
+    Args:
+        limit: most connections.
+        tls: a context, or True for the system's defaults.
+        id_header: a header field in which a response names its request. An unsolicited response that has it proves
+            nothing against the others: they had it too.
+    """
+
+    def __init__(self, *, limit: int, tls: ssl.SSLContext | bool, id_header: str | None = None) -> None:
+        super().__init__(limit=limit, ssl=tls)
+        self._known: dict[ResponseHandler, PooledConnection] = {}
+        self._idle: list[PooledConnection] = []
+        self._asking = 0
+        self._moment: asyncio.TimerHandle | None = None
+        self._id_header = id_header
+        self.withhold: Callable[[], bool] = lambda: False
+        """Called once there is a connection, since making it may take long; true raises `SendAborted`."""
+
+        self.on_second_answer: Callable[[Sequence[RowsSent]], None] = lambda _: None
+        """Called when a server has answered a request twice, with the rows of the last responses on all connections.
+
+        The other connections may have been given responses to other requests too, and nothing shows it yet.
+        """
+
+    def take_idle(self, *, fresh: bool) -> PooledConnection | None:
+        """The connection that was used last; None for a ``fresh`` one, and if `acquire` has to look closer."""
+        if fresh or not self._idle:
+            return None
+        connection = self._idle[-1]
+        protocol = connection.protocol
+        # As `clean` has it, without two more calls for every small request.
+        if protocol.transport is None or protocol.transport.is_closing() or protocol.should_close or connection.look(0):
+            return None
+        if self.withhold():
+            raise SendAborted
+        self._idle.pop()
+        connection.user = _FAST_PATH
+        connection.reused = True
+        return connection
+
+    async def acquire(
+        self, request: aiohttp.ClientRequest, timeout: aiohttp.ClientTimeout, *, fresh: bool
+    ) -> PooledConnection:
+        """A connection for one exchange, to be given to `put_back` or closed by its ``lease``.
+
+        Raises `SendAborted`, and aiohttp's errors.
+        """
+        while self._idle and not fresh:
+            connection = self._idle.pop()
+            if connection.clean and (not connection.look(0) or await self._read(connection.lease, connection)):
+                connection.reused = True
+                return self._granted(connection.lease, connection)
+            self._discard(connection.lease, connection)
+        try:
+            lease, found = await self._ask(request, [], timeout, fresh=fresh)
+        except TimeoutError as error:
+            raise aiohttp.ConnectionTimeoutError from error
+        if found is None:
+            lease.close()
+            raise aiohttp.ServerDisconnectedError
+        return self._granted(lease, found)
+
+    def put_back(self, connection: PooledConnection, rows: RowsSent | None) -> None:
+        """Take a connection back whose response was whole, with the rows that it answered."""
+        if rows is not None:
+            connection.answered.append(rows)
+        connection.user = None
+        if self._asking or self._closed or connection.protocol.should_close or connection.protocol.transport is None:
+            self._return(connection)
+            return
+        self._idle.append(connection)
+        if self._moment is None:
+            self._moment = self._loop.call_later(_MOMENT, self._let_go)
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
+        """`aiohttp.TCPConnector.connect`, which the session calls for every request."""
+        use = CONNECTION_USE.get()
+        lease, connection = await self._ask(req, traces, timeout, fresh=use.fresh)
+        # It may be aiohttp's own second try, after a reused connection failed it.
+        use.reused = connection is not None and connection.reused
+        if connection is None:
+            self._require_permission(lease)
+        else:
+            use.connection = self._granted(lease, connection)
+            connection.user = use
+        return lease
+
+    def ended(self, use: ConnectionUse, rows: RowsSent | None) -> None:
+        """Note the end of an exchange through the session whose response was whole, with the rows that it answered."""
+        connection = use.connection
+        if connection is None:
+            return
+        if rows is not None:
+            connection.answered.append(rows)
+        if connection.user is use:  # else it has been looked at, and handed out, since
+            connection.user = None
+            if len(connection.protocol):
+                self._look_behind(connection)
+
+    async def look_over(self) -> None:
+        """Report second responses that have come on idle connections."""
+        idle = [connection for connection in self._known.values() if connection.user is None]
+        if any(connection.clean and connection.look(0) for connection in idle):
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+        for connection in idle:
+            if connection.user is None and len(connection.protocol):
+                self._look_behind(connection)
+
+    async def close(self, *, abort_ssl: bool = False) -> None:
+        """Close every connection."""
+        self._let_go()
+        await super().close(abort_ssl=abort_ssl)
+
+    async def _ask(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout, *, fresh: bool
+    ) -> tuple[Connection, PooledConnection | None]:
+        """A connection of aiohttp's pool, new or clean; without a `PooledConnection` if it is lost already."""
+        self._let_go()
+        self._asking += 1
+        try:
+            while True:
+                lease = await super().connect(req, traces, timeout)
+                connection = None if lease.protocol is None else self._known.get(lease.protocol)
+                if connection is None:
+                    return lease, self._remember(lease.protocol)
+                if not fresh and connection.clean and (not connection.look(0) or await self._read(lease, connection)):
+                    connection.reused = True
+                    return lease, connection
+                self._discard(lease, connection)
+        finally:
+            self._asking -= 1
+
+    async def _read(self, lease: Connection, connection: PooledConnection) -> bool:
+        try:
+            return await connection.read()
+        except BaseException:
+            lease.close()
+            raise
+
+    def _granted(self, lease: Connection, connection: PooledConnection) -> PooledConnection:
+        self._require_permission(lease)
+        connection.lease = lease
+        connection.user = _FAST_PATH
+        return connection
+
+    def _require_permission(self, lease: Connection) -> None:
+        if self.withhold():
+            lease.release()
+            raise SendAborted
+
+    def _discard(self, lease: Connection, connection: PooledConnection) -> None:
+        self._look_behind(connection)
+        connection.protocol.abort()  # a peer that has sent too much gets no TLS farewell
+        lease.close()
+
+    def _look_behind(self, connection: PooledConnection) -> None:
+        """Never use this connection again, and report a second response if one has been read from it.
+
+        Any other unsolicited response is harmless once the connection is closed, such as a 408 before it closes.
+        """
+        connection.protocol.force_close()
+        for message in unread_messages(connection.protocol):
+            if 200 <= message.code < 300 and (self._id_header is None or self._id_header not in message.headers):
+                self.on_second_answer([rows for other in self._known.values() for rows in other.answered])
+                return
+
+    def _return(self, connection: PooledConnection) -> None:
+        if len(connection.protocol):
+            self._look_behind(connection)
+        connection.lease.release()
+
+    def _let_go(self) -> None:
+        """Give idle connections to aiohttp's pool, which closes those that stay unused for long."""
+        if self._moment is not None:
+            self._moment.cancel()
+            self._moment = None
+        while self._idle:
+            self._return(self._idle.pop())
+
+    def _remember(self, protocol: ResponseHandler | None) -> PooledConnection | None:
+        if protocol is None or protocol.transport is None or (closed := protocol.closed) is None:
+            return None
+
+        def forget(ended: asyncio.Future[None]) -> None:
+            self._known.pop(protocol, None)
+            if not ended.cancelled():
+                ended.exception()  # retrieved, lest asyncio complains of an exception that no task awaits
+
+        self._known[protocol] = connection = PooledConnection(protocol)
+        closed.add_done_callback(forget)
+        return connection
+
+
+def _look_at(descriptor: int) -> Callable[[int], object]:
+    """A function that says at once, called with 0, whether there is anything to be read."""
+    if descriptor < 0:
+        return lambda _: False
+    if not hasattr(select, "poll"):  # Windows
+        return lambda _: select.select([descriptor], [], [], 0)[0]
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return poll.poll
