@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.groups import BY_HAND, FLOOR, INTO_FILE, OPENAI, PLAIN, RUST, TRITON, WITH_FAST, WITH_JOURNAL
+from benchmarks.groups import BY_HAND, FANOUT, FLOOR, INTO_FILE, OPENAI, RUST, TRITON, WITH_JOURNAL
 from benchmarks.summary import Spread, cpu_of, ratio_between
 
 if TYPE_CHECKING:
@@ -25,14 +25,14 @@ class Bound:
 
 
 BOUNDS = (
-    Bound("W1", PLAIN, FLOOR, 0.95),
-    Bound("W1", PLAIN, RUST, 1.5),
-    Bound("W2", WITH_FAST, FLOOR, 0.9),
-    Bound("W2", WITH_FAST, OPENAI, 0.08),
-    Bound("W2f", WITH_FAST, RUST, 0.75),
-    Bound("W3", WITH_FAST, RUST, 0.32),
-    Bound("W3", WITH_FAST, BY_HAND, 0.1),
-    Bound("W4", PLAIN, TRITON, 0.72),
+    Bound("W1", FANOUT, FLOOR, 0.95),
+    Bound("W1", FANOUT, RUST, 1.5),
+    Bound("W2", FANOUT, FLOOR, 0.9),
+    Bound("W2", FANOUT, OPENAI, 0.08),
+    Bound("W2f", FANOUT, RUST, 0.75),
+    Bound("W3", FANOUT, RUST, 0.32),
+    Bound("W3", FANOUT, BY_HAND, 0.1),
+    Bound("W4", FANOUT, TRITON, 0.72),
     Bound("chunks", "map, 1,000,000 chunks", "map, 1,000 chunks", 1.05),
     Bound("chunks", "stream, 1,000,000 chunks", "stream, 1,000 chunks", 1.05),
     Bound("failures", "10% of the answers are a 503", "0% of the answers are a 503", 1.25),

@@ -7,13 +7,13 @@ import json
 import sys
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.measuring import Clock, Cost, Memory, warm_pages
 from benchmarks.works import work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from benchmarks.session import Opener, Session
 
@@ -31,17 +31,12 @@ class Task:
     work: str
     origin: str
     requests: int
-    blocked: Sequence[str] = ()
-    """Modules that are not to be found, though they are installed."""
-
     uvloop: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def main(task: Task) -> Cost:
     """Do it. Raises `ValueError` when the answers are wrong."""
-    for name in task.blocked:
-        sys.modules[name] = cast("Any", None)  # an import of it now raises ModuleNotFoundError
     module, _, function = task.target.partition(":")
     opener = getattr(import_module(module), function)
     with asyncio.Runner(loop_factory=_loop_factory(task.uvloop)) as runner:

@@ -13,13 +13,10 @@ from benchmarks.works import NAMES, ChunkTask, work
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-FAST = ("simdjson", "pybase64", "msgspec", "uvloop")
-"""The modules of fanout's optional accelerators; the plain installation is measured with their import blocked."""
-
 LENGTHS = (1_000, 10_000, 100_000)
 """Chunks in the runs that tell whether a chunk costs the same in all of them."""
 
-PLAIN, WITH_FAST, FLOOR = "fanout", "fanout[fast]", "aiohttp + orjson, bare"
+FANOUT, FLOOR = "fanout", "aiohttp + orjson, bare"
 RUST, BY_HAND, TENACITY = "baseten-performance-client", "gather + json", "gather + json + tenacity"
 OPENAI, TRITON, HTTPX, REQUESTS = "openai", "tritonclient aio", "httpx", "requests + threads"
 INTO_FILE, WITH_JOURNAL = "into a file", "into a file, with a journal"
@@ -41,7 +38,6 @@ class Entry:
     needs: tuple[str, ...] = ()
     """Modules without which it is skipped."""
 
-    blocked: tuple[str, ...] = ()
     uvloop: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     served: Served = field(default_factory=Served)
@@ -99,18 +95,16 @@ def _work(name: str) -> Group:
 
 def _contenders(job: ChunkTask) -> list[Entry]:
     """The floor first."""
-    floor_needs = ("pybase64",) if job.wire == "base64" else ()
     floor, ours = _module("floor"), _module("fanout_client")
     by_hand, peers = _module("handwritten"), _PEERS[job.name]
     entries = [
-        Entry(name=FLOOR, target=floor, needs=floor_needs),
-        Entry(name=PLAIN, target=ours, blocked=FAST),
-        Entry(name=WITH_FAST, target=ours, needs=FAST),
+        Entry(name=FLOOR, target=floor),
+        Entry(name=FANOUT, target=ours),
     ]
     if job.name == "W1":
         entries += [
             Entry(name=f"{FLOOR}, uvloop", target=floor, needs=("uvloop",), uvloop=True),
-            Entry(name=f"{WITH_FAST}, uvloop", target=ours, needs=FAST, uvloop=True),
+            Entry(name=f"{FANOUT}, uvloop", target=ours, needs=("uvloop",), uvloop=True),
         ]
     if BY_HAND in peers:
         entries.append(Entry(name=BY_HAND, target=by_hand))

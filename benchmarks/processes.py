@@ -30,7 +30,7 @@ def run(entry: Entry, origin: str) -> Cost:
 
 def _task(entry: Entry, origin: str) -> Cost:
     task = Task(
-        target=entry.target, work=entry.work, origin=origin, requests=entry.requests, blocked=entry.blocked,
+        target=entry.target, work=entry.work, origin=origin, requests=entry.requests,
         uvloop=entry.uvloop, options=entry.options,
     )  # fmt: skip
     command = [sys.executable, "-m", "benchmarks.child", json.dumps(asdict(task))]

@@ -18,7 +18,6 @@ import orjson
 from fanout import exact_json
 from fanout._escape import shortened
 from fanout.errors import InvalidResponse
-from fanout.weight import too_heavy
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Values: TypeAlias = Mapping[str, Array]
@@ -171,7 +170,7 @@ class Response:
         Raises:
             InvalidResponse: the body is not JSON, or its objects could take more memory than a response may.
         """
-        if reason := too_heavy(self.body):
+        if reason := exact_json.too_heavy(self.body):
             raise InvalidResponse(f"the answer {reason}")
         try:
             return exact_json.loads(self.body)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fanout.descriptors import is_shortage
+from fanout.process import is_shortage
 
 resource = pytest.importorskip("resource")
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fanout.extent import within
+from fanout.arrays import within
 
 
 @given(

@@ -11,7 +11,7 @@ import pytest
 
 COUNT = """
 import resource
-from fanout.memory import keep_freed
+from fanout.process import retain_heap
 
 {keep}
 def faults():
@@ -36,4 +36,4 @@ def pages_cleared(keep: str) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
 def test_freed_memory_is_not_cleared_again() -> None:
     assert pages_cleared("") > 500
-    assert pages_cleared("keep_freed()") < 50
+    assert pages_cleared("retain_heap()") < 50

@@ -12,7 +12,6 @@ from fanout.client.predicting import answer_each, answer_rest
 from fanout.client.preview import Preview, Survey, previewed, surveyed
 from fanout.client.target import replaced_target, target, without_files
 from fanout.client.verdicts import ending, raise_if_stopped
-from fanout.descriptors import import_all
 from fanout.engine import (
     Batcher,
     EndpointGroup,
@@ -28,7 +27,7 @@ from fanout.engine import (
 )
 from fanout.errors import ClientStateError
 from fanout.limits import RateLimiter, TokenMeter, tiktoken_counter
-from fanout.memory import keep_freed
+from fanout.process import import_all, retain_heap
 from fanout.statistics import Counters
 from fanout.transport import EndpointClient, HeaderSource
 from fanout.transport.base import replaces_network
@@ -117,7 +116,7 @@ class Session:
     @classmethod
     async def open(cls, endpoints: Sequence[tuple[Endpoint, float]], codec: Codec, **options: Any) -> Session:
         """Make a session; for every ``local://`` endpoint, start the server that ends with it."""
-        keep_freed()
+        retain_heap()
         import_all()
         limits = options["limits"]
         if (encoding := (limits.limits if isinstance(limits, RateLimiter) else limits).tokenizer) is not None:

@@ -1,17 +1,16 @@
-"""The wire formats, by name and as classes. Others register theirs in the entry point group ``fanout.codecs``."""
+"""Codecs for wire formats, by name and as classes. Others register in the entry point group ``fanout.codecs``."""
 
 from __future__ import annotations
 
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from fanout.codecs._paths import in_row_order
 from fanout.codecs.base import Codec
-from fanout.codecs.json import Json
+from fanout.codecs.json import V1, Json
 from fanout.codecs.oip import Oip
 from fanout.codecs.openai_chat import OpenAIChat
 from fanout.codecs.openai_embeddings import OpenAIEmbeddings
-from fanout.codecs.ordering import in_row_order
-from fanout.codecs.v1 import V1
 from fanout.errors import ConfigError
 from fanout.options import option_names, require_known
 
@@ -28,10 +27,10 @@ _PACKAGED: dict[str, type[Codec]] = {kind.name: kind for kind in (Json, V1, Oip,
 
 
 def codec(name: str, **options: Any) -> Codec:
-    """The codec of that name (see `names`), made with its options.
+    """Make the codec of this name (see `names`) with its options.
 
     Raises:
-        ConfigError: no such codec, no such option, or a value that the option cannot have.
+        ConfigError: an unknown codec or option, or a value that the option does not accept.
     """
     kind = codec_class(name)
     if (known := option_names(kind)) is not None:
@@ -40,7 +39,7 @@ def codec(name: str, **options: Any) -> Codec:
 
 
 def codec_class(name: str) -> type[Codec]:
-    """The class of the codec of that name. Raises `ConfigError` if there is none."""
+    """Return the class of the codec of this name. Raises `ConfigError` if there is none."""
     if name in _PACKAGED:
         return _PACKAGED[name]
     registered = _registered()
@@ -52,7 +51,7 @@ def codec_class(name: str) -> type[Codec]:
 
 
 def names() -> list[str]:
-    """The names of all codecs, the packaged ones first."""
+    """Return the names of all codecs, the packaged ones first."""
     return [*_PACKAGED, *sorted(_registered().keys() - _PACKAGED.keys())]
 
 
@@ -65,7 +64,7 @@ def _registered() -> dict[str, EntryPoint]:
 def _loaded(entry: EntryPoint) -> type[Codec]:
     try:
         kind = entry.load()
-    except Exception as error:  # an import runs whatever the module holds
+    except Exception as error:  # an import runs any code of the module
         raise ConfigError(f"codec {entry.name!r} ({entry.value}) cannot be imported: {error}", key="name") from error
     if not (isinstance(kind, type) and issubclass(kind, Codec)):
         raise ConfigError(f"codec {entry.name!r} ({entry.value}) is no subclass of fanout.Codec", key="name")

@@ -1,7 +1,7 @@
-"""JMESPath, less what moves values from one row to another.
+"""JMESPath without the operations that move values from one row to another.
 
-A projection of JMESPath leaves nulls out, so that every value after one shifts by a row. Here each item keeps its
-place, and the null makes the answer invalid. Lists are joined only where each row still has its own share.
+A projection of JMESPath leaves nulls out, so that every value after a null shifts by one row. Here each item keeps its
+place, and the null makes the answer invalid. Lists are joined only where each row keeps its own values.
 """
 
 from __future__ import annotations
@@ -13,21 +13,20 @@ import jmespath
 from jmespath.exceptions import JMESPathError, JMESPathTypeError
 from jmespath.visitor import TreeInterpreter
 
-from fanout.codecs._paths import placed
+from fanout.codecs._paths import order_of, placed
 from fanout.codecs._values import Unfit
-from fanout.codecs.ordering import order_of
 from fanout.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PROJECTIONS = ("projection", "filter_projection", "value_projection")
+# Digits of a row number: no answer has more rows.
 _LONGEST_KEY = 18
-"""Digits: no answer has so many rows."""
 
 
 class InPlace(TreeInterpreter):  # type: ignore[misc] # jmespath has no types
-    """Searches documents for an expression. Items are put in the order that they state before one is looked into.
+    """Search documents for an expression, after items that state their row have been put in row order.
 
     Args:
         expression: a JMESPath.
@@ -42,11 +41,11 @@ class InPlace(TreeInterpreter):  # type: ignore[misc] # jmespath has no types
         self._expression = expression
         self._index = index
         self._tree = _tree(expression)
+        # 0 where items may be the rows, more within a row.
         self._depth = 0
-        """0 where items may be the rows, more within one of them."""
         nodes = _nodes(self._tree)
         for node in nodes:
-            # Of values that rows hold an index would be none of rows; and the index itself may be the answer.
+            # An index within a row is no row number, and where the index is the answer it places nothing.
             node["ordered"] = not (
                 node["type"] in _PROJECTIONS and (_is_within_rows(node) or _takes_field(node, index))
             )
@@ -57,7 +56,7 @@ class InPlace(TreeInterpreter):  # type: ignore[misc] # jmespath has no types
         self.gives_items = not self.projects or self._tree["children"][1]["type"] == "identity"
 
     def __call__(self, document: Any) -> Any:
-        """The part of ``document`` that the expression finds. Raises `Unfit`."""
+        """Return the part of ``document`` that the expression finds. Raises `Unfit`."""
         self._depth = 0
         try:
             return self.visit(self._tree, document)
@@ -67,12 +66,12 @@ class InPlace(TreeInterpreter):  # type: ignore[misc] # jmespath has no types
             raise Unfit(f"does not fit {self._expression!r} ({' '.join(str(error).split())})") from None
 
     def visit_projection(self, node: Any, value: Any) -> Any:
-        """All items of a list."""
+        """Project all items of a list."""
         base = self.visit(node["children"][0], value)
         return self._each(self._ordered(base, node), node["children"][1]) if isinstance(base, list) else None
 
     def visit_filter_projection(self, node: Any, value: Any) -> Any:
-        """Those items of a list that meet a condition: all of them, where they are the rows."""
+        """Project the items that meet a condition. If the items are the rows, all of them have to meet it."""
         base = self.visit(node["children"][0], value)
         if not isinstance(base, list):
             return None
@@ -87,7 +86,7 @@ class InPlace(TreeInterpreter):  # type: ignore[misc] # jmespath has no types
         return self._each(self._ordered(kept, node), node["children"][1])
 
     def visit_value_projection(self, node: Any, value: Any) -> Any:
-        """All values of an object, in the order of its keys where these are numbers."""
+        """Project the values of an object, in the order of its keys where these are numbers."""
         base = self.visit(node["children"][0], value)
         if not isinstance(base, dict):
             return None
@@ -98,7 +97,7 @@ class InPlace(TreeInterpreter):  # type: ignore[misc] # jmespath has no types
         return self._each(items, node["children"][1])
 
     def visit_flatten(self, node: Any, value: Any) -> Any:
-        """A list of lists as one list: of rows only if each has one value, within a row if each has as many."""
+        """Join a list of lists: of rows only if each has one value, within a row if all have equally many."""
         base = self.visit(node["children"][0], value)
         if not isinstance(base, list):
             return None
@@ -114,13 +113,13 @@ class InPlace(TreeInterpreter):  # type: ignore[misc] # jmespath has no types
         return [inner for item in base for inner in item]
 
     def visit_function_expression(self, node: Any, value: Any) -> Any:
-        """What a function makes of its arguments."""
-        given = [self.visit(child, value) for child in node["children"]]
-        if node["value"] == "map" and isinstance(given[-1], list):
-            given[-1] = self._ordered(given[-1], node)
+        """Call a function."""
+        arguments = [self.visit(child, value) for child in node["children"]]
+        if node["value"] == "map" and isinstance(arguments[-1], list):
+            arguments[-1] = self._ordered(arguments[-1], node)
         self._depth += 1
         try:
-            return self._functions.call_function(node["value"], given)
+            return self._functions.call_function(node["value"], arguments)
         finally:
             self._depth -= 1
 
@@ -140,21 +139,21 @@ def _tree(expression: str) -> Any:
         compiled = jmespath.compile(expression)
         compiled.search({})  # only a search finds functions that do not exist
     except JMESPathTypeError:
-        pass  # of an answer the functions may make more than of nothing
+        pass  # a function does not accept the empty object, but may accept an answer
     except JMESPathError as error:
-        told = " ".join(str(error).split())
-        raise ConfigError(f"response_field is no JMESPath expression: {told}", key="response_field") from None
-    return deepcopy(compiled.parsed)  # jmespath keeps it for the next who compiles the same
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"response_field is no JMESPath expression: {reason}", key="response_field") from None
+    return deepcopy(compiled.parsed)  # jmespath caches the tree, and `InPlace` writes into it
 
 
 def _nodes(tree: Any) -> list[Any]:
-    """A tree's nodes, itself included."""
-    below = [child for child in tree["children"] if isinstance(child, dict)]  # a slice has numbers
+    """All nodes of a tree, its root included."""
+    below = [child for child in tree["children"] if isinstance(child, dict)]  # the children of a slice are numbers
     return [tree, *(node for child in below for node in _nodes(child))]
 
 
 def _chain(tree: Any) -> Iterator[Any]:
-    """The projections that one comes by from the result to the list that it is made of."""
+    """The projections between the result and the list that it is made of."""
     while tree["type"] in (*_PROJECTIONS, "flatten"):
         yield tree
         tree = tree["children"][0]

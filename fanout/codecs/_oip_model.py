@@ -1,4 +1,4 @@
-"""What a server of the Open Inference Protocol tells of a model: its metadata, and Triton's configuration."""
+"""The pages about a model on a server of the Open Inference Protocol: metadata, and Triton's configuration."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ class Metadata:
 
     @classmethod
     def of(cls, document: object) -> Metadata | None:
-        """From the answer to ``GET v2/models/NAME``; None if the document is no such thing.
+        """Read the document of ``GET v2/models/NAME``; None if it is no metadata.
 
-        It is none either with more than 1,000 inputs or outputs, a name of more than 256 characters, or a tensor of
-        more than 64 axes: errors list the names and search them for a similar one.
+        A document with more than 1,000 inputs or outputs, a name of more than 256 characters, or a tensor of more than
+        64 axes is refused, because error messages list the names and search them for a similar one.
         """
-        if not isinstance(document, dict) or not all(map(_sensible, (document.get("inputs"), document.get("outputs")))):
+        if not isinstance(document, dict):
+            return None
+        if not (_is_plausible(document.get("inputs")) and _is_plausible(document.get("outputs"))):
             return None
         inputs, outputs = _tensors(document.get("inputs")), _tensors(document.get("outputs"))
         info = ModelInfo(
@@ -50,13 +52,13 @@ class Metadata:
 
 
 def spec_of(tensor: Tensor) -> TensorSpec:
-    """The form of one row of an output."""
+    """The dtype and the row shape of an output."""
     row = tuple(None if length < 0 else length for length in tensor.shape[1:]) if tensor.shape else None
     return TensorSpec(dtype=dtype_of(tensor.datatype), shape=row)
 
 
 def metadata_urls(url: str) -> tuple[str, ...]:
-    """The model's metadata and Triton's configuration of it, beside its ``/infer``; none if ``url`` is no such one."""
+    """The pages of the model's metadata and of Triton's configuration; none if ``url`` does not end in ``/infer``."""
     parts = urlsplit(url)
     if not parts.path.endswith(_INFER):
         return ()
@@ -65,7 +67,7 @@ def metadata_urls(url: str) -> tuple[str, ...]:
 
 
 def server_url(url: str) -> str | None:
-    """What the server says of itself, above the model of ``url``; None if that is no model of the protocol."""
+    """The page of the server's extensions; None if ``url`` is not that of a model."""
     parts = urlsplit(url)
     before, found, _ = parts.path.rpartition(_MODELS)
     return parts._replace(path=f"{before}{_V2}").geturl() if found else None
@@ -80,10 +82,10 @@ def has_no_extensions(document: object) -> bool:
 
 
 def most_rows(config: object, inputs: Sequence[Tensor]) -> int | None:
-    """Most rows in a request, as Triton's configuration has it; None: no bound.
+    """The most rows in a request by Triton's configuration; None: no bound.
 
-    ``max_batch_size`` 0 says that Triton adds no axis of its own for the rows: the model's first axis is the rows,
-    and if that has a length it is a bound.
+    With ``max_batch_size`` 0 Triton adds no axis for the rows: the rows are the model's first axis, whose length, if
+    it has one, is the bound.
     """
     size = config.get("max_batch_size") if isinstance(config, dict) else None
     if type(size) is not int or size < 0:
@@ -95,20 +97,20 @@ def most_rows(config: object, inputs: Sequence[Tensor]) -> int | None:
 
 
 def _tensors(listed: Any) -> dict[str, Tensor]:
-    found = {}
+    tensors = {}
     for item in listed if isinstance(listed, list) else []:
         if isinstance(item, dict) and isinstance(item.get("name"), str):
             datatype, shape = item.get("datatype"), item.get("shape")
-            told = isinstance(shape, list) and all(type(length) is int for length in shape)
-            found[item["name"]] = Tensor(
+            is_known = isinstance(shape, list) and all(type(length) is int for length in shape)
+            tensors[item["name"]] = Tensor(
                 name=item["name"],
                 datatype=_text(datatype),
-                shape=tuple(shape) if told and shape else None,
+                shape=tuple(shape) if is_known and shape else None,
             )
-    return found
+    return tensors
 
 
-def _sensible(listed: object) -> bool:
+def _is_plausible(listed: object) -> bool:
     """False for a list of tensors that no model has."""
     if not isinstance(listed, list):
         return True

@@ -1,36 +1,45 @@
-"""Checks of codec options, so that a wrong one is named before anything is sent."""
+"""Check the options of codecs, so that an error names a wrong option before anything is sent."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, cast
 
+import numpy as np
 import orjson
 
 from fanout.codecs._rows import DUMPS, holds_nonfinite
 from fanout.errors import ConfigError
+from fanout.types import TensorSpec
+
+ANY_OUTPUT = "*"
+"""Key of the spec for every output without an entry of its own."""
+
+DTypeOption: TypeAlias = str | Mapping[str, str] | None
+ShapeOption: TypeAlias = Sequence[int | None] | Mapping[str, Sequence[int | None]] | None
 
 
 def text(name: str, value: object) -> str:
-    """``value``, a text that is not empty."""
+    """Return ``value`` if it is a text that is not empty."""
     if not isinstance(value, str) or not value:
         raise ConfigError(f"{name} must be a text, not {value!r}", key=name)
     return value
 
 
 def text_or_none(name: str, value: object) -> str | None:
-    """``value``, a text that is not empty, or None."""
+    """Return ``value`` if it is a text that is not empty, or None."""
     return None if value is None else text(name, value)
 
 
 def flag(name: str, value: object) -> bool:
-    """``value``, true or false."""
+    """Return ``value`` if it is true or false."""
     if not isinstance(value, bool):
         raise ConfigError(f"{name} must be true or false, not {value!r}", key=name)
     return value
 
 
 def fields(name: str, value: object) -> dict[str, Any]:
-    """A copy of ``value``, a table of constants that JSON can express; empty for None."""
+    """Return a copy of ``value`` if it is a table of constants that JSON can express; empty for None."""
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
@@ -45,7 +54,7 @@ def fields(name: str, value: object) -> dict[str, Any]:
 
 
 def names(name: str, value: object) -> tuple[str, ...]:
-    """``value``, a list of different texts; empty for None."""
+    """Return ``value`` if it is a list of different texts; empty for None."""
     if value is None:
         return ()
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in value):
@@ -53,3 +62,38 @@ def names(name: str, value: object) -> tuple[str, ...]:
     if len(set(value)) < len(value):
         raise ConfigError(f"{name} has a name twice: {value!r}", key=name)
     return tuple(value)
+
+
+def spec_from_options(dtype: DTypeOption, shape: ShapeOption) -> dict[str, TensorSpec]:
+    """Return the options ``dtype`` and ``shape`` as output name -> spec. Raises `ConfigError`."""
+    dtypes = dict(dtype) if isinstance(dtype, Mapping) else {} if dtype is None else {ANY_OUTPUT: dtype}
+    shapes = dict(shape) if isinstance(shape, Mapping) else {} if shape is None else {ANY_OUTPUT: shape}
+    any_dtype, any_shape = dtypes.get(ANY_OUTPUT), shapes.get(ANY_OUTPUT)
+    return {
+        name: TensorSpec(dtype=_dtype(dtypes.get(name, any_dtype)), shape=_shape(shapes.get(name, any_shape)))
+        for name in dtypes.keys() | shapes.keys()
+    }
+
+
+def _dtype(name: object) -> np.dtype[Any] | None:
+    if name is None:
+        return None
+    try:
+        dtype = np.dtypes.StringDType() if name == "str" else np.dtype(cast("str", name))
+    except (TypeError, ValueError, SyntaxError):  # numpy parses the text as a small language
+        raise ConfigError(f'dtype {name!r} is no numpy dtype; try "float32" or "int64"', key="dtype") from None
+    if dtype.kind not in "biufT":
+        raise ConfigError(f"dtype {name!r} cannot come over the wire; use a number, bool or str dtype", key="dtype")
+    return dtype.newbyteorder("=") if dtype.kind != "T" else dtype
+
+
+def _shape(shape: object) -> tuple[int | None, ...] | None:
+    if shape is None:
+        return None
+    if not isinstance(shape, Sequence) or isinstance(shape, str):
+        raise ConfigError(f"shape must be a list of lengths, such as [10], not {shape!r}", key="shape")
+    # TOML has no null, so -1 stands for an unknown length there, as it does in the protocols.
+    lengths = tuple(None if length in (None, -1) else length for length in shape)
+    if not all(length is None or (isinstance(length, int) and length >= 0) for length in lengths):
+        raise ConfigError(f"shape {list(shape)!r} must hold whole numbers, 0 or more (-1: to be learnt)", key="shape")
+    return lengths

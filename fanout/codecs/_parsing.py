@@ -1,101 +1,165 @@
-"""JSON answers, read strictly: what is no JSON, what is not finite and what orjson rounds are told apart."""
+"""Parse JSON answers strictly: tell text that is no JSON from NaN, and rounded integers from exact ones.
+
+orjson is the quickest parser, but it rounds integers beyond 64 bits. The answer is parsed again, with exact numbers,
+only where that shows in the values.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from decimal import Decimal, InvalidOperation
+from functools import partial
+from itertools import islice
 from math import isfinite, isinf, nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 
+from fanout.arrays import within
 from fanout.codecs._values import MayBeRounded, Unfit
 from fanout.errors import InvalidResponse
-from fanout.exact_json import loads, slowly, without_bom
-from fanout.extent import within
-from fanout.weight import too_heavy
+from fanout.exact_json import in_slices, loads, slowly, too_heavy, without_bom
+from fanout.types import DecodedResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from fanout.types import Array, Response, Values
 
 _MOST_DIGITS = 400
 _HUGE = 2.0**63
-"""From about here on orjson gives an integer as the nearest float: only another look at its text tells."""
+"""From about here on orjson gives an integer as the nearest float."""
+
+_LARGEST_COUNT = 2**53
+_MOST_NAMES = 64
+"""Fields of ``usage``, or of an object in it, that are read. APIs send up to a dozen."""
+
+_LONGEST_NAME = 100
+_TAIL = 2**16
 
 
 class NoJson(InvalidResponse):
-    """The text is no JSON."""
+    """The text is not JSON."""
 
 
 def read(
     response: Response, convert: Callable[[Any], Array | Values], *, keep: bool, exactly: bool = False
 ) -> Array | Values:
-    """What ``convert`` makes of the parsed body.
+    """Parse the body and return ``convert`` of the document.
 
     Args:
         response: its body is the JSON document.
         convert: raises `Unfit` where the document does not fit; it may be called twice.
-        exactly: integers beyond 64 bits are as they are written: for a ``convert`` that computes with them.
-        keep: ``NaN``, ``Infinity`` and numbers beyond float64, which JSON does not have, are taken as they are meant.
+        exactly: keep integers beyond 64 bits as written, for a ``convert`` that computes with them.
+        keep: accept ``NaN``, ``Infinity`` and numbers beyond float64, which JSON does not have.
 
     Raises:
-        InvalidResponse: no JSON, or what ``convert`` found.
+        InvalidResponse: the body is not JSON, or too large once parsed, or ``convert`` raised `Unfit`.
     """
     if why := too_heavy(response.body):
         raise InvalidResponse(f"the answer {why}")
     try:
-        return made(response, convert, keep=keep, exactly=exactly)
+        return converted(response, convert, keep=keep, exactly=exactly)
     except Unfit as error:
-        raise refused(response, error) from None
+        raise invalid(response, error) from None
 
 
-def made(
+def converted(
     response: Response, convert: Callable[[Any], Array | Values], *, keep: bool, exactly: bool = False
 ) -> Array | Values:
-    """As `read` does, of a body of any weight; it raises `Unfit` as ``convert`` does, and `NoJson`."""
+    """Parse as `read` does, a body of any weight. Raises `Unfit` as ``convert`` does, and `NoJson`."""
     body = without_bom(response.body)
     is_exact = False
     try:
-        document = loads(body) if exactly else orjson.loads(body)
+        document = loads(body) if exactly else in_slices(body, orjson.loads)
     except orjson.JSONDecodeError as error:
         document, is_exact = _with_nonfinite(response, body, error, keep=keep), True
     try:
-        found = convert(document)
+        values = convert(document)
     except MayBeRounded:
-        del document  # both at once would take too much memory
+        del document  # two documents at once would take too much memory
         try:
-            exact = _exactly(response, body, _as_written if is_exact else Decimal)
+            exact = _parsed_again(response, body, _as_written if is_exact else Decimal)
         except InvalidOperation:
-            exact = _exactly(response, body, _as_written)
+            exact = _parsed_again(response, body, _as_written)
         return convert(exact)
-    arrays = found.values() if isinstance(found, Mapping) else (found,)
+    arrays = values.values() if isinstance(values, Mapping) else (values,)
     if not is_exact and any(map(_is_huge, arrays)):
         del document
-        return convert(_exactly(response, body, float))
-    return found
+        return convert(_parsed_again(response, body, float))
+    return values
 
 
-def refused(response: Response, error: Unfit) -> InvalidResponse:
-    """The error of an answer whose values are unfit."""
+def invalid(response: Response, error: Unfit) -> InvalidResponse:
+    """The error of an answer with unfit values."""
     if error.row is not None:
         return InvalidResponse(f"{error}", error_kind=error.error_kind, rows=(error.row, 0), lengths=error.lengths)
     return InvalidResponse(f"the answer {error}: {response.excerpt()}", error_kind=error.error_kind)
 
 
-def _exactly(response: Response, body: bytes, number: Callable[[str], Any]) -> Any:
-    """The document with every integer as it is written, and ``number`` made of the text of each other number."""
+def read_with_usage(response: Response, convert: Callable[[Any], Array | Values], *, keep: bool) -> DecodedResponse:
+    """Parse as `read` does, with the ``usage`` and ``model`` of APIs that follow OpenAI's.
+
+    An `InvalidResponse` carries the usage as well, for the provider bills it all the same.
+    """
+    usage: dict[str, int] = {}
+    model: str | None = None
+
+    def convert_and_count(document: Any) -> Array | Values:
+        nonlocal model
+        if isinstance(document, dict):
+            usage.update(counts(document.get("usage")))
+            model = model_name(document.get("model"))
+        return convert(document)
+
     try:
-        return slowly(body, number)
+        return DecodedResponse(read(response, convert_and_count, keep=keep), usage=usage, model=model)
+    except InvalidResponse as error:
+        error.usage = usage
+        raise
+
+
+def with_usage_of(response: Response, error: InvalidResponse) -> InvalidResponse:
+    """Add the ``usage`` at the end of a large answer, which is not parsed whole, to ``error``."""
+    at = response.body.rfind(b'"usage"', -_TAIL)
+    text = bytes(response.body[at:]).partition(b":")[2] if at >= 0 else b""
+    with suppress(ValueError, RecursionError):
+        error.usage = dict(counts(json.JSONDecoder().raw_decode(text.decode().lstrip())[0]))
+    return error
+
+
+def model_name(name: object) -> str | None:
+    """``name`` if it is the name of a model."""
+    return name if isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME else None
+
+
+def counts(usage: object) -> Iterator[tuple[str, int]]:
+    """Every count, with dotted names for the counts of objects such as ``completion_tokens_details``."""
+    for name, value in _fields(usage):
+        for path, count in ((name, value), *((f"{name}.{part}", count) for part, count in _fields(value))):
+            if type(count) is int and 0 <= count <= _LARGEST_COUNT:
+                yield path, count
+
+
+def _fields(value: object) -> Iterator[tuple[str, Any]]:
+    """The first fields of an object, without those of too long a name; nothing for any other value."""
+    fields = islice(value.items(), _MOST_NAMES) if isinstance(value, dict) else iter(())
+    return ((name, field) for name, field in fields if len(name) <= _LONGEST_NAME)
+
+
+def _parsed_again(response: Response, body: bytes, number: Callable[[str], Any]) -> Any:
+    """The document with exact integers, and ``number`` of the text of every other number."""
+    try:
+        return in_slices(body, partial(slowly, number=number))
     except orjson.JSONDecodeError:
         raise InvalidResponse(f"the answer is nested too deep: {response.excerpt()}") from None
 
 
 def _as_written(text: str) -> Decimal | float:
-    """As `Decimal`; but a float where that is infinite, and NaN for an exponent beyond all bounds."""
+    """The number as `Decimal`; as a float where it is infinite, and NaN where its exponent is beyond all bounds."""
     value = float(text)
     try:
         return Decimal(text) if isfinite(value) else value
@@ -104,24 +168,27 @@ def _as_written(text: str) -> Decimal | float:
 
 
 def _with_nonfinite(response: Response, body: bytes, error: Exception, *, keep: bool) -> Any:
-    """The document with its NaN and infinities, if these are all that keeps it from being JSON."""
-    found: list[float] = []
+    """The document with NaN and infinities, if these alone keep it from being JSON."""
+    nonfinite: list[float] = []
 
     def number(text: str) -> float:
         value = float(text)
         if isinf(value):
-            found.append(value)
+            nonfinite.append(value)
         return value
 
     def constant(text: str) -> float:
-        found.append(float(text))
-        return found[-1]
+        nonfinite.append(float(text))
+        return nonfinite[-1]
+
+    def parse(text: bytes) -> Any:
+        return json.loads(text.decode(), parse_float=number, parse_int=_integer, parse_constant=constant)
 
     try:
-        document = json.loads(body.decode(), parse_float=number, parse_int=_whole, parse_constant=constant)
+        document = in_slices(body, parse)
     except (ValueError, RecursionError):
-        found.clear()
-    if not found:
+        nonfinite.clear()
+    if not nonfinite:
         raise NoJson(f"the answer is not JSON ({error}): {response.excerpt()}") from None
     if not keep:
         hint = 'nonfinite="keep" lets it pass'
@@ -131,8 +198,8 @@ def _with_nonfinite(response: Response, body: bytes, error: Exception, *, keep: 
     return document
 
 
-def _whole(text: str) -> int:
-    """An integer; none of more digits than a float has, which take long to read."""
+def _integer(text: str) -> int:
+    """An integer of no more digits than a float can have: longer ones take quadratic time to read."""
     if len(text) > _MOST_DIGITS:
         raise ValueError("too many digits")
     return int(text)

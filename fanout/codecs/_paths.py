@@ -1,20 +1,29 @@
-"""Where in a document the answers are: a name, or a JMESPath. Items that state their row are put in that order."""
+"""Find the answers in a document, by a name or a JMESPath, and put items that state their row in row order.
+
+Rerankers, for instance, sort their items by score, and each item has the index of its row.
+"""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from fanout.codecs._values import Unfit
-from fanout.codecs.ordering import order_of
+from fanout.errors import ConfigError, InvalidResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 BODY = "@"
-"""The whole document."""
+"""The expression for the whole document."""
+
+INDEX = "index"
+"""The field that most APIs use: OpenAI, Cohere, Jina, Voyage, Text Embeddings Inference."""
 
 PLAIN_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PART = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\[\*?\])?")
 
 
 class Path:
@@ -22,17 +31,17 @@ class Path:
 
     Args:
         expression: a name, `BODY`, or any JMESPath.
-        index: the field of items that says which row one answers; empty: they are in order.
+        index: the field in which items state their row; empty: they are in row order.
 
     Raises:
-        ConfigError: no JMESPath.
+        ConfigError: ``expression`` is no JMESPath.
     """
 
     def __init__(self, expression: str, index: str) -> None:
         self.expression = expression
         self.index = index
+        # Functions compute with the numbers, which must be exact before.
         self.computes = False
-        """Functions see the numbers: these must then be exact before they are found."""
         self._gives_items = True
         self._is_list = True
         self._search: Callable[[Any], Any] = _field(expression)
@@ -45,12 +54,12 @@ class Path:
 
     @property
     def of_texts(self) -> str:
-        """The expression by which each row is found as JSON text."""
+        """The expression that finds each row as JSON text."""
         if self.expression == BODY:
             return "[*].to_string(@)"
         return f"{self.expression}{'[*]' if self._is_list else ''}.to_string(@)"
 
-    def found(self, document: Any) -> tuple[Any, str]:
+    def find(self, document: Any) -> tuple[Any, str]:
         """The answers, and the name of the field that only placed them, if there is one. Raises `Unfit`."""
         answers = self._search(document)
         if answers is None:
@@ -60,8 +69,51 @@ class Path:
         return placed(answers, self.index)
 
 
+def in_row_order(items: Sequence[Mapping[str, Any]], field: str = INDEX) -> list[Mapping[str, Any]]:
+    """Return the items of an answer in row order, for the `decode` of a codec.
+
+    If no item has the ``field``, they stay as they are. If a single item lacks it, that item takes the row that is
+    left. The client checks that there are as many items as rows.
+
+    Raises:
+        InvalidResponse: indices that are no whole numbers, come twice, or leave gaps.
+    """
+    try:
+        order = order_of([item.get(field) for item in items])
+    except Unfit as error:
+        raise InvalidResponse(f"the answer {error.args[0]} (field {field!r} of its items)") from None
+    return list(items) if order is None else [items[i] for i in order]
+
+
+def order_of(indices: Sequence[Any]) -> list[int] | None:
+    """The positions of the items for row 0, row 1, ...; None if they are in order, or have no index.
+
+    Raises `Unfit` unless the indices are 0 to n - 1, each once; one may be missing.
+    """
+    n = len(indices)
+    kinds = set(map(type, indices))
+    if kinds == {int} and indices == list(range(n)):
+        return None
+    missing = [i for i, index in enumerate(indices) if index is None]
+    if len(missing) == n:
+        return None
+    if not kinds <= {int, type(None)}:
+        raise Unfit("has an index that is no whole number")
+    if len(missing) > 1:
+        raise Unfit(f"has no index in {len(missing)} of {n} items, though others have one")
+    positions = {index: i for i, index in enumerate(indices) if index is not None}
+    left = [row for row in range(n) if row not in positions]
+    if len(left) != len(missing):
+        twice = len(positions) < n - len(missing)
+        raise Unfit(
+            f"has no item with the index {left[0]}, though {n} came" + (": another comes twice" if twice else "")
+        )
+    positions.update(zip(left, missing, strict=True))
+    return [positions[row] for row in range(n)]
+
+
 def placed(items: Any, field: str) -> tuple[Any, str]:
-    """``items`` in the order that their ``field`` states, and the field; as they are, and "", where none states one.
+    """``items`` in the order that their ``field`` states, and the field; unchanged, and "", where none states one.
 
     Raises `Unfit` where they state no order of 0 to n - 1.
     """
@@ -69,23 +121,45 @@ def placed(items: Any, field: str) -> tuple[Any, str]:
         return items, ""
     try:
         indices = [item.get(field) for item in items]
-    except AttributeError:  # not all are objects, which is for others to refuse
+    except AttributeError:  # some item is no object, which `_values` reports
         return items, ""
     if indices.count(None) == len(indices):
         return items, ""
     order = stated_order(indices, field)
     in_order = items if order is None else [items[i] for i in order]
-    # One may lack the field: with it, all have the same fields.
+    # One item may lack the field. It gets it here, so that all have the same fields.
     return [item if item.get(field) == i else {**item, field: i} for i, item in enumerate(in_order)], field
 
 
 def stated_order(indices: Sequence[Any], field: str) -> list[int] | None:
-    """See `order_of`. Raises `Unfit` with the remedy for a ``field`` that is no index."""
+    """`order_of`, with the remedy in the error for a ``field`` that is no index."""
     try:
         return order_of(indices)
     except Unfit as error:
         remedy = f'if {field!r} is a value of the model, set codec.index_field to ""'
         raise Unfit(f"{error.args[0]} ({remedy})", error_kind="rows") from None
+
+
+def document_with(answers: bytes, field: str) -> bytes:
+    """The document of a mock server in which the JMESPath ``field`` finds the JSON list ``answers``.
+
+    Raises `ConfigError` unless the path has only names (``a.b``), and one list at most (``a[].b``).
+    """
+    if field == BODY:
+        return answers
+    parts = [_PART.fullmatch(part) for part in field.split(".")]
+    if not all(parts) or sum(bool(part and part[2]) for part in parts) > 1:
+        raise ConfigError(
+            f"response_field {field!r} is more than names and one list, such as data[].score: it does not show the "
+            "document of a server",
+            key="response_field",
+        )
+    document: Any = orjson.loads(answers)
+    depth = next((i for i, part in enumerate(parts) if part and part[2]), -1)
+    for i, part in reversed(list(enumerate(parts))):
+        assert part is not None
+        document = {part[1]: document} if i <= depth or depth < 0 else [{part[1]: item} for item in document]
+    return orjson.dumps(document)
 
 
 def _field(name: str) -> Callable[[Any], Any]:

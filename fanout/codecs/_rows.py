@@ -1,23 +1,36 @@
-"""Rows of any kind -> JSON and texts, with all that JSON cannot express found before anything is sent."""
+"""Write rows of any kind as JSON, as texts or as one array; refuse whatever the format cannot express.
+
+Every refusal names the rows at fault, so that they fail alone and before anything is sent.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite, prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import orjson
 
+from fanout.arrays import within, without_mask, without_masks
+from fanout.codecs._values import Unfit, Wanted, array
 from fanout.errors import EncodeError, InputError
-from fanout.extent import within
-from fanout.masks import without_mask
 
 if TYPE_CHECKING:
     from fanout.types import Array, Rows
 
-# Dataclasses are refused: orjson would write the NaN in one as null, out of sight of `holds_nonfinite`.
+Schema: TypeAlias = tuple[str, tuple[int, ...]]
+"""``"numbers"``, ``"texts"`` or ``"booleans"``, and the shape of one row."""
+
+Fits: TypeAlias = Callable[[Schema], bool]
+"""True if rows of this schema can be an input of the model."""
+
+# orjson would write NaN in a dataclass as null, and `holds_nonfinite` does not look into one.
 DUMPS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
+
+# Only the wire format refuses values; stacking changes none of them.
+_AS_IT_IS = Wanted(keep=True, whole=True)
 
 _NONFINITE = "NaN or infinity, which JSON cannot express"
 
@@ -32,7 +45,8 @@ def to_json(rows: Rows) -> bytes:
     if isinstance(rows, np.ndarray):
         if rows.ndim and rows.dtype.char in "fd" and type(rows) is np.ndarray and native(rows) is rows:
             written = orjson.dumps(rows, option=DUMPS)
-            if b"n" not in written:  # in "null" alone, as orjson writes NaN and infinity; one byte is found quickest
+            # orjson writes NaN and infinity as null, the only word here with an n; one byte is found quickest.
+            if b"n" not in written:
                 return written
         return orjson.dumps(jsonable(rows), option=DUMPS)
     if isinstance(rows, Mapping):
@@ -41,7 +55,7 @@ def to_json(rows: Rows) -> bytes:
 
 
 def jsonable(array: Array) -> Any:
-    """``array`` in a form that orjson takes: native and contiguous, or nested lists of texts. First axis: the rows.
+    """``array`` (first axis: the rows) as orjson accepts it: native and contiguous, or nested lists of texts.
 
     Raises as `to_json` does.
     """
@@ -66,12 +80,9 @@ def require_numbers(array: Array) -> None:
 
 def require_finite(array: Array) -> None:
     """Raise `EncodeError` for the rows that hold NaN or infinity."""
-    if array.dtype.kind != "f":
+    if array.dtype.kind != "f" or within(array):
         return
-    if within(array):
-        return
-    bad = rows_where(~np.isfinite(array))
-    if bad:
+    if bad := rows_where(~np.isfinite(array)):
         raise EncodeError(_NONFINITE, rows=bad)
 
 
@@ -84,7 +95,7 @@ def rows_where(mask: Array) -> list[int]:
 
 
 def native(array: Array) -> Array:
-    """``array`` in native byte order and row-major memory; itself if it is so. No subclass: orjson takes none."""
+    """``array`` in native byte order and row-major memory, without a copy if possible; orjson takes no subclass."""
     if type(array) is np.ndarray and array.dtype.isnative and array.flags.c_contiguous:
         return array
     return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
@@ -110,30 +121,61 @@ def texts(rows: Array | Sequence[Any]) -> list[Any]:
     return shaped
 
 
+def columns(rows: Sequence[Mapping[str, Any]], fits: Mapping[str, Fits] | None = None) -> dict[str, Array]:
+    """Dicts with the same keys -> key -> array. Raises `EncodeError` for rows that are different from most."""
+    keys = [tuple(sorted(row)) if isinstance(row, Mapping) else None for row in rows]
+    common = _most_common(keys)
+    if bad := [i for i, names in enumerate(keys) if names != common]:
+        raise EncodeError(f"the row is not a dict with the keys {list(common)} as the others are", rows=bad)
+    return {name: stacked([row[name] for row in rows], (fits or {}).get(name)) for name in rows[0]}
+
+
+def stacked(values: Sequence[Any], fits: Fits | None = None) -> Array:
+    """Numbers, texts, bytes, arrays or nested lists -> one array; integers become int64, other numbers float64.
+
+    Bytes become an object array of them. Raises `EncodeError` for rows whose shape or kind is different from most; only
+    those that ``fits`` takes are counted, if it takes any.
+    """
+    values = without_masks(values)
+    first = values[0]
+    if isinstance(first, np.ndarray | np.generic) and first.dtype.kind in "biuf" and _alike(values):
+        return np.stack(values)
+    if set(map(type, values)) == {bytes}:
+        return _array_of_bytes(values)
+    try:
+        return array(values, _AS_IT_IS)
+    except Unfit:
+        plain = [_without_numpy(value) for value in values]
+    schemas = [_schema(value) for value in plain]
+    common = _most_common([schema for schema in schemas if schema and (fits is None or fits(schema))] or schemas)
+    if bad := [i for i, schema in enumerate(schemas) if schema is None or schema != common]:
+        others = "" if common is None else f", as {common[0]} of shape {list(common[1])} do in most rows"
+        raise EncodeError(f"the row makes no tensor with the others{others}", rows=bad)
+    try:
+        return array(plain, _AS_IT_IS)
+    except Unfit as error:
+        raise EncodeError(str(error.args[0]), rows=range(len(values)) if error.row is None else [error.row]) from None
+
+
 def _checked_texts(flat: Sequence[Any], per_row: int) -> list[str]:
     if set(map(type, flat)) <= {str}:
         return list(flat)
-    found, bad = [], []
-    for i, item in enumerate(flat):
-        try:
-            text = _text(item)
-        except UnicodeDecodeError:
-            text = None
-        found.append(text)
-        if text is None:
-            bad.append(i // per_row)
-    if bad:
-        raise EncodeError("a text is missing, or is not UTF-8", rows=sorted(set(bad)))
-    return [text for text in found if text is not None]
+    checked = [_text(item) for item in flat]
+    if bad := {i // per_row for i, text in enumerate(checked) if text is None}:
+        raise EncodeError("a text is missing, or is not UTF-8", rows=sorted(bad))
+    return [text for text in checked if text is not None]
 
 
 def _text(item: object) -> str | None:
-    """None where a text is missing."""
+    """``item`` as a text; None where it is missing or not UTF-8."""
     if isinstance(item, str):
         return str(item)
     if isinstance(item, bytes):
-        return item.decode()
-    if item is None or item != item:  # NaN is the only value unlike itself, and pandas' word for a missing text
+        try:
+            return item.decode()
+        except UnicodeDecodeError:
+            return None
+    if item is None or item != item:  # pandas has NaN, the only value unlike itself, for a missing text
         return None
     raise InputError(
         f"expected texts, but a row holds {type(item).__name__}; make every row a str, "
@@ -162,33 +204,31 @@ def _listed(rows: Sequence[Any]) -> bytes:
     except orjson.JSONEncodeError:
         rows = _plain_rows(rows)
         written = orjson.dumps(rows, option=DUMPS)
-    # orjson writes NaN as null, so only where there is a null is there anything to look for.
-    if b"null" in written:
-        bad = [i for i, row in enumerate(rows) if holds_nonfinite(row)]
-        if bad:
-            raise EncodeError(_NONFINITE, rows=bad)
+    # orjson writes NaN as null, so that only rows with a null have to be searched.
+    if b"null" in written and (bad := [i for i, row in enumerate(rows) if holds_nonfinite(row)]):
+        raise EncodeError(_NONFINITE, rows=bad)
     return written
 
 
 def _plain_rows(rows: list[Any]) -> list[Any]:
-    """The rows with their arrays in a form that orjson takes. Raises `EncodeError` for rows that have none."""
-    plain, bad, told = [], [], ""
+    """The rows with their arrays as orjson accepts them. Raises `EncodeError` for rows that it accepts in no form."""
+    plain, bad, reason = [], [], ""
     for i, row in enumerate(rows):
         try:
             plain.append(_plain(row))
             orjson.dumps(plain[-1], option=DUMPS)
         except (InputError, orjson.JSONEncodeError, RecursionError) as error:
-            told = told or str(error)
+            reason = reason or str(error)
             bad.append(i)
     if bad:
-        raise EncodeError(f"JSON cannot express it: {told}", rows=bad)
+        raise EncodeError(f"JSON cannot express it: {reason}", rows=bad)
     return plain
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         value = without_mask(value, "an array")
-        # Of other dtypes too: orjson then says what is wrong with them.
+        # orjson then names the dtypes that it does not accept.
         return value.tolist() if value.dtype.kind in "UT" else native(value)
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
@@ -204,3 +244,37 @@ def holds_nonfinite(value: object) -> bool:
     if isinstance(value, Mapping):
         return any(map(holds_nonfinite, value.values()))
     return isinstance(value, list | tuple) and any(map(holds_nonfinite, value))
+
+
+def _alike(values: Sequence[Any]) -> bool:
+    kinds = {(value.shape, value.dtype) if isinstance(value, np.ndarray | np.generic) else None for value in values}
+    return len(kinds) == 1
+
+
+def _array_of_bytes(values: Sequence[bytes]) -> Array:
+    objects = np.empty(len(values), object)
+    objects[:] = values  # numpy would make a dtype of fixed width, which drops trailing zero bytes
+    return objects
+
+
+def _without_numpy(value: Any) -> Any:
+    """``value`` as Python objects, whose types `array` checks."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return [_without_numpy(item) for item in value]
+    return value
+
+
+def _schema(value: object) -> Schema | None:
+    """The kind and shape of one row; None if no tensor can be made of it."""
+    try:
+        row = array([value], _AS_IT_IS)
+    except Unfit:
+        return None
+    return {"b": "booleans", "T": "texts"}.get(row.dtype.kind, "numbers"), row.shape[1:]
+
+
+def _most_common(values: Sequence[Any]) -> Any:
+    known = Counter(value for value in values if value is not None)
+    return known.most_common(1)[0][0] if known else None

@@ -1,17 +1,16 @@
-"""Large JSON answers, read one slice of rows after the other.
+"""Read the rows of large JSON answers into arrays, one slice of rows after the other.
 
-A parser makes objects of a document that take up to 75 times its bytes, and holds the interpreter while it does. Here
-no more than a slice of rows is an object at any time, and the interpreter is free between two slices.
+A parser makes objects of a document that take up to 75 times its bytes. Here no more than one slice of rows exists as
+objects at any time.
 
-A slice is cut where rows seem to end, and is proven by its parser: if ``[`` + slice + ``]`` is a list, the slice begins
-and ends between two rows. At the end the document is parsed with a mark in place of the list, which shows that the list
-is where it should be, and that all around it is JSON. Anything that cannot be cut is left to the parser of whole
-documents.
+A slice is cut where rows seem to end, because that is quicker than to read every byte; the parser proves the cut. If
+``[`` + slice + ``]`` is a list, the slice begins and ends between two rows. At the end the document is parsed with a
+mark in place of the list: that shows that the list is where it should be, and that all around it is JSON. A document
+that cannot be cut is left to `fanout.codecs._parsing.read`.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -23,10 +22,10 @@ from uuid import uuid4
 import numpy as np
 import orjson
 
-from fanout.codecs._parsing import NoJson, made, refused
+from fanout.codecs._parsing import NoJson, converted, invalid
 from fanout.codecs._values import Unfit
 from fanout.errors import InvalidResponse
-from fanout.exact_json import without_bom
+from fanout.exact_json import in_slices, last_comma, space_end, too_heavy, without_bom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,17 +37,13 @@ if TYPE_CHECKING:
 
 _SLICE = 128 * 2**10
 _REACH = 256 * 2**10
-"""Bytes behind a slice in which the end of its last row is looked for: no row that is cut by may be longer."""
+"""Bytes behind a slice in which its last row has to end."""
 
 _TRIES = 4
-"""Places at which a slice is cut before its list is taken to end there: texts may hold all that stands between rows."""
+"""Cuts at places that look like the end of a row, before every byte is read: texts may hold all that rows end with."""
 
 _MOST_STARTS = 3
 _MOST_AXES = 64
-_MOST_AROUND = 2**20
-"""Bytes around the lists of a document."""
-
-_SPACE = re.compile(rb"[ \t\n\r]*")
 _LIST = re.compile(rb"[ \t\n\r]*:[ \t\n\r]*\[")
 _OPENING = re.compile(rb"(?:\[[ \t\n\r]*)+")
 _FIRST_NAME = re.compile(rb'\{[ \t\n\r]*("[^"\\]{0,100}")')
@@ -57,31 +52,31 @@ _BETWEEN_OBJECTS = re.compile(rb"\}[ \t\n\r]*(,)[ \t\n\r]*(?=\{)")
 _BETWEEN_VALUES = re.compile(rb"(,)")
 
 
-class Uncut(Exception):  # noqa: N818 - no fault of the answer's
-    """The document cannot be cut: it has to be parsed whole."""
+class Uncut(Exception):  # noqa: N818 - the answer has no fault
+    """The document cannot be cut into slices of rows."""
 
 
 class _List(NamedTuple):
     rows: Array | Values
     end: int
-    """Where the text goes on behind its bracket."""
+    """The place behind the closing bracket."""
 
 
 def rows_at(
     response: Response, field: str | None, convert: Convert, *, keep: bool, quick: Callable[[], Quick] | None = None
 ) -> tuple[Array | Values, Any]:
-    """The rows of the list that a field holds, and the rest of the document, without that list.
+    """Read the list of rows in a field. Returns the rows, and the document without that list.
 
     Args:
         response: its body is the JSON document.
         field: name of the list in the document's object; None: the document is the list.
-        convert: makes an array, or name -> array, of some rows; raises `Unfit` where they are not as they should be.
+        convert: makes an array, or name -> array, of some rows; raises `Unfit` where they do not fit.
         keep: see `fanout.codecs._parsing.read`.
-        quick: makes a function that may read the text of some rows, quicker; it gives None for all that it leaves.
+        quick: makes a function that may read the text of some rows faster; it returns None for text that it leaves.
 
     Raises:
         Uncut: there is no such list, or it cannot be cut into slices.
-        InvalidResponse: what ``convert`` has found.
+        InvalidResponse: ``convert`` raised `Unfit`.
     """
     starts = _starts(response.body, field)
     for start in starts:
@@ -92,95 +87,92 @@ def rows_at(
         except Uncut:
             continue
         except (Unfit, InvalidResponse) as error:
-            if len(starts) > 1:  # the list may be another one of that name
+            if len(starts) > 1:  # another list of that name may hold the rows
                 continue
-            raise refused(response, error) if isinstance(error, Unfit) else error from None
+            raise invalid(response, error) if isinstance(error, Unfit) else error from None
         if (document if field is None else isinstance(document, dict) and document.get(field)) == mark:
             return rows, document
     raise Uncut
 
 
-def _starts(body: bytes, field: str | None) -> list[int]:
-    """Where the list may begin. A name found is no part of a text, in which each quote has a backslash before it."""
-    if field is None:
-        at = _behind_space(body, len(body[:3]) - len(without_bom(body[:3])))
-        return [at] if body[at : at + 1] == b"[" else []
-    return list(islice(lists_named(body, field), _MOST_STARTS))
-
-
 def lists_named(body: bytes, field: str, at: int = 0) -> Iterator[int]:
-    """Where lists begin, from ``at`` on, that seem to be in a field of that name."""
+    """The places from ``at`` on where a list seems to begin in a field of that name."""
     name = orjson.dumps(field)
-    at = body.find(name, at)  # several times quicker than the search of a pattern
+    at = body.find(name, at)  # several times quicker than the search for a pattern
     while at >= 0:
         found = _LIST.match(body, at + len(name))
-        if found is not None and body[at - 1 : at] != b"\\":
+        if found is not None and body[at - 1 : at] != b"\\":  # a quote within a text has a backslash before it
             yield found.end() - 1
         at = body.find(name, at + len(name))
 
 
 def around(body: bytes, lists: list[tuple[int, int, str]]) -> Any:
-    """The document with marks in place of some lists, each from a start to an end. Raises `Uncut` if it is no JSON."""
-    if len(body) - sum(end - start for start, end, _ in lists) > _MOST_AROUND:
-        raise Uncut
+    """Parse the document with marks in place of some lists, each given by its start, its end and its mark.
+
+    Raises `Uncut` if that is no JSON, or would take too much memory.
+    """
     view, at = memoryview(body), 0
     parts: list[Buffer] = []
     for start, end, mark in lists:
         parts += [view[at:start], b'"', mark.encode(), b'"']
         at = end
+    text = without_bom(b"".join([*parts, view[at:]]))
+    if too_heavy(text):
+        raise Uncut
     try:
-        return orjson.loads(without_bom(b"".join([*parts, view[at:]])))
+        return in_slices(text, orjson.loads)
     except orjson.JSONDecodeError:
         raise Uncut from None
 
 
-def _behind_space(body: bytes, at: int) -> int:
-    found = _SPACE.match(body, at)
-    assert found is not None
-    return found.end()
+def _starts(body: bytes, field: str | None) -> list[int]:
+    if field is None:
+        at = space_end(body, len(body[:3]) - len(without_bom(body[:3])))
+        return [at] if body[at : at + 1] == b"[" else []
+    return list(islice(lists_named(body, field), _MOST_STARTS))
 
 
 class Reader:
-    """Reads lists of the body of ``response``. See `rows_at` for the arguments."""
+    """Read lists of the body of ``response``. See `rows_at` for the arguments."""
 
     def __init__(self, response: Response, convert: Convert, *, keep: bool, quick: Quick | None = None) -> None:
-        self._reply = response
+        self._response = response
         self._body = response.body
         self._convert = convert
         self._keep = keep
         self._quick = quick
 
     def read(self, start: int, depth: int = 1) -> _List:
-        """The list that begins at ``start``, converted. Raises `Uncut`, `Unfit` and `InvalidResponse`."""
+        """Convert the list that begins at ``start``. Raises `Uncut`, `Unfit` and `InvalidResponse`."""
         if depth > _MOST_AXES:
             raise Unfit(f"is nested more than {_MOST_AXES} deep", row=0)
-        parts, at, ended = _Parts(), _behind_space(self._body, start + 1), False
+        parts, at, ended = _Parts(), space_end(self._body, start + 1), False
         first = at
         while not ended:
             if at > first and self._body[at : at + 1] == b"]":  # behind a comma
                 raise Uncut
             try:
-                rows, at, ended = self._row(at, depth) if self._is_long(at) else self._slice(at)
+                rows, at, ended = self._long_row(at, depth) if self._is_long_list(at) else self._slice(at)
                 parts.add(rows)
             except Unfit as error:
                 if error.row is not None:
                     error.row = error.row + parts.rows if depth == 1 else 0
                 raise
-            at = at if ended else _behind_space(self._body, at + 1)
+            at = at if ended else space_end(self._body, at + 1)
         return _List(parts.joined(), at + 1)
 
-    def _row(self, at: int, depth: int) -> tuple[Array | Values, int, bool]:
-        """One row that is a long list, where it ends, and whether the list of rows ends there."""
+    def _long_row(self, at: int, depth: int) -> tuple[Array | Values, int, bool]:
+        """One row that is a long list, the place of its end, and whether the list of rows ends there."""
         rows, end = self.read(at, depth + 1)
         if isinstance(rows, Mapping):
-            raise Uncut  # objects in lists in lists make no array, as the parser of whole documents will say
-        end = _behind_space(self._body, end)
+            raise Uncut  # objects in lists in lists make no array, which the other parser reports
+        end = space_end(self._body, end)
         if self._body[end : end + 1] not in (b",", b"]"):
             raise Uncut
         return rows[None], end, self._body[end : end + 1] == b"]"
 
-    def _is_long(self, at: int) -> bool:
-        """True if a list begins here that has no end near."""
+    def _is_long_list(self, at: int) -> bool:
+        """True if a list begins at ``at`` and does not end within a slice."""
         opening = _OPENING.match(self._body, at, at + 1000)
         if opening is None:
             return False
@@ -188,20 +180,22 @@ class Reader:
         return not closing.search(self._body, at, at + _SLICE)
 
     def _slice(self, at: int) -> tuple[Array | Values, int, bool]:
-        """Some rows from ``at`` on, where they end, and whether their list ends there."""
-        for end in self._cuts(at):
+        """Some rows from ``at`` on, the place of their end, and whether their list ends there."""
+        for end in self._likely_cuts(at):
             try:
-                return self._made(at, end), end, False
+                return self._converted(at, end), end, False
             except NoJson:
                 continue
-        end = self._end(at)
+        length, ended = last_comma(bytes(memoryview(self._body)[at : at + _SLICE + _REACH]))
+        if length < 0:
+            raise Uncut
         try:
-            return self._made(at, end), end, True
+            return self._converted(at, at + length), at + length, ended
         except NoJson:
             raise Uncut from None
 
-    def _cuts(self, at: int) -> Iterator[int]:
-        """Commas behind which a row may begin."""
+    def _likely_cuts(self, at: int) -> Iterator[int]:
+        """Places of commas behind which a row may begin."""
         last = at + _SLICE + _REACH
         for pattern in _between(self._body, at):
             found = pattern.search(self._body, at + _SLICE, last)
@@ -211,20 +205,11 @@ class Reader:
                 yield found.start(1)
                 found = pattern.search(self._body, found.end(1), last)
 
-    def _end(self, at: int) -> int:
-        """Where the list ends, if all of its rest is near. Raises `Uncut`."""
-        text = "[" + str(memoryview(self._body)[at : at + _SLICE + _REACH], "utf-8", "surrogateescape")
-        try:
-            _, length = json.JSONDecoder().raw_decode(text)
-        except (ValueError, RecursionError):
-            raise Uncut from None
-        return at + len(text[: length - 1].encode("utf-8", "surrogateescape")) - 1
-
-    def _made(self, start: int, end: int) -> Array | Values:
+    def _converted(self, start: int, end: int) -> Array | Values:
         text = b"".join((b"[", memoryview(self._body)[start:end], b"]"))
-        if self._quick is not None and (found := self._quick(text)) is not None:
-            return found
-        return made(replace(self._reply, body=text), self._convert, keep=self._keep)
+        if self._quick is not None and (rows := self._quick(text)) is not None:
+            return rows
+        return converted(replace(self._response, body=text), self._convert, keep=self._keep)
 
 
 def _between(body: bytes, at: int) -> tuple[re.Pattern[bytes], ...]:
@@ -241,7 +226,7 @@ def _between(body: bytes, at: int) -> tuple[re.Pattern[bytes], ...]:
 
 
 class _Parts:
-    """Arrays of slices, to be one."""
+    """Join the arrays of slices."""
 
     def __init__(self) -> None:
         self._parts: list[Mapping[str, Array]] = []
@@ -249,7 +234,7 @@ class _Parts:
         self.rows = 0
 
     def add(self, rows: Array | Values) -> None:
-        """Take in the next rows. Raises `Unfit` where they are unlike the first."""
+        """Add the next rows. Raises `Unfit` where they are unlike the first."""
         bare = not isinstance(rows, Mapping)
         named = rows if isinstance(rows, Mapping) else {"": rows}
         if self._parts:
@@ -259,7 +244,7 @@ class _Parts:
         self.rows += len(next(iter(named.values())))
 
     def joined(self) -> Array | Values:
-        """One array a name. The parts go one by one, so that no copy takes long, and none is held twice."""
+        """One array for each name. Each part is freed once it is copied, so that no more than one is held twice."""
         parts, self._parts = self._parts[::-1], []
         whole = {name: np.empty((self.rows, *first.shape[1:]), first.dtype) for name, first in parts[-1].items()}
         at = 0

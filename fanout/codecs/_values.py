@@ -1,7 +1,7 @@
-"""Python objects out of JSON -> arrays, each type proven before numpy sees it.
+"""Make arrays of parsed JSON, after a check of every type.
 
-numpy would turn null into NaN, "2" into 2 and true into 1 without a word. `array` is the exact way; a faster parser may
-go before it, as long as it hands over whatever it does not take.
+numpy alone would turn null into NaN, "2" into 2 and true into 1 without an error. `array` is the exact way; a faster
+reader may come first, if it leaves whatever it does not take to `array`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ if TYPE_CHECKING:
 
     from fanout.types import Array, ErrorKind, Values
 
+# Beyond it two integers can be the same float64, so a number may have been rounded by the server already.
 _EXACT = 2**53
-"""Beyond it float64 no longer tells neighbouring integers apart, so one may have been rounded on its way already."""
-
 _MOST_AXES = 64
+# Each column becomes an array, which takes many times the bytes of a short field.
 _MOST_COLUMNS = 4096
-"""Fields of an object whose lists are columns: each becomes an array, which takes many times a short field's bytes."""
 _MOST_NAMED = 20
 _LONGEST_NAME = 100
 _LONGEST_SHOWN = 40
@@ -33,8 +32,8 @@ _TEXT = np.dtypes.StringDType()
 _FLOAT = np.dtype(np.float64)
 
 
-class Unfit(ValueError):  # noqa: N818 - it becomes an error of the tree where it is known whose fault it is
-    """Values that no array holds as they are. ``row`` is the first one at fault, where there is one."""
+class Unfit(ValueError):  # noqa: N818 - the caller makes an error of `fanout.errors` of it
+    """No array holds these values as they are. ``row`` is the first one at fault, where there is one."""
 
     def __init__(
         self,
@@ -48,43 +47,43 @@ class Unfit(ValueError):  # noqa: N818 - it becomes an error of the tree where i
         self.row = row
         self.error_kind = error_kind
         self.lengths = lengths
-        """Of lists that should be of one length: how many have which."""
+        """Length -> number of lists of that length, where all should have the same."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.row is None else f"row {self.row} {self.args[0]}"
 
 
-class MayBeRounded(Exception):  # noqa: N818 - no error: the text of the numbers is to be looked at again
-    """Integers are wanted, but floats came: only their text, as `Decimal`, shows if they are these integers exactly."""
+class MayBeRounded(Exception):  # noqa: N818 - a request to parse again, not an error
+    """Floats came for integers. Only their text, as `Decimal`, shows whether they are exactly these integers."""
 
 
 class Wanted(NamedTuple):
-    """What an array is to be made of."""
+    """The dtype of an array, and the values that it accepts."""
 
     dtype: np.dtype[Any] | None = None
     """None: float64 for numbers, bool for true and false, StringDType for texts."""
 
     keep: bool = False
-    """Numbers that overflow the dtype become infinity."""
+    """Accept numbers that overflow the dtype, as infinity."""
 
     nulls: bool = False
-    """null stands for NaN among floats."""
+    """Accept null among floats, as NaN."""
 
     whole: bool = False
-    """Where dtype is None, integers alone stay integers (int64, or uint64 if they need it)."""
+    """Without a dtype, make int64 (uint64 if necessary) of values that are all integers."""
 
 
 def outputs(value: object, wanted: Callable[[str], Wanted]) -> Array | Values:
     """An array for a list of rows; name -> array for a list of objects, or for an object of columns.
 
-    ``wanted`` tells for each name (``""`` for the bare list) what is to come out. Raises `Unfit`.
+    ``wanted`` gives the `Wanted` of each name (``""`` for the bare list). Raises `Unfit`.
     """
     if isinstance(value, dict):
         return _columns(value, wanted)
     if not isinstance(value, list):
-        raise Unfit(f"holds {_called(type(value))} where a list of rows is wanted")
+        raise Unfit(f"holds {_json_name(type(value))} where a list of rows is wanted")
     if value and type(value[0]) is dict:
-        return _columns(_turned(value), wanted)
+        return _columns(_transposed(value), wanted)
     return array(value, wanted(""))
 
 
@@ -99,12 +98,11 @@ def array(values: Sequence[Any], wanted: Wanted) -> Array:
     if not flat:
         return np.empty(shape, wanted.dtype or _FLOAT)
     try:
-        made = _made(flat, wanted)
+        return _from_flat(flat, wanted).reshape(shape)
     except Unfit as error:
-        if error.row is not None:  # so far it is the position in the flat list
-            error.row //= prod(shape[1:])
+        if error.row is not None:
+            error.row //= prod(shape[1:])  # it was the position in the flat list
         raise
-    return made.reshape(shape)
 
 
 def _columns(columns: Mapping[str, Any], wanted: Callable[[str], Wanted]) -> dict[str, Array]:
@@ -118,24 +116,24 @@ def _columns(columns: Mapping[str, Any], wanted: Callable[[str], Wanted]) -> dic
         try:
             arrays[name] = array(column, wanted(name))
         except Unfit as error:
-            told = f"of {name[:_LONGEST_NAME]!r} {error.args[0]}"
-            raise Unfit(told, row=error.row, error_kind=error.error_kind, lengths=error.lengths) from None
+            message = f"of {name[:_LONGEST_NAME]!r} {error.args[0]}"
+            raise Unfit(message, row=error.row, error_kind=error.error_kind, lengths=error.lengths) from None
     return arrays
 
 
-def _turned(rows: list[Any]) -> dict[str, list[Any]]:
+def _transposed(rows: list[Any]) -> dict[str, list[Any]]:
     """A list of objects as an object of lists."""
     keys = rows[0].keys()
     for i, row in enumerate(rows):
         if type(row) is not dict:
-            raise Unfit(f"holds {_called(type(row))} where others hold an object", row=i)
+            raise Unfit(f"holds {_json_name(type(row))} where others hold an object", row=i)
         if row.keys() != keys:
             raise Unfit(f"has the fields {_listed(row)}, row 0 has {_listed(keys)}", row=i)
     return {key: [row[key] for row in rows] for key in keys}
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Some names, fit for a message."""
+    """Some names for a message, shortened because a server chooses them."""
     names = sorted(name[:_LONGEST_NAME] for name in islice(names, _MOST_NAMED + 1))
     return f"{names[:_MOST_NAMED]}" + (" and more" if len(names) > _MOST_NAMED else "")
 
@@ -155,25 +153,26 @@ def _flattened(values: Sequence[Any]) -> tuple[Sequence[Any], list[int]]:
 def _check_nesting(lists: Sequence[Any], per_row: int) -> None:
     if not set(map(type, lists)) <= {list, tuple}:
         i, odd = next((i, item) for i, item in enumerate(lists) if not isinstance(item, list | tuple))
-        raise Unfit(f"holds {_called(type(odd))} where others hold a list", row=i // per_row)
+        raise Unfit(f"holds {_json_name(type(odd))} where others hold a list", row=i // per_row)
     if len(set(map(len, lists))) > 1:
         length, lengths = len(lists[0]), Counter(map(len, lists))
         i, odd = next((i, item) for i, item in enumerate(lists) if len(item) != length)
-        told = f"is ragged: it has {len(odd)} values where row 0 has {length}"
-        raise Unfit(told, row=i // per_row, error_kind="shape", lengths=lengths)
+        message = f"is ragged: it has {len(odd)} values where row 0 has {length}"
+        raise Unfit(message, row=i // per_row, error_kind="shape", lengths=lengths)
 
 
-def _made(flat: Sequence[Any], wanted: Wanted) -> Array:
+def _from_flat(flat: Sequence[Any], wanted: Wanted) -> Array:
     types = set(map(type, flat))
     dtype = wanted.dtype
     if wanted.nulls and type(None) in types and (dtype is None or dtype.kind == "f"):
         flat = [nan if value is None else value for value in flat]
         types = set(map(type, flat))
     allowed = _allowed(flat[0], dtype)
+    # One look at the set of types instead of one at each value: this runs for every answer.
     if not types <= allowed:
         i, odd = next((i, value) for i, value in enumerate(flat) if type(value) not in allowed)
-        wish = f"{dtype} was asked for" if dtype is not None else f"others hold {_called(type(flat[0]))}"
-        raise Unfit(f"holds {_called(type(odd))}" + (f" where {wish}" if allowed else ""), row=i)
+        wish = f"{dtype} was asked for" if dtype is not None else f"others hold {_json_name(type(flat[0]))}"
+        raise Unfit(f"holds {_json_name(type(odd))}" + (f" where {wish}" if allowed else ""), row=i)
     if str in allowed:
         return _texts(flat)
     if bool in allowed:
@@ -208,19 +207,19 @@ def _floats(flat: Sequence[float], types: set[type], dtype: np.dtype[Any], *, ke
         i = next(i for i, value in enumerate(flat) if type(value) is int and abs(value) > _EXACT)
         raise Unfit(f"holds an integer that {dtype} does not hold exactly", row=i) from None
     with np.errstate(all="ignore"):
-        # Not above it alone: the first integer beyond has been rounded down to the bound itself.
+        # The first integer beyond the bound has been rounded down to the bound itself, hence ">=".
         if int in types and np.fmax.reduce(np.abs(wide)) >= min(_EXACT, _last_exact(dtype)):
             _check_integers(flat, dtype)
         if dtype == _FLOAT:
             return wide
-        made = wide.astype(dtype)
-        if not keep and dtype.itemsize < wide.itemsize and not isfinite(made.sum()):
-            _check_overflow(wide, made)
-    return made
+        narrow = wide.astype(dtype)
+        if not keep and dtype.itemsize < wide.itemsize and not isfinite(narrow.sum()):
+            _check_overflow(wide, narrow)
+    return narrow
 
 
 def _last_exact(dtype: np.dtype[Any]) -> int:
-    """Up to it every integer has a floating-point number of its own."""
+    """The bound up to which the dtype holds every integer."""
     return 1 << (int(np.finfo(dtype).nmant) + 1)
 
 
@@ -230,10 +229,10 @@ def _check_integers(flat: Sequence[float], dtype: np.dtype[Any]) -> None:
             raise Unfit(f"holds {_shown(value)}, an integer that {dtype} does not hold exactly", row=i)
 
 
-def _check_overflow(wide: Array, made: Array) -> None:
-    over = np.flatnonzero(np.isfinite(wide) & ~np.isfinite(made))
+def _check_overflow(wide: Array, narrow: Array) -> None:
+    over = np.flatnonzero(np.isfinite(wide) & ~np.isfinite(narrow))
     if len(over):
-        raise Unfit(f"holds {wide[over[0]]}, which overflows {made.dtype}", row=int(over[0]), error_kind="nonfinite")
+        raise Unfit(f"holds {wide[over[0]]}, which overflows {narrow.dtype}", row=int(over[0]), error_kind="nonfinite")
 
 
 def _whole(flat: Sequence[Any], types: set[type], dtype: np.dtype[Any]) -> Array:
@@ -255,7 +254,7 @@ def _whole(flat: Sequence[Any], types: set[type], dtype: np.dtype[Any]) -> Array
 def _integer(value: int | Decimal, i: int, dtype: np.dtype[Any]) -> int:
     if isinstance(value, int):
         return value
-    if value.adjusted() > _MOST_DIGITS:  # it would take long to write out 1e300, let alone many of them
+    if value.adjusted() > _MOST_DIGITS:  # to write out 1e300 as an integer takes long, and there may be many
         raise Unfit(f"holds {_shown(value)}, which overflows {dtype}", row=i, error_kind="dtype")
     whole = int(value)
     if whole != value:
@@ -264,7 +263,7 @@ def _integer(value: int | Decimal, i: int, dtype: np.dtype[Any]) -> int:
 
 
 def _shown(number: float | Decimal) -> str:
-    text = str(number)  # as long as the server has written it
+    text = str(number)  # it has as many digits as the server has written
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
@@ -275,7 +274,7 @@ def _integers(flat: Sequence[int]) -> Array:
 
 
 def is_unicode(text: str) -> bool:
-    """False for a text with half of a surrogate pair in it, which UTF-8 does not have."""
+    """False for a text with half of a surrogate pair, which UTF-8 cannot express."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -283,7 +282,7 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def _called(kind: type) -> str:
+def _json_name(kind: type) -> str:
     names = {
         bool: "true or false",
         int: "a number",

@@ -1,4 +1,8 @@
-"""Any API that takes rows as a JSON list and answers with one."""
+"""APIs that take rows as a JSON list and answer with one; KServe's V1 protocol, which is TensorFlow Serving's, is one.
+
+https://kserve.github.io/website/docs/concepts/architecture/data-plane/v1-protocol
+https://www.tensorflow.org/tfx/serving/api_rest
+"""
 
 from __future__ import annotations
 
@@ -10,17 +14,16 @@ import numpy as np
 import orjson
 
 from fanout.codecs import _options, _values
-from fanout.codecs._fast import AT_ONCE, NumbersReader
-from fanout.codecs._parsing import read, refused
-from fanout.codecs._paths import BODY, PLAIN_FIELD, Path, stated_order
+from fanout.codecs._numbers import AT_ONCE, NumbersReader
+from fanout.codecs._options import DTypeOption, ShapeOption  # noqa: TC001 - the schema of job files resolves them
+from fanout.codecs._parsing import invalid, read
+from fanout.codecs._paths import BODY, INDEX, PLAIN_FIELD, Path, document_with, stated_order
 from fanout.codecs._rows import DUMPS, to_json
-from fanout.codecs._serving import placed, rows_in
 from fanout.codecs._slices import Uncut, rows_at
-from fanout.codecs.base import Codec, DTypeOption, ShapeOption
-from fanout.codecs.ordering import INDEX
+from fanout.codecs.base import Codec
 from fanout.errors import ConfigError
+from fanout.exact_json import LIGHT
 from fanout.types import Payload, Response
-from fanout.weight import LIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,18 +31,16 @@ if TYPE_CHECKING:
     from fanout.transport import Request
     from fanout.types import Array, Rows, Values
 
+# Stands for the rows in the template of a body, because JSON itself never has this byte.
 _HOLE = b"\0"
-"""Where the rows go in the template of a body: JSON writes this byte nowhere itself."""
-
+# From this size on, to send the parts of a body one after the other is cheaper than to copy the rows into it.
 _WORTH_NO_COPY = 64 * 2**10
-"""From so many bytes on, to copy the rows into a body costs more than to write its parts one after the other."""
-
+# Bytes that JMESPath, which is written in Python, searches within some ten milliseconds.
 _MOST_FOR_JMESPATH = 128 * 2**10
-"""Bytes in which JMESPath finds what it looks for within some ten milliseconds: it is written in Python."""
-
+# An error of SageMaker is shorter; a larger answer is not parsed for it.
+_LARGEST_ERROR = 2**18
+# Name of the rows that the items of a slice state, beside their values, and the number for an item without one.
 _INDEX, _NONE = "\0index", -1
-"""Beside the values of a slice: the row that each item states, and what stands for none."""
-
 _MOST_ROWS = 2**40
 
 
@@ -91,7 +92,7 @@ class Json(Codec):
             "value of each, with an index such as [0] behind its rows"
         )
         self._fields_of_rows = _fields_of_rows(response_field)
-        if not self._fields_of_rows:
+        if not self._fields_of_rows:  # only a name can be read in slices
             self.most_bytes_on_loop = _MOST_FOR_JMESPATH
 
     def encode(self, rows: Rows) -> Payload:
@@ -113,20 +114,20 @@ class Json(Codec):
             return numbers
         if len(response.body) > LIGHT and (rows := self._in_slices(response)) is not None:
             return rows
-        return read(response, self._found, keep=self.nonfinite == "keep", exactly=self._path.computes)
+        return read(response, self._answers, keep=self.nonfinite == "keep", exactly=self._path.computes)
 
     def serve(self, request: Request, model: Callable[[Any], Any]) -> Response:
-        """The model's answers where the response field finds them; rows where the request field has them.
+        """The response of a mock server: ``model`` of the rows, at the place of ``response_field``.
 
         Raises `ConfigError` for a response field that is more than names and one list.
         """
-        answers = to_json(model(rows_in(request.joined(), self._request_field)))
-        body = placed(answers, self._response_field)
+        answers = to_json(model(_rows_in(request.joined(), self._request_field)))
+        body = document_with(answers, self._response_field)
         return Response(status=200, headers={"Content-Type": "application/json"}, body=body)
 
     def classify(self, response: Response) -> int | None:
-        """SageMaker wraps the container's own status into a 424."""
-        if response.status != 424:
+        """The container's own status, which SageMaker wraps into a 424."""
+        if response.status != 424 or len(response.body) > _LARGEST_ERROR:
             return None
         try:
             original = orjson.loads(response.body)["OriginalStatusCode"]
@@ -141,12 +142,14 @@ class Json(Codec):
         return NumbersReader(None if field == BODY else field, dtype)
 
     def _in_slices(self, response: Response) -> Array | Values | None:
-        """The rows of a large answer; None if it has to be parsed whole."""
+        """The rows of a large answer, read in slices; None if it cannot be cut."""
         keep, before = self.nonfinite == "keep", set[str | None]()
         for field in self._fields_of_rows:
             with suppress(Uncut):
                 rows, rest = rows_at(response, field, self._rows, keep=keep, quick=self._quick_rows)
-                return None if field is not None and not before.isdisjoint(rest) else self._placed(rows, response)
+                if field is not None and not before.isdisjoint(rest):
+                    return None  # a field that goes first is there too, but is no list
+                return self._placed(rows, response)
             before.add(field)
         return None
 
@@ -155,7 +158,7 @@ class Json(Codec):
         return NumbersReader(None, dtype).read if dtype.kind == "f" else lambda _: None
 
     def _rows(self, rows: Any) -> Array | Values:
-        """The values of a slice of the rows; for items that may state their row, that too."""
+        """The values of a slice of rows, with the rows that items state. Raises `Uncut` for odd statements of rows."""
         field = self._path.index
         if not field or not rows or type(rows[0]) is not dict or rows[0].keys() == {field}:
             return _values.outputs(rows, self._wanted)
@@ -164,8 +167,8 @@ class Json(Codec):
             raise Uncut
         if max(stated) != _NONE:
             rows = [{name: row[name] for name in row if name != field} if type(row) is dict else row for row in rows]
-        found = _values.outputs(rows, self._wanted)
-        return {**found, _INDEX: np.array(stated, np.int64)} if isinstance(found, Mapping) else found
+        values = _values.outputs(rows, self._wanted)
+        return {**values, _INDEX: np.array(stated, np.int64)} if isinstance(values, Mapping) else values
 
     def _placed(self, rows: Array | Values, response: Response) -> Array | Values:
         """The values of all slices in the order that the items state."""
@@ -175,27 +178,81 @@ class Json(Codec):
         try:
             order = stated_order([None if row == _NONE else row for row in stated], self._path.index)
         except _values.Unfit as error:
-            raise refused(response, error) from None
+            raise invalid(response, error) from None
         return {name: values if order is None else values[order] for name, values in rows.items() if name != _INDEX}
 
-    def _found(self, document: object) -> Array | Values:
-        answers, index = self._path.found(document)
-        found = _values.outputs(answers, self._wanted)
-        return {name: array for name, array in found.items() if name != index} if isinstance(found, Mapping) else found
+    def _answers(self, document: object) -> Array | Values:
+        answers, index = self._path.find(document)
+        values = _values.outputs(answers, self._wanted)
+        if not isinstance(values, Mapping):
+            return values
+        return {name: array for name, array in values.items() if name != index}
 
     def _wanted(self, output: str) -> _values.Wanted:
         return _values.Wanted(self._dtype_of(output), keep=self.nonfinite == "keep")
 
 
+class V1(Json):
+    """``instances`` to a model's ``:predict``; ``predictions`` back, or the ``outputs`` of TensorFlow Serving.
+
+    Rows and answers are those of `Json`: several inputs or outputs are objects row by row, outputs may also come as
+    an object of columns.
+
+    Args:
+        signature_name: the signature of a TensorFlow model to call; the server has a default.
+        dtype, shape, nonfinite: see `fanout.Codec`.
+
+    Raises:
+        ConfigError: an option that cannot be used.
+    """
+
+    name: ClassVar[str] = "v1"
+    path = "/v1/models/{model}:predict"
+
+    def __init__(
+        self,
+        *,
+        signature_name: str | None = None,
+        dtype: DTypeOption = None,
+        shape: ShapeOption = None,
+        nonfinite: Literal["reject", "keep"] = "reject",
+    ) -> None:
+        signature = _options.text_or_none("signature_name", signature_name)
+        extra = None if signature is None else {"signature_name": signature}
+        # Predictions are in the order of the instances, so that a field "index" is an output of the model.
+        super().__init__(index_field="", extra=extra, dtype=dtype, shape=shape, nonfinite=nonfinite)
+        self.if_lengths_differ = f'take the codec "json" for "v1": {self.if_lengths_differ}'
+        self._fields_of_rows = ("predictions", "outputs")
+
+    def _answers(self, document: object) -> Array | Values:
+        fields = document if isinstance(document, dict) else {}
+        answers = fields.get("predictions", fields.get("outputs"))
+        if answers is None:
+            raise _values.Unfit("has neither 'predictions' nor 'outputs'")
+        return _values.outputs(answers, self._wanted)
+
+
+def _rows_in(body: bytes, field: str) -> Any:
+    """The rows of a request to a mock server: an array where they are numbers of one shape, else a list."""
+    rows = orjson.loads(body)
+    for name in () if field == BODY else field.split("."):
+        rows = rows[name]
+    try:
+        array = np.array(rows)
+    except ValueError:  # the rows differ in length
+        return rows
+    return array if array.dtype.kind in "biuf" else rows
+
+
 def _fields_of_rows(field: str) -> tuple[str | None, ...]:
-    """Where a large list of rows may be, to be read in slices; nowhere for an expression that is more than a name."""
+    """The fields in which a large list of rows may be; none for an expression that is more than a name."""
     if field == BODY:
         return (None,)
     return (field,) if PLAIN_FIELD.fullmatch(field) else ()
 
 
 def _template(field: str, extra: dict[str, Any]) -> tuple[bytes, bytes]:
-    """The body before and behind the rows."""
+    """The parts of the body before and behind the rows."""
     if field == BODY:
         if extra:
             raise ConfigError('extra needs a body of fields, but request_field is "@", the whole body', key="extra")

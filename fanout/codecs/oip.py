@@ -14,25 +14,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import orjson
 
+from fanout.arrays import without_mask
 from fanout.codecs import _options
-from fanout.codecs._oip_answer import LENGTH_HEADER, is_of_views, tensors
-from fanout.codecs._oip_inputs import Input, fits, fitted
 from fanout.codecs._oip_model import Metadata, has_no_extensions, metadata_urls, most_rows, server_url, spec_of
-from fanout.codecs._rows import DUMPS
-from fanout.codecs._stacking import columns, stacked
-from fanout.codecs.base import ANY_OUTPUT, Codec, DTypeOption, ShapeOption
+from fanout.codecs._oip_tensors import LENGTH_HEADER, Input, fits, fitted, is_of_views, output_tensors
+from fanout.codecs._options import ANY_OUTPUT, DTypeOption, ShapeOption
+from fanout.codecs._rows import DUMPS, columns, stacked
+from fanout.codecs.base import Codec
 from fanout.errors import ConfigError, EncodeError, InputError, InvalidResponse
-from fanout.masks import without_mask
 from fanout.types import Payload, Tensor, TensorSpec, count_rows
 
 if TYPE_CHECKING:
     from fanout.types import Array, ModelInfo, Response, Rows, Values
 
+# Name of the input for servers that list no inputs, because they accept any.
 _ANY_NAME = "input"
-"""For servers that list no inputs: they take whatever comes."""
-
-
-_LOOKED_AT = 2000
+_LONGEST_ERROR = 2000
 _REQUEST_UNREADABLE = (b"failed to parse the request json", b"unable to parse", b"unexpected shape for input")
 
 
@@ -40,16 +37,16 @@ class Oip(Codec):
     """Tensors to a model's ``/infer``, tensors back, as raw bytes or as JSON.
 
     Rows are an array or a list -> one tensor; texts, or a list of bytes -> a BYTES tensor; a mapping of arrays or a
-    list of dicts -> one tensor a name. Rows go in the datatype that the model's metadata tells; integers must fit it
-    exactly, floats must stay finite in it. Answers keep their own dtype (BYTES: texts, BF16: float32).
+    list of dicts -> one tensor a name. Rows go in the datatype of the model's metadata; integers must fit it exactly,
+    floats must stay finite in it. Answers keep their own dtype (BYTES: texts, BF16: float32).
 
     Args:
-        binary: send tensors as raw bytes, and ask for such, unless the server says that it knows no extension of the
-            protocol. The answer decides how it is read.
-        input: name of the model's input; learnt from its metadata if left out.
-        outputs: names of the outputs to ask for, in this order; all that the metadata lists if left out.
+        binary: send tensors as raw bytes and request raw bytes, unless the server lists no extension of the protocol.
+            Answers in JSON are accepted either way.
+        input: name of the model's input; by default from the model's metadata.
+        outputs: names of the outputs to request, in this order; by default all of the metadata.
         parameters: constant parameters of the request.
-        dtype, shape, nonfinite: see `fanout.Codec`; dtype and shape are learnt from the metadata if left out.
+        dtype, shape, nonfinite: see `fanout.Codec`; dtype and shape are by default those of the metadata.
             ``"keep"`` also takes null among JSON floats for NaN, as MLServer means it.
 
     Raises:
@@ -79,7 +76,7 @@ class Oip(Codec):
         self._metadata: Metadata | None = None
         self._given = self._spec
         self._raw = self._binary
-        self._untold = "the model's metadata was not asked for"
+        self._why_unknown = "the model's metadata was not requested"
 
     def metadata_requests(self, url: str, responses: Sequence[Response] = ()) -> Sequence[str]:
         """The model's metadata and Triton's configuration of it; nothing if ``url`` does not end in ``/infer``.
@@ -115,7 +112,7 @@ class Oip(Codec):
             _metadata=metadata,
             _raw=self._binary and not has_no_extensions(server),
             _spec=self._spec_of(metadata),
-            _untold=reason,
+            _why_unknown=reason,
         )
         return codec
 
@@ -123,7 +120,7 @@ class Oip(Codec):
         """One request with one tensor for each input.
 
         Raises:
-            EncodeError: rows of another shape or kind than the others, or than the model's metadata tells, or with
+            EncodeError: rows of another shape or kind than the others, or than the model's metadata has, or with
                 numbers that the datatype does not hold; in JSON also NaN and infinity.
             ConfigError: an input without a name.
             InputError: a dtype that the protocol does not have.
@@ -132,7 +129,7 @@ class Oip(Codec):
         return self._in_binary(inputs) if self._raw else self._in_json(inputs)
 
     def describe(self) -> ModelInfo | None:
-        """What the metadata tells."""
+        """The model's metadata; None where the server has none."""
         return self._metadata.info if self._metadata else None
 
     def tensors(self, rows: Rows) -> tuple[Tensor, ...]:
@@ -141,20 +138,21 @@ class Oip(Codec):
 
     def decode(self, response: Response, n_rows: int) -> Values:
         """Output name -> array, for the outputs asked for. Raises `InvalidResponse`."""
-        came = tensors(response, keep=self.nonfinite == "keep")
-        wanted = self._outputs or (tuple(self._metadata.outputs) if self._metadata else ()) or tuple(came)
-        if missing := [name for name in wanted if name not in came]:
-            raise InvalidResponse(f"the answer has no output {', '.join(missing)}; it has {', '.join(came) or 'none'}")
-        return {name: came[name] for name in wanted}
+        outputs = output_tensors(response, keep=self.nonfinite == "keep")
+        wanted = self._outputs or (tuple(self._metadata.outputs) if self._metadata else ()) or tuple(outputs)
+        if missing := [name for name in wanted if name not in outputs]:
+            names = ", ".join(outputs) or "none"
+            raise InvalidResponse(f"the answer has no output {', '.join(missing)}; it has {names}")
+        return {name: outputs[name] for name in wanted}
 
     def decodes_at_once(self, response: Response) -> bool:
-        """True for raw bytes, of which `decode` makes views; texts are taken out one by one."""
+        """True for raw bytes, of which `decode` makes views; it copies texts one by one."""
         return is_of_views(response)
 
     def classify(self, response: Response) -> int | None:
-        """Triton answers 500 to requests that it cannot read: the rows are to blame, and no retry helps."""
-        told = response.body[:_LOOKED_AT].lower()
-        return 400 if response.status == 500 and any(words in told for words in _REQUEST_UNREADABLE) else None
+        """400 for Triton's 500 to a request that it cannot read: the rows are to blame, and no retry helps."""
+        message = response.body[:_LONGEST_ERROR].lower()
+        return 400 if response.status == 500 and any(words in message for words in _REQUEST_UNREADABLE) else None
 
     def _spec_of(self, metadata: Metadata | None) -> dict[str, TensorSpec]:
         """The metadata's dtypes and shapes, where the options leave them open."""
@@ -190,7 +188,7 @@ class Oip(Codec):
         if self._input is not None:
             return self._input
         if self._metadata is None:
-            raise ConfigError(f"{self._untold}: give codec.input, the name of the model's input", key="input")
+            raise ConfigError(f"{self._why_unknown}: give codec.input, the name of the model's input", key="input")
         names = list(self._metadata.inputs) or [_ANY_NAME]
         if len(names) > 1:
             raise ConfigError(
@@ -213,8 +211,8 @@ class Oip(Codec):
         request: dict[str, Any] = {"inputs": inputs}
         if self._outputs:
             request["outputs"] = [{"name": name, **of_output} for name in self._outputs]
-        asked = {"binary_data_output": True} if self._raw else {}
-        if parameters := asked | self._parameters:
+        binary = {"binary_data_output": True} if self._raw else {}
+        if parameters := binary | self._parameters:
             request["parameters"] = parameters
         return orjson.dumps(request, option=DUMPS)
 
@@ -246,7 +244,7 @@ def _check_known(option: str, names: Sequence[str], known: Mapping[str, Any]) ->
 
 
 def _unknown(names: Sequence[str], known: Mapping[str, Any]) -> str | None:
-    """What is to be said of a name that the metadata does not list, unless it lists none."""
+    """The error message for a name that the metadata does not list, unless it lists none; None if all are there."""
     for name in names:
         if known and name not in known:
             near = get_close_matches(name, known, 1)

@@ -13,14 +13,13 @@ import orjson
 
 from fanout._escape import shortened
 from fanout.codecs import _options
-from fanout.codecs._blocked import CODES, blocked, row_failed
+from fanout.codecs._parsing import read_with_usage
 from fanout.codecs._rows import DUMPS, to_json
-from fanout.codecs._usage import read_with_usage
 from fanout.codecs._values import Unfit, Wanted, array
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError, EncodeError, InputError
 from fanout.exact_json import without_bom
-from fanout.types import DecodedResponse, Payload, Response, Rows, TensorSpec, Values, Verdict
+from fanout.types import Action, DecodedResponse, Payload, Response, Rows, TensorSpec, Values, Verdict
 
 TEXT, FINISH_REASON = "text", "finish_reason"
 """The outputs."""
@@ -30,26 +29,40 @@ _OWN_FIELDS = {
     "messages": "the rows go there",
     "model": "it is an option of its own",
 }
-# The server's words for a row that it will never take: OpenAI and vLLM, filters, llama.cpp.
-_FATAL = {"context_length_exceeded", "exceed_context_size_error"} | CODES
+# Finish reasons of an answer that is withheld for its content, in lower case. Checked in November 2026.
+_BLOCKED_REASONS = frozenset({
+    "content_filter",  # OpenAI, Azure, and most that speak their API
+    "refusal",  # Anthropic
+    "safety", "recitation", "blocklist", "prohibited_content", "spii", "image_safety", "language",  # Gemini
+    "guardrail_intervened", "content_filtered",  # Bedrock
+    "sensitive",  # Zhipu
+})  # fmt: skip
+# Error codes for a row that will never be answered, in lower case.
+_FATAL_CODES = frozenset({
+    "context_length_exceeded",  # OpenAI, vLLM
+    "exceed_context_size_error",  # llama.cpp
+    "content_filter", "responsibleaipolicyviolation",  # Azure
+    "content_policy_violation", "moderation_blocked",  # OpenAI, OpenRouter
+    "data_inspection_failed", "datainspectionfailed",  # Alibaba
+})  # fmt: skip
 _FATAL_WORDS = "maximum context length"
 _FATAL_STATUS = (200, 400, 403, 413, 422)
 _LONGEST = 300
 _TEXT_PARTS = frozenset({"text", "output_text"})
 # Mistral, Anthropic and Gemini behind compatible APIs, Bedrock.
 _THINKING_PARTS = frozenset({"thinking", "redacted_thinking", "reasoning", "reasoning_text", "reasoning_content"})
+# Bytes of an answer without a text. A larger one has been parsed once and is not parsed again on the event loop.
 _LARGEST_REFUSAL = 2**19
-"""Bytes of an answer without a text: a larger one, which has been read once, is not parsed again."""
+# Reasons for an empty message, beside the blocked ones. A message that ends with "stop" should have a text.
 _NO_ACCIDENT = ("tool_calls", "length")
-"""Why a message may have no text in it, beside its being blocked. With ``stop`` it should have one."""
 
 
 class OpenAIChat(Codec):
-    """A prompt, or a conversation, to the text that the model says next.
+    """A prompt, or a conversation, to the next text of the model.
 
     A row is a text (what the user says) or a list of messages: dicts with ``role`` and ``content``, sent as they are.
     One request carries one row. The outputs are ``text`` and ``finish_reason`` (``"stop"``, ``"length"``, ...; empty
-    where the server does not tell), both texts. What the API counts (``usage``) is summed up in the statistics.
+    where the server gives none), both texts. The statistics sum up the ``usage``.
 
     Args:
         model: name of the model, sent if given (the official API wants one).
@@ -72,8 +85,8 @@ class OpenAIChat(Codec):
         self._spec = {TEXT: text, FINISH_REASON: text}
         given = _options.text_or_none("model", model)
         self._fields = ({} if given is None else {"model": given}) | _checked_extra(extra)
-        told = _options.text_or_none("system", system)
-        self._system = [] if told is None else [{"role": "system", "content": told}]
+        prompt = _options.text_or_none("system", system)
+        self._system = [] if prompt is None else [{"role": "system", "content": prompt}]
 
     def encode(self, rows: Rows) -> Payload:
         """The only row of ``rows`` as the request's ``messages``.
@@ -96,9 +109,9 @@ class OpenAIChat(Codec):
         return read_with_usage(response, _outputs, keep=True)
 
     def classify(self, response: Response) -> Verdict | int | None:
-        """A row that is too long, is blocked, or is answered without a text: asked again it would cost the same again.
+        """Fail a row that is too long or blocked, or that is answered without a text; None for anything else.
 
-        None for anything else.
+        Another request for the same row would end the same, and cost again.
         """
         if len(response.body) > _LARGEST_REFUSAL:
             return None
@@ -109,20 +122,20 @@ class OpenAIChat(Codec):
         reason = _no_text(document) if response.status == 200 else None
         if reason is None and response.status in _FATAL_STATUS:
             reason = _fatal(document)
-        if reason is not None:
-            return row_failed(response, reason)
-        return None
+        if reason is None:
+            return None
+        return Verdict(action=Action.FAIL, reason=f"HTTP {response.status}: {reason}", status=response.status)
 
     def _conversations(self, rows: Sequence[Any]) -> list[list[Any]]:
-        made, bad = [], {}
+        conversations, bad = [], {}
         for i, row in enumerate(rows):
             try:
-                made.append([*self._system, *_messages(row)])
+                conversations.append([*self._system, *_messages(row)])
             except Unfit as error:
                 bad[i] = str(error)
         if bad:
             raise EncodeError("; ".join(dict.fromkeys(bad.values())), rows=list(bad))
-        return made
+        return conversations
 
 
 def _checked_extra(extra: object) -> dict[str, Any]:
@@ -148,11 +161,11 @@ def _messages(row: object) -> list[Any]:
         if not row:
             raise Unfit("an empty prompt")
         return [{"role": "user", "content": row}]
-    if row is None or (isinstance(row, float) and row != row):  # NaN is pandas' word for a missing text
+    if row is None or (isinstance(row, float) and row != row):  # pandas has NaN for a missing text
         raise Unfit("a prompt is missing")
     if not isinstance(row, list | tuple | np.ndarray):
-        what = "one message, which belongs into a list" if isinstance(row, Mapping) else type(row).__name__
-        raise Unfit(f"a row must be a text or a list of messages, not {what}")
+        kind = "one message, which belongs into a list" if isinstance(row, Mapping) else type(row).__name__
+        raise Unfit(f"a row must be a text or a list of messages, not {kind}")
     if not len(row):
         raise Unfit("a conversation without messages")
     for message in row:
@@ -173,16 +186,20 @@ def _outputs(document: object) -> Values:
     if text is None:
         raise Unfit("has a choice without a text in its message")
     reason = choice.get("finish_reason")
-    if blocked(reason) or (not text and _refusal(message)):
+    if _is_blocked(reason) or (not text and _refusal(message)):
         raise Unfit("has no text, or a part of one, for it is blocked")
-    if reason == "error" or _error(document):  # OpenRouter's and vLLM's word for a text that broke off
+    if reason == "error" or _error(document):  # OpenRouter and vLLM report a text that broke off like this
         raise Unfit("has a text that broke off with an error")
     texts = Wanted(_STRING)
     return {TEXT: array([text], texts), FINISH_REASON: array([reason if isinstance(reason, str) else ""], texts)}
 
 
+def _is_blocked(reason: object) -> bool:
+    return isinstance(reason, str) and reason.partition(":")[0].lower() in _BLOCKED_REASONS
+
+
 def _text(content: object) -> str | None:
-    """A message's content, where it is a text or made of parts that are; the model's thinking is left out."""
+    """A message's content, if it is a text or a list of text parts, without the model's thinking; else None."""
     if isinstance(content, str):
         return content
     kinds = [part.get("type") if isinstance(part, dict) else None for part in _parts(content)]
@@ -201,7 +218,7 @@ def _is_thinking_alone(content: object) -> bool:
 
 
 def _refusal(message: Any) -> str | None:
-    """The model's words where it refuses to answer: a field of the message, or parts of its content."""
+    """The refusal of the model, a field of the message or parts of its content; None if there is none."""
     refusal = message.get("refusal")
     content = message.get("content")
     parts = content if isinstance(content, list) else ()
@@ -210,7 +227,7 @@ def _refusal(message: Any) -> str | None:
 
 
 def _no_text(document: Any) -> str | None:
-    """Why a message has no text, or a part of one, where that is the server's will; None if it is not so."""
+    """Why the server sent no text, or a part of one, on purpose; None if it seems an accident."""
     try:
         (choice,) = document["choices"]
         message = choice["message"]
@@ -218,17 +235,17 @@ def _no_text(document: Any) -> str | None:
         if _error(document):
             return None
         if _text(content):
-            return f"the model's text is cut off: {reason}" if blocked(reason) else None
-        told = _refusal(message) or (reason if blocked(reason) else None)
-        if told is None and (content is None or _is_thinking_alone(content)):
-            told = "tool_calls" if message.get("tool_calls") else reason if reason in _NO_ACCIDENT else None
+            return f"the model's text is cut off: {reason}" if _is_blocked(reason) else None
+        why = _refusal(message) or (reason if _is_blocked(reason) else None)
+        if why is None and (content is None or _is_thinking_alone(content)):
+            why = "tool_calls" if message.get("tool_calls") else reason if reason in _NO_ACCIDENT else None
     except (TypeError, KeyError, ValueError, AttributeError):
         return None
-    return f"the model gives no text: {shortened(str(told), _LONGEST)}" if told else None
+    return f"the model gives no text: {shortened(str(why), _LONGEST)}" if why else None
 
 
 def _error(document: Any) -> Any:
-    """The error of an answer, or that of its choice: OpenRouter puts errors of its providers there."""
+    """The error of an answer, or of its choice, which has the provider's error at OpenRouter."""
     if not isinstance(document, dict):
         return None
     choices = document.get("choices")
@@ -237,17 +254,17 @@ def _error(document: Any) -> Any:
 
 
 def _fatal(document: Any) -> str | None:
-    """The message of an error that says that no attempt with this row can succeed; None for any other."""
+    """The message of an error that no other attempt with this row can avoid; None for any other."""
     error = _error(document) or document
     if not isinstance(error, dict):
         return None
     message = shortened(" ".join(str(error.get("message", "")).split()), _LONGEST)
     codes = [str(error.get(field)) for field in ("code", "type")]
-    fatal = _FATAL.intersection(code.lower() for code in codes) or _FATAL_WORDS in message
+    fatal = _FATAL_CODES.intersection(code.lower() for code in codes) or _FATAL_WORDS in message
     return message or ", ".join(codes) if fatal or _flagged(error) else None
 
 
 def _flagged(error: Mapping[str, Any]) -> bool:
-    """OpenRouter's error for an input that a moderator has flagged."""
+    """True for OpenRouter's error for an input that a moderator has flagged."""
     metadata = error.get("metadata")
     return isinstance(metadata, dict) and ("flagged_input" in metadata or bool(metadata.get("reasons")))

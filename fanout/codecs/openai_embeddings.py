@@ -10,34 +10,31 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import orjson
+from pybase64 import b64decode
 
+from fanout.arrays import within
 from fanout.codecs import _options
-from fanout.codecs._fast import AT_ONCE, LARGE, Buffers, available, exact_in, unambiguous, vectors
-from fanout.codecs._parsing import refused
+from fanout.codecs._numbers import AT_ONCE, LARGE, SimdjsonReader, exact_below, require_unique_names, vectors
+from fanout.codecs._options import ANY_OUTPUT, DTypeOption, ShapeOption
+from fanout.codecs._parsing import counts, invalid, model_name, read_with_usage, with_usage_of
+from fanout.codecs._paths import order_of
 from fanout.codecs._rows import texts
 from fanout.codecs._slices import Uncut, rows_at
-from fanout.codecs._usage import counts, model_of, read_with_usage, with_usage_of
 from fanout.codecs._values import Unfit, Wanted, array, is_unicode
-from fanout.codecs.base import ANY_OUTPUT, Codec, DTypeOption, ShapeOption
-from fanout.codecs.ordering import order_of
+from fanout.codecs.base import Codec
 from fanout.errors import ConfigError, EncodeError, InputError, InvalidResponse
+from fanout.exact_json import LIGHT
 from fanout.types import Array, DecodedResponse, Payload, Response, Rows, TensorSpec, Values
-from fanout.weight import LIGHT
-
-try:
-    from pybase64 import b64decode as _b64decode  # of the extra `fast`
-except ImportError:
-    from base64 import b64decode as _b64decode  # type: ignore[assignment]
 
 _BASE64 = np.dtype("<f4")
 _SINGLE = np.dtype(np.float32)
 _MOST_ITEMS = 2**31
+# Name of the indices of a slice, beside its vectors, and the number for an item without an index.
 _INDEX, _NONE = "index", -1
-"""Beside the vectors of a slice: the index of each, and what stands for none."""
 
 
 class OpenAIEmbeddings(Codec):
-    """Texts to vectors: float32, shape (rows, width), whichever way they come.
+    """Texts to vectors: float32, shape (rows, width), from base64 and from JSON numbers.
 
     Args:
         model: name of the model, sent if given (the official API wants one).
@@ -69,15 +66,17 @@ class OpenAIEmbeddings(Codec):
         super().__init__(dtype=dtype, shape=shape, nonfinite=nonfinite)
         self._dtype = self._dtype_of("") or _SINGLE
         _check(dimensions, encoding_format, self._dtype)
-        learnt = TensorSpec(dtype=self._dtype, shape=None if dimensions is None else (dimensions,))
-        given = self._spec.get("", self._spec.get(ANY_OUTPUT))
-        self._spec = {ANY_OUTPUT: TensorSpec(dtype=self._dtype, shape=given.shape or learnt.shape) if given else learnt}
+        given = self._spec.get("", self._spec.get(ANY_OUTPUT, TensorSpec()))
+        shape = given.shape or (None if dimensions is None else (dimensions,))
+        self._spec = {ANY_OUTPUT: TensorSpec(dtype=self._dtype, shape=shape)}
         fields = {"model": _options.text_or_none("model", model), "dimensions": dimensions}
         self._fields = {name: value for name, value in fields.items() if value is not None}
         self._fields["encoding_format"] = encoding_format
+        # True if the last answer had its vectors as numbers: a server may ignore the encoding format.
         self._floats_come = False
-        """The last answer had its vectors as numbers, whatever was asked for."""
-        self._buffers = Buffers() if available("simdjson") else None
+        is_floating = self._dtype.kind == "f"
+        self._exact_below = exact_below(self._dtype) if is_floating else 0.0
+        self._simdjson = SimdjsonReader() if is_floating and SimdjsonReader.is_installed() else None
 
     def encode(self, rows: Rows) -> Payload:
         """``rows`` as the request's ``input``: a list or 1-D array of texts.
@@ -101,27 +100,25 @@ class OpenAIEmbeddings(Codec):
     def decode(self, response: Response, n_rows: int) -> DecodedResponse:
         """The vectors in the order of their ``index``, shape (n_rows, width), and usage. Raises `InvalidResponse`."""
         size = len(response.body)
-        if size > LIGHT and (found := self._in_slices(response, n_rows)) is not None:
-            return found
-        if (
-            self._floats_come
-            and LARGE <= size <= AT_ONCE
-            and (found := self._quickly(response.body, n_rows)) is not None
-        ):
-            return found
+        if size > LIGHT and (decoded := self._in_slices(response, n_rows)) is not None:
+            return decoded
+        if self._floats_come and LARGE <= size <= AT_ONCE:
+            decoded = self._quickly(response.body, n_rows)
+            if decoded is not None:
+                return decoded
         return read_with_usage(
             response, lambda document: self._vectors(document, n_rows), keep=self.nonfinite == "keep"
         )
 
     def classify(self, response: Response) -> int | None:
-        """Text Embeddings Inference answers 424 when its backend failed, for the rows' sake or not."""
+        """500 for the 424 of Text Embeddings Inference: its backend failed, perhaps because of a row."""
         return 500 if response.status == 424 else None
 
     def _in_slices(self, response: Response, n_rows: int) -> DecodedResponse | None:
-        """The vectors of a large answer; None if it has to be parsed whole."""
+        """The vectors of a large answer, read in slices; None if it cannot be cut."""
         keep = self.nonfinite == "keep"
         try:
-            rows, rest = rows_at(response, "data", self._some, keep=keep, quick=self._quick_rows)
+            rows, rest = rows_at(response, "data", self._items, keep=keep, quick=self._quick_items)
             assert isinstance(rows, Mapping)
             vectors, indices = rows[""], rows[_INDEX]
             if len(vectors) != n_rows:
@@ -130,60 +127,56 @@ class OpenAIEmbeddings(Codec):
         except Uncut:
             return None
         except Unfit as error:
-            raise with_usage_of(response, refused(response, error)) from None
+            raise with_usage_of(response, invalid(response, error)) from None
         except InvalidResponse as error:
             raise with_usage_of(response, error) from None
         vectors = vectors if places is None else vectors[places]
-        return DecodedResponse(vectors, usage=dict(counts(rest.get("usage"))), model=model_of(rest.get("model")))
+        return DecodedResponse(vectors, usage=dict(counts(rest.get("usage"))), model=model_name(rest.get("model")))
 
-    def _some(self, items: Any) -> Values:
-        """Some vectors, and their places."""
-        vectors, indices = _items(items)
+    def _items(self, items: Any) -> Values:
+        """The vectors and the indices of some items."""
+        vectors, indices = _vectors_and_indices(items)
         if not set(map(type, indices)) <= {int, type(None)} or any(
             index is not None and index < 0 for index in indices
         ):
             raise Unfit("has an index that is no whole number")
-        made = self._made(vectors) if vectors else np.empty((0, 0), self._dtype)
+        array = self._array(vectors) if vectors else np.empty((0, 0), self._dtype)
         try:
-            return {"": made, _INDEX: np.array([_NONE if index is None else index for index in indices], np.int64)}
+            return {"": array, _INDEX: np.array([_NONE if index is None else index for index in indices], np.int64)}
         except OverflowError:
             raise Unfit("has an 'index' in 'data' for which there is no text") from None
 
-    def _quick_rows(self) -> Callable[[bytes], Values | None]:
-        """Reads items with numbers, for as long as all are such."""
-        buffers = Buffers() if available("simdjson") else None
+    def _quick_items(self) -> Callable[[bytes], Values | None]:
+        """Make a function that reads items with numbers, until the first slice that has others."""
+        # A parser of its own, for two answers may be decoded at once.
+        simdjson = None if self._simdjson is None else SimdjsonReader()
 
         def quick(text: bytes) -> Values | None:
-            nonlocal buffers
-            parsed = None if buffers is None else buffers.parsed(text, lambda items: vectors(text, items))
-            if parsed is not None and (made := exact_in(parsed[0], self._dtype)) is not None:
-                indices = parsed[1]
-                if set(map(type, indices)) in ({int}, {type(None)}) and (
-                    indices[0] is None or 0 <= min(indices) <= max(indices) < _MOST_ITEMS
-                ):
-                    places = np.full(len(made), _NONE) if indices[0] is None else np.array(indices, np.int64)
-                    return {"": made, _INDEX: places}
-            buffers = None
-            return None
+            nonlocal simdjson
+            parsed = None if simdjson is None else simdjson.parsed(text, lambda items: vectors(text, items))
+            if parsed is None or not within(parsed[0], self._exact_below) or not _are_plain(indices := parsed[1]):
+                simdjson = None
+                return None
+            places = np.full(len(indices), _NONE) if indices[0] is None else np.array(indices, np.int64)
+            return {"": parsed[0].astype(self._dtype, copy=False), _INDEX: places}
 
         return quick
 
     def _quickly(self, body: bytes, n_rows: int) -> DecodedResponse | None:
-        """The vectors where they plainly are numbers; None for the exact way to find out."""
+        """The vectors where all of them are numbers in row order; None where the exact parser has to read them."""
 
-        def found(document: Any) -> tuple[Array, list[Any], Any, str | None] | None:
-            made, usage = vectors(body, unambiguous(document)["data"]), document.get("usage")
-            return made and (*made, usage and usage.as_dict(), model_of(document.get("model")))
+        def convert(document: Any) -> tuple[Array, list[Any], Any, str | None] | None:
+            items, usage = vectors(body, require_unique_names(document)["data"]), document.get("usage")
+            return items and (*items, usage and usage.as_dict(), model_name(document.get("model")))
 
-        if self._buffers is None or (parsed := self._buffers.parsed(body, found)) is None:
+        if self._simdjson is None or (parsed := self._simdjson.parsed(body, convert)) is None:
             return None
-        made, indices, usage, model = parsed
-        plain = set(map(type, indices)) in ({int}, {type(None)})  # True is 1, and 1.0 is
-        if not plain or indices not in (list(range(n_rows)), [None] * n_rows):
+        doubles, indices, usage, model = parsed
+        if not _are_plain(indices) or indices not in (list(range(n_rows)), [None] * n_rows):
             return None
-        if (made := exact_in(made, self._dtype)) is None:
+        if not within(doubles, self._exact_below):
             return None
-        return DecodedResponse(made, usage=dict(counts(usage)), model=model)
+        return DecodedResponse(doubles.astype(self._dtype, copy=False), usage=dict(counts(usage)), model=model)
 
     def _vectors(self, document: object, n_rows: int) -> Array:
         data = document.get("data") if isinstance(document, dict) else None
@@ -193,15 +186,15 @@ class OpenAIEmbeddings(Codec):
             raise Unfit(f"has {len(data)} embeddings for {n_rows} texts", error_kind="rows")
         vectors = _in_order(data)
         self._floats_come = not isinstance(vectors[0], str)
-        return self._made(vectors)
+        return self._array(vectors)
 
-    def _made(self, vectors: list[Any]) -> Array:
+    def _array(self, vectors: list[Any]) -> Array:
         if isinstance(vectors[0], str):
             return _from_base64(vectors)
-        made = array(vectors, Wanted(self._dtype, keep=self.nonfinite == "keep"))
-        if made.ndim != 2 or not made.size:
-            raise Unfit(f"has embeddings of shape {list(made.shape[1:])}, not one vector a text", error_kind="shape")
-        return made
+        numbers = array(vectors, Wanted(self._dtype, keep=self.nonfinite == "keep"))
+        if numbers.ndim != 2 or not numbers.size:
+            raise Unfit(f"has embeddings of shape {list(numbers.shape[1:])}, not one vector a text", error_kind="shape")
+        return numbers
 
 
 def _check(dimensions: object, encoding_format: object, dtype: np.dtype[Any]) -> None:
@@ -214,15 +207,22 @@ def _check(dimensions: object, encoding_format: object, dtype: np.dtype[Any]) ->
         raise ConfigError(f'base64 carries float32; for dtype {dtype} set encoding_format to "float"', key="dtype")
 
 
+def _are_plain(indices: list[Any]) -> bool:
+    """True if all indices are integers that a row can have, or all are missing. True and 1.0 are no integers here."""
+    if set(map(type, indices)) == {int}:
+        return bool(0 <= min(indices) <= max(indices) < _MOST_ITEMS)
+    return set(map(type, indices)) == {type(None)}
+
+
 def _in_order(data: list[Any]) -> list[Any]:
-    """The embeddings, placed by their index; as they came where none has one."""
-    vectors, indices = _items(data)
+    """The embeddings in the order of their indices, if they have any."""
+    vectors, indices = _vectors_and_indices(data)
     order = order_of(indices)
     return vectors if order is None else [vectors[i] for i in order]
 
 
-def _items(data: list[Any]) -> tuple[list[Any], list[Any]]:
-    """The embeddings as they came, and the index of each."""
+def _vectors_and_indices(data: list[Any]) -> tuple[list[Any], list[Any]]:
+    """The embedding and the index of each item, in the order of the answer."""
     try:
         return [item["embedding"] for item in data], [item.get("index") for item in data]
     except (TypeError, KeyError, AttributeError):
@@ -242,13 +242,13 @@ def _from_base64(vectors: list[Any]) -> Array:
 
 
 def _joined(vectors: list[Any]) -> bytes | None:
-    """All at once, where each fills whole groups of four characters; None where they do not, or are not alike."""
+    """The bytes of all vectors, decoded at once; None if not all have one length in whole groups of four characters."""
     try:
         if len(set(map(len, vectors))) > 1 or len(vectors[0]) % 4:
             return None
         text = "".join(vectors)
-        data = _b64decode(text, validate=True)
-    except (ValueError, TypeError):  # one of them ends before its last group, or is no base64
+        data = b64decode(text, validate=True)
+    except (ValueError, TypeError):  # padding within the joined text, or no base64
         return None
     return data if 4 * len(data) == 3 * len(text) else None
 
@@ -257,7 +257,7 @@ def _each(vectors: list[Any]) -> list[bytes]:
     rows: list[bytes] = []
     for i, text in enumerate(vectors):
         try:
-            rows.append(_b64decode(text, validate=True))
+            rows.append(b64decode(text, validate=True))
         except (ValueError, TypeError):
             raise Unfit("is no base64, as others are", row=i) from None
         if len(rows[i]) != len(rows[0]):

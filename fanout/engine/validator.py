@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from fanout.arrays import hides_values, within
 from fanout.errors import InvalidResponse
-from fanout.extent import within
-from fanout.masks import hides_values
 from fanout.types import Array, Schema, TensorSpec, Values, schema_of
 
 if TYPE_CHECKING:

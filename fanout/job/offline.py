@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from fanout.cassettes import Recorder, Replayer
 from fanout.client import replaced_target
-from fanout.codecs.base import spec_from_options
+from fanout.codecs._options import spec_from_options
 from fanout.errors import ConfigError
 from fanout.mock import MockModel, MockTransport, outputs_of
 from fanout.paths import require_apart

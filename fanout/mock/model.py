@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from fanout.codecs.base import ANY_OUTPUT
+from fanout.codecs._options import ANY_OUTPUT
 from fanout.errors import ConfigError
 from fanout.types import TensorSpec, count_rows
 

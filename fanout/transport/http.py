@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TypedDict
 import aiohttp
 from yarl import URL
 
-from fanout.descriptors import is_shortage
 from fanout.errors import ClientStateError, ConfigError, IncompleteResponse
+from fanout.process import is_shortage
 from fanout.transport.aiohttp_names import Use, usable
 from fanout.transport.base import NoDescriptor, SendAborted
 from fanout.transport.bodies import ERROR_BODY_PATIENCE, Parts, read_body

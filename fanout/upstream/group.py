@@ -7,10 +7,10 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fanout.descriptors import room_for
 from fanout.limits import ConcurrencyLimiter, Cooldown, Cost
 from fanout.limits.controller import ConcurrencyController
 from fanout.limits.size_limits import SizeLimits
+from fanout.process import room_for
 from fanout.stop import WaitQueue
 from fanout.upstream.balancer import Balancer
 from fanout.upstream.circuit_breaker import CircuitBreaker

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from benchmarks.command import main
-from benchmarks.groups import FLOOR, PLAIN, Entry, Group
+from benchmarks.groups import FANOUT, FLOOR, Entry, Group
 from benchmarks.machine import Cores
 from benchmarks.rounds import Servers, measure
 
@@ -25,10 +25,10 @@ def test_one_command_measures_and_writes_table_figures_and_pictures(tmp_path, ca
     assert capsys.readouterr().out.strip() == table.strip()
     w1, startup = figures["groups"]
     measured = {entry["name"]: entry for entry in w1["entries"]}
-    assert measured.keys() >= {FLOOR, PLAIN}
+    assert measured.keys() >= {FLOOR, FANOUT}
     assert all(cost["units"] == 600 and cost["cpu"] > 0 for entry in measured.values() for cost in entry["costs"])
     assert [entry["name"] for entry in startup["entries"]] == ["python -c pass", "fanout --version", "fanout --help"]
-    assert f"| {PLAIN} |" in table
+    assert f"| {FANOUT} |" in table
     ET.parse(tmp_path / "cpu.svg")
 
 
@@ -104,11 +104,3 @@ def test_entries_take_turns():
     with ExitStack() as stack:
         measure([group_of(one, two)], 2, Servers(stack, nginx=False, core=None), Cores(), told.append)
     assert [line.split(":")[0] for line in told] == ["g 1/2 | one", "g 1/2 | two", "g 2/2 | one", "g 2/2 | two"]
-
-
-def test_the_plain_installation_is_measured_without_the_modules_that_are_blocked():
-    broken = Entry(name="plain", target="benchmarks.contenders.floor:opened", work="W1", blocked=("orjson",))
-    with ExitStack() as stack:
-        servers = Servers(stack, nginx=False, core=None)
-        (measured,) = measure([group_of(broken)], 1, servers, Cores(), lambda _: None)
-    assert "import of orjson halted" in measured.failed["plain"]

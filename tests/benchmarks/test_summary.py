@@ -9,7 +9,7 @@ import pytest
 from benchmarks.bounds import judged
 from benchmarks.chart import Bar, Panel, drawn
 from benchmarks.charts import pictures
-from benchmarks.groups import FLOOR, PLAIN, Group, groups
+from benchmarks.groups import FANOUT, FLOOR, Group, groups
 from benchmarks.measuring import Cost
 from benchmarks.report import Circumstances, as_json, as_markdown, duration
 from benchmarks.rounds import Measured
@@ -24,7 +24,7 @@ def costs(*cpu: float, units: int = 1000) -> list[Cost]:
 
 
 def w1(**measured: list[Cost]) -> Measured:
-    names = {"floor": FLOOR, "plain": PLAIN}
+    names = {"floor": FLOOR, "plain": FANOUT}
     group = next(group for group in groups() if group.name == "W1")
     return Measured(group, {names[name]: rounds for name, rounds in measured.items()})
 
@@ -32,15 +32,15 @@ def w1(**measured: list[Cost]) -> Measured:
 def test_a_ratio_is_taken_within_each_round():
     slow_machine_in_round_two = w1(floor=costs(0.1, 0.4, 0.1), plain=costs(0.2, 0.8, 0.3))
     found = {line.name: line for line in lines(slow_machine_in_round_two)}
-    assert found[PLAIN].ratio["cpu"] == Spread(2.0, 2.0, pytest.approx(3.0))
-    assert found[PLAIN].absolute["cpu"] == Spread(0.3 / 1000, 0.2 / 1000, 0.8 / 1000)
+    assert found[FANOUT].ratio["cpu"] == Spread(2.0, 2.0, pytest.approx(3.0))
+    assert found[FANOUT].absolute["cpu"] == Spread(0.3 / 1000, 0.2 / 1000, 0.8 / 1000)
     assert found[FLOOR].ratio["cpu"] == Spread(1, 1, 1)
-    assert found[PLAIN].absolute["throughput"].median == pytest.approx(1000 / 0.6)
+    assert found[FANOUT].absolute["throughput"].median == pytest.approx(1000 / 0.6)
 
 
 def test_units_and_not_requests_are_what_a_cost_is_divided_by():
     measured = w1(floor=costs(0.1, units=1000), plain=costs(0.1, units=500))
-    assert ratio_between(measured, PLAIN, FLOOR) == Spread(2, 2, 2)
+    assert ratio_between(measured, FANOUT, FLOOR) == Spread(2, 2, 2)
 
 
 def test_without_the_base_there_are_figures_and_no_ratios():

@@ -37,18 +37,18 @@ def check(told: dict[str, dict[str, Any]]) -> None:
 
 
 @pytest.mark.parametrize("mib", [4, pytest.param(16, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("options", [[], ["hidden"]], ids=["fast", "plain"])
+@pytest.mark.parametrize("options", [[], ["hidden"]], ids=["installed", "hidden"])
 def test_an_answer_takes_no_more_memory_than_it_may(options: list[str], mib: int) -> None:
     check(measured(mib * 2**20, *options))
 
 
 @pytest.mark.soak  # it measures how long a thread waits for the interpreter: on a machine with nothing else to do
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("options", [[], ["hidden"]], ids=["fast", "plain"])
+@pytest.mark.parametrize("options", [[], ["hidden"]], ids=["installed", "hidden"])
 def test_an_answer_at_the_cap_takes_no_more_memory_than_it_may_and_no_time_that_matters(options: list[str]) -> None:
     """The thread has less than 100 ms of CPU between two looks of another, which wants the interpreter every ms."""
     told = measured(CAP, *options)
     check(told)
     for name, of in told.items():
-        assert of["held"] < (0.2 if name == "a chat" else 0.1), f"{name}: {of}"  # whose one text is 64 MiB
+        assert of["held"] < 0.1, f"{name}: {of}"
         assert of["cpu"] < 30, f"{name}: {of}"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fanout.codecs import Oip
-from fanout.codecs._oip_answer import LENGTH_HEADER
+from fanout.codecs._oip_tensors import LENGTH_HEADER
 from fanout.errors import ConfigError, EncodeError, InputError, InvalidResponse
 from fanout.tensors import datatype_of, dtype_of, pack, unpack
 from fanout.types import ModelInfo, Response, Tensor, TensorSpec
@@ -248,7 +248,7 @@ def test_a_url_without_infer_has_no_metadata():
 
 
 def test_a_name_must_come_from_somewhere():
-    with pytest.raises(ConfigError, match=r"not asked for: give codec\.input"):
+    with pytest.raises(ConfigError, match=r"not requested: give codec\.input"):
         Oip().encode(np.ones(1))
 
 

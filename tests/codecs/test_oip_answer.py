@@ -6,7 +6,7 @@ import numpy as np
 import orjson
 import pytest
 
-from fanout.codecs._oip_answer import LENGTH_HEADER, tensors
+from fanout.codecs._oip_tensors import LENGTH_HEADER, output_tensors
 from fanout.errors import InvalidResponse
 from fanout.tensors import dtype_of, pack
 
@@ -47,14 +47,14 @@ FP32 = np.array([1.5, -2], "<f4").tobytes()
     ],
 )
 def test_json_data_has_the_dtype_of_its_datatype(response, datatype, data, expected):
-    made = tensors(as_json(response, datatype=datatype, data=data), keep=False)["y"]
+    made = output_tensors(as_json(response, datatype=datatype, data=data), keep=False)["y"]
     assert made.dtype == expected.dtype
     np.testing.assert_array_equal(made, expected)
 
 
 @pytest.mark.parametrize("data", [[1, 2, 3, 4], [[1, 2], [3, 4]]])
 def test_json_data_is_flat_or_nested(response, data):
-    made = tensors(as_json(response, shape=(2, 2), data=data), keep=False)["y"]
+    made = output_tensors(as_json(response, shape=(2, 2), data=data), keep=False)["y"]
     assert made.tolist() == [[1.0, 2.0], [3.0, 4.0]]
 
 
@@ -91,7 +91,7 @@ def test_json_data_is_flat_or_nested(response, data):
 )
 def test_an_output_that_is_not_what_it_says_is_invalid(response, rest, match):
     with pytest.raises(InvalidResponse, match=match):
-        tensors(as_json(response, **rest), keep=False)
+        output_tensors(as_json(response, **rest), keep=False)
 
 
 @pytest.mark.parametrize(
@@ -100,33 +100,33 @@ def test_an_output_that_is_not_what_it_says_is_invalid(response, rest, match):
 )
 def test_an_answer_of_another_form_is_invalid_and_quoted(response, document):
     with pytest.raises(InvalidResponse, match="out of memory"):
-        tensors(response(document), keep=False)
+        output_tensors(response(document), keep=False)
 
 
 def test_two_outputs_of_one_name_are_invalid(response):
     with pytest.raises(InvalidResponse, match="same name"):
-        tensors(response({"outputs": [output(data=[1, 2]), output(data=[3, 4])]}), keep=False)
+        output_tensors(response({"outputs": [output(data=[1, 2]), output(data=[3, 4])]}), keep=False)
 
 
 @pytest.mark.parametrize("data", ["[NaN, 1]", "[null, 1]"])
 def test_nan_in_json_is_kept_or_invalid(response, data):
     """Triton prints NaN, MLServer null."""
     answer = response(f'{{"outputs": [{{"name": "y", "datatype": "FP32", "shape": [2], "data": {data}}}]}}'.encode())
-    np.testing.assert_array_equal(tensors(answer, keep=True)["y"], np.array([np.nan, 1], "f4"))
+    np.testing.assert_array_equal(output_tensors(answer, keep=True)["y"], np.array([np.nan, 1], "f4"))
     with pytest.raises(InvalidResponse):
-        tensors(answer, keep=False)
+        output_tensors(answer, keep=False)
 
 
 @pytest.mark.parametrize("datatype", ["INT64", "BOOL", "BYTES"])
 def test_null_is_never_kept_where_there_is_no_nan(response, datatype):
     with pytest.raises(InvalidResponse, match="null"):
-        tensors(as_json(response, datatype=datatype, data=[None, None]), keep=True)
+        output_tensors(as_json(response, datatype=datatype, data=[None, None]), keep=True)
 
 
 def test_binary_outputs_are_views_in_the_order_told(response):
     texts = pack(np.array(["a", "é"]), "BYTES")
     answer = as_binary(response, [sized(8), sized(len(texts), name="t", datatype="BYTES")], FP32, texts)
-    made = tensors(answer, keep=False)
+    made = output_tensors(answer, keep=False)
     assert list(made) == ["y", "t"]
     assert made["y"].tolist() == [1.5, -2.0]
     assert made["t"].tolist() == ["a", "é"]
@@ -134,17 +134,17 @@ def test_binary_outputs_are_views_in_the_order_told(response):
 
 
 def test_binary_and_json_outputs_may_be_mixed(response):
-    made = tensors(as_binary(response, [output(name="j", data=[1, 2]), sized(8)], FP32), keep=False)
+    made = output_tensors(as_binary(response, [output(name="j", data=[1, 2]), sized(8)], FP32), keep=False)
     assert {name: array.tolist() for name, array in made.items()} == {"j": [1.0, 2.0], "y": [1.5, -2.0]}
 
 
 def test_a_length_header_without_binary_outputs(response):
-    assert tensors(as_binary(response, [output(data=[1, 2])]), keep=False)["y"].tolist() == [1.0, 2.0]
+    assert output_tensors(as_binary(response, [output(data=[1, 2])]), keep=False)["y"].tolist() == [1.0, 2.0]
 
 
 def test_the_header_is_found_in_any_case(response):
     head = orjson.dumps({"outputs": [sized(8)]})
-    made = tensors(response(head + FP32, {LENGTH_HEADER.lower(): str(len(head))}), keep=False)
+    made = output_tensors(response(head + FP32, {LENGTH_HEADER.lower(): str(len(head))}), keep=False)
     assert made["y"].tolist() == [1.5, -2.0]
 
 
@@ -164,27 +164,29 @@ def test_the_header_is_found_in_any_case(response):
 )
 def test_bytes_that_do_not_agree_are_invalid(response, outputs, data, match):
     with pytest.raises(InvalidResponse, match=match):
-        tensors(as_binary(response, outputs, data), keep=False)
+        output_tensors(as_binary(response, outputs, data), keep=False)
 
 
 @pytest.mark.parametrize("header", ["", "-1", "abc", "99999", "1e1", "٣"])
 def test_a_length_header_that_is_none_is_invalid(response, header):
     with pytest.raises(InvalidResponse, match=LENGTH_HEADER):
-        tensors(as_binary(response, [sized(8)], FP32, header=header), keep=False)
+        output_tensors(as_binary(response, [sized(8)], FP32, header=header), keep=False)
 
 
 @pytest.mark.parametrize("cut", [1, 10])
 def test_a_length_header_that_is_off_is_invalid(response, cut):
     head = orjson.dumps({"outputs": [sized(8)]})
     with pytest.raises(InvalidResponse, match="not JSON"):
-        tensors(as_binary(response, [sized(8)], FP32, header=str(len(head) - cut)), keep=False)
+        output_tensors(as_binary(response, [sized(8)], FP32, header=str(len(head) - cut)), keep=False)
 
 
 @pytest.mark.parametrize("datatype", ["BOOL", "INT16", "UINT64", "FP16", "BF16", "FP64"])
 def test_binary_answers_keep_their_own_dtype(response, datatype):
     array = np.array([[1, 0], [1, 1]]).astype(dtype_of(datatype))
     data = bytes(pack(array, datatype))
-    made = tensors(as_binary(response, [sized(len(data), datatype=datatype, shape=(2, 2))], data), keep=False)["y"]
+    made = output_tensors(as_binary(response, [sized(len(data), datatype=datatype, shape=(2, 2))], data), keep=False)[
+        "y"
+    ]
     assert made.dtype == array.dtype
     np.testing.assert_array_equal(made, array)
 
@@ -211,6 +213,6 @@ def test_json_numbers_are_exact_or_refused(response, datatype, text, value):
     )
     if value is None:
         with pytest.raises(InvalidResponse, match="row 0 of output 'y' holds"):
-            tensors(answer, keep=False)
+            output_tensors(answer, keep=False)
     else:
-        assert tensors(answer, keep=False)["y"].tolist() == [value]
+        assert output_tensors(answer, keep=False)["y"].tolist() == [value]

@@ -6,7 +6,7 @@ import numpy as np
 import orjson
 import pytest
 
-from fanout.codecs._oip_inputs import fits, fitted
+from fanout.codecs._oip_tensors import fits, fitted
 from fanout.errors import ConfigError, EncodeError, InputError
 from fanout.tensors import unpack
 from fanout.types import Tensor

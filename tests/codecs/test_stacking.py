@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fanout.codecs._stacking import columns, stacked
+from fanout.codecs._rows import columns, stacked
 from fanout.errors import EncodeError
 
 TEXT = np.dtypes.StringDType()

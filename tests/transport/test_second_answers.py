@@ -23,7 +23,7 @@ import trustme
 
 from fanout import Client, Endpoint, Limits, Result, RunStopped, open_sink
 from fanout.client import reopen_failures
-from fanout.codecs.v1 import V1
+from fanout.codecs import V1
 from fanout.io.journal import Journal
 from fanout.settings import Timeouts
 from fanout.testing import FaultServer

@@ -1,4 +1,4 @@
-"""The quick ways give what the exact way gives, value for value, or leave the answer to it."""
+"""The quick readers of numbers give the values of the exact parser, or leave the answer to it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.codecs import Json, OpenAIEmbeddings, _fast
-from fanout.codecs._fast import Buffers, NumbersReader
+from fanout.codecs import Json, OpenAIEmbeddings, _numbers
+from fanout.codecs._numbers import NumbersReader, SimdjsonReader
 from fanout.errors import InvalidResponse
 from fanout.types import DecodedResponse, Response
 
@@ -24,14 +24,16 @@ NUMBERS = st.one_of(
     st.integers(-(2**70), 2**70),
     st.sampled_from([2**53, 2**53 + 1, 2**24 + 1, 1e300, -0.0, 1e-320, 3]),
 )
+needs_simdjson = pytest.mark.skipif(not SimdjsonReader.is_installed(), reason="simdjson has no wheel here")
+
 ODD: st.SearchStrategy[Any] = st.sampled_from([None, True, "2", [1], {}, []])
 
 
-@pytest.fixture(params=["typed", "buffers", "objects"])
+@pytest.fixture(params=["msgspec", "simdjson", "hidden"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_fast, "LARGE", 0 if request.param == "buffers" else 2**40)
-    if request.param == "objects":
-        monkeypatch.setattr(_fast, "available", lambda _: False)
+    monkeypatch.setattr(_numbers, "LARGE", 2**40 if request.param == "msgspec" else 0)
+    if request.param == "hidden":
+        monkeypatch.setitem(sys.modules, "simdjson", None)
 
 
 def response(document: Any) -> Response:
@@ -53,8 +55,7 @@ def outcome(codec: Codec, answer: Response, n_rows: int) -> Any:
 
 def exactly(monkeypatch: pytest.MonkeyPatch, make: Any) -> Codec:
     with monkeypatch.context() as patch:
-        patch.setattr(_fast, "available", lambda _: False)
-        patch.setattr("fanout.codecs.openai_embeddings.available", lambda _: False)
+        patch.setattr(SimdjsonReader, "is_installed", lambda: False)
         patch.setattr(Json, "_quick_reader", lambda *_: None)
         codec: Codec = make()
     return codec
@@ -173,6 +174,7 @@ def test_vectors_are_those_of_the_exact_way(document: Any, monkeypatch: pytest.M
         assert outcome(quick, answer, 2) == outcome(exact, answer, 2)
 
 
+@needs_simdjson
 def test_vectors_do_go_the_quick_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fanout.codecs.openai_embeddings.LARGE", 0)
     codec = OpenAIEmbeddings()
@@ -186,8 +188,9 @@ def test_vectors_do_go_the_quick_way(monkeypatch: pytest.MonkeyPatch) -> None:
         codec.decode(answer, 3)
 
 
+@needs_simdjson
 def test_a_parser_that_has_failed_reads_the_next_answer() -> None:
-    buffers = Buffers()
+    buffers = SimdjsonReader()
     assert buffers.rows(b'{"p": [[1, null]]}', "p") is None
     for _ in range(3):
         made = buffers.rows(b'{"p": [[1, 2]]}', "p")
@@ -195,7 +198,6 @@ def test_a_parser_that_has_failed_reads_the_next_answer() -> None:
         assert made.tolist() == [[1, 2]]
 
 
-def test_a_module_that_is_blocked_is_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_that_is_blocked_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "simdjson", None)
-    assert not _fast.available("simdjson")
-    assert not _fast.available("no_such_module_anywhere")
+    assert not SimdjsonReader.is_installed()
