@@ -108,8 +108,9 @@ def test_every_line_of_prose_fits_the_width(page: Path) -> None:
     "path", sorted(set(re.findall(r"`((?:fanout|tests|scripts|docs|benchmarks)/[\w/.-]*)`", ARCHITECTURE)))
 )
 def test_a_path_in_the_architecture_exists(path: str) -> None:
-    home = HOME if path.startswith("fanout/") else ROOT
-    assert (home / path).exists()
+    place = (HOME if path.startswith("fanout/") else ROOT) / path
+    # A package that was removed may leave a folder with nothing but __pycache__ in a work tree.
+    assert place.is_file() or any(place.glob("*.*"))
 
 
 @pytest.mark.parametrize(
