@@ -147,8 +147,8 @@ def require_unchanged(chunker: Chunker, rows: object = None, journal: Journal | 
             changed = files[0] if files and not _is_of(journal, content) else None
         if changed is None or content is None:
             return
-        compared = journal.compared(content)
-        if compared.same:
+        compared = journal.compare(content)
+        if compared.is_same:
             return
         again = f"{compared.text}; put it back, or send the rows that differ with fanout run --carry (carry=True)"
     if changed is not None:

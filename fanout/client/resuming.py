@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fanout.engine import RowStatus
 from fanout.errors import ConfigError
 from fanout.files import START_FRESH
-from fanout.io.journal import State
+from fanout.io.journal import JournalState
 from fanout.io.writers import Checkpoint, FileSink, Move
 from fanout.rowset import RowSet
 from fanout.types import Statistics
@@ -33,11 +33,11 @@ def complete(sink: Sink | FileSink, journal: Journal) -> Result | None:
     if publication is None:
         return None
     if journal.state.complete and not publication.is_in_place:
-        journal.begin()
+        journal.restart()
         return None
     if not journal.state.complete:
         try:
-            journal.finish()
+            journal.finish_publication()
         except OSError as error:
             remedy = f": put it back, or {START_FRESH}" if isinstance(error, FileNotFoundError) else ""
             raise ConfigError(f"the output could not be finished: {error}{remedy}", key="output.path") from None
@@ -59,14 +59,14 @@ def reopen_failures(sink: FileSink, journal: Journal) -> None:
     if not state.complete:
         raise ConfigError("the run has not come to its end: run the job without --only-failed first", key="output.path")
     if journal.retry is not None:
-        journal.go_on_again()
+        journal.resume_retry()
         return
     with _adopting(sink):
         notes: list[Any] = []
         if state.schema is not None:
             moves = [Move(start, stop, start) for start, stop in state.ok]
             notes, _ = sink.rebuild(Checkpoint(state.schema, state.ok), moves, published=True)
-        journal.begin_again(notes)
+        journal.begin_retry(notes)
 
 
 def carry_over(sink: FileSink, journal: Journal, content: Content | None) -> None:
@@ -76,13 +76,13 @@ def carry_over(sink: FileSink, journal: Journal, content: Content | None) -> Non
 
     Raises `ConfigError` if the answers that are there cannot be read or copied.
     """
-    identity = journal.carrying
+    identity = journal.carry_to
     if identity is None or content is None:
         return
     complete(sink, journal)  # files that a kill has left under their temporary names
     state = journal.state
-    if journal.carrying is None or state.schema is None:
-        journal.begin(identity)
+    if journal.carry_to is None or state.schema is None:
+        journal.restart(identity)
         return
     sent, known = journal.sent()
     answered = RowSet(known)
@@ -94,8 +94,8 @@ def carry_over(sink: FileSink, journal: Journal, content: Content | None) -> Non
         earlier = Checkpoint(state.schema, state.ok, journal.notes())
         notes, files = sink.rebuild(earlier, found.moves, published=state.complete)
         kept = RowSet((move.to, move.to + move.stop - move.start) for move in found.moves)
-        new = State(identity, kept, schema=state.schema, n_rows=len(found.digests))
-        journal.carry(new, notes, found.digests, files)
+        new = JournalState(identity, kept, schema=state.schema, n_rows=len(found.digests))
+        journal.replace_with(new, notes, found.digests, files)
 
 
 def withdraw(sink: FileSink, journal: Journal, suspect: RowSet) -> None:
@@ -106,22 +106,22 @@ def withdraw(sink: FileSink, journal: Journal, suspect: RowSet) -> None:
     Raises `ConfigError` if the answers that are there cannot be read or copied.
     """
     state = journal.state
-    if state.before is not None:
-        journal.forget_retry()
+    if state.complete_run is not None:
+        journal.discard_retry()
         return
     kept = RowSet(state.ok)
     for start, stop in suspect:
         kept.remove(start, stop)
     if state.schema is None or not kept:
-        journal.begin()
+        journal.restart()
         return
     digests, known = journal.sent()
     with _adopting(sink):
         moves = [Move(start, stop, start) for start, stop in kept]
         earlier = Checkpoint(state.schema, state.ok, journal.notes())
         notes, files = sink.rebuild(earlier, moves, published=False)
-        new = State(state.identity, kept, schema=state.schema, n_rows=state.n_rows, replaced=state.replaced)
-        journal.carry(new, notes, digests if known else None, files)
+        new = JournalState(state.identity, kept, schema=state.schema, n_rows=state.n_rows, replaced=state.replaced)
+        journal.replace_with(new, notes, digests if known else None, files)
 
 
 @contextmanager

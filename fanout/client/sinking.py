@@ -17,7 +17,7 @@ from fanout.client.resuming import carry_over, complete, withdraw
 from fanout.client.verdicts import ending, raise_if_stopped
 from fanout.engine import ResultQueue, RowStatus, RunControl, Stop, Until, room_for
 from fanout.errors import CallbackError
-from fanout.io.journal import Journal, State
+from fanout.io.journal import Journal, JournalState
 from fanout.io.readers import Source
 from fanout.io.writers import Checkpoint, FileSink
 from fanout.limits import ConcurrencyLimiter
@@ -66,7 +66,7 @@ async def run_into(
     """Send ``rows``, write what comes to ``sink``. The result has no values. Raises `RunStopped`."""
     if journal is not None and (result := await on_thread(complete, sink, journal)) is not None:
         return result
-    state = journal.state if journal else State({})
+    state = journal.state if journal else JournalState({})
     group = max(_GROUP_CHUNKS, session.concurrency) if journal else 1
     room = ConcurrencyLimiter(room_for(session.concurrency))
     content = content_of(rows) if journal is not None else None
@@ -75,7 +75,7 @@ async def run_into(
     else:
         tap = DigestTap(content, state.resolved)
         chunker = session.chunker(tap.rows, room, state.resolved)
-        journal.digest_of = tap.take
+        journal.digests_of = tap.take
     state.n_rows = chunker.total
     async with _opened(sink, chunker, journal):
         outbox, ledger = ResultQueue(), RowStatus(state.resolved, state.failures)
@@ -143,9 +143,9 @@ async def journal_at(
         yield journal
 
 
-def _failed_alone(state: State) -> RowSet:
+def _failed_alone(state: JournalState) -> RowSet:
     """Rows that failed alone in the run whose failed rows are sent again."""
-    failures = state.before.failures if state.before is not None else ()
+    failures = state.complete_run.failures if state.complete_run is not None else ()
     return RowSet((failure.start, failure.stop) for failure in failures if failure.stop - failure.start == 1)
 
 
@@ -238,7 +238,7 @@ async def _opened(sink: Sink | FileSink, chunker: Chunker, journal: Journal | No
         return
 
     def open_sink() -> None:
-        state = journal.state if journal else State({})
+        state = journal.state if journal else JournalState({})
         sink.open(chunker.total, Checkpoint(state.schema, state.ok, journal.notes() if journal else ()))
 
     try:
@@ -265,7 +265,7 @@ def _storing(sink: Sink, journal: Journal | None) -> Callable[[Sequence[ChunkRes
 
 async def _published(sink: FileSink, journal: Journal | None, result: Result) -> Stop | None:
     def publish() -> None:
-        publication = sink.finish(result, journal.replaced if journal else ())
+        publication = sink.finish(result, journal.replaced_files if journal else ())
         if journal is None:
             publication.carry_out()
         else:

@@ -90,7 +90,7 @@ async def run_job(
         async with opened_on_thread(opening) as journal:
             with closing(sink):
                 if stage.told and journal.state.complete and not only_failed:
-                    journal.begin()
+                    journal.restart()
                 if only_failed:
                     await on_thread(_reopen_failures, sink, journal)
                 reading_seconds = now() - began
@@ -156,7 +156,7 @@ def _journal(
     except BaseException:
         journal.close()
         raise
-    if journal.earlier and not source.repeatable and not journal.state.complete:
+    if journal.resumed_rows and not source.repeatable and not journal.state.complete:
         journal.close()
         raise ConfigError(
             f"{journal.path} is of an unfinished run, but nothing tells if these rows are the same ones: "
@@ -182,7 +182,7 @@ def _require_made_up(job: Job, told: Mapping[str, Any]) -> None:
 
 
 def _reopen_failures(sink: FileSink, journal: Journal) -> None:
-    if not journal.earlier:
+    if not journal.resumed_rows:
         raise ConfigError(
             "no run of this input, codec and path of the URL is known, of which failed rows could be sent again: "
             "run the job without --only-failed first",
@@ -204,7 +204,7 @@ async def _run(
         return result, None  # no reason to start a server or to need one
     async with client:
         if on_start is not None:
-            on_start(client, await asyncio.to_thread(source.estimate_rows), journal.earlier, sink)
+            on_start(client, await asyncio.to_thread(source.estimate_rows), journal.resumed_rows, sink)
         try:
             return await client.run(source, sink, journal=journal, control=control), None
         except RunStopped as stop:

@@ -14,7 +14,7 @@ from fanout.job.summary import SCHEMA_VERSION
 from fanout.paths import journal_path
 
 if TYPE_CHECKING:
-    from fanout.io.journal import State
+    from fanout.io.journal import JournalState
     from fanout.job.model import Job
 
 
@@ -58,12 +58,12 @@ def job_status(job: Job | Outline) -> Status:
             return Status(
                 journal=str(path), begun=False, complete=False, rows=None, ok=0, failed=0, pending=None, current=True
             )
-        if state.before is not None and state.publication is None:
-            state = state.before
+        if state.complete_run is not None and state.publication is None:
+            state = state.complete_run
         return _status(job, str(path), state)
 
 
-def _status(job: Job | Outline, path: str, state: State) -> Status:
+def _status(job: Job | Outline, path: str, state: JournalState) -> Status:
     done, failed = len(state.resolved), state.failed
     pending = None if state.n_rows is None else state.n_rows - done
     return Status(
@@ -78,5 +78,5 @@ def _status(job: Job | Outline, path: str, state: State) -> Status:
     )
 
 
-def _is_of(job: Job, state: State) -> bool:
+def _is_of(job: Job, state: JournalState) -> bool:
     return same_but_for_times(state.identity, client_of(job).identity(read_input(job)))

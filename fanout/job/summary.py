@@ -112,7 +112,7 @@ def summarized(
         ok=int(result.ok.sum()),
         failed=failed,
         pending=sum(len(chunk) for chunk in result.pending),
-        earlier=journal.earlier,
+        earlier=journal.resumed_rows,
         seconds=reading_seconds + stats.seconds + stats.writing_seconds,
         reading_seconds=reading_seconds,
         sending_seconds=stats.seconds,

@@ -1,6 +1,7 @@
-"""The journal: which rows of a run are done, on disk, so that a run that was killed goes on where it was."""
+"""The journal: a record on disk of the rows that are done, so that a killed run can be resumed."""
 
-from fanout.io.journal.journal import Journal, same_but_for_times
-from fanout.io.journal.state import State, read_state
+from fanout.io.journal.comparison import same_but_for_times
+from fanout.io.journal.journal import Journal
+from fanout.io.journal.state import JournalState, read_state
 
-__all__ = ["Journal", "State", "read_state", "same_but_for_times"]
+__all__ = ["Journal", "JournalState", "read_state", "same_but_for_times"]

@@ -1,18 +1,19 @@
-"""The state of a run, as its journal has it: its identity, the rows that are done or have failed, its output."""
+"""The state of a run, as its journal records it, and the records as JSON."""
 
 from __future__ import annotations
 
 import os
 import stat
 from dataclasses import asdict, dataclass, field
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import orjson
 
 from fanout._escape import safe_json
 from fanout.files import Publication
-from fanout.io.journal.records import MAGIC, Damaged, Reader
+from fanout.io.fingerprint import DIGEST_BYTES
+from fanout.io.journal.records import MAGIC, Damaged, RecordReader
 from fanout.rowset import RowSet
 from fanout.types import Failure
 
@@ -20,60 +21,46 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from fanout.types import Schema
+    from fanout.types import Array, Schema
 
-VERSION = 2
-DIGEST_BYTES = 16
-"""Bytes of the digest of a row."""
+VERSION = 3
 
+# Separates the JSON of a record from the digests after it: a line of JSON has no line break in it.
 _SEPARATOR = b"\n"
+
+DIGESTS_PER_RECORD = 2**17
+"""The digests of more rows are written in several records, so that a torn one has a bounded length."""
 
 
 @dataclass(slots=True)
-class State:
-    """The sum of a journal's records."""
+class JournalState:
+    """The sum of a journal's records.
+
+    Attributes:
+        identity: input, codec and path of the URL, which identify the run.
+        resolved: rows that are answered or have failed.
+        schema: dtypes and shapes of the outputs; None before the first answer.
+        notes: the sink's notes, in order.
+        n_rows: rows of the whole input; None until they are known.
+        publication: the files that are whole, once all rows are done.
+        replaced: files of earlier runs into the same output, relative to the journal's folder. The publication removes
+            those that this run does not replace.
+        complete: the files have their final names.
+        complete_run: the complete run whose failed rows alone are sent again. Its output stays until that has ended.
+        successor: the files that take their names together with the journal that replaces this one.
+    """
 
     identity: Mapping[str, Any]
-    """What the run is of: input, codec, path of the URL."""
-
     resolved: RowSet = field(default_factory=RowSet)
-    """Rows that are answered or have failed."""
-
     failures: list[Failure] = field(default_factory=list)
     schema: Schema | None = None
-    """What the answers look like; None before the first."""
-
     notes: list[Any] = field(default_factory=list)
-    """What the sink noted, in order."""
-
     n_rows: int | None = None
-    """Rows of the whole input, once they are known."""
-
     publication: Publication | None = None
-    """The files that are whole, once all rows are done."""
-
     replaced: tuple[str, ...] = ()
-    """Files of earlier runs into the same output, from the journal's folder: they go where this run has none such."""
-
     complete: bool = False
-    """The files have their final names."""
-
-    before: State | None = None
-    """The complete run whose failed rows alone are sent again. Its output is in place until these have been."""
-
+    complete_run: JournalState | None = None
     successor: Publication | None = None
-    """A new journal takes the place of this one, and these files take their names with it."""
-
-    size: int = 0
-    """Bytes of the journal that are whole."""
-
-    number: int = 0
-    """Number of the next record."""
-
-    def files(self, folder: Path) -> tuple[str, ...]:
-        """All files that are in place, of this run and of those before it, from ``folder``."""
-        moves = self.publication.moves if self.publication else ()
-        return tuple(dict.fromkeys((*self.replaced, *(os.path.relpath(target, folder) for _, target in moves))))
 
     @property
     def ok(self) -> RowSet:
@@ -85,61 +72,129 @@ class State:
 
     @property
     def failed(self) -> int:
-        """The number of rows that have failed."""
+        """Number of failed rows."""
         return sum(failure.stop - failure.start for failure in self.failures)
 
+    @property
+    def is_retry(self) -> bool:
+        """True while the failed rows of a complete run are sent again; to others that run is still complete."""
+        return self.complete_run is not None and self.publication is None
 
-def read_state(path: Path) -> State | None:
-    """What the journal at ``path`` tells; None where there is none, or where it was torn before it told anything.
+    def files(self, folder: Path) -> tuple[str, ...]:
+        """Return all files in place, of this run and of those before it, relative to ``folder``."""
+        moves = self.publication.moves if self.publication else ()
+        return tuple(dict.fromkeys((*self.replaced, *(os.path.relpath(target, folder) for _, target in moves))))
+
+    def retry(self, notes: Sequence[Any]) -> JournalState:
+        """Return the state in which only the failed rows of this complete run are left."""
+        return JournalState(
+            self.identity, self.ok, schema=self.schema, notes=list(notes), n_rows=self.n_rows, complete_run=self
+        )
+
+
+class LoadedJournal(NamedTuple):
+    """A journal as it was read.
+
+    Attributes:
+        number: number of whole records.
+        size: their bytes; the rest of the file is a torn end.
+    """
+
+    state: JournalState
+    number: int
+    size: int
+
+
+def read_state(path: Path) -> JournalState | None:
+    """Return the state in the journal at ``path``; None if there is none, or no whole record.
 
     Raises:
-        Damaged: it cannot be believed.
+        Damaged: it is damaged otherwise than by a torn end.
         OSError: it cannot be read.
     """
+    loaded = load_journal(path)
+    return None if loaded is None else loaded.state
+
+
+def load_journal(path: Path) -> LoadedJournal | None:
+    """Read a journal as `read_state` does, with the position for the next record."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe keeps who opens it waiting, and a device may have no end
+        # Opening a pipe waits for its writer, and a device may have no end.
+        if not stat.S_ISREG(path.stat().st_mode):
             raise Damaged("it is not a regular file")
         with path.open("rb") as file:
-            return _read(Reader(file), file, path.parent)
+            return _read(file, path.parent)
     except FileNotFoundError:
         return None
 
 
-def _read(reader: Reader, file: IO[bytes], folder: Path) -> State | None:
-    state: State | None = None
+def _read(file: IO[bytes], folder: Path) -> LoadedJournal | None:
+    state: JournalState | None = None
+    reader = RecordReader(file)
     for payload in reader:
-        told, _ = _split(payload)
+        document, _ = _parse(payload)
         if state is not None:
-            state = _added(state, told, folder)
+            state = _with_record(state, document, folder)
             continue
-        if told["fanout"] != VERSION:
-            raise Damaged(f"another release of fanout wrote it (format {told['fanout']}, this one reads {VERSION})")
-        state = State(
-            identity=told["identity"], n_rows=told.get("n_rows"), replaced=tuple(map(str, told.get("replaced", ())))
-        )
-    if state is None:
-        file.seek(0)
-        start = file.read(len(MAGIC))
-        if start != MAGIC[: len(start)]:
-            raise Damaged("it does not begin as a journal does")
-        return None
-    state.size, state.number = reader.size, reader.number
+        if document["fanout"] != VERSION:
+            raise Damaged(f"another release of fanout wrote it (format {document['fanout']}, this one reads {VERSION})")
+        replaced = tuple(map(str, document.get("replaced", ())))
+        state = JournalState(document["identity"], n_rows=document.get("n_rows"), replaced=replaced)
+    if state is not None:
+        return LoadedJournal(state, reader.number, reader.size)
+    file.seek(0)
+    start = file.read(len(MAGIC))
+    # A torn first record is an empty journal, but another file under this name must not be overwritten.
+    if start != MAGIC[: len(start)]:
+        raise Damaged("it does not begin as a journal does")
+    return None
+
+
+def _parse(payload: bytes) -> tuple[dict[str, Any], bytes]:
+    """Return a record's JSON and its digests."""
+    text, _, digests = payload.partition(_SEPARATOR)
+    return orjson.loads(text), digests
+
+
+def _with_record(state: JournalState, document: Mapping[str, Any], folder: Path) -> JournalState:
+    if "retry" in document:
+        state = state.retry(document["retry"])
+    if "identity" in document:
+        state.identity = document["identity"]
+    for start, stop in document.get("rows", ()):
+        state.resolved.add(start, stop)
+    state.failures += (Failure(**{**one, "ids": tuple(one["ids"])}) for one in document.get("failures", ()))
+    if "note" in document:
+        state.notes.append(document["note"])
+    if "schema" in document:
+        state.schema = {name: (_dtype(dtype), tuple(shape)) for name, (dtype, shape) in document["schema"].items()}
+    state.n_rows = document.get("n_rows", state.n_rows)
+    if "publication" in document:
+        state.publication = Publication.from_json(document["publication"], folder)
+    if "successor" in document:
+        state.successor = Publication.from_json(document["successor"], folder)
+    if document.get("complete"):
+        state.complete, state.complete_run = True, None
     return state
 
 
-def read_digests(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    """Start, stop and digests of rows that were sent, in the order of the records; the last one of a row counts."""
-    with path.open("rb") as file:
-        for payload in Reader(file):
-            told, digests = _split(payload)
-            at = 0
-            for start, stop in (told.get("sent") or told["rows"]) if digests else ():
-                yield start, stop, digests[at : at + (stop - start) * DIGEST_BYTES]
-                at += (stop - start) * DIGEST_BYTES
+def state_payloads(
+    state: JournalState, notes: Sequence[Any], digests: Iterable[tuple[int, int, bytes]], folder: Path
+) -> Iterator[bytes]:
+    """Yield the records of a new journal in ``folder`` with the given state, notes and digests of rows."""
+    yield head_payload(state)
+    for note in notes:
+        yield group_payload((), note=note)
+    for start, stop, data in digests:
+        yield digests_payload(start, stop, data)
+    yield group_payload(state.resolved, state.failures, schema=state.schema)
+    if state.complete and state.publication is not None:
+        yield end_payload(state.n_rows or 0, state.publication, folder)
+        yield COMPLETE
 
 
-def head_payload(state: State) -> bytes:
-    """The first record of a journal."""
+def head_payload(state: JournalState) -> bytes:
+    """Return the first record of a journal."""
     head = {"fanout": VERSION, "identity": state.identity, "n_rows": state.n_rows}
     return safe_json({**head, "replaced": state.replaced} if state.replaced else head)
 
@@ -151,75 +206,86 @@ def group_payload(
     schema: Schema | None = None,
     digests: bytes = b"",
 ) -> bytes:
-    """Rows that are resolved from now on, with what is to be known of them; ``digests`` are those of all of them."""
-    told: dict[str, Any] = {"rows": [list(pair) for pair in rows]}
-    if listed := [asdict(failure) for failure in failures]:
-        told["failures"] = listed
+    """Return the record of rows that are resolved from now on; ``digests`` are those of all of them."""
+    document: dict[str, Any] = {"rows": [list(pair) for pair in rows]}
+    if failed := [asdict(failure) for failure in failures]:
+        document["failures"] = failed
     if note is not None:
-        told["note"] = note
+        document["note"] = note
     if schema is not None:
-        told["form"] = {name: [_dtype_name(dtype), list(shape)] for name, (dtype, shape) in schema.items()}
-    text = safe_json(told, orjson.OPT_SERIALIZE_NUMPY)
+        document["schema"] = {name: [_dtype_name(dtype), list(shape)] for name, (dtype, shape) in schema.items()}
+    text = safe_json(document, orjson.OPT_SERIALIZE_NUMPY)
     return text + _SEPARATOR + digests if digests else text
 
 
-def sent_payload(start: int, stop: int, digests: bytes) -> bytes:
-    """The digests of some rows alone."""
-    return orjson.dumps({"sent": [[start, stop]]}) + _SEPARATOR + digests
+def digests_payload(start: int, stop: int, digests: bytes) -> bytes:
+    """Return a record of digests alone."""
+    return orjson.dumps({"digests": [[start, stop]]}) + _SEPARATOR + digests
 
 
-def again_payload(notes: Sequence[Any]) -> bytes:
-    """The rows that have failed are sent again; ``notes`` are the sink's, of the other rows."""
-    return safe_json({"again": list(notes)}, orjson.OPT_SERIALIZE_NUMPY)
+def retry_payload(notes: Sequence[Any]) -> bytes:
+    """Return the record that the failed rows are sent again; ``notes`` are the sink's, of the other rows."""
+    return safe_json({"retry": list(notes)}, orjson.OPT_SERIALIZE_NUMPY)
 
 
 def successor_payload(files: Publication, folder: Path) -> bytes:
-    """A new journal, which is whole, takes the place of this one, and ``files`` take their names with it."""
+    """Return the record that a new journal, which is whole, replaces this one, and ``files`` take their names."""
     return safe_json({"successor": files.as_json(folder)})
 
 
 def identity_payload(identity: Mapping[str, Any]) -> bytes:
-    """The same run by another identity: that of an input of the same content."""
+    """Return the record of another identity for the same run: its input was only touched."""
     return safe_json({"identity": identity})
 
 
 def end_payload(n_rows: int, publication: Publication, folder: Path) -> bytes:
-    """All rows are done, and the files are whole."""
+    """Return the record that all rows are done and the files are whole."""
     return safe_json({"n_rows": n_rows, "publication": publication.as_json(folder)})
 
 
 COMPLETE = safe_json({"complete": True})
-"""The files have their names."""
+"""The record that the files have their names."""
 
 
-def _split(payload: bytes) -> tuple[dict[str, Any], bytes]:
-    """What a record tells, and the digests that follow it: a line of JSON has no line break in it."""
-    text, _, digests = payload.partition(_SEPARATOR)
-    return orjson.loads(text), digests
+class SentDigests(NamedTuple):
+    """Digests of rows that were sent.
+
+    Attributes:
+        digests: shape (rows, 2), uint64; zeros for rows without one.
+        known: rows that have one.
+    """
+
+    digests: Array
+    known: RowSet
 
 
-def _added(state: State, told: Mapping[str, Any], folder: Path) -> State:
-    if "again" in told:
-        state = State(
-            state.identity, state.ok, schema=state.schema, notes=told["again"], n_rows=state.n_rows, before=state
-        )
-    if "identity" in told:
-        state.identity = told["identity"]
-    for start, stop in told.get("rows", ()):
-        state.resolved.add(start, stop)
-    state.failures += (Failure(**{**one, "ids": tuple(one["ids"])}) for one in told.get("failures", ()))
-    if "note" in told:
-        state.notes.append(told["note"])
-    if "form" in told:
-        state.schema = {name: (_dtype(dtype), tuple(shape)) for name, (dtype, shape) in told["form"].items()}
-    state.n_rows = told.get("n_rows", state.n_rows)
-    if "publication" in told:
-        state.publication = Publication.from_json(told["publication"], folder)
-    if "successor" in told:
-        state.successor = Publication.from_json(told["successor"], folder)
-    if told.get("complete"):
-        state.complete, state.before = True, None
-    return state
+def read_digests(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Yield start, stop and digests of rows in the order of the records; the last digest of a row counts."""
+    with path.open("rb") as file:
+        for payload in RecordReader(file):
+            document, digests = _parse(payload)
+            at = 0
+            for start, stop in (document.get("digests") or document["rows"]) if digests else ():
+                yield start, stop, digests[at : at + (stop - start) * DIGEST_BYTES]
+                at += (stop - start) * DIGEST_BYTES
+
+
+def read_sent(path: Path, resolved: RowSet) -> SentDigests:
+    """Return the digests in a journal of rows up to the last resolved one."""
+    end = max((stop for _, stop in resolved), default=0)
+    digests, known = np.zeros((end, 2), np.uint64), RowSet()
+    for start, stop, data in read_digests(path):
+        if stop <= end:
+            digests[start:stop] = np.frombuffer(data, "<u8").reshape(-1, 2)
+            known.add(start, stop)
+    return SentDigests(digests, known)
+
+
+def digest_pieces(rows: RowSet) -> Iterator[tuple[int, int]]:
+    """Yield the ranges of rows in pieces whose digests fit a record."""
+    for start, stop in rows:
+        for at in range(start, stop, DIGESTS_PER_RECORD):
+            yield at, min(at + DIGESTS_PER_RECORD, stop)
 
 
 def _dtype_name(dtype: np.dtype[Any]) -> str:

@@ -12,8 +12,9 @@ import pytest
 
 from fanout.errors import ConfigError
 from fanout.files import Publication
-from fanout.io.journal import Journal, State, read_state
+from fanout.io.journal import Journal, JournalState, read_state
 from fanout.io.journal import journal as journal_module
+from fanout.io.journal import state as state_module
 from fanout.io.journal.records import Damaged, records
 from fanout.rowset import RowSet
 from fanout.types import Chunk, ChunkResult, Failure
@@ -55,7 +56,7 @@ def test_what_is_done_is_known_to_the_next_process(path: Path) -> None:
     assert list(state.resolved) == [(0, 25), (26, 30)]
     assert list(state.ok) == [(0, 12), (14, 25), (26, 30)]
     assert state.failures == [failure(12, 14, ids=("a", 7))]
-    assert (state.schema, journal.notes(), state.n_rows, journal.earlier) == (FORM, [[1, 2], [3]], 100, 29)
+    assert (state.schema, journal.notes(), state.n_rows, journal.resumed_rows) == (FORM, [[1, 2], [3]], 100, 29)
     assert repr(journal) == "<Journal y.npy.journal 29 rows done>"
     journal.close()
 
@@ -84,7 +85,7 @@ def test_another_identity_under_an_unfinished_run_is_refused_with_what_differs(p
         Journal(path, {**IDENTITY, "input": {"size": 4}, "path": "/v2"})
     assert path.read_bytes() == before
     journal = Journal(path, {**IDENTITY, "path": "/v2"}, fresh=True)
-    assert (len(journal.state.resolved), journal.earlier) == (0, 0)
+    assert (len(journal.state.resolved), journal.resumed_rows) == (0, 0)
     journal.close()
 
 
@@ -114,7 +115,7 @@ def test_damage_is_refused_and_a_fresh_run_gets_over_it(path: Path) -> None:
         Journal(path, IDENTITY)
     Journal(path, IDENTITY, fresh=True).close()
     journal = Journal(path, IDENTITY)
-    assert journal.earlier == 0
+    assert journal.resumed_rows == 0
     journal.close()
 
 
@@ -124,12 +125,12 @@ def test_a_torn_end_is_cut_and_written_over(path: Path) -> None:
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
         journal = Journal(path, IDENTITY)
-        assert journal.earlier in (0, 19, 29)
+        assert journal.resumed_rows in (0, 19, 29)
         journal.commit([done(50, 60)], None, FORM)
         journal.close()
         state = read_state(path)
         assert state is not None
-        assert len(state.resolved) == journal.earlier + 10
+        assert len(state.resolved) == journal.resumed_rows + 10
 
 
 def test_a_publication_that_was_broken_off_is_carried_out_later(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +149,7 @@ def test_a_publication_that_was_broken_off_is_carried_out_later(path: Path, monk
         file.rename(moved / file.name)
     journal = Journal(moved / path.name, IDENTITY)
     assert not journal.state.complete
-    journal.finish()
+    journal.finish_publication()
     assert (moved / "y.npy").read_bytes() == b"whole"
     journal.close()
     state = read_state(moved / path.name)
@@ -178,7 +179,7 @@ def test_the_failures_alone_can_be_forgotten(path: Path) -> None:
     begun(path)
     journal = Journal(path, IDENTITY)
     journal.publish(30, Publication())
-    journal.begin_again([[9]])
+    journal.begin_retry([[9]])
     journal.close()
     state = read_state(path)
     assert state is not None
@@ -211,7 +212,7 @@ FILE = {"size": 3, "mtime_ns": 1, "sample": "a"}
 def sent(path: Path) -> None:
     journal = Journal(path, {**IDENTITY, "input": FILE})
     journal.state.n_rows = 100
-    journal.digest_of = lambda start, stop: DIGESTS[start:stop].tobytes()
+    journal.digests_of = lambda start, stop: DIGESTS[start:stop].tobytes()
     journal.commit([done(20, 30), done(0, 10, failures=(failure(3, 4),))], None, FORM)
     journal.commit([done(10, 20, pending=(Chunk(12, 14),))], None, FORM)
     journal.close()
@@ -228,7 +229,8 @@ def test_the_digests_of_rows_are_read_as_they_were_written(path: Path) -> None:
 
 
 def test_the_digests_of_many_rows_have_records_of_a_bounded_length(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_module, "_GROUP_ROWS", 7)
+    monkeypatch.setattr(journal_module, "DIGESTS_PER_RECORD", 7)
+    monkeypatch.setattr(state_module, "DIGESTS_PER_RECORD", 7)
     sent(path)
     journal = Journal(path, {**IDENTITY, "input": FILE})
     digests, known = journal.sent()
@@ -250,10 +252,10 @@ def test_times_alone_may_change_where_no_row_does(path: Path) -> None:
     edited = DIGESTS.copy()
     edited[13] = 0  # not sent yet: it is as it is now
     journal = Journal(path, touched, rows=Rows(edited))
-    assert journal.earlier == 28
+    assert journal.resumed_rows == 28
     journal.close()
     journal = Journal(path, touched)
-    assert journal.earlier == 28
+    assert journal.resumed_rows == 28
     journal.close()
 
 
@@ -262,32 +264,32 @@ def test_a_complete_run_with_failed_rows_that_are_sent_again_is_complete_to_all_
     identity = {**IDENTITY, "input": FILE}
     journal = Journal(path, identity)
     journal.publish(30, Publication())
-    journal.begin_again([[9]])
+    journal.begin_retry([[9]])
     journal.commit([done(3, 4)], [10], None)
     journal.close()
     other = Journal(path, identity)
-    assert (other.state.complete, [f.start for f in other.state.failures], other.earlier) == (True, [3], 28)
+    assert (other.state.complete, [f.start for f in other.state.failures], other.resumed_rows) == (True, [3], 28)
     assert other.notes() == []
-    other.go_on_again()
-    assert (other.state.complete, other.state.failures, other.earlier) == (False, [], 28)
+    other.resume_retry()
+    assert (other.state.complete, other.state.failures, other.resumed_rows) == (False, [], 28)
     assert other.notes() == [[9], [10]]
     other.publish(30, Publication())
     other.close()
     state = read_state(path)
     assert state is not None
-    assert (state.complete, state.failures, state.before) == (True, [], None)
+    assert (state.complete, state.failures, state.complete_run) == (True, [], None)
 
 
 def test_beginning_anew_forgets_rows_that_were_sent_again_but_not_the_complete_run(path: Path) -> None:
     sent(path)
     journal = Journal(path, {**IDENTITY, "input": FILE})
     journal.publish(30, Publication())
-    journal.begin_again([[9]])
+    journal.begin_retry([[9]])
     journal.close()
     Journal(path, {"input": "another"}).close()
     state = read_state(path)
     assert state is not None
-    assert (state.complete, state.before, [f.start for f in state.failures]) == (True, None, [3])
+    assert (state.complete, state.complete_run, [f.start for f in state.failures]) == (True, None, [3])
     assert state.identity == {**IDENTITY, "input": FILE}
 
 
@@ -302,18 +304,18 @@ def test_the_journal_of_another_input_takes_over_in_one_step(
     new.write_bytes(b"new")
     identity = {**IDENTITY, "input": {**FILE, "size": 4}}
     journal = Journal(path, identity, rows=Rows(DIGESTS), carry=True)
-    assert journal.carrying == identity
-    other = State(identity, RowSet([(0, 5), (7, 9)]), schema=FORM, n_rows=9)
+    assert journal.carry_to == identity
+    other = JournalState(identity, RowSet([(0, 5), (7, 9)]), schema=FORM, n_rows=9)
     with monkeypatch.context() as patch:
         if not finished:
             patch.setattr(Publication, "carry_out", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "I/O")))
             with pytest.raises(OSError, match="I/O"):
-                journal.carry(other, [[1]], DIGESTS[:9], Publication(((new, old),)))
+                journal.replace_with(other, [[1]], DIGESTS[:9], Publication(((new, old),)))
         else:
-            journal.carry(other, [[1]], DIGESTS[:9], Publication(((new, old),)))
+            journal.replace_with(other, [[1]], DIGESTS[:9], Publication(((new, old),)))
     journal.close()
     again = Journal(path, identity)
-    assert (list(again.state.resolved), again.notes(), again.earlier) == ([(0, 5), (7, 9)], [[1]], 7)
+    assert (list(again.state.resolved), again.notes(), again.resumed_rows) == ([(0, 5), (7, 9)], [[1]], 7)
     assert list(again.sent()[1]) == [(0, 5), (7, 9)]
     assert old.read_bytes() == b"new"
     again.close()

@@ -1,0 +1,80 @@
+"""Comparison of a journal with the input and the identity of a run that is to go on with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fanout.rowset import RowSet
+
+if TYPE_CHECKING:
+    from fanout.io.journal.state import JournalState, SentDigests
+    from fanout.types import Array
+
+
+class Rows(Protocol):
+    """The rows of the input as it is now."""
+
+    @property
+    def n_rows(self) -> int | None:
+        """Number of rows; None if it is unknown."""
+
+    def differing(self, known: RowSet, digests: Array) -> RowSet:
+        """Return the rows in ``known`` that do not have the digest ``digests[row]``. Blocks on I/O."""
+
+
+class Comparison:
+    """The rows that a run has sent, compared with those that the input has now.
+
+    Args:
+        state: of the run.
+        sent: the digests of rows that were sent.
+        rows: the input's.
+    """
+
+    def __init__(self, state: JournalState, sent: SentDigests, rows: Rows) -> None:
+        self._done = state.resolved
+        # Without the digest of a row it cannot be compared.
+        self._is_complete = all(sent.known.gap(start, stop) is None for start, stop in state.resolved)
+        self._before, self._now = state.n_rows, rows.n_rows
+        self._differing = rows.differing(state.resolved, sent.digests) if self._is_complete else RowSet()
+
+    @property
+    def is_same(self) -> bool:
+        """True if no row that was sent differs, and the number of rows is the same or unknown."""
+        return self._is_complete and not self._differing and not self._has_other_length
+
+    @property
+    def _has_other_length(self) -> bool:
+        return None not in (self._before, self._now) and self._before != self._now
+
+    @property
+    def text(self) -> str:
+        """The rows that differ, for a message."""
+        lengths = f"it has {self._now:,} rows in place of {self._before:,}, and " if self._has_other_length else ""
+        if not self._is_complete:
+            return f"{lengths}which rows differ is not known"
+        done = f"the {len(self._done):,} rows that are done"
+        if self._differing:
+            return f"{lengths}of {done} {self._differing.listed()} differ"
+        if lengths:
+            return f"{lengths}{done} are the same"
+        end = max((stop for _, stop in self._done), default=0)
+        rest = RowSet(self._done.gaps(0, end + 1 if self._now is None else self._now))
+        return f"{done} are the same; it differs in rows that are not: {rest.listed()}"
+
+
+def same_but_for_times(identity: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return True if two identities differ at most in the times of change of their files."""
+    return bool(_without_times(identity) == _without_times(other))
+
+
+def _without_times(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_times(part) for key, part in value.items() if key != "mtime_ns"}
+    return [_without_times(part) for part in value] if isinstance(value, list) else value
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Return the keys whose values differ, for a message."""
+    return " and ".join(key for key in dict.fromkeys((*old, *new)) if old.get(key) != new.get(key))
