@@ -1,20 +1,17 @@
-"""What answers mean: what to do after an attempt that did not succeed, and what is left of an allowance. No I/O."""
+"""Classify answers: the next step after an attempt without values, and the quota that is left. No I/O."""
 
-from fanout.classify.address import with_address
-from fanout.classify.error_message import said
-from fanout.classify.pushback import pushback
-from fanout.classify.rate_limit_headers import Quota, readers
-from fanout.classify.statuses import hidden_status
-from fanout.classify.verdicts import classify_error, classify_invalid, classify_response
+from fanout.classify.error_bodies import error_message, hidden_status
+from fanout.classify.policy import classify_error, classify_invalid, classify_response, with_address
+from fanout.classify.rate_limit_headers import Quota, pushback, readers
 
 __all__ = [
     "Quota",
     "classify_error",
     "classify_invalid",
     "classify_response",
+    "error_message",
     "hidden_status",
     "pushback",
     "readers",
-    "said",
     "with_address",
 ]

@@ -1,7 +1,9 @@
-"""Errors that say that money, or the quota of a day or a month, is used up: waiting does not help, so the run stops.
+"""Recognize errors for exhausted money, or for an exhausted quota of a day or a month.
 
-One table. To add a vendor, add a line: a code that its errors carry, or the words with which its message begins.
-Codes prove it. Words do not where the request holds them too: a validator may quote a row.
+No wait of some minutes helps, so that the run stops at the first such error.
+
+To support another vendor, add a line to the table: a code of its errors, or the first words of its messages. A code
+is proof. Words are none if the request has them too, for a validator may quote a row.
 """
 
 from __future__ import annotations
@@ -10,15 +12,14 @@ import re
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fanout.classify.error_message import messages, provider_error
-from fanout.classify.statuses import short_name
+from fanout.classify.error_bodies import messages, provider_error, short_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 
 class Case(NamedTuple):
-    """The signs by which one vendor's errors say that a quota is used up."""
+    """The codes and words of one vendor's errors for an exhausted quota."""
 
     vendor: str
     codes: tuple[str, ...] = ()
@@ -36,7 +37,7 @@ CASES = (
             "insufficient_quota", "credit_balance_exhausted", "organization_usage_limit_exceeded",
             "billing_hard_limit_reached", "billing_not_active", "*_spend_limit_exceeded",
         ),
-        # Google begins in the same words where the quota is that of a minute, and goes on in others.
+        # Google begins with the same words for the quota of a minute, and continues differently.
         words=(
             (
                 r"you exceeded your current quota, please check your plan and billing details\. for more information "
@@ -71,20 +72,19 @@ CASES = (
     Case("ElevenLabs, Perplexity", codes=("quota_exceeded",)),
 )  # fmt: skip
 
+# Statuses of errors for an exhausted quota.
 _STATUSES = (400, 402, 403, 429)
-"""Statuses with which quotas are refused."""
 
 _CODE_FIELDS = ("code", "type", "status", "reason", "error_code", "error_type", "limit_source", "__type", "error")
+# Objects of one list that are read.
 _MOST = 32
-"""Objects of one list that are looked at."""
-
-_LOOKED_AT = 1000
-"""Characters of a message that are searched."""
+# Characters of a message that are searched.
+_LONGEST = 1000
 
 _CODES = frozenset(code.lower() for case in CASES for code in case.codes if not code.startswith("*"))
 _ENDS = tuple(code[1:].lower() for case in CASES for code in case.codes if code.startswith("*"))
-# The words begin the message, behind the names of exceptions that have passed it on, and within an object that these
-# quote. Words that come later may be a row's own.
+# The words begin the message, or follow the names of exceptions and the start of an object that exceptions quote.
+# Words in any later place may be those of a row.
 _CHAIN = r"(?:(?:[\w.]{0,60}(?:error|exception)|error code: \d{3}|\d{3})\W{1,6}){0,6}"
 _IN_OBJECT = r"(?:b?['\"]?\{[^{]{0,100}(?:\{[^{]{0,100})?['\"]message['\"]\s{0,3}:\s{0,3}['\"])?"
 _WORDS = re.compile(
@@ -100,9 +100,9 @@ def quota_exhausted(
     message: str,
     quotes: Callable[[str], bool] = lambda _: False,
 ) -> bool:
-    """True if an answer with this status, error, header fields and message says that a quota is used up.
+    """True if an answer with this status, error, header fields and message reports an exhausted quota.
 
-    ``quotes`` says of words whether the message may have them from the request.
+    ``quotes`` is true for words that the message may have from the request.
     """
     if status == 402:
         return True
@@ -112,8 +112,8 @@ def quota_exhausted(
     if any(code in _CODES or code.endswith(_ENDS) for code in (*_codes(error, headers), *_codes(behind, {}))):
         return True
     for text in (message, *messages(behind)):
-        found = _WORDS.search(text[:_LOOKED_AT])
-        if found is not None and not quotes(found[1]):
+        match = _WORDS.search(text[:_LONGEST])
+        if match is not None and not quotes(match[1]):
             return True
     return False
 
@@ -132,7 +132,7 @@ def _codes(error: Mapping[str, Any], headers: Mapping[str, str]) -> Iterator[str
 
 
 def _inner(error: Mapping[str, Any], field: str) -> Iterator[Mapping[str, Any]]:
-    """The object, or the objects, of a field."""
+    """The object of a field, or the objects of its list."""
     value = error.get(field)
     for each in islice(value, _MOST) if isinstance(value, list) else (value,):
         if isinstance(each, dict):

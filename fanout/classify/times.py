@@ -1,4 +1,4 @@
-"""Times as header fields and error bodies write them: numbers, durations, Unix times, ISO times, HTTP dates."""
+"""Parse times as header fields, error bodies and messages state them: numbers, durations, dates, and words."""
 
 from __future__ import annotations
 
@@ -10,36 +10,57 @@ from math import isfinite
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)")
+# Characters of a time. A longer text is none, and the search for its parts takes quadratic time.
 _LONGEST = 64
-"""Characters of a time: a longer text is none. The search for parts takes quadratic time."""
 
 EPOCH = 1e9
-"""A reset "in" more seconds than this is a time of day, not a duration."""
+"""A larger number of seconds is a Unix time, not a duration."""
 
+# A Unix time below the first is in seconds, below the second in milliseconds, else in microseconds.
 _SECONDS, _MILLISECONDS = 1e11, 1e14
-"""A Unix time below the first is in seconds, below the second in milliseconds, else in microseconds."""
 
 _YEAR = 366 * 86400.0
 _SPELLED_UNITS = {
     "millisecond": 1e-3, "msec": 1e-3, "second": 1.0, "sec": 1.0, "minute": 60.0, "min": 60.0, "hour": 3600.0,
     "hr": 3600.0, "day": 86400.0,
 }  # fmt: skip
-SPELLED = (
+# A duration as people write it, such as 1 minute and 30 seconds, or 6m0s.
+_SPELLED_PATTERN = (
     r"(?:\d{1,15}(?:\.\d{1,15})?\s{0,3}"
     r"(?:ns|us|µs|milliseconds?|msecs?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)(?![a-z])"
     r"(?:,?\s{1,3}and\s{1,3}|,?\s{1,3})?){1,5}"
 )
-"""Pattern of a duration as people write it, such as ``1 minute and 30 seconds`` or ``6m0s``; case is ignored."""
 
-_SPELLED = re.compile(SPELLED, re.IGNORECASE)
+_SPELLED = re.compile(_SPELLED_PATTERN, re.IGNORECASE)
 _SPELLED_PART = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s{0,3}([a-zµ]{1,12})", re.IGNORECASE)
 _ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
 _ZONE_NAME = re.compile(r" ?(?:UTC|GMT)\Z", re.IGNORECASE)
 _OFFSET_AFTER_GMT = re.compile(r"GMT([+-]\d{4})")
+# Characters of a message that are searched.
+_LONGEST_MESSAGE = 2000
+
+# OpenAI, Groq: "try again in 7m12s"; Azure: "retry after 20 seconds"; Google: "retry in 34.07s"; Django: "Expected
+# available in 30 seconds"; LiteLLM: "resets at: 2026-11-30 12:00:00 UTC". Other words state the time that has passed:
+# "timed out waiting for a slot after 600s", "no worker available within 30 s", "max wait 300 seconds".
+_OBJECT = r"(?:\s{1,3}(?:the|this|your|request|later|it|again)){0,3}"
+_LEAD = (
+    rf"\b(?:(?:try(?:ing)?\s{{1,3}}again|retry(?:ing)?){_OBJECT}[\s(-]{{1,3}}(?:in|after|at)"
+    r"|(?:resets|will\s{1,3}reset|limit\s{1,3}reset)(?:\s{1,3}(?:in|after|at|on))?"
+    r"|(?:expected|be|becomes?)\s{1,3}available(?:\s{1,3}again)?\s{1,3}(?:in|after|at)|available\s{1,3}again\s{1,3}(?:in|at)"
+    r"|back(?:ing)?\s{0,3}off|estimated\s{1,3}wait(?:\s{1,3}time)?(?:\s{1,3}(?:is|of))?"
+    r"|(?<!max )(?<!maximum )(?<!queue )(?<!the )wait|after\s{1,3}waiting)\b"
+)
+_FILLER = r"(?:[\s:=(~]{1,3}(?:about|approx|approximately|around|at\sleast|another|the\snext|for)\b){0,3}[\s:=(~]{1,3}"
+_LED_DURATION = re.compile(rf"{_LEAD}{_FILLER}({_SPELLED_PATTERN})", re.IGNORECASE)
+_ISO_TEXT = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:\s?(?:UTC|GMT)|Z|[+-]\d\d:?\d\d)?"
+_LED_TIME = re.compile(rf"{_LEAD}{_FILLER}({_ISO_TEXT})", re.IGNORECASE)
+_BARE = re.compile(
+    r"\b[Rr]etry[-_ ][Aa]fter[:=]?\s{0,3}(\d{1,9}(?:\.\d{1,9})?)(?=[.,;)\"']?(?:\s{1,3}[A-Z]|\s{0,3}\Z))"
+)
 
 
 def duration(value: object) -> float | None:
-    """``"6m0s"``, ``"20ms"``, ``"3s"``, ``"1.5"``, 3: in seconds."""
+    """Seconds of ``"6m0s"``, ``"20ms"``, ``"3s"``, ``"1.5"`` or 3; None for any other value."""
     if not isinstance(value, str):
         return number(value) if isinstance(value, int | float) else None
     if len(value) > _LONGEST:
@@ -65,7 +86,7 @@ def number(value: str | float | None) -> float | None:
 
 
 def spelled(text: str) -> float | None:
-    """``"20 seconds"``, ``"1 minute and 30 seconds"``, ``"1 s"``: in seconds."""
+    """Seconds of ``"20 seconds"``, ``"1 minute and 30 seconds"`` or ``"1 s"``; None for any other text."""
     text = text.strip()
     if len(text) > _LONGEST or not _SPELLED.fullmatch(text):
         return None
@@ -73,10 +94,10 @@ def spelled(text: str) -> float | None:
 
 
 def wait_for(value: object, server_date: str | None = None, now: datetime | None = None) -> float | None:
-    """Seconds until the time that ``value`` names, in whichever form; None where it is past, or no time.
+    """Seconds until the time that ``value`` states in any form; None if it is past, or no time.
 
-    The same field holds seconds with one vendor and a time of day with another, so the value alone tells its form. A
-    time of day is measured by the server's own clock (``server_date``), where there is one.
+    One vendor writes seconds where another writes a time of day, so that the value alone decides its form. A time of
+    day is compared with the server's own clock (``server_date``), if the answer has its date.
     """
     if isinstance(value, str) and len(value) <= _LONGEST:
         value = value.strip(" \t\"'")
@@ -93,12 +114,21 @@ def wait_for(value: object, server_date: str | None = None, now: datetime | None
 
 
 def seconds_until(date: str, server_date: str | None, now: datetime | None) -> float | None:
-    """Seconds until ``date``, by the server's own clock, if it tells it: ours may be wrong by any amount."""
+    """Seconds until ``date``, by the server's clock if the answer has its date: ours may be wrong by any amount."""
     try:
         then = _date(date)
     except (ValueError, OverflowError):
         return None
     return _after(then, server_date, now)
+
+
+def wait_in_words(message: str, server_date: str | None = None, now: datetime | None = None) -> float | None:
+    """Seconds that a message such as "Please try again in 6m0s" asks to wait, at most; None if it asks for none."""
+    text = message[:_LONGEST_MESSAGE]
+    waits = [spelled(match.rstrip(" ,").lower().removesuffix(" and")) for match in _LED_DURATION.findall(text)]
+    waits += [wait_for(match, server_date, now) for match in _LED_TIME.findall(text)]
+    waits += [number(match) for match in _BARE.findall(text)]
+    return max((wait for wait in waits if wait is not None), default=None)
 
 
 def _unit(name: str) -> float:
@@ -111,7 +141,7 @@ def _after(then: datetime | None, server_date: str | None, now: datetime | None)
 
 
 def _start(server_date: str | None, now: datetime | None) -> datetime:
-    """Now, by the server's clock if it tells it."""
+    """Now, by the server's clock if the answer has its date."""
     try:
         return _date(server_date or "")
     except (ValueError, OverflowError):
@@ -119,7 +149,7 @@ def _start(server_date: str | None, now: datetime | None) -> datetime:
 
 
 def _since_unix_epoch(time: float, server_date: str | None, now: datetime | None) -> float | None:
-    """Seconds until a Unix time. A time of years ago is none, but a wait in seconds: it must not become "at once"."""
+    """Seconds until a Unix time. A time of years ago is a wait in seconds instead, which must not become "at once"."""
     then = time if time < _SECONDS else time / 1e3 if time < _MILLISECONDS else time / 1e6
     seconds = then - _start(server_date, now).timestamp()
     if seconds < -_YEAR:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fanout
-from fanout.classify.address import whole_url
+from fanout.classify.policy import whole_url
 from fanout.testing import MockEndpoint, Scripted
 
 

@@ -8,7 +8,7 @@ import pytest
 from multidict import CIMultiDict
 
 from fanout.classify import classify_response, pushback, readers
-from fanout.classify.error_message import error_body
+from fanout.classify.error_bodies import error_body
 from fanout.classify.times import duration, number, seconds_until
 from fanout.types import Response
 

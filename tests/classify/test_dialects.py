@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from fanout.classify import classify_response, pushback, readers
-from fanout.classify.dialects import DIALECTS, PREFIXES, WAITS
-from fanout.classify.times import wait_for
-from fanout.classify.words import wait_in_words
+from fanout.classify.rate_limit_headers import DIALECTS, PREFIXES, WAITS
+from fanout.classify.times import wait_for, wait_in_words
 from fanout.types import Action, Response
 
 NOW = datetime(2026, 11, 30, 12, 0, 0, tzinfo=UTC)

@@ -8,7 +8,7 @@ import pytest
 from multidict import CIMultiDict
 
 from fanout import Action
-from fanout.classify import classify_error, classify_response, pushback, said
+from fanout.classify import classify_error, classify_response, error_message, pushback
 from fanout.errors import IncompleteResponse
 from fanout.types import Response
 
@@ -92,7 +92,7 @@ def test_a_reset_within_a_second_is_one() -> None:
     ],
 )
 def test_every_name_for_a_message_is_known_and_blank_ones_are_passed_over(body: bytes, told: str) -> None:
-    assert said(Response(status=400, headers={}, body=body)) == told
+    assert error_message(Response(status=400, headers={}, body=body)) == told
 
 
 NESTED = b"[" * 1000 + b"]" * 1000
@@ -109,7 +109,7 @@ NESTED = b"[" * 1000 + b"]" * 1000
     ],
 )
 def test_an_error_of_an_unusual_form_is_told_as_far_as_it_can_be(body: bytes, told: str) -> None:
-    assert said(Response(status=422, headers={}, body=body)) == told
+    assert error_message(Response(status=422, headers={}, body=body)) == told
 
 
 @pytest.mark.parametrize("body", [b'{"detail": [{"loc": %s, "msg": %s}]}', b'{"error": {"code": %s, "type": %s}}'])

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from fanout.classify import classify_response, said
+from fanout.classify import classify_response, error_message
 from fanout.types import Action, Response
 
 TRACEBACK = """Traceback (most recent call last):
@@ -52,7 +52,7 @@ def response(body: Any) -> Response:
     ],
 )
 def test_the_message_is_found(body: Any, text: str) -> None:
-    assert said(response(body)) == text
+    assert error_message(response(body)) == text
 
 
 def test_a_verdict_tells_no_more_than_that() -> None:
@@ -69,5 +69,5 @@ def test_white_space_before_an_error_hides_nothing() -> None:
 
 
 def test_a_long_message_is_cut() -> None:
-    assert len(said(response({"error": "x" * 10_000}))) == 303
-    assert len(said(response(b"y" * 10_000))) == 303
+    assert len(error_message(response({"error": "x" * 10_000}))) == 303
+    assert len(error_message(response(b"y" * 10_000))) == 303
