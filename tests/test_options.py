@@ -1,4 +1,4 @@
-"""Options are known by name: to people, whose misspelt one is named, and to type checkers."""
+"""Options are checked by name at every public callable, and type checkers know the same names."""
 
 from __future__ import annotations
 
@@ -48,6 +48,34 @@ def test_a_misspelt_option_is_named_with_the_nearest(call: Callable[[], Any], me
         call()
     assert isinstance(e.value, ConfigError)
     assert isinstance(e.value, TypeError)
+
+
+HAS_OPTIONS = [
+    fanout.Client, fanout.SyncClient, fanout.Journal, fanout.RateLimiter, fanout.Endpoint, fanout.Hedge, fanout.Limits,
+    fanout.RetryPolicy, fanout.Timeouts, fanout.map, fanout.open_sink, fanout.open_source,
+]  # fmt: skip
+METHODS = [
+    getattr(owner, name)
+    for owner in (fanout.Client, fanout.SyncClient)
+    for name, method in vars(owner).items()
+    if not name.startswith("_") and len(inspect.signature(method).parameters) > 1
+]
+
+
+@pytest.mark.parametrize("function", [*HAS_OPTIONS, *METHODS], ids=lambda function: function.__qualname__)
+async def test_every_public_callable_refuses_an_unknown_option_by_name(function: Callable[..., Any]) -> None:
+    # Other arguments are missing on purpose: names are checked before values. Two functions take any name and pass
+    # it on, so that they need their own arguments first.
+    own = {fanout.map: {"rows": X, "endpoint": URL, "codec": "v1"}, SyncClient: {"endpoint": URL, "codec": "v1"}}
+
+    async def call() -> None:
+        outcome = function(**own.get(function, {}), unknown=1)
+        if inspect.isawaitable(outcome):
+            await outcome
+
+    with pytest.raises(UnknownOptionError, match="has no option 'unknown'") as raised:
+        await call()
+    assert raised.value.key == "unknown"
 
 
 async def test_a_misspelt_option_of_a_call_is_named_too() -> None:

@@ -1,30 +1,27 @@
-"""The client: one long-lived session to one endpoint, and the ways to send rows through it."""
+"""The client: one long-lived connection to a model, and the calls that send rows through it."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, overload
 
 from fanout._redact import Redactor, secrets_of
-from fanout._url import redact_url
 from fanout.client.content import content_of
+from fanout.client.endpoints import each_endpoint
 from fanout.client.identity import identity_of
-from fanout.client.options import V
+from fanout.client.options import ClientSettings, V, chunks_of
+from fanout.client.outcome import pending_row, raise_if_stopped, require_on_error, values_or_result
 from fanout.client.session import Session
 from fanout.client.sinking import Sink, journal_at, require_own_files, run_into
 from fanout.client.stream import Stream
-from fanout.client.verdicts import pending_row, raise_if_failed, raise_if_stopped
 from fanout.codecs.base import Codec
 from fanout.engine import Until
 from fanout.errors import ClientStateError, ConfigError
 from fanout.io.journal import Journal
 from fanout.io.writers import FileSink
-from fanout.limits import RateLimiter
 from fanout.options import checks_options
-from fanout.settings import Endpoint, Endpoints, Hedge, Limits, RetryPolicy, Timeouts
 from fanout.threads import on_thread
 
 if TYPE_CHECKING:
@@ -33,52 +30,53 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Unpack
 
+    from fanout.client.inspect import Preview, Survey
     from fanout.client.options import ClientOptions
-    from fanout.client.preview import Preview, Survey
     from fanout.engine import RunControl
     from fanout.io.readers import Source
-    from fanout.limits import Cost
+    from fanout.limits import Cost, RateLimiter
+    from fanout.settings import Endpoints, Hedge, Limits, RetryPolicy, Timeouts
     from fanout.transport import HeaderSource, Transport, TransportWrapper
     from fanout.types import Array, Event, Result, Rows, Statistics
 
 
 class Client(Generic[V]):
-    """Sends rows to one remote model and gives back numpy arrays whose row i belongs to input row i.
+    """Sends rows to one remote model and returns numpy arrays whose row i belongs to input row i.
 
-    Keep one client for as long as you talk to an endpoint: it keeps its connections, and its limits hold for all that
-    goes through it, from any number of tasks of one event loop.
+    Keep one client for the life of the process: it keeps its connections open, and its limits hold for all calls
+    together, from any number of tasks of one event loop.
 
-    To type checkers, the `map` of a ``Client[fanout.Array]`` gives an array, that of a
-    ``Client[dict[str, fanout.Array]]`` several outputs, and `fanout.Answers`, either of them, where neither is written
-    nor known from the codec's name.
+    Type checkers infer the return type of `map` from the codec's name. For other codecs, annotate a
+    ``Client[fanout.Array]`` (one output) or a ``Client[dict[str, fanout.Array]]`` (several outputs); without either it
+    is `fanout.Answers`.
 
     Args:
-        endpoint: URL of the model, ``local://NAME``, or an `Endpoint`; or several of them that serve the same model and
-            are used as one. Where a URL has no path, the codec's is used.
-        codec: name of a wire format, a codec made by `fanout.codec`, or a class or instance of your own.
-        chunk_rows: most rows in one request.
-        chunk_max_bytes: most bytes in the body of one request; the first bound reached closes a chunk. A row that is
-            larger goes alone.
-        chunk_max_tokens: the same for tokens.
-        count_tokens: gives the tokens of one row, for ``chunk_max_tokens`` and the limits on tokens. ``tokenizer`` of
-            the limits counts with tiktoken instead. Without either they are estimated: a token for four bytes of the
-            body at first, then what the answers' ``usage`` tells.
-        max_pending: most calls of `predict` that may wait for an answer; one more raises `QueueFull`.
-        limits: requests in flight and in all, and what goes in a second or a minute; or a `RateLimiter`, whose rates
-            all clients that are given it keep together.
+        endpoint: URL of the model, ``local://NAME``, or an `Endpoint`; or a list of them that serve the same model and
+            are used as one. A URL without a path gets the codec's path.
+        codec: name of a wire format, a codec from `fanout.codec`, or a `Codec` class or instance of your own.
+        chunk_rows: maximum rows in one request.
+        chunk_max_bytes: maximum bytes in the body of one request. The first bound that is reached closes a chunk; a
+            single row that is larger is sent alone.
+        chunk_max_tokens: maximum tokens in one request.
+        count_tokens: returns the number of tokens of one row, for ``chunk_max_tokens`` and the token rates.
+            ``Limits(tokenizer=...)`` counts with tiktoken instead. Without both, the number is estimated: at first one
+            token for four bytes of the body, then from the usage in responses.
+        max_pending: maximum calls of `predict` that wait for an answer; a further call raises `QueueFull`.
+        limits: concurrency, rates and maximum requests; or a `RateLimiter`, whose rates hold for all clients that share
+            it.
         retry: attempts and backoff.
         timeouts: deadlines of connecting, of an attempt and of a run.
-        hedge: second requests for rows whose answer takes long; none if not given.
-        headers: sent with every request, beside the endpoint's own; or a function, async or not, that gives them. It
-            is called before the first request, and once more when the server refuses them (401).
-        on_event: called with an `Event` for what happens to chunks; it must not wait.
+        hedge: second requests for rows whose response takes long; none if not given.
+        headers: header fields of every request, in addition to the endpoint's; or a function, async or not, that
+            returns them. It is called before the first request, and again after a 401.
+        on_event: called with an `Event` for each change in the state of a chunk or endpoint; it must not block.
         transport: sends the requests in place of the network, as a `fanout.testing.Replayer` does, or through it, as a
             `fanout.testing.Recorder` does; or an object of your own with ``async def send(request)`` -> `Response`.
-        secrets: more texts that no message, log, failure or recording may hold, such as a key that is an option of the
-            codec. Header values, userinfo and query values of URLs are secrets anyway.
+        secrets: further texts to redact from messages, logs, failures and recordings, such as an API key that is an
+            option of the codec. Header values, userinfo and query values of URLs are always redacted.
 
     Raises:
-        ConfigError: an argument cannot be used.
+        ConfigError: an option cannot be used; `UnknownOptionError` if it does not exist.
     """
 
     @overload
@@ -121,37 +119,26 @@ class Client(Generic[V]):
         transport: Transport | TransportWrapper | None = None,
         secrets: Iterable[str] | Redactor = (),
     ) -> None:
-        bounds = {"chunk_rows": chunk_rows, "chunk_max_bytes": chunk_max_bytes, "chunk_max_tokens": chunk_max_tokens}
-        for key, most in bounds.items():
-            if most is not None and most < 1:
-                raise ConfigError(f"{key} must be at least 1, not {most!r}", key=key)
-        if isinstance(max_pending, bool) or not isinstance(max_pending, int) or max_pending < 1:
-            raise ConfigError(f"max_pending must be a whole number, at least 1, not {max_pending!r}", key="max_pending")
-        self._endpoints = _each(endpoint)
-        self._codec = _own(codec)
+        chunks = chunks_of(chunk_rows, chunk_max_bytes, chunk_max_tokens)
+        self._endpoints = each_endpoint(endpoint)
+        self._codec = _own_codec(codec)
         texts = [secrets] if isinstance(secrets, str) else secrets
         self._redactor = texts if isinstance(texts, Redactor) else Redactor(texts)
         for one, _ in self._endpoints:
             self._redactor.add(secrets_of(one.url, one.headers))
-        if not isinstance(limits, RateLimiter):
-            _require_type("limits", limits, Limits)
-        _require_one_count(limits, count_tokens)
-        _require_type("retry", retry, RetryPolicy)
-        _require_type("timeouts", timeouts, Timeouts)
-        _require_type("hedge", hedge, Hedge)
-        self._options = {
-            **bounds,
-            "count_tokens": count_tokens,
-            "max_pending": max_pending,
-            "limits": limits or Limits(),
-            "retry": retry or RetryPolicy(),
-            "timeouts": timeouts or Timeouts(),
-            "hedge": hedge,
-            "headers": headers,
-            "on_event": on_event,
-            "transport": transport,
-            "redactor": self._redactor,
-        }
+        self._settings = ClientSettings(
+            chunks=chunks,
+            limits=limits,
+            retry=retry,
+            timeouts=timeouts,
+            hedge=hedge,
+            count_tokens=count_tokens,
+            max_pending=max_pending,
+            headers=headers,
+            on_event=on_event,
+            transport=transport,
+            redactor=self._redactor,
+        )
         self._session: Session | None = None
         self._closed = False
 
@@ -165,20 +152,20 @@ class Client(Generic[V]):
         await self.close()
 
     async def open(self) -> None:
-        """Make the session in the running event loop; for ``local://`` endpoints, start the server first.
+        """Open the client in the running event loop, and start the servers of ``local://`` endpoints.
 
-        ``async with client`` does this and `close`.
+        ``async with client`` calls this and `close`.
         """
         if self._closed:
             raise ClientStateError("the client is closed; make a new one")
         if self._session is not None:
             raise ClientStateError("the client is already open")
-        self._session = await Session.open(self._endpoints, self._codec, **self._options)
+        self._session = await Session.open(self._endpoints, self._codec, self._settings)
 
     async def close(self) -> None:
         """Close every connection.
 
-        Runs still under way raise `RunStopped`; rows still waiting in `predict` get a `ClientStateError`.
+        Runs under way raise `RunStopped`, and calls of `predict` that still wait raise `ClientStateError`.
         """
         session, self._session, self._closed = self._session, None, True
         if session is not None:
@@ -215,36 +202,31 @@ class Client(Generic[V]):
 
         Args:
             rows: an array (row i is ``rows[i]``), a list of texts, dicts or lists, or a mapping of arrays.
-            on_error: ``"raise"`` gives the bare array and raises if any row failed; ``"keep"`` gives a `Result`.
+            on_error: ``"raise"`` returns the bare array, and raises if any row failed; ``"keep"`` returns a `Result`.
             control: ends the run from outside.
-            timeout: seconds after which the run stops with what is done.
+            timeout: seconds until the run stops, with the answers so far.
 
         Returns:
-            An array whose first axis is the rows, or a dict of them where the codec has several outputs; shape (0,)
-            for no rows. With ``on_error="keep"`` a `Result`.
+            An array whose axis 0 is the rows, or a dict of them for a codec with several outputs; shape (0,) for no
+            rows. With ``on_error="keep"`` a `Result`.
 
         Raises:
-            RowsFailed: the run came to its end, but rows failed; ``.result`` holds the others.
-            RunStopped: the run was stopped early, whatever ``on_error`` is; ``.result`` holds what was done.
+            RowsFailed: the run finished, but rows failed; ``.result`` holds the others.
+            RunStopped: the run stopped early, whatever ``on_error`` is; ``.result`` holds the answers so far.
             TypeError: ``rows`` has no length; `stream` takes such input.
-            InputError: rows that no codec can send.
+            InputError: no codec can send these rows.
 
-        An exception of the codec or of ``headers`` is raised as it is, with ``.result`` on it.
+        Exceptions of the codec and of ``headers`` are raised unchanged, with a ``.result`` added.
         """
-        if on_error not in ("raise", "keep"):
-            raise ConfigError(f'on_error must be "raise" or "keep", not {on_error!r}', key="on_error")
+        require_on_error(on_error)
         until = Until.after(timeout)
         session = self._open_session()
         chunker = session.chunker(rows)
         if chunker.total is None:
             await chunker.close()
             raise TypeError(f"map needs rows with a length, not {type(rows).__name__}; stream takes any iterable")
-        result = await session.merge(chunker, control, until)
-        if on_error == "keep":
-            return result
-        raise_if_failed(result)
-        values: V = result.values
-        return values
+        outcome: V | Result = values_or_result(await session.merge(chunker, control, until), on_error)
+        return outcome
 
     @checks_options
     def stream(
@@ -254,12 +236,14 @@ class Client(Generic[V]):
         control: RunControl | None = None,
         timeout: float | None = None,
     ) -> Stream:
-        """Send rows of any iterable and yield chunks as they are done: ``async with client.stream(rows) as results``.
+        """Send the rows of any iterable and yield chunks as they finish.
 
-        Memory stays bounded: no more rows are taken from the input than the consumer keeps up with. A blocking
-        iterable is read on one helper thread. Each `ChunkResult` has a place, values and failures; they come in order
-        of completion. ``timeout`` seconds after it was entered the run stops: the iteration raises `RunStopped`
-        once it has yielded all that was answered.
+        Use it as ``async with client.stream(rows) as results: async for done in results``.
+
+        Memory stays bounded: the input is read no faster than the consumer takes results. A blocking iterable is read
+        on one helper thread. Each `ChunkResult` has its position, values and failures; chunks come in order of
+        completion. ``timeout`` seconds after the context was entered the run stops: the iteration yields all answers so
+        far, then raises `RunStopped`.
         """
         return Stream(self._open_session, rows, control, timeout)
 
@@ -274,28 +258,29 @@ class Client(Generic[V]):
         control: RunControl | None = None,
         timeout: float | None = None,
     ) -> Result:
-        """Send rows and write every chunk to ``sink`` as it is done, on a helper thread.
+        """Send rows, and write every finished chunk to ``sink`` on a helper thread.
 
         Args:
-            rows: as for `stream`, or what `fanout.open_source` gives.
-            sink: what `fanout.open_sink` gives, which this opens, finishes and publishes; or any `Sink`.
-            journal: where to note what is done, so that after a stop, a kill or a crash the same call goes on where it
-                was, and sends nothing again that is done. Needs a file sink. The path of a journal, whose identity is
-                then `identity` of the rows; or a `Journal` with another.
-            carry: where the journal is of another input, keep its answers to rows that have the same id and content,
-                and send the others. Needs the path of a journal.
+            rows: as for `stream`, or a source from `fanout.open_source`.
+            sink: a sink from `fanout.open_sink`, which this call opens, finishes and publishes; or any `Sink`.
+            journal: records the finished rows, so that the same call resumes after a stop, a kill or a crash, and sends
+                no finished row again. Needs a file sink. Give the path of a journal, whose identity is then `identity`
+                of the rows; or a `Journal` with an identity of your own.
+            carry: if the journal belongs to another input, keep its answers to rows with the same id and content, and
+                send the other rows. Needs the path of a journal.
             control: ends the run from outside.
-            timeout: seconds after which the run stops. What is answered by then is still written.
+            timeout: seconds until the run stops. Answers so far are still written.
 
         Returns:
-            A `Result` without values, of all rows, those done before included; failed rows are told in it, not raised.
+            A `Result` without values for all rows, including those of earlier runs. Failed rows are in its
+            ``failures``; they raise nothing.
 
         Raises:
-            RunStopped: the run was stopped early (of kind ``"output"`` when the sink could not write). What has
-                succeeded is published then; with a journal it waits in a ``.partial`` file for the next call. A stop
-                of kind ``"error"``, ``"internal"`` or ``"duplicate"`` publishes nothing.
+            RunStopped: the run stopped early (kind ``"output"``: the sink could not write). Without a journal, the
+                answers so far are published, except after a stop of kind ``"error"``, ``"internal"`` or
+                ``"duplicate"``; with a journal they wait in a ``.partial`` file for the next call.
             ConfigError: the output or the journal cannot be used.
-            InputError: the input cannot be read, or has changed while it was read.
+            InputError: the input cannot be read, or changed while it was read.
         """
         session, until = self._open_session(), Until.after(timeout)
         if not callable(getattr(sink, "write", None)):
@@ -305,8 +290,8 @@ class Client(Generic[V]):
         if carry and (journal is None or isinstance(journal, Journal)):
             raise ConfigError("carry needs the path of a journal", key="carry")
         if isinstance(sink, FileSink):
-            noted = journal.path if isinstance(journal, Journal) else None if journal is None else Path(journal)
-            await asyncio.to_thread(require_own_files, rows, sink, noted)
+            path = journal.path if isinstance(journal, Journal) else None if journal is None else Path(journal)
+            await asyncio.to_thread(require_own_files, rows, sink, path)
         if journal is None or isinstance(journal, Journal):
             return await run_into(session, rows, sink, journal, control, until)
         assert isinstance(sink, FileSink)
@@ -316,61 +301,69 @@ class Client(Generic[V]):
         async with journal_at(Path(journal), identity, content, sink, carry=carry) as opened:
             return await run_into(session, known, sink, opened, control, until)
 
-    def identity(self, rows: Any) -> dict[str, Any]:
-        """The identity of a run of these rows, for a `Journal`: the rows, the codec, the path and query of the URL.
-
-        Files are sampled; of rows in memory every byte counts.
-
-        Raises `ConfigError` for iterators: nothing tells their rows from others.
-        """
-        urls = [endpoint.url for endpoint, _ in self._endpoints]
-        return identity_of(rows, self._codec, urls, self._redactor)
-
     @checks_options
-    async def preview(self, rows: Rows, *, control: RunControl | None = None) -> Preview:
-        """Ask the endpoint about its model, and encode the first chunk of ``rows``, but send none.
+    async def predict(self, row: Any, *, timeout: float | None = None) -> Any:
+        """Return the answer to one row. Calls within 2 ms share a request if their rows have the same form.
+
+        The form is the type, dtype and shape, or the keys of a dict. Callers share nothing else: if a request fails and
+        a single row may be at fault, its rows are sent again at once in halves, until all others have their answers.
+        After ``timeout`` seconds `RunStopped` is raised; the other callers still get their answers.
+
+        Returns the value that `map` would hold for that row: an array, a scalar, or a dict of them.
 
         Raises:
-            RunStopped: the endpoint cannot be asked.
-            InputError: rows of another form than the model wants; the message names both, and what to do.
-            ConfigError: the model cannot be what the codec's options say.
-        """
-        return await self._open_session().preview(rows, control)
-
-    async def survey(
-        self, rows: Any, *, control: RunControl | None = None, on_request: Callable[[Cost], None] | None = None
-    ) -> Survey:
-        """Encode all of ``rows``, as `run` would, and count what would be sent; only the model is asked about.
-
-        ``on_request`` is called with what each request would take from the rates, in the order of sending.
-
-        Raises what `preview` does, and what reading the rows raises.
-        """
-        return await self._open_session().survey(rows, control, on_request)
-
-    async def predict(self, row: Any, *, timeout: float | None = None) -> Any:
-        """The answer to one row. Concurrent callers within 2 ms share a request, if their rows are of one form.
-
-        That is: of one type, dtype and shape, dicts with the same keys. Nothing else is shared: where a request fails
-        for what may be the fault of one row, its rows are sent again at once in halves, until the others have their
-        answers. After ``timeout`` seconds `RunStopped` is raised; the other callers still get their answers.
-
-        Returns what `map` would hold for that row: an array, a scalar, or a dict of them. Raises `RowsFailed` or
-        `RunStopped` when there is none, `InputError` for an array of another form than the model wants, `QueueFull`
-        when ``max_pending`` calls wait already.
+            RowsFailed: the row failed.
+            RunStopped: the row has no answer because the run stopped, or because of ``timeout``.
+            InputError: an array of another form than the model wants.
+            QueueFull: ``max_pending`` calls already wait.
         """
         until, batcher = Until.after(timeout), self._open_session().batcher
         try:
-            async with asyncio.timeout_at(None if until is None else until.when) as patience:
+            async with asyncio.timeout_at(None if until is None else until.when) as deadline:
                 return await batcher.predict(row)
         except TimeoutError:
-            if until is None or not patience.expired():
+            # The codec may raise a TimeoutError of its own, which is no deadline of this call.
+            if until is None or not deadline.expired():
                 raise
             raise_if_stopped(until.passed(), pending_row())
             raise
 
+    @checks_options
+    async def preview(self, rows: Rows, *, control: RunControl | None = None) -> Preview:
+        """Request the model's metadata and encode the first chunk of ``rows``, without sending it.
+
+        Raises:
+            RunStopped: the endpoint does not return its metadata.
+            InputError: the rows have another form than the model wants; the message names both, and the remedy.
+            ConfigError: the model contradicts the codec's options.
+        """
+        return await self._open_session().preview(rows, control)
+
+    @checks_options
+    async def survey(
+        self, rows: Any, *, control: RunControl | None = None, on_request: Callable[[Cost], None] | None = None
+    ) -> Survey:
+        """Encode all of ``rows``, as `run` would, and count the requests. Only the model's metadata is requested.
+
+        ``on_request`` is called with the cost of each request in the rates, in the order of sending.
+
+        Raises what `preview` raises, and errors of the input.
+        """
+        return await self._open_session().survey(rows, control, on_request)
+
+    @checks_options
+    def identity(self, rows: Any) -> dict[str, Any]:
+        """Return the identity of a run of these rows for a `Journal`: rows, codec, and path and query of the URL.
+
+        Files are sampled; of rows in memory every byte counts.
+
+        Raises `ConfigError` for iterators, whose rows cannot be compared with those of an earlier run.
+        """
+        urls = [endpoint.url for endpoint, _ in self._endpoints]
+        return identity_of(rows, self._codec, urls, self._redactor)
+
     def statistics(self) -> Statistics:
-        """A snapshot of the counters since the client was opened, runs under way included."""
+        """Return a snapshot of the counters since the client was opened, including runs under way."""
         if self._session is None:
             raise ClientStateError("the client is not open")
         return self._session.statistics()
@@ -391,53 +384,12 @@ class Client(Generic[V]):
         return self._session
 
 
-def _each(given: Endpoints) -> list[tuple[Endpoint, float]]:
-    """The endpoints one by one, with their weights."""
-    several = [given] if isinstance(given, str) or not isinstance(given, Sequence) else given
-    each = [pair for one in several for pair in _endpoint(one).each()]
-    urls = [endpoint.url for endpoint, _ in each]
-    if not urls:
-        raise ConfigError("endpoint must name at least one URL", key="url")
-    if len(set(urls)) < len(urls):
-        raise ConfigError(f"an endpoint is given twice: {', '.join(map(redact_url, urls))}", key="url")
-    return each
-
-
-def _endpoint(given: object) -> Endpoint:
-    if isinstance(given, Endpoint):
-        return given
-    if isinstance(given, str):
-        return Endpoint(url=given)
-    kind = type(given).__name__
-    raise ConfigError(
-        f"endpoint must be a URL, a fanout.Endpoint or a list of those, not {kind} (in map, rows come first)",
-        key="endpoint",
-    )
-
-
-def _require_type(name: str, value: object, wanted: type) -> None:
-    if value is not None and not isinstance(value, wanted):
-        kind = wanted.__name__
-        raise ConfigError(f"{name} must be a fanout.{kind}(...), not {type(value).__name__}", key=name)
-
-
-def _require_one_count(limits: Limits | RateLimiter | None, count_tokens: object) -> None:
-    if count_tokens is None:
-        return
-    if not callable(count_tokens):
-        told = f"a function, not {count_tokens!r}; limits.tokenizer takes the name of a tiktoken encoding"
-        raise ConfigError(f"count_tokens must be {told}", key="count_tokens")
-    limits = limits.limits if isinstance(limits, RateLimiter) else limits
-    if limits is not None and limits.tokenizer is not None:
-        raise ConfigError("count_tokens and limits.tokenizer both count tokens: leave one out", key="count_tokens")
-
-
-def _own(codec: str | Codec | type[Codec]) -> Codec:
-    """A codec for this client alone: it learns about this client's model."""
+def _own_codec(codec: str | Codec | type[Codec]) -> Codec:
+    """Return a codec that belongs to this client alone, since it learns about this client's model."""
     if isinstance(codec, str):
-        from fanout.codecs import codec as by_name
+        from fanout.codecs import codec as codec_by_name
 
-        return by_name(codec)
+        return codec_by_name(codec)
     if isinstance(codec, type) and issubclass(codec, Codec):
         return codec()
     if isinstance(codec, Codec):

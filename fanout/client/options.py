@@ -1,8 +1,17 @@
-"""Types of what a client takes beside the endpoint and the codec, and of what it gives."""
+"""Options of a client: their types for type checkers, and their checked form for a session.
+
+`Client.__init__` is the source of the names, defaults and descriptions. `ClientOptions` repeats names and types,
+because ``Unpack`` accepts a TypedDict only; a test keeps the two equal.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+
+from fanout.errors import ConfigError
+from fanout.limits import RateLimiter
+from fanout.settings import Chunks, Hedge, Limits, RetryPolicy, Timeouts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -10,19 +19,17 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
 
     from fanout._redact import Redactor
-    from fanout.limits import RateLimiter
-    from fanout.settings import Hedge, Limits, RetryPolicy, Timeouts
     from fanout.transport import HeaderSource, Transport, TransportWrapper
     from fanout.types import Answers, Event
 
     V = TypeVarWithDefault("V", default=Answers)
 else:
     V = TypeVar("V")
-    """What `map` gives."""
+    """Return type of `map`."""
 
 
 class ClientOptions(TypedDict, total=False):
-    """See `Client`."""
+    """Keyword arguments of `Client`, `SyncClient` and `fanout.map`; see `Client` for their descriptions."""
 
     chunk_rows: int
     chunk_max_bytes: int | None
@@ -37,3 +44,67 @@ class ClientOptions(TypedDict, total=False):
     on_event: Callable[[Event], None] | None
     transport: Transport | TransportWrapper | None
     secrets: Iterable[str] | Redactor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClientSettings:
+    """The options of a client in the form that its session uses: checked, with defaults in place of None.
+
+    Raises:
+        ConfigError: an option has the wrong type, or two options contradict each other.
+    """
+
+    chunks: Chunks
+    limits: Limits | RateLimiter | None
+    retry: RetryPolicy | None
+    timeouts: Timeouts | None
+    hedge: Hedge | None
+    count_tokens: Callable[[Any], float] | None
+    max_pending: int
+    headers: HeaderSource | None
+    on_event: Callable[[Event], None] | None
+    transport: Transport | TransportWrapper | None
+    redactor: Redactor
+
+    def __post_init__(self) -> None:
+        if isinstance(self.max_pending, bool) or not isinstance(self.max_pending, int) or self.max_pending < 1:
+            raise ConfigError(
+                f"max_pending must be a whole number, at least 1, not {self.max_pending!r}", key="max_pending"
+            )
+        defaults: dict[str, Any] = {"limits": Limits, "retry": RetryPolicy, "timeouts": Timeouts, "hedge": None}
+        for name, default in defaults.items():
+            value, kind = getattr(self, name), default or Hedge
+            if value is None:
+                object.__setattr__(self, name, default and default())
+            elif not isinstance(value, (kind, RateLimiter) if name == "limits" else kind):
+                raise ConfigError(f"{name} must be a fanout.{kind.__name__}(...), not {type(value).__name__}", key=name)
+        self._require_one_token_count()
+
+    @property
+    def load(self) -> Limits:
+        """The limits, whether they were given as such or inside a `RateLimiter`."""
+        assert self.limits is not None
+        return self.limits.limits if isinstance(self.limits, RateLimiter) else self.limits
+
+    def _require_one_token_count(self) -> None:
+        if self.count_tokens is None:
+            return
+        if not callable(self.count_tokens):
+            raise ConfigError(
+                f"count_tokens must be a function, not {self.count_tokens!r}; "
+                "limits.tokenizer takes the name of a tiktoken encoding",
+                key="count_tokens",
+            )
+        if self.load.tokenizer is not None:
+            raise ConfigError("count_tokens and limits.tokenizer both count tokens: leave one out", key="count_tokens")
+
+
+def chunks_of(rows: int, max_bytes: int | None, max_tokens: int | None) -> Chunks:
+    """Make `Chunks` of the options ``chunk_rows``, ``chunk_max_bytes`` and ``chunk_max_tokens``.
+
+    Raises `ConfigError` with the name of the option.
+    """
+    try:
+        return Chunks(rows=rows, max_bytes=max_bytes, max_tokens=max_tokens)
+    except ConfigError as error:
+        raise ConfigError(f"chunk_{error}", key=f"chunk_{error.key}") from None

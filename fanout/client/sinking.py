@@ -13,8 +13,8 @@ import numpy as np
 
 from fanout.callbacks import calling
 from fanout.client.content import DigestTap, content_of, require_unchanged
+from fanout.client.outcome import final_stop, raise_if_stopped
 from fanout.client.resuming import carry_over, complete, withdraw
-from fanout.client.verdicts import ending, raise_if_stopped
 from fanout.engine import ResultQueue, RowStatus, RunControl, Stop, Until, room_for
 from fanout.errors import CallbackError
 from fanout.io.journal import Journal, JournalState
@@ -98,7 +98,7 @@ async def run_into(
         stop = run.stopped or writer.failed
         session.withdraw(run, ledger)
         result = ledger.result(chunker.position if chunker.total is None else chunker.total, run.statistics())
-        stop = ending(stop, ledger.violation(result, stopped=stop is not None))
+        stop = final_stop(stop, ledger.violation(result, stopped=stop is not None))
         doubtful = stop is not None and stop.kind in _UNPUBLISHED
         if isinstance(sink, FileSink) and (stop is None or (journal is None and not doubtful)):
             await on_thread(require_unchanged, chunker, content, journal)

@@ -1,4 +1,4 @@
-"""Streaming: finished chunks as they come, for input of any length, in bounded memory."""
+"""Streaming: chunks of results in order of completion, for input of any length, in bounded memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from fanout.callbacks import is_its_own
 from fanout.client.content import require_unchanged
-from fanout.client.verdicts import ending, raise_if_stopped
+from fanout.client.outcome import final_stop, raise_if_stopped
 from fanout.engine import ResultQueue, RowStatus, RunControl, Stop, Until, room_for
 from fanout.limits import ConcurrencyLimiter
 
@@ -25,8 +25,14 @@ if TYPE_CHECKING:
 class Stream:
     """An async context manager and async iterator over the `ChunkResult` chunks of one run, in order of completion.
 
-    Leaving the context early abandons what is in flight. The iteration raises `RunStopped` at its end if the run was
-    stopped, and what the input raised; failed rows are in their chunks, not raised.
+    Leaving the context early abandons the requests in flight. At its end, the iteration raises `RunStopped` if the run
+    stopped early, and errors of the input. Failed rows are part of their chunks and raise nothing.
+
+    Args:
+        session: returns the client's open session, or raises `ClientStateError`.
+        rows: the input.
+        control: ends the run from outside.
+        timeout: seconds from entering the context until the run stops.
     """
 
     def __init__(
@@ -36,14 +42,15 @@ class Stream:
         self._rows = rows
         self._timeout = timeout
         self._control = control or RunControl()
-        self._outbox = ResultQueue()
-        self._ledger = RowStatus()
+        self._queue = ResultQueue()
+        self._status = RowStatus()
         self._ready: deque[ChunkResult] = deque()
         self._task: asyncio.Task[None] | None = None
         self._run: Run
 
     async def __aenter__(self) -> Self:
         session, until = self._session(), Until.after(self._timeout)
+        # The window bounds the chunks between the input and the consumer, and with them the memory.
         self._window = ConcurrencyLimiter(room_for(session.concurrency))
         self._chunker = session.chunker(self._rows, self._window)
         self._run = session.new_run(self._chunker, self._put, self._control, until=until)
@@ -57,49 +64,49 @@ class Stream:
             self._task.cancel()
             await asyncio.wait([self._task])
         if self._task is not None and not self._task.cancelled():
-            self._task.exception()  # raised at the end of the iteration; who left before it did not want to know
+            # The iteration has raised this error already, unless the consumer left before its end. Reading it here
+            # keeps asyncio from logging it as never retrieved.
+            self._task.exception()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> ChunkResult:
-        if (done := await self.take()) is None:
+        if (done := await self.next_chunk()) is None:
             raise StopAsyncIteration
-        self.note(done)
+        self.mark_done(done)
         return done
 
-    async def take(self) -> ChunkResult | None:
-        """The next chunk, None at the end. Raises as the iteration does. Its consumer has to `note` it."""
+    async def next_chunk(self) -> ChunkResult | None:
+        """Return the next chunk; None at the end. Raises as the iteration does.
+
+        Its rows count as pending until `mark_done`, so that an interrupt between the two loses no row.
+        """
         if self._task is None:
             raise RuntimeError("enter the stream first: async with client.stream(rows) as results")
         if not self._ready:
-            self._ready.extend(await self._outbox.get_all())
+            self._ready.extend(await self._queue.get_all())
         if not self._ready:
             stop = await self._end(self._task)
             if self._run.collector.suspect:
-                self._session().withdraw(self._run, self._ledger)
+                self._session().withdraw(self._run, self._status)
             result = self.result()
-            raise_if_stopped(ending(stop, self._ledger.violation(result, stopped=stop is not None)), result)
+            raise_if_stopped(final_stop(stop, self._status.violation(result, stopped=stop is not None)), result)
             return None
         self._window.release()
         return self._ready.popleft()
 
-    async def _end(self, task: asyncio.Task[None]) -> Stop | None:
-        """Why the run was stopped, once its task has ended."""
-        try:
-            await task
-        except asyncio.CancelledError as error:
-            if not is_its_own(error):  # the consumer was cancelled
-                raise
-            return Stop("error", "the task of the stream was cancelled, although its consumer was not", error)
-        return self._run.stopped
+    def mark_done(self, done: ChunkResult) -> None:
+        """Count the rows of a chunk as done: the consumer has it."""
+        self._status.add(done)
 
-    def note(self, done: ChunkResult) -> None:
-        """The consumer has this chunk: count its rows as done."""
-        self._ledger.add(done)
+    def result(self) -> Result:
+        """Return the status of all rows so far, without values. Rows of chunks not yet yielded are pending."""
+        total = self._chunker.position if self._chunker.total is None else self._chunker.total
+        return self._status.result(total, self._run.statistics())
 
     def statistics(self) -> Statistics:
-        """A snapshot of this run's counters."""
+        """Return a snapshot of the counters of this run."""
         return self._run.statistics()
 
     async def _execute(self, session: Session) -> None:
@@ -108,18 +115,23 @@ class Stream:
             if self._run.stopped is None:
                 require_unchanged(self._chunker)
         finally:
-            self._outbox.close()
+            self._queue.close()
+
+    async def _end(self, task: asyncio.Task[None]) -> Stop | None:
+        """Wait for the end of the run; return the reason of its stop."""
+        try:
+            await task
+        except asyncio.CancelledError as error:
+            if not is_its_own(error):  # the consumer itself was cancelled
+                raise
+            return Stop("error", "the task of the stream was cancelled, although its consumer was not", error)
+        return self._run.stopped
 
     def _put(self, done: ChunkResult) -> None:
-        """The consumer's arrays are his own: views into an answer's bytes are copied."""
-        outputs = done.outputs and {name: _owned(array) for name, array in done.outputs.items()}
-        self._outbox.put(replace(done, outputs=outputs))
-
-    def result(self) -> Result:
-        """The account of the rows up to now, without values: rows of chunks that were not yielded yet are pending."""
-        total = self._chunker.position if self._chunker.total is None else self._chunker.total
-        return self._ledger.result(total, self._run.statistics())
+        # The consumer may keep and modify its arrays, so they must not be views into a response body.
+        outputs = done.outputs and {name: _writable(array) for name, array in done.outputs.items()}
+        self._queue.put(replace(done, outputs=outputs))
 
 
-def _owned(array: Array) -> Array:
+def _writable(array: Array) -> Array:
     return array if array.flags.owndata and array.flags.writeable else array.copy()

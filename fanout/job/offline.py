@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from fanout.cassettes import Recorder, Replayer
-from fanout.client import replaced_target
+from fanout.client import offline_url
 from fanout.codecs._options import spec_from_options
 from fanout.errors import ConfigError
 from fanout.mock import MockModel, MockTransport, outputs_of
@@ -74,7 +74,7 @@ def mock_transport(job: Job, *, answering: bool) -> MockTransport:
     mock = job.tables.mock
     try:
         told = spec_from_options(mock.dtype, mock.shape)
-        url = replaced_target(job.tables.endpoint.each()[0][0].url, job.codec.path)
+        url = offline_url(job.tables.endpoint.each()[0][0].url, job.codec.path)
         model = MockModel(outputs_of(job.codec, told) if answering else {}, mock.seed)
         return MockTransport(job.codec, url, model, latency=mock.latency, faults=mock.faults, seed=mock.seed)
     except ConfigError as error:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fanout._url import LOCAL
-from fanout.client import target
+from fanout.client import request_url
 from fanout.job.blame import blaming
 from fanout.job.offline import mock_transport
 from fanout.job.run import input_name, read_input
@@ -62,7 +62,7 @@ async def _located(job: Job, *, mock: bool) -> AsyncIterator[Job]:
         return
     server = LocalServer(endpoint.url.removeprefix(LOCAL))
     try:
-        url = target(await server.start(), job.codec.path, server.model)
+        url = request_url(await server.start(), job.codec.path, server.model)
         tables = job.tables.model_copy(update={"endpoint": replace(endpoint, url=url)})
         yield replace(job, tables=tables)
     finally:

@@ -15,7 +15,7 @@ import pytest
 
 import fanout
 from fanout import Client, ClientStateError, Codec, ConfigError, Endpoint, Limits, RowsFailed, RunStopped
-from fanout.client.target import target
+from fanout.client.endpoints import request_url
 from fanout.serving.exchange import StatusError
 from fanout.testing import MockEndpoint, VirtualClock
 from tests.support import Plain
@@ -43,12 +43,12 @@ def double(x: np.ndarray) -> np.ndarray:
     ],
 )
 def test_the_codec_completes_a_url_without_a_path(url: str, path: str, model: str | None, wanted: str) -> None:
-    assert target(url, path, model) == wanted
+    assert request_url(url, path, model) == wanted
 
 
 def test_a_url_that_names_no_model_is_refused_with_an_example() -> None:
     with pytest.raises(ConfigError, match=r"names no model.*http://h/v2/models/NAME/infer"):
-        target("http://h", "/v2/models/{model}/infer")
+        request_url("http://h", "/v2/models/{model}/infer")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 
 import fanout
 from fanout import Interrupted, Limits, RunStopped, SyncClient
-from fanout.client.sync import _LoopThread
+from fanout.client.loop_thread import LoopThread
 from fanout.testing import Background, FaultServer
 
 if TYPE_CHECKING:
@@ -93,14 +93,14 @@ def test_an_interrupt_of_map_keeps_the_answers(call: Callable[[str], Any]) -> No
 def test_an_interrupt_of_a_stream_counts_what_was_yielded(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[fanout.ChunkResult] = []
     ready = threading.Event()
-    wait = _LoopThread.wait
+    wait = LoopThread.wait
 
-    def waiting(self: _LoopThread, future: Any) -> Any:
+    def waiting(self: LoopThread, future: Any) -> Any:
         if len(seen) == FIRST:  # an interrupt between two calls is the caller's own
             ready.set()
         return wait(self, future)
 
-    monkeypatch.setattr(_LoopThread, "wait", waiting)
+    monkeypatch.setattr(LoopThread, "wait", waiting)
     with serving(ready) as url, one_by_one(url) as client:
         chunks = client.stream(X if kind == "array" else iter(X))
         for _ in range(FIRST):
@@ -150,11 +150,11 @@ def test_the_client_goes_on_after_an_interrupt() -> None:
 @pytest.mark.parametrize("submitted", [True, False])
 def test_an_interrupt_while_a_call_is_submitted_ends_the_call(submitted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The signal may arrive while the calling thread hands its job to the loop, before or after the loop has it."""
-    submit = _LoopThread._submit  # noqa: SLF001 - the one place where the signal can fall between two states
+    submit = LoopThread._submit  # noqa: SLF001 - the one place where the signal can fall between two states
     answered = threading.Event()
     interrupts = iter([True])
 
-    def interrupted(self: _LoopThread, call: Callable[[], object]) -> None:
+    def interrupted(self: LoopThread, call: Callable[[], object]) -> None:
         if not next(interrupts, False):
             submit(self, call)
             return
@@ -168,7 +168,7 @@ def test_an_interrupt_while_a_call_is_submitted_ends_the_call(submitted: bool, m
         Background(server),
         one_by_one(server.url("v1"), on_event=lambda event: answered.set()) as client,
     ):
-        monkeypatch.setattr(_LoopThread, "_submit", interrupted)
+        monkeypatch.setattr(LoopThread, "_submit", interrupted)
         with pytest.raises(KeyboardInterrupt) as caught:
             client.map(X)
     interrupt = caught.value

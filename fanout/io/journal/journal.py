@@ -32,6 +32,7 @@ from fanout.io.journal.state import (
     state_payloads,
     successor_payload,
 )
+from fanout.options import checks_options
 from fanout.rowset import RowSet
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Journal:
             it cannot be written.
     """
 
+    @checks_options
     def __init__(
         self,
         path: Path,

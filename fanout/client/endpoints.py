@@ -1,0 +1,108 @@
+"""Endpoints of a client: from its argument to the URLs that requests go to, with the local servers behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote, urlsplit
+
+from fanout._url import LOCAL, redact_url
+from fanout.errors import ConfigError
+from fanout.settings import Endpoint, Endpoints
+
+if TYPE_CHECKING:
+    from fanout.codecs.base import Codec
+    from fanout.serving.local import LocalServer
+
+_NO_SERVER = "http://local.invalid"
+"""Stands for the origin of a local server that is not started; the name can never be resolved (RFC 6761)."""
+
+
+class Target(NamedTuple):
+    """An endpoint, the URL that its requests go to, and its weight."""
+
+    endpoint: Endpoint
+    url: str
+    weight: float
+
+
+def each_endpoint(endpoints: Endpoints) -> list[tuple[Endpoint, float]]:
+    """Return every endpoint with its weight. Raises `ConfigError` if there is none, or if one is given twice."""
+    several = [endpoints] if isinstance(endpoints, str) or not isinstance(endpoints, Sequence) else endpoints
+    each = [pair for endpoint in several for pair in _endpoint(endpoint).each()]
+    urls = [endpoint.url for endpoint, _ in each]
+    if not urls:
+        raise ConfigError("endpoint must name at least one URL", key="url")
+    if len(set(urls)) < len(urls):
+        raise ConfigError(f"an endpoint is given twice: {', '.join(map(redact_url, urls))}", key="url")
+    return each
+
+
+def request_url(url: str, path: str, model: str | None = None) -> str:
+    """Return ``url``, or ``url`` + ``path`` if it is a bare origin. ``{model}`` in the path stands for ``model``.
+
+    Raises `ConfigError` if the path needs the name of a model and none is given.
+    """
+    parts = urlsplit(url)
+    if parts.path not in ("", "/") or not path:
+        return url
+    if "{model}" in path:
+        if model is None:
+            example = redact_url(parts._replace(path=path.replace("{model}", "NAME")).geturl())
+            raise ConfigError(f"the url {redact_url(url)} names no model; write it whole, like {example}", key="url")
+        path = path.replace("{model}", quote(model, safe=":."))
+    return parts._replace(path=path).geturl()
+
+
+def offline_url(url: str, path: str) -> str:
+    """Return the same for an endpoint that is replaced by a recording or a mock, so that no local server is started."""
+    if not url.startswith(LOCAL):
+        return request_url(url, path)
+    return request_url(_NO_SERVER, path, url.removeprefix(LOCAL))
+
+
+def offline_targets(endpoints: Sequence[tuple[Endpoint, float]], codec: Codec) -> list[Target]:
+    """Return the targets of endpoints that are replaced by a recording or a mock."""
+    # Nothing connects, so the files with certificates need not exist.
+    return [
+        Target(
+            replace(endpoint, ca_file=None, client_cert=None, client_key=None, proxy=None),
+            offline_url(endpoint.url, codec.path),
+            weight,
+        )
+        for endpoint, weight in endpoints
+    ]
+
+
+async def start_targets(
+    endpoints: Sequence[tuple[Endpoint, float]], codec: Codec, servers: list[LocalServer]
+) -> list[Target]:
+    """Return the targets; start a server for each ``local://`` endpoint and add it to ``servers``.
+
+    The caller stops ``servers``, also if this raises: some may have started already.
+    """
+    targets = []
+    for endpoint, weight in endpoints:
+        if endpoint.url.startswith(LOCAL):
+            from fanout.serving.local import LocalServer
+
+            server = LocalServer(endpoint.url.removeprefix(LOCAL))
+            servers.append(server)
+            url = request_url(await server.start(), codec.path, server.model)
+        else:
+            url = request_url(endpoint.url, codec.path)
+        targets.append(Target(endpoint, url, weight))
+    return targets
+
+
+def _endpoint(endpoint: object) -> Endpoint:
+    if isinstance(endpoint, Endpoint):
+        return endpoint
+    if isinstance(endpoint, str):
+        return Endpoint(url=endpoint)
+    raise ConfigError(
+        f"endpoint must be a URL, a fanout.Endpoint or a list of those, not {type(endpoint).__name__} "
+        "(in map, rows come first)",
+        key="endpoint",
+    )

@@ -1,0 +1,141 @@
+"""Inspection: the model behind an endpoint and the requests for some rows, found out without sending a row."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fanout.engine import encode, fitted
+from fanout.errors import EncodeError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fanout.codecs.base import Codec
+    from fanout.engine import Chunker, ChunkTask, EndpointGroup
+    from fanout.limits import Cost
+    from fanout.types import ModelInfo, Rows, Tensor, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """The model of a client, and the content of its first request."""
+
+    model: ModelInfo | None
+    """None if the codec requests no metadata, or the server returns none."""
+
+    max_rows: int | None
+    """Maximum rows in one request of the model or its API; None: no bound is known."""
+
+    chunk_rows: int
+    """Rows in one request: the client's ``chunk_rows``, cut to ``max_rows``."""
+
+    tensors: tuple[Tensor, ...]
+    """Content of the first request, if its format has tensors."""
+
+    body_bytes: int | None
+    """Length of its body; None if none of its rows can be sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """The requests that a run over some rows sends if every first attempt succeeds."""
+
+    rows: int
+    unsendable: int
+    """Rows that the wire format cannot express. They fail without a request."""
+
+    chunk_rows: int
+    """Rows in one request."""
+
+    chunks: int
+    """Requests with rows."""
+
+    metadata_requests: int
+    """Requests for the model's metadata, before those with rows."""
+
+    body_bytes: int
+    """Sum over all requests, without headers."""
+
+
+async def preview_rows(chunker: Chunker, codec: Codec) -> Preview:
+    """Encode the first chunk of ``chunker`` with a codec that knows its model. Raises `InputError`."""
+    chunker.limit(codec.max_rows or chunker.chunk_rows)
+    try:
+        first = await chunker.take()
+    finally:
+        await chunker.close()
+
+    task = None if first is None else _encoded(first, chunker, codec, lambda *_: None)
+    if first is not None and task is None:
+        _require_sendable_form(first.rows, codec)
+    return Preview(
+        model=codec.describe(),
+        max_rows=codec.max_rows,
+        chunk_rows=chunker.chunk_rows,
+        tensors=() if task is None else codec.tensors(task.rows),
+        body_bytes=None if task is None or task.payload is None else task.payload.nbytes,
+    )
+
+
+async def survey_rows(
+    chunker: Chunker,
+    codec: Codec,
+    group: EndpointGroup,
+    metadata_requests: int,
+    on_request: Callable[[Cost], None] | None = None,
+) -> Survey:
+    """Encode all of ``chunker`` with a codec that knows its model. Raises `InputError`, and errors of the input.
+
+    ``on_request`` is called with the cost of each request, in the order of sending.
+    """
+    chunker.limit(codec.max_rows or chunker.chunk_rows)
+    chunks, body_bytes = 0, 0
+    unsendable: list[int] = []
+    on_request = on_request or (lambda _: None)
+    # A run over no rows requests no metadata.
+    metadata_requests = 0 if chunker.left == 0 else metadata_requests
+    for _ in range(metadata_requests):
+        on_request(group.cost(None))
+
+    try:
+        while (task := await chunker.take()) is not None:
+            sendable = _encoded(task, chunker, codec, lambda failed, _: unsendable.append(failed.n))
+            if sendable is not None:
+                assert sendable.payload is not None
+                chunks, body_bytes = chunks + 1, body_bytes + sendable.payload.nbytes
+                on_request(group.cost(sendable))
+            await asyncio.sleep(0)  # lets the handler of a signal run
+    finally:
+        await chunker.close()
+    return Survey(
+        rows=chunker.position,
+        unsendable=sum(unsendable),
+        chunk_rows=chunker.chunk_rows,
+        chunks=chunks,
+        metadata_requests=metadata_requests,
+        body_bytes=body_bytes,
+    )
+
+
+def _encoded(
+    task: ChunkTask, chunker: Chunker, codec: Codec, fail: Callable[[ChunkTask, Verdict], None]
+) -> ChunkTask | None:
+    """Return the part of ``task`` that goes into one request, with its payload; None if no row can be sent."""
+
+    def encodes(task: ChunkTask) -> bool:
+        return encode(task, codec, lambda payload: payload, fail, uniform=chunker.uniform)
+
+    if chunker.packing is not None:
+        return fitted(task, chunker, chunker.packing, encodes)
+    return task if encodes(task) else None
+
+
+def _require_sendable_form(rows: Rows, codec: Codec) -> None:
+    """Raise `InputError` if a fault that all rows share (dtype, shape, names) makes them unsendable."""
+    try:
+        codec.encode(rows)
+    except EncodeError as error:
+        if error.every_row:
+            raise InputError(error.reason) from None
