@@ -98,7 +98,7 @@ def test_stacking_forgets_no_mask():
 def test_an_answer_with_masked_values_is_invalid():
     validator = ResponseValidator({}, reject_nonfinite=True, capacity=2)
     with pytest.raises(InvalidResponse, match="masked"):
-        validator.checked(masked(), 3)
-    found = validator.checked(np.ma.array([1.0, 2.0]), 2)[""]
+        validator.validate(masked(), 3)
+    found = validator.validate(np.ma.array([1.0, 2.0]), 2)[""]
     assert type(found) is np.ndarray
     assert found.tolist() == [1.0, 2.0]

@@ -24,6 +24,8 @@ from fanout.engine import (
     Until,
     chunker_of,
 )
+from fanout.engine.hedging import Hedger
+from fanout.engine.validator import ResponseDecoder
 from fanout.errors import ClientStateError
 from fanout.limits import RateLimiter, TokenMeter, tiktoken_counter
 from fanout.process import import_all, retain_heap
@@ -109,7 +111,7 @@ class Session:
         for run in self._runs:
             run.stop(Stop("interrupted", "the client was closed"), cut=True)
         await self._idle.wait()
-        self._group.decoding.close()
+        self._group.decoder.close()
         for endpoint in self._group.balancer.endpoints:
             await endpoint.transport.close()
         await _stop_servers(self._servers)
@@ -124,7 +126,7 @@ class Session:
     @property
     def concurrency(self) -> int:
         """Current limit of requests in flight."""
-        return self._group.limiter.total
+        return self._group.limiter.limit
 
     def chunker(self, rows: Any, window: ConcurrencyLimiter | None = None, skip: RowSet | None = None) -> Chunker:
         """Divide ``rows`` into chunks within the client's bounds. Raises `InputError` for rows that cannot be sent."""
@@ -141,7 +143,7 @@ class Session:
     ) -> Run:
         """Make a run over the session's endpoints; ``options`` are `Run`'s."""
         if not self._runs:
-            self._group.restore()
+            self._group.capacity.restore()
         run = Run(chunker, self._codec, self._group, deliver, self._settings.on_event, **options)
         if control is not None:
             control.attach(run)
@@ -210,9 +212,9 @@ class Session:
         return counters.snapshot(
             seconds=self._loop.time() - self._opened,
             endpoints=self._group.balancer.statistics(),
-            concurrency=self._group.chosen,
-            in_flight=limiter.in_use,
-            max_in_flight=limiter.most_in_use,
+            concurrency=self._group.capacity.chosen,
+            in_flight=limiter.in_flight,
+            max_in_flight=limiter.peak,
             bytes_sent=sum(transport.bytes_sent for transport in transports),
             bytes_received=sum(transport.bytes_received for transport in transports),
         )
@@ -229,7 +231,7 @@ class Session:
     @property
     def _prepared_codec(self) -> Codec:
         """The codec, with the model's metadata once it is known."""
-        return self._group.prepared or self._codec
+        return self._group.metadata.codec or self._codec
 
     def _batch_rows(self) -> int:
         chunk_rows = self._settings.chunks.rows
@@ -273,6 +275,7 @@ def _endpoint_group(
         )
         for target in targets
     ]
+    hedge = settings.hedge
     return EndpointGroup(
         clients,
         limits=limits,
@@ -280,7 +283,8 @@ def _endpoint_group(
         timeouts=settings.timeouts,
         rates=settings.limits if isinstance(settings.limits, RateLimiter) else RateLimiter(limits),
         meter=TokenMeter(count_tokens),
-        hedge=settings.hedge,
+        hedger=Hedger(share=hedge.share, delay=hedge.delay) if hedge is not None and hedge.share else None,
+        decoder=ResponseDecoder(),
         weights=[target.weight for target in targets],
     )
 

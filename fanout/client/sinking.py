@@ -208,7 +208,7 @@ class _Writer:
         if self._group == 1:
             return 1
         busy = round(n_chunks * _BUSY_SECONDS / max(seconds, _BUSY_SECONDS / n_chunks))
-        return max(self._group, min(busy, self._room.total // 2))
+        return max(self._group, min(busy, self._room.limit // 2))
 
     def _settle(self, done: Sequence[ChunkResult]) -> None:
         for chunk in done:
@@ -219,7 +219,7 @@ class _Writer:
         size = sum(array.nbytes for chunk in done for array in (chunk.outputs or {}).values()) // len(done)
         if size:
             fitting = min(_BACKLOG_GROUPS * self._group, _BACKLOG_BYTES // size)
-            self._room.resize(max(self._room.total, fitting))
+            self._room.resize(max(self._room.limit, fitting))
 
     def _end(self, why: str, cause: BaseException | None) -> None:
         """Stop the run, but go on to take its chunks, so that its workers come to their end."""

@@ -101,14 +101,14 @@ class Chunker(ABC):
 
     def make_room(self, concurrency: int) -> None:
         """See to it that the consumer is not what keeps so many requests from being in flight."""
-        if self._window is not None and self._window.total < room_for(concurrency):
+        if self._window is not None and self._window.limit < room_for(concurrency):
             self._window.resize(room_for(concurrency))
 
     def ready(self) -> ChunkTask | None:
         """The next chunk, if nothing has to be waited for; None tells no more than that `take` has to be asked."""
         if self._put_back:
             return self._put_back.pop()
-        if self._window is not None and not self._window.take():
+        if self._window is not None and not self._window.acquire_nowait():
             return None
         work = self._cut()
         if work is None and self._window is not None:

@@ -1,140 +1,194 @@
-"""A race between two attempts for the same rows: the first valid answer wins, and the loser is cancelled."""
+"""Hedged requests: a second request for rows whose answer takes long; the first valid answer counts.
+
+After J. Dean and L. A. Barroso, "The Tail at Scale" (2013): hedged requests, deferred until the first one has taken
+longer than most do, cost few extra requests and remove the slowest answers.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
-from fanout.types import Response, Verdict
-from fanout.upstream.admission import Ticket
+import numpy as np
+
+from fanout.types import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from fanout.engine.task import ChunkTask
     from fanout.statistics import Counters
     from fanout.types import Array
-    from fanout.upstream.dispatcher import Dispatcher, Send
+    from fanout.upstream.admission import Ticket
+    from fanout.upstream.dispatcher import Dispatcher
     from fanout.upstream.endpoint import EndpointState
     from fanout.upstream.group import EndpointGroup
-    from fanout.upstream.hedge_policy import Hedger
 
-    Judged: TypeAlias = tuple[dict[str, Array] | Verdict, EndpointState | None]
-    Attempt: TypeAlias = Callable[[Send, Ticket, EndpointState | None], Awaitable[Judged]]
+    Outcome: TypeAlias = dict[str, Array] | Verdict
+    Attempt: TypeAlias = Callable[[ChunkTask, Ticket, EndpointState | None], Awaitable[Outcome]]
+
+_REMEMBERED = 1000
+_ENOUGH = 40
+"""Latencies that a 95th percentile needs."""
+
+_COMPUTED_EVERY = 20
+"""New latencies after which the delay is computed again: to sort all of them costs more than a request."""
+
+_PERCENTILE = 0.95
+_MEDIANS = 3.0
+"""Multiple of the median that bounds the delay: where a tenth of the answers is slow, the 95th percentile is slow."""
+
+
+class Hedger:
+    """Decides when to hedge, and how often. It never waits, and is shared by all runs of a client.
+
+    Args:
+        share: most second requests, as a fraction of the first ones.
+        delay: seconds after which one is sent; None: the 95th percentile of the last latencies, at most three times
+            their median.
+    """
+
+    def __init__(self, *, share: float, delay: float | None) -> None:
+        self._share = share
+        self._fixed_delay = delay
+        self._latencies: deque[float] = deque(maxlen=_REMEMBERED)
+        self._new = 0
+        self._computed: float | None = None
+        self._first_requests = 0
+        self._hedges = 0
+
+    @property
+    def delay(self) -> float | None:
+        """Seconds to wait for the first answer; None while too few latencies are known."""
+        if self._fixed_delay is not None:
+            return self._fixed_delay
+        if self._new >= _COMPUTED_EVERY and len(self._latencies) >= _ENOUGH:
+            self._new = 0
+            high, median = np.quantile(self._latencies, (_PERCENTILE, 0.5))
+            self._computed = float(min(high, _MEDIANS * median))
+        return self._computed
+
+    def on_first_request(self) -> None:
+        """Count a first request."""
+        self._first_requests += 1
+
+    def on_latency(self, seconds: float) -> None:
+        """Take in the time that a request took, or after which it was cancelled."""
+        self._latencies.append(seconds)
+        self._new += 1
+
+    def take(self) -> bool:
+        """Take a second request from the allowed share, if one is left."""
+        if self._hedges + 1 > self._share * self._first_requests:
+            return False
+        self._hedges += 1
+        return True
+
+    def give_back(self) -> None:
+        """Return a second request that was not sent after all."""
+        self._hedges -= 1
 
 
 class HedgedAttempt:
-    """One of the two attempts: a task with a deadline of its own, and when and where its request went out."""
+    """One of the two attempts: an asyncio task with a ticket of its own."""
 
-    def __init__(self, attempt: Attempt, send: Send, only: EndpointState | None = None) -> None:
-        self._now = asyncio.get_running_loop().time
-        self._post = send
-        self.endpoint: EndpointState | None = None
-        self.sent_at: float | None = None
-        self.took: float | None = None
-        self.deadline: Ticket
-        self.task = asyncio.create_task(self._run(attempt, only))
+    def __init__(
+        self, attempt: Attempt, task: ChunkTask, dispatcher: Dispatcher, only: EndpointState | None = None
+    ) -> None:
+        self.ticket: Ticket | None = None
+        self._dispatcher = dispatcher
+        self.running = asyncio.create_task(self._run(attempt, task, only))
 
     @property
     def won(self) -> bool:
-        """It has a valid answer."""
-        return self.task.done() and not self.task.cancelled() and not isinstance(self.task.result()[0], Verdict)
+        """True once it has a valid answer."""
+        running = self.running
+        return running.done() and not running.cancelled() and not isinstance(running.result(), Verdict)
 
-    async def end(self) -> None:
-        """Cancel it, if it has not come to its end. It closes its connection then."""
-        self.task.cancel()
-        await asyncio.wait([self.task])
-        if not self.task.cancelled():
-            self.task.exception()  # seen: what it came to counts only where it is decisive
+    @property
+    def sent_at(self) -> float | None:
+        """Time at which the request was sent; None before that."""
+        return None if self.ticket is None else self.ticket.sent_at
 
-    async def _run(self, attempt: Attempt, only: EndpointState | None) -> Judged:
-        self.deadline = Ticket()
+    async def cancel(self) -> None:
+        """Cancel the attempt unless it has ended. Its connection is closed then."""
+        self.running.cancel()
+        await asyncio.wait([self.running])
+        if not self.running.cancelled():
+            self.running.exception()  # marks it as retrieved: only the decisive attempt's error is raised
+
+    async def _run(self, attempt: Attempt, task: ChunkTask, only: EndpointState | None) -> Outcome:
+        # A deadline cancels the task that made it, so each attempt needs a ticket of its own.
+        self.ticket = ticket = self._dispatcher.ticket()
         try:
-            return await attempt(self._send, self.deadline, only)
+            return await attempt(task, ticket, only)
         finally:
-            self.deadline.close()
-
-    async def _send(self, endpoint: EndpointState, fresh: bool) -> Response:
-        self.endpoint, self.sent_at = endpoint, self._now()
-        try:
-            return await self._post(endpoint, fresh)
-        finally:
-            self.took = self._now() - self.sent_at
+            ticket.close()
 
 
 class HedgedRequests:
     """Makes attempts, and a second one beside each that takes longer than most."""
 
-    def __init__(self, hedger: Hedger, group: EndpointGroup, dispatcher: Dispatcher, counters: Counters) -> None:
-        self._hedger = hedger
-        self._group = group
+    def __init__(self, group: EndpointGroup, dispatcher: Dispatcher, counters: Counters) -> None:
+        assert group.hedger is not None
+        self._hedger = group.hedger
+        self._balancer = group.balancer
         self._dispatcher = dispatcher
         self._counters = counters
         self._now = asyncio.get_running_loop().time
 
-    async def run(self, attempt: Attempt, send: Send) -> tuple[Judged, Ticket]:
-        """The outcome of the first attempt, or of the second where that alone has a valid answer, or has it sooner."""
-        self._hedger.asked()
-        first, second = HedgedAttempt(attempt, send), None
+    async def run(self, attempt: Attempt, task: ChunkTask) -> tuple[Outcome, Ticket]:
+        """The outcome of the first attempt, or of the second if that alone has a valid answer, or has it sooner."""
+        self._hedger.on_first_request()
+        first, second = HedgedAttempt(attempt, task, self._dispatcher), None
         try:
             if await self._takes_long(first):
-                second = self._second(attempt, send, first)
+                second = self._second(attempt, task, first)
             if second is not None:
-                await asyncio.wait([first.task, second.task], return_when=asyncio.FIRST_COMPLETED)
-                if not (first.won or second.won):  # a failure ends no race
-                    await asyncio.wait([first.task, second.task])
+                await asyncio.wait([first.running, second.running], return_when=asyncio.FIRST_COMPLETED)
+                if not (first.won or second.won):  # the other attempt may still succeed
+                    await asyncio.wait([first.running, second.running])
             decisive = second if second is not None and second.won and not first.won else first
-            await asyncio.wait([decisive.task])
+            await asyncio.wait([decisive.running])
         finally:
-            for lane in (first, second):
-                if lane is not None:
-                    await lane.end()
-                    self._note(lane)
-        self._settle(first, second, decisive)
-        return decisive.task.result(), decisive.deadline
+            for one in (first, second):
+                if one is not None:
+                    await one.cancel()
+                    if one.ticket is not None and one.ticket.latency is not None:
+                        self._hedger.on_latency(one.ticket.latency)
+        if second is not None:
+            self._count(second, won=decisive is second)
+        assert decisive.ticket is not None
+        return decisive.running.result(), decisive.ticket
 
     async def _takes_long(self, first: HedgedAttempt) -> bool:
-        """Wait until it has ended, or has taken longer than most do, from its sending on."""
+        """Wait for its end. True as soon as it has taken longer than most do, counted from its sending."""
         while (delay := self._hedger.delay) is not None:
             since = self._now() if first.sent_at is None else first.sent_at
             left = since + delay - self._now()
             if left <= 0:
-                return not first.task.done()
-            done, _ = await asyncio.wait([first.task], timeout=left)
+                return not first.running.done()
+            done, _ = await asyncio.wait([first.running], timeout=left)
             if done:
                 return False
-        await asyncio.wait([first.task])
+        await asyncio.wait([first.running])
         return False
 
-    def _second(self, attempt: Attempt, send: Send, first: HedgedAttempt) -> HedgedAttempt | None:
-        """To another endpoint where there is one. The endpoint's budget pays for it."""
-        assert first.endpoint is not None
-        endpoint = self._group.balancer.open_host(self._now(), avoid=(first.endpoint,))
+    def _second(self, attempt: Attempt, task: ChunkTask, first: HedgedAttempt) -> HedgedAttempt | None:
+        """Start the second attempt, at another endpoint if there is one. That endpoint's retry budget pays for it."""
+        asked = None if first.ticket is None else first.ticket.endpoint
+        endpoint = self._balancer.choose(self._now(), avoid=() if asked is None else (asked,))
         if endpoint is None or not self._hedger.take():
             return None
         if not endpoint.breaker.spend():
             self._hedger.give_back()
             return None
-        return HedgedAttempt(attempt, send, only=endpoint)
+        return HedgedAttempt(attempt, task, self._dispatcher, only=endpoint)
 
-    def _note(self, lane: HedgedAttempt) -> None:
-        if lane.took is not None:
-            self._hedger.answered(lane.took)
-
-    def _settle(self, first: HedgedAttempt, second: HedgedAttempt | None, decisive: HedgedAttempt) -> None:
-        if second is None:
-            return
+    def _count(self, second: HedgedAttempt, *, won: bool) -> None:
         if second.sent_at is None:
             self._hedger.give_back()
             return
         self._counters.hedges += 1
-        if decisive is second:
-            self._counters.hedges_won += 1
-        other = first if decisive is second else second
-        if other.task.cancelled():
-            return
-        outcome, endpoint = other.task.result()
-        # The outcome of the other one is the endpoint's affair alone.
-        if isinstance(outcome, Verdict):
-            self._dispatcher.failed(endpoint, outcome, other.deadline)
-        else:
-            self._dispatcher.succeeded(endpoint, other.deadline, first_try=False)
+        self._counters.hedges_won += won

@@ -1,49 +1,64 @@
-"""What a codec wants to know of the model before the first chunk is sent: asked once for a client's life."""
+"""Metadata: the codec learns about the model before the first chunk is sent, once in a client's life.
+
+`prepare` asks a single endpoint. `EndpointProbe` asks several at once: rows go to the first one that has answered, the
+others join as they answer, and one that serves another model is excluded.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fanout.callbacks import calling
 from fanout.classify import classify_error, classify_response, hidden_status, with_address
-from fanout.deadline import Deadline
 from fanout.errors import ConfigError, TransportError
 from fanout.retry import retry
-from fanout.stop import Stop
-from fanout.types import Action, Response, Verdict
+from fanout.stop import Stop, WaitQueue
+from fanout.types import Action, Event, Response, Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fanout.codecs.base import Codec
+    from fanout.engine.tasks import Tasks
     from fanout.stop import StopEvent
+    from fanout.types import ModelInfo
     from fanout.upstream.dispatcher import Dispatcher, Exchanged
     from fanout.upstream.endpoint import EndpointState
     from fanout.upstream.group import EndpointGroup
 
-_FOR_THE_CODEC = ("rejected",)
-"""Kinds of stop that say that there is no such page; the codec knows what it can do without it."""
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0
+"""Seconds between two probes of an endpoint that sends no metadata."""
+
+_LOOK_AGAIN = 60.0
+"""Seconds after which the outcome of the probes is looked at without a notification."""
 
 
 async def prepare(codec: Codec, group: EndpointGroup, dispatcher: Dispatcher, stop_event: StopEvent) -> Stop | None:
-    """Fetch the metadata of the only endpoint into ``group.prepared``. Returns why the run has to stop, if it has to.
+    """Fetch the metadata of the only endpoint into ``group.metadata``. Returns why the run has to stop, if it has to.
 
-    Runs that begin together ask once, and share what comes of it: if each were to ask in its turn, the last would wait
-    for the failures of all others.
+    Runs that begin together ask once and share the outcome: if each asked in its turn, the last one would wait for the
+    failures of all others.
 
-    Raises `ConfigError` when the codec cannot go on without what it was not told.
+    Raises:
+        ConfigError: the codec cannot work without options that the metadata does not give.
     """
-    failures = group.failed_preparations
-    async with group.preparing:
-        if group.prepared is not None:
+    metadata = group.metadata
+    failures = metadata.failures
+    async with metadata.lock:
+        if metadata.codec is not None:
             return None
-        if group.failed_preparations > failures:
-            return group.why_not_prepared
-        prepared = await with_metadata(codec, group.balancer.endpoints[0], group, dispatcher, stop_event)
+        if metadata.failures > failures:
+            return metadata.stop
+        endpoint = group.balancer.endpoints[0]
+        prepared = await with_metadata(codec, endpoint, group, dispatcher, stop_event)
         if not isinstance(prepared, Stop):
-            group.prepared = prepared
+            metadata.codec, endpoint.not_ready_reason = prepared, None
             return None
         if stop_event.stopped is None:  # a run that is stopped gives up for itself alone
-            group.failed_preparations += 1
-            group.why_not_prepared = prepared
+            metadata.failures += 1
+            metadata.stop = prepared
         return prepared
 
 
@@ -53,7 +68,7 @@ async def with_metadata(
     """Return ``codec`` with this endpoint's metadata, or the reason why there is none. Raises as `prepare` does."""
     responses: list[Response] = []
     while (url := _next_request(codec, endpoint.transport.url, responses)) is not None:
-        response = await _fetched(url, endpoint, group, dispatcher, stop_event)
+        response = await _fetch(url, endpoint, group, dispatcher, stop_event)
         if isinstance(response, Verdict):
             unreachable = response.unreachable and not endpoint.answered
             kind = response.stop if response.action is Action.STOP else "unreachable" if unreachable else "metadata"
@@ -73,54 +88,157 @@ def _next_request(codec: Codec, url: str, responses: list[Response]) -> str | No
     return urls[len(responses)] if len(urls) > len(responses) else None
 
 
-async def _fetched(
+async def _fetch(
     url: str, endpoint: EndpointState, group: EndpointGroup, dispatcher: Dispatcher, stop_event: StopEvent
 ) -> Response | Verdict:
-    deadline, attempts = Deadline(), 0
-    responses: list[Response] = []
+    """GET ``url`` from ``endpoint``, with the retries that a chunk gets. The verdict if none of them succeeded."""
+    ticket, attempts = dispatcher.ticket(), 0
+    response: Exchanged | None = None
 
-    async def once() -> Verdict | None:
-        nonlocal attempts
+    async def attempt() -> Verdict | None:
+        nonlocal attempts, response
         attempts += 1
-        try:
-            exchanged, asked = await dispatcher.make(
-                lambda endpoint, _: endpoint.transport.get(url), deadline, only=endpoint
-            )
-        except BaseException:
-            dispatcher.abandon(deadline)
-            raise
-        verdict = _objection(exchanged, endpoint, dispatcher)
-        if isinstance(exchanged, Response):
-            responses.append(exchanged)
-        if verdict is None:
-            dispatcher.succeeded(asked, deadline, first_try=attempts == 1)
-        else:
-            endpoint.unheard = group.balancer.conceal(verdict.reason)
-            if dispatcher.failed(asked, verdict, deadline):
-                attempts -= 1
+        async with ticket:
+            response = await dispatcher.exchange(ticket, url, only=endpoint)
+            verdict = ticket.report(_objection(response, endpoint, dispatcher), first=attempts == 1)
+        if verdict is not None:
+            endpoint.not_ready_reason = group.balancer.conceal(verdict.reason)
+            attempts -= ticket.refund
         return verdict
+
+    def exhausted() -> bool:
+        return attempts >= group.retry.max_attempts or endpoint.excluded is not None
 
     try:
-        verdict = await once()
+        verdict = await attempt()
         if verdict is not None and verdict.action is Action.RETRY:
-            exhausted = lambda: attempts >= group.retry.max_attempts or endpoint.out is not None  # noqa: E731 - used once
-            verdict = await retry(once, verdict, group.retry, exhausted=exhausted, sleep=stop_event.sleep)
+            verdict = await retry(attempt, verdict, group.retry, exhausted=exhausted, sleep=stop_event.sleep)
     finally:
-        deadline.close()
-    return responses[-1] if verdict is None else verdict
-
-
-def _objection(exchanged: Exchanged, endpoint: EndpointState, dispatcher: Dispatcher) -> Verdict | None:
-    """Why this answer is nothing that a codec could learn from, or None."""
-    if isinstance(exchanged, Verdict):
-        return exchanged
-    if isinstance(exchanged, TransportError):
-        return classify_error(exchanged)
-    meaning = None
-    if 200 <= exchanged.status < 300 and (meaning := hidden_status(exchanged)) is None:
-        return None
-    refused = classify_response(exchanged, meaning=meaning)
-    verdict = dispatcher.pause(endpoint, with_address(refused, exchanged.url, "", endpoint.transport.redactor.url))
-    if verdict.action is Action.RETRY and verdict.status != 500:
+        ticket.close()
+    if verdict is not None:
         return verdict
-    return verdict if verdict.action is Action.STOP and verdict.stop not in _FOR_THE_CODEC else None
+    assert isinstance(response, Response)
+    return response
+
+
+def _objection(response: Exchanged, endpoint: EndpointState, dispatcher: Dispatcher) -> Verdict | None:
+    """The verdict on a response that a codec cannot learn from; None for one that it can."""
+    if isinstance(response, Verdict):
+        return response
+    if isinstance(response, TransportError):
+        return classify_error(response)
+    meaning = None
+    if 200 <= response.status < 300 and (meaning := hidden_status(response)) is None:
+        return None
+    refused = classify_response(response, meaning=meaning)
+    verdict = with_address(refused, response.url, "", endpoint.transport.redactor.url)
+    # Most other refusals mean that there is no such page: the codec knows whether it can do without it.
+    fatal = verdict.action is Action.STOP and verdict.stop != "rejected"
+    if fatal or (verdict.action is Action.RETRY and verdict.status != 500):
+        return verdict
+    paused = dispatcher.reporter.pause(endpoint, verdict)
+    return paused if paused.action is Action.STOP and paused.stop == "pushback" else None
+
+
+class EndpointProbe:
+    """Fetches the metadata of several endpoints at once, for as long as the run lasts."""
+
+    def __init__(
+        self,
+        codec: Codec,
+        group: EndpointGroup,
+        dispatcher: Dispatcher,
+        stop_event: StopEvent,
+        emit: Callable[[Event], None],
+        tasks: Tasks,
+    ) -> None:
+        self._codec = codec
+        self._group = group
+        self._dispatcher = dispatcher
+        self._stop_event = stop_event
+        self._emit = emit
+        self._run_tasks = tasks
+        self._outcomes = WaitQueue()
+        """Notified of the outcome of each probe."""
+
+        self._failed: dict[EndpointState, Stop] = {}
+        self._error: ConfigError | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def first(self) -> Stop | None:
+        """Wait until one endpoint has sent the metadata. Returns why the run has to stop, if none does.
+
+        Raises `ConfigError` where the codec cannot work with the metadata.
+        """
+        unprobed = [
+            endpoint
+            for endpoint in self._group.balancer.endpoints
+            if endpoint.not_ready_reason is not None and endpoint.excluded is None
+        ]
+        self._tasks = [self._run_tasks.start(partial(self._probe, endpoint), aside=True) for endpoint in unprobed]
+        metadata = self._group.metadata
+        while metadata.codec is None and self._stop_event.stopped is None and self._error is None:
+            if len(self._failed) == len(unprobed):
+                return self._failed[unprobed[0]]
+            await self._stop_event.sleep(_LOOK_AGAIN, self._outcomes)
+        if self._error is not None and metadata.codec is None:
+            raise self._error
+        return None
+
+    async def close(self) -> None:
+        """End the probes."""
+        self._run_tasks.cancel(self._tasks)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _probe(self, endpoint: EndpointState) -> None:
+        """Probe one endpoint until it is ready or excluded, or the run is stopped."""
+        wait = _FIRST_WAIT
+        while endpoint.not_ready_reason is not None and endpoint.excluded is None and self._stop_event.stopped is None:
+            try:
+                prepared = await with_metadata(self._codec, endpoint, self._group, self._dispatcher, self._stop_event)
+            except ConfigError as error:
+                self._error = self._error or error
+                self._exclude(endpoint, str(error))
+                prepared = None
+            if isinstance(prepared, Stop):
+                self._failed.setdefault(endpoint, prepared)
+            elif prepared is not None:
+                self._accept(endpoint, prepared)
+            self._outcomes.ring()
+            if not isinstance(prepared, Stop):
+                return
+            await self._stop_event.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT)
+
+    def _accept(self, endpoint: EndpointState, codec: Codec) -> None:
+        """Send rows to ``endpoint`` from now on, if it serves the model that the first one does."""
+        with calling("the codec's describe"):
+            model = codec.describe()
+        metadata = self._group.metadata
+        if metadata.codec is None:
+            metadata.model, metadata.codec = model, codec
+        elif not _alike(model, metadata.model):
+            self._exclude(endpoint, f"it serves {_described(model)}, another endpoint {_described(metadata.model)}")
+            return
+        endpoint.not_ready_reason = None
+        self._group.balancer.wait_queue.ring()
+
+    def _exclude(self, endpoint: EndpointState, reason: str) -> None:
+        reason = self._group.balancer.conceal(reason)
+        endpoint.excluded = reason
+        self._emit(Event(kind="excluded", reason=f"{endpoint.transport.shown_url} is not asked: {reason}"))
+
+
+def _alike(one: ModelInfo | None, other: ModelInfo | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return (one.name, one.inputs, one.outputs) == (other.name, other.inputs, other.outputs)
+
+
+def _described(model: ModelInfo | None) -> str:
+    if model is None:
+        return "a model without metadata"
+    tensors = [
+        f"{tensor.name} {tensor.datatype} {list(tensor.shape or ())}" for tensor in (*model.inputs, *model.outputs)
+    ]
+    return f"the model {model.name!r} ({', '.join(tensors)})" if tensors else f"the model {model.name!r}"

@@ -288,10 +288,10 @@ class Recovery:
 
     def _fails_over(self, work: ChunkTask) -> bool:
         """True if another endpoint can be asked at once. When all have been, it is time to wait."""
-        if self._group.balancer.only is not None or work.endpoint is None:
+        if not self._group.balancer.several or work.endpoint is None:
             return False
         work.tried = (*work.tried, work.endpoint)
-        if self._group.balancer.elsewhere(work.tried, asyncio.get_running_loop().time()):
+        if self._group.balancer.has_available(work.tried, asyncio.get_running_loop().time()):
             return True
         work.tried = ()
         return False
@@ -315,7 +315,9 @@ class Recovery:
         endpoint = work.endpoint
         if verdict.action is not Action.RETRY:
             return verdict
-        if verdict.error_kind == "model" and not (endpoint is not None and self._group.balancer.dispensable(endpoint)):
+        if verdict.error_kind == "model" and not (
+            endpoint is not None and self._group.balancer.has_alternative(endpoint)
+        ):
             return replace(verdict, action=Action.STOP, stop="rejected")
         if (
             verdict.status == 500 or verdict.error_kind is not None
@@ -331,7 +333,7 @@ class Recovery:
         """Wait while nothing has been served and requests are in flight that may be. False if the run has stopped."""
         endpoint = work.endpoint
         assert endpoint is not None
-        while self._stop_event.stopped is None and not endpoint.served and endpoint.pending:
+        while self._stop_event.stopped is None and not endpoint.served and endpoint.in_flight:
             await self._stop_event.sleep(_LOOK_AGAIN, self._attempt_ended)
         return self._stop_event.stopped is None
 

@@ -155,7 +155,7 @@ class ResultCollector:
             held.work.held = False
         for held in accepted:
             self.add(held.work, held.outputs)
-        return [(held.work, held.work.in_context(_unlike(held))) for held in refused]
+        return [(held.work, held.work.refused_later(_unlike(held))) for held in refused]
 
 
 class RowStatus:

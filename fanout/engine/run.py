@@ -13,8 +13,7 @@ from fanout.callbacks import ENDS_OF_ITERATION, abnormal, calling
 from fanout.engine.attempt import Attempter
 from fanout.engine.bisection import BisectionBudget
 from fanout.engine.encoding import encode, fitted
-from fanout.engine.metadata import prepare
-from fanout.engine.probe import EndpointProbe
+from fanout.engine.metadata import EndpointProbe, prepare
 from fanout.engine.recovery import Recovery
 from fanout.engine.refusals import Refusals
 from fanout.engine.results import ResultCollector
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from fanout.transport import RowsSent
     from fanout.types import ChunkResult, Schema, Statistics
     from fanout.upstream.admission import Ticket
+    from fanout.upstream.endpoint import EndpointState
     from fanout.upstream.group import EndpointGroup
 
 _log = logging.getLogger("fanout")
@@ -92,13 +92,13 @@ class Run:
         self._stop_event = StopEvent()
         self._owner = object()
         self._tasks = Tasks(self._report, self._abandon)
-        self._dispatcher = Dispatcher(group, self.counters, self._stop_event, self._emit)
+        self._dispatcher = Dispatcher(group, self.counters, self._stop_event, self._emit, owner=self._owner)
         self._introductions = (
             EndpointProbe(codec, group, self._dispatcher, self._stop_event, self._emit, self._tasks)
-            if group.balancer.only is None
+            if group.balancer.several
             else None
         )
-        self._retry_slots = ConcurrencyLimiter(group.limiter.total)
+        self._retry_slots = ConcurrencyLimiter(group.limiter.limit)
         self._workers = 0
         self._refused = 0
         self._fewer_refused = WaitQueue()
@@ -165,11 +165,12 @@ class Run:
         if first:
             self._emit(Event(kind="stop", reason=stop.reason))
 
-    def _distrust(self, url: str, answered: Sequence[RowsSent]) -> None:
+    def _distrust(self, endpoint: EndpointState, answered: Sequence[RowsSent]) -> None:
         """Stop: an endpoint answers requests twice, so its answers may be those of other requests."""
         mine = RowSet((start, stop) for owner, start, stop in answered if owner is self._owner)
         self.collector.distrust(mine)
         rows = f"rows {mine.listed()} of this run" if mine else "rows of an earlier run"
+        url = endpoint.transport.shown_url
         reason = (
             f"{url} answered a request twice, so the answers for {rows}, which came over its connections, may be "
             "those of other rows; where the server repeats a request's id in its answer, set request_id_header"
@@ -180,7 +181,9 @@ class Run:
         """A snapshot of this run's counters."""
         ended = self._loop.time() if self._ended is None else self._ended
         return self.up_to_date_counters().snapshot(
-            seconds=ended - self._started, concurrency=self._group.chosen, endpoints=self._group.balancer.statistics()
+            seconds=ended - self._started,
+            concurrency=self._group.capacity.chosen,
+            endpoints=self._group.balancer.statistics(),
         )
 
     def up_to_date_counters(self) -> Counters:
@@ -212,7 +215,7 @@ class Run:
             stop = await self._introductions.first()
         if stop is not None:
             self.stop(stop)
-        self._codec = self._group.prepared or self._codec
+        self._codec = self._group.metadata.codec or self._codec
         if self._codec.max_rows is not None:
             self.chunker.limit(max(1, self._codec.max_rows))
 
@@ -222,11 +225,11 @@ class Run:
         validator = ResponseValidator(
             spec,
             reject_nonfinite=self._codec.nonfinite == "reject",
-            capacity=self._group.limits.most_in_flight,
+            capacity=self._group.capacity.most,
             schema=self._schema,
         )
         self._attempter = Attempter(
-            self._codec, self._group, self._dispatcher, validator, self.counters, stop=self.stop, owner=self._owner,
+            self._codec, self._group, self._dispatcher, validator, self.counters, stop=self.stop,
             independent=self._isolate is not None,
         )  # fmt: skip
         self.collector.validator = validator
@@ -251,7 +254,7 @@ class Run:
             emit=self._emit,
             isolate=None if self._isolate is None else self._leave,
         )
-        self._group.followers[self._follow] = None
+        self._group.capacity.listeners[self._follow] = None
         self._group.on_second_answer[self._distrust] = None
         try:
             await self._together(self._hired())
@@ -259,15 +262,15 @@ class Run:
             if self._stop_event.stopped is None:
                 self._recovery.release()
             if self.chunker.chunks_taken > 1:
-                await self._group.look_over()
+                await self._group.check_idle_connections()
         finally:
-            del self._group.followers[self._follow]
+            del self._group.capacity.listeners[self._follow]
             del self._group.on_second_answer[self._distrust]
             self.collector.flush()
 
     def _hired(self) -> list[Job]:
         """Workers to join those that there are: as many as the concurrency allows and the feed has chunks for."""
-        more = self._group.limiter.total - self._workers
+        more = self._group.limiter.limit - self._workers
         left, rows = self.chunker.left, self.chunker.chunk_rows if self.chunker.packing is None else 1
         if left is not None:
             more = min(more, -(-left // rows))
@@ -276,7 +279,7 @@ class Run:
 
     def _follow(self) -> None:
         """The concurrency is another: workers join; those that are too many leave once their chunk is done."""
-        self.chunker.make_room(self._group.limiter.total)
+        self.chunker.make_room(self._group.limiter.limit)
         if self._workers and self._stop_event.stopped is None:  # where all have left there is nothing more to take
             for worker in self._hired():
                 self._tasks.start(worker)
@@ -287,14 +290,14 @@ class Run:
         ticket = self._attempter.ticket()
         limiter = self._group.limiter
         try:
-            while self._stop_event.stopped is None and self._workers <= limiter.total:
-                if self._refused >= limiter.total:
+            while self._stop_event.stopped is None and self._workers <= limiter.limit:
+                if self._refused >= limiter.limit:
                     await self._stop_event.sleep(inf, self._fewer_refused)
                     continue
                 if self._recovery.doubted is not None and self._recovery.unproven:
                     await self._stop_event.sleep(inf, self._recovery.proven)
                     continue
-                if self._again > self._stood_aside and limiter.in_use >= limiter.total:
+                if self._again > self._stood_aside and limiter.in_flight >= limiter.limit:
                     await self._stand_aside()
                     continue
                 if (work := self.chunker.ready()) is None and (work := await self._next(task)) is None:
@@ -303,7 +306,7 @@ class Run:
                 if self.chunker.packing is not None:
                     work = fitted(work, self.chunker, self.chunker.packing, self._encode)
                 if work is not None and (verdict := await self._attempt(work, ticket)) is not None:
-                    self._retry_slots.resize(limiter.total)
+                    self._retry_slots.resize(limiter.limit)
                     await self._retry_slots.acquire()
                     self._recover(work, verdict, done=self._retry_slots.release)
                 self._watch.idle()
@@ -372,14 +375,14 @@ class Run:
     def _last_words(self) -> str:
         """Why the last attempt failed; where none was made, why the last endpoint has not said which model it has."""
         return self._last_failure or next(
-            (endpoint.unheard for endpoint in self._group.balancer.endpoints if endpoint.unheard), ""
+            (endpoint.not_ready_reason for endpoint in self._group.balancer.endpoints if endpoint.not_ready_reason), ""
         )
 
     def _refuse(self, work: ChunkTask, verdict: Verdict) -> None:
         """An answer unlike the others: no slot can be waited for here, so the workers wait while there are too many."""
         self._refused += 1
         if work.endpoint is not None:
-            self._dispatcher.misfit(work.endpoint, verdict)
+            self._dispatcher.reporter.on_misfit(work.endpoint, verdict)
         self._recover(work, verdict, done=self._refused_ended)
 
     def _refused_ended(self) -> None:

@@ -102,21 +102,33 @@ class ChunkTask:
         self.rows, self.where, self.n, self.assembly = rest.rows, rest.where, rest.n, rest.assembly
         self.tokens = None
 
-    def in_context(self, verdict: Verdict) -> Verdict:
-        """``verdict`` in the light of what happened to these rows before: the same again is no accident.
-
-        To be asked once for every attempt.
-        """
-        twice = (
-            verdict.error_kind not in (None, "model") and verdict.error_kind == self.error_kind
-        )  # no row chooses its model
+    def in_context(self, verdict: Verdict, *, others_succeed: bool) -> Verdict:
+        """``verdict`` in the light of earlier failures of these rows: the same one again is no accident."""
+        # No row chooses its model.
+        twice = verdict.error_kind not in (None, "model") and verdict.error_kind == self.error_kind
         isolated_for_it = self.suspect is not None and self.suspect == kind_of(verdict)
         if verdict.needs_proof:  # a single row gets all of its attempts: it may meet accidents, as any other does
-            isolated_for_it = isolated_for_it and self.others_served and self.n > 1
-        self.error_kind = verdict.error_kind
+            isolated_for_it = isolated_for_it and others_succeed and self.n > 1
         if verdict.action is Action.RETRY and (twice or isolated_for_it):
             return replace(verdict, action=Action.SPLIT)
         return verdict
+
+    def others_succeeded(self, successes: int) -> bool:
+        """True if others have succeeded since these rows last failed: the failure says nothing of the endpoint."""
+        return self.successes_seen is not None and successes > self.successes_seen
+
+    def note_failure(self, verdict: Verdict, successes: int) -> bool:
+        """Remember a failure for the next `in_context`. True if others have succeeded since the one before it."""
+        self.error_kind = verdict.error_kind
+        self.others_served = self.others_succeeded(successes)
+        self.successes_seen = successes
+        return self.others_served
+
+    def refused_later(self, verdict: Verdict) -> Verdict:
+        """Remember that an answer turned out to be unlike the others. Returns ``verdict`` as `in_context` does."""
+        in_context = self.in_context(verdict, others_succeed=self.others_served)
+        self.error_kind = verdict.error_kind
+        return in_context
 
     def in_input(self, text: str, rows: Sequence[int]) -> str:
         """``text``, in which some of these rows are named, with their numbers in the input."""
@@ -131,12 +143,6 @@ class ChunkTask:
             ),
             text,
         )
-
-    def fails_alone(self, successes: int) -> bool:
-        """True if others have succeeded since these rows last failed: the failure says nothing of the endpoint."""
-        self.others_served = self.successes_seen is not None and successes > self.successes_seen
-        self.successes_seen = successes
-        return self.others_served
 
     @property
     def attempts(self) -> int:

@@ -5,17 +5,21 @@ numpy would broadcast a one-row answer into 64 rows, cut 0.7 to 0 and turn "1" i
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fanout.arrays import hides_values, within
+from fanout.daemon_thread import DaemonThread
 from fanout.errors import InvalidResponse
-from fanout.types import Array, Schema, TensorSpec, Values, schema_of
+from fanout.types import Array, DecodedResponse, Schema, TensorSpec, Values, schema_of
 
 if TYPE_CHECKING:
+    from fanout.codecs.base import Codec
     from fanout.engine.task import ChunkTask
+    from fanout.types import Response
 
 ANY_OUTPUT = "*"
 
@@ -47,14 +51,19 @@ class ResponseValidator:
         self._lax = not reject_nonfinite
         self._plain_form: tuple[np.dtype[Any], tuple[int, ...]] | None = None
         """The form where it is that of one unnamed output of floats: most answers are such, and soon proven."""
-        self._schema: Schema | None = None
-        self._settle_form(schema)
+        self.schema: Schema | None = None
+        """Dtype and trailing shape of each output; None while they are not known."""
+
+        self.settled = False
+        """True once the schema is known; `validate` is then the whole proof."""
+
+        self._settle_schema(schema)
         self._held: list[Unconfirmed] = []
         self._had_a_tie = False
 
-    def checked(self, outputs: Array | Values, n_rows: int) -> dict[str, Array]:
-        """``outputs`` by name, every check passed that needs no other answer. Raises `InvalidResponse`."""
-        schema = self._schema
+    def validate(self, outputs: Array | Values, n_rows: int) -> dict[str, Array]:
+        """``outputs`` by name, every check passed that needs no other answer. Raises `InvalidReply`."""
+        schema = self.schema
         if self._plain_form is not None and type(outputs) is np.ndarray:
             dtype, shape = self._plain_form
             if outputs.shape == (n_rows, *shape) and outputs.dtype == dtype and (self._lax or within(outputs)):
@@ -82,16 +91,6 @@ class ResponseValidator:
         """True unless the codec says of all outputs which shape their rows have."""
         shapes = [spec.shape for spec in self._spec.values()]
         return not shapes or any(shape is None or None in shape for shape in shapes)
-
-    @property
-    def schema(self) -> Schema | None:
-        """What all answers look like; None as long as that is not known."""
-        return self._schema
-
-    @property
-    def settled(self) -> bool:
-        """True once the form of all answers is known; `checked` is then the whole proof."""
-        return self._schema is not None
 
     def offer(self, work: ChunkTask, outputs: dict[str, Array]) -> tuple[list[Unconfirmed], list[Unconfirmed]]:
         """Judge a checked answer while the form is not known.
@@ -126,12 +125,13 @@ class ResponseValidator:
         return [], held, retry
 
     def _settle(self, agreed: Unconfirmed) -> tuple[list[Unconfirmed], list[Unconfirmed]]:
-        self._settle_form(agreed.schema)
+        self._settle_schema(agreed.schema)
         held, self._held = [*self._held, agreed], []
         return [h for h in held if h.schema == agreed.schema], [h for h in held if h.schema != agreed.schema]
 
-    def _settle_form(self, schema: Schema | None) -> None:
-        self._schema = schema
+    def _settle_schema(self, schema: Schema | None) -> None:
+        self.schema = schema
+        self.settled = schema is not None
         if schema is not None and schema.keys() == {""} and schema[""][0].kind == "f":
             self._plain_form = schema[""]
 
@@ -228,3 +228,63 @@ def _called(name: str) -> str:
 
 def _names(outputs: Mapping[str, Any]) -> str:
     return ", ".join(sorted(outputs)) or "(none)"
+
+
+class Decoded(NamedTuple):
+    """A large response that the helper thread has decoded and validated: the results, or the errors raised."""
+
+    values: Array | Values | DecodedResponse | BaseException
+    outputs: dict[str, Array] | BaseException | None
+    """None if the response could not be decoded."""
+
+    schema: Schema | None
+    """The schema that the outputs were validated against."""
+
+    def decoded(self) -> Array | Values | DecodedResponse:
+        """Return, or raise, the result of `Codec.decode`."""
+        if isinstance(self.values, BaseException):
+            raise self.values
+        return self.values
+
+    def validated(self) -> dict[str, Array]:
+        """Return, or raise, the result of `ResponseValidator.validate`."""
+        if isinstance(self.outputs, BaseException):
+            raise self.outputs
+        assert self.outputs is not None
+        return self.outputs
+
+
+class ResponseDecoder:
+    """Decodes large responses on a helper thread, so that the event loop keeps its deadlines meanwhile.
+
+    One after the other, because each may take several times its size in memory.
+    """
+
+    def __init__(self) -> None:
+        self._thread: DaemonThread | None = None
+
+    async def decode(self, codec: Codec, response: Response, n_rows: int, validator: ResponseValidator) -> Decoded:
+        """Decode and validate ``response`` on the thread."""
+        if self._thread is None:
+            self._thread = DaemonThread("fanout-decode")
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, _decode, codec, response, n_rows, validator)
+
+    def close(self) -> None:
+        """End the thread once it has finished the response at hand."""
+        if self._thread is not None:
+            self._thread.shutdown()
+            self._thread = None
+
+
+def _decode(codec: Codec, response: Response, n_rows: int, validator: ResponseValidator) -> Decoded:
+    schema = validator.schema
+    try:
+        decoded = codec.decode(response, n_rows)
+    except BaseException as error:  # noqa: BLE001 - raised again on the loop
+        return Decoded(error.with_traceback(None), None, schema)  # its frames would keep the response in memory
+    values = decoded.values if isinstance(decoded, DecodedResponse) else decoded
+    try:
+        return Decoded(decoded, validator.validate(values, n_rows), schema)
+    except BaseException as error:  # noqa: BLE001 - raised again on the loop
+        return Decoded(decoded, error.with_traceback(None), schema)

@@ -1,19 +1,19 @@
-"""How hard an endpoint may be driven: permits (in flight), rates (in a second or minute), a gate (not before).
+"""Limits on requests: in flight at once (capacity), in a second or minute (rates), and their size.
 
-`Adaptive` finds out how many permits an endpoint is worth. All of it decides synchronously and knows no clock: callers
-pass in ``loop.time()``.
+`Adaptive` finds the number of requests in flight that an endpoint can take. Everything here decides synchronously and
+knows no clock: callers pass in ``loop.time()``.
 """
 
 from fanout.limits.adaptive import Adaptive
-from fanout.limits.concurrency import ConcurrencyLimiter
-from fanout.limits.cooldown import Cooldown
+from fanout.limits.capacity import Capacity, ConcurrencyController, ConcurrencyLimiter
 from fanout.limits.rates import Cost, RateLimiter, Reservation
 from fanout.limits.tokens import TokenMeter, tiktoken_counter
 
 __all__ = [
     "Adaptive",
+    "Capacity",
+    "ConcurrencyController",
     "ConcurrencyLimiter",
-    "Cooldown",
     "Cost",
     "RateLimiter",
     "Reservation",

@@ -32,12 +32,12 @@ class Cost(NamedTuple):
 class Reservation:
     """A reserved start. It is its holder's, who may give it back for as long as it is to come."""
 
-    __slots__ = ("cost", "edition", "start")
+    __slots__ = ("cost", "generation", "start")
 
-    def __init__(self, start: float, cost: Cost, edition: int) -> None:
+    def __init__(self, start: float, cost: Cost, generation: int) -> None:
         self.start = start
         self.cost = cost
-        self.edition = edition
+        self.generation = generation
         """Which rules it was reserved under."""
 
 
@@ -58,11 +58,11 @@ class RateLimiter:
         self.limits = limits
         self._lock = threading.Lock()
         self._lasting = list(_buckets_of(limits))
-        self._told: dict[Hashable, _Bucket] = {}
+        self._announced: dict[Hashable, _Bucket] = {}
         self._buckets = self._lasting
         self._ahead: deque[Reservation] = deque()
         """Slots that may still be given back, in the order of reservation."""
-        self._edition = 0
+        self._generation = 0
         self.active = bool(self._buckets)
         """False where every request may go at once, and nothing has to be reserved for it."""
         self.takes_tokens = any(bucket.unit == "tokens" for bucket in self._buckets)
@@ -75,7 +75,7 @@ class RateLimiter:
             start = now
             for bucket in self._buckets:
                 start = max(start, bucket.earliest(cost))
-            reservation = Reservation(start, cost, self._edition)
+            reservation = Reservation(start, cost, self._generation)
             self._ahead.append(reservation)
             for bucket in self._buckets:
                 bucket.latest = bucket.after(bucket.latest, reservation)
@@ -88,9 +88,9 @@ class RateLimiter:
                 self._ahead.remove(reservation)
                 self._recount()
 
-    def outdated(self, reservation: Reservation) -> bool:
+    def is_stale(self, reservation: Reservation) -> bool:
         """True where the endpoint has told of less since ``reservation`` was reserved: then another one is due."""
-        return reservation.edition != self._edition
+        return reservation.generation != self._generation
 
     def charge(self, now: float, tokens: float) -> None:
         """A request that was sent took so many more tokens than its slot has told; fewer, if negative."""
@@ -101,7 +101,9 @@ class RateLimiter:
                     bucket.settled += tokens * bucket.interval
             self._recount()
 
-    def slow(self, name: Hashable, unit: str, left: float, seconds: float, now: float, *, each: float = 1.0) -> None:
+    def throttle(
+        self, name: Hashable, unit: str, left: float, seconds: float, now: float, *, each: float = 1.0
+    ) -> None:
         """Spread the ``left`` requests or tokens over the next ``seconds``, beside the rates of the settings.
 
         ``unit`` is a field of `Cost`, ``each`` what one request takes of it: the first has to wait for that. Another
@@ -110,21 +112,21 @@ class RateLimiter:
         """
         with self._lock:
             self._settle(now)
-            known = self._told.get(name)
+            known = self._announced.get(name)
             bucket = _Bucket(unit, seconds / left, 0.0, until=now + seconds)
             bucket.settled = now + each * bucket.interval if known is None else known.settled
-            self._told[name] = bucket
+            self._announced[name] = bucket
             self._adopt()
             if known is None:  # what was reserved before may be more than is left
-                self._edition += 1
+                self._generation += 1
                 self._ahead.clear()
             self._recount()
 
-    def ease(self, name: Hashable) -> None:
-        """There is enough again: `slow` is taken back."""
-        if name in self._told:
+    def unthrottle(self, name: Hashable) -> None:
+        """There is enough again: `throttle` is taken back."""
+        if name in self._announced:
             with self._lock:
-                self._told.pop(name, None)
+                self._announced.pop(name, None)
                 self._adopt()
 
     def _settle(self, now: float) -> None:
@@ -133,8 +135,8 @@ class RateLimiter:
             reservation = self._ahead.popleft()
             for bucket in self._buckets:
                 bucket.settled = bucket.after(bucket.settled, reservation)
-        if self._told and any(bucket.until <= now for bucket in self._told.values()):
-            self._told = {name: bucket for name, bucket in self._told.items() if bucket.until > now}
+        if self._announced and any(bucket.until <= now for bucket in self._announced.values()):
+            self._announced = {name: bucket for name, bucket in self._announced.items() if bucket.until > now}
             self._adopt()
 
     def _recount(self) -> None:
@@ -145,7 +147,7 @@ class RateLimiter:
                 bucket.latest = bucket.after(bucket.latest, reservation)
 
     def _adopt(self) -> None:
-        self._buckets = [*self._lasting, *self._told.values()]
+        self._buckets = [*self._lasting, *self._announced.values()]
         self.active = bool(self._buckets)
         self.takes_tokens = any(bucket.unit == "tokens" for bucket in self._buckets)
 

@@ -250,7 +250,7 @@ class CodecTests:
         validator = ResponseValidator(codec.spec, reject_nonfinite=codec.nonfinite == "reject", capacity=2)
         right = {name: (array.dtype, array.shape[1:]) for name, array in _named(self.expected(self.rows(1))).items()}
         try:
-            checked = validator.checked(_decoded(codec, response, n_rows), n_rows)
+            checked = validator.validate(_decoded(codec, response, n_rows), n_rows)
         except Exception:  # noqa: BLE001 - whatever decode raises, the client takes the answer for invalid
             return
         # An answer of another form is refused as soon as another answer has shown what the form is.

@@ -1,10 +1,6 @@
-"""What one endpoint of a pool is like beside the others: how quick, how healthy, and which of them is to be asked next.
+"""The endpoints of a client: their state, the choice among them, and the admission of requests to them.
 
-All of it decides synchronously and knows no clock: callers pass in ``loop.time()``.
+`EndpointGroup` is shared by all runs of a client. Each run sends through a `Dispatcher`: `Admission` decides when a
+request may go and to which endpoint (`Balancer`, `CircuitBreaker`, `Cooldown`, and the limits of `fanout.limits`), and
+the `Ticket` of the attempt reports the outcome to them (`Reporter`).
 """
-
-from fanout.upstream.choice import Candidate, best_of_two
-from fanout.upstream.health import Health
-from fanout.upstream.latency import PeakEwma
-
-__all__ = ["Candidate", "Health", "PeakEwma", "best_of_two"]

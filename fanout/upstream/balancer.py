@@ -1,125 +1,132 @@
-"""The pool: the endpoints that serve one model, most often one, and which of them a request goes to."""
+"""The choice of an endpoint among those that serve one model. A single endpoint is a list of one."""
 
 from __future__ import annotations
 
-from random import uniform
+from math import inf
+from random import sample, uniform
 from typing import TYPE_CHECKING
 
-from fanout.upstream import best_of_two
 from fanout.upstream.model_names import ModelNames
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from fanout.stop import WaitQueue
-    from fanout.types import EndpointStatistics, ModelInfo
+    from fanout.types import EndpointStatistics
     from fanout.upstream.endpoint import EndpointState
 
-_LATELY = 1.0
-"""Seconds for which an endpoint that had too much to do counts as one that has."""
-
-_GATE_JITTER = 0.1
-"""Part of a pushback by which a request may come later, so that not all come at once when the gate opens."""
+_COOLDOWN_JITTER = 0.1
+"""Fraction of a cooldown by which a request may come later, so that they do not all come at its end."""
 
 
 class Balancer:
-    """Decides, without waiting for anything, which endpoint is asked; the caller passes in the time and waits.
+    """Decides which endpoint gets a request. It knows no clock and never waits: callers pass in the time.
 
     Args:
         endpoints: at least one.
-        wait_queue: rings when those who wait should ask again.
+        wait_queue: notified when waiting requests should ask again.
     """
 
     def __init__(self, endpoints: Sequence[EndpointState], wait_queue: WaitQueue) -> None:
         self.endpoints = endpoints
         self.wait_queue = wait_queue
-        self.only = endpoints[0] if len(endpoints) == 1 else None
-        """The endpoint, where there is but one: no choice is to be made then."""
+        self.several = len(endpoints) > 1
+        """True if endpoints are compared: their latency, health and model names matter then."""
 
+        self.model_names = ModelNames(single=not self.several)
         for endpoint in endpoints:
-            endpoint.welcome = self.only is not None  # of several each has to tell first what it serves
-        self.model: ModelInfo | None = None
-        """The model that the codec has learnt about."""
-
-        self.model_names = ModelNames()
+            # Of several endpoints each has to name its model before it gets rows. A single one is asked by `prepare`.
+            endpoint.not_ready_reason = "" if self.several else None
 
     @property
     def answered(self) -> bool:
-        """An HTTP answer of any kind has come from anywhere."""
+        """True once any endpoint has sent an HTTP response of any kind."""
         return any(endpoint.answered for endpoint in self.endpoints)
 
-    def open_host(self, now: float, avoid: Collection[EndpointState] = ()) -> EndpointState | None:
-        """The endpoint that a request may go to at once; None where there is a reason to wait.
-
-        An endpoint that is due for a probe comes first: others go on meanwhile, so it costs nobody's time but one's.
-        Those in ``avoid`` are the last choice.
-        """
-        if (only := self.only) is not None:
-            return only if only.open(now) else None
-        asked = [endpoint for endpoint in self.endpoints if endpoint.present]
-        for endpoint in asked:
-            if endpoint.breaker.probe_due(now) and endpoint not in avoid and endpoint.cooldown.wait(now) == 0:
-                return endpoint
-        candidates = [endpoint for endpoint in asked if endpoint.open(now)]
-        fresh = [endpoint for endpoint in candidates if endpoint not in avoid] or candidates
-        return best_of_two(fresh, now) if fresh else None
-
-    def admit(
-        self, now: float, asker: object, avoid: Collection[EndpointState], only: EndpointState | None
+    def acquire(
+        self,
+        now: float,
+        ticket: object,
+        avoid: Collection[EndpointState] = (),
+        only: EndpointState | None = None,
     ) -> EndpointState | float:
-        """The endpoint to which ``asker`` may send now, or the seconds until he should ask again (or the bell rings).
+        """The endpoint that ``ticket`` may be sent to now, or the seconds until it should ask again.
 
-        On a braked endpoint who is let through is its probe, and has to report what came of it.
+        On an endpoint whose circuit is open, the ticket becomes the half-open trial and has to report its outcome.
+
+        Args:
+            avoid: endpoints of last choice, as the rows have failed there.
+            only: the one endpoint that will do.
         """
-        endpoint = self.open_host(now, avoid) if only is None else None
-        if endpoint is not None and endpoint.breaker.wait(now, asker) == 0:
-            return self._admitted(endpoint, asker)
+        if only is None:
+            # The quick path of a single endpoint, which has no alternative to weigh.
+            if not self.several and (single := self.endpoints[0]).is_available(now):
+                return single
+            chosen = self.choose(now, avoid)
+            if chosen is not None and chosen.breaker.wait(now, ticket) == 0:
+                return self._granted(chosen, ticket)
         waits = []
         for endpoint in self.endpoints if only is None else (only,):
-            if only is None and not endpoint.present:
+            if only is None and not endpoint.is_candidate:
                 continue
-            if (shut := endpoint.cooldown.wait(now)) > 0:
-                waits.append(shut + uniform(0, _GATE_JITTER * shut))
-            elif (braked := endpoint.breaker.wait(now, asker)) > 0:
-                waits.append(braked)
+            if (cooldown := endpoint.cooldown.remaining(now)) > 0:
+                waits.append(cooldown + uniform(0, _COOLDOWN_JITTER * cooldown))
+            elif (wait := endpoint.breaker.wait(now, ticket)) > 0:
+                waits.append(wait)
             else:
-                return self._admitted(endpoint, asker)
-        return min(waits)
+                return self._granted(endpoint, ticket)
+        return min(waits, default=inf)
 
-    def overloaded(self, endpoint: EndpointState, now: float) -> bool:
-        """Note that ``endpoint`` is overloaded. True if most endpoints are: others may take what one refuses."""
-        endpoint.overloaded_at = now
-        present = [one for one in self.endpoints if one.present]
-        return 2 * sum(now - one.overloaded_at < _LATELY for one in present) > len(present)
+    def choose(self, now: float, avoid: Collection[EndpointState] = ()) -> EndpointState | None:
+        """The best endpoint that a request may go to at once; None if all have to wait. ``avoid`` as in `acquire`."""
+        candidates = [endpoint for endpoint in self.endpoints if endpoint.is_candidate]
+        for endpoint in candidates:
+            # A trial that is due comes first: the others go on meanwhile, so that it delays one request at most.
+            if endpoint.breaker.trial_due(now) and endpoint not in avoid and endpoint.cooldown.until <= now:
+                return endpoint
+        available = [endpoint for endpoint in candidates if endpoint.is_available(now)]
+        fresh = [endpoint for endpoint in available if endpoint not in avoid] or available
+        return best_of_two(fresh, now) if fresh else None
 
-    def dismiss(self, asker: object) -> None:
-        """``asker`` will neither ask again nor report."""
-        for endpoint in self.endpoints:
-            endpoint.breaker.abandoned(asker)
+    def has_alternative(self, endpoint: EndpointState) -> bool:
+        """True if another endpoint can do the work, even if not at this moment."""
+        return any(other is not endpoint and other.is_candidate for other in self.endpoints)
 
-    def dispensable(self, endpoint: EndpointState) -> bool:
-        """True if another endpoint is there to do the work, be it braked for the moment."""
-        return any(one is not endpoint and one.present for one in self.endpoints)
+    def has_available(self, tried: Collection[EndpointState], now: float) -> bool:
+        """True if an endpoint is available that is not in ``tried``."""
+        return any(
+            endpoint.is_candidate and endpoint.is_available(now) for endpoint in self.endpoints if endpoint not in tried
+        )
 
-    def elsewhere(self, tried: Collection[EndpointState], now: float) -> bool:
-        """True if there is an open endpoint that is none of ``tried``."""
-        return any(one.present and one.open(now) for one in self.endpoints if one not in tried)
+    def mostly_overloaded(self, now: float) -> bool:
+        """True if most endpoints are overloaded: otherwise the others can take what one refuses."""
+        candidates = [endpoint for endpoint in self.endpoints if endpoint.is_candidate]
+        return 2 * sum(endpoint.health.overloaded(now) for endpoint in candidates) > len(candidates)
 
     def eject(self, endpoint: EndpointState, now: float) -> bool:
-        """Leave ``endpoint`` alone for a while if it fares badly and others do not; the last one stays."""
-        others = [one for one in self.endpoints if one is not endpoint and one.present and not one.breaker.braked]
-        shares = [share for one in others if (share := one.health.share(now)) is not None]
-        if endpoint.breaker.braked or not others or not endpoint.health.failing(now, max(shares, default=None)):
+        """Open the circuit of ``endpoint`` for a while if it does badly and others do not; the last one stays."""
+        others = [
+            other
+            for other in self.endpoints
+            if other is not endpoint and other.is_candidate and not other.breaker.is_open
+        ]
+        rates = [rate for other in others if (rate := other.health.success_rate(now)) is not None]
+        if endpoint.breaker.is_open or not others or not endpoint.health.failing(now, max(rates, default=None)):
             return False
-        endpoint.breaker.pull(now, probe_after=endpoint.health.eject(now))
+        endpoint.breaker.open(now, trial_after=endpoint.health.eject(now))
         return True
 
-    def probes(self, asker: object) -> bool:
-        """True while ``asker`` is the one that was let through a pulled brake."""
-        return any(endpoint.breaker.is_probe(asker) for endpoint in self.endpoints)
+    def forget(self, ticket: object) -> None:
+        """``ticket`` will neither ask again nor report."""
+        for endpoint in self.endpoints:
+            endpoint.breaker.forget(ticket)
+
+    def is_trial(self, ticket: object) -> bool:
+        """True while ``ticket`` is the half-open trial of an endpoint."""
+        return any(endpoint.breaker.is_trial(ticket) for endpoint in self.endpoints)
 
     def statistics(self) -> tuple[EndpointStatistics, ...]:
-        """How each endpoint stands."""
+        """A frozen snapshot of each endpoint."""
         return tuple(endpoint.statistics() for endpoint in self.endpoints)
 
     def conceal(self, text: str) -> str:
@@ -128,17 +135,31 @@ class Balancer:
             text = endpoint.transport.conceal(text)
         return text
 
-    def redact(self, error: Exception) -> None:
-        """Leave secrets out of an exception's message."""
-        error.args = tuple(self.conceal_lines(part) if isinstance(part, str) else part for part in error.args)
-
     def conceal_lines(self, text: str) -> str:
         """The same for a text of several lines."""
         return "\n".join(map(self.conceal, text.split("\n")))
 
-    def _admitted(self, endpoint: EndpointState, asker: object) -> EndpointState:
-        if self.only is None:
-            for one in self.endpoints:
-                if one is not endpoint:  # it may stand in their lines
-                    one.breaker.abandoned(asker)
+    def redact(self, error: Exception) -> None:
+        """Remove secrets from an exception's message."""
+        error.args = tuple(self.conceal_lines(part) if isinstance(part, str) else part for part in error.args)
+
+    def _granted(self, endpoint: EndpointState, ticket: object) -> EndpointState:
+        for other in self.endpoints:
+            if other is not endpoint:  # the ticket may wait in the queues of other circuit breakers
+                other.breaker.forget(ticket)
         return endpoint
+
+
+def best_of_two(candidates: Sequence[EndpointState], now: float) -> EndpointState:
+    """The one of two random candidates with the smaller load.
+
+    Two choices are nearly as good as a look at all, and do not send all requests to the same one (M. Mitzenmacher, "The
+    Power of Two Choices in Randomized Load Balancing", 2001). An endpoint of unknown latency counts as fast as the
+    fastest: it gets requests, but not all at once.
+    """
+    if len(candidates) == 1:
+        return candidates[0]
+    known = [seconds for one in candidates if (seconds := one.health.latency.seconds) is not None]
+    unknown = min(known, default=1.0)
+    first, second = sample(candidates, 2)
+    return first if first.load(now, unknown) <= second.load(now, unknown) else second

@@ -1,4 +1,4 @@
-"""A host: one endpoint as this client sees it."""
+"""One endpoint as its client sees it: the transport to it, and everything known about it."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from fanout.types import EndpointStatistics
-from fanout.upstream import Health, PeakEwma
+from fanout.upstream.health import Health
 
 if TYPE_CHECKING:
-    from fanout.limits import Cooldown
     from fanout.transport import EndpointClient
-    from fanout.types import Verdict
     from fanout.upstream.circuit_breaker import CircuitBreaker
-    from fanout.upstream.rate_limit_headers import RateLimitHeaders
+    from fanout.upstream.cooldown import Cooldown, RateLimitHeaders
 
 
 class EndpointState:
-    """The transport to one endpoint, and all that is known of it.
+    """One endpoint, shared by all runs of a client.
 
     Args:
-        breaker: bounds what may be spent on it while it fails.
-        cooldown: shut while it wants no request.
-        heed: reads what its answers say is left of an allowance.
+        breaker: bounds the requests while the endpoint fails.
+        cooldown: bars requests for as long as the endpoint asks.
+        rate_limit_headers: reads the quotas that its responses announce.
         weight: its share beside other endpoints of the same load.
     """
 
@@ -31,70 +29,57 @@ class EndpointState:
         transport: EndpointClient,
         breaker: CircuitBreaker,
         cooldown: Cooldown,
-        heed: RateLimitHeaders,
+        rate_limit_headers: RateLimitHeaders,
         weight: float,
     ) -> None:
         self.transport = transport
         self.breaker = breaker
         self.cooldown = cooldown
-        self.heed = heed
+        self.rate_limit_headers = rate_limit_headers
+        self.health = Health(weight)
         self.answered = False
-        """An HTTP answer of any kind has come: the endpoint exists."""
+        """An HTTP response of any kind has come: the endpoint exists."""
 
         self.served = False
-        """It has answered rows: the credentials are good for some."""
+        """It has answered rows: the credentials are valid for some."""
 
-        self.forbidden: set[int] = set()
-        """The chunks (their first rows) that it has answered with 403 since it answered any with success."""
+        self.not_ready_reason: str | None = None
+        """Why its model is not known yet: such an endpoint gets no rows. None once it is ready."""
+
+        self.excluded: str | None = None
+        """Why it gets no request ever again."""
 
         self.renewed_at = -inf
-        """When new headers were last had after an answer that refused them with status 200."""
+        """When new headers were last obtained after a response that refused them with status 200."""
 
         self.requests = 0
-        self.pending = 0
-        self.latency = PeakEwma()
-        self.health = Health()
-        self.out: Verdict | None = None
-        """Why it is never asked again."""
-
-        self.welcome = True
-        """It serves what the others do, as far as can be asked; an endpoint that is not welcome yet gets no rows."""
-
-        self.unheard = ""
-        """Why it has not told yet what it serves."""
-
-        self.misfits = 0
-        """Answers in a row that look unlike those of the others."""
-
-        self.overloaded_at = -inf
-        """When it last had too much to do."""
-
-        self._weight = weight
+        self.in_flight = 0
 
     @property
-    def present(self) -> bool:
-        """It is one of those that are asked, be it not at this moment."""
-        return self.welcome and self.out is None
+    def is_candidate(self) -> bool:
+        """True if rows may be sent to it at some time: a cooldown or an open circuit only delays them."""
+        return self.not_ready_reason is None and self.excluded is None
 
-    def weight(self, now: float) -> float:
-        """Its share beside others of the same load, smaller while it comes back from an ejection."""
-        return self._weight * self.health.ramp(now)
+    def is_available(self, now: float) -> bool:
+        """True if neither a cooldown nor an open circuit keeps a request from it."""
+        return not self.breaker.is_open and self.cooldown.until <= now
 
-    def open(self, now: float) -> bool:
-        """True where nothing that it has done or said keeps a request from going to it at once."""
-        return not self.breaker.braked and self.cooldown.wait(now) == 0
+    def load(self, now: float, unknown_latency: float) -> float:
+        """Latency x (requests in flight + 1) / weight: the lower, the better a choice it is."""
+        seconds = self.health.latency.seconds
+        return (unknown_latency if seconds is None else seconds) * (self.in_flight + 1) / self.health.weight(now)
 
     def statistics(self) -> EndpointStatistics:
-        """How it stands."""
+        """A frozen snapshot."""
         return EndpointStatistics(
             url=self.transport.shown_url,
             requests=self.requests,
-            in_flight=self.pending,
-            latency=self.latency.seconds,
-            state="excluded" if not self.present else "ejected" if self.breaker.braked else "in use",
-            reason=self.out.reason if self.out is not None else "" if self.welcome else self.unheard,
+            in_flight=self.in_flight,
+            latency=self.health.latency.seconds,
+            state="excluded" if not self.is_candidate else "ejected" if self.breaker.is_open else "in use",
+            reason=self.excluded or self.not_ready_reason or "",
         )
 
     def __repr__(self) -> str:
-        state = "excluded" if self.out else "braked" if self.breaker.braked else "in"
-        return f"<Host {self.transport.shown_url} {state}, {self.pending} pending>"
+        state = "excluded" if self.excluded else "ejected" if self.breaker.is_open else "in use"
+        return f"<EndpointState {self.transport.shown_url} {state}, {self.in_flight} in flight>"

@@ -1,97 +1,160 @@
-"""When an endpoint of a pool is to be left alone, for how long, and how it comes back.
+"""The recent record of one endpoint among several: its latency, its successes and failures, and its exclusions.
 
 After the outlier detection of Envoy
-(https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/outlier): failures in a row, or a share of
-successes far below that of the others. Each time it is for longer, unless it has done well in between.
+(https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/outlier): consecutive failures, or a success
+rate far below that of the others, eject an endpoint. Each ejection lasts longer, unless it did well in between.
 """
 
 from __future__ import annotations
 
-_IN_A_ROW = 5
-"""Failures without a success between them."""
+from math import exp, inf
 
+_CONSECUTIVE_FAILURES = 5
 _WINDOW = 10.0
-"""Seconds over which the shares of successes are compared."""
+"""Seconds over which success rates are compared."""
 
 _ENOUGH = 20
-"""Requests in a window, before its share of successes says anything."""
+"""Requests that a window needs for its success rate to count."""
 
 _FAR_BELOW = 0.5
-"""Part of the others' share of successes below which an endpoint is failing."""
+"""Fraction of the others' success rate below which an endpoint fails."""
 
-_FIRST, _LONGEST = 1.0, 30.0
-"""Seconds for which an endpoint is left alone: at first, and at most."""
+_FIRST_EJECTION, _LONGEST_EJECTION = 1.0, 30.0
+"""Seconds."""
 
 _FORGIVEN_AFTER = 60.0
-"""Seconds of good health after which earlier troubles count no more."""
+"""Seconds of good health after which earlier ejections no longer count."""
 
 _RAMP = 10.0
-"""Seconds in which an endpoint that comes back gets its whole share again."""
+"""Seconds in which an endpoint that returns gets its full share again."""
 
 _SMALLEST_SHARE = 0.1
+_MEMORY = 10.0
+"""Seconds after which a latency has lost two thirds of its weight."""
+
+_CONSECUTIVE_MISFITS = 2
+"""As many responses in a row unlike those of the other endpoints are no accident."""
+
+_OVERLOAD_LASTS = 1.0
+"""Seconds for which an endpoint counts as overloaded after it said so."""
+
+_CONSECUTIVE_FORBIDDEN = 3
+"""As many chunks in a row answered with 403 are no accident of their rows."""
+
+
+class PeakEwma:
+    """An exponentially weighted moving average of latencies, which a latency above it replaces at once.
+
+    The load metric of Finagle (https://twitter.github.io/finagle/guide/Clients.html, "Peak EWMA"): one slow response is
+    enough to avoid an endpoint, and it takes some time of fast ones to trust it again.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: float | None = None
+        """The average; None before the first latency."""
+
+        self._at = 0.0
+
+    def record(self, now: float, seconds: float) -> None:
+        """Take in a latency measured at ``now``."""
+        if self.seconds is None or seconds > self.seconds:
+            self.seconds = seconds
+        else:
+            kept = exp(-max(0.0, now - self._at) / _MEMORY)
+            self.seconds = kept * self.seconds + (1 - kept) * seconds
+        self._at = now
 
 
 class Health:
-    """The recent successes and failures of one endpoint."""
+    """The recent successes and failures of one endpoint. It knows no clock: callers pass in the time.
 
-    def __init__(self) -> None:
-        self.ejections = 0
-        """How often it has been left alone lately."""
+    Args:
+        weight: the share of the endpoint beside others of the same load.
+    """
 
-        self._in_a_row = 0
+    def __init__(self, weight: float = 1.0) -> None:
+        self.latency = PeakEwma()
+        self.misfits = 0
+        """Responses in a row that look unlike those of the other endpoints."""
+
+        self.forbidden: set[int] = set()
+        """Chunks, by their first rows, that were answered with 403 since the last success."""
+
+        self._weight = weight
+        self._overloaded_at = -inf
+        self._ejections = 0
+        self._consecutive = 0
         self._good, self._bad, self._window_ends = 0, 0, 0.0
-        self._share: float | None = None
+        self._last_rate: float | None = None
         self._back_since: float | None = None
 
-    def succeeded(self, now: float) -> None:
-        """It has answered a request."""
-        self._in_a_row = 0
-        self._turn(now)
+    def on_success(self, now: float) -> None:
+        """Count a success."""
+        self._consecutive = self.misfits = 0
+        self._turn_window(now)
         self._good += 1
 
-    def failed(self, now: float) -> None:
-        """It has not, for a reason that another endpoint need not share."""
-        self._in_a_row += 1
-        self._turn(now)
+    def on_failure(self, now: float) -> None:
+        """Count a failure for a reason that another endpoint need not share."""
+        self._consecutive += 1
+        self._turn_window(now)
         self._bad += 1
 
-    def share(self, now: float) -> float | None:
-        """Share of successes in this window or the one before; None while too few requests tell."""
-        self._turn(now)
-        asked = self._good + self._bad
-        return self._good / asked if asked >= _ENOUGH else self._share
+    def on_misfit(self) -> bool:
+        """Count a response unlike those of the other endpoints. True if several in a row rule out an accident."""
+        self.misfits += 1
+        return self.misfits >= _CONSECUTIVE_MISFITS
+
+    def on_forbidden(self, chunk: int) -> bool:
+        """Count a chunk answered with 403. True if several in a row rule out that their rows are to blame."""
+        self.forbidden.add(chunk)
+        return len(self.forbidden) >= _CONSECUTIVE_FORBIDDEN
+
+    def on_overload(self, now: float) -> None:
+        """Note that the endpoint is overloaded."""
+        self._overloaded_at = now
+
+    def overloaded(self, now: float) -> bool:
+        """True if the endpoint was overloaded within the last second."""
+        return now - self._overloaded_at < _OVERLOAD_LASTS
+
+    def success_rate(self, now: float) -> float | None:
+        """Success rate of this window or the last one; None after too few requests."""
+        self._turn_window(now)
+        requests = self._good + self._bad
+        return self._good / requests if requests >= _ENOUGH else self._last_rate
 
     def failing(self, now: float, others: float | None) -> bool:
-        """Whether it is to be left alone. ``others``: the best share of successes among the other endpoints."""
-        if self._in_a_row >= _IN_A_ROW:
+        """True if the endpoint should be ejected. ``others`` is the best success rate among the other endpoints."""
+        if self._consecutive >= _CONSECUTIVE_FAILURES:
             return True
-        share = self.share(now)
-        return share is not None and others is not None and share < _FAR_BELOW * others
+        rate = self.success_rate(now)
+        return rate is not None and others is not None and rate < _FAR_BELOW * others
 
     def eject(self, now: float) -> float:
-        """It is left alone from now on. Returns for how many seconds, until a first request may try it again."""
+        """Start an ejection. Returns the seconds until a trial request may end it."""
         if self._back_since is not None and now - self._back_since > _FORGIVEN_AFTER:
-            self.ejections = 0
-        longest = min(_LONGEST, _FIRST * 2.0**self.ejections)
-        self.ejections += 1
-        self._good = self._bad = self._in_a_row = 0
-        self._share = None
-        return longest
+            self._ejections = 0
+        seconds = min(_LONGEST_EJECTION, _FIRST_EJECTION * 2.0**self._ejections)
+        self._ejections += 1
+        self._good = self._bad = self._consecutive = 0
+        self._last_rate = None
+        return seconds
 
-    def came_back(self, now: float) -> None:
-        """The request that tried it has succeeded."""
+    def on_return(self, now: float) -> None:
+        """Note that the trial request has succeeded."""
         self._back_since = now
 
-    def ramp(self, now: float) -> float:
-        """Part of its share that it is to get: little when it has just come back, soon all of it."""
+    def weight(self, now: float) -> float:
+        """The present share of the endpoint: little just after its return from an ejection, soon all of it."""
         if self._back_since is None:
-            return 1.0
-        return min(1.0, max(_SMALLEST_SHARE, (now - self._back_since) / _RAMP))
+            return self._weight
+        return self._weight * min(1.0, max(_SMALLEST_SHARE, (now - self._back_since) / _RAMP))
 
-    def _turn(self, now: float) -> None:
+    def _turn_window(self, now: float) -> None:
         if now < self._window_ends:
             return
-        asked = self._good + self._bad
-        self._share = self._good / asked if asked >= _ENOUGH else None
+        requests = self._good + self._bad
+        self._last_rate = self._good / requests if requests >= _ENOUGH else None
         self._good = self._bad = 0
         self._window_ends = now + _WINDOW

@@ -48,9 +48,9 @@ class Watching(Simulated):
 
     async def send(self, request: Request) -> Response:
         limiter, breaker = self.group.limiter, self.group.balancer.endpoints[0].breaker
-        assert limiter.in_use <= limiter.total or breaker.braked
-        assert limiter.total == self.group.chosen
-        self.limits.append(limiter.total)
+        assert limiter.in_flight <= limiter.limit or breaker.is_open
+        assert limiter.limit == self.group.capacity.chosen
+        self.limits.append(limiter.limit)
         return await super().send(request)
 
 

@@ -11,7 +11,7 @@ import pytest
 from fanout import Client, Limits, RetryPolicy, RowsFailed, RunStopped
 from fanout.engine import attempt
 from fanout.testing import MockEndpoint, Scripted
-from fanout.upstream.rate_limit_headers import RateLimitHeaders
+from fanout.upstream.cooldown import RateLimitHeaders
 from tests.support import Plain
 
 pytestmark = pytest.mark.virtual_time
@@ -44,7 +44,7 @@ async def test_an_error_page_that_cannot_be_read_fails_its_rows_alone(
 
 @pytest.mark.parametrize("error", ERRORS)
 async def test_a_header_that_cannot_be_read_is_ignored(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RateLimitHeaders, "__call__", raising(error))
+    monkeypatch.setattr(RateLimitHeaders, "apply", raising(error))
     with MockEndpoint(lambda x: x * 2) as mock:
         async with Client(mock.url(Plain), codec=Plain, chunk_rows=5) as client:
             assert np.array_equal(await client.map(X), X * 2)

@@ -29,7 +29,7 @@ def work(start: int, n: int = 2) -> ChunkTask:
 def settled_on(array: Any) -> ResponseValidator:
     known = validator()
     for start in (0, 100):
-        known.offer(work(start, len(array)), known.checked(array, len(array)))
+        known.offer(work(start, len(array)), known.validate(array, len(array)))
     assert known.settled
     return known
 
@@ -37,13 +37,13 @@ def settled_on(array: Any) -> ResponseValidator:
 @pytest.mark.parametrize("rows", [1, 63, 65, 0])
 def test_another_number_of_rows_is_invalid(rows: int) -> None:
     with pytest.raises(InvalidResponse, match=f"{rows} rows for 64") as caught:
-        validator().checked(np.zeros((rows, 3)), 64)
+        validator().validate(np.zeros((rows, 3)), 64)
     assert caught.value.error_kind == "rows"
 
 
 def test_a_bare_number_for_one_row_is_invalid() -> None:
     with pytest.raises(InvalidResponse, match="no rows for 1"):
-        validator().checked(np.array(1.0), 1)
+        validator().validate(np.array(1.0), 1)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -52,36 +52,36 @@ def test_nonfinite_numbers_are_invalid_unless_kept(bad: float, dtype: str) -> No
     array = np.ones((4, 3), dtype)
     array[2, 1] = bad
     with pytest.raises(InvalidResponse, match="1 of 4 rows") as caught:
-        validator().checked(array, 4)
+        validator().validate(array, 4)
     assert caught.value.error_kind == "nonfinite"
-    assert validator(reject=False).checked(array, 4)[""] is array
+    assert validator(reject=False).validate(array, 4)[""] is array
 
 
 def test_a_sum_that_overflows_is_no_infinity() -> None:
     array = np.full((3, 2), 60000, "f2")
-    assert validator().checked(array, 3)[""] is array
+    assert validator().validate(array, 3)[""] is array
 
 
 def test_opposite_infinities_do_not_cancel_out() -> None:
     with pytest.raises(InvalidResponse):
-        validator().checked(np.array([np.inf, -np.inf]), 2)
+        validator().validate(np.array([np.inf, -np.inf]), 2)
 
 
 @pytest.mark.parametrize("array", [np.array([None, 1.0]), np.array(["2020-01-01"], "M8[D]"), [1.0, 2.0], 3.0, "text"])
 def test_what_is_no_array_of_numbers_or_texts_is_invalid(array: Any) -> None:
     with pytest.raises(InvalidResponse) as caught:
-        validator().checked(array, 2)
+        validator().validate(array, 2)
     assert caught.value.error_kind == "dtype"
 
 
 def test_texts_of_any_width_have_one_dtype() -> None:
     known = settled_on(np.array(["a", "bb"]))
-    assert known.checked(np.array(["longer", "x"]), 2)[""].dtype == np.dtypes.StringDType()
+    assert known.validate(np.array(["longer", "x"]), 2)[""].dtype == np.dtypes.StringDType()
 
 
 def test_foreign_byte_order_is_the_same_form() -> None:
     known = settled_on(np.zeros((2, 3), "<f4"))
-    assert known.checked(np.ones((2, 3), ">f4"), 2)[""].tolist() == [[1.0] * 3] * 2
+    assert known.validate(np.ones((2, 3), ">f4"), 2)[""].tolist() == [[1.0] * 3] * 2
 
 
 @pytest.mark.parametrize(
@@ -97,32 +97,32 @@ def test_foreign_byte_order_is_the_same_form() -> None:
 )
 def test_an_answer_unlike_the_others_is_invalid(other: np.ndarray, error_kind: str) -> None:
     with pytest.raises(InvalidResponse) as caught:
-        settled_on(np.zeros((2, 3))).checked(other, 2)
+        settled_on(np.zeros((2, 3))).validate(other, 2)
     assert caught.value.error_kind == error_kind
 
 
 def test_other_outputs_than_before_are_invalid() -> None:
     known = settled_on(np.zeros((2, 3)))
     with pytest.raises(InvalidResponse, match="outputs other"):
-        known.checked({"other": np.zeros((2, 3))}, 2)
+        known.validate({"other": np.zeros((2, 3))}, 2)
     with pytest.raises(InvalidResponse, match="no output"):
-        validator().checked({}, 2)
+        validator().validate({}, 2)
 
 
 def test_the_spec_is_proven_from_the_first_answer_on() -> None:
     known = validator(any=TensorSpec(dtype=np.dtype("f4"), shape=(None, 3)))
     with pytest.raises(InvalidResponse, match="dtype float64, wanted float32"):
-        known.checked(np.zeros((2, 5, 3)), 2)
+        known.validate(np.zeros((2, 5, 3)), 2)
     with pytest.raises(InvalidResponse, match=r"\[5, 4\], wanted \['any', 3\]"):
-        known.checked(np.zeros((2, 5, 4), "f4"), 2)
+        known.validate(np.zeros((2, 5, 4), "f4"), 2)
     with pytest.raises(InvalidResponse, match=r"\[3\]"):
-        known.checked(np.zeros((2, 3), "f4"), 2)
-    assert known.checked(np.zeros((2, 5, 3), "f4"), 2)
+        known.validate(np.zeros((2, 3), "f4"), 2)
+    assert known.validate(np.zeros((2, 5, 3), "f4"), 2)
 
 
 def test_a_whole_spec_needs_no_second_answer() -> None:
     known = validator(any=TensorSpec(dtype=np.dtype("f8"), shape=(3,)))
-    accepted, refused = known.offer(work(0), known.checked(np.zeros((2, 3)), 2))
+    accepted, refused = known.offer(work(0), known.validate(np.zeros((2, 3)), 2))
     assert len(accepted) == 1
     assert not refused
     assert known.settled
@@ -130,9 +130,9 @@ def test_a_whole_spec_needs_no_second_answer() -> None:
 
 def test_an_odd_first_answer_does_not_condemn_the_rest() -> None:
     known = validator()
-    assert known.offer(work(0), known.checked(np.zeros((2, 4)), 2)) == ([], [])
-    assert known.offer(work(2), known.checked(np.zeros((2, 3)), 2)) == ([], [])
-    accepted, refused = known.offer(work(4), known.checked(np.ones((2, 3)), 2))
+    assert known.offer(work(0), known.validate(np.zeros((2, 4)), 2)) == ([], [])
+    assert known.offer(work(2), known.validate(np.zeros((2, 3)), 2)) == ([], [])
+    accepted, refused = known.offer(work(4), known.validate(np.ones((2, 3)), 2))
     assert [held.work.chunk.start for held in accepted] == [2, 4]
     assert [held.work.chunk.start for held in refused] == [0]
 
@@ -140,15 +140,15 @@ def test_an_odd_first_answer_does_not_condemn_the_rest() -> None:
 def test_two_parts_of_one_chunk_do_not_agree_for_the_others() -> None:
     known, whole = validator(), work(0)
     for half in whole.halves():
-        assert known.offer(half, known.checked(np.zeros((1, 9)), 1)) == ([], [])
+        assert known.offer(half, known.validate(np.zeros((1, 9)), 1)) == ([], [])
     assert not known.settled
 
 
 def test_no_more_answers_wait_than_there_is_room_for() -> None:
     known = validator(capacity=3)
     for start in range(3):
-        assert known.offer(work(start * 2), known.checked(np.zeros((2, start + 1)), 2)) == ([], [])
-    accepted, refused = known.offer(work(6), known.checked(np.zeros((2, 9)), 2))
+        assert known.offer(work(start * 2), known.validate(np.zeros((2, start + 1)), 2)) == ([], [])
+    accepted, refused = known.offer(work(6), known.validate(np.zeros((2, 9)), 2))
     assert not accepted
     assert [held.work.chunk.start for held in refused] == [0]
 
@@ -156,16 +156,16 @@ def test_no_more_answers_wait_than_there_is_room_for() -> None:
 def test_room_is_counted_in_chunks_so_that_all_parts_of_one_can_wait() -> None:
     known, rows = validator(capacity=2), ChunkTask(Chunk(0, 8), np.zeros((8, 1)))
     for i in range(8):
-        assert known.offer(rows.part(slice(i, i + 1)), known.checked(np.zeros((1, 3)), 1)) == ([], [])
-    assert known.offer(work(8), known.checked(np.zeros((2, 4)), 2)) == ([], [])
-    accepted, refused = known.offer(work(10), known.checked(np.zeros((2, 5)), 2))
+        assert known.offer(rows.part(slice(i, i + 1)), known.validate(np.zeros((1, 3)), 1)) == ([], [])
+    assert known.offer(work(8), known.validate(np.zeros((2, 4)), 2)) == ([], [])
+    accepted, refused = known.offer(work(10), known.validate(np.zeros((2, 5)), 2))
     assert not accepted
     assert [held.work.chunk.start for held in refused] == [0] * 8
 
 
 def test_the_only_answer_counts_when_no_other_comes() -> None:
     known = validator()
-    known.offer(work(0), known.checked(np.zeros((2, 3)), 2))
+    known.offer(work(0), known.validate(np.zeros((2, 3)), 2))
     accepted, refused, _ = known.close()
     assert len(accepted) == 1
     assert not refused
@@ -175,7 +175,7 @@ def test_a_tie_at_the_end_gets_one_more_chance_and_then_fails() -> None:
     known = validator()
     for chance in (True, False):
         for start, width in ((0, 3), (2, 4)):
-            known.offer(work(start), known.checked(np.zeros((2, width)), 2))
+            known.offer(work(start), known.validate(np.zeros((2, width)), 2))
         accepted, refused, retry = known.close()
         assert not accepted
         assert len(refused) == 2
@@ -195,7 +195,7 @@ def test_every_answer_is_accepted_or_refused_once_and_the_accepted_look_alike(
     for number, (shape, dtype) in enumerate(forms):
         array = np.zeros((2, *shape), dtype)
         try:
-            outputs = known.checked(array, 2)
+            outputs = known.validate(array, 2)
         except InvalidResponse:
             refused.append(number)
             continue

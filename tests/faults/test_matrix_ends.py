@@ -51,12 +51,12 @@ async def wholly_free(c: Client) -> AsyncIterator[None]:
     others = ("_meet", "_resolve_host_with_throttle")
     left = {task for task in asyncio.all_tasks() - before if not any(name in repr(task) for name in others)}
     assert left == set()
-    assert session._group.limiter.in_use == 0  # noqa: SLF001 - one permit of several that leaks shows in nothing else
+    assert session._group.limiter.in_flight == 0  # noqa: SLF001 - one permit of several that leaks shows in nothing else
     assert not session._group.limiter._waiters  # noqa: SLF001 - one permit of several that leaks shows in nothing else
-    assert not session._group.wait_queue.sleepers  # noqa: SLF001 - one permit of several that leaks shows in nothing else
+    assert not session._group.balancer.wait_queue.sleepers  # noqa: SLF001 - one permit of several that leaks shows in nothing else
     (host,) = session._group.balancer.endpoints  # noqa: SLF001 - one permit of several that leaks shows in nothing else
-    assert host.breaker._prober is None  # noqa: SLF001 - one permit of several that leaks shows in nothing else
-    assert host.pending == 0
+    assert host.breaker._trial is None  # noqa: SLF001 - one permit of several that leaks shows in nothing else
+    assert host.in_flight == 0
     connector = host.transport._http.connector  # noqa: SLF001 - one permit of several that leaks shows in nothing else
     connector._let_go()  # what is at hand for the next request  # noqa: SLF001 - one permit of several that leaks shows in nothing else
     assert not connector._acquired  # noqa: SLF001 - one permit of several that leaks shows in nothing else

@@ -188,7 +188,7 @@ class TestSlowedDown:
 
     def slowed(self, limits: Limits | None = None, **told: Any) -> RateLimiter:
         limiter = RateLimiter(limits or Limits())
-        limiter.slow("x", **{"unit": "requests", "left": 4, "seconds": 8.0, "now": 100.0} | told)
+        limiter.throttle("x", **{"unit": "requests", "left": 4, "seconds": 8.0, "now": 100.0} | told)
         return limiter
 
     def test_what_is_left_is_spread_over_the_time_until_there_is_more(self) -> None:
@@ -203,15 +203,15 @@ class TestSlowedDown:
 
     def test_it_ends_when_there_is_enough_again(self) -> None:
         limiter = self.slowed()
-        limiter.ease("another")
+        limiter.unthrottle("another")
         assert limiter.active
-        limiter.ease("x")
+        limiter.unthrottle("x")
         assert not limiter.active
 
     def test_a_later_word_takes_the_place_of_an_earlier_one_and_counts_who_waits(self) -> None:
         limiter = self.slowed()
         assert starts_of(limiter, 100.0, 2) == [102.0, 104.0]
-        limiter.slow("x", "requests", 1, 7.0, 102.0)
+        limiter.throttle("x", "requests", 1, 7.0, 102.0)
         assert limiter.reserve(102.0, Cost()).start == 109.0  # 104 and the new interval, cut to the end
         assert starts_of(limiter, 109.0, 2) == [109.0] * 2
 
@@ -219,7 +219,7 @@ class TestSlowedDown:
         limiter = self.slowed(left=10, seconds=100.0)
         starts: list[float] = []
         for now in range(101, 150):
-            limiter.slow("x", "requests", 10, 100.0, float(now))
+            limiter.throttle("x", "requests", 10, 100.0, float(now))
             if not starts or starts[-1] <= now:
                 starts.append(limiter.reserve(float(now), Cost()).start)
         assert starts == pytest.approx([110, 120, 130, 140, 150])
@@ -227,9 +227,9 @@ class TestSlowedDown:
     def test_who_waits_has_to_ask_again(self) -> None:
         limiter = RateLimiter(Limits(requests_per_second=1))
         waiting = [limiter.reserve(100.0, Cost()) for _ in range(3)]
-        assert not limiter.outdated(waiting[2])
-        limiter.slow("x", "requests", 2, 20.0, 100.5)
-        assert limiter.outdated(waiting[2])
+        assert not limiter.is_stale(waiting[2])
+        limiter.throttle("x", "requests", 2, 20.0, 100.5)
+        assert limiter.is_stale(waiting[2])
         assert [limiter.reserve(101.0, Cost()).start for _ in waiting] == [110.5, 120.5, 121.5]
 
     def test_the_rates_of_the_settings_hold_all_the_same(self) -> None:

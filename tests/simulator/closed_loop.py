@@ -6,6 +6,7 @@ from math import inf, isfinite
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from fanout.limits.capacity import Flight
 from tests.simulator.servers import Said
 
 if TYPE_CHECKING:
@@ -20,17 +21,17 @@ _PAUSE = 0.2
 
 
 class Controller(Protocol):
-    """What sets the limit; `fanout.limits.controller.ConcurrencyController` is one."""
+    """What sets the limit; `fanout.limits.ConcurrencyController` is one."""
 
     @property
     def limit(self) -> int: ...
 
-    def sent(self, asker: object, now: float) -> None: ...
+    def on_send(self, now: float) -> Flight: ...
 
-    def back(self, asker: object, now: float) -> None: ...
+    def on_end(self, flight: Flight, now: float) -> None: ...
 
-    def told(
-        self, asker: object, *, success: bool, overload: bool, certain: bool = False, timed_out: bool = False
+    def on_result(
+        self, flight: Flight, *, success: bool, overload: bool, certain: bool = False, timed_out: bool = False
     ) -> None: ...
 
 
@@ -40,14 +41,14 @@ class Fixed:
     def __init__(self, limit: int) -> None:
         self.limit = limit
 
-    def sent(self, asker: object, now: float) -> None:
+    def on_send(self, now: float) -> Flight:
+        return Flight(now, 0.0)
+
+    def on_end(self, flight: Flight, now: float) -> None:
         return
 
-    def back(self, asker: object, now: float) -> None:
-        return
-
-    def told(
-        self, asker: object, *, success: bool, overload: bool, certain: bool = False, timed_out: bool = False
+    def on_result(
+        self, flight: Flight, *, success: bool, overload: bool, certain: bool = False, timed_out: bool = False
     ) -> None:
         return
 
@@ -143,24 +144,24 @@ class ClosedLoop:
             nonlocal open_
             if open_:
                 open_ = False
-                self._end(ended, said)
+                self._end(flight, said)
 
-        self.controller.sent(ended, now)
+        flight = self.controller.on_send(now)
         self._server.submit(ended)
         if isfinite(self._timeout):
             self._clock.call_later(self._timeout, ended, Said(TIMED_OUT))
 
-    def _end(self, asker: object, said: Said) -> None:
+    def _end(self, flight: Flight, said: Said) -> None:
         self.in_flight -= 1
         now, good = self._clock.time(), said.status == 200
         if good:
             self.answered += 1
         else:
             self._refuse(now, said.retry_after)
-        self.controller.back(asker, now)
+        self.controller.on_end(flight, now)
         late = said.status == TIMED_OUT
         overload = late or said.status >= 400
-        self.controller.told(asker, success=good, overload=overload, certain=said.status == 429, timed_out=late)
+        self.controller.on_result(flight, success=good, overload=overload, certain=said.status == 429, timed_out=late)
         self._fill()
 
     def _refuse(self, now: float, retry_after: float | None) -> None:

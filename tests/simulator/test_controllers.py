@@ -7,7 +7,7 @@ from statistics import mean
 
 import pytest
 
-from fanout.limits.controller import ConcurrencyController
+from fanout.limits import ConcurrencyController
 from tests.simulator.catalog import ENDPOINTS, Endpoint, moving, noisy_endpoints
 from tests.simulator.clock import Timeline
 from tests.simulator.closed_loop import ClosedLoop, Fixed

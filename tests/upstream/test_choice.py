@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
-from fanout.upstream import PeakEwma, best_of_two
+from fanout.upstream.balancer import best_of_two
+from fanout.upstream.endpoint import EndpointState
+
+if TYPE_CHECKING:
+    from fanout.transport import EndpointClient
 
 
-class Stub:
+class Stub(EndpointState):
     def __init__(self, name: str, seconds: float | None = 1.0, pending: int = 0, share: float = 1.0) -> None:
+        transport = cast("EndpointClient", SimpleNamespace(shown_url=name))
+        nothing = cast("Any", None)
+        super().__init__(transport, nothing, nothing, nothing, weight=share)
         self.name = name
-        self.pending = pending
-        self.latency = PeakEwma()
-        self.latency.seconds = seconds
-        self._share = share
-
-    def weight(self, now: float) -> float:
-        return self._share
+        self.in_flight = pending
+        self.health.latency.seconds = seconds
 
 
 def drawn(*candidates: Stub, times: int = 2000) -> Counter[str]:
-    return Counter(best_of_two(candidates, 0.0).name for _ in range(times))
+    return Counter(best_of_two(candidates, 0.0).transport.shown_url for _ in range(times))
 
 
 def test_the_only_one_is_asked():

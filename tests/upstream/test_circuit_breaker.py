@@ -24,8 +24,8 @@ class WaitQueue:
 def spent(concurrency: int = 16) -> tuple[CircuitBreaker, WaitQueue]:
     wait_queue = WaitQueue()
     breaker = CircuitBreaker(concurrency=concurrency, budget=0.2, suspect_wait=2.0, changed=wait_queue)
-    while not breaker.braked:
-        breaker.failed(0.0, "anybody")
+    while not breaker.is_open:
+        breaker.on_failure(0.0, "anybody")
     return breaker, wait_queue
 
 
@@ -34,20 +34,20 @@ def test_the_bucket_has_a_token_for_each_request_in_flight_and_never_fewer_than_
         breaker = CircuitBreaker(concurrency=concurrency, budget=0.2, suspect_wait=2.0, changed=WaitQueue())
         for failure in range(capacity):
             assert breaker.wait(0.0, failure) == 0
-            assert not breaker.braked
-            breaker.failed(0.0, failure)
-        assert breaker.braked
+            assert not breaker.is_open
+            breaker.on_failure(0.0, failure)
+        assert breaker.is_open
 
 
 def test_the_bucket_follows_another_number_of_requests_in_flight() -> None:
     breaker = CircuitBreaker(concurrency=64, budget=0.2, suspect_wait=2.0, changed=WaitQueue())
     breaker.resize(16, suspect_wait=2.0)
-    breaker.succeeded(first_try=True)
+    breaker.on_success(first_attempt=True)
     assert breaker.tokens == 16
     breaker.resize(32, suspect_wait=2.0)
     assert breaker.tokens == 16
     for _ in range(100):
-        breaker.succeeded(first_try=True)
+        breaker.on_success(first_attempt=True)
     assert breaker.tokens == 32
     breaker.resize(1, suspect_wait=2.0)
     assert breaker.capacity == 10
@@ -56,15 +56,15 @@ def test_the_bucket_follows_another_number_of_requests_in_flight() -> None:
 def test_successes_pay_for_retries() -> None:
     breaker = CircuitBreaker(concurrency=10, budget=0.2, suspect_wait=2.0, changed=WaitQueue())
     for _ in range(5):
-        breaker.failed(0.0, "a")
+        breaker.on_failure(0.0, "a")
     assert breaker.tokens == 5
-    breaker.succeeded(first_try=False)
+    breaker.on_success(first_attempt=False)
     assert breaker.tokens == 6
     for _ in range(5):
-        breaker.succeeded(first_try=True)
+        breaker.on_success(first_attempt=True)
     assert round(breaker.tokens, 6) == 7
     for _ in range(100):
-        breaker.succeeded(first_try=True)
+        breaker.on_success(first_attempt=True)
     assert breaker.tokens == 10
 
 
@@ -73,10 +73,10 @@ def test_one_probe_goes_after_a_second_and_the_others_wait_for_what_it_brings() 
     assert 1 <= breaker.wait(0.0, "a") <= 1.25
     assert 0 < breaker.wait(0.9, "a") <= 0.35
     assert breaker.wait(1.3, "a") == 0
-    assert breaker.is_probe("a")
+    assert breaker.is_trial("a")
     assert breaker.wait(1.3, "a") == 0
     assert breaker.wait(1.3, "b") == inf
-    assert not breaker.is_probe("b")
+    assert not breaker.is_trial("b")
 
 
 def test_probes_come_at_intervals_that_double_up_to_30_s() -> None:
@@ -88,7 +88,7 @@ def test_probes_come_at_intervals_that_double_up_to_30_s() -> None:
         now += wait
         assert breaker.wait(now, "a") == 0
         rung = wait_queue.rung
-        breaker.failed(now, "a")
+        breaker.on_failure(now, "a")
         assert wait_queue.rung == rung + 1
     for wait, least in zip(waits, [1, 2, 4, 8, 16, 30, 30, 30], strict=True):
         assert least <= wait <= 1.25 * least
@@ -104,14 +104,14 @@ def test_late_failures_of_what_was_in_flight_do_not_put_the_probe_off() -> None:
     breaker, _ = spent()
     wait = breaker.wait(0.0, "a")
     for _ in range(20):
-        breaker.failed(0.5, "b")
+        breaker.on_failure(0.5, "b")
     assert breaker.wait(0.0, "a") == wait
 
 
 def test_any_success_releases_the_brake_with_half_a_bucket() -> None:
     breaker, wait_queue = spent()
-    breaker.succeeded(first_try=True)
-    assert not breaker.braked
+    breaker.on_success(first_attempt=True)
+    assert not breaker.is_open
     assert breaker.tokens == 8.2
     assert wait_queue.rung == 2
     assert breaker.wait(0.0, "a") == 0
@@ -119,19 +119,19 @@ def test_any_success_releases_the_brake_with_half_a_bucket() -> None:
 
 def test_a_probe_that_is_refused_has_found_the_endpoint_alive() -> None:
     breaker, _ = spent()
-    breaker.answered("b")
-    assert breaker.braked
+    breaker.on_refusal("b")
+    assert breaker.is_open
     assert breaker.wait(2.0, "a") == 0
-    breaker.answered("a")
-    assert not breaker.braked
+    breaker.on_refusal("a")
+    assert not breaker.is_open
 
 
 def test_a_probe_that_is_cancelled_leaves_its_place_to_another() -> None:
     breaker, wait_queue = spent()
     assert breaker.wait(2.0, "a") == 0
-    breaker.abandoned("b")
+    breaker.forget("b")
     assert breaker.wait(2.0, "b") == inf
-    breaker.abandoned("a")
+    breaker.forget("a")
     assert wait_queue.rung == 2
     assert breaker.wait(2.0, "b") == 0
 
@@ -147,7 +147,7 @@ def test_those_who_wait_are_the_probe_in_turn() -> None:
             if breaker.wait(now, asker) == 0:
                 probes.append(asker)
                 break
-        breaker.failed(now, probes[-1])
+        breaker.on_failure(now, probes[-1])
         breaker.wait(now, probes[-1])
     assert probes == list("abcabc")
 
@@ -157,7 +157,7 @@ def test_who_leaves_the_line_keeps_nobody_waiting() -> None:
     breaker.wait(0.0, "a")
     assert breaker.wait(2.0, "b") == inf
     rung = wait_queue.rung
-    breaker.abandoned("a")
+    breaker.forget("a")
     assert wait_queue.rung == rung + 1
     assert breaker.wait(2.0, "b") == 0
 
@@ -165,18 +165,18 @@ def test_who_leaves_the_line_keeps_nobody_waiting() -> None:
 def test_those_who_waited_before_a_release_hold_no_place_in_the_next_line() -> None:
     breaker, _ = spent()
     breaker.wait(0.0, "gone")
-    breaker.succeeded(first_try=True)
-    while not breaker.braked:
-        breaker.failed(5.0, "anybody")
+    breaker.on_success(first_attempt=True)
+    while not breaker.is_open:
+        breaker.on_failure(5.0, "anybody")
     assert breaker.wait(9.0, "b") == 0, "the one before may never ask again"
 
 
 def test_a_probe_that_somebody_elses_success_overtakes_is_none_any_more() -> None:
     breaker, _ = spent()
     assert breaker.wait(2.0, "a") == 0
-    breaker.succeeded(first_try=False)
-    assert not breaker.is_probe("a")
-    breaker.failed(2.0, "a")
+    breaker.on_success(first_attempt=False)
+    assert not breaker.is_trial("a")
+    breaker.on_failure(2.0, "a")
     assert breaker.tokens == 8, "its failure costs what any other costs"
 
 
@@ -188,15 +188,15 @@ def test_a_probe_is_never_put_off_by_more_than_30_s_and_jitter(monkeypatch: pyte
         wait = breaker.wait(now, "a")
         now += wait
         assert breaker.wait(now, "a") == 0
-        breaker.failed(now, "a")
+        breaker.on_failure(now, "a")
     assert wait == 30
 
 
 def test_its_repr_tells_its_state() -> None:
     breaker, _ = spent()
-    assert repr(breaker) == "<Brake pulled, 0.0/16 tokens>"
-    breaker.succeeded(first_try=False)
-    assert repr(breaker) == "<Brake released, 9.0/16 tokens>"
+    assert repr(breaker) == "<CircuitBreaker open, 0.0/16 tokens>"
+    breaker.on_success(first_attempt=False)
+    assert repr(breaker) == "<CircuitBreaker closed, 9.0/16 tokens>"
 
 
 def test_a_probe_whose_rows_may_be_to_blame_is_followed_sooner() -> None:
@@ -206,7 +206,7 @@ def test_a_probe_whose_rows_may_be_to_blame_is_followed_sooner() -> None:
         waits.append(breaker.wait(now, "a"))
         now += waits[-1]
         assert breaker.wait(now, "a") == 0
-        breaker.failed(now, "a", rows_suspect=True)
+        breaker.on_failure(now, "a", rows_suspect=True)
     assert all(wait <= 2.5 for wait in waits)
 
 
@@ -214,16 +214,16 @@ def test_the_intervals_begin_anew_when_the_brake_is_pulled_again() -> None:
     breaker, _ = spent()
     for now in (2.0, 5.0, 12.0):
         assert breaker.wait(now, "a") == 0
-        breaker.failed(now, "a")
-    breaker.succeeded(first_try=False)
-    while not breaker.braked:
-        breaker.failed(100.0, "a")
+        breaker.on_failure(now, "a")
+    breaker.on_success(first_attempt=False)
+    while not breaker.is_open:
+        breaker.on_failure(100.0, "a")
     assert 1 <= breaker.wait(100.0, "a") <= 1.25
 
 
 def test_the_state_is_shown() -> None:
     breaker, _ = spent()
-    assert repr(breaker) == "<Brake pulled, 0.0/16 tokens>"
+    assert repr(breaker) == "<CircuitBreaker open, 0.0/16 tokens>"
 
 
 @given(st.lists(st.sampled_from(["ok", "retried", "failed", "refused", "cancelled"]), max_size=200), st.integers(1, 40))
@@ -235,18 +235,18 @@ def test_it_never_deadlocks_and_never_lets_two_through_when_pulled(outcomes: lis
         assert wait < inf  # nobody else is under way, so there is a time to wait for
         now += wait
         assert breaker.wait(now, number) == 0
-        if breaker.braked:
-            assert breaker.is_probe(number)
+        if breaker.is_open:
+            assert breaker.is_trial(number)
             assert breaker.wait(now, "another") == inf
-            breaker.abandoned("another")
+            breaker.forget("another")
         if outcome in ("ok", "retried"):
-            breaker.succeeded(first_try=outcome == "ok")
-            assert not breaker.braked
+            breaker.on_success(first_attempt=outcome == "ok")
+            assert not breaker.is_open
         elif outcome == "failed":
-            breaker.failed(now, number)
+            breaker.on_failure(now, number)
         elif outcome == "refused":
-            breaker.answered(number)
+            breaker.on_refusal(number)
         else:
-            breaker.abandoned(number)
+            breaker.forget(number)
         assert 0 <= breaker.tokens <= breaker.capacity
-        assert not breaker.is_probe(number)
+        assert not breaker.is_trial(number)

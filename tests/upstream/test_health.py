@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.upstream import Health
+from fanout.upstream.health import Health, PeakEwma
 
 
 def fed(good: int, bad: int, now: float = 0.0) -> Health:
     health = Health()
     for _ in range(bad):
-        health.failed(now)
+        health.on_failure(now)
     for _ in range(good):
-        health.succeeded(now)
+        health.on_success(now)
     return health
 
 
 def test_five_failures_in_a_row_are_too_many():
     health = Health()
     for _ in range(4):
-        health.failed(0.0)
+        health.on_failure(0.0)
     assert not health.failing(0.0, None)
-    health.failed(0.0)
+    health.on_failure(0.0)
     assert health.failing(0.0, None)
 
 
@@ -30,8 +31,8 @@ def test_a_success_between_them_starts_the_count_anew():
     health = Health()
     for _ in range(20):
         for _ in range(4):
-            health.failed(0.0)
-        health.succeeded(0.0)
+            health.on_failure(0.0)
+        health.on_success(0.0)
     assert not health.failing(0.0, None)
 
 
@@ -43,16 +44,16 @@ def test_a_share_of_successes_far_below_the_others_is_failing():
 
 
 def test_few_requests_say_nothing():
-    assert fed(good=1, bad=4).share(0.0) is None
+    assert fed(good=1, bad=4).success_rate(0.0) is None
     assert not fed(good=1, bad=4).failing(0.0, 1.0)
 
 
 def test_the_last_window_counts_until_this_one_says_something():
     health = fed(good=30, bad=10)
-    health.failed(12.0)
-    assert health.share(12.0) == 0.75
-    health.failed(24.0)
-    assert health.share(24.0) is None
+    health.on_failure(12.0)
+    assert health.success_rate(12.0) == 0.75
+    health.on_failure(24.0)
+    assert health.success_rate(24.0) is None
 
 
 def test_each_time_it_is_for_longer_up_to_half_a_minute():
@@ -60,22 +61,22 @@ def test_each_time_it_is_for_longer_up_to_half_a_minute():
     waits = []
     for round_ in range(8):
         waits.append(health.eject(40.0 * round_))
-        health.came_back(40.0 * round_ + 30)
+        health.on_return(40.0 * round_ + 30)
     assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
 def test_a_minute_of_good_health_is_forgiven():
     health = Health()
     assert [health.eject(0.0), health.eject(5.0)] == [1, 2]
-    health.came_back(10.0)
+    health.on_return(10.0)
     assert health.eject(71.0) == 1
 
 
 def test_it_comes_back_slowly():
     health = Health()
-    assert health.ramp(0.0) == 1.0
-    health.came_back(100.0)
-    assert [health.ramp(now) for now in (100.0, 102.5, 105.0, 110.0, 200.0)] == [0.1, 0.25, 0.5, 1.0, 1.0]
+    assert health.weight(0.0) == 1.0
+    health.on_return(100.0)
+    assert [health.weight(now) for now in (100.0, 102.5, 105.0, 110.0, 200.0)] == [0.1, 0.25, 0.5, 1.0, 1.0]
 
 
 @given(st.lists(st.tuples(st.floats(0, 20), st.booleans()), max_size=200))
@@ -83,6 +84,45 @@ def test_the_share_is_a_share(steps):
     health, now = Health(), 0.0
     for pause, good in steps:
         now += pause
-        (health.succeeded if good else health.failed)(now)
-        share = health.share(now)
+        (health.on_success if good else health.on_failure)(now)
+        share = health.success_rate(now)
         assert share is None or 0 <= share <= 1
+
+
+def test_nothing_is_known_before_the_first_latency():
+    assert PeakEwma().seconds is None
+
+
+def test_a_slow_answer_counts_whole_and_at_once():
+    average = PeakEwma()
+    for now in range(100):
+        average.record(now, 0.1)
+    average.record(100.0, 3.0)
+    assert average.seconds == 3.0
+
+
+def test_a_quick_answer_counts_the_more_the_longer_ago_the_slow_one_was():
+    soon, late = PeakEwma(), PeakEwma()
+    for average, then in ((soon, 1.0), (late, 30.0)):
+        average.record(0.0, 2.0)
+        average.record(then, 0.1)
+    assert 1.7 < soon.seconds < 2.0
+    assert 0.1 < late.seconds < 0.3
+
+
+@given(st.lists(st.tuples(st.floats(0, 50), st.floats(1e-6, 1e3)), min_size=1))
+def test_it_lies_within_what_was_recorded(steps):
+    average, now = PeakEwma(), 0.0
+    for pause, seconds in steps:
+        now += pause
+        average.record(now, seconds)
+    assert min(s for _, s in steps) <= average.seconds * (1 + 1e-9)
+    assert average.seconds <= max(s for _, s in steps) * (1 + 1e-9)
+    assert average.seconds >= steps[-1][1] * (1 - 1e-9)
+
+
+def test_a_clock_that_stands_still_does_no_harm():
+    average = PeakEwma()
+    average.record(5.0, 1.0)
+    average.record(5.0, 0.5)
+    assert average.seconds == pytest.approx(1.0)

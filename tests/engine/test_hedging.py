@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import fanout
 from fanout import Client, Hedge, Limits, Response, RetryPolicy
+from fanout.engine.hedging import Hedger
 from tests.fleet import Fleet, X, changing, dead, says, served
 from tests.support import Plain
 
@@ -190,3 +193,50 @@ async def test_an_error_of_the_codec_comes_through():
 
     with pytest.raises(fanout.ConfigError, match="cannot be"):
         await one(Fleet(a=says(503)), codec=Broken)
+
+
+def test_a_delay_in_the_settings_counts():
+    assert Hedger(share=0.1, delay=2.5).delay == 2.5
+
+
+def test_the_delay_is_computed_once_enough_latencies_are_known():
+    hedger = Hedger(share=0.1, delay=None)
+    for i in range(39):
+        hedger.on_latency(0.1 if i % 10 else 3.0)
+    assert hedger.delay is None
+    hedger.on_latency(0.1)
+    assert 0.1 < hedger.delay <= 3.0
+
+
+def test_the_delay_follows_the_last_latencies():
+    hedger = Hedger(share=0.1, delay=None)
+    for _ in range(1000):
+        hedger.on_latency(0.1)
+    assert hedger.delay == 0.1
+    for _ in range(1000):
+        hedger.on_latency(0.7)
+    assert hedger.delay == 0.7
+
+
+@given(st.floats(0, 1), st.lists(st.sampled_from(["ask", "take", "give back"]), max_size=300))
+def test_there_are_never_more_hedges_than_the_share(share, steps):
+    hedger, asked, taken = Hedger(share=share, delay=1.0), 0, 0
+    for step in steps:
+        if step == "ask":
+            hedger.on_first_request()
+            asked += 1
+        elif step == "take":
+            taken += hedger.take()
+        elif taken:
+            hedger.give_back()
+            taken -= 1
+        assert taken <= share * asked + 1e-9
+
+
+def test_a_hedge_that_was_given_back_can_be_taken_again():
+    hedger = Hedger(share=1.0, delay=1.0)
+    hedger.on_first_request()
+    assert hedger.take()
+    assert not hedger.take()
+    hedger.give_back()
+    assert hedger.take()

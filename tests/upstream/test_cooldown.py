@@ -1,4 +1,4 @@
-"""What answers say is left is heeded before the endpoint has to refuse, and costs nothing where they say nothing."""
+"""Cooldowns hold, and announced quotas throttle requests before the endpoint has to refuse any."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from multidict import CIMultiDict
 
 import fanout
 from fanout import Client, Limits, Response, RetryPolicy
-from fanout.limits import ConcurrencyLimiter, Cooldown, Cost, RateLimiter, TokenMeter
+from fanout.limits import ConcurrencyLimiter, Cost, RateLimiter, TokenMeter
 from fanout.testing import MockEndpoint, Scripted
-from fanout.upstream.rate_limit_headers import RateLimitHeaders
+from fanout.upstream.cooldown import Cooldown, RateLimitHeaders
 from tests.support import Plain
 
 if TYPE_CHECKING:
@@ -37,6 +37,25 @@ def answer(headers: dict[str, str], rows: int = 0) -> Response:
 def used_up(seconds: int) -> Scripted:
     said = answer({"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(seconds)}, rows=10)
     return Scripted(body=said.body, headers=said.headers)
+
+
+def test_requests_are_allowed_without_a_cooldown() -> None:
+    assert Cooldown().remaining(123.0) == 0.0
+
+
+def test_a_cooldown_ends_at_its_time() -> None:
+    cooldown = Cooldown()
+    cooldown.extend(10.0)
+    assert [cooldown.remaining(now) for now in (4.0, 9.5, 10.0, 11.0)] == [6.0, 0.5, 0.0, 0.0]
+
+
+def test_a_shorter_cooldown_does_not_end_a_longer_one() -> None:
+    cooldown = Cooldown()
+    cooldown.extend(10.0)
+    cooldown.extend(5.0)
+    assert cooldown.remaining(4.0) == 6.0
+    cooldown.extend(12.0)
+    assert cooldown.remaining(4.0) == 8.0
 
 
 class Windowed:
@@ -69,7 +88,7 @@ class Windowed:
 
 
 @pytest.mark.parametrize("name", ["RateLimit", "requests"])
-async def test_an_endpoint_that_tells_what_is_left_has_to_refuse_nothing(name: str) -> None:
+async def test_an_endpoint_that_announces_its_quota_refuses_no_request(name: str) -> None:
     tape = Windowed(20, 60.0, name=name)
     async with Client(
         "http://far.test/x", codec=Plain, chunk_rows=1, limits=Limits(concurrency=8), transport=tape
@@ -81,7 +100,7 @@ async def test_an_endpoint_that_tells_what_is_left_has_to_refuse_nothing(name: s
     assert sum(time < 10 for time in tape.times) >= 8  # what is ample is not spread
 
 
-async def test_without_the_fields_the_same_endpoint_refuses_many() -> None:
+async def test_without_the_header_fields_the_same_endpoint_refuses_many_requests() -> None:
     tape = Windowed(20, 60.0, name="nothing-anybody-reads")
     retry = RetryPolicy(max_attempts=20)
     async with Client("http://far.test/x", codec=Plain, chunk_rows=1, transport=tape, retry=retry) as client:
@@ -89,7 +108,7 @@ async def test_without_the_fields_the_same_endpoint_refuses_many() -> None:
     assert tape.refused > 0
 
 
-async def test_nothing_goes_before_the_reset_once_nothing_is_left() -> None:
+async def test_an_exhausted_quota_holds_all_requests_until_it_resets() -> None:
     events: list[fanout.Event] = []
     with MockEndpoint(lambda x: x * 2) as mock:
         mock.script(used_up(50))
@@ -100,7 +119,7 @@ async def test_nothing_goes_before_the_reset_once_nothing_is_left() -> None:
     assert [(event.kind, event.seconds) for event in events if event.kind == "pause"] == [("pause", 50.0)]
 
 
-async def test_who_waits_for_a_rate_when_less_is_told_waits_for_that() -> None:
+async def test_requests_that_wait_for_a_rate_also_wait_for_a_smaller_quota() -> None:
     """Seven have starts reserved, a second apart, when the first answer says that two are left for 20 s."""
     with MockEndpoint(lambda x: x * 2, latency=0.5) as mock:
         said = answer({"RateLimit": '"default";r=2;t=20'}, rows=10)
@@ -111,7 +130,7 @@ async def test_who_waits_for_a_rate_when_less_is_told_waits_for_that() -> None:
     assert mock.times == pytest.approx([0, 10.5, *(20.5 + i for i in range(8))])
 
 
-async def test_no_pause_is_longer_than_the_longest_allowed() -> None:
+async def test_no_cooldown_is_longer_than_max_pushback() -> None:
     with MockEndpoint(lambda x: x * 2) as mock:
         mock.script(used_up(5000))
         retry = RetryPolicy(max_pushback=20)
@@ -122,7 +141,7 @@ async def test_no_pause_is_longer_than_the_longest_allowed() -> None:
     assert 20 <= mock.times[1] <= 22
 
 
-async def test_tokens_that_are_left_are_spread_by_what_requests_take() -> None:
+async def test_a_token_quota_is_spread_by_the_tokens_of_a_request() -> None:
     """Four in hand take 100 tokens each, 200 are left for 20 s: one in ten seconds."""
     texts = ["word " * 100] * 12
     codec = fanout.codec("openai-embeddings", model="mock", encoding_format="float")
@@ -138,65 +157,65 @@ async def test_tokens_that_are_left_are_spread_by_what_requests_take() -> None:
     assert mock.times[6:] == pytest.approx([10.2] + [20.2] * 6, abs=0.2)
 
 
-class TestHeed:
-    def heed(self) -> tuple[RateLimitHeaders, RateLimiter, Cooldown, ConcurrencyLimiter]:
+class TestRateLimitHeaders:
+    def new(self) -> tuple[RateLimitHeaders, RateLimiter, Cooldown, ConcurrencyLimiter]:
         rates, cooldown, limiter = RateLimiter(Limits()), Cooldown(), ConcurrencyLimiter(8)
-        limiter.in_use = 8
+        limiter.in_flight = 8
         return RateLimitHeaders(rates, cooldown, limiter, TokenMeter(), longest=100.0), rates, cooldown, limiter
 
     def response(self, left: int, seconds: int) -> Response:
         return answer({"X-RateLimit-Remaining": str(left), "X-RateLimit-Reset": str(seconds)})
 
-    def test_what_is_more_than_those_in_hand_need_changes_nothing(self) -> None:
-        heed, rates, cooldown, _ = self.heed()
-        assert heed(self.response(8, 60), None, 5.0) == 0
+    def test_a_quota_larger_than_the_requests_in_flight_need_changes_nothing(self) -> None:
+        headers, rates, cooldown, _ = self.new()
+        assert headers.apply(self.response(8, 60), None, 5.0) == 0
         assert not rates.active
-        assert cooldown.wait(5.0) == 0
+        assert cooldown.remaining(5.0) == 0
 
-    def test_less_is_spread_and_more_lets_go(self) -> None:
-        heed, rates, *_ = self.heed()
-        heed(self.response(6, 60), None, 5.0)
+    def test_a_smaller_quota_is_spread_over_its_window_until_a_larger_one_is_announced(self) -> None:
+        headers, rates, *_ = self.new()
+        headers.apply(self.response(6, 60), None, 5.0)
         assert rates.active
         assert rates.reserve(5.0, Cost()).start == 15.0
-        heed(self.response(60, 60), None, 6.0)
+        headers.apply(self.response(60, 60), None, 6.0)
         assert not rates.active
 
     @pytest.mark.parametrize(("silent", "unread"), [(1, 1), (3, 3), (7, 7), (255, 127), (1000, 22)])
-    def test_where_answers_say_nothing_ever_fewer_are_looked_at(self, silent: int, unread: int) -> None:
-        heed, rates, *_ = self.heed()
+    def test_ever_fewer_responses_are_read_while_none_announces_a_quota(self, silent: int, unread: int) -> None:
+        headers, rates, *_ = self.new()
         for _ in range(silent):
-            heed(answer({}), None, 0.0)
+            headers.apply(answer({}), None, 0.0)
         for _ in range(unread):
-            heed(self.response(1, 9), None, 0.0)
+            headers.apply(self.response(1, 9), None, 0.0)
         assert not rates.active
-        heed(self.response(1, 9), None, 0.0)
+        headers.apply(self.response(1, 9), None, 0.0)
         assert rates.active
 
-    def test_who_is_alone_may_take_the_last(self) -> None:
-        heed, rates, cooldown, limiter = self.heed()
-        limiter.in_use = 1
-        heed(self.response(1, 60), None, 5.0)
+    def test_a_single_request_in_flight_may_use_the_last_of_a_quota(self) -> None:
+        headers, rates, cooldown, limiter = self.new()
+        limiter.in_flight = 1
+        headers.apply(self.response(1, 60), None, 5.0)
         assert not rates.active
-        assert heed(self.response(0, 60), None, 5.0) == 60.0
-        assert cooldown.wait(5.0) == 60.0
-        assert heed(self.response(0, 70), None, 5.0) == 0.0  # it was shut already, and told so
-        assert cooldown.wait(5.0) == 70.0
+        assert headers.apply(self.response(0, 60), None, 5.0) == 60.0
+        assert cooldown.remaining(5.0) == 60.0
+        assert headers.apply(self.response(0, 70), None, 5.0) == 0.0  # it was shut already, and told so
+        assert cooldown.remaining(5.0) == 70.0
 
-    def test_of_two_endpoints_with_one_limiter_neither_takes_back_what_the_other_has_told(self) -> None:
-        one, rates, cooldown, limiter = self.heed()
+    def test_two_endpoints_with_one_limiter_do_not_lift_each_others_throttle(self) -> None:
+        one, rates, cooldown, limiter = self.new()
         other = RateLimitHeaders(rates, cooldown, limiter, TokenMeter(), longest=100.0)
-        one(self.response(1, 60), None, 5.0)
-        other(self.response(1000, 60), None, 5.0)
+        one.apply(self.response(1, 60), None, 5.0)
+        other.apply(self.response(1000, 60), None, 5.0)
         assert rates.active
 
-    def test_what_cannot_be_known_of_requests_to_come_is_left_to_refusals(self) -> None:
-        heed, rates, cooldown, _ = self.heed()
+    def test_a_quota_in_bytes_of_content_is_left_to_refusals(self) -> None:
+        headers, rates, cooldown, _ = self.new()
         policy = {"RateLimit": '"size";r=0;t=30', "RateLimit-Policy": '"size";q=9;w=60;qu="content-bytes"'}
-        heed(answer(policy), None, 0.0)
+        headers.apply(answer(policy), None, 0.0)
         assert not rates.active
-        assert cooldown.wait(0.0) == 0
+        assert cooldown.remaining(0.0) == 0
 
-    def test_an_answer_about_the_model_tells_nothing_of_tokens(self) -> None:
-        heed, rates, *_ = self.heed()
-        heed(answer({"x-ratelimit-remaining-tokens": "5", "x-ratelimit-reset-tokens": "1s"}), None, 0.0)
+    def test_a_metadata_response_throttles_no_tokens(self) -> None:
+        headers, rates, *_ = self.new()
+        headers.apply(answer({"x-ratelimit-remaining-tokens": "5", "x-ratelimit-reset-tokens": "1s"}), None, 0.0)
         assert not rates.active

@@ -1,15 +1,20 @@
-"""Permits: never more than allowed, and none lost on the way."""
+"""Requests in flight never exceed the limit, no slot is lost, and the controller moves the limit."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.limits import ConcurrencyLimiter
+from fanout.limits import ConcurrencyController, ConcurrencyLimiter
 from fanout.testing import VirtualClock
+
+if TYPE_CHECKING:
+    from fanout.limits.capacity import Flight
 
 
 async def settled() -> None:
@@ -31,7 +36,7 @@ async def test_permits_are_handed_over_in_the_order_of_asking():
     await asyncio.gather(*(hold(name) for name in range(7)))
     assert order == list(range(7))
     assert asyncio.get_running_loop().time() == 4.0
-    assert (limiter.in_use, limiter.most_in_use) == (0, 2)
+    assert (limiter.in_flight, limiter.peak) == (0, 2)
 
 
 @pytest.mark.virtual_time
@@ -65,7 +70,7 @@ async def test_cancelling_a_waiter_loses_no_permit():
     limiter.release()
     await asyncio.wait_for(waiting, 1)
     limiter.release()
-    assert limiter.in_use == 0
+    assert limiter.in_flight == 0
     assert gone.cancelled()
 
 
@@ -81,7 +86,7 @@ async def test_cancelling_who_was_just_handed_a_permit_passes_it_on(others):
     granted.cancel()
     await settled()
     assert granted.cancelled()
-    assert limiter.in_use == others
+    assert limiter.in_flight == others
     await asyncio.gather(*waiting)
 
 
@@ -96,37 +101,37 @@ async def test_a_larger_total_lets_those_in_who_wait_in_their_order():
     tasks = [asyncio.create_task(hold(name)) for name in range(5)]
     await settled()
     limiter.resize(3)
-    assert not limiter.take(), "two who wait have them already"
+    assert not limiter.acquire_nowait(), "two who wait have them already"
     await settled()
     assert order == [0, 1, 2]
-    assert (limiter.in_use, limiter.most_in_use) == (3, 3)
+    assert (limiter.in_flight, limiter.peak) == (3, 3)
     limiter.resize(9)
     await asyncio.gather(*tasks)
     assert order == [0, 1, 2, 3, 4]
-    assert limiter.take()
+    assert limiter.acquire_nowait()
 
 
 @pytest.mark.virtual_time
 async def test_a_smaller_total_lets_holders_finish_and_nobody_start():
     limiter = ConcurrencyLimiter(4)
     for _ in range(4):
-        assert limiter.take()
+        assert limiter.acquire_nowait()
     waiting = asyncio.create_task(limiter.acquire())
     await settled()
     limiter.resize(2)
     for _ in range(2):
         limiter.release()
         await settled()
-    assert limiter.in_use == 2
+    assert limiter.in_flight == 2
     assert not waiting.done()
     limiter.release()
     await asyncio.wait_for(waiting, 1)
-    assert limiter.in_use == 2
-    assert limiter.most_in_use == 4
+    assert limiter.in_flight == 2
+    assert limiter.peak == 4
 
 
 def test_permits_show_their_state():
-    assert repr(ConcurrencyLimiter(3)) == "<Permits 0/3 in use, 0 waiting>"
+    assert repr(ConcurrencyLimiter(3)) == "<ConcurrencyLimiter 0/3 in flight, 0 waiting>"
 
 
 STEPS = st.lists(
@@ -145,10 +150,10 @@ def test_no_order_of_events_loses_a_permit_or_grants_one_too_many(total, steps):
         async def hold() -> None:
             await limiter.acquire()
             held.add(asyncio.current_task())
-            assert len(held) <= limiter.in_use <= allowed
+            assert len(held) <= limiter.in_flight <= allowed
 
         for step, which in steps:
-            allowed = max(limiter.total, limiter.in_use)
+            allowed = max(limiter.limit, limiter.in_flight)
             if step == "ask":
                 tasks.append(asyncio.create_task(hold()))
             elif step == "give back" and held:
@@ -158,7 +163,7 @@ def test_no_order_of_events_loses_a_permit_or_grants_one_too_many(total, steps):
                 tasks[which % len(tasks)].cancel()
             elif step == "resize":
                 limiter.resize(which % 4 + 1)
-                allowed = max(limiter.total, allowed)
+                allowed = max(limiter.limit, allowed)
             else:
                 await asyncio.sleep(0)
         await settled()
@@ -167,8 +172,65 @@ def test_no_order_of_events_loses_a_permit_or_grants_one_too_many(total, steps):
             limiter.release()
             await settled()
         assert all(task.done() for task in tasks)
-        assert limiter.in_use == 0
-        assert limiter.most_in_use <= max(total, 4)
+        assert limiter.in_flight == 0
+        assert limiter.peak <= max(total, 4)
 
     with asyncio.Runner(loop_factory=VirtualClock) as runner:
         runner.run(scenario())
+
+
+class Sender:
+    """Keeps a number of requests in flight, each of which takes a tenth of a second."""
+
+    def __init__(self) -> None:
+        self.limits: list[int] = []
+        self.controller = ConcurrencyController(0.0, largest=256, changed=self.limits.append)
+        self.now = 0.0
+        self._in_flight: deque[Flight] = deque()
+
+    def send(self, answers: int, in_flight: int | None = None, **result: bool) -> None:
+        for _ in range(answers):
+            while len(self._in_flight) < (in_flight or self.controller.limit):
+                self._in_flight.append(self.controller.on_send(self.now))
+            self.now += 0.1 / len(self._in_flight)
+            flight = self._in_flight.popleft()
+            self.controller.on_end(flight, self.now)
+            self.controller.on_result(flight, **{"success": False, "overload": False, **result})
+
+
+def test_successes_raise_the_limit_and_each_new_limit_is_announced():
+    sender = Sender()
+    sender.send(2000, success=True)
+    assert sender.limits[:3] == [16, 32, 64]
+    assert sender.limits[-1] == sender.controller.limit
+
+
+def test_an_overload_lowers_the_limit():
+    sender = Sender()
+    sender.send(1, overload=True, certain=True)
+    assert sender.limits == [7]
+
+
+def test_a_failure_that_is_no_overload_does_not_move_the_limit():
+    sender = Sender()
+    sender.send(2000)
+    assert sender.limits == []
+    sender.send(100, success=True)
+    assert sender.limits[:1] == [16]
+
+
+def test_requests_that_wait_with_a_slot_are_not_in_flight():
+    """Eight hold a slot, and a rate lets one after the other go: the limit is not what holds them back."""
+    sender = Sender()
+    sender.send(2000, in_flight=1, success=True)
+    assert sender.limits == []
+
+
+def test_a_request_that_was_aborted_before_it_was_sent_has_no_result():
+    sender = Sender()
+    aborted = sender.controller.on_send(0.0)
+    sender.controller.on_end(aborted, 1.0)
+    sent = sender.controller.on_send(1.0)
+    sender.controller.on_end(sent, 2.0)
+    sender.controller.on_result(sent, success=True, overload=False)
+    assert sender.limits == []

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fanout.deadline import Deadline
+from fanout.upstream.admission import Deadline
 
 pytestmark = pytest.mark.virtual_time
 
@@ -28,7 +28,7 @@ async def attempt(deadline: Deadline, *, allowed: float, takes: float) -> str:
     try:
         await asyncio.sleep(takes)
     except asyncio.CancelledError:
-        if not deadline.absorbed():
+        if not deadline.absorb():
             raise
         return "too late"
     finally:
@@ -157,8 +157,8 @@ async def test_an_expiry_that_somebody_swallowed_is_still_told():
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.sleep(9)
     deadline.stop()
-    assert deadline.absorbed()
-    assert not deadline.absorbed()
+    assert deadline.absorb()
+    assert not deadline.absorb()
     assert asyncio.current_task().cancelling() == 0
     deadline.close()
 
@@ -169,7 +169,7 @@ async def test_an_expiry_in_the_moment_of_success_is_taken_for_an_expiry():
     asyncio.get_running_loop().call_at(2, answer.set_result, "an answer")
     with pytest.raises(asyncio.CancelledError):
         await answer
-    assert deadline.absorbed()
+    assert deadline.absorb()
     deadline.close()
 
 

@@ -1,0 +1,183 @@
+"""The effects of an attempt's outcome on its endpoint: circuit breaker, health, adaptive limit, cooldown, exclusion."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from fanout.types import Action, Event, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fanout.engine.task import ChunkTask
+    from fanout.upstream.admission import Ticket
+    from fanout.upstream.endpoint import EndpointState
+    from fanout.upstream.group import EndpointGroup
+
+_MISFITS = frozenset({"shape", "dtype", "model"})
+"""Kinds of errors of responses that are well formed, but unlike those of the other endpoints."""
+
+_TOO_MANY_REQUESTS = 429
+
+
+class Reporter:
+    """Applies outcomes for one run. `Ticket.report` is its only caller, but for `on_misfit` and `exclude`."""
+
+    def __init__(self, group: EndpointGroup, emit: Callable[[Event], None]) -> None:
+        self._group = group
+        self._balancer = group.balancer
+        self._controller = group.capacity.controller
+        self._emit = emit
+        self._now = asyncio.get_running_loop().time
+
+    def on_success(self, ticket: Ticket, *, first: bool, metadata: bool) -> None:
+        """Report a valid answer, to the ``first`` attempt or to a retry."""
+        endpoint = ticket.endpoint
+        assert endpoint is not None
+        if not metadata:
+            endpoint.served = True
+            if endpoint.health.forbidden:
+                endpoint.health.forbidden.clear()
+        if ticket.flight is not None:
+            self._report_flight(ticket, None)
+        if self._balancer.several:
+            now = self._now()
+            if endpoint.breaker.is_open:
+                endpoint.health.on_return(now)
+                self._emit(Event(kind="restored", reason=f"{endpoint.transport.shown_url} answers again"))
+            endpoint.health.on_success(now)
+        endpoint.breaker.on_success(first_attempt=first)
+
+    def on_failure(self, ticket: Ticket, verdict: Verdict, task: ChunkTask | None) -> Verdict:
+        """Report a failure. Returns what the verdict means for the run, given the other endpoints."""
+        endpoint = ticket.endpoint
+        if endpoint is None:  # nothing was sent
+            self._balancer.forget(ticket)
+            return verdict
+        verdict = self._consequence(endpoint, verdict)
+        others_succeed = False
+        if task is not None:
+            others_succeed = task.others_succeeded(self._group.successes)
+            verdict = task.in_context(verdict, others_succeed=others_succeed)
+        # A failure of the rows' own, which others do not share, costs the endpoint nothing.
+        rows_fail_alone = others_succeed and verdict.rows_suspect
+        if ticket.flight is not None:
+            self._report_flight(ticket, verdict, rows_fail_alone=rows_fail_alone)
+        is_last = task is not None and not others_succeed and task.charged >= self._group.retry.max_attempts > 1
+        ticket.refund = self._report_to_breaker(ticket, endpoint, verdict, alone=rows_fail_alone, last=is_last)
+        return verdict
+
+    def on_abandoned(self, ticket: Ticket) -> None:
+        """Report an attempt that ended without an outcome: another ticket may be the half-open trial."""
+        self._balancer.forget(ticket)
+
+    def on_misfit(self, endpoint: EndpointState, verdict: Verdict) -> None:
+        """Report a response unlike those of the other endpoints; several in a row exclude the endpoint."""
+        several = endpoint.health.on_misfit()
+        if verdict.error_kind == "model":
+            several = self._balancer.model_names.is_another(endpoint)
+        if several and self._balancer.has_alternative(endpoint):
+            self.exclude(endpoint, verdict.reason, verdict.status)
+
+    def exclude(self, endpoint: EndpointState, reason: str, status: int | None = None) -> None:
+        """Never send a request to ``endpoint`` again."""
+        if endpoint.excluded is None:
+            endpoint.excluded = self._balancer.conceal(reason)
+            endpoint.breaker.open(self._now())  # tickets that wait for this endpoint have to choose another one
+            self._balancer.wait_queue.ring()
+            shown = f"{endpoint.transport.shown_url} is asked no more: {reason}"
+            self._emit(Event(kind="excluded", status=status, reason=shown))
+
+    def _report_to_breaker(
+        self, ticket: Ticket, endpoint: EndpointState, verdict: Verdict, *, alone: bool, last: bool
+    ) -> bool:
+        """Report a failure to circuit breaker and health. True if it should not count against its rows."""
+        breaker, now = endpoint.breaker, self._now()
+        was_trial = breaker.is_trial(ticket)
+        if verdict.action is not Action.RETRY:
+            breaker.on_refusal(ticket)
+        elif was_trial or (endpoint.answered and not alone):
+            # An endpoint that never answered at all is left to `max_attempts`, after which the run stops.
+            breaker.on_failure(now, ticket, rows_suspect=verdict.rows_suspect)
+        if self._balancer.several:
+            self._report_to_health(endpoint, verdict, now)
+        if verdict.action is not Action.RETRY or verdict.rows_suspect:
+            return False
+        if self._balancer.several and self._balancer.has_available((endpoint,), now):
+            return True
+        if last and verdict.no_room:
+            # A few requests in flight may use up their attempts before the tokens are spent: the circuit is to open
+            # first, for an overloaded endpoint must fail no rows.
+            breaker.open(now)
+            return True
+        return was_trial
+
+    def _report_to_health(self, endpoint: EndpointState, verdict: Verdict, now: float) -> None:
+        if verdict.error_kind in _MISFITS:
+            self.on_misfit(endpoint, verdict)
+        elif verdict.action is Action.RETRY:
+            endpoint.health.on_failure(now)
+            if self._balancer.eject(endpoint, now):
+                reason = f"{endpoint.transport.shown_url} is left alone for a while: {verdict.reason}"
+                self._emit(Event(kind="ejected", status=verdict.status, reason=reason))
+
+    def _report_flight(self, ticket: Ticket, verdict: Verdict | None, *, rows_fail_alone: bool = False) -> None:
+        """Report to the controller of the concurrency limit."""
+        assert self._controller is not None
+        assert ticket.flight is not None
+        overload = verdict is not None and verdict.overload and not rows_fail_alone
+        if overload and ticket.endpoint is not None:
+            now = self._now()
+            ticket.endpoint.health.on_overload(now)
+            # A failed trial shows an endpoint that is down, not one that receives too much.
+            overload = self._balancer.mostly_overloaded(now) and not self._balancer.is_trial(ticket)
+        self._controller.on_result(
+            ticket.flight,
+            success=verdict is None,
+            overload=overload,
+            # The key may be shared with other clients: a 429 is no accident, however few of them there are.
+            certain=verdict is not None and verdict.status == _TOO_MANY_REQUESTS,
+            timed_out=verdict is not None and verdict.unreachable,
+        )
+
+    def pause(self, endpoint: EndpointState, verdict: Verdict) -> Verdict:
+        """Start the cooldown that a refusal asks for. Returns the run's stop instead if it is too long to wait for."""
+        wait, longest = verdict.pushback, self._group.retry.max_pushback
+        if wait is None:
+            return verdict
+        if wait > longest and not self._balancer.has_alternative(endpoint):
+            reason = f"the endpoint wants no request for {wait:g} s (max_pushback is {longest:g} s): {verdict.reason}"
+            return Verdict(action=Action.STOP, reason=reason, status=verdict.status, stop="pushback")
+        endpoint.cooldown.extend(self._now() + wait)
+        self._emit(Event(kind="pause", seconds=wait, status=verdict.status, reason=verdict.reason))
+        return verdict
+
+    def _consequence(self, endpoint: EndpointState, verdict: Verdict) -> Verdict:
+        """Apply ``verdict`` to the endpoint, and return what remains of it for the run.
+
+        Where other endpoints can do the work, one that refuses all requests stops no run.
+        """
+        if verdict.action is not Action.STOP:
+            return self.pause(endpoint, verdict)
+        if verdict.error_kind is not None:
+            return verdict  # no run can use such answers, whichever endpoint sends them
+        if verdict.stop == "quota":
+            return self._exclude_account(endpoint, verdict)
+        if not self._balancer.has_alternative(endpoint):
+            return verdict
+        self.exclude(endpoint, verdict.reason, verdict.status)
+        return replace(verdict, action=Action.RETRY)
+
+    def _exclude_account(self, endpoint: EndpointState, verdict: Verdict) -> Verdict:
+        """Exclude all endpoints of an exhausted account; without any other, the run stops."""
+        candidates = [one for one in self._balancer.endpoints if one is endpoint or one.is_candidate]
+        of_account = [
+            one for one in candidates if one is endpoint or one.transport.shares_account_with(endpoint.transport)
+        ]
+        if len(of_account) == len(candidates):
+            return verdict
+        for one in of_account:
+            self.exclude(one, verdict.reason, verdict.status)
+        return replace(verdict, action=Action.RETRY)
