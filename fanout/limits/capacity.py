@@ -7,8 +7,8 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
-from fanout.process import room_for
 from fanout.limits.adaptive import Adaptive
+from fanout.process import room_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
