@@ -104,13 +104,12 @@ def test_every_line_of_prose_fits_the_width(page: Path) -> None:
         assert len(line) <= 120 or line.startswith(("|", "![")) or "https://" in line, line
 
 
-@pytest.mark.parametrize(
-    "path", sorted(set(re.findall(r"`((?:fanout|tests|scripts|docs|benchmarks)/[\w/.-]*)`", ARCHITECTURE)))
-)
-def test_a_path_in_the_architecture_exists(path: str) -> None:
-    place = (HOME if path.startswith("fanout/") else ROOT) / path
-    # A package that was removed may leave a folder with nothing but __pycache__ in a work tree.
-    assert place.is_file() or any(place.glob("*.*"))
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES], ids=lambda page: page.name)
+def test_the_paths_in_a_page_exist(page: Path) -> None:
+    for path in re.findall(r"`((?:fanout|tests|scripts|docs|benchmarks|examples)/[\w/.-]*)`", page.read_text("utf-8")):
+        place = (HOME if path.startswith("fanout/") else ROOT) / path
+        # A package that was removed may leave a folder with nothing but __pycache__ in a work tree.
+        assert place.is_file() or any(place.glob("*.*")), path
 
 
 @pytest.mark.parametrize(
