@@ -25,18 +25,17 @@ from fanout.exact_json import in_slices, loads, slowly, too_heavy, without_bom
 from fanout.types import DecodedResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from fanout.types import Array, Response, Values
 
 _MOST_DIGITS = 400
+# From about here on orjson gives an integer as the nearest float.
 _HUGE = 2.0**63
-"""From about here on orjson gives an integer as the nearest float."""
 
 _LARGEST_COUNT = 2**53
+# Fields of a usage, or of an object in it, that are read. APIs send up to a dozen.
 _MOST_NAMES = 64
-"""Fields of ``usage``, or of an object in it, that are read. APIs send up to a dozen."""
-
 _LONGEST_NAME = 100
 _TAIL = 2**16
 
@@ -127,7 +126,7 @@ def with_usage_of(response: Response, error: InvalidResponse) -> InvalidResponse
     at = response.body.rfind(b'"usage"', -_TAIL)
     text = bytes(response.body[at:]).partition(b":")[2] if at >= 0 else b""
     with suppress(ValueError, RecursionError):
-        error.usage = dict(counts(json.JSONDecoder().raw_decode(text.decode().lstrip())[0]))
+        error.usage = counts(json.JSONDecoder().raw_decode(text.decode().lstrip())[0])
     return error
 
 
@@ -136,18 +135,17 @@ def model_name(name: object) -> str | None:
     return name if isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME else None
 
 
-def counts(usage: object) -> Iterator[tuple[str, int]]:
+def counts(usage: object, prefix: str = "") -> dict[str, int]:
     """Every count, with dotted names for the counts of objects such as ``completion_tokens_details``."""
-    for name, value in _fields(usage):
-        for path, count in ((name, value), *((f"{name}.{part}", count) for part, count in _fields(value))):
-            if type(count) is int and 0 <= count <= _LARGEST_COUNT:
-                yield path, count
-
-
-def _fields(value: object) -> Iterator[tuple[str, Any]]:
-    """The first fields of an object, without those of too long a name; nothing for any other value."""
-    fields = islice(value.items(), _MOST_NAMES) if isinstance(value, dict) else iter(())
-    return ((name, field) for name, field in fields if len(name) <= _LONGEST_NAME)
+    found: dict[str, int] = {}
+    for name, value in islice(usage.items(), _MOST_NAMES) if isinstance(usage, dict) else ():
+        if len(name) > _LONGEST_NAME:
+            continue
+        if type(value) is int and 0 <= value <= _LARGEST_COUNT:
+            found[prefix + name] = value
+        elif not prefix and isinstance(value, dict):
+            found |= counts(value, f"{name}.")
+    return found
 
 
 def _parsed_again(response: Response, body: bytes, number: Callable[[str], Any]) -> Any:

@@ -105,6 +105,15 @@ def array(values: Sequence[Any], wanted: Wanted) -> Array:
         raise
 
 
+def text_array(flat: Sequence[str]) -> Array:
+    """A StringDType array of texts. Raises `Unfit` for a text with half of a surrogate pair."""
+    try:
+        return np.array(flat, _TEXT)
+    except UnicodeEncodeError:
+        i = next(i for i, text in enumerate(flat) if not is_unicode(text))
+        raise Unfit("holds half of a surrogate pair, which is no text", row=i) from None
+
+
 def _columns(columns: Mapping[str, Any], wanted: Callable[[str], Wanted]) -> dict[str, Array]:
     if not columns or not all(isinstance(column, list) for column in columns.values()):
         fields = _listed(columns)
@@ -174,7 +183,7 @@ def _from_flat(flat: Sequence[Any], wanted: Wanted) -> Array:
         wish = f"{dtype} was asked for" if dtype is not None else f"others hold {_json_name(type(flat[0]))}"
         raise Unfit(f"holds {_json_name(type(odd))}" + (f" where {wish}" if allowed else ""), row=i)
     if str in allowed:
-        return _texts(flat)
+        return text_array(flat)
     if bool in allowed:
         return np.array(flat, bool)
     if dtype is None:
@@ -190,14 +199,6 @@ def _allowed(first: object, dtype: np.dtype[Any] | None) -> set[type]:
     )
     others: dict[str, set[type]] = {"b": {bool}, "T": {str}, "": set()}
     return others.get(kind, {int, float, Decimal})
-
-
-def _texts(flat: Sequence[str]) -> Array:
-    try:
-        return np.array(flat, _TEXT)
-    except UnicodeEncodeError:
-        i = next(i for i, text in enumerate(flat) if not is_unicode(text))
-        raise Unfit("holds half of a surrogate pair, which is no text", row=i) from None
 
 
 def _floats(flat: Sequence[float], types: set[type], dtype: np.dtype[Any], *, keep: bool) -> Array:

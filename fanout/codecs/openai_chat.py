@@ -15,7 +15,7 @@ from fanout._escape import shortened
 from fanout.codecs import _options
 from fanout.codecs._parsing import read_with_usage
 from fanout.codecs._rows import DUMPS, to_json
-from fanout.codecs._values import Unfit, Wanted, array
+from fanout.codecs._values import Unfit, text_array
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError, EncodeError, InputError
 from fanout.exact_json import without_bom
@@ -190,8 +190,7 @@ def _outputs(document: object) -> Values:
         raise Unfit("has no text, or a part of one, for it is blocked")
     if reason == "error" or _error(document):  # OpenRouter and vLLM report a text that broke off like this
         raise Unfit("has a text that broke off with an error")
-    texts = Wanted(_STRING)
-    return {TEXT: array([text], texts), FINISH_REASON: array([reason if isinstance(reason, str) else ""], texts)}
+    return {TEXT: text_array([text]), FINISH_REASON: text_array([reason if isinstance(reason, str) else ""])}
 
 
 def _is_blocked(reason: object) -> bool:

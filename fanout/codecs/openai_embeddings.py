@@ -131,7 +131,7 @@ class OpenAIEmbeddings(Codec):
         except InvalidResponse as error:
             raise with_usage_of(response, error) from None
         vectors = vectors if places is None else vectors[places]
-        return DecodedResponse(vectors, usage=dict(counts(rest.get("usage"))), model=model_name(rest.get("model")))
+        return DecodedResponse(vectors, usage=counts(rest.get("usage")), model=model_name(rest.get("model")))
 
     def _items(self, items: Any) -> Values:
         """The vectors and the indices of some items."""
@@ -176,7 +176,7 @@ class OpenAIEmbeddings(Codec):
             return None
         if not within(doubles, self._exact_below):
             return None
-        return DecodedResponse(doubles.astype(self._dtype, copy=False), usage=dict(counts(usage)), model=model)
+        return DecodedResponse(doubles.astype(self._dtype, copy=False), usage=counts(usage), model=model)
 
     def _vectors(self, document: object, n_rows: int) -> Array:
         data = document.get("data") if isinstance(document, dict) else None
