@@ -146,50 +146,52 @@ class Attempter:
             return response if isinstance(response, Verdict) else self._concealed(classify_error(response))
         if not 200 <= response.status < 300:
             return self._classify(response, task, ticket)
-        values: Array | Values = {}
+        values: Array | Values | None = None
         try:
-            values = self._decode(response, task, ticket, aside)
+            decoded = self._codec.decode(response, task.n) if aside is None else aside.decoded()
+            values = self._unpack(decoded, task, ticket) if isinstance(decoded, DecodedResponse) else decoded
             if aside is None or aside.schema is not self._validator.schema:
                 outputs = self._validator.validate(values, task.n)
             else:
                 outputs = aside.validated()
-        except CallbackError:
-            raise
         except Exception as error:  # noqa: BLE001 - values of any kind, and too many for the memory that there is
-            if not isinstance(error, InvalidResponse):
-                error = InvalidResponse(f"the answer cannot be checked ({type(error).__name__}: {error})")
-            if (stop := self._stop_for_lengths(task, values, error)) is not None:
-                return stop
-            if error.rows:
-                error = InvalidResponse(task.in_input(str(error), error.rows), error_kind=error.error_kind)
-            return self._classify(response, task, ticket, error)
+            return self._judge_invalid(error, values, response, task, ticket)
+        except BaseException as error:
+            raise abnormal("the codec's decode", error) from error
         if not self._validator.settled and (stop := self._stop_for_lengths(task, outputs)) is not None:
             return stop
         self._answers += 1
         return outputs
 
-    def _decode(
-        self, response: Response, task: ChunkTask, ticket: Ticket, aside: Decoded | None = None
-    ) -> Array | Values:
-        try:
-            decoded = self._codec.decode(response, task.n) if aside is None else aside.decoded()
-            if not isinstance(decoded, DecodedResponse):
-                return decoded
-            self._charge(task, decoded.usage)
-            if decoded.model is not None:
-                assert ticket.endpoint is not None
-                assert ticket.sent_at is not None
-                names = self._group.balancer.model_names
-                names.check(ticket.endpoint, decoded.model, ticket.sent_at, self._dispatcher.now())
-            return decoded.values
-        except InvalidResponse as error:
-            self._charge(task, error.usage)
-            raise
-        except Exception as error:  # noqa: BLE001 - a short codec does not foresee every answer
+    def _unpack(self, decoded: DecodedResponse, task: ChunkTask, ticket: Ticket) -> Array | Values:
+        """The values of a response that also reports its usage, or the name of its model."""
+        self._charge(task, decoded.usage)
+        if decoded.model is not None:
+            assert ticket.endpoint is not None
+            assert ticket.sent_at is not None
+            names = self._group.balancer.model_names
+            names.check(ticket.endpoint, decoded.model, ticket.sent_at, self._dispatcher.now())
+        return decoded.values
+
+    def _judge_invalid(
+        self, error: Exception, values: Array | Values | None, response: Response, task: ChunkTask, ticket: Ticket
+    ) -> Verdict:
+        """The verdict on a response that could not be decoded (``values`` is None), or whose values are invalid."""
+        if isinstance(error, CallbackError):
+            raise error
+        if not isinstance(error, InvalidResponse):  # a short codec does not foresee every response
             reason = f"{type(error).__name__}: {error}"
-            raise InvalidResponse(f"the answer cannot be decoded ({reason}): {response.excerpt()}") from None
-        except BaseException as error:
-            raise abnormal("the codec's decode", error) from error
+            if values is None:
+                error = InvalidResponse(f"the answer cannot be decoded ({reason}): {response.excerpt()}")
+            else:
+                error = InvalidResponse(f"the answer cannot be checked ({reason})")
+        elif values is None:
+            self._charge(task, error.usage)
+        if (stop := self._stop_for_lengths(task, {} if values is None else values, error)) is not None:
+            return stop
+        if error.rows:
+            error = InvalidResponse(task.in_input(str(error), error.rows), error_kind=error.error_kind)
+        return self._classify(response, task, ticket, error)
 
     def _charge(self, task: ChunkTask, usage: Mapping[str, int]) -> None:
         self._counters.charge(usage)

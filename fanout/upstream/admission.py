@@ -168,7 +168,13 @@ class Ticket:
         self._reports = False
         if isinstance(outcome, Verdict):
             return self._reporter.on_failure(self, outcome, task)
-        self._reporter.on_success(self, first=first, metadata=task is None)
+        endpoint, several = self.endpoint, self._group.balancer.several
+        assert endpoint is not None
+        breaker = endpoint.breaker
+        # The quick path of a single endpoint: one success more changes nothing.
+        steady = endpoint.served and not several and not breaker.is_open and breaker.tokens == breaker.capacity
+        if not steady or self.flight is not None:
+            self._reporter.on_success(self, endpoint, first=first, metadata=task is None)
         return None
 
     async def take_slot(self) -> None:
@@ -201,6 +207,7 @@ class Admission:
         self._group = group
         self._stop_event = stop_event
         self._balancer = group.balancer
+        self._single = None if group.balancer.several else group.balancer.endpoints[0]
         self._rates = group.rates
         self._capacity = group.capacity
         self._max_requests = group.limits.max_requests
@@ -227,12 +234,15 @@ class Admission:
             self._balancer.forget(ticket)
             return Verdict(action=Action.STOP, reason=stop.reason, stop=stop.kind)
 
-        tried = () if task is None else task.tried
-        endpoint = self._balancer.acquire(now, ticket, tried, only)
-        if not isinstance(endpoint, EndpointState):
-            # Reservations kept through a cooldown would let all requests go at once after it.
-            ticket.return_reservation()
-            return Wait(endpoint, self._balancer.wait_queue)
+        endpoint = self._single
+        if endpoint is None or endpoint.breaker.is_open or endpoint.cooldown.until > now:
+            tried = () if task is None else task.tried
+            chosen = self._balancer.acquire(now, ticket, tried, only)
+            if not isinstance(chosen, EndpointState):
+                # Reservations kept through a cooldown would let all requests go at once after it.
+                ticket.return_reservation()
+                return Wait(chosen, self._balancer.wait_queue)
+            endpoint = chosen
 
         if self._rates.active:
             reservation = ticket.reservation

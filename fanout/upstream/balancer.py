@@ -59,9 +59,6 @@ class Balancer:
             only: the one endpoint that will do.
         """
         if only is None:
-            # The quick path of a single endpoint, which has no alternative to weigh.
-            if not self.several and (single := self.endpoints[0]).is_available(now):
-                return single
             chosen = self.choose(now, avoid)
             if chosen is not None and chosen.breaker.wait(now, ticket) == 0:
                 return self._granted(chosen, ticket)

@@ -60,17 +60,19 @@ class RateLimitHeaders:
         self._meter = meter
         self._longest = longest
         self._readers = readers({})
-        self._skips_left = self._skips = 0
+        self._skips = 0
+        self.skips_left = 0
+        """Responses to skip: most endpoints announce no quota, and ever fewer of their responses are read."""
 
     def apply(self, response: Response, task: ChunkTask | None, now: float) -> float:
         """Take in the headers of a response that is no refusal. Returns the length of a new cooldown, mostly 0."""
+        if self.skips_left:
+            self.skips_left -= 1
+            return 0.0
         if not self._readers:
-            # Most endpoints send no quota: looking at ever fewer responses makes that cost nothing.
-            self._skips_left -= 1
-            if self._skips_left >= 0:
-                return 0.0
-            self._skips_left = self._skips = min(2 * self._skips + 1, _MOST_SKIPPED)
             self._readers = readers(response.headers)
+            if not self._readers:
+                self.skips_left = self._skips = min(2 * self._skips + 1, _MOST_SKIPPED)
         cooldown = 0.0
         for read in self._readers:
             for quota in read(response.headers):

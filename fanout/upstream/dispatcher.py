@@ -149,7 +149,9 @@ class Dispatcher:
     ) -> Response | TransportError:
         counters, deadline = self._counters, ticket.deadline
         ticket.endpoint, ticket.sent_at, ticket.latency = endpoint, now, None
-        size = 0 if isinstance(request, str) or request.payload is None else request.payload.nbytes
+        payload = None if isinstance(request, str) else request.payload
+        # The common case of `Payload.nbytes`, without a call.
+        size = 0 if payload is None else len(payload.body) if type(payload.body) is bytes else payload.nbytes
         endpoint.requests += 1
         endpoint.in_flight += 1
         counters.requests += 1
@@ -191,19 +193,17 @@ class Dispatcher:
         counters.latencies.record(ticket.latency)
         if isinstance(response, Response):
             counters.bytes_received += len(response.body)
-            if response.status < 400:
-                self._read_headers(endpoint, response, request, ticket.latency, ended)
+            if endpoint.rate_limit_headers.skips_left:  # mostly so, and a call would cost more than all of this
+                endpoint.rate_limit_headers.skips_left -= 1
+            elif response.status < 400:
+                self._read_headers(endpoint, response, request, ended)
         # Code below may have swallowed the cancellation, or raised another error in its place.
         return self._too_late() if deadline.expired and deadline.absorb() else response
 
     def _too_late(self) -> AttemptTimeout:
         return AttemptTimeout(f"no whole answer within the attempt timeout of {self._timeout:g} s")
 
-    def _read_headers(
-        self, endpoint: EndpointState, response: Response, request: ChunkTask | str, latency: float, now: float
-    ) -> None:
-        if self._group.balancer.several and response.status < 300:
-            endpoint.health.latency.record(now, latency)  # fast errors would make an endpoint look fast
+    def _read_headers(self, endpoint: EndpointState, response: Response, request: ChunkTask | str, now: float) -> None:
         try:
             cooldown = endpoint.rate_limit_headers.apply(response, None if isinstance(request, str) else request, now)
         except Exception:  # noqa: BLE001 - a header that makes a parser fail says nothing, and costs no answer

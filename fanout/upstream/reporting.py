@@ -32,10 +32,8 @@ class Reporter:
         self._emit = emit
         self._now = asyncio.get_running_loop().time
 
-    def on_success(self, ticket: Ticket, *, first: bool, metadata: bool) -> None:
+    def on_success(self, ticket: Ticket, endpoint: EndpointState, *, first: bool, metadata: bool) -> None:
         """Report a valid answer, to the ``first`` attempt or to a retry."""
-        endpoint = ticket.endpoint
-        assert endpoint is not None
         if not metadata:
             endpoint.served = True
             if endpoint.health.forbidden:
@@ -47,6 +45,8 @@ class Reporter:
             if endpoint.breaker.is_open:
                 endpoint.health.on_return(now)
                 self._emit(Event(kind="restored", reason=f"{endpoint.transport.shown_url} answers again"))
+            assert ticket.latency is not None
+            endpoint.health.latency.record(now, ticket.latency)  # of successes only: errors come fast
             endpoint.health.on_success(now)
         endpoint.breaker.on_success(first_attempt=first)
 
