@@ -49,7 +49,7 @@ class CommandWithFaults(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the names behind the options."""
-        from fanout.serving.faults.names import FAULTS
+        from fanout.faults.names import FAULTS
 
         with formatter.section("Faults (NAME=PROBABILITY; NAME:VALUE=PROBABILITY sets the capital word)"):
             formatter.write_dl(list(FAULTS.items()))

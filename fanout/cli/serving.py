@@ -10,9 +10,9 @@ import click
 
 from fanout.cli.output import print_error
 from fanout.errors import ConfigError
+from fanout.faults.names import parse_faults
+from fanout.faults.server import serve_faulty
 from fanout.serving.app import serve
-from fanout.serving.faults.names import parse_faults
-from fanout.serving.faults.serve import serve_faulty
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

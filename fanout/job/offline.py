@@ -76,7 +76,9 @@ def mock_transport(job: Job, *, answering: bool) -> MockTransport:
         told = spec_from_options(mock.dtype, mock.shape)
         url = offline_url(job.tables.endpoint.each()[0][0].url, job.codec.path)
         model = MockModel(outputs_of(job.codec, told) if answering else {}, mock.seed)
-        return MockTransport(job.codec, url, model, latency=mock.latency, faults=mock.faults, seed=mock.seed)
+        return MockTransport(
+            job.codec, url, model, latency=mock.latency, faults=mock.faults, seed=mock.seed, record=False
+        )
     except ConfigError as error:
         if error.key in type(mock).model_fields:
             raise ConfigError(str(error), key=f"mock.{error.key}") from None

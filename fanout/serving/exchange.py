@@ -1,14 +1,15 @@
-"""One HTTP exchange as plain data: what came, what goes back, and an error that each protocol words in its own way."""
+"""One HTTP exchange as the server sees it: the request, the response, and an error that each protocol words its way."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 JSON_TYPE = "application/json"
 
@@ -35,19 +36,29 @@ class ServerRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerResponse:
-    """One HTTP answer."""
+    """One HTTP response."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     rows: int = 0
-    """Rows that the model has answered here, for the server's statistics."""
+    """Rows that the model has answered in it, for the server's statistics."""
+
+    def head(self, fields: Iterable[str] = ()) -> bytes:
+        """The status line and the header, with ``fields`` (``"Name: value"``) that frame the body."""
+        lines = [f"HTTP/1.1 {self.status} {_phrase(self.status)}"]
+        lines += (f"{name}: {value}" for name, value in self.headers.items())
+        return "\r\n".join([*lines, *fields, "", ""]).encode("latin-1")
+
+    def encoded(self) -> bytes:
+        """The whole response as a correct server sends it."""
+        return self.head([f"Content-Length: {len(self.body)}"]) + self.body
 
 
 class StatusError(Exception):
-    """A request that gets no values back: ``status`` says whose fault it is, the message what is wrong.
+    """A request that gets an error in place of values.
 
-    ``param`` is the field at fault and ``code`` the machine's word for it, where the protocol has room for them.
+    ``param`` names the field at fault and ``code`` is a code for programs, where the protocol has room for them.
     """
 
     def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
@@ -66,7 +77,7 @@ def parsed(data: bytes) -> Any:
 
 
 def dumped(payload: Any) -> bytes:
-    """``payload``, numpy arrays included, as JSON. Raises `StatusError` (500) when it holds what JSON cannot say."""
+    """``payload``, numpy arrays included, as JSON. Raises `StatusError` (500) for values that JSON cannot express."""
     try:
         return orjson.dumps(payload, option=orjson.OPT_SERIALIZE_NUMPY)
     except orjson.JSONEncodeError as error:
@@ -74,17 +85,24 @@ def dumped(payload: Any) -> bytes:
 
 
 def json_answer(payload: Any, *, status: int = 200, rows: int = 0) -> ServerResponse:
-    """An answer whose body is ``payload`` as JSON. Raises `StatusError` (500) when it holds what JSON cannot say."""
+    """A response whose body is ``payload`` as JSON. Raises `StatusError` (500) for values that JSON cannot express."""
     return ServerResponse(status=status, headers={"Content-Type": JSON_TYPE}, body=dumped(payload), rows=rows)
 
 
 def plain_error(error: StatusError) -> ServerResponse:
-    """``{"error": "..."}``: how the V1 and V2 protocols say what is wrong."""
+    """``{"error": "..."}``: an error of the V1 and V2 protocols."""
     return json_answer({"error": str(error)}, status=error.status)
 
 
 def openai_error(error: StatusError) -> ServerResponse:
-    """``{"error": {"message", "type", "param", "code"}}``: how OpenAI says it."""
+    """``{"error": {"message", "type", "param", "code"}}``: an error of OpenAI's APIs."""
     kind = "invalid_request_error" if error.status < 500 else "server_error"
     body = {"message": str(error), "type": kind, "param": error.param, "code": error.code}
     return json_answer({"error": body}, status=error.status)
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown"

@@ -1,7 +1,10 @@
-"""What users need to test their own code, and we ours, without a network. Needs the extra ``fanout-ml[test]``."""
+"""Tools to test code that uses fanout, without a network. Needs the extra ``fanout-ml[test]``."""
 
 from fanout.cassettes import Recorder, Replayer
-from fanout.clock import VirtualClock
+from fanout.clock import VirtualClock, in_virtual_time
+from fanout.faults.names import FAULTS
+from fanout.faults.server import FaultServer, FaultServerError
+from fanout.mock import MockTransport
 from fanout.testing.assertions import (
     assert_attempts,
     assert_headers,
@@ -10,12 +13,10 @@ from fanout.testing.assertions import (
     attempts_per_chunk,
     most_in_window,
 )
-from fanout.testing.background import Background
 from fanout.testing.codecs import CodecTests
-from fanout.testing.faults import FAULTS, FaultServer, FaultServerError
 from fanout.testing.guard import NetworkUseError, NoNetwork
 from fanout.testing.mock import MockEndpoint, Scripted
-from fanout.testing.virtual import in_virtual_time
+from fanout.testing.servers import Background
 
 __all__ = [
     "FAULTS",
@@ -24,6 +25,7 @@ __all__ = [
     "FaultServer",
     "FaultServerError",
     "MockEndpoint",
+    "MockTransport",
     "NetworkUseError",
     "NoNetwork",
     "Recorder",

@@ -1,25 +1,28 @@
 """The mock endpoint: a Python function on arrays is the model, in process, with no socket opened.
 
-It speaks every protocol of the local model server, through aioresponses, so a client needs no change to be tested:
-it is given the mock's URL.
+It speaks every protocol of the local model server, through aioresponses, so a client needs no change to be tested: only
+the mock's URL.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 from aiohttp.payload import Payload as BodyPayload
 from aioresponses import CallbackResult, aioresponses
 
 from fanout.errors import ConfigError
-from fanout.serving.models import Model
-from fanout.serving.protocol import ServerRequest, ServerResponse, answer
+from fanout.faults.endpoint import FakeEndpoint
+from fanout.faults.names import parse_fault
+from fanout.mock.in_memory import play
+from fanout.options import checks_options
+from fanout.serving.exchange import ServerRequest, ServerResponse
+from fanout.serving.protocol import answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,15 +30,17 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
-    from fanout.codecs.base import Codec
+    from fanout.faults.plan import Faults, PlannedStep
+    from fanout.serving.models import Model
 
-ORIGIN = "http://fanout-mock.test"
-"""A name that can never be resolved (RFC 6761), so that a request past the mock fails."""
+_ORIGIN = "http://fanout-mock.test"
+"""A name that never resolves (RFC 6761), so that a request past the mock fails."""
 
 
+@checks_options
 @dataclass(frozen=True, kw_only=True)
 class Scripted:
-    """An answer to be given in place of the model's."""
+    """A response in place of the model's."""
 
     status: int = 200
     body: bytes = b""
@@ -43,11 +48,8 @@ class Scripted:
     content_type: str = "application/json"
 
 
-Step: TypeAlias = int | Scripted | Exception | type[Exception] | None
-"""A status, a whole answer, an exception to raise, or None: the model answers."""
-
-
-class MockEndpoint:
+@checks_options
+class MockEndpoint(FakeEndpoint):
     """An endpoint whose model is ``model``. A context manager; inside it, requests to `url` are answered here.
 
     ::
@@ -57,52 +59,39 @@ class MockEndpoint:
             async with fanout.Client(mock.url("v1"), codec="v1") as client:
                 y = await client.map(X)
 
+    A step is a status, a `Scripted` response, an exception, a fault's name (`FAULTS` lists them), or None: the model
+    answers.
+
     Args:
         model: takes the rows of a request (an array, or a list of texts) and returns an array or a dict of arrays; or a
             whole `fanout.serving.models.Model`, which can describe its inputs and outputs.
-        latency: seconds that every answer takes, or a function that gives them for each request number; with
+        latency: seconds that every response takes, or a function that gives them for each request number; with
             `VirtualClock` they cost nothing.
+        faults: probabilities by fault, or a function that gives the step for each request.
+        seed: another one brings other faults.
     """
 
-    def __init__(self, model: Callable[[Any], Any] | Model, *, latency: float | Callable[[int], float] = 0.0) -> None:
-        self._model = model if isinstance(model, Model) else Model(name="mock", function=model, embed=model)
-        self._latency = latency if callable(latency) else lambda _: latency
-        self._steps: deque[Step] = deque()
-        self._metadata_steps: deque[Step] = deque()
+    def __init__(
+        self,
+        model: Callable[[Any], Any] | Model,
+        *,
+        latency: float | Callable[[int], float] = 0.0,
+        faults: Faults = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(model, name="mock", faults=faults, seed=seed, latency=latency, check=_checked)
         self._mock = aioresponses()
-        self.requests: list[ServerRequest] = []
-        """All that was sent to the model, in order; metadata requests are not among them."""
 
-        self.times: list[float] = []
-        """The loop's time at which each request came."""
-
-        self.in_flight = 0
-        self.max_in_flight = 0
-
-    def url(self, codec: str | Codec | type[Codec] = "json") -> str:
-        """The URL at which ``codec`` finds the model."""
-        if isinstance(codec, str):
-            from fanout.codecs import codec as by_name
-
-            codec = by_name(codec)
-        return ORIGIN + codec.path.replace("{model}", self._model.name)
-
-    def script(self, *steps: Step) -> None:
-        """What comes in place of the model's answers to the next requests: a status, a `Scripted`, an exception.
-
-        None leaves a request to the model; after the last step all are. Raises `ConfigError` for anything else.
-        """
-        self._steps.extend(map(_checked, steps))
-
-    def script_metadata(self, *steps: Step) -> None:
-        """The same for GET requests, with which codecs ask about the model."""
-        self._metadata_steps.extend(map(_checked, steps))
+    @property
+    def origin(self) -> str:
+        """The origin to which requests are answered here."""
+        return _ORIGIN
 
     def __enter__(self) -> Self:
         self._mock.start()
-        everything = re.compile(re.escape(ORIGIN) + "(/.*)?$")
+        everything = re.compile(re.escape(_ORIGIN) + "(/.*)?$")
         for method in ("GET", "POST"):
-            self._mock.add(everything, method=method, callback=self._answer_to(method), repeat=True)
+            self._mock.add(everything, method=method, callback=self._callback(method), repeat=True)
         return self
 
     def __exit__(
@@ -110,61 +99,57 @@ class MockEndpoint:
     ) -> None:
         self._mock.stop()
 
-    def _answer_to(self, method: str) -> Callable[..., Any]:
+    def _callback(self, method: str) -> Callable[..., Any]:
         async def callback(url: URL, **sent: Any) -> CallbackResult:
-            headers = dict(sent.get("headers") or {})
-            request = ServerRequest(
-                method=method, path=url.raw_path_qs, headers=headers, body=await _body(sent.get("data"))
-            )
-            return self._answer(request, self._metadata_steps) if method == "GET" else await self._answer_rows(request)
+            body, headers = await _body(sent.get("data")), dict(sent.get("headers") or {})
+            request = ServerRequest(method=method, path=url.raw_path_qs, headers=headers, body=body)
+            # The next step belongs to this request from now on, however long its response takes.
+            scripted, step = self._plan.scripted(method)
+            if method == "POST":
+                with self._logged(request) as latency:
+                    await asyncio.sleep(latency)
+                step = step if scripted else self._plan.chosen(request)
+            self._count_hit(step)
+            return _result(await play(step, request, self._answer))
 
         return callback
 
-    async def _answer_rows(self, request: ServerRequest) -> CallbackResult:
-        number = len(self.requests)
-        self.requests.append(request)
-        self.times.append(asyncio.get_running_loop().time())
-        self.in_flight += 1
-        self.max_in_flight = max(self.max_in_flight, self.in_flight)
-        steps = deque([self._steps.popleft()]) if self._steps else self._steps  # its step is the request's from now on
-        try:
-            await asyncio.sleep(self._latency(number))
-        finally:
-            self.in_flight -= 1
-        return self._answer(request, steps)
-
-    def _answer(self, request: ServerRequest, steps: deque[Step]) -> CallbackResult:
-        step = steps.popleft() if steps else None
-        if isinstance(step, Exception) or (isinstance(step, type) and issubclass(step, Exception)):
-            raise step
-        if step is None:
-            return _result(answer(self._model, request))
-        scripted = Scripted(status=step) if isinstance(step, int) else step
-        headers = {"Content-Type": scripted.content_type, **scripted.headers}
-        return _result(ServerResponse(status=scripted.status, headers=headers, body=scripted.body))
+    def _answer(self, request: ServerRequest) -> ServerResponse:
+        response = answer(self.model, request)
+        self.rows += response.rows
+        return response
 
 
-def _checked(step: Step) -> Step:
+def _checked(step: object) -> PlannedStep:
+    if step is None or isinstance(step, Exception) or (isinstance(step, type) and issubclass(step, Exception)):
+        return step
+    if isinstance(step, str):
+        fault = parse_fault(step)
+        if fault.name.isdecimal():
+            raise ConfigError(f"a status is a number, not the text {step!r}", key="script")
+        return fault
     scripted = Scripted(status=step) if isinstance(step, int) and not isinstance(step, bool) else step
-    if isinstance(scripted, Scripted):
-        fields = isinstance(scripted.headers, Mapping) and all(
-            isinstance(text, str) for item in scripted.headers.items() for text in item
+    if not isinstance(scripted, Scripted):
+        raise ConfigError(
+            f"a step is a status, a Scripted, an exception, a fault's name or None, not {step!r}", key="script"
         )
-        if not (isinstance(scripted.status, int) and 100 <= scripted.status <= 999):
-            raise ConfigError(f"a status is a number of three digits, not {scripted.status!r}", key="script")
-        if not fields or not isinstance(scripted.body, bytes):
-            raise ConfigError(f"{scripted!r} cannot be sent: headers must be texts and body bytes", key="script")
-    elif not (step is None or isinstance(step, Exception) or (isinstance(step, type) and issubclass(step, Exception))):
-        raise ConfigError(f"a step is a status, a Scripted, an exception or None, not {step!r}", key="script")
-    return step
+    if not (isinstance(scripted.status, int) and 100 <= scripted.status <= 999):
+        raise ConfigError(f"a status is a number of three digits, not {scripted.status!r}", key="script")
+    texts = isinstance(scripted.headers, Mapping) and all(
+        isinstance(text, str) for item in scripted.headers.items() for text in item
+    )
+    if not texts or not isinstance(scripted.body, bytes):
+        raise ConfigError(f"{scripted!r} cannot be sent: headers must be texts and body bytes", key="script")
+    headers = {"Content-Type": scripted.content_type, **scripted.headers}
+    return ServerResponse(status=scripted.status, headers=headers, body=scripted.body)
 
 
 class _BridgedResponse(aiohttp.ClientResponse):
-    """What aioresponses 0.7.9 does not yet do for aiohttp >= 3.14 (aioresponses#289).
+    """A response as aiohttp >= 3.14 needs it, which aioresponses 0.7.9 does not make yet (aioresponses#289).
 
-    It makes responses without the stream writer that they ask for, and feeds large bodies into a stream that then tries
-    to pause a connection that is not there. The loop that it makes up for them says it is in debug mode, so that each
-    response would take note of the whole stack.
+    aioresponses passes no stream writer, and feeds large bodies into a stream that then tries to pause a connection
+    which does not exist. The loop that it invents for responses claims to be in debug mode, so that each response would
+    record the whole stack.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -179,7 +164,7 @@ class _BridgedResponse(aiohttp.ClientResponse):
 
 
 class _NeverPaused:
-    """As much of a connection as a stream that is fed at once asks for."""
+    """The part of a connection that a stream uses which is fed at once."""
 
     _reading_paused = False
 
@@ -194,14 +179,14 @@ class _NothingWritten:
     output_size = 0
 
 
-def _result(made: ServerResponse) -> CallbackResult:
-    headers = {name: value for name, value in made.headers.items() if name.lower() != "content-type"}
-    headers.setdefault("Content-Length", str(len(made.body)))  # aioresponses frames nothing
+def _result(response: ServerResponse) -> CallbackResult:
+    headers = {name: value for name, value in response.headers.items() if name.lower() != "content-type"}
+    headers.setdefault("Content-Length", str(len(response.body)))  # aioresponses frames nothing
     return CallbackResult(
-        status=made.status,
-        body=made.body,
+        status=response.status,
+        body=response.body,
         headers=headers,
-        content_type=next((v for n, v in made.headers.items() if n.lower() == "content-type"), "application/json"),
+        content_type=next((v for n, v in response.headers.items() if n.lower() == "content-type"), "application/json"),
         response_class=_BridgedResponse,
     )
 

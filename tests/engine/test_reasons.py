@@ -21,13 +21,11 @@ X = np.arange(300.0).reshape(100, 3)
 async def test_a_row_that_an_answer_got_wrong(bad: int, value: Any) -> None:
     from fanout.testing import Scripted
 
-    class Mock(MockEndpoint):
-        def _answer(self, request: Any, steps: Any) -> Any:
-            rows = orjson.loads(request.body)["instances"]
-            values = [value if row[0] == 3 * bad else 1.0 for row in rows]
-            return super()._answer(request, type(steps)([Scripted(body=orjson.dumps({"predictions": values}))]))
+    def wrong(request: Any) -> Scripted:
+        values = [value if row[0] == 3 * bad else 1.0 for row in request.json()["instances"]]
+        return Scripted(body=orjson.dumps({"predictions": values}))
 
-    with Mock(lambda x: x) as mock:
+    with MockEndpoint(lambda x: x, faults=wrong) as mock:
         async with Client(
             mock.url("json"), codec=codec("json", dtype="float64"), chunk_rows=16, limits=Limits(concurrency=1)
         ) as client:

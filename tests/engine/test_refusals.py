@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from math import ceil, log2
 from typing import TYPE_CHECKING, Any
 
@@ -335,14 +334,13 @@ class Tokens:
 async def test_row_77_credentials_that_are_refused_with_status_200_are_renewed(
     refusal: dict[str, Any], concurrency: int
 ) -> None:
-    class Endpoint(MockEndpoint):
-        def _answer(self, request: Any, steps: Any) -> Any:
-            tokens.used += 1
-            good = request.headers["Authorization"] == f"Bearer {tokens.given}" and tokens.used <= 20
-            return super()._answer(request, deque([None if good else Scripted(body=orjson.dumps(refusal))]))
+    def refused(request: Any) -> Any:
+        tokens.used += 1
+        good = request.headers["Authorization"] == f"Bearer {tokens.given}" and tokens.used <= 20
+        return None if good else Scripted(body=orjson.dumps(refusal))
 
     tokens = Tokens()
-    with Endpoint(double, latency=0.1) as mock:
+    with MockEndpoint(double, latency=0.1, faults=refused) as mock:
         limits = Limits(concurrency=concurrency)
         async with Client(mock.url(Plain), codec=Plain, chunk_rows=10, limits=limits, headers=tokens.headers) as client:
             assert np.array_equal(await client.map(X), X * 2)

@@ -190,8 +190,8 @@ async def test_row_14_an_unsolicited_response_on_a_connection_long_idle_answers_
         for _ in range(5):
             await c.map(X)
             received = server.received
-            for line in server._lines:  # noqa: SLF001 - to write on an idle connection
-                await line.send(b'HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{"predictions":0}')
+            for connection in server._open:  # noqa: SLF001 - to write on an idle connection
+                await connection.send(b'HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{"predictions":0}')
             for _ in range(3):  # the loop looks at its sockets between two of these
                 await asyncio.sleep(0)
             with pytest.raises(RunStopped, match="rows of an earlier run") as caught:

@@ -83,7 +83,7 @@ async def test_row_54_a_run_cancelled_at_any_step_leaves_pool_and_permits_wholly
             await c.map(X[:1])
             finished, steps = False, 0
             while not finished:
-                server._steps.clear()  # noqa: SLF001 - one permit of several that leaks shows in nothing else
+                server._plan._steps.clear()  # noqa: SLF001 - one permit of several that leaks shows in nothing else
                 server.script(None, 503, "429-retry-after:0.001", "reset-mid-body", "nan", "close-on-reuse")
                 async with wholly_free(c):
                     task = asyncio.create_task(c.map(X[:96], on_error="keep"))
@@ -93,7 +93,7 @@ async def test_row_54_a_run_cancelled_at_any_step_leaves_pool_and_permits_wholly
                     if not finished:
                         await cancelled(task)
                 steps += 1 if steps < 100 else 7
-            server._steps.clear()  # noqa: SLF001 - one permit of several that leaks shows in nothing else
+            server._plan._steps.clear()  # noqa: SLF001 - one permit of several that leaks shows in nothing else
             assert steps > 50
             result = await c.map(X[16:], on_error="keep")
     assert_whole(result, X[16:] * 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from fanout import Client, ConfigError, Endpoint, Limits, RetryPolicy, RowsFailed, RunStopped, Timeouts
 from fanout.mock import MockTransport
-from fanout.serving.exchange import StatusError
+from fanout.serving.exchange import ServerRequest, ServerResponse, StatusError
 from fanout.testing import MockEndpoint, Scripted
 from fanout.types import Payload
 from tests.support import Plain
@@ -47,10 +48,11 @@ class Expiring(MockEndpoint):
     valid = 1
     refusal: Any = 401
 
-    def _answer(self, request: Any, steps: Any) -> Any:
-        if request.method == "POST" and request.header("Authorization") != f"Bearer token-{self.valid}":
-            return super()._answer(request, type(steps)([self.refusal]))
-        return super()._answer(request, steps)
+    def __init__(self, model: Any, **options: Any) -> None:
+        super().__init__(model, faults=self._refuse, **options)
+
+    def _refuse(self, request: ServerRequest) -> Any:
+        return None if request.header("Authorization") == f"Bearer token-{self.valid}" else self.refusal
 
 
 @pytest.mark.parametrize("kind", ["plain", "async"])
@@ -276,11 +278,11 @@ class Echoing(MockEndpoint):
 
     off_by = 0
 
-    def _answer(self, request: Any, steps: Any) -> Any:
-        result = super()._answer(request, steps)
+    def _answer(self, request: ServerRequest) -> ServerResponse:
+        response = super()._answer(request)
         number = max(0, len(self.requests) - 1 - self.off_by)
-        result.headers = {**(result.headers or {}), "X-Request-Id": self.requests[number].header("x-request-id")}
-        return result
+        request_id = self.requests[number].header("x-request-id") or ""
+        return replace(response, headers={**response.headers, "X-Request-Id": request_id})
 
 
 async def test_an_answer_to_another_request_is_not_believed() -> None:

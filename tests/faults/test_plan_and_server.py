@@ -11,11 +11,11 @@ import orjson
 import pytest
 
 from fanout.errors import ConfigError
+from fanout.faults import corruption
+from fanout.faults.names import FAULTS, parse_fault, parse_faults, probabilities
+from fanout.faults.plan import FaultSampler
+from fanout.faults.server import FaultServer
 from fanout.serving.exchange import ServerRequest, ServerResponse, json_answer
-from fanout.serving.faults import answers
-from fanout.serving.faults.chance import FaultSampler
-from fanout.serving.faults.names import FAULTS, parse_fault, parse_faults, probabilities
-from fanout.serving.faults.server import FaultyServer
 from fanout.serving.protocol import answer
 
 ROWS = b'{"instances": [[1.5, 2.5], [3.5, 4.5], [5.5, 6.5]]}'
@@ -26,7 +26,7 @@ def double(x: np.ndarray) -> np.ndarray:
     return np.asarray(x) * 2
 
 
-async def exchange(server: FaultyServer, raw: bytes) -> bytes:
+async def exchange(server: FaultServer, raw: bytes) -> bytes:
     """All that comes back on a connection of its own."""
     reader, writer = await asyncio.open_connection(*server.origin.removeprefix("http://").split(":"))
     writer.write(raw)
@@ -97,7 +97,7 @@ class TestChance:
 
     def test_faults_come_as_often_as_they_should(self):
         dice = FaultSampler(self.faults, seed=1)
-        thrown = Counter(fault and fault.name for fault in map(dice.throw, self.bodies))
+        thrown = Counter(fault and fault.name for fault in map(dice.sample, self.bodies))
         assert {name: round(n / 20_000, 2) for name, n in thrown.items()} == {
             None: 0.8,
             "503": 0.1,
@@ -107,16 +107,16 @@ class TestChance:
 
     def test_a_body_meets_its_fault_in_whatever_order_it_comes(self):
         one, other = FaultSampler(self.faults, seed=1), FaultSampler(self.faults, seed=1)
-        there = {body: one.throw(body) for body in self.bodies}
-        assert {body: other.throw(body) for body in reversed(self.bodies)} == there
+        there = {body: one.sample(body) for body in self.bodies}
+        assert {body: other.sample(body) for body in reversed(self.bodies)} == there
 
     def test_another_seed_brings_other_faults(self):
         one, other = FaultSampler(self.faults, seed=1), FaultSampler(self.faults, seed=-2)
-        assert [one.throw(b) for b in self.bodies] != [other.throw(b) for b in self.bodies]
+        assert [one.sample(b) for b in self.bodies] != [other.sample(b) for b in self.bodies]
 
     def test_no_body_has_a_fault_more_than_twice_in_a_row(self):
         dice = FaultSampler(probabilities({"503": 1.0}), seed=0)
-        assert [dice.throw(b"x") is not None for _ in range(7)] == [True, True, False, True, True, False, True]
+        assert [dice.sample(b"x") is not None for _ in range(7)] == [True, True, False, True, True, False, True]
 
 
 class TestSpoiltAnswers:
@@ -128,13 +128,13 @@ class TestSpoiltAnswers:
             {"outputs": [{"name": "y", "datatype": "FP32", "shape": [2, 1], "data": [1.5, 2.5]}]},
         ]
         for document in documents:
-            spoilt = answers.with_rows(lambda rows: rows[:1])(json_answer(document)).body
+            spoilt = corruption.with_rows(lambda rows: rows[:1])(json_answer(document)).body
             assert b"1.5" in spoilt
             assert b"2.5" not in spoilt
-            assert b"NaN" in answers.with_value("NaN")(json_answer(document)).body
+            assert b"NaN" in corruption.with_value("NaN")(json_answer(document)).body
 
     def test_what_has_no_rows_stays_as_it_is(self):
-        assert answers.with_rows(lambda rows: [])(json_answer({"ok": 1})).body == b'{"ok":1}'
+        assert corruption.with_rows(lambda rows: [])(json_answer({"ok": 1})).body == b'{"ok":1}'
 
     def test_binary_tensors_are_asked_for_as_json(self):
         document = {
@@ -148,13 +148,13 @@ class TestSpoiltAnswers:
             headers={"Inference-Header-Content-Length": str(len(head))},
             body=head + np.array([1.5, 2.5], np.float32).tobytes(),
         )
-        made = answer(FaultyServer(double).model, answers.in_json(request))
+        made = answer(FaultServer(double).model, corruption.in_json(request))
         assert orjson.loads(made.body)["outputs"][0]["data"] == [3.0, 5.0]
 
 
 class TestServer:
     async def test_it_answers_what_it_is_not_told_to_spoil(self):
-        async with FaultyServer(double) as server:
+        async with FaultServer(double) as server:
             whole = await exchange(server, post() + post(fields="Connection: close\r\n"))
             assert whole.count(b"[[3.0,5.0],[7.0,9.0],[11.0,13.0]]") == 2
             assert (server.received, server.connections, server.rows, server.in_flight) == (2, 1, 6, 0)
@@ -164,24 +164,24 @@ class TestServer:
 
     async def test_it_takes_chunked_bodies_and_those_that_ask_first(self):
         raw = b"POST %s HTTP/1.1\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n" % PATH.encode()
-        async with FaultyServer(double) as server:
+        async with FaultServer(double) as server:
             whole = await exchange(server, raw + b"%x\r\n%s\r\n0\r\n\r\n" % (len(ROWS), ROWS))
         assert whole.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK")
 
     @pytest.mark.parametrize("raw", [b"", b"POST", b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n", post()[:-1]])
     async def test_a_request_without_an_end_gets_no_answer(self, raw):
-        async with FaultyServer(double) as server:
+        async with FaultServer(double) as server:
             assert await exchange(server, raw) == b""
 
     async def test_steps_come_in_their_order_and_before_chance(self):
-        async with FaultyServer(double, faults={"500": 1.0}) as server:
+        async with FaultServer(double, faults={"500": 1.0}) as server:
             server.script(None, 503, "502", json_answer({}, status=418))
             said = [(await exchange(server, post()))[9:12] for _ in range(5)]
         assert said == [b"200", b"503", b"502", b"418", b"500"]
         assert server.hits == {"503": 1, "502": 1, "500": 1}
 
     async def test_a_function_may_decide(self):
-        async with FaultyServer(double, faults=lambda request: 503 if b"1.5" in request.body else None) as server:
+        async with FaultServer(double, faults=lambda request: 503 if b"1.5" in request.body else None) as server:
             assert (await exchange(server, post()))[9:12] == b"503"
             assert (await exchange(server, post(b'{"instances": [1]}')))[9:12] == b"200"
             server.misbehave(None)
@@ -189,10 +189,10 @@ class TestServer:
 
     async def test_a_wrong_step_is_told_when_it_is_scripted(self):
         with pytest.raises(ConfigError, match="did you mean"):
-            FaultyServer(double).script("drop")
+            FaultServer(double).script("drop")
 
     async def test_metadata_has_a_script_of_its_own(self):
-        async with FaultyServer(double) as server:
+        async with FaultServer(double) as server:
             server.script_metadata(503)
             get = b"GET /v1/models/faulty HTTP/1.1\r\n\r\n"
             assert [(await exchange(server, get))[9:12] for _ in range(2)] == [b"503", b"200"]
@@ -200,7 +200,7 @@ class TestServer:
             assert b'"faults":{"503":1}' in await exchange(server, b"GET /stats HTTP/1.1\r\n\r\n")
 
     async def test_a_pause_refuses_connections_on_the_port_that_it_keeps(self):
-        async with FaultyServer(double) as server:
+        async with FaultServer(double) as server:
             host, port = server.origin.removeprefix("http://").split(":")
             await server.refuse(0.05)
             with pytest.raises(ConnectionRefusedError):
@@ -214,7 +214,7 @@ class TestServer:
 
     async def test_it_leaves_no_task_and_no_socket_whatever_it_was_doing(self):
         before = asyncio.all_tasks()
-        async with FaultyServer(double) as server:
+        async with FaultServer(double) as server:
             server.script("silence", "endless", "drip:1", "slow:60", "refused:60")
             host, port = server.origin.removeprefix("http://").split(":")
             peers = [await asyncio.open_connection(host, port) for _ in range(4)]
@@ -229,14 +229,14 @@ class TestServer:
             await asyncio.open_connection(host, port)
 
     async def test_a_port_in_use_is_an_error_that_says_so(self):
-        async with FaultyServer(double) as server:
+        async with FaultServer(double) as server:
             port = int(server.origin.rpartition(":")[2])
             with pytest.raises(ConfigError, match="cannot listen"):
-                async with FaultyServer(double, port=port):
+                async with FaultServer(double, port=port):
                     pass
 
     async def test_a_whole_answer_can_be_scripted(self):
-        async with FaultyServer(double) as server:
+        async with FaultServer(double) as server:
             server.script("one-row", ServerResponse(status=200, headers={}, body=b"whole"))
             assert b"[[3.0,5.0]]" in await exchange(server, post())
             assert (await exchange(server, post())).endswith(b"\r\n\r\nwhole")

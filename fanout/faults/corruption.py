@@ -1,10 +1,10 @@
-"""Answers with status 200 that are wrong in what they say: the right answer, spoiled in one place."""
+"""Corrupt responses with status 200: the correct response, changed in one place."""
 
 from __future__ import annotations
 
 import gzip
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import orjson
@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 
     from fanout.serving.exchange import ServerRequest, ServerResponse
 
-_TOKEN = "\x00fault\x00"  # noqa: S105 - stands in the JSON for what JSON cannot say
+Corruption: TypeAlias = "Callable[[ServerResponse], ServerResponse]"
+"""Gives a corrupt response for a correct one."""
+
+_TOKEN = "\x00fault\x00"  # noqa: S105 - replaced in the encoded JSON by a literal that orjson cannot write
 _LENGTH_HEADER = "inference-header-content-length"
 
 
 def in_json(request: ServerRequest) -> ServerRequest:
-    """``request``, asking for an answer without binary tensors, so that it can be spoiled as JSON."""
+    """``request``, changed to ask for a response without binary tensors, which can be corrupted as JSON."""
     length = request.header(_LENGTH_HEADER)
     try:
         end = int(length) if length else len(request.body)
@@ -36,32 +39,32 @@ def in_json(request: ServerRequest) -> ServerRequest:
     return replace(request, headers=headers, body=json + request.body[end:])
 
 
-def with_rows(edit: Callable[[list[Any]], list[Any]]) -> Callable[[ServerResponse], ServerResponse]:
-    """A spoiler that changes the list of rows, whatever protocol the answer is in."""
+def with_rows(edit: Callable[[list[Any]], list[Any]]) -> Corruption:
+    """Change the list of rows, in any of the protocols."""
 
-    def spoil(answer: ServerResponse) -> ServerResponse:
-        document = orjson.loads(answer.body)
-        return replace(answer, body=orjson.dumps(_edited(document, edit), option=orjson.OPT_SERIALIZE_NUMPY))
+    def corrupt(response: ServerResponse) -> ServerResponse:
+        document = orjson.loads(response.body)
+        return replace(response, body=orjson.dumps(_edited(document, edit), option=orjson.OPT_SERIALIZE_NUMPY))
 
-    return spoil
+    return corrupt
 
 
-def with_value(literal: str) -> Callable[[ServerResponse], ServerResponse]:
-    """A spoiler that puts ``literal`` in the place of one value of the row in the middle."""
+def with_value(literal: str) -> Corruption:
+    """Replace one value of the middle row by ``literal``."""
 
     def edit(rows: list[Any]) -> list[Any]:
         middle = len(rows) // 2
         return [*rows[:middle], _marked(rows[middle]), *rows[middle + 1 :]]
 
-    def spoil(answer: ServerResponse) -> ServerResponse:
-        marked = with_rows(edit)(answer)
+    def corrupt(response: ServerResponse) -> ServerResponse:
+        marked = with_rows(edit)(response)
         return replace(marked, body=marked.body.replace(orjson.dumps(_TOKEN), literal.encode()))
 
-    return spoil
+    return corrupt
 
 
 def ragged(rows: list[Any]) -> list[Any]:
-    """One row is longer than the others."""
+    """Make one row longer than the others."""
     middle = len(rows) // 2
     row = rows[middle]
     if isinstance(row, dict):
@@ -72,45 +75,45 @@ def ragged(rows: list[Any]) -> list[Any]:
 
 
 def permuted_ids(rows: list[Any]) -> list[Any]:
-    """Rows that carry their number come in another order; others stay where they are."""
+    """Reverse rows that carry their number; leave others in place."""
     return rows[::-1] if _numbered(rows) else rows
 
 
 def duplicate_ids(rows: list[Any]) -> list[Any]:
-    """The last row carries the number of the first; rows without a number stay as they are."""
+    """Give the last row the number of the first; leave rows without a number unchanged."""
     return [*rows[:-1], {**rows[-1], "index": rows[0]["index"]}] if _numbered(rows) and len(rows) > 1 else rows
 
 
-def other_body(body: bytes, content_type: str) -> Callable[[ServerResponse], ServerResponse]:
-    """A spoiler that says something else altogether."""
+def other_body(body: bytes, content_type: str) -> Corruption:
+    """Replace the whole body."""
 
-    def spoil(answer: ServerResponse) -> ServerResponse:
-        return replace(answer, body=body, headers={"Content-Type": content_type})
+    def corrupt(response: ServerResponse) -> ServerResponse:
+        return replace(response, body=body, headers={"Content-Type": content_type})
 
-    return spoil
-
-
-def first_half(answer: ServerResponse) -> ServerResponse:
-    """The body breaks off, and its framing says that this is all."""
-    return replace(answer, body=answer.body[: len(answer.body) // 2])
+    return corrupt
 
 
-def zipped(change: Callable[[bytes], bytes]) -> Callable[[ServerResponse], ServerResponse]:
-    """A spoiler that compresses the body, then changes the compressed bytes."""
-
-    def spoil(answer: ServerResponse) -> ServerResponse:
-        return labelled_gzip(replace(answer, body=change(gzip.compress(answer.body, 1))))
-
-    return spoil
+def first_half(response: ServerResponse) -> ServerResponse:
+    """Cut the body in half, with a framing that fits the half."""
+    return replace(response, body=response.body[: len(response.body) // 2])
 
 
-def labelled_gzip(answer: ServerResponse) -> ServerResponse:
-    """The body as it is, said to be gzip."""
-    return replace(answer, headers={**answer.headers, "Content-Encoding": "gzip"})
+def zipped(change: Callable[[bytes], bytes]) -> Corruption:
+    """Compress the body, then change the compressed bytes."""
+
+    def corrupt(response: ServerResponse) -> ServerResponse:
+        return labelled_gzip(replace(response, body=change(gzip.compress(response.body, 1))))
+
+    return corrupt
+
+
+def labelled_gzip(response: ServerResponse) -> ServerResponse:
+    """Label the unchanged body as gzip."""
+    return replace(response, headers={**response.headers, "Content-Encoding": "gzip"})
 
 
 def wrong_crc(data: bytes) -> bytes:
-    """Compressed data whose check sum does not hold."""
+    """Compressed data with a wrong checksum."""
     return data[:-8] + bytes([data[-8] ^ 0xFF]) + data[-7:]
 
 

@@ -1,48 +1,53 @@
-"""Faults without a connection: what the fault server would send is collected, and read as HTTP has it."""
+"""Faults in memory: the bytes that a faulty server would send are collected, and read as a client reads HTTP."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn
 
 from multidict import CIMultiDict
 
 from fanout.errors import ConnectError, IncompleteResponse, ResponseTooLarge
+from fanout.faults.actions import FaultyExchange
+from fanout.faults.corruption import in_json
+from fanout.faults.names import Fault
 from fanout.serving.exchange import ServerResponse
-from fanout.serving.faults.acts import Turn
-from fanout.serving.faults.answers import in_json
 from fanout.transport import decoded, looks_like_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fanout.faults.plan import PlannedStep
     from fanout.serving.exchange import ServerRequest
-    from fanout.serving.faults.line import Line
-    from fanout.serving.faults.names import Fault
 
 _CAP = 2**25
-"""Bytes after which a body without end is taken for one."""
+"""Bytes after which a body counts as endless."""
 
-_LONGEST_HEAD = 64 * 2**10
-"""As an endpoint has it that sets nothing else."""
+_LONGEST_FIELD = 64 * 2**10
+"""Bytes of the longest header field, as the default of ``max_header_bytes`` has it."""
 
 
-async def endured(
-    fault: Fault, request: ServerRequest, right: ServerResponse, again: Callable[[ServerRequest], ServerResponse]
+async def play(
+    step: PlannedStep, request: ServerRequest, answer: Callable[[ServerRequest], ServerResponse]
 ) -> ServerResponse:
-    """What comes of an exchange that ``fault`` befalls, in place of the ``right`` answer.
+    """The response to ``request`` under a step. Raises `TransportError` by a fault, and the step if it is an exception.
 
-    ``again`` gives the right answer to another request, for faults that need one in JSON. Raises `TransportError`.
+    ``answer`` gives the response of a correct server, also to another request: some faults need one in JSON.
     """
-    if fault.in_json:
-        right = again(in_json(request))
-    line = _Line()
-    await fault.act(Turn(cast("Line", line), request, right, _Refusing(), fault.value))
-    return _read(bytes(line.sent))
+    if step is None:
+        return answer(request)
+    if isinstance(step, ServerResponse):
+        return step
+    if not isinstance(step, Fault):
+        raise step
+    response = answer(in_json(request) if step.in_json else request)
+    collected = _Collected()
+    await step.act(FaultyExchange(collected, request, response, _Refusing(), step.value))
+    return _read(bytes(collected.sent))
 
 
-class _Line:
-    """As much of a connection as faults ask for."""
+class _Collected:
+    """A connection that keeps the bytes which are sent over it."""
 
     doomed = False
 
@@ -78,7 +83,7 @@ def _read(raw: bytes) -> ServerResponse:
     if not end:
         raise IncompleteResponse("the exchange with the mock broke off: no answer came")
     first, *fields = head.decode("latin-1").split("\r\n")
-    if any(len(field) > _LONGEST_HEAD for field in fields):
+    if any(len(field) > _LONGEST_FIELD for field in fields):
         raise IncompleteResponse("the exchange with the mock broke off: no valid HTTP")
     headers = CIMultiDict((name, value.strip()) for name, _, value in (field.partition(":") for field in fields))
     status, body = int(first.split()[1]), _framed(headers, body)
@@ -91,12 +96,12 @@ def _read(raw: bytes) -> ServerResponse:
 
 
 def _framed(headers: CIMultiDict[str], rest: bytes) -> bytes:
-    """The body in what follows a header. Raises `IncompleteResponse` where it has no end, or several."""
+    """The body in the bytes behind a header. Raises `IncompleteResponse` where it has no end, or several."""
     lengths = headers.getall("Content-Length", [])
     if not lengths and "Transfer-Encoding" not in headers and looks_like_json(rest):
-        return rest  # the end of the connection is its end
+        return rest  # the end of the connection ends the body
     body, behind = (rest[: int(lengths[0])], rest[int(lengths[0]) :]) if lengths else (rest, b"")
-    # Another answer behind this one is found on the idle connection, which is then closed.
+    # A real client finds another response behind this one on the idle connection, and closes that.
     whole = len(lengths) == 1 and len(body) == int(lengths[0]) and (not behind or behind.startswith(b"HTTP/1.1 "))
     if not whole or "Transfer-Encoding" in headers:
         raise IncompleteResponse("the exchange with the mock broke off: the framing of the answer is damaged")

@@ -7,18 +7,15 @@ import socket
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from fanout.serving.exchange import ServerRequest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
-
-    from fanout.serving.exchange import ServerResponse
+    from collections.abc import AsyncIterator
 
 LONGEST_HEAD = 2**20
-"""Bytes that the header of a request may have; also what is buffered of a body that nobody reads yet."""
+"""Most bytes of a request's header; also the most that is buffered of a body before it is read."""
 
 _PIECE = 2**16
 
@@ -31,8 +28,8 @@ class Traffic:
     sent: int = 0
 
 
-class Line:
-    """One connection. What it does to the client is done by `send`, `close` and `reset`."""
+class Connection:
+    """One connection, as the actions of faults use it."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, traffic: Traffic) -> None:
         self.doomed = False
@@ -87,11 +84,11 @@ class Line:
         self._writer.transport.abort()
 
     def abandon(self) -> None:
-        """End the connection at once, and forget what is not sent yet."""
+        """End the connection at once, and discard what is not sent yet."""
         self._writer.transport.abort()
 
     async def half_close(self) -> None:
-        """Send a FIN, and read what the client still has to say, so that no RST takes away what was sent."""
+        """Send a FIN, and read until the client closes, so that no RST discards what was sent."""
         self._writer.write_eof()
         await self.gone()
 
@@ -102,7 +99,7 @@ class Line:
                 pass
 
     async def end(self) -> None:
-        """Close the connection, and wait until all is sent; cancelled, leave what is not."""
+        """Close the connection, and wait until all is sent; if cancelled, discard the rest."""
         try:
             self._writer.close()
             with suppress(ConnectionError):
@@ -121,22 +118,3 @@ class Line:
             await self._reader.readexactly(2)
         while await self._reader.readuntil(b"\r\n") != b"\r\n":
             pass
-
-
-def head(answer: ServerResponse, fields: Iterable[str] = ()) -> bytes:
-    """The status line and header of ``answer``, with the ``fields`` (``"Name: value"``) that frame its body."""
-    lines = [f"HTTP/1.1 {answer.status} {_phrase(answer.status)}"]
-    lines += (f"{name}: {value}" for name, value in answer.headers.items())
-    return "\r\n".join([*lines, *fields, "", ""]).encode("latin-1")
-
-
-def framed(answer: ServerResponse) -> bytes:
-    """The whole of ``answer`` as it should be sent."""
-    return head(answer, [f"Content-Length: {len(answer.body)}"]) + answer.body
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Unknown"

@@ -1,0 +1,291 @@
+"""The faulty server: a model server on a real socket that answers correctly, except where its plan has a fault."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Self
+
+from fanout.errors import ConfigError
+from fanout.faults.actions import FaultyExchange
+from fanout.faults.connection import LONGEST_HEAD, Connection, Traffic
+from fanout.faults.corruption import in_json
+from fanout.faults.endpoint import FakeEndpoint
+from fanout.faults.names import Fault
+from fanout.options import checks_options
+from fanout.serving.exchange import ServerRequest, ServerResponse, json_answer
+from fanout.serving.models import Model, load_model
+from fanout.serving.protocol import answer
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Coroutine, Mapping
+    from concurrent.futures import Executor
+    from types import TracebackType
+
+    from fanout.faults.plan import Faults, PlannedStep
+
+_BACKLOG = 1024
+
+
+class FaultServerError(AssertionError):
+    """The server of a test failed: what the test observed of it proves nothing."""
+
+
+@checks_options
+class FaultServer(FakeEndpoint):
+    """A model server on a real socket that misbehaves on purpose. An async context manager.
+
+    ::
+
+        async with FaultServer(lambda x: x * 2) as server:
+            server.script("reset-before-headers", None, "drip:0.01", 503)
+            async with fanout.Client(server.url("v1"), codec="v1") as client:
+                y = await client.map(X)
+
+    With ``faults={"reset-mid-body": 0.05, "503": 0.1}, seed=1`` requests meet faults by chance: the same bodies meet
+    the same faults in every run, and no body more than two in a row. ``refused`` alone strikes all requests in flight.
+    `FAULTS` names them all. A step is a fault's name, a status, a whole response, or None: the model answers.
+
+    Args:
+        model: takes the rows of a request (an array, or a list of texts) and returns an array or a dict of arrays; or a
+            whole `fanout.serving.models.Model`, which can describe its inputs and outputs.
+        faults: probabilities by fault, or a function that gives the step for each request.
+        seed: another one brings other faults.
+        latency: seconds that every response takes.
+        host, port: the address to listen on; port 0 takes a free one.
+        tls: the server's certificate; without it, it speaks plain HTTP.
+        record: keep every request in `requests`, with its time in `times`.
+        worker: calls the model, so that a slow one does not block the server; by default the event loop calls it.
+
+    Raises:
+        FaultServerError: at the end, if the model or a function of faults failed; a client saw no more of that than a
+            lost connection.
+    """
+
+    def __init__(
+        self,
+        model: Callable[[Any], Any] | Model,
+        *,
+        faults: Faults = None,
+        seed: int = 0,
+        latency: float = 0.0,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+        record: bool = True,
+        worker: Executor | None = None,
+    ) -> None:
+        super().__init__(model, name="faulty", faults=faults, seed=seed, latency=latency, record=record)
+        self.connections = 0
+        """The number of connections that clients have made."""
+
+        self._address = host, port
+        self._tls = tls
+        self._worker = worker
+        self._traffic = Traffic()
+        self._broken: BaseException | None = None
+        self._ending = False
+        self._listener: socket.socket | None = None
+        self._open: set[Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def origin(self) -> str:
+        """``http://host:port``."""
+        host, port = self._holder.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        return f"http{'s' if self._tls else ''}://{shown}:{port}"
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes of requests, headers included."""
+        return self._traffic.received
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of answers, headers included."""
+        return self._traffic.sent
+
+    async def refuse(self, seconds: float) -> None:
+        """Reset every connection, and refuse new ones for a while."""
+        self._hang_up()
+        self._start(self._listen_after(seconds))
+        for connection in self._open:
+            connection.reset()
+
+    async def __aenter__(self) -> Self:
+        self._holder = _bound(*self._address)
+        try:
+            self._listen()
+        except BaseException:
+            self._holder.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._hang_up()
+        self._holder.close()
+        self._ending = True
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await asyncio.sleep(0)  # sockets close one turn of the loop after their ends
+        if self._broken is not None:
+            message = f"the server broke as it answered: {type(self._broken).__name__}: {self._broken}"
+            if error is None:
+                raise FaultServerError(message) from self._broken
+            error.add_note(message)
+
+    def _listen(self) -> None:
+        # The holder keeps the port while nobody listens, so that nobody else can be given it.
+        listener = _bound(*self._holder.getsockname()[:2])
+        try:
+            listener.setblocking(False)
+            listener.listen(_BACKLOG)
+        except OSError as error:
+            listener.close()
+            raise ConfigError(f"cannot listen on {self.origin}: {error.strerror}", key="port") from error
+        # Not asyncio's server: it loses connections that it has accepted as it is closed.
+        asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+        self._listener = listener
+
+    def _hang_up(self) -> None:
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
+
+    async def _listen_after(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        if self._listener is None:  # another pause, which began later, may be over already
+            self._listen()
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            peer, _ = listener.accept()
+        except OSError:  # it has gone already, or there are no more file descriptors
+            return
+        self.connections += 1
+        task = self._start(self._meet(peer))
+        task.add_done_callback(lambda _: peer.close())  # a task that is cancelled before it starts closes nothing
+
+    async def _meet(self, peer: socket.socket) -> None:
+        peer.setblocking(False)
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(LONGEST_HEAD, loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        try:
+            transport, _ = await loop.connect_accepted_socket(lambda: protocol, peer, ssl=self._tls)
+        except OSError:  # no TLS was to be had with this client
+            return
+        await self._serve(Connection(reader, asyncio.StreamWriter(transport, protocol, reader, loop), self._traffic))
+
+    def _start(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(job)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Take note of an error: the client sees no more than a lost connection, and tries again."""
+        self._tasks.discard(task)
+        if task.cancelled():
+            error: BaseException | None = None if self._ending else asyncio.CancelledError("its task was cancelled")
+        else:
+            error = task.exception()
+        self._broken = self._broken or error
+
+    async def _serve(self, connection: Connection) -> None:
+        self._open.add(connection)
+        try:
+            while not connection.closed and (head := await connection.head()) is not None and not connection.doomed:
+                await self._exchange(connection, head)
+        except ConnectionError:
+            pass  # the client had enough
+        except asyncio.CancelledError:
+            connection.abandon()
+            raise
+        finally:
+            self._open.discard(connection)
+            await connection.end()
+
+    async def _exchange(self, connection: Connection, head: ServerRequest) -> None:
+        scripted, step = self._plan.scripted(head.method)
+        early = isinstance(step, Fault) and step.early
+        request = head if early else await connection.whole(head)
+        if head.method != "POST":
+            await self._respond(connection, request, step)
+            return
+        with self._logged(request) as latency:
+            await asyncio.sleep(latency)
+            await self._respond(connection, request, step if scripted else self._plan.chosen(request))
+        if (head.header("Connection") or "").lower() == "close":
+            connection.close()
+
+    async def _respond(self, connection: Connection, request: ServerRequest, step: PlannedStep) -> None:
+        self._count_hit(step)
+        if isinstance(step, ServerResponse):
+            await connection.send(step.encoded())
+        elif isinstance(step, Fault):
+            response = await self._answer(in_json(request) if step.in_json else request)
+            await step.act(FaultyExchange(connection, request, response, self, step.value))
+        else:
+            await connection.send((await self._answer(request)).encoded())
+
+    async def _answer(self, request: ServerRequest) -> ServerResponse:
+        if (request.method, request.path) == ("GET", "/stats"):
+            names = ("received", "in_flight", "max_in_flight", "rows", "connections")
+            return json_answer({**{name: getattr(self, name) for name in names}, "faults": dict(self.hits)})
+        if self._worker is None:
+            response = answer(self.model, request)
+        else:
+            response = await asyncio.get_running_loop().run_in_executor(self._worker, answer, self.model, request)
+        self.rows += response.rows
+        return response
+
+
+async def serve_faulty(
+    name: str,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    *,
+    faults: Mapping[str, float],
+    seed: int = 0,
+    latency: float = 0.0,
+    on_ready: Callable[[str], object] | None = None,
+) -> None:
+    """As `fanout.serving.app.serve`, with ``faults`` by chance. Raises `ConfigError`."""
+    worker = ThreadPoolExecutor(1, "model")
+    server = FaultServer(
+        load_model(name), faults=faults, seed=seed, latency=latency, host=host, port=port, record=False, worker=worker
+    )
+    try:
+        async with server:
+            if on_ready is not None:
+                on_ready(server.origin)
+            await asyncio.Event().wait()
+    finally:
+        # Not waited for: a function that hangs must not keep the server from ending.
+        worker.shutdown(wait=False, cancel_futures=True)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket bound to the address, not listening. Others may be bound to it as well, as long as one listens."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        made = socket.socket(family, kind, protocol)
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind(address)
+        except BaseException:
+            made.close()
+            raise
+    except (OSError, OverflowError) as error:  # OverflowError: a port above 65535
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"cannot listen on {host}:{port}: {reason}; choose another port", key="port") from error
+    return made
