@@ -14,9 +14,8 @@ if TYPE_CHECKING:
 
     from fanout.types import Array
 
+# Numbers up to which a dot product is quickest. For more, BLAS may start threads and wait for them.
 _SMALL = 4096
-"""Numbers up to which a dot product is quickest. For more, BLAS may start threads and wait for them."""
-
 _REMEDY = "put values in their place with .filled(value), or leave these rows out"
 
 
@@ -27,8 +26,10 @@ def within(array: Array, bound: float = inf) -> bool:
     """
     if not array.size:
         return True
+    # NaN and infinity make the sum of squares NaN or infinity, so that one pass checks everything.
     if array.size <= _SMALL and array.dtype.char in "fd":
         return bool(np.vdot(array, array) < bound * bound)
+    # NaN makes both comparisons false.
     return -bound < float(array.min()) and float(array.max()) < bound
 
 
@@ -51,6 +52,7 @@ def without_masks(rows: Sequence[Any]) -> Sequence[Any]:
         return rows
     if bad := [i for i, row in enumerate(rows) if hides_values(row)]:
         raise EncodeError(f"a value of the row is masked: {_REMEDY}", rows=bad)
+    # Nothing is hidden, so that the data below the mask is the row.
     return [np.ma.getdata(row) if isinstance(row, np.ma.MaskedArray) else row for row in rows]
 
 

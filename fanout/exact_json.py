@@ -27,20 +27,16 @@ SLICE = 256 * 2**10
 """Bytes of one slice of a larger document: the worst text of this size takes some ten milliseconds to parse."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# Each digit as 0, and each byte that may not stand before an integer as itself.
 _SHAPES = bytes(ord("0") if 48 <= byte < 58 else byte if byte in b'.-"' else ord(" ") for byte in range(256))
-"""Each digit as 0, and each byte that may not stand before an integer as itself."""
-
+# Digits that an integer beyond 64 bits has at least.
 _SPAN = 19
-"""Digits that an integer beyond 64 bits has at least."""
-
+# The shapes of integers beyond 64 bits; some within them have these too.
 _LARGE = (b" " + b"0" * 20, b"-" + b"0" * 19)
-"""The shapes of integers beyond 64 bits; some within them have these too."""
-
 # Bytes of memory that an object, a list, a number and a text take beside their content. A text has two quotes.
 _WEIGHTS = ((b"{", 232), (b"[", 88), (b",", 34), (b'"', 25))
+# Bytes of memory that the objects of one document may take.
 _HEAVIEST = 128 * 2**20
-"""Bytes of memory that the objects of one document may take."""
-
 _SPARE = 32 * 2**20
 _DEEPEST = 64
 _QUOTE, _OPENING, _CLOSING, _COMMA = 1, 2, 3, 4
@@ -139,6 +135,7 @@ def last_comma(text: bytes) -> tuple[int, bool]:
     kinds = np.frombuffer(text.translate(_KINDS), np.uint8)
     places = np.flatnonzero(kinds)
     kinds = kinds[places]
+    # Between an odd quote and the next one lies a text.
     kinds = np.where(np.cumsum(kinds == _QUOTE) % 2, 0, kinds)  # 0 for whatever a text holds
     depth = np.cumsum(_STEPS[kinds])
     closed = np.flatnonzero(depth < 0)
@@ -187,6 +184,7 @@ class _Document:
         while not ended:
             members = bytes(self._text[at : at + SLICE])
             length, ended = last_comma(members)
+            # Most often whole members end within the slice, and one call parses all of them.
             if length >= 0:
                 part = self._parse(b"".join((opening, members[:length], closing)))
                 if not part and not (ended and at == start + 1):  # a comma without a value behind or before it
@@ -224,6 +222,7 @@ class _Document:
             window = bytes(self._text[at : at + SLICE])
             end = (_ESCAPE.sub(b"__", window) if b"\\" in window else window).find(b'"')
             if end >= 0:
+                # Never with the caller's parser: some of them accept half of a surrogate pair at a cut.
                 pieces.append(orjson.loads(b'"%b"' % window[:end]))
                 return "".join(pieces), at + end + 1
             piece, length = _whole_characters(window)
@@ -265,5 +264,6 @@ def _exactly(text: bytes) -> Any:
     try:
         return _decoder()(text)
     except (ValueError, RecursionError):
+        # msgspec refuses deeper nesting than orjson.
         value = orjson.loads(text)  # either raises the error in its own words, or is less strict
         return slowly(text) if may_hold_large_integers(text) else value

@@ -8,9 +8,8 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+# Descriptors left for files, look-ups of names and imports.
 _SPARE = 64
-"""Descriptors left for files, look-ups of names and imports."""
-
 _SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE})
 
 # Otherwise imported with the first connection or the first answer, when there may be no descriptor left.

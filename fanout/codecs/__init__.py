@@ -40,6 +40,7 @@ def codec(name: str, **options: Any) -> Codec:
 
 def codec_class(name: str) -> type[Codec]:
     """Return the class of the codec of this name. Raises `ConfigError` if there is none."""
+    # The packaged codecs first: entry points are found by a search through all installed packages.
     if name in _PACKAGED:
         return _PACKAGED[name]
     registered = _registered()

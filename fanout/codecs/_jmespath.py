@@ -46,6 +46,7 @@ class InPlace(TreeInterpreter):  # type: ignore[misc] # jmespath has no types
         nodes = _nodes(self._tree)
         for node in nodes:
             # An index within a row is no row number, and where the index is the answer it places nothing.
+            # The tree is annotated once, for a search runs for every answer.
             node["ordered"] = not (
                 node["type"] in _PROJECTIONS and (_is_within_rows(node) or _takes_field(node, index))
             )
@@ -75,6 +76,7 @@ class InPlace(TreeInterpreter):  # type: ignore[misc] # jmespath has no types
         base = self.visit(node["children"][0], value)
         if not isinstance(base, list):
             return None
+        # The condition sees the items before they are put in order, as in JMESPath itself.
         verdicts = self._each(base, node["children"][2])
         kept = [item for item, verdict in zip(base, verdicts, strict=True) if self._is_true(verdict)]
         if "rows" in node and len(kept) < len(base):
@@ -104,6 +106,7 @@ class InPlace(TreeInterpreter):  # type: ignore[misc] # jmespath has no types
         lengths = {len(item) if isinstance(item, list) else None for item in base}
         if lengths <= {None}:
             return base
+        # Lists of one length within a row keep their places when they are joined.
         if None in lengths or len(lengths) > 1 or (not self._depth and lengths != {1}):
             raise Unfit(
                 f"has lists of several values, which [] in {self._expression!r} joins, so that nothing shows whose "
@@ -117,6 +120,7 @@ class InPlace(TreeInterpreter):  # type: ignore[misc] # jmespath has no types
         arguments = [self.visit(child, value) for child in node["children"]]
         if node["value"] == "map" and isinstance(arguments[-1], list):
             arguments[-1] = self._ordered(arguments[-1], node)
+        # Arguments of a function, and items of a projection, are parts of a row.
         self._depth += 1
         try:
             return self._functions.call_function(node["value"], arguments)

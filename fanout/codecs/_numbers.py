@@ -26,6 +26,7 @@ LARGE = 4096
 AT_ONCE = 2**20
 """Bytes that one call of these readers may take: they hold the interpreter lock for some milliseconds."""
 
+# Answers of one model have one structure. After these misses in a row no further answer is tried.
 _MOST_MISSES = 3
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _DOUBLE = np.dtype(np.float64)
@@ -52,6 +53,8 @@ class NumbersReader:
         """The array; None where the exact parser has to read the answer."""
         if self._misses >= _MOST_MISSES:  # answers of this model have another structure
             return None
+        # simdjson starts slowly but makes no Python objects; msgspec knows the type, so it is quicker for small
+        # answers.
         if len(body) >= LARGE and self._simdjson is not None:
             doubles = self._simdjson.rows(body, self._field)
         else:
@@ -66,6 +69,7 @@ class NumbersReader:
         decode = self._decode or self._typed_decoder()
         try:
             answer = decode(body)
+            # msgspec has checked every type, so numpy cannot turn a null or a text into a number here.
             doubles = np.array(answer if self._field is None else answer.values, _DOUBLE)
         except (ValueError, RecursionError):
             self._decode, self._nested = None, not self._nested  # the next answer may have the other structure
@@ -111,6 +115,7 @@ class SimdjsonReader:
             return None
         try:
             if self._parser is None:
+                # A parser keeps its memory for the next document, which is most of its speed.
                 self._parser = simdjson.Parser()
             return convert(self._parser.parse(body))
         except (ValueError, TypeError, KeyError, IndexError, RuntimeError, AttributeError):
@@ -132,9 +137,11 @@ def vectors(body: bytes, items: Any) -> tuple[Array, list[Any]] | None:
     array, indices = None, []
     for i, item in enumerate(items):
         values = require_unique_names(item)["embedding"]
+        # The type "d" makes simdjson refuse null, texts and booleans.
         row = np.frombuffer(values.as_buffer(of_type="d"), _DOUBLE)
         if array is None:
             array = np.empty((len(items), len(row)), _DOUBLE)
+        # The buffer of a nested list is longer than the list.
         if len(values) != len(row) or row.shape != array.shape[1:]:
             return None
         array[i] = row

@@ -92,6 +92,7 @@ def most_rows(config: object, inputs: Sequence[Tensor]) -> int | None:
         return None
     if size > 0:
         return size
+    # -1 is any length.
     lengths = [tensor.shape[0] for tensor in inputs if tensor.shape]
     return min((length for length in lengths if length > 0), default=None)
 

@@ -82,8 +82,10 @@ def fitted(name: str, array: Array, model: Tensor | None) -> Input:
     is_text = array.dtype.kind in "USTO"
     if not is_text:
         require_numbers(array)
+    # An array of bytes is sent as it is; other objects have to be texts.
     elif array.dtype.kind == "O" and not _all_bytes(array):
         array = np.array(texts(array), np.dtypes.StringDType())
+    # Without metadata the datatype is that of the array.
     own = "BYTES" if is_text else str(datatype_of(array.dtype))
     if model is None:
         return Input(name, own, array)
@@ -122,6 +124,7 @@ def output_tensors(response: Response, *, keep: bool) -> dict[str, Array]:
     head, tail = _split(response)
     if len(head.body) > LIGHT and not tail and (found := _in_slices(head, keep=keep)) is not None:
         return found
+    # Kept beside the converted outputs, because the binary outputs need their descriptions too.
     described: list[_Output] = []
 
     def convert(document: object) -> dict[str, Array]:
@@ -220,6 +223,7 @@ def _changed(array: Array, cast: Array, digits: int) -> Array:
         return np.asarray((array < info.min) | (array > info.max))
     changed = np.zeros(array.shape, bool)
     if array.dtype.kind in "iu":
+        # Only integers beyond this bound can change, and they are rare, so that a loop is quick enough.
         exact = 2**digits
         # Python compares an integer and a float exactly, numpy does not.
         for i in np.flatnonzero((array > exact) | (array < -exact)):
@@ -243,6 +247,7 @@ def _in_slices(response: Response, *, keep: bool) -> dict[str, Array] | None:
     places: list[tuple[int, int, str]] = []
     lists = lists_named(body, "data")
     for start in lists:
+        # A list of that name within the data of the last output is no data of an output.
         if start < at:  # within the one before
             continue
         datatypes = _DATATYPE.findall(body, max(at, start - _LARGE_HEAD), start)
@@ -335,6 +340,7 @@ def _from_json(output: _Output, *, keep: bool) -> Array:
     try:
         values = array(output.data, wanted)
     except Unfit as error:
+        # Data may come flat; the row then follows from the shape.
         nested = isinstance(output.data[0], list)
         row = error.row if nested or error.row is None else error.row // max(1, prod(output.shape[1:]))
         raise Unfit(f"of output {output.name!r} {error.args[0]}", row=row, error_kind=error.error_kind) from None
@@ -342,6 +348,7 @@ def _from_json(output: _Output, *, keep: bool) -> Array:
 
 
 def _shaped(output: _Output, values: Array) -> Array:
+    # The protocol allows flat data and nested data for the same shape.
     flat = values.ndim == 1 and values.size == prod(output.shape)
     if not flat and list(values.shape) != output.shape:
         data = f"data of shape {list(values.shape)}"

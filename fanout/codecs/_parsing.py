@@ -78,14 +78,17 @@ def converted(
         document, is_exact = _with_nonfinite(response, body, error, keep=keep), True
     try:
         values = convert(document)
+    # Integers were wanted, so the text of the numbers decides, at the price of a second parse.
     except MayBeRounded:
         del document  # two documents at once would take too much memory
         try:
+            # `Decimal` is quicker but fails for an exponent beyond its bounds.
             exact = _parsed_again(response, body, _as_written if is_exact else Decimal)
         except InvalidOperation:
             exact = _parsed_again(response, body, _as_written)
         return convert(exact)
     arrays = values.values() if isinstance(values, Mapping) else (values,)
+    # orjson gives an integer beyond 64 bits as a float, which may be rounded, without a sign of it.
     if not is_exact and any(map(_is_huge, arrays)):
         del document
         return convert(_parsed_again(response, body, float))
@@ -123,6 +126,7 @@ def read_with_usage(response: Response, convert: Callable[[Any], Array | Values]
 
 def with_usage_of(response: Response, error: InvalidResponse) -> InvalidResponse:
     """Add the ``usage`` at the end of a large answer, which is not parsed whole, to ``error``."""
+    # APIs write the usage behind the data, so that a search from the end finds it at once.
     at = response.body.rfind(b'"usage"', -_TAIL)
     text = bytes(response.body[at:]).partition(b":")[2] if at >= 0 else b""
     with suppress(ValueError, RecursionError):
@@ -186,6 +190,7 @@ def _with_nonfinite(response: Response, body: bytes, error: Exception, *, keep: 
         document = in_slices(body, parse)
     except (ValueError, RecursionError):
         nonfinite.clear()
+    # The text has another error, so that the message of the first parser counts.
     if not nonfinite:
         raise NoJson(f"the answer is not JSON ({error}): {response.excerpt()}") from None
     if not keep:

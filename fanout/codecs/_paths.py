@@ -92,6 +92,7 @@ def order_of(indices: Sequence[Any]) -> list[int] | None:
     """
     n = len(indices)
     kinds = set(map(type, indices))
+    # The common case first: it costs two operations in C.
     if kinds == {int} and indices == list(range(n)):
         return None
     missing = [i for i, index in enumerate(indices) if index is None]
@@ -102,6 +103,7 @@ def order_of(indices: Sequence[Any]) -> list[int] | None:
     if len(missing) > 1:
         raise Unfit(f"has no index in {len(missing)} of {n} items, though others have one")
     positions = {index: i for i, index in enumerate(indices) if index is not None}
+    # Rows without an item: the one of the item without an index, or a gap.
     left = [row for row in range(n) if row not in positions]
     if len(left) != len(missing):
         twice = len(positions) < n - len(missing)
@@ -117,6 +119,7 @@ def placed(items: Any, field: str) -> tuple[Any, str]:
 
     Raises `Unfit` where they state no order of 0 to n - 1.
     """
+    # An item with nothing but an index is an answer, not a statement of its row.
     if not (field and type(items) is list and items and type(items[0]) is dict) or items[0].keys() == {field}:
         return items, ""
     try:
@@ -156,6 +159,7 @@ def document_with(answers: bytes, field: str) -> bytes:
         )
     document: Any = orjson.loads(answers)
     depth = next((i for i, part in enumerate(parts) if part and part[2]), -1)
+    # From the innermost name outwards; at the list, each answer gets an object of its own.
     for i, part in reversed(list(enumerate(parts))):
         assert part is not None
         document = {part[1]: document} if i <= depth or depth < 0 else [{part[1]: item} for item in document]

@@ -43,6 +43,7 @@ def to_json(rows: Rows) -> bytes:
         InputError: an array of a dtype that no row of can be sent.
     """
     if isinstance(rows, np.ndarray):
+        # The common case: orjson writes the array from its memory, and the text shows whether all numbers are finite.
         if rows.ndim and rows.dtype.char in "fd" and type(rows) is np.ndarray and native(rows) is rows:
             written = orjson.dumps(rows, option=DUMPS)
             # orjson writes NaN and infinity as null, the only word here with an n; one byte is found quickest.
@@ -71,6 +72,7 @@ def require_numbers(array: Array) -> None:
     """Raise `InputError` unless ``array`` has rows, and a dtype of numbers or bool that a wire format knows."""
     if array.ndim == 0:
         raise InputError("the input is a single value without rows; wrap it: array[None]")
+    # "g" is long double, which no format knows.
     if array.dtype.kind not in "biuf" or array.dtype.char == "g":
         raise InputError(
             f"rows of dtype {array.dtype} cannot be sent; convert them to numbers first, for instance "
@@ -115,6 +117,7 @@ def texts(rows: Array | Sequence[Any]) -> list[Any]:
     flat = _checked_texts(rows.ravel().tolist(), max(1, prod(rows.shape[1:])))
     if rows.ndim == 1:
         return flat
+    # numpy would make a fixed-width dtype of the texts, which drops trailing NUL characters.
     nested = np.empty(len(flat), object)
     nested[:] = flat
     shaped: list[Any] = nested.reshape(rows.shape).tolist()
@@ -138,6 +141,7 @@ def stacked(values: Sequence[Any], fits: Fits | None = None) -> Array:
     """
     values = without_masks(values)
     first = values[0]
+    # Arrays of one dtype and shape are stacked without a look at their values.
     if isinstance(first, np.ndarray | np.generic) and first.dtype.kind in "biuf" and _alike(values):
         return np.stack(values)
     if set(map(type, values)) == {bytes}:
@@ -147,6 +151,7 @@ def stacked(values: Sequence[Any], fits: Fits | None = None) -> Array:
     except Unfit:
         plain = [_without_numpy(value) for value in values]
     schemas = [_schema(value) for value in plain]
+    # The rows that most others agree with are right; the others fail alone.
     common = _most_common([schema for schema in schemas if schema and (fits is None or fits(schema))] or schemas)
     if bad := [i for i, schema in enumerate(schemas) if schema is None or schema != common]:
         others = "" if common is None else f", as {common[0]} of shape {list(common[1])} do in most rows"
@@ -198,6 +203,7 @@ def _cells(column: Any) -> list[Any]:
 
 
 def _listed(rows: Sequence[Any]) -> bytes:
+    # orjson accepts a list and a tuple, but no other sequence.
     rows = rows if isinstance(rows, list) else list(rows)
     try:
         written = orjson.dumps(rows, option=DUMPS)
@@ -215,6 +221,7 @@ def _plain_rows(rows: list[Any]) -> list[Any]:
     plain, bad, reason = [], [], ""
     for i, row in enumerate(rows):
         try:
+            # Each row is written once more for itself, so that the error names the rows at fault.
             plain.append(_plain(row))
             orjson.dumps(plain[-1], option=DUMPS)
         except (InputError, orjson.JSONEncodeError, RecursionError) as error:

@@ -36,12 +36,10 @@ if TYPE_CHECKING:
     Convert = Callable[[Any], Array | Values]
 
 _SLICE = 128 * 2**10
+# Bytes behind a slice in which its last row has to end.
 _REACH = 256 * 2**10
-"""Bytes behind a slice in which its last row has to end."""
-
+# Cuts at places that look like the end of a row, before every byte is read: texts may hold all that rows end with.
 _TRIES = 4
-"""Cuts at places that look like the end of a row, before every byte is read: texts may hold all that rows end with."""
-
 _MOST_STARTS = 3
 _MOST_AXES = 64
 _LIST = re.compile(rb"[ \t\n\r]*:[ \t\n\r]*\[")
@@ -80,6 +78,7 @@ def rows_at(
     """
     starts = _starts(response.body, field)
     for start in starts:
+        # A mark that no server can guess, so that no other field of the answer can hold it.
         mark = uuid4().hex
         try:
             rows, end = Reader(response, convert, keep=keep, quick=None if quick is None else quick()).read(start)
@@ -90,6 +89,7 @@ def rows_at(
             if len(starts) > 1:  # another list of that name may hold the rows
                 continue
             raise invalid(response, error) if isinstance(error, Unfit) else error from None
+        # A list of this name may be nested anywhere; only the mark's place shows that this one is the field's.
         if (document if field is None else isinstance(document, dict) and document.get(field)) == mark:
             return rows, document
     raise Uncut
@@ -152,10 +152,12 @@ class Reader:
             if at > first and self._body[at : at + 1] == b"]":  # behind a comma
                 raise Uncut
             try:
+                # A list that is longer than a slice is itself read in slices.
                 rows, at, ended = self._long_row(at, depth) if self._is_long_list(at) else self._slice(at)
                 parts.add(rows)
             except Unfit as error:
                 if error.row is not None:
+                    # The error counts rows within its slice; at a depth the row is always the first.
                     error.row = error.row + parts.rows if depth == 1 else 0
                 raise
             at = at if ended else space_end(self._body, at + 1)
@@ -197,6 +199,7 @@ class Reader:
     def _likely_cuts(self, at: int) -> Iterator[int]:
         """Places of commas behind which a row may begin."""
         last = at + _SLICE + _REACH
+        # The last row of a slice may be long, so that the search ends only behind the reach.
         for pattern in _between(self._body, at):
             found = pattern.search(self._body, at + _SLICE, last)
             for _ in range(_TRIES):
@@ -218,6 +221,7 @@ def _between(body: bytes, at: int) -> tuple[re.Pattern[bytes], ...]:
         depth = opening[0].count(b"[")
         return (re.compile(rb"\](?:[ \t\n\r]*\]){%d}[ \t\n\r]*(,)[ \t\n\r]*(?=\[)" % (depth - 1)),)
     if name := _FIRST_NAME.match(body, at, at + 1000):
+        # Objects within a row rarely begin with the first name of the row.
         alike = re.compile(rb"\}[ \t\n\r]*(,)[ \t\n\r]*(?=\{[ \t\n\r]*" + re.escape(name[1]) + rb")")
         return alike, _BETWEEN_OBJECTS
     if body[at : at + 1] == b"{":
@@ -246,6 +250,7 @@ class _Parts:
     def joined(self) -> Array | Values:
         """One array for each name. Each part is freed once it is copied, so that no more than one is held twice."""
         parts, self._parts = self._parts[::-1], []
+        # Memory for all rows, allocated once: `np.concatenate` would hold every part until its end.
         whole = {name: np.empty((self.rows, *first.shape[1:]), first.dtype) for name, first in parts[-1].items()}
         at = 0
         while parts:
@@ -263,6 +268,7 @@ class _Parts:
             of = f"of {name!r} " if name else ""
             if array.shape[1:] != first[name].shape[1:]:
                 shapes = f"a row of shape {list(array.shape[1:])} where row 0 has {list(first[name].shape[1:])}"
+                # The counts show the user whether a few rows or half of them differ.
                 lengths = Counter({first[name].shape[1:2]: self.rows}) + Counter({array.shape[1:2]: len(array)})
                 counts = {length: n for (length, *_), n in lengths.items()} if () not in lengths else None
                 raise Unfit(f"{of}is ragged: it holds {shapes}", row=0, error_kind="shape", lengths=counts)

@@ -82,6 +82,7 @@ def outputs(value: object, wanted: Callable[[str], Wanted]) -> Array | Values:
         return _columns(value, wanted)
     if not isinstance(value, list):
         raise Unfit(f"holds {_json_name(type(value))} where a list of rows is wanted")
+    # Other rows than the first are checked where the columns are made.
     if value and type(value[0]) is dict:
         return _columns(_transposed(value), wanted)
     return array(value, wanted(""))
@@ -121,6 +122,7 @@ def _columns(columns: Mapping[str, Any], wanted: Callable[[str], Wanted]) -> dic
     if len(columns) > _MOST_COLUMNS:
         raise Unfit(f"holds an object with {len(columns):,} fields: more than {_MOST_COLUMNS:,} are not taken")
     arrays = {}
+    # A column has rows too, so that each column is checked as a list of rows.
     for name, column in columns.items():
         try:
             arrays[name] = array(column, wanted(name))
@@ -150,6 +152,7 @@ def _listed(names: Iterable[str]) -> str:
 def _flattened(values: Sequence[Any]) -> tuple[Sequence[Any], list[int]]:
     """The innermost values in row-major order, and the shape that the nesting makes."""
     flat, shape = values, [len(values)]
+    # One level of nesting after the other, in C: a recursion would visit every value.
     while flat and isinstance(flat[0], list | tuple):
         _check_nesting(flat, prod(shape[1:]))
         shape.append(len(flat[0]))
@@ -173,6 +176,7 @@ def _check_nesting(lists: Sequence[Any], per_row: int) -> None:
 def _from_flat(flat: Sequence[Any], wanted: Wanted) -> Array:
     types = set(map(type, flat))
     dtype = wanted.dtype
+    # MLServer writes NaN as null.
     if wanted.nulls and type(None) in types and (dtype is None or dtype.kind == "f"):
         flat = [nan if value is None else value for value in flat]
         types = set(map(type, flat))
@@ -180,6 +184,7 @@ def _from_flat(flat: Sequence[Any], wanted: Wanted) -> Array:
     # One look at the set of types instead of one at each value: this runs for every answer.
     if not types <= allowed:
         i, odd = next((i, value) for i, value in enumerate(flat) if type(value) not in allowed)
+        # The message names the dtype, or the kind of the first value where no dtype was given.
         wish = f"{dtype} was asked for" if dtype is not None else f"others hold {_json_name(type(flat[0]))}"
         raise Unfit(f"holds {_json_name(type(odd))}" + (f" where {wish}" if allowed else ""), row=i)
     if str in allowed:
@@ -237,6 +242,7 @@ def _check_overflow(wide: Array, narrow: Array) -> None:
 
 
 def _whole(flat: Sequence[Any], types: set[type], dtype: np.dtype[Any]) -> Array:
+    # A float may be an integer that the server wrote with a point or an exponent.
     if float in types:
         for i, value in enumerate(flat):
             if type(value) is float and not value.is_integer():
@@ -270,6 +276,7 @@ def _shown(number: float | Decimal) -> str:
 
 def _integers(flat: Sequence[int]) -> Array:
     signed = np.dtype(np.int64)
+    # numpy itself would make float64 of a list with integers beyond int64.
     fits = min(flat) < 0 or max(flat) <= np.iinfo(signed).max
     return _whole(flat, {int}, signed if fits else np.dtype(np.uint64))
 

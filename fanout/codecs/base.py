@@ -76,6 +76,7 @@ class Codec(ABC):
         if options and (known := option_names(cls.__init__)) is not None:
             require_known(f"codec {cls.__name__}", options, known)
         codec = super().__new__(cls)
+        # Recorded here, so that a codec need not keep its own arguments for the journal.
         codec.options = {**{str(place): value for place, value in enumerate(args)}, **options}
         return codec
 

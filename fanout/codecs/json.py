@@ -83,6 +83,7 @@ class Json(Codec):
         self._before, self._after = _template(field, _options.fields("extra", extra))
         response_field = _options.text("response_field", response_field)
         self._request_field, self._response_field = field, response_field
+        # An empty text is allowed here: it disables the order by index.
         if not isinstance(index_field, str):
             raise ConfigError(f"index_field must be a text, not {index_field!r}", key="index_field")
         self._path = Path(response_field, index_field)
@@ -109,6 +110,7 @@ class Json(Codec):
 
     def decode(self, response: Response, n_rows: int) -> Array | Values:
         """The list that the response field holds, first axis: the rows. Raises `InvalidResponse`."""
+        # Small answers of plain numbers need none of the general machinery below.
         quick = self._quick if len(response.body) <= AT_ONCE else None
         if quick is not None and (numbers := quick.read(response.body)) is not None:
             return numbers
@@ -165,6 +167,7 @@ class Json(Codec):
         stated = [row[field] if type(row) is dict and field in row else _NONE for row in rows]
         if set(map(type, stated)) != {int} or not _NONE <= min(stated) <= max(stated) < _MOST_ROWS:
             raise Uncut
+        # The index is removed before the values are read, so that it becomes no output.
         if max(stated) != _NONE:
             rows = [{name: row[name] for name in row if name != field} if type(row) is dict else row for row in rows]
         values = _values.outputs(rows, self._wanted)
@@ -260,6 +263,7 @@ def _template(field: str, extra: dict[str, Any]) -> tuple[bytes, bytes]:
     *parents, last = field.split(".")
     if not all([*parents, last]):
         raise ConfigError(f"request_field {field!r} has an empty part between its dots", key="request_field")
+    # Copies, because `extra` belongs to the user.
     body = level = dict(extra)
     for name in parents:
         inner = level.get(name, {})
@@ -269,6 +273,7 @@ def _template(field: str, extra: dict[str, Any]) -> tuple[bytes, bytes]:
         level[name] = level = dict(inner)
     if last in level:
         raise ConfigError(f"extra has the field {last!r} too, where request_field {field!r} puts the rows", key="extra")
+    # The constant parts of the body are written once, not for every request.
     level[last] = orjson.Fragment(_HOLE)
     before, after = orjson.dumps(body, option=DUMPS).split(_HOLE)
     return before, after

@@ -106,6 +106,7 @@ class Oip(Codec):
         elif responses and self._input is None:
             key = "url" if responses[0].status == 404 else "input"
             raise ConfigError(f"{reason}; or give codec.input, the name of the model's input", key=key)
+        # A copy, because runs that have begun still use this codec.
         codec = copy(self)
         vars(codec).update(
             max_rows=most_rows(config, tuple(metadata.inputs.values()) if metadata else ()),
@@ -167,6 +168,7 @@ class Oip(Codec):
 
     def _inputs(self, rows: Rows) -> list[Input]:
         known = self._metadata.inputs if self._metadata else {}
+        # Names are checked before values, for a wrong name fails all rows at once.
         named = self._named(rows, known)
         if wrong := _unknown(list(named), known):
             raise EncodeError(f"the rows have an input {wrong}", rows=range(count_rows(rows)), every_row=True)
@@ -199,6 +201,7 @@ class Oip(Codec):
         return names[0]
 
     def _in_binary(self, inputs: list[Input]) -> Payload:
+        # The bytes follow the JSON in the order of the inputs.
         described, buffers = zip(*(tensor.binary() for tensor in inputs), strict=True)
         head = self._request(described, {"parameters": {"binary_data": True}})
         headers = {LENGTH_HEADER: str(len(head))}

@@ -99,6 +99,7 @@ class OpenAIChat(Codec):
             raise InputError(f"a chat is made of texts or messages: give one column, not the columns {sorted(rows)}")
         if isinstance(rows, np.ndarray) and (rows.ndim != 1 or rows.dtype.kind not in "USTO"):
             raise InputError(f"a chat is made of texts, not of {rows.dtype} rows of shape {list(rows.shape[1:])}")
+        # The whole list is written, so that every row at fault is named before the number of rows is checked.
         written = to_json(self._conversations(rows.tolist() if isinstance(rows, np.ndarray) else rows))
         if len(rows) != 1:
             raise InputError(f"a chat request carries one row, not {len(rows)}")
@@ -143,6 +144,7 @@ def _checked_extra(extra: object) -> dict[str, Any]:
     for name, why in _OWN_FIELDS.items():
         if name in fields:
             raise ConfigError(f"extra cannot have the field {name!r}: {why}", key="extra")
+    # Constants that would change the form of the answer are refused here, not after the first request.
     if fields.get("stream"):
         raise ConfigError("extra cannot have stream = true: an answer is proven as a whole, not in parts", key="extra")
     if fields.get("n", 1) != 1:
@@ -203,6 +205,7 @@ def _text(content: object) -> str | None:
         return content
     kinds = [part.get("type") if isinstance(part, dict) else None for part in _parts(content)]
     texts = [part.get("text") for part, kind in zip(_parts(content), kinds, strict=True) if kind in _TEXT_PARTS]
+    # A part of an unknown type may be a part of the answer, so that the rest is not the whole text.
     whole = {*kinds} <= _TEXT_PARTS | _THINKING_PARTS and all(isinstance(text, str) for text in texts)
     return "".join(map(str, texts)) if whole and texts else None
 
@@ -231,6 +234,7 @@ def _no_text(document: Any) -> str | None:
         (choice,) = document["choices"]
         message = choice["message"]
         content, reason = message.get("content"), choice.get("finish_reason")
+        # An error has a meaning of its own, which the general policy knows.
         if _error(document):
             return None
         if _text(content):
@@ -254,6 +258,7 @@ def _error(document: Any) -> Any:
 
 def _fatal(document: Any) -> str | None:
     """The message of an error that no other attempt with this row can avoid; None for any other."""
+    # Some servers send the fields of the error without a wrapper.
     error = _error(document) or document
     if not isinstance(error, dict):
         return None

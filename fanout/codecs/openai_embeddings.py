@@ -68,6 +68,7 @@ class OpenAIEmbeddings(Codec):
         _check(dimensions, encoding_format, self._dtype)
         given = self._spec.get("", self._spec.get(ANY_OUTPUT, TensorSpec()))
         shape = given.shape or (None if dimensions is None else (dimensions,))
+        # The embeddings are the only output, so that every name means them.
         self._spec = {ANY_OUTPUT: TensorSpec(dtype=self._dtype, shape=shape)}
         fields = {"model": _options.text_or_none("model", model), "dimensions": dimensions}
         self._fields = {name: value for name, value in fields.items() if value is not None}
@@ -89,6 +90,7 @@ class OpenAIEmbeddings(Codec):
             raise InputError(f"embeddings are made of texts: give one column, not the columns {sorted(rows)}")
         if isinstance(rows, np.ndarray) and (rows.ndim != 1 or rows.dtype.kind not in "USTO"):
             raise InputError(f"embeddings are made of texts, not of {rows.dtype} rows of shape {list(rows.shape[1:])}")
+        # The API answers an empty text with an error for the whole request.
         given = texts(rows)
         if empty := [i for i, text in enumerate(given) if not text]:
             raise EncodeError("an empty text has no embedding", rows=empty)
@@ -121,6 +123,7 @@ class OpenAIEmbeddings(Codec):
             rows, rest = rows_at(response, "data", self._items, keep=keep, quick=self._quick_items)
             assert isinstance(rows, Mapping)
             vectors, indices = rows[""], rows[_INDEX]
+            # Before the indices are used, so that a wrong count is reported as such.
             if len(vectors) != n_rows:
                 raise Unfit(f"has {len(vectors)} embeddings for {n_rows} texts", error_kind="rows")
             places = order_of([None if index == _NONE else index for index in indices.tolist()])
@@ -209,6 +212,7 @@ def _check(dimensions: object, encoding_format: object, dtype: np.dtype[Any]) ->
 
 def _are_plain(indices: list[Any]) -> bool:
     """True if all indices are integers that a row can have, or all are missing. True and 1.0 are no integers here."""
+    # One set of types, because Python takes True for 1.
     if set(map(type, indices)) == {int}:
         return bool(0 <= min(indices) <= max(indices) < _MOST_ITEMS)
     return set(map(type, indices)) == {type(None)}
@@ -246,6 +250,7 @@ def _joined(vectors: list[Any]) -> bytes | None:
     try:
         if len(set(map(len, vectors))) > 1 or len(vectors[0]) % 4:
             return None
+        # One call for all vectors is several times quicker than one for each.
         text = "".join(vectors)
         data = b64decode(text, validate=True)
     except (ValueError, TypeError):  # padding within the joined text, or no base64
