@@ -1,4 +1,4 @@
-"""Error bodies in a few words, without what was sent."""
+"""The message of an error, and the status that a body names."""
 
 from __future__ import annotations
 

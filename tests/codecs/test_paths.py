@@ -1,4 +1,4 @@
-"""Row i is row i, also where an answer has its items in another order, or lacks values of some."""
+"""Answers at a name or a JMESPath, and items that state their row."""
 
 from __future__ import annotations
 

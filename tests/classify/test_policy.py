@@ -1,4 +1,4 @@
-"""The verdict on everything that can come back, or not come back, from an endpoint."""
+"""The next step after an answer without values, and the URL in its reason."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
+import fanout
 from fanout import errors
 from fanout.classify import classify_error, classify_invalid, classify_response, pushback
+from fanout.classify.policy import whole_url
 from fanout.errors import (
     AttemptTimeout,
     CertificateError,
@@ -24,10 +27,12 @@ from fanout.errors import (
     StaleConnectionError,
     TransportError,
 )
+from fanout.testing import MockEndpoint, Scripted
 from fanout.types import Action, Response, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
 
 RETRY, SPLIT, FAIL, STOP = Action.RETRY, Action.SPLIT, Action.FAIL, Action.STOP
 NOW = datetime(2031, 5, 6, 12, 0, 0, tzinfo=UTC)
@@ -294,3 +299,47 @@ def test_an_invalid_answer_that_tells_of_an_empty_account_stops_the_run(body, ac
 def test_an_invalid_answer_is_retried_and_keeps_its_flaw(error_kind):
     verdict = classify_error(InvalidResponse("not what was asked for", error_kind=error_kind), 200)
     assert verdict == Verdict(action=RETRY, reason="not what was asked for", status=200, error_kind=error_kind)
+
+
+@pytest.mark.parametrize(
+    ("url", "path", "whole"),
+    [
+        ("http://h/v1", "/v1/chat/completions", "http://h/v1/chat/completions"),
+        ("http://h/api/v1/", "/v1/embeddings", "http://h/api/v1/embeddings"),
+        ("http://h/v1/chat", "/v1/chat/completions", "http://h/v1/chat/completions"),
+        ("http://h/v1?key=x", "/v1/embeddings", "http://h/v1/embeddings?key=x"),
+        ("http://h/v2", "/v2/models/{model}/infer", "http://h/v2/models/NAME/infer"),
+        ("http://h/v2/models/digits", "/v2/models/{model}/infer", "http://h/v2/models/digits/infer"),
+        ("http://h/v1/models/digits", "/v1/models/{model}:predict", "http://h/v1/models/digits:predict"),
+        ("http://h/v1/chat/completions", "/v1/chat/completions", ""),
+        ("http://h/v2/models/digits/infer", "/v2/models/{model}/infer", ""),
+        ("http://h/v1/models/digits:predict", "/v1/models/{model}:predict", ""),
+        ("http://h/elsewhere", "/v1/embeddings", ""),
+        ("http://h/v1", "", ""),
+    ],
+)
+def test_a_base_url_is_completed(url: str, path: str, whole: str) -> None:
+    assert whole_url(url, path) == whole
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 405, 410])
+async def test_the_url_is_in_the_reason(status: int) -> None:
+    with MockEndpoint(lambda x: x) as mock:
+        mock.script(*[Scripted(status=status, body=b'{"error": "no"}')] * 30)
+        url = mock.url("v1").removesuffix(":predict") + "?key=s3cret-key"
+        async with fanout.Client(url, codec="v1", chunk_rows=1) as client:
+            with pytest.raises(fanout.RunStopped) as caught:
+                await client.map(np.arange(3.0))
+    shown = url.replace("s3cret-key", "***")
+    assert f"HTTP {status}: no (asked at {shown}" in caught.value.reason
+    hint = f"set the url to {shown.replace('?', ':predict?')}"
+    assert (hint in caught.value.reason) == (status in (404, 405, 410))
+
+
+async def test_the_url_of_metadata_is_in_the_reason() -> None:
+    with MockEndpoint(lambda x: x) as mock:
+        mock.script_metadata(*[Scripted(status=401)] * 5)
+        async with fanout.Client(mock.url("oip"), codec="oip") as client:
+            with pytest.raises(fanout.RunStopped) as caught:
+                await client.map(np.arange(3.0))
+    assert f"asked at {mock.url('oip').removesuffix('/infer')})" in caught.value.reason
