@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, overload
 
 from fanout._redact import Redactor, secrets_of
-from fanout.client.content import content_of
 from fanout.client.endpoints import each_endpoint
-from fanout.client.identity import identity_of
+from fanout.client.file_run import Sink, require_own_files, run_into
+from fanout.client.identity import content_of, identity_of
 from fanout.client.options import ClientSettings, V, chunks_of
 from fanout.client.outcome import pending_row, raise_if_stopped, require_on_error, values_or_result
+from fanout.client.resuming import open_journal
 from fanout.client.session import Session
-from fanout.client.sinking import Sink, journal_at, require_own_files, run_into
 from fanout.client.stream import Stream
 from fanout.codecs.base import Codec
 from fanout.engine import Until
@@ -22,7 +23,7 @@ from fanout.errors import ClientStateError, ConfigError
 from fanout.io.journal import Journal
 from fanout.io.writers import FileSink
 from fanout.options import checks_options
-from fanout.threads import on_thread
+from fanout.threads import on_thread, opened_on_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable
@@ -298,7 +299,8 @@ class Client(Generic[V]):
         content = content_of(rows)
         known = rows if content is None else content
         identity = await on_thread(self.identity, known)
-        async with journal_at(Path(journal), identity, content, sink, carry=carry) as opened:
+        opening = partial(open_journal, Path(journal), identity, content, sink, carry=carry)
+        async with opened_on_thread(opening) as opened:
             return await run_into(session, known, sink, opened, control, until)
 
     @checks_options

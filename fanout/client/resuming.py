@@ -1,4 +1,4 @@
-"""Where a journalled run begins: at its first row, in the middle, or nowhere because it is complete."""
+"""The start of a journalled run: at its first row, at the rows that are left, or nowhere because it is complete."""
 
 from __future__ import annotations
 
@@ -6,28 +6,54 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fanout.engine import RowStatus
-from fanout.errors import ConfigError
+from fanout.errors import ConfigError, InputError
 from fanout.files import START_FRESH
-from fanout.io.journal import JournalState
+from fanout.io.journal import Journal, JournalState
+from fanout.io.readers import Source
 from fanout.io.writers import Checkpoint, FileSink, Move
 from fanout.rowset import RowSet
 from fanout.types import Statistics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
-    from fanout.client.content import Content
-    from fanout.client.sinking import Sink
-    from fanout.io.journal import Journal
+    from fanout.client.file_run import Sink
+    from fanout.client.identity import Content
+    from fanout.engine import Chunker
     from fanout.types import Result
+
+_KEY = "output.path"
+
+
+def open_journal(
+    path: Path,
+    identity: Mapping[str, Any],
+    content: Content | None,
+    sink: FileSink,
+    *,
+    fresh: bool = False,
+    carry: bool = False,
+) -> Journal:
+    """Open a journal, and with ``carry`` keep its answers to equal rows of another input.
+
+    Raises `ConfigError` as `Journal` does, or if the answers cannot be read or copied.
+    """
+    journal = Journal(path, identity, fresh=fresh, rows=content, carry=carry)
+    try:
+        _carry_over(sink, journal, content)
+    except BaseException:
+        journal.close()
+        raise
+    return journal
 
 
 def complete(sink: Sink | FileSink, journal: Journal) -> Result | None:
-    """The account of a run that has come to its end; None if rows are left to be sent.
+    """Return the account of a run that has come to its end; None if rows are left to send.
 
-    A publication that was broken off is carried out. If the output of a complete run is gone, the run begins anew.
+    Finishes an interrupted publication. If the output of a complete run is gone, the run begins anew.
 
-    Raises `ConfigError` where the files cannot be put in place.
+    Raises `ConfigError` if the files cannot be put in place.
     """
     publication = journal.state.publication
     if publication is None:
@@ -40,7 +66,7 @@ def complete(sink: Sink | FileSink, journal: Journal) -> Result | None:
             journal.finish_publication()
         except OSError as error:
             remedy = f": put it back, or {START_FRESH}" if isinstance(error, FileNotFoundError) else ""
-            raise ConfigError(f"the output could not be finished: {error}{remedy}", key="output.path") from None
+            raise ConfigError(f"the output could not be finished: {error}{remedy}", key=_KEY) from None
     if isinstance(sink, FileSink):
         sink.set_published(publication)
     state = journal.state
@@ -48,20 +74,20 @@ def complete(sink: Sink | FileSink, journal: Journal) -> Result | None:
 
 
 def reopen_failures(sink: FileSink, journal: Journal) -> None:
-    """Make a complete run one in which only the rows that have failed are left to be sent.
+    """Turn a complete run into one in which only the failed rows are left to send.
 
-    Until these have been, the run stays complete to all others, with its output and its failures as they were.
+    Until these have been sent, other processes see a complete run, with its output and its failures.
 
     Raises `ConfigError` if the run is not complete, or its output cannot be read or copied.
     """
     complete(sink, journal)
     state = journal.state
     if not state.complete:
-        raise ConfigError("the run has not come to its end: run the job without --only-failed first", key="output.path")
+        raise ConfigError("the run has not come to its end: run the job without --only-failed first", key=_KEY)
     if journal.retry is not None:
         journal.resume_retry()
         return
-    with _adopting(sink):
+    with _rebuilding(sink):
         notes: list[Any] = []
         if state.schema is not None:
             moves = [Move(start, stop, start) for start, stop in state.ok]
@@ -69,41 +95,41 @@ def reopen_failures(sink: FileSink, journal: Journal) -> None:
         journal.begin_retry(notes)
 
 
-def carry_over(sink: FileSink, journal: Journal, content: Content | None) -> None:
+def _carry_over(sink: FileSink, journal: Journal, content: Content | None) -> None:
     """Make a journal of another input that of this one, with the answers to rows that both have.
 
-    A run that is complete leaves its output in place. Does nothing where the journal is not to be carried over.
-
-    Raises `ConfigError` if the answers that are there cannot be read or copied.
+    The output of a complete run stays in place. Does nothing if the journal is not to be carried over.
     """
     identity = journal.carry_to
     if identity is None or content is None:
         return
-    complete(sink, journal)  # files that a kill has left under their temporary names
+    # A kill may have left the files under their temporary names.
+    complete(sink, journal)
     state = journal.state
     if journal.carry_to is None or state.schema is None:
         journal.restart(identity)
         return
-    sent, known = journal.sent()
-    answered = RowSet(known)
-    for start, stop in known:
+    sent = journal.sent()
+    # Only rows with an answer and a digest can be compared.
+    answered = RowSet(sent.known)
+    for start, stop in sent.known:
         for a, b in state.ok.gaps(start, stop):
             answered.remove(a, b)
-    found = content.found_in(answered, sent)
-    with _adopting(sink):
-        earlier = Checkpoint(state.schema, state.ok, journal.notes())
-        notes, files = sink.rebuild(earlier, found.moves, published=state.complete)
-        kept = RowSet((move.to, move.to + move.stop - move.start) for move in found.moves)
-        new = JournalState(identity, kept, schema=state.schema, n_rows=len(found.digests))
-        journal.replace_with(new, notes, found.digests, files)
+    matches = content.match(answered, sent.digests)
+    with _rebuilding(sink):
+        checkpoint = Checkpoint(state.schema, state.ok, journal.notes())
+        notes, files = sink.rebuild(checkpoint, matches.moves, published=state.complete)
+        kept = RowSet((move.to, move.to + move.stop - move.start) for move in matches.moves)
+        new = JournalState(identity, kept, schema=state.schema, n_rows=len(matches.digests))
+        journal.replace_with(new, notes, matches.digests, files)
 
 
 def withdraw(sink: FileSink, journal: Journal, suspect: RowSet) -> None:
-    """Forget the answers to ``suspect`` rows, and the failures: all these are to be sent again. The sink is closed.
+    """Forget the answers to ``suspect`` rows, and the failures, so that all these are sent again. The sink is closed.
 
-    Where the failed rows of a complete run are sent again, that is begun from the start, as it was complete before.
+    A retry of failed rows is discarded as a whole: the run is complete again, as before.
 
-    Raises `ConfigError` if the answers that are there cannot be read or copied.
+    Raises `ConfigError` if the answers cannot be read or copied.
     """
     state = journal.state
     if state.complete_run is not None:
@@ -115,18 +141,39 @@ def withdraw(sink: FileSink, journal: Journal, suspect: RowSet) -> None:
     if state.schema is None or not kept:
         journal.restart()
         return
-    digests, known = journal.sent()
-    with _adopting(sink):
+    sent = journal.sent()
+    with _rebuilding(sink):
         moves = [Move(start, stop, start) for start, stop in kept]
-        earlier = Checkpoint(state.schema, state.ok, journal.notes())
-        notes, files = sink.rebuild(earlier, moves, published=False)
+        checkpoint = Checkpoint(state.schema, state.ok, journal.notes())
+        notes, files = sink.rebuild(checkpoint, moves, published=False)
         new = JournalState(state.identity, kept, schema=state.schema, n_rows=state.n_rows, replaced=state.replaced)
-        journal.replace_with(new, notes, digests if known else None, files)
+        journal.replace_with(new, notes, sent.digests if sent.known else None, files)
+
+
+def require_same_rows(chunker: Chunker, content: Content | None, journal: Journal) -> None:
+    """Raise `InputError` if rows that were sent have changed since. Blocks on I/O.
+
+    The content decides: a file that was only touched, or replaced by one with the same rows, is the same input.
+    """
+    if content is None:
+        return
+    changed = chunker.changed_file(strict=True)
+    if changed is None and isinstance(content.rows, Source) and content.rows.files:
+        # The file may have been replaced between the opening of the journal and that of the chunker.
+        recorded = journal.state.identity.get("input")
+        if recorded is not None and recorded != content.fingerprint():
+            changed = content.rows.files[0]
+    if changed is None:
+        return
+    comparison = journal.compare(content)
+    if not comparison.is_same:
+        remedy = "put it back, or send the rows that differ with fanout run --carry (carry=True)"
+        raise InputError(f"{changed} was changed while it was read: {comparison.text}; {remedy}", key="input.path")
 
 
 @contextmanager
-def _adopting(sink: FileSink) -> Iterator[None]:
+def _rebuilding(sink: FileSink) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"{sink.path} cannot be gone on with: {error}", key="output.path") from None
+        raise ConfigError(f"{sink.path} cannot be resumed: {error}", key=_KEY) from None

@@ -7,8 +7,8 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fanout.client.content import require_unchanged
 from fanout.client.endpoints import offline_targets, start_targets
+from fanout.client.identity import require_unchanged
 from fanout.client.inspect import Preview, Survey, preview_rows, survey_rows
 from fanout.client.outcome import final_stop, raise_if_stopped, settle_callers, settle_remaining_callers
 from fanout.engine import (

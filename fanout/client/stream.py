@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from fanout.callbacks import is_its_own
-from fanout.client.content import require_unchanged
+from fanout.client.identity import require_unchanged
 from fanout.client.outcome import final_stop, raise_if_stopped
 from fanout.engine import ResultQueue, RowStatus, RunControl, Stop, Until, room_for
 from fanout.limits import ConcurrencyLimiter

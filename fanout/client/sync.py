@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Unpack
 
+    from fanout.client.file_run import Sink
     from fanout.client.inspect import Preview
-    from fanout.client.sinking import Sink
     from fanout.client.stream import Stream
     from fanout.codecs.base import Codec
     from fanout.io.journal import Journal

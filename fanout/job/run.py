@@ -7,7 +7,7 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fanout.client import Client, carry_over, complete, content_of, reopen_failures
+from fanout.client import Client, complete, content_of, open_journal, reopen_failures
 from fanout.errors import ConfigError, InputError, RunStopped
 from fanout.io.journal import Journal, read_state
 from fanout.io.readers import open_source
@@ -149,13 +149,8 @@ def client_of(
 def _journal(
     job: Job, identity: dict[str, Any], source: Source, sink: FileSink, *, fresh: bool, carry: bool
 ) -> Journal:
-    content = content_of(source)
-    journal = Journal(journal_path(job.output_path), identity, fresh=fresh, rows=content, carry=carry)
-    try:
-        carry_over(sink, journal, content)
-    except BaseException:
-        journal.close()
-        raise
+    path = journal_path(job.output_path)
+    journal = open_journal(path, identity, content_of(source), sink, fresh=fresh, carry=carry)
     if journal.resumed_rows and not source.repeatable and not journal.state.complete:
         journal.close()
         raise ConfigError(

@@ -125,5 +125,5 @@ def test_no_option_of_a_codec_is_shown() -> None:
 
 
 def test_rows_of_an_iterator_have_none() -> None:
-    with pytest.raises(ConfigError, match="cannot be told from others"):
+    with pytest.raises(ConfigError, match="have no identity"):
         identity(iter(X))

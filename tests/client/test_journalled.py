@@ -138,7 +138,7 @@ async def test_other_limits_chunks_and_retries_go_on(tmp_path: Path) -> None:
 
 async def test_rows_of_an_iterator_need_an_identity_of_their_own(tmp_path: Path) -> None:
     with MockEndpoint(double, latency=0.1) as mock:
-        with pytest.raises(ConfigError, match="cannot be told from others: give the journal an identity"):
+        with pytest.raises(ConfigError, match="have no identity: give the journal an identity"):
             await run(mock, tmp_path, iter(X))
         journal = Journal(tmp_path / "y.npy.journal", {"rows": "of Tuesday"})
         await stopped(mock, tmp_path, 4, iter(X), journal=journal)

@@ -11,8 +11,8 @@ from unittest.mock import patch
 
 import numpy as np
 
-from fanout import Client, Codec, Journal, Limits, Payload, RetryPolicy, open_sink
-from fanout.client import carry_over, content_of, reopen_failures
+from fanout import Client, Codec, Limits, Payload, RetryPolicy, open_sink
+from fanout.client import content_of, open_journal, reopen_failures
 from fanout.io.journal import read_state
 
 if TYPE_CHECKING:
@@ -105,15 +105,14 @@ async def send(
     sink = open_sink(kind.output(folder))
     identity = {**client.identity(rows), "salt": kind.salt}
     with (
-        patch("fanout.client.sinking._GROUP_CHUNKS", kind.group_chunks),
+        patch("fanout.client.file_run._GROUP_CHUNKS", kind.group_chunks),
         patch("fanout.io.writers.npy._GROWTH_BYTES", _GROWTH_BYTES),
         ExitStack() as opened,
     ):
-        content = content_of(rows)
-        how = {"fresh": kind.fresh, "rows": content, "carry": kind.carry}
-        journal = await asyncio.to_thread(Journal, kind.journal(folder), identity, **how)
+        options = {"fresh": kind.fresh, "carry": kind.carry}
+        arguments = (kind.journal(folder), identity, content_of(rows), sink)
+        journal = await asyncio.to_thread(open_journal, *arguments, **options)
         opened.callback(journal.close)
-        await asyncio.to_thread(carry_over, sink, journal, content)
         if kind.only_failed and journal.state.failures:
             await asyncio.to_thread(reopen_failures, sink, journal)
         async with client:
