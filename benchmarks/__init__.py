@@ -1,1 +1,1 @@
-"""How fast fanout is, beside its peers and beside the least that aiohttp costs: ``python -m benchmarks``."""
+"""Compare the speed of fanout with its peers and with a bare aiohttp loop: ``python -m benchmarks``."""

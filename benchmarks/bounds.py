@@ -1,4 +1,4 @@
-"""What fanout is to hold, as ratios of CPU time in one run."""
+"""Upper bounds on the CPU time of fanout, as ratios to other entries of the same run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bound:
-    """``one`` takes at most ``most`` times the CPU time of ``other``, or ``most`` seconds where there is no other."""
+    """``one`` takes at most ``most`` times the CPU time of ``other``, or ``most`` seconds if ``other`` is None."""
 
     group: str
     one: str
@@ -42,13 +42,13 @@ BOUNDS = (
 
 
 def judged(every: Iterable[Measured]) -> list[tuple[Bound, Spread]]:
-    """Every bound of which all was measured, with what was found: a ratio, or seconds."""
+    """Return every bound whose entries were measured, with the measured ratio or seconds."""
     by_name = {measured.group.name: measured for measured in every}
-    found = []
+    results = []
     for bound in BOUNDS:
         if (measured := by_name.get(bound.group)) is None:
             continue
         spread = cpu_of(measured, bound.one) if bound.other is None else ratio_between(measured, bound.one, bound.other)
         if spread is not None:
-            found.append((bound, spread))
-    return found
+            results.append((bound, spread))
+    return results

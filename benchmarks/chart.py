@@ -1,4 +1,4 @@
-"""Bars in SVG, self-contained, readable on light and on dark ground."""
+"""Draw bar charts as self-contained SVG, readable on light and dark backgrounds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FIGURE = 130
 _BAR, _STEP, _HEAD, _GAP = 13, 20, 44, 14
 _ROOM = _WIDTH - _LABEL - _FIGURE - 10
 
-# Middle tones that keep a contrast of at least 4.5 to white and to #0d1117; where the reader's theme is known, better.
+# Middle tones with a contrast of at least 4.5 to white and to #0d1117; the media queries choose better ones.
 _STYLE = """
 text { font: 12px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill: #717a84 }
 .title { font-size: 14px; font-weight: 600; fill: #717a84 }
@@ -54,14 +54,14 @@ class Panel:
     note: str
     bars: Sequence[Bar]
     most: float
-    """Where the panel ends; longer bars are cut there, two strokes show it, and their figure is told all the same."""
+    """Value at the end of the panel. A longer bar is cut there, with two strokes, and keeps its figure."""
 
     mark: float | None = None
-    """Where a dashed line stands."""
+    """Value with a dashed line."""
 
 
 def drawn(panels: Sequence[Panel], description: str) -> str:
-    """The panels, one below the other."""
+    """Return an SVG with the panels, one below the other."""
     height, parts = 0, []
     for panel in panels:
         parts += _panel(panel, height)
@@ -94,7 +94,7 @@ def _bar(bar: Bar, panel: Panel, y: int) -> list[str]:
         f'<rect class="{kind}" x="{_LABEL}" y="{y}" width="{end - _LABEL:.1f}" height="{_BAR}" rx="2"/>',
         _cut(end - 16, y) if bar.value > most else _spread(_x(bar.low, most), _x(bar.high, most), y + _BAR / 2),
     ]
-    # Behind the dashed line, which would strike it through.
+    # The figure stands behind the dashed line, which would strike it through.
     behind = max(_x(bar.high, most), _x(panel.mark or 0, most))
     return [*parts, f'<text x="{behind + 8:.1f}" y="{y + 11}">{escape(bar.figure)}</text>']
 
@@ -104,7 +104,7 @@ def _spread(low: float, high: float, y: float) -> str:
 
 
 def _cut(x: float, y: int) -> str:
-    """Two slanted strokes over the end of a bar that is longer than its panel."""
+    """Return two slanted strokes over the end of a bar that is longer than its panel."""
     return f'<path d="M{x:.1f} {y + _BAR + 2}l5 -{_BAR + 4}m4 0l-5 {_BAR + 4}" class="spread" fill="none"/>'
 
 

@@ -1,4 +1,7 @@
-"""One contender at one work, in a process of its own: ``python -m benchmarks.child TASK`` prints the `Cost` as JSON."""
+"""Measure one contender at one workload, in its own process.
+
+``python -m benchmarks.child TASK`` prints the `Cost` as JSON.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.measuring import Clock, Cost, Memory, warm_pages
-from benchmarks.works import work
+from benchmarks.workloads import workload_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,17 +21,17 @@ if TYPE_CHECKING:
     from benchmarks.session import Opener, Session
 
 _ROOM = 64 * 2**20
-"""Bytes that a client takes beside the answers, more or less."""
+"""Bytes that a client takes beside the answers, approximately."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What the process is to do."""
+    """The measurement that the process makes."""
 
     target: str
     """``module:function``, an `Opener`."""
 
-    work: str
+    workload: str
     origin: str
     requests: int
     uvloop: bool = False
@@ -36,7 +39,7 @@ class Task:
 
 
 def main(task: Task) -> Cost:
-    """Do it. Raises `ValueError` when the answers are wrong."""
+    """Measure ``task``. Raises `ValueError` if the answers are wrong."""
     module, _, function = task.target.partition(":")
     opener = getattr(import_module(module), function)
     with asyncio.Runner(loop_factory=_loop_factory(task.uvloop)) as runner:
@@ -44,21 +47,22 @@ def main(task: Task) -> Cost:
 
 
 async def _measured(task: Task, opener: Opener) -> Cost:
-    job = work(task.work)
-    rows, few = job.rows(task.requests), job.rows(min(task.requests, 2 * job.concurrency))
-    async with opener(job, task.origin, **task.options) as session:  # all is imported after this, and proven right
-        job.check(await session.send(job.rows(1)), 1)
-    warm_pages(_ROOM + job.blank(1).nbytes * len(rows))
+    workload = workload_named(task.workload)
+    rows, few = workload.rows(task.requests), workload.rows(min(task.requests, 2 * workload.concurrency))
+    # The first session imports everything, and checks that the answers are right.
+    async with opener(workload, task.origin, **task.options) as session:
+        workload.check(await session.send(workload.rows(1)), 1)
+    warm_pages(_ROOM + workload.blank(1).nbytes * len(rows))
     memory = Memory()
-    async with opener(job, task.origin, **task.options) as session:
-        await session.send(few)  # connections are made, and the client has learnt what it learns
+    async with opener(workload, task.origin, **task.options) as session:
+        await session.send(few)  # opens the connections, and fetches metadata
         before = _units(session)
         clock = Clock()
         values = await session.send(rows)
         cpu, wall = clock.read()
         units = _units(session) - before if session.units else task.requests
         peak, beyond = memory.peak(), memory.beyond(values.nbytes)
-    job.check(values, task.requests)
+    workload.check(values, task.requests)
     return Cost(units=units, cpu=cpu, wall=wall, peak=peak, beyond=beyond)
 
 

@@ -1,4 +1,4 @@
-"""The command: what to run, how often, and where the report goes."""
+"""Parse the command line, run the groups and write the report."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ _LONG = 1_000_000
 _DESCRIPTION = """\
 Compare fanout with its peers and with the least that aiohttp costs, side by side in one run.
 
-Each contender does each work in a process of its own, in turn (A B C A B C ...), on one core, while the server has
-another. What counts is the CPU time per request, as a ratio to the bare floor: it is steadier than anything that a
-clock on the wall can tell. Whoever gives wrong answers has no figures.
+Each contender runs each workload in its own process, in turn (A B C A B C ...), on one core, while the server has
+another. The main figure is the CPU time per request, as a ratio to the bare floor, because it is steadier than elapsed
+time. A contender with wrong answers has no figures.
 """
 
 _EPILOG = """\
 examples:
   python -m benchmarks --quick                       a first look, two or three minutes; read its figures with care
   python -m benchmarks                               all of it
-  python -m benchmarks --only W1,W4 --rounds 9       two works, better medians
+  python -m benchmarks --only W1,W4 --rounds 9       two workloads, better medians
   python -m benchmarks --only W1 --entries fanout,aiohttp
   python -m benchmarks --only chunks --long          up to a million chunks: a quarter of an hour a round
 
-Peers come with the extra: pip install -e '.[bench]'. What is not installed is skipped, and the report says so.
-The server is nginx (apt-get install nginx-light) where it is found, else the project's own.
+Peers come with the extra: pip install -e '.[bench]'. A peer that is not installed is skipped, and the report says so.
+The server is nginx (apt-get install nginx-light) if it is installed, else the project's own.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run it.
+    """Run the benchmarks.
 
     Returns:
-        0: all is well; 1: a contender failed or gave wrong answers; 2: the arguments make no sense, or no server
+        0: success; 1: a contender failed or gave wrong answers; 2: the arguments are wrong, or no server
         starts; 130: interrupted.
     """
     parser = _parser()
@@ -62,12 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     circumstances = _circumstances(where, nginx=nginx, rounds=rounds)
     try:
         with servers(nginx=nginx, core=where.server) as running:
-            every = measure(chosen, rounds, running, where, _tell)
+            every = measure(chosen, rounds, running, where, _log)
     except NotStarted as error:
-        _tell(f"{error}; --server {'own does without nginx' if nginx else 'nginx is another one'}")
+        _log(f"{error}; --server {'own does without nginx' if nginx else 'nginx is another one'}")
         return 2
     except KeyboardInterrupt:
-        _tell("interrupted: nothing is written")
+        _log("interrupted: nothing is written")
         return 130
     _write(circumstances, every, options.out)
     return 1 if any(one.failed for one in every) else 0
@@ -84,10 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="a fifth of the requests, three rounds")
     parser.add_argument("--long", action="store_true", help="with the run of 1,000,000 chunks")
     parser.add_argument("--rounds", type=_positive, metavar="N", help=f"rounds of each group (default {_ROUNDS})")
-    parser.add_argument("--server", choices=["auto", "nginx", "own"], default="auto", help="what answers")
+    parser.add_argument("--server", choices=["auto", "nginx", "own"], default="auto", help="the server of the answers")
     parser.add_argument(
         "--out", type=Path, default=Path("out/benchmarks"), metavar="FOLDER",
-        help="where latest.md, latest.json and the pictures go (default %(default)s)",
+        help="folder for latest.md, latest.json and the pictures (default %(default)s)",
     )  # fmt: skip
     return parser
 
@@ -148,8 +148,8 @@ def _write(circumstances: report.Circumstances, every: Sequence[Measured], folde
     for name, content in files.items():
         (folder / name).write_text(content, "utf-8")
     print(text)
-    _tell(f"written to {folder}: {', '.join(files)}")
+    _log(f"written to {folder}: {', '.join(files)}")
 
 
-def _tell(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What is measured: groups of entries that are compared with each other, run side by side."""
+"""Define the groups of entries that run side by side and are compared with each other."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.servers import Served
 from benchmarks.studies.journal import lacking as journal_lacking
-from benchmarks.works import NAMES, ChunkTask, work
+from benchmarks.workloads import NAMES, Workload, workload_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 LENGTHS = (1_000, 10_000, 100_000)
-"""Chunks in the runs that tell whether a chunk costs the same in all of them."""
+"""Chunks per run in the study of long runs."""
 
 FANOUT, FLOOR = "fanout", "aiohttp + orjson, bare"
 RUST, BY_HAND, TENACITY = "baseten-performance-client", "gather + json", "gather + json + tenacity"
@@ -28,29 +28,29 @@ class Entry:
 
     name: str
     target: str = ""
-    """``module:function`` that opens the contender's session; empty where ``command`` is measured."""
+    """``module:function`` that opens the contender's session; empty if ``command`` is measured."""
 
     command: tuple[str, ...] = ()
-    """A whole process to be measured, from its start to its end."""
+    """A process to measure from its start to its end."""
 
-    work: str = ""
+    workload: str = ""
     requests: int = 1
     needs: tuple[str, ...] = ()
-    """Modules without which it is skipped."""
+    """Modules that it needs; it is skipped without them."""
 
     uvloop: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     served: Served = field(default_factory=Served)
     lacking: Callable[[], str | None] = lambda: None
-    """Another reason to skip it."""
+    """Returns another reason to skip it, or None."""
 
     @property
     def ours(self) -> bool:
-        """Whether fanout does the work."""
+        """True if fanout runs the workload."""
         return any("fanout" in word or "studies" in word for word in (self.target, *self.command))
 
     def unavailable(self) -> str | None:
-        """Why it cannot be run here, for people; None: it can."""
+        """Return the reason that it cannot run here, or None."""
         missing = [name for name in self.needs if find_spec(name) is None]
         if missing:
             return f"{' and '.join(missing)} not installed (pip install -e '.[bench]')"
@@ -59,7 +59,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Entries that are run side by side; the first is what the others are compared with."""
+    """Entries that run side by side; the others are compared with the first."""
 
     name: str
     title: str
@@ -68,16 +68,16 @@ class Group:
 
     @property
     def base(self) -> str:
-        """The entry that the others are ratios to."""
+        """Name of the entry that the ratios refer to."""
         return self.entries[0].name
 
 
 def groups(*, lengths: Sequence[int] = LENGTHS, scale: float = 1.0) -> list[Group]:
-    """All groups in the order of the report.
+    """Return all groups in the order of the report.
 
     Args:
-        lengths: chunks in the runs of the group "chunks".
-        scale: of the number of requests in each other timed part; at least one remains.
+        lengths: chunks per run in the group "chunks".
+        scale: factor on the requests of each other timed part; at least one remains.
     """
     scaled = [*map(_work, NAMES), _failures(), _journal(), _single_rows()]
     every = [replace(group, entries=tuple(_scaled(entry, scale) for entry in group.entries)) for group in scaled]
@@ -89,19 +89,19 @@ def _scaled(entry: Entry, scale: float) -> Entry:
 
 
 def _work(name: str) -> Group:
-    job = work(name)
-    return Group(name=name, title=job.title, unit="request", entries=tuple(_contenders(job)))
+    workload = workload_named(name)
+    return Group(name=name, title=workload.title, unit="request", entries=tuple(_contenders(workload)))
 
 
-def _contenders(job: ChunkTask) -> list[Entry]:
-    """The floor first."""
+def _contenders(workload: Workload) -> list[Entry]:
+    """Return the entries of a workload, the floor first."""
     floor, ours = _module("floor"), _module("fanout_client")
-    by_hand, peers = _module("handwritten"), _PEERS[job.name]
+    by_hand, peers = _module("handwritten"), _PEERS[workload.name]
     entries = [
         Entry(name=FLOOR, target=floor),
         Entry(name=FANOUT, target=ours),
     ]
-    if job.name == "W1":
+    if workload.name == "W1":
         entries += [
             Entry(name=f"{FLOOR}, uvloop", target=floor, needs=("uvloop",), uvloop=True),
             Entry(name=f"{FANOUT}, uvloop", target=ours, needs=("uvloop",), uvloop=True),
@@ -115,13 +115,13 @@ def _contenders(job: ChunkTask) -> list[Entry]:
         for peer, (module, needs) in _CLIENTS.items()
         if peer in peers
     ]
-    return [replace(entry, work=job.name, requests=job.requests) for entry in entries]
+    return [replace(entry, workload=workload.name, requests=workload.requests) for entry in entries]
 
 
 _CLIENTS: dict[str, tuple[str, tuple[str, ...]]] = {
     RUST: ("rust_client", ("baseten_performance_client",)),
     OPENAI: ("openai_sdk", ("openai",)),
-    TRITON: ("triton_client", ("tritonclient", "geventhttpclient")),  # its package imports the latter, used or not
+    TRITON: ("triton_client", ("tritonclient", "geventhttpclient")),  # tritonclient imports the latter in any case
     HTTPX: ("httpx_client", ("httpx",)),
     REQUESTS: ("requests_threads", ("requests",)),
 }
@@ -144,7 +144,7 @@ def _study(name: str) -> str:
 
 def _chunks(lengths: Sequence[int]) -> Group:
     def entries(face: str, target: str) -> list[Entry]:
-        return [Entry(name=f"{face}, {n:,} chunks", target=target, work="W1", requests=n) for n in lengths]
+        return [Entry(name=f"{face}, {n:,} chunks", target=target, workload="W1", requests=n) for n in lengths]
 
     both = entries("map", _module("fanout_client")) + entries("stream", _study("chunks:streamed"))
     return Group(name="chunks", title="the length of a run, chunks of one row (W1)", unit="chunk", entries=tuple(both))
@@ -153,8 +153,8 @@ def _chunks(lengths: Sequence[int]) -> Group:
 def _failures() -> Group:
     entries = [
         Entry(
-            name=f"{share:.0%} of the answers are a 503", target=_study("failures:opened"), work="W1", requests=10_000,
-            served=Served(fail_share=share, own=True),
+            name=f"{share:.0%} of the answers are a 503", target=_study("failures:opened"), workload="W1",
+            requests=10_000, served=Served(fail_share=share, own=True),
         )
         for share in (0.0, 0.01, 0.1)
     ]  # fmt: skip
@@ -162,10 +162,10 @@ def _failures() -> Group:
 
 
 def _journal() -> Group:
-    job = work("W2")
+    workload = workload_named("W2")
     entries = [
         Entry(
-            name=name, target=_study("journal:opened"), work=job.name, requests=2 * job.requests,
+            name=name, target=_study("journal:opened"), workload=workload.name, requests=2 * workload.requests,
             options={"journal": on}, lacking=journal_lacking,
         )
         for name, on in {INTO_FILE: False, WITH_JOURNAL: True}.items()
@@ -181,7 +181,7 @@ def _single_rows() -> Group:
         Entry(name="predict, at most 64 rows share one", target=predicted, options={"chunk_rows": 64}, served=counted),
         Entry(name="map, one request a row", target=_module("fanout_client"), served=counted),
     )
-    rows = tuple(replace(entry, work="W1", requests=4000) for entry in entries)
+    rows = tuple(replace(entry, workload="W1", requests=4000) for entry in entries)
     return Group(name="predict", title="rows that come one by one, 256 callers (W1)", unit="row", entries=rows)
 
 

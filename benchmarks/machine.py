@@ -1,4 +1,4 @@
-"""The machine: which cores there are, who runs on which, and what the figures were taken on."""
+"""Choose cores for client and server, and describe the machine."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _PACKAGES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Cores:
-    """A core for the contender and another one for the server; None: wherever the system puts them."""
+    """A core for the contender and another one for the server; None leaves the choice to the system."""
 
     client: int | None = None
     server: int | None = None
 
 
 def cores() -> Cores:
-    """Two cores of those that this process may use, if the system has two and lets one choose."""
+    """Return two cores that this process may use, if there are two and the system allows a choice."""
     if not hasattr(os, "sched_setaffinity"):
         return Cores()
     usable = sorted(os.sched_getaffinity(0))
@@ -43,7 +43,7 @@ def cores() -> Cores:
 
 @contextmanager
 def on(core: int | None) -> Iterator[None]:
-    """Processes that are started inside stay on this core."""
+    """Pin processes that are started inside to this core."""
     if core is None:
         yield
         return
@@ -56,7 +56,7 @@ def on(core: int | None) -> Iterator[None]:
 
 
 def described() -> dict[str, str]:
-    """What a reader of the figures wants to know of the machine."""
+    """Describe the machine for a reader of the figures."""
     load = " ".join(f"{value:.1f}" for value in os.getloadavg())
     return {
         "system": f"{platform.system()} {platform.machine()}",
@@ -68,14 +68,14 @@ def described() -> dict[str, str]:
 
 
 def packages() -> dict[str, str]:
-    """Versions of what takes part, as far as it is installed."""
-    found = {}
+    """Return the versions of the packages that are installed."""
+    versions = {}
     for name in _PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _processor() -> str:

@@ -1,12 +1,12 @@
-"""What a piece of work costs the process that does it: CPU time, elapsed time and memory.
+"""Measure CPU time, elapsed time and memory of this process.
 
-The CPU time is taken inside the process, around the timed part alone: `time.process_time` counts user and system time
-of all threads, so a client that works in threads of its own (Rust, requests) hides nothing. Taken from outside it
-would hold half a second of imports, which varies by more than many of the works cost; a baseline measured in another
-process would subtract one noise from another.
+CPU time is measured inside the process, around the timed part alone: `time.process_time` counts user and system time of
+all threads, so it includes a client's own threads (Rust, requests). Measured from outside it would include half a
+second of imports, which varies by more than many workloads cost, and a baseline from another process would subtract one
+noise from another.
 
-The peak of memory is ``VmHWM`` of Linux, set back before the work. ``ru_maxrss`` will not do: it survives exec, so
-that a child begins with the peak of its parent.
+Peak memory is Linux's ``VmHWM``, reset before the workload. ``ru_maxrss`` survives exec, so a child would begin with
+the peak of its parent.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _RESET_PEAK = "5"  # man 5 proc: "Reset the peak resident set size"
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What was spent on a number of units (requests, chunks, rows: the group tells which)."""
+    """The cost of a number of units (requests, chunks or rows; see the group)."""
 
     units: int
     cpu: float
@@ -39,14 +39,14 @@ class Cost:
     """Seconds."""
 
     peak: int | None
-    """Bytes resident at most, interpreter, imports, input and answers included; None: not measured."""
+    """Peak of resident bytes, interpreter, imports, input and answers included; None: not measured."""
 
     beyond: int | None
-    """Bytes of the peak that are neither what was there before the work nor the array of answers; None: not known."""
+    """Bytes of the peak above the resident bytes before the workload and the array of answers; None: not known."""
 
 
 class Memory:
-    """What is resident now, so that the peak can be compared with it later."""
+    """Resident memory at its creation, to compare a later peak with."""
 
     def __init__(self) -> None:
         gc.collect()
@@ -54,40 +54,40 @@ class Memory:
         self._before = _status("VmRSS") if _reset_peak() else None
 
     def peak(self) -> int:
-        """Most bytes resident since this was made (where that cannot be told: ever)."""
+        """Return the peak of resident bytes since the creation, or ever if the system cannot reset it."""
         return _status("VmHWM") or _max_rss()
 
     def beyond(self, answers: int) -> int | None:
-        """How far the peak is above what was there before and ``answers`` bytes; None: not known."""
+        """Return the bytes of the peak above the start and ``answers``; None: not known."""
         return None if self._before is None else max(0, self.peak() - self._before - answers)
 
 
 class Clock:
-    """CPU and elapsed seconds since this was made."""
+    """CPU and elapsed seconds since its creation."""
 
     def __init__(self) -> None:
         self._cpu, self._wall = time.process_time(), time.perf_counter()
 
     def read(self) -> tuple[float, float]:
-        """CPU seconds of all threads, and elapsed seconds."""
+        """Return CPU seconds of all threads, and elapsed seconds."""
         return time.process_time() - self._cpu, time.perf_counter() - self._wall
 
 
 def warm_pages(nbytes: int) -> None:
-    """Have the system find so many bytes of pages, and let go of them.
+    """Touch so many bytes of pages, and free them.
 
-    On a virtual machine the first touch of a page may cost many times what a contender does with it, or nothing, as
-    chance will have it: whether the host had taken it back. So it is touched before the work, for all alike; but not
-    where the peak of memory would then be that of the touching.
+    On a virtual machine the first touch of a page may cost many times more than the work on it, or nothing, by chance:
+    the host may have reclaimed it. So every contender's pages are touched before its workload; but not if the peak of
+    memory cannot be reset afterwards.
     """
     if _reset_peak():
         np.ones(nbytes, np.uint8)
 
 
 def _give_back() -> None:
-    """Give what is free back to the system, where the C library can.
+    """Return free memory to the system, if the C library can.
 
-    glibc keeps freed memory resident and serves later requests from it: what the work takes would not be seen.
+    glibc keeps freed memory resident and reuses it, which would hide the memory of the workload.
     """
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
@@ -102,7 +102,7 @@ def _reset_peak() -> bool:
 
 
 def _status(key: str) -> int | None:
-    """A size of ``/proc/self/status`` in bytes; None where there is none."""
+    """Return a size of ``/proc/self/status`` in bytes; None if the system has no such file."""
     try:
         lines = _STATUS.read_text().splitlines()
     except OSError:

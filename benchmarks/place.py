@@ -1,4 +1,4 @@
-"""Where the benchmarks are, for the processes that they start."""
+"""The root of the checkout, and the environment of child processes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ ROOT = Path(__file__).absolute().parents[1]
 
 
 def environment() -> dict[str, str]:
-    """The environment of a child process that finds this package, whatever folder it runs in."""
+    """Return an environment in which a child process finds this package from any folder."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

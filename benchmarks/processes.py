@@ -1,4 +1,4 @@
-"""Running one entry once, in a process of its own."""
+"""Run one entry once, in its own process."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Failed(Exception):  # noqa: N818 - it says what happened to the entry
 
 
 def run(entry: Entry, origin: str) -> Cost:
-    """Measure it. Raises `Failed` with the end of what the process said."""
+    """Measure ``entry``. Raises `Failed` with the last line of the process's errors."""
     return _command(entry.command) if entry.command else _task(entry, origin)
 
 
 def _task(entry: Entry, origin: str) -> Cost:
     task = Task(
-        target=entry.target, work=entry.work, origin=origin, requests=entry.requests,
+        target=entry.target, workload=entry.workload, origin=origin, requests=entry.requests,
         uvloop=entry.uvloop, options=entry.options,
     )  # fmt: skip
     command = [sys.executable, "-m", "benchmarks.child", json.dumps(asdict(task))]
@@ -41,7 +41,7 @@ def _task(entry: Entry, origin: str) -> Cost:
 
 
 def _command(command: tuple[str, ...]) -> Cost:
-    """The whole life of a process. Here its start is what is asked for, so the CPU time is taken from outside."""
+    """Measure the whole life of a process, from outside: its start is the subject."""
     program, *arguments = command
     executable = sys.executable if program == "python" else str(Path(sys.executable).parent / program)
     begun = time.perf_counter()
@@ -53,7 +53,7 @@ def _command(command: tuple[str, ...]) -> Cost:
         raise Failed(f"there is no {executable}: install fanout into this environment") from None
     _, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - begun
-    process.returncode = os.waitstatus_to_exitcode(status)  # it has been waited for: Popen is not to try again
+    process.returncode = os.waitstatus_to_exitcode(status)  # wait4 has reaped the process, so Popen must not
     if process.returncode != 0:
         raise Failed(f"exit code {process.returncode}")
     return Cost(units=1, cpu=usage.ru_utime + usage.ru_stime, wall=wall, peak=None, beyond=None)

@@ -1,4 +1,4 @@
-"""The report in Markdown, and the same figures as JSON."""
+"""Write the report in Markdown, and the same figures as JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Circumstances:
-    """Where and how the figures were taken."""
+    """The place and the conditions of the measurement."""
 
     date: str
     machine: dict[str, str]
@@ -30,7 +30,7 @@ class Circumstances:
 
 
 def as_json(circumstances: Circumstances, every: Sequence[Measured]) -> dict[str, Any]:
-    """Everything, single rounds included; seconds and bytes."""
+    """Return everything, single rounds included; in seconds and bytes."""
     return {"schema_version": SCHEMA_VERSION, **asdict(circumstances), "groups": [_as_json(one) for one in every]}
 
 
@@ -49,21 +49,23 @@ def _as_json(measured: Measured) -> dict[str, Any]:
 
 
 def as_markdown(circumstances: Circumstances, every: Sequence[Measured]) -> str:
-    """A table for each group."""
+    """Return a table for each group."""
     parts = [_opening(circumstances), *map(_section, every), _bounds(every), _versions(circumstances)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _opening(circumstances: Circumstances) -> str:
     machine = ", ".join(f"{key} {value}" for key, value in circumstances.machine.items())
-    where = "the client on one core, the server on another" if circumstances.pinned else "client and server on any core"
+    placing = (
+        "the client on one core, the server on another" if circumstances.pinned else "client and server on any core"
+    )
     return f"""# Benchmarks
 
-{circumstances.date}. {machine}. Server: {circumstances.server}, on loopback; {where}.
+{circumstances.date}. {machine}. Server: {circumstances.server}, on loopback; {placing}.
 Every line is a process of its own, run in turn with the others of its table; medians of {circumstances.rounds} rounds,
 least and most in brackets. Ratios (x) are to the first line, taken round by round. CPU is user and system time of all
-threads of the client, in the timed part alone. Peak: MiB resident at most; beyond: that part of it which is neither
-there before the work nor the array of answers. All answers were checked."""
+threads of the client, in the timed part alone. Peak: most resident MiB; beyond: the part of it above the memory before
+the workload and the array of answers. All answers were checked."""
 
 
 def _section(measured: Measured) -> str:
@@ -74,8 +76,8 @@ def _section(measured: Measured) -> str:
         "|---|---:|---:|---:|---:|---:|---:|---:|",
         *(_row(line) for line in lines(measured)),
     ]
-    notes = [f"- {name}: not run, {why}." for name, why in measured.skipped.items()]
-    notes += [f"- {name}: FAILED, {why}." for name, why in measured.failed.items()]
+    notes = [f"- {name}: not run, {reason}." for name, reason in measured.skipped.items()]
+    notes += [f"- {name}: FAILED, {reason}." for name, reason in measured.failed.items()]
     shown = [head, "\n".join(table)] if measured.costs else [head]
     return "\n\n".join([*shown, *(["\n".join(notes)] if notes else [])])
 
@@ -95,17 +97,17 @@ def _row(line: Line) -> str:
 
 
 def _bounds(every: Sequence[Measured]) -> str:
-    rows = [_bound(bound, found) for bound, found in judged(every)]
+    rows = [_bound(bound, measured) for bound, measured in judged(every)]
     if not rows:
         return ""
     head = ["| | CPU of | to that of | at most | is | held |", "|---|---|---|---:|---:|---|"]
-    return "\n".join(["## Bounds that fanout is to hold", "", *head, *rows])
+    return "\n".join(["## Bounds for fanout", "", *head, *rows])
 
 
-def _bound(bound: Bound, found: Spread) -> str:
+def _bound(bound: Bound, measured: Spread) -> str:
     shown = _times if bound.other else duration
-    held = "yes" if found.median <= bound.most else "**no**"
-    cells = [bound.group, bound.one, bound.other or "-", shown(bound.most), _with_spread(found, shown), held]
+    held = "yes" if measured.median <= bound.most else "**no**"
+    cells = [bound.group, bound.one, bound.other or "-", shown(bound.most), _with_spread(measured, shown), held]
     return f"| {' | '.join(cells)} |"
 
 
@@ -124,14 +126,14 @@ def _median(spread: Spread | None, shown: Callable[[float], str]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """With a unit that leaves three digits."""
+    """Format with three digits and a fitting unit."""
     if seconds < 1e-3:
         return f"{seconds * 1e6:.0f} us"
     return f"{seconds * 1e3:.{0 if seconds >= 0.1 else 1 if seconds >= 0.01 else 2}f} ms"
 
 
 def mebibytes(size: float) -> str:
-    """Without its unit."""
+    """Format in MiB, without the unit."""
     return f"{size / _MIB:.0f}" if size >= 10 * _MIB else f"{size / _MIB:.1f}"
 
 

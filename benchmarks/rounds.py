@@ -1,4 +1,4 @@
-"""All entries of a group in turn, round after round: what disturbs the machine for a while disturbs all alike."""
+"""Run all entries of a group in turn, round after round, so that a disturbance of the machine affects all alike."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measured:
-    """A group and what came of it."""
+    """A group with its results."""
 
     group: Group
     costs: dict[str, list[Cost]] = field(default_factory=dict)
-    """Entry name -> one cost a round."""
+    """Entry name -> one cost per round."""
 
     skipped: dict[str, str] = field(default_factory=dict)
-    """Entry name -> why it was not run."""
+    """Entry name -> the reason that it was not run."""
 
     failed: dict[str, str] = field(default_factory=dict)
-    """Entry name -> what went wrong; it has no costs."""
+    """Entry name -> its error; it has no costs."""
 
 
 class Servers:
-    """The servers that are wanted, each started once, all on one core."""
+    """The servers in use, each started once, all on one core."""
 
     def __init__(self, stack: ExitStack, *, nginx: bool, core: int | None) -> None:
         self._stack, self._nginx, self._core = stack, nginx, core
         self._origins: dict[Served, str] = {}
 
     def origin(self, served: Served) -> str:
-        """The origin of the one that answers so."""
+        """Return the origin of the server with these answers; start it on first use."""
         if served not in self._origins:
             with on(self._core):
                 self._origins[served] = self._stack.enter_context(server(served, nginx=self._nginx))
@@ -49,34 +49,34 @@ class Servers:
 
 @contextmanager
 def servers(*, nginx: bool, core: int | None) -> Iterator[Servers]:
-    """Servers that end with the context."""
+    """Provide servers that end with the context."""
     with ExitStack() as stack:
         yield Servers(stack, nginx=nginx, core=core)
 
 
 def measure(
-    every: Sequence[Group], rounds: int, running: Servers, cores: Cores, tell: Callable[[str], None]
+    every: Sequence[Group], rounds: int, running: Servers, cores: Cores, log: Callable[[str], None]
 ) -> list[Measured]:
-    """Run them all; ``tell`` is called with a line for what has been done, and for what cannot."""
-    return [_group(group, rounds, running, cores, tell) for group in every]
+    """Run all groups. ``log`` is called with a line for each entry that ran or cannot run."""
+    return [_group(group, rounds, running, cores, log) for group in every]
 
 
-def _group(group: Group, rounds: int, running: Servers, cores: Cores, tell: Callable[[str], None]) -> Measured:
+def _group(group: Group, rounds: int, running: Servers, cores: Cores, log: Callable[[str], None]) -> Measured:
     measured = Measured(group)
     for entry in group.entries:
-        if (why := entry.unavailable()) is not None:
-            measured.skipped[entry.name] = why
-            tell(f"{group.name} | {entry.name}: skipped, {why}")
+        if (reason := entry.unavailable()) is not None:
+            measured.skipped[entry.name] = reason
+            log(f"{group.name} | {entry.name}: skipped, {reason}")
     for number in range(1, rounds + 1):
         for entry in group.entries:
             if entry.name not in measured.skipped | measured.failed:
-                told = _entry(entry, measured, running, cores)
-                tell(f"{group.name} {number}/{rounds} | {entry.name}: {told}")
+                line = _entry(entry, measured, running, cores)
+                log(f"{group.name} {number}/{rounds} | {entry.name}: {line}")
     return measured
 
 
 def _entry(entry: Entry, measured: Measured, running: Servers, cores: Cores) -> str:
-    """Run it once, note what came of it, and tell."""
+    """Run ``entry`` once, keep its result, and return a line about it."""
     origin = "" if entry.command else running.origin(entry.served)
     try:
         with on(cores.client):

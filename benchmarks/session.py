@@ -1,4 +1,4 @@
-"""What every contender gives to be measured."""
+"""The interface between a contender and the measurement."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from benchmarks.works import Array
+    from benchmarks.workloads import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +16,11 @@ class Session:
     """A client with its connections."""
 
     send: Callable[[Any], Awaitable[Array]]
-    """Sends rows, gives the answers as one array in the order of the input."""
+    """Sends rows and returns the answers as one array, in the order of the input."""
 
     units: Callable[[], int] | None = None
-    """How many units were sent so far, where they are not one a request."""
+    """Returns the units sent so far, if a unit is not a request."""
 
 
 Opener: TypeAlias = Callable[..., AbstractAsyncContextManager[Session]]
-"""Called with a `ChunkTask`, the origin of the server (``http://host:port``), and the options of the entry."""
+"""Called with a `Workload`, the origin of the server (``http://host:port``), and the options of the entry."""

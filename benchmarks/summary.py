@@ -1,4 +1,4 @@
-"""What the rounds of an entry come to: medians, spread, and ratios to the base of its group.
+"""Summarize the rounds of an entry: medians, spread, and ratios to the base of its group.
 
 A ratio is taken within each round, between processes that ran one after the other; the median is that of the ratios.
 """
@@ -23,12 +23,12 @@ QUANTITIES: dict[str, Quantity] = {
     "peak": lambda cost: cost.peak,
     "beyond": lambda cost: cost.beyond,
 }
-"""``cpu``: seconds a unit; ``throughput``: units a second; ``peak`` and ``beyond``: bytes, see `Cost`."""
+"""``cpu``: seconds per unit; ``throughput``: units per second; ``peak`` and ``beyond``: bytes, see `Cost`."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Of the rounds."""
+    """Median and range of the rounds."""
 
     median: float
     low: float
@@ -37,7 +37,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One entry: quantity -> what it is, and what it is of the base's."""
+    """One entry: quantity -> its value, and its ratio to the base."""
 
     name: str
     rounds: int
@@ -46,7 +46,7 @@ class Line:
 
 
 def lines(measured: Measured) -> list[Line]:
-    """Of all entries that were run, in the order of the group."""
+    """Return a line for each entry that ran, in the order of the group."""
     base = measured.costs.get(measured.group.base)
     return [
         _line(entry.name, costs, base) for entry in measured.group.entries if (costs := measured.costs.get(entry.name))
@@ -66,13 +66,13 @@ def _line(name: str, costs: list[Cost], base: list[Cost] | None) -> Line:
 
 
 def cpu_of(measured: Measured, name: str) -> Spread | None:
-    """CPU seconds a unit of one entry; None: it was not run."""
+    """Return the CPU seconds per unit of one entry; None: it was not run."""
     costs = measured.costs.get(name)
     return _spread([cost.cpu / cost.units for cost in costs]) if costs else None
 
 
 def ratio_between(measured: Measured, one: str, other: str) -> Spread | None:
-    """CPU of one entry as a ratio to another's, round by round; None: one of them was not run."""
+    """Return the ratio of two entries' CPU, round by round; None: one of them was not run."""
     mine, theirs = measured.costs.get(one), measured.costs.get(other)
     if not mine or not theirs:
         return None

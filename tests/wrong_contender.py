@@ -1,4 +1,4 @@
-"""A contender that is fast, since it asks nobody."""
+"""A contender that is fast because it sends nothing."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from benchmarks.session import Session
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from benchmarks.works import Array, ChunkTask
+    from benchmarks.workloads import Array, Workload
 
 
 @asynccontextmanager
-async def opened(work: ChunkTask, origin: str) -> AsyncIterator[Session]:
+async def opened(workload: Workload, origin: str) -> AsyncIterator[Session]:
     async def send(rows: Any) -> Array:
         return np.zeros((len(rows), 768), np.float32)
 

@@ -1,1 +1,1 @@
-"""The same works, done by fanout, by hand, and by other clients: one a module."""
+"""The contenders: fanout, hand-written programs and other clients, one per module."""

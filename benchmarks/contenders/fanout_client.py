@@ -1,4 +1,4 @@
-"""fanout as a user gets it: every promise on, nothing tuned but what the work itself says."""
+"""fanout with its defaults; the workload sets chunk size and concurrency."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from benchmarks.session import Session
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from benchmarks.works import ChunkTask
+    from benchmarks.workloads import Workload
 
 
 @asynccontextmanager
-async def opened(work: ChunkTask, origin: str) -> AsyncIterator[Session]:
-    """A client of fanout; ``map`` does the work."""
-    async with client_of(work, origin) as client:
+async def opened(workload: Workload, origin: str) -> AsyncIterator[Session]:
+    """Open a client of fanout, to be used through ``map``."""
+    async with client_of(workload, origin) as client:
         yield Session(client.map)
 
 
 def client_of(
-    work: ChunkTask, origin: str, *, chunk_rows: int | None = None, retry: fanout.RetryPolicy | None = None
+    workload: Workload, origin: str, *, chunk_rows: int | None = None, retry: fanout.RetryPolicy | None = None
 ) -> fanout.Client[fanout.Array]:
-    """A client for this work."""
+    """Return a client for this workload."""
     return fanout.Client(
-        origin + work.url_path,
-        codec=fanout.codec(work.codec, **work.codec_options),
-        chunk_rows=chunk_rows or work.chunk_rows,
-        limits=fanout.Limits(concurrency=work.concurrency),
+        origin + workload.url_path,
+        codec=fanout.codec(workload.codec, **workload.codec_options),
+        chunk_rows=chunk_rows or workload.chunk_rows,
+        limits=fanout.Limits(concurrency=workload.concurrency),
         retry=retry,
     )

@@ -1,6 +1,6 @@
-"""The floor: the least that the work costs with aiohttp and orjson. No retry, no proof, no statistics.
+"""The floor: the least cost with aiohttp and orjson, without retries, validation or statistics.
 
-A fixed set of workers, bytes out of orjson, the answers assigned straight into the array.
+A fixed set of workers sends bytes from orjson and assigns the answers into the array.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import orjson
 import yarl
 
 from benchmarks.session import Session
-from benchmarks.works import MODEL, Array, ChunkTask, slices
+from benchmarks.workloads import MODEL, Array, Workload, slices
 
 _TENSOR_OUT = {"name": "output", "parameters": {"binary_data": True}}
 
 
 @asynccontextmanager
-async def opened(work: ChunkTask, origin: str) -> AsyncIterator[Session]:
-    """An aiohttp session with one connection a worker."""
-    connector = aiohttp.TCPConnector(limit=work.concurrency)
+async def opened(workload: Workload, origin: str) -> AsyncIterator[Session]:
+    """Open an aiohttp session with one connection per worker."""
+    connector = aiohttp.TCPConnector(limit=workload.concurrency)
     async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
-        url, encode, decode = yarl.URL(origin + work.url_path), _ENCODE[work.wire], _DECODE[work.wire]()
+        url, encode, decode = yarl.URL(origin + workload.url_path), _ENCODE[workload.wire], _DECODE[workload.wire]()
 
         async def send(rows: Any) -> Array:
-            out = work.blank(len(rows))
-            todo = iter(slices(rows, work.chunk_rows))
-            await asyncio.gather(*(worker(rows, out, todo) for _ in range(work.concurrency)))
+            out = workload.blank(len(rows))
+            todo = iter(slices(rows, workload.chunk_rows))
+            await asyncio.gather(*(worker(rows, out, todo) for _ in range(workload.concurrency)))
             return out
 
         async def worker(rows: Any, out: Array, todo: Iterator[slice]) -> None:
@@ -77,7 +77,7 @@ def _decode_predict() -> Decode:
 
 
 def _decode_base64() -> Decode:
-    from pybase64 import b64decode  # the fastest there is
+    from pybase64 import b64decode  # the fastest decoder
 
     def decode(body: bytes, headers: Any, out: Array) -> None:
         for item in orjson.loads(body)["data"]:

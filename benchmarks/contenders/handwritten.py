@@ -1,4 +1,4 @@
-"""The thirty lines that people write themselves: gather, a semaphore, json; with or without tenacity."""
+"""The usual hand-written program: gather, a semaphore and json, with or without tenacity."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import aiohttp
 import numpy as np
 
 from benchmarks.session import Session
-from benchmarks.works import MODEL, Array, ChunkTask, slices
+from benchmarks.workloads import MODEL, Array, Workload, slices
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
 
 @asynccontextmanager
-async def opened(work: ChunkTask, origin: str, *, tenacity: bool = False) -> AsyncIterator[Session]:
-    """An aiohttp session and a semaphore."""
-    semaphore = asyncio.Semaphore(work.concurrency)
-    request, answer = _REQUEST[work.wire], _ANSWER[work.wire]
+async def opened(workload: Workload, origin: str, *, tenacity: bool = False) -> AsyncIterator[Session]:
+    """Open an aiohttp session and a semaphore."""
+    semaphore = asyncio.Semaphore(workload.concurrency)
+    request, answer = _REQUEST[workload.wire], _ANSWER[workload.wire]
     async with aiohttp.ClientSession() as session:
 
         async def post(body: dict[str, Any]) -> Array:
-            async with session.post(origin + work.url_path, json=body) as response:
+            async with session.post(origin + workload.url_path, json=body) as response:
                 response.raise_for_status()
                 return answer(await response.json())
 
@@ -36,7 +36,9 @@ async def opened(work: ChunkTask, origin: str, *, tenacity: bool = False) -> Asy
                 return await attempt(request(rows))
 
         async def send(rows: Any) -> Array:
-            return np.concatenate(await asyncio.gather(*(one(rows[chunk]) for chunk in slices(rows, work.chunk_rows))))
+            return np.concatenate(
+                await asyncio.gather(*(one(rows[chunk]) for chunk in slices(rows, workload.chunk_rows)))
+            )
 
         yield Session(send)
 
@@ -53,12 +55,12 @@ def _retried(post: Callable[[dict[str, Any]], Awaitable[Array]]) -> Callable[[di
 
 
 def instances(rows: Array) -> dict[str, Any]:
-    """The body of a request to predict."""
+    """Return the body of a request to predict."""
     return {"instances": rows.tolist()}
 
 
 def predictions(document: Any) -> Array:
-    """The array in the answer to it."""
+    """Return the array in its response."""
     return np.array(document["predictions"], np.float32)
 
 

@@ -1,4 +1,4 @@
-"""OpenAI's own SDK for embeddings: a worker loop around ``embeddings.create``, retries as they are by default."""
+"""OpenAI's SDK for embeddings: a worker loop around ``embeddings.create``, with its default retries."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 import openai
 
 from benchmarks.session import Session
-from benchmarks.works import MODEL, Array, ChunkTask, slices
+from benchmarks.workloads import MODEL, Array, Workload, slices
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 
 @asynccontextmanager
-async def opened(work: ChunkTask, origin: str) -> AsyncIterator[Session]:
-    """An ``AsyncOpenAI``; it asks for base64 by itself."""
-    async with openai.AsyncOpenAI(base_url=f"{origin}{work.base}/v1", api_key="none") as client:
+async def opened(workload: Workload, origin: str) -> AsyncIterator[Session]:
+    """Open an ``AsyncOpenAI``, which requests base64 by default."""
+    async with openai.AsyncOpenAI(base_url=f"{origin}{workload.base}/v1", api_key="none") as client:
 
         async def send(rows: Any) -> Array:
-            out = work.blank(len(rows))
-            todo = iter(slices(rows, work.chunk_rows))
-            await asyncio.gather(*(worker(rows, out, todo) for _ in range(work.concurrency)))
+            out = workload.blank(len(rows))
+            todo = iter(slices(rows, workload.chunk_rows))
+            await asyncio.gather(*(worker(rows, out, todo) for _ in range(workload.concurrency)))
             return out
 
         async def worker(rows: Any, out: Array, todo: Iterator[slice]) -> None:

@@ -1,4 +1,4 @@
-"""requests in a pool of threads, one session a thread."""
+"""requests in a pool of threads, one session per thread."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import requests
 
 from benchmarks.contenders.handwritten import instances, predictions
 from benchmarks.session import Session
-from benchmarks.works import Array, ChunkTask, slices
+from benchmarks.workloads import Array, Workload, slices
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
 @asynccontextmanager
-async def opened(work: ChunkTask, origin: str) -> AsyncIterator[Session]:
-    """A pool with as many threads as requests may be in flight. Sending blocks the loop, where nothing else runs."""
+async def opened(workload: Workload, origin: str) -> AsyncIterator[Session]:
+    """Open a pool with one thread per request in flight. Sending blocks the loop, on which nothing else runs."""
     local = threading.local()
-    url = origin + work.url_path
+    url = origin + workload.url_path
 
     def prepare() -> None:
         local.session = requests.Session()
@@ -32,9 +32,9 @@ async def opened(work: ChunkTask, origin: str) -> AsyncIterator[Session]:
         response.raise_for_status()
         return predictions(response.json())
 
-    with ThreadPoolExecutor(work.concurrency, initializer=prepare) as pool:
+    with ThreadPoolExecutor(workload.concurrency, initializer=prepare) as pool:
 
         async def send(rows: Any) -> Array:
-            return np.concatenate(list(pool.map(one, (rows[chunk] for chunk in slices(rows, work.chunk_rows)))))
+            return np.concatenate(list(pool.map(one, (rows[chunk] for chunk in slices(rows, workload.chunk_rows)))))
 
         yield Session(send)

@@ -1,6 +1,6 @@
-"""baseten-performance-client: Rust under Python. All requests go in at once, as Python objects.
+"""baseten-performance-client: Rust under Python. It takes all requests at once, as Python objects.
 
-Its embeddings cannot decode base64. It has no arrays going in: they are made lists.
+Its embeddings cannot decode base64. It takes lists, not arrays.
 """
 
 from __future__ import annotations
@@ -13,21 +13,23 @@ from baseten_performance_client import PerformanceClient, RequestProcessingPrefe
 
 from benchmarks.contenders.handwritten import instances
 from benchmarks.session import Session
-from benchmarks.works import MODEL, Array, ChunkTask, slices
+from benchmarks.workloads import MODEL, Array, Workload, slices
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
 @asynccontextmanager
-async def opened(work: ChunkTask, origin: str) -> AsyncIterator[Session]:
-    """A ``PerformanceClient``."""
-    client = PerformanceClient(origin + work.base, api_key="none")
-    preference = RequestProcessingPreference(max_concurrent_requests=work.concurrency, batch_size=work.chunk_rows)
+async def opened(workload: Workload, origin: str) -> AsyncIterator[Session]:
+    """Open a ``PerformanceClient``."""
+    client = PerformanceClient(origin + workload.base, api_key="none")
+    preference = RequestProcessingPreference(
+        max_concurrent_requests=workload.concurrency, batch_size=workload.chunk_rows
+    )
 
     async def predict(rows: Array) -> Array:
-        payloads = [instances(rows[chunk]) for chunk in slices(rows, work.chunk_rows)]
-        answers = await client.async_batch_post(work.path, payloads, preference=preference)
+        payloads = [instances(rows[chunk]) for chunk in slices(rows, workload.chunk_rows)]
+        answers = await client.async_batch_post(workload.path, payloads, preference=preference)
         return np.concatenate([np.array(answer["predictions"], np.float32) for answer in answers.data])
 
     async def embed(rows: list[str]) -> Array:
@@ -36,4 +38,4 @@ async def opened(work: ChunkTask, origin: str) -> AsyncIterator[Session]:
         return vectors
 
     send: dict[str, Any] = {"predict": predict, "floats": embed}
-    yield Session(send[work.wire])
+    yield Session(send[workload.wire])

@@ -1,4 +1,4 @@
-"""tritonclient's asyncio client for HTTP: a worker loop around ``infer``, tensors in binary both ways."""
+"""tritonclient's asyncio client for HTTP: a worker loop around ``infer``, with binary tensors both ways."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any
 import tritonclient.http.aio as triton
 
 from benchmarks.session import Session
-from benchmarks.works import MODEL, Array, ChunkTask, slices
+from benchmarks.workloads import MODEL, Array, Workload, slices
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 
 @asynccontextmanager
-async def opened(work: ChunkTask, origin: str) -> AsyncIterator[Session]:
-    """An ``InferenceServerClient``."""
-    address = origin.removeprefix("http://") + work.base
-    async with triton.InferenceServerClient(address, conn_limit=work.concurrency) as client:
+async def opened(workload: Workload, origin: str) -> AsyncIterator[Session]:
+    """Open an ``InferenceServerClient``."""
+    address = origin.removeprefix("http://") + workload.base
+    async with triton.InferenceServerClient(address, conn_limit=workload.concurrency) as client:
         outputs = [triton.InferRequestedOutput("output", binary_data=True)]
 
         async def send(rows: Any) -> Array:
-            out = work.blank(len(rows))
-            todo = iter(slices(rows, work.chunk_rows))
-            await asyncio.gather(*(worker(rows, out, todo) for _ in range(work.concurrency)))
+            out = workload.blank(len(rows))
+            todo = iter(slices(rows, workload.chunk_rows))
+            await asyncio.gather(*(worker(rows, out, todo) for _ in range(workload.concurrency)))
             return out
 
         async def worker(rows: Any, out: Array, todo: Iterator[slice]) -> None:

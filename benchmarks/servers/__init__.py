@@ -1,4 +1,4 @@
-"""What contenders talk to: servers of static answers on loopback, processes of their own on a core of their own."""
+"""Servers of static responses on loopback, each in its own process and on its own core."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ if TYPE_CHECKING:
 
 
 class NotStarted(Exception):  # noqa: N818 - it says what happened to the server
-    """A server does not start; the text is what it says."""
+    """A server does not start; the text is its error."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """How a server is to answer."""
+    """The kind of responses of a server."""
 
     fail_share: float = 0.0
-    """Share of the requests that get a 503."""
+    """Share of the requests that receive a 503."""
 
     by_rows: bool = False
-    """As many rows come back as were sent (of W1); else the one static answer."""
+    """The response has as many rows as the request (of W1); otherwise it is the static one."""
 
     own: bool = False
-    """The project's own server, also where nginx is installed: to be compared with one of the others above."""
+    """Use the project's own server even if nginx is installed, to compare with one of the cases above."""
 
 
 @contextmanager
 def server(served: Served, *, nginx: bool) -> Iterator[str]:
-    """Start one; gives its origin, ``http://127.0.0.1:PORT``. It ends with the context."""
+    """Start a server and return its origin, ``http://127.0.0.1:PORT``. It ends with the context."""
     if nginx and served == Served():
         from benchmarks.servers.nginx import running
 
@@ -45,10 +45,10 @@ def server(served: Served, *, nginx: bool) -> Iterator[str]:
 
 
 def has_nginx() -> bool:
-    """Whether nginx is installed."""
+    """True if nginx is installed."""
     return nginx_path() is not None
 
 
 def nginx_path() -> str | None:
-    """Where nginx is; Debian installs it outside the PATH of most users."""
+    """Return the path of nginx; Debian installs it outside the PATH of most users."""
     return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")

@@ -1,4 +1,4 @@
-"""nginx with the answers of all works as static files, under a configuration of its own in a temporary folder."""
+"""Run nginx with the responses of all workloads as static files, with its own configuration in a temporary folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.servers import NotStarted, nginx_path
-from benchmarks.works import Page, site
+from benchmarks.workloads import Page, site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,8 +47,8 @@ http {{
 }}
 """
 
-# A static file does not take a POST: the 405 is answered by the same file, under another name. The mirror makes
-# nginx read the whole body before it answers, as a model has to: without it the answer overtakes large bodies.
+# nginx refuses a POST to a static file, so the 405 is answered by the same file under another name. The mirror makes
+# nginx read the whole body before it responds, as a model has to: without it the response overtakes large bodies.
 _LOCATION = """
         location = {path} {{
             mirror /nothing; error_page 405 =200 /static/{number}; alias {folder}/{number}; {headers}
@@ -62,10 +62,10 @@ _PATIENCE = 10.0
 
 @contextmanager
 def running() -> Iterator[str]:
-    """nginx on a free port; gives its origin.
+    """Run nginx on a free port and return its origin.
 
     Raises:
-        NotStarted: the message holds what it says.
+        NotStarted: the message holds the log.
     """
     with tempfile.TemporaryDirectory(prefix="fanout-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -88,7 +88,7 @@ def _locations(folder: Path, pages: Mapping[str, Page]) -> str:
 
 
 def _started(folder: Path, locations: str) -> tuple[subprocess.Popen[bytes], int]:
-    """The process and its port. A port that was free a moment ago may be taken: then another is tried."""
+    """Return the process and its port. Another process may take the free port first; then another port is tried."""
     configuration, program = folder / "nginx.conf", nginx_path() or "nginx"
     for _ in range(_TRIES):
         port = _free_port()
@@ -96,14 +96,14 @@ def _started(folder: Path, locations: str) -> tuple[subprocess.Popen[bytes], int
         process = subprocess.Popen(
             [program, "-p", str(folder), "-c", str(configuration), "-e", str(folder / "error.log")],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the command, which then ends it
+            start_new_session=True,  # Ctrl-C reaches the command alone, which ends nginx
         )  # fmt: skip
         if _answers(process, port):
             return process, port
         process.kill()
         process.wait()
     log = folder / "error.log"
-    raise NotStarted(f"nginx does not start: {log.read_text().strip() if log.exists() else 'it says nothing'}")
+    raise NotStarted(f"nginx does not start: {log.read_text().strip() if log.exists() else 'it logged nothing'}")
 
 
 def _free_port() -> int:
@@ -113,7 +113,7 @@ def _free_port() -> int:
 
 
 def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
-    """Whether it listens, before it ends or patience does."""
+    """True if it listens before it ends or the time is over."""
     end = time.monotonic() + _PATIENCE
     while process.poll() is None and time.monotonic() < end:
         try:

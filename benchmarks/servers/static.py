@@ -1,4 +1,4 @@
-"""The project's own static server: where nginx is missing, and where some requests are to fail or rows to be counted.
+"""The project's own static server, used without nginx, and if requests are to fail or rows to be counted.
 
 ``python -m benchmarks.servers.static '{"fail_share": 0.1}'`` prints its port and runs until stdin is closed.
 """
@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.place import ROOT, environment
 from benchmarks.servers import NotStarted, Served
-from benchmarks.works import Page, site, work
+from benchmarks.workloads import Page, site, workload_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ _UNKNOWN = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 
 @contextmanager
 def running(served: Served) -> Iterator[str]:
-    """The server as a child process; gives its origin."""
+    """Run the server as a child process and return its origin."""
     command = [sys.executable, "-m", "benchmarks.servers.static", json.dumps(asdict(served))]
     with subprocess.Popen(
         command,
@@ -39,13 +39,13 @@ def running(served: Served) -> Iterator[str]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # Ctrl-C is for the command, which then ends it
+        start_new_session=True,  # Ctrl-C reaches the command alone, which ends the server
     ) as process:
         assert process.stdout is not None
         assert process.stdin is not None
         port = process.stdout.readline().strip()
         if not port:
-            raise NotStarted("the static server does not start; what it says is above")
+            raise NotStarted("the static server does not start; its error is above")
         try:
             yield f"http://127.0.0.1:{port}"
         finally:
@@ -54,14 +54,14 @@ def running(served: Served) -> Iterator[str]:
 
 
 class Failing:
-    """Which requests fail: a share of them, evenly spread, the same ones every time."""
+    """Selects the requests that fail: a share of them, evenly spread, the same ones every time."""
 
     def __init__(self, share: float) -> None:
         self._share = share
         self._owed = 0.0
 
     def next(self) -> bool:
-        """Whether the next request fails."""
+        """Return True if the next request fails."""
         self._owed += self._share
         if self._owed < 1:
             return False
@@ -70,15 +70,15 @@ class Failing:
 
 
 class Pages:
-    """The answers, ready to be written."""
+    """The responses, ready to be written."""
 
     def __init__(self, served: Served) -> None:
         self._failing = Failing(served.fail_share)
         self._whole = {path.encode(): _http(page) for path, page in site().items()}
-        self._counted = work("W1").url_path.encode() if served.by_rows else b""
+        self._counted = workload_named("W1").url_path.encode() if served.by_rows else b""
 
     def answer(self, path: bytes, body: memoryview) -> bytes:
-        """The bytes to be written in answer to one request."""
+        """Return the bytes of the response to one request."""
         if self._failing.next():
             return _BUSY
         if path == self._counted:
@@ -87,8 +87,8 @@ class Pages:
         return self._whole.get(path, _UNKNOWN)
 
 
-class Line(asyncio.Protocol):
-    """One connection: reads a whole request, answers, and so on."""
+class Connection(asyncio.Protocol):
+    """One connection: reads a complete request, responds, and reads the next one."""
 
     def __init__(self, pages: Pages) -> None:
         self._pages = pages
@@ -98,11 +98,11 @@ class Line(asyncio.Protocol):
         self._start = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the writing end."""
+        """Keep the transport for responses."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Answer every request that is complete."""
+        """Respond to every complete request."""
         self._received += data
         while self._complete():
             with memoryview(self._received) as view, view[self._start : self._needed] as body:
@@ -135,17 +135,17 @@ def _http(page: Page) -> bytes:
 
 @cache
 def _rows_of_w1(n: int) -> bytes:
-    rows = np.repeat(work("W1").answer, n, axis=0)
+    rows = np.repeat(workload_named("W1").answer, n, axis=0)
     return _http(Page(body=json.dumps({"predictions": rows.tolist()}).encode()))
 
 
 async def _serve(served: Served) -> None:
     loop = asyncio.get_running_loop()
     pages = Pages(served)
-    listening = await loop.create_server(lambda: Line(pages), "127.0.0.1", 0)
+    listening = await loop.create_server(lambda: Connection(pages), "127.0.0.1", 0)
     async with listening:
         print(listening.sockets[0].getsockname()[1], flush=True)
-        await loop.run_in_executor(None, sys.stdin.read)  # it ends with whoever started it
+        await loop.run_in_executor(None, sys.stdin.read)  # ends when the parent process ends
 
 
 if __name__ == "__main__":

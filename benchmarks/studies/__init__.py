@@ -1,1 +1,1 @@
-"""fanout against itself: many chunks, failures, a journal, single rows. One question a module."""
+"""Compare fanout with itself: many chunks, failures, a journal, single rows. One question per module."""

@@ -1,4 +1,4 @@
-"""Does a chunk cost the same in a long run as in a short one, and does memory stay where it was?"""
+"""Compare the cost of a chunk, and the memory, in long and in short runs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from benchmarks.session import Session
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from benchmarks.works import Array, ChunkTask
+    from benchmarks.workloads import Array, Workload
 
 
 @asynccontextmanager
-async def streamed(work: ChunkTask, origin: str) -> AsyncIterator[Session]:
-    """``stream`` in place of ``map``; what it yields is copied to its place by the one who asks."""
-    async with client_of(work, origin) as client:
+async def streamed(workload: Workload, origin: str) -> AsyncIterator[Session]:
+    """Use ``stream`` in place of ``map``; the caller copies each chunk to its place."""
+    async with client_of(workload, origin) as client:
 
         async def send(rows: Any) -> Array:
-            out = work.blank(len(rows))
+            out = workload.blank(len(rows))
             answered = 0
             async with client.stream(rows) as results:
                 async for done in results:

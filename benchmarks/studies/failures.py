@@ -1,4 +1,4 @@
-"""What does an attempt cost when some of them fail?"""
+"""Measure the cost of an attempt when some attempts fail."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fanout import RetryPolicy
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from benchmarks.works import ChunkTask
+    from benchmarks.workloads import Workload
 
 _SHORT = RetryPolicy(initial_backoff=0.01, max_attempts=10)
-"""Waiting costs no CPU time; it would only make the benchmark long."""
+"""Waiting costs no CPU time, so short waits only shorten the benchmark."""
 
 
 @asynccontextmanager
-async def opened(work: ChunkTask, origin: str) -> AsyncIterator[Session]:
-    """``map`` against a server of which some answers are a 503; the units are attempts."""
-    async with client_of(work, origin, retry=_SHORT) as client:
+async def opened(workload: Workload, origin: str) -> AsyncIterator[Session]:
+    """Use ``map`` with a server that answers some requests with 503; the units are attempts."""
+    async with client_of(workload, origin, retry=_SHORT) as client:
         yield Session(client.map, units=lambda: client.statistics().requests)

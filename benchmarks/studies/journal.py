@@ -1,4 +1,4 @@
-"""What does it cost to write answers to a file, and to note in a journal what is done?"""
+"""Measure the cost of an output file, and of a journal beside it."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from benchmarks.session import Session
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from benchmarks.works import Array, ChunkTask
+    from benchmarks.workloads import Array, Workload
 
 
 def lacking() -> str | None:
-    """Why this cannot be measured with the fanout that is installed; None: it can."""
+    """Return the reason that the installed fanout cannot be measured, or None."""
     if not hasattr(fanout, "open_sink") or "journal" not in inspect.signature(fanout.Client.run).parameters:
         return "this fanout has no journal"
     return None
 
 
 @asynccontextmanager
-async def opened(work: ChunkTask, origin: str, *, journal: bool) -> AsyncIterator[Session]:
+async def opened(workload: Workload, origin: str, *, journal: bool) -> AsyncIterator[Session]:
     """``run`` into a ``.npy`` file in the system's temporary folder, with a journal beside it or without."""
     with tempfile.TemporaryDirectory(prefix="fanout-bench-") as folder:
-        async with client_of(work, origin) as client:
+        async with client_of(workload, origin) as client:
             numbers = count()
 
             async def send(rows: Any) -> Array:
                 path = Path(folder) / f"{next(numbers)}.npy"
                 sink = fanout.open_sink(path)
-                noted = path.with_suffix(".journal")
-                options: dict[str, Any] = {"journal": noted} if journal else {}
+                journal_path = path.with_suffix(".journal")
+                options: dict[str, Any] = {"journal": journal_path} if journal else {}
                 await client.run(rows, sink, **options)
-                if noted.exists() != journal:  # on and off are close enough to each other to be mixed up unseen
+                if journal_path.exists() != journal:  # the two cost nearly the same, so a mix-up would be invisible
                     raise ValueError(f"a journal was {'not ' if journal else ''}written")
                 values: Array = np.load(path)
                 return values

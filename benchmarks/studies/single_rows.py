@@ -1,4 +1,4 @@
-"""What does a row cost that comes alone: gathered with others by ``predict``, or in a request of its own?"""
+"""Measure the cost of a single row: batched with others by ``predict``, or in its own request."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from benchmarks.session import Session
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from benchmarks.works import Array, ChunkTask
+    from benchmarks.workloads import Array, Workload
 
 _CALLERS = 256
 
 
 @asynccontextmanager
-async def predicted(work: ChunkTask, origin: str, *, chunk_rows: int) -> AsyncIterator[Session]:
-    """``predict``, called by many tasks that wait for each answer; at most ``chunk_rows`` rows share a request."""
-    async with client_of(work, origin, chunk_rows=chunk_rows) as client:
+async def predicted(workload: Workload, origin: str, *, chunk_rows: int) -> AsyncIterator[Session]:
+    """Call ``predict`` from many tasks that wait for each answer; at most ``chunk_rows`` rows share a request."""
+    async with client_of(workload, origin, chunk_rows=chunk_rows) as client:
 
         async def send(rows: Any) -> Array:
-            out, todo = work.blank(len(rows)), iter(range(len(rows)))
+            out, todo = workload.blank(len(rows)), iter(range(len(rows)))
             await asyncio.gather(*(caller(rows, out, todo) for _ in range(_CALLERS)))
             return out
 

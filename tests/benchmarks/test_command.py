@@ -1,4 +1,4 @@
-"""The whole way, from the command to its files."""
+"""Tests from the command line to the files of the report."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def test_one_command_measures_and_writes_table_figures_and_pictures(tmp_path, ca
         (["--rounds", "many"], "must be a whole number, 1 or more, not 'many'"),
     ],
 )
-def test_arguments_that_make_no_sense_are_told(arguments, message, capsys):
+def test_wrong_arguments_are_errors(arguments, message, capsys):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_server_that_does_not_start_is_told_with_what_it_says(monkeypatch, tmp_path, capsys):
+def test_a_server_that_does_not_start_is_an_error_with_its_message(monkeypatch, tmp_path, capsys):
     broken = tmp_path / "nginx"
     broken.write_text('#!/bin/sh\nshift 5\necho "no such directive" > "$1"\nexit 1\n')
     broken.chmod(0o755)
@@ -83,24 +83,24 @@ def group_of(*entries: Entry) -> Group:
     return Group(name="g", title="t", unit="request", entries=entries)
 
 
-def test_what_cannot_run_is_skipped_and_what_goes_wrong_is_told_and_the_others_are_measured():
-    absent = Entry(name="absent", target="nowhere:opened", work="W1", needs=("no_such_peer",))
-    broken = Entry(name="broken", target="benchmarks.nowhere:opened", work="W1")
+def test_missing_entries_are_skipped_and_failed_ones_reported_and_the_others_measured():
+    absent = Entry(name="absent", target="nowhere:opened", workload="W1", needs=("no_such_peer",))
+    broken = Entry(name="broken", target="benchmarks.nowhere:opened", workload="W1")
     sound = Entry(name="sound", command=("python", "-c", "pass"))
-    told: list[str] = []
+    lines: list[str] = []
     with ExitStack() as stack:
         servers = Servers(stack, nginx=False, core=None)
-        (measured,) = measure([group_of(absent, broken, sound)], 2, servers, Cores(), told.append)
+        (measured,) = measure([group_of(absent, broken, sound)], 2, servers, Cores(), lines.append)
     assert measured.skipped == {"absent": "no_such_peer not installed (pip install -e '.[bench]')"}
     assert measured.failed.keys() == {"broken"}
     assert "No module named 'benchmarks.nowhere'" in measured.failed["broken"]
     assert {name: len(costs) for name, costs in measured.costs.items()} == {"sound": 2}
-    assert [line.split(":")[0] for line in told] == ["g | absent", "g 1/2 | broken", "g 1/2 | sound", "g 2/2 | sound"]
+    assert [line.split(":")[0] for line in lines] == ["g | absent", "g 1/2 | broken", "g 1/2 | sound", "g 2/2 | sound"]
 
 
 def test_entries_take_turns():
     one, two = (Entry(name=name, command=("python", "-c", "pass")) for name in ("one", "two"))
-    told: list[str] = []
+    lines: list[str] = []
     with ExitStack() as stack:
-        measure([group_of(one, two)], 2, Servers(stack, nginx=False, core=None), Cores(), told.append)
-    assert [line.split(":")[0] for line in told] == ["g 1/2 | one", "g 1/2 | two", "g 2/2 | one", "g 2/2 | two"]
+        measure([group_of(one, two)], 2, Servers(stack, nginx=False, core=None), Cores(), lines.append)
+    assert [line.split(":")[0] for line in lines] == ["g 1/2 | one", "g 1/2 | two", "g 2/2 | one", "g 2/2 | two"]

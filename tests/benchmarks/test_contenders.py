@@ -1,4 +1,4 @@
-"""Every contender that needs no peer's package, at every work and study, against the project's own server."""
+"""Run every contender that needs no peer's package, with every workload and study, against the project's server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SMALL = {
     (group.name, entry.name): entry
     for group in groups(lengths=[5])
     for entry in group.entries
-    if entry.work and not entry.needs and entry.unavailable() is None
+    if entry.workload and not entry.needs and entry.unavailable() is None
 }
 
 
@@ -32,30 +32,30 @@ def servers() -> Iterator[Servers]:
 
 def task(entry: Entry, servers: Servers, **changes: object) -> Task:
     origin = servers.origin(entry.served)
-    given = {"target": entry.target, "work": entry.work, "requests": 5, "options": entry.options}
+    given = {"target": entry.target, "workload": entry.workload, "requests": 5, "options": entry.options}
     return Task(origin=origin, **{**given, **changes})
 
 
 @pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")  # bare means bare
 @pytest.mark.parametrize("where", SMALL, ids=" | ".join)
-def test_its_answers_are_right_and_its_cost_is_told(where, servers):
+def test_the_answers_of_a_contender_are_right_and_its_cost_is_measured(where, servers):
     entry = SMALL[where]
-    cost = main(task(entry, servers))  # raises where an answer is not the server's
+    cost = main(task(entry, servers))  # raises where an answer is differ from the server's
     assert cost.units >= 5
     assert cost.cpu > 0
     assert cost.wall > 0
     assert cost.peak is None or cost.peak > 0
 
 
-def test_every_work_is_done_by_fanout_and_by_the_floor():
+def test_every_workload_runs_with_fanout_and_the_floor():
     done = {(group, name.partition(",")[0]) for group, name in SMALL}
-    assert {(work, "fanout") for work in ("W1", "W2", "W2f", "W3", "W4")} <= done
-    assert {(work, "aiohttp + orjson") for work in ("W1", "W2f", "W3", "W4")} <= done
+    assert {(workload, "fanout") for workload in ("W1", "W2", "W2f", "W3", "W4")} <= done
+    assert {(workload, "aiohttp + orjson") for workload in ("W1", "W2f", "W3", "W4")} <= done
 
 
-def test_answers_of_another_work_are_refused(servers):
+def test_answers_of_another_workload_are_refused(servers):
     entry = SMALL["W1", "gather + json"]
-    with pytest.raises(ValueError, match=r"float32 \(1, 768\) came, float32 \(1, 10\) is right"):
+    with pytest.raises(ValueError, match=r"float32 \(1, 768\), and float32 \(1, 10\) is right"):
         main(task(entry, servers, target="tests.wrong_contender:opened"))
 
 

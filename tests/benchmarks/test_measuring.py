@@ -1,4 +1,4 @@
-"""What a piece of work costs the process that does it."""
+"""Tests of the measurement of CPU time and memory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_cpu_time_of_other_threads_counts():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is set back on Linux alone")
-def test_the_peak_is_that_of_the_work_and_not_an_earlier_one():
+def test_the_peak_belongs_to_the_workload_and_not_to_earlier_memory():
     np.ones(200 * MIB, np.uint8)
     memory = Memory()
     if memory.beyond(0) is None:
@@ -45,7 +45,7 @@ def test_the_peak_is_that_of_the_work_and_not_an_earlier_one():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is set back on Linux alone")
-def test_memory_that_was_freed_before_the_work_counts_when_the_work_takes_it_again():
+def test_memory_freed_before_the_workload_counts_when_the_workload_takes_it_again():
     np.ones(30 * MIB, np.uint8)  # glibc takes what follows from its heap
     freed = [np.ones(8 * MIB, np.uint8) for _ in range(20)]
     last = np.ones(8 * MIB, np.uint8)  # at the end of the heap: it cannot shrink by itself

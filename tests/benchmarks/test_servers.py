@@ -1,4 +1,4 @@
-"""The servers of static answers."""
+"""Tests of the servers of static responses."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.servers import Served, has_nginx, server
-from benchmarks.servers.static import Failing, Line, Pages
-from benchmarks.works import site, work
+from benchmarks.servers.static import Connection, Failing, Pages
+from benchmarks.workloads import site, workload_named
 
 NGINX = [False, pytest.param(True, marks=pytest.mark.skipif(not has_nginx(), reason="nginx is not installed"))]
 
 
 class Written(asyncio.Transport):
-    """The bytes that a server has sent."""
+    """Collects the bytes that a server sends."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,8 +33,8 @@ class Written(asyncio.Transport):
         self.sent += data
 
 
-def line(**served: object) -> tuple[Line, Written]:
-    made, written = Line(Pages(Served(**served))), Written()
+def line(**served: object) -> tuple[Connection, Written]:
+    made, written = Connection(Pages(Served(**served))), Written()
     made.connection_made(written)
     return made, written
 
@@ -44,7 +44,7 @@ def post(path: str, body: bytes = b"") -> bytes:
 
 
 @pytest.mark.parametrize("nginx", NGINX, ids=["own", "nginx"])
-def test_every_page_is_given_to_a_post_on_one_connection(nginx):
+def test_a_post_returns_every_page_on_one_connection(nginx):
     with server(Served(), nginx=nginx) as origin:
         connection = http.client.HTTPConnection(urlsplit(origin).netloc)
         for path, page in site().items():
@@ -57,9 +57,9 @@ def test_every_page_is_given_to_a_post_on_one_connection(nginx):
 
 
 @pytest.mark.parametrize("nginx", NGINX, ids=["own", "nginx"])
-def test_no_answer_comes_before_the_whole_request(nginx):
+def test_no_response_precedes_the_end_of_the_request(nginx):
     with server(Served(), nginx=nginx) as origin, socket.create_connection(urlsplit(origin).netloc.split(":")) as peer:
-        whole = post(work("W1").url_path, b"x" * 1000)
+        whole = post(workload_named("W1").url_path, b"x" * 1000)
         peer.sendall(whole[:-1])
         peer.settimeout(0.2)
         with pytest.raises(TimeoutError):
@@ -78,8 +78,8 @@ def test_a_server_ends_with_its_context(nginx):
 
 
 @given(cuts=st.lists(st.integers(0, 400)))
-def test_requests_are_answered_however_they_are_cut(cuts):
-    path = work("W1").url_path
+def test_requests_are_answered_for_every_split_of_their_bytes(cuts):
+    path = workload_named("W1").url_path
     both = post(path, b"a" * 90) + post(path, b"b" * 50)
     at = sorted({0, len(both), *(cut for cut in cuts if cut < len(both))})
     made, written = line()
@@ -89,21 +89,21 @@ def test_requests_are_answered_however_they_are_cut(cuts):
 
 
 @pytest.mark.parametrize("n", [1, 3, 64])
-def test_as_many_rows_come_back_as_were_sent(n):
+def test_a_response_has_as_many_rows_as_the_request(n):
     made, written = line(by_rows=True)
-    rows = orjson.dumps({"instances": work("W1").rows(n)}, option=orjson.OPT_SERIALIZE_NUMPY)
-    made.data_received(post(work("W1").url_path, rows))
+    rows = orjson.dumps({"instances": workload_named("W1").rows(n)}, option=orjson.OPT_SERIALIZE_NUMPY)
+    made.data_received(post(workload_named("W1").url_path, rows))
     predictions = orjson.loads(written.sent.partition(b"\r\n\r\n")[2])["predictions"]
-    work("W1").check(np.array(predictions, np.float32), n)
+    workload_named("W1").check(np.array(predictions, np.float32), n)
 
 
-def test_what_is_not_there_is_a_404():
+def test_an_unknown_path_is_a_404():
     made, written = line()
     made.data_received(post("/nowhere"))
     assert written.sent.startswith(b"HTTP/1.1 404")
 
 
 @pytest.mark.parametrize(("share", "failed"), [(0.0, 0), (0.01, 10), (0.1, 100), (1.0, 1000)])
-def test_the_share_that_fails_is_the_one_asked_for(share, failed):
+def test_the_configured_share_of_requests_fails(share, failed):
     failing = Failing(share)
     assert abs(sum(failing.next() for _ in range(1000)) - failed) <= 1

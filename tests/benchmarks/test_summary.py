@@ -1,4 +1,4 @@
-"""Medians, spread and ratios of the rounds; what is drawn and told of them."""
+"""Tests of medians, spread and ratios of the rounds, and of the report and the pictures."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_ratio_is_taken_within_each_round():
     assert found[FANOUT].absolute["throughput"].median == pytest.approx(1000 / 0.6)
 
 
-def test_units_and_not_requests_are_what_a_cost_is_divided_by():
+def test_a_cost_is_divided_by_units_and_not_by_requests():
     measured = w1(floor=costs(0.1, units=1000), plain=costs(0.1, units=500))
     assert ratio_between(measured, FANOUT, FLOOR) == Spread(2, 2, 2)
 
@@ -49,7 +49,7 @@ def test_without_the_base_there_are_figures_and_no_ratios():
     assert line.absolute["cpu"].median == 0.2 / 1000
 
 
-def test_memory_that_was_not_measured_is_not_told():
+def test_memory_that_was_not_measured_is_not_reported():
     unknown = [Cost(units=1, cpu=0.1, wall=0.1, peak=None, beyond=None)]
     (line,) = lines(w1(floor=unknown))
     assert line.absolute.keys() == line.ratio.keys() == {"cpu", "throughput"}
@@ -65,7 +65,7 @@ def test_a_bound_is_judged_by_the_median():
     assert "| 0.95 | 0.96 (0.90 to 2.00) | **no** |" in missed
 
 
-def test_what_was_skipped_and_what_failed_is_told_in_both_reports():
+def test_both_reports_name_skipped_and_failed_entries():
     measured = w1(floor=costs(1))
     measured.skipped["httpx"] = "it is not installed"
     measured.failed["openai"] = "wrong answers"
@@ -92,7 +92,7 @@ def test_bars_are_as_long_as_their_values_and_cut_where_the_panel_ends():
     assert "<a> & b" in {text.text for text in root.iter(f"{SVG}text")}
 
 
-def test_pictures_are_made_of_what_was_measured_and_of_nothing_else():
+def test_pictures_show_measured_entries_only():
     assert pictures([w1()]) == {}
     made = pictures([w1(floor=costs(1), plain=costs(2))])
     assert made.keys() == {"cpu.svg", "memory.svg"}

@@ -1,4 +1,4 @@
-"""The works that contenders are given: what is sent, what a static server answers, and which array is right."""
+"""The workloads: the rows to send, the static response of the server, and the right array."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SEED = 20240229
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """One static answer."""
+    """One static response."""
 
     body: bytes = field(repr=False)
     content_type: str = "application/json"
@@ -35,23 +35,23 @@ class Page:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChunkTask:
-    """One kind of request, sent many times over.
+class Workload:
+    """One kind of request, sent many times.
 
-    Every request gets the same answer, so a contender that mixes requests up is not found out here: that rows stay
-    in order within a request, and that none is missing, is all that `check` can tell.
+    Every request has the same response, so `check` cannot detect a contender that confuses requests. It checks that
+    rows stay in order within a request, and that none is missing.
     """
 
     name: str
     title: str
     wire: Literal["predict", "base64", "floats", "tensor"]
     base: str
-    """Path under which the server offers this work; what clients append to it comes after."""
+    """Path under which the server offers this workload; clients append ``path`` to it."""
 
     path: str
     chunk_rows: int
     requests: int
-    """In the timed part."""
+    """Number in the timed part."""
 
     concurrency: int
     codec: str
@@ -62,32 +62,34 @@ class ChunkTask:
     page: Page = field(repr=False)
     make_rows: Callable[[int], Any] = field(repr=False)
     others: Mapping[str, Page] = field(default_factory=dict, repr=False)
-    """What else the server is asked, by path."""
+    """Other responses of the server, by path."""
 
     @property
     def url_path(self) -> str:
-        """Where requests of this work are posted."""
+        """Path to which requests are posted."""
         return self.base + self.path
 
     def rows(self, requests: int) -> Any:
-        """The input of so many requests: an array, or a list of texts."""
+        """Return the input of so many requests: an array, or a list of texts."""
         return self.make_rows(requests * self.chunk_rows)
 
     def blank(self, n_rows: int) -> Array:
-        """An array for the answers to ``n_rows`` rows, not filled yet."""
+        """Return an uninitialized array for the answers to ``n_rows`` rows."""
         return np.empty((n_rows, *self.answer.shape[1:]), self.answer.dtype)
 
     def check(self, values: Array, requests: int) -> None:
-        """Raise `ValueError` unless ``values`` are the answers to that many requests, to the bit."""
+        """Raise `ValueError` unless ``values`` are exactly the answers to that many requests."""
         wanted = (requests * self.chunk_rows, *self.answer.shape[1:])
         if values.shape != wanted or values.dtype != self.answer.dtype:
-            raise ValueError(f"{values.dtype} {values.shape} came, {self.answer.dtype} {wanted} is right")
+            raise ValueError(
+                f"the answers are {values.dtype} {values.shape}, and {self.answer.dtype} {wanted} is right"
+            )
         if not (values.reshape(requests, *self.answer.shape) == self.answer).all():
-            raise ValueError("values came that are not the server's")
+            raise ValueError("the answers differ from the server's")
 
 
 def slices(rows: Sequence[Any] | Array, size: int) -> list[slice]:
-    """The requests, as the rows that each of them takes."""
+    """Return the rows of each request."""
     return [slice(start, start + size) for start in range(0, len(rows), size)]
 
 
@@ -100,7 +102,7 @@ def _texts(n: int) -> list[str]:
 
 
 def _predictions(answer: Array) -> Page:
-    # As servers in Python write it: float32 widened to float64, with all its digits.
+    # Servers in Python write float32 like this: widened to float64, with all digits.
     return Page(body=json.dumps({"predictions": answer.tolist()}).encode())
 
 
@@ -131,9 +133,9 @@ def _tensor_metadata() -> Page:
     return Page(body=json.dumps({"name": MODEL, "versions": ["1"], "platform": "static", **tensors}).encode())
 
 
-def _w1() -> ChunkTask:
+def _w1() -> Workload:
     answer = _floats(1, 10)
-    return ChunkTask(
+    return Workload(
         name="W1", title="1 row of 64 floats in, 10 floats out, JSON", wire="predict",
         base="/w1", path=f"/v1/models/{MODEL}:predict", chunk_rows=1, requests=3000, concurrency=16,
         codec="v1", codec_options={"dtype": "float32"},
@@ -141,9 +143,9 @@ def _w1() -> ChunkTask:
     )  # fmt: skip
 
 
-def _w2() -> ChunkTask:
+def _w2() -> Workload:
     answer = _floats(64, WIDTH)
-    return ChunkTask(
+    return Workload(
         name="W2", title=f"64 texts in, 64 x {WIDTH} floats out in base64", wire="base64",
         base="/w2", path="/v1/embeddings", chunk_rows=64, requests=400, concurrency=16,
         codec="openai-embeddings", codec_options={"model": MODEL},
@@ -151,9 +153,9 @@ def _w2() -> ChunkTask:
     )  # fmt: skip
 
 
-def _w2f() -> ChunkTask:
+def _w2f() -> Workload:
     answer = _floats(64, WIDTH)
-    return ChunkTask(
+    return Workload(
         name="W2f", title=f"64 texts in, 64 x {WIDTH} floats out in JSON", wire="floats",
         base="/w2f", path="/v1/embeddings", chunk_rows=64, requests=200, concurrency=16,
         codec="openai-embeddings", codec_options={"model": MODEL, "encoding_format": "float"},
@@ -161,9 +163,9 @@ def _w2f() -> ChunkTask:
     )  # fmt: skip
 
 
-def _w3() -> ChunkTask:
+def _w3() -> Workload:
     answer = _floats(64, WIDTH)
-    return ChunkTask(
+    return Workload(
         name="W3", title=f"64 x {WIDTH} floats in and out, JSON", wire="predict",
         base="/w3", path=f"/v1/models/{MODEL}:predict", chunk_rows=64, requests=100, concurrency=16,
         codec="v1", codec_options={"dtype": "float32"},
@@ -171,13 +173,13 @@ def _w3() -> ChunkTask:
     )  # fmt: skip
 
 
-def _w4() -> ChunkTask:
+def _w4() -> Workload:
     answer = _floats(1, TENSOR)
-    return ChunkTask(
+    return Workload(
         name="W4", title="a tensor of 4 MiB in and out, Open Inference Protocol, binary", wire="tensor",
         base="/w4", path=f"/v2/models/{MODEL}/infer", chunk_rows=1, requests=48, concurrency=8,
         codec="oip", codec_options={},
-        # One tensor, seen n times: what the input costs is no part of the work.
+        # A view of one tensor, n times: the cost of the input does not belong to the workload.
         answer=answer, page=_tensor(answer), make_rows=lambda n: np.broadcast_to(answer, (n, TENSOR)),
         others={f"/w4/v2/models/{MODEL}": _tensor_metadata()},
     )  # fmt: skip
@@ -188,13 +190,13 @@ NAMES = tuple(_MAKERS)
 
 
 @cache
-def work(name: str) -> ChunkTask:
-    """The work of that name; the same numbers every time."""
+def workload_named(name: str) -> Workload:
+    """Return the workload of that name, with the same numbers every time."""
     return _MAKERS[name]()
 
 
 @cache
 def site() -> dict[str, Page]:
-    """Everything that a static server answers, by path."""
-    works = [work(name) for name in NAMES]
-    return {path: page for made in works for path, page in [(made.url_path, made.page), *made.others.items()]}
+    """Return all responses of a static server, by path."""
+    workloads = [workload_named(name) for name in NAMES]
+    return {path: page for one in workloads for path, page in [(one.url_path, one.page), *one.others.items()]}
