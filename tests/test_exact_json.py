@@ -71,7 +71,7 @@ def test_all_parsers_read_the_same_numbers(numbers):
 
 
 @given(values, st.sampled_from([None, 1]))
-def test_what_json_writes_is_read_as_it_was(value, indent):
+def test_values_survive_a_round_trip(value, indent):
     text = json.dumps(value, indent=indent).encode()
     try:
         orjson.loads(text)

@@ -61,7 +61,7 @@ else:
 
 
 def run(soft: int, hard: int, *, late: bool, concurrency: int | str, way: str) -> tuple[dict[str, Any], list[str]]:
-    """What comes of a run under these limits, and the lines that were logged."""
+    """The outcome of a run under these limits, and the lines that were logged."""
     serve, client = [json.dumps(arguments) for arguments in ([None] * 5, [soft, hard, late, concurrency, way])]
     command = [sys.executable, "-c", SCRIPT]
     with subprocess.Popen([*command, serve], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
@@ -79,7 +79,7 @@ WAYS = pytest.mark.parametrize("way", ["direct", pytest.param("session", marks=p
 
 
 @WAYS
-def test_row_66_the_soft_limit_is_raised_where_that_is_allowed(way: str) -> None:
+def test_row_66_the_soft_limit_is_raised_if_the_system_allows_it(way: str) -> None:
     outcome, logged = run(256, 4096, late=False, concurrency=1000, way=way)
     assert outcome["right"], outcome
     assert outcome["soft"] > 1000
@@ -96,7 +96,7 @@ def test_row_66_the_soft_limit_is_raised_where_that_is_allowed(way: str) -> None
         pytest.param("auto", True, id="auto-found out later", marks=pytest.mark.slow),
     ],
 )
-def test_row_66_where_it_is_not_fewer_requests_are_in_flight_and_no_row_fails(
+def test_row_66_otherwise_fewer_requests_are_in_flight_and_no_row_fails(
     late: bool, concurrency: int | str, way: str
 ) -> None:
     outcome, logged = run(100, 100, late=late, concurrency=concurrency, way=way)

@@ -29,7 +29,7 @@ def test_texts_are_bytes(dtype):
     assert dtype_of("BYTES") == TEXT
 
 
-def test_what_the_protocol_does_not_have_has_no_name():
+def test_dtypes_that_the_protocol_lacks_have_no_name():
     assert datatype_of(np.dtype("c8")) is None
     assert datatype_of(np.dtype("M8[s]")) is None
     assert dtype_of("FP8") is None
@@ -100,9 +100,9 @@ def test_bytes_that_are_no_such_tensor_are_refused(data, datatype, shape):
 @given(hnp.arrays(st.sampled_from(list(NUMBERS.values())), hnp.array_shapes(max_dims=3)))
 def test_numbers_come_back_as_they_were(array):
     datatype = datatype_of(array.dtype)
-    made = unpack(pack(array, datatype), datatype, array.shape)
-    assert made.dtype == array.dtype
-    np.testing.assert_array_equal(made, array)
+    result = unpack(pack(array, datatype), datatype, array.shape)
+    assert result.dtype == array.dtype
+    np.testing.assert_array_equal(result, array)
 
 
 @given(st.lists(st.text(), min_size=1))

@@ -36,7 +36,7 @@ def test_a_date_that_is_now_is_no_wait_and_one_before_is_ignored() -> None:
 
 
 @pytest.mark.parametrize(("meaning", "action"), [(None, Action.RETRY), (400, Action.SPLIT), (401, Action.STOP)])
-def test_the_meaning_of_a_status_counts_and_the_status_is_told(meaning: int | None, action: Action) -> None:
+def test_the_codecs_status_counts_and_the_servers_is_quoted(meaning: int | None, action: Action) -> None:
     verdict = classify_response(response(500), meaning=meaning)
     assert verdict.action is action
     assert verdict.reason.startswith("HTTP 500")
@@ -64,7 +64,7 @@ def test_an_exchange_without_an_answer_has_no_status() -> None:
     assert classify_error(IncompleteResponse("it broke off")).status is None
 
 
-def test_what_is_used_up_for_longest_counts() -> None:
+def test_the_latest_reset_of_exhausted_quotas_counts() -> None:
     used_up = {f"x-ratelimit-remaining-{kind}": "0" for kind in ("requests", "tokens")}
     resets = {"x-ratelimit-reset-requests": "2s", "x-ratelimit-reset-tokens": "9s"}
     assert pushback(CIMultiDict(used_up | resets)) == 9
@@ -81,7 +81,7 @@ def test_a_reset_within_a_second_is_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         (b'{"title": "Bad Request"}', "Bad Request"),
         (b'{"msg": "no"}', "no"),
@@ -91,8 +91,8 @@ def test_a_reset_within_a_second_is_one() -> None:
         (b'{"message": "%b"}' % (b"x" * 301), "x" * 300 + "..."),
     ],
 )
-def test_every_name_for_a_message_is_known_and_blank_ones_are_passed_over(body: bytes, told: str) -> None:
-    assert error_message(Response(status=400, headers={}, body=body)) == told
+def test_every_name_for_a_message_is_known_and_blank_ones_are_passed_over(body: bytes, message: str) -> None:
+    assert error_message(Response(status=400, headers={}, body=body)) == message
 
 
 NESTED = b"[" * 1000 + b"]" * 1000
@@ -100,7 +100,7 @@ NESTED = b"[" * 1000 + b"]" * 1000
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         (b'{"detail": [{"loc": null, "msg": "too long"}]}', "too long"),
         (b'{"detail": [{"loc": 3, "msg": "too long"}]}', "too long"),
@@ -108,8 +108,8 @@ NESTED = b"[" * 1000 + b"]" * 1000
         (b'{"detail": [{"msg": {"a": 1}}]}', '{"detail": [{"msg": {"a": 1}}]}'),
     ],
 )
-def test_an_error_of_an_unusual_form_is_told_as_far_as_it_can_be(body: bytes, told: str) -> None:
-    assert error_message(Response(status=422, headers={}, body=body)) == told
+def test_an_error_of_an_unusual_form_is_quoted_as_far_as_possible(body: bytes, message: str) -> None:
+    assert error_message(Response(status=422, headers={}, body=body)) == message
 
 
 @pytest.mark.parametrize("body", [b'{"detail": [{"loc": %s, "msg": %s}]}', b'{"error": {"code": %s, "type": %s}}'])

@@ -51,11 +51,11 @@ def response(body: Any) -> Response:
         (b"\xff\xfe", "��"),
     ],
 )
-def test_the_message_is_found(body: Any, text: str) -> None:
+def test_the_message_is_extracted(body: Any, text: str) -> None:
     assert error_message(response(body)) == text
 
 
-def test_a_verdict_tells_no_more_than_that() -> None:
+def test_a_verdict_has_no_other_fields() -> None:
     body = {"detail": [{"loc": ["body", "x"], "msg": "bad", "input": "all my patients' names"}]}
     assert (
         classify_response(Response(status=422, headers={}, body=orjson.dumps(body))).reason == "HTTP 422: body.x: bad"

@@ -70,9 +70,9 @@ def test_every_status_has_its_action():
         assert str(status) in verdict.reason
 
 
-def test_overload_is_what_says_that_the_server_has_too_much_to_do():
-    told = [status for status in range(400, 600) if classify_response(response(status)).overload]
-    assert told == [408, 429, 503, 504, 529]
+def test_statuses_of_overload_count_as_overload():
+    message = [status for status in range(400, 600) if classify_response(response(status)).overload]
+    assert message == [408, 429, 503, 504, 529]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_a_date_is_measured_against_the_servers_own_clock(skew):
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "99", "Sun, 06 Nov 99999999999999999999 08:49:37 GMT"])
-def test_where_the_server_tells_no_clock_ours_counts(date):
+def test_without_a_date_of_the_server_our_clock_counts(date):
     headers = response(429, Retry_After=http_date(90), **({"Date": date} if date else {})).headers
     assert pushback(headers, now=NOW) == 90
 
@@ -289,7 +289,7 @@ def test_the_errors_of_the_tree_are_all_there():
         ([], RETRY, "refused"),
     ],
 )
-def test_an_invalid_answer_that_tells_of_an_empty_account_stops_the_run(body, action, stop):
+def test_an_invalid_answer_with_an_error_for_exhausted_money_stops_the_run(body, action, stop):
     verdict = classify_invalid(response(200, body), InvalidResponse("no 'predictions'"))
     assert (verdict.action, verdict.stop, verdict.status) == (action, stop, 200)
     assert verdict.reason == ("HTTP 200: no credit" if action is STOP else "no 'predictions'")

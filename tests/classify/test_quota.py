@@ -74,7 +74,7 @@ EXHAUSTED = {
 
 @pytest.mark.parametrize(("status", "body"), EXHAUSTED.values(), ids=EXHAUSTED)
 @pytest.mark.parametrize("headers", [{}, {"Retry_After": "1", "x_should_retry": "true"}])
-def test_what_says_that_money_is_gone_stops_the_run_with_the_servers_words(
+def test_an_error_for_exhausted_money_stops_the_run_with_its_message(
     status: int, body: Any, headers: dict[str, str]
 ) -> None:
     verdict = classify_response(response(status, body, **headers))
@@ -175,7 +175,7 @@ HIDDEN = [
 
 
 @pytest.mark.parametrize(("body", "status"), HIDDEN)
-def test_an_error_with_status_200_means_what_its_body_says(body: Any, status: int) -> None:
+def test_an_error_with_status_200_has_the_status_of_its_body(body: Any, status: int) -> None:
     verdict = classify_invalid(response(200, body, Retry_After="7"), InvalidResponse("no 'predictions'"))
     same = classify_response(response(status, body, Retry_After="7"))
     fields = ("action", "status", "pushback", "overload", "stop", "error_kind")

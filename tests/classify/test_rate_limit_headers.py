@@ -20,7 +20,7 @@ DATE = {"Date": "Thu, 01 Jan 2026 00:00:00 GMT"}
 MIDNIGHT = 1767225600  # the same, in Unix time
 
 
-def told(headers: dict[str, str]) -> list[tuple[str, float, float]]:
+def quota_text(headers: dict[str, str]) -> list[tuple[str, float, float]]:
     fields = CIMultiDict(headers)
     return [(each.unit, each.left, each.seconds) for read in readers(fields) for each in read(fields)]
 
@@ -58,10 +58,8 @@ def told(headers: dict[str, str]) -> list[tuple[str, float, float]]:
         ({"Content-Type": "x"}, []),
     ],
 )  # fmt: skip
-def test_what_is_left_is_read_where_it_makes_sense(
-    headers: dict[str, str], expected: list[tuple[str, float, float]]
-) -> None:
-    assert told(headers) == expected
+def test_plausible_quotas_are_read(headers: dict[str, str], expected: list[tuple[str, float, float]]) -> None:
+    assert quota_text(headers) == expected
 
 
 def test_allowances_of_one_endpoint_have_names_of_their_own() -> None:
@@ -82,8 +80,8 @@ VALUES = st.text(max_size=30) | ITEMS | st.integers().map(str)
 
 
 @given(headers=st.dictionaries(FIELDS, VALUES, max_size=9))
-def test_nonsense_is_told_by_nobody(headers: dict[str, str]) -> None:
-    for _, left, seconds in told(headers):
+def test_implausible_quotas_are_ignored(headers: dict[str, str]) -> None:
+    for _, left, seconds in quota_text(headers):
         assert left >= 0
         assert 0 < seconds < 1e9
 
@@ -107,7 +105,7 @@ def test_nonsense_is_told_by_nobody(headers: dict[str, str]) -> None:
         ({}, None),
     ],
 )
-def test_the_body_may_tell(body: dict[str, Any], seconds: float | None) -> None:
+def test_the_body_may_state_the_wait(body: dict[str, Any], seconds: float | None) -> None:
     assert pushback({}, body) == seconds
 
 
@@ -153,11 +151,11 @@ def test_the_body_may_tell(body: dict[str, Any], seconds: float | None) -> None:
         ({"RateLimit-Reset": "0"}, None),
     ],
 )
-def test_the_rate_limit_fields_may_tell(headers: dict[str, str], seconds: float | None) -> None:
+def test_the_rate_limit_fields_may_state_the_wait(headers: dict[str, str], seconds: float | None) -> None:
     assert pushback(CIMultiDict(headers)) == (None if seconds is None else pytest.approx(seconds))
 
 
-def test_what_is_said_most_plainly_counts_first() -> None:
+def test_the_most_explicit_wait_counts_first() -> None:
     headers = {"x-ratelimit-reset-requests": "9s", "RateLimit-Reset": "8"}
     body = {"estimated_time": 7, "details": [{"retryDelay": "6s"}]}
     assert pushback(CIMultiDict(headers)) == 9
@@ -243,7 +241,7 @@ def test_milliseconds_are_read_behind_every_prefix(prefix: str) -> None:
         ({"retry-after-ms": f"{UNIX + 90}000", "Date": DATE_DIALECTS}, {}, 90),
     ],
 )
-def test_a_wait_of_nothing_counts_where_nothing_else_is_said(
+def test_a_wait_of_zero_counts_if_no_other_is_stated(
     headers: dict[str, str], body: dict[str, object], seconds: float
 ) -> None:
     assert pushback(CIMultiDict(headers), body) == seconds
@@ -252,9 +250,7 @@ def test_a_wait_of_nothing_counts_where_nothing_else_is_said(
 @pytest.mark.parametrize(
     ("status", "left", "seconds"), [(429, "9", 60), (500, "9", None), (503, "9", None), (503, "0", 60)]
 )
-def test_what_is_left_of_an_allowance_keeps_no_other_error_waiting(
-    status: int, left: str, seconds: float | None
-) -> None:
+def test_a_quota_that_is_left_delays_no_other_error(status: int, left: str, seconds: float | None) -> None:
     fields = CIMultiDict({"x-ratelimit-remaining-tokens": left, "x-ratelimit-reset-tokens": "1m0s"})
     assert classify_response(Response(status=status, headers=fields, body=b"")).pushback == seconds
 
@@ -281,7 +277,7 @@ def test_of_values_that_are_joined_or_repeated_the_longest_counts(values: list[s
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.reset)
-def test_every_dialect_tells_of_an_allowance_and_of_a_pushback(dialect) -> None:
+def test_every_dialect_states_quotas_and_waits(dialect) -> None:
     for text, seconds in FORMS.items():
         headers = CIMultiDict({dialect.remaining.title(): "7", dialect.reset.title(): text, "Date": DATE_DIALECTS})
         (allowance,) = [each for read in readers(headers) for each in read(headers)]
@@ -382,7 +378,7 @@ def test_words_of_any_length_are_searched_in_linear_time(words: str) -> None:
         ([[]], None),
     ],
 )  # fmt: skip
-def test_a_wait_in_an_errors_body_is_found(body: object, seconds: float | None) -> None:
+def test_a_wait_in_the_body_of_an_error_is_read(body: object, seconds: float | None) -> None:
     headers = CIMultiDict({"Date": DATE_DIALECTS})
     assert classify_response(Response(status=429, headers=headers, body=orjson.dumps(body))).pushback == seconds
 

@@ -1,4 +1,4 @@
-"""What the tests of the codecs share: an answer without a server."""
+"""A fixture for the tests of codecs: answers without a server."""
 
 from __future__ import annotations
 

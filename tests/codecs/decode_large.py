@@ -1,4 +1,4 @@
-"""Decodes answers of a given size, each shape in turn, and prints as JSON what became of each and what it took.
+"""Decode answers of a given size, each shape in turn, and print the outcome and the cost of each as JSON.
 
 ``python -m tests.codecs.decode_large BYTES [hidden]``; with ``hidden`` simdjson cannot be imported.
 """
@@ -93,13 +93,13 @@ def measured(size: int, name: str, row: bytes, before: bytes, after: bytes) -> d
     response = Response(status=200, headers={}, body=bytes(body) if name == "openai-chat" else body, url="http://h/x")  # type: ignore[arg-type]
     length = len(body)
     del body
-    made = codec(name, input="x") if name == "oip" else codec(name)
+    result = codec(name, input="x") if name == "oip" else codec(name)
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     before_it = memory("VmRSS") - length
     outcome: list[Any] = []
-    thread = threading.Thread(target=lambda: outcome.extend(decoded(made, response, one)))
+    thread = threading.Thread(target=lambda: outcome.extend(decoded(result, response, one)))
     held, last = 0.0, others()
     thread.start()
     while thread.is_alive():
@@ -115,10 +115,10 @@ def measured(size: int, name: str, row: bytes, before: bytes, after: bytes) -> d
     }
 
 
-def decoded(made: Any, response: Response, n: int) -> tuple[str, float]:
+def decoded(result: Any, response: Response, n: int) -> tuple[str, float]:
     started = time.thread_time()
     try:
-        made.decode(response, n)
+        result.decode(response, n)
     except InvalidResponse as error:
         return str(error)[:200], time.thread_time() - started
     return "ok", time.thread_time() - started
@@ -135,5 +135,5 @@ def memory(field: str) -> int:
 
 
 if __name__ == "__main__":
-    told = {name: measured(int(sys.argv[1]), *shape) for name, shape in (HONEST | HOSTILE).items()}
-    sys.stdout.write(json.dumps(told))
+    costs = {name: measured(int(sys.argv[1]), *shape) for name, shape in (HONEST | HOSTILE).items()}
+    sys.stdout.write(json.dumps(costs))

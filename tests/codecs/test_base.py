@@ -1,4 +1,4 @@
-"""What every codec has from its base class."""
+"""The base class of codecs, and the options that it checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only one API means by a status."""
+"""Statuses to which a single API gives another meaning."""
 
 from __future__ import annotations
 

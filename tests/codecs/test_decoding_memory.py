@@ -20,17 +20,17 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reas
 
 
 def measured(size: int, *options: str) -> dict[str, dict[str, Any]]:
-    """What a process of its own tells."""
+    """The measurements of a process of its own."""
     command = [sys.executable, "-m", "tests.codecs.decode_large", str(size), *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    told: dict[str, dict[str, Any]] = json.loads(ended.stdout)
-    return told
+    costs: dict[str, dict[str, Any]] = json.loads(ended.stdout)
+    return costs
 
 
-def check(told: dict[str, dict[str, Any]]) -> None:
-    assert told.keys() == HONEST.keys() | HOSTILE.keys()
-    for name, of in told.items():
+def check(costs: dict[str, dict[str, Any]]) -> None:
+    assert costs.keys() == HONEST.keys() | HOSTILE.keys()
+    for name, of in costs.items():
         assert of["peak"] <= 16 * of["bytes"] + 32 * 2**20, f"{name}: {of}"
         if name in HONEST:
             assert of["outcome"] == "ok", f"{name}: {of}"
@@ -47,8 +47,8 @@ def test_an_answer_takes_no_more_memory_than_it_may(options: list[str], mib: int
 @pytest.mark.parametrize("options", [[], ["hidden"]], ids=["installed", "hidden"])
 def test_an_answer_at_the_cap_takes_no_more_memory_than_it_may_and_no_time_that_matters(options: list[str]) -> None:
     """The thread has less than 100 ms of CPU between two looks of another, which wants the interpreter every ms."""
-    told = measured(CAP, *options)
-    check(told)
-    for name, of in told.items():
+    costs = measured(CAP, *options)
+    check(costs)
+    for name, of in costs.items():
         assert of["held"] < 0.1, f"{name}: {of}"
         assert of["cpu"] < 30, f"{name}: {of}"

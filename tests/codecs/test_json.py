@@ -34,7 +34,7 @@ def body(codec, rows):
         ({"request_field": "a.b", "extra": {"a": {"c": 1}}}, {"a": {"c": 1, "b": [1, 2]}}),
     ],
 )
-def test_rows_go_where_the_options_say(options, expected):
+def test_rows_go_into_the_request_field(options, expected):
     assert body(Json(**options), np.array([1, 2])) == expected
 
 
@@ -86,10 +86,10 @@ def test_a_wrong_option_is_named(options, key):
         ('"my field"', {"my field": [1, 2]}),
     ],
 )
-def test_answers_are_found_where_the_options_say(response, field, document):
-    made = Json(response_field=field).decode(response(document), 2)
-    assert made.dtype == np.float64
-    assert made.tolist() == [1.0, 2.0]
+def test_answers_are_read_from_the_response_field(response, field, document):
+    result = Json(response_field=field).decode(response(document), 2)
+    assert result.dtype == np.float64
+    assert result.tolist() == [1.0, 2.0]
 
 
 @pytest.mark.parametrize("field", ["predictions", "@", "a.b", "sort(predictions)"])
@@ -124,7 +124,7 @@ def test_a_row_without_the_value_keeps_its_place(response):
         ([{"a": 1}, {"b": 1}], "row 1 has the fields"),
     ],
 )
-def test_values_that_are_not_what_others_are_make_an_answer_invalid(response, predictions, match):
+def test_values_of_mixed_kinds_make_an_answer_invalid(response, predictions, match):
     with pytest.raises(InvalidResponse, match=match):
         Json().decode(response({"predictions": predictions}), 2)
 
@@ -140,9 +140,11 @@ def test_the_dtype_option_decides(response):
 
 
 def test_a_dtype_for_each_output(response):
-    made = Json(dtype={"label": "int32", "*": "float32"}).decode(response({"predictions": [{"label": 1, "p": 0.5}]}), 1)
-    assert made["label"].dtype == np.int32
-    assert made["p"].dtype == np.float32
+    result = Json(dtype={"label": "int32", "*": "float32"}).decode(
+        response({"predictions": [{"label": 1, "p": 0.5}]}), 1
+    )
+    assert result["label"].dtype == np.int32
+    assert result["p"].dtype == np.float32
 
 
 def test_keep_takes_nonfinite_numbers(response):
@@ -153,7 +155,7 @@ def test_keep_takes_nonfinite_numbers(response):
 
 
 @pytest.mark.parametrize("predictions", [[1.0], [1.0, 2.0, 3.0]])
-def test_what_came_is_given_as_it_is(response, predictions):
+def test_answers_keep_their_dtype(response, predictions):
     """No row is made up: the count is for the engine to prove."""
     assert Json().decode(response({"predictions": predictions}), 2).tolist() == predictions
 
@@ -192,17 +194,17 @@ arrays = hnp.arrays(
 @given(arrays)
 def test_an_array_comes_back_as_it_was(response, array):
     codec = Json(response_field="instances", dtype=array.dtype.name, shape=array.shape[1:])
-    made = codec.decode(response(codec.encode(array).body), len(array))
-    assert made.dtype == array.dtype
-    np.testing.assert_array_equal(made, array)
+    result = codec.decode(response(codec.encode(array).body), len(array))
+    assert result.dtype == array.dtype
+    np.testing.assert_array_equal(result, array)
 
 
 @given(st.lists(st.text(), min_size=1))
 def test_texts_come_back_as_they_were(response, texts):
     codec = Json(response_field="instances")
-    made = codec.decode(response(codec.encode(texts).body), len(texts))
-    assert made.dtype == TEXT
-    assert made.tolist() == texts
+    result = codec.decode(response(codec.encode(texts).body), len(texts))
+    assert result.dtype == TEXT
+    assert result.tolist() == texts
 
 
 tokens = (
@@ -219,16 +221,16 @@ def test_integers_are_exact_and_floats_as_near_as_can_be(response, rows, dtype, 
     """Whichever parser reads them: small answers and large ones have different ones."""
     body = ("[" + ",".join(f"[{','.join(row)}]" for row in rows) + "]" + " " * 5000 * padded).encode()
     try:
-        made = Json(response_field="@", dtype=dtype).decode(response(body), len(rows))
+        result = Json(response_field="@", dtype=dtype).decode(response(body), len(rows))
     except InvalidResponse:
-        made = None
-    if made is None:
+        result = None
+    if result is None:
         numbers = np.array([float(token) for row in rows for token in row])
         integers = [int(token) for row in rows for token in row if token.lstrip("-").isdigit()]
         overflows = bool((np.abs(numbers) > np.finfo(dtype).max).any())
         assert overflows or any(abs(n) > 2 ** (np.finfo(dtype).nmant + 1) for n in integers)
         return
-    for row, values in zip(rows, made.tolist(), strict=True):
+    for row, values in zip(rows, result.tolist(), strict=True):
         for token, value in zip(row, values, strict=True):
             if token.lstrip("-").isdigit():
                 assert value == int(token)
@@ -260,8 +262,8 @@ def test_either_field_is_the_answer(response, field):
 @pytest.mark.parametrize("field", ["predictions", "outputs"])
 @pytest.mark.parametrize("values", [{"a": [1, 2], "b": [3, 4]}, [{"a": 1, "b": 3}, {"a": 2, "b": 4}]])
 def test_several_outputs_are_named(response, field, values):
-    made = V1().decode(response({field: values}), 2)
-    assert {name: column.tolist() for name, column in made.items()} == {"a": [1, 2], "b": [3, 4]}
+    result = V1().decode(response({field: values}), 2)
+    assert {name: column.tolist() for name, column in result.items()} == {"a": [1, 2], "b": [3, 4]}
 
 
 def test_empty_predictions_are_not_passed_over(response):

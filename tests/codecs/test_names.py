@@ -48,16 +48,16 @@ def registered(monkeypatch):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_each_name_makes_its_codec(name):
-    made = codec(name)
-    assert type(made) is KINDS[name]
-    assert made.name == name
+    result = codec(name)
+    assert type(result) is KINDS[name]
+    assert result.name == name
 
 
 @pytest.mark.parametrize("name", sorted(KINDS.keys() - {"openai-chat"}))
 def test_codecs_of_numbers_take_the_options_of_the_base(name):
-    made = codec(name, nonfinite="keep", dtype="float32", shape=[3])
-    assert made.nonfinite == "keep"
-    assert {(spec.dtype, spec.shape) for spec in made.spec.values()} == {(np.dtype("f4"), (3,))}
+    result = codec(name, nonfinite="keep", dtype="float32", shape=[3])
+    assert result.nonfinite == "keep"
+    assert {(spec.dtype, spec.shape) for spec in result.spec.values()} == {(np.dtype("f4"), (3,))}
 
 
 def test_a_codec_of_texts_has_no_option_for_numbers():
@@ -90,7 +90,7 @@ def test_all_is_the_namespace():
     )
 
 
-def test_an_unknown_name_is_told_with_the_nearest():
+def test_an_unknown_name_is_refused_with_the_nearest():
     with pytest.raises(
         ConfigError, match=r"'openai-embedding' \(did you mean 'openai-embeddings'\?\); there are json, v1"
     ) as caught:
@@ -98,7 +98,7 @@ def test_an_unknown_name_is_told_with_the_nearest():
     assert caught.value.key == "name"
 
 
-def test_an_unknown_option_is_told_with_the_nearest():
+def test_an_unknown_option_is_refused_with_the_nearest():
     with pytest.raises(
         ConfigError, match=r"codec 'json' has no option 'respons_field' \(did you mean 'response_field'\?\)"
     ) as caught:
@@ -106,14 +106,14 @@ def test_an_unknown_option_is_told_with_the_nearest():
     assert caught.value.key == "respons_field"
 
 
-def test_an_option_like_no_other_is_told_with_all():
+def test_an_option_unlike_any_other_is_refused_with_all():
     with pytest.raises(
         ConfigError, match="its options are binary, input, outputs, parameters, dtype, shape, nonfinite"
     ):
         codec("oip", zzz=1)
 
 
-def test_a_registered_codec_is_made_by_name(registered):
+def test_a_registered_codec_is_available_by_name(registered):
     registered(own="own_codec:Own")
     assert names()[-1] == "own"
     with pytest.raises(ConfigError, match="cannot be imported"):
@@ -127,7 +127,7 @@ def test_a_registered_codec_may_take_any_option(registered, monkeypatch):
 
 
 @pytest.mark.parametrize("value", ["fanout.codecs:names", "fractions:Fraction"])
-def test_what_is_no_codec_is_refused(registered, value):
+def test_a_registered_object_that_is_no_codec_is_refused(registered, value):
     registered(own=value)
     with pytest.raises(ConfigError, match="no subclass"):
         codec("own")

@@ -41,13 +41,13 @@ def response(document: Any) -> Response:
 
 
 def outcome(codec: Codec, answer: Response, n_rows: int) -> Any:
-    """What `decode` gives, so that two of them can be compared."""
+    """The result of `decode` in a form that can be compared."""
     try:
-        made = codec.decode(answer, n_rows)
+        result = codec.decode(answer, n_rows)
     except InvalidResponse as error:
         return str(error), error.error_kind
-    usage: Any = (made.usage, made.model) if isinstance(made, DecodedResponse) else {}
-    array = made.values if isinstance(made, DecodedResponse) else made
+    usage: Any = (result.usage, result.model) if isinstance(result, DecodedResponse) else {}
+    array = result.values if isinstance(result, DecodedResponse) else result
     if isinstance(array, dict):
         return {name: (column.dtype, column.shape, column.tobytes()) for name, column in array.items()}
     return array.dtype, array.shape, array.tobytes(), usage
@@ -125,12 +125,12 @@ def test_no_trap_gives_another_answer(body: bytes, field: str, monkeypatch: pyte
 def test_plain_numbers_do_go_the_quick_way() -> None:
     reader = NumbersReader("predictions", np.dtype("f4"))
     for _ in range(2):
-        made = reader.read(orjson.dumps({"predictions": [[0.1, 2]]}))
-        assert made is not None
-        assert made.tolist() == np.array([[0.1, 2]], "f4").tolist()
+        result = reader.read(orjson.dumps({"predictions": [[0.1, 2]]}))
+        assert result is not None
+        assert result.tolist() == np.array([[0.1, 2]], "f4").tolist()
 
 
-def test_answers_of_another_kind_are_not_tried_for_ever() -> None:
+def test_a_reader_gives_up_after_some_misses() -> None:
     reader = NumbersReader("predictions", np.dtype("f8"))
     for _ in range(3):
         assert reader.read(b'{"predictions": ["a"]}') is None
@@ -193,9 +193,9 @@ def test_a_parser_that_has_failed_reads_the_next_answer() -> None:
     buffers = SimdjsonReader()
     assert buffers.rows(b'{"p": [[1, null]]}', "p") is None
     for _ in range(3):
-        made = buffers.rows(b'{"p": [[1, 2]]}', "p")
-        assert made is not None
-        assert made.tolist() == [[1, 2]]
+        result = buffers.rows(b'{"p": [[1, 2]]}', "p")
+        assert result is not None
+        assert result.tolist() == [[1, 2]]
 
 
 def test_a_module_that_is_blocked_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

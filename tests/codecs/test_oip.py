@@ -1,4 +1,4 @@
-"""The Open Inference Protocol against a server that is made of the same tensors, without a network."""
+"""The codec for the Open Inference Protocol, without a network."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_rows_that_the_model_takes_are_not_outvoted_by_those_that_it_does_not(le
         assert caught.value.rows == (0, 2)
 
 
-def test_what_is_learnt_and_what_would_be_sent_can_be_told(learnt):
+def test_the_model_and_the_tensors_are_described(learnt):
     codec = learnt(metadata(tensor("x", "FP32", (-1, 2)), outputs=[tensor("y", "INT64", (-1,))]))
     x, y = Tensor(name="x", datatype="FP32", shape=(-1, 2)), Tensor(name="y", datatype="INT64", shape=(-1,))
     assert codec.describe() == ModelInfo(name="m", inputs=(x,), outputs=(y,))
@@ -219,7 +219,7 @@ def test_several_inputs_need_names(learnt):
     assert list(parsed(one.encode(np.ones((1, 2))))[1]) == ["b"]
 
 
-def test_names_that_the_model_does_not_have_are_told_with_the_nearest(learnt):
+def test_unknown_names_are_refused_with_the_nearest_name(learnt):
     for rows in ({"imags": np.ones((2, 2))}, [{"imags": [1, 1]}] * 2):
         with pytest.raises(EncodeError, match=r"'imags': the model has images; did you mean 'images'\?") as wrong:
             learnt(metadata(tensor("images"))).encode(rows)
@@ -269,7 +269,7 @@ def test_no_metadata_and_no_name_is_a_config_error_that_quotes_the_server(respon
 
 
 @pytest.mark.parametrize("status", [404, 500])
-def test_no_metadata_is_no_harm_where_the_name_is_given(response, status):
+def test_metadata_may_be_missing_if_the_input_has_a_name(response, status):
     codec = Oip(input="x").with_metadata([response(b"none", status=status)] * 2)
     assert codec.max_rows is None
     assert codec.spec == {}
@@ -316,7 +316,7 @@ P, LABEL = TensorSpec(dtype=F4, shape=(10,)), TensorSpec(dtype=np.dtype("i8"), s
         ),
     ],
 )
-def test_what_is_known_of_the_outputs(learnt, options, spec):
+def test_the_options_go_before_the_metadata(learnt, options, spec):
     """Options win over the metadata."""
     assert learnt(metadata(tensor(), outputs=OUTPUTS), **options).spec == spec
 
@@ -328,7 +328,7 @@ def answer_of(response, **values):
     return response({"outputs": outputs})
 
 
-def test_outputs_are_found_by_name(response):
+def test_outputs_are_read_by_name(response):
     answer = answer_of(response, a=np.ones(2), b=np.zeros(2), c=np.ones(2))
     assert list(Oip().decode(answer, 2)) == ["a", "b", "c"]
     assert list(Oip(outputs=["c", "a"]).decode(answer, 2)) == ["c", "a"]
@@ -346,12 +346,12 @@ def test_a_missing_output_is_invalid(response, learnt):
 
 @pytest.mark.parametrize("asked", [True, False])
 @pytest.mark.parametrize("came", [True, False])
-def test_the_answer_decides_how_it_is_read(response, asked, came):
+def test_the_answer_decides_its_own_form(response, asked, came):
     codec = Oip(input="x", binary=asked)
     array = np.array([[0.5, 1], [2, 3]], "f4")
-    made = codec.decode(echoed(response, codec.encode(array), binary=came), 2)["x"]
-    assert made.dtype == F4
-    np.testing.assert_array_equal(made, array)
+    result = codec.decode(echoed(response, codec.encode(array), binary=came), 2)["x"]
+    assert result.dtype == F4
+    np.testing.assert_array_equal(result, array)
 
 
 def test_nonfinite_is_kept_on_request(response):
@@ -376,16 +376,16 @@ arrays = hnp.arrays(
 @given(arrays, st.booleans(), st.booleans())
 def test_an_array_comes_back_as_it_was(response, array, asked, came):
     codec = Oip(input="x", binary=asked)
-    made = codec.decode(echoed(response, codec.encode(array), binary=came), len(array))["x"]
-    assert made.dtype == array.dtype.newbyteorder("=")
-    np.testing.assert_array_equal(made, array)
+    result = codec.decode(echoed(response, codec.encode(array), binary=came), len(array))["x"]
+    assert result.dtype == array.dtype.newbyteorder("=")
+    np.testing.assert_array_equal(result, array)
 
 
 @given(st.lists(st.text(), min_size=1), st.booleans(), st.booleans())
 def test_texts_come_back_as_they_were(response, texts, asked, came):
     codec = Oip(input="x", binary=asked)
-    made = codec.decode(echoed(response, codec.encode(texts), binary=came), len(texts))["x"]
-    assert made.tolist() == texts
+    result = codec.decode(echoed(response, codec.encode(texts), binary=came), len(texts))["x"]
+    assert result.tolist() == texts
 
 
 @pytest.mark.parametrize(
@@ -405,5 +405,5 @@ def test_no_raw_bytes_go_to_a_server_that_lists_no_extension_at_all(learnt, serv
     assert ("binary_data_output" in parsed(payload)[0].get("parameters", {})) is is_raw
 
 
-def test_nobody_is_asked_for_extensions_where_raw_bytes_are_not_wanted():
+def test_a_json_codec_does_not_request_the_extensions():
     assert Oip(binary=False).metadata_requests(URL) == (f"{SERVER}/models/m", f"{SERVER}/models/m/config")

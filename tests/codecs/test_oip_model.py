@@ -1,4 +1,4 @@
-"""What a server tells of a model."""
+"""The metadata and the configuration of a model."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ def test_inputs_and_outputs_are_read():
     assert spec_of(found.outputs["y"]) == TensorSpec(dtype=np.dtype("f4"), shape=(10, None))
 
 
-def test_what_a_server_says_of_its_model_is_kept_for_people():
+def test_metadata_is_kept_for_people():
     tensor = {"name": "x", "datatype": "FP32", "shape": [-1, 64]}
-    told = {"name": "m", "platform": "onnxruntime_onnx", "versions": ["1", 2], "inputs": [tensor]}
+    message = {"name": "m", "platform": "onnxruntime_onnx", "versions": ["1", 2], "inputs": [tensor]}
     x = Tensor(name="x", datatype="FP32", shape=(-1, 64))
-    assert Metadata.of(told).info == ModelInfo(
+    assert Metadata.of(message).info == ModelInfo(
         name="m", platform="onnxruntime_onnx", versions=("1", "2"), inputs=(x,), outputs=()
     )
     assert Metadata.of({"name": 1, "platform": None, "versions": "1"}).info == ModelInfo()
 
 
 @pytest.mark.parametrize("document", [None, [], "x", 1])
-def test_what_is_no_object_is_no_metadata(document):
+def test_a_document_that_is_no_object_is_no_metadata(document):
     assert Metadata.of(document) is None
 
 
 @pytest.mark.parametrize("listed", [None, {}, "x", [1], [{"name": 1}], []])
-def test_what_is_not_listed_is_empty(listed):
+def test_fields_that_are_missing_are_empty(listed):
     assert Metadata.of({"inputs": listed}).inputs == {}
 
 
 @pytest.mark.parametrize(
     "item", [{}, {"datatype": 1, "shape": ["a"]}, {"shape": []}, {"shape": [True]}, {"datatype": "?"}]
 )
-def test_what_is_not_told_is_learnt_later(item):
+def test_unknown_lengths_stay_open(item):
     tensor = Metadata.of({"outputs": [{"name": "y", **item}]}).outputs["y"]
     assert spec_of(tensor) == TensorSpec()
 

@@ -32,9 +32,9 @@ def tensor(datatype, shape=None):
 )
 def test_without_metadata_the_dtype_of_the_rows_counts(array, datatype):
     for model in (None, tensor("")):
-        made = fitted("x", array, model)
-        assert made.datatype == datatype
-        assert made.array.tolist() == array.tolist()
+        result = fitted("x", array, model)
+        assert result.datatype == datatype
+        assert result.array.tolist() == array.tolist()
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ def test_without_metadata_the_dtype_of_the_rows_counts(array, datatype):
     ],
 )
 def test_rows_are_cast_to_the_models_datatype(array, datatype, dtype):
-    made = fitted("x", array, tensor(datatype))
-    assert made.array.dtype == np.dtype(dtype)
-    np.testing.assert_array_equal(made.array, array)
+    result = fitted("x", array, tensor(datatype))
+    assert result.array.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(result.array, array)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_rows_that_the_datatype_does_not_hold_are_named(array, datatype, shape):
 
 
 @pytest.mark.parametrize(
-    ("array", "datatype", "shape", "told"),
+    ("array", "datatype", "shape", "message"),
     [
         (
             np.full((2, 3), 0.5),
@@ -116,16 +116,16 @@ def test_rows_that_the_datatype_does_not_hold_are_named(array, datatype, shape):
         (np.array(["a", "b"]), "FP32", (-1, 3), "give it numbers"),
     ],
 )
-def test_rows_of_another_kind_are_all_alike_and_both_forms_are_named(array, datatype, shape, told):
+def test_rows_of_another_kind_are_all_alike_and_both_forms_are_named(array, datatype, shape, message):
     with pytest.raises(EncodeError) as caught:
         fitted("x", array, tensor(datatype, shape))
     assert str(caught.value).startswith("input 'x' of the model wants ")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert (caught.value.rows, caught.value.every_row) == ((0, 1), True)
 
 
 @pytest.mark.parametrize(
-    ("row", "model", "told"),
+    ("row", "model", "message"),
     [
         ((63,), (-1, 64), "wants FP32 rows of shape [64], but was given float32 numbers, rows of shape [63]"),
         ((63,), (-1, 64), "[63]: give it rows of that shape"),
@@ -136,10 +136,10 @@ def test_rows_of_another_kind_are_all_alike_and_both_forms_are_named(array, data
         ((3, 2), (-1, -1), "rows of shape [3, 2]"),
     ],
 )
-def test_rows_of_another_shape_are_all_alike_and_both_shapes_are_named(row, model, told):
+def test_rows_of_another_shape_are_all_alike_and_both_shapes_are_named(row, model, message):
     with pytest.raises(EncodeError) as caught:
         fitted("x", np.zeros((2, *row), "f4"), tensor("FP32", model))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert (caught.value.rows, caught.value.every_row) == ((0, 1), True)
 
 
@@ -163,7 +163,7 @@ def test_a_datatype_that_is_not_known_here_is_a_config_error():
         (("numbers", (3,)), "BYTES", (-1, 3), False),
     ],
 )
-def test_forms_that_an_input_may_take_are_told(form, datatype, shape, expected):
+def test_fits_accepts_the_schemas_of_the_model(form, datatype, shape, expected):
     assert fits(tensor(datatype, shape))(form) is expected
     assert fits(None)(form)
 
@@ -226,7 +226,7 @@ def test_data_in_json_is_flat():
     assert fitted("x", np.array([["a"], ["é"]]), None).json()["data"] == ["a", "é"]
 
 
-def test_json_refuses_what_it_cannot_express():
+def test_json_refuses_values_that_it_cannot_express():
     with pytest.raises(EncodeError, match="NaN") as caught:
         fitted("x", np.array([[1.0], [np.nan]]), None).json()
     assert caught.value.rows == (1,)
@@ -235,7 +235,7 @@ def test_json_refuses_what_it_cannot_express():
     assert caught.value.rows == (1,)
 
 
-def test_binary_carries_what_json_does_not():
+def test_binary_carries_values_that_json_does_not():
     _, data = fitted("x", np.array([np.nan, np.inf]), None).binary()
     np.testing.assert_array_equal(unpack(data, "FP64", [2]), [np.nan, np.inf])
 
@@ -285,15 +285,15 @@ FP32 = np.array([1.5, -2], "<f4").tobytes()
     ],
 )
 def test_json_data_has_the_dtype_of_its_datatype(response, datatype, data, expected):
-    made = output_tensors(as_json(response, datatype=datatype, data=data), keep=False)["y"]
-    assert made.dtype == expected.dtype
-    np.testing.assert_array_equal(made, expected)
+    result = output_tensors(as_json(response, datatype=datatype, data=data), keep=False)["y"]
+    assert result.dtype == expected.dtype
+    np.testing.assert_array_equal(result, expected)
 
 
 @pytest.mark.parametrize("data", [[1, 2, 3, 4], [[1, 2], [3, 4]]])
 def test_json_data_is_flat_or_nested(response, data):
-    made = output_tensors(as_json(response, shape=(2, 2), data=data), keep=False)["y"]
-    assert made.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    result = output_tensors(as_json(response, shape=(2, 2), data=data), keep=False)["y"]
+    assert result.tolist() == [[1.0, 2.0], [3.0, 4.0]]
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def test_json_data_is_flat_or_nested(response, data):
         ({"parameters": {"binary_data_size": 8}}, "8 bytes behind its JSON, but 0 came"),
     ],
 )
-def test_an_output_that_is_not_what_it_says_is_invalid(response, rest, match):
+def test_an_output_that_contradicts_its_description_is_invalid(response, rest, match):
     with pytest.raises(InvalidResponse, match=match):
         output_tensors(as_json(response, **rest), keep=False)
 
@@ -356,34 +356,34 @@ def test_nan_in_json_is_kept_or_invalid(response, data):
 
 
 @pytest.mark.parametrize("datatype", ["INT64", "BOOL", "BYTES"])
-def test_null_is_never_kept_where_there_is_no_nan(response, datatype):
+def test_null_is_refused_in_dtypes_without_nan(response, datatype):
     with pytest.raises(InvalidResponse, match="null"):
         output_tensors(as_json(response, datatype=datatype, data=[None, None]), keep=True)
 
 
-def test_binary_outputs_are_views_in_the_order_told(response):
+def test_binary_outputs_are_views_in_the_stated_order(response):
     texts = pack(np.array(["a", "é"]), "BYTES")
     answer = as_binary(response, [sized(8), sized(len(texts), name="t", datatype="BYTES")], FP32, texts)
-    made = output_tensors(answer, keep=False)
-    assert list(made) == ["y", "t"]
-    assert made["y"].tolist() == [1.5, -2.0]
-    assert made["t"].tolist() == ["a", "é"]
-    assert np.shares_memory(made["y"], np.frombuffer(answer.body, np.uint8))
+    result = output_tensors(answer, keep=False)
+    assert list(result) == ["y", "t"]
+    assert result["y"].tolist() == [1.5, -2.0]
+    assert result["t"].tolist() == ["a", "é"]
+    assert np.shares_memory(result["y"], np.frombuffer(answer.body, np.uint8))
 
 
 def test_binary_and_json_outputs_may_be_mixed(response):
-    made = output_tensors(as_binary(response, [output(name="j", data=[1, 2]), sized(8)], FP32), keep=False)
-    assert {name: array.tolist() for name, array in made.items()} == {"j": [1.0, 2.0], "y": [1.5, -2.0]}
+    result = output_tensors(as_binary(response, [output(name="j", data=[1, 2]), sized(8)], FP32), keep=False)
+    assert {name: array.tolist() for name, array in result.items()} == {"j": [1.0, 2.0], "y": [1.5, -2.0]}
 
 
 def test_a_length_header_without_binary_outputs(response):
     assert output_tensors(as_binary(response, [output(data=[1, 2])]), keep=False)["y"].tolist() == [1.0, 2.0]
 
 
-def test_the_header_is_found_in_any_case(response):
+def test_the_header_is_read_in_any_case(response):
     head = orjson.dumps({"outputs": [sized(8)]})
-    made = output_tensors(response(head + FP32, {LENGTH_HEADER.lower(): str(len(head))}), keep=False)
-    assert made["y"].tolist() == [1.5, -2.0]
+    result = output_tensors(response(head + FP32, {LENGTH_HEADER.lower(): str(len(head))}), keep=False)
+    assert result["y"].tolist() == [1.5, -2.0]
 
 
 @pytest.mark.parametrize(
@@ -422,11 +422,11 @@ def test_a_length_header_that_is_off_is_invalid(response, cut):
 def test_binary_answers_keep_their_own_dtype(response, datatype):
     array = np.array([[1, 0], [1, 1]]).astype(dtype_of(datatype))
     data = bytes(pack(array, datatype))
-    made = output_tensors(as_binary(response, [sized(len(data), datatype=datatype, shape=(2, 2))], data), keep=False)[
+    result = output_tensors(as_binary(response, [sized(len(data), datatype=datatype, shape=(2, 2))], data), keep=False)[
         "y"
     ]
-    assert made.dtype == array.dtype
-    np.testing.assert_array_equal(made, array)
+    assert result.dtype == array.dtype
+    np.testing.assert_array_equal(result, array)
 
 
 @pytest.mark.parametrize(

@@ -61,14 +61,14 @@ def test_texts_that_the_api_refuses_fail_alone(bad):
 @pytest.mark.parametrize("indices", [[0, 1, 2], [2, 0, 1], [None, None, None], [2, None, 1]])
 def test_vectors_are_placed_by_their_index(response, encode, indices):
     came = VECTORS if indices[0] is None else VECTORS[[i or 0 for i in indices]]
-    made = OpenAIEmbeddings().decode(response(data([encode(v.tolist()) for v in came], indices)), 3).values
-    assert made.dtype == np.float32
-    np.testing.assert_array_equal(made, VECTORS)
+    result = OpenAIEmbeddings().decode(response(data([encode(v.tolist()) for v in came], indices)), 3).values
+    assert result.dtype == np.float32
+    np.testing.assert_array_equal(result, VECTORS)
 
 
 def test_vectors_without_an_index_are_in_order(response):
-    made = OpenAIEmbeddings().decode(response({"data": [{"embedding": [1.0]}, {"embedding": [2.0]}]}), 2).values
-    assert made.tolist() == [[1.0], [2.0]]
+    result = OpenAIEmbeddings().decode(response({"data": [{"embedding": [1.0]}, {"embedding": [2.0]}]}), 2).values
+    assert result.tolist() == [[1.0], [2.0]]
 
 
 @pytest.mark.parametrize(
@@ -119,13 +119,13 @@ def test_vectors_that_are_none_are_invalid(response, vectors, match):
         OpenAIEmbeddings().decode(response(data(vectors)), 2)
 
 
-@pytest.mark.parametrize(("named", "told"), [("m-2", "m-2"), ("", None), (7, None), (None, None)])
-def test_the_name_of_the_model_is_told(response, named, told):
+@pytest.mark.parametrize(("named", "message"), [("m-2", "m-2"), ("", None), (7, None), (None, None)])
+def test_the_name_of_the_model_is_reported(response, named, message):
     document = {**data([[1.0]]), "model": named}
-    assert OpenAIEmbeddings().decode(response(document), 1).model == told
+    assert OpenAIEmbeddings().decode(response(document), 1).model == message
 
 
-def test_the_usage_is_told(response):
+def test_the_usage_is_reported(response):
     document = {**data([[1.0]]), "usage": {"prompt_tokens": 2, "total_tokens": 2}}
     assert OpenAIEmbeddings().decode(response(document), 1).usage == {"prompt_tokens": 2, "total_tokens": 2}
     with pytest.raises(InvalidResponse) as caught:
@@ -157,8 +157,8 @@ def test_an_answer_of_another_form_is_invalid_and_quoted(response, document):
 
 def test_keep_takes_nonfinite_numbers(response):
     body = b'{"data": [{"embedding": [NaN, 1e300]}]}'
-    made = OpenAIEmbeddings(nonfinite="keep").decode(response(body), 1).values
-    np.testing.assert_array_equal(made, np.array([[np.nan, np.inf]], "f4"))
+    result = OpenAIEmbeddings(nonfinite="keep").decode(response(body), 1).values
+    np.testing.assert_array_equal(result, np.array([[np.nan, np.inf]], "f4"))
 
 
 def test_another_dtype_needs_numbers(response):
@@ -178,7 +178,7 @@ def test_another_dtype_needs_numbers(response):
         ({"dtype": "float16", "encoding_format": "float", "dimensions": 8}, "f2", (8,)),
     ],
 )
-def test_what_is_known_of_the_vectors_is_told(options, dtype, shape):
+def test_the_spec_has_the_dtype_and_the_width_of_the_vectors(options, dtype, shape):
     assert OpenAIEmbeddings(**options).spec == {"*": TensorSpec(dtype=np.dtype(dtype), shape=shape)}
 
 
@@ -214,8 +214,8 @@ def test_vectors_come_back_as_they_were(response, vectors, random, base64):
     order = list(range(len(vectors)))
     random.shuffle(order)
     came = [packed(vectors[i]) if base64 else vectors[i].tolist() for i in order]
-    made = OpenAIEmbeddings().decode(response(data(came, order)), len(vectors)).values
-    np.testing.assert_array_equal(made, vectors)
+    result = OpenAIEmbeddings().decode(response(data(came, order)), len(vectors)).values
+    np.testing.assert_array_equal(result, vectors)
 
 
 @pytest.mark.parametrize(
@@ -231,5 +231,5 @@ def test_integers_of_quantized_vectors_are_exact_or_refused(response, text, valu
             codec.decode(answer, 1)
         assert caught.value.usage == {"total_tokens": 3}
     else:
-        made = codec.decode(answer, 1)
-        assert (made.values.tolist(), made.usage) == ([[1, value]], {"total_tokens": 3})
+        result = codec.decode(answer, 1)
+        assert (result.values.tolist(), result.usage) == ([[1, value]], {"total_tokens": 3})

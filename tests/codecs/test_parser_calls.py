@@ -82,16 +82,16 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def read_in_every_way(name: str, body: bytes, n_rows: int) -> None:
     """Decode an answer, and classify it as an invalid answer and as an error of every status."""
-    made = codec(name, input="x") if name == "oip" else codec(name)
+    result = codec(name, input="x") if name == "oip" else codec(name)
     answer = Response(status=200, headers={}, body=body, url="http://h/x")
     try:
-        made.decode(answer, n_rows)
+        result.decode(answer, n_rows)
     except InvalidResponse as error:
         classify_invalid(answer, error)
     hidden_status(answer)
     for status in (200, 400, 413, 424, 429, 500):
         refusal = Response(status=status, headers={}, body=body, url="http://h/x")
-        made.classify(refusal)
+        result.classify(refusal)
         if status != 200:
             classify_response(refusal)
     with suppress(InvalidResponse):

@@ -1,4 +1,4 @@
-"""JSON answers: what is no JSON, what is not finite, and what orjson rounds."""
+"""JSON answers: text that is no JSON, numbers that are not finite, and integers that orjson rounds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_document_is_converted(response):
     ],
 )
 @pytest.mark.parametrize("keep", [False, True])
-def test_what_is_no_json_is_refused_and_quoted(response, body, keep):
+def test_text_that_is_no_json_is_refused_and_quoted(response, body, keep):
     with pytest.raises(InvalidResponse, match="not JSON") as caught:
         read(response(body), numbers, keep=keep)
     assert caught.value.error_kind == "content"
@@ -77,8 +77,8 @@ def integers(dtype):
     ],
 )
 def test_integers_are_exact_however_they_are_written(response, text, dtype, value):
-    made = read(response(f"[1, {text}]".encode()), integers(dtype), keep=False)
-    assert (made.dtype, int(made[1])) == (np.dtype(dtype), value)
+    result = read(response(f"[1, {text}]".encode()), integers(dtype), keep=False)
+    assert (result.dtype, int(result[1])) == (np.dtype(dtype), value)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_integers_are_exact_however_they_are_written(response, text, dtype, valu
     ],
 )
 @pytest.mark.parametrize("keep", [False, True])
-def test_what_is_no_integer_of_the_dtype_is_refused(response, text, dtype, keep):
+def test_numbers_that_are_no_integer_of_the_dtype_are_refused(response, text, dtype, keep):
     with pytest.raises(InvalidResponse, match="row 1 holds") as caught:
         read(response(f"[1, {text}]".encode()), integers(dtype), keep=keep)
     assert len(str(caught.value)) < 200
@@ -125,12 +125,12 @@ def test_integers_are_exact_or_refused(response, values, dtype, form):
     info = np.iinfo(dtype)
     fits = all(value == value.to_integral_value() and info.min <= value <= info.max for value in values)
     try:
-        made = read(response(body), integers(dtype), keep=False).tolist()
+        result = read(response(body), integers(dtype), keep=False).tolist()
     except InvalidResponse:
         assert not fits
     else:
         assert fits
-        assert made == values
+        assert result == values
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])

@@ -43,10 +43,10 @@ def test_items_are_placed_by_their_index(response, field):
 
 
 @pytest.mark.parametrize("field", ["results", "results[]", "results[*]", "sort_by(results, &score)"])
-def test_objects_are_placed_by_their_index_which_is_no_output(response, field):
+def test_objects_are_placed_by_an_index_that_is_no_output(response, field):
     document = {"results": [{"index": item["index"], "score": item["relevance_score"]} for item in RANKED]}
-    made = values(response, field, document)
-    assert {name: column.tolist() for name, column in made.items()} == {"score": SCORES}
+    result = values(response, field, document)
+    assert {name: column.tolist() for name, column in result.items()} == {"score": SCORES}
 
 
 def test_a_document_that_is_a_list_of_items(response):
@@ -56,9 +56,9 @@ def test_a_document_that_is_a_list_of_items(response):
 
 
 def test_several_parts_of_items_are_placed_alike(response):
-    made = values(response, "{s: results[].relevance_score, a: results[*].all}", {"results": RANKED})
-    assert made["s"].tolist() == SCORES
-    assert made["a"].tolist() == [[i, i + 0.5] for i in range(4)]
+    result = values(response, "{s: results[].relevance_score, a: results[*].all}", {"results": RANKED})
+    assert result["s"].tolist() == SCORES
+    assert result["a"].tolist() == [[i, i + 0.5] for i in range(4)]
     pairs = values(response, "results[].[index, relevance_score]", {"results": RANKED})
     assert pairs.tolist() == [[i, score] for i, score in enumerate(SCORES)]
 
@@ -91,8 +91,8 @@ def test_indices_that_are_no_order_are_invalid(response, indices, match, field):
 @pytest.mark.parametrize("field", ["results[].y", "results"])
 def test_a_single_item_without_index_takes_the_place_that_is_left(response, field):
     document = {"results": [{"index": 2, "y": 2}, {"y": 1}, {"index": 0, "y": 0}]}
-    made = values(response, field, document, 3)
-    assert (made["y"] if field == "results" else made).tolist() == [0, 1, 2]
+    result = values(response, field, document, 3)
+    assert (result["y"] if field == "results" else result).tolist() == [0, 1, 2]
 
 
 def test_items_without_an_index_are_in_order(response):
@@ -102,8 +102,8 @@ def test_items_without_an_index_are_in_order(response):
 
 def test_an_index_that_is_the_models_is_left_alone(response):
     document = {"results": [{"index": 7, "y": 0.5}, {"index": 7, "y": 0.25}]}
-    made = values(response, "results", document, 2, index_field="")
-    assert (made["index"].tolist(), made["y"].tolist()) == ([7, 7], [0.5, 0.25])
+    result = values(response, "results", document, 2, index_field="")
+    assert (result["index"].tolist(), result["y"].tolist()) == ([7, 7], [0.5, 0.25])
     assert values(response, "results[].index", document, 2).tolist() == [7, 7]
     assert values(response, "results", {"results": [{"index": 7}, {"index": 7}]}, 2)["index"].tolist() == [7, 7]
     predictions = response({"predictions": [{"index": 1, "y": 0.5}, {"index": 0, "y": 0.25}]})
@@ -115,7 +115,7 @@ def test_the_field_of_the_index_is_an_option(response):
     assert values(response, "results[].y", document, 2, index_field="document").tolist() == [0, 1]
 
 
-def test_an_index_of_what_rows_hold_is_none_of_rows(response):
+def test_an_index_within_a_row_is_no_row_number(response):
     items = [{"best": {"index": 5, "p": 0.5}, "top": [{"index": 3, "p": i}]} for i in range(3)]
     assert values(response, "r[].best", {"r": items}, 3)["index"].tolist() == [5, 5, 5]
     assert values(response, "r[*].top[].p", {"r": items}, 3).tolist() == [0, 1, 2]
@@ -189,8 +189,8 @@ def test_a_filter_leaves_no_row_out(response):
 
 def test_functions_see_integers_as_they_are_written(response):
     body = response(b'{"r": [[18446744073709551617, 0.5], []]}')
-    made = Json(response_field="r[*].to_string(@)").decode(body, 2)
-    assert made.tolist() == ["[18446744073709551617,0.5]", "[]"]
+    result = Json(response_field="r[*].to_string(@)").decode(body, 2)
+    assert result.tolist() == ["[18446744073709551617,0.5]", "[]"]
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda codec: pickle.loads(pickle.dumps(codec))])
@@ -219,11 +219,11 @@ def test_each_row_has_its_own_value_or_the_answer_is_invalid(response, order, lo
         if i in lost:
             item["y"] = None
     try:
-        made = values(response, field, {"items": items}, 6)
+        result = values(response, field, {"items": items}, 6)
     except InvalidResponse:
         assert lost
     else:
-        assert (made["y"] if isinstance(made, dict) else made).tolist() == [i * 10 for i in range(6)]
+        assert (result["y"] if isinstance(result, dict) else result).tolist() == [i * 10 for i in range(6)]
 
 
 def test_the_helper_of_custom_codecs_gives_items_in_order():

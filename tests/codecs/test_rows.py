@@ -84,7 +84,7 @@ def test_nonfinite_rows_of_a_column_are_named():
     "row",
     [NAN, [1, [NAN]], (1, NAN), {"a": {"b": [np.inf]}}, np.float32(NAN), np.array([1, NAN]), [np.array([NAN], ">f4")]],
 )
-def test_nonfinite_numbers_anywhere_in_a_row_are_found(row):
+def test_nonfinite_numbers_are_detected_anywhere_in_a_row(row):
     """orjson would write them as null."""
     with pytest.raises(EncodeError) as caught:
         to_json([1, None, row, "null"])
@@ -158,7 +158,7 @@ def test_texts_of_a_list():
         texts(["a", 1])
 
 
-def test_rows_where_anything_is_true():
+def test_rows_with_any_true_element():
     assert rows_where(np.zeros((3, 0), bool)) == []
     assert rows_where(np.array([[[False]], [[True]]])) == [1]
 
@@ -196,16 +196,16 @@ def test_other_values_hold_nothing_nonfinite():
     ],
 )
 def test_rows_of_one_kind_are_stacked(values, expected):
-    made = stacked(values)
-    assert made.dtype == expected.dtype
-    np.testing.assert_array_equal(made, expected)
+    result = stacked(values)
+    assert result.dtype == expected.dtype
+    np.testing.assert_array_equal(result, expected)
 
 
 def test_bytes_stay_as_they_are():
     """numpy's own bytes dtype would cut the zeros off."""
-    made = stacked([b"\0a\0", b""])
-    assert made.dtype == object
-    assert made.tolist() == [b"\0a\0", b""]
+    result = stacked([b"\0a\0", b""])
+    assert result.dtype == object
+    assert result.tolist() == [b"\0a\0", b""]
 
 
 @pytest.mark.parametrize(
@@ -238,8 +238,8 @@ def test_integers_that_no_dtype_holds_together_are_named(values):
 
 
 def test_dicts_become_columns():
-    made = columns([{"a": 1, "b": "x"}, {"b": "y", "a": 2}])
-    assert {name: column.tolist() for name, column in made.items()} == {"a": [1, 2], "b": ["x", "y"]}
+    result = columns([{"a": 1, "b": "x"}, {"b": "y", "a": 2}])
+    assert {name: column.tolist() for name, column in result.items()} == {"a": [1, 2], "b": ["x", "y"]}
 
 
 def test_dicts_unlike_most_are_named():

@@ -1,4 +1,4 @@
-"""Large answers, read in slices of rows: what comes out is what comes out of the whole document."""
+"""Large answers, read in slices of rows, give the values of the whole document."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def test_the_row_at_fault_is_named_as_it_is_counted_in_the_answer(row: Any, last
 
 
 @pytest.mark.parametrize("end", ["", "]", "]}x", ",]}", "]}}", ",1,]}", ']}{"predictions":[1]}', '],"predictions":7}'])
-def test_what_is_not_json_at_its_end_is_refused(end: str) -> None:
+def test_text_behind_the_document_is_refused(end: str) -> None:
     body = b'{"predictions":[' + b",".join([b"[1,2]"] * 150_000) + end.encode()
     with pytest.raises(InvalidResponse):
         codec("json").decode(response(body), 150_000)

@@ -26,11 +26,11 @@ def wanted(dtype=None, **rest):
     return Wanted(None if dtype is None else np.dtype(dtype), **rest)
 
 
-def same(made, expected):
+def same(result, expected):
     expected = np.asarray(expected)
-    assert made.dtype == expected.dtype
-    assert made.shape == expected.shape
-    np.testing.assert_array_equal(made, expected)
+    assert result.dtype == expected.dtype
+    assert result.shape == expected.shape
+    np.testing.assert_array_equal(result, expected)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_without_a_dtype_the_json_type_decides(values, expected):
         ([1.5], "longdouble", np.array([1.5], np.longdouble)),
     ],
 )
-def test_a_dtype_holds_what_it_holds_exactly(values, dtype, expected):
+def test_numbers_are_accepted_up_to_the_bounds_of_the_dtype(values, dtype, expected):
     same(array(values, wanted(dtype)), expected)
 
 
@@ -117,7 +117,7 @@ def test_a_dtype_holds_what_it_holds_exactly(values, dtype, expected):
         (["a", "\ud800"], None, 1),
     ],
 )
-def test_what_does_not_fit_is_refused_with_its_row(values, dtype, row):
+def test_values_that_do_not_fit_are_refused_with_their_row(values, dtype, row):
     with pytest.raises(Unfit) as caught:
         array(values, wanted(dtype))
     assert caught.value.row == row
@@ -141,7 +141,7 @@ def test_keep_lets_nonfinite_floats_through_beside_integers():
 
 
 def test_nonfinite_in_a_narrow_dtype_is_no_overflow():
-    """Only what the cast made infinite is to blame on it; the proof looks at the rest."""
+    """An overflow is reported only for numbers that the cast made infinite; the engine checks all others."""
     assert np.isinf(array([float("inf")], wanted("float32"))).all()
 
 
@@ -150,10 +150,10 @@ def test_an_overflow_of_the_sum_alone_is_none():
 
 
 @pytest.mark.parametrize("dtype", [None, "float32", "float64"])
-def test_null_is_nan_among_floats_where_it_is_wanted(dtype):
-    made = array([1.5, None], wanted(dtype, nulls=True, keep=True))
-    assert made[0] == 1.5
-    assert np.isnan(made[1])
+def test_null_becomes_nan_among_floats_on_request(dtype):
+    result = array([1.5, None], wanted(dtype, nulls=True, keep=True))
+    assert result[0] == 1.5
+    assert np.isnan(result[1])
 
 
 @pytest.mark.parametrize("dtype", ["int64", "bool", TEXT])
@@ -170,7 +170,7 @@ def test_whole_keeps_integers(values, dtype):
     same(array(values, wanted(whole=True)), np.array(values, dtype))
 
 
-def test_whole_refuses_what_neither_integer_dtype_holds():
+def test_whole_refuses_integers_beyond_both_dtypes():
     with pytest.raises(Unfit, match="overflows int64"):
         array([-1, 2**63], wanted(whole=True))
 
@@ -181,10 +181,10 @@ def test_a_list_of_rows_is_one_array():
 
 @pytest.mark.parametrize("value", [[{"a": 1, "b": "x"}, {"b": "y", "a": 2}], {"a": [1, 2], "b": ["x", "y"]}])
 def test_objects_and_columns_are_an_array_a_name(value):
-    made = outputs(value, lambda name: wanted("int16" if name == "a" else None))
-    assert list(made) == ["a", "b"]
-    same(made["a"], np.array([1, 2], "i2"))
-    same(made["b"], np.array(["x", "y"], TEXT))
+    result = outputs(value, lambda name: wanted("int16" if name == "a" else None))
+    assert list(result) == ["a", "b"]
+    same(result["a"], np.array([1, 2], "i2"))
+    same(result["b"], np.array(["x", "y"], TEXT))
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_rows_that_are_no_rows_are_refused(value, row, match):
     assert caught.value.row == row
 
 
-def test_unicode_is_told_from_surrogates():
+def test_texts_with_half_a_surrogate_pair_are_not_unicode():
     assert is_unicode("aé😀")
     assert not is_unicode("a\ud800")
 
@@ -228,12 +228,12 @@ def test_an_array_equals_the_python_values_or_there_is_none(values, dtype):
     """Strictness: floats may be rounded to a narrower dtype; nothing else changes."""
     want = wanted(TEXT if dtype == "T" else dtype)
     try:
-        made = array(values, want)
+        result = array(values, want)
     except (Unfit, MayBeRounded):
         return
-    for value, item in zip(values, made.tolist(), strict=True):
+    for value, item in zip(values, result.tolist(), strict=True):
         assert isinstance(item, bool) == isinstance(value, bool)
         assert isinstance(item, str) == isinstance(value, str)
-        rounds = isinstance(value, float) and made.dtype in (np.float16, np.float32)
-        rounds |= isinstance(value, Decimal) and made.dtype.kind == "f"
-        assert item == (float(made.dtype.type(float(value))) if rounds else value)
+        rounds = isinstance(value, float) and result.dtype in (np.float16, np.float32)
+        rounds |= isinstance(value, Decimal) and result.dtype.kind == "f"
+        assert item == (float(result.dtype.type(float(value))) if rounds else value)
