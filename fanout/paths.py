@@ -1,7 +1,7 @@
 """Names of the files that a run writes: all begin with the full name of its output.
 
 ``y.npy`` has ``y.npy.ok.npy`` and ``y.npy.failures.jsonl`` beside it, so that ``y.jsonl`` in the same folder shares
-none of them. No two outputs share a file unless one of them is called like a file of the other, which is refused.
+none of them. Two outputs share a file only if one of them is called like a file of the other, which is an error.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ PARTIAL = ".partial"
 """Added to a file's name until it is whole."""
 
 ORDERED = ".ordered"
-"""Added to the name of an output whose rows are put in order."""
+"""Added to the name of an output that is assembled from its spool."""
 
 REBUILT = ".rebuilt"
-"""Added to the name of a file that is to replace that of an unfinished run."""
+"""Added to the name of a file that will replace that of an unfinished run."""
 
 JOURNAL = ".journal"
 _MASK = ".ok.npy"
@@ -39,47 +39,50 @@ _NEW = ".new"
 _BESIDE = (
     "", PARTIAL, ORDERED, REBUILT, JOURNAL, JOURNAL + _NEW, _MASK, _MASK + PARTIAL, _FAILURES, _FAILURES + PARTIAL,
 )  # fmt: skip
+
+# A column's name that is too long is cut, and ends with "%~" and the digest of the whole name in hexadecimal digits.
 _DIGEST_BYTES = 8
 _SHORTEST_COLUMN = 2 + 2 * _DIGEST_BYTES
-"""Bytes of a column's name that is too long and has been cut to its digest."""
 
 
 def report_paths(output: Path) -> tuple[Path, Path]:
-    """The mask's and the failures': ``y.npy`` -> ``y.npy.ok.npy``, ``y.npy.failures.jsonl``."""
+    """Return the paths of the mask and of the failures: ``y.npy`` -> ``y.npy.ok.npy``, ``y.npy.failures.jsonl``."""
     return _beside(output, _MASK), _beside(output, _FAILURES)
 
 
 def journal_path(output: Path) -> Path:
-    """``y.npy`` -> ``y.npy.journal``."""
+    """Return the path of an output's journal: ``y.npy`` -> ``y.npy.journal``."""
     return _beside(output, JOURNAL)
 
 
 def column_paths(output: Path, names: Collection[str]) -> dict[str, Path]:
-    """The file of each of several outputs: ``y.npy`` -> ``y.npy.NAME.npy``.
+    """Return the file of each of several outputs: ``y.npy`` -> ``y.npy.NAME.npy``.
 
-    A server chooses the names. What is not fit for a file name is quoted as in a URL, so that a ``../`` stays inside
-    it; so are a name that is the mask's, and capital letters where names differ in nothing else, for some file systems
-    do not tell them apart. What is too long is cut, with a digest of the whole name at its end.
+    A server chooses the names. Characters that a file name cannot have are quoted as in a URL, so that ``../`` stays
+    inside it. Names that are too long are cut, with a digest of the whole name at their end.
     """
     lower = Counter(name.lower() for name in names)
     room = _longest_name(output.parent) - len(os.fsencode(f"{output.name}.{_COLUMN}{PARTIAL}"))
     paths = {}
     for name in names:
         quoted = _quoted(name)
+        # A column called "ok" would have the file of the mask.
         if name.lower() == "ok":
             quoted = "".join(f"%{byte:02X}" for byte in name.encode())
+        # Some file systems do not distinguish capital letters.
         elif lower[name.lower()] > 1:
             quoted = "".join(f"%{ord(letter):02X}" if letter in ascii_uppercase else _quoted(letter) for letter in name)
         if len(quoted) > room:
             digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).hexdigest()
-            quoted = f"{quoted[: max(0, room - _SHORTEST_COLUMN)]}%~{digest}"  # "%~" is in no name that was quoted
+            # No quoted name contains "%~".
+            quoted = f"{quoted[: max(0, room - _SHORTEST_COLUMN)]}%~{digest}"
         paths[name] = _beside(output, f".{quoted}{_COLUMN}")
     return paths
 
 
 def check_names(output: Path) -> None:
-    """Raise `ConfigError` for an output that no run can write, as far as can be known without touching a file."""
-    with _blaming(output):
+    """Raise `ConfigError` for an output that a run could not write. Touches no file, so it cannot find every cause."""
+    with _naming_output(output):
         if output.is_dir():
             raise ConfigError(f"{output} is a folder; name a file in it", key=KEY)
         for path in dict.fromkeys((output.absolute(), _resolved(output))):
@@ -95,7 +98,7 @@ def require_apart(output: Path, others: Iterable[Path], kind: str = "input") -> 
     others = list(others)
     if not others:
         return
-    with _blaming(output):
+    with _naming_output(output):
         linked = _linked(output)
         for other in others:
             path = _resolved(other)
@@ -107,16 +110,16 @@ def require_apart(output: Path, others: Iterable[Path], kind: str = "input") -> 
                 )
 
 
-def unwritable(path: Path, why: str) -> ConfigError:
-    """The error to raise where ``path`` cannot be written."""
-    return ConfigError(f"{path} cannot be written: {why}", key=KEY)
+def unwritable(path: Path, reason: str) -> ConfigError:
+    """Return the error for an output that cannot be written."""
+    return ConfigError(f"{path} cannot be written: {reason}", key=KEY)
 
 
 @contextmanager
-def _blaming(output: Path) -> Iterator[None]:
-    """Raise `ConfigError` where the output's name is none, or its folder cannot be looked at."""
+def _naming_output(output: Path) -> Iterator[None]:
+    """Raise `ConfigError` for an impossible name, or for an `OSError` while the output's folder is examined."""
     if not output.name or "\0" in str(output):
-        raise unwritable(output, "that is no name of a file")
+        raise unwritable(output, "it is not the name of a file")
     try:
         yield
     except OSError as error:
@@ -128,17 +131,18 @@ def _beside(output: Path, suffix: str) -> Path:
 
 
 def _bases(output: Path) -> list[Path]:
-    """The output as it is called, and where it is a symbolic link, what it stands for."""
+    """Return the output's path as it was given and, for a symbolic link, the path of its target."""
     named = Path(os.path.realpath(output.absolute().parent), output.name)
     return list(dict.fromkeys((named, _resolved(output))))
 
 
 def _resolved(path: Path) -> Path:
-    return Path(os.path.realpath(path))  # Path.resolve raises RuntimeError where links go round
+    # Path.resolve raises RuntimeError for a cycle of links.
+    return Path(os.path.realpath(path))
 
 
 def _claims(output: Path, path: Path) -> bool:
-    """True if a run into ``output`` may write a file of that name. ``path`` is resolved."""
+    """Return True if a run into ``output`` may write a file of that name. ``path`` is resolved."""
     for base in _bases(output):
         if path.parent != base.parent or not path.name.startswith(base.name):
             continue
@@ -154,7 +158,7 @@ def _is_column(rest: str) -> bool:
 
 
 def _linked(output: Path) -> set[Path]:
-    """The files that are there under the names of a run: links among them stand for others."""
+    """Return the existing files under the names of a run, with links replaced by their targets."""
     files = {_beside(base, suffix) for base in _bases(output) for suffix in _BESIDE}
     for base in _bases(output):
         if base.suffix.lower() == _COLUMN and base.parent.is_dir():
@@ -177,13 +181,13 @@ def _check_folder(output: Path, path: Path) -> None:
     rest = max(len(_FAILURES + PARTIAL), len(f".{_COLUMN}{PARTIAL}") + _SHORTEST_COLUMN)
     if len(os.fsencode(path.name)) + rest > _longest_name(folder):
         raise unwritable(output, f"its name is too long for the files beside it, such as {path.name}{_FAILURES}")
-    # Replacing a file asks for nothing but its folder, but one that is write-protected is so on purpose.
+    # A rename needs permission for the folder alone, but a file is write-protected on purpose.
     if not os.access(folder, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise unwritable(output, "no permission")
 
 
 def _check_file(output: Path, path: Path) -> None:
-    """Refuse to replace a device, a pipe or a folder, and to write a temporary file through a link."""
+    """Raise for a device, a pipe or a folder in a file's place, and for a temporary file that is a link."""
     if path.suffix in (PARTIAL, ORDERED, REBUILT, _NEW) and path.is_symlink():
         raise unwritable(output, f"{path} is a symbolic link, and a run keeps its unfinished rows there: remove it")
     try:
@@ -196,7 +200,7 @@ def _check_file(output: Path, path: Path) -> None:
 
 
 def _require_no_other_job(output: Path) -> None:
-    """Refuse a name that is a file's of another job: its journal says where it writes."""
+    """Raise if the output has the name of another job's file; a journal shows that there is another job."""
     own = _bases(output)[0]
     for base in _bases(output):
         if not base.parent.is_dir():
@@ -221,5 +225,6 @@ def _longest_name(folder: Path) -> int:
     existing = next((one for one in (folder, *folder.absolute().parents) if one.exists()), Path("/"))
     try:
         return os.pathconf(existing, "PC_NAME_MAX")
-    except (AttributeError, OSError, ValueError):  # no such call, or a file system that does not know
+    # The system has no such call, or the file system does not know.
+    except (AttributeError, OSError, ValueError):
         return 255

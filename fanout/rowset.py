@@ -1,4 +1,4 @@
-"""A set of rows: which are done, which are wanted. Small where rows come roughly in order, however many they are."""
+"""A set of row numbers, kept as ranges: small if rows come roughly in order, for any number of rows."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class RowSet:
-    """Row numbers as sorted ranges that neither overlap nor touch; the memory is that of the ranges.
+    """Row numbers as sorted ranges that neither overlap nor touch. Its memory is proportional to the ranges.
 
     Args:
-        ranges: (start, stop) each, in any order.
+        ranges: (start, stop) of each, in any order.
     """
 
     def __init__(self, ranges: Iterable[tuple[int, int]] = ()) -> None:
@@ -31,10 +31,12 @@ class RowSet:
         """Add the rows ``start <= row < stop``."""
         if start >= stop:
             return
-        if self._stops and start == self._stops[-1]:  # rows come in order, nearly always
+        # Nearly always, rows come in order.
+        if self._stops and start == self._stops[-1]:
             self._stops[-1] = stop
             self._count += stop - start
         else:
+            # The ranges first <= i < last overlap or touch the new one, which swallows them.
             first = bisect_left(self._stops, start)
             last = bisect_right(self._starts, stop)
             if first < last:
@@ -42,7 +44,8 @@ class RowSet:
             self._replace(first, last, [start], [stop])
 
     def remove(self, start: int, stop: int) -> None:
-        """Remove the rows ``start <= row < stop``, as far as they are in it."""
+        """Remove the rows ``start <= row < stop`` that are in the set."""
+        # Ranges that only touch the removed rows stay, so the sides of the bisections are the other ones than in `add`.
         first, last = bisect_right(self._stops, start), bisect_left(self._starts, stop)
         if start < stop and first < last:
             left, right = (self._starts[first], start), (stop, self._stops[last - 1])
@@ -50,7 +53,7 @@ class RowSet:
             self._replace(first, last, [start for start, _ in rest], [stop for _, stop in rest])
 
     def gap(self, start: int, stop: int) -> tuple[int, int] | None:
-        """The first range of rows in ``start <= row < stop`` that are not in the set; None where all are."""
+        """Return the first range of rows in ``start <= row < stop`` that are not in the set; None if all are."""
         at = bisect_right(self._starts, start)
         if at and self._stops[at - 1] > start:
             start = self._stops[at - 1]
@@ -58,30 +61,30 @@ class RowSet:
         return (start, end) if start < end else None
 
     def gaps(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """All ranges of rows in ``start <= row < stop`` that are not in the set."""
-        while (found := self.gap(start, stop)) is not None:
-            yield found
-            start = found[1]
+        """Yield all ranges of rows in ``start <= row < stop`` that are not in the set."""
+        while (gap := self.gap(start, stop)) is not None:
+            yield gap
+            start = gap[1]
 
     def overlaps(self, start: int, stop: int) -> bool:
-        """True if any of the rows ``start <= row < stop`` is in the set."""
+        """Return True if any of the rows ``start <= row < stop`` is in the set."""
         return self.gap(start, stop) != (start, stop)
 
     def listed(self, most: int = 8) -> str:
-        """The ranges for people, the first ``most`` of them."""
+        """Return the first ``most`` ranges as text, for a message."""
         ranges = [str(start) if stop == start + 1 else f"{start}:{stop}" for start, stop in self]
         more = f" and {len(ranges) - most:,} more ranges" if len(ranges) > most else ""
         return ", ".join(ranges[:most]) + more
 
     def mask(self, n_rows: int) -> Array:
-        """Shape (n_rows,), bool: True for the rows in the set."""
-        made = np.zeros(n_rows, bool)
+        """Return a mask of the rows in the set; shape (n_rows,), bool."""
+        mask = np.zeros(n_rows, bool)
         for start, stop in self:
-            made[start:stop] = True
-        return made
+            mask[start:stop] = True
+        return mask
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        """The ranges (start, stop), sorted."""
+        """Iterate over the ranges (start, stop), sorted."""
         return zip(self._starts, self._stops, strict=True)
 
     def __len__(self) -> int:

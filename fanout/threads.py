@@ -1,10 +1,17 @@
-"""Calls on helper threads that are waited for to their end: no cancellation can call a thread back."""
+"""Helper threads: calls that are awaited to their end, and a thread that nothing waits for.
+
+No cancellation can call a thread back. A call that works on files is therefore awaited to its end even when its task is
+cancelled: only then may the files be closed.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import threading
+from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager
 from contextvars import copy_context
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -20,29 +27,30 @@ C = TypeVar("C", bound=_Closable)
 
 
 async def on_thread(call: Callable[..., T], *args: Any) -> T:
-    """Call on a helper thread. What it works on may be closed as soon as this is over, cancelled or not."""
-    return await ended(_started(call, *args))
+    """Call on a helper thread. Whether cancelled or not, the call has ended when this returns or raises."""
+    return await ended(_start(call, *args))
 
 
 @asynccontextmanager
 async def opened_on_thread(opening: Callable[[], C]) -> AsyncIterator[C]:
-    """Enter what ``opening`` gives, called on a helper thread, and close it at the end.
+    """Enter the object that ``opening`` returns, called on a helper thread, and close it at the end.
 
-    Cancelled while that is opened, it waits until it is, and closes it.
+    If it is cancelled while ``opening`` runs, it waits for the object and closes it.
     """
-    opened = _started(opening)
+    future = _start(opening)
     try:
-        yield await asyncio.shield(opened)
+        yield await asyncio.shield(future)
     finally:
         try:
-            await ended(opened)
-        finally:  # of another cancellation, too
-            if not opened.cancelled() and opened.exception() is None:
-                opened.result().close()
+            await ended(future)
+        # A second cancellation passes through the wait.
+        finally:
+            if not future.cancelled() and future.exception() is None:
+                future.result().close()
 
 
 async def ended(future: asyncio.Future[T]) -> T:
-    """What ``future`` comes to. However often the wait is cancelled, it lasts to the end."""
+    """Return the result of ``future``. However often the wait is cancelled, it lasts to the end."""
     cancelled = False
     while not future.done():
         try:
@@ -50,18 +58,59 @@ async def ended(future: asyncio.Future[T]) -> T:
         except asyncio.CancelledError:
             cancelled = True
     if cancelled:
+        # The caller gets the cancellation alone; to fetch the exception keeps asyncio from logging it.
         if not future.cancelled():
-            future.exception()  # seen: the caller learns of the cancellation alone
+            future.exception()
         raise asyncio.CancelledError
     return future.result()
 
 
-def _started(call: Callable[..., T], *args: Any) -> asyncio.Future[T]:
-    return asyncio.get_running_loop().run_in_executor(None, copy_context().run, _called, call, *args)
+def _start(call: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+    return asyncio.get_running_loop().run_in_executor(None, copy_context().run, _call, call, *args)
 
 
-def _called(call: Callable[..., T], *args: Any) -> T:
+def _call(call: Callable[..., T], *args: Any) -> T:
     try:
         return call(*args)
-    except StopIteration as error:  # no future can carry one: the wait for it would have no end
+    # No future can carry StopIteration: the wait for it would not end.
+    except StopIteration as error:
         raise RuntimeError(f"{call} raised StopIteration") from error
+
+
+class DaemonThread(Executor):
+    """An executor with one daemon thread, for reading a blocking input or decoding large answers.
+
+    At its exit the interpreter waits for the threads of a pool. An input that never sends another byte would keep it
+    waiting for ever.
+    """
+
+    def __init__(self, name: str = "fanout-source") -> None:
+        self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Call ``fn`` on the thread, after all calls that were submitted before."""
+        future: Future[Any] = Future()
+        self._jobs.put((future, lambda: fn(*args, **kwargs)))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the thread once it has made the calls that were submitted; never waits for it."""
+        self._jobs.put(None)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            future, call = job
+            del job
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                result = call()
+            # The exception belongs to the code that awaits the future.
+            except BaseException as error:  # noqa: BLE001
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+                del result
+            # Without this, a large answer would be held until the next one comes.
+            del future, call

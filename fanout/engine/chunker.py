@@ -25,12 +25,12 @@ import numpy as np
 from fanout.arrays import any_is_masked_array, without_mask
 from fanout.callbacks import abnormal, calling, is_its_own
 from fanout.codecs._rows import stacked as stack_rows
-from fanout.daemon_thread import DaemonThread
 from fanout.engine.task import ChunkTask
 from fanout.errors import EncodeError, InputError
 from fanout.io.fingerprint import stamp
 from fanout.io.readers import Source, as_source
 from fanout.rowset import RowSet
+from fanout.threads import DaemonThread
 from fanout.types import Block, Chunk, Rows, count_rows, join_rows, take_rows
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fanout.arrays import hides_values, within
-from fanout.daemon_thread import DaemonThread
 from fanout.errors import InvalidResponse
+from fanout.threads import DaemonThread
 from fanout.types import Array, DecodedResponse, Schema, TensorSpec, Values, schema_of
 
 if TYPE_CHECKING:
