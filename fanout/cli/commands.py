@@ -1,4 +1,4 @@
-"""The commands and their options. What is heavy to import is imported inside them, so that ``--help`` is quick."""
+"""The commands and their options. Heavy modules are imported inside the commands, so that ``--help`` is fast."""
 
 from __future__ import annotations
 
@@ -69,16 +69,16 @@ def cli() -> None:
 @cli.command(short_help="Run a job.", epilog=_EXIT_CODES)
 @_job
 @_set
-@click.option("--rows", metavar="START:STOP", type=RowRange(), help="Send only these rows of the input: a pilot.")
-@click.option("--fresh", is_flag=True, help="Forget what an earlier run has done: send all rows.")
-@click.option("--only-failed", is_flag=True, help="Send the rows again that failed in a run that came to its end.")
-@click.option("--carry", is_flag=True, help="Where the input was edited: send only new, changed and failed rows.")
-@click.option("--record", metavar="FILE", type=_file, help="Note all exchanges in a new file, bodies included.")
-@click.option("--replay", metavar="FILE", type=_file, help="Answer from such a file, without a network.")
+@click.option("--rows", metavar="START:STOP", type=RowRange(), help="Send only these rows of the input: a pilot run.")
+@click.option("--fresh", is_flag=True, help="Discard an earlier run, and send all rows.")
+@click.option("--only-failed", is_flag=True, help="Send only the failed rows of a complete run again.")
+@click.option("--carry", is_flag=True, help="After an edit of the input: send only new, changed and failed rows.")
+@click.option("--record", metavar="FILE", type=_file, help="Record all exchanges in a new file, bodies included.")
+@click.option("--replay", metavar="FILE", type=_file, help="Answer from a recording, without a network.")
 @click.option("--mock", is_flag=True, help="Answer with made-up values of the right shape, without a network.")
-@click.option("--real-time", is_flag=True, help="With --replay and --mock: wait as long as answers take.")
+@click.option("--real-time", is_flag=True, help="With --replay and --mock: wait as long as the answers took.")
 @_json
-@click.option("--quiet", is_flag=True, help="Show neither progress nor a summary; errors are still shown.")
+@click.option("--quiet", is_flag=True, help="Print errors only, no progress and no summary.")
 def run(
     job: str,
     settings: tuple[str, ...],
@@ -95,21 +95,21 @@ def run(
 ) -> None:
     """Run a job: send all rows of its input and write the answers.
 
-    What is done is noted in a journal beside the output (probabilities.npy.journal). After a stop, a kill or a crash
-    the same command goes on where the run was, and sends nothing again that is done. The output is in place once the
-    run has come to its end; until then it is called probabilities.npy.partial. Running a job that has come to its
-    end says so, and sends nothing, as long as its input, its codec and the path of its URL are the same.
+    A journal beside the output (probabilities.npy.journal) records the finished rows. After a stop, a kill or a crash
+    the same command resumes the run, and sends no finished row again. Until the run is complete, its output is called
+    probabilities.npy.partial. Running a complete job again sends nothing, as long as its input, its codec and the path
+    of its URL are the same.
 
-    Press Ctrl-C once to stop sending and finish what is in flight, twice to stop now.
+    Press Ctrl-C once to stop sending and finish the requests in flight, twice to stop now.
 
-    An input that was edited under an unfinished run is refused, with the rows that differ. --carry keeps the answers
-    to rows that are in it with the same id and content, whatever their number is now; also those of a complete run.
+    If the input was edited under an unfinished run, the run is refused, and the rows that differ are shown. --carry
+    keeps the answers to rows with the same id and content, whatever their position is now, also of a complete run.
 
-    A pilot (--rows) is a run of its own: give it an output of its own.
+    A pilot run (--rows) needs an output of its own: --set output.path=pilot.npy.
 
-    A rehearsal (--mock) and a replay open no connection, and take no longer than their computation: latencies and
-    backoff are on a clock that jumps. They write beside the job's output (probabilities.mock.npy,
-    probabilities.replay.npy) and begin anew once they have come to their end.
+    A rehearsal (--mock) and a replay open no connection, and take no longer than their computation, since latencies and
+    backoffs pass in virtual time. They write beside the job's output (probabilities.mock.npy,
+    probabilities.replay.npy), and start over once they are complete.
 
     \b
     Examples:
@@ -131,35 +131,35 @@ def run(
         raise click.UsageError("a run is either recorded, or replayed, or a rehearsal: give one of these options")
     if real_time and replay is None and not mock:
         raise click.UsageError("--real-time is for --replay and --mock: other runs know no other time")
-    how = {"rows": rows or slice(None), "fresh": fresh, "only_failed": only_failed, "carry": carry}
-    how |= {"record": record, "replay": replay, "mock": mock}
-    _exit(run_command(job, settings, how, real_time=real_time, as_json=as_json, quiet=quiet))
+    options = {"rows": rows or slice(None), "fresh": fresh, "only_failed": only_failed, "carry": carry}
+    options |= {"record": record, "replay": replay, "mock": mock}
+    _exit(run_command(job, settings, options, real_time=real_time, as_json=as_json, quiet=quiet))
 
 
-@cli.command(short_help="Tell how far a job's run has come.")
+@cli.command(short_help="Show the progress of a job's run.")
 @_job
 @_set
 @_json
 def status(job: str, settings: tuple[str, ...], as_json: bool) -> None:
-    """Tell how far a job's run has come, from its journal; also while it runs."""
+    """Show the progress of a job's run from its journal, also while it runs."""
     from fanout.cli.running import status_command
 
     _exit(status_command(job, settings, as_json=as_json))
 
 
-@cli.command(short_help="Look at a job before it runs.", epilog=_EXIT_CODES)
+@cli.command(short_help="Check a job before it runs.", epilog=_EXIT_CODES)
 @_job
 @_set
-@click.option("--dry-run", is_flag=True, help="Send nothing: count rows, requests, bytes, and tell the time.")
+@click.option("--dry-run", is_flag=True, help="Send nothing: count rows, requests and bytes, and estimate the time.")
 @click.option(
     "--latency",
     metavar="SECONDS",
     type=click.FloatRange(0),
-    help="With --dry-run: what an answer takes; mock.latency of the job if not given.",
+    help="With --dry-run: time of an answer; mock.latency of the job if not given.",
 )
 @_json
 def check(job: str, settings: tuple[str, ...], dry_run: bool, latency: float | None, as_json: bool) -> None:
-    """Look at a job before it runs: read its input, send the first chunk, write nothing.
+    """Check a job before it runs: read its input, request the model's metadata, send the first chunk, write nothing.
 
     \b
     Examples:
@@ -176,7 +176,7 @@ def check(job: str, settings: tuple[str, ...], dry_run: bool, latency: float | N
     _exit(check_command(job, settings, as_json=as_json))
 
 
-@cli.command(short_help="Find the best size of a chunk and number in flight.", epilog=_TUNE_CODES)
+@cli.command(short_help="Find the best chunk size and concurrency.", epilog=_TUNE_CODES)
 @_job
 @_set
 @click.option(
@@ -185,13 +185,13 @@ def check(job: str, settings: tuple[str, ...], dry_run: bool, latency: float | N
     default="0:2000",
     show_default=True,
     type=RowRange(),
-    help="The part of the input to send.",
+    help="Part of the input to send.",
 )
 @click.option(
     "--max-p95",
     metavar="SECONDS",
     type=_above_0,
-    help="Choose nothing with a larger 95th percentile of latencies; half of timeouts.attempt if not given.",
+    help="Maximum 95th percentile of latencies; half of timeouts.attempt if not given.",
 )
 @click.option(
     "--max-errors",
@@ -199,20 +199,20 @@ def check(job: str, settings: tuple[str, ...], dry_run: bool, latency: float | N
     default=0.01,
     show_default=True,
     type=click.FloatRange(0, 1),
-    help="Choose nothing with more requests made again, or more rows failed.",
+    help="Maximum share of retried requests, and of failed rows.",
 )
-@click.option("--chunk-rows", metavar="N,N,...", type=Counts(), help="Sizes of a chunk to try.")
-@click.option("--concurrency", metavar="N,N,...", type=Counts(), help="Requests in flight to try.")
+@click.option("--chunk-rows", metavar="N,N,...", type=Counts(), help="Chunk sizes to try.")
+@click.option("--concurrency", metavar="N,N,...", type=Counts(), help="Concurrencies to try.")
 @click.option(
-    "--seconds", metavar="SECONDS", default=2.0, show_default=True, type=_above_0, help="How long a trial counts."
+    "--seconds", metavar="SECONDS", default=2.0, show_default=True, type=_above_0, help="Counted duration of a trial."
 )
-@click.option("--max-requests", metavar="N", default=2000, show_default=True, type=_count, help="Send no more in all.")
-@click.option("--max-rows", metavar="N", default=500_000, show_default=True, type=_count, help="Send no more in all.")
+@click.option("--max-requests", metavar="N", default=2000, show_default=True, type=_count, help="Maximum in all.")
+@click.option("--max-rows", metavar="N", default=500_000, show_default=True, type=_count, help="Maximum in all.")
 @click.option(
-    "--max-seconds", metavar="SECONDS", default=60.0, show_default=True, type=_above_0, help="End after this time."
+    "--max-seconds", metavar="SECONDS", default=60.0, show_default=True, type=_above_0, help="Maximum duration."
 )
 @click.option("--mock", is_flag=True, help="Answer with made-up values, without a network: a rehearsal of the search.")
-@click.option("--write", is_flag=True, help="Write the two values into the job file; comments and layout stay.")
+@click.option("--write", is_flag=True, help="Write the two values into the job file, and keep its comments and layout.")
 @_json
 def tune(
     job: str,
@@ -230,17 +230,17 @@ def tune(
     write: bool,
     as_json: bool,
 ) -> None:
-    """Find the chunks.rows and limits.concurrency with which a job gets the most rows answered in a second.
+    """Find the chunks.rows and limits.concurrency with the most answered rows per second.
 
     This sends real requests, which may be billed: a part of the input, again and again, until the search or its budget
-    is at its end. A server that keeps its answers so looks faster than it is. Neither the job's output nor its journal
-    is touched.
+    ends. A server that caches its answers therefore looks faster than it is. The job's output and journal stay
+    untouched.
 
-    The search starts with one request in flight and doubles them for as long as that pays, then tries larger and
-    smaller chunks, then the requests in flight again. Of what is as fast (within 5 %) it chooses the fewest in flight.
-    All else is as in the job: retries, rates and timeouts.
+    The search starts with one request in flight and doubles the concurrency while that pays, then tries larger and
+    smaller chunks, then the concurrency again. Among equally fast settings (within 5 %) it chooses the lowest
+    concurrency. Retries, rates and timeouts are those of the job.
 
-    Press Ctrl-C to end the search; what was measured is told all the same.
+    Press Ctrl-C to end the search; the measurements so far are reported.
 
     \b
     Examples:
@@ -254,7 +254,7 @@ def tune(
 
     if write and mock:
         raise click.UsageError("--write is for what an endpoint gave, not for the made-up answers of --mock")
-    wishes = TuneOptions(
+    options = TuneOptions(
         rows=rows,
         max_p95=max_p95,
         max_errors=max_errors,
@@ -263,7 +263,7 @@ def tune(
         chunk_rows=chunk_rows or (),
         concurrency=concurrency or (),
     )
-    _exit(tune_command(job, settings, wishes, mock=mock, write=write, as_json=as_json))
+    _exit(tune_command(job, settings, options, mock=mock, write=write, as_json=as_json))
 
 
 @cli.command(cls=CommandWithFaults, short_help="Serve a model on this machine.")
@@ -276,14 +276,12 @@ def tune(
     default=0.0,
     show_default=True,
     type=click.FloatRange(0),
-    help="Added to each answer.",
+    help="Delay added to each answer.",
 )
-@click.option(
-    "--faults", metavar="NAME=PROBABILITY,...", help="Misbehave on purpose, to rehearse a job; the names are below."
-)
-@click.option("--seed", metavar="N", default=0, show_default=True, type=int, help="Another one brings other faults.")
+@click.option("--faults", metavar="NAME=PROBABILITY,...", help="Misbehave on purpose, to rehearse a job; names below.")
+@click.option("--seed", metavar="N", default=0, show_default=True, type=int, help="Seed of the faults.")
 def serve(name: str, host: str, port: int, latency: float, faults: str | None, seed: int) -> None:
-    """Serve a model on this machine, to try things out: what local://NAME does, for as long as you like.
+    """Serve a model on this machine, as local://NAME does during a run, until Ctrl-C.
 
     NAME is digits (a classifier of handwritten digits), echo, or package.module:function for a function of your own
     that takes and returns a numpy array. Its base URL is printed on stdout.
@@ -294,14 +292,14 @@ def serve(name: str, host: str, port: int, latency: float, faults: str | None, s
       fanout serve mymodels.scoring:predict --port 8080 --latency 0.05
       fanout serve echo --faults 503=0.1,drip:0.01=0.02,reset-mid-body=0.05
     """
-    from fanout.cli.serving import serve_command
+    from fanout.cli.running import serve_command
 
     _exit(serve_command(name, host, port, latency, faults, seed))
 
 
 @cli.command(short_help="Print the JSON Schema of job files.")
 def schema() -> None:
-    """Print the JSON Schema of job files, with which editors complete and check them.
+    """Print the JSON Schema of job files, with which editors complete and check keys.
 
     \b
     Example:
@@ -320,7 +318,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _guarded(command: Callable[[], Any], as_json: bool) -> int:
-    """The command's exit code. Ways to end that click would give codes of its own get those of the table."""
+    """Return the command's exit code. Click's own codes are replaced by those of the table."""
     try:
         code = command()
     except click.ClickException as error:
@@ -332,15 +330,15 @@ def _guarded(command: Callable[[], Any], as_json: bool) -> int:
 
             print_error_json(escaped_lines(error.format_message()), error.exit_code)
         return error.exit_code
-    except click.Abort:  # Ctrl-C before or after the run, where nothing is in flight
+    except click.Abort:  # Ctrl-C before or after the run, with nothing in flight
         return 130
-    except Exception:  # noqa: BLE001 - a fault of ours or of a codec: Python would print its text as it is
+    except Exception:  # noqa: BLE001 - a bug of fanout or of a codec, whose text has to be redacted
         return _traced(as_json)
     return int(code or 0)
 
 
 def _traced(as_json: bool) -> int:
-    """Print the traceback of an error that no command foresees; returns the exit code."""
+    """Print the traceback of an unexpected error; return the exit code."""
     import traceback
 
     from fanout.cli.output import print_error

@@ -1,9 +1,10 @@
-"""What the commands print: text for people, JSON for programs, errors on stderr."""
+"""Output of the commands: text for people and JSON for programs on stdout, errors on stderr."""
 
 from __future__ import annotations
 
 import os
 import sys
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,37 +16,38 @@ from fanout._redact import Redactor
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fanout.job import Estimate, Findings, OutputSchema, Status, Summary
+    from fanout.client import Preview
+    from fanout.job import ArraySchema, CheckReport, Estimate, Status, Summary
     from fanout.types import Failure, Tensor
 
 _FAILURES_SHOWN = 3
 _OTHER_PHASES = 0.1
-"""Part of the time from which on the summary says what it was spent on."""
+"""Share of reading and writing in the time from which the summary lists the phases."""
 
-NOT_THE_ENDPOINT = {
+OFFLINE_NOTES = {
     "mock": "MOCK:     these answers are made up; nothing was sent",
     "replay": "REPLAY:   these answers are from a recording; nothing was sent",
 }
-"""Who gave the answers -> what to say of that."""
+"""Origin of the answers -> note, for answers that are not the endpoint's."""
 
 
-class Border:
-    """All that the command prints passes here: without the job's secrets, control characters as visible escapes."""
+class Output:
+    """Redacts everything that a command prints: the job's secrets are removed, control characters are escaped."""
 
     def __init__(self) -> None:
         self.redactor = Redactor()
-        """That of the job, once its file has been read."""
+        """The job's redactor, once its file is loaded."""
 
     def lines(self, text: str) -> str:
-        """A text whose line breaks are our own."""
+        """Redact a text of several lines, whose line breaks are fanout's."""
         return self.redactor.lines(text)
 
 
-BORDER = Border()
+OUTPUT = Output()
 
 
 class Unprintable(click.ClickException):
-    """Standard output takes nothing."""
+    """Nothing can be written to stdout."""
 
     exit_code = 2
 
@@ -53,22 +55,22 @@ class Unprintable(click.ClickException):
 def print_text(text: str) -> None:
     """Print a result."""
     if text:
-        _echo(BORDER.lines(text))
+        _echo(OUTPUT.lines(text))
 
 
 def print_json(value: dict[str, Any]) -> None:
     """Print a result as one JSON object."""
-    _echo(safe_json(BORDER.redactor.value(value)))
+    _echo(safe_json(OUTPUT.redactor.value(value)))
 
 
 def print_message(message: str) -> None:
-    """Print something on stderr that is neither a result nor an error. Raises `OSError` if nobody reads it."""
-    click.echo(BORDER.lines(message), err=True)
+    """Print a message on stderr that is no result and no error. Raises `OSError` if stderr is closed."""
+    click.echo(OUTPUT.lines(message), err=True)
 
 
 def print_error(message: str, exit_code: int, *, as_json: bool = False) -> int:
     """Print one line on stderr for each line of ``message``; returns the exit code."""
-    for line in BORDER.lines(message).split("\n"):
+    for line in OUTPUT.lines(message).split("\n"):
         click.echo(f"error: {line}", err=True)
     if as_json:
         print_error_json(message, exit_code)
@@ -76,36 +78,36 @@ def print_error(message: str, exit_code: int, *, as_json: bool = False) -> int:
 
 
 def print_error_json(message: str, exit_code: int) -> None:
-    """Print an error as a JSON object, in the place of the result that there is none of."""
+    """Print an error as a JSON object, in place of a result."""
     from fanout.job import SCHEMA_VERSION
 
     print_json({"schema_version": SCHEMA_VERSION, "exit_code": exit_code, "error": message})
 
 
 def schema_text() -> str:
-    """The job file's JSON OutputSchema, as it is committed."""
+    """Return the JSON Schema of job files, in its committed form."""
     from fanout.job import job_schema
 
     return orjson.dumps(job_schema(), option=orjson.OPT_INDENT_2).decode()
 
 
 def summary_text(summary: Summary) -> str:
-    """The account of a run, for people."""
+    """Return the summary of a run."""
     return _joined(_summary_lines(summary))
 
 
-def findings_text(findings: Findings) -> str:
-    """What a check has found, for people."""
-    return _joined(_findings_lines(findings))
+def check_text(report: CheckReport) -> str:
+    """Return the report of a check."""
+    return _joined(_check_lines(report))
 
 
 def estimate_text(estimate: Estimate) -> str:
-    """What a dry run has counted, for people."""
+    """Return the estimate of a dry run."""
     return _joined(_estimate_lines(estimate))
 
 
 def status_text(status: Status) -> str:
-    """How far a run has come, for people."""
+    """Return the progress of a run."""
     if not status.begun:
         return "no row is done yet: fanout run sends all"
     rows = "an unknown number of" if status.rows is None else status.rows
@@ -120,40 +122,41 @@ def status_text(status: Status) -> str:
 
 
 def _joined(lines: Iterator[str]) -> str:
-    return "\n".join(map(escaped, lines))  # line by line, since a name in one of them may hold a line break
+    return "\n".join(map(escaped, lines))  # line by line, since a name may hold a line break
 
 
 def _echo(result: str | bytes) -> None:
-    """Print on stdout. That nobody reads it any more changes nothing of what was done; raises `Unprintable`."""
+    """Print on stdout. A closed pipe is ignored, as the work is done; other errors raise `Unprintable`."""
     try:
         click.echo(result)
     except OSError as error:
-        # What is left in the buffer would fail once more at the interpreter's exit.
+        # The interpreter flushes the rest of the buffer at its exit, which would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             raise Unprintable(f"the result cannot be printed on stdout: {error.strerror}") from None
 
 
 def _summary_lines(summary: Summary) -> Iterator[str]:
-    if told := NOT_THE_ENDPOINT.get(summary.answers):
-        yield told
+    if note := OFFLINE_NOTES.get(summary.answers):
+        yield note
     if summary.rows == 0:
         yield "no rows: the input is empty"
     else:
         yield from _count_lines(summary)
     yield from _endpoint_lines(summary)
-    if counted := [f"{count:,} {name}" for name, count in summary.usage.items() if count]:
-        yield f"usage:    {', '.join(counted)}"
-    for path in summary.outputs:
+    if usage := [f"{count:,} {name}" for name, count in summary.stats.usage.items() if count]:
+        yield f"usage:    {', '.join(usage)}"
+    files = summary.files
+    for path in files.outputs:
         yield f"output:   {path}"
     if summary.resumable:
         yield "output:   not in place before the run has come to its end; run the job again to go on"
-    elif not summary.outputs:
+    elif not files.outputs:
         yield "output:   none was written, since no row succeeded"
-    if summary.mask:
-        yield f"mask:     {summary.mask} (True where a row has an answer; the others hold a fill value)"
-    if summary.failures:
-        yield f"failures: {summary.failures}"
+    if files.mask:
+        yield f"mask:     {files.mask} (True where a row has an answer; the others hold a fill value)"
+    if files.failures:
+        yield f"failures: {files.failures}"
         yield from _failure_lines(summary.first_failures, summary.failed)
 
 
@@ -164,62 +167,69 @@ def _count_lines(summary: Summary) -> Iterator[str]:
         yield f"{counts}; complete since an earlier run, nothing was sent (--fresh sends all rows again)"
         return
     earlier = f", {summary.earlier} of them done before" if summary.earlier else ""
-    yield f"{counts}{earlier}; {summary.seconds:.2f} s{_phases(summary)}, {summary.rows_per_second:,.0f} rows/s"
-    splits = f", {summary.splits} splits" if summary.splits else ""
-    limit = "" if summary.concurrency is None else f"; concurrency {summary.concurrency} at the end"
-    hedges = f", {summary.hedges} hedges ({summary.hedges_won} came first)" if summary.hedges else ""
-    yield f"{summary.requests} requests, {summary.retries} retries{splits}{hedges}{_latency(summary)}{limit}"
+    yield f"{counts}{earlier}; {summary.seconds:.2f} s{_phases(summary)}, {summary.stats.rows_per_second:,.0f} rows/s"
+    stats = summary.stats
+    splits = f", {stats.splits} splits" if stats.splits else ""
+    limit = "" if stats.concurrency is None else f"; concurrency {stats.concurrency} at the end"
+    hedges = f", {stats.hedges} hedges ({stats.hedges_won} came first)" if stats.hedges else ""
+    yield f"{stats.requests} requests, {stats.retries} retries{splits}{hedges}{_latency(summary)}{limit}"
 
 
 def _phases(summary: Summary) -> str:
-    """Where the time went, unless nearly all of it went into sending."""
+    """Return the time of each phase, unless sending took nearly all of it."""
     phases = {
         "reading": summary.reading_seconds,
-        "sending": summary.sending_seconds,
-        "writing": summary.writing_seconds,
+        "sending": summary.stats.seconds,
+        "writing": summary.stats.writing_seconds,
     }
-    if summary.seconds - summary.sending_seconds < _OTHER_PHASES * summary.seconds:
+    if summary.seconds - summary.stats.seconds < _OTHER_PHASES * summary.seconds:
         return ""
     return f" ({', '.join(f'{name} {_duration(seconds)}' for name, seconds in phases.items())})"
 
 
 def _endpoint_lines(summary: Summary) -> Iterator[str]:
-    """How several have shared the work; of one alone there is nothing to say."""
-    for one in summary.endpoints if len(summary.endpoints) > 1 else ():
+    """Yield the share of each endpoint, if there are several."""
+    endpoints = summary.stats.endpoints
+    for one in endpoints if len(endpoints) > 1 else ():
         state = "" if one.state == "in use" else f", {one.state}{': ' if one.reason else ''}{one.reason}"
         yield f"endpoint: {one.url}: {one.requests} requests{state}"
 
 
-def _findings_lines(found: Findings) -> Iterator[str]:
-    rows = "an unknown number of" if found.rows is None else found.rows
-    yield f"input:    {rows} rows{_forms(found.input)}"
-    yield f"endpoint: {found.endpoint}, codec {found.codec}"
-    yield from _model_lines(found)
-    chunks = "" if found.chunks is None else f"{found.chunks} of "
-    yield f"chunks:   {chunks}up to {found.chunk_rows} rows, a request each"
-    if found.body_bytes is not None:
-        yield f"sends:    {_sent(found)}{found.body_bytes:,} bytes in the first request"
-    yield f"output:   {found.output}"
-    if not found.probed:
-        yield f"probe:    none, {'it was stopped' if found.stop_reason else 'there are no rows'}"
+def _check_lines(report: CheckReport) -> Iterator[str]:
+    rows = "an unknown number of" if report.rows is None else report.rows
+    yield f"input:    {rows} rows{_array_text(report.input)}"
+    yield f"endpoint: {report.endpoint}, codec {report.codec}"
+    yield from _model_lines(report.preview)
+    chunks = "" if report.chunks is None else f"{report.chunks} of "
+    yield f"chunks:   {chunks}up to {report.chunk_rows} rows, a request each"
+    if report.preview is not None and report.preview.body_bytes is not None:
+        tensors = _sent_tensors(report.preview.tensors, report.input)
+        yield f"sends:    {tensors}{report.preview.body_bytes:,} bytes in the first request"
+    yield f"output:   {report.output}"
+    result = report.probe.result
+    if not len(result.ok):
+        yield f"probe:    none, {'it was stopped' if report.stop else 'there are no rows'}"
         return
-    latency = "" if found.latency is None else f", median latency {_duration(found.latency)}"
-    yield f"probe:    {found.ok} of {found.probed} rows answered, {found.requests} requests{latency}"
-    yield f"answer:  {_forms(found.answer) or ' none'}"
-    yield from _failure_lines(found.failures[:_FAILURES_SHOWN], found.failed)
+    stats = result.stats
+    latency = "" if isnan(stats.latency_p50) else f", median latency {_duration(stats.latency_p50)}"
+    yield f"probe:    {result.ok.sum()} of {len(result.ok)} rows answered, {stats.requests} requests{latency}"
+    yield f"answer:  {_array_text(report.probe.answer) or ' none'}"
+    failed = sum(failure.stop - failure.start for failure in result.failures)
+    yield from _failure_lines(result.failures[:_FAILURES_SHOWN], failed)
 
 
 def _estimate_lines(estimate: Estimate) -> Iterator[str]:
-    unsendable = f", {estimate.unsendable} of them cannot be sent" if estimate.unsendable else ""
-    yield f"input:    {estimate.rows} rows{unsendable}"
+    survey, limits = estimate.survey, estimate.limits
+    unsendable = f", {survey.unsendable} of them cannot be sent" if survey.unsendable else ""
+    yield f"input:    {survey.rows} rows{unsendable}"
     yield f"endpoint: {estimate.endpoint}, codec {estimate.codec}; nothing was sent"
-    metadata = f", {estimate.metadata_requests} more about the model" if estimate.metadata_requests else ""
-    yield f"requests: {estimate.requests}: {estimate.chunks} of up to {estimate.chunk_rows} rows{metadata}"
-    if estimate.max_requests is not None and estimate.max_requests < estimate.requests:
-        yield f"          limits.max_requests = {estimate.max_requests} stops the run before its end"
-    yield f"sends:    {estimate.body_bytes:,} bytes, headers not counted"
-    in_flight = '"auto", reckoned as 16,' if estimate.concurrency == "auto" else estimate.concurrency
-    rates = "".join(f", at most {rate:g} {name.replace('_per_', ' a ')}" for name, rate in estimate.rates.items())
+    metadata = f", {survey.metadata_requests} more about the model" if survey.metadata_requests else ""
+    yield f"requests: {estimate.requests}: {survey.chunks} of up to {survey.chunk_rows} rows{metadata}"
+    if limits.max_requests is not None and limits.max_requests < estimate.requests:
+        yield f"          limits.max_requests = {limits.max_requests} stops the run before its end"
+    yield f"sends:    {survey.body_bytes:,} bytes, headers not counted"
+    in_flight = '"auto", reckoned as 16,' if limits.concurrency == "auto" else limits.concurrency
+    rates = "".join(f", at most {rate:g} {name.replace('_per_', ' a ')}" for name, rate in limits.rates.items())
     yield (
         f"time:     {_duration(estimate.seconds)} if an answer takes {_duration(estimate.latency)} and nothing fails; "
         f"{in_flight} in flight{rates}"
@@ -227,15 +237,17 @@ def _estimate_lines(estimate: Estimate) -> Iterator[str]:
     yield f"output:   {estimate.output}"
 
 
-def _model_lines(found: Findings) -> Iterator[str]:
-    model = found.model
+def _model_lines(preview: Preview | None) -> Iterator[str]:
+    if preview is None:
+        return
+    model, max_rows = preview.model, preview.max_rows
     if model is not None:
         versions = f"version{'s' * (len(model.versions) > 1)} {', '.join(model.versions)}" if model.versions else ""
         yield f"model:    {', '.join(part for part in (model.name, model.platform, versions) if part) or '(no name)'}"
         yield f"  takes:  {_tensors(model.inputs) or 'not told'}"
         yield f"  gives:  {_tensors(model.outputs) or 'not told'}"
-    if found.max_rows is not None:
-        yield f"  limit:  {found.max_rows} row{'s' * (found.max_rows != 1)} in a request"
+    if max_rows is not None:
+        yield f"  limit:  {max_rows} row{'s' * (max_rows != 1)} in a request"
 
 
 def _tensors(tensors: tuple[Tensor, ...]) -> str:
@@ -245,15 +257,14 @@ def _tensors(tensors: tuple[Tensor, ...]) -> str:
     )
 
 
-def _sent(found: Findings) -> str:
-    """Each tensor of the first request with the dtype that its rows have; empty where there is no tensor."""
-    dtypes = {form.name: form.dtype for form in found.input}
-    parts = [f"{dtypes.get(t.name, found.input[0].dtype)} as {_tensors((t,))}; " for t in found.sends]
-    return "".join(parts)
+def _sent_tensors(tensors: tuple[Tensor, ...], rows: tuple[ArraySchema, ...]) -> str:
+    """Return each tensor of the first request, with the dtype of its rows; empty if there is none."""
+    dtypes = {array.name: array.dtype for array in rows}
+    return "".join(f"{dtypes.get(tensor.name, rows[0].dtype)} as {_tensors((tensor,))}; " for tensor in tensors)
 
 
-def _forms(forms: tuple[OutputSchema, ...]) -> str:
-    return ";".join(f" {form.name} {form.dtype} {form.shape}".replace("  ", " ") for form in forms)
+def _array_text(arrays: tuple[ArraySchema, ...]) -> str:
+    return ";".join(f" {array.name} {array.dtype} {array.shape}".replace("  ", " ") for array in arrays)
 
 
 def _failure_lines(first: tuple[Failure, ...], failed: int) -> Iterator[str]:
@@ -265,9 +276,11 @@ def _failure_lines(first: tuple[Failure, ...], failed: int) -> Iterator[str]:
 
 
 def _latency(summary: Summary) -> str:
-    times = (summary.latency_p50, summary.latency_p95, summary.latency_p99)
-    known = [_duration(seconds) for seconds in times if seconds is not None]
-    return "; latency p50 {}, p95 {}, p99 {}".format(*known) if len(known) == len(times) else ""
+    stats = summary.stats
+    if isnan(stats.latency_p50):
+        return ""
+    p50, p95, p99 = map(_duration, (stats.latency_p50, stats.latency_p95, stats.latency_p99))
+    return f"; latency p50 {p50}, p95 {p95}, p99 {p99}"
 
 
 def _duration(seconds: float) -> str:

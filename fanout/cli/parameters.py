@@ -1,4 +1,4 @@
-"""Types of options that click does not know, and the help that is costly to make."""
+"""Option types that click lacks, and help that is costly to make."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    Base = click.ParamType[slice]  # generic in the newest versions of click alone
-    BaseOfCounts = click.ParamType[tuple[int, ...]]
+    SliceType = click.ParamType[slice]  # generic in the newest versions of click only
+    CountsType = click.ParamType[tuple[int, ...]]
 else:
-    Base = BaseOfCounts = click.ParamType
+    SliceType = CountsType = click.ParamType
 
 
-class RowRange(Base):
-    """``START:STOP`` as a slice, with Python's meaning: either may be left out or negative."""
+class RowRange(SliceType):
+    """``START:STOP`` as a slice, as in Python: either may be left out or negative."""
 
     name = "range"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> slice:
-        """The slice. Fails for what is none."""
+        """Return the slice, or fail with an example."""
         parts = str(value).split(":")
         try:
             start, stop = (int(part) if part.strip() else None for part in parts)
@@ -28,13 +28,13 @@ class RowRange(Base):
         return slice(start, stop)
 
 
-class Counts(BaseOfCounts):
+class Counts(CountsType):
     """``N,N,...`` as a tuple of whole numbers from 1 on."""
 
     name = "counts"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        """The numbers. Fails for what are none."""
+        """Return the numbers, or fail with an example."""
         try:
             counts = tuple(int(part) for part in str(value).split(","))
         except ValueError:
@@ -45,10 +45,11 @@ class Counts(BaseOfCounts):
 
 
 class CommandWithFaults(click.Command):
-    """A command whose help ends with the names of the faults. They are looked up for those alone who ask."""
+    """A command whose help ends with the names of the faults."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the names behind the options."""
+        """Write the names below the options."""
+        # Imported here, because other commands do not need the servers.
         from fanout.faults.names import FAULTS
 
         with formatter.section("Faults (NAME=PROBABILITY; NAME:VALUE=PROBABILITY sets the capital word)"):

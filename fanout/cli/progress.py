@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fanout.cli.output import BORDER, print_message
+from fanout.cli.output import OUTPUT, print_message
 from fanout.errors import ClientStateError
 
 if TYPE_CHECKING:
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 LINE_SECONDS = 10.0
 BAR_SECONDS = 0.1
 _BAR_WIDTH = 6
-"""Columns that are left to the bar itself, at least."""
+"""Minimum width of the bar itself, in columns."""
 
 
 def progress_display(*, quiet: bool = False) -> Display:
-    """What suits stderr."""
-    if quiet or sys.stderr is None:  # it was closed by whoever started this
+    """Return the display that suits stderr."""
+    if quiet or sys.stderr is None:  # the parent process closed it
         return Silent()
     can_redraw = os.environ.get("TERM", "").lower() not in {"dumb", "unknown"}
     return Bar() if sys.stderr.isatty() and can_redraw else Lines()
 
 
 class Display(ABC):
-    """Shows how far a run has come, from `start` to `stop`."""
+    """Shows the progress of a run, from `open` to `stop`."""
 
     seconds: float
-    """Between two looks at the counters."""
+    """Interval between two updates."""
 
     def __init__(self) -> None:
         self._client: Client | None = None
@@ -52,13 +52,13 @@ class Display(ABC):
         self._earlier = 0
 
     def open(self) -> None:
-        """Begin with the first phase of a run: its input is read."""
-        self._task = asyncio.get_running_loop().create_task(self._watch())
+        """Show the first phase of a run, in which its input is read."""
+        self._task = asyncio.get_running_loop().create_task(self._update_regularly())
 
     def start(self, client: Client, rows: int | None, earlier: int, sink: FileSink | None = None) -> None:
-        """Watch ``client`` send ``rows`` rows (None: not known how many), ``earlier`` of which were done.
+        """Show ``client`` send ``rows`` rows (None: unknown), of which an earlier run finished ``earlier``.
 
-        After that, watch ``sink`` put the output in order.
+        After that, show ``sink`` finish the output.
         """
         if earlier:
             self.say(f"going on: {earlier:,} rows were done before{f' of {rows:,}' if rows is not None else ''}")
@@ -74,14 +74,14 @@ class Display(ABC):
                 await self._task
 
     def in_flight(self) -> int:
-        """Requests in flight at this moment."""
+        """Return the number of requests in flight."""
         try:
             return self._client.statistics().in_flight if self._client else 0
         except ClientStateError:  # closed already
             return 0
 
     def say(self, message: str) -> None:
-        """Tell the user something that is not progress."""
+        """Print a message that is not progress."""
         print_message(message)
 
     @abstractmethod
@@ -90,9 +90,9 @@ class Display(ABC):
 
     @abstractmethod
     def show_phase(self, phase: str, done: int | None, rows: int | None) -> None:
-        """Show that nothing is sent at this moment, and why; ``done`` of ``rows`` rows are through with it."""
+        """Show a phase in which nothing is sent. ``done`` of ``rows`` rows have passed it."""
 
-    def _look(self) -> None:
+    def _update(self) -> None:
         if self._client is None:
             self.show_phase("reading the input", None, None)
             return
@@ -103,17 +103,17 @@ class Display(ABC):
         else:
             self.show_phase("writing the output", finished, self._rows)
 
-    async def _watch(self) -> None:
+    async def _update_regularly(self) -> None:
         while True:
             await asyncio.sleep(self.seconds)
             try:
-                self._look()
-            except (ClientStateError, OSError):  # the run is over, or nobody reads stderr any more
+                self._update()
+            except (ClientStateError, OSError):  # the run is over, or stderr is closed
                 return
 
 
 class Silent(Display):
-    """Shows nothing but messages."""
+    """Shows messages only."""
 
     seconds = 3600.0
 
@@ -125,7 +125,7 @@ class Silent(Display):
 
 
 def _count(done: int, rows: int | None) -> str:
-    # Of a long input the number of rows is an estimate, and may turn out to be too low.
+    # The number of rows of a long input is an estimate, which may be too low.
     return f"{done}" if rows is None else f"{done}/{max(rows, done)}"
 
 
@@ -135,12 +135,12 @@ def _time_left(stats: Statistics, done: int, rows: int | None) -> timedelta | st
 
 
 def _in_flight(stats: Statistics) -> str:
-    """How many requests, and where "auto" sets the limit: of how many that may be."""
+    """Return the requests in flight, and their limit if "auto" sets it."""
     return f"{stats.in_flight}" if stats.concurrency is None else f"{stats.in_flight} of {stats.concurrency}"
 
 
 class Lines(Display):
-    """A line now and then, for logs."""
+    """Prints a line every 10 s, for logs."""
 
     seconds = LINE_SECONDS
 
@@ -166,7 +166,7 @@ def _of(done: int | None, rows: int | None) -> str:
 
 
 class Bar(Display):
-    """A live bar. rich is imported only here: it costs 50 ms."""
+    """A live bar. Importing rich takes 50 ms, so only a terminal imports it."""
 
     seconds = BAR_SECONDS
 
@@ -174,10 +174,10 @@ class Bar(Display):
         super().__init__()
         self._progress: Progress | None = None
         self._phase: str | None = None
-        """Of which the bar is; None while rows are sent."""
+        """Phase of the bar; None while rows are sent."""
 
     async def stop(self) -> None:
-        """Take the bar away: the summary that follows says more."""
+        """Remove the bar, since the summary follows."""
         await super().stop()
         if self._progress is not None:
             self._progress.stop()
@@ -187,10 +187,10 @@ class Bar(Display):
         if self._progress is None:
             super().say(message)
         else:
-            self._progress.console.print(BORDER.lines(message), markup=False, highlight=False)
+            self._progress.console.print(OUTPUT.lines(message), markup=False, highlight=False)
 
     def show(self, stats: Statistics, rows: int | None) -> None:
-        """Draw the bar anew."""
+        """Draw the bar."""
         now = stats.ok + stats.failed
         done = self._earlier + now
         if self._progress is None or self._phase is not None:
@@ -211,7 +211,7 @@ class Bar(Display):
         self._progress.refresh()
 
     def show_phase(self, phase: str, done: int | None, rows: int | None) -> None:
-        """Draw a bar of that phase."""
+        """Draw the bar of a phase."""
         if self._progress is None or self._phase != phase:
             progress = self._begin(_phase_bar(moves=done is not None), phase)
             progress.add_task(phase, total=rows, rows="")
@@ -250,14 +250,14 @@ def _new_bar() -> Progress:
         BarColumn(bar_width=None),
         TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True)),
         console=Console(stderr=True),
-        auto_refresh=False,  # a thread of its own would draw at the run's expense, and between its counters
+        auto_refresh=False,  # a refreshing thread would slow the run down
         transient=True,
         expand=True,
     )
 
 
 def _fitting(parts: Sequence[str], width: int) -> str:
-    """As many of the parts as there is room for; the first in any case, since it counts most."""
+    """Join as many of the parts as fit; the first one always, since it matters most."""
     text = parts[0]
     for part in parts[1:]:
         if part and len(text) + len(part) + 2 <= width:

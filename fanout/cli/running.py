@@ -1,4 +1,4 @@
-"""``fanout run`` and ``fanout check``: a job in an event loop, with signals, progress, and one way to end."""
+"""The commands at work: each runs a job or a server in an event loop, handles signals, and returns the exit code."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import asyncio
 import random
 import signal
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from fanout.cli.loading import loaded, loaded_or_outline
+import click
+
+from fanout._redact import Redactor
 from fanout.cli.output import (
+    OUTPUT,
+    check_text,
     estimate_text,
-    findings_text,
     print_error,
     print_json,
     print_text,
@@ -19,49 +22,60 @@ from fanout.cli.output import (
     summary_text,
 )
 from fanout.cli.progress import progress_display
-from fanout.cli.signals import Interrupts
 from fanout.clock import VirtualClock
 from fanout.engine import RunControl
 from fanout.errors import ConfigError
-from fanout.job import Findings, Summary, check_job, dry_run, job_status, run_job
+from fanout.job import (
+    CheckReport,
+    Summary,
+    check_job,
+    dry_run,
+    job_status,
+    load_job,
+    load_job_or_outline,
+    run_job,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Coroutine, Mapping, Sequence
 
     from fanout.cli.progress import Display
+    from fanout.job import Job
 
-Outcome = TypeVar("Outcome", Summary, Findings)
+Report = TypeVar("Report", Summary, CheckReport)
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run_command(
-    file: str, settings: Sequence[str], how: Mapping[str, Any], *, real_time: bool, as_json: bool, quiet: bool
+    file: str, settings: Sequence[str], options: Mapping[str, Any], *, real_time: bool, as_json: bool, quiet: bool
 ) -> int:
-    """Run a job, print its summary; returns the exit code. ``how`` is `run_job`'s ``rows``, ``fresh``, ..."""
-    virtual = (how["mock"] or how["replay"] is not None) and not real_time
-    display = progress_display(quiet=quiet or virtual)  # in virtual time there is nothing to be watched
+    """Run a job, and print its summary. ``options`` are `run_job`'s ``rows``, ``fresh``, ..."""
+    virtual = (options["mock"] or options["replay"] is not None) and not real_time
+    display = progress_display(quiet=quiet or virtual)  # virtual time passes too quickly for a display
     try:
         with asyncio.Runner(loop_factory=VirtualClock if virtual else None) as runner:
-            summary = runner.run(_run(file, settings, how, display, seeded=virtual))
+            summary = runner.run(_run(file, settings, options, display, seeded=virtual))
     except ConfigError as error:
         return print_error(str(error), 2, as_json=as_json)
-    _print_outcome(summary, "" if quiet else summary_text(summary), as_json=as_json)
+    _print_report(summary, "" if quiet else summary_text(summary), as_json=as_json)
     return summary.exit_code
 
 
 def check_command(file: str, settings: Sequence[str], *, as_json: bool) -> int:
-    """Check a job, print what was found; returns the exit code."""
+    """Check a job, and print the report."""
     try:
-        findings = asyncio.run(_check(file, settings))
+        report = asyncio.run(_check(file, settings))
     except ConfigError as error:
         return print_error(str(error), 2, as_json=as_json)
-    _print_outcome(findings, findings_text(findings), as_json=as_json)
-    return findings.exit_code
+    _print_report(report, check_text(report), as_json=as_json)
+    return report.exit_code
 
 
 def dry_run_command(file: str, settings: Sequence[str], latency: float | None, *, as_json: bool) -> int:
-    """Count what a job would send, print it; returns the exit code."""
+    """Estimate a job without sending anything, and print the estimate."""
     try:
-        estimate = asyncio.run(dry_run(loaded(file, settings), latency=latency))
+        estimate = asyncio.run(dry_run(load(file, settings), latency=latency))
     except ConfigError as error:
         return print_error(str(error), 2, as_json=as_json)
     if as_json:
@@ -72,9 +86,12 @@ def dry_run_command(file: str, settings: Sequence[str], latency: float | None, *
 
 
 def status_command(file: str, settings: Sequence[str], *, as_json: bool) -> int:
-    """Print how far a job's run has come; returns the exit code."""
+    """Print the progress of a job's run."""
     try:
-        status = job_status(loaded_or_outline(file, settings))
+        OUTPUT.redactor = Redactor()
+        job = load_job_or_outline(file, settings)
+        OUTPUT.redactor = job.redactor
+        status = job_status(job)
     except ConfigError as error:
         return print_error(str(error), 2, as_json=as_json)
     if as_json:
@@ -84,39 +101,127 @@ def status_command(file: str, settings: Sequence[str], *, as_json: bool) -> int:
     return 0
 
 
+def serve_command(name: str, host: str, port: int, latency: float, faults: str | None = None, seed: int = 0) -> int:
+    """Serve a model until a signal comes, with faults if ``faults`` names any."""
+    from fanout.faults.names import parse_faults
+    from fanout.faults.server import serve_faulty
+    from fanout.serving.app import serve
+
+    try:
+        if faults is None:
+            serving = serve(name, host, port, latency=latency, on_ready=_announce)
+        else:
+            probabilities = parse_faults(faults)
+            serving = serve_faulty(
+                name, host, port, faults=probabilities, seed=seed, latency=latency, on_ready=_announce
+            )
+        return asyncio.run(_until_signal(serving))
+    except ConfigError as error:
+        return print_error(str(error), 2)
+
+
+def load(file: str, settings: Sequence[str]) -> Job:
+    """Load a job, and redact its secrets in all output from now on. Raises `ConfigError`."""
+    OUTPUT.redactor = Redactor()
+    job = load_job(file, settings)
+    OUTPUT.redactor = job.redactor
+    return job
+
+
+class Interrupts:
+    """While entered, SIGINT and SIGTERM end the run of ``control`` instead of the process.
+
+    The first signal finishes the requests in flight, the second one abandons them.
+    """
+
+    def __init__(self, control: RunControl, display: Display) -> None:
+        self.received: signal.Signals | None = None
+        """The first signal."""
+        self._control = control
+        self._display = display
+        self._loop = asyncio.get_running_loop()
+
+    def __enter__(self) -> Self:
+        for number in _SIGNALS:
+            self._loop.add_signal_handler(number, self._receive, number)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in _SIGNALS:
+            self._loop.remove_signal_handler(number)
+
+    def exit_code(self, exit_code: int, stop_kind: str | None) -> int:
+        """Return ``exit_code``, or that of SIGTERM if it stopped the run."""
+        return 143 if stop_kind == "interrupted" and self.received == signal.SIGTERM else exit_code
+
+    def _receive(self, number: signal.Signals) -> None:
+        if self.received is None:
+            self.received = number
+            self._control.drain(f"interrupted by {number.name}", "interrupted")
+            n = self._display.in_flight()
+            self._display.say(f"finishing {n} request{'s' * (n != 1)} in flight; press Ctrl-C again to stop now")
+        else:
+            self._control.cut()
+            self._display.say("stopping now, and writing what is done; press Ctrl-C again to abandon that too")
+            # A third signal ends the process, in case writing hangs.
+            self.__exit__()
+
+
 async def _run(
-    file: str, settings: Sequence[str], how: Mapping[str, Any], display: Display, *, seeded: bool
+    file: str, settings: Sequence[str], options: Mapping[str, Any], display: Display, *, seeded: bool
 ) -> Summary:
-    job = loaded(file, settings)
+    job = load(file, settings)
     if seeded:
-        random.seed(job.tables.mock.seed)  # of the jitter in all waits: the same run has the same events
+        random.seed(job.tables.mock.seed)  # for the jitter of all backoffs: equal runs have equal events
     control = RunControl()
     with Interrupts(control, display) as interrupts:
         display.open()
         try:
-            summary = await run_job(job, **how, control=control, on_start=display.start)
+            summary = await run_job(job, **options, control=control, on_start=display.start)
         finally:
             await display.stop()
     return _with_signal(summary, interrupts)
 
 
-async def _check(file: str, settings: Sequence[str]) -> Findings:
-    job = loaded(file, settings)
+async def _check(file: str, settings: Sequence[str]) -> CheckReport:
+    job = load(file, settings)
     control = RunControl()
     with Interrupts(control, progress_display(quiet=True)) as interrupts:
         return _with_signal(await check_job(job, control=control), interrupts)
 
 
-def _with_signal(outcome: Outcome, interrupts: Interrupts) -> Outcome:
-    if outcome.stop_kind == "interrupted" and interrupts.received == signal.SIGTERM:
-        return replace(outcome, exit_code=143)
-    return outcome
+def _with_signal(report: Report, interrupts: Interrupts) -> Report:
+    kind = report.stop.kind if report.stop else None
+    return replace(report, exit_code=interrupts.exit_code(report.exit_code, kind))
 
 
-def _print_outcome(outcome: Summary | Findings, text: str, *, as_json: bool) -> None:
+def _print_report(report: Summary | CheckReport, text: str, *, as_json: bool) -> None:
     if as_json:
-        print_json(outcome.as_dict())
+        print_json(report.as_dict())
     else:
         print_text(text)
-    if outcome.stop_reason is not None:
-        print_error(f"stopped early: {outcome.stop_reason}", outcome.exit_code)
+    if report.stop is not None:
+        print_error(f"stopped early: {report.stop.reason}", report.exit_code)
+
+
+async def _until_signal(serving: Coroutine[None, None, None]) -> int:
+    loop, received = asyncio.get_running_loop(), []
+    server = loop.create_task(serving)
+
+    def end(number: signal.Signals) -> None:
+        received.append(number)
+        server.cancel()
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, end, number)
+    try:
+        await server
+    except asyncio.CancelledError:
+        if not received:
+            raise
+    return 128 + received[0]
+
+
+def _announce(url: str) -> None:
+    click.echo(url)  # click flushes, so a parent process that waits for this line gets it
+    click.echo("press Ctrl-C to stop", err=True)

@@ -1,119 +1,179 @@
-"""Look at a job before it runs: its input, and what comes back for the first chunk."""
+"""Examinations of a job that write nothing: `check_job`, `dry_run` and `job_status`."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from heapq import heapreplace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fanout.engine import chunker_of
-from fanout.errors import RunStopped
+from fanout.errors import ConfigError, RunStopped
+from fanout.io.journal import read_state, same_but_for_times
 from fanout.io.writers import open_sink
-from fanout.job.blame import blaming
-from fanout.job.run import client_of, input_name, read_input
-from fanout.job.summary import SCHEMA_VERSION, exit_code
+from fanout.job.model import Outline
+from fanout.job.problems import locate_errors
+from fanout.job.report import (
+    ArraySchema,
+    CheckReport,
+    Estimate,
+    Probe,
+    Status,
+    StopCause,
+    count_failed,
+    exit_code,
+)
+from fanout.job.run import client_of, input_name, mock_transport, read_input
+from fanout.limits import RateLimiter
+from fanout.paths import journal_path
 from fanout.types import count_rows, take_rows
 
 if TYPE_CHECKING:
-    from fanout.client import Client, Preview
+    from fanout.client import Preview
     from fanout.engine import RunControl
+    from fanout.io.journal import JournalState
     from fanout.io.readers import Source
     from fanout.job.model import Job
-    from fanout.types import Array, Failure, ModelInfo, Result, Rows, StopKind, Tensor
+    from fanout.limits import Cost
+    from fanout.settings import Limits
+    from fanout.types import Array, Result, Rows
+
+_ASSUMED_AUTO = 16
+"""Concurrency of a simulation under "auto", which only real requests can find out."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputSchema:
-    """What an array looks like."""
-
-    name: str
-    """Empty where there is but one."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Findings:
-    """What `check_job` has found."""
-
-    schema_version: int = SCHEMA_VERSION
-    rows: int | None
-    """None where only reading to the end tells."""
-
-    input: tuple[OutputSchema, ...]
-    endpoint: str
-    """Without credentials."""
-
-    codec: str
-    model: ModelInfo | None = None
-    """What the server says of it; None where the codec does not ask, or the server does not tell."""
-
-    max_rows: int | None = None
-    """Most rows that it takes in one request; None: no bound is known."""
-
-    chunk_rows: int
-    """Rows in one request, cut to that bound."""
-
-    chunks: int | None
-    """Requests that the whole input makes, if none is made again; None where its rows would have to be read to tell."""
-
-    sends: tuple[Tensor, ...] = ()
-    """What the first request carries, where its format has tensors."""
-
-    body_bytes: int | None = None
-    """Length of its body; None where it has not come to that."""
-
-    output: str
-    probed: int
-    """Rows that were sent to find out."""
-
-    ok: int
-    failed: int
-    answer: tuple[OutputSchema, ...]
-    """The arrays that came back for them."""
-
-    requests: int
-    seconds: float
-    """From the first request to the last answer."""
-
-    latency: float | None
-    """Seconds of one HTTP exchange, the median; None where none was made."""
-
-    failures: tuple[Failure, ...] = ()
-    stop_kind: StopKind | None = None
-    stop_reason: str | None = None
-    exit_code: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """The findings as JSON has them."""
-        return asdict(self)
-
-
-async def check_job(job: Job, *, control: RunControl | None = None) -> Findings:
-    """Read the input, ask about the model, send the first chunk and tell what came back. Writes nothing.
+async def check_job(job: Job, *, control: RunControl | None = None) -> CheckReport:
+    """Read the input, request the model's metadata, and send the first chunk.
 
     Raises:
-        ConfigError: the job, its input or its output cannot be used; rows that the model does not take are found
-            before any is sent, where its server tells what it takes.
+        ConfigError: the job, its input or its output cannot be used. Rows that contradict the model's metadata are
+            reported before any row is sent.
     """
-    with blaming(job.file, input_name(job), job.redactor):
+    with locate_errors(job.file, input_name(job), job.redactor):
         source = await asyncio.to_thread(read_input, job)
         open_sink(job.output_path)
         first = await _first_chunk(source, job.tables.chunks.rows)
+        preview: Preview | None = None
+        stop: RunStopped | None = None
         async with client_of(job) as client:
-            preview: Preview | None = None
-            stop: RunStopped | None = None
             try:
                 preview = await client.preview(first, control=control) if count_rows(first) else None
-                result = await _probed(client, first, preview, control)
+                rows = take_rows(first, slice(0, preview.chunk_rows if preview else 0))
+                result: Result = await client.map(rows, on_error="keep", control=control)
             except RunStopped as stopped:
                 result, stop = stopped.result, stopped
-    return _findings(job, source.n_rows, first, preview, result, stop)
+    chunks, n_rows = job.tables.chunks, source.n_rows
+    chunk_rows = preview.chunk_rows if preview else chunks.rows
+    # With the other bounds, the number of requests depends on the rows.
+    only_rows_bound = chunks.max_bytes is None and chunks.max_tokens is None
+    return CheckReport(
+        rows=n_rows,
+        input=_array_schemas(first, n_rows),
+        endpoint=job.shown_endpoint,
+        codec=job.codec.name,
+        preview=preview,
+        chunk_rows=chunk_rows,
+        chunks=-(-n_rows // chunk_rows) if n_rows is not None and only_rows_bound else None,
+        output=str(job.output_path),
+        probe=Probe(result, _array_schemas(result.outputs or {})),
+        stop=StopCause.of(stop),
+        exit_code=exit_code(count_failed(result), stop),
+    )
+
+
+async def dry_run(job: Job, *, latency: float | None = None, control: RunControl | None = None) -> Estimate:
+    """Read and encode the whole input, count the requests, and simulate their duration. Nothing is sent.
+
+    A mock returns the model's metadata. It does not know the dtypes of the inputs, so the number of bytes differs for
+    an OIP model that wants other dtypes than the rows have.
+
+    Args:
+        job: the job to estimate.
+        latency: assumed duration of one exchange in seconds; the job's ``mock.latency`` if not given.
+        control: ends it from outside.
+
+    Raises:
+        ConfigError: the job, its input or its output cannot be used.
+        RunStopped: ``control`` ended it.
+    """
+    with locate_errors(job.file, input_name(job), job.redactor):
+        source = await asyncio.to_thread(read_input, job)
+        open_sink(job.output_path)
+        latency = job.tables.mock.latency if latency is None else latency
+        simulation = Simulation(job.tables.limits, latency)
+        async with client_of(job, mock_transport(job, answering=False)) as client:
+            survey = await client.survey(source, control=control, on_request=simulation.add)
+    return Estimate(
+        endpoint=job.shown_endpoint,
+        codec=job.codec.name,
+        survey=survey,
+        limits=job.tables.limits,
+        latency=latency,
+        seconds=simulation.seconds,
+        output=str(job.output_path),
+    )
+
+
+class Simulation:
+    """Simulates the sending of requests at the limits of a job, on a clock of its own.
+
+    Args:
+        limits: concurrency and rates.
+        latency: duration of one exchange in seconds.
+    """
+
+    def __init__(self, limits: Limits, latency: float) -> None:
+        self._rates = RateLimiter(limits)
+        self._latency = latency
+        # A heap of the times at which each slot of the concurrency becomes free.
+        self._free = [0.0] * (_ASSUMED_AUTO if limits.concurrency == "auto" else limits.concurrency)
+        self.seconds = 0.0
+        """Time of the last response."""
+
+    def add(self, cost: Cost) -> None:
+        """Send a request as soon as a slot of the concurrency is free and the rates allow it."""
+        answered = self._rates.reserve(self._free[0], cost).start + self._latency
+        self.seconds = max(self.seconds, answered)
+        if cost.rows:
+            heapreplace(self._free, answered)
+        else:  # a request for metadata, which all others wait for
+            self._free = [answered] * len(self._free)
+
+
+def job_status(job: Job | Outline) -> Status:
+    """Read the journal of a job, which may be running. Raises `ConfigError` if the journal is damaged."""
+    path = journal_path(job.output_path)
+    with locate_errors(job.file, redactor=job.redactor):
+        try:
+            state = read_state(path)
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}", key="output.path") from None
+        except ValueError as error:
+            raise ConfigError(f"{path} is damaged: {error}", key="output.path") from None
+        if state is None:
+            return Status(
+                journal=str(path), begun=False, complete=False, rows=None, ok=0, failed=0, pending=None, current=True
+            )
+        # While failed rows are sent again, the earlier run is the one whose output is in place.
+        if state.complete_run is not None and state.publication is None:
+            state = state.complete_run
+        done, failed = len(state.resolved), state.failed
+        return Status(
+            journal=str(path),
+            begun=True,
+            complete=state.complete,
+            rows=state.n_rows,
+            ok=done - failed,
+            failed=failed,
+            pending=None if state.n_rows is None else state.n_rows - done,
+            current=None if isinstance(job, Outline) else _is_current(job, state),
+        )
+
+
+def _is_current(job: Job, state: JournalState) -> bool:
+    return same_but_for_times(state.identity, client_of(job).identity(read_input(job)))
 
 
 async def _first_chunk(source: Source, chunk_rows: int) -> Rows:
@@ -125,51 +185,11 @@ async def _first_chunk(source: Source, chunk_rows: int) -> Rows:
     return [] if task is None else task.rows
 
 
-async def _probed(client: Client, first: Rows, preview: Preview | None, control: RunControl | None) -> Result:
-    """What came back for the rows of the first request."""
-    rows = take_rows(first, slice(0, preview.chunk_rows if preview else 0))
-    result: Result = await client.map(rows, on_error="keep", control=control)
-    return result
-
-
-def _findings(
-    job: Job, n_rows: int | None, first: Rows, preview: Preview | None, result: Result, stop: RunStopped | None
-) -> Findings:
-    chunk_rows = preview.chunk_rows if preview else job.tables.chunks.rows
-    by_number = job.tables.chunks.max_bytes is None and job.tables.chunks.max_tokens is None
-    stats = result.stats
-    failed = sum(failure.stop - failure.start for failure in result.failures)
-    return Findings(
-        rows=n_rows,
-        input=_forms(first, n_rows),
-        endpoint=job.shown_endpoint,
-        codec=job.codec.name,
-        model=preview.model if preview else None,
-        max_rows=preview.max_rows if preview else None,
-        chunk_rows=chunk_rows,
-        chunks=-(-n_rows // chunk_rows) if n_rows is not None and by_number else None,
-        sends=preview.tensors if preview else (),
-        body_bytes=preview.body_bytes if preview else None,
-        output=str(job.output_path),
-        probed=len(result.ok),
-        ok=int(result.ok.sum()),
-        failed=failed,
-        answer=_forms(result.outputs or {}),
-        requests=stats.requests,
-        seconds=stats.seconds,
-        latency=None if math.isnan(stats.latency_p50) else stats.latency_p50,
-        failures=result.failures,
-        stop_kind=stop.kind if stop else None,
-        stop_reason=stop.reason if stop else None,
-        exit_code=exit_code(failed, stop),
-    )
-
-
-def _forms(rows: Rows, n_rows: int | None = None) -> tuple[OutputSchema, ...]:
-    """The form of each array, as long as the whole input if its length is known."""
+def _array_schemas(rows: Rows, n_rows: int | None = None) -> tuple[ArraySchema, ...]:
+    """Return the schema of each array; with ``n_rows``, for the length of the whole input."""
     columns = rows if isinstance(rows, Mapping) else {"": _as_array(rows)}
     return tuple(
-        OutputSchema(name=name, dtype=str(array.dtype), shape=(n_rows or len(array), *array.shape[1:]))
+        ArraySchema(name=name, dtype=str(array.dtype), shape=(n_rows or len(array), *array.shape[1:]))
         for name, array in columns.items()
     )
 
@@ -177,5 +197,5 @@ def _forms(rows: Rows, n_rows: int | None = None) -> tuple[OutputSchema, ...]:
 def _as_array(rows: Rows) -> Array:
     try:
         return np.asanyarray(rows)
-    except ValueError:  # rows of several lengths
+    except ValueError:  # rows of unequal length
         return np.empty(count_rows(rows), object)

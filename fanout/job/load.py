@@ -1,4 +1,4 @@
-"""From the text of a job file to a `Job`, or to the list of all that is wrong with it."""
+"""Loading: from the text of a job file to a `Job`, or to an error that lists all of its problems."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from pydantic import ValidationError
 from fanout._redact import Redactor, secrets_of
 from fanout.codecs import codec as codec_by_name
 from fanout.errors import ConfigError
-from fanout.job.environment import SECRET_TABLES, Substitution
+from fanout.job.edit import override
 from fanout.job.model import Job, JobFile, Outline, beside
-from fanout.job.override import override
 from fanout.job.problems import key_path, problems_of, without_key
+from fanout.job.variables import SECRET_TABLES, Substitution
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from fanout.codecs.base import Codec
-    from fanout.job.environment import Location
+    from fanout.job.variables import Location
 
 
 def load_job(file: str | Path, settings: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Job:
@@ -32,12 +32,12 @@ def load_job(file: str | Path, settings: Sequence[str] = (), environment: Mappin
 
     Args:
         file: path of the TOML file.
-        settings: ``KEY.PATH=VALUE`` each; they count before what the file says.
-        environment: where ``${NAME}`` is looked up; the process's environment if not given.
+        settings: overrides, ``KEY.PATH=VALUE`` each.
+        environment: values of ``${NAME}``; the process's environment if not given.
 
     Raises:
-        ConfigError: with one line for every thing that is wrong: file, key, what it is, the nearest right name.
-            Neither values from the environment nor header values are in it.
+        ConfigError: with one line for each problem: file, key, fault, and the nearest valid name. It shows neither
+            values from the environment nor header values.
     """
     job = load_job_or_outline(file, settings, environment)
     if isinstance(job, Outline):
@@ -48,23 +48,23 @@ def load_job(file: str | Path, settings: Sequence[str] = (), environment: Mappin
 def load_job_or_outline(
     file: str | Path, settings: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> Job | Outline:
-    """The same; but where only variables under endpoint and codec are not set, what can be known without them."""
+    """Load a job; return its `Outline` if the only problem is that variables under endpoint and codec are not set."""
     file = Path(file)
-    tables = _parsed(file)
-    set_here = {override(tables, setting) for setting in settings}
+    tables = _parse(file)
+    overridden = {override(tables, setting) for setting in settings}
     substitution = Substitution(os.environ if environment is None else environment)
     tables = substitution.apply(tables)
-    found = dict(substitution.problems)
-    model = _validated(tables, found)
-    codec = _codec(tables, found)
+    problems = dict(substitution.problems)
+    model = _validate(tables, problems)
+    codec = _make_codec(tables, problems)
     redactor = _redactor(tables, substitution, file)
-    if model is None or codec is None or found:
+    if model is None or codec is None or problems:
         lines = (
-            f"{_origin(file, at, set_here)}{key_path(at)}: {redactor.text(substitution.masked(text, at))}"
-            for at, text in found.items()
+            f"{_origin(file, at, overridden)}{key_path(at)}: {redactor.text(substitution.redact(text, at))}"
+            for at, text in problems.items()
         )
-        text, key = "\n".join(lines), key_path(next(iter(found)))
-        if substitution.unset and all(at[0] in SECRET_TABLES for at in found):
+        text, key = "\n".join(lines), key_path(next(iter(problems)))
+        if substitution.unset and all(at[0] in SECRET_TABLES for at in problems):
             path = beside(file, tables["output"]["path"])
             return Outline(file=file, output_path=path, redactor=redactor, missing=text, key=key)
         raise ConfigError(text, key=key)
@@ -75,7 +75,7 @@ def load_job_or_outline(
 
 
 def _redactor(tables: Mapping[str, Any], substitution: Substitution, file: Path) -> Redactor:
-    """Knows what was filled in. The paths of input and output may hold it: they are shown all the same."""
+    """Return the redactor of the substituted secrets. Paths of input and output are shown even if they contain one."""
     exempt = [str(file), *(text for table in ("input", "output") for text in _paths(tables.get(table), file))]
     return Redactor(substitution.secrets, prefixes=substitution.prefixes, exempt=exempt)
 
@@ -85,12 +85,12 @@ def _paths(table: object, file: Path) -> list[str]:
     if not isinstance(path, str) or not path:
         return []
     whole = beside(file, path)
-    # Files beside an output begin with its name, with or without the suffix.
+    # The names of files beside an output begin with its name, with or without the suffix.
     every = (Path(path), whole, whole.absolute())
     return [path, *map(str, every), *(f"{one.with_suffix('')}." for one in every if one.name)]
 
 
-def _parsed(file: Path) -> dict[str, Any]:
+def _parse(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text("utf-8"))
     except FileNotFoundError:
@@ -106,32 +106,32 @@ def _parsed(file: Path) -> dict[str, Any]:
 
 
 def _nearest(file: Path) -> str:
-    found = get_close_matches(file.name, [path.name for path in file.absolute().parent.glob("*.toml")], n=1)
-    return f'; did you mean "{file.with_name(found[0])}"?' if found else ""
+    nearest = get_close_matches(file.name, [path.name for path in file.absolute().parent.glob("*.toml")], n=1)
+    return f'; did you mean "{file.with_name(nearest[0])}"?' if nearest else ""
 
 
-def _validated(tables: dict[str, Any], found: dict[Location, str]) -> JobFile | None:
+def _validate(tables: dict[str, Any], problems: dict[Location, str]) -> JobFile | None:
     try:
-        # As JSON, because that is where pydantic can be strict with dataclasses too: "8" and true are no numbers.
+        # Pydantic is strict with dataclasses in JSON only. Strict means that "8" and true are not numbers.
         return JobFile.model_validate_json(json.dumps(tables, default=str), strict=True)
     except ValidationError as error:
         for at, text in problems_of(error, tables):
-            found.setdefault(at, text)
+            problems.setdefault(at, text)
         return None
 
 
-def _codec(tables: dict[str, Any], found: dict[Location, str]) -> Codec | None:
+def _make_codec(tables: dict[str, Any], problems: dict[Location, str]) -> Codec | None:
     options = tables.get("codec")
     if not isinstance(options, dict) or not isinstance(options.get("name"), str):
-        return None  # _validated has said so
+        return None  # _validate reports it
     try:
         return codec_by_name(**options)
     except ConfigError as error:
         at = ("codec", error.key or "name")
-        found.setdefault(at, without_key(str(error), error.key))
+        problems.setdefault(at, without_key(str(error), error.key))
         return None
 
 
-def _origin(file: Path, at: Location, set_here: set[Location]) -> str:
-    from_command_line = any(at[: len(place)] == place for place in set_here)
+def _origin(file: Path, at: Location, overridden: set[Location]) -> str:
+    from_command_line = any(at[: len(place)] == place for place in overridden)
     return "--set " if from_command_line else f"{file}: "

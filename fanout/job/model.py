@@ -1,4 +1,8 @@
-"""The tables of a job file. Those that the library has too (`Endpoint`, `Limits`, ...) are its own settings."""
+"""The tables of a job file, and the job that they describe.
+
+Tables that the library has as settings (`Endpoint`, `Limits`, ...) are those settings, so that names, defaults and
+descriptions exist once.
+"""
 
 from __future__ import annotations
 
@@ -16,31 +20,31 @@ if TYPE_CHECKING:
 
 
 class Table(BaseModel):
-    """What all tables of a job file have in common."""
+    """The common configuration of all tables."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Input(Table):
-    """Which rows to send."""
+    """The rows to send."""
 
     path: str
     """A file (.npy, .npz, .parquet, .arrow, .jsonl, .csv, .tsv, .txt), or a folder or pattern (data/*.parquet) of files
     of one format, relative to the job file's folder; or - for stdin."""
 
     column: str | list[str] | None = None
-    """Name of the array, column or field that the rows are, or a list of them for several inputs a row; not needed
-    where there is just one. In JSON lines also a JSON pointer (/a/b/0); without it a row is the whole value."""
+    """Name of the array, column or field that holds the rows, or a list of names for several inputs a row; not needed
+    if there is only one. In JSON lines also a JSON pointer (/a/b/0); without it a row is the whole value."""
 
     id: str | None = None
-    """Name of the column whose texts or integers are the rows' ids."""
+    """Name of the column with the rows' ids, which are texts or integers."""
 
     format: Literal["npy", "npz", "parquet", "arrow", "jsonl", "csv", "tsv", "txt"] | None = None
-    """The format, where the suffix does not tell it."""
+    """Format of the input, if its suffix does not show it."""
 
 
 class CodecTable(Table):
-    """Which wire format the endpoint speaks; all keys beside name are that codec's own options."""
+    """The wire format of the endpoint. All keys except name are options of that codec."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -48,7 +52,7 @@ class CodecTable(Table):
     """Name of the codec."""
 
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
-        return [("name", self.name)]  # an option may carry what is nobody else's business
+        return [("name", self.name)]  # an option may hold a secret
 
     @property
     def options(self) -> dict[str, Any]:
@@ -57,30 +61,30 @@ class CodecTable(Table):
 
 
 class Mock(Table):
-    """What answers in the endpoint's place in a rehearsal: fanout run JOB --mock, fanout check JOB --dry-run."""
+    """A mock that answers in place of the endpoint: fanout run JOB --mock, fanout check JOB --dry-run."""
 
     shape: list[int] | dict[str, list[int]] | None = None
-    """Shape of one row's answer, or output name to shape; what the codec tells if left out."""
+    """Shape of one row's answer, or output name to shape; the codec's if not given."""
 
     dtype: str | dict[str, str] | None = None
-    """Its dtype, or output name to dtype; what the codec tells if left out, else float32."""
+    """Dtype of the answers, or output name to dtype; the codec's if not given, else float32."""
 
     latency: float = Field(default=0.1, ge=0, allow_inf_nan=False)
-    """Seconds that an answer takes; they are computed, not waited for."""
+    """Duration of an answer in seconds. It passes in virtual time."""
 
     faults: dict[str, float] = {}
-    """Probabilities by fault, such as 503 = 0.05; fanout serve --help lists them."""
+    """Fault to probability, such as 503 = 0.05; fanout serve --help lists the faults."""
 
     seed: int = 0
-    """Another one brings other values, faults and waits."""
+    """Seed of the values, faults and backoffs."""
 
 
 class Output(Table):
-    """Where the answers go."""
+    """The file for the answers."""
 
     path: str
-    """A .npy, .jsonl or .parquet file; relative to the job file's folder. Several outputs: a .npy file each,
-    probabilities.npy.NAME.npy; fields of a line in .jsonl, columns in .parquet."""
+    """A .npy, .jsonl or .parquet file, relative to the job file's folder. Several outputs are separate files in .npy
+    (probabilities.npy.NAME.npy), fields of a line in .jsonl, and columns in .parquet."""
 
 
 class JobFile(Table):
@@ -100,13 +104,13 @@ class JobFile(Table):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A job file that has been read and found valid."""
+    """A valid job file."""
 
     file: Path
     tables: JobFile = field(repr=False)
     codec: Codec
     redactor: Redactor = field(default_factory=Redactor, repr=False)
-    """Knows the job's secrets."""
+    """Redacts the job's secrets."""
 
     @property
     def input_path(self) -> Path:
@@ -121,28 +125,28 @@ class Job:
 
     @property
     def endpoint(self) -> Endpoint:
-        """The endpoint, its certificate files found from the job file's folder."""
+        """The endpoint. Paths of its certificates are resolved from the job file's folder."""
         endpoint = self.tables.endpoint
 
-        def found(path: str | None) -> str | None:
+        def resolve(path: str | None) -> str | None:
             return None if path is None else str(self._beside(path))
 
         return replace(
             endpoint,
-            ca_file=found(endpoint.ca_file),
-            client_cert=found(endpoint.client_cert),
-            client_key=found(endpoint.client_key),
+            ca_file=resolve(endpoint.ca_file),
+            client_cert=resolve(endpoint.client_cert),
+            client_key=resolve(endpoint.client_key),
         )
 
     @property
     def shown_endpoint(self) -> str:
-        """The URLs, fit to be shown."""
+        """The URLs without secrets."""
         return ", ".join(self.redactor.url(endpoint.url) for endpoint, _ in self.tables.endpoint.each())
 
-    def writing_beside(self, word: str) -> Job:
-        """The same job with an output of its own: ``y.npy`` -> ``y.WORD.npy``."""
+    def with_output_suffix(self, suffix: str) -> Job:
+        """Return the job with another output: ``y.npy`` -> ``y.SUFFIX.npy``."""
         path = Path(self.tables.output.path)
-        output = Output(path=str(path.with_name(f"{path.stem}.{word}{path.suffix}")))
+        output = Output(path=str(path.with_name(f"{path.stem}.{suffix}{path.suffix}")))
         return replace(self, tables=self.tables.model_copy(update={"output": output}))
 
     def _beside(self, path: str) -> Path:
@@ -151,18 +155,18 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outline:
-    """A job file in which variables under endpoint and codec are not set: enough to look at its output."""
+    """A job file in which variables under endpoint and codec are not set. It is enough to examine the output."""
 
     file: Path
     output_path: Path
     redactor: Redactor = field(repr=False)
     missing: str
-    """Why there is no `Job`."""
+    """Reason why there is no `Job`."""
 
     key: str
 
 
 def beside(file: Path, path: str) -> Path:
-    """A path in a job file, as seen from here."""
-    # A job file is run from anywhere, by cron for instance, so its own folder is the one fixed point.
+    """Return a path in a job file relative to the working folder."""
+    # A job may be run from any folder, by cron for instance, so only the job file's own folder is a fixed point.
     return file.parent / Path(path).expanduser()

@@ -1,25 +1,31 @@
-"""What is wrong with a job file, in words: pydantic's errors without their inputs, which may be secrets."""
+"""Problems of a job in words: the file, the key, the fault, and the nearest valid name.
+
+Pydantic's errors lose their inputs on the way, which may be secrets.
+"""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from fanout.errors import ConfigError
+from fanout.errors import ConfigError, InputError
 from fanout.job.model import CodecTable, JobFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
-    from fanout.job.environment import Location
+    from fanout._redact import Redactor
+    from fanout.job.variables import Location
 
-_WANTED = {
+_TYPE_NAMES = {
     "string_type": "a string",
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -34,37 +40,67 @@ _WANTED = {
 _UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument"}
 _MISSING = {"missing", "missing_argument", "missing_keyword_only_argument"}
 _TOML_NAMES = {str: "a string", bool: "true or false", int: "a whole number", float: "a number", list: "a list"}
+_ENDPOINT_KEYS = {"url", "headers"}
+
+
+@contextmanager
+def locate_errors(file: Path, source: str = "", redactor: Redactor | None = None) -> Iterator[None]:
+    """Prefix the message of each `ConfigError` raised inside with the job file and the key, and redact its secrets.
+
+    ``source`` names the input, for errors that concern the input as a whole.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        if redactor is not None:
+            error.args = (redactor.lines(str(error)),)
+        key = _job_key(error)
+        text = without_key(str(error), error.key)
+        place = f"input ({source})" if key == "input" and source else key
+        raise type(error)(": ".join(part for part in (str(file), place, text) if part), key=key) from error
 
 
 def problems_of(error: ValidationError, data: dict[str, Any]) -> Iterator[tuple[Location, str]]:
-    """The place and the words for each thing that is wrong with ``data``; one for each place."""
+    """Yield the location and the description of each problem of ``data``; one for each location."""
     wanted: dict[Location, list[str]] = {}
     for detail in error.errors(include_url=False):
         at = _place(detail, data)
-        if kind := _wanted(detail, at):
+        if kind := _wanted_type(detail, at):
             wanted.setdefault(at, []).append(kind)
         else:
             yield _explained(detail, at)
-    for at, kinds in wanted.items():  # a value that may be of several types has failed once for each
+    for at, kinds in wanted.items():  # pydantic reports a union once for each of its types
         value = _value(data, at)
         yield at, f"must be {' or '.join(dict.fromkeys(kinds))}, not {_TOML_NAMES.get(type(value), 'a table')}"
 
 
 def without_key(message: str, key: str) -> str:
-    """``message`` without its subject, where that is the key that will be written before it anyway."""
+    """Return ``message`` without its subject, if that is the key, which the caller writes before it."""
     return message.removeprefix(f"{key} ") if key else message
 
 
 def key_path(at: Location) -> str:
-    """A place as it is written in TOML: ``limits.concurrency``."""
+    """Return a location as TOML writes it: ``limits.concurrency``."""
     return ".".join(str(part) for part in at)
 
 
-def _wanted(detail: ErrorDetails, at: Location) -> str | None:
-    """What a value of a wrong type should be; None where its type is right."""
-    if detail["type"] == "literal_error" and len(detail["loc"]) > len(at):  # a word in the place of another type
+def _job_key(error: ConfigError) -> str:
+    """Return the key of the job file for an error of the library, whose keys are the names of its arguments."""
+    if "." in error.key:
+        return error.key
+    if error.key == "recording":  # an option of the command line, not a key
+        return ""
+    if isinstance(error, InputError):
+        return "input"
+    table = "endpoint" if error.key in _ENDPOINT_KEYS else "codec"
+    return f"{table}.{error.key}" if error.key else ""
+
+
+def _wanted_type(detail: ErrorDetails, at: Location) -> str | None:
+    """Return the right type for a value of a wrong type; None if its type is right."""
+    if detail["type"] == "literal_error" and len(detail["loc"]) > len(at):  # the text is an alternative to another type
         return str(detail["ctx"]["expected"]).replace("'", '"')
-    return _WANTED.get(detail["type"])
+    return _TYPE_NAMES.get(detail["type"])
 
 
 def _explained(detail: ErrorDetails, at: Location) -> tuple[Location, str]:
@@ -84,7 +120,7 @@ def _explained(detail: ErrorDetails, at: Location) -> tuple[Location, str]:
 
 
 def _place(detail: ErrorDetails, data: Any) -> Location:
-    """The error's location without the names of union members, which pydantic mixes in."""
+    """Return the error's location without the names of union members that pydantic adds."""
     place: list[str | int] = []
     for part in detail["loc"]:
         if isinstance(data, dict) and (part in data or detail["type"] in _MISSING):
@@ -106,8 +142,8 @@ def _value(data: Any, at: Location) -> Any:
 def _nearest(at: Location) -> str:
     *tables, key = map(str, at)
     names = _keys(_table(tables))
-    if found := get_close_matches(key, names, n=1):
-        return f'; did you mean "{found[0]}"?'
+    if nearest := get_close_matches(key, names, n=1):
+        return f'; did you mean "{nearest[0]}"?'
     for table in JobFile.model_fields:  # the right key in a wrong table
         if table != "codec" and key in _keys(_table([table])):
             return f'; did you mean "{table}.{key}"?'

@@ -1,29 +1,36 @@
-"""Run a job: rows from its input, through a client, into its output; where an earlier run of it stopped, from there."""
+"""`run_job`: rows from the job's input, through a client, into its output. An interrupted run is resumed.
+
+The same machinery runs jobs offline: recorded, replayed, or with a mock of the model.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import closing
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fanout.client import Client, complete, content_of, open_journal, reopen_failures
+from fanout.cassettes import Recorder, Replayer
+from fanout.client import Client, complete, content_of, offline_url, open_journal, reopen_failures
+from fanout.codecs._options import spec_from_options
 from fanout.errors import ConfigError, InputError, RunStopped
-from fanout.io.journal import Journal, read_state
+from fanout.io.journal import read_state
 from fanout.io.readers import open_source
 from fanout.io.writers import open_sink
-from fanout.job.blame import blaming
-from fanout.job.offline import staged
-from fanout.job.summary import Summary, summarized
+from fanout.job.problems import locate_errors
+from fanout.job.report import AnsweredBy, OutputFiles, StopCause, Summary, count_failed, exit_code
+from fanout.mock import MockModel, MockTransport, outputs_of
 from fanout.paths import journal_path, require_apart
 from fanout.threads import on_thread, opened_on_thread
 from fanout.transport.base import replaces_network
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from fanout.engine import RunControl
+    from fanout.io.journal import Journal
     from fanout.io.readers import Source
     from fanout.io.writers import FileSink
     from fanout.job.model import Job
@@ -31,6 +38,8 @@ if TYPE_CHECKING:
     from fanout.types import Event, Result
 
     OnStart = Callable[[Client, int | None, int, FileSink], None]
+
+_FAILURES_IN_SUMMARY = 3
 
 
 async def run_job(
@@ -46,60 +55,121 @@ async def run_job(
     control: RunControl | None = None,
     on_start: OnStart | None = None,
 ) -> Summary:
-    """Run ``job`` to its end or its stop, write the output, and tell what it came to.
+    """Run ``job`` to its end or its stop, write the output, and summarize.
 
-    What is done is noted in a journal beside the output. A run that was stopped or killed is gone on with; one that
-    came to its end is not run again for the same input, codec and path of the URL.
+    A journal beside the output records the finished rows. A run that was stopped or killed is resumed; a complete run
+    is not repeated for the same input, codec and path of the URL.
 
-    Neither a replay nor a rehearsal opens a connection. Their output goes beside the job's (``y.replay.npy``,
-    ``y.mock.npy``), with a journal of its own; one that has come to its end is run anew. On a `VirtualClock` they take
-    no longer than their computation.
+    Neither a replay nor a mock opens a connection. Their outputs are beside the job's (``y.replay.npy``,
+    ``y.mock.npy``), with journals of their own; a complete one is repeated. On a `VirtualClock` they take no
+    longer than their computation.
 
     Args:
-        rows: which rows of the input to send, as a slice without a step. The output then has that many rows, and
-            the rows in its report are counted from the first of them.
-        fresh: forget what is done, and send all rows.
-        only_failed: send the rows that failed in a run that came to its end.
-        carry: where the journal is of another input, keep its answers to rows that have the same id and content, and
-            send the others.
-        record: file for a recording of all exchanges; it must not be there yet.
-        replay: a recording that answers in the endpoint's place.
-        mock: a model of the right shape answers in the endpoint's place, as the table ``mock`` tells.
-        control: ends the run from outside; what has succeeded is written then too.
-        on_start: called with the open client, the number of rows (None: not known yet), how many of them were done
-            before, and the sink, before the first of them is sent.
+        rows: rows of the input to send, as a slice without a step. The output has as many rows, and its report counts
+            them from the first of them.
+        fresh: discard the finished rows of an earlier run, and send all rows.
+        only_failed: send the failed rows of a complete run.
+        carry: if the journal belongs to another input, keep its answers to rows with the same id and content, and send
+            the other rows.
+        record: new file for a recording of all exchanges.
+        replay: a recording that answers in place of the endpoint.
+        mock: a mock of the model answers in place of the endpoint, as the table ``mock`` describes it.
+        control: ends the run from outside; answers so far are written.
+        on_start: called before the first row is sent, with the open client, the number of rows (None: unknown yet), the
+            number of rows that were finished before, and the sink.
 
     Raises:
-        ConfigError: the job, its input or its output cannot be used; no row has been sent then, or none could
-            be (an answer that the output's format cannot hold).
+        ConfigError: the job, its input or its output cannot be used. No row was sent, or no answer fits the format of
+            the output.
     """
     now = asyncio.get_running_loop().time
     began = now()
     with (
-        blaming(job.file, input_name(job), job.redactor),
-        staged(job, record=record, replay=replay, mock=mock) as stage,
+        locate_errors(job.file, input_name(job), job.redactor),
+        open_offline(job, record=record, replay=replay, mock=mock) as setup,
     ):
-        job = stage.job
+        job = setup.job
         source = await asyncio.to_thread(read_input, job, rows)
         sink = open_sink(job.output_path)
-        client = client_of(job, stage.transport)
-        identity = await on_thread(client.identity, source) | stage.told
-        if stage.told:
-            await on_thread(_require_made_up, job, stage.told)
-        opening = partial(_journal, job, identity, source, sink, fresh=fresh, carry=carry)
+        client = client_of(job, setup.transport)
+        identity = await on_thread(client.identity, source) | setup.identity
+        if setup.identity:
+            await on_thread(_require_own_output, job, setup.identity)
+        opening = partial(_open_journal, job, identity, source, sink, fresh=fresh, carry=carry)
         async with opened_on_thread(opening) as journal:
             with closing(sink):
-                if stage.told and journal.state.complete and not only_failed:
+                if setup.identity and journal.state.complete and not only_failed:
                     journal.restart()
                 if only_failed:
                     await on_thread(_reopen_failures, sink, journal)
                 reading_seconds = now() - began
                 result, stop = await _run(client, source, sink, journal, control, on_start)
-                return summarized(result, sink, journal, stop, stage.answers, reading_seconds=reading_seconds)
+                return _summarize(result, sink, journal, stop, setup.answers, reading_seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """A job, and the transport of its requests."""
+
+    job: Job
+    """The job with the output of this setup."""
+
+    answers: AnsweredBy = "endpoint"
+    transport: Transport | TransportWrapper | None = None
+    identity: dict[str, Any] = field(default_factory=dict)
+    """Additional identity of the journal: a real run must not continue from the answers of a mock or a replay."""
+
+
+@contextmanager
+def open_offline(
+    job: Job, *, record: Path | None = None, replay: Path | None = None, mock: bool = False
+) -> Iterator[Setup]:
+    """Set up a run of ``job`` that is recorded, replayed or mocked; without an option, a normal run.
+
+    The output of a mock is ``y.mock.npy``, that of a replay ``y.replay.npy``, with journals of their own.
+
+    Raises `ConfigError` if the recording or the mock cannot be used.
+    """
+    if sum((record is not None, replay is not None, mock)) > 1:
+        raise ConfigError("a run is either recorded, or replayed, or a rehearsal: give one of record, replay and mock")
+    if record is not None:
+        require_apart(job.output_path, [record], "recording")
+        with Recorder(record) as recorder:
+            yield Setup(job=job, transport=recorder)
+    elif replay is not None:
+        replayed = job.with_output_suffix("replay")
+        require_apart(replayed.output_path, [replay], "recording")
+        identity: dict[str, Any] = {"recording": str(replay.absolute())}
+        yield Setup(job=replayed, answers="replay", transport=Replayer(replay), identity=identity)
+    elif mock:
+        transport = mock_transport(job, answering=True)
+        identity = {"mock": job.tables.mock.model_dump()}
+        yield Setup(job=job.with_output_suffix("mock"), answers="mock", transport=transport, identity=identity)
+    else:
+        yield Setup(job=job)
+
+
+def mock_transport(job: Job, *, answering: bool) -> MockTransport:
+    """Return a mock of the job's endpoint. Without ``answering`` it returns metadata only, and needs no shape.
+
+    Raises `ConfigError` if the table ``mock`` is invalid, or if neither it nor the codec has the shape of an answer.
+    """
+    mock = job.tables.mock
+    try:
+        spec = spec_from_options(mock.dtype, mock.shape)
+        url = offline_url(job.tables.endpoint.each()[0][0].url, job.codec.path)
+        model = MockModel(outputs_of(job.codec, spec) if answering else {}, mock.seed)
+        return MockTransport(
+            job.codec, url, model, latency=mock.latency, faults=mock.faults, seed=mock.seed, record=False
+        )
+    except ConfigError as error:
+        if error.key in type(mock).model_fields:
+            raise ConfigError(str(error), key=f"mock.{error.key}") from None
+        raise
 
 
 def read_input(job: Job, rows: slice = slice(None)) -> Source:
-    """The rows of the job's input that ``rows`` selects.
+    """Open the rows of the job's input that ``rows`` selects.
 
     Raises:
         InputError: the input cannot be read.
@@ -115,7 +185,7 @@ def read_input(job: Job, rows: slice = slice(None)) -> Source:
 
 
 def input_name(job: Job) -> str:
-    """The job's input, as it is called in messages."""
+    """Return the name of the job's input in messages."""
     table = job.tables.input
     columns = [table.column] if isinstance(table.column, str) else table.column or ()
     named = ", ".join(map(repr, columns))
@@ -125,9 +195,9 @@ def input_name(job: Job) -> str:
 def client_of(
     job: Job, transport: Transport | TransportWrapper | None = None, on_event: Callable[[Event], None] | None = None
 ) -> Client:
-    """A client, not open yet, with the job's settings.
+    """Return a client with the job's settings, not open yet.
 
-    A transport that replaces the network answers for the first endpoint alone.
+    A transport that replaces the network answers for the first endpoint only.
     """
     tables = job.tables
     return Client(
@@ -146,7 +216,7 @@ def client_of(
     )
 
 
-def _journal(
+def _open_journal(
     job: Job, identity: dict[str, Any], source: Source, sink: FileSink, *, fresh: bool, carry: bool
 ) -> Journal:
     path = journal_path(job.output_path)
@@ -161,14 +231,14 @@ def _journal(
     return journal
 
 
-def _require_made_up(job: Job, told: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` if a rehearsal or a replay would write over the output of another job."""
+def _require_own_output(job: Job, identity: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` if a mock or a replay would overwrite the output of another job."""
     path = journal_path(job.output_path)
     try:
-        there = read_state(path)
-    except (OSError, ValueError):  # said when the journal is opened
+        state = read_state(path)
+    except (OSError, ValueError):  # opening the journal reports these
         return
-    if there is not None and not told.keys() <= there.identity.keys():
+    if state is not None and not identity.keys() <= state.identity.keys():
         raise ConfigError(
             f"{job.output_path} is the output of another job, as {path.name} beside it says; a rehearsal or a replay "
             "would replace it: give the other job's output another name",
@@ -195,8 +265,9 @@ async def _run(
     control: RunControl | None,
     on_start: OnStart | None,
 ) -> tuple[Result, RunStopped | None]:
+    # A complete run needs no server, so the client is not opened.
     if (result := await on_thread(complete, sink, journal)) is not None:
-        return result, None  # no reason to start a server or to need one
+        return result, None
     async with client:
         if on_start is not None:
             on_start(client, await asyncio.to_thread(source.estimate_rows), journal.resumed_rows, sink)
@@ -204,3 +275,31 @@ async def _run(
             return await client.run(source, sink, journal=journal, control=control), None
         except RunStopped as stop:
             return stop.result, stop
+
+
+def _summarize(
+    result: Result,
+    sink: FileSink,
+    journal: Journal,
+    stop: RunStopped | None,
+    answers: AnsweredBy,
+    reading_seconds: float,
+) -> Summary:
+    return Summary(
+        answers=answers,
+        rows=len(result.ok),
+        ok=int(result.ok.sum()),
+        pending=sum(len(chunk) for chunk in result.pending),
+        earlier=journal.resumed_rows,
+        reading_seconds=reading_seconds,
+        stats=result.stats,
+        files=OutputFiles(
+            outputs=tuple(map(str, sink.outputs)),
+            mask=str(sink.mask) if sink.mask else None,
+            failures=str(sink.failures) if sink.failures else None,
+        ),
+        first_failures=result.failures[:_FAILURES_IN_SUMMARY],
+        stop=StopCause.of(stop),
+        resumable=not journal.state.complete,
+        exit_code=exit_code(count_failed(result), stop),
+    )

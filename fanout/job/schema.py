@@ -1,4 +1,4 @@
-"""The JSON Schema of a job file, for editors that complete and check TOML."""
+"""The JSON Schema of job files, for editors that complete and check TOML."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue
     from pydantic_core import core_schema
 
-# What codecs' annotations are made of; their modules import most of it for type checkers alone.
+# Names in the annotations of codecs. Their modules import most of them for type checkers only.
 _ANNOTATIONS = {"Mapping": Mapping, "Sequence": Sequence, **vars(base)}
 
 
 def job_schema() -> dict[str, Any]:
-    """The schema, as plain dicts and lists. Codecs that other packages register are in it too."""
+    """Return the schema as plain dicts and lists. It includes codecs that other packages register."""
     schema = JobFile.model_json_schema(schema_generator=_Toml)
     tables = schema["$defs"]
     for settings in (Chunks, Endpoint, Hedge, Limits, RetryPolicy, Timeouts):
-        described = tables[settings.__name__] | {"description": getdoc(settings)}  # pydantic before 2.13 omits these
+        described = tables[settings.__name__] | {"description": getdoc(settings)}  # pydantic before 2.13 omits it
         tables[settings.__name__] = dict(sorted(described.items()))
         for key in described["properties"].values():
             # Every whole number among the settings is a count, and their constructors refuse those below 1.
@@ -35,7 +35,7 @@ def job_schema() -> dict[str, Any]:
                 if kind.get("type") == "integer":
                     kind["minimum"] = 1
     table = tables["CodecTable"]
-    # Examples and not an enum: the codec may be registered where the job runs, and not where it is written.
+    # Examples instead of an enum: a codec may be registered only on the machine that runs the job.
     table["properties"]["name"]["examples"] = names()
     table["allOf"] = [_options_if_named(name) for name in names()]
     return {"$schema": _Toml.schema_dialect, "title": "fanout job", **schema}
@@ -46,8 +46,8 @@ def _options_if_named(name: str) -> dict[str, Any]:
     parameters = signature(kind).parameters.values()
     then: dict[str, Any] = {"properties": {"name": True}}
     if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
-        hints, told = _hints(kind), {**_descriptions(base.Codec), **_descriptions(kind)}
-        then["properties"] |= {p.name: _option(p, hints.get(p.name, Any), told.get(p.name)) for p in parameters}
+        hints, descriptions = _hints(kind), {**_descriptions(base.Codec), **_descriptions(kind)}
+        then["properties"] |= {p.name: _option(p, hints.get(p.name, Any), descriptions.get(p.name)) for p in parameters}
         then["required"] = [p.name for p in parameters if p.default is Parameter.empty]
         then["additionalProperties"] = False
     return {"if": {"properties": {"name": {"const": name}}, "required": ["name"]}, "then": then}
@@ -56,7 +56,7 @@ def _options_if_named(name: str) -> dict[str, Any]:
 def _hints(kind: type[base.Codec]) -> dict[str, Any]:
     try:
         return get_type_hints(kind.__init__, localns=_ANNOTATIONS)
-    except NameError:  # someone else's codec, with types of its own: any value is allowed then
+    except NameError:  # a codec of another package, with types of its own: allow any value
         return {}
 
 
@@ -70,14 +70,14 @@ def _option(parameter: Parameter, hint: Any, description: str | None) -> dict[st
 
 
 def _descriptions(kind: type) -> dict[str, str]:
-    """Option -> what the class's docstring says of it under Args."""
+    """Return option -> description, from the section Args of the class's docstring."""
     arguments = (getdoc(kind) or "").partition("Args:\n")[2]
     entries = re.findall(r"^    (\w+): (.*(?:\n {8,}.*)*)", arguments, re.MULTILINE)
     return {name: " ".join(text.replace("``", "").split()) for name, text in entries}
 
 
 class _Toml(GenerateJsonSchema):
-    """pydantic's generator, less what TOML does not know (null) and what only repeats the keys' names (titles)."""
+    """Pydantic's generator without null, which TOML lacks, and without titles, which repeat the keys."""
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
         return self.generate_inner(schema["schema"])

@@ -1,12 +1,14 @@
-"""Tuning: which size of a chunk and how many requests in flight give the most rows/s at an endpoint."""
+"""Tuning: find the chunk size and the concurrency with the most rows per second at an endpoint.
 
-from fanout.tune.budget import Budget
-from fanout.tune.control import SearchControl
-from fanout.tune.measuring import Trials
-from fanout.tune.report import Plan, Tuning
-from fanout.tune.trial import Trial
-from fanout.tune.tune import tune_job
-from fanout.tune.tuner import Audience
-from fanout.tune.wishes import TuneOptions
+`tune_job` reads a sample of the job's input and asks a `Search` for points to try. For each point a `TrialRunner` sends
+chunks through a client of its own and measures them, as long as the `Budget` lasts. The result is a `TuneReport`.
+"""
 
-__all__ = ["Audience", "Budget", "Plan", "SearchControl", "Trial", "Trials", "TuneOptions", "Tuning", "tune_job"]
+from fanout.tune.options import Budget, TuneOptions
+from fanout.tune.runner import SearchControl, TrialRunner
+from fanout.tune.trial import Plan, Trial, TuneReport
+from fanout.tune.tune import TuneListener, tune_job
+
+__all__ = [
+    "Budget", "Plan", "SearchControl", "Trial", "TrialRunner", "TuneListener", "TuneOptions", "TuneReport", "tune_job",
+]  # fmt: skip

@@ -1,18 +1,25 @@
-"""A trial: two values, what was measured with them, and whether that keeps the bounds."""
+"""Trials: the point that is tried, its measurements, the verdict on them, and the report of a whole search."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+from fanout.job import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-Verdict: TypeAlias = Literal["ok", "refused", "errors", "p95"]
-"""Whether a trial keeps the bounds, and if not which it breaks; ``"refused"``: chunks of this size are not taken."""
+    from fanout.job.report import AnsweredBy
+    from fanout.types import StopKind
 
-_NEARLY = 1.25
+TrialVerdict: TypeAlias = Literal["ok", "refused", "errors", "p95"]
+"""The bound that a trial violates, or ``"ok"``. ``"refused"``: the endpoint does not accept chunks of this size."""
+
+_NEAR_MISS = 1.25
+"""A p95 up to this multiple of its bound may have exceeded it by chance."""
+
 _FEW_ERRORS = 2
 
 
@@ -25,63 +32,67 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What a setting has to keep to be chosen."""
+    """Conditions that a setting must meet to be chosen."""
 
     p95: float
-    """Seconds that the 95th percentile of latencies may take."""
+    """Maximum 95th percentile of latencies in seconds."""
 
     errors: float = 0.01
-    """Share of requests that failed and were worth another attempt, or of rows that failed; the larger counts."""
+    """Maximum share of requests that needed another attempt, and of rows that failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What was counted in one trial, in the time that counts: neither its warm-up nor the requests that end it."""
+    """Counts of one trial, without its warm-up and without the requests that were still in flight at its end."""
 
     rows: int = 0
     """Rows answered."""
 
     failed: int = 0
+    """Rows failed."""
+
     seconds: float = 0.0
-    """What it takes to answer them at the pace that was seen."""
+    """Time that the answered rows take at the measured rate."""
 
     requests: int = 0
     retried: int = 0
-    """Requests that failed in a way that is worth another attempt."""
+    """Requests that needed another attempt."""
 
     latency_p50: float = math.nan
-    """Seconds of one HTTP exchange."""
+    """Duration of one HTTP exchange in seconds."""
 
     latency_p95: float = math.nan
     refused: str = ""
-    """What the endpoint said of chunks of this size, where it takes none."""
+    """The endpoint's message, if it does not accept chunks of this size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What is known of one point, from all measurements of it."""
+    """All measurements of one point, combined."""
 
     chunk_rows: int
     concurrency: int
     rows_per_second: float
     latency_p50: float | None
-    """Seconds; None where no exchange was made. Of several measurements the mean, weighted by requests."""
+    """Seconds; the mean over several measurements, weighted by requests. None if there was no exchange."""
 
     latency_p95: float | None
     errors: float
-    """As `Bounds.errors` has it."""
+    """As in `Bounds.errors`."""
 
     requests: int
     rows: int
     """Rows answered."""
 
     failed: int
+    """Rows failed."""
+
     seconds: float
     measured: int
-    """How often."""
+    """Number of measurements."""
 
     refused: str
-    verdict: Verdict
+    verdict: TrialVerdict
 
     @property
     def point(self) -> Point:
@@ -89,15 +100,100 @@ class Trial:
         return Point(self.chunk_rows, self.concurrency)
 
 
-def trial_of(point: Point, measured: Sequence[Measurement], bounds: Bounds) -> Trial:
-    """All measurements of a point as one."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The extent of a search, known before the first row is sent."""
+
+    endpoint: str
+    """URL without credentials."""
+
+    codec: str
+    answers: AnsweredBy
+    rows: int
+    """Rows of the sample, which are sent again and again."""
+
+    chunk_rows: tuple[int, ...]
+    """Candidates for the chunk size."""
+
+    concurrency: tuple[int, ...]
+    """Candidates for the concurrency."""
+
+    automatic: bool
+    """The job sets ``concurrency = "auto"``, so only the chunk size is tuned."""
+
+    requests: int
+    """Maximum requests in all."""
+
+    max_rows: int
+    """Maximum rows in all."""
+
+    seconds: float
+    """Maximum duration."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneReport:
+    """The outcome of a search."""
+
+    schema_version: int = SCHEMA_VERSION
+    answers: AnsweredBy = "endpoint"
+    endpoint: str
+    """URL without credentials."""
+
+    codec: str
+    rows: int
+    """Rows of the sample, which were sent again and again."""
+
+    max_p95: float
+    """Seconds."""
+
+    max_errors: float
+    trials: tuple[Trial, ...]
+    """In order of their first measurement."""
+
+    best: Trial | None
+    """The trial that was chosen; None if none meets the bounds, or nothing was measured."""
+
+    settings: dict[str, int]
+    """Job file key -> value of the best trial."""
+
+    failed: int
+    """Rows that failed in the best trial. They would fail in the job, too."""
+
+    still_growing: bool
+    """A concurrency above all candidates may be faster still."""
+
+    finished: bool
+    """The search tried everything that it wanted to."""
+
+    unfinished_reason: str = ""
+    requests: int
+    """Requests sent in all."""
+
+    seconds: float
+    written: str | None = None
+    """Path of the job file, once the values are written into it."""
+
+    stop_kind: StopKind | None = None
+    """Machine-readable reason of a stop; None if the search ended by itself."""
+
+    stop_reason: str | None = None
+    exit_code: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report in the form of the JSON output."""
+        return asdict(self)
+
+
+def combine(point: Point, measured: Sequence[Measurement], bounds: Bounds) -> Trial:
+    """Combine all measurements of a point, and judge them."""
     rows, failed = sum(one.rows for one in measured), sum(one.failed for one in measured)
     seconds, requests = sum(one.seconds for one in measured), sum(one.requests for one in measured)
     retried = sum(one.retried for one in measured)
     p50, p95 = (_mean(measured, lambda one: one.latency_p50), _mean(measured, lambda one: one.latency_p95))
     errors = max(retried / requests if requests else 0.0, failed / (rows + failed) if failed else 0.0)
     refused = next((one.refused for one in measured if one.refused), "")
-    verdict: Verdict = "ok"
+    verdict: TrialVerdict = "ok"
     if refused:
         verdict = "refused"
     elif errors > bounds.errors or not rows:
@@ -121,10 +217,10 @@ def trial_of(point: Point, measured: Sequence[Measurement], bounds: Bounds) -> T
     )
 
 
-def by_accident(trial: Trial, bounds: Bounds) -> bool:
-    """True where a bound is broken by so little that another measurement might keep it."""
+def is_near_miss(trial: Trial, bounds: Bounds) -> bool:
+    """True if a bound is violated by so little that another measurement might meet it."""
     if trial.verdict == "p95":
-        return trial.latency_p95 is not None and trial.latency_p95 <= _NEARLY * bounds.p95
+        return trial.latency_p95 is not None and trial.latency_p95 <= _NEAR_MISS * bounds.p95
     return trial.verdict == "errors" and trial.rows > 0 and trial.errors * trial.requests <= _FEW_ERRORS
 
 

@@ -1,61 +1,83 @@
-"""Tune a job: try sizes of a chunk and requests in flight on a part of its input, within a budget. Writes nothing."""
+"""`tune_job`: runs the trials that a search asks for, within its budget, and reports the best. It writes nothing."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from fanout._url import LOCAL
 from fanout.client import request_url
-from fanout.job.blame import blaming
-from fanout.job.offline import mock_transport
-from fanout.job.run import input_name, read_input
+from fanout.errors import ConfigError, RunStopped
+from fanout.job.problems import locate_errors
+from fanout.job.run import input_name, mock_transport, read_input
 from fanout.serving.local import LocalServer
-from fanout.tune.control import SearchControl
-from fanout.tune.part import read_part
-from fanout.tune.tuner import Tuner
+from fanout.tune.options import BudgetAccount
+from fanout.tune.runner import SearchControl, TrialRunner, read_sample
+from fanout.tune.search import Search
+from fanout.tune.trial import Bounds, Plan, Point, TuneReport
+from fanout.types import take_rows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from fanout.job.model import Job
-    from fanout.tune.report import Tuning
-    from fanout.tune.tuner import Audience
-    from fanout.tune.wishes import TuneOptions
+    from fanout.job import Job
+    from fanout.job.report import AnsweredBy
+    from fanout.tune.options import TuneOptions
+    from fanout.tune.trial import Trial
+    from fanout.types import StopKind
+
+_MAX_CHUNK_ROWS = 8192
+_AUTO_CONCURRENCY = 16
+"""Concurrency of all trials if the job sets ``concurrency = "auto"``."""
+
+_ENDS_OF_TRIAL = {"deadline", "max_requests", "interrupted"}
+"""Kinds of stops that the search itself causes. Any other one ends the search."""
+
+
+class TuneListener(Protocol):
+    """Receives the progress of a search."""
+
+    def on_plan(self, plan: Plan, runner: TrialRunner) -> None:
+        """The search begins; ``runner`` has the client of the trial under way."""
+
+    def on_trial(self, trial: Trial) -> None:
+        """A point was measured, or measured again."""
 
 
 async def tune_job(
-    job: Job, wishes: TuneOptions, audience: Audience, *, mock: bool = False, control: SearchControl | None = None
-) -> Tuning:
-    """Find the size of a chunk and the requests in flight with the most rows/s that keep the bounds.
+    job: Job, options: TuneOptions, listener: TuneListener, *, mock: bool = False, control: SearchControl | None = None
+) -> TuneReport:
+    """Find the chunk size and the concurrency with the most rows per second within the bounds.
 
-    All else is as in the job: its retries, rates and timeouts count in every trial, but not ``timeouts.run``.
+    All other settings are those of the job: its retries, rates and timeouts apply to every trial, except
+    ``timeouts.run``.
 
     Args:
-        job: what is to be tuned. Neither its output nor its journal is touched.
-        wishes: bounds, budget, and what to try.
-        audience: is told how it goes.
-        mock: a model of the right shape answers in the endpoint's place, as the table ``mock`` tells.
-        control: ends the search from outside; what was measured is told all the same.
+        job: the job to tune. Neither its output nor its journal is touched.
+        options: bounds, budget and candidates.
+        listener: receives the progress.
+        mock: a mock of the model answers in place of the endpoint, as the table ``mock`` describes it.
+        control: ends the search from outside; the report then covers the measurements so far.
 
     Raises:
-        ConfigError: the job or its input cannot be used, or nothing of what is to be tried can be sent.
+        ConfigError: the job or its input cannot be used, or none of the candidates can be tried.
     """
-    with blaming(job.file, input_name(job), job.redactor):
+    with locate_errors(job.file, input_name(job), job.redactor):
         source = await asyncio.to_thread(read_input, job)
-        part = await asyncio.to_thread(read_part, source.sliced(wishes.rows))
+        sample = await asyncio.to_thread(read_sample, source.sliced(options.rows))
         transport = mock_transport(job, answering=True) if mock else None
-        async with _located(job, mock=mock) as located:
-            tuner = Tuner(located, part, wishes, control or SearchControl(), audience, transport)
-            found = await tuner.run(source.n_rows, shown=job.shown_endpoint)
-    return found
+        control = control or SearchControl()
+        async with _running_server(job, mock=mock) as running:
+            runner = TrialRunner(running, sample, seconds=options.seconds, control=control, transport=transport)
+            return await Tuner(runner, options, listener, shown=job.shown_endpoint).run(source.n_rows)
 
 
 @asynccontextmanager
-async def _located(job: Job, *, mock: bool) -> AsyncIterator[Job]:
-    """The job with a URL at which requests can be sent: one local server serves all trials."""
+async def _running_server(job: Job, *, mock: bool) -> AsyncIterator[Job]:
+    """Start the server of a ``local://`` endpoint once for all trials; gives the job with its URL."""
     endpoint = job.tables.endpoint
     if mock or not endpoint.url.startswith(LOCAL):
         yield job
@@ -67,3 +89,184 @@ async def _located(job: Job, *, mock: bool) -> AsyncIterator[Job]:
         yield replace(job, tables=tables)
     finally:
         await server.stop()
+
+
+class Tuner:
+    """One search. ``shown`` is the endpoint's name in the report; the other arguments are those of `tune_job`."""
+
+    def __init__(self, runner: TrialRunner, options: TuneOptions, listener: TuneListener, *, shown: str) -> None:
+        self._runner = runner
+        self._options = options
+        self._listener = listener
+        self._shown = shown
+        self._began = _now()
+        tables = runner.job.tables
+        requests = min(options.budget.requests, tables.limits.max_requests or options.budget.requests)
+        self._account = BudgetAccount(replace(options.budget, requests=requests), self._began)
+        self._automatic = not isinstance(tables.limits.concurrency, int)
+        self._bounds = Bounds(p95=options.max_p95 or tables.timeouts.attempt / 2, errors=options.max_errors)
+        self._stop: RunStopped | None = None
+        self._skipped = False
+        self._failed: Counter[Point] = Counter()
+
+    async def run(self, n_rows: int | None) -> TuneReport:
+        """Search, and report. ``n_rows`` is the length of the whole input. Raises `ConfigError`."""
+        sizes, job_size = self._sizes(await self._max_rows(n_rows)), self._runner.job.tables.chunks.rows
+        start = max((size for size in sizes if size <= job_size), default=min(sizes))
+        steps = self._steps(start, n_rows)
+        self._require_enough(Point(start, min(steps)), n_rows)
+        search = Search(sizes, steps, start=start, bounds=self._bounds, n_rows=n_rows)
+        unfinished = ""
+        if self._stop is None:
+            self._listener.on_plan(self._plan(sizes, steps), self._runner)
+            unfinished = await self._run_trials(search)
+        return self._report(search, unfinished)
+
+    async def _max_rows(self, n_rows: int | None) -> int:
+        """Return the largest useful chunk: within the model's limit and the input's length."""
+        chunk_rows = self._runner.job.tables.chunks.rows
+        first = take_rows(self._runner.sample.rows, slice(0, chunk_rows))
+        max_rows = None
+        async with self._runner.client_at(Point(chunk_rows, 1), self._account.budget.requests) as client:
+            try:
+                max_rows = (await client.preview(first, control=self._runner.control.next_run())).max_rows
+            except RunStopped as stop:
+                self._stop = stop
+            self._account.spend(client.statistics().requests, 1)
+        return min(bound for bound in (max_rows, n_rows, _MAX_CHUNK_ROWS) if bound is not None)
+
+    def _sizes(self, max_rows: int) -> tuple[int, ...]:
+        job_size = self._runner.job.tables.chunks.rows
+        candidates = self._options.chunk_rows or _powers_around(min(job_size, max_rows), max_rows)
+        sizes = sorted({size for size in candidates if size <= max_rows})
+        if not sizes:
+            raise ConfigError(f"--chunk-rows: a request of this job has {max_rows:,} rows at most")
+        return tuple(sizes)
+
+    def _steps(self, start: int, n_rows: int | None) -> tuple[int, ...]:
+        if self._options.concurrency:
+            return tuple(sorted(set(self._options.concurrency)))
+        if self._automatic:
+            return (_AUTO_CONCURRENCY if n_rows is None else max(1, min(_AUTO_CONCURRENCY, n_rows // start)),)
+        return tuple(2**k for k in range(self._account.budget.max_concurrency.bit_length()))
+
+    def _require_enough(self, first: Point, n_rows: int | None) -> None:
+        if n_rows is not None and first.chunk_rows * first.concurrency > n_rows:
+            raise ConfigError(
+                f"the input has {n_rows:,} rows: too few for {first.concurrency} requests in flight with "
+                f"{first.chunk_rows:,} rows each; give smaller --concurrency or --chunk-rows"
+            )
+        budget = self._account.budget
+        if self._account.quota(first) is None:
+            raise ConfigError(
+                f"{budget.requests:,} requests and {budget.rows:,} rows are too few for a trial with "
+                f"{first.concurrency} in flight and {first.chunk_rows:,} rows in a chunk: "
+                "give larger --max-requests or --max-rows, or smaller --concurrency or --chunk-rows"
+            )
+
+    async def _run_trials(self, search: Search) -> str:
+        """Run trials until the search is finished or the budget is spent; return the reason in the second case."""
+        while (point := search.next()) is not None:
+            if (reason := self._account.exhausted(_now())) or self._stop or self._runner.control.ended:
+                return reason
+            quota = self._account.quota(point)
+            if quota is None:
+                self._skip(search, point)
+                continue
+            remaining = self._account.remaining(point.chunk_rows)
+            outcome = await self._runner.measure(point, quota, max_requests=remaining, ends=self._account.ends)
+            self._account.spend(outcome.requests, point.chunk_rows)
+            self._failed[point] += outcome.failed
+            if outcome.measurement is not None:
+                search.record(point, outcome.measurement)
+                self._listener.on_trial(search.trial(point))
+            elif outcome.stop is None or outcome.stop.kind in _ENDS_OF_TRIAL:
+                self._skip(search, point)
+            else:
+                self._stop = outcome.stop
+            # The client of the next trial does not know the pause that the endpoint asked this one for.
+            if (seconds := min(self._runner.quiet_until, self._account.ends) - _now()) > 0:
+                await self._runner.control.sleep(seconds)
+        return "too little is left of its requests or rows for the trials that remain" if self._skipped else ""
+
+    def _skip(self, search: Search, point: Point) -> None:
+        search.skip(point)
+        self._skipped = True
+
+    def _plan(self, sizes: tuple[int, ...], steps: tuple[int, ...]) -> Plan:
+        budget = self._account.budget
+        return Plan(
+            answers=self._answers,
+            endpoint=self._shown,
+            codec=self._runner.job.codec.name,
+            rows=self._runner.sample.length,
+            chunk_rows=sizes,
+            concurrency=steps,
+            automatic=self._automatic,
+            requests=budget.requests,
+            max_rows=budget.rows,
+            seconds=budget.seconds,
+        )
+
+    def _report(self, search: Search, unfinished: str) -> TuneReport:
+        best, kind, reason = search.best, *self._stop_of(search, unfinished)
+        settings, failed = {}, 0
+        if best is not None:
+            failed = self._failed[best.point]
+            settings = {"chunks.rows": best.chunk_rows}
+            settings |= {} if self._automatic else {"limits.concurrency": best.concurrency}
+        return TuneReport(
+            answers=self._answers,
+            endpoint=self._shown,
+            codec=self._runner.job.codec.name,
+            rows=self._runner.sample.length,
+            max_p95=self._bounds.p95,
+            max_errors=self._bounds.errors,
+            trials=search.trials,
+            best=best,
+            settings=settings,
+            failed=failed,
+            still_growing=search.still_growing,
+            finished=not unfinished and reason is None,
+            unfinished_reason=unfinished,
+            requests=self._account.requests,
+            seconds=_now() - self._began,
+            stop_kind=kind,
+            stop_reason=reason,
+            exit_code=_exit_code(best, failed, kind),
+        )
+
+    def _stop_of(self, search: Search, unfinished: str) -> tuple[StopKind | None, str | None]:
+        if self._runner.control.ended:
+            return "interrupted", self._runner.control.reason
+        if self._stop is not None:
+            return self._stop.kind, self._stop.reason
+        if not search.trials:
+            return "deadline", f"nothing was measured: {unfinished}"
+        return None, None
+
+    @property
+    def _answers(self) -> AnsweredBy:
+        return "endpoint" if self._runner.transport is None else "mock"
+
+
+def _powers_around(rows: int, max_rows: int) -> set[int]:
+    """Return ``rows``, halved down to 1 and doubled up to ``max_rows``, which is included."""
+    sizes, size = {max_rows}, rows
+    while size >= 1:
+        sizes.add(size)
+        size //= 2
+    while rows <= max_rows:
+        sizes.add(rows)
+        rows *= 2
+    return sizes
+
+
+def _exit_code(best: Trial | None, failed: int, stop: StopKind | None) -> int:
+    if stop is not None:
+        return 130 if stop == "interrupted" else 3
+    return 1 if best is None or failed else 0
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -171,11 +171,11 @@ async def test_row_72_exhausted_money_stops_the_run_and_nothing_is_sent_after_th
 
 
 async def test_row_72_the_same_unknown_refusal_of_every_row_stops_the_run() -> None:
-    refusal = json_answer({"error": {"message": "Account 17 is on hold"}}, status=400)
+    refusal = json_answer({"error": {"message": "BudgetAccount 17 is on hold"}}, status=400)
     async with FaultServer(double) as server:
         server.script(*[None] * 5, *[refusal] * 9999)
         async with client(server, chunk_rows=4, limits=Limits(concurrency=4)) as c:
-            with pytest.raises(RunStopped, match="Account 17 is on hold") as caught:
+            with pytest.raises(RunStopped, match="BudgetAccount 17 is on hold") as caught:
                 await c.map(X)
     assert caught.value.kind == "rejected"
     assert 20 <= sum(f.stop - f.start for f in caught.value.result.failures) <= 20 + 4 * 4

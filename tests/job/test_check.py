@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fanout.errors import ConfigError, InputError
-from fanout.job import OutputSchema, check_job, load_job, run_job
+from fanout.job import ArraySchema, check_job, load_job, run_job
 from fanout.serving.models import Model, TensorInfo
 from fanout.testing import FaultServer
 from fanout.types import Tensor
@@ -37,46 +37,47 @@ def described(datatype="FP32", name="x", shape=(-1, 64), most=256):
     return Model(name="m", function=np.asarray, inputs=inputs, outputs=outputs, max_batch_size=most)
 
 
-async def test_the_first_chunk_tells_what_comes_back(write_job, doubler, tmp_path):
-    found = await check_job(load_job(write_job(url=f"{doubler.url}?key=s3cret"), ["output.path=new/y.npy"]))
-    assert (found.rows, found.probed, found.ok, found.chunks, found.exit_code) == (10, 4, 4, 3, 0)
-    assert found.input == (OutputSchema(name="", dtype="float64", shape=(10,)),)
-    assert found.answer == (OutputSchema(name="", dtype="float64", shape=(4,)),)
-    assert found.latency > 0
-    assert "s3cret" not in repr(found)
+async def test_the_first_chunk_is_sent_and_its_answer_described(write_job, doubler, tmp_path):
+    report = await check_job(load_job(write_job(url=f"{doubler.url}?key=s3cret"), ["output.path=new/y.npy"]))
+    assert (report.rows, report.chunks, report.exit_code) == (10, 3, 0)
+    assert report.probe.result.ok.tolist() == [True] * 4
+    assert report.input == (ArraySchema(name="", dtype="float64", shape=(10,)),)
+    assert report.probe.answer == (ArraySchema(name="", dtype="float64", shape=(4,)),)
+    assert report.probe.result.stats.latency_p50 > 0
+    assert "s3cret" not in repr(report)
     assert doubler.requests == 1
     assert not (tmp_path / "new").exists()
-    assert json.dumps(found.as_dict())
+    assert json.dumps(report.as_dict())
 
 
-async def test_columns_are_told_by_name(write_job, doubler, tmp_path):
+async def test_columns_are_described_by_name(write_job, doubler, tmp_path):
     np.savez(tmp_path / "x.npz", a=np.zeros((3, 2), "f4"), b=np.zeros(3))
     job = load_job(write_job(url=doubler.url), ["input.path=x.npz", 'input.column=["a", "b"]'])
     doubler.status = 401
-    found = await check_job(job)
-    assert found.input == (
-        OutputSchema(name="a", dtype="float32", shape=(3, 2)),
-        OutputSchema(name="b", dtype="float64", shape=(3,)),
+    report = await check_job(job)
+    assert report.input == (
+        ArraySchema(name="a", dtype="float32", shape=(3, 2)),
+        ArraySchema(name="b", dtype="float64", shape=(3,)),
     )
-    assert (found.stop_kind, found.exit_code, found.answer) == ("refused", 3, ())
+    assert (report.stop.kind, report.exit_code, report.probe.answer) == ("refused", 3, ())
 
 
-async def test_a_bad_row_in_the_first_chunk_is_told(write_job, doubler):
-    found = await check_job(load_job(write_job(rows=np.array([1.0, -1, 2, 3]), url=doubler.url)))
-    assert (found.ok, found.exit_code) == (3, 1)
-    assert [(failure.start, failure.stop) for failure in found.failures] == [(1, 2)]
+async def test_a_bad_row_in_the_first_chunk_is_reported(write_job, doubler):
+    report = await check_job(load_job(write_job(rows=np.array([1.0, -1, 2, 3]), url=doubler.url)))
+    assert (report.probe.result.ok.sum(), report.exit_code) == (3, 1)
+    assert [(failure.start, failure.stop) for failure in report.probe.result.failures] == [(1, 2)]
 
 
 async def test_rows_of_several_lengths_are_objects(write_job, doubler, tmp_path):
     (tmp_path / "x.jsonl").write_text("[1]\n[1, 2]\n")
     doubler.status = 401
-    found = await check_job(load_job(write_job(url=doubler.url), ["input.path=x.jsonl"]))
-    assert found.input == (OutputSchema(name="", dtype="object", shape=(2,)),)
+    report = await check_job(load_job(write_job(url=doubler.url), ["input.path=x.jsonl"]))
+    assert report.input == (ArraySchema(name="", dtype="object", shape=(2,)),)
 
 
-async def test_an_input_without_rows_is_told(write_job, doubler):
-    found = await check_job(load_job(write_job(rows=np.zeros(0), url=doubler.url)))
-    assert (found.rows, found.probed, found.latency, found.exit_code) == (0, 0, None, 0)
+async def test_an_input_without_rows_is_reported(write_job, doubler):
+    report = await check_job(load_job(write_job(rows=np.zeros(0), url=doubler.url)))
+    assert (report.rows, len(report.probe.result.ok), report.as_dict()["latency"], report.exit_code) == (0, 0, None, 0)
     assert doubler.requests == 0
 
 
@@ -90,21 +91,22 @@ async def test_an_input_that_cannot_be_read_is_refused(write_job, doubler):
         await check_job(load_job(write_job(url=doubler.url), ["input.column=images"]))
 
 
-async def test_what_the_server_says_of_its_model_and_what_would_be_sent_are_told(write_job):
+async def test_the_model_s_metadata_and_the_first_request_are_described(write_job):
     async with FaultServer(described()) as server:
         job = load_job(write_job(OIP, np.zeros((1797, 64)), server.url("oip")))
-        found = await check_job(job)
+        report = await check_job(job)
         assert (server.received, server.rows) == (1, 256), "one request, as the model takes it"
         length = len(server.requests[0].body)
     x = Tensor(name="x", datatype="FP32", shape=(-1, 64))
-    assert (found.model.name, found.model.platform, found.model.versions) == ("m", "fanout", ("1",))
-    assert found.model.inputs == (x,)
-    assert found.model.outputs[0].name == "y"
-    assert (found.max_rows, found.chunk_rows, found.chunks) == (256, 256, 8)
-    assert found.sends == (Tensor(name="x", datatype="FP32", shape=(256, 64)),)
-    assert found.body_bytes == length > 256 * 64 * 4
-    assert (found.probed, found.ok, found.exit_code) == (256, 256, 0)
-    assert json.loads(json.dumps(found.as_dict()))["model"]["inputs"][0]["shape"] == [-1, 64]
+    model = report.preview.model
+    assert (model.name, model.platform, model.versions) == ("m", "fanout", ("1",))
+    assert model.inputs == (x,)
+    assert model.outputs[0].name == "y"
+    assert (report.preview.max_rows, report.chunk_rows, report.chunks) == (256, 256, 8)
+    assert report.preview.tensors == (Tensor(name="x", datatype="FP32", shape=(256, 64)),)
+    assert report.preview.body_bytes == length > 256 * 64 * 4
+    assert (len(report.probe.result.ok), report.probe.result.ok.sum(), report.exit_code) == (256, 256, 0)
+    assert json.loads(json.dumps(report.as_dict()))["model"]["inputs"][0]["shape"] == [-1, 64]
 
 
 MISFITS = [
@@ -179,16 +181,18 @@ async def test_a_model_that_the_server_does_not_know_is_told_in_its_words(write_
             await check_job(load_job(path))
 
 
-async def test_what_only_the_server_can_tell_is_told_in_its_words(write_job):
+async def test_a_refusal_without_metadata_is_quoted(write_job):
     job = load_job(write_job(OIP, np.zeros((100, 63))), ["codec.name=v1", "chunks.rows=10"])
-    found = await check_job(job)
-    assert (found.model, found.sends, found.stop_kind, found.exit_code) == (None, (), "rejected", 3)
-    assert "digits takes images of shape (n, 64)" in found.stop_reason
-    assert found.requests < 10
-    assert found.body_bytes > 63 * 2 * 10
+    report = await check_job(job)
+    assert (report.preview.model, report.preview.tensors) == (None, ())
+    assert (report.stop.kind, report.exit_code) == ("rejected", 3)
+    assert "digits takes images of shape (n, 64)" in report.stop.reason
+    assert report.probe.result.stats.requests < 10
+    assert report.preview.body_bytes > 63 * 2 * 10
 
 
-async def test_an_endpoint_that_cannot_be_asked_stops_the_check(write_job):
+async def test_an_unreachable_endpoint_stops_the_check(write_job):
     job = load_job(write_job(OIP, np.zeros((3, 64)), "http://127.0.0.1:9/v2/models/m/infer"), ["retry.max_attempts=1"])
-    found = await check_job(job)
-    assert (found.stop_kind, found.exit_code, found.probed, found.body_bytes) == ("unreachable", 3, 0, None)
+    report = await check_job(job)
+    assert (report.stop.kind, report.exit_code, len(report.probe.result.ok)) == ("unreachable", 3, 0)
+    assert report.preview is None

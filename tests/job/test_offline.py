@@ -41,7 +41,8 @@ async def test_a_recorded_job_replays_to_the_same_bytes_with_the_server_gone(wri
     assert b"s3cret-value" not in recording.read_bytes()
     job = load_job(write_job(url=NOBODY + "?key=another"))
     summary = (await asyncio.to_thread(in_virtual_time, run_job(job, replay=recording)))[0]
-    assert (summary.answers, summary.ok, summary.outputs) == ("replay", 10, (str(tmp_path / "out" / "y.replay.npy"),))
+    assert (summary.answers, summary.ok) == ("replay", 10)
+    assert summary.files.outputs == (str(tmp_path / "out" / "y.replay.npy"),)
     assert (tmp_path / "out" / "y.replay.npy").read_bytes() == (tmp_path / "out" / "y.npy").read_bytes()
 
 
@@ -51,7 +52,7 @@ async def test_a_local_server_that_is_gone_is_replayed_to_the_same_bytes(write_j
     await run_job(job, record=tmp_path / "r")
     summary = (await asyncio.to_thread(in_virtual_time, run_job(job, replay=tmp_path / "r")))[0]
     assert (tmp_path / "out" / "y.replay.npy").read_bytes() == (tmp_path / "out" / "y.npy").read_bytes()
-    assert summary.requests == len(job.codec.metadata_requests("http://h/v2/models/digits/infer")) + 13
+    assert summary.stats.requests == len(job.codec.metadata_requests("http://h/v2/models/digits/infer")) + 13
 
 
 async def test_a_rehearsal_does_not_replace_the_output_of_a_job_of_that_name(write_job, doubler, tmp_path):
@@ -90,8 +91,8 @@ async def test_a_request_that_was_not_recorded_names_the_job_and_the_difference(
 def test_a_rehearsal_writes_beside_the_output_and_says_that_it_was_one(write_job, tmp_path):
     job = load_job(write_job(MOCK, url=NOBODY))
     summary, _ = in_virtual_time(run_job(job, mock=True))
-    assert (summary.answers, summary.ok, summary.requests) == ("mock", 10, 3)
-    assert summary.outputs == (str(tmp_path / "out" / "y.mock.npy"),)
+    assert (summary.answers, summary.ok, summary.stats.requests) == ("mock", 10, 3)
+    assert summary.files.outputs == (str(tmp_path / "out" / "y.mock.npy"),)
     assert not (tmp_path / "out" / "y.npy").exists()
     values = np.load(tmp_path / "out" / "y.mock.npy")
     assert values.shape == (10, 3)
@@ -101,18 +102,18 @@ def test_a_rehearsal_writes_beside_the_output_and_says_that_it_was_one(write_job
 def test_a_rehearsal_that_has_come_to_its_end_begins_anew(write_job, tmp_path):
     job = load_job(write_job(MOCK, url=NOBODY))
     for _ in range(2):
-        assert in_virtual_time(run_job(job, mock=True))[0].requests == 3
+        assert in_virtual_time(run_job(job, mock=True))[0].stats.requests == 3
 
 
 def test_a_rehearsal_that_was_stopped_is_gone_on_with_unless_the_mock_is_another(write_job, tmp_path):
     job = load_job(write_job(MOCK, url=NOBODY), ["limits.max_requests=2", "limits.concurrency=1"])
     stopped, _ = in_virtual_time(run_job(job, mock=True))
-    assert (stopped.stop_kind, stopped.pending) == ("max_requests", 2)
+    assert (stopped.stop.kind, stopped.pending) == ("max_requests", 2)
     other = load_job(tmp_path / "job.toml", ["mock.seed=5"])
     with pytest.raises(ConfigError, match="unfinished run with another mock"):
         in_virtual_time(run_job(other, mock=True))
     gone_on, _ = in_virtual_time(run_job(load_job(tmp_path / "job.toml"), mock=True))
-    assert (gone_on.ok, gone_on.earlier, gone_on.requests) == (10, 8, 1)
+    assert (gone_on.ok, gone_on.earlier, gone_on.stats.requests) == (10, 8, 1)
 
 
 def test_a_row_has_the_same_made_up_answer_whatever_its_chunk(write_job, tmp_path):
@@ -133,7 +134,7 @@ def test_faults_and_an_hour_of_waiting_are_rehearsed_in_no_time(write_job, tmp_p
     )
     summary, seconds = in_virtual_time(run_job(job, mock=True))
     assert summary.ok == 100
-    assert summary.retries > 5
+    assert summary.stats.retries > 5
     assert seconds > 3600
 
 
@@ -144,7 +145,7 @@ def test_the_same_seed_gives_the_same_events(write_job, tmp_path):
     async def events() -> list[Any]:
         random.seed(job.tables.mock.seed)
         heard: list[Any] = []
-        from fanout.job.offline import mock_transport
+        from fanout.job.run import mock_transport
 
         transport = mock_transport(job, answering=True)
         async with fanout.Client(
@@ -232,7 +233,8 @@ def test_a_dry_run_counts_what_a_rehearsal_without_faults_sends(
     job = load_job(tmp_path / "job.toml")
     estimate, _ = in_virtual_time(dry_run(job))
     summary, _ = in_virtual_time(run_job(job, mock=True, fresh=True))
-    assert (estimate.rows, estimate.requests, estimate.unsendable) == (summary.rows, summary.requests, summary.failed)
+    survey = estimate.survey
+    assert (survey.rows, estimate.requests, survey.unsendable) == (summary.rows, summary.stats.requests, summary.failed)
     assert summary.ok == summary.rows - summary.failed
     if rows:
         assert estimate.seconds == pytest.approx(summary.seconds, rel=0.02, abs=0.1)
@@ -242,8 +244,8 @@ def test_a_dry_run_counts_the_bytes_that_are_sent_and_sends_none(write_job, tmp_
     job = load_job(write_job(JOB, url=NOBODY))
     estimate, _ = in_virtual_time(dry_run(job, latency=2.0))
     bodies = [orjson.dumps({"instances": np.arange(10.0)[i : i + 4].tolist()}) for i in (0, 4, 8)]
-    assert estimate.body_bytes == sum(map(len, bodies))
-    assert (estimate.rows, estimate.chunks, estimate.requests, estimate.seconds) == (10, 3, 3, 2.0)
+    assert estimate.survey.body_bytes == sum(map(len, bodies))
+    assert (estimate.survey.rows, estimate.survey.chunks, estimate.requests, estimate.seconds) == (10, 3, 3, 2.0)
     assert not (tmp_path / "out").exists()
 
 

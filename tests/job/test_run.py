@@ -25,10 +25,10 @@ async def test_every_row_is_answered_in_its_place(write_job, doubler, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), 2 * np.arange(10.0))
     assert started == [("Client", 10, 0)]
     assert (summary.rows, summary.ok, summary.failed, summary.pending, summary.exit_code) == (10, 10, 0, 0, 0)
-    assert summary.requests == 3
-    assert summary.outputs == (str(tmp_path / "out" / "y.npy"),)
-    assert (summary.mask, summary.failures, summary.stop_kind) == (None, None, None)
-    assert summary.latency_p50 > 0
+    assert summary.stats.requests == 3
+    assert summary.files.outputs == (str(tmp_path / "out" / "y.npy"),)
+    assert (summary.files.mask, summary.files.failures, summary.stop) == (None, None, None)
+    assert summary.stats.latency_p50 > 0
     assert json.dumps(summary.as_dict())
 
 
@@ -93,7 +93,7 @@ async def test_failed_rows_are_reported_by_their_place_in_the_pilot(write_job, d
 
 async def test_no_rows_need_no_server(write_job, tmp_path):
     summary = await run_job(load_job(write_job(rows=np.zeros((0, 3)), url="http://127.0.0.1:9/")))
-    assert (summary.rows, summary.exit_code, summary.latency_p50) == (0, 0, None)
+    assert (summary.rows, summary.exit_code, summary.as_dict()["latency_p50"]) == (0, 0, None)
     assert np.load(tmp_path / "out" / "y.npy").shape == (0,)
 
 
@@ -108,13 +108,13 @@ async def test_a_run_stopped_from_outside_goes_on_where_it_was(write_job, double
     job = load_job(write_job(rows=np.arange(40.0), url=doubler.url), ["limits.concurrency=1"])
     summary = await run_job(job, control=control)
     assert (summary.ok, summary.failed, summary.pending) == (12, 0, 28)
-    assert (summary.stop_kind, summary.exit_code) == ("interrupted", 130)
-    assert summary.stop_reason.startswith("enough")
+    assert (summary.stop.kind, summary.exit_code) == ("interrupted", 130)
+    assert summary.stop.reason.startswith("enough")
     assert summary.resumable
     assert not (tmp_path / "out" / "y.npy").exists()
     doubler.before_answer = None
     summary = await run_job(job)
-    assert (summary.ok, summary.earlier, summary.requests, summary.resumable) == (40, 12, 7, False)
+    assert (summary.ok, summary.earlier, summary.stats.requests, summary.resumable) == (40, 12, 7, False)
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), 2 * np.arange(40.0))
     assert doubler.requests == 10
 
@@ -123,8 +123,8 @@ async def test_a_job_that_is_complete_sends_nothing(write_job, doubler, tmp_path
     job = load_job(write_job(url=doubler.url))
     first = await run_job(job)
     again = await run_job(job)
-    assert (doubler.requests, again.requests, again.earlier, again.exit_code) == (3, 0, 10, 0)
-    assert again.outputs == first.outputs
+    assert (doubler.requests, again.stats.requests, again.earlier, again.exit_code) == (3, 0, 10, 0)
+    assert again.files.outputs == first.files.outputs
     await run_job(job, fresh=True)
     assert doubler.requests == 6
     (tmp_path / "out" / "y.npy").unlink()
@@ -152,7 +152,7 @@ async def test_failed_rows_alone_are_sent_again(write_job, doubler, tmp_path):
     assert (await run_job(job)).exit_code == 1
     doubler.lowest, doubler.requests = -99, 0
     summary = await run_job(job, only_failed=True)
-    assert (summary.ok, summary.failed, summary.requests, summary.exit_code) == (20, 0, 2, 0)
+    assert (summary.ok, summary.failed, summary.stats.requests, summary.exit_code) == (20, 0, 2, 0)
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), 2 * rows)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["y.npy", "y.npy.journal"]
 
@@ -179,7 +179,7 @@ async def test_rows_that_are_still_bad_do_not_show_that_the_endpoint_accepts_no_
     assert (await run_job(job)).failed == 40
     before = np.load(tmp_path / "out" / "y.npy")
     summary = await run_job(job, only_failed=True)
-    assert (summary.ok, summary.failed, summary.stop_kind, summary.exit_code) == (160, 40, None, 1)
+    assert (summary.ok, summary.failed, summary.stop, summary.exit_code) == (160, 40, None, 1)
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), before)
     doubler.lowest = -100
     summary = await run_job(job, only_failed=True)
@@ -209,7 +209,7 @@ async def test_sending_failed_rows_again_leaves_a_complete_run_complete_until_it
     job = load_job(write_job(rows=rows, url=doubler.url), ["limits.concurrency=1"])
     first = await run_job(job)
     assert (first.ok, first.failed) == (36, 4)
-    names = ("y.npy", first.mask.rpartition("/")[2], first.failures.rpartition("/")[2])
+    names = ("y.npy", first.files.mask.rpartition("/")[2], first.files.failures.rpartition("/")[2])
     before = {name: (tmp_path / "out" / name).read_bytes() for name in names}
     control = RunControl()
     doubler.lowest, doubler.requests = -99, 0
@@ -220,12 +220,12 @@ async def test_sending_failed_rows_again_leaves_a_complete_run_complete_until_it
 
     doubler.before_answer = before_answer
     stopped = await run_job(job, only_failed=True, control=control)
-    assert (stopped.stop_kind, stopped.pending, stopped.resumable) == ("interrupted", 2, True)
+    assert (stopped.stop.kind, stopped.pending, stopped.resumable) == ("interrupted", 2, True)
     doubler.before_answer = None
     status = job_status(job)
     assert (status.complete, status.ok, status.failed, status.pending) == (True, 36, 4, 0)
     again = await run_job(job)
-    assert (again.ok, again.failed, again.requests, again.exit_code) == (36, 4, 0, 1)
+    assert (again.ok, again.failed, again.stats.requests, again.exit_code) == (36, 4, 0, 1)
     assert {name: (tmp_path / "out" / name).read_bytes() for name in names} == before
     doubler.requests = 0
     done = await run_job(job, only_failed=True)
@@ -272,8 +272,8 @@ async def test_only_failed_of_another_input_sends_nothing(write_job, doubler):
 async def test_refused_credentials_stop_the_run_with_code_3(write_job, doubler, tmp_path):
     doubler.status = 401
     summary = await run_job(load_job(write_job(url=doubler.url)))
-    assert (summary.stop_kind, summary.exit_code, summary.pending) == ("refused", 3, 10)
-    assert summary.outputs == ()
+    assert (summary.stop.kind, summary.exit_code, summary.pending) == ("refused", 3, 10)
+    assert summary.files.outputs == ()
     assert not (tmp_path / "out" / "y.npy").exists()
 
 
@@ -297,10 +297,10 @@ async def test_the_summary_has_the_time_of_every_phase(write_job, doubler, monke
     longer(FileSink, "finish", 5000.0)
     summary = await run_job(load_job(write_job(url=doubler.url)))
     assert 1000 <= summary.reading_seconds < 2000
-    assert summary.sending_seconds < 1000
-    assert 5000 <= summary.writing_seconds < 6000
-    assert summary.seconds == summary.reading_seconds + summary.sending_seconds + summary.writing_seconds
-    assert summary.rows_per_second == summary.ok / summary.sending_seconds
+    assert summary.stats.seconds < 1000
+    assert 5000 <= summary.stats.writing_seconds < 6000
+    assert summary.seconds == summary.reading_seconds + summary.stats.seconds + summary.stats.writing_seconds
+    assert summary.stats.rows_per_second == summary.ok / summary.stats.seconds
 
 
 async def test_a_full_disk_stops_the_run_and_keeps_the_earlier_output(write_job, doubler, tmp_path, monkeypatch):
@@ -312,8 +312,8 @@ async def test_a_full_disk_stops_the_run_and_keeps_the_earlier_output(write_job,
 
     monkeypatch.setattr("os.posix_fallocate", full)
     summary = await run_job(load_job(write_job(url=doubler.url)))
-    assert (summary.stop_kind, summary.exit_code, summary.ok) == ("output", 3, 0)
-    assert "No space left" in summary.stop_reason
+    assert (summary.stop.kind, summary.exit_code, summary.ok) == ("output", 3, 0)
+    assert "No space left" in summary.stop.reason
     assert (tmp_path / "out" / "y.npy").read_bytes() == b"old"
 
 
@@ -323,8 +323,8 @@ async def test_a_disk_that_fails_at_the_end_is_told_too(write_job, doubler, monk
 
     monkeypatch.setattr(FileSink, "finish", fail)
     summary = await run_job(load_job(write_job(url=doubler.url)))
-    assert (summary.stop_kind, summary.exit_code) == ("output", 3)
-    assert "could not be finished" in summary.stop_reason
+    assert (summary.stop.kind, summary.exit_code) == ("output", 3)
+    assert "could not be finished" in summary.stop.reason
 
 
 async def test_a_missing_input_is_named_before_anything_is_sent(write_job, doubler, tmp_path):
@@ -407,7 +407,7 @@ async def test_a_job_that_is_cancelled_holds_no_lock_and_no_file(how, write_job,
     job = load_job(write_job(url=doubler.url))
     if how != "run":
         await run_job(job)
-    name = {"run": "_journal", "only_failed": "_reopen_failures", "complete": "complete"}[how]
+    name = {"run": "_open_journal", "only_failed": "_reopen_failures", "complete": "complete"}[how]
     working, going_on, loop = asyncio.Event(), threading.Event(), asyncio.get_running_loop()
     real = getattr(module, name)
 

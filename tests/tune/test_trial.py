@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fanout.tune.trial import Bounds, Measurement, Point, by_accident, trial_of
+from fanout.tune.trial import Bounds, Measurement, Point, combine, is_near_miss
 
 POINT = Point(64, 8)
 BOUNDS = Bounds(p95=1.0, errors=0.01)
@@ -15,7 +15,7 @@ def measurement(**values: object) -> Measurement:
 
 
 def test_two_measurements_are_one_of_all_rows_and_seconds():
-    trial = trial_of(POINT, [measurement(), measurement(rows=1280, seconds=1.0, requests=30, latency_p95=0.6)], BOUNDS)
+    trial = combine(POINT, [measurement(), measurement(rows=1280, seconds=1.0, requests=30, latency_p95=0.6)], BOUNDS)
     assert (trial.rows_per_second, trial.requests, trial.measured, trial.point) == (640.0, 40, 2, POINT)
     assert trial.latency_p95 == pytest.approx(0.5), "weighted by requests"
 
@@ -35,13 +35,13 @@ def test_two_measurements_are_one_of_all_rows_and_seconds():
     ],
 )
 def test_the_first_bound_that_is_broken_is_named(values, errors, verdict):
-    trial = trial_of(POINT, [measurement(**values)], BOUNDS)
+    trial = combine(POINT, [measurement(**values)], BOUNDS)
     assert trial.errors == pytest.approx(errors)
     assert trial.verdict == verdict
 
 
 def test_without_an_exchange_there_is_no_latency():
-    trial = trial_of(POINT, [Measurement()], BOUNDS)
+    trial = combine(POINT, [Measurement()], BOUNDS)
     assert (trial.latency_p50, trial.latency_p95, trial.rows_per_second) == (None, None, 0.0)
 
 
@@ -57,4 +57,4 @@ def test_without_an_exchange_there_is_no_latency():
     ],
 )
 def test_a_bound_that_is_broken_by_little_may_be_so_by_accident(values, accident):
-    assert by_accident(trial_of(POINT, [measurement(**values)], BOUNDS), BOUNDS) is accident
+    assert is_near_miss(combine(POINT, [measurement(**values)], BOUNDS), BOUNDS) is accident

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from fanout.job import Job
     from fanout.transport import Request
-    from fanout.tune import Plan, Trial, Trials, Tuning
+    from fanout.tune import Plan, Trial, TrialRunner, TuneReport
 
 pytestmark = pytest.mark.virtual_time
 
@@ -94,15 +94,15 @@ class Witness:
 
     plan: Plan | None = None
     trials: list[Trial] = field(default_factory=list)
-    on_trial: Callable[[Trial], None] = lambda _: None
+    hook: Callable[[Trial], None] = lambda _: None
 
-    def planned(self, plan: Plan, trials: Trials) -> None:
-        assert trials.client is None
+    def on_plan(self, plan: Plan, runner: TrialRunner) -> None:
+        assert runner.client is None
         self.plan = plan
 
-    def tried(self, trial: Trial) -> None:
+    def on_trial(self, trial: Trial) -> None:
         self.trials.append(trial)
-        self.on_trial(trial)
+        self.hook(trial)
 
 
 @pytest.fixture
@@ -117,13 +117,13 @@ def tune(write_job, monkeypatch, tmp_path):
         witness: Witness | None = None,
         control: SearchControl | None = None,
         change: Callable[[Job], Job] = lambda job: job,
-        **wishes: object,
-    ) -> Tuning:
+        **options: object,
+    ) -> TuneReport:
         monkeypatch.setattr("fanout.tune.tune.mock_transport", lambda job, answering: server)
         file = write_job(url=NOBODY, rows=np.arange(5000.0) if data is None else data)
         job = change(load_job(file, ("chunks.rows=64", "retry.max_attempts=5", *overrides)))
         with NoNetwork():
-            found = await tune_job(job, TuneOptions(**wishes), witness or Witness(), mock=True, control=control)
+            found = await tune_job(job, TuneOptions(**options), witness or Witness(), mock=True, control=control)
         assert not (tmp_path / "out").exists(), "nothing is written"
         return found
 
@@ -155,7 +155,7 @@ async def test_requests_rows_and_time_stay_within_the_budget(tune):
         assert loop.time() - began <= budget.seconds + 1e-6
         assert found.best is not None
         assert (found.finished, found.exit_code) == (False, 0)
-        assert found.why_not
+        assert found.unfinished_reason
 
 
 async def test_the_budget_holds_where_requests_are_made_again(tune):
@@ -290,7 +290,7 @@ async def test_what_was_measured_before_a_stop_is_told(tune):
 
 async def test_a_search_that_is_interrupted_tells_what_was_measured(tune):
     control, server = SearchControl(), Server(workers=100)
-    witness = Witness(on_trial=lambda trial: trial.concurrency == 4 and control.drain("interrupted by SIGINT"))  # type: ignore[func-returns-value]
+    witness = Witness(hook=lambda trial: trial.concurrency == 4 and control.drain("interrupted by SIGINT"))  # type: ignore[func-returns-value]
     found = await tune(server, control=control, witness=witness)
     assert [trial.concurrency for trial in found.trials] == [1, 2, 4]
     assert (found.stop_kind, found.stop_reason, found.exit_code) == ("interrupted", "interrupted by SIGINT", 130)
@@ -343,19 +343,19 @@ async def test_the_plan_comes_before_the_first_row(tune):
     plans = []
 
     class Early(Witness):
-        def planned(self, plan: Plan, trials: Trials) -> None:
+        def on_plan(self, plan: Plan, runner: TrialRunner) -> None:
             plans.append((plan, server.requests))
 
     await tune(server, witness=Early(), data=np.arange(300.0), max_p95=1.0)
     plan, sent = plans[0]
     assert sent == 0
-    assert (plan.rows, plan.requests, plan.most_rows, plan.seconds) == (300, 2000, 500_000, 60.0)
+    assert (plan.rows, plan.requests, plan.max_rows, plan.seconds) == (300, 2000, 500_000, 60.0)
     assert plan.chunk_rows == (1, 2, 4, 8, 16, 32, 64, 128, 256, 300)
     assert plan.concurrency == (1, 2, 4, 8, 16, 32, 64)
 
 
 @pytest.mark.parametrize(
-    ("wishes", "message"),
+    ("options", "message"),
     [
         ({"budget": Budget(requests=3)}, "3 requests and 500,000 rows are too few for a trial with 1 in flight"),
         ({"chunk_rows": (9000,)}, "--chunk-rows: a request of this job has 5,000 rows at most"),
@@ -363,10 +363,10 @@ async def test_the_plan_comes_before_the_first_row(tune):
         ({"rows": slice(6000, 7000)}, "there are no rows to send"),
     ],
 )
-async def test_wishes_that_cannot_be_fulfilled_are_refused_before_a_row_is_sent(tune, wishes, message):
+async def test_wishes_that_cannot_be_fulfilled_are_refused_before_a_row_is_sent(tune, options, message):
     server = Server()
     with pytest.raises(ConfigError, match=message):
-        await tune(server, **wishes)
+        await tune(server, **options)
     assert server.requests == 0
 
 

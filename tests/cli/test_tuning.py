@@ -1,11 +1,11 @@
-"""What people read of a search."""
+"""The printed plan, trials, report and plot of ``fanout tune``."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from fanout.cli.tuning_text import plan_text, trial_text, tuning_text
-from fanout.tune import Plan, Trial, Tuning
+from fanout.cli.tuning import plan_text, plot, report_text, trial_text
+from fanout.tune import Plan, Trial, TuneReport
 
 BEST = Trial(
     chunk_rows=128, concurrency=8, rows_per_second=2048.4, latency_p50=0.4, latency_p95=0.5, errors=0.0, requests=100,
@@ -18,19 +18,19 @@ REFUSED = replace(
 )  # fmt: skip
 BUSY = replace(BEST, concurrency=16, verdict="errors", errors=0.25)
 LATE = replace(BEST, concurrency=32, verdict="p95", latency_p95=31.0)
-FOUND = Tuning(
+FOUND = TuneReport(
     endpoint="http://host/", codec="json", rows=2000, max_p95=30.0, max_errors=0.01,
     trials=(SLOW, BEST, BUSY, LATE, REFUSED), best=BEST, settings={"chunks.rows": 128, "limits.concurrency": 8},
     failed=0, still_growing=False, finished=True, requests=1234, seconds=12.34, exit_code=0,
 )  # fmt: skip
 PLAN = Plan(
     answers="endpoint", endpoint="http://host/", codec="json", rows=1797, chunk_rows=(1, 64, 1797), concurrency=(1, 2),
-    automatic=False, requests=2000, most_rows=500_000, seconds=60.0,
+    automatic=False, requests=2000, max_rows=500_000, seconds=60.0,
 )  # fmt: skip
 
 
 def test_the_table_has_a_line_for_each_trial_with_what_is_to_be_said_of_it():
-    lines = tuning_text(FOUND, "job.toml").splitlines()
+    lines = report_text(FOUND, "job.toml").splitlines()
     assert lines[:6] == [
         " chunk rows  in flight     rows/s   p50 [ms]   p95 [ms]     errors",
         "        128          1        256      400.0      500.0       0.0%",
@@ -49,36 +49,40 @@ def test_the_table_has_a_line_for_each_trial_with_what_is_to_be_said_of_it():
 
 
 def test_the_plot_is_plain_and_narrow():
-    text = tuning_text(FOUND, "job.toml")
+    text = report_text(FOUND, "job.toml")
     assert text.isascii()
     assert max(map(len, text.splitlines())) <= 100
 
 
 def test_what_was_written_is_told_in_place_of_how_to_write_it():
-    text = tuning_text(replace(FOUND, written="job.toml"), "job.toml")
+    text = report_text(replace(FOUND, written="job.toml"), "job.toml")
     assert text.endswith("written:  job.toml: chunks.rows = 128, limits.concurrency = 8")
 
 
 def test_what_is_to_be_known_of_the_best_is_told():
-    found = replace(FOUND, failed=3, still_growing=True, finished=False, why_not="its requests or rows are spent")
-    text = tuning_text(found, "job.toml")
+    found = replace(
+        FOUND, failed=3, still_growing=True, finished=False, unfinished_reason="its requests or rows are spent"
+    )
+    text = report_text(found, "job.toml")
     assert "rows of the input failed in it" in text
     assert "more in flight may be faster still" in text
     assert "the search is not finished: its requests or rows are spent" in text
 
 
 def test_that_nothing_keeps_the_bounds_is_told_with_the_bounds():
-    text = tuning_text(replace(FOUND, best=None, settings={}, max_p95=0.05), "job.toml")
+    text = report_text(replace(FOUND, best=None, settings={}, max_p95=0.05), "job.toml")
     assert text.endswith("best:     none keeps the bounds: p95 50.0 ms, errors 1.0%")
 
 
 def test_without_a_trial_there_is_neither_table_nor_plot():
-    text = tuning_text(replace(FOUND, trials=(), best=None, settings={}, requests=2, why_not="over"), "job.toml")
+    text = report_text(
+        replace(FOUND, trials=(), best=None, settings={}, requests=2, unfinished_reason="over"), "job.toml"
+    )
     assert text == "2 requests, 12.3 s"
 
 
 def test_made_up_answers_are_told_and_not_recommended():
-    text = tuning_text(replace(FOUND, answers="mock"), "job.toml")
+    text = report_text(replace(FOUND, answers="mock"), "job.toml")
     assert text.startswith("MOCK:     these answers are made up")
     assert "use it" not in text
 
@@ -99,3 +103,37 @@ def test_a_trial_is_told_on_one_line():
     assert trial_text(SLOW) == "128 rows in a chunk, 1 in flight: 256 rows/s, p95 500.0 ms"
     assert trial_text(BEST).endswith("p95 500.0 ms, both trials together")
     assert trial_text(REFUSED).endswith("p95 - ms; refused: HTTP 413: too large")
+
+
+def test_series_stand_over_their_steps_at_their_heights_and_the_best_is_a_star():
+    series = {"64": {1: 100.0, 2: 200.0, 4: 400.0}, "128": {4: 1000.0, 16: 500.0}}
+    assert list(plot(series, best=("128", 4), below="in flight")) == [
+        "1,000 |              *",
+        "      |",
+        "      |",
+        "      |",
+        "      |",
+        "  500 |                   b",
+        "      |              a",
+        "      |",
+        "      |         a",
+        "      |    a",
+        "    0 |",
+        "           1    2    4   16  in flight",
+        "       a 64  b 128",
+    ]
+
+
+def test_two_at_one_place_stand_there_together():
+    lines = list(plot({"64": {1: 10.0}, "128": {1: 10.1}, "256": {1: 0.0}}, best=None, below="x"))
+    assert lines[0].endswith("|  ab")
+    assert lines[10].endswith("|   c")
+
+
+def test_nothing_but_zeros_can_be_plotted():
+    assert list(plot({"64": {1: 0.0}}, best=None, below="x"))[10].endswith("|   a")
+
+
+def test_small_numbers_keep_decimals():
+    lines = list(plot({"1": {1: 0.5}}, best=None, below="x"))
+    assert [line.split("|")[0].strip() for line in lines if line[0] != " "] == ["0.50", "0.25"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fanout.errors import ConfigError, InputError
-from fanout.job.blame import blaming
+from fanout.job.problems import locate_errors
 
 FILE = Path("job.toml")
 
@@ -23,16 +23,16 @@ FILE = Path("job.toml")
     ],
 )
 def test_an_error_gets_file_and_key_in_front(error, expected, key):
-    with pytest.raises(type(error)) as caught, blaming(FILE):
+    with pytest.raises(type(error)) as caught, locate_errors(FILE):
         raise error
     assert str(caught.value) == expected
     assert caught.value.key == key
 
 
 def test_an_input_that_is_at_fault_is_called_by_its_file_and_column():
-    with pytest.raises(InputError) as caught, blaming(FILE, "x.npz, column 'a'"):
+    with pytest.raises(InputError) as caught, locate_errors(FILE, "x.npz, column 'a'"):
         raise InputError("wants FP32")
     assert str(caught.value) == "job.toml: input (x.npz, column 'a'): wants FP32"
     assert caught.value.key == "input"
-    with pytest.raises(InputError, match=r"^job.toml: input\.path: there is no file"), blaming(FILE, "x.npz"):
+    with pytest.raises(InputError, match=r"^job.toml: input\.path: there is no file"), locate_errors(FILE, "x.npz"):
         raise InputError("there is no file", key="input.path")

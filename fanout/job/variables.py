@@ -10,69 +10,69 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Location: TypeAlias = tuple[str | int, ...]
-"""The way to a value: keys of tables and positions in lists."""
+"""Location of a value: keys of tables and positions in lists."""
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _INSIDE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 
-
 SECRET_TABLES = frozenset({"endpoint", "codec"})
-"""Tables in which a value from a variable, or its default, is a secret."""
+"""Tables in which the value of a variable, or its default, is a secret."""
 
 
 @dataclass(slots=True)
 class Substitution:
-    """Fills in variables from ``environment``, and remembers which values under endpoint and codec are secrets."""
+    """Substitutes variables from ``environment``, and remembers the secrets among their values."""
 
     environment: Mapping[str, str]
     problems: dict[Location, str] = field(default_factory=dict)
     unset: set[Location] = field(default_factory=set)
-    """Places of variables that are not set; `problems` says so too."""
+    """Locations of variables that are not set; also in `problems`."""
 
     filled: dict[Location, list[str]] = field(default_factory=dict, repr=False)
-    """Place -> secrets that were filled in there."""
+    """Location -> secrets that were substituted there."""
 
     prefixes: dict[str, str] = field(default_factory=dict, repr=False)
-    """Each beginning of a URL that ends with a filled-in value -> how it is shown."""
+    """Beginning of a URL that ends with a substituted value -> its redacted form."""
 
     def apply(self, value: Any, at: Location = ()) -> Any:
-        """``value`` with every string in it filled in. What cannot be goes to `problems` and stays as it is."""
+        """Return ``value`` with variables substituted in every string. Faulty references are left, as `problems`."""
         if isinstance(value, dict):
             return {key: self.apply(inner, (*at, key)) for key, inner in value.items()}
         if isinstance(value, list):
             return [self.apply(inner, (*at, position)) for position, inner in enumerate(value)]
         if isinstance(value, str):
-            return self._with_variables(value, at)
+            return self._substitute(value, at)
         return value
 
     @property
     def secrets(self) -> list[str]:
-        """All values that were filled in under endpoint and codec."""
+        """All values that were substituted under endpoint and codec."""
         return [value for values in self.filled.values() for value in values]
 
-    def masked(self, text: str, at: Location) -> str:
-        """``text`` on the value ``at`` a place, without the secrets that were filled in there, however short."""
+    def redact(self, text: str, at: Location) -> str:
+        """Return ``text`` about the value ``at`` a location without the secrets there, however short they are."""
         for place, values in self.filled.items():
             shared = min(len(place), len(at))
             if place[:shared] == at[:shared]:
+                # Longest first, since a value may contain another one.
                 for value in sorted(values, key=len, reverse=True):
                     text = text.replace(repr(value)[1:-1], "***").replace(value, "***")
         return text
 
-    def _with_variables(self, text: str, at: Location) -> str:
-        made, shown, end = "", "", 0
+    def _substitute(self, text: str, at: Location) -> str:
+        substituted, redacted, end = "", "", 0
         for match in _REFERENCE.finditer(text):
-            plain, value = text[end : match.start()], self._filled_in(match, at)
-            made, end = made + plain + value, match.end()
+            plain, value = text[end : match.start()], self._value_of(match, at)
+            substituted, end = substituted + plain + value, match.end()
             secret = value and match[0] != "$${" and at not in self.problems and at[:1] and at[0] in SECRET_TABLES
-            shown += plain + ("***" if secret else value)
+            redacted += plain + ("***" if secret else value)
             if secret:
                 self.filled.setdefault(at, []).append(value)
-                if "://" in made:
-                    self.prefixes[made] = shown
-        return made + text[end:]
+                if "://" in substituted:
+                    self.prefixes[substituted] = redacted
+        return substituted + text[end:]
 
-    def _filled_in(self, match: re.Match[str], at: Location) -> str:
+    def _value_of(self, match: re.Match[str], at: Location) -> str:
         if match[0] == "$${":
             return "${"
         inside = _INSIDE.fullmatch(match[1])
@@ -96,6 +96,6 @@ class Substitution:
 def _is_text(value: str) -> bool:
     try:
         value.encode()
-    except UnicodeEncodeError:  # os.environ holds other bytes as lone surrogates
+    except UnicodeEncodeError:  # os.environ represents other bytes by lone surrogates
         return False
     return True

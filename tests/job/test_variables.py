@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fanout.job.environment import Substitution
+from fanout.job.variables import Substitution
 
 ENVIRONMENT = {"KEY": "s3cret", "EMPTY": "", "BYTES": "\udcff", "QUOTED": 'it\'s "x"\n'}
 
@@ -58,10 +58,10 @@ def test_what_cannot_be_filled_in_is_a_problem_with_its_place(text, problem):
 def test_a_value_from_the_environment_is_masked_in_texts_about_its_place():
     substitution = Substitution(ENVIRONMENT)
     substitution.apply({"endpoint": {"url": "${KEY}", "headers": {"a": "${QUOTED}"}}, "codec": {"name": "x"}})
-    assert substitution.masked("'s3cret' is no URL", ("endpoint", "url")) == "'***' is no URL"
-    assert substitution.masked("'s3cret' is no URL", ("endpoint",)) == "'***' is no URL"
-    assert substitution.masked(repr({"a": ENVIRONMENT["QUOTED"]}), ("endpoint",)) == "{'a': '***'}"
-    assert substitution.masked("s3cret", ("codec", "name")) == "s3cret"
+    assert substitution.redact("'s3cret' is no URL", ("endpoint", "url")) == "'***' is no URL"
+    assert substitution.redact("'s3cret' is no URL", ("endpoint",)) == "'***' is no URL"
+    assert substitution.redact(repr({"a": ENVIRONMENT["QUOTED"]}), ("endpoint",)) == "{'a': '***'}"
+    assert substitution.redact("s3cret", ("codec", "name")) == "s3cret"
 
 
 def test_the_repr_shows_no_value():

@@ -1,0 +1,141 @@
+"""Edits of single keys: overrides by ``--set KEY=VALUE``, and values written into the job file itself."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import tomllib
+from contextlib import suppress
+from datetime import date, datetime, time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fanout.errors import ConfigError
+from fanout.files import Publication, write_at
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fanout.job.variables import Location
+
+
+def override(tables: dict[str, Any], setting: str) -> Location:
+    """Set one key in ``tables``, in place, and return its location.
+
+    The value is read as TOML (``8``, ``true``, ``["a", "b"]``); any other text is a plain string.
+
+    Raises `ConfigError` if ``setting`` is not ``KEY.PATH=VALUE``.
+    """
+    key, equals, value = setting.partition("=")
+    path = _key_parts(key)
+    if not equals or not path:
+        raise ConfigError(f"--set {key}: write KEY.PATH=VALUE, for instance --set limits.concurrency=8")
+    table = tables
+    for name in path[:-1]:
+        inner = table.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {key}: {name} is not a table, so no key of it can be set")
+        table = inner
+    table[path[-1]] = _parse_value(value)
+    return path
+
+
+def require_not_overridden(settings: Sequence[str], keys: Sequence[str]) -> None:
+    """Raise `ConfigError` if ``--set`` overrides one of ``keys``, or a table around it, which ``--write`` sets."""
+    for key in keys:
+        parts = tuple(key.split("."))
+        for setting in settings:
+            path = override({}, setting)
+            if path == parts[: len(path)]:
+                raise ConfigError(f"--write sets {key} in the job file, so it cannot be overridden by --set {setting}")
+
+
+def require_writable(file: Path) -> None:
+    """Raise `ConfigError` if `write_settings` could not write this job file."""
+    target = file.resolve()
+    if not os.access(target, os.W_OK) or not os.access(target.parent, os.W_OK):  # a new file replaces it
+        raise ConfigError(f"{file}: cannot be written, nor replaced in its folder, by this user")
+
+
+def write_settings(file: Path, settings: Mapping[str, int]) -> None:
+    """Set keys such as ``limits.concurrency`` in a job file, atomically. Missing tables are added.
+
+    Comments, order and spaces stay. Raises `ConfigError` if it cannot be done; the file is then unchanged.
+    """
+    target = file.resolve()
+    try:
+        before = target.read_bytes().decode("utf-8")
+        after = rewritten(before, settings)
+        _replace(target, after.encode("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be written: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"{file}: cannot be changed: {error}") from None
+
+
+def rewritten(text: str, settings: Mapping[str, int]) -> str:
+    """Return the text of a job file with other values. Raises `ValueError` if more than these would change."""
+    import tomlkit  # takes 30 ms to import, and only `fanout tune --write` needs it
+
+    newline = "\r\n" if text.count("\r\n") == text.count("\n") > 0 else "\n"
+    document = tomlkit.parse(text.replace("\r\n", "\n") if newline == "\r\n" else text)
+    for key, value in settings.items():
+        table, _, name = key.partition(".")
+        if table not in document:
+            document.add(tomlkit.nl())
+            document.add(table, tomlkit.table())
+        inner: Any = document[table]
+        inner[name] = value
+    changed = tomlkit.dumps(document)
+    _require_same_otherwise(text, changed, settings)
+    return changed.replace("\n", newline) if newline == "\r\n" else changed
+
+
+def _require_same_otherwise(before: str, after: str, settings: Mapping[str, int]) -> None:
+    # A file written by hand must not be damaged where the editor mishandles a rare form of TOML.
+    wanted = tomllib.loads(before)
+    for key, value in settings.items():
+        table, _, name = key.partition(".")
+        wanted.setdefault(table, {})[name] = value
+    if tomllib.loads(after) != wanted:
+        raise ValueError("its form is too unusual; set the values by hand")
+
+
+def _replace(target: Path, data: bytes) -> None:
+    fd, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        try:
+            os.fchmod(fd, target.stat().st_mode)
+            write_at(fd, data, 0)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        Publication(((Path(name), target),)).carry_out()
+    except OSError:
+        with suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+def _key_parts(key: str) -> tuple[str, ...]:
+    """Return the parts of a dotted TOML key, which may be quoted: ``endpoint.headers."X-Model"``; empty if invalid."""
+    try:
+        value: Any = tomllib.loads(f"{key} = 0")
+    except tomllib.TOMLDecodeError:
+        return ()
+    parts: list[str] = []
+    while isinstance(value, dict) and len(value) == 1:
+        name, value = next(iter(value.items()))
+        parts.append(name)
+    return tuple(parts) if value == 0 and "\n" not in key else ()
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        tables = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    # A line break in the text would begin another key, and no key of a job is a date.
+    if tables.keys() != {"value"} or isinstance(tables["value"], (datetime, date, time)):
+        return text
+    return tables["value"]

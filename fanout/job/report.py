@@ -1,0 +1,276 @@
+"""Reports on a job: of a run, a check, a dry run and a status. ``as_dict`` is the form that ``--json`` prints."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from fanout.client import Preview, Survey
+    from fanout.errors import RunStopped
+    from fanout.settings import Limits
+    from fanout.types import Failure, Result, Statistics, StopKind
+
+AnsweredBy: TypeAlias = Literal["endpoint", "mock", "replay"]
+"""Origin of the answers: the endpoint, a mock of the model, or a recording."""
+
+SCHEMA_VERSION = 1
+
+
+class StopCause(NamedTuple):
+    """Reason of an early stop, for programs and for people."""
+
+    kind: StopKind
+    reason: str
+
+    @classmethod
+    def of(cls, stop: RunStopped | None) -> StopCause | None:
+        """Return the cause of a `RunStopped`; None for None."""
+        return None if stop is None else cls(stop.kind, stop.reason)
+
+
+class OutputFiles(NamedTuple):
+    """Files that a run has written."""
+
+    outputs: tuple[str, ...]
+    """Answers; empty if no row has one."""
+
+    mask: str | None
+    """Mask of the answered rows; None if all rows have an answer, or none has."""
+
+    failures: str | None
+    """Reasons of the failed rows; None if no row failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """The outcome of `run_job`: rows = ok + failed + pending."""
+
+    answers: AnsweredBy = "endpoint"
+    rows: int
+    ok: int
+    pending: int
+    """Rows without an answer because the run stopped."""
+
+    earlier: int
+    """Rows that an earlier run had finished."""
+
+    reading_seconds: float
+    """Time before the first request, in which the input was read and compared with that of an earlier run."""
+
+    stats: Statistics
+    files: OutputFiles
+    first_failures: tuple[Failure, ...] = ()
+    stop: StopCause | None = None
+    resumable: bool
+    """Running the job again continues this run."""
+
+    exit_code: int
+
+    @property
+    def failed(self) -> int:
+        """Rows that failed."""
+        return self.rows - self.ok - self.pending
+
+    @property
+    def seconds(self) -> float:
+        """Time of reading, sending and writing together."""
+        return self.reading_seconds + self.stats.seconds + self.stats.writing_seconds
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the summary in the form of the JSON output."""
+        stats = asdict(self.stats)
+        counted = ("requests", "retries", "splits", "hedges", "hedges_won", "concurrency")
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "answers": self.answers,
+            "rows": self.rows,
+            "ok": self.ok,
+            "failed": self.failed,
+            "pending": self.pending,
+            "earlier": self.earlier,
+            "seconds": self.seconds,
+            "reading_seconds": self.reading_seconds,
+            "sending_seconds": self.stats.seconds,
+            "writing_seconds": self.stats.writing_seconds,
+            "rows_per_second": self.stats.rows_per_second,
+            **{name: stats[name] for name in counted},
+            **{name: known(stats[name]) for name in ("latency_p50", "latency_p95", "latency_p99")},
+            "endpoints": stats["endpoints"],
+            "usage": stats["usage"],
+            **self.files._asdict(),
+            "first_failures": [asdict(failure) for failure in self.first_failures],
+            **_stop_keys(self.stop),
+            "resumable": self.resumable,
+            "exit_code": self.exit_code,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArraySchema:
+    """Name, dtype and shape of an array."""
+
+    name: str
+    """Empty for the only array."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Probe(NamedTuple):
+    """The first request of a job, and its answer."""
+
+    result: Result
+    answer: tuple[ArraySchema, ...]
+    """Arrays in the answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckReport:
+    """The outcome of `check_job`."""
+
+    rows: int | None
+    """None if only reading to the end would tell."""
+
+    input: tuple[ArraySchema, ...]
+    endpoint: str
+    """URL without credentials."""
+
+    codec: str
+    preview: Preview | None
+    """None if there are no rows, or the endpoint stopped the check before."""
+
+    chunk_rows: int
+    """Rows in one request: the job's, cut to the model's maximum."""
+
+    chunks: int | None
+    """Requests for the whole input if every first attempt succeeds; None if that depends on the rows."""
+
+    output: str
+    probe: Probe
+    stop: StopCause | None = None
+    exit_code: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report in the form of the JSON output."""
+        preview, result = self.preview, self.probe.result
+        failures = [asdict(failure) for failure in result.failures]
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "rows": self.rows,
+            "input": [asdict(array) for array in self.input],
+            "endpoint": self.endpoint,
+            "codec": self.codec,
+            "model": asdict(preview.model) if preview and preview.model else None,
+            "max_rows": preview.max_rows if preview else None,
+            "chunk_rows": self.chunk_rows,
+            "chunks": self.chunks,
+            "sends": [asdict(tensor) for tensor in preview.tensors] if preview else [],
+            "body_bytes": preview.body_bytes if preview else None,
+            "output": self.output,
+            "probed": len(result.ok),
+            "ok": int(result.ok.sum()),
+            "failed": count_failed(result),
+            "answer": [asdict(array) for array in self.probe.answer],
+            "requests": result.stats.requests,
+            "seconds": result.stats.seconds,
+            "latency": known(result.stats.latency_p50),
+            "failures": failures,
+            **_stop_keys(self.stop),
+            "exit_code": self.exit_code,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """The outcome of `dry_run`. It assumes that every first attempt succeeds."""
+
+    endpoint: str
+    """URL without credentials."""
+
+    codec: str
+    survey: Survey
+    limits: Limits
+    latency: float
+    """Assumed duration of one exchange in seconds."""
+
+    seconds: float
+    """Duration of the whole run at that latency and the job's limits, without encoding and decoding."""
+
+    output: str
+    exit_code: int = 0
+
+    @property
+    def requests(self) -> int:
+        """All requests: those with rows, and those for the model's metadata."""
+        return self.survey.chunks + self.survey.metadata_requests
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the estimate in the form of the JSON output."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "rows": self.survey.rows,
+            "unsendable": self.survey.unsendable,
+            "endpoint": self.endpoint,
+            "codec": self.codec,
+            "chunk_rows": self.survey.chunk_rows,
+            "chunks": self.survey.chunks,
+            "metadata_requests": self.survey.metadata_requests,
+            "requests": self.requests,
+            "max_requests": self.limits.max_requests,
+            "body_bytes": self.survey.body_bytes,
+            "concurrency": self.limits.concurrency,
+            "rates": self.limits.rates,
+            "latency": self.latency,
+            "seconds": self.seconds,
+            "output": self.output,
+            "exit_code": self.exit_code,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """The progress of a job's newest run, from its journal."""
+
+    schema_version: int = SCHEMA_VERSION
+    journal: str
+    begun: bool
+    """At least one row is finished."""
+
+    complete: bool
+    """The run has finished, and the output is in place."""
+
+    rows: int | None
+    """Rows of the whole input; None if unknown before its end."""
+
+    ok: int
+    failed: int
+    pending: int | None
+    current: bool | None
+    """The job's input, codec and URL are still those of the run; None if variables that they need are not set."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the status in the form of the JSON output."""
+        return asdict(self)
+
+
+def exit_code(failed: int, stop: RunStopped | None) -> int:
+    """Return 0 if every row is done, 1 if some failed, 3 after an early stop, 130 after an interrupt."""
+    if stop is not None:
+        return 130 if stop.kind == "interrupted" else 3
+    return 1 if failed else 0
+
+
+def count_failed(result: Result) -> int:
+    """Return the number of failed rows."""
+    return sum(failure.stop - failure.start for failure in result.failures)
+
+
+def known(seconds: float) -> float | None:
+    """Return ``seconds``; None for NaN, which JSON cannot express."""
+    return None if math.isnan(seconds) else seconds
+
+
+def _stop_keys(stop: StopCause | None) -> dict[str, Any]:
+    return {"stop_kind": stop.kind if stop else None, "stop_reason": stop.reason if stop else None}
