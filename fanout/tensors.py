@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol as bytes: its data types, packed and unpacked, for client and server."""
+"""Datatypes of the Open Inference Protocol, and its tensors as bytes, for client and server."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ _TEXTS_AT_ONCE = 4096
 
 
 def datatype_of(dtype: np.dtype[Any]) -> str | None:
-    """The protocol's name of a numpy dtype, ``"BYTES"`` for texts, None where the protocol has none."""
+    """The protocol's datatype for a numpy dtype: ``"BYTES"`` for texts; None if the protocol has none."""
     if dtype.kind in "TUS":
         return "BYTES"
     return _DATATYPES.get(dtype.newbyteorder("<"))
 
 
 def dtype_of(datatype: str) -> np.dtype[Any] | None:
-    """The numpy dtype that holds a protocol data type (texts: StringDType), None for an unknown one.
+    """The numpy dtype for a datatype (texts: StringDType); None for an unknown one.
 
-    BF16 has no numpy dtype: it is widened to float32, which holds it exactly.
+    BF16 becomes float32, which holds it exactly, because numpy has no dtype for it.
     """
     if datatype == "BYTES":
         return np.dtypes.StringDType()
@@ -54,36 +54,38 @@ def dtype_of(datatype: str) -> np.dtype[Any] | None:
 
 
 def pack(array: Array, datatype: str) -> Buffer:
-    """The raw little-endian, row-major bytes of ``array``, which must already have the data type's dtype."""
+    """The raw bytes of ``array``, little-endian and row-major. It must have the dtype of the datatype."""
     if datatype == "BYTES":
         return b"".join(_LENGTH.pack(len(text)) + text for text in (_encoded(item) for item in array.ravel().tolist()))
     if datatype == "BF16":
         return _bfloat16(array).tobytes()
     flat = np.ascontiguousarray(array, _DTYPES[datatype])
-    return flat.reshape(-1).view(np.uint8).data  # a view, so that a large tensor is never copied
+    return flat.reshape(-1).view(np.uint8).data  # a view, because a copy of a large tensor is slow
 
 
 def rounded_to_bfloat16(array: Array) -> Array:
-    """``array`` (float32) as BF16 holds it, as float32: of numbers near the largest float32 it makes infinity."""
+    """Round ``array`` (float32) to BF16, as float32. Numbers near the largest float32 become infinity."""
     return (_bfloat16(array).astype("<u4") << 16).view("<f4")
 
 
 def _bfloat16(array: Array) -> Array:
     bits = np.ascontiguousarray(array, "<f4").view("<u4")
-    nearest_even = bits + 0x7FFF + ((bits >> 16) & 1)  # cutting the low half off would round towards zero
-    nan = bits | 0x400000  # with a bit that stays, else some would become infinity
+    # Without this sum the cut of the low half would round towards zero.
+    nearest_even = bits + 0x7FFF + ((bits >> 16) & 1)
+    # A bit in the upper half, without which some NaN would become infinity.
+    nan = bits | 0x400000
     return (np.where(np.isnan(array), nan, nearest_even) >> 16).astype("<u2")
 
 
 def unpack(data: Buffer, datatype: str, shape: Sequence[int]) -> Array:
-    """The tensor in ``data``; a read-only view where the data type allows. Raises ValueError if the length is wrong."""
+    """Read a tensor, as a read-only view if the datatype allows it. Raises `ValueError` for a wrong length."""
     if datatype == "BYTES":
         return _unpack_texts(data, shape)
     if datatype == "BF16":
         half = np.frombuffer(data, "<u2").reshape(shape)
         return (half.astype("<u4") << 16).view("<f4")
     if datatype not in _DTYPES:
-        raise ValueError(f"unknown data type {datatype!r}")
+        raise ValueError(f"unknown datatype {datatype!r}")
     return np.frombuffer(data, _DTYPES[datatype]).reshape(shape)
 
 
@@ -93,8 +95,9 @@ def _encoded(item: object) -> bytes:
 
 def _unpack_texts(data: Buffer, shape: Sequence[int]) -> Array:
     view, at, n = memoryview(data), 0, prod(shape)
-    made = np.empty(min(n, len(view) // _LENGTH.size), np.dtypes.StringDType())
-    for start in range(0, n, _TEXTS_AT_ONCE):  # as objects they take many times their memory
+    array = np.empty(min(n, len(view) // _LENGTH.size), np.dtypes.StringDType())
+    # As Python objects, all texts at once would take many times their bytes.
+    for start in range(0, n, _TEXTS_AT_ONCE):
         texts: list[str] = []
         for _ in range(min(_TEXTS_AT_ONCE, n - start)):
             if at == len(view):
@@ -106,7 +109,7 @@ def _unpack_texts(data: Buffer, shape: Sequence[int]) -> Array:
             if at > len(view):
                 raise ValueError("a BYTES tensor breaks off inside an element")
             texts.append(str(view[at - length : at], "utf-8"))
-        made[start : start + len(texts)] = texts
+        array[start : start + len(texts)] = texts
     if at != len(view):
         raise ValueError(f"a BYTES tensor of shape {list(shape)} holds more elements")
-    return made.reshape(shape)
+    return array.reshape(shape)

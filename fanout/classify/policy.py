@@ -137,21 +137,21 @@ def classify_invalid(
     return classify_error(error, response.status)
 
 
-def with_address(verdict: Verdict, url: str, path: str, shown: Callable[[str], str]) -> Verdict:
+def with_address(verdict: Verdict, url: str, path: str, redact: Callable[[str], str]) -> Verdict:
     """Add the URL to the reason of a verdict that stops the run, where the URL may be the cause.
 
     Args:
         verdict: on an answer to a request to ``url``.
         url: of the request.
         path: the path that the codec's API usually has; empty if it has none.
-        shown: removes the secrets of a URL.
+        redact: removes the secrets of a URL.
     """
     if verdict.action is not Action.STOP or verdict.status not in _OF_THE_URL:
         return verdict
     # Most 404s come from a base URL in place of the whole URL.
     whole = whole_url(url, path) if verdict.status in _NO_SUCH_PAGE else ""
-    remedy = f"; if that is the base URL of the API, set the url to {shown(whole)}" if whole else ""
-    return replace(verdict, reason=f"{verdict.reason} (asked at {shown(url)}{remedy})")
+    remedy = f"; if that is the base URL of the API, set the url to {redact(whole)}" if whole else ""
+    return replace(verdict, reason=f"{verdict.reason} (asked at {redact(url)}{remedy})")
 
 
 def whole_url(url: str, path: str) -> str:

@@ -121,9 +121,9 @@ class Quota(NamedTuple):
     unit: str
     """``"requests"``, ``"tokens"``, or another unit of the endpoint (``"content-bytes"``)."""
 
-    left: float
-    seconds: float
-    """Until the reset."""
+    remaining: float
+    reset: float
+    """Seconds until the reset."""
 
 
 def pushback(
@@ -258,7 +258,7 @@ def _reset(headers: Mapping[str, str], now: datetime | None, *, refused: bool) -
             exhausted.append(seconds)
         elif refused:
             other[family] = min(seconds, other.get(family, seconds))
-    exhausted += [quota.seconds for quota in structured(headers) if quota.left == 0]
+    exhausted += [quota.reset for quota in structured(headers) if quota.remaining == 0]
     return max(exhausted) if exhausted else next(iter(other.values()), None)
 
 
@@ -272,11 +272,11 @@ def _by_dialect(dialect: Dialect, headers: Mapping[str, str]) -> Iterator[Quota]
     yield from _quota(dialect.remaining, dialect.unit, headers.get(dialect.remaining), reset)
 
 
-def _quota(name: str, unit: str, left: str | None, seconds: float | None) -> Iterator[Quota]:
+def _quota(name: str, unit: str, left: str | None, reset: float | None) -> Iterator[Quota]:
     """One quota, if its fields are plausible; some servers send 0 or -1 seconds, which mean nothing."""
     remaining = number(left)
-    if remaining is not None and seconds is not None and 0 < seconds < EPOCH:
-        yield Quota(name, unit, remaining, seconds)
+    if remaining is not None and reset is not None and 0 < reset < EPOCH:
+        yield Quota(name, unit, remaining, reset)
 
 
 _READERS: dict[str, Reader] = {

@@ -20,9 +20,9 @@ DATE = {"Date": "Thu, 01 Jan 2026 00:00:00 GMT"}
 MIDNIGHT = 1767225600  # the same, in Unix time
 
 
-def quota_text(headers: dict[str, str]) -> list[tuple[str, float, float]]:
+def quotas_of(headers: dict[str, str]) -> list[tuple[str, float, float]]:
     fields = CIMultiDict(headers)
-    return [(each.unit, each.left, each.seconds) for read in readers(fields) for each in read(fields)]
+    return [(each.unit, each.remaining, each.reset) for read in readers(fields) for each in read(fields)]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def quota_text(headers: dict[str, str]) -> list[tuple[str, float, float]]:
     ],
 )  # fmt: skip
 def test_plausible_quotas_are_read(headers: dict[str, str], expected: list[tuple[str, float, float]]) -> None:
-    assert quota_text(headers) == expected
+    assert quotas_of(headers) == expected
 
 
 def test_allowances_of_one_endpoint_have_names_of_their_own() -> None:
@@ -81,7 +81,7 @@ VALUES = st.text(max_size=30) | ITEMS | st.integers().map(str)
 
 @given(headers=st.dictionaries(FIELDS, VALUES, max_size=9))
 def test_implausible_quotas_are_ignored(headers: dict[str, str]) -> None:
-    for _, left, seconds in quota_text(headers):
+    for _, left, seconds in quotas_of(headers):
         assert left >= 0
         assert 0 < seconds < 1e9
 
@@ -281,8 +281,8 @@ def test_every_dialect_states_quotas_and_waits(dialect) -> None:
     for text, seconds in FORMS.items():
         headers = CIMultiDict({dialect.remaining.title(): "7", dialect.reset.title(): text, "Date": DATE_DIALECTS})
         (allowance,) = [each for read in readers(headers) for each in read(headers)]
-        assert (allowance.unit, allowance.left) == (dialect.unit, 7)
-        assert allowance.seconds == pytest.approx(seconds, abs=1e-3)
+        assert (allowance.unit, allowance.remaining) == (dialect.unit, 7)
+        assert allowance.reset == pytest.approx(seconds, abs=1e-3)
         headers[dialect.remaining] = "0"
         headers["x-ratelimit-reset"] = headers.get("x-ratelimit-reset", "1")
         assert pushback(headers) == pytest.approx(seconds, abs=1e-3)

@@ -21,7 +21,7 @@ def body(row, **options):
     return orjson.loads(OpenAIChat(**options).encode([row]).body)
 
 
-def quoted(content, reason="stop", **more):
+def chat_answer(content, reason="stop", **more):
     message = {"role": "assistant", "content": content, **more}
     return {"choices": [{"index": 0, "message": message, "finish_reason": reason}]}
 
@@ -119,7 +119,7 @@ def test_the_form_of_answers_and_the_limits_are_known():
 
 
 def test_an_answer_is_its_text_and_why_it_ended(response):
-    assert decoded(response(quoted("hello", "length"))) == {"text": ["hello"], "finish_reason": ["length"]}
+    assert decoded(response(chat_answer("hello", "length"))) == {"text": ["hello"], "finish_reason": ["length"]}
 
 
 @pytest.mark.parametrize(
@@ -127,12 +127,12 @@ def test_an_answer_is_its_text_and_why_it_ended(response):
     [("", ""), ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "ab")],
 )
 def test_a_text_may_be_empty_or_in_parts(response, content, text):
-    assert decoded(response(quoted(content)))["text"] == [text]
+    assert decoded(response(chat_answer(content)))["text"] == [text]
 
 
 @pytest.mark.parametrize("reason", [None, 7])
 def test_the_finish_reason_may_be_missing(response, reason):
-    assert decoded(response(quoted("a", reason)))["finish_reason"] == [""]
+    assert decoded(response(chat_answer("a", reason)))["finish_reason"] == [""]
 
 
 def test_other_fields_of_an_answer_are_ignored(response):
@@ -150,7 +150,7 @@ def test_the_usage_has_its_details_and_nothing_but_counts(response):
         "bad": -1,
         "completion_tokens_details": {"reasoning_tokens": 2, "kind": "x", "deeper": {"a": 1}},
     }
-    result = OpenAIChat().decode(response({**quoted("a"), "usage": usage}), 1)
+    result = OpenAIChat().decode(response({**chat_answer("a"), "usage": usage}), 1)
     counts = {"prompt_tokens": 3, "total_tokens": 5, "completion_tokens_details.reasoning_tokens": 2}
     assert result.usage == counts
 
@@ -158,15 +158,15 @@ def test_the_usage_has_its_details_and_nothing_but_counts(response):
 def test_of_very_many_counts_the_first_are_read_and_of_a_long_name_none(response):
     many = {"total_tokens": 1, "n" * 101: 2, "details": {f"d{i}": i for i in range(400_000)}}
     many |= {f"n{i}": i for i in range(400_000)}
-    usage = OpenAIChat().decode(response({**quoted("a"), "usage": many}), 1).usage
+    usage = OpenAIChat().decode(response({**chat_answer("a"), "usage": many}), 1).usage
     assert (usage["total_tokens"], usage["details.d1"]) == (1, 1)
     assert len(usage) == 1 + 61 + 64
-    assert OpenAIChat().decode(response({**quoted("a"), "model": "m" * 101}), 1).model is None
+    assert OpenAIChat().decode(response({**chat_answer("a"), "model": "m" * 101}), 1).model is None
 
 
 @pytest.mark.parametrize("usage", [None, [], "many"])
 def test_an_answer_without_usage_is_one(response, usage):
-    assert OpenAIChat().decode(response({**quoted("a"), "usage": usage}), 1).usage == {}
+    assert OpenAIChat().decode(response({**chat_answer("a"), "usage": usage}), 1).usage == {}
 
 
 @pytest.mark.parametrize(
@@ -177,14 +177,14 @@ def test_an_answer_without_usage_is_one(response, usage):
         ({"choices": []}, "with an answer in it"),
         ({"choices": [None]}, "without a text"),
         ({"choices": [{"message": "a"}]}, "without a text"),
-        ({"choices": quoted("a")["choices"] * 2}, "2 choices"),
-        (quoted(None), "without a text"),
-        (quoted(7), "without a text"),
-        (quoted([]), "without a text"),
-        (quoted([{"type": "text", "text": "a"}, {"type": "image_url"}]), "without a text"),
-        (quoted([{"type": "text", "text": None}]), "without a text"),
-        (quoted("half", "error"), "broke off"),
-        ({"choices": [{**quoted("half")["choices"][0], "error": {"code": 502}}]}, "broke off"),
+        ({"choices": chat_answer("a")["choices"] * 2}, "2 choices"),
+        (chat_answer(None), "without a text"),
+        (chat_answer(7), "without a text"),
+        (chat_answer([]), "without a text"),
+        (chat_answer([{"type": "text", "text": "a"}, {"type": "image_url"}]), "without a text"),
+        (chat_answer([{"type": "text", "text": None}]), "without a text"),
+        (chat_answer("half", "error"), "broke off"),
+        ({"choices": [{**chat_answer("half")["choices"][0], "error": {"code": 502}}]}, "broke off"),
     ],
 )
 def test_an_invalid_answer_still_reports_its_usage(response, document, match):
@@ -201,7 +201,7 @@ FLAGGED = {"error": {"code": 403, "message": "flagged", "metadata": {"reasons": 
 @pytest.mark.parametrize("content", ["", None, [], [{"type": "refusal", "refusal": "no"}], "a part"])
 def test_a_blocked_answer_is_no_empty_text_and_no_part_of_one(response, content):
     with pytest.raises(InvalidResponse):
-        OpenAIChat().decode(response(quoted(content, "content_filter")), 1)
+        OpenAIChat().decode(response(chat_answer(content, "content_filter")), 1)
 
 
 @pytest.mark.parametrize("content", ["half", "", None])
@@ -219,7 +219,7 @@ def test_an_error_beside_a_text_or_in_its_choice_counts_as_the_status_that_it_na
     response, content, of_choice, error, status, stop
 ):
     for reason in ("error", "stop", "length", "content_filter"):
-        document = quoted(content, reason)
+        document = chat_answer(content, reason)
         (document["choices"][0] if of_choice else document)["error"] = error
         broken = response(document)
         with pytest.raises(InvalidResponse) as caught:
@@ -232,7 +232,7 @@ def test_an_error_beside_a_text_or_in_its_choice_counts_as_the_status_that_it_na
 
 
 def test_an_odd_error_in_a_choice_is_an_invalid_answer(response):
-    broken = quoted("half", "error")
+    broken = chat_answer("half", "error")
     broken["choices"][0]["error"] = {"code": "odd"}
     assert OpenAIChat().classify(response(broken)) is None
 
@@ -244,17 +244,17 @@ def test_an_odd_error_in_a_choice_is_an_invalid_answer(response):
         (400, {"error": {"code": "content_filter"}}, "HTTP 400: content_filter, None"),
         (400, {"error": {"code": 400, "type": "exceed_context_size_error", "message": "n_ctx"}}, "n_ctx"),
         (400, {"object": "error", "message": "This model's maximum context length is 8 tokens"}, "is 8 tokens"),
-        (200, quoted(None, refusal="I cannot help with that"), "no text: I cannot help with that"),
-        (200, quoted(None, tool_calls=[{"id": "1"}]), "no text: tool_calls"),
-        (200, quoted(None, "length"), "no text: length"),
-        (200, quoted(None, "content_filter"), "no text: content_filter"),
-        (200, quoted("", "content_filter"), "no text: content_filter"),
-        (200, quoted("", "SAFETY"), "no text: SAFETY"),
-        (200, quoted("a part", "content_filter"), "text is cut off: content_filter"),
-        (200, quoted("a part", "content_filter: RECITATION"), "text is cut off: content_filter: RECITATION"),
-        (200, quoted(None, "prohibited_content"), "no text: prohibited_content"),
-        (200, quoted("", refusal="I cannot help with that"), "no text: I cannot help with that"),
-        (200, quoted([{"type": "refusal", "refusal": "I will not"}]), "no text: I will not"),
+        (200, chat_answer(None, refusal="I cannot help with that"), "no text: I cannot help with that"),
+        (200, chat_answer(None, tool_calls=[{"id": "1"}]), "no text: tool_calls"),
+        (200, chat_answer(None, "length"), "no text: length"),
+        (200, chat_answer(None, "content_filter"), "no text: content_filter"),
+        (200, chat_answer("", "content_filter"), "no text: content_filter"),
+        (200, chat_answer("", "SAFETY"), "no text: SAFETY"),
+        (200, chat_answer("a part", "content_filter"), "text is cut off: content_filter"),
+        (200, chat_answer("a part", "content_filter: RECITATION"), "text is cut off: content_filter: RECITATION"),
+        (200, chat_answer(None, "prohibited_content"), "no text: prohibited_content"),
+        (200, chat_answer("", refusal="I cannot help with that"), "no text: I cannot help with that"),
+        (200, chat_answer([{"type": "refusal", "refusal": "I will not"}]), "no text: I will not"),
         (200, {"error": {"code": "content_filter", "message": "filtered"}}, "HTTP 200: filtered"),
         (400, {"error": {"code": "content_policy_violation", "message": "policy"}}, "HTTP 400: policy"),
         (400, {"error": {"code": "data_inspection_failed", "message": "inspected"}}, "HTTP 400: inspected"),
@@ -279,9 +279,9 @@ def test_a_row_that_would_cost_the_same_again_fails_at_once(response, status, do
         (500, {"error": {"code": "context_length_exceeded"}}),
         (403, {"error": {"code": 403, "message": "no such key"}}),
         (403, {"error": {"code": 403, "message": "no", "metadata": {"reasons": []}}}),
-        (200, quoted(None)),
-        (200, quoted("")),
-        (200, quoted("half", "error")),
+        (200, chat_answer(None)),
+        (200, chat_answer("")),
+        (200, chat_answer("half", "error")),
         (200, {"choices": []}),
         (200, {"choices": [{"message": None}]}),
         (200, {"choices": [None]}),
@@ -295,14 +295,14 @@ def test_all_other_answers_are_left_to_the_general_policy(response, status, docu
 def test_texts_come_back_as_they_were(response, prompt, answer):
     if prompt:
         assert body(prompt)["messages"] == [{"role": "user", "content": prompt}]
-    assert decoded(response(quoted(answer, prompt))) == {"text": [answer], "finish_reason": [prompt]}
+    assert decoded(response(chat_answer(answer, prompt))) == {"text": [answer], "finish_reason": [prompt]}
 
 
 @pytest.mark.parametrize("kind", ["thinking", "redacted_thinking", "reasoning"])
 def test_thinking_beside_the_text_is_left_out(response, kind):
     thinking = {"type": kind, "thinking": [{"type": "text", "text": "hm"}], "text": "hm"}
     parts = [thinking, {"type": "text", "text": "4"}, thinking, {"type": "text", "text": "2"}]
-    assert decoded(response(quoted(parts)))["text"] == ["42"]
+    assert decoded(response(chat_answer(parts)))["text"] == ["42"]
 
 
 @pytest.mark.parametrize(
@@ -310,18 +310,18 @@ def test_thinking_beside_the_text_is_left_out(response, kind):
 )
 def test_parts_of_other_kinds_beside_the_text_make_it_invalid(response, other):
     with pytest.raises(InvalidResponse, match="without a text"):
-        decoded(response(quoted([{"type": "text", "text": "42"}, other])))
+        decoded(response(chat_answer([{"type": "text", "text": "42"}, other])))
 
 
 def test_a_row_without_tokens_left_for_a_text_fails_at_once(response):
-    document = quoted([{"type": "thinking", "thinking": "hm"}], "length")
+    document = chat_answer([{"type": "thinking", "thinking": "hm"}], "length")
     with pytest.raises(InvalidResponse):
         decoded(response(document))
     verdict = OpenAIChat().classify(response(document))
     assert (verdict.action, "length" in verdict.reason) == (Action.FAIL, True)
-    assert OpenAIChat().classify(response(quoted([{"type": "thinking", "thinking": "hm"}], "stop"))) is None
+    assert OpenAIChat().classify(response(chat_answer([{"type": "thinking", "thinking": "hm"}], "stop"))) is None
 
 
 def test_a_byte_order_mark_does_no_harm(response):
-    marked = response(b"\xef\xbb\xbf" + orjson.dumps(quoted("42")))
+    marked = response(b"\xef\xbb\xbf" + orjson.dumps(chat_answer("42")))
     assert decoded(marked)["text"] == ["42"]
