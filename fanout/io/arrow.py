@@ -44,6 +44,7 @@ def import_pyarrow() -> Arrow:
 
 def _version() -> str | None:
     """Return the version of pyarrow; None if it is not installed."""
+    # None in sys.modules marks a module that must not be imported, as in tests.
     if "pyarrow" in sys.modules:
         return getattr(sys.modules["pyarrow"], "__version__", None)
     spec = find_spec("pyarrow")
@@ -52,6 +53,7 @@ def _version() -> str | None:
     # The name of this folder holds the version. importlib.metadata reads it too, but takes 20 ms to import.
     for folder in Path(spec.origin).parents[1].glob("pyarrow-*.dist-info"):
         return folder.name.removeprefix("pyarrow-").removesuffix(".dist-info")
+    # An installation without this folder, for instance a build of one's own.
     from importlib.metadata import version
 
     return version("pyarrow")

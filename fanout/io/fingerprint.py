@@ -49,6 +49,7 @@ def of_file(path: Path) -> dict[str, Any]:
     The name and the folder are left out: the same file elsewhere is the same input.
     """
     digest = hashlib.blake2b(digest_size=16)
+    # A whole large file would take longer to read than the run itself may take.
     with path.open("rb", buffering=0) as file:
         status = os.fstat(file.fileno())
         last = max(0, status.st_size - _SAMPLE_BYTES)
@@ -99,6 +100,7 @@ def row_digests(rows: Rows, ids: Sequence[Any] | None = None) -> Array:
         digests = _digests_of_columns(rows)
     else:
         digests = _digests_of_array(rows) if _is_plain(rows) else _digests_of_list(rows)
+    # Two rows of equal content and other ids are different rows.
     return digests if ids is None else _mix(np.concatenate([digests, _digests_of_list(ids)], axis=1), "id")
 
 
@@ -106,6 +108,7 @@ def _pieces(rows: Rows) -> Iterator[bytes | memoryview]:
     """Yield the bytes to hash, in pieces of bounded size."""
     if isinstance(rows, Mapping):
         for name, column in rows.items():
+            # The name separates the columns: the same bytes in another column are another input.
             yield orjson.dumps(str(name))
             yield from _pieces(column)
     elif _is_plain(rows):
@@ -151,6 +154,7 @@ def _digests_of_list(rows: Sequence[Any] | Array) -> Array:
     digests: Array = np.empty((len(rows), 2), np.uint64)
     for kind, places in groups.items():
         group = rows if len(places) == len(rows) else [rows[i] for i in places]
+        # Values of other types are hashed as JSON, one by one.
         if kind is None:
             digests[places] = _hash_each((rows_as_bytes([row]) for row in group), "")
         elif kind is str:
@@ -202,9 +206,11 @@ def _mix(array: Array, salt: str) -> Array:
     The method is multiply-shift hashing of vectors (Dietzfelbinger), without the shift.
     """
     data = array if array.dtype == np.uint8 else np.ascontiguousarray(array).view(np.uint8)
+    # The sums are of words of 32 bits: a row is padded to whole words.
     if odd := data.shape[1] % 4:
         data = np.pad(data, ((0, 0), (0, 4 - odd)))
     words = np.ascontiguousarray(data).view("<u4").astype(np.uint64)
+    # The dtype, the shape and the names of columns change every digest.
     offset = np.frombuffer(blake2b(salt.encode(), digest_size=DIGEST_BYTES).digest(), "<u8")
     mixed: Array = np.empty((len(words), 2), np.uint64)
     for column, factors in enumerate(_factors(words.shape[1])):
@@ -216,6 +222,7 @@ def _mix(array: Array, salt: str) -> Array:
 @lru_cache(16)
 def _factors(n_words: int) -> Array:
     """Return pseudo-random odd numbers that are the same in every process (SplitMix64); shape (2, n_words), uint64."""
+    # SplitMix64 multiplies modulo 2**64, so its overflow is intended.
     with np.errstate(over="ignore"):
         z = np.arange(1, 2 * n_words + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

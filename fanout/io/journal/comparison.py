@@ -36,6 +36,7 @@ class Comparison:
         self._done = state.resolved
         # Without the digest of a row it cannot be compared.
         self._is_complete = all(sent.known.gap(start, stop) is None for start, stop in state.resolved)
+        # The number of rows is unknown for a stream that has not come to its end.
         self._before, self._now = state.n_rows, rows.n_rows
         self._differing = rows.differing(state.resolved, sent.digests) if self._is_complete else RowSet()
 
@@ -71,6 +72,7 @@ def same_but_for_times(identity: Mapping[str, Any], other: Mapping[str, Any]) ->
 
 def _without_times(value: Any) -> Any:
     if isinstance(value, Mapping):
+        # Sampled bytes and the size stay: they change with the content.
         return {key: _without_times(part) for key, part in value.items() if key != "mtime_ns"}
     return [_without_times(part) for part in value] if isinstance(value, list) else value
 

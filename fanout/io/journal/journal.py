@@ -114,9 +114,11 @@ class Journal:
         new = JournalState(old.identity, n_rows=old.n_rows) if identity is None else JournalState(identity)
         self.state = replace(new, replaced=old.files(self.path.parent))
         self.resumed_rows, self.carry_to = 0, None
+        # The sink is about to overwrite the rows of an unfinished run, which must not count then.
         if is_unpublished:
             self._file.rewrite([head_payload(self.state)])
         else:
+            # The rows that were sent again are overwritten too, but the complete run stays.
             if self.retry is not None:
                 self._rewrite(old)
             self._file.number = 0
@@ -159,6 +161,7 @@ class Journal:
         folder = self.path.parent
 
         def publish_files() -> None:
+            # From this record on, the step is finished by any process that opens the journal.
             self._append(successor_payload(files, folder))
             files.carry_out()
 
@@ -179,6 +182,7 @@ class Journal:
             for pending in chunk.pending:
                 rows.remove(pending.start, pending.stop)
             failures += chunk.failures
+        # The schema is recorded once, with the first answers.
         new_schema = schema if self.state.schema is None else None
         self._append(group_payload(rows, failures, note, new_schema, self._digests_for(rows)))
         self.state.schema = self.state.schema or schema
@@ -218,6 +222,7 @@ class Journal:
         """Carry out the publication that was begun."""
         assert self.state.publication is not None
         self.state.publication.carry_out()
+        # A kill before this record repeats the publication, which changes nothing then.
         self._append(COMPLETE)
         self.state.complete, self.state.complete_run = True, None
 
@@ -264,6 +269,7 @@ class Journal:
         is_comparable = other == _INPUT and rows is not None
         is_touched = is_comparable and same_but_for_times(old.identity, identity)
         comparison = None
+        # Comparing reads the whole input, so it is done only if the result can decide.
         if rows is not None and (is_touched or (is_comparable and not is_finished and not carry)):
             sent = read_sent(self.path, old.resolved)
             comparison = Comparison(old.complete_run or old, sent, rows)
@@ -312,6 +318,7 @@ class Journal:
         return b""
 
     def _append(self, payload: bytes) -> None:
+        # The first record replaces the journal of an earlier run in one step.
         if not self._file.number:
             self._file.rewrite([head_payload(self.state)])
         self._file.append(payload)

@@ -78,6 +78,7 @@ class RecordFile:
 
     def append(self, payload: bytes) -> None:
         """Append a record, durable on return. An `OSError` is final: later calls fail too."""
+        # The state of the file is unknown after a failure, so nothing may follow.
         if self._failed:
             raise OSError(errno.EIO, "an earlier write to it has failed", str(self.path))
         try:
@@ -115,6 +116,7 @@ class RecordFile:
                 self._new_path.unlink(missing_ok=True)
             os.close(fd)
             raise
+        # The lock passes to the new file before the old one is closed: no other process gets in between.
         os.close(self._fd)
         self._fd, self.number, self._size = fd, number, size
         sync_folder(self.path.parent)

@@ -157,10 +157,12 @@ def _parse(payload: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def _with_record(state: JournalState, document: Mapping[str, Any], folder: Path) -> JournalState:
+    # Unknown keys are ignored, so that a later release can add some.
     if "retry" in document:
         state = state.retry(document["retry"])
     if "identity" in document:
         state.identity = document["identity"]
+    # A record may have rows, a note and a schema at once: they are of one group.
     for start, stop in document.get("rows", ()):
         state.resolved.add(start, stop)
     state.failures += (Failure(**{**one, "ids": tuple(one["ids"])}) for one in document.get("failures", ()))
@@ -183,6 +185,7 @@ def state_payloads(
 ) -> Iterator[bytes]:
     """Yield the records of a new journal in ``folder`` with the given state, notes and digests of rows."""
     yield head_payload(state)
+    # Each note gets a record, because all of them together may be long.
     for note in notes:
         yield group_payload((), note=note)
     for start, stop, data in digests:
@@ -195,6 +198,7 @@ def state_payloads(
 
 def head_payload(state: JournalState) -> bytes:
     """Return the first record of a journal."""
+    # The first key identifies the file and its format.
     head = {"fanout": VERSION, "identity": state.identity, "n_rows": state.n_rows}
     return safe_json({**head, "replaced": state.replaced} if state.replaced else head)
 
@@ -275,6 +279,7 @@ def read_sent(path: Path, resolved: RowSet) -> SentDigests:
     end = max((stop for _, stop in resolved), default=0)
     digests, known = np.zeros((end, 2), np.uint64), RowSet()
     for start, stop, data in read_digests(path):
+        # Rows beyond the end were sent by a process that was killed before their commit.
         if stop <= end:
             digests[start:stop] = np.frombuffer(data, "<u8").reshape(-1, 2)
             known.add(start, stop)
@@ -289,6 +294,7 @@ def digest_pieces(rows: RowSet) -> Iterator[tuple[int, int]]:
 
 
 def _dtype_name(dtype: np.dtype[Any]) -> str:
+    # StringDType has no name that numpy reads back.
     return "str" if dtype.kind == "T" else dtype.str
 
 

@@ -87,6 +87,7 @@ def open_source(
     if str(path) == _STDIN:
         return _open_stdin(column, id, format)
     files, format = find_files(Path(path), _SUFFIXES, format)  # noqa: A001
+    # Each source opens its file to check the header, before a request is sent.
     try:
         if format in _LINE_FORMATS:
             return _LINE_FORMATS[format].open([InputFile(file) for file in files], column, id)
@@ -97,6 +98,7 @@ def open_source(
 
 
 def _open_stdin(column: _Column, id: str | None, format: str | None) -> Source:  # noqa: A002
+    # The other formats have to be read from any place, which a pipe cannot.
     if format not in _LINE_FORMATS:
         problem = "has no suffix" if format is None else f"cannot be read as {format}"
         raise InputError(f"stdin {problem}: set format to {', '.join(_LINE_FORMATS)}", key="input.format")

@@ -53,6 +53,7 @@ class ArrowColumns:
         file: str,
     ) -> None:
         names = [name for name in schema.names if not name.startswith(_PANDAS_INDEX)]
+        # Fields of structs are columns of their own, named by their path.
         nested = {name: path for field in schema for name, path in _nested_fields(field)}
         self._file = file
         self.selection = select_columns(names, column, id, file=file, nested=nested)
@@ -77,6 +78,7 @@ class ArrowColumns:
 
     def blocks(self, batch: Arrow, first_row: int) -> Iterator[Block]:
         """Yield a record batch in blocks."""
+        # A record batch may be the whole file: its blocks are slices, which share its memory.
         size = rows_per_block(batch.select(self.top_level).nbytes / max(1, batch.num_rows))
         for start in range(0, batch.num_rows, size):
             yield self.block(batch.slice(start, size), first_row + start)
@@ -107,6 +109,7 @@ def values(array: Arrow) -> Column:
     if _is_number(kind):
         numbers: Column = array.to_numpy(zero_copy_only=False)
         return numbers
+    # A list of a fixed length has no offsets, so its lengths are not stored.
     is_fixed = pa.types.is_fixed_size_list(kind)
     lengths = np.full(len(array), kind.list_size) if is_fixed else array.value_lengths().to_numpy()
     return split_by_lengths(values(array.flatten()), lengths)
@@ -125,6 +128,7 @@ def type_in_words(kind: Arrow) -> str:
         return f"lists of {kind.list_size} ({type_in_words(kind.value_type)})"
     if _is_list(kind):
         return f"lists ({type_in_words(kind.value_type)})"
+    # Types with offsets of 64 bits hold the same values.
     return str(kind).removeprefix("large_")
 
 

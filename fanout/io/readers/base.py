@@ -65,6 +65,7 @@ class Source(ABC):
         """
         if rows.step not in (None, 1):
             raise InputError(f"rows are sent one after the other: {rows.step} cannot be the step of a slice of them")
+        # The whole source keeps its fingerprint, which a slice would change.
         return self if rows in _ALL_ROWS else _Slice(self, *_bounds(rows, self.n_rows))
 
 
@@ -91,6 +92,7 @@ class _Slice(Source):
 
     def blocks_from(self, row: int) -> Iterator[Block]:
         position = self._start + row
+        # An empty slice must not open the source: stdin can be read only once.
         if self._stop is not None and position >= self._stop:
             return
         for block in self._source.blocks_from(position):
@@ -126,6 +128,7 @@ class _Slice(Source):
 
 def slice_block(block: Block, start: int, stop: int) -> Block:
     """Return the rows ``start <= i < stop`` of a block."""
+    # Most blocks of a slice are whole, and need no new views.
     if start == 0 and stop >= count_rows(block.rows):
         return block
     part = slice(start, stop)
@@ -139,6 +142,7 @@ def rows_per_block(row_bytes: float) -> int:
 
 def _bounds(rows: slice, n_rows: int | None) -> tuple[int, int | None]:
     """Return start and stop of a slice, counted from the first row."""
+    # A known length resolves negative numbers, as in a list.
     if n_rows is not None:
         start, stop, _ = rows.indices(n_rows)
         return start, stop

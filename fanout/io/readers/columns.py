@@ -79,6 +79,7 @@ def select_columns(
 
     if id is not None:
         require(id, "input.id")
+    # The column of the ids is not an input, unless it is named as one.
     if column is None:
         rest = [name for name in names if name != id]
         if len(rest) != 1:
@@ -114,6 +115,7 @@ def rows_from_columns(columns: Mapping[str, Column], *, bare: bool) -> Rows:
     if bare:
         return next(iter(columns.values()))
     as_arrays = {name: _texts_as_array(column) for name, column in columns.items()}
+    # A codec sends arrays by name in one piece. A list of dicts is sent row by row, and may hold None.
     arrays = {name: column for name, column in as_arrays.items() if isinstance(column, np.ndarray)}
     if len(arrays) == len(columns):
         return arrays
@@ -123,6 +125,7 @@ def rows_from_columns(columns: Mapping[str, Column], *, bare: bool) -> Rows:
 def _texts_as_array(column: Column) -> Column:
     if isinstance(column, np.ndarray) or set(map(type, column)) != {str}:
         return column
+    # StringDType stores texts of any length without padding.
     return np.array(column, np.dtypes.StringDType())
 
 

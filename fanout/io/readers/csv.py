@@ -69,6 +69,7 @@ class CsvSource(LineSource):
             with one.open() as file:
                 table = _Table(file, one.name, **self._selection)
                 for records in table.record_blocks():
+                    # The kinds of the first file hold for all: a later one must not change the type of a column.
                     kinds = kinds or table.kinds(records)
                     yield table.block(records, kinds, row)
                     row += len(records)
@@ -156,6 +157,7 @@ class _Table:
         header = next(self._records, None)
         if header is None:
             raise InputError(f"{self._name} is empty: its first line must name the columns", key="input.path")
+        # A wrong delimiter makes one column of all, whose name would be reported as unknown.
         others = [other for other in _OTHER_DELIMITERS if other != delimiter and other in header.values[0]]
         if len(header.values) == 1 and others:
             problem = f"its first line has {others[0]!r} in it, but no {delimiter!r}, which must separate the columns"

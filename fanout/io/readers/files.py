@@ -126,6 +126,7 @@ def find_files(path: Path, suffixes: Mapping[str, str], format: str | None) -> t
 def in_natural_order(paths: Iterable[Path]) -> list[Path]:
     """Return the paths sorted by the numbers in them: ``part-2`` before ``part-10``."""
 
+    # Each run of digits is compared as a number; -1 puts texts before numbers at the same place.
     def key(part: str) -> list[tuple[int, str]]:
         return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"([0-9]+)", part)]
 

@@ -58,6 +58,7 @@ class JsonLinesSource(LineSource):
                     values = _parse(lines, first, one.name, fields)
                     if not values:
                         continue
+                    # A pass that starts in the middle still reads from the beginning, so the check is made once.
                     if row == 0:
                         _require_fields(values, one.name, fields)
                     ids = None
@@ -99,6 +100,7 @@ def _getter(field: str) -> Callable[[Any], Any]:
     """Return a function that gets a field, or the place that a JSON pointer names, from a value."""
     if not field.startswith("/"):
         return lambda value: value.get(field, _ABSENT)
+    # RFC 6901 escapes ~ and / in this order, so they are restored in the other.
     tokens = [token.replace("~1", "/").replace("~0", "~") for token in field[1:].split("/")]
 
     def get(value: Any) -> Any:

@@ -67,6 +67,7 @@ class InputFile(ByteInput):
         try:
             with gzip.open(self.path) if self.is_compressed else self.path.open("rb") as file:
                 yield file  # type: ignore[misc] # a GzipFile has all methods of IO[bytes] that are used
+        # gzip reports a file that is cut short as EOFError.
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             text = f"{self.path} cannot be unpacked, it is damaged or cut short: {error}"
             raise InputError(text, key="input.path") from None
@@ -119,6 +120,7 @@ class LineSource(Source):
 
     def fingerprint(self) -> dict[str, Any] | None:
         files = [one.fingerprint() for one in self._inputs]
+        # Stdin has no fingerprint, so neither has a source that reads it.
         return None if None in files else {"format": self._format, "files": files, **self._selection}
 
 
@@ -168,6 +170,7 @@ def line_blocks(file: IO[bytes]) -> Iterator[tuple[int, list[bytes]]]:
         if b"\n" not in piece:
             continue
         *lines, rest = b"".join(incomplete).split(b"\n")
+        # A long line comes in several pieces, which are joined once: repeated concatenation takes quadratic time.
         incomplete = [rest] if rest else []
         if at_start:
             lines[0] = lines[0].removeprefix(_BOM)
@@ -194,6 +197,7 @@ def estimate_lines(inputs: Sequence[ByteInput], *, quoted: bool = False) -> int 
 
     Line breaks inside quotes are not counted if values may be ``quoted``.
     """
+    # The size of a compressed file does not show how many lines it has.
     paths = [one.path for one in inputs if isinstance(one, InputFile) and not one.is_compressed]
     if len(paths) < len(inputs):
         return None

@@ -89,6 +89,7 @@ class NpySource(FileSource):
             if value is not None:
                 raise InputError(f"{path.name} is one array without a name: leave {key} out", key=f"input.{key}")
         self.path = path
+        # Without a buffer, the bytes of a block are read straight into its array.
         with path.open("rb", buffering=0) as file, _reading(path, "a .npy file"):
             if file.read(2) == _ZIP_MAGIC:
                 raise InputError(f"{path.name} is an archive of arrays: give it the suffix .npz", key="input.path")
@@ -127,6 +128,7 @@ class NpzSource(FileSource):
                 raise InputError(f"{path.name} is one array, not an archive: give it the suffix .npy", key="input.path")
         with _open_archive(path) as archive:
             names = [name.removesuffix(_SUFFIX) for name in archive.namelist()]
+            # An archive may hold other files, which are no arrays; they are refused when they are named.
             self._selection = selection = select_columns(names, column, id, file=path.name, noun="array")
             self._headers = {name: _read_member_header(path, archive, name) for name in selection.all}
         if len({header.n_rows for header in self._headers.values()}) > 1:
@@ -137,6 +139,7 @@ class NpzSource(FileSource):
 
     def blocks_from(self, row: int) -> Iterator[Block]:
         assert self._selection is not None
+        # All arrays are read in step, so a block counts the bytes of a row of each.
         size = rows_per_block(sum(header.row_bytes for header in self._headers.values()))
         with _open_archive(self.path) as archive, ExitStack() as stack:
             readers = {
@@ -212,6 +215,7 @@ def _fill(file: IO[bytes], array: Array) -> None:
 
 
 def _native(array: Array) -> Array:
+    # Codecs send the bytes of an array as they are in memory.
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
@@ -227,6 +231,7 @@ def _reading(path: Path, what: str, *, key: str = "input.path") -> Iterator[None
     # A damaged header may be Python that cannot be parsed, or a shape beyond memory.
     except Exception as error:  # noqa: BLE001
         reason = " ".join(str(error).split())
+        # numpy's message quotes the bytes that it has found, which may be any.
         if "magic string" in reason:
             reason = "it does not begin as one does"
         if not isinstance(error, ValueError | EOFError):

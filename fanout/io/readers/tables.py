@@ -199,6 +199,7 @@ class ArrowTableSource(TableSource):
         super().__init__(self._table.num_rows, self._columns.schema)
 
     def rows(self, start: int, stop: int) -> Rows:
+        # Chunks of a table are separate batches: they are copied into one, a block at a time.
         (batch,) = self._table.slice(start, stop - start).combine_chunks().to_batches()
         return self._columns.block(batch).rows
 

@@ -43,5 +43,6 @@ def open_sink(path: Path | str) -> FileSink:
         problem = f"an output cannot be a {path.suffix} file" if path.suffix else "its name has no suffix"
         formats = ", ".join(f"{suffix} ({one.holds})" for suffix, one in _FORMATS.items())
         raise ConfigError(f"{path.name}: {problem}; the suffix is the format: {formats}", key=KEY)
+    # The names are checked again by `open`; here the error comes before the input is read.
     check_names(path)
     return known.sink(path)

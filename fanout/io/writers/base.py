@@ -79,6 +79,7 @@ class FileSink(ABC):
             ConfigError: the files cannot be created, another process writes them, or they do not hold the answers of
                 ``checkpoint``; its ``key`` is ``"output.path"``.
         """
+        # A folder or a link may have taken a file's name since the sink was made.
         check_names(self.path)
         try:
             make_folder(self.path.parent)
@@ -118,6 +119,7 @@ class FileSink(ABC):
         if result.failures:
             moves.append(_write_failures(failures, result))
         outdated: list[Path] = []
+        # A run over no rows has an empty output; a run without any answer has none.
         if succeeded or not len(result.ok):
             values = self._finish(result)
             moves += values
@@ -127,6 +129,7 @@ class FileSink(ABC):
             stale = [path for path in old if path not in new and path.exists()]
             # Values are removed before their mask: without it, failed rows would look like answers.
             stale.sort(key=reports.__contains__)
+            # A single file is replaced by one rename, and the old one stays until then.
             if len(moves) > 1 or stale:
                 outdated = [*(target for _, target in values), *stale]
         publication = Publication(tuple(moves), self._temporary_files(), tuple(outdated))
@@ -202,6 +205,7 @@ def _write_mask(path: Path, result: Result) -> tuple[Path, Path]:
 
 def _write_failures(path: Path, result: Result) -> tuple[Path, Path]:
     """Write a JSON object for each range of rows that failed alike, sorted by row; return both names."""
+    # Reasons quote the server and ids the input, so the file is for its owner alone.
     return _write_whole(path, b"".join(map(_failure_line, result.failures)), PRIVATE)
 
 
@@ -225,6 +229,7 @@ def _write_whole(path: Path, data: bytes, mode: int = 0o666) -> tuple[Path, Path
         file.append(data)
         file.sync()
         file.close()
+    # A report is small and can be written again: half of one must not stay.
     except OSError:
         file.discard()
         raise

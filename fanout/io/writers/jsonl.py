@@ -49,6 +49,7 @@ class JsonLinesSink(SpoolSink):
     def _published_ranges(self, ok: RowSet) -> Iterator[tuple[int, int, bytes]]:
         with self.path.open("rb") as lines:
             row = 0
+            # The lines between the ranges are skipped without being kept.
             for start, stop in ok:
                 next(islice(lines, start - row, start - row), None)
                 for begin in range(start, stop, _BLOCK_LINES):
@@ -73,6 +74,7 @@ def _lines(chunk: ChunkResult, rows: slice) -> Iterator[bytes]:
 
 
 def _with_id(label: Any, value: Any, *, ok: bool, bare: bool) -> dict[str, Any]:
+    # The absence of a value says that there is no answer; null may be one (NaN).
     if not ok:
         return {ID: label}
     return {ID: label, VALUE: value} if bare else {ID: label, **value}

@@ -45,6 +45,7 @@ class NpySink(FileSink):
 
     def write(self, results: Sequence[ChunkResult]) -> None:
         for chunk in results:
+            # Rows that failed are filled at the end.
             if chunk.outputs is None:
                 continue
             if not self._columns:
@@ -79,6 +80,7 @@ class NpySink(FileSink):
                 column.open(None, checkpoint.ok, None)
                 column.verify(checkpoint.notes, i)
                 source = column.file.path
+            # The old file stays whole until the journal switches to the copy.
             copy = PartialFile(column.path, PARTIAL if published else REBUILT)
             try:
                 checksums = column.copy(moves, copy, source)
@@ -138,6 +140,7 @@ class NpySink(FileSink):
                 column.open(self._n_rows, checkpoint.ok, self._lock_file if len(schema) == 1 else None)
                 columns[name] = column
                 column.verify(checkpoint.notes, i)
+        # An open file keeps its lock, and the same process may open the sink again.
         except BaseException:
             for column in columns.values():
                 column.file.close()
@@ -175,6 +178,7 @@ class _ColumnFile:
         kept = max((stop for _, stop in ok), default=0)
         self.file = file or PartialFile(self.path, size=self._offset(kept) if kept else 0)
         self._length_is_known = n_rows is not None
+        # A full disk is reported before the first answer, not after the last.
         if n_rows is not None:
             self.file.reserve(self._offset(n_rows))
         self.file.write_at(_header(self._dtype, (n_rows or kept, *self._row_shape)), 0)
@@ -224,6 +228,7 @@ class _ColumnFile:
 
     def finish(self, n_rows: int) -> None:
         """Make it the whole file of ``n_rows`` rows, durably."""
+        # Space was reserved for more rows if their number was unknown.
         self.file.write_at(_header(self._dtype, (n_rows, *self._row_shape)), 0)
         self.file.truncate(self._offset(n_rows))
         self.file.sync()

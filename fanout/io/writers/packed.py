@@ -50,6 +50,7 @@ def pack(values: Values, ok: Array, ids: list[Any] | None) -> bytes:
             parts += [np.fromiter(map(len, texts), LENGTH, len(texts)).tobytes(), *texts]
         else:
             parts.append(np.ascontiguousarray(column, column.dtype.newbyteorder("=")).tobytes())
+    # One join copies every value once.
     parts[0] = bytes([flags])
     return b"".join(parts)
 
@@ -146,6 +147,7 @@ def _storable_ids(ids: list[Any]) -> tuple[int, list[Any]]:
     kinds = set(map(type, ids)) - {type(None)}
     if kinds == {str}:
         return TEXT_IDS, ids
+    # A source of a user's own may give ids as numpy scalars.
     plain = [one.item() if isinstance(one, np.generic) else one for one in ids]
     # A bool is an instance of int, but no number.
     numbers = [one for one in plain if type(one) is int]

@@ -80,6 +80,7 @@ class ParquetSink(SpoolSink):
         part = PackedColumns(self._schema or {})
         part.add(n_rows, data)
         ok = part.ok()
+        # Only the values of rows with an answer are stored.
         first, last = int(ok[:start].sum()), int(ok[:stop].sum())
         values = {name: part.values(name)[first:last] for name in self._schema or () if first < last}
         return packed.pack(values, ok[start:stop], part.ids[start:stop] if data[0] & packed.HAS_IDS else None)
@@ -116,6 +117,7 @@ class ParquetSink(SpoolSink):
     def _arrow_schema(self) -> Arrow:
         import pyarrow as pa
 
+        # A single text among the ids makes a column of texts, so all ranges are asked before the first is written.
         flags = 0
         for first in self._first_bytes():
             flags |= first[0]
@@ -143,6 +145,7 @@ class ParquetSink(SpoolSink):
         schema = self._schema or {}
         row = 0
         with pq.ParquetFile(self.path) as file:
+            # One row group is in memory at a time.
             for batch in file.iter_batches(_GROUP_ROWS):
                 end = row + len(batch)
                 for start, stop in ((max(a, row), min(b, end)) for a, b in ok if a < end and b > row):

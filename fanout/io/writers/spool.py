@@ -97,6 +97,7 @@ class SpoolSink(FileSink):
             self._open_spool(checkpoint)
             old, ranges = self._spool, _ranges(self._index, self._spool)
         try:
+            # The ranges are read from the old file while they are appended to the new one.
             self._index, self._synced = array("q"), 0
             self._spool = PartialFile(self.path, PARTIAL if published else REBUILT)
             for start, stop, data in self._moved(moves, ranges):
@@ -131,8 +132,10 @@ class SpoolSink(FileSink):
     def _open_spool(self, checkpoint: Checkpoint) -> None:
         """Open the spool of an earlier process. Raises `ConfigError` if it has other bytes than were noted."""
         index = array("q", [number for note in checkpoint.notes for entry in note for number in entry])
+        # Bytes behind the last noted range may be half written, and are cut.
         ends = [offset + length for offset, length in zip(index[2::_ENTRY], index[3::_ENTRY], strict=True)]
         spool = PartialFile(self.path, size=max(ends, default=0))
+        # Every byte is read once more: a damaged answer must not reach the output.
         for at in range(0, len(index), _ENTRY):
             start, stop, offset, length, checksum = index[at : at + _ENTRY]
             if spool.checksum(offset, length) != checksum:
@@ -165,6 +168,7 @@ class SpoolSink(FileSink):
     def _finish(self, result: Result) -> list[tuple[Path, Path]]:
         self._ordered = ordered = PartialFile(self.path, ORDERED)
         try:
+            # A failure here loses nothing: the spool has every answer.
             self._assemble(ordered, self._parts(len(result.ok)))
             ordered.sync()
         except OSError:
@@ -194,6 +198,7 @@ class SpoolSink(FileSink):
 
 def _ranges(index: array[int], spool: PartialFile) -> Iterator[tuple[int, int, bytes]]:
     """Yield start, stop and encoded rows of a spool, in the order of rows."""
+    # Sorting row numbers as an array takes 40 bytes a range, and no Python object for each.
     entries = np.array(index).reshape(-1, _ENTRY)
     for start, stop, offset, length, _ in entries[entries[:, 0].argsort(kind="stable")].tolist():
         yield start, stop, spool.read_at(offset, length)
