@@ -33,6 +33,7 @@ def make_folder(folder: Path) -> None:
     """Make a folder and its missing parents, durably."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
+    # A new folder's name is an entry of its parent, and may be gone after a crash.
     for path in missing:
         sync_folder(path.parent)
 
@@ -56,6 +57,7 @@ def open_locked(path: Path, mode: int = 0o666) -> int:
         OSError: it cannot be opened.
     """
     while True:
+        # A link under a temporary name could point at any file of the user.
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
         try:
             _lock(fd, path)
@@ -87,6 +89,7 @@ def _is_at(fd: int, path: Path) -> bool:
 def write_at(fd: int, data: Buffer, offset: int) -> int:
     """Write all of ``data`` at ``offset``; return the offset of its end."""
     view = memoryview(data).cast("B")
+    # A single call may write less, for instance 2 GiB at most on Linux.
     while view:
         written = os.pwrite(fd, view, offset)
         view, offset = view[written:], offset + written
@@ -236,6 +239,7 @@ class Publication:
 
     def carry_out(self) -> None:
         """Rename and remove. Raises `OSError`, `FileNotFoundError` if a file has neither of its names."""
+        # A file without its temporary name was renamed before a kill.
         pending = {target: source for source, target in self.moves if source.exists()}
         for source, target in self.moves:
             if target not in pending and not target.exists():

@@ -95,6 +95,7 @@ def check_names(output: Path) -> None:
 
 def require_apart(output: Path, others: Iterable[Path], kind: str = "input") -> None:
     """Raise `ConfigError` if a run into ``output`` would replace or remove one of ``others``."""
+    # Two names may be the same file: by a link, or by another case of letters on some file systems.
     others = list(others)
     if not others:
         return
@@ -222,6 +223,7 @@ def _quoted(text: str) -> str:
 
 
 def _longest_name(folder: Path) -> int:
+    # The limit is a property of the file system, so the nearest folder that exists knows it.
     existing = next((one for one in (folder, *folder.absolute().parents) if one.exists()), Path("/"))
     try:
         return os.pathconf(existing, "PC_NAME_MAX")

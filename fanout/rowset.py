@@ -54,6 +54,7 @@ class RowSet:
 
     def gap(self, start: int, stop: int) -> tuple[int, int] | None:
         """Return the first range of rows in ``start <= row < stop`` that are not in the set; None if all are."""
+        # The range before this place may contain ``start``.
         at = bisect_right(self._starts, start)
         if at and self._stops[at - 1] > start:
             start = self._stops[at - 1]

@@ -74,6 +74,7 @@ async def run_into(
     if journal is not None and content is not None:
         recorder = DigestRecorder(content, state.resolved)
         rows = recorder.rows
+        # The digests are taken from the rows as they are sent: the input may change later.
         journal.digests_of = recorder.take
     chunker = session.chunker(rows, window, state.resolved)
     state.n_rows = chunker.total
@@ -93,10 +94,12 @@ async def run_into(
         writing = asyncio.create_task(writer.write())
         try:
             await session.execute(run)
+        # What was answered is written even if the run is cancelled.
         finally:
             queue.close()
             await ended(writing)
         stop = run.stopped or writer.failed
+        # Answers that may belong to other rows do not count, although they were written.
         session.withdraw(run, status)
         result = status.result(chunker.position if chunker.total is None else chunker.total, run.statistics())
         stop = final_stop(stop, status.violation(result, stopped=stop is not None))
@@ -120,6 +123,7 @@ async def run_into(
 def require_own_files(rows: Any, sink: FileSink, journal: Path | None) -> None:
     """Raise `ConfigError` if a run would write over its own input or its journal. Touches no file."""
     columns = rows.values() if isinstance(rows, Mapping) else [rows]
+    # A run that replaces a mapped file would pull its own input away.
     maps = [Path(column.filename) for column in columns if isinstance(column, np.memmap) and column.filename]
     require_apart(sink.path, [*maps, *(rows.files if isinstance(rows, Source) else ())])
     if journal is not None and journal.resolve() != journal_path(sink.path).resolve():
@@ -201,6 +205,7 @@ class _Writer:
         """Return how many chunks make the next group, after ``n_chunks`` that took ``seconds`` to come."""
         if self._group == 1:
             return 1
+        # Quick chunks come in large groups, so that fsync takes a small share of the time.
         busy = round(n_chunks * _BUSY_SECONDS / max(seconds, _BUSY_SECONDS / n_chunks))
         return max(self._group, min(busy, self._window.limit // 2))
 

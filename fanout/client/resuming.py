@@ -58,6 +58,7 @@ def complete(sink: Sink | FileSink, journal: Journal) -> Result | None:
     publication = journal.state.publication
     if publication is None:
         return None
+    # The user has removed the output, most likely to have the run repeated.
     if journal.state.complete and not publication.is_in_place:
         journal.restart()
         return None
@@ -80,6 +81,7 @@ def reopen_failures(sink: FileSink, journal: Journal) -> None:
 
     Raises `ConfigError` if the run is not complete, or its output cannot be read or copied.
     """
+    # A kill may have come between the last record and the renames.
     complete(sink, journal)
     state = journal.state
     if not state.complete:
@@ -89,6 +91,7 @@ def reopen_failures(sink: FileSink, journal: Journal) -> None:
         return
     with _rebuilding(sink):
         notes: list[Any] = []
+        # Without a schema no row has an answer, and there is nothing to copy.
         if state.schema is not None:
             moves = [Move(start, stop, start) for start, stop in state.ok]
             notes, _ = sink.rebuild(Checkpoint(state.schema, state.ok), moves, published=True)
@@ -135,6 +138,7 @@ def withdraw(sink: FileSink, journal: Journal, suspect: RowSet) -> None:
     if state.complete_run is not None:
         journal.discard_retry()
         return
+    # A failure may be the answer to another row, too.
     kept = RowSet(state.ok)
     for start, stop in suspect:
         kept.remove(start, stop)
@@ -165,6 +169,7 @@ def require_same_rows(chunker: Chunker, content: Content | None, journal: Journa
             changed = content.rows.files[0]
     if changed is None:
         return
+    # Only rows that were sent are compared: the others are read as they are now.
     comparison = journal.compare(content)
     if not comparison.is_same:
         remedy = "put it back, or send the rows that differ with fanout run --carry (carry=True)"

@@ -15,20 +15,20 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Thread
 
 from catalog import SERVERS
-from installation import CACHE, NotToBeHadError, cache, installed
+from installation import CACHE, InstallationError, cache, installed
 from running import FailedToStartError, Running
 
-NOT_TO_BE_HAD = 77
-"""Exit code by which test harnesses know "skipped"."""
+SKIPPED = 77
+"""Exit code of a server that cannot be installed. Automake and other test harnesses take it for a skipped test."""
 
 
 def main() -> int:
-    """Do what the command line says. The exit code is 77 if a server cannot be installed, 1 if it does not start."""
+    """Run the command. Return 77 if a server cannot be installed, 1 if it does not start."""
     epilog = f"The environments are in {cache()}; {CACHE} names another folder."
     parser = ArgumentParser("servers", description=__doc__, epilog=epilog, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(SERVERS))
-    parser.add_argument("--port", type=int, default=0, help="of HTTP; a free one if left out")
-    parser.add_argument("--install", action="store_true", help="only install, all or those named, side by side")
+    parser.add_argument("--port", type=int, default=0, help="HTTP port; default: a free one")
+    parser.add_argument("--install", action="store_true", help="only install, in parallel: the servers named, or all")
     parser.add_argument("--stdin-guard", action="store_true", help="also end when stdin closes")
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.names if name not in SERVERS]:
@@ -41,40 +41,42 @@ def main() -> int:
 
 
 def _install(names: list[str]) -> int:
-    """Install several at once, and print the interpreter of each."""
+    """Install servers in parallel, and print the interpreter of each."""
     with ThreadPoolExecutor() as pool:
-        made = {name: pool.submit(installed, name) for name in names}
-    for future in made.values():
+        futures = [pool.submit(installed, name) for name in names]
+    for future in futures:
         error = future.exception()
         if error is None:
             print(future.result())
-        elif isinstance(error, NotToBeHadError):
+        elif isinstance(error, InstallationError):
             print(error, file=sys.stderr)
         else:
             raise error
-    return NOT_TO_BE_HAD if any(future.exception() for future in made.values()) else 0
+    return SKIPPED if any(future.exception() for future in futures) else 0
 
 
 def _serve(name: str, port: int, *, guarded: bool) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         running = Running(SERVERS[name], installed(name), port)
-    except (NotToBeHadError, OSError) as error:
+    except (InstallationError, OSError) as error:
         print(error, file=sys.stderr)
-        return NOT_TO_BE_HAD if isinstance(error, NotToBeHadError) else 1
+        return SKIPPED if isinstance(error, InstallationError) else 1
     try:
         if guarded:
             Thread(target=_interrupt_at_end_of_stdin, daemon=True).start()
         running.wait_until_ready()
         print(running.url, flush=True)
-        return running.wait() or 1  # that it ends by itself is never what was wanted
+        # A server that ends by itself is a failure, whatever its exit code.
+        return running.wait() or 1
     except FailedToStartError as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 0
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # impatience must not leave processes behind
+        # A second Ctrl-C must not leave processes behind.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         running.stop()
 
 

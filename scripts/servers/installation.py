@@ -1,4 +1,4 @@
-"""A virtual environment for each server, in a cache outside the checkout: made once, and whole or not there."""
+"""A virtual environment for each server, in a cache outside the checkout: created once, and complete or absent."""
 
 from __future__ import annotations
 
@@ -13,28 +13,30 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CACHE = "FANOUT_SERVERS_CACHE"
-_PATIENCE = 1500.0
-"""Seconds: a wheel of PyTorch is large, and some networks are slow."""
+
+# Seconds. A wheel of PyTorch is large, and some networks are slow.
+_TIMEOUT = 1500.0
 
 
-class NotToBeHadError(Exception):
+class InstallationError(Exception):
     """The server cannot be installed here: no network, or no wheel for this platform or Python."""
 
 
 def installed(name: str) -> Path:
-    """The interpreter of the server's own environment, made now if it is not there.
+    """Return the interpreter of the server's own environment, which is created if it is missing.
 
-    The environment's folder carries a hash of the requirements and of this interpreter, so that a change of either
-    makes a new one. A file beside them that is written last tells a whole one from one that was given up half-way.
+    The environment's folder has a hash of the requirements and of this interpreter in its name, so that a change of
+    either creates a new one. A file that is written last marks an environment as complete.
 
     Raises:
-        NotToBeHadError: pip could not install it; with pip's last word.
+        InstallationError: pip could not install it; the text has pip's last error.
     """
     folder = cache() / f"{name}-{_key(HERE / name / 'requirements.txt')}"
     python, whole = folder / "bin" / "python", folder / "whole"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two test runs must not make the same one at once
+        # Two test runs must not create the same environment at once.
+        fcntl.flock(lock, fcntl.LOCK_EX)
         if not whole.exists():
             shutil.rmtree(folder, ignore_errors=True)
             _install(name, folder, python)
@@ -43,16 +45,16 @@ def installed(name: str) -> Path:
 
 
 def cache() -> Path:
-    """Where the environments are: ``$FANOUT_SERVERS_CACHE``, or a folder of the user's cache."""
-    if given := os.environ.get(CACHE):
-        return Path(given).expanduser().absolute()
+    """Return the folder of the environments: ``$FANOUT_SERVERS_CACHE``, or a folder of the user's cache."""
+    if folder := os.environ.get(CACHE):
+        return Path(folder).expanduser().absolute()
     users = os.environ.get("XDG_CACHE_HOME")
     return (Path(users) if users else Path.home() / ".cache") / "fanout" / "servers"
 
 
 def _key(requirements: Path) -> str:
-    made_of = [requirements.read_text("utf-8"), sys.version, sys.base_prefix, platform.machine()]
-    return hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:12]
+    parts = [requirements.read_text("utf-8"), sys.version, sys.base_prefix, platform.machine()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
 def _install(name: str, folder: Path, python: Path) -> None:
@@ -70,15 +72,15 @@ def _install(name: str, folder: Path, python: Path) -> None:
     for command in (environment, [*pip, "-r", HERE / name / "requirements.txt"]):
         try:
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_PATIENCE
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_TIMEOUT
             )
         except subprocess.TimeoutExpired:
-            raise NotToBeHadError(f"{name} cannot be installed: pip was not done in {_PATIENCE:g} s") from None
+            raise InstallationError(f"{name} cannot be installed: pip took longer than {_TIMEOUT:g} s") from None
         if done.returncode:
-            raise NotToBeHadError(f"{name} cannot be installed: {_last_word(done.stderr or done.stdout)}")
+            raise InstallationError(f"{name} cannot be installed: {_last_error(done.stderr or done.stdout)}")
 
 
-def _last_word(output: str) -> str:
+def _last_error(output: str) -> str:
     lines = output.strip().splitlines() or ["no reason was given"]
     errors = [line for line in lines if line.startswith("ERROR:")]
     return (errors or lines)[-1]

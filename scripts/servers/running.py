@@ -33,8 +33,8 @@ class FailedToStartError(Exception):
 class Running:
     """A server between its start and its end.
 
-    Triton and MLServer start processes of their own and leave them behind when they are killed. On Linux this process
-    adopts such orphans, so all of them stay below it and can be found by their ids.
+    Triton and MLServer start processes of their own, which outlive them when they are killed. On Linux this process
+    adopts such orphans, so that all of them stay below it and can be found.
     """
 
     def __init__(self, server: Server, python: Path, port: int) -> None:
@@ -43,7 +43,7 @@ class Running:
         ports = _free_ports(port)
         self.url = f"http://{ADDRESS}:{ports.http}"
         self._ready = self.url + server.ready
-        # Its own group, so that Ctrl-C reaches this process alone; its output is a log, and stdout is for the URL.
+        # In a session of its own, Ctrl-C does not reach it. Its output is a log, because stdout is for the URL.
         self._process = subprocess.Popen(
             server.command(python, ports),
             env=os.environ | server.environment(python, ports),
@@ -64,11 +64,11 @@ class Running:
             time.sleep(_POLL)
 
     def wait(self) -> int:
-        """Return when it ends by itself, with its exit code."""
+        """Wait until it ends by itself, and return its exit code."""
         return self._process.wait()
 
     def stop(self) -> None:
-        """End it and all that it started: politely, then after 10 s by force."""
+        """End it and all that it started, with SIGTERM, and after 10 s with SIGKILL."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGTERM)
         end = time.monotonic() + _GRACE
@@ -81,7 +81,7 @@ class Running:
             time.sleep(_POLL)
 
     def _alive(self) -> list[int]:
-        """Every process below this one, after those that have ended are let go."""
+        """Return the processes below this one, without those that have ended."""
         self._process.poll()
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
@@ -109,14 +109,15 @@ def _answers(url: str) -> bool:
 
 
 def _below(root: int) -> list[int]:
-    """Ids of the processes below ``root``, from /proc; none where there is no such thing."""
+    """Return the ids of the processes below ``root``, from /proc; none on a system without it."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it may end while we look
+        # A process may end in the meantime.
+        with suppress(OSError):
             fields = stat.read_text("utf-8", "replace").rpartition(")")[2].split()
             parents[int(stat.parent.name)] = int(fields[1])
-    found: list[int] = []
+    below: list[int] = []
     level = {root}
     while level := {pid for pid, parent in parents.items() if parent in level}:
-        found += level
-    return found
+        below += level
+    return below

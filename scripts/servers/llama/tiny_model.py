@@ -1,8 +1,8 @@
-"""Write a tiny language model with random weights: it chats nonsense, fast, through a real OpenAI-compatible server.
+"""Write a tiny language model with random weights, for chats of random text with a real OpenAI-compatible server.
 
     python tiny_model.py tiny.gguf
 
-Its vocabulary is the 256 bytes, so that any text can be said to it. The weights are the same at every call.
+Its vocabulary is the 256 bytes, so that it accepts any text. The weights are the same at every call.
 """
 
 import sys
@@ -16,7 +16,7 @@ TYPES = [TokenType.UNKNOWN, TokenType.CONTROL, TokenType.CONTROL, *[TokenType.BY
 
 
 def write(path: str) -> None:
-    """The model as a GGUF file of the llama architecture."""
+    """Write the model as a GGUF file of the llama architecture."""
     writer = GGUFWriter(path, "llama")
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(WIDTH)
@@ -41,7 +41,7 @@ def write(path: str) -> None:
 
 
 def tensors() -> dict[str, np.ndarray]:
-    """The weights by their names in llama.cpp."""
+    """Return the weights by their names in llama.cpp."""
     random = np.random.default_rng(0)
     shapes = {"token_embd": (len(PIECES), WIDTH), "output": (len(PIECES), WIDTH)}
     for layer in range(LAYERS):
@@ -49,9 +49,9 @@ def tensors() -> dict[str, np.ndarray]:
         shapes |= {block + name: (WIDTH, WIDTH) for name in ("attn_q", "attn_k", "attn_v", "attn_output")}
         shapes |= {block + name: (HIDDEN, WIDTH) for name in ("ffn_gate", "ffn_up")}
         shapes[block + "ffn_down"] = (WIDTH, HIDDEN)
-    made = {f"{name}.weight": random.normal(0, 0.3, shape).astype(np.float32) for name, shape in shapes.items()}
+    weights = {f"{name}.weight": random.normal(0, 0.3, shape).astype(np.float32) for name, shape in shapes.items()}
     norms = ["output_norm", *(f"blk.{i}.{name}" for i in range(LAYERS) for name in ("attn_norm", "ffn_norm"))]
-    return made | {f"{name}.weight": np.ones(WIDTH, np.float32) for name in norms}
+    return weights | {f"{name}.weight": np.ones(WIDTH, np.float32) for name in norms}
 
 
 if __name__ == "__main__":
