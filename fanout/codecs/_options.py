@@ -95,5 +95,5 @@ def _shape(shape: object) -> tuple[int | None, ...] | None:
     # TOML has no null, so -1 stands for an unknown length there, as it does in the protocols.
     lengths = tuple(None if length in (None, -1) else length for length in shape)
     if not all(length is None or (isinstance(length, int) and length >= 0) for length in lengths):
-        raise ConfigError(f"shape {list(shape)!r} must hold whole numbers, 0 or more (-1: to be learnt)", key="shape")
+        raise ConfigError(f"shape {list(shape)!r} must hold whole numbers, 0 or more (-1: unknown)", key="shape")
     return lengths

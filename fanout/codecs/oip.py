@@ -81,7 +81,7 @@ class Oip(Codec):
     def metadata_requests(self, url: str, responses: Sequence[Response] = ()) -> Sequence[str]:
         """The model's metadata and Triton's configuration of it; nothing if ``url`` does not end in ``/infer``.
 
-        A binary codec also asks for the server's extensions, unless the server has a Triton configuration.
+        A binary codec also requests the server's extensions, unless the server has a Triton configuration.
         """
         pages, server = metadata_urls(url), server_url(url)
         documents = [_document(response) for response in responses]
@@ -138,7 +138,7 @@ class Oip(Codec):
         return tuple(Tensor(name=i.name, datatype=i.datatype, shape=i.array.shape) for i in self._inputs(rows))
 
     def decode(self, response: Response, n_rows: int) -> Values:
-        """Output name -> array, for the outputs asked for. Raises `InvalidResponse`."""
+        """Output name -> array, for the requested outputs. Raises `InvalidResponse`."""
         outputs = output_tensors(response, keep=self.nonfinite == "keep")
         wanted = self._outputs or (tuple(self._metadata.outputs) if self._metadata else ()) or tuple(outputs)
         if missing := [name for name in wanted if name not in outputs]:
@@ -160,10 +160,10 @@ class Oip(Codec):
         specs = dict(self._given)
         for name, tensor in (metadata.outputs if metadata else {}).items():
             if not self._outputs or name in self._outputs:
-                learnt = spec_of(tensor)
+                stated = spec_of(tensor)
                 given = self._given.get(name, self._given.get(ANY_OUTPUT, TensorSpec()))
-                shape = learnt.shape if given.shape is None else given.shape
-                specs[name] = TensorSpec(dtype=given.dtype or learnt.dtype, shape=shape)
+                shape = stated.shape if given.shape is None else given.shape
+                specs[name] = TensorSpec(dtype=given.dtype or stated.dtype, shape=shape)
         return specs
 
     def _inputs(self, rows: Rows) -> list[Input]:
