@@ -94,7 +94,7 @@ def test_closing_twice_is_harmless(tmp_path):
     assert (tmp_path / "x.partial").exists()
 
 
-def test_what_an_earlier_process_wrote_is_kept_as_far_as_it_counts(tmp_path):
+def test_bytes_of_an_earlier_process_are_kept_up_to_the_given_size(tmp_path):
     (tmp_path / "x.partial").write_bytes(b"whole, and torn")
     partial = PartialFile(tmp_path / "x", size=5)
     assert partial.append(b"!") == 5

@@ -120,7 +120,7 @@ def test_an_input_with_a_like_name_is_not(tmp_path: Path, output: str, source: s
 
 @pytest.mark.parametrize("beside", ["", ".partial", ".ok.npy", ".failures.jsonl", ".journal", ".ordered"])
 @pytest.mark.parametrize("kind", ["pipe", "socket", "folder", "link to a device", "link to a folder", "loop"])
-def test_what_is_no_regular_file_is_never_replaced(
+def test_only_regular_files_are_replaced(
     tmp_path: Path, beside: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # a socket's path must be short
@@ -158,7 +158,7 @@ def test_two_names_of_one_output_are_two_jobs_that_share_it(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("path", ["y\0.npy", ""])
-def test_what_cannot_be_a_name_is_a_clear_error(tmp_path: Path, path: str) -> None:
+def test_an_impossible_name_is_a_clear_error(tmp_path: Path, path: str) -> None:
     for check in (open_sink, lambda output: require_apart(Path(output), [tmp_path])):
         with pytest.raises(ConfigError) as caught:
             check(path)

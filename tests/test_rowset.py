@@ -16,7 +16,7 @@ def members(rows: RowSet) -> set[int]:
 
 
 @given(st.lists(st.tuples(st.booleans(), RANGES), max_size=30))
-def test_it_holds_what_a_set_of_integers_would(changes: list[tuple[bool, tuple[int, int]]]) -> None:
+def test_it_holds_the_same_rows_as_a_set_of_integers(changes: list[tuple[bool, tuple[int, int]]]) -> None:
     rows, plain = RowSet(), set[int]()
     for adding, (start, stop) in changes:
         (rows.add if adding else rows.remove)(start, stop)
@@ -41,12 +41,12 @@ def test_its_gaps_are_the_other_rows(ranges: list[tuple[int, int]], start: int, 
     assert rows.gap(start, stop) == (gaps[0] if gaps else None)
 
 
-def test_rows_in_order_take_one_range_however_many_they_are() -> None:
+def test_any_number_of_rows_in_order_takes_one_range() -> None:
     rows = RowSet((start, start + 64) for start in range(0, 64_000, 64))
     assert repr(rows) == "<RowSet 64,000 rows in 1 ranges>"
 
 
-def test_what_overlaps_and_what_is_listed():
+def test_overlaps_and_the_list_of_ranges():
     rows = RowSet([(2, 4), (6, 7)])
     expected = [any(start <= row < stop for row in (2, 3, 6)) for start in range(9) for stop in range(start + 1, 9)]
     assert [rows.overlaps(start, stop) for start in range(9) for stop in range(start + 1, 9)] == expected

@@ -70,14 +70,14 @@ def test_the_query_counts_and_is_not_shown_and_credentials_in_it_do_not_count() 
     ],
     ids=["array", "Fortran's order", "texts", "arrays in dicts", "large integers", "columns", "text array"],
 )
-def test_one_edited_row_among_thousands_shows(rows: Any, edit: Any) -> None:
+def test_one_edited_row_among_thousands_changes_the_identity(rows: Any, edit: Any) -> None:
     before = identity(rows)
     assert before == identity(rows)
     edit(rows)
     assert before != identity(rows)
 
 
-def test_one_edited_row_of_a_frame_shows() -> None:
+def test_one_edited_row_of_a_frame_changes_the_identity() -> None:
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame({"a": np.zeros(5000), "b": ["x"] * 5000})
     before = identity(frame)
@@ -113,7 +113,7 @@ def test_an_option_that_is_a_function_or_object_is_the_same_in_every_process() -
     assert here == (codec_identity(Taking, scale), codec_identity(Taking, object()))
 
 
-def test_several_endpoints_are_told_by_their_paths_alone() -> None:
+def test_several_endpoints_are_identified_by_their_paths_alone() -> None:
     one, other = "http://a/v1/m", "http://b/v1/n"
     assert identity_of(X, codec("json"), [one, "http://b/v1/m"]) == identity_of(X, codec("json"), [one])
     assert identity_of(X, codec("json"), [one, other]) == identity_of(X, codec("json"), [other, one])

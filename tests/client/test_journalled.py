@@ -48,7 +48,7 @@ async def stopped(mock: MockEndpoint, folder: Path, requests: int, rows: Any = X
     return caught.value
 
 
-async def test_the_same_call_goes_on_where_the_run_was_stopped(tmp_path: Path) -> None:
+async def test_the_same_call_resumes_a_stopped_run(tmp_path: Path) -> None:
     with MockEndpoint(no_seven, latency=0.1) as mock:
         stop = await stopped(mock, tmp_path, 12)
         done = stop.result.ok.sum()
@@ -171,7 +171,7 @@ async def test_answers_of_another_form_than_before_the_stop_are_not_merged(tmp_p
             await run(mock, tmp_path)
 
 
-async def test_without_a_journal_a_stopped_run_publishes_what_succeeded(tmp_path: Path) -> None:
+async def test_without_a_journal_a_stopped_run_publishes_the_rows_that_succeeded(tmp_path: Path) -> None:
     control = RunControl()
 
     def stop(event: Event) -> None:

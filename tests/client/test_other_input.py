@@ -198,7 +198,7 @@ async def test_a_file_that_was_only_touched_is_the_same_input(tmp_path: Path, na
         assert (result.ok.all(), len(sent(mock))) == (True, 60)
 
 
-async def test_an_edit_between_the_samples_shows_once_the_time_has_changed(tmp_path: Path) -> None:
+async def test_an_edit_between_the_samples_is_found_once_the_time_has_changed(tmp_path: Path) -> None:
     rows = np.zeros((60, 5000))
     rows[:, 0] = np.arange(60)
     np.save(tmp_path / "x.npy", rows)

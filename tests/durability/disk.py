@@ -35,7 +35,7 @@ class Op(NamedTuple):
 
 
 class Recorder:
-    """Records every operation on files of ``folder`` while `watching`. What is there at first is on the disk."""
+    """Records every operation on files of ``folder`` while `watching`. Files that exist at first are on the disk."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
@@ -133,7 +133,7 @@ class _File:
 
 
 class Power:
-    """The state of the disk after the first ``at`` operations, and what may be left of it."""
+    """The state of the disk after the first ``at`` operations, and the states that a crash may leave of it."""
 
     def __init__(self, recorder: Recorder, at: int) -> None:
         self._files = {number: _File(data) for number, data in enumerate(recorder.before.values())}
@@ -159,7 +159,7 @@ class Power:
             self._files[op.file].unsynced.append(op)
 
     def fails(self, dice: random.Random, *, data: float, names: float) -> dict[str, bytes]:
-        """What is left: an unsynced write has come to the disk with one probability, a name with the other."""
+        """The files after a crash: an unsynced write is on the disk with one probability, a name with the other."""
         left = dict(self._names)
         for change in self._unsynced:
             if dice.random() < names:

@@ -38,7 +38,7 @@ async def main(url: str, folder: Path, source: str, n_rows: int, output: Path) -
     async with Client(url, codec=codec, chunk_rows=CHUNK_ROWS, limits=Limits(concurrency=8)) as client:
         result = await client.run(rows, open_sink(output), journal=journal)
     journal.close()
-    # Not getrusage: the peak that it tells begins with the parent's.
+    # Not getrusage, whose peak begins with that of the parent.
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     print(
         json.dumps(

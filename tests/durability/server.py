@@ -1,4 +1,4 @@
-"""The model behind the runs that are killed, in a process of its own: it doubles rows, and knows who asked for which.
+"""The model of the runs that are killed, in a process of its own: it doubles rows, and notes which run sent each.
 
 ``python -m tests.durability.server SECONDS`` takes so long for an answer, and prints its port.
 """

@@ -1,4 +1,4 @@
-"""What a user may do to a run with a journal, or his machine, that no row of the fault matrix names."""
+"""Things that a user or a machine may do to a journalled run, beyond the rows of the fault matrix."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.durability.processes import Model
 
 MANY = 2000
-"""Rows of 500 chunks: more than have been sent, however slow the disk is, when the first are told to be done."""
+"""Rows of 500 chunks: more than have been sent, on any disk, when the first are reported as done."""
 
 SUFFIXES = pytest.mark.parametrize(
     "suffix", [".npy", pytest.param(".jsonl", marks=pytest.mark.slow), pytest.param(".parquet", marks=pytest.mark.slow)]
@@ -130,7 +130,7 @@ async def test_a_cancellation_while_the_journal_is_opened_leaves_it_free(
         await opened.run(rows_of(40), open_sink(tmp_path / "y.npy"), journal=tmp_path / "y.journal")
 
 
-async def test_a_client_that_is_closed_in_the_middle_leaves_what_is_done(tmp_path: Path, model: Model) -> None:
+async def test_a_client_that_is_closed_in_the_middle_keeps_the_rows_that_are_done(tmp_path: Path, model: Model) -> None:
     closing: list[asyncio.Task[None]] = []
 
     def listen(event: object) -> None:
@@ -226,7 +226,7 @@ async def test_a_journal_is_moved_with_its_files(tmp_path: Path, model: Model, s
     assert files_of(tmp_path / "there") == whole
 
 
-async def test_an_output_behind_a_symbolic_link_is_gone_on_with_where_it_is(tmp_path: Path, model: Model) -> None:
+async def test_an_output_behind_a_symbolic_link_is_resumed_in_its_place(tmp_path: Path, model: Model) -> None:
     kind = Kind(n_rows=400, refused="7")
     far = tmp_path / "far"
     for folder in (far, tmp_path / "run"):
@@ -244,7 +244,7 @@ async def test_an_output_behind_a_symbolic_link_is_gone_on_with_where_it_is(tmp_
 
 
 async def test_two_runs_that_would_share_a_file_are_kept_apart(tmp_path: Path, model: Model) -> None:
-    """The outputs of ``y.npy`` are y.npy.part0.npy and so on, and that is what the other run writes."""
+    """The outputs of ``y.npy`` are y.npy.part0.npy and so on, which the other run writes too."""
     other = open_sink(tmp_path / "y.npy.part0.npy")
     other.open(40)
     with pytest.raises(RunStopped, match=r"another run is writing it at this moment: '.*y\.npy\.part0\.npy\.partial'"):
@@ -272,7 +272,7 @@ async def test_a_run_with_other_outputs_leaves_none_of_the_earlier_ones_beside_i
 
 
 @pytest.mark.parametrize("length", [233, 234, 247, 251])
-async def test_a_name_with_no_room_for_what_stands_beside_it_is_refused_at_the_start(
+async def test_a_name_too_long_for_the_files_beside_it_is_refused_at_the_start(
     tmp_path: Path, model: Model, length: int
 ) -> None:
     path = tmp_path / ("y" * (length - len(".npy")) + ".npy")
@@ -285,7 +285,7 @@ async def test_a_name_with_no_room_for_what_stands_beside_it_is_refused_at_the_s
             assert not model.asked(path.name)
 
 
-async def test_a_publication_that_cannot_be_found_says_what_to_do(tmp_path: Path, model: Model) -> None:
+async def test_a_publication_whose_files_are_missing_names_the_remedy(tmp_path: Path, model: Model) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Publication, "carry_out", lambda _: (_ for _ in ()).throw(OSError(5, "I/O")))
         with pytest.raises(RunStopped, match="could not be finished"):

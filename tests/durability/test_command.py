@@ -62,7 +62,7 @@ async def test_43_a_killed_run_goes_on(start, run, write_job, doubler, tmp_path)
     write_job(rows=ROWS, url=doubler.url)
     process = await start(*JOB)
     await until(doubler, 30)
-    await asyncio.sleep(0.3)  # for the last group to be committed: nothing tells of that from outside
+    await asyncio.sleep(0.3)  # for the last group to be committed, which cannot be seen from outside
     process.kill()
     assert (await ended(process)).code == -signal.SIGKILL
     doubler.before_answer, doubler.requests = None, 0
@@ -193,7 +193,7 @@ async def test_63_an_input_that_is_rewritten_while_it_is_read_is_noticed(start, 
     assert not (tmp_path / "out" / "y.npy").exists()
 
 
-async def test_52_what_does_not_change_the_answers_may_change(run, unfinished, doubler, tmp_path):
+async def test_52_settings_that_do_not_change_the_answers_may_change(run, unfinished, doubler, tmp_path):
     changes = ["limits.concurrency=5", "chunks.rows=7", "retry.max_attempts=3", "timeouts.attempt=7"]
     changes.append(f"endpoint.url={doubler.url.replace('127.0.0.1', 'localhost')}")
     resumed = json.loads((await run(*JOB, *(part for change in changes for part in ("--set", change)))).out)

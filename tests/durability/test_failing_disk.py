@@ -44,14 +44,14 @@ class Disk:
         """Device and inode of the file that a call has failed on."""
 
         self.told: set[int] = set()
-        """Rows that the run has told to be done."""
+        """Rows that the run has reported as done."""
 
         self.again = 0
         """Calls on that file since then."""
         patch.setattr(os, call, self._made)
 
     def listen(self, event: Event) -> None:
-        """Take note of rows that are told to be done."""
+        """Note rows that are reported as done."""
         if event.kind in ("done", "failed"):
             self.told |= set(range(event.start, event.stop))
 
@@ -150,7 +150,7 @@ async def test_47_a_small_disk_that_fills_up(tmp_path: Path, small: Path, model:
     await gone_on_with(tmp_path / "roomy", kind, model, expected)
 
 
-async def test_48_no_room_for_the_output_is_said_as_soon_as_its_rows_are_known(small: Path, model: Model) -> None:
+async def test_48_a_full_disk_stops_the_run_as_soon_as_the_row_shape_is_known(small: Path, model: Model) -> None:
     kind = Kind(n_rows=100_000, chunk_rows=50)
     with pytest.raises(RunStopped, match=r"the output cannot be written: .*No space left on device") as caught:
         await send(small, kind, model.url, run="no room")

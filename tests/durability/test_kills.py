@@ -66,7 +66,7 @@ async def undisturbed(folder: Path, kind: Kind, model: Model) -> dict[str, bytes
 
 
 async def gone_on_with(folder: Path, kind: Kind, model: Model, run: str) -> None:
-    """Run again to the end; what the journal knows to be done may not be asked for again."""
+    """Run again to the end; rows that are done in the journal must not be sent again."""
     known = resolved(folder, kind)
     await send(folder, kind, model.url, run=run)
     assert not model.asked(run) & known

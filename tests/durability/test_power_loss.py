@@ -50,7 +50,7 @@ def moments(recorder: Recorder, most: int) -> list[tuple[int, int, tuple[float, 
 
 
 async def recorded(folder: Path, kind: Kind, model: Model, run: str = "", recorder: Recorder | None = None) -> Recorder:
-    """Run to the end, and note every operation, every row told to be done, and the end."""
+    """Run to the end, and note every operation, every row reported as done, and the end."""
     recorder = recorder or Recorder(folder)
 
     def listen(event: Event) -> None:
@@ -65,7 +65,7 @@ async def recorded(folder: Path, kind: Kind, model: Model, run: str = "", record
 
 
 def image(folder: Path, recorder: Recorder, at: int, dice: random.Random, likely: tuple[float, float]) -> set[int]:
-    """Make ``folder`` what a crash has left; returns the rows that were told to be done."""
+    """Fill ``folder`` with the files that a crash leaves; return the rows that were reported as done."""
     power = Power(recorder, at)
     folder.mkdir()
     for name, content in power.fails(dice, data=likely[0], names=likely[1]).items():

@@ -52,7 +52,7 @@ def rows_of(n_rows: int, first: int = 0) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What a run is like. Two that differ in ``salt`` alone are runs of different inputs."""
+    """The settings of a run. Two that differ in ``salt`` alone are runs of different inputs."""
 
     suffix: str = ".npy"
     outputs: int = 1
@@ -129,7 +129,7 @@ def resolved(folder: Path, kind: Kind) -> set[int]:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Every file of the folder, but the journal: what a run has come to."""
+    """Every file of the folder except the journal: the result of a run."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))

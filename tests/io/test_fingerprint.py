@@ -1,4 +1,4 @@
-"""What tells one input from another."""
+"""Fingerprints of files and rows."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def changed(file, place):
 
 
 @pytest.mark.parametrize("place", [0, 4095, 1_000_000 - 4096, 1_000_000 - 1, 995_904 // 17, 995_904 * 16 // 17])
-def test_a_change_at_a_sampled_place_shows_even_with_the_old_time(file, place):
+def test_a_change_at_a_sampled_place_changes_the_fingerprint_even_with_the_old_time(file, place):
     assert of_file(file) != changed(file, place)
 
 
-def test_eighteen_samples_are_read_however_large_the_file(file, monkeypatch):
+def test_eighteen_samples_are_read_of_a_file_of_any_size(file, monkeypatch):
     sizes = []
     pread = os.pread
 
@@ -43,7 +43,7 @@ def test_eighteen_samples_are_read_however_large_the_file(file, monkeypatch):
     assert sizes == [4096] * 18
 
 
-def test_size_and_time_show(file):
+def test_size_and_time_change_the_fingerprint(file):
     first = of_file(file)
     os.utime(file, ns=(0, 1))
     assert of_file(file) != first
@@ -53,7 +53,7 @@ def test_size_and_time_show(file):
     assert of_file(file) != first
 
 
-def test_name_and_folder_do_not_show(file, tmp_path):
+def test_name_and_folder_do_not_change_the_fingerprint(file, tmp_path):
     first = of_file(file)
     (tmp_path / "a").mkdir()
     file.rename(tmp_path / "a" / "y")
@@ -79,6 +79,6 @@ def test_an_empty_file_has_a_fingerprint(tmp_path):
         [b"0", {1, 2}, 2, 3],
     ],
 )
-def test_rows_of_other_values_dtypes_and_shapes_show(other):
+def test_other_values_dtypes_and_shapes_change_the_fingerprint(other):
     assert of_rows([other]) == of_rows([other])
     assert of_rows([other]) != of_rows([np.arange(4)])

@@ -66,7 +66,7 @@ EXPECTED_TEXT = ["0xf8301d05d37ef1b", "0x697fe7bb9c66d1d0"]
     ids=["numbers", "lists of numbers", "texts", "columns"],
 )
 def test_the_container_does_not_count(array: Any, listed: list[Any]) -> None:
-    """A block is a list where a value is missing in one of its rows."""
+    """A block is a list if a value is missing in one of its rows."""
     assert np.array_equal(row_digests(listed)[:5], row_digests(array))
 
 
@@ -83,7 +83,7 @@ def test_every_bit_of_an_array_counts(rows: Any) -> None:
     assert len(seen) == 1 + len(range(0, 8 * len(data), 1 if len(data) < 200 else 97))
 
 
-def test_signs_that_change_in_pairs_and_columns_that_change_places_show() -> None:
+def test_signs_that_change_in_pairs_and_columns_that_change_places_change_the_digest() -> None:
     ones = np.ones((1, 64), "f4")
     seen = {row_digests(ones).tobytes()}
     for i in range(63):
@@ -95,7 +95,7 @@ def test_signs_that_change_in_pairs_and_columns_that_change_places_show() -> Non
     assert len(np.unique(row_digests(np.concatenate([rows, rows[:, ::-1]])), axis=0)) == 128
 
 
-def test_other_dtypes_shapes_names_and_ids_show() -> None:
+def test_other_dtypes_shapes_names_and_ids_change_the_digest() -> None:
     zeros = np.zeros((1, 4), "f4")
     others: list[Any] = [
         zeros, zeros.astype("f8"), zeros.astype("i4"), zeros.reshape(1, 2, 2), np.zeros((1, 5), "f4"), {"a": zeros},

@@ -1,4 +1,4 @@
-"""The journal of a run: what it tells after a stop is what was done, of that run and no other."""
+"""The journal of a run: after a stop it holds the rows that are done, of that run and no other."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def begun(path: Path) -> None:
     journal.close()
 
 
-def test_what_is_done_is_known_to_the_next_process(path: Path) -> None:
+def test_the_next_process_knows_the_rows_that_are_done(path: Path) -> None:
     begun(path)
     journal = Journal(path, IDENTITY)
     state = journal.state
@@ -78,7 +78,7 @@ def test_a_second_process_is_refused(path: Path) -> None:
     journal.close()
 
 
-def test_another_identity_under_an_unfinished_run_is_refused_with_what_differs(path: Path) -> None:
+def test_another_identity_under_an_unfinished_run_is_refused_with_the_keys_that_differ(path: Path) -> None:
     begun(path)
     before = path.read_bytes()
     with pytest.raises(ConfigError, match=r"unfinished run with another input and path; put that back.* --fresh"):
@@ -240,7 +240,7 @@ def test_the_digests_of_many_rows_have_records_of_a_bounded_length(path: Path, m
     journal.close()
 
 
-def test_times_alone_may_change_where_no_row_does(path: Path) -> None:
+def test_a_file_may_be_touched_if_no_row_changes(path: Path) -> None:
     sent(path)
     touched = {**IDENTITY, "input": {**FILE, "mtime_ns": 2}}
     with pytest.raises(ConfigError, match="unfinished run with another input; put that back"):
@@ -297,7 +297,7 @@ def test_beginning_anew_forgets_rows_that_were_sent_again_but_not_the_complete_r
 def test_the_journal_of_another_input_takes_over_in_one_step(
     path: Path, finished: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Broken off behind its record, the step is made by whoever opens the journal next."""
+    """A step that was interrupted after its record is finished by the next process that opens the journal."""
     sent(path)
     old, new = path.with_name("y.npy.partial"), path.with_name("y.npy.rebuilt")
     old.write_bytes(b"old")

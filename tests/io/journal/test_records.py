@@ -1,4 +1,4 @@
-"""What is torn is cut, what is damaged is loud, and what is flipped is never believed."""
+"""A torn end is cut, other damage is an error, and a flipped record is never read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ENDS = [sum(map(len, WHOLE[: n + 1])) for n in range(len(WHOLE))]
 
 
 @given(st.lists(st.binary(max_size=300), max_size=20))
-def test_what_was_written_is_read(payloads: list[bytes]) -> None:
+def test_records_are_read_as_they_were_written(payloads: list[bytes]) -> None:
     data = b"".join(record(number, payload) for number, payload in enumerate(payloads))
     assert records(data) == (payloads, len(data))
 
@@ -26,7 +26,7 @@ def test_a_torn_end_is_cut_at_every_byte() -> None:
         assert records(DATA[:size]) == (PAYLOADS[:whole], sum(map(len, WHOLE[:whole])))
 
 
-def test_a_flipped_bit_is_loud_before_a_whole_record_and_cuts_the_last() -> None:
+def test_a_flipped_bit_is_an_error_before_a_whole_record_and_cuts_the_last_one() -> None:
     for bit in range(8 * len(DATA)):
         flipped = bytearray(DATA)
         flipped[bit // 8] ^= 1 << bit % 8
@@ -38,11 +38,11 @@ def test_a_flipped_bit_is_loud_before_a_whole_record_and_cuts_the_last() -> None
 
 
 @pytest.mark.parametrize("rest", [b"\0" * 5000, b"garbage", DATA[: ENDS[0] - 1]])
-def test_what_never_became_a_record_is_cut(rest: bytes) -> None:
+def test_bytes_after_the_last_record_are_cut(rest: bytes) -> None:
     assert records(DATA + rest) == (PAYLOADS, len(DATA))
 
 
-def test_more_damage_than_a_crash_can_leave_is_loud() -> None:
+def test_more_damage_than_a_crash_can_leave_is_an_error() -> None:
     with pytest.raises(Damaged, match="more than a crash can leave"):
         records(DATA + b"\0" * (4 * 2**20 + 1))
 
@@ -52,6 +52,6 @@ def test_a_long_record_may_be_torn_too() -> None:
     assert records(DATA + long[:-1]) == (PAYLOADS, len(DATA))
 
 
-def test_a_missing_record_is_loud() -> None:
+def test_a_missing_record_is_an_error() -> None:
     with pytest.raises(Damaged, match="record 1, at byte"):
         records(WHOLE[0] + WHOLE[2])

@@ -1,4 +1,4 @@
-"""Damage files and read them: a process of its own, since what is tested for may end it. See test_damage.py."""
+"""Damage files and read them, in a process of its own, which damage may end. See test_damage.py."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def main(file: str, columns: list[str], seeds: int) -> None:
             _say("read" if source.n_rows in (None, there) else f"{there} rows of {source.n_rows}")
         except InputError as error:
             _say("refused" if copy.name in str(error) else f"a nameless file: {error}")
-        except Exception as error:  # noqa: BLE001 - what is looked for
+        except Exception as error:  # noqa: BLE001 - any exception is a finding
             _say(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 

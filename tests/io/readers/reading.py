@@ -1,4 +1,4 @@
-"""What tests of sources do with one: read it whole, in tiny blocks, in part, or be refused."""
+"""Helpers for tests of sources: read one whole, in tiny blocks or in part, or get its error."""
 
 from __future__ import annotations
 

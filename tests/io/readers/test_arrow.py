@@ -1,4 +1,4 @@
-"""What becomes of Arrow's types."""
+"""The rows that Arrow's types make."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ ITEMS = st.one_of(
 
 
 @given(items=ITEMS, start=st.integers(0, 3))
-def test_any_array_holds_what_python_sees_in_it(items, start):
+def test_any_array_holds_its_python_values(items, start):
     array = pa.array(items)[start:]
     assert plain(values(array)) == array.to_pylist()
 

@@ -75,7 +75,7 @@ def test_a_stream_of_batches_is_read_once():
         blocks(source)
 
 
-def test_what_no_request_has_is_refused():
+def test_tables_that_no_request_can_hold_are_refused():
     with pytest.raises(InputError, match='column "when" of the table has the type timestamp'):
         as_source(pa.table({"when": pa.array([0], pa.timestamp("s"))}))
     with pytest.raises(InputError, match='the table has 2 columns "a": rename all but one'):
@@ -84,7 +84,7 @@ def test_what_no_request_has_is_refused():
         as_source(pa.table({}))
 
 
-def test_without_pyarrow_the_remedy_is_told(monkeypatch):
+def test_without_pyarrow_the_error_names_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(InputError, match=r"pip install 'fanout-ml\[arrow\]'"):
         as_source(pl.DataFrame({"a": [1]}))

@@ -55,7 +55,7 @@ def test_ids_stay_with_their_rows():
     assert found == [f"id {row}" for row in range(2, 7)]
 
 
-def test_a_slice_from_the_end_needs_to_know_where_that_is():
+def test_a_slice_from_the_end_needs_the_number_of_rows():
     for rows in (slice(-2, None), slice(0, -1)):
         with pytest.raises(InputError, match="count from the start"):
             Numbers(8, known=False).sliced(rows)

@@ -56,7 +56,7 @@ def test_codes_with_leading_zeros_stay_texts(file):
         (["٣"], None),
     ],
 )
-def test_what_a_column_is_goes_by_what_json_takes_for_a_number(tmp_path, values, kind):
+def test_a_column_holds_numbers_if_its_values_are_numbers_in_json(tmp_path, values, kind):
     (tmp_path / "x.csv").write_text("a\n" + "".join(f"{value}\n" for value in values))
     rows = read(open_source(tmp_path / "x.csv"))
     assert (rows.dtype.kind if isinstance(rows, np.ndarray) else None) == kind
@@ -79,12 +79,12 @@ def test_a_column_holds_the_ids(file):
     assert ids(open_source(file, "note", id="zip")) == ["01234", "99999", "10115"]
 
 
-def test_an_empty_id_is_told_by_its_row(file):
+def test_an_empty_id_is_an_error_that_names_its_row(file):
     assert "row 2 has no id" in str(refusal(file, "note", id="name"))
     assert 'the id of row 0 in "age" is of type float' in str(refusal(file, "note", id="age"))
 
 
-def test_a_later_value_of_another_kind_is_told_by_its_line(tmp_path, monkeypatch):
+def test_a_later_value_of_another_kind_is_an_error_that_names_its_line(tmp_path, monkeypatch):
     monkeypatch.setattr("fanout.io.readers.base.BLOCK_BYTES", 8)
     (tmp_path / "x.csv").write_text('n,t\n1,a\n2,"b\nc"\n3,d\n4.5,e\n')
     error = refusal(tmp_path / "x.csv", "n")
@@ -117,7 +117,7 @@ def test_tabs_separate_in_tsv(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("a,b\n1,2\n\n3\n", "line 4: 1 values, but the header names 2"),
         ("a,b\n1,2\n3,4,5\n", "line 3: 3 values, but the header names 2"),
@@ -127,14 +127,14 @@ def test_tabs_separate_in_tsv(tmp_path):
         ("a,b\r1,2\r", "line 1: not readable as separated values: "),
     ],
 )
-def test_a_bad_line_is_told_by_its_number(tmp_path, text, told):
+def test_a_bad_line_is_an_error_that_names_its_number(tmp_path, text, message):
     (tmp_path / "x.csv").write_bytes(text.encode())
     error = refusal(tmp_path / "x.csv", "a")
-    assert f"x.csv, {told}" in str(error)
+    assert f"x.csv, {message}" in str(error)
     assert error.key == "input.path"
 
 
-def test_a_line_that_is_not_utf8_is_told_by_its_number(tmp_path):
+def test_a_line_that_is_not_utf8_is_an_error_that_names_its_number(tmp_path):
     (tmp_path / "x.csv").write_bytes(b"a,b\n1,x\n2,\xff\n")
     assert "x.csv, line 3: not UTF-8" in str(refusal(tmp_path / "x.csv", "a"))
 
@@ -149,7 +149,7 @@ def test_a_header_alone_has_no_rows(tmp_path):
     assert blocks(open_source(tmp_path / "x.csv", "a")) == []
 
 
-def test_another_delimiter_is_told(tmp_path):
+def test_another_delimiter_is_an_error_that_names_it(tmp_path):
     (tmp_path / "x.csv").write_text("a;b\n1;2\n")
     error = refused_at_once(tmp_path / "x.csv", "a")
     assert "its first line has ';' in it, but no ','" in str(error)
@@ -163,7 +163,7 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
     assert '2 columns "a"' in str(refused_at_once(tmp_path / "x.csv", "a"))
 
 
-def test_the_first_file_tells_what_the_columns_of_all_are(tmp_path):
+def test_the_first_file_decides_the_kinds_of_the_columns_of_all(tmp_path):
     (tmp_path / "1.csv").write_text("n,t\n1.5,007\n")
     (tmp_path / "2.csv").write_text("t,n\n8,2\n")
     assert read(open_source(tmp_path, "n")).tolist() == [1.5, 2.0]
@@ -196,7 +196,7 @@ def test_any_values_are_read_as_they_were_written(scratch, rows, quoting, size, 
     assert plain(read(open_source(scratch, ["t", "n"]), size, start)) == expected[start:]
 
 
-def test_the_fingerprint_tells_columns_and_files_apart(file):
+def test_the_fingerprint_changes_with_columns_and_files(file):
     prints = [
         open_source(file, "note").fingerprint(),
         open_source(file, ["note"]).fingerprint(),

@@ -122,7 +122,7 @@ def test_a_text_that_is_no_utf_8_is_refused(tmp_path):
         list(open_source(path, "text").blocks())
 
 
-def test_an_archive_whose_member_is_shorter_than_its_head_says_is_refused(tmp_path):
+def test_an_archive_whose_member_is_shorter_than_its_header_says_is_refused(tmp_path):
     from zipfile import ZipFile
 
     np.save(tmp_path / "x.npy", np.arange(100.0))

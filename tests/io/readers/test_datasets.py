@@ -14,7 +14,7 @@ from tests.io.readers.reading import TINY, holds_in_parts, plain, read
 
 
 class Dataset:
-    """What a ``datasets.Dataset`` shows: columns with features, and slices that are dicts of lists."""
+    """The interface of a ``datasets.Dataset``: columns with features, and slices that are dicts of lists."""
 
     def __init__(self, columns: dict[str, Any], dtypes: dict[str, str] | None = None) -> None:
         self.columns = columns
@@ -61,7 +61,7 @@ def test_a_number_that_is_missing_in_a_list_does_not_become_nan():
 
 @pytest.mark.parametrize(("values", "dtype"), [([1.5, 2.0], "int64"), ([300, 1], "uint8"), ([[0.5], [1]], "int32")])
 def test_numbers_unlike_the_features_are_not_bent_to_them(values, dtype):
-    """A transform may give what it likes."""
+    """A transform may return arrays of any kind."""
     assert plain(read(as_source(Dataset({"x": values}, {"x": dtype})))) == values
 
 

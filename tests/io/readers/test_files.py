@@ -1,4 +1,4 @@
-"""Which files a path means."""
+"""The files that a path selects."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ def write(folder: Path, *names: str) -> None:
         (folder / name).write_text(f"{name}\n")
 
 
-def test_files_come_in_the_order_in_which_people_count():
+def test_files_come_in_natural_order():
     names = ["b/1.txt", "part-10.txt", "part-2.txt", "part-02.txt", "b/02.txt", "a-1-10.txt", "a-1-9.txt", "a.txt"]
     expected = ["a-1-9.txt", "a-1-10.txt", "a.txt", "b/1.txt", "b/02.txt", "part-02.txt", "part-2.txt", "part-10.txt"]
     assert [str(path) for path in in_natural_order(map(Path, names))] == expected
 
 
-def test_a_folder_means_the_files_in_it(tmp_path):
+def test_a_folder_selects_the_files_in_it(tmp_path):
     write(tmp_path, "part-2.txt", "part-10.txt", "part-1.txt")
     assert read(open_source(tmp_path)) == ["part-1.txt", "part-2.txt", "part-10.txt"]
 
 
-def test_what_other_programs_leave_beside_the_data_is_passed_over(tmp_path):
+def test_hidden_and_empty_files_beside_the_data_are_passed_over(tmp_path):
     write(tmp_path, "a.txt", "_SUCCESS", ".a.txt.crc", "_metadata", ".hidden/b.txt")
     (tmp_path / "empty.txt").touch()
     assert read(open_source(tmp_path)) == ["a.txt"]
     assert read(open_source(tmp_path / "**" / "*")) == ["a.txt"]
 
 
-def test_a_pattern_means_what_it_matches_at_any_depth(tmp_path):
+def test_a_pattern_selects_the_files_that_it_matches_at_any_depth(tmp_path):
     write(tmp_path, "a/1.txt", "a/b/2.txt", "3.txt", "a/4.csv")
     assert read(open_source(tmp_path / "*" / "*.txt")) == ["a/1.txt"]
     assert read(open_source(tmp_path / "**" / "*.txt")) == ["3.txt", "a/1.txt", "a/b/2.txt"]
@@ -53,7 +53,7 @@ def test_a_pattern_may_be_relative(tmp_path, monkeypatch):
     assert read(open_source("../*.txt")) == ["2.txt"]
 
 
-def test_a_file_or_folder_whose_name_looks_like_a_pattern_is_meant_itself(tmp_path):
+def test_an_existing_name_that_looks_like_a_pattern_selects_itself(tmp_path):
     write(tmp_path, "[x]/1.txt", "[x]/b*.txt", "x/3.txt")
     assert read(open_source(tmp_path / "[x]" / "b*.txt")) == ["[x]/b*.txt"]
     assert read(open_source(tmp_path / "[x]" / "[0-9].txt")) == ["[x]/1.txt"]
@@ -105,7 +105,7 @@ def test_a_folder_of_folders_is_refused_with_the_remedy(tmp_path):
     assert f"{tmp_path}/**/*.parquet" in str(error)
 
 
-def test_a_file_that_has_gone_is_told_as_it_is_read(tmp_path):
+def test_a_file_that_was_removed_is_an_error_of_reading_it(tmp_path):
     write(tmp_path, "a.txt")
     source = open_source(tmp_path)
     (tmp_path / "a.txt").unlink()

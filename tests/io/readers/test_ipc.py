@@ -48,7 +48,7 @@ def test_the_first_version_of_feather_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"hello, this is text", b"ARROW1\0\0 and nothing more"])
-def test_what_is_no_arrow_file_is_refused(tmp_path, content):
+def test_a_file_that_is_not_arrow_is_refused(tmp_path, content):
     (tmp_path / "x.arrow").write_bytes(content)
     assert "cannot be read as an Arrow file" in str(refused_at_once(tmp_path / "x.arrow"))
 
@@ -60,12 +60,12 @@ def test_a_stream_cut_short_is_refused(tmp_path):
     assert "cannot be read as an Arrow file" in str(refusal(tmp_path / "x.arrow", "n"))
 
 
-def test_the_fingerprint_tells_columns_apart(file):
+def test_the_fingerprint_changes_with_the_column(file):
     assert open_source(file, "n").fingerprint() != open_source(file, "key").fingerprint()
 
 
 @pytest.mark.parametrize("size", [1, TINY, 10**6])
-def test_a_missing_id_is_told_by_its_row(tmp_path, monkeypatch, size):
+def test_a_missing_id_is_an_error_that_names_its_row(tmp_path, monkeypatch, size):
     monkeypatch.setattr("fanout.io.readers.base.BLOCK_BYTES", size)
     table = pa.table({"n": [1, 2, 3, 4, 5], "key": ["a", "b", "c", None, "e"]})
     with ipc.new_file(tmp_path / "x.arrow", table.schema) as writer:

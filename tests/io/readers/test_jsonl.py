@@ -33,7 +33,7 @@ def test_without_a_column_a_row_is_the_whole_value(file):
     holds_in_parts(open_source(file), ROWS)
 
 
-def test_a_column_is_a_field_and_none_where_a_row_lacks_it(file):
+def test_a_column_is_a_field_and_none_if_a_row_lacks_it(file):
     holds_in_parts(open_source(file, "n"), [1, 2.5, None, 4])
     assert [type(row) for row in read(open_source(file, "n"))] == [int, float, type(None), int]
 
@@ -68,7 +68,7 @@ def test_ids_are_a_field_or_a_pointer_and_may_repeat(file):
     assert ids(open_source(file, "text", id="/id")) == ["a", "b", "c", "c"]
 
 
-def test_a_missing_id_is_told_by_its_row(file):
+def test_a_missing_id_is_an_error_that_names_its_row(file):
     error = refusal(file, "text", id="n")
     assert 'the id of row 1 in "n" is of type float' in str(error)
     assert error.key == "input.id"
@@ -87,7 +87,7 @@ def test_a_mark_of_the_byte_order_is_no_part_of_the_first_line(tmp_path):
 
 @pytest.mark.parametrize("size", [1, TINY, 10**6])
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         (b'{"a": 1', "x.jsonl, line 4: not JSON ("),
         (b'{"a": NaN}', "x.jsonl, line 4: not JSON ("),
@@ -96,10 +96,10 @@ def test_a_mark_of_the_byte_order_is_no_part_of_the_first_line(tmp_path):
         (b"[1]", 'x.jsonl, line 4: not an object, so it cannot have "a"'),
     ],
 )
-def test_a_bad_line_is_told_by_its_number(tmp_path, monkeypatch, line, told, size):
+def test_a_bad_line_is_an_error_that_names_its_number(tmp_path, monkeypatch, line, message, size):
     monkeypatch.setattr("fanout.io.readers.base.BLOCK_BYTES", size)
     (tmp_path / "x.jsonl").write_bytes(b'{"a": 1}\n\n{"a": 2}\n' + line + b'\n{"a": 3}\n')
-    assert told in str(refusal(tmp_path / "x.jsonl", "a"))
+    assert message in str(refusal(tmp_path / "x.jsonl", "a"))
 
 
 def test_the_rows_before_a_bad_line_come_first(tmp_path, monkeypatch):
@@ -131,7 +131,7 @@ def test_an_empty_file_has_no_rows(tmp_path, content):
     assert blocks(open_source(tmp_path / "x.jsonl", "text", id="id")) == []
 
 
-def test_what_gzip_has_packed_is_unpacked(tmp_path):
+def test_a_gzip_file_is_decompressed(tmp_path):
     with gzip.open(tmp_path / "x.jsonl.gz", "wt") as file:
         file.write("".join(f"{json.dumps(row)}\n" for row in ROWS))
     holds_in_parts(open_source(tmp_path / "x.jsonl.gz"), ROWS)

@@ -33,7 +33,7 @@ def test_the_smallest_files(tmp_path, content, rows):
 
 
 @pytest.mark.parametrize("size", [1, 6, TINY, 10**6])
-def test_a_line_that_is_not_utf8_is_told_by_its_number(tmp_path, monkeypatch, size):
+def test_a_line_that_is_not_utf8_is_an_error_that_names_its_number(tmp_path, monkeypatch, size):
     monkeypatch.setattr("fanout.io.readers.base.BLOCK_BYTES", size)
     (tmp_path / "x.txt").write_bytes("ä\nö\n".encode() + "ü\n".encode("latin-1"))
     error = refusal(tmp_path / "x.txt")
@@ -99,19 +99,19 @@ def test_a_small_file_is_counted_exactly(tmp_path, monkeypatch, name, block):
     assert source.sliced(slice(1, None)).estimate_rows() == rows - 1
 
 
-def test_several_files_have_a_head_each(tmp_path):
+def test_several_files_have_a_header_each(tmp_path):
     for name in ("a.csv", "b.csv"):
         (tmp_path / name).write_bytes(TEXTS["x.csv"])
     assert open_source(tmp_path, "a").estimate_rows() == 4
 
 
-def test_a_large_file_is_reckoned_from_its_first_part(tmp_path, monkeypatch):
+def test_the_lines_of_a_large_file_are_extrapolated_from_its_first_part(tmp_path, monkeypatch):
     (tmp_path / "x.txt").write_bytes(b"0123456\n" * 10_000)
     monkeypatch.setattr(lines, "_COUNTED_BYTES", 8_000)
     monkeypatch.setattr("fanout.io.readers.base.BLOCK_BYTES", 800)
     assert open_source(tmp_path / "x.txt").estimate_rows() == 10_000
 
 
-def test_of_what_is_packed_nothing_is_known(tmp_path):
+def test_the_lines_of_a_compressed_file_are_unknown(tmp_path):
     (tmp_path / "x.csv.gz").write_bytes(gzip.compress(TEXTS["x.csv"]))
     assert open_source(tmp_path / "x.csv.gz", "a").estimate_rows() is None

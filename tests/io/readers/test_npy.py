@@ -107,7 +107,7 @@ def test_a_column_is_refused_because_there_are_no_names(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"hello, this is text", b"\x93NUMPY\x01\x00v\x00{'descr'"])
-def test_what_is_no_npy_file_is_refused(tmp_path, content):
+def test_a_file_that_is_not_npy_is_refused(tmp_path, content):
     (tmp_path / "x.npy").write_bytes(content)
     assert "cannot be read as a .npy file" in str(refused_at_once(tmp_path / "x.npy"))
 
@@ -128,7 +128,7 @@ def test_a_file_cut_short_as_it_is_read_is_refused(tmp_path):
         blocks(source, TINY)
 
 
-def test_an_archive_called_npy_is_told_its_right_suffix(tmp_path):
+def test_an_archive_called_npy_is_refused_with_its_right_suffix(tmp_path):
     np.savez(tmp_path / "x.npz", a=np.zeros(3))
     (tmp_path / "x.npz").rename(tmp_path / "x.npy")
     assert ".npz" in str(refusal(tmp_path / "x.npy"))
@@ -162,7 +162,7 @@ def test_a_hundred_megabytes_take_no_memory(tmp_path, name):
     if name == "x.npz":
         np.savez(tmp_path / "x.npz", a=array)
     command = [sys.executable, "-c", READS_ALL, str(tmp_path / name)]
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    n_rows, growth = int(told[0]), int(told[1])
+    words = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    n_rows, growth = int(words[0]), int(words[1])
     assert n_rows > 390_000
     assert growth < 8 * 1024  # KiB

@@ -111,7 +111,7 @@ def test_objects_and_single_values_are_refused(archive):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not really", b"text"])
-def test_what_is_no_archive_is_refused(tmp_path, content):
+def test_a_file_that_is_not_an_archive_is_refused(tmp_path, content):
     (tmp_path / "x.npz").write_bytes(content)
     assert "cannot be read as a .npz archive" in str(refused_at_once(tmp_path / "x.npz"))
 
@@ -130,13 +130,13 @@ def test_a_file_in_the_archive_that_is_no_array_is_refused(tmp_path):
     assert "is no array" in str(refused_at_once(tmp_path / "x.npz"))
 
 
-def test_an_array_called_npz_is_told_its_right_suffix(tmp_path):
+def test_an_array_called_npz_is_refused_with_its_right_suffix(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros(3))
     (tmp_path / "x.npy").rename(tmp_path / "x.npz")
     assert ".npy" in str(refused_at_once(tmp_path / "x.npz"))
 
 
-def test_the_fingerprint_tells_the_columns_apart(archive):
+def test_the_fingerprint_changes_with_the_columns(archive):
     prints = [
         open_source(archive, column, id=key).fingerprint()
         for column, key in [("images", None), ("labels", None), (["images"], None), ("images", "labels")]

@@ -1,4 +1,4 @@
-"""What is a table, and what is not."""
+"""Objects that are tables, and objects that are not."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from fanout.io.readers import as_source
     [np.zeros(3), [1, 2], ["a"], "text", {"a": np.zeros(3)}, iter([1]), range(3), object(), None],
     ids=lambda rows: type(rows).__name__,
 )
-def test_what_has_no_columns_is_no_table(rows):
+def test_rows_without_columns_are_no_table(rows):
     assert as_source(rows) is None
 
 
-def test_a_lazy_frame_is_told_to_collect():
+def test_a_lazy_frame_is_refused_with_the_remedy():
     with pytest.raises(InputError, match=r"call its \.collect\(\) first"):
         as_source(pl.LazyFrame({"a": [1]}))
 
@@ -32,5 +32,5 @@ def test_no_library_of_tables_is_imported_for_anything_else():
         "import sys, numpy; from fanout.io.readers import as_source, open_source; as_source(numpy.zeros(3)); "
         "print([name for name in ('pyarrow', 'pandas', 'polars', 'datasets') if name in sys.modules])"
     )
-    told = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    assert told.stdout.strip() == "[]"
+    ended = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert ended.stdout.strip() == "[]"

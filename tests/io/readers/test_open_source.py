@@ -1,4 +1,4 @@
-"""Whatever is wrong with an input is told in one line that says which key to change."""
+"""Every problem of an input is an error of one line that names the key to change."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_missing_file_is_named_in_full_with_its_nearest_neighbour(tmp_path, mo
     assert error.key == "input.path"
 
 
-def test_a_missing_folder_is_said_to_be_missing(tmp_path):
+def test_a_missing_folder_is_named_as_the_cause(tmp_path):
     assert "nor its folder" in str(refused_at_once(tmp_path / "no" / "x.npy"))
 
 
@@ -39,7 +39,7 @@ def test_a_name_too_long_for_the_file_system_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.parquet", "x.arrow", "x.jsonl", "x.csv", "x.txt"])
-def test_a_file_that_the_disk_does_not_give_is_refused(tmp_path, monkeypatch, name):
+def test_a_file_that_cannot_be_read_is_refused(tmp_path, monkeypatch, name):
     (tmp_path / name).write_bytes(b"x")
 
     def fail(*_: object, **__: object) -> None:
@@ -94,16 +94,16 @@ def test_stdin_is_read_once_in_the_format_that_is_set(stdin, kind, content, rows
         blocks(source)
 
 
-def test_a_misspelt_column_of_stdin_is_told_as_it_is_read(stdin):
+def test_a_misspelt_column_of_stdin_is_an_error_of_reading_it(stdin):
     stdin(b"text,b\n1,x\n")
     with pytest.raises(InputError, match='stdin has no column "txt"; did you mean "text"'):
         blocks(open_source("-", "txt", format="csv"))
 
 
-@pytest.mark.parametrize(("kind", "told"), [(None, "has no suffix"), ("parquet", "cannot be read as parquet")])
-def test_stdin_needs_a_format_of_lines(kind, told):
+@pytest.mark.parametrize(("kind", "message"), [(None, "has no suffix"), ("parquet", "cannot be read as parquet")])
+def test_stdin_needs_a_format_of_lines(kind, message):
     error = refused_at_once("-", format=kind)
-    assert f"stdin {told}: set format to jsonl, csv, tsv, txt" in str(error)
+    assert f"stdin {message}: set format to jsonl, csv, tsv, txt" in str(error)
     assert error.key == "input.format"
 
 

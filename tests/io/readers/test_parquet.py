@@ -36,7 +36,7 @@ def test_any_part_of_a_column_can_be_read(file):
     holds_in_parts(open_source(file, ["text", "key"]), TABLE.select(["text", "key"]).to_pylist())
 
 
-def test_several_columns_are_arrays_by_name_where_nothing_is_missing(file):
+def test_several_columns_are_arrays_by_name_if_no_value_is_missing(file):
     rows = blocks(open_source(file, ["text", "vector"]).sliced(slice(0, 2)), TINY)[0].rows
     assert rows["text"].dtype == np.dtypes.StringDType()
     assert rows["vector"].shape[1:] == (2,)
@@ -63,7 +63,7 @@ def test_a_column_holds_the_ids_and_may_repeat_them(file):
 
 
 @pytest.mark.parametrize("size", [1, TINY, 10**6])
-def test_a_missing_id_is_told_by_its_row(file, monkeypatch, size):
+def test_a_missing_id_is_an_error_that_names_its_row(file, monkeypatch, size):
     monkeypatch.setattr("fanout.io.readers.base.BLOCK_BYTES", size)
     error = refusal(file, "key", id="text")
     assert 'x.parquet: row 2 has no id: "text" is missing there' in str(error)
@@ -95,14 +95,14 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"PAR1", b"hello, this is text", b"PAR1\x00\x00\x00\x00PAR1"])
-def test_what_is_no_parquet_file_is_refused(tmp_path, content):
+def test_a_file_that_is_not_parquet_is_refused(tmp_path, content):
     (tmp_path / "x.parquet").write_bytes(content)
     error = refused_at_once(tmp_path / "x.parquet")
     assert "x.parquet cannot be read as a Parquet file" in str(error)
     assert error.key == "input.path"
 
 
-def test_a_damaged_page_is_told_as_it_is_read(tmp_path):
+def test_a_damaged_page_is_an_error_of_reading_it(tmp_path):
     table = pa.table({"a": np.random.default_rng(0).integers(0, 2**60, 1000)})
     parquet.write_table(table, tmp_path / "x.parquet", write_page_checksum=True)
     content = bytearray((tmp_path / "x.parquet").read_bytes())
@@ -111,7 +111,7 @@ def test_a_damaged_page_is_told_as_it_is_read(tmp_path):
     assert "cannot be read as a Parquet file" in str(refusal(tmp_path / "x.parquet"))
 
 
-def test_without_pyarrow_the_remedy_is_told(file, monkeypatch):
+def test_without_pyarrow_the_error_names_the_remedy(file, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert "pip install 'fanout-ml[arrow]'" in str(refused_at_once(file, "text"))
 
@@ -157,7 +157,7 @@ def test_any_texts_are_read_as_they_were_written(scratch, texts, group, start, s
     assert rows == table.slice(start).to_pylist()
 
 
-def test_the_fingerprint_tells_columns_ids_and_slices_apart(file):
+def test_the_fingerprint_changes_with_columns_ids_and_slices(file):
     prints = [
         open_source(file, column, id=key).sliced(rows).fingerprint()
         for column, key, rows in [

@@ -56,7 +56,7 @@ def write_all(path: Path, chunks: Iterable[ChunkResult], account: Result) -> Fil
 
 
 def accounted(chunk: ChunkResult, account: Result) -> ChunkResult:
-    """``chunk`` with what the account of its run tells of its rows."""
+    """``chunk`` with the failures and pending rows of its run."""
 
     def inside(rows: Iterable[Failure | Chunk]) -> tuple[Any, ...]:
         cut = (replace(r, start=max(r.start, chunk.start), stop=min(r.stop, chunk.stop)) for r in rows)

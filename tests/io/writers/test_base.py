@@ -48,7 +48,7 @@ def test_a_stopped_run_without_failures_has_a_mask_alone(tmp_path, suffix):
 
 
 @SUFFIXES
-def test_where_nothing_succeeded_the_earlier_output_stays_with_its_mask(tmp_path, suffix):
+def test_without_any_success_the_earlier_output_stays_with_its_mask(tmp_path, suffix):
     path = tmp_path / f"y{suffix}"
     write_all(path, [done(0, np.arange(3.0))], result(3, [failure(0, 1)]))
     before = path.read_bytes(), (tmp_path / f"y{suffix}.ok.npy").read_bytes()

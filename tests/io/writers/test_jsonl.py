@@ -95,7 +95,7 @@ def test_on_a_disk_that_is_full_at_the_end_the_answers_stay_as_partial(tmp_path,
 
 
 @pytest.mark.parametrize("array", [np.array([1j]), np.array([[1j]], "c8"), np.array([1], np.longdouble)])
-def test_what_json_cannot_express_is_a_loud_error(tmp_path, array):
+def test_values_that_json_cannot_hold_are_an_error(tmp_path, array):
     sink = opened(tmp_path / "y.jsonl", 1)
     with pytest.raises(ConfigError, match=r"dtype .* which JSON cannot hold; write to a \.npy file"):
         sink.write([done(0, array)])

@@ -44,7 +44,7 @@ def test_any_order_of_chunks_gives_the_bytes_of_np_save(tmp_path_factory, array,
 @pytest.mark.parametrize(
     ("dtype", "fill"), [("f4", np.nan), ("c8", np.nan), ("i8", 0), ("u1", 0), ("?", False)], ids=str
 )
-def test_rows_without_an_answer_hold_the_fill_whatever_was_written_there(tmp_path, dtype, fill):
+def test_rows_without_an_answer_hold_the_fill_value_even_if_something_was_written_there(tmp_path, dtype, fill):
     values = np.ones((10, 3), dtype)
     account = result(10, [failure(2, 4)], [Chunk(7, 10)])
     write_all(tmp_path / "y.npy", [done(6, values[6:8]), done(0, values[:6])], account)
@@ -130,7 +130,7 @@ def read_rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_no_rows_give_what_np_save_writes_of_an_empty_list(tmp_path):
+def test_no_rows_give_the_file_that_np_save_writes_of_an_empty_list(tmp_path):
     write_all(tmp_path / "y.npy", [], result(0))
     assert (tmp_path / "y.npy").read_bytes() == saved(np.empty(0))
 
@@ -171,7 +171,7 @@ def test_a_file_that_grows_beyond_its_limit_raises_and_leaves_the_old_output(tmp
 
 
 @pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL, None], ids=str)
-def test_where_space_cannot_be_reserved_the_file_is_only_made_long_enough(tmp_path, monkeypatch, code):
+def test_a_file_system_without_fallocate_only_extends_the_file(tmp_path, monkeypatch, code):
     def unsupported(*_: object) -> None:
         raise AttributeError if code is None else OSError(code, "unsupported")
 
@@ -195,7 +195,7 @@ def test_a_full_disk_at_the_second_output_leaves_no_file_of_the_first(tmp_path, 
     assert not list(tmp_path.glob("*.npy"))
 
 
-def test_what_finish_could_not_publish_stays_as_partial(tmp_path, monkeypatch):
+def test_files_that_finish_could_not_publish_stay_as_partial(tmp_path, monkeypatch):
     def fail(fd: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 

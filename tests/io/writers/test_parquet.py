@@ -1,4 +1,4 @@
-"""Row i of a Parquet output is row i's answer, and null where there is none."""
+"""Row i of a Parquet output is row i's answer, or null without one."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_ids_of_several_types_become_texts(tmp_path: Path, ids: list[Any], writt
     assert table(tmp_path / "y.parquet") == {"id": written, "value": array.tolist()}
 
 
-def test_what_arrow_cannot_write_stops_the_run_and_loses_nothing(
+def test_an_error_of_arrow_at_the_end_stops_the_run_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -167,7 +167,7 @@ def test_many_rows_go_into_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("array", [np.array([1j]), np.array([1], np.longdouble), np.zeros((1, 0))])
-def test_what_parquet_cannot_hold_is_refused_with_the_remedy(tmp_path: Path, array: Any) -> None:
+def test_dtypes_that_parquet_cannot_hold_are_refused_with_the_remedy(tmp_path: Path, array: Any) -> None:
     sink = open_sink(tmp_path / "y.parquet")
     sink.open(1)
     with pytest.raises(ConfigError, match=r"the output has .*write to a \.npy file"):

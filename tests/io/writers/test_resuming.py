@@ -77,7 +77,7 @@ def committed_to(sink: Any, chunks: Sequence[ChunkResult], checkpoint: Checkpoin
 
 
 @SUFFIXES
-def test_the_published_rows_can_be_gone_on_with(tmp_path: Path, suffix: str) -> None:
+def test_published_rows_can_be_taken_into_a_new_run(tmp_path: Path, suffix: str) -> None:
     array = np.arange(40, dtype="f4").reshape(20, 2)
     path = tmp_path / f"y{suffix}"
     write_all(tmp_path / f"whole{suffix}", cut(array, [7]), result(20))
