@@ -178,7 +178,8 @@ class Hedge:
     """Maximum share of second requests; 0 disables them, 0.05 allows one for every twenty requests."""
 
     delay: float | None = None
-    """Seconds before a second request is sent; the 95th percentile of recent latencies if not given."""
+    """Seconds before a second request is sent; if not given, the 95th percentile of recent latencies, at most three
+    times their median."""
 
     def __post_init__(self) -> None:
         _require(isfinite(self.share) and 0 <= self.share <= 1, "share", self.share, "between 0 and 1")
