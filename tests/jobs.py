@@ -66,20 +66,26 @@ class Doubler:
 
 
 @asynccontextmanager
-async def doubling() -> AsyncIterator[Doubler]:
-    """The server, and what it has seen."""
-    model = Doubler()
+async def served(handle: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
+    """Answer every request on a free port with ``handle``; gives the base URL."""
     app = web.Application()
-    app.router.add_post("/{path:.*}", model.handle)
+    app.router.add_route("*", "/{path:.*}", handle)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    model.url = f"http://127.0.0.1:{runner.addresses[0][1]}/predict"
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        yield model
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await asyncio.wait_for(runner.cleanup(), 5)
+
+
+@asynccontextmanager
+async def doubling() -> AsyncIterator[Doubler]:
+    """Run the server; gives its state."""
+    model = Doubler()
+    async with served(model.handle) as url:
+        model.url = f"{url}/predict"
+        yield model
 
 
 @pytest_asyncio.fixture

@@ -1,4 +1,4 @@
-"""Control characters from servers, files and names never reach a terminal, a log or a file about a run as they are."""
+"""Control characters from servers, files and names are escaped on the terminal, in logs and in files about a run."""
 
 from __future__ import annotations
 
@@ -14,62 +14,27 @@ from aiohttp import web
 
 import fanout
 from fanout.testing import Background
+from tests.jobs import JOB, served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
 CODES = [
-    0,
-    7,
-    8,
-    9,
-    10,
-    11,
-    12,
-    13,
-    14,
-    0x1B,
-    0x1F,
-    0x7F,
-    0x80,
-    0x84,
-    0x85,
-    0x90,
-    0x9B,
-    0x9C,
-    0x9D,
-    0x9F,
-    0x061C,
-    0x200B,
-]
-CODES += [
-    0x200E,
-    0x200F,
-    0x2028,
-    0x2029,
-    0x202A,
-    0x202B,
-    0x202D,
-    0x202E,
-    0x2060,
-    0x2066,
-    0x2067,
-    0x2068,
-    0x2069,
-    0xFEFF,
-]
+    0, 7, 8, 9, 10, 11, 12, 13, 14, 0x1B, 0x1F, 0x7F, 0x80, 0x84, 0x85, 0x90, 0x9B, 0x9C, 0x9D, 0x9F, 0x061C, 0x200B,
+    0x200E, 0x200F, 0x2028, 0x2029, 0x202A, 0x202B, 0x202D, 0x202E, 0x2060, 0x2066, 0x2067, 0x2068, 0x2069, 0xFEFF,
+]  # fmt: skip
 CONTROL = "".join(map(chr, CODES))
 NASTY = "".join(f"<{char}>" for char in CONTROL)
-"""Each between marks, so that it is found in files that hold bytes of numbers too."""
+"""Each character between marks, which tell it from the bytes of numbers in a file."""
 
 NAME = NASTY.replace("\0", "")
-"""What can be the name of a file or come out of a variable."""
+"""The characters that can be part of a file's name or of a variable."""
 
 
 @dataclass
 class Rude:
-    """Answers with control characters wherever an answer can hold them."""
+    """Puts control characters into every part of a response that can hold them."""
 
     url: str = ""
     answer: Any = None
@@ -78,24 +43,16 @@ class Rude:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         if request.method == "GET":
             tensor = {"name": NASTY, "datatype": "FP64", "shape": [-1, 1]}
-            told = {"name": NASTY, "platform": NASTY, "versions": [NASTY], "inputs": [tensor], "outputs": [tensor]}
-            return web.json_response(told, headers=self.headers)
+            metadata = {"name": NASTY, "platform": NASTY, "versions": [NASTY], "inputs": [tensor], "outputs": [tensor]}
+            return web.json_response(metadata, headers=self.headers)
         return self.answer(await request.json())
 
 
 @asynccontextmanager
 async def serving() -> AsyncIterator[Rude]:
     rude = Rude()
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", rude.handle)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    rude.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+    async with served(rude.handle) as rude.url:
         yield rude
-    finally:
-        await runner.cleanup()
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +72,7 @@ def _message(status: int) -> Any:
 
 
 def _some_rows(status: int) -> Any:
-    """Row 5 is refused with the nasty message, the others are answered."""
+    """Refuse row 5 with the nasty message, and answer the others."""
 
     def answer(sent: Any) -> web.Response:
         if 5 in sent["instances"]:
@@ -142,28 +99,11 @@ ANSWERS = {
     ),
 }
 
-JOB = """
-[input]
-path = "x.jsonl"
-column = "x"
-id = "id"
-
-[endpoint]
-url = "{url}"
-
-[codec]
-name = "{codec}"
-
-[chunks]
-rows = 4
-
-[retry]
-max_attempts = 2
-initial_backoff = 0.01
-
-[output]
-path = "out/y.jsonl"
-"""
+JOB_WITH_IDS = (
+    JOB.replace('path = "x.npy"', 'path = "x.jsonl"\ncolumn = "x"\nid = "id"')
+    .replace('name = "json"', 'name = "{codec}"')
+    .replace("y.npy", "y.jsonl")
+)
 
 
 @pytest.fixture
@@ -171,14 +111,14 @@ def write(tmp_path, rude):
     def write(codec: str = "json", path: str = "/predict") -> None:
         rows = ({"x": i, "id": NASTY} for i in range(8))
         (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        (tmp_path / "job.toml").write_text(JOB.replace("{url}", rude.url + path).replace("{codec}", codec))
+        (tmp_path / "job.toml").write_text(JOB_WITH_IDS.replace("{url}", rude.url + path).replace("{codec}", codec))
 
     return write
 
 
 @pytest.mark.parametrize("options", [(), ("--json",), ("--record", "r.recording")], ids=["text", "json", "recorded"])
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
-def test_what_a_server_says_is_escaped(command, write, rude, tmp_path, answer, options):
+def test_messages_of_a_server_are_escaped(command, write, rude, tmp_path, answer, options):
     write()
     rude.answer = answer
     ended = command("run", "job.toml", *options)
@@ -190,7 +130,7 @@ def test_what_a_server_says_is_escaped(command, write, rude, tmp_path, answer, o
     _assert_clean(status.out + status.err, "status")
 
 
-def test_the_message_is_still_there(command, write, rude):
+def test_an_escaped_message_is_still_shown(command, write, rude):
     write()
     rude.answer = _message(401)
     assert r"<\x1b>" in command("run", "job.toml").err
@@ -209,7 +149,7 @@ def test_ids_are_escaped_in_json_and_read_back_exactly(command, write, rude, tmp
 
 @pytest.mark.parametrize("name", ["check", "run"])
 @pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
-def test_names_that_a_model_gives_are_escaped(command, write, rude, tmp_path, name, options):
+def test_names_in_metadata_are_escaped(command, write, rude, tmp_path, name, options):
     write("oip", "/v2/models/m/infer")
     rude.answer = _names
     ended = command(name, "job.toml", *options)

@@ -1,4 +1,4 @@
-"""A secret that is set anywhere in a job never appears in what a command prints or writes, whatever servers repeat."""
+"""A secret set anywhere in a job appears in no output and no file of a command, even if the server repeats it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 
 from fanout.testing import Background
+from tests.jobs import JOB, served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,43 +30,43 @@ PAIR = b64encode(f"someone:{CANARY}".encode()).decode()
 
 @dataclass
 class Parrot:
-    """Repeats all that it was sent in every answer, in several spellings; rows below 0 make it refuse."""
+    """Repeats every part of the request in its response, in several spellings; it refuses rows below 0."""
 
     url: str = ""
     status: int = 200
     valid: bool = True
 
     async def handle(self, request: web.Request) -> web.Response:
-        heard = await _heard(request)
-        # The shortest first: of a long message only the beginning is shown.
-        telling = sorted((one for one in heard if CANARY in one or PAIR in one or "Kanarie" in one), key=len)
-        said = "; ".join(
+        received = await _texts_of(request)
+        # Error messages show the beginning of a response only, so the shortest secrets come first.
+        secret_first = sorted((one for one in received if CANARY in one or PAIR in one or "Kanarie" in one), key=len)
+        message = "; ".join(
             f"{one.upper()} {one.lower()} {quote(one, safe='')} {one} {json.dumps(one)} {one!r}"
-            for one in dict.fromkeys([*telling, *heard])
+            for one in dict.fromkeys([*secret_first, *received])
         )
-        headers = {"X-RateLimit-Owner": " ".join(heard).encode("ascii", "replace").decode(), "X-Request-Cost": "1"}
+        headers = {"X-RateLimit-Owner": " ".join(received).encode("ascii", "replace").decode(), "X-Request-Cost": "1"}
         if self.status != 200:
-            return web.json_response({"error": {"message": said}, "usage": {CANARY: 1}}, status=self.status)
+            return web.json_response({"error": {"message": message}, "usage": {CANARY: 1}}, status=self.status)
         rows = json.loads(await request.read())
         while isinstance(rows, dict):
             rows = next(value for value in rows.values() if isinstance(value, dict | list))
         if any(row < 0 for row in rows):
-            return web.Response(status=422, text=f"bad row: {said}", headers=headers)
+            return web.Response(status=422, text=f"bad row: {message}", headers=headers)
         answer = [2 * row for row in rows]
         if not self.valid:
-            return web.Response(text=f"sorry, {said}", headers=headers)
-        return web.json_response({"predictions": answer, "sent": said}, headers=headers)
+            return web.Response(text=f"sorry, {message}", headers=headers)
+        return web.json_response({"predictions": answer, "sent": message}, headers=headers)
 
 
-async def _heard(request: web.Request) -> list[str]:
-    heard = [request.path_qs, request.path, *request.query.values(), (await request.read()).decode()]
+async def _texts_of(request: web.Request) -> list[str]:
+    received = [request.path_qs, request.path, *request.query.values(), (await request.read()).decode()]
     for name, value in request.headers.items():
-        heard += [value, value.rpartition(" ")[2]]
+        received += [value, value.rpartition(" ")[2]]
         if "authorization" in name.lower() and " " in value:
-            heard += _decoded(value.partition(" ")[2])
-    heard += request.cookies.values()
-    heard += re.findall("Kanarie[^{}]*d", heard[-1]) + re.findall(f"{CANARY}|{PAIR}", " ".join(heard))
-    return [*heard, *map(unquote_plus, heard)]
+            received += _decoded(value.partition(" ")[2])
+    received += request.cookies.values()
+    received += re.findall("Kanarie[^{}]*d", received[-1]) + re.findall(f"{CANARY}|{PAIR}", " ".join(received))
+    return [*received, *map(unquote_plus, received)]
 
 
 def _decoded(credentials: str) -> list[str]:
@@ -79,16 +80,8 @@ def _decoded(credentials: str) -> list[str]:
 @asynccontextmanager
 async def parroting() -> AsyncIterator[Parrot]:
     parrot = Parrot()
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", parrot.handle)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    parrot.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+    async with served(parrot.handle) as parrot.url:
         yield parrot
-    finally:
-        await runner.cleanup()
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +97,7 @@ def _well_behaved(parrot):
 
 @dataclass(frozen=True)
 class Position:
-    """Where a secret is set: lines for the tables of endpoint and codec."""
+    """The place of a secret: lines for the tables of endpoint and codec."""
 
     endpoint: str = ""
     codec: str = ""
@@ -145,40 +138,21 @@ POSITIONS = {
     "default in the codec": Position(codec='extra = { user = "' + DEFAULT + '" }'),
 }
 
-JOB = """
-[input]
-path = "x.npy"
-
-[endpoint]
-url = "{url}"
-{endpoint}
-
-[codec]
-name = "json"
-{codec}
-
-[chunks]
-rows = 4
-
-[retry]
-max_attempts = 2
-initial_backoff = 0.01
-
-[output]
-path = "out/y.npy"
-"""
+JOB_WITH_SECRET = JOB.replace('url = "{url}"', 'url = "{url}"\n{endpoint}').replace(
+    'name = "json"', 'name = "json"\n{codec}'
+)
 
 
 @pytest.fixture
 def prepare(tmp_path, parrot, monkeypatch):
-    """Writes the job with a secret at one position."""
+    """Write the job with a secret at one position."""
     for name, value in {"SECRET": CANARY, "ODD": ODD, "PAIR": PAIR}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("UNSET", raising=False)
 
     def prepare(position: Position, rows: np.ndarray, server: str = "") -> None:
         server = server or parrot.url
-        text = JOB.replace("{url}", position.url).replace("{endpoint}", position.endpoint)
+        text = JOB_WITH_SECRET.replace("{url}", position.url).replace("{endpoint}", position.endpoint)
         text = text.replace("{codec}", position.codec).replace("{server}", server)
         np.save(tmp_path / "x.npy", rows)
         (tmp_path / "job.toml").write_text(text.replace("{host}", server.removeprefix("http://")), "utf-8")
@@ -288,13 +262,13 @@ def _written(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and path.name not in ("job.toml", "x.npy")]
 
 
-def test_a_stop_still_says_what_the_server_said(command, prepare, parrot):
+def test_a_stop_still_quotes_the_rest_of_the_server_s_message(command, prepare, parrot):
     prepare(POSITIONS["bearer token"], GOOD)
     parrot.status = 401
     assert "/PREDICT /predict" in command("run", "job.toml").err
 
 
-def test_a_short_value_is_hidden_at_its_own_place_alone(command, prepare, parrot, monkeypatch):
+def test_a_short_value_is_redacted_only_at_its_own_place(command, prepare, parrot, monkeypatch):
     monkeypatch.setenv("SECRET", "ab1")
     prepare(Position(url="{server}/${SECRET}/predict"), GOOD)
     parrot.status = 401
@@ -303,12 +277,12 @@ def test_a_short_value_is_hidden_at_its_own_place_alone(command, prepare, parrot
     ended = command("run", "job.toml")
     assert f"asked at {parrot.url}/***/predict" in ended.err
     prepare(Position(codec='dtype = "${SECRET}"'), GOOD)
-    assert "***" in (said := command("run", "job.toml").err)
-    assert "ab1" not in said
+    assert "***" in (message := command("run", "job.toml").err)
+    assert "ab1" not in message
 
 
 @pytest.mark.parametrize("name", [CANARY, f"{CANARY}.jsonl"])
-def test_the_paths_of_input_and_output_are_shown_all_the_same(command, prepare, tmp_path, name):
+def test_paths_of_input_and_output_are_shown_even_if_they_hold_a_secret(command, prepare, tmp_path, name):
     prepare(POSITIONS["option of the codec"], BAD)
     (tmp_path / "x.npy").rename(tmp_path / f"{CANARY}.npy")
     path = f"{CANARY}.npy" if name == CANARY else name
@@ -322,7 +296,7 @@ def test_the_paths_of_input_and_output_are_shown_all_the_same(command, prepare, 
     assert f"no-{CANARY}.npy" in missing.err
 
 
-def test_secrets_of_the_library_are_given_by_hand(parrot):
+def test_the_library_redacts_the_secrets_that_it_is_given(parrot):
     import fanout
 
     client = fanout.SyncClient(f"{parrot.url}/{CANARY}/x", codec="json", secrets=[CANARY])
@@ -334,7 +308,7 @@ def test_secrets_of_the_library_are_given_by_hand(parrot):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes of files")
-def test_what_quotes_servers_and_rows_is_for_its_owner_alone(command, prepare, tmp_path):
+def test_files_that_quote_servers_or_rows_are_readable_by_their_owner_only(command, prepare, tmp_path):
     prepare(POSITIONS["bearer token"], BAD)
     before = os.umask(0)
     try:
