@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from fanout._version import __version__
 
-if sys.platform == "win32":  # files are locked, written and synced by POSIX calls
+if sys.platform == "win32":  # files are locked, written and synced with POSIX calls
     raise ImportError("fanout runs on Linux and macOS; on Windows, install it in WSL (Windows Subsystem for Linux)")
 
 if TYPE_CHECKING:
     from fanout.client import Client, Preview, Sink, Stream
-    from fanout.client.sync import SyncClient, map  # noqa: A004 - the verb of the field; nobody star-imports it
+    from fanout.client.sync import SyncClient, map  # noqa: A004 - the verb of the field; it is not meant for star imports
     from fanout.codecs import codec
     from fanout.codecs.base import Codec
     from fanout.engine import RunControl
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
         Verdict,
     )
 
-# Name -> where it lives. Looked up on first use (PEP 562): aiohttp, numpy and the rest cost half a second to import.
+# Module -> public names, resolved on first use (PEP 562): importing aiohttp, numpy and the rest takes half a second.
 _HOMES = {
     "fanout.client": ("Client", "Preview", "Sink", "Stream"),
     "fanout.codecs": ("codec",),

@@ -1,7 +1,7 @@
-r"""Control characters as visible escapes, for whatever is shown, logged or noted in a file.
+r"""Escapes for control characters in every text that is shown, logged or written to a report.
 
 Servers, input files and file names can hold characters that move the cursor, retitle a terminal, reverse the direction
-of a line or start a new one. They are shown as Python writes them: ``\x1b``, ``\u202e``.
+of a line or start a new one. They are replaced by Python's escapes: ``\x1b``, ``\u202e``.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ _UNSAFE_IN_JSON = re.compile(f"[{_BEYOND_ASCII}]")
 
 
 def escaped(text: str) -> str:
-    """``text`` on one line, each control character as a visible escape."""
+    """Escape all control characters of ``text``, line breaks included."""
     return _UNSAFE.sub(_visible, text)
 
 
 def escaped_lines(text: str) -> str:
-    """The same for a text of several lines, whose line breaks stay."""
+    """Escape all control characters of ``text`` except line breaks."""
     return _UNSAFE_IN_LINES.sub(_visible, text)
 
 
 def shortened(text: str, longest: int) -> str:
-    """``text``, or its beginning before an ellipsis, by which the redactor knows a secret that is cut off."""
+    """Cut ``text`` to ``longest`` characters. An ellipsis marks the cut, where the redactor looks for secrets."""
     return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def print_exception() -> None:
-    """Print the traceback of the exception that is being handled on stderr, as `escaped_lines` has it."""
+    """Print the traceback of the current exception on stderr, with control characters escaped."""
     import sys
     from traceback import format_exc
 
@@ -43,11 +43,11 @@ def print_exception() -> None:
 
 
 def safe_json(value: Any, option: int | None = None) -> bytes:
-    r"""``value`` as JSON in which each control character is written as ``\uXXXX``; it reads back exactly.
+    r"""Return ``value`` as JSON with each control character as ``\uXXXX``; parsing it gives ``value`` again.
 
-    orjson escapes those below U+0020 alone. A lone surrogate, which JSON cannot express, is shown as `escaped` does.
+    orjson escapes only those below U+0020. A lone surrogate, which JSON cannot express, is escaped as in `escaped`.
     """
-    import orjson  # costs start-up time where nothing is printed as JSON
+    import orjson  # most commands print no JSON, and need not wait for the import
 
     try:
         data = orjson.dumps(value, option=option)
@@ -59,7 +59,7 @@ def safe_json(value: Any, option: int | None = None) -> bytes:
 
 
 def holds_control_characters(body: bytes) -> bool:
-    """True for a text (UTF-8) with control characters other than tab and line break; bytes of numbers are no text."""
+    """True for UTF-8 text with control characters other than tab and line break; binary data is no text."""
     if body.isascii():
         return len(body.translate(None, _UNSAFE_BYTES)) < len(body)
     try:

@@ -1,4 +1,4 @@
-"""The redactor: knows the secrets of one client or job, and makes texts fit to be shown, stored or recorded."""
+"""Redaction: secrets of a client or job are replaced before a text is shown, stored or recorded."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 STARS = "***"
 _SHORTEST = 6
-"""Shorter values would be found everywhere."""
+"""Minimum length of a secret. Shorter values would match everywhere."""
 
 _REMEMBERED = 500
-"""Values that are kept, newest first: tokens are renewed for as long as a client lives."""
+"""Maximum number of secrets, newest first. Tokens are renewed for the life of a client."""
 
 _CUTS_LOOKED_AT = 8
 _CUT = b"..."
@@ -35,9 +35,9 @@ class Redactor:
     """Replaces secrets by ``***``, in any case and as servers repeat them, and escapes control characters.
 
     Args:
-        secrets: values that must appear nowhere; those shorter than 6 characters are passed over.
-        prefixes: beginnings of URLs that end with a secret, and how each is shown: for secrets of any length.
-        exempt: texts that may hold a secret and are shown all the same, such as the path of the output.
+        secrets: values to redact; those shorter than 6 characters are ignored.
+        prefixes: beginning of a URL that ends with a secret -> its redacted form; for secrets of any length.
+        exempt: texts that are shown even if they contain a secret, such as the path of the output.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class Redactor:
         self._values: dict[str, None] = {}
         self._prefixes = dict(prefixes or {})
         self._exempt = [text.encode("utf-8", "surrogatepass").lower() for text in exempt if text]
-        self._forms: list[tuple[bytes, bytes]] | None = None  # lower case, what stands in its place; longest first
+        self._forms: list[tuple[bytes, bytes]] | None = None  # lower case, replacement; longest first
         self.add(secrets)
 
     def add(self, secrets: Iterable[str]) -> None:
-        """Keep more values secret; the oldest are forgotten where there are too many."""
+        """Add secrets. If there are too many, the oldest are forgotten."""
         new = dict.fromkeys(value for value in secrets if len(value) >= _SHORTEST)
         if new.keys() <= self._values.keys():
             return
@@ -58,39 +58,39 @@ class Redactor:
         self._forms = None
 
     def text(self, text: str) -> str:
-        """``text`` without secrets, on one line, control characters escaped."""
+        """Redact ``text``, and escape control characters and line breaks."""
         return escaped(self.hide(text))
 
     def lines(self, text: str) -> str:
-        """The same for a text of several lines, whose line breaks stay."""
+        """Redact ``text``, and escape control characters except line breaks."""
         return escaped_lines(self.hide(text))
 
     def url(self, url: str) -> str:
-        """A URL without secrets, userinfo and values of the query."""
+        """Redact a URL, including its userinfo and query values."""
         return escaped(redact_url(self.hide(url)))
 
     def hide(self, text: str) -> str:
-        """``text`` with ``***`` in place of each secret, also of one that is cut off before ``...``."""
+        """Replace each secret by ``***``, also one that is cut off before ``...``."""
         data = text.encode("utf-8", "surrogatepass")
         spans = self._spans(data, cuts=True)
         return _replaced(data, spans).decode("utf-8", "surrogatepass") if spans else text
 
     def hide_in_body(self, body: bytes) -> bytes:
-        """The same for the body of an error, in bytes."""
+        """Replace secrets in the body of an error response."""
         return _replaced(body, self._spans(body, cuts=True))
 
     def raw(self, body: bytes) -> bytes:
-        """``body`` with stars in place of each secret, and as long as before."""
+        """Replace each secret by as many stars as it has bytes, so that the length stays."""
         spans = self._spans(body, cuts=False)
         if not spans:
             return body
-        starred = bytearray(body)
+        redacted = bytearray(body)
         for start, stop, _ in spans:
-            starred[start:stop] = b"*" * (stop - start)
-        return bytes(starred)
+            redacted[start:stop] = b"*" * (stop - start)
+        return bytes(redacted)
 
     def value(self, value: Any) -> Any:
-        """A JSON value with all texts in it as `hide` has them, names included."""
+        """Replace secrets in all texts of a JSON value, names included."""
         if isinstance(value, str):
             return self.hide(value)
         if isinstance(value, dict):
@@ -103,24 +103,24 @@ class Redactor:
         return f"<Redactor of {len(self._values)} secrets>"
 
     def _spans(self, data: bytes, *, cuts: bool) -> list[tuple[int, int, bytes]]:
-        """Where secrets are, in order and apart from each other, and what stands there instead."""
+        """Return start, end and replacement of each secret, in order and without overlaps."""
         if self._forms is None:
             self._forms = self._all_forms()
         if not self._forms:
             return []
-        low = data.lower()  # of ASCII alone, so that places stay; forms of other letters are listed in each case
-        found = [
+        low = data.lower()  # ASCII only, so that offsets stay; the forms list every case of other letters
+        spans = [
             (start, start + len(form), stars) for form, stars in self._forms for start in _places(form, low)
         ]  # fmt: skip
         if cuts and _CUT in low:
-            found += self._cut_off(low)
-        if found and self._exempt:
+            spans += self._cut_off(low)
+        if spans and self._exempt:
             shown = [(start, start + len(text)) for text in self._exempt for start in _places(text, low)]
-            found = [span for span in found if not any(start <= span[0] and span[1] <= stop for start, stop in shown)]
-        return _merged(found)
+            spans = [span for span in spans if not any(start <= span[0] and span[1] <= stop for start, stop in shown)]
+        return _merged(spans)
 
     def _cut_off(self, low: bytes) -> Iterator[tuple[int, int, bytes]]:
-        """Where a text ends within a secret, before an ellipsis."""
+        """Yield the spans of secrets that are cut off by an ellipsis."""
         assert self._forms is not None
         ends = list(_places(_CUT, low))
         for end in dict.fromkeys(ends[:_CUTS_LOOKED_AT] + ends[-_CUTS_LOOKED_AT:]):
@@ -139,12 +139,12 @@ class Redactor:
 
 
 def secrets_of(url: str, headers: Mapping[str, str]) -> list[str]:
-    """The parts of a URL and of header values that may be secrets."""
+    """Return the parts of a URL and of header values that may be secrets."""
     parts = urlsplit(url)
     values = [parts.username or "", parts.password or ""]
     values += [pair.partition("=")[2] or pair for pair in parts.query.split("&")]
     values += [unquote_plus(value) for value in values]
-    if parts.username is not None:  # the header that the session makes of them
+    if parts.username is not None:  # as in the Authorization header that is made of them
         values.append(b64encode(f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()).decode())
     for value in headers.values():
         values += _of_header(value)
@@ -152,7 +152,7 @@ def secrets_of(url: str, headers: Mapping[str, str]) -> list[str]:
 
 
 def _of_header(value: str) -> Iterator[str]:
-    """A header's value and every part of it: a token without its scheme, a cookie, a parameter, a password."""
+    """Yield a header's value and its parts: a token without its scheme, a cookie, a parameter, a password."""
     if _MEDIA_TYPE.fullmatch(value.strip()):
         return
     yield value
@@ -165,7 +165,7 @@ def _of_header(value: str) -> Iterator[str]:
         for word in (part.strip(), inner, inner.strip('"'), unquote(inner)):
             if word.lower() not in _SCHEMES and not _MEDIA_TYPE.fullmatch(word):
                 yield word
-        if equals and not inner.strip("="):  # a token may be padded with "=", which servers leave out
+        if equals and not inner.strip("="):  # a padded token: servers may omit the "="
             yield name
 
 
@@ -180,7 +180,7 @@ def _of_basic(credentials: str) -> Iterator[str]:
 
 
 def _written(value: str) -> Iterator[str]:
-    """``value`` as a server may repeat it: as it is, in JSON, in a URL, in HTML, and as Python shows it."""
+    """Yield the forms in which a server may repeat ``value``: plain, in JSON, in a URL, in HTML, in Python."""
     as_json, plain_json = json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]
     forms = [value, value.strip(), " ".join(value.split()), as_json, plain_json, as_json.replace("/", "\\/")]
     forms += [re.sub("[&<>'+`]", lambda match: f"\\u{ord(match[0]):04x}", as_json)]
@@ -215,7 +215,7 @@ def _merged(spans: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]
     for start, stop, stars in sorted(spans, key=lambda span: (span[0], -span[1])):
         if merged and start < merged[-1][1]:
             before, end, shown = merged[-1]
-            if stop > end:  # two that overlap: neither's own words are to be seen
+            if stop > end:  # an overlap: no part of either may be shown
                 merged[-1] = (before, stop, STARS.encode() if shown == STARS.encode() else shown + stars)
         else:
             merged.append((start, stop, stars))

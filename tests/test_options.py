@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import fanout
 from fanout import Client, ConfigError, SyncClient, UnknownOptionError
 from fanout.client import ClientOptions
 from fanout.codecs import OpenAIChat
+from fanout.settings import Chunks
 from tests.support import Plain
 
 if TYPE_CHECKING:
@@ -97,17 +100,29 @@ async def test_a_path_in_place_of_a_sink_is_refused_with_the_remedy(sink: Any) -
             await client.run(X, sink)
 
 
-def test_what_is_missing_is_a_type_error_as_ever() -> None:
+def test_a_missing_argument_is_a_plain_type_error() -> None:
     with pytest.raises(TypeError, match="codec"):
         Client(URL)  # type: ignore[call-overload]
 
 
-def test_the_types_of_the_options_are_those_that_the_client_has() -> None:
+def test_client_options_have_the_names_and_types_of_the_client_s_signature() -> None:
     parameters = inspect.signature(Client.__init__).parameters
     taken = {name: parameter.annotation for name, parameter in parameters.items()}
     for name in ("self", "endpoint", "codec"):
         del taken[name]
     assert {name: hint.__forward_arg__ for name, hint in ClientOptions.__annotations__.items()} == taken
+
+
+def test_the_client_s_docstring_describes_every_option_in_the_order_of_the_signature() -> None:
+    arguments = inspect.getdoc(Client).partition("Args:\n")[2].partition("Raises:")[0]
+    described = re.findall(r"^    (\w+): ", arguments, re.MULTILINE)
+    assert described == [name for name in inspect.signature(Client.__init__).parameters if name != "self"]
+
+
+def test_the_client_s_chunk_options_have_the_defaults_of_the_job_file_s_table() -> None:
+    parameters = inspect.signature(Client.__init__).parameters
+    for field in dataclasses.fields(Chunks):
+        assert parameters[f"chunk_{field.name}"].default == field.default
 
 
 SNIPPET = """
@@ -132,13 +147,13 @@ TABLE = f"dict[str, {ARRAY}]"
 
 
 @pytest.mark.slow
-def test_type_checkers_know_what_map_gives(tmp_path: Path) -> None:
+def test_type_checkers_infer_the_return_type_of_map(tmp_path: Path) -> None:
     api = pytest.importorskip("mypy.api")
     file = tmp_path / "snippet.py"
     file.write_text(SNIPPET)
-    told, errors, code = api.run(["--strict", "--config-file=", f"--cache-dir={tmp_path / 'cache'}", str(file)])
-    assert (errors, code) == ("", 0), told
-    revealed = [line.partition("type is ")[2].strip('"') for line in told.splitlines() if "Revealed" in line]
+    output, errors, code = api.run(["--strict", "--config-file=", f"--cache-dir={tmp_path / 'cache'}", str(file)])
+    assert (errors, code) == ("", 0), output
+    revealed = [line.partition("type is ")[2].strip('"') for line in output.splitlines() if "Revealed" in line]
     assert revealed == [
         f"{ARRAY} | {TABLE}", TABLE, ARRAY, f"{ARRAY} | {TABLE}", ARRAY, "fanout.types.Result", TABLE, ARRAY,
     ]  # fmt: skip

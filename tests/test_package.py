@@ -1,4 +1,4 @@
-"""The package's face: its names, what they lead to, and how little an import costs."""
+"""The public names of the package, and the cost of its import."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ SERVERS = {"fanout.serving", "fanout.testing", "fanout.cli", "fanout.job"}
 
 
 def imported_by(code: str) -> set[str]:
-    """The names of all modules that are loaded after ``code`` has run in a new interpreter."""
+    """Return the names of all modules that are loaded after ``code`` has run in a new interpreter."""
     program = f"{code}\nimport sys\nprint(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return set(ran.stdout.splitlines()[-1].split())
 
 
 def for_the_type_checker() -> dict[str, str]:
-    """Public name -> module, as ``fanout/__init__.py`` tells it to type checkers."""
+    """Return public name -> module, as ``fanout/__init__.py`` declares it for type checkers."""
     tree = ast.parse(inspect.getsource(fanout))
     guard = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
     imports = [node for node in guard.body if isinstance(node, ast.ImportFrom)]
     return {alias.name: node.module or "" for node in imports for alias in node.names}
 
 
-def test_the_import_of_the_package_loads_next_to_nothing():
+def test_importing_the_package_loads_no_dependency():
     assert not (HEAVY | EXTRA | {"fanout.errors"}) & imported_by("import fanout")
 
 
@@ -74,26 +74,26 @@ assert shown.getvalue()
 
 
 @pytest.mark.parametrize("name", fanout.__all__)
-def test_every_public_name_leads_somewhere(name):
+def test_every_public_name_resolves_and_is_cached(name):
     value = getattr(fanout, name)
     assert value is not None
     assert vars(fanout)[name] is value  # the second look-up costs nothing
 
 
-def test_all_is_the_namespace():
+def test_all_equals_the_namespace():
     assert set(fanout.__all__) == {*for_the_type_checker(), "__version__"}
     assert len(fanout.__all__) == len(set(fanout.__all__))
     assert dir(fanout) == sorted(fanout.__all__)
 
 
-def test_type_checkers_are_told_the_same_names_and_homes():
+def test_type_checkers_see_the_same_names_and_modules():
     declared = for_the_type_checker()
     assert {*declared, "__version__"} == set(fanout.__all__)
     for name, module in declared.items():
         assert getattr(__import__(module, fromlist=[name]), name) is getattr(fanout, name)
 
 
-def test_what_is_not_exported_does_not_exist():
+def test_a_name_that_is_not_exported_raises_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'fanout' has no attribute 'Clint'"):
         _ = fanout.Clint
 
