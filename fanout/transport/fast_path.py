@@ -120,6 +120,7 @@ class FastPath:
             return await http.send(request)
         if request.headers is not self._headers:  # most often the same as the last time
             self._headers, self._head = request.headers, self._encoded(request)
+        head = self._head  # another request may replace it while this one waits for a connection
         message = connection = None
         try:
             connection = connector.take_idle(fresh=request.fresh)
@@ -130,7 +131,7 @@ class FastPath:
                 raise aiohttp.ServerDisconnectedError
             # A new parser, so that bytes which came before this request cannot begin its response.
             protocol.set_response_params(read_until_eof=True, auto_decompress=False, **self._limits)
-            protocol.transport.write(b"".join((self._head, b"%d\r\n\r\n" % length, *parts)))
+            protocol.transport.write(b"".join((head, b"%d\r\n\r\n" % length, *parts)))
             message, content = await protocol.read()
             while 100 <= message.code < 200 and message.code != 101:
                 message, content = await protocol.read()

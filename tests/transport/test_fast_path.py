@@ -191,6 +191,17 @@ async def test_one_connection_does_for_both_ways_in_turn(way: str) -> None:
         assert server.connections == 1
 
 
+@pytest.mark.parametrize("connections", [1, 8])
+async def test_requests_that_wait_for_a_connection_keep_their_own_headers(way: str, connections: int) -> None:
+    """A codec may describe each body in a header (Inference-Header-Content-Length), and many requests start at once."""
+    async with loopback(http(b"1")) as server, transport_to(server.url, connections=connections) as transport:
+        payloads = [Payload(body=b"%d" % n, headers={"X-Number": str(n)}) for n in range(8)]
+        await asyncio.gather(*map(transport.post, payloads))
+        assert [request.headers["x-number"] for request in server.requests] == [
+            request.body.decode() for request in server.requests
+        ]
+
+
 async def test_who_waits_for_a_connection_has_that_of_a_small_request_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "_MOMENT", 1000.0)
     go = asyncio.Event()
