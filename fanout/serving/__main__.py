@@ -18,18 +18,18 @@ from time import sleep
 
 from fanout.errors import ConfigError
 
-# Shorter than what the parent waits, so that it need not kill.
+# Shorter than the parent's patience, so that it need not kill.
 _GRACE = 2.0
 
 
 def main() -> int:
-    """Serve until told to end; the exit code is 2 when the model cannot be served."""
+    """Serve until the process is asked to end; the exit code is 2 when the model cannot be served."""
     parser = ArgumentParser(prog="python -m fanout.serving", description=__doc__)
     parser.add_argument("name", metavar="NAME", help="digits, echo or package.module:function")
     parser.add_argument("--stdin-guard", action="store_true", help="end when stdin closes, and ignore SIGINT")
     arguments = parser.parse_args()
     if arguments.stdin_guard:
-        # Ctrl-C goes to the whole process group, and the parent decides what it means.
+        # Ctrl-C goes to the whole process group, and the parent decides whether to end.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     stdout = _announcements()
     with suppress(KeyboardInterrupt):
@@ -57,7 +57,10 @@ async def _serve(name: str, stdout: int, *, guarded: bool) -> int:
 
 
 def _announcements() -> int:
-    """What was stdout; from here on, what the user's code prints goes to stderr, for nobody empties that pipe."""
+    """A copy of stdout, for the announcement alone.
+
+    From here on the prints of the user's code go to stderr: the parent reads one line of the pipe, which could fill up.
+    """
     stdout = os.dup(1)
     os.dup2(2, 1)
     return stdout

@@ -22,12 +22,12 @@ _GRACE = 5.0
 
 
 def create_app(model: Model, *, latency: float = 0.0) -> web.Application:
-    """A web application that serves ``model``; ``GET /stats`` tells what it has done so far.
+    """A web application that serves ``model``; ``GET /stats`` gives the counts so far.
 
     The function is called in one worker thread, one request after the other, so that ``/healthz`` answers meanwhile.
 
     Args:
-        model: what to serve.
+        model: the model to serve.
         latency: seconds that every POST waits before its turn, as on a slower or more distant server.
     """
     server = _Server(model, latency)

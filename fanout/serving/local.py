@@ -19,15 +19,15 @@ class LocalServer:
     """One model server on a loopback port, in a process of its own.
 
     User code so never blocks the client's loop. The child ends when its stdin closes: by `stop`, or by the kernel when
-    this process is killed. What the user's code prints, and its tracebacks, appear on this process's stderr.
+    this process is killed. The prints and tracebacks of the user's code appear on this process's stderr.
 
     Args:
-        name: ``digits``, ``echo`` or ``package.module:function``, found from the current directory.
+        name: ``digits``, ``echo`` or ``package.module:function``, imported from the current directory.
     """
 
     def __init__(self, name: str) -> None:
         self.model = name
-        """What the model is called in the paths of requests."""
+        """The name of the model in the paths of requests."""
 
         self.url = ""
         """Base URL while the server runs, such as ``http://127.0.0.1:43210``; else empty."""

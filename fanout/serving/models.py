@@ -1,19 +1,34 @@
-"""The models that can be served: ``digits``, ``echo``, or the user's own ``package.module:function``."""
+"""The models that can be served, and their call.
+
+A model is ``digits``, ``echo``, or the user's own ``package.module:function``. It takes rows as a numpy array, as a
+list of texts or other JSON values, or as a dict of arrays, and its result becomes named columns with one entry a row.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
 
 from fanout._escape import print_exception
 from fanout.errors import ConfigError
+from fanout.serving.exchange import StatusError
+from fanout.types import Array
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from types import ModuleType
+
+Column: TypeAlias = Array | list[Any]
+"""One output: an array whose first axis is the rows, or a list where its entries make no array (texts, dicts)."""
+
+UNNAMED = ""
+
 
 PACKAGED = ("digits", "echo")
 _KINDS = 'names are "digits", "echo" or "package.module:function"'
@@ -30,7 +45,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A function and what is known about it.
+    """A function and its description.
 
     ``function`` takes the rows of one request: a numpy array (first axis: the rows), a list of texts or other JSON
     values where they are no array, or a dict of arrays when several inputs were sent. It returns an array, a list of
@@ -40,14 +55,14 @@ class Model:
     name: str
     function: Callable[[Any], Any]
     inputs: tuple[TensorInfo, ...] = ()
-    """Empty where the function does not tell: then any input is passed on."""
+    """Empty where the function declares none: then any input is passed on."""
 
     outputs: tuple[TensorInfo, ...] = ()
     max_batch_size: int | None = None
     """Most rows in one request; larger ones are error with 400, as Triton does. None: no bound."""
 
     embed: Callable[[list[str]], Any] | None = None
-    """Texts -> array of shape (n, width), for the embeddings API; None where texts are not what the model takes.
+    """Texts -> array of shape (n, width), for the embeddings API; None where the model takes no texts.
 
     Where it is not None, the chat API calls ``function`` with texts, for texts.
     """
@@ -65,24 +80,85 @@ def load_model(name: str) -> Model:
     if name == "digits":
         return _digits()
     if name == "echo":
-        from fanout.serving import echo
+        from fanout.serving import packaged
 
-        return Model(name=name, function=echo.unchanged, embed=echo.embed)
+        return Model(name=name, function=packaged.unchanged, embed=packaged.embed)
     module, colon, function = name.partition(":")
     if not (module and colon and function):
         raise ConfigError(f"there is no model {name!r}{_nearest(name, PACKAGED)}; {_KINDS}", key="url")
-    found = _function(_module(module), function)
-    return Model(name=name, function=found, embed=found, max_batch_size=getattr(found, "max_batch_size", None))
+    own = _function(_module(module), function)
+    return Model(name=name, function=own, embed=own, max_batch_size=getattr(own, "max_batch_size", None))
+
+
+def require_model(model: Model, name: str) -> None:
+    """Raises `StatusError` (404), naming the model served, unless that is ``name``."""
+    if name != model.name:
+        raise StatusError(404, f"unknown model {name!r}: this server has {model.name!r}", code="model_not_found")
+
+
+def rows_of(instances: list[Any]) -> Column:
+    """JSON rows as a numeric array where they are one; texts, dicts and rows of unequal length stay a list."""
+    if not instances or isinstance(instances[0], str | Mapping):
+        return instances
+    try:
+        array = np.array(instances)
+    except ValueError:  # rows of unequal length
+        return instances
+    return array if array.dtype.kind in "biuf" else instances
+
+
+def call(model: Model, rows: Any, n_rows: int, function: Callable[[Any], Any] | None = None) -> dict[str, Column]:
+    """The model's outputs for ``rows``; the key ``""`` where it names none.
+
+    Raises `StatusError`: 400 for no rows or too many; 500 for an exception in the function, whose traceback goes to
+    stderr, and for a result that has not one entry a row.
+    """
+    if n_rows == 0:
+        raise StatusError(400, "the batch is empty: send at least one row")
+    if model.max_batch_size is not None and n_rows > model.max_batch_size:
+        raise StatusError(
+            400, f"batch-size must be <= {model.max_batch_size} for {model.name!r}; this has {n_rows} rows"
+        )
+    try:
+        result = (function or model.function)(rows)
+        named = result if isinstance(result, Mapping) else {UNNAMED: result}
+        outputs = {str(name): _column(value) for name, value in named.items()}
+    except StatusError:
+        raise
+    except (Exception, SystemExit) as error:  # user code: whatever it raises is an answer, not the server's end
+        print_exception()
+        raise StatusError(500, f"model {model.name!r} failed: {type(error).__name__}: {error}") from error
+    if not outputs:
+        raise StatusError(500, f"model {model.name!r} returned no output")
+    for name, column in outputs.items():
+        _require_rows(model, name, column, n_rows)
+    return outputs
+
+
+def require_finite(model: Model, outputs: Mapping[str, Column]) -> None:
+    """Raises `StatusError` (500) for NaN and infinity: JSON has no word for them, and null would hide them."""
+    for name, column in outputs.items():
+        if not _finite(column):
+            raise StatusError(500, f"{_title(model, name)} holds NaN or infinity, which JSON cannot express")
+
+
+def jsonable(column: Column) -> Any:
+    """``column`` as orjson writes it: native, C-contiguous numbers stay an array, anything else becomes lists."""
+    if not isinstance(column, np.ndarray):
+        return column
+    if column.dtype.kind in "biuf":
+        return np.ascontiguousarray(column, column.dtype.newbyteorder("="))
+    return np.char.decode(column, "utf-8").tolist() if column.dtype.kind == "S" else column.tolist()
 
 
 def _digits() -> Model:
-    from fanout.serving import digits
+    from fanout.serving import packaged
 
     return Model(
         name="digits",
-        function=digits.classify,
-        inputs=(TensorInfo(name="images", datatype="FP32", shape=(-1, digits.PIXELS)),),
-        outputs=(TensorInfo(name="probabilities", datatype="FP32", shape=(-1, digits.CLASSES)),),
+        function=packaged.classify,
+        inputs=(TensorInfo(name="images", datatype="FP32", shape=(-1, packaged.PIXELS)),),
+        outputs=(TensorInfo(name="probabilities", datatype="FP32", shape=(-1, packaged.CLASSES)),),
     )
 
 
@@ -120,3 +196,38 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
     near = get_close_matches(name.lower(), known, n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _column(value: Any) -> Column:
+    if isinstance(value, np.ndarray):
+        return value
+    if isinstance(value, list | tuple):
+        # A list of arrays is stacked by the same rule as a list of lists.
+        return rows_of(list(value))
+    return np.asarray(value)  # data frames, series and tensors of other libraries know how to become an array
+
+
+def _require_rows(model: Model, name: str, column: Column, n_rows: int) -> None:
+    if isinstance(column, np.ndarray) and column.ndim == 0:
+        kind = type(column.item()).__name__
+        raise StatusError(500, f"{_title(model, name)} is of type {kind}, not an array of {n_rows} rows")
+    if len(column) != n_rows:
+        raise StatusError(500, f"{_title(model, name)} has {len(column)} rows for the {n_rows} rows sent")
+
+
+def _title(model: Model, name: str) -> str:
+    return f"output {name!r} of model {model.name!r}" if name else f"the result of model {model.name!r}"
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return _finite(value.tolist()) if value.dtype.kind == "O" else _all_finite(value)
+    if isinstance(value, float | np.floating):
+        return bool(np.isfinite(value))
+    if isinstance(value, Mapping):
+        return all(map(_finite, value.values()))
+    return all(map(_finite, value)) if isinstance(value, list | tuple) else True
+
+
+def _all_finite(array: Array) -> bool:
+    return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())

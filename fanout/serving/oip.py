@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fanout.serving.calling import call, require_model
 from fanout.serving.exchange import ServerRequest, ServerResponse, StatusError, json_answer, parsed
+from fanout.serving.models import call, require_model
 from fanout.serving.oip_tensors import OutputTensor, read_inputs, to_tensors, written
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ LENGTH_HEADER = "Inference-Header-Content-Length"
 
 
 def server(model: Model, request: ServerRequest) -> ServerResponse:
-    """``GET /v2``: what this server is."""
+    """``GET /v2``: the server's name, version and extensions."""
     extensions = ["binary_tensor_data", "model_configuration"]
     return json_answer({"name": "fanout", "version": VERSION, "extensions": extensions})
 
@@ -41,7 +41,7 @@ def ready(model: Model, request: ServerRequest, *, name: str, version: str | Non
 
 
 def metadata(model: Model, request: ServerRequest, *, name: str, version: str | None = None) -> ServerResponse:
-    """``GET /v2/models/{name}[/versions/{version}]``: inputs and outputs; empty lists where the model does not tell."""
+    """``GET /v2/models/{name}[/versions/{version}]``: inputs and outputs; empty lists where the model declares none."""
     _require(model, name, version)
     inputs, outputs = map(_described, model.inputs), map(_described, model.outputs)
     document = {"name": name, "versions": [VERSION], "platform": "fanout"}
@@ -102,7 +102,7 @@ def _split(request: ServerRequest) -> tuple[dict[str, Any], memoryview]:
 
 
 def _argument(arrays: Mapping[str, Array]) -> Any:
-    """What the function gets: one array, a list for one text a row, a dict of arrays for several inputs."""
+    """The argument of the function: one array, a list for one text a row, a dict of arrays for several inputs."""
     if len(arrays) > 1:
         return dict(arrays)
     array = next(iter(arrays.values()))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fanout.serving.calling import UNNAMED, Column, jsonable, require_finite
 from fanout.serving.exchange import StatusError
+from fanout.serving.models import UNNAMED, Column, jsonable, require_finite
 from fanout.tensors import datatype_of, dtype_of, pack, unpack
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def read_inputs(model: Model, document: Mapping[str, Any], tail: memoryview) -> 
 
 
 def to_tensors(model: Model, outputs: Mapping[str, Column]) -> dict[str, OutputTensor]:
-    """The model's outputs as tensors by name. Raises `StatusError` (500) for what the protocol has no data type for."""
+    """The model's outputs as tensors by name. Raises `StatusError` (500) for a dtype without a data type."""
     unnamed = model.outputs[0].name if model.outputs else DEFAULT_OUTPUT
     tensors = {}
     for key, column in outputs.items():
@@ -108,7 +108,7 @@ def _header(tensor: Any) -> tuple[str, str, list[int]]:
 def _array(
     tensor: dict[str, Any], name: str, datatype: str, shape: list[int], tail: memoryview
 ) -> tuple[Array, memoryview]:
-    """One input, and what is left of the binary data."""
+    """One input, and the rest of the binary data."""
     parameters = tensor.get("parameters") or {}
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
     try:
@@ -151,7 +151,7 @@ def _fitting(given: Array, dtype: np.dtype[Any]) -> Array:
     return cast
 
 
-# By the first two letters of the data type: what JSON may hold for it, as numpy kinds.
+# The numpy kinds that JSON may hold for a data type, by its first two letters.
 _KINDS = {"BO": "b", "UI": "iuO", "IN": "iu", "FP": "iuf", "BF": "iuf"}
 
 

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from fanout.serving import oip, v1
-from fanout.serving.chat import chat
-from fanout.serving.embeddings import embeddings
 from fanout.serving.exchange import ServerRequest, ServerResponse, StatusError, json_answer, openai_error, plain_error
+from fanout.serving.openai import chat, embeddings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +23,7 @@ __all__ = ["ServerRequest", "ServerResponse", "StatusError", "answer"]
 
 
 def answer(model: Model, request: ServerRequest) -> ServerResponse:
-    """What a server of ``model`` answers to ``request``: never raises, whatever was sent and the function does."""
+    """The response of a server of ``model``. It raises for no request and no exception of the function."""
     path = unquote(request.path.partition("?")[0]).rstrip("/") or "/"
     matches = [(route, match) for route in _ROUTES if (match := route.pattern.fullmatch(path))]
     for route, match in matches:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fanout.serving.calling import call, jsonable, require_finite, require_model, rows_of
 from fanout.serving.exchange import ServerRequest, ServerResponse, StatusError, json_answer
+from fanout.serving.models import call, jsonable, require_finite, require_model, rows_of
 
 if TYPE_CHECKING:
     from fanout.serving.models import Model

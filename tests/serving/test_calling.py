@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fanout.serving.calling import call, jsonable, require_finite, require_model, rows_of
 from fanout.serving.exchange import StatusError
-from fanout.serving.models import Model
+from fanout.serving.models import Model, call, jsonable, require_finite, require_model, rows_of
 
 
 class Frame:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.serving.digits import classify
 from fanout.serving.exchange import StatusError
+from fanout.serving.packaged import classify
 
 
 def test_the_example_is_what_the_documentation_says(examples):
