@@ -83,8 +83,8 @@ class Output(Table):
     """The file for the answers."""
 
     path: str
-    """A .npy, .jsonl or .parquet file, relative to the job file's folder. Several outputs are separate files in .npy
-    (probabilities.npy.NAME.npy), fields of a line in .jsonl, and columns in .parquet."""
+    """The output file, relative to the job file's folder. Its suffix is the format, for instance .npy or .parquet.
+    Several outputs are separate files in .npy (probabilities.npy.NAME.npy), else fields or columns of one file."""
 
 
 class JobFile(Table):
