@@ -121,8 +121,10 @@ def run(
       fanout run job.toml --rows 0:100 --set output.path=pilot.npy
       fanout run job.toml --set limits.concurrency=8 --json > summary.json
     """
+    # Imported here: aiohttp and numpy would delay --help by half a second.
     from fanout.cli.running import run_command
 
+    # These combinations contradict each other; a silent choice would cost money or answers.
     if fresh and only_failed:
         raise click.UsageError("--fresh sends all rows, --only-failed those that failed: give one of them")
     if carry and (fresh or only_failed):
@@ -313,6 +315,7 @@ def schema() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command ``fanout``. Ends the process with the exit code."""
+    # A usage error needs to know about --json before click has parsed it.
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     sys.exit(_guarded(lambda: cli.main(arguments, prog_name="fanout", standalone_mode=False), "--json" in arguments))
 
@@ -322,6 +325,7 @@ def _guarded(command: Callable[[], Any], as_json: bool) -> int:
     try:
         code = command()
     except click.ClickException as error:
+        # Click would print user input without escaping its control characters.
         shown = StringIO()
         error.show(shown)
         click.echo(escaped_lines(shown.getvalue()), nl=False, err=True)

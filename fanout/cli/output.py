@@ -70,6 +70,7 @@ def print_message(message: str) -> None:
 
 def print_error(message: str, exit_code: int, *, as_json: bool = False) -> int:
     """Print one line on stderr for each line of ``message``; returns the exit code."""
+    # A message may list several problems; each line is an error of its own for a log reader.
     for line in OUTPUT.lines(message).split("\n"):
         click.echo(f"error: {line}", err=True)
     if as_json:
@@ -79,6 +80,7 @@ def print_error(message: str, exit_code: int, *, as_json: bool = False) -> int:
 
 def print_error_json(message: str, exit_code: int) -> None:
     """Print an error as a JSON object, in place of a result."""
+    # Imported here, because text output needs no part of the job package.
     from fanout.job import SCHEMA_VERSION
 
     print_json({"schema_version": SCHEMA_VERSION, "exit_code": exit_code, "error": message})
@@ -182,6 +184,7 @@ def _phases(summary: Summary) -> str:
         "sending": summary.stats.seconds,
         "writing": summary.stats.writing_seconds,
     }
+    # The phases are noise if sending took nearly all of the time.
     if summary.seconds - summary.stats.seconds < _OTHER_PHASES * summary.seconds:
         return ""
     return f" ({', '.join(f'{name} {_duration(seconds)}' for name, seconds in phases.items())})"

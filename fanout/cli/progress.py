@@ -34,6 +34,7 @@ def progress_display(*, quiet: bool = False) -> Display:
     """Return the display that suits stderr."""
     if quiet or sys.stderr is None:  # the parent process closed it
         return Silent()
+    # A dumb terminal cannot move its cursor.
     can_redraw = os.environ.get("TERM", "").lower() not in {"dumb", "unknown"}
     return Bar() if sys.stderr.isatty() and can_redraw else Lines()
 
@@ -70,6 +71,7 @@ class Display(ABC):
         """End the display."""
         if self._task is not None:
             self._task.cancel()
+            # The task ends by its cancellation.
             with suppress(asyncio.CancelledError):
                 await self._task
 
@@ -77,6 +79,7 @@ class Display(ABC):
         """Return the number of requests in flight."""
         try:
             return self._client.statistics().in_flight if self._client else 0
+        # A signal may arrive after the end of the run.
         except ClientStateError:  # closed already
             return 0
 

@@ -88,6 +88,7 @@ def dry_run_command(file: str, settings: Sequence[str], latency: float | None, *
 def status_command(file: str, settings: Sequence[str], *, as_json: bool) -> int:
     """Print the progress of a job's run."""
     try:
+        # Errors of loading are redacted by the loader; an old redactor would hide parts of another job.
         OUTPUT.redactor = Redactor()
         job = load_job_or_outline(file, settings)
         OUTPUT.redactor = job.redactor
@@ -177,6 +178,7 @@ async def _run(
     with Interrupts(control, display) as interrupts:
         display.open()
         try:
+            # Signals end the run through its control, so that finished rows are written.
             summary = await run_job(job, **options, control=control, on_start=display.start)
         finally:
             await display.stop()

@@ -65,6 +65,7 @@ def tune_command(
 async def _tune(file: str, settings: Sequence[str], options: TuneOptions, *, mock: bool, write: bool) -> TuneReport:
     job = load(file, settings)
     if write:
+        # Checked before the search: it would be a pity to find out after paying for it.
         require_not_overridden(settings, _KEYS)
         require_writable(job.file)
     if mock:

@@ -123,8 +123,10 @@ class Client(Generic[V]):
         chunks = chunks_of(chunk_rows, chunk_max_bytes, chunk_max_tokens)
         self._endpoints = each_endpoint(endpoint)
         self._codec = _own_codec(codec)
+        # A single text is an iterable of characters, which would all be too short to be secrets.
         texts = [secrets] if isinstance(secrets, str) else secrets
         self._redactor = texts if isinstance(texts, Redactor) else Redactor(texts)
+        # The redactor must know the credentials before the first message is made, even that of a failing option.
         for one, _ in self._endpoints:
             self._redactor.add(secrets_of(one.url, one.headers))
         self._settings = ClientSettings(
@@ -168,6 +170,7 @@ class Client(Generic[V]):
 
         Runs under way raise `RunStopped`, and calls of `predict` that still wait raise `ClientStateError`.
         """
+        # The client counts as closed before the first await, so that no call can start on a session that closes.
         session, self._session, self._closed = self._session, None, True
         if session is not None:
             await session.close()
@@ -220,10 +223,12 @@ class Client(Generic[V]):
         Exceptions of the codec and of ``headers`` are raised unchanged, with a ``.result`` added.
         """
         require_on_error(on_error)
+        # The deadline counts from the call, and an invalid timeout is an error also for a closed client.
         until = Until.after(timeout)
         session = self._open_session()
         chunker = session.chunker(rows)
         if chunker.total is None:
+            # The chunker may have started to read the iterable on a helper thread.
             await chunker.close()
             raise TypeError(f"map needs rows with a length, not {type(rows).__name__}; stream takes any iterable")
         outcome: V | Result = values_or_result(await session.merge(chunker, control, until), on_error)
@@ -292,12 +297,14 @@ class Client(Generic[V]):
             raise ConfigError("carry needs the path of a journal", key="carry")
         if isinstance(sink, FileSink):
             path = journal.path if isinstance(journal, Journal) else None if journal is None else Path(journal)
+            # Resolving paths can block on a network file system.
             await asyncio.to_thread(require_own_files, rows, sink, path)
         if journal is None or isinstance(journal, Journal):
             return await run_into(session, rows, sink, journal, control, until)
         assert isinstance(sink, FileSink)
         content = content_of(rows)
         known = rows if content is None else content
+        # Hashing a large input takes seconds, so it is kept off the loop.
         identity = await on_thread(self.identity, known)
         opening = partial(open_journal, Path(journal), identity, content, sink, carry=carry)
         async with opened_on_thread(opening) as opened:
@@ -361,6 +368,7 @@ class Client(Generic[V]):
 
         Raises `ConfigError` for iterators, whose rows cannot be compared with those of an earlier run.
         """
+        # The host is not part of the identity: a moved endpoint with the same path serves the same model.
         urls = [endpoint.url for endpoint, _ in self._endpoints]
         return identity_of(rows, self._codec, urls, self._redactor)
 
@@ -387,7 +395,7 @@ class Client(Generic[V]):
 
 
 def _own_codec(codec: str | Codec | type[Codec]) -> Codec:
-    """Return a codec that belongs to this client alone, since it learns about this client's model."""
+    """Return a codec that belongs to this client alone."""
     if isinstance(codec, str):
         from fanout.codecs import codec as codec_by_name
 
@@ -395,5 +403,6 @@ def _own_codec(codec: str | Codec | type[Codec]) -> Codec:
     if isinstance(codec, type) and issubclass(codec, Codec):
         return codec()
     if isinstance(codec, Codec):
+        # The caller may change an attribute of its own instance later.
         return copy.copy(codec)
     raise ConfigError(f"codec must be a name or a fanout.Codec, not {type(codec).__name__}", key="codec")

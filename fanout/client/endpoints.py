@@ -29,6 +29,7 @@ class Target(NamedTuple):
 
 def each_endpoint(endpoints: Endpoints) -> list[tuple[Endpoint, float]]:
     """Return every endpoint with its weight. Raises `ConfigError` if there is none, or if one is given twice."""
+    # A str is a sequence too.
     several = [endpoints] if isinstance(endpoints, str) or not isinstance(endpoints, Sequence) else endpoints
     each = [pair for endpoint in several for pair in _endpoint(endpoint).each()]
     urls = [endpoint.url for endpoint, _ in each]
@@ -51,6 +52,7 @@ def request_url(url: str, path: str, model: str | None = None) -> str:
         if model is None:
             example = redact_url(parts._replace(path=path.replace("{model}", "NAME")).geturl())
             raise ConfigError(f"the url {redact_url(url)} names no model; write it whole, like {example}", key="url")
+        # The name of a local function, package.module:function, stays readable in the URL.
         path = path.replace("{model}", quote(model, safe=":."))
     return parts._replace(path=path).geturl()
 
@@ -85,9 +87,11 @@ async def start_targets(
     targets = []
     for endpoint, weight in endpoints:
         if endpoint.url.startswith(LOCAL):
+            # Only local:// endpoints need the packaged server.
             from fanout.serving.local import LocalServer
 
             server = LocalServer(endpoint.url.removeprefix(LOCAL))
+            # Before it starts, so that the caller can stop a server whose start fails.
             servers.append(server)
             url = request_url(await server.start(), codec.path, server.model)
         else:

@@ -61,6 +61,7 @@ class Survey:
 
 async def preview_rows(chunker: Chunker, codec: Codec) -> Preview:
     """Encode the first chunk of ``chunker`` with a codec that knows its model. Raises `InputError`."""
+    # The model may accept fewer rows than the client asks for.
     chunker.limit(codec.max_rows or chunker.chunk_rows)
     try:
         first = await chunker.take()
@@ -127,6 +128,7 @@ def _encoded(
     def encodes(task: ChunkTask) -> bool:
         return encode(task, codec, lambda payload: payload, fail, uniform=chunker.uniform)
 
+    # Bounds in bytes and tokens are known only after encoding.
     if chunker.packing is not None:
         return fitted(task, chunker, chunker.packing, encodes)
     return task if encodes(task) else None

@@ -74,6 +74,7 @@ class ClientSettings:
         defaults: dict[str, Any] = {"limits": Limits, "retry": RetryPolicy, "timeouts": Timeouts, "hedge": None}
         for name, default in defaults.items():
             value, kind = getattr(self, name), default or Hedge
+            # The dataclass is frozen for everyone else; defaults are filled in once.
             if value is None:
                 object.__setattr__(self, name, default and default())
             elif not isinstance(value, (kind, RateLimiter) if name == "limits" else kind):

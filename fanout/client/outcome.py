@@ -57,6 +57,7 @@ def raise_if_stopped(stop: Stop | None, result: Result) -> None:
     """Raise `RunStopped` with ``result``, or `Interrupted` if a `KeyboardInterrupt` stopped the run."""
     if stop is None:
         return
+    # A KeyboardInterrupt inside a callback stops the run like an error, but must surface as an interrupt.
     if isinstance(stop.cause, KeyboardInterrupt):
         raise Interrupted(stop.reason, kind=stop.kind, result=result) from stop.cause
     raise RunStopped(stop.reason, kind=stop.kind, result=result) from stop.cause
@@ -100,6 +101,7 @@ def settle_remaining_callers(batch: Batch, stop: Stop | None, statistics: Callab
     assert stop is not None
     for row in batch.open:
         error = RunStopped(stop.reason, kind=stop.kind, result=pending_row(statistics()))
+        # Each caller gets an exception of its own: a shared one would collect the tracebacks of all.
         error.__cause__ = stop.cause
         batch.answer(row, error)
 

@@ -73,11 +73,13 @@ class Session:
         self._codec = codec
         self._settings = settings
         self._servers = servers
+        # All runs share the measured size of rows in bytes and tokens, so that later ones pack well from the start.
         self._scale = Scale()
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
         self._opened = self._loop.time()
         self._runs: set[Run] = set()
+        # An event instead of a task group: runs belong to their callers' tasks.
         self._idle = asyncio.Event()
         self._idle.set()
         self._totals = Counters()
@@ -89,6 +91,7 @@ class Session:
     @classmethod
     async def open(cls, endpoints: Sequence[tuple[Endpoint, float]], codec: Codec, settings: ClientSettings) -> Session:
         """Open a session, and start a server for each ``local://`` endpoint; `close` stops them."""
+        # Both prepare the process once; they are too slow for the import of the package.
         retain_heap()
         import_all()
         count_tokens = settings.count_tokens
@@ -101,12 +104,14 @@ class Session:
         servers: list[LocalServer] = []
         try:
             return open_at(await start_targets(endpoints, codec, servers), servers=servers)
+        # A server that has started must not outlive a failed or cancelled opening.
         except BaseException:
             await _stop_servers(servers)
             raise
 
     async def close(self) -> None:
         """Stop all runs, close every connection, and stop the local servers."""
+        # Callers of predict that still wait get their exception before their runs are cut.
         await self.batcher.close()
         for run in self._runs:
             run.stop(Stop("interrupted", "the client was closed"), cut=True)
@@ -159,11 +164,13 @@ class Session:
             self._runs.discard(run)
             if not self._runs:
                 self._idle.set()
+            # In the finally block, so that a cancelled run is counted too.
             self._totals.add(run.up_to_date_counters())
 
     def withdraw(self, run: Run, account: RowStatus) -> None:
         """Count rows of an ended run as pending if their answers may belong to other rows."""
         withdrawn = account.withdraw(run.collector.suspect)
+        # The rows were counted as ok when their chunk arrived.
         run.counters.ok -= withdrawn
         self._totals.ok -= withdrawn
 
@@ -181,6 +188,7 @@ class Session:
                 require_unchanged(chunker)
         except Exception as error:
             self.withdraw(run, merged)
+            # Exceptions of the codec or of headers= keep their type, and gain the answers so far.
             vars(error).setdefault("result", merged.result(chunker.total, run.statistics()))
             raise
         self.withdraw(run, merged)

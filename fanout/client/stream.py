@@ -61,6 +61,7 @@ class Stream:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._task is not None and not self._task.done():
+            # wait() does not raise the cancellation of the task, which await would.
             self._task.cancel()
             await asyncio.wait([self._task])
         if self._task is not None and not self._task.cancelled():
@@ -85,6 +86,7 @@ class Stream:
         if self._task is None:
             raise RuntimeError("enter the stream first: async with client.stream(rows) as results")
         if not self._ready:
+            # All chunks that are there are taken at once: a queue operation for each would slow down small chunks.
             self._ready.extend(await self._queue.get_all())
         if not self._ready:
             stop = await self._end(self._task)
@@ -93,6 +95,7 @@ class Stream:
             result = self.result()
             raise_if_stopped(final_stop(stop, self._status.violation(result, stopped=stop is not None)), result)
             return None
+        # The consumer asked for a chunk, so one more may be read from the input.
         self._window.release()
         return self._ready.popleft()
 
@@ -112,6 +115,7 @@ class Stream:
     async def _execute(self, session: Session) -> None:
         try:
             await session.execute(self._run)
+            # A file that changed while it was read makes the answers worthless, also if every request succeeded.
             if self._run.stopped is None:
                 require_unchanged(self._chunker)
         finally:

@@ -71,6 +71,7 @@ class SyncClient(Generic[V]):
         self._loop = LoopThread()
         try:
             self._loop.run(self._client.open())
+        # Without the loop thread the client is useless, and a daemon thread per failed attempt would pile up.
         except BaseException:
             self._loop.close()
             raise
@@ -180,10 +181,12 @@ class SyncClient(Generic[V]):
         except Interrupted:  # raised by the run itself: it has its result already
             raise
         except KeyboardInterrupt as interrupt:
+            # The signal may come between the creation of the future and the start of its job.
             self._loop.cancel_unless_started(future)
             self._interrupt(future, control, interrupt)
 
     def _interrupt(self, future: JobFuture[Result], control: RunControl, interrupt: KeyboardInterrupt) -> NoReturn:
+        # The run itself builds the result, on the loop's thread.
         control.cut()
         try:
             result = self._loop.wait(future)
@@ -193,6 +196,7 @@ class SyncClient(Generic[V]):
             future.cancel()
             raise
         except Exception as error:
+            # An exception of the codec carries the result too; without one there is nothing to report.
             if getattr(error, "result", None) is None:
                 raise interrupt from error
             result = error.result  # type: ignore[attr-defined]
@@ -285,6 +289,7 @@ def map(  # noqa: A001
     require_on_error(on_error)
     require_known("map", options, [*_MAP_OPTIONS, *ClientOptions.__annotations__])
     client: SyncClient[Answers] = SyncClient(endpoint, codec=codec, **options)
+    # The result has to survive an interrupt that comes while the client is closed.
     result: Result | None = None
     try:
         with client:

@@ -53,6 +53,7 @@ async def check_job(job: Job, *, control: RunControl | None = None) -> CheckRepo
     """
     with locate_errors(job.file, input_name(job), job.redactor):
         source = await asyncio.to_thread(read_input, job)
+        # An output that cannot be written must show before the first request.
         open_sink(job.output_path)
         first = await _first_chunk(source, job.tables.chunks.rows)
         preview: Preview | None = None
@@ -100,6 +101,7 @@ async def dry_run(job: Job, *, latency: float | None = None, control: RunControl
     """
     with locate_errors(job.file, input_name(job), job.redactor):
         source = await asyncio.to_thread(read_input, job)
+        # A dry run reports an unusable output as a run would.
         open_sink(job.output_path)
         latency = job.tables.mock.latency if latency is None else latency
         simulation = Simulation(job.tables.limits, latency)
@@ -173,6 +175,7 @@ def job_status(job: Job | Outline) -> Status:
 
 
 def _is_current(job: Job, state: JournalState) -> bool:
+    # A file that was only touched is still the same input.
     return same_but_for_times(state.identity, client_of(job).identity(read_input(job)))
 
 
@@ -180,6 +183,7 @@ async def _first_chunk(source: Source, chunk_rows: int) -> Rows:
     chunker = chunker_of(source, chunk_rows)
     try:
         task = await chunker.take()
+    # The reader thread of a blocking source must not outlive the check.
     finally:
         await chunker.close()
     return [] if task is None else task.rows

@@ -62,6 +62,7 @@ def write_settings(file: Path, settings: Mapping[str, int]) -> None:
 
     Comments, order and spaces stay. Raises `ConfigError` if it cannot be done; the file is then unchanged.
     """
+    # A symbolic link stays; the file behind it is replaced.
     target = file.resolve()
     try:
         before = target.read_bytes().decode("utf-8")
@@ -105,6 +106,7 @@ def _replace(target: Path, data: bytes) -> None:
     fd, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         try:
+            # mkstemp makes files private; the job file keeps its mode.
             os.fchmod(fd, target.stat().st_mode)
             write_at(fd, data, 0)
             os.fsync(fd)

@@ -56,6 +56,7 @@ def load_job_or_outline(
     tables = substitution.apply(tables)
     problems = dict(substitution.problems)
     model = _validate(tables, problems)
+    # The codec checks its own options, so both lists of problems are reported together.
     codec = _make_codec(tables, problems)
     redactor = _redactor(tables, substitution, file)
     if model is None or codec is None or problems:
@@ -64,12 +65,14 @@ def load_job_or_outline(
             for at, text in problems.items()
         )
         text, key = "\n".join(lines), key_path(next(iter(problems)))
+        # fanout status works without the credentials of the job.
         if substitution.unset and all(at[0] in SECRET_TABLES for at in problems):
             path = beside(file, tables["output"]["path"])
             return Outline(file=file, output_path=path, redactor=redactor, missing=text, key=key)
         raise ConfigError(text, key=key)
     for one, _ in model.endpoint.each():
         redactor.add(secrets_of(one.url, one.headers))
+    # Literal credentials in the file are as secret as those from variables.
     redactor.add(secrets_of(model.endpoint.proxy or "", {}))
     return Job(file=file, tables=model, codec=codec, redactor=redactor)
 

@@ -57,6 +57,7 @@ def locate_errors(file: Path, source: str = "", redactor: Redactor | None = None
         key = _job_key(error)
         text = without_key(str(error), error.key)
         place = f"input ({source})" if key == "input" and source else key
+        # The type stays, because callers catch InputError and ReplayError.
         raise type(error)(": ".join(part for part in (str(file), place, text) if part), key=key) from error
 
 
@@ -92,6 +93,7 @@ def _job_key(error: ConfigError) -> str:
         return ""
     if isinstance(error, InputError):
         return "input"
+    # The client raises keys of its own arguments; all others are options of the codec.
     table = "endpoint" if error.key in _ENDPOINT_KEYS else "codec"
     return f"{table}.{error.key}" if error.key else ""
 
@@ -111,6 +113,7 @@ def _explained(detail: ErrorDetails, at: Location) -> tuple[Location, str]:
         return at, "is missing"
     if kind == "greater_than_equal":
         return at, f"must be at least {context['ge']}, not {detail['input']}"
+    # A settings class raised a ConfigError, which names its key and the remedy.
     cause = context.get("error")
     if isinstance(cause, ConfigError):
         place = (*at, cause.key) if cause.key else at

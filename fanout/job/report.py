@@ -80,6 +80,7 @@ class Summary:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the summary in the form of the JSON output."""
+        # The JSON stays flat, so that scripts read one level: jq .ok.
         stats = asdict(self.stats)
         counted = ("requests", "retries", "splits", "hedges", "hedges_won", "concurrency")
         return {

@@ -92,12 +92,15 @@ async def run_job(
         source = await asyncio.to_thread(read_input, job, rows)
         sink = open_sink(job.output_path)
         client = client_of(job, setup.transport)
+        # Fingerprints read parts of the input files.
         identity = await on_thread(client.identity, source) | setup.identity
         if setup.identity:
             await on_thread(_require_own_output, job, setup.identity)
         opening = partial(_open_journal, job, identity, source, sink, fresh=fresh, carry=carry)
         async with opened_on_thread(opening) as journal:
+            # The sink may hold files open even if opening the journal succeeded and the run did not start.
             with closing(sink):
+                # A rehearsal is repeated on purpose; a paid run is not.
                 if setup.identity and journal.state.complete and not only_failed:
                     journal.restart()
                 if only_failed:
@@ -163,6 +166,7 @@ def mock_transport(job: Job, *, answering: bool) -> MockTransport:
             job.codec, url, model, latency=mock.latency, faults=mock.faults, seed=mock.seed, record=False
         )
     except ConfigError as error:
+        # Errors of the codec keep their key; those of the mock table get its name.
         if error.key in type(mock).model_fields:
             raise ConfigError(str(error), key=f"mock.{error.key}") from None
         raise
@@ -177,6 +181,7 @@ def read_input(job: Job, rows: slice = slice(None)) -> Source:
     """
     table = job.tables.input
     source = open_source(job.input_path, table.column, id=table.id, format=table.format)
+    # The output replaces a file at its path, which must not be the input.
     require_apart(job.output_path, source.files)
     selected = source.sliced(rows)
     if selected.n_rows == 0 and source.n_rows:
@@ -221,6 +226,7 @@ def _open_journal(
 ) -> Journal:
     path = journal_path(job.output_path)
     journal = open_journal(path, identity, content_of(source), sink, fresh=fresh, carry=carry)
+    # Rows from stdin cannot be compared with those of the earlier run.
     if journal.resumed_rows and not source.repeatable and not journal.state.complete:
         journal.close()
         raise ConfigError(

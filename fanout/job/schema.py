@@ -45,6 +45,7 @@ def _options_if_named(name: str) -> dict[str, Any]:
     kind = codec_class(name)
     parameters = signature(kind).parameters.values()
     then: dict[str, Any] = {"properties": {"name": True}}
+    # A codec that accepts any option cannot be checked by an editor.
     if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
         hints, descriptions = _hints(kind), {**_descriptions(base.Codec), **_descriptions(kind)}
         then["properties"] |= {p.name: _option(p, hints.get(p.name, Any), descriptions.get(p.name)) for p in parameters}

@@ -83,6 +83,7 @@ class Substitution:
             return match[0]
         name, default = inside.groups()
         value = self.environment.get(name)
+        # As in a shell, ${NAME:-default} also replaces an empty value.
         if default is not None and not value:
             return str(default)
         if value is None or not _is_text(value):

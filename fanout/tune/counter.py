@@ -47,6 +47,7 @@ class EventCounter:
         """Count an event."""
         if event.kind == "retry":
             self.retried += 1
+        # Halves that are split again belong to a chunk that is counted already.
         elif event.kind == "split" and event.status in _TOO_LARGE and event.stop - event.start == self.chunk_rows:
             self.split.add(event.start)
             self.split_reason = event.reason
@@ -98,6 +99,7 @@ class StreamCounter:
         loop = asyncio.get_running_loop()
         timers = [
             loop.call_later(_PATIENCE * self._seconds, self._lose_patience),
+            # The budget bounds time too, so requests in flight at its end are not awaited.
             loop.call_at(ends, self._control.cut, "the time of the search is over", "deadline"),
         ]
         try:
@@ -106,6 +108,7 @@ class StreamCounter:
                     if not self.closed:
                         self._add(done)
         except RunStopped as stop:
+            # A drain that this counter requested is no failure.
             self.stop = None if self.closed else stop
         finally:
             for timer in timers:

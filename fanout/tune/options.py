@@ -98,6 +98,7 @@ class BudgetAccount:
 
     def quota(self, point: Point) -> Quota | None:
         """Return the number of chunks for a trial at ``point``; None if the remaining budget does not allow one."""
+        # A trial may overshoot by what is in flight, so that is reserved beforehand.
         left = self.remaining(point.chunk_rows) - _METADATA_REQUESTS - _EXTRA_ROUNDS * point.concurrency
         least = max(_MIN_CHUNKS, _ROUNDS * point.concurrency)
         share = min(self.budget.requests // _TRIALS, self.budget.rows // _TRIALS // point.chunk_rows)

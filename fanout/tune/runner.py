@@ -56,6 +56,7 @@ def read_sample(source: Source) -> Sample:
     for block in source.blocks():
         parts.append(block.rows)
         held += _nbytes(block.rows)
+        # The whole input may be larger than the memory, and no trial has time for more.
         if held >= _SAMPLE_BYTES:
             break
     if not parts:
@@ -85,6 +86,7 @@ class SearchControl(RunControl):
     def next_run(self) -> RunControl:
         """Return the control of the next run, and forget that of the run before."""
         self._current = RunControl()
+        # The end may be requested between two runs, when no run is attached.
         if self.ended:
             self._current.drain(*self._reason)
         return self._current
@@ -166,6 +168,7 @@ class TrialRunner:
     async def measure(self, point: Point, quota: Quota, *, max_requests: int, ends: float) -> TrialOutcome:
         """Send chunks at ``point`` until ``quota`` is answered, but no more requests and no longer than allowed."""
         events = EventCounter(point.chunk_rows)
+        # A new client for each trial: its limiters and latencies start without a history.
         async with self.client_at(point, max_requests, events) as client:
             self.client = client
             try:

@@ -101,6 +101,7 @@ class Search:
             if reached != top:
                 top = reached
                 break
+        # Another chunk size may move the best concurrency.
         top = yield from self._climb([Point(top.chunk_rows, step) for step in self._steps if step >= top.concurrency])
         yield from self._descend(top)
         yield from self._confirm()
@@ -129,6 +130,7 @@ class Search:
         top, paused = path[0], False
         yield from self._within_bounds(top)
         for point in path[1:]:
+            # Once a bound is violated, more load violates it too.
             if not (yield from self._within_bounds(point)):
                 break
             if self._growth(top, point) > GROWTH:

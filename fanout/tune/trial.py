@@ -191,11 +191,13 @@ def combine(point: Point, measured: Sequence[Measurement], bounds: Bounds) -> Tr
     seconds, requests = sum(one.seconds for one in measured), sum(one.requests for one in measured)
     retried = sum(one.retried for one in measured)
     p50, p95 = (_mean(measured, lambda one: one.latency_p50), _mean(measured, lambda one: one.latency_p95))
+    # Retries show an overloaded endpoint, failed rows a chunk that it does not accept: the worse one counts.
     errors = max(retried / requests if requests else 0.0, failed / (rows + failed) if failed else 0.0)
     refused = next((one.refused for one in measured if one.refused), "")
     verdict: TrialVerdict = "ok"
     if refused:
         verdict = "refused"
+    # Without a single answer there is no rate to compare.
     elif errors > bounds.errors or not rows:
         verdict = "errors"
     elif p95 is not None and p95 > bounds.p95:

@@ -101,6 +101,7 @@ class Tuner:
         self._shown = shown
         self._began = _now()
         tables = runner.job.tables
+        # The job's own guard on the bill holds for its tuning as well.
         requests = min(options.budget.requests, tables.limits.max_requests or options.budget.requests)
         self._account = BudgetAccount(replace(options.budget, requests=requests), self._began)
         self._automatic = not isinstance(tables.limits.concurrency, int)
@@ -116,6 +117,7 @@ class Tuner:
         steps = self._steps(start, n_rows)
         self._require_enough(Point(start, min(steps)), n_rows)
         search = Search(sizes, steps, start=start, bounds=self._bounds, n_rows=n_rows)
+        # Without metadata there is nothing to plan, only the reason of the stop to report.
         unfinished = ""
         if self._stop is None:
             self._listener.on_plan(self._plan(sizes, steps), self._runner)
@@ -132,6 +134,7 @@ class Tuner:
                 max_rows = (await client.preview(first, control=self._runner.control.next_run())).max_rows
             except RunStopped as stop:
                 self._stop = stop
+            # Metadata requests carry no rows, but they count as requests.
             self._account.spend(client.statistics().requests, 1)
         return min(bound for bound in (max_rows, n_rows, _MAX_CHUNK_ROWS) if bound is not None)
 
@@ -176,6 +179,7 @@ class Tuner:
             remaining = self._account.remaining(point.chunk_rows)
             outcome = await self._runner.measure(point, quota, max_requests=remaining, ends=self._account.ends)
             self._account.spend(outcome.requests, point.chunk_rows)
+            # Failed rows of the chosen point are reported, because the job would fail them too.
             self._failed[point] += outcome.failed
             if outcome.measurement is not None:
                 search.record(point, outcome.measurement)
