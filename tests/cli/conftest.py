@@ -23,7 +23,7 @@ INSTALLED = Path(fanout.__file__).absolute().parents[1]
 
 @dataclass
 class Ended:
-    """How a command ended."""
+    """The end of a command."""
 
     code: int | None
     out: str

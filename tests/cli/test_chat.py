@@ -24,7 +24,7 @@ path = "out/y.jsonl"
 PROMPTS = np.array(["one", "two words", "three words é"] * 200)
 
 
-def test_prompts_become_texts_and_their_cost_is_told(command, write_job, tmp_path):
+def test_prompts_become_texts_and_their_usage_is_printed(command, write_job, tmp_path):
     write_job(JOB, PROMPTS[:3])
     result = command("run", "job.toml")
     assert (result.code, result.err) == (0, "")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 
-def test_a_check_tells_what_was_found_and_writes_nothing(command, write_job, doubler_aside, tmp_path):
+def test_a_check_prints_its_report_and_writes_nothing(command, write_job, doubler_aside, tmp_path):
     write_job(url=f"{doubler_aside.url}?key=s3cret")
     result = command("check", "job.toml")
     assert (result.code, result.err) == (0, "")
@@ -20,7 +20,7 @@ def test_a_check_tells_what_was_found_and_writes_nothing(command, write_job, dou
     assert not (tmp_path / "out").exists()
 
 
-def test_a_check_in_json_tells_why_it_was_stopped(command, write_job, doubler_aside):
+def test_a_check_in_json_has_the_reason_of_its_stop(command, write_job, doubler_aside):
     doubler_aside.status = 401
     write_job(url=doubler_aside.url)
     result = command("check", "job.toml", "--json")
@@ -44,7 +44,7 @@ path = "out/y.npy"
 """
 
 
-def test_a_check_tells_what_the_server_says_and_what_would_be_sent(command, write_job):
+def test_a_check_describes_the_model_and_the_first_request(command, write_job):
     write_job(OIP, np.zeros((100, 64)))
     result = command("check", "job.toml")
     assert (result.code, result.err) == (0, "")

@@ -59,7 +59,7 @@ def test_a_command_that_does_not_exist_ends_with_code_2(capsys):
     assert "No such command" in capsys.readouterr().err
 
 
-def test_a_wrong_option_is_told_in_json_too(capsys):
+def test_a_wrong_option_is_reported_in_json_too(capsys):
     assert code_of("run", "job.toml", "--json", "--rows", "x") == 2
     assert json.loads(capsys.readouterr().out)["exit_code"] == 2
 

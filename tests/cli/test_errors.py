@@ -49,7 +49,7 @@ def test_several_mistakes_are_a_line_each(command, write_job):
     assert all(line.startswith("error: job.toml: ") for line in lines)
 
 
-def test_a_mistake_is_told_in_json_too(command, write_job):
+def test_a_mistake_is_reported_in_json_too(command, write_job):
     write_job()
     result = command("run", "job.toml", "--json", "--set", "limits.concurrency=0")
     told = json.loads(result.out)

@@ -48,7 +48,7 @@ def test_in_real_time_a_rehearsal_waits(command, write_job):
     assert json.loads(result.out)["seconds"] >= 0.3
 
 
-def test_a_dry_run_tells_what_would_be_sent_and_how_long_it_takes(command, write_job, tmp_path):
+def test_a_dry_run_prints_the_requests_and_their_duration(command, write_job, tmp_path):
     write_job(url=f"{NOBODY}?key=s3cret", rows=np.array([*range(10), np.nan]))
     limits = ("--set", "limits.max_requests=2", "--set", "limits.requests_per_second=2.0")
     result = command("check", "job.toml", "--dry-run", "--latency", "0.5", *limits)

@@ -55,7 +55,7 @@ async def watched(display: Display, client: Counting) -> None:
     await display.stop()
 
 
-async def test_a_limit_that_moves_is_shown_beside_what_is_in_flight(monkeypatch, capsys):
+async def test_an_adaptive_limit_is_shown_beside_the_requests_in_flight(monkeypatch, capsys):
     monkeypatch.setattr(Lines, "seconds", 0.001)
     await watched(Lines(), Counting(Statistics(ok=48, seconds=5.0, in_flight=3, concurrency=12)))
     assert ", 3 of 12 in flight, " in capsys.readouterr().err
@@ -160,7 +160,7 @@ async def test_a_bar_shows_every_phase(monkeypatch, capsys):
     assert "writing the output: 100/100 rows" in shown
 
 
-async def test_a_stderr_that_nobody_reads_ends_the_display_and_nothing_else(monkeypatch):
+async def test_a_closed_stderr_ends_the_display_only(monkeypatch):
     def gone(*_: object, **__: object) -> None:
         raise BrokenPipeError
 

@@ -55,7 +55,7 @@ def test_failed_rows_are_listed_and_end_with_code_1(command, write_job, doubler_
     assert np.load(tmp_path / "out" / "y.npy.ok.npy").sum() == 36
 
 
-def test_an_endpoint_that_nobody_answers_at_ends_with_code_3(command, write_job):
+def test_an_unreachable_endpoint_ends_with_code_3(command, write_job):
     write_job(url=NOTHING_LISTENS)
     result = command("run", "job.toml")
     assert result.code == 3
@@ -88,7 +88,7 @@ def test_carry_sends_the_edited_rows_of_a_complete_run_alone(command, write_job,
 
 
 @pytest.mark.parametrize("other", ["--fresh", "--only-failed"])
-def test_carry_is_refused_beside_what_contradicts_it(command, write_job, other):
+def test_carry_is_refused_beside_options_that_contradict_it(command, write_job, other):
     write_job()
     result = command("run", "job.toml", "--carry", other)
     assert result.code == 2
@@ -98,7 +98,7 @@ def test_carry_is_refused_beside_what_contradicts_it(command, write_job, other):
 @pytest.mark.parametrize(
     ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
 )
-async def test_one_signal_finishes_what_is_in_flight_and_writes_it(start, write_job, doubler, tmp_path, number, code):
+async def test_one_signal_finishes_and_writes_the_requests_in_flight(start, write_job, doubler, tmp_path, number, code):
     write_job(rows=np.arange(100.0), url=doubler.url)
     arrived, release = asyncio.Event(), asyncio.Event()
 
@@ -128,7 +128,7 @@ async def test_one_signal_finishes_what_is_in_flight_and_writes_it(start, write_
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), 2 * np.arange(100.0))
 
 
-async def test_two_signals_stop_now_and_still_write_what_succeeded(start, command, write_job, doubler):
+async def test_two_signals_stop_now_and_still_write_the_answers_so_far(start, command, write_job, doubler):
     write_job(rows=np.arange(100.0), url=doubler.url)
     arrived = asyncio.Event()
 
@@ -207,7 +207,7 @@ def test_the_example_runs_as_it_is(command, tmp_path):
 
 
 @pytest.mark.parametrize("option", [(), pytest.param(("--json",), marks=pytest.mark.slow)])
-async def test_a_reader_that_goes_away_changes_nothing_of_what_was_done(run, write_job, doubler, tmp_path, option):
+async def test_a_closed_pipe_on_stdout_does_not_fail_the_run(run, write_job, doubler, tmp_path, option):
     write_job(url=doubler.url)
     nobody, stdout = os.pipe()
     os.close(nobody)

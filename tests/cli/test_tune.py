@@ -40,14 +40,14 @@ def test_json_is_one_object_on_stdout_and_a_rehearsal_opens_no_connection(comman
     write_job(rows=ROWS, url="http://nobody.test/x?key=s3cret")
     mock = ("--mock", "--set", "mock.shape=[2]", "--set", "mock.latency=30.0", "--set", "timeouts.attempt=90.0")
     result = command("tune", "job.toml", "--json", *mock, "--max-requests", "300", "--max-seconds", "1e6")
-    found = json.loads(result.out)
+    report = json.loads(result.out)
     assert result.out.count("\n") == 1
-    assert (result.code, found["exit_code"], found["schema_version"], found["answers"]) == (0, 0, 1, "mock")
-    assert found["endpoint"] == "http://nobody.test/x?key=***"
+    assert (result.code, report["exit_code"], report["schema_version"], report["answers"]) == (0, 0, 1, "mock")
+    assert report["endpoint"] == "http://nobody.test/x?key=***"
     assert "s3cret" not in result.out + result.err
-    assert found["settings"].keys() == {"chunks.rows", "limits.concurrency"}
-    assert found["best"] in found["trials"]
-    assert found["requests"] <= 300
+    assert report["settings"].keys() == {"chunks.rows", "limits.concurrency"}
+    assert report["best"] in report["trials"]
+    assert report["requests"] <= 300
 
 
 async def line_with(stream: asyncio.StreamReader, words: str) -> None:
@@ -59,7 +59,7 @@ async def line_with(stream: asyncio.StreamReader, words: str) -> None:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
-async def test_a_signal_ends_the_search_and_what_was_measured_is_told(start, write_job, doubler, number, code):
+async def test_a_signal_ends_the_search_and_its_measurements_are_reported(start, write_job, doubler, number, code):
     file = write_job(rows=ROWS, url=doubler.url)
     before, arrived, release = file.read_bytes(), asyncio.Event(), asyncio.Event()
 
@@ -86,13 +86,13 @@ async def test_a_signal_ends_the_search_and_what_was_measured_is_told(start, wri
     assert file.read_bytes() == before
 
 
-def test_an_endpoint_that_nobody_answers_at_ends_with_code_3(command, write_job):
+def test_an_unreachable_endpoint_ends_with_code_3(command, write_job):
     write_job(rows=ROWS, url=NOTHING_LISTENS)
     result = command("tune", "job.toml", "--json")
     assert result.code == 3
     assert result.err.splitlines()[-1].startswith("error: stopped early: ")
-    found = json.loads(result.out)
-    assert (found["stop_kind"], found["best"], found["trials"]) == ("unreachable", None, [])
+    report = json.loads(result.out)
+    assert (report["stop_kind"], report["best"], report["trials"]) == ("unreachable", None, [])
 
 
 def test_when_nothing_keeps_the_bounds_the_code_is_1_and_nothing_is_written(command, write_job, doubler_aside):
@@ -129,9 +129,7 @@ def test_options_that_make_no_sense_are_refused_before_anything_is_sent(
     assert "Traceback" not in result.err
 
 
-def test_a_job_file_that_cannot_be_written_in_the_end_does_not_lose_what_was_found(
-    command, write_job, doubler_aside, tmp_path
-):
+def test_a_job_file_that_cannot_be_written_does_not_lose_the_report(command, write_job, doubler_aside, tmp_path):
     write_job(rows=ROWS, url=doubler_aside.url)
 
     async def before_answer(request: int) -> None:
@@ -152,12 +150,12 @@ async def test_chats_and_rows_from_stdin_can_be_tuned(start, write_job):
     texts = ("--set", "input={path='-', format='txt'}", "--set", "output.path=y.jsonl")
     process = await start("tune", "job.toml", "--json", *chat, *texts, *SMALL, stdin=asyncio.subprocess.PIPE)
     out, _ = await asyncio.wait_for(process.communicate(b"hello\nhow are you\n"), 20)
-    found = json.loads(out)
-    assert (process.returncode, found["rows"], found["settings"]["chunks.rows"]) == (0, 2, 1)
+    report = json.loads(out)
+    assert (process.returncode, report["rows"], report["settings"]["chunks.rows"]) == (0, 2, 1)
 
 
 @pytest.mark.slow
-async def test_nobody_has_to_read_what_is_said(start, write_job, doubler):
+async def test_a_closed_stderr_does_not_end_the_search(start, write_job, doubler):
     write_job(rows=ROWS, url=doubler.url)
     reader, writer = os.pipe()
     process = await start("tune", "job.toml", *SMALL, stderr=writer)

@@ -29,7 +29,7 @@ PLAN = Plan(
 )  # fmt: skip
 
 
-def test_the_table_has_a_line_for_each_trial_with_what_is_to_be_said_of_it():
+def test_the_table_has_a_line_for_each_trial_with_its_note():
     lines = report_text(FOUND, "job.toml").splitlines()
     assert lines[:6] == [
         " chunk rows  in flight     rows/s   p50 [ms]   p95 [ms]     errors",
@@ -54,12 +54,12 @@ def test_the_plot_is_plain_and_narrow():
     assert max(map(len, text.splitlines())) <= 100
 
 
-def test_what_was_written_is_told_in_place_of_how_to_write_it():
+def test_written_values_replace_the_advice_to_write_them():
     text = report_text(replace(FOUND, written="job.toml"), "job.toml")
     assert text.endswith("written:  job.toml: chunks.rows = 128, limits.concurrency = 8")
 
 
-def test_what_is_to_be_known_of_the_best_is_told():
+def test_caveats_of_the_best_trial_are_printed():
     found = replace(
         FOUND, failed=3, still_growing=True, finished=False, unfinished_reason="its requests or rows are spent"
     )
@@ -69,7 +69,7 @@ def test_what_is_to_be_known_of_the_best_is_told():
     assert "the search is not finished: its requests or rows are spent" in text
 
 
-def test_that_nothing_keeps_the_bounds_is_told_with_the_bounds():
+def test_a_search_without_a_valid_trial_prints_the_bounds():
     text = report_text(replace(FOUND, best=None, settings={}, max_p95=0.05), "job.toml")
     assert text.endswith("best:     none keeps the bounds: p95 50.0 ms, errors 1.0%")
 
@@ -81,13 +81,13 @@ def test_without_a_trial_there_is_neither_table_nor_plot():
     assert text == "2 requests, 12.3 s"
 
 
-def test_made_up_answers_are_told_and_not_recommended():
+def test_a_mocked_search_is_marked_and_gives_no_advice():
     text = report_text(replace(FOUND, answers="mock"), "job.toml")
     assert text.startswith("MOCK:     these answers are made up")
     assert "use it" not in text
 
 
-def test_the_plan_tells_what_is_sent_at_most():
+def test_the_plan_shows_the_maximum_that_is_sent():
     assert plan_text(PLAN).splitlines() == [
         "tuning http://host/, codec json",
         "sends at most 2,000 requests and 500,000 rows, for at most 60 s",
@@ -99,7 +99,7 @@ def test_the_plan_tells_what_is_sent_at_most():
     assert "16 in flight (the job leaves that to the client: the size of a chunk alone is tuned)" in automatic
 
 
-def test_a_trial_is_told_on_one_line():
+def test_a_trial_is_printed_on_one_line():
     assert trial_text(SLOW) == "128 rows in a chunk, 1 in flight: 256 rows/s, p95 500.0 ms"
     assert trial_text(BEST).endswith("p95 500.0 ms, both trials together")
     assert trial_text(REFUSED).endswith("p95 - ms; refused: HTTP 413: too large")

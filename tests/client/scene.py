@@ -1,4 +1,4 @@
-"""What the tests of streams and of journals share: rows, and models of them."""
+"""Rows and models that the tests of streams and of journals share."""
 
 from __future__ import annotations
 

@@ -211,7 +211,7 @@ async def test_runs_of_one_client_share_its_limits() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_closing_stops_runs_under_way_and_what_they_did_is_not_lost() -> None:
+async def test_closing_stops_runs_under_way_and_keeps_their_answers() -> None:
     with MockEndpoint(double, latency=1.0) as mock:
         client = Client(mock.url(Plain), codec=Plain, chunk_rows=1, limits=Limits(concurrency=2))
         await client.open()
@@ -263,7 +263,7 @@ class TestPredict:
         assert "1 of 1 rows failed: row 0: HTTP 422" in str(answers[3])
         assert np.array_equal(answers[:3] + answers[4:], np.delete(X * 2, 3, 0))
 
-    async def test_a_caller_that_gives_up_takes_nobody_along(self) -> None:
+    async def test_a_caller_that_gives_up_does_not_affect_the_others(self) -> None:
         with MockEndpoint(double, latency=1.0) as mock:
             async with Client(mock.url(Plain), codec=Plain) as client:
                 callers = [asyncio.create_task(client.predict(row)) for row in X]
@@ -324,7 +324,7 @@ class TestPredict:
             with pytest.raises(ClientStateError, match="closed before"):
                 await caller
 
-    async def test_nothing_is_sent_again_when_nobody_waits_any_more(self) -> None:
+    async def test_rows_without_a_waiting_caller_are_not_sent_again(self) -> None:
         with MockEndpoint(double) as mock:
             mock.script(*[503] * 100)
             async with Client(mock.url(Plain), codec=Plain) as client:

@@ -90,7 +90,7 @@ def test_an_interrupt_of_map_keeps_the_answers(call: Callable[[str], Any]) -> No
 
 
 @pytest.mark.parametrize("kind", ["array", "generator"])
-def test_an_interrupt_of_a_stream_counts_what_was_yielded(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_of_a_stream_counts_the_yielded_rows(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[fanout.ChunkResult] = []
     ready = threading.Event()
     wait = LoopThread.wait
@@ -121,7 +121,7 @@ class Collecting:
         self.rows |= {chunk.start: chunk.values for chunk in done}
 
 
-def test_an_interrupt_of_run_writes_what_is_answered() -> None:
+def test_an_interrupt_of_run_writes_the_answered_rows() -> None:
     sink = Collecting()
     with serving() as url, one_by_one(url) as client, pytest.raises(Interrupted) as caught:
         client.run(X, sink)
@@ -139,7 +139,7 @@ def test_an_interrupt_of_predict_says_that_its_row_is_pending() -> None:
         assert client.statistics().in_flight <= 1
 
 
-def test_the_client_goes_on_after_an_interrupt() -> None:
+def test_the_client_is_usable_after_an_interrupt() -> None:
     with serving() as url, one_by_one(url) as client:
         with pytest.raises(Interrupted):
             client.map(X)

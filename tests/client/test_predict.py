@@ -326,7 +326,7 @@ class TestOutcomes:
 
 
 class TestCallersThatGiveUp:
-    async def test_a_bad_row_that_nobody_waits_for_is_not_searched_for(self) -> None:
+    async def test_a_bad_row_without_a_waiting_caller_is_not_isolated(self) -> None:
         with MockEndpoint(unless([0.0], 500), latency=1.0) as mock:
             async with Client(mock.url(Plain), codec=Plain) as client:
                 callers = [asyncio.create_task(client.predict(row)) for row in X]

@@ -1,4 +1,4 @@
-"""What is told before any row is sent, and rows that the model does not take: found before that, too."""
+"""A preview describes the model and the first request before any row is sent, and refuses rows of a wrong form."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def described(datatype: str = "FP32", shape: tuple[int, ...] = (-1, 3)) -> Model
     )
 
 
-async def test_the_model_and_the_first_request_are_told_and_nothing_is_sent() -> None:
+async def test_a_preview_describes_the_model_and_the_first_request_and_sends_no_row() -> None:
     with MockEndpoint(described()) as mock:
         async with Client(mock.url("oip"), codec="oip") as client:
-            told = await client.preview(X.astype("f8"))
+            preview = await client.preview(X.astype("f8"))
             assert mock.requests == []
             assert np.array_equal(await client.map(X), X * 2)
             assert client.statistics().requests == 2 + 3, "the model is asked once"
     x = Tensor(name="x", datatype="FP32", shape=(-1, 3))
-    assert told.model == ModelInfo(name="m", platform="fanout", versions=("1",), inputs=(x,), outputs=(Y_TENSOR,))
-    assert (told.max_rows, told.chunk_rows) == (4, 4)
-    assert told.tensors == (Tensor(name="x", datatype="FP32", shape=(4, 3)),)
-    assert told.body_bytes == len(mock.requests[0].body)
+    assert preview.model == ModelInfo(name="m", platform="fanout", versions=("1",), inputs=(x,), outputs=(Y_TENSOR,))
+    assert (preview.max_rows, preview.chunk_rows) == (4, 4)
+    assert preview.tensors == (Tensor(name="x", datatype="FP32", shape=(4, 3)),)
+    assert preview.body_bytes == len(mock.requests[0].body)
 
 
 @pytest.mark.parametrize(
@@ -53,15 +53,17 @@ async def test_the_model_and_the_first_request_are_told_and_nothing_is_sent() ->
         ("openai-chat", 1, 1, b'{"messages":[{"role":"user","content":"a"}]}'),
     ],
 )
-async def test_other_codecs_tell_what_they_know(codec: str, max_rows: int | None, chunk_rows: int, body: bytes) -> None:
+async def test_codecs_without_metadata_give_a_preview_too(
+    codec: str, max_rows: int | None, chunk_rows: int, body: bytes
+) -> None:
     with MockEndpoint(double) as mock:
         async with Client(mock.url(codec), codec=codec, chunk_rows=7) as client:
-            told = await client.preview(["a", "b"])
-    assert (told.model, told.max_rows, told.chunk_rows, told.tensors) == (None, max_rows, chunk_rows, ())
-    assert told.body_bytes == len(body)
+            preview = await client.preview(["a", "b"])
+    assert (preview.model, preview.max_rows, preview.chunk_rows, preview.tensors) == (None, max_rows, chunk_rows, ())
+    assert preview.body_bytes == len(body)
 
 
-async def test_rows_that_fail_alone_leave_the_others_to_be_told() -> None:
+async def test_a_preview_leaves_out_rows_that_fail_alone() -> None:
     with MockEndpoint(described()) as mock:
         async with Client(mock.url("oip"), codec=fanout.codec("oip", binary=False)) as client:
             some = await client.preview(np.array([[1, np.nan, 1], [1, 2, 3]]))
@@ -70,7 +72,7 @@ async def test_rows_that_fail_alone_leave_the_others_to_be_told() -> None:
     assert (none.tensors, none.body_bytes) == ((), None)
 
 
-async def test_an_endpoint_that_cannot_be_asked_is_told() -> None:
+async def test_an_unreachable_endpoint_stops_a_preview() -> None:
     with MockEndpoint(described()) as mock:
         mock.script_metadata(*[503] * 5)
         async with Client(mock.url("oip"), codec="oip", retry=RetryPolicy(max_attempts=2)) as client:

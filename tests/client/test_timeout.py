@@ -24,7 +24,7 @@ def one_by_one(mock: MockEndpoint, **options: Any) -> Client:
     return Client(mock.url(Plain), codec=Plain, chunk_rows=10, limits=Limits(concurrency=1), **options)
 
 
-async def test_a_map_stops_at_its_deadline_with_what_was_answered() -> None:
+async def test_a_map_stops_at_its_deadline_with_the_answers_so_far() -> None:
     with MockEndpoint(double, latency=1.0) as mock:
         async with one_by_one(mock) as client:
             with pytest.raises(RunStopped, match=r"the run deadline of 3\.5 s has passed \(timeout=\)") as caught:
@@ -46,7 +46,7 @@ async def test_of_two_deadlines_the_earlier_counts(timeout: float, named: str) -
             assert asyncio.get_running_loop().time() == min(timeout, 4)
 
 
-async def test_a_stream_yields_what_was_answered_and_stops() -> None:
+async def test_a_stream_yields_the_answers_so_far_and_stops() -> None:
     starts: list[int] = []
 
     async def consume(client: Client) -> None:
@@ -63,7 +63,7 @@ async def test_a_stream_yields_what_was_answered_and_stops() -> None:
     assert caught.value.result.ok.sum() == 30
 
 
-async def test_a_run_into_a_file_writes_what_was_answered(tmp_path: Path) -> None:
+async def test_a_run_into_a_file_writes_the_answers_so_far(tmp_path: Path) -> None:
     with MockEndpoint(double, latency=1.0) as mock:
         async with one_by_one(mock) as client:
             with pytest.raises(RunStopped) as caught:

@@ -172,7 +172,7 @@ async def test_a_column_that_the_model_does_not_know_is_named_with_the_nearest(w
     assert str(caught.value) == f"{path}: input (x.npz, column 'imags'): {expected}"
 
 
-async def test_a_model_that_the_server_does_not_know_is_told_in_its_words(write_job):
+async def test_an_unknown_model_is_reported_in_the_server_s_words(write_job):
     async with FaultServer(described()) as server:
         path = write_job(OIP, np.zeros((3, 64)), server.url("oip").replace("/m/", "/n/"))
         with pytest.raises(

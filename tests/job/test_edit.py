@@ -55,7 +55,7 @@ def test_what_is_no_setting_is_refused_with_an_example(setting):
         override({}, setting)
 
 
-def test_a_key_inside_what_is_no_table_is_refused():
+def test_a_key_inside_a_value_that_is_no_table_is_refused():
     with pytest.raises(ConfigError, match="a is not a table"):
         override({"a": 1}, "a.b=1")
 
@@ -143,7 +143,7 @@ def test_an_edit_that_would_change_something_else_is_refused(monkeypatch):
         rewritten("[limits]\nconcurrency = 16\nmax_requests = 5\n", FOUND)
 
 
-def test_a_file_that_cannot_be_written_is_told_beforehand(tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_written_is_reported_beforehand(tmp_path, monkeypatch):
     file = tmp_path / "job.toml"
     file.write_text("", "utf-8")
     require_writable(file)

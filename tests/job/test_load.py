@@ -71,7 +71,7 @@ def test_variables_are_filled_in(tmp_path):
     assert job.tables.endpoint.url == "http://h/"
 
 
-def test_every_problem_is_told_with_the_nearest_right_name(tmp_path):
+def test_every_problem_is_reported_with_the_nearest_valid_name(tmp_path):
     text = MINIMAL + '[limits]\nconcurency = 8\n[retries]\nmax_attempts = 3\n[timeouts]\nattempt = "60"\nzzz = 1\n'
     assert sorted(problems(tmp_path, text)) == [  # their order is pydantic's, and another in some of its versions
         'limits.concurency: unknown key; did you mean "concurrency"?',
@@ -110,7 +110,7 @@ def test_a_key_in_the_wrong_table_is_shown_its_place(tmp_path):
         ("endpoint.url=host:8000/x", "endpoint.url: 'host:8000/x' has no http:// or https:// in front"),
     ],
 )
-def test_a_wrong_value_is_told_by_its_type_or_range(tmp_path, setting, problem):
+def test_a_wrong_value_is_reported_by_its_type_or_range(tmp_path, setting, problem):
     first = problems(tmp_path, MINIMAL, [setting])[0]
     assert first.startswith(f"--set {problem}")
 
@@ -124,7 +124,7 @@ def test_missing_keys_and_tables_are_named(tmp_path):
     ]
 
 
-def test_an_unset_variable_is_told_once_with_its_key(tmp_path):
+def test_an_unset_variable_is_reported_once_with_its_key(tmp_path):
     text = MINIMAL.replace("http://host/predict", "${ML_URL}")
     assert problems(tmp_path, text) == ["endpoint.url: the environment variable ML_URL is not set"]
 
@@ -141,7 +141,7 @@ def test_a_header_value_is_never_shown(tmp_path):
     assert lines == ["--set endpoint.max_response_bytes: must be at least 1, not 0"]
 
 
-def test_a_syntax_error_is_told_by_its_line(tmp_path):
+def test_a_syntax_error_is_reported_with_its_line(tmp_path):
     assert problems(tmp_path, "[input]\npath = \n") == ["line 2: not valid TOML: Invalid value"]
     assert problems(tmp_path, "[input")[0].startswith("last line: not valid TOML: ")
 

@@ -28,7 +28,7 @@ NOBODY = "http://nobody.test/predict"
 
 
 def in_virtual_time(scenario: Coroutine[Any, Any, Any]) -> tuple[Any, float]:
-    """What comes of ``scenario``, without a connection, and when it ends."""
+    """Run ``scenario`` without a connection; return its result and the virtual time of its end."""
     with NoNetwork(), asyncio.Runner(loop_factory=VirtualClock) as runner:
         return runner.run(scenario), runner.get_loop().time()
 
@@ -72,7 +72,7 @@ async def test_a_recording_is_never_where_the_run_writes(write_job, doubler, tmp
     assert not (tmp_path / "out").exists()
 
 
-def test_a_recording_that_is_not_there_is_told_with_the_job(write_job, tmp_path):
+def test_a_missing_recording_is_reported_with_the_job(write_job, tmp_path):
     write_job(MOCK, url=NOBODY)
     with pytest.raises(ConfigError, match=r"job\.toml: the recording .* cannot be read"):
         in_virtual_time(run_job(load_job(tmp_path / "job.toml"), replay=tmp_path / "absent"))
@@ -99,13 +99,13 @@ def test_a_rehearsal_writes_beside_the_output_and_says_that_it_was_one(write_job
     assert len(np.unique(values)) == 30
 
 
-def test_a_rehearsal_that_has_come_to_its_end_begins_anew(write_job, tmp_path):
+def test_a_complete_rehearsal_starts_over(write_job, tmp_path):
     job = load_job(write_job(MOCK, url=NOBODY))
     for _ in range(2):
         assert in_virtual_time(run_job(job, mock=True))[0].stats.requests == 3
 
 
-def test_a_rehearsal_that_was_stopped_is_gone_on_with_unless_the_mock_is_another(write_job, tmp_path):
+def test_a_stopped_rehearsal_is_resumed_unless_the_mock_has_changed(write_job, tmp_path):
     job = load_job(write_job(MOCK, url=NOBODY), ["limits.max_requests=2", "limits.concurrency=1"])
     stopped, _ = in_virtual_time(run_job(job, mock=True))
     assert (stopped.stop.kind, stopped.pending) == ("max_requests", 2)
@@ -209,7 +209,7 @@ CODECS: dict[str, tuple[str, Any]] = {
     ).filter(lambda rates: rates.keys() != {"burst"}),
     latency=st.sampled_from([0.0, 0.1, 2.0]),
 )
-def test_a_dry_run_counts_what_a_rehearsal_without_faults_sends(
+def test_a_dry_run_counts_the_requests_of_a_rehearsal_without_faults(
     codec: str, rows: int, unsendable: set[int], chunk_rows: int, concurrency: int, rates: dict[str, float],
     latency: float,
     tmp_path: Path,

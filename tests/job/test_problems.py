@@ -1,4 +1,4 @@
-"""Errors that show while a job runs name the file and the key too."""
+"""Errors of a running job name the file and the key, like errors of loading."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ async def test_no_rows_need_no_server(write_job, tmp_path):
     assert np.load(tmp_path / "out" / "y.npy").shape == (0,)
 
 
-async def test_a_run_stopped_from_outside_goes_on_where_it_was(write_job, doubler, tmp_path):
+async def test_a_run_stopped_from_outside_is_resumed(write_job, doubler, tmp_path):
     control = RunControl()
 
     async def before_answer(number: int) -> None:
@@ -157,7 +157,7 @@ async def test_failed_rows_alone_are_sent_again(write_job, doubler, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["y.npy", "y.npy.journal"]
 
 
-async def test_only_failed_needs_a_run_that_has_come_to_its_end(write_job, doubler):
+async def test_only_failed_needs_a_complete_run(write_job, doubler):
     doubler.lowest = 5
     control = RunControl()
 
@@ -317,7 +317,7 @@ async def test_a_full_disk_stops_the_run_and_keeps_the_earlier_output(write_job,
     assert (tmp_path / "out" / "y.npy").read_bytes() == b"old"
 
 
-async def test_a_disk_that_fails_at_the_end_is_told_too(write_job, doubler, monkeypatch):
+async def test_a_disk_that_fails_at_the_end_stops_the_run(write_job, doubler, monkeypatch):
     def fail(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 

@@ -1,4 +1,4 @@
-"""What a search may send, and what a trial takes of it."""
+"""The budget of a search, and the share of a trial."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_a_trial_counts_a_twentieth_of_the_budget_or_two_rounds():
     assert account.quota(Point(1000, 1)) == (4, 25)
 
 
-def test_a_trial_that_costs_more_than_what_is_left_is_not_afforded():
+def test_a_trial_that_exceeds_the_remaining_budget_gets_no_quota():
     account = BudgetAccount(Budget(requests=100, rows=10_000), 0.0)
     assert account.quota(Point(1, 25)) is None, "two rounds, one before and one after them, and the model's metadata"
     assert account.quota(Point(1, 24)) is not None
@@ -26,7 +26,7 @@ def test_a_trial_that_costs_more_than_what_is_left_is_not_afforded():
     assert account.quota(Point(1, 3)) is None
 
 
-def test_it_tells_what_is_spent():
+def test_an_exhausted_budget_names_the_bound():
     account = BudgetAccount(Budget(requests=10, rows=100, seconds=5.0), 100.0)
     assert account.exhausted(104.9) == ""
     assert account.exhausted(105.0) == "the 5 s for it are over"

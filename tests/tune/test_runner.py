@@ -16,7 +16,7 @@ from fanout.types import single_rows
 
 
 class Run:
-    """Notes how it was stopped."""
+    """Records its stops."""
 
     def __init__(self) -> None:
         self.stops: list[tuple[Stop, bool]] = []

@@ -98,7 +98,7 @@ def test_a_size_that_is_refused_ends_the_growth_and_is_not_exceeded():
     assert search.trial(Point(256, 4)).verdict == "refused"
 
 
-def test_a_job_whose_own_chunks_are_refused_goes_on_with_smaller_ones():
+def test_a_job_whose_own_chunks_are_refused_is_tuned_with_smaller_ones():
     search, asked = searched(Server(largest=20), start=128)
     assert [point.chunk_rows for point in asked[:4]] == [128, 64, 32, 16]
     assert best(search).chunk_rows == 16

@@ -1,4 +1,4 @@
-"""Measurements, taken together, and held against bounds."""
+"""Measurements are combined, and judged by the bounds."""
 
 from __future__ import annotations
 

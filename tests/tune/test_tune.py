@@ -1,4 +1,4 @@
-"""Whole searches in virtual time, against servers with a capacity, a largest chunk, and moods."""
+"""Whole searches in virtual time, against servers with a capacity, a maximum chunk, and faults."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NOBODY = "http://nobody.test/predict?key=s3cret"
 
 @dataclass
 class Server:
-    """Answers in the endpoint's place: ``workers`` requests at a time, the others wait in line."""
+    """Answers in place of the endpoint, ``workers`` requests at a time."""
 
     workers: int = 4
     fixed: float = 0.1
@@ -90,7 +90,7 @@ def response(status: int, body: object = "no", headers: dict[str, str] | None = 
 
 @dataclass
 class Witness:
-    """An audience that remembers."""
+    """A listener that remembers."""
 
     plan: Plan | None = None
     trials: list[Trial] = field(default_factory=list)
@@ -107,7 +107,7 @@ class Witness:
 
 @pytest.fixture
 def tune(write_job, monkeypatch, tmp_path):
-    """Tunes a job of some rows at a server; gives what was found."""
+    """Tune a job at a server; gives the report."""
 
     async def tune(
         server: Server,
@@ -123,54 +123,54 @@ def tune(write_job, monkeypatch, tmp_path):
         file = write_job(url=NOBODY, rows=np.arange(5000.0) if data is None else data)
         job = change(load_job(file, ("chunks.rows=64", "retry.max_attempts=5", *overrides)))
         with NoNetwork():
-            found = await tune_job(job, TuneOptions(**options), witness or Witness(), mock=True, control=control)
+            report = await tune_job(job, TuneOptions(**options), witness or Witness(), mock=True, control=control)
         assert not (tmp_path / "out").exists(), "nothing is written"
-        return found
+        return report
 
     return tune
 
 
 async def test_the_knee_of_a_server_is_found(tune):
     server = Server(workers=4, fixed=0.1, per_row=0.001)
-    found = await tune(server, chunk_rows=(64,))
-    assert found.settings == {"chunks.rows": 64, "limits.concurrency": 4}
-    assert found.best.rows_per_second == pytest.approx(4 * 64 / 0.164, rel=0.02)
-    assert found.best.latency_p50 == pytest.approx(0.164, rel=0.05)
-    assert (found.best.errors, found.exit_code, found.finished, found.stop_kind) == (0.0, 0, True, None)
+    report = await tune(server, chunk_rows=(64,))
+    assert report.settings == {"chunks.rows": 64, "limits.concurrency": 4}
+    assert report.best.rows_per_second == pytest.approx(4 * 64 / 0.164, rel=0.02)
+    assert report.best.latency_p50 == pytest.approx(0.164, rel=0.05)
+    assert (report.best.errors, report.exit_code, report.finished, report.stop_kind) == (0.0, 0, True, None)
     assert server.most_in_flight == 16
 
 
 async def test_larger_chunks_are_found_where_requests_cost_more_than_rows(tune):
-    found = await tune(Server(workers=4, fixed=0.1, per_row=0.00001), concurrency=(1, 2, 4))
-    assert found.settings["chunks.rows"] >= 512
+    report = await tune(Server(workers=4, fixed=0.1, per_row=0.00001), concurrency=(1, 2, 4))
+    assert report.settings["chunks.rows"] >= 512
 
 
 async def test_requests_rows_and_time_stay_within_the_budget(tune):
     for budget in (Budget(requests=100), Budget(rows=5_000), Budget(seconds=3.0)):
         server, loop = Server(workers=100), asyncio.get_running_loop()
         began = loop.time()
-        found = await tune(server, budget=budget)
-        assert found.requests == server.requests <= budget.requests
+        report = await tune(server, budget=budget)
+        assert report.requests == server.requests <= budget.requests
         assert server.rows <= budget.rows
         assert loop.time() - began <= budget.seconds + 1e-6
-        assert found.best is not None
-        assert (found.finished, found.exit_code) == (False, 0)
-        assert found.unfinished_reason
+        assert report.best is not None
+        assert (report.finished, report.exit_code) == (False, 0)
+        assert report.unfinished_reason
 
 
 async def test_the_budget_holds_where_requests_are_made_again(tune):
     server = Server(workers=100, refuses_above=3)
-    found = await tune(server, budget=Budget(requests=150))
+    report = await tune(server, budget=Budget(requests=150))
     assert server.requests <= 150
-    assert found.settings["limits.concurrency"] <= 3
+    assert report.settings["limits.concurrency"] <= 3
     server = Server(fails_every=2)
-    found = await tune(server, budget=Budget(requests=20), max_errors=1.0)
-    assert server.requests == found.requests <= 20
+    report = await tune(server, budget=Budget(requests=20), max_errors=1.0)
+    assert server.requests == report.requests <= 20
 
 
 async def test_the_deadline_of_the_job_is_not_that_of_a_trial(tune):
-    found = await tune(Server(), chunk_rows=(64,), concurrency=(1, 2), overrides=("timeouts.run=0.15",))
-    assert (found.finished, found.settings["limits.concurrency"]) == (True, 2)
+    report = await tune(Server(), chunk_rows=(64,), concurrency=(1, 2), overrides=("timeouts.run=0.15",))
+    assert (report.finished, report.settings["limits.concurrency"]) == (True, 2)
 
 
 async def test_the_job_s_own_guard_on_requests_counts_too(tune):
@@ -180,34 +180,34 @@ async def test_the_job_s_own_guard_on_requests_counts_too(tune):
     assert witness.plan.requests == 60
 
 
-async def test_a_size_that_is_refused_is_told_with_what_the_server_said(tune):
+async def test_a_refused_chunk_size_is_reported_with_the_server_s_message(tune):
     server = Server(workers=4, largest=100)
-    found = await tune(server)
-    assert found.settings["chunks.rows"] == 64
-    refused = next(trial for trial in found.trials if trial.verdict == "refused")
+    report = await tune(server)
+    assert report.settings["chunks.rows"] == 64
+    refused = next(trial for trial in report.trials if trial.verdict == "refused")
     assert refused.chunk_rows == 128
     assert "413" in refused.refused
     assert max(server.sizes) == 128, "no larger one is tried"
 
 
 async def test_one_bad_row_is_not_taken_for_a_chunk_that_is_too_large(tune):
-    found = await tune(Server(workers=4, bad_row=7.0), chunk_rows=(32, 64, 128), concurrency=(1, 4, 8))
-    assert (found.exit_code, found.best is None) == (1, False), "found, but rows failed"
-    assert found.failed >= 1
-    assert all(trial.verdict != "refused" for trial in found.trials)
+    report = await tune(Server(workers=4, bad_row=7.0), chunk_rows=(32, 64, 128), concurrency=(1, 4, 8))
+    assert (report.exit_code, report.best is None) == (1, False), "report, but rows failed"
+    assert report.failed >= 1
+    assert all(trial.verdict != "refused" for trial in report.trials)
 
 
 async def test_overload_is_no_setting_to_choose(tune):
-    found = await tune(Server(workers=100, refuses_above=8), chunk_rows=(64,))
-    assert found.settings["limits.concurrency"] == 8
-    assert next(trial for trial in found.trials if trial.concurrency == 16).verdict == "errors"
+    report = await tune(Server(workers=100, refuses_above=8), chunk_rows=(64,))
+    assert report.settings["limits.concurrency"] == 8
+    assert next(trial for trial in report.trials if trial.concurrency == 16).verdict == "errors"
 
 
 async def test_a_wait_that_the_endpoint_asks_for_is_kept_by_the_next_trial_too(tune):
     server = Server(workers=100, refuses_above=4, headers={"Retry-After": "7"})
-    found = await tune(server, chunk_rows=(64,))
+    report = await tune(server, chunk_rows=(64,))
     gaps = np.diff(server.times)
-    assert found.settings["limits.concurrency"] == 4
+    assert report.settings["limits.concurrency"] == 4
     assert gaps.max() >= 7
     refused = [i for i, gap in enumerate(gaps) if gap >= 7]
     assert refused, "and nothing was sent meanwhile"
@@ -215,17 +215,17 @@ async def test_a_wait_that_the_endpoint_asks_for_is_kept_by_the_next_trial_too(t
 
 async def test_the_bound_on_p95_is_kept(tune):
     server = Server(workers=2, fixed=0.1)
-    found = await tune(server, chunk_rows=(64,), max_p95=0.25)
-    assert found.settings["limits.concurrency"] == 2
-    assert {trial.verdict for trial in found.trials if trial.concurrency > 4} <= {"p95"}
-    found = await tune(server, max_p95=0.05)
-    assert (found.best, found.settings, found.exit_code) == (None, {}, 1)
-    assert found.trials
+    report = await tune(server, chunk_rows=(64,), max_p95=0.25)
+    assert report.settings["limits.concurrency"] == 2
+    assert {trial.verdict for trial in report.trials if trial.concurrency > 4} <= {"p95"}
+    report = await tune(server, max_p95=0.05)
+    assert (report.best, report.settings, report.exit_code) == (None, {}, 1)
+    assert report.trials
 
 
 async def test_without_a_bound_half_of_the_attempt_s_deadline_is_one(tune):
-    found = await tune(Server(), chunk_rows=(64,), concurrency=(1,), overrides=("timeouts.attempt=12.0",))
-    assert found.max_p95 == 6.0
+    report = await tune(Server(), chunk_rows=(64,), concurrency=(1,), overrides=("timeouts.attempt=12.0",))
+    assert report.max_p95 == 6.0
 
 
 async def test_the_warm_up_does_not_count(tune):
@@ -240,41 +240,41 @@ async def test_the_warm_up_does_not_count(tune):
         return await Server.send(server, sent)
 
     server.send = send  # type: ignore[method-assign]
-    found = await tune(server, chunk_rows=(64,), concurrency=(1,))
-    assert found.best.rows_per_second == pytest.approx(640, rel=0.02)
-    assert found.best.latency_p95 == pytest.approx(0.1, rel=0.05)
+    report = await tune(server, chunk_rows=(64,), concurrency=(1,))
+    assert report.best.rows_per_second == pytest.approx(640, rel=0.02)
+    assert report.best.latency_p95 == pytest.approx(0.1, rel=0.05)
 
 
 async def test_a_slow_endpoint_is_measured_with_few_answers(tune):
-    found = await tune(Server(workers=1, fixed=15.0), chunk_rows=(1,), overrides=("chunks.rows=1",), concurrency=(1,))
-    assert found.best is not None
-    assert found.best.rows_per_second == pytest.approx(1 / 15, rel=0.01)
+    report = await tune(Server(workers=1, fixed=15.0), chunk_rows=(1,), overrides=("chunks.rows=1",), concurrency=(1,))
+    assert report.best is not None
+    assert report.best.rows_per_second == pytest.approx(1 / 15, rel=0.01)
 
 
 async def test_nothing_measured_in_time_is_a_stop_with_the_reason(tune):
-    found = await tune(Server(fixed=50.0), budget=Budget(seconds=20.0))
-    assert (found.stop_kind, found.exit_code, found.trials) == ("deadline", 3, ())
-    assert found.stop_reason == "nothing was measured: the 20 s for it are over"
+    report = await tune(Server(fixed=50.0), budget=Budget(seconds=20.0))
+    assert (report.stop_kind, report.exit_code, report.trials) == ("deadline", 3, ())
+    assert report.stop_reason == "nothing was measured: the 20 s for it are over"
 
 
 async def test_credentials_that_are_refused_stop_it_at_once(tune):
     server = Server(status=401)
-    found = await tune(server)
-    assert (found.stop_kind, found.exit_code, found.best) == ("refused", 3, None)
+    report = await tune(server)
+    assert (report.stop_kind, report.exit_code, report.best) == ("refused", 3, None)
     assert server.requests == 1
-    assert "s3cret" not in repr(found)
-    assert found.endpoint.endswith("?key=***")
+    assert "s3cret" not in repr(report)
+    assert report.endpoint.endswith("?key=***")
 
 
 async def test_a_model_that_may_not_be_asked_about_stops_it_before_a_plan_is_made(tune):
     server, witness = Server(), Witness()
     model = ("codec.name=oip", "endpoint.url=http://nobody.test/v2/models/m/infer")
-    found = await tune(server, overrides=model, witness=witness)
-    assert (found.stop_kind, found.exit_code, found.trials, found.requests) == ("refused", 3, (), 1)
+    report = await tune(server, overrides=model, witness=witness)
+    assert (report.stop_kind, report.exit_code, report.trials, report.requests) == ("refused", 3, (), 1)
     assert (witness.plan, server.requests) == (None, 0)
 
 
-async def test_what_was_measured_before_a_stop_is_told(tune):
+async def test_measurements_before_a_stop_are_reported(tune):
     server = Server(workers=100)
 
     def expire() -> None:
@@ -282,35 +282,35 @@ async def test_what_was_measured_before_a_stop_is_told(tune):
             server.status = 401
 
     server.on_request = expire
-    found = await tune(server, chunk_rows=(64,))
-    assert (found.stop_kind, found.exit_code) == ("refused", 3)
-    assert found.best is not None
-    assert not found.finished
+    report = await tune(server, chunk_rows=(64,))
+    assert (report.stop_kind, report.exit_code) == ("refused", 3)
+    assert report.best is not None
+    assert not report.finished
 
 
-async def test_a_search_that_is_interrupted_tells_what_was_measured(tune):
+async def test_an_interrupted_search_reports_its_measurements(tune):
     control, server = SearchControl(), Server(workers=100)
     witness = Witness(hook=lambda trial: trial.concurrency == 4 and control.drain("interrupted by SIGINT"))  # type: ignore[func-returns-value]
-    found = await tune(server, control=control, witness=witness)
-    assert [trial.concurrency for trial in found.trials] == [1, 2, 4]
-    assert (found.stop_kind, found.stop_reason, found.exit_code) == ("interrupted", "interrupted by SIGINT", 130)
+    report = await tune(server, control=control, witness=witness)
+    assert [trial.concurrency for trial in report.trials] == [1, 2, 4]
+    assert (report.stop_kind, report.stop_reason, report.exit_code) == ("interrupted", "interrupted by SIGINT", 130)
 
 
-async def test_an_interrupted_trial_ends_with_what_is_in_flight(tune):
+async def test_an_interrupted_trial_ends_with_its_requests_in_flight(tune):
     control, server = SearchControl(), Server(workers=100)
     server.on_request = lambda: control.drain() if server.requests == 30 else None
-    found = await tune(server, control=control)
+    report = await tune(server, control=control)
     assert server.requests == 30
-    assert found.exit_code == 130
+    assert report.exit_code == 130
 
 
-async def test_a_cut_abandons_what_is_in_flight(tune):
+async def test_a_cut_abandons_the_requests_in_flight(tune):
     control, server, loop = SearchControl(), Server(workers=100, fixed=20.0), asyncio.get_running_loop()
     server.on_request = lambda: loop.call_later(1.0, control.cut) and None  # type: ignore[assignment]
     began = loop.time()
-    found = await tune(server, control=control)
+    report = await tune(server, control=control)
     assert loop.time() - began == pytest.approx(1.0)
-    assert (found.exit_code, server.in_flight) == (130, 0)
+    assert (report.exit_code, server.in_flight) == (130, 0)
 
 
 async def test_an_interruption_ends_a_wait_for_the_endpoint(tune):
@@ -318,9 +318,9 @@ async def test_an_interruption_ends_a_wait_for_the_endpoint(tune):
     server = Server(workers=100, refuses_above=1, headers={"Retry-After": "50"})
     loop.call_later(30.0, control.drain)
     began = loop.time()
-    found = await tune(server, control=control, chunk_rows=(64,))
+    report = await tune(server, control=control, chunk_rows=(64,))
     assert loop.time() - began == pytest.approx(30.0)
-    assert found.exit_code == 130
+    assert report.exit_code == 130
 
 
 async def test_a_job_that_leaves_the_concurrency_to_the_client_gets_its_chunks_tuned_alone(tune):
@@ -331,11 +331,11 @@ async def test_a_job_that_leaves_the_concurrency_to_the_client_gets_its_chunks_t
         object.__setattr__(limits, "concurrency", "auto")
         return replace(job, tables=job.tables.model_copy(update={"limits": limits}))
 
-    found = await tune(server, witness=witness, change=automatic)
+    report = await tune(server, witness=witness, change=automatic)
     assert witness.plan.automatic
     assert witness.plan.concurrency == (16,)
-    assert list(found.settings) == ["chunks.rows"]
-    assert found.settings["chunks.rows"] > 64
+    assert list(report.settings) == ["chunks.rows"]
+    assert report.settings["chunks.rows"] > 64
 
 
 async def test_the_plan_comes_before_the_first_row(tune):
@@ -363,7 +363,7 @@ async def test_the_plan_comes_before_the_first_row(tune):
         ({"rows": slice(6000, 7000)}, "there are no rows to send"),
     ],
 )
-async def test_wishes_that_cannot_be_fulfilled_are_refused_before_a_row_is_sent(tune, options, message):
+async def test_impossible_options_are_refused_before_a_row_is_sent(tune, options, message):
     server = Server()
     with pytest.raises(ConfigError, match=message):
         await tune(server, **options)
@@ -372,7 +372,7 @@ async def test_wishes_that_cannot_be_fulfilled_are_refused_before_a_row_is_sent(
 
 async def test_an_endpoint_that_refuses_everything_does_not_take_all_of_the_time(tune):
     server = Server(refuses_above=0)
-    found = await tune(server, chunk_rows=(64,))
-    assert found.best is None
-    assert found.seconds < 60
-    assert found.exit_code in (1, 3)
+    report = await tune(server, chunk_rows=(64,))
+    assert report.best is None
+    assert report.seconds < 60
+    assert report.exit_code in (1, 3)
