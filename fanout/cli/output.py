@@ -111,14 +111,14 @@ def estimate_text(estimate: Estimate) -> str:
 def status_text(status: Status) -> str:
     """Return the progress of a run."""
     if not status.begun:
-        return "no row is done yet: fanout run sends all"
+        return "no row is done yet: fanout run sends all rows"
     rows = "an unknown number of" if status.rows is None else status.rows
     pending = "" if status.pending is None else f", {status.pending} pending"
-    state = "complete" if status.complete else "not complete: fanout run goes on from here"
+    state = "complete" if status.complete else "not complete: fanout run resumes it"
     if status.current is None:
-        state += "; variables of the job are not set, so that its input, codec and URL are not compared"
+        state += "; variables of the job are not set, so its input, codec and URL were not compared"
     elif not status.current:
-        state += "; the job's input, codec or path of the URL are others now"
+        state += "; the job's input, codec or path of the URL have changed since"
     counts = f"{rows} rows: {status.ok} ok, {status.failed} failed{pending}; {state}"
     return f"{counts}\njournal:  {escaped(status.journal)}"
 
@@ -152,7 +152,7 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
     for path in files.outputs:
         yield f"output:   {path}"
     if summary.resumable:
-        yield "output:   not in place before the run has come to its end; run the job again to go on"
+        yield "output:   not in place until the run is complete; run the job again to resume"
     elif not files.outputs:
         yield "output:   none was written, since no row succeeded"
     if files.mask:
@@ -173,7 +173,7 @@ def _count_lines(summary: Summary) -> Iterator[str]:
     stats = summary.stats
     splits = f", {stats.splits} splits" if stats.splits else ""
     limit = "" if stats.concurrency is None else f"; concurrency {stats.concurrency} at the end"
-    hedges = f", {stats.hedges} hedges ({stats.hedges_won} came first)" if stats.hedges else ""
+    hedges = f", {stats.hedges} hedges ({stats.hedges_won} answered first)" if stats.hedges else ""
     yield f"{stats.requests} requests, {stats.retries} retries{splits}{hedges}{_latency(summary)}{limit}"
 
 
@@ -247,15 +247,15 @@ def _model_lines(preview: Preview | None) -> Iterator[str]:
     if model is not None:
         versions = f"version{'s' * (len(model.versions) > 1)} {', '.join(model.versions)}" if model.versions else ""
         yield f"model:    {', '.join(part for part in (model.name, model.platform, versions) if part) or '(no name)'}"
-        yield f"  takes:  {_tensors(model.inputs) or 'not told'}"
-        yield f"  gives:  {_tensors(model.outputs) or 'not told'}"
+        yield f"  takes:  {_tensors(model.inputs) or 'not reported'}"
+        yield f"  gives:  {_tensors(model.outputs) or 'not reported'}"
     if max_rows is not None:
         yield f"  limit:  {max_rows} row{'s' * (max_rows != 1)} in a request"
 
 
 def _tensors(tensors: tuple[Tensor, ...]) -> str:
     return "; ".join(
-        f"{t.name} {t.datatype or '(datatype not told)'} {list(t.shape) if t.shape else '(shape not told)'}"
+        f"{t.name} {t.datatype or '(datatype not reported)'} {list(t.shape) if t.shape else '(shape not reported)'}"
         for t in tensors
     )
 

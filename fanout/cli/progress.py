@@ -62,7 +62,7 @@ class Display(ABC):
         After that, show ``sink`` finish the output.
         """
         if earlier:
-            self.say(f"going on: {earlier:,} rows were done before{f' of {rows:,}' if rows is not None else ''}")
+            self.say(f"resuming: {earlier:,} rows were done before{f' of {rows:,}' if rows is not None else ''}")
         self._client, self._rows, self._earlier, self._sink = client, rows, earlier, sink
         if self._task is None:
             self.open()

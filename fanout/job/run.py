@@ -230,8 +230,8 @@ def _open_journal(
     if journal.resumed_rows and not source.repeatable and not journal.state.complete:
         journal.close()
         raise ConfigError(
-            f"{journal.path} is of an unfinished run, but nothing tells if these rows are the same ones: "
-            "save them to a file to be able to go on, or start anew with fanout run --fresh",
+            f"{journal.path} belongs to an unfinished run, but rows from a stream cannot be compared with its rows: "
+            "save them to a file to be able to resume, or discard the run with fanout run --fresh",
             key="input.path",
         )
     return journal
@@ -255,7 +255,7 @@ def _require_own_output(job: Job, identity: Mapping[str, Any]) -> None:
 def _reopen_failures(sink: FileSink, journal: Journal) -> None:
     if not journal.resumed_rows:
         raise ConfigError(
-            "no run of this input, codec and path of the URL is known, of which failed rows could be sent again: "
+            "there is no earlier run of this input, codec and path of the URL whose failed rows could be sent again: "
             "run the job without --only-failed first",
             key="output.path",
         )

@@ -1,4 +1,4 @@
-"""``fanout check``: what it looks at, tells and leaves alone."""
+"""``fanout check``: its report, its exit codes, and the files that it leaves untouched."""
 
 from __future__ import annotations
 

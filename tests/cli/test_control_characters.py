@@ -26,7 +26,7 @@ CODES = [
 ]  # fmt: skip
 CONTROL = "".join(map(chr, CODES))
 NASTY = "".join(f"<{char}>" for char in CONTROL)
-"""Each character between marks, which tell it from the bytes of numbers in a file."""
+"""Each character between marks, which distinguish it from the bytes of numbers in a file."""
 
 NAME = NASTY.replace("\0", "")
 """The characters that can be part of a file's name or of a variable."""

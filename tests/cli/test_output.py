@@ -78,8 +78,8 @@ def test_a_check_shows_the_model_and_each_tensor_with_the_dtype_of_its_column():
     text = check_text(replace(CHECKED, preview=preview))
     assert text.splitlines()[2:7] == [
         "model:    m, versions 1, 2",
-        "  takes:  a FP32 [-1, 2]; b (datatype not told) (shape not told)",
-        "  gives:  not told",
+        "  takes:  a FP32 [-1, 2]; b (datatype not reported) (shape not reported)",
+        "  gives:  not reported",
         "  limit:  1 row in a request",
         "chunks:   0 of up to 64 rows, a request each",
     ]

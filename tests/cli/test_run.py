@@ -1,4 +1,4 @@
-"""``fanout run``: what it prints where, what it writes, and with which code it ends."""
+"""``fanout run``: its output on stdout and stderr, its files, and its exit codes."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ async def test_one_signal_finishes_and_writes_the_requests_in_flight(start, writ
     assert summary["resumable"]
     doubler.before_answer = None
     result = await ended(await start("run", "job.toml"))
-    assert "going on: 24 rows were done before of 100" in result.err
+    assert "resuming: 24 rows were done before of 100" in result.err
     assert "100 rows: 100 ok, 0 failed, 24 of them done before" in result.out
     assert doubler.requests == 6 + 19
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), 2 * np.arange(100.0))
@@ -149,7 +149,7 @@ async def test_two_signals_stop_now_and_still_write_the_answers_so_far(start, co
     assert "stopping now, and writing what is done" in result.err
     assert "16 ok, 0 failed, 84 pending" in result.out
     status = command("status", "job.toml")
-    assert status.out.startswith("100 rows: 16 ok, 0 failed, 84 pending; not complete: fanout run goes on")
+    assert status.out.startswith("100 rows: 16 ok, 0 failed, 84 pending; not complete: fanout run resumes")
     assert status.code == 0
 
 

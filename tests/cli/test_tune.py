@@ -1,4 +1,4 @@
-"""``fanout tune``, as a process: what it says where, what it writes, and with which code it ends."""
+"""``fanout tune``: its output on stdout and stderr, its edit of the job file, and its exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The identity of a run changes with what changes its answers, and shows no secret."""
+"""The identity of a run changes with everything that changes its answers, and shows no secret."""
 
 from __future__ import annotations
 

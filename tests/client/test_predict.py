@@ -435,7 +435,7 @@ class TestQueue:
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_any_mixture_of_rows_failures_and_callers_that_give_up(data: st.DataObject) -> None:
-    """Every good row that is waited for has its answer, every bad one its failure, and nobody waits for ever."""
+    """Every good row that is waited for has its answer, every bad one its failure, and every caller returns."""
     n = data.draw(st.integers(1, 24))
     bad = data.draw(st.sets(st.integers(0, n - 1)))
     status = data.draw(st.sampled_from([400, 422, 500, 418]))

@@ -82,7 +82,7 @@ async def left_early(client: Client) -> Any:
 
 
 async def never_read(client: Client) -> Any:
-    """A stream whose consumer takes nothing keeps its window, and nobody else's."""
+    """A stream whose consumer takes nothing keeps its own window only."""
     async with client.stream(iter(X)):
         await asyncio.sleep(1000)
 

@@ -1,4 +1,4 @@
-"""`timeout=`: a deadline around one call, and what was answered until then."""
+"""`timeout=`: a deadline for one call, which keeps the answers so far."""
 
 from __future__ import annotations
 

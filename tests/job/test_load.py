@@ -1,4 +1,4 @@
-"""All that is wrong with a job file is told at once: a line each, with file, key and remedy, and no secret."""
+"""All problems of a job file are reported at once: a line each, with file, key and remedy, and no secret."""
 
 from __future__ import annotations
 

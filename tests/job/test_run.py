@@ -264,7 +264,7 @@ async def test_only_failed_of_another_input_sends_nothing(write_job, doubler):
     rows[7] *= -1
     await run_job(load_job(write_job(rows=rows, url=doubler.url)))
     doubler.requests = 0
-    with pytest.raises(ConfigError, match="no run of this input, codec and path of the URL is known"):
+    with pytest.raises(ConfigError, match="there is no earlier run of this input, codec and path"):
         await run_job(load_job(write_job(rows=rows + 100, url=doubler.url)), only_failed=True)
     assert doubler.requests == 0
 
@@ -391,14 +391,14 @@ async def test_a_crash_leaves_the_earlier_output_and_no_lock(write_job, doubler,
 
 
 def files_open():
-    """Names of all open files; the folder that tells them is gone by the time it is asked for its own."""
+    """Return the names of all open files."""
     links = Path("/proc/self/fd").iterdir()
     return [str(link.readlink()) for link in links if link.is_symlink()]
 
 
 @pytest.mark.parametrize("how", ["run", "only_failed", "complete"])
 async def test_a_job_that_is_cancelled_holds_no_lock_and_no_file(how, write_job, doubler, tmp_path, monkeypatch):
-    """While a helper thread opens its journal, reopens its failures, or looks at what is complete."""
+    """While a helper thread opens the journal, reopens the failures, or checks for a complete run."""
     import threading
 
     from fanout.job import run as module

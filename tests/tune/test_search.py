@@ -113,7 +113,7 @@ def test_nothing_over_the_bound_on_p95_is_chosen():
 
 
 class Batching(Server):
-    """It merges what waits, so an answer takes longer the more is in flight."""
+    """It merges waiting requests, so an answer takes longer the more are in flight."""
 
     def latency(self, point: Point) -> float:
         return 0.1 + 0.0001 * point.chunk_rows * point.concurrency + 0.01 * point.concurrency
@@ -233,13 +233,13 @@ servers = st.builds(
 
 
 def fastest(server: Server) -> float:
-    """The most rows/s of all pairs: what a search of the whole grid would find."""
+    """Return the most rows/s of all pairs, as a search of the whole grid would."""
     return max(server.rate(Point(size, step)) for size in SIZES for step in STEPS if size <= server.largest)
 
 
 @given(servers, st.sampled_from(SIZES))
 def test_without_a_bound_it_comes_near_to_the_best_of_the_grid(server: Server, start: int):
-    """A climb ends when two steps in a row bring less than 5 %: what is left for larger chunks is then below 10 %."""
+    """A climb ends when two steps in a row bring less than 5 %: larger chunks can then bring at most 10 %."""
     search, asked = searched(server, start=start)
     assert server.rate(best(search)) >= (1 - GROWTH) * 0.9 * fastest(server)
     assert len(asked) <= 2 * (len(SIZES) + 2 * len(STEPS))
