@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import re
 from typing import TYPE_CHECKING, Any
+from unittest.mock import AsyncMock, create_autospec
 
 import numpy as np
 import pytest
@@ -79,6 +80,11 @@ async def test_every_public_callable_refuses_an_unknown_option_by_name(function:
     with pytest.raises(UnknownOptionError, match="has no option 'unknown'") as raised:
         await call()
     assert raised.value.key == "unknown"
+
+
+@pytest.mark.parametrize("name", ["map", "run", "predict", "preview", "survey"])
+def test_checked_coroutine_functions_are_known_as_such(name: str) -> None:
+    assert isinstance(getattr(create_autospec(Client), name), AsyncMock)
 
 
 async def test_a_misspelt_option_of_a_call_is_named_too() -> None:
