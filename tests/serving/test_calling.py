@@ -54,7 +54,7 @@ def test_named_results_keep_their_names_and_order():
 @pytest.mark.parametrize(
     ("result", "text"),
     [
-        (np.zeros(1), "what model 'm' returned has 1 rows for the 2 rows sent"),
+        (np.zeros(1), "the result of model 'm' has 1 rows for the 2 rows sent"),
         ({"y": [1, 2, 3]}, "output 'y' of model 'm' has 3 rows for the 2"),
         (["a"], "has 1 rows"),
         (7, "is of type int, not an array of 2 rows"),
