@@ -22,8 +22,8 @@ _THREAD_POLL = 0.01
 class VirtualClock(asyncio.SelectorEventLoop):
     """An event loop whose clock stands still while anything runs, and jumps when all wait for a timer.
 
-    An hour of backoff takes as long as its computation. Use it for logic without sockets: what comes over a socket
-    takes real time, of which this clock knows nothing. ``asyncio.Runner(loop_factory=VirtualClock)`` runs a scenario;
+    An hour of backoff takes as long as its computation. Use it for logic without sockets: a socket takes real
+    time, which this clock does not count. ``asyncio.Runner(loop_factory=VirtualClock)`` runs a scenario;
     with pytest-asyncio give it to the ``pytest_asyncio_loop_factories`` hook.
     """
 
@@ -36,7 +36,7 @@ class VirtualClock(asyncio.SelectorEventLoop):
         self._clock_resolution = 1e-6
 
     def time(self) -> float:
-        """Seconds since the loop was made."""
+        """Seconds since the creation of the loop."""
         return self._now
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:

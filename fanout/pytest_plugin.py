@@ -1,4 +1,4 @@
-"""Fixtures for the tests of those who use fanout, found by pytest through the entry point ``pytest11``.
+"""Fixtures for the tests of code that uses fanout, which pytest loads through the entry point ``pytest11``.
 
 pytest imports this module in every project that has fanout installed, so it imports nothing but pytest.
 """
@@ -33,12 +33,12 @@ def fanout_mock() -> Iterator[Callable[..., MockEndpoint]]:
     """Makes a `fanout.testing.MockEndpoint`, in force until the end of the test: ``fanout_mock(lambda x: x * 2)``."""
     with ExitStack() as stack:
 
-        def made(model: Any, **options: Any) -> MockEndpoint:
+        def enter(model: Any, **options: Any) -> MockEndpoint:
             from fanout.testing import MockEndpoint
 
             return stack.enter_context(MockEndpoint(model, **options))
 
-        yield made
+        yield enter
 
 
 @pytest.fixture
@@ -46,12 +46,12 @@ def fanout_server() -> Iterator[Callable[..., FaultServer]]:
     """Starts a `fanout.testing.FaultServer` on a loopback port and a thread of its own, until the end of the test."""
     with ExitStack() as stack:
 
-        def made(model: Any, **options: Any) -> FaultServer:
+        def start(model: Any, **options: Any) -> FaultServer:
             from fanout.testing import Background, FaultServer
 
             return stack.enter_context(Background(FaultServer(model, **options)))
 
-        yield made
+        yield start
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def fanout_cassette(request: pytest.FixtureRequest) -> Iterator[Callable[..., Re
     """
     with ExitStack() as stack:
 
-        def made(name: str = "", **options: Any) -> Recorder | Replayer:
+        def open_cassette(name: str = "", **options: Any) -> Recorder | Replayer:
             file = _cassette_path(request, name)
             if request.config.getoption("--fanout-record"):
                 from fanout.testing import Recorder
@@ -76,12 +76,12 @@ def fanout_cassette(request: pytest.FixtureRequest) -> Iterator[Callable[..., Re
 
             return Replayer(file, **options)
 
-        yield made
+        yield open_cassette
 
 
 @pytest.fixture
 def fanout_no_network() -> Iterator[NoNetwork]:
-    """No connection is made while the test runs: trying fails it, with the address."""
+    """Forbids connections while the test runs: an attempt fails it, with the address."""
     from fanout.testing import NoNetwork
 
     with NoNetwork() as guard:
@@ -90,7 +90,7 @@ def fanout_no_network() -> Iterator[NoNetwork]:
 
 @pytest.fixture
 def fanout_seed() -> Iterator[Callable[[int], None]]:
-    """Seeds the jitter of all waits: ``fanout_seed(7)``. What it was before is put back at the end of the test."""
+    """Seeds the jitter of all waits: ``fanout_seed(7)``. The former state returns at the end of the test."""
     import random
 
     state = random.getstate()

@@ -1,17 +1,17 @@
-"""The file of a recording: lines of JSON, and bodies as they are, each of them once.
+"""The file of a cassette: lines of JSON, and bodies as they are, each of them once.
 
 ::
 
-    {"fanout recording":2}
+    {"fanout cassette":3}
     1c291ca3 {"body":"0f3c...","bytes":196608,"stored":196608,"coding":""}
     <196608 bytes>
     5f0e8d21 {"key":"9a...","method":"POST","path":"/v2/models/m/infer","sent":"0f3c...","status":200,
      "headers":{...},"got":"77...","at":0.01,"seconds":0.25}                              (on one line)
 
-Every line begins with its checksum (CRC-32). Bodies are most of a recording. Numbers hardly shrink and are wanted as
-fast as the disk gives them, so a body is compressed only where that halves it; a text with control characters, which
-would reach the terminal of whoever looks into the file, is written in base64. What is written is appended, so a kill
-costs the record that it falls into.
+Every line begins with its checksum (CRC-32). Bodies are most of a cassette. Numbers hardly shrink, and are to be read
+as fast as the disk allows, so a body is compressed only if that halves it. A text with control characters is written in
+base64: else they would reach the terminal of a user who opens the file. Records are appended, so a kill costs the
+record in hand.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
     from fanout.types import Buffer
 
-HEAD = b'{"fanout recording":2}\n'
+HEAD = b'{"fanout cassette":3}\n'
 KEY = "recording"
-"""Key of errors about a recording."""
+"""The key of errors about a cassette."""
 
 _DIGEST = 16
 _SAMPLE = 2**14
@@ -52,16 +52,16 @@ _Coding: TypeAlias = Literal["", "zlib", "base64"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interaction:
-    """One exchange: what was asked, and what came of it. Bodies are told by their digests."""
+    """One exchange: the request, and the response or the error. Digests stand for bodies."""
 
     key: str
     method: str
     path: str
-    """With the query, whose values are masked. The host is not part of it: an answer is good for any."""
+    """With the query, whose values are redacted. The host is no part of it: a response serves any host."""
 
     sent: str
     status: int | None = None
-    """None where no whole answer came; ``error`` and ``text`` tell why."""
+    """None if no whole response came; ``error`` and ``text`` give the reason."""
 
     headers: Mapping[str, str] = field(default_factory=dict)
     got: str = ""
@@ -71,7 +71,7 @@ class Interaction:
     """Seconds from the first request to this one."""
 
     seconds: float = 0.0
-    """How long the exchange took."""
+    """The duration of the exchange."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,26 +82,26 @@ class _Place:
 
 
 def digest(parts: Iterable[Buffer]) -> str:
-    """Of a body, whatever buffers it is in."""
-    made = blake2b(digest_size=_DIGEST)
+    """The digest of a body in any number of buffers."""
+    digest = blake2b(digest_size=_DIGEST)
     for part in parts:
-        made.update(part)
-    return made.hexdigest()
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def path_of(url: str) -> str:
-    """What of a URL tells one request from another."""
+    """The part of a URL that distinguishes one request from another."""
     parts = urlsplit(redact_url(url))
     return parts._replace(scheme="", netloc="").geturl() or "/"
 
 
 def key_of(method: str, path: str, sent: str) -> str:
-    """By this an answer is found again."""
+    """The key by which the replayer looks a response up."""
     return digest([f"{method}\0{path}\0{sent}".encode()])
 
 
 class CassetteReader:
-    """A recording's file, being read. Raises `InputError` where it is none, or damaged."""
+    """Reads a cassette. Raises `InputError` for a file that is none, or is damaged."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -113,9 +113,9 @@ class CassetteReader:
         except ValueError:  # an empty file cannot be mapped
             self._data = b""
         except OSError as error:
-            raise InputError(f"the recording {path} cannot be read: {error.strerror or error}", key=KEY) from None
+            raise InputError(f"the cassette {path} cannot be read: {error.strerror or error}", key=KEY) from None
         if self._data[: len(HEAD)] != HEAD:
-            raise InputError(f"{path} is no recording of this version of fanout", key=KEY)
+            raise InputError(f"{path} is no cassette of this version of fanout", key=KEY)
         self.interactions += self._read()
 
     def body(self, name: str) -> bytes:
@@ -130,7 +130,7 @@ class CassetteReader:
                 body = b""
             if digest([body]) == name:
                 return body
-        raise InputError(f"the recording {self.path} is damaged: body {name} is not what was recorded", key=KEY)
+        raise InputError(f"the cassette {self.path} is damaged: body {name} is not what was recorded", key=KEY)
 
     def _read(self) -> Iterator[Interaction]:
         at, size = len(HEAD), len(self._data)
@@ -147,18 +147,18 @@ class CassetteReader:
                 else:
                     yield Interaction(**line)
             except (ValueError, KeyError, TypeError):
-                raise InputError(f"the recording {self.path} is damaged at byte {at:,}", key=KEY) from None
+                raise InputError(f"the cassette {self.path} is damaged at byte {at:,}", key=KEY) from None
             at = end + 1
 
 
 class CassetteWriter:
-    """A recording's file, being written. Raises `ConfigError` where it is there already, or cannot be written."""
+    """Writes a new cassette. Raises `ConfigError` if the file exists, or cannot be written."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._written: set[str] = set()
         if path.exists():
-            raise ConfigError(f"the recording {path} is there already: remove it, or give another name")
+            raise ConfigError(f"the cassette {path} already exists: remove it, or give another name")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE), "wb", 0)
@@ -170,12 +170,12 @@ class CassetteWriter:
         """Append an exchange, with those of its bodies that are not there yet."""
         new = {name: body for name, body in bodies.items() if name not in self._written}
         frames = [_framed(name, body) for name, body in new.items()]
-        told = {name: value for name, value in asdict(interaction).items() if value not in (None, "", {})}
-        self._write(b"".join([*frames, _line(told)]))
+        fields = {name: value for name, value in asdict(interaction).items() if value not in (None, "", {})}
+        self._write(b"".join([*frames, _line(fields)]))
         self._written.update(new)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
     def _write(self, data: bytes) -> None:
@@ -187,7 +187,7 @@ class CassetteWriter:
             raise self._refusal(error) from None
 
     def _refusal(self, error: OSError) -> ConfigError:
-        return ConfigError(f"the recording {self.path} cannot be written: {error.strerror or error}")
+        return ConfigError(f"the cassette {self.path} cannot be written: {error.strerror or error}")
 
 
 def _framed(name: str, body: bytes) -> bytes:
@@ -200,8 +200,8 @@ def _framed(name: str, body: bytes) -> bytes:
     return b"".join([_line(head), stored, b"\n"])
 
 
-def _line(told: Mapping[str, Any]) -> bytes:
-    data = safe_json(told)
+def _line(fields: Mapping[str, Any]) -> bytes:
+    data = safe_json(fields)
     return b"%08x %b\n" % (zlib.crc32(data), data)
 
 
@@ -209,5 +209,5 @@ def _checked(line: bytes) -> dict[str, Any]:
     match = _LINE.fullmatch(line)
     if match is None or int(match[1], 16) != zlib.crc32(match[2]):
         raise ValueError
-    told: dict[str, Any] = orjson.loads(match[2])
-    return told
+    fields: dict[str, Any] = orjson.loads(match[2])
+    return fields

@@ -53,7 +53,7 @@ class Recorder:
         self._began: float | None = None
 
     def wrap(self, transport: Transport) -> Transport:
-        """A transport that sends through ``transport`` and records what comes of it."""
+        """A transport that sends through ``transport`` and records every exchange."""
         return _RecordingTransport(self, transport)
 
     def close(self) -> None:

@@ -77,8 +77,8 @@ class FakeEndpoint:
 
     def url(self, codec: str | Codec | type[Codec] = "json") -> str:
         """The URL at which ``codec`` finds the model."""
-        made = codec_by_name(codec) if isinstance(codec, str) else codec
-        return self.origin + made.path.replace("{model}", self.model.name)
+        known = codec_by_name(codec) if isinstance(codec, str) else codec
+        return self.origin + known.path.replace("{model}", self.model.name)
 
     def script(self, *steps: Any) -> None:
         """Set the steps of the next POST requests, one each. They go before faults by chance.

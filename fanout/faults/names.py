@@ -72,7 +72,7 @@ def parse_fault(spec: str | int) -> Fault:
 
 
 def parse_faults(text: str) -> dict[str, float]:
-    """``"503=0.1,drip:0.05=0.02"`` as probabilities by fault. Raises `ConfigError` for what cannot be read."""
+    """``"503=0.1,drip:0.05=0.02"`` as probabilities by fault. Raises `ConfigError` for a text that cannot be parsed."""
     faults: dict[str, float] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
         name, equals, number = item.rpartition("=")

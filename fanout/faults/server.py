@@ -142,7 +142,7 @@ class FaultServer(FakeEndpoint):
             error.add_note(message)
 
     def _listen(self) -> None:
-        # The holder keeps the port while nobody listens, so that nobody else can be given it.
+        # The holder keeps the port while no socket listens, so that the system gives it to no other process.
         listener = _bound(*self._holder.getsockname()[:2])
         try:
             listener.setblocking(False)
@@ -278,14 +278,14 @@ def _bound(host: str, port: int) -> socket.socket:
     """A socket bound to the address, not listening. Others may be bound to it as well, as long as one listens."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        made = socket.socket(family, kind, protocol)
+        bound = socket.socket(family, kind, protocol)
         try:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.bind(address)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
         except BaseException:
-            made.close()
+            bound.close()
             raise
     except (OSError, OverflowError) as error:  # OverflowError: a port above 65535
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"cannot listen on {host}:{port}: {reason}; choose another port", key="port") from error
-    return made
+    return bound

@@ -1,4 +1,4 @@
-"""The model of a rehearsal: values of the right dtype and shape that depend on nothing but a seed and the row."""
+"""The mock model: values of the right dtype and shape that depend on a seed and the row alone."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
 _DEFAULT = np.dtype(np.float32)
 _INTEGERS = 100
 _MISSING = (
-    "is missing: nothing tells what one row's answer looks like; give mock.shape, such as [10] "
+    "is missing: neither the codec nor the job has the shape of one row's answer; give mock.shape, such as [10] "
     "([] for one value a row), or the codec's own option shape"
 )
 
 
-def outputs_of(codec: Codec, told: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
-    """What the model has to give: by output name what the job tells of it, else what the codec knows.
+def outputs_of(codec: Codec, given: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
+    """The specs of the model's outputs by name: those of the job, else those of the codec.
 
-    Raises `ConfigError` where neither tells a shape.
+    Raises `ConfigError` for an output whose shape neither of them has.
     """
     known = codec.spec
-    named = [*(codec.options.get("outputs") or ()), *known, *told]
+    named = [*(codec.options.get("outputs") or ()), *known, *given]
     names = [name for name in dict.fromkeys(named) if name != ANY_OUTPUT] or [""]
-    outputs = {name: _merged(_of(told, name), _of(known, name)) for name in names}
+    outputs = {name: _merged(_of(given, name), _of(known, name)) for name in names}
     texts = [name for name, spec in outputs.items() if spec.dtype is not None and spec.dtype.kind == "T"]
-    # A chat tells beside the text how it has ended, which is the server's to say.
+    # The finish reason of a chat stands beside its text, and comes from the server, not from the model.
     return {texts[0]: outputs[texts[0]]} if len(texts) == len(outputs) else outputs
 
 
 class MockModel:
-    """Takes rows, gives what `outputs_of` has told: numbers from 0 to 1, whole ones below 100, short texts.
+    """Gives values for rows, as `outputs_of` specifies them: floats from 0 to 1, integers below 100, short texts.
 
     A row has the same answer in every run with the same seed, whatever chunk it comes in.
     """
@@ -60,9 +60,9 @@ def _of(specs: Mapping[str, TensorSpec], name: str) -> TensorSpec:
     return specs.get(name) or specs.get(ANY_OUTPUT) or TensorSpec()
 
 
-def _merged(told: TensorSpec, known: TensorSpec) -> TensorSpec:
-    shape = known.shape if told.shape is None else told.shape
-    dtype = told.dtype or known.dtype or _DEFAULT
+def _merged(given: TensorSpec, known: TensorSpec) -> TensorSpec:
+    shape = known.shape if given.shape is None else given.shape
+    dtype = given.dtype or known.dtype or _DEFAULT
     if shape is None or None in shape:
         if dtype.kind != "T":
             raise ConfigError(_MISSING, key="mock.shape")
@@ -72,15 +72,15 @@ def _merged(told: TensorSpec, known: TensorSpec) -> TensorSpec:
 
 def _digests(rows: Rows, key: bytes) -> list[bytes]:
     columns = list(rows.values()) if isinstance(rows, Mapping) else [rows]
-    made = []
+    digests = []
     for i in range(count_rows(rows)):
         name = blake2b(digest_size=16, key=key)
         for column in columns:
             cell = column[i]
             plain = isinstance(cell, np.ndarray | np.generic) and cell.dtype.kind in "biuf"
             name.update(cell.tobytes() if plain else orjson.dumps(cell, default=repr))
-        made.append(name.digest())
-    return made
+        digests.append(name.digest())
+    return digests
 
 
 def _values(spec: TensorSpec, names: list[bytes]) -> Array | list[Any]:
@@ -88,8 +88,10 @@ def _values(spec: TensorSpec, names: list[bytes]) -> Array | list[Any]:
     if spec.dtype.kind == "T":
         return [f"mock {name.hex()[:8]}" for name in names]
     shape = tuple(length or 0 for length in spec.shape or ())
-    made = np.empty((len(names), *shape), spec.dtype)
+    values = np.empty((len(names), *shape), spec.dtype)
     for row, name in enumerate(names):
         random = np.random.default_rng(int.from_bytes(name)).random(shape)
-        made[row] = random < 0.5 if made.dtype.kind == "b" else random * (_INTEGERS if made.dtype.kind in "iu" else 1)
-    return made
+        values[row] = (
+            random < 0.5 if values.dtype.kind == "b" else random * (_INTEGERS if values.dtype.kind in "iu" else 1)
+        )
+    return values

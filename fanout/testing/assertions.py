@@ -1,4 +1,7 @@
-"""What an endpoint has seen, asserted: attempts, requests in flight, rate, headers. The messages show the request."""
+"""Assertions on the requests that a fake endpoint received: attempts, requests in flight, rate, header fields.
+
+The messages show the request.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ _SHOWN = 60
 
 
 class Witness(Protocol):
-    """What has seen requests: a `MockEndpoint`, a `FaultServer`."""
+    """A log of requests: a `MockEndpoint`, a `FaultServer`, a `MockTransport`."""
 
     @property
     def requests(self) -> Sequence[ServerRequest]:
@@ -23,7 +26,7 @@ class Witness(Protocol):
 
     @property
     def times(self) -> Sequence[float]:
-        """When each of them came, in seconds of one clock."""
+        """The times at which they came, in seconds of one clock."""
         ...
 
     @property
@@ -33,7 +36,7 @@ class Witness(Protocol):
 
 
 def attempts_per_chunk(endpoint: Witness) -> list[int]:
-    """How often each body came, in the order of their first coming. Chunks with the same rows count as one."""
+    """The number of attempts of each body, in the order of first attempts. Chunks with the same rows count as one."""
     return list(Counter(request.body for request in endpoint.requests).values())
 
 

@@ -1,4 +1,4 @@
-"""A conformance suite for codecs: subclass `CodecTests`, say what the rows are, and pytest does the rest."""
+"""A conformance suite for codecs: subclass `CodecTests`, define the codec and its rows, and run pytest."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class CodecTests:
     """
 
     def codec(self) -> Codec:
-        """The codec to be tested, made anew."""
+        """A new instance of the codec to be tested."""
         raise NotImplementedError("override codec() to return the codec to be tested")
 
     def rows(self, n: int) -> Rows:
@@ -61,21 +61,21 @@ class CodecTests:
         return np.arange(3.0 * n).reshape(n, 3) + 0.25
 
     def model(self, rows: Any) -> Any:
-        """What the endpoint's model makes of the rows: a different answer for each. By default twice their value."""
+        """The output of the endpoint's model for the rows, different for each. By default twice their value."""
         return np.asarray(rows) * 2
 
     def expected(self, rows: Rows) -> Any:
-        """What `Codec.decode` shall give for ``rows``, dtype included. By default what the model gives."""
+        """The result that `Codec.decode` has to give for ``rows``, dtype included. By default the model's output."""
         return self.model(rows)
 
     def response(self, codec: Codec, payload: Payload, model: Any) -> Response:
-        """What an endpoint with that model answers to a request."""
+        """The response of an endpoint with that model to a request."""
         body = payload.body if isinstance(payload.body, tuple) else (payload.body,)
         headers = {"Content-Type": payload.content_type, **payload.headers}
         return _played(codec, Request(method="POST", url=_URL + codec.path, headers=headers, body=body), model)
 
     def test_answers_come_back_as_they_are(self) -> None:
-        """Round trip: what the model gives is what `decode` gives, to the last bit."""
+        """Round trip: `decode` gives the model's output, to the last bit."""
         for n in self._sizes():
             _assert_same(self._answered(self.rows(n)), _named(self.expected(self.rows(n))))
 
@@ -83,15 +83,15 @@ class CodecTests:
         """A dtype that depended on the rows of a chunk would make answers that agree look unlike each other."""
         wanted = {name: array.dtype for name, array in _named(self.expected(self.rows(1))).items()}
         for n in self._sizes():
-            found = [array.dtype for array in self._answered(self.rows(n)).values()]
-            assert found == list(wanted.values()), f"{n} rows gave {found}, wanted {list(wanted.values())}"
+            dtypes = [array.dtype for array in self._answered(self.rows(n)).values()]
+            assert dtypes == list(wanted.values()), f"{n} rows gave {dtypes}, wanted {list(wanted.values())}"
 
     def test_the_shape_is_rows_first_and_alike_for_any_number_of_rows(self) -> None:
         """One row keeps its axis."""
         trailing = [array.shape[1:] for array in _named(self.expected(self.rows(1))).values()]
         for n in self._sizes():
-            found = [array.shape for array in self._answered(self.rows(n)).values()]
-            assert found == [(n, *shape) for shape in trailing], f"{n} rows gave shapes {found}"
+            shapes = [array.shape for array in self._answered(self.rows(n)).values()]
+            assert shapes == [(n, *shape) for shape in trailing], f"{n} rows gave shapes {shapes}"
 
     def test_answers_are_in_the_order_of_the_rows(self) -> None:
         """Rows in reverse have their answers in reverse, and a row alone has the answer that it has among others."""
@@ -104,7 +104,9 @@ class CodecTests:
         alone = [self._answered(take_rows(rows, slice(i, i + 1))) for i in range(n)]
         _assert_same({name: np.concatenate([one[name] for one in alone]) for name in answers}, answers)
         first = next(iter(answers.values())).reshape(n, -1)
-        assert all((first[i] != first[j]).any() for i in range(n) for j in range(i)), "the model tells rows not apart"
+        assert all((first[i] != first[j]).any() for i in range(n) for j in range(i)), (
+            "the model gives two rows the same answer"
+        )
 
     def test_items_that_state_their_row_are_placed_by_it(self) -> None:
         """Rerankers sort their answers: an item with an ``index`` is put where it belongs, or the answer is refused."""
@@ -115,10 +117,10 @@ class CodecTests:
         if n < 2 or backwards is None:
             raise SkipTest("the answer states no order")
         try:
-            found = _decoded(codec, _with_body(right, backwards), n)
+            placed = _decoded(codec, _with_body(right, backwards), n)
         except Exception:  # noqa: BLE001 - whatever decode raises, the client takes the answer for invalid
             return
-        _assert_same(found, _named(self.expected(rows)))
+        _assert_same(placed, _named(self.expected(rows)))
 
     def test_encoding_and_decoding_leave_no_trace(self) -> None:
         """The same rows make the same request, in a copy of the codec too; neither rows nor answers are changed."""
@@ -139,13 +141,13 @@ class CodecTests:
             raise SkipTest("the codec is given bytes")
         right = self.response(codec, codec.encode(self.rows(n)), self.model)
         for body in (right.body, *_GARBAGE):
-            found = []
-            for made in (body, cast("bytes", bytearray(body))):
+            results = []
+            for given in (body, cast("bytes", bytearray(body))):
                 try:
-                    found.append(_decoded(codec, _with_body(right, made), n))
+                    results.append(_decoded(codec, _with_body(right, given), n))
                 except Exception as error:  # noqa: BLE001 - whatever decode raises, the answer counts as invalid
-                    found.append({f"{type(error).__name__}: {error}": np.zeros(0)})
-            _assert_same(*found)
+                    results.append({f"{type(error).__name__}: {error}": np.zeros(0)})
+            _assert_same(*results)
 
     def test_a_wrong_number_of_rows_is_refused(self) -> None:
         """An answer to fewer or more rows is never taken for one to these."""
@@ -170,23 +172,23 @@ class CodecTests:
         right = self.response(codec, codec.encode(self.rows(n)), self.model)
         whole = len(right.body.rstrip())
         for cut in sorted({*range(0, whole, max(1, whole // _CUTS)), whole - 1}):
-            said = f"the first {cut} of {whole} bytes were taken for an answer"
-            self._assert_refused(codec, _with_body(right, right.body[:cut]), n, said)
+            message = f"the first {cut} of {whole} bytes were taken for an answer"
+            self._assert_refused(codec, _with_body(right, right.body[:cut]), n, message)
 
     def test_nan_in_an_answer_is_refused(self) -> None:
-        """Unless the codec was made to keep it. In texts there is none."""
+        """Unless the codec is set to keep it. In texts there is none."""
         codec, n = self._prepared(), self._sizes()[-1]
         answers = _named(self.expected(self.rows(n)))
         if codec.nonfinite == "keep" or not any(array.dtype.kind == "f" for array in answers.values()):
             raise SkipTest("the answers may hold NaN, or cannot")
-        spoilt = self._with_nan(codec, n)
-        if not spoilt:
-            raise SkipTest("neither the model nor the text of an answer can be made to say NaN")
-        for response in spoilt:
+        corrupted = self._with_nan(codec, n)
+        if not corrupted:
+            raise SkipTest("neither the model nor the text of an answer can express NaN")
+        for response in corrupted:
             self._assert_refused(codec, response, n, f"NaN was taken for an answer: {response.excerpt()}")
 
     def test_nan_in_a_row_is_sent_as_it_is_or_named(self) -> None:
-        """It is never made null or 0 on the way: where the format has no NaN, that row alone is refused."""
+        """It never turns into null or 0 on the way: if the format has no NaN, that row alone is refused."""
         rows = copy.deepcopy(self.rows(self._sizes()[-1]))
         if not (isinstance(rows, np.ndarray) and rows.dtype.kind == "f"):
             raise SkipTest("the rows are no array of floats")
@@ -215,7 +217,7 @@ class CodecTests:
         return [n for n in (1, 2, 7) if most is None or n <= most]
 
     def _prepared(self) -> Codec:
-        """The codec, once it has learnt from a client's metadata requests what it can."""
+        """The codec with the metadata of the model that it asks for."""
         codec = self.codec()
         url, responses = _URL + codec.path.replace("{model}", "mock"), list[Response]()
         while len(requests := codec.metadata_requests(url, responses)) > len(responses):
@@ -230,21 +232,21 @@ class CodecTests:
         """Answers with NaN in a row, as far as the format can say so."""
         payload = codec.encode(self.rows(n))
 
-        def spoilt(rows: Any) -> Any:
+        def corrupted(rows: Any) -> Any:
             outputs = {name: np.array(array) for name, array in _named(self.model(rows)).items()}
             for array in outputs.values():
                 if array.dtype.kind == "f":
                     array[-1] = np.nan
             return outputs[""] if outputs.keys() == {""} else outputs
 
-        made = []
+        responses = []
         with suppress(EncodeError, ValueError):  # its server may have no word for it
-            made.append(self.response(codec, payload, spoilt))
+            responses.append(self.response(codec, payload, corrupted))
         right = self.response(codec, payload, self.model)
         floats = next(array for array in _named(self.model(self.rows(n))).values() if array.dtype.kind == "f")
         written = orjson.dumps(floats[-1].ravel()[0], option=orjson.OPT_SERIALIZE_NUMPY)
-        made += [_with_body(right, right.body.replace(written, word, 1)) for word in (b"NaN", b"null")]
-        return [response for response in made if response.status == 200 and response.body != right.body]
+        responses += [_with_body(right, right.body.replace(written, word, 1)) for word in (b"NaN", b"null")]
+        return [response for response in responses if response.status == 200 and response.body != right.body]
 
     def _assert_refused(self, codec: Codec, response: Response, n_rows: int, otherwise: str) -> None:
         validator = ResponseValidator(codec.spec, reject_nonfinite=codec.nonfinite == "reject", capacity=2)
@@ -253,23 +255,23 @@ class CodecTests:
             checked = validator.validate(_decoded(codec, response, n_rows), n_rows)
         except Exception:  # noqa: BLE001 - whatever decode raises, the client takes the answer for invalid
             return
-        # An answer of another form is refused as soon as another answer has shown what the form is.
+        # The client refuses a response with another schema as soon as another response has shown the schema.
         assert [(array.dtype, array.shape[1:]) for array in checked.values()] != list(right.values()), otherwise
 
 
 def _reversed_items(body: bytes, n: int) -> bytes | None:
     """A JSON answer whose items, which say that they are those of the rows 0 to n - 1, come in reverse."""
-    found = False
+    reversed_any = False
 
     def turned(value: Any) -> Any:
-        nonlocal found
+        nonlocal reversed_any
         if isinstance(value, dict):
             return {key: turned(inner) for key, inner in value.items()}
         if not isinstance(value, list):
             return value
         stated = [item.get("index") if isinstance(item, dict) else None for item in value]
         if stated == list(range(n)):
-            found = True
+            reversed_any = True
             return value[::-1]
         return [turned(inner) for inner in value]
 
@@ -277,7 +279,7 @@ def _reversed_items(body: bytes, n: int) -> bytes | None:
         document = turned(orjson.loads(body))
     except orjson.JSONDecodeError:
         return None
-    return orjson.dumps(document) if found else None
+    return orjson.dumps(document) if reversed_any else None
 
 
 def _played(codec: Codec, request: Request, model: Any) -> Response:
@@ -287,18 +289,18 @@ def _played(codec: Codec, request: Request, model: Any) -> Response:
 
 def _decoded(codec: Codec, response: Response, n_rows: int) -> dict[str, Array]:
     assert response.status == 200, f"the endpoint answered {response.status}: {response.excerpt()}"
-    made = codec.decode(response, n_rows)
-    return _named(made.values if isinstance(made, Decoded) else made)
+    values = codec.decode(response, n_rows)
+    return _named(values.values if isinstance(values, Decoded) else values)
 
 
 def _named(values: Any) -> dict[str, Any]:
-    found = values if isinstance(values, Mapping) else {"": values}
-    return {name: array if isinstance(array, np.ndarray) else np.asarray(array) for name, array in found.items()}
+    outputs = values if isinstance(values, Mapping) else {"": values}
+    return {name: array if isinstance(array, np.ndarray) else np.asarray(array) for name, array in outputs.items()}
 
 
-def _assert_same(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> None:
-    assert len(found) == len(wanted), f"there are outputs {list(found)}, wanted {list(wanted)}"
-    alike = [found[name] for name in wanted] if found.keys() == wanted.keys() else list(found.values())
+def _assert_same(actual: Mapping[str, Array], wanted: Mapping[str, Array]) -> None:
+    assert len(actual) == len(wanted), f"there are outputs {list(actual)}, wanted {list(wanted)}"
+    alike = [actual[name] for name in wanted] if actual.keys() == wanted.keys() else list(actual.values())
     for array, other in zip(alike, wanted.values(), strict=True):
         np.testing.assert_array_equal(array, other)
 

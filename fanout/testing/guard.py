@@ -1,4 +1,4 @@
-"""The network guard: while it is entered, whoever tries to connect to anything is stopped and told of."""
+"""The network guard: a context in which every attempt to connect raises an error that names the address."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _EVENTS = {"socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo"}
-"""Audit events (PEP 578) of what leaves the process."""
+"""Audit events (PEP 578) of connections, datagrams and look-ups of names."""
 
 _listening = False
 _guards: list[NoNetwork] = []
 
 
 class NetworkUseError(AssertionError):
-    """Something was about to be sent that should not be."""
+    """Code under test tried to use the network."""
 
 
 class NoNetwork:
-    """A context manager inside which no connection is made and no name looked up, by nothing that Python does.
+    """A context manager inside which Python code makes no connection and looks no name up.
 
-    It stops what Python's own sockets do, on all threads; uvloop and other code that brings its own go past it. Unix
-    sockets are let through.
+    It stops Python's own sockets, on all threads; uvloop and other code with sockets of its own bypass it. Unix sockets
+    are allowed.
 
     Args:
-        allow: hosts that may be talked to all the same, or ``"host:port"``; ``("127.0.0.1",)`` for servers of the test.
+        allow: hosts that are allowed, or ``"host:port"``; ``("127.0.0.1",)`` for servers of the test.
 
     Raises:
-        NetworkUseError: where the connection is tried, and at the end if somebody has swallowed it there.
+        NetworkUseError: at the attempt to connect, and at the end if other code has swallowed it there.
     """
 
     def __init__(self, allow: Collection[str] = ()) -> None:
         self._allow = frozenset(allow)
         self.refused: list[str] = []
-        """What was tried: ``"host:port"``."""
+        """The addresses that were refused: ``"host:port"``."""
 
     def __enter__(self) -> Self:
         _listen()
@@ -48,22 +48,22 @@ class NoNetwork:
     ) -> None:
         _guards.remove(self)
         if kind is None and self.refused:
-            raise NetworkUseError(_told(self.refused))
+            raise NetworkUseError(_refusal(self.refused))
 
     def check(self, host: str, port: object) -> None:
-        """Raise `NetworkUseError` unless this may be talked to."""
+        """Raise `NetworkUseError` unless this address is allowed."""
         place = f"{host}:{port}"
         if host not in self._allow and place not in self._allow:
             self.refused.append(place)
-            raise NetworkUseError(_told([place]))
+            raise NetworkUseError(_refusal([place]))
 
 
-def _told(places: list[str]) -> str:
+def _refusal(places: list[str]) -> str:
     return f"the test was to use no network, but tried to reach {', '.join(dict.fromkeys(places))}"
 
 
 def _listen() -> None:
-    """Hear of all sockets from now on. An audit hook cannot be taken away, so there is one for all guards."""
+    """Watch all sockets from now on. An audit hook cannot be removed, so one serves all guards."""
     global _listening  # noqa: PLW0603 - it is the process's
     if not _listening:
         sys.addaudithook(_hear)

@@ -16,7 +16,7 @@ T = TypeVar("T")
 class Background(Generic[T]):
     """Enters an async context manager, such as a `FaultServer`, on a thread of its own: ``with Background(server)``.
 
-    What entering or leaving it raises is raised here.
+    Exceptions of entering and leaving it are raised here.
     """
 
     def __init__(self, entered: AbstractAsyncContextManager[T]) -> None:
@@ -48,7 +48,7 @@ class Background(Generic[T]):
             async with self._entered as self._value:
                 self._ready.set()
                 await self._end.wait()
-        except BaseException as error:  # noqa: BLE001 - raised where somebody waits for it
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for it
             self._error = error
         finally:
             self._ready.set()

@@ -1,4 +1,4 @@
-"""The transports: what sends a request to an endpoint. The only use of aiohttp by the client."""
+"""The transports, which send requests to endpoints. No other part of the client uses aiohttp."""
 
 from fanout.transport.base import NoDescriptor, Request, RowsSent, SendAborted, Transport, TransportWrapper
 from fanout.transport.bodies import ERROR_BODY_CAP, decoded, looks_like_json

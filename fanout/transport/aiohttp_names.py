@@ -1,9 +1,8 @@
 """The one place that decides whether the undocumented names of aiohttp can be used.
 
-The connector, the direct way and the receiver of large bodies rest on names that aiohttp does not document. With the
-releases that they were tested with they are used as a matter of course. With another release the session sends all
-requests, over connections that are kept where the names of the connector are still there, and over a new one for each
-request where they are not: slower, and as sound.
+The connector, the fast path and the receiver of large bodies use names that aiohttp does not document. They are used
+with the releases that fanout was tested with. With another release the session sends all requests: over kept
+connections if the names of the connector still exist, else over a new connection each. That is slower, and as correct.
 """
 
 from __future__ import annotations
@@ -39,20 +38,20 @@ _warned: set[str] = set()
 
 
 class Use(IntEnum):
-    """How much of aiohttp's undocumented names is used."""
+    """The extent to which aiohttp's undocumented names are used."""
 
     NONE = 0
     """Every request has a connection of its own."""
 
     CONNECTOR = 1
-    """Connections are kept, and looked at before they are used again."""
+    """Connections are kept, and their sockets are checked before they serve again."""
 
     ALL = 2
-    """Small requests are written directly, and large bodies are received in place."""
+    """Small requests take the fast path, and large bodies are received in place."""
 
 
 class PlainRequest(aiohttp.ClientRequest):
-    """A request with which connections are asked for: always the same one, so its key is made once."""
+    """The request by which the fast path asks for connections: always the same one, so its key is computed once."""
 
     @cached_property
     def connection_key(self) -> ConnectionKey:
@@ -60,7 +59,7 @@ class PlainRequest(aiohttp.ClientRequest):
 
 
 def usable() -> Use:
-    """How much can be used of the aiohttp that is installed. Anything less than all is logged, once."""
+    """The names that the installed aiohttp allows to use. Anything less than all is logged, once."""
     if (problem := _problem_of_connector()) is not None:
         return _fall_back(Use.NONE, problem)
     if not aiohttp.__version__.startswith(TESTED_WITH):
@@ -71,7 +70,7 @@ def usable() -> Use:
 
 
 def unread_messages(protocol: ResponseHandler) -> list[RawResponseMessage]:
-    """Take the heads of the answers that a connection has received and that answer no request."""
+    """Take the heads of the responses that a connection has received and that belong to no request."""
     messages = []
     while len(protocol):
         try:

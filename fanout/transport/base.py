@@ -23,7 +23,7 @@ def unredacted(body: bytes) -> bytes:
     return body
 
 
-# One is made for every attempt, and a frozen dataclass takes three times as long to make.
+# Every attempt creates one, and a frozen dataclass takes three times as long to create.
 @dataclass(slots=True, unsafe_hash=True)
 class Request:
     """One HTTP request, ready to be sent. The repr shows no content."""
@@ -67,7 +67,7 @@ class TransportWrapper(Protocol):
 
 
 class SendAborted(Exception):  # noqa: N818 - the client's own decision, no error of the exchange
-    """The request was not sent: the endpoint entered a cooldown while a connection was made."""
+    """The request was not sent: the endpoint entered a cooldown while the client connected."""
 
 
 class NoDescriptor(SendAborted):

@@ -1,4 +1,4 @@
-"""Bodies out and in: sent without being joined, read whole, within a bound, to their real end."""
+"""Bodies: sent in parts without a copy, and read whole, within a bound, to their real end."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ if TYPE_CHECKING:
 
 _ENCODINGS = frozenset({"gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"})
 _NO_ENCODING = frozenset({"", "identity", "none", "utf-8", "utf8", "8bit", "binary"})
-"""Values of Content-Encoding under which a body is as it is; some servers put the charset there."""
+"""Values of Content-Encoding that change nothing; some servers put the charset there."""
 
 _PARTIAL = frozenset({206, 226})
-"""Statuses of a part or a difference (RFC 9110, 15.3.7; RFC 3229), for which no request of ours asks."""
+"""Statuses of a part or a difference (RFC 9110, 15.3.7; RFC 3229), which no request of fanout asks for."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 ERROR_BODY_CAP = 64 * 2**10
-"""Bytes read of an answer with an error status: enough to classify it and to quote it."""
+"""Bytes read of a response with an error status: enough to classify it and to quote it."""
 
 _SOON_DECOMPRESSED = 16 * 2**10
-"""Bytes that are decompressed within some milliseconds, though they may become a thousand times as many."""
+"""Compressed bytes that take some milliseconds at most, even if they expand a thousandfold."""
 
 ERROR_BODY_PATIENCE = 2.0
-"""Seconds for which an error's body is waited for: its status and header have come, and are not to be lost over it."""
+"""Seconds to wait for the body of an error, whose status and header have come already."""
 
 
 class Parts(BodyPayload):
-    """A body of some buffers, written one after the other and never joined, as often as it takes."""
+    """A body of several buffers, written one after the other without being joined, once for each attempt."""
 
     def __init__(self, parts: tuple[Buffer, ...]) -> None:
         super().__init__(parts)
         self._size = length_of(parts)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        for part in self._value:  # of a view asyncio copies no rest that the socket does not take at once
+        for part in self._value:  # asyncio copies the unsent rest of bytes, but not of a view
             await writer.write(memoryview(part))
 
     async def as_bytes(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
@@ -70,9 +70,9 @@ async def read_body(
     patience: float = ERROR_BODY_PATIENCE,
     buffers: Buffers | None = None,
 ) -> bytes:
-    """The whole body without its content encoding; of an error page what can be had within ``patience`` seconds.
+    """The whole body without its content encoding; of an error page the part that comes within ``patience`` seconds.
 
-    A large one is one of the ``buffers``, where there are any.
+    A large body is received into one of the ``buffers``, if there are any.
 
     Raises `ResponseTooLarge`, `IncompleteResponse`, and aiohttp's errors.
     """
@@ -84,17 +84,17 @@ async def read_body(
     plain = response.status == 200 and hdrs.CONTENT_LENGTH in headers and hdrs.TRANSFER_ENCODING not in headers
     framed = plain or _framed(response)
     content = response.content
-    # Most often it all came with the header: no wait, no copy.
+    # Most often the body has come with the header, so there is nothing to wait for and nothing to copy.
     if content.is_eof():
         body = content.read_nowait(-1)
     elif buffers is not None and (buffer := _buffer_for(response, cap, buffers)) is not None:
         await receive(response, buffer)
-        body = cast("bytes", buffer)  # who has buffers knows that large bodies are bytearrays
+        body = cast("bytes", buffer)  # a caller that gives buffers takes bytearrays
     else:
         body = await _read_up_to(response, cap)
     body = checked_body(body, headers, cap)
     if encoding:
-        # The thread does not hold the interpreter meanwhile.
+        # zlib releases the interpreter, so a large body does not hold up the event loop.
         large = len(body) > _SOON_DECOMPRESSED
         body = await asyncio.to_thread(decoded, body, encoding, cap) if large else decoded(body, encoding, cap)
         body = checked_body(body, headers, cap)
@@ -124,17 +124,17 @@ def _buffer_for(response: aiohttp.ClientResponse | FastResponse, cap: int, buffe
 
 
 def _framed(response: aiohttp.ClientResponse | FastResponse) -> bool:
-    """False where the end of the connection alone ends the body, which an accident does too.
+    """False if only the end of the connection ends the body, which an accident does too.
 
-    Raises `IncompleteResponse` where the head says that this is no whole answer, or frames it in a way that two readers
-    may understand differently. aiohttp takes any Transfer-Encoding for chunked in which that word occurs.
+    Raises `IncompleteResponse` if the header announces a part of a response, or frames it in a way that two readers may
+    understand differently. aiohttp takes any Transfer-Encoding that contains "chunked" for chunked.
     """
     headers = response.headers
     if response.status in _PARTIAL:
         raise IncompleteResponse(f"the answer has status {response.status}: it is a part of an answer")
     if hdrs.TRANSFER_ENCODING in headers:
         coding = ", ".join(headers.getall(hdrs.TRANSFER_ENCODING)).strip().lower()
-        if coding != "identity":  # of old it stood for no encoding at all
+        if coding != "identity":  # an old name for no encoding
             _require_chunked(coding, response)
             return True
     return hdrs.CONTENT_LENGTH in headers or response.status == 204
@@ -159,12 +159,12 @@ def _content_encoding(headers: Mapping[str, str]) -> str:
 
 
 def looks_like_json(body: bytes) -> bool:
-    """True where the syntax will show whether the end is there."""
+    """True if the syntax of the body will show a missing end."""
     return body.removeprefix(BYTE_ORDER_MARK).lstrip()[:1] in (b"{", b"[")
 
 
 async def _error_body(response: aiohttp.ClientResponse | FastResponse, encoding: str, patience: float) -> bytes:
-    """What can be had of an error's body. The status and the pushback in the header count whatever became of it."""
+    """The part of an error's body that comes in time: its status and header count without it."""
     try:
         if response.content.is_eof():
             body = response.content.read_nowait(-1)[:ERROR_BODY_CAP]
@@ -172,13 +172,13 @@ async def _error_body(response: aiohttp.ClientResponse | FastResponse, encoding:
             async with asyncio.timeout(patience):
                 body = (await _read_up_to(response, ERROR_BODY_CAP))[:ERROR_BODY_CAP]
         return _decompressed(body, encoding, ERROR_BODY_CAP)[0] if encoding else body
-    except Exception:  # noqa: BLE001 - whatever the bytes made a parser raise
+    except Exception:  # noqa: BLE001 - a parser may raise anything
         response.close()
         return b""
 
 
 async def _read_up_to(response: aiohttp.ClientResponse | FastResponse, cap: int) -> bytes:
-    """The body; of one larger than ``cap`` a part that is larger, and its connection is closed."""
+    """The body. One larger than ``cap`` is read a little beyond it, and its connection is closed."""
     content = response.content
     parts: list[bytes] = []
     size = 0
@@ -192,9 +192,9 @@ async def _read_up_to(response: aiohttp.ClientResponse | FastResponse, cap: int)
 
 
 class _EndWithConnection:
-    """Ends the reading of a body whose connection is gone.
+    """Ends the reading of a body whose connection is lost.
 
-    Where the framing breaks in mid-body, aiohttp 3.14 closes the connection and leaves the reader waiting.
+    If the framing breaks in mid-body, aiohttp 3.14 closes the connection and leaves the reader waiting.
     """
 
     __slots__ = ("_closed", "_content")
@@ -220,7 +220,7 @@ class _EndWithConnection:
 
 
 def decoded(body: bytes, encoding: str, cap: int) -> bytes:
-    """The body without its content encoding, which the server applied although it was asked not to."""
+    """The body without its content encoding, which the server applied although the request asked for none."""
     try:
         plain, whole = _decompressed(body, encoding, cap + 1)
     except zlib.error as error:
@@ -233,9 +233,9 @@ def decoded(body: bytes, encoding: str, cap: int) -> bytes:
 
 
 def _decompressed(body: bytes, encoding: str, most: int) -> tuple[bytes, bool]:
-    """At most ``most`` bytes of what is compressed in ``body``, and whether its end was reached where it should be."""
+    """At most ``most`` bytes of the decompressed ``body``, and true if the compressed data end where the body does."""
     if encoding not in ("gzip", "x-gzip", "deflate"):
-        # A name that nobody knows may be anything, even a credential that the server repeats.
+        # An unknown name may be anything, even a credential that the server repeats.
         known = _ENCODINGS.issuperset(part.strip() for part in encoding.split(","))
         shown = repr(encoding) if known else "(of no known name)"
         raise IncompleteResponse(f"the answer has the content encoding {shown}, which was not asked for")

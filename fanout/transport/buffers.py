@@ -1,8 +1,8 @@
 """Large bodies of known length, received into one buffer.
 
-aiohttp hands a body out in parts that its parser has copied, to be joined: three copies, of which this spares two. Its
-protocol makes room for one that takes the bytes where they are to be
-(https://docs.python.org/3/library/asyncio-protocol.html#buffered-streaming-protocols) until the buffer is full.
+aiohttp gives a body in parts that its parser has copied, to be joined: three copies, two of them avoidable. Until the
+buffer is full, a protocol that receives into place replaces aiohttp's
+(https://docs.python.org/3/library/asyncio-protocol.html#buffered-streaming-protocols).
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from fanout.transport.fast_path import FastResponse
 
 LARGE = 2**19
-"""From so many bytes on, copies cost more than what this takes."""
+"""Bytes from which on the copies cost more than the change of protocols."""
 
 _DIGITS = 18
-"""More than any length has; int() refuses thousands."""
+"""Digits of the longest length that is read; int() raises for thousands."""
 
 _BROKEN_OFF = "Response payload is not completed"
 _NOTHING = memoryview(b"")
 
 
 class Buffers:
-    """Buffers of large answers, each used again once nobody refers to it, be it as the memory of an array.
+    """Buffers of large bodies, each used again once its last reference is gone, that of an array included.
 
-    Pages that the system has to clear first cost more than all else that is done with a large answer.
+    Pages that the system has to clear first cost more than the whole handling of a large response.
 
     Args:
-        most: bytes in all buffers together. A length is only what a server says: it is not to cost more than that.
+        most: bytes in all buffers together. It bounds the cost of a length that a server merely announces.
     """
 
     def __init__(self, most: int = 128 * 2**20) -> None:
@@ -43,7 +43,7 @@ class Buffers:
         self._kept: list[bytearray] = []
 
     def take(self, length: int) -> bytearray | None:
-        """A buffer of that length, in which there may be anything; None where there would be too much in all."""
+        """A buffer of that length with arbitrary content; None if all buffers would exceed the bound."""
         references = _references(self._kept)
         for place, count in enumerate(references):
             if count == _UNUSED and len(self._kept[place]) == length:
@@ -53,8 +53,8 @@ class Buffers:
             self._kept = [self._kept[place] for place in in_use]
             if length + sum(map(len, self._kept)) > self._most:
                 return None
-        self._kept.append(made := bytearray(length))
-        return made
+        self._kept.append(buffer := bytearray(length))
+        return buffer
 
 
 def _references(buffers: list[bytearray]) -> list[int]:
@@ -65,7 +65,7 @@ _UNUSED = _references([bytearray(1)])[0]
 
 
 class _Filling(asyncio.BufferedProtocol):
-    """In the place of a connection's protocol, until ``rest`` is full."""
+    """Replaces the protocol of a connection until ``rest`` is full."""
 
     def __init__(self, rest: memoryview, protocol: ResponseHandler) -> None:
         assert protocol.transport is not None
@@ -81,7 +81,7 @@ class _Filling(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self._rest = self._rest[nbytes:]
         if not self._rest:
-            # The parser of aiohttp still waits for these bytes: a new one takes what comes on this connection.
+            # aiohttp's parser still waits for these bytes, so a new one reads the rest of the connection.
             self._protocol.set_response_params(read_until_eof=True, auto_decompress=False)
             self.end()
             if not self.full.done():
@@ -103,27 +103,27 @@ class _Filling(asyncio.BufferedProtocol):
         """Give the connection back to its protocol."""
         if self._transport.get_protocol() is self and not self._transport.is_closing():
             self._hand_over(self._protocol)
-            self._rest = _NOTHING  # TLS and uvloop remember the protocol that they had
+            self._rest = _NOTHING  # TLS and uvloop keep a reference to the protocol that they had
 
     def _hand_over(self, protocol: asyncio.BaseProtocol) -> None:
-        self._transport.pause_reading()  # uvloop decides as it starts to read how it does
+        self._transport.pause_reading()  # uvloop chooses its way of reading when reading starts
         self._transport.set_protocol(protocol)
         self._transport.resume_reading()
 
 
 def length_of_large(response: aiohttp.ClientResponse | FastResponse) -> int:
-    """The length of a body that is worth a buffer, or 0."""
+    """The length of a body that is worth a buffer; 0 for any other."""
     headers = response.headers
-    told = headers.get(hdrs.CONTENT_LENGTH, "")
-    if hdrs.TRANSFER_ENCODING in headers or len(told) > _DIGITS or not (told.isascii() and told.isdigit()):
+    digits = headers.get(hdrs.CONTENT_LENGTH, "")
+    if hdrs.TRANSFER_ENCODING in headers or len(digits) > _DIGITS or not (digits.isascii() and digits.isdigit()):
         return 0
-    return length if (length := int(told)) >= LARGE else 0
+    return length if (length := int(digits)) >= LARGE else 0
 
 
 async def receive(response: aiohttp.ClientResponse | FastResponse, buffer: bytearray) -> None:
     """Fill ``buffer`` with the body, which has its length. Raises aiohttp's errors."""
     content, rest = response.content, memoryview(buffer)
-    while part := content.read_nowait(-1):  # what had come before, and what waits in the parser behind it
+    while part := content.read_nowait(-1):  # bytes that have come already, and those that wait in the parser
         rest[: len(part)] = part
         rest = rest[len(part) :]
     if not rest:
@@ -135,8 +135,8 @@ async def receive(response: aiohttp.ClientResponse | FastResponse, buffer: bytea
     try:
         if not await filling.full:
             raise aiohttp.ClientPayloadError(_BROKEN_OFF)
-        for _ in range(2):  # what the server has said beyond the body is read, and the connection is not used again
+        for _ in range(2):  # lets the loop read bytes beyond the body, which bar the connection from further use
             await asyncio.sleep(0)
     finally:
         filling.end()
-    content.feed_eof()  # by which the connection goes back to the pool
+    content.feed_eof()  # ends the response, so that its connection goes back to the pool

@@ -152,13 +152,13 @@ class Connector(aiohttp.TCPConnector):
                 return self._granted(connection.lease, connection)
             self._discard(connection.lease, connection)
         try:
-            lease, found = await self._ask(request, [], timeout, fresh=fresh)
+            lease, new = await self._ask(request, [], timeout, fresh=fresh)
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError from error
-        if found is None:
+        if new is None:
             lease.close()
             raise aiohttp.ServerDisconnectedError
-        return self._granted(lease, found)
+        return self._granted(lease, new)
 
     def put_back(self, connection: PooledConnection, rows: RowsSent | None) -> None:
         """Take a connection back whose response was whole, with the rows that it answered."""

@@ -1,6 +1,6 @@
 """One endpoint as a client addresses it: its URL, header fields, secrets and account.
 
-A transport sends the requests that are made here.
+`EndpointClient` builds the requests; a transport sends them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class EndpointClient:
     Args:
         endpoint: the settings of the endpoint.
         url: the URL of its model: the endpoint's, with the codec's path if it has none.
-        transport: what sends in place of the HTTP transport, or wraps it.
+        transport: sends in place of the HTTP transport, or wraps it.
         timeouts: ``connect`` bounds the making of a connection; a part of ``attempt`` the wait for an error's body.
         connections: most connections at once.
         headers: more header fields, or a function that gives them.

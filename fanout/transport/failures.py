@@ -1,4 +1,7 @@
-"""Dependencies' exceptions become ours here, in one place. Texts are our own: theirs quote URLs whole."""
+"""The one place that maps the exceptions of dependencies to those of fanout.
+
+The texts are fanout's own: theirs quote whole URLs.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +32,14 @@ _LONGEST = 200
 def passes(error: BaseException) -> bool:
     """True if an exception in an exchange is to be raised as it is.
 
-    Any other failed the exchange, whatever a server's bytes made a parser raise. An assertion is a test's.
+    Any other exception failed the exchange, since a server's bytes may make a parser raise anything. An assertion comes
+    from a test.
     """
     return not isinstance(error, Exception) or isinstance(error, FanoutError | SendAborted | AssertionError)
 
 
 def mapped(error: Exception, url: str, *, reused: bool) -> TransportError | ConfigError:
-    """What `fanout` raises for an aiohttp or system ``error`` in an exchange with ``url``, already masked."""
+    """The exception to raise for an aiohttp or system ``error`` in an exchange with ``url``, which is redacted."""
     certificate = (aiohttp.ClientConnectorCertificateError, aiohttp.ServerFingerprintMismatch)
     if isinstance(error, certificate) or isinstance(getattr(error, "os_error", None), ssl.SSLCertVerificationError):
         return CertificateError(f"the certificate of {url} is not valid: {_cause(error)}")
@@ -63,10 +67,10 @@ def _cause(error: Exception) -> str:
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "the server closed the connection before it had answered"
     if isinstance(error, aiohttp.ClientResponseError):
-        what = error.message.partition(":")[0]  # behind it stands what the server sent
-        if what.startswith(("Got more than", "Too many headers")):
+        reason = error.message.partition(":")[0]  # the server's bytes follow the colon
+        if reason.startswith(("Got more than", "Too many headers")):
             return "the header of the answer is larger than max_header_bytes allows"
-        return f"no valid HTTP ({what})" if what else "no valid HTTP"
+        return f"no valid HTTP ({reason})" if reason else "no valid HTTP"
     return str(inner).splitlines()[0] if str(inner) else type(inner).__name__
 
 

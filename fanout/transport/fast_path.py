@@ -77,7 +77,7 @@ class FastPath:
         http: the HTTP transport whose connections it uses.
         connector: the pool of that transport.
         url: the URL.
-        timeout: of which ``connect`` bounds the making of a connection.
+        timeout: ``connect`` in it bounds the making of a connection.
         limits: aiohttp's limits on the header of a response.
         id_header: a header field by which a response names its request.
     """
