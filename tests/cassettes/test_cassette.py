@@ -67,7 +67,7 @@ def test_a_file_that_is_damaged_or_no_recording_is_refused(tmp_path: Path) -> No
         pages.body(pages.interactions[0].got)
     for wrong in (b"", b"x"):
         (tmp_path / "r").write_bytes(wrong)
-        with pytest.raises(ConfigError, match="no recording"):
+        with pytest.raises(ConfigError, match="no cassette"):
             CassetteReader(tmp_path / "r")
     (tmp_path / "r").write_bytes(data.replace(b'{"key"', b'?"key"'))
     with pytest.raises(ConfigError, match="damaged at byte"):
@@ -100,7 +100,7 @@ def test_a_text_with_control_characters_is_not_in_the_file_as_it_is(tmp_path: Pa
 
 def test_a_recording_is_never_written_over(tmp_path: Path) -> None:
     written(tmp_path / "r", b"body")
-    with pytest.raises(ConfigError, match="is there already: remove it"):
+    with pytest.raises(ConfigError, match="already exists: remove it"):
         CassetteWriter(tmp_path / "r")
     with pytest.raises(ConfigError, match="cannot be written: File exists"):
         CassetteWriter(tmp_path / "r" / "below")

@@ -21,7 +21,7 @@ def test_a_recorded_run_is_replayed_without_its_server(command, write_job, doubl
     assert (tmp_path / "out" / "y.replay.npy").read_bytes() == (tmp_path / "out" / "y.npy").read_bytes()
     again = command("run", "job.toml", "--record", "a.recording")
     assert again.code == 2
-    assert "a.recording is there already" in again.err
+    assert "a.recording already exists" in again.err
 
 
 def test_a_request_that_was_not_recorded_ends_with_code_2_and_the_difference(command, write_job, doubler_aside):

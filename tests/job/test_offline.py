@@ -74,7 +74,7 @@ async def test_a_recording_is_never_where_the_run_writes(write_job, doubler, tmp
 
 def test_a_missing_recording_is_reported_with_the_job(write_job, tmp_path):
     write_job(MOCK, url=NOBODY)
-    with pytest.raises(ConfigError, match=r"job\.toml: the recording .* cannot be read"):
+    with pytest.raises(ConfigError, match=r"job\.toml: the cassette .* cannot be read"):
         in_virtual_time(run_job(load_job(tmp_path / "job.toml"), replay=tmp_path / "absent"))
 
 
@@ -162,7 +162,7 @@ def test_the_same_seed_gives_the_same_events(write_job, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ([], "mock.shape: is missing: nothing tells what one row's answer looks like"),
+        ([], "mock.shape: is missing: neither the codec nor the job has the shape of one row's answer"),
         (["mock.shape=[-1, 3]"], "mock.shape: is missing"),
         (["mock.shape=[3]", "mock.dtype=flot32"], "mock.dtype: dtype 'flot32' is no numpy dtype"),
         (["mock.shape=[3]", 'mock.faults={"drop"=0.1}'], "mock.faults: there is no fault 'drop'"),
