@@ -1,14 +1,21 @@
-"""Code that a run was given, and the ways in which it may end that are neither a return nor an ordinary exception."""
+"""User code and tasks of a run that end neither by returning nor with an ordinary exception: none is lost.
+
+Whatever ends a worker, a task or a callback otherwise than by its return, a stray `CancelledError` included, is an
+error of the run, never a silent success.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from fanout.errors import CallbackError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
     from types import TracebackType
+
+    Job: TypeAlias = Callable[[], Coroutine[None, None, None]]
 
 
 ENDS_OF_ITERATION = (StopIteration, StopAsyncIteration)
@@ -36,12 +43,12 @@ class calling:  # noqa: N801 - reads as a statement: `with calling("headers="):`
 
 
 def abnormal(origin: str, error: BaseException) -> CallbackError:
-    """The error for ``error``, which the code called ``origin`` raised. Raise it ``from error``."""
-    said = f": {error}" if str(error) else ""
-    without_reason = ", although the run was not cancelled" if isinstance(error, asyncio.CancelledError) else ""
-    made = CallbackError(f"{origin} raised {type(error).__name__}{said}{without_reason}")
-    made.__cause__ = error
-    return made
+    """The `CallbackError` for ``error``, which the code called ``origin`` raised. Raise it ``from error``."""
+    text = f": {error}" if str(error) else ""
+    unasked = ", although the run was not cancelled" if isinstance(error, asyncio.CancelledError) else ""
+    callback_error = CallbackError(f"{origin} raised {type(error).__name__}{text}{unasked}")
+    callback_error.__cause__ = error
+    return callback_error
 
 
 def is_its_own(error: BaseException) -> bool:
@@ -55,3 +62,71 @@ def is_its_own(error: BaseException) -> bool:
         except RuntimeError:
             return False
     return True
+
+
+class Tasks:
+    """The asyncio tasks of one run.
+
+    A cancellation is a regular end only if it came through `cancel`. An `asyncio.TaskGroup` would accept any other as
+    well, and lose the rows of the task.
+
+    Args:
+        report: takes the exception that a task raised. It must not wait.
+        abandon: called when the wait for the tasks is cancelled; it has to end them all.
+    """
+
+    def __init__(self, report: Callable[[BaseException], None], abandon: Callable[[], None]) -> None:
+        self._report = report
+        self._abandon = abandon
+        self._loop = asyncio.get_running_loop()
+        self._joined: set[asyncio.Task[None]] = set()
+        self._cancelled: set[asyncio.Task[None]] = set()
+
+    def start(self, job: Job, *, aside: bool = False) -> asyncio.Task[None]:
+        """Start a task for ``job``. `join` and `cancel_all` ignore one that is ``aside``."""
+        task = self._loop.create_task(self._supervised(job))
+        if not aside:
+            self._joined.add(task)
+        task.add_done_callback(self._forget)
+        return task
+
+    def cancel(self, tasks: Iterable[asyncio.Task[None]]) -> None:
+        """End these tasks."""
+        for task in tasks:
+            self._cancelled.add(task)
+            task.cancel()
+
+    def cancel_all(self) -> None:
+        """End every task that `join` waits for."""
+        self.cancel(self._joined)
+
+    async def join(self) -> None:
+        """Wait until all tasks have ended, including those that start meanwhile. If cancelled, end them first."""
+        cancelled = False
+        while self._joined:
+            try:
+                await asyncio.wait(self._joined)
+            except asyncio.CancelledError:
+                cancelled = True
+                self._abandon()
+        if cancelled:
+            raise asyncio.CancelledError
+
+    async def _supervised(self, job: Job) -> None:
+        try:
+            # Called here, so that no coroutine is left over if the task is cancelled before it starts.
+            await job()
+        except asyncio.CancelledError as error:
+            if asyncio.current_task() in self._cancelled:
+                raise
+            self._report(error)
+        except BaseException as error:
+            if not is_its_own(error):
+                raise
+            self._report(error)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() and task not in self._cancelled:  # it was cancelled before it began
+            self._report(asyncio.CancelledError())
+        self._joined.discard(task)
+        self._cancelled.discard(task)

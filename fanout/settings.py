@@ -7,15 +7,26 @@ file, ``fanout schema`` and the docs' table of options are made from their field
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from numbers import Integral
-from typing import Any, ClassVar, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
 
 from fanout._url import redact_url, require_url, require_web_url
 from fanout.errors import ConfigError
 from fanout.options import checks_options
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
+    Wait: TypeAlias = Callable[[RetryCallState], float]
+    StopAttempts: TypeAlias = Callable[[RetryCallState], bool]
+else:  # so that neither this module nor the job file's model imports tenacity
+    Wait = StopAttempts = Any
+
+PYTHON_ONLY = ("wait", "stop")
+"""Fields of `RetryPolicy` that are no keys of the job file, since no text can hold their value."""
 
 _RATES = tuple(f"{unit}_per_{period}" for unit in ("requests", "rows", "tokens") for period in ("second", "minute"))
 
@@ -156,8 +167,17 @@ class RetryPolicy:
     stall: float = 300.0
     """Longest time without any success; then the run stops."""
 
+    wait: Wait | None = None
+    """In Python only: a ``tenacity.wait_*`` strategy that gives the waits between attempts."""
+
+    stop: StopAttempts | None = None
+    """In Python only: a ``tenacity.stop_*`` strategy that ends a chunk's attempts, in place of ``max_attempts``."""
+
     def __post_init__(self) -> None:
         _require_count("max_attempts", self.max_attempts)
+        for name in PYTHON_ONLY:
+            value = getattr(self, name)
+            _require(value is None or callable(value), name, value, f"a tenacity strategy, such as tenacity.{name}_...")
         _require_positive("stall", self.stall)
         for name in ("initial_backoff", "max_backoff", "budget", "max_pushback"):
             value = getattr(self, name)

@@ -1,48 +1,75 @@
-"""The stop of a run: why, and a way to sleep that ends when it comes."""
+"""The stop of a run: its reason, the event that all waits go through, and those who may call for it.
+
+`StopEvent.stop` is the one place where a run is stopped. A `Watchdog` calls it when a deadline has passed or nothing
+succeeds any more, a `RunControl` when the user asks for it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from functools import partial
 from math import isfinite
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from fanout.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fanout.types import StopKind
 
 
 class Stop(NamedTuple):
-    """Why a run was stopped."""
+    """The reason for which a run was stopped."""
 
     kind: StopKind
     reason: str
     cause: BaseException | None = None
-    """What was raised, where that is the reason."""
+    """The exception that was raised, where that is the reason."""
 
 
 class StopEvent:
-    """Whether the run is stopped. Those who wait through `sleep` are woken at once when it is."""
+    """The event that a run is stopped. Whoever waits through `sleep` is woken at once.
 
-    def __init__(self) -> None:
+    Args:
+        conceal: replaces the secrets in a reason.
+        on_stop: called after each stop, with whether it was the first one and whether it cuts.
+    """
+
+    def __init__(
+        self, conceal: Callable[[str], str] = str, on_stop: Callable[[bool, bool], None] = lambda first, cut: None
+    ) -> None:
         self.stopped: Stop | None = None
+        self._conceal = conceal
+        self._on_stop = on_stop
+        self._closed = False
         self._loop = asyncio.get_running_loop()
         self._sleepers: dict[asyncio.Future[None], None] = {}
 
-    def stop(self, stop: Stop) -> bool:
-        """Stop the run. The first reason counts; True if this was it."""
-        if self.stopped is not None:
-            return False
-        self.stopped = stop
-        for sleeper in self._sleepers:
-            _wake(sleeper)
-        return True
+    def stop(self, stop: Stop, *, cut: bool = False) -> None:
+        """Stop the run; the first reason counts. Requests in flight are finished, or abandoned if ``cut``."""
+        if self._closed:
+            return
+        first = self.stopped is None
+        if first:
+            # Set before any other code runs, so that no request slips out.
+            self.stopped = stop._replace(reason=self._conceal(stop.reason))
+            for sleeper in self._sleepers:
+                _wake(sleeper)
+        self._on_stop(first, cut)
 
-    async def sleep(self, seconds: float, bell: WaitQueue | None = None) -> None:
-        """Wait ``seconds`` (infinity: without end), or until the run is stopped, or until ``bell`` rings."""
+    def close(self) -> None:
+        """Ignore all later stops: the run has ended."""
+        self._closed = True
+
+    async def sleep(self, seconds: float, wait_queue: WaitQueue | None = None) -> None:
+        """Wait ``seconds`` (may be infinite), or until the run is stopped, or until ``wait_queue`` is notified."""
         if self.stopped is not None:
             return
         sleeper = self._loop.create_future()
         timer = self._loop.call_later(seconds, _wake, sleeper) if isfinite(seconds) else None
-        places = (self._sleepers,) if bell is None else (self._sleepers, bell.sleepers)
+        places = (self._sleepers,) if wait_queue is None else (self._sleepers, wait_queue.sleepers)
         for place in places:
             place[sleeper] = None
         try:
@@ -55,23 +82,165 @@ class StopEvent:
 
 
 class WaitQueue:
-    """Wakes those who sleep until something changes."""
+    """Tasks that sleep until something changes, in the order in which they came."""
 
     def __init__(self) -> None:
-        # Not a set: they wake in the order in which they came, so that the same run has the same events.
+        # A dict and not a set: the order of waking decides the order of events, which is the same for the same seed.
         self.sleepers: dict[asyncio.Future[None], None] = {}
 
-    def ring(self) -> None:
-        """Wake them all."""
+    def notify_all(self) -> None:
+        """Wake all."""
         for sleeper in self.sleepers:
             _wake(sleeper)
 
-    def ring_for_one(self) -> None:
-        """Wake the one who sleeps longest."""
+    def notify_one(self) -> None:
+        """Wake the one that sleeps longest."""
         for sleeper in self.sleepers:
             if not sleeper.done():
                 sleeper.set_result(None)
                 return
+
+
+class Until(NamedTuple):
+    """A moment at which a run stops."""
+
+    when: float
+    """Time of the event loop."""
+    seconds: float
+    """From the start of the call."""
+    option: str
+    """The option that set it."""
+
+    @classmethod
+    def after(cls, timeout: float | None) -> Until | None:
+        """The end of a call that begins now, for its option ``timeout=``; None for none.
+
+        Raises `ConfigError` for anything but a finite number of seconds above 0.
+        """
+        if timeout is None:
+            return None
+        number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+        if not (number and isfinite(timeout) and timeout > 0):
+            raise ConfigError(f"timeout must be a finite number of seconds above 0, not {timeout!r}", key="timeout")
+        return cls(asyncio.get_running_loop().time() + timeout, timeout, "timeout=")
+
+    def passed(self) -> Stop:
+        """The stop of a run that reaches this moment."""
+        return Stop("deadline", f"the run deadline of {self.seconds:g} s has passed ({self.option})")
+
+
+class Stoppable(Protocol):
+    """Anything that can be stopped: a `StopEvent`, or a run."""
+
+    def stop(self, stop: Stop, *, cut: bool = False) -> None:
+        """Stop; the first reason counts."""
+
+
+class Progress(Protocol):
+    """The part of a scheduler that the watchdog looks at."""
+
+    open: int
+    """Tasks under way."""
+    progress_at: float
+    """Time of the loop at which one last succeeded, or was taken while none was under way."""
+    last_failure: str
+    """Reason of the last failure; empty before the first."""
+
+
+class Watchdog:
+    """Stops a run that takes too long, or in which nothing has succeeded for too long although work is under way.
+
+    Time in which the run has nothing to do, because the input or the consumer is slow, is no stall.
+
+    Args:
+        run: seconds that the run may take; None for any number.
+        until: another deadline beside ``run``.
+        stall: seconds for which work may be under way without a success.
+    """
+
+    def __init__(
+        self, stop_event: StopEvent, progress: Progress, *, run: float | None, stall: float, until: Until | None = None
+    ) -> None:
+        self._stop_event = stop_event
+        self._progress = progress
+        self._stall = stall
+        self._loop = asyncio.get_running_loop()
+        now = self._loop.time()
+        own = None if run is None else Until(now + run, run, "timeouts.run")
+        self._timers = [self._loop.call_at(end.when, self._pass, end) for end in (own, until) if end is not None]
+        self._stall_timer = self._loop.call_later(stall, self._look)
+
+    def close(self) -> None:
+        """Stop watching: the run is over."""
+        for timer in (*self._timers, self._stall_timer):
+            timer.cancel()
+
+    def _look(self) -> None:
+        # The timer is set for the earliest moment at which there can be a stall, so no success has to move it.
+        now = self._loop.time()
+        left = (self._progress.progress_at if self._progress.open else now) + self._stall - now
+        if left > 0:
+            self._stall_timer = self._loop.call_later(left, self._look)
+            return
+        reason = f"nothing has succeeded for {self._stall:g} s (retry.stall)"
+        words = self._progress.last_failure
+        self._stop_event.stop(Stop("stall", f"{reason}; the last failure: {words}" if words else reason), cut=True)
+
+    def _pass(self, until: Until) -> None:
+        self._stop_event.stop(until.passed(), cut=True)
+
+
+class RunControl:
+    """Ends a run from outside, gently or at once.
+
+    ::
+
+        control = fanout.RunControl()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, control.drain)
+        try:
+            y = await client.map(X, control=control)
+        except fanout.RunStopped as stop:
+            y = stop.result.values  # stop.result.ok says which rows are answered
+
+    It may be used before the run has begun, and from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._run: Stoppable | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._requested: tuple[Stop, bool] | None = None
+
+    def drain(self, reason: str = "interrupted", kind: StopKind = "interrupted") -> None:
+        """Send nothing new, finish the requests in flight, then stop."""
+        self._request(Stop(kind, reason), cut=False)
+
+    def cut(self, reason: str = "interrupted", kind: StopKind = "interrupted") -> None:
+        """Stop now; requests in flight are abandoned and their rows are pending."""
+        self._request(Stop(kind, reason), cut=True)
+
+    def attach(self, run: Stoppable) -> None:
+        """Act on ``run``; a stop requested before takes effect now."""
+        self._loop, self._run = _running_loop(), run
+        if self._requested is not None:
+            stop, cut = self._requested
+            run.stop(stop, cut=cut)
+
+    def _request(self, stop: Stop, *, cut: bool) -> None:
+        self._requested = stop, cut
+        if self._run is None:
+            return
+        if self._loop is None or _running_loop() is self._loop:
+            self._run.stop(stop, cut=cut)
+            return
+        with suppress(RuntimeError):  # the loop is closed, so the run has ended
+            self._loop.call_soon_threadsafe(partial(self._run.stop, stop, cut=cut))
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _wake(sleeper: asyncio.Future[None]) -> None:

@@ -120,7 +120,7 @@ def test_an_input_with_an_empty_mask_is_a_plain_array():
 @pytest.mark.parametrize("rows", [list(masked()), iter(masked())])
 async def test_rows_that_come_one_by_one_keep_their_masks(rows):
     chunker = chunker_of(rows, 10)
-    task = await chunker.take()
+    task = await chunker.get()
     with pytest.raises(EncodeError) as caught:
         Json().encode(task.rows)
     assert caught.value.rows == (1,)

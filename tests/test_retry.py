@@ -1,169 +1,178 @@
-"""Retries: how long between, how many, and of what."""
+"""Backoff: the wait before each attempt, the number of attempts, and tenacity's strategies in place of both."""
 
 from __future__ import annotations
 
 import asyncio
 import statistics
-from typing import TYPE_CHECKING
+import subprocess
+import sys
+from typing import Any
 
+import numpy as np
 import pytest
+import tenacity
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.retry import retry
-from fanout.settings import RetryPolicy
-from fanout.testing import VirtualClock
+from fanout import Client, ConfigError, Limits, RetryPolicy, RunStopped
+from fanout.retry import Backoff
+from fanout.testing import MockEndpoint
 from fanout.types import Action, Verdict
+from tests.support import Plain
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-AGAIN = Verdict(action=Action.RETRY, reason="HTTP 503")
-OTHERS = [Verdict(action=action, reason=action.value) for action in Action if action is not Action.RETRY]
-
-pytestmark = pytest.mark.virtual_time
+AGAIN = Verdict(action=Action.RETRY, reason="HTTP 503", status=503)
+X = np.arange(30.0).reshape(10, 3)
 
 
-class Script:
-    """Attempts with given ends, the first of which is already made; waits are written down, not waited."""
-
-    def __init__(self, first: Verdict, *ends: Verdict | BaseException | None, max_attempts: int = 5) -> None:
-        self.policy = RetryPolicy(max_attempts=max_attempts, initial_backoff=0.5, max_backoff=3.0)
-        self.first = first
-        self.ends = list(ends)
-        self.attempts = 1
-        self.waits: list[float] = []
-
-    async def attempt(self) -> Verdict | None:
-        self.attempts += 1
-        end = self.ends.pop(0) if self.ends else AGAIN
-        if isinstance(end, BaseException):
-            raise end
-        return end
-
-    async def sleep(self, seconds: float) -> None:
-        self.waits.append(seconds)
-
-    async def run(self) -> Verdict | None:
-        return await retry(
-            self.attempt,
-            self.first,
-            self.policy,
-            exhausted=lambda: self.attempts >= self.policy.max_attempts,
-            sleep=self.sleep,
-        )
-
-
-async def test_a_success_ends_the_retries():
-    script = Script(AGAIN, AGAIN, None)
-    assert await script.run() is None
-    assert script.attempts == 3
-    assert len(script.waits) == 2
-
-
-async def test_there_is_a_wait_before_the_first_repetition():
-    script = Script(AGAIN, None)
-    await script.run()
-    assert len(script.waits) == 1
+def delay(policy: RetryPolicy, number: int, seconds: float = 0.0) -> float | None:
+    return Backoff(policy)(AGAIN, sent=number, charged=number, seconds=seconds)
 
 
 @pytest.mark.parametrize("max_attempts", [1, 2, 5])
-async def test_the_attempt_already_made_counts(max_attempts):
-    script = Script(AGAIN, max_attempts=max_attempts)
-    assert await script.run() is AGAIN
-    assert script.attempts == max_attempts
-    assert len(script.waits) == max_attempts - 1
+def test_no_attempt_is_left_after_max_attempts(max_attempts: int) -> None:
+    policy = RetryPolicy(max_attempts=max_attempts)
+    delays = [delay(policy, number) for number in range(1, max_attempts + 2)]
+    assert [wait is None for wait in delays] == [False] * (max_attempts - 1) + [True] * 2
 
 
-async def test_the_last_verdict_is_returned_when_attempts_are_used_up():
-    last = Verdict(action=Action.RETRY, reason="HTTP 500")
-    assert await Script(AGAIN, AGAIN, last, max_attempts=3).run() is last
+def test_attempts_that_are_not_charged_are_made_for_ever_and_the_waits_grow() -> None:
+    backoff = Backoff(RetryPolicy(max_attempts=1, initial_backoff=1.0, max_backoff=100.0))
+    waits = [backoff(AGAIN, sent=number, charged=0, seconds=0.0) for number in [1] * 50 + [9] * 50]
+    assert max(w for w in waits[:50] if w is not None) <= 1.0
+    assert max(w for w in waits[50:] if w is not None) > 10.0
 
 
-@pytest.mark.parametrize("verdict", OTHERS, ids=lambda verdict: verdict.reason)
-async def test_a_first_verdict_not_to_retry_is_returned_at_once(verdict):
-    script = Script(verdict)
-    assert await script.run() is verdict
-    assert (script.attempts, script.waits) == (1, [])
+@given(initial=st.floats(0, 100), longest=st.floats(0, 100), number=st.integers(1, 12))
+def test_waits_are_between_nothing_and_the_doubling_bound(initial: float, longest: float, number: int) -> None:
+    policy = RetryPolicy(max_attempts=100, initial_backoff=initial, max_backoff=longest)
+    wait = delay(policy, number)
+    assert wait is not None
+    assert 0 <= wait <= min(initial * 2 ** (number - 1), longest)
 
 
-@pytest.mark.parametrize("verdict", OTHERS, ids=lambda verdict: verdict.reason)
-async def test_a_later_verdict_not_to_retry_is_returned_at_once(verdict):
-    script = Script(AGAIN, verdict)
-    assert await script.run() is verdict
-    assert script.attempts == 2
-
-
-def _waits(initial: float, longest: float, attempts: int) -> Sequence[float]:
-    script = Script(AGAIN, max_attempts=attempts)
-    script.policy = RetryPolicy(max_attempts=attempts, initial_backoff=initial, max_backoff=longest)
-    with asyncio.Runner(loop_factory=VirtualClock) as runner:
-        runner.run(script.run())
-    return script.waits
-
-
-@given(initial=st.floats(0, 100), longest=st.floats(0, 100), attempts=st.integers(2, 12))
-def test_waits_are_between_nothing_and_the_doubling_bound(initial, longest, attempts):
-    for number, wait in enumerate(_waits(initial, longest, attempts)):
-        assert 0 <= wait <= min(initial * 2**number, longest)
-
-
-def test_waits_use_the_whole_range():
+def test_waits_use_the_whole_range() -> None:
     """Full jitter, not a jitter added to a fixed wait."""
-    bounds = [0.5, 1.0, 2.0, 3.0]
-    rounds = [_waits(0.5, 3.0, 5) for _ in range(300)]
-    for bound, waits in zip(bounds, zip(*rounds, strict=True), strict=True):
+    policy = RetryPolicy(initial_backoff=0.5, max_backoff=3.0)
+    for number, bound in enumerate([0.5, 1.0, 2.0, 3.0], start=1):
+        waits = [wait for _ in range(300) if (wait := delay(policy, number)) is not None]
         assert min(waits) < 0.1 * bound
         assert max(waits) > 0.9 * bound
         assert statistics.mean(waits) == pytest.approx(bound / 2, rel=0.25)
 
 
-def test_a_thousand_doublings_are_no_overflow():
-    assert max(_waits(1.0, 3.0, 1100)) <= 3.0
+def test_a_thousand_doublings_are_no_overflow() -> None:
+    policy = RetryPolicy(max_attempts=2000, initial_backoff=1.0, max_backoff=3.0)
+    wait = delay(policy, 1100)
+    assert wait is not None
+    assert wait <= 3.0
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), asyncio.CancelledError()], ids=["bug", "cancelled"])
-async def test_an_exception_is_not_retried(error):
-    script = Script(AGAIN, error)
-    with pytest.raises(type(error)) as raised:
-        await script.run()
-    assert raised.value is error
-    assert script.attempts == 2
+@pytest.mark.parametrize(
+    ("wait", "expected"),
+    [
+        (tenacity.wait_fixed(2), [2, 2, 2]),
+        (tenacity.wait_none(), [0, 0, 0]),
+        (tenacity.wait_incrementing(start=1, increment=2), [1, 3, 5]),
+        (tenacity.wait_exponential(multiplier=1, max=3), [1, 2, 3]),
+        (tenacity.wait_fixed(1) + tenacity.wait_incrementing(start=0, increment=1), [1, 2, 3]),
+        (tenacity.wait_chain(tenacity.wait_fixed(1), tenacity.wait_fixed(7)), [1, 7, 7]),
+        (tenacity.wait_exception(lambda error: error.verdict.status / 100), [5.03] * 3),  # type: ignore[attr-defined]
+        (lambda state: state.seconds_since_start * 10, [40, 40, 40]),
+    ],
+)
+def test_any_strategy_gives_the_waits(wait: Any, expected: list[float]) -> None:
+    policy = RetryPolicy(wait=wait)
+    assert [delay(policy, number, seconds=4.0) for number in (1, 2, 3)] == expected
 
 
-@pytest.mark.parametrize("where", ["sleep", "attempt"])
-async def test_a_cancellation_is_prompt_in_every_state(where):
-    script = Script(AGAIN)
-
-    async def for_ever(*_: object) -> None:
-        await asyncio.sleep(1e6)
-
-    setattr(script, where, for_ever)
-    task = asyncio.create_task(script.run())
-    await asyncio.sleep(1)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert asyncio.get_running_loop().time() == 1
-    assert script.attempts == 1
-
-
-async def test_concurrent_retries_do_not_mix_up_their_outcomes():
-    async def one(number: int) -> bool:
-        mine = Verdict(action=Action.FAIL, reason=str(number))
-        script = Script(AGAIN, *[AGAIN] * (number % 3), mine)
-        script.sleep = asyncio.sleep  # type: ignore[method-assign, assignment]
-        return await script.run() is mine
-
-    assert all(await asyncio.gather(*(one(number) for number in range(50))))
+@pytest.mark.parametrize(
+    ("stop", "left"),
+    [
+        (tenacity.stop_after_attempt(2), [True, False, False]),
+        (tenacity.stop_never, [True, True, True]),
+        (tenacity.stop_after_delay(15), [True, False, False]),
+        (tenacity.stop_before_delay(25), [True, False, False]),
+        (tenacity.stop_after_attempt(3) | tenacity.stop_after_delay(25), [True, True, False]),
+        (tenacity.stop_after_attempt(1) & tenacity.stop_after_delay(15), [True, False, False]),
+    ],
+)
+def test_any_strategy_ends_the_attempts(stop: Any, left: list[bool]) -> None:
+    """The attempts end after 10, 20 and 30 seconds, and each wait takes ten."""
+    policy = RetryPolicy(max_attempts=1, stop=stop, wait=tenacity.wait_fixed(10))
+    assert [delay(policy, number, seconds=10.0 * number) is not None for number in (1, 2, 3)] == left
 
 
-async def test_exhausted_is_asked_after_every_attempt_not_counted_here():
-    """Attempts made elsewhere, by the halves of a chunk for instance, count too."""
-    script = Script(AGAIN, AGAIN, AGAIN)
-    answers = iter([False, False, True])
-    verdict = await retry(
-        script.attempt, script.first, script.policy, exhausted=lambda: next(answers), sleep=script.sleep
-    )
-    assert verdict is AGAIN
-    assert script.attempts == 3
+@pytest.mark.parametrize("wait", [-1.0, float("nan"), float("inf"), None, "1"])
+def test_a_wait_that_is_no_number_of_seconds_is_refused(wait: Any) -> None:
+    with pytest.raises(ConfigError, match=r"retry\.wait gave"):
+        delay(RetryPolicy(wait=lambda _: wait), 1)
+
+
+def test_the_package_is_imported_without_tenacity() -> None:
+    code = "import sys, fanout; fanout.RetryPolicy; assert 'tenacity' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=20)
+
+
+@pytest.mark.virtual_time
+class TestOfARun:
+    async def run(self, policy: RetryPolicy, *steps: int) -> tuple[list[float], Any]:
+        with MockEndpoint(lambda x: x * 2, latency=1.0) as mock:
+            mock.script(*steps)
+            limits = Limits(concurrency=1)
+            async with Client(mock.url(Plain), codec=Plain, retry=policy, limits=limits) as client:
+                result = await client.map(X, on_error="keep")
+        return mock.times, result
+
+    async def test_the_users_strategy_decides_when_the_next_attempt_is_sent(self) -> None:
+        times, result = await self.run(RetryPolicy(wait=tenacity.wait_incrementing(start=2, increment=3)), 503, 503)
+        assert times == pytest.approx([0, 3, 9])
+        assert result.ok.all()
+
+    async def test_the_seconds_since_the_start_include_attempts_and_waits(self) -> None:
+        seen: list[float] = []
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            assert state.seconds_since_start is not None
+            seen.append(state.seconds_since_start)
+            return 5.0
+
+        await self.run(RetryPolicy(wait=wait), 503, 503)
+        assert seen == pytest.approx([1.0, 7.0])
+
+    async def test_the_users_strategy_ends_the_attempts_of_a_chunk(self) -> None:
+        times, result = await self.run(RetryPolicy(stop=tenacity.stop_after_attempt(2)), *[504] * 9)
+        assert len(times) == 2
+        assert result.failures[0].attempts == 2
+
+    @pytest.mark.parametrize("where", ["wait", "stop"])
+    async def test_a_strategy_that_raises_ends_the_run_with_its_exception(self, where: str) -> None:
+        def broken(_: object) -> Any:
+            raise LookupError("no such table")
+
+        policy = RetryPolicy(wait=broken) if where == "wait" else RetryPolicy(stop=broken)
+        with pytest.raises(LookupError, match="no such table"):
+            await self.run(policy, 503)
+
+    @pytest.mark.parametrize("where", ["wait", "stop"])
+    async def test_a_strategy_that_ends_abnormally_stops_the_run_with_its_name(self, where: str) -> None:
+        def broken(_: object) -> Any:
+            raise asyncio.CancelledError
+
+        policy = RetryPolicy(wait=broken) if where == "wait" else RetryPolicy(stop=broken)
+        with pytest.raises(RunStopped, match=rf"retry\.{where} raised CancelledError"):
+            await self.run(policy, 503)
+
+    async def test_metadata_requests_wait_as_the_strategy_says(self) -> None:
+        with MockEndpoint(lambda x: x * 2) as mock:
+            mock.script_metadata(503, 503)
+            policy = RetryPolicy(wait=tenacity.wait_fixed(7))
+            async with Client(mock.url("oip"), codec="oip", retry=policy) as client:
+                await client.map(X)
+                assert asyncio.get_running_loop().time() == pytest.approx(14.0)
+
+
+@pytest.mark.parametrize("field", ["wait", "stop"])
+@pytest.mark.parametrize("value", ["5", 5, ["a"]])
+def test_what_is_no_strategy_is_refused(field: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"{field} must be a tenacity strategy"):
+        RetryPolicy(**{field: value})

@@ -64,7 +64,7 @@ async def preview_rows(chunker: Chunker, codec: Codec) -> Preview:
     # The model may accept fewer rows than the client asks for.
     chunker.limit(codec.max_rows or chunker.chunk_rows)
     try:
-        first = await chunker.take()
+        first = await chunker.get()
     finally:
         await chunker.close()
 
@@ -96,12 +96,12 @@ async def survey_rows(
     unsendable: list[int] = []
     on_request = on_request or (lambda _: None)
     # A run over no rows requests no metadata.
-    metadata_requests = 0 if chunker.left == 0 else metadata_requests
+    metadata_requests = 0 if chunker.remaining == 0 else metadata_requests
     for _ in range(metadata_requests):
         on_request(group.cost(None))
 
     try:
-        while (task := await chunker.take()) is not None:
+        while (task := await chunker.get()) is not None:
             sendable = _encoded(task, chunker, codec, lambda failed, _: unsendable.append(failed.n))
             if sendable is not None:
                 assert sendable.payload is not None
@@ -130,7 +130,7 @@ def _encoded(
 
     # Bounds in bytes and tokens are known only after encoding.
     if chunker.packing is not None:
-        return fitted(task, chunker, chunker.packing, encodes)
+        return fitted(task, chunker.unget, chunker.packing, encodes)
     return task if encodes(task) else None
 
 

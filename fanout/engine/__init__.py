@@ -2,14 +2,12 @@
 
 from fanout.engine.batching import Batch, Batcher
 from fanout.engine.chunker import Chunker, as_rows, chunker_of, room_for
-from fanout.engine.control import RunControl
 from fanout.engine.encoding import encode, fitted
 from fanout.engine.packing import Packing, Scale
 from fanout.engine.results import MergedRows, ResultQueue, RowStatus
 from fanout.engine.run import Run
 from fanout.engine.task import ChunkTask
-from fanout.engine.watchdog import Until
-from fanout.stop import Stop
+from fanout.stop import RunControl, Stop, Until
 from fanout.upstream.group import EndpointGroup
 
 __all__ = [

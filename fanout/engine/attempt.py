@@ -14,7 +14,7 @@ from fanout.classify import classify_error, classify_invalid, classify_response,
 from fanout.engine.hedging import HedgedRequests
 from fanout.engine.lengths import Lengths
 from fanout.errors import CallbackError, InvalidResponse
-from fanout.stop import Stop, WaitQueue
+from fanout.stop import Stop
 from fanout.transport import credentials_refused
 from fanout.types import Action, Array, DecodedResponse, Response, Values, Verdict, schema_of
 
@@ -67,9 +67,6 @@ class Attempter:
         self._validator = validator
         self._counters = counters
         self._stop = stop
-        self.ended = WaitQueue()
-        """Notified when an attempt has failed, for those who wait until others in flight show the cause."""
-
         self._lengths = Lengths(codec.if_lengths_differ) if validator.learns_shapes and not independent else None
         self._answers = 0
         self._hedging = None if group.hedger is None else HedgedRequests(group, dispatcher, counters)
@@ -77,6 +74,11 @@ class Attempter:
     def ticket(self) -> Ticket:
         """Make a ticket for the attempts of the current asyncio task, which has to call its `close` at the end."""
         return self._dispatcher.ticket()
+
+    def misfit(self, task: ChunkTask, verdict: Verdict) -> None:
+        """Count an answer that turned out to be unlike the others against its endpoint."""
+        if task.endpoint is not None:
+            self._dispatcher.reporter.on_misfit(task.endpoint, verdict)
 
     async def run(self, task: ChunkTask, ticket: Ticket) -> Outcome:
         """Send an encoded task once, hedged if the settings say so, and return its outputs or the verdict."""
@@ -97,7 +99,6 @@ class Attempter:
         # A row that fails while those beside it are answered comes to an end, even if it is all that is sent.
         if full or (ticket.refund and not task.confirmed):
             task.refund_attempt()
-        self.ended.ring()
         return outcome
 
     async def _attempt(self, task: ChunkTask, ticket: Ticket, only: EndpointState | None = None) -> Outcome:

@@ -1,77 +1,327 @@
-"""When a chunk may be split to find the row, or the size, that the server does not take."""
+"""Bisection: a failed chunk is sent in ever smaller parts, until the row or the size to blame is known.
+
+`Bisection` is the way of one failed task to its end. `Evidence` holds back what may fail for the same reason as others
+do, `BisectionBudget` ends the search where it saves too few rows, or where the request itself must be wrong.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING
+import re
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
+from fanout.engine.task import ChunkTask, kind_of
 from fanout.rowset import RowSet
+from fanout.types import Action, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
-    from fanout.engine.task import ChunkTask
+    from fanout.engine.size_limits import RequestSizes
+    from fanout.upstream.group import EndpointGroup
+
+    Step = Callable[["Bisection", ChunkTask, Verdict], bool]
+
+FORBIDDEN = 403
+
+SAMPLES = 2
+"""Last attempts of a chunk that send only a few of its rows: if these are answered, the size or a row is to blame."""
+
+_RELEASED_BY_A_SUCCESS = 2
+"""Parked tasks that one success releases: if all of them were sent at once, and failed, the circuit would open."""
 
 _ENOUGH_ISOLATED = 64
 _HOPELESS_ALONE = 2
 _HOPELESS_LATER = 64
 """The same where an earlier run of the same codec and path has answers: the last rows may well be the bad ones."""
 
+_SAME_WORDS_ROWS = 20
+_SAME_WORDS_CHUNKS = 3
+_SAME_WORDS_WHOLE_CHUNKS = 16
+"""Refused chunks that count as much, where too few of their rows are sent alone."""
 
-class BisectionBudget:
-    """The bounds on splitting in one run, so that a request that is wrong as a whole costs few requests.
+_MOST_WORDINGS = 64
+"""Different wordings that are remembered; more of them mean that the refusals have no common cause."""
 
-    Until something has succeeded only one chunk is split, and two failed single rows end the run. Later, splitting
-    ends when more than half of at least 64 rows that were isolated, alone or with others, have failed.
+_IDENTIFIER = re.compile(r"[\w-]*\d[\w-]*")
+_SHORT_NUMBER = 8
+"""Characters of a number that may be part of a message; identifiers of requests are longer."""
+
+
+class Split:
+    """Parts of one task that are still to be sent.
 
     Args:
-        something_succeeded: True once the endpoint has given an answer.
-        failed_alone: rows that failed alone in an earlier run: that they fail again says nothing of the endpoint.
+        kind: the kind of failure for which they are isolated.
+        whole: the task with its verdict, where it was cut because of its size or its rows.
+    """
+
+    __slots__ = ("any_failed", "kind", "parts", "whole")
+
+    def __init__(
+        self, parts: Iterable[ChunkTask], kind: object, whole: tuple[ChunkTask, Verdict] | None = None
+    ) -> None:
+        self.parts = deque(parts)
+        self.kind = kind
+        self.whole = whole
+        self.any_failed = False
+
+
+class Bisection:
+    """The way of one failed task to its end: attempts to repeat it, then its parts, depth first.
+
+    At most one of its requests is under way: depth first, the first bad row is found after few requests, and a request
+    that is wrong as a whole costs few.
+    """
+
+    __slots__ = (
+        "charged_alone",
+        "confirming",
+        "deferred",
+        "kind",
+        "repeated",
+        "root",
+        "sample",
+        "samples",
+        "since",
+        "splits",
+        "suspicious",
+    )
+
+    def __init__(self, root: ChunkTask, since: float) -> None:
+        self.root = root
+        self.since = since
+        """Time of the loop at which the attempt that failed first was sent."""
+        self.splits: list[Split] = []
+        self.deferred: deque[tuple[ChunkTask, Verdict]] = deque()
+        """Parts whose failure says nothing before the other parts have been sent."""
+        self.repeated: ChunkTask | None = None
+        """The task that is being repeated, whole or in samples of its rows."""
+        self.kind: object = None
+        """The kind of its first failure."""
+        self.samples: Iterator[slice] | None = None
+        """The rows that the next attempts send; None: all of them."""
+        self.sample = slice(0, 0)
+        """The rows that were sent last, if they were not all."""
+        self.charged_alone: dict[int, int] = {}
+        """Attempts that single rows have used up in samples."""
+        self.confirming = False
+        self.suspicious = False
+
+    @property
+    def has_parts(self) -> bool:
+        """True while parts have not been sent at all."""
+        return any(split.parts for split in self.splits)
+
+
+def samples_of(n_rows: int, attempts: int, *, whole: bool) -> Iterator[slice]:
+    """The rows that each of so many ``attempts`` sends: all of them while ``whole``, but few in the last ones.
+
+    They are the first rows and the last in turn, since one of both may hold the row to blame.
+    """
+    for _ in range(attempts - SAMPLES if whole else 0):
+        yield slice(0, n_rows)
+    few = 1 if whole else n_rows // 2
+    while True:
+        if attempts > 1 or not whole:
+            yield slice(0, few)
+        few = 1 if whole else max(1, round(few**0.5))
+        yield slice(n_rows - few, n_rows)
+        few, attempts = max(1, round(few**0.5)), 2
+
+
+class Parked(NamedTuple):
+    """A failed task that waits until others have shown what its failure means."""
+
+    bisection: Bisection
+    task: ChunkTask
+    verdict: Verdict
+    step: Step
+    """The next step."""
+    proven: Callable[[], bool]
+    """True once the others have shown it."""
+    after_others: bool
+    """The next step is taken after all requests in flight, which may show it yet."""
+
+
+class Evidence:
+    """Decides which failed tasks may go on, as long as it is unclear why they failed.
+
+    Chunks that fail before any has succeeded may all fail for one reason: an endpoint that is down, a limit on size, a
+    wrong request. So one of them at a time has the turn, no new chunk is taken, and the others wait.
+    """
+
+    def __init__(self, group: EndpointGroup, sizes: RequestSizes) -> None:
+        self._group = group
+        self._sizes = sizes
+        self.active: dict[Bisection, None] = {}
+        self.withheld: list[tuple[ChunkTask, Verdict]] = []
+        """Rows that were forbidden since the last success. The next success shows that the credentials are good, so
+        the rows have failed. If the run stops before, they stay pending."""
+        self._turn: Bisection | None = None
+        self.parked: list[Parked] = []
+        self._n_releases = 0
+        self._n_suspicious = 0
+        self.unexplained: ChunkTask | None = None
+        """The first chunk that failed before any had succeeded, as long as it is not clear why."""
+        self._any_isolated = False
+        """A chunk has been split down to the row or the size to blame."""
+
+    @property
+    def holds_back(self) -> bool:
+        """True while new chunks would probably fail as others did."""
+        if self.unexplained is None:
+            return False
+        explained = self._any_isolated and self._group.successes > 0
+        if not self._n_suspicious or explained or self._sizes.clears(self.unexplained):
+            self.unexplained = None
+        return self.unexplained is not None
+
+    def begin(self, bisection: Bisection, verdict: Verdict) -> None:
+        """Take a failed task into account."""
+        task = bisection.root
+        self.active[bisection] = None
+        if task.n > 1 and may_be_size(verdict):
+            bisection.suspicious = True
+            self._n_suspicious += 1
+            self._sizes.suspected(task)
+            if not self._group.successes and self.unexplained is None:
+                self.unexplained = task
+
+    def succeeded(self) -> None:
+        """Take a success into account."""
+        self._n_releases = _RELEASED_BY_A_SUCCESS
+
+    def end(self, bisection: Bisection) -> None:
+        """All rows of a failed task are answered or have failed."""
+        del self.active[bisection]
+        if self._turn is bisection:
+            self._turn = None
+        if bisection.suspicious:
+            self._n_suspicious -= 1
+            self._sizes.ended(bisection.root)
+
+    def is_only(self, bisection: Bisection) -> bool:
+        """True if no other task has failed and still has rows open."""
+        return len(self.active) == 1 and bisection in self.active
+
+    @property
+    def waits_for_others(self) -> bool:
+        """True while a task waits for requests in flight."""
+        return any(parked.after_others for parked in self.parked)
+
+    def isolated(self) -> None:
+        """The parts of a chunk have been sent."""
+        self._any_isolated = True
+
+    def has_turn(self, bisection: Bisection) -> bool:
+        """True if ``bisection`` may go on whatever the others do."""
+        return self._turn is bisection
+
+    def may_go_on(self, parked: Parked) -> bool:
+        """True if the next step may be taken now, which may take the turn. Otherwise `released` gives it later."""
+        if self._goes_on(parked):
+            return True
+        self.parked.append(parked)
+        return False
+
+    def released(self) -> Parked | None:
+        """The task parked longest that may go on now, if there is one."""
+        for parked in self.parked:
+            if self._goes_on(parked):
+                self._n_releases -= 1
+                self.parked.remove(parked)
+                return parked
+        return None
+
+    def known_at_failure(self, task: ChunkTask, verdict: Verdict) -> bool:
+        """True once it is clear whether a chunk that failed with ``verdict`` is to blame for that itself."""
+        if task.successes_seen:
+            # A request that succeeded may have been smaller, so it proves little.
+            succeeds = self._n_releases > 0 and self._group.successes > task.successes_seen
+            return succeeds or self._sizes.beyond(task)
+        refused = verdict.action is Action.SPLIT
+        return self._sizes.knows(task) or (refused and self._any_isolated and self._group.successes > 0)
+
+    def succeeds_beside(self, task: ChunkTask, verdict: Verdict) -> bool:
+        """True once requests succeed, so that more chunks than one may be split.
+
+        For a 403 they have to succeed after it: earlier ones may have had good credentials.
+        """
+        if verdict.status != FORBIDDEN:
+            return self._group.successes > 0
+        return self._group.successes > (task.successes_seen or 0)
+
+    def credentials_accepted(self, task: ChunkTask) -> bool:
+        """True once the endpoint that has forbidden ``task`` has answered other rows."""
+        return task.endpoint is not None and task.endpoint.served
+
+    def nothing_else_to_send(self, bisection: Bisection) -> bool:
+        """True if all other failed tasks, too, are single rows: no request is left that could succeed beside them."""
+        return not any(other.has_parts or other.deferred for other in self.active) and all(
+            other is bisection or (other.repeated is not None and other.repeated.n == 1) for other in self.active
+        )
+
+    def _goes_on(self, parked: Parked) -> bool:
+        if self._turn is parked.bisection or parked.proven():
+            return True
+        endpoint = parked.task.endpoint
+        if self._turn is not None or (parked.after_others and endpoint is not None and endpoint.in_flight):
+            return False
+        self._turn = parked.bisection
+        return True
+
+
+@dataclass(slots=True)
+class _SameWords:
+    """Refusals in one and the same words."""
+
+    rows: int = 0
+    chunks_of_rows: set[int] = field(default_factory=set)
+    """First rows of the chunks whose rows were refused alone."""
+    chunks: set[int] = field(default_factory=set)
+
+
+class BisectionBudget:
+    """Bounds the requests that isolate rows, where the rows are not to blame or where too few are saved.
+
+    Until something has succeeded, two failed single rows end the run. Later, splitting ends when more than half of at
+    least 64 rows that were isolated, alone or with others, have failed. The run also ends when many single rows are
+    refused in the same words and none succeeds in between: a closed account is refused in words that no table knows,
+    while rows that really are bad have others beside them that succeed.
+
+    Args:
+        successes: gives the number of requests that have succeeded.
+        failed_alone: rows that failed alone in an earlier run: if they fail again, that says nothing of the endpoint.
         answered_before: an earlier run has answers.
     """
 
     def __init__(
-        self,
-        something_succeeded: Callable[[], bool],
-        *,
-        failed_alone: RowSet | None = None,
-        answered_before: bool = False,
+        self, successes: Callable[[], int], *, failed_alone: RowSet | None = None, answered_before: bool = False
     ) -> None:
-        self._something_succeeded = something_succeeded
+        self._successes = successes
         self._failed_alone = failed_alone or RowSet()
         self._hopeless = _HOPELESS_LATER if answered_before else _HOPELESS_ALONE
-        self._one_at_a_time = asyncio.Lock()
         self._isolated = 0
         self._failed = 0
-
-    async def wait_for_turn(self, proven: Callable[[], bool] | None = None) -> asyncio.Lock | None:
-        """Wait until a chunk may be split. Returns the lock to release when done, or None where none is needed.
-
-        None is needed once ``proven``: other requests succeed (without it: anything has succeeded).
-        """
-        proven = proven or self._something_succeeded
-        if proven():
-            return None
-        await self._one_at_a_time.acquire()
-        if not proven():
-            return self._one_at_a_time
-        self._one_at_a_time.release()
-        return None
+        self._seen = 0
+        self._refused: dict[str, _SameWords] = {}
 
     def rows_succeeded(self, n_rows: int) -> None:
-        """Rows of a chunk that was split have their answers."""
+        """Count rows of a split chunk that have their answers."""
         self._isolated += n_rows
 
     def row_failed(self) -> None:
-        """A single row that was isolated has failed."""
+        """Count a single row that was isolated and has failed."""
         self._isolated += 1
         self._failed += 1
 
-    def is_known_bad(self, work: ChunkTask) -> bool:
+    def is_known_bad(self, task: ChunkTask) -> bool:
         """True for a single row that failed alone in an earlier run."""
-        if work.n > 1 or not self._failed_alone:
+        if task.n > 1 or not self._failed_alone:
             return False
-        row = work.chunk.start + int(work.positions()[0])
+        row = task.first_row
         return self._failed_alone.gap(row, row + 1) is None
 
     @property
@@ -82,4 +332,47 @@ class BisectionBudget:
     @property
     def hopeless(self) -> bool:
         """True when single rows fail and nothing has ever succeeded: the request itself must be wrong."""
-        return self._failed >= self._hopeless and not self._something_succeeded()
+        return self._failed >= self._hopeless and not self._successes()
+
+    def refused(self, task: ChunkTask, verdict: Verdict, *, failed: bool) -> None:
+        """Count a refusal of rows that have ``failed``, or of a chunk that is to be split."""
+        if verdict.status is None or verdict.status < 400 or verdict.about_rows:
+            return
+        if self._successes() != self._seen or len(self._refused) >= _MOST_WORDINGS:
+            self._seen = self._successes()
+            self._refused.clear()
+        same = self._refused.setdefault(_wording(verdict.reason), _SameWords())
+        same.chunks.add(task.chunk.start)
+        if failed and task.n == 1:
+            same.rows += 1
+            same.chunks_of_rows.add(task.chunk.start)
+
+    def refused_too_often(self, verdict: Verdict) -> bool:
+        """True if many rows of several chunks were refused in the words of ``verdict``, and none succeeded since."""
+        same = self._refused.get(_wording(verdict.reason))
+        if same is None or self._successes() != self._seen:
+            return False
+        # A 403 most often means the credentials, so fewer chunks prove it.
+        whole_chunks = _SAME_WORDS_CHUNKS if verdict.status == FORBIDDEN else _SAME_WORDS_WHOLE_CHUNKS
+        several = len(same.chunks_of_rows) >= _SAME_WORDS_CHUNKS or len(same.chunks) >= whole_chunks
+        return same.rows >= _SAME_WORDS_ROWS and several
+
+
+def may_be_size(verdict: Verdict) -> bool:
+    """True for a failure that the size of the request, or one of its rows, may be to blame for."""
+    return verdict.may_be_size or (verdict.action is Action.SPLIT and verdict.status != FORBIDDEN)
+
+
+def same_failure_proven(part: ChunkTask, verdict: Verdict, successes: int) -> bool:
+    """True for a part that fails as the whole did, although others have succeeded since."""
+    return (
+        verdict.action is Action.RETRY
+        and part.n > 1
+        and part.suspect == kind_of(verdict)
+        and successes > (part.successes_seen or 0)
+    )
+
+
+def _wording(reason: str) -> str:
+    """``reason`` without the identifiers of requests, which differ in every answer."""
+    return _IDENTIFIER.sub(lambda found: found[0] if len(found[0]) < _SHORT_NUMBER else "#", reason[:500])

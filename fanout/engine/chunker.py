@@ -79,15 +79,17 @@ class Chunker(ABC):
         """Number of the first row that is yet to be looked at; at the end of the input, the number of its rows."""
         self.rows_taken = 0
         self.chunks_taken = 0
-        self._put_back: list[ChunkTask] = []
+        self._ungotten: list[ChunkTask] = []
         self._window = window
+        self.waits = window is not None
+        """True if `get` may have to wait."""
         self._skip = skip or RowSet()
         self._skipping = bool(self._skip)
         self._bounds: Size | None = None
         """Of the chunk that is being cut."""
 
     @property
-    def left(self) -> int | None:
+    def remaining(self) -> int | None:
         """Rows yet to be taken, if that is known."""
         return None if self.total is None else self.total - len(self._skip) - self.rows_taken
 
@@ -95,19 +97,19 @@ class Chunker(ABC):
         """Chunks taken from now on have at most ``rows`` rows."""
         self.chunk_rows = min(self.chunk_rows, rows)
 
-    def put_back(self, work: ChunkTask) -> None:
+    def unget(self, work: ChunkTask) -> None:
         """Hand out ``work``, a part of a chunk that was taken, before anything else."""
-        self._put_back.append(work)
+        self._ungotten.append(work)
 
     def make_room(self, concurrency: int) -> None:
         """See to it that the consumer is not what keeps so many requests from being in flight."""
         if self._window is not None and self._window.limit < room_for(concurrency):
             self._window.resize(room_for(concurrency))
 
-    def ready(self) -> ChunkTask | None:
-        """The next chunk, if nothing has to be waited for; None tells no more than that `take` has to be asked."""
-        if self._put_back:
-            return self._put_back.pop()
+    def get_nowait(self) -> ChunkTask | None:
+        """The next chunk, if nothing has to be waited for; None says no more than that `get` has to be called."""
+        if self._ungotten:
+            return self._ungotten.pop()
         if self._window is not None and not self._window.acquire_nowait():
             return None
         work = self._cut()
@@ -115,10 +117,10 @@ class Chunker(ABC):
             self._window.release()
         return work
 
-    async def take(self) -> ChunkTask | None:
+    async def get(self) -> ChunkTask | None:
         """The next chunk, or None at the end of the input."""
-        if self._put_back:
-            return self._put_back.pop()
+        if self._ungotten:
+            return self._ungotten.pop()
         if self._window is not None:
             await self._window.acquire()
         work = await self._next()
@@ -195,6 +197,7 @@ class _BlockChunker(Chunker):
 
     def __init__(self, chunk_rows: int, window: ConcurrencyLimiter | None, skip: RowSet | None) -> None:
         super().__init__(chunk_rows, window, skip)
+        self.waits = True
         self._blocks: deque[Block] = deque()
         self._turn = asyncio.Lock()
         self._pulls = 0

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fanout.codecs.base import Codec
-    from fanout.engine.chunker import Chunker
     from fanout.engine.packing import Packing
     from fanout.engine.task import ChunkTask
 
@@ -60,17 +59,19 @@ def encode(
     return True
 
 
-def fitted(work: ChunkTask, chunker: Chunker, packing: Packing, made: Callable[[ChunkTask], bool]) -> ChunkTask | None:
-    """``work`` with its payload, or its first rows alone, where all together are too large; ``chunker`` has the others.
+def fitted(
+    work: ChunkTask, put_back: Callable[[ChunkTask], None], packing: Packing, made: Callable[[ChunkTask], bool]
+) -> ChunkTask | None:
+    """``work`` with its payload, or its first rows alone where all together are too large.
 
-    None where no row is left to send. ``made`` makes the payload, as `encode` does.
+    ``put_back`` takes the others. None where no row is left to send. ``made`` makes the payload, as `encode` does.
     """
     while made(work):
         packing.learn(work)
         if not packing.too_large(work):
             return work
         work, rest = work.halves()
-        chunker.put_back(rest)
+        put_back(rest)
     return None
 
 

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 from fanout.callbacks import calling
 from fanout.classify import classify_error, classify_response, hidden_status, with_address
 from fanout.errors import ConfigError, TransportError
-from fanout.retry import retry
+from fanout.retry import Backoff
 from fanout.stop import Stop, WaitQueue
 from fanout.types import Action, Event, Response, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fanout.callbacks import Tasks
     from fanout.codecs.base import Codec
-    from fanout.engine.tasks import Tasks
     from fanout.stop import StopEvent
     from fanout.types import ModelInfo
     from fanout.upstream.dispatcher import Dispatcher, Exchanged
@@ -106,13 +106,16 @@ async def _fetch(
             attempts -= ticket.refund
         return verdict
 
-    def exhausted() -> bool:
-        return attempts >= group.retry.max_attempts or endpoint.excluded is not None
-
+    backoff, now = Backoff(group.retry), asyncio.get_running_loop().time
+    started = now()
     try:
-        verdict = await attempt()
-        if verdict is not None and verdict.action is Action.RETRY:
-            verdict = await retry(attempt, verdict, group.retry, exhausted=exhausted, sleep=stop_event.sleep)
+        sent, verdict = 1, await attempt()
+        while verdict is not None and verdict.action is Action.RETRY and endpoint.excluded is None:
+            delay = backoff(verdict, sent=sent, charged=attempts, seconds=now() - started)
+            if delay is None:
+                break
+            await stop_event.sleep(delay)
+            sent, verdict = sent + 1, await attempt()
     finally:
         ticket.close()
     if verdict is not None:
@@ -204,7 +207,7 @@ class EndpointProbe:
                 self._failed.setdefault(endpoint, prepared)
             elif prepared is not None:
                 self._accept(endpoint, prepared)
-            self._outcomes.ring()
+            self._outcomes.notify_all()
             if not isinstance(prepared, Stop):
                 return
             await self._stop_event.sleep(wait)
@@ -221,7 +224,7 @@ class EndpointProbe:
             self._exclude(endpoint, f"it serves {_described(model)}, another endpoint {_described(metadata.model)}")
             return
         endpoint.not_ready_reason = None
-        self._group.balancer.wait_queue.ring()
+        self._group.balancer.wait_queue.notify_all()
 
     def _exclude(self, endpoint: EndpointState, reason: str) -> None:
         reason = self._group.balancer.conceal(reason)

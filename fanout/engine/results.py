@@ -20,11 +20,11 @@ from fanout.rowset import RowSet
 from fanout.types import Array, Chunk, ChunkResult, Event, Failure, Result, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from fanout.engine.task import ChunkTask, PartialChunk
     from fanout.statistics import Counters
-    from fanout.types import Statistics
+    from fanout.types import Schema, Statistics, TensorSpec
     from fanout.upstream.balancer import Balancer
 
     Refused = list[tuple[ChunkTask, Verdict]]
@@ -36,13 +36,11 @@ class ResultCollector:
     Args:
         counters: the rows that are done are counted here.
         deliver: takes a whole chunk. It must not wait.
-        emit: takes the event of a chunk that is settled; None where nobody listens.
+        emit: takes the event of a chunk that is settled; None where there is no listener.
+        schema: dtype and shape of all answers, where an earlier run has learnt them.
         independent: answers may differ in shape and dtype, so none waits for a second one to confirm it.
         settle_later: a chunk counts as done when it is given to `settle`, not when it is delivered.
     """
-
-    validator: ResponseValidator
-    """Set before the first chunk is sent, once the codec knows its outputs."""
 
     def __init__(
         self,
@@ -51,19 +49,28 @@ class ResultCollector:
         deliver: Callable[[ChunkResult], None],
         emit: Callable[[Event], None] | None,
         *,
+        schema: Schema | None = None,
         independent: bool = False,
         settle_later: bool = False,
     ) -> None:
         self._balancer = balancer
-        self._counters = counters
+        self.counters = counters
         self._deliver = deliver
         self._emit = emit
+        self._schema = schema
         self._independent = independent
         self._settle_later = settle_later
         self._partial: dict[Chunk, PartialChunk] = {}
         self.suspect = RowSet()
         """Rows whose answers may be those of other rows. They stay pending."""
         self._any_suspect = False
+
+    def open(self, spec: Mapping[str, TensorSpec], *, reject_nonfinite: bool, capacity: int) -> ResponseValidator:
+        """Begin, once the codec knows its outputs. Returns the validator of the answers; the options are its."""
+        self.validator = ResponseValidator(
+            spec, reject_nonfinite=reject_nonfinite, capacity=capacity, schema=self._schema
+        )
+        return self.validator
 
     def add(self, task: ChunkTask, outputs: dict[str, Array]) -> Refused:
         """Take answers that passed every check.
@@ -130,10 +137,10 @@ class ResultCollector:
             ok -= sum(map(len, done.pending))
         for failure in done.failures:
             ok -= failure.stop - failure.start
-            self._counters.failed += failure.stop - failure.start
+            self.counters.failed += failure.stop - failure.start
             if self._emit is not None:
                 self._emit(_event_of(failure))
-        self._counters.ok += ok
+        self.counters.ok += ok
         if ok and self._emit is not None:
             self._emit(Event(kind="done", start=done.start, stop=done.stop))
 

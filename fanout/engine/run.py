@@ -1,4 +1,8 @@
-"""One run: a fixed set of workers over one feed, and a task of its own for every chunk that did not succeed at once."""
+"""One run: workers that send the chunks of an input, until all rows are answered or failed, or the run stops.
+
+The path of a chunk: the chunker cuts it, the scheduler hands it to a worker, the attempter sends it and judges the
+answer, and the collector takes the answer to its place. A failure goes back to the scheduler.
+"""
 
 from __future__ import annotations
 
@@ -6,40 +10,35 @@ import asyncio
 import logging
 import traceback
 from dataclasses import replace
-from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fanout.callbacks import ENDS_OF_ITERATION, abnormal, calling
+from fanout.callbacks import ENDS_OF_ITERATION, Tasks, abnormal, calling
 from fanout.engine.attempt import Attempter
+from fanout.engine.batching import Isolation
 from fanout.engine.bisection import BisectionBudget
 from fanout.engine.encoding import encode, fitted
 from fanout.engine.metadata import EndpointProbe, prepare
-from fanout.engine.recovery import Recovery
-from fanout.engine.refusals import Refusals
 from fanout.engine.results import ResultCollector
-from fanout.engine.sizing import Sizing
-from fanout.engine.tasks import Tasks
-from fanout.engine.validator import ResponseValidator
-from fanout.engine.watchdog import Watchdog
+from fanout.engine.scheduler import Scheduler
 from fanout.errors import CallbackError, FanoutError
-from fanout.limits import ConcurrencyLimiter
+from fanout.retry import Backoff
 from fanout.rowset import RowSet
 from fanout.statistics import Counters
-from fanout.stop import Stop, StopEvent, WaitQueue
+from fanout.stop import Stop, StopEvent, Watchdog
 from fanout.types import Event, Verdict
 from fanout.upstream.dispatcher import Dispatcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from fanout.callbacks import Job
     from fanout.codecs.base import Codec
     from fanout.engine.chunker import Chunker
     from fanout.engine.task import ChunkTask
-    from fanout.engine.tasks import Job
-    from fanout.engine.watchdog import Until
+    from fanout.stop import Until
     from fanout.transport import RowsSent
     from fanout.types import ChunkResult, Schema, Statistics
-    from fanout.upstream.admission import Ticket
+    from fanout.upstream.balancer import Balancer
     from fanout.upstream.endpoint import EndpointState
     from fanout.upstream.group import EndpointGroup
 
@@ -47,18 +46,19 @@ _log = logging.getLogger("fanout")
 
 
 class Run:
-    """One pass over a feed.
+    """One pass over an input.
 
     Args:
         deliver: takes every chunk as soon as all of its rows are answered or failed, in order of completion; it must
             not wait.
         on_event: takes an `Event` for what happens to chunks, after it has happened.
-        schema: what all answers look like, where an earlier run has found it out.
+        schema: dtype and shape of all answers, where an earlier run has learnt them.
         failed_alone: rows that failed alone in an earlier run.
-        until: when the run stops at the latest, beside the deadline that the client has for all runs.
-        isolate: takes rows (by number) that failed together, the attempts that were made for them, and whether each is
-            to be sent alone. They leave the run: each row is another caller's, and none is to wait or fail with others.
-        settle_later: chunks count as done not when they are delivered, but when they are given to `settle`.
+        until: a deadline of this run, beside the one that the client has for all runs.
+        isolate: takes rows (by number) that failed together, the number of attempts that held them, and whether each
+            is to be sent alone. They leave the run: each belongs to another caller, who must not wait or fail for the
+            others.
+        settle_later: a chunk counts as done when it is given to ``collector.settle``, not when it is delivered.
     """
 
     def __init__(
@@ -76,351 +76,231 @@ class Run:
         settle_later: bool = False,
     ) -> None:
         self.chunker = chunker
-        chunker.sizes = group.sizes
         self.counters = Counters()
         self._codec = codec
         self._group = group
-        self._listener = on_event
-        self._schema = schema
-        self._failed_alone = failed_alone
-        self._isolate = isolate
-        self._isolated = 0
-        self._loop = asyncio.get_running_loop()
-        self._started = self._loop.time()
-        self._ended: float | None = None
-        self._until = until
-        self._stop_event = StopEvent()
-        self._owner = object()
+        self._stop_event = StopEvent(group.balancer.conceal, self._after_stop)
         self._tasks = Tasks(self._report, self._abandon)
-        self._dispatcher = Dispatcher(group, self.counters, self._stop_event, self._emit, owner=self._owner)
-        self._introductions = (
-            EndpointProbe(codec, group, self._dispatcher, self._stop_event, self._emit, self._tasks)
-            if group.balancer.several
-            else None
-        )
-        self._retry_slots = ConcurrencyLimiter(group.limiter.limit)
-        self._workers = 0
-        self._refused = 0
-        self._fewer_refused = WaitQueue()
-        self._again = 0
-        """Attempts under way that are not a chunk's first."""
-        self._stood_aside = 0
-        self._way_free = WaitQueue()
-        self._waiting_for_rows: set[asyncio.Task[None]] = set()
-        self._crash: Exception | None = None
-        self._last_failure = ""
+        self._emit = EventEmitter(on_event, group.balancer, self._report)
         self.collector = ResultCollector(
             group.balancer,
             self.counters,
             deliver,
             None if on_event is None else self._emit,
+            schema=schema,
             independent=isolate is not None,
             settle_later=settle_later,
         )
+        budget = BisectionBudget(lambda: group.successes, failed_alone=failed_alone, answered_before=schema is not None)
+        self.scheduler = Scheduler(
+            chunker,
+            group,
+            self.collector,
+            budget,
+            self._stop_event,
+            backoff=Backoff(group.retry),
+            emit=self._emit,
+            isolation=None if isolate is None else Isolation(group, isolate),
+        )
+        self._clock = RunClock(until)
+        self._n_workers = 0
+        self.attempter: Attempter
+        self._error: Exception | None = None
 
     @property
     def stopped(self) -> Stop | None:
-        """Why the run was stopped, or None."""
+        """The reason for which the run was stopped, or None."""
         return self._stop_event.stopped
 
-    async def execute(self) -> None:
-        """Run to the end of the feed, or to the stop, and deliver what there is. `stopped` tells which it was.
+    def stop(self, stop: Stop, *, cut: bool = False) -> None:
+        """Send nothing new. Requests in flight are finished, or abandoned if ``cut``. The first reason counts."""
+        self._stop_event.stop(stop, cut=cut)
 
-        Raises the exception of the source, of ``deliver`` or of the codec's preparation, once all is delivered. What is
-        raised and is no `Exception` is a stop.
+    async def execute(self) -> None:
+        """Run to the end of the input, or to the stop that `stopped` gives, and deliver all results.
+
+        Raises the exception of the source, of ``deliver`` or of the codec, once all is delivered. Whatever else they
+        raise is a stop.
         """
-        timeouts, retry = self._group.timeouts, self._group.retry
-        watch = Watchdog(self.stop, run=timeouts.run, stall=retry.stall, until=self._until, last_words=self._last_words)
-        self._watch = watch
+        watchdog = Watchdog(
+            self._stop_event, self.scheduler, run=self._group.timeouts.run, stall=self._group.retry.stall,
+            until=self._clock.until,
+        )  # fmt: skip
+        owner = object()  # connections remember it, so it must not refer to the run and its arrays
+        dispatcher = Dispatcher(self._group, self.counters, self._stop_event, self._emit, owner=owner)
+        probe = None
+        if self._group.balancer.several:
+            probe = EndpointProbe(self._codec, self._group, dispatcher, self._stop_event, self._emit, self._tasks)
         try:
-            if self.chunker.left != 0:
-                watch.busy()
-                await self._together([self._prepare])
-                watch.idle()
+            if self.chunker.remaining != 0:
+                await self._join([lambda: self._prepare(dispatcher, probe)])
             if self._stop_event.stopped is None:
-                await self._work_through()
+                await self._send_all(dispatcher, owner)
         except CallbackError as error:
             self._report(error)
         finally:
-            watch.close()
+            watchdog.close()
+            self.scheduler.close()
             try:
-                if self._introductions is not None:
-                    await self._introductions.close()
-                await self._close_feed()
+                if probe is not None:
+                    await probe.close()
+                await self._close_chunker()
             finally:
-                self._ended = self._loop.time()
-        if self._crash is not None:
-            raise self._crash
-
-    def stop(self, stop: Stop, *, cut: bool = False) -> None:
-        """Send nothing new. What is in flight is finished, or abandoned if ``cut``. The first reason counts."""
-        if self._ended is not None:
-            return
-        stop = stop._replace(reason=self._group.balancer.conceal(stop.reason))
-        first = self._stop_event.stop(stop)
-        if cut:
-            self._tasks.cancel_all()
-        else:
-            self._tasks.cancel(self._waiting_for_rows)
-        if first:
-            self._emit(Event(kind="stop", reason=stop.reason))
-
-    def _distrust(self, endpoint: EndpointState, answered: Sequence[RowsSent]) -> None:
-        """Stop: an endpoint answers requests twice, so its answers may be those of other requests."""
-        mine = RowSet((start, stop) for owner, start, stop in answered if owner is self._owner)
-        self.collector.distrust(mine)
-        rows = f"rows {mine.listed()} of this run" if mine else "rows of an earlier run"
-        url = endpoint.transport.shown_url
-        reason = (
-            f"{url} answered a request twice, so the answers for {rows}, which came over its connections, may be "
-            "those of other rows; where the server repeats a request's id in its answer, set request_id_header"
-        )
-        self.stop(Stop("duplicate", reason), cut=True)
+                self._stop_event.close()
+                self._clock.end()
+        if self._error is not None:
+            raise self._error
 
     def statistics(self) -> Statistics:
         """A snapshot of this run's counters."""
-        ended = self._loop.time() if self._ended is None else self._ended
         return self.up_to_date_counters().snapshot(
-            seconds=ended - self._started,
+            seconds=self._clock.seconds,
             concurrency=self._group.capacity.chosen,
             endpoints=self._group.balancer.statistics(),
         )
 
     def up_to_date_counters(self) -> Counters:
-        """This run's counters; the rows are counted by the feed."""
-        self.counters.rows = self.chunker.rows_taken - self._isolated
+        """This run's counters, those included that others keep."""
+        self.counters.rows = self.scheduler.rows_taken
+        self.counters.backing_off = self.scheduler.n_waiting
         return self.counters
 
-    def _emit(self, event: Event) -> None:
-        """If the listener raises an exception, log it and stop calling it; whatever else it raises stops the run."""
-        if self._listener is None:
-            return
-        if event.reason and (reason := self._group.balancer.conceal(event.reason)) != event.reason:
-            event = replace(event, reason=reason)
+    async def _prepare(self, dispatcher: Dispatcher, probe: EndpointProbe | None) -> None:
+        """Fetch the metadata that the codec needs."""
+        self.scheduler.open += 1  # preparation that hangs is a stall, too
         try:
-            self._listener(event)
-        except Exception:  # noqa: BLE001 - somebody else's code, beside the run
-            self._listener = None
-            # Formatted here, because a traceback may quote what must not be in a log.
-            trace = self._group.balancer.conceal_lines(traceback.format_exc())
-            _log.error("on_event raised an error, and is not called again in this run\n%s", trace)
-        except BaseException as error:  # noqa: BLE001 - reported, since an event may happen outside of all tasks
-            self._listener = None
-            self._report(abnormal("on_event", error))
-
-    async def _prepare(self) -> None:
-        if self._introductions is None:
-            stop = await prepare(self._codec, self._group, self._dispatcher, self._stop_event)
-        else:
-            stop = await self._introductions.first()
+            if probe is None:
+                stop = await prepare(self._codec, self._group, dispatcher, self._stop_event)
+            else:
+                stop = await probe.first()
+        finally:
+            self.scheduler.open -= 1
         if stop is not None:
             self.stop(stop)
         self._codec = self._group.metadata.codec or self._codec
         if self._codec.max_rows is not None:
             self.chunker.limit(max(1, self._codec.max_rows))
 
-    async def _work_through(self) -> None:
+    async def _send_all(self, dispatcher: Dispatcher, owner: object) -> None:
+        codec, group = self._codec, self._group
         with calling("the codec's spec"):
-            spec = self._codec.spec
-        validator = ResponseValidator(
-            spec,
-            reject_nonfinite=self._codec.nonfinite == "reject",
-            capacity=self._group.capacity.most,
-            schema=self._schema,
+            spec = codec.spec
+        validator = self.collector.open(
+            spec, reject_nonfinite=codec.nonfinite == "reject", capacity=group.capacity.most
         )
-        self._attempter = Attempter(
-            self._codec, self._group, self._dispatcher, validator, self.counters, stop=self.stop,
-            independent=self._isolate is not None,
+        self.attempter = Attempter(
+            codec, group, dispatcher, validator, self.counters, stop=self.stop,
+            independent=self.scheduler.isolation is not None,
         )  # fmt: skip
-        self.collector.validator = validator
-        self._stamp = self._group.balancer.endpoints[0].transport.stamped
-        self._recovery = Recovery(
-            self.chunker,
-            self._group,
-            self.collector,
-            BisectionBudget(
-                lambda: self._group.successes > 0,
-                failed_alone=self._failed_alone,
-                answered_before=self._schema is not None,
-            ),
-            Refusals(lambda: self._group.successes),
-            Sizing(self.chunker, self._group),
-            self.counters,
-            self._stop_event,
-            ticket=self._attempter.ticket,
-            attempt=self._attempt_again,
-            ended=self._attempter.ended,
-            stop=self.stop,
-            emit=self._emit,
-            isolate=None if self._isolate is None else self._leave,
-        )
-        self._group.capacity.listeners[self._follow] = None
-        self._group.on_second_answer[self._distrust] = None
+        distrust = lambda endpoint, rows: self._distrust(endpoint, owner, rows)  # noqa: E731 - a bound argument
+        group.capacity.listeners[self._follow] = None
+        group.on_second_answer[distrust] = None
         try:
-            await self._together(self._hired())
-            await self._close()
+            await self._join(self._hired(self._most_workers()))
+            # After a stop no other answer can contradict one that is held, but none can confirm it: it stays pending.
+            while self._stop_event.stopped is None or self.chunker.chunks_taken == 1:
+                if not (refused := self.collector.confirm_held()):
+                    break
+                self._send_again(refused)
+                await self._join(self._hired(min(len(refused), group.limiter.limit)))
             if self._stop_event.stopped is None:
-                self._recovery.release()
+                self.scheduler.release_withheld()
             if self.chunker.chunks_taken > 1:
-                await self._group.check_idle_connections()
+                await group.check_idle_connections()
         finally:
-            del self._group.capacity.listeners[self._follow]
-            del self._group.on_second_answer[self._distrust]
+            del group.capacity.listeners[self._follow]
+            del group.on_second_answer[distrust]
             self.collector.flush()
 
-    def _hired(self) -> list[Job]:
-        """Workers to join those that there are: as many as the concurrency allows and the feed has chunks for."""
-        more = self._group.limiter.limit - self._workers
-        left, rows = self.chunker.left, self.chunker.chunk_rows if self.chunker.packing is None else 1
-        if left is not None:
-            more = min(more, -(-left // rows))
-        self._workers += max(0, more)
+    def _most_workers(self) -> int:
+        """As many as concurrency allows and the input has chunks for.
+
+        One more than that waits for the input where this takes time, so that the others are free for retries.
+        """
+        most = self._group.limiter.limit
+        if (remaining := self.chunker.remaining) is not None:
+            most = min(most, -(-remaining // (self.chunker.chunk_rows if self.chunker.packing is None else 1)))
+        return most + self.chunker.waits
+
+    def _hired(self, total: int) -> list[Job]:
+        """Workers to join the present ones, up to ``total``."""
+        more = max(0, total - self._n_workers)
+        self._n_workers += more
         return [self._worker] * more
 
     def _follow(self) -> None:
-        """The concurrency is another: workers join; those that are too many leave once their chunk is done."""
+        """Follow a change of the concurrency: workers join; surplus ones wait until they are needed again."""
         self.chunker.make_room(self._group.limiter.limit)
-        if self._workers and self._stop_event.stopped is None:  # where all have left there is nothing more to take
-            for worker in self._hired():
+        self.scheduler.wake()
+        if self._n_workers and self._stop_event.stopped is None:  # after the last one has left, nothing is to be sent
+            for worker in self._hired(self._most_workers()):
                 self._tasks.start(worker)
 
     async def _worker(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        ticket = self._attempter.ticket()
-        limiter = self._group.limiter
+        scheduler, attempter, collector = self.scheduler, self.attempter, self.collector
+        ticket = attempter.ticket()
         try:
-            while self._stop_event.stopped is None and self._workers <= limiter.limit:
-                if self._refused >= limiter.limit:
-                    await self._stop_event.sleep(inf, self._fewer_refused)
+            while (task := scheduler.next_nowait() or await scheduler.next()) is not None:
+                if task.payload is None and (task := self._encoded(task)) is None:
                     continue
-                if self._recovery.doubted is not None and self._recovery.unproven:
-                    await self._stop_event.sleep(inf, self._recovery.proven)
-                    continue
-                if self._again > self._stood_aside and limiter.in_flight >= limiter.limit:
-                    await self._stand_aside()
-                    continue
-                if (work := self.chunker.ready()) is None and (work := await self._next(task)) is None:
-                    return
-                self._watch.busy()
-                if self.chunker.packing is not None:
-                    work = fitted(work, self.chunker, self.chunker.packing, self._encode)
-                if work is not None and (verdict := await self._attempt(work, ticket)) is not None:
-                    self._retry_slots.resize(limiter.limit)
-                    await self._retry_slots.acquire()
-                    self._recover(work, verdict, done=self._retry_slots.release)
-                self._watch.idle()
+                outcome = await attempter.run(task, ticket)
+                if isinstance(outcome, Verdict):
+                    scheduler.handle(task, outcome, ticket.sent_at)
+                else:
+                    refused = collector.add(task, outcome)
+                    scheduler.finish(task)
+                    if refused:
+                        self._send_again(refused)
         finally:
-            self._workers -= 1
-            self._waiting_for_rows.discard(task)
+            self._n_workers -= 1
             ticket.close()
 
-    async def _stand_aside(self) -> None:
-        """Leave a permit to an attempt that is not a first; else all workers would wait for one in turns."""
-        self._stood_aside += 1
-        try:
-            await self._stop_event.sleep(inf, self._way_free)
-        finally:
-            self._stood_aside -= 1
-
-    async def _attempt_again(self, work: ChunkTask, ticket: Ticket) -> Verdict | None:
-        self._again += 1
-        try:
-            return await self._attempt(work, ticket)
-        finally:
-            self._again -= 1
-            self._way_free.ring_for_one()
-
-    async def _next(self, worker: asyncio.Task[Any]) -> ChunkTask | None:
-        self._waiting_for_rows.add(worker)
-        work = await self.chunker.take()
-        self._waiting_for_rows.discard(worker)
-        return work
-
-    async def _attempt(self, work: ChunkTask, ticket: Ticket) -> Verdict | None:
-        """One attempt, and what follows if it is a success: None then, else the verdict on it."""
-        if work.payload is None and not self._encode(work):
+    def _encoded(self, task: ChunkTask) -> ChunkTask | None:
+        """``task`` with its payload, or its first rows where all are too many; None where none is left to send."""
+        if not self._encode(task):
+            self.scheduler.finish(task, succeeded=False)
             return None
-        outcome = await self._attempter.run(work, ticket)
-        if isinstance(outcome, Verdict):
-            self._last_failure = outcome.reason
-            return outcome
-        self._watch.progress()
-        if self._group.sizes.watching or self._recovery.withheld:
-            self._recovery.succeeded(work)
-        for refused in self.collector.add(work, outcome):
-            self._refuse(*refused)
-        return None
+        if self.chunker.packing is not None and task.bisection is None:
+            return fitted(task, self.scheduler.put_back, self.chunker.packing, self._encode)
+        return task
 
-    def _encode(self, work: ChunkTask) -> bool:
-        fail = self.collector.fail if self._isolate is None else self._fail_unsent
-        return encode(work, self._codec, self._stamp, fail, uniform=self.chunker.uniform)
+    def _encode(self, task: ChunkTask) -> bool:
+        stamp = self._group.balancer.endpoints[0].transport.stamped
+        return encode(task, self._codec, stamp, self.scheduler.fail_unsent, uniform=self.chunker.uniform)
 
-    def _fail_unsent(self, work: ChunkTask, verdict: Verdict) -> None:
-        """Rows that cannot be encoded, each another caller's: encoded alone, each has a reason of its own."""
-        if self.chunker.total == 1:
-            self.collector.fail(work, verdict)
-        else:
-            self._leave(work, verdict)
+    def _send_again(self, refused: list[tuple[ChunkTask, Verdict]]) -> None:
+        """Send tasks again whose answers are unlike the others."""
+        for task, verdict in refused:
+            self.attempter.misfit(task, verdict)
+            self.scheduler.reopen(task, verdict)
 
-    def _leave(self, work: ChunkTask, verdict: Verdict) -> None:
-        assert self._isolate is not None
-        self._isolated += work.n
-        self.collector.leave(work)
-        # Answers of another shape may each be right: only together they make no array.
-        alone = work.payload is None or verdict.error_kind == "shape"
-        rows = (work.chunk.start + work.positions()).tolist()
-        self._isolate(rows, work.attempts, alone)
-
-    def _last_words(self) -> str:
-        """Why the last attempt failed; where none was made, why the last endpoint has not said which model it has."""
-        return self._last_failure or next(
-            (endpoint.not_ready_reason for endpoint in self._group.balancer.endpoints if endpoint.not_ready_reason), ""
+    def _distrust(self, endpoint: EndpointState, owner: object, answered: Sequence[RowsSent]) -> None:
+        """Stop: an endpoint answers requests twice, so its answers may be those of other requests."""
+        rows = RowSet((start, stop) for whose, start, stop in answered if whose is owner)
+        self.collector.distrust(rows)
+        named = f"rows {rows.listed()} of this run" if rows else "rows of an earlier run"
+        reason = (
+            f"{endpoint.transport.shown_url} answered a request twice, so the answers for {named}, which came over its "
+            "connections, may be those of other rows; where the server repeats a request's id in its answer, set "
+            "request_id_header"
         )
+        self.stop(Stop("duplicate", reason), cut=True)
 
-    def _refuse(self, work: ChunkTask, verdict: Verdict) -> None:
-        """An answer unlike the others: no slot can be waited for here, so the workers wait while there are too many."""
-        self._refused += 1
-        if work.endpoint is not None:
-            self._dispatcher.reporter.on_misfit(work.endpoint, verdict)
-        self._recover(work, verdict, done=self._refused_ended)
+    def _after_stop(self, first: bool, cut: bool) -> None:
+        if cut:
+            self._tasks.cancel_all()
+        elif self.scheduler.reader is not None:
+            self._tasks.cancel([self.scheduler.reader])
+        stop = self._stop_event.stopped
+        if first and stop is not None:
+            self._emit(Event(kind="stop", reason=stop.reason))
 
-    def _refused_ended(self) -> None:
-        self._refused -= 1
-        self._fewer_refused.ring()
-
-    def _recover(self, work: ChunkTask, verdict: Verdict, *, done: Callable[[], None]) -> None:
-        self._watch.busy()
-        suspect = self._recovery.begins(work, verdict)
-
-        async def recover() -> None:
-            try:
-                await self._recovery.recover(work, verdict)
-            finally:
-                self._watch.idle()
-                if suspect:
-                    self._recovery.ended(work)
-                done()
-
-        self._tasks.start(recover)
-
-    async def _close(self) -> None:
-        """What still waits for another chunk's answer to agree with can wait no longer."""
-        # After a stop no other answer can contradict the only one, but none can confirm it either: it stays pending.
-        refused = self._stop_event.stopped is None or self.chunker.chunks_taken == 1
-        while refused:
-            again = self.collector.confirm_held()
-            for task, verdict in again:
-                self._refuse(task, verdict)
-            refused = bool(again)
-            await self._tasks.join()
-
-    async def _together(self, jobs: list[Job]) -> None:
+    async def _join(self, jobs: list[Job]) -> None:
         for job in jobs:
             self._tasks.start(job)
         await self._tasks.join()
 
-    async def _close_feed(self) -> None:
+    async def _close_chunker(self) -> None:
         try:
             await self.chunker.close()
         except Exception as error:  # noqa: BLE001 - raised again by `execute`
@@ -430,7 +310,7 @@ class Run:
         self.stop(Stop("interrupted", "the call was cancelled"), cut=True)
 
     def _report(self, error: BaseException) -> None:
-        """An error that no retry can mend ends the run, once what is in flight has come home."""
+        """End the run for an error that no retry can mend, once the requests in flight are finished."""
         cause = error.__cause__ if isinstance(error, CallbackError) else error
         if isinstance(cause, KeyboardInterrupt):
             self.stop(Stop("interrupted", str(error) or "interrupted", cause), cut=True)
@@ -441,7 +321,63 @@ class Run:
         elif isinstance(error, Exception) and not isinstance(error, ENDS_OF_ITERATION):
             if isinstance(error, FanoutError):  # it may quote the server, an option or a row; other errors stay whole
                 self._group.balancer.redact(error)
-            self._crash = self._crash or error
+            self._error = self._error or error
             self.stop(Stop("rejected", f"{type(error).__name__}: {error}"))
         else:
             self.stop(Stop("error", f"a task of the run raised {type(error).__name__}: {error}", error))
+
+
+class RunClock:
+    """The time that a run takes, and its deadline."""
+
+    def __init__(self, until: Until | None) -> None:
+        self.until = until
+        self._now = asyncio.get_running_loop().time
+        self._started = self._now()
+        self._ended: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the run was made, or that it took."""
+        return (self._now() if self._ended is None else self._ended) - self._started
+
+    def end(self) -> None:
+        """Stop the clock."""
+        self._ended = self._now()
+
+
+class EventEmitter:
+    """Calls a listener with events, their secrets concealed.
+
+    If the listener raises an exception, log it and stop calling it; whatever else it raises stops the run.
+
+    Args:
+        report: takes the error of a listener that ended abnormally.
+    """
+
+    def __init__(
+        self,
+        listener: Callable[[Event], None] | None,
+        balancer: Balancer,
+        report: Callable[[BaseException], None],
+    ) -> None:
+        self._listener = listener
+        self._balancer = balancer
+        self._report = report
+
+    def __call__(self, event: Event) -> None:
+        """Emit ``event``."""
+        if self._listener is None:
+            return
+        if event.reason and (reason := self._balancer.conceal(event.reason)) != event.reason:
+            event = replace(event, reason=reason)
+        try:
+            self._listener(event)
+        except Exception:  # noqa: BLE001 - the user's code, beside the run
+            self._listener = None
+            # Formatted here, because a traceback may quote secrets.
+            trace = self._balancer.conceal_lines(traceback.format_exc())
+            _log.error("on_event raised an error, and is not called again in this run\n%s", trace)
+        except BaseException as error:  # noqa: BLE001 - reported, since an event may be emitted outside of all tasks
+            self._listener = None
+            self._report(abnormal("on_event", error))

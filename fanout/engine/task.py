@@ -14,6 +14,7 @@ from fanout.types import Action, Chunk, ChunkResult, Failure, take_rows
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from fanout.engine.bisection import Bisection
     from fanout.types import Array, ErrorKind, Payload, Rows, Values, Verdict
     from fanout.upstream.endpoint import EndpointState
 
@@ -23,6 +24,7 @@ class ChunkTask:
 
     __slots__ = (
         "assembly",
+        "bisection",
         "charged",
         "chunk",
         "confirmed",
@@ -32,6 +34,7 @@ class ChunkTask:
         "n",
         "others_served",
         "payload",
+        "refunded",
         "rows",
         "sent",
         "sent_before",
@@ -54,6 +57,8 @@ class ChunkTask:
         self.tokens: float | None = None
         """Tokens that the rows take, counted, or what the last attempt was charged for; None: not told."""
         self.assembly: PartialChunk | None = None
+        self.bisection: Bisection | None = None
+        """The way to its end of the failed task that this is a part of; None before a first failure."""
         self.payload: Payload | None = None
         self.held = False
         """The rows have a valid answer that waits for the form of answers to be known."""
@@ -61,6 +66,8 @@ class ChunkTask:
         """Attempts made for these rows."""
         self.charged = 0
         """Attempts that count against the rows; the others were the endpoint's fault."""
+        self.refunded = False
+        """The last attempt is not charged."""
         self.sent_before = 0
         """Attempts of the larger tasks that these rows were part of."""
         self.error_kind: ErrorKind | None = None
@@ -80,6 +87,11 @@ class ChunkTask:
     def positions(self) -> Array:
         """Positions of the rows in the chunk, as an index array."""
         return np.arange(self.where.start, self.where.stop) if isinstance(self.where, slice) else self.where
+
+    @property
+    def first_row(self) -> int:
+        """Number of the first of the rows in the input."""
+        return self.chunk.start + int(self.positions()[0])
 
     def part(self, index: slice | Array) -> ChunkTask:
         """Some of the rows as a work of its own, with what it needs to find its way back into the chunk."""
@@ -152,6 +164,11 @@ class ChunkTask:
     def refund_attempt(self) -> None:
         """Do not count the last attempt against the rows: the endpoint is to blame for its failure."""
         self.charged -= 1
+        self.refunded = True
+
+    def charge_again(self) -> None:
+        """Count the attempt after all that was refunded last."""
+        self.charged += 1
 
     def halves(self) -> tuple[ChunkTask, ChunkTask]:
         """The rows in two works; the first has the odd one."""

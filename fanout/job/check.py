@@ -182,7 +182,7 @@ def _is_current(job: Job, state: JournalState) -> bool:
 async def _first_chunk(source: Source, chunk_rows: int) -> Rows:
     chunker = chunker_of(source, chunk_rows)
     try:
-        task = await chunker.take()
+        task = await chunker.get()
     # The reader thread of a blocking source must not outlive the check.
     finally:
         await chunker.close()

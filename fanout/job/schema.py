@@ -12,7 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from fanout.codecs import base, codec_class, names
 from fanout.job.model import JobFile
-from fanout.settings import Chunks, Endpoint, Hedge, Limits, RetryPolicy, Timeouts
+from fanout.settings import PYTHON_ONLY, Chunks, Endpoint, Hedge, Limits, RetryPolicy, Timeouts
 
 if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue
@@ -34,6 +34,8 @@ def job_schema() -> dict[str, Any]:
             for kind in key.get("anyOf", [key]):
                 if kind.get("type") == "integer":
                     kind["minimum"] = 1
+    for name in PYTHON_ONLY:
+        del tables["RetryPolicy"]["properties"][name]
     table = tables["CodecTable"]
     # Examples instead of an enum: a codec may be registered only on the machine that runs the job.
     table["properties"]["name"]["examples"] = names()

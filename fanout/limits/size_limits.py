@@ -140,7 +140,8 @@ class SizeLimits:
         if self.limits is None:
             return
         self._quiet += 1
-        if chunk is self._trial:
+        # A part of the trial that is answered is no success of the trial: its outcome is still open.
+        if chunk is self._trial and chunk not in self._suspects:
             self._trial = None
         refuted = any(size[unit.index] >= unit.failed for unit in self._active)
         for unit in self._units:

@@ -81,7 +81,7 @@ class EndpointGroup:
         wait_queue = WaitQueue()
         self.balancer = Balancer(
             [
-                self._endpoint(transport, weight, wait_queue.ring, alone=len(transports) == 1)
+                self._endpoint(transport, weight, wait_queue.notify_all, alone=len(transports) == 1)
                 for transport, weight in zip(transports, weights or [1.0] * len(transports), strict=True)
             ],
             wait_queue,

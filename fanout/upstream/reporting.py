@@ -86,7 +86,7 @@ class Reporter:
         if endpoint.excluded is None:
             endpoint.excluded = self._balancer.conceal(reason)
             endpoint.breaker.open(self._now())  # tickets that wait for this endpoint have to choose another one
-            self._balancer.wait_queue.ring()
+            self._balancer.wait_queue.notify_all()
             shown = f"{endpoint.transport.shown_url} is asked no more: {reason}"
             self._emit(Event(kind="excluded", status=status, reason=shown))
 

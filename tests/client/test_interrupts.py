@@ -178,7 +178,7 @@ def test_an_interrupt_while_a_call_is_submitted_ends_the_call(submitted: bool, m
 
 def test_a_second_interrupt_is_not_kept_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """The run does not come to its end, as if a sink's file system hung."""
-    monkeypatch.setattr("fanout.engine.control.RunControl.cut", lambda self: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr("fanout.stop.RunControl.cut", lambda self: os.kill(os.getpid(), signal.SIGINT))
     with serving() as url, one_by_one(url) as client, pytest.raises(KeyboardInterrupt) as caught:
         client.map(X)
     assert not isinstance(caught.value, Interrupted)

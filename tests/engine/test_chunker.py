@@ -30,11 +30,11 @@ async def drained(rows: Any, chunk_rows: int) -> list[tuple[int, int, list[Any]]
     chunker = chunker_of(rows, chunk_rows)
     chunks = []
     try:
-        while (task := await chunker.take()) is not None:
+        while (task := await chunker.get()) is not None:
             assert task.n == count_rows(task.rows)
             chunks.append((task.chunk.start, task.chunk.stop, np.asarray(task.rows).tolist()))
         assert chunker.rows_taken == (chunks[-1][1] if chunks else 0)
-        assert await chunker.take() is None
+        assert await chunker.get() is None
     finally:
         await chunker.close()
     return chunks
@@ -62,7 +62,7 @@ def test_chunks_cover_the_rows_in_order(n: int, chunk_rows: int, kind: str) -> N
 
 async def test_mappings_of_arrays_are_cut_together() -> None:
     chunker = chunker_of({"a": np.arange(5), "b": [[i, i] for i in range(5)]}, 3)
-    first, second = await chunker.take(), await chunker.take()
+    first, second = await chunker.get(), await chunker.get()
     assert first is not None
     assert second is not None
     assert chunker.total == 5
@@ -72,10 +72,10 @@ async def test_mappings_of_arrays_are_cut_together() -> None:
 
 async def test_chunks_shrink_from_the_moment_they_are_told_to() -> None:
     chunker = chunker_of(np.arange(20), 8)
-    sizes = [(await chunker.take()).n]
+    sizes = [(await chunker.get()).n]
     chunker.limit(4)
     chunker.limit(6)
-    while (task := await chunker.take()) is not None:
+    while (task := await chunker.get()) is not None:
         sizes.append(task.n)
     assert sizes == [8, 4, 4, 4]
 
@@ -87,7 +87,7 @@ async def test_workers_that_take_at_once_get_different_rows(kind: str) -> None:
     taken: list[Any] = []
 
     async def worker() -> None:
-        while (task := await chunker.take()) is not None:
+        while (task := await chunker.get()) is not None:
             assert list(task.rows) == list(range(task.chunk.start, task.chunk.stop))
             taken.extend(task.rows)
             await asyncio.sleep(0)
@@ -100,9 +100,9 @@ async def test_workers_that_take_at_once_get_different_rows(kind: str) -> None:
 async def test_a_window_bounds_what_is_taken_ahead() -> None:
     window = ConcurrencyLimiter(2)
     chunker = chunker_of(np.arange(10), 1, window)
-    await chunker.take()
-    await chunker.take()
-    third = asyncio.create_task(chunker.take())
+    await chunker.get()
+    await chunker.get()
+    third = asyncio.create_task(chunker.get())
     await asyncio.sleep(0)
     assert not third.done()
     window.release()
@@ -140,11 +140,11 @@ async def test_rows_before_an_async_inputs_error_come_first() -> None:
         raise LookupError("disk on fire")
 
     chunker = chunker_of(rows(), 4)
-    task = await chunker.take()
+    task = await chunker.get()
     assert task is not None
     assert task.rows == [1, 2]
     with pytest.raises(LookupError, match="disk on fire"):
-        await chunker.take()
+        await chunker.get()
 
 
 async def test_an_async_input_is_not_asked_again_after_its_end() -> None:
@@ -169,9 +169,9 @@ async def test_an_async_input_is_not_asked_again_after_its_end() -> None:
 
 async def test_rows_pulled_ahead_are_cut_to_a_size_learnt_later() -> None:
     chunker = chunker_of(iter(range(1000)), 50)
-    sizes = [(await chunker.take()).n]
+    sizes = [(await chunker.get()).n]
     chunker.limit(20)
-    while (task := await chunker.take()) is not None:
+    while (task := await chunker.get()) is not None:
         sizes.append(task.n)
         assert task.rows == list(range(task.chunk.start, task.chunk.stop))
     await chunker.close()
@@ -193,7 +193,7 @@ def silent():
     threading.Event().wait()
 async def main():
     feed = chunker_of(silent(), 1)
-    task = asyncio.create_task(feed.take())
+    task = asyncio.create_task(feed.get())
     await asyncio.wait([task], timeout=0.2)
     task.cancel()
     await feed.close()
@@ -213,7 +213,7 @@ async def test_an_async_generator_is_closed_with_the_feed() -> None:
             closed.append(True)
 
     chunker = chunker_of(rows(), 1)
-    await chunker.take()
+    await chunker.get()
     await chunker.close()
     assert closed
 
@@ -318,7 +318,7 @@ def test_rows_that_are_done_are_passed_over_and_the_others_keep_their_numbers(
     async def taken() -> list[Any]:
         chunker = chunker_of(given_rows, chunk_rows, skip=skip)
         tasks = []
-        while (task := await chunker.take()) is not None:
+        while (task := await chunker.get()) is not None:
             tasks.append(task)
         assert chunker.position == n
         await chunker.close()
@@ -345,7 +345,7 @@ async def test_blocks_of_another_kind_are_not_mixed() -> None:
 
 async def drained_source(source: Source) -> list[tuple[int, int, Any]]:
     chunker, chunks = chunker_of(source, 10), []
-    while (task := await chunker.take()) is not None:
+    while (task := await chunker.get()) is not None:
         chunks.append((task.chunk.start, task.chunk.stop, task.rows))
     await chunker.close()
     return chunks
@@ -354,6 +354,6 @@ async def drained_source(source: Source) -> list[tuple[int, int, Any]]:
 async def test_a_source_is_let_go_of_with_the_feed() -> None:
     source = Blocks(Block(np.arange(3)), Block(np.arange(3)))
     chunker = chunker_of(source, 2)
-    await chunker.take()
+    await chunker.get()
     await chunker.close()
     assert await asyncio.to_thread(source.closed.wait, 5)

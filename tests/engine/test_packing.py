@@ -35,7 +35,7 @@ async def as_async(rows: list[Any]) -> AsyncIterator[Any]:
 async def packed(rows: Any, chunk_rows: int, max_bytes: int, skip: RowSet | None = None) -> list[tuple[int, list[Any]]]:
     chunker = chunker_of(rows, chunk_rows, skip=skip, packing=Packing(Scale(), TokenMeter(), max_bytes=max_bytes))
     chunks = []
-    while (task := await chunker.take()) is not None:
+    while (task := await chunker.get()) is not None:
         chunks.append((task.chunk.start, list(task.rows)))
         assert task.size == sum(len(str(row).encode()) for row in task.rows)
     await chunker.close()
@@ -83,7 +83,7 @@ def test_tokens_and_bytes_bound_a_chunk_together(rows: list[str], max_bytes: int
 
     chunker = chunker_of(rows, 64, packing=Packing(Scale(), TokenMeter(count), **bounds))
     parts: list[list[str]] = []
-    while (task := chunker.ready()) is not None:
+    while (task := chunker.get_nowait()) is not None:
         assert task.tokens == sum(map(len, task.rows))
         parts.append(list(task.rows))
     assert [row for part in parts for row in part] == counted == rows  # each is counted once
@@ -97,10 +97,10 @@ def test_tokens_and_bytes_bound_a_chunk_together(rows: list[str], max_bytes: int
 def test_tokens_that_nobody_counts_are_those_of_the_answers_before() -> None:
     meter = TokenMeter()
     chunker = chunker_of(["x" * 10] * 40, 64, packing=Packing(Scale(), meter, max_tokens=25))
-    assert chunker.ready().n == 10  # four bytes a token
+    assert chunker.get_nowait().n == 10  # four bytes a token
     for _ in range(5):
         meter.learn(100, 100)
-    assert chunker.ready().n == 2
+    assert chunker.get_nowait().n == 2
 
 
 def test_every_row_is_weighed_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +116,7 @@ def test_every_row_is_weighed_once(monkeypatch: pytest.MonkeyPatch) -> None:
         chunker = chunker_of(rows, 8, packing=Packing(Scale(), TokenMeter(), max_bytes=7))
 
         async def drain(chunker: Any = chunker) -> None:
-            while await chunker.take() is not None:
+            while await chunker.get() is not None:
                 pass
             await chunker.close()
 
@@ -230,7 +230,7 @@ async def test_a_survey_counts_what_a_run_sends() -> None:
 def test_bodies_without_a_byte_teach_nothing(body: bytes) -> None:
     scale = Scale()
     packing = Packing(scale, TokenMeter(), max_bytes=50)
-    task = chunker_of(["ab", "cd"], 2, packing=packing).ready()
+    task = chunker_of(["ab", "cd"], 2, packing=packing).get_nowait()
     task.payload = Payload(body=body * 10)
     packing.learn(task)
     assert scale.ratio == (10.0 if body else 1.0)

@@ -48,7 +48,7 @@ async def test_a_permit_that_is_free_is_used_while_an_attempt_takes_long() -> No
             assert asyncio.get_running_loop().time() - began < 55
 
 
-async def test_each_ring_for_one_wakes_another() -> None:
+async def test_each_notify_one_wakes_another() -> None:
     wait_queue, stop_event, woken = WaitQueue(), StopEvent(), []
 
     async def sleep(name: str) -> None:
@@ -57,10 +57,10 @@ async def test_each_ring_for_one_wakes_another() -> None:
 
     tasks = [asyncio.create_task(sleep(name)) for name in "abc"]
     await asyncio.sleep(0)
-    wait_queue.ring_for_one()
-    wait_queue.ring_for_one()
+    wait_queue.notify_one()
+    wait_queue.notify_one()
     await asyncio.sleep(0.1)
     assert woken == ["a", "b"]
-    wait_queue.ring_for_one()
-    wait_queue.ring_for_one()
+    wait_queue.notify_one()
+    wait_queue.notify_one()
     await asyncio.gather(*tasks)

@@ -115,9 +115,9 @@ async def test_row_04_a_black_hole_costs_the_connect_timeout_and_is_tried_again(
     async with client(black_hole, timeouts=Timeouts(connect=0.2, attempt=30), retry=policy) as c:
         with pytest.raises(RunStopped, match="no connection within the connect timeout") as caught:
             await c.map(X)
-        assert c.statistics().requests == 3 + 1, "of one chunk, and the next one's first"
+        assert c.statistics().requests == 3, "of one chunk"
     assert caught.value.kind == "unreachable"
-    assert loop.time() - started >= 0.8
+    assert loop.time() - started >= 0.6
 
 
 async def test_row_05_silence_ends_at_the_attempt_timeout_and_is_tried_again() -> None:

@@ -16,6 +16,7 @@ import fanout.job.schema as schema_module
 from fanout.cli.output import schema_text
 from fanout.codecs import Codec, codec_class, names
 from fanout.job import JobFile, job_schema, load_job
+from fanout.settings import PYTHON_ONLY
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "config.example.toml"
@@ -80,7 +81,8 @@ def test_a_codec_that_cannot_be_looked_into_allows_any_value(monkeypatch, kind, 
 def defaults(model: Any) -> dict[str, Any]:
     """Key -> default; ``...`` where there is none."""
     if is_dataclass(model):
-        return {f.name: f.default if f.default is not MISSING else ... for f in fields(model)}
+        keys = [f for f in fields(model) if f.name not in PYTHON_ONLY]
+        return {f.name: f.default if f.default is not MISSING else ... for f in keys}
     found = {name: field.default for name, field in model.model_fields.items()}
     return {name: ... if default is PydanticUndefined else default for name, default in found.items()}
 

@@ -56,7 +56,7 @@ async def test_it_sleeps_until_then_or_until_the_end():
 
 async def chunks(part, size, n):
     chunker = chunker_of(part, size)
-    taken = [await chunker.take() for _ in range(n)]
+    taken = [await chunker.get() for _ in range(n)]
     await chunker.close()
     return [[float(row) for row in single_rows(task.rows)] for task in taken]
 

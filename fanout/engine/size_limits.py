@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 _log = logging.getLogger("fanout")
 
 
-class Sizing:
+class RequestSizes:
     """The sizes of one run's requests, reported to the `SizeLimits` of its link."""
 
     def __init__(self, chunker: Chunker, group: EndpointGroup) -> None:
         self._chunker = chunker
-        self._sizes = group.sizes
+        self._sizes = chunker.sizes = group.sizes
         self._meter = group.meter
         self._advised = False
 
@@ -65,9 +65,9 @@ class Sizing:
         """True if a request failed that is larger than is safe."""
         return self._sizes.exceeded_by(self._of(work))
 
-    def may_be_size(self, work: ChunkTask, verdict: Verdict) -> bool:
-        """True if ``verdict``, not the first on this chunk, is on its size rather than on the endpoint."""
-        return verdict.may_be_size and work.n > 1 and work.others_served and self._sizes.near(self._of(work))
+    def near_limit(self, work: ChunkTask) -> bool:
+        """True if a chunk that fails again and again may fail for its size."""
+        return self._sizes.near(self._of(work))
 
     def knows(self, work: ChunkTask) -> bool:
         """True if it is clear whether the size of a chunk that failed is to blame."""

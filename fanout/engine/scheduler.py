@@ -1,0 +1,650 @@
+"""The scheduler gives each free worker its next task, and decides how a failed task goes on.
+
+A task is, in this order: a retry that is due, a part of a split chunk, or a new chunk. All that wait are in one heap,
+ordered by the time at which they are due and then by the order in which they came. No new chunk is taken while as many
+wait as there is concurrency: that is the only back-pressure.
+
+The decisions are a state machine without a wait in it. `Scheduler.handle` takes a task and the verdict on its last
+attempt, and the task is repeated later, split, parked until others have shown what its failure means, or failed; or
+the run stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from functools import partial
+from heapq import heappop, heappush
+from math import inf
+from typing import TYPE_CHECKING
+
+from fanout.engine.bisection import (
+    FORBIDDEN,
+    SAMPLES,
+    Bisection,
+    Evidence,
+    Parked,
+    Split,
+    may_be_size,
+    same_failure_proven,
+    samples_of,
+)
+from fanout.engine.size_limits import RequestSizes
+from fanout.engine.task import ChunkTask, kind_of
+from fanout.stop import Stop, WaitQueue
+from fanout.types import Action, Event, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fanout.engine.batching import Isolation
+    from fanout.engine.bisection import BisectionBudget
+    from fanout.engine.chunker import Chunker
+    from fanout.engine.results import ResultCollector
+    from fanout.retry import Backoff
+    from fanout.stop import StopEvent
+    from fanout.types import StopKind
+    from fanout.upstream.group import EndpointGroup
+
+_FEWEST_WAITING = 2
+"""With one request in flight, one retry that waits must not keep new chunks from being sent beside it."""
+
+_MOST_LET_THROUGH = 2
+"""New chunks that an endpoint is tried with, however many tasks wait, until one succeeds."""
+
+_LOOK_AGAIN = 1.0
+"""Seconds after which an endpoint's requests in flight are counted again: those of other runs are not reported here."""
+
+_ROUNDING = 1e-9
+"""Seconds by which a timer may fire too early."""
+
+
+class TaskQueue:
+    """Tasks that wait for a worker, ordered by (due, order), and workers that wait for a task."""
+
+    def __init__(self, stop_event: StopEvent) -> None:
+        self._stop_event = stop_event
+        self.heap: list[tuple[float, int, ChunkTask]] = []
+        self._order = 0
+        self._workers = WaitQueue()
+        self.sleepers = self._workers.sleepers
+        """The workers that wait."""
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self.heap)
+
+    def put(self, task: ChunkTask, delay: float = 0.0) -> None:
+        """Hand ``task`` to a worker in ``delay`` seconds."""
+        due = self._loop.time() + delay
+        heappush(self.heap, (due, self._order, task))
+        self._order += 1
+        if self.sleepers:  # a worker that begins to wait sets the timer itself
+            self._wake_at(due)
+
+    def pop(self) -> ChunkTask | None:
+        """The task that has been due longest; None if none is due."""
+        if not self.heap or self.heap[0][0] > self._loop.time() + _ROUNDING:
+            return None
+        task = heappop(self.heap)[2]
+        # A worker that was woken wakes the next one, so that all are at work if there is enough for them.
+        self._workers.notify_one()
+        return task
+
+    async def wait(self) -> None:
+        """Wait until there may be a task for this worker, or until the run stops."""
+        # If a task is due already, all workers are busy, and one of them takes it when it is free.
+        if self.heap and self.heap[0][0] > self._loop.time():
+            self._wake_at(self.heap[0][0])
+        await self._stop_event.sleep(inf, self._workers)
+
+    def notify_one(self) -> None:
+        """Let a worker that waits look for a task."""
+        self._workers.notify_one()
+
+    def notify_all(self) -> None:
+        """Let all workers that wait look for a task, or end."""
+        self._workers.notify_all()
+
+    def close(self) -> None:
+        """Drop all tasks: the run is over."""
+        self.heap.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _wake_at(self, due: float) -> None:
+        if due <= self._loop.time():
+            self._workers.notify_one()
+        elif self._timer is None or self._timer.when() > due:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(due, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        self._workers.notify_one()
+
+
+class Scheduler:
+    """Orders the tasks of one run.
+
+    Args:
+        chunker: new chunks come from it.
+        collector: takes rows that fail.
+        budget: bounds what is sent to isolate rows.
+        backoff: gives the seconds until a failed task is repeated, None if it has no attempts left.
+        emit: takes the events of retries and splits.
+        isolation: takes tasks out of the run whose rows belong to several callers; None if they belong to one.
+    """
+
+    def __init__(
+        self,
+        chunker: Chunker,
+        group: EndpointGroup,
+        collector: ResultCollector,
+        budget: BisectionBudget,
+        stop_event: StopEvent,
+        *,
+        backoff: Backoff,
+        emit: Callable[[Event], None],
+        isolation: Isolation | None = None,
+    ) -> None:
+        self._chunker = chunker
+        self._group = group
+        self._collector = collector
+        self._sizes = sizes = RequestSizes(chunker, group)
+        self._budget = budget
+        self._stop_event = stop_event
+        self._backoff = backoff
+        self._emit = emit
+        self.isolation = isolation
+        self._queue = TaskQueue(stop_event)
+        self._evidence = Evidence(group, sizes)
+        self._now = asyncio.get_running_loop().time
+        self.reader: asyncio.Task[None] | None = None
+        """The worker that waits for the input, if one does."""
+        self._exhausted = False
+        self._input_error: Exception | None = None
+        self._lets_one_through = False
+        """One new chunk is taken, however many tasks wait."""
+        self._n_let_through = 0
+        self.open = 0
+        """Tasks whose rows have been taken, and are neither answered nor failed."""
+        self.progress_at = self._now()
+        """Time of the loop at which a task last succeeded, or was taken while none was open."""
+        self.last_failure = ""
+
+    @property
+    def n_waiting(self) -> int:
+        """Tasks that wait to be repeated, or for their turn."""
+        return len(self._queue) + len(self._evidence.parked)
+
+    @property
+    def rows_taken(self) -> int:
+        """Rows taken from the input, without those that other runs send."""
+        return self._chunker.rows_taken - (0 if self.isolation is None else self.isolation.n_rows)
+
+    @property
+    def done(self) -> bool:
+        """True once all rows of the input are answered or failed, or held until the schema is known."""
+        return self._exhausted and not self.open
+
+    def next_nowait(self) -> ChunkTask | None:
+        """The next task, if nothing has to be waited for."""
+        if self._stop_event.stopped is not None:
+            return None
+        queue, total = self._queue, self._group.capacity.limiter.limit
+        waiting = len(queue.heap) + len(self._evidence.parked)
+        if self.open - waiting >= total:  # each open task is in the hands of a worker, or waits
+            return None
+        if queue.heap and not self._lets_one_through and (task := queue.pop()) is not None:
+            return task
+        # On the happy path nothing waits and nothing is unexplained, so nothing else has to be asked.
+        if (waiting or self._evidence.unexplained is not None) and not self._accepts_chunks:
+            return None
+        if (task := self._chunker.get_nowait()) is None:
+            self._lets_one_through = False
+            return queue.pop()
+        if queue.sleepers and self.open - waiting + 1 < total:
+            queue.notify_one()
+        return self._opened(task)
+
+    async def next(self) -> ChunkTask | None:
+        """Wait for the next task; None when there will be none, or the run has stopped."""
+        while (task := self.next_nowait()) is None and self._stop_event.stopped is None:
+            if self.done:
+                error, self._input_error = self._input_error, None
+                if error is not None:
+                    raise error
+                break
+            all_busy = self.open - self.n_waiting >= self._group.capacity.limiter.limit
+            if all_busy or self._exhausted or self.reader is not None or not self._accepts_chunks:
+                await self._queue.wait()
+            elif (task := await self._read()) is not None:
+                break
+        return task
+
+    def put_back(self, task: ChunkTask) -> None:
+        """Send ``task``, a part of a chunk that has just been taken, before any new chunk."""
+        self._opened(task)
+        self._queue.put(task)
+
+    def finish(self, task: ChunkTask, *, succeeded: bool = True) -> None:
+        """Close a task whose rows have been handed to the collector."""
+        if succeeded:
+            self.progress_at = self._now()
+            if self._group.sizes.watching:
+                self._sizes.succeeded(task)
+            if self._evidence.withheld:
+                self.release_withheld()
+            if self._evidence.parked:
+                self._evidence.succeeded()
+            self._n_let_through = 0
+        if task.bisection is not None:
+            self._advance(task.bisection, task, None)
+        else:
+            self._close_one()
+        if self._evidence.active or self._evidence.unexplained is not None:
+            self._release_parked()
+
+    def handle(self, task: ChunkTask, verdict: Verdict, sent_at: float | None) -> None:
+        """Decide how a task goes on whose last attempt, sent at ``sent_at``, ended with ``verdict``."""
+        self.last_failure = verdict.reason
+        if task.refunded:
+            self._after_trial(task, verdict)
+        bisection = task.bisection
+        if bisection is None:
+            bisection = task.bisection = Bisection(task, self._now() if sent_at is None else sent_at)
+            self._evidence.begin(bisection, verdict)
+            if self._judge(bisection, task, verdict):
+                self._send_next_part(bisection)
+        else:
+            self._advance(bisection, task, verdict)
+        self._release_parked()
+
+    def reopen(self, task: ChunkTask, verdict: Verdict) -> None:
+        """Take a task up again whose answer was held, and turned out to be unlike the others."""
+        task.bisection = None
+        self._opened(task)
+        self.handle(task, verdict, self._now())
+
+    def fail_unsent(self, task: ChunkTask, verdict: Verdict) -> None:
+        """Fail rows that cannot be encoded; those of several callers alone, so that each has a reason of its own."""
+        if self.isolation is None or self._chunker.total == 1:
+            self._collector.fail(task, verdict)
+        else:
+            self._isolate(task, verdict)
+
+    def release_withheld(self) -> None:
+        """Fail the rows that are withheld: others succeed, or all have been tried."""
+        withheld, self._evidence.withheld = self._evidence.withheld, []
+        for task, verdict in withheld:
+            self._collector.fail(task, verdict)
+
+    def wake(self) -> None:
+        """Let the workers that wait look for a task: more may be in flight than before."""
+        self._queue.notify_all()
+
+    def close(self) -> None:
+        """End the scheduling; tasks that wait are dropped, and their rows stay pending."""
+        self._queue.close()
+
+    @property
+    def _accepts_chunks(self) -> bool:
+        if self._lets_one_through or not self.n_waiting:
+            return self._lets_one_through or not self._evidence.holds_back
+        # An endpoint that has never answered gets no other chunk before its first ones have used their attempts up.
+        enough = self.n_waiting >= self._most_waiting or not self._group.balancer.answered
+        return not enough and not self._evidence.holds_back
+
+    @property
+    def _most_waiting(self) -> int:
+        return max(_FEWEST_WAITING, self._group.capacity.limiter.limit)
+
+    async def _read(self) -> ChunkTask | None:
+        """Wait for the input. One worker at a time does, so that the others are free for retries."""
+        self.reader = asyncio.current_task()
+        try:
+            task = await self._chunker.get()
+        except Exception as error:  # raised once the rows that came before it are answered
+            if isinstance(error.__cause__, KeyboardInterrupt):
+                raise
+            self._input_error, task = error, None
+        finally:
+            self.reader = None
+        if task is None:
+            self._exhausted = True
+            self._queue.notify_all()
+            return None
+        self._queue.notify_one()
+        return self._opened(task)
+
+    def _opened(self, task: ChunkTask) -> ChunkTask:
+        self._lets_one_through = False
+        if not self.open:
+            self.progress_at = self._now()
+        self.open += 1
+        return task
+
+    def _close_one(self) -> None:
+        self.open -= 1
+        if not self.open and self._exhausted:
+            self._queue.notify_all()
+
+    def _advance(self, bisection: Bisection, task: ChunkTask, verdict: Verdict | None) -> None:
+        """Go on with a bisection after an attempt; ``verdict`` is None if it succeeded."""
+        if bisection.repeated is not None:
+            settled = self._after_repetition(bisection, task, verdict)
+        elif bisection.confirming:
+            bisection.confirming = False
+            settled = self._succeeded(task) if verdict is None else self._judge(bisection, task, verdict)
+        else:
+            settled = self._after_part(bisection, task, verdict)
+        if settled:
+            self._send_next_part(bisection)
+
+    def _release_parked(self) -> None:
+        while (parked := self._evidence.released()) is not None:
+            if parked.step(parked.bisection, parked.task, parked.verdict):
+                self._send_next_part(parked.bisection)
+        self._queue.notify_one()  # new chunks may be accepted again
+
+    # The steps below return True if the rows of the task are settled, or are left to its parts, so that the bisection
+    # goes on with its next part; False if the task waits in the heap or is parked.
+
+    def _judge(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> bool:
+        """Decide on a task that failed. Chunks that failed while none succeeded take turns."""
+        needs_none = (
+            task.n == 1
+            or self.isolation is not None
+            or not may_be_size(verdict)
+            or (task.suspect is not None and not verdict.needs_proof)
+            or (verdict.action is Action.SPLIT and task.successes_seen)
+        )
+        if needs_none:
+            return self._repeat_or_decide(bisection, task, verdict)
+        proven = partial(self._evidence.known_at_failure, task, verdict)
+        return self._in_turn(bisection, task, verdict, self._repeat_or_decide, proven)
+
+    def _in_turn(
+        self,
+        bisection: Bisection,
+        task: ChunkTask,
+        verdict: Verdict,
+        step: Callable[[Bisection, ChunkTask, Verdict], bool],
+        proven: Callable[[], bool],
+        *,
+        after_others: bool = False,
+    ) -> bool:
+        parked = Parked(bisection, task, verdict, step, proven, after_others)
+        return self._evidence.may_go_on(parked) and step(bisection, task, verdict)
+
+    def _repeat_or_decide(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> bool:
+        verdict = self._split_early(task, verdict)
+        if verdict.action is not Action.RETRY:
+            return self._decide(bisection, task, verdict)
+        bisection.samples = None
+        if verdict.may_be_size and task.n > 1 and self.isolation is None:
+            if self._sizes.beyond(task):
+                return self._decide(bisection, task, replace(verdict, action=Action.SPLIT))
+            left = self._group.retry.max_attempts - task.charged
+            bisection.samples = samples_of(task.n, left, whole=task.suspect is None)
+        bisection.kind = kind_of(verdict)
+        self._emit_retry(task, verdict)
+        return self._repeat(bisection, task, verdict)
+
+    def _repeat(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> bool:
+        delay = self._backoff(verdict, sent=task.sent, charged=task.charged, seconds=self._now() - bisection.since)
+        if delay is None:
+            bisection.repeated = None
+            return self._decide(bisection, task, self._exhausted_attempts(task, verdict))
+        bisection.repeated, sent = task, task
+        if bisection.samples is not None and (rows := next(bisection.samples)) != slice(0, task.n):
+            sent = task.part(rows)
+            sent.bisection, bisection.sample = bisection, rows
+        self._queue.put(sent, 0.0 if self._fails_over(task) else delay)
+        return False
+
+    def _after_repetition(self, bisection: Bisection, sent: ChunkTask, verdict: Verdict | None) -> bool:
+        task, bisection.repeated = bisection.repeated, None
+        assert task is not None
+        if verdict is not None:
+            verdict = self._split_early(task, verdict)
+            if verdict.action is Action.RETRY:
+                self._emit_retry(sent, verdict)
+        if sent is not task:
+            return self._after_sample(bisection, task, sent, verdict)
+        if verdict is None:
+            return self._succeeded(task)
+        if verdict.action is not Action.RETRY:
+            return self._decide(bisection, task, verdict)
+        # Where others succeed, no sample is needed to show that its size or a row is to blame.
+        others_succeed = verdict.may_be_size and task.n > 1 and task.others_served
+        samples_are_next = task.charged >= self._group.retry.max_attempts - SAMPLES
+        if others_succeed and (samples_are_next or self._sizes.near_limit(task)):
+            return self._decide(bisection, task, replace(verdict, action=Action.SPLIT))
+        return self._repeat(bisection, task, verdict)
+
+    def _after_sample(self, bisection: Bisection, task: ChunkTask, sent: ChunkTask, verdict: Verdict | None) -> bool:
+        """Go on after an attempt with a few rows of ``task``: if they do not fail as it did, send the others."""
+        task.sent += sent.sent
+        task.charged += sent.charged
+        if verdict is not None and verdict.action is Action.RETRY:
+            if sent.n == 1:
+                bisection.charged_alone[sent.first_row] = bisection.charged_alone.get(sent.first_row, 0) + sent.charged
+            return self._repeat(bisection, task, verdict)
+        sent.suspect = bisection.kind
+        rows = bisection.sample
+        others = slice(0, rows.start) if rows.start else slice(rows.stop, task.n)
+        bisection.splits.append(Split([task.part(others)], bisection.kind))
+        return True if verdict is None else self._judge(bisection, sent, verdict)
+
+    def _after_part(self, bisection: Bisection, part: ChunkTask, verdict: Verdict | None) -> bool:
+        if verdict is None:
+            return self._succeeded(part)
+        bisection.splits[-1].any_failed = True
+        unproven = verdict.needs_proof and verdict.action is Action.RETRY
+        if unproven and (bisection.has_parts or bisection.deferred):  # other parts may give the proof
+            bisection.deferred.append((part, verdict))
+            return True
+        return self._judge(bisection, part, verdict)
+
+    def _send_next_part(self, bisection: Bisection) -> None:
+        """Send the next part of a bisection, go on with one that was deferred, or end it."""
+        while True:
+            while bisection.splits and not bisection.splits[-1].parts:
+                self._end_split(bisection, bisection.splits.pop())
+            if bisection.splits:
+                self._send_part(bisection, bisection.splits[-1])
+                return
+            if not bisection.deferred:
+                break
+            part, verdict = bisection.deferred.popleft()
+            if same_failure_proven(part, verdict, self._group.successes):
+                verdict = replace(verdict, action=Action.SPLIT)
+            if not self._judge(bisection, part, verdict):
+                return
+        self._evidence.end(bisection)
+        self._close_one()
+
+    def _send_part(self, bisection: Bisection, split: Split) -> None:
+        part = split.parts.popleft()
+        while smaller := self._sizes.parts(part):  # the limit has become known in the meantime
+            split.parts.extendleft(reversed(smaller))
+            part = split.parts.popleft()
+        part.suspect, part.bisection = split.kind, bisection
+        if part.n == 1:
+            part.charged += bisection.charged_alone.get(part.first_row, 0)
+        self._queue.put(part)
+
+    def _end_split(self, bisection: Bisection, split: Split) -> None:
+        if split.whole is None:
+            return
+        task, verdict = split.whole
+        if not split.any_failed and (verdict.error_kind is None or verdict.may_be_size):
+            self._sizes.too_large(task, verdict)
+        if not bisection.deferred:
+            self._evidence.isolated()
+
+    def _decide(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> bool:
+        """Settle a task that is not to be repeated as it is."""
+        if verdict.action is Action.STOP:
+            self._stop_event.stop(Stop(verdict.stop, verdict.reason))
+            return False
+        if self.isolation is not None and self.isolation.concerns(task, verdict):
+            self._emit_split(task, verdict)
+            self._isolate(task, verdict)
+            return True
+        if verdict.action is Action.SPLIT and verdict.status == FORBIDDEN:
+            # Requests in flight may show that the credentials are good.
+            proven = partial(self._evidence.credentials_accepted, task)
+            if not self._evidence.waits_for_others:
+                asyncio.get_running_loop().call_later(_LOOK_AGAIN, self._look_again)
+            return self._in_turn(bisection, task, verdict, self._split_or_fail, proven, after_others=True)
+        return self._split_or_fail(bisection, task, verdict)
+
+    def _look_again(self) -> None:
+        self._release_parked()
+        if self._stop_event.stopped is None and self._evidence.waits_for_others:
+            asyncio.get_running_loop().call_later(_LOOK_AGAIN, self._look_again)
+
+    def _split_or_fail(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> bool:
+        if verdict.action is Action.SPLIT and task.n > 1:
+            if verdict.needs_proof:
+                return self._in_turn(bisection, task, verdict, self._split, partial(self._sizes.beyond, task))
+            if task.suspect is not None:  # the chunk that it is a part of has been split already
+                return self._split(bisection, task, verdict)
+            proven = partial(self._evidence.succeeds_beside, task, verdict)
+            return self._in_turn(bisection, task, verdict, self._split, proven)
+        if verdict.action is Action.SPLIT and not self._confirmed(task):
+            task.confirmed = bisection.confirming = True
+            task.bisection = bisection
+            self._queue.put(task)
+            return False
+        self._fail(bisection, task, verdict)
+        return True
+
+    def _split(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> bool:
+        if self._stop_event.stopped is not None:
+            return False
+        self._budget.refused(task, verdict, failed=False)
+        if not self._budget.useful:
+            self._fail(bisection, task, verdict)
+            return True
+        self._emit_split(task, verdict)
+        parts = self._sizes.parts(task) or task.halves()
+        bisection.splits.append(Split(parts, kind_of(verdict), (task, verdict)))
+        return True
+
+    def _isolate(self, task: ChunkTask, verdict: Verdict) -> None:
+        assert self.isolation is not None
+        self._collector.leave(task)
+        self.isolation.leave(task, verdict)
+
+    def _succeeded(self, task: ChunkTask) -> bool:
+        if task.suspect is not None and not task.held:
+            self._budget.rows_succeeded(task.n)
+        return True
+
+    def _fail(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> None:
+        forbidden = verdict.status == FORBIDDEN
+        is_news = not self._budget.is_known_bad(task)
+        if is_news and task.n == 1 and verdict.action is Action.SPLIT:
+            self._budget.row_failed()
+        if is_news:
+            self._budget.refused(task, verdict, failed=True)
+        if forbidden:
+            self._evidence.withheld.append((task, verdict))
+        else:
+            self._collector.fail(task, verdict)
+        # Rows of other callers show nothing of this one's request, but all of them have the same credentials.
+        if is_news and (self.isolation is None or forbidden):
+            self._stop_if_hopeless(bisection, task, verdict)
+
+    def _stop_if_hopeless(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> None:
+        forbidden = verdict.status == FORBIDDEN
+        kind: StopKind = "refused" if forbidden else "rejected"
+        nothing_left = self._chunker.remaining == 0
+        # Nothing can show whether the only row that there is or the credentials are to blame for a 403.
+        only_row = forbidden and not self._group.successes and nothing_left and len(task.chunk) == 1
+        if self._budget.hopeless or only_row:
+            reason = f"the endpoint accepts no row at all, not even alone: {verdict.reason}"
+            self._stop_event.stop(Stop(kind, reason))
+        elif self._budget.refused_too_often(verdict):
+            spares_nothing = nothing_left and self._evidence.is_only(bisection) and task.n == len(task.chunk)
+            if not spares_nothing:
+                reason = "the endpoint has refused many single rows in the same words, and accepted none in between"
+                self._stop_event.stop(Stop(kind, f"{reason}: {verdict.reason}"))
+
+    def _split_early(self, task: ChunkTask, verdict: Verdict) -> Verdict:
+        """Change a retry into a split where some callers would wait for what may be the fault of another's row."""
+        if verdict.action is Action.RETRY and self.isolation is not None and self.isolation.concerns(task, verdict):
+            return replace(verdict, action=Action.SPLIT)
+        return verdict
+
+    def _exhausted_attempts(self, task: ChunkTask, verdict: Verdict) -> Verdict:
+        """Change a verdict to retry when no attempts are left."""
+        endpoint, balancer = task.endpoint, self._group.balancer
+        if verdict.error_kind == "model" and not (endpoint is not None and balancer.has_alternative(endpoint)):
+            return replace(verdict, action=Action.STOP, stop="rejected")
+        if verdict.status == 500 or verdict.error_kind is not None:  # most servers answer 500 for ever to one bad row
+            return replace(verdict, action=Action.SPLIT)
+        if verdict.may_be_size and task.n > 1 and (task.others_served or self._only_parts_left(task)):
+            return replace(verdict, action=Action.SPLIT)
+        if verdict.unreachable and not balancer.answered:
+            return replace(verdict, action=Action.STOP, stop="unreachable")
+        return replace(verdict, action=Action.FAIL)
+
+    @property
+    def _no_new_chunk(self) -> bool:
+        return self._exhausted or self._chunker.remaining == 0
+
+    def _only_parts_left(self, task: ChunkTask) -> bool:
+        """True if nothing but parts of ``task`` and of its like can show whether one of its rows is to blame."""
+        return self._no_new_chunk and task.endpoint is not None and task.endpoint.served
+
+    def _after_trial(self, task: ChunkTask, verdict: Verdict) -> None:
+        """Go on after a trial at a half-open circuit that was not charged to its rows, though they may be bad.
+
+        A new chunk may succeed beside them, and so is let through. Where none is left or none succeeds, single rows are
+        charged: the last rows of an input have to come to an end, not to a stall.
+        """
+        task.refunded = False
+        if not verdict.needs_proof:
+            return
+        if not self._no_new_chunk and self._n_let_through < _MOST_LET_THROUGH:
+            self._n_let_through += 1
+            self._lets_one_through = True
+        elif task.n == 1:
+            task.charge_again()
+
+    def _confirmed(self, task: ChunkTask) -> bool:
+        return task.confirmed or task.charged >= self._group.retry.max_attempts
+
+    def _fails_over(self, task: ChunkTask) -> bool:
+        """True if another endpoint can take the task at once. When all have failed, it is time to wait."""
+        if not self._group.balancer.several or task.endpoint is None:
+            return False
+        task.tried = (*task.tried, task.endpoint)
+        if self._group.balancer.has_available(task.tried, self._now()):
+            return True
+        task.tried = ()
+        return False
+
+    def _emit_retry(self, task: ChunkTask, verdict: Verdict) -> None:
+        chunk = task.chunk
+        self._emit(
+            Event(
+                kind="retry", start=chunk.start, stop=chunk.stop, attempt=task.charged, status=verdict.status,
+                reason=verdict.reason,
+            )
+        )  # fmt: skip
+
+    def _emit_split(self, task: ChunkTask, verdict: Verdict) -> None:
+        self._collector.counters.splits += 1
+        chunk = task.chunk
+        self._emit(
+            Event(kind="split", start=chunk.start, stop=chunk.stop, status=verdict.status, reason=verdict.reason)
+        )
