@@ -9,7 +9,7 @@ from pathlib import Path
 SCRIPT = Path(__file__).parents[1] / "scripts" / "chunk_path"
 
 MOST_FILES = 23
-MOST_FUNCTIONS = 49
+MOST_FUNCTIONS = 50
 
 
 def test_a_warm_chunk_passes_few_functions_in_few_files():

@@ -422,7 +422,7 @@ class Scheduler:
             return self._decide(bisection, task, verdict)
         # Where others succeed, no sample is needed to show that its size or a row is to blame.
         others_succeed = verdict.may_be_size and task.n > 1 and task.others_served
-        samples_are_next = task.charged >= self._group.retry.max_attempts - SAMPLES
+        samples_are_next = bisection.samples is not None and task.charged >= self._group.retry.max_attempts - SAMPLES
         if others_succeed and (samples_are_next or self._sizes.near_limit(task)):
             return self._decide(bisection, task, replace(verdict, action=Action.SPLIT))
         return self._repeat(bisection, task, verdict)
@@ -603,7 +603,7 @@ class Scheduler:
 
     def _only_parts_left(self, task: ChunkTask) -> bool:
         """True if nothing but parts of ``task`` and of its like can show whether one of its rows is to blame."""
-        return self._no_new_chunk and task.endpoint is not None and task.endpoint.served
+        return self._no_new_chunk and self._collector.counters.ok > 0
 
     def _after_trial(self, task: ChunkTask, verdict: Verdict) -> None:
         """Go on after a trial at a half-open circuit that was not charged to its rows, though they may be bad.

@@ -80,6 +80,9 @@ class StreamCounter:
         self._began = _now()
         self._times: list[float] = []
         self._rows: list[int] = []
+        self._whole = 0
+        """Full chunks that were not split."""
+
         self.failed = 0
         """Rows failed."""
 
@@ -124,6 +127,8 @@ class StreamCounter:
     def _add(self, done: ChunkResult) -> None:
         failed = sum(failure.stop - failure.start for failure in done.failures)
         self.failed += failed
+        if done.stop - done.start == self._events.chunk_rows and done.start not in self._events.split:
+            self._whole += 1
         self._rows.append(done.stop - done.start - failed - sum(map(len, done.pending)))
         self._times.append(_now())
         if self._is_enough():
@@ -150,8 +155,8 @@ class StreamCounter:
 
     def _measure(self) -> Measurement:
         stats, rows, rate = self._stream.statistics(), sum(self._rows), self._rows_per_second()
-        # Bad rows alone do not split most of the chunks.
-        too_large = 2 * len(self._events.split) > self.chunks
+        # Bad rows alone do not split most of the chunks. Chunks that are cut because of a split are not of this size.
+        too_large = len(self._events.split) > self._whole
         return Measurement(
             rows=rows,
             failed=self.failed,
