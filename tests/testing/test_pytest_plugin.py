@@ -131,13 +131,13 @@ def test_a_tape_is_recorded_on_request_and_replayed_else(tmp_path: Path) -> None
     (tmp_path / "test_it.py").write_text(RECORDED)
     said = run(tmp_path)
     assert "2 failed" in said
-    assert "make it with pytest --fanout-record" in said
+    assert "record it with pytest --fanout-record" in said
     with Background(FaultServer(lambda x: x * 2)) as server:
         for _ in range(2):
             assert "2 passed" in run(tmp_path, "--fanout-record", URL=server.url("v1"))
         assert server.received == 4
-    names = sorted(path.name for path in (tmp_path / "recordings").iterdir())
-    assert names == ["shared.recording", "test_it.test_scores.recording"]
+    names = sorted(path.name for path in (tmp_path / "cassettes").iterdir())
+    assert names == ["shared.cassette", "test_it.test_scores.cassette"]
     assert "2 passed" in run(tmp_path, "-n2")
 
 
