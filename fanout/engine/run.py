@@ -192,7 +192,16 @@ class Run:
             codec, group, dispatcher, validator, self.counters, stop=self.stop,
             independent=self.scheduler.isolation is not None,
         )  # fmt: skip
-        distrust = lambda endpoint, rows: self._distrust(endpoint, owner, rows)  # noqa: E731 - a bound argument
+        stops_at_end: list[Stop] = []
+
+        def distrust(endpoint: EndpointState, answered: Sequence[RowsSent]) -> None:
+            stop = self._distrust(endpoint, owner, answered)
+            if not group.balancer.has_alternative(endpoint):
+                self.stop(stop, cut=True)
+                return
+            dispatcher.reporter.exclude(endpoint, "it answered a request twice")
+            stops_at_end.append(stop)
+
         group.capacity.listeners[self._follow] = None
         group.on_second_answer[distrust] = None
         try:
@@ -207,6 +216,9 @@ class Run:
                 self.scheduler.release_withheld()
             if self.chunker.chunks_taken > 1:
                 await group.check_idle_connections()
+            # Other endpoints went on, but the rows that are in doubt stay pending: the next run sends them again.
+            if stops_at_end and self.collector.suspect:
+                self.stop(stops_at_end[0])
         finally:
             del group.capacity.listeners[self._follow]
             del group.on_second_answer[distrust]
@@ -274,8 +286,8 @@ class Run:
             self.attempter.misfit(task, verdict)
             self.scheduler.reopen(task, verdict)
 
-    def _distrust(self, endpoint: EndpointState, owner: object, answered: Sequence[RowsSent]) -> None:
-        """Stop: an endpoint answers requests twice, so its answers may be those of other requests."""
+    def _distrust(self, endpoint: EndpointState, owner: object, answered: Sequence[RowsSent]) -> Stop:
+        """Keep rows pending: ``endpoint`` answers requests twice, so its answers may be those of other requests."""
         rows = RowSet((start, stop) for whose, start, stop in answered if whose is owner)
         self.collector.distrust(rows)
         named = f"rows {rows.listed()} of this run" if rows else "rows of an earlier run"
@@ -284,7 +296,7 @@ class Run:
             "connections, may be those of other rows; where the server repeats a request's id in its answer, set "
             "request_id_header"
         )
-        self.stop(Stop("duplicate", reason), cut=True)
+        return Stop("duplicate", reason)
 
     def _after_stop(self, first: bool, cut: bool) -> None:
         if cut:

@@ -163,7 +163,8 @@ class Ticket:
             first: this was the first attempt.
 
         Returns:
-            None after a success, otherwise what the verdict means for the run, given the other endpoints.
+            None after a success, otherwise the verdict for the run, given the other endpoints. It is to send the rows
+            to another endpoint if this one has been excluded since: its answers no longer count.
         """
         self._reports = False
         if isinstance(outcome, Verdict):
@@ -173,9 +174,9 @@ class Ticket:
         breaker = endpoint.breaker
         # The quick path of a single endpoint: one success more changes nothing.
         steady = endpoint.served and not several and not breaker.is_open and breaker.tokens == breaker.capacity
-        if not steady or self.flight is not None:
-            self._reporter.on_success(self, endpoint, first=first, metadata=task is None)
-        return None
+        if steady and self.flight is None:
+            return None
+        return self._reporter.on_success(self, endpoint, first=first, metadata=task is None)
 
     async def take_slot(self) -> None:
         """Wait for a slot, unless the ticket holds one."""

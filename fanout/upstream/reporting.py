@@ -32,8 +32,14 @@ class Reporter:
         self._emit = emit
         self._now = asyncio.get_running_loop().time
 
-    def on_success(self, ticket: Ticket, endpoint: EndpointState, *, first: bool, metadata: bool) -> None:
-        """Report a valid answer, to the ``first`` attempt or to a retry."""
+    def on_success(self, ticket: Ticket, endpoint: EndpointState, *, first: bool, metadata: bool) -> Verdict | None:
+        """Report a valid answer, to the ``first`` attempt or to a retry. Returns None if it counts."""
+        if endpoint.excluded is not None:
+            # It was in flight when the endpoint was excluded, perhaps for answers that are those of other requests.
+            self.on_abandoned(ticket)
+            ticket.refund = True
+            reason = f"{endpoint.transport.shown_url} is asked no more: {endpoint.excluded}"
+            return Verdict(action=Action.RETRY, reason=reason)
         if not metadata:
             endpoint.served = True
             if endpoint.health.forbidden:
@@ -49,6 +55,7 @@ class Reporter:
             endpoint.health.latency.record(now, ticket.latency)  # of successes only: errors come fast
             endpoint.health.on_success(now)
         endpoint.breaker.on_success(first_attempt=first)
+        return None
 
     def on_failure(self, ticket: Ticket, verdict: Verdict, task: ChunkTask | None) -> Verdict:
         """Report a failure. Returns what the verdict means for the run, given the other endpoints."""

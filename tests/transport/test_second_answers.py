@@ -21,7 +21,7 @@ import orjson
 import pytest
 import trustme
 
-from fanout import Client, Endpoint, Limits, Result, RunStopped, open_sink
+from fanout import Client, Endpoint, Event, Limits, Result, RunStopped, open_sink
 from fanout.client import reopen_failures
 from fanout.codecs import V1
 from fanout.io.journal import Journal
@@ -260,6 +260,38 @@ async def test_a_second_answer_that_comes_last_is_reported_too() -> None:
         assert caught.value.result.pending == (Chunk(0, 40),), "they may be those of other rows"
         assert caught.value.result.stats.ok == client.statistics().ok == 0
         assert np.array_equal(await client.map(X[:20]), X[:20]), "the next run has connections of its own"
+
+
+async def test_an_endpoint_that_answers_twice_is_excluded_and_the_others_go_on() -> None:
+    """All rows but those whose answers are suspect are done, and the next run sends these to the other endpoint."""
+    twice = 0
+
+    async def broken(received: Received, line: Line) -> None:
+        nonlocal twice
+        rows = orjson.loads(received.body)["instances"]
+        twice += 1
+        await line.send(http(orjson.dumps({"predictions": rows})) * (1 + (twice > 3)))
+
+    async def healthy(received: Received, line: Line) -> None:
+        await asyncio.sleep(0.005)
+        await line.send(http(orjson.dumps({"predictions": orjson.loads(received.body)["instances"]})))
+
+    async with loopback(broken) as one, loopback(healthy) as other:
+        events: list[Event] = []
+        endpoints = Endpoint(urls=[one.url + ":predict", other.url + ":predict"])
+        limits = Limits(concurrency=2)
+        async with Client(endpoints, codec="v1", chunk_rows=1, limits=limits, on_event=events.append) as client:
+            with pytest.raises(RunStopped, match="answered a request twice") as caught:
+                await client.map(X)
+            result = caught.value.result
+            assert caught.value.kind == "duplicate"
+            assert np.array_equal(result.values[result.ok], X[result.ok])
+            pending = sum(map(len, result.pending))
+            assert 1 <= pending <= 6, "only rows that the broken endpoint answered"
+            assert int(result.ok.sum()) == len(X) - pending
+            (excluded,) = [event.reason for event in events if event.kind == "excluded"]
+            assert excluded.startswith(one.url)
+            assert np.array_equal(await client.map(X), X), "the next run leaves the broken endpoint out"
 
 
 class TwiceAnswering:
