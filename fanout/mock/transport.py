@@ -59,6 +59,8 @@ class MockTransport(FakeEndpoint):
     ) -> None:
         name = codec.options.get("model") or _NAME
         super().__init__(model, name=name, faults=faults, seed=seed, latency=latency, record=record)
+        # A function of the request's number counts requests with rows only.
+        self._metadata_latency = 0.0 if callable(latency) else latency
         self._codec = codec
         self._path = codec.path.replace("{model}", quote(name, safe=":.")) or "/"
         # The codec asks for metadata beside the client's URL, whose path may differ from the packaged server's.
@@ -82,6 +84,7 @@ class MockTransport(FakeEndpoint):
             return self._answer(request, asked)
 
         if is_get:
+            await asyncio.sleep(self._metadata_latency)
             self._count_hit(step)
             response = await play(step, received, correct)
         else:
