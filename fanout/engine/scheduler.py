@@ -400,11 +400,15 @@ class Scheduler:
         if delay is None:
             bisection.repeated = None
             return self._decide(bisection, task, self._exhausted_attempts(task, verdict))
+        if self._fails_over(task):
+            delay = 0.0
         bisection.repeated, sent = task, task
         if bisection.samples is not None and (rows := next(bisection.samples)) != slice(0, task.n):
             sent = task.part(rows)
+            # A sample avoids the endpoints that have failed its task: else one that is gone could use up all attempts.
+            sent.tried = task.tried
             sent.bisection, bisection.sample = bisection, rows
-        self._queue.put(sent, 0.0 if self._fails_over(task) else delay)
+        self._queue.put(sent, delay)
         return False
 
     def _after_repetition(self, bisection: Bisection, sent: ChunkTask, verdict: Verdict | None) -> bool:
@@ -431,6 +435,7 @@ class Scheduler:
         """Go on after an attempt with a few rows of ``task``: if they do not fail as it did, send the others."""
         task.sent += sent.sent
         task.charged += sent.charged
+        task.endpoint = sent.endpoint
         if verdict is not None and verdict.action is Action.RETRY:
             if sent.n == 1:
                 bisection.charged_alone[sent.first_row] = bisection.charged_alone.get(sent.first_row, 0) + sent.charged
