@@ -92,11 +92,17 @@ class TaskQueue:
         self._workers.notify_one()
         return task
 
-    async def wait(self) -> None:
-        """Wait until there may be a task for this worker, or until the run stops."""
-        # If a task is due already, all workers are busy, and one of them takes it when it is free.
-        if self.heap and self.heap[0][0] > self._loop.time():
-            self._wake_at(self.heap[0][0])
+    async def wait(self, *, all_busy: bool) -> None:
+        """Wait until there may be a task for this worker, or until the run stops.
+
+        ``all_busy`` says that a task which is due has to wait, until one of the busy workers is free.
+        """
+        if self.heap:
+            due = self.heap[0][0]
+            if due > self._loop.time():
+                self._wake_at(due)
+            elif not all_busy:  # it has become due since this worker looked, and no timer will report it
+                return
         await self._stop_event.sleep(inf, self._workers)
 
     def notify_one(self) -> None:
@@ -221,7 +227,7 @@ class Scheduler:
                 break
             all_busy = self.open - self.n_waiting >= self._group.capacity.limiter.limit
             if all_busy or self._exhausted or self.reader is not None or not self._accepts_chunks:
-                await self._queue.wait()
+                await self._queue.wait(all_busy=all_busy)
             elif (task := await self._read()) is not None:
                 break
         return task
