@@ -105,7 +105,11 @@ WAITING: dict[str, tuple[list[Any], dict[str, Any], Callable[[Any], bool]]] = {
     "for the right answer": (["slow:60"] * 2, {}, lambda s: s.in_flight == 2),
     "at the gate": (["429-retry-after:60"] * 2, {}, lambda s: s.received == 2 and not s.in_flight),
     "in backoff": ([503] * 2, {"retry": RetryPolicy(initial_backoff=1e4, max_backoff=1e4)}, lambda s: s.received >= 2),
-    "at the brake": ([None] + [503] * 40, {}, lambda s: s.hits["503"] >= 10),
+    "at the brake": (
+        [None] + [503] * 40,
+        {"retry": RetryPolicy(max_attempts=50, initial_backoff=0)},  # the tenth failure opens the circuit
+        lambda s: s.hits["503"] >= 10,
+    ),
     "for the rate": ([], {"limits": Limits(concurrency=2, requests_per_second=0.01)}, lambda s: s.received == 1),
 }
 
