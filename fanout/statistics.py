@@ -41,7 +41,7 @@ class Latencies:
 
     @property
     def counts(self) -> Array:
-        """How many there were in each bucket."""
+        """Return the number of values in each bucket."""
         self._sort_in()
         return self._counts
 
@@ -75,7 +75,7 @@ _SUMS = (
 
 
 class Counters:
-    """What is counted of a run. `add` sums finished runs up into a client's totals."""
+    """The counters of a run. `add` sums finished runs up into a client's totals."""
 
     def __init__(self) -> None:
         self.rows = 0

@@ -271,7 +271,7 @@ def _copied(error: Exception) -> Exception:
 
 
 def form_of_row(row: Any, depth: int = 0) -> Hashable:
-    """What rows have in common that can share a request: type, dtype, shape, and the keys and types of what they hold.
+    """Return the key that rows of one request share: type, dtype, shape, and the keys and types of their values.
 
     Of nested lists only the first item of each level is looked at: rows that are not what they seem to be are found
     when their request fails.

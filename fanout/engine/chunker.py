@@ -45,12 +45,12 @@ _PULL_SECONDS = 0.005  # one trip to the helper thread brings the rows of this t
 
 
 def room_for(concurrency: int) -> int:
-    """How many chunks may be taken from the input before the consumer has done with the first."""
+    """Return the number of chunks that may be taken from the input before the consumer has finished the first."""
     return 2 * concurrency + 2
 
 
 class Chunker(ABC):
-    """Where the workers get their chunks from.
+    """Gives the workers their chunks.
 
     Args:
         chunk_rows: rows of a chunk; `limit` lowers it while the run goes on.

@@ -26,7 +26,7 @@ _MOST_SHOWN = 5
 
 
 class Lengths:
-    """What has been seen of the lengths of answers, where the codec does not say which they have.
+    """Compares the lengths of answers, if the codec does not declare them.
 
     Rows of length 0 are not counted: servers answer so for rows that failed.
 
@@ -78,6 +78,6 @@ class Lengths:
 
 
 def _parts(schema: Schema) -> tuple[object, _Shape]:
-    """What answers that differ in length alone have in common, and the lengths."""
+    """Return the part of a schema that answers of different lengths share, and the lengths."""
     kind = tuple((name, dtype, len(shape)) for name, (dtype, shape) in schema.items())
     return kind, tuple(length for _, lengths in schema.values() for length in lengths)

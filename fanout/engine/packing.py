@@ -1,4 +1,4 @@
-"""How many rows go into one request, where that is bounded by their bytes or tokens and not by their number alone."""
+"""Fits rows into one request, if its bytes or tokens are bounded and not only the number of rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FORGOTTEN = 0.01
 
 
 class Scale:
-    """How many bytes of body a byte of rows becomes, at most and of late; one for all runs of a client.
+    """Estimates the bytes of a body from the bytes of its rows; one for all runs of a client.
 
     JSON makes three of each in an array of float64, base64 a third more.
     """
@@ -72,7 +72,7 @@ class Packing:
         """Size and tokens of the row after them, where they are known."""
 
     def fit(self, start: int, rows: Rows, offset: int, n_rows: int, limits: Size | None = None) -> Packed:
-        """How many of ``n_rows`` rows fit, of which the first is number ``start`` of the input, ``offset`` of ``rows``.
+        """Return the number of ``n_rows`` rows that fit; the first is ``start`` in the input.
 
         ``limits`` bound them beside the user's bounds. It may be asked again with more rows from the same start. Raises
         `ConfigError` where tokens cannot be counted.
@@ -110,7 +110,7 @@ class Packing:
         self.learn(work)
 
     def parts(self, rows: Rows, limits: Size) -> list[int]:
-        """How many rows after the others go together within ``limits``."""
+        """Return the numbers of successive rows that fit together within ``limits``."""
         most = limits.n_bytes / self._scale.ratio
         counts, size, tokens = [0], 0.0, 0.0
         for index in range(count_rows(rows)):
@@ -153,7 +153,7 @@ def row_of(rows: Rows, index: int) -> Any:
 
 
 def row_bytes(rows: Rows, index: int) -> float:
-    """What one row amounts to: an array's bytes as they lie in memory, a text's in UTF-8, else those of its JSON."""
+    """Return the bytes of one row: an array's in memory, a text's in UTF-8, otherwise those of its JSON."""
     if isinstance(rows, np.ndarray):
         return _array_bytes(rows, index)
     if isinstance(rows, Mapping):

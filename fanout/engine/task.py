@@ -242,7 +242,7 @@ class PartialChunk:
 
 
 def kind_of(verdict: Verdict) -> object:
-    """What makes two failures alike."""
+    """Return the kind of a failure; two of one kind are alike."""
     return verdict.error_kind or verdict.status or ("broke off" if verdict.broke_off else verdict.action)
 
 

@@ -22,7 +22,7 @@ _PERIODS = {"second": 1.0, "minute": 60.0}
 
 
 class Cost(NamedTuple):
-    """What one request takes from the rates."""
+    """The amount that one request takes from the rates."""
 
     requests: float = 1.0
     rows: float = 0.0

@@ -40,7 +40,7 @@ _LOST = 64
 
 
 class Size(NamedTuple):
-    """What a request amounts to in each unit; 0 where it is not known."""
+    """The size of a request in each unit; 0 if it is not known."""
 
     rows: float
     n_bytes: float = 0.0
@@ -189,7 +189,7 @@ class SizeLimits:
         return max(unit.limit, min(_HOPED_FOR * unit.limit, (unit.limit + unit.failed) / 2))
 
     def next(self) -> Size | None:
-        """What the next chunk has to stay within: the limits, or more where it is a trial's turn."""
+        """The limits of the next chunk, or more if a trial is due."""
         if self.limits is None:
             return None
         unit = self._unit()
@@ -197,7 +197,7 @@ class SizeLimits:
         return _in_unit(unit.index, larger or unit.safe)
 
     def safe(self) -> Size | None:
-        """What the parts of a chunk that was too large have to stay within."""
+        """The limits of the parts of a chunk that was too large."""
         return None if self.limits is None else _in_unit((unit := self._unit()).index, unit.safe)
 
     def _unit(self) -> _Unit:

@@ -1,4 +1,4 @@
-"""How many tokens of a language model a request takes: counted by a function, or estimated from what answers tell."""
+"""Counts the tokens that a request takes, by a function, or estimates them from the usage in earlier answers."""
 
 from __future__ import annotations
 
