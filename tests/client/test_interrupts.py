@@ -27,6 +27,14 @@ X = np.arange(30.0).reshape(10, 3)
 FIRST = 4
 
 
+@pytest.fixture(autouse=True)
+def default_interrupts() -> Iterator[None]:
+    """A signal raises KeyboardInterrupt, whatever handler an earlier test of this process has left."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
 class Server:
     """Answers the first rows and no others. The first of those others has the process interrupted."""
 
