@@ -28,7 +28,7 @@ sys.dont_write_bytecode = False
 # need one.
 _MODULES = {
     module: module if module != "parquet" else "pyarrow"
-    for module in ("pyarrow", "parquet", "pandas", "polars", "uvloop", "simdjson")
+    for module in ("pyarrow", "parquet", "pandas", "polars", "uvloop")
 }
 _MISSING = {word for word, module in _MODULES.items() if not find_spec(module)}
 _IMPORT = re.compile(rf"^(?:import|from) ({'|'.join(_MODULES)})\b", re.MULTILINE)
