@@ -79,7 +79,7 @@ class Bisection:
         "charged_alone",
         "confirming",
         "deferred",
-        "kind",
+        "failure",
         "repeated",
         "root",
         "sample",
@@ -98,8 +98,8 @@ class Bisection:
         """Parts whose failure says nothing before the other parts have been sent."""
         self.repeated: ChunkTask | None = None
         """The task that is being repeated, whole or in samples of its rows."""
-        self.kind: object = None
-        """The kind of its first failure."""
+        self.failure: Verdict | None = None
+        """The verdict for which it is repeated."""
         self.samples: Iterator[slice] | None = None
         """The rows that the next attempts send; None: all of them."""
         self.sample = slice(0, 0)

@@ -260,6 +260,8 @@ class Scheduler:
         self.last_failure = verdict.reason
         if task.refunded:
             self._after_trial(task, verdict)
+        if verdict.error_kind == "shape":  # another chunk shows more of it than the same rows again
+            self._let_one_through()
         bisection = task.bisection
         if bisection is None:
             bisection = task.bisection = Bisection(task, self._now() if sent_at is None else sent_at)
@@ -397,7 +399,7 @@ class Scheduler:
                 return self._decide(bisection, task, replace(verdict, action=Action.SPLIT))
             left = self._group.retry.max_attempts - task.charged
             bisection.samples = samples_of(task.n, left, whole=task.suspect is None)
-        bisection.kind = kind_of(verdict)
+        bisection.failure = verdict
         self._emit_retry(task, verdict)
         return self._repeat(bisection, task, verdict)
 
@@ -446,10 +448,14 @@ class Scheduler:
             if sent.n == 1:
                 bisection.charged_alone[sent.first_row] = bisection.charged_alone.get(sent.first_row, 0) + sent.charged
             return self._repeat(bisection, task, verdict)
-        sent.suspect = bisection.kind
-        rows = bisection.sample
-        others = slice(0, rows.start) if rows.start else slice(rows.stop, task.n)
-        bisection.splits.append(Split([task.part(others)], bisection.kind))
+        assert bisection.failure is not None
+        kind, rows = kind_of(bisection.failure), bisection.sample
+        sent.suspect = kind
+        others = task.part(slice(0, rows.start) if rows.start else slice(rows.stop, task.n))
+        # All rows together have failed several times, so a row among the others is to blame, or the size. Near a known
+        # limit the others may be within it; else they would most probably fail together once more.
+        together = others.n == 1 or self._group.sizes.limits is not None
+        bisection.splits.append(Split([others] if together else others.halves(), kind, (task, bisection.failure)))
         return True if verdict is None else self._judge(bisection, sent, verdict)
 
     def _after_part(self, bisection: Bisection, part: ChunkTask, verdict: Verdict | None) -> bool:
@@ -625,11 +631,16 @@ class Scheduler:
         task.refunded = False
         if not verdict.needs_proof:
             return
-        if not self._no_new_chunk and self._n_let_through < _MOST_LET_THROUGH:
-            self._n_let_through += 1
-            self._lets_one_through = True
-        elif task.n == 1:
+        if not self._let_one_through() and task.n == 1:
             task.charge_again()
+
+    def _let_one_through(self) -> bool:
+        """Accept one new chunk, however many tasks wait. False if none is left, or too many were sent like that."""
+        if self._no_new_chunk or self._n_let_through >= _MOST_LET_THROUGH:
+            return False
+        self._n_let_through += 1
+        self._lets_one_through = True
+        return True
 
     def _confirmed(self, task: ChunkTask) -> bool:
         return task.confirmed or task.charged >= self._group.retry.max_attempts

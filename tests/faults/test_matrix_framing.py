@@ -33,7 +33,7 @@ async def capped(fault: str) -> str:
     assert_failed(result, range(130, 131))
     (failure,) = result.failures
     assert failure.attempts >= 4
-    assert server.received <= CHUNKS - 1 + 4 + 2 * 6 + 4
+    assert server.received <= CHUNKS - 1 + 4 + 2 * 6 + 2
     return failure.reason
 
 
