@@ -1,7 +1,7 @@
 """Micro-batching: single rows of concurrent callers, gathered for a moment and sent in one request.
 
 Callers of one request know nothing of each other, so none may feel another: rows share a request only where they are
-of one form, a request that fails for what may be the fault of one row is sent again in parts, and each caller has its
+of one form, a request that fails perhaps for one row is sent again in parts, and each caller has its
 own answer or its own exception.
 """
 
@@ -239,7 +239,7 @@ class Isolation:
     def concerns(self, task: ChunkTask, verdict: Verdict) -> bool:
         """True if the rows of ``task`` should go on in smaller requests, since one of them may be to blame for all.
 
-        Not for what is the endpoint's fault: it would get more requests for nothing. A 403 is split within the run,
+        Not for a fault of the endpoint: it would get more requests in vain. A 403 is split within the run,
         one half after the other, until a success shows that the credentials are good.
         """
         if task.n == 1 or verdict.error_kind == "model" or verdict.status == _FORBIDDEN:

@@ -1,7 +1,7 @@
 """Bisection: a failed chunk is sent in ever smaller parts, until the row or the size to blame is known.
 
-`Bisection` is the way of one failed task to its end. `Evidence` holds back what may fail for the same reason as others
-do, `BisectionBudget` ends the search where it saves too few rows, or where the request itself must be wrong.
+`Bisection` is the way of one failed task to its end. `Evidence` holds back tasks that may fail for the same reason as
+others, `BisectionBudget` ends the search where it saves too few rows, or where the request itself must be wrong.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fanout.types import Action, Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from fanout.engine.size_limits import RequestSizes
+    from fanout.engine.request_sizes import RequestSizes
     from fanout.upstream.group import EndpointGroup
 
     Step = Callable[["Bisection", ChunkTask, Verdict], bool]
@@ -132,7 +132,7 @@ def samples_of(n_rows: int, attempts: int, *, whole: bool) -> Iterator[slice]:
 
 
 class Parked(NamedTuple):
-    """A failed task that waits until others have shown what its failure means."""
+    """A failed task that waits until other requests explain its failure."""
 
     bisection: Bisection
     task: ChunkTask
@@ -215,10 +215,6 @@ class Evidence:
         """The parts of a chunk have been sent."""
         self._any_isolated = True
 
-    def has_turn(self, bisection: Bisection) -> bool:
-        """True if ``bisection`` may go on whatever the others do."""
-        return self._turn is bisection
-
     def may_go_on(self, parked: Parked) -> bool:
         """True if the next step may be taken now, which may take the turn. Otherwise `released` gives it later."""
         if self._goes_on(parked):
@@ -256,12 +252,6 @@ class Evidence:
     def credentials_accepted(self, task: ChunkTask) -> bool:
         """True once the endpoint that has forbidden ``task`` has answered other rows."""
         return task.endpoint is not None and task.endpoint.served
-
-    def nothing_else_to_send(self, bisection: Bisection) -> bool:
-        """True if all other failed tasks, too, are single rows: no request is left that could succeed beside them."""
-        return not any(other.has_parts or other.deferred for other in self.active) and all(
-            other is bisection or (other.repeated is not None and other.repeated.n == 1) for other in self.active
-        )
 
     def _goes_on(self, parked: Parked) -> bool:
         if self._turn is parked.bisection or parked.proven():

@@ -1,4 +1,4 @@
-"""The feed: cuts input of any kind into chunks, as the workers ask for them."""
+"""The chunker cuts input of any kind into chunks, as the workers ask for them."""
 
 from __future__ import annotations
 
@@ -62,21 +62,21 @@ class Chunker(ABC):
     """Rows of the whole input, if they are known before its end."""
 
     uniform = False
-    """All rows are known to be of one dtype and shape, for they are those of arrays."""
+    """All rows have one dtype and shape, because they are rows of arrays."""
 
     packing: Packing | None = None
     """Bounds chunks by more than their number of rows."""
 
     spare_packing: Packing | None = None
-    """The same, once it turns out that the endpoint has such bounds."""
+    """The packing that takes effect once the endpoint turns out to bound bytes or tokens."""
 
     sizes: SizeLimits | None = None
-    """What the endpoint turns out to take."""
+    """Limits on the size of a request, as far as they are learnt."""
 
     def __init__(self, chunk_rows: int, window: ConcurrencyLimiter | None = None, skip: RowSet | None = None) -> None:
         self.chunk_rows = chunk_rows
         self.position = 0
-        """Number of the first row that is yet to be looked at; at the end of the input, the number of its rows."""
+        """Number of the next row; at the end of the input, the number of its rows."""
         self.rows_taken = 0
         self.chunks_taken = 0
         self._ungotten: list[ChunkTask] = []
@@ -86,7 +86,7 @@ class Chunker(ABC):
         self._skip = skip or RowSet()
         self._skipping = bool(self._skip)
         self._bounds: Size | None = None
-        """Of the chunk that is being cut."""
+        """Limits of the chunk that is being cut."""
 
     @property
     def remaining(self) -> int | None:
@@ -97,25 +97,25 @@ class Chunker(ABC):
         """Chunks taken from now on have at most ``rows`` rows."""
         self.chunk_rows = min(self.chunk_rows, rows)
 
-    def unget(self, work: ChunkTask) -> None:
-        """Hand out ``work``, a part of a chunk that was taken, before anything else."""
-        self._ungotten.append(work)
+    def unget(self, task: ChunkTask) -> None:
+        """Hand out ``task``, a part of a chunk that was taken, before anything else."""
+        self._ungotten.append(task)
 
     def make_room(self, concurrency: int) -> None:
-        """See to it that the consumer is not what keeps so many requests from being in flight."""
+        """Widen the window, so that the consumer does not bound the requests in flight."""
         if self._window is not None and self._window.limit < room_for(concurrency):
             self._window.resize(room_for(concurrency))
 
     def get_nowait(self) -> ChunkTask | None:
-        """The next chunk, if nothing has to be waited for; None says no more than that `get` has to be called."""
+        """Return the next chunk if no wait is needed. None means that `get` has to be called."""
         if self._ungotten:
             return self._ungotten.pop()
         if self._window is not None and not self._window.acquire_nowait():
             return None
-        work = self._cut()
-        if work is None and self._window is not None:
+        task = self._cut()
+        if task is None and self._window is not None:
             self._window.release()
-        return work
+        return task
 
     async def get(self) -> ChunkTask | None:
         """The next chunk, or None at the end of the input."""
@@ -123,14 +123,14 @@ class Chunker(ABC):
             return self._ungotten.pop()
         if self._window is not None:
             await self._window.acquire()
-        work = await self._next()
-        if work is None and self._window is not None:
+        task = await self._next()
+        if task is None and self._window is not None:
             self._window.release()
-        return work
+        return task
 
     @abstractmethod
     def _cut(self) -> ChunkTask | None:
-        """A chunk of the rows that are here; None where there are too few for a whole one, and more may come."""
+        """Cut a chunk from the rows that are present. None if they are too few for a whole one and more may come."""
 
     async def _next(self) -> ChunkTask | None:
         return self._cut()
@@ -147,20 +147,20 @@ class Chunker(ABC):
     def _task(
         self, start: int, stop: int, rows: Rows, packed: Packed | None, ids: Sequence[Any] | None = None
     ) -> ChunkTask:
-        """Nothing is awaited between the choice of rows and this, so none can shift."""
+        """Make the task of the rows just chosen. No await lies in between, so no row can shift."""
         self.position = stop
         self.rows_taken += stop - start
         self.chunks_taken += 1
-        work = ChunkTask(Chunk(start, stop, ids), rows)
+        task = ChunkTask(Chunk(start, stop, ids), rows)
         if self._bounds is not None and self.sizes is not None:
-            self.sizes.cut(work.chunk, self._bounds)
+            self.sizes.cut(task.chunk, self._bounds)
             self._bounds = None
         if packed is not None:
-            work.size, work.tokens = packed.size, packed.tokens
-        return work
+            task.size, task.tokens = packed.size, packed.tokens
+        return task
 
     def changed_file(self, *, strict: bool = False) -> Path | None:
-        """A file of the input that is not what it was when the feed was made. ``strict``: its inode counts too."""
+        """Return a file of the input that has changed since the chunker was made. ``strict`` compares inodes too."""
         return None
 
     async def close(self) -> None:
@@ -193,7 +193,7 @@ class _SizedChunker(Chunker):
 
 
 class _BlockChunker(Chunker):
-    """Rows that come in blocks of any size; what is left over of one goes with the next."""
+    """Rows that come in blocks of any size. The rest of a block goes with the next one."""
 
     def __init__(self, chunk_rows: int, window: ConcurrencyLimiter | None, skip: RowSet | None) -> None:
         super().__init__(chunk_rows, window, skip)
@@ -205,14 +205,14 @@ class _BlockChunker(Chunker):
         self._error: Exception | None = None
 
     async def _next(self) -> ChunkTask | None:
-        while (work := self._cut()) is None and not self._ended:
+        while (task := self._cut()) is None and not self._ended:
             pulls = self._pulls
             async with self._turn:
-                if pulls == self._pulls and not self._ended:  # nobody else has pulled while this one waited
+                if pulls == self._pulls and not self._ended:  # no other worker has pulled while this one waited
                     await self._extend()
-        if work is None and self._error is not None:
+        if task is None and self._error is not None:
             raise self._error
-        return work
+        return task
 
     async def _extend(self) -> None:
         try:
@@ -288,7 +288,7 @@ class _ThreadChunker(_BlockChunker):
         self._stamps = {path: stamp(path) for path in files}
 
     def changed_file(self, *, strict: bool = False) -> Path | None:
-        n_parts = None if strict else -1  # what only renames a file, or changes who may read it, changes its inode
+        n_parts = None if strict else -1  # renaming a file, or changing its mode, changes its inode
         for path, before in self._stamps.items():
             now = stamp(path)
             if before is None or now is None or before[:n_parts] != now[:n_parts]:
@@ -389,7 +389,7 @@ def chunker_of(
     skip: RowSet | None = None,
     packing: Packing | None = None,
 ) -> Chunker:
-    """The feed for what a user gave as rows. Raises `InputError` for what nothing could send."""
+    """Return the chunker for the rows that a user gave. Raises `InputError` for rows that cannot be sent."""
     chunker = _chunker_of(rows, chunk_rows, window, skip)
     chunker.spare_packing = packing
     if packing is not None and packing.bounded:

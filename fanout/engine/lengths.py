@@ -31,7 +31,7 @@ class Lengths:
     Rows of length 0 are not counted: servers answer so for rows that failed.
 
     Args:
-        advice: what to do where they differ.
+        advice: the remedy for the message.
     """
 
     def __init__(self, advice: str) -> None:
@@ -53,7 +53,7 @@ class Lengths:
         return self._judged(rows)
 
     def differ_between(self, chunk: Chunk, schema: Schema, known: Schema | None, n_known: int) -> str | None:
-        """Take in an answer that is not of the form ``known``, which ``n_known`` have, or while none is known.
+        """Take in an answer that is not of the schema ``known`` of ``n_known`` others, or while none is known.
 
         Returns why no run can succeed, once that is sure.
         """

@@ -72,7 +72,7 @@ class Packing:
         """Size and tokens of the row after them, where they are known."""
 
     def fit(self, start: int, rows: Rows, offset: int, n_rows: int, limits: Size | None = None) -> Packed:
-        """Return the number of ``n_rows`` rows that fit; the first is ``start`` in the input.
+        """Fit rows into one request, of ``n_rows`` rows from ``offset`` on; the first is row ``start`` of the input.
 
         ``limits`` bound them beside the user's bounds. It may be asked again with more rows from the same start. Raises
         `ConfigError` where tokens cannot be counted.
@@ -98,16 +98,16 @@ class Packing:
         self._packed = self._of(fitting, size, tokens)
         return self._packed
 
-    def learn(self, work: ChunkTask) -> None:
-        """Take note of what the rows of a chunk became."""
-        if work.size and work.payload is not None and (body := work.payload.nbytes):
-            self._scale.learn(work.size, body)
+    def learn(self, task: ChunkTask) -> None:
+        """Learn from the body of a chunk how many bytes its rows took."""
+        if task.size and task.payload is not None and (body := task.payload.nbytes):
+            self._scale.learn(task.size, body)
 
-    def weigh(self, work: ChunkTask) -> None:
-        """Take note of what the rows of a chunk became that was not packed here."""
-        if not work.size:
-            work.size = sum(row_bytes(work.rows, index) for index in range(work.n))
-        self.learn(work)
+    def weigh(self, task: ChunkTask) -> None:
+        """Learn the same from a chunk that was not packed here."""
+        if not task.size:
+            task.size = sum(row_bytes(task.rows, index) for index in range(task.n))
+        self.learn(task)
 
     def parts(self, rows: Rows, limits: Size) -> list[int]:
         """Return the numbers of successive rows that fit together within ``limits``."""
@@ -123,9 +123,9 @@ class Packing:
             counts[-1] += 1
         return counts
 
-    def too_large(self, work: ChunkTask) -> bool:
+    def too_large(self, task: ChunkTask) -> bool:
         """True where the body of several rows is beyond a bound after all: fewer have to be sent."""
-        return work.n > 1 and work.payload is not None and work.payload.nbytes > self._most_bytes()
+        return task.n > 1 and task.payload is not None and task.payload.nbytes > self._most_bytes()
 
     def _most_bytes(self) -> float:
         if self._counts or self._max_tokens == inf:

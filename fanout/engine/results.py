@@ -115,7 +115,7 @@ class ResultCollector:
         if retry:
             return self._sort(accepted, refused)
         for held in refused:
-            self.fail(held.work, _unlike(held))
+            self.fail(held.task, _unlike(held))
         return self._sort(accepted, [])
 
     def flush(self) -> None:
@@ -159,10 +159,10 @@ class ResultCollector:
 
     def _sort(self, accepted: list[Unconfirmed], refused: list[Unconfirmed]) -> Refused:
         for held in (*accepted, *refused):
-            held.work.held = False
+            held.task.held = False
         for held in accepted:
-            self.add(held.work, held.outputs)
-        return [(held.work, held.work.refused_later(_unlike(held))) for held in refused]
+            self.add(held.task, held.outputs)
+        return [(held.task, held.task.refused_later(_unlike(held))) for held in refused]
 
 
 class RowStatus:

@@ -51,7 +51,7 @@ class Run:
     Args:
         deliver: takes every chunk as soon as all of its rows are answered or failed, in order of completion; it must
             not wait.
-        on_event: takes an `Event` for what happens to chunks, after it has happened.
+        on_event: takes an `Event` after each change of a chunk.
         schema: dtype and shape of all answers, where an earlier run has learnt them.
         failed_alone: rows that failed alone in an earlier run.
         until: a deadline of this run, beside the one that the client has for all runs.

@@ -5,8 +5,8 @@ ordered by the time at which they are due and then by the order in which they ca
 wait as there is concurrency: that is the only back-pressure.
 
 The decisions are a state machine without a wait in it. `Scheduler.handle` takes a task and the verdict on its last
-attempt, and the task is repeated later, split, parked until others have shown what its failure means, or failed; or
-the run stops.
+attempt, and the task is repeated later, split, parked until other requests explain its failure, or failed; or the
+run stops.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fanout.engine.bisection import (
     same_failure_proven,
     samples_of,
 )
-from fanout.engine.size_limits import RequestSizes
+from fanout.engine.request_sizes import RequestSizes
 from fanout.engine.task import ChunkTask, kind_of
 from fanout.stop import Stop, WaitQueue
 from fanout.types import Action, Event, Verdict
@@ -139,7 +139,7 @@ class Scheduler:
     Args:
         chunker: new chunks come from it.
         collector: takes rows that fail.
-        budget: bounds what is sent to isolate rows.
+        budget: bounds the requests that isolate rows.
         backoff: gives the seconds until a failed task is repeated, None if it has no attempts left.
         emit: takes the events of retries and splits.
         isolation: takes tasks out of the run whose rows belong to several callers; None if they belong to one.
@@ -596,7 +596,7 @@ class Scheduler:
                 self._stop_event.stop(Stop(kind, f"{reason}: {verdict.reason}"))
 
     def _split_early(self, task: ChunkTask, verdict: Verdict) -> Verdict:
-        """Change a retry into a split where some callers would wait for what may be the fault of another's row."""
+        """Change a retry into a split if some callers would wait for another caller's row."""
         if verdict.action is Action.RETRY and self.isolation is not None and self.isolation.concerns(task, verdict):
             return replace(verdict, action=Action.SPLIT)
         return verdict

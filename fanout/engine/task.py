@@ -1,4 +1,4 @@
-"""A chunk under way: its rows, what is known of its attempts, and how its parts come together again after a split."""
+"""A chunk under way: its rows, its attempts, and the assembly of its parts after a split."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ class ChunkTask:
         self.where: slice | Array = slice(0, self.n)
         """Positions of the rows in the chunk: a slice, or an index array where rows between them were left out."""
         self.size = 0.0
-        """Bytes of the rows, where a chunk is bounded by them; 0: not weighed."""
+        """Bytes of the rows, if they bound a chunk; 0 before they are measured."""
         self.tokens: float | None = None
-        """Tokens that the rows take, counted, or what the last attempt was charged for; None: not told."""
+        """Tokens of the rows, counted or charged for the last attempt; None if unknown."""
         self.assembly: PartialChunk | None = None
         self.bisection: Bisection | None = None
-        """The way to its end of the failed task that this is a part of; None before a first failure."""
+        """The bisection of the failed task that this is a part of; None before a first failure."""
         self.payload: Payload | None = None
         self.held = False
-        """The rows have a valid answer that waits for the form of answers to be known."""
+        """The rows have a valid answer that waits until the schema is known."""
         self.sent = 0
         """Attempts made for these rows."""
         self.charged = 0
@@ -71,16 +71,16 @@ class ChunkTask:
         self.sent_before = 0
         """Attempts of the larger tasks that these rows were part of."""
         self.error_kind: ErrorKind | None = None
-        """What was wrong with the last answer, if it was invalid."""
+        """The kind of error of the last answer, if it was invalid."""
         self.suspect: object = None
         """The kind of failure for which the rows were isolated; the same again splits them at once."""
         self.confirmed = False
         self.successes_seen: int | None = None
-        """Successes on the whole link when these rows last failed."""
+        """Successes of all runs of the client when these rows last failed."""
         self.others_served = False
         """Others have succeeded between the last two failures of these rows, or of those that they were part of."""
         self.endpoint: EndpointState | None = None
-        """The endpoint that was asked last."""
+        """The endpoint of the last attempt."""
         self.tried: tuple[EndpointState, ...] = ()
         """Endpoints that have failed since the last wait: others are asked first."""
 
@@ -94,7 +94,7 @@ class ChunkTask:
         return self.chunk.start + int(self.positions()[0])
 
     def part(self, index: slice | Array) -> ChunkTask:
-        """Some of the rows as a work of its own, with what it needs to find its way back into the chunk."""
+        """Return some of the rows as a task of their own, which knows its place in the chunk."""
         if self.assembly is None:
             self.assembly = PartialChunk(self.chunk)
         part = ChunkTask(self.chunk, take_rows(self.rows, index))
@@ -247,7 +247,7 @@ def kind_of(verdict: Verdict) -> object:
 
 
 def filled(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """An array of what stands in rows that have no answer: NaN, 0, False or an empty text."""
+    """Return the values of rows without an answer: NaN, 0, False or an empty text."""
     if dtype.kind in "fc":
         return np.full(shape, np.nan, dtype)
     return np.zeros(shape, dtype)

@@ -1,6 +1,6 @@
-"""The proof: nothing is merged before it is shown to be what was asked for.
+"""Validates responses: nothing is merged before its rows, dtype and shape are checked.
 
-numpy would broadcast a one-row answer into 64 rows, cut 0.7 to 0 and turn "1" into 1 without a word.
+numpy would broadcast a one-row answer into 64 rows, cut 0.7 to 0 and turn "1" into 1 without an error.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ ANY_OUTPUT = "*"
 
 
 class Unconfirmed(NamedTuple):
-    """An answer that waits until the form of all answers is known."""
+    """An answer that waits until the schema is known."""
 
-    work: ChunkTask
+    task: ChunkTask
     outputs: dict[str, Array]
     schema: Schema
 
 
 class ResponseValidator:
-    """Checks answers against a known form, and finds out what it is where nobody has told.
+    """Checks answers against the schema of the outputs, and learns it if the codec does not declare it.
 
     Args:
-        spec: what the codec knows of its outputs, by name; ``"*"`` stands for every other output.
+        spec: the dtype and shape that the codec declares, by output; ``"*"`` stands for every other output.
         reject_nonfinite: NaN and infinity make an answer invalid.
-        capacity: how many chunks' answers may wait for the form to be known.
-        schema: what all answers look like, where an earlier run has found it out.
+        capacity: number of chunks whose answers may wait for the schema.
+        schema: dtype and shape of all answers, if an earlier run has learnt them.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class ResponseValidator:
         self._capacity = max(2, capacity)
         self._lax = not reject_nonfinite
         self._plain_form: tuple[np.dtype[Any], tuple[int, ...]] | None = None
-        """The form where it is that of one unnamed output of floats: most answers are such, and soon proven."""
+        """The schema if it is one unnamed output of floats. Most answers are, and take a short check."""
         self.schema: Schema | None = None
         """Dtype and trailing shape of each output; None while they are not known."""
 
         self.settled = False
-        """True once the schema is known; `validate` is then the whole proof."""
+        """True once the schema is known; `validate` then checks everything."""
 
         self._settle_schema(schema)
         self._held: list[Unconfirmed] = []
@@ -92,28 +92,28 @@ class ResponseValidator:
         shapes = [spec.shape for spec in self._spec.values()]
         return not shapes or any(shape is None or None in shape for shape in shapes)
 
-    def offer(self, work: ChunkTask, outputs: dict[str, Array]) -> tuple[list[Unconfirmed], list[Unconfirmed]]:
+    def offer(self, task: ChunkTask, outputs: dict[str, Array]) -> tuple[list[Unconfirmed], list[Unconfirmed]]:
         """Judge a checked answer while the form is not known.
 
         Returns the answers now accepted and those now refused. It is neither while it waits for one of another
         chunk that looks the same: one odd answer at the start must not condemn all the rest.
         """
         schema = schema_of(outputs) or {}
-        held = Unconfirmed(work, outputs, schema)
-        if self._complete(schema) or any(h.schema == schema and h.work.chunk != work.chunk for h in self._held):
+        held = Unconfirmed(task, outputs, schema)
+        if self._complete(schema) or any(h.schema == schema and h.task.chunk != task.chunk for h in self._held):
             return self._settle(held)
         self._held.append(held)
         # By chunks: the parts of one that was split cannot agree with each other, however many they are.
-        chunks = dict.fromkeys(h.work.chunk for h in self._held)
+        chunks = dict.fromkeys(h.task.chunk for h in self._held)
         if len(chunks) <= self._capacity:
             return [], []
         oldest = next(iter(chunks))
-        refused = [h for h in self._held if h.work.chunk == oldest]
-        self._held = [h for h in self._held if h.work.chunk != oldest]
+        refused = [h for h in self._held if h.task.chunk == oldest]
+        self._held = [h for h in self._held if h.task.chunk != oldest]
         return [], refused
 
     def close(self) -> tuple[list[Unconfirmed], list[Unconfirmed], bool]:
-        """Judge what still waits when no other answer will come.
+        """Judge the answers that still wait when no other one will come.
 
         Returns the accepted, the refused, and whether the refused are worth another attempt (once).
         """
@@ -136,7 +136,7 @@ class ResponseValidator:
             self._plain_form = schema[""]
 
     def _complete(self, schema: Schema) -> bool:
-        """True if the spec alone proves the form: the names of the outputs as well as what they look like."""
+        """True if the spec alone gives the schema: the names of the outputs with their dtypes and shapes."""
         named = self._spec.keys() - {ANY_OUTPUT} or {""}
         specs = [self._spec_of(name) for name in schema]
         whole = all(s.dtype is not None and s.shape is not None and None not in s.shape for s in specs)
@@ -173,7 +173,7 @@ def disagreement(refused: Unconfirmed) -> InvalidResponse:
 
 
 def _plain(name: str, array: object) -> Array:
-    """The array in native byte order, texts as StringDType, so that equal forms compare equal."""
+    """The array in native byte order, texts as StringDType, so that equal schemas compare equal."""
     if not isinstance(array, np.ndarray):
         raise InvalidResponse(
             f"{_called(name)}a {type(array).__name__}: decode must return numpy arrays", error_kind="dtype"

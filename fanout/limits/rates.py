@@ -30,7 +30,7 @@ class Cost(NamedTuple):
 
 
 class Reservation:
-    """A reserved start. It is its holder's, who may give it back for as long as it is to come."""
+    """A reserved start. Its holder may give it back until that time has come."""
 
     __slots__ = ("cost", "generation", "start")
 
@@ -38,7 +38,7 @@ class Reservation:
         self.start = start
         self.cost = cost
         self.generation = generation
-        """Which rules it was reserved under."""
+        """The generation of the rates under which it was made."""
 
 
 class RateLimiter:
@@ -61,12 +61,12 @@ class RateLimiter:
         self._announced: dict[Hashable, _Bucket] = {}
         self._buckets = self._lasting
         self._ahead: deque[Reservation] = deque()
-        """Slots that may still be given back, in the order of reservation."""
+        """Reservations that may still be given back, in order."""
         self._generation = 0
         self.active = bool(self._buckets)
-        """False where every request may go at once, and nothing has to be reserved for it."""
+        """False if there is no rate, so that no reservation is needed."""
         self.takes_tokens = any(bucket.unit == "tokens" for bucket in self._buckets)
-        """True where a `Cost` has to tell the tokens."""
+        """True if a `Cost` has to state the tokens."""
 
     def reserve(self, now: float, cost: Cost) -> Reservation:
         """The first start, now or later, that all rates allow; it is taken from all of them or from none."""
@@ -82,18 +82,18 @@ class RateLimiter:
             return reservation
 
     def give_back(self, reservation: Reservation | None) -> None:
-        """Let others have what ``reservation`` took, if it is still to come: no request was sent in it."""
+        """Return a reservation, because no request is sent with it. Does nothing once its start has passed."""
         with self._lock:
             if reservation is not None and reservation in self._ahead:
                 self._ahead.remove(reservation)
                 self._recount()
 
     def is_stale(self, reservation: Reservation) -> bool:
-        """True where the endpoint has told of less since ``reservation`` was reserved: then another one is due."""
+        """True if the endpoint has announced a smaller quota since ``reservation`` was made: make another one."""
         return reservation.generation != self._generation
 
     def charge(self, now: float, tokens: float) -> None:
-        """A request that was sent took so many more tokens than its slot has told; fewer, if negative."""
+        """Charge the ``tokens`` that a request took beyond its reservation; refund them if negative."""
         with self._lock:
             self._settle(now)
             for bucket in self._buckets:
@@ -106,9 +106,9 @@ class RateLimiter:
     ) -> None:
         """Spread the ``left`` requests or tokens over the next ``seconds``, beside the rates of the settings.
 
-        ``unit`` is a field of `Cost`, ``each`` what one request takes of it: the first has to wait for that. Another
-        word under the same ``name`` replaces this one; the next start then pays for the one before it, so that words
-        which come with every answer do not let one more request go each.
+        ``unit`` is a field of `Cost`, of which one request takes ``each``: the first waits for that. Another call
+        with the same ``name`` replaces this one. The next start then pays for the one before it, so that a header in
+        every answer does not let one more request go each time.
         """
         with self._lock:
             self._settle(now)
@@ -117,20 +117,20 @@ class RateLimiter:
             bucket.settled = now + each * bucket.interval if known is None else known.settled
             self._announced[name] = bucket
             self._adopt()
-            if known is None:  # what was reserved before may be more than is left
+            if known is None:  # earlier reservations may exceed the remaining quota
                 self._generation += 1
                 self._ahead.clear()
             self._recount()
 
     def unthrottle(self, name: Hashable) -> None:
-        """There is enough again: `throttle` is taken back."""
+        """End the throttling of `throttle`, because enough remains."""
         if name in self._announced:
             with self._lock:
                 self._announced.pop(name, None)
                 self._adopt()
 
     def _settle(self, now: float) -> None:
-        """Slots whose time has come are used, for all that is known here."""
+        """Settle the reservations whose start has passed: they count as used."""
         while self._ahead and self._ahead[0].start <= now:
             reservation = self._ahead.popleft()
             for bucket in self._buckets:
@@ -140,7 +140,7 @@ class RateLimiter:
             self._adopt()
 
     def _recount(self) -> None:
-        """The starts that are promised stand; what comes after them does not pay for those that are not there."""
+        """Compute the next free start anew, from the reservations that are left."""
         for bucket in self._buckets:
             bucket.latest = bucket.settled
             for reservation in self._ahead:
@@ -175,7 +175,7 @@ class _Bucket:
         self.settled = -inf
         """When all that has started is paid for."""
         self.latest = -inf
-        """The same with what is reserved."""
+        """The same, with the reservations ahead."""
         self._place = Cost._fields.index(unit)
 
     def earliest(self, cost: Cost) -> float:

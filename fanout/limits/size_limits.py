@@ -53,7 +53,7 @@ ANY_SIZE = Size(inf, inf, inf)
 
 
 class _Unit:
-    """One unit's limit, and what is known around it."""
+    """The limit in one unit, with the sizes around it that succeeded and failed."""
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -106,7 +106,7 @@ class SizeLimits:
     """The limits on the size of the requests to an endpoint. Until a failure is suspected to be one of size, nothing
     has to be reported, and nothing is limited.
 
-    What is learnt is a limit in each unit that explains the failures best, most often one. Of the chunks that are cut
+    It learns a limit in each unit that explains the failures best, most often one. Of the chunks that are cut
     to it one at a time is larger, as a trial: between the largest success and the smallest failure, and now and then
     beyond.
     """
@@ -135,7 +135,7 @@ class SizeLimits:
         self._suspects[chunk] = size
 
     def succeeded(self, size: Size, chunk: Chunk) -> None:
-        """Take note of a request that was answered."""
+        """Count the size of an answered request."""
         self._successes.append(size)
         if self.limits is None:
             return
@@ -151,7 +151,7 @@ class SizeLimits:
         self._set()
 
     def too_large(self, size: Size, chunk: Chunk) -> None:
-        """Take note of a request that was not answered, though all of its rows are in smaller ones."""
+        """Count a request that failed, although all of its rows are answered in smaller ones."""
         self._failures.append(size)
         self._quiet = 0
         self.ended(chunk)
@@ -162,7 +162,7 @@ class SizeLimits:
         self._set()
 
     def exceeded_by(self, size: Size) -> bool:
-        """True if a request of this size is beyond what is safe."""
+        """True if a request of this size exceeds a limit."""
         return self.limits is not None and any(map(float.__gt__, map(float, size), map(float, self.limits)))
 
     def near(self, size: Size) -> bool:
@@ -209,7 +209,7 @@ class SizeLimits:
         return trusted[self._turn % len(trusted)]
 
     def cut(self, chunk: Chunk, bounds: Size) -> None:
-        """A chunk was cut to what `next` gave."""
+        """Count a chunk that was cut to the limits of `next`."""
         unit = self._unit()
         self._turn += 1
         if self._trial is None and bounds[unit.index] > unit.limit:
@@ -220,7 +220,7 @@ class SizeLimits:
                 self._trial = None
 
     def ended(self, chunk: Chunk) -> None:
-        """It is clear for what the requests of a chunk failed. If it was the trial, another one may be."""
+        """Forget a chunk whose failure is explained. If it was the trial, another one may follow."""
         self._suspects.pop(chunk, None)
         if chunk is self._trial:
             self._trial = None

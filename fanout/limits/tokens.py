@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from fanout.types import Rows
 
 _BYTES_PER_TOKEN = 4.0
-"""Of English (https://help.openai.com/en/articles/4936856-what-are-tokens-and-how-to-count-them): the first guess."""
+"""The first estimate, for English (https://help.openai.com/en/articles/4936856-what-are-tokens-and-how-to-count-them)."""
 
 _REMEMBERED = 0.95
-"""Part of what earlier answers weigh that is left after one more: the estimate is that of the last twenty or so."""
+"""Decay of the weight of earlier answers with each new one: about the last twenty determine the estimate."""
 
-# What a chat adds to the texts in it, as OpenAI counts:
+# Tokens that a chat adds to its texts, as OpenAI counts:
 # https://github.com/openai/openai-cookbook/blob/main/examples/How_to_count_tokens_with_tiktoken.ipynb
 _PER_MESSAGE = 3
 _PER_CHAT = 3
 
 
 class TokenMeter:
-    """Tells tokens before a request is sent.
+    """Counts or estimates the tokens of a request before it is sent.
 
     Args:
         count: tokens of one row; without it they are estimated from the length of the body.
@@ -96,7 +96,7 @@ def tiktoken_counter(encoding: str) -> Callable[[Any], int]:
         nearest = get_close_matches(encoding, known, n=1)
         remedy = f'did you mean "{nearest[0]}"?' if nearest else f"it knows {', '.join(known)}"
         raise _unusable(f"{encoding!r} is no encoding that tiktoken knows; {remedy}") from None
-    except OSError as error:  # what requests raises is one
+    except OSError as error:  # requests raises one
         raise _unusable(
             f"tiktoken cannot load {encoding!r} ({type(error).__name__}): it downloads the vocabulary once, "
             "into the folder that TIKTOKEN_CACHE_DIR names; fill that where there is a network"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Metadata:
-    """Whether the codec knows the model. Runs that begin together ask once and share the outcome."""
+    """The metadata of the model. Runs that begin together request it once and share the outcome."""
 
     def __init__(self) -> None:
         self.codec: Codec | None = None

@@ -29,7 +29,10 @@ FIRST = 4
 
 @pytest.fixture(autouse=True)
 def default_interrupts() -> Iterator[None]:
-    """A signal raises KeyboardInterrupt, whatever handler an earlier test of this process has left."""
+    """Raise KeyboardInterrupt for the signal, also in a process that a shell has started in the background.
+
+    Such a process ignores SIGINT, and Python then installs no handler of its own.
+    """
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, handler)

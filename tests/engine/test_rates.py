@@ -265,12 +265,12 @@ async def test_clients_with_one_limiter_keep_its_rates_together() -> None:
 def test_clients_in_several_threads_keep_rates_together() -> None:
     shared = RateLimiter(Limits(requests_per_second=100))
 
-    def work(url: str) -> None:
+    def task(url: str) -> None:
         with SyncClient(url, codec="v1", chunk_rows=1, limits=shared) as client:
             client.map(X[:20])
 
     with fanout.testing.Background(FaultServer(double)) as server:
-        threads = [threading.Thread(target=work, args=(server.url("v1"),)) for _ in range(3)]
+        threads = [threading.Thread(target=task, args=(server.url("v1"),)) for _ in range(3)]
         for thread in threads:
             thread.start()
         for thread in threads:

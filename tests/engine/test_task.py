@@ -33,16 +33,16 @@ def test_split_rows_come_back_to_their_places(data: st.DataObject) -> None:
     whole = ChunkTask(Chunk(50, 50 + n), rows)
     todo, leaves = [whole], []
     while todo:
-        work = todo.pop()
-        if work.n > 1 and data.draw(st.booleans()):
+        task = todo.pop()
+        if task.n > 1 and data.draw(st.booleans()):
             if data.draw(st.booleans()):
-                mask = np.array(data.draw(st.lists(st.booleans(), min_size=work.n, max_size=work.n)))
+                mask = np.array(data.draw(st.lists(st.booleans(), min_size=task.n, max_size=task.n)))
                 if mask.any() and not mask.all():
-                    todo += [work.part(np.flatnonzero(mask)), work.part(np.flatnonzero(~mask))]
+                    todo += [task.part(np.flatnonzero(mask)), task.part(np.flatnonzero(~mask))]
                     continue
-            todo += work.halves()
+            todo += task.halves()
         else:
-            leaves.append(work)
+            leaves.append(task)
     if leaves == [whole]:
         return
     assembly = leaves[0].assembly

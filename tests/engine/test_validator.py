@@ -22,14 +22,14 @@ def validator(capacity: int = 4, *, reject: bool = True, **spec: TensorSpec) -> 
     )
 
 
-def work(start: int, n: int = 2) -> ChunkTask:
+def task(start: int, n: int = 2) -> ChunkTask:
     return ChunkTask(Chunk(start, start + n), np.zeros(n))
 
 
 def settled_on(array: Any) -> ResponseValidator:
     known = validator()
     for start in (0, 100):
-        known.offer(work(start, len(array)), known.validate(array, len(array)))
+        known.offer(task(start, len(array)), known.validate(array, len(array)))
     assert known.settled
     return known
 
@@ -122,7 +122,7 @@ def test_the_spec_is_proven_from_the_first_answer_on() -> None:
 
 def test_a_whole_spec_needs_no_second_answer() -> None:
     known = validator(any=TensorSpec(dtype=np.dtype("f8"), shape=(3,)))
-    accepted, refused = known.offer(work(0), known.validate(np.zeros((2, 3)), 2))
+    accepted, refused = known.offer(task(0), known.validate(np.zeros((2, 3)), 2))
     assert len(accepted) == 1
     assert not refused
     assert known.settled
@@ -130,15 +130,15 @@ def test_a_whole_spec_needs_no_second_answer() -> None:
 
 def test_an_odd_first_answer_does_not_condemn_the_rest() -> None:
     known = validator()
-    assert known.offer(work(0), known.validate(np.zeros((2, 4)), 2)) == ([], [])
-    assert known.offer(work(2), known.validate(np.zeros((2, 3)), 2)) == ([], [])
-    accepted, refused = known.offer(work(4), known.validate(np.ones((2, 3)), 2))
-    assert [held.work.chunk.start for held in accepted] == [2, 4]
-    assert [held.work.chunk.start for held in refused] == [0]
+    assert known.offer(task(0), known.validate(np.zeros((2, 4)), 2)) == ([], [])
+    assert known.offer(task(2), known.validate(np.zeros((2, 3)), 2)) == ([], [])
+    accepted, refused = known.offer(task(4), known.validate(np.ones((2, 3)), 2))
+    assert [held.task.chunk.start for held in accepted] == [2, 4]
+    assert [held.task.chunk.start for held in refused] == [0]
 
 
 def test_two_parts_of_one_chunk_do_not_agree_for_the_others() -> None:
-    known, whole = validator(), work(0)
+    known, whole = validator(), task(0)
     for half in whole.halves():
         assert known.offer(half, known.validate(np.zeros((1, 9)), 1)) == ([], [])
     assert not known.settled
@@ -147,25 +147,25 @@ def test_two_parts_of_one_chunk_do_not_agree_for_the_others() -> None:
 def test_no_more_answers_wait_than_there_is_room_for() -> None:
     known = validator(capacity=3)
     for start in range(3):
-        assert known.offer(work(start * 2), known.validate(np.zeros((2, start + 1)), 2)) == ([], [])
-    accepted, refused = known.offer(work(6), known.validate(np.zeros((2, 9)), 2))
+        assert known.offer(task(start * 2), known.validate(np.zeros((2, start + 1)), 2)) == ([], [])
+    accepted, refused = known.offer(task(6), known.validate(np.zeros((2, 9)), 2))
     assert not accepted
-    assert [held.work.chunk.start for held in refused] == [0]
+    assert [held.task.chunk.start for held in refused] == [0]
 
 
 def test_room_is_counted_in_chunks_so_that_all_parts_of_one_can_wait() -> None:
     known, rows = validator(capacity=2), ChunkTask(Chunk(0, 8), np.zeros((8, 1)))
     for i in range(8):
         assert known.offer(rows.part(slice(i, i + 1)), known.validate(np.zeros((1, 3)), 1)) == ([], [])
-    assert known.offer(work(8), known.validate(np.zeros((2, 4)), 2)) == ([], [])
-    accepted, refused = known.offer(work(10), known.validate(np.zeros((2, 5)), 2))
+    assert known.offer(task(8), known.validate(np.zeros((2, 4)), 2)) == ([], [])
+    accepted, refused = known.offer(task(10), known.validate(np.zeros((2, 5)), 2))
     assert not accepted
-    assert [held.work.chunk.start for held in refused] == [0] * 8
+    assert [held.task.chunk.start for held in refused] == [0] * 8
 
 
 def test_the_only_answer_counts_when_no_other_comes() -> None:
     known = validator()
-    known.offer(work(0), known.validate(np.zeros((2, 3)), 2))
+    known.offer(task(0), known.validate(np.zeros((2, 3)), 2))
     accepted, refused, _ = known.close()
     assert len(accepted) == 1
     assert not refused
@@ -175,7 +175,7 @@ def test_a_tie_at_the_end_gets_one_more_chance_and_then_fails() -> None:
     known = validator()
     for chance in (True, False):
         for start, width in ((0, 3), (2, 4)):
-            known.offer(work(start), known.validate(np.zeros((2, width)), 2))
+            known.offer(task(start), known.validate(np.zeros((2, width)), 2))
         accepted, refused, retry = known.close()
         assert not accepted
         assert len(refused) == 2
@@ -202,11 +202,11 @@ def test_every_answer_is_accepted_or_refused_once_and_the_accepted_look_alike(
         if known.settled:
             accepted.append((number, array.dtype, array.shape))
             continue
-        yes, no = known.offer(work(2 * number), outputs)
-        accepted += [(h.work.chunk.start // 2, h.outputs[""].dtype, h.outputs[""].shape) for h in yes]
-        refused += [h.work.chunk.start // 2 for h in no]
+        yes, no = known.offer(task(2 * number), outputs)
+        accepted += [(h.task.chunk.start // 2, h.outputs[""].dtype, h.outputs[""].shape) for h in yes]
+        refused += [h.task.chunk.start // 2 for h in no]
     yes, no, _ = known.close()
-    accepted += [(h.work.chunk.start // 2, h.outputs[""].dtype, h.outputs[""].shape) for h in yes]
-    refused += [h.work.chunk.start // 2 for h in no]
+    accepted += [(h.task.chunk.start // 2, h.outputs[""].dtype, h.outputs[""].shape) for h in yes]
+    refused += [h.task.chunk.start // 2 for h in no]
     assert sorted([number for number, *_ in accepted] + refused) == list(range(len(forms)))
     assert len({schema for _, *schema in accepted for schema in [tuple(schema)]}) <= 1

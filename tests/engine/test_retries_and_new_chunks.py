@@ -1,4 +1,4 @@
-"""Workers stand aside for attempts that are not a first: one for each, for no longer, and never for a free permit."""
+"""Retries and new chunks share the requests in flight: neither holds a slot idle that the other could use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUICK = RetryPolicy(initial_backoff=0.01, max_backoff=0.02, max_attempts=20, bud
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 5])
-async def test_who_stands_aside_comes_back_to_work(concurrency: int) -> None:
+async def test_all_slots_are_used_to_the_end_while_chunks_are_retried(concurrency: int) -> None:
     with MockEndpoint(lambda x: x * 2, latency=0.01) as mock:
         mock.script(*[503 if i % 4 == 0 else None for i in range(200)])
         limits = Limits(concurrency=concurrency)
@@ -26,12 +26,12 @@ async def test_who_stands_aside_comes_back_to_work(concurrency: int) -> None:
             assert (await client.map(X) == X * 2).all()
     assert mock.max_in_flight == concurrency
     assert len(mock.requests) == len(X) + 50
-    in_the_end = mock.times[-concurrency:]
-    assert max(in_the_end) - min(in_the_end) < 0.02, "all are at work to the end"
+    last_times = mock.times[-concurrency:]
+    assert max(last_times) - min(last_times) < 0.02, "all slots are used to the end"
 
 
-async def test_a_permit_that_is_free_is_used_while_an_attempt_takes_long() -> None:
-    """Of two permits one is taken by an attempt that hangs: all other rows go through the other meanwhile."""
+async def test_a_free_slot_is_used_while_a_retry_takes_long() -> None:
+    """One of two slots is taken by a retry that hangs. All other rows go through the other slot meanwhile."""
 
     def latency(number: int) -> float:
         repeated = mock.requests[number].body in [request.body for request in mock.requests[:number]]
@@ -48,7 +48,7 @@ async def test_a_permit_that_is_free_is_used_while_an_attempt_takes_long() -> No
             assert asyncio.get_running_loop().time() - began < 55
 
 
-async def test_each_notify_one_wakes_another() -> None:
+async def test_each_notification_of_one_wakes_another_waiter() -> None:
     wait_queue, stop_event, woken = WaitQueue(), StopEvent(), []
 
     async def sleep(name: str) -> None:
