@@ -127,9 +127,10 @@ async def test_one_random_failure_in_ten_does_not_brake(concurrency: int | str, 
 
     rows = np.arange(15_000.0).reshape(-1, 3)
     braked = 0
+    many = RetryPolicy(max_attempts=50)  # of 5,000 rows one in twenty runs would meet five failures in a row
     with MockEndpoint(model, latency=0.1) as mock:
         limits = Limits(concurrency=concurrency)  # type: ignore[arg-type]
-        async with Client(mock.url(Plain), codec=Plain, chunk_rows=1, limits=limits) as client:
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=1, limits=limits, retry=many) as client:
             run = asyncio.create_task(client.map(rows))
             while not run.done():
                 await asyncio.sleep(0.1)
