@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import tokenize
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -20,6 +22,14 @@ HOME = Path(fanout.__file__).absolute().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 ARCHITECTURE = (DOCS / "architecture.md").read_text("utf-8")
+SOURCES = sorted((HOME / "fanout").rglob("*.py"))
+FOREIGN_NAMES = {
+    "AIMDLimit", "BisectBatchOnFunctionError", "CapacityLimiter", "Gradient2Limit", "M_MMAP_THRESHOLD", "NA",
+    "NO_COLOR", "TaskGroup", "_SUCCESS", "completion_tokens_details", "datasets", "id_", "malloc", "pytest11",
+    "pytest_asyncio_loop_factories", "stop_before_delay", "temperature",
+}  # fmt: skip
+"""Names of other projects and systems, and suffixes that a name is given."""
+
 SCHEMA = (ROOT / "fanout.schema.json").read_bytes()
 
 
@@ -132,3 +142,27 @@ def test_the_glossary_has_20_to_40_terms_in_alphabetical_order() -> None:
     terms = re.findall(r"^\| ([a-zA-Z][^|]*) \|", glossary, re.MULTILINE)[1:]
     assert 20 <= len(terms) <= 40
     assert terms == sorted(terms, key=str.lower)
+
+
+def _names_in_code() -> set[str]:
+    names: set[str] = set()
+    for path in (*SOURCES, *ROOT.glob("scripts/**/*.py")):
+        for token in tokenize.generate_tokens(io.StringIO(path.read_text("utf-8")).readline):
+            if token.type == tokenize.NAME:
+                names.add(token.string)
+            elif token.type == tokenize.STRING and not token.string.lstrip("rR").startswith('"""'):
+                names.update(re.findall(r"\w+", token.string))
+    return names
+
+
+def test_every_name_in_backticks_exists() -> None:
+    """A rename leaves text behind: documentation that tells users to override a method that is gone, for instance."""
+    known = _names_in_code() | FOREIGN_NAMES
+    texts = {path: path.read_text("utf-8") for path in (*SOURCES, *PAGES)}
+    unknown = {
+        f"{path.name}: {name}"
+        for path, text in texts.items()
+        for name in re.findall(r"(?<![`\w])`{1,2}([A-Za-z_][\w.]*)(?:\([^`\n]*\))?`{1,2}(?!`)", text)
+        if name.rstrip(".").split(".")[-1] not in known | {"Test"}
+    }
+    assert not unknown

@@ -62,7 +62,7 @@ class ResponseValidator:
         self._had_a_tie = False
 
     def validate(self, outputs: Array | Values, n_rows: int) -> dict[str, Array]:
-        """``outputs`` by name, every check passed that needs no other answer. Raises `InvalidReply`."""
+        """``outputs`` by name, every check passed that needs no other answer. Raises `InvalidResponse`."""
         schema = self.schema
         if self._plain_form is not None and type(outputs) is np.ndarray:
             dtype, shape = self._plain_form

@@ -48,8 +48,8 @@ class CodecTests:
             def codec(self):
                 return Acme(decimals=3)
 
-    The endpoint is played by the codec's own `serve`, or by the packaged model server at its `path`; override `reply`
-    where neither knows the format.
+    The endpoint is played by the codec's own `serve`, or by the packaged model server at its `path`; override
+    `response` if neither knows the format.
     """
 
     def codec(self) -> Codec:
