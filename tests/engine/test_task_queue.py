@@ -6,8 +6,8 @@ import asyncio
 
 import numpy as np
 
-from fanout.engine.scheduler import TaskQueue
 from fanout.engine.task import ChunkTask
+from fanout.engine.task_queue import TaskQueue
 from fanout.stop import StopEvent
 from fanout.types import Chunk
 
