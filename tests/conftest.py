@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import re
+import signal
 import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 # Hundreds of processes import the package: it is compiled once, also where containers are told to keep no bytecode.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# A process that a shell has started in the background ignores SIGINT, and so do its children. The tests interrupt both.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # One leg of CI tests a plain install, without extras: it leaves out the files that import one, and the parameters that
 # need one.

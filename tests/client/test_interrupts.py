@@ -27,17 +27,6 @@ X = np.arange(30.0).reshape(10, 3)
 FIRST = 4
 
 
-@pytest.fixture(autouse=True)
-def default_interrupts() -> Iterator[None]:
-    """Raise KeyboardInterrupt for the signal, also in a process that a shell has started in the background.
-
-    Such a process ignores SIGINT, and Python then installs no handler of its own.
-    """
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, handler)
-
-
 class Server:
     """Answers the first rows and no others. The first of those others has the process interrupted."""
 
