@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-# Hundreds of processes import the package: it is compiled once, also where containers are told to keep no bytecode.
+# Hundreds of processes import the package: it is compiled once, also where PYTHONDONTWRITEBYTECODE is set.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 # pytest --hypothesis-profile=thorough is for CI. A busy machine may take its time over an example.
-# The quick examples are always the same: what CI finds, it finds again.
+# The quick examples are always the same, so that a failure in CI can be repeated.
 settings.register_profile("quick", max_examples=25, deadline=None, derandomize=True)
 settings.register_profile("thorough", max_examples=200, deadline=None)
 settings.load_profile("quick")

@@ -19,7 +19,7 @@ EXPECTED = Path(__file__).with_name("expected.toml")
 
 
 class ExpectedTests:
-    """A plugin that counts what ran and what was skipped.
+    """A plugin that counts the tests that ran and those that were skipped.
 
     Args:
         section: the table of ``expected.toml`` that the run is held to.
@@ -45,7 +45,7 @@ class ExpectedTests:
             self._skipped[report.nodeid, report.longrepr[2].removeprefix("Skipped: ")] += 1
 
     def problems(self) -> list[str]:
-        """Every difference from what is expected."""
+        """Every difference from the expected numbers."""
         found = [
             f"skipped, but not listed: {test}: {reason}"
             for (test, reason) in self._skipped

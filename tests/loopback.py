@@ -55,7 +55,7 @@ class Line:
 
 @dataclass
 class Loopback:
-    """What a running server has seen."""
+    """The connections and requests of a running server."""
 
     url: str
     requests: list[Received] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""No buffer is in two hands at once, whatever is done with what was received into it."""
+"""No buffer has two users at once, whatever the holder of a response does with its bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fanout.transport.buffers import Buffers
 
 
 class Hands(RuleBasedStateMachine):
-    """Answers come into buffers and are held, whole or as a view, by whom they were given to."""
+    """Responses are received into buffers, and their holders keep them, whole or as a view."""
 
     held = Bundle("held")
 

@@ -1,4 +1,4 @@
-"""The bound on what is in flight, as the server sees it, over real sockets."""
+"""The bound on requests in flight, as the server sees it, over real sockets."""
 
 from __future__ import annotations
 

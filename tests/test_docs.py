@@ -156,7 +156,7 @@ def _names_in_code() -> set[str]:
 
 
 def test_every_name_in_backticks_exists() -> None:
-    """A rename leaves text behind: documentation that tells users to override a method that is gone, for instance."""
+    """A rename can leave stale text behind, such as the name of a method to override that is gone."""
     known = _names_in_code() | FOREIGN_NAMES
     texts = {path: path.read_text("utf-8") for path in (*SOURCES, *PAGES)}
     unknown = {

@@ -1,4 +1,4 @@
-"""Settings are checked when made, name what is wrong with them, and show no secret."""
+"""Settings are checked when they are made, name the fault in errors, and show no secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shared words: what they count, what they show, and what their reprs keep to themselves."""
+"""The shared types: their counts, their texts, and reprs without secrets."""
 
 from __future__ import annotations
 

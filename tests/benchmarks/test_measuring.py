@@ -46,7 +46,7 @@ def test_the_peak_belongs_to_the_workload_and_not_to_earlier_memory():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is set back on Linux alone")
 def test_memory_freed_before_the_workload_counts_when_the_workload_takes_it_again():
-    np.ones(30 * MIB, np.uint8)  # glibc takes what follows from its heap
+    np.ones(30 * MIB, np.uint8)  # glibc serves later allocations from its heap
     freed = [np.ones(8 * MIB, np.uint8) for _ in range(20)]
     last = np.ones(8 * MIB, np.uint8)  # at the end of the heap: it cannot shrink by itself
     del freed

@@ -34,7 +34,7 @@ async def sent(url: str, tape: Any, rows: Any = X, codec: Any = "v1", **options:
 
 
 async def recorded(path: Path, *steps: Any, latency: float = 0.0, **options: Any) -> Any:
-    """What a mock answers, with some steps before; recorded."""
+    """Record the responses of a mock, after some scripted steps."""
     with MockEndpoint(double, latency=latency) as mock, Recorder(path) as tape:
         mock.script(*steps)
         return await sent(mock.url("v1"), tape, **options)

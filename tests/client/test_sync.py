@@ -105,7 +105,7 @@ def server() -> Iterator[Server]:
 def no_thread_is_left() -> Iterator[None]:
     yield
     gc.collect()
-    for thread in loop_threads():  # that of a source is told to end, and not waited for
+    for thread in loop_threads():  # the thread of a source is asked to end, and not waited for
         thread.join(20)
     assert not loop_threads()
 

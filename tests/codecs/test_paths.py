@@ -200,7 +200,7 @@ def test_a_copy_of_the_codec_keeps_to_it(response, copied):
 
 
 def test_the_index_field_of_another_codec_makes_no_difference(response):
-    """jmespath keeps what it has compiled."""
+    """jmespath caches its compiled expressions."""
     Json(response_field="results[].relevance_score", index_field="")
     Json(response_field="results[].relevance_score", index_field="relevance_score")
     assert values(response, "results[].relevance_score", {"results": RANKED}).tolist() == SCORES

@@ -1,7 +1,7 @@
 """A disk whose power may fail at any moment (letter F of the fault matrix).
 
-It records what a program does with the files of one folder, and makes of the record the folders that a crash may leave:
-what was fsynced is there; of what was not, any part may be missing, in any order, and a write may be torn between
+It records the operations of a program on the files of one folder, and builds the folders that a crash may leave:
+synced data is there; of other data any part may be missing, in any order, and a write may be torn between
 sectors; names that were given or taken since the last fsync of the folder may be or not be.
 """
 

@@ -1,6 +1,6 @@
 """Starts runs that are to be killed, each in a fork of a process that has everything imported.
 
-Reads a line of JSON for each from stdin, and prints its process id, then how it ended (as `os.waitpid` tells it).
+Reads a line of JSON for each from stdin, and prints its process id, then how it ended (as `os.waitpid` returns it).
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def assert_account(result: Result, n_rows: int) -> None:
 
 
 class Scene:
-    """One run through one of the ways of sending rows, with what user code, servers and callers do to it."""
+    """One run through one of the ways of sending rows, disturbed by user code, servers and callers."""
 
     def __init__(self, call: str, trap: Trap, source: str) -> None:
         self.call = call
@@ -192,7 +192,7 @@ async def play(scene: Scene, mock: MockEndpoint, options: dict[str, Any], how: s
 
 
 async def contained(call: Coroutine[Any, Any, Any]) -> Any:
-    """What came of it, also where that would end the event loop."""
+    """Return the outcome, also an exception that would end the event loop."""
     try:
         return await call
     except (KeyboardInterrupt, SystemExit, GeneratorExit) as ending:

@@ -1,4 +1,4 @@
-"""What one attempt takes out of an answer beside its values: what it has cost."""
+"""One attempt reads the cost from a response, beside the values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ X = np.arange(20.0)
 
 
 class Priced(Plain):
-    """Each answer costs what it has predictions, and one for the request."""
+    """Each response costs one unit for each prediction, and one for the request."""
 
     def decode(self, response: Response, n_rows: int) -> Any:
         values = super().decode(response, n_rows)

@@ -1,4 +1,4 @@
-"""A run whose concurrency is "auto": workers, permits and windows follow. What limit it finds: tests/simulator."""
+"""A run with concurrency "auto": workers, slots and windows follow the limit; tests/simulator tests the limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Large answers are decoded beside the event loop; what comes of them is what comes of small ones."""
+"""Large responses are decoded on a helper thread, with the same results as small ones."""
 
 from __future__ import annotations
 

@@ -349,7 +349,7 @@ async def test_an_event_that_cancels_the_task_in_which_it_came_is_an_error_of_th
 async def test_a_cancellation_that_meets_an_abnormal_ending_is_still_a_cancellation(
     source: Callable[[BaseException], Any],
 ) -> None:
-    """The input ends abnormally; while what is in flight comes home, the caller is cancelled."""
+    """The input ends abnormally; the caller is cancelled while requests are still in flight."""
     before = asyncio.all_tasks()
 
     async def consume(client: Client) -> None:

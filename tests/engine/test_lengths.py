@@ -1,4 +1,4 @@
-"""Rows that differ in length are known for what they are; a broken one is not taken for that."""
+"""Rows of different lengths are recognised; a damaged row is not mistaken for one."""
 
 from __future__ import annotations
 

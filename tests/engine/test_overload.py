@@ -293,7 +293,7 @@ async def test_metadata_told_to_wait_make_all_wait() -> None:
 
 
 async def test_a_queue_of_two_costs_no_row() -> None:
-    """Each chunk is told again and again that there is no room, while others are served."""
+    """Each chunk is refused several times for a full queue, while others are served."""
     full: set[float] = set()
 
     def latency(number: int) -> float:
@@ -328,7 +328,7 @@ async def test_a_row_that_is_refused_for_ever_while_others_are_served_fails(stat
 
 
 async def test_metadata_is_no_answer_that_shows_that_rows_can_be_answered() -> None:
-    """The model tells of itself, and then takes no row: found out with few requests, whatever there is to send."""
+    """The model returns its metadata but accepts no row: the run stops after few requests, for any number of rows."""
 
     def model(x: np.ndarray) -> np.ndarray:
         raise StatusError(400, "no row is right")

@@ -57,7 +57,7 @@ def test_the_first_bound_reached_closes_the_chunk(
     rows: list[str], chunk_rows: int, max_bytes: int, kind: str, done: list[tuple[int, int]]
 ) -> None:
     if kind == "async":
-        done = []  # what is done is known of sources alone
+        done = []  # only sources report the rows that are done
     given_rows: Any = {"list": lambda: rows, "iter": lambda: iter(rows), "async": lambda: as_async(rows)}[kind]()
     skip = RowSet(done)
     chunks = asyncio.run(packed(given_rows, chunk_rows, max_bytes, skip))
@@ -167,7 +167,7 @@ def sizes(mock: MockEndpoint) -> list[int]:
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("max_bytes", [250, 1000, 20_000])
 async def test_no_body_of_several_rows_is_larger_than_the_bound(max_bytes: int) -> None:
-    """Numbers as JSON take more than in memory: what the first bodies come to is found out before they are sent."""
+    """Numbers take more bytes as JSON than in memory: the first bodies are measured before they are sent."""
     rows = np.random.default_rng(0).normal(size=(500, 4))
     with MockEndpoint(double) as mock:
         async with Client(mock.url(Plain), codec=Plain, chunk_rows=1000, chunk_max_bytes=max_bytes) as client:
@@ -187,7 +187,7 @@ async def test_a_row_beyond_the_bound_goes_alone() -> None:
 
 
 class Doubling(Plain):
-    """A body that nothing could have told beforehand."""
+    """A body whose size nothing could predict."""
 
     def encode(self, rows: Any) -> Payload:
         body = super().encode(rows).body

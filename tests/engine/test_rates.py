@@ -31,7 +31,7 @@ def double(x: np.ndarray) -> np.ndarray:
 
 
 class Instant:
-    """Answers everything at once, without HTTP: what takes time is the client alone."""
+    """Answers everything at once, without HTTP: only the client takes time."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -165,7 +165,7 @@ async def test_counted_tokens_hold_their_rate() -> None:
 
 @pytest.mark.virtual_time
 async def test_estimated_tokens_are_corrected_by_what_answers_tell() -> None:
-    """A token for four bytes is far too many here; the run still takes the time of what is really taken."""
+    """One token for four bytes is far too many here; the run still takes the time of the true number."""
     limits = Limits(tokens_per_second=20, concurrency=2)
     with MockEndpoint(embed, latency=0.05) as mock:
         async with Client(mock.url(embedding()), codec=embedding(), chunk_rows=4, limits=limits) as client:

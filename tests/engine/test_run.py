@@ -1,4 +1,4 @@
-"""Whole runs against the mock endpoint, in virtual time: what a user sees, whatever the server does."""
+"""Whole runs against the mock endpoint, in virtual time, as a user sees them."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ async def test_a_chunk_that_is_always_odd_fails_row_by_row_and_spoils_no_other(a
 
 
 async def test_two_chunks_that_never_agree_both_fail() -> None:
-    """Nobody can tell which is right; the answer does not depend on which came first."""
+    """Neither chunk is known to be right, so the result does not depend on their order."""
     with MockEndpoint(lambda x: np.zeros((len(x), 3 if x[0, 0] else 4))) as mock:
         async with Client(mock.url(Plain), codec=Plain) as client:
             result = await client.map(X[:128], on_error="keep")
@@ -352,7 +352,7 @@ async def test_a_redirect_stops_the_run_and_names_the_new_url() -> None:
 
 
 async def test_pushback_holds_back_every_request() -> None:
-    """One of 32 in flight is told to wait 3 s: nobody sends for 3 s."""
+    """One of 32 requests in flight gets Retry-After: 3, and no request is sent for 3 s."""
     with MockEndpoint(double, latency=lambda n: 0.1 if n == 40 else 0.5) as mock:
         mock.script(*[None] * 40, Scripted(status=429, headers={"Retry-After": "3"}))
         async with Client(mock.url(Plain), codec=Plain, chunk_rows=5, limits=Limits(concurrency=32)) as client:
@@ -533,7 +533,7 @@ async def test_several_outputs_come_as_a_dict() -> None:
 
 
 async def test_the_statistics_of_a_result_are_those_of_its_run() -> None:
-    """What several runs share is told by the client, what one of them did by its result."""
+    """The client reports the counters that several runs share, and each result those of its run."""
     with MockEndpoint(double, latency=1.0) as mock:
         mock.script(503, None, Scripted(status=429, headers={"Retry-After": "1"}))
         async with Client(mock.url(Plain), codec=Plain, chunk_rows=10, limits=Limits(concurrency=4)) as client:
@@ -610,7 +610,7 @@ async def test_what_succeeded_in_a_chunk_cut_short_is_not_lost() -> None:
             asyncio.get_running_loop().call_later(2.5, control.cut)
             with pytest.raises(RunStopped) as caught:
                 await client.map(X[:64], control=control)
-    # The one answered half is all there is to learn the answers' form from, and it had nobody to disagree with.
+    # The schema is learnt from the one answered half alone, and no other chunk confirms it.
     assert caught.value.result.ok.sum() in (0, 32)
     assert_accounts(caught.value.result, 64)
 

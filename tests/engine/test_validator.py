@@ -1,4 +1,4 @@
-"""The proof: what numpy would let pass in silence is invalid here."""
+"""Validation of responses: values that numpy would convert silently are invalid here."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from fanout.transport import fast_path
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test marked ``one_way`` once: it is about what the transport hands on, whichever way that came."""
+    """Run a test marked ``one_way`` once: both ways of the transport pass on the same thing."""
     if not metafunc.definition.get_closest_marker("one_way"):
         metafunc.parametrize("through", ["direct", pytest.param("session", marks=pytest.mark.slow)], indirect=True)
 

@@ -1,4 +1,4 @@
-"""What the tests of the fault matrix share: rows, a model, and clients in a hurry."""
+"""Shared parts of the tests of the fault matrix: rows, a model, and clients with hardly any backoff."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def double(x: np.ndarray) -> np.ndarray:
 
 
 def client(server: FaultServer | str, *, codec: Any = "v1", cap: int = 2**20, **options: Any) -> Client:
-    """A client with one request in flight and hardly any backoff, unless told otherwise."""
+    """A client with one request in flight and hardly any backoff, unless ``options`` say otherwise."""
     url = server if isinstance(server, str) else server.url(codec if isinstance(codec, str) else codec.name)
     settings: dict[str, Any] = {
         "limits": Limits(concurrency=1),

@@ -45,7 +45,7 @@ async def test_row_01_refused_connections_cool_the_endpoint_down_and_fail_no_row
 
 @contextmanager
 def resolver(monkeypatch: pytest.MonkeyPatch, answer: Callable[[int], list[str]]) -> Iterator[list[int]]:
-    """``model.test`` has the addresses that ``answer`` gives for a port, or raises what it raises."""
+    """``model.test`` has the addresses that ``answer`` returns for a port; an exception of ``answer`` is raised."""
     asked: list[int] = []
     system = socket.getaddrinfo
 

@@ -40,7 +40,7 @@ async def test_row_53_a_wall_clock_that_jumps_by_an_hour_has_no_effect(monkeypat
 
 @asynccontextmanager
 async def wholly_free(c: Client) -> AsyncIterator[None]:
-    """What happens inside leaves no task behind, no permit taken and no connection in use."""
+    """Require that the block leaves no task, no slot in use and no connection in use behind."""
     before = asyncio.all_tasks()
     yield
     session = c._session  # noqa: SLF001 - one permit of several that leaks shows in nothing else
@@ -123,7 +123,7 @@ async def test_row_54_a_run_cancelled_while_it_waits_leaves_pool_and_permits_who
         task = asyncio.create_task(c.map(X))
         while not reached(server):  # noqa: ASYNC110 - at every turn of the loop, so that nothing else goes by
             await asyncio.sleep(0)
-        for _ in range(20):  # what the server did last, the client has seen after these
+        for _ in range(20):  # after these, the client has seen the server's last action
             await asyncio.sleep(0)
         assert not task.done()
         await cancelled(task)
@@ -174,7 +174,7 @@ async def test_row_55_a_client_closed_with_a_full_queue_leaves_nobody_waiting() 
 
 
 async def test_row_55_a_stream_left_with_full_queues_ends_at_once() -> None:
-    """Input that never ends, a consumer that takes one chunk: what is taken, waits or is in flight is let go."""
+    """Endless input, and a consumer that takes one chunk: all other chunks are released, queued or in flight."""
     taken = 0
 
     async def endless() -> AsyncIterator[np.ndarray]:

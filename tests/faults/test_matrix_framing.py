@@ -1,4 +1,4 @@
-"""Rows 8 to 13, 17 to 21, 59 and 76 of the fault matrix: answers whose bytes are not what their header says."""
+"""Rows 8 to 13, 17 to 21, 59 and 76 of the fault matrix: responses whose bytes contradict their header."""
 
 from __future__ import annotations
 
@@ -102,9 +102,9 @@ async def test_row_18_a_plain_body_labelled_gzip_is_tried_again_up_to_the_cap() 
 
 
 async def swallowed(fault: str) -> tuple[Result, FaultServer, int]:
-    """What comes of a run with one ``fault`` in it, and the most memory that was taken meanwhile."""
+    """Return the outcome of a run with one ``fault``, and its peak memory."""
     async with FaultServer(double) as server:
-        server.script(fault)  # what the server needs for it is made now, and not counted
+        server.script(fault)  # the server allocates for the fault now, outside the measurement
         async with client(server, cap=CAP) as c:
             await c.map(X[:64], on_error="keep")
         sent = server.bytes_sent

@@ -1,6 +1,6 @@
 """Rows 34 to 36 of the fault matrix: several endpoints, and second requests.
 
-How long a run takes is judged in virtual time (tests/engine); here, on real sockets, what each endpoint gets to do.
+tests/engine measures the time of such runs in virtual time; here real sockets show the requests of each endpoint.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ FOUR = Limits(concurrency=4)
 
 
 async def paused(fault: str, seconds: float) -> None:
-    """One of four in flight is told to wait: no other request starts for that time, and the run ends well."""
+    """One of four requests in flight gets Retry-After: no other request starts for that time, and the run ends well."""
     async with FaultServer(double) as server:
         server.script(fault, "slow:0.1", "slow:0.1", "slow:0.1")
         events: list[Event] = []
@@ -130,7 +130,7 @@ async def test_row_35_a_flapping_endpoint_costs_a_bounded_number_of_requests() -
 
 
 class SickReplica:
-    """Chooses what becomes of each request, a share of them bad, and looks how many are at the server meanwhile."""
+    """Chooses the outcome of each request, a share of them bad, and counts the requests at the server meanwhile."""
 
     def __init__(self, share: float, step: str) -> None:
         self._random = Random(1)

@@ -69,7 +69,7 @@ def trusted(authority: trustme.CA, tmp_path: Path) -> str:
 
 
 async def refused_by_the_client(certificate: trustme.LeafCert, ca_file: str | None) -> str:
-    """What a run against a server with this certificate is stopped with, after one connection and no request."""
+    """Return the stop of a run against a server with this certificate, after one connection and no request."""
     async with (
         FaultServer(double, tls=presenting(certificate)) as server,
         client(server, headers=KEY, ca_file=ca_file) as c,

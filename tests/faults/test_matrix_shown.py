@@ -1,4 +1,4 @@
-"""Rows 67 to 69 of the fault matrix: what servers and files must not bring onto a screen or into a log."""
+"""Rows 67 to 69 of the fault matrix: texts of servers and files that must not reach a screen or a log."""
 
 from __future__ import annotations
 

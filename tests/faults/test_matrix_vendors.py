@@ -67,7 +67,7 @@ async def test_row_70_a_200_that_says_402_stops_the_run(codec: str) -> None:
 
 
 def soon(form: str, seconds: float = 2.0) -> str:
-    """A time of day a little later, by a clock that is a day late, as its ``Date`` tells."""
+    """A time of day a little later, by a clock that is a day late, as its ``Date`` shows."""
     then = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1) + timedelta(seconds=seconds)
     return {
         "unix": f"{then.timestamp():.0f}",

@@ -1,4 +1,4 @@
-"""What the first page promises, on real sockets: little is sent in vain, nothing too early, and no secret is told."""
+"""The promises of the README on real sockets: few requests in vain, none too early, and no secret leaked."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ UNTIL_TIME_IS_UP = {"503", "endless", "retry-after", "silence"}
 
 
 class Eavesdropper:
-    """Collects all that is told anywhere."""
+    """Collects every text that reaches a log, an error or a screen."""
 
     def __init__(self) -> None:
         self.heard: list[str] = []
@@ -190,7 +190,7 @@ def with_credentials(url: str, spy: Eavesdropper, *, codec: str = "v1", bearer: 
 
 @pytest.fixture
 def spy(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Any:
-    """Hears what the test tells it, and at its end has heard all that was logged, printed and warned."""
+    """Collect the texts that the test adds, and at its end everything logged, printed and warned."""
     caplog.set_level(logging.DEBUG)
     made = Eavesdropper()
     with warnings.catch_warnings(record=True, action="always") as told:
@@ -275,7 +275,7 @@ path = "out/y.npy"
 
 @pytest.fixture
 def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment has what the job file names."""
+    """Set the environment variables that the job file names."""
     for name, secret in {"QUERY": QUERY, "KEY": KEY, "TOKEN": TOKEN}.items():
         monkeypatch.setenv(name, secret)
 

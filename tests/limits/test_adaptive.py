@@ -299,7 +299,7 @@ def test_an_endpoint_that_refuses_most_requests_has_too_much_to_do_at_any_limit(
 
 
 def test_refusals_that_end_below_a_limit_are_no_background():
-    """It refuses what exceeds 40. Nearly all requests in the end are answered, and the limit does not go back to 64."""
+    """The server refuses more than 40. Nearly all late requests are answered, and the limit does not return to 64."""
     endpoint = knows_no_background()
     for _ in range(500):
         endpoint.answer(0.1)

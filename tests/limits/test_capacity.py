@@ -220,7 +220,7 @@ def test_a_failure_that_is_no_overload_does_not_move_the_limit():
 
 
 def test_requests_that_wait_with_a_slot_are_not_in_flight():
-    """Eight hold a slot, and a rate lets one after the other go: the limit is not what holds them back."""
+    """Eight hold a slot, and a rate lets one after the other go: the concurrency limit is not the bottleneck."""
     sender = Sender()
     sender.send(2000, in_flight=1, success=True)
     assert sender.limits == []

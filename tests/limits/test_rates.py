@@ -1,4 +1,4 @@
-"""Rates: no window holds more than they allow, nobody starts sooner than he asked, and nothing is paid for in vain."""
+"""Rates: no window exceeds them, no request starts before its time, and no reservation is wasted."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_no_window_holds_more_than_its_rate_and_the_burst(
     for now in arrivals:
         kept.append(limiter.reserve(now, data.draw(COSTS)))
         ahead = [reservation for reservation in kept if reservation.start > now]
-        if ahead and data.draw(st.integers(0, 3)) == 0:  # somebody who waits gives up
+        if ahead and data.draw(st.integers(0, 3)) == 0:  # a waiting request gives up
             limiter.give_back(gone := data.draw(st.sampled_from(ahead)))
             kept.remove(gone)
     for name, most in rates.items():
@@ -184,7 +184,7 @@ def test_tokens_charged_to_an_idle_rate_are_paid_for_from_the_request_on() -> No
 
 
 class TestSlowedDown:
-    """What an endpoint tells of what is left."""
+    """An endpoint reports its remaining quota."""
 
     def slowed(self, limits: Limits | None = None, **told: Any) -> RateLimiter:
         limiter = RateLimiter(limits or Limits())

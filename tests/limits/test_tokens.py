@@ -1,4 +1,4 @@
-"""Tokens: counted by whoever can, else estimated, and the estimate follows what answers tell."""
+"""Tokens are counted by a tokenizer, or estimated; the estimate follows the usage in responses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults without a connection: what a client makes of them is what it makes of them on a real socket."""
+"""Faults without a connection have the same outcome as on a real socket."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fanout.mock import MockTransport
 from fanout.testing import FAULTS, FaultServer, VirtualClock
 
 X = np.arange(12.0).reshape(4, 3)
-# What comes behind an answer is found on its connection, and there is none without a socket.
+# Bytes behind a response are found on its connection, which the mock does not have.
 BEHIND = {"unsolicited", "answered-twice"}
 BY_CHANCE = [
     *sorted(FAULTS.keys() - {"413-early", "gzip-bomb", "endless", "drip", "slow"} - BEHIND),
@@ -27,7 +27,7 @@ def double(x: np.ndarray) -> np.ndarray:
 
 
 async def outcome(url: str, codec: Any, *, attempt: float = 30, **options: Any) -> tuple[Any, ...]:
-    """What a client with one attempt makes of one chunk: values, or the status and the first words of the reason."""
+    """Return the outcome of one chunk and one attempt: values, or the status and the first words of the reason."""
     timeouts, retry = Timeouts(attempt=attempt), RetryPolicy(max_attempts=1)
     try:
         async with Client(url, codec=codec, timeouts=timeouts, retry=retry, chunk_rows=4, **options) as client:

@@ -1,4 +1,4 @@
-"""Who plays the endpoint: any codec is understood, and answered in its own format."""
+"""The mock transport reads requests of any codec and answers in its format."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIELDS = [("predictions", "instances"), ("@", "@"), ("a.b", "x.y"), ("data[].sco
 
 
 class Acme(fanout.Codec):
-    """A format that nobody else speaks: numbers in lines."""
+    """A format of this test's own: numbers in lines."""
 
     name = "acme"
     path = "/acme"

@@ -1,9 +1,8 @@
 """Against servers that others wrote: Triton, MLServer, and infinity with the real all-MiniLM-L6-v2.
 
-They are installed and started by the project's own command (scripts/servers). Where each thing that was seen of them
-is held:
+scripts/servers installs and starts them. The table names the test of each behaviour that was observed:
 
-| what was seen | where it is held |
+| behaviour | test |
 |---|---|
 | batch too large: Triton 400 | test_triton: a_batch_that_is_too_large |
 | batch too large: infinity 422, repeats all inputs | test_embeddings: more_texts_than_the_server_takes |
@@ -19,12 +18,12 @@ is held:
 | NaN in JSON: Triton bare, MLServer null | test_triton: a_nan; test_mlserver: a_null |
 | 1. a 5xx need not be transient | test_triton: a_500_for_one_row |
 | 2. one bad request fails innocent ones | test_mlserver: one_bad_row |
-| 3. Inference-Header-Content-Length tells a binary answer | test_triton: every comparison in binary |
+| 3. Inference-Header-Content-Length marks a binary answer | test_triton: every comparison in binary |
 | 4. error bodies of any kind are quoted | test_triton: a_500_for_one_row; test_mistakes |
 | 5. a server may answer JSON, or take nothing else | test_mlserver: no_raw_bytes |
 | 6. infinity's usage and model mean nothing | test_embeddings: the_name_of_the_model |
 | 7. embeddings depend on the batch in the last bits | test_embeddings: those_of_the_model_called_directly |
-| 8. base64 may be ignored: what came decides | test_embeddings: those_of_the_model (float, base64) |
+| 8. base64 may be ignored: the response decides | test_embeddings: those_of_the_model (float, base64) |
 | 9. no integer id, no empty batch | test_triton: no_rows_make_no_request |
 | 10. digits are images of 0 to 1; one command starts a server | test_triton: digits_in_chunks_of_500; conftest |
 """

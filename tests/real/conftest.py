@@ -1,4 +1,4 @@
-"""Real servers, each started once for all tests, and what their own clients answer."""
+"""Real servers, each started once for all tests, and the answers of their own clients."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Real:
     """The interpreter of its own environment."""
 
     def infer(self, model: str) -> str:
-        """Where a model of the Open Inference Protocol takes rows."""
+        """Return the URL of a model of the Open Inference Protocol."""
         return f"{self.url}/v2/models/{model}/infer"
 
     def ask_peer(self, program: str, *arguments: str, **arrays: Any) -> Mapping[str, np.ndarray]:
-        """What a program in ``peers/`` makes of some arrays, in the server's environment and without fanout."""
+        """Return the output of a program in ``peers/`` for some arrays; it runs without fanout, beside the server."""
         with tempfile.TemporaryDirectory() as folder:
             given, made = Path(folder, "given.npz"), Path(folder, "made.npz")
             np.savez(given, **arrays)

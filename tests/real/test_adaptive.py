@@ -38,7 +38,7 @@ async def rate(client: Client, rows: Any) -> float:
 async def compared(name: str, url: str, rows: Any, **options: Any) -> None:
     """All take turns, in any order, for the machine has other things to do now and then.
 
-    A client is open for all of its turns. What a run has abandoned at its end the server still works on: a request that
+    A client is open for all of its turns. The server still works on requests that a run has abandoned: a request that
     waits behind it goes before the next turn.
     """
     rates: dict[int | str, float] = dict.fromkeys([*FIXED, "auto"], 0.0)

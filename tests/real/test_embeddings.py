@@ -68,6 +68,6 @@ async def test_more_texts_than_the_server_takes_are_cut_and_not_quoted(embedding
 
 
 async def test_the_name_of_the_model_means_nothing_to_infinity(embeddings: Real, direct: np.ndarray) -> None:
-    """It answers 200 with its one model, so a mistyped name cannot be told."""
+    """It answers 200 with its one model, so a mistyped name cannot be noticed."""
     async with Client(embeddings.url, codec=codec(model="no-such-model")) as client:
         assert np.abs(await client.map(TEXTS[:8]) - direct[:8]).max() < 1e-4

@@ -1,4 +1,4 @@
-"""A user's mistakes: one clear message, from the library and from ``fanout run``, with what the server says in it."""
+"""Mistakes of users: one clear message, from the library and from ``fanout run``, that quotes the server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ output = {{ path = "y.npy" }}
 
 
 def mistaken(url: str, rows: np.ndarray, folder: Path) -> str:
-    """What the library says; the command says the same on one line, ends with code 2 and writes nothing."""
+    """Return the library's message; the command prints the same on one line, exits with 2 and writes nothing."""
     with fanout.SyncClient(url, codec="oip") as client:
         with pytest.raises(fanout.ConfigError) as caught:
             client.map(rows)
@@ -71,7 +71,7 @@ def test_a_wrong_dtype(server: str, tmp_path: Path, request: pytest.FixtureReque
 
 
 class Blind(fanout.codecs.Oip):
-    """Asks for no metadata, so that the server has to say what is wrong."""
+    """Requests no metadata, so that only the server can report the mistake."""
 
     def metadata_requests(self, url: str, responses: Sequence[fanout.Response] = ()) -> Sequence[str]:
         return ()

@@ -1,4 +1,4 @@
-"""What the tests of the model server share: one exchange with the pure handlers, and the packaged digits."""
+"""Shared parts of the model server's tests: one exchange with the pure handlers, and the packaged digits."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Peer:
 
 @dataclass
 class Recorder:
-    """A model function that keeps what it was called with."""
+    """A model function that keeps its arguments."""
 
     result: Any = None
     calls: list[Any] = field(default_factory=list)
@@ -80,7 +80,7 @@ def digits() -> Peer:
 
 @pytest.fixture(scope="session")
 def echo() -> Peer:
-    """A peer of the model that gives back what it gets."""
+    """A peer of the model that returns its input."""
     return Peer(load_model("echo"))
 
 

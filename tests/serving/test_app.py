@@ -74,7 +74,7 @@ async def test_serve_speaks_every_protocol(examples):
             assert response.content_type == "application/octet-stream"
             length = int(response.headers["Inference-Header-Content-Length"])
             probabilities = np.frombuffer((await response.read())[length:], "<f4").reshape(-1, 10)
-        # More than the 1 MiB that aiohttp takes unless told otherwise.
+        # More than the 1 MiB that aiohttp accepts by default.
         labels = await labels_by_json(session, np.concatenate([images] * 3))
         assert np.array_equal(labels, np.tile(probabilities.argmax(1), 3))
         async with session.post("/v1/models/nobody:predict", json={}) as response:
@@ -134,7 +134,7 @@ async def test_health_does_not_wait_for_the_latency():
 
 
 async def test_a_port_in_use_is_a_config_error():
-    """With the address and what to do."""
+    """The message has the address and the remedy."""
     async with served("echo") as url:
         port = int(url.rpartition(":")[2])
         with pytest.raises(ConfigError, match=rf"cannot listen on 127.0.0.1:{port}: .*; choose another port"):

@@ -1,4 +1,4 @@
-"""The call of a user's function: what it gets, and what of its results is taken."""
+"""The call of a user's function: its arguments, and the results that are accepted."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def test_embeddings_are_unit_vectors_whatever_the_text(texts):
 
 
 def test_similar_texts_are_near():
-    """What makes it an embedding: shared trigrams bring texts together."""
+    """Texts with shared trigrams have similar embeddings."""
     cat, cats, other = embed(["the cat sat on the mat", "The cats sat on the mat", "quarterly revenue 2031"])
     assert cat @ cats > 0.8 > cat @ other
 

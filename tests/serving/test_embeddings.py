@@ -88,7 +88,7 @@ def test_another_model_is_not_found(echo):
 
 
 def test_digits_does_not_embed(digits):
-    """400, with what it takes."""
+    """400, and the message names the accepted values."""
     error = digits.error(PATH, {"model": "digits", "input": "seven"})
     assert error["message"] == "model 'digits' does not embed texts: it takes images of shape [-1, 64]"
 

@@ -30,7 +30,7 @@ def here(tmp_path, monkeypatch):
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs; a zombie, which only waits for its parent, does not."""
+    """Return True if the process runs; a zombie, which only waits for its parent, does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -152,7 +152,7 @@ async def test_a_model_that_cannot_be_served_is_a_config_error(name, text):
 
 
 async def test_a_module_that_ends_the_process_is_a_config_error(here):
-    """No line came: stderr may tell."""
+    """No line came: stderr may have the reason."""
     (here / "leaves.py").write_text("import os\nos._exit(7)")
     with pytest.raises(ConfigError, match="ended before it was ready"):
         await LocalServer("leaves:f").start()

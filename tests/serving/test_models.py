@@ -1,4 +1,4 @@
-"""Models by name: the packaged ones, the user's own, and what is said when there is none."""
+"""Models by name: the packaged ones, the user's own, and the error for an unknown name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def module(tmp_path, monkeypatch):
 
 
 def test_digits_tells_its_tensors():
-    """What `GET /v2/models/digits` is made of."""
+    """The source of `GET /v2/models/digits`."""
     model = load_model("digits")
     assert model.inputs == (TensorInfo(name="images", datatype="FP32", shape=(-1, 64)),)
     assert model.outputs == (TensorInfo(name="probabilities", datatype="FP32", shape=(-1, 10)),)
@@ -68,7 +68,7 @@ def test_a_function_can_bound_its_batches(module):
     ],
 )
 def test_a_name_that_cannot_be_served_says_why(module, name, text):
-    """A `ConfigError` that names what is missing and the nearest right name."""
+    """A `ConfigError` that names the missing part and the nearest existing name."""
     module("broken", "def f(:")
     module("leaves", "raise SystemExit(3)")
     module("needy", "import absent_dependency")

@@ -27,7 +27,7 @@ def unpacked(answer):
 
 
 def test_metadata(digits, echo):
-    """Names, data types and shapes where the model tells; empty lists where not."""
+    """Names, data types and shapes if the model declares them; else empty lists."""
     expected = {
         "name": "digits",
         "versions": ["1"],
@@ -50,7 +50,7 @@ def test_config_tells_the_bound_where_there_is_one(digits):
 
 
 def test_server_and_health(echo):
-    """What an orchestrator asks."""
+    """The requests of an orchestrator."""
     assert "binary_tensor_data" in echo.get("/v2")["extensions"]
     assert echo.get("/v2/health/ready") == echo.get("/v2/health/live") == {}
     assert echo.get("/v2/models/echo/ready") == {"name": "echo", "ready": True}
@@ -190,7 +190,7 @@ def test_nan_passes_in_binary_but_not_in_json():
     ],
 )
 def test_results_that_are_no_tensor_are_errors(result, text):
-    """500, with what is wrong with them."""
+    """500, and the message names the fault."""
     assert text in serving(Recorder(result)).error(INFER, {"inputs": [tensor(shape=(2,), data=[1, 2])]}, 500)
 
 
@@ -240,7 +240,7 @@ def infer_with(**change):
     ],
 )
 def test_malformed_requests_are_refused(body, text):
-    """400, naming the input and what is wrong with it."""
+    """400, and the message names the input and its fault."""
     error = serving(Recorder()).error(INFER, body)
     assert re.search(text, error), error
 
@@ -292,7 +292,7 @@ def test_every_input_of_the_model_is_needed():
 
 
 def test_unknown_models_and_versions_are_not_found(digits):
-    """404 on every route, naming what is here."""
+    """404 on every route, and the message names the models that exist."""
     body: dict[str, Any] = {"inputs": []}
     assert "has 'digits'" in digits.error("/v2/models/x/infer", body, 404)
     assert (

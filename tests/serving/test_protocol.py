@@ -1,4 +1,4 @@
-"""Routes: what is where, and what is said where nothing is."""
+"""Routes of the server, and the errors for all other paths."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def test_several_outputs_make_an_object_a_row():
 )
 @pytest.mark.parametrize("path", [PREDICT, "/"])
 def test_other_bodies_are_refused(body, text, path):
-    """400, with what is taken and what came."""
+    """400, and the message names the accepted and the given form."""
     error = serving(Recorder()).error(path, body)
     assert re.search(text, error), error
 

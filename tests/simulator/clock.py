@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Clock(Protocol):
-    """What servers ask of a clock. An event loop has it, `fanout.testing.VirtualClock` among them."""
+    """The clock of servers. Event loops implement it, `fanout.testing.VirtualClock` among them."""
 
     def time(self) -> float:
         """Seconds since some moment."""

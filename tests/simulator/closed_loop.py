@@ -21,7 +21,7 @@ _PAUSE = 0.2
 
 
 class Controller(Protocol):
-    """What sets the limit; `fanout.limits.ConcurrencyController` is one."""
+    """Sets the limit, as `fanout.limits.ConcurrencyController` does."""
 
     @property
     def limit(self) -> int: ...
@@ -54,7 +54,7 @@ class Fixed:
 
 
 class Look(NamedTuple):
-    """What is seen at one moment."""
+    """The state at one moment."""
 
     at: float
     limit: int

@@ -24,7 +24,7 @@ SILENCE = -2
 
 
 class Said(NamedTuple):
-    """What comes of a request."""
+    """The outcome of a request."""
 
     status: int = 200
     retry_after: float | None = None
@@ -49,7 +49,7 @@ def now_and_then(times: Times, factor: float, share: float) -> Times:
 
 
 class Server(ABC):
-    """One endpoint. It does not notice that a client has gone: what was taken in is worked on."""
+    """One endpoint. It does not notice that a client has gone, and finishes every accepted request."""
 
     def __init__(self, clock: Clock, seed: int = 0) -> None:
         self.clock = clock
@@ -59,7 +59,7 @@ class Server(ABC):
         self.in_flight = 0
 
     def submit(self, done: ChunkResult) -> None:
-        """Take a request; ``done`` is called with what comes of it, perhaps at once."""
+        """Accept a request; ``done`` is called with its outcome, perhaps at once."""
         self.received += 1
         self.in_flight += 1
 
@@ -94,7 +94,7 @@ class Queue(Server):
 
     @capacity.setter
     def capacity(self, capacity: int) -> None:
-        """What is at work is finished."""
+        """The batch at work is finished."""
         self._capacity = capacity
         self._start()
 
@@ -150,7 +150,7 @@ class Sharing(Server):
             self.clock.call_later(wait, self._end, self._turn)
 
     def _end(self, turn: int) -> None:
-        if turn != self._turn:  # somebody has come since, and all has been planned anew
+        if turn != self._turn:  # another request came since, and the end was planned anew
             return
         self._catch_up()
         _, _, done = heappop(self._ends)
@@ -159,10 +159,10 @@ class Sharing(Server):
 
 
 class Batching(Server):
-    """Gathers what comes within ``delay``, up to ``largest``, and works on one batch after the other.
+    """Collects requests for ``delay``, up to ``largest``, and works on one batch after the other.
 
     Args:
-        slowness: draws by what the time of one batch is multiplied.
+        slowness: draws the factor of one batch's time.
     """
 
     def __init__(
@@ -251,7 +251,7 @@ class RateLimited(Server):
     """Another server, behind a limit of so many requests in each window of time; the rest has 429.
 
     Args:
-        retry_after: the refusals tell when the next window begins.
+        retry_after: the refusals have the time until the next window.
     """
 
     def __init__(

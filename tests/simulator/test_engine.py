@@ -24,7 +24,7 @@ ROWS = np.arange(200_000.0).reshape(-1, 1)
 
 
 class Seen(NamedTuple):
-    """What a client did in some time."""
+    """The requests of a client in some time."""
 
     answered: int
     refused: float

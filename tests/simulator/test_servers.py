@@ -56,7 +56,7 @@ def test_a_shared_processor_slows_down_those_that_are_there():
 def test_batches_take_longer_the_more_is_in_them_and_bring_more(in_flight, rate):
     clock = CLOCK()
     server = Batching(clock, base=0.3, each=0.01875, largest=16, delay=0.0)
-    # What comes back first starts the next batch alone, unless there is enough for a whole one.
+    # The first client that returns starts the next batch alone, unless there is enough for a whole one.
     assert answered(server, clock, in_flight) == pytest.approx(rate, rel=0.5 if in_flight == 16 else 0.02)
 
 

@@ -1,4 +1,4 @@
-"""Assertions on what an endpoint has seen: they hold where they should, and tell the culprit where not."""
+"""Assertions on the requests at an endpoint: they pass where they should, and name the culprit where not."""
 
 from __future__ import annotations
 

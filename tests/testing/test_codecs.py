@@ -136,7 +136,7 @@ def numbers(body: bytes) -> list[float]:
 
 
 class Forgiving(Right):
-    """Takes what it can get: numbers out of anything."""
+    """Reads numbers from any body."""
 
     def decode(self, response: Response, n_rows: int) -> Any:
         found = numbers(response.body)

@@ -1,4 +1,4 @@
-"""The network guard: nothing goes out while it is entered, and who tried is told."""
+"""The network guard: no connection opens while it is entered, and the error names the caller."""
 
 from __future__ import annotations
 

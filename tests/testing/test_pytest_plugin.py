@@ -92,7 +92,7 @@ def test_named(fanout_cassette):
 
 
 def run(folder: Path, *arguments: str, python: str = sys.executable, **environment: str) -> str:
-    """What pytest says of a project in ``folder``."""
+    """Return pytest's output for a project in ``folder``."""
     (folder / "pytest.ini").write_text(INI)
     command = [python, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
     done = subprocess.run(

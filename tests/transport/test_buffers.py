@@ -69,7 +69,7 @@ async def test_a_large_body_is_whole_and_its_connection_is_used_again(answer: An
 
 
 async def failure(transport: EndpointClient) -> str:
-    """What a post fails with; the error itself, which holds on to whatever was going on, is let go."""
+    """Return the type of a post's error; the error itself, whose traceback holds references, is dropped."""
     try:
         async with asyncio.timeout(5):
             await transport.post(PAYLOAD)
@@ -79,7 +79,7 @@ async def failure(transport: EndpointClient) -> str:
 
 
 def assert_free(transport: EndpointClient, *, at_most: int) -> None:
-    """Nobody refers to a buffer any more, and there are so few."""
+    """Require that no buffer is referenced any more, and that at most ``at_most`` are kept."""
     assert transport._http._buffers is not None  # noqa: SLF001 - memory that is kept for later shows in nothing else
     references = buffers._references(transport._http._buffers._kept)  # noqa: SLF001 - memory that is kept for later shows in nothing else
     assert len(references) <= at_most

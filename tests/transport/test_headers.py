@@ -1,4 +1,4 @@
-"""Headers from a function, ids and keys of requests: what a run does with them."""
+"""Headers from a function, and the ids and keys of requests, in whole runs."""
 
 from __future__ import annotations
 

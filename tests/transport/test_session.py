@@ -68,7 +68,7 @@ async def transport_to(
 
 
 async def failure_of(answer: Any, *, cap: int = 2**20) -> Exception:
-    """What posting to a server that answers like this raises."""
+    """Return the error of a request to a server that answers like this."""
     async with loopback(answer) as server, transport_to(server.url, cap=cap) as transport:
         with pytest.raises(TransportError) as raised:
             await asyncio.wait_for(transport.post(PAYLOAD), 5)
@@ -108,7 +108,7 @@ def hanging_up(*parts: bytes, reset: bool = False) -> Any:
     async def answer(_: Received, line: Line) -> None:
         await line.send(*parts)
         if reset:
-            await asyncio.sleep(0.01)  # what was sent is to arrive before the reset discards it
+            await asyncio.sleep(0.01)  # the sent bytes must arrive before the reset discards them
             line.reset()
         else:
             line.close()
@@ -459,7 +459,7 @@ class TestNoConnection:
                 await transport.post(PAYLOAD)
 
     async def test_a_connection_that_takes_too_long_is_a_connect_error(self):
-        with socket.socket() as full:  # its queue holds one connection; to the next, nobody answers
+        with socket.socket() as full:  # its queue holds one connection; the next one gets no reply
             full.bind(("127.0.0.1", 0))
             full.listen(0)
             with socket.socket() as first:
@@ -571,7 +571,7 @@ class TestBrokenReplies:
             await content.readany()
 
     async def test_a_content_length_that_is_too_small_spoils_no_later_answer(self):
-        """What is left over would be the beginning of the next answer."""
+        """The remaining bytes would be the beginning of the next response."""
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcdef"
         async with loopback(answer) as server, transport_to(server.url) as transport:
             for _ in range(3):
@@ -668,7 +668,7 @@ class TestKeptConnections:
             server.lines[0].reset()
             await _heard(transport)
         gc.collect()
-        assert caplog.records == []  # asyncio logs an exception that nobody took
+        assert caplog.records == []  # asyncio logs an exception that was never retrieved
 
     async def test_a_new_connection_that_closes_is_not_stale(self):
         assert type(await failure_of(hanging_up())) is IncompleteResponse
@@ -727,7 +727,7 @@ class TestKeptConnections:
 
 
 async def _heard(transport: EndpointClient) -> None:
-    """Wait until the idle connection of ``transport`` has noticed what the server did to it."""
+    """Wait until the idle connection of ``transport`` has noticed the server's action."""
     connector = transport._http.connector  # noqa: SLF001 - to wait for what an idle connection has noticed
     protocol = connector._idle[0].protocol if connector._idle else next(iter(connector._conns.values()))[0][0]  # noqa: SLF001 - to wait for what an idle connection has noticed
     async with asyncio.timeout(5):
@@ -843,7 +843,7 @@ class TestSize:
                 sent += 2**16
 
         assert type(await failure_of(answer, cap=2**18)) is ResponseTooLarge
-        assert sent < 2**26  # what the kernel's buffers took
+        assert sent < 2**26  # the size of the kernel's buffers
 
     async def test_a_connection_with_an_answer_that_is_too_large_is_not_used_again(self):
         answers = iter([http(bytes(1001)), http(b"small")])
@@ -1010,7 +1010,7 @@ class TestSecrets:
 
 
 def assert_silent(error: BaseException) -> None:
-    """Neither the error nor what a traceback shows with it holds the secret."""
+    """Neither the error nor its traceback holds the secret."""
     assert "s3cret" not in f"{error!s} {error!r}"
     assert error.__cause__ is None
     assert error.__suppress_context__ or error.__context__ is None

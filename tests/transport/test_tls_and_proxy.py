@@ -22,7 +22,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
 
 
 class OneAnswer:
-    """A server that answers every request alike, and keeps what came."""
+    """A server that answers every request alike, and keeps the requests."""
 
     def __init__(self) -> None:
         self.heads: list[bytes] = []

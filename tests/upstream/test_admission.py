@@ -1,4 +1,4 @@
-"""A deadline ends what it bounds, can be used again, and is never confused with a cancellation from outside."""
+"""A deadline ends its block, can be used again, and is never confused with a cancellation from outside."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def timers() -> int:
 
 
 async def attempt(deadline: Deadline, *, allowed: float, takes: float) -> str:
-    """What the engine does with each exchange."""
+    """Bound one exchange as the engine does."""
     deadline.start(now(), allowed)
     try:
         await asyncio.sleep(takes)
@@ -56,7 +56,7 @@ async def test_the_task_goes_on_as_if_never_cancelled():
     deadline = Deadline()
     await attempt(deadline, allowed=1, takes=9)
     assert asyncio.current_task().cancelling() == 0
-    async with asyncio.timeout(5):  # would tell a leftover cancellation
+    async with asyncio.timeout(5):  # would raise for a leftover cancellation
         await asyncio.sleep(1)
     deadline.close()
 

@@ -1,4 +1,4 @@
-"""Several endpoints as one: each gets what it can take, and none that fails costs a row."""
+"""Several endpoints as one: each gets its share, and a failing one costs no row."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def test_an_endpoint_that_dies_loses_no_row_and_holds_nobody_up(dies):
     assert_right(await fleet.run(retry=RetryPolicy(max_attempts=2)))
     assert fleet.took < 1000 / 16 * 0.1 + 0.5  # as if it had never been there
     times = [now for now, name in fleet.sent if name != "b"]
-    assert max(np.diff(times)) <= 0.11  # nobody waits for it
+    assert max(np.diff(times)) <= 0.11  # no request waits for it
     asked_in_vain = sum(1 for now, name in fleet.sent if name == "b" and now >= dies)
     assert asked_in_vain < 40
     assert fleet.kinds()["ejected"] >= (dies < 5)

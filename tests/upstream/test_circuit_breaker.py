@@ -232,7 +232,7 @@ def test_it_never_deadlocks_and_never_lets_two_through_when_pulled(outcomes: lis
     now = 0.0
     for number, outcome in enumerate(outcomes):
         wait = breaker.wait(now, number)
-        assert wait < inf  # nobody else is under way, so there is a time to wait for
+        assert wait < inf  # no other trial is under way, so there is a time to wait for
         now += wait
         assert breaker.wait(now, number) == 0
         if breaker.is_open:

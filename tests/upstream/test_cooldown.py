@@ -59,7 +59,7 @@ def test_a_shorter_cooldown_does_not_end_a_longer_one() -> None:
 
 
 class Windowed:
-    """A tape in place of an endpoint that lets ``most`` requests through in each window, and says what is left."""
+    """A transport that accepts ``most`` requests in each window, and reports the remaining quota."""
 
     def __init__(self, most: int, seconds: float, *, name: str) -> None:
         self.most, self.seconds, self.name = most, seconds, name
@@ -97,7 +97,7 @@ async def test_an_endpoint_that_announces_its_quota_refuses_no_request(name: str
     assert tape.refused == 0
     assert len(tape.times) == 100
     assert now() <= 6 * 60  # 20 a minute
-    assert sum(time < 10 for time in tape.times) >= 8  # what is ample is not spread
+    assert sum(time < 10 for time in tape.times) >= 8  # an ample quota is not spread
 
 
 async def test_without_the_header_fields_the_same_endpoint_refuses_many_requests() -> None:
@@ -150,7 +150,7 @@ async def test_a_token_quota_is_spread_by_the_tokens_of_a_request() -> None:
     with MockEndpoint(lambda texts: np.zeros((len(texts), 1)), latency=0.1) as mock:
         limits = Limits(concurrency=4)
         async with Client(mock.url(codec), codec=codec, chunk_rows=1, limits=limits) as client:
-            await client.map(texts[:1])  # what a request takes is learnt
+            await client.map(texts[:1])  # the cost of a request is learnt
             mock.script(*[Scripted(body=orjson.dumps(data), headers=left)] * 4)
             await client.map(texts)
     assert sum(time < 10 for time in mock.times) <= 6  # one of these answers is not looked at
@@ -198,7 +198,7 @@ class TestRateLimitHeaders:
         assert not rates.active
         assert headers.apply(self.response(0, 60), None, 5.0) == 60.0
         assert cooldown.remaining(5.0) == 60.0
-        assert headers.apply(self.response(0, 70), None, 5.0) == 0.0  # it was shut already, and told so
+        assert headers.apply(self.response(0, 70), None, 5.0) == 0.0  # the cooldown was announced before
         assert cooldown.remaining(5.0) == 70.0
 
     def test_two_endpoints_with_one_limiter_do_not_lift_each_others_throttle(self) -> None:

@@ -40,7 +40,7 @@ def test_a_share_of_successes_far_below_the_others_is_failing():
     assert fed(good=8, bad=12).failing(0.0, 1.0)
     assert not fed(good=12, bad=8).failing(0.0, 1.0)
     assert not fed(good=8, bad=12).failing(0.0, 0.5)  # the others are no better
-    assert not fed(good=8, bad=12).failing(0.0, None)  # nobody to compare it with
+    assert not fed(good=8, bad=12).failing(0.0, None)  # no other endpoint to compare it with
 
 
 def test_few_requests_say_nothing():

@@ -1,4 +1,4 @@
-"""What all-MiniLM-L6-v2 itself makes of the texts of one file, written to another, one text at a time."""
+"""Write the embeddings that all-MiniLM-L6-v2 itself computes for the texts of a file, one text at a time."""
 
 import sys
 from importlib.util import find_spec

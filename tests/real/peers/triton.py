@@ -1,4 +1,4 @@
-"""What tritonclient gets for the arrays of one file, written to another: files, URL, model, rows a request, binary."""
+"""Write the answers that tritonclient gets for the arrays of a file. Arguments: files, URL, model, rows, binary."""
 
 import sys
 
