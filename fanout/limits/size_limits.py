@@ -21,6 +21,9 @@ _FAILURES, _SUCCESSES = 16, 64
 _CLOSE = 0.05
 """Part of a limit within which the smallest failure is close enough: to find out more costs more than it saves."""
 
+_PAUSE = 6
+"""Successes after a failure before the next trial between the two, so that a short run is not made of trials."""
+
 _FIRST_STEP = 0.03
 """Part by which a limit is exceeded at first, after a while without failures. It doubles with each success."""
 
@@ -95,7 +98,7 @@ class _Unit:
         if self.failed < inf:
             gap = self.failed - self.limit
             if gap > max(1.0, _CLOSE * self.limit):
-                return self.limit + gap / 2
+                return self.limit + gap / 2 if quiet >= _PAUSE else None
             if quiet < self._patience:
                 return None
             self._failed_before, self.failed = self.failed, inf
