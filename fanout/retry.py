@@ -45,6 +45,7 @@ class Backoff:
     def __init__(self, policy: RetryPolicy) -> None:
         self._wait = policy.wait or wait_random_exponential(multiplier=policy.initial_backoff, max=policy.max_backoff)
         self._stop = policy.stop or stop_after_attempt(policy.max_attempts)
+        self._needs_outcome = policy.wait is not None or policy.stop is not None
 
     def __call__(self, verdict: Verdict, *, sent: int, charged: int, seconds: float) -> float | None:
         """Seconds to wait, or None if no attempt is left.
@@ -60,7 +61,8 @@ class Backoff:
         state = RetryCallState(_NO_CONTROLLER, fn=None, args=(), kwargs={})
         state.attempt_number = max(1, sent)
         state.start_time, state.outcome_timestamp = 0.0, seconds
-        state.outcome = Outcome.construct(state.attempt_number, AttemptFailed(verdict), has_exception=True)
+        if self._needs_outcome:  # the strategies that the plain fields make look at the number of attempts alone
+            state.outcome = Outcome.construct(state.attempt_number, AttemptFailed(verdict), has_exception=True)
         # In tenacity's order: `stop_before_delay` looks at the wait that would come.
         with calling("retry.wait"):
             delay = state.upcoming_sleep = self._wait(state)

@@ -148,8 +148,6 @@ def pushback(
         refused: the answer refuses the request for its rate. Any other answer may have a quota left, whose reset is no
             reason to wait.
     """
-    if not body and not message and not _MAY_STATE_A_WAIT.search(" ".join(headers)):  # as most answers
-        return None
     fields = headers if hasattr(headers, "getall") else CIMultiDict(headers)
     waits = _stated_waits(fields, body or {}, message, now, refused=refused)
     at_once = None
@@ -180,13 +178,18 @@ def structured(headers: Mapping[str, str]) -> Iterator[Quota]:
 def _stated_waits(
     headers: Mapping[str, str], body: Mapping[str, Any], message: str, now: datetime | None, *, refused: bool
 ) -> Iterator[float | None]:
-    yield _first_wait(headers, now)
-    yield _in_body(body, headers.get("date"), now)
-    yield wait_in_words(message, headers.get("date"), now) if message else None
-    yield _reset(headers, now, refused=refused)
+    # Most answers have no such field: one search is cheaper than a look-up for each dialect.
+    in_fields = _MAY_STATE_A_WAIT.search(" ".join(headers)) is not None
+    if in_fields:
+        yield _first_wait(headers, now)
+    if body:
+        yield _in_body(body, headers.get("date"), now)
+    if message:
+        yield wait_in_words(message, headers.get("date"), now)
+    if in_fields:
+        yield _reset(headers, now, refused=refused)
     for inner in _objects(body):  # OpenRouter repeats its provider's header fields in the metadata
-        quoted = inner.get("headers")
-        if isinstance(quoted, dict):
+        if isinstance(quoted := inner.get("headers"), dict):
             fields = CIMultiDict((name, value) for name, value in islice(quoted.items(), 100) if isinstance(value, str))
             fields.setdefault("Date", headers.get("Date", ""))
             yield _first_wait(fields, now)
