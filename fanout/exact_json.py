@@ -147,9 +147,9 @@ def last_comma(text: bytes) -> tuple[int, bool]:
 
 def space_end(text: bytes, at: int) -> int:
     """The place of the first character from ``at`` on that is no white space of JSON."""
-    found = _SPACE.match(text, at)
-    assert found is not None
-    return found.end()
+    match = _SPACE.match(text, at)
+    assert match is not None
+    return match.end()
 
 
 class _Document:

@@ -46,14 +46,14 @@ class ExpectedTests:
 
     def problems(self) -> list[str]:
         """Every difference from the expected numbers."""
-        found = [
+        differences = [
             f"skipped, but not listed: {test}: {reason}"
             for (test, reason) in self._skipped
             if not any(pattern.search(f"{test}: {reason}") for pattern in self._skips)
         ]
         if self._passed < self._least:
-            found.append(f"{self._passed} tests passed; the last time there were {self._least}")
-        return found
+            differences.append(f"{self._passed} tests passed; the last time there were {self._least}")
+        return differences
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if exitstatus == 0 and self.problems():

@@ -135,6 +135,6 @@ def test_an_answer_with_masked_values_is_invalid():
     validator = ResponseValidator({}, reject_nonfinite=True, capacity=2)
     with pytest.raises(InvalidResponse, match="masked"):
         validator.validate(masked(), 3)
-    found = validator.validate(np.ma.array([1.0, 2.0]), 2)[""]
-    assert type(found) is np.ndarray
-    assert found.tolist() == [1.0, 2.0]
+    validated = validator.validate(np.ma.array([1.0, 2.0]), 2)[""]
+    assert type(validated) is np.ndarray
+    assert validated.tolist() == [1.0, 2.0]

@@ -36,8 +36,8 @@ def test_its_ranges_are_sorted_and_never_touch(ranges: list[tuple[int, int]]) ->
 def test_its_gaps_are_the_other_rows(ranges: list[tuple[int, int]], start: int, stop: int) -> None:
     rows = RowSet(ranges)
     gaps = list(rows.gaps(start, stop))
-    found = [row for a, b in gaps for row in range(a, b)]
-    assert found == [row for row in range(start, stop) if row not in members(rows)]
+    missing = [row for a, b in gaps for row in range(a, b)]
+    assert missing == [row for row in range(start, stop) if row not in members(rows)]
     assert rows.gap(start, stop) == (gaps[0] if gaps else None)
 
 

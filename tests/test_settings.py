@@ -99,7 +99,7 @@ def test_whole_urls_are_taken(url):
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         ("host:8000/x", "for instance http://host:8000/x,"),
         ("host/x", "for instance http://host/x,"),
@@ -115,10 +115,10 @@ def test_whole_urls_are_taken(url):
         ("local://", "try local://digits"),
     ],
 )
-def test_what_is_no_whole_url_is_refused_with_a_remedy(url, told):
+def test_what_is_no_whole_url_is_refused_with_a_remedy(url, message):
     with pytest.raises(ConfigError) as raised:
         Endpoint(url=url)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert raised.value.key == "url"
 
 

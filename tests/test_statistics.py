@@ -18,17 +18,17 @@ TOLERANCE = 1 / 32
 
 
 def latencies(*seconds: float) -> Latencies:
-    made = Latencies()
+    sketch = Latencies()
     for value in seconds:
-        made.record(value)
-    return made
+        sketch.record(value)
+    return sketch
 
 
 @given(SECONDS)
 def test_one_latency_is_every_quantile_within_its_tolerance(seconds):
-    made = latencies(seconds)
+    sketch = latencies(seconds)
     for q in (0.0, 0.5, 0.99, 1.0):
-        assert made.quantile(q) == pytest.approx(seconds, rel=TOLERANCE)
+        assert sketch.quantile(q) == pytest.approx(seconds, rel=TOLERANCE)
 
 
 @given(st.lists(SECONDS, min_size=1, max_size=50), st.sampled_from([0.5, 0.95, 0.99]))
@@ -52,12 +52,12 @@ def test_what_is_too_long_to_measure_counts_as_the_longest(seconds):
 
 
 def test_memory_does_not_grow_with_the_number_of_latencies():
-    made = latencies(0.1)
-    before = sys.getsizeof(made.counts)
+    sketch = latencies(0.1)
+    before = sys.getsizeof(sketch.counts)
     for i in range(10_000):
-        made.record(i / 7)
-    assert sys.getsizeof(made.counts) == before
-    assert sum(made.counts) == 10_001
+        sketch.record(i / 7)
+    assert sys.getsizeof(sketch.counts) == before
+    assert sum(sketch.counts) == 10_001
 
 
 def counted(n: int, *seconds: float) -> Counters:

@@ -34,9 +34,9 @@ class Written(asyncio.Transport):
 
 
 def line(**served: object) -> tuple[Connection, Written]:
-    made, written = Connection(Pages(Served(**served))), Written()
-    made.connection_made(written)
-    return made, written
+    served_connection, written = Connection(Pages(Served(**served))), Written()
+    served_connection.connection_made(written)
+    return served_connection, written
 
 
 def post(path: str, body: bytes = b"") -> bytes:
@@ -82,24 +82,24 @@ def test_requests_are_answered_for_every_split_of_their_bytes(cuts):
     path = workload_named("W1").url_path
     both = post(path, b"a" * 90) + post(path, b"b" * 50)
     at = sorted({0, len(both), *(cut for cut in cuts if cut < len(both))})
-    made, written = line()
+    served_connection, written = line()
     for start, stop in pairwise(at):
-        made.data_received(both[start:stop])
+        served_connection.data_received(both[start:stop])
     assert written.sent.count(b"HTTP/1.1 200 OK") == 2
 
 
 @pytest.mark.parametrize("n", [1, 3, 64])
 def test_a_response_has_as_many_rows_as_the_request(n):
-    made, written = line(by_rows=True)
+    served_connection, written = line(by_rows=True)
     rows = orjson.dumps({"instances": workload_named("W1").rows(n)}, option=orjson.OPT_SERIALIZE_NUMPY)
-    made.data_received(post(workload_named("W1").url_path, rows))
+    served_connection.data_received(post(workload_named("W1").url_path, rows))
     predictions = orjson.loads(written.sent.partition(b"\r\n\r\n")[2])["predictions"]
     workload_named("W1").check(np.array(predictions, np.float32), n)
 
 
 def test_an_unknown_path_is_a_404():
-    made, written = line()
-    made.data_received(post("/nowhere"))
+    served_connection, written = line()
+    served_connection.data_received(post("/nowhere"))
     assert written.sent.startswith(b"HTTP/1.1 404")
 
 

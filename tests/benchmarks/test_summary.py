@@ -31,11 +31,11 @@ def w1(**measured: list[Cost]) -> Measured:
 
 def test_a_ratio_is_taken_within_each_round():
     slow_machine_in_round_two = w1(floor=costs(0.1, 0.4, 0.1), plain=costs(0.2, 0.8, 0.3))
-    found = {line.name: line for line in lines(slow_machine_in_round_two)}
-    assert found[FANOUT].ratio["cpu"] == Spread(2.0, 2.0, pytest.approx(3.0))
-    assert found[FANOUT].absolute["cpu"] == Spread(0.3 / 1000, 0.2 / 1000, 0.8 / 1000)
-    assert found[FLOOR].ratio["cpu"] == Spread(1, 1, 1)
-    assert found[FANOUT].absolute["throughput"].median == pytest.approx(1000 / 0.6)
+    by_name = {line.name: line for line in lines(slow_machine_in_round_two)}
+    assert by_name[FANOUT].ratio["cpu"] == Spread(2.0, 2.0, pytest.approx(3.0))
+    assert by_name[FANOUT].absolute["cpu"] == Spread(0.3 / 1000, 0.2 / 1000, 0.8 / 1000)
+    assert by_name[FLOOR].ratio["cpu"] == Spread(1, 1, 1)
+    assert by_name[FANOUT].absolute["throughput"].median == pytest.approx(1000 / 0.6)
 
 
 def test_a_cost_is_divided_by_units_and_not_by_requests():
@@ -57,8 +57,8 @@ def test_memory_that_was_not_measured_is_not_reported():
 
 
 def test_a_bound_is_judged_by_the_median():
-    ((bound, found),) = judged([w1(floor=costs(1, 1, 1), plain=costs(0.9, 0.94, 2))])
-    assert (bound.most, found.median) == (0.95, 0.94)
+    ((bound, by_name),) = judged([w1(floor=costs(1, 1, 1), plain=costs(0.9, 0.94, 2))])
+    assert (bound.most, by_name.median) == (0.95, 0.94)
     held = as_markdown(HERE, [w1(floor=costs(1, 1, 1), plain=costs(0.9, 0.94, 2))])
     missed = as_markdown(HERE, [w1(floor=costs(1, 1, 1), plain=costs(0.9, 0.96, 2))])
     assert "| 0.95 | 0.94 (0.90 to 2.00) | yes |" in held
@@ -94,9 +94,9 @@ def test_bars_are_as_long_as_their_values_and_cut_where_the_panel_ends():
 
 def test_pictures_show_measured_entries_only():
     assert pictures([w1()]) == {}
-    made = pictures([w1(floor=costs(1), plain=costs(2))])
-    assert made.keys() == {"cpu.svg", "memory.svg"}
-    classes = [rect.get("class") for rect in ET.fromstring(made["cpu.svg"]).iter(f"{SVG}rect")]
+    drawn = pictures([w1(floor=costs(1), plain=costs(2))])
+    assert drawn.keys() == {"cpu.svg", "memory.svg"}
+    classes = [rect.get("class") for rect in ET.fromstring(drawn["cpu.svg"]).iter(f"{SVG}rect")]
     assert classes == ["bar", "ours"]
 
 

@@ -54,8 +54,8 @@ async def test_a_replay_gives_the_same_values_with_the_server_gone(codec: Any, f
     replayer = Replayer(file)
     again = await sent(url, replayer, codec=codec, limits=Limits(concurrency=3))
     assert first.tobytes() == again.tobytes()
-    made = fanout.codec(codec) if isinstance(codec, str) else codec
-    assert (recorder.recorded, replayer.remaining) == (server.received + len(made.metadata_requests(url)), 0)
+    instance = fanout.codec(codec) if isinstance(codec, str) else codec
+    assert (recorder.recorded, replayer.remaining) == (server.received + len(instance.metadata_requests(url)), 0)
 
 
 async def test_texts_and_what_they_cost_come_again(file: Path) -> None:

@@ -24,8 +24,8 @@ def test_a_check_in_json_has_the_reason_of_its_stop(command, write_job, doubler_
     doubler_aside.status = 401
     write_job(url=doubler_aside.url)
     result = command("check", "job.toml", "--json")
-    found = json.loads(result.out)
-    assert (result.code, found["exit_code"], found["stop_kind"], found["answer"]) == (3, 3, "refused", [])
+    report = json.loads(result.out)
+    assert (result.code, report["exit_code"], report["stop_kind"], report["answer"]) == (3, 3, "refused", [])
     assert result.err.startswith("error: stopped early: ")
 
 

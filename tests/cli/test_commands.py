@@ -110,12 +110,12 @@ async def test_serve_has_the_faults_that_are_asked_for_and_no_others(start):
 
 
 @pytest.mark.parametrize(
-    ("faults", "said"), [("dripp=0.1", "did you mean 'drip'?"), ("drip", "NAME=PROBABILITY"), ("503=2", "0 to 1")]
+    ("faults", "message"), [("dripp=0.1", "did you mean 'drip'?"), ("drip", "NAME=PROBABILITY"), ("503=2", "0 to 1")]
 )
-def test_serve_refuses_faults_that_make_no_sense(faults, said):
+def test_serve_refuses_faults_that_make_no_sense(faults, message):
     result = CliRunner().invoke(cli, ["serve", "echo", "--faults", faults])
     assert result.exit_code == 2
-    assert said in result.stderr
+    assert message in result.stderr
 
 
 def test_the_help_of_serve_names_every_fault():
@@ -134,8 +134,8 @@ def test_status_needs_no_secrets(command, write_job, doubler_aside, monkeypatch)
     assert json.loads(command("status", "job.toml", "--json").out)["current"] is True
     monkeypatch.delenv("TOKEN")
     monkeypatch.delenv("MODEL_URL")
-    told = json.loads(command("status", "job.toml", "--json").out)
-    assert (told["ok"], told["complete"], told["current"]) == (10, True, None)
+    status = json.loads(command("status", "job.toml", "--json").out)
+    assert (status["ok"], status["complete"], status["current"]) == (10, True, None)
     assert "10 rows: 10 ok, 0 failed, 0 pending; complete; variables" in command("status", "job.toml").out
     for wrong in ("output.path=[]", "input.path=${TOKEN}", "limits.concurency=1"):
         ended = command("status", "job.toml", "--set", wrong)

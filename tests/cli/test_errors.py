@@ -52,10 +52,10 @@ def test_several_mistakes_are_a_line_each(command, write_job):
 def test_a_mistake_is_reported_in_json_too(command, write_job):
     write_job()
     result = command("run", "job.toml", "--json", "--set", "limits.concurrency=0")
-    told = json.loads(result.out)
-    assert (told["schema_version"], told["exit_code"]) == (1, 2)
-    assert told["error"] == "--set limits.concurrency: must be at least 1, not 0"
-    assert result.err == f"error: {told['error']}\n"
+    report = json.loads(result.out)
+    assert (report["schema_version"], report["exit_code"]) == (1, 2)
+    assert report["error"] == "--set limits.concurrency: must be at least 1, not 0"
+    assert result.err == f"error: {report['error']}\n"
 
 
 def test_an_empty_input_is_no_mistake(command, write_job, tmp_path):

@@ -68,7 +68,7 @@ def test_a_dry_run_prints_the_requests_and_their_duration(command, write_job, tm
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["run", "--mock", "--replay", "x"], "either recorded, or replayed"),
         (["run", "--real-time"], "--real-time is for"),
@@ -76,8 +76,8 @@ def test_a_dry_run_prints_the_requests_and_their_duration(command, write_job, tm
         (["check", "--dry-run", "--set", "codec.nam=1"], "unknown|has no option"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(command, write_job, arguments, said):
+def test_options_that_make_no_sense_are_refused(command, write_job, arguments, message):
     write_job(url=NOBODY)
     result = command(arguments[0], "job.toml", *arguments[1:])
     assert result.code == 2
-    assert any(words in result.err for words in said.split("|"))
+    assert any(words in result.err for words in message.split("|"))

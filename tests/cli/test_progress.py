@@ -127,8 +127,8 @@ async def phases_shown(display: Display, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(type(display), "seconds", 0.001)
     usual, began = display.show_phase, asyncio.Event()
 
-    def show_phase(*told: object) -> None:
-        usual(*told)
+    def show_phase(*phase: object) -> None:
+        usual(*phase)
         began.set()
 
     monkeypatch.setattr(display, "show_phase", show_phase)

@@ -112,8 +112,8 @@ async def test_one_signal_finishes_and_writes_the_requests_in_flight(start, writ
     process = await start("run", "job.toml", "--json", "--set", "limits.concurrency=2")
     await asyncio.wait_for(arrived.wait(), 10)
     process.send_signal(number)
-    told = (await asyncio.wait_for(process.stderr.readline(), 5)).decode()
-    assert told == "finishing 2 requests in flight; press Ctrl-C again to stop now\n"
+    line = (await asyncio.wait_for(process.stderr.readline(), 5)).decode()
+    assert line == "finishing 2 requests in flight; press Ctrl-C again to stop now\n"
     release.set()
     result = await ended(process)
     summary = json.loads(result.out)

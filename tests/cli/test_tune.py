@@ -23,10 +23,10 @@ async def test_a_job_is_tuned_at_a_local_server_and_its_file_gets_the_two_values
     file.write_text(text, "utf-8")
     result = await run("tune", "job.toml", "--write", *SMALL)
     assert result.code == 0, result.err
-    told = result.err.splitlines()
-    assert told[0] == "tuning local://echo, codec v1"
-    assert told[1] == "sends at most 200 requests and 500,000 rows, for at most 60 s"
-    assert told[4].startswith("4 rows in a chunk, 1 in flight: ")
+    lines = result.err.splitlines()
+    assert lines[0] == "tuning local://echo, codec v1"
+    assert lines[1] == "sends at most 200 requests and 500,000 rows, for at most 60 s"
+    assert lines[4].startswith("4 rows in a chunk, 1 in flight: ")
     assert " chunk rows  in flight " in result.out.splitlines()[0]
     rows, concurrency = (
         result.out.splitlines()[-1].removeprefix("written:  job.toml: chunks.rows = ").split(", limits.concurrency = ")
@@ -105,7 +105,7 @@ def test_when_nothing_keeps_the_bounds_the_code_is_1_and_nothing_is_written(comm
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--write", "--mock"], "--write is for what an endpoint gave"),
         (["--write", "--set", "limits.concurrency=8"], "cannot be overridden by --set limits.concurrency=8"),
@@ -120,12 +120,12 @@ def test_when_nothing_keeps_the_bounds_the_code_is_1_and_nothing_is_written(comm
     ],
 )
 def test_options_that_make_no_sense_are_refused_before_anything_is_sent(
-    command, write_job, doubler_aside, arguments, said
+    command, write_job, doubler_aside, arguments, message
 ):
     write_job(rows=ROWS, url=doubler_aside.url)
     result = command("tune", "job.toml", *arguments)
     assert (result.code, doubler_aside.requests) == (2, 0)
-    assert said in result.err
+    assert message in result.err
     assert "Traceback" not in result.err
 
 

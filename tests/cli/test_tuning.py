@@ -60,10 +60,10 @@ def test_written_values_replace_the_advice_to_write_them():
 
 
 def test_caveats_of_the_best_trial_are_printed():
-    found = replace(
+    report = replace(
         FOUND, failed=3, still_growing=True, finished=False, unfinished_reason="its requests or rows are spent"
     )
-    text = report_text(found, "job.toml")
+    text = report_text(report, "job.toml")
     assert "rows of the input failed in it" in text
     assert "more in flight may be faster still" in text
     assert "the search is not finished: its requests or rows are spent" in text

@@ -90,15 +90,15 @@ def codec_identity(kind: type[V1], *args: Any) -> Any:
 
 
 def test_a_codec_is_known_by_its_name_and_the_version_of_its_format_not_by_its_module() -> None:
-    def made(kind: str, module: str, **body: Any) -> type[V1]:
+    def codec_class(kind: str, module: str, **body: Any) -> type[V1]:
         return type(kind, (V1,), {"__module__": module, **body})
 
     assert codec_identity(V1) == {**codec_identity(V1), "name": "v1", "format": 1}
-    assert codec_identity(made("Mine", "a")) == codec_identity(made("Mine", "b.c"))
-    assert codec_identity(made("Mine", "a")) != codec_identity(V1)
-    assert codec_identity(made("Mine", "a")) != codec_identity(made("Yours", "a"))
-    assert codec_identity(made("Mine", "a", name="x")) == codec_identity(made("Yours", "b", name="x"))
-    assert codec_identity(made("Mine", "a")) != codec_identity(made("Mine", "a", format_version=2))
+    assert codec_identity(codec_class("Mine", "a")) == codec_identity(codec_class("Mine", "b.c"))
+    assert codec_identity(codec_class("Mine", "a")) != codec_identity(V1)
+    assert codec_identity(codec_class("Mine", "a")) != codec_identity(codec_class("Yours", "a"))
+    assert codec_identity(codec_class("Mine", "a", name="x")) == codec_identity(codec_class("Yours", "b", name="x"))
+    assert codec_identity(codec_class("Mine", "a")) != codec_identity(codec_class("Mine", "a", format_version=2))
 
 
 def test_an_option_that_is_a_function_or_object_is_the_same_in_every_process() -> None:

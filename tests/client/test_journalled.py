@@ -88,15 +88,15 @@ async def test_events_of_done_rows_come_after_the_commit(tmp_path: Path) -> None
 
     def listen(event: Event) -> None:
         if event.kind == "done":
-            told.append(event.start)
+            starts.append(event.start)
             assert event.start in committed
 
-    told: list[int] = []
+    starts: list[int] = []
     journal = Noting(tmp_path / "y.npy.journal", {"any": "thing"})
     with MockEndpoint(double, latency=0.01) as mock:
         await run(mock, tmp_path, journal=journal, on_event=listen)
     journal.close()
-    assert sorted(told) == list(range(0, 300, 10))
+    assert sorted(starts) == list(range(0, 300, 10))
 
 
 @pytest.mark.parametrize(

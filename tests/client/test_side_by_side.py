@@ -185,10 +185,10 @@ async def test_callers_wait_for_one_failure_to_ask_about_the_model_and_not_for_o
 
 @pytest.mark.parametrize("ending", [ValueError("a broken listener"), asyncio.CancelledError(), SystemExit(3)])
 async def test_a_listener_that_raises_for_one_run_ends_no_other(ending: BaseException) -> None:
-    heard = []
+    events = []
 
     def listen(event: Event) -> None:
-        heard.append(event)
+        events.append(event)
         if event.kind == "failed":  # only the run with bad rows has such an event
             raise ending
 
@@ -201,9 +201,9 @@ async def test_a_listener_that_raises_for_one_run_ends_no_other(ending: BaseExce
             assert np.array_equal(await second, X * 2)
             with pytest.raises((RowsFailed, RunStopped)):
                 await first
-            before = len(heard)
+            before = len(events)
             await client.map(X)
-            assert len(heard) - before == 10, "the next run is heard again"
+            assert len(events) - before == 10, "the next run is heard again"
 
 
 async def test_the_deadline_of_all_runs_is_each_ones_own() -> None:

@@ -433,7 +433,7 @@ def test_a_local_server_lives_as_long_as_the_call():
 
 def test_the_blocking_client_previews_too() -> None:
     with SyncClient("local://digits", codec="oip") as client:
-        told = client.preview(np.zeros((100, 64)))
+        preview = client.preview(np.zeros((100, 64)))
         with pytest.raises(InputError, match=r"shape \[64\].*shape \[63\]"):
             client.preview(np.zeros((100, 63)))
-    assert (told.model.name, told.chunk_rows, told.tensors[0].shape) == ("digits", 64, (64, 64))
+    assert (preview.model.name, preview.chunk_rows, preview.tensors[0].shape) == ("digits", 64, (64, 64))

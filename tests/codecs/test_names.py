@@ -40,8 +40,10 @@ def registered(monkeypatch):
     """Register entry points: name -> value."""
 
     def register(**values):
-        found = [EntryPoint(name=name, value=value, group="fanout.codecs") for name, value in values.items()]
-        monkeypatch.setattr("importlib.metadata.entry_points", lambda group: found if group == "fanout.codecs" else [])
+        entry_points = [EntryPoint(name=name, value=value, group="fanout.codecs") for name, value in values.items()]
+        monkeypatch.setattr(
+            "importlib.metadata.entry_points", lambda group: entry_points if group == "fanout.codecs" else []
+        )
 
     return register
 

@@ -183,8 +183,8 @@ def test_vectors_do_go_the_quick_way(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = outcome(codec, answer, 2)  # as the first one, it is read the exact way
     monkeypatch.setattr("fanout.codecs.openai_embeddings.read_with_usage", None)
     assert outcome(codec, answer, 2) == expected
-    found = codec.decode(answer, 2)
-    assert (found.values.tolist(), found.usage) == ([[1, 2], [3, 4]], {"total_tokens": 7})
+    decoded = codec.decode(answer, 2)
+    assert (decoded.values.tolist(), decoded.usage) == ([[1, 2], [3, 4]], {"total_tokens": 7})
     with pytest.raises(TypeError):  # not so for another number of rows
         codec.decode(answer, 3)
 

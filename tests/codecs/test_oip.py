@@ -44,9 +44,9 @@ def learnt(response):
         responses = list[Response]()
         while len(urls := codec.metadata_requests(URL, responses)) > len(responses):
             responses.append(answers.pop(urls[len(responses)]))
-        found = codec.with_metadata(responses)
+        prepared = codec.with_metadata(responses)
         assert (SERVER in answers) == (config is not None)
-        return found
+        return prepared
 
     return learn
 

@@ -29,9 +29,9 @@ def test_metadata_is_beside_infer(url, urls):
 
 def test_inputs_and_outputs_are_read():
     tensor = {"name": "x", "datatype": "FP32", "shape": [-1, 64]}
-    found = Metadata.of({"inputs": [tensor], "outputs": [{**tensor, "name": "y", "shape": [-1, 10, -1]}]})
-    assert found.inputs == {"x": Tensor(name="x", datatype="FP32", shape=(-1, 64))}
-    assert spec_of(found.outputs["y"]) == TensorSpec(dtype=np.dtype("f4"), shape=(10, None))
+    metadata = Metadata.of({"inputs": [tensor], "outputs": [{**tensor, "name": "y", "shape": [-1, 10, -1]}]})
+    assert metadata.inputs == {"x": Tensor(name="x", datatype="FP32", shape=(-1, 64))}
+    assert spec_of(metadata.outputs["y"]) == TensorSpec(dtype=np.dtype("f4"), shape=(10, None))
 
 
 def test_metadata_is_kept_for_people():

@@ -56,16 +56,16 @@ def many(row: Any) -> list[Any]:
     return [row] * (SIZE // len(orjson.dumps(row)) + 1)
 
 
-def alike(found: Any, rows: list[Any]) -> None:
+def alike(decoded: Any, rows: list[Any]) -> None:
     if isinstance(rows[0], dict):
-        assert found.keys() == rows[0].keys()
-        for name, array in found.items():
+        assert decoded.keys() == rows[0].keys()
+        for name, array in decoded.items():
             alike(array, [row[name] for row in rows])
     else:
-        assert len(found) == len(rows)
-        assert found.shape[1:] == np.shape(rows[0])
-        assert found[[0, len(rows) // 2, -1]].tolist() == [rows[0], rows[len(rows) // 2], rows[-1]]
-        assert (found == np.array(rows[0], found.dtype)).all()
+        assert len(decoded) == len(rows)
+        assert decoded.shape[1:] == np.shape(rows[0])
+        assert decoded[[0, len(rows) // 2, -1]].tolist() == [rows[0], rows[len(rows) // 2], rows[-1]]
+        assert (decoded == np.array(rows[0], decoded.dtype)).all()
 
 
 @pytest.fixture
@@ -166,11 +166,11 @@ def test_items_that_state_their_row_are_placed_over_all_slices(missing: int | No
     if missing is not None:
         del items[missing]["index"]
     body = orjson.dumps({"results": items})
-    found = codec("json", response_field="results").decode(response(body), n)
-    assert isinstance(found, dict)
-    assert found.keys() == {"relevance_score", "label"}
-    assert np.array_equal(found["relevance_score"], np.arange(n) / n)
-    assert found["label"].tolist() == list(map(str, range(n)))
+    decoded = codec("json", response_field="results").decode(response(body), n)
+    assert isinstance(decoded, dict)
+    assert decoded.keys() == {"relevance_score", "label"}
+    assert np.array_equal(decoded["relevance_score"], np.arange(n) / n)
+    assert decoded["label"].tolist() == list(map(str, range(n)))
     kept = codec("json", response_field="results", index_field="").decode(response(body), n) if missing is None else {}
     assert kept == {} or np.array_equal(kept["index"], order)  # type: ignore[index]
 
@@ -191,12 +191,12 @@ def test_tensors_in_json_are_read_in_slices() -> None:
         {"name": "z", "datatype": "BYTES", "shape": [50_000], "data": z.tolist()},
         {"name": "i", "datatype": "INT8", "shape": [50_000], "data": [7] * 50_000},
     ]
-    found = codec("oip").decode(response(orjson.dumps({"model_name": "m", "outputs": outputs})), 50_000)
-    assert isinstance(found, dict)
-    assert np.array_equal(found["y"], y)
-    assert np.array_equal(found["x"], y)
-    assert found["z"].tolist() == z.tolist()
-    assert (found["i"].dtype, found["i"].shape) == (np.int8, (50_000,))
+    decoded = codec("oip").decode(response(orjson.dumps({"model_name": "m", "outputs": outputs})), 50_000)
+    assert isinstance(decoded, dict)
+    assert np.array_equal(decoded["y"], y)
+    assert np.array_equal(decoded["x"], y)
+    assert decoded["z"].tolist() == z.tolist()
+    assert (decoded["i"].dtype, decoded["i"].shape) == (np.int8, (50_000,))
 
 
 @pytest.mark.parametrize(
@@ -217,8 +217,8 @@ def test_large_tensors_in_json_that_are_not_right_are_refused(of: dict[str, Any]
 
 def test_a_datatype_behind_its_data_counts() -> None:
     output = {"name": "y", "data": [1000.5] * 200_000, "datatype": "FP32", "shape": [200_000]}
-    found = codec("oip").decode(response(orjson.dumps({"outputs": [output]})), 200_000)
-    assert found["y"].dtype == np.float32  # type: ignore[index,union-attr]
+    decoded = codec("oip").decode(response(orjson.dumps({"outputs": [output]})), 200_000)
+    assert decoded["y"].dtype == np.float32  # type: ignore[index,union-attr]
 
 
 @pytest.mark.parametrize(
@@ -362,8 +362,8 @@ def _outcome(body: bytes, options: dict[str, Any], size: int) -> Any:
         patch.setattr(_slices, "_SLICE", size)
         patch.setattr(_slices, "_REACH", size)
         try:
-            found = codec("json", **options).decode(response(body), len(body))
+            decoded = codec("json", **options).decode(response(body), len(body))
         except InvalidResponse:
             return "invalid"
-    named = found if isinstance(found, dict) else {"": found}
+    named = decoded if isinstance(decoded, dict) else {"": decoded}
     return {name: (str(array.dtype), array.shape, repr(array.tolist())) for name, array in named.items()}  # type: ignore[union-attr]

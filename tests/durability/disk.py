@@ -31,7 +31,7 @@ class Op(NamedTuple):
     target: str = ""
     offset: int = 0
     data: bytes = b""
-    told: Any = None
+    reported: Any = None
 
 
 class Recorder:
@@ -56,9 +56,9 @@ class Recorder:
                 _change(other._names, op)
         return other
 
-    def mark(self, told: Any) -> None:
+    def mark(self, reported: Any) -> None:
         """Note that something was promised at this moment."""
-        self.ops.append(Op("mark", told=told))
+        self.ops.append(Op("mark", reported=reported))
 
     def watching(self, patch: pytest.MonkeyPatch) -> None:
         """Put itself between the program and the system calls."""
@@ -68,9 +68,9 @@ class Recorder:
 
     def _wrapped(self, call: Callable[..., Any], note: Callable[..., None]) -> Callable[..., Any]:
         def wrapped(*args: Any, **extra: Any) -> Any:
-            made = None if note == self._fsync else call(*args, **extra)  # this disk is a made-up one, and fast
-            note(made, *args)
-            return made
+            result = None if note == self._fsync else call(*args, **extra)  # this disk is a made-up one, and fast
+            note(result, *args)
+            return result
 
         return wrapped
 
@@ -145,7 +145,7 @@ class Power:
 
     def _do(self, op: Op) -> None:
         if op.what == "mark":
-            self.marks.append(op.told)
+            self.marks.append(op.reported)
         elif op.what == "sync":
             self._files[op.file] = _File(op.data)
         elif op.what == "sync_folder":

@@ -43,7 +43,7 @@ class Disk:
         self.failed: list[tuple[int, int]] = []
         """Device and inode of the file that a call has failed on."""
 
-        self.told: set[int] = set()
+        self.reported: set[int] = set()
         """Rows that the run has reported as done."""
 
         self.again = 0
@@ -53,7 +53,7 @@ class Disk:
     def listen(self, event: Event) -> None:
         """Note rows that are reported as done."""
         if event.kind in ("done", "failed"):
-            self.told |= set(range(event.start, event.stop))
+            self.reported |= set(range(event.start, event.stop))
 
     def _made(self, fd: int, *arguments: Any) -> Any:
         status, name = os.fstat(fd), str(Path(f"/proc/self/fd/{fd}").readlink())
@@ -103,7 +103,7 @@ async def test_47_a_disk_that_is_full_for_the_journal(tmp_path: Path, model: Mod
         disk = await broken_off(folder, KINDS[name], model, call="pwrite", ending=ending, nth=nth, code=errno.ENOSPC)
         if disk is None:
             break
-        assert resolved(folder, KINDS[name]) == disk.told
+        assert resolved(folder, KINDS[name]) == disk.reported
         await gone_on_with(folder, KINDS[name], model, expected)
     assert nth > (1 if ending == ".journal.new" else 3)
 
@@ -118,7 +118,7 @@ async def test_49_an_fsync_that_fails_is_not_tried_again(tmp_path: Path, model: 
         if disk is None:
             break
         # A record that is still in memory, but perhaps not on the disk, is not there for the next process either.
-        assert resolved(folder, KINDS[name]) == disk.told
+        assert resolved(folder, KINDS[name]) == disk.reported
         assert not disk.again or ending == "-run"
         await gone_on_with(folder, KINDS[name], model, expected)
     assert nth > 1 or (ending == ".ordered" and KINDS[name].suffix == ".npy")
@@ -129,11 +129,11 @@ def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MB."""
     folder = tmp_path / "small"
     folder.mkdir()
-    made = subprocess.run(
+    ended = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=1m", "fanout-test", str(folder)], capture_output=True, check=False
     )
-    if made.returncode:
-        pytest.skip(f"no file system may be mounted here: {made.stderr.decode().strip()}")
+    if ended.returncode:
+        pytest.skip(f"no file system may be mounted here: {ended.stderr.decode().strip()}")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 

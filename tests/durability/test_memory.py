@@ -43,8 +43,8 @@ def measured(folder: Path, model: Model, *arguments: object) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.durability.long_run", model.url, str(folder), *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    told: dict[str, Any] = json.loads(ended.stdout)
-    return told
+    report: dict[str, Any] = json.loads(ended.stdout)
+    return report
 
 
 @MANY
@@ -65,11 +65,11 @@ def test_memory_does_not_grow_with_rows_of_a_generator(
 @WIDE_MANY
 def test_memory_does_not_grow_with_a_large_file(tmp_path: Path, model: Model, many_rows: int) -> None:
     """At length of 2 GB."""
-    made = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.dtype("<f4"), (many_rows, WIDE))
+    array = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.dtype("<f4"), (many_rows, WIDE))
     for start in range(0, many_rows, FEW):
-        made[start : start + FEW] = np.arange(start, start + FEW)[:, None]
-    np.save(tmp_path / "x-few.npy", made[:FEW])
-    del made
+        array[start : start + FEW] = np.arange(start, start + FEW)[:, None]
+    np.save(tmp_path / "x-few.npy", array[:FEW])
+    del array
     few = measured(tmp_path, model, "x-few.npy", FEW, "few.npy")
     many = measured(tmp_path, model, "x.npy", many_rows, "many.npy")
     assert_flat(few, many, many_rows, 4 * WIDE)

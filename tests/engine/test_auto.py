@@ -160,10 +160,10 @@ async def test_several_runs_share_the_limit_and_what_was_found() -> None:
     async with in_front_of(wide()) as client:
         parts = await asyncio.gather(*(client.map(X[i : i + 2000]) for i in range(0, 8000, 2000)))
         assert np.array_equal(np.concatenate(parts), X * 2)
-        found = client.statistics()
-        assert found.max_in_flight <= 256
+        statistics = client.statistics()
+        assert statistics.max_in_flight <= 256
         assert (await client.predict(X[1])).tolist() == (X[1] * 2).tolist()
-        assert client.statistics().concurrency == found.concurrency > 100
+        assert client.statistics().concurrency == statistics.concurrency > 100
 
 
 async def test_a_fixed_concurrency_tells_of_no_limit() -> None:

@@ -61,13 +61,13 @@ async def latencies(client: Client, n_rows: int) -> np.ndarray:
 
 async def test_hedging_takes_the_tail_away_for_few_requests_more():
     """Of 750 rows 2 % take 20 times as long: the 99th percentile falls by five times at least."""
-    found = {}
+    shares = {}
     for share in (0.0, 0.06):
         tail = Tail()
         fleet = Fleet(a=tail)
         async with fleet.client(hedge=Hedge(share=share), limits=Limits(concurrency=16)) as client:
-            found[share] = np.quantile(await latencies(client, 750), 0.99), tail.asked, client.statistics()
-    (plain, asked, _), (hedged, more, stats) = found[0.0], found[0.06]
+            shares[share] = np.quantile(await latencies(client, 750), 0.99), tail.asked, client.statistics()
+    (plain, asked, _), (hedged, more, stats) = shares[0.0], shares[0.06]
     assert plain >= 5 * hedged
     assert asked == 750
     assert more <= 1.07 * asked
@@ -251,7 +251,7 @@ def test_the_delay_is_at_most_three_medians_where_a_tenth_of_the_answers_is_slow
 
 async def test_hedging_helps_where_a_tenth_of_the_answers_is_slow():
     """With a share of 15 % the 95th percentile falls to a third: as many answers are slow as there are hedges."""
-    found = {}
+    shares = {}
     for share in (0.0, 0.15):
         asked = 0
 
@@ -261,5 +261,5 @@ async def test_hedging_helps_where_a_tenth_of_the_answers_is_slow():
             return await served(2.0 if asked % 10 == 0 else uniform(0.08, 0.12))(sent)
 
         async with Fleet(a=answer).client(hedge=Hedge(share=share), limits=Limits(concurrency=16)) as client:
-            found[share] = np.quantile(await latencies(client, 600), 0.95)
-    assert found[0.0] >= 3 * found[0.15]
+            shares[share] = np.quantile(await latencies(client, 600), 0.95)
+    assert shares[0.0] >= 3 * shares[0.15]

@@ -25,8 +25,8 @@ def schema(*shape: int, name: str = "", dtype: str = "f8") -> Schema:
 def test_two_answers_are_needed_to_know() -> None:
     lengths = Lengths("advice")
     assert lengths.differ_within(chunk(0), Counter(range(1, 20))) is None
-    said = lengths.differ_within(chunk(0), Counter(range(1, 20)))
-    assert said == "the answers of the rows differ in length (1, 2, 3, 4, 5, ...), and an array needs one: advice"
+    difference = lengths.differ_within(chunk(0), Counter(range(1, 20)))
+    assert difference == "the answers of the rows differ in length (1, 2, 3, 4, 5, ...), and an array needs one: advice"
 
 
 @pytest.mark.parametrize("counts", [{1: 30, 2: 34}, {5: 60, 7: 20, 0: 9}, {1: 10, 2: 1, 3: 1}])

@@ -246,7 +246,7 @@ async def test_rows_that_are_bad_in_words_of_their_own_stop_no_run() -> None:
 
 @pytest.mark.parametrize("hedge", [None, Hedge(share=1.0, delay=0.5)])
 @pytest.mark.parametrize(
-    "said",
+    "response",
     [
         Scripted(status=429, body=b'{"error": {"code": "insufficient_quota", "message": "no money"}}'),
         Scripted(status=400, body=b'{"error": {"message": "Your credit balance is too low: no money"}}'),
@@ -255,11 +255,11 @@ async def test_rows_that_are_bad_in_words_of_their_own_stop_no_run() -> None:
     ],
 )
 async def test_row_72_no_request_is_sent_after_the_first_answer_that_says_that_money_is_gone(
-    said: Scripted, hedge: Hedge | None
+    response: Scripted, hedge: Hedge | None
 ) -> None:
     """With hedging too, where the other attempt for the same rows is still under way."""
     with MockEndpoint(double, latency=lambda n: {20: 3.0, 30: 0.7}.get(n, 1.0)) as mock:
-        mock.script(*[None] * 20, said, *[None] * 5, *[said] * 1000)
+        mock.script(*[None] * 20, response, *[None] * 5, *[response] * 1000)
         async with Client(mock.url(Plain), codec=Plain, chunk_rows=4, hedge=hedge) as client:
             with pytest.raises(RunStopped, match="no money") as caught:
                 await client.map(X)

@@ -357,9 +357,9 @@ async def test_pushback_holds_back_every_request() -> None:
         mock.script(*[None] * 40, Scripted(status=429, headers={"Retry-After": "3"}))
         async with Client(mock.url(Plain), codec=Plain, chunk_rows=5, limits=Limits(concurrency=32)) as client:
             assert np.array_equal(await client.map(X), X * 2)
-    told = mock.times[40] + 0.1
-    assert not [t for t in mock.times if told < t < told + 3]
-    assert [t for t in mock.times if t >= told + 3]
+    pushback = mock.times[40] + 0.1
+    assert not [t for t in mock.times if pushback < t < pushback + 3]
+    assert [t for t in mock.times if t >= pushback + 3]
 
 
 async def test_a_pushback_longer_than_allowed_stops_the_run() -> None:
@@ -512,11 +512,11 @@ async def test_rows_that_no_codec_can_send_raise_at_once() -> None:
                 await client.map(X)
 
 
-@pytest.mark.parametrize("made", [b"bytes", fanout.Payload(body="text")])  # type: ignore[arg-type]
-async def test_a_codec_that_makes_no_payload_is_told_so(made: Any) -> None:
+@pytest.mark.parametrize("payload", [b"bytes", fanout.Payload(body="text")])  # type: ignore[arg-type]
+async def test_a_codec_that_returns_no_payload_is_an_error(payload: Any) -> None:
     class Wrong(Plain):
         def encode(self, rows: Any) -> Any:
-            return made
+            return payload
 
     with MockEndpoint(double) as mock:
         async with Client(mock.url(Plain), codec=Wrong) as client:

@@ -14,9 +14,9 @@ from fanout.types import Chunk
 
 @given(st.lists(st.integers(0, 60), unique=True).map(sorted))
 def test_ranges_cover_exactly_the_positions(positions: list[int]) -> None:
-    found = list(ranges(np.array(positions, int)))
-    assert [i for start, stop in found for i in range(start, stop)] == positions
-    assert all(stop < start for (_, stop), (start, _) in pairwise(found))
+    spans = list(ranges(np.array(positions, int)))
+    assert [i for start, stop in spans for i in range(start, stop)] == positions
+    assert all(stop < start for (_, stop), (start, _) in pairwise(spans))
 
 
 def test_what_stands_in_rows_without_an_answer() -> None:

@@ -55,9 +55,9 @@ def once_for(rows: Iterable[int], step: str | int) -> Callable[[ServerRequest], 
     wanted = {float(X[row, 0]) for row in rows}
 
     def choose(request: ServerRequest) -> str | int | None:
-        found = {row[0] for row in request.json()["instances"]} & wanted
-        wanted.difference_update(found)
-        return step if found else None
+        hit = {row[0] for row in request.json()["instances"]} & wanted
+        wanted.difference_update(hit)
+        return step if hit else None
 
     return choose
 

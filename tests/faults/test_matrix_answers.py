@@ -84,9 +84,9 @@ async def test_row_24_an_error_body_with_status_200_is_tried_again() -> None:
 
 
 async def test_row_24_a_quota_error_with_status_200_stops_the_run() -> None:
-    said = {"error": {"code": "insufficient_quota", "message": "You exceeded your current quota"}}
+    error_body = {"error": {"code": "insufficient_quota", "message": "You exceeded your current quota"}}
     async with FaultServer(double) as server:
-        server.script(None, None, json_answer(said))
+        server.script(None, None, json_answer(error_body))
         async with client(server) as c:
             with pytest.raises(RunStopped, match="exceeded your current quota") as caught:
                 await c.map(X)

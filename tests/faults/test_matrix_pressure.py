@@ -28,8 +28,8 @@ async def paused(fault: str, seconds: float) -> None:
         async with client(server, limits=FOUR, on_event=events.append) as c:
             result = await c.map(X, on_error="keep")
     assert_whole(result)
-    told, *_ = server.times
-    assert server.times[4] - told >= seconds, "four were in flight; the fifth came too early"
+    pushback, *_ = server.times
+    assert server.times[4] - pushback >= seconds, "four were in flight; the fifth came too early"
     assert [event.seconds for event in events if event.kind == "pause"] == [seconds]
     assert server.received == CHUNKS + 1
 

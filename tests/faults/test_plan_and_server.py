@@ -55,7 +55,7 @@ class TestNames:
         assert parse_fault(spec).value == value
 
     @pytest.mark.parametrize(
-        ("spec", "said"),
+        ("spec", "message"),
         [
             ("dripp", "did you mean 'drip'"),
             ("short", "did you mean 'short-body'"),
@@ -67,15 +67,15 @@ class TestNames:
             ("600", "no fault '600'"),
         ],
     )
-    def test_what_is_no_fault_is_told_with_the_nearest_name(self, spec, said):
-        with pytest.raises(ConfigError, match=said):
+    def test_an_unknown_fault_is_an_error_that_names_the_nearest(self, spec, message):
+        with pytest.raises(ConfigError, match=message):
             parse_fault(spec)
 
     def test_probabilities_are_read_from_a_text(self):
         assert parse_faults("503=0.1, drip:0.05=0.02,") == {"503": 0.1, "drip:0.05": 0.02}
 
     @pytest.mark.parametrize(
-        ("text", "said"),
+        ("text", "message"),
         [
             ("503", "NAME=PROBABILITY"),
             ("503=often", "NAME=PROBABILITY"),
@@ -86,8 +86,8 @@ class TestNames:
             ("413-early=0.1", "script it"),
         ],
     )
-    def test_probabilities_that_make_no_sense_are_refused(self, text, said):
-        with pytest.raises(ConfigError, match=said):
+    def test_probabilities_that_make_no_sense_are_refused(self, text, message):
+        with pytest.raises(ConfigError, match=message):
             parse_faults(text)
 
 
@@ -148,8 +148,8 @@ class TestSpoiltAnswers:
             headers={"Inference-Header-Content-Length": str(len(head))},
             body=head + np.array([1.5, 2.5], np.float32).tobytes(),
         )
-        made = answer(FaultServer(double).model, corruption.in_json(request))
-        assert orjson.loads(made.body)["outputs"][0]["data"] == [3.0, 5.0]
+        response = answer(FaultServer(double).model, corruption.in_json(request))
+        assert orjson.loads(response.body)["outputs"][0]["data"] == [3.0, 5.0]
 
 
 class TestServer:
@@ -176,8 +176,8 @@ class TestServer:
     async def test_steps_come_in_their_order_and_before_chance(self):
         async with FaultServer(double, faults={"500": 1.0}) as server:
             server.script(None, 503, "502", json_answer({}, status=418))
-            said = [(await exchange(server, post()))[9:12] for _ in range(5)]
-        assert said == [b"200", b"503", b"502", b"418", b"500"]
+            statuses = [(await exchange(server, post()))[9:12] for _ in range(5)]
+        assert statuses == [b"200", b"503", b"502", b"418", b"500"]
         assert server.hits == {"503": 1, "502": 1, "500": 1}
 
     async def test_a_function_may_decide(self):

@@ -76,8 +76,8 @@ async def test_after_a_429_with_retry_after_among_32_in_flight_no_request_comes_
         async with client(server, chunk_rows=2, limits=Limits(concurrency=32)) as c:
             values = await c.map(X)
     assert np.array_equal(values, X * 2)
-    told = server.times[0]
-    assert sum(when < told + 1 for when in server.times) == 32
+    pushback = server.times[0]
+    assert sum(when < pushback + 1 for when in server.times) == 32
     assert server.received == len(X) // 2 + 1
 
 
@@ -87,46 +87,46 @@ NEEDLES = (MARK, MARK.lower(), b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 ELSEWHERE = f"http://{USER}:{PASSWORD}@elsewhere.test/x?key={QUERY}#{KEY}"
 
 
-def told_all(request: ServerRequest) -> str:
-    """All that a careless server knows of its caller."""
+def echo_of(request: ServerRequest) -> str:
+    """Return a text with all that a careless server knows of its caller."""
     scheme, _, given = (request.header("Authorization") or "").partition(" ")
     basic = b64decode(given).decode() if scheme == "Basic" else ""
     return f"denied: {basic} {request.path} {dict(request.headers)} user {basic.partition(':')[0]}"
 
 
-def telling(status: int, **headers: str) -> Callable[[ServerRequest], ServerResponse]:
-    """Answers that repeat the request's credentials."""
+def leaking(status: int, **headers: str) -> Callable[[ServerRequest], ServerResponse]:
+    """Return responses that repeat the credentials of the request."""
 
     def choose(request: ServerRequest) -> ServerResponse:
-        said = told_all(request)
-        extra = {name.replace("_", "-"): value.format(said=said) for name, value in headers.items()}
-        made = json_answer({"error": {"message": said, "code": said}, "predictions": said}, status=status)
-        return ServerResponse(status=status, headers={**made.headers, **extra}, body=made.body)
+        message = echo_of(request)
+        extra = {name.replace("_", "-"): value.format(message=message) for name, value in headers.items()}
+        response = json_answer({"error": {"message": message, "code": message}, "predictions": message}, status=status)
+        return ServerResponse(status=status, headers={**response.headers, **extra}, body=response.body)
 
     return choose
 
 
 def web_page(request: ServerRequest) -> ServerResponse:
-    return ServerResponse(status=200, headers={"Content-Type": "text/html"}, body=f"<html>{told_all(request)}".encode())
+    return ServerResponse(status=200, headers={"Content-Type": "text/html"}, body=f"<html>{echo_of(request)}".encode())
 
 
 def compressed_by_lies(request: ServerRequest) -> ServerResponse:
-    return ServerResponse(status=200, headers={"Content-Encoding": told_all(request)}, body=b"{}")
+    return ServerResponse(status=200, headers={"Content-Encoding": echo_of(request)}, body=b"{}")
 
 
 FAILING: dict[str, Any] = {
-    **{str(status): telling(status) for status in (400, 401, 402, 403, 404, 413, 418, 422, 429, 500, 503)},
-    "quota": lambda r: json_answer({"error": {"code": "insufficient_quota", "message": told_all(r)}}, status=429),
+    **{str(status): leaking(status) for status in (400, 401, 402, 403, 404, 413, 418, 422, 429, 500, 503)},
+    "quota": lambda r: json_answer({"error": {"code": "insufficient_quota", "message": echo_of(r)}}, status=429),
     "redirect": lambda r: f"redirect:{ELSEWHERE}",
-    "redirect to itself": telling(307, Location="?{said}"),
-    "redirect to nonsense": telling(302, Location="//[{said}"),
-    "invalid": telling(200),
+    "redirect to itself": leaking(307, Location="?{message}"),
+    "redirect to nonsense": leaking(302, Location="//[{message}"),
+    "invalid": leaking(200),
     "web page": web_page,
     "encoding": compressed_by_lies,
-    "header too long": telling(200, X_Echo="{said}" * 40),
-    "header without an end": telling(200, X_Echo="{said}\r\n{said}"),
-    "retry-after": telling(429, Retry_After="{said}"),
-    "retry-after too long": telling(429, Retry_After="1e6"),
+    "header too long": leaking(200, X_Echo="{message}" * 40),
+    "header without an end": leaking(200, X_Echo="{message}\r\n{message}"),
+    "retry-after": leaking(429, Retry_After="{message}"),
+    "retry-after too long": leaking(429, Retry_After="1e6"),
     "silence": lambda r: "silence",
     "reset": lambda r: "reset-before-headers",
     "endless": lambda r: "endless",
@@ -141,16 +141,16 @@ class Eavesdropper:
     """Collects every text that reaches a log, an error or a screen."""
 
     def __init__(self) -> None:
-        self.heard: list[str] = []
+        self.collected: list[str] = []
 
     def hear(self, *things: object) -> None:
         for thing in things:
-            self.heard += [str(thing), repr(thing)]
+            self.collected += [str(thing), repr(thing)]
             if isinstance(thing, BaseException):
-                self.heard += traceback.format_exception(thing)
+                self.collected += traceback.format_exception(thing)
 
     def assert_nothing(self) -> None:
-        for text in self.heard:
+        for text in self.collected:
             for needle in NEEDLES:
                 assert needle not in text
 
@@ -192,13 +192,13 @@ def with_credentials(url: str, spy: Eavesdropper, *, codec: str = "v1", bearer: 
 def spy(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Any:
     """Collect the texts that the test adds, and at its end everything logged, printed and warned."""
     caplog.set_level(logging.DEBUG)
-    made = Eavesdropper()
-    with warnings.catch_warnings(record=True, action="always") as told:
-        yield made
+    collector = Eavesdropper()
+    with warnings.catch_warnings(record=True, action="always") as warned:
+        yield collector
         gc.collect()
     captured = capfd.readouterr()
-    made.hear(captured.out, captured.err, caplog.text, *(warning.message for warning in told))
-    made.assert_nothing()
+    collector.hear(captured.out, captured.err, caplog.text, *(warning.message for warning in warned))
+    collector.assert_nothing()
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ async def test_no_secret_is_told_whatever_fails(way: str, bearer: bool, spy: Eav
         await told_by_a_failing_run(with_credentials(server.url("v1"), spy, bearer=bearer), spy)
         sent = [request.path + str(request.headers) for request in server.requests]
     assert all(MARK in request for request in sent), "they were sent, and so could have been told"
-    assert any("S3CRET" not in text and "***" in text for text in spy.heard)
+    assert any("S3CRET" not in text and "***" in text for text in spy.collected)
 
 
 @pytest.mark.parametrize("way", ["401", "500", "invalid", "redirect", "web page"])

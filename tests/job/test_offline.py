@@ -117,13 +117,13 @@ def test_a_stopped_rehearsal_is_resumed_unless_the_mock_has_changed(write_job, t
 
 
 def test_a_row_has_the_same_made_up_answer_whatever_its_chunk(write_job, tmp_path):
-    made = []
+    arrays = []
     for rows, seed in ((4, 0), (3, 0), (4, 1)):
         job = load_job(write_job(MOCK, url=NOBODY), [f"chunks.rows={rows}", f"mock.seed={seed}"])
         in_virtual_time(run_job(job, mock=True))
-        made.append(np.load(tmp_path / "out" / "y.mock.npy"))
-    assert np.array_equal(made[0], made[1])
-    assert not np.array_equal(made[0], made[2])
+        arrays.append(np.load(tmp_path / "out" / "y.mock.npy"))
+    assert np.array_equal(arrays[0], arrays[1])
+    assert not np.array_equal(arrays[0], arrays[2])
 
 
 def test_faults_and_an_hour_of_waiting_are_rehearsed_in_no_time(write_job, tmp_path):
@@ -144,15 +144,15 @@ def test_the_same_seed_gives_the_same_events(write_job, tmp_path):
 
     async def events() -> list[Any]:
         random.seed(job.tables.mock.seed)
-        heard: list[Any] = []
+        received: list[Any] = []
         from fanout.job.run import mock_transport
 
         transport = mock_transport(job, answering=True)
         async with fanout.Client(
-            job.endpoint, codec=job.codec, chunk_rows=4, transport=transport, on_event=heard.append
+            job.endpoint, codec=job.codec, chunk_rows=4, transport=transport, on_event=received.append
         ) as client:
             await client.map(np.arange(200.0))
-        return heard
+        return received
 
     first, second = in_virtual_time(events()), in_virtual_time(events())
     assert first == second
@@ -160,7 +160,7 @@ def test_the_same_seed_gives_the_same_events(write_job, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ([], "mock.shape: is missing: neither the codec nor the job has the shape of one row's answer"),
         (["mock.shape=[-1, 3]"], "mock.shape: is missing"),
@@ -170,11 +170,11 @@ def test_the_same_seed_gives_the_same_events(write_job, tmp_path):
         (["mock.shape=[3]", "codec.response_field=max(x)"], "codec.response_field: 'max(x)' is more than names"),
     ],
 )
-def test_what_cannot_be_rehearsed_is_refused_with_its_key(write_job, settings, said):
+def test_what_cannot_be_rehearsed_is_refused_with_its_key(write_job, settings, message):
     job = load_job(write_job(JOB, url=NOBODY), settings)
     with pytest.raises(ConfigError) as caught:
         in_virtual_time(run_job(job, mock=True))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 async def test_recording_replaying_and_rehearsing_exclude_each_other(write_job, tmp_path):

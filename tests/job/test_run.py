@@ -21,7 +21,9 @@ from fanout.job import run as run_module
 async def test_every_row_is_answered_in_its_place(write_job, doubler, tmp_path):
     job = load_job(write_job(url=doubler.url))
     started = []
-    summary = await run_job(job, on_start=lambda client, *told: started.append((type(client).__name__, *told[:2])))
+    summary = await run_job(
+        job, on_start=lambda client, *arguments: started.append((type(client).__name__, *arguments[:2]))
+    )
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), 2 * np.arange(10.0))
     assert started == [("Client", 10, 0)]
     assert (summary.rows, summary.ok, summary.failed, summary.pending, summary.exit_code) == (10, 10, 0, 0, 0)

@@ -186,9 +186,9 @@ def test_tokens_charged_to_an_idle_rate_are_paid_for_from_the_request_on() -> No
 class TestSlowedDown:
     """An endpoint reports its remaining quota."""
 
-    def slowed(self, limits: Limits | None = None, **told: Any) -> RateLimiter:
+    def slowed(self, limits: Limits | None = None, **quota: Any) -> RateLimiter:
         limiter = RateLimiter(limits or Limits())
-        limiter.throttle("x", **{"unit": "requests", "left": 4, "seconds": 8.0, "now": 100.0} | told)
+        limiter.throttle("x", **{"unit": "requests", "left": 4, "seconds": 8.0, "now": 100.0} | quota)
         return limiter
 
     def test_what_is_left_is_spread_over_the_time_until_there_is_more(self) -> None:

@@ -99,8 +99,8 @@ async def test_made_up_answers_have_the_dtype_and_shape_that_the_codec_tells(
 
 
 async def test_what_the_job_tells_goes_before_what_the_codec_tells() -> None:
-    told = {"*": TensorSpec(dtype=np.dtype("int16"), shape=(4,))}
-    outputs = outputs_of(fanout.codec("oip", outputs=["p", "q"], dtype="float32", shape=[2]), told)
+    specs = {"*": TensorSpec(dtype=np.dtype("int16"), shape=(4,))}
+    outputs = outputs_of(fanout.codec("oip", outputs=["p", "q"], dtype="float32", shape=[2]), specs)
     assert {name: (str(spec.dtype), spec.shape) for name, spec in outputs.items()} == {
         "p": ("int16", (4,)),
         "q": ("int16", (4,)),

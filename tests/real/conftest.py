@@ -38,14 +38,14 @@ class Real:
     def ask_peer(self, program: str, *arguments: str, **arrays: Any) -> Mapping[str, np.ndarray]:
         """Return the output of a program in ``peers/`` for some arrays; it runs without fanout, beside the server."""
         with tempfile.TemporaryDirectory() as folder:
-            given, made = Path(folder, "given.npz"), Path(folder, "made.npz")
+            given, written = Path(folder, "given.npz"), Path(folder, "made.npz")
             np.savez(given, **arrays)
-            command = [self.python, PEERS / program, given, made, self.url, *arguments]
+            command = [self.python, PEERS / program, given, written, self.url, *arguments]
             # PyTorch's threads wait for each other by spinning: on a busy machine, for minutes.
             one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
             done = subprocess.run(command, env=one_thread, capture_output=True, text=True, timeout=300)
             assert done.returncode == 0, done.stderr
-            with np.load(made) as archive:
+            with np.load(written) as archive:
                 return dict(archive)
 
 
@@ -53,10 +53,10 @@ class Real:
 def running(name: str, log: Path) -> Iterator[Real]:
     """A server for as long as the context lasts; the test is skipped where it cannot be installed."""
     command = [sys.executable, str(SERVERS), name]
-    made = subprocess.run([*command, "--install"], capture_output=True, text=True)
-    if made.returncode == NOT_TO_BE_HAD:
-        pytest.skip(made.stderr.strip().splitlines()[-1])
-    assert made.returncode == 0, made.stderr
+    installed = subprocess.run([*command, "--install"], capture_output=True, text=True)
+    if installed.returncode == NOT_TO_BE_HAD:
+        pytest.skip(installed.stderr.strip().splitlines()[-1])
+    assert installed.returncode == 0, installed.stderr
     with (
         log.open("w") as stderr,
         # It ends when its stdin closes, also where these tests are killed.
@@ -68,7 +68,7 @@ def running(name: str, log: Path) -> Iterator[Real]:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
         assert url, f"{name} did not start:\n{log.read_text('utf-8')[-3000:]}"
-        yield Real(url, made.stdout.strip())
+        yield Real(url, installed.stdout.strip())
         process.stdin.close()
         assert process.wait(60) == 0
 

@@ -56,8 +56,8 @@ async def compared(name: str, url: str, rows: Any, **options: Any) -> None:
                 rates[concurrency] += await rate(clients[concurrency], rows) / TURNS
         limit = clients["auto"].statistics().concurrency
     auto, best = rates.pop("auto"), max(rates.values())
-    told = ", ".join(f"{concurrency}: {found:.0f}" for concurrency, found in rates.items())
-    print(f"\n{name:10} rows/s: {told}; auto: {auto:.0f} = {auto / best:.0%}, limit {limit}")
+    shown = ", ".join(f"{concurrency}: {measured:.0f}" for concurrency, measured in rates.items())
+    print(f"\n{name:10} rows/s: {shown}; auto: {auto:.0f} = {auto / best:.0%}, limit {limit}")
     assert auto >= COLLAPSED * best
 
 

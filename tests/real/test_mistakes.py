@@ -43,31 +43,31 @@ def mistaken(url: str, rows: np.ndarray, folder: Path) -> str:
 
 
 def test_a_mistyped_model_of_triton(triton: Real, images: np.ndarray, tmp_path: Path) -> None:
-    told = mistaken(triton.infer("digit"), images, tmp_path)
-    assert "HTTP 404" in told
-    assert "Request for unknown model: 'digit' is not found" in told
-    assert "mistyped" in told
+    message = mistaken(triton.infer("digit"), images, tmp_path)
+    assert "HTTP 404" in message
+    assert "Request for unknown model: 'digit' is not found" in message
+    assert "mistyped" in message
 
 
 def test_a_mistyped_model_of_mlserver(mlserver: Real, images: np.ndarray, tmp_path: Path) -> None:
-    told = mistaken(mlserver.infer("digit"), images, tmp_path)
-    assert "HTTP 404" in told
-    assert "Model digit not found" in told
+    message = mistaken(mlserver.infer("digit"), images, tmp_path)
+    assert "HTTP 404" in message
+    assert "Model digit not found" in message
 
 
 @pytest.mark.parametrize("server", ["triton", "mlserver"])
 def test_a_wrong_width(server: str, images: np.ndarray, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     real: Real = request.getfixturevalue(server)
-    told = mistaken(real.infer("digits"), images[:, :63], tmp_path)
-    assert "input 'features' of the model wants FP32 rows of shape [64]" in told
-    assert "rows of shape [63]" in told
+    message = mistaken(real.infer("digits"), images[:, :63], tmp_path)
+    assert "input 'features' of the model wants FP32 rows of shape [64]" in message
+    assert "rows of shape [63]" in message
 
 
 @pytest.mark.parametrize("server", ["triton", "mlserver"])
 def test_a_wrong_dtype(server: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     real: Real = request.getfixturevalue(server)
-    told = mistaken(real.infer("digits"), np.array(["a", "b"]), tmp_path)
-    assert "input 'features' of the model wants FP32 rows of shape [64], but was given texts" in told
+    message = mistaken(real.infer("digits"), np.array(["a", "b"]), tmp_path)
+    assert "input 'features' of the model wants FP32 rows of shape [64], but was given texts" in message
 
 
 class Blind(fanout.codecs.Oip):
@@ -78,17 +78,17 @@ class Blind(fanout.codecs.Oip):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (lambda rows: rows[:, :63], r"HTTP 400: .*unexpected shape for input 'features'.*Expected \[-1,64\]"),
         (lambda rows: rows.astype("f8"), r"HTTP 400: .*data-type is 'FP64'.* expects 'FP32'"),
     ],
 )
 def test_without_metadata_the_servers_own_word_is_quoted_after_few_requests(
-    triton: Real, images: np.ndarray, spoil: Callable[[np.ndarray], np.ndarray], said: str
+    triton: Real, images: np.ndarray, spoil: Callable[[np.ndarray], np.ndarray], message: str
 ) -> None:
     with fanout.SyncClient(triton.infer("digits"), codec=Blind(input="features")) as client:
-        with pytest.raises(fanout.RunStopped, match=said) as caught:
+        with pytest.raises(fanout.RunStopped, match=message) as caught:
             client.map(spoil(images))
         assert client.statistics().requests < 45
     assert caught.value.kind == "rejected"

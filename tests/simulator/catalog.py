@@ -137,14 +137,14 @@ def noisy_endpoints() -> dict[str, Endpoint]:
     """Endpoints with a background of failures, or of slow answers."""
     fast = _queue(lognormal(0.02, 0.2), 16)
     makes = {"fast": fast, **{name: ENDPOINTS[name].make for name in ("queue", "refuses above 12", "batches", "wide")}}
-    found = {}
+    results = {}
     for share in SHARES:
         for name, make in makes.items():
-            found[f"{name}, {share:.0%} 503"] = Endpoint(flaky(make, share, 503, late=False))
-            found[f"{name}, {share:.0%} late 503"] = Endpoint(flaky(make, share, 503, late=True))
-        found[f"fast, {share:.0%} resets"] = Endpoint(flaky(fast, share, RESET, late=False))
+            results[f"{name}, {share:.0%} 503"] = Endpoint(flaky(make, share, 503, late=False))
+            results[f"{name}, {share:.0%} late 503"] = Endpoint(flaky(make, share, 503, late=True))
+        results[f"fast, {share:.0%} resets"] = Endpoint(flaky(fast, share, RESET, late=False))
         for seconds, capacity in ((0.02, 16), (0.2, 16), (0.4, 8)):
             times = now_and_then(lognormal(seconds, 0.2), 20.0, share)
-            found[f"{seconds:g} s, {share:.0%} slow"] = Endpoint(_queue(times, capacity))
-        found[f"fast, {share:.0%} hang"] = Endpoint(flaky(fast, share, SILENCE, late=False), timeout=1.0)
-    return found
+            results[f"{seconds:g} s, {share:.0%} slow"] = Endpoint(_queue(times, capacity))
+        results[f"fast, {share:.0%} hang"] = Endpoint(flaky(fast, share, SILENCE, late=False), timeout=1.0)
+    return results

@@ -7,7 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from fanout.limits.capacity import Flight
-from tests.simulator.servers import Said
+from tests.simulator.servers import Outcome
 
 if TYPE_CHECKING:
     from tests.simulator.clock import Timeline
@@ -140,28 +140,30 @@ class ClosedLoop:
         self.in_flight += 1
         open_ = True
 
-        def ended(said: Said) -> None:
+        def ended(outcome: Outcome) -> None:
             nonlocal open_
             if open_:
                 open_ = False
-                self._end(flight, said)
+                self._end(flight, outcome)
 
         flight = self.controller.on_send(now)
         self._server.submit(ended)
         if isfinite(self._timeout):
-            self._clock.call_later(self._timeout, ended, Said(TIMED_OUT))
+            self._clock.call_later(self._timeout, ended, Outcome(TIMED_OUT))
 
-    def _end(self, flight: Flight, said: Said) -> None:
+    def _end(self, flight: Flight, outcome: Outcome) -> None:
         self.in_flight -= 1
-        now, good = self._clock.time(), said.status == 200
+        now, good = self._clock.time(), outcome.status == 200
         if good:
             self.answered += 1
         else:
-            self._refuse(now, said.retry_after)
+            self._refuse(now, outcome.retry_after)
         self.controller.on_end(flight, now)
-        late = said.status == TIMED_OUT
-        overload = late or said.status >= 400
-        self.controller.on_result(flight, success=good, overload=overload, certain=said.status == 429, timed_out=late)
+        late = outcome.status == TIMED_OUT
+        overload = late or outcome.status >= 400
+        self.controller.on_result(
+            flight, success=good, overload=overload, certain=outcome.status == 429, timed_out=late
+        )
         self._fill()
 
     def _refuse(self, now: float, retry_after: float | None) -> None:

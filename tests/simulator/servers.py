@@ -23,14 +23,14 @@ SILENCE = -2
 """Stands for the status where no answer ever comes."""
 
 
-class Said(NamedTuple):
+class Outcome(NamedTuple):
     """The outcome of a request."""
 
     status: int = 200
     retry_after: float | None = None
 
 
-ChunkResult: TypeAlias = "Callable[[Said], None]"
+ChunkResult: TypeAlias = "Callable[[Outcome], None]"
 Times: TypeAlias = "Callable[[Random], float]"
 """Draws the seconds that one request takes."""
 
@@ -63,10 +63,10 @@ class Server(ABC):
         self.received += 1
         self.in_flight += 1
 
-        def ended(said: Said) -> None:
+        def ended(outcome: Outcome) -> None:
             self.in_flight -= 1
-            self.refused += said.status != 200
-            done(said)
+            self.refused += outcome.status != 200
+            done(outcome)
 
         self._take(ended)
 
@@ -100,7 +100,7 @@ class Queue(Server):
 
     def _take(self, done: ChunkResult) -> None:
         if self._at_work >= self._capacity and len(self._waiting) >= self._room:
-            done(Said(self._status))
+            done(Outcome(self._status))
             return
         self._waiting.append(done)
         self._start()
@@ -113,7 +113,7 @@ class Queue(Server):
     def _end(self, done: ChunkResult) -> None:
         self._at_work -= 1
         self._start()
-        done(Said())
+        done(Outcome())
 
 
 class Sharing(Server):
@@ -155,7 +155,7 @@ class Sharing(Server):
         self._catch_up()
         _, _, done = heappop(self._ends)
         self._plan()
-        done(Said())
+        done(Outcome())
 
 
 class Batching(Server):
@@ -202,7 +202,7 @@ class Batching(Server):
 
     def _end(self, batch: list[ChunkResult]) -> None:
         for done in batch:
-            done(Said())
+            done(Outcome())
         self._gather()
 
 
@@ -227,9 +227,9 @@ class Flaky(Server):
         elif self._status == SILENCE:
             return
         elif self._late:
-            self._server.submit(lambda said: done(said._replace(status=self._status)))
+            self._server.submit(lambda outcome: done(outcome._replace(status=self._status)))
         else:
-            done(Said(self._status))
+            done(Outcome(self._status))
 
 
 class Far(Server):
@@ -241,8 +241,8 @@ class Far(Server):
         self._one_way = seconds / 2
 
     def _take(self, done: ChunkResult) -> None:
-        def answered(said: Said) -> None:
-            self.clock.call_later(self._one_way, done, said)
+        def answered(outcome: Outcome) -> None:
+            self.clock.call_later(self._one_way, done, outcome)
 
         self.clock.call_later(self._one_way, self._server.submit, answered)
 
@@ -274,7 +274,7 @@ class RateLimited(Server):
             self._server.submit(done)
             return
         wait = (window + 1) * self._seconds - self.clock.time()
-        done(Said(429, wait if self._retry_after else None))
+        done(Outcome(429, wait if self._retry_after else None))
 
 
 class Bucket(Server):
@@ -296,4 +296,4 @@ class Bucket(Server):
             self._tokens -= 1
             self._server.submit(done)
         else:
-            done(Said(429))
+            done(Outcome(429))

@@ -60,8 +60,8 @@ def seen(endpoint: Endpoint, concurrency: Any, seconds: float, seed: int = 1) ->
         result = caught.value.result
         assert caught.value.kind == "deadline"
         assert np.array_equal(result.values[result.ok], 2 * ROWS[result.ok])
-        told = len(result.failures)
-        return Seen(int(result.ok.sum()), server.refused / server.received, *watched, told)
+        n_failures = len(result.failures)
+        return Seen(int(result.ok.sum()), server.refused / server.received, *watched, n_failures)
 
     watched: tuple[list[int], list[int]] = ([], [])
 

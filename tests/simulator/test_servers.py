@@ -13,9 +13,9 @@ from tests.simulator.servers import (
     Bucket,
     Far,
     Flaky,
+    Outcome,
     Queue,
     RateLimited,
-    Said,
     Server,
     Sharing,
     constant,
@@ -62,13 +62,13 @@ def test_batches_take_longer_the_more_is_in_them_and_bring_more(in_flight, rate)
 
 def test_a_server_without_room_refuses_at_once():
     clock = CLOCK()
-    said: list[Any] = []
+    outcomes: list[Any] = []
     server = Queue(clock, constant(1.0), capacity=2, room=1)
     for _ in range(4):
-        server.submit(said.append)
-    assert said == [Said(503)]
+        server.submit(outcomes.append)
+    assert outcomes == [Outcome(503)]
     clock.run(10)
-    assert said == [Said(503), Said(), Said(), Said()]
+    assert outcomes == [Outcome(503), Outcome(), Outcome(), Outcome()]
     assert (server.received, server.refused, server.in_flight) == (4, 1, 0)
 
 
@@ -94,25 +94,25 @@ def test_distance_adds_to_the_latency_and_not_to_the_capacity():
 
 def test_a_rate_is_kept_in_every_window_and_told_where_it_is_to_be():
     clock = CLOCK()
-    said: list[Any] = []
+    outcomes: list[Any] = []
     server = RateLimited(clock, Queue(clock, constant(0.0), capacity=9), per_window=2, window=10, retry_after=True)
     for when in (1, 2, 3, 9, 10):
-        clock.call_later(when, server.submit, said.append)
+        clock.call_later(when, server.submit, outcomes.append)
     clock.run(20)
-    assert said == [Said(), Said(), Said(429, 7.0), Said(429, 1.0), Said()]
+    assert outcomes == [Outcome(), Outcome(), Outcome(429, 7.0), Outcome(429, 1.0), Outcome()]
 
 
 def test_a_bucket_lets_through_its_burst_and_then_its_rate():
     clock = CLOCK()
-    said: list[Any] = []
+    outcomes: list[Any] = []
     server = Bucket(clock, Queue(clock, constant(0.0), capacity=9), per_second=2, burst=3)
     for _ in range(4):
-        server.submit(said.append)
-    clock.call_later(0.5, server.submit, said.append)
-    clock.call_later(0.6, server.submit, said.append)
+        server.submit(outcomes.append)
+    clock.call_later(0.5, server.submit, outcomes.append)
+    clock.call_later(0.6, server.submit, outcomes.append)
     clock.run(20)
-    assert [answer.status for answer in said].count(200) == 4
-    assert [answer.status for answer in said].count(429) == 2
+    assert [answer.status for answer in outcomes].count(200) == 4
+    assert [answer.status for answer in outcomes].count(429) == 2
 
 
 @pytest.mark.parametrize("late", [False, True])

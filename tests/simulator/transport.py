@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fanout.transport import Request
-    from tests.simulator.servers import Said, Server
+    from tests.simulator.servers import Outcome, Server
 
 
 class Doubled(Codec):
@@ -40,16 +40,16 @@ class Simulated:
         self._servers = servers
 
     async def send(self, sent: Request) -> Response:
-        came: asyncio.Future[Said] = asyncio.get_running_loop().create_future()
+        came: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
-        def done(said: Said) -> None:
+        def done(outcome: Outcome) -> None:
             if not came.done():  # the client has not gone
-                came.set_result(said)
+                came.set_result(outcome)
 
         self._servers[urlsplit(sent.url).hostname or ""].submit(done)
-        said = await came
-        if said.status == RESET:
+        outcome = await came
+        if outcome.status == RESET:
             raise TransportError("connection reset by the simulated server")
-        headers = CIMultiDict({} if said.retry_after is None else {"Retry-After": f"{said.retry_after:.3f}"})
-        body = (2 * np.frombuffer(sent.joined())).tobytes() if said.status == 200 else b""
-        return Response(status=said.status, headers=headers, body=body, url=sent.url)
+        headers = CIMultiDict({} if outcome.retry_after is None else {"Retry-After": f"{outcome.retry_after:.3f}"})
+        body = (2 * np.frombuffer(sent.joined())).tobytes() if outcome.status == 200 else b""
+        return Response(status=outcome.status, headers=headers, body=body, url=sent.url)

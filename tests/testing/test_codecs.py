@@ -109,9 +109,9 @@ class Right(Codec):
 
     def serve(self, request: Any, model: Any) -> Response:
         rows = np.array(orjson.loads(request.joined())["instances"], np.float64)
-        made = model(rows).astype(object)
-        made[np.isnan(model(rows))] = None
-        answers = made.tolist()
+        predicted = model(rows).astype(object)
+        predicted[np.isnan(model(rows))] = None
+        answers = predicted.tolist()
         return Response(status=200, headers={}, body=orjson.dumps({"predictions": answers}))
 
 
@@ -139,8 +139,8 @@ class Forgiving(Right):
     """Reads numbers from any body."""
 
     def decode(self, response: Response, n_rows: int) -> Any:
-        found = numbers(response.body)
-        return np.array([*found, *[0.0] * (3 * n_rows)][: 3 * n_rows]).reshape(n_rows, 3)
+        parsed = numbers(response.body)
+        return np.array([*parsed, *[0.0] * (3 * n_rows)][: 3 * n_rows]).reshape(n_rows, 3)
 
 
 class Counting(Right):

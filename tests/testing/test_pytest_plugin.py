@@ -119,9 +119,9 @@ def test_a_guarded_test_that_connects_fails_with_the_address(tmp_path: Path) -> 
     (tmp_path / "test_it.py").write_text(
         "import fanout\n\ndef test_it(fanout_no_network):\n    fanout.map([1.0], 'http://127.0.0.1:9/x', codec='v1')\n"
     )
-    said = run(tmp_path)
-    assert "1 failed" in said
-    assert "tried to reach 127.0.0.1:9" in said
+    output = run(tmp_path)
+    assert "1 failed" in output
+    assert "tried to reach 127.0.0.1:9" in output
 
 
 @pytest.mark.slow
@@ -129,9 +129,9 @@ def test_a_tape_is_recorded_on_request_and_replayed_else(tmp_path: Path) -> None
     from fanout.testing import Background, FaultServer
 
     (tmp_path / "test_it.py").write_text(RECORDED)
-    said = run(tmp_path)
-    assert "2 failed" in said
-    assert "record it with pytest --fanout-record" in said
+    output = run(tmp_path)
+    assert "2 failed" in output
+    assert "record it with pytest --fanout-record" in output
     with Background(FaultServer(lambda x: x * 2)) as server:
         for _ in range(2):
             assert "2 passed" in run(tmp_path, "--fanout-record", URL=server.url("v1"))
@@ -148,8 +148,8 @@ def test_the_plugin_imports_nothing_heavy_until_a_fixture_is_used(tmp_path: Path
         "    assert not {'aiohttp', 'numpy', 'orjson', 'fanout.testing', 'fanout.client'} & set(sys.modules)\n"
     )
     # Other plugins of this environment import some of them.
-    said = run(tmp_path, "-p", "fanout.pytest_plugin", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
-    assert "1 passed" in said, said
+    output = run(tmp_path, "-p", "fanout.pytest_plugin", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    assert "1 passed" in output, output
 
 
 @pytest.mark.soak
@@ -163,5 +163,5 @@ def test_the_fixtures_work_where_nothing_but_the_extra_test_is_installed(tmp_pat
     (project / "test_it.py").write_text(TESTS)
     for mode in ("auto", "strict"):
         for processes in ("-n0", "-n2"):
-            said = run(project, f"--asyncio-mode={mode}", processes, python=python, PYTHONPATH="")
-            assert "8 passed" in said, said
+            output = run(project, f"--asyncio-mode={mode}", processes, python=python, PYTHONPATH="")
+            assert "8 passed" in output, output

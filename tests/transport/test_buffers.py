@@ -33,11 +33,11 @@ PAYLOAD = Payload(body=b"1")
 @asynccontextmanager
 async def transport_to(url: str, *, cap: int = 2**30, **options: Any) -> AsyncIterator[EndpointClient]:
     endpoint = Endpoint(url=url, max_response_bytes=cap, **options)
-    made = EndpointClient(endpoint, url, timeouts=Timeouts(), connections=4, buffers=True)
+    endpoint_client = EndpointClient(endpoint, url, timeouts=Timeouts(), connections=4, buffers=True)
     try:
-        yield made
+        yield endpoint_client
     finally:
-        await asyncio.wait_for(made.close(), 5)
+        await asyncio.wait_for(endpoint_client.close(), 5)
 
 
 def in_pieces(*sizes: int, body: bytes = BODY) -> Callable[[Received, Line], Any]:
@@ -132,8 +132,8 @@ async def test_a_large_body_that_breaks_off_is_incomplete(sent: int, reset: bool
         line.reset() if reset else line.close()
 
     async with loopback(answer) as server, transport_to(server.url) as transport:
-        told = [await failure(transport) for _ in range(2)]
-        assert all("broke off" in text for text in told)
+        failures = [await failure(transport) for _ in range(2)]
+        assert all("broke off" in text for text in failures)
         assert server.connections == 2
         await asyncio.sleep(0)
         assert not transport._http.connector._known, "a connection is remembered that is gone"  # noqa: SLF001 - memory that is kept for later shows in nothing else

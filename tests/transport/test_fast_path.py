@@ -50,16 +50,16 @@ async def transport_to(
     url: str, *, headers: Mapping[str, str] | None = None, connections: int = 4
 ) -> AsyncIterator[EndpointClient]:
     endpoint = Endpoint(url=url, headers=headers or {})
-    made = EndpointClient(endpoint, url, timeouts=Timeouts(), connections=connections)
+    client = EndpointClient(endpoint, url, timeouts=Timeouts(), connections=connections)
     try:
-        yield made
+        yield client
     finally:
-        await made.close()
+        await client.close()
 
 
 async def post(url: str, payload: Payload, *, headers: Mapping[str, str] | None = None) -> bytes:
-    async with transport_to(url, headers=headers) as made:
-        return (await made.post(payload)).body
+    async with transport_to(url, headers=headers) as client:
+        return (await client.post(payload)).body
 
 
 async def seen_by_a_server(payload: Payload, **options: Any) -> tuple[str, dict[str, str], bytes]:
@@ -172,15 +172,15 @@ async def test_a_connection_that_gives_the_answers_of_others_is_not_used_again(w
 
     async with loopback(answer) as server:
         endpoint = Endpoint(url=server.url, request_id_header="X-Id")
-        made = EndpointClient(endpoint, server.url, timeouts=Timeouts(), connections=1)
+        client = EndpointClient(endpoint, server.url, timeouts=Timeouts(), connections=1)
         try:
             with pytest.raises(IncompleteResponse, match="belongs to another request"):
-                await made.post(Payload(body=b"1"))
+                await client.post(Payload(body=b"1"))
             if way == "direct":
-                assert (await made.post(Payload(body=b"1"))).body == b"1"
+                assert (await client.post(Payload(body=b"1"))).body == b"1"
                 assert server.connections == 2
         finally:
-            await made.close()
+            await client.close()
 
 
 async def test_one_connection_does_for_both_ways_in_turn(way: str) -> None:

@@ -60,11 +60,11 @@ async def transport_to(
     connect: float = 5.0,
 ) -> AsyncIterator[EndpointClient]:
     endpoint = Endpoint(url=url, headers=headers or {}, max_response_bytes=cap)
-    made = EndpointClient(endpoint, url, timeouts=Timeouts(connect=connect), connections=connections)
+    client = EndpointClient(endpoint, url, timeouts=Timeouts(connect=connect), connections=connections)
     try:
-        yield made
+        yield client
     finally:
-        await made.close()
+        await client.close()
 
 
 async def failure_of(answer: Any, *, cap: int = 2**20) -> Exception:
@@ -922,13 +922,13 @@ class TestErrorPages:
                     await asyncio.sleep(0.02)
 
         async with loopback(answer) as server:
-            made = EndpointClient(
+            client = EndpointClient(
                 Endpoint(url=server.url), server.url, timeouts=Timeouts(connect=5, attempt=2), connections=1
             )
-            response = await made.post(PAYLOAD)  # and no timeout
+            response = await client.post(PAYLOAD)  # and no timeout
             assert (response.status, response.headers["Retry-After"]) == (429, "9")
             over.set()
-            await made.close()
+            await client.close()
 
     async def test_an_early_refusal_of_a_large_body_is_seen(self):
         """The server answers without reading, and closes: no broken pipe, but its 413."""
@@ -1005,8 +1005,8 @@ class TestSecrets:
     async def test_a_secret_is_concealed_as_json_urls_and_html_write_it(self, write):
         async with transport_to("http://127.0.0.1:1/", headers={"Authorization": 'Bearer s3cret/ab"=='}) as transport:
             written = write('s3cret/ab"==')
-            told = transport.conceal(f"no {written.decode() if isinstance(written, bytes) else written} here")
-        assert told.replace('"', "") == "no *** here"
+            shown = transport.conceal(f"no {written.decode() if isinstance(written, bytes) else written} here")
+        assert shown.replace('"', "") == "no *** here"
 
 
 def assert_silent(error: BaseException) -> None:

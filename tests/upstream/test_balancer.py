@@ -125,8 +125,8 @@ async def test_an_endpoint_that_refuses_all_requests_is_asked_no_more(status):
     assert_right(await fleet.run())
     assert fleet.shares["b"] <= 16
     assert fleet.kinds()["excluded"] == 1
-    (told,) = [event.reason for event in fleet.events if event.kind == "excluded"]
-    assert told.startswith("http://b/m is asked no more: ")
+    (reason,) = [event.reason for event in fleet.events if event.kind == "excluded"]
+    assert reason.startswith("http://b/m is asked no more: ")
 
 
 async def test_the_run_stops_where_all_refuse():
@@ -183,8 +183,8 @@ async def test_answers_of_another_model_are_not_merged():
 
     fleet = Fleet(a=named("m-1"), b=changing((1.0, named("m-1")), last=named("m-2", factor=9.0)))
     assert_right(await fleet.run(codec=Named))
-    (told,) = [event.reason for event in fleet.events if event.kind == "excluded"]
-    assert "model 'm-2', others are of 'm-1'" in told
+    (reason,) = [event.reason for event in fleet.events if event.kind == "excluded"]
+    assert "model 'm-2', others are of 'm-1'" in reason
 
 
 class Asking(Plain):
@@ -220,8 +220,8 @@ async def test_all_are_asked_about_their_model_and_another_one_gets_no_rows():
     fleet = Fleet(a=knowing("m"), b=knowing("m"), other=knowing("n", factor=9.0))
     assert_right(await fleet.run(codec=Asking))
     assert fleet.shares["other"] == 1
-    (told,) = [event.reason for event in fleet.events if event.kind == "excluded"]
-    assert told == "http://other/m is not asked: it serves the model 'n', another endpoint the model 'm'"
+    (reason,) = [event.reason for event in fleet.events if event.kind == "excluded"]
+    assert reason == "http://other/m is not asked: it serves the model 'n', another endpoint the model 'm'"
 
 
 async def test_who_tells_its_model_late_joins_in_late():

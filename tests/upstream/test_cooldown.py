@@ -35,8 +35,8 @@ def answer(headers: dict[str, str], rows: int = 0) -> Response:
 
 
 def used_up(seconds: int) -> Scripted:
-    said = answer({"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(seconds)}, rows=10)
-    return Scripted(body=said.body, headers=said.headers)
+    response = answer({"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(seconds)}, rows=10)
+    return Scripted(body=response.body, headers=response.headers)
 
 
 def test_requests_are_allowed_without_a_cooldown() -> None:
@@ -122,8 +122,8 @@ async def test_an_exhausted_quota_holds_all_requests_until_it_resets() -> None:
 async def test_requests_that_wait_for_a_rate_also_wait_for_a_smaller_quota() -> None:
     """Seven have starts reserved, a second apart, when the first answer says that two are left for 20 s."""
     with MockEndpoint(lambda x: x * 2, latency=0.5) as mock:
-        said = answer({"RateLimit": '"default";r=2;t=20'}, rows=10)
-        mock.script(Scripted(body=said.body, headers=said.headers))
+        response = answer({"RateLimit": '"default";r=2;t=20'}, rows=10)
+        mock.script(Scripted(body=response.body, headers=response.headers))
         limits = Limits(concurrency=8, requests_per_second=1)
         async with Client(mock.url(Plain), codec=Plain, chunk_rows=10, limits=limits) as client:
             await client.map(X)

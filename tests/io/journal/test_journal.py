@@ -134,18 +134,18 @@ def test_a_torn_end_is_cut_and_written_over(path: Path) -> None:
 
 
 def test_a_publication_that_was_broken_off_is_carried_out_later(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, final = path.with_name("y.npy.partial"), path.with_name("y.npy")
-    made.write_bytes(b"whole")
+    temporary, final = path.with_name("y.npy.partial"), path.with_name("y.npy")
+    temporary.write_bytes(b"whole")
     begun(path)
     journal = Journal(path, IDENTITY)
     with monkeypatch.context() as patch:
         patch.setattr(Publication, "carry_out", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "I/O")))
         with pytest.raises(OSError, match="I/O"):
-            journal.publish(100, Publication(((made, final),)))
+            journal.publish(100, Publication(((temporary, final),)))
     journal.close()
     moved = path.parent / "moved"
     moved.mkdir()
-    for file in (path, made):
+    for file in (path, temporary):
         file.rename(moved / file.name)
     journal = Journal(moved / path.name, IDENTITY)
     assert not journal.state.complete

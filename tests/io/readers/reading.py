@@ -23,9 +23,9 @@ TINY = 40
 
 def blocks(source: Source, size: int = base.BLOCK_BYTES, row: int = 0) -> list[Block]:
     with mock.patch.object(base, "BLOCK_BYTES", size):
-        found = list(source.blocks_from(row) if row else source.blocks())
-    assert all(count_rows(block.rows) for block in found)
-    return found
+        read = list(source.blocks_from(row) if row else source.blocks())
+    assert all(count_rows(block.rows) for block in read)
+    return read
 
 
 def read(source: Source, size: int = base.BLOCK_BYTES, row: int = 0) -> Rows:

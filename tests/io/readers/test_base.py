@@ -51,8 +51,8 @@ def test_slices_of_slices_are_those_of_lists(first, second, row):
 
 
 def test_ids_stay_with_their_rows():
-    found = [label for block in Numbers(8, known=True).sliced(slice(2, 7)).blocks() for label in block.ids]
-    assert found == [f"id {row}" for row in range(2, 7)]
+    labels = [label for block in Numbers(8, known=True).sliced(slice(2, 7)).blocks() for label in block.ids]
+    assert labels == [f"id {row}" for row in range(2, 7)]
 
 
 def test_a_slice_from_the_end_needs_the_number_of_rows():

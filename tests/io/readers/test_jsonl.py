@@ -105,11 +105,11 @@ def test_a_bad_line_is_an_error_that_names_its_number(tmp_path, monkeypatch, lin
 def test_the_rows_before_a_bad_line_come_first(tmp_path, monkeypatch):
     monkeypatch.setattr("fanout.io.readers.base.BLOCK_BYTES", TINY)
     (tmp_path / "x.jsonl").write_text('{"a": 1}\n' * 100 + "oops\n")
-    found: list[Any] = []
+    rows_read: list[Any] = []
     source = open_source(tmp_path / "x.jsonl", "a")
     with pytest.raises(InputError, match="line 101"):
-        found.extend(block.rows for block in source.blocks())
-    assert sum(map(len, found)) > 90
+        rows_read.extend(block.rows for block in source.blocks())
+    assert sum(map(len, rows_read)) > 90
 
 
 def test_a_field_that_no_row_has_is_misspelt(file):
@@ -148,10 +148,10 @@ def test_a_packed_file_cut_short_is_refused(tmp_path):
 def test_an_integer_beyond_64_bits_is_refused_as_it_is_from_python(tmp_path, number):
     rows = [[1, 2], [0.5, number], {"a": number}, number, 3]
     (tmp_path / "x.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    found = read(open_source(tmp_path / "x.jsonl"))
-    assert found == rows
-    assert [type(row) for row in found] == [type(row) for row in rows]
-    for sent in (found, rows):
+    rows_read = read(open_source(tmp_path / "x.jsonl"))
+    assert rows_read == rows
+    assert [type(row) for row in rows_read] == [type(row) for row in rows]
+    for sent in (rows_read, rows):
         with pytest.raises(EncodeError, match="64-bit") as caught:
             Json().encode(sent)
         assert caught.value.rows == (1, 2, 3)

