@@ -32,12 +32,23 @@ class Input(Table):
     """A file (.npy, .npz, .parquet, .arrow, .jsonl, .csv, .tsv, .txt), or a folder or pattern (data/*.parquet) of files
     of one format, relative to the job file's folder; or - for stdin."""
 
-    column: str | list[str] | None = None
-    """Name of the array, column or field that holds the rows, or a list of names for several inputs a row; not needed
-    if there is only one. In JSON lines also a JSON pointer (/a/b/0); without it a row is the whole value."""
+    column: str | None = None
+    """Name of the array, column or field whose values are the rows; not needed if there is only one. In JSON lines also
+    a JSON pointer (/a/b/0); without it a row is the whole value."""
 
-    id: str | None = None
-    """Name of the column with the rows' ids, which are texts or integers."""
+    columns: list[str] | None = None
+    """Names of several columns, or patterns such as f*: a row has their values by name. "*" stands for all columns but
+    those of the ids."""
+
+    as_: Literal["vector"] | None = Field(default=None, alias="as")
+    """With "vector" a row is a list of numbers, one for each of the columns."""
+
+    rename: dict[str, str] = {}
+    """Column to its name in the rows; in JSON lines without columns, field to its name in the object."""
+
+    id: str | list[str] | None = None
+    """Name of the column with the rows' ids, which are texts or integers; or names of several that are an id together.
+    """
 
     format: Literal["npy", "npz", "parquet", "arrow", "jsonl", "csv", "tsv", "txt"] | None = None
     """Format of the input, if its suffix does not show it."""

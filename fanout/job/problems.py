@@ -111,6 +111,8 @@ def _explained(detail: ErrorDetails, at: Location) -> tuple[Location, str]:
         return at, f"unknown key{_nearest(at)}"
     if kind in _MISSING:
         return at, "is missing"
+    if kind == "literal_error":
+        return at, f"must be {context['expected']}, not {detail['input']!r}".replace("'", '"')
     if kind == "greater_than_equal":
         return at, f"must be at least {context['ge']}, not {detail['input']}"
     # A settings class raised a ConfigError, which names its key and the remedy.
@@ -162,7 +164,7 @@ def _table(path: list[str]) -> Any:
 
 def _keys(model: Any) -> list[str]:
     if _is_model(model):
-        return list(model.model_fields)
+        return [field.alias or name for name, field in model.model_fields.items()]
     return [field.name for field in fields(model)] if is_dataclass(model) else []
 
 

@@ -180,7 +180,15 @@ def read_input(job: Job, rows: slice = slice(None)) -> Source:
         ConfigError: the run would replace or remove its own input.
     """
     table = job.tables.input
-    source = open_source(job.input_path, table.column, id=table.id, format=table.format)
+    source = open_source(
+        job.input_path,
+        table.column,
+        columns=table.columns,
+        rename=table.rename,
+        as_vector=table.as_ == "vector",
+        id=table.id,
+        format=table.format,
+    )
     # The output replaces a file at its path, which must not be the input.
     require_apart(job.output_path, source.files)
     selected = source.sliced(rows)
@@ -192,7 +200,7 @@ def read_input(job: Job, rows: slice = slice(None)) -> Source:
 def input_name(job: Job) -> str:
     """Return the name of the job's input in messages."""
     table = job.tables.input
-    columns = [table.column] if isinstance(table.column, str) else table.column or ()
+    columns = table.columns or ([] if table.column is None else [table.column])
     named = ", ".join(map(repr, columns))
     return f"{table.path}, column{'s' * (len(columns) > 1)} {named}" if columns else str(table.path)
 

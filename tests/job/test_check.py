@@ -52,7 +52,7 @@ async def test_the_first_chunk_is_sent_and_its_answer_described(write_job, doubl
 
 async def test_columns_are_described_by_name(write_job, doubler, tmp_path):
     np.savez(tmp_path / "x.npz", a=np.zeros((3, 2), "f4"), b=np.zeros(3))
-    job = load_job(write_job(url=doubler.url), ["input.path=x.npz", 'input.column=["a", "b"]'])
+    job = load_job(write_job(url=doubler.url), ["input.path=x.npz", 'input.columns=["a", "b"]'])
     doubler.status = 401
     report = await check_job(job)
     assert report.input == (
@@ -164,7 +164,7 @@ async def test_a_column_that_the_model_does_not_know_is_named_with_the_nearest(w
     np.savez(tmp_path / "x.npz", imags=np.zeros((3, 64)), other=np.zeros(3))
     async with FaultServer(described(name="images")) as server:
         path = write_job(OIP, None, server.url("oip"))
-        job = load_job(path, ["input.path=x.npz", 'input.column=["imags"]'])
+        job = load_job(path, ["input.path=x.npz", 'input.columns=["imags"]'])
         with pytest.raises(InputError) as caught:
             await execute(job)
         assert server.received == 0

@@ -56,7 +56,7 @@ def test_a_dash_is_stdin_and_no_file_beside_the_job(tmp_path):
 def test_an_unknown_format_lists_the_known(tmp_path):
     (line,) = problems(tmp_path, MINIMAL, ["input.format=xlsx"])
     assert "input.format: " in line
-    assert "'parquet'" in line
+    assert '"parquet"' in line
 
 
 def test_a_job_shows_neither_headers_nor_codec_options(tmp_path):
@@ -98,8 +98,13 @@ def test_a_key_in_the_wrong_table_is_shown_its_place(tmp_path):
         ("chunks.rows=0", "chunks.rows: must be at least 1, not 0"),
         ("timeouts.run=inf", "timeouts.run: must be a finite number above 0, not inf"),
         ("input.path=1", "input.path: must be a string, not a whole number"),
-        ("input.column=1", "input.column: must be a string or a list of strings, not a whole number"),
-        ('input.column=["a", 1]', "input.column: must be a string, not a list"),
+        ("input.column=1", "input.column: must be a string, not a whole number"),
+        ('input.column=["a"]', "input.column: must be a string, not a list"),
+        ("input.columns=a", "input.columns: must be a list of strings, not a string"),
+        ("input.id=1", "input.id: must be a string or a list of strings, not a whole number"),
+        ("input.as=list", 'input.as: must be "vector", not "list"'),
+        ("input.renam={ a = 'b' }", 'input.renam: unknown key; did you mean "rename"?'),
+        ("input.asx=vector", 'input.asx: unknown key; did you mean "as"?'),
         ("endpoint.headers=1", "endpoint.headers: must be a table, not a whole number"),
         ("endpoint.headers={ A = 1 }", "endpoint.headers.A: must be a string, not a whole number"),
         ("endpoint.headers={ A = [] }", "endpoint.headers.A: must be a string, not a list"),

@@ -83,8 +83,8 @@ def defaults(model: Any) -> dict[str, Any]:
     if is_dataclass(model):
         keys = [f for f in fields(model) if f.name not in PYTHON_ONLY]
         return {f.name: f.default if f.default is not MISSING else ... for f in keys}
-    by_field = {name: field.default for name, field in model.model_fields.items()}
-    return {name: ... if default is PydanticUndefined else default for name, default in by_field.items()}
+    by_key = {field.alias or name: field.default for name, field in model.model_fields.items()}
+    return {name: ... if default is PydanticUndefined else default for name, default in by_key.items()}
 
 
 @pytest.mark.parametrize("table", list(JobFile.model_fields))

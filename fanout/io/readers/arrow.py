@@ -9,13 +9,15 @@ import numpy as np
 from fanout.errors import InputError
 from fanout.io.arrow import import_pyarrow
 from fanout.io.readers.base import rows_per_block
-from fanout.io.readers.columns import insert_missing, select_columns, split_by_lengths
+from fanout.io.readers.columns import select_columns
+from fanout.io.readers.rows import insert_missing, split_by_lengths
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from fanout.io.arrow import Arrow
-    from fanout.io.readers.columns import Column
+    from fanout.io.readers.columns import ColumnOptions
+    from fanout.io.readers.rows import Column
     from fanout.types import Block
 
 # pandas writes a frame's index into columns of such names, which a user does not know of.
@@ -45,18 +47,12 @@ class ArrowColumns:
         InputError: a column does not exist, or holds values that no request can hold.
     """
 
-    def __init__(
-        self,
-        schema: Arrow,
-        column: str | Sequence[str] | None,
-        id: str | None,  # noqa: A002 - the name it has for users
-        file: str,
-    ) -> None:
+    def __init__(self, schema: Arrow, columns: ColumnOptions, file: str) -> None:
         names = [name for name in schema.names if not name.startswith(_PANDAS_INDEX)]
         # Fields of structs are columns of their own, named by their path.
         nested = {name: path for field in schema for name, path in _nested_fields(field)}
         self._file = file
-        self.selection = select_columns(names, column, id, file=file, nested=nested)
+        self.selection = select_columns(names, columns, file=file, nested=nested)
         self._paths = {name: nested.get(name, (name,)) for name in self.selection.all}
         self.paths = list(self._paths)
         self.top_level = list(dict.fromkeys(path[0] for path in self._paths.values()))

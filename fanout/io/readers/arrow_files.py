@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fanout.io.arrow import Arrow
+    from fanout.io.readers.columns import ColumnOptions
     from fanout.types import Block
 
 # Parquet's metadata counts a repeated value of a dictionary once, so its sizes alone could ask for far too many rows.
@@ -31,15 +32,10 @@ class ParquetSource(FileSource):
 
     _format = "parquet"
 
-    def __init__(
-        self,
-        path: Path,
-        column: str | Sequence[str] | None = None,
-        id: str | None = None,  # noqa: A002 - the name it has for users
-    ) -> None:
+    def __init__(self, path: Path, columns: ColumnOptions) -> None:
         self.path = path
         with _reading(path, "a Parquet file"), self._open() as file:
-            self._columns = ArrowColumns(file.schema_arrow, column, id, path.name)
+            self._columns = ArrowColumns(file.schema_arrow, columns, path.name)
             self._groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
             if min(self._groups, default=0) < 0:
                 raise ValueError(f"its metadata says {min(self._groups)} rows")
@@ -84,12 +80,7 @@ class ArrowFileSource(FileSource):
 
     _format = "arrow"
 
-    def __init__(
-        self,
-        path: Path,
-        column: str | Sequence[str] | None = None,
-        id: str | None = None,  # noqa: A002 - the name it has for users
-    ) -> None:
+    def __init__(self, path: Path, columns: ColumnOptions) -> None:
         self.path = path
         with path.open("rb") as file:
             magic = file.read(len(_ARROW_MAGIC))
@@ -98,7 +89,7 @@ class ArrowFileSource(FileSource):
             raise InputError(f"{path.name} {problem}", key="input.path")
         self._is_stream = magic != _ARROW_MAGIC
         with _reading(path, "an Arrow file"), self._open() as reader:
-            self._columns = ArrowColumns(reader.schema, column, id, path.name)
+            self._columns = ArrowColumns(reader.schema, columns, path.name)
         self._selection = self._columns.selection
         # Only reading a stream to its end shows how many batches it has.
         self.n_rows = None if self._is_stream else self._count_rows()

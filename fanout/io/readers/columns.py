@@ -1,64 +1,134 @@
-"""Columns of a table: the selection that a user makes by name, and the rows and ids made of it."""
+"""Columns of a table: the options that name them, and the selection from the names in a file."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from difflib import get_close_matches
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-import numpy as np
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
 
 from fanout.errors import InputError
-from fanout.types import Array, Block, Rows
+from fanout.io.readers.rows import check_ids, rows_from_columns, vectors
+from fanout.types import Block
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-Column: TypeAlias = Array | list[Any]
-"""Some rows of one column: an array, or a list where an array cannot hold them, as with a missing value (None)."""
+    from fanout.io.readers.rows import Column
+    from fanout.types import Rows
 
-# Ids are written to JSON and Parquet, which hold integers of 64 bits.
-_SMALLEST_ID, _LARGEST_ID = -(2**63), 2**64 - 1
+_PATTERN = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnOptions:
+    """The columns that a user names, and the form of the rows that are made of them.
+
+    Attributes:
+        column: the one column whose values are the rows.
+        columns: names or patterns (``f*``) of several columns.
+        rename: column -> its name in the rows.
+        vector: True if a row is the list of its columns' numbers instead of a mapping by name.
+        id: the column of the rows' ids, or several whose values are an id together.
+
+    Raises:
+        InputError: the options contradict each other.
+    """
+
+    column: str | None = None
+    columns: tuple[str, ...] | None = None
+    rename: Mapping[str, str] = field(default_factory=dict)
+    vector: bool = False
+    id: str | tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.column, str | None):
+            raise InputError(f"column is one name, not {self.column!r}; give several in columns", key="input.column")
+        if self.column is not None and self.columns is not None:
+            raise InputError("column makes rows of bare values, columns of several: give one", key="input.columns")
+        if self.columns is not None and not self.columns:
+            raise InputError("columns is an empty list", key="input.columns")
+        if self.id is not None and not self.id and not isinstance(self.id, str):
+            raise InputError("id is an empty list: leave it out", key="input.id")
+        if self.vector and self.columns is None:
+            problem = "a vector is made of several columns: name them in columns, by patterns such as f*"
+            raise InputError(problem, key="input.as")
+        if self.rename and (self.vector or self.column is not None):
+            row = "a vector" if self.vector else "a row that is the value of one column"
+            raise InputError(f"{row} has no names; leave rename out", key="input.rename")
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The columns of the ids."""
+        return () if self.id is None else (self.id,) if isinstance(self.id, str) else self.id
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the options for a fingerprint."""
+        columns = None if self.columns is None else list(self.columns)
+        row = {"column": self.column, "columns": columns, "rename": dict(self.rename), "vector": self.vector}
+        return {**row, "id": self.id if isinstance(self.id, str | None) else list(self.id)}
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnSelection:
-    """The columns to read.
+    """The columns to read, once the names in the file are known.
 
     Attributes:
         names: columns of the rows.
-        bare: True if a row is the one column's value, not a mapping from names to values.
-        id: column of the rows' ids.
+        options: the options that selected them.
     """
 
     names: tuple[str, ...]
-    bare: bool
-    id: str | None = None
+    options: ColumnOptions
 
     @property
     def all(self) -> tuple[str, ...]:
         """The columns of the rows and of the ids, each once."""
-        return tuple(dict.fromkeys([*self.names, *([] if self.id is None else [self.id])]))
+        return tuple(dict.fromkeys([*self.names, *self.options.ids]))
 
     def block(self, columns: Mapping[str, Column], file: str, first_row: int) -> Block:
-        """Return the rows and ids that some rows of all columns make. Raises `InputError` for an unusable id."""
-        ids = None if self.id is None else check_ids(columns[self.id], self.id, file, first_row)
-        return Block(self.rows(columns), ids)
+        """Return the rows and ids that some rows of all columns make.
 
-    def rows(self, columns: Mapping[str, Column]) -> Rows:
+        Raises:
+            InputError: an id that is unusable, or a value that no vector can hold.
+        """
+        return Block(self.rows(columns, file, first_row), self.ids(columns, file, first_row))
+
+    def ids(self, columns: Mapping[str, Column], file: str, first_row: int) -> list[Any] | None:
+        """Return the rows' ids; a mapping by name if several columns make an id. None without ids."""
+        if self.options.id is None:
+            return None
+        checked = {name: check_ids(columns[name], name, file, first_row) for name in self.options.ids}
+        if isinstance(self.options.id, str):
+            return checked[self.options.id]
+        return [dict(zip(checked, values, strict=True)) for values in zip(*checked.values(), strict=True)]
+
+    def rows(self, columns: Mapping[str, Column], file: str, first_row: int) -> Rows:
         """Return the rows without their ids."""
-        return rows_from_columns({name: columns[name] for name in self.names}, bare=self.bare)
+        selected = {name: columns[name] for name in self.names}
+        if self.options.vector:
+            return vectors(selected, file, first_row)
+        renamed = {self.options.rename.get(name, name): column for name, column in selected.items()}
+        return rows_from_columns(renamed, bare=self.options.columns is None)
 
     def as_json(self) -> dict[str, Any]:
         """Return the selection for a fingerprint."""
-        return {"columns": list(self.names), "bare": self.bare, "id": self.id}
+        return {**self.options.as_json(), "columns": list(self.names)}
+
+
+def require_unnamed(options: ColumnOptions, subject: str) -> None:
+    """Raise `InputError` if columns are named in an input that has none; ``subject`` says so."""
+    for key, value in (("column", options.column), ("columns", options.columns), ("id", options.id)):
+        if value is not None:
+            raise InputError(f"{subject}: leave {key} out", key=f"input.{key}")
+    if options.rename:
+        raise InputError(f"{subject}: leave rename out", key="input.rename")
 
 
 def select_columns(
     names: Sequence[str],
-    column: str | Sequence[str] | None,
-    id: str | None,  # noqa: A002 - the name it has for users
+    options: ColumnOptions,
     *,
     file: str,
     noun: str = "column",
@@ -77,22 +147,62 @@ def select_columns(
         if name not in known:
             raise InputError(f'{file} has no {noun} "{name}"; {suggestion(name, known, "it holds", names)}', key=key)
 
-    if id is not None:
-        require(id, "input.id")
+    for name in options.ids:
+        require(name, "input.id")
+    if options.columns is not None:
+        selected = expand_patterns(options.columns, names, options.ids, file, noun)
+        for name in selected:
+            require(name, "input.columns")
+        require_renamable(options.rename, selected, file)
+        return ColumnSelection(selected, options)
+    if options.rename:
+        problem = 'rename needs columns: name them, or take all with columns = ["*"]'
+        raise InputError(problem, key="input.rename")
+    if options.column is not None:
+        require(options.column, "input.column")
+        return ColumnSelection((options.column,), options)
     # The column of the ids is not an input, unless it is named as one.
-    if column is None:
-        rest = [name for name in names if name != id]
-        if len(rest) != 1:
-            number = f"{len(rest)} {noun}s" + (" beside the ids" if id in names else "")
-            raise InputError(f"{file} holds {number}: name the one to read ({_listed(rest)})", key="input.column")
-        return ColumnSelection((rest[0],), bare=True, id=id)
-    # An empty name is not an empty list: a CSV file may have a column without a name.
-    selected = (column,) if isinstance(column, str) else tuple(dict.fromkeys(column))
-    if not selected:
-        raise InputError(f"column is an empty list; {file} holds {_listed(names)}", key="input.column")
-    for name in selected:
-        require(name, "input.column")
-    return ColumnSelection(selected, bare=isinstance(column, str), id=id)
+    rest = [name for name in names if name not in options.ids]
+    if len(rest) != 1:
+        number = f"{len(rest)} {noun}s" + (" beside the ids" if set(options.ids) & set(names) else "")
+        remedy = f"name the one to read ({_listed(rest)}), or several in columns"
+        raise InputError(f"{file} holds {number}: {remedy}", key="input.column")
+    return ColumnSelection((rest[0],), options)
+
+
+def expand_patterns(
+    columns: Sequence[str], names: Sequence[str], ids: Sequence[str], file: str, noun: str = "column"
+) -> tuple[str, ...]:
+    """Return ``columns`` with each pattern replaced by the ``names`` that it matches, in their order, each once.
+
+    A pattern passes over the columns of the ids. A text that is a name is no pattern.
+
+    Raises:
+        InputError: a pattern matches no name.
+    """
+    expanded: dict[str, None] = {}
+    for column in columns:
+        if column in names or not _PATTERN.search(column):
+            expanded[column] = None
+            continue
+        matches = [name for name in names if fnmatchcase(name, column) and name not in ids]
+        if not matches:
+            problem = f'{file} has no {noun} that "{column}" matches; it holds {_listed(names)}'
+            raise InputError(problem, key="input.columns")
+        expanded.update(dict.fromkeys(matches))
+    return tuple(expanded)
+
+
+def require_renamable(rename: Mapping[str, str], selected: Sequence[str], file: str) -> None:
+    """Raise `InputError` if a renamed column is not selected, or two columns would have one name."""
+    for name in rename:
+        if name not in selected:
+            problem = f'"{name}" is not among the columns of the rows in {file}'
+            raise InputError(f"{problem}; {suggestion(name, selected, 'they are')}", key="input.rename")
+    labels = [rename.get(name, name) for name in selected]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise InputError(f'two columns of {file} would be called "{label}"', key="input.rename")
 
 
 def suggestion(name: str, known: Sequence[str], statement: str, listed: Sequence[str] | None = None) -> str:
@@ -105,69 +215,3 @@ def suggestion(name: str, known: Sequence[str], statement: str, listed: Sequence
 def _listed(names: Sequence[str], most: int = 30) -> str:
     text = ", ".join(f'"{name}"' for name in names[:most]) or "none"
     return text if len(names) <= most else f"{text}, and {len(names) - most} more"
-
-
-def rows_from_columns(columns: Mapping[str, Column], *, bare: bool) -> Rows:
-    """Return the rows that columns of one length make: the only column as it is, or arrays by name.
-
-    If a column is not an array, for instance because a value is missing in it, the rows are a list of dicts.
-    """
-    if bare:
-        return next(iter(columns.values()))
-    as_arrays = {name: _texts_as_array(column) for name, column in columns.items()}
-    # A codec sends arrays by name in one piece. A list of dicts is sent row by row, and may hold None.
-    arrays = {name: column for name, column in as_arrays.items() if isinstance(column, np.ndarray)}
-    if len(arrays) == len(columns):
-        return arrays
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _texts_as_array(column: Column) -> Column:
-    if isinstance(column, np.ndarray) or set(map(type, column)) != {str}:
-        return column
-    # StringDType stores texts of any length without padding.
-    return np.array(column, np.dtypes.StringDType())
-
-
-def insert_missing(present: Column, missing: Array) -> Column:
-    """Return the values of ``present`` with None between them where ``missing``, a mask of all rows, is true.
-
-    Numbers keep their dtype as numpy scalars, so that a row that is sent alone is encoded as its neighbours are.
-    """
-    if not missing.any():
-        return present
-    values = iter(present)
-    return [None if is_missing else next(values) for is_missing in missing.tolist()]
-
-
-def split_by_lengths(values: Column, lengths: Array) -> Column:
-    """Return ``values`` in pieces: an array with one more axis if all lengths are equal, else a list of pieces."""
-    if isinstance(values, np.ndarray) and len(set(lengths.tolist())) == 1:
-        return values.reshape(len(lengths), int(lengths[0]), *values.shape[1:])
-    ends = np.concatenate([[0], np.cumsum(lengths)]).tolist()
-    return [values[start:stop] for start, stop in pairwise(ends)]
-
-
-def check_ids(column: Column, name: str, file: str, first_row: int) -> list[int | str]:
-    """Return the ids of some rows. They only label rows, so two rows may have the same id.
-
-    Raises:
-        InputError: an id is missing, or is neither a text nor an integer of 64 bits.
-    """
-    ids: list[Any] = column.tolist() if isinstance(column, np.ndarray) else column
-    # Nearly all ids are texts: one pass over their types replaces a check of each.
-    if set(map(type, ids)) <= {str}:
-        return ids
-    plain = [value.item() if isinstance(value, np.generic) else value for value in ids]
-    for row, value in enumerate(plain, first_row):
-        if value is None:
-            raise InputError(f'{file}: row {row} has no id: "{name}" is missing there', key="input.id")
-        # A bool is an instance of int, but no id.
-        if type(value) not in (int, str):
-            problem = f"is of type {type(value).__name__}: ids are texts or integers"
-        elif type(value) is int and not _SMALLEST_ID <= value <= _LARGEST_ID:
-            problem = "is an integer of more than 64 bits: write it as a text"
-        else:
-            continue
-        raise InputError(f'{file}: the id of row {row} in "{name}" {problem}', key="input.id")
-    return plain

@@ -11,15 +11,16 @@ import numpy as np
 
 from fanout.errors import InputError
 from fanout.io.readers import base
-from fanout.io.readers.columns import check_ids, insert_missing, select_columns
+from fanout.io.readers.columns import ColumnOptions, select_columns
 from fanout.io.readers.lines import LineSource, decode_line, line_blocks
+from fanout.io.readers.rows import insert_missing
 from fanout.types import Block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from fanout.io.readers.columns import Column
     from fanout.io.readers.lines import ByteInput
+    from fanout.io.readers.rows import Column
 
 Kind: TypeAlias = Literal["integers", "numbers", "texts"]
 
@@ -50,24 +51,23 @@ class CsvSource(LineSource):
     def __init__(
         self,
         inputs: Sequence[ByteInput],
-        column: str | Sequence[str] | None = None,
-        id: str | None = None,  # noqa: A002 - the name it has for users
+        columns: ColumnOptions,
         *,
         delimiter: str = ",",
     ) -> None:
-        column = column if column is None or isinstance(column, str) else list(column)
-        super().__init__(inputs, column=column, id=id, delimiter=delimiter)
+        super().__init__(inputs, **columns.as_json(), delimiter=delimiter)
+        self._columns, self._delimiter = columns, delimiter
         # Stdin can be read only once, so its header is checked with its rows.
         for one in inputs if self.repeatable else ():
             with one.open() as file:
-                _Table(file, one.name, **self._selection)
+                _Table(file, one.name, self._columns, self._delimiter)
 
     def blocks(self) -> Iterator[Block]:
         row = 0
         kinds: dict[str, Kind] = {}
         for one in self._inputs:
             with one.open() as file:
-                table = _Table(file, one.name, **self._selection)
+                table = _Table(file, one.name, self._columns, self._delimiter)
                 for records in table.record_blocks():
                     # The kinds of the first file hold for all: a later one must not change the type of a column.
                     kinds = kinds or table.kinds(records)
@@ -89,14 +89,7 @@ class _Record(NamedTuple):
 class _Table:
     """One file with its header."""
 
-    def __init__(
-        self,
-        file: IO[bytes],
-        name: str,
-        column: str | Sequence[str] | None,
-        id: str | None,  # noqa: A002
-        delimiter: str,
-    ) -> None:
+    def __init__(self, file: IO[bytes], name: str, columns: ColumnOptions, delimiter: str) -> None:
         self._file = file
         self._name = name
         self._bytes_read = 0
@@ -104,7 +97,7 @@ class _Table:
         self._reader = csv.reader(self._lines(), delimiter=delimiter, strict=True)
         self._records = self._read_records()
         self._header = self._read_header(delimiter)
-        self._selection = select_columns(self._header, column, id, file=name)
+        self._selection = select_columns(self._header, columns, file=name)
 
     def record_blocks(self) -> Iterator[list[_Record]]:
         """Yield the records after the header, a block at a time."""
@@ -129,11 +122,13 @@ class _Table:
         """Return the rows and ids of some records. Raises `InputError` for a value that is not of its column's kind."""
         selection = self._selection
         columns = {name: self._column(records, name, kinds[name]) for name in selection.all}
-        if selection.id is None or kinds[selection.id] != "texts":
-            return selection.block(columns, self._name, first_row)
         # An empty text is a value like any other among the rows, but no id.
-        ids = [value or None for value in columns[selection.id]]
-        return Block(selection.rows(columns), check_ids(ids, selection.id, self._name, first_row))
+        ids = {
+            name: [value or None for value in columns[name]] if kinds[name] == "texts" else columns[name]
+            for name in selection.options.ids
+        }
+        rows = selection.rows(columns, self._name, first_row)
+        return Block(rows, selection.ids(ids, self._name, first_row))
 
     def _lines(self) -> Iterator[str]:
         for first, lines in line_blocks(self._file):

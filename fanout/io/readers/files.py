@@ -16,7 +16,7 @@ from fanout.types import count_rows
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from fanout.io.readers.columns import ColumnSelection
+    from fanout.io.readers.columns import ColumnOptions, ColumnSelection
     from fanout.types import Block
 
 GZIP = ".gz"
@@ -40,7 +40,7 @@ class FileSource(SeekableSource):
     _selection: ColumnSelection | None = None
 
     @abstractmethod
-    def __init__(self, path: Path, column: str | Sequence[str] | None = None, id: str | None = None) -> None: ...  # noqa: A002
+    def __init__(self, path: Path, columns: ColumnOptions) -> None: ...
 
     def fingerprint(self) -> dict[str, Any]:
         selection = self._selection.as_json() if self._selection else {}

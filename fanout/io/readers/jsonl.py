@@ -10,14 +10,16 @@ import orjson
 
 from fanout import exact_json
 from fanout.errors import InputError
-from fanout.io.readers.columns import check_ids, suggestion
+from fanout.io.readers.columns import ColumnSelection, expand_patterns, require_renamable, suggestion
 from fanout.io.readers.lines import LineSource, decode_line, line_blocks
 from fanout.types import Block
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from fanout.io.readers.columns import ColumnOptions
     from fanout.io.readers.lines import ByteInput
+    from fanout.io.readers.rows import Column
 
 # None is a value in JSON, so a field that is not there needs another mark.
 _ABSENT = object()
@@ -26,69 +28,88 @@ _ABSENT = object()
 class JsonLinesSource(LineSource):
     """One JSON value a line; blank lines are no rows.
 
-    ``column`` is a field of the objects, or a JSON pointer (RFC 6901) to a place deeper in them (``/a/b/0``). A list of
-    these makes rows that are dicts with them as keys; without it a row is the whole value. A field that a row does not
-    have is None. ``id`` is a field or a pointer too.
+    ``column`` is a field of the objects, or a JSON pointer (RFC 6901) to a place deeper in them (``/a/b/0``). Several
+    ``columns`` make rows that are dicts with them as keys, or lists of numbers; without either a row is the whole
+    value. A field that a row does not have is None. ``id`` is a field or a pointer too.
 
     Raises:
-        InputError: the list of columns is empty; while reading: a line is not JSON, or is not an object although a
-            field of it is wanted, or none of the first rows has a field.
+        InputError: while reading: a line is not JSON, or is not an object although a field of it is wanted, or none of
+            the first rows has a field.
     """
 
     _format = "jsonl"
 
-    def __init__(
-        self,
-        inputs: Sequence[ByteInput],
-        column: str | Sequence[str] | None = None,
-        id: str | None = None,  # noqa: A002 - the name it has for users
-    ) -> None:
-        if column is not None and not column:
-            raise InputError("column is empty: give the name of a field, or leave it out", key="input.column")
-        self._column = column if column is None or isinstance(column, str) else list(dict.fromkeys(column))
-        self._id = id
-        super().__init__(inputs, column=self._column, id=id)
+    def __init__(self, inputs: Sequence[ByteInput], columns: ColumnOptions) -> None:
+        super().__init__(inputs, **columns.as_json())
+        self._columns = columns
 
     def blocks(self) -> Iterator[Block]:
         row = 0
-        fields = self._fields()
+        selection: ColumnSelection | None = None
         for one in self._inputs:
             with one.open() as file:
                 for first, lines in line_blocks(file):
-                    values = _parse(lines, first, one.name, fields)
+                    values = _parse(lines, first, one.name, self._fields())
                     if not values:
                         continue
-                    # A pass that starts in the middle still reads from the beginning, so the check is made once.
-                    if row == 0:
-                        _require_fields(values, one.name, fields)
-                    ids = None
-                    if self._id is not None:
-                        ids = check_ids(_pick(values, self._id), self._id, one.name, row)
-                    yield Block(self._rows(values), ids)
+                    # A pass that starts in the middle still reads from the beginning, so the same rows decide.
+                    if selection is None:
+                        selection = _select(values, self._columns, one.name)
+                    yield _block(values, selection, one.name, row)
                     row += len(values)
 
     def _fields(self) -> dict[str, str]:
         """Return the fields to read, each with the key of the job file that names it."""
-        columns = [self._column] if isinstance(self._column, str) else self._column or []
-        return {**dict.fromkeys(columns, "input.column"), **({} if self._id is None else {self._id: "input.id"})}
-
-    def _rows(self, values: list[Any]) -> list[Any]:
-        if self._column is None:
-            return values
-        if isinstance(self._column, str):
-            return _pick(values, self._column)
-        columns = [_pick(values, name) for name in self._column]
-        return [dict(zip(self._column, row, strict=True)) for row in zip(*columns, strict=True)]
+        options = self._columns
+        column = {} if options.column is None else {options.column: "input.column"}
+        columns = dict.fromkeys([*(options.columns or ()), *options.rename], "input.columns")
+        return {**column, **columns, **dict.fromkeys(options.ids, "input.id")}
 
 
-def _require_fields(values: list[Any], name: str, fields: Mapping[str, str]) -> None:
-    """Raise `InputError` for a field that all rows lack: one row may lack it, but then it is misspelt."""
-    for field, key in fields.items():
+def _select(values: list[Any], options: ColumnOptions, name: str) -> ColumnSelection:
+    """Return the selection, by the fields of the first rows.
+
+    Raises:
+        InputError: all of these rows lack a field: one row may lack it, but then it is misspelt.
+    """
+    known = list(dict.fromkeys(chain.from_iterable(value for value in values if isinstance(value, dict))))
+
+    def require(field: str, key: str) -> None:
         get = _getter(field)
         if all(get(value) is _ABSENT for value in values):
-            known = list(dict.fromkeys(chain.from_iterable(value for value in values if isinstance(value, dict))))
             problem = f'none of the first {len(values)} rows has "{field}"; {suggestion(field, known, "they have")}'
             raise InputError(f"{name}: {problem}", key=key)
+
+    names: tuple[str, ...] = () if options.column is None else (options.column,)
+    if options.columns is not None:
+        names = expand_patterns(options.columns, known, options.ids, name)
+        require_renamable(options.rename, names, name)
+    for field in names:
+        require(field, "input.column" if options.columns is None else "input.columns")
+    for field in options.rename:
+        require(field, "input.rename")
+    for field in options.ids:
+        require(field, "input.id")
+    return ColumnSelection(names, options)
+
+
+def _block(values: list[Any], selection: ColumnSelection, name: str, first_row: int) -> Block:
+    columns: dict[str, Column] = {field: _pick(values, field) for field in selection.all}
+    ids = selection.ids(columns, name, first_row)
+    options = selection.options
+    if selection.names and (options.vector or options.columns is None):
+        return Block(selection.rows(columns, name, first_row), ids)
+    # Rows of several fields stay dicts of JSON values. Arrays would give all numbers of a field one type.
+    if selection.names:
+        labels = [options.rename.get(field, field) for field in selection.names]
+        rows = zip(*(columns[field] for field in selection.names), strict=True)
+        return Block([dict(zip(labels, row, strict=True)) for row in rows], ids)
+    rename = options.rename
+    return Block([_renamed(value, rename) for value in values] if rename else values, ids)
+
+
+def _renamed(row: dict[str, Any], rename: Mapping[str, str]) -> dict[str, Any]:
+    return {rename.get(field, field): value for field, value in row.items()}
 
 
 def _pick(values: list[Any], field: str) -> list[Any]:

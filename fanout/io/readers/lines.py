@@ -14,6 +14,7 @@ from fanout.errors import InputError
 from fanout.io import fingerprint
 from fanout.io.readers import base
 from fanout.io.readers.base import Source
+from fanout.io.readers.columns import ColumnOptions, require_unnamed
 from fanout.io.readers.files import GZIP
 from fanout.types import Block
 
@@ -130,21 +131,13 @@ class TextSource(LineSource):
     An empty line is a row like any other, so that row i is line i + 1 of the (first) text.
 
     Raises:
-        InputError: a ``column`` or ``id`` was given, which lines do not have; while reading: a line is not UTF-8.
+        InputError: columns were named, which lines do not have; while reading: a line is not UTF-8.
     """
 
     _format = "txt"
 
-    def __init__(
-        self,
-        inputs: Sequence[ByteInput],
-        column: str | Sequence[str] | None = None,
-        id: str | None = None,  # noqa: A002 - the name it has for users
-    ) -> None:
-        for key, value in (("column", column), ("id", id)):
-            if value is not None:
-                problem = f"{inputs[0].name} is read as lines of text, which have no names: leave {key} out"
-                raise InputError(problem, key=f"input.{key}")
+    def __init__(self, inputs: Sequence[ByteInput], columns: ColumnOptions) -> None:
+        require_unnamed(columns, f"{inputs[0].name} is read as lines of text, which have no names")
         super().__init__(inputs)
 
     def blocks(self) -> Iterator[Block]:

@@ -20,12 +20,12 @@ import numpy as np
 
 from fanout.errors import InputError
 from fanout.io.readers.base import rows_per_block
-from fanout.io.readers.columns import select_columns
+from fanout.io.readers.columns import ColumnOptions, require_unnamed, select_columns
 from fanout.io.readers.files import FileSource
 from fanout.types import Array, Block
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     RowReader = Callable[[int, int], Array]
@@ -72,22 +72,15 @@ class NpySource(FileSource):
     """The array of a ``.npy`` file; row i is ``array[i]``.
 
     Raises:
-        InputError: not a ``.npy`` file, or one that is cut short; an array without rows that can be sent; or a
-            ``column`` or ``id`` was given, which it does not have.
+        InputError: not a ``.npy`` file, or one that is cut short; an array without rows that can be sent; or
+            columns were named, which it does not have.
     """
 
     _format = "npy"
     uniform = True
 
-    def __init__(
-        self,
-        path: Path,
-        column: str | Sequence[str] | None = None,
-        id: str | None = None,  # noqa: A002 - the name it has for users
-    ) -> None:
-        for key, value in (("column", column), ("id", id)):
-            if value is not None:
-                raise InputError(f"{path.name} is one array without a name: leave {key} out", key=f"input.{key}")
+    def __init__(self, path: Path, columns: ColumnOptions) -> None:
+        require_unnamed(columns, f"{path.name} is one array without a name")
         self.path = path
         # Without a buffer, the bytes of a block are read straight into its array.
         with path.open("rb", buffering=0) as file, _reading(path, "a .npy file"):
@@ -107,7 +100,7 @@ class NpySource(FileSource):
 
 
 class NpzSource(FileSource):
-    """The array called ``column`` of a ``.npz`` archive; several in step if ``column`` is a list of names.
+    """One array of a ``.npz`` archive, or several in step.
 
     Raises:
         InputError: not an archive of arrays, no such array, or arrays with different numbers of rows.
@@ -116,12 +109,7 @@ class NpzSource(FileSource):
     _format = "npz"
     uniform = True
 
-    def __init__(
-        self,
-        path: Path,
-        column: str | Sequence[str] | None = None,
-        id: str | None = None,  # noqa: A002 - the name it has for users
-    ) -> None:
+    def __init__(self, path: Path, columns: ColumnOptions) -> None:
         self.path = path
         with path.open("rb") as file:
             if file.read(len(_NPY_MAGIC)) == _NPY_MAGIC:
@@ -129,7 +117,7 @@ class NpzSource(FileSource):
         with _open_archive(path) as archive:
             names = [name.removesuffix(_SUFFIX) for name in archive.namelist()]
             # An archive may hold other files, which are no arrays; they are refused when they are named.
-            self._selection = selection = select_columns(names, column, id, file=path.name, noun="array")
+            self._selection = selection = select_columns(names, columns, file=path.name, noun="array")
             self._headers = {name: _read_member_header(path, archive, name) for name in selection.all}
         if len({header.n_rows for header in self._headers.values()}) > 1:
             lengths = ", ".join(f'"{name}" {header.n_rows}' for name, header in self._headers.items())

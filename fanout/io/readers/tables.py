@@ -15,14 +15,15 @@ from fanout.errors import InputError
 from fanout.io import fingerprint
 from fanout.io.readers.arrow import ArrowColumns, pyarrow
 from fanout.io.readers.base import SeekableSource, Source, rows_per_block
-from fanout.io.readers.columns import insert_missing, rows_from_columns
+from fanout.io.readers.columns import ColumnOptions
+from fanout.io.readers.rows import insert_missing, rows_from_columns
 from fanout.types import Block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fanout.io.arrow import Arrow
-    from fanout.io.readers.columns import Column
+    from fanout.io.readers.rows import Column
     from fanout.types import Array, Rows
 
 # A block's size is computed from this many rows at the beginning.
@@ -239,4 +240,5 @@ def _as_arrow_table(table: Any) -> Arrow:
 
 def _all_columns(schema: Arrow) -> ArrowColumns:
     # None selects the only column, whose values are then bare rows.
-    return ArrowColumns(schema, schema.names if len(schema.names) > 1 else None, None, "the table")
+    several = tuple(schema.names) if len(schema.names) > 1 else None
+    return ArrowColumns(schema, ColumnOptions(columns=several), "the table")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from fanout.codecs import codec
 from fanout.errors import EncodeError, InputError
 from fanout.io.readers.arrow import ArrowColumns, type_in_words, values
+from fanout.io.readers.columns import ColumnOptions
 from tests.io.readers.reading import plain
 
 TEXTS = [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())]
@@ -75,13 +76,13 @@ def test_tensors_have_their_shape():
     rows = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
     array = pa.ExtensionArray.from_storage(kind, pa.array(rows.reshape(2, 6).tolist(), pa.list_(pa.float32(), 6)))
     np.testing.assert_array_equal(values(array), rows)
-    assert ArrowColumns(pa.schema([("x", kind)]), None, None, "t.parquet").schema == {"x": "lists of 6 (float)"}
+    assert ArrowColumns(pa.schema([("x", kind)]), ColumnOptions(), "t.parquet").schema == {"x": "lists of 6 (float)"}
 
 
 def test_a_tensor_with_its_axes_in_another_order_is_refused():
     kind = pa.fixed_shape_tensor(pa.float32(), (3, 2), permutation=(1, 0))
     with pytest.raises(InputError, match="which no request can hold"):
-        ArrowColumns(pa.schema([("x", kind)]), None, None, "t.parquet")
+        ArrowColumns(pa.schema([("x", kind)]), ColumnOptions(), "t.parquet")
 
 
 def test_conversations_are_lists_of_messages():
@@ -113,7 +114,7 @@ def test_any_array_holds_its_python_values(items, start):
 )
 def test_a_type_that_no_request_has_is_refused(kind):
     with pytest.raises(InputError, match=r'column "when" of t\.parquet has the type .*; cast it') as caught:
-        ArrowColumns(pa.schema([("when", kind)]), None, None, "t.parquet")
+        ArrowColumns(pa.schema([("when", kind)]), ColumnOptions(), "t.parquet")
     assert caught.value.key == "input.column"
 
 

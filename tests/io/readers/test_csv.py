@@ -65,13 +65,13 @@ def test_a_column_holds_numbers_if_its_values_are_numbers_in_json(tmp_path, valu
 
 
 def test_several_columns_are_arrays_by_name(file):
-    rows = read(open_source(file, ["name", "key"]))
+    rows = read(open_source(file, columns=["name", "key"]))
     assert rows["name"].tolist() == ["Ann", "Bo", ""]
     assert rows["key"].tolist() == [7, 8, 9]
 
 
 def test_a_missing_number_makes_dicts_of_the_rows(file):
-    assert plain(read(open_source(file, ["key", "age"])))[1] == {"key": 8, "age": None}
+    assert plain(read(open_source(file, columns=["key", "age"])))[1] == {"key": 8, "age": None}
 
 
 def test_a_column_holds_the_ids(file):
@@ -193,13 +193,13 @@ def test_any_values_are_read_as_they_were_written(scratch, rows, quoting, size, 
     csv.writer(written, quoting=quoting).writerows([("t", "n"), ("text", 0), *((f"-{t}", n) for t, n in rows)])
     scratch.write_bytes(written.getvalue().encode())
     expected = [{"t": "text", "n": 0}, *({"t": f"-{t}", "n": n} for t, n in rows)]
-    assert plain(read(open_source(scratch, ["t", "n"]), size, start)) == expected[start:]
+    assert plain(read(open_source(scratch, columns=["t", "n"]), size, start)) == expected[start:]
 
 
 def test_the_fingerprint_changes_with_columns_and_files(file):
     prints = [
         open_source(file, "note").fingerprint(),
-        open_source(file, ["note"]).fingerprint(),
+        open_source(file, columns=["note"]).fingerprint(),
         open_source(file, "note", id="key").fingerprint(),
     ]
     file.write_text(PEOPLE + "1,2,3,4,5\n")

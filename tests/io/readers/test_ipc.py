@@ -22,7 +22,7 @@ def file(request, tmp_path):
 
 def test_any_part_can_be_read(file):
     holds_in_parts(open_source(file, "n"), [1, 2, 3, 4, 5])
-    holds_in_parts(open_source(file, ["text", "n"]), TABLE.select(["text", "n"]).to_pylist())
+    holds_in_parts(open_source(file, columns=["text", "n"]), TABLE.select(["text", "n"]).to_pylist())
 
 
 def test_a_column_holds_the_ids(file):

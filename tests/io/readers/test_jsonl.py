@@ -40,7 +40,7 @@ def test_a_column_is_a_field_and_none_if_a_row_lacks_it(file):
 
 def test_a_list_of_columns_makes_dicts_with_these_keys(file):
     expected = [{"text": row["text"], "n": row.get("n")} for row in ROWS]
-    holds_in_parts(open_source(file, ["text", "n"]), expected)
+    holds_in_parts(open_source(file, columns=["text", "n"]), expected)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_list_of_columns_makes_dicts_with_these_keys(file):
 )
 def test_a_column_may_be_a_json_pointer(file, pointer, expected):
     assert read(open_source(file, pointer)) == expected
-    assert read(open_source(file, [pointer])) == [{pointer: value} for value in expected]
+    assert read(open_source(file, columns=[pointer])) == [{pointer: value} for value in expected]
 
 
 def test_a_pointer_goes_into_lists_by_number_alone(tmp_path):
@@ -117,12 +117,12 @@ def test_a_field_that_no_row_has_is_misspelt(file):
     assert 'none of the first 4 rows has "txt"; did you mean "text"? They have "id", "text", ' in str(error)
     assert error.key == "input.column"
     assert refusal(file, "text", id="key").key == "input.id"
-    assert 'none of the first 4 rows has "/deep/x"' in str(refusal(file, ["text", "/deep/x"]))
+    assert 'none of the first 4 rows has "/deep/x"' in str(refusal(file, columns=["text", "/deep/x"]))
 
 
 def test_no_column_has_no_name(file):
-    assert "column is empty" in str(refused_at_once(file, []))
-    assert "column is empty" in str(refused_at_once(file, ""))
+    assert "columns is an empty list" in str(refused_at_once(file, columns=[]))
+    assert 'none of the first 4 rows has ""' in str(refusal(file, ""))
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n"])

@@ -36,13 +36,13 @@ def test_a_column_is_the_array_of_that_name(archive):
 
 
 def test_a_list_of_columns_gives_a_mapping(archive):
-    rows = read(open_source(archive, ["images", "labels"]), TINY)
+    rows = read(open_source(archive, columns=["images", "labels"]), TINY)
     assert list(rows) == ["images", "labels"]
     np.testing.assert_array_equal(rows["labels"], np.arange(3))
 
 
 def test_a_list_of_one_column_gives_a_mapping_too(archive):
-    assert list(read(open_source(archive, ["labels"]))) == ["labels"]
+    assert list(read(open_source(archive, columns=["labels"]))) == ["labels"]
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -52,7 +52,7 @@ def test_any_part_can_be_read_packed_or_not(tmp_path, save, order):
     save(tmp_path / "x.npz", a=np.asarray(array, order=order), b=np.arange(6.0))
     holds_in_parts(open_source(tmp_path / "x.npz", "a"), array.tolist())
     both = [{"a": a, "b": b} for a, b in zip(array.tolist(), range(6), strict=True)]
-    holds_in_parts(open_source(tmp_path / "x.npz", ["a", "b"]), both, size=64)
+    holds_in_parts(open_source(tmp_path / "x.npz", columns=["a", "b"]), both, size=64)
 
 
 def test_the_only_array_needs_no_name(tmp_path):
@@ -85,7 +85,7 @@ def test_an_archive_of_nothing_says_so(tmp_path):
 
 def test_a_misspelt_column_gets_the_nearest_name(archive):
     assert 'did you mean "images"?' in str(refused_at_once(archive, "imagse"))
-    assert 'did you mean "labels"?' in str(refused_at_once(archive, ["images", "label"]))
+    assert 'did you mean "labels"?' in str(refused_at_once(archive, columns=["images", "label"]))
     error = refused_at_once(archive, "images", id="lables")
     assert 'did you mean "labels"?' in str(error)
     assert error.key == "input.id"
@@ -97,11 +97,11 @@ def test_a_column_like_no_other_gets_the_list(archive):
 
 
 def test_an_empty_list_of_columns_is_refused(archive):
-    assert "empty list" in str(refused_at_once(archive, []))
+    assert "empty list" in str(refused_at_once(archive, columns=[]))
 
 
 def test_columns_of_different_lengths_are_refused(archive):
-    assert '"labels" 3, "more" 4' in str(refused_at_once(archive, ["labels", "more"]))
+    assert '"labels" 3, "more" 4' in str(refused_at_once(archive, columns=["labels", "more"]))
     assert '"labels" 3, "more" 4' in str(refused_at_once(archive, "labels", id="more"))
 
 
@@ -138,15 +138,24 @@ def test_an_array_called_npz_is_refused_with_its_right_suffix(tmp_path):
 
 def test_the_fingerprint_changes_with_the_columns(archive):
     prints = [
-        open_source(archive, column, id=key).fingerprint()
-        for column, key in [("images", None), ("labels", None), (["images"], None), ("images", "labels")]
+        open_source(archive, **options).fingerprint()
+        for options in [
+            {"column": "images"},
+            {"column": "labels"},
+            {"columns": ["images"]},
+            {"columns": ["images"], "rename": {"images": "labels"}},
+            {"columns": ["labels"], "as_vector": True},
+            {"columns": ["labels"]},
+            {"column": "images", "id": "labels"},
+            {"column": "images", "id": ["labels"]},
+        ]
     ]
     assert all(prints.count(one) == 1 for one in prints)
 
 
 def test_blocks_of_several_arrays_count_the_bytes_of_all(tmp_path):
     np.savez(tmp_path / "x.npz", a=np.zeros(10), b=np.zeros(10))
-    sizes = [len(block.rows["a"]) for block in blocks(open_source(tmp_path / "x.npz", ["a", "b"]), 64)]
+    sizes = [len(block.rows["a"]) for block in blocks(open_source(tmp_path / "x.npz", columns=["a", "b"]), 64)]
     assert sizes == [4, 4, 2]
 
 

@@ -33,23 +33,23 @@ def file(tmp_path):
 def test_any_part_of_a_column_can_be_read(file):
     holds_in_parts(open_source(file, "text"), ["a", "b", None, "d", "e"])
     holds_in_parts(open_source(file, "vector"), TABLE["vector"].to_pylist())
-    holds_in_parts(open_source(file, ["text", "key"]), TABLE.select(["text", "key"]).to_pylist())
+    holds_in_parts(open_source(file, columns=["text", "key"]), TABLE.select(["text", "key"]).to_pylist())
 
 
 def test_several_columns_are_arrays_by_name_if_no_value_is_missing(file):
-    rows = blocks(open_source(file, ["text", "vector"]).sliced(slice(0, 2)), TINY)[0].rows
+    rows = blocks(open_source(file, columns=["text", "vector"]).sliced(slice(0, 2)), TINY)[0].rows
     assert rows["text"].dtype == np.dtypes.StringDType()
     assert rows["vector"].shape[1:] == (2,)
 
 
 def test_a_missing_value_makes_dicts_of_the_rows(file):
-    rows = read(open_source(file, ["text", "key"]))
+    rows = read(open_source(file, columns=["text", "key"]))
     assert rows[2] == {"text": None, "key": 12}
 
 
 def test_fields_of_structs_are_named_with_dots(file):
     assert read(open_source(file, "document.title.en"), TINY) == list("vwxyz")
-    assert read(open_source(file, ["document.title.en", "key"]))["document.title.en"].tolist() == list("vwxyz")
+    assert read(open_source(file, columns=["document.title.en", "key"]))["document.title.en"].tolist() == list("vwxyz")
 
 
 def test_a_dot_may_be_in_a_name(tmp_path):
@@ -153,7 +153,7 @@ def scratch(tmp_path_factory):
 def test_any_texts_are_read_as_they_were_written(scratch, texts, group, start, size):
     table = pa.table({"text": pa.array(texts, pa.string()), "n": range(len(texts))})
     parquet.write_table(table, scratch, row_group_size=group)
-    rows = plain(read(open_source(scratch, ["text", "n"]), size, start))
+    rows = plain(read(open_source(scratch, columns=["text", "n"]), size, start))
     assert rows == table.slice(start).to_pylist()
 
 
