@@ -1,8 +1,9 @@
 """Make the tables of job file keys in these pages from the job file's JSON Schema.
 
 A page holds placeholders: ``<!-- keys: limits -->`` for a table of the job file, ``<!-- options: oip -->`` for the
-options of a codec, ``<!-- options: * -->`` for those that all packaged codecs of numbers share. So the reference
-cannot disagree with the settings: both are made from the same docstrings.
+options of a codec, ``<!-- options: * -->`` for those that all packaged codecs of numbers share, and
+``<!-- auth: bearer -->`` for the keys of a type of authentication. So the reference cannot disagree with the settings:
+both are made from the same docstrings.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 SHARED = ("dtype", "shape", "nonfinite")
 """Options of every codec of numbers."""
 
-_PLACEHOLDER = re.compile(r"^<!-- (keys|options): ([\w*-]+) -->$", re.MULTILINE)
+_PLACEHOLDER = re.compile(r"^<!-- (keys|options|auth): ([\w*-]+) -->$", re.MULTILINE)
 
 
 def fill(page: str, schema: bytes) -> str:
@@ -30,8 +31,7 @@ def fill(page: str, schema: bytes) -> str:
     job = json.loads(schema)
 
     def table(match: re.Match[str]) -> str:
-        properties, required = _keys_of(job, match[2]) if match[1] == "keys" else _options_of(job, match[2])
-        return _table(properties, required)
+        return _table(*{"keys": _keys_of, "options": _options_of, "auth": _auth_of}[match[1]](job, match[2]))
 
     return _PLACEHOLDER.sub(table, page)
 
@@ -58,6 +58,12 @@ def _options_of(job: dict[str, Any], name: str) -> tuple[dict[str, Any], list[st
         return {option: every["json"]["properties"][option] for option in SHARED}, []
     own = {option: value for option, value in every[name]["properties"].items() if option not in (*SHARED, "name")}
     return own, every[name].get("required", [])
+
+
+def _auth_of(job: dict[str, Any], name: str) -> tuple[dict[str, Any], list[str]]:
+    rules = job["$defs"]["AuthTable"]["allOf"]
+    keys = {rule["if"]["properties"]["type"]["const"]: rule["then"] for rule in rules}[name]
+    return {key: value for key, value in keys["properties"].items() if key != "type"}, keys.get("required", [])
 
 
 def _codecs(job: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ if sys.platform == "win32":  # files are locked, written and synced with POSIX c
     raise ImportError("fanout runs on Linux and macOS; on Windows, install it in WSL (Windows Subsystem for Linux)")
 
 if TYPE_CHECKING:
+    from fanout.auth import ApiKeyAuth, Auth, BasicAuth, BearerAuth, Credentials, StaticAuth
     from fanout.client import Client, Preview, Sink, Stream
     from fanout.client.sync import SyncClient, map  # noqa: A004 - the verb of the field; it is not meant for star imports
     from fanout.codecs import codec
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 
 # Module -> public names, resolved on first use (PEP 562): importing aiohttp, numpy and the rest takes half a second.
 _HOMES = {
+    "fanout.auth": ("ApiKeyAuth", "Auth", "BasicAuth", "BearerAuth", "Credentials", "StaticAuth"),
     "fanout.client": ("Client", "Preview", "Sink", "Stream"),
     "fanout.codecs": ("codec",),
     "fanout.codecs.base": ("Codec",),
@@ -90,13 +92,13 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Action", "Answers", "Array", "CallbackError", "Chunk", "ChunkResult", "Client", "ClientStateError", "Codec",
-    "ConfigError", "DecodedResponse", "EncodeError", "Endpoint", "EndpointStatistics", "Event", "Failure",
-    "FanoutError", "FileSink", "Hedge", "InputError", "Interrupted", "InvalidResponse", "Journal", "Limits",
-    "ModelInfo", "Payload", "Preview", "QueueFull", "RateLimiter", "Response", "Result", "RetryPolicy", "Rows",
-    "RowsFailed", "RunControl", "RunStopped", "Sink", "Source", "Statistics", "Stream", "SyncClient", "Tensor",
-    "TensorSpec", "Timeouts", "TransportError", "UnknownOptionError", "Verdict", "__version__", "codec", "map",
-    "open_sink", "open_source",
+    "Action", "Answers", "ApiKeyAuth", "Array", "Auth", "BasicAuth", "BearerAuth", "CallbackError", "Chunk",
+    "ChunkResult", "Client", "ClientStateError", "Codec", "ConfigError", "Credentials", "DecodedResponse",
+    "EncodeError", "Endpoint", "EndpointStatistics", "Event", "Failure", "FanoutError", "FileSink", "Hedge",
+    "InputError", "Interrupted", "InvalidResponse", "Journal", "Limits", "ModelInfo", "Payload", "Preview",
+    "QueueFull", "RateLimiter", "Response", "Result", "RetryPolicy", "Rows", "RowsFailed", "RunControl", "RunStopped",
+    "Sink", "Source", "StaticAuth", "Statistics", "Stream", "SyncClient", "Tensor", "TensorSpec", "Timeouts",
+    "TransportError", "UnknownOptionError", "Verdict", "__version__", "codec", "map", "open_sink", "open_source",
 ]  # fmt: skip
 
 

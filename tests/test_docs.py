@@ -14,6 +14,7 @@ import pytest
 
 import fanout
 import fanout.testing
+from fanout.auth import auth_types
 from fanout.codecs import names
 from fanout.types import StopKind
 
@@ -73,6 +74,12 @@ def test_the_page_of_codecs_has_the_options_of_every_packaged_codec(job_keys: An
     described = re.findall(r"^<!-- options: ([\w-]+) -->$", page, re.MULTILINE)
     assert sorted(described) == sorted(names()) == sorted(job_keys.codecs(SCHEMA))
     assert all(f"| `{name}` |" in page for name in described)
+
+
+def test_the_page_of_authentication_has_the_keys_of_every_type() -> None:
+    page = (DOCS / "auth.md").read_text("utf-8")
+    assert sorted(re.findall(r"^<!-- auth: ([\w-]+) -->$", page, re.MULTILINE)) == sorted(auth_types())
+    assert all(f"| `{name}` " in page for name in auth_types())
 
 
 def test_the_reference_has_every_public_name_once() -> None:

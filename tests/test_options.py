@@ -56,7 +56,8 @@ def test_a_misspelt_option_is_named_with_the_nearest(call: Callable[[], Any], me
 
 HAS_OPTIONS = [
     fanout.Client, fanout.SyncClient, fanout.Journal, fanout.RateLimiter, fanout.Endpoint, fanout.Hedge, fanout.Limits,
-    fanout.RetryPolicy, fanout.Timeouts, fanout.map, fanout.open_sink, fanout.open_source,
+    fanout.RetryPolicy, fanout.Timeouts, fanout.map, fanout.open_sink, fanout.open_source, fanout.ApiKeyAuth,
+    fanout.BasicAuth, fanout.BearerAuth,
 ]  # fmt: skip
 METHODS = [
     getattr(owner, name)

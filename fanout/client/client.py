@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, overload
 
 from fanout._redact import Redactor, secrets_of
+from fanout.auth import Auth
 from fanout.client.endpoints import each_endpoint
 from fanout.client.file_run import Sink, require_own_files, run_into
 from fanout.client.identity import content_of, identity_of
@@ -70,6 +71,8 @@ class Client(Generic[V]):
         hedge: second requests for rows whose response takes long; none if not given.
         headers: header fields of every request, in addition to the endpoint's; or a function, async or not, that
             returns them. It is called before the first request, and again after a 401.
+        auth: credentials of every request, such as `BearerAuth`; renewed before they expire and when a server refuses
+            them. They are not part of the identity of a run.
         on_event: called with an `Event` for each change in the state of a chunk or endpoint; it must not block.
         transport: sends the requests in place of the network, as a `fanout.testing.Replayer` does, or through it, as a
             `fanout.testing.Recorder` does; or an object of your own with ``async def send(request)`` -> `Response`.
@@ -116,6 +119,7 @@ class Client(Generic[V]):
         timeouts: Timeouts | None = None,
         hedge: Hedge | None = None,
         headers: HeaderSource | None = None,
+        auth: Auth | None = None,
         on_event: Callable[[Event], None] | None = None,
         transport: Transport | TransportWrapper | None = None,
         secrets: Iterable[str] | Redactor = (),
@@ -129,6 +133,8 @@ class Client(Generic[V]):
         # The redactor must know the credentials before the first message is made, even that of a failing option.
         for one, _ in self._endpoints:
             self._redactor.add(secrets_of(one.url, one.headers))
+        if isinstance(auth, Auth):
+            self._redactor.add(auth.secrets)
         self._settings = ClientSettings(
             chunks=chunks,
             limits=limits,
@@ -138,6 +144,7 @@ class Client(Generic[V]):
             count_tokens=count_tokens,
             max_pending=max_pending,
             headers=headers,
+            auth=auth,
             on_event=on_event,
             transport=transport,
             redactor=self._redactor,

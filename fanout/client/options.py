@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
+from fanout.auth import Auth
 from fanout.errors import ConfigError
 from fanout.limits import RateLimiter
 from fanout.settings import Chunks, Hedge, Limits, RetryPolicy, Timeouts
@@ -41,6 +42,7 @@ class ClientOptions(TypedDict, total=False):
     timeouts: Timeouts | None
     hedge: Hedge | None
     headers: HeaderSource | None
+    auth: Auth | None
     on_event: Callable[[Event], None] | None
     transport: Transport | TransportWrapper | None
     secrets: Iterable[str] | Redactor
@@ -62,6 +64,7 @@ class ClientSettings:
     count_tokens: Callable[[Any], float] | None
     max_pending: int
     headers: HeaderSource | None
+    auth: Auth | None
     on_event: Callable[[Event], None] | None
     transport: Transport | TransportWrapper | None
     redactor: Redactor
@@ -79,6 +82,10 @@ class ClientSettings:
                 object.__setattr__(self, name, default and default())
             elif not isinstance(value, (kind, RateLimiter) if name == "limits" else kind):
                 raise ConfigError(f"{name} must be a fanout.{kind.__name__}(...), not {type(value).__name__}", key=name)
+        auth: Any = self.auth
+        if auth is not None and not isinstance(auth, Auth):
+            problem = f"auth must be a fanout.Auth, such as fanout.BearerAuth(...), not {type(auth).__name__}"
+            raise ConfigError(problem, key="auth")
         self._require_one_token_count()
 
     @property

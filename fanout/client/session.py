@@ -277,6 +277,7 @@ def _endpoint_group(
             connections=limits.most_in_flight,
             transport=settings.transport,
             headers=settings.headers,
+            auth=settings.auth,
             # A transport of the caller's may keep the responses that it sees, so they are not given in buffers.
             buffers=codec.takes_buffers and settings.transport is None,
             redactor=settings.redactor,

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from fanout._redact import Redactor, secrets_of
 from fanout.codecs import codec as codec_by_name
 from fanout.errors import ConfigError
+from fanout.job.auth import make_auth
 from fanout.job.edit import override
 from fanout.job.model import Job, JobFile, Outline, beside
 from fanout.job.problems import key_path, problems_of, without_key
@@ -48,7 +49,7 @@ def load_job(file: str | Path, settings: Sequence[str] = (), environment: Mappin
 def load_job_or_outline(
     file: str | Path, settings: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> Job | Outline:
-    """Load a job; return its `Outline` if the only problem is that variables under endpoint and codec are not set."""
+    """Load a job; return its `Outline` if the only problem is that variables in its secret tables are not set."""
     file = Path(file)
     tables = _parse(file)
     overridden = {override(tables, setting) for setting in settings}
@@ -58,6 +59,7 @@ def load_job_or_outline(
     model = _validate(tables, problems)
     # The codec checks its own options, so both lists of problems are reported together.
     codec = _make_codec(tables, problems)
+    auth = make_auth(tables, problems)
     redactor = _redactor(tables, substitution, file)
     if model is None or codec is None or problems:
         lines = (
@@ -74,7 +76,9 @@ def load_job_or_outline(
         redactor.add(secrets_of(one.url, one.headers))
     # Literal credentials in the file are as secret as those from variables.
     redactor.add(secrets_of(model.endpoint.proxy or "", {}))
-    return Job(file=file, tables=model, codec=codec, redactor=redactor)
+    if auth is not None:
+        redactor.add(auth.secrets)
+    return Job(file=file, tables=model, codec=codec, auth=auth, redactor=redactor)
 
 
 def _redactor(tables: Mapping[str, Any], substitution: Substitution, file: Path) -> Redactor:

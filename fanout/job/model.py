@@ -16,6 +16,7 @@ from fanout._redact import Redactor
 from fanout.settings import Chunks, Endpoint, Hedge, Limits, RetryPolicy, Timeouts
 
 if TYPE_CHECKING:
+    from fanout.auth import Auth
     from fanout.codecs.base import Codec
 
 
@@ -52,6 +53,19 @@ class Input(Table):
 
     format: Literal["npy", "npz", "parquet", "arrow", "jsonl", "csv", "tsv", "txt"] | None = None
     """Format of the input, if its suffix does not show it."""
+
+
+class AuthTable(Table):
+    """Credentials of every request. All keys except type are options of that type; ${NAME} keeps secrets out of the
+    file. They are not part of the journal, of recordings or of messages, and may change between runs."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str | None = None
+    """Type of the credentials; bearer if not given."""
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        return [("type", self.type)]
 
 
 class CodecTable(Table):
@@ -103,6 +117,7 @@ class JobFile(Table):
 
     input: Input
     endpoint: Endpoint
+    auth: AuthTable = AuthTable()
     codec: CodecTable
     chunks: Chunks = Chunks()
     limits: Limits = Limits()
@@ -120,6 +135,7 @@ class Job:
     file: Path
     tables: JobFile = field(repr=False)
     codec: Codec
+    auth: Auth | None = None
     redactor: Redactor = field(default_factory=Redactor, repr=False)
     """Redacts the job's secrets."""
 
@@ -166,7 +182,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outline:
-    """A job file in which variables under endpoint and codec are not set. It is enough to examine the output."""
+    """A job file in which variables under endpoint, auth and codec are not set. It is enough to examine the output."""
 
     file: Path
     output_path: Path

@@ -216,6 +216,7 @@ def client_of(
     return Client(
         job.endpoint.each()[0][0] if replaces_network(transport) else job.endpoint,
         codec=job.codec,
+        auth=job.auth,
         chunk_rows=tables.chunks.rows,
         chunk_max_bytes=tables.chunks.max_bytes,
         chunk_max_tokens=tables.chunks.max_tokens,

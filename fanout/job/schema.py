@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from inspect import Parameter, getdoc, signature
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from fanout.auth import DEFAULT_TYPE, auth_class, auth_types
 from fanout.codecs import base, codec_class, names
 from fanout.job.model import JobFile
 from fanout.settings import PYTHON_ONLY, Chunks, Endpoint, Hedge, Limits, RetryPolicy, Timeouts
@@ -36,11 +38,28 @@ def job_schema() -> dict[str, Any]:
                     kind["minimum"] = 1
     for name in PYTHON_ONLY:
         del tables["RetryPolicy"]["properties"][name]
+    auth = tables["AuthTable"]
+    auth["properties"]["type"]["examples"] = auth_types()
+    auth["allOf"] = [_keys_of_auth(name) for name in auth_types()]
     table = tables["CodecTable"]
     # Examples instead of an enum: a codec may be registered only on the machine that runs the job.
     table["properties"]["name"]["examples"] = names()
     table["allOf"] = [_options_if_named(name) for name in names()]
     return {"$schema": _Toml.schema_dialect, "title": "fanout job", **schema}
+
+
+def _keys_of_auth(name: str) -> dict[str, Any]:
+    kind: Any = auth_class(name)
+    then: dict[str, Any] = {"properties": {"type": True}}
+    if is_dataclass(kind):
+        keys = TypeAdapter(kind).json_schema(schema_generator=_Toml)
+        then["properties"] |= keys["properties"]
+        then["required"] = keys.get("required", [])
+        then["additionalProperties"] = False
+    # An empty table stands for none, and one without a type has the default type.
+    required = ["type"] if name != DEFAULT_TYPE else []
+    condition = {"properties": {"type": {"const": name}}, "required": required, "minProperties": 1}
+    return {"if": condition, "then": then}
 
 
 def _options_if_named(name: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ Location: TypeAlias = tuple[str | int, ...]
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _INSIDE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 
-SECRET_TABLES = frozenset({"endpoint", "codec"})
+SECRET_TABLES = frozenset({"endpoint", "auth", "codec"})
 """Tables in which the value of a variable, or its default, is a secret."""
 
 
@@ -46,7 +46,7 @@ class Substitution:
 
     @property
     def secrets(self) -> list[str]:
-        """All values that were substituted under endpoint and codec."""
+        """All values that were substituted under endpoint, auth and codec."""
         return [value for values in self.filled.values() for value in values]
 
     def redact(self, text: str, at: Location) -> str:

@@ -15,6 +15,7 @@ from yarl import URL
 from fanout._redact import Redactor, secrets_of
 from fanout._url import redact_url
 from fanout._version import __version__
+from fanout.auth import StaticAuth
 from fanout.errors import ConfigError
 from fanout.settings import require_headers
 from fanout.transport.base import Request, SendAborted, replaces_network
@@ -25,6 +26,7 @@ from fanout.transport.http import HttpTransport
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from fanout.auth import Auth
     from fanout.settings import Endpoint, Timeouts
     from fanout.transport.base import RowsSent, Transport, TransportWrapper
     from fanout.transport.headers import HeaderSource
@@ -45,6 +47,7 @@ class EndpointClient:
         timeouts: ``connect`` bounds the making of a connection; a part of ``attempt`` the wait for an error's body.
         connections: most connections at once.
         headers: more header fields, or a function that gives them.
+        auth: credentials of every request.
         buffers: the bodies of large responses may be bytearrays.
         redactor: learns the secrets of the URL and the header fields; a new one if not given.
 
@@ -61,6 +64,7 @@ class EndpointClient:
         connections: int,
         transport: Transport | TransportWrapper | None = None,
         headers: HeaderSource | None = None,
+        auth: Auth | None = None,
         buffers: bool = False,
         redactor: Redactor | None = None,
     ) -> None:
@@ -76,6 +80,7 @@ class EndpointClient:
         self._target = _parsed(url)
         self._target_text = str(self._target)
         self._redact = self.redactor.raw
+        self._static = auth.headers if isinstance(auth, StaticAuth) else {}
         self._given = RenewableHeaders(endpoint.headers, headers)
         self._request_id = f"{uuid4().hex}-"
         self._requests = 0
@@ -208,11 +213,16 @@ class EndpointClient:
 
     def _credentials(self) -> frozenset[tuple[str, str]]:
         in_url = {"user": self._target.raw_user, "query": self._target.raw_query_string}
-        return self._given.credentials() | {(name, value) for name, value in in_url.items() if value}
+        static = {(name.lower(), value) for name, value in self._static.items()}
+        return self._given.credentials() | static | {(name, value) for name, value in in_url.items() if value}
 
     def _prepare_headers(self) -> None:
         self._plain_headers = CIMultiDict({"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"})
         self._plain_headers.update(self._given.fields)
+        for name, value in self._static.items():
+            if name in self._plain_headers:
+                raise ConfigError(f"the field {name} is set by auth and in headers; leave one of them out", key="auth")
+            self._plain_headers[name] = value
         if self._target.raw_user is not None and "Authorization" in self._plain_headers:
             raise ConfigError(
                 f"{self.shown_url} has credentials in the url and in an Authorization header; leave one of them out",
@@ -220,7 +230,7 @@ class EndpointClient:
             )
         self._headers: dict[str, CIMultiDict[str]] = {}  # by content type
         # The secrets of earlier fields stay known: responses to requests with them may still come.
-        self.redactor.add(secrets_of(self.url, self._given.fields))
+        self.redactor.add(secrets_of(self.url, {**self._given.fields, **self._static}))
         self.redactor.add(secrets_of(self._endpoint.proxy or "", {}))
 
     def _remember(self, content_type: str) -> CIMultiDict[str]:

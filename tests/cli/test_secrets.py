@@ -97,9 +97,10 @@ def _well_behaved(parrot):
 
 @dataclass(frozen=True)
 class Position:
-    """The place of a secret: lines for the tables of endpoint and codec."""
+    """The place of a secret: lines for the tables of endpoint, auth and codec."""
 
     endpoint: str = ""
+    auth: str = ""
     codec: str = ""
     url: str = "{server}/predict"
     secret: str = CANARY
@@ -132,6 +133,11 @@ POSITIONS = {
     "header of its own": Position(endpoint=_header("${SECRET}", "X-Api-Key")),
     "part of a header": Position(endpoint=_header(f"one two {CANARY} three", "X-Note")),
     "password of the proxy": Position(endpoint='proxy = "http://me:${SECRET}@{host}"'),
+    "token": Position(auth='token = "${SECRET}"'),
+    "literal token": Position(auth=f'token = "{CANARY}"'),
+    "key in a header": Position(auth='type = "api-key"\nheader = "X-Note"\ntoken = "${SECRET}"'),
+    "name of a pair": Position(auth='type = "basic"\nusername = "${SECRET}"'),
+    "password of a pair": Position(auth='type = "basic"\nusername = "someone"\npassword = "${SECRET}"'),
     "option of the codec": Position(codec='extra = { user = "${SECRET}" }'),
     "odd option of the codec": Position(codec='extra = { user = "${ODD}" }', secret=ODD),
     "field of the codec": Position(codec='request_field = "${SECRET}"'),
@@ -139,7 +145,7 @@ POSITIONS = {
 }
 
 JOB_WITH_SECRET = JOB.replace('url = "{url}"', 'url = "{url}"\n{endpoint}').replace(
-    'name = "json"', 'name = "json"\n{codec}'
+    '[codec]\nname = "json"', '[auth]\n{auth}\n\n[codec]\nname = "json"\n{codec}'
 )
 
 
@@ -153,7 +159,7 @@ def prepare(tmp_path, parrot, monkeypatch):
     def prepare(position: Position, rows: np.ndarray, server: str = "") -> None:
         server = server or parrot.url
         text = JOB_WITH_SECRET.replace("{url}", position.url).replace("{endpoint}", position.endpoint)
-        text = text.replace("{codec}", position.codec).replace("{server}", server)
+        text = text.replace("{codec}", position.codec).replace("{auth}", position.auth).replace("{server}", server)
         np.save(tmp_path / "x.npy", rows)
         (tmp_path / "job.toml").write_text(text.replace("{host}", server.removeprefix("http://")), "utf-8")
 

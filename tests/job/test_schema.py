@@ -13,6 +13,7 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 import fanout.job.schema as schema_module
+from fanout.auth import auth_class, auth_types
 from fanout.cli.output import schema_text
 from fanout.codecs import Codec, codec_class, names
 from fanout.job import JobFile, job_schema, load_job
@@ -97,6 +98,15 @@ def test_the_example_shows_every_key_with_its_default(table):
             assert shown[key] == default
 
 
+@pytest.mark.parametrize("name", auth_types())
+def test_the_keys_of_a_type_of_authentication_are_those_of_its_class(name):
+    rules = {rule["if"]["properties"]["type"]["const"]: rule for rule in job_schema()["$defs"]["AuthTable"]["allOf"]}
+    then = rules[name]["then"]
+    assert then["properties"].keys() == {"type", *signature(auth_class(name)).parameters}
+    assert then["additionalProperties"] is False
+    assert all("description" in key for at, key in then["properties"].items() if at != "type")
+
+
 def test_the_example_shows_every_option_of_its_codec():
     section = EXAMPLE.read_text().partition("\n[codec]\n")[2].partition("\n[")[0]
     for option in signature(codec_class("oip")).parameters:
@@ -108,7 +118,7 @@ def test_the_example_is_a_valid_job_also_with_its_comments_taken_away(tmp_path):
     load_job(EXAMPLE)
     everything = re.sub(r"^# (?=\w+ = )", "", EXAMPLE.read_text(), flags=re.MULTILINE)
     (tmp_path / "job.toml").write_text(everything)
-    assert load_job(tmp_path / "job.toml").tables.limits.max_requests == 10000
+    assert load_job(tmp_path / "job.toml", environment={"ML_API_KEY": "x"}).tables.limits.max_requests == 10000
 
 
 def test_the_example_names_its_schema_for_editors():

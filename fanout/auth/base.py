@@ -1,0 +1,86 @@
+"""The interface of authentication: an `Auth` obtains `Credentials`, whose header fields go with every request."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from fanout._redact import secrets_of
+from fanout.errors import ConfigError
+from fanout.settings import require_headers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from dataclasses import Field
+
+    from fanout.transport import Request
+
+    Sign: TypeAlias = Callable[[Request], Mapping[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Credentials:
+    """What authenticates requests. The repr shows no value."""
+
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Header fields of every request."""
+
+    sign: Sign | None = field(default=None, repr=False)
+    """Returns further header fields for one request, such as its signature. It is called each time a request is sent,
+    and must not block."""
+
+    lifetime: float | None = None
+    """Seconds for which they are valid, counted from the moment they were requested; if not given, until a server
+    refuses them."""
+
+
+class Auth(ABC):
+    """A source of credentials. Subclass it for one of your own, and give it as ``Client(auth=...)``.
+
+    Credentials never become part of the journal, of recordings, of messages or of the identity of a run.
+    """
+
+    @abstractmethod
+    async def credentials(self) -> Credentials:
+        """Obtain new credentials.
+
+        It is called before the first request, before they expire, and when a server refuses them; never twice at a
+        time, and each result serves all requests that wait.
+        """
+
+    @property
+    def secrets(self) -> Iterable[str]:
+        """Texts to redact; in a dataclass, all texts in fields with ``repr=False``."""
+        every: Iterable[Field[Any]] = fields(self) if is_dataclass(self) else ()
+        values = (getattr(self, one.name) for one in every if not one.repr)
+        return [value for value in values if value and isinstance(value, str)]
+
+
+class StaticAuth(Auth):
+    """Credentials that never change: they cost nothing per request, and are not renewed."""
+
+    @property
+    @abstractmethod
+    def headers(self) -> Mapping[str, str]:
+        """Header fields of every request."""
+
+    async def credentials(self) -> Credentials:
+        """Return `headers`."""
+        return Credentials(headers=self.headers)
+
+    @property
+    def secrets(self) -> Iterable[str]:
+        """The secret fields, and all parts of the header values."""
+        return [*super().secrets, *secrets_of("", self.headers)]
+
+
+def require_secret(name: str, value: object) -> None:
+    """Raise `ConfigError` unless ``value`` is a text that fits into a header. The value is not shown."""
+    if not isinstance(value, str) or not value.strip():
+        shown = "an empty one" if isinstance(value, str) else type(value).__name__
+        raise ConfigError(f"{name} must be a text that is not empty, not {shown}", key=name)
+    try:
+        require_headers({"Authorization": value})
+    except ConfigError:
+        raise ConfigError(f"{name} holds a line break or another control character", key=name) from None

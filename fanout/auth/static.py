@@ -1,0 +1,87 @@
+"""Credentials that never change: a token, an API key, or a name with a password."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fanout.auth.base import StaticAuth, require_secret
+from fanout.errors import ConfigError
+from fanout.options import checks_options
+from fanout.settings import require_header_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Pydantic reads this when a job file is loaded.
+JOB_FILE = {"extra": "forbid", "use_attribute_docstrings": True}
+
+
+@checks_options
+@dataclass(frozen=True, kw_only=True)
+class BearerAuth(StaticAuth):
+    """``Authorization: Bearer TOKEN`` with every request."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
+
+    token: str = field(repr=False)
+    """The token."""
+
+    def __post_init__(self) -> None:
+        require_secret("token", self.token)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The field Authorization."""
+        return {"Authorization": f"Bearer {self.token}"}
+
+
+@checks_options
+@dataclass(frozen=True, kw_only=True)
+class ApiKeyAuth(StaticAuth):
+    """A key in a header field of its own with every request."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
+
+    token: str = field(repr=False)
+    """The key."""
+
+    header: str = "x-api-key"
+    """Name of the header field, for instance api-key or x-goog-api-key."""
+
+    def __post_init__(self) -> None:
+        require_secret("token", self.token)
+        require_header_name(self.header, "header")
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The field with the key."""
+        return {self.header: self.token}
+
+
+@checks_options
+@dataclass(frozen=True, kw_only=True)
+class BasicAuth(StaticAuth):
+    """A name and a password with every request (RFC 7617)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
+
+    username: str = field(repr=False)
+    """The name; some APIs expect a key here, and no password."""
+
+    password: str = field(default="", repr=False)
+    """The password."""
+
+    def __post_init__(self) -> None:
+        for name in ("username", "password"):
+            if not isinstance(value := getattr(self, name), str):
+                raise ConfigError(f"{name} must be a text, not {type(value).__name__}", key=name)
+        if ":" in self.username:
+            raise ConfigError("username must not hold a colon, which separates it from the password", key="username")
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The field Authorization."""
+        pair = f"{self.username}:{self.password}".encode()
+        return {"Authorization": f"Basic {b64encode(pair).decode()}"}
