@@ -45,7 +45,7 @@ class Hands(RuleBasedStateMachine):
 TestHands = Hands.TestCase
 
 
-def test_a_buffer_that_nobody_refers_to_is_used_again() -> None:
+def test_a_buffer_without_references_is_used_again() -> None:
     buffers = Buffers()
     first = buffers.take(10)
     assert first is not None

@@ -173,6 +173,6 @@ class TestOfARun:
 
 @pytest.mark.parametrize("field", ["wait", "stop"])
 @pytest.mark.parametrize("value", ["5", 5, ["a"]])
-def test_what_is_no_strategy_is_refused(field: str, value: Any) -> None:
+def test_a_value_other_than_a_strategy_is_refused(field: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=rf"{field} must be a tenacity strategy"):
         RetryPolicy(**{field: value})

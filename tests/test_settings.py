@@ -115,7 +115,7 @@ def test_whole_urls_are_taken(url):
         ("local://", "try local://digits"),
     ],
 )
-def test_what_is_no_whole_url_is_refused_with_a_remedy(url, message):
+def test_an_incomplete_url_is_refused_with_a_remedy(url, message):
     with pytest.raises(ConfigError) as raised:
         Endpoint(url=url)
     assert message in str(raised.value)

@@ -42,12 +42,12 @@ def test_there_is_no_quantile_of_nothing():
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1e-9, 1e-12, 1e-300])
-def test_what_is_too_short_to_measure_counts_as_the_shortest(seconds):
+def test_a_latency_below_the_range_counts_as_the_shortest(seconds):
     assert latencies(seconds).quantile(0.5) <= 1e-6
 
 
 @pytest.mark.parametrize("seconds", [1e6, 1e300])
-def test_what_is_too_long_to_measure_counts_as_the_longest(seconds):
+def test_a_latency_above_the_range_counts_as_the_longest(seconds):
     assert latencies(seconds).quantile(0.5) == pytest.approx(2**14, rel=0.05)
 
 
@@ -71,7 +71,7 @@ def counted(n: int, *seconds: float) -> Counters:
     return counters
 
 
-def test_a_snapshot_holds_every_counter_and_what_the_transport_adds():
+def test_a_snapshot_holds_every_counter_and_those_of_the_transport():
     snapshot = counted(1, 0.5).snapshot(seconds=9.0, in_flight=3, max_in_flight=4, bytes_sent=5, bytes_received=6)
     assert isinstance(snapshot, Statistics)
     assert (snapshot.rows, snapshot.ok, snapshot.failed, snapshot.requests) == (1, 2, 3, 4)
@@ -121,7 +121,7 @@ def test_usage_adds_up_by_name_and_a_snapshot_keeps_its_own():
     assert run.usage == {"total_tokens": 4, "prompt_tokens": 2}
 
 
-def test_every_counter_is_added_and_told():
+def test_every_counter_is_added_and_reported():
     names = {name for name, value in vars(Counters()).items() if isinstance(value, int)}
     total = Counters()
     total.add(counted(1))

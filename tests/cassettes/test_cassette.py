@@ -36,7 +36,7 @@ def written(path: Path, *bodies: bytes) -> bytes:
     return path.read_bytes()
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_written_values_are_read(tmp_path: Path) -> None:
     bodies = (b"", b"a\nb\n", np.random.default_rng(0).bytes(5000), b"zip me " * 1000)
     written(tmp_path / "r", *bodies)
     pages = CassetteReader(tmp_path / "r")
@@ -118,7 +118,7 @@ async def test_a_full_disk_ends_the_run_with_the_reason(tmp_path: Path, monkeypa
                 await client.map(np.ones(3))
 
 
-def test_neither_host_nor_query_values_tell_requests_apart() -> None:
+def test_neither_host_nor_query_values_distinguish_requests() -> None:
     assert path_of("https://me:pass@one.test/a/b?key=1&v=2#x") == "/a/b?key=***&v=***"
     assert path_of("http://other.test/a/b?key=9&v=8") == "/a/b?key=***&v=***"
     assert path_of("http://other.test") == "/"

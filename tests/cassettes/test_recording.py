@@ -58,7 +58,7 @@ async def test_a_replay_gives_the_same_values_with_the_server_gone(codec: Any, f
     assert (recorder.recorded, replayer.remaining) == (server.received + len(instance.metadata_requests(url)), 0)
 
 
-async def test_texts_and_what_they_cost_come_again(file: Path) -> None:
+async def test_texts_and_their_cost_are_replayed(file: Path) -> None:
     codec = fanout.codec("openai-embeddings", model="echo")
     with Recorder(file) as tape:
         first = await sent("local://echo", tape, ["a", "b c"], codec)
@@ -85,7 +85,7 @@ async def test_failures_pushback_and_latencies_replay_in_virtual_time(file: Path
     assert loop.time() - began > 100 + 24 * 5
 
 
-async def test_without_virtual_time_a_replay_does_not_wait_unless_told(file: Path) -> None:
+async def test_without_virtual_time_a_replay_waits_only_on_request(file: Path) -> None:
     def in_virtual_time() -> None:
         with asyncio.Runner(loop_factory=VirtualClock) as runner:
             runner.run(recorded(file, latency=50.0, rows=X[:10]))
@@ -126,7 +126,7 @@ async def test_one_request_gets_its_answers_in_order_and_each_once(file: Path) -
         await sent(GONE, Replayer(file), np.ones((4, 2)), chunk_rows=1, limits=limits)
 
 
-async def test_an_unknown_request_is_refused_with_the_nearest_and_what_differs(file: Path) -> None:
+async def test_an_unknown_request_is_refused_with_the_nearest_and_the_difference(file: Path) -> None:
     await recorded(file)
     other = X.copy()
     other[57, 1] = -1
@@ -138,7 +138,7 @@ async def test_an_unknown_request_is_refused_with_the_nearest_and_what_differs(f
     )
 
 
-async def test_other_bytes_are_told_by_their_place(file: Path) -> None:
+async def test_the_error_for_other_bytes_names_their_place(file: Path) -> None:
     rows = np.arange(12, dtype="f4").reshape(4, 3)
     async with FaultServer(double) as server:
         url = server.url("oip")
@@ -148,7 +148,7 @@ async def test_other_bytes_are_told_by_their_place(file: Path) -> None:
         await sent(url, Replayer(file), rows + 1, "oip")
 
 
-async def test_another_path_is_told(file: Path) -> None:
+async def test_another_path_is_reported(file: Path) -> None:
     await recorded(file)
     with pytest.raises(ReplayError, match=r"which is POST /v1/models/mock:predict; with the same body"):
         await sent("http://gone.test/v1/models/other:predict", Replayer(file))

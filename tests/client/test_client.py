@@ -274,7 +274,7 @@ class TestPredict:
         assert np.array_equal(answers[1:], X[1:] * 2)
 
     @pytest.mark.parametrize("moment", [0.0, 0.5])
-    async def test_closing_answers_those_who_wait(self, moment: float) -> None:
+    async def test_closing_answers_waiting_calls(self, moment: float) -> None:
         with MockEndpoint(double, latency=1.0) as mock:
             client = Client(mock.url(Plain), codec=Plain)
             await client.open()

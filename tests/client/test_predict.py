@@ -384,7 +384,7 @@ class TestCallersThatGiveUp:
 
 
 class TestQueue:
-    async def test_a_full_queue_refuses_the_next_and_serves_those_who_wait(self) -> None:
+    async def test_a_full_queue_refuses_the_next_call_and_serves_the_waiting_ones(self) -> None:
         with MockEndpoint(double, latency=1.0) as mock:
             async with Client(mock.url(Plain), codec=Plain, max_pending=10) as client:
                 callers = [asyncio.create_task(client.predict(row)) for row in X[:10]]
@@ -412,7 +412,7 @@ class TestQueue:
                 assert np.array_equal(await client.map(X), X * 2)
 
     @pytest.mark.parametrize("given", [0, -1, 1.5, "10", True, None])
-    def test_what_is_no_number_of_callers_is_refused(self, given: Any) -> None:
+    def test_an_invalid_number_of_callers_is_refused(self, given: Any) -> None:
         with pytest.raises(ConfigError, match="max_pending must be a whole number, at least 1"):
             Client("http://host/x", codec=Plain, max_pending=given)
 

@@ -160,7 +160,7 @@ async def test_the_end_of_one_call_is_not_felt_by_another(
 
 
 @pytest.mark.parametrize("ending", [cut, timed_out, cancelled, left_early])
-async def test_who_is_ended_as_the_model_is_asked_about_leaves_that_to_the_next(
+async def test_a_run_that_ends_during_the_metadata_request_leaves_it_to_the_next(
     ending: Call,
 ) -> None:
     with MockEndpoint(picky) as mock:

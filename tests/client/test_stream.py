@@ -97,7 +97,7 @@ async def test_a_stop_is_raised_after_all_that_succeeded() -> None:
     assert caught.value.kind == "refused"
 
 
-async def test_what_the_input_raises_is_raised_after_all_that_succeeded() -> None:
+async def test_errors_of_the_input_are_raised_after_all_answers() -> None:
     def broken() -> Iterator[np.ndarray]:
         yield from X[:20]
         raise LookupError("disk on fire")
@@ -163,7 +163,7 @@ class BrokenSink(ListSink):
         raise ConfigError("texts do not fit in here")
 
 
-async def test_what_a_sink_raises_is_raised_as_it_is() -> None:
+async def test_an_error_of_a_sink_is_raised_unchanged() -> None:
     with MockEndpoint(double, latency=0.1) as mock:
         async with Client(mock.url(Plain), codec=Plain, chunk_rows=1) as client:
             with pytest.raises(ConfigError, match="texts do not fit"):

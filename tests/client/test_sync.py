@@ -190,7 +190,7 @@ def test_an_abandoned_stream_of_a_closed_client_is_collected_in_silence(server):
     gc.collect()
 
 
-def test_what_the_input_of_a_stream_raises_is_raised(server):
+def test_errors_of_the_input_of_a_stream_are_raised(server):
     def rows() -> Iterator[float]:
         yield from range(30)
         raise ZeroDivisionError("in the input")

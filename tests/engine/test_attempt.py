@@ -48,7 +48,7 @@ async def test_an_answer_that_fails_the_proof_has_been_paid_for_too() -> None:
             assert client.statistics().usage == {"values": 21, "requests": 2}
 
 
-async def test_an_answer_that_cannot_be_decoded_may_tell_what_it_cost() -> None:
+async def test_a_response_that_cannot_be_decoded_may_report_its_cost() -> None:
     class Refused(Plain):
         def decode(self, response: Response, n_rows: int) -> Any:
             raise InvalidResponse("no", usage={"requests": 1})

@@ -156,7 +156,7 @@ async def test_rows_that_always_hang_do_not_take_the_others_concurrency() -> Non
 
 
 @pytest.mark.slow
-async def test_several_runs_share_the_limit_and_what_was_found() -> None:
+async def test_several_runs_share_the_limit_and_its_measurements() -> None:
     async with in_front_of(wide()) as client:
         parts = await asyncio.gather(*(client.map(X[i : i + 2000]) for i in range(0, 8000, 2000)))
         assert np.array_equal(np.concatenate(parts), X * 2)
@@ -166,7 +166,7 @@ async def test_several_runs_share_the_limit_and_what_was_found() -> None:
         assert client.statistics().concurrency == statistics.concurrency > 100
 
 
-async def test_a_fixed_concurrency_tells_of_no_limit() -> None:
+async def test_a_fixed_concurrency_reports_no_limit() -> None:
     async with in_front_of(wide(), limits=Limits()) as client:
         assert (await client.map(X[:9], on_error="keep")).stats.concurrency is None
         assert client.statistics().concurrency is None

@@ -70,7 +70,7 @@ async def test_mappings_of_arrays_are_cut_together() -> None:
     assert second.rows["b"].tolist() == [[3, 3], [4, 4]]
 
 
-async def test_chunks_shrink_from_the_moment_they_are_told_to() -> None:
+async def test_chunks_shrink_from_the_moment_of_the_limit() -> None:
     chunker = chunker_of(np.arange(20), 8)
     sizes = [(await chunker.get()).n]
     chunker.limit(4)
@@ -97,7 +97,7 @@ async def test_workers_that_take_at_once_get_different_rows(kind: str) -> None:
     await chunker.close()
 
 
-async def test_a_window_bounds_what_is_taken_ahead() -> None:
+async def test_a_window_bounds_the_chunks_taken_ahead() -> None:
     window = ConcurrencyLimiter(2)
     chunker = chunker_of(np.arange(10), 1, window)
     await chunker.get()
@@ -124,7 +124,7 @@ async def test_a_blocking_iterable_is_read_on_one_thread_of_its_own() -> None:
     assert threads.pop().startswith("fanout-source")
 
 
-async def test_what_the_input_raises_comes_through() -> None:
+async def test_errors_of_the_input_are_passed_on() -> None:
     def rows() -> Iterator[int]:
         yield 1
         raise LookupError("disk on fire")

@@ -186,7 +186,7 @@ async def test_the_code_that_a_client_was_given_stops_the_run_with_its_name(
     "method", ["metadata_requests", "later metadata_requests", "with_metadata", "describe", "spec"]
 )
 @pytest.mark.parametrize("endpoints", [1, 2])
-async def test_what_asks_about_the_model_stops_the_run_with_its_name(
+async def test_a_failing_metadata_codec_stops_the_run_with_its_name(
     method: str, endpoints: int, ending: type[BaseException]
 ) -> None:
     def trap(name: str) -> None:
@@ -235,7 +235,7 @@ async def test_an_exception_of_headers_with_several_endpoints_is_raised() -> Non
                 await client.map(X)
 
 
-async def test_what_the_code_raises_carries_what_was_answered_before() -> None:
+async def test_exceptions_of_user_code_carry_the_answers_so_far() -> None:
     tokens = iter([{"A": "b"}])
 
     def headers() -> dict[str, str]:
@@ -405,7 +405,7 @@ async def test_an_input_whose_closing_fails_is_an_error(ending: type[BaseExcepti
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-async def test_a_batch_of_callers_is_told_of_an_abnormal_ending(ending: type[BaseException]) -> None:
+async def test_callers_of_a_batch_get_an_error_for_an_abnormal_ending(ending: type[BaseException]) -> None:
     trap = AfterThird(ending())
     trap.calls = 2
 

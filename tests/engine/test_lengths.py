@@ -84,7 +84,7 @@ def test_answers_of_another_kind_are_another_fault(other: Schema) -> None:
         assert lengths.differ_between(chunk(i + 1), other, None, 0) is None
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_the_memory_of_secrets_is_bounded() -> None:
     lengths = Lengths("advice")
     sizes = []
     for i in range(2000):

@@ -263,7 +263,7 @@ async def test_metadata_that_never_come_are_a_stall_too() -> None:
 
 @pytest.mark.parametrize("status", [400, 413, 422, 500, 503])
 @pytest.mark.parametrize("extra", [{}, {"x-should-retry": "false"}])
-async def test_no_request_is_sent_earlier_than_told_whatever_the_status(status: int, extra: dict[str, str]) -> None:
+async def test_no_request_is_sent_before_the_pushback_ends_for_any_status(status: int, extra: dict[str, str]) -> None:
     with MockEndpoint(lambda x: x * 2, latency=0.01) as mock:
         mock.script(Scripted(status=status, headers={"Retry-After": "30", **extra}))
         limits = Limits(concurrency=1)
@@ -284,7 +284,7 @@ async def test_a_codec_may_find_pushback_in_a_success() -> None:
     assert mock.times[1] >= 30
 
 
-async def test_metadata_told_to_wait_make_all_wait() -> None:
+async def test_pushback_to_a_metadata_request_holds_for_all() -> None:
     with MockEndpoint(lambda x: x * 2) as mock:
         mock.script_metadata(Scripted(status=503, headers={"Retry-After": "30"}), Scripted(status=503))
         async with Client(mock.url("oip"), codec="oip") as client:

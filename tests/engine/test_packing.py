@@ -94,7 +94,7 @@ def test_tokens_and_bytes_bound_a_chunk_together(rows: list[str], max_bytes: int
         assert utf8(larger) > max_bytes or sum(map(len, larger)) > max_tokens
 
 
-def test_tokens_that_nobody_counts_are_those_of_the_answers_before() -> None:
+def test_uncounted_tokens_are_estimated_from_earlier_responses() -> None:
     meter = TokenMeter()
     chunker = chunker_of(["x" * 10] * 40, 64, packing=Packing(Scale(), meter, max_tokens=25))
     assert chunker.get_nowait().n == 10  # four bytes a token
@@ -139,7 +139,7 @@ def test_every_row_is_weighed_once(monkeypatch: pytest.MonkeyPatch) -> None:
         (["", "", "\ud800"], 3),
     ],
 )
-def test_what_a_row_amounts_to(rows: Any, size: int) -> None:
+def test_the_cost_of_a_row(rows: Any, size: int) -> None:
     assert count_rows(rows) == 3
     assert row_bytes(rows, 2) == size
 
@@ -212,7 +212,7 @@ async def test_parts_of_a_chunk_that_came_out_too_large_find_their_places() -> N
 
 
 @pytest.mark.virtual_time
-async def test_a_survey_counts_what_a_run_sends() -> None:
+async def test_a_survey_counts_the_requests_of_a_run() -> None:
     rows = np.random.default_rng(1).normal(size=(300, 3))
     with MockEndpoint(double) as mock:
         async with Client(mock.url(Plain), codec=Plain, chunk_max_bytes=700) as client:

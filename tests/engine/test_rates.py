@@ -164,7 +164,7 @@ async def test_counted_tokens_hold_their_rate() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_estimated_tokens_are_corrected_by_what_answers_tell() -> None:
+async def test_estimated_tokens_are_corrected_by_the_usage_in_responses() -> None:
     """One token for four bytes is far too many here; the run still takes the time of the true number."""
     limits = Limits(tokens_per_second=20, concurrency=2)
     with MockEndpoint(embed, latency=0.05) as mock:
@@ -175,7 +175,7 @@ async def test_estimated_tokens_are_corrected_by_what_answers_tell() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_tokens_of_the_answer_that_nobody_could_count_are_charged_afterwards() -> None:
+async def test_uncounted_tokens_of_a_response_are_charged_afterwards() -> None:
     limits = Limits(tokens_per_minute=60, concurrency=1)
     with MockEndpoint(lambda texts: [text * 9 for text in texts]) as mock:
         codec = fanout.codec("openai-chat", model="mock")
@@ -218,7 +218,7 @@ async def test_a_function_that_cannot_count_ends_the_run_by_name() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_who_is_stopped_or_cancelled_while_waiting_leaves_no_debt() -> None:
+async def test_a_request_stopped_or_cancelled_while_waiting_leaves_no_debt() -> None:
     """16 workers have reserved starts up to 16 minutes ahead: the next run does not wait for them."""
     with MockEndpoint(double) as mock:
         limits = Limits(requests_per_minute=1)
@@ -236,7 +236,7 @@ async def test_who_is_stopped_or_cancelled_while_waiting_leaves_no_debt() -> Non
 
 
 @pytest.mark.virtual_time
-async def test_what_was_reserved_before_a_pause_is_spaced_anew_after_it() -> None:
+async def test_reservations_from_before_a_pause_are_spaced_anew_after_it() -> None:
     with MockEndpoint(double) as mock:
         mock.script(None, Scripted(status=429, headers={"Retry-After": "100"}))
         limits = Limits(requests_per_second=1)

@@ -324,9 +324,7 @@ async def test_splitting_ends_when_it_saves_too_few_rows() -> None:
         (429, b'{"error": {"code": "insufficient_quota"}}', "quota"),
     ],
 )
-async def test_what_no_request_can_mend_stops_the_run_after_those_in_flight(
-    status: int, body: bytes, kind: str
-) -> None:
+async def test_a_permanent_failure_stops_the_run_after_requests_in_flight(status: int, body: bytes, kind: str) -> None:
     with MockEndpoint(double, latency=lambda n: 0.1 if n == 5 else 0.2) as mock:
         mock.script(*[None] * 5, Scripted(status=status, body=body))
         async with Client(mock.url(Plain), codec=Plain, chunk_rows=10) as client:
@@ -493,7 +491,7 @@ async def test_a_codec_that_stumbles_over_a_row_loses_that_row_alone() -> None:
     assert "could not convert string to float" in result.failures[0].reason
 
 
-async def test_a_codec_that_stumbles_over_an_answer_is_told_what_it_was() -> None:
+async def test_an_error_of_decode_quotes_the_response() -> None:
     with MockEndpoint(double) as mock:
         mock.script(*[Scripted(body=b'{"detail": "loading"}')] * 100)
         async with Client(mock.url(Plain), codec=Plain) as client:
@@ -549,7 +547,7 @@ async def test_the_statistics_of_a_result_are_those_of_its_run() -> None:
     assert 2 < one.stats.max_in_flight <= 4
 
 
-async def test_the_statistics_of_a_stream_count_what_is_in_flight() -> None:
+async def test_the_statistics_of_a_stream_count_requests_in_flight() -> None:
     with MockEndpoint(double, latency=1.0) as mock:
         async with Client(mock.url(Plain), codec=Plain, chunk_rows=10) as client, client.stream(X) as results:
             await asyncio.sleep(0.5)
@@ -565,7 +563,7 @@ async def test_texts_come_as_texts() -> None:
     assert values.tolist() == ["A", "BBB", "", "DD", "E"]
 
 
-async def test_draining_finishes_what_is_in_flight() -> None:
+async def test_draining_finishes_requests_in_flight() -> None:
     control = RunControl()
     with MockEndpoint(double, latency=1.0) as mock:
         async with Client(mock.url(Plain), codec=Plain, chunk_rows=5) as client:
@@ -577,7 +575,7 @@ async def test_draining_finishes_what_is_in_flight() -> None:
     assert caught.value.result.ok.sum() == len(mock.requests) * 5 == 32 * 5
 
 
-async def test_cutting_abandons_what_is_in_flight() -> None:
+async def test_cutting_abandons_requests_in_flight() -> None:
     control = RunControl()
     with MockEndpoint(double, latency=1.0) as mock:
         async with Client(mock.url(Plain), codec=Plain, chunk_rows=5) as client:
@@ -591,7 +589,7 @@ async def test_cutting_abandons_what_is_in_flight() -> None:
     assert_accounts(caught.value.result, 1000)
 
 
-async def test_a_run_told_to_stop_before_it_begins_sends_nothing() -> None:
+async def test_a_run_stopped_before_it_begins_sends_nothing() -> None:
     control = RunControl()
     control.drain()
     with MockEndpoint(double) as mock:
@@ -601,7 +599,7 @@ async def test_a_run_told_to_stop_before_it_begins_sends_nothing() -> None:
     assert not mock.requests
 
 
-async def test_what_succeeded_in_a_chunk_cut_short_is_not_lost() -> None:
+async def test_answers_of_a_chunk_cut_short_are_not_lost() -> None:
     """A chunk is split; the run stops when one half is answered and the other is not."""
     control = RunControl()
     with MockEndpoint(double, latency=1.0) as mock:
@@ -636,7 +634,7 @@ async def test_cancellation_is_prompt_and_leaves_nothing_behind(moment: float) -
             assert np.array_equal(await client.map(X[:50]), X[:50] * 2)
 
 
-async def test_events_tell_what_happened() -> None:
+async def test_events_describe_the_run() -> None:
     events: list[fanout.Event] = []
     with MockEndpoint(refusing(3)) as mock:
         mock.script(503, Scripted(status=429, headers={"Retry-After": "2"}))

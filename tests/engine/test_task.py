@@ -19,7 +19,7 @@ def test_ranges_cover_exactly_the_positions(positions: list[int]) -> None:
     assert all(stop < start for (_, stop), (start, _) in pairwise(spans))
 
 
-def test_what_stands_in_rows_without_an_answer() -> None:
+def test_the_fill_values_of_rows_without_an_answer() -> None:
     assert np.isnan(filled((2,), np.dtype("f4"))).all()
     assert filled((2,), np.dtype(int)).tolist() == [0, 0]
     assert filled((2,), np.dtype(bool)).tolist() == [False, False]
@@ -66,7 +66,7 @@ def test_split_rows_come_back_to_their_places(data: st.DataObject) -> None:
         assert np.isnan(done.values[~done.ok]).all()
 
 
-def test_a_chunk_in_parts_tells_what_is_pending() -> None:
+def test_a_chunk_in_parts_reports_its_pending_rows() -> None:
     first, second = ChunkTask(Chunk(10, 15), list("abcde")).halves()
     assert first.assembly is not None
     first.assembly.add(first, {"": np.array([1.0, 2.0, 3.0])})

@@ -68,7 +68,7 @@ def test_opposite_infinities_do_not_cancel_out() -> None:
 
 
 @pytest.mark.parametrize("array", [np.array([None, 1.0]), np.array(["2020-01-01"], "M8[D]"), [1.0, 2.0], 3.0, "text"])
-def test_what_is_no_array_of_numbers_or_texts_is_invalid(array: Any) -> None:
+def test_values_other_than_arrays_of_numbers_or_texts_are_invalid(array: Any) -> None:
     with pytest.raises(InvalidResponse) as caught:
         validator().validate(array, 2)
     assert caught.value.error_kind == "dtype"

@@ -60,13 +60,13 @@ async def test_row_22_truncated_json_is_tried_again_and_isolated_if_it_persists(
 
 
 @pytest.mark.parametrize("fault", ["nan", "infinity", "1e999"])
-async def test_row_23_what_is_not_finite_is_invalid_and_isolated(fault: str) -> None:
+async def test_row_23_values_that_are_not_finite_are_invalid_and_isolated(fault: str) -> None:
     await mended(fault)
     assert "NaN or infinity" in await isolated(fault)
 
 
 @pytest.mark.parametrize(("fault", "value"), [("nan", np.nan), ("infinity", np.inf), ("1e999", np.inf)])
-async def test_row_23_what_is_not_finite_is_kept_on_request(fault: str, value: float) -> None:
+async def test_row_23_values_that_are_not_finite_are_kept_on_request(fault: str, value: float) -> None:
     codec = fanout.codec("v1", nonfinite="keep")
     async with FaultServer(double) as server:
         server.script(None, fault)

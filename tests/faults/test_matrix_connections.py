@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 IMPATIENT = Timeouts(connect=5, attempt=0.3)
 
 
-async def test_row_01_refused_connections_are_tried_again_until_it_is_clear_that_nobody_is_there() -> None:
+async def test_row_01_refused_connections_are_retried_until_the_endpoint_counts_as_unreachable() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1/models/m:predict"

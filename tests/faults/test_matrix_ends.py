@@ -156,7 +156,7 @@ async def test_row_54_a_client_serves_on_after_many_cancellations() -> None:
         assert_whole(await c.map(X, on_error="keep"))
 
 
-async def test_row_55_a_client_closed_with_a_full_queue_leaves_nobody_waiting() -> None:
+async def test_row_55_a_client_closed_with_a_full_queue_leaves_no_call_waiting() -> None:
     async with FaultServer(double, faults=lambda _: "silence") as server:
         before = asyncio.all_tasks()
         c = client(server, limits=TWO, timeouts=Timeouts(attempt=600))
@@ -250,7 +250,7 @@ async def test_row_56_code_that_ends_abnormally_is_named_and_nothing_is_publishe
     assert not output.exists()
 
 
-async def test_row_57_a_deadline_around_a_call_keeps_what_was_answered() -> None:
+async def test_row_57_a_deadline_around_a_call_keeps_the_answers_so_far() -> None:
     """Ctrl-C in the blocking face: tests/test_interrupts.py."""
     async with (
         FaultServer(double, faults=lambda _: None if server.received <= 3 else "silence") as server,

@@ -143,7 +143,7 @@ async def test_row_21_a_header_beyond_64_kib_is_tried_again_up_to_the_cap() -> N
 
 
 @pytest.mark.parametrize("fault", ["xchunked", "chunked-gzip", "partial"])
-async def test_row_59_what_is_not_framed_as_a_whole_answer_is_none(fault: str) -> None:
+async def test_row_59_a_body_without_complete_framing_is_no_response(fault: str) -> None:
     await mended(fault)
     await capped(fault)
 

@@ -133,7 +133,7 @@ class TestSpoiltAnswers:
             assert b"2.5" not in spoilt
             assert b"NaN" in corruption.with_value("NaN")(json_answer(document)).body
 
-    def test_what_has_no_rows_stays_as_it_is(self):
+    def test_text_without_rows_stays_unchanged(self):
         assert corruption.with_rows(lambda rows: [])(json_answer({"ok": 1})).body == b'{"ok":1}'
 
     def test_binary_tensors_are_asked_for_as_json(self):
@@ -153,7 +153,7 @@ class TestSpoiltAnswers:
 
 
 class TestServer:
-    async def test_it_answers_what_it_is_not_told_to_spoil(self):
+    async def test_it_answers_the_requests_without_a_fault(self):
         async with FaultServer(double) as server:
             whole = await exchange(server, post() + post(fields="Connection: close\r\n"))
             assert whole.count(b"[[3.0,5.0],[7.0,9.0],[11.0,13.0]]") == 2
@@ -187,7 +187,7 @@ class TestServer:
             server.misbehave(None)
             assert (await exchange(server, post()))[9:12] == b"200"
 
-    async def test_a_wrong_step_is_told_when_it_is_scripted(self):
+    async def test_a_wrong_step_is_an_error_when_it_is_scripted(self):
         with pytest.raises(ConfigError, match="did you mean"):
             FaultServer(double).script("drop")
 

@@ -207,7 +207,7 @@ def spy(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     "way", [pytest.param(way, marks=[pytest.mark.slow] if way in UNTIL_TIME_IS_UP else []) for way in FAILING]
 )
-async def test_no_secret_is_told_whatever_fails(way: str, bearer: bool, spy: Eavesdropper) -> None:
+async def test_no_secret_leaks_from_any_failure(way: str, bearer: bool, spy: Eavesdropper) -> None:
     asyncio.get_running_loop().set_debug(True)
     async with FaultServer(double, faults=FAILING[way]) as server:
         await told_by_a_failing_run(with_credentials(server.url("v1"), spy, bearer=bearer), spy)
@@ -217,14 +217,14 @@ async def test_no_secret_is_told_whatever_fails(way: str, bearer: bool, spy: Eav
 
 
 @pytest.mark.parametrize("way", ["401", "500", "invalid", "redirect", "web page"])
-async def test_no_secret_is_told_when_the_metadata_fails(way: str, spy: Eavesdropper) -> None:
+async def test_no_secret_leaks_when_the_metadata_fails(way: str, spy: Eavesdropper) -> None:
     async with FaultServer(double) as server:
         for _ in range(20):
             server.script_metadata(FAILING[way](ServerRequest(method="GET", path=f"/?key={QUERY}", headers={"X": KEY})))
         await told_by_a_failing_run(with_credentials(server.url("oip"), spy, codec="oip"), spy)
 
 
-async def test_no_secret_is_told_when_there_is_no_connection(spy: Eavesdropper, monkeypatch: Any) -> None:
+async def test_no_secret_leaks_without_a_connection(spy: Eavesdropper, monkeypatch: Any) -> None:
     system = socket.getaddrinfo
 
     def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
@@ -246,7 +246,7 @@ async def test_no_secret_is_told_when_there_is_no_connection(spy: Eavesdropper, 
 @pytest.mark.parametrize(
     "url", [f"htp://{USER}:{PASSWORD}@h/?k={QUERY}", f"http://{USER}:{PASSWORD}/{KEY}@h/", f"{USER}:{PASSWORD}@h/x"]
 )
-def test_no_secret_is_told_of_a_url_that_is_none(url: str, spy: Eavesdropper) -> None:
+def test_no_secret_of_an_invalid_url_leaks(url: str, spy: Eavesdropper) -> None:
     with pytest.raises(FanoutError) as caught:
         Endpoint(url=url, headers={"X-Api-Key": KEY})
     spy.hear(caught.value)
@@ -308,7 +308,7 @@ def told_by_a_job(run: Callable[..., Ended], line: str, way: str, folder: Path, 
     ],
 )
 @pytest.mark.usefixtures("secrets")
-def test_no_secret_is_told_by_the_command_line(
+def test_no_secret_leaks_from_the_command_line(
     line: str, way: str, tmp_path: Path, spy: Eavesdropper, command: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONASYNCIODEBUG", "1")
@@ -317,7 +317,7 @@ def test_no_secret_is_told_by_the_command_line(
 
 @pytest.mark.parametrize(("line", "way"), [("run --json", "500"), ("run", "422"), ("check", "invalid")])
 @pytest.mark.usefixtures("secrets")
-def test_no_secret_is_told_by_a_process_in_development_mode(
+def test_no_secret_leaks_from_a_process_in_development_mode(
     line: str, way: str, tmp_path: Path, spy: Eavesdropper
 ) -> None:
     def run(*arguments: str) -> Ended:
@@ -329,7 +329,7 @@ def test_no_secret_is_told_by_a_process_in_development_mode(
     told_by_a_job(run, line, way, tmp_path, spy)
 
 
-async def test_a_request_whose_connection_is_still_being_made_keeps_to_a_wait_that_others_are_told(
+async def test_a_request_that_is_still_connecting_obeys_a_pushback_to_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     connect = aiohttp.TCPConnector.connect

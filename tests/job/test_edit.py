@@ -50,7 +50,7 @@ def test_keys_may_be_quoted():
 
 
 @pytest.mark.parametrize("setting", ["", "=1", "a.b", "a b=1", "a..b=1", "[a]\nb=1"])
-def test_what_is_no_setting_is_refused_with_an_example(setting):
+def test_an_invalid_setting_is_refused_with_an_example(setting):
     with pytest.raises(ConfigError, match=r"KEY\.PATH=VALUE"):
         override({}, setting)
 
@@ -94,7 +94,7 @@ def test_other_forms_are_kept_too(before, after):
 
 
 @given(st.integers(1, 10**6), st.integers(1, 999), st.booleans())
-def test_what_is_written_is_read_again_and_writing_it_twice_changes_nothing(rows, concurrency, missing):
+def test_written_values_are_read_again_and_writing_them_twice_changes_nothing(rows, concurrency, missing):
     text = "# a job\n[output]\npath = 'y'\n" if missing else EXAMPLE.read_text("utf-8")
     settings = {"chunks.rows": rows, "limits.concurrency": concurrency}
     once = rewritten(text, settings)

@@ -170,7 +170,7 @@ def test_the_same_seed_gives_the_same_events(write_job, tmp_path):
         (["mock.shape=[3]", "codec.response_field=max(x)"], "codec.response_field: 'max(x)' is more than names"),
     ],
 )
-def test_what_cannot_be_rehearsed_is_refused_with_its_key(write_job, settings, message):
+def test_options_that_cannot_be_rehearsed_are_refused_with_their_key(write_job, settings, message):
     job = load_job(write_job(JOB, url=NOBODY), settings)
     with pytest.raises(ConfigError) as caught:
         in_virtual_time(run_job(job, mock=True))

@@ -434,7 +434,7 @@ async def test_a_job_that_is_cancelled_holds_no_lock_and_no_file(how, write_job,
     assert (await run_job(job)).ok == 7
 
 
-async def test_who_watches_a_csv_gets_its_number_of_rows(write_job, doubler, tmp_path):
+async def test_the_progress_of_a_csv_shows_its_number_of_rows(write_job, doubler, tmp_path):
     (tmp_path / "x.csv").write_text("a\n" + "".join(f"{i}\n" for i in range(9)))
     started = []
     job = load_job(write_job(url=doubler.url), ["input.path=x.csv"])

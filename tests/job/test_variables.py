@@ -49,7 +49,7 @@ def test_every_string_is_reached_and_other_values_stay():
         ("${KEY", "is written ${NAME}"),
     ],
 )
-def test_what_cannot_be_filled_in_is_a_problem_with_its_place(text, problem):
+def test_an_unset_variable_is_a_problem_with_its_place(text, problem):
     substitution = Substitution(ENVIRONMENT)
     substitution.apply({"endpoint": {"url": text}})
     assert problem in substitution.problems["endpoint", "url"]

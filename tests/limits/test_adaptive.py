@@ -136,7 +136,7 @@ def test_it_does_not_grow_while_something_else_holds_the_run_back(in_flight):
     assert endpoint.limit == 8
 
 
-def test_a_limit_that_was_never_reached_falls_to_what_was():
+def test_a_limit_that_was_never_reached_falls_to_the_peak():
     endpoint = Endpoint()
     endpoint.climb(128)
     for _ in range(100):
@@ -274,7 +274,7 @@ def test_failures_that_stay_as_frequent_when_the_limit_falls_do_not_count(every)
 
 
 @pytest.mark.parametrize("every", [100, 33, 10])
-def test_what_exceeds_the_background_counts(every):
+def test_errors_above_the_background_count(every):
     endpoint = knows_no_background()
     some_fail(endpoint, every, 10_000)
     limit = endpoint.limit

@@ -40,7 +40,7 @@ async def test_permits_are_handed_over_in_the_order_of_asking():
 
 
 @pytest.mark.virtual_time
-async def test_a_newcomer_cannot_overtake_who_was_handed_a_permit():
+async def test_a_new_request_cannot_overtake_one_that_was_given_a_slot():
     limiter, order = ConcurrencyLimiter(1), []
 
     async def hold(name: str) -> None:
@@ -76,7 +76,7 @@ async def test_cancelling_a_waiter_loses_no_permit():
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("others", [0, 1])
-async def test_cancelling_who_was_just_handed_a_permit_passes_it_on(others):
+async def test_a_slot_given_to_a_cancelled_request_passes_to_the_next(others):
     limiter = ConcurrencyLimiter(1)
     await limiter.acquire()
     granted = asyncio.create_task(limiter.acquire())
@@ -91,7 +91,7 @@ async def test_cancelling_who_was_just_handed_a_permit_passes_it_on(others):
 
 
 @pytest.mark.virtual_time
-async def test_a_larger_total_lets_those_in_who_wait_in_their_order():
+async def test_a_larger_total_admits_waiting_requests_in_order():
     limiter, order = ConcurrencyLimiter(1), []
 
     async def hold(name: int) -> None:
@@ -112,7 +112,7 @@ async def test_a_larger_total_lets_those_in_who_wait_in_their_order():
 
 
 @pytest.mark.virtual_time
-async def test_a_smaller_total_lets_holders_finish_and_nobody_start():
+async def test_a_smaller_total_lets_holders_finish_and_admits_no_request():
     limiter = ConcurrencyLimiter(4)
     for _ in range(4):
         assert limiter.acquire_nowait()

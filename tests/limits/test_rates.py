@@ -53,7 +53,7 @@ def test_no_window_holds_more_than_its_rate_and_the_burst(
 
 
 @given(rates=RATES, burst=st.floats(0, 3), arrivals=TIMES, costs=st.lists(COSTS, min_size=40, max_size=40))
-def test_nobody_starts_before_he_asks(
+def test_no_request_starts_before_it_asks(
     rates: dict[str, float], burst: float, arrivals: list[float], costs: list[Cost]
 ) -> None:
     limiter = RateLimiter(Limits(**rates, burst=burst))
@@ -64,7 +64,7 @@ WAITERS = st.lists(COSTS, min_size=1, max_size=20)
 
 
 @given(rates=RATES, burst=st.floats(0, 3), arrivals=TIMES, waiters=WAITERS, data=st.data())
-def test_what_all_who_wait_give_back_is_as_if_never_taken(
+def test_reservations_given_back_by_all_are_as_if_never_taken(
     rates: dict[str, float], burst: float, arrivals: list[float], waiters: list[Cost], data: st.DataObject
 ) -> None:
     limits = Limits(**rates, burst=burst)
@@ -87,13 +87,13 @@ def test_starts_are_evenly_spaced_without_a_burst() -> None:
     assert starts_of(RateLimiter(Limits(requests_per_second=4)), 10.0, 4) == [10.0, 10.25, 10.5, 10.75]
 
 
-def test_time_in_which_nobody_asked_is_not_saved_up_without_a_burst() -> None:
+def test_idle_time_is_not_saved_up_without_a_burst() -> None:
     limiter = RateLimiter(Limits(requests_per_second=10))
     limiter.reserve(0.0, Cost())
     assert starts_of(limiter, 100.0, 2) == [100.0, 100.1]
 
 
-def test_a_burst_goes_at_once_and_what_follows_is_spaced() -> None:
+def test_a_burst_goes_at_once_and_later_requests_are_spaced() -> None:
     limiter = RateLimiter(Limits(requests_per_second=4, burst=0.75))
     assert starts_of(limiter, 10.0, 5) == pytest.approx([10.0, 10.0, 10.0, 10.25, 10.5])
     assert starts_of(limiter, 11.0, 2) == pytest.approx([11.0, 11.0])  # two were saved up since
@@ -128,7 +128,7 @@ def test_a_rate_that_holds_a_request_back_lets_nothing_of_the_others_go_to_waste
     assert limiter.reserve(0.0, Cost(rows=5)).start == 10.0
 
 
-def test_what_is_given_back_from_the_middle_moves_nobody_forward() -> None:
+def test_a_reservation_given_back_from_the_middle_moves_no_other_forward() -> None:
     limiter = RateLimiter(Limits(requests_per_second=1))
     reservations = [limiter.reserve(0.0, Cost()) for _ in range(4)]
     limiter.give_back(reservations[2])
@@ -166,7 +166,7 @@ def test_threads_that_ask_at_once_get_slots_of_their_own() -> None:
     assert sorted(starts) == pytest.approx([i / 1000 for i in range(4000)])
 
 
-def test_tokens_found_out_later_are_charged_to_who_comes_next() -> None:
+def test_tokens_counted_later_are_charged_to_the_next_request() -> None:
     limiter = RateLimiter(Limits(tokens_per_second=100))
     waiting = [limiter.reserve(0.0, Cost(tokens=50)) for _ in range(2)]
     limiter.charge(0.2, 200)
@@ -191,7 +191,7 @@ class TestSlowedDown:
         limiter.throttle("x", **{"unit": "requests", "left": 4, "seconds": 8.0, "now": 100.0} | quota)
         return limiter
 
-    def test_what_is_left_is_spread_over_the_time_until_there_is_more(self) -> None:
+    def test_the_remaining_quota_is_spread_over_the_window(self) -> None:
         limiter = self.slowed()
         assert limiter.active
         assert starts_of(limiter, 100.0, 6) == [102.0, 104.0, 106.0, 108.0, 108.0, 108.0]
@@ -208,7 +208,7 @@ class TestSlowedDown:
         limiter.unthrottle("x")
         assert not limiter.active
 
-    def test_a_later_word_takes_the_place_of_an_earlier_one_and_counts_who_waits(self) -> None:
+    def test_a_later_report_replaces_an_earlier_one_and_counts_waiting_requests(self) -> None:
         limiter = self.slowed()
         assert starts_of(limiter, 100.0, 2) == [102.0, 104.0]
         limiter.throttle("x", "requests", 1, 7.0, 102.0)
@@ -224,7 +224,7 @@ class TestSlowedDown:
                 starts.append(limiter.reserve(float(now), Cost()).start)
         assert starts == pytest.approx([110, 120, 130, 140, 150])
 
-    def test_who_waits_has_to_ask_again(self) -> None:
+    def test_a_waiting_request_has_to_ask_again(self) -> None:
         limiter = RateLimiter(Limits(requests_per_second=1))
         waiting = [limiter.reserve(100.0, Cost()) for _ in range(3)]
         assert not limiter.is_stale(waiting[2])
@@ -236,7 +236,7 @@ class TestSlowedDown:
         limiter = self.slowed(Limits(requests_per_second=0.1))
         assert starts_of(limiter, 100.0, 2) == [102.0, 112.0]
 
-    def test_the_repr_tells_the_rates(self) -> None:
+    def test_the_repr_shows_the_rates(self) -> None:
         limiter = self.slowed(Limits(rows_per_minute=30))
         limiter.reserve(100.0, Cost(rows=1))
         assert repr(limiter) == "<RateLimiter 0.5 rows/s, 0.5 requests/s, 1 starts reserved>"

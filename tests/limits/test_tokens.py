@@ -52,7 +52,7 @@ def test_a_function_that_cannot_count_is_named(count: Callable[[Any], float], me
         TokenMeter(count).of_row("x")
 
 
-def test_what_the_function_says_itself_is_left_as_it_is() -> None:
+def test_an_explicit_response_of_the_function_stays_unchanged() -> None:
     def count(row: str) -> int:
         raise ConfigError("no vocabulary", key="mine")
 
@@ -106,7 +106,7 @@ def test_tiktoken_counts_texts_and_chats(row: Any, tokens: int) -> None:
         ("offline", r"cannot load 'offline' \(ConnectionError\).*TIKTOKEN_CACHE_DIR"),
     ],
 )
-def test_an_encoding_that_cannot_be_had_is_told_with_the_remedy(encoding: str, message: str) -> None:
+def test_an_unavailable_encoding_is_an_error_with_the_remedy(encoding: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         tiktoken_counter(encoding)
     assert caught.value.key == "limits.tokenizer"

@@ -90,15 +90,13 @@ async def test_the_model_that_is_asked_for_is_the_one_that_is_played(model: str 
         (fanout.codec("openai-embeddings", model="e", dimensions=7), "float32", (7,)),
     ],
 )
-async def test_made_up_answers_have_the_dtype_and_shape_that_the_codec_tells(
-    codec: Any, dtype: str, shape: Any
-) -> None:
+async def test_made_up_answers_have_the_dtype_and_shape_of_the_codec(codec: Any, dtype: str, shape: Any) -> None:
     rows = ["a", "b", "c"] if "openai" in codec.name else X
     values = await rehearsed(codec, rows, MockModel(outputs_of(codec, {}), 0))
     assert (values.dtype, values.shape) == (np.dtype(dtype), (len(rows), *shape))
 
 
-async def test_what_the_job_tells_goes_before_what_the_codec_tells() -> None:
+async def test_the_schema_of_the_job_overrides_that_of_the_codec() -> None:
     specs = {"*": TensorSpec(dtype=np.dtype("int16"), shape=(4,))}
     outputs = outputs_of(fanout.codec("oip", outputs=["p", "q"], dtype="float32", shape=[2]), specs)
     assert {name: (str(spec.dtype), spec.shape) for name, spec in outputs.items()} == {

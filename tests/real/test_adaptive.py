@@ -61,16 +61,16 @@ async def compared(name: str, url: str, rows: Any, **options: Any) -> None:
     assert auto >= COLLAPSED * best
 
 
-async def test_triton_gets_what_it_is_worth(triton: Real, images: np.ndarray) -> None:
+async def test_auto_concurrency_uses_triton_fully(triton: Real, images: np.ndarray) -> None:
     rows = np.tile(images.astype(np.float32), (400, 1))
     await compared("triton", triton.infer("digits"), rows, codec="oip", chunk_rows=16)
 
 
-async def test_mlserver_gets_what_it_is_worth(mlserver: Real, images: np.ndarray) -> None:
+async def test_auto_concurrency_uses_mlserver_fully(mlserver: Real, images: np.ndarray) -> None:
     await compared("mlserver", mlserver.infer("digits"), np.tile(images, (200, 1)), codec="oip", chunk_rows=16)
 
 
-async def test_an_embeddings_server_gets_what_it_is_worth(embeddings: Real) -> None:
+async def test_auto_concurrency_uses_an_embeddings_server_fully(embeddings: Real) -> None:
     codec = codec_by_name("openai-embeddings", model="all-MiniLM-L6-v2")
     texts = [f"sentence number {i} of many" for i in range(20_000)]
     await compared("infinity", f"{embeddings.url}/v1/embeddings", texts, codec=codec, chunk_rows=4)

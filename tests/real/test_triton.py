@@ -80,7 +80,7 @@ async def test_some_of_several_outputs_can_be_asked_for(triton: Real) -> None:
     assert_same(answer["total"], np.rint(ROWS["parts"]["image"].sum(axis=(1, 2))).astype("i8")[:, None])
 
 
-async def test_a_batch_that_is_too_large_is_cut_where_the_bound_is_not_told(triton: Real, images: np.ndarray) -> None:
+async def test_a_batch_that_is_too_large_is_cut_if_the_bound_is_not_reported(triton: Real, images: np.ndarray) -> None:
     class Untold(fanout.codecs.Oip):
         """As if a gateway hid the configuration."""
 

@@ -109,7 +109,7 @@ def test_another_model_is_unknown():
         [[1.0], [np.float32("inf"), 2.0]],
     ],
 )
-def test_what_json_cannot_say_is_found_at_any_depth(column):
+def test_values_that_json_cannot_express_are_found_at_any_depth(column):
     """orjson would write null for it."""
     with pytest.raises(StatusError, match="output 'y' of model 'm' holds NaN or infinity") as caught:
         require_finite(Model(name="m", function=len), {"y": column})

@@ -14,7 +14,7 @@ def user(content):
     return {"role": "user", "content": content}
 
 
-def test_echo_says_what_the_user_said_last(echo):
+def test_echo_repeats_the_last_message_of_the_user(echo):
     """The whole answer, as OpenAI words it."""
     messages = [{"role": "system", "content": "be brief"}, user("one"), {"role": "assistant", "content": None}]
     answer = echo.post(PATH, {"model": "echo", "messages": [*messages, user("two é words"), *messages[:1]]})
@@ -90,7 +90,7 @@ def test_digits_does_not_chat(digits):
 
 
 @pytest.mark.parametrize("result", [np.array([[1.0]]), [{"a": 1}], {"a": ["x"], "b": ["y"]}])
-def test_what_is_no_text_is_the_functions_error(result):
+def test_an_answer_other_than_a_text_is_an_error_of_the_function(result):
     """500 in OpenAI's words."""
     error = serving(Recorder(result)).error(PATH, {"messages": [user("a")]}, 500)
     assert (error["type"], error["message"]) == ("server_error", "model 'm' must return one text for each text")

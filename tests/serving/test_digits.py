@@ -13,7 +13,7 @@ from fanout.serving.exchange import StatusError
 from fanout.serving.packaged import classify
 
 
-def test_the_example_is_what_the_documentation_says(examples):
+def test_the_example_agrees_with_the_documentation(examples):
     """`examples/digits.npz`: pixels / 16 in [0, 1] and whole labels."""
     images, labels = examples
     assert (images.shape, images.dtype) == ((1797, 64), np.float32)
@@ -63,7 +63,7 @@ def test_large_pixels_do_not_overflow():
         (np.array(["seven"]), "<U5"),
     ],
 )
-def test_other_shapes_are_refused_with_what_it_takes(images, word):
+def test_the_error_for_another_shape_names_the_right_one(images, word):
     """400, naming the shapes taken and the one that came."""
     with pytest.raises(StatusError, match=rf"\(n, 64\) or \(n, 8, 8\).*{word}") as caught:
         classify(images)

@@ -104,7 +104,7 @@ def test_digits_does_not_embed(digits):
         (np.ones((2, 3)), "2 rows for the 1"),
     ],
 )
-def test_what_is_no_vector_a_text_is_the_functions_error(result, text):
+def test_an_answer_other_than_a_vector_a_text_is_an_error_of_the_function(result, text):
     """500 in OpenAI's words."""
     error = serving(Recorder(result)).error(PATH, {"model": "m", "input": "a"}, 500)
     assert error["type"] == "server_error"

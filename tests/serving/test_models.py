@@ -25,7 +25,7 @@ def module(tmp_path, monkeypatch):
     return write
 
 
-def test_digits_tells_its_tensors():
+def test_digits_describes_its_tensors():
     """The source of `GET /v2/models/digits`."""
     model = load_model("digits")
     assert model.inputs == (TensorInfo(name="images", datatype="FP32", shape=(-1, 64)),)

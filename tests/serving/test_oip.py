@@ -39,7 +39,7 @@ def test_metadata(digits, echo):
     assert echo.get("/v2/models/echo")["inputs"] == []
 
 
-def test_config_tells_the_bound_where_there_is_one(digits):
+def test_config_reports_the_bound_if_there_is_one(digits):
     """As Triton: without the axis of the rows; 404 without a bound."""
     info = (TensorInfo(name="x", datatype="FP32", shape=(-1, 3)), TensorInfo(name="t", datatype="BYTES", shape=(-1,)))
     config = serving(len, inputs=info[:1], outputs=info[1:], max_batch_size=8).get("/v2/models/m/config")
@@ -137,7 +137,7 @@ def test_bf16_is_widened(echo):
     assert (output["datatype"], output["data"]) == ("FP32", [1.5])
 
 
-def test_what_the_function_gets():
+def test_the_arguments_of_the_function():
     """One array; a list for one text a row; a dict for several inputs; all of it writable."""
     recorder = Recorder(lambda rows: np.zeros(1))
     peer = serving(recorder)

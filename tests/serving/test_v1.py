@@ -26,7 +26,7 @@ def test_ready(digits):
     assert digits.get("/v1/models/digits") == {"name": "digits", "ready": True}
 
 
-def test_names_with_colons_are_told_from_the_verb():
+def test_names_with_colons_are_separated_from_the_verb():
     """`package.module:predict` is a likely name, and looks like a verb."""
     peer = serving(lambda rows: rows)
     object.__setattr__(peer.model, "name", "pkg.mod:predict")
@@ -110,7 +110,7 @@ def test_results_that_cannot_be_written_are_errors(result, text):
     assert text in serving(Recorder(result)).error(PREDICT, {"instances": [0]}, 500)
 
 
-def test_the_exception_of_a_function_is_told(capsys):
+def test_the_exception_of_a_function_is_reported(capsys):
     """Type and message in the body; the traceback stays with the server."""
 
     def fail(rows):

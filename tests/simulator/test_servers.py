@@ -72,7 +72,7 @@ def test_a_server_without_room_refuses_at_once():
     assert (server.received, server.refused, server.in_flight) == (4, 1, 0)
 
 
-def test_a_capacity_that_grows_lets_those_in_who_wait_and_one_that_falls_lets_those_finish_who_are_in():
+def test_a_larger_capacity_admits_waiting_requests_and_a_smaller_one_lets_those_in_flight_finish():
     clock, ends = CLOCK(), []
     server = Queue(clock, constant(1.0), capacity=1)
     for _ in range(5):
@@ -92,7 +92,7 @@ def test_distance_adds_to_the_latency_and_not_to_the_capacity():
     assert ends == pytest.approx([1.1, 1.2])
 
 
-def test_a_rate_is_kept_in_every_window_and_told_where_it_is_to_be():
+def test_a_rate_holds_in_every_window():
     clock = CLOCK()
     outcomes: list[Any] = []
     server = RateLimited(clock, Queue(clock, constant(0.0), capacity=9), per_window=2, window=10, retry_after=True)

@@ -32,7 +32,7 @@ async def test_a_server_serves_async_code_too() -> None:
 
 
 @pytest.mark.parametrize("enters", [True, False])
-def test_what_goes_wrong_on_the_thread_is_raised_here(enters: bool) -> None:
+def test_errors_on_the_thread_are_raised_here(enters: bool) -> None:
     @asynccontextmanager
     async def broken() -> AsyncIterator[None]:
         if enters:

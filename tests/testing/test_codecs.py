@@ -224,6 +224,6 @@ def test_a_codec_with_one_mistake_fails_the_test_that_is_about_it(name: str) -> 
         getattr(suite(WRONG[name]), name)()
 
 
-def test_a_suite_without_a_codec_says_what_to_do() -> None:
+def test_a_suite_without_a_codec_names_the_remedy() -> None:
     with pytest.raises(NotImplementedError, match=r"override codec\(\)"):
         CodecTests().test_answers_come_back_as_they_are()

@@ -29,7 +29,7 @@ ADDRESS = ("127.0.0.1", 9)
     ],
     ids=["connect", "connect_ex", "sendto", "sendmsg", "look-up"],
 )
-def test_what_leaves_the_process_is_stopped(attempt, place):
+def test_connections_out_of_the_process_are_stopped(attempt, place):
     guard = NoNetwork()
     refused = pytest.raises(NetworkUseError, match=f"tried to reach {place}")
     with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp, refused, guard:
@@ -37,7 +37,7 @@ def test_what_leaves_the_process_is_stopped(attempt, place):
     assert guard.refused == [place]
 
 
-def test_an_attempt_that_somebody_has_swallowed_is_told_at_the_end():
+def test_a_refused_connection_that_was_swallowed_is_an_error_at_the_end():
     with pytest.raises(NetworkUseError, match=r"somewhere\.test:80"), NoNetwork(), suppress(AssertionError):
         socket.getaddrinfo("somewhere.test", 80)
 

@@ -77,7 +77,7 @@ async def test_scripted_steps_come_in_place_of_the_model() -> None:
     assert len(mock.requests) == 6
 
 
-async def test_latency_times_and_requests_in_flight_are_told() -> None:
+async def test_latency_times_and_requests_in_flight_are_recorded() -> None:
     with MockEndpoint(double, latency=2.0) as mock:
         async with Client(mock.url("v1"), codec="v1", chunk_rows=1, limits=fanout.Limits(concurrency=5)) as client:
             await client.map(X)
@@ -94,7 +94,7 @@ async def test_large_rows_and_answers_pass() -> None:
             assert np.array_equal(await client.map(wide), wide * 2)
 
 
-async def test_what_is_sent_elsewhere_fails() -> None:
+async def test_requests_to_another_origin_fail() -> None:
     with MockEndpoint(double):
         async with Client("http://elsewhere.test/x", codec="v1") as client:
             with pytest.raises(RunStopped, match="elsewhere"):

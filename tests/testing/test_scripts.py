@@ -93,7 +93,7 @@ async def test_a_fault_server_that_breaks_fails_the_test(server: FaultServer, na
         await test()
 
 
-async def test_a_fault_server_that_breaks_does_not_hide_what_the_test_raises() -> None:
+async def test_a_fault_server_that_breaks_does_not_hide_the_error_of_the_test() -> None:
     async def test() -> None:
         async with of_faults(LookupError) as server, Client(server.url("v1"), codec="v1") as client:
             await client.map(X)

@@ -17,7 +17,7 @@ async def test_a_test_in_virtual_time_runs_without_a_marker_and_gets_fixtures(tm
     assert tmp_path.exists()
 
 
-def test_what_it_returns_and_raises_is_passed_on() -> None:
+def test_its_results_and_errors_are_passed_on() -> None:
     @in_virtual_time
     async def half(x: int) -> float:
         await asyncio.sleep(1)

@@ -140,7 +140,7 @@ async def test_a_large_body_that_breaks_off_is_incomplete(sent: int, reset: bool
         assert_free(transport, at_most=1)
 
 
-async def test_what_comes_behind_a_large_body_is_not_the_next_answer() -> None:
+async def test_bytes_behind_a_large_body_are_not_the_next_response() -> None:
     async def answer(received: Received, line: Line) -> None:
         await line.send(http(BODY) + (http(b"stale") if received.connection == 0 else b""))
 
@@ -168,7 +168,7 @@ async def test_a_body_beyond_the_cap_is_not_waited_for() -> None:
         assert transport._http._buffers._kept == []  # noqa: SLF001 - memory that is kept for later shows in nothing else
 
 
-async def test_who_is_cancelled_in_mid_body_leaves_no_connection_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_cancelled_in_mid_body_leaves_no_connection_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     filling, asked, go = asyncio.Event(), asyncio.Queue[Received](), asyncio.Event()
     updated = buffers._Filling.buffer_updated  # noqa: SLF001 - memory that is kept for later shows in nothing else
 

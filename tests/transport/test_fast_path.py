@@ -98,7 +98,7 @@ async def test_a_server_sees_the_same_request_either_way(
     ],
     ids=["small", "large", "large in parts"],
 )
-async def test_what_has_a_way_of_its_own_goes_through_the_session(
+async def test_requests_that_need_aiohttp_go_through_the_session(
     payload: Payload, headers: dict[str, str], goes: bool, taken: list[bool], way: str
 ) -> None:
     if way == "direct":
@@ -202,7 +202,7 @@ async def test_requests_that_wait_for_a_connection_keep_their_own_headers(way: s
         ]
 
 
-async def test_who_waits_for_a_connection_has_that_of_a_small_request_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_waiting_request_gets_the_connection_of_a_small_one_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "_MOMENT", 1000.0)
     go = asyncio.Event()
 
@@ -229,7 +229,7 @@ async def test_a_fresh_connection_is_to_be_had_beside_those_idle(monkeypatch: py
         assert server.connections == 2
 
 
-async def test_what_is_idle_goes_to_the_pool_after_a_moment(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_connection_goes_to_the_pool_after_a_moment(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "_MOMENT", 0.01)
     async with loopback(http(b"1")) as server, transport_to(server.url) as transport:
         await asyncio.gather(*(transport.post(Payload(body=b"1")) for _ in range(4)))

@@ -138,7 +138,7 @@ async def test_metadata_are_asked_for_with_fresh_headers_too() -> None:
 
 
 @pytest.mark.one_way
-async def test_what_the_function_raises_is_raised() -> None:
+async def test_errors_of_the_function_are_raised() -> None:
     tokens = Tokens()
     tokens.fail = True
     with MockEndpoint(double) as mock:

@@ -411,7 +411,7 @@ async def test_a_complete_run_stays_complete_where_its_failed_rows_are_answered_
 
 
 @pytest.mark.skipif(not __import__("shutil").which("openssl"), reason="needs the openssl command")
-async def test_what_tls_alone_has_to_say_costs_no_connection(
+async def test_tls_records_without_data_cost_no_connection(
     authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A key update is read by the loop, and is no part of an answer. This server has one connection at a time."""

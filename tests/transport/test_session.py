@@ -153,13 +153,13 @@ class TestWholeReplies:
 
     @pytest.mark.parametrize("body", [b"", b"hello world", b"\0\0\x80?" * 4, b'"text"', b"12"])
     @pytest.mark.parametrize("header", [b"", b"Transfer-Encoding: identity\r\n"])
-    async def test_what_only_the_close_ends_and_no_syntax_is_not_known_to_be_whole(self, header, body):
+    async def test_a_body_ended_by_the_close_alone_is_not_known_to_be_whole(self, header, body):
         error = await failure_of(hanging_up(b"HTTP/1.1 200 OK\r\n" + header + b"\r\n" + body))
         assert isinstance(error, IncompleteResponse)
         assert "neither Content-Length nor chunks" in str(error)
 
     @pytest.mark.parametrize("status", [200, 201, 202, 203, 205, 207, 208, 299])
-    async def test_a_framed_body_is_whole_whatever_success_is_said(self, status):
+    async def test_a_framed_body_is_whole_for_any_status_of_success(self, status):
         async with loopback(http(b"abc", status=status)) as server, transport_to(server.url) as transport:
             assert (await transport.post(PAYLOAD)).body == b"abc"
 
@@ -171,7 +171,7 @@ class TestWholeReplies:
 
     @pytest.mark.parametrize("head", NOT_WHOLE.values(), ids=NOT_WHOLE)
     @pytest.mark.parametrize("body", [b"2\r\n{}\r\n0\r\n\r\n", b"{}"], ids=["chunks", "plain"])
-    async def test_what_says_that_it_is_a_part_or_is_framed_oddly_is_not_whole(self, head, body):
+    async def test_a_partial_or_oddly_framed_body_is_not_whole(self, head, body):
         error = await failure_of(hanging_up(head.encode() + b"\r\n" + body))
         assert type(error) is IncompleteResponse
 
@@ -186,7 +186,7 @@ class TestWholeReplies:
             assert (await transport.post(PAYLOAD)).body == sent
 
     @pytest.mark.parametrize("body", [b"\xef\xbb\xbf{\x00\x01", b"\xef\xbb\xbftext", b"\xef\xbb\xbf"])
-    async def test_the_same_bytes_in_what_is_not_json_stay(self, body):
+    async def test_the_same_bytes_outside_of_json_stay(self, body):
         answer = http(body, headers={"Content-Type": "application/octet-stream"})
         async with loopback(answer) as server, transport_to(server.url) as transport:
             assert (await transport.post(PAYLOAD)).body == body
@@ -270,7 +270,7 @@ class TestWhatIsSent:
         assert received.headers["content-length"] == "3"
         assert "transfer-encoding" not in received.headers
 
-    async def test_it_says_who_it_is_and_asks_for_plain_bytes(self):
+    async def test_it_sends_its_name_and_asks_for_plain_bytes(self):
         received = await self.sent(PAYLOAD)
         assert received.headers["user-agent"] == f"fanout-ml/{__version__}"
         assert received.headers["accept-encoding"] == "identity"
@@ -421,7 +421,7 @@ class TestStayingHome:
 
     @pytest.mark.one_way
     @pytest.mark.parametrize("url", ["/model", "", "http://[::1", "http://ho\\st/m"])
-    async def test_what_is_no_url_is_not_fetched(self, url):
+    async def test_an_invalid_url_is_not_fetched(self, url):
         async with transport_to("http://127.0.0.1:1/m") as transport:
             with pytest.raises(ConfigError, match="not a URL that can be requested"):
                 await transport.get(url)
@@ -555,7 +555,7 @@ class TestBrokenReplies:
             with pytest.raises(IncompleteResponse, match=f"broke off: {error.__name__}: "):
                 await transport.post(PAYLOAD)
 
-    async def test_framing_that_breaks_in_mid_body_is_told_at_once(self):
+    async def test_framing_that_breaks_in_mid_body_fails_at_once(self):
         async def answer(_: Received, line: Line) -> None:
             await line.send(chunked(b"abc", end=False))
             await asyncio.sleep(0.02)
@@ -688,7 +688,7 @@ class TestKeptConnections:
         [http(b"SPOILED"), http(b"timeout", status=408, headers={"Connection": "close"}), b"x"],
         ids=["200", "408", "a byte"],
     )
-    async def test_what_comes_unasked_answers_nobody(self, unasked):
+    async def test_an_unsolicited_response_answers_no_request(self, unasked):
         async with loopback(self.echo) as server, transport_to(server.url, connections=1) as transport:
             await transport.post(Payload(body=b"0"))
             await server.lines[0].send(unasked)
@@ -698,7 +698,7 @@ class TestKeptConnections:
                 assert (await transport.post(Payload(body=text))).body == text
             assert server.connections == 2
 
-    async def test_what_comes_behind_an_answer_answers_nobody(self):
+    async def test_bytes_behind_a_response_answer_no_request(self):
         """Two answers in one segment: the second must not wait for the next request."""
 
         async def answer(received: Received, line: Line) -> None:
@@ -779,7 +779,7 @@ class TestContentEncoding:
         assert "gzip" in str(error)
 
     @pytest.mark.parametrize("encoding", ["", "utf-8", "UTF8", "identity", "identity, utf-8", " , none", "binary"])
-    async def test_what_names_no_compression_leaves_the_body_as_it_is(self, encoding):
+    async def test_a_header_without_compression_leaves_the_body_unchanged(self, encoding):
         async with loopback(encoded(b"abc", encoding)) as server, transport_to(server.url) as transport:
             assert (await transport.post(PAYLOAD)).body == b"abc"
 
@@ -1029,7 +1029,7 @@ def server_side(certificate: trustme.LeafCert) -> ssl.SSLContext:
 
 class TestTLS:
     @pytest.mark.filterwarnings("ignore::ResourceWarning")  # asyncio's server forgets a connection without a handshake
-    async def test_a_certificate_that_nobody_vouches_for_is_a_certificate_error(self, authority):
+    async def test_an_untrusted_certificate_is_a_certificate_error(self, authority):
         tls = server_side(authority.issue_cert("127.0.0.1"))
         async with loopback(http(b"stolen"), tls=tls) as server, transport_to(server.url) as transport:
             with pytest.raises(CertificateError, match=r"the certificate of .* is not valid: .*verify failed"):
@@ -1139,7 +1139,7 @@ class TestMapping:
         ],
         ids=repr,
     )
-    def test_so_is_what_comes_from_below(self, error, wanted):
+    def test_an_error_from_below_is_too(self, error, wanted):
         assert type(failures.mapped(error, "http://shown", reused=False)) is wanted
 
     @pytest.mark.one_way
@@ -1157,6 +1157,6 @@ class TestMapping:
         ],
         ids=repr,
     )
-    def test_causes_are_told_in_plain_words(self, error, words):
+    def test_causes_are_reported_in_plain_words(self, error, words):
         assert str(failures.mapped(error, "http://shown", reused=False)).endswith(words) or words.startswith("(")
         assert words in str(failures.mapped(error, "http://shown", reused=False))

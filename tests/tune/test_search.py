@@ -246,7 +246,7 @@ def test_without_a_bound_it_comes_near_to_the_best_of_the_grid(server: Server, s
 
 
 @given(servers, st.floats(0.01, 20.0), st.floats(0, 0.5), st.integers(0, 1000))
-def test_what_is_chosen_keeps_the_bounds_and_is_the_cheapest_of_the_fast(
+def test_the_choice_meets_the_bounds_and_is_the_cheapest_of_the_fast(
     server: Server, p95: float, noise: float, seed: int
 ):
     noisy = Server(server.workers, server.fixed, server.per_row, server.largest, noise)

@@ -36,14 +36,14 @@ async def attempt(deadline: Deadline, *, allowed: float, takes: float) -> str:
     return "done"
 
 
-async def test_what_takes_too_long_is_ended_at_the_deadline():
+async def test_a_block_that_takes_too_long_ends_at_the_deadline():
     deadline = Deadline()
     assert await attempt(deadline, allowed=2, takes=100) == "too late"
     assert now() == 2
     deadline.close()
 
 
-async def test_what_ends_in_time_is_left_alone():
+async def test_a_block_that_ends_in_time_is_left_alone():
     deadline = Deadline()
     assert await attempt(deadline, allowed=2, takes=1) == "done"
     await asyncio.sleep(100)
@@ -106,7 +106,7 @@ async def test_close_leaves_no_timer_behind(takes):
     assert timers() == 0
 
 
-async def test_a_closed_deadline_cancels_nobody():
+async def test_a_closed_deadline_cancels_nothing():
     deadline = Deadline()
     deadline.start(now(), 2)
     deadline.close()
@@ -151,7 +151,7 @@ async def test_of_both_at_once_the_cancellation_from_outside_wins(first):
     assert tasks[0].cancelling() > 0
 
 
-async def test_an_expiry_that_somebody_swallowed_is_still_told():
+async def test_a_swallowed_expiry_is_still_reported():
     deadline = Deadline()
     deadline.start(now(), 2)
     with contextlib.suppress(asyncio.CancelledError):

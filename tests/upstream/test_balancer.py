@@ -55,7 +55,7 @@ async def test_weights_are_shares():
 
 
 @pytest.mark.parametrize("dies", [0.0, 2.0, 5.5], ids=["at the start", "in the middle", "near the end"])
-async def test_an_endpoint_that_dies_loses_no_row_and_holds_nobody_up(dies):
+async def test_an_endpoint_that_dies_loses_no_row_and_delays_no_request(dies):
     fleet = Fleet(a=served(), b=changing((dies, served()), last=dead), c=served())
     assert_right(await fleet.run(retry=RetryPolicy(max_attempts=2)))
     assert fleet.took < 1000 / 16 * 0.1 + 0.5  # as if it had never been there
@@ -224,7 +224,7 @@ async def test_all_are_asked_about_their_model_and_another_one_gets_no_rows():
     assert reason == "http://other/m is not asked: it serves the model 'n', another endpoint the model 'm'"
 
 
-async def test_who_tells_its_model_late_joins_in_late():
+async def test_an_endpoint_with_late_metadata_joins_late():
     fleet = Fleet(a=changing((2.5, dead), last=knowing("m")), b=knowing("m"))
     rows = np.arange(6000.0).reshape(3000, 2)
     assert_right(await fleet.run(rows, codec=Asking), rows)
@@ -232,7 +232,7 @@ async def test_who_tells_its_model_late_joins_in_late():
     assert fleet.shares["a"] > 500
 
 
-async def test_the_run_stops_where_none_tells_its_model():
+async def test_the_run_stops_if_no_endpoint_returns_metadata():
     fleet = Fleet(a=dead, b=says(401))
     with pytest.raises(RunStopped):
         await fleet.run(codec=Asking)
@@ -288,13 +288,13 @@ async def test_a_request_that_goes_to_another_endpoint_is_a_retry():
     assert result.stats.retries == fleet.shares["b"] > 0
 
 
-async def test_an_endpoint_that_has_told_nothing_yet_is_told_with_the_reason():
+async def test_an_endpoint_without_metadata_is_reported_with_the_reason():
     result = await Fleet(a=knowing("m"), b=dead).run(codec=Asking)
     assert [one.state for one in result.stats.endpoints] == ["in use", "excluded"]
     assert "connection refused" in result.stats.endpoints[1].reason
 
 
-async def test_the_statistics_tell_how_each_endpoint_stands():
+async def test_the_statistics_report_the_state_of_each_endpoint():
     fleet = Fleet(a=served(), b=says(401), c=changing((1.0, served()), last=dead))
     result = await fleet.run()
     a, b, c = result.stats.endpoints

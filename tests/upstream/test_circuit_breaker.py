@@ -68,7 +68,7 @@ def test_successes_pay_for_retries() -> None:
     assert breaker.tokens == 10
 
 
-def test_one_probe_goes_after_a_second_and_the_others_wait_for_what_it_brings() -> None:
+def test_one_trial_goes_after_a_second_and_the_others_wait_for_its_outcome() -> None:
     breaker, _ = spent()
     assert 1 <= breaker.wait(0.0, "a") <= 1.25
     assert 0 < breaker.wait(0.9, "a") <= 0.35
@@ -100,7 +100,7 @@ def test_clients_that_are_stopped_together_do_not_probe_together() -> None:
     assert max(waits) > 1.05
 
 
-def test_late_failures_of_what_was_in_flight_do_not_put_the_probe_off() -> None:
+def test_late_failures_of_requests_in_flight_do_not_delay_the_trial() -> None:
     breaker, _ = spent()
     wait = breaker.wait(0.0, "a")
     for _ in range(20):
@@ -136,7 +136,7 @@ def test_a_probe_that_is_cancelled_leaves_its_place_to_another() -> None:
     assert breaker.wait(2.0, "b") == 0
 
 
-def test_those_who_wait_are_the_probe_in_turn() -> None:
+def test_waiting_requests_become_the_trial_in_turn() -> None:
     breaker, _ = spent()
     now, probes = 0.0, []
     for asker in "abc":
@@ -152,7 +152,7 @@ def test_those_who_wait_are_the_probe_in_turn() -> None:
     assert probes == list("abcabc")
 
 
-def test_who_leaves_the_line_keeps_nobody_waiting() -> None:
+def test_a_request_that_leaves_the_queue_delays_no_other() -> None:
     breaker, wait_queue = spent()
     breaker.wait(0.0, "a")
     assert breaker.wait(2.0, "b") == inf
@@ -162,7 +162,7 @@ def test_who_leaves_the_line_keeps_nobody_waiting() -> None:
     assert breaker.wait(2.0, "b") == 0
 
 
-def test_those_who_waited_before_a_release_hold_no_place_in_the_next_line() -> None:
+def test_requests_that_waited_before_a_release_hold_no_place_in_the_next_queue() -> None:
     breaker, _ = spent()
     breaker.wait(0.0, "gone")
     breaker.on_success(first_attempt=True)
@@ -171,7 +171,7 @@ def test_those_who_waited_before_a_release_hold_no_place_in_the_next_line() -> N
     assert breaker.wait(9.0, "b") == 0, "the one before may never ask again"
 
 
-def test_a_probe_that_somebody_elses_success_overtakes_is_none_any_more() -> None:
+def test_a_trial_ends_if_another_request_succeeds_first() -> None:
     breaker, _ = spent()
     assert breaker.wait(2.0, "a") == 0
     breaker.on_success(first_attempt=False)
@@ -192,7 +192,7 @@ def test_a_probe_is_never_put_off_by_more_than_30_s_and_jitter(monkeypatch: pyte
     assert wait == 30
 
 
-def test_its_repr_tells_its_state() -> None:
+def test_its_repr_shows_its_state() -> None:
     breaker, _ = spent()
     assert repr(breaker) == "<CircuitBreaker open, 0.0/16 tokens>"
     breaker.on_success(first_attempt=False)

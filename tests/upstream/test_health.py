@@ -111,7 +111,7 @@ def test_a_quick_answer_counts_the_more_the_longer_ago_the_slow_one_was():
 
 
 @given(st.lists(st.tuples(st.floats(0, 50), st.floats(1e-6, 1e3)), min_size=1))
-def test_it_lies_within_what_was_recorded(steps):
+def test_it_lies_within_the_recorded_values(steps):
     average, now = PeakEwma(), 0.0
     for pause, seconds in steps:
         now += pause
