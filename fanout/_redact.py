@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 STARS = "***"
-_SHORTEST = 6
-"""Minimum length of a secret. Shorter values would match everywhere."""
 
+# Minimum length of a secret. Shorter values would match everywhere.
+_SHORTEST = 6
+
+# Maximum number of secrets, newest first. Tokens are renewed for the life of a client.
 _REMEMBERED = 500
-"""Maximum number of secrets, newest first. Tokens are renewed for the life of a client."""
 
 _CUTS_LOOKED_AT = 8
 _CUT = b"..."

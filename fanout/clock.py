@@ -15,8 +15,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+# Real seconds between looks at helper threads: while one works, no time passes.
 _THREAD_POLL = 0.01
-"""Real seconds between looks at helper threads: while one works, no time passes."""
 
 
 class VirtualClock(asyncio.SelectorEventLoop):

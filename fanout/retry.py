@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from fanout.settings import RetryPolicy
     from fanout.types import Verdict
 
+# A call state refers to a controller. Only its strategies are used here: its own loop takes a future and a list of
+# actions a step, more than all the rest of a failure.
 _NO_CONTROLLER = Retrying()
-"""A call state refers to a controller. Only its strategies are used here: its own loop takes a future and a list of
-actions a step, more than all the rest of a failure."""
 
 
 class AttemptFailed(Exception):  # noqa: N818 - it says what happened, and is never raised

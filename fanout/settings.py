@@ -30,11 +30,11 @@ PYTHON_ONLY = ("wait", "stop")
 
 _RATES = tuple(f"{unit}_per_{period}" for unit in ("requests", "rows", "tokens") for period in ("second", "minute"))
 
+# Beyond it, a client in one process is the bottleneck itself.
 _LARGEST_AUTO = 256
-"""Beyond it, a client in one process is the bottleneck itself."""
 
+# Name of a header field (RFC 9110, section 5.6.2).
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-"""Name of a header field (RFC 9110, section 5.6.2)."""
 
 # A lone surrogate cannot be encoded in UTF-8.
 _NOT_IN_A_VALUE = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")

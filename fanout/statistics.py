@@ -18,8 +18,9 @@ _BUCKETS_PER_DOUBLING = 16
 _SMALLEST_EXPONENT = -20  # 2**-20 s is about a microsecond; shorter ones share the first bucket
 _SHORTEST = 2.0**_SMALLEST_EXPONENT
 _DOUBLINGS = 35  # up to 2**14 s, over four hours
+
+# Names in ``usage``. They are the server's: new ones in each answer would grow for as long as a client lives.
 _MOST_USAGE_NAMES = 256
-"""Names in ``usage``. They are the server's: new ones in each answer would grow for as long as a client lives."""
 _AT_ONCE = 4096  # latencies that are sorted in together: one by one it costs ten times as much
 
 

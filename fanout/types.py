@@ -251,12 +251,14 @@ class Action(Enum):
 
 
 _OVERLOADED = frozenset({429, 503, 529})
+
+# Statuses of a gateway whose server crashes, or does not answer in time.
 _GATEWAY = frozenset({502, 504})
-"""Statuses of a gateway whose server crashes, or does not answer in time."""
 
 _CRASHED = _GATEWAY | {500}
+
+# Kinds of invalid responses that a server may give when the request is too large for it.
 _TRUNCATED: frozenset[ErrorKind | None] = frozenset({"rows", "content"})
-"""Kinds of invalid responses that a server may give when the request is too large for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from fanout.types import Failure, Tensor
 
 _FAILURES_SHOWN = 3
+
+# Share of reading and writing in the time from which the summary lists the phases.
 _OTHER_PHASES = 0.1
-"""Share of reading and writing in the time from which the summary lists the phases."""
 
 OFFLINE_NOTES = {
     "mock": "MOCK:     these answers are made up; nothing was sent",

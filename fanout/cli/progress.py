@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 LINE_SECONDS = 10.0
 BAR_SECONDS = 0.1
+
+# Minimum width of the bar itself, in columns.
 _BAR_WIDTH = 6
-"""Minimum width of the bar itself, in columns."""
 
 
 def progress_display(*, quiet: bool = False) -> Display:

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from fanout.tune import Plan, Trial, TrialRunner, TuneOptions, TuneReport
 
 _KEYS = ("chunks.rows", "limits.concurrency")
+
+# Characters of the endpoint's message in the note of a trial.
 _MAX_REFUSAL = 70
-"""Characters of the endpoint's message in the note of a trial."""
 
 _HEAD = ("chunk rows", "in flight", "rows/s", "p50 [ms]", "p95 [ms]", "errors")
 _NOTES = {"p95": "p95 is over the bound", "errors": "too many errors", "refused": "refused"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, overload
@@ -126,7 +125,7 @@ class Client(Generic[V]):
     ) -> None:
         chunks = chunks_of(chunk_rows, chunk_max_bytes, chunk_max_tokens)
         self._endpoints = each_endpoint(endpoint)
-        self._codec = _own_codec(codec)
+        self._codec = _codec_of(codec)
         # A single text is an iterable of characters, which would all be too short to be secrets.
         texts = [secrets] if isinstance(secrets, str) else secrets
         self._redactor = texts if isinstance(texts, Redactor) else Redactor(texts)
@@ -401,8 +400,8 @@ class Client(Generic[V]):
         return self._session
 
 
-def _own_codec(codec: str | Codec | type[Codec]) -> Codec:
-    """Return a codec that belongs to this client alone."""
+def _codec_of(codec: str | Codec | type[Codec]) -> Codec:
+    """Return the codec that a name, a class or an instance stands for. Raises `ConfigError` for anything else."""
     if isinstance(codec, str):
         from fanout.codecs import codec as codec_by_name
 
@@ -410,6 +409,5 @@ def _own_codec(codec: str | Codec | type[Codec]) -> Codec:
     if isinstance(codec, type) and issubclass(codec, Codec):
         return codec()
     if isinstance(codec, Codec):
-        # The caller may change an attribute of its own instance later.
-        return copy.copy(codec)
+        return codec
     raise ConfigError(f"codec must be a name or a fanout.Codec, not {type(codec).__name__}", key="codec")

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from fanout.codecs.base import Codec
     from fanout.serving.local import LocalServer
 
+# Stands for the origin of a local server that is not started; the name can never be resolved (RFC 6761).
 _NO_SERVER = "http://local.invalid"
-"""Stands for the origin of a local server that is not started; the name can never be resolved (RFC 6761)."""
 
 
 class Target(NamedTuple):

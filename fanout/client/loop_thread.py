@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# Interval at which a waiting thread wakes up. A signal that another thread receives does not wake a lock.
 _POLL_SECONDS = 0.2
-"""Interval at which a waiting thread wakes up. A signal that another thread receives does not wake a lock."""
 
 
 class LoopThread:

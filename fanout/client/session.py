@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from fanout.settings import Endpoint
     from fanout.types import ChunkResult, Result, Rows, Statistics
 
+# Seconds for which the first row of a batch of `predict` waits for others.
 _LINGER = 0.002
-"""Seconds for which the first row of a batch of `predict` waits for others."""
 
 
 class Session:

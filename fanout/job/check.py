@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from fanout.settings import Limits
     from fanout.types import Array, Result, Rows
 
+# Concurrency of a simulation under "auto", which only real requests can find out.
 _ASSUMED_AUTO = 16
-"""Concurrency of a simulation under "auto", which only real requests can find out."""
 
 
 async def check_job(job: Job, *, control: RunControl | None = None) -> CheckReport:

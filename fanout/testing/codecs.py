@@ -35,8 +35,9 @@ _GARBAGE = (
     b"\xff\xfe\x00",
     b'{"error": "no"}',
 )
+
+# Most places at which an answer is cut.
 _CUTS = 300
-"""Most places at which an answer is cut."""
 
 
 class CodecTests:

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from types import TracebackType
 
+# Audit events (PEP 578) of connections, datagrams and look-ups of names.
 _EVENTS = {"socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo"}
-"""Audit events (PEP 578) of connections, datagrams and look-ups of names."""
 
 _listening = False
 _guards: list[NoNetwork] = []

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from fanout.faults.plan import Faults, PlannedStep
     from fanout.serving.models import Model
 
+# A name that never resolves (RFC 6761), so that a request past the mock fails.
 _ORIGIN = "http://fanout-mock.test"
-"""A name that never resolves (RFC 6761), so that a request past the mock fails."""
 
 
 @checks_options

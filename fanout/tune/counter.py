@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from fanout.tune.options import Quota
     from fanout.types import ChunkResult, Event
 
+# Multiple of the planned duration after which a trial with hardly any answers ends.
 _PATIENCE = 5
-"""Multiple of the planned duration after which a trial with hardly any answers ends."""
 
+# Statuses of servers for chunks that are too large.
 _TOO_LARGE = {400, 413, 422}
-"""Statuses of servers for chunks that are too large."""
 
 
 @dataclass(slots=True)

@@ -10,21 +10,22 @@ if TYPE_CHECKING:
 
     from fanout.tune.trial import Point
 
+# A trial may use this fraction of the budget, or its minimum if that is more.
 _TRIALS = 20
-"""A trial may use this fraction of the budget, or its minimum if that is more."""
 
+# Minimum length of a trial, in rounds of as many chunks as are in flight.
 _ROUNDS = 2
-"""Minimum length of a trial, in rounds of as many chunks as are in flight."""
 
+# One round of warm-up before the counted ones, and one that is still in flight at their end.
 _EXTRA_ROUNDS = 2
-"""One round of warm-up before the counted ones, and one that is still in flight at their end."""
 
 _MIN_CHUNKS = 4
-_MAX_SHARE = 6
-"""The trial with the highest concurrency may use this fraction of the requests."""
 
+# The trial with the highest concurrency may use this fraction of the requests.
+_MAX_SHARE = 6
+
+# Requests for the model's metadata that a trial may have to send first.
 _METADATA_REQUESTS = 2
-"""Requests for the model's metadata that a trial may have to send first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

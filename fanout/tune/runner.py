@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from fanout.tune.trial import Measurement, Point
     from fanout.types import Rows, StopKind
 
+# Approximate size of a sample in memory.
 _SAMPLE_BYTES = 64 * 2**20
-"""Approximate size of a sample in memory."""
 
 
 class Sample(Source):

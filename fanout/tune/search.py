@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 GROWTH = 0.05
 """Minimum relative growth of rows/s for a step to be worth it. Trials this close to the maximum are equally fast."""
 
+# A point is measured again to confirm it, or if it missed a bound narrowly.
 _MAX_MEASUREMENTS = 2
-"""A point is measured again to confirm it, or if it missed a bound narrowly."""
 
 
 class Search:

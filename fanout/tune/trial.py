@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 TrialVerdict: TypeAlias = Literal["ok", "refused", "errors", "p95"]
 """The bound that a trial violates, or ``"ok"``. ``"refused"``: the endpoint does not accept chunks of this size."""
 
+# A p95 up to this multiple of its bound may have exceeded it by chance.
 _NEAR_MISS = 1.25
-"""A p95 up to this multiple of its bound may have exceeded it by chance."""
 
 _FEW_ERRORS = 2
 

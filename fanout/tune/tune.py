@@ -30,11 +30,12 @@ if TYPE_CHECKING:
     from fanout.types import StopKind
 
 _MAX_CHUNK_ROWS = 8192
-_AUTO_CONCURRENCY = 16
-"""Concurrency of all trials if the job sets ``concurrency = "auto"``."""
 
+# Concurrency of all trials if the job sets ``concurrency = "auto"``.
+_AUTO_CONCURRENCY = 16
+
+# Kinds of stops that the search itself causes. Any other one ends the search.
 _ENDS_OF_TRIAL = {"deadline", "max_requests", "interrupted"}
-"""Kinds of stops that the search itself causes. Any other one ends the search."""
 
 
 class TuneListener(Protocol):

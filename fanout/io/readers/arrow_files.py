@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from fanout.errors import InputError
 from fanout.io.readers import base
 from fanout.io.readers.arrow import ArrowColumns, pyarrow
-from fanout.io.readers.files import FileSource
+from fanout.io.readers.files import FileSource, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from fanout.io.arrow import Arrow
@@ -126,20 +127,8 @@ class ArrowFileSource(FileSource):
             return n_rows
 
 
-@contextmanager
-def _reading(path: Path, what: str) -> Iterator[None]:
-    """Raise `InputError` for all that goes wrong while a file is read."""
-    pa = pyarrow()
-    try:
-        yield
-    except InputError:
-        raise
-    # A damaged file makes pyarrow raise nearly anything: SystemError, UnicodeDecodeError, MemoryError.
-    except Exception as error:  # noqa: BLE001
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        if not isinstance(error, pa.ArrowException | OSError):
-            reason = f"{type(error).__name__}: {reason}"
-        raise InputError(f"{path} cannot be read as {what}: {reason}", key="input.path") from None
+def _reading(path: Path, what: str) -> AbstractContextManager[None]:
+    return reading(path, what, plain=(pyarrow().ArrowException,))
 
 
 def _validated(batches: Iterable[Arrow], n_rows: int | None = None) -> Iterator[Arrow]:

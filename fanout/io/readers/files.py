@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,29 @@ class ConcatenatedSource(SeekableSource):
 
     def fingerprint(self) -> dict[str, Any]:
         return {"files": [source.fingerprint() for source in self._sources]}
+
+
+@contextmanager
+def reading(path: Path, what: str, *, key: str = "input.path", plain: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Raise `InputError` for every error that occurs while ``path`` is read as ``what``.
+
+    ``plain`` are the exceptions whose text alone says enough; the name of any other one is added.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    # A damaged file makes numpy and pyarrow raise nearly anything: SyntaxError, SystemError, MemoryError.
+    except Exception as error:  # noqa: BLE001
+        if isinstance(error, OSError) and error.strerror:
+            raise InputError(f"{path} cannot be read: {error.strerror}", key="input.path") from None
+        reason = " ".join(str(error).split())
+        # numpy's message quotes the bytes that it has found, which may be any.
+        if "magic string" in reason:
+            reason = "it does not begin as one does"
+        if not isinstance(error, (*plain, OSError)):
+            reason = f"{type(error).__name__}: {reason}"
+        raise InputError(f"{path} cannot be read as {what}: {reason}", key=key) from None
 
 
 def _in_words(source: FileSource) -> str:

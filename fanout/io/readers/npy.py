@@ -21,7 +21,7 @@ import numpy as np
 from fanout.errors import InputError
 from fanout.io.readers.base import rows_per_block
 from fanout.io.readers.columns import ColumnOptions, require_unnamed, select_columns
-from fanout.io.readers.files import FileSource
+from fanout.io.readers.files import FileSource, reading
 from fanout.types import Array, Block
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ _OBJECTS = (
 _ZIP_MAGIC, _NPY_MAGIC = b"PK", b"\x93NUMPY"
 _SUFFIX = ".npy"
 _SKIPPED_BYTES = 2**20
+
+_reading = partial(reading, plain=(ValueError, EOFError))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,26 +207,6 @@ def _fill(file: IO[bytes], array: Array) -> None:
 def _native(array: Array) -> Array:
     # Codecs send the bytes of an array as they are in memory.
     return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
-@contextmanager
-def _reading(path: Path, what: str, *, key: str = "input.path") -> Iterator[None]:
-    """Raise `InputError` for all that goes wrong while a file is read."""
-    try:
-        yield
-    except InputError:
-        raise
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}", key="input.path") from None
-    # A damaged header may be Python that cannot be parsed, or a shape beyond memory.
-    except Exception as error:  # noqa: BLE001
-        reason = " ".join(str(error).split())
-        # numpy's message quotes the bytes that it has found, which may be any.
-        if "magic string" in reason:
-            reason = "it does not begin as one does"
-        if not isinstance(error, ValueError | EOFError):
-            reason = f"{type(error).__name__}: {reason}"
-        raise InputError(f"{path} cannot be read as {what}: {reason}", key=key) from None
 
 
 @contextmanager
