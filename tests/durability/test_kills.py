@@ -13,6 +13,7 @@ from fanout import ConfigError
 from tests.durability.work import Kind, files_of, is_of_one_run, resolved, send
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.durability.processes import Model, Nursery
@@ -72,6 +73,20 @@ async def gone_on_with(folder: Path, kind: Kind, model: Model, run: str) -> None
     assert not model.asked(run) & known
 
 
+def kills(nursery: Nursery, tmp_path: Path, kind: Kind, every: int, *, before: Path | None = None) -> Iterator[Path]:
+    """Yield the folder of each killed run of ``kind``, named after the system call; it begins with ``before``."""
+    for call in CALLS:
+        for nth in range(1, 1000, every):
+            folder = tmp_path / f"{call}-{nth}"
+            if before is None:
+                folder.mkdir()
+            else:
+                shutil.copytree(before, folder)
+            if not killed_at(nursery, folder, kind, f"{folder} killed", call, nth):
+                break
+            yield folder
+
+
 @traced
 @EVERY
 @pytest.mark.parametrize("name", KINDS)
@@ -80,17 +95,12 @@ async def test_43_a_kill_at_any_system_call(
 ) -> None:
     kind = KINDS[name]
     whole = await undisturbed(tmp_path / "whole", kind, model)
-    kills = 0
-    for call in CALLS:
-        for nth in range(1, 1000, every):
-            folder = tmp_path / f"{call}-{nth}"
-            folder.mkdir()
-            if not killed_at(nursery, folder, kind, f"{folder} killed", call, nth):
-                break
-            kills += 1
-            await gone_on_with(folder, kind, model, f"{folder} again")
-            assert files_of(folder) == whole, f"killed at {call} number {nth}"
-    assert kills > 50 / every
+    n_kills = 0
+    for folder in kills(nursery, tmp_path, kind, every):
+        n_kills += 1
+        await gone_on_with(folder, kind, model, f"{folder} again")
+        assert files_of(folder) == whole, f"killed at {folder.name}"
+    assert n_kills > 50 / every
 
 
 @traced
@@ -104,15 +114,10 @@ async def test_43_a_kill_while_the_failed_rows_alone_are_sent(
     for part in ("whole", "before"):
         await undisturbed(tmp_path / part, replace(kind, refused="7,20"), model)
     await send(tmp_path / "whole", again, model.url)
-    for call in CALLS:
-        for nth in range(1, 1000, every):
-            folder = tmp_path / f"{call}-{nth}"
-            shutil.copytree(tmp_path / "before", folder)
-            if not killed_at(nursery, folder, again, f"{folder} killed", call, nth):
-                break
-            await gone_on_with(folder, again, model, f"{folder} again")
-            assert model.asked(f"{folder} again") <= {7, 20}
-            assert files_of(folder) == files_of(tmp_path / "whole"), f"killed at {call} number {nth}"
+    for folder in kills(nursery, tmp_path, again, every, before=tmp_path / "before"):
+        await gone_on_with(folder, again, model, f"{folder} again")
+        assert model.asked(f"{folder} again") <= {7, 20}
+        assert files_of(folder) == files_of(tmp_path / "whole"), f"killed at {folder.name}"
 
 
 @traced
@@ -132,18 +137,13 @@ async def test_43_a_kill_while_answers_are_carried_over_to_another_input(
         assert killed_at(nursery, tmp_path / "before", kind, "before", "pwrite64", 14)
     done = resolved(tmp_path / "before", kind)
     assert done
-    kills = 0
-    for call in CALLS:
-        for nth in range(1, 1000, every):
-            folder = tmp_path / f"{call}-{nth}"
-            shutil.copytree(tmp_path / "before", folder)
-            if not killed_at(nursery, folder, moved, f"{folder} killed", call, nth):
-                break
-            kills += 1
-            await send(folder, moved, model.url, run=f"{folder} again")
-            assert not model.asked(f"{folder} again") & done
-            assert files_of(folder) == whole, f"killed at {call} number {nth}"
-    assert kills > 20 / every
+    n_kills = 0
+    for folder in kills(nursery, tmp_path, moved, every, before=tmp_path / "before"):
+        n_kills += 1
+        await send(folder, moved, model.url, run=f"{folder} again")
+        assert not model.asked(f"{folder} again") & done
+        assert files_of(folder) == whole, f"killed at {folder.name}"
+    assert n_kills > 20 / every
 
 
 @traced
@@ -156,16 +156,10 @@ async def test_50_64_an_earlier_output_is_replaced_with_its_mask_or_not_at_all(
     kind = replace(KINDS[name], fresh=fresh)
     before = await undisturbed(tmp_path / "before", replace(kind, salt="other", n_rows=44), model)
     after = await undisturbed(tmp_path / "after", kind, model)
-    for call in CALLS:
-        for nth in range(1, 1000, every):
-            folder = tmp_path / f"{call}-{nth}"
-            shutil.copytree(tmp_path / "before", folder)
-            if not killed_at(nursery, folder, kind, f"{folder} killed", call, nth):
-                break
-            left = files_of(folder)
-            assert is_of_one_run(left, before, after), f"killed at {call} number {nth}"
-            await send(folder, replace(kind, fresh=False), model.url)
-            assert files_of(folder) == after
+    for folder in kills(nursery, tmp_path, kind, every, before=tmp_path / "before"):
+        assert is_of_one_run(files_of(folder), before, after), f"killed at {folder.name}"
+        await send(folder, replace(kind, fresh=False), model.url)
+        assert files_of(folder) == after
 
 
 @traced
@@ -178,14 +172,9 @@ async def test_43_a_kill_while_an_unfinished_run_is_begun_anew(
     (tmp_path / "before").mkdir()
     assert killed_at(nursery, tmp_path / "before", other, "other", "pwrite64", 12)
     assert resolved(tmp_path / "before", other)
-    for call in CALLS:
-        for nth in range(1, 1000, every):
-            folder = tmp_path / f"{call}-{nth}"
-            shutil.copytree(tmp_path / "before", folder)
-            if not killed_at(nursery, folder, kind, f"{folder} killed", call, nth):
-                break
-            try:
-                await gone_on_with(folder, replace(kind, fresh=False), model, f"{folder} again")
-            except ConfigError:  # nothing of the new run was done yet: it is the other one that is unfinished
-                await send(folder, kind, model.url)
-            assert files_of(folder) == whole, f"killed at {call} number {nth}"
+    for folder in kills(nursery, tmp_path, kind, every, before=tmp_path / "before"):
+        try:
+            await gone_on_with(folder, replace(kind, fresh=False), model, f"{folder} again")
+        except ConfigError:  # nothing of the new run was done yet: it is the other one that is unfinished
+            await send(folder, kind, model.url)
+        assert files_of(folder) == whole, f"killed at {folder.name}"

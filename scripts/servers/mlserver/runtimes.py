@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import numpy as np
-from mlserver import MLModel
+from mlserver import MLModel  # type: ignore[attr-defined] # mypy takes this folder for the package
 from mlserver.codecs import NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
 from sklearn.datasets import load_digits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pytriton.decorators import batch
@@ -12,31 +13,34 @@ from pytriton.triton import Triton, TritonConfig
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 ADDRESS = "127.0.0.1"
 _DIGITS = load_digits()
 _CLASSIFIER = LogisticRegression(max_iter=2000).fit(_DIGITS.data / 16, _DIGITS.target)
 
 
 @batch
-def digits(features):
+def digits(features: np.ndarray) -> list[np.ndarray]:
     """Images of 64 pixels from 0 to 1 -> probabilities of the ten digits."""
     return [_CLASSIFIER.predict_proba(features).astype(np.float32)]
 
 
 @batch
-def half(x):
+def half(x: np.ndarray) -> list[np.ndarray]:
     """FP16, rows of any length."""
     return [x]
 
 
 @batch
-def upper(text):
+def upper(text: np.ndarray) -> list[np.ndarray]:
     """BYTES."""
     return [np.array([[t.decode().upper().encode() for t in row] for row in text], np.bytes_)]
 
 
 @batch
-def parts(image, scale, label, flag):
+def parts(image: np.ndarray, scale: np.ndarray, label: np.ndarray, flag: np.ndarray) -> list[np.ndarray]:
     """Four inputs and five outputs, each of another datatype."""
     scaled = image * scale[:, :, None]
     named = np.array([[b"%s:%d" % (t, f)] for [t], [f] in zip(label, flag, strict=True)], np.bytes_)
@@ -45,37 +49,37 @@ def parts(image, scale, label, flag):
 
 
 @batch
-def logarithm(x):
+def logarithm(x: np.ndarray) -> list[np.ndarray]:
     """NaN where x is negative."""
     with np.errstate(all="ignore"):
         return [np.log(x)]
 
 
 @batch
-def slow(features):
+def slow(features: np.ndarray) -> list[np.ndarray]:
     """A tenth of a second a request."""
     time.sleep(0.1)
     return [features.sum(axis=1, keepdims=True)]
 
 
 @batch
-def picky(features):
+def picky(features: np.ndarray) -> list[np.ndarray]:
     """Fails as a whole where one row begins with a negative number."""
     if (features[:, 0] < 0).any():
         raise ValueError("the model cannot work with a negative first feature")
     return [features.sum(axis=1, keepdims=True)]
 
 
-def unbatched(requests):
+def unbatched(requests: list[Any]) -> list[dict[str, np.ndarray]]:
     """Without Triton's axis of rows: the model's own first axis is the rows."""
     return [{"y": request.data["x"] * 2} for request in requests]
 
 
-def _floats(name, *shape, dtype=np.float32):
+def _floats(name: str, *shape: int, dtype: Any = np.float32) -> Tensor:
     return Tensor(name=name, dtype=dtype, shape=shape)
 
 
-def _models():
+def _models() -> Iterator[tuple[Any, list[Tensor], list[Tensor], dict[str, Any]]]:
     features = [_floats("features", 64)]
     image = [_floats("image", 8, 8), _floats("scale", 1)]
     label = [_floats("label", 1, dtype=np.bytes_), _floats("flag", 1, dtype=np.bool_)]
