@@ -143,7 +143,10 @@ def run(
 @_set
 @_json
 def status(job: str, settings: tuple[str, ...], as_json: bool) -> None:
-    """Show the progress of a job's run from its journal, also while it runs."""
+    """Show the progress of a job's run from its journal, also while it runs.
+
+    It sends nothing and runs no code that the job file names. Variables of the job need not be set.
+    """
     from fanout.cli.running import status_command
 
     _exit(status_command(job, settings, as_json=as_json))

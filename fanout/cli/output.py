@@ -117,7 +117,7 @@ def status_text(status: Status) -> str:
     pending = "" if status.pending is None else f", {status.pending} pending"
     state = "complete" if status.complete else "not complete: fanout run resumes it"
     if status.current is None:
-        state += "; variables of the job are not set, so its input, codec and URL were not compared"
+        state += f"; {status.not_compared}, so its input, codec and URL were not compared"
     elif not status.current:
         state += "; the job's input, codec or path of the URL have changed since"
     counts = f"{rows} rows: {status.ok} ok, {status.failed} failed{pending}; {state}"

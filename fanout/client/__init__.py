@@ -3,13 +3,13 @@
 from fanout.client.client import Client
 from fanout.client.endpoints import offline_url, request_url
 from fanout.client.file_run import Sink
-from fanout.client.identity import content_of
+from fanout.client.identity import codec_name, content_of
 from fanout.client.inspect import Preview, Survey
 from fanout.client.options import ClientOptions
 from fanout.client.resuming import complete, open_journal, reopen_failures
 from fanout.client.stream import Stream
 
 __all__ = [
-    "Client", "ClientOptions", "Preview", "Sink", "Stream", "Survey", "complete", "content_of", "offline_url",
-    "open_journal", "reopen_failures", "request_url",
+    "Client", "ClientOptions", "Preview", "Sink", "Stream", "Survey", "codec_name", "complete", "content_of",
+    "offline_url", "open_journal", "reopen_failures", "request_url",
 ]  # fmt: skip

@@ -68,13 +68,19 @@ def _input_identity(rows: object) -> Any:
 
 
 def _codec_identity(codec: Codec) -> dict[str, Any]:
-    kind = type(codec)
-    # A name counts for the class that declares it: a subclass may give other answers. The module is left out, so that
-    # a codec can move to another one.
-    name = kind.name if "name" in vars(kind) else kind.__qualname__
     options = orjson.dumps(codec.options, default=_option_name, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
     # An option may hold a secret, so only the digest of the options is written.
-    return {"name": name, "format": kind.format_version, "options": _digest(options)}
+    return {"name": codec_name(codec), "format": codec.format_version, "options": _digest(options)}
+
+
+def codec_name(codec: Codec) -> str:
+    """Return the name that its class declares, or that of the class.
+
+    A name counts for the class that declares it: a subclass may give other answers. The module is left out, so that a
+    codec can move to another one.
+    """
+    kind = type(codec)
+    return kind.name if "name" in vars(kind) else kind.__qualname__
 
 
 def _option_name(value: Any) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fanout.client import codec_name
 from fanout.engine import chunker_of
 from fanout.errors import ConfigError, RunStopped
 from fanout.io.journal import read_state, same_but_for_times
@@ -73,7 +74,7 @@ async def check_job(job: Job, *, control: RunControl | None = None) -> CheckRepo
         rows=n_rows,
         input=_array_schemas(first, n_rows),
         endpoint=job.shown_endpoint,
-        codec=job.codec.name,
+        codec=codec_name(job.codec),
         preview=preview,
         chunk_rows=chunk_rows,
         chunks=-(-n_rows // chunk_rows) if n_rows is not None and only_rows_bound else None,
@@ -109,7 +110,7 @@ async def dry_run(job: Job, *, latency: float | None = None, control: RunControl
             survey = await client.survey(source, control=control, on_request=simulation.add)
     return Estimate(
         endpoint=job.shown_endpoint,
-        codec=job.codec.name,
+        codec=codec_name(job.codec),
         survey=survey,
         limits=job.tables.limits,
         latency=latency,
@@ -171,6 +172,7 @@ def job_status(job: Job | Outline) -> Status:
             failed=failed,
             pending=None if state.n_rows is None else state.n_rows - done,
             current=None if isinstance(job, Outline) else _is_current(job, state),
+            not_compared=job.not_compared if isinstance(job, Outline) else "",
         )
 
 

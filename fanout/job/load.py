@@ -16,6 +16,7 @@ from fanout._redact import Redactor, secrets_of
 from fanout.codecs import codec as codec_by_name
 from fanout.errors import ConfigError
 from fanout.job.auth import make_auth
+from fanout.job.custom_codec import custom_codec, is_custom
 from fanout.job.edit import override
 from fanout.job.model import Job, JobFile, Outline, beside
 from fanout.job.problems import key_path, problems_of, without_key
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def load_job(file: str | Path, settings: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Job:
-    """Read and check a job file.
+    """Read and check a job file. A codec of the user's own is imported, which runs its module.
 
     Args:
         file: path of the TOML file.
@@ -40,7 +41,7 @@ def load_job(file: str | Path, settings: Sequence[str] = (), environment: Mappin
         ConfigError: with one line for each problem: file, key, fault, and the nearest valid name. It shows neither
             values from the environment nor header values.
     """
-    job = load_job_or_outline(file, settings, environment)
+    job = _load(Path(file), settings, environment, imports_code=True)
     if isinstance(job, Outline):
         raise ConfigError(job.missing, key=job.key)
     return job
@@ -49,8 +50,17 @@ def load_job(file: str | Path, settings: Sequence[str] = (), environment: Mappin
 def load_job_or_outline(
     file: str | Path, settings: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> Job | Outline:
-    """Load a job; return its `Outline` if the only problem is that variables in its secret tables are not set."""
-    file = Path(file)
+    """Load a job without running code of the user's own.
+
+    The `Outline` is returned if the codec is such code, or if the only problem is that variables in the secret tables
+    are not set. Raises `ConfigError` as `load_job` does.
+    """
+    return _load(Path(file), settings, environment, imports_code=False)
+
+
+def _load(
+    file: Path, settings: Sequence[str], environment: Mapping[str, str] | None, *, imports_code: bool
+) -> Job | Outline:
     tables = _parse(file)
     overridden = {override(tables, setting) for setting in settings}
     substitution = Substitution(os.environ if environment is None else environment)
@@ -58,10 +68,11 @@ def load_job_or_outline(
     problems = dict(substitution.problems)
     model = _validate(tables, problems)
     # The codec checks its own options, so both lists of problems are reported together.
-    codec = _make_codec(tables, problems)
+    is_skipped = not imports_code and is_custom(_codec_name(tables))
+    codec = None if is_skipped else _make_codec(tables, problems, file.parent)
     auth = make_auth(tables, problems)
     redactor = _redactor(tables, substitution, file)
-    if model is None or codec is None or problems:
+    if model is None or (codec is None and not is_skipped) or problems:
         lines = (
             f"{_origin(file, at, overridden)}{key_path(at)}: {redactor.text(substitution.redact(text, at))}"
             for at, text in problems.items()
@@ -70,7 +81,8 @@ def load_job_or_outline(
         # fanout status works without the credentials of the job.
         if substitution.unset and all(at[0] in SECRET_TABLES for at in problems):
             path = beside(file, tables["output"]["path"])
-            return Outline(file=file, output_path=path, redactor=redactor, missing=text, key=key)
+            reason = "variables of the job are not set"
+            return Outline(file=file, output_path=path, redactor=redactor, missing=text, key=key, not_compared=reason)
         raise ConfigError(text, key=key)
     for one, _ in model.endpoint.each():
         redactor.add(secrets_of(one.url, one.headers))
@@ -78,6 +90,12 @@ def load_job_or_outline(
     redactor.add(secrets_of(model.endpoint.proxy or "", {}))
     if auth is not None:
         redactor.add(auth.secrets)
+    if codec is None:
+        path, reason = beside(file, model.output.path), "the job's codec is code, which this command does not run"
+        missing = f"{file}: codec.name: {reason}"
+        return Outline(
+            file=file, output_path=path, redactor=redactor, missing=missing, key="codec.name", not_compared=reason
+        )
     return Job(file=file, tables=model, codec=codec, auth=auth, redactor=redactor)
 
 
@@ -127,12 +145,17 @@ def _validate(tables: dict[str, Any], problems: dict[Location, str]) -> JobFile 
         return None
 
 
-def _make_codec(tables: dict[str, Any], problems: dict[Location, str]) -> Codec | None:
-    options = tables.get("codec")
-    if not isinstance(options, dict) or not isinstance(options.get("name"), str):
+def _codec_name(tables: dict[str, Any]) -> Any:
+    table = tables.get("codec")
+    return table.get("name") if isinstance(table, dict) else None
+
+
+def _make_codec(tables: dict[str, Any], problems: dict[Location, str], folder: Path) -> Codec | None:
+    if not isinstance(name := _codec_name(tables), str):
         return None  # _validate reports it
+    options = {key: value for key, value in tables["codec"].items() if key != "name"}
     try:
-        return codec_by_name(**options)
+        return custom_codec(name, options, folder) if is_custom(name) else codec_by_name(name, **options)
     except ConfigError as error:
         at = ("codec", error.key or "name")
         problems.setdefault(at, without_key(str(error), error.key))

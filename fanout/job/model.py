@@ -74,7 +74,8 @@ class CodecTable(Table):
     model_config = ConfigDict(extra="allow")
 
     name: str
-    """Name of the codec."""
+    """Name of the codec; or a class of your own, "my_codecs.py:Class" in a file relative to the job file's folder, or
+    "package.module:Class"."""
 
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
         return [("name", self.name)]  # an option may hold a secret
@@ -182,7 +183,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outline:
-    """A job file in which variables under endpoint, auth and codec are not set. It is enough to examine the output."""
+    """A job file without the codec, or without variables under endpoint, auth and codec.
+
+    It is enough to examine the output.
+    """
 
     file: Path
     output_path: Path
@@ -191,6 +195,8 @@ class Outline:
     """Reason why there is no `Job`."""
 
     key: str
+    not_compared: str
+    """The same for `Status`, in a few words."""
 
 
 def beside(file: Path, path: str) -> Path:

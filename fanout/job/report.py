@@ -249,7 +249,10 @@ class Status:
     failed: int
     pending: int | None
     current: bool | None
-    """The job's input, codec and URL are still those of the run; None if variables that they need are not set."""
+    """The job's input, codec and URL are still those of the run; None if they were not compared."""
+
+    not_compared: str = ""
+    """Reason why they were not compared."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the status in the form of the JSON output."""

@@ -1,0 +1,140 @@
+"""Codecs of the user's own in a job file: ``name = "my_codecs.py:Rerank"`` or ``"package.module:Rerank"``.
+
+Loading one runs its module. Only commands that send rows or rehearse that do so; see `load_job`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import traceback
+from difflib import get_close_matches
+from importlib import import_module
+from inspect import Parameter, isabstract, signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fanout.codecs import Codec
+from fanout.errors import ConfigError
+from fanout.options import option_names, require_known
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import ModuleType
+
+_FORMS = 'write "my_codecs.py:Class", relative to the job file, or "package.module:Class"'
+
+
+def is_custom(name: object) -> bool:
+    """Return True for the name of a class in a file or module, False for that of a registered codec."""
+    return isinstance(name, str) and (":" in name or name.endswith(".py"))
+
+
+def custom_codec(name: str, options: Mapping[str, Any], folder: Path) -> Codec:
+    """Import the class ``name`` and make the codec with its ``options``.
+
+    Args:
+        name: ``FILE.py:Class`` or ``package.module:Class``.
+        options: arguments of the class.
+        folder: folder of the job file. Modules in it can be imported.
+
+    Raises:
+        ConfigError: there is no such file, module or class; or its code raised an error, whose file and line the
+            message names; or an option is unknown, missing or wrong.
+    """
+    place, colon, class_name = name.rpartition(":")
+    if not colon or not place or not class_name:
+        raise ConfigError(f"{name!r} names no class; {_FORMS}", key="name")
+    # At the end of the path: a file beside the job must not take the place of an installed module.
+    if (entry := str(folder.absolute())) not in sys.path:
+        sys.path.append(entry)
+    is_file = place.endswith(".py")
+    module = _module_in(folder / Path(place).expanduser()) if is_file else _module_called(place, folder)
+    return _made(_class_in(module, class_name, place), options, place)
+
+
+def _module_in(file: Path) -> ModuleType:
+    if not file.is_file():
+        near = get_close_matches(file.name, [one.name for one in file.parent.glob("*.py")], 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"there is no file {file.absolute()}{hint}", key="name")
+    # A name of its own, so that a file called json.py does not take the place of the module json.
+    module_name = f"fanout_custom_codec.{file.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, file.absolute())
+    assert spec is not None, "a file with the suffix .py has a loader"
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses, among others, look their module up while their class is made.
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # the user's code: anything can come out of it
+        del sys.modules[module_name]
+        raise ConfigError(f"{_place_of(error, file.name)}: {_words(error)}", key="name") from error
+    return module
+
+
+def _module_called(name: str, folder: Path) -> ModuleType:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        # A module that exists, but imports one that does not, would be misreported as missing itself.
+        if error.name and f"{name}.".startswith(f"{error.name}."):
+            where = f"on the Python path or in {folder.absolute()}"
+            raise ConfigError(f"there is no module {error.name!r} {where}; {_FORMS}", key="name") from None
+        raise ConfigError(f"{_place_of(error, name)}: {_words(error)}", key="name") from error
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{_place_of(error, name)}: {_words(error)}", key="name") from error
+
+
+def _class_in(module: ModuleType, name: str, place: str) -> type[Codec]:
+    kind = getattr(module, name, None)
+    if kind is None:
+        own = [
+            known for known, value in vars(module).items()
+            if isinstance(value, type) and issubclass(value, Codec) and value.__module__ == module.__name__
+        ]  # fmt: skip
+        near = get_close_matches(name, own, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"its codecs are {', '.join(own) or 'none'}"
+        raise ConfigError(f"{place} has no class {name!r}; {hint}", key="name")
+    if not (isinstance(kind, type) and issubclass(kind, Codec)):
+        raise ConfigError(f"{name} in {place} is no subclass of fanout.Codec", key="name")
+    if isabstract(kind):
+        missing = ", ".join(sorted(kind.__abstractmethods__))
+        raise ConfigError(f"{name} in {place} does not define {missing}, which every codec needs", key="name")
+    return kind
+
+
+def _made(kind: type[Codec], options: Mapping[str, Any], place: str) -> Codec:
+    if (known := option_names(kind)) is not None:
+        require_known(f"codec {kind.__name__}", options, known)
+    for parameter in signature(kind).parameters.values():
+        is_named = parameter.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+        if is_named and parameter.default is Parameter.empty and parameter.name not in options:
+            raise ConfigError(f"{parameter.name} is missing: {kind.__name__} has no default for it", key=parameter.name)
+    try:
+        return kind(**options)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{_place_of(error, place)}: {_words(error)}", key="name") from error
+
+
+def _place_of(error: BaseException, place: str) -> str:
+    """Return the file and line of the user's code at which ``error`` was raised."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{Path(error.filename).name}, line {error.lineno}"
+    # The deepest frame may be in a library that the user's code called.
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if _is_from(one.filename, place)]
+    return f"{place}, line {frames[-1].lineno}" if frames else place
+
+
+def _is_from(filename: str, place: str) -> bool:
+    parts = Path(filename).with_suffix("").parts
+    wanted = Path(place).with_suffix("").parts if place.endswith(".py") else tuple(place.split("."))
+    return parts[-len(wanted) :] == wanted or parts[-len(wanted) - 1 :] == (*wanted, "__init__")
+
+
+def _words(error: BaseException) -> str:
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{type(error).__name__}: {' '.join(str(text).split())}" if text else type(error).__name__
