@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from fanout.codecs._options import ANY_OUTPUT, DTypeOption, ShapeOption, spec_from_options
 from fanout.errors import ConfigError
-from fanout.options import option_names, require_known
+from fanout.options import checks_options, option_names, require_known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -80,6 +80,7 @@ class Codec(ABC):
         codec.options = {**{str(place): value for place, value in enumerate(args)}, **options}
         return codec
 
+    @checks_options  # for subclasses that pass on all options that they do not know
     def __init__(
         self, *, dtype: DTypeOption = None, shape: ShapeOption = None, nonfinite: Literal["reject", "keep"] = "reject"
     ) -> None:
