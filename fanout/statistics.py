@@ -21,7 +21,8 @@ _DOUBLINGS = 35  # up to 2**14 s, over four hours
 
 # Names in ``usage``. They are the server's: new ones in each answer would grow for as long as a client lives.
 _MOST_USAGE_NAMES = 256
-_AT_ONCE = 4096  # latencies that are sorted in together: one by one it costs ten times as much
+# Latencies that are sorted in together: one by one it costs ten times as much.
+LATENCIES_AT_ONCE = 4096
 
 
 class Latencies:
@@ -32,18 +33,13 @@ class Latencies:
 
     def __init__(self) -> None:
         self._counts = np.zeros(_BUCKETS_PER_DOUBLING * _DOUBLINGS, np.int64)
-        self._new: list[float] = []
-
-    def record(self, seconds: float) -> None:
-        """Count one latency."""
-        self._new.append(seconds)
-        if len(self._new) >= _AT_ONCE:
-            self._sort_in()
+        self.recent: list[float] = []
+        """Latencies in seconds, to be sorted in once there are `LATENCIES_AT_ONCE`."""
 
     @property
     def counts(self) -> Array:
         """Return the number of values in each bucket."""
-        self._sort_in()
+        self.sort_in()
         return self._counts
 
     def add(self, other: Latencies) -> None:
@@ -61,18 +57,34 @@ class Latencies:
         middle: float = (low + 1 / (4 * _BUCKETS_PER_DOUBLING)) * 2.0 ** (exponent + _SMALLEST_EXPONENT)
         return middle
 
-    def _sort_in(self) -> None:
-        mantissas, exponents = np.frexp(np.maximum(self._new, _SHORTEST))
+    def sort_in(self) -> None:
+        """Count the recent latencies in their buckets."""
+        mantissas, exponents = np.frexp(np.maximum(self.recent, _SHORTEST))
         places = (exponents - _SMALLEST_EXPONENT) * _BUCKETS_PER_DOUBLING
         places += ((mantissas - 0.5) * 2 * _BUCKETS_PER_DOUBLING).astype(int)
         np.add.at(self._counts, places.clip(0, len(self._counts) - 1), 1)
-        self._new.clear()
+        self.recent.clear()
 
 
-_SUMS = (
-    "rows", "ok", "failed", "requests", "retries", "splits", "hedges", "hedges_won", "backing_off", "in_flight",
-    "bytes_sent", "bytes_received",
-)  # fmt: skip
+class Traffic:
+    """The requests of a run."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.in_flight = 0
+        self.max_in_flight = 0
+        self.bytes_sent = 0
+        """Bytes of bodies, as those received."""
+
+        self.bytes_received = 0
+        self.latencies = Latencies()
+
+    def add(self, other: Traffic) -> None:
+        """Take another run's requests into these."""
+        most = max(self.max_in_flight, other.max_in_flight)
+        _add_up(self, other)
+        self.max_in_flight = most
+        self.latencies.add(other.latencies)
 
 
 class Counters:
@@ -82,17 +94,12 @@ class Counters:
         self.rows = 0
         self.ok = 0
         self.failed = 0
-        self.requests = 0
         self.retries = 0
         self.splits = 0
         self.hedges = 0
         self.hedges_won = 0
         self.backing_off = 0
-        self.in_flight = 0
-        self.max_in_flight = 0
-        self.bytes_sent = 0
-        self.bytes_received = 0
-        self.latencies = Latencies()
+        self.traffic = Traffic()
         self.usage: dict[str, int] = {}
 
     def charge(self, usage: Mapping[str, int]) -> None:
@@ -103,11 +110,9 @@ class Counters:
 
     def add(self, other: Counters) -> None:
         """Take another run's counts into these."""
-        for name in _SUMS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.max_in_flight = max(self.max_in_flight, other.max_in_flight)
+        _add_up(self, other)
+        self.traffic.add(other.traffic)
         self.charge(other.usage)
-        self.latencies.add(other.latencies)
 
     def snapshot(
         self,
@@ -118,16 +123,23 @@ class Counters:
         **shared: int,
     ) -> Statistics:
         """A frozen `Statistics`. ``shared`` are counts of all runs together, which stand in the place of these."""
-        counts = {name: value for name, value in vars(self).items() if isinstance(value, int)} | shared
-        p50, p95, p99 = (self.latencies.quantile(q) for q in (0.50, 0.95, 0.99))
-        usage = dict(self.usage)
+        p50, p95, p99 = (self.traffic.latencies.quantile(q) for q in (0.50, 0.95, 0.99))
         return Statistics(
             seconds=seconds,
             concurrency=concurrency,
             latency_p50=p50,
             latency_p95=p95,
             latency_p99=p99,
-            usage=usage,
+            usage=dict(self.usage),
             endpoints=endpoints,
-            **counts,
+            **(_numbers(self) | _numbers(self.traffic) | shared),
         )
+
+
+def _numbers(counts: Counters | Traffic) -> dict[str, int]:
+    return {name: value for name, value in vars(counts).items() if isinstance(value, int)}
+
+
+def _add_up(total: Counters | Traffic, other: Counters | Traffic) -> None:
+    for name, value in _numbers(other).items():
+        setattr(total, name, getattr(total, name) + value)

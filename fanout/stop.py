@@ -1,7 +1,7 @@
 """The stop of a run: its reason, the event that all waits go through, and those who may call for it.
 
 `StopEvent.stop` is the one place where a run is stopped. A `Watchdog` calls it when a deadline has passed or nothing
-succeeds any more, a `RunControl` when the user asks for it.
+succeeds any more, a `RunControl` when the user asks for it. The `Deadline` of an attempt ends that attempt alone.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from functools import partial
-from math import isfinite
+from math import inf, isfinite
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from fanout.errors import ConfigError
@@ -246,3 +246,67 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 def _wake(sleeper: asyncio.Future[None]) -> None:
     if not sleeper.done():
         sleeper.set_result(None)
+
+
+class Deadline:
+    """One reusable timer for the attempts of one asyncio task.
+
+    A request nearly always ends long before its deadline, so the timer is not set and cancelled for each: it stays
+    set, and re-arms itself when it fires too early for the attempt then running. At its time it cancels the task;
+    `expired` distinguishes that cancellation from any other.
+    """
+
+    __slots__ = ("_handle", "_loop", "_task", "expired", "fires_at", "when")
+
+    def __init__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._loop = asyncio.get_running_loop()
+        self._handle: asyncio.TimerHandle | None = None
+        self.fires_at = inf
+        """Time at which the timer fires next; infinity if none is set."""
+
+        self.when: float | None = None
+        """The end of the attempt that runs. None ends it: the timer may still fire, but does nothing."""
+
+        self.expired = False
+
+    def start(self, when: float) -> None:
+        """Cancel the task at ``when``, unless the attribute `when` is set to None before."""
+        self.expired = False
+        self.when = when
+        if self.fires_at > when:
+            self.arm()
+
+    def arm(self) -> None:
+        """Set the timer to the end of the attempt."""
+        assert self.when is not None
+        if self._handle is not None:
+            self._handle.cancel()  # it would fire too late
+        self.fires_at = self.when
+        self._handle = self._loop.call_at(self.when, self._fire)
+
+    def absorb(self) -> bool:
+        """True if this deadline alone caused the cancellation at hand, which is then taken back from the task."""
+        if not self.expired:
+            return False
+        self.expired = False
+        return self._task.uncancel() == 0
+
+    def close(self) -> None:
+        """Remove the timer from the loop."""
+        self.when = None
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle, self.fires_at = None, inf
+
+    def _fire(self) -> None:
+        self._handle, self.fires_at = None, inf
+        if self.when is None:
+            return
+        if self._loop.time() < self.when:
+            self.arm()
+            return
+        self.expired = True
+        self._task.cancel()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.statistics import Counters, Latencies
+from fanout.statistics import LATENCIES_AT_ONCE, Counters, Latencies
 from fanout.types import Statistics
 
 SECONDS = st.floats(1e-6, 4 * 3600)
@@ -19,8 +19,7 @@ TOLERANCE = 1 / 32
 
 def latencies(*seconds: float) -> Latencies:
     sketch = Latencies()
-    for value in seconds:
-        sketch.record(value)
+    sketch.recent += seconds
     return sketch
 
 
@@ -55,29 +54,32 @@ def test_memory_does_not_grow_with_the_number_of_latencies():
     sketch = latencies(0.1)
     before = sys.getsizeof(sketch.counts)
     for i in range(10_000):
-        sketch.record(i / 7)
+        sketch.recent.append(i / 7)
+        if len(sketch.recent) >= LATENCIES_AT_ONCE:
+            sketch.sort_in()
     assert sys.getsizeof(sketch.counts) == before
     assert sum(sketch.counts) == 10_001
 
 
 def counted(n: int, *seconds: float) -> Counters:
     counters = Counters()
-    names = ("rows", "ok", "failed", "requests", "retries", "splits", "hedges", "hedges_won", "backing_off")
-    for name in (*names, "in_flight", "max_in_flight", "bytes_sent", "bytes_received"):
+    for name in ("rows", "ok", "failed", "retries", "splits", "hedges", "hedges_won", "backing_off"):
         setattr(counters, name, n)
         n += 1
-    for value in seconds:
-        counters.latencies.record(value)
+    for name in ("requests", "in_flight", "max_in_flight", "bytes_sent", "bytes_received"):
+        setattr(counters.traffic, name, n)
+        n += 1
+    counters.traffic.latencies.recent += seconds
     return counters
 
 
-def test_a_snapshot_holds_every_counter_and_those_of_the_transport():
-    snapshot = counted(1, 0.5).snapshot(seconds=9.0, in_flight=3, max_in_flight=4, bytes_sent=5, bytes_received=6)
+def test_a_snapshot_holds_every_counter_and_those_of_all_runs_together():
+    snapshot = counted(1, 0.5).snapshot(seconds=9.0, in_flight=3, max_in_flight=4)
     assert isinstance(snapshot, Statistics)
-    assert (snapshot.rows, snapshot.ok, snapshot.failed, snapshot.requests) == (1, 2, 3, 4)
-    assert (snapshot.retries, snapshot.splits, snapshot.backing_off) == (5, 6, 9)
-    assert (snapshot.hedges, snapshot.hedges_won) == (7, 8)
-    assert (snapshot.in_flight, snapshot.max_in_flight, snapshot.bytes_sent, snapshot.bytes_received) == (3, 4, 5, 6)
+    assert (snapshot.rows, snapshot.ok, snapshot.failed, snapshot.requests) == (1, 2, 3, 9)
+    assert (snapshot.retries, snapshot.splits, snapshot.backing_off) == (4, 5, 8)
+    assert (snapshot.hedges, snapshot.hedges_won) == (6, 7)
+    assert (snapshot.in_flight, snapshot.max_in_flight, snapshot.bytes_sent, snapshot.bytes_received) == (3, 4, 12, 13)
     assert snapshot.seconds == 9.0
     assert snapshot.latency_p50 == snapshot.latency_p95 == snapshot.latency_p99 == pytest.approx(0.5, rel=TOLERANCE)
 
@@ -97,17 +99,17 @@ def test_runs_add_up():
     total = counted(1, 0.1, 0.1)
     run = counted(10, 8.0)
     total.add(run)
-    assert (total.rows, total.backing_off) == (11, 27)
-    assert sum(total.latencies.counts) == 3
-    assert total.latencies.quantile(1.0) == pytest.approx(8.0, rel=TOLERANCE)
-    assert (run.rows, sum(run.latencies.counts)) == (10, 1)
+    assert (total.rows, total.backing_off) == (11, 25)
+    assert sum(total.traffic.latencies.counts) == 3
+    assert total.traffic.latencies.quantile(1.0) == pytest.approx(8.0, rel=TOLERANCE)
+    assert (run.rows, sum(run.traffic.latencies.counts)) == (10, 1)
 
 
 def test_adding_leaves_the_added_free_to_count_on():
     total, run = Counters(), counted(1, 0.1)
     total.add(run)
-    run.latencies.record(0.1)
-    assert sum(total.latencies.counts) == 1
+    run.traffic.latencies.recent.append(0.1)
+    assert sum(total.traffic.latencies.counts) == 1
 
 
 def test_usage_adds_up_by_name_and_a_snapshot_keeps_its_own():
@@ -121,15 +123,15 @@ def test_usage_adds_up_by_name_and_a_snapshot_keeps_its_own():
     assert run.usage == {"total_tokens": 4, "prompt_tokens": 2}
 
 
-def test_every_counter_is_added_and_reported():
-    names = {name for name, value in vars(Counters()).items() if isinstance(value, int)}
-    total = Counters()
+def test_every_counter_is_added_and_in_the_snapshot():
+    total, once = Counters(), counted(1).snapshot(seconds=1.0)
     total.add(counted(1))
     total.add(counted(1))
-    assert names <= set(Statistics.__dataclass_fields__)
-    once = counted(1)
+    twice = total.snapshot(seconds=1.0)
+    names = {name for part in (total, total.traffic) for name, value in vars(part).items() if isinstance(value, int)}
+    assert len(names) == 13
     for name in names:
-        assert getattr(total, name) == getattr(once, name) * (1 if name == "max_in_flight" else 2)
+        assert getattr(twice, name) == getattr(once, name) * (1 if name == "max_in_flight" else 2)
 
 
 def test_names_of_usage_do_not_grow_with_the_answers():

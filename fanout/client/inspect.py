@@ -98,7 +98,7 @@ async def survey_rows(
     # A run over no rows requests no metadata.
     metadata_requests = 0 if chunker.remaining == 0 else metadata_requests
     for _ in range(metadata_requests):
-        on_request(group.cost(None))
+        on_request(group.costs.of(None))
 
     try:
         while (task := await chunker.get()) is not None:
@@ -106,7 +106,7 @@ async def survey_rows(
             if sendable is not None:
                 assert sendable.payload is not None
                 chunks, body_bytes = chunks + 1, body_bytes + sendable.payload.nbytes
-                on_request(group.cost(sendable))
+                on_request(group.costs.of(sendable))
             await asyncio.sleep(0)  # lets the handler of a signal run
     finally:
         await chunker.close()

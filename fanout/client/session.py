@@ -135,8 +135,8 @@ class Session:
 
     def chunker(self, rows: Any, window: ConcurrencyLimiter | None = None, skip: RowSet | None = None) -> Chunker:
         """Divide ``rows`` into chunks within the client's bounds. Raises `InputError` for rows that cannot be sent."""
-        chunks = self._settings.chunks
-        packing = Packing(self._scale, self._group.meter, max_bytes=chunks.max_bytes, max_tokens=chunks.max_tokens)
+        chunks, meter = self._settings.chunks, self._group.costs.meter
+        packing = Packing(self._scale, meter, max_bytes=chunks.max_bytes, max_tokens=chunks.max_tokens)
         return chunker_of(rows, chunks.rows, window, skip, packing)
 
     def new_run(
@@ -216,15 +216,12 @@ class Session:
         for run in self._runs:
             counters.add(run.up_to_date_counters())
         limiter = self._group.limiter
-        transports = [endpoint.transport for endpoint in self._group.balancer.endpoints]
         return counters.snapshot(
             seconds=self._loop.time() - self._opened,
             endpoints=self._group.balancer.statistics(),
             concurrency=self._group.capacity.chosen,
             in_flight=limiter.in_flight,
             max_in_flight=limiter.peak,
-            bytes_sent=sum(transport.bytes_sent for transport in transports),
-            bytes_received=sum(transport.bytes_received for transport in transports),
         )
 
     async def _request_metadata(self, control: RunControl | None) -> Statistics:

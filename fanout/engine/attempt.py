@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     from fanout.engine.task import ChunkTask
     from fanout.engine.validator import Decoded, ResponseValidator
     from fanout.statistics import Counters
-    from fanout.upstream.admission import Ticket
-    from fanout.upstream.dispatcher import Dispatcher, Exchanged
-    from fanout.upstream.endpoint import EndpointState
-    from fanout.upstream.group import EndpointGroup
+    from fanout.upstream.admission import Dispatcher, Exchanged, Ticket
+    from fanout.upstream.group import EndpointGroup, EndpointState
 
 _PATIENCE = 3
 """As many times ``max_attempts`` a full endpoint may refuse a chunk at no charge: some answer 503 to rows that crash
@@ -196,7 +194,7 @@ class Attempter:
 
     def _charge(self, task: ChunkTask, usage: Mapping[str, int]) -> None:
         self._counters.charge(usage)
-        self._group.charge(task, usage, self._dispatcher.now())
+        self._group.costs.charge(task, usage, self._dispatcher.now())
 
     def _stop_for_lengths(
         self, task: ChunkTask, outputs: Array | Values, error: InvalidResponse | None = None

@@ -24,7 +24,7 @@ _BODIES = (bytes, bytearray, memoryview, tuple)
 def encode(
     task: ChunkTask,
     codec: Codec,
-    stamp: Callable[[Payload], Payload],
+    stamp: Callable[[Payload], Payload] | None,
     fail: Callable[[ChunkTask, Verdict], None],
     *,
     uniform: bool = False,
@@ -38,7 +38,8 @@ def encode(
     """
     while task.payload is None:
         try:
-            task.payload = stamp(_payload(codec.encode(task.rows)))
+            payload = _payload(codec.encode(task.rows))
+            task.payload = payload if stamp is None else stamp(payload)
         except EncodeError as error:
             if error.every_row and uniform:
                 raise InputError(error.reason) from None

@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     from fanout.engine.task import ChunkTask
     from fanout.statistics import Counters
     from fanout.types import Array
-    from fanout.upstream.admission import Ticket
-    from fanout.upstream.dispatcher import Dispatcher
-    from fanout.upstream.endpoint import EndpointState
-    from fanout.upstream.group import EndpointGroup
+    from fanout.upstream.admission import Dispatcher, Ticket
+    from fanout.upstream.group import EndpointGroup, EndpointState
 
     Outcome: TypeAlias = dict[str, Array] | Verdict
     Attempt: TypeAlias = Callable[[ChunkTask, Ticket, EndpointState | None], Awaitable[Outcome]]

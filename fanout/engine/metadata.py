@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from fanout.codecs.base import Codec
     from fanout.stop import StopEvent
     from fanout.types import ModelInfo
-    from fanout.upstream.dispatcher import Dispatcher, Exchanged
-    from fanout.upstream.endpoint import EndpointState
-    from fanout.upstream.group import EndpointGroup
+    from fanout.upstream.admission import Dispatcher, Exchanged
+    from fanout.upstream.group import EndpointGroup, EndpointState
 
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0
 """Seconds between two probes of an endpoint that sends no metadata."""

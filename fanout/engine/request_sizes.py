@@ -26,7 +26,7 @@ class RequestSizes:
     def __init__(self, chunker: Chunker, group: EndpointGroup) -> None:
         self._chunker = chunker
         self._sizes = chunker.sizes = group.sizes
-        self._meter = group.meter
+        self._meter = group.costs.meter
         self._advised = False
 
     def suspected(self, task: ChunkTask) -> None:

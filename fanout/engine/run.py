@@ -26,7 +26,7 @@ from fanout.rowset import RowSet
 from fanout.statistics import Counters
 from fanout.stop import Stop, StopEvent, Watchdog
 from fanout.types import Event, Verdict
-from fanout.upstream.dispatcher import Dispatcher
+from fanout.upstream.admission import Dispatcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,8 +39,7 @@ if TYPE_CHECKING:
     from fanout.transport import RowsSent
     from fanout.types import ChunkResult, Schema, Statistics
     from fanout.upstream.balancer import Balancer
-    from fanout.upstream.endpoint import EndpointState
-    from fanout.upstream.group import EndpointGroup
+    from fanout.upstream.group import EndpointGroup, EndpointState
 
 _log = logging.getLogger("fanout")
 
@@ -127,7 +126,7 @@ class Run:
             until=self._clock.until,
         )  # fmt: skip
         owner = object()  # connections remember it, so it must not refer to the run and its arrays
-        dispatcher = Dispatcher(self._group, self.counters, self._stop_event, self._emit, owner=owner)
+        dispatcher = Dispatcher(self._group, self.counters.traffic, self._stop_event, self._emit, owner=owner)
         probe = None
         if self._group.balancer.several:
             probe = EndpointProbe(self._codec, self._group, dispatcher, self._stop_event, self._emit, self._tasks)
@@ -277,7 +276,8 @@ class Run:
         return task
 
     def _encode(self, task: ChunkTask) -> bool:
-        stamp = self._group.balancer.endpoints[0].transport.stamped
+        transport = self._group.balancer.endpoints[0].transport
+        stamp = transport.stamped if transport.stamps else None
         return encode(task, self._codec, stamp, self.scheduler.fail_unsent, uniform=self.chunker.uniform)
 
     def _send_again(self, refused: list[tuple[ChunkTask, Verdict]]) -> None:

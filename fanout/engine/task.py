@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from fanout.engine.bisection import Bisection
     from fanout.types import Array, ErrorKind, Payload, Rows, Values, Verdict
-    from fanout.upstream.endpoint import EndpointState
+    from fanout.upstream.group import EndpointState
 
 
 class ChunkTask:

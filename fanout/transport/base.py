@@ -50,6 +50,22 @@ class Request:
         return b"".join(self.body)
 
 
+class Cooldown:
+    """Bars all requests to an endpoint until a time: a ``Retry-After`` holds for every request, not for one."""
+
+    def __init__(self) -> None:
+        self.until = 0.0
+        """Time of the event loop's clock, in seconds."""
+
+    def extend(self, until: float) -> None:
+        """Bar requests up to ``until``. An end that is already later stays."""
+        self.until = max(self.until, until)
+
+    def remaining(self, now: float) -> float:
+        """Seconds left; 0 if requests are allowed."""
+        return self.until - now if self.until > now else 0.0
+
+
 class Transport(Protocol):
     """Sends requests. One transport may serve several clients."""
 

@@ -21,16 +21,10 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
-    from fanout.transport.base import RowsSent
-
-_MOMENT = 1.0
-"""Seconds that a connection stays out of aiohttp's pool; far less than any server waits for the next request."""
+    from fanout.transport.base import Cooldown, RowsSent
 
 _REMEMBERED = 100
 """Requests of a connection whose rows are remembered."""
-
-_FAST_PATH = object()
-"""The user of all connections of the fast path, which gives each back before another exchange can have it."""
 
 _TURNS = 4
 """Turns of the event loop in which it reads the bytes in a socket, on every loop and through TLS."""
@@ -96,25 +90,26 @@ class Connector(aiohttp.TCPConnector):
     response would be off by one (aiohttp#13656). The event loop may not have read them yet, so the socket itself is
     looked at. Only connections that have served are: a new one over TLS 1.3 holds session tickets.
 
-    A connection of the fast path stays outside aiohttp's pool for a moment: the way in and out of that costs a small
-    request a tenth of its time. None stays outside while an exchange waits for the pool, so it can do without.
-
     Args:
         limit: most connections.
         tls: a context, or True for the system's defaults.
+        cooldown: checked once there is a connection, since making one may take long; `SendAborted` is raised then.
         id_header: a header field in which a response names its request. An unsolicited response that has it proves
             nothing against the others: they had it too.
     """
 
-    def __init__(self, *, limit: int, tls: ssl.SSLContext | bool, id_header: str | None = None) -> None:
+    def __init__(
+        self, *, limit: int, tls: ssl.SSLContext | bool, cooldown: Cooldown, id_header: str | None = None
+    ) -> None:
         super().__init__(limit=limit, ssl=tls)
         self._known: dict[ResponseHandler, PooledConnection] = {}
-        self._idle: list[PooledConnection] = []
-        self._asking = 0
-        self._moment: asyncio.TimerHandle | None = None
+        self._cooldown = cooldown
         self._id_header = id_header
-        self.withhold: Callable[[], bool] = lambda: False
-        """Called once there is a connection, since making it may take long; true raises `SendAborted`."""
+        self.waiting = 0
+        """Exchanges that wait for a connection of the pool. Once the pool is closed, it is never 0 again."""
+
+        self.collect: Callable[[], None] = lambda: None
+        """Called before an exchange waits: returns the connections that are lent out and idle."""
 
         self.on_second_answer: Callable[[Sequence[RowsSent]], None] = lambda _: None
         """Called when a server has answered a request twice, with the rows of the last responses on all connections.
@@ -122,69 +117,18 @@ class Connector(aiohttp.TCPConnector):
         The other connections may have been given responses to other requests too, and nothing shows it yet.
         """
 
-    def take_idle(self, *, fresh: bool) -> PooledConnection | None:
-        """The connection that was used last; None for a ``fresh`` one, and if `acquire` has to look closer."""
-        if fresh or not self._idle:
-            return None
-        connection = self._idle[-1]
-        protocol = connection.protocol
-        # As `clean` has it, without two more calls for every small request.
-        if protocol.transport is None or protocol.transport.is_closing() or protocol.should_close or connection.look(0):
-            return None
-        if self.withhold():
-            raise SendAborted
-        self._idle.pop()
-        connection.user = _FAST_PATH
-        connection.reused = True
-        return connection
-
-    async def acquire(
-        self, request: aiohttp.ClientRequest, timeout: aiohttp.ClientTimeout, *, fresh: bool
-    ) -> PooledConnection:
-        """A connection for one exchange, to be given to `put_back` or closed by its ``lease``.
-
-        Raises `SendAborted`, and aiohttp's errors.
-        """
-        while self._idle and not fresh:
-            connection = self._idle.pop()
-            if connection.clean and (not connection.look(0) or await self._read(connection.lease, connection)):
-                connection.reused = True
-                return self._granted(connection.lease, connection)
-            self._discard(connection.lease, connection)
-        try:
-            lease, new = await self._ask(request, [], timeout, fresh=fresh)
-        except TimeoutError as error:
-            raise aiohttp.ConnectionTimeoutError from error
-        if new is None:
-            lease.close()
-            raise aiohttp.ServerDisconnectedError
-        return self._granted(lease, new)
-
-    def put_back(self, connection: PooledConnection, rows: RowsSent | None) -> None:
-        """Take a connection back whose response was whole, with the rows that it answered."""
-        if rows is not None:
-            connection.answered.append(rows)
-        connection.user = None
-        if self._asking or self._closed or connection.protocol.should_close or connection.protocol.transport is None:
-            self._return(connection)
-            return
-        self._idle.append(connection)
-        if self._moment is None:
-            self._moment = self._loop.call_later(_MOMENT, self._let_go)
-
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
     ) -> Connection:
         """`aiohttp.TCPConnector.connect`, which the session calls for every request."""
         use = CONNECTION_USE.get()
-        lease, connection = await self._ask(req, traces, timeout, fresh=use.fresh)
+        lease, connection = await self.ask(req, traces, timeout, fresh=use.fresh)
         # It may be aiohttp's own second try, after a reused connection failed it.
         use.reused = connection is not None and connection.reused
-        if connection is None:
-            self._require_permission(lease)
-        else:
-            use.connection = self._granted(lease, connection)
-            connection.user = use
+        self.require_permission(lease)
+        if connection is not None:
+            connection.lease, connection.user = lease, use
+            use.connection = connection
         return lease
 
     def ended(self, use: ConnectionUse, rows: RowsSent | None) -> None:
@@ -211,50 +155,50 @@ class Connector(aiohttp.TCPConnector):
 
     async def close(self, *, abort_ssl: bool = False) -> None:
         """Close every connection."""
-        self._let_go()
+        self.waiting += 1
+        self.collect()
         await super().close(abort_ssl=abort_ssl)
 
-    async def _ask(
+    async def ask(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout, *, fresh: bool
     ) -> tuple[Connection, PooledConnection | None]:
         """A connection of aiohttp's pool, new or clean; without a `PooledConnection` if it is lost already."""
-        self._let_go()
-        self._asking += 1
+        self.collect()
+        self.waiting += 1
         try:
             while True:
                 lease = await super().connect(req, traces, timeout)
                 connection = None if lease.protocol is None else self._known.get(lease.protocol)
                 if connection is None:
                     return lease, self._remember(lease.protocol)
-                if not fresh and connection.clean and (not connection.look(0) or await self._read(lease, connection)):
-                    connection.reused = True
+                connection.lease = lease
+                if not fresh and await self.serves_again(connection):
                     return lease, connection
-                self._discard(lease, connection)
+                self.discard(connection)
         finally:
-            self._asking -= 1
+            self.waiting -= 1
 
-    async def _read(self, lease: Connection, connection: PooledConnection) -> bool:
+    async def serves_again(self, connection: PooledConnection) -> bool:
+        """True if the server has sent nothing on a connection that has served before."""
         try:
-            return await connection.read()
+            clean = connection.clean and (not connection.look(0) or await connection.read())
         except BaseException:
-            lease.close()
+            connection.lease.close()
             raise
+        connection.reused = True
+        return clean
 
-    def _granted(self, lease: Connection, connection: PooledConnection) -> PooledConnection:
-        self._require_permission(lease)
-        connection.lease = lease
-        connection.user = _FAST_PATH
-        return connection
-
-    def _require_permission(self, lease: Connection) -> None:
-        if self.withhold():
+    def require_permission(self, lease: Connection) -> None:
+        """Raise `SendAborted` during a cooldown, and return the connection to the pool."""
+        if self._cooldown.until > self._loop.time():
             lease.release()
             raise SendAborted
 
-    def _discard(self, lease: Connection, connection: PooledConnection) -> None:
+    def discard(self, connection: PooledConnection) -> None:
+        """Close a connection that cannot serve again."""
         self._look_behind(connection)
         connection.protocol.abort()  # a peer that has sent too much gets no TLS farewell
-        lease.close()
+        connection.lease.close()
 
     def _look_behind(self, connection: PooledConnection) -> None:
         """Never use this connection again, and report a second response if one has been read from it.
@@ -267,18 +211,11 @@ class Connector(aiohttp.TCPConnector):
                 self.on_second_answer([rows for other in self._known.values() for rows in other.answered])
                 return
 
-    def _return(self, connection: PooledConnection) -> None:
+    def take_back(self, connection: PooledConnection) -> None:
+        """Return a connection to aiohttp's pool, which closes those that stay unused for long."""
         if len(connection.protocol):
             self._look_behind(connection)
         connection.lease.release()
-
-    def _let_go(self) -> None:
-        """Give idle connections to aiohttp's pool, which closes those that stay unused for long."""
-        if self._moment is not None:
-            self._moment.cancel()
-            self._moment = None
-        while self._idle:
-            self._return(self._idle.pop())
 
     def _remember(self, protocol: ResponseHandler | None) -> PooledConnection | None:
         if protocol is None or protocol.transport is None or (closed := protocol.closed) is None:

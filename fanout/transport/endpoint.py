@@ -9,32 +9,25 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from multidict import CIMultiDict
 from yarl import URL
 
 from fanout._redact import Redactor, secrets_of
 from fanout._url import redact_url
-from fanout._version import __version__
 from fanout.auth import StaticAuth
 from fanout.errors import ConfigError
 from fanout.settings import require_headers
-from fanout.transport.base import Request, SendAborted, replaces_network
-from fanout.transport.bodies import length_of
-from fanout.transport.headers import RenewableHeaders, credentials_refused
+from fanout.transport.base import Cooldown, Request, replaces_network
+from fanout.transport.headers import RequestHeaders, credentials_refused
 from fanout.transport.http import HttpTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from fanout.auth import Auth
     from fanout.settings import Endpoint, Timeouts
     from fanout.transport.base import RowsSent, Transport, TransportWrapper
     from fanout.transport.headers import HeaderSource
     from fanout.types import Payload, Response
-
-_USER_AGENT = f"fanout-ml/{__version__}"
-_REMEMBERED = 16
-"""Content types whose header fields are kept; a codec may make a new type for each request (multipart boundaries)."""
 
 
 class EndpointClient:
@@ -71,32 +64,36 @@ class EndpointClient:
         self.url = url
         self.redactor = Redactor() if redactor is None else redactor
         self.shown_url = self.redactor.url(url)
-        self.bytes_sent = 0
-        self.bytes_received = 0
-        self.model = endpoint.model
-        """The name by which every response has to call its model, where one is pinned."""
+        self.cooldown = Cooldown()
+        """While it lasts nothing is sent. It may begin as a request waits for a connection."""
+
+        self.stamps = endpoint.idempotency_header is not None
+        """True if payloads need the idempotency key of `stamped`."""
 
         self._endpoint = endpoint
         self._target = _parsed(url)
         self._target_text = str(self._target)
         self._redact = self.redactor.raw
-        self._static = auth.headers if isinstance(auth, StaticAuth) else {}
-        self._given = RenewableHeaders(endpoint.headers, headers)
-        self._request_id = f"{uuid4().hex}-"
-        self._requests = 0
-        self._prepare_headers()
+        static = auth.headers if isinstance(auth, StaticAuth) else {}
+        self._headers = RequestHeaders(endpoint.headers, headers, static, endpoint.request_id_header)
+        self._check_headers()
         self._http: HttpTransport | None = None
         if replaces_network(transport):
             self._transport: Transport = transport  # type: ignore[assignment]
         else:
             self._http = HttpTransport(
                 endpoint, self._target, timeouts=timeouts, connections=connections, shown_url=self.shown_url,
-                buffers=buffers,
+                cooldown=self.cooldown, buffers=buffers,
             )  # fmt: skip
             fastest = self._http.fast_path or self._http
             self._transport = fastest if transport is None else transport.wrap(fastest)  # type: ignore[union-attr]
         # A transport that answers itself checks no credentials, so the function is called only if it refuses some.
-        self._must_ask = self._http is not None and self._given.version == 0
+        self._must_ask = self._http is not None and self._headers.version == 0
+
+    @property
+    def model(self) -> str | None:
+        """The name by which every response has to call its model, where one is pinned."""
+        return self._endpoint.model
 
     async def post(self, payload: Payload, *, fresh: bool = False, rows: RowsSent | None = None) -> Response:
         """Send ``payload`` to the model. Raises `TransportError`, and `SendAborted` if nothing was sent.
@@ -108,25 +105,19 @@ class EndpointClient:
         """
         if self._must_ask:
             await self.renew_headers()
+        known = self._headers
         body = payload.body if isinstance(payload.body, tuple) else (payload.body,)
-        headers = self._headers.get(payload.content_type) or self._remember(payload.content_type)
+        headers = known.by_type.get(payload.content_type) or known.of_type(payload.content_type)
         if payload.headers:
             require_headers(payload.headers)
             headers = headers.copy()
             headers.update(payload.headers)
-        if self._endpoint.request_id_header is not None:
-            headers = self._numbered(headers, self._endpoint.request_id_header)
-        length = len(payload.body) if type(payload.body) is bytes else length_of(body)
-        self.bytes_sent += length
-        version = self._given.version
-        try:
-            response = await self._transport.send(
-                Request("POST", self._target_text, headers, body, fresh, rows, self._redact)
-            )
-        except SendAborted:
-            self.bytes_sent -= length
-            raise
-        self.bytes_received += len(response.body)
+        if known.id_header is not None:
+            headers = known.numbered(headers)
+        version = known.version
+        response = await self._transport.send(
+            Request("POST", self._target_text, headers, body, fresh, rows, self._redact)
+        )
         return response if response.status < 300 else self._refused(response, version)
 
     async def get(self, url: str) -> Response:
@@ -137,33 +128,32 @@ class EndpointClient:
             raise ConfigError(f"{there} is not at the endpoint's origin: credentials stay at {self.shown_url}")
         if self._must_ask:
             await self.renew_headers()
-        headers, version = self._plain_headers, self._given.version
-        if self._endpoint.request_id_header is not None:
-            headers = self._numbered(headers, self._endpoint.request_id_header)
+        headers, version = self._headers.plain, self._headers.version
+        if self._headers.id_header is not None:
+            headers = self._headers.numbered(headers)
         response = await self._transport.send(Request("GET", str(target), headers, redact=self._redact))
-        self.bytes_received += len(response.body)
         return response if response.status < 300 else self._refused(response, version)
 
     @property
     def can_renew_headers(self) -> bool:
         """True where a function gives the header fields."""
-        return self._given.can_renew
+        return self._headers.can_renew
 
     async def renew_headers(self) -> bool:
         """Call the function for header fields again if the newest were refused; False where there is none."""
-        if not await self._given.renew():
+        if not await self._headers.renew():
             return False
         self._must_ask = False
-        self._prepare_headers()
+        self._check_headers()
         return True
 
     def refuse_headers(self) -> None:
         """Note that the server has refused the newest header fields, in a response with a status of success."""
-        self._given.refused = self._given.version
+        self._headers.refused = self._headers.version
 
     def shares_account_with(self, other: EndpointClient) -> bool:
         """True if one account pays for both, judged by their credentials, or by the origin if they have none."""
-        if self._given.has_source_of(other._given):
+        if self._headers.has_source_of(other._headers):
             return True
         mine, others = self._credentials(), other._credentials()
         return mine == others if mine or others else self._target.origin() == other._target.origin()
@@ -176,11 +166,6 @@ class EndpointClient:
     def conceal(self, text: str) -> str:
         """``text``, such as a server's message, on one line, without secrets and control characters."""
         return self.redactor.text(text)
-
-    def withhold_if(self, shut: Callable[[], bool]) -> None:
-        """Call ``shut`` once there is a connection, before anything is written: if true, raise `SendAborted`."""
-        if self._http is not None:
-            self._http.withhold_if(shut)
 
     def on_second_answer(self, report: Callable[[Sequence[RowsSent]], None]) -> None:
         """Call ``report`` when the server turns out to have answered a request twice.
@@ -208,44 +193,23 @@ class EndpointClient:
         # An error page may repeat the credentials that it was sent.
         response.body = self.redactor.hide_in_body(response.body)
         if credentials_refused(response.status, response.headers, response.body):
-            self._given.refused = max(self._given.refused, version)
+            self._headers.refused = max(self._headers.refused, version)
         return response
 
     def _credentials(self) -> frozenset[tuple[str, str]]:
         in_url = {"user": self._target.raw_user, "query": self._target.raw_query_string}
-        static = {(name.lower(), value) for name, value in self._static.items()}
-        return self._given.credentials() | static | {(name, value) for name, value in in_url.items() if value}
+        return self._headers.credentials() | {(name, value) for name, value in in_url.items() if value}
 
-    def _prepare_headers(self) -> None:
-        self._plain_headers = CIMultiDict({"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"})
-        self._plain_headers.update(self._given.fields)
-        for name, value in self._static.items():
-            if name in self._plain_headers:
-                raise ConfigError(f"the field {name} is set by auth and in headers; leave one of them out", key="auth")
-            self._plain_headers[name] = value
-        if self._target.raw_user is not None and "Authorization" in self._plain_headers:
+    def _check_headers(self) -> None:
+        """Learn the secrets in the user's header fields. Raises `ConfigError` for credentials in two places."""
+        if self._target.raw_user is not None and "Authorization" in self._headers.plain:
             raise ConfigError(
                 f"{self.shown_url} has credentials in the url and in an Authorization header; leave one of them out",
                 key="headers",
             )
-        self._headers: dict[str, CIMultiDict[str]] = {}  # by content type
         # The secrets of earlier fields stay known: responses to requests with them may still come.
-        self.redactor.add(secrets_of(self.url, {**self._given.fields, **self._static}))
+        self.redactor.add(secrets_of(self.url, self._headers.user))
         self.redactor.add(secrets_of(self._endpoint.proxy or "", {}))
-
-    def _remember(self, content_type: str) -> CIMultiDict[str]:
-        require_headers({"Content-Type": content_type})
-        headers = self._plain_headers.copy()
-        headers["Content-Type"] = content_type
-        if len(self._headers) < _REMEMBERED:
-            self._headers[content_type] = headers
-        return headers
-
-    def _numbered(self, headers: Mapping[str, str], name: str) -> CIMultiDict[str]:
-        self._requests += 1
-        numbered = CIMultiDict(headers)
-        numbered[name] = f"{self._request_id}{self._requests}"
-        return numbered
 
 
 def _parsed(url: str) -> URL:

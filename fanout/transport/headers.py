@@ -1,4 +1,4 @@
-"""The user's header fields: given once, or by a function that is called again when a server refuses them."""
+"""The header fields of requests: the user's, which a function may renew when a server refuses them, and fanout's."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from inspect import isawaitable
+from itertools import count
 from typing import TypeAlias
+from uuid import uuid4
 
+from multidict import CIMultiDict
+
+from fanout._version import __version__
 from fanout.callbacks import ENDS_OF_ITERATION, abnormal, is_its_own
 from fanout.errors import ConfigError
 from fanout.settings import require_headers
@@ -18,6 +23,10 @@ HeaderSource: TypeAlias = Mapping[str, str] | HeaderFunction
 
 _LOOKED_AT = 4096
 """Bytes of a refusal that are searched for "expired"."""
+
+_USER_AGENT = f"fanout-ml/{__version__}"
+_REMEMBERED = 16
+"""Content types whose header fields are kept; a codec may make a new type for each request (multipart boundaries)."""
 
 _CREDENTIALS = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
 
@@ -33,19 +42,35 @@ def credentials_refused(status: int, headers: Mapping[str, str], body: bytes) ->
     return "expired" in fields[:_LOOKED_AT].lower() or b"expired" in body[:_LOOKED_AT].lower()
 
 
-class RenewableHeaders:
-    """The header fields of one endpoint, renewed once a server has refused them.
+class RequestHeaders:
+    """The header fields of requests to one endpoint. The user's are renewed once a server has refused them.
 
     Args:
         fixed: fields that never change.
         source: more of them; a function is called before the first request and again by `renew`.
+        auth: the fields of the endpoint's credentials, which no other source may set.
+        id_header: a field that numbers the requests.
     """
 
-    def __init__(self, fixed: Mapping[str, str], source: HeaderSource | None) -> None:
+    def __init__(
+        self, fixed: Mapping[str, str], source: HeaderSource | None, auth: Mapping[str, str], id_header: str | None
+    ) -> None:
         self._fixed = dict(fixed)
+        self._auth = dict(auth)
         self._function = source if callable(source) else None
         self._renewing = asyncio.Lock()
-        self.fields: dict[str, str] = {}
+        self.id_header = id_header
+        prefix = uuid4().hex
+        self._ids = (f"{prefix}-{number}" for number in count(1))
+        self.user: dict[str, str]
+        """The user's fields, those of the credentials included."""
+
+        self.plain: CIMultiDict[str]
+        """The fields of a request without a body."""
+
+        self.by_type: dict[str, CIMultiDict[str]]
+        """The fields of requests with a body, by content type. One object serves them all, and is never changed."""
+
         self._set({} if source is None or self._function else source)
         self.version = 0 if self._function else 1
         """Counts the calls of the function; 0 until it has been called."""
@@ -58,13 +83,33 @@ class RenewableHeaders:
         """True where a function gives the fields."""
         return self._function is not None
 
-    def has_source_of(self, other: RenewableHeaders) -> bool:
+    def has_source_of(self, other: RequestHeaders) -> bool:
         """True if the same function gives both."""
         return self._function is not None and self._function is other._function
 
     def credentials(self) -> frozenset[tuple[str, str]]:
         """The fields that distinguish one account from another."""
-        return frozenset((name.lower(), value) for name, value in self.fields.items() if _CREDENTIALS.search(name))
+        return frozenset(
+            (name.lower(), value)
+            for name, value in self.user.items()
+            if name in self._auth or _CREDENTIALS.search(name)
+        )
+
+    def of_type(self, content_type: str) -> CIMultiDict[str]:
+        """The fields of a request with a body of that type. Raises `ConfigError` for one that no field can hold."""
+        require_headers({"Content-Type": content_type})
+        headers = self.plain.copy()
+        headers["Content-Type"] = content_type
+        if len(self.by_type) < _REMEMBERED:
+            self.by_type[content_type] = headers
+        return headers
+
+    def numbered(self, headers: Mapping[str, str]) -> CIMultiDict[str]:
+        """``headers`` with the number of the next request."""
+        assert self.id_header is not None
+        numbered = CIMultiDict(headers)
+        numbered[self.id_header] = next(self._ids)
+        return numbered
 
     async def renew(self) -> bool:
         """Call the function again if the newest fields were refused. False where there is none."""
@@ -91,4 +136,11 @@ class RenewableHeaders:
         if not isinstance(given, Mapping):
             raise ConfigError(f"headers must be a mapping, not {type(given).__name__}", key="headers")
         require_headers(given)
-        self.fields = {**self._fixed, **given}
+        user = CIMultiDict({**self._fixed, **given})
+        for name in self._auth:
+            if name in user:
+                raise ConfigError(f"the field {name} is set by auth and in headers; leave one of them out", key="auth")
+        self.user = {**user, **self._auth}
+        self.plain = CIMultiDict({"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"})
+        self.plain.update(self.user)
+        self.by_type = {}

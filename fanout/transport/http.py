@@ -6,6 +6,7 @@ caller sets a deadline on the task itself: aiohttp's own timers do not cover eve
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from typing import TYPE_CHECKING, TypedDict
 
@@ -20,14 +21,14 @@ from fanout.transport.bodies import ERROR_BODY_PATIENCE, Parts, read_body
 from fanout.transport.buffers import Buffers
 from fanout.transport.connections import CONNECTION_USE, ConnectionUse, Connector
 from fanout.transport.failures import mapped, passes
-from fanout.transport.fast_path import FastPath
+from fanout.transport.fast_path import FastPath, IdleConnections
 from fanout.types import Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from fanout.settings import Endpoint, Timeouts
-    from fanout.transport.base import Request
+    from fanout.transport.base import Cooldown, Request
     from fanout.transport.fast_path import FastResponse
 
 _MOST_METADATA = 2**20
@@ -49,6 +50,7 @@ class HttpTransport:
         timeouts: ``connect`` bounds the making of a connection; a part of ``attempt`` the wait for an error's body.
         connections: most connections at once.
         shown_url: the URL as messages show it.
+        cooldown: checked once there is a connection, since making one may take long; `SendAborted` is raised then.
         buffers: the bodies of large responses may be bytearrays.
 
     Raises:
@@ -63,6 +65,7 @@ class HttpTransport:
         timeouts: Timeouts,
         connections: int,
         shown_url: str,
+        cooldown: Cooldown,
         buffers: bool = False,
     ) -> None:
         self.closed = False
@@ -71,11 +74,13 @@ class HttpTransport:
         self._shown_url = shown_url
         # Shorter than the deadline, which would make a mere timeout of a response that says how long to wait.
         self._patience = min(ERROR_BODY_PATIENCE, timeouts.attempt / 4)
-        self._withhold: Callable[[], bool] = lambda: False
+        self._cooldown = cooldown
         use, tls, limits = usable(), _tls_of(endpoint), _head_limits(endpoint.max_header_bytes)
         self.connector: Connector | None = None
         if use >= Use.CONNECTOR:
-            self.connector = Connector(limit=connections, tls=tls, id_header=endpoint.request_id_header)
+            self.connector = Connector(
+                limit=connections, tls=tls, cooldown=cooldown, id_header=endpoint.request_id_header
+            )
         self._session = aiohttp.ClientSession(
             connector=self.connector or aiohttp.TCPConnector(limit=connections, ssl=tls, force_close=True),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -91,7 +96,8 @@ class HttpTransport:
 
         if self.connector is not None and use is Use.ALL and endpoint.proxy is None and url.raw_user is None:
             id_header = endpoint.request_id_header
-            self.fast_path = FastPath(self, self.connector, url, self._session.timeout, limits, id_header=id_header)
+            idle = IdleConnections(self.connector, cooldown)
+            self.fast_path = FastPath(self, idle, url, self._session.timeout, limits, id_header=id_header)
 
     async def send(self, request: Request) -> Response:
         """Send ``request`` through the session. Raises `TransportError`, and `SendAborted` if nothing was sent."""
@@ -99,7 +105,7 @@ class HttpTransport:
         use = ConnectionUse(request.fresh)
         response: aiohttp.ClientResponse | None = None
         try:
-            if self.connector is None and self._withhold():
+            if self.connector is None and self._cooldown.until > asyncio.get_running_loop().time():
                 raise SendAborted
             CONNECTION_USE.set(use)
             response = await self._session.request(
@@ -142,12 +148,6 @@ class HttpTransport:
             return NoDescriptor()
         assert isinstance(error, Exception)
         return mapped(error, self._shown_url, reused=reused)
-
-    def withhold_if(self, shut: Callable[[], bool]) -> None:
-        """Call ``shut`` once there is a connection, before anything is written: if true, raise `SendAborted`."""
-        self._withhold = shut
-        if self.connector is not None:
-            self.connector.withhold = shut
 
     def require_open(self) -> None:
         """Raise `ClientStateError` if the transport is closed."""

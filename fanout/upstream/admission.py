@@ -1,7 +1,8 @@
-"""Admission: when a request may be sent, to which endpoint, and the ticket with which it is.
+"""Admission: when a request may be sent, to which endpoint, and its sending within a deadline.
 
-Concurrency is bounded by slots (`ConcurrencyLimiter`). The ticket takes one as it is entered, and keeps it through
-every wait, so that requests are admitted in the order of asking. Everything else is decided by `Admission.decide`.
+Concurrency is bounded by slots (`ConcurrencyLimiter`). The `Ticket` takes one as it is entered, and keeps it through
+every wait, so that requests are admitted in the order of asking. Everything else is decided by `Dispatcher.decide`, and
+`Dispatcher.exchange` sends what was admitted, once more where the first request could not count.
 """
 
 from __future__ import annotations
@@ -9,95 +10,49 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from fanout.types import Action, Verdict
-from fanout.upstream.endpoint import EndpointState
+from fanout.errors import AttemptTimeout, StaleConnectionError, TransportError
+from fanout.statistics import LATENCIES_AT_ONCE
+from fanout.stop import Deadline
+from fanout.transport import NoDescriptor, SendAborted, credentials_refused
+from fanout.types import Action, Response, Verdict
+from fanout.upstream.group import EndpointState
+from fanout.upstream.reporting import Reporter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from fanout.engine.task import ChunkTask
     from fanout.limits import Reservation
     from fanout.limits.capacity import Flight
+    from fanout.statistics import Traffic
     from fanout.stop import StopEvent, WaitQueue
+    from fanout.types import Event
     from fanout.upstream.group import EndpointGroup
-    from fanout.upstream.reporting import Reporter
+
+_REFUSED = (401, 403)
+_UNTIL_FREE = 0.1
+"""Seconds until a connection is tried again that found no file descriptor."""
 
 _ROUNDING = 1e-9
 """Seconds by which a sum of times may be off. A timer as short as that would fire at once, again and again."""
 
 
-class Wait(NamedTuple):
-    """A wait that admission demands: for a time, and for a notification that may end it early."""
+Exchanged: TypeAlias = Response | TransportError | Verdict
+"""A whole response, the error in its place, or the verdict with which no request was sent."""
 
-    seconds: float
+
+class Wait(NamedTuple):
+    """A wait that admission demands: for a time, and for a notification that may end it early.
+
+    Without a time, the ticket returns its slot and waits for another one.
+    """
+
+    seconds: float | None
     queue: WaitQueue | None = None
 
 
-class Requeue:
-    """Admission demands that the ticket returns its slot and queues for another one."""
-
-
-Decision: TypeAlias = "EndpointState | Verdict | Wait | Requeue"
-_REQUEUE = Requeue()
-
-
-class Deadline:
-    """One reusable timer for the attempts of one asyncio task.
-
-    A request nearly always ends long before its deadline, so the timer is not set and cancelled for each: it stays
-    set, and re-arms itself when it fires too early for the attempt then running. At its time it cancels the task;
-    `expired` distinguishes that cancellation from any other.
-    """
-
-    __slots__ = ("_handle", "_loop", "_task", "_when", "expired")
-
-    def __init__(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
-        self._loop = asyncio.get_running_loop()
-        self._when: float | None = None
-        self._handle: asyncio.TimerHandle | None = None
-        self.expired = False
-
-    def start(self, now: float, seconds: float) -> None:
-        """Cancel the task ``seconds`` after ``now``, unless `stop` is called before."""
-        self.expired = False
-        self._when = when = now + seconds
-        handle = self._handle
-        if handle is not None:
-            if handle.when() <= when:
-                return
-            handle.cancel()  # it would fire too late
-        self._handle = self._loop.call_at(when, self._fire)
-
-    def stop(self) -> None:
-        """End the attempt. The timer may still fire, but does nothing."""
-        self._when = None
-
-    def absorb(self) -> bool:
-        """True if this deadline alone caused the cancellation at hand, which is then taken back from the task."""
-        if not self.expired:
-            return False
-        self.expired = False
-        return self._task.uncancel() == 0
-
-    def close(self) -> None:
-        """Remove the timer from the loop."""
-        self._when = None
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
-
-    def _fire(self) -> None:
-        self._handle = None
-        if self._when is None:
-            return
-        if self._loop.time() < self._when:
-            self._handle = self._loop.call_at(self._when, self._fire)
-            return
-        self.expired = True
-        self._task.cancel()
+Decision: TypeAlias = EndpointState | Verdict | Wait
 
 
 class Ticket:
@@ -109,7 +64,7 @@ class Ticket:
         async with ticket:
             response = await dispatcher.exchange(ticket, task)
             ...
-            outcome = ticket.report(outcome, task)
+            outcome = ticket.report(outcome, task, first=True)
     """
 
     __slots__ = ("_group", "_holds_slot", "_reporter", "_reports", "deadline", "endpoint", "flight", "latency",
@@ -150,7 +105,7 @@ class Ticket:
             self._reporter.on_abandoned(self)
         if self.reservation is not None:
             self.return_reservation()
-        if self._holds_slot:
+        if self._holds_slot:  # not `return_slot`: a call would cost every request more than this line
             self._holds_slot = False
             self._group.capacity.limiter.release()
 
@@ -193,7 +148,7 @@ class Ticket:
     def return_reservation(self) -> None:
         """Return the reservation of the rates, since no request is sent with it."""
         if self.reservation is not None:
-            self._group.rates.give_back(self.reservation)
+            self._group.costs.rates.give_back(self.reservation)
             self.reservation = None
 
     def close(self) -> None:
@@ -201,18 +156,38 @@ class Ticket:
         self.deadline.close()
 
 
-class Admission:
-    """Decides, for one run, whether a ticket may be sent now."""
+class Dispatcher:
+    """Admits and sends the requests of one run, to endpoints that it shares with other runs.
 
-    def __init__(self, group: EndpointGroup, stop_event: StopEvent) -> None:
-        self._group = group
+    Args:
+        owner: identifies the run's rows in the report of a second answer. It refers to nothing else.
+    """
+
+    def __init__(
+        self,
+        group: EndpointGroup,
+        traffic: Traffic,
+        stop_event: StopEvent,
+        emit: Callable[[Event], None],
+        *,
+        owner: object = None,
+    ) -> None:
+        self._traffic = traffic
         self._stop_event = stop_event
+        self._group = group
+        self._owner = owner
         self._balancer = group.balancer
         self._single = None if group.balancer.several else group.balancer.endpoints[0]
-        self._rates = group.rates
-        self._capacity = group.capacity
+        self._rates = group.costs.rates
         self._max_requests = group.limits.max_requests
+        self._controller = group.capacity.controller
+        self._timeout = group.timeouts.attempt
+        self.reporter = Reporter(group, emit)
         self.now = asyncio.get_running_loop().time
+
+    def ticket(self) -> Ticket:
+        """Make a ticket for the attempts of the current asyncio task, which has to call its `close` at the end."""
+        return Ticket(self._group, self.reporter)
 
     def decide(self, ticket: Ticket, task: ChunkTask | None, only: EndpointState | None, now: float) -> Decision:
         """Decide, without waiting, whether ``ticket`` may be sent at ``now``, and return the I/O or wait still owed.
@@ -248,14 +223,14 @@ class Admission:
         if self._rates.active:
             reservation = ticket.reservation
             if reservation is None or self._rates.is_stale(reservation):
-                ticket.reservation = reservation = self._rates.reserve(now, self._group.cost(task))
+                ticket.reservation = reservation = self._rates.reserve(now, self._group.costs.of(task))
             if reservation.start > now + _ROUNDING:
                 return Wait(reservation.start - now)
 
-        limiter = self._capacity.limiter
+        limiter = self._group.capacity.limiter
         if limiter.in_flight > limiter.limit and not self._balancer.is_trial(ticket):
             ticket.return_reservation()
-            return _REQUEUE
+            return Wait(None)
 
         if self._max_requests is not None and self._group.requests >= self._max_requests:
             ticket.return_reservation()
@@ -268,11 +243,163 @@ class Admission:
         self, ticket: Ticket, task: ChunkTask | None, only: EndpointState | None, decision: Decision
     ) -> EndpointState | Verdict:
         """Wait as often as `decide` demands, beginning with ``decision``. No wait counts as an attempt."""
-        while not isinstance(decision, EndpointState | Verdict):
-            if isinstance(decision, Wait):
-                await self._stop_event.sleep(decision.seconds, decision.queue)
-            else:
+        while isinstance(decision, Wait):
+            if decision.seconds is None:
                 ticket.return_slot()
                 await ticket.take_slot()
+            else:
+                await self._stop_event.sleep(decision.seconds, decision.queue)
             decision = self.decide(ticket, task, only, self.now())
         return decision
+
+    async def exchange(
+        self, ticket: Ticket, request: ChunkTask | str, only: EndpointState | None = None, *, resend: bool = True
+    ) -> Exchanged:
+        """Send one request once it is admitted, and wait for the response. Waits count as no attempt.
+
+        It is sent once more, at no charge, where a kept-alive connection turned out to be closed, or where the server
+        refuses the credentials (401, or 403 "expired") and new ones can be obtained.
+
+        Args:
+            ticket: has been entered.
+            request: an encoded task, or the URL of metadata.
+            only: the one endpoint that will do.
+            resend: False sends one request at most.
+        """
+        task = None if isinstance(request, str) else request
+        fresh = False
+        while True:
+            now = self.now()
+            endpoint = self.decide(ticket, task, only, now)
+            if not isinstance(endpoint, EndpointState):
+                endpoint = await self.admit(ticket, task, only, endpoint)
+                if isinstance(endpoint, Verdict):
+                    ticket.endpoint = None
+                    return endpoint
+                now = self.now()
+            reservation, ticket.reservation = ticket.reservation, None
+            try:
+                response = await self._send(endpoint, ticket, request, now, fresh)
+            except SendAborted as aborted:  # nothing was sent, and nothing is charged
+                self._rates.give_back(reservation)
+                if isinstance(aborted, NoDescriptor):
+                    self._group.capacity.lower(sum(one.in_flight for one in self._balancer.endpoints))
+                    await self._stop_event.sleep(_UNTIL_FREE)
+                continue
+            if not resend or (isinstance(response, Response) and response.status not in _REFUSED):
+                return response
+            fresh = isinstance(response, StaleConnectionError)
+            if not fresh and (renewed := await self._renewed_after(response, ticket)) is not True:
+                return renewed or response
+            only, resend = endpoint, False
+
+    async def exchange_again(
+        self, ticket: Ticket, request: ChunkTask | str, refused: Response, status: int
+    ) -> Exchanged:
+        """Send a request once more with new headers, after a response that refused the credentials with status 200.
+
+        ``status`` is the one that ``refused`` means. Returns ``refused`` if no new headers can be obtained.
+        """
+        endpoint, sent_at = ticket.endpoint, ticket.sent_at
+        assert endpoint is not None
+        assert sent_at is not None
+        await ticket.take_slot()
+        if sent_at > endpoint.renewed_at:  # otherwise another request has been refused with the same headers
+            endpoint.transport.refuse_headers()
+            renewed = await self._renew_headers(ticket, status)
+            if renewed is not True:
+                return renewed or refused
+            endpoint.renewed_at = self.now()
+        return await self.exchange(ticket, request, endpoint, resend=False)
+
+    async def _renewed_after(self, response: Response | TransportError, ticket: Ticket) -> bool | AttemptTimeout:
+        """As `_renew_headers`; False unless ``response`` refuses the credentials."""
+        if isinstance(response, Response) and credentials_refused(response.status, response.headers, response.body):
+            return await self._renew_headers(ticket, response.status)
+        return False
+
+    async def _renew_headers(self, ticket: Ticket, status: int) -> bool | AttemptTimeout:
+        """True once there are new headers; an error if they took longer than an attempt may."""
+        assert ticket.endpoint is not None
+        deadline = ticket.deadline
+        deadline.start(self.now() + self._timeout)
+        try:
+            renewed: bool | AttemptTimeout = await ticket.endpoint.transport.renew_headers()
+        except asyncio.CancelledError:
+            if not deadline.absorb():
+                raise
+            renewed = self._no_headers(status)
+        finally:
+            deadline.when = None
+        # The user's function may have swallowed the cancellation.
+        return self._no_headers(status) if deadline.expired and deadline.absorb() else renewed
+
+    def _no_headers(self, status: int) -> AttemptTimeout:
+        reason = f"headers= gave no new fields within the attempt timeout of {self._timeout:g} s"
+        return AttemptTimeout(f"{reason}, after HTTP {status}")
+
+    async def _send(  # noqa: C901 - each call that is saved here is saved for every request
+        self, endpoint: EndpointState, ticket: Ticket, request: ChunkTask | str, now: float, fresh: bool
+    ) -> Response | TransportError:
+        """Send an admitted request. The deadline starts with it."""
+        traffic, deadline = self._traffic, ticket.deadline
+        ticket.endpoint, ticket.sent_at, ticket.latency = endpoint, now, None
+        payload = None if isinstance(request, str) else request.payload
+        # The common case of `Payload.nbytes`, without a call.
+        size = 0 if payload is None else len(payload.body) if type(payload.body) is bytes else payload.nbytes
+        endpoint.requests += 1
+        endpoint.in_flight += 1
+        traffic.requests += 1
+        traffic.bytes_sent += size
+        traffic.in_flight += 1
+        if traffic.in_flight > traffic.max_in_flight:
+            traffic.max_in_flight = traffic.in_flight
+        if self._controller is not None:
+            ticket.flight = self._controller.on_send(now)
+        # As `Deadline.start` has it, without a call.
+        deadline.expired, deadline.when = False, now + self._timeout
+        if deadline.fires_at > deadline.when:
+            deadline.arm()
+        response: Response | TransportError
+        try:
+            if isinstance(request, str):
+                response = await endpoint.transport.get(request)
+            else:
+                assert request.payload is not None
+                rows = self._owner, request.chunk.start, request.chunk.stop
+                response = await endpoint.transport.post(request.payload, fresh=fresh, rows=rows)
+            endpoint.answered = True
+        except TransportError as error:
+            response = error
+        except SendAborted:
+            endpoint.requests -= 1
+            traffic.requests -= 1
+            traffic.bytes_sent -= size
+            raise
+        except asyncio.CancelledError:
+            if not deadline.absorb():
+                raise
+            response = self._too_late()
+        finally:
+            endpoint.in_flight -= 1
+            traffic.in_flight -= 1
+            deadline.when = None  # ends the attempt
+            ended = self.now()
+            ticket.latency = ended - now
+            if self._controller is not None and ticket.flight is not None:
+                self._controller.on_end(ticket.flight, ended)
+        latencies = traffic.latencies.recent
+        latencies.append(ticket.latency)
+        if len(latencies) >= LATENCIES_AT_ONCE:
+            traffic.latencies.sort_in()
+        if isinstance(response, Response):
+            traffic.bytes_received += len(response.body)
+            if endpoint.rate_limit_headers.skips_left:  # mostly so, and a call would cost more than all of this
+                endpoint.rate_limit_headers.skips_left -= 1
+            elif response.status < 400:
+                self.reporter.on_headers(endpoint, response, None if isinstance(request, str) else request, ended)
+        # Code below may have swallowed the cancellation, or raised another error in its place.
+        return self._too_late() if deadline.expired and deadline.absorb() else response
+
+    def _too_late(self) -> AttemptTimeout:
+        return AttemptTimeout(f"no whole answer within the attempt timeout of {self._timeout:g} s")

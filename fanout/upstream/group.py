@@ -1,18 +1,23 @@
-"""The endpoints of one client and the limits that hold for them, shared by all of its runs."""
+"""The endpoints of one client and the limits that hold for them, shared by all of its runs.
+
+Each endpoint has an `EndpointState`: the transport to it, and everything known about it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 from fanout.limits import Capacity, Cost
 from fanout.limits.size_limits import SizeLimits
 from fanout.stop import WaitQueue
+from fanout.types import EndpointStatistics
 from fanout.upstream.balancer import Balancer
 from fanout.upstream.circuit_breaker import CircuitBreaker
-from fanout.upstream.cooldown import Cooldown, RateLimitHeaders
-from fanout.upstream.endpoint import EndpointState
+from fanout.upstream.health import Health
+from fanout.upstream.reporting import RateLimitHeaders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +31,104 @@ if TYPE_CHECKING:
     from fanout.stop import Stop
     from fanout.transport import EndpointClient, RowsSent
     from fanout.types import ModelInfo
+
+
+class EndpointState:
+    """One endpoint, shared by all runs of a client.
+
+    Args:
+        breaker: bounds the requests while the endpoint fails.
+        rate_limit_headers: reads the quotas that its responses announce.
+        weight: its share beside other endpoints of the same load.
+    """
+
+    def __init__(
+        self,
+        transport: EndpointClient,
+        breaker: CircuitBreaker,
+        rate_limit_headers: RateLimitHeaders,
+        weight: float,
+    ) -> None:
+        self.transport = transport
+        self.breaker = breaker
+        self.cooldown = transport.cooldown
+        self.rate_limit_headers = rate_limit_headers
+        self.health = Health(weight)
+        self.answered = False
+        """An HTTP response of any kind has come: the endpoint exists."""
+
+        self.served = False
+        """It has answered rows: the credentials are valid for some."""
+
+        self.not_ready_reason: str | None = None
+        """Why its model is not known yet: such an endpoint gets no rows. None once it is ready."""
+
+        self.excluded: str | None = None
+        """Why it gets no request ever again."""
+
+        self.renewed_at = -inf
+        """When new headers were last obtained after a response that refused them with status 200."""
+
+        self.requests = 0
+        self.in_flight = 0
+
+    @property
+    def is_candidate(self) -> bool:
+        """True if rows may be sent to it at some time: a cooldown or an open circuit only delays them."""
+        return self.not_ready_reason is None and self.excluded is None
+
+    def is_available(self, now: float) -> bool:
+        """True if neither a cooldown nor an open circuit keeps a request from it."""
+        return not self.breaker.is_open and self.cooldown.until <= now
+
+    def load(self, now: float, unknown_latency: float) -> float:
+        """Latency x (requests in flight + 1) / weight: the lower, the better a choice it is."""
+        seconds = self.health.latency.seconds
+        return (unknown_latency if seconds is None else seconds) * (self.in_flight + 1) / self.health.weight(now)
+
+    def statistics(self) -> EndpointStatistics:
+        """A frozen snapshot."""
+        return EndpointStatistics(
+            url=self.transport.shown_url,
+            requests=self.requests,
+            in_flight=self.in_flight,
+            latency=self.health.latency.seconds,
+            state="excluded" if not self.is_candidate else "ejected" if self.breaker.is_open else "in use",
+            reason=self.excluded or self.not_ready_reason or "",
+        )
+
+    def __repr__(self) -> str:
+        state = "excluded" if self.excluded else "ejected" if self.breaker.is_open else "in use"
+        return f"<EndpointState {self.transport.shown_url} {state}, {self.in_flight} in flight>"
+
+
+class RequestCosts:
+    """The units that requests take from the rates: rows, and tokens as counted, estimated or reported."""
+
+    def __init__(self, rates: RateLimiter, meter: TokenMeter) -> None:
+        self.rates = rates
+        self.meter = meter
+
+    def of(self, task: ChunkTask | None) -> Cost:
+        """The units of the rates that one attempt of ``task`` takes; None is a request for metadata."""
+        if task is None:
+            return Cost()
+        if self.rates.takes_tokens and (task.tokens is None or not self.meter.counts):
+            assert task.payload is not None
+            task.tokens = self.meter.of_request(task.rows, task.payload.nbytes)
+        return Cost(rows=task.n, tokens=task.tokens or 0.0)
+
+    def charge(self, task: ChunkTask, usage: Mapping[str, int], now: float) -> None:
+        """Charge the tokens that a response reports beyond those charged before, and learn from them."""
+        tokens = usage.get("total_tokens")
+        if not tokens or task.payload is None:
+            return
+        self.meter.learn(task.payload.nbytes, tokens)
+        if self.rates.takes_tokens and task.tokens is not None:
+            more = tokens - task.tokens
+            # The user's own count stands: a response may add tokens that the user could not know, but returns none.
+            if more > 0 or not self.meter.counts:
+                self.rates.charge(now, more)
 
 
 class Metadata:
@@ -71,8 +174,7 @@ class EndpointGroup:
         self.retry = retry
         self.timeouts = timeouts
         self.capacity = Capacity(limits, asyncio.get_running_loop().time())
-        self.rates = rates
-        self.meter = meter
+        self.costs = RequestCosts(rates, meter)
         self.hedger = hedger
         self.decoder = decoder
         self.sizes = SizeLimits()
@@ -104,27 +206,6 @@ class EndpointGroup:
         """Requests sent so far, metadata included."""
         return sum(endpoint.requests for endpoint in self.balancer.endpoints)
 
-    def cost(self, task: ChunkTask | None) -> Cost:
-        """The units of the rates that one attempt of ``task`` takes; None is a request for metadata."""
-        if task is None:
-            return Cost()
-        if self.rates.takes_tokens and (task.tokens is None or not self.meter.counts):
-            assert task.payload is not None
-            task.tokens = self.meter.of_request(task.rows, task.payload.nbytes)
-        return Cost(rows=task.n, tokens=task.tokens or 0.0)
-
-    def charge(self, task: ChunkTask, usage: Mapping[str, int], now: float) -> None:
-        """Charge the tokens that a response reports beyond those charged before, and learn from them."""
-        tokens = usage.get("total_tokens")
-        if not tokens or task.payload is None:
-            return
-        self.meter.learn(task.payload.nbytes, tokens)
-        if self.rates.takes_tokens and task.tokens is not None:
-            more = tokens - task.tokens
-            # The user's own count stands: a response may add tokens that the user could not know, but returns none.
-            if more > 0 or not self.meter.counts:
-                self.rates.charge(now, more)
-
     async def check_idle_connections(self) -> None:
         """Look for second answers on the connections that are idle."""
         for endpoint in self.balancer.endpoints:
@@ -133,7 +214,6 @@ class EndpointGroup:
     def _endpoint(
         self, transport: EndpointClient, weight: float, changed: Callable[[], None], *, alone: bool
     ) -> EndpointState:
-        now = asyncio.get_running_loop().time
         concurrency = self.limiter.limit
         breaker = CircuitBreaker(
             concurrency=concurrency,
@@ -141,12 +221,12 @@ class EndpointGroup:
             suspect_wait=self._suspect_wait(concurrency),
             changed=changed,
         )
-        cooldown = Cooldown()
         # The quota of one endpoint among several does not bound the rate of all of them together.
-        rates = self.rates if alone else None
-        headers = RateLimitHeaders(rates, cooldown, self.limiter, self.meter, longest=self.retry.max_pushback)
-        endpoint = EndpointState(transport, breaker, cooldown, headers, weight)
-        transport.withhold_if(lambda: cooldown.until > now())
+        rates = self.costs.rates if alone else None
+        headers = RateLimitHeaders(
+            rates, transport.cooldown, self.limiter, self.costs.meter, longest=self.retry.max_pushback
+        )
+        endpoint = EndpointState(transport, breaker, headers, weight)
         transport.on_second_answer(partial(self._second_answer, endpoint))
         return endpoint
 

@@ -1,4 +1,7 @@
-"""The effects of an attempt's outcome on its endpoint: circuit breaker, health, adaptive limit, cooldown, exclusion."""
+"""The effects of a response on its endpoint: circuit breaker, health, adaptive limit, cooldown, exclusion.
+
+`Reporter` applies the outcome of each attempt, `RateLimitHeaders` the quotas that responses announce.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,28 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from fanout.classify import Quota, readers
 from fanout.types import Action, Event, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fanout.engine.task import ChunkTask
+    from fanout.limits import ConcurrencyLimiter, RateLimiter, TokenMeter
+    from fanout.transport import Cooldown
+    from fanout.types import Response
     from fanout.upstream.admission import Ticket
-    from fanout.upstream.endpoint import EndpointState
-    from fanout.upstream.group import EndpointGroup
+    from fanout.upstream.group import EndpointGroup, EndpointState
 
 _MISFITS = frozenset({"shape", "dtype", "model"})
 """Kinds of errors of responses that are well formed, but unlike those of the other endpoints."""
 
 _TOO_MANY_REQUESTS = 429
+_UNITS = ("requests", "tokens")
+"""Units whose use by the next requests is known. A quota in any other unit is only noticed once it is exceeded."""
+
+_MOST_SKIPPED = 127
+"""Longest interval, in responses, between two looks at the headers of an endpoint that sends no quota."""
 
 
 class Reporter:
@@ -87,6 +98,16 @@ class Reporter:
             several = self._balancer.model_names.is_another(endpoint)
         if several and self._balancer.has_alternative(endpoint):
             self.exclude(endpoint, verdict.reason, verdict.status)
+
+    def on_headers(self, endpoint: EndpointState, response: Response, task: ChunkTask | None, now: float) -> None:
+        """Apply the quotas that the headers of ``response`` announce."""
+        try:
+            cooldown = endpoint.rate_limit_headers.apply(response, task, now)
+        except Exception:  # noqa: BLE001 - a header that makes a parser fail says nothing, and costs no answer
+            return
+        if cooldown:
+            reason = "the endpoint says that its rate limit is exhausted until the window resets"
+            self._emit(Event(kind="pause", seconds=cooldown, status=response.status, reason=reason))
 
     def exclude(self, endpoint: EndpointState, reason: str, status: int | None = None) -> None:
         """Never send a request to ``endpoint`` again."""
@@ -188,3 +209,71 @@ class Reporter:
         for one in of_account:
             self.exclude(one, verdict.reason, verdict.status)
         return replace(verdict, action=Action.RETRY)
+
+
+class RateLimitHeaders:
+    """Throttles the requests to one endpoint when its headers announce less than the requests in flight will use.
+
+    What remains of a quota is spread over the time until it resets (RateLimit headers,
+    https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/). An exhausted quota starts a cooldown.
+
+    Args:
+        rates: the limiter to throttle; None only starts cooldowns.
+        longest: longest cooldown in seconds.
+    """
+
+    def __init__(
+        self,
+        rates: RateLimiter | None,
+        cooldown: Cooldown,
+        limiter: ConcurrencyLimiter,
+        meter: TokenMeter,
+        *,
+        longest: float,
+    ) -> None:
+        self._rates = rates
+        self._cooldown = cooldown
+        self._limiter = limiter
+        self._meter = meter
+        self._longest = longest
+        self._readers = readers({})
+        self._skips = 0
+        self.skips_left = 0
+        """Responses to skip: most endpoints announce no quota, and ever fewer of their responses are read."""
+
+    def apply(self, response: Response, task: ChunkTask | None, now: float) -> float:
+        """Take in the headers of a response that is no refusal. Returns the length of a new cooldown, mostly 0."""
+        if self.skips_left:
+            self.skips_left -= 1
+            return 0.0
+        if not self._readers:
+            self._readers = readers(response.headers)
+            if not self._readers:
+                self.skips_left = self._skips = min(2 * self._skips + 1, _MOST_SKIPPED)
+        cooldown = 0.0
+        for read in self._readers:
+            for quota in read(response.headers):
+                if quota.unit in _UNITS:
+                    cooldown = max(cooldown, self._apply_quota(quota, task, now))
+        return cooldown
+
+    def _apply_quota(self, quota: Quota, task: ChunkTask | None, now: float) -> float:
+        _, unit, remaining, reset = quota
+        # The object is part of the name: the same quota of another endpoint is another quota.
+        reset, name = min(reset, self._longest), (self, quota.name)
+        each = 1.0 if unit == "requests" else self._tokens(task)
+        if remaining >= each * self._limiter.in_flight:
+            if self._rates is not None:
+                self._rates.unthrottle(name)
+        elif remaining > 0:
+            if self._rates is not None:
+                self._rates.throttle(name, unit, remaining, reset, now, each=each)
+        elif (left := self._cooldown.remaining(now)) < reset:
+            self._cooldown.extend(now + reset)
+            return 0.0 if left else reset
+        return 0.0
+
+    def _tokens(self, task: ChunkTask | None) -> float:
+        if task is None or task.payload is None:
+            return 0.0
+        return self._meter.per_byte * task.payload.nbytes if task.tokens is None else task.tokens

@@ -11,7 +11,7 @@ import pytest
 from fanout import Client, Limits, RetryPolicy, RowsFailed, RunStopped
 from fanout.engine import attempt
 from fanout.testing import MockEndpoint, Scripted
-from fanout.upstream.cooldown import RateLimitHeaders
+from fanout.upstream.reporting import RateLimitHeaders
 from tests.support import Plain
 
 pytestmark = pytest.mark.virtual_time

@@ -6,8 +6,9 @@ from collections import Counter
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
+from fanout.transport import Cooldown
 from fanout.upstream.balancer import best_of_two
-from fanout.upstream.endpoint import EndpointState
+from fanout.upstream.group import EndpointState
 
 if TYPE_CHECKING:
     from fanout.transport import EndpointClient
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 
 class Stub(EndpointState):
     def __init__(self, name: str, seconds: float | None = 1.0, pending: int = 0, share: float = 1.0) -> None:
-        transport = cast("EndpointClient", SimpleNamespace(shown_url=name))
+        transport = cast("EndpointClient", SimpleNamespace(shown_url=name, cooldown=Cooldown()))
         nothing = cast("Any", None)
-        super().__init__(transport, nothing, nothing, nothing, weight=share)
+        super().__init__(transport, nothing, nothing, weight=share)
         self.name = name
         self.in_flight = pending
         self.health.latency.seconds = seconds

@@ -15,7 +15,8 @@ import fanout
 from fanout import Client, Limits, Response, RetryPolicy
 from fanout.limits import ConcurrencyLimiter, Cost, RateLimiter, TokenMeter
 from fanout.testing import MockEndpoint, Scripted
-from fanout.upstream.cooldown import Cooldown, RateLimitHeaders
+from fanout.transport import Cooldown
+from fanout.upstream.reporting import RateLimitHeaders
 from tests.support import Plain
 
 if TYPE_CHECKING:

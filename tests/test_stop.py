@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fanout.upstream.admission import Deadline
+from fanout.stop import Deadline
 
 pytestmark = pytest.mark.virtual_time
 
@@ -24,7 +24,7 @@ def timers() -> int:
 
 async def attempt(deadline: Deadline, *, allowed: float, takes: float) -> str:
     """Bound one exchange as the engine does."""
-    deadline.start(now(), allowed)
+    deadline.start(now() + allowed)
     try:
         await asyncio.sleep(takes)
     except asyncio.CancelledError:
@@ -32,7 +32,7 @@ async def attempt(deadline: Deadline, *, allowed: float, takes: float) -> str:
             raise
         return "too late"
     finally:
-        deadline.stop()
+        deadline.when = None
     return "done"
 
 
@@ -108,7 +108,7 @@ async def test_close_leaves_no_timer_behind(takes):
 
 async def test_a_closed_deadline_cancels_nothing():
     deadline = Deadline()
-    deadline.start(now(), 2)
+    deadline.start(now() + 2)
     deadline.close()
     await asyncio.sleep(9)
     assert not deadline.expired
@@ -153,10 +153,10 @@ async def test_of_both_at_once_the_cancellation_from_outside_wins(first):
 
 async def test_a_swallowed_expiry_is_still_reported():
     deadline = Deadline()
-    deadline.start(now(), 2)
+    deadline.start(now() + 2)
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.sleep(9)
-    deadline.stop()
+    deadline.when = None
     assert deadline.absorb()
     assert not deadline.absorb()
     assert asyncio.current_task().cancelling() == 0
@@ -165,7 +165,7 @@ async def test_a_swallowed_expiry_is_still_reported():
 
 async def test_an_expiry_in_the_moment_of_success_is_taken_for_an_expiry():
     deadline, answer = Deadline(), asyncio.get_running_loop().create_future()
-    deadline.start(now(), 2)
+    deadline.start(now() + 2)
     asyncio.get_running_loop().call_at(2, answer.set_result, "an answer")
     with pytest.raises(asyncio.CancelledError):
         await answer
@@ -195,10 +195,10 @@ async def test_an_outer_timeout_goes_on_counting_after_an_expiry():
 async def test_a_timer_that_fires_a_little_early_is_set_again():
     """Event loops may call a timer up to one clock tick before its time."""
     deadline = Deadline()
-    deadline.start(now(), 2)
+    deadline.start(now() + 2)
     deadline._handle.cancel()  # noqa: SLF001 - asyncio shows its timers nowhere else
     deadline._fire()  # noqa: SLF001 - asyncio shows its timers nowhere else
     assert not deadline.expired
     assert timers() == 1
-    deadline.stop()
+    deadline.when = None
     deadline.close()
