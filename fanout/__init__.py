@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from fanout.io.readers import Source, open_source
     from fanout.io.writers import FileSink, open_sink
     from fanout.limits import RateLimiter
+    from fanout.presets import Preset, preset
     from fanout.settings import Endpoint, Hedge, Limits, RetryPolicy, Timeouts
     from fanout.types import (
         Action,
@@ -79,6 +80,7 @@ _HOMES = {
     ),
     "fanout.io.journal": ("Journal",),
     "fanout.limits": ("RateLimiter",),
+    "fanout.presets": ("Preset", "preset"),
     "fanout.settings": ("Endpoint", "Hedge", "Limits", "RetryPolicy", "Timeouts"),
     "fanout.io.writers": ("FileSink", "open_sink"),
     "fanout.io.readers": ("Source", "open_source"),
@@ -95,10 +97,11 @@ __all__ = [
     "Action", "Answers", "ApiKeyAuth", "Array", "Auth", "BasicAuth", "BearerAuth", "CallbackError", "Chunk",
     "ChunkResult", "Client", "ClientStateError", "Codec", "ConfigError", "Credentials", "DecodedResponse",
     "EncodeError", "Endpoint", "EndpointStatistics", "Event", "Failure", "FanoutError", "FileSink", "Hedge",
-    "InputError", "Interrupted", "InvalidResponse", "Journal", "Limits", "ModelInfo", "Payload", "Preview",
+    "InputError", "Interrupted", "InvalidResponse", "Journal", "Limits", "ModelInfo", "Payload", "Preset", "Preview",
     "QueueFull", "RateLimiter", "Response", "Result", "RetryPolicy", "Rows", "RowsFailed", "RunControl", "RunStopped",
     "Sink", "Source", "StaticAuth", "Statistics", "Stream", "SyncClient", "Tensor", "TensorSpec", "Timeouts",
     "TransportError", "UnknownOptionError", "Verdict", "__version__", "codec", "map", "open_sink", "open_source",
+    "preset",
 ]  # fmt: skip
 
 

@@ -57,6 +57,26 @@ def require_web_url(url: str, key: str) -> None:
         raise ConfigError(f"{key} {redact_url(url)!r} names no host", key=key)
 
 
+def with_path(url: str, path: str) -> str:
+    """Return ``url`` with ``path`` appended, but for the beginning of ``path`` with which ``url`` ends.
+
+    ``https://h/v1`` and ``/v1/embeddings`` give ``https://h/v1/embeddings``. A query of ``path`` is added too; where
+    ``url`` has a parameter of the same name, that one stays. ``local://NAME`` stays as it is.
+    """
+    if not path or url.startswith(LOCAL):
+        return url
+    parts = urlsplit(url)
+    path, _, query = path.partition("?")
+    present, wanted = parts.path.rstrip("/").split("/")[1:], path.split("/")[1:]
+    shared = next(n for n in range(len(wanted), -1, -1) if present[len(present) - n :] == wanted[:n])
+    # An URL that ends with the whole path is kept, with or without a slash behind it.
+    if shared < len(wanted):
+        parts = parts._replace(path="/" + "/".join([*present, *wanted[shared:]]))
+    names = {pair.partition("=")[0] for pair in parts.query.split("&")}
+    added = [pair for pair in query.split("&") if pair and pair.partition("=")[0] not in names]
+    return parts._replace(query="&".join([*filter(None, [parts.query]), *added])).geturl()
+
+
 def _has_authority(parts: SplitResult) -> bool:
     try:
         return bool(parts.netloc) and (parts.port is None or parts.port >= 0)

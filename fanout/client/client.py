@@ -23,6 +23,7 @@ from fanout.errors import ClientStateError, ConfigError
 from fanout.io.journal import Journal
 from fanout.io.writers import FileSink
 from fanout.options import checks_options
+from fanout.presets import Preset
 from fanout.threads import on_thread, opened_on_thread
 
 if TYPE_CHECKING:
@@ -54,8 +55,9 @@ class Client(Generic[V]):
     Args:
         endpoint: URL of the model, ``local://NAME``, or an `Endpoint`; or a list of them that serve the same model and
             are used as one. A URL without a path gets the codec's path.
-        codec: name of a wire format, a codec from `fanout.codec`, or a `Codec` class or instance of your own.
-        chunk_rows: maximum rows in one request.
+        codec: name of a wire format, a codec from `fanout.codec`, or a `Codec` class or instance of your own; or a
+            preset from `fanout.preset`, which also has the path, header fields and settings of its API.
+        chunk_rows: maximum rows in one request; 64 if not given, or the preset's number.
         chunk_max_bytes: maximum bytes in the body of one request. The first bound that is reached closes a chunk; a
             single row that is larger is sent alone.
         chunk_max_tokens: maximum tokens in one request.
@@ -100,15 +102,15 @@ class Client(Generic[V]):
     ) -> None: ...
     @overload
     def __init__(
-        self, endpoint: Endpoints, *, codec: str | Codec | type[Codec], **options: Unpack[ClientOptions]
+        self, endpoint: Endpoints, *, codec: str | Codec | type[Codec] | Preset, **options: Unpack[ClientOptions]
     ) -> None: ...
     @checks_options
     def __init__(
         self,
         endpoint: Endpoints,
         *,
-        codec: str | Codec | type[Codec],
-        chunk_rows: int = 64,
+        codec: str | Codec | type[Codec] | Preset,
+        chunk_rows: int | None = None,
         chunk_max_bytes: int | None = None,
         chunk_max_tokens: int | None = None,
         count_tokens: Callable[[Any], float] | None = None,
@@ -123,8 +125,9 @@ class Client(Generic[V]):
         transport: Transport | TransportWrapper | None = None,
         secrets: Iterable[str] | Redactor = (),
     ) -> None:
-        chunks = chunks_of(chunk_rows, chunk_max_bytes, chunk_max_tokens)
-        self._endpoints = each_endpoint(endpoint)
+        preset = codec if isinstance(codec, Preset) else None
+        chunks = chunks_of(preset, chunk_rows, chunk_max_bytes, chunk_max_tokens)
+        self._endpoints = each_endpoint(endpoint, preset)
         self._codec = _codec_of(codec)
         # A single text is an iterable of characters, which would all be too short to be secrets.
         texts = [secrets] if isinstance(secrets, str) else secrets
@@ -136,9 +139,9 @@ class Client(Generic[V]):
             self._redactor.add(auth.secrets)
         self._settings = ClientSettings(
             chunks=chunks,
-            limits=limits,
+            limits=preset.limits if preset and limits is None else limits,
             retry=retry,
-            timeouts=timeouts,
+            timeouts=preset.timeouts if preset and timeouts is None else timeouts,
             hedge=hedge,
             count_tokens=count_tokens,
             max_pending=max_pending,
@@ -400,8 +403,10 @@ class Client(Generic[V]):
         return self._session
 
 
-def _codec_of(codec: str | Codec | type[Codec]) -> Codec:
-    """Return the codec that a name, a class or an instance stands for. Raises `ConfigError` for anything else."""
+def _codec_of(codec: str | Codec | type[Codec] | Preset) -> Codec:
+    """Return the codec that a name, a class, an instance or a preset stands for. Raises `ConfigError`."""
+    if isinstance(codec, Preset):
+        codec = codec.codec
     if isinstance(codec, str):
         from fanout.codecs import codec as codec_by_name
 

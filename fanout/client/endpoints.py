@@ -13,6 +13,7 @@ from fanout.settings import Endpoint, Endpoints
 
 if TYPE_CHECKING:
     from fanout.codecs.base import Codec
+    from fanout.presets import Preset
     from fanout.serving.local import LocalServer
 
 # Stands for the origin of a local server that is not started; the name can never be resolved (RFC 6761).
@@ -27,11 +28,16 @@ class Target(NamedTuple):
     weight: float
 
 
-def each_endpoint(endpoints: Endpoints) -> list[tuple[Endpoint, float]]:
-    """Return every endpoint with its weight. Raises `ConfigError` if there is none, or if one is given twice."""
+def each_endpoint(endpoints: Endpoints, preset: Preset | None = None) -> list[tuple[Endpoint, float]]:
+    """Return every endpoint with its weight, as the preset completes it.
+
+    Raises `ConfigError` if there is none, or if one is given twice.
+    """
     # A str is a sequence too.
     several = [endpoints] if isinstance(endpoints, str) or not isinstance(endpoints, Sequence) else endpoints
     each = [pair for endpoint in several for pair in _endpoint(endpoint).each()]
+    if preset is not None:
+        each = [(preset.endpoint(endpoint), weight) for endpoint, weight in each]
     urls = [endpoint.url for endpoint, _ in each]
     if not urls:
         raise ConfigError("endpoint must name at least one URL", key="url")

@@ -6,7 +6,7 @@ because ``Unpack`` accepts a TypedDict only; a test keeps the two equal.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from fanout.auth import Auth
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
 
     from fanout._redact import Redactor
+    from fanout.presets import Preset
     from fanout.transport import HeaderSource, Transport, TransportWrapper
     from fanout.types import Answers, Event
 
@@ -32,7 +33,7 @@ else:
 class ClientOptions(TypedDict, total=False):
     """Keyword arguments of `Client`, `SyncClient` and `fanout.map`; see `Client` for their descriptions."""
 
-    chunk_rows: int
+    chunk_rows: int | None
     chunk_max_bytes: int | None
     chunk_max_tokens: int | None
     count_tokens: Callable[[Any], float] | None
@@ -107,12 +108,14 @@ class ClientSettings:
             raise ConfigError("count_tokens and limits.tokenizer both count tokens: leave one out", key="count_tokens")
 
 
-def chunks_of(rows: int, max_bytes: int | None, max_tokens: int | None) -> Chunks:
-    """Make `Chunks` of the options ``chunk_rows``, ``chunk_max_bytes`` and ``chunk_max_tokens``.
+def chunks_of(preset: Preset | None, rows: int | None, max_bytes: int | None, max_tokens: int | None) -> Chunks:
+    """Make `Chunks` of the options ``chunk_rows``, ``chunk_max_bytes`` and ``chunk_max_tokens``, and of a preset's.
 
     Raises `ConfigError` with the name of the option.
     """
+    given = {"rows": rows, "max_bytes": max_bytes, "max_tokens": max_tokens}
     try:
-        return Chunks(rows=rows, max_bytes=max_bytes, max_tokens=max_tokens)
+        chunks = preset.chunks if preset is not None else Chunks()
+        return replace(chunks, **{name: value for name, value in given.items() if value is not None})
     except ConfigError as error:
         raise ConfigError(f"chunk_{error}", key=f"chunk_{error.key}") from None

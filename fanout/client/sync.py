@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fanout.io.journal import Journal
     from fanout.io.readers import Source
     from fanout.io.writers import FileSink
+    from fanout.presets import Preset
     from fanout.settings import Endpoints
     from fanout.types import Answers, Array, ChunkResult, Result, Rows, Statistics
 
@@ -62,10 +63,10 @@ class SyncClient(Generic[V]):
     ) -> None: ...
     @overload
     def __init__(
-        self, endpoint: Endpoints, *, codec: str | Codec | type[Codec], **options: Unpack[ClientOptions]
+        self, endpoint: Endpoints, *, codec: str | Codec | type[Codec] | Preset, **options: Unpack[ClientOptions]
     ) -> None: ...
     def __init__(
-        self, endpoint: Endpoints, *, codec: str | Codec | type[Codec], **options: Unpack[ClientOptions]
+        self, endpoint: Endpoints, *, codec: str | Codec | type[Codec] | Preset, **options: Unpack[ClientOptions]
     ) -> None:
         self._client: Client[V] = Client(endpoint, codec=codec, **options)
         self._loop = LoopThread()
@@ -255,7 +256,7 @@ def map(  # noqa: A001
     rows: Rows,
     endpoint: Endpoints,
     *,
-    codec: str | Codec | type[Codec],
+    codec: str | Codec | type[Codec] | Preset,
     on_error: Literal["raise"] = "raise",
     control: RunControl | None = None,
     timeout: float | None = None,
@@ -266,7 +267,7 @@ def map(  # noqa: A001
     rows: Rows,
     endpoint: Endpoints,
     *,
-    codec: str | Codec | type[Codec],
+    codec: str | Codec | type[Codec] | Preset,
     on_error: Literal["keep"],
     control: RunControl | None = None,
     timeout: float | None = None,
@@ -276,7 +277,7 @@ def map(  # noqa: A001
     rows: Rows,
     endpoint: Endpoints,
     *,
-    codec: str | Codec | type[Codec],
+    codec: str | Codec | type[Codec] | Preset,
     on_error: Literal["raise", "keep"] = "raise",
     control: RunControl | None = None,
     timeout: float | None = None,

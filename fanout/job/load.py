@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import tomllib
-from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +17,10 @@ from fanout.job.auth import make_auth
 from fanout.job.custom_codec import custom_codec, is_custom
 from fanout.job.edit import override
 from fanout.job.model import Job, JobFile, Outline, beside
+from fanout.job.preset import with_preset
 from fanout.job.problems import key_path, problems_of, without_key
 from fanout.job.variables import SECRET_TABLES, Substitution
+from fanout.toml_files import read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,11 +61,12 @@ def load_job_or_outline(
 def _load(
     file: Path, settings: Sequence[str], environment: Mapping[str, str] | None, *, imports_code: bool
 ) -> Job | Outline:
-    tables = _parse(file)
+    tables = read_toml(file, "job file")
     overridden = {override(tables, setting) for setting in settings}
     substitution = Substitution(os.environ if environment is None else environment)
     tables = substitution.apply(tables)
     problems = dict(substitution.problems)
+    own, tables = tables, with_preset(tables, file, problems)
     model = _validate(tables, problems)
     # The codec checks its own options, so both lists of problems are reported together.
     is_skipped = not imports_code and is_custom(_codec_name(tables))
@@ -73,8 +74,9 @@ def _load(
     auth = make_auth(tables, problems)
     redactor = _redactor(tables, substitution, file)
     if model is None or (codec is None and not is_skipped) or problems:
+        place_of = partial(_origin, file=file, overridden=overridden, own=own, tables=tables)
         lines = (
-            f"{_origin(file, at, overridden)}{key_path(at)}: {redactor.text(substitution.redact(text, at))}"
+            f"{place_of(at)}{key_path(at)}: {redactor.text(substitution.redact(text, at))}"
             for at, text in problems.items()
         )
         text, key = "\n".join(lines), key_path(next(iter(problems)))
@@ -115,26 +117,6 @@ def _paths(table: object, file: Path) -> list[str]:
     return [path, *map(str, every), *(f"{one.with_suffix('')}." for one in every if one.name)]
 
 
-def _parse(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"there is no job file {file}{_nearest(file)}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{file}: not a text file in UTF-8") from None
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
-        place = re.search(r"^(.*) \(at (?:line (\d+), column \d+|end of document)\)$", str(error), re.DOTALL)
-        reason, line = place.groups() if place else (str(error), None)
-        raise ConfigError(f"{file}: {f'line {line}' if line else 'last line'}: not valid TOML: {reason}") from None
-
-
-def _nearest(file: Path) -> str:
-    nearest = get_close_matches(file.name, [path.name for path in file.absolute().parent.glob("*.toml")], n=1)
-    return f'; did you mean "{file.with_name(nearest[0])}"?' if nearest else ""
-
-
 def _validate(tables: dict[str, Any], problems: dict[Location, str]) -> JobFile | None:
     try:
         # Pydantic is strict with dataclasses in JSON only. Strict means that "8" and true are not numbers.
@@ -153,7 +135,7 @@ def _codec_name(tables: dict[str, Any]) -> Any:
 def _make_codec(tables: dict[str, Any], problems: dict[Location, str], folder: Path) -> Codec | None:
     if not isinstance(name := _codec_name(tables), str):
         return None  # _validate reports it
-    options = {key: value for key, value in tables["codec"].items() if key != "name"}
+    options = {key: value for key, value in tables["codec"].items() if key not in ("name", "preset")}
     try:
         return custom_codec(name, options, folder) if is_custom(name) else codec_by_name(name, **options)
     except ConfigError as error:
@@ -162,6 +144,19 @@ def _make_codec(tables: dict[str, Any], problems: dict[Location, str], folder: P
         return None
 
 
-def _origin(file: Path, at: Location, overridden: set[Location]) -> str:
-    from_command_line = any(at[: len(place)] == place for place in overridden)
-    return "--set " if from_command_line else f"{file}: "
+def _origin(
+    at: Location, file: Path, overridden: set[Location], own: Mapping[str, Any], tables: Mapping[str, Any]
+) -> str:
+    """Return the place of a value at fault: the command line, the job file, or the preset that the job file names."""
+    if any(at[: len(place)] == place for place in overridden):
+        return "--set "
+    from_preset = not _has(own, at) and _has(tables, at)
+    return f"{file}: preset {tables['codec']['preset']!r}: " if from_preset else f"{file}: "
+
+
+def _has(tables: Any, at: Location) -> bool:
+    for key in at:
+        if not isinstance(tables, dict) or key not in tables:
+            return False
+        tables = tables[key]
+    return True

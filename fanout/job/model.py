@@ -77,6 +77,10 @@ class CodecTable(Table):
     """Name of the codec; or a class of your own, "my_codecs.py:Class" in a file relative to the job file's folder, or
     "package.module:Class"."""
 
+    preset: str | None = None
+    """Name of a preset (fanout presets lists them), or path of a TOML file relative to the job file's folder. It gives
+    defaults for this and other tables."""
+
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
         return [("name", self.name)]  # an option may hold a secret
 

@@ -116,7 +116,8 @@ def test_the_example_shows_every_option_of_its_codec():
 
 def test_the_example_is_a_valid_job_also_with_its_comments_taken_away(tmp_path):
     load_job(EXAMPLE)
-    everything = re.sub(r"^# (?=\w+ = )", "", EXAMPLE.read_text(), flags=re.MULTILINE)
+    # A preset stands in place of the codec's name.
+    everything = re.sub(r"^# (?=(?!preset)\w+ = )", "", EXAMPLE.read_text(), flags=re.MULTILINE)
     (tmp_path / "job.toml").write_text(everything)
     assert load_job(tmp_path / "job.toml", environment={"ML_API_KEY": "x"}).tables.limits.max_requests == 10000
 
