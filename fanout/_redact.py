@@ -52,6 +52,7 @@ class Redactor:
 
     def add(self, secrets: Iterable[str]) -> None:
         """Add secrets. If there are too many, the oldest are forgotten."""
+        # A dict keeps the order, which decides the secrets to forget.
         new = dict.fromkeys(value for value in secrets if len(value) >= _SHORTEST)
         if new.keys() <= self._values.keys():
             return
@@ -85,6 +86,7 @@ class Redactor:
         spans = self._spans(body, cuts=False)
         if not spans:
             return body
+        # A recording is replayed byte by byte, so offsets and lengths must stay.
         redacted = bytearray(body)
         for start, stop, _ in spans:
             redacted[start:stop] = b"*" * (stop - start)
@@ -144,6 +146,7 @@ def secrets_of(url: str, headers: Mapping[str, str]) -> list[str]:
     parts = urlsplit(url)
     values = [parts.username or "", parts.password or ""]
     values += [pair.partition("=")[2] or pair for pair in parts.query.split("&")]
+    # Servers decode the query, and quote the decoded form.
     values += [unquote_plus(value) for value in values]
     if parts.username is not None:  # as in the Authorization header that is made of them
         values.append(b64encode(f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()).decode())
@@ -185,6 +188,7 @@ def _written(value: str) -> Iterator[str]:
     as_json, plain_json = json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]
     forms = [value, value.strip(), " ".join(value.split()), as_json, plain_json, as_json.replace("/", "\\/")]
     forms += [re.sub("[&<>'+`]", lambda match: f"\\u{ord(match[0]):04x}", as_json)]
+    # Clients and proxies disagree about the characters to quote.
     forms += [quote(value, safe=""), quote(value, safe=_URL_SAFE), quote_plus(value), unquote(value)]
     forms += [escape(value), escape(value, quote=False), repr(value)[1:-1], ascii(value)[1:-1], escaped(value)]
     for form in dict.fromkeys(forms):

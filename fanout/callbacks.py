@@ -54,6 +54,7 @@ def abnormal(origin: str, error: BaseException) -> CallbackError:
 def is_its_own(error: BaseException) -> bool:
     """True if awaited code raised ``error`` by itself; False if a request to end the current task passed through it."""
     if isinstance(error, asyncio.CancelledError):
+        # A task that is asked to end has a count of such requests; a stray exception leaves it at 0.
         task = asyncio.current_task()
         return task is not None and not task.cancelling()
     if isinstance(error, GeneratorExit):  # where no task is running, the coroutine is being closed
@@ -103,6 +104,7 @@ class Tasks:
     async def join(self) -> None:
         """Wait until all tasks have ended, including those that start meanwhile. If cancelled, end them first."""
         cancelled = False
+        # Tasks may start further tasks, for instance the second request of a hedge.
         while self._joined:
             try:
                 await asyncio.wait(self._joined)

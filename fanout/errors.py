@@ -47,6 +47,7 @@ class FanoutError(Exception):
     """
 
     def __init__(self, *arguments: object) -> None:
+        # Messages end up on terminals and in logs, whoever catches the error.
         super().__init__(*(escaped_lines(part) if isinstance(part, str) else part for part in arguments))
 
 
@@ -171,6 +172,7 @@ class RowsFailed(FanoutError, RuntimeError):
         self.result = result
 
 
+# One is an Exception and the other, as a KeyboardInterrupt, is not.
 class _EndedEarly(BaseException):
     """The shared part of `RunStopped` and `Interrupted`, which cannot be subclasses of each other."""
 

@@ -68,6 +68,7 @@ def fanout_cassette(request: pytest.FixtureRequest) -> Iterator[Callable[..., Re
             if request.config.getoption("--fanout-record"):
                 from fanout.testing import Recorder
 
+                # A recorder takes a new file only, so that no recording is overwritten by accident.
                 file.unlink(missing_ok=True)
                 return stack.enter_context(Recorder(file, **options))
             if not file.exists():
@@ -93,6 +94,7 @@ def fanout_seed() -> Iterator[Callable[[int], None]]:
     """Seeds the jitter of all waits: ``fanout_seed(7)``. The former state returns at the end of the test."""
     import random
 
+    # The generator is the process's: other tests must not depend on this one.
     state = random.getstate()
     yield random.seed
     random.setstate(state)
@@ -100,6 +102,7 @@ def fanout_seed() -> Iterator[Callable[[int], None]]:
 
 def _cassette_path(request: pytest.FixtureRequest, name: str) -> Path:
     path = request.node.path
+    # The name of a parametrized test may hold slashes and brackets.
     safe = "".join(
         char if char.isalnum() or char in "-_." else "-" for char in name or f"{path.stem}.{request.node.name}"
     )

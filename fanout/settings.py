@@ -114,6 +114,7 @@ class Limits:
     """Maximum requests in one run, as a guard on the bill. The run then stops, and keeps all rows that succeeded."""
 
     def __post_init__(self) -> None:
+        # The type is not enforced for callers in Python, so another text must not pass.
         if isinstance(self.concurrency, str):
             _require(self.concurrency == "auto", "concurrency", self.concurrency, 'a whole number or "auto"')
         else:
@@ -121,6 +122,7 @@ class Limits:
         for name in _RATES:
             _require_positive(name, getattr(self, name))
         _require(isfinite(self.burst) and self.burst >= 0, "burst", self.burst, "a finite number, 0 or more")
+        # An ignored setting would mislead: the user expects bursts.
         rated = any(getattr(self, name) is not None for name in _RATES)
         _require(
             rated or not self.burst, "burst", self.burst, "left out where there is no rate, such as rows_per_second"
@@ -342,6 +344,7 @@ def require_header_name(name: str, key: str) -> None:
         if _NOT_IN_A_VALUE.search(name):
             raise ConfigError(f"header {name!r} holds a line break or another control character", key=key)
         raise ConfigError(f"header {name!r} is no valid name: use letters, digits and !#$%&'*+-.^_`|~ only", key=key)
+    # Names of header fields ignore case (RFC 9110, section 5.1).
     if name.lower() in _FRAMING:
         raise ConfigError(f"header {name!r} frames the message, so fanout alone sets it; leave it out", key=key)
 

@@ -49,6 +49,7 @@ class StopEvent:
 
     def stop(self, stop: Stop, *, cut: bool = False) -> None:
         """Stop the run; the first reason counts. Requests in flight are finished, or abandoned if ``cut``."""
+        # A watchdog's timer or a user's control may still fire after the end.
         if self._closed:
             return
         first = self.stopped is None
@@ -68,6 +69,7 @@ class StopEvent:
         if self.stopped is not None:
             return
         sleeper = self._loop.create_future()
+        # A future with a timer needs neither a task nor the context of asyncio.timeout.
         timer = self._loop.call_later(seconds, _wake, sleeper) if isfinite(seconds) else None
         places = (self._sleepers,) if wait_queue is None else (self._sleepers, wait_queue.sleepers)
         for place in places:
@@ -226,9 +228,11 @@ class RunControl:
             run.stop(stop, cut=cut)
 
     def _request(self, stop: Stop, *, cut: bool) -> None:
+        # A stop that comes before the run begins must not be lost.
         self._requested = stop, cut
         if self._run is None:
             return
+        # A stop from another thread must not touch the loop's objects.
         if self._loop is None or _running_loop() is self._loop:
             self._run.stop(stop, cut=cut)
             return

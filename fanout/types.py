@@ -88,6 +88,7 @@ def join_rows(parts: Sequence[Rows]) -> Rows:
     if len(parts) == 1:
         return parts[0]
     arrays = [part for part in parts if isinstance(part, np.ndarray)]
+    # numpy would promote mixed dtypes silently, and rows would be sent as other values.
     if parts and len(arrays) == len(parts) and _same_row_type(arrays):
         return np.concatenate(arrays)
     columns = [part for part in parts if isinstance(part, Mapping)]
@@ -170,6 +171,7 @@ class Response:
         Raises:
             InvalidResponse: the body is not JSON, or its objects could take more memory than a response may.
         """
+        # A small body of nested lists can become many times as large as Python objects.
         if reason := exact_json.too_heavy(self.body):
             raise InvalidResponse(f"the answer {reason}")
         try:
@@ -295,6 +297,7 @@ class Verdict:
     @property
     def rows_suspect(self) -> bool:
         """The rows may have caused this retryable failure: a 500, an invalid response, a timeout."""
+        # Some servers work on a bad row until the deadline.
         timed_out = self.overload and self.unreachable
         return self.status == 500 or self.error_kind is not None or timed_out
 
@@ -457,6 +460,7 @@ class ChunkResult:
     @property
     def ok(self) -> Array:
         """Mask of the answered rows; shape (stop - start,), bool."""
+        # Most chunks have no failure, so the mask is made only when it is asked for.
         mask = np.ones(self.stop - self.start, bool)
         absent: list[Failure | Chunk] = [*self.failures, *self.pending]
         for rows in absent:

@@ -37,6 +37,7 @@ Exit codes:
 """
 
 _count = click.IntRange(1)
+# Parameters and options that several commands share, so that they read alike everywhere.
 _above_0 = click.FloatRange(0, min_open=True)
 _job = click.argument("job", metavar="JOB.toml", type=click.Path())
 _file = click.Path(path_type=Path)
@@ -174,6 +175,7 @@ def check(job: str, settings: tuple[str, ...], dry_run: bool, latency: float | N
     """
     from fanout.cli.running import check_command, dry_run_command
 
+    # An option without effect would mislead the user about the number that a check prints.
     if latency is not None and not dry_run:
         raise click.UsageError("--latency is for --dry-run: a check measures it")
     if dry_run:
@@ -257,6 +259,7 @@ def tune(
     from fanout.cli.tuning import tune_command
     from fanout.tune import Budget, TuneOptions
 
+    # Values of a mock in the job file would look like those of the endpoint, and be used in a paid run.
     if write and mock:
         raise click.UsageError("--write is for what an endpoint gave, not for the made-up answers of --mock")
     options = TuneOptions(

@@ -79,6 +79,7 @@ def print_error(message: str, exit_code: int, *, as_json: bool = False) -> int:
     return exit_code
 
 
+# A script that reads --json gets an object from every run, whatever happens.
 def print_error_json(message: str, exit_code: int) -> None:
     """Print an error as a JSON object, in place of a result."""
     # Imported here, because text output needs no part of the job package.
@@ -142,6 +143,7 @@ def _echo(result: str | bytes) -> None:
 def _summary_lines(summary: Summary) -> Iterator[str]:
     if note := OFFLINE_NOTES.get(summary.answers):
         yield note
+    # All counts are 0 then, and rates and latencies have no meaning.
     if summary.rows == 0:
         yield "no rows: the input is empty"
     else:
@@ -169,6 +171,7 @@ def _count_lines(summary: Summary) -> Iterator[str]:
     if summary.earlier == summary.rows:
         yield f"{counts}; complete since an earlier run, nothing was sent (--fresh sends all rows again)"
         return
+    # Rates and latencies are those of this process, so the rows of earlier ones are named apart.
     earlier = f", {summary.earlier} of them done before" if summary.earlier else ""
     yield f"{counts}{earlier}; {summary.seconds:.2f} s{_phases(summary)}, {summary.stats.rows_per_second:,.0f} rows/s"
     stats = summary.stats
@@ -194,6 +197,7 @@ def _phases(summary: Summary) -> str:
 def _endpoint_lines(summary: Summary) -> Iterator[str]:
     """Yield the share of each endpoint, if there are several."""
     endpoints = summary.stats.endpoints
+    # The only endpoint would repeat the counts of the line above.
     for one in endpoints if len(endpoints) > 1 else ():
         state = "" if one.state == "in use" else f", {one.state}{': ' if one.reason else ''}{one.reason}"
         yield f"endpoint: {one.url}: {one.requests} requests{state}"
@@ -204,6 +208,7 @@ def _check_lines(report: CheckReport) -> Iterator[str]:
     yield f"input:    {rows} rows{_array_text(report.input)}"
     yield f"endpoint: {report.endpoint}, codec {report.codec}"
     yield from _model_lines(report.preview)
+    # Bounds in bytes or tokens make the number of requests depend on the rows.
     chunks = "" if report.chunks is None else f"{report.chunks} of "
     yield f"chunks:   {chunks}up to {report.chunk_rows} rows, a request each"
     if report.preview is not None and report.preview.body_bytes is not None:
@@ -274,6 +279,7 @@ def _array_text(arrays: tuple[ArraySchema, ...]) -> str:
 def _failure_lines(first: tuple[Failure, ...], failed: int) -> Iterator[str]:
     for failure in first:
         yield f"  {failure}"
+    # A failure may stand for a range of rows.
     more = failed - sum(failure.stop - failure.start for failure in first)
     if more:
         yield f"  and {more} row{'s' * (more != 1)} more"
@@ -288,4 +294,5 @@ def _latency(summary: Summary) -> str:
 
 
 def _duration(seconds: float) -> str:
+    # Latencies of a local server are far below 10 ms, which two decimals of a second would not show.
     return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"

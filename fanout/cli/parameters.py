@@ -20,6 +20,7 @@ class RowRange(SliceType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> slice:
         """Return the slice, or fail with an example."""
+        # click passes a default through the same conversion, where it may be no text.
         parts = str(value).split(":")
         try:
             start, stop = (int(part) if part.strip() else None for part in parts)

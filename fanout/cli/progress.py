@@ -135,6 +135,7 @@ def _count(done: int, rows: int | None) -> str:
 
 def _time_left(stats: Statistics, done: int, rows: int | None) -> timedelta | str:
     rate = (stats.ok + stats.failed) / stats.seconds if stats.seconds else 0.0
+    # Before the first answer any estimate would be a guess.
     return timedelta(seconds=round(max(0, rows - done) / rate)) if rate and rows is not None else "unknown"
 
 
@@ -151,6 +152,7 @@ class Lines(Display):
     def show(self, stats: Statistics, rows: int | None) -> None:
         """Print a line."""
         now = stats.ok + stats.failed
+        # The rate counts the rows of this process alone: those of an earlier one took no time now.
         rate, done = now / stats.seconds if stats.seconds else 0.0, self._earlier + now
         click.echo(
             f"{_count(done, rows)} rows, {stats.failed} failed, {rate:.1f} rows/s, {_in_flight(stats)} in flight, "

@@ -54,6 +54,7 @@ def run_command(
     virtual = (options["mock"] or options["replay"] is not None) and not real_time
     display = progress_display(quiet=quiet or virtual)  # virtual time passes too quickly for a display
     try:
+        # The sleeps of a rehearsal or a replay cost nothing on a clock that jumps to the next timer.
         with asyncio.Runner(loop_factory=VirtualClock if virtual else None) as runner:
             summary = runner.run(_run(file, settings, options, display, seeded=virtual))
     except ConfigError as error:
@@ -221,6 +222,7 @@ async def _until_signal(serving: Coroutine[None, None, None]) -> int:
     except asyncio.CancelledError:
         if not received:
             raise
+    # The code that a shell gives a process which the signal ended.
     return 128 + received[0]
 
 

@@ -71,6 +71,7 @@ async def _tune(file: str, settings: Sequence[str], options: TuneOptions, *, moc
         require_writable(job.file)
     if mock:
         random.seed(job.tables.mock.seed)  # for the jitter of all backoffs: equal searches have equal trials
+    # A bar would be redrawn over the lines of the trials, so they are printed alone.
     control, listener = SearchControl(), _TrialPrinter()
     with Interrupts(control, listener) as interrupts:
         report = await tune_job(job, options, listener, mock=mock, control=control)
@@ -192,6 +193,7 @@ def _figures(trial: Trial) -> str:
 
 
 def _note(trial: Trial) -> str:
+    # The note is the last cell of a line, so the server's line breaks become spaces.
     refusal = " ".join(trial.refused.split())
     return ": ".join(part for part in (_NOTES.get(trial.verdict, ""), refusal[:_MAX_REFUSAL]) if part)
 
@@ -214,6 +216,7 @@ def plot(series: Mapping[str, Mapping[int, float]], *, best: tuple[str, int] | N
     """
     letters = {name: chr(ord("a") + place % 26) for place, name in enumerate(series)}
     steps = sorted({step for points in series.values() for step in points})
+    # All heights may be 0, and a division by it must not end a search that was paid for.
     highest = max((height for points in series.values() for height in points.values()), default=0.0) or 1.0
     width = max(len(f"{step}") for step in steps) + 3
     rows = [[" "] * len(steps) for _ in range(_PLOT_HEIGHT + 1)]
@@ -242,5 +245,6 @@ def _put(row: list[str], place: int, letter: str) -> None:
 def _draw(rows: Sequence[Collection[str]], highest: float, width: int) -> Iterator[str]:
     margin = len(rounded(highest))
     for level in range(len(rows) - 1, -1, -1):
+        # A label at every line would hide the curve.
         label = rounded(highest * level / (len(rows) - 1)) if level % 5 == 0 else ""
         yield f"{label:>{margin}} |{''.join(f'{mark:>{width}}' for mark in rows[level])}".rstrip()

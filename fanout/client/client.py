@@ -125,6 +125,7 @@ class Client(Generic[V]):
         transport: Transport | TransportWrapper | None = None,
         secrets: Iterable[str] | Redactor = (),
     ) -> None:
+        # Options are checked here, so that an error names the line that passed them and not that of `open`.
         preset = codec if isinstance(codec, Preset) else None
         chunks = chunks_of(preset, chunk_rows, chunk_max_bytes, chunk_max_tokens)
         self._endpoints = each_endpoint(endpoint, preset)
@@ -151,6 +152,7 @@ class Client(Generic[V]):
             transport=transport,
             redactor=self._redactor,
         )
+        # Connections belong to a running event loop, which there may not be yet.
         self._session: Session | None = None
         self._closed = False
 
@@ -302,6 +304,7 @@ class Client(Generic[V]):
             raise ConfigError(f"sink must be what fanout.open_sink(path) gives, or a Sink, not {type(sink).__name__}")
         if journal is not None and not isinstance(sink, FileSink):
             raise ConfigError("a journal needs a sink that fanout.open_sink made, or a FileSink", key="journal")
+        # A `Journal` that is open has compared its identity already, and cannot take over another run.
         if carry and (journal is None or isinstance(journal, Journal)):
             raise ConfigError("carry needs the path of a journal", key="carry")
         if isinstance(sink, FileSink):
@@ -310,6 +313,7 @@ class Client(Generic[V]):
             await asyncio.to_thread(require_own_files, rows, sink, path)
         if journal is None or isinstance(journal, Journal):
             return await run_into(session, rows, sink, journal, control, until)
+        # Checked above, for every journal.
         assert isinstance(sink, FileSink)
         content = content_of(rows)
         known = rows if content is None else content

@@ -68,6 +68,7 @@ async def preview_rows(chunker: Chunker, codec: Codec) -> Preview:
     finally:
         await chunker.close()
 
+    # Single rows that cannot be sent are no fault of the job: a run reports them as failed.
     task = None if first is None else _encoded(first, chunker, codec, lambda *_: None)
     if first is not None and task is None:
         _require_sendable_form(first.rows, codec)

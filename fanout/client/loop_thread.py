@@ -34,6 +34,7 @@ class LoopThread:
         # A daemon thread: a client that is never closed must not keep the interpreter alive.
         self._thread = threading.Thread(target=lambda: asyncio.run(self._live()), name="fanout-loop", daemon=True)
         self._thread.start()
+        # The loop exists once its thread runs, and the first call needs it.
         self._started.wait()
 
     def run(self, job: Coroutine[Any, Any, T]) -> T:

@@ -81,6 +81,7 @@ class ClientSettings:
             # The dataclass is frozen for everyone else; defaults are filled in once.
             if value is None:
                 object.__setattr__(self, name, default and default())
+            # A dict in place of settings would fail much later, inside the first request.
             elif not isinstance(value, (kind, RateLimiter) if name == "limits" else kind):
                 raise ConfigError(f"{name} must be a fanout.{kind.__name__}(...), not {type(value).__name__}", key=name)
         auth: Any = self.auth
@@ -104,6 +105,7 @@ class ClientSettings:
                 "limits.tokenizer takes the name of a tiktoken encoding",
                 key="count_tokens",
             )
+        # Two sources of one number could disagree, and a silent choice would cost money.
         if self.load.tokenizer is not None:
             raise ConfigError("count_tokens and limits.tokenizer both count tokens: leave one out", key="count_tokens")
 
@@ -114,6 +116,8 @@ def chunks_of(preset: Preset | None, rows: int | None, max_bytes: int | None, ma
     Raises `ConfigError` with the name of the option.
     """
     given = {"rows": rows, "max_bytes": max_bytes, "max_tokens": max_tokens}
+    # The settings call these fields rows, max_bytes and max_tokens; the error must name the option that the caller
+    # wrote.
     try:
         chunks = preset.chunks if preset is not None else Chunks()
         return replace(chunks, **{name: value for name, value in given.items() if value is not None})

@@ -87,6 +87,7 @@ class SyncClient(Generic[V]):
 
     def close(self) -> None:
         """Close every connection, and end the client's thread."""
+        # A second call of `close`, for instance at the end of a with block, does nothing.
         if not self._loop.closed:
             try:
                 self._loop.run(self._client.close())
@@ -204,6 +205,7 @@ class SyncClient(Generic[V]):
         raise Interrupted("interrupted", kind="interrupted", result=result) from interrupt
 
     def _iterate(self, rows: Rows | Iterable[Any], control: RunControl, timeout: float | None) -> Iterator[ChunkResult]:
+        # A plain iterator has no context of its own, so the stream is entered here and left at its end.
         stream = self._client.stream(rows, control=control, timeout=timeout)
         self._loop.run(stream.__aenter__())
         try:
@@ -214,6 +216,7 @@ class SyncClient(Generic[V]):
                 self._loop.run(stream.__aexit__(None, None, None))
 
     def _next_chunk(self, stream: Stream, control: RunControl) -> ChunkResult | None:
+        # Rows count as done only after they were handed over, so an interrupt in between loses none.
         future: JobFuture[ChunkResult | None] = JobFuture(stream.next_chunk())
         try:
             self._loop.submit(future)
@@ -288,6 +291,7 @@ def map(  # noqa: A001
     ``options`` are those of `Client`. Returns and raises the same as `SyncClient.map`.
     """
     require_on_error(on_error)
+    # `Client` would name itself as the owner of a misspelt option.
     require_known("map", options, [*_MAP_OPTIONS, *ClientOptions.__annotations__])
     client: SyncClient[Answers] = SyncClient(endpoint, codec=codec, **options)
     # The result has to survive an interrupt that comes while the client is closed.

@@ -57,6 +57,7 @@ async def check_job(job: Job, *, control: RunControl | None = None) -> CheckRepo
         # An output that cannot be written must show before the first request.
         open_sink(job.output_path)
         first = await _first_chunk(source, job.tables.chunks.rows)
+        # Without a row nothing can be encoded, and a probe would test nothing.
         preview: Preview | None = None
         stop: RunStopped | None = None
         async with client_of(job) as client:

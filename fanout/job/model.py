@@ -55,6 +55,7 @@ class Input(Table):
     """Format of the input, if its suffix does not show it."""
 
 
+# The keys depend on the type, which may be of another package: its class checks them.
 class AuthTable(Table):
     """Credentials of every request. All keys except type are options of that type; ${NAME} keeps secrets out of the
     file. They are not part of the journal, of recordings or of messages, and may change between runs."""

@@ -87,6 +87,7 @@ def key_path(at: Location) -> str:
 
 def _job_key(error: ConfigError) -> str:
     """Return the key of the job file for an error of the library, whose keys are the names of its arguments."""
+    # Errors of inputs and outputs have the whole key already.
     if "." in error.key:
         return error.key
     if error.key == "recording":  # an option of the command line, not a key
@@ -132,6 +133,7 @@ def _place(detail: ErrorDetails, data: Any) -> Location:
     for part in detail["loc"]:
         if isinstance(data, dict) and (part in data or detail["type"] in _MISSING):
             data = data.get(part)
+        # Names of union members are in the location as well, and are no places in the data.
         elif isinstance(data, list) and isinstance(part, int):
             data = data[part]
         else:

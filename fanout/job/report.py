@@ -97,6 +97,7 @@ class Summary:
             "writing_seconds": self.stats.writing_seconds,
             "rows_per_second": self.stats.rows_per_second,
             **{name: stats[name] for name in counted},
+            # NaN is no JSON, and a script would stumble over it only after a run without an answer.
             **{name: known(stats[name]) for name in ("latency_p50", "latency_p95", "latency_p99")},
             "endpoints": stats["endpoints"],
             "usage": stats["usage"],
@@ -156,6 +157,7 @@ class CheckReport:
     def as_dict(self) -> dict[str, Any]:
         """Return the report in the form of the JSON output."""
         preview, result = self.preview, self.probe.result
+        # A check sends one chunk, so there are few of them.
         failures = [asdict(failure) for failure in result.failures]
         return {
             "schema_version": SCHEMA_VERSION,
@@ -262,6 +264,7 @@ class Status:
 def exit_code(failed: int, stop: RunStopped | None) -> int:
     """Return 0 if every row is done, 1 if some failed, 3 after an early stop, 130 after an interrupt."""
     if stop is not None:
+        # Shells report a process that Ctrl-C ended as 128 + SIGINT.
         return 130 if stop.kind == "interrupted" else 3
     return 1 if failed else 0
 

@@ -133,6 +133,7 @@ def open_offline(
 
     Raises `ConfigError` if the recording or the mock cannot be used.
     """
+    # The command line checks this for itself; here are the callers from Python.
     if sum((record is not None, replay is not None, mock)) > 1:
         raise ConfigError("a run is either recorded, or replayed, or a rehearsal: give one of record, replay and mock")
     if record is not None:
@@ -180,6 +181,7 @@ def read_input(job: Job, rows: slice = slice(None)) -> Source:
         ConfigError: the run would replace or remove its own input.
     """
     table = job.tables.input
+    # The tables of the job name the columns, the function checks them against the file.
     source = open_source(
         job.input_path,
         table.column,
@@ -253,6 +255,7 @@ def _require_own_output(job: Job, identity: Mapping[str, Any]) -> None:
         state = read_state(path)
     except (OSError, ValueError):  # opening the journal reports these
         return
+    # A journal of a rehearsal has the key of its mock, and one of a paid run has not.
     if state is not None and not identity.keys() <= state.identity.keys():
         raise ConfigError(
             f"{job.output_path} is the output of another job, as {path.name} beside it says; a rehearsal or a replay "
@@ -268,6 +271,7 @@ def _reopen_failures(sink: FileSink, journal: Journal) -> None:
             "run the job without --only-failed first",
             key="output.path",
         )
+    # A complete run without failures has nothing to send, and is reported as it is.
     if journal.state.failures:
         reopen_failures(sink, journal)
 

@@ -86,6 +86,7 @@ def _option(parameter: Parameter, hint: Any, description: str | None) -> dict[st
     option = TypeAdapter(hint).json_schema(schema_generator=_Toml)
     if description:
         option["description"] = description
+    # Other defaults, such as None, cannot be written in TOML.
     if isinstance(parameter.default, (str, int, float)):
         option["default"] = parameter.default
     return option
@@ -94,6 +95,7 @@ def _option(parameter: Parameter, hint: Any, description: str | None) -> dict[st
 def _descriptions(kind: type) -> dict[str, str]:
     """Return option -> description, from the section Args of the class's docstring."""
     arguments = (getdoc(kind) or "").partition("Args:\n")[2]
+    # The docstring is the only description of an option, for readers and for editors.
     entries = re.findall(r"^    (\w+): (.*(?:\n {8,}.*)*)", arguments, re.MULTILINE)
     return {name: " ".join(text.replace("``", "").split()) for name, text in entries}
 

@@ -51,6 +51,7 @@ class Substitution:
 
     def redact(self, text: str, at: Location) -> str:
         """Return ``text`` about the value ``at`` a location without the secrets there, however short they are."""
+        # A problem of a table concerns all values in it, and one of a value the table around it.
         for place, values in self.filled.items():
             shared = min(len(place), len(at))
             if place[:shared] == at[:shared]:
@@ -64,6 +65,7 @@ class Substitution:
         for match in _REFERENCE.finditer(text):
             plain, value = text[end : match.start()], self._value_of(match, at)
             substituted, end = substituted + plain + value, match.end()
+            # A variable in a path or a name of a column is no secret, and messages must show it.
             secret = value and match[0] != "$${" and at not in self.problems and at[:1] and at[0] in SECRET_TABLES
             redacted += plain + ("***" if secret else value)
             if secret:
@@ -73,6 +75,7 @@ class Substitution:
         return substituted + text[end:]
 
     def _value_of(self, match: re.Match[str], at: Location) -> str:
+        # The escape for a text that contains the marker itself, such as a template.
         if match[0] == "$${":
             return "${"
         inside = _INSIDE.fullmatch(match[1])

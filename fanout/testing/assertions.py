@@ -37,6 +37,7 @@ class Witness(Protocol):
 
 def attempts_per_chunk(endpoint: Witness) -> list[int]:
     """The number of attempts of each body, in the order of first attempts. Chunks with the same rows count as one."""
+    # Every attempt sends the same bytes, so equal bodies are attempts of one chunk.
     return list(Counter(request.body for request in endpoint.requests).values())
 
 
@@ -56,6 +57,7 @@ def most_in_window(endpoint: Witness, seconds: float) -> int:
     """Most requests that came within any ``seconds``, the end of that time not included."""
     times, first, most = sorted(endpoint.times), 0, 0
     for last, now in enumerate(times):
+        # Both ends of the window only move forward, so this takes linear time.
         while now - times[first] >= seconds:
             first += 1
         most = max(most, last - first + 1)
@@ -70,6 +72,7 @@ def assert_rate(endpoint: Witness, *, at_most: int, seconds: float = 1.0) -> Non
 
 def assert_headers(endpoint: Witness, headers: Mapping[str, str | None]) -> None:
     """Every request carried these header fields with these values; None: it did not carry the field."""
+    # Without this, a test whose requests never came would pass.
     assert endpoint.requests, "no request came, so none carried headers"
     for number, request in enumerate(endpoint.requests):
         for name, value in headers.items():

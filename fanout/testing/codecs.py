@@ -59,6 +59,7 @@ class CodecTests:
 
     def rows(self, n: int) -> Rows:
         """``n`` rows that can be sent, no two of them alike. By default float64 numbers, shape (n, 3)."""
+        # A fraction shows a codec that rounds to integers.
         return np.arange(3.0 * n).reshape(n, 3) + 0.25
 
     def model(self, rows: Any) -> Any:
@@ -99,12 +100,14 @@ class CodecTests:
         n = self._sizes()[-1]
         rows = self.rows(n)
         answers = self._answered(rows)
+        # A codec of one row a request has no order to test.
         if n > 1:
             backwards = self._answered(take_rows(rows, np.arange(n)[::-1]))
             _assert_same({name: array[::-1] for name, array in backwards.items()}, answers)
         alone = [self._answered(take_rows(rows, slice(i, i + 1))) for i in range(n)]
         _assert_same({name: np.concatenate([one[name] for one in alone]) for name in answers}, answers)
         first = next(iter(answers.values())).reshape(n, -1)
+        # Equal answers would let a codec that mixes rows up pass.
         assert all((first[i] != first[j]).any() for i in range(n) for j in range(i)), (
             "the model gives two rows the same answer"
         )
@@ -127,6 +130,7 @@ class CodecTests:
         """The same rows make the same request, in a copy of the codec too; neither rows nor answers are changed."""
         codec = self._prepared()
         rows = self.rows(self._sizes()[-1])
+        # Rows may be nested lists, which a shallow copy would share.
         before = copy.deepcopy(rows)
         payload = codec.encode(rows)
         assert _body(payload) == _body(codec.encode(rows)) == _body(copy.copy(codec).encode(rows))
@@ -156,6 +160,7 @@ class CodecTests:
         if n < 2:
             raise SkipTest("the codec sends one row a request")
         codec = self._prepared()
+        # A single row may be broadcast by numpy, and one more or less is the usual off-by-one.
         for count in {1, n - 1, n + 1} - {n}:
             response = self.response(codec, codec.encode(self.rows(count)), self.model)
             self._assert_refused(codec, response, n, f"an answer to {count} rows was taken for one to {n}")
@@ -172,6 +177,7 @@ class CodecTests:
         codec, n = self._prepared(), self._sizes()[-1]
         right = self.response(codec, codec.encode(self.rows(n)), self.model)
         whole = len(right.body.rstrip())
+        # The last byte is always cut once, since a parser may ignore a missing bracket.
         for cut in sorted({*range(0, whole, max(1, whole // _CUTS)), whole - 1}):
             message = f"the first {cut} of {whole} bytes were taken for an answer"
             self._assert_refused(codec, _with_body(right, right.body[:cut]), n, message)
@@ -193,6 +199,7 @@ class CodecTests:
         rows = copy.deepcopy(self.rows(self._sizes()[-1]))
         if not (isinstance(rows, np.ndarray) and rows.dtype.kind == "f"):
             raise SkipTest("the rows are no array of floats")
+        # The last row shows that the others are not blamed.
         rows[-1] = np.nan
         codec = self._prepared()
         refused: tuple[int, ...] | None = None
@@ -215,6 +222,7 @@ class CodecTests:
 
     def _sizes(self) -> list[int]:
         most = self.codec().max_rows
+        # One row may lose its axis, two are the least with an order, and seven is no power of two.
         return [n for n in (1, 2, 7) if most is None or n <= most]
 
     def _prepared(self) -> Codec:
@@ -245,6 +253,7 @@ class CodecTests:
             responses.append(self.response(codec, payload, corrupted))
         right = self.response(codec, payload, self.model)
         floats = next(array for array in _named(self.model(self.rows(n))).values() if array.dtype.kind == "f")
+        # A server that cannot express NaN may still be replaced by one that writes it as text.
         written = orjson.dumps(floats[-1].ravel()[0], option=orjson.OPT_SERIALIZE_NUMPY)
         responses += [_with_body(right, right.body.replace(written, word, 1)) for word in (b"NaN", b"null")]
         return [response for response in responses if response.status == 200 and response.body != right.body]
@@ -271,6 +280,7 @@ def _reversed_items(body: bytes, n: int) -> bytes | None:
         if not isinstance(value, list):
             return value
         stated = [item.get("index") if isinstance(item, dict) else None for item in value]
+        # Only a list that names every row in order can be turned around without changing its meaning.
         if stated == list(range(n)):
             reversed_any = True
             return value[::-1]

@@ -46,6 +46,7 @@ class NoNetwork:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        # A guard may be left in another order than guards were entered, by fixtures for instance.
         _guards.remove(self)
         if kind is None and self.refused:
             raise NetworkUseError(_refusal(self.refused))
@@ -74,6 +75,7 @@ def _hear(event: str, arguments: tuple[Any, ...]) -> None:
     if not _guards or event not in _EVENTS:
         return
     address = arguments if event == "socket.getaddrinfo" else arguments[1]
+    # A Unix socket has a path in place of host and port, and an empty host binds only.
     if isinstance(address, tuple) and len(address) > 1 and address[0]:
         host = address[0].decode() if isinstance(address[0], bytes) else str(address[0])
         for guard in _guards:

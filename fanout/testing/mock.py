@@ -89,6 +89,7 @@ class MockEndpoint(FakeEndpoint):
 
     def __enter__(self) -> Self:
         self._mock.start()
+        # The server's own routes decide about the path, so that an unknown one is a 404 as on a socket.
         everything = re.compile(re.escape(_ORIGIN) + "(/.*)?$")
         for method in ("GET", "POST"):
             self._mock.add(everything, method=method, callback=self._callback(method), repeat=True)
@@ -106,6 +107,7 @@ class MockEndpoint(FakeEndpoint):
             # The next step belongs to this request from now on, however long its response takes.
             scripted, step = self._plan.scripted(method)
             if method == "POST":
+                # Metadata is answered at once and counts as no request, as in the log of a `FaultServer`.
                 with self._logged(request) as latency:
                     await asyncio.sleep(latency)
                 step = step if scripted else self._plan.chosen(request)
@@ -125,6 +127,7 @@ def _checked(step: object) -> PlannedStep:
         return step
     if isinstance(step, str):
         fault = parse_fault(step)
+        # Only a probability needs the status as a text; here it would hide a mistake.
         if fault.name.isdecimal():
             raise ConfigError(f"a status is a number, not the text {step!r}", key="script")
         return fault

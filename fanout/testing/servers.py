@@ -28,6 +28,7 @@ class Background(Generic[T]):
 
     def __enter__(self) -> T:
         self._thread.start()
+        # The server's port is known, or its error raised, before the test goes on.
         self._ready.wait()
         self._raise()
         return self._value
@@ -35,6 +36,7 @@ class Background(Generic[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        # An asyncio event may be set on its own thread only.
         self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join()
         self._raise()
@@ -48,6 +50,7 @@ class Background(Generic[T]):
             async with self._entered as self._value:
                 self._ready.set()
                 await self._end.wait()
+        # Without the event in the finally block below, a failed start would block the test for ever.
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for it
             self._error = error
         finally:

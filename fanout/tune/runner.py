@@ -47,6 +47,7 @@ class Sample(Source):
 
     def fingerprint(self) -> dict[str, Any] | None:
         """See `Source.fingerprint`."""
+        # A trial has no journal, so its rows need no identity.
         return None
 
 
@@ -147,6 +148,7 @@ class TrialRunner:
         self.control = control
         self.transport = transport
         self._seconds = seconds
+        # The progress display reads the requests in flight from it.
         self.client: Client | None = None
         """The client of the trial under way."""
 
@@ -198,6 +200,7 @@ class TrialRunner:
     async def _count(
         self, client: Client, rows: Source, events: EventCounter, quota: Quota | None, ends: float
     ) -> StreamCounter:
+        # A control that has ended one stream would end every later one at once.
         control = self.control.next_run()
         stream = client.stream(rows, control=control)
         counter = StreamCounter(stream, control, events, quota, seconds=self._seconds)

@@ -45,6 +45,7 @@ class Search:
         self._n_rows = n_rows
         self._measured: dict[Point, list[Measurement]] = {}
         self._skipped: set[Point] = set()
+        # A generator keeps the place of the search between two measurements, so that its steps read in order.
         self._plan = self._search()
 
     def next(self) -> Point | None:
@@ -74,6 +75,7 @@ class Search:
         fastest = self.fastest
         if fastest is None:
             return None
+        # A higher concurrency for the same speed loads the server for nothing.
         enough = (1 - GROWTH) * fastest.rows_per_second
         return min(
             (trial for trial in self._good() if trial.rows_per_second >= enough),
@@ -89,6 +91,7 @@ class Search:
     def still_growing(self) -> bool:
         """True if the best trial has the highest candidate for the concurrency."""
         best = self.best
+        # A single candidate was the user's choice, and shows nothing about higher ones.
         return best is not None and len(self._steps) > 1 and best.concurrency == self._steps[-1]
 
     def _search(self) -> _Points[None]:
@@ -108,6 +111,7 @@ class Search:
 
     def _size_that_fits(self) -> _Points[int | None]:
         """Return the start size, or the next smaller one within the bounds, at the lowest concurrency."""
+        # A size that fails at the lowest concurrency fails at all, so the other steps need no trial.
         for size in (self._start, *_below(self._sizes, self._start)):
             if (yield from self._within_bounds(Point(size, self._steps[0]))):
                 return size
@@ -115,6 +119,7 @@ class Search:
 
     def _other_sizes(self, top: Point) -> Iterable[list[Point]]:
         """Yield paths from ``top`` to other chunk sizes. Each is taken only if those before it gained nothing."""
+        # Larger chunks come first: they spread the cost of a request over more rows.
         above = [size for size in self._sizes if size > top.chunk_rows]
         yield [Point(size, top.concurrency) for size in above]
         if above and self._has_verdict(Point(above[0], top.concurrency), "p95"):
@@ -143,6 +148,7 @@ class Search:
 
     def _descend(self, top: Point) -> _Points[None]:
         """Try lower concurrencies while they are as fast."""
+        # The climb may have passed a plateau whose beginning is as fast.
         for step in _below(self._steps, top.concurrency):
             point, fastest = Point(top.chunk_rows, step), self.fastest
             if not (yield from self._within_bounds(point)) or fastest is None:

@@ -20,6 +20,7 @@ TrialVerdict: TypeAlias = Literal["ok", "refused", "errors", "p95"]
 # A p95 up to this multiple of its bound may have exceeded it by chance.
 _NEAR_MISS = 1.25
 
+# A rate of errors above its bound may be chance if there were only so many.
 _FEW_ERRORS = 2
 
 
@@ -154,6 +155,7 @@ class TuneReport:
     best: Trial | None
     """The trial that was chosen; None if none meets the bounds, or nothing was measured."""
 
+    # The keys are those of --set, so that a script can pass them on.
     settings: dict[str, int]
     """Job file key -> value of the best trial."""
 
@@ -190,6 +192,7 @@ def combine(point: Point, measured: Sequence[Measurement], bounds: Bounds) -> Tr
     rows, failed = sum(one.rows for one in measured), sum(one.failed for one in measured)
     seconds, requests = sum(one.seconds for one in measured), sum(one.requests for one in measured)
     retried = sum(one.retried for one in measured)
+    # Quantiles of several measurements cannot be merged exactly; the mean is close enough to compare trials.
     p50, p95 = (_mean(measured, lambda one: one.latency_p50), _mean(measured, lambda one: one.latency_p95))
     # Retries show an overloaded endpoint, failed rows a chunk that it does not accept: the worse one counts.
     errors = max(retried / requests if requests else 0.0, failed / (rows + failed) if failed else 0.0)
@@ -205,6 +208,7 @@ def combine(point: Point, measured: Sequence[Measurement], bounds: Bounds) -> Tr
     return Trial(
         chunk_rows=point.chunk_rows,
         concurrency=point.concurrency,
+        # The sum of rows over the sum of times weighs a long measurement more than a short one.
         rows_per_second=rows / seconds if seconds else 0.0,
         latency_p50=p50,
         latency_p95=p95,
@@ -227,6 +231,7 @@ def is_near_miss(trial: Trial, bounds: Bounds) -> bool:
 
 
 def _mean(measured: Sequence[Measurement], value: Callable[[Measurement], float]) -> float | None:
+    # A measurement without an exchange has no latency.
     known = [(value(one), one.requests) for one in measured if not math.isnan(value(one))]
     weight = sum(requests for _, requests in known)
     return sum(seconds * requests for seconds, requests in known) / weight if weight else None

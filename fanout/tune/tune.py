@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fanout.tune.trial import Trial
     from fanout.types import StopKind
 
+# Larger chunks gain hardly anything over the cost of a request, and a failed one repeats more rows.
 _MAX_CHUNK_ROWS = 8192
 
 # Concurrency of all trials if the job sets ``concurrency = "auto"``.
@@ -114,6 +115,7 @@ class Tuner:
     async def run(self, n_rows: int | None) -> TuneReport:
         """Search, and report. ``n_rows`` is the length of the whole input. Raises `ConfigError`."""
         sizes, job_size = self._sizes(await self._max_rows(n_rows)), self._runner.job.tables.chunks.rows
+        # The search begins with the job's own size, with which the user means to run it.
         start = max((size for size in sizes if size <= job_size), default=min(sizes))
         steps = self._steps(start, n_rows)
         self._require_enough(Point(start, min(steps)), n_rows)
@@ -128,6 +130,7 @@ class Tuner:
     async def _max_rows(self, n_rows: int | None) -> int:
         """Return the largest useful chunk: within the model's limit and the input's length."""
         chunk_rows = self._runner.job.tables.chunks.rows
+        # The preview encodes these rows, which reports a wrong dtype or shape before any row is sent.
         first = take_rows(self._runner.sample.rows, slice(0, chunk_rows))
         max_rows = None
         async with self._runner.client_at(Point(chunk_rows, 1), self._account.budget.requests) as client:
@@ -155,6 +158,7 @@ class Tuner:
         return tuple(2**k for k in range(self._account.budget.max_concurrency.bit_length()))
 
     def _require_enough(self, first: Point, n_rows: int | None) -> None:
+        # More rows in flight than the input has would measure a load that the job never causes.
         if n_rows is not None and first.chunk_rows * first.concurrency > n_rows:
             raise ConfigError(
                 f"the input has {n_rows:,} rows: too few for {first.concurrency} requests in flight with "
@@ -173,6 +177,7 @@ class Tuner:
         while (point := search.next()) is not None:
             if (reason := self._account.exhausted(_now())) or self._stop or self._runner.control.ended:
                 return reason
+            # A point that is too dear for the remaining budget is skipped, since a cheaper one may still fit.
             quota = self._account.quota(point)
             if quota is None:
                 self._skip(search, point)
@@ -219,6 +224,7 @@ class Tuner:
         if best is not None:
             failed = self._failed[best.point]
             settings = {"chunks.rows": best.chunk_rows}
+            # A fixed number would end the adaptive limit that the job asks for.
             settings |= {} if self._automatic else {"limits.concurrency": best.concurrency}
         return TuneReport(
             answers=self._answers,
@@ -257,6 +263,7 @@ class Tuner:
 
 def _powers_around(rows: int, max_rows: int) -> set[int]:
     """Return ``rows``, halved down to 1 and doubled up to ``max_rows``, which is included."""
+    # The powers start from the job's size, so that it is among the candidates.
     sizes, size = {max_rows}, rows
     while size >= 1:
         sizes.add(size)
