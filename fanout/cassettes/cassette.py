@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from fanout.types import Buffer
 
 HEAD = b'{"fanout cassette":3}\n'
+# The key of errors about a cassette.
 KEY = "recording"
-"""The key of errors about a cassette."""
 
 _DIGEST = 16
 _SAMPLE = 2**14

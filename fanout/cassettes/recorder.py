@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from fanout.transport import Request, Transport
     from fanout.types import Response
 
+# Header fields of responses by which fanout decides; no other is kept.
 _NEEDED = re.compile(
     "content-type|date|location|inference-header-content-length|retry-after|retry-after-ms|x-should-retry|.*ratelimit.*",
     re.IGNORECASE,
 )
-"""Header fields of responses by which fanout decides; no other is kept."""
 
 
 @checks_options

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from fanout.cassettes.cassette import Interaction
     from fanout.transport import Request
 
+# Bytes from either end of two bodies that are compared to find the most similar request.
 _COMPARED = 2**16
-"""Bytes from either end of two bodies that are compared to find the most similar request."""
 
+# Differences that a message shows.
 _SHOWN = 3
-"""Differences that a message shows."""
 
 _EXCERPT = 20
 _LONGEST = 60

@@ -17,8 +17,8 @@ from fanout.serving.exchange import ServerResponse, json_answer
 if TYPE_CHECKING:
     from fanout.serving.exchange import ServerRequest
 
+# The error of the clock of a server that sends dates.
 _SKEW = timedelta(hours=-1)
-"""The error of the clock of a server that sends dates."""
 
 _PIECE = bytes(2**16)
 

@@ -14,8 +14,8 @@ from fanout.serving.exchange import ServerRequest
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+# Most bytes of a request's header; also the most that is buffered of a body before it is read.
 LONGEST_HEAD = 2**20
-"""Most bytes of a request's header; also the most that is buffered of a body before it is read."""
 
 _PIECE = 2**16
 

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 _HTML = b"<!doctype html><html><body><h1>Sign in to the network</h1></body></html>"
 
 
+# Seconds: 31 years. Dates that far off can still be written.
 _LONGEST = 1e9
-"""Seconds: 31 years. Dates that far off can still be written."""
 
+# Bytes that a server can be expected to hold.
 _LARGEST = 2**30
-"""Bytes that a server can be expected to hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ _KINDS: dict[str, _Kind] = {
     "echo": _Kind("STATUS (500) with all header fields of the request in its text", actions.echo, "500", _status),
 }
 
+# The names of all faults with their descriptions. A capital word is a parameter: ``"drip:0.01"``.
 FAULTS: Mapping[str, str] = {name: kind.text for name, kind in _KINDS.items()} | {
     "503": "that status; so does any other from 300 to 599"
 }
-"""The names of all faults with their descriptions. A capital word is a parameter: ``"drip:0.01"``."""

@@ -33,47 +33,47 @@ from math import exp, inf, log
 from fanout.limits.measurements import LEVER, SHORTEST, Background, Descent, Drift, LastRetreat, Round, Stragglers
 
 _START = 8
+# Fraction of a limit that remains after a refusal (``AIMDLimit``): others follow within milliseconds if that is too
+# much.
 _REFUSED = 0.9
-"""Fraction of a limit that remains after a refusal (``AIMDLimit``): others follow within milliseconds if that is too
-much."""
 
+# Fraction of the knee that remains after a queue was found: below it, latency is measured without the queue.
 _QUEUED = 0.8
-"""Fraction of the knee that remains after a queue was found: below it, latency is measured without the queue."""
 
+# Factor, and least number of requests, by which the limit stays above the knee to keep the server busy.
 _HEADROOM, _LEAST_HEADROOM = 1.05, 0.5
-"""Factor, and least number of requests, by which the limit stays above the knee to keep the server busy."""
 
+# Growth of throughput that justifies a growth of concurrency by one, both as logarithms.
 _LEAST_GAIN = 0.1
-"""Growth of throughput that justifies a growth of concurrency by one, both as logarithms."""
 
+# Fall of latency that justifies a retreat, as a share of the fall of concurrency, both as logarithms. The first
+# retreat has to do better: it is based on the first moments of a server, which can be its best ones.
 _LEAST_SPARED = 1 / 3
-"""Fall of latency that justifies a retreat, as a share of the fall of concurrency, both as logarithms. The first
-retreat has to do better: it is based on the first moments of a server, which can be its best ones."""
 
+# Sufficient relative error of a round's latency; a noisier round gets more answers, up to a bound.
 _PRECISION = 0.03
-"""Sufficient relative error of a round's latency; a noisier round gets more answers, up to a bound."""
 
+# Seconds of the shortest round that makes the limit retreat: a busy machine disturbs in bursts (Netflix: 1).
 _DOUBTED = 0.5
-"""Seconds of the shortest round that makes the limit retreat: a busy machine disturbs in bursts (Netflix: 1)."""
 
+# Least share of the limit in flight. In a round with less, something else held the requests back.
 _FULL = 0.8
-"""Least share of the limit in flight. In a round with less, something else held the requests back."""
 
+# Seconds in which the curve returns to the place of the last trouble (CUBIC's K), where requests are short.
 _PERIOD = 1.0
-"""Seconds in which the curve returns to the place of the last trouble (CUBIC's K), where requests are short."""
 
+# Least length of a period in each: else a slow server would refuse too much, or hardly be measured.
 _PERIOD_LATENCIES, _PERIOD_REQUESTS, _PERIOD_ROUNDS = 4, 40, 4
-"""Least length of a period in each: else a slow server would refuse too much, or hardly be measured."""
 
+# Largest growth from one round to the next past the last trouble (RFC 9438, 4.2, has 1.5); up to it, twice.
 _FASTEST = 1.25
-"""Largest growth from one round to the next past the last trouble (RFC 9438, 4.2, has 1.5); up to it, twice."""
 
+# Share of failures that slow start tolerates. It doubles the limit, so a real limit of the endpoint shows as far more,
+# and one accident is no reason to end it.
 _PRESUMED = 0.1
-"""Share of failures that slow start tolerates. It doubles the limit, so a real limit of the endpoint shows as far more,
-and one accident is no reason to end it."""
 
+# A request that times out after this multiple of the mean latency was lost. Before, it may have waited its turn.
 _HUNG = 3
-"""A request that times out after this multiple of the mean latency was lost. Before, it may have waited its turn."""
 
 
 class Curve:

@@ -10,47 +10,47 @@ from collections import deque
 from math import inf, log, sqrt
 from statistics import median
 
+# Multiple of the median latency above which an answer is a straggler.
 _SLOW = 2.5
-"""Multiple of the median latency above which an answer is a straggler."""
 
+# Latencies of which the median is taken, answers after which it is taken again, and answers that it needs.
 _RECENT, _MEDIAN_EVERY, _FEW_ANSWERS = 33, 8, 4
-"""Latencies of which the median is taken, answers after which it is taken again, and answers that it needs."""
 
+# Answers after which older ones begin to count less.
 _STRAGGLERS_REMEMBERED = 500
-"""Answers after which older ones begin to count less."""
 
+# Largest share of lost requests that is noise.
 _MOST_LOST = 0.2
-"""Largest share of lost requests that is noise."""
 
+# Variance of the level between rounds that should be alike, of the shortest length, before any is known.
 _FIRST_DRIFT = 0.02
-"""Variance of the level between rounds that should be alike, of the shortest length, before any is known."""
 
+# Largest difference between rounds that should be alike, and rounds over which their difference is learnt.
 _LARGEST_STEP, _STEPS = 0.3, 10
-"""Largest difference between rounds that should be alike, and rounds over which their difference is learnt."""
 
+# Distance between the concurrencies of two rounds, as logarithms, from which on they are compared.
 LEVER = log(1.15)
-"""Distance between the concurrencies of two rounds, as logarithms, from which on they are compared."""
 
+# Seconds of the shortest round (Envoy: 0.1).
 SHORTEST = 0.25
-"""Seconds of the shortest round (Envoy: 0.1)."""
 
+# Standard deviations by which failures exceed the background before they count.
 _DEVIATIONS = 3
-"""Standard deviations by which failures exceed the background before they count."""
 
+# Smallest size with which a sample is judged: the first failure of a smaller one proves nothing.
 _SMALL_SAMPLE = 20
-"""Smallest size with which a sample is judged: the first failure of a smaller one proves nothing."""
 
+# Failures that make a background. Fewer are no share to speak of.
 _ACCIDENTS = 3
-"""Failures that make a background. Fewer are no share to speak of."""
 
+# Requests without a failure that are presumed beside those counted.
 _PRIOR = 30
-"""Requests without a failure that are presumed beside those counted."""
 
+# Requests after which older ones begin to count less: the share may change, and 1 % is known to a third by then.
 _REQUESTS_REMEMBERED = 1000
-"""Requests after which older ones begin to count less: the share may change, and 1 % is known to a third by then."""
 
+# Largest background: an endpoint that refuses more than this is overloaded.
 _LARGEST_SHARE = 0.2
-"""Largest background: an endpoint that refuses more than this is overloaded."""
 
 
 class Round:

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from fanout.types import Rows
 
+# The first estimate, for English (https://help.openai.com/en/articles/4936856-what-are-tokens-and-how-to-count-them).
 _BYTES_PER_TOKEN = 4.0
-"""The first estimate, for English (https://help.openai.com/en/articles/4936856-what-are-tokens-and-how-to-count-them)."""
 
+# Decay of the weight of earlier answers with each new one: about the last twenty determine the estimate.
 _REMEMBERED = 0.95
-"""Decay of the weight of earlier answers with each new one: about the last twenty determine the estimate."""
 
 # Tokens that a chat adds to its texts, as OpenAI counts:
 # https://github.com/openai/openai-cookbook/blob/main/examples/How_to_count_tokens_with_tiktoken.ipynb

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from fanout.faults.plan import PlannedStep
     from fanout.serving.exchange import ServerRequest
 
+# Bytes after which a body counts as endless.
 _CAP = 2**25
-"""Bytes after which a body counts as endless."""
 
+# Bytes of the longest header field, as the default of ``max_header_bytes`` has it.
 _LONGEST_FIELD = 64 * 2**10
-"""Bytes of the longest header field, as the default of ``max_header_bytes`` has it."""
 
 
 async def play(

@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from fanout.types import Buffer
 
 _ENCODINGS = frozenset({"gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"})
+# Values of Content-Encoding that change nothing; some servers put the charset there.
 _NO_ENCODING = frozenset({"", "identity", "none", "utf-8", "utf8", "8bit", "binary"})
-"""Values of Content-Encoding that change nothing; some servers put the charset there."""
 
+# Statuses of a part or a difference (RFC 9110, 15.3.7; RFC 3229), which no request of fanout asks for.
 _PARTIAL = frozenset({206, 226})
-"""Statuses of a part or a difference (RFC 9110, 15.3.7; RFC 3229), which no request of fanout asks for."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# Bytes read of a response with an error status: enough to classify it and to quote it.
 ERROR_BODY_CAP = 64 * 2**10
-"""Bytes read of a response with an error status: enough to classify it and to quote it."""
 
+# Compressed bytes that take some milliseconds at most, even if they expand a thousandfold.
 _SOON_DECOMPRESSED = 16 * 2**10
-"""Compressed bytes that take some milliseconds at most, even if they expand a thousandfold."""
 
+# Seconds to wait for the body of an error, whose status and header have come already.
 ERROR_BODY_PATIENCE = 2.0
-"""Seconds to wait for the body of an error, whose status and header have come already."""
 
 
 class Parts(BodyPayload):

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     from fanout.transport.fast_path import FastResponse
 
+# Bytes from which on the copies cost more than the change of protocols.
 LARGE = 2**19
-"""Bytes from which on the copies cost more than the change of protocols."""
 
+# Digits of the longest length that is read; int() raises for thousands.
 _DIGITS = 18
-"""Digits of the longest length that is read; int() raises for thousands."""
 
 _BROKEN_OFF = "Response payload is not completed"
 _NOTHING = memoryview(b"")

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from fanout.transport.base import Cooldown, RowsSent
 
+# Requests of a connection whose rows are remembered.
 _REMEMBERED = 100
-"""Requests of a connection whose rows are remembered."""
 
+# Turns of the event loop in which it reads the bytes in a socket, on every loop and through TLS.
 _TURNS = 4
-"""Turns of the event loop in which it reads the bytes in a socket, on every loop and through TLS."""
 
 
 class PooledConnection:

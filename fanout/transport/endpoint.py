@@ -87,8 +87,6 @@ class EndpointClient:
             )  # fmt: skip
             fastest = self._http.fast_path or self._http
             self._transport = fastest if transport is None else transport.wrap(fastest)  # type: ignore[union-attr]
-        # A transport that answers itself checks no credentials, so the function is called only if it refuses some.
-        self._must_ask = self._http is not None and self._headers.version == 0
 
     @property
     def model(self) -> str | None:
@@ -103,9 +101,10 @@ class EndpointClient:
             fresh: send on a new connection.
             rows: the rows in it, for the report of a second answer.
         """
-        if self._must_ask:
-            await self.renew_headers()
         known = self._headers
+        # A transport that answers itself checks no credentials, so the function is called only if it refuses some.
+        if known.version == 0 and self._http is not None:
+            await self.renew_headers()
         body = payload.body if isinstance(payload.body, tuple) else (payload.body,)
         headers = known.by_type.get(payload.content_type) or known.of_type(payload.content_type)
         if payload.headers:
@@ -126,7 +125,7 @@ class EndpointClient:
         if target.origin() != self._target.origin():
             there = self.redactor.url(url)
             raise ConfigError(f"{there} is not at the endpoint's origin: credentials stay at {self.shown_url}")
-        if self._must_ask:
+        if self._headers.version == 0 and self._http is not None:
             await self.renew_headers()
         headers, version = self._headers.plain, self._headers.version
         if self._headers.id_header is not None:
@@ -143,7 +142,6 @@ class EndpointClient:
         """Call the function for header fields again if the newest were refused; False where there is none."""
         if not await self._headers.renew():
             return False
-        self._must_ask = False
         self._check_headers()
         return True
 

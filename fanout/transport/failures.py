@@ -25,8 +25,8 @@ from fanout.errors import (
 )
 from fanout.transport.base import SendAborted
 
+# Characters quoted of the text of an exception that no rule here foresees.
 _LONGEST = 200
-"""Characters quoted of the text of an exception that no rule here foresees."""
 
 
 def passes(error: BaseException) -> bool:

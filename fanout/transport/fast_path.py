@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     from fanout.transport.connections import Connector, PooledConnection
     from fanout.transport.http import HeadLimits, HttpTransport
 
+# Bytes of the largest body for the fast path: a socket takes it in one piece, or in a few.
 SMALL = 64 * 2**10
-"""Bytes of the largest body for the fast path: a socket takes it in one piece, or in a few."""
 
+# Fields of a header whose size need not be measured: aiohttp bounds each.
 _FEW_FIELDS = 64
-"""Fields of a header whose size need not be measured: aiohttp bounds each."""
 
+# Seconds that a connection stays out of aiohttp's pool; far less than any server waits for the next request.
 _MOMENT = 1.0
-"""Seconds that a connection stays out of aiohttp's pool; far less than any server waits for the next request."""
 
+# The user of all connections of the fast path, which gives each back before another exchange can have it.
 _FAST_PATH = object()
-"""The user of all connections of the fast path, which gives each back before another exchange can have it."""
 
 
 def _closed(connection: PooledConnection) -> bool:

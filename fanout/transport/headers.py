@@ -21,12 +21,12 @@ HeaderFunction: TypeAlias = Callable[[], Mapping[str, str] | Awaitable[Mapping[s
 HeaderSource: TypeAlias = Mapping[str, str] | HeaderFunction
 """Header fields, or a function (async or not) that gives them, with a fresh token for instance."""
 
+# Bytes of a refusal that are searched for "expired".
 _LOOKED_AT = 4096
-"""Bytes of a refusal that are searched for "expired"."""
 
 _USER_AGENT = f"fanout-ml/{__version__}"
+# Content types whose header fields are kept; a codec may make a new type for each request (multipart boundaries).
 _REMEMBERED = 16
-"""Content types whose header fields are kept; a codec may make a new type for each request (multipart boundaries)."""
 
 _CREDENTIALS = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
 

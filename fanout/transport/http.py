@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from fanout.transport.base import Cooldown, Request
     from fanout.transport.fast_path import FastResponse
 
+# Bytes that a model's metadata may have, which is parsed on the event loop.
 _MOST_METADATA = 2**20
-"""Bytes that a model's metadata may have, which is parsed on the event loop."""
 
+# More fields than most responses have: only then the whole header is measured.
 MANY_FIELDS = 64
-"""More fields than most responses have: only then the whole header is measured."""
 
 _LEAST_FIELDS = 128
 _BYTES_A_FIELD = 64

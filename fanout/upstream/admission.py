@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from fanout.upstream.group import EndpointGroup
 
 _REFUSED = (401, 403)
+# Seconds until a connection is tried again that found no file descriptor.
 _UNTIL_FREE = 0.1
-"""Seconds until a connection is tried again that found no file descriptor."""
 
+# Seconds by which a sum of times may be off. A timer as short as that would fire at once, again and again.
 _ROUNDING = 1e-9
-"""Seconds by which a sum of times may be off. A timer as short as that would fire at once, again and again."""
 
 
 Exchanged: TypeAlias = Response | TransportError | Verdict

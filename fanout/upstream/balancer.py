@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from fanout.types import EndpointStatistics
     from fanout.upstream.group import EndpointState
 
+# Fraction of a cooldown by which a request may come later, so that they do not all come at its end.
 _COOLDOWN_JITTER = 0.1
-"""Fraction of a cooldown by which a request may come later, so that they do not all come at its end."""
 
+# As many responses in a row of another model, for each name among them, are not those of a router.
 _NO_ROUTER = 8
-"""As many responses in a row of another model, for each name among them, are not those of a router."""
 
+# More names do not excuse more responses.
 _MANY_NAMES = 4
-"""More names do not excuse more responses."""
 
+# Names of one endpoint that are remembered.
 _MOST = 64
-"""Names of one endpoint that are remembered."""
 
 
 class Balancer:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _SMALLEST_CAPACITY = 10
 FIRST_TRIAL_AFTER = 1.0
 _LONGEST_TRIAL_WAIT = 30.0
+# Random part added to the wait for a trial, so that clients that stopped together do not return together.
 _JITTER = 0.25
-"""Random part added to the wait for a trial, so that clients that stopped together do not return together."""
 
 
 class CircuitBreaker:

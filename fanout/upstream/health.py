@@ -10,36 +10,36 @@ from __future__ import annotations
 from math import exp, inf
 
 _CONSECUTIVE_FAILURES = 5
+# Seconds over which success rates are compared.
 _WINDOW = 10.0
-"""Seconds over which success rates are compared."""
 
+# Requests that a window needs for its success rate to count.
 _ENOUGH = 20
-"""Requests that a window needs for its success rate to count."""
 
+# Fraction of the others' success rate below which an endpoint fails.
 _FAR_BELOW = 0.5
-"""Fraction of the others' success rate below which an endpoint fails."""
 
+# Seconds.
 _FIRST_EJECTION, _LONGEST_EJECTION = 1.0, 30.0
-"""Seconds."""
 
+# Seconds of good health after which earlier ejections no longer count.
 _FORGIVEN_AFTER = 60.0
-"""Seconds of good health after which earlier ejections no longer count."""
 
+# Seconds in which an endpoint that returns gets its full share again.
 _RAMP = 10.0
-"""Seconds in which an endpoint that returns gets its full share again."""
 
 _SMALLEST_SHARE = 0.1
+# Seconds after which a latency has lost two thirds of its weight.
 _MEMORY = 10.0
-"""Seconds after which a latency has lost two thirds of its weight."""
 
+# As many responses in a row unlike those of the other endpoints are no accident.
 _CONSECUTIVE_MISFITS = 2
-"""As many responses in a row unlike those of the other endpoints are no accident."""
 
+# Seconds for which an endpoint counts as overloaded after it said so.
 _OVERLOAD_LASTS = 1.0
-"""Seconds for which an endpoint counts as overloaded after it said so."""
 
+# As many chunks in a row answered with 403 are no accident of their rows.
 _CONSECUTIVE_FORBIDDEN = 3
-"""As many chunks in a row answered with 403 are no accident of their rows."""
 
 
 class PeakEwma:

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from fanout.upstream.admission import Ticket
     from fanout.upstream.group import EndpointGroup, EndpointState
 
+# Kinds of errors of responses that are well formed, but unlike those of the other endpoints.
 _MISFITS = frozenset({"shape", "dtype", "model"})
-"""Kinds of errors of responses that are well formed, but unlike those of the other endpoints."""
 
 _TOO_MANY_REQUESTS = 429
+# Units whose use by the next requests is known. A quota in any other unit is only noticed once it is exceeded.
 _UNITS = ("requests", "tokens")
-"""Units whose use by the next requests is known. A quota in any other unit is only noticed once it is exceeded."""
 
+# Longest interval, in responses, between two looks at the headers of an endpoint that sends no quota.
 _MOST_SKIPPED = 127
-"""Longest interval, in responses, between two looks at the headers of an endpoint that sends no quota."""
 
 
 class Reporter:
