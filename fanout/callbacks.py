@@ -7,16 +7,17 @@ error of the run, never a silent success.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from fanout.errors import CallbackError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
     from types import TracebackType
 
     Job: TypeAlias = Callable[[], Coroutine[None, None, None]]
 
+T = TypeVar("T")
 
 ENDS_OF_ITERATION = (StopIteration, StopAsyncIteration)
 """Exceptions that may not pass. No future can carry the first, so a wait for a helper thread would have no end; the
@@ -40,6 +41,17 @@ class calling:  # noqa: N801 - reads as a statement: `with calling("headers="):`
     ) -> None:
         if error is not None and (not isinstance(error, Exception) or isinstance(error, ENDS_OF_ITERATION)):
             raise abnormal(self._origin, error) from error
+
+
+async def awaiting(origin: str, code: Awaitable[T]) -> T:
+    """Await the user's ``code``, and turn a `BaseException` of its own into a `CallbackError` that names it."""
+    try:
+        return await code
+    except BaseException as error:
+        ordinary = isinstance(error, Exception) and not isinstance(error, ENDS_OF_ITERATION)
+        if not ordinary and is_its_own(error):
+            raise abnormal(origin, error) from error
+        raise
 
 
 def abnormal(origin: str, error: BaseException) -> CallbackError:

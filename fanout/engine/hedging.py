@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from fanout.threads import ended
 from fanout.types import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from fanout.engine.task import ChunkTask
     from fanout.statistics import Counters
@@ -109,13 +110,6 @@ class HedgedAttempt:
         """Time at which the request was sent; None before that."""
         return None if self.ticket is None else self.ticket.sent_at
 
-    async def cancel(self) -> None:
-        """Cancel the attempt unless it has ended. Its connection is closed then."""
-        self.running.cancel()
-        await asyncio.wait([self.running])
-        if not self.running.cancelled():
-            self.running.exception()  # marks it as retrieved: only the decisive attempt's error is raised
-
     async def _run(self, attempt: Attempt, task: ChunkTask, only: EndpointState | None) -> Outcome:
         # A deadline cancels the task that made it, so each attempt needs a ticket of its own.
         self.ticket = ticket = self._dispatcher.ticket()
@@ -150,15 +144,21 @@ class HedgedRequests:
             decisive = second if second is not None and second.won and not first.won else first
             await asyncio.wait([decisive.running])
         finally:
-            for one in (first, second):
-                if one is not None:
-                    await one.cancel()
-                    if one.ticket is not None and one.ticket.latency is not None:
-                        self._hedger.on_latency(one.ticket.latency)
+            await self._end([first] if second is None else [first, second])
         if second is not None:
             self._count(second, won=decisive is second)
         assert decisive.ticket is not None
         return decisive.running.result(), decisive.ticket
+
+    async def _end(self, attempts: Sequence[HedgedAttempt]) -> None:
+        """Cancel the attempts that have not ended; their connections are closed then. A cancellation waits for it."""
+        for one in attempts:
+            one.running.cancel()
+        # Retrieves all exceptions: only the decisive attempt's is raised.
+        await ended(asyncio.gather(*(one.running for one in attempts), return_exceptions=True))
+        for one in attempts:
+            if one.ticket is not None and one.ticket.latency is not None:
+                self._hedger.on_latency(one.ticket.latency)
 
     async def _takes_long(self, first: HedgedAttempt) -> bool:
         """Wait for its end. True as soon as it has taken longer than most do, counted from its sending."""

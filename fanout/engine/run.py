@@ -385,11 +385,11 @@ class EventEmitter:
             event = replace(event, reason=reason)
         try:
             self._listener(event)
-        except Exception:  # noqa: BLE001 - the user's code, beside the run
+        except BaseException as error:  # noqa: BLE001 - the user's code, beside the run
             self._listener = None
             # Formatted here, because a traceback may quote secrets.
             trace = self._balancer.conceal_lines(traceback.format_exc())
+            # Logged in any case: the run may have ended, or have an answer for all of its callers.
             _log.error("on_event raised an error, and is not called again in this run\n%s", trace)
-        except BaseException as error:  # noqa: BLE001 - reported, since an event may be emitted outside of all tasks
-            self._listener = None
-            self._report(abnormal("on_event", error))
+            if not isinstance(error, Exception):
+                self._report(abnormal("on_event", error))

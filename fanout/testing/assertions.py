@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
+from fanout.options import checks_options
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -35,24 +37,28 @@ class Witness(Protocol):
         ...
 
 
+@checks_options
 def attempts_per_chunk(endpoint: Witness) -> list[int]:
     """The number of attempts of each body, in the order of first attempts. Chunks with the same rows count as one."""
     # Every attempt sends the same bytes, so equal bodies are attempts of one chunk.
     return list(Counter(request.body for request in endpoint.requests).values())
 
 
+@checks_options
 def assert_attempts(endpoint: Witness, *, at_most: int) -> None:
     """No chunk was sent more than ``at_most`` times."""
     for body, times in Counter(request.body for request in endpoint.requests).items():
         assert times <= at_most, f"a chunk was sent {times} times, at most {at_most} were allowed: {_short(body)}"
 
 
+@checks_options
 def assert_in_flight(endpoint: Witness, *, at_most: int) -> None:
     """Never were more than ``at_most`` requests in flight."""
     most = endpoint.max_in_flight
     assert most <= at_most, f"{most} requests were in flight at once, at most {at_most} were allowed"
 
 
+@checks_options
 def most_in_window(endpoint: Witness, seconds: float) -> int:
     """Most requests that came within any ``seconds``, the end of that time not included."""
     times, first, most = sorted(endpoint.times), 0, 0
@@ -64,12 +70,14 @@ def most_in_window(endpoint: Witness, seconds: float) -> int:
     return most
 
 
+@checks_options
 def assert_rate(endpoint: Witness, *, at_most: int, seconds: float = 1.0) -> None:
     """In no window of ``seconds``, wherever it begins, came more than ``at_most`` requests."""
     most = most_in_window(endpoint, seconds)
     assert most <= at_most, f"{most} requests came within {seconds:g} s, at most {at_most} were allowed"
 
 
+@checks_options
 def assert_headers(endpoint: Witness, headers: Mapping[str, str | None]) -> None:
     """Every request carried these header fields with these values; None: it did not carry the field."""
     # Without this, a test whose requests never came would pass.

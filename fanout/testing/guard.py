@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Self
 
+from fanout.options import checks_options
+
 if TYPE_CHECKING:
     from collections.abc import Collection
     from types import TracebackType
@@ -20,6 +22,7 @@ class NetworkUseError(AssertionError):
     """Code under test tried to use the network."""
 
 
+@checks_options
 class NoNetwork:
     """A context manager inside which Python code makes no connection and looks no name up.
 

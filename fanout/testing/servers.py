@@ -6,6 +6,8 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from fanout.options import checks_options
+
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@checks_options
 class Background(Generic[T]):
     """Enters an async context manager, such as a `FaultServer`, on a thread of its own: ``with Background(server)``.
 

@@ -222,6 +222,9 @@ class Connector(aiohttp.TCPConnector):
             return None
 
         def forget(ended: asyncio.Future[None]) -> None:
+            # aiohttp itself closes a connection on which a second response lies as it comes back to the pool.
+            if connection.user is None and len(protocol):
+                self._look_behind(connection)
             self._known.pop(protocol, None)
             if not ended.cancelled():
                 ended.exception()  # retrieved, lest asyncio complains of an exception that no task awaits

@@ -14,6 +14,7 @@ from yarl import URL
 from fanout._redact import Redactor, secrets_of
 from fanout._url import redact_url
 from fanout.auth import StaticAuth
+from fanout.callbacks import awaiting
 from fanout.errors import ConfigError
 from fanout.settings import require_headers
 from fanout.transport.base import Cooldown, Request, replaces_network
@@ -28,6 +29,16 @@ if TYPE_CHECKING:
     from fanout.transport.base import RowsSent, Transport, TransportWrapper
     from fanout.transport.headers import HeaderSource
     from fanout.types import Payload, Response
+
+
+class _UserTransport:
+    """Names ``transport=`` in the error of a run that it ends otherwise than by an ordinary exception."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def send(self, request: Request) -> Response:
+        return await awaiting("transport=", self._transport.send(request))
 
 
 class EndpointClient:
@@ -79,14 +90,14 @@ class EndpointClient:
         self._check_headers()
         self._http: HttpTransport | None = None
         if replaces_network(transport):
-            self._transport: Transport = transport  # type: ignore[assignment]
+            self._transport: Transport = _UserTransport(transport)  # type: ignore[arg-type]
         else:
             self._http = HttpTransport(
                 endpoint, self._target, timeouts=timeouts, connections=connections, shown_url=self.shown_url,
                 cooldown=self.cooldown, buffers=buffers,
             )  # fmt: skip
             fastest = self._http.fast_path or self._http
-            self._transport = fastest if transport is None else transport.wrap(fastest)  # type: ignore[union-attr]
+            self._transport = fastest if transport is None else _UserTransport(transport.wrap(fastest))  # type: ignore[union-attr]
 
     @property
     def model(self) -> str | None:

@@ -13,7 +13,7 @@ from uuid import uuid4
 from multidict import CIMultiDict
 
 from fanout._version import __version__
-from fanout.callbacks import ENDS_OF_ITERATION, abnormal, is_its_own
+from fanout.callbacks import awaiting, calling
 from fanout.errors import ConfigError
 from fanout.settings import require_headers
 
@@ -123,14 +123,9 @@ class RequestHeaders:
 
     async def _call(self) -> object:
         assert self._function is not None
-        try:
+        with calling("headers="):
             given = self._function()
-            return await given if isawaitable(given) else given
-        except BaseException as error:
-            ordinary = isinstance(error, Exception) and not isinstance(error, ENDS_OF_ITERATION)
-            if not ordinary and is_its_own(error):
-                raise abnormal("headers=", error) from error
-            raise
+        return await awaiting("headers=", given) if isawaitable(given) else given
 
     def _set(self, given: object) -> None:
         if not isinstance(given, Mapping):

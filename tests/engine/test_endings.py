@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fanout import Response
+    from fanout.transport import Request, Transport
 
 pytestmark = pytest.mark.virtual_time
 
@@ -91,6 +92,21 @@ def codec_of(method: str, ending: BaseException) -> Plain:
     return Trapped()
 
 
+class Through:
+    """A transport that calls ``trap``, and sends through another one."""
+
+    def __init__(self, trap: Callable[[], object]) -> None:
+        self._trap = trap
+
+    def wrap(self, transport: Transport) -> Through:
+        self._transport = transport
+        return self
+
+    async def send(self, request: Request) -> Response:
+        self._trap()
+        return await self._transport.send(request)
+
+
 def assert_account(result: fanout.Result, n_rows: int) -> None:
     failed = sum(failure.stop - failure.start for failure in result.failures)
     pending = sum(len(chunk) for chunk in result.pending)
@@ -141,7 +157,9 @@ async def test_a_stream_yields_all_that_was_answered_before_it_raises(
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("hedge", [None, fanout.Hedge(share=1.0, delay=0.1)])
-@pytest.mark.parametrize("where", ["headers", "async headers", "encode", "decode", "classify", "count_tokens", "event"])
+@pytest.mark.parametrize(
+    "where", ["headers", "async headers", "encode", "decode", "classify", "count_tokens", "event", "transport"]
+)
 async def test_the_code_that_a_client_was_given_stops_the_run_with_its_name(
     where: str, hedge: fanout.Hedge | None, ending: type[BaseException]
 ) -> None:
@@ -162,6 +180,10 @@ async def test_the_code_that_a_client_was_given_stops_the_run_with_its_name(
         options |= {"count_tokens": AfterThird(ending(), 1.0), "limits": Limits(tokens_per_second=1e9, concurrency=1)}
     elif where == "event":
         options["on_event"] = AfterThird(ending())
+    elif where == "transport":
+        trap = AfterThird(ending())
+        trap.calls = -2  # with hedging, two requests for each row
+        options["transport"] = Through(trap)
     else:
         options["codec"] = codec_of(where, ending())
     with MockEndpoint(double, latency=1.0) as mock:
@@ -222,6 +244,16 @@ async def test_a_failing_metadata_codec_stops_the_run_with_its_name(
     assert caught.value.kind == "error"
     assert not mock.requests
     assert_account(caught.value.result, 10)
+
+
+async def test_an_abnormal_end_of_on_event_after_the_last_answer_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def interrupted(event: fanout.Event) -> None:
+        raise SystemExit("the listener gave up")
+
+    with MockEndpoint(double) as mock:
+        async with Client(mock.url(Plain), codec=Plain, on_event=interrupted) as client:
+            assert np.array_equal(await client.predict(X[0]), X[0] * 2)
+    assert "SystemExit: the listener gave up" in caplog.text
 
 
 async def test_an_exception_of_headers_with_several_endpoints_is_raised() -> None:

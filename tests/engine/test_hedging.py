@@ -180,6 +180,23 @@ async def test_cancelling_a_run_leaves_no_lane_behind():
         assert client.statistics().in_flight == 0
 
 
+@pytest.mark.parametrize("turns", range(12))
+async def test_cancelling_a_run_as_an_attempt_wins_leaves_none_behind(turns):
+    """In any turn of the loop after the first answer, while the second request for its rows is under way."""
+    before = asyncio.all_tasks()
+    fleet = Fleet(a=first_then(served(1.0), *[served(50.0)] * 3))
+    async with fleet.client(hedge=Hedge(share=1.0, delay=0.5)) as client:
+        run = asyncio.create_task(client.map(X[:2]))
+        await asyncio.sleep(1.0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        assert client.statistics().in_flight == 0
+        assert asyncio.all_tasks() == before
+
+
 async def test_retries_are_hedged_too_and_an_outage_is_waited_out():
     fleet = Fleet(a=says(503), b=changing((20.0, dead), last=served()))
     result = await fleet.run(X[:100], hedge=Hedge(share=0.5, delay=0.05))

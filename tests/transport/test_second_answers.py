@@ -294,6 +294,36 @@ async def test_an_endpoint_that_answers_twice_is_excluded_and_the_others_go_on()
             assert np.array_equal(await client.map(X), X), "the next run leaves the broken endpoint out"
 
 
+async def test_a_second_answer_is_reported_although_its_connection_is_lost_before_it_is_wanted_again() -> None:
+    decoded, closed = asyncio.Event(), asyncio.Event()
+
+    class Noting(V1):
+        def decode(self, response: Any, n_rows: int) -> Any:
+            decoded.set()
+            return super().decode(response, n_rows)
+
+    async def answer(received: Received, line: Line) -> None:
+        rows = orjson.loads(received.body)["instances"]
+        body = http(orjson.dumps({"predictions": rows}))
+        if rows == X[1:2].tolist():
+            await closed.wait()
+        await line.send(body)
+        if rows == X[:1].tolist():
+            await decoded.wait()
+            await line.send(body)
+            line.close()
+            for _ in range(20):  # turns in which the client reads the second answer and the end
+                await asyncio.sleep(0)
+            closed.set()
+
+    async with (
+        loopback(answer) as server,
+        Client(server.url + ":predict", codec=Noting, chunk_rows=1, limits=Limits(concurrency=2)) as client,
+    ):
+        with pytest.raises(RunStopped, match="answered a request twice, so the answers for rows 0"):
+            await client.map(X[:2])
+
+
 class TwiceAnswering:
     """Doubles rows; while it is ``broken`` it answers every third request twice."""
 
