@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from fanout.transport import Request, Transport
     from fanout.types import Response
 
-# Header fields of responses by which fanout decides; no other is kept.
-_NEEDED = re.compile(
+_DECISIVE = re.compile(
     "content-type|date|location|inference-header-content-length|retry-after|retry-after-ms|x-should-retry|.*ratelimit.*",
     re.IGNORECASE,
 )
+
+
+def is_kept_header(name: str) -> bool:
+    """Return True for a header field of responses by which fanout decides. No other is stored or shown."""
+    return _DECISIVE.fullmatch(name) is not None
 
 
 @checks_options
@@ -101,7 +105,7 @@ class Recorder:
     def _kept(self, response: Response, redact: Callable[[bytes], bytes]) -> dict[str, str]:
         kept = {}
         for name, value in response.headers.items():
-            if _NEEDED.fullmatch(name) or name.lower() in self._headers:
+            if is_kept_header(name) or name.lower() in self._headers:
                 shown = redact_url(value) if name.lower() == "location" else value
                 kept[str(name)] = _redacted(shown, redact)
         return kept

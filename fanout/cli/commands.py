@@ -156,6 +156,7 @@ def status(job: str, settings: tuple[str, ...], as_json: bool) -> None:
 @cli.command(short_help="Check a job before it runs.", epilog=_EXIT_CODES)
 @_job
 @_set
+@click.option("--show", is_flag=True, help="Print the first request and its answer too, without credentials.")
 @click.option("--dry-run", is_flag=True, help="Send nothing: count rows, requests and bytes, and estimate the time.")
 @click.option(
     "--latency",
@@ -164,12 +165,13 @@ def status(job: str, settings: tuple[str, ...], as_json: bool) -> None:
     help="With --dry-run: time of an answer; mock.latency of the job if not given.",
 )
 @_json
-def check(job: str, settings: tuple[str, ...], dry_run: bool, latency: float | None, as_json: bool) -> None:
+def check(job: str, settings: tuple[str, ...], show: bool, dry_run: bool, latency: float | None, as_json: bool) -> None:
     """Check a job before it runs: read its input, request the model's metadata, send the first chunk, write nothing.
 
     \b
     Examples:
       fanout check job.toml
+      fanout check job.toml --show
       fanout check job.toml --dry-run --latency 0.25
       fanout check job.toml --set endpoint.url=local://echo --json
     """
@@ -178,9 +180,11 @@ def check(job: str, settings: tuple[str, ...], dry_run: bool, latency: float | N
     # An option without effect would mislead the user about the number that a check prints.
     if latency is not None and not dry_run:
         raise click.UsageError("--latency is for --dry-run: a check measures it")
+    if show and dry_run:
+        raise click.UsageError("--dry-run sends nothing that --show could print: give one of them")
     if dry_run:
         _exit(dry_run_command(job, settings, latency, as_json=as_json))
-    _exit(check_command(job, settings, as_json=as_json))
+    _exit(check_command(job, settings, show=show, as_json=as_json))
 
 
 @cli.command(short_help="Find the best chunk size and concurrency.", epilog=_TUNE_CODES)

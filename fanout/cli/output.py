@@ -191,7 +191,7 @@ def _phases(summary: Summary) -> str:
     # The phases are noise if sending took nearly all of the time.
     if summary.seconds - summary.stats.seconds < _OTHER_PHASES * summary.seconds:
         return ""
-    return f" ({', '.join(f'{name} {_duration(seconds)}' for name, seconds in phases.items())})"
+    return f" ({', '.join(f'{name} {duration(seconds)}' for name, seconds in phases.items())})"
 
 
 def _endpoint_lines(summary: Summary) -> Iterator[str]:
@@ -220,7 +220,7 @@ def _check_lines(report: CheckReport) -> Iterator[str]:
         yield f"probe:    none, {'it was stopped' if report.stop else 'there are no rows'}"
         return
     stats = result.stats
-    latency = "" if isnan(stats.latency_p50) else f", median latency {_duration(stats.latency_p50)}"
+    latency = "" if isnan(stats.latency_p50) else f", median latency {duration(stats.latency_p50)}"
     yield f"probe:    {result.ok.sum()} of {len(result.ok)} rows answered, {stats.requests} requests{latency}"
     yield f"answer:  {_array_text(report.probe.answer) or ' none'}"
     failed = sum(failure.stop - failure.start for failure in result.failures)
@@ -240,7 +240,7 @@ def _estimate_lines(estimate: Estimate) -> Iterator[str]:
     in_flight = '"auto", reckoned as 16,' if limits.concurrency == "auto" else limits.concurrency
     rates = "".join(f", at most {rate:g} {name.replace('_per_', ' a ')}" for name, rate in limits.rates.items())
     yield (
-        f"time:     {_duration(estimate.seconds)} if an answer takes {_duration(estimate.latency)} and nothing fails; "
+        f"time:     {duration(estimate.seconds)} if an answer takes {duration(estimate.latency)} and nothing fails; "
         f"{in_flight} in flight{rates}"
     )
     yield f"output:   {estimate.output}"
@@ -289,10 +289,11 @@ def _latency(summary: Summary) -> str:
     stats = summary.stats
     if isnan(stats.latency_p50):
         return ""
-    p50, p95, p99 = map(_duration, (stats.latency_p50, stats.latency_p95, stats.latency_p99))
+    p50, p95, p99 = map(duration, (stats.latency_p50, stats.latency_p95, stats.latency_p99))
     return f"; latency p50 {p50}, p95 {p95}, p99 {p99}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a duration in words."""
     # Latencies of a local server are far below 10 ms, which two decimals of a second would not show.
     return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"

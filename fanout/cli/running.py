@@ -22,6 +22,7 @@ from fanout.cli.output import (
     summary_text,
 )
 from fanout.cli.progress import progress_display
+from fanout.cli.show import probe_text
 from fanout.clock import VirtualClock
 from fanout.engine import RunControl
 from fanout.errors import ConfigError
@@ -63,13 +64,13 @@ def run_command(
     return summary.exit_code
 
 
-def check_command(file: str, settings: Sequence[str], *, as_json: bool) -> int:
-    """Check a job, and print the report."""
+def check_command(file: str, settings: Sequence[str], *, show: bool, as_json: bool) -> int:
+    """Check a job, and print the report; with ``show`` also the first request and its answer."""
     try:
-        report = asyncio.run(_check(file, settings))
+        report = asyncio.run(_check(file, settings, show=show))
     except ConfigError as error:
         return print_error(str(error), 2, as_json=as_json)
-    _print_report(report, check_text(report), as_json=as_json)
+    _print_report(report, "\n\n".join(filter(None, [check_text(report), probe_text(report)])), as_json=as_json)
     return report.exit_code
 
 
@@ -186,11 +187,11 @@ async def _run(
     return _with_signal(summary, interrupts)
 
 
-async def _check(file: str, settings: Sequence[str]) -> CheckReport:
+async def _check(file: str, settings: Sequence[str], *, show: bool) -> CheckReport:
     job = load(file, settings)
     control = RunControl()
     with Interrupts(control, progress_display(quiet=True)) as interrupts:
-        return _with_signal(await check_job(job, control=control), interrupts)
+        return _with_signal(await check_job(job, show=show, control=control), interrupts)
 
 
 def _with_signal(report: Report, interrupts: Interrupts) -> Report:

@@ -14,6 +14,7 @@ from fanout.engine import chunker_of
 from fanout.errors import ConfigError, RunStopped
 from fanout.io.journal import read_state, same_but_for_times
 from fanout.io.writers import open_sink
+from fanout.job.exchange import ExchangeCapture
 from fanout.job.model import Outline
 from fanout.job.problems import locate_errors
 from fanout.job.report import (
@@ -45,8 +46,13 @@ if TYPE_CHECKING:
 _ASSUMED_AUTO = 16
 
 
-async def check_job(job: Job, *, control: RunControl | None = None) -> CheckReport:
+async def check_job(job: Job, *, show: bool = False, control: RunControl | None = None) -> CheckReport:
     """Read the input, request the model's metadata, and send the first chunk.
+
+    Args:
+        job: the job to check.
+        show: keep the first request and its answer in the report.
+        control: ends it from outside.
 
     Raises:
         ConfigError: the job, its input or its output cannot be used. Rows that contradict the model's metadata are
@@ -60,7 +66,8 @@ async def check_job(job: Job, *, control: RunControl | None = None) -> CheckRepo
         # Without a row nothing can be encoded, and a probe would test nothing.
         preview: Preview | None = None
         stop: RunStopped | None = None
-        async with client_of(job) as client:
+        capture = ExchangeCapture(job.redactor.url) if show else None
+        async with client_of(job, capture) as client:
             try:
                 preview = await client.preview(first, control=control) if count_rows(first) else None
                 rows = take_rows(first, slice(0, preview.chunk_rows if preview else 0))
@@ -80,7 +87,7 @@ async def check_job(job: Job, *, control: RunControl | None = None) -> CheckRepo
         chunk_rows=chunk_rows,
         chunks=-(-n_rows // chunk_rows) if n_rows is not None and only_rows_bound else None,
         output=str(job.output_path),
-        probe=Probe(result, _array_schemas(result.outputs or {})),
+        probe=Probe(result, _array_schemas(result.outputs or {}), capture.exchange if capture else None),
         stop=StopCause.of(stop),
         exit_code=exit_code(count_failed(result), stop),
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 if TYPE_CHECKING:
     from fanout.client import Preview, Survey
     from fanout.errors import RunStopped
+    from fanout.job.exchange import Exchange
     from fanout.settings import Limits
     from fanout.types import Failure, Result, Statistics, StopKind
 
@@ -127,6 +128,9 @@ class Probe(NamedTuple):
     answer: tuple[ArraySchema, ...]
     """Arrays in the answer."""
 
+    exchange: Exchange | None = None
+    """Both as they were sent, if the check was to show them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckReport:
@@ -180,6 +184,7 @@ class CheckReport:
             "seconds": result.stats.seconds,
             "latency": known(result.stats.latency_p50),
             "failures": failures,
+            "exchange": self.probe.exchange and self.probe.exchange.as_dict(),
             **_stop_keys(self.stop),
             "exit_code": self.exit_code,
         }

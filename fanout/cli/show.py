@@ -1,0 +1,82 @@
+"""The text of ``fanout check --show``: the first request, its answer, and the values that were read from it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fanout._escape import escaped, escaped_lines
+from fanout.cli.output import duration
+from fanout.job.exchange import abbreviated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from fanout.job import CheckReport
+    from fanout.job.exchange import Exchange
+
+_WIDTH = 100
+_INDENT = "  "
+
+
+def probe_text(report: CheckReport) -> str:
+    """Return the first request, its answer and the values in it; empty if the check did not keep them."""
+    exchange = report.probe.exchange
+    if exchange is None:
+        return ""
+    return "\n".join([*_request_lines(exchange), "", *_response_lines(exchange), *_value_lines(report)])
+
+
+def _request_lines(exchange: Exchange) -> Iterator[str]:
+    yield f"request:  {exchange.method} {escaped(exchange.url)}"
+    yield from _message(exchange.headers, exchange.body)
+
+
+def _response_lines(exchange: Exchange) -> Iterator[str]:
+    if exchange.status is None:
+        yield f"response: none after {duration(exchange.seconds)}: {escaped(exchange.error)}"
+        return
+    yield f"response: HTTP {exchange.status} after {duration(exchange.seconds)}"
+    yield from _message(exchange.answer_headers, exchange.answer)
+
+
+def _value_lines(report: CheckReport) -> Iterator[str]:
+    outputs = report.probe.result.outputs
+    if not outputs or not report.probe.result.ok.any():
+        return
+    yield ""
+    yield "values of the first row with an answer:"
+    row = int(np.flatnonzero(report.probe.result.ok)[0])
+    for name, array in outputs.items():
+        shape = f" of shape {list(array.shape[1:])}" if array.ndim > 1 else ""
+        value = _one_line(abbreviated(array[row : row + 1].tolist()[0]))
+        yield escaped(f"{_INDENT}{name or 'value'} ({array.dtype}{shape}): {value}")
+
+
+def _message(headers: Mapping[str, str], body: Any) -> Iterator[str]:
+    for name, value in headers.items():
+        yield escaped(f"{_INDENT}{name}: {value}")
+    if body not in ("", None):
+        yield ""
+        text = body if isinstance(body, str) else pretty(body)
+        for line in escaped_lines(text).split("\n"):
+            yield _INDENT + line
+
+
+def pretty(value: Any, indent: str = "") -> str:
+    """Return a JSON value in lines; on one line what fits there."""
+    line = _one_line(value)
+    if len(indent) + len(line) <= _WIDTH or not isinstance(value, dict | list):
+        return line
+    deeper = indent + _INDENT
+    if isinstance(value, dict):
+        inner = [f"{_one_line(key)}: {pretty(one, deeper)}" for key, one in value.items()]
+        return "{\n" + ",\n".join(deeper + one for one in inner) + f"\n{indent}}}"
+    return "[\n" + ",\n".join(deeper + pretty(one, deeper) for one in value) + f"\n{indent}]"
+
+
+def _one_line(value: Any) -> str:
+    # NaN and infinity are no JSON, but they are what an array holds.
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,177 @@
+"""The first request of a check and its answer, for people: redacted and abbreviated (``fanout check --show``)."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from fanout.cassettes import is_kept_header
+from fanout.errors import TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from fanout.transport import Request, Transport
+    from fanout.types import Response
+
+_TENSORS_BEGIN = "inference-header-content-length"
+_PLAIN_HEADERS = frozenset(
+    {"accept", "accept-encoding", "content-encoding", "content-type", _TENSORS_BEGIN, "user-agent"}
+)
+"""Header fields of requests whose values are shown; any other may be a credential."""
+
+_SCHEME = re.compile(r"(Bearer|Basic|Token|Key) (?=\S)", re.IGNORECASE)
+_LIST_ITEMS = 3
+_TABLE_KEYS = 30
+_TEXT_CHARACTERS = 300
+_BODY_CHARACTERS = 2000
+_PARSED_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """One request and its answer. Secrets are replaced, long lists and texts are abbreviated."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: Any = field(repr=False)
+    """The body as JSON; a text if it is none."""
+
+    status: int | None = None
+    """None if no whole answer came; ``error`` gives the reason."""
+
+    answer_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Those by which fanout decides."""
+
+    answer: Any = field(default=None, repr=False)
+    error: str = ""
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the exchange in the form of the JSON output."""
+        return asdict(self)
+
+
+class ExchangeCapture:
+    """Keeps the first request with rows and its answer: ``Client(..., transport=capture)``.
+
+    Args:
+        show_url: returns a URL without its secrets.
+    """
+
+    def __init__(self, show_url: Callable[[str], str]) -> None:
+        self.exchange: Exchange | None = None
+        """None before the first answer. Without a request with rows, the last one for metadata."""
+
+        self._show_url = show_url
+
+    def wrap(self, transport: Transport) -> Transport:
+        """A transport that sends through ``transport`` and shows this object the first exchange."""
+        return _CapturingTransport(self, transport)
+
+    def wants(self, request: Request) -> bool:
+        """True if the exchange of ``request`` is to be kept."""
+        return self.exchange is None or (self.exchange.method == "GET" and request.method != "GET")
+
+    def keep(self, request: Request, outcome: Response | TransportError, seconds: float) -> None:
+        """Keep an exchange, without its secrets."""
+        redact = request.redact
+        answer: dict[str, Any] = {}
+        if isinstance(outcome, TransportError):
+            answer["error"] = _redacted(f"{type(outcome).__name__}: {outcome}", redact)
+        else:
+            kept = {name: value for name, value in outcome.headers.items() if is_kept_header(name)}
+            answer["status"] = outcome.status
+            answer["answer_headers"] = {name.lower(): _redacted(value, redact) for name, value in kept.items()}
+            answer["answer"] = shown_body(redact(bytes(outcome.body)), outcome.headers)
+        self.exchange = Exchange(
+            method=request.method,
+            url=self._show_url(request.url),
+            headers={name.lower(): _shown_header(name, value) for name, value in request.headers.items()},
+            body=shown_body(redact(request.joined()), request.headers),
+            seconds=seconds,
+            **answer,
+        )
+
+
+class _CapturingTransport:
+    def __init__(self, capture: ExchangeCapture, transport: Transport) -> None:
+        self._capture = capture
+        self._transport = transport
+
+    async def send(self, request: Request) -> Response:
+        if not self._capture.wants(request):
+            return await self._transport.send(request)
+        now = asyncio.get_running_loop().time
+        began = now()
+        try:
+            response = await self._transport.send(request)
+        except TransportError as error:
+            self._capture.keep(request, error, now() - began)
+            raise
+        except asyncio.CancelledError:  # the attempt's deadline
+            self._capture.keep(request, TransportError("no whole answer within the time of an attempt"), now() - began)
+            raise
+        self._capture.keep(request, response, now() - began)
+        return response
+
+
+def shown_body(body: bytes, headers: Mapping[str, str]) -> Any:
+    """Return a body as an abbreviated JSON value; text, or the number of bytes, if it is not JSON."""
+    folded = {name.lower(): value for name, value in headers.items()}
+    begin = folded.get(_TENSORS_BEGIN, "")
+    if begin.isdecimal() and int(begin) < len(body):
+        return {**_as_table(body[: int(begin)]), "...": f"and {len(body) - int(begin):,} bytes of tensors"}
+    if len(body) <= _PARSED_BYTES:
+        try:
+            return abbreviated(orjson.loads(body))
+        except orjson.JSONDecodeError:
+            pass
+    try:
+        text = body[: 4 * _BODY_CHARACTERS].decode("utf-8", "strict" if len(body) < _BODY_CHARACTERS else "ignore")
+    except UnicodeDecodeError:
+        return f"{len(body):,} bytes of {folded.get('content-type', 'an unknown type')}"
+    return _cut(text, _BODY_CHARACTERS)
+
+
+def abbreviated(value: Any) -> Any:
+    """Return a JSON value with the first items of its lists, and the beginnings of its texts."""
+    if isinstance(value, str):
+        return _cut(value, _TEXT_CHARACTERS)
+    if isinstance(value, list):
+        more = len(value) - _LIST_ITEMS
+        rest = [f"... {more:,} more"] if more > 0 else []
+        return [*map(abbreviated, value[:_LIST_ITEMS]), *rest]
+    if isinstance(value, dict):
+        shown = {_cut(key, _TEXT_CHARACTERS): abbreviated(inner) for key, inner in list(value.items())[:_TABLE_KEYS]}
+        more = len(value) - _TABLE_KEYS
+        return shown | ({"...": f"{more:,} more"} if more > 0 else {})
+    return value
+
+
+def _as_table(head: bytes) -> dict[str, Any]:
+    try:
+        value = abbreviated(orjson.loads(head))
+    except orjson.JSONDecodeError:
+        value = None
+    return value if isinstance(value, dict) else {}
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}... ({len(text):,} characters)"
+
+
+def _shown_header(name: str, value: str) -> str:
+    if name.lower() in _PLAIN_HEADERS:
+        return value
+    scheme = _SCHEME.match(value)
+    return f"{scheme[0] if scheme else ''}***"
+
+
+def _redacted(text: str, redact: Callable[[bytes], bytes]) -> str:
+    return redact(text.encode("utf-8", "surrogateescape")).decode("utf-8", "replace")
