@@ -21,10 +21,8 @@ def test_the_request_its_answer_and_the_values_are_shown(command, write_job, dou
     write_job(url=doubler_aside.url)
     result = command("check", "job.toml", "--show")
     assert (result.code, result.err) == (0, "")
-    request, response, values = (
-        result.out.partition("\nrequest:  ")[2].split("\n\nresponse: ")[0],
-        *(result.out.partition("\nresponse: ")[2].split("\n\nvalues of the first row with an answer:\n")),
-    )
+    request, rest = result.out.partition("\nrequest:  ")[2].split("\n\nresponse: ")
+    response, values = rest.split("\n\nvalues of the first row with an answer:\n")
     assert request.startswith(f"POST {doubler_aside.url}\n  user-agent: fanout-ml/")
     assert request.endswith('\n\n  {"instances": [0.0, 1.0, 2.0, "... 1 more"]}')
     assert response.startswith("HTTP 200 after ")
