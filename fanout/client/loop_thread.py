@@ -86,6 +86,7 @@ class LoopThread:
 
     def close(self) -> None:
         """End all tasks, the loop and its thread."""
+        self._require_other_thread()
         # Jobs submitted before this end with the loop. The lock keeps others from being submitted to an ended loop.
         with self._submitting:
             if not self.closed:
@@ -96,12 +97,15 @@ class LoopThread:
     def _submit(self, call: Callable[[], object]) -> None:
         if os.getpid() != self._pid:  # a forked child has no threads of its parent
             raise ClientStateError("the client was opened before a fork; open one in each process")
-        if threading.current_thread() is self._thread:
-            raise ClientStateError("on_event cannot wait for the client that calls it: it would wait for itself")
+        self._require_other_thread()
         with self._submitting:
             if self.closed:
                 raise ClientStateError("the client is closed; make a new one")
             self._loop.call_soon_threadsafe(call)
+
+    def _require_other_thread(self) -> None:
+        if threading.current_thread() is self._thread:
+            raise ClientStateError("on_event cannot wait for the client that calls it: it would wait for itself")
 
     async def _live(self) -> None:
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()

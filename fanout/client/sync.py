@@ -72,9 +72,9 @@ class SyncClient(Generic[V]):
         self._loop = LoopThread()
         try:
             self._loop.run(self._client.open())
-        # Without the loop thread the client is useless, and a daemon thread per failed attempt would pile up.
+        # A daemon thread per failed attempt would pile up. After an interrupt the client may be open all the same.
         except BaseException:
-            self._loop.close()
+            self.close()
             raise
 
     def __enter__(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -232,3 +233,31 @@ def test_a_control_ends_a_blocking_run_from_another_thread() -> None:
     assert (stop.kind, stop.reason) == ("interrupted", "enough")
     assert_first_rows(stop.result)
     control.cut()  # its loop is closed: nothing happens
+
+
+def test_an_interrupt_while_a_client_opens_leaves_no_connection_open(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    wait = LoopThread.wait
+
+    def interrupted(loop: LoopThread, future: Any) -> Any:
+        monkeypatch.setattr(LoopThread, "wait", wait)
+        wait(loop, future)
+        raise KeyboardInterrupt  # the client is open by now
+
+    monkeypatch.setattr(LoopThread, "wait", interrupted)
+    threads = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        one_by_one("http://127.0.0.1:9/v1/models/m:predict")
+    gc.collect()
+    assert "Unclosed" not in caplog.text
+    assert threading.active_count() == threads
+
+
+def test_a_listener_that_closes_its_client_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    with Background(FaultServer(lambda x: x * 2)) as server:
+        client = SyncClient(server.url("v1"), codec="v1", on_event=lambda event: client.close())
+        assert np.array_equal(client.map(X), X * 2)
+        assert "ClientStateError: on_event cannot wait for the client that calls it" in caplog.text
+        assert np.array_equal(client.map(X), X * 2), "the client is still open"
+        client.close()
