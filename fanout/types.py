@@ -139,6 +139,8 @@ class Payload:
 
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    path: str = field(default="", repr=False)
+    """Appended to the path of the endpoint's URL, percent-encoded. It begins with ``/``, and may have a query."""
 
     @property
     def nbytes(self) -> int:
@@ -291,8 +293,8 @@ class Verdict:
     """Kind of the stop, if ``action`` is STOP."""
 
     about_rows: bool = False
-    """The codec knows that these rows alone are at fault (too long, filtered): the failure does not count against
-    the endpoint."""
+    """The codec knows that rows are at fault (too long, filtered): the failure does not count against the endpoint.
+    Where a codec sets it with FAIL, a request of several rows is split, so that the rows at fault fail alone."""
 
     @property
     def rows_suspect(self) -> bool:

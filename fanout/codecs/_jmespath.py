@@ -31,18 +31,21 @@ class InPlace(TreeInterpreter):  # type: ignore[misc] # jmespath has no types
     Args:
         expression: a JMESPath.
         index: the field of items that states their row; empty: none does.
+        key: the option that holds the expression, for messages.
+        within_row: the documents are items, each of one row, so that a filter or a join moves no value to another row.
 
     Raises:
         ConfigError: no JMESPath.
     """
 
-    def __init__(self, expression: str, index: str) -> None:
+    def __init__(self, expression: str, index: str, key: str, *, within_row: bool = False) -> None:
         super().__init__()
         self._expression = expression
         self._index = index
-        self._tree = _tree(expression)
+        self._within_row = within_row
+        self._tree = _tree(expression, key)
         # 0 where items may be the rows, more within a row.
-        self._depth = 0
+        self._depth = self._top = int(within_row)
         nodes = _nodes(self._tree)
         for node in nodes:
             # An index within a row is no row number, and where the index is the answer it places nothing.
@@ -50,7 +53,7 @@ class InPlace(TreeInterpreter):  # type: ignore[misc] # jmespath has no types
             node["ordered"] = not (
                 node["type"] in _PROJECTIONS and (_is_within_rows(node) or _takes_field(node, index))
             )
-        for node in _chain(self._tree):
+        for node in () if within_row else _chain(self._tree):
             node["rows"] = True
         self.computes = any(node["type"] == "function_expression" for node in nodes)
         self.projects = self._tree["type"] in _PROJECTIONS
@@ -58,7 +61,7 @@ class InPlace(TreeInterpreter):  # type: ignore[misc] # jmespath has no types
 
     def __call__(self, document: Any) -> Any:
         """Return the part of ``document`` that the expression finds. Raises `Unfit`."""
-        self._depth = 0
+        self._depth = self._top
         try:
             return self.visit(self._tree, document)
         except Unfit:
@@ -103,6 +106,8 @@ class InPlace(TreeInterpreter):  # type: ignore[misc] # jmespath has no types
         base = self.visit(node["children"][0], value)
         if not isinstance(base, list):
             return None
+        if self._within_row:
+            return [inner for item in base for inner in (item if isinstance(item, list) else [item])]
         lengths = {len(item) if isinstance(item, list) else None for item in base}
         if lengths <= {None}:
             return base
@@ -138,7 +143,7 @@ class InPlace(TreeInterpreter):  # type: ignore[misc] # jmespath has no types
             self._depth -= 1
 
 
-def _tree(expression: str) -> Any:
+def _tree(expression: str, key: str) -> Any:
     try:
         compiled = jmespath.compile(expression)
         compiled.search({})  # only a search finds functions that do not exist
@@ -146,7 +151,9 @@ def _tree(expression: str) -> Any:
         pass  # a function does not accept the empty object, but may accept an answer
     except JMESPathError as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"response_field is no JMESPath expression: {reason}", key="response_field") from None
+        at = getattr(error, "lex_position", None)
+        where = "" if at is None else f" at position {at}"
+        raise ConfigError(f"{key} is no JMESPath expression{where}: {reason}", key=key) from None
     return deepcopy(compiled.parsed)  # jmespath caches the tree, and `InPlace` writes into it
 
 

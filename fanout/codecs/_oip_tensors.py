@@ -136,6 +136,12 @@ def output_tensors(response: Response, *, keep: bool) -> dict[str, Array]:
     return dict(in_json) | _from_bytes([output for output in described if output.size is not None], tail)
 
 
+def header_of(response: Response) -> Any:
+    """The JSON of an answer that has been read, without the tensors behind it; None where it is large."""
+    head, _ = _split(response)
+    return None if len(head.body) > LIGHT else head.json()
+
+
 def is_of_views(response: Response) -> bool:
     """True if all but the bytes of tensors that need no conversion is small."""
     header = response.headers.get(LENGTH_HEADER, "")

@@ -70,30 +70,35 @@ def spec_from_options(dtype: DTypeOption, shape: ShapeOption) -> dict[str, Tenso
     shapes = dict(shape) if isinstance(shape, Mapping) else {} if shape is None else {ANY_OUTPUT: shape}
     any_dtype, any_shape = dtypes.get(ANY_OUTPUT), shapes.get(ANY_OUTPUT)
     return {
-        name: TensorSpec(dtype=_dtype(dtypes.get(name, any_dtype)), shape=_shape(shapes.get(name, any_shape)))
+        name: TensorSpec(
+            dtype=output_dtype(dtypes.get(name, any_dtype), "dtype"),
+            shape=output_shape(shapes.get(name, any_shape), "shape"),
+        )
         for name in dtypes.keys() | shapes.keys()
     }
 
 
-def _dtype(name: object) -> np.dtype[Any] | None:
+def output_dtype(name: object, key: str) -> np.dtype[Any] | None:
+    """Return the dtype of this name; None for None. Raises `ConfigError`."""
     if name is None:
         return None
     try:
         dtype = np.dtypes.StringDType() if name == "str" else np.dtype(cast("str", name))
     except (TypeError, ValueError, SyntaxError):  # numpy parses the text as a small language
-        raise ConfigError(f'dtype {name!r} is no numpy dtype; try "float32" or "int64"', key="dtype") from None
+        raise ConfigError(f'{key} {name!r} is no numpy dtype; try "float32" or "int64"', key=key) from None
     if dtype.kind not in "biufT":
-        raise ConfigError(f"dtype {name!r} cannot come over the wire; use a number, bool or str dtype", key="dtype")
+        raise ConfigError(f"{key} {name!r} cannot come over the wire; use a number, bool or str dtype", key=key)
     return dtype.newbyteorder("=") if dtype.kind != "T" else dtype
 
 
-def _shape(shape: object) -> tuple[int | None, ...] | None:
+def output_shape(shape: object, key: str) -> tuple[int | None, ...] | None:
+    """Return the shape of one row; None for None. Raises `ConfigError`."""
     if shape is None:
         return None
     if not isinstance(shape, Sequence) or isinstance(shape, str):
-        raise ConfigError(f"shape must be a list of lengths, such as [10], not {shape!r}", key="shape")
+        raise ConfigError(f"{key} must be a list of lengths, such as [10], not {shape!r}", key=key)
     # TOML has no null, so -1 stands for an unknown length there, as it does in the protocols.
     lengths = tuple(None if length in (None, -1) else length for length in shape)
     if not all(length is None or (isinstance(length, int) and length >= 0) for length in lengths):
-        raise ConfigError(f"shape {list(shape)!r} must hold whole numbers, 0 or more (-1: unknown)", key="shape")
+        raise ConfigError(f"{key} {list(shape)!r} must hold whole numbers, 0 or more (-1: unknown)", key=key)
     return lengths

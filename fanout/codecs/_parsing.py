@@ -102,26 +102,38 @@ def invalid(response: Response, error: Unfit) -> InvalidResponse:
     return InvalidResponse(f"the answer {error}: {response.excerpt()}", error_kind=error.error_kind)
 
 
-def read_with_usage(response: Response, convert: Callable[[Any], Array | Values], *, keep: bool) -> DecodedResponse:
-    """Parse as `read` does, with the ``usage`` and ``model`` of APIs that follow OpenAI's.
+def read_with_usage(
+    response: Response,
+    convert: Callable[[Any], Array | Values],
+    *,
+    keep: bool,
+    count: Callable[[Any], tuple[Mapping[str, int], str | None]],
+    exactly: bool = False,
+) -> DecodedResponse:
+    """Parse as `read` does, with the usage and the name of the model that ``count`` finds in the document.
 
     An `InvalidResponse` carries the usage as well, for the provider bills it all the same.
     """
-    usage: dict[str, int] = {}
+    usage: Mapping[str, int] = {}
     model: str | None = None
 
     def convert_and_count(document: Any) -> Array | Values:
-        nonlocal model
-        if isinstance(document, dict):
-            usage.update(counts(document.get("usage")))
-            model = model_name(document.get("model"))
+        nonlocal usage, model
+        usage, model = count(document)
         return convert(document)
 
     try:
-        return DecodedResponse(read(response, convert_and_count, keep=keep), usage=usage, model=model)
+        return DecodedResponse(read(response, convert_and_count, keep=keep, exactly=exactly), usage=usage, model=model)
     except InvalidResponse as error:
         error.usage = usage
         raise
+
+
+def openai_counts(document: Any) -> tuple[dict[str, int], str | None]:
+    """The ``usage`` and the ``model`` of an API that follows OpenAI's."""
+    if not isinstance(document, dict):
+        return {}, None
+    return counts(document.get("usage")), model_name(document.get("model"))
 
 
 def with_usage_of(response: Response, error: InvalidResponse) -> InvalidResponse:

@@ -6,15 +6,16 @@ Rerankers, for instance, sort their items by score, and each item has the index 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
-
-import orjson
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError, InvalidResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+
+Finder: TypeAlias = Callable[[Any], Any]
 
 BODY = "@"
 """The expression for the whole document."""
@@ -23,7 +24,6 @@ INDEX = "index"
 """The field that most APIs use: OpenAI, Cohere, Jina, Voyage, Text Embeddings Inference."""
 
 PLAIN_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PART = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\[\*?\])?")
 
 
 class Path:
@@ -32,12 +32,13 @@ class Path:
     Args:
         expression: a name, `BODY`, or any JMESPath.
         index: the field in which items state their row; empty: they are in row order.
+        key: the option that holds the expression, for messages.
 
     Raises:
         ConfigError: ``expression`` is no JMESPath.
     """
 
-    def __init__(self, expression: str, index: str) -> None:
+    def __init__(self, expression: str, index: str, key: str = "answers") -> None:
         self.expression = expression
         self.index = index
         # Functions compute with the numbers, which must be exact before.
@@ -48,9 +49,14 @@ class Path:
         if expression != BODY and not PLAIN_FIELD.fullmatch(expression):
             from fanout.codecs._jmespath import InPlace  # jmespath is imported for expressions alone
 
-            search = InPlace(expression, index)
+            search = InPlace(expression, index, key)
             self.computes, self._gives_items, self._search = search.computes, search.gives_items, search
             self._is_list = not search.projects
+
+    @property
+    def projects(self) -> bool:
+        """True if it finds a value of each item, not the items themselves."""
+        return not self._gives_items
 
     @property
     def of_texts(self) -> str:
@@ -139,31 +145,31 @@ def stated_order(indices: Sequence[Any], field: str) -> list[int] | None:
     try:
         return order_of(indices)
     except Unfit as error:
-        remedy = f'if {field!r} is a value of the model, set codec.index_field to ""'
+        remedy = f'if {field!r} is a value of the model, set codec.order to "position"'
         raise Unfit(f"{error.args[0]} ({remedy})", error_kind="rows") from None
 
 
-def document_with(answers: bytes, field: str) -> bytes:
-    """The document of a mock server in which the JMESPath ``field`` finds the JSON list ``answers``.
+def finder(expression: object, key: str) -> Finder:
+    """Return a function that finds a JMESPath inside one item, None where there is nothing; it raises `Unfit`.
 
-    Raises `ConfigError` unless the path has only names (``a.b``), and one list at most (``a[].b``).
+    Raises `ConfigError` if ``expression`` is no JMESPath.
     """
-    if field == BODY:
-        return answers
-    parts = [_PART.fullmatch(part) for part in field.split(".")]
-    if not all(parts) or sum(bool(part and part[2]) for part in parts) > 1:
-        raise ConfigError(
-            f"response_field {field!r} is more than names and one list, such as data[].score: it does not show the "
-            "document of a server",
-            key="response_field",
-        )
-    document: Any = orjson.loads(answers)
-    depth = next((i for i, part in enumerate(parts) if part and part[2]), -1)
-    # From the innermost name outwards; at the list, each answer gets an object of its own.
-    for i, part in reversed(list(enumerate(parts))):
-        assert part is not None
-        document = {part[1]: document} if i <= depth or depth < 0 else [{part[1]: item} for item in document]
-    return orjson.dumps(document)
+    if not isinstance(expression, str) or not expression:
+        raise ConfigError(f"{key} must be a path, not {expression!r}", key=key)
+    names = expression.split(".")
+    if expression == BODY or (len(names) == 1 and PLAIN_FIELD.fullmatch(expression)):
+        return _field(expression)
+    if all(map(PLAIN_FIELD.fullmatch, names)):
+        return lambda item: _nested(item, names)
+    from fanout.codecs._jmespath import InPlace  # jmespath is imported for expressions alone
+
+    return InPlace(expression, "", key, within_row=True)
+
+
+def _nested(value: Any, names: Sequence[str]) -> Any:
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def _field(name: str) -> Callable[[Any], Any]:

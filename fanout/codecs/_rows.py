@@ -232,6 +232,21 @@ def _plain_rows(rows: list[Any]) -> list[Any]:
     return plain
 
 
+def value_to_json(value: Any) -> bytes:
+    """One value of a row as JSON. Raises `Unfit` where JSON cannot express it."""
+    try:
+        try:
+            written = orjson.dumps(value, option=DUMPS)
+        except orjson.JSONEncodeError:
+            written = orjson.dumps(_plain(value), option=DUMPS)
+    except (InputError, orjson.JSONEncodeError, RecursionError) as error:
+        hint = "; for bytes write the filter | base64" if isinstance(value, bytes) else ""
+        raise Unfit(f"holds what JSON cannot express: {error}{hint}") from None
+    if b"null" in written and holds_nonfinite(value):
+        raise Unfit(f"holds {_NONFINITE}")
+    return written
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         value = without_mask(value, "an array")

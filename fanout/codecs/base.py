@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from fanout.codecs._options import ANY_OUTPUT, DTypeOption, ShapeOption, spec_from_options
+from fanout.codecs._rules import StatusRule, StatusRules
+from fanout.codecs._usage import UsagePaths
 from fanout.errors import ConfigError
 from fanout.options import checks_options, option_names, require_known
 
@@ -41,6 +43,10 @@ class Codec(ABC):
         shape: shape of one output row (``[10]``; None for a length that the first answers show), or output name ->
             shape.
         nonfinite: ``"reject"`` refuses an answer with NaN or infinity, ``"keep"`` accepts it.
+        usage: name -> JMESPath of a count in the answer, for the statistics and the limits on tokens:
+            ``{"total_tokens": "meta.tokens"}``.
+        status_rules: what errors of this API mean. A rule has conditions (``status``, ``path`` with ``equals`` or
+            ``contains``) and ``then``: ``"quota"``, ``"fail"``, ``"retry"``, or the status that means the same.
     """
 
     name: ClassVar[str] = "custom"
@@ -71,6 +77,8 @@ class Codec(ABC):
     """The arguments of the constructor, by which a journal distinguishes codecs."""
 
     _spec: Mapping[str, TensorSpec] = {}
+    _usage: UsagePaths | None = None
+    _rules: StatusRules | None = None
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
         if options and (known := option_names(cls.__init__)) is not None:
@@ -82,12 +90,20 @@ class Codec(ABC):
 
     @checks_options  # for subclasses that pass on all options that they do not know
     def __init__(
-        self, *, dtype: DTypeOption = None, shape: ShapeOption = None, nonfinite: Literal["reject", "keep"] = "reject"
+        self,
+        *,
+        dtype: DTypeOption = None,
+        shape: ShapeOption = None,
+        nonfinite: Literal["reject", "keep"] = "reject",
+        usage: Mapping[str, str] | None = None,
+        status_rules: Sequence[StatusRule] | None = None,
     ) -> None:
         if nonfinite not in ("reject", "keep"):
             raise ConfigError(f'nonfinite must be "reject" or "keep", not {nonfinite!r}', key="nonfinite")
         self.nonfinite = nonfinite
         self._spec = spec_from_options(dtype, shape)
+        self._usage = None if not usage else UsagePaths(usage)
+        self._rules = None if not status_rules else StatusRules(status_rules)
 
     @abstractmethod
     def encode(self, rows: Rows) -> Payload:
@@ -161,10 +177,13 @@ class Codec(ABC):
     def classify(self, response: Response) -> Verdict | int | None:
         """Classify an answer without values, where only this API gives its status that meaning.
 
+        The ``status_rules`` decide here, so that a codec of your own calls ``super().classify(response)`` first.
+
         Returns:
-            The status that means the same elsewhere, a whole `Verdict`, or None for the answer's own status.
+            The status that means the same elsewhere; a `Verdict`, to which the engine adds the server's message and
+            wait if its reason is empty; or None for the answer's own status.
         """
-        return None
+        return None if self._rules is None else self._rules(response)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"

@@ -1,4 +1,4 @@
-"""APIs that take rows as a JSON list and answer with one; KServe's V1 protocol, which is TensorFlow Serving's, is one.
+"""Any JSON API, by a template of its requests and paths in its answers; KServe's V1 protocol is a case of it.
 
 https://kserve.github.io/website/docs/concepts/architecture/data-plane/v1-protocol
 https://www.tensorflow.org/tfx/serving/api_rest
@@ -6,7 +6,7 @@ https://www.tensorflow.org/tfx/serving/api_rest
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -14,16 +14,17 @@ import numpy as np
 import orjson
 
 from fanout.codecs import _options, _values
+from fanout.codecs._answers import POSITION, Answers, OutputOptions
 from fanout.codecs._numbers import AT_ONCE, NumbersReader
 from fanout.codecs._options import DTypeOption, ShapeOption  # noqa: TC001 - the schema of job files resolves them
-from fanout.codecs._parsing import invalid, read
-from fanout.codecs._paths import BODY, INDEX, PLAIN_FIELD, Path, document_with, stated_order
-from fanout.codecs._rows import DUMPS, to_json
+from fanout.codecs._parsing import invalid, read, read_with_usage
+from fanout.codecs._paths import BODY, INDEX, PLAIN_FIELD, Path, stated_order
+from fanout.codecs._request import RequestTemplate
+from fanout.codecs._rules import StatusRule  # noqa: TC001
 from fanout.codecs._slices import Uncut, rows_at
 from fanout.codecs.base import Codec
-from fanout.errors import ConfigError
-from fanout.exact_json import LIGHT
-from fanout.types import Payload, Response
+from fanout.exact_json import LIGHT, without_bom
+from fanout.types import Action, DecodedResponse, Payload, Response, TensorSpec, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
     from fanout.transport import Request
     from fanout.types import Array, Rows, Values
 
-# Stands for the rows in the template of a body, because JSON itself never has this byte.
-_HOLE = b"\0"
-# From this size on, to send the parts of a body one after the other is cheaper than to copy the rows into it.
-_WORTH_NO_COPY = 64 * 2**10
 # Bytes that JMESPath, which is written in Python, searches within some ten milliseconds.
 _MOST_FOR_JMESPATH = 128 * 2**10
 # An error of SageMaker is shorter; a larger answer is not parsed for it.
@@ -42,23 +39,38 @@ _LARGEST_ERROR = 2**18
 # Name of the rows that the items of a slice state, beside their values, and the number for an item without one.
 _INDEX, _NONE = "\0index", -1
 _MOST_ROWS = 2**40
+_NO_SUCH_PAGE = (404, 405, 410)
 
 
 class Json(Codec):
-    """Rows as a JSON list in one field of the request, answers as a JSON list in the response.
+    """Rows in a JSON request of any shape, answers in a JSON response of any shape.
+
+    ``request`` is the body, with placeholders in its texts. ``"{{column}}"`` alone is the value of a column in its own
+    type, within a text it is formatted; ``"{{row}}"`` is the row, ``"{{rows}}"`` the list of all rows of the request,
+    each in the shape of ``item``, and ``"{{column[]}}"`` the list of one column. Without ``{{rows}}`` and lists a
+    request carries one row. Filters: ``| json`` (as JSON text), ``| base64``, ``| data_url``.
 
     Rows may be arrays of numbers or bool (any rank), texts, lists, dicts, or a mapping of arrays (a row is then an
     object). An answer is a list of numbers, booleans, texts or (nested, rectangular) lists of those -> one array; a
-    list of objects with the same fields, or an object of lists -> name -> array.
+    list of objects with the same fields, or an object of lists -> name -> array. With ``outputs``, answers may have any
+    shape.
 
     Args:
-        request_field: where the rows go; dotted for nesting; ``"@"``: the rows are the whole body.
-        response_field: JMESPath of the answers; ``"@"``: the whole body.
-        index_field: the field in which items of an answer state their row, if they do: they are placed by it. Set it to
-            ``""`` where the model has an output of that name.
-        extra: constant fields of the body.
-        dtype, shape, nonfinite: see `fanout.Codec`. Numbers are float64 without ``dtype``; integers beyond 2**53, or
-            those that the dtype does not hold exactly, make an answer invalid.
+        request: the body, with placeholders; ``{"instances": "{{rows}}"}`` if not given.
+        item: the shape of each element of ``{{rows}}``; the row itself if not given.
+        path: appended to the path of the URL, with placeholders; a query may follow. Values are percent-encoded.
+        headers: header fields with placeholders.
+        answers: JMESPath of the list of answers; ``"predictions"`` if neither this nor ``request`` is given. Without
+            it, the whole response is the list, or the answer to a request of one row.
+        outputs: output name -> JMESPath inside one answer, or a table with ``path``, ``type`` (a dtype, ``"str"``, or
+            ``"json"`` for a value of any shape, as JSON text), ``shape``, and ``null``: ``"fail"`` refuses a missing
+            value, ``"keep"`` makes NaN or an empty text of it.
+        order: where an answer states its row: a path inside it, or ``"position"`` if none does. If not given, the field
+            ``index`` places answers that have it.
+        parse: path inside an answer to a text that holds JSON; ``outputs`` are then found in that.
+        fail_when: path in the response or an answer: if it finds anything true, the row fails at once.
+        dtype, shape, nonfinite, usage, status_rules: see `fanout.Codec`. Numbers are float64 without ``dtype``;
+            integers beyond 2**53, or those that the dtype does not hold exactly, make an answer invalid.
 
     Raises:
         ConfigError: an option that cannot be used.
@@ -70,72 +82,121 @@ class Json(Codec):
     def __init__(
         self,
         *,
-        request_field: str = "instances",
-        response_field: str = "predictions",
-        index_field: str = INDEX,
-        extra: Mapping[str, Any] | None = None,
+        request: Any = None,
+        item: Any = None,
+        path: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        answers: str | None = None,
+        outputs: Mapping[str, str | OutputOptions] | None = None,
+        order: str | None = None,
+        parse: str | None = None,
+        fail_when: str | None = None,
         dtype: DTypeOption = None,
         shape: ShapeOption = None,
         nonfinite: Literal["reject", "keep"] = "reject",
+        usage: Mapping[str, str] | None = None,
+        status_rules: Sequence[StatusRule] | None = None,
     ) -> None:
-        super().__init__(dtype=dtype, shape=shape, nonfinite=nonfinite)
-        field = _options.text("request_field", request_field)
-        self._before, self._after = _template(field, _options.fields("extra", extra))
-        response_field = _options.text("response_field", response_field)
-        self._request_field, self._response_field = field, response_field
-        # An empty text is allowed here: it disables the order by index.
-        if not isinstance(index_field, str):
-            raise ConfigError(f"index_field must be a text, not {index_field!r}", key="index_field")
-        self._path = Path(response_field, index_field)
-        self._quick = self._quick_reader(response_field)
+        super().__init__(dtype=dtype, shape=shape, nonfinite=nonfinite, usage=usage, status_rules=status_rules)
+        if request is None:
+            request, answers = {"instances": "{{rows}}"}, "predictions" if answers is None else answers
+        answers, order = _options.text_or_none("answers", answers), _options.text_or_none("order", order)
+        self._template = RequestTemplate(request, item, path or "", headers)
+        if self._template.one_row:
+            self.max_rows = 1
+        if path is not None and not self._template.varies_url:
+            self.path = path
+        self._keep = nonfinite == "keep"
+        self._answers = Answers(
+            answers, outputs or {}, order, parse, fail_when,
+            one_row=self._template.one_row, spec_of=self._spec_of, keep=self._keep,
+        )  # fmt: skip
+        if outputs:
+            self._spec = {name: output.spec for name, output in self._answers.outputs.items()}
+        if self._answers.keeps_null:  # NaN stands for null, and `read` refuses any other
+            self.nonfinite = "keep"
+        # Without a field that only `Answers` reads, the readers of large and of small answers below take part.
+        plain = not (self._answers.is_item or outputs or parse or fail_when or self._answers.order)
+        field = self._answers.path
+        self._path = Path(field, "" if order == POSITION else order or INDEX, "answers")
+        self._quick = self._quick_reader(field) if plain and self._usage is None else None
         self.if_lengths_differ = (
-            f'take each as JSON text, with codec.response_field = "{self._path.of_texts}" and no codec.dtype, or one '
+            f'take each as JSON text, with codec.answers = "{self._path.of_texts}" and no codec.dtype, or one '
             "value of each, with an index such as [0] behind its rows"
         )
-        self._fields_of_rows = _fields_of_rows(response_field)
+        self._plain = plain
+        self._fields_of_rows = _fields_of_rows(field) if plain else ()
         if not self._fields_of_rows:  # only a name can be read in slices
             self.most_bytes_on_loop = _MOST_FOR_JMESPATH
 
+    @property
+    def columns(self) -> frozenset[str] | None:
+        """The columns that the templates name; None if they take whole rows."""
+        return self._template.columns
+
     def encode(self, rows: Rows) -> Payload:
-        """``rows`` in the request field.
+        """The request for ``rows``.
 
         Raises:
-            EncodeError: rows that JSON cannot express (NaN, infinity, bytes, integers beyond 64 bits).
-            InputError: an array of a dtype that cannot be sent.
+            EncodeError: rows that JSON cannot express (NaN, infinity, bytes, integers beyond 64 bits), that lack a
+                value which the template needs, or whose value cannot be a part of a path or a header field.
+            InputError: an array of a dtype that cannot be sent, or rows without the columns of the template.
         """
-        written = to_json(rows)
-        if len(written) < _WORTH_NO_COPY:
-            return Payload(body=self._before + written + self._after)
-        return Payload(body=(self._before, written, self._after))
+        return self._template.encode(rows)
 
-    def decode(self, response: Response, n_rows: int) -> Array | Values:
-        """The list that the response field holds, first axis: the rows. Raises `InvalidResponse`."""
+    def decode(self, response: Response, n_rows: int) -> Array | Values | DecodedResponse:
+        """The answers, first axis: the rows; with the usage, if paths to it are given. Raises `InvalidResponse`."""
         # Small answers of plain numbers need none of the general machinery below.
         quick = self._quick if len(response.body) <= AT_ONCE else None
         if quick is not None and (numbers := quick.read(response.body)) is not None:
             return numbers
         if len(response.body) > LIGHT and (rows := self._in_slices(response)) is not None:
             return rows
-        return read(response, self._answers, keep=self.nonfinite == "keep", exactly=self._path.computes)
+
+        def convert(document: Any) -> Array | Values:
+            return self._document_values(document) if self._plain else self._answers.values(document, n_rows)
+
+        exactly = self._path.computes or not self._plain
+        if self._usage is None:
+            return read(response, convert, keep=self._keep, exactly=exactly)
+        return read_with_usage(response, convert, keep=self._keep, exactly=exactly, count=self._count)
 
     def serve(self, request: Request, model: Callable[[Any], Any]) -> Response:
-        """The response of a mock server: ``model`` of the rows, at the place of ``response_field``.
+        """The response of a mock server: ``model`` of the rows, where the paths of the codec find it.
 
-        Raises `ConfigError` for a response field that is more than names and one list.
+        A row of named columns is a dict. Raises `ConfigError` for paths that do not show the shape of an answer.
         """
-        answers = to_json(model(_rows_in(request.joined(), self._request_field)))
-        body = document_with(answers, self._response_field)
+        from fanout.codecs._served import document_for, rows_in  # only mocks need it
+
+        values = model(rows_in(self._template, orjson.loads(request.joined())))
+        body = document_for(values, self._answers, () if self._usage is None else self._usage.paths.values())
         return Response(status=200, headers={"Content-Type": "application/json"}, body=body)
 
-    def classify(self, response: Response) -> int | None:
-        """The container's own status, which SageMaker wraps into a 424."""
-        if response.status != 424 or len(response.body) > _LARGEST_ERROR:
-            return None
-        try:
-            original = orjson.loads(response.body)["OriginalStatusCode"]
-        except (ValueError, TypeError, KeyError):
-            return None
+    def classify(self, response: Response) -> Verdict | int | None:
+        """A verdict by ``status_rules`` or ``fail_when``, or the container's status, which SageMaker wraps in a 424."""
+        if (ruled := super().classify(response)) is not None:
+            return ruled
+        if response.status in _NO_SUCH_PAGE and self._template.varies_url:
+            # A row has chosen the page, so that the row is at fault, and not the endpoint.
+            return Verdict(action=Action.SPLIT, reason="", status=response.status)
+        document = _small_document(response)
+        if 200 <= response.status < 300:
+            refusal = self._answers.refusal(document)
+            reason = f"HTTP {response.status}: {refusal}"
+            return (
+                None
+                if refusal is None
+                else Verdict(action=Action.FAIL, reason=reason, status=response.status, about_rows=True)
+            )
+        original = document.get("OriginalStatusCode") if response.status == 424 and isinstance(document, dict) else None
         return original if isinstance(original, int) and 400 <= original < 600 else None
+
+    def _count(self, document: Any) -> tuple[Mapping[str, int], None]:
+        assert self._usage is not None
+        return self._usage.of(document), None
+
+    def _spec_of(self, output: str) -> TensorSpec:
+        return self._spec.get(output) or self._spec.get(_options.ANY_OUTPUT) or TensorSpec()
 
     def _quick_reader(self, field: str) -> NumbersReader | None:
         dtype = self._dtype_of("") or np.dtype(np.float64)
@@ -143,15 +204,16 @@ class Json(Codec):
             return None
         return NumbersReader(None if field == BODY else field, dtype)
 
-    def _in_slices(self, response: Response) -> Array | Values | None:
+    def _in_slices(self, response: Response) -> Array | Values | DecodedResponse | None:
         """The rows of a large answer, read in slices; None if it cannot be cut."""
-        keep, before = self.nonfinite == "keep", set[str | None]()
+        keep, before = self._keep, set[str | None]()
         for field in self._fields_of_rows:
             with suppress(Uncut):
                 rows, rest = rows_at(response, field, self._rows, keep=keep, quick=self._quick_rows)
                 if field is not None and not before.isdisjoint(rest):
                     return None  # a field that goes first is there too, but is no list
-                return self._placed(rows, response)
+                placed = self._placed(rows, response)
+                return placed if self._usage is None else DecodedResponse(placed, usage=self._usage.of(rest))
             before.add(field)
         return None
 
@@ -184,7 +246,7 @@ class Json(Codec):
             raise invalid(response, error) from None
         return {name: values if order is None else values[order] for name, values in rows.items() if name != _INDEX}
 
-    def _answers(self, document: object) -> Array | Values:
+    def _document_values(self, document: object) -> Array | Values:
         answers, index = self._path.find(document)
         values = _values.outputs(answers, self._wanted)
         if not isinstance(values, Mapping):
@@ -192,7 +254,7 @@ class Json(Codec):
         return {name: array for name, array in values.items() if name != index}
 
     def _wanted(self, output: str) -> _values.Wanted:
-        return _values.Wanted(self._dtype_of(output), keep=self.nonfinite == "keep")
+        return _values.Wanted(self._dtype_of(output), keep=self._keep)
 
 
 class V1(Json):
@@ -203,7 +265,7 @@ class V1(Json):
 
     Args:
         signature_name: the signature of a TensorFlow model to call; the server has a default.
-        dtype, shape, nonfinite: see `fanout.Codec`.
+        dtype, shape, nonfinite, usage, status_rules: see `fanout.Codec`.
 
     Raises:
         ConfigError: an option that cannot be used.
@@ -219,15 +281,20 @@ class V1(Json):
         dtype: DTypeOption = None,
         shape: ShapeOption = None,
         nonfinite: Literal["reject", "keep"] = "reject",
+        usage: Mapping[str, str] | None = None,
+        status_rules: Sequence[StatusRule] | None = None,
     ) -> None:
         signature = _options.text_or_none("signature_name", signature_name)
-        extra = None if signature is None else {"signature_name": signature}
+        request = {"instances": "{{rows}}"} | ({} if signature is None else {"signature_name": signature})
         # Predictions are in the order of the instances, so that a field "index" is an output of the model.
-        super().__init__(index_field="", extra=extra, dtype=dtype, shape=shape, nonfinite=nonfinite)
+        super().__init__(
+            request=request, answers="predictions", order=POSITION,
+            dtype=dtype, shape=shape, nonfinite=nonfinite, usage=usage, status_rules=status_rules,
+        )  # fmt: skip
         self.if_lengths_differ = f'take the codec "json" for "v1": {self.if_lengths_differ}'
         self._fields_of_rows = ("predictions", "outputs")
 
-    def _answers(self, document: object) -> Array | Values:
+    def _document_values(self, document: object) -> Array | Values:
         fields = document if isinstance(document, dict) else {}
         answers = fields.get("predictions", fields.get("outputs"))
         if answers is None:
@@ -235,16 +302,14 @@ class V1(Json):
         return _values.outputs(answers, self._wanted)
 
 
-def _rows_in(body: bytes, field: str) -> Any:
-    """The rows of a request to a mock server: an array where they are numbers of one shape, else a list."""
-    rows = orjson.loads(body)
-    for name in () if field == BODY else field.split("."):
-        rows = rows[name]
+def _small_document(response: Response) -> Any:
+    """The document of an answer that may be an error; None for any other body."""
+    if len(response.body) > _LARGEST_ERROR:
+        return None
     try:
-        array = np.array(rows)
-    except ValueError:  # the rows differ in length
-        return rows
-    return array if array.dtype.kind in "biuf" else rows
+        return orjson.loads(without_bom(response.body))
+    except orjson.JSONDecodeError:
+        return None
 
 
 def _fields_of_rows(field: str) -> tuple[str | None, ...]:
@@ -252,28 +317,3 @@ def _fields_of_rows(field: str) -> tuple[str | None, ...]:
     if field == BODY:
         return (None,)
     return (field,) if PLAIN_FIELD.fullmatch(field) else ()
-
-
-def _template(field: str, extra: dict[str, Any]) -> tuple[bytes, bytes]:
-    """The parts of the body before and behind the rows."""
-    if field == BODY:
-        if extra:
-            raise ConfigError('extra needs a body of fields, but request_field is "@", the whole body', key="extra")
-        return b"", b""
-    *parents, last = field.split(".")
-    if not all([*parents, last]):
-        raise ConfigError(f"request_field {field!r} has an empty part between its dots", key="request_field")
-    # Copies, because `extra` belongs to the user.
-    body = level = dict(extra)
-    for name in parents:
-        inner = level.get(name, {})
-        if not isinstance(inner, dict):
-            clash = f"extra has a constant at {name!r}, where request_field {field!r} needs an object"
-            raise ConfigError(clash, key="extra")
-        level[name] = level = dict(inner)
-    if last in level:
-        raise ConfigError(f"extra has the field {last!r} too, where request_field {field!r} puts the rows", key="extra")
-    # The constant parts of the body are written once, not for every request.
-    level[last] = orjson.Fragment(_HOLE)
-    before, after = orjson.dumps(body, option=DUMPS).split(_HOLE)
-    return before, after

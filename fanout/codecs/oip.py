@@ -17,15 +17,16 @@ import orjson
 from fanout.arrays import without_mask
 from fanout.codecs import _options
 from fanout.codecs._oip_model import Metadata, has_no_extensions, metadata_urls, most_rows, server_url, spec_of
-from fanout.codecs._oip_tensors import LENGTH_HEADER, Input, fits, fitted, is_of_views, output_tensors
+from fanout.codecs._oip_tensors import LENGTH_HEADER, Input, fits, fitted, header_of, is_of_views, output_tensors
 from fanout.codecs._options import ANY_OUTPUT, DTypeOption, ShapeOption
 from fanout.codecs._rows import DUMPS, columns, stacked
+from fanout.codecs._rules import StatusRule  # noqa: TC001 - the schema of job files resolves it
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError, EncodeError, InputError, InvalidResponse
-from fanout.types import Payload, Tensor, TensorSpec, count_rows
+from fanout.types import DecodedResponse, Payload, Tensor, TensorSpec, count_rows
 
 if TYPE_CHECKING:
-    from fanout.types import Array, ModelInfo, Response, Rows, Values
+    from fanout.types import Array, ModelInfo, Response, Rows, Values, Verdict
 
 # Name of the input for servers that list no inputs, because they accept any.
 _ANY_NAME = "input"
@@ -46,8 +47,8 @@ class Oip(Codec):
         input: name of the model's input; by default from the model's metadata.
         outputs: names of the outputs to request, in this order; by default all of the metadata.
         parameters: constant parameters of the request.
-        dtype, shape, nonfinite: see `fanout.Codec`; dtype and shape are by default those of the metadata.
-            ``"keep"`` also takes null among JSON floats for NaN, as MLServer means it.
+        dtype, shape, nonfinite, usage, status_rules: see `fanout.Codec`; dtype and shape are by default those of the
+            metadata. ``"keep"`` also takes null among JSON floats for NaN, as MLServer means it.
 
     Raises:
         ConfigError: an option that cannot be used.
@@ -67,8 +68,10 @@ class Oip(Codec):
         dtype: DTypeOption = None,
         shape: ShapeOption = None,
         nonfinite: Literal["reject", "keep"] = "reject",
+        usage: Mapping[str, str] | None = None,
+        status_rules: Sequence[StatusRule] | None = None,
     ) -> None:
-        super().__init__(dtype=dtype, shape=shape, nonfinite=nonfinite)
+        super().__init__(dtype=dtype, shape=shape, nonfinite=nonfinite, usage=usage, status_rules=status_rules)
         self._binary = _options.flag("binary", binary)
         self._input = _options.text_or_none("input", input)
         self._outputs = _options.names("outputs", outputs)
@@ -137,21 +140,24 @@ class Oip(Codec):
         """The tensors of the request. Raises as `encode` does."""
         return tuple(Tensor(name=i.name, datatype=i.datatype, shape=i.array.shape) for i in self._inputs(rows))
 
-    def decode(self, response: Response, n_rows: int) -> Values:
+    def decode(self, response: Response, n_rows: int) -> Values | DecodedResponse:
         """Output name -> array, for the requested outputs. Raises `InvalidResponse`."""
         outputs = output_tensors(response, keep=self.nonfinite == "keep")
         wanted = self._outputs or (tuple(self._metadata.outputs) if self._metadata else ()) or tuple(outputs)
         if missing := [name for name in wanted if name not in outputs]:
             names = ", ".join(outputs) or "none"
             raise InvalidResponse(f"the answer has no output {', '.join(missing)}; it has {names}")
-        return {name: outputs[name] for name in wanted}
+        values = {name: outputs[name] for name in wanted}
+        return values if self._usage is None else DecodedResponse(values, usage=self._usage.of(header_of(response)))
 
     def decodes_at_once(self, response: Response) -> bool:
         """True for raw bytes, of which `decode` makes views; it copies texts one by one."""
         return is_of_views(response)
 
-    def classify(self, response: Response) -> int | None:
+    def classify(self, response: Response) -> Verdict | int | None:
         """400 for Triton's 500 to a request that it cannot read: the rows are to blame, and no retry helps."""
+        if (ruled := super().classify(response)) is not None:
+            return ruled
         message = response.body[:_LONGEST_ERROR].lower()
         return 400 if response.status == 500 and any(words in message for words in _REQUEST_UNREADABLE) else None
 

@@ -13,8 +13,9 @@ import orjson
 
 from fanout._escape import shortened
 from fanout.codecs import _options
-from fanout.codecs._parsing import read_with_usage
+from fanout.codecs._parsing import openai_counts, read_with_usage
 from fanout.codecs._rows import DUMPS, to_json
+from fanout.codecs._rules import StatusRule  # noqa: TC001 - the schema of job files resolves it
 from fanout.codecs._values import Unfit, text_array
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError, EncodeError, InputError
@@ -68,6 +69,7 @@ class OpenAIChat(Codec):
         model: name of the model, sent if given (the official API wants one).
         system: a system message, put before every row's own messages.
         extra: constant fields of the body, such as ``temperature`` and ``max_tokens``.
+        usage, status_rules: see `fanout.Codec`. The ``usage`` of the response is read without a path.
 
     Raises:
         ConfigError: an option that cannot be used.
@@ -78,10 +80,16 @@ class OpenAIChat(Codec):
     max_rows = 1
 
     def __init__(
-        self, *, model: str | None = None, system: str | None = None, extra: Mapping[str, Any] | None = None
+        self,
+        *,
+        model: str | None = None,
+        system: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+        usage: Mapping[str, str] | None = None,
+        status_rules: Sequence[StatusRule] | None = None,
     ) -> None:
         text = TensorSpec(dtype=_STRING, shape=())
-        super().__init__()
+        super().__init__(usage=usage, status_rules=status_rules)
         self._spec = {TEXT: text, FINISH_REASON: text}
         given = _options.text_or_none("model", model)
         self._fields = ({} if given is None else {"model": given}) | _checked_extra(extra)
@@ -107,13 +115,15 @@ class OpenAIChat(Codec):
 
     def decode(self, response: Response, n_rows: int) -> DecodedResponse:
         """``text`` and ``finish_reason``, shape (1,), and the usage. Raises `InvalidResponse`."""
-        return read_with_usage(response, _outputs, keep=True)
+        return read_with_usage(response, _outputs, keep=True, count=self._count)
 
     def classify(self, response: Response) -> Verdict | int | None:
         """Fail a row that is too long or blocked, or that is answered without a text; None for anything else.
 
         Another request for the same row would end the same, and cost again.
         """
+        if (ruled := super().classify(response)) is not None:
+            return ruled
         if len(response.body) > _LARGEST_REFUSAL:
             return None
         try:
@@ -126,6 +136,11 @@ class OpenAIChat(Codec):
         if reason is None:
             return None
         return Verdict(action=Action.FAIL, reason=f"HTTP {response.status}: {reason}", status=response.status)
+
+    def _count(self, document: Any) -> tuple[Mapping[str, int], str | None]:
+        """The usage and the name of the model in a response."""
+        usage, model = openai_counts(document)
+        return usage if self._usage is None else usage | self._usage.of(document), model
 
     def _conversations(self, rows: Sequence[Any]) -> list[list[Any]]:
         conversations, bad = [], {}

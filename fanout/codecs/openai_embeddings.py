@@ -5,7 +5,7 @@ https://platform.openai.com/docs/api-reference/embeddings/create
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -16,15 +16,16 @@ from fanout.arrays import within
 from fanout.codecs import _options
 from fanout.codecs._numbers import AT_ONCE, LARGE, SimdjsonReader, exact_below, require_unique_names, vectors
 from fanout.codecs._options import ANY_OUTPUT, DTypeOption, ShapeOption
-from fanout.codecs._parsing import counts, invalid, model_name, read_with_usage, with_usage_of
+from fanout.codecs._parsing import counts, invalid, model_name, openai_counts, read_with_usage, with_usage_of
 from fanout.codecs._paths import order_of
 from fanout.codecs._rows import texts
+from fanout.codecs._rules import StatusRule  # noqa: TC001 - the schema of job files resolves it
 from fanout.codecs._slices import Uncut, rows_at
 from fanout.codecs._values import Unfit, Wanted, array, is_unicode
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError, EncodeError, InputError, InvalidResponse
 from fanout.exact_json import LIGHT
-from fanout.types import Array, DecodedResponse, Payload, Response, Rows, TensorSpec, Values
+from fanout.types import Array, DecodedResponse, Payload, Response, Rows, TensorSpec, Values, Verdict
 
 _BASE64 = np.dtype("<f4")
 _SINGLE = np.dtype(np.float32)
@@ -42,7 +43,7 @@ class OpenAIEmbeddings(Codec):
         encoding_format: ``"base64"`` is several times faster than ``"float"``. A server that ignores it does no harm:
             the answer decides.
         dtype: of vectors that come as JSON numbers; float32 if not given, as in base64.
-        shape, nonfinite: see `fanout.Codec`.
+        shape, nonfinite, usage, status_rules: see `fanout.Codec`. The ``usage`` of the response is read without a path.
 
     Raises:
         ConfigError: an option that cannot be used.
@@ -62,8 +63,10 @@ class OpenAIEmbeddings(Codec):
         dtype: DTypeOption = None,
         shape: ShapeOption = None,
         nonfinite: Literal["reject", "keep"] = "reject",
+        usage: Mapping[str, str] | None = None,
+        status_rules: Sequence[StatusRule] | None = None,
     ) -> None:
-        super().__init__(dtype=dtype, shape=shape, nonfinite=nonfinite)
+        super().__init__(dtype=dtype, shape=shape, nonfinite=nonfinite, usage=usage, status_rules=status_rules)
         self._dtype = self._dtype_of("") or _SINGLE
         _check(dimensions, encoding_format, self._dtype)
         given = self._spec.get("", self._spec.get(ANY_OUTPUT, TensorSpec()))
@@ -102,7 +105,7 @@ class OpenAIEmbeddings(Codec):
     def decode(self, response: Response, n_rows: int) -> DecodedResponse:
         """The vectors in the order of their ``index``, shape (n_rows, width), and usage. Raises `InvalidResponse`."""
         size = len(response.body)
-        if self._floats_come and LARGE <= size <= AT_ONCE:
+        if self._floats_come and self._usage is None and LARGE <= size <= AT_ONCE:
             # Before the slices: one call with a parser that is warm takes half their time.
             decoded = self._quickly(response.body, n_rows)
             if decoded is not None:
@@ -110,12 +113,19 @@ class OpenAIEmbeddings(Codec):
         if size > LIGHT and (decoded := self._in_slices(response, n_rows)) is not None:
             return decoded
         return read_with_usage(
-            response, lambda document: self._vectors(document, n_rows), keep=self.nonfinite == "keep"
+            response, lambda document: self._vectors(document, n_rows), keep=self.nonfinite == "keep", count=self._count
         )
 
-    def classify(self, response: Response) -> int | None:
+    def classify(self, response: Response) -> Verdict | int | None:
         """500 for the 424 of Text Embeddings Inference: its backend failed, perhaps because of a row."""
+        if (ruled := super().classify(response)) is not None:
+            return ruled
         return 500 if response.status == 424 else None
+
+    def _count(self, document: Any) -> tuple[Mapping[str, int], str | None]:
+        """The usage and the name of the model in a response."""
+        usage, model = openai_counts(document)
+        return usage if self._usage is None else usage | self._usage.of(document), model
 
     def _in_slices(self, response: Response, n_rows: int) -> DecodedResponse | None:
         """The vectors of a large answer, read in slices; None if it cannot be cut."""
@@ -135,7 +145,8 @@ class OpenAIEmbeddings(Codec):
         except InvalidResponse as error:
             raise with_usage_of(response, error) from None
         vectors = vectors if places is None else vectors[places]
-        return DecodedResponse(vectors, usage=counts(rest.get("usage")), model=model_name(rest.get("model")))
+        usage, model = self._count(rest)
+        return DecodedResponse(vectors, usage=usage, model=model)
 
     def _items(self, items: Any) -> Values:
         """The vectors and the indices of some items."""

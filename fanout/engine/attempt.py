@@ -228,7 +228,7 @@ class Attempter:
             meaning = self._codec.classify(response)
         try:
             if isinstance(meaning, Verdict):
-                verdict = replace(meaning, about_rows=meaning.action is Action.FAIL)
+                verdict = self._completed(meaning, response, task)
             elif meaning is None and error is not None:
                 verdict = classify_invalid(response, error, quotes=task.payload.holds)
             else:
@@ -243,6 +243,20 @@ class Attempter:
             if not expired and self._rows_may_be_forbidden(ticket.endpoint, task):
                 return replace(verdict, action=Action.SPLIT)
         return verdict
+
+    @staticmethod
+    def _completed(meaning: Verdict, response: Response, task: ChunkTask) -> Verdict:
+        """A codec's verdict, with the server's message and wait where it has no reason of its own."""
+        assert task.payload is not None
+        if not meaning.reason:
+            general = classify_response(response, quotes=task.payload.holds)
+            stop = meaning.stop if meaning.action is Action.STOP else general.stop
+            meaning = replace(general, action=meaning.action, status=meaning.status, stop=stop)
+        if meaning.action is not Action.FAIL:
+            return meaning
+        # One row of several may be refused, and then fails alone.
+        splits = meaning.about_rows and task.n > 1
+        return replace(meaning, about_rows=True, action=Action.SPLIT if splits else Action.FAIL)
 
     def _rows_may_be_forbidden(self, endpoint: EndpointState, task: ChunkTask) -> bool:
         """True if a 403 may be that of a moderator or a firewall, which refuse single rows.

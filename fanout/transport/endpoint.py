@@ -125,9 +125,8 @@ class EndpointClient:
         if known.id_header is not None:
             headers = known.numbered(headers)
         version = known.version
-        response = await self._transport.send(
-            Request("POST", self._target_text, headers, body, fresh, rows, self._redact)
-        )
+        url = self._url_with(payload.path) if payload.path else self._target_text
+        response = await self._transport.send(Request("POST", url, headers, body, fresh, rows, self._redact))
         return response if response.status < 300 else self._refused(response, version)
 
     async def get(self, url: str) -> Response:
@@ -219,6 +218,14 @@ class EndpointClient:
         # The secrets of earlier fields stay known: responses to requests with them may still come.
         self.redactor.add(secrets_of(self.url, self._headers.user))
         self.redactor.add(secrets_of(self._endpoint.proxy or "", {}))
+
+    def _url_with(self, path: str) -> str:
+        """The URL of a request whose rows choose a part of the path."""
+        # Behind the endpoint's own path, so that no row reaches the origin.
+        base, _, query = self._target_text.partition("#")[0].partition("?")
+        path, _, more = path.partition("?")
+        query = "&".join(part for part in (query, more) if part)
+        return f"{base.rstrip('/')}{path}{'?' if query else ''}{query}"
 
 
 def _parsed(url: str) -> URL:

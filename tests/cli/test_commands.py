@@ -101,7 +101,7 @@ def test_serve_refuses_a_model_that_does_not_exist():
 async def test_serve_has_the_faults_that_are_asked_for_and_no_others(start):
     process = await start("serve", "echo", "--port", 0, "--faults", "503=1.0", "--seed", 7)
     url = (await asyncio.wait_for(process.stdout.readline(), 10)).decode().strip()
-    async with fanout.Client(url, codec=fanout.codec("json", request_field="@", response_field="@")) as client:
+    async with fanout.Client(url, codec=fanout.codec("json", request="{{rows}}", answers="@")) as client:
         assert np.array_equal(await client.map(np.ones((3, 2))), np.ones((3, 2)))  # the third attempt has none
         assert client.statistics().retries == 2
     process.send_signal(signal.SIGTERM)

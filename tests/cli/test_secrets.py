@@ -138,10 +138,18 @@ POSITIONS = {
     "key in a header": Position(auth='type = "api-key"\nheader = "X-Note"\ntoken = "${SECRET}"'),
     "name of a pair": Position(auth='type = "basic"\nusername = "${SECRET}"'),
     "password of a pair": Position(auth='type = "basic"\nusername = "someone"\npassword = "${SECRET}"'),
-    "option of the codec": Position(codec='extra = { user = "${SECRET}" }'),
-    "odd option of the codec": Position(codec='extra = { user = "${ODD}" }', secret=ODD),
-    "field of the codec": Position(codec='request_field = "${SECRET}"'),
-    "default in the codec": Position(codec='extra = { user = "' + DEFAULT + '" }'),
+    "option of the codec": Position(
+        codec='request = { instances = "{{rows}}", user = "${SECRET}" }\nanswers = "predictions"'
+    ),
+    "odd option of the codec": Position(
+        codec='request = { instances = "{{rows}}", user = "${ODD}" }\nanswers = "predictions"', secret=ODD
+    ),
+    "field of the codec": Position(
+        codec='request = { instances = "{{rows}}", key = "a ${SECRET}" }\nanswers = "predictions"'
+    ),
+    "default in the codec": Position(
+        codec='request = { instances = "{{rows}}", user = "' + DEFAULT + '" }\nanswers = "predictions"'
+    ),
 }
 
 JOB_WITH_SECRET = JOB.replace('url = "{url}"', 'url = "{url}"\n{endpoint}').replace(
@@ -226,7 +234,7 @@ def _mistaken(command, prepare, parrot, position):
     prepare(position, GOOD)
     return [
         command("run", "job.toml", "--set", "endpoint.weights=[1, 2, 3, 4]"),
-        command("run", "job.toml", "--set", "codec.response_field=${SECRET}[["),
+        command("run", "job.toml", "--set", "codec.answers=${SECRET}[["),
         command("run", "job.toml", "--set", "endpoint.url=${SECRET}/x"),
         command("run", "job.toml", "--set", "endpoint.ca_file=${SECRET}/x.pem"),
         command("run", "job.toml", "--set", "codec.name=${SECRET}"),

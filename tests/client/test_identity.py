@@ -39,7 +39,7 @@ def test_other_rows_have_another_identity(rows: Any, others: list[Any]) -> None:
 
 
 def test_another_codec_option_or_path_is_another_run_and_another_host_is_not() -> None:
-    assert identity() != identity(options={"request_field": "x"})
+    assert identity() != identity(options={"request": {"x": "{{rows}}"}})
     assert identity() != identity(url="http://host:8000/v2/models/other/infer")
     assert identity() == identity(url="https://user:pass@other/v2/models/m/infer?key=1")
     assert identity(url="local://digits") != identity(url="local://echo")
@@ -121,7 +121,7 @@ def test_several_endpoints_are_identified_by_their_paths_alone() -> None:
 
 
 def test_no_option_of_a_codec_is_shown() -> None:
-    assert "s3cret" not in repr(identity(options={"extra": {"key": "s3cret"}}))
+    assert "s3cret" not in repr(identity(options={"request": {"key": "s3cret", "rows": "{{rows}}"}}))
 
 
 def test_rows_of_an_iterator_have_none() -> None:

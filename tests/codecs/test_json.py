@@ -27,46 +27,36 @@ def body(codec, rows):
     ("options", "expected"),
     [
         ({}, {"instances": [1, 2]}),
-        ({"request_field": "inputs"}, {"inputs": [1, 2]}),
-        ({"request_field": "a.b.c"}, {"a": {"b": {"c": [1, 2]}}}),
-        ({"request_field": "@"}, [1, 2]),
-        ({"extra": {"k": [None, "\0"]}}, {"k": [None, "\0"], "instances": [1, 2]}),
-        ({"request_field": "a.b", "extra": {"a": {"c": 1}}}, {"a": {"c": 1, "b": [1, 2]}}),
+        ({"request": {"inputs": "{{rows}}"}}, {"inputs": [1, 2]}),
+        ({"request": {"a": {"b": {"c": "{{rows}}"}}}}, {"a": {"b": {"c": [1, 2]}}}),
+        ({"request": "{{rows}}"}, [1, 2]),
+        ({"request": {"k": [None, "\0"], "rows": "{{rows}}"}}, {"k": [None, "\0"], "rows": [1, 2]}),
+        ({"request": {"a": {"c": 1, "b": "{{rows}}"}}}, {"a": {"c": 1, "b": [1, 2]}}),
     ],
 )
-def test_rows_go_into_the_request_field(options, expected):
+def test_rows_go_where_the_template_has_them(options, expected):
     assert body(Json(**options), np.array([1, 2])) == expected
 
 
 def test_the_users_constants_are_not_changed():
-    extra = {"a": {"c": 1}}
-    Json(request_field="a.b", extra=extra)
-    assert extra == {"a": {"c": 1}}
+    request = {"a": {"c": 1, "b": "{{rows}}"}}
+    Json(request=request).encode([1])
+    assert request == {"a": {"c": 1, "b": "{{rows}}"}}
 
 
 def test_encoding_twice_gives_the_same():
-    codec = Json(extra={"k": 1})
+    codec = Json(request={"k": 1, "instances": "{{rows}}"})
     assert codec.encode([1]).body == codec.encode([1]).body
 
 
 @pytest.mark.parametrize(
     ("options", "key"),
     [
-        ({"request_field": ""}, "request_field"),
-        ({"request_field": 1}, "request_field"),
-        ({"request_field": "a..b"}, "request_field"),
-        ({"request_field": "a."}, "request_field"),
-        ({"response_field": ""}, "response_field"),
-        ({"response_field": None}, "response_field"),
-        ({"response_field": "a[?b"}, "response_field"),
-        ({"response_field": "a b"}, "response_field"),
-        ({"response_field": "nothing(@)"}, "response_field"),
-        ({"response_field": "length(@, @)"}, "response_field"),
-        ({"extra": 1}, "extra"),
-        ({"extra": {"instances": 1}}, "extra"),
-        ({"extra": {"a": 1}, "request_field": "a.b"}, "extra"),
-        ({"extra": {"a": {"b": 1}}, "request_field": "a.b"}, "extra"),
-        ({"extra": {"a": 1}, "request_field": "@"}, "extra"),
+        ({"answers": ""}, "answers"),
+        ({"answers": "a[?b"}, "answers"),
+        ({"answers": "a b"}, "answers"),
+        ({"answers": "nothing(@)"}, "answers"),
+        ({"answers": "length(@, @)"}, "answers"),
     ],
 )
 def test_a_wrong_option_is_named(options, key):
@@ -86,8 +76,8 @@ def test_a_wrong_option_is_named(options, key):
         ('"my field"', {"my field": [1, 2]}),
     ],
 )
-def test_answers_are_read_from_the_response_field(response, field, document):
-    result = Json(response_field=field).decode(response(document), 2)
+def test_answers_are_read_from_the_answers(response, field, document):
+    result = Json(answers=field).decode(response(document), 2)
     assert result.dtype == np.float64
     assert result.tolist() == [1.0, 2.0]
 
@@ -98,7 +88,7 @@ def test_answers_are_read_from_the_response_field(response, field, document):
 )
 def test_an_error_with_status_200_is_invalid_and_quoted(response, field, document):
     with pytest.raises(InvalidResponse, match="warming up"):
-        Json(response_field=field).decode(response(document), 2)
+        Json(answers=field).decode(response(document), 2)
 
 
 @pytest.mark.parametrize("document", [[1], "text", 1, None])
@@ -110,7 +100,7 @@ def test_a_document_without_fields_is_invalid(response, document):
 def test_a_row_without_the_value_keeps_its_place(response):
     """JMESPath itself leaves nulls out."""
     with pytest.raises(InvalidResponse, match="row 1 holds null"):
-        Json(response_field="data[*].y").decode(response({"data": [{"y": 1}, {}, {"y": 3}]}), 3)
+        Json(answers="data[*].y").decode(response({"data": [{"y": 1}, {}, {"y": 3}]}), 3)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +158,7 @@ def test_nan_never_becomes_null():
 
 def test_many_rows_go_into_the_body_without_a_copy(response):
     rows = np.arange(20_000.0).reshape(200, 100)
-    codec = Json(extra={"model": "m"})
+    codec = Json(request={"model": "m", "instances": "{{rows}}"}, answers="predictions")
     body = codec.encode(rows).body
     assert isinstance(body, tuple)
     assert orjson.loads(b"".join(body)) == {"model": "m", "instances": rows.tolist()}
@@ -179,9 +169,9 @@ def test_jmespath_is_imported_for_expressions_alone(monkeypatch):
     monkeypatch.setitem(sys.modules, "jmespath", None)
     monkeypatch.delitem(sys.modules, "fanout.codecs._jmespath", raising=False)
     Json()
-    Json(response_field="@")
+    Json(answers="@")
     with pytest.raises(ImportError):
-        Json(response_field="a[0]")
+        Json(answers="a[0]")
 
 
 arrays = hnp.arrays(
@@ -193,7 +183,7 @@ arrays = hnp.arrays(
 
 @given(arrays)
 def test_an_array_comes_back_as_it_was(response, array):
-    codec = Json(response_field="instances", dtype=array.dtype.name, shape=array.shape[1:])
+    codec = Json(answers="instances", dtype=array.dtype.name, shape=array.shape[1:])
     result = codec.decode(response(codec.encode(array).body), len(array))
     assert result.dtype == array.dtype
     np.testing.assert_array_equal(result, array)
@@ -201,7 +191,7 @@ def test_an_array_comes_back_as_it_was(response, array):
 
 @given(st.lists(st.text(), min_size=1))
 def test_texts_come_back_as_they_were(response, texts):
-    codec = Json(response_field="instances")
+    codec = Json(answers="instances")
     result = codec.decode(response(codec.encode(texts).body), len(texts))
     assert result.dtype == TEXT
     assert result.tolist() == texts
@@ -221,7 +211,7 @@ def test_integers_are_exact_and_floats_as_near_as_can_be(response, rows, dtype, 
     """Whichever parser reads them: small answers and large ones have different ones."""
     body = ("[" + ",".join(f"[{','.join(row)}]" for row in rows) + "]" + " " * 5000 * padded).encode()
     try:
-        result = Json(response_field="@", dtype=dtype).decode(response(body), len(rows))
+        result = Json(answers="@", dtype=dtype).decode(response(body), len(rows))
     except InvalidResponse:
         result = None
     if result is None:

@@ -102,10 +102,10 @@ def test_an_unknown_name_is_refused_with_the_nearest():
 
 def test_an_unknown_option_is_refused_with_the_nearest():
     with pytest.raises(
-        ConfigError, match=r"codec 'json' has no option 'respons_field' \(did you mean 'response_field'\?\)"
+        ConfigError, match=r"codec 'json' has no option 'answrs' \(did you mean 'answers'\?\)"
     ) as caught:
-        codec("json", respons_field="x")
-    assert caught.value.key == "respons_field"
+        codec("json", answrs="x")
+    assert caught.value.key == "answrs"
 
 
 def test_an_option_unlike_any_other_is_refused_with_all():

@@ -115,8 +115,8 @@ BODIES = [
 @pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize("field", ["predictions", "@"])
 def test_no_trap_gives_another_answer(body: bytes, field: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    exact = exactly(monkeypatch, lambda: Json(response_field=field))
-    quick = Json(response_field=field)
+    exact = exactly(monkeypatch, lambda: Json(answers=field))
+    quick = Json(answers=field)
     good = response([[1.5]] if field == "@" else {"predictions": [[1.5]]})
     for answer in (good, response(body), good, good):
         assert outcome(quick, answer, 1) == outcome(exact, answer, 1)

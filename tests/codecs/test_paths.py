@@ -17,7 +17,7 @@ RANKED = [{"index": i, "relevance_score": SCORES[i], "labels": [i], "all": [i, i
 
 
 def values(response, field, document, n=4, **options):
-    return Json(response_field=field, **options).decode(response(document), n)
+    return Json(answers=field, **options).decode(response(document), n)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_indices_that_are_no_order_are_invalid(response, indices, match, field):
     document = {"results": [{"index": index, "y": 1} for index in indices]}
     with pytest.raises(InvalidResponse, match=match) as caught:
         values(response, field, document)
-    assert "index_field" in str(caught.value)
+    assert "codec.order" in str(caught.value)
     items = [{"index": index} for index in indices]
     with pytest.raises(InvalidResponse, match=match):
         in_row_order(items)
@@ -102,7 +102,7 @@ def test_items_without_an_index_are_in_order(response):
 
 def test_an_index_that_is_the_models_is_left_alone(response):
     document = {"results": [{"index": 7, "y": 0.5}, {"index": 7, "y": 0.25}]}
-    result = values(response, "results", document, 2, index_field="")
+    result = values(response, "results", document, 2, order="position")
     assert (result["index"].tolist(), result["y"].tolist()) == ([7, 7], [0.5, 0.25])
     assert values(response, "results[].index", document, 2).tolist() == [7, 7]
     assert values(response, "results", {"results": [{"index": 7}, {"index": 7}]}, 2)["index"].tolist() == [7, 7]
@@ -112,7 +112,7 @@ def test_an_index_that_is_the_models_is_left_alone(response):
 
 def test_the_field_of_the_index_is_an_option(response):
     document = {"results": [{"document": 1, "y": 1, "index": 5}, {"document": 0, "y": 0, "index": 5}]}
-    assert values(response, "results[].y", document, 2, index_field="document").tolist() == [0, 1]
+    assert values(response, "results[].y", document, 2, order="document").tolist() == [0, 1]
 
 
 def test_an_index_within_a_row_is_no_row_number(response):
@@ -189,20 +189,20 @@ def test_a_filter_leaves_no_row_out(response):
 
 def test_functions_see_integers_as_they_are_written(response):
     body = response(b'{"r": [[18446744073709551617, 0.5], []]}')
-    result = Json(response_field="r[*].to_string(@)").decode(body, 2)
+    result = Json(answers="r[*].to_string(@)").decode(body, 2)
     assert result.tolist() == ["[18446744073709551617,0.5]", "[]"]
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda codec: pickle.loads(pickle.dumps(codec))])
 def test_a_copy_of_the_codec_keeps_to_it(response, copied):
-    codec = copied(Json(response_field="results[].relevance_score"))
+    codec = copied(Json(answers="results[].relevance_score"))
     assert codec.decode(response({"results": RANKED}), 4).tolist() == SCORES
 
 
 def test_the_index_field_of_another_codec_makes_no_difference(response):
     """jmespath caches its compiled expressions."""
-    Json(response_field="results[].relevance_score", index_field="")
-    Json(response_field="results[].relevance_score", index_field="relevance_score")
+    Json(answers="results[].relevance_score", order="position")
+    Json(answers="results[].relevance_score", order="relevance_score")
     assert values(response, "results[].relevance_score", {"results": RANKED}).tolist() == SCORES
 
 

@@ -95,7 +95,7 @@ def test_rows_of_every_kind_are_read_in_slices(row: Any, style: str) -> None:
         ),
         (b"\xef\xbb\xbf" + text, "@"),
     ):
-        alike(codec("json", response_field=field).decode(response(body), len(rows)), rows)
+        alike(codec("json", answers=field).decode(response(body), len(rows)), rows)
     alike(codec("v1").decode(response(b'{"predictions":' + text + b"}"), len(rows)), rows)
     alike(codec("v1").decode(response(b'{"outputs":' + text + b"}"), len(rows)), rows)
 
@@ -166,18 +166,18 @@ def test_items_that_state_their_row_are_placed_over_all_slices(missing: int | No
     if missing is not None:
         del items[missing]["index"]
     body = orjson.dumps({"results": items})
-    decoded = codec("json", response_field="results").decode(response(body), n)
+    decoded = codec("json", answers="results").decode(response(body), n)
     assert isinstance(decoded, dict)
     assert decoded.keys() == {"relevance_score", "label"}
     assert np.array_equal(decoded["relevance_score"], np.arange(n) / n)
     assert decoded["label"].tolist() == list(map(str, range(n)))
-    kept = codec("json", response_field="results", index_field="").decode(response(body), n) if missing is None else {}
+    kept = codec("json", answers="results", order="position").decode(response(body), n) if missing is None else {}
     assert kept == {} or np.array_equal(kept["index"], order)  # type: ignore[index]
 
 
 def test_items_that_state_a_row_twice_are_refused() -> None:
     items = [{"index": i or 1, "score": 0.5} for i in range(30_000)]
-    with pytest.raises(InvalidResponse, match=r"no item with the index 0.*index_field") as caught:
+    with pytest.raises(InvalidResponse, match=r"no item with the index 0.*codec.order") as caught:
         codec("json").decode(response(orjson.dumps({"predictions": items})), 30_000)
     assert caught.value.error_kind == "rows"
 
@@ -350,7 +350,7 @@ def test_slices_and_the_whole_document_give_the_same(
         )
     options = data.draw(st.sampled_from([{}, {"dtype": "float32"}, {"dtype": "int64"}, {"nonfinite": "keep"}]))
     if form == 0:
-        options = {**options, "response_field": "@"}
+        options = {**options, "answers": "@"}
     whole, sliced = (_outcome(body, options, size) for size in (2**20, 40))
     assert whole == sliced
 

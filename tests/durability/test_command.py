@@ -125,7 +125,7 @@ async def unfinished(start, write_job, doubler, tmp_path):
 async def test_52_another_codec_or_path_is_refused(run, unfinished, doubler):
     for option, differs in (
         ("codec.dtype=float32", "codec"),
-        ("codec.extra={a=1}", "codec"),
+        ('codec.request={ a = 1, instances = "{{rows}}" }', "codec"),
         ("codec.name=v1", "codec"),
         (f"endpoint.url={doubler.url.replace('/predict', '/v2/predict')}", "path"),
     ):

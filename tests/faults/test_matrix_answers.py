@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from fanout.serving.exchange import ServerRequest
 
-ECHO = fanout.codec("json", response_field="@")
+ECHO = fanout.codec("json", answers="@")
 TEXTS = [f"text {i}" for i in range(130)]
 
 
@@ -224,7 +224,7 @@ async def test_row_61_sorted_items_are_placed_by_their_index(field: str) -> None
         return json.dumps({"results": sorted(items, key=lambda item: -item["score"])})
 
     async with answering(ranked) as url:
-        result = await numbered(url, response_field=field, n=128)
+        result = await numbered(url, answers=field, n=128)
     assert_whole(result, np.arange(128) * 7919 % 101)
 
 
@@ -240,7 +240,7 @@ async def test_row_61_sorted_items_are_placed_by_their_index(field: str) -> None
 async def test_row_61_items_that_would_shift_are_invalid(field: str, items: list[Any]) -> None:
     async with answering(lambda rows: json.dumps({"r": items})) as url:
         with pytest.raises(RunStopped, match="accepts no row at all") as caught:
-            await numbered(url, response_field=field, n=2)
+            await numbered(url, answers=field, n=2)
     assert not caught.value.result.ok.any()
 
 
@@ -259,8 +259,8 @@ async def test_row_75_rows_of_varying_length_end_in_one_message(chunk_rows: int,
             await c.map(np.arange(640))
         assert received <= 12
         assert caught.value.kind == "rejected"
-        (way_out,) = re.findall(r'response_field = "([^"]*)"', str(caught.value))
-    async with answering(varying) as url, client(url, codec=fanout.codec("json", response_field=way_out)) as c:
+        (way_out,) = re.findall(r'answers = "([^"]*)"', str(caught.value))
+    async with answering(varying) as url, client(url, codec=fanout.codec("json", answers=way_out)) as c:
         texts = await c.map(np.arange(640))
     assert [json.loads(text) for text in texts] == [[row] * lengths[row % len(lengths)] for row in range(640)]
 
@@ -278,7 +278,7 @@ async def test_row_75_one_row_of_another_length_fails_alone(chunk_rows: int, len
 
 async def test_row_76_decoration_does_no_harm() -> None:
     async with answering(lambda rows: "\ufeff" + json.dumps({"predictions": rows})) as url:
-        assert_whole(await numbered(url, response_field="predictions"), np.arange(16))
+        assert_whole(await numbered(url, answers="predictions"), np.arange(16))
 
     def one_without_index(rows: list[Any]) -> str:
         items = [{"index": i, "y": row} for i, row in enumerate(rows)][::-1]
@@ -286,7 +286,7 @@ async def test_row_76_decoration_does_no_harm() -> None:
         return json.dumps({"r": items})
 
     async with answering(one_without_index) as url:
-        assert_whole(await numbered(url, response_field="r[].y"), np.arange(16))
+        assert_whole(await numbered(url, answers="r[].y"), np.arange(16))
 
 
 @asynccontextmanager
@@ -305,6 +305,6 @@ async def answering(body: Callable[[list[Any]], str]) -> AsyncIterator[str]:
 
 
 async def numbered(url: str, *, n: int = 16, **options: Any) -> Any:
-    codec = fanout.codec("json", **{"response_field": "@", **options})
+    codec = fanout.codec("json", **{"answers": "@", **options})
     async with client(url, codec=codec) as c:
         return await c.map(np.arange(n), on_error="keep")

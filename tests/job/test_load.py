@@ -60,10 +60,12 @@ def test_an_unknown_format_lists_the_known(tmp_path):
 
 
 def test_a_job_shows_neither_headers_nor_codec_options(tmp_path):
-    job = load(tmp_path, MINIMAL, ['endpoint.headers={ A = "s3cret" }', 'codec.extra={ key = "s3cret" }'])
+    job = load(
+        tmp_path, MINIMAL, ['endpoint.headers={ A = "s3cret" }', 'codec.request={ key = "s3cret", rows = "{{rows}}" }']
+    )
     assert "s3cret" not in repr(job)
     assert "s3cret" not in repr(job.tables)
-    assert job.tables.codec.options == {"extra": {"key": "s3cret"}}
+    assert job.tables.codec.options == {"request": {"key": "s3cret", "rows": "{{rows}}"}}
 
 
 def test_variables_are_filled_in(tmp_path):

@@ -167,7 +167,7 @@ def test_the_same_seed_gives_the_same_events(write_job, tmp_path):
         (["mock.shape=[3]", "mock.dtype=flot32"], "mock.dtype: dtype 'flot32' is no numpy dtype"),
         (["mock.shape=[3]", 'mock.faults={"drop"=0.1}'], "mock.faults: there is no fault 'drop'"),
         (["mock.shape=[3]", 'mock.faults={"503"=2}'], "mock.faults: fault '503': a probability is 0 to 1"),
-        (["mock.shape=[3]", "codec.response_field=max(x)"], "codec.response_field: 'max(x)' is more than names"),
+        (["mock.shape=[3]", "codec.answers=max(x)"], "codec.answers: 'max(x)' does not show"),
     ],
 )
 def test_options_that_cannot_be_rehearsed_are_refused_with_their_key(write_job, settings, message):
@@ -184,7 +184,10 @@ async def test_recording_replaying_and_rehearsing_exclude_each_other(write_job, 
 
 CODECS: dict[str, tuple[str, Any]] = {
     "json": (
-        'name = "json"\nrequest_field = "a.rows"\nresponse_field = "b.items[].score"\ndtype = "float32"\nshape = [2]',
+        (
+            'name = "json"\nrequest = { a = { rows = "{{rows}}" } }\nanswers = "b.items[].score"\n'
+            'dtype = "float32"\nshape = [2]'
+        ),
         1.5,
     ),
     "v1": ('name = "v1"\nshape = [2, 2]', 1.5),

@@ -23,7 +23,7 @@ TESTS = sorted(name for name in vars(CodecTests) if name.startswith("test_"))
 
 class TestJson(CodecTests):
     def codec(self) -> Codec:
-        return fanout.codec("json", request_field="a.rows", response_field="b[].score", extra={"k": 1})
+        return fanout.codec("json", request={"a": {"rows": "{{rows}}"}, "k": 1}, answers="b[].score")
 
 
 class TestJsonIntegers(CodecTests):

@@ -1,0 +1,209 @@
+"""Texts with placeholders: ``{{column}}``, ``{{row}}``, ``{{rows}}``, ``{{column[]}}``, with filters behind ``|``.
+
+A text is parsed once, when the codec is made. The values of a row are put between its parts and never parsed, so that
+braces in data are data. ``{{"..."}}`` stands for a constant text, with which a template can write braces itself.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from math import isfinite
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import orjson
+
+from fanout.codecs._rows import value_to_json
+from fanout.codecs._values import Unfit
+from fanout.errors import ConfigError
+
+Filter: TypeAlias = Callable[[Any], Any]
+
+_PLACEHOLDER = re.compile(r'\{\{\s*(?:("(?:[^"\\]|\\.)*")|(.*?))\s*\}\}', re.DOTALL)
+_LONGEST_SHOWN = 60
+# The first bytes of files that models take, for the type in a data URL.
+_SIGNATURES = (
+    (re.compile(rb"\x89PNG\r\n"), "image/png"),
+    (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
+    (re.compile(rb"GIF8[79]a"), "image/gif"),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), "image/webp"),
+    (re.compile(rb"RIFF....WAVE", re.DOTALL), "audio/wav"),
+    (re.compile(rb"BM"), "image/bmp"),
+    (re.compile(rb"II\*\0|MM\0\*"), "image/tiff"),
+    (re.compile(rb"%PDF-"), "application/pdf"),
+    (re.compile(rb"ID3|\xff[\xfb\xf3\xf2]"), "audio/mpeg"),
+    (re.compile(rb"OggS"), "audio/ogg"),
+    (re.compile(rb"fLaC"), "audio/flac"),
+    (re.compile(rb"....ftyp", re.DOTALL), "video/mp4"),
+)
+
+
+class Placeholder(NamedTuple):
+    """One ``{{...}}``."""
+
+    name: str
+    """Name of a column; empty for the whole row, or all rows."""
+
+    many: bool
+    """A value for each row of the request: ``{{rows}}`` or ``{{column[]}}``."""
+
+    filters: tuple[Filter, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        """The placeholder as it is written."""
+        if not self.name:
+            return "{{rows}}" if self.many else "{{row}}"
+        return f"{{{{{self.name}{'[]' if self.many else ''}}}}}"
+
+    def value(self, row: Any) -> Any:
+        """The value that ``row`` has here. Raises `Unfit` for a missing column, or a value that a filter refuses."""
+        try:
+            value = row[self.name] if self.name else row
+        except (KeyError, IndexError, TypeError):
+            value = self._within(row)
+        for apply in self.filters:
+            value = apply(value)
+        return value
+
+    def _within(self, row: Any) -> Any:
+        """The value that a dotted name finds within the objects of a row."""
+        value = row
+        for part in self.name.split("."):
+            if not isinstance(value, Mapping) or part not in value:
+                raise Unfit(f"has no {self.name!r}") from None
+            value = value[part]
+        return value
+
+
+class Text:
+    """A text with at least one placeholder.
+
+    Args:
+        parts: constant texts and placeholders, in order.
+        key: the key of the template that holds it, for messages.
+    """
+
+    def __init__(self, parts: list[str | Placeholder], key: str) -> None:
+        self.parts = parts
+        self.key = key
+        only = parts[0] if len(parts) == 1 else None
+        self.alone = only if isinstance(only, Placeholder) else None
+        """The placeholder that is the whole text, so that its value keeps its type."""
+
+    @property
+    def placeholders(self) -> list[Placeholder]:
+        """The placeholders in it."""
+        return [part for part in self.parts if isinstance(part, Placeholder)]
+
+    def json(self, row: Any) -> bytes:
+        """The value for ``row`` as JSON. Raises `Unfit` where JSON cannot express it, or a value is missing."""
+        if self.alone is not None:
+            return value_to_json(self.alone.value(row))
+        return value_to_json(self.text(row))
+
+    def text(self, row: Any) -> str:
+        """The text for ``row``. Raises `Unfit` where a value is missing, or is none that a text can hold."""
+        return "".join([part if isinstance(part, str) else as_text(part.value(row), part) for part in self.parts])
+
+
+def parse(text: str, key: str) -> Text | str:
+    """``text`` with its placeholders found, or the constant text. Raises `ConfigError` with the position of a fault."""
+    parts: list[str | Placeholder] = []
+    end = 0
+    for found in _PLACEHOLDER.finditer(text):
+        _add(parts, text[end : found.start()], end, key)
+        where = f"{key}: {_shortened(found[0])} at position {found.start()}"
+        try:
+            parts.append(orjson.loads(found[1]) if found[1] else _placeholder(found[2], where, key))
+        except orjson.JSONDecodeError as error:
+            raise ConfigError(f"{where} is no constant text: {error}", key=key) from None
+        end = found.end()
+    _add(parts, text[end:], end, key)
+    if any(isinstance(part, Placeholder) for part in parts):
+        return Text(parts, key)
+    return "".join(map(str, parts))
+
+
+def _add(parts: list[str | Placeholder], constant: str, start: int, key: str) -> None:
+    if (at := constant.find("{{")) >= 0:
+        raise ConfigError(
+            f'{key}: the {{{{ at position {start + at} has no }}}} behind it; braces themselves are {{{{"{{{{"}}}}',
+            key=key,
+        )
+    if constant:
+        parts.append(constant)
+
+
+def _placeholder(inner: str, where: str, key: str) -> Placeholder:
+    name, *names = [part.strip() for part in inner.split("|")]
+    for each in names:
+        if each not in FILTERS:
+            near = get_close_matches(each, FILTERS, 1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ConfigError(f"{where} has no filter {each!r}{hint}; there are {', '.join(FILTERS)}", key=key)
+    filters = tuple(FILTERS[each] for each in names)
+    if name == "rows":
+        if filters:
+            raise ConfigError(f"{where}: rows take no filter; write it into item", key=key)
+        return Placeholder("", many=True)
+    many = name.endswith("[]")
+    name = name.removesuffix("[]")
+    if not name or "{{" in name:
+        raise ConfigError(f"{where} names no column", key=key)
+    # `row.NAME` reaches a column that is itself called row or rows.
+    column = "" if name == "row" else name.removeprefix("row.")
+    return Placeholder(column, many, filters)
+
+
+def as_text(value: Any, placeholder: Placeholder) -> str:
+    """``value`` within a text. Raises `Unfit` for a missing value, bytes, a list or an object."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or value != value:  # pandas has NaN for a missing value
+        raise Unfit(f"has no value for {placeholder.shown}, which stands within a text")
+    if isinstance(value, bool | int | float):
+        if isinstance(value, float) and not isfinite(value):
+            raise Unfit(f"has an infinite number for {placeholder.shown}")
+        return orjson.dumps(value).decode() if -(2**63) <= value < 2**64 else str(value)
+    remedy = "base64" if isinstance(value, bytes) else "json"
+    kind = "bytes" if isinstance(value, bytes) else "a list" if isinstance(value, list | tuple) else "an object"
+    raise Unfit(f"has {kind} for {placeholder.shown} within a text: write {placeholder.shown[:-2]} | {remedy}}}}}")
+
+
+def _to_json(value: Any) -> str:
+    return value_to_json(value).decode()
+
+
+def _bytes(value: Any, name: str) -> bytes:
+    if isinstance(value, str):
+        return value.encode("utf-8", "strict")
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    raise Unfit(
+        f"has {'no value' if value is None else type(value).__name__} for the filter {name}, not bytes or a text"
+    )
+
+
+def _base64(value: Any) -> str:
+    return b64encode(_bytes(value, "base64")).decode()
+
+
+def _data_url(value: Any) -> str:
+    data = _bytes(value, "data_url")
+    kind = "text/plain;charset=utf-8" if isinstance(value, str) else "application/octet-stream"
+    kind = next((name for signature, name in _SIGNATURES if signature.match(data)), kind)
+    return f"data:{kind};base64,{b64encode(data).decode()}"
+
+
+FILTERS: dict[str, Filter] = {"json": _to_json, "base64": _base64, "data_url": _data_url}
+Kind: TypeAlias = Literal["json", "base64", "data_url"]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."

@@ -1,0 +1,290 @@
+"""Make requests of a template: a JSON document, a path and header fields with placeholders for the values of rows.
+
+The constant parts are serialized when the codec is made. Nothing of a row is parsed again, and no row reaches the
+origin of the URL.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import numpy as np
+import orjson
+
+from fanout.arrays import without_mask, without_masks
+from fanout.codecs._placeholders import Placeholder, Text, parse
+from fanout.codecs._rows import DUMPS, holds_nonfinite, jsonable, to_json, value_to_json
+from fanout.codecs._values import Unfit
+from fanout.errors import ConfigError, EncodeError, InputError
+from fanout.types import Payload, count_rows
+
+if TYPE_CHECKING:
+    from fanout.types import Rows
+
+# Stands for a placeholder in a serialized document, because JSON itself never has this byte.
+_HOLE = b"\0"
+# From this size on, to send the parts of a body one after the other is cheaper than to copy the rows into it.
+_WORTH_NO_COPY = 64 * 2**10
+_NOT_IN_A_HEADER = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+_MOST_REASONS = 3
+
+
+class RequestTemplate:
+    """The request for some rows.
+
+    Args:
+        request: the body, any JSON value.
+        item: the shape of each element of ``{{rows}}``; None: the row itself.
+        path: appended to the path of the URL; it may have a query.
+        headers: header fields.
+
+    Raises:
+        ConfigError: a template that cannot be used. The message names its key and position.
+    """
+
+    def __init__(
+        self, request: Any, item: Any = None, path: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.body = Document(request, "request")
+        self.item = None if item is None else Document(item, "item")
+        self._path = _path(path)
+        self._headers = {name: parse(value, f"headers.{name}") for name, value in (headers or {}).items()}
+        texts = [text for text in (*self._path, *self._headers.values()) if isinstance(text, Text)]
+        self.one_row = not any(text.alone is not None and text.alone.many for text in self.body.texts)
+        """True if one request carries one row, because neither ``{{rows}}`` nor ``{{column[]}}`` is in it."""
+
+        self._check(texts)
+        every = [*self.body.texts, *([] if self.item is None else self.item.texts), *texts]
+        names = {placeholder.name for text in every for placeholder in text.placeholders}
+        by_rows = self.item is None and any(text.alone == _ROWS for text in self.body.texts)
+        self.columns: frozenset[str] | None = None if by_rows or "" in names else frozenset(names)
+        """The columns that it names; None if it takes whole rows."""
+
+        self.varies_url = any(isinstance(part, Text) for part in self._path)
+        # The commonest body: constants around the rows.
+        self._around = self.body.constants if by_rows and len(self.body.texts) == 1 and not texts else None
+
+    def encode(self, rows: Rows) -> Payload:
+        """The request for ``rows``. Raises `EncodeError` for rows that it cannot express, and `InputError`."""
+        if self._around is not None and not self._headers:
+            before, after = self._around
+            return _payload([before, to_json(rows), after])
+        if not self.one_row:
+            singles = None if self.item is None else _singles(rows, self.columns)
+            parts = self.body.filled(lambda text: self._many(text, rows, singles))
+            row: Any = None
+        else:
+            payloads = _each(_singles(rows, self.columns), self._one)
+            if len(payloads) != 1:
+                raise InputError(f"a request of this template carries one row, not {len(payloads)}")
+            only: Payload = payloads[0]
+            return only
+        payload = _payload(parts)
+        payload.headers = self._fields(row)
+        return payload
+
+    def _one(self, row: Any) -> Payload:
+        payload = _payload(self.body.filled(lambda text: text.json(row)))
+        if self.varies_url:
+            payload.path = self._filled_path(row)
+        if self._headers:
+            payload.headers = self._fields(row)
+        return payload
+
+    def _many(self, text: Text, rows: Rows, singles: Sequence[Any] | None) -> bytes:
+        placeholder = text.alone
+        assert placeholder is not None
+        if placeholder.name or placeholder.filters:
+            return _column(placeholder, rows)
+        if self.item is None:
+            return to_json(rows)
+        assert singles is not None
+        item = self.item
+        return b"[%b]" % b",".join(_each(singles, lambda row: b"".join(item.filled(lambda text: text.json(row)))))
+
+    def _filled_path(self, row: Any) -> str:
+        filled, in_query = [], False
+        for part in self._path:
+            if isinstance(part, str):
+                filled.append(part)
+                in_query = in_query or "?" in part
+                continue
+            value = part.text(row)
+            if not in_query and value in ("", ".", ".."):
+                # An empty or a dot segment would address another resource than the template does.
+                raise Unfit(f"has {value!r} for {part.placeholders[0].shown}, which cannot be a part of a path")
+            filled.append(_quoted(value))
+        path = "".join(filled)
+        if not {".", ".."}.isdisjoint(path.partition("?")[0].split("/")):
+            raise Unfit("makes a path with a segment of dots alone")
+        return path
+
+    def _fields(self, row: Any) -> dict[str, str]:
+        fields = {}
+        for name, template in self._headers.items():
+            value = template if isinstance(template, str) else template.text(row)
+            if _NOT_IN_A_HEADER.search(value):
+                raise Unfit(f"has a line end or another control character for the header {name}")
+            fields[name] = value
+        return fields
+
+    def _check(self, targets: list[Text]) -> None:
+        for text in [*self.body.texts, *([] if self.item is None else self.item.texts), *targets]:
+            inside = self.item is not None and text in self.item.texts
+            for placeholder in text.placeholders:
+                if placeholder.many and (inside or text in targets):
+                    raise ConfigError(
+                        f"{text.key}: {placeholder.shown} has the values of all rows; here it is one row's: write "
+                        f"{_single(placeholder)}",
+                        key=text.key,
+                    )
+                if placeholder.many and text.alone is None:
+                    raise ConfigError(
+                        f"{text.key}: {placeholder.shown} is a list, which cannot stand within a text", key=text.key
+                    )
+                if not placeholder.many and not inside and not self.one_row:
+                    raise ConfigError(
+                        f"{text.key}: {placeholder.shown} is a value of one row, but the request has many: put it into "
+                        f"item, or write {placeholder._replace(many=True).shown}",
+                        key=text.key,
+                    )
+        if self.item is not None and not any(text.alone == _ROWS for text in self.body.texts):
+            raise ConfigError("item: it shapes the elements of {{rows}}, which the request does not have", key="item")
+
+
+class Document:
+    """A JSON value, serialized but for its texts with placeholders. Raises `ConfigError` as `RequestTemplate` does."""
+
+    def __init__(self, value: Any, key: str) -> None:
+        self.texts: list[Text] = []
+        self.places: list[tuple[Any, ...]] = []
+        """Names and positions that lead to each of the texts."""
+        try:
+            holey = self._with_holes(value, key, ())
+            if holds_nonfinite(holey):
+                raise ConfigError(f"{key} holds NaN or infinity, which JSON cannot express", key=key)
+            self.constants = orjson.dumps(holey, option=DUMPS).split(_HOLE)
+        except (orjson.JSONEncodeError, RecursionError) as error:
+            raise ConfigError(f"{key} cannot be written as JSON: {error}", key=key) from None
+
+    def filled(self, fill: Callable[[Text], bytes]) -> list[bytes]:
+        """The parts of the serialized document, with ``fill`` of each text."""
+        parts = [self.constants[0]]
+        for text, constant in zip(self.texts, self.constants[1:], strict=True):
+            parts.append(fill(text))
+            parts.append(constant)
+        return parts
+
+    def _with_holes(self, value: Any, key: str, place: tuple[Any, ...]) -> Any:
+        if isinstance(value, str):
+            text = parse(value, key)
+            if isinstance(text, str):
+                return text
+            self.texts.append(text)
+            self.places.append(place)
+            return orjson.Fragment(_HOLE)
+        if isinstance(value, Mapping):
+            for name in value:
+                if isinstance(name, str) and "{{" in name:
+                    raise ConfigError(f"{key}: the name {name!r} has a placeholder, which only values can", key=key)
+            return {name: self._with_holes(inner, f"{key}.{name}", (*place, name)) for name, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._with_holes(inner, f"{key}[{i}]", (*place, i)) for i, inner in enumerate(value)]
+        return value
+
+
+_ROWS = Placeholder("", many=True)
+
+
+def _single(placeholder: Placeholder) -> str:
+    return placeholder._replace(many=False).shown
+
+
+def _path(path: str) -> list[str | Text]:
+    """The constant and the variable parts of a path, each placeholder a text of its own."""
+    if not path:
+        return []
+    if not path.startswith("/") or path.startswith("//") or "#" in path:
+        raise ConfigError(f'path must begin with one "/" and have no "#", not {path!r}', key="path")
+    text = parse(path, "path")
+    return (
+        [text]
+        if isinstance(text, str)
+        else [part if isinstance(part, str) else Text([part], "path") for part in text.parts]
+    )
+
+
+def _quoted(value: str) -> str:
+    try:
+        return quote(value, safe="")
+    except UnicodeEncodeError:
+        raise Unfit("has half of a surrogate pair, which is no text") from None
+
+
+def _payload(parts: list[bytes]) -> Payload:
+    if sum(map(len, parts)) < _WORTH_NO_COPY:
+        return Payload(body=b"".join(parts))
+    return Payload(body=tuple(parts))
+
+
+def _each(rows: Sequence[Any], encode: Callable[[Any], Any]) -> list[Any]:
+    """``encode`` of each row. Raises `EncodeError` with all rows that it refuses."""
+    encoded, refused = [], dict[int, str]()
+    for i, row in enumerate(rows):
+        try:
+            encoded.append(encode(row))
+        except Unfit as error:
+            refused[i] = str(error)
+    if refused:
+        reasons = list(dict.fromkeys(refused.values()))
+        more = f" and {len(reasons) - _MOST_REASONS} other reasons" if len(reasons) > _MOST_REASONS else ""
+        raise EncodeError(f"the row {'; '.join(reasons[:_MOST_REASONS])}{more}", rows=list(refused))
+    return encoded
+
+
+def _column(placeholder: Placeholder, rows: Rows) -> bytes:
+    """The values of one column as a JSON list."""
+    if isinstance(rows, Mapping) and not placeholder.filters and placeholder.name in rows:
+        return orjson.dumps(jsonable(np.asanyarray(rows[placeholder.name])), option=DUMPS)
+    name = placeholder.name
+    singles = _singles(rows, frozenset([name]) if name else None)
+    return b"[%b]" % b",".join(_each(singles, lambda row: value_to_json(placeholder.value(row))))
+
+
+def _singles(rows: Rows, columns: frozenset[str] | None) -> Sequence[Any]:
+    """The single rows, those of a mapping as dicts of ``columns`` (None: of all).
+
+    Raises `InputError` where no row has the columns, for that is no fault of single rows.
+    """
+    if isinstance(rows, Mapping):
+        if columns is not None:
+            for name in columns:
+                if name not in rows and name.partition(".")[0] not in rows:
+                    raise InputError(
+                        f"the template has {{{{{name}}}}}, but the columns are {', '.join(map(repr, rows))}"
+                    )
+            rows = {
+                name: rows[name]
+                for name in rows
+                if name in columns or any(other.startswith(f"{name}.") for other in columns)
+            }
+        cells = [_cells(without_mask(column, f"column {name!r}")) for name, column in rows.items()]
+        if not cells:
+            return [{}] * count_rows(rows)
+        return [dict(zip(rows, row, strict=True)) for row in zip(*cells, strict=True)]
+    if columns and not any(isinstance(row, Mapping) for row in rows):
+        name = min(columns)
+        raise InputError(
+            f"the template has {{{{{name}}}}}, but the rows have no columns: write {{{{row}}}}, or give the names of "
+            f'the columns as a list, such as [input] column = ["{name}"]'
+        )
+    return _cells(rows) if isinstance(rows, np.ndarray) else without_masks(rows)
+
+
+def _cells(array: Any) -> Sequence[Any]:
+    array = np.asanyarray(array)
+    cells: Sequence[Any] = array.tolist() if array.ndim == 1 else list(array)
+    return cells
