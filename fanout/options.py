@@ -51,13 +51,22 @@ def require_known(owner: str, given: Iterable[str], known: Sequence[str]) -> Non
     """Raise `UnknownOptionError` for the first of the ``given`` names that is not ``known``."""
     for name in given:
         if name not in known:
-            # Imported on the error path only: `import fanout` has to stay cheap.
-            from difflib import get_close_matches
-
-            nearest = get_close_matches(name, known, 1)
-            hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
             options = f"its options are {', '.join(known)}" if known else "it takes none"
-            raise UnknownOptionError(f"{owner} has no option {name!r}{hint}; {options}", key=name)
+            raise UnknownOptionError(f"{owner} has no option {name!r}{did_you_mean(name, known)}; {options}", key=name)
+
+
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """Return the known name that is most like ``name``; None if none is like it."""
+    # Imported on the error path only: `import fanout` has to stay cheap.
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(str(name), list(known), 1)), None)
+
+
+def did_you_mean(name: object, known: Iterable[str], form: str = " (did you mean {!r}?)", otherwise: str = "") -> str:
+    """Return ``form`` with the known name that is most like ``name``; ``otherwise`` if none is like it."""
+    near = nearest(name, known)
+    return otherwise if near is None else form.format(near)
 
 
 def option_names(function: Callable[..., Any]) -> list[str] | None:

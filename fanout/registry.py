@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from fanout.errors import ConfigError
+from fanout.options import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ class Registry(Generic[T]):
         key: the option that holds the name, for errors.
     """
 
-    def __init__(self, kind: type[T], noun: str, packaged: Mapping[str, type[T]], group: str, key: str) -> None:
+    def __init__(self, kind: type[Any], noun: str, packaged: Mapping[str, type[T]], group: str, key: str) -> None:
         self._kind, self._noun, self._packaged, self._group, self._key = kind, noun, packaged, group, key
 
     def names(self) -> list[str]:
@@ -40,8 +40,7 @@ class Registry(Generic[T]):
         registered = self._registered()
         if name not in registered:
             known = self.names()
-            near = get_close_matches(str(name), known, 1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            hint = did_you_mean(name, known)
             problem = f"there is no {self._noun} {name!r}{hint}; there are {', '.join(known)}"
             raise ConfigError(problem, key=self._key)
         return self._loaded(registered[name])

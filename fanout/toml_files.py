@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import tomllib
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from fanout.errors import ConfigError
+from fanout.options import nearest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,5 +34,5 @@ def read_toml(file: Path, kind: str) -> dict[str, Any]:
 
 
 def _nearest(file: Path) -> str:
-    nearest = get_close_matches(file.name, [path.name for path in file.absolute().parent.glob("*.toml")], n=1)
-    return f'; did you mean "{file.with_name(nearest[0])}"?' if nearest else ""
+    near = nearest(file.name, [path.name for path in file.absolute().parent.glob("*.toml")])
+    return f'; did you mean "{file.with_name(near)}"?' if near else ""

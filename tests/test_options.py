@@ -14,6 +14,7 @@ import pytest
 import fanout
 from fanout import Client, ConfigError, SyncClient, UnknownOptionError, testing
 from fanout.client import ClientOptions
+from fanout.client.options import chunks_of
 from fanout.codecs import OpenAIChat
 from fanout.settings import Chunks
 from tests.support import Plain
@@ -131,8 +132,10 @@ def test_the_client_s_docstring_describes_every_option_in_the_order_of_the_signa
 
 def test_the_client_s_chunk_options_have_the_defaults_of_the_job_file_s_table() -> None:
     parameters = inspect.signature(Client.__init__).parameters
-    for field in dataclasses.fields(Chunks):
-        assert parameters[f"chunk_{field.name}"].default == field.default
+    assert (
+        chunks_of(None, *(parameters[f"chunk_{field.name}"].default for field in dataclasses.fields(Chunks)))
+        == Chunks()
+    )
 
 
 SNIPPET = """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fanout.auth.base import Auth, Credentials, StaticAuth
 from fanout.auth.static import ApiKeyAuth, BasicAuth, BearerAuth
 from fanout.registry import Registry
@@ -14,9 +12,7 @@ DEFAULT_TYPE = "bearer"
 """Type of an ``[auth]`` table that names none."""
 
 _PACKAGED: dict[str, type[Auth]] = {"bearer": BearerAuth, "api-key": ApiKeyAuth, "basic": BasicAuth}
-# A class with an abstract method stands for its subclasses, which mypy does not take for a `type[Auth]`.
-_KIND: Any = Auth
-_REGISTRY: Registry[Auth] = Registry(_KIND, "type of authentication", _PACKAGED, "fanout.auth", "type")
+_REGISTRY: Registry[Auth] = Registry(Auth, "type of authentication", _PACKAGED, "fanout.auth", "type")
 
 
 def auth_class(name: str) -> type[Auth]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from math import isfinite
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -19,6 +18,7 @@ import orjson
 from fanout.codecs._rows import value_to_json
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError
+from fanout.options import did_you_mean
 
 Filter: TypeAlias = Callable[[Any], Any]
 
@@ -142,8 +142,7 @@ def _placeholder(inner: str, where: str, key: str) -> Placeholder:
     name, *names = [part.strip() for part in inner.split("|")]
     for each in names:
         if each not in FILTERS:
-            near = get_close_matches(each, FILTERS, 1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            hint = did_you_mean(each, FILTERS)
             raise ConfigError(f"{where} has no filter {each!r}{hint}; there are {', '.join(FILTERS)}", key=key)
     filters = tuple(FILTERS[each] for each in names)
     if name == "rows":

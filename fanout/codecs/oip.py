@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -23,6 +22,7 @@ from fanout.codecs._rows import DUMPS, columns, stacked
 from fanout.codecs._rules import StatusRule  # noqa: TC001 - the schema of job files resolves it
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError, EncodeError, InputError, InvalidResponse
+from fanout.options import did_you_mean
 from fanout.types import DecodedResponse, Payload, Tensor, TensorSpec, count_rows
 
 if TYPE_CHECKING:
@@ -256,7 +256,6 @@ def _unknown(names: Sequence[str], known: Mapping[str, Any]) -> str | None:
     """The error message for a name that the metadata does not list, unless it lists none; None if all are there."""
     for name in names:
         if known and name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, known, "; did you mean {!r}?")
             return f"{name!r}: the model has {', '.join(known)}{hint}"
     return None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from fanout.errors import ConfigError
 from fanout.faults import actions
 from fanout.faults import corruption as corrupt
+from fanout.options import did_you_mean
 from fanout.serving.exchange import JSON_TYPE
 
 if TYPE_CHECKING:
@@ -61,7 +61,10 @@ def parse_fault(spec: str | int) -> Fault:
     if kind is None and name.isdecimal() and 300 <= int(name) <= 599 and not colon:
         return Fault(name, actions.status, int(name))
     if kind is None:
-        raise ConfigError(f"there is no fault {name!r}{_nearest(name)}; names are {', '.join(FAULTS)}", key="faults")
+        raise ConfigError(
+            f"there is no fault {name!r}{did_you_mean(name.lower(), _KINDS)}; names are {', '.join(FAULTS)}",
+            key="faults",
+        )
     if colon and kind.default is None:
         raise ConfigError(f"fault {name!r} has no parameter, so {str(spec)!r} makes no sense", key="faults")
     try:
@@ -99,11 +102,6 @@ def probabilities(faults: Mapping[str, float]) -> dict[Fault, float]:
             f"the probabilities of all faults add up to {sum(parsed.values()):g}: at most 1", key="faults"
         )
     return parsed
-
-
-def _nearest(name: str) -> str:
-    near = get_close_matches(name.lower(), _KINDS, n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _seconds(text: str) -> float:

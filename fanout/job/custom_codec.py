@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import sys
 import traceback
-from difflib import get_close_matches
 from importlib import import_module
 from inspect import Parameter, isabstract, signature
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fanout.codecs import Codec
 from fanout.errors import ConfigError
-from fanout.options import option_names, require_known
+from fanout.options import did_you_mean, option_names, require_known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,8 +54,7 @@ def custom_codec(name: str, options: Mapping[str, Any], folder: Path) -> Codec:
 
 def _module_in(file: Path) -> ModuleType:
     if not file.is_file():
-        near = get_close_matches(file.name, [one.name for one in file.parent.glob("*.py")], 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(file.name, [one.name for one in file.parent.glob("*.py")], "; did you mean {!r}?")
         raise ConfigError(f"there is no file {file.absolute()}{hint}", key="name")
     # A name of its own, so that a file called json.py does not take the place of the module json.
     module_name = f"fanout_custom_codec.{file.stem}"
@@ -94,8 +92,7 @@ def _class_in(module: ModuleType, name: str, place: str) -> type[Codec]:
             known for known, value in vars(module).items()
             if isinstance(value, type) and issubclass(value, Codec) and value.__module__ == module.__name__
         ]  # fmt: skip
-        near = get_close_matches(name, own, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"its codecs are {', '.join(own) or 'none'}"
+        hint = did_you_mean(name, own, "did you mean {!r}?", f"its codecs are {', '.join(own) or 'none'}")
         raise ConfigError(f"{place} has no class {name!r}; {hint}", key="name")
     if not (isinstance(kind, type) and issubclass(kind, Codec)):
         raise ConfigError(f"{name} in {place} is no subclass of fanout.Codec", key="name")

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from fanout.errors import ConfigError, InputError
 from fanout.job.model import CodecTable, JobFile
+from fanout.options import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,8 +151,8 @@ def _value(data: Any, at: Location) -> Any:
 def _nearest(at: Location) -> str:
     *tables, key = map(str, at)
     names = _keys(_table(tables))
-    if nearest := get_close_matches(key, names, n=1):
-        return f'; did you mean "{nearest[0]}"?'
+    if hint := did_you_mean(key, names, '; did you mean "{}"?'):
+        return hint
     for table in JobFile.model_fields:  # the right key in a wrong table
         if table != "codec" and key in _keys(_table([table])):
             return f'; did you mean "{table}.{key}"?'

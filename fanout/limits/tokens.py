@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from fanout.callbacks import calling
 from fanout.errors import CallbackError, ConfigError
+from fanout.options import did_you_mean
 from fanout.types import single_rows
 
 if TYPE_CHECKING:
@@ -93,8 +93,7 @@ def tiktoken_counter(encoding: str) -> Callable[[Any], int]:
         tokens_of = tiktoken.get_encoding(encoding).encode_ordinary
     except ValueError:
         known = tiktoken.list_encoding_names()
-        nearest = get_close_matches(encoding, known, n=1)
-        remedy = f'did you mean "{nearest[0]}"?' if nearest else f"it knows {', '.join(known)}"
+        remedy = did_you_mean(encoding, known, 'did you mean "{}"?', f"it knows {', '.join(known)}")
         raise _unusable(f"{encoding!r} is no encoding that tiktoken knows; {remedy}") from None
     except OSError as error:  # requests raises one
         raise _unusable(

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import date
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from fanout.errors import ConfigError
+from fanout.options import did_you_mean
 from fanout.presets.parameters import Parameter, declared, filled, filled_text, references, strings
 from fanout.toml_files import read_toml
 
@@ -108,8 +108,7 @@ def load_preset(name: str, folder: Path | None = None) -> PresetFile:
     elif name in preset_names():
         file = FOLDER / f"{name}.toml"
     else:
-        near = get_close_matches(name, preset_names(), 1)
-        hint = f"did you mean {near[0]!r}?" if near else "fanout presets lists them"
+        hint = did_you_mean(name, preset_names(), "did you mean {!r}?", "fanout presets lists them")
         raise ConfigError(f"there is no preset {name!r}; {hint} (a file of your own: ./NAME.toml)", key="preset")
     try:
         return _checked(name, file, read_toml(file, "preset"))
@@ -167,8 +166,7 @@ def _table(tables: Mapping[str, Any], key: str, above: str = "") -> dict[str, An
 def _require_known(table: Mapping[str, Any], known: tuple[str, ...], above: str) -> None:
     for key in table:
         if key not in known:
-            near = get_close_matches(key, known, 1)
-            hint = f'did you mean "{near[0]}"?' if near else f"known here are {', '.join(known)}"
+            hint = did_you_mean(key, known, 'did you mean "{}"?', f"known here are {', '.join(known)}")
             raise ConfigError(f"{above}{key}: unknown key; {hint}")
 
 

@@ -17,11 +17,11 @@ import numpy as np
 
 from fanout._escape import print_exception
 from fanout.errors import ConfigError
+from fanout.options import did_you_mean
 from fanout.serving.exchange import StatusError
 from fanout.types import Array
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from types import ModuleType
 
 Column: TypeAlias = Array | list[Any]
@@ -59,7 +59,7 @@ class Model:
 
     outputs: tuple[TensorInfo, ...] = ()
     max_batch_size: int | None = None
-    """Most rows in one request; larger ones are error with 400, as Triton does. None: no bound."""
+    """Most rows in one request; larger ones get status 400, as from Triton. None: no bound."""
 
     embed: Callable[[list[str]], Any] | None = None
     """Texts -> array of shape (n, width), for the embeddings API; None where the model takes no texts.
@@ -72,7 +72,7 @@ def load_model(name: str) -> Model:
     """The model of that name, ready to be called.
 
     ``package.module:function`` is imported with the current directory on ``sys.path``; if the function has an
-    attribute ``max_batch_size``, larger requests are error as Triton does.
+    attribute ``max_batch_size``, larger requests get status 400, as from Triton.
 
     Raises:
         ConfigError: no such model, module or function, not callable, or the module cannot be imported.
@@ -85,7 +85,7 @@ def load_model(name: str) -> Model:
         return Model(name=name, function=packaged.unchanged, embed=packaged.embed)
     module, colon, function = name.partition(":")
     if not (module and colon and function):
-        raise ConfigError(f"there is no model {name!r}{_nearest(name, PACKAGED)}; {_KINDS}", key="url")
+        raise ConfigError(f"there is no model {name!r}{did_you_mean(name.lower(), PACKAGED)}; {_KINDS}", key="url")
     own = _function(_module(module), function)
     return Model(name=name, function=own, embed=own, max_batch_size=getattr(own, "max_batch_size", None))
 
@@ -182,20 +182,13 @@ def _function(module: ModuleType, name: str) -> Callable[[Any], Any]:
     function = getattr(module, name, None)
     if function is None:
         functions = [known for known, value in vars(module).items() if callable(value)]
-        hint = _nearest(name, functions)
+        hint = did_you_mean(name.lower(), functions)
         raise ConfigError(f"module {module.__name__!r} has no function {name!r}{hint}", key="url")
     if not callable(function):
         kind = type(function).__name__
         raise ConfigError(f"{module.__name__}:{name} is not a function, but of type {kind}", key="url")
     checked: Callable[[Any], Any] = function
     return checked
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(name.lower(), known, n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _column(value: Any) -> Column:

@@ -256,7 +256,7 @@ def test_an_interrupt_while_a_client_opens_leaves_no_connection_open(
 
 def test_a_listener_that_closes_its_client_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     with Background(FaultServer(lambda x: x * 2)) as server:
-        client = SyncClient(server.url("v1"), codec="v1", on_event=lambda event: client.close())
+        client: SyncClient[Any] = SyncClient(server.url("v1"), codec="v1", on_event=lambda event: client.close())
         assert np.array_equal(client.map(X), X * 2)
         assert "ClientStateError: on_event cannot wait for the client that calls it" in caplog.text
         assert np.array_equal(client.map(X), X * 2), "the client is still open"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from fanout.errors import InputError
 from fanout.io.readers.rows import check_ids, rows_from_columns, vectors
+from fanout.options import did_you_mean
 from fanout.types import Block
 
 if TYPE_CHECKING:
@@ -207,9 +207,9 @@ def require_renamable(rename: Mapping[str, str], selected: Sequence[str], file: 
 
 def suggestion(name: str, known: Sequence[str], statement: str, listed: Sequence[str] | None = None) -> str:
     """Return the end of a message about an unknown name: the nearest known one, and ``statement`` with a list."""
-    nearest = get_close_matches(name, known, n=1)
     text = f"{statement} {_listed(known if listed is None else listed)}"
-    return f'did you mean "{nearest[0]}"? {text[0].upper()}{text[1:]}' if nearest else text
+    hint = did_you_mean(name, known, 'did you mean "{}"? ')
+    return f"{hint}{text[0].upper()}{text[1:]}" if hint else text
 
 
 def _listed(names: Sequence[str], most: int = 30) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fanout.errors import InputError
 from fanout.io import fingerprint
 from fanout.io.readers.base import SeekableSource, slice_block
+from fanout.options import nearest
 from fanout.types import count_rows
 
 if TYPE_CHECKING:
@@ -221,5 +221,5 @@ def _nearest(path: Path, suffixes: Mapping[str, str]) -> str:
         neighbours = [entry.name for entry in path.absolute().parent.iterdir() if _suffix_of(entry) in suffixes]
     except OSError:
         return ", nor its folder"
-    close = get_close_matches(path.name, neighbours, n=1)
-    return f'; did you mean "{path.with_name(close[0])}"?' if close else ""
+    near = nearest(path.name, neighbours)
+    return f'; did you mean "{path.with_name(near)}"?' if near else ""
