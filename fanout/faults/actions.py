@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from fanout.faults.corruption import first_half, labelled_gzip
 from fanout.serving.exchange import ServerResponse, json_answer
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _SKEW = timedelta(hours=-1)
 
 _PIECE = bytes(2**16)
+_LATE = ServerResponse(status=408, headers={"Connection": "close"}, body=b"")
 
 
 class FaultyConnection(Protocol):
@@ -74,16 +75,83 @@ class FaultyExchange:
         """The status line and header of the response, with ``fields`` that frame the body."""
         return self.response.head(fields)
 
-    def encoded(self) -> bytes:
-        """The whole response as a correct server sends it."""
-        return self.response.encoded()
 
-    async def send(self, *parts: bytes) -> None:
-        """Send the parts to the client."""
-        await self.connection.send(*parts)
+@lru_cache(2)
+def _bomb(size: int) -> bytes:
+    return gzip.compress(bytes(size), 9)
 
 
 FaultAction: TypeAlias = Callable[[FaultyExchange], Awaitable[None]]
+
+
+def sending(
+    parts: Callable[[FaultyExchange], Iterable[bytes]], then: Literal["", "close", "reset"] = ""
+) -> FaultAction:
+    """The action that sends the parts, each as soon as the one before has left, then ends the connection."""
+
+    async def act(exchange: FaultyExchange) -> None:
+        await exchange.connection.send(*parts(exchange))
+        if then:
+            getattr(exchange.connection, then)()
+
+    return act
+
+
+def answering(change: Callable[[FaultyExchange], ServerResponse]) -> FaultAction:
+    """The action that sends another response, whole and well framed."""
+    return sending(lambda exchange: [change(exchange).encoded()])
+
+
+def corrupting(change: Callable[[ServerResponse], ServerResponse]) -> FaultAction:
+    """The action of a fault in the content of a whole response. Errors stay as they are: no client trusts them."""
+    return answering(
+        lambda exchange: change(exchange.response) if exchange.response.status == 200 else exchange.response
+    )
+
+
+reset_before_headers = sending(lambda _: [], "reset")
+close_before_headers = sending(lambda _: [], "close")
+reset_mid_body = sending(lambda exchange: [_without_half(exchange)], "reset")
+short_body = sending(lambda exchange: [_without_half(exchange)], "close")
+chunked_without_end = sending(
+    lambda exchange: [exchange.head("Transfer-Encoding: chunked"), _chunk(exchange.body)], "close"
+)
+close_delimited_cut = sending(
+    lambda exchange: [exchange.head("Connection: close"), first_half(exchange.response).body], "close"
+)
+small_content_length = sending(
+    lambda exchange: [exchange.head(f"Content-Length: {len(exchange.body) // 2}") + exchange.body]
+)
+two_content_lengths = sending(
+    lambda exchange: [
+        exchange.head(f"Content-Length: {len(exchange.body) // 2}", f"Content-Length: {len(exchange.body)}"),
+        exchange.body,
+    ]
+)
+length_and_chunked = sending(
+    lambda exchange: [
+        exchange.head(f"Content-Length: {len(exchange.body)}", "Transfer-Encoding: chunked")
+        + _only_chunk(exchange.body)
+    ]
+)
+xchunked = sending(lambda exchange: [exchange.head("Transfer-Encoding: xchunked"), _only_chunk(exchange.body)], "close")
+chunked_gzip = sending(lambda exchange: [exchange.head("Transfer-Encoding: chunked, gzip"), exchange.body], "close")
+huge_header = sending(
+    lambda exchange: [
+        exchange.head(f"X-Long: {'x' * exchange.value}", f"Content-Length: {len(exchange.body)}"),
+        exchange.body,
+    ]
+)
+# In one piece: no client can distinguish bytes that come after its next request from the response to that.
+unsolicited = sending(lambda exchange: [exchange.response.encoded() * 2])
+timeout_when_idle = sending(lambda exchange: [exchange.response.encoded() + _LATE.encoded()], "close")
+close_after_answer = sending(lambda exchange: [exchange.response.encoded()], "close")
+
+partial = answering(lambda exchange: replace(exchange.response, status=206))
+gzip_bomb = answering(lambda exchange: labelled_gzip(replace(exchange.response, body=_bomb(exchange.value))))
+status = answering(lambda exchange: _error(exchange.value))
+retry_after = answering(lambda exchange: _error(429, {"Retry-After": exchange.value}))
+redirect = answering(lambda exchange: _error(307, {"Location": exchange.value}))
 
 
 async def refused(exchange: FaultyExchange) -> None:
@@ -96,144 +164,52 @@ async def silence(exchange: FaultyExchange) -> None:
 
 async def slow(exchange: FaultyExchange) -> None:
     await asyncio.sleep(exchange.value)
-    await exchange.send(exchange.encoded())
+    await exchange.connection.send(exchange.response.encoded())
 
 
 async def drip(exchange: FaultyExchange) -> None:
-    await exchange.send(exchange.head(f"Content-Length: {len(exchange.body)}"))
+    await exchange.connection.send(exchange.head(f"Content-Length: {len(exchange.body)}"))
     for byte in exchange.body:
         await asyncio.sleep(exchange.value)
-        await exchange.send(bytes([byte]))
-
-
-async def reset_before_headers(exchange: FaultyExchange) -> None:
-    exchange.connection.reset()
-
-
-async def close_before_headers(exchange: FaultyExchange) -> None:
-    exchange.connection.close()
-
-
-async def reset_mid_body(exchange: FaultyExchange) -> None:
-    await exchange.send(exchange.encoded()[: -(len(exchange.body) + 1) // 2])
-    exchange.connection.reset()
-
-
-async def short_body(exchange: FaultyExchange) -> None:
-    await exchange.send(exchange.encoded()[: -(len(exchange.body) + 1) // 2])
-    exchange.connection.close()
-
-
-async def chunked_without_end(exchange: FaultyExchange) -> None:
-    await exchange.send(exchange.head("Transfer-Encoding: chunked"), _chunk(exchange.body))
-    exchange.connection.close()
-
-
-async def close_delimited_cut(exchange: FaultyExchange) -> None:
-    await exchange.send(exchange.head("Connection: close"), first_half(exchange.response).body)
-    exchange.connection.close()
-
-
-async def small_content_length(exchange: FaultyExchange) -> None:
-    await exchange.send(exchange.head(f"Content-Length: {len(exchange.body) // 2}") + exchange.body)
-
-
-async def two_content_lengths(exchange: FaultyExchange) -> None:
-    whole = len(exchange.body)
-    await exchange.send(exchange.head(f"Content-Length: {whole // 2}", f"Content-Length: {whole}"))
-    await exchange.send(exchange.body)
-
-
-async def length_and_chunked(exchange: FaultyExchange) -> None:
-    fields = [f"Content-Length: {len(exchange.body)}", "Transfer-Encoding: chunked"]
-    await exchange.send(exchange.head(*fields) + _chunk(exchange.body) + b"0\r\n\r\n")
-
-
-async def xchunked(exchange: FaultyExchange) -> None:
-    await exchange.send(exchange.head("Transfer-Encoding: xchunked"), _chunk(exchange.body) + b"0\r\n\r\n")
-    exchange.connection.close()
-
-
-async def chunked_gzip(exchange: FaultyExchange) -> None:
-    await exchange.send(exchange.head("Transfer-Encoding: chunked, gzip"), exchange.body)
-    exchange.connection.close()
-
-
-async def partial(exchange: FaultyExchange) -> None:
-    await exchange.send(replace(exchange.response, status=206).encoded())
-
-
-async def unsolicited(exchange: FaultyExchange) -> None:
-    # In one piece: no client can distinguish bytes that come after its next request from the response to that.
-    await exchange.send(exchange.encoded() * 2)
+        await exchange.connection.send(bytes([byte]))
 
 
 async def answered_twice(exchange: FaultyExchange) -> None:
-    await exchange.send(exchange.encoded())
+    await exchange.connection.send(exchange.response.encoded())
     await asyncio.sleep(exchange.value)
-    await exchange.send(exchange.encoded())
-
-
-async def timeout_when_idle(exchange: FaultyExchange) -> None:
-    late = ServerResponse(status=408, headers={"Connection": "close"}, body=b"")
-    await exchange.send(exchange.encoded() + late.encoded())
-    exchange.connection.close()
+    await exchange.connection.send(exchange.response.encoded())
 
 
 async def close_on_reuse(exchange: FaultyExchange) -> None:
     exchange.connection.doomed = True
-    await exchange.send(exchange.encoded())
-
-
-async def close_after_answer(exchange: FaultyExchange) -> None:
-    await exchange.send(exchange.encoded())
-    exchange.connection.close()
-
-
-async def gzip_bomb(exchange: FaultyExchange) -> None:
-    await exchange.send(labelled_gzip(replace(exchange.response, body=_bomb(exchange.value))).encoded())
+    await exchange.connection.send(exchange.response.encoded())
 
 
 async def endless(exchange: FaultyExchange) -> None:
-    await exchange.send(exchange.head("Transfer-Encoding: chunked"))
+    await exchange.connection.send(exchange.head("Transfer-Encoding: chunked"))
     while True:
-        await exchange.send(_chunk(_PIECE))
-
-
-async def huge_header(exchange: FaultyExchange) -> None:
-    await exchange.send(exchange.head(f"X-Long: {'x' * exchange.value}", f"Content-Length: {len(exchange.body)}"))
-    await exchange.send(exchange.body)
-
-
-async def status(exchange: FaultyExchange) -> None:
-    await exchange.send(_error(exchange.value).encoded())
-
-
-async def retry_after(exchange: FaultyExchange) -> None:
-    await exchange.send(_error(429, {"Retry-After": exchange.value}).encoded())
-
-
-async def retry_date(exchange: FaultyExchange) -> None:
-    now = datetime.now(UTC).replace(microsecond=0) + _SKEW
-    then = now + timedelta(seconds=exchange.value)
-    dates = {"Date": format_datetime(now, usegmt=True), "Retry-After": format_datetime(then, usegmt=True)}
-    await exchange.send(_error(429, dates).encoded())
-
-
-async def redirect(exchange: FaultyExchange) -> None:
-    await exchange.send(_error(307, {"Location": exchange.value}).encoded())
+        await exchange.connection.send(_chunk(_PIECE))
 
 
 async def early_413(exchange: FaultyExchange) -> None:
-    await exchange.send(_error(413, {"Connection": "close"}).encoded())
+    await exchange.connection.send(_error(413, {"Connection": "close"}).encoded())
+    # A RST for the unread body would discard the response in the client's buffer.
     await exchange.connection.half_close()
     exchange.connection.close()
 
 
-async def echo(exchange: FaultyExchange) -> None:
+@answering
+def retry_date(exchange: FaultyExchange) -> ServerResponse:
+    now = datetime.now(UTC).replace(microsecond=0) + _SKEW
+    then = now + timedelta(seconds=exchange.value)
+    return _error(429, {"Date": format_datetime(now, usegmt=True), "Retry-After": format_datetime(then, usegmt=True)})
+
+
+@answering
+def echo(exchange: FaultyExchange) -> ServerResponse:
     request = exchange.request
     message = f"refused {request.method} {request.path} with {dict(request.headers)}"
-    await exchange.send(json_answer({"error": message}, status=exchange.value).encoded())
+    return json_answer({"error": message}, status=exchange.value)
 
 
 def _error(status: int, headers: Mapping[str, str] | None = None) -> ServerResponse:
@@ -241,20 +217,13 @@ def _error(status: int, headers: Mapping[str, str] | None = None) -> ServerRespo
     return replace(response, headers={**response.headers, **(headers or {})})
 
 
-def corrupting(change: Callable[[ServerResponse], ServerResponse]) -> FaultAction:
-    """The action of a fault in the content of a whole response. Errors stay as they are: no client trusts them."""
+def _without_half(exchange: FaultyExchange) -> bytes:
+    return exchange.response.encoded()[: -(len(exchange.body) + 1) // 2]
 
-    async def act(exchange: FaultyExchange) -> None:
-        response = exchange.response
-        await exchange.send((change(response) if response.status == 200 else response).encoded())
 
-    return act
+def _only_chunk(data: bytes) -> bytes:
+    return _chunk(data) + b"0\r\n\r\n"
 
 
 def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
-
-
-@lru_cache(2)
-def _bomb(size: int) -> bytes:
-    return gzip.compress(bytes(size), 9)

@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fanout.codecs import codec as codec_by_name
 from fanout.faults.names import Fault
 from fanout.faults.plan import FaultPlan, checked_step
 from fanout.serving.models import Model
+from fanout.serving.protocol import ServedModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
+    from concurrent.futures import Executor
 
     from fanout.codecs.base import Codec
     from fanout.faults.plan import Check, Faults, PlannedStep
     from fanout.serving.exchange import ServerRequest
 
+T = TypeVar("T")
 
-class FakeEndpoint:
+
+class FakeEndpoint(ServedModel):
     """A model that answers requests, and meets them with faults.
 
     Args:
@@ -30,6 +34,7 @@ class FakeEndpoint:
         seed: another one brings other faults.
         latency: seconds that every response takes, or a function that gives them for each request number.
         record: keep every request in `requests`, with its time in `times`.
+        worker: calls the model, so that a slow one does not block the server; by default the event loop calls it.
         check: gives the meaning of a scripted step.
 
     Raises:
@@ -45,28 +50,21 @@ class FakeEndpoint:
         seed: int = 0,
         latency: float | Callable[[int], float] = 0.0,
         record: bool = True,
+        worker: Executor | None = None,
         check: Check = checked_step,
     ) -> None:
-        self.model = model if isinstance(model, Model) else Model(name=name, function=model, embed=model)
+        whole = model if isinstance(model, Model) else Model(name=name, function=model, embed=model)
+        super().__init__(whole, latency=latency, worker=worker)
         self.requests: list[ServerRequest] = []
         """All POST requests in the order in which they came; metadata requests are not among them."""
 
         self.times: list[float] = []
         """The event loop's time at which each of them came."""
 
-        self.received = 0
-        """The number of POST requests, recorded or not."""
-
         self.hits: Counter[str] = Counter()
         """The number of requests that met each fault."""
 
-        self.rows = 0
-        """Rows that the model has answered."""
-
-        self.in_flight = 0
-        self.max_in_flight = 0
         self._plan = FaultPlan(faults, seed, check=check)
-        self._latency = latency if callable(latency) else lambda _: latency
         self._record = record
         self._arrivals: list[tuple[int, asyncio.Future[None]]] = []
 
@@ -102,24 +100,32 @@ class FakeEndpoint:
             self._arrivals.append((number, arrival))
             await arrival
 
+    async def _play(
+        self, request: ServerRequest, planned: tuple[bool, PlannedStep], act: Callable[[PlannedStep], Awaitable[T]]
+    ) -> T:
+        """Let ``act`` answer a request under its step: the ``planned`` one if that is scripted, else one by chance."""
+        scripted, step = planned
+        if request.method != "POST":
+            self._count_hit(step)
+            return await act(step)
+        with self.counted(request) as latency:
+            await asyncio.sleep(latency)
+            step = step if scripted else self._plan.chosen(request)
+            self._count_hit(step)
+            return await act(step)
+
     def _count_hit(self, step: PlannedStep) -> None:
         if isinstance(step, Fault):
             self.hits[step.name] += 1
 
     @contextmanager
-    def _logged(self, request: ServerRequest) -> Iterator[float]:
-        """Count a POST request as in flight. Gives the seconds that its response takes."""
-        number = self.received
-        self.received += 1
-        self.in_flight += 1
-        self.max_in_flight = max(self.max_in_flight, self.in_flight)
-        if self._record:
+    def counted(self, request: ServerRequest) -> Iterator[float]:
+        """Count a POST request as in flight, and record it. Gives the seconds that its response takes."""
+        if self._record:  # first, as a function of the latency may look at the request
             self.requests.append(request)
             self.times.append(asyncio.get_running_loop().time())
-        for awaited, arrival in self._arrivals:
-            if self.received >= awaited and not arrival.done():
-                arrival.set_result(None)
-        try:
-            yield self._latency(number)
-        finally:
-            self.in_flight -= 1
+        with super().counted(request) as latency:
+            for awaited, arrival in self._arrivals:
+                if self.received >= awaited and not arrival.done():
+                    arrival.set_result(None)
+            yield latency

@@ -12,10 +12,11 @@ from fanout.options import did_you_mean
 from fanout.serving.exchange import JSON_TYPE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
-    from fanout.faults.actions import FaultAction
+    from fanout.faults.actions import FaultAction, FaultyConnection, Listener
     from fanout.faults.corruption import Corruption
+    from fanout.serving.exchange import ServerRequest, ServerResponse
 
 _HTML = b"<!doctype html><html><body><h1>Sign in to the network</h1></body></html>"
 
@@ -39,6 +40,17 @@ class Fault:
 
     in_json: bool = False
     """It needs a response in JSON."""
+
+    async def strike(
+        self,
+        connection: FaultyConnection,
+        request: ServerRequest,
+        answer: Callable[[ServerRequest], Awaitable[ServerResponse]],
+        listener: Listener,
+    ) -> None:
+        """Act on an exchange. ``answer`` gives the response of a correct server."""
+        response = await answer(corrupt.in_json(request) if self.in_json else request)
+        await self.act(actions.FaultyExchange(connection, request, response, listener, self.value))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self
 
 from fanout.errors import ConfigError
-from fanout.faults.actions import FaultyExchange
 from fanout.faults.connection import LONGEST_HEAD, Connection, Traffic
-from fanout.faults.corruption import in_json
 from fanout.faults.endpoint import FakeEndpoint
 from fanout.faults.names import Fault
 from fanout.options import checks_options
-from fanout.serving.exchange import ServerRequest, ServerResponse, json_answer
+from fanout.serving.exchange import ServerRequest, ServerResponse, cannot_listen
 from fanout.serving.models import Model, load_model
-from fanout.serving.protocol import answer
 
 if TYPE_CHECKING:
     import ssl
@@ -77,13 +74,12 @@ class FaultServer(FakeEndpoint):
         record: bool = True,
         worker: Executor | None = None,
     ) -> None:
-        super().__init__(model, name="faulty", faults=faults, seed=seed, latency=latency, record=record)
+        super().__init__(model, name="faulty", faults=faults, seed=seed, latency=latency, record=record, worker=worker)
         self.connections = 0
         """The number of connections that clients have made."""
 
         self._address = host, port
         self._tls = tls
-        self._worker = worker
         self._traffic = Traffic()
         self._broken: BaseException | None = None
         self._ending = False
@@ -97,6 +93,10 @@ class FaultServer(FakeEndpoint):
         host, port = self._holder.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         return f"http{'s' if self._tls else ''}://{shown}:{port}"
+
+    def statistics(self) -> dict[str, Any]:
+        """The counts that ``GET /stats`` gives."""
+        return {**super().statistics(), "connections": self.connections, "faults": dict(self.hits)}
 
     @property
     def bytes_received(self) -> int:
@@ -215,38 +215,20 @@ class FaultServer(FakeEndpoint):
             await connection.end()
 
     async def _exchange(self, connection: Connection, head: ServerRequest) -> None:
-        scripted, step = self._plan.scripted(head.method)
-        early = isinstance(step, Fault) and step.early
+        planned = self._plan.scripted(head.method)
+        early = isinstance(planned[1], Fault) and planned[1].early
         request = head if early else await connection.whole(head)
-        if head.method != "POST":
-            await self._respond(connection, request, step)
-            return
-        with self._logged(request) as latency:
-            await asyncio.sleep(latency)
-            await self._respond(connection, request, step if scripted else self._plan.chosen(request))
+
+        async def respond(step: PlannedStep) -> None:
+            if isinstance(step, Fault):
+                await step.strike(connection, request, self.answer, self)
+            else:
+                response = step if isinstance(step, ServerResponse) else await self.answer(request)
+                await connection.send(response.encoded())
+
+        await self._play(request, planned, respond)
         if (head.header("Connection") or "").lower() == "close":
             connection.close()
-
-    async def _respond(self, connection: Connection, request: ServerRequest, step: PlannedStep) -> None:
-        self._count_hit(step)
-        if isinstance(step, ServerResponse):
-            await connection.send(step.encoded())
-        elif isinstance(step, Fault):
-            response = await self._answer(in_json(request) if step.in_json else request)
-            await step.act(FaultyExchange(connection, request, response, self, step.value))
-        else:
-            await connection.send((await self._answer(request)).encoded())
-
-    async def _answer(self, request: ServerRequest) -> ServerResponse:
-        if (request.method, request.path) == ("GET", "/stats"):
-            names = ("received", "in_flight", "max_in_flight", "rows", "connections")
-            return json_answer({**{name: getattr(self, name) for name in names}, "faults": dict(self.hits)})
-        if self._worker is None:
-            response = answer(self.model, request)
-        else:
-            response = await asyncio.get_running_loop().run_in_executor(self._worker, answer, self.model, request)
-        self.rows += response.rows
-        return response
 
 
 async def serve_faulty(
@@ -286,6 +268,5 @@ def _bound(host: str, port: int) -> socket.socket:
             bound.close()
             raise
     except (OSError, OverflowError) as error:  # OverflowError: a port above 65535
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"cannot listen on {host}:{port}: {reason}; choose another port", key="port") from error
+        raise cannot_listen(host, port, error) from error
     return bound

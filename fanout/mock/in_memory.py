@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, NoReturn
 from multidict import CIMultiDict
 
 from fanout.errors import ConnectError, IncompleteResponse, ResponseTooLarge
-from fanout.faults.actions import FaultyExchange
-from fanout.faults.corruption import in_json
 from fanout.faults.names import Fault
 from fanout.serving.exchange import ServerResponse
 from fanout.transport import decoded, looks_like_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from fanout.faults.plan import PlannedStep
     from fanout.serving.exchange import ServerRequest
@@ -28,21 +26,20 @@ _LONGEST_FIELD = 64 * 2**10
 
 
 async def play(
-    step: PlannedStep, request: ServerRequest, answer: Callable[[ServerRequest], ServerResponse]
+    step: PlannedStep, request: ServerRequest, answer: Callable[[ServerRequest], Awaitable[ServerResponse]]
 ) -> ServerResponse:
     """The response to ``request`` under a step. Raises `TransportError` by a fault, and the step if it is an exception.
 
     ``answer`` gives the response of a correct server, also to another request: some faults need one in JSON.
     """
     if step is None:
-        return answer(request)
+        return await answer(request)
     if isinstance(step, ServerResponse):
         return step
     if not isinstance(step, Fault):
         raise step
-    response = answer(in_json(request) if step.in_json else request)
     collected = _Collected()
-    await step.act(FaultyExchange(collected, request, response, _Refusing(), step.value))
+    await step.strike(collected, request, answer, _Refusing())
     return _read(bytes(collected.sent))
 
 

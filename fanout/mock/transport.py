@@ -13,7 +13,6 @@ from fanout.faults.endpoint import FakeEndpoint
 from fanout.mock.in_memory import play
 from fanout.options import checks_options
 from fanout.serving.exchange import ServerRequest, ServerResponse
-from fanout.serving.protocol import answer
 from fanout.types import Response
 
 if TYPE_CHECKING:
@@ -78,21 +77,14 @@ class MockTransport(FakeEndpoint):
         is_get = request.method == "GET"
         path = self._metadata_paths.get(urlsplit(request.url).path, self._path) if is_get else self._path
         received = ServerRequest(method=request.method, path=path, headers=request.headers, body=request.joined())
-        scripted, step = self._plan.scripted(request.method)
+        planned = self._plan.scripted(request.method)
 
-        def correct(asked: ServerRequest) -> ServerResponse:
-            return self._answer(request, asked)
+        async def correct(asked: ServerRequest) -> ServerResponse:
+            return self._serve(request) or await self._answer(asked)
 
         if is_get:
             await asyncio.sleep(self._metadata_latency)
-            self._count_hit(step)
-            response = await play(step, received, correct)
-        else:
-            with self._logged(received) as latency:
-                await asyncio.sleep(latency)
-                step = step if scripted else self._plan.chosen(received)
-                self._count_hit(step)
-                response = await play(step, received, correct)
+        response = await self._play(received, planned, lambda step: play(step, received, correct))
         return Response(
             status=response.status, headers=CIMultiDict(response.headers), body=response.body, url=request.url
         )
@@ -100,16 +92,19 @@ class MockTransport(FakeEndpoint):
     def __repr__(self) -> str:
         return f"<MockTransport {self._codec.name!r}>"
 
-    def _answer(self, request: Request, received: ServerRequest) -> ServerResponse:
+    def _serve(self, request: Request) -> ServerResponse | None:
+        """The codec's own response, if it has one."""
         served = self._codec.serve(request, self.model.function)
-        if served is not None:
-            return ServerResponse(status=served.status, headers=served.headers, body=served.body)
-        response = answer(self.model, received)
-        if response.status in (404, 405) and request.method == "POST":
+        return (
+            None if served is None else ServerResponse(status=served.status, headers=served.headers, body=served.body)
+        )
+
+    async def _answer(self, received: ServerRequest) -> ServerResponse:
+        response = await self.answer(received)
+        if response.status in (404, 405) and received.method == "POST":
             raise ConfigError(
                 f"codec {self._codec.name!r} has the path {self._codec.path!r}, which the packaged server does not "
                 "serve: give the codec a method serve(request, model), as docs/testing.md shows",
                 key="codec.name",
             )
-        self.rows += response.rows
         return response

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from fanout.errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -66,6 +68,12 @@ class StatusError(Exception):
         self.status = status
         self.param = param
         self.code = code
+
+
+def cannot_listen(host: str, port: int, error: Exception) -> ConfigError:
+    """The error of a server that cannot have its address."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return ConfigError(f"cannot listen on {host}:{port}: {reason}; choose another port", key="port")
 
 
 def parsed(data: bytes) -> Any:

@@ -1,13 +1,16 @@
 """The model server without the server: `answer` turns one request into one answer, for every protocol spoken here.
 
-Pure but for the call of the model's function: no sockets, no event loop, no aiohttp. ``fanout.testing`` uses it too.
+`ServedModel` calls it for one server, and counts the requests. Both are without sockets and aiohttp, so that the fakes
+of an endpoint share them with the packaged server.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from fanout.serving import oip, v1
@@ -15,11 +18,71 @@ from fanout.serving.exchange import ServerRequest, ServerResponse, StatusError, 
 from fanout.serving.openai import chat, embeddings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Executor
 
     from fanout.serving.models import Model
 
-__all__ = ["ServerRequest", "ServerResponse", "StatusError", "answer"]
+__all__ = ["ServedModel", "ServerRequest", "ServerResponse", "StatusError", "answer"]
+
+
+class ServedModel:
+    """A model as one server answers with it, and the counts of its POST requests.
+
+    Args:
+        model: the model.
+        latency: seconds that every response takes, or a function that gives them for each request number.
+        worker: calls the model, so that a slow one does not block the server; by default the event loop calls it.
+    """
+
+    def __init__(
+        self, model: Model, *, latency: float | Callable[[int], float] = 0.0, worker: Executor | None = None
+    ) -> None:
+        self.model = model
+        self.received = 0
+        self.in_flight = 0
+        self.max_in_flight = 0
+        self.rows = 0
+        """Rows that the model has answered."""
+
+        self._latency = latency if callable(latency) else lambda _: latency
+        self._worker = worker
+
+    def statistics(self) -> dict[str, Any]:
+        """The counts that ``GET /stats`` gives."""
+        names = ("in_flight", "max_in_flight", "rows")
+        return {"requests": self.received, **{name: getattr(self, name) for name in names}}
+
+    async def respond(self, request: ServerRequest) -> ServerResponse:
+        """Count a request, and give the response to it after the latency."""
+        if request.method != "POST":
+            return await self.answer(request)
+        with self.counted(request) as latency:
+            await asyncio.sleep(latency)
+            return await self.answer(request)
+
+    async def answer(self, request: ServerRequest) -> ServerResponse:
+        """The response to a request."""
+        if (request.method, request.path) == ("GET", "/stats"):
+            return json_answer(self.statistics())
+        if self._worker is None or request.method != "POST":  # the health is asked for while the worker is busy
+            response = answer(self.model, request)
+        else:
+            response = await asyncio.get_running_loop().run_in_executor(self._worker, answer, self.model, request)
+        self.rows += response.rows
+        return response
+
+    @contextmanager
+    def counted(self, request: ServerRequest) -> Iterator[float]:
+        """Count a POST request as in flight. Gives the seconds that its response takes."""
+        number = self.received
+        self.received += 1
+        self.in_flight += 1
+        self.max_in_flight = max(self.max_in_flight, self.in_flight)
+        try:
+            yield self._latency(number)
+        finally:
+            self.in_flight -= 1
 
 
 def answer(model: Model, request: ServerRequest) -> ServerResponse:

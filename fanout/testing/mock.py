@@ -22,7 +22,6 @@ from fanout.faults.names import parse_fault
 from fanout.mock.in_memory import play
 from fanout.options import checks_options
 from fanout.serving.exchange import ServerRequest, ServerResponse
-from fanout.serving.protocol import answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,21 +104,10 @@ class MockEndpoint(FakeEndpoint):
             body, headers = await _body(sent.get("data")), dict(sent.get("headers") or {})
             request = ServerRequest(method=method, path=url.raw_path_qs, headers=headers, body=body)
             # The next step belongs to this request from now on, however long its response takes.
-            scripted, step = self._plan.scripted(method)
-            if method == "POST":
-                # Metadata is answered at once and counts as no request, as in the log of a `FaultServer`.
-                with self._logged(request) as latency:
-                    await asyncio.sleep(latency)
-                step = step if scripted else self._plan.chosen(request)
-            self._count_hit(step)
-            return _result(await play(step, request, self._answer))
+            planned = self._plan.scripted(method)
+            return _result(await self._play(request, planned, lambda step: play(step, request, self.answer)))
 
         return callback
-
-    def _answer(self, request: ServerRequest) -> ServerResponse:
-        response = answer(self.model, request)
-        self.rows += response.rows
-        return response
 
 
 def _checked(step: object) -> PlannedStep:

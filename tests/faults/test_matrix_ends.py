@@ -58,7 +58,7 @@ async def wholly_free(c: Client) -> AsyncIterator[None]:
     assert host.breaker._trial is None  # noqa: SLF001 - one permit of several that leaks shows in nothing else
     assert host.in_flight == 0
     connector = host.transport._http.connector  # noqa: SLF001 - one permit of several that leaks shows in nothing else
-    connector._let_go()  # what is at hand for the next request  # noqa: SLF001 - one permit of several that leaks shows in nothing else
+    connector.collect()  # the connections at hand for the next request
     assert not connector._acquired  # noqa: SLF001 - one permit of several that leaks shows in nothing else
 
 

@@ -278,8 +278,8 @@ class Echoing(MockEndpoint):
 
     off_by = 0
 
-    def _answer(self, request: ServerRequest) -> ServerResponse:
-        response = super()._answer(request)
+    async def answer(self, request: ServerRequest) -> ServerResponse:
+        response = await super().answer(request)
         number = max(0, len(self.requests) - 1 - self.off_by)
         request_id = self.requests[number].header("x-request-id") or ""
         return replace(response, headers={**response.headers, "X-Request-Id": request_id})
