@@ -279,7 +279,7 @@ def _singles(rows: Rows, columns: frozenset[str] | None) -> Sequence[Any]:
         name = min(columns)
         raise InputError(
             f"the template has {{{{{name}}}}}, but the rows have no columns: write {{{{row}}}}, or give the names of "
-            f'the columns as a list, such as [input] column = ["{name}"]'
+            f'the columns, such as [input] columns = ["{name}"]'
         )
     return _cells(rows) if isinstance(rows, np.ndarray) else without_masks(rows)
 

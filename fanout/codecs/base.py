@@ -12,7 +12,7 @@ from fanout.errors import ConfigError
 from fanout.options import checks_options, option_names, require_known
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     import numpy as np
 
@@ -59,6 +59,9 @@ class Codec(ABC):
 
     max_rows: int | None = None
     """Most rows in one request, where the API has a bound. Larger chunks are cut to it."""
+
+    columns: Collection[str] | None = None
+    """Columns that the codec takes of a row: a job reads these if it names none. None for a codec of whole rows."""
 
     takes_buffers: ClassVar[bool] = False
     """True if `decode` accepts a bytearray for ``response.body``. Large answers then come without a copy, in memory

@@ -106,6 +106,7 @@ class Json(Codec):
             self.max_rows = 1
         if path is not None and not self._template.varies_url:
             self.path = path
+        self.columns = self._template.columns
         self._keep = nonfinite == "keep"
         self._answers = Answers(
             answers, outputs or {}, order, parse, fail_when,
@@ -128,11 +129,6 @@ class Json(Codec):
         self._fields_of_rows = _fields_of_rows(field) if plain else ()
         if not self._fields_of_rows:  # only a name can be read in slices
             self.most_bytes_on_loop = _MOST_FOR_JMESPATH
-
-    @property
-    def columns(self) -> frozenset[str] | None:
-        """The columns that the templates name; None if they take whole rows."""
-        return self._template.columns
 
     def encode(self, rows: Rows) -> Payload:
         """The request for ``rows``.

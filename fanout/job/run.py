@@ -190,6 +190,7 @@ def read_input(job: Job, rows: slice = slice(None)) -> Source:
         as_vector=table.as_ == "vector",
         id=table.id,
         format=table.format,
+        needed=_needed_columns(job),
     )
     # The output replaces a file at its path, which must not be the input.
     require_apart(job.output_path, source.files)
@@ -197,6 +198,12 @@ def read_input(job: Job, rows: slice = slice(None)) -> Source:
     if selected.n_rows == 0 and source.n_rows:
         raise InputError(f"--rows selects none of the {source.n_rows:,} rows of {input_name(job)}")
     return selected
+
+
+def _needed_columns(job: Job) -> list[str]:
+    """Return the columns of the input that the codec takes; it knows those that the job renames by their new names."""
+    original = {new: name for name, new in job.tables.input.rename.items()}
+    return [original.get(name, name) for name in job.codec.columns or ()]
 
 
 def input_name(job: Job) -> str:

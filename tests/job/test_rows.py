@@ -115,3 +115,21 @@ async def test_a_renamed_column_is_the_field_of_the_request(tmp_path):
         file.write_text(file.read_text().replace('as = "vector"\n', 'rename = { f1 = "age" }\n').replace("f*", "f[12]"))
         await run_job(load_job(file))
     assert bodies[:2] == [{"age": 0, "f2": 1}, {"age": 1, "f2": 1}]
+
+
+@pytest.mark.parametrize("rename", ["", 'rename = { f2 = "second" }\n'])
+async def test_the_columns_that_a_template_names_are_read_without_naming_them_twice(tmp_path, rename):
+    bodies = []
+
+    async def keep(request: web.Request) -> web.Response:
+        bodies.append(await request.json())
+        return web.json_response({"score": 0.5})
+
+    second = "second" if rename else "f2"
+    template = f'name = "json"\nrequest = {{ age = "{{{{f1}}}}", more = ["{{{{{second}}}}}"] }}\nanswers = "[score]"'
+    async with served(keep) as url:
+        file = write(tmp_path, url)
+        text = file.read_text().replace('columns = ["f*"]\nas = "vector"\n', rename).replace('name = "json"', template)
+        file.write_text(text)
+        await run_job(load_job(file, ["limits.concurrency=1"]))
+    assert bodies == [{"age": i, "more": [1]} for i in range(7)]

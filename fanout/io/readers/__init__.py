@@ -19,7 +19,7 @@ from fanout.io.readers.tables import as_source
 from fanout.options import checks_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 __all__ = ["BLOCK_BYTES", "Source", "as_source", "open_source"]
 
@@ -68,6 +68,7 @@ def open_source(
     as_vector: bool = False,
     id: str | Sequence[str] | None = None,  # noqa: A002 - the name it has for users
     format: str | None = None,  # noqa: A002
+    needed: Collection[str] = (),
 ) -> Source:
     """Open the rows of a file, of all files in a folder, of the files that a pattern matches, or of stdin.
 
@@ -84,6 +85,8 @@ def open_source(
         as_vector: make a row a list of numbers, one for each of ``columns``.
         id: name of the column with the rows' ids, texts or integers; or names of several, whose values by name
             (``{"order": 7, "line": 2}``) are a row's id.
+        needed: columns to read if neither ``column`` nor ``columns`` is given and the file has columns, as those that a
+            codec takes (`Codec.columns`). In JSON lines a row stays the whole value.
         format: ``npy``, ``npz``, ``parquet``, ``arrow``, ``jsonl``, ``csv``, ``tsv`` or ``txt``, instead of the suffix.
 
     Raises:
@@ -99,6 +102,7 @@ def open_source(
         rename=rename or {},
         vector=as_vector,
         id=id if isinstance(id, str | None) else tuple(dict.fromkeys(id)),
+        needed=tuple(sorted(needed)),
     )
     if str(path) == _STDIN:
         return _open_stdin(options, format)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ class ColumnOptions:
         rename: column -> its name in the rows.
         vector: True if a row is the list of its columns' numbers instead of a mapping by name.
         id: the column of the rows' ids, or several whose values are an id together.
+        needed: columns to read by name if neither ``column`` nor ``columns`` is given, where the input has columns.
 
     Raises:
         InputError: the options contradict each other.
@@ -41,6 +42,7 @@ class ColumnOptions:
     rename: Mapping[str, str] = field(default_factory=dict)
     vector: bool = False
     id: str | tuple[str, ...] | None = None
+    needed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.column, str | None):
@@ -147,6 +149,7 @@ def select_columns(
         if name not in known:
             raise InputError(f'{file} has no {noun} "{name}"; {suggestion(name, known, "it holds", names)}', key=key)
 
+    options = _with_needed(options, known)
     for name in options.ids:
         require(name, "input.id")
     if options.columns is not None:
@@ -168,6 +171,15 @@ def select_columns(
         remedy = f"name the one to read ({_listed(rest)}), or several in columns"
         raise InputError(f"{file} holds {number}: {remedy}", key="input.column")
     return ColumnSelection((rest[0],), options)
+
+
+def _with_needed(options: ColumnOptions, known: Collection[str]) -> ColumnOptions:
+    """Return the options with the needed columns, if they name none."""
+    if not options.needed or options.column is not None or options.columns is not None:
+        return options
+    # A dotted name may be a place inside the value of a column.
+    wanted = dict.fromkeys(name if name in known else name.partition(".")[0] for name in options.needed)
+    return replace(options, columns=tuple(wanted))
 
 
 def expand_patterns(

@@ -107,6 +107,27 @@ def test_several_columns_are_an_id_by_name(file):
     assert refusal(file, "text", id=["order", "lime"]).key == "input.id"
 
 
+def test_needed_columns_are_read_if_none_is_named(file):
+    rows = plain(read(open_source(file, needed={"f1", "text"})))
+    picked = [{"f1": row["f1"], "text": row["text"]} for row in ROWS]
+    assert rows == (ROWS if file.suffix == ".jsonl" else picked)
+    assert plain(read(open_source(file, "f2", needed={"f1"}))) == [row["f2"] for row in ROWS]
+    if file.suffix != ".jsonl":
+        assert refusal(file, needed={"txt"}).key == "input.columns"
+
+
+def test_a_place_inside_a_needed_column_needs_the_column(tmp_path):
+    table = pa.table({"doc": [{"text": "a", "n": 1}], "other": [2]})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    assert plain(read(open_source(tmp_path / "x.parquet", needed={"doc.text"}))) == [{"doc.text": "a"}]
+    assert plain(read(open_source(tmp_path / "x.parquet", needed={"doc.list.x"}))) == [{"doc": {"text": "a", "n": 1}}]
+
+
+def test_inputs_without_names_ignore_needed_columns(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(3))
+    assert plain(read(open_source(tmp_path / "x.npy", needed={"a"}))) == [0, 1, 2]
+
+
 def test_a_pattern_that_matches_nothing_is_refused(file):
     error = refusal(file, columns=["g*"])
     assert 'that "g*" matches; it holds "order", "line", "f1"' in str(error)
