@@ -15,7 +15,6 @@ from fanout.options import checks_options
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from os import PathLike
-    from types import TracebackType
 
     from fanout.transport import Request, Transport
     from fanout.types import Response
@@ -67,9 +66,7 @@ class Recorder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

@@ -29,7 +29,6 @@ from fanout.threads import on_thread, opened_on_thread
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable
     from os import PathLike
-    from types import TracebackType
     from typing import Unpack
 
     from fanout.client.inspect import Preview, Survey
@@ -160,9 +159,7 @@ class Client(Generic[V]):
         await self.open()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def open(self) -> None:

@@ -18,7 +18,6 @@ from fanout.options import checks_options, require_known
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Iterator
     from os import PathLike
-    from types import TracebackType
     from typing import Unpack
 
     from fanout.client.file_run import Sink
@@ -80,9 +79,7 @@ class SyncClient(Generic[V]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -25,7 +25,6 @@ from fanout.serving.exchange import ServerRequest, ServerResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from yarl import URL
 
@@ -94,9 +93,7 @@ class MockEndpoint(FakeEndpoint):
             self._mock.add(everything, method=method, callback=self._callback(method), repeat=True)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._mock.stop()
 
     def _callback(self, method: str) -> Callable[..., Any]:

@@ -10,7 +10,6 @@ from fanout.options import checks_options
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
-    from types import TracebackType
 
 T = TypeVar("T")
 
@@ -36,9 +35,7 @@ class Background(Generic[T]):
         self._raise()
         return self._value
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         # An asyncio event may be set on its own thread only.
         self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join()
