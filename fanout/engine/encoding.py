@@ -38,7 +38,9 @@ def encode(
     """
     while task.payload is None:
         try:
-            payload = _payload(codec.encode(task.rows))
+            payload = codec.encode(task.rows)
+            if not (isinstance(payload, Payload) and isinstance(payload.body, _BODIES)):
+                raise _no_payload(payload)
             task.payload = payload if stamp is None else stamp(payload)
         except EncodeError as error:
             if error.every_row and uniform:
@@ -76,13 +78,10 @@ def fitted(
     return None
 
 
-def _payload(made: object) -> Payload:
-    if isinstance(made, Payload) and (type(made.body) is bytes or isinstance(made.body, _BODIES)):
-        return made
-    what = (
-        f"a Payload with a body of type {type(made.body).__name__}" if isinstance(made, Payload) else repr(type(made))
-    )
-    raise ConfigError(f"encode must return a fanout.Payload whose body is bytes, not {what}", key="codec")
+def _no_payload(returned: object) -> ConfigError:
+    held = f"a Payload with a body of type {type(returned.body).__name__}" if isinstance(returned, Payload) else None
+    kind = held or repr(type(returned))
+    return ConfigError(f"encode must return a fanout.Payload whose body is bytes, not {kind}", key="codec")
 
 
 def _remove(task: ChunkTask, bad: Sequence[int], reason: str, fail: Callable[[ChunkTask, Verdict], None]) -> bool:
