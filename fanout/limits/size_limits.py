@@ -33,6 +33,10 @@ _PATIENCE = 96
 _RARELY = 0.95
 """Part of a size that failed although larger ones succeeded: below it few will fail."""
 
+_CLEARLY = 1.1
+"""Part by which a first failure must exceed all successes to be taken for one of size. A request that is a little
+larger than the others may have failed twice by chance."""
+
 _MARGIN = 0.99
 """Part of the limit that is planned for: the bytes of a body are known beforehand to about a part in hundred."""
 
@@ -158,6 +162,8 @@ class SizeLimits:
         self._failures.append(size)
         self._quiet = 0
         self.ended(chunk)
+        if self.limits is None and len(self._failures) == 1 and not self._exceeds_clearly(size):
+            return  # a limit that is just there is met again, and costs less until then than a false one
         for unit in self._units:
             if size[unit.index]:
                 unit.too_large(size[unit.index], sorted(success[unit.index] for success in self._successes))
@@ -174,6 +180,12 @@ class SizeLimits:
             return any(value > 0.75 * limit for value, limit in zip(size, self.limits, strict=True))
         return not self.carried(size) and any(
             all(success[unit] < value for success in self._successes) for unit, value in enumerate(size)
+        )
+
+    def _exceeds_clearly(self, size: Size) -> bool:
+        return any(
+            value and all(_CLEARLY * success[unit] < value for success in self._successes)
+            for unit, value in enumerate(size)
         )
 
     def carried(self, size: Size) -> bool:
