@@ -55,6 +55,51 @@ class EventCounter:
             self.quiet_until = max(self.quiet_until, asyncio.get_running_loop().time() + event.seconds)
 
 
+class AnswerLog:
+    """The chunks of a stream that are answered or failed: their times and their answered rows."""
+
+    def __init__(self) -> None:
+        self._began = _now()
+        self._times: list[float] = []
+        self._rows: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, rows: int) -> None:
+        """Add a chunk that has just come, with the number of its answered rows."""
+        self._times.append(_now())
+        self._rows.append(rows)
+
+    @property
+    def rows(self) -> int:
+        """Rows answered."""
+        return sum(self._rows)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds from the beginning to the last chunk."""
+        return self._times[-1] - self._began if self._times else 0.0
+
+    def rows_per_second(self) -> float:
+        """Return the slope of the least-squares line through all answers.
+
+        Answers come in bursts of as many as are in flight, or as the server has workers. A quotient of rows and time
+        would depend on the part of a burst that came last.
+        """
+        times, rows = np.array(self._times), np.cumsum(self._rows)
+        centred = times - times.mean() if len(times) else times
+        if (spread := float(centred @ centred)) > 0:
+            return float(centred @ rows) / spread
+        # All answers came at one moment, or there is only one.
+        return self.rows / self.elapsed if self.elapsed > 0 else 0.0
+
+    def seconds(self) -> float:
+        """Return the time that the answered rows take at the measured rate; the time so far if none is answered."""
+        rate = self.rows_per_second()
+        return self.rows / rate if rate else _now() - self._began
+
+
 class StreamCounter:
     """Counts the chunks of a stream from its first request, with nothing in flight before.
 
@@ -77,9 +122,7 @@ class StreamCounter:
         self._events = events
         self._quota = quota
         self._seconds = seconds
-        self._began = _now()
-        self._times: list[float] = []
-        self._rows: list[int] = []
+        self._log = AnswerLog()
         self._whole = 0
         """Full chunks that were not split."""
 
@@ -122,15 +165,14 @@ class StreamCounter:
     @property
     def chunks(self) -> int:
         """Chunks that are answered or failed."""
-        return len(self._rows)
+        return len(self._log)
 
     def _add(self, done: ChunkResult) -> None:
         failed = sum(failure.stop - failure.start for failure in done.failures)
         self.failed += failed
         if done.stop - done.start == self._events.chunk_rows and done.start not in self._events.split:
             self._whole += 1
-        self._rows.append(done.stop - done.start - failed - sum(map(len, done.pending)))
-        self._times.append(_now())
+        self._log.add(done.stop - done.start - failed - sum(map(len, done.pending)))
         if self._is_enough():
             # Answers of one burst belong together: close only after those that have arrived already.
             asyncio.get_running_loop().call_soon(self._close)
@@ -138,7 +180,7 @@ class StreamCounter:
     def _is_enough(self) -> bool:
         if self._quota is None:
             return False
-        elapsed = self._times[-1] - self._began
+        elapsed = self._log.elapsed
         long_enough = elapsed >= self._seconds and self.chunks >= self._quota.least
         return self.chunks >= self._quota.most or long_enough or elapsed >= _PATIENCE * self._seconds
 
@@ -154,32 +196,19 @@ class StreamCounter:
             self._control.drain("enough is answered", "deadline")
 
     def _measure(self) -> Measurement:
-        stats, rows, rate = self._stream.statistics(), sum(self._rows), self._rows_per_second()
+        stats = self._stream.statistics()
         # Bad rows alone do not split most of the chunks. Chunks that are cut because of a split are not of this size.
         too_large = len(self._events.split) > self._whole
         return Measurement(
-            rows=rows,
+            rows=self._log.rows,
             failed=self.failed,
-            seconds=rows / rate if rate else _now() - self._began,
+            seconds=self._log.seconds(),
             requests=stats.requests,
             retried=self._events.retried,
             latency_p50=stats.latency_p50,
             latency_p95=stats.latency_p95,
             refused=self._events.split_reason if too_large else "",
         )
-
-    def _rows_per_second(self) -> float:
-        """Return the slope of the least-squares line through all answers.
-
-        Answers come in bursts of as many as are in flight, or as the server has workers. A quotient of rows and time
-        would depend on the part of a burst that came last.
-        """
-        times, rows = np.array(self._times), np.cumsum(self._rows)
-        centred = times - times.mean() if len(times) else times
-        if (spread := float(centred @ centred)) > 0:
-            return float(centred @ rows) / spread
-        elapsed = self._times[0] - self._began if self._times else 0.0
-        return sum(self._rows) / elapsed if elapsed > 0 else 0.0
 
 
 def _now() -> float:
