@@ -323,6 +323,36 @@ def schema() -> None:
     click.echo(schema_text())
 
 
+@cli.group(invoke_without_command=True, short_help="List and describe presets of APIs.")
+@_json
+@click.pass_context
+def presets(context: click.Context, as_json: bool) -> None:
+    """List the presets: constants of an API, by which a job file needs no more than [codec] preset = "NAME".
+
+    \b
+    Examples:
+      fanout presets
+      fanout presets show cohere-embed
+      fanout presets show cohere-embed --file > mine.toml
+      fanout presets show ./mine.toml
+    """
+    if context.invoked_subcommand is None:
+        from fanout.cli.presets import presets_command
+
+        _exit(presets_command(as_json=as_json))
+
+
+@presets.command(short_help="Describe one preset.")
+@click.argument("name")
+@click.option("--file", "as_file", is_flag=True, help="Print the preset's TOML file, to begin one of your own.")
+@_json
+def show(name: str, as_file: bool, as_json: bool) -> None:
+    """Describe the preset NAME, with a job file to start from. NAME may be the path of a file, which is checked."""
+    from fanout.cli.presets import preset_command
+
+    _exit(preset_command(name, as_file=as_file, as_json=as_json))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command ``fanout``. Ends the process with the exit code."""
     # A usage error needs to know about --json before click has parsed it.

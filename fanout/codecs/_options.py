@@ -31,6 +31,13 @@ def text_or_none(name: str, value: object) -> str | None:
     return None if value is None else text(name, value)
 
 
+def count_or_none(name: str, value: object) -> int | None:
+    """Return ``value`` if it is a whole number, 1 or more, or None."""
+    if value is not None and (type(value) is not int or value < 1):
+        raise ConfigError(f"{name} must be a whole number, 1 or more, not {value!r}", key=name)
+    return value
+
+
 def flag(name: str, value: object) -> bool:
     """Return ``value`` if it is true or false."""
     if not isinstance(value, bool):

@@ -69,6 +69,7 @@ class Json(Codec):
             ``index`` places answers that have it.
         parse: path inside an answer to a text that holds JSON; ``outputs`` are then found in that.
         fail_when: path in the response or an answer: if it finds anything true, the row fails at once.
+        max_rows: most rows in one request, where the API has a bound; larger chunks are cut to it.
         dtype, shape, nonfinite, usage, status_rules: see `fanout.Codec`. Numbers are float64 without ``dtype``;
             integers beyond 2**53, or those that the dtype does not hold exactly, make an answer invalid.
 
@@ -91,6 +92,7 @@ class Json(Codec):
         order: str | None = None,
         parse: str | None = None,
         fail_when: str | None = None,
+        max_rows: int | None = None,
         dtype: DTypeOption = None,
         shape: ShapeOption = None,
         nonfinite: Literal["reject", "keep"] = "reject",
@@ -102,8 +104,7 @@ class Json(Codec):
             request, answers = {"instances": "{{rows}}"}, "predictions" if answers is None else answers
         answers, order = _options.text_or_none("answers", answers), _options.text_or_none("order", order)
         self._template = RequestTemplate(request, item, path or "", headers)
-        if self._template.one_row:
-            self.max_rows = 1
+        self.max_rows = 1 if self._template.one_row else _options.count_or_none("max_rows", max_rows)
         if path is not None and not self._template.varies_url:
             self.path = path
         self.columns = self._template.columns

@@ -42,6 +42,8 @@ class OpenAIEmbeddings(Codec):
         dimensions: width of the vectors, for models that can shorten them; the answer must have it.
         encoding_format: ``"base64"`` is several times faster than ``"float"``. A server that ignores it does no harm:
             the answer decides.
+        extra: constant fields of the body, such as ``input_type``.
+        max_rows: most texts in one request, where the API has a smaller bound than 2,048.
         dtype: of vectors that come as JSON numbers; float32 if not given, as in base64.
         shape, nonfinite, usage, status_rules: see `fanout.Codec`. The ``usage`` of the response is read without a path.
 
@@ -52,7 +54,7 @@ class OpenAIEmbeddings(Codec):
     name: ClassVar[str] = "openai-embeddings"
     takes_buffers = True
     path = "/v1/embeddings"
-    max_rows = 2048
+    max_rows: int = 2048
 
     def __init__(
         self,
@@ -60,6 +62,8 @@ class OpenAIEmbeddings(Codec):
         model: str | None = None,
         dimensions: int | None = None,
         encoding_format: Literal["base64", "float"] = "base64",
+        extra: Mapping[str, Any] | None = None,
+        max_rows: int | None = None,
         dtype: DTypeOption = None,
         shape: ShapeOption = None,
         nonfinite: Literal["reject", "keep"] = "reject",
@@ -76,6 +80,8 @@ class OpenAIEmbeddings(Codec):
         fields = {"model": _options.text_or_none("model", model), "dimensions": dimensions}
         self._fields = {name: value for name, value in fields.items() if value is not None}
         self._fields["encoding_format"] = encoding_format
+        self._fields |= _checked_extra(extra)
+        self.max_rows = _options.count_or_none("max_rows", max_rows) or self.max_rows
         # True if the last answer had its vectors as numbers: a server may ignore the encoding format.
         self._floats_come = False
         is_floating = self._dtype.kind == "f"
@@ -214,13 +220,21 @@ class OpenAIEmbeddings(Codec):
 
 
 def _check(dimensions: object, encoding_format: object, dtype: np.dtype[Any]) -> None:
-    if dimensions is not None and (type(dimensions) is not int or dimensions < 1):
-        raise ConfigError(f"dimensions must be a whole number, 1 or more, not {dimensions!r}", key="dimensions")
+    _options.count_or_none("dimensions", dimensions)
     if encoding_format not in ("base64", "float"):
         wrong = f'encoding_format must be "base64" or "float", not {encoding_format!r}'
         raise ConfigError(wrong, key="encoding_format")
     if encoding_format == "base64" and dtype != _SINGLE:
         raise ConfigError(f'base64 carries float32; for dtype {dtype} set encoding_format to "float"', key="dtype")
+
+
+def _checked_extra(extra: object) -> dict[str, Any]:
+    fields = _options.fields("extra", extra)
+    for name in ("input", "model", "dimensions", "encoding_format"):
+        if name in fields:
+            why = "the rows go there" if name == "input" else "it is an option of its own"
+            raise ConfigError(f"extra cannot have the field {name!r}: {why}", key="extra")
+    return fields
 
 
 def _are_plain(indices: list[Any]) -> bool:

@@ -138,7 +138,11 @@ def _filled(value: Any, values: Values) -> Any:
         whole = REFERENCE.fullmatch(value)
         return values.get(whole[1], _LEFT_OUT) if whole else filled_text(value, values)
     if isinstance(value, dict):
-        table = {key: inner for key, old in value.items() if (inner := _filled(old, values)) is not _LEFT_OUT}
+        table = {
+            filled_text(key, values): inner
+            for key, old in value.items()
+            if (inner := _filled(old, values)) is not _LEFT_OUT
+        }
         return table if table or not value else _LEFT_OUT
     if isinstance(value, list):
         return [inner for old in value if (inner := _filled(old, values)) is not _LEFT_OUT]

@@ -57,6 +57,7 @@ def test_encoding_twice_gives_the_same():
         ({"answers": "a b"}, "answers"),
         ({"answers": "nothing(@)"}, "answers"),
         ({"answers": "length(@, @)"}, "answers"),
+        ({"max_rows": 0}, "max_rows"),
     ],
 )
 def test_a_wrong_option_is_named(options, key):
@@ -238,6 +239,12 @@ def test_a_signature_is_sent_if_given():
     with pytest.raises(ConfigError) as caught:
         V1(signature_name=1)
     assert caught.value.key == "signature_name"
+
+
+def test_a_request_has_one_row_or_the_bound_of_the_api():
+    assert Json().max_rows is None
+    assert Json(max_rows=96).max_rows == 96
+    assert Json(request={"text": "{{row}}"}, max_rows=96).max_rows == 1
 
 
 def test_it_has_the_path_of_the_protocol():

@@ -191,6 +191,11 @@ def test_the_spec_has_the_dtype_and_the_width_of_the_vectors(options, dtype, sha
         ("dimensions", True),
         ("dimensions", 1.5),
         ("encoding_format", "hex"),
+        ("max_rows", 0),
+        ("max_rows", True),
+        ("extra", ["input_type"]),
+        ("extra", {"input": "x"}),
+        ("extra", {"model": "x"}),
     ],
 )
 def test_a_wrong_option_is_named(option, value):
@@ -199,8 +204,16 @@ def test_a_wrong_option_is_named(option, value):
     assert caught.value.key == option
 
 
+def test_constant_fields_are_sent_beside_the_texts():
+    codec = OpenAIEmbeddings(model="m", extra={"input_type": "query", "truncate": "END"})
+    assert orjson.loads(codec.encode(["a"]).body) == {
+        "input": ["a"], "model": "m", "encoding_format": "base64", "input_type": "query", "truncate": "END"
+    }  # fmt: skip
+
+
 def test_the_limits_of_the_api():
     assert OpenAIEmbeddings().max_rows == 2048
+    assert OpenAIEmbeddings(max_rows=128).max_rows == 128
     assert OpenAIEmbeddings.path == "/v1/embeddings"
 
 

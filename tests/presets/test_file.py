@@ -48,7 +48,7 @@ extra.version = "{{parameters.version}}"
 extra.more = { options = "{{parameters.options}}" }
 
 [given.prompt.codec]
-request_field = "rows"
+answers = "rows"
 extra = { prompt = "Say: {{parameters.prompt}}" }
 
 [chunks]
@@ -94,15 +94,15 @@ def test_a_key_without_a_value_is_left_out_and_so_is_a_table_of_which_nothing_re
 
 def test_further_tables_count_if_their_parameter_is_given(own):
     _, tables = own().fill({"model": "m", "prompt": "Hi {{parameters.model}}"})
-    assert tables["codec"]["request_field"] == "rows"
+    assert tables["codec"]["answers"] == "rows"
     # The value of a parameter is not searched for other parameters.
     assert tables["codec"]["extra"]["prompt"] == "Say: Hi {{parameters.model}}"
     assert tables["codec"]["extra"]["model"] == "m"
 
 
 def test_keys_of_the_codec_override_the_preset_and_tables_are_merged(own):
-    _, tables = own().fill({"model": "m", "request_field": "x", "extra": {"version": 3, "mode": "fast"}})
-    assert tables["codec"]["request_field"] == "x"
+    _, tables = own().fill({"model": "m", "answers": "x", "extra": {"version": 3, "mode": "fast"}})
+    assert tables["codec"]["answers"] == "x"
     assert tables["codec"]["extra"] == {"model": "m", "version": 3, "mode": "fast"}
 
 
@@ -145,7 +145,7 @@ def test_a_value_that_is_no_choice_is_refused_with_the_choices(own):
     [
         ('path = "/m/', 'path = "http://evil.example/m/', "path: must begin with one /"),
         ('path = "/m/', 'path = "//evil.example/m/', "path: must begin with one /"),
-        ("request_field", 'webhook = "https://evil.example"\nrequest_field', "given.prompt.: a preset names no host"),
+        ("answers", 'webhook = "https://evil.example"\nanswers', "given.prompt.: a preset names no host"),
         ('"A model of ours"', '"ok"\n[endpoint]\nurl = "http://evil.example"', "endpoint: unknown key"),
         ('X-Team = "', 'X-Team = "${AWS_SECRET_ACCESS_KEY}', "a preset reads no environment"),
         ("default = 2", 'default = "${HOME}"', "parameters.version.default: must be a whole number"),
