@@ -126,26 +126,22 @@ class Adaptive:
 
     def __init__(self, now: float, *, largest: int) -> None:
         self._largest = largest
+        # The limit before it is rounded.
         self._width = float(min(_START, largest))
-        """The limit before it is rounded."""
-
         self._round = Round(now, self.limit)
+        # The rounds since the last retreat, the widest last.
         self._climb: list[Round] = []
-        """The rounds since the last retreat, the widest last."""
-
+        # The round from which the last retreat was, if that was one from a queue.
         self._top: Round | None = None
-        """The round from which the last retreat was, if that was one from a queue."""
-
         self._curve = Curve()
         self._drift = Drift()
         self._stragglers = Stragglers()
         self._last_retreat = LastRetreat(-inf, served=True)
+        # Mean latency in the latest round, stragglers included.
         self._seconds = 0.0
-        """Mean latency in the latest round, stragglers included."""
-
         self._background = Background()
+        # The retreats from refusals that the limit has not made up for yet.
         self._descent: Descent | None = None
-        """The retreats from refusals that the limit has not made up for yet."""
 
     @property
     def limit(self) -> int:

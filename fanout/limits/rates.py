@@ -60,8 +60,8 @@ class RateLimiter:
         self._lasting = list(_buckets_of(limits))
         self._announced: dict[Hashable, _Bucket] = {}
         self._buckets = self._lasting
+        # Reservations that may still be given back, in order.
         self._ahead: deque[Reservation] = deque()
-        """Reservations that may still be given back, in order."""
         self._generation = 0
         self.active = bool(self._buckets)
         """False if there is no rate, so that no reservation is needed."""

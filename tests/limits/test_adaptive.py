@@ -1,4 +1,4 @@
-"""Adaptive concurrency, one decision at a time. How well they do together is judged in tests/simulator."""
+"""Adaptive concurrency, one decision at a time. tests/simulator judges the decisions together."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Endpoint:
         raise AssertionError(f"still at {self.limit}")
 
 
-def test_it_doubles_for_as_long_as_latency_stays():
+def test_the_limit_doubles_while_latency_is_constant():
     endpoint, limits = Endpoint(), []
     for _ in range(24):
         endpoint.answer(0.1)
@@ -53,14 +53,14 @@ def test_it_doubles_for_as_long_as_latency_stays():
     assert list(dict.fromkeys(limits)) == [8, 16, 32, 64, 128]
 
 
-def test_it_stops_where_latency_grows_as_the_requests_in_flight_do_and_goes_back_to_the_knee():
+def test_the_limit_returns_to_the_knee_where_latency_grows_as_fast_as_concurrency():
     endpoint = Endpoint()
     for _ in range(25):
         endpoint.answer(0.1 * max(1, endpoint.limit / 16))
     assert 12 <= endpoint.limit <= 17
 
 
-def test_it_goes_on_where_latency_grows_and_throughput_with_it():
+def test_the_limit_grows_while_throughput_grows_with_latency():
     """As with a server that works in batches: three times the latency at 16 times the concurrency."""
     endpoint = Endpoint()
     for _ in range(40):
@@ -77,7 +77,7 @@ def test_a_decrease_counts_once_a_round_trip():
     assert endpoint.limit == 51
 
 
-def test_refusals_one_after_the_other_bring_it_down_to_one_and_no_further():
+def test_consecutive_refusals_lower_the_limit_to_one():
     endpoint = Endpoint()
     for _ in range(100):
         endpoint.refuse()
@@ -85,7 +85,7 @@ def test_refusals_one_after_the_other_bring_it_down_to_one_and_no_further():
     endpoint.answer(0.1)
 
 
-def test_after_a_refusal_it_is_soon_back_and_long_just_below():
+def test_after_a_refusal_the_limit_soon_returns_and_stays_just_below():
     endpoint = Endpoint()
     endpoint.climb(64)
     endpoint.answer(0.1)
@@ -103,7 +103,7 @@ def test_after_a_refusal_it_is_soon_back_and_long_just_below():
     assert endpoint.limit >= 2 * refused_at, "nobody refuses any more"
 
 
-def test_an_hour_with_nothing_to_send_is_no_time_for_it():
+def test_an_hour_without_requests_does_not_move_the_limit():
     endpoint = Endpoint()
     endpoint.climb(32)
     endpoint.refuse()
@@ -129,7 +129,7 @@ def test_an_endpoint_that_refused_everything_for_a_while_is_soon_trusted_again()
 
 
 @pytest.mark.parametrize("in_flight", [1, 3, 6])
-def test_it_does_not_grow_while_something_else_holds_the_run_back(in_flight):
+def test_the_limit_does_not_grow_while_it_is_not_the_bottleneck(in_flight):
     endpoint = Endpoint()
     for _ in range(1000):
         endpoint.answer(0.1, in_flight=in_flight)
@@ -190,7 +190,7 @@ def test_a_retreat_that_brings_no_lower_latency_is_taken_back():
     assert seen.index(min(seen)) + seen.count(min(seen)) < 12, "within two rounds"
 
 
-def test_single_slow_answers_move_it_hardly():
+def test_single_slow_answers_hardly_move_the_limit():
     endpoint = Endpoint()
     endpoint.climb(32)
     endpoint.refuse()
@@ -202,7 +202,7 @@ def test_single_slow_answers_move_it_hardly():
     assert endpoint.limit >= before
 
 
-def test_answers_that_are_twenty_times_slower_now_and_then_do_not_move_it():
+def test_occasional_answers_twenty_times_slower_do_not_move_the_limit():
     endpoint = knows_no_background(32)
     before = endpoint.limit
     for _ in range(100):
@@ -249,7 +249,7 @@ def knows_no_background(limit: int = 64) -> Endpoint:
     return endpoint
 
 
-def test_where_nothing_ever_failed_below_one_refusal_is_enough():
+def test_one_refusal_lowers_the_limit_if_nothing_failed_below_it():
     endpoint = knows_no_background()
     limit = endpoint.limit
     endpoint.refuse(certain=False)
@@ -282,7 +282,7 @@ def test_errors_above_the_background_count(every):
     assert endpoint.limit < limit
 
 
-def test_a_429_counts_whatever_the_background():
+def test_a_429_counts_with_any_background():
     endpoint = knows_no_background()
     some_fail(endpoint, 10, 10_000)
     limit = endpoint.limit
@@ -290,7 +290,7 @@ def test_a_429_counts_whatever_the_background():
     assert endpoint.limit == int(0.9 * limit)
 
 
-def test_an_endpoint_that_refuses_most_requests_has_too_much_to_do_at_any_limit():
+def test_an_endpoint_that_refuses_most_requests_is_overloaded_at_any_limit():
     endpoint = knows_no_background()
     for _ in range(500):
         endpoint.answer(0.1)
@@ -309,7 +309,7 @@ def test_refusals_that_end_below_a_limit_are_no_background():
 
 
 @pytest.mark.parametrize(("seconds", "is_accident"), [(60.0, True), (0.2, False)])
-def test_a_request_that_hung_alone_is_an_accident_and_one_that_waited_its_turn_is_none(seconds, is_accident):
+def test_a_request_that_hangs_alone_is_an_accident_and_one_that_queued_is_not(seconds, is_accident):
     endpoint = knows_no_background()
     some_fail(endpoint, 33, 10_000)
     endpoint.answer(0.1)
@@ -331,7 +331,7 @@ STEPS = st.lists(
 
 
 @given(steps=STEPS, largest=st.integers(1, 300))
-def test_no_order_of_events_takes_it_out_of_its_bounds(steps, largest):
+def test_no_order_of_events_moves_the_limit_out_of_its_bounds(steps, largest):
     adaptive, now = Adaptive(0.0, largest=largest), 0.0
     for came, passed, latency, in_flight in steps:
         now += passed

@@ -24,7 +24,7 @@ async def settled() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_permits_are_handed_over_in_the_order_of_asking():
+async def test_slots_are_granted_in_the_order_of_asking():
     limiter, order = ConcurrencyLimiter(2), []
 
     async def hold(name: int) -> None:
@@ -60,7 +60,7 @@ async def test_a_new_request_cannot_overtake_one_that_was_given_a_slot():
 
 
 @pytest.mark.virtual_time
-async def test_cancelling_a_waiter_loses_no_permit():
+async def test_cancelling_a_waiter_loses_no_slot():
     limiter = ConcurrencyLimiter(1)
     await limiter.acquire()
     gone, waiting = asyncio.create_task(limiter.acquire()), asyncio.create_task(limiter.acquire())
@@ -91,7 +91,7 @@ async def test_a_slot_given_to_a_cancelled_request_passes_to_the_next(others):
 
 
 @pytest.mark.virtual_time
-async def test_a_larger_total_admits_waiting_requests_in_order():
+async def test_a_higher_limit_admits_waiting_requests_in_order():
     limiter, order = ConcurrencyLimiter(1), []
 
     async def hold(name: int) -> None:
@@ -112,7 +112,7 @@ async def test_a_larger_total_admits_waiting_requests_in_order():
 
 
 @pytest.mark.virtual_time
-async def test_a_smaller_total_lets_holders_finish_and_admits_no_request():
+async def test_a_lower_limit_lets_holders_finish_and_admits_no_request():
     limiter = ConcurrencyLimiter(4)
     for _ in range(4):
         assert limiter.acquire_nowait()
@@ -130,7 +130,7 @@ async def test_a_smaller_total_lets_holders_finish_and_admits_no_request():
     assert limiter.peak == 4
 
 
-def test_permits_show_their_state():
+def test_the_repr_shows_the_state():
     assert repr(ConcurrencyLimiter(3)) == "<ConcurrencyLimiter 0/3 in flight, 0 waiting>"
 
 
@@ -140,7 +140,7 @@ STEPS = st.lists(
 
 
 @given(total=st.integers(1, 3), steps=STEPS)
-def test_no_order_of_events_loses_a_permit_or_grants_one_too_many(total, steps):
+def test_no_order_of_events_loses_a_slot_or_grants_one_too_many(total, steps):
     async def scenario() -> None:
         limiter = ConcurrencyLimiter(total)
         allowed = total

@@ -64,7 +64,7 @@ WAITERS = st.lists(COSTS, min_size=1, max_size=20)
 
 
 @given(rates=RATES, burst=st.floats(0, 3), arrivals=TIMES, waiters=WAITERS, data=st.data())
-def test_reservations_given_back_by_all_are_as_if_never_taken(
+def test_returned_reservations_cost_nothing(
     rates: dict[str, float], burst: float, arrivals: list[float], waiters: list[Cost], data: st.DataObject
 ) -> None:
     limits = Limits(**rates, burst=burst)
@@ -99,7 +99,7 @@ def test_a_burst_goes_at_once_and_later_requests_are_spaced() -> None:
     assert starts_of(limiter, 11.0, 2) == pytest.approx([11.0, 11.0])  # two were saved up since
 
 
-def test_of_several_rates_all_hold() -> None:
+def test_all_of_several_rates_hold() -> None:
     limiter = RateLimiter(Limits(requests_per_second=5, requests_per_minute=60, burst=1))
     starts = starts_of(limiter, 0.0, 90)
     assert starts[:7] == pytest.approx([0, 0, 0, 0, 0, 0.2, 0.4])  # five at once, then five a second
@@ -136,7 +136,7 @@ def test_a_reservation_given_back_from_the_middle_moves_no_other_forward() -> No
     assert limiter.reserve(0.0, Cost()).start == 4.0
 
 
-def test_a_slot_whose_time_has_come_is_not_given_back() -> None:
+def test_a_reservation_whose_start_has_passed_is_not_returned() -> None:
     limiter = RateLimiter(Limits(requests_per_second=1))
     reservations = [limiter.reserve(0.0, Cost()) for _ in range(3)]
     assert limiter.reserve(2.0, Cost()).start == 3.0
@@ -145,13 +145,13 @@ def test_a_slot_whose_time_has_come_is_not_given_back() -> None:
     assert limiter.reserve(2.0, Cost()).start == 4.0
 
 
-def test_without_a_rate_everybody_starts_at_once() -> None:
+def test_without_a_rate_all_requests_start_at_once() -> None:
     limiter = RateLimiter(Limits())
     assert starts_of(limiter, 5.0, 3, rows=1000) == [5.0] * 3
     assert not limiter.active
 
 
-def test_threads_that_ask_at_once_get_slots_of_their_own() -> None:
+def test_threads_that_reserve_at_once_get_different_starts() -> None:
     limiter = RateLimiter(Limits(requests_per_second=1000))
     starts: list[float] = []
 
@@ -196,12 +196,12 @@ class TestSlowedDown:
         assert limiter.active
         assert starts_of(limiter, 100.0, 6) == [102.0, 104.0, 106.0, 108.0, 108.0, 108.0]
 
-    def test_it_ends_by_itself(self) -> None:
+    def test_a_throttle_ends_with_the_window(self) -> None:
         limiter = self.slowed()
         assert starts_of(limiter, 108.0, 3) == [108.0] * 3
         assert not limiter.active
 
-    def test_it_ends_when_there_is_enough_again(self) -> None:
+    def test_a_throttle_ends_when_the_quota_suffices_again(self) -> None:
         limiter = self.slowed()
         limiter.unthrottle("another")
         assert limiter.active
@@ -215,7 +215,7 @@ class TestSlowedDown:
         assert limiter.reserve(102.0, Cost()).start == 109.0  # 104 and the new interval, cut to the end
         assert starts_of(limiter, 109.0, 2) == [109.0] * 2
 
-    def test_words_that_come_all_the_time_let_no_more_go(self) -> None:
+    def test_a_quota_in_every_response_lets_no_additional_request_start(self) -> None:
         limiter = self.slowed(left=10, seconds=100.0)
         starts: list[float] = []
         for now in range(101, 150):
@@ -224,7 +224,7 @@ class TestSlowedDown:
                 starts.append(limiter.reserve(float(now), Cost()).start)
         assert starts == pytest.approx([110, 120, 130, 140, 150])
 
-    def test_a_waiting_request_has_to_ask_again(self) -> None:
+    def test_a_smaller_quota_makes_reservations_stale(self) -> None:
         limiter = RateLimiter(Limits(requests_per_second=1))
         waiting = [limiter.reserve(100.0, Cost()) for _ in range(3)]
         assert not limiter.is_stale(waiting[2])
@@ -232,7 +232,7 @@ class TestSlowedDown:
         assert limiter.is_stale(waiting[2])
         assert [limiter.reserve(101.0, Cost()).start for _ in waiting] == [110.5, 120.5, 121.5]
 
-    def test_the_rates_of_the_settings_hold_all_the_same(self) -> None:
+    def test_the_rates_of_the_settings_hold_beside_a_quota(self) -> None:
         limiter = self.slowed(Limits(requests_per_second=0.1))
         assert starts_of(limiter, 100.0, 2) == [102.0, 112.0]
 

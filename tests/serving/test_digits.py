@@ -23,7 +23,7 @@ def test_the_example_agrees_with_the_documentation(examples):
     assert np.array_equal(images * 16, np.round(images * 16))
 
 
-def test_it_knows_the_digits(examples):
+def test_more_than_95_percent_of_the_digits_are_right(examples):
     """More than 95 % are right; rows are probabilities in float32."""
     images, labels = examples
     probabilities = classify(images)

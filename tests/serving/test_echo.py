@@ -16,7 +16,7 @@ def test_rows_come_back_as_they_are():
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, max_size=5))
-def test_embeddings_are_unit_vectors_whatever_the_text(texts):
+def test_embeddings_of_any_text_are_unit_vectors(texts):
     """Shape (n, 64), float32, unit norm, and a text's vector does not depend on its neighbours."""
     vectors = embed(texts)
     assert vectors.shape == (len(texts), 64)

@@ -24,7 +24,7 @@ def test_health(echo, path):
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/v1/models/a/b", "/v2/models/echo/infers/x"])
-def test_nothing_there(echo, path):
+def test_an_unknown_path_is_a_404(echo, path):
     """404 with the path."""
     done = echo.send("GET", path)
     assert done.status == 404

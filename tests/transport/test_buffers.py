@@ -150,14 +150,14 @@ async def test_bytes_behind_a_large_body_are_not_the_next_response() -> None:
         assert server.connections == 2
 
 
-async def test_a_body_for_which_there_is_no_buffer_comes_all_the_same() -> None:
+async def test_a_body_without_a_buffer_is_received_too() -> None:
     async with loopback(in_pieces(0)) as server, transport_to(server.url) as transport:
         transport._http._buffers = Buffers(most=len(BODY) - 1)  # noqa: SLF001 - memory that is kept for later shows in nothing else
         assert (await transport.post(PAYLOAD)).body == BODY
         assert transport._http._buffers._kept == []  # noqa: SLF001 - memory that is kept for later shows in nothing else
 
 
-async def test_a_body_beyond_the_cap_is_not_waited_for() -> None:
+async def test_a_body_beyond_the_cap_fails_at_once() -> None:
     async def answer(_: Received, line: Line) -> None:
         await line.send(http(BODY)[: 2 * LARGE])  # and no more
 
@@ -194,7 +194,7 @@ async def test_a_request_cancelled_in_mid_body_leaves_no_connection_behind(monke
         go.set()
 
 
-async def test_arrays_that_are_held_stay_as_they_came() -> None:
+async def test_arrays_in_use_do_not_change() -> None:
     rows = np.arange(24 * 200_000, dtype="f4").reshape(24, 200_000)
 
     async with FaultServer(lambda x: np.asarray(x) * 2) as server:

@@ -1,4 +1,4 @@
-"""Which requests go the direct way, and that they are the same requests; that it is as sound, all other tests show."""
+"""The requests that take the fast path, and that they are the same requests. All other tests run on both paths."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ async def transport_to(
 
 def idle_of(transport: EndpointClient) -> list[PooledConnection]:
     """The connections outside aiohttp's pool, which nothing else shows."""
-    fast = transport._http.fast_path  # noqa: SLF001 - as said
-    return fast._idle._idle  # noqa: SLF001 - as said
+    fast = transport._http.fast_path  # noqa: SLF001 - nothing else shows them
+    return fast._idle._idle  # noqa: SLF001 - nothing else shows them
 
 
 async def post(url: str, payload: Payload, *, headers: Mapping[str, str] | None = None) -> bytes:
@@ -147,7 +147,7 @@ async def test_a_control_character_in_a_header_is_refused_before_anything_is_sen
         assert server.requests == []
 
 
-async def test_a_double_of_the_public_method_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_replacement_of_the_public_method_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise aiohttp.ClientPayloadError("the double was asked")
 
@@ -191,7 +191,7 @@ async def test_a_connection_that_gives_the_answers_of_others_is_not_used_again(w
             await client.close()
 
 
-async def test_one_connection_does_for_both_ways_in_turn(way: str) -> None:
+async def test_both_paths_use_one_connection_in_turn(way: str) -> None:
     async with loopback(http(b"1")) as server, transport_to(server.url, connections=1) as transport:
         for size in (1, SMALL + 1, SMALL + 1, 1, 1, SMALL + 1):
             await asyncio.wait_for(transport.post(Payload(body=bytes(size))), 5)
@@ -229,7 +229,7 @@ async def test_a_waiting_request_gets_the_connection_of_a_small_one_at_once(monk
         assert server.connections == 1
 
 
-async def test_a_fresh_connection_is_to_be_had_beside_those_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fresh_request_opens_a_connection_beside_idle_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fast_path, "_MOMENT", 1000.0)
     async with loopback(http(b"1")) as server, transport_to(server.url, connections=1) as transport:
         await transport.post(Payload(body=b"1"))

@@ -56,7 +56,7 @@ class Expiring(MockEndpoint):
 
 
 @pytest.mark.parametrize("kind", ["plain", "async"])
-async def test_headers_are_asked_for_once_and_again_when_they_are_refused(kind: str) -> None:
+async def test_the_function_is_called_once_and_again_after_a_refusal(kind: str) -> None:
     tokens = Tokens()
     with Expiring(double, latency=1.0) as mock:
         asyncio.get_running_loop().call_later(1.5, setattr, mock, "valid", 2)
@@ -128,7 +128,7 @@ async def test_headers_refused_twice_stop_the_run() -> None:
     assert len(mock.requests) == 4
 
 
-async def test_metadata_are_asked_for_with_fresh_headers_too() -> None:
+async def test_metadata_requests_renew_headers_too() -> None:
     tokens = Tokens()
     with MockEndpoint(double) as mock:
         mock.script_metadata(401)

@@ -204,7 +204,7 @@ class TestWholeReplies:
                 assert (await transport.post(PAYLOAD)).headers.keys() >= fields.keys()
 
     @pytest.mark.parametrize("fields", [{"X": "x" * 1000}, {f"X-Field-{i}": "x" * 10 for i in range(100)}])
-    async def test_how_large_a_header_may_be_is_a_setting(self, fields):
+    async def test_max_header_bytes_bounds_the_header(self, fields):
         async with loopback(http(b"abc", headers=fields)) as server:
             for most, fits in ((900, False), (4000, True)):
                 endpoint = Endpoint(url=server.url, max_header_bytes=most)
@@ -254,7 +254,7 @@ class TestWholeReplies:
             assert server.connections == 3
 
 
-class TestWhatIsSent:
+class TestRequests:
     async def sent(self, payload: Payload, **options: Any) -> Received:
         async with loopback(http()) as server, transport_to(server.url, **options) as transport:
             await transport.post(payload)
@@ -268,7 +268,7 @@ class TestWhatIsSent:
         assert received.headers["content-length"] == "3"
         assert "transfer-encoding" not in received.headers
 
-    async def test_it_sends_its_name_and_asks_for_plain_bytes(self):
+    async def test_a_request_names_the_user_agent_and_asks_for_no_encoding(self):
         received = await self.sent(PAYLOAD)
         assert received.headers["user-agent"] == f"fanout-ml/{__version__}"
         assert received.headers["accept-encoding"] == "identity"
@@ -328,7 +328,7 @@ class TestWhatIsSent:
             "large between nothing",
         ],
     )
-    async def test_every_kind_of_body_is_sent_whole_as_often_as_it_takes(self, body):
+    async def test_every_kind_of_body_is_sent_whole_in_every_attempt(self, body):
         wanted = b"".join(bytes(part) for part in (body if isinstance(body, tuple) else (body,)))
         payload = Payload(body=body)
         async with loopback(http()) as server, transport_to(server.url) as transport:
@@ -338,8 +338,8 @@ class TestWhatIsSent:
         assert {received.headers["content-length"] for received in server.requests} == {str(len(wanted))}
 
     @pytest.mark.one_way
-    async def test_parts_can_be_looked_at_by_tools(self):
-        """Mocks and middlewares read a body without a connection."""
+    async def test_mocks_and_middlewares_can_read_a_body(self):
+        """They have no connection."""
         parts = bodies.Parts((b"caf", memoryview("é".encode())))
         assert await parts.as_bytes() == "café".encode()
         assert parts.decode() == "café"
@@ -373,7 +373,7 @@ class TestWhatIsSent:
             assert (await transport.post(PAYLOAD)).body == b"direct"
 
 
-class TestStayingHome:
+class TestSameOrigin:
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
     async def test_a_redirect_is_not_followed(self, status):
         async with loopback(http(b"stolen")) as elsewhere:
@@ -542,7 +542,7 @@ class TestBrokenReplies:
 
     @pytest.mark.parametrize("error", [ValueError, RecursionError, KeyError, UnicodeError, OverflowError])
     @pytest.mark.parametrize("part", ["readany", "read_nowait"])
-    async def test_whatever_a_parser_raises_is_this_exchanges_failure(self, error, part, monkeypatch):
+    async def test_any_exception_of_a_parser_fails_only_its_exchange(self, error, part, monkeypatch):
         def fail(*_: Any) -> None:
             raise error("s\nno")
 
@@ -561,7 +561,7 @@ class TestBrokenReplies:
         assert type(await failure_of(answer)) is IncompleteResponse
 
     @pytest.mark.one_way
-    async def test_a_connection_that_is_lost_before_the_body_is_asked_for_ends_it(self):
+    async def test_a_connection_lost_before_the_body_is_read_ends_the_exchange(self):
         content = aiohttp.StreamReader(SimpleNamespace(_reading_paused=False), 2**16, loop=asyncio.get_running_loop())
         gone = SimpleNamespace(connection=None, content=content)
         with pytest.raises(aiohttp.ClientPayloadError), bodies._EndWithConnection(gone):  # noqa: SLF001 - to wait for what an idle connection has noticed
@@ -589,7 +589,7 @@ class TestBrokenReplies:
             assert (await transport.post(PAYLOAD)).body == b"whole"
             assert server.connections == 2
 
-    async def test_a_cancelled_exchange_gives_its_connection_up(self):
+    async def test_a_cancelled_exchange_closes_its_connection(self):
         arrived = asyncio.Event()
 
         async def answer(received: Received, line: Line) -> None:
@@ -654,7 +654,7 @@ class TestKeptConnections:
             assert (await transport.post(Payload(body=b"second"))).body == b"second"
             assert server.connections == 2
 
-    async def test_how_an_idle_connection_ends_is_nobodys_concern(self, caplog):
+    async def test_the_end_of_an_idle_connection_is_not_logged(self, caplog):
         async def answer(_: Received, line: Line) -> None:
             await line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n")
             await asyncio.sleep(0.01)
@@ -670,7 +670,7 @@ class TestKeptConnections:
     async def test_a_new_connection_that_closes_is_not_stale(self):
         assert type(await failure_of(hanging_up())) is IncompleteResponse
 
-    async def test_a_demand_for_a_fresh_connection_passes_over_the_kept_ones(self):
+    async def test_a_fresh_request_uses_no_kept_connection(self):
         async with loopback(self.echo) as server, transport_to(server.url) as transport:
             await asyncio.gather(*(transport.post(PAYLOAD) for _ in range(3)))
             before = server.connections
@@ -753,7 +753,7 @@ class TestContentEncoding:
             (PLAIN, "Identity"),
         ],
     )
-    async def test_an_encoding_that_was_not_asked_for_is_taken_off(self, body, encoding):
+    async def test_an_unrequested_encoding_is_removed(self, body, encoding):
         async with loopback(encoded(body, encoding)) as server, transport_to(server.url) as transport:
             assert (await transport.post(PAYLOAD)).body == PLAIN
 
@@ -792,7 +792,7 @@ class TestContentEncoding:
         assert type(error) is IncompleteResponse
         assert repr(encoding) in str(error)
 
-    async def test_a_bomb_is_too_large_and_takes_no_memory(self):
+    async def test_a_gzip_bomb_is_too_large_and_takes_no_memory(self):
         packer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | 16)
         block = bytes(2**20)
         bomb = b"".join([*(packer.compress(block) for _ in range(64)), packer.flush()])
@@ -903,12 +903,12 @@ class TestErrorPages:
         ],
         ids=["cut", "reset", "no gzip", "unknown encoding"],
     )
-    async def test_a_status_and_its_pushback_count_whatever_became_of_the_page(self, answer):
+    async def test_status_and_pushback_count_even_if_the_body_is_damaged(self, answer):
         response = await self.page(answer)
         assert (response.status, response.headers["Retry-After"]) == (429, "9")
 
     @pytest.mark.parametrize("more", [b"x", b""], ids=["drips", "silent"])
-    async def test_a_page_that_does_not_come_to_its_end_costs_no_pushback(self, more):
+    async def test_pushback_counts_although_the_body_never_ends(self, more):
         """The deadline would make a mere timeout of it, after which the next request comes too early."""
         over = asyncio.Event()
 
@@ -1137,7 +1137,7 @@ class TestMapping:
         ],
         ids=repr,
     )
-    def test_an_error_from_below_is_too(self, error, wanted):
+    def test_every_system_error_is_one_of_ours_too(self, error, wanted):
         assert type(failures.mapped(error, "http://shown", reused=False)) is wanted
 
     @pytest.mark.one_way

@@ -1,4 +1,4 @@
-"""The brake: retries are paid for by successes, and an endpoint in trouble is asked by one probe at a time."""
+"""The circuit breaker: successes pay for retries, and an open circuit passes one trial request at a time."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_bucket_has_a_token_for_each_request_in_flight_and_never_fewer_than_
         assert breaker.is_open
 
 
-def test_the_bucket_follows_another_number_of_requests_in_flight() -> None:
+def test_the_bucket_follows_the_limit_on_requests_in_flight() -> None:
     breaker = CircuitBreaker(concurrency=64, budget=0.2, suspect_wait=2.0, changed=WaitQueue())
     breaker.resize(16, suspect_wait=2.0)
     breaker.on_success(first_attempt=True)
@@ -68,7 +68,7 @@ def test_successes_pay_for_retries() -> None:
     assert breaker.tokens == 10
 
 
-def test_one_trial_goes_after_a_second_and_the_others_wait_for_its_outcome() -> None:
+def test_one_trial_is_sent_after_a_second_and_the_others_wait_for_its_outcome() -> None:
     breaker, _ = spent()
     assert 1 <= breaker.wait(0.0, "a") <= 1.25
     assert 0 < breaker.wait(0.9, "a") <= 0.35
@@ -79,7 +79,7 @@ def test_one_trial_goes_after_a_second_and_the_others_wait_for_its_outcome() -> 
     assert not breaker.is_trial("b")
 
 
-def test_probes_come_at_intervals_that_double_up_to_30_s() -> None:
+def test_the_interval_between_trials_doubles_up_to_30_s() -> None:
     breaker, wait_queue = spent()
     now, waits = 0.0, []
     for _ in range(8):
@@ -94,7 +94,7 @@ def test_probes_come_at_intervals_that_double_up_to_30_s() -> None:
         assert least <= wait <= 1.25 * least
 
 
-def test_clients_that_are_stopped_together_do_not_probe_together() -> None:
+def test_clients_whose_circuits_open_together_do_not_send_trials_together() -> None:
     waits = {spent()[0].wait(0.0, "a") for _ in range(20)}
     assert len(waits) > 10
     assert max(waits) > 1.05
@@ -108,7 +108,7 @@ def test_late_failures_of_requests_in_flight_do_not_delay_the_trial() -> None:
     assert breaker.wait(0.0, "a") == wait
 
 
-def test_any_success_releases_the_brake_with_half_a_bucket() -> None:
+def test_any_success_closes_the_circuit_with_half_a_bucket() -> None:
     breaker, wait_queue = spent()
     breaker.on_success(first_attempt=True)
     assert not breaker.is_open
@@ -117,7 +117,7 @@ def test_any_success_releases_the_brake_with_half_a_bucket() -> None:
     assert breaker.wait(0.0, "a") == 0
 
 
-def test_a_probe_that_is_refused_has_found_the_endpoint_alive() -> None:
+def test_a_trial_that_is_refused_closes_the_circuit() -> None:
     breaker, _ = spent()
     breaker.on_refusal("b")
     assert breaker.is_open
@@ -126,7 +126,7 @@ def test_a_probe_that_is_refused_has_found_the_endpoint_alive() -> None:
     assert not breaker.is_open
 
 
-def test_a_probe_that_is_cancelled_leaves_its_place_to_another() -> None:
+def test_another_request_becomes_the_trial_after_a_cancelled_one() -> None:
     breaker, wait_queue = spent()
     assert breaker.wait(2.0, "a") == 0
     breaker.forget("b")
@@ -162,7 +162,7 @@ def test_a_request_that_leaves_the_queue_delays_no_other() -> None:
     assert breaker.wait(2.0, "b") == 0
 
 
-def test_requests_that_waited_before_a_release_hold_no_place_in_the_next_queue() -> None:
+def test_closing_the_circuit_empties_the_queue() -> None:
     breaker, _ = spent()
     breaker.wait(0.0, "gone")
     breaker.on_success(first_attempt=True)
@@ -180,7 +180,7 @@ def test_a_trial_ends_if_another_request_succeeds_first() -> None:
     assert breaker.tokens == 8, "its failure costs what any other costs"
 
 
-def test_a_probe_is_never_put_off_by_more_than_30_s_and_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_is_never_delayed_by_more_than_30_s_and_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fanout.upstream.circuit_breaker.uniform", lambda low, high: low)
     breaker, _ = spent()
     now = 0.0
@@ -199,7 +199,7 @@ def test_its_repr_shows_its_state() -> None:
     assert repr(breaker) == "<CircuitBreaker closed, 9.0/16 tokens>"
 
 
-def test_a_probe_whose_rows_may_be_to_blame_is_followed_sooner() -> None:
+def test_the_next_trial_comes_sooner_if_the_rows_of_the_failed_one_may_be_to_blame() -> None:
     breaker, _ = spent()
     now, waits = 0.0, []
     for _ in range(4):
@@ -210,7 +210,7 @@ def test_a_probe_whose_rows_may_be_to_blame_is_followed_sooner() -> None:
     assert all(wait <= 2.5 for wait in waits)
 
 
-def test_the_intervals_begin_anew_when_the_brake_is_pulled_again() -> None:
+def test_the_intervals_start_again_when_the_circuit_opens_again() -> None:
     breaker, _ = spent()
     for now in (2.0, 5.0, 12.0):
         assert breaker.wait(now, "a") == 0
@@ -221,13 +221,8 @@ def test_the_intervals_begin_anew_when_the_brake_is_pulled_again() -> None:
     assert 1 <= breaker.wait(100.0, "a") <= 1.25
 
 
-def test_the_state_is_shown() -> None:
-    breaker, _ = spent()
-    assert repr(breaker) == "<CircuitBreaker open, 0.0/16 tokens>"
-
-
 @given(st.lists(st.sampled_from(["ok", "retried", "failed", "refused", "cancelled"]), max_size=200), st.integers(1, 40))
-def test_it_never_deadlocks_and_never_lets_two_through_when_pulled(outcomes: list[str], concurrency: int) -> None:
+def test_it_never_deadlocks_and_never_passes_two_trials_at_once(outcomes: list[str], concurrency: int) -> None:
     breaker = CircuitBreaker(concurrency=concurrency, budget=0.2, suspect_wait=2.0, changed=WaitQueue())
     now = 0.0
     for number, outcome in enumerate(outcomes):
