@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fanout.types import Response
 
 _DECISIVE = re.compile(
-    "content-type|date|location|inference-header-content-length|retry-after|retry-after-ms|x-should-retry|.*ratelimit.*",
+    "content-type|date|location|inference-header-content-length|metadata|retry-after|retry-after-ms|x-should-retry|.*ratelimit.*",
     re.IGNORECASE,
 )
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping
-from math import isfinite
-from typing import Any, Literal, NamedTuple, TypeAlias
+from math import isnan
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import orjson
@@ -162,14 +162,12 @@ def as_text(value: Any, placeholder: Placeholder) -> str:
     """``value`` within a text. Raises `Unfit` for a missing value, bytes, a list or an object."""
     if isinstance(value, str):
         return value
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or value != value:  # pandas has NaN for a missing value
+    if value is None or (isinstance(value, float | np.floating) and isnan(value)):  # pandas has NaN for a missing value
         raise Unfit(f"has no value for {placeholder.shown}, which stands within a text")
-    if isinstance(value, bool | int | float):
-        if isinstance(value, float) and not isfinite(value):
-            raise Unfit(f"has an infinite number for {placeholder.shown}")
-        return orjson.dumps(value).decode() if -(2**63) <= value < 2**64 else str(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, bool | float | np.generic):
+        return value_to_json(value).decode()
     remedy = "base64" if isinstance(value, bytes) else "json"
     kind = "bytes" if isinstance(value, bytes) else "a list" if isinstance(value, list | tuple) else "an object"
     raise Unfit(f"has {kind} for {placeholder.shown} within a text: write {placeholder.shown[:-2]} | {remedy}}}}}")
@@ -181,7 +179,10 @@ def _to_json(value: Any) -> str:
 
 def _bytes(value: Any, name: str) -> bytes:
     if isinstance(value, str):
-        return value.encode("utf-8", "strict")
+        try:
+            return value.encode()
+        except UnicodeEncodeError:
+            raise Unfit("has half of a surrogate pair, which is no text") from None
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     raise Unfit(
@@ -201,7 +202,6 @@ def _data_url(value: Any) -> str:
 
 
 FILTERS: dict[str, Filter] = {"json": _to_json, "base64": _base64, "data_url": _data_url}
-Kind: TypeAlias = Literal["json", "base64", "data_url"]
 
 
 def _shortened(text: str) -> str:

@@ -210,11 +210,9 @@ def _path(path: str) -> list[str | Text]:
     if not path.startswith("/") or path.startswith("//") or "#" in path:
         raise ConfigError(f'path must begin with one "/" and have no "#", not {path!r}', key="path")
     text = parse(path, "path")
-    return (
-        [text]
-        if isinstance(text, str)
-        else [part if isinstance(part, str) else Text([part], "path") for part in text.parts]
-    )
+    if isinstance(text, str):
+        raise ConfigError("path has no placeholder such as {{column}}: write a constant path into the URL", key="path")
+    return [part if isinstance(part, str) else Text([part], "path") for part in text.parts]
 
 
 def _quoted(value: str) -> str:
@@ -278,13 +276,15 @@ def _singles(rows: Rows, columns: frozenset[str] | None) -> Sequence[Any]:
     if columns and not any(isinstance(row, Mapping) for row in rows):
         name = min(columns)
         raise InputError(
-            f"the template has {{{{{name}}}}}, but the rows have no columns: write {{{{row}}}}, or give the names of "
-            f'the columns, such as [input] columns = ["{name}"]'
+            f"the template has {{{{{name}}}}}, but the rows have no columns: write {{{{row}}}} for a row, or name the "
+            f'columns of the input, such as [input] columns = ["{name}"]'
         )
     return _cells(rows) if isinstance(rows, np.ndarray) else without_masks(rows)
 
 
 def _cells(array: Any) -> Sequence[Any]:
     array = np.asanyarray(array)
-    cells: Sequence[Any] = array.tolist() if array.ndim == 1 else list(array)
+    # As Python's own, a float32 would be written with the digits of a float64.
+    short = array.dtype.kind == "f" and array.dtype.itemsize < np.dtype(np.float64).itemsize
+    cells: Sequence[Any] = array.tolist() if array.ndim == 1 and not short else list(array)
     return cells

@@ -58,7 +58,7 @@ class Json(Codec):
     Args:
         request: the body, with placeholders; ``{"instances": "{{rows}}"}`` if not given.
         item: the shape of each element of ``{{rows}}``; the row itself if not given.
-        path: appended to the path of the URL, with placeholders; a query may follow. Values are percent-encoded.
+        path: a path with placeholders, appended to that of the URL; a query may follow. Values are percent-encoded.
         headers: header fields with placeholders.
         answers: JMESPath of the list of answers; ``"predictions"`` if neither this nor ``request`` is given. Without
             it, the whole response is the list, or the answer to a request of one row.
@@ -104,10 +104,8 @@ class Json(Codec):
             request, answers = {"instances": "{{rows}}"}, "predictions" if answers is None else answers
         answers, order = _options.text_or_none("answers", answers), _options.text_or_none("order", order)
         self._template = RequestTemplate(request, item, path or "", headers)
-        self.max_rows = 1 if self._template.one_row else _options.count_or_none("max_rows", max_rows)
-        if path is not None and not self._template.varies_url:
-            self.path = path
         self.columns = self._template.columns
+        self.max_rows = 1 if self._template.one_row else _options.count_or_none("max_rows", max_rows)
         self._keep = nonfinite == "keep"
         self._answers = Answers(
             answers, outputs or {}, order, parse, fail_when,

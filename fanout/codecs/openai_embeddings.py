@@ -13,7 +13,7 @@ import orjson
 from pybase64 import b64decode
 
 from fanout.arrays import within
-from fanout.codecs import _options
+from fanout.codecs import _options, _vllm_bytes
 from fanout.codecs._numbers import AT_ONCE, LARGE, SimdjsonReader, exact_below, require_unique_names, vectors
 from fanout.codecs._options import ANY_OUTPUT, DTypeOption, ShapeOption
 from fanout.codecs._parsing import counts, invalid, model_name, openai_counts, read_with_usage, with_usage_of
@@ -30,18 +30,21 @@ from fanout.types import Array, DecodedResponse, Payload, Response, Rows, Tensor
 _BASE64 = np.dtype("<f4")
 _SINGLE = np.dtype(np.float32)
 _MOST_ITEMS = 2**31
+_OWN_FIELDS = ("input", "model", "dimensions", "encoding_format", "embed_dtype", "endianness")
 # Name of the indices of a slice, beside its vectors, and the number for an item without an index.
 _INDEX, _NONE = "index", -1
 
 
 class OpenAIEmbeddings(Codec):
-    """Texts to vectors: float32, shape (rows, width), from base64 and from JSON numbers.
+    """Texts to vectors: float32, shape (rows, width), from base64, raw bytes and JSON numbers.
 
     Args:
         model: name of the model, sent if given (the official API wants one).
         dimensions: width of the vectors, for models that can shorten them; the answer must have it.
-        encoding_format: ``"base64"`` is several times faster than ``"float"``. A server that ignores it does no harm:
-            the answer decides.
+        encoding_format: ``"base64"`` is several times faster than ``"float"``, and vLLM's ``"bytes"`` is faster still.
+            A server that ignores it does no harm: the answer decides.
+        embed_dtype: of vectors as ``"bytes"``, which are half as large in ``"float16"`` or ``"bfloat16"`` (the array
+            is then float16 or float32).
         extra: constant fields of the body, such as ``input_type``.
         max_rows: most texts in one request, where the API has a smaller bound than 2,048.
         dtype: of vectors that come as JSON numbers; float32 if not given, as in base64.
@@ -61,7 +64,8 @@ class OpenAIEmbeddings(Codec):
         *,
         model: str | None = None,
         dimensions: int | None = None,
-        encoding_format: Literal["base64", "float"] = "base64",
+        encoding_format: Literal["base64", "float", "bytes"] = "base64",
+        embed_dtype: Literal["float32", "float16", "bfloat16"] | None = None,
         extra: Mapping[str, Any] | None = None,
         max_rows: int | None = None,
         dtype: DTypeOption = None,
@@ -71,8 +75,8 @@ class OpenAIEmbeddings(Codec):
         status_rules: Sequence[StatusRule] | None = None,
     ) -> None:
         super().__init__(dtype=dtype, shape=shape, nonfinite=nonfinite, usage=usage, status_rules=status_rules)
-        self._dtype = self._dtype_of("") or _SINGLE
-        _check(dimensions, encoding_format, self._dtype)
+        self._dtype = self._dtype_of("") or np.dtype(np.float16 if embed_dtype == "float16" else np.float32)
+        _check(dimensions, encoding_format, embed_dtype, self._dtype)
         given = self._spec.get("", self._spec.get(ANY_OUTPUT, TensorSpec()))
         shape = given.shape or (None if dimensions is None else (dimensions,))
         # The embeddings are the only output, so that every name means them.
@@ -80,6 +84,9 @@ class OpenAIEmbeddings(Codec):
         fields = {"model": _options.text_or_none("model", model), "dimensions": dimensions}
         self._fields = {name: value for name, value in fields.items() if value is not None}
         self._fields["encoding_format"] = encoding_format
+        if encoding_format == "bytes":
+            self._fields |= {"embed_dtype": embed_dtype or "float32", "endianness": "little"}
+            self.max_rows = _vllm_bytes.MOST_ROWS
         self._fields |= _checked_extra(extra)
         self.max_rows = _options.count_or_none("max_rows", max_rows) or self.max_rows
         # True if the last answer had its vectors as numbers: a server may ignore the encoding format.
@@ -110,6 +117,8 @@ class OpenAIEmbeddings(Codec):
 
     def decode(self, response: Response, n_rows: int) -> DecodedResponse:
         """The vectors in the order of their ``index``, shape (n_rows, width), and usage. Raises `InvalidResponse`."""
+        if _vllm_bytes.HEADER in response.headers:
+            return self._from_bytes(response, n_rows)
         size = len(response.body)
         if self._floats_come and self._usage is None and LARGE <= size <= AT_ONCE:
             # Before the slices: one call with a parser that is warm takes half their time.
@@ -122,6 +131,10 @@ class OpenAIEmbeddings(Codec):
             response, lambda document: self._vectors(document, n_rows), keep=self.nonfinite == "keep", count=self._count
         )
 
+    def decodes_at_once(self, response: Response) -> bool:
+        """True for raw bytes, which become an array without a conversion."""
+        return _vllm_bytes.HEADER in response.headers
+
     def classify(self, response: Response) -> Verdict | int | None:
         """500 for the 424 of Text Embeddings Inference: its backend failed, perhaps because of a row."""
         if (ruled := super().classify(response)) is not None:
@@ -132,6 +145,18 @@ class OpenAIEmbeddings(Codec):
         """The usage and the name of the model in a response."""
         usage, model = openai_counts(document)
         return usage if self._usage is None else usage | self._usage.of(document), model
+
+    def _from_bytes(self, response: Response, n_rows: int) -> DecodedResponse:
+        metadata: dict[str, Any] = {}
+        try:
+            metadata = _vllm_bytes.metadata_of(response)
+            vectors = _vllm_bytes.vectors_in(response, metadata, n_rows)
+        except Unfit as error:
+            problem = InvalidResponse(f"the answer {error}", error_kind=error.error_kind)
+            problem.usage = self._count(metadata)[0]
+            raise problem from None
+        usage, model = self._count(metadata)
+        return DecodedResponse(vectors.astype(self._dtype, copy=False), usage=usage, model=model)
 
     def _in_slices(self, response: Response, n_rows: int) -> DecodedResponse | None:
         """The vectors of a large answer, read in slices; None if it cannot be cut."""
@@ -219,18 +244,24 @@ class OpenAIEmbeddings(Codec):
         return numbers
 
 
-def _check(dimensions: object, encoding_format: object, dtype: np.dtype[Any]) -> None:
+def _check(dimensions: object, encoding_format: object, embed_dtype: object, dtype: np.dtype[Any]) -> None:
     _options.count_or_none("dimensions", dimensions)
-    if encoding_format not in ("base64", "float"):
-        wrong = f'encoding_format must be "base64" or "float", not {encoding_format!r}'
+    if encoding_format not in ("base64", "float", "bytes"):
+        wrong = f'encoding_format must be "base64", "float" or "bytes", not {encoding_format!r}'
         raise ConfigError(wrong, key="encoding_format")
     if encoding_format == "base64" and dtype != _SINGLE:
         raise ConfigError(f'base64 carries float32; for dtype {dtype} set encoding_format to "float"', key="dtype")
+    if embed_dtype is not None and encoding_format != "bytes":
+        # An answer in base64 does not state its dtype, so that a server which ignores the option would go unnoticed.
+        raise ConfigError('embed_dtype needs encoding_format = "bytes", whose answers state it', key="embed_dtype")
+    if embed_dtype is not None and embed_dtype not in _vllm_bytes.DATATYPES:
+        known = ", ".join(map(repr, _vllm_bytes.DATATYPES))
+        raise ConfigError(f"embed_dtype must be one of {known}, not {embed_dtype!r}", key="embed_dtype")
 
 
 def _checked_extra(extra: object) -> dict[str, Any]:
     fields = _options.fields("extra", extra)
-    for name in ("input", "model", "dimensions", "encoding_format"):
+    for name in _OWN_FIELDS:
         if name in fields:
             why = "the rows go there" if name == "input" else "it is an option of its own"
             raise ConfigError(f"extra cannot have the field {name!r}: {why}", key="extra")

@@ -6,6 +6,7 @@ https://platform.openai.com/docs/api-reference/chat/create
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,14 @@ import numpy as np
 
 from fanout.serving.exchange import ServerRequest, ServerResponse, StatusError, json_answer
 from fanout.serving.models import call, jsonable, require_finite, require_model
+from fanout.tensors import pack
 
 if TYPE_CHECKING:
     from fanout.serving.models import Model
     from fanout.types import Array
 
 MAX_INPUTS = 2048
+_EMBED_DTYPES = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16"}
 
 
 def embeddings(model: Model, request: ServerRequest) -> ServerResponse:
@@ -28,11 +31,13 @@ def embeddings(model: Model, request: ServerRequest) -> ServerResponse:
         raise StatusError(400, "the body must be a JSON object")
     require_model(model, _model_name(body))
     texts = _input_texts(body)
-    as_text = _vector_encoder(body)
+    as_text = None if body.get("encoding_format") == "bytes" else _vector_encoder(body)
     vectors = _truncated(_vectors(model, texts), body.get("dimensions"))
-    data = [{"object": "embedding", "index": i, "embedding": as_text(v)} for i, v in enumerate(vectors)]
     words = sum(len(text.split()) for text in texts)
     usage = {"prompt_tokens": words, "total_tokens": words}
+    if as_text is None:
+        return _in_bytes(vectors, body, {"model": model.name, "usage": usage})
+    data = [{"object": "embedding", "index": i, "embedding": as_text(v)} for i, v in enumerate(vectors)]
     return json_answer({"object": "list", "data": data, "model": model.name, "usage": usage}, rows=len(texts))
 
 
@@ -63,6 +68,22 @@ def _vector_encoder(body: dict[str, Any]) -> Any:
     if encoding == "base64":
         return lambda vector: b64encode(vector.astype("<f4", copy=False)).decode()
     raise StatusError(400, f"encoding_format must be float or base64, not {encoding!r}", param="encoding_format")
+
+
+def _in_bytes(vectors: Array, body: dict[str, Any], metadata: dict[str, Any]) -> ServerResponse:
+    """The vectors as vLLM sends them for the encoding format "bytes": raw, with their places in a header field."""
+    kind = body.get("embed_dtype", "float32")
+    if kind not in _EMBED_DTYPES:
+        raise StatusError(400, f"embed_dtype must be one of {', '.join(_EMBED_DTYPES)}", param="embed_dtype")
+    raw = bytes(pack(vectors.astype(np.float16 if kind == "float16" else np.float32), _EMBED_DTYPES[kind]))
+    size, shape = len(raw) // len(vectors), [vectors.shape[1]]
+    items = [
+        {"index": i, "embed_dtype": kind, "endianness": "little", "start": i * size, "end": (i + 1) * size,
+         "shape": shape}
+        for i in range(len(vectors))
+    ]  # fmt: skip
+    headers = {"Content-Type": "application/octet-stream", "metadata": json.dumps({**metadata, "data": items})}
+    return ServerResponse(status=200, headers=headers, body=raw, rows=len(vectors))
 
 
 def _vectors(model: Model, texts: list[str]) -> Array:
