@@ -19,6 +19,7 @@ from fanout.codecs._placeholders import Placeholder, Text, parse
 from fanout.codecs._rows import DUMPS, holds_nonfinite, jsonable, to_json, value_to_json
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError, EncodeError, InputError
+from fanout.settings import require_headers
 from fanout.types import Payload, count_rows
 
 if TYPE_CHECKING:
@@ -51,14 +52,17 @@ class RequestTemplate:
         self.body = Document(request, "request")
         self.item = None if item is None else Document(item, "item")
         self._path = _path(path)
-        self._headers = {name: parse(value, f"headers.{name}") for name, value in (headers or {}).items()}
+        self._headers = _headers({} if headers is None else headers)
         texts = [text for text in (*self._path, *self._headers.values()) if isinstance(text, Text)]
         self.one_row = not any(text.alone is not None and text.alone.many for text in self.body.texts)
         """True if one request carries one row, because neither ``{{rows}}`` nor ``{{column[]}}`` is in it."""
 
         self._check(texts)
         every = [*self.body.texts, *([] if self.item is None else self.item.texts), *texts]
-        names = {placeholder.name for text in every for placeholder in text.placeholders}
+        if not every:
+            raise ConfigError("request has no placeholder such as {{rows}} or {{column}}", key="request")
+        shaped = [] if self.item is None else [_ROWS]
+        names = {placeholder.name for text in every for placeholder in text.placeholders if placeholder not in shaped}
         by_rows = self.item is None and any(text.alone == _ROWS for text in self.body.texts)
         self.columns: frozenset[str] | None = None if by_rows or "" in names else frozenset(names)
         """The columns that it names; None if it takes whole rows."""
@@ -215,6 +219,13 @@ def _path(path: str) -> list[str | Text]:
     return [part if isinstance(part, str) else Text([part], "path") for part in text.parts]
 
 
+def _headers(fields: Mapping[str, str]) -> dict[str, str | Text]:
+    if not isinstance(fields, Mapping):
+        raise ConfigError(f"headers must be a table of names and texts, not {fields!r}", key="headers")
+    require_headers(fields)
+    return {name: parse(value, f"headers.{name}") for name, value in fields.items()}
+
+
 def _quoted(value: str) -> str:
     try:
         return quote(value, safe="")
@@ -258,6 +269,7 @@ def _singles(rows: Rows, columns: frozenset[str] | None) -> Sequence[Any]:
     Raises `InputError` where no row has the columns, for that is no fault of single rows.
     """
     if isinstance(rows, Mapping):
+        n_rows = count_rows(rows)
         if columns is not None:
             for name in columns:
                 if name not in rows and name.partition(".")[0] not in rows:
@@ -271,7 +283,7 @@ def _singles(rows: Rows, columns: frozenset[str] | None) -> Sequence[Any]:
             }
         cells = [_cells(without_mask(column, f"column {name!r}")) for name, column in rows.items()]
         if not cells:
-            return [{}] * count_rows(rows)
+            return [{}] * n_rows
         return [dict(zip(rows, row, strict=True)) for row in zip(*cells, strict=True)]
     if columns and not any(isinstance(row, Mapping) for row in rows):
         name = min(columns)
