@@ -112,7 +112,7 @@ class Balancer:
         candidates = [endpoint for endpoint in self.endpoints if endpoint.is_candidate]
         return 2 * sum(endpoint.health.overloaded(now) for endpoint in candidates) > len(candidates)
 
-    def eject(self, endpoint: EndpointState, now: float) -> bool:
+    def eject(self, endpoint: EndpointState, now: float) -> None:
         """Open the circuit of ``endpoint`` for a while if it does badly and others do not; the last one stays."""
         others = [
             other
@@ -120,10 +120,8 @@ class Balancer:
             if other is not endpoint and other.is_candidate and not other.breaker.is_open
         ]
         rates = [rate for other in others if (rate := other.health.success_rate(now)) is not None]
-        if endpoint.breaker.is_open or not others or not endpoint.health.failing(now, max(rates, default=None)):
-            return False
-        endpoint.breaker.open(now, trial_after=endpoint.health.eject(now))
-        return True
+        if not endpoint.breaker.is_open and others and endpoint.health.failing(now, max(rates, default=None)):
+            endpoint.breaker.open(now, trial_after=endpoint.health.eject(now))
 
     def forget(self, ticket: object) -> None:
         """``ticket`` will neither ask again nor report."""

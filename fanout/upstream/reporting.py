@@ -123,7 +123,7 @@ class Reporter:
     ) -> bool:
         """Report a failure to circuit breaker and health. True if it should not count against its rows."""
         breaker, now = endpoint.breaker, self._now()
-        was_trial = breaker.is_trial(ticket)
+        was_trial, was_open = breaker.is_trial(ticket), breaker.is_open
         if verdict.action is not Action.RETRY:
             breaker.on_refusal(ticket)
         elif was_trial or (endpoint.answered and not alone):
@@ -131,6 +131,11 @@ class Reporter:
             breaker.on_failure(now, ticket, rows_suspect=verdict.rows_suspect)
         if self._balancer.several:
             self._report_to_health(endpoint, verdict, now)
+            # Many failures at once may spend the tokens before the record of the endpoint is bad enough.
+            newly_open = breaker.is_open and not was_open and endpoint.is_candidate
+            if newly_open and self._balancer.has_available((endpoint,), now):
+                reason = f"{endpoint.transport.shown_url} is left alone for a while: {verdict.reason}"
+                self._emit(Event(kind="ejected", status=verdict.status, reason=reason))
         if verdict.action is not Action.RETRY or verdict.rows_suspect:
             return False
         if self._balancer.several and self._balancer.has_available((endpoint,), now):
@@ -147,9 +152,7 @@ class Reporter:
             self.on_misfit(endpoint, verdict)
         elif verdict.action is Action.RETRY:
             endpoint.health.on_failure(now)
-            if self._balancer.eject(endpoint, now):
-                reason = f"{endpoint.transport.shown_url} is left alone for a while: {verdict.reason}"
-                self._emit(Event(kind="ejected", status=verdict.status, reason=reason))
+            self._balancer.eject(endpoint, now)
 
     def _report_flight(self, ticket: Ticket, verdict: Verdict | None, *, rows_fail_alone: bool = False) -> None:
         """Report to the controller of the concurrency limit."""
