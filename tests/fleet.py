@@ -22,7 +22,7 @@ X = np.arange(2000.0).reshape(1000, 2)
 
 
 class Fleet:
-    """A tape in whose place any number of endpoints answer, ``http://NAME/m``, each in its own way."""
+    """A transport behind which any number of endpoints answer, ``http://NAME/m``, each in its own way."""
 
     def __init__(self, **hosts: Callable[[Request], Any]) -> None:
         self._hosts = hosts

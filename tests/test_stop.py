@@ -74,7 +74,7 @@ async def test_each_of_several_attempts_has_the_whole_time():
 async def test_time_between_attempts_is_charged_to_none():
     deadline = Deadline()
     assert await attempt(deadline, allowed=2, takes=1) == "done"
-    await asyncio.sleep(1.5)  # backoff, a permit, a shut gate: the timer fires meanwhile
+    await asyncio.sleep(1.5)  # backoff, a slot, a cooldown: the timer fires meanwhile
     assert await attempt(deadline, allowed=2, takes=1.9) == "done"
     assert await attempt(deadline, allowed=2, takes=2.1) == "too late"
     deadline.close()

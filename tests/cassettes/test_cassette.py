@@ -111,9 +111,9 @@ async def test_a_full_disk_ends_the_run_with_the_reason(tmp_path: Path, monkeypa
         def write(self, data: bytes) -> int:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with MockEndpoint(lambda x: x) as mock, Recorder(tmp_path / "r") as tape, monkeypatch.context() as patched:
-        patched.setattr(tape._cassette, "_file", Full())  # noqa: SLF001 - a disk that is full from now on
-        async with Client(mock.url("v1"), codec="v1", transport=tape) as client:
+    with MockEndpoint(lambda x: x) as mock, Recorder(tmp_path / "r") as recorder, monkeypatch.context() as patched:
+        patched.setattr(recorder._cassette, "_file", Full())  # noqa: SLF001 - a disk that is full from now on
+        async with Client(mock.url("v1"), codec="v1", transport=recorder) as client:
             with pytest.raises(ConfigError, match="cannot be written: No space left on device"):
                 await client.map(np.ones(3))
 
@@ -134,9 +134,9 @@ async def test_credentials_are_not_in_the_file(tmp_path: Path, status: int) -> N
         headers={"Authorization": f"Bearer {SECRET}"},
     )
     body = b'{"predictions": [["%s"], [""], [""]]}' % SECRET.encode()
-    with MockEndpoint(lambda x: x) as mock, Recorder(tmp_path / "r") as tape:
+    with MockEndpoint(lambda x: x) as mock, Recorder(tmp_path / "r") as recorder:
         mock.script(Scripted(status=status, body=body, headers=headers(None)))
-        async with Client(endpoint, codec="v1", transport=tape) as client:
+        async with Client(endpoint, codec="v1", transport=recorder) as client:
             await client.map(np.ones(3))
     data = (tmp_path / "r").read_bytes()
     assert SECRET.encode() not in data
@@ -149,9 +149,9 @@ async def test_credentials_are_not_in_the_file(tmp_path: Path, status: int) -> N
 
 
 async def test_other_header_fields_are_kept_on_request(tmp_path: Path) -> None:
-    with MockEndpoint(lambda x: x) as mock, Recorder(tmp_path / "r", headers=["X-Units"]) as tape:
+    with MockEndpoint(lambda x: x) as mock, Recorder(tmp_path / "r", headers=["X-Units"]) as recorder:
         mock.script(Scripted(body=b'{"predictions": [1.0]}', headers={"x-units": "mm"}))
-        async with Client(mock.url("v1"), codec="v1", transport=tape) as client:
+        async with Client(mock.url("v1"), codec="v1", transport=recorder) as client:
             await client.map(np.ones(1))
     assert CassetteReader(tmp_path / "r").interactions[0].headers == {
         "Content-Type": "application/json",

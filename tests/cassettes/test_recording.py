@@ -28,16 +28,16 @@ def double(x: np.ndarray) -> np.ndarray:
     return x * 2
 
 
-async def sent(url: str, tape: Any, rows: Any = X, codec: Any = "v1", **options: Any) -> Any:
-    async with Client(url, codec=codec, transport=tape, **{"chunk_rows": 10, **options}) as client:
+async def sent(url: str, transport: Any, rows: Any = X, codec: Any = "v1", **options: Any) -> Any:
+    async with Client(url, codec=codec, transport=transport, **{"chunk_rows": 10, **options}) as client:
         return await client.map(rows)
 
 
 async def recorded(path: Path, *steps: Any, latency: float = 0.0, **options: Any) -> Any:
     """Record the responses of a mock, after some scripted steps."""
-    with MockEndpoint(double, latency=latency) as mock, Recorder(path) as tape:
+    with MockEndpoint(double, latency=latency) as mock, Recorder(path) as recorder:
         mock.script(*steps)
-        return await sent(mock.url("v1"), tape, **options)
+        return await sent(mock.url("v1"), recorder, **options)
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ async def test_a_replay_gives_the_same_values_with_the_server_gone(codec: Any, f
 
 async def test_texts_and_their_cost_are_replayed(file: Path) -> None:
     codec = fanout.codec("openai-embeddings", model="echo")
-    with Recorder(file) as tape:
-        first = await sent("local://echo", tape, ["a", "b c"], codec)
+    with Recorder(file) as recorder:
+        first = await sent("local://echo", recorder, ["a", "b c"], codec)
     async with Client("local://echo", codec=codec, transport=Replayer(file)) as client:  # no server is started
         assert np.array_equal(await client.map(["a", "b c"]), first)
         assert client.statistics().usage["total_tokens"] == 3
@@ -100,8 +100,8 @@ async def test_without_virtual_time_a_replay_waits_only_on_request(file: Path) -
 
 @pytest.mark.virtual_time
 async def test_an_attempt_that_was_given_up_is_one_again(file: Path) -> None:
-    with MockEndpoint(double, latency=lambda n: 99.0 if n == 0 else 1.0) as mock, Recorder(file) as tape:
-        await sent(mock.url("v1"), tape, X[:10], timeouts=Timeouts(attempt=10))
+    with MockEndpoint(double, latency=lambda n: 99.0 if n == 0 else 1.0) as mock, Recorder(file) as recorder:
+        await sent(mock.url("v1"), recorder, X[:10], timeouts=Timeouts(attempt=10))
     async with Client(GONE, codec="v1", chunk_rows=10, transport=Replayer(file)) as client:
         assert np.array_equal(await client.map(X[:10]), double(X[:10]))
         assert (client.statistics().retries, client.statistics().requests) == (1, 2)
@@ -142,8 +142,8 @@ async def test_the_error_for_other_bytes_names_their_place(file: Path) -> None:
     rows = np.arange(12, dtype="f4").reshape(4, 3)
     async with FaultServer(double) as server:
         url = server.url("oip")
-        with Recorder(file) as tape:
-            await sent(url, tape, rows, "oip")
+        with Recorder(file) as recorder:
+            await sent(url, recorder, rows, "oip")
     with pytest.raises(ReplayError, match=r"bodies differ from byte \d+ on: b'.*' where b'.*' was recorded"):
         await sent(url, Replayer(file), rows + 1, "oip")
 
@@ -156,10 +156,10 @@ async def test_another_path_is_reported(file: Path) -> None:
 
 async def test_a_refused_request_leaves_the_rest_to_be_asked(file: Path) -> None:
     await recorded(file)
-    tape = Replayer(file)
-    await sent(GONE, tape, X[:50])
-    assert tape.remaining == 15
-    assert repr(tape) == f"<Replayer {file} 15 exchanges left>"
+    replayer = Replayer(file)
+    await sent(GONE, replayer, X[:50])
+    assert replayer.remaining == 15
+    assert repr(replayer) == f"<Replayer {file} 15 exchanges left>"
 
 
 async def test_a_header_that_is_refused_is_asked_for_again_in_a_replay_too(file: Path) -> None:

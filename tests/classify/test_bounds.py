@@ -50,7 +50,7 @@ def test_a_field_of_a_million_characters_is_ignored(text: str) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     for field in FIELDS:
         headers = CIMultiDict({"RateLimit": '"a";r=5;t=5', field: text})
-        message = [allowance for read in readers(headers) for allowance in read(headers)]
+        message = [quota for read in readers(headers) for quota in read(headers)]
         assert len(message) <= 1
         wait = pushback(headers, now=now)
         assert wait is None or wait >= 0

@@ -280,9 +280,9 @@ def test_of_values_that_are_joined_or_repeated_the_longest_counts(values: list[s
 def test_every_dialect_states_quotas_and_waits(dialect) -> None:
     for text, seconds in FORMS.items():
         headers = CIMultiDict({dialect.remaining.title(): "7", dialect.reset.title(): text, "Date": DATE_DIALECTS})
-        (allowance,) = [each for read in readers(headers) for each in read(headers)]
-        assert (allowance.unit, allowance.remaining) == (dialect.unit, 7)
-        assert allowance.reset == pytest.approx(seconds, abs=1e-3)
+        (quota,) = [each for read in readers(headers) for each in read(headers)]
+        assert (quota.unit, quota.remaining) == (dialect.unit, 7)
+        assert quota.reset == pytest.approx(seconds, abs=1e-3)
         headers[dialect.remaining] = "0"
         headers["x-ratelimit-reset"] = headers.get("x-ratelimit-reset", "1")
         assert pushback(headers) == pytest.approx(seconds, abs=1e-3)

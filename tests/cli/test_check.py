@@ -58,7 +58,7 @@ def test_a_check_describes_the_model_and_the_first_request(command, write_job):
 
 
 @pytest.mark.parametrize("name", ["check", "run"])
-def test_a_misfit_is_one_line_and_ends_with_code_2(command, write_job, name, tmp_path):
+def test_rows_of_another_form_are_one_line_and_ends_with_code_2(command, write_job, name, tmp_path):
     write_job(OIP, np.zeros((100, 63)))
     result = command(name, "job.toml", "--json")
     message = (

@@ -62,9 +62,9 @@ def test_a_refusal_is_shown_with_the_server_s_words(command, write_job, doubler_
 
 
 def test_without_an_answer_the_reason_is_shown(command, write_job):
-    with socket.socket() as unheard:
-        unheard.bind(("127.0.0.1", 0))  # bound, but not listening: a connection is refused
-        write_job(url=f"http://127.0.0.1:{unheard.getsockname()[1]}/predict")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound, but not listening: a connection is refused
+        write_job(url=f"http://127.0.0.1:{closed.getsockname()[1]}/predict")
         result = command("check", "job.toml", "--show", "--set", "retry.max_attempts=1")
     assert result.code == 3
     assert "\nresponse: none after " in result.out

@@ -354,7 +354,7 @@ class TestCallersThatGiveUp:
                     await client.predict(X[0], timeout=2.5)
                 assert np.array_equal(await others, X[1:] * 2)
 
-    async def test_a_task_that_is_cancelled_by_strangers_leaves_no_caller_waiting(self) -> None:
+    async def test_a_task_that_is_cancelled_from_outside_leaves_no_caller_waiting(self) -> None:
         with MockEndpoint(double, latency=1.0) as mock:
             async with Client(mock.url(Plain), codec=Plain) as client, asyncio.timeout(100):
                 before = asyncio.all_tasks()

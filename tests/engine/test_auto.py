@@ -26,10 +26,10 @@ pytestmark = pytest.mark.virtual_time
 X = np.arange(24_000.0).reshape(8000, 3)
 
 
-def in_front_of(server: Server, tape: Simulated | None = None, **options: Any) -> Client:
-    tape = tape or Simulated({"simulated": server})
+def in_front_of(server: Server, transport: Simulated | None = None, **options: Any) -> Client:
+    transport = transport or Simulated({"simulated": server})
     options = {"limits": Limits(concurrency="auto"), **options}
-    return Client("http://simulated/", codec=Doubled, chunk_rows=1, transport=tape, **options)
+    return Client("http://simulated/", codec=Doubled, chunk_rows=1, transport=transport, **options)
 
 
 def wide() -> Queue:
@@ -38,7 +38,7 @@ def wide() -> Queue:
 
 
 class Watching(Simulated):
-    """Looks at the permits whenever a request starts."""
+    """Looks at the limit whenever a request starts."""
 
     group: EndpointGroup
 
@@ -67,21 +67,21 @@ async def test_an_endpoint_that_takes_anything_gets_ever_more_up_to_256() -> Non
 
 @pytest.mark.parametrize("kind", ["refuses", "pauses", "moves"])
 async def test_nothing_is_sent_while_more_are_in_flight_than_the_limit_allows(kind: str) -> None:
-    """Those included who had their permit before the limit fell, and waited for a gate since."""
+    """Also requests that had a slot before the limit fell, and waited for a cooldown since."""
     loop = asyncio.get_running_loop()
     server: Server = Queue(loop, constant(0.1), capacity=20, room=0)
     if kind == "pauses":
         server = RateLimited(loop, wide(), per_window=100, retry_after=True)
     if kind == "moves":
         server = moving(loop, 1, seconds=0.1, room=0, plan={0: 40, 5: 5, 10: 40, 15: 3, 20: 40})
-    tape = Watching(server)
-    async with in_front_of(server, tape) as client:
+    transport = Watching(server)
+    async with in_front_of(server, transport) as client:
         assert client._session is not None  # noqa: SLF001 - the limit at the moment of sending
-        tape.group = client._session._group  # noqa: SLF001 - the limit at the moment of sending
+        transport.group = client._session._group  # noqa: SLF001 - the limit at the moment of sending
         result = await client.map(X[:3000], on_error="keep")
     assert np.array_equal(result.values, 2 * X[:3000])
-    assert max(tape.limits) >= 16
-    assert any(later < earlier for earlier, later in zip(tape.limits, tape.limits[1:], strict=False))
+    assert max(transport.limits) >= 16
+    assert any(later < earlier for earlier, later in zip(transport.limits, transport.limits[1:], strict=False))
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The feed: any input into chunks, none lost, none twice, none out of place."""
+"""The chunker: any input into chunks, none lost, none twice, none out of place."""
 
 from __future__ import annotations
 
@@ -192,17 +192,17 @@ def silent():
     yield 1
     threading.Event().wait()
 async def main():
-    feed = chunker_of(silent(), 1)
-    task = asyncio.create_task(feed.get())
+    chunker = chunker_of(silent(), 1)
+    task = asyncio.create_task(chunker.get())
     await asyncio.wait([task], timeout=0.2)
     task.cancel()
-    await feed.close()
+    await chunker.close()
 asyncio.run(main())
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=20)
 
 
-async def test_an_async_generator_is_closed_with_the_feed() -> None:
+async def test_an_async_generator_is_closed_with_the_chunker() -> None:
     closed = []
 
     async def rows() -> AsyncIterator[int]:
@@ -351,7 +351,7 @@ async def drained_source(source: Source) -> list[tuple[int, int, Any]]:
     return chunks
 
 
-async def test_a_source_is_let_go_of_with_the_feed() -> None:
+async def test_a_source_is_released_with_the_chunker() -> None:
     source = Blocks(Block(np.arange(3)), Block(np.arange(3)))
     chunker = chunker_of(source, 2)
     await chunker.get()

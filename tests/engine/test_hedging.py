@@ -167,7 +167,7 @@ async def test_a_spent_budget_pays_for_none():
     assert result.stats.hedges < 64
 
 
-async def test_cancelling_a_run_leaves_no_lane_behind():
+async def test_cancelling_a_run_leaves_no_attempt_behind():
     before = asyncio.all_tasks()
     async with Fleet(a=served(50.0)).client(hedge=Hedge(share=1.0, delay=0.5)) as client:
         run = asyncio.create_task(client.map(X))

@@ -43,7 +43,7 @@ async def test_an_outage_of_a_minute_is_waited_out(status: int) -> None:
     assert mock.max_in_flight == 16
 
 
-async def test_a_probe_is_charged_to_no_chunk() -> None:
+async def test_a_trial_is_charged_to_no_chunk() -> None:
     """With two attempts a chunk, hours of outage still fail no row."""
     policy = RetryPolicy(max_attempts=2, stall=1e6)
     with MockEndpoint(down_until(7200), latency=0.01) as mock:
@@ -102,7 +102,7 @@ async def test_slow_answers_are_no_stall_as_long_as_some_come() -> None:
     assert now() == 2500
 
 
-async def test_failures_that_successes_pay_for_do_not_brake() -> None:
+async def test_failures_that_successes_pay_for_do_not_open_the_circuit() -> None:
     """One request in five fails: the run goes on at full concurrency."""
     with MockEndpoint(lambda x: x * 2, latency=0.1) as mock:
         mock.script(*[503, None, None, None, None] * 200)
@@ -116,7 +116,7 @@ async def test_failures_that_successes_pay_for_do_not_brake() -> None:
     "concurrency", [pytest.param(4, marks=pytest.mark.slow), 16, pytest.param("auto", marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize("status", [503, 500])
-async def test_one_random_failure_in_ten_does_not_brake(concurrency: int | str, status: int) -> None:
+async def test_one_random_failure_in_ten_does_not_open_the_circuit(concurrency: int | str, status: int) -> None:
     """Successes give back more than such failures take: the bucket never runs dry while nine of ten succeed."""
     chance = Random(1)
 
@@ -126,7 +126,7 @@ async def test_one_random_failure_in_ten_does_not_brake(concurrency: int | str, 
         return x * 2
 
     rows = np.arange(15_000.0).reshape(-1, 3)
-    braked = 0
+    ejected = 0
     many = RetryPolicy(max_attempts=50)  # of 5,000 rows one in twenty runs would meet five failures in a row
     with MockEndpoint(model, latency=0.1) as mock:
         limits = Limits(concurrency=concurrency)  # type: ignore[arg-type]
@@ -134,9 +134,9 @@ async def test_one_random_failure_in_ten_does_not_brake(concurrency: int | str, 
             run = asyncio.create_task(client.map(rows))
             while not run.done():
                 await asyncio.sleep(0.1)
-                braked += client.statistics().endpoints[0].state == "ejected"
+                ejected += client.statistics().endpoints[0].state == "ejected"
             assert np.array_equal(await run, rows * 2)
-    assert braked == 0
+    assert ejected == 0
 
 
 async def test_a_poisoned_row_costs_no_budget() -> None:
@@ -152,7 +152,7 @@ async def test_a_poisoned_row_costs_no_budget() -> None:
     assert now() < 10
 
 
-async def test_several_runs_of_a_client_wait_for_the_same_probe() -> None:
+async def test_several_runs_of_a_client_wait_for_the_same_trial() -> None:
     with MockEndpoint(down_until(20), latency=0.01) as mock:
         async with Client(mock.url(Plain), codec=Plain, chunk_rows=1) as client:
             first, second = await asyncio.gather(client.map(X[:100]), client.map(X[100:200]))
@@ -160,7 +160,7 @@ async def test_several_runs_of_a_client_wait_for_the_same_probe() -> None:
     assert len([t for t in mock.times if t < 20]) <= 16 + 16 + 5
 
 
-async def test_a_probe_that_is_cancelled_does_not_leave_the_others_waiting() -> None:
+async def test_a_trial_that_is_cancelled_does_not_leave_the_others_waiting() -> None:
     with MockEndpoint(down_until(20), latency=0.3) as mock:
         async with Client(mock.url(Plain), codec=Plain, chunk_rows=1, limits=Limits(concurrency=4)) as client:
             runs = [asyncio.create_task(client.map(X[i : i + 50])) for i in range(0, 200, 50)]
@@ -215,7 +215,7 @@ async def test_rows_that_always_hang_fail_and_do_not_stall_the_run() -> None:
 
 
 @pytest.mark.parametrize("concurrency", [1, 10, 16])
-async def test_a_probe_that_needs_new_headers_keeps_its_permit(concurrency: int) -> None:
+async def test_a_trial_that_needs_new_headers_keeps_its_slot(concurrency: int) -> None:
     refused: list[Any] = []
 
     def model(x: np.ndarray) -> np.ndarray:
@@ -233,7 +233,7 @@ async def test_a_probe_that_needs_new_headers_keeps_its_permit(concurrency: int)
             assert np.array_equal(await client.map(X[:200]), X[:200] * 2)
 
 
-async def test_a_probe_that_ends_in_an_error_of_ours_leaves_the_endpoint_to_others() -> None:
+async def test_a_trial_that_ends_in_an_error_of_ours_leaves_the_endpoint_to_others() -> None:
     asked = []
 
     def headers() -> dict[str, str]:

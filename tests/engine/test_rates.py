@@ -43,12 +43,12 @@ class Instant:
 
 async def assert_paced(requests: int) -> None:
     """So many requests at 1,000 a second take a thousandth of it in seconds, none sooner than it may."""
-    tape, limits = Instant(), Limits(requests_per_second=1000, concurrency=32)
-    async with Client("http://far.test/x", codec=Plain, chunk_rows=1, limits=limits, transport=tape) as client:
+    transport, limits = Instant(), Limits(requests_per_second=1000, concurrency=32)
+    async with Client("http://far.test/x", codec=Plain, chunk_rows=1, limits=limits, transport=transport) as client:
         await client.map(np.zeros(requests))
-    assert len(tape.times) == requests
+    assert len(transport.times) == requests
     assert now() == pytest.approx(requests / 1000, rel=0.02)
-    assert np.diff(tape.times).min() >= 0.001 - 1e-9
+    assert np.diff(transport.times).min() >= 0.001 - 1e-9
 
 
 @pytest.mark.virtual_time
@@ -122,12 +122,12 @@ class ClosedOnReuse(Instant):
 
 @pytest.mark.virtual_time
 async def test_a_resend_on_a_fresh_connection_pays_too() -> None:
-    tape, limits = ClosedOnReuse(), Limits(requests_per_second=10)
-    async with Client("http://far.test/x", codec=Plain, limits=limits, transport=tape) as client:
+    transport, limits = ClosedOnReuse(), Limits(requests_per_second=10)
+    async with Client("http://far.test/x", codec=Plain, limits=limits, transport=transport) as client:
         await client.map(np.zeros(1))
         await client.map(np.zeros(1))
         assert client.statistics().requests == 3
-    assert tape.times == pytest.approx([0.0, 0.1, 0.2])
+    assert transport.times == pytest.approx([0.0, 0.1, 0.2])
 
 
 TEXTS = [f"{'word ' * (1 + i % 5)}" for i in range(200)]
@@ -245,7 +245,7 @@ async def test_reservations_from_before_a_pause_are_spaced_anew_after_it() -> No
     late = [t for t in mock.times if t > 1]
     assert late[0] >= 100
     assert np.diff(late).min() >= 1 - 1e-9
-    assert late[-1] - late[0] <= 10 + 0.1 * 100  # the jitter of the gate
+    assert late[-1] - late[0] <= 10 + 0.1 * 100  # the jitter of the cooldown
 
 
 @pytest.mark.virtual_time

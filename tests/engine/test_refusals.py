@@ -375,7 +375,7 @@ BROKE = Response(status=402, headers={}, body=b'{"error": {"message": "no money"
 async def test_row_72_exhausted_money_stops_the_run_where_all_endpoints_are_of_one_account(
     urls: tuple[str, str], headers: dict[str, str], stops: bool
 ) -> None:
-    class Tape:
+    class Noting:
         sent: list[str] = []  # noqa: RUF012 - of this test alone
 
         async def send(self, sent: Request) -> Any:
@@ -384,15 +384,15 @@ async def test_row_72_exhausted_money_stops_the_run_where_all_endpoints_are_of_o
             broke = sent.url == urls[0] and len(self.sent) > 40
             return BROKE if broke else await served(0)(sent)
 
-    tape, rows = Tape(), np.arange(400.0).reshape(200, 2)
+    transport, rows = Noting(), np.arange(400.0).reshape(200, 2)
     limits = Limits(concurrency=4)
-    async with Client(urls, codec=Plain, chunk_rows=1, limits=limits, transport=tape, headers=headers) as client:
+    async with Client(urls, codec=Plain, chunk_rows=1, limits=limits, transport=transport, headers=headers) as client:
         if not stops:
             assert np.array_equal(await client.map(rows), rows * 2)
             return
         with pytest.raises(RunStopped, match="no money") as caught:
             await client.map(rows)
         assert caught.value.kind == "quota"
-        assert len(tape.sent) <= 40 + 2 * 4
+        assert len(transport.sent) <= 40 + 2 * 4
         assert caught.value.result.failures == ()
         assert [endpoint.state for endpoint in client.statistics().endpoints] == ["in use", "in use"]

@@ -382,7 +382,7 @@ async def test_chunks_in_backoff_do_not_slow_down_the_others() -> None:
             assert np.array_equal(await run, X * 2)
 
 
-async def test_waiting_for_a_permit_is_charged_to_no_attempt() -> None:
+async def test_waiting_for_a_slot_is_charged_to_no_attempt() -> None:
     with MockEndpoint(double, latency=1.0) as mock:
         async with Client(
             mock.url(Plain), codec=Plain, limits=Limits(concurrency=1), timeouts=Timeouts(attempt=1.5)
@@ -615,7 +615,7 @@ async def test_answers_of_a_chunk_cut_short_are_not_lost() -> None:
 
 @pytest.mark.parametrize("moment", [0.0, 0.5, 1.0, 1.05, 1.5, 2.0, 3.3])
 async def test_cancellation_is_prompt_and_leaves_nothing_behind(moment: float) -> None:
-    """In flight, in backoff, behind the gate, waiting for the rate."""
+    """In flight, in backoff, in a cooldown, waiting for the rate."""
     before = asyncio.all_tasks()
     with MockEndpoint(double, latency=0.9) as mock:
         mock.script(503, None, Scripted(status=429, headers={"Retry-After": "1"}), ConnectionResetError())

@@ -43,7 +43,7 @@ async def wholly_free(c: Client) -> AsyncIterator[None]:
     """Require that the block leaves no task, no slot in use and no connection in use behind."""
     before = asyncio.all_tasks()
     yield
-    session = c._session  # noqa: SLF001 - one permit of several that leaks shows in nothing else
+    session = c._session  # noqa: SLF001 - one slot of several that leaks shows in nothing else
     assert session is not None
     for _ in range(3):  # tasks and sockets end a turn of the loop after their ends
         await asyncio.sleep(0)
@@ -51,15 +51,15 @@ async def wholly_free(c: Client) -> AsyncIterator[None]:
     others = ("_meet", "_resolve_host_with_throttle")
     left = {task for task in asyncio.all_tasks() - before if not any(name in repr(task) for name in others)}
     assert left == set()
-    assert session._group.limiter.in_flight == 0  # noqa: SLF001 - one permit of several that leaks shows in nothing else
-    assert not session._group.limiter._waiters  # noqa: SLF001 - one permit of several that leaks shows in nothing else
-    assert not session._group.balancer.wait_queue.sleepers  # noqa: SLF001 - one permit of several that leaks shows in nothing else
-    (host,) = session._group.balancer.endpoints  # noqa: SLF001 - one permit of several that leaks shows in nothing else
-    assert host.breaker._trial is None  # noqa: SLF001 - one permit of several that leaks shows in nothing else
+    assert session._group.limiter.in_flight == 0  # noqa: SLF001 - one slot of several that leaks shows in nothing else
+    assert not session._group.limiter._waiters  # noqa: SLF001 - one slot of several that leaks shows in nothing else
+    assert not session._group.balancer.wait_queue.sleepers  # noqa: SLF001 - one slot of several that leaks shows in nothing else
+    (host,) = session._group.balancer.endpoints  # noqa: SLF001 - one slot of several that leaks shows in nothing else
+    assert host.breaker._trial is None  # noqa: SLF001 - one slot of several that leaks shows in nothing else
     assert host.in_flight == 0
-    connector = host.transport._http.connector  # noqa: SLF001 - one permit of several that leaks shows in nothing else
+    connector = host.transport._http.connector  # noqa: SLF001 - one slot of several that leaks shows in nothing else
     connector.collect()  # the connections at hand for the next request
-    assert not connector._acquired  # noqa: SLF001 - one permit of several that leaks shows in nothing else
+    assert not connector._acquired  # noqa: SLF001 - one slot of several that leaks shows in nothing else
 
 
 async def cancelled(task: asyncio.Task[Any]) -> None:
@@ -75,7 +75,7 @@ def poisoned(x: np.ndarray) -> np.ndarray:
     return rows * 2
 
 
-async def test_row_54_a_run_cancelled_at_any_step_leaves_pool_and_permits_wholly_free() -> None:
+async def test_row_54_a_run_cancelled_at_any_step_leaves_pool_and_slots_wholly_free() -> None:
     """Cancelled after 0, 1, 2, ... turns of the loop, on a way through most that can happen to a chunk."""
     async with FaultServer(poisoned) as server:
         limits = Limits(concurrency=2, requests_per_second=20000)
@@ -83,7 +83,7 @@ async def test_row_54_a_run_cancelled_at_any_step_leaves_pool_and_permits_wholly
             await c.map(X[:1])
             finished, steps = False, 0
             while not finished:
-                server._plan._steps.clear()  # noqa: SLF001 - one permit of several that leaks shows in nothing else
+                server._plan._steps.clear()  # noqa: SLF001 - one slot of several that leaks shows in nothing else
                 server.script(None, 503, "429-retry-after:0.001", "reset-mid-body", "nan", "close-on-reuse")
                 async with wholly_free(c):
                     task = asyncio.create_task(c.map(X[:96], on_error="keep"))
@@ -93,7 +93,7 @@ async def test_row_54_a_run_cancelled_at_any_step_leaves_pool_and_permits_wholly
                     if not finished:
                         await cancelled(task)
                 steps += 1 if steps < 100 else 7
-            server._plan._steps.clear()  # noqa: SLF001 - one permit of several that leaks shows in nothing else
+            server._plan._steps.clear()  # noqa: SLF001 - one slot of several that leaks shows in nothing else
             assert steps > 50
             result = await c.map(X[16:], on_error="keep")
     assert_whole(result, X[16:] * 2)
@@ -103,9 +103,9 @@ WAITING: dict[str, tuple[list[Any], dict[str, Any], Callable[[Any], bool]]] = {
     "for the header": (["silence"] * 2, {}, lambda s: s.in_flight == 2),
     "for the body": (["drip:60"] * 2, {}, lambda s: s.in_flight == 2),
     "for the right answer": (["slow:60"] * 2, {}, lambda s: s.in_flight == 2),
-    "at the gate": (["429-retry-after:60"] * 2, {}, lambda s: s.received == 2 and not s.in_flight),
+    "for the cooldown": (["429-retry-after:60"] * 2, {}, lambda s: s.received == 2 and not s.in_flight),
     "in backoff": ([503] * 2, {"retry": RetryPolicy(initial_backoff=1e4, max_backoff=1e4)}, lambda s: s.received >= 2),
-    "at the brake": (
+    "for the circuit": (
         [None] + [503] * 40,
         {"retry": RetryPolicy(max_attempts=50, initial_backoff=0)},  # the tenth failure opens the circuit
         lambda s: s.hits["503"] >= 10,
@@ -115,7 +115,7 @@ WAITING: dict[str, tuple[list[Any], dict[str, Any], Callable[[Any], bool]]] = {
 
 
 @pytest.mark.parametrize("state", WAITING)
-async def test_row_54_a_run_cancelled_while_it_waits_leaves_pool_and_permits_wholly_free(state: str) -> None:
+async def test_row_54_a_run_cancelled_while_it_waits_leaves_pool_and_slots_wholly_free(state: str) -> None:
     steps, options, reached = WAITING[state]
     settings = {"limits": TWO, "chunk_rows": 16, "timeouts": Timeouts(attempt=600)} | options
     async with FaultServer(double) as server, client(server, **settings) as c, wholly_free(c), asyncio.timeout(10):
@@ -129,7 +129,7 @@ async def test_row_54_a_run_cancelled_while_it_waits_leaves_pool_and_permits_who
         await cancelled(task)
 
 
-async def test_row_54_a_run_cancelled_while_it_connects_leaves_pool_and_permits_wholly_free(
+async def test_row_54_a_run_cancelled_while_it_connects_leaves_pool_and_slots_wholly_free(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     connecting, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -146,7 +146,7 @@ async def test_row_54_a_run_cancelled_while_it_connects_leaves_pool_and_permits_
 
 
 async def test_row_54_a_client_serves_on_after_many_cancellations() -> None:
-    """A permit or connection lost each time would leave none."""
+    """A slot or connection lost each time would leave none."""
     async with FaultServer(double) as server, client(server, limits=TWO, timeouts=Timeouts(attempt=600)) as c:
         for number in range(10):
             server.script("silence", "silence")

@@ -78,7 +78,7 @@ async def test_row_33_a_storm_of_503_brakes_the_endpoint_and_the_run_ends_well(l
     ):
         result = await c.map(X, on_error="keep")
     assert_whole(result)
-    assert server.hits["503"] <= most + 10 + 1, "in flight, the bucket, a probe"
+    assert server.hits["503"] <= most + 10 + 1, "in flight, the bucket, a trial"
     assert server.max_in_flight <= (most if limits is FOUR else 256)
 
 

@@ -51,12 +51,12 @@ async def test_a_new_request_cannot_overtake_one_that_was_given_a_slot():
     task = asyncio.create_task(hold("waiter"))
     await settled()
     limiter.release()
-    newcomer = asyncio.create_task(hold("newcomer"))  # asks before the waiter has run again
+    later = asyncio.create_task(hold("later"))  # asks before the waiter has run again
     await settled()
     assert order == ["waiter"]
     limiter.release()
-    await asyncio.gather(task, newcomer)
-    assert order == ["waiter", "newcomer"]
+    await asyncio.gather(task, later)
+    assert order == ["waiter", "later"]
 
 
 @pytest.mark.virtual_time

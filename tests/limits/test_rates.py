@@ -47,8 +47,8 @@ def test_no_window_holds_more_than_its_rate_and_the_burst(
         sent = [(reservation.start, getattr(reservation.cost, unit)) for reservation in kept]
         if not sent:
             continue
-        allowance = max(burst * most, *(much for _, much in sent), 0)
-        allowed = most / PER[period] * window + allowance
+        burst_size = max(burst * most, *(much for _, much in sent), 0)
+        allowed = most / PER[period] * window + burst_size
         assert most_in_window(sent, window) <= allowed * (1 + 1e-9) + 1e-6
 
 

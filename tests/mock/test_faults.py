@@ -46,9 +46,9 @@ async def test_a_fault_has_the_outcome_that_it_has_on_a_socket(fault: str, codec
     def rehearsed() -> tuple[Any, ...]:
         instance = fanout.codec(codec)
         url = "http://nobody.test" + instance.path.replace("{model}", "m")
-        tape = MockTransport(instance, url, double, faults={fault: 1.0})
+        transport = MockTransport(instance, url, double, faults={fault: 1.0})
         with asyncio.Runner(loop_factory=VirtualClock) as runner:
-            return runner.run(outcome(url, instance, transport=tape, attempt=attempt))
+            return runner.run(outcome(url, instance, transport=transport, attempt=attempt))
 
     async with FaultServer(double, faults={fault: 1.0}) as server:
         on_a_socket = await outcome(server.url(codec), codec, attempt=attempt)
@@ -57,6 +57,8 @@ async def test_a_fault_has_the_outcome_that_it_has_on_a_socket(fault: str, codec
 
 
 async def test_a_body_without_end_is_given_up() -> None:
-    tape = MockTransport(instance := fanout.codec("v1"), url := "http://nobody.test/x", double, faults={"endless": 1.0})
-    statuses, whole = await outcome(url, instance, transport=tape)
+    transport = MockTransport(
+        instance := fanout.codec("v1"), url := "http://nobody.test/x", double, faults={"endless": 1.0}
+    )
+    statuses, whole = await outcome(url, instance, transport=transport)
     assert (statuses, whole) == ({None}, False)

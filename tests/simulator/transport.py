@@ -1,4 +1,4 @@
-"""A whole client in front of made-up servers: the tape that stands for the network."""
+"""A whole client in front of made-up servers: a transport in place of the network."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def test_a_guarded_test_that_connects_fails_with_the_address(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_tape_is_recorded_on_request_and_replayed_else(tmp_path: Path) -> None:
+def test_a_cassette_is_recorded_on_request_and_replayed_else(tmp_path: Path) -> None:
     from fanout.testing import Background, FaultServer
 
     (tmp_path / "test_it.py").write_text(RECORDED)

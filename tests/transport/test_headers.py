@@ -179,16 +179,16 @@ async def test_headers_that_cannot_be_sent_are_named(source: Any, message: str) 
         ({"content_type": "text/plain\r\nX: y"}, "'Content-Type' holds a line break"),
     ],
 )
-@pytest.mark.parametrize("taped", [False, True])
-async def test_headers_of_a_codec_that_cannot_be_sent_are_named(extra: Any, message: str, taped: bool) -> None:
+@pytest.mark.parametrize("by_transport", [False, True])
+async def test_headers_of_a_codec_that_cannot_be_sent_are_named(extra: Any, message: str, by_transport: bool) -> None:
     class Framing(Plain):
         def encode(self, rows: Any) -> Any:
             return Payload(body=super().encode(rows).body, **extra)
 
     with MockEndpoint(double) as mock:
         url = mock.url(Plain)
-        tape = {"transport": MockTransport(Plain(), url, double)} if taped else {}
-        async with Client(url, codec=Framing, **tape) as client:
+        mocked = {"transport": MockTransport(Plain(), url, double)} if by_transport else {}
+        async with Client(url, codec=Framing, **mocked) as client:
             with pytest.raises(ConfigError, match=message) as caught:
                 await client.map(X)
         assert caught.value.key == "headers"

@@ -90,23 +90,23 @@ class Windowed:
 
 @pytest.mark.parametrize("name", ["RateLimit", "requests"])
 async def test_an_endpoint_that_announces_its_quota_refuses_no_request(name: str) -> None:
-    tape = Windowed(20, 60.0, name=name)
+    transport = Windowed(20, 60.0, name=name)
     async with Client(
-        "http://far.test/x", codec=Plain, chunk_rows=1, limits=Limits(concurrency=8), transport=tape
+        "http://far.test/x", codec=Plain, chunk_rows=1, limits=Limits(concurrency=8), transport=transport
     ) as client:
         await client.map(X)
-    assert tape.refused == 0
-    assert len(tape.times) == 100
+    assert transport.refused == 0
+    assert len(transport.times) == 100
     assert now() <= 6 * 60  # 20 a minute
-    assert sum(time < 10 for time in tape.times) >= 8  # an ample quota is not spread
+    assert sum(time < 10 for time in transport.times) >= 8  # an ample quota is not spread
 
 
 async def test_without_the_header_fields_the_same_endpoint_refuses_many_requests() -> None:
-    tape = Windowed(20, 60.0, name="nothing-anybody-reads")
+    transport = Windowed(20, 60.0, name="nothing-anybody-reads")
     retry = RetryPolicy(max_attempts=20)
-    async with Client("http://far.test/x", codec=Plain, chunk_rows=1, transport=tape, retry=retry) as client:
+    async with Client("http://far.test/x", codec=Plain, chunk_rows=1, transport=transport, retry=retry) as client:
         await client.map(X, on_error="keep")
-    assert tape.refused > 0
+    assert transport.refused > 0
 
 
 async def test_an_exhausted_quota_holds_all_requests_until_it_resets() -> None:
