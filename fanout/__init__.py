@@ -19,7 +19,19 @@ if sys.platform == "win32":  # files are locked, written and synced with POSIX c
     raise ImportError("fanout runs on Linux and macOS; on Windows, install it in WSL (Windows Subsystem for Linux)")
 
 if TYPE_CHECKING:
-    from fanout.auth import ApiKeyAuth, Auth, BasicAuth, BearerAuth, Credentials, StaticAuth
+    from fanout.auth import (
+        ApiKeyAuth,
+        Auth,
+        AzureAuth,
+        BasicAuth,
+        BearerAuth,
+        CommandAuth,
+        Credentials,
+        GoogleAuth,
+        OAuth2Auth,
+        SigV4Auth,
+        StaticAuth,
+    )
     from fanout.client import Client, Preview, Sink, Stream
     from fanout.client.sync import SyncClient, map  # noqa: A004 - the verb of the field; it is not meant for star imports
     from fanout.codecs import codec
@@ -29,6 +41,7 @@ if TYPE_CHECKING:
         CallbackError,
         ClientStateError,
         ConfigError,
+        CredentialsError,
         EncodeError,
         FanoutError,
         InputError,
@@ -69,14 +82,18 @@ if TYPE_CHECKING:
 
 # Module -> public names, resolved on first use (PEP 562): importing aiohttp, numpy and the rest takes half a second.
 _HOMES = {
-    "fanout.auth": ("ApiKeyAuth", "Auth", "BasicAuth", "BearerAuth", "Credentials", "StaticAuth"),
+    "fanout.auth": (
+        "ApiKeyAuth", "Auth", "AzureAuth", "BasicAuth", "BearerAuth", "CommandAuth", "Credentials", "GoogleAuth",
+        "OAuth2Auth", "SigV4Auth", "StaticAuth",
+    ),
     "fanout.client": ("Client", "Preview", "Sink", "Stream"),
     "fanout.codecs": ("codec",),
     "fanout.codecs.base": ("Codec",),
     "fanout.engine": ("RunControl",),
     "fanout.errors": (
-        "CallbackError", "ClientStateError", "ConfigError", "EncodeError", "FanoutError", "InputError", "Interrupted",
-        "InvalidResponse", "QueueFull", "RowsFailed", "RunStopped", "TransportError", "UnknownOptionError",
+        "CallbackError", "ClientStateError", "ConfigError", "CredentialsError", "EncodeError", "FanoutError",
+        "InputError", "Interrupted", "InvalidResponse", "QueueFull", "RowsFailed", "RunStopped", "TransportError",
+        "UnknownOptionError",
     ),
     "fanout.io.journal": ("Journal",),
     "fanout.limits": ("RateLimiter",),
@@ -94,14 +111,14 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Action", "Answers", "ApiKeyAuth", "Array", "Auth", "BasicAuth", "BearerAuth", "CallbackError", "Chunk",
-    "ChunkResult", "Client", "ClientStateError", "Codec", "ConfigError", "Credentials", "DecodedResponse",
-    "EncodeError", "Endpoint", "EndpointStatistics", "Event", "Failure", "FanoutError", "FileSink", "Hedge",
-    "InputError", "Interrupted", "InvalidResponse", "Journal", "Limits", "ModelInfo", "Payload", "Preset", "Preview",
-    "QueueFull", "RateLimiter", "Response", "Result", "RetryPolicy", "Rows", "RowsFailed", "RunControl", "RunStopped",
-    "Sink", "Source", "StaticAuth", "Statistics", "Stream", "SyncClient", "Tensor", "TensorSpec", "Timeouts",
-    "TransportError", "UnknownOptionError", "Verdict", "__version__", "codec", "map", "open_sink", "open_source",
-    "preset",
+    "Action", "Answers", "ApiKeyAuth", "Array", "Auth", "AzureAuth", "BasicAuth", "BearerAuth", "CallbackError",
+    "Chunk", "ChunkResult", "Client", "ClientStateError", "Codec", "CommandAuth", "ConfigError", "Credentials",
+    "CredentialsError", "DecodedResponse", "EncodeError", "Endpoint", "EndpointStatistics", "Event", "Failure",
+    "FanoutError", "FileSink", "GoogleAuth", "Hedge", "InputError", "Interrupted", "InvalidResponse", "Journal",
+    "Limits", "ModelInfo", "OAuth2Auth", "Payload", "Preset", "Preview", "QueueFull", "RateLimiter", "Response",
+    "Result", "RetryPolicy", "Rows", "RowsFailed", "RunControl", "RunStopped", "SigV4Auth", "Sink", "Source",
+    "StaticAuth", "Statistics", "Stream", "SyncClient", "Tensor", "TensorSpec", "Timeouts", "TransportError",
+    "UnknownOptionError", "Verdict", "__version__", "codec", "map", "open_sink", "open_source", "preset",
 ]  # fmt: skip
 
 

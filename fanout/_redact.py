@@ -7,7 +7,6 @@ import re
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from html import escape
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
 
@@ -22,7 +21,7 @@ STARS = "***"
 # Minimum length of a secret. Shorter values would match everywhere.
 _SHORTEST = 6
 
-# Maximum number of secrets, newest first. Tokens are renewed for the life of a client.
+# Maximum number of temporary secrets: tokens are renewed for the life of a client.
 _REMEMBERED = 500
 
 _CUTS_LOOKED_AT = 8
@@ -45,19 +44,22 @@ class Redactor:
         self, secrets: Iterable[str] = (), *, prefixes: Mapping[str, str] | None = None, exempt: Iterable[str] = ()
     ) -> None:
         self._values: dict[str, None] = {}
+        self._temporary: dict[str, None] = {}
         self._prefixes = dict(prefixes or {})
         self._exempt = [text.encode("utf-8", "surrogatepass").lower() for text in exempt if text]
         self._forms: list[tuple[bytes, bytes]] | None = None  # lower case, replacement; longest first
         self.add(secrets)
 
-    def add(self, secrets: Iterable[str]) -> None:
-        """Add secrets. If there are too many, the oldest are forgotten."""
-        # A dict keeps the order, which decides the secrets to forget.
-        new = dict.fromkeys(value for value in secrets if len(value) >= _SHORTEST)
-        if new.keys() <= self._values.keys():
-            return
-        self._values = dict.fromkeys(islice([*new, *(old for old in self._values if old not in new)], _REMEMBERED))
-        self._forms = None
+    def add(self, secrets: Iterable[str], *, temporary: bool = False) -> None:
+        """Add secrets. Of ``temporary`` ones, such as tokens that are renewed, the oldest are forgotten."""
+        known = self._temporary if temporary else self._values
+        new = [value for value in secrets if len(value) >= _SHORTEST and value not in known]
+        if new:
+            known |= dict.fromkeys(new)
+            # A dict keeps the order, which decides the secrets to forget.
+            for oldest in list(known)[:-_REMEMBERED] if temporary else ():
+                del known[oldest]
+            self._forms = None
 
     def text(self, text: str) -> str:
         """Redact ``text``, and escape control characters and line breaks."""
@@ -103,7 +105,7 @@ class Redactor:
         return value
 
     def __repr__(self) -> str:
-        return f"<Redactor of {len(self._values)} secrets>"
+        return f"<Redactor of {len(self._values | self._temporary)} secrets>"
 
     def _spans(self, data: bytes, *, cuts: bool) -> list[tuple[int, int, bytes]]:
         """Return start, end and replacement of each secret, in order and without overlaps."""
@@ -135,7 +137,7 @@ class Redactor:
                         break
 
     def _all_forms(self) -> list[tuple[bytes, bytes]]:
-        forms = {form: STARS for value in self._values for form in _written(value)}
+        forms = {form: STARS for value in self._values | self._temporary for form in _written(value)}
         forms |= {shape: shown for prefix, shown in self._prefixes.items() for shape in _cases(prefix)}
         listed = [(form.encode("utf-8", "surrogatepass").lower(), shown.encode()) for form, shown in forms.items()]
         return sorted(dict(listed).items(), key=lambda pair: len(pair[0]), reverse=True)

@@ -14,6 +14,7 @@
     ├── TransportError   (ConnectionError)  one HTTP exchange failed before the response was complete
     │   ├── ConnectError                    no connection could be opened
     │   ├── StaleConnectionError            the server closed a kept-alive connection while it was reused
+    │   ├── CredentialsError                ``auth`` obtained no credentials
     │   ├── CertificateError                the server's certificate is not valid for its host
     │   ├── AttemptTimeout (TimeoutError)   the deadline of the attempt passed
     │   ├── IncompleteResponse              the response broke off, or its framing or encoding is damaged
@@ -138,6 +139,19 @@ class ConnectError(TransportError):
 
 class StaleConnectionError(TransportError):
     """The server closed a kept-alive connection while it was reused; no byte of a response arrived."""
+
+
+class CredentialsError(TransportError):
+    """``auth`` obtained no credentials, so no request could be sent.
+
+    Args:
+        reason: the fault.
+        retryable: another try may succeed.
+    """
+
+    def __init__(self, reason: str, *, retryable: bool = True) -> None:
+        super().__init__(reason)
+        self.retryable = retryable
 
 
 class CertificateError(TransportError):

@@ -49,7 +49,7 @@ _FRAMING = frozenset(
 )  # fmt: skip
 
 # Pydantic reads this when the job file embeds these classes. Pydantic itself is not imported here.
-_JOB_FILE = {"extra": "forbid", "use_attribute_docstrings": True}
+JOB_FILE = {"extra": "forbid", "use_attribute_docstrings": True}
 
 
 @checks_options
@@ -57,7 +57,7 @@ _JOB_FILE = {"extra": "forbid", "use_attribute_docstrings": True}
 class Chunks:
     """Division of the input into requests. The first bound that is reached closes a chunk."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _JOB_FILE
+    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
 
     rows: int = 64
     """Maximum rows in one request."""
@@ -80,7 +80,7 @@ class Chunks:
 class Limits:
     """Limits on the load that a client puts on its endpoint. If several limits are set, all of them hold."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _JOB_FILE
+    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
 
     concurrency: int | Literal["auto"] = 16
     """Maximum requests in flight; "auto" adapts the limit to the endpoint's throughput and latency, up to 256."""
@@ -120,7 +120,7 @@ class Limits:
         else:
             _require_count("concurrency", self.concurrency)
         for name in _RATES:
-            _require_positive(name, getattr(self, name))
+            require_positive(name, getattr(self, name))
         _require(isfinite(self.burst) and self.burst >= 0, "burst", self.burst, "a finite number, 0 or more")
         # An ignored setting would mislead: the user expects bursts.
         rated = any(getattr(self, name) is not None for name in _RATES)
@@ -147,7 +147,7 @@ class Limits:
 class RetryPolicy:
     """Retries of failed attempts: their number, their backoff, and the conditions that end them."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _JOB_FILE
+    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
 
     max_attempts: int = 5
     """Maximum attempts for a chunk before its rows fail; 1 disables retries."""
@@ -180,7 +180,7 @@ class RetryPolicy:
         for name in PYTHON_ONLY:
             value = getattr(self, name)
             _require(value is None or callable(value), name, value, f"a tenacity strategy, such as tenacity.{name}_...")
-        _require_positive("stall", self.stall)
+        require_positive("stall", self.stall)
         for name in ("initial_backoff", "max_backoff", "budget", "max_pushback"):
             value = getattr(self, name)
             _require(isfinite(value) and value >= 0, name, value, "a finite number, 0 or more")
@@ -194,7 +194,7 @@ class Hedge:
     Use it only if the same rows may be computed, and billed, twice.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _JOB_FILE
+    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
 
     share: float = 0.0
     """Maximum share of second requests; 0 disables them, 0.05 allows one for every twenty requests."""
@@ -205,7 +205,7 @@ class Hedge:
 
     def __post_init__(self) -> None:
         _require(isfinite(self.share) and 0 <= self.share <= 1, "share", self.share, "between 0 and 1")
-        _require_positive("delay", self.delay)
+        require_positive("delay", self.delay)
 
 
 @checks_options
@@ -213,7 +213,7 @@ class Hedge:
 class Timeouts:
     """Deadlines in seconds. Time spent waiting for concurrency, rates or a server's pushback counts for no attempt."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _JOB_FILE
+    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
 
     connect: float = 10.0
     """Deadline for opening a connection, including name look-up and TLS."""
@@ -226,7 +226,7 @@ class Timeouts:
 
     def __post_init__(self) -> None:
         for name in ("connect", "attempt", "run"):
-            _require_positive(name, getattr(self, name))
+            require_positive(name, getattr(self, name))
 
 
 @checks_options
@@ -234,7 +234,7 @@ class Timeouts:
 class Endpoint:
     """One endpoint, or several that serve the same model. The repr omits header values, which may hold credentials."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _JOB_FILE
+    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
 
     url: str = ""
     """URL of the model: http(s)://..., or local://NAME for the packaged model server."""
@@ -291,7 +291,7 @@ class Endpoint:
             len(self.weights) in (0, len(every)), "weights", list(self.weights), f"{len(every)} numbers, one a url"
         )
         for weight in self.weights:
-            _require_positive("weights", weight)
+            require_positive("weights", weight)
         require_headers(self.headers)
         for field_name in ("request_id_header", "idempotency_header"):
             if (name := getattr(self, field_name)) is not None:
@@ -356,7 +356,8 @@ def _require_count(name: str, value: object) -> None:
     _require(counts and cast("int", value) >= 1, name, value, "at least 1")
 
 
-def _require_positive(name: str, value: float | None) -> None:
+def require_positive(name: str, value: float | None) -> None:
+    """Raise `ConfigError` unless ``value`` is None, or finite and above 0."""
     _require(value is None or (isfinite(value) and value > 0), name, value, "a finite number above 0")
 
 

@@ -58,8 +58,9 @@ def test_a_misspelt_option_is_named_with_the_nearest(call: Callable[[], Any], me
 HAS_OPTIONS = [
     fanout.Client, fanout.SyncClient, fanout.Journal, fanout.RateLimiter, fanout.Endpoint, fanout.Hedge, fanout.Limits,
     fanout.RetryPolicy, fanout.Timeouts, fanout.map, fanout.open_sink, fanout.open_source, fanout.ApiKeyAuth,
-    fanout.BasicAuth, fanout.BearerAuth, testing.Background,
-    testing.FaultServer, testing.MockEndpoint, testing.MockTransport, testing.NoNetwork, testing.Recorder,
+    fanout.AzureAuth, fanout.BasicAuth, fanout.BearerAuth, fanout.CommandAuth, fanout.GoogleAuth, fanout.OAuth2Auth,
+    fanout.SigV4Auth, testing.Background, testing.FaultServer,
+    testing.MockEndpoint, testing.MockTransport, testing.NoNetwork, testing.Recorder,
     testing.Replayer, testing.Scripted, testing.assert_attempts, testing.assert_headers, testing.assert_in_flight,
     testing.assert_rate, testing.attempts_per_chunk, testing.most_in_window,
 ]  # fmt: skip

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from fanout._redact import secrets_of
 from fanout.errors import ConfigError
 from fanout.settings import require_headers
+from fanout.threads import DaemonThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -19,9 +21,12 @@ if TYPE_CHECKING:
     Sign: TypeAlias = Callable[[Request], Mapping[str, str]]
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Credentials:
-    """What authenticates requests. The repr shows no value."""
+    """Header fields that authenticate requests, and their lifetime. The repr shows no value."""
 
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Header fields of every request."""
@@ -29,6 +34,9 @@ class Credentials:
     sign: Sign | None = field(default=None, repr=False)
     """Returns further header fields for one request, such as its signature. It is called each time a request is sent,
     and must not block."""
+
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """Texts to redact, in addition to the values of ``headers``."""
 
     lifetime: float | None = None
     """Seconds for which they are valid, counted from the moment they were requested; if not given, until a server
@@ -45,8 +53,13 @@ class Auth(ABC):
     async def credentials(self) -> Credentials:
         """Obtain new credentials.
 
-        It is called before the first request, before they expire, and when a server refuses them; never twice at a
-        time, and each result serves all requests that wait.
+        It is called before the first request, before they expire, and when a server refuses them (a 401, or a 403 that
+        says "expired"); never twice at a time. Each result serves all requests that wait. It may take 30 s.
+
+        Raises:
+            CredentialsError: none could be obtained. It is called again a few times if the error is ``retryable``, as
+                after any other exception; then the run stops, and can be resumed.
+            ConfigError: the settings are wrong, which ends the run at once.
         """
 
     @property
@@ -84,3 +97,22 @@ def require_secret(name: str, value: object) -> None:
         require_headers({"Authorization": value})
     except ConfigError:
         raise ConfigError(f"{name} holds a line break or another control character", key=name) from None
+
+
+def bearer(token: str) -> dict[str, str]:
+    """Return the header field for a token (RFC 6750)."""
+    return {"Authorization": f"Bearer {token}"}
+
+
+def needs_extra(name: str, extra: str) -> ConfigError:
+    """Return the error for a type of authentication whose library is not installed."""
+    return ConfigError(f"auth of type {name!r} needs more packages: pip install 'fanout-ml[{extra}]'", key="auth.type")
+
+
+async def on_daemon_thread(call: Callable[..., T], *arguments: object) -> T:
+    """Call a function that may block. If the wait is cancelled, nothing waits for the call any more."""
+    thread = DaemonThread("fanout-auth")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(thread, call, *arguments)
+    finally:
+        thread.shutdown()

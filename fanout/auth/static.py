@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from fanout.auth.base import StaticAuth, require_secret
 from fanout.errors import ConfigError
 from fanout.options import checks_options
-from fanout.settings import require_header_name
+from fanout.settings import JOB_FILE, require_header_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-# Pydantic reads this when a job file is loaded.
-JOB_FILE = {"extra": "forbid", "use_attribute_docstrings": True}
 
 
 @checks_options

@@ -53,6 +53,9 @@ class Replayer:
         InputError: the file cannot be read, is no cassette, or is damaged.
     """
 
+    offline = True
+    """No credentials are obtained for requests to it."""
+
     def __init__(self, path: str | PathLike[str], *, latencies: bool | None = None) -> None:
         self.path = Path(path)
         self._cassette = CassetteReader(self.path)

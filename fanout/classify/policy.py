@@ -17,6 +17,7 @@ from fanout.errors import (
     AttemptTimeout,
     CertificateError,
     ConnectError,
+    CredentialsError,
     InvalidResponse,
     ResponseTooLarge,
     StaleConnectionError,
@@ -109,7 +110,7 @@ def classify_error(error: TransportError | InvalidResponse, status: int | None =
     reason = str(error)
     if isinstance(error, InvalidResponse):
         return Verdict(action=Action.RETRY, reason=reason, status=status, error_kind=error.error_kind)
-    if isinstance(error, CertificateError):
+    if isinstance(error, CertificateError | CredentialsError):
         return Verdict(action=Action.STOP, reason=reason, stop="refused", unreachable=True)
     if isinstance(error, ResponseTooLarge):
         return Verdict(action=Action.FAIL, reason=reason)

@@ -7,6 +7,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from fanout.auth import Authenticator, StaticAuth
 from fanout.client.endpoints import offline_targets, start_targets
 from fanout.client.identity import require_unchanged
 from fanout.client.inspect import Preview, Survey, preview_rows, survey_rows
@@ -36,6 +37,8 @@ from fanout.transport.base import replaces_network
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from fanout._redact import Redactor
+    from fanout.auth import Auth
     from fanout.client.endpoints import Target
     from fanout.client.options import ClientSettings
     from fanout.codecs.base import Codec
@@ -266,6 +269,8 @@ def _endpoint_group(
     assert settings.retry is not None
     assert settings.timeouts is not None
     limits = settings.load
+    # One for all endpoints, so that credentials are obtained once.
+    auth = _prepared(settings.auth, settings.redactor)
     clients = [
         EndpointClient(
             target.endpoint,
@@ -274,7 +279,7 @@ def _endpoint_group(
             connections=limits.most_in_flight,
             transport=settings.transport,
             headers=settings.headers,
-            auth=settings.auth,
+            auth=auth,
             # A transport of the caller's may keep the responses that it sees, so they are not given in buffers.
             buffers=codec.takes_buffers and settings.transport is None,
             redactor=settings.redactor,
@@ -293,6 +298,10 @@ def _endpoint_group(
         decoder=ResponseDecoder(),
         weights=[target.weight for target in targets],
     )
+
+
+def _prepared(auth: Auth | None, redactor: Redactor) -> StaticAuth | Authenticator | None:
+    return auth if auth is None or isinstance(auth, StaticAuth) else Authenticator(auth, redactor)
 
 
 async def _stop_servers(servers: Sequence[LocalServer]) -> None:

@@ -71,7 +71,7 @@ def _load(
     # The codec checks its own options, so both lists of problems are reported together.
     is_skipped = not imports_code and is_custom(_codec_name(tables))
     codec = None if is_skipped else _make_codec(tables, problems, file.parent)
-    auth = make_auth(tables, problems)
+    auth = make_auth(tables, problems, file)
     redactor = _redactor(tables, substitution, file)
     if model is None or (codec is None and not is_skipped) or problems:
         place_of = partial(_origin, file=file, overridden=overridden, own=own, tables=tables)

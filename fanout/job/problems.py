@@ -32,6 +32,7 @@ _TYPE_NAMES = {
     "float_type": "a number",
     "bool_type": "true or false",
     "list_type": "a list of strings",
+    "tuple_type": "a list of strings",
     "dict_type": "a table",
     "mapping_type": "a table",
     "model_type": "a table",

@@ -45,6 +45,9 @@ class MockTransport(FakeEndpoint):
         ConfigError: an unknown fault, or a probability that is none.
     """
 
+    offline = True
+    """No credentials are obtained for requests to it."""
+
     def __init__(
         self,
         codec: Codec,

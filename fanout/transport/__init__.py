@@ -1,6 +1,15 @@
 """The transports, which send requests to endpoints. No other part of the client uses aiohttp."""
 
-from fanout.transport.base import Cooldown, NoDescriptor, Request, RowsSent, SendAborted, Transport, TransportWrapper
+from fanout.transport.base import (
+    Cooldown,
+    CredentialsDue,
+    NoDescriptor,
+    Request,
+    RowsSent,
+    SendAborted,
+    Transport,
+    TransportWrapper,
+)
 from fanout.transport.bodies import ERROR_BODY_CAP, decoded, looks_like_json
 from fanout.transport.endpoint import EndpointClient
 from fanout.transport.headers import HeaderSource, credentials_refused
@@ -8,6 +17,7 @@ from fanout.transport.headers import HeaderSource, credentials_refused
 __all__ = [
     "ERROR_BODY_CAP",
     "Cooldown",
+    "CredentialsDue",
     "EndpointClient",
     "HeaderSource",
     "NoDescriptor",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from fanout.auth import Authenticator
     from fanout.types import Buffer, Response
 
 RowsSent: TypeAlias = tuple[object, int, int]
@@ -86,6 +87,18 @@ class SendAborted(Exception):  # noqa: N818 - the client's own decision, no erro
     """The request was not sent: the endpoint entered a cooldown while the client connected."""
 
 
+class CredentialsDue(SendAborted):
+    """The request was not sent: credentials have to be obtained first.
+
+    Args:
+        authenticator: obtains them.
+    """
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        super().__init__()
+        self.authenticator = authenticator
+
+
 class NoDescriptor(SendAborted):
     """The request was not sent: the process has no file descriptor left for another connection."""
 
@@ -93,3 +106,8 @@ class NoDescriptor(SendAborted):
 def replaces_network(transport: Transport | TransportWrapper | None) -> bool:
     """True if ``transport`` answers in place of the network, so that no connection and no local server is needed."""
     return transport is not None and not hasattr(transport, "wrap")
+
+
+def is_offline(transport: Transport | TransportWrapper | None) -> bool:
+    """True if ``transport`` declares that it reaches no server (``offline = True``), so it needs no credentials."""
+    return bool(getattr(transport, "offline", False))

@@ -13,18 +13,18 @@ from yarl import URL
 
 from fanout._redact import Redactor, secrets_of
 from fanout._url import redact_url
-from fanout.auth import StaticAuth
+from fanout.auth import Authenticator, StaticAuth
 from fanout.callbacks import awaiting
 from fanout.errors import ConfigError
 from fanout.settings import require_headers
-from fanout.transport.base import Cooldown, Request, replaces_network
+from fanout.transport.authentication import AuthenticatingTransport
+from fanout.transport.base import Cooldown, Request, is_offline, replaces_network
 from fanout.transport.headers import RequestHeaders, credentials_refused
 from fanout.transport.http import HttpTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from fanout.auth import Auth
     from fanout.settings import Endpoint, Timeouts
     from fanout.transport.base import RowsSent, Transport, TransportWrapper
     from fanout.transport.headers import HeaderSource
@@ -51,7 +51,7 @@ class EndpointClient:
         timeouts: ``connect`` bounds the making of a connection; a part of ``attempt`` the wait for an error's body.
         connections: most connections at once.
         headers: more header fields, or a function that gives them.
-        auth: credentials of every request.
+        auth: fixed credentials of every request, or an authenticator that obtains them.
         buffers: the bodies of large responses may be bytearrays.
         redactor: learns the secrets of the URL and the header fields; a new one if not given.
 
@@ -68,7 +68,7 @@ class EndpointClient:
         connections: int,
         transport: Transport | TransportWrapper | None = None,
         headers: HeaderSource | None = None,
-        auth: Auth | None = None,
+        auth: StaticAuth | Authenticator | None = None,
         buffers: bool = False,
         redactor: Redactor | None = None,
     ) -> None:
@@ -88,15 +88,17 @@ class EndpointClient:
         static = auth.headers if isinstance(auth, StaticAuth) else {}
         self._headers = RequestHeaders(endpoint.headers, headers, static, endpoint.request_id_header)
         self._check_headers()
+        self._authenticator = auth if isinstance(auth, Authenticator) else None
+        self._is_offline = is_offline(transport)
         self._http: HttpTransport | None = None
         if replaces_network(transport):
-            self._transport: Transport = _UserTransport(transport)  # type: ignore[arg-type]
+            self._transport = self._authenticating(_UserTransport(transport))  # type: ignore[arg-type]
         else:
             self._http = HttpTransport(
                 endpoint, self._target, timeouts=timeouts, connections=connections, shown_url=self.shown_url,
                 cooldown=self.cooldown, buffers=buffers,
             )  # fmt: skip
-            fastest = self._http.fast_path or self._http
+            fastest = self._authenticating(self._http.fast_path or self._http)
             self._transport = fastest if transport is None else _UserTransport(transport.wrap(fastest))  # type: ignore[union-attr]
 
     @property
@@ -145,23 +147,33 @@ class EndpointClient:
 
     @property
     def can_renew_headers(self) -> bool:
-        """True where a function gives the header fields."""
-        return self._headers.can_renew
+        """True where a function gives the header fields, or an authenticator the credentials."""
+        return self._headers.can_renew or self._authenticator is not None
 
     async def renew_headers(self) -> bool:
-        """Call the function for header fields again if the newest were refused; False where there is none."""
+        """Call the function for header fields again if the newest were refused; False where nothing can be renewed.
+
+        An authenticator renews its credentials when the next request is to be sent.
+        """
         if not await self._headers.renew():
-            return False
+            return self._authenticator is not None
         self._check_headers()
         return True
 
     def refuse_headers(self) -> None:
         """Note that the server has refused the newest header fields, in a response with a status of success."""
         self._headers.refused = self._headers.version
+        if self._authenticator is not None:
+            self._authenticator.refuse()
+
+    def may_have_expired(self, sent_at: float) -> bool:
+        """True if the credentials of a request that was sent then may have been valid when they were obtained."""
+        return self._authenticator is not None and not (self._is_offline or self._authenticator.were_fresh(sent_at))
 
     def shares_account_with(self, other: EndpointClient) -> bool:
         """True if one account pays for both, judged by their credentials, or by the origin if they have none."""
-        if self._headers.has_source_of(other._headers):
+        # All endpoints of a client share its authenticator.
+        if self._headers.has_source_of(other._headers) or self._authenticator is not None:
             return True
         mine, others = self._credentials(), other._credentials()
         return mine == others if mine or others else self._target.origin() == other._target.origin()
@@ -190,11 +202,19 @@ class EndpointClient:
 
     async def close(self) -> None:
         """Close every connection. A transport that the user gave stays open: it may serve other clients."""
+        if self._authenticator is not None:
+            await self._authenticator.close()
         if self._http is not None:
             await self._http.close()
 
     def __repr__(self) -> str:
         return f"<EndpointClient {self.shown_url}>"
+
+    def _authenticating(self, transport: Transport) -> Transport:
+        if self._authenticator is None or self._is_offline:
+            return transport
+        taken = frozenset({"authorization"}) if self._target.raw_user is not None else frozenset()
+        return AuthenticatingTransport(transport, self._authenticator, taken)
 
     def _refused(self, response: Response, version: int) -> Response:
         """A response that brings no values, to a request that had header fields of that ``version``."""
@@ -216,7 +236,8 @@ class EndpointClient:
                 key="headers",
             )
         # The secrets of earlier fields stay known: responses to requests with them may still come.
-        self.redactor.add(secrets_of(self.url, self._headers.user))
+        self.redactor.add(secrets_of(self.url, {}))
+        self.redactor.add(secrets_of("", self._headers.user), temporary=self._headers.can_renew)
         self.redactor.add(secrets_of(self._endpoint.proxy or "", {}))
 
     def _url_with(self, path: str) -> str:

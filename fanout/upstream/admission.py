@@ -8,12 +8,13 @@ every wait, so that requests are admitted in the order of asking. Everything els
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from fanout.errors import AttemptTimeout, StaleConnectionError, TransportError
 from fanout.statistics import LATENCIES_AT_ONCE
 from fanout.stop import Deadline
-from fanout.transport import NoDescriptor, SendAborted, credentials_refused
+from fanout.transport import CredentialsDue, NoDescriptor, SendAborted, credentials_refused
 from fanout.types import Action, Response, Verdict
 from fanout.upstream.group import EndpointState
 from fanout.upstream.reporting import Reporter
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from fanout.auth import Authenticator
     from fanout.engine.task import ChunkTask
     from fanout.limits import Reservation
     from fanout.limits.capacity import Flight
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from fanout.upstream.group import EndpointGroup
 
 _REFUSED = (401, 403)
+# Times that a request is sent again at no charge.
+_MOST_RESENDS = 3
+
 # Seconds until a connection is tried again that found no file descriptor.
 _UNTIL_FREE = 0.1
 
@@ -258,7 +263,8 @@ class Dispatcher:
         """Send one request once it is admitted, and wait for the response. Waits count as no attempt.
 
         It is sent once more, at no charge, where a kept-alive connection turned out to be closed, or where the server
-        refuses the credentials (401, or 403 "expired") and new ones can be obtained.
+        refuses the credentials (401, or 403 "expired") and new ones can be obtained; a few times more if these may have
+        expired as well while the request waited.
 
         Args:
             ticket: has been entered.
@@ -267,7 +273,7 @@ class Dispatcher:
             resend: False sends one request at most.
         """
         task = None if isinstance(request, str) else request
-        fresh = False
+        fresh, resends = False, 0
         while True:
             now = self.now()
             endpoint = self.decide(ticket, task, only, now)
@@ -281,17 +287,18 @@ class Dispatcher:
             try:
                 response = await self._send(endpoint, ticket, request, now, fresh)
             except SendAborted as aborted:  # nothing was sent, and nothing is charged
-                self._rates.give_back(reservation)
-                if isinstance(aborted, NoDescriptor):
-                    self._group.capacity.lower(sum(one.in_flight for one in self._balancer.endpoints))
-                    await self._stop_event.sleep(_UNTIL_FREE)
+                if (error := await self._after_abort(aborted, ticket, reservation)) is not None:
+                    return error
                 continue
             if not resend or (isinstance(response, Response) and response.status not in _REFUSED):
+                return response
+            if resends and not endpoint.transport.may_have_expired(now):
                 return response
             fresh = isinstance(response, StaleConnectionError)
             if not fresh and (renewed := await self._renewed_after(response, ticket)) is not True:
                 return renewed or response
-            only, resend = endpoint, False
+            only, resends = endpoint, resends + 1
+            resend = resends < _MOST_RESENDS
 
     async def exchange_again(
         self, ticket: Ticket, request: ChunkTask | str, refused: Response, status: int
@@ -311,6 +318,29 @@ class Dispatcher:
                 return renewed or refused
             endpoint.renewed_at = self.now()
         return await self.exchange(ticket, request, endpoint, resend=False)
+
+    async def _after_abort(
+        self, aborted: SendAborted, ticket: Ticket, reservation: Reservation | None
+    ) -> TransportError | None:
+        """Wait for what a request lacked that was not sent. Returns an error if it cannot be had."""
+        if isinstance(aborted, CredentialsDue):
+            # A reservation made anew might let the credentials expire again before it allows the request.
+            ticket.reservation = reservation
+            return await self._wait_for_credentials(aborted.authenticator)
+        self._rates.give_back(reservation)
+        if isinstance(aborted, NoDescriptor):
+            self._group.capacity.lower(sum(one.in_flight for one in self._balancer.endpoints))
+            await self._stop_event.sleep(_UNTIL_FREE)
+        return None
+
+    async def _wait_for_credentials(self, authenticator: Authenticator) -> TransportError | None:
+        """Wait until credentials are there or the run is stopped. Returns or raises the error if there are none."""
+        while authenticator.is_renewing and self._stop_event.stopped is None:
+            await self._stop_event.sleep(inf, authenticator.ended)
+        error = authenticator.error
+        if error is None or isinstance(error, TransportError):
+            return error
+        raise error
 
     async def _renewed_after(self, response: Response | TransportError, ticket: Ticket) -> bool | AttemptTimeout:
         """As `_renew_headers`; False unless ``response`` refuses the credentials."""

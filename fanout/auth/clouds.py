@@ -1,0 +1,127 @@
+"""Tokens of Google Cloud and Microsoft Azure, which the libraries of these clouds find and renew."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Any, ClassVar
+
+from fanout.auth.base import Auth, Credentials, bearer, needs_extra, on_daemon_thread, require_secret
+from fanout.errors import ConfigError, CredentialsError
+from fanout.options import checks_options
+from fanout.settings import JOB_FILE
+
+
+@checks_options
+@dataclass(frozen=True, kw_only=True)
+class GoogleAuth(Auth):
+    """A token of Google's application default credentials, for Vertex AI and Cloud Run. Needs the extra ``google``.
+
+    They come from GOOGLE_APPLICATION_CREDENTIALS, ``gcloud auth application-default login``, or the metadata server of
+    a machine in Google Cloud.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
+
+    scopes: tuple[str, ...] = ("https://www.googleapis.com/auth/cloud-platform",)
+    """Scopes of the access token."""
+
+    audience: str | None = None
+    """URL of a service on Cloud Run or behind IAP: it gets an identity token for this audience, not an access token."""
+
+    quota_project: str | None = None
+    """Project that pays for the requests, if it is not that of the credentials."""
+
+    def __post_init__(self) -> None:
+        scopes: Any = self.scopes
+        if isinstance(scopes, str) or not scopes or not all(isinstance(scope, str) for scope in scopes):
+            raise ConfigError("scopes must be a list of texts", key="scopes")
+        object.__setattr__(self, "scopes", tuple(scopes))  # a list is accepted, and frozen with the rest
+        _require_texts(self, "audience", "quota_project")
+
+    async def credentials(self) -> Credentials:
+        """Obtain a token."""
+        return await on_daemon_thread(self._token)
+
+    def _token(self) -> Credentials:
+        try:
+            import google.auth
+            import google.auth.exceptions as errors
+            import google.auth.jwt
+            import google.auth.transport.requests
+            import google.oauth2.id_token
+        except ImportError:
+            raise needs_extra("google", "google") from None
+        request = google.auth.transport.requests.Request()
+        try:
+            if self.audience is not None:
+                token = google.oauth2.id_token.fetch_id_token(request, self.audience)
+                expires = google.auth.jwt.decode(token, verify=False)["exp"]
+            else:
+                source, _ = google.auth.default(scopes=self.scopes, quota_project_id=self.quota_project)
+                source.refresh(request)
+                token, expiry = source.token, source.expiry
+                expires = None if expiry is None else expiry.replace(tzinfo=UTC).timestamp()
+        except errors.DefaultCredentialsError as error:
+            raise ConfigError(f"there are no Google credentials: {error}", key="auth") from None
+        except errors.GoogleAuthError as error:
+            again = error.retryable or isinstance(error, errors.TransportError)
+            raise CredentialsError(f"Google gives no token: {error}", retryable=again) from None
+        headers = bearer(token)
+        if self.quota_project is not None:
+            headers["X-Goog-User-Project"] = self.quota_project
+        return Credentials(headers=headers, lifetime=_seconds_until(expires))
+
+
+@checks_options
+@dataclass(frozen=True, kw_only=True)
+class AzureAuth(Auth):
+    """A token of Microsoft Entra ID, for Azure OpenAI and Azure Machine Learning. Needs the extra ``azure``.
+
+    ``DefaultAzureCredential`` obtains it: from the environment, a workload or managed identity, or ``az login``.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
+
+    scope: str = "https://cognitiveservices.azure.com/.default"
+    """Scope of the token; for Azure Machine Learning https://ml.azure.com/.default."""
+
+    client_id: str | None = None
+    """Id of a managed identity that a user has assigned."""
+
+    def __post_init__(self) -> None:
+        _require_texts(self, "scope", "client_id")
+
+    async def credentials(self) -> Credentials:
+        """Obtain a token."""
+        return await on_daemon_thread(self._token)
+
+    def _token(self) -> Credentials:
+        try:
+            from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError
+            from azure.identity import CredentialUnavailableError, DefaultAzureCredential
+        except ImportError:
+            raise needs_extra("azure", "azure") from None
+        # A new object has no token in its cache, which the server may have refused.
+        with DefaultAzureCredential(managed_identity_client_id=self.client_id) as source:
+            try:
+                token = source.get_token(self.scope)
+            except CredentialUnavailableError as error:
+                raise ConfigError(f"there are no Azure credentials: {error.message}", key="auth") from None
+            except ClientAuthenticationError as error:
+                raise CredentialsError(f"Azure gives no token: {error.message}", retryable=False) from None
+            except ServiceRequestError as error:
+                raise CredentialsError(f"Azure gives no token: {error.message}") from None
+        return Credentials(headers=bearer(token.token), lifetime=_seconds_until(token.expires_on))
+
+
+def _require_texts(auth: Auth, *names: str) -> None:
+    for name in names:
+        if (value := getattr(auth, name)) is not None:
+            require_secret(name, value)
+
+
+def _seconds_until(when: float | None) -> float | None:
+    """Return the seconds until ``when``, in Unix time."""
+    return None if when is None else max(0.0, when - time.time())

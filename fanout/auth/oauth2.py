@@ -1,0 +1,117 @@
+"""Tokens of the OAuth 2.0 client credentials grant (RFC 6749, section 4.4)."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from urllib.error import HTTPError
+from urllib.parse import quote_plus, urlencode
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
+
+from fanout._escape import shortened
+from fanout._url import redact_url, require_web_url
+from fanout.auth.base import Auth, Credentials, bearer, on_daemon_thread, require_secret
+from fanout.errors import ConfigError, CredentialsError
+from fanout.options import checks_options
+from fanout.settings import JOB_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_TIMEOUT = 20.0
+_MOST_BYTES = 2**16
+_LONGEST_MESSAGE = 300
+
+
+@checks_options
+@dataclass(frozen=True, kw_only=True)
+class OAuth2Auth(Auth):
+    """A token that an OAuth 2.0 server gives for the id and the secret of a client."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
+
+    token_url: str
+    """URL of the token endpoint."""
+
+    client_id: str
+    """Id of the client."""
+
+    client_secret: str = field(repr=False)
+    """Secret of the client."""
+
+    scope: str | None = None
+    """Scopes to request, separated by spaces."""
+
+    audience: str | None = None
+    """API for which the token is, if the server wants to know."""
+
+    client_auth: Literal["basic", "body"] = "basic"
+    """Place of id and secret in the request for a token: "basic" is the Authorization header, "body" the form."""
+
+    def __post_init__(self) -> None:
+        require_web_url(self.token_url, "token_url")
+        for name in ("client_id", "client_secret"):
+            require_secret(name, getattr(self, name))
+        if self.client_auth not in ("basic", "body"):
+            raise ConfigError(f'client_auth must be "basic" or "body", not {self.client_auth!r}', key="client_auth")
+
+    async def credentials(self) -> Credentials:
+        """Request a token."""
+        return await on_daemon_thread(self._request)
+
+    def _request(self) -> Credentials:
+        form = {"grant_type": "client_credentials", "scope": self.scope, "audience": self.audience}
+        headers = {"Accept": "application/json"}
+        if self.client_auth == "body":
+            form |= {"client_id": self.client_id, "client_secret": self.client_secret}
+        else:  # RFC 6749, section 2.3.1: both are encoded as in a form
+            pair = f"{quote_plus(self.client_id)}:{quote_plus(self.client_secret)}"
+            headers["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
+        body = urlencode({name: value for name, value in form.items() if value is not None}).encode()
+        status, answer = _post(self.token_url, body, headers)
+        shown = f"the token server {redact_url(self.token_url)}"
+        if status != 200:
+            reason = f"{shown} answered HTTP {status}{_message(answer)}"
+            raise CredentialsError(reason, retryable=status == 429 or status >= 500)
+        token, lifetime = answer.get("access_token"), answer.get("expires_in")
+        if not isinstance(token, str) or not token:
+            raise CredentialsError(f"{shown} answered without an access_token", retryable=False)
+        # Some servers send the number as text.
+        seconds = float(lifetime) if isinstance(lifetime, int | float | str) and str(lifetime).isdecimal() else None
+        return Credentials(headers=bearer(token), lifetime=seconds or None)
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    """Follows no redirect: it would take the secret to another server."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def _post(url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
+    """Return status and JSON object of the response to a POST; an empty one if it holds none."""
+    opener = build_opener(ProxyHandler({}), _NoRedirect())
+    try:
+        try:
+            response = opener.open(Request(url, data=body, headers=dict(headers)), timeout=_TIMEOUT)  # noqa: S310
+        except HTTPError as error:
+            response = error
+        with response:
+            content = response.read(_MOST_BYTES)
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise CredentialsError(f"the token server {redact_url(url)} cannot be asked: {reason}") from None
+    try:
+        answer = json.loads(content)
+    except ValueError:
+        return response.status, {}
+    return response.status, answer if isinstance(answer, dict) else {}
+
+
+def _message(answer: Mapping[str, Any]) -> str:
+    """Return the server's words (RFC 6749, section 5.2)."""
+    words = [answer[name] for name in ("error", "error_description") if isinstance(answer.get(name), str)]
+    return shortened(f": {' - '.join(words)}", _LONGEST_MESSAGE) if words else ""
