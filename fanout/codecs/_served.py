@@ -16,7 +16,7 @@ from fanout.codecs._rows import to_json
 from fanout.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fanout.codecs._answers import Answers
+    from fanout.codecs._answers import Answers, Output
     from fanout.codecs._request import Document, RequestTemplate
 
 # Functions that give the only value of a list, and those that give their argument.
@@ -80,13 +80,22 @@ def _items(values: Any, answers: Answers) -> list[Any]:
             raise ConfigError(f"the mock's model gives no output {name!r}", key=f"outputs.{name}")
         key = f"outputs.{name}"
         try:
-            items = [
-                _merged(item, _inverse(output.path, "mock" if column is None else column[i], key))
-                for i, item in enumerate(items)
-            ]
+            for i, item in enumerate(items):
+                value = "mock" if column is None else column[i]
+                items[i] = _merged(item, _value_at(output, value, key))
         except _CannotInvert:
             raise _no_shape(output.path, key) from None
     return items
+
+
+def _value_at(output: Output, value: Any, key: str) -> Any:
+    """A document in which ``output`` finds ``value``, or a list with it where its path gives lists only."""
+    try:
+        return _inverse(output.path, value, key)
+    except ConfigError:
+        if not output.is_json:
+            raise
+        return _inverse(output.path, [value], key)
 
 
 def _inverse(path: str, value: Any, key: str) -> Any:
@@ -149,6 +158,9 @@ def _argument(node: Any, children: Sequence[Any], value: Any) -> Any:
         return _built(children[0], [value])
     if node["value"] in _TRANSPARENT:
         return _built(children[0], value)
+    if node["value"] == "sort_by":
+        (key,) = children[1]["children"]
+        return _built(children[0], [_merged(item, _built(key, i)) for i, item in enumerate(_list(value))])
     raise _CannotInvert
 
 
@@ -183,6 +195,8 @@ def _meeting(condition: Any) -> Any:
             return _built(sides[0], sides[1]["value"])
     if kind in ("field", "subexpression"):
         return _built(condition, True)
+    if kind == "not_expression":  # met by an item without the field
+        return None
     raise _CannotInvert
 
 

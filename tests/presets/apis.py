@@ -160,7 +160,7 @@ APIS = [
         path="/openai/deployments/gpt/chat/completions?api-version=2024-10-21",
         header=("api-key", "{}"),
         required={"messages": list},
-        optional={"temperature": NUMBER, "max_completion_tokens": int, "response_format": dict},
+        optional={"model": str, "temperature": NUMBER, "max_completion_tokens": int, "response_format": dict},
         row=text_of,
         answer=lambda body: {
             "id": "chatcmpl-1",

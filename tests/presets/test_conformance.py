@@ -11,7 +11,7 @@ import pytest
 
 import fanout
 from fanout.job import load_job
-from fanout.job.run import client_of
+from fanout.job.run import client_of, run_job
 from fanout.presets import load_preset, preset_names
 from fanout.testing import in_virtual_time
 from tests.presets.apis import APIS
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from fanout import Result
     from fanout.job import Job
+    from fanout.presets import PresetFile
     from tests.presets.mock_api import Api
 
 ROWS = 300
@@ -53,6 +54,15 @@ def toml(value: Any) -> str:
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {toml(inner)}" for key, inner in value.items()) + " }"
     return json.dumps(value)
+
+
+def has_one_shape(preset: PresetFile) -> bool:
+    """True if all answers of an API have the same shape, whatever its model is."""
+    codec = preset.tables["codec"]
+    outputs = codec.get("outputs", {}).values()
+    return codec.get("name") == "openai-chat" or (
+        bool(outputs) and all("shape" in output or output["type"] in ("str", "json") for output in outputs)
+    )
 
 
 @in_virtual_time
@@ -111,6 +121,15 @@ def test_larger_chunks_of_the_job_are_cut_to_the_limit_of_the_api(api, tmp_path)
     # The administrator of a server of one's own may have set another limit, which the first refusals show.
     if not api.preset.startswith("tei"):
         assert mock.statuses == {200: mock.requests}
+
+
+@every_api
+def test_a_job_with_the_preset_can_be_rehearsed(api, tmp_path):
+    job = job_of(api, tmp_path, *() if has_one_shape(load_preset(api.preset)) else ["mock.shape=[4]"])
+    rows = [api.row(i) for i in range(5)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    summary = in_virtual_time(run_job)(job, mock=True)
+    assert (summary.ok, summary.exit_code) == (5, 0)
 
 
 @every_api
