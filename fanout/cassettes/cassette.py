@@ -91,6 +91,7 @@ def digest(parts: Iterable[Buffer]) -> str:
 
 def path_of(url: str) -> str:
     """The part of a URL that distinguishes one request from another."""
+    # The host is left out, so that a cassette of one server replays for another.
     parts = urlsplit(redact_url(url))
     return parts._replace(scheme="", netloc="").geturl() or "/"
 
@@ -109,6 +110,7 @@ class CassetteReader:
         self._places: dict[str, _Place] = {}
         try:
             with path.open("rb") as file:
+                # Mapped, because a cassette may be larger than the memory, and its bodies are read one by one.
                 self._data: mmap.mmap | bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError:  # an empty file cannot be mapped
             self._data = b""
@@ -128,6 +130,7 @@ class CassetteReader:
                 body = b64decode(body, validate=True) if place.coding == "base64" else body
             except (zlib.error, ValueError):
                 body = b""
+            # The checksums of lines do not cover bodies, but the name of a body does.
             if digest([body]) == name:
                 return body
         raise InputError(f"the cassette {self.path} is damaged: body {name} is not what was recorded", key=KEY)
@@ -139,6 +142,7 @@ class CassetteReader:
                 line = _checked(self._data[at:end])
                 if "body" in line:
                     self._places[line["body"]] = _Place(end + 1, line["stored"], line["coding"])
+                    # Bodies are passed over here: most replays read few of them.
                     end += line["stored"] + 1
                     if end >= size:
                         return  # its writer was killed
@@ -168,9 +172,11 @@ class CassetteWriter:
 
     def add(self, interaction: Interaction, bodies: Mapping[str, bytes]) -> None:
         """Append an exchange, with those of its bodies that are not there yet."""
+        # Attempts of one chunk send the same body, and many responses are alike.
         new = {name: body for name, body in bodies.items() if name not in self._written}
         frames = [_framed(name, body) for name, body in new.items()]
         fields = {name: value for name, value in asdict(interaction).items() if value not in (None, "", {})}
+        # One write, and the bodies first: a kill leaves no exchange whose bodies are missing.
         self._write(b"".join([*frames, _line(fields)]))
         self._written.update(new)
 
@@ -180,6 +186,7 @@ class CassetteWriter:
 
     def _write(self, data: bytes) -> None:
         try:
+            # An unbuffered file may take a part of the data at a time.
             left = memoryview(data)
             while left:
                 left = left[self._file.write(left) :]
@@ -192,6 +199,7 @@ class CassetteWriter:
 
 def _framed(name: str, body: bytes) -> bytes:
     stored, coding = body, ""
+    # A sample decides, because compressing floats costs time and gains nothing.
     if len(zlib.compress(body[:_SAMPLE], 1)) * 2 <= len(body[:_SAMPLE]):
         stored, coding = zlib.compress(body, 1), "zlib"
     elif holds_control_characters(body):

@@ -74,8 +74,10 @@ class Recorder:
 
     def note(self, request: Request, started: float, outcome: Response | TransportError) -> None:
         """Write one exchange to the file, which began at ``started``. Raises `ConfigError` for a full disk."""
+        # Times count from the first request, so that two recordings of one run are alike.
         if self._began is None:
             self._began = started
+        # The file holds the redacted bytes, so the digest that names them has to be theirs.
         sent = request.redact(request.joined())
         error = outcome if isinstance(outcome, TransportError) else None
         response = None if isinstance(outcome, TransportError) else outcome
@@ -103,6 +105,7 @@ class Recorder:
         kept = {}
         for name, value in response.headers.items():
             if is_kept_header(name) or name.lower() in self._headers:
+                # A redirect may carry credentials in its query, which the redactor does not know.
                 shown = redact_url(value) if name.lower() == "location" else value
                 kept[str(name)] = _redacted(shown, redact)
         return kept
@@ -124,6 +127,7 @@ class _RecordingTransport:
             given_up = AttemptTimeout("no whole answer came before the attempt was given up")
             self._recorder.note(request, started, given_up)
             raise
+        # Noted before the codec sees it: a cassette should also hold responses that no codec can read.
         self._recorder.note(request, started, response)
         return response
 

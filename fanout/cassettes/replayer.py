@@ -73,11 +73,13 @@ class Replayer:
         """
         path = path_of(request.url)
         key = key_of(request.method, path, digest(request.body))
+        # `get`, because a defaultdict would keep a key for each unknown request.
         interactions = self._left.get(key)
         if not interactions:
             raise ReplayError(self._refusal(request, path, key))
         interaction = interactions.popleft()
         self.remaining -= 1
+        # At least one turn of the loop, as with every real transport: other tasks get their turn.
         await asyncio.sleep(interaction.seconds if self._waits() else 0)
         if interaction.status is None:
             raise _error(interaction)
@@ -106,6 +108,7 @@ class Replayer:
 
 
 def _error(interaction: Interaction) -> TransportError:
+    # A cassette of a later version may name errors that this one does not have.
     kind = getattr(errors, interaction.error, TransportError)
     error: TransportError = (kind if issubclass(kind, TransportError) else TransportError)(interaction.text)
     return error
@@ -115,6 +118,7 @@ def nearest(method: str, path: str, body: bytes, cassette: CassetteReader) -> st
     """The recorded request that is most like this one, and the differences, in words."""
     if not cassette.interactions:
         return "the cassette is empty"
+    # A request recorded many times is compared once: bodies are read from the disk.
     once = {one.key: one for one in cassette.interactions}.values()
 
     def likeness(one: Interaction) -> tuple[bool, bool, float]:
@@ -136,6 +140,7 @@ def _alike(one: bytes, other: bytes) -> float:
     n = min(len(a), len(b), _COMPARED)
     if not n:
         return 0.0
+    # From both ends, because an inserted row shifts all bytes behind it.
     same = max(np.count_nonzero(a[:n] == b[:n]), np.count_nonzero(a[-n:] == b[-n:]))
     return float(same) / min(max(len(a), len(b)), _COMPARED)
 

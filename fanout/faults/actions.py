@@ -169,6 +169,7 @@ async def slow(exchange: FaultyExchange) -> None:
 
 async def drip(exchange: FaultyExchange) -> None:
     await exchange.connection.send(exchange.head(f"Content-Length: {len(exchange.body)}"))
+    # The deadline of an attempt has to end this: each byte resets a timeout on inactivity.
     for byte in exchange.body:
         await asyncio.sleep(exchange.value)
         await exchange.connection.send(bytes([byte]))
@@ -188,6 +189,7 @@ async def close_on_reuse(exchange: FaultyExchange) -> None:
 async def endless(exchange: FaultyExchange) -> None:
     await exchange.connection.send(exchange.head("Transfer-Encoding: chunked"))
     while True:
+        # Large pieces, so that a cap is reached in milliseconds.
         await exchange.connection.send(_chunk(_PIECE))
 
 

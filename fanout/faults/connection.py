@@ -45,6 +45,7 @@ class Connection:
             raw = await self._reader.readuntil(b"\r\n\r\n")
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
             return None
+        # Counted on the wire, so that tests can require that not a byte was sent.
         self._traffic.received += len(raw)
         first, *fields = raw.decode("latin-1").strip().split("\r\n")
         method, _, rest = first.partition(" ")
@@ -53,6 +54,7 @@ class Connection:
 
     async def whole(self, head: ServerRequest) -> ServerRequest:
         """The request with its body. Raises `ConnectionError` if the client goes before its end."""
+        # Such a client sends the body only after this.
         if head.header("Expect"):
             await self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
@@ -80,6 +82,7 @@ class Connection:
         """End the connection with a RST."""
         peer: socket.socket = self._writer.get_extra_info("socket")
         if peer.fileno() >= 0:  # another fault may have ended it already
+            # A linger time of 0 turns the close into a RST.
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
 

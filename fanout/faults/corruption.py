@@ -31,6 +31,7 @@ def in_json(request: ServerRequest) -> ServerRequest:
         return request
     if not isinstance(document, dict) or "inputs" not in document:
         return request
+    # Without their parameters, which ask for binary tensors.
     document["outputs"] = [{"name": output["name"]} for output in document.get("outputs", ())]
     document.pop("parameters", None)
     json = orjson.dumps(document)
@@ -68,6 +69,7 @@ def ragged(rows: list[Any]) -> list[Any]:
     middle = len(rows) // 2
     row = rows[middle]
     if isinstance(row, dict):
+        # The number of the row stays, or the fault would be another one.
         longer: Any = {name: _longer(value) if name != "index" else value for name, value in row.items()}
     else:
         longer = _longer(row)
@@ -114,6 +116,7 @@ def labelled_gzip(response: ServerResponse) -> ServerResponse:
 
 def wrong_crc(data: bytes) -> bytes:
     """Compressed data with a wrong checksum."""
+    # A gzip body ends with its CRC-32 and its length, four bytes each.
     return data[:-8] + bytes([data[-8] ^ 0xFF]) + data[-7:]
 
 
@@ -137,6 +140,7 @@ def _edited_tensor(tensor: dict[str, Any], edit: Callable[[list[Any]], list[Any]
 
 def _marked(row: Any) -> Any:
     if isinstance(row, dict):
+        # Rows of the OpenAI APIs have other fields before the value.
         name = next((known for known in ("embedding", "message", "content") if known in row), next(iter(row)))
         value = row[name]
         return {**row, name: _TOKEN if isinstance(value, str) else _marked(value)}

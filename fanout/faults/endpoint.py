@@ -125,6 +125,7 @@ class FakeEndpoint(ServedModel):
             self.requests.append(request)
             self.times.append(asyncio.get_running_loop().time())
         with super().counted(request) as latency:
+            # A cancelled waiter is done already, and must not be set again.
             for awaited, arrival in self._arrivals:
                 if self.received >= awaited and not arrival.done():
                     arrival.set_result(None)

@@ -70,6 +70,7 @@ def parse_fault(spec: str | int) -> Fault:
     """
     name, colon, given = str(spec).partition(":")
     kind = _KINDS.get(name)
+    # 1xx and 2xx are no faults: a client would take them for progress, or for an answer.
     if kind is None and name.isdecimal() and 300 <= int(name) <= 599 and not colon:
         return Fault(name, actions.status, int(name))
     if kind is None:
@@ -109,6 +110,7 @@ def probabilities(faults: Mapping[str, float]) -> dict[Fault, float]:
             raise ConfigError(f"fault {fault.name!r}: a probability is 0 to 1, not {probability!r}", key="faults")
         if fault.early:
             raise ConfigError(f"fault {fault.name!r} comes before the request is known: script it", key="faults")
+    # Sums of decimal fractions are inexact.
     if sum(parsed.values()) > 1 + 1e-9:
         raise ConfigError(
             f"the probabilities of all faults add up to {sum(parsed.values()):g}: at most 1", key="faults"

@@ -41,6 +41,7 @@ def checked_step(step: object) -> PlannedStep:
             key="faults",
         )
     try:
+        # Encoding the head finds header fields that HTTP cannot carry.
         step.head()
         usable = isinstance(step.status, int) and isinstance(step.body, bytes)
     except (AttributeError, TypeError, ValueError):
@@ -109,10 +110,12 @@ class FaultSampler:
 
     def sample(self, body: bytes) -> Fault | None:
         """The fault for a request with this body, or None."""
+        # Digests, because the bodies of a long run would fill the memory.
         name = blake2b(body, digest_size=16, key=self._key).digest()
         before = self._in_a_row.get(name, 0)
         fault = self._fault(name, before) if before < _MOST_IN_A_ROW else None
         if fault is None:
+            # Forgotten after a success, so that the table holds no more than the requests that fail now.
             self._in_a_row.pop(name, None)
         else:
             self._in_a_row[name] = before + 1

@@ -110,6 +110,7 @@ class FaultServer(FakeEndpoint):
 
     async def refuse(self, seconds: float) -> None:
         """Reset every connection, and refuse new ones for a while."""
+        # The listener goes first, lest a client that is reset connects again at once.
         self._hang_up()
         self._start(self._listen_after(seconds))
         for connection in self._open:
@@ -129,6 +130,7 @@ class FaultServer(FakeEndpoint):
     ) -> None:
         self._hang_up()
         self._holder.close()
+        # From now on a cancelled task is no fault of the server.
         self._ending = True
         for task in self._tasks:
             task.cancel()
@@ -198,6 +200,7 @@ class FaultServer(FakeEndpoint):
             error: BaseException | None = None if self._ending else asyncio.CancelledError("its task was cancelled")
         else:
             error = task.exception()
+        # The first error is the cause of those after it.
         self._broken = self._broken or error
 
     async def _serve(self, connection: Connection) -> None:
@@ -216,6 +219,7 @@ class FaultServer(FakeEndpoint):
 
     async def _exchange(self, connection: Connection, head: ServerRequest) -> None:
         planned = self._plan.scripted(head.method)
+        # Such a fault strikes before the body is read: that is its point.
         early = isinstance(planned[1], Fault) and planned[1].early
         request = head if early else await connection.whole(head)
 
@@ -262,6 +266,7 @@ def _bound(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, protocol)
         try:
+            # The listener binds the address a second time, while the holder keeps it.
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
         except BaseException:

@@ -159,6 +159,7 @@ class Adaptive:
         retreat.served |= sent > retreat.at
         self._stragglers.on_answer(now - sent)
         latest = self._round
+        # An answer to a request sent under another limit says nothing of this one.
         if sent < latest.since:
             return
         latest.settling -= 1
@@ -263,6 +264,7 @@ class Adaptive:
         self._learn_background(latest)
         if self._undo_descent(now):
             return
+        # A round that was not full would make a too high limit look good.
         if latest.width < _FULL * self.limit:
             self._round = Round(now, self.limit)
             return

@@ -62,6 +62,7 @@ class ConcurrencyLimiter:
 
     def release(self) -> None:
         """Return a slot. The task that has waited longest gets it at once, so that no newcomer overtakes it."""
+        # After the limit was lowered, slots are returned until it holds again.
         if self._waiters and self.in_flight <= self.limit and self._hand_over():
             return
         self.in_flight -= 1
@@ -212,6 +213,7 @@ class Capacity:
 
     def restore(self) -> None:
         """Check, before a new run, whether more file descriptors are free than at the last shortage."""
+        # Without a shortage there is nothing to restore, and the process need not be looked at.
         if self._affordable < self.most:
             self._affordable = room_for(self.most)
             self._resize(self._wanted)

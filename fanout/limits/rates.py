@@ -56,6 +56,7 @@ class RateLimiter:
     @checks_options
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        # Clients in several threads may share one limiter.
         self._lock = threading.Lock()
         self._lasting = list(_buckets_of(limits))
         self._announced: dict[Hashable, _Bucket] = {}
@@ -73,6 +74,7 @@ class RateLimiter:
         with self._lock:
             self._settle(now)
             start = now
+            # All rates decide on the start before any is charged: a rate must not count the wait for another one.
             for bucket in self._buckets:
                 start = max(start, bucket.earliest(cost))
             reservation = Reservation(start, cost, self._generation)
@@ -124,6 +126,7 @@ class RateLimiter:
 
     def unthrottle(self, name: Hashable) -> None:
         """End the throttling of `throttle`, because enough remains."""
+        # Looked at without the lock, because most responses end no throttle.
         if name in self._announced:
             with self._lock:
                 self._announced.pop(name, None)

@@ -66,6 +66,7 @@ class TokenMeter:
 
     def of_request(self, rows: Rows, body_bytes: int) -> float:
         """Tokens that a request with these rows takes."""
+        # Counted row by row, because the function knows no format of requests.
         return sum(map(self.of_row, single_rows(rows))) if self.counts else body_bytes * self.per_byte
 
     def learn(self, body_bytes: int, tokens: float) -> None:

@@ -54,6 +54,7 @@ class _Collected:
     async def send(self, *parts: bytes) -> None:
         for part in parts:
             self.sent += part
+        # An endless body would otherwise fill the memory, as no client stops reading here.
         if len(self.sent) > _CAP:
             raise ResponseTooLarge(f"the answer is larger than {_CAP:,} bytes")
 
@@ -67,6 +68,7 @@ class _Collected:
         return
 
     async def gone(self) -> None:
+        # Only the deadline of the attempt ends this, as with a silent server.
         await asyncio.Event().wait()
 
 
@@ -80,6 +82,7 @@ def _read(raw: bytes) -> ServerResponse:
     if not end:
         raise IncompleteResponse("the exchange with the mock broke off: no answer came")
     first, *fields = head.decode("latin-1").split("\r\n")
+    # aiohttp refuses such a field, so the fake has to as well.
     if any(len(field) > _LONGEST_FIELD for field in fields):
         raise IncompleteResponse("the exchange with the mock broke off: no valid HTTP")
     headers = CIMultiDict((name, value.strip()) for name, _, value in (field.partition(":") for field in fields))

@@ -77,6 +77,7 @@ def _digests(rows: Rows, key: bytes) -> list[bytes]:
         name = blake2b(digest_size=16, key=key)
         for column in columns:
             cell = column[i]
+            # The bytes of numbers are hashed as they are; JSON of a large array would take most of the time.
             plain = isinstance(cell, np.ndarray | np.generic) and cell.dtype.kind in "biuf"
             name.update(cell.tobytes() if plain else orjson.dumps(cell, default=repr))
         digests.append(name.digest())
@@ -90,6 +91,7 @@ def _values(spec: TensorSpec, names: list[bytes]) -> Array | list[Any]:
     shape = tuple(length or 0 for length in spec.shape or ())
     values = np.empty((len(names), *shape), spec.dtype)
     for row, name in enumerate(names):
+        # A generator for each row: its values must not depend on the other rows of the chunk.
         random = np.random.default_rng(int.from_bytes(name)).random(shape)
         values[row] = (
             random < 0.5 if values.dtype.kind == "b" else random * (_INTEGERS if values.dtype.kind in "iu" else 1)

@@ -59,6 +59,7 @@ class MockTransport(FakeEndpoint):
         seed: int = 0,
         record: bool = True,
     ) -> None:
+        # A client checks the name of the model in answers, so the mock has to use the one that it is asked for.
         name = codec.options.get("model") or _NAME
         super().__init__(model, name=name, faults=faults, seed=seed, latency=latency, record=record)
         # A function of the request's number counts requests with rows only.
@@ -83,6 +84,7 @@ class MockTransport(FakeEndpoint):
         planned = self._plan.scripted(request.method)
 
         async def correct(asked: ServerRequest) -> ServerResponse:
+            # A codec of the user's own knows its wire format; the packaged server does not.
             return self._serve(request) or await self._answer(asked)
 
         if is_get:

@@ -69,6 +69,7 @@ async def serve(
         ConfigError: no such model, or the address cannot be listened on.
     """
     app = create_app(load_model(name), latency=latency)
+    # A log line for each request would only slow the server down.
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_GRACE)
     await runner.setup()
     try:
@@ -76,6 +77,7 @@ async def serve(
         await _listen(site, host, port)
         if on_ready is not None:
             on_ready(_url(runner, host))
+        # Until cancelled: `web.run_app` would install signal handlers of its own.
         await asyncio.Event().wait()
     finally:
         await runner.cleanup()

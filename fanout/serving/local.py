@@ -50,6 +50,7 @@ class LocalServer:
         try:
             self.url = await self._announced(self._process)
         except BaseException:
+            # A start that fails or is cancelled leaves no process behind.
             await self.stop()
             raise
         return self.url
@@ -114,6 +115,7 @@ async def _ended(process: asyncio.subprocess.Process) -> None:
 
 
 async def _killed(process: asyncio.subprocess.Process) -> None:
+    # It may have ended since it was looked at.
     with suppress(ProcessLookupError):
         process.kill()
     await _ended(process)

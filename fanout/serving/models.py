@@ -86,6 +86,7 @@ def load_model(name: str) -> Model:
     module, colon, function = name.partition(":")
     if not (module and colon and function):
         raise ConfigError(f"there is no model {name!r}{did_you_mean(name.lower(), PACKAGED)}; {_KINDS}", key="url")
+    # Only now: the packaged models need no import of the user's modules.
     own = _function(_module(module), function)
     return Model(name=name, function=own, embed=own, max_batch_size=getattr(own, "max_batch_size", None))
 
@@ -104,6 +105,7 @@ def rows_of(instances: list[Any]) -> Column:
         array = np.array(instances)
     except ValueError:  # rows of unequal length
         return instances
+    # An array of objects or texts would change values on their way: 1 and "a" both become texts.
     return array if array.dtype.kind in "biuf" else instances
 
 
@@ -122,6 +124,7 @@ def call(model: Model, rows: Any, n_rows: int, function: Callable[[Any], Any] | 
     try:
         result = (function or model.function)(rows)
         named = result if isinstance(result, Mapping) else {UNNAMED: result}
+        # Inside the try block: a column's conversion may run the user's code as well.
         outputs = {str(name): _column(value) for name, value in named.items()}
     except StatusError:
         raise
@@ -164,6 +167,7 @@ def _digits() -> Model:
 
 def _module(name: str) -> ModuleType:
     here = str(Path.cwd())
+    # As `python -m` has it; a server is started where the user's module is.
     if here not in sys.path:
         sys.path.insert(0, here)
     try:

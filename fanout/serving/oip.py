@@ -88,6 +88,7 @@ def _configured(tensor: TensorInfo) -> dict[str, Any]:
 def _split(request: ServerRequest) -> tuple[dict[str, Any], memoryview]:
     """The JSON document and the binary tensors behind it."""
     body, header = memoryview(request.body), request.header(LENGTH_HEADER)
+    # Without the header field the whole body is JSON.
     length = len(body)
     if header is not None:
         if not (header.isascii() and header.isdigit() and int(header) <= length):

@@ -61,6 +61,7 @@ def read_inputs(model: Model, document: Mapping[str, Any], tail: memoryview) -> 
 
 def to_tensors(model: Model, outputs: Mapping[str, Column]) -> dict[str, OutputTensor]:
     """The model's outputs as tensors by name. Raises `StatusError` (500) for a dtype without a data type."""
+    # A bare result has no name, but every tensor of the protocol does.
     unnamed = model.outputs[0].name if model.outputs else DEFAULT_OUTPUT
     tensors = {}
     for key, column in outputs.items():
@@ -77,6 +78,7 @@ def to_tensors(model: Model, outputs: Mapping[str, Column]) -> dict[str, OutputT
 
 def written(model: Model, tensors: list[OutputTensor]) -> tuple[list[dict[str, Any]], list[Buffer]]:
     """The JSON descriptions, data included where it is not binary, and the binary tensors in the same order."""
+    # Binary tensors can carry NaN; JSON cannot.
     require_finite(model, {tensor.name: tensor.array for tensor in tensors if not tensor.binary})
     described: list[dict[str, Any]] = []
     buffers: list[Buffer] = []

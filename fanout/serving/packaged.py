@@ -87,5 +87,6 @@ def _embedded(text: str) -> Array:
     codes = np.frombuffer(f" {text.lower()} ".encode("utf-32-le"), "<u4").astype(np.uint32)
     first, second, third = codes[:-2], codes[1:-1], codes[2:]
     hashed = ((first * _SPREAD + second) * _SPREAD + third) * _SPREAD  # unsigned: wraps modulo 2**32
+    # The upper 6 bits choose one of 64 buckets: a multiplicative hash mixes them best.
     counts = np.bincount(hashed >> np.uint32(26), minlength=WIDTH)
     return np.asarray(counts / np.sqrt(np.square(counts).sum()), np.float32)

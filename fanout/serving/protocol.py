@@ -88,6 +88,7 @@ class ServedModel:
 def answer(model: Model, request: ServerRequest) -> ServerResponse:
     """The response of a server of ``model``. It raises for no request and no exception of the function."""
     path = unquote(request.path.partition("?")[0]).rstrip("/") or "/"
+    # All matches, because a path that exists for another method gets a 405.
     matches = [(route, match) for route in _ROUTES if (match := route.pattern.fullmatch(path))]
     for route, match in matches:
         if route.method == request.method:
@@ -95,6 +96,7 @@ def answer(model: Model, request: ServerRequest) -> ServerResponse:
                 return route.handler(model, request, **match.groupdict())
             except StatusError as error:
                 return route.error(error)
+            # The code that walks through a document calls itself for each level of it.
             except RecursionError:
                 return route.error(StatusError(400, "the body is nested too deeply"))
     if matches:

@@ -133,6 +133,7 @@ async def receive(response: aiohttp.ClientResponse | FastResponse, buffer: bytea
         raise aiohttp.ClientPayloadError(_BROKEN_OFF)
     filling = _Filling(rest, protocol)
     try:
+        # The rest of the buffer holds bytes of an earlier response, which must not reach a codec.
         if not await filling.full:
             raise aiohttp.ClientPayloadError(_BROKEN_OFF)
         for _ in range(2):  # lets the loop read bytes beyond the body, which bar the connection from further use

@@ -134,6 +134,7 @@ class EndpointClient:
     async def get(self, url: str) -> Response:
         """GET ``url``, which must have the endpoint's origin. Raises `TransportError` and `ConfigError`."""
         target = _parsed(url)
+        # The codec builds this URL from the server's answers, which must not direct credentials elsewhere.
         if target.origin() != self._target.origin():
             there = self.redactor.url(url)
             raise ConfigError(f"{there} is not at the endpoint's origin: credentials stay at {self.shown_url}")

@@ -49,6 +49,7 @@ def mapped(error: Exception, url: str, *, reused: bool) -> TransportError | Conf
         return ConnectError(f"cannot connect to {url}: {_cause(error)}")
     if isinstance(error, TimeoutError):
         return AttemptTimeout(f"{url} did not answer in time")
+    # A server closes idle connections at its will: this says nothing of the request.
     if reused and isinstance(error, aiohttp.ServerDisconnectedError | OSError):
         return StaleConnectionError(f"{url} closed a kept-alive connection as it was used again")
     if isinstance(error, aiohttp.ClientError | OSError):

@@ -223,6 +223,7 @@ class FastPath:
             protocol.set_response_params(read_until_eof=True, auto_decompress=False, **self._limits)
             protocol.transport.write(b"".join((head, b"%d\r\n\r\n" % length, *parts)))
             message, content = await protocol.read()
+            # Interim responses come before the final one; 101 is final (RFC 9110, 15.2).
             while 100 <= message.code < 200 and message.code != 101:
                 message, content = await protocol.read()
             status, headers = message.code, message.headers
@@ -236,6 +237,7 @@ class FastPath:
                 and self._id_header is None
             ):
                 body = content.read_nowait(-1)
+                # The two rare cases alone cost a call.
                 if len(body) > http.cap or body.startswith(BYTE_ORDER_MARK):
                     body = checked_body(body, headers, http.cap)
             else:

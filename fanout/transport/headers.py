@@ -100,6 +100,7 @@ class RequestHeaders:
         require_headers({"Content-Type": content_type})
         headers = self.plain.copy()
         headers["Content-Type"] = content_type
+        # A boundary is new in each request, so an unbounded table would grow for ever.
         if len(self.by_type) < _REMEMBERED:
             self.by_type[content_type] = headers
         return headers

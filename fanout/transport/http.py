@@ -83,9 +83,11 @@ class HttpTransport:
             )
         self._session = aiohttp.ClientSession(
             connector=self.connector or aiohttp.TCPConnector(limit=connections, ssl=tls, force_close=True),
+            # A cookie would make requests depend on each other, and may be a credential.
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect),
             auto_decompress=False,
+            # A proxy of the environment would see the credentials without the user's knowledge.
             trust_env=False,
             proxy=endpoint.proxy,
             **limits,
