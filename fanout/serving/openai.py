@@ -33,11 +33,7 @@ def embeddings(model: Model, request: ServerRequest) -> ServerResponse:
     texts = _input_texts(body)
     as_text = None if body.get("encoding_format") == "bytes" else _vector_encoder(body)
     vectors = _truncated(_vectors(model, texts), body.get("dimensions"))
-<<<<<<< HEAD
-=======
-    data = [{"object": "embedding", "index": i, "embedding": as_text(v)} for i, v in enumerate(vectors)]
     # The packaged models have no tokenizer; a client only needs numbers that add up.
->>>>>>> c811d88 (Explain in comments why transports, limits, servers, fakes and cassettes are as they are)
     words = sum(len(text.split()) for text in texts)
     usage = {"prompt_tokens": words, "total_tokens": words}
     if as_text is None:
