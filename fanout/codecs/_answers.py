@@ -134,6 +134,8 @@ class Answers:
         self._path = Path(self.path, (order or INDEX) if by_field else "", key="answers")
         self.order = None if order in (None, POSITION) else order
         self._index = None if self.order is None else finder(self.order, "order")
+        if not isinstance(outputs, Mapping):
+            raise ConfigError(f"outputs must be a table of name = path, not {outputs!r}", key="outputs")
         self.outputs = {name: Output(name, given, spec_of(name)) for name, given in outputs.items()}
         self.parse = parse
         self._parsed = None if parse is None else finder(parse, "parse")

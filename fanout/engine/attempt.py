@@ -251,7 +251,9 @@ class Attempter:
         if not meaning.reason:
             general = classify_response(response, quotes=task.payload.holds)
             stop = meaning.stop if meaning.action is Action.STOP else general.stop
-            meaning = replace(general, action=meaning.action, status=meaning.status, stop=stop)
+            meaning = replace(
+                general, action=meaning.action, status=meaning.status, stop=stop, about_rows=meaning.about_rows
+            )
         if meaning.action is not Action.FAIL:
             return meaning
         # One row of several may be refused, and then fails alone.

@@ -7,7 +7,7 @@ knows no clock: callers pass in ``loop.time()``.
 from fanout.limits.adaptive import Adaptive
 from fanout.limits.capacity import Capacity, ConcurrencyController, ConcurrencyLimiter
 from fanout.limits.rates import Cost, RateLimiter, Reservation
-from fanout.limits.tokens import TokenMeter, tiktoken_counter
+from fanout.limits.tokens import TokenMeter, tiktoken_counter, tokens_used
 
 __all__ = [
     "Adaptive",
@@ -19,4 +19,5 @@ __all__ = [
     "Reservation",
     "TokenMeter",
     "tiktoken_counter",
+    "tokens_used",
 ]

@@ -10,7 +10,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
-from fanout.limits import Capacity, Cost
+from fanout.limits import Capacity, Cost, tokens_used
 from fanout.limits.size_limits import SizeLimits
 from fanout.stop import WaitQueue
 from fanout.types import EndpointStatistics
@@ -120,7 +120,7 @@ class RequestCosts:
 
     def charge(self, task: ChunkTask, usage: Mapping[str, int], now: float) -> None:
         """Charge the tokens that a response reports beyond those charged before, and learn from them."""
-        tokens = usage.get("total_tokens")
+        tokens = tokens_used(usage)
         if not tokens or task.payload is None:
             return
         self.meter.learn(task.payload.nbytes, tokens)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fanout.errors import ConfigError
-from fanout.limits import TokenMeter, tiktoken_counter
+from fanout.limits import TokenMeter, tiktoken_counter, tokens_used
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +21,21 @@ def test_a_function_counts_every_row() -> None:
     assert meter.counts
     assert meter.of_request(["abc", "de", ""], 10_000) == 5
     assert TokenMeter(lambda row: row["n"]).of_request({"n": np.array([1.5, 2.0])}, 0) == 3.5
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        ({"total_tokens": 7, "prompt_tokens": 1}, 7),
+        ({"prompt_tokens": 5, "completion_tokens": 2}, 7),
+        ({"input_tokens": 5, "output_tokens": 2, "cache_read_input_tokens": 4}, 7),
+        ({"prompt_tokens": 5}, 5),
+        ({"characters": 5}, 0),
+        ({}, 0),
+    ],
+)
+def test_the_tokens_of_a_usage_are_its_total_or_the_sum_of_its_parts(usage: dict[str, int], tokens: int) -> None:
+    assert tokens_used(usage) == tokens
 
 
 def test_without_a_function_a_body_takes_a_token_for_four_bytes() -> None:
