@@ -74,7 +74,6 @@ class EndpointClient:
     ) -> None:
         self.url = url
         self.redactor = Redactor() if redactor is None else redactor
-        self.shown_url = self.redactor.url(url)
         self.cooldown = Cooldown()
         """While it lasts nothing is sent. It may begin as a request waits for a connection."""
 
@@ -84,7 +83,6 @@ class EndpointClient:
         self._endpoint = endpoint
         self._target = _parsed(url)
         self._target_text = str(self._target)
-        self._redact = self.redactor.raw
         static = auth.headers if isinstance(auth, StaticAuth) else {}
         self._headers = RequestHeaders(endpoint.headers, headers, static, endpoint.request_id_header)
         self._check_headers()
@@ -100,6 +98,11 @@ class EndpointClient:
             )  # fmt: skip
             fastest = self._authenticating(self._http.fast_path or self._http)
             self._transport = fastest if transport is None else _UserTransport(transport.wrap(fastest))  # type: ignore[union-attr]
+
+    @property
+    def shown_url(self) -> str:
+        """The URL as messages show it, without secrets."""
+        return self.redactor.url(self.url)
 
     @property
     def model(self) -> str | None:
@@ -128,7 +131,7 @@ class EndpointClient:
             headers = known.numbered(headers)
         version = known.version
         url = self._url_with(payload.path) if payload.path else self._target_text
-        response = await self._transport.send(Request("POST", url, headers, body, fresh, rows, self._redact))
+        response = await self._transport.send(Request("POST", url, headers, body, fresh, rows, self.redactor.raw))
         return response if response.status < 300 else self._refused(response, version)
 
     async def get(self, url: str) -> Response:
@@ -143,7 +146,7 @@ class EndpointClient:
         headers, version = self._headers.plain, self._headers.version
         if self._headers.id_header is not None:
             headers = self._headers.numbered(headers)
-        response = await self._transport.send(Request("GET", str(target), headers, redact=self._redact))
+        response = await self._transport.send(Request("GET", str(target), headers, redact=self.redactor.raw))
         return response if response.status < 300 else self._refused(response, version)
 
     @property

@@ -8,22 +8,21 @@ every wait, so that requests are admitted in the order of asking. Everything els
 from __future__ import annotations
 
 import asyncio
-from math import inf
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from fanout.errors import AttemptTimeout, StaleConnectionError, TransportError
 from fanout.statistics import LATENCIES_AT_ONCE
 from fanout.stop import Deadline
-from fanout.transport import CredentialsDue, NoDescriptor, SendAborted, credentials_refused
+from fanout.transport import CredentialsDue, NoDescriptor, SendAborted
 from fanout.types import Action, Response, Verdict
 from fanout.upstream.group import EndpointState
+from fanout.upstream.renewal import Renewal
 from fanout.upstream.reporting import Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from fanout.auth import Authenticator
     from fanout.engine.task import ChunkTask
     from fanout.limits import Reservation
     from fanout.limits.capacity import Flight
@@ -181,12 +180,12 @@ class Dispatcher:
         self._stop_event = stop_event
         self._group = group
         self._owner = owner
-        self._balancer = group.balancer
         self._single = None if group.balancer.several else group.balancer.endpoints[0]
         self._rates = group.costs.rates
         self._max_requests = group.limits.max_requests
         self._controller = group.capacity.controller
         self._timeout = group.timeouts.attempt
+        self._renewal = Renewal(stop_event, group.timeouts.attempt)
         self.reporter = Reporter(group, emit)
         self.now = asyncio.get_running_loop().time
 
@@ -212,17 +211,17 @@ class Dispatcher:
         # 5. The requests that the settings allow are spent, so no request may be sent.
         # 6. Otherwise the request is sent to the endpoint.
         if (stop := self._stop_event.stopped) is not None:
-            self._balancer.forget(ticket)
+            self._group.balancer.forget(ticket)
             return Verdict(action=Action.STOP, reason=stop.reason, stop=stop.kind)
 
         endpoint = self._single
         if endpoint is None or endpoint.breaker.is_open or endpoint.cooldown.until > now:
             tried = () if task is None else task.tried
-            chosen = self._balancer.acquire(now, ticket, tried, only)
+            chosen = self._group.balancer.acquire(now, ticket, tried, only)
             if not isinstance(chosen, EndpointState):
                 # Reservations kept through a cooldown would let all requests go at once after it.
                 ticket.return_reservation()
-                return Wait(chosen, self._balancer.wait_queue)
+                return Wait(chosen, self._group.balancer.wait_queue)
             endpoint = chosen
 
         if self._rates.active:
@@ -233,7 +232,7 @@ class Dispatcher:
                 return Wait(reservation.start - now)
 
         limiter = self._group.capacity.limiter
-        if limiter.in_flight > limiter.limit and not self._balancer.is_trial(ticket):
+        if limiter.in_flight > limiter.limit and not self._group.balancer.is_trial(ticket):
             ticket.return_reservation()
             return Wait(None)
 
@@ -295,7 +294,7 @@ class Dispatcher:
             if resends and not endpoint.transport.may_have_expired(now):
                 return response
             fresh = isinstance(response, StaleConnectionError)
-            if not fresh and (renewed := await self._renewed_after(response, ticket)) is not True:
+            if not fresh and (renewed := await self._renewal.after(response, ticket)) is not True:
                 return renewed or response
             only, resends = endpoint, resends + 1
             resend = resends < _MOST_RESENDS
@@ -307,17 +306,11 @@ class Dispatcher:
 
         ``status`` is the one that ``refused`` means. Returns ``refused`` if no new headers can be obtained.
         """
-        endpoint, sent_at = ticket.endpoint, ticket.sent_at
-        assert endpoint is not None
-        assert sent_at is not None
         await ticket.take_slot()
-        if sent_at > endpoint.renewed_at:  # otherwise another request has been refused with the same headers
-            endpoint.transport.refuse_headers()
-            renewed = await self._renew_headers(ticket, status)
-            if renewed is not True:
-                return renewed or refused
-            endpoint.renewed_at = self.now()
-        return await self.exchange(ticket, request, endpoint, resend=False)
+        renewed = await self._renewal.after_success(ticket, status)
+        if renewed is not True:
+            return renewed or refused
+        return await self.exchange(ticket, request, ticket.endpoint, resend=False)
 
     async def _after_abort(
         self, aborted: SendAborted, ticket: Ticket, reservation: Reservation | None
@@ -326,47 +319,12 @@ class Dispatcher:
         if isinstance(aborted, CredentialsDue):
             # A reservation made anew might let the credentials expire again before it allows the request.
             ticket.reservation = reservation
-            return await self._wait_for_credentials(aborted.authenticator)
+            return await self._renewal.wait_for(aborted.authenticator)
         self._rates.give_back(reservation)
         if isinstance(aborted, NoDescriptor):
-            self._group.capacity.lower(sum(one.in_flight for one in self._balancer.endpoints))
+            self._group.capacity.lower(sum(one.in_flight for one in self._group.balancer.endpoints))
             await self._stop_event.sleep(_UNTIL_FREE)
         return None
-
-    async def _wait_for_credentials(self, authenticator: Authenticator) -> TransportError | None:
-        """Wait until credentials are there or the run is stopped. Returns or raises the error if there are none."""
-        while authenticator.is_renewing and self._stop_event.stopped is None:
-            await self._stop_event.sleep(inf, authenticator.ended)
-        error = authenticator.error
-        if error is None or isinstance(error, TransportError):
-            return error
-        raise error
-
-    async def _renewed_after(self, response: Response | TransportError, ticket: Ticket) -> bool | AttemptTimeout:
-        """As `_renew_headers`; False unless ``response`` refuses the credentials."""
-        if isinstance(response, Response) and credentials_refused(response.status, response.headers, response.body):
-            return await self._renew_headers(ticket, response.status)
-        return False
-
-    async def _renew_headers(self, ticket: Ticket, status: int) -> bool | AttemptTimeout:
-        """True once there are new headers; an error if they took longer than an attempt may."""
-        assert ticket.endpoint is not None
-        deadline = ticket.deadline
-        deadline.start(self.now() + self._timeout)
-        try:
-            renewed: bool | AttemptTimeout = await ticket.endpoint.transport.renew_headers()
-        except asyncio.CancelledError:
-            if not deadline.absorb():
-                raise
-            renewed = self._no_headers(status)
-        finally:
-            deadline.when = None
-        # The user's function may have swallowed the cancellation.
-        return self._no_headers(status) if deadline.expired and deadline.absorb() else renewed
-
-    def _no_headers(self, status: int) -> AttemptTimeout:
-        reason = f"headers= gave no new fields within the attempt timeout of {self._timeout:g} s"
-        return AttemptTimeout(f"{reason}, after HTTP {status}")
 
     async def _send(  # noqa: C901 - each call that is saved here is saved for every request
         self, endpoint: EndpointState, ticket: Ticket, request: ChunkTask | str, now: float, fresh: bool
