@@ -77,7 +77,7 @@ async def serve(
         await _listen(site, host, port)
         if on_ready is not None:
             on_ready(_url(runner, host))
-        # Until cancelled: `web.run_app` would install signal handlers of its own.
+        # Until cancelled: the function of aiohttp that runs an app installs signal handlers of its own.
         await asyncio.Event().wait()
     finally:
         await runner.cleanup()
