@@ -48,7 +48,7 @@ class FanoutError(Exception):
     """
 
     def __init__(self, *arguments: object) -> None:
-        # Messages end up on terminals and in logs, whoever catches the error.
+        # Messages end up on terminals and in logs, wherever the error is caught.
         super().__init__(*(escaped_lines(part) if isinstance(part, str) else part for part in arguments))
 
 

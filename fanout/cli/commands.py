@@ -79,6 +79,7 @@ def cli() -> None:
 @click.option("--mock", is_flag=True, help="Answer with made-up values of the right shape, without a network.")
 @click.option("--real-time", is_flag=True, help="With --replay and --mock: wait as long as the answers took.")
 @_json
+# Errors stay, because a job under cron must not fail in silence.
 @click.option("--quiet", is_flag=True, help="Print errors only, no progress and no summary.")
 def run(
     job: str,
@@ -387,6 +388,7 @@ def _traced(as_json: bool) -> int:
 
     from fanout.cli.output import print_error
 
+    # A traceback may quote values of the job, so it goes through the redactor as every text does.
     return print_error(traceback.format_exc().rstrip(), 2, as_json=as_json)
 
 

@@ -154,6 +154,7 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
     files = summary.files
     for path in files.outputs:
         yield f"output:   {path}"
+    # The answers are in a temporary file, which would be misleading to name.
     if summary.resumable:
         yield "output:   not in place until the run is complete; run the job again to resume"
     elif not files.outputs:
@@ -212,6 +213,7 @@ def _check_lines(report: CheckReport) -> Iterator[str]:
     chunks = "" if report.chunks is None else f"{report.chunks} of "
     yield f"chunks:   {chunks}up to {report.chunk_rows} rows, a request each"
     if report.preview is not None and report.preview.body_bytes is not None:
+        # The datatype of the model may differ from the dtype of the rows, which explains the size.
         tensors = _sent_tensors(report.preview.tensors, report.input)
         yield f"sends:    {tensors}{report.preview.body_bytes:,} bytes in the first request"
     yield f"output:   {report.output}"

@@ -204,6 +204,7 @@ class Bar(Display):
             progress.add_task("", total=None, text="")
             progress.start()
         assert self._progress is not None
+        # The most important part comes first: a narrow terminal shows only the beginning.
         parts = [
             f"{_count(done, rows)} rows",
             f"{stats.failed} failed" if stats.failed else "",
@@ -218,6 +219,7 @@ class Bar(Display):
 
     def show_phase(self, phase: str, done: int | None, rows: int | None) -> None:
         """Draw the bar of a phase."""
+        # Each phase has a bar of its own, because their totals differ.
         if self._progress is None or self._phase != phase:
             progress = self._begin(_phase_bar(moves=done is not None), phase)
             progress.add_task(phase, total=rows, rows="")

@@ -44,6 +44,7 @@ def _response_lines(exchange: Exchange) -> Iterator[str]:
 
 def _value_lines(report: CheckReport) -> Iterator[str]:
     outputs = report.probe.result.outputs
+    # Fill values of failed rows would look like answers.
     if not outputs or not report.probe.result.ok.any():
         return
     yield ""
@@ -60,13 +61,14 @@ def _message(headers: Mapping[str, str], body: Any) -> Iterator[str]:
         yield escaped(f"{_INDENT}{name}: {value}")
     if body not in ("", None):
         yield ""
+        # A body that is no JSON is shown as the text that it is.
         text = body if isinstance(body, str) else pretty(body)
         for line in escaped_lines(text).split("\n"):
             yield _INDENT + line
 
 
 def pretty(value: Any, indent: str = "") -> str:
-    """Return a JSON value in lines; on one line what fits there."""
+    """Return a JSON value in lines; parts that fit are on one line."""
     line = _one_line(value)
     if len(indent) + len(line) <= _WIDTH or not isinstance(value, dict | list):
         return line
@@ -78,5 +80,5 @@ def pretty(value: Any, indent: str = "") -> str:
 
 
 def _one_line(value: Any) -> str:
-    # NaN and infinity are no JSON, but they are what an array holds.
+    # NaN and infinity are no JSON, but an array may hold them.
     return json.dumps(value, ensure_ascii=False)

@@ -366,7 +366,7 @@ class Client(Generic[V]):
 
         ``on_request`` is called with the cost of each request in the rates, in the order of sending.
 
-        Raises what `preview` raises, and errors of the input.
+        Raises the exceptions of `preview`, and errors of the input.
         """
         return await self._open_session().survey(rows, control, on_request)
 

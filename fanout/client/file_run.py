@@ -94,7 +94,7 @@ async def run_into(
         writing = asyncio.create_task(writer.write())
         try:
             await session.execute(run)
-        # What was answered is written even if the run is cancelled.
+        # Answers are written even if the run is cancelled.
         finally:
             queue.close()
             await ended(writing)

@@ -87,11 +87,11 @@ class Connection:
         self._writer.transport.abort()
 
     def abandon(self) -> None:
-        """End the connection at once, and discard what is not sent yet."""
+        """End the connection at once, and discard unsent bytes."""
         self._writer.transport.abort()
 
     async def half_close(self) -> None:
-        """Send a FIN, and read until the client closes, so that no RST discards what was sent."""
+        """Send a FIN, and read until the client closes, so that no RST discards sent bytes."""
         self._writer.write_eof()
         await self.gone()
 

@@ -27,7 +27,7 @@ _BACKLOG = 1024
 
 
 class FaultServerError(AssertionError):
-    """The server of a test failed: what the test observed of it proves nothing."""
+    """The server of a test failed, so the test proves nothing."""
 
 
 @checks_options

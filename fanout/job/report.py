@@ -100,6 +100,7 @@ class Summary:
             **{name: stats[name] for name in counted},
             # NaN is no JSON, and a script would stumble over it only after a run without an answer.
             **{name: known(stats[name]) for name in ("latency_p50", "latency_p95", "latency_p99")},
+            # With one endpoint, too: a script need not know how many a job has.
             "endpoints": stats["endpoints"],
             "usage": stats["usage"],
             **self.files._asdict(),

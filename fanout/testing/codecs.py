@@ -259,6 +259,7 @@ class CodecTests:
         return [response for response in responses if response.status == 200 and response.body != right.body]
 
     def _assert_refused(self, codec: Codec, response: Response, n_rows: int, otherwise: str) -> None:
+        # The client validates after decoding, and either of the two may refuse an answer.
         validator = ResponseValidator(codec.spec, reject_nonfinite=codec.nonfinite == "reject", capacity=2)
         right = {name: (array.dtype, array.shape[1:]) for name, array in _named(self.expected(self.rows(1))).items()}
         try:
@@ -287,6 +288,7 @@ def _reversed_items(body: bytes, n: int) -> bytes | None:
         return [turned(inner) for inner in value]
 
     try:
+        # The order is changed in the text of the answer, so that no server has to support it.
         document = turned(orjson.loads(body))
     except orjson.JSONDecodeError:
         return None

@@ -1,4 +1,4 @@
-"""Records in a file: numbered, each with a checksum, so that a torn end can be told from damage.
+"""Records in a file: numbered, each with a checksum, so that a torn end differs from damage.
 
 Only one record, or one after it, is ever on its way to the disk when a crash comes. So damage at the end may be as long
 as these, and no whole record can follow it. Everything else is damage, and an error.

@@ -99,7 +99,7 @@ class _Slice(Source):
             n_rows = count_rows(block.rows)
             if self._stop is not None and position + n_rows >= self._stop:
                 yield slice_block(block, 0, self._stop - position)
-                # Return before the next block is read: what follows may be damaged, or may never come.
+                # Return before the next block is read: it may be damaged, or may never come.
                 return
             yield block
             position += n_rows

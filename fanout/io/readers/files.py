@@ -86,8 +86,8 @@ class ConcatenatedSource(SeekableSource):
 
 
 @contextmanager
-def reading(path: Path, what: str, *, key: str = "input.path", plain: tuple[type[Exception], ...]) -> Iterator[None]:
-    """Raise `InputError` for every error that occurs while ``path`` is read as ``what``.
+def reading(path: Path, kind: str, *, key: str = "input.path", plain: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Raise `InputError` for every error that occurs while ``path`` is read as ``kind``.
 
     ``plain`` are the exceptions whose text alone says enough; the name of any other one is added.
     """
@@ -105,7 +105,7 @@ def reading(path: Path, what: str, *, key: str = "input.path", plain: tuple[type
             reason = "it does not begin as one does"
         if not isinstance(error, (*plain, OSError)):
             reason = f"{type(error).__name__}: {reason}"
-        raise InputError(f"{path} cannot be read as {what}: {reason}", key=key) from None
+        raise InputError(f"{path} cannot be read as {kind}: {reason}", key=key) from None
 
 
 def _in_words(source: FileSource) -> str:
