@@ -42,6 +42,11 @@ class Credentials:
     """Seconds for which they are valid, counted from the moment they were requested; if not given, until a server
     refuses them."""
 
+    def __post_init__(self) -> None:
+        lifetime: Any = self.lifetime
+        if lifetime is not None and not (isinstance(lifetime, int | float) and lifetime >= 0):
+            raise ConfigError(f"lifetime must be a number of seconds, 0 or more, not {lifetime!r}", key="auth")
+
 
 class Auth(ABC):
     """A source of credentials. Subclass it for one of your own, and give it as ``Client(auth=...)``.

@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from fanout.upstream.group import EndpointGroup
 
 _REFUSED = (401, 403)
-# Times that a request is sent again at no charge.
-_MOST_RESENDS = 3
-
 # Seconds until a connection is tried again that found no file descriptor.
 _UNTIL_FREE = 0.1
 
@@ -262,8 +259,8 @@ class Dispatcher:
         """Send one request once it is admitted, and wait for the response. Waits count as no attempt.
 
         It is sent once more, at no charge, where a kept-alive connection turned out to be closed, or where the server
-        refuses the credentials (401, or 403 "expired") and new ones can be obtained; a few times more if these may have
-        expired as well while the request waited.
+        refuses the credentials (401, or 403 "expired") and new ones can be obtained; again if these may have expired as
+        well while the request waited. Only credentials that were obtained just before are refused for good.
 
         Args:
             ticket: has been entered.
@@ -272,7 +269,7 @@ class Dispatcher:
             resend: False sends one request at most.
         """
         task = None if isinstance(request, str) else request
-        fresh, resends = False, 0
+        fresh = resent = False
         while True:
             now = self.now()
             endpoint = self.decide(ticket, task, only, now)
@@ -291,13 +288,12 @@ class Dispatcher:
                 continue
             if not resend or (isinstance(response, Response) and response.status not in _REFUSED):
                 return response
-            if resends and not endpoint.transport.may_have_expired(now):
+            if resent and not endpoint.transport.may_have_expired(now):
                 return response
             fresh = isinstance(response, StaleConnectionError)
             if not fresh and (renewed := await self._renewal.after(response, ticket)) is not True:
                 return renewed or response
-            only, resends = endpoint, resends + 1
-            resend = resends < _MOST_RESENDS
+            only, resent = endpoint, True
 
     async def exchange_again(
         self, ticket: Ticket, request: ChunkTask | str, refused: Response, status: int
