@@ -69,7 +69,8 @@ def _auth_of(job: dict[str, Any], name: str) -> tuple[dict[str, Any], list[str]]
 def _codecs(job: dict[str, Any]) -> dict[str, Any]:
     """Codec name -> the part of the schema that describes its options."""
     rules = job["$defs"]["CodecTable"]["allOf"]
-    return {rule["if"]["properties"]["name"]["const"]: rule["then"] for rule in rules}
+    conditions = [(rule["if"]["properties"], rule["then"]) for rule in rules]
+    return {properties["name"]["const"]: then for properties, then in conditions if "name" in properties}
 
 
 def _table(properties: dict[str, Any], required: list[str]) -> str:

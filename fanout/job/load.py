@@ -150,8 +150,8 @@ def _origin(
     """Return the place of a value at fault: the command line, the job file, or the preset that the job file names."""
     if any(at[: len(place)] == place for place in overridden):
         return "--set "
-    from_preset = not _has(own, at) and _has(tables, at)
-    return f"{file}: preset {tables['codec']['preset']!r}: " if from_preset else f"{file}: "
+    from_preset = _has(own, ("codec", "preset")) and not _has(own, at) and _has(tables, at)
+    return f"{file}: preset {own['codec']['preset']!r}: " if from_preset else f"{file}: "
 
 
 def _has(tables: Any, at: Location) -> bool:

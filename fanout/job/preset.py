@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 def with_preset(tables: Mapping[str, Any], file: Path, problems: dict[Location, str]) -> dict[str, Any]:
     """Return the tables of a job file with the defaults of its preset. Adds what is wrong to ``problems``.
 
-    Without a preset they are returned as they are; with an invalid one the table ``codec`` has its default only.
+    With an invalid preset the table ``codec`` has its default only. A request without a name is one of the codec json.
     """
     codec = tables.get("codec")
-    if not isinstance(codec, dict) or "preset" not in codec:
+    if not isinstance(codec, dict):
         return dict(tables)
+    if "preset" not in codec:
+        return {**tables, "codec": {"name": DEFAULT_CODEC, **codec}} if "request" in codec else dict(tables)
     name, invalid = codec["preset"], {**tables, "codec": {"name": DEFAULT_CODEC}}
     try:
         if not isinstance(name, str) or not name:

@@ -14,6 +14,8 @@ from pydantic.json_schema import GenerateJsonSchema
 from fanout.auth import DEFAULT_TYPE, auth_class, auth_types
 from fanout.codecs import base, codec_class, names
 from fanout.job.model import JobFile
+from fanout.options import option_names
+from fanout.presets import DEFAULT_CODEC, load_preset, preset_names
 from fanout.settings import PYTHON_ONLY, Chunks, Endpoint, Hedge, Limits, RetryPolicy, Timeouts
 
 if TYPE_CHECKING:
@@ -44,7 +46,11 @@ def job_schema() -> dict[str, Any]:
     table = tables["CodecTable"]
     # Examples instead of an enum: a codec may be registered only on the machine that runs the job.
     table["properties"]["name"]["examples"] = names()
-    table["allOf"] = [_options_if_named(name) for name in names()]
+    # A request or a preset stands in place of the name.
+    del table["required"]
+    table["anyOf"] = [{"required": [key]} for key in ("name", "preset", "request")]
+    table["properties"]["preset"]["examples"] = preset_names()
+    table["allOf"] = [*map(_options_if_named, names()), *map(_options_of_preset, preset_names())]
     return {"$schema": _Toml.schema_dialect, "title": "fanout job", **schema}
 
 
@@ -72,7 +78,25 @@ def _options_if_named(name: str) -> dict[str, Any]:
         then["properties"] |= {p.name: _option(p, hints.get(p.name, Any), descriptions.get(p.name)) for p in parameters}
         then["required"] = [p.name for p in parameters if p.default is Parameter.empty]
         then["additionalProperties"] = False
-    return {"if": {"properties": {"name": {"const": name}}, "required": ["name"]}, "then": then}
+    condition = {"properties": {"name": {"const": name}}, "not": {"required": ["preset"]}}
+    return {"if": condition | ({} if name == DEFAULT_CODEC else {"required": ["name"]}), "then": then}
+
+
+def _options_of_preset(name: str) -> dict[str, Any]:
+    preset = load_preset(name)
+    # Options of the codec are described where it is named; here they may override the preset's.
+    options = option_names(codec_class(preset.tables["codec"].get("name", DEFAULT_CODEC))) or []
+    properties: dict[str, Any] = dict.fromkeys(("name", "preset", *options), True)
+    for one in preset.parameters.values():
+        enum = {"enum": list(one.choices)} if one.choices else {}
+        default = {} if one.default is None else {"default": one.default}
+        properties[one.name] = {"type": one.type, **enum, **default, "description": one.meaning}
+    then = {
+        "properties": properties,
+        "required": [one.name for one in preset.parameters.values() if one.required],
+        "additionalProperties": False,
+    }
+    return {"if": {"properties": {"preset": {"const": name}}, "required": ["preset"]}, "then": then}
 
 
 def _hints(kind: type[base.Codec]) -> dict[str, Any]:

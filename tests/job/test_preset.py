@@ -80,8 +80,16 @@ def test_the_path_is_appended_to_every_url(load):
 def test_every_key_can_be_overridden_also_from_the_command_line(load):
     text = JOB.replace('deployment = "d"', 'deployment = "d"\nencoding_format = "float"\ndimensions = 8')
     job = load(text, ["codec.dimensions=4", "codec.api_version=2025-01-01"])
-    assert job.codec.options == {"dimensions": 4, "encoding_format": "float"}
+    assert job.codec.options == {"model": "d", "dimensions": 4, "encoding_format": "float"}
     assert job.endpoint.url.endswith("?api-version=2025-01-01")
+
+
+def test_a_request_without_a_name_or_a_preset_is_one_of_the_codec_json(load):
+    text = JOB.replace('preset = "azure-openai-embeddings"\ndeployment = "d"', 'request = { text = "{{row}}" }')
+    assert load(text).codec.name == "json"
+    assert problems(load, text.replace("{{row}}", "no row")) != []
+    (line,) = problems(load, text.replace('request = { text = "{{row}}" }', ""))
+    assert line == "codec.name: is missing"
 
 
 OWN = '[codec]\n[headers]\nX-A = "1"\n[chunks]\nrows = 3\nmax_bytes = 100\n[timeouts]\nattempt = 7\n'

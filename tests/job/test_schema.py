@@ -17,6 +17,7 @@ from fanout.auth import auth_class, auth_types
 from fanout.cli.output import schema_text
 from fanout.codecs import Codec, codec_class, names
 from fanout.job import JobFile, job_schema, load_job
+from fanout.presets import load_preset, preset_names
 from fanout.settings import PYTHON_ONLY
 
 ROOT = Path(__file__).parents[2]
@@ -45,11 +46,41 @@ def test_a_codec_s_options_are_those_of_its_class(name):
     (branch,) = (
         branch["then"]
         for branch in job_schema()["$defs"]["CodecTable"]["allOf"]
-        if branch["if"]["properties"]["name"]["const"] == name
+        if branch["if"]["properties"].get("name") == {"const": name}
     )
     assert branch["properties"].keys() == {"name", *signature(codec_class(name)).parameters}
     assert branch["additionalProperties"] is False
     assert all("description" in option for key, option in branch["properties"].items() if key != "name")
+
+
+def rule_of(preset: str) -> dict[str, Any]:
+    """Return the keys of ``[codec]`` with a preset."""
+    (rule,) = (
+        branch["then"]
+        for branch in job_schema()["$defs"]["CodecTable"]["allOf"]
+        if branch["if"]["properties"].get("preset") == {"const": preset}
+    )
+    return rule
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_s_keys_are_its_parameters_and_the_options_of_its_codec(name):
+    preset, rule = load_preset(name), rule_of(name)
+    options = signature(codec_class(preset.tables["codec"].get("name", "json"))).parameters
+    assert rule["properties"].keys() == {"name", "preset", *preset.parameters, *options}
+    assert set(rule["required"]) == {one.name for one in preset.parameters.values() if one.required}
+
+
+def test_a_parameter_has_its_type_choices_default_and_meaning():
+    keys = rule_of("cohere-embed")["properties"]
+    assert keys["output_dimension"]["type"] == "integer"
+    assert keys["embedding_type"]["default"] == "float"
+    assert "search_query" in keys["input_type"]["enum"]
+    assert keys["model"]["description"].startswith("Name of the model")
+
+
+def test_a_request_needs_no_name():
+    assert {"required": ["request"]} in job_schema()["$defs"]["CodecTable"]["anyOf"]
 
 
 class Foreign(Codec):
@@ -76,6 +107,7 @@ class Required(Codec):
 def test_a_codec_that_cannot_be_looked_into_allows_any_value(monkeypatch, kind, then):
     monkeypatch.setattr(schema_module, "names", lambda: ["foreign"])
     monkeypatch.setattr(schema_module, "codec_class", lambda name: kind)
+    monkeypatch.setattr(schema_module, "preset_names", list)
     (branch,) = job_schema()["$defs"]["CodecTable"]["allOf"]
     assert branch["then"] == then
 
