@@ -310,6 +310,77 @@ def serve(name: str, host: str, port: int, latency: float, faults: str | None, s
     _exit(serve_command(name, host, port, latency, faults, seed))
 
 
+@cli.command(short_help="Write a job file for your data and endpoint.")
+@click.argument("job", metavar="JOB.toml", default="job.toml", type=click.Path())
+@click.option("--input", "input_path", metavar="PATH", help="Input file, or a folder or pattern of files.")
+@click.option("--format", metavar="NAME", help="Format of the input, if its suffix does not show it.")
+@click.option("--url", metavar="URL", help="The endpoint. Without a path, the server's OpenAPI document is read.")
+@click.option("--preset", metavar="NAME", help="Preset of the API; fanout presets lists them.")
+@click.option("--codec", metavar="NAME", help="Wire format, if there is no preset; guessed from the URL if not given.")
+@click.option("--column", metavar="NAME", help="The column whose values are the rows.")
+@click.option("--columns", metavar="NAME,NAME,...", help="Several columns, also patterns such as f*.")
+@click.option("--vector", is_flag=True, help="With --columns: a row is the list of their numbers.")
+@click.option("--id", "id_columns", metavar="NAME,NAME,...", help="Column with the rows' ids, or several.")
+@click.option("--token", metavar="VARIABLE", help="Environment variable with the API key or token.")
+@click.option("--output", metavar="PATH", help="Output file; by the answers of the probe if not given.")
+@_set
+@click.option("--no-probe", is_flag=True, help="Send nothing, neither a request for the OpenAPI document nor a row.")
+@click.option("--force", is_flag=True, help="Replace an existing job file.")
+def init(
+    job: str,
+    input_path: str | None,
+    format: str | None,  # noqa: A002
+    url: str | None,
+    preset: str | None,
+    codec: str | None,
+    column: str | None,
+    columns: str | None,
+    vector: bool,
+    id_columns: str | None,
+    token: str | None,
+    output: str | None,
+    settings: tuple[str, ...],
+    no_probe: bool,
+    force: bool,
+) -> None:
+    """Write a commented job file, and try its first request.
+
+    It looks at the first rows of the input and at the endpoint's URL, and reads the OpenAPI document that FastAPI and
+    other servers publish. So it finds the form of the request. It then sends one request with up to three rows, and
+    writes the paths of the values in the answer. In a terminal it asks for what the flags leave open; elsewhere a
+    missing flag is an error. No existing file is replaced without --force.
+
+    \b
+    Examples:
+      fanout init
+      fanout init scores.toml --input customers.csv --url http://localhost:8000
+      fanout init job.toml --input texts.jsonl --preset cohere-embed --url https://api.cohere.com \\
+          --set codec.model=embed-v4.0 --set codec.input_type=search_document --token COHERE_API_KEY
+      fanout init job.toml --input digits.npz --column images --url local://digits --codec oip
+    """
+    from fanout.cli.init import InitOptions, init_command
+
+    if preset is not None and codec is not None:
+        raise click.UsageError("a preset includes a codec: give --preset or --codec")
+    options = InitOptions(
+        input=input_path,
+        format=format,
+        url=url,
+        preset=preset,
+        codec=codec,
+        column=column,
+        columns=tuple(columns.split(",")) if columns else (),
+        vector=vector,
+        id=tuple(id_columns.split(",")) if id_columns else (),
+        token=token,
+        output=output,
+        settings=settings,
+        probes=not no_probe,
+        force=force,
+    )
+    _exit(init_command(job, options))
+
+
 @cli.command(short_help="Print the JSON Schema of job files.")
 def schema() -> None:
     """Print the JSON Schema of job files, with which editors complete and check keys.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from fanout.job import CheckReport
     from fanout.job.exchange import Exchange
+    from fanout.types import Array
 
 _WIDTH = 100
 _INDENT = "  "
@@ -50,9 +51,18 @@ def _value_lines(report: CheckReport) -> Iterator[str]:
     yield ""
     yield "values of the first row with an answer:"
     row = int(np.flatnonzero(report.probe.result.ok)[0])
+    yield values_text({name: array[row:] for name, array in outputs.items()})
+
+
+def values_text(outputs: Mapping[str, Array]) -> str:
+    """Return the dtype, the shape and the first value of each output."""
+    return "\n".join(_output_lines(outputs))
+
+
+def _output_lines(outputs: Mapping[str, Array]) -> Iterator[str]:
     for name, array in outputs.items():
         shape = f" of shape {list(array.shape[1:])}" if array.ndim > 1 else ""
-        value = _one_line(abbreviated(array[row : row + 1].tolist()[0]))
+        value = _one_line(abbreviated(array[:1].tolist()[0]))
         yield escaped(f"{_INDENT}{name or 'value'} ({array.dtype}{shape}): {value}")
 
 

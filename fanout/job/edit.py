@@ -36,7 +36,7 @@ def override(tables: dict[str, Any], setting: str) -> Location:
         if not isinstance(inner, dict):
             raise ConfigError(f"--set {key}: {name} is not a table, so no key of it can be set")
         table = inner
-    table[path[-1]] = _parse_value(value)
+    table[path[-1]] = parse_value(value)
     return path
 
 
@@ -132,7 +132,8 @@ def _key_parts(key: str) -> tuple[str, ...]:
     return tuple(parts) if value == 0 and "\n" not in key else ()
 
 
-def _parse_value(text: str) -> Any:
+def parse_value(text: str) -> Any:
+    """Return ``text`` read as a TOML value; the text itself if it is none."""
     try:
         tables = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:

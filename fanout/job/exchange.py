@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from fanout.cassettes import is_kept_header
 from fanout.errors import TransportError
+from fanout.types import Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from fanout.transport import Request, Transport
-    from fanout.types import Response
 
 _TENSORS_BEGIN = "inference-header-content-length"
 _PLAIN_HEADERS = frozenset(
@@ -51,10 +51,14 @@ class Exchange:
     answer: Any = field(default=None, repr=False)
     error: str = ""
     seconds: float = 0.0
+    response: Response | None = field(default=None, repr=False)
+    """The whole answer, with secrets, for the codec alone."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the exchange in the form of the JSON output."""
-        return asdict(self)
+        shown = asdict(replace(self, response=None))
+        del shown["response"]
+        return shown
 
 
 class ExchangeCapture:
@@ -89,6 +93,7 @@ class ExchangeCapture:
             answer["status"] = outcome.status
             answer["answer_headers"] = {name.lower(): _redacted(value, redact) for name, value in kept.items()}
             answer["answer"] = shown_body(redact(bytes(outcome.body)), outcome.headers)
+            answer["response"] = Response(status=outcome.status, headers=outcome.headers, body=bytes(outcome.body))
         self.exchange = Exchange(
             method=request.method,
             url=self._show_url(request.url),

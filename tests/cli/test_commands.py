@@ -21,7 +21,7 @@ from fanout.testing import FAULTS
 from tests.cli.conftest import INSTALLED, ended
 
 
-@pytest.mark.parametrize("command", ["run", "check", "tune", "serve", "schema", "presets"])
+@pytest.mark.parametrize("command", ["run", "init", "check", "tune", "serve", "schema", "presets"])
 def test_every_command_s_help_has_an_example(command):
     result = CliRunner().invoke(cli, [command, "--help"])
     assert result.exit_code == 0
