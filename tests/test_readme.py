@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import inspect
 import os
@@ -133,9 +134,17 @@ def test_the_python_of_a_page_runs_and_prints_the_comments_beside_print(
             assert printed.splitlines() == shown, f"{page.name}, line {block.line}"
 
 
+def classes_of(page: Path) -> str:
+    """Return the imports and classes of a page, as a user would put them into a module."""
+    nodes = [node for block in blocks(page, "python") for node in ast.parse(block.text).body]
+    kept = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom | ast.ClassDef)]
+    return ast.unparse(ast.Module(kept, []))
+
+
 @pytest.mark.parametrize("page", pages_with("toml"))
 @pytest.mark.usefixtures("registered")
 def test_the_job_files_of_a_page_are_valid(page: Path, tmp_path: Path) -> None:
+    (tmp_path / "my_codecs.py").write_text(classes_of(page))
     for block in blocks(page, "toml"):
         if not entry_points(block):
             missing = [f"[{table}]\n{line}" for table, line in JOB.items() if f"[{table}]" not in block.text]
