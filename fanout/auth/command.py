@@ -59,10 +59,8 @@ class CommandAuth(Auth):
         try:
             output = await on_daemon_thread(_read, process)
         finally:
-            # The command may have started others, which keep its output open.
-            if process.poll() is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+            if process.poll() is None:  # the wait was cancelled; the thread ends with the process
+                _kill(process)
         token = self._token(output, process.returncode)
         headers = bearer(token) if self.header is None else {self.header: token}
         return Credentials(headers=headers, lifetime=self.ttl)
@@ -82,9 +80,9 @@ class CommandAuth(Auth):
             problem = f"the command {self.command[0]!r} cannot be run{where}: {error.strerror}"
             raise ConfigError(problem, key="auth.command") from None
 
-    def _token(self, output: bytes, status: int | None) -> str:
+    def _token(self, output: bytes, status: int) -> str:
         shown = f"the command {self.command[0]!r}"
-        if status is None or len(output) > _MOST_BYTES:
+        if len(output) > _MOST_BYTES:
             raise CredentialsError(f"{shown} prints more than a token", retryable=False)
         if status:
             ended = f"was killed by signal {-status}" if status < 0 else f"ended with exit status {status}"
@@ -103,6 +101,13 @@ def _read(process: subprocess.Popen[bytes]) -> bytes:
     assert process.stdout is not None
     with process.stdout as stdout:
         output = stdout.read(_MOST_BYTES + 1)
-    if len(output) <= _MOST_BYTES:
-        process.wait()
+    if len(output) > _MOST_BYTES:
+        _kill(process)
+    process.wait()
     return output
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it has started, which may keep its output open."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
