@@ -16,7 +16,7 @@ import orjson
 from fanout._escape import shortened
 from fanout.codecs import _values
 from fanout.codecs._options import output_dtype, output_shape
-from fanout.codecs._paths import BODY, INDEX, PLAIN_FIELD, Path, finder, stated_order
+from fanout.codecs._paths import BODY, INDEX, PLAIN_FIELD, Path, finder, order_of, stated_order
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError
 from fanout.exact_json import loads
@@ -48,6 +48,7 @@ class OutputOptions(TypedDict, total=False):
     type: str
     shape: Sequence[int | None]
     null: Literal["fail", "keep"]
+    order: str
 
 
 class Output:
@@ -71,7 +72,9 @@ class Output:
             known = ", ".join(OutputOptions.__annotations__)
             raise ConfigError(f"{key} has no key {unknown[0]!r}; its keys are {known}", key=f"{key}.{unknown[0]}")
         self.path = options["path"]
-        self.find = finder(self.path, key)
+        self._value = finder(self.path, key)
+        self.order = options.get("order")
+        self._indices = None if self.order is None else finder(self.order, f"{key}.order")
         kind, null = options.get("type"), options.get("null", "fail")
         if null not in ("fail", "keep"):
             raise ConfigError(f'{key}.null must be "fail" or "keep", not {null!r}', key=f"{key}.null")
@@ -89,7 +92,9 @@ class Output:
 
     def column(self, items: Sequence[Any]) -> list[Any]:
         """The value of each item. Raises `Unfit` for the first item without one."""
-        values = [self.find(item) for item in items]
+        values = [self._value(item) for item in items]
+        if self._indices is not None:
+            values = [value if value is None else self._in_order(value, items[i], i) for i, value in enumerate(values)]
         if not self.keeps_null and None in values:
             raise Unfit(f"has nothing at {self.path!r}", row=next(i for i, value in enumerate(values) if value is None))
         if self.is_json:
@@ -97,6 +102,21 @@ class Output:
         if self.spec.dtype is not None and self.spec.dtype.kind == "T":
             return ["" if value is None else value for value in values]
         return values
+
+    def _in_order(self, value: Any, item: Any, row: int) -> list[Any]:
+        """The list ``value`` in the order of its indices. Rerankers put the best document first, for instance."""
+        assert self._indices is not None
+        indices = self._indices(item)
+        # Here a list without indices has no order, other than for the items of a whole answer.
+        if not isinstance(value, list) or not isinstance(indices, list) or None in indices:
+            raise Unfit(f"has no index at {self.order!r} for every value at {self.path!r}", row=row)
+        if len(indices) != len(value):
+            raise Unfit(f"has {len(indices)} indices at {self.order!r} for {len(value)} values", row=row)
+        try:
+            places = order_of(indices)
+        except Unfit as error:
+            raise Unfit(f"{error.args[0]} (at {self.order!r})", row=row, error_kind="rows") from None
+        return value if places is None else [value[i] for i in places]
 
 
 class Answers:

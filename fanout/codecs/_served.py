@@ -91,11 +91,15 @@ def _items(values: Any, answers: Answers) -> list[Any]:
 def _value_at(output: Output, value: Any, key: str) -> Any:
     """A document in which ``output`` finds ``value``, or a list with it where its path gives lists only."""
     try:
-        return _inverse(output.path, value, key)
+        document = _inverse(output.path, value, key)
     except ConfigError:
         if not output.is_json:
             raise
-        return _inverse(output.path, [value], key)
+        value = [value]
+        document = _inverse(output.path, value, key)
+    if output.order is None:
+        return document
+    return _merged(document, _inverse(output.order, list(range(len(_list(value)))), f"{key}.order"))
 
 
 def _inverse(path: str, value: Any, key: str) -> Any:
@@ -158,9 +162,6 @@ def _argument(node: Any, children: Sequence[Any], value: Any) -> Any:
         return _built(children[0], [value])
     if node["value"] in _TRANSPARENT:
         return _built(children[0], value)
-    if node["value"] == "sort_by":
-        (key,) = children[1]["children"]
-        return _built(children[0], [_merged(item, _built(key, i)) for i, item in enumerate(_list(value))])
     raise _CannotInvert
 
 

@@ -63,8 +63,9 @@ class Json(Codec):
         answers: JMESPath of the list of answers; ``"predictions"`` if neither this nor ``request`` is given. Without
             it, the whole response is the list, or the answer to a request of one row.
         outputs: output name -> JMESPath inside one answer, or a table with ``path``, ``type`` (a dtype, ``"str"``, or
-            ``"json"`` for a value of any shape, as JSON text), ``shape``, and ``null``: ``"fail"`` refuses a missing
-            value, ``"keep"`` makes NaN or an empty text of it.
+            ``"json"`` for a value of any shape, as JSON text), ``shape``, ``null`` (``"fail"`` refuses a missing value,
+            ``"keep"`` makes NaN or an empty text of it), and ``order``: path of the indices by which a list is put in
+            order.
         order: where an answer states its row: a path inside it, or ``"position"`` if none does. If not given, the field
             ``index`` places answers that have it.
         parse: path inside an answer to a text that holds JSON; ``outputs`` are then found in that.

@@ -268,7 +268,7 @@ def test_usage_comes_with_answers_of_any_size(size):
         ({"outputs": {"a": ""}}, "outputs.a", "must be a path"),
         ({"outputs": {"a": 3}}, "outputs.a", "a table with a path"),
         ({"outputs": {"a": {"type": "str"}}}, "outputs.a", "a table with a path"),
-        ({"outputs": {"a": {"path": "a", "typ": "str"}}}, "outputs.a.typ", "its keys are path, type, shape, null"),
+        ({"outputs": {"a": {"path": "a", "typ": "str"}}}, "outputs.a.typ", "keys are path, type, shape, null, order"),
         ({"outputs": {"a": {"path": "a", "type": "flot"}}}, "outputs.a.type", "no numpy dtype"),
         ({"outputs": {"a": {"path": "a", "shape": 3}}}, "outputs.a.shape", "list of lengths"),
         ({"outputs": {"a": {"path": "a", "null": "drop"}}}, "outputs.a.null", '"fail" or "keep"'),

@@ -254,3 +254,19 @@ def test_a_row_may_be_a_list_of_messages_and_a_system_message_comes_before():
     codec = fanout.preset("anthropic-messages", model="m", system="s", request={"messages": "{{row}}"}).codec
     body = json.loads(codec.encode([messages]).body)
     assert (body["system"], body["messages"]) == ("s", messages)
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [([1, 1], "no item with the index 0"), ([0, 2], "no item with the index 1"), ([0, None], "has no index at")],
+)
+def test_scores_whose_indices_are_no_order_are_no_answer(indices, message):
+    codec = fanout.preset("cohere-rerank", model="m").codec
+    results = [{"index": index, "relevance_score": 0.5} for index in indices]
+    with pytest.raises(fanout.InvalidResponse, match=message):
+        codec.decode(response({"results": results}), 1)
+
+
+def test_no_documents_have_no_scores():
+    codec = fanout.preset("cohere-rerank", model="m").codec
+    assert values_of(codec, {"results": []}, 1) == ["[]"]
