@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, TypeAlias
 
 from fanout.errors import ConfigError
 from fanout.faults.names import Fault, parse_fault, probabilities
+from fanout.options import checks_options
 from fanout.serving.exchange import ServerRequest, ServerResponse
 
 if TYPE_CHECKING:
@@ -29,6 +31,18 @@ _MOST_IN_A_ROW = 2
 _RANGE = 2.0**64
 
 
+@checks_options
+@dataclass(frozen=True, kw_only=True)
+class Scripted(ServerResponse):
+    """A response in place of the model's, as a step of a script."""
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Header fields. `MockEndpoint` adds a Content-Type of JSON if there is none."""
+
+    body: bytes = b""
+
+
 def checked_step(step: object) -> PlannedStep:
     """The meaning of a scripted step. Raises `ConfigError` for one that cannot be played."""
     if step is None or isinstance(step, Fault):
@@ -37,21 +51,27 @@ def checked_step(step: object) -> PlannedStep:
         return parse_fault(step)
     if not isinstance(step, ServerResponse):
         raise ConfigError(
-            f"a step is a fault's name, a status, a ServerResponse or None, not {step!r} of type {type(step).__name__}",
-            key="faults",
+            f"a step is a fault's name, a status, a response (Scripted) or None, not {step!r} of type "
+            f"{type(step).__name__}",
+            key="script",
         )
-    try:
-        # Encoding the head finds header fields that HTTP cannot carry.
-        step.head()
-        usable = isinstance(step.status, int) and isinstance(step.body, bytes)
-    except (AttributeError, TypeError, ValueError):
-        usable = False
-    if not usable:
+    if not _can_be_sent(step):
         raise ConfigError(
-            f"{step!r} cannot be sent: status must be a number, headers a mapping of latin-1 texts, body bytes",
-            key="faults",
+            f"{step!r} cannot be sent: status must be a number of three digits, headers a mapping of latin-1 texts, "
+            "body bytes",
+            key="script",
         )
     return step
+
+
+def _can_be_sent(response: ServerResponse) -> bool:
+    try:
+        # Encoding the head finds header fields that HTTP cannot carry.
+        response.head()
+        values = all(isinstance(value, str) for value in response.headers.values())
+        return values and 100 <= response.status <= 999 and isinstance(response.body, bytes)
+    except (AttributeError, TypeError, ValueError):
+        return False
 
 
 class FaultPlan:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
@@ -18,7 +16,7 @@ from aioresponses import CallbackResult, aioresponses
 
 from fanout.errors import ConfigError
 from fanout.faults.endpoint import FakeEndpoint
-from fanout.faults.names import parse_fault
+from fanout.faults.plan import Scripted, checked_step
 from fanout.mock.in_memory import play
 from fanout.options import checks_options
 from fanout.serving.exchange import ServerRequest, ServerResponse
@@ -33,17 +31,6 @@ if TYPE_CHECKING:
 
 # A name that never resolves (RFC 6761), so that a request past the mock fails.
 _ORIGIN = "http://fanout-mock.test"
-
-
-@checks_options
-@dataclass(frozen=True, kw_only=True)
-class Scripted:
-    """A response in place of the model's."""
-
-    status: int = 200
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    content_type: str = "application/json"
 
 
 @checks_options
@@ -108,28 +95,13 @@ class MockEndpoint(FakeEndpoint):
 
 
 def _checked(step: object) -> PlannedStep:
-    if step is None or isinstance(step, Exception) or (isinstance(step, type) and issubclass(step, Exception)):
+    # A fake without connections can raise an exception in place of a response.
+    if isinstance(step, Exception) or (isinstance(step, type) and issubclass(step, Exception)):
         return step
-    if isinstance(step, str):
-        fault = parse_fault(step)
-        # Only a probability needs the status as a text; here it would hide a mistake.
-        if fault.name.isdecimal():
-            raise ConfigError(f"a status is a number, not the text {step!r}", key="script")
-        return fault
-    scripted = Scripted(status=step) if isinstance(step, int) and not isinstance(step, bool) else step
-    if not isinstance(scripted, Scripted):
-        raise ConfigError(
-            f"a step is a status, a Scripted, an exception, a fault's name or None, not {step!r}", key="script"
-        )
-    if not (isinstance(scripted.status, int) and 100 <= scripted.status <= 999):
-        raise ConfigError(f"a status is a number of three digits, not {scripted.status!r}", key="script")
-    texts = isinstance(scripted.headers, Mapping) and all(
-        isinstance(text, str) for item in scripted.headers.items() for text in item
-    )
-    if not texts or not isinstance(scripted.body, bytes):
-        raise ConfigError(f"{scripted!r} cannot be sent: headers must be texts and body bytes", key="script")
-    headers = {"Content-Type": scripted.content_type, **scripted.headers}
-    return ServerResponse(status=scripted.status, headers=headers, body=scripted.body)
+    if isinstance(step, str) and step.isdecimal():
+        raise ConfigError(f"a status is a number, not the text {step!r}", key="script")
+    # A bare status has no body here, so that a test sees the reason that a client gives without one.
+    return checked_step(Scripted(status=step) if isinstance(step, int) and not isinstance(step, bool) else step)
 
 
 class _BridgedResponse(aiohttp.ClientResponse):
