@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def with_preset(tables: Mapping[str, Any], file: Path, problems: dict[Location, str]) -> dict[str, Any]:
-    """Return the tables of a job file with the defaults of its preset. Adds what is wrong to ``problems``.
+    """Return the tables of a job file with the defaults of its preset. Adds its faults to ``problems``.
 
     With an invalid preset the table ``codec`` has its default only. A request without a name is one of the codec json.
     """
@@ -32,6 +32,7 @@ def with_preset(tables: Mapping[str, Any], file: Path, problems: dict[Location, 
             raise ConfigError("must be the name of a preset, or the path of a file", key="preset")
         preset = load_preset(name, file.parent)
         options = {key: value for key, value in codec.items() if key != "preset"}
+        # All parameters are checked before one is reported, as for the other tables.
         wrong = dict(preset.problems(options))
         for key, text in wrong.items():
             problems.setdefault(("codec", key), f"{text} (preset {name!r})" if key not in options else text)

@@ -1,4 +1,4 @@
-"""Presets: what is constant about one API, as data. Each is a TOML file in this folder, and a user may write others."""
+"""Presets: the constants of APIs, as data. Each preset is a TOML file in this folder; users may write others."""
 
 from fanout.presets.api import DEFAULT_CODEC, Preset, preset, require_options, with_headers
 from fanout.presets.file import TABLES, PresetFile, load_preset, merged, preset_names

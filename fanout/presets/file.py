@@ -1,7 +1,7 @@
-"""Preset files: what is constant about one API, as data in TOML.
+"""Preset files: the constants of one API, as data in TOML.
 
-A preset holds no origin, no ``${NAME}`` and no command. So a preset of somebody else sends nothing to another host,
-reads no secret, and runs nothing.
+A preset holds no origin, no ``${NAME}`` and no command. So a preset from another author sends nothing to a host of its
+own, reads no secret, and runs nothing.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class PresetFile:
                 problem = f"is missing: {parameter.meaning}" if parameter.required else ""
             if problem:
                 yield name, problem
+        # Such a segment would lead to another page: /v1/models/.. is /v1.
         for name, _ in references(self.path):
             if str(options.get(name, ".x")) in ("", ".", ".."):
                 yield name, "must be a name, since it is a part of the URL's path"
@@ -74,6 +75,7 @@ class PresetFile:
         for name, overlay in self.given.items():
             if name in values:
                 tables = merged(tables, filled(overlay, values))
+        # Keys of the codec itself come last, so that a job overrides whatever the preset says.
         own = {name: value for name, value in options.items() if name not in self.parameters}
         tables["codec"] = merged(tables["codec"], own)
         return filled_text(self.path, values, lambda text: quote(text, safe=":,")), tables
@@ -172,12 +174,14 @@ def _require_known(table: Mapping[str, Any], known: tuple[str, ...], above: str)
 
 def _require_harmless(preset: PresetFile) -> None:
     """Raise `ConfigError` for an origin, a variable of the environment, or a command."""
+    # A path that begins with two slashes would name a host.
     if preset.path and (not preset.path.startswith("/") or preset.path.startswith("//")):
         raise ConfigError(f"path: must begin with one /, and the endpoint's url has the origin, not {preset.path!r}")
     for at, tables in _places(preset):
         for text in strings(tables):
             if "${" in text:
                 raise ConfigError(f"{at}: a preset reads no environment, but {text!r} does: make it a parameter")
+            # Not only where requests go: an API may call back a URL in the body of a request.
             if "://" in text:
                 raise ConfigError(f"{at}: a preset names no host, but {text!r} does: make it a parameter")
         _require_harmless_auth(tables.get("auth", {}), at)
@@ -209,6 +213,7 @@ def _require_declared(preset: PresetFile) -> None:
     if unknown := used - preset.parameters.keys():
         raise ConfigError(f"given.{min(unknown)}: is no parameter; write [parameters.{min(unknown)}]")
     for at, tables in _places(preset):
+        # Within the tables of its own condition an optional parameter always has a value.
         condition = at.removeprefix("given.").removesuffix(".")
         for name, whole in references(tables):
             parameter = preset.parameters.get(name)
