@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from multidict import CIMultiDict
+from yarl import URL
 
 from fanout._redact import Redactor
 from fanout.callbacks import calling
@@ -81,8 +82,10 @@ class AuthenticatingTransport:
         """Return the header fields of ``request`` with those of ``credentials``, and those that its signature added."""
         assert credentials.sign is not None
         headers = self._merge(request.headers, credentials.headers)
+        # In the form in which aiohttp sends the URL.
+        shown = replace(request, url=str(URL(request.url)), headers=headers)
         with calling("auth"):
-            signed = credentials.sign(replace(request, headers=headers))
+            signed = credentials.sign(shown)
         require_headers(signed, "auth")
         return self._merge(headers, signed), signed
 

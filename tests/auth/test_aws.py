@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
@@ -21,7 +24,11 @@ from fanout.auth.aws import Scope, sign
 from fanout.testing import MockEndpoint, Scripted
 from fanout.transport import Request
 from tests.auth.scene import SignatureError, SignedEndpoint, Verifier, signature
+from tests.jobs import served
 from tests.support import Plain
+
+if TYPE_CHECKING:
+    from fanout.types import Payload
 
 X = np.arange(300.0).reshape(100, 3)
 ACCESS, SECRET = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
@@ -317,3 +324,63 @@ def test_neither_the_repr_nor_the_log_of_botocore_shows_a_key(keys, caplog):
     shown = repr(credentials) + repr(SIGNED) + caplog.text
     for secret in (SECRET, "a-session-token", fields["Authorization"].rpartition("=")[2]):
         assert secret not in shown
+
+
+class Routed(Plain):
+    """A codec whose rows choose a part of the path."""
+
+    path = ""
+
+    def encode(self, rows: Any) -> Payload:
+        return replace(super().encode(rows), path="/model/v1%3A0/\u00fc x?b=2&a=1:2")
+
+
+@pytest.mark.virtual_time
+async def test_the_url_is_signed_as_it_is_sent(keys):
+    class Answering(SignedEndpoint):
+        def _verify(self, request: Any) -> Any:
+            return super()._verify(request) or Scripted(body=b'{"predictions": [[1.0]]}')
+
+    with Answering(lambda x: x, on_the_loop_clock(keys)) as mock:
+        async with Client(mock.origin, codec=Routed, auth=SIGNED) as client:
+            assert (await client.map(X[:1])).tolist() == [[1.0]]
+    assert mock.refusals == []
+    assert "/model/v1" in mock.requests[0].path
+
+
+@pytest.mark.virtual_time
+async def test_a_refusal_that_repeats_the_request_shows_no_secret(keys):
+    keys.setenv("AWS_SESSION_TOKEN", "a-session-token")
+    sent: list[str] = []
+
+    def repeat(request: Any) -> Scripted:
+        sent.append(request.header("Authorization"))
+        words = f"{request.headers} {ACCESS} {SECRET}"
+        return Scripted(status=403, body=json.dumps({"message": words}).encode())
+
+    on_the_loop_clock(keys)
+    events: list[str] = []
+    with MockEndpoint(lambda x: x, faults=repeat) as mock:
+        options: dict[str, Any] = {"on_event": lambda event: events.append(repr(event))}
+        async with Client(mock.url(Plain), codec=Plain, auth=SIGNED, **options) as client:
+            with pytest.raises(RunStopped, match=r"\*\*\*") as caught:
+                await client.map(X)
+    shown = str(caught.value) + "".join(events)
+    for secret in (ACCESS, SECRET, "a-session-token", *(one.rpartition("=")[2] for one in sent)):
+        assert secret not in shown
+
+
+async def test_the_lifetime_is_that_of_the_keys(keys):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        keys.delenv(name)
+
+    async def container(request: web.Request) -> web.Response:
+        expires = datetime.fromtimestamp(time.time() + 3600, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        given = {"AccessKeyId": ACCESS, "SecretAccessKey": SECRET, "Token": "a-session-token", "Expiration": expires}
+        return web.json_response(given)
+
+    async with served(container) as url:
+        keys.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/keys")
+        credentials = await SIGNED.credentials()
+    assert credentials.lifetime == pytest.approx(3600, abs=10)
+    assert "a-session-token" in credentials.secrets

@@ -138,6 +138,7 @@ POSITIONS = {
     "key in a header": Position(auth='type = "api-key"\nheader = "X-Note"\ntoken = "${SECRET}"'),
     "name of a pair": Position(auth='type = "basic"\nusername = "${SECRET}"'),
     "password of a pair": Position(auth='type = "basic"\nusername = "someone"\npassword = "${SECRET}"'),
+    "token of a command": Position(auth='type = "command"\ncommand = ["printf", "%s", "${SECRET}"]'),
     "option of the codec": Position(
         codec='request = { instances = "{{rows}}", user = "${SECRET}" }\nanswers = "predictions"'
     ),
