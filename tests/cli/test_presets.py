@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+from aiohttp import web
 from click.testing import CliRunner
 
 from fanout.cli import cli, main
 from fanout.job import load_job
 from fanout.presets import load_preset, preset_names
+from fanout.testing import Background
+from fanout.transport.base import Request
+from tests.jobs import served
+from tests.presets.apis import APIS
+from tests.presets.mock_api import TOKEN, MockApi, score, vector
 
 
 def output_of(*arguments: str) -> str:
@@ -61,3 +68,76 @@ def test_a_wrong_file_or_name_is_an_error_of_one_line(tmp_path, capsys):
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("error: ")
         assert message in line
+
+
+def served_api(preset: str, **options: str):
+    """Serve the mock of an API on a real socket, on a thread of its own."""
+    mock = MockApi(next(api for api in APIS if api.preset == preset and api.options.items() >= options.items()), 0.05)
+
+    async def handle(request: web.Request) -> web.Response:
+        sent = Request("POST", str(request.url), dict(request.headers), (await request.read(),))
+        answered = await mock.send(sent)
+        return web.Response(status=answered.status, body=answered.body, content_type="application/json")
+
+    return Background(served(handle))
+
+
+def test_a_job_with_a_preset_runs_from_the_command_line_into_an_array(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("COHERE_API_KEY", TOKEN)
+    texts = [f"text {i}" for i in range(40)]
+    (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n")
+    with served_api("cohere-embed") as url:
+        (tmp_path / "job.toml").write_text(f"""
+[input]
+path = "texts.txt"
+[endpoint]
+url = "{url}/v2"
+[auth]
+token = "${{COHERE_API_KEY}}"
+[codec]
+preset = "cohere-embed"
+model = "embed-v4.0"
+input_type = "search_document"
+[chunks]
+rows = 4
+[retry]
+initial_backoff = 0.01
+[output]
+path = "vectors.npy"
+""")
+        result = command("run", "job.toml")
+    assert (result.code, result.err) == (0, "")
+    assert "40 rows: 40 ok, 0 failed" in result.out
+    vectors = np.load(tmp_path / "vectors.npy")
+    assert vectors.dtype == np.float32
+    assert vectors.tolist() == [vector(text) for text in texts]
+    assert TOKEN not in (tmp_path / "vectors.npy.journal").read_text("latin-1") + result.out
+
+
+def test_a_preset_of_one_s_own_runs_from_the_command_line(command, tmp_path):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": f"t{i}", "id": i}) + "\n" for i in range(7)))
+    text = load_preset("tei-rerank").file.read_text("utf-8")
+    (tmp_path / "mine.toml").write_text(
+        text.replace("[given.query.chunks]\nrows = 32", "[given.query.chunks]\nrows = 2")
+    )
+    with served_api("tei-rerank", query="one query") as url:
+        (tmp_path / "job.toml").write_text(f"""
+[input]
+path = "rows.jsonl"
+column = "text"
+id = "id"
+[endpoint]
+url = "{url}"
+[auth]
+token = "{TOKEN}"
+[codec]
+preset = "./mine.toml"
+query = "one query"
+[output]
+path = "scores.jsonl"
+""")
+        result = command("run", "job.toml")
+    assert result.code == 0, result.out + result.err
+    rows = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == list(range(7))
+    assert [np.float32(row["value"]) for row in rows] == [score("one query", f"t{i}") for i in range(7)]
