@@ -17,7 +17,7 @@ def main() -> None:
         system="Is the review positive or negative? Answer with one word.",
         extra={"temperature": 0, "max_tokens": 4},
     )
-    # For the real API: "https://api.openai.com", headers={"Authorization": f"Bearer {os.environ['OPENAI_API_KEY']}"}.
+    # For the real API: "https://api.openai.com", auth=fanout.BearerAuth(token=os.environ["OPENAI_API_KEY"]).
     # The local server only repeats the first four words of the prompt.
     with fanout.SyncClient("local://echo", codec=codec, limits=fanout.Limits(concurrency=8)) as client:
         result = client.map([*REVIEWS, TALK, ""], on_error="keep")

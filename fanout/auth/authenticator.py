@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fanout._redact import secrets_of
+from fanout.auth.base import Credentials
 from fanout.callbacks import ENDS_OF_ITERATION, abnormal
 from fanout.errors import ConfigError, CredentialsError
 from fanout.settings import require_headers
@@ -15,22 +16,24 @@ from fanout.stop import WaitQueue
 
 if TYPE_CHECKING:
     from fanout._redact import Redactor
-    from fanout.auth.base import Auth, Credentials
+    from fanout.auth.base import Auth
 
+# Seconds that one try to obtain credentials may take.
 _TIMEOUT = 30.0
-"""Seconds that one try to obtain credentials may take."""
 
+# Once credentials have been obtained, a failure is hardly a mistake in the settings, so it is worth more tries.
 _TRIES_AT_FIRST = 2
 _TRIES_LATER = 6
-"""Tries to obtain credentials, if they have been obtained before: then the cause is hardly a mistake."""
 
+# Seconds before the second try. The wait doubles with each try.
 _FIRST_WAIT = 0.5
+
+# Credentials are renewed 60 s before they expire, or with a fifth of a short life left.
 _MARGIN = 60.0
 _MARGIN_SHARE = 0.2
-"""Credentials are renewed this long before they expire, or after this share of a short life."""
 
+# Seconds after which credentials of unknown lifetime may have expired since they were obtained.
 _FRESH = 0.1
-"""Seconds after which credentials may have expired since they were obtained, if their lifetime is unknown."""
 
 
 class Authenticator:
@@ -120,7 +123,11 @@ class Authenticator:
         """Obtain credentials once. Raises `CredentialsError`, `ConfigError` and `CallbackError`."""
         try:
             async with asyncio.timeout(_TIMEOUT) as deadline:
-                return await self._auth.credentials()
+                credentials: Any = await self._auth.credentials()
+            if not isinstance(credentials, Credentials):
+                kind = type(credentials).__name__
+                raise ConfigError(f"credentials() of auth must return a fanout.Credentials, not {kind}", key="auth")
+            return credentials
         except (ConfigError, CredentialsError):
             raise
         except ENDS_OF_ITERATION as error:

@@ -14,8 +14,8 @@ from fanout.errors import ConfigError, CredentialsError
 from fanout.options import checks_options
 from fanout.settings import JOB_FILE, require_header_name, require_positive
 
+# Bytes that a token may have.
 _MOST_BYTES = 2**16
-"""Bytes that a token may have."""
 
 
 @checks_options

@@ -21,6 +21,7 @@ from fanout.settings import JOB_FILE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# Seconds for each step of the exchange. The whole of it may take as long as a try to obtain credentials.
 _TIMEOUT = 20.0
 _MOST_BYTES = 2**16
 _LONGEST_MESSAGE = 300

@@ -369,3 +369,25 @@ async def test_fields_that_cannot_be_sent_end_the_run(headers):
         async with Client(mock.url(Plain), codec=Plain, auth=Wrong()) as client:
             with pytest.raises(ConfigError, match="header"):
                 await client.map(X)
+
+
+async def test_something_else_than_credentials_is_a_configuration_error():
+    class Wrong(Auth):
+        async def credentials(self) -> Any:
+            return {"Authorization": "Bearer x"}
+
+    with MockEndpoint(lambda x: x) as mock:
+        async with Client(mock.url(Plain), codec=Plain, auth=Wrong()) as client:
+            with pytest.raises(ConfigError, match=r"must return a fanout.Credentials, not dict"):
+                await client.map(X)
+
+
+@pytest.mark.parametrize("several", [False, True])
+async def test_metadata_without_credentials_stop_the_run(several):
+    with MockEndpoint(lambda x: x) as mock:
+        url = mock.url("oip")
+        urls = [url, f"{url}?replica=2"] if several else url
+        async with Client(urls, codec="oip", auth=Tokens(errors=[OUTAGE] * 99)) as client:
+            with pytest.raises(RunStopped, match="the vault is shut"):
+                await client.map(X)
+    assert not mock.requests
