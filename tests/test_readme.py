@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import fanout
+from fanout import preset
 from fanout.cli import main
 from fanout.job import load_job
 from fanout.serving.local import LocalServer
@@ -33,6 +34,7 @@ HOME = Path(fanout.__file__).absolute().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 README = PAGES[0].read_text("utf-8")
 SET_UP = "python3 -m venv .venv && .venv/bin/pip install -e "
+VARIABLE = re.compile(r"(?:\$\{|environ\[.)(\w+)")
 A_SERVER = "http://host:8000"
 """Stands in the pages for a server of the reader's; the tests put the local one in its place."""
 
@@ -120,10 +122,12 @@ def entry_points(block: Block) -> dict[str, dict[str, str]]:
 @pytest.mark.parametrize("page", pages_with("python"))
 @pytest.mark.usefixtures("checkout", "registered")
 def test_the_python_of_a_page_runs_and_prints_the_comments_beside_print(
-    page: Path, served: str, capsys: pytest.CaptureFixture[str]
+    page: Path, served: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     namespace: dict[str, Any] = {"__name__": page.stem}
     for block in blocks(page, "python"):
+        for name in VARIABLE.findall(block.text):
+            monkeypatch.setenv(name, "secret")
         source = "\n" * (block.line - 1) + block.text.replace(A_SERVER, served)
         code = compile(source, str(page), "exec", PyCF_ALLOW_TOP_LEVEL_AWAIT)
         result = eval(code, namespace)
@@ -146,11 +150,14 @@ def classes_of(page: Path) -> str:
 def test_the_job_files_of_a_page_are_valid(page: Path, tmp_path: Path) -> None:
     (tmp_path / "my_codecs.py").write_text(classes_of(page))
     for block in blocks(page, "toml"):
-        if not entry_points(block):
+        if "documentation" in tomllib.loads(block.text):
+            (tmp_path / "preset.toml").write_text(block.text, "utf-8")
+            preset(tmp_path / "preset.toml")
+        elif not entry_points(block):
             missing = [f"[{table}]\n{line}" for table, line in JOB.items() if f"[{table}]" not in block.text]
             file = tmp_path / "job.toml"
             file.write_text("\n".join([block.text, *missing]), "utf-8")
-            load_job(file, environment={"ML_API_KEY": "x"})
+            load_job(file, environment=dict.fromkeys(VARIABLE.findall(file.read_text("utf-8")), "x"))
 
 
 def commands(*, as_processes: bool) -> list[Any]:
