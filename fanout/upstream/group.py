@@ -98,8 +98,8 @@ class EndpointState:
         )
 
     def __repr__(self) -> str:
-        state = "excluded" if self.excluded else "ejected" if self.breaker.is_open else "in use"
-        return f"<EndpointState {self.transport.shown_url} {state}, {self.in_flight} in flight>"
+        known = self.statistics()
+        return f"<EndpointState {known.url} {known.state}, {known.in_flight} in flight>"
 
 
 class RequestCosts:
