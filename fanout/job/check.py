@@ -82,7 +82,7 @@ async def check_job(job: Job, *, show: bool = False, control: RunControl | None 
         rows=n_rows,
         input=_array_schemas(first, n_rows),
         endpoint=job.shown_endpoint,
-        codec=codec_name(job.codec),
+        codec=_codec_of(job),
         preview=preview,
         chunk_rows=chunk_rows,
         chunks=-(-n_rows // chunk_rows) if n_rows is not None and only_rows_bound else None,
@@ -118,7 +118,7 @@ async def dry_run(job: Job, *, latency: float | None = None, control: RunControl
             survey = await client.survey(source, control=control, on_request=simulation.add)
     return Estimate(
         endpoint=job.shown_endpoint,
-        codec=codec_name(job.codec),
+        codec=_codec_of(job),
         survey=survey,
         limits=job.tables.limits,
         latency=latency,
@@ -187,6 +187,11 @@ def job_status(job: Job | Outline) -> Status:
 def _is_current(job: Job, state: JournalState) -> bool:
     # A file that was only touched is still the same input.
     return same_but_for_times(state.identity, client_of(job).identity(read_input(job)))
+
+
+def _codec_of(job: Job) -> str:
+    preset = job.tables.codec.preset
+    return codec_name(job.codec) + (f" (preset {preset})" if preset else "")
 
 
 async def _first_chunk(source: Source, chunk_rows: int) -> Rows:

@@ -105,7 +105,9 @@ initial_backoff = 0.01
 [output]
 path = "vectors.npy"
 """)
+        checked = command("check", "job.toml")
         result = command("run", "job.toml")
+    assert f"endpoint: {url}/v2/embed, codec json (preset cohere-embed)" in checked.out
     assert (result.code, result.err) == (0, "")
     assert "40 rows: 40 ok, 0 failed" in result.out
     vectors = np.load(tmp_path / "vectors.npy")

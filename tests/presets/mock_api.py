@@ -155,6 +155,19 @@ class MockApi:
             return refused.status, api.error(refused.status, str(refused))
 
 
+class EmbeddingsTransport:
+    """A transport that answers embeddings and keeps the requests."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+
+    async def send(self, request):
+        self.requests.append(request)
+        texts = orjson.loads(request.joined())["input"]
+        items = ",".join(f'{{"index":{i},"embedding":[{i},1]}}' for i in range(len(texts)))
+        return Response(status=200, headers={}, body=f'{{"data":[{items}]}}'.encode(), url=request.url)
+
+
 def vector(text: str, width: int = 4) -> list[float]:
     """Return the vector that all mocks give for a text; float32 holds it exactly."""
     return [(crc32(f"{place}{text}".encode()) % 4096 - 2048) / 1024 for place in range(width)]

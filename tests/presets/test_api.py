@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import orjson
 import pytest
@@ -11,28 +9,13 @@ import pytest
 import fanout
 from fanout import ConfigError, Endpoint, Limits, Timeouts, UnknownOptionError
 from fanout.types import Response
-
-if TYPE_CHECKING:
-    from fanout.transport import Request
+from tests.presets.mock_api import EmbeddingsTransport
 
 AZURE = "azure-openai-embeddings"
 
 
-class Recorded:
-    """A transport that answers embeddings and keeps the requests."""
-
-    def __init__(self) -> None:
-        self.requests: list[Request] = []
-
-    async def send(self, request):
-        self.requests.append(request)
-        texts = orjson.loads(request.joined())["input"]
-        items = ",".join(f'{{"index":{i},"embedding":[{i},1]}}' for i in range(len(texts)))
-        return Response(status=200, headers={}, body=f'{{"data":[{items}]}}'.encode(), url=request.url)
-
-
 async def test_a_client_sends_to_the_preset_s_path_and_its_own_settings_win():
-    transport = Recorded()
+    transport = EmbeddingsTransport()
     preset = fanout.preset(AZURE, deployment="d")
     auth = preset.auth(token="secret-key")
     async with fanout.Client("https://r.example", codec=preset, auth=auth, transport=transport, chunk_rows=1) as client:

@@ -1,4 +1,4 @@
-"""The table in docs/presets.md is that of the files."""
+"""The table in docs/presets.md is that of the files. Its examples are run with those of all pages."""
 
 from __future__ import annotations
 
