@@ -80,12 +80,13 @@ class Output:
             raise ConfigError(f'{key}.null must be "fail" or "keep", not {null!r}', key=f"{key}.null")
         self.keeps_null = null == "keep"
         self.is_json = kind == _JSON
+        self.computes = self.is_json or bool(getattr(self._value, "computes", False))
         dtype = _STRING if self.is_json else output_dtype(kind, f"{key}.type") if kind is not None else default.dtype
         shape = output_shape(options.get("shape"), f"{key}.shape")
         self.spec = TensorSpec(dtype=dtype, shape=() if self.is_json else default.shape if shape is None else shape)
         if self.keeps_null and (dtype is None or dtype.kind not in "fT"):
             raise ConfigError(
-                f'{key}: null = "keep" needs a type that has a place for null: a float ("float32": NaN), "str" (an '
+                f'{key}.null = "keep" needs a type that has a place for null: a float ("float32": NaN), "str" (an '
                 'empty text) or "json"',
                 key=f"{key}.null",
             )
@@ -151,7 +152,7 @@ class Answers:
         self.is_item = one_row and answers is None
         self.path = answers or BODY
         by_field = order is None or (PLAIN_FIELD.fullmatch(order) is not None and order != POSITION)
-        self._path = Path(self.path, (order or INDEX) if by_field else "", key="answers")
+        self.list_path = Path(self.path, (order or INDEX) if by_field else "", key="answers")
         self.order = None if order in (None, POSITION) else order
         self._index = None if self.order is None else finder(self.order, "order")
         if not isinstance(outputs, Mapping):
@@ -163,6 +164,13 @@ class Answers:
         self._fail_when = fail_when
         self._spec_of = spec_of
         self._keep = keep
+        self._wanted_of = {
+            name: _values.Wanted(output.spec.dtype, keep=keep, nulls=output.keeps_null)
+            for name, output in self.outputs.items()
+        }
+        self.computes = self.list_path.computes or any(output.computes for output in self.outputs.values())
+        """Values are computed or kept as text, so that integers have to be parsed exactly."""
+
         self.keeps_null = any(output.keeps_null for output in self.outputs.values())
 
     def values(self, document: Any, n_rows: int) -> Array | Values:
@@ -209,13 +217,13 @@ class Answers:
     def _items(self, document: Any) -> tuple[Sequence[Any], str]:
         if self.is_item:
             return [document], ""
-        items, placed_by = self._path.find(document)
+        items, placed_by = self.list_path.find(document)
         if not isinstance(items, list):
             raise Unfit(f"has no list of answers at {self.path!r}")
         if self._index is None:
             return items, placed_by
         # A projection, such as results[].score, has used the index of its items already.
-        if not placed_by and not (self._path.projects and self._path.index):
+        if not placed_by and not (self.list_path.projects and self.list_path.index):
             indices = [self._index(item) for item in items]
             assert self.order is not None
             if None in indices:
@@ -235,10 +243,7 @@ class Answers:
         return columns
 
     def _wanted(self, name: str) -> _values.Wanted:
-        output = self.outputs.get(name)
-        if output is None:
-            return _values.Wanted(self._spec_of(name).dtype, keep=self._keep)
-        return _values.Wanted(output.spec.dtype, keep=self._keep, nulls=output.keeps_null)
+        return self._wanted_of.get(name) or _values.Wanted(self._spec_of(name).dtype, keep=self._keep)
 
     def _json_in(self, item: Any, row: int) -> Any:
         assert self._parsed is not None

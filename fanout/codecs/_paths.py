@@ -23,6 +23,8 @@ BODY = "@"
 INDEX = "index"
 """The field that most APIs use: OpenAI, Cohere, Jina, Voyage, Text Embeddings Inference."""
 
+_STEPS = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*|\[-?\d{1,9}\])(?:\.[A-Za-z_][A-Za-z0-9_]*|\[-?\d{1,9}\])*")
+_STEP = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)|\[(-?\d+)\]")
 PLAIN_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -156,19 +158,26 @@ def finder(expression: object, key: str) -> Finder:
     """
     if not isinstance(expression, str) or not expression:
         raise ConfigError(f"{key} must be a path, not {expression!r}", key=key)
-    names = expression.split(".")
-    if expression == BODY or (len(names) == 1 and PLAIN_FIELD.fullmatch(expression)):
+    if expression == BODY or PLAIN_FIELD.fullmatch(expression):
         return _field(expression)
-    if all(map(PLAIN_FIELD.fullmatch, names)):
-        return lambda item: _nested(item, names)
+    # Most paths are names and positions, which this follows in a tenth of the time that JMESPath takes.
+    if _STEPS.fullmatch(expression):
+        steps = [name or int(position) for name, position in _STEP.findall(expression)]
+        return lambda item: _followed(item, steps)
     from fanout.codecs._jmespath import InPlace  # jmespath is imported for expressions alone
 
     return InPlace(expression, "", key, within_row=True)
 
 
-def _nested(value: Any, names: Sequence[str]) -> Any:
-    for name in names:
-        value = value.get(name) if isinstance(value, dict) else None
+def _followed(value: Any, steps: Sequence[Any]) -> Any:
+    for step in steps:
+        try:
+            # A position in an object, or a name in a list, finds nothing.
+            if type(value) is not (dict if type(step) is str else list):
+                return None
+            value = value[step]
+        except (KeyError, IndexError):
+            return None
     return value
 
 

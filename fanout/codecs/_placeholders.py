@@ -116,11 +116,11 @@ def parse(text: str, key: str) -> Text | str:
     end = 0
     for found in _PLACEHOLDER.finditer(text):
         _add(parts, text[end : found.start()], end, key)
-        where = f"{key}: {_shortened(found[0])} at position {found.start()}"
+        where = f"{key} has {_shortened(found[0])} at position {found.start()}"
         try:
             parts.append(orjson.loads(found[1]) if found[1] else _placeholder(found[2], where, key))
         except orjson.JSONDecodeError as error:
-            raise ConfigError(f"{where} is no constant text: {error}", key=key) from None
+            raise ConfigError(f"{where}, which is no constant text: {error}", key=key) from None
         end = found.end()
     _add(parts, text[end:], end, key)
     if any(isinstance(part, Placeholder) for part in parts):
@@ -131,7 +131,7 @@ def parse(text: str, key: str) -> Text | str:
 def _add(parts: list[str | Placeholder], constant: str, start: int, key: str) -> None:
     if (at := constant.find("{{")) >= 0:
         raise ConfigError(
-            f'{key}: the {{{{ at position {start + at} has no }}}} behind it; braces themselves are {{{{"{{{{"}}}}',
+            f'{key} has a {{{{ at position {start + at} without }}}} behind it; braces themselves are {{{{"{{{{"}}}}',
             key=key,
         )
     if constant:
@@ -143,16 +143,16 @@ def _placeholder(inner: str, where: str, key: str) -> Placeholder:
     for each in names:
         if each not in FILTERS:
             hint = did_you_mean(each, FILTERS)
-            raise ConfigError(f"{where} has no filter {each!r}{hint}; there are {', '.join(FILTERS)}", key=key)
+            raise ConfigError(f"{where} with an unknown filter {each!r}{hint}; there are {', '.join(FILTERS)}", key=key)
     filters = tuple(FILTERS[each] for each in names)
     if name == "rows":
         if filters:
-            raise ConfigError(f"{where}: rows take no filter; write it into item", key=key)
+            raise ConfigError(f"{where}, but rows take no filter: write it into item", key=key)
         return Placeholder("", many=True)
     many = name.endswith("[]")
     name = name.removesuffix("[]")
     if not name or "{{" in name:
-        raise ConfigError(f"{where} names no column", key=key)
+        raise ConfigError(f"{where}, which names no column", key=key)
     # `row.NAME` reaches a column that is itself called row or rows.
     column = "" if name == "row" else name.removeprefix("row.")
     return Placeholder(column, many, filters)

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import numpy as np
 import orjson
 
-from fanout.arrays import without_mask, without_masks
+from fanout.arrays import without_mask
 from fanout.codecs._placeholders import Placeholder, Text, parse
 from fanout.codecs._rows import DUMPS, holds_nonfinite, jsonable, to_json, value_to_json
 from fanout.codecs._values import Unfit
@@ -141,22 +141,22 @@ class RequestTemplate:
             for placeholder in text.placeholders:
                 if placeholder.many and (inside or text in targets):
                     raise ConfigError(
-                        f"{text.key}: {placeholder.shown} has the values of all rows; here it is one row's: write "
+                        f"{text.key} has {placeholder.shown}, the values of all rows, where one row's belongs: write "
                         f"{_single(placeholder)}",
                         key=text.key,
                     )
                 if placeholder.many and text.alone is None:
                     raise ConfigError(
-                        f"{text.key}: {placeholder.shown} is a list, which cannot stand within a text", key=text.key
+                        f"{text.key} has {placeholder.shown}, a list, which cannot stand within a text", key=text.key
                     )
                 if not placeholder.many and not inside and not self.one_row:
                     raise ConfigError(
-                        f"{text.key}: {placeholder.shown} is a value of one row, but the request has many: put it into "
+                        f"{text.key} has {placeholder.shown}, a value of one row, but a request has many: put it into "
                         f"item, or write {placeholder._replace(many=True).shown}",
                         key=text.key,
                     )
         if self.item is not None and not any(text.alone == _ROWS for text in self.body.texts):
-            raise ConfigError("item: it shapes the elements of {{rows}}, which the request does not have", key="item")
+            raise ConfigError("item shapes the elements of {{rows}}, which the request does not have", key="item")
 
 
 class Document:
@@ -193,7 +193,7 @@ class Document:
         if isinstance(value, Mapping):
             for name in value:
                 if isinstance(name, str) and "{{" in name:
-                    raise ConfigError(f"{key}: the name {name!r} has a placeholder, which only values can", key=key)
+                    raise ConfigError(f"{key} has a placeholder in the name {name!r}, which only values can", key=key)
             return {name: self._with_holes(inner, f"{key}.{name}", (*place, name)) for name, inner in value.items()}
         if isinstance(value, list | tuple):
             return [self._with_holes(inner, f"{key}[{i}]", (*place, i)) for i, inner in enumerate(value)]
@@ -291,7 +291,7 @@ def _singles(rows: Rows, columns: frozenset[str] | None) -> Sequence[Any]:
             f"the template has {{{{{name}}}}}, but the rows have no columns: write {{{{row}}}} for a row, or name the "
             f'columns of the input, such as [input] columns = ["{name}"]'
         )
-    return _cells(rows) if isinstance(rows, np.ndarray) else without_masks(rows)
+    return _cells(rows) if isinstance(rows, np.ndarray) else rows
 
 
 def _cells(array: Any) -> Sequence[Any]:

@@ -18,7 +18,7 @@ from fanout.codecs._answers import POSITION, Answers, OutputOptions
 from fanout.codecs._numbers import AT_ONCE, NumbersReader
 from fanout.codecs._options import DTypeOption, ShapeOption  # noqa: TC001 - the schema of job files resolves them
 from fanout.codecs._parsing import invalid, read, read_with_usage
-from fanout.codecs._paths import BODY, INDEX, PLAIN_FIELD, Path, stated_order
+from fanout.codecs._paths import BODY, PLAIN_FIELD, stated_order
 from fanout.codecs._request import RequestTemplate
 from fanout.codecs._rules import StatusRule  # noqa: TC001
 from fanout.codecs._slices import Uncut, rows_at
@@ -119,7 +119,7 @@ class Json(Codec):
         # Without a field that only `Answers` reads, the readers of large and of small answers below take part.
         plain = not (self._answers.is_item or outputs or parse or fail_when or self._answers.order)
         field = self._answers.path
-        self._path = Path(field, "" if order == POSITION else order or INDEX, "answers")
+        self._path = self._answers.list_path
         self._quick = self._quick_reader(field) if plain and self._usage is None else None
         self.if_lengths_differ = (
             f'take each as JSON text, with codec.answers = "{self._path.of_texts}" and no codec.dtype, or one '
@@ -152,7 +152,7 @@ class Json(Codec):
         def convert(document: Any) -> Array | Values:
             return self._document_values(document) if self._plain else self._answers.values(document, n_rows)
 
-        exactly = self._path.computes or not self._plain
+        exactly = self._answers.computes
         if self._usage is None:
             return read(response, convert, keep=self._keep, exactly=exactly)
         return read_with_usage(response, convert, keep=self._keep, exactly=exactly, count=self._count)

@@ -249,11 +249,11 @@ def _check(dimensions: object, encoding_format: object, embed_dtype: object, dty
     if encoding_format not in ("base64", "float", "bytes"):
         wrong = f'encoding_format must be "base64", "float" or "bytes", not {encoding_format!r}'
         raise ConfigError(wrong, key="encoding_format")
-    if encoding_format == "base64" and dtype != _SINGLE:
-        raise ConfigError(f'base64 carries float32; for dtype {dtype} set encoding_format to "float"', key="dtype")
     if embed_dtype is not None and encoding_format != "bytes":
         # An answer in base64 does not state its dtype, so that a server which ignores the option would go unnoticed.
         raise ConfigError('embed_dtype needs encoding_format = "bytes", whose answers state it', key="embed_dtype")
+    if encoding_format == "base64" and dtype != _SINGLE:
+        raise ConfigError(f'base64 carries float32; for dtype {dtype} set encoding_format to "float"', key="dtype")
     if embed_dtype is not None and embed_dtype not in _vllm_bytes.DATATYPES:
         known = ", ".join(map(repr, _vllm_bytes.DATATYPES))
         raise ConfigError(f"embed_dtype must be one of {known}, not {embed_dtype!r}", key="embed_dtype")

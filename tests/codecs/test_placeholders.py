@@ -145,25 +145,25 @@ def test_a_constant_of_braces_stands_beside_placeholders():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a {{x", "the {{ at position 2 has no }}"),
-        ("{{x}} {{", "the {{ at position 6 has no }}"),
-        ("{{}}", "{{}} at position 0 names no column"),
-        ("{{ [] }}", "{{ [] }} at position 0 names no column"),
-        ("a {{{{x}}", "at position 2 names no column"),
+        ("a {{x", "a {{ at position 2 without }}"),
+        ("{{x}} {{", "a {{ at position 6 without }}"),
+        ("{{}}", "{{}} at position 0, which names no column"),
+        ("{{ [] }}", "{{ [] }} at position 0, which names no column"),
+        ("a {{{{x}}", "at position 2, which names no column"),
         (
             "{{x | jason}}",
-            "at position 0 has no filter 'jason' (did you mean 'json'?); there are json, base64, data_url",
+            "at position 0 with an unknown filter 'jason' (did you mean 'json'?); there are json, base64, data_url",
         ),
-        ("{{x |}}", "has no filter ''"),
+        ("{{x |}}", "an unknown filter ''"),
         ("{{rows | json}}", "rows take no filter"),
-        ('{{"\\x"}}', "at position 0 is no constant text"),
+        ('{{"\\x"}}', "at position 0, which is no constant text"),
         ("{{" + "x" * 500 + "| no}}", "{{" + "x" * 58 + "... at position 0"),
     ],
 )
 def test_a_wrong_placeholder_is_named_with_its_key_and_position(text, message):
     with pytest.raises(ConfigError) as caught:
         parse(text, "request.a[0]")
-    assert str(caught.value).startswith("request.a[0]: ")
+    assert str(caught.value).startswith("request.a[0] has ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.key == "request.a[0]"

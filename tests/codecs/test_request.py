@@ -141,7 +141,7 @@ def test_rows_without_any_column_of_the_template_are_no_fault_of_single_rows(opt
         ({"request": {"a": {1, 2}}}, "request", "cannot be written as JSON"),
         ({"request": "{{rows}}", "path": "/x/{{t}}"}, "path", "a value of one row"),
         ({"request": "{{rows}}", "headers": {"X": "{{t}}"}}, "headers.X", "a value of one row"),
-        ({"request": "{{t}}", "path": "/x/{{t[]}}"}, "path", "here it is one row's"),
+        ({"request": "{{t}}", "path": "/x/{{t[]}}"}, "path", "where one row's belongs"),
         ({"request": "{{t}}", "path": "x/{{t}}"}, "path", 'must begin with one "/"'),
         ({"request": "{{t}}", "path": "//evil.example/{{t}}"}, "path", 'must begin with one "/"'),
         ({"request": "{{t}}", "path": "/x#{{t}}"}, "path", 'no "#"'),
