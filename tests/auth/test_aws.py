@@ -384,3 +384,25 @@ async def test_the_lifetime_is_that_of_the_keys(keys):
         credentials = await SIGNED.credentials()
     assert credentials.lifetime == pytest.approx(3600, abs=10)
     assert "a-session-token" in credentials.secrets
+
+
+@pytest.mark.parametrize("rows", [5, 5000], ids=["small bodies", "large bodies"])
+async def test_a_signature_is_valid_on_the_wire(keys, rows):
+    """The field Host, the path and the body as a socket carries them, on the quick path and through the session."""
+    verifier = Verifier({ACCESS: (SECRET, None)}, time.time, oldest=60)
+    refusals: list[str] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        try:
+            verifier.verify(request.method, request.raw_path, request.headers, await request.read())
+        except SignatureError as error:
+            refusals.append(str(error))
+            return web.Response(status=403, text=str(error))
+        return web.json_response({"predictions": [2 * row for row in (await request.json())["instances"]]})
+
+    numbers = np.arange(4.0 * rows) + 0.123456789
+    async with served(handle) as url:
+        target = f"{url}/model/a%20model:0/invoke?v=1&b=%2F"
+        async with Client(target, codec="json", chunk_rows=rows, auth=SIGNED) as client:
+            assert np.array_equal(await client.map(numbers), numbers * 2)
+    assert refusals == []
