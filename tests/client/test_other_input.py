@@ -72,7 +72,7 @@ async def test_an_edited_row_is_named_and_nothing_is_sent(tmp_path: Path) -> Non
         edited[[3, 7, 8], 1] = 0.5
         n_requests = len(mock.requests)
         with pytest.raises(
-            ConfigError, match=rf"another input \(of the {done} rows that are done 3, 7:9 differ\).*--carry"
+            ConfigError, match=rf"another input \(of the {done} rows that are done, these differ: 3, 7:9\).*--carry"
         ):
             await run(mock, tmp_path, edited)
         edited = X.copy()
@@ -208,7 +208,7 @@ async def test_an_edit_between_the_samples_is_found_once_the_time_has_changed(tm
             file.seek(128 + 3 * 40_000 + 20_000)
             file.write(b"\1")
         os.utime(tmp_path / "x.npy", (1, 1))
-        with pytest.raises(ConfigError, match="rows that are done 3 differ"):
+        with pytest.raises(ConfigError, match="rows that are done, these differ: 3"):
             await run(mock, tmp_path, open_source(tmp_path / "x.npy"))
         n_requests = len(mock.requests)
         assert (await run(mock, tmp_path, open_source(tmp_path / "x.npy"), carry=True)).ok.all()
@@ -245,7 +245,9 @@ async def test_an_input_that_is_rewritten_as_it_is_read_is_noticed(
     write_rows(path, X)
     with MockEndpoint(rewriting(path, rewrite, at), latency=0.1) as mock:
         if journal:
-            with pytest.raises(InputError, match=rf"{name} was changed while it was read: of the 60 .* done 4 differ"):
+            with pytest.raises(
+                InputError, match=rf"{name} was changed while it was read: of the 60 .*, these differ: 4"
+            ):
                 await run(mock, tmp_path, open_source(path))
             assert not (tmp_path / "y.npy").exists()
             with pytest.raises(ConfigError, match="unfinished run with another input"):
@@ -267,7 +269,9 @@ async def test_one_of_several_files_that_is_rewritten_is_named(tmp_path: Path) -
     path = tmp_path / "part-1.npy"
     with (
         MockEndpoint(rewriting(path, lambda path: np.save(path, X * 5), 3), latency=0.1) as mock,
-        pytest.raises(InputError, match=r"part-1\.npy was changed while it was read: of the 120 .* done 0:60 differ"),
+        pytest.raises(
+            InputError, match=r"part-1\.npy was changed while it was read: of the 120 .*, these differ: 0:60"
+        ),
     ):
         await run(mock, tmp_path, open_source(tmp_path / "part-*.npy"))
 

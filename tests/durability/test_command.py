@@ -143,7 +143,10 @@ async def test_52_another_input_is_refused_with_the_rows_that_differ_and_carry_s
     np.save(tmp_path / "x.npy", edited)
     refused = await run(*JOB)
     assert refused.code == 2
-    assert "unfinished run with another input (of the 80 rows that are done 3 differ); put that back" in refused.out
+    assert (
+        "unfinished run with another input (of the 80 rows that are done, these differ: 3); put that back"
+        in refused.out
+    )
     assert "--carry" in refused.out
     assert doubler.requests == 0
     carried = json.loads((await run(*JOB, "--carry")).out)
@@ -189,7 +192,7 @@ async def test_63_an_input_that_is_rewritten_while_it_is_read_is_noticed(start, 
     doubler.before_answer = rewrite
     noticed = await run(*JOB)
     assert noticed.code == 2
-    assert "x.npy was changed while it was read: of the 200 rows that are done 0:200 differ" in noticed.out
+    assert "x.npy was changed while it was read: of the 200 rows that are done, these differ: 0:200" in noticed.out
     assert not (tmp_path / "out" / "y.npy").exists()
 
 

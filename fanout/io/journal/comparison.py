@@ -57,12 +57,13 @@ class Comparison:
             return f"{lengths}which rows differ is not known"
         done = f"the {len(self._done):,} rows that are done"
         if self._differing:
-            return f"{lengths}of {done} {self._differing.listed()} differ"
+            return f"{lengths}of {done}, these differ: {self._differing.listed()}"
         if lengths:
             return f"{lengths}{done} are the same"
         end = max((stop for _, stop in self._done), default=0)
         rest = RowSet(self._done.gaps(0, end + 1 if self._now is None else self._now))
-        return f"{done} are the same; it differs in rows that are not: {rest.listed()}"
+        later = " and later" if self._now is None else ""
+        return f"{done} are the same; it differs in rows that are not: {rest.listed()}{later}"
 
 
 def same_but_for_times(identity: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

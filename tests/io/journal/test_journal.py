@@ -247,7 +247,9 @@ def test_a_file_may_be_touched_if_no_row_changes(path: Path) -> None:
         Journal(path, touched)
     edited = DIGESTS.copy()
     edited[[3, 13, 25], 1] += 1
-    with pytest.raises(ConfigError, match=r"another input \(of the 28 rows that are done 3, 25 differ\).* --carry"):
+    with pytest.raises(
+        ConfigError, match=r"another input \(of the 28 rows that are done, these differ: 3, 25\).* --carry"
+    ):
         Journal(path, touched, rows=Rows(edited))
     edited = DIGESTS.copy()
     edited[13] = 0  # not sent yet: it is as it is now
