@@ -19,6 +19,7 @@ from fanout.cli.show import probe_text, values_text
 from fanout.errors import ConfigError
 from fanout.job import Outline, load_job_or_outline
 from fanout.job.begin import (
+    absent_columns,
     fill_template,
     guessed_codec,
     missing_options,
@@ -28,7 +29,8 @@ from fanout.job.begin import (
     require_new,
     set_rows,
 )
-from fanout.job.draft import Draft
+from fanout.job.custom_codec import is_custom
+from fanout.job.draft import Draft, toml
 from fanout.job.edit import override, parse_value
 from fanout.job.input_fields import read_fields
 from fanout.presets import load_preset
@@ -98,6 +100,7 @@ class Beginner:
         fields = self._set_input()
         await self._set_endpoint_and_codec(fields)
         self._set_options()
+        self._set_rows(fields)
         self._set_auth()
         self._set_output()
         for setting in self._options.settings:
@@ -160,8 +163,6 @@ class Beginner:
             self._draft.set("codec", "name", "json")
             if not any(setting.startswith("codec.request=") for setting in self._options.settings):
                 self._use_template(operation, fields)
-        elif choices := set_rows(self._draft, fields, codec):
-            self._choose_column(choices)
 
     def _use_template(self, operation: Operation | None, fields: InputFields) -> None:
         # The columns of the ids label the rows; the endpoint does not take them.
@@ -179,6 +180,35 @@ class Beginner:
                     f"--set {key}=VALUE", f"Value of {escaped(name.partition('.')[2])}, which the endpoint requires"
                 )
                 override(self._draft.tables, f"{key}={text}")
+
+    def _set_rows(self, fields: InputFields) -> None:
+        """Choose the columns for a codec of whole rows, or names for those that a template takes."""
+        table = self._codec_table()
+        if is_custom(table.get("name")):
+            return
+        absent = absent_columns(table, self._file.parent, fields)
+        preset = self._options.preset
+        if absent is None and (preset is not None or table.get("name") != "json"):
+            if choices := set_rows(self._draft, fields, None if preset else table["name"]):
+                self._choose_column(choices)
+        elif absent and fields.columns and not any("input.rename" in one for one in self._options.settings):
+            self._rename(absent, fields)
+
+    def _rename(self, absent: Sequence[str], fields: InputFields) -> None:
+        names = ", ".join(f'"{escaped(name)}"' for name in absent)
+        if not self._may_ask:
+            flag = f"--set 'input.rename={{ YOURS = {toml(absent[0])} }}'"
+            raise ConfigError(f"the request takes the columns {names}, which the input lacks: name yours by {flag}")
+        choices = click.Choice(list(fields.columns))
+        chosen = {click.prompt(f"Column for {escaped(name)}", type=choices, err=True): name for name in absent}
+        self._draft.set("input", "rename", chosen, "column = its name in the request")
+
+    def _codec_table(self) -> dict[str, Any]:
+        tables: dict[str, Any] = {"codec": dict(self._draft.tables["codec"])}
+        for setting in self._options.settings:
+            override(tables, setting)
+        table: dict[str, Any] = tables["codec"]
+        return table
 
     def _choose_column(self, choices: Sequence[str]) -> None:
         if not self._may_ask:
@@ -203,10 +233,7 @@ class Beginner:
 
     def _set_options(self) -> None:
         """Set the options that the codec or the preset requires."""
-        tables: dict[str, Any] = {"codec": dict(self._draft.tables["codec"])}
-        for setting in self._options.settings:
-            override(tables, setting)
-        for name, meaning in missing_options(tables["codec"], self._file.parent).items():
+        for name, meaning in missing_options(self._codec_table(), self._file.parent).items():
             text = self._ask(f"--set codec.{name}=VALUE", f"{name} ({escaped(meaning)})")
             self._draft.set("codec", name, parse_value(text))
 

@@ -51,19 +51,20 @@ def _value_lines(report: CheckReport) -> Iterator[str]:
     yield ""
     yield "values of the first row with an answer:"
     row = int(np.flatnonzero(report.probe.result.ok)[0])
-    yield values_text({name: array[row:] for name, array in outputs.items()})
+    yield values_text({name: array[row:] for name, array in outputs.items()}, report.probe.paths)
 
 
-def values_text(outputs: Mapping[str, Array]) -> str:
-    """Return the dtype, the shape and the first value of each output."""
-    return "\n".join(_output_lines(outputs))
+def values_text(outputs: Mapping[str, Array], paths: Mapping[str, str] | None = None) -> str:
+    """Return the dtype, the shape, the path in the answer and the first value of each output."""
+    return "\n".join(_output_lines(outputs, paths or {}))
 
 
-def _output_lines(outputs: Mapping[str, Array]) -> Iterator[str]:
+def _output_lines(outputs: Mapping[str, Array], paths: Mapping[str, str]) -> Iterator[str]:
     for name, array in outputs.items():
+        path = f"; at {paths[name]}" if name in paths else ""
         shape = f" of shape {list(array.shape[1:])}" if array.ndim > 1 else ""
         value = _one_line(abbreviated(array[:1].tolist()[0]))
-        yield escaped(f"{_INDENT}{name or 'value'} ({array.dtype}{shape}): {value}")
+        yield escaped(f"{_INDENT}{name or 'value'} ({array.dtype}{shape}{path}): {value}")
 
 
 def _message(headers: Mapping[str, str], body: Any) -> Iterator[str]:

@@ -138,6 +138,21 @@ def missing_options(table: Mapping[str, Any], folder: Path) -> dict[str, str]:
     return {name: f"option of the codec {table['name']}" for name in required if name not in table}
 
 
+def absent_columns(table: Mapping[str, Any], folder: Path, fields: InputFields) -> list[str] | None:
+    """Return the columns that the codec's template names and the input lacks; None if it takes whole rows.
+
+    Raises:
+        ConfigError: an option of the table ``codec`` cannot be used.
+    """
+    options = {key: value for key, value in table.items() if key != "preset"}
+    if "preset" in table:
+        options = load_preset(table["preset"], folder).fill(options)[1]["codec"]
+    columns = codec_by_name(**{"name": "json", **options}).columns
+    if columns is None:
+        return None
+    return sorted(name for name in columns if not {name, name.partition(".")[0]} & fields.columns.keys())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probed:
     """The outcome of a probe.

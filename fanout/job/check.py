@@ -34,6 +34,7 @@ from fanout.types import count_rows, take_rows
 
 if TYPE_CHECKING:
     from fanout.client import Preview
+    from fanout.codecs.base import Codec
     from fanout.engine import RunControl
     from fanout.io.journal import JournalState
     from fanout.io.readers import Source
@@ -87,10 +88,22 @@ async def check_job(job: Job, *, show: bool = False, control: RunControl | None 
         chunk_rows=chunk_rows,
         chunks=-(-n_rows // chunk_rows) if n_rows is not None and only_rows_bound else None,
         output=str(job.output_path),
-        probe=Probe(result, _array_schemas(result.outputs or {}), capture.exchange if capture else None),
+        probe=Probe(
+            result, _array_schemas(result.outputs or {}), capture.exchange if capture else None, _paths(job.codec)
+        ),
         stop=StopCause.of(stop),
         exit_code=exit_code(count_failed(result), stop),
     )
+
+
+def _paths(codec: Codec) -> dict[str, str]:
+    """Return the path of each output in an answer, as the options of the codec give it."""
+    answers, outputs = codec.options.get("answers"), codec.options.get("outputs")
+    behind = "" if answers is None else f", in each of {answers}"
+    if not isinstance(outputs, Mapping):
+        return {} if answers is None else {"": str(answers)}
+    paths = {name: one.get("path", name) if isinstance(one, Mapping) else one for name, one in outputs.items()}
+    return {name: f"{path}{behind}" for name, path in paths.items()}
 
 
 async def dry_run(job: Job, *, latency: float | None = None, control: RunControl | None = None) -> Estimate:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fanout.client import Preview, Survey
     from fanout.errors import RunStopped
     from fanout.job.exchange import Exchange
@@ -131,6 +133,9 @@ class Probe(NamedTuple):
 
     exchange: Exchange | None = None
     """Both as they were sent, if the check was to show them."""
+
+    paths: Mapping[str, str] = {}
+    """Output name to its path in the answer, where the codec has paths."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -154,6 +154,19 @@ def test_a_preset_needs_its_parameters_and_a_token(command, tmp_path, monkeypatc
     assert (made["auth"], made["input"]["column"]) == ({"token": "${AZURE_API_KEY}"}, "text")
 
 
+def test_a_template_of_a_preset_takes_columns_by_name(command, tmp_path):
+    (tmp_path / "mine.toml").write_text(
+        'description = "x"\npath = "/v1/rank"\n[codec]\nrequest = { query = "{{query}}", text = "{{passage}}" }\n'
+    )
+    (tmp_path / "x.csv").write_text("query,body,n\na,b,1\n")
+    arguments = ("init", "--input", "x.csv", "--url", "http://127.0.0.1:9", "--preset", "./mine.toml", "--no-probe")
+    result = command(*arguments)
+    assert (result.code, (tmp_path / "job.toml").exists()) == (2, False)
+    assert 'the request takes the columns "passage", which the input lacks: name yours by --set ' in result.err
+    assert command(*arguments, "--set", 'input.rename={ body = "passage" }').code == 0
+    assert command("check", "job.toml", "--dry-run").code == 0
+
+
 def test_no_file_is_replaced_without_force(command, customers, url, tmp_path):
     (tmp_path / "job.toml").write_text("mine\n")
     arguments = ("init", "--input", "customers.csv", "--url", f"{url}/score")

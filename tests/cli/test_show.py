@@ -31,6 +31,15 @@ def test_the_request_its_answer_and_the_values_are_shown(command, write_job, dou
     assert not (tmp_path / "out").exists()
 
 
+def test_each_output_is_shown_with_its_path(command, write_job, doubler_aside):
+    doubler_aside.answer = lambda rows: [{"a": {"score": 2 * row}} for row in rows]
+    write_job(url=doubler_aside.url)
+    paths = ("--set", "codec.answers=predictions", "--set", 'codec.outputs={ score = "a.score" }')
+    result = command("check", "job.toml", "--show", "--set", 'codec.request={ instances = "{{rows}}" }', *paths)
+    assert result.code == 0, result.err
+    assert "\n  score (float64; at a.score, in each of predictions): 0.0\n" in result.out
+
+
 def test_credentials_are_masked_in_url_headers_and_bodies(command, write_job, doubler_aside, monkeypatch):
     monkeypatch.setenv("KEY", "s3cret-of-header")
     doubler_aside.answer = lambda rows: [f"you are s3cret-of-header {row}" for row in rows]
