@@ -64,8 +64,8 @@ class TokenMeter:
         except (ConfigError, CallbackError):
             raise
         except Exception as error:
-            what = f"raised {type(error).__name__}: {error}"
-            raise ConfigError(f"count_tokens {what}, for a row of type {type(row).__name__}", key=_KEY) from error
+            problem = f"raised {type(error).__name__}: {error}"
+            raise ConfigError(f"count_tokens {problem}, for a row of type {type(row).__name__}", key=_KEY) from error
         if not usable:
             raise ConfigError(f"count_tokens must give a number, 0 or more, not {tokens!r}", key=_KEY)
         return tokens

@@ -1,6 +1,6 @@
 """The HTTP transport: one long-lived aiohttp session to one endpoint.
 
-It follows no redirect, keeps no cookie, reads no environment, asks for unencoded bodies and bounds what it reads. The
+It follows no redirect, keeps no cookie, reads no environment, asks for unencoded bodies and bounds their size. The
 caller sets a deadline on the task itself: aiohttp's own timers do not cover every wait.
 """
 

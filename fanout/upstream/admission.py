@@ -2,7 +2,7 @@
 
 Concurrency is bounded by slots (`ConcurrencyLimiter`). The `Ticket` takes one as it is entered, and keeps it through
 every wait, so that requests are admitted in the order of asking. Everything else is decided by `Dispatcher.decide`, and
-`Dispatcher.exchange` sends what was admitted, once more where the first request could not count.
+`Dispatcher.exchange` sends the admitted request, once more where the first one could not count.
 """
 
 from __future__ import annotations
@@ -311,7 +311,7 @@ class Dispatcher:
     async def _after_abort(
         self, aborted: SendAborted, ticket: Ticket, reservation: Reservation | None
     ) -> TransportError | None:
-        """Wait for what a request lacked that was not sent. Returns an error if it cannot be had."""
+        """Wait for the resource without which a request was not sent. Returns an error if it cannot be obtained."""
         if isinstance(aborted, CredentialsDue):
             # A reservation made anew might let the credentials expire again before it allows the request.
             ticket.reservation = reservation

@@ -108,7 +108,7 @@ class Balancer:
         )
 
     def mostly_overloaded(self, now: float) -> bool:
-        """True if most endpoints are overloaded: otherwise the others can take what one refuses."""
+        """True if most endpoints are overloaded: otherwise the others can take the requests that one refuses."""
         candidates = [endpoint for endpoint in self.endpoints if endpoint.is_candidate]
         return 2 * sum(endpoint.health.overloaded(now) for endpoint in candidates) > len(candidates)
 

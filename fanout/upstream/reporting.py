@@ -69,7 +69,7 @@ class Reporter:
         return None
 
     def on_failure(self, ticket: Ticket, verdict: Verdict, task: ChunkTask | None) -> Verdict:
-        """Report a failure. Returns what the verdict means for the run, given the other endpoints."""
+        """Report a failure. Returns the verdict for the run, given the other endpoints."""
         endpoint = ticket.endpoint
         if endpoint is None:  # nothing was sent
             self._balancer.forget(ticket)
@@ -186,7 +186,7 @@ class Reporter:
         return verdict
 
     def _consequence(self, endpoint: EndpointState, verdict: Verdict) -> Verdict:
-        """Apply ``verdict`` to the endpoint, and return what remains of it for the run.
+        """Apply ``verdict`` to the endpoint, and return the verdict for the run.
 
         Where other endpoints can do the work, one that refuses all requests stops no run.
         """
@@ -217,7 +217,7 @@ class Reporter:
 class RateLimitHeaders:
     """Throttles the requests to one endpoint when its headers announce less than the requests in flight will use.
 
-    What remains of a quota is spread over the time until it resets (RateLimit headers,
+    The remaining quota is spread over the time until it resets (RateLimit headers,
     https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/). An exhausted quota starts a cooldown.
 
     Args:
