@@ -82,6 +82,7 @@ class Attempter:
         """Send an encoded task once, hedged if the settings say so, and return its outputs or the verdict."""
         if task.sent:
             self._counters.retries += 1
+            task.note_repetition(self._group.served_at)
         task.sent += 1
         task.charged += 1
         if self._hedging is None:
@@ -91,12 +92,12 @@ class Attempter:
         task.endpoint = ticket.endpoint
         if not isinstance(outcome, Verdict):
             self._group.successes += 1
+            if ticket.sent_at is not None and ticket.sent_at > self._group.served_at:
+                self._group.served_at = ticket.sent_at
             return outcome
         others_succeed = task.note_failure(outcome, self._group.successes)
         full = others_succeed and outcome.no_room and self._may_refuse_again(task)
-        # A row that fails while those beside it are answered comes to an end, even if it is all that is sent.
-        if full or (ticket.refund and not task.confirmed):
-            task.refund_attempt()
+        task.charged -= full or ticket.refund
         return outcome
 
     async def _attempt(self, task: ChunkTask, ticket: Ticket, only: EndpointState | None = None) -> Outcome:

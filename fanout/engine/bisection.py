@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
-from fanout.engine.task import ChunkTask, kind_of
 from fanout.rowset import RowSet
 from fanout.types import Action, Verdict
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from fanout.engine.request_sizes import RequestSizes
+    from fanout.engine.task import ChunkTask
     from fanout.upstream.group import EndpointGroup
 
     Step = Callable[["Bisection", ChunkTask, Verdict], bool]
@@ -27,6 +28,9 @@ FORBIDDEN = 403
 
 SAMPLES = 2
 """Last attempts of a chunk that send only a few of its rows: if these are answered, the size or a row is to blame."""
+
+_GOLDEN = (5**0.5 - 1) / 2
+"""Step with which successive samples spread evenly over a chunk."""
 
 _RELEASED_BY_A_SUCCESS = 2
 """Parked tasks that one success releases: if all of them were sent at once, and failed, the circuit would open."""
@@ -78,7 +82,6 @@ class Bisection:
     __slots__ = (
         "charged_alone",
         "confirming",
-        "deferred",
         "failure",
         "repeated",
         "root",
@@ -94,8 +97,6 @@ class Bisection:
         self.since = since
         """Time of the loop at which the attempt that failed first was sent."""
         self.splits: list[Split] = []
-        self.deferred: deque[tuple[ChunkTask, Verdict]] = deque()
-        """Parts whose failure says nothing before the other parts have been sent."""
         self.repeated: ChunkTask | None = None
         """The task that is being repeated, whole or in samples of its rows."""
         self.failure: Verdict | None = None
@@ -109,26 +110,23 @@ class Bisection:
         self.confirming = False
         self.suspicious = False
 
-    @property
-    def has_parts(self) -> bool:
-        """True while parts have not been sent at all."""
-        return any(split.parts for split in self.splits)
-
 
 def samples_of(n_rows: int, attempts: int, *, whole: bool) -> Iterator[slice]:
     """The rows that each of so many ``attempts`` sends: all of them while ``whole``, but few in the last ones.
 
-    They are the first rows and the last in turn, since one of both may hold the row to blame.
+    They are the first rows and the last in turn, since one of both may hold the row to blame, and then single rows from
+    all over the chunk.
     """
     for _ in range(attempts - SAMPLES if whole else 0):
         yield slice(0, n_rows)
-    few = 1 if whole else n_rows // 2
-    while True:
-        if attempts > 1 or not whole:
-            yield slice(0, few)
-        few = 1 if whole else max(1, round(few**0.5))
-        yield slice(n_rows - few, n_rows)
-        few, attempts = max(1, round(few**0.5)), 2
+    few = 1 if whole else max(1, n_rows // 2)
+    for number in count(0 if attempts > 1 or not whole else 1):
+        if number >= SAMPLES and few == 1:
+            row = int(n_rows * (number * _GOLDEN % 1))
+            yield slice(row, row + 1)
+        else:
+            yield slice(n_rows - few, n_rows) if number % 2 else slice(0, few)
+        few = max(1, round(few**0.5))
 
 
 class Parked(NamedTuple):
@@ -353,14 +351,14 @@ def may_be_size(verdict: Verdict) -> bool:
     return verdict.may_be_size or (verdict.action is Action.SPLIT and verdict.status != FORBIDDEN)
 
 
-def same_failure_proven(part: ChunkTask, verdict: Verdict, successes: int) -> bool:
-    """True for a part that fails as the whole did, although others have succeeded since."""
-    return (
-        verdict.action is Action.RETRY
-        and part.n > 1
-        and part.suspect == kind_of(verdict)
-        and successes > (part.successes_seen or 0)
-    )
+def could_be_outage(verdict: Verdict) -> bool:
+    """True for a failure that an endpoint in trouble gives to every request."""
+    return verdict.error_kind is None and (verdict.unreachable or verdict.overload or (verdict.status or 0) >= 500)
+
+
+def may_be_rows(verdict: Verdict) -> bool:
+    """True for a failure that rows can cause: a crash, say, but no refused connection."""
+    return verdict.broke_off or not (verdict.unreachable or verdict.no_room)
 
 
 def _wording(reason: str) -> str:

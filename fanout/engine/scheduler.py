@@ -23,8 +23,9 @@ from fanout.engine.bisection import (
     Evidence,
     Parked,
     Split,
+    could_be_outage,
+    may_be_rows,
     may_be_size,
-    same_failure_proven,
     samples_of,
 )
 from fanout.engine.request_sizes import RequestSizes
@@ -48,8 +49,14 @@ if TYPE_CHECKING:
 _FEWEST_WAITING = 2
 """With one request in flight, one retry that waits must not keep new chunks from being sent beside it."""
 
-_MOST_LET_THROUGH = 2
+_MOST_LET_THROUGH = 8
 """New chunks that an endpoint is tried with, however many tasks wait, until one succeeds."""
+
+_SPLIT_AFTER = 0.1
+"""Part of the time to a stall after which the last chunk is split, though nothing shows that the endpoint works."""
+
+_OUTAGE = 0.4
+"""The same for a last row that fails alone, until the row is to blame rather than the endpoint."""
 
 _LOOK_AGAIN = 1.0
 """Seconds after which an endpoint's requests in flight are counted again: those of other runs are not reported here."""
@@ -180,8 +187,7 @@ class Scheduler:
     def handle(self, task: ChunkTask, verdict: Verdict, sent_at: float | None) -> None:
         """Decide how a task goes on whose last attempt, sent at ``sent_at``, ended with ``verdict``."""
         self.last_failure = verdict.reason
-        if task.refunded:
-            self._after_trial(task, verdict)
+        task.note_time(self._now())
         if verdict.error_kind == "shape":  # another chunk shows more of it than the same rows again
             self._let_one_through()
         bisection = task.bisection
@@ -326,7 +332,15 @@ class Scheduler:
         return self._repeat(bisection, task, verdict)
 
     def _repeat(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> bool:
-        delay = self._backoff(verdict, sent=task.sent, charged=task.charged, seconds=self._now() - bisection.since)
+        delay = self._delay(bisection, task, verdict)
+        is_open = task.endpoint is not None and task.endpoint.breaker.is_open
+        if is_open:
+            self._let_one_through()
+        if (delay is None or is_open) and self._may_be_outage(task, verdict):
+            if (found := self._without_proof(bisection, task, verdict)) is not None:
+                bisection.repeated = None
+                return self._decide(bisection, task, found)
+            delay = self._delay(bisection, task, verdict)
         if delay is None:
             bisection.repeated = None
             return self._decide(bisection, task, self._exhausted_attempts(task, verdict))
@@ -340,6 +354,9 @@ class Scheduler:
             sent.bisection, bisection.sample = bisection, rows
         self._queue.put(sent, delay)
         return False
+
+    def _delay(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> float | None:
+        return self._backoff(verdict, sent=task.sent, charged=task.charged, seconds=self._now() - bisection.since)
 
     def _after_repetition(self, bisection: Bisection, sent: ChunkTask, verdict: Verdict | None) -> bool:
         task, bisection.repeated = bisection.repeated, None
@@ -373,38 +390,39 @@ class Scheduler:
         assert bisection.failure is not None
         kind, rows = kind_of(bisection.failure), bisection.sample
         sent.suspect = kind
-        others = task.part(slice(0, rows.start) if rows.start else slice(rows.stop, task.n))
+        around = slice(0, rows.start), slice(rows.stop, task.n)
+        others = [task.part(part) for part in around if part.start < part.stop]
         # All rows together have failed several times, so a row among the others is to blame, or the size. Near a known
         # limit the others may be within it; else they would most probably fail together once more.
-        together = others.n == 1 or self._group.sizes.limits is not None
-        bisection.splits.append(Split([others] if together else others.halves(), kind, (task, bisection.failure)))
+        if len(others) == 1 and others[0].n > 1 and self._group.sizes.limits is None:
+            others = list(others[0].halves())
+        bisection.splits.append(Split(others, kind, (task, bisection.failure)))
         return True if verdict is None else self._judge(bisection, sent, verdict)
 
     def _after_part(self, bisection: Bisection, part: ChunkTask, verdict: Verdict | None) -> bool:
         if verdict is None:
             return self._succeeded(part)
         bisection.splits[-1].any_failed = True
-        unproven = verdict.needs_proof and verdict.action is Action.RETRY
-        if unproven and (bisection.has_parts or bisection.deferred):  # other parts may give the proof
-            bisection.deferred.append((part, verdict))
-            return True
+        if part.n == 1 and could_be_outage(verdict) and self._may_be_outage(part, verdict):
+            return self._detach(bisection, part, verdict)
         return self._judge(bisection, part, verdict)
 
+    def _detach(self, bisection: Bisection, part: ChunkTask, verdict: Verdict) -> bool:
+        """Let a row go its own way that has failed alone, so that the other parts can show whether it is to blame."""
+        own = part.bisection = Bisection(part, bisection.since)
+        self.open += 1
+        self._evidence.begin(own, verdict)
+        if self._judge(own, part, verdict):
+            self._send_next_part(own)
+        return True
+
     def _send_next_part(self, bisection: Bisection) -> None:
-        """Send the next part of a bisection, go on with one that was deferred, or end it."""
-        while True:
-            while bisection.splits and not bisection.splits[-1].parts:
-                self._end_split(bisection, bisection.splits.pop())
-            if bisection.splits:
-                self._send_part(bisection, bisection.splits[-1])
-                return
-            if not bisection.deferred:
-                break
-            part, verdict = bisection.deferred.popleft()
-            if same_failure_proven(part, verdict, self._group.successes):
-                verdict = replace(verdict, action=Action.SPLIT)
-            if not self._judge(bisection, part, verdict):
-                return
+        """Send the next part of a bisection, or end it."""
+        while bisection.splits and not bisection.splits[-1].parts:
+            self._end_split(bisection, bisection.splits.pop())
+        if bisection.splits:
+            self._send_part(bisection, bisection.splits[-1])
+            return
         self._evidence.end(bisection)
         self._close_one()
 
@@ -424,8 +442,7 @@ class Scheduler:
         task, verdict = split.whole
         if not split.any_failed and (verdict.error_kind is None or verdict.may_be_size):
             self._sizes.too_large(task, verdict)
-        if not bisection.deferred:
-            self._evidence.isolated()
+        self._evidence.isolated()
 
     def _decide(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> bool:
         """Settle a task that is not to be repeated as it is."""
@@ -530,31 +547,45 @@ class Scheduler:
             return replace(verdict, action=Action.STOP, stop="rejected")
         if verdict.status == 500 or verdict.error_kind is not None:  # most servers answer 500 for ever to one bad row
             return replace(verdict, action=Action.SPLIT)
-        if verdict.may_be_size and task.n > 1 and (task.others_served or self._only_parts_left(task)):
-            return replace(verdict, action=Action.SPLIT)
         if verdict.unreachable and not balancer.answered:
             return replace(verdict, action=Action.STOP, stop="unreachable")
-        return replace(verdict, action=Action.FAIL)
+        others_succeed = self._endpoint_works(task) or task.others_served
+        return replace(verdict, action=Action.SPLIT if task.n > 1 and others_succeed else Action.FAIL)
+
+    def _may_be_outage(self, task: ChunkTask, verdict: Verdict) -> bool:
+        """True for a failure that shows nothing of the rows, as the endpoint has answered no other request since."""
+        if not could_be_outage(verdict) or self._group.retry.stop is not None or self._group.retry.max_attempts == 1:
+            return False
+        if self.isolation is not None and may_be_rows(verdict):  # a caller waits, and has only this row
+            return False
+        if not self._group.balancer.answered or (verdict.status == 500 and not self._group.successes):
+            return False
+        return not (self._endpoint_works(task) or (verdict.no_room and task.others_served))
+
+    def _endpoint_works(self, task: ChunkTask) -> bool:
+        """True if the endpoint has answered others between the failures of ``task``, and so is not to blame for them.
+
+        One such answer may lie between two outages. It has to do once no new chunk can give another.
+        """
+        return task.proofs >= (1 if self._no_new_chunk else 2)
+
+    def _without_proof(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> Verdict | None:
+        """Go on with a task that has used up its attempts in what may be an outage. None: it is repeated.
+
+        Other requests would show whether the endpoint or the rows are to blame, so a new chunk is let through. Where
+        none is left, parts of the task may show it; a single row has to come to an end some day.
+        """
+        task.charged = min(task.charged, self._group.retry.max_attempts - 2)
+        self._let_one_through()
+        if self._no_new_chunk and may_be_rows(verdict):
+            since, part = (bisection.since, _SPLIT_AFTER) if task.n > 1 else (task.failing_since, _OUTAGE)
+            if self._now() - since >= part * self._group.retry.stall:
+                return replace(verdict, action=Action.SPLIT if task.n > 1 else Action.FAIL)
+        return None
 
     @property
     def _no_new_chunk(self) -> bool:
         return self._exhausted or self._chunker.remaining == 0
-
-    def _only_parts_left(self, task: ChunkTask) -> bool:
-        """True if nothing but parts of ``task`` and of its like can show whether one of its rows is to blame."""
-        return self._no_new_chunk and self._collector.counters.ok > 0
-
-    def _after_trial(self, task: ChunkTask, verdict: Verdict) -> None:
-        """Go on after a trial at a half-open circuit that was not charged to its rows, though they may be bad.
-
-        A new chunk may succeed beside them, and so is let through. Where none is left or none succeeds, single rows are
-        charged: the last rows of an input have to come to an end, not to a stall.
-        """
-        task.refunded = False
-        if not verdict.needs_proof:
-            return
-        if not self._let_one_through() and task.n == 1:
-            task.charge_again()
 
     def _let_one_through(self) -> bool:
         """Accept one new chunk, however many tasks wait. False if none is left, or too many were sent like that."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from itertools import accumulate, pairwise
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ class ChunkTask:
     """Rows that travel in one request: a whole chunk at first, a part of it after a split."""
 
     __slots__ = (
+        "_proof_after",
         "assembly",
         "bisection",
         "charged",
@@ -30,11 +32,13 @@ class ChunkTask:
         "confirmed",
         "endpoint",
         "error_kind",
+        "failed_at",
+        "failing_since",
         "held",
         "n",
         "others_served",
         "payload",
-        "refunded",
+        "proofs",
         "rows",
         "sent",
         "sent_before",
@@ -66,8 +70,6 @@ class ChunkTask:
         """Attempts made for these rows."""
         self.charged = 0
         """Attempts that count against the rows; the others were the endpoint's fault."""
-        self.refunded = False
-        """The last attempt is not charged."""
         self.sent_before = 0
         """Attempts of the larger tasks that these rows were part of."""
         self.error_kind: ErrorKind | None = None
@@ -77,6 +79,14 @@ class ChunkTask:
         self.confirmed = False
         self.successes_seen: int | None = None
         """Successes of all runs of the client when these rows last failed."""
+        self.failing_since = inf
+        """Time of the first failure of these rows by themselves."""
+        self.failed_at = inf
+        """Time of the last."""
+        self.proofs = 0
+        """Repetitions before which the endpoint answered requests that were sent after the failure before."""
+        self._proof_after = inf
+        """Time at which the next proof has to be sent."""
         self.others_served = False
         """Others have succeeded between the last two failures of these rows, or of those that they were part of."""
         self.endpoint: EndpointState | None = None
@@ -114,13 +124,12 @@ class ChunkTask:
         self.rows, self.where, self.n, self.assembly = rest.rows, rest.where, rest.n, rest.assembly
         self.tokens = None
 
-    def in_context(self, verdict: Verdict, *, others_succeed: bool) -> Verdict:
+    def in_context(self, verdict: Verdict) -> Verdict:
         """``verdict`` in the light of earlier failures of these rows: the same one again is no accident."""
         # No row chooses its model.
         twice = verdict.error_kind not in (None, "model") and verdict.error_kind == self.error_kind
-        isolated_for_it = self.suspect is not None and self.suspect == kind_of(verdict)
-        if verdict.needs_proof:  # a single row gets all of its attempts: it may meet accidents, as any other does
-            isolated_for_it = isolated_for_it and others_succeed and self.n > 1
+        # A single row gets all of its attempts: it may meet accidents, as any other does.
+        isolated_for_it = self.suspect == kind_of(verdict) and (self.n > 1 or verdict.error_kind is not None)
         if verdict.action is Action.RETRY and (twice or isolated_for_it):
             return replace(verdict, action=Action.SPLIT)
         return verdict
@@ -138,7 +147,7 @@ class ChunkTask:
 
     def refused_later(self, verdict: Verdict) -> Verdict:
         """Remember that an answer turned out to be unlike the others. Returns ``verdict`` as `in_context` does."""
-        in_context = self.in_context(verdict, others_succeed=self.others_served)
+        in_context = self.in_context(verdict)
         self.error_kind = verdict.error_kind
         return in_context
 
@@ -161,14 +170,21 @@ class ChunkTask:
         """All attempts that held these rows."""
         return self.sent_before + self.sent
 
-    def refund_attempt(self) -> None:
-        """Do not count the last attempt against the rows: the endpoint is to blame for its failure."""
-        self.charged -= 1
-        self.refunded = True
+    def note_repetition(self, served_at: float) -> None:
+        """Look for a proof that the endpoint works, before these rows are sent again.
 
-    def charge_again(self) -> None:
-        """Count the attempt after all that was refunded last."""
-        self.charged += 1
+        Args:
+            served_at: time at which the last of the requests was sent that have been answered.
+        """
+        if served_at >= self._proof_after:
+            self.proofs += 1
+            self._proof_after = max(served_at, self.failed_at)
+
+    def note_time(self, now: float) -> None:
+        """Remember the time of a failure."""
+        if self.failing_since == inf:
+            self.failing_since = self._proof_after = now
+        self.failed_at = now
 
     def halves(self) -> tuple[ChunkTask, ChunkTask]:
         """The rows in two works; the first has the odd one."""

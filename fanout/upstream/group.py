@@ -193,6 +193,9 @@ class EndpointGroup:
         self.successes = 0
         """Chunks answered so far, metadata not included. One shows that requests of this form can succeed."""
 
+        self.served_at = -inf
+        """Time at which the last of the requests was sent that have been answered."""
+
         self.on_second_answer: dict[Callable[[EndpointState, Sequence[RowsSent]], None], None] = {}
         """Called with an endpoint that answered a request twice, and the rows whose answers may be those of others."""
 

@@ -78,13 +78,16 @@ class Reporter:
         others_succeed = False
         if task is not None:
             others_succeed = task.others_succeeded(self._group.successes)
-            verdict = task.in_context(verdict, others_succeed=others_succeed)
+            verdict = task.in_context(verdict)
         # A failure of the rows' own, which others do not share, costs the endpoint nothing.
         rows_fail_alone = others_succeed and verdict.rows_suspect
         if ticket.flight is not None:
             self._report_flight(ticket, verdict, rows_fail_alone=rows_fail_alone)
-        is_last = task is not None and not others_succeed and task.charged >= self._group.retry.max_attempts > 1
-        ticket.refund = self._report_to_breaker(ticket, endpoint, verdict, alone=rows_fail_alone, last=is_last)
+        # Metadata have no rows to blame, so a trial for them is never charged.
+        is_trial_of_metadata = task is None and endpoint.breaker.is_trial(ticket)
+        ticket.refund = (
+            self._report_to_breaker(ticket, endpoint, verdict, alone=rows_fail_alone) or is_trial_of_metadata
+        )
         return verdict
 
     def on_abandoned(self, ticket: Ticket) -> None:
@@ -118,15 +121,13 @@ class Reporter:
             shown = f"{endpoint.transport.shown_url} is asked no more: {reason}"
             self._emit(Event(kind="excluded", status=status, reason=shown))
 
-    def _report_to_breaker(
-        self, ticket: Ticket, endpoint: EndpointState, verdict: Verdict, *, alone: bool, last: bool
-    ) -> bool:
+    def _report_to_breaker(self, ticket: Ticket, endpoint: EndpointState, verdict: Verdict, *, alone: bool) -> bool:
         """Report a failure to circuit breaker and health. True if it should not count against its rows."""
         breaker, now = endpoint.breaker, self._now()
-        was_trial, was_open = breaker.is_trial(ticket), breaker.is_open
+        was_open = breaker.is_open
         if verdict.action is not Action.RETRY:
             breaker.on_refusal(ticket)
-        elif was_trial or (endpoint.answered and not alone):
+        elif breaker.is_trial(ticket) or (endpoint.answered and not alone):
             # An endpoint that never answered at all is left to `max_attempts`, after which the run stops.
             breaker.on_failure(now, ticket, rows_suspect=verdict.rows_suspect)
         if self._balancer.several:
@@ -138,14 +139,7 @@ class Reporter:
                 self._emit(Event(kind="ejected", status=verdict.status, reason=reason))
         if verdict.action is not Action.RETRY or verdict.rows_suspect:
             return False
-        if self._balancer.several and self._balancer.has_available((endpoint,), now):
-            return True
-        if last and verdict.no_room:
-            # A few requests in flight may use up their attempts before the tokens are spent: the circuit is to open
-            # first, for an overloaded endpoint must fail no rows.
-            breaker.open(now)
-            return True
-        return was_trial
+        return self._balancer.several and self._balancer.has_available((endpoint,), now)
 
     def _report_to_health(self, endpoint: EndpointState, verdict: Verdict, now: float) -> None:
         if verdict.error_kind in _MISFITS:
