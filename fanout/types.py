@@ -292,6 +292,9 @@ class Verdict:
     stop: StopKind = "refused"
     """Kind of the stop, if ``action`` is STOP."""
 
+    without_values: bool = False
+    """The response has status 200 and holds nothing that could be values: it may be an error in unknown words."""
+
     about_rows: bool = False
     """The codec knows that rows are at fault (too long, filtered): the failure does not count against the endpoint.
     Where a codec sets it with FAIL, a request of several rows is split, so that the rows at fault fail alone."""

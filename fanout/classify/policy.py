@@ -109,7 +109,14 @@ def classify_error(error: TransportError | InvalidResponse, status: int | None =
     """Classify a request that got no complete answer, or a complete answer that is invalid."""
     reason = str(error)
     if isinstance(error, InvalidResponse):
-        return Verdict(action=Action.RETRY, reason=reason, status=status, error_kind=error.error_kind)
+        without_values = error.error_kind == "content" and not error.rows
+        return Verdict(
+            action=Action.RETRY,
+            reason=reason,
+            status=status,
+            error_kind=error.error_kind,
+            without_values=without_values,
+        )
     if isinstance(error, CertificateError | CredentialsError):
         return Verdict(action=Action.STOP, reason=reason, stop="refused", unreachable=True)
     if isinstance(error, ResponseTooLarge):

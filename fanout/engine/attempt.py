@@ -190,7 +190,7 @@ class Attempter:
         if (stop := self._stop_for_lengths(task, {} if values is None else values, error)) is not None:
             return stop
         if error.rows:
-            error = InvalidResponse(task.in_input(str(error), error.rows), error_kind=error.error_kind)
+            error = InvalidResponse(task.in_input(str(error), error.rows), error_kind=error.error_kind, rows=error.rows)
         return self._classify(response, task, ticket, error)
 
     def _charge(self, task: ChunkTask, usage: Mapping[str, int]) -> None:

@@ -324,7 +324,8 @@ class BisectionBudget:
 
     def refused(self, task: ChunkTask, verdict: Verdict, *, failed: bool) -> None:
         """Count a refusal of rows that have ``failed``, or of a chunk that is to be split."""
-        if verdict.status is None or verdict.status < 400 or verdict.about_rows:
+        is_error = verdict.without_values or (verdict.status is not None and verdict.status >= 400)
+        if not is_error or verdict.about_rows:
             return
         if self._successes() != self._seen or len(self._refused) >= _MOST_WORDINGS:
             self._seen = self._successes()

@@ -223,6 +223,42 @@ async def test_row_72_the_same_refusal_again_and_again_stops_the_run(
     assert len(mock.requests) <= 5 + 2 * concurrency + failed * (2 * ceil(log2(chunk_rows)) + 2)
 
 
+@pytest.mark.parametrize("concurrency", [1, 4])
+@pytest.mark.parametrize("chunk_rows", [1, 8])
+@pytest.mark.parametrize(
+    "body", [b"Account 17 is on hold", b'{"message": "Account 17 is on hold"}', b'{"status": "on hold"}']
+)
+async def test_row_70_the_same_error_in_unknown_words_with_status_200_stops_the_run(
+    body: bytes, chunk_rows: int, concurrency: int
+) -> None:
+    with MockEndpoint(double, latency=0.1) as mock:
+        mock.script(*[None] * 5, *[Scripted(body=body)] * 99_999)
+        limits = Limits(concurrency=concurrency)
+        async with Client(mock.url(Plain), codec="v1", chunk_rows=chunk_rows, limits=limits) as client:
+            with pytest.raises(RunStopped, match="in the same words") as caught:
+                await client.map(X)
+    failed = sum(f.stop - f.start for f in caught.value.result.failures)
+    assert caught.value.kind == "rejected"
+    assert 20 <= failed <= 20 + 2 * concurrency + 4 * chunk_rows
+    assert len(mock.requests) <= 5 + 2 * concurrency + failed * (2 * ceil(log2(chunk_rows)) + 2 + 2)
+
+
+async def test_rows_for_which_a_model_gives_no_number_stop_no_run() -> None:
+    """The first 96 rows: their answers are whole but for these values."""
+
+    async def model(sent: Any) -> Response:
+        values = [row[0] * 2 if row[0] >= 192 else None for row in orjson.loads(sent.joined())["instances"]]
+        return Response(status=200, headers={}, body=orjson.dumps({"predictions": values}))
+
+    rows = np.arange(400.0).reshape(200, 2)
+    fleet = Fleet(a=model)
+    async with fleet.client(codec="v1", chunk_rows=8, limits=Limits(concurrency=1)) as client:
+        first = await client.map(rows[100:101], on_error="keep")
+        result = await client.map(rows, on_error="keep")
+    assert first.ok.all()
+    assert np.flatnonzero(~result.ok).tolist() == list(range(96))
+
+
 async def test_rows_that_are_bad_in_the_same_words_stop_no_run_while_others_succeed() -> None:
     bad = [row for row in range(1000) if row % 15]
     with MockEndpoint(forbidding(*bad, status=400)) as mock:
