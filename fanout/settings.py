@@ -20,6 +20,8 @@ from fanout.options import checks_options
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
+    from fanout.usage import TokenCounts
+
     Wait: TypeAlias = Callable[[RetryCallState], float]
     StopAttempts: TypeAlias = Callable[[RetryCallState], bool]
 else:  # so that neither this module nor the job file's model imports tenacity
@@ -32,6 +34,8 @@ _RATES = tuple(f"{unit}_per_{period}" for unit in ("requests", "rows", "tokens")
 
 # Beyond it, a client in one process is the bottleneck itself.
 _LARGEST_AUTO = 256
+
+_LONGEST_CURRENCY = 16
 
 # Name of a header field (RFC 9110, section 5.6.2).
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -113,6 +117,13 @@ class Limits:
     max_requests: int | None = None
     """Maximum requests in one run, as a guard on the bill. The run then stops, and keeps all rows that succeeded."""
 
+    max_cost: float | None = None
+    """Maximum cost of one run at the prices of cost, in its currency, with what is in flight. The run then stops, keeps
+    all rows that succeeded, and goes on where it was once this is raised."""
+
+    max_tokens_total: int | None = None
+    """Maximum tokens of a language model in one run, input and output together. The run then stops as for max_cost."""
+
     def __post_init__(self) -> None:
         # The type is not enforced for callers in Python, so another text must not pass.
         if isinstance(self.concurrency, str):
@@ -128,8 +139,10 @@ class Limits:
             rated or not self.burst, "burst", self.burst, "left out where there is no rate, such as rows_per_second"
         )
         _require(self.tokenizer != "", "tokenizer", self.tokenizer, "the name of an encoding, such as cl100k_base")
-        if self.max_requests is not None:
-            _require_count("max_requests", self.max_requests)
+        require_positive("max_cost", self.max_cost)
+        for name in ("max_requests", "max_tokens_total"):
+            if getattr(self, name) is not None:
+                _require_count(name, getattr(self, name))
 
     @property
     def rates(self) -> dict[str, float]:
@@ -140,6 +153,76 @@ class Limits:
     def most_in_flight(self) -> int:
         """The largest value that the concurrency can have."""
         return _LARGEST_AUTO if isinstance(self.concurrency, str) else self.concurrency
+
+
+@checks_options
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prices:
+    """Your own prices of the API, for the cost of a run and for limits.max_cost. None are built in: they change."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
+
+    input_per_million: float | None = None
+    """Price of a million input tokens."""
+
+    cached_per_million: float | None = None
+    """Price of a million input tokens that the API has in its cache; that of input tokens if not given."""
+
+    output_per_million: float | None = None
+    """Price of a million output tokens, reasoning included."""
+
+    per_request: float = 0.0
+    """Price of a request that is answered."""
+
+    per_row: float = 0.0
+    """Price of a row that is answered."""
+
+    currency: str = "USD"
+    """Name of the currency, for display."""
+
+    def __post_init__(self) -> None:
+        for name in ("input_per_million", "cached_per_million", "output_per_million", "per_request", "per_row"):
+            value = getattr(self, name)
+            _require(value is None or (isfinite(value) and value >= 0), name, value, "a finite number, 0 or more")
+        short = 0 < len(self.currency) <= _LONGEST_CURRENCY and self.currency.isprintable()
+        _require(short, "currency", self.currency, f"a text of at most {_LONGEST_CURRENCY} characters, such as USD")
+        # A forgotten price would make the cost too low.
+        if self.input_per_million is None and self.by_tokens:
+            raise ConfigError(
+                "input_per_million is missing: the price of input tokens, beside those of cached or output tokens "
+                "(0 if they are free)",
+                key="input_per_million",
+            )
+
+    @property
+    def by_tokens(self) -> bool:
+        """True if tokens have a price."""
+        prices = (self.input_per_million, self.cached_per_million, self.output_per_million)
+        return any(price is not None for price in prices)
+
+    @property
+    def is_set(self) -> bool:
+        """True if anything has a price."""
+        return self.by_tokens or self.per_request > 0 or self.per_row > 0
+
+    def of(self, counts: TokenCounts, rows: int) -> float:
+        """The price of one answered request."""
+        return self.of_tokens(counts.input, counts.cached, counts.output) + self.of_requests(1, rows)
+
+    def of_tokens(self, given: float, cached: float, output: float) -> float:
+        """The price of input tokens (``cached`` of them from the API's cache) and of output tokens."""
+        each = self.input_per_million or 0.0
+        each_cached = each if self.cached_per_million is None else self.cached_per_million
+        cached = min(cached, given)
+        return ((given - cached) * each + cached * each_cached + output * (self.output_per_million or 0.0)) / 1e6
+
+    def of_requests(self, requests: int, rows: int) -> float:
+        """The price of requests without their tokens."""
+        return requests * self.per_request + rows * self.per_row
+
+    def covers(self, counts: TokenCounts) -> bool:
+        """False if there are output tokens, but no price for them beside that of input tokens."""
+        return not (self.by_tokens and self.output_per_million is None and counts.output)
 
 
 @checks_options

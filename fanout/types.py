@@ -18,6 +18,7 @@ import orjson
 from fanout import exact_json
 from fanout._escape import shortened
 from fanout.errors import InvalidResponse
+from fanout.usage import TokenCounts, token_counts
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Values: TypeAlias = Mapping[str, Array]
@@ -35,7 +36,7 @@ Rows: TypeAlias = Array | Sequence[Any] | Mapping[str, Array]
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 StopKind: TypeAlias = Literal[
-    "unreachable", "refused", "quota", "redirect", "pushback", "deadline", "stall", "max_requests", "rejected",
+    "unreachable", "refused", "quota", "redirect", "pushback", "deadline", "stall", "max_requests", "cost", "rejected",
     "metadata", "interrupted", "output", "error", "internal",
     "duplicate",
 ]  # fmt: skip
@@ -429,8 +430,23 @@ class Statistics:
     usage: Mapping[str, int] = field(default_factory=dict)
     """Units that the API counted (``"prompt_tokens"``, ...), summed over all responses that could be read.
 
-    Invalid responses are included, because they are billed too. The cost of a response that never arrived is unknown.
+    Invalid responses are included, because they are billed too. The usage of a response that never arrived is unknown.
     """
+
+    cost: float | None = None
+    """Cost at the prices that were given, in ``currency``. Requests whose usage is unknown, such as those that timed
+    out, are counted by their estimate. None without prices, without any usage, or if a token has no price."""
+
+    cost_estimated: float | None = None
+    """Part of ``cost`` that is estimated; None without prices."""
+
+    currency: str | None = None
+    """Currency of the prices; None without prices."""
+
+    @property
+    def tokens(self) -> TokenCounts:
+        """Input, cached, output and reasoning tokens in ``usage``, whatever the API calls them."""
+        return token_counts(self.usage)
 
     @property
     def rows_per_second(self) -> float:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from fanout.engine import RunControl
     from fanout.io.readers import Source
     from fanout.limits import Cost, RateLimiter
-    from fanout.settings import Endpoints, Hedge, Limits, RetryPolicy, Timeouts
+    from fanout.settings import Endpoints, Hedge, Limits, Prices, RetryPolicy, Timeouts
     from fanout.transport import HeaderSource, Transport, TransportWrapper
     from fanout.types import Array, Event, Result, Rows, Statistics
 
@@ -69,6 +69,7 @@ class Client(Generic[V]):
         retry: attempts and backoff.
         timeouts: deadlines of connecting, of an attempt and of a run.
         hedge: second requests for rows whose response takes long; none if not given.
+        cost: prices of the API, for the cost in `Statistics` and ``Limits(max_cost=...)``.
         headers: header fields of every request, in addition to the endpoint's; or a function, async or not, that
             returns them. It is called before the first request, and again after a 401.
         auth: credentials of every request, such as `BearerAuth`; renewed before they expire and when a server refuses
@@ -118,6 +119,7 @@ class Client(Generic[V]):
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
         hedge: Hedge | None = None,
+        cost: Prices | None = None,
         headers: HeaderSource | None = None,
         auth: Auth | None = None,
         on_event: Callable[[Event], None] | None = None,
@@ -143,6 +145,7 @@ class Client(Generic[V]):
             retry=retry,
             timeouts=preset.timeouts if preset and timeouts is None else timeouts,
             hedge=hedge,
+            cost=cost,
             count_tokens=count_tokens,
             max_pending=max_pending,
             headers=headers,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 from fanout.auth import Auth
 from fanout.errors import ConfigError
 from fanout.limits import RateLimiter
-from fanout.settings import Chunks, Hedge, Limits, RetryPolicy, Timeouts
+from fanout.settings import Chunks, Hedge, Limits, Prices, RetryPolicy, Timeouts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -42,6 +42,7 @@ class ClientOptions(TypedDict, total=False):
     retry: RetryPolicy | None
     timeouts: Timeouts | None
     hedge: Hedge | None
+    cost: Prices | None
     headers: HeaderSource | None
     auth: Auth | None
     on_event: Callable[[Event], None] | None
@@ -62,6 +63,7 @@ class ClientSettings:
     retry: RetryPolicy | None
     timeouts: Timeouts | None
     hedge: Hedge | None
+    cost: Prices | None
     count_tokens: Callable[[Any], float] | None
     max_pending: int
     headers: HeaderSource | None
@@ -75,9 +77,11 @@ class ClientSettings:
             raise ConfigError(
                 f"max_pending must be a whole number, at least 1, not {self.max_pending!r}", key="max_pending"
             )
-        defaults: dict[str, Any] = {"limits": Limits, "retry": RetryPolicy, "timeouts": Timeouts, "hedge": None}
-        for name, default in defaults.items():
-            value, kind = getattr(self, name), default or Hedge
+        kinds: dict[str, Any] = {
+            "limits": Limits, "retry": RetryPolicy, "timeouts": Timeouts, "hedge": Hedge, "cost": Prices
+        }  # fmt: skip
+        for name, kind in kinds.items():
+            value, default = getattr(self, name), None if name in ("hedge", "cost") else kind
             # The dataclass is frozen for everyone else; defaults are filled in once.
             if value is None:
                 object.__setattr__(self, name, default and default())
@@ -89,6 +93,10 @@ class ClientSettings:
             problem = f"auth must be a fanout.Auth, such as fanout.BearerAuth(...), not {type(auth).__name__}"
             raise ConfigError(problem, key="auth")
         self._require_one_token_count()
+        # Without a price nothing costs anything, and the limit would never be reached.
+        if self.load.max_cost is not None and not (self.cost is not None and self.cost.is_set):
+            problem = "max_cost needs prices: cost.input_per_million and output_per_million, per_request or per_row"
+            raise ConfigError(problem, key="limits.max_cost")
 
     @property
     def load(self) -> Limits:

@@ -222,6 +222,7 @@ class Session:
         return counters.snapshot(
             seconds=self._loop.time() - self._opened,
             endpoints=self._group.balancer.statistics(),
+            prices=self._group.prices,
             concurrency=self._group.capacity.chosen,
             in_flight=limiter.in_flight,
             max_in_flight=limiter.peak,
@@ -297,6 +298,7 @@ def _endpoint_group(
         hedger=Hedger(share=hedge.share, delay=hedge.delay) if hedge is not None and hedge.share else None,
         decoder=ResponseDecoder(),
         weights=[target.weight for target in targets],
+        prices=settings.cost,
     )
 
 

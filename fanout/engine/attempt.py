@@ -17,6 +17,7 @@ from fanout.errors import CallbackError, InvalidResponse
 from fanout.stop import Stop
 from fanout.transport import credentials_refused
 from fanout.types import Action, Array, DecodedResponse, Response, Values, Verdict, schema_of
+from fanout.upstream.billing import BilledTicket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -165,7 +166,7 @@ class Attempter:
 
     def _unpack(self, decoded: DecodedResponse, task: ChunkTask, ticket: Ticket) -> Array | Values:
         """The values of a response that also reports its usage, or the name of its model."""
-        self._charge(task, decoded.usage)
+        self._charge(task, decoded.usage, ticket)
         if decoded.model is not None:
             assert ticket.endpoint is not None
             assert ticket.sent_at is not None
@@ -186,14 +187,16 @@ class Attempter:
             else:
                 error = InvalidResponse(f"the answer cannot be checked ({reason})")
         elif values is None:
-            self._charge(task, error.usage)
+            self._charge(task, error.usage, ticket)
         if (stop := self._stop_for_lengths(task, {} if values is None else values, error)) is not None:
             return stop
         if error.rows:
             error = InvalidResponse(task.in_input(str(error), error.rows), error_kind=error.error_kind, rows=error.rows)
         return self._classify(response, task, ticket, error)
 
-    def _charge(self, task: ChunkTask, usage: Mapping[str, int]) -> None:
+    def _charge(self, task: ChunkTask, usage: Mapping[str, int], ticket: Ticket) -> None:
+        if isinstance(ticket, BilledTicket):
+            ticket.charge(usage)
         self._counters.charge(usage)
         self._group.costs.charge(task, usage, self._dispatcher.now())
 

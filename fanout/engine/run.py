@@ -27,6 +27,7 @@ from fanout.statistics import Counters
 from fanout.stop import Stop, StopEvent, Watchdog
 from fanout.types import Event, Verdict
 from fanout.upstream.admission import Dispatcher
+from fanout.upstream.billing import BilledDispatcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from fanout.codecs.base import Codec
     from fanout.engine.chunker import Chunker
     from fanout.engine.task import ChunkTask
+    from fanout.limits import Account
     from fanout.stop import Until
     from fanout.transport import RowsSent
     from fanout.types import ChunkResult, Schema, Statistics
@@ -58,6 +60,7 @@ class Run:
             is to be sent alone. They leave the run: each belongs to another caller, who must not wait or fail for the
             others.
         settle_later: a chunk counts as done when it is given to ``collector.settle``, not when it is delivered.
+        account: of this run alone; that of the group if not given.
     """
 
     def __init__(
@@ -73,11 +76,13 @@ class Run:
         until: Until | None = None,
         isolate: Callable[[list[int], int, bool], None] | None = None,
         settle_later: bool = False,
+        account: Account | None = None,
     ) -> None:
         self.chunker = chunker
         self.counters = Counters()
         self._codec = codec
         self._group = group
+        self._account = account
         self._stop_event = StopEvent(group.balancer.conceal, self._after_stop)
         self._tasks = Tasks(self._report, self._abandon)
         self._emit = EventEmitter(on_event, group.balancer, self._report)
@@ -126,7 +131,7 @@ class Run:
             until=self._clock.until,
         )  # fmt: skip
         owner = object()  # connections remember it, so it must not refer to the run and its arrays
-        dispatcher = Dispatcher(self._group, self.counters.traffic, self._stop_event, self._emit, owner=owner)
+        dispatcher = self._dispatcher(owner)
         probe = None
         if self._group.balancer.several:
             probe = EndpointProbe(self._codec, self._group, dispatcher, self._stop_event, self._emit, self._tasks)
@@ -156,6 +161,7 @@ class Run:
             seconds=self._clock.seconds,
             concurrency=self._group.capacity.chosen,
             endpoints=self._group.balancer.statistics(),
+            prices=self._group.prices,
         )
 
     def up_to_date_counters(self) -> Counters:
@@ -163,6 +169,13 @@ class Run:
         self.counters.rows = self.scheduler.rows_taken
         self.counters.backing_off = self.scheduler.n_waiting
         return self.counters
+
+    def _dispatcher(self, owner: object) -> Dispatcher:
+        options = (self._group, self.counters.traffic, self._stop_event, self._emit)
+        account = self._account or self._group.account
+        if account is None:
+            return Dispatcher(*options, owner=owner)
+        return BilledDispatcher(account, self.counters.spending, *options, owner=owner)
 
     async def _prepare(self, dispatcher: Dispatcher, probe: EndpointProbe | None) -> None:
         """Fetch the metadata that the codec needs."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fanout._redact import Redactor
-from fanout.settings import Chunks, Endpoint, Hedge, Limits, RetryPolicy, Timeouts
+from fanout.settings import Chunks, Endpoint, Hedge, Limits, Prices, RetryPolicy, Timeouts
 
 if TYPE_CHECKING:
     from fanout.auth import Auth
@@ -127,6 +127,7 @@ class JobFile(Table):
     codec: CodecTable
     chunks: Chunks = Chunks()
     limits: Limits = Limits()
+    cost: Prices = Prices()
     retry: RetryPolicy = RetryPolicy()
     hedge: Hedge = Hedge()
     timeouts: Timeouts = Timeouts()

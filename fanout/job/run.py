@@ -233,6 +233,7 @@ def client_of(
         retry=tables.retry,
         timeouts=tables.timeouts,
         hedge=tables.hedge,
+        cost=tables.cost,
         on_event=on_event,
         transport=transport,
         secrets=job.redactor,

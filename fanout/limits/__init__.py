@@ -7,10 +7,13 @@ knows no clock: callers pass in ``loop.time()``.
 from fanout.limits.adaptive import Adaptive
 from fanout.limits.capacity import Capacity, ConcurrencyController, ConcurrencyLimiter
 from fanout.limits.rates import Cost, RateLimiter, Reservation
-from fanout.limits.tokens import TokenMeter, tiktoken_counter, tokens_used
+from fanout.limits.spending import Account, Amount
+from fanout.limits.tokens import TokenMeter, tiktoken_counter
 
 __all__ = [
+    "Account",
     "Adaptive",
+    "Amount",
     "Capacity",
     "ConcurrencyController",
     "ConcurrencyLimiter",
@@ -19,5 +22,4 @@ __all__ = [
     "Reservation",
     "TokenMeter",
     "tiktoken_counter",
-    "tokens_used",
 ]

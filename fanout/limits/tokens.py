@@ -13,7 +13,7 @@ from fanout.options import did_you_mean
 from fanout.types import single_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from fanout.types import Rows
 
@@ -27,12 +27,6 @@ _REMEMBERED = 0.95
 # https://github.com/openai/openai-cookbook/blob/main/examples/How_to_count_tokens_with_tiktoken.ipynb
 _PER_MESSAGE = 3
 _PER_CHAT = 3
-
-
-def tokens_used(usage: Mapping[str, int]) -> int:
-    """Return all tokens in a usage: the total, or the sum of its two parts where an API names no total."""
-    parts = (("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens"))
-    return usage.get("total_tokens") or max(usage.get(one, 0) + usage.get(other, 0) for one, other in parts)
 
 
 class TokenMeter:

@@ -10,14 +10,16 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
-from fanout.limits import Capacity, Cost, tokens_used
+from fanout.limits import Account, Capacity, Cost
 from fanout.limits.size_limits import SizeLimits
+from fanout.settings import Prices
 from fanout.stop import WaitQueue
 from fanout.types import EndpointStatistics
 from fanout.upstream.balancer import Balancer
 from fanout.upstream.circuit_breaker import CircuitBreaker
 from fanout.upstream.health import Health
 from fanout.upstream.reporting import RateLimitHeaders
+from fanout.usage import tokens_used
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from fanout.engine.hedging import Hedger
     from fanout.engine.task import ChunkTask
     from fanout.engine.validator import ResponseDecoder
-    from fanout.limits import ConcurrencyLimiter, RateLimiter, TokenMeter
+    from fanout.limits import Amount, ConcurrencyLimiter, RateLimiter, TokenMeter
     from fanout.settings import Limits, RetryPolicy, Timeouts
     from fanout.stop import Stop
     from fanout.transport import EndpointClient, RowsSent
@@ -155,6 +157,7 @@ class EndpointGroup:
         hedger: decides on second requests; None sends none.
         decoder: decodes large responses.
         weights: their shares; equal ones if empty.
+        prices: of the API; None without any.
     """
 
     def __init__(
@@ -169,12 +172,17 @@ class EndpointGroup:
         hedger: Hedger | None = None,
         decoder: ResponseDecoder,
         weights: Sequence[float] = (),
+        prices: Prices | None = None,
     ) -> None:
+        self.prices = prices
         self.limits = limits
         self.retry = retry
         self.timeouts = timeouts
         self.capacity = Capacity(limits, asyncio.get_running_loop().time())
         self.costs = RequestCosts(rates, meter)
+        self.account = self.open_account()
+        """Of all runs that have none of their own; None if nothing has a price or a limit."""
+
         self.hedger = hedger
         self.decoder = decoder
         self.sizes = SizeLimits()
@@ -198,6 +206,14 @@ class EndpointGroup:
 
         self.on_second_answer: dict[Callable[[EndpointState, Sequence[RowsSent]], None], None] = {}
         """Called with an endpoint that answered a request twice, and the rows whose answers may be those of others."""
+
+    def open_account(self, spent: Amount | None = None) -> Account | None:
+        """Return a new account, of which earlier processes have spent ``spent``; None if nothing is to be counted."""
+        prices, limits = self.prices, self.limits
+        priced = prices is not None and prices.is_set
+        if not priced and limits.max_tokens_total is None:
+            return None
+        return Account(prices or Prices(), limits, self.costs.meter, WaitQueue(), spent)
 
     @property
     def limiter(self) -> ConcurrencyLimiter:

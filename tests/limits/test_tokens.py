@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from fanout.errors import ConfigError
-from fanout.limits import TokenMeter, tiktoken_counter, tokens_used
+from fanout.limits import TokenMeter, tiktoken_counter
+from fanout.usage import tokens_used
 
 if TYPE_CHECKING:
     from collections.abc import Callable
