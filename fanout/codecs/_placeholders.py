@@ -85,11 +85,13 @@ class Text:
     Args:
         parts: constant texts and placeholders, in order.
         key: the key of the template that holds it, for messages.
+        required: refuse null, rather than send it, where a placeholder is the whole text.
     """
 
-    def __init__(self, parts: list[str | Placeholder], key: str) -> None:
+    def __init__(self, parts: list[str | Placeholder], key: str, *, required: bool = False) -> None:
         self.parts = parts
         self.key = key
+        self.required = required
         only = parts[0] if len(parts) == 1 else None
         self.alone = only if isinstance(only, Placeholder) else None
         """The placeholder that is the whole text, so that its value keeps its type."""
@@ -102,7 +104,10 @@ class Text:
     def json(self, row: Any) -> bytes:
         """The value for ``row`` as JSON. Raises `Unfit` where JSON cannot express it, or a value is missing."""
         if self.alone is not None:
-            return value_to_json(self.alone.value(row))
+            value = self.alone.value(row)
+            if self.required and _is_missing(value):
+                raise Unfit(f"has no value for {self.alone.shown}")
+            return value_to_json(value)
         return value_to_json(self.text(row))
 
     def text(self, row: Any) -> str:
@@ -110,8 +115,11 @@ class Text:
         return "".join([part if isinstance(part, str) else as_text(part.value(row), part) for part in self.parts])
 
 
-def parse(text: str, key: str) -> Text | str:
-    """``text`` with its placeholders found, or the constant text. Raises `ConfigError` with the position of a fault."""
+def parse(text: str, key: str, *, required: bool = False) -> Text | str:
+    """``text`` with its placeholders found, or the constant text (``required``: see `Text`).
+
+    Raises `ConfigError` with the position of a fault.
+    """
     parts: list[str | Placeholder] = []
     end = 0
     for found in _PLACEHOLDER.finditer(text):
@@ -124,7 +132,7 @@ def parse(text: str, key: str) -> Text | str:
         end = found.end()
     _add(parts, text[end:], end, key)
     if any(isinstance(part, Placeholder) for part in parts):
-        return Text(parts, key)
+        return Text(parts, key, required=required)
     return "".join(map(str, parts))
 
 
@@ -162,7 +170,7 @@ def as_text(value: Any, placeholder: Placeholder) -> str:
     """``value`` within a text. Raises `Unfit` for a missing value, bytes, a list or an object."""
     if isinstance(value, str):
         return value
-    if value is None or (isinstance(value, float | np.floating) and isnan(value)):  # pandas has NaN for a missing value
+    if _is_missing(value):
         raise Unfit(f"has no value for {placeholder.shown}, which stands within a text")
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -171,6 +179,11 @@ def as_text(value: Any, placeholder: Placeholder) -> str:
     remedy = "base64" if isinstance(value, bytes) else "json"
     kind = "bytes" if isinstance(value, bytes) else "a list" if isinstance(value, list | tuple) else "an object"
     raise Unfit(f"has {kind} for {placeholder.shown} within a text: write {placeholder.shown[:-2]} | {remedy}}}}}")
+
+
+def _is_missing(value: Any) -> bool:
+    # pandas has NaN for a missing value.
+    return value is None or (isinstance(value, float | np.floating) and isnan(value))
 
 
 def _to_json(value: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 import numpy as np
@@ -41,16 +41,25 @@ class RequestTemplate:
         item: the shape of each element of ``{{rows}}``; None: the row itself.
         path: appended to the path of the URL; it may have a query.
         headers: header fields.
+        missing: a value of a row that is null is sent (``"null"``), or fails the row (``"fail"``).
 
     Raises:
         ConfigError: a template that cannot be used. The message names its key and position.
     """
 
     def __init__(
-        self, request: Any, item: Any = None, path: str = "", headers: Mapping[str, str] | None = None
+        self,
+        request: Any,
+        item: Any = None,
+        path: str = "",
+        headers: Mapping[str, str] | None = None,
+        *,
+        missing: Literal["null", "fail"] = "null",
     ) -> None:
-        self.body = Document(request, "request")
-        self.item = None if item is None else Document(item, "item")
+        if missing not in ("null", "fail"):
+            raise ConfigError(f'missing must be "null" or "fail", not {missing!r}', key="missing")
+        self.body = Document(request, "request", required=missing == "fail")
+        self.item = None if item is None else Document(item, "item", required=missing == "fail")
         self._path = _path(path)
         self._headers = _headers({} if headers is None else headers)
         texts = [text for text in (*self._path, *self._headers.values()) if isinstance(text, Text)]
@@ -77,11 +86,11 @@ class RequestTemplate:
             before, after = self._around
             return _payload([before, to_json(rows), after])
         if not self.one_row:
-            singles = None if self.item is None else _singles(rows, self.columns)
+            singles = None if self.item is None else single_rows(rows, self.columns)
             parts = self.body.filled(lambda text: self._many(text, rows, singles))
             row: Any = None
         else:
-            payloads = _each(_singles(rows, self.columns), self._one)
+            payloads = each_row(single_rows(rows, self.columns), self._one)
             if len(payloads) != 1:
                 raise InputError(f"a request of this template carries one row, not {len(payloads)}")
             only: Payload = payloads[0]
@@ -107,7 +116,7 @@ class RequestTemplate:
             return to_json(rows)
         assert singles is not None
         item = self.item
-        return b"[%b]" % b",".join(_each(singles, lambda row: b"".join(item.filled(lambda text: text.json(row)))))
+        return b"[%b]" % b",".join(each_row(singles, lambda row: b"".join(item.filled(lambda text: text.json(row)))))
 
     def _filled_path(self, row: Any) -> str:
         filled, in_query = [], False
@@ -160,9 +169,13 @@ class RequestTemplate:
 
 
 class Document:
-    """A JSON value, serialized but for its texts with placeholders. Raises `ConfigError` as `RequestTemplate` does."""
+    """A JSON value, serialized but for its texts with placeholders (``required``: see `Text`).
 
-    def __init__(self, value: Any, key: str) -> None:
+    Raises `ConfigError` as `RequestTemplate` does.
+    """
+
+    def __init__(self, value: Any, key: str, *, required: bool = False) -> None:
+        self._required = required
         self.texts: list[Text] = []
         self.places: list[tuple[Any, ...]] = []
         """Names and positions that lead to each of the texts."""
@@ -184,7 +197,7 @@ class Document:
 
     def _with_holes(self, value: Any, key: str, place: tuple[Any, ...]) -> Any:
         if isinstance(value, str):
-            text = parse(value, key)
+            text = parse(value, key, required=self._required)
             if isinstance(text, str):
                 return text
             self.texts.append(text)
@@ -239,7 +252,7 @@ def _payload(parts: list[bytes]) -> Payload:
     return Payload(body=tuple(parts))
 
 
-def _each(rows: Sequence[Any], encode: Callable[[Any], Any]) -> list[Any]:
+def each_row(rows: Sequence[Any], encode: Callable[[Any], Any]) -> list[Any]:
     """``encode`` of each row. Raises `EncodeError` with all rows that it refuses."""
     encoded, refused = [], dict[int, str]()
     for i, row in enumerate(rows):
@@ -259,11 +272,11 @@ def _column(placeholder: Placeholder, rows: Rows) -> bytes:
     if isinstance(rows, Mapping) and not placeholder.filters and placeholder.name in rows:
         return orjson.dumps(jsonable(np.asanyarray(rows[placeholder.name])), option=DUMPS)
     name = placeholder.name
-    singles = _singles(rows, frozenset([name]) if name else None)
-    return b"[%b]" % b",".join(_each(singles, lambda row: value_to_json(placeholder.value(row))))
+    singles = single_rows(rows, frozenset([name]) if name else None)
+    return b"[%b]" % b",".join(each_row(singles, lambda row: value_to_json(placeholder.value(row))))
 
 
-def _singles(rows: Rows, columns: frozenset[str] | None) -> Sequence[Any]:
+def single_rows(rows: Rows, columns: frozenset[str] | None) -> Sequence[Any]:
     """The single rows, those of a mapping as dicts of ``columns`` (None: of all).
 
     Raises `InputError` where no row has the columns, for that is no fault of single rows.

@@ -60,6 +60,8 @@ class Json(Codec):
         item: the shape of each element of ``{{rows}}``; the row itself if not given.
         path: a path with placeholders, appended to that of the URL; a query may follow. Values are percent-encoded.
         headers: header fields with placeholders.
+        missing: ``"null"`` sends null where a row has no value, ``"fail"`` fails the row before it is sent. Within a
+            text a missing value always fails.
         answers: JMESPath of the list of answers; ``"predictions"`` if neither this nor ``request`` is given. Without
             it, the whole response is the list, or the answer to a request of one row.
         outputs: output name -> JMESPath inside one answer, or a table with ``path``, ``type`` (a dtype, ``"str"``, or
@@ -88,6 +90,7 @@ class Json(Codec):
         item: Any = None,
         path: str | None = None,
         headers: Mapping[str, str] | None = None,
+        missing: Literal["null", "fail"] = "null",
         answers: str | None = None,
         outputs: Mapping[str, str | OutputOptions] | None = None,
         order: str | None = None,
@@ -104,7 +107,7 @@ class Json(Codec):
         if request is None:
             request, answers = {"instances": "{{rows}}"}, "predictions" if answers is None else answers
         answers, order = _options.text_or_none("answers", answers), _options.text_or_none("order", order)
-        self._template = RequestTemplate(request, item, path or "", headers)
+        self._template = RequestTemplate(request, item, path or "", headers, missing=missing)
         self.columns = self._template.columns
         self.max_rows = 1 if self._template.one_row else _options.count_or_none("max_rows", max_rows)
         self._keep = nonfinite == "keep"

@@ -5,7 +5,7 @@ https://platform.openai.com/docs/api-reference/chat/create
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence  # noqa: TC003 - the schema of job files resolves them
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,12 +13,13 @@ import orjson
 
 from fanout._escape import shortened
 from fanout.codecs import _options
+from fanout.codecs._messages import Messages
 from fanout.codecs._parsing import openai_counts, read_with_usage
-from fanout.codecs._rows import DUMPS, to_json
+from fanout.codecs._rows import DUMPS
 from fanout.codecs._rules import StatusRule  # noqa: TC001 - the schema of job files resolves it
 from fanout.codecs._values import Unfit, text_array
 from fanout.codecs.base import Codec
-from fanout.errors import ConfigError, EncodeError, InputError
+from fanout.errors import ConfigError
 from fanout.exact_json import without_bom
 from fanout.types import Action, DecodedResponse, Payload, Response, Rows, TensorSpec, Values, Verdict
 
@@ -61,13 +62,18 @@ _NO_ACCIDENT = ("tool_calls", "length")
 class OpenAIChat(Codec):
     """A prompt, or a conversation, to the next text of the model.
 
-    A row is a text (what the user says) or a list of messages: dicts with ``role`` and ``content``, sent as they are.
-    One request carries one row. The outputs are ``text`` and ``finish_reason`` (``"stop"``, ``"length"``, ...; empty
-    where the server gives none), both texts. The statistics sum up the ``usage``.
+    A row is a text (what the user says) or a list of messages: dicts with ``role`` and ``content``, sent as they are;
+    or the columns that the templates ``prompt``, ``system`` and ``messages`` name (``"{{column}}"``, ``"{{row}}"``,
+    with the filters ``| json``, ``| base64`` and ``| data_url``). One request carries one row. The outputs are ``text``
+    and ``finish_reason`` (``"stop"``, ``"length"``, ...; empty where the server gives none), both texts. The statistics
+    sum up the ``usage``.
 
     Args:
         model: name of the model, sent if given (the official API wants one).
-        system: a system message, put before every row's own messages.
+        prompt: what the user says, a template over the row: ``"Translate into {{language}}: {{text}}"``; or a list of
+            the parts of a message, such as texts and images. A row without a value fails before it is sent.
+        system: a system message, put before all others; a template, too, beside ``prompt`` or ``messages``.
+        messages: a conversation as a template over the row, in place of ``prompt``.
         extra: constant fields of the body, such as ``temperature`` and ``max_tokens``.
         usage, status_rules: see `fanout.Codec`. The ``usage`` of the response is read without a path.
 
@@ -83,7 +89,9 @@ class OpenAIChat(Codec):
         self,
         *,
         model: str | None = None,
+        prompt: str | Sequence[Mapping[str, Any]] | None = None,
         system: str | None = None,
+        messages: Sequence[Mapping[str, Any]] | None = None,
         extra: Mapping[str, Any] | None = None,
         usage: Mapping[str, str] | None = None,
         status_rules: Sequence[StatusRule] | None = None,
@@ -93,25 +101,19 @@ class OpenAIChat(Codec):
         self._spec = {TEXT: text, FINISH_REASON: text}
         given = _options.text_or_none("model", model)
         self._fields = ({} if given is None else {"model": given}) | _checked_extra(extra)
-        prompt = _options.text_or_none("system", system)
-        self._system = [] if prompt is None else [{"role": "system", "content": prompt}]
+        self._messages = Messages(prompt, system, messages)
+        self.columns = self._messages.columns
 
     def encode(self, rows: Rows) -> Payload:
         """The only row of ``rows`` as the request's ``messages``.
 
         Raises:
-            EncodeError: rows that are neither a text nor messages, or that are empty, missing or no JSON.
-            InputError: columns or numbers, or more than one row.
+            EncodeError: rows that are neither a text nor messages, or that are empty, missing or no JSON; or rows
+                without a value for a template.
+            InputError: columns or numbers without a template, or more than one row.
         """
-        if isinstance(rows, Mapping):
-            raise InputError(f"a chat is made of texts or messages: give one column, not the columns {sorted(rows)}")
-        if isinstance(rows, np.ndarray) and (rows.ndim != 1 or rows.dtype.kind not in "USTO"):
-            raise InputError(f"a chat is made of texts, not of {rows.dtype} rows of shape {list(rows.shape[1:])}")
-        # The whole list is written, so that every row at fault is named before the number of rows is checked.
-        written = to_json(self._conversations(rows.tolist() if isinstance(rows, np.ndarray) else rows))
-        if len(rows) != 1:
-            raise InputError(f"a chat request carries one row, not {len(rows)}")
-        return Payload(body=orjson.dumps({**self._fields, "messages": orjson.Fragment(written[1:-1])}, option=DUMPS))
+        messages = orjson.Fragment(self._messages.of(rows))
+        return Payload(body=orjson.dumps({**self._fields, "messages": messages}, option=DUMPS))
 
     def decode(self, response: Response, n_rows: int) -> DecodedResponse:
         """``text`` and ``finish_reason``, shape (1,), and the usage. Raises `InvalidResponse`."""
@@ -142,17 +144,6 @@ class OpenAIChat(Codec):
         usage, model = openai_counts(document)
         return usage if self._usage is None else usage | self._usage.of(document), model
 
-    def _conversations(self, rows: Sequence[Any]) -> list[list[Any]]:
-        conversations, bad = [], {}
-        for i, row in enumerate(rows):
-            try:
-                conversations.append([*self._system, *_messages(row)])
-            except Unfit as error:
-                bad[i] = str(error)
-        if bad:
-            raise EncodeError("; ".join(dict.fromkeys(bad.values())), rows=list(bad))
-        return conversations
-
 
 def _checked_extra(extra: object) -> dict[str, Any]:
     fields = _options.fields("extra", extra)
@@ -165,30 +156,6 @@ def _checked_extra(extra: object) -> dict[str, Any]:
     if fields.get("n", 1) != 1:
         raise ConfigError(f"extra cannot have n = {fields['n']!r}: a row has one answer; send it n times", key="extra")
     return fields
-
-
-def _messages(row: object) -> list[Any]:
-    """A row as a list of messages. Raises `Unfit` where it is none."""
-    if isinstance(row, bytes):
-        try:
-            row = row.decode()
-        except UnicodeDecodeError:
-            raise Unfit("a prompt is not UTF-8") from None
-    if isinstance(row, str):
-        if not row:
-            raise Unfit("an empty prompt")
-        return [{"role": "user", "content": row}]
-    if row is None or (isinstance(row, float) and row != row):  # pandas has NaN for a missing text
-        raise Unfit("a prompt is missing")
-    if not isinstance(row, list | tuple | np.ndarray):
-        kind = "one message, which belongs into a list" if isinstance(row, Mapping) else type(row).__name__
-        raise Unfit(f"a row must be a text or a list of messages, not {kind}")
-    if not len(row):
-        raise Unfit("a conversation without messages")
-    for message in row:
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str) or not message["role"]:
-            raise Unfit("a message must be a dict with a role and content, for instance role 'user'")
-    return list(row)
 
 
 def _outputs(document: object) -> Values:

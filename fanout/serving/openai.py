@@ -172,9 +172,15 @@ def _content(message: dict[str, Any]) -> str:
     if content is None and message["role"] == "assistant":  # it called a tool
         return ""
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    if not isinstance(parts, list) or not all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in parts):
-        raise StatusError(400, "content must be a text, or a list of text parts", param="messages")
-    return "".join(part["text"] for part in parts)
+    if not isinstance(parts, list) or not all(isinstance(p, dict) and _is_part(p) for p in parts):
+        raise StatusError(400, "content must be a text, or a list of parts: texts, images, audio", param="messages")
+    return "".join(part.get("text", "") for part in parts)
+
+
+def _is_part(part: dict[str, Any]) -> bool:
+    """True for a text, or for a part that the packaged models, which read texts alone, pass over."""
+    kind = part.get("type", "text")
+    return isinstance(part.get("text"), str) if kind == "text" else isinstance(part.get(kind), dict)
 
 
 def _answer_text(model: Model, prompt: str) -> str:

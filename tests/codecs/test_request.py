@@ -237,3 +237,13 @@ async def test_the_path_of_a_row_goes_behind_that_of_the_endpoint(url, expected)
     client = EndpointClient(Endpoint(url=url), url, timeouts=Timeouts(), connections=1, transport=kept)
     await client.post(PATH.encode([{"x": 1, "m": "a/?#", "q": "@"}]))
     assert kept.urls == [expected]
+
+
+def test_a_missing_value_may_fail_its_row_rather_than_be_sent_as_null():
+    rows = [{"a": 1}, {"a": None}, {"a": float("nan")}]
+    assert body(Json(request={"x": "{{a}}"}), rows[1:2]) == {"x": None}
+    codec = Json(request={"rows": "{{rows}}"}, item={"x": "{{a}}"}, missing="fail")
+    error = refused(codec, rows)
+    assert (error.rows, error.reason) == ((1, 2), "the row has no value for {{a}}")
+    with pytest.raises(ConfigError, match='"null" or "fail"'):
+        Json(request="{{row}}", missing="skip")

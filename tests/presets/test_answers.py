@@ -270,3 +270,10 @@ def test_scores_whose_indices_are_no_order_are_no_answer(indices, message):
 def test_no_documents_have_no_scores():
     codec = fanout.preset("cohere-rerank", model="m").codec
     assert values_of(codec, {"results": []}, 1) == ["[]"]
+
+
+@pytest.mark.parametrize("name", ["anthropic-messages", "gemini-generate", "ollama-chat", "openai-responses"])
+def test_a_row_without_a_prompt_fails_before_it_is_sent(name):
+    codec = fanout.preset(name, model="m", prompt="{{text}}").codec
+    with pytest.raises(fanout.EncodeError, match=r"has no value for \{\{text\}\}"):
+        codec.encode([{"text": None}])

@@ -1,0 +1,177 @@
+"""The messages of a chat: the rows themselves, or templates of a prompt or a conversation over the columns of a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+
+from fanout.codecs import _options
+from fanout.codecs._placeholders import Text, as_text
+from fanout.codecs._request import Document, each_row, single_rows
+from fanout.codecs._rows import to_json, value_to_json
+from fanout.codecs._values import Unfit
+from fanout.errors import ConfigError, InputError
+from fanout.types import count_rows
+
+if TYPE_CHECKING:
+    from fanout.types import Rows
+
+_EMPTY = b'""'
+
+
+class Messages:
+    """Writes the ``messages`` of each row.
+
+    Args:
+        prompt: content of the user's message, a text or a list of parts, with placeholders.
+        system: content of a system message before all others, with placeholders.
+        messages: the other messages, with placeholders, in place of a prompt.
+
+    Raises:
+        ConfigError: a template that cannot be used.
+    """
+
+    def __init__(self, prompt: object, system: object, messages: object) -> None:
+        before = [] if system is None else [_message("system", _options.text("system", system), "system")]
+        self._template: list[_Filled] | None = None
+        if prompt is not None and messages is not None:
+            raise ConfigError("messages take the place of a prompt: leave one of them out", key="messages")
+        if prompt is not None:
+            self._template = [*before, _message("user", _content(prompt), "prompt")]
+        elif messages is not None:
+            self._template = [*before, *_conversation(messages)]
+        texts = [
+            text for part in (before if self._template is None else self._template) for text in part.document.texts
+        ]
+        names = {one.name: one.shown for text in texts for one in text.placeholders}
+        if many := [one.shown for text in texts for one in text.placeholders if one.many]:
+            raise ConfigError(f"{texts[0].key} has {many[0]}, but a chat request carries one row", key=texts[0].key)
+        if names and self._template is None:
+            shown = next(iter(names.values()))
+            raise ConfigError(
+                f"system has {shown}, a value of the row: write the prompt as a template too, such as prompt = "
+                '"{{text}}"',
+                key="system",
+            )
+        if self._template is not None and not names:
+            key = "messages" if prompt is None else "prompt"
+            raise ConfigError(f"{key} has no placeholder such as {{{{text}}}}: all rows would be the same", key=key)
+        # Without a template the messages of a row are written together, which takes half the time.
+        self._system: list[Any] = [orjson.loads(part.of(None)) for part in before] if self._template is None else []
+        self.columns: frozenset[str] | None = None if self._template is None or "" in names else frozenset(names)
+        """The columns that the templates name; None where a row is the prompt or the messages."""
+
+    def of(self, rows: Rows) -> bytes:
+        """The messages of the only row as a JSON list.
+
+        Raises:
+            EncodeError: rows without a value for a placeholder, or that are no prompt, no messages or no JSON.
+            InputError: the rows have not the columns of the templates; columns or numbers without a template; or more
+                than one row.
+        """
+        # Every row is written, so that every row at fault is named before the number of rows is checked.
+        if self._template is not None:
+            written = b",".join(each_row(single_rows(rows, self.columns), self._filled))
+        else:
+            written = to_json(each_row(_without_columns(rows), lambda row: [*self._system, *_messages(row)]))[1:-1]
+        if (n_rows := count_rows(rows)) != 1:
+            raise InputError(f"a chat request carries one row, not {n_rows}")
+        return written
+
+    def _filled(self, row: Any) -> bytes:
+        assert self._template is not None
+        return b"[%b]" % b",".join([part.of(row) for part in self._template])
+
+
+class _Filled:
+    """One message with placeholders.
+
+    Args:
+        around: JSON before and behind the document.
+        may_be_empty: an empty text is a valid value of the document.
+    """
+
+    def __init__(self, document: Document, around: tuple[bytes, bytes] = (b"", b""), *, may_be_empty: bool) -> None:
+        self.document = document
+        self._around = around
+        self._may_be_empty = may_be_empty
+
+    def of(self, row: Any) -> bytes:
+        """The message for ``row`` as JSON. Raises `Unfit`."""
+        before, after = self._around
+        content = b"".join(self.document.filled(lambda text: _value(text, row)))
+        if content == _EMPTY and not self._may_be_empty:
+            raise Unfit("makes an empty prompt")
+        return b"%b%b%b" % (before, content, after)
+
+
+def _message(role: str, content: Any, key: str) -> _Filled:
+    around = (b'{"role":"%b","content":' % role.encode(), b"}")
+    return _Filled(Document(content, key), around, may_be_empty=False)
+
+
+def _content(prompt: object) -> Any:
+    is_parts = isinstance(prompt, list | tuple) and all(isinstance(part, Mapping) for part in prompt)
+    if not prompt or not (isinstance(prompt, str) or is_parts):
+        raise ConfigError(f"prompt must be a text or a list of parts of a message, not {prompt!r}", key="prompt")
+    return prompt
+
+
+def _conversation(messages: object) -> list[_Filled]:
+    if not isinstance(messages, list | tuple) or not messages:
+        raise ConfigError(f"messages must be a list of messages, not {messages!r}", key="messages")
+    for i, message in enumerate(messages):
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise ConfigError(f"messages[{i}] must be a table with a role and content, not {message!r}", key="messages")
+    return [_Filled(Document(one, f"messages[{i}]"), may_be_empty=True) for i, one in enumerate(messages)]
+
+
+def _value(text: Text, row: Any) -> bytes:
+    """The value of a text for ``row``: lists and objects as they are, for they may be the parts of a content."""
+    if text.alone is not None:
+        value = text.alone.value(row)
+        if isinstance(value, list | tuple | Mapping):
+            return value_to_json(value)
+        return value_to_json(as_text(value, text.alone))
+    return value_to_json(text.text(row))
+
+
+def _without_columns(rows: Rows) -> Sequence[Any]:
+    if isinstance(rows, Mapping):
+        raise InputError(
+            f"a chat is made of texts or messages: give one column, or a template of the columns {sorted(rows)}, such "
+            'as prompt = "{{text}}"'
+        )
+    if not isinstance(rows, np.ndarray):
+        return rows
+    if rows.ndim != 1 or rows.dtype.kind not in "USTO":
+        raise InputError(f"a chat is made of texts, not of {rows.dtype} rows of shape {list(rows.shape[1:])}")
+    texts: list[Any] = rows.tolist()
+    return texts
+
+
+def _messages(row: object) -> list[Any]:
+    """A row as a list of messages. Raises `Unfit` where it is none."""
+    if isinstance(row, bytes):
+        try:
+            row = row.decode()
+        except UnicodeDecodeError:
+            raise Unfit("is a prompt that is not UTF-8") from None
+    if isinstance(row, str):
+        if not row:
+            raise Unfit("is an empty prompt")
+        return [{"role": "user", "content": row}]
+    if row is None or (isinstance(row, float) and row != row):  # pandas has NaN for a missing text
+        raise Unfit("is missing: it has no prompt")
+    if not isinstance(row, list | tuple | np.ndarray):
+        kind = "one message, which belongs into a list" if isinstance(row, Mapping) else type(row).__name__
+        raise Unfit(f"must be a text or a list of messages, not {kind}")
+    if not len(row):
+        raise Unfit("is a conversation without messages")
+    for message in row:
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str) or not message["role"]:
+            raise Unfit("has a message that is not a dict with a role and content, for instance role 'user'")
+    return list(row)
