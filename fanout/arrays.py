@@ -19,6 +19,11 @@ _SMALL = 4096
 _REMEDY = "put values in their place with .filled(value), or leave these rows out"
 
 
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """Return the name of ``dtype`` in job files: ``"str"`` for texts, whose own name numpy does not read back."""
+    return "str" if dtype.kind == "T" else str(dtype)
+
+
 def within(array: Array, bound: float = inf) -> bool:
     """True only if all floats of ``array`` are between ``-bound`` and ``bound``; NaN never is.
 

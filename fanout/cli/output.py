@@ -205,8 +205,8 @@ def _endpoint_lines(summary: Summary) -> Iterator[str]:
 
 
 def _check_lines(report: CheckReport) -> Iterator[str]:
-    rows = "an unknown number of" if report.rows is None else report.rows
-    yield f"input:    {rows} rows{_array_text(report.input)}"
+    about = "an unknown number of" if report.estimated_rows is None else f"about {report.estimated_rows}"
+    yield f"input:    {about if report.rows is None else report.rows} rows{_array_text(report.input)}"
     yield f"endpoint: {report.endpoint}, codec {report.codec}"
     yield from _model_lines(report.preview)
     # Bounds in bytes or tokens make the number of requests depend on the rows.

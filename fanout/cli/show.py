@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fanout._escape import escaped, escaped_lines
+from fanout.arrays import dtype_name
 from fanout.cli.output import duration
 from fanout.job.exchange import abbreviated
 
@@ -64,7 +65,7 @@ def _output_lines(outputs: Mapping[str, Array], paths: Mapping[str, str]) -> Ite
         path = f"; at {paths[name]}" if name in paths else ""
         shape = f" of shape {list(array.shape[1:])}" if array.ndim > 1 else ""
         value = _one_line(abbreviated(array[:1].tolist()[0]))
-        yield escaped(f"{_INDENT}{name or 'value'} ({array.dtype}{shape}{path}): {value}")
+        yield escaped(f"{_INDENT}{name or 'value'} ({dtype_name(array.dtype)}{shape}{path}): {value}")
 
 
 def _message(headers: Mapping[str, str], body: Any) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fanout.arrays import dtype_name
 from fanout.client import codec_name
 from fanout.engine import chunker_of
 from fanout.errors import ConfigError, RunStopped
@@ -81,6 +82,7 @@ async def check_job(job: Job, *, show: bool = False, control: RunControl | None 
     only_rows_bound = chunks.max_bytes is None and chunks.max_tokens is None
     return CheckReport(
         rows=n_rows,
+        estimated_rows=await asyncio.to_thread(source.estimate_rows) if n_rows is None else None,
         input=_array_schemas(first, n_rows),
         endpoint=job.shown_endpoint,
         codec=_codec_of(job),
@@ -221,7 +223,7 @@ def _array_schemas(rows: Rows, n_rows: int | None = None) -> tuple[ArraySchema, 
     """Return the schema of each array; with ``n_rows``, for the length of the whole input."""
     columns = rows if isinstance(rows, Mapping) else {"": _as_array(rows)}
     return tuple(
-        ArraySchema(name=name, dtype=str(array.dtype), shape=(n_rows or len(array), *array.shape[1:]))
+        ArraySchema(name=name, dtype=dtype_name(array.dtype), shape=(n_rows or len(array), *array.shape[1:]))
         for name, array in columns.items()
     )
 

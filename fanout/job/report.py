@@ -143,7 +143,7 @@ class CheckReport:
     """The outcome of `check_job`."""
 
     rows: int | None
-    """None if only reading to the end would tell."""
+    """None if only reading to the end shows it."""
 
     input: tuple[ArraySchema, ...]
     endpoint: str
@@ -162,6 +162,9 @@ class CheckReport:
     output: str
     probe: Probe
     stop: StopCause | None = None
+    estimated_rows: int | None = None
+    """As many as the size of the input suggests, where ``rows`` is not known."""
+
     exit_code: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -172,6 +175,7 @@ class CheckReport:
         return {
             "schema_version": SCHEMA_VERSION,
             "rows": self.rows,
+            "estimated_rows": self.estimated_rows,
             "input": [asdict(array) for array in self.input],
             "endpoint": self.endpoint,
             "codec": self.codec,

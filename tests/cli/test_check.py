@@ -20,6 +20,19 @@ def test_a_check_prints_its_report_and_writes_nothing(command, write_job, double
     assert not (tmp_path / "out").exists()
 
 
+def test_texts_in_a_csv_file_are_named_as_in_job_files_and_counted_approximately(
+    command, write_job, doubler_aside, tmp_path
+):
+    doubler_aside.answer, doubler_aside.lowest = lambda rows: [len(row) for row in rows], ""
+    (tmp_path / "x.csv").write_text("text\n" + "a text\n" * 50)
+    write_job(url=doubler_aside.url)
+    changes = ("--set", "input.path=x.csv", "--set", "input.column=text")
+    result = command("check", "job.toml", *changes)
+    assert result.code == 0, result.err
+    assert "input:    about 50 rows str (4,)\n" in result.out
+    assert json.loads(command("check", "job.toml", "--json", *changes).out)["estimated_rows"] == 50
+
+
 def test_a_check_in_json_has_the_reason_of_its_stop(command, write_job, doubler_aside):
     doubler_aside.status = 401
     write_job(url=doubler_aside.url)
