@@ -20,8 +20,8 @@ _REMEDY = "put values in their place with .filled(value), or leave these rows ou
 
 
 def dtype_name(dtype: np.dtype[Any]) -> str:
-    """Return the name of ``dtype`` in job files: ``"str"`` for texts, whose own name numpy does not read back."""
-    return "str" if dtype.kind == "T" else str(dtype)
+    """Return the name of ``dtype`` in job files: ``"str"`` for texts of any length."""
+    return "str" if dtype.kind in "TU" else str(dtype)
 
 
 def within(array: Array, bound: float = inf) -> bool:
