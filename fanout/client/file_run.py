@@ -15,6 +15,7 @@ from fanout.callbacks import calling
 from fanout.client.identity import DigestRecorder, content_of, require_unchanged
 from fanout.client.outcome import final_stop, raise_if_stopped
 from fanout.client.resuming import complete, require_same_rows, withdraw
+from fanout.client.spending import recorded, settle, spent_before
 from fanout.engine import ResultQueue, RowStatus, RunControl, Stop, Until, room_for
 from fanout.errors import CallbackError
 from fanout.io.journal import JournalState
@@ -79,6 +80,7 @@ async def run_into(
     chunker = session.chunker(rows, window, state.resolved)
     state.n_rows = chunker.total
     async with _opened(sink, chunker, journal):
+        account = session.open_account(spent_before(journal)) if journal is not None else None
         queue, status = ResultQueue(), RowStatus(state.resolved, state.failures)
         run = session.new_run(
             chunker,
@@ -88,17 +90,20 @@ async def run_into(
             failed_alone=_failed_alone(state),
             until=until,
             settle_later=True,
+            account=account,
         )
         group = max(_GROUP_CHUNKS, session.concurrency) if journal else 1
         writer = _Writer(run, queue, _storing(sink, journal), status, window, group)
         writing = asyncio.create_task(writer.write())
         try:
-            await session.execute(run)
+            async with recorded(journal, account, run, session.concurrency):
+                await session.execute(run)
         # Answers are written even if the run is cancelled.
         finally:
             queue.close()
             await ended(writing)
-        stop = run.stopped or writer.failed
+            unsettled = None if journal is None else await settle(journal)
+        stop = run.stopped or writer.failed or unsettled
         # Answers that may belong to other rows do not count, although they were written.
         session.withdraw(run, status)
         result = status.result(chunker.position if chunker.total is None else chunker.total, run.statistics())

@@ -123,7 +123,9 @@ def _carry_over(sink: FileSink, journal: Journal, content: Content | None) -> No
         checkpoint = Checkpoint(state.schema, state.ok, journal.notes())
         notes, files = sink.rebuild(checkpoint, matches.moves, published=state.complete)
         kept = RowSet((move.to, move.to + move.stop - move.start) for move in matches.moves)
-        new = JournalState(identity, kept, schema=state.schema, n_rows=len(matches.digests))
+        # What an unfinished run has spent counts for its successor; a complete one has its account settled.
+        spent = None if state.complete else state.charged
+        new = JournalState(identity, kept, schema=state.schema, n_rows=len(matches.digests), spent=spent)
         journal.replace_with(new, notes, matches.digests, files)
 
 
@@ -143,14 +145,16 @@ def withdraw(sink: FileSink, journal: Journal, suspect: RowSet) -> None:
     for start, stop in suspect:
         kept.remove(start, stop)
     if state.schema is None or not kept:
-        journal.restart()
+        journal.restart(spent=state.charged)
         return
     sent = journal.sent()
     with _rebuilding(sink):
         moves = [Move(start, stop, start) for start, stop in kept]
         checkpoint = Checkpoint(state.schema, state.ok, journal.notes())
         notes, files = sink.rebuild(checkpoint, moves, published=False)
-        new = JournalState(state.identity, kept, schema=state.schema, n_rows=state.n_rows, replaced=state.replaced)
+        new = JournalState(
+            state.identity, kept, schema=state.schema, n_rows=state.n_rows, replaced=state.replaced, spent=state.charged
+        )
         journal.replace_with(new, notes, sent.digests if sent.known else None, files)
 
 

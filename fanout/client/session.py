@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from fanout.client.options import ClientSettings
     from fanout.codecs.base import Codec
     from fanout.engine import Batch, Chunker
-    from fanout.limits import ConcurrencyLimiter, Cost
+    from fanout.limits import Account, Amount, ConcurrencyLimiter, Cost
     from fanout.rowset import RowSet
     from fanout.serving.local import LocalServer
     from fanout.settings import Endpoint
@@ -141,6 +141,10 @@ class Session:
         chunks, meter = self._settings.chunks, self._group.costs.meter
         packing = Packing(self._scale, meter, max_bytes=chunks.max_bytes, max_tokens=chunks.max_tokens)
         return chunker_of(rows, chunks.rows, window, skip, packing)
+
+    def open_account(self, spent: Amount) -> Account | None:
+        """Open the account of one run, of which earlier processes have spent ``spent``; None if nothing is counted."""
+        return self._group.open_account(spent)
 
     def new_run(
         self,

@@ -146,6 +146,7 @@ class Account:
         self._meter = meter
         self._unmeasured = 0
         self._has_unpriced = False
+        self._needed = Amount()
 
     @property
     def is_limited(self) -> bool:
@@ -183,12 +184,21 @@ class Account:
             if total.exceeds(self.limit):
                 return None if self.in_flight else Refusal(self._exhausted(amount))
             if total.exceeds(self.allowance):
+                self._needed = amount
                 self.on_exhausted()
                 return None
         assert task.payload is not None
         self.in_flight += 1
         self.reserved = self.reserved.plus(amount)
         return Reserved(amount, task.n, task.payload.nbytes)
+
+    def next_allowance(self, requests: int) -> Amount:
+        """Return a sum that allows so many more requests like the one that has to wait, within the limits."""
+        total = self.spent.plus(self.reserved)
+        return Amount(
+            min(self.limit.cost, total.cost + requests * self._needed.cost),
+            min(self.limit.tokens, total.tokens + requests * self._needed.tokens),
+        )
 
     def release(self, reserved: Reserved) -> None:
         """End a reservation whose request was not sent, or refused."""

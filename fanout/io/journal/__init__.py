@@ -2,6 +2,6 @@
 
 from fanout.io.journal.comparison import same_but_for_times
 from fanout.io.journal.journal import Journal
-from fanout.io.journal.state import JournalState, read_state
+from fanout.io.journal.state import JournalState, Spent, read_state
 
-__all__ = ["Journal", "JournalState", "read_state", "same_but_for_times"]
+__all__ = ["Journal", "JournalState", "Spent", "read_state", "same_but_for_times"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from fanout.io.journal.state import (
     JournalState,
     LoadedJournal,
     SentDigests,
+    Spent,
     digest_pieces,
     digests_payload,
     end_payload,
@@ -29,6 +31,7 @@ from fanout.io.journal.state import (
     read_sent,
     read_state,
     retry_payload,
+    spending_payload,
     state_payloads,
     successor_payload,
 )
@@ -66,6 +69,7 @@ class Journal:
         retry: beside the state of a complete run: how far sending its failed rows again has come.
         carry_to: the identity of the run that takes over the answers of `state`, a run of another input.
         digests_of: returns the digests of some rows as they are committed, `DIGEST_BYTES` each.
+        spent: returns the spending at the time of a record; None if it is not counted.
 
     Raises:
         ConfigError: another process owns it, it belongs to an unfinished run with another identity, it is damaged, or
@@ -88,6 +92,9 @@ class Journal:
         self.retry: JournalState | None = None
         self.carry_to: Mapping[str, Any] | None = None
         self.digests_of: Callable[[int, int], bytes] | None = None
+        self.spent: Callable[[], Spent] | None = None
+        # Answers are committed while a larger allowance is recorded.
+        self._lock = threading.Lock()
         try:
             make_folder(self.path.parent)
             self._file = RecordFile(self.path)
@@ -103,16 +110,17 @@ class Journal:
             self.close()
             raise
 
-    def restart(self, identity: Mapping[str, Any] | None = None) -> None:
+    def restart(self, identity: Mapping[str, Any] | None = None, *, spent: Spent | None = None) -> None:
         """Forget all rows: begin a run at its first row, with another identity if one is given.
 
+        ``spent`` is the spending that counts for the new run.
         The journal of a complete run stays on the disk until a row of the new run is done. Rows that are not published
         yet are forgotten there at once, before the sink writes over them.
         """
         old, is_unpublished = self.state, not self.state.complete and self._file.number > 0
         # The same identity means an input with the same number of rows, which `fanout status` shows.
         new = JournalState(old.identity, n_rows=old.n_rows) if identity is None else JournalState(identity)
-        self.state = replace(new, replaced=old.files(self.path.parent))
+        self.state = replace(new, replaced=old.files(self.path.parent), spent=spent)
         self.resumed_rows, self.carry_to = 0, None
         # The sink is about to overwrite the rows of an unfinished run, which must not count then.
         if is_unpublished:
@@ -136,14 +144,15 @@ class Journal:
     def resume_retry(self) -> None:
         """Go on with sending the failed rows of a complete run again."""
         assert self.retry is not None
-        self.state, self.retry = self.retry, None
+        self.state, self.retry = replace(self.retry, spent=self.retry.charged, allowed=None), None
         self.resumed_rows = len(self.state.resolved)
 
     def discard_retry(self) -> None:
         """Return to the complete run whose failed rows were sent again. Raises `OSError`."""
         assert self.state.complete_run is not None
-        self._rewrite(self.state.complete_run)
-        self.state = self.state.complete_run
+        complete_run = replace(self.state.complete_run, spent=self.state.charged)
+        self._rewrite(complete_run)
+        self.state = complete_run
 
     def replace_with(
         self, state: JournalState, notes: Sequence[Any], digests: Array | None, files: Publication
@@ -184,11 +193,25 @@ class Journal:
             failures += chunk.failures
         # The schema is recorded once, with the first answers.
         new_schema = schema if self.state.schema is None else None
-        self._append(group_payload(rows, failures, note, new_schema, self._digests_for(rows)))
+        with self._lock:
+            state, digests = self.state, self._digests_for(rows)
+            # Taken with the record: the spending of these rows is in it.
+            state.spent = state.spent if self.spent is None else self.spent()
+            self._append(group_payload(rows, failures, note, new_schema, digests, state.spent, state.allowed))
         self.state.schema = self.state.schema or schema
         for start, stop in rows:
             self.state.resolved.add(start, stop)
         self.state.failures += failures
+
+    def allow(self, allowed: tuple[float, float] | None) -> None:
+        """Record the spending, and that it may grow to ``allowed`` (cost and tokens) before the next call.
+
+        A process that is killed counts as having spent that. Durable on return. With None the process spends no more.
+        """
+        with self._lock:
+            if self.spent is not None:
+                self.state.spent, self.state.allowed = self.spent(), allowed
+                self._append(spending_payload(self.state.spent, allowed))
 
     def notes(self) -> list[Any]:
         """Return the sink's notes, in order. Read from the file, because a long run has too many to keep."""
@@ -264,6 +287,11 @@ class Journal:
     ) -> None:
         """Open a journal with another identity."""
         old = loaded.state
+        if not old.resolved and not old.is_retry and not old.complete:
+            # Only an allowance was recorded, and no answer contradicts the new identity.
+            self._resume(loaded)
+            self.restart(identity, spent=old.charged)
+            return
         other = difference(old.identity, identity)
         is_finished = old.complete or old.is_retry
         is_comparable = other == _INPUT and rows is not None
@@ -304,7 +332,9 @@ class Journal:
         state = replace(loaded.state, notes=[])
         if state.is_retry and state.complete_run is not None:
             self.retry, state = state, replace(state.complete_run, identity=state.identity, notes=[])
-        self.state, self.resumed_rows = state, len(state.resolved)
+        # The process that was allowed to spend more has ended, so that its allowance counts as spent.
+        self.state = replace(state, spent=state.charged, allowed=None)
+        self.resumed_rows = len(state.resolved)
 
     def _digests_for(self, rows: RowSet) -> bytes:
         """Return the digests for the record of some rows; too many of them get records of their own, before it."""

@@ -32,6 +32,22 @@ DIGESTS_PER_RECORD = 2**17
 """The digests of more rows are written in several records, so that a torn one has a bounded length."""
 
 
+class Spent(NamedTuple):
+    """The spending of a run, of all its processes so far.
+
+    Attributes:
+        cost: in the currency of the prices at that time.
+        tokens: input and output tokens.
+        estimated: part of the cost that is estimated.
+        is_known: False if the cost has parts whose usage or price is unknown.
+    """
+
+    cost: float = 0.0
+    tokens: float = 0.0
+    estimated: float = 0.0
+    is_known: bool = True
+
+
 @dataclass(slots=True)
 class JournalState:
     """The sum of a journal's records.
@@ -48,6 +64,8 @@ class JournalState:
         complete: the files have their final names.
         complete_run: the complete run whose failed rows alone are sent again. Its output stays until that has ended.
         successor: the files that take their names together with the journal that replaces this one.
+        spent: the spending of the run; None if it was never counted.
+        allowed: cost and tokens that the process may have spent before its next record; None if it has ended.
     """
 
     identity: Mapping[str, Any]
@@ -61,6 +79,16 @@ class JournalState:
     complete: bool = False
     complete_run: JournalState | None = None
     successor: Publication | None = None
+    spent: Spent | None = None
+    allowed: tuple[float, float] | None = None
+
+    @property
+    def charged(self) -> Spent | None:
+        """The spending, with all that a process may have spent that was killed."""
+        if self.spent is None or self.allowed is None:
+            return self.spent
+        cost, tokens = map(max, self.allowed, self.spent)
+        return self.spent._replace(cost=cost, tokens=tokens, estimated=self.spent.estimated + cost - self.spent.cost)
 
     @property
     def ok(self) -> RowSet:
@@ -88,7 +116,13 @@ class JournalState:
     def retry(self, notes: Sequence[Any]) -> JournalState:
         """Return the state in which only the failed rows of this complete run are left."""
         return JournalState(
-            self.identity, self.ok, schema=self.schema, notes=list(notes), n_rows=self.n_rows, complete_run=self
+            self.identity,
+            self.ok,
+            schema=self.schema,
+            notes=list(notes),
+            n_rows=self.n_rows,
+            complete_run=self,
+            spent=self.charged,
         )
 
 
@@ -140,6 +174,7 @@ def _read(file: IO[bytes], folder: Path) -> LoadedJournal | None:
             raise Damaged(f"another release of fanout wrote it (format {document['fanout']}, this one reads {VERSION})")
         replaced = tuple(map(str, document.get("replaced", ())))
         state = JournalState(document["identity"], n_rows=document.get("n_rows"), replaced=replaced)
+        _read_spending(state, document)
     if state is not None:
         return LoadedJournal(state, reader.number, reader.size)
     file.seek(0)
@@ -171,6 +206,7 @@ def _with_record(state: JournalState, document: Mapping[str, Any], folder: Path)
     if "schema" in document:
         state.schema = {name: (_dtype(dtype), tuple(shape)) for name, (dtype, shape) in document["schema"].items()}
     state.n_rows = document.get("n_rows", state.n_rows)
+    _read_spending(state, document)
     if "publication" in document:
         state.publication = Publication.from_json(document["publication"], folder)
     if "successor" in document:
@@ -178,6 +214,12 @@ def _with_record(state: JournalState, document: Mapping[str, Any], folder: Path)
     if document.get("complete"):
         state.complete, state.complete_run = True, None
     return state
+
+
+def _read_spending(state: JournalState, document: Mapping[str, Any]) -> None:
+    if "spent" in document:
+        state.spent = Spent(*document["spent"])
+        state.allowed = tuple(document["allowed"]) if "allowed" in document else None
 
 
 def state_payloads(
@@ -199,8 +241,10 @@ def state_payloads(
 def head_payload(state: JournalState) -> bytes:
     """Return the first record of a journal."""
     # The first key identifies the file and its format.
-    head = {"fanout": VERSION, "identity": state.identity, "n_rows": state.n_rows}
-    return safe_json({**head, "replaced": state.replaced} if state.replaced else head)
+    head: dict[str, Any] = {"fanout": VERSION, "identity": state.identity, "n_rows": state.n_rows}
+    if state.replaced:
+        head["replaced"] = state.replaced
+    return safe_json(head | _spending(state.spent, state.allowed))
 
 
 def group_payload(
@@ -209,9 +253,11 @@ def group_payload(
     note: Any = None,
     schema: Schema | None = None,
     digests: bytes = b"",
+    spent: Spent | None = None,
+    allowed: tuple[float, float] | None = None,
 ) -> bytes:
     """Return the record of rows that are resolved from now on; ``digests`` are those of all of them."""
-    document: dict[str, Any] = {"rows": [list(pair) for pair in rows]}
+    document: dict[str, Any] = {"rows": [list(pair) for pair in rows], **_spending(spent, allowed)}
     if failed := [asdict(failure) for failure in failures]:
         document["failures"] = failed
     if note is not None:
@@ -220,6 +266,17 @@ def group_payload(
         document["schema"] = {name: [_dtype_name(dtype), list(shape)] for name, (dtype, shape) in schema.items()}
     text = safe_json(document, orjson.OPT_SERIALIZE_NUMPY)
     return text + _SEPARATOR + digests if digests else text
+
+
+def spending_payload(spent: Spent, allowed: tuple[float, float] | None) -> bytes:
+    """Return the record of the spending so far, and of the sum that may be spent before the next record."""
+    return orjson.dumps(_spending(spent, allowed))
+
+
+def _spending(spent: Spent | None, allowed: tuple[float, float] | None) -> dict[str, Any]:
+    if spent is None:
+        return {}
+    return {"spent": list(spent)} | ({} if allowed is None else {"allowed": list(allowed)})
 
 
 def digests_payload(start: int, stop: int, digests: bytes) -> bytes:

@@ -1,0 +1,84 @@
+"""The spending of a journalled run: the journal records an allowance before it is spent, and the sum at the end.
+
+A process that is killed leaves no account of its last requests. So its journal says how much it may spend before the
+next record, and the process that resumes the run counts all of that as spent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from fanout.engine import Stop
+from fanout.io.journal import Spent
+from fanout.limits import Amount
+from fanout.threads import ended, on_thread
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from fanout.engine import Run
+    from fanout.io.journal import Journal
+    from fanout.limits import Account
+
+# Requests that one allowance pays for, at least: each allowance costs a trip to the disk.
+_STEP = 32
+
+
+def spent_before(journal: Journal) -> Amount:
+    """Return the spending of earlier processes of the run."""
+    spent = journal.state.charged or Spent()
+    return Amount(spent.cost, spent.tokens)
+
+
+@asynccontextmanager
+async def recorded(journal: Journal | None, account: Account | None, run: Run, concurrency: int) -> AsyncIterator[None]:
+    """Record the spending of ``run`` in ``journal`` while it is executed."""
+    if journal is None or account is None:
+        yield
+        return
+    earlier, spending, is_priced = journal.state.charged or Spent(), run.counters.spending, account.prices.is_set
+
+    def spent() -> Spent:
+        is_known = earlier.is_known and is_priced and spending.known_cost is not None
+        return Spent(account.spent.cost, account.spent.tokens, earlier.estimated + spending.estimated, is_known)
+
+    journal.spent = spent
+    allowing = asyncio.create_task(_allow(journal, account, run, max(_STEP, 2 * concurrency)))
+    try:
+        yield
+    finally:
+        allowing.cancel()
+        await ended(asyncio.gather(allowing, return_exceptions=True))
+
+
+async def settle(journal: Journal) -> Stop | None:
+    """Record the final sum, once nothing is in flight. Returns a stop if the journal cannot be written."""
+    state = journal.state
+    if journal.spent is None or (state.allowed is None and journal.spent() == (state.spent or Spent())):
+        return None
+    try:
+        await on_thread(journal.allow, None)
+    except OSError as error:
+        return Stop("output", f"the journal cannot be written: {error}")
+    return None
+
+
+async def _allow(journal: Journal, account: Account, run: Run, requests: int) -> None:
+    """Raise the allowance of a limited account as often as it is exhausted."""
+    if not account.is_limited:
+        return
+    exhausted = asyncio.Event()
+    account.allowance, account.on_exhausted = account.spent, exhausted.set
+    while True:
+        await exhausted.wait()
+        exhausted.clear()
+        allowance = account.next_allowance(requests)
+        try:
+            await on_thread(journal.allow, tuple(allowance))
+        except OSError as error:
+            run.stop(Stop("output", f"the journal cannot be written: {error}"))
+            return
+        account.allowance = allowance
+        account.wait_queue.notify_all()
