@@ -63,7 +63,7 @@ def test_codecs_of_numbers_take_the_options_of_the_base(name):
 
 
 def test_a_codec_of_texts_has_no_option_for_numbers():
-    with pytest.raises(ConfigError, match="its options are model, system, extra"):
+    with pytest.raises(ConfigError, match="its options are model, prompt, system"):
         codec("openai-chat", dtype="float32")
 
 
