@@ -57,6 +57,20 @@ class Block(NamedTuple):
     ids: Sequence[Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class UnreadableFile:
+    """In place of the bytes of a file that cannot be read. The row that holds it fails alone."""
+
+    reason: str
+    """Begins with "the file ...", and holds no secret."""
+
+
+class PassedUrl(str):
+    """The URL of a file that is not fetched: a request may pass it on as a text, but has no bytes of it."""
+
+    __slots__ = ()
+
+
 def schema_of(outputs: Values | None) -> Schema | None:
     """Return the dtype and row shape of each output; None for None."""
     return None if outputs is None else {name: (array.dtype, array.shape[1:]) for name, array in outputs.items()}

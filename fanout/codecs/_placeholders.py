@@ -19,6 +19,7 @@ from fanout.codecs._rows import value_to_json
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError
 from fanout.options import did_you_mean
+from fanout.types import PassedUrl, UnreadableFile
 
 Filter: TypeAlias = Callable[[Any], Any]
 
@@ -65,6 +66,8 @@ class Placeholder(NamedTuple):
             value = row[self.name] if self.name else row
         except (KeyError, IndexError, TypeError):
             value = self._within(row)
+        if type(value) is UnreadableFile:
+            raise Unfit(f"has no file: {value.reason}")
         for apply in self.filters:
             value = apply(value)
         return value
@@ -190,7 +193,10 @@ def _to_json(value: Any) -> str:
     return value_to_json(value).decode()
 
 
-def _bytes(value: Any, name: str) -> bytes:
+def as_bytes(value: Any, name: str) -> bytes:
+    """``value`` as bytes, for the filter ``name`` or another use. Raises `Unfit` for all but bytes and texts."""
+    if type(value) is PassedUrl:
+        raise Unfit(f"has a URL for {name}, which is not fetched: add its host to input.fetch_hosts")
     if isinstance(value, str):
         try:
             return value.encode()
@@ -198,20 +204,25 @@ def _bytes(value: Any, name: str) -> bytes:
             raise Unfit("has half of a surrogate pair, which is no text") from None
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
-    raise Unfit(
-        f"has {'no value' if value is None else type(value).__name__} for the filter {name}, not bytes or a text"
-    )
+    raise Unfit(f"has {'no value' if value is None else type(value).__name__} for {name}, not bytes or a text")
 
 
 def _base64(value: Any) -> str:
-    return b64encode(_bytes(value, "base64")).decode()
+    return b64encode(as_bytes(value, "the filter base64")).decode()
 
 
 def _data_url(value: Any) -> str:
-    data = _bytes(value, "data_url")
-    kind = "text/plain;charset=utf-8" if isinstance(value, str) else "application/octet-stream"
-    kind = next((name for signature, name in _SIGNATURES if signature.match(data)), kind)
-    return f"data:{kind};base64,{b64encode(data).decode()}"
+    # The URL of an image takes the place of its data URL in all chat APIs.
+    if type(value) is PassedUrl:
+        return value
+    kind = "text/plain;charset=utf-8" if isinstance(value, str) else None
+    data = as_bytes(value, "the filter data_url")
+    return f"data:{kind or media_type(data)};base64,{b64encode(data).decode()}"
+
+
+def media_type(data: bytes) -> str:
+    """The media type that the first bytes of a file show; ``application/octet-stream`` if they show none."""
+    return next((name for signature, name in _SIGNATURES if signature.match(data)), "application/octet-stream")
 
 
 FILTERS: dict[str, Filter] = {"json": _to_json, "base64": _base64, "data_url": _data_url}

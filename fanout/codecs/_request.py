@@ -1,4 +1,4 @@
-"""Make requests of a template: a JSON document, a path and header fields with placeholders for the values of rows.
+"""Make requests of a template: a body, a path and header fields with placeholders for the values of rows.
 
 The constant parts are serialized when the codec is made. Nothing of a row is parsed again, and no row reaches the
 origin of the URL.
@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 
 from fanout.arrays import without_mask
+from fanout.codecs._bodies import FormBody, RawBody
 from fanout.codecs._placeholders import Placeholder, Text, parse
 from fanout.codecs._rows import DUMPS, holds_nonfinite, jsonable, to_json, value_to_json
 from fanout.codecs._values import Unfit
@@ -42,6 +43,7 @@ class RequestTemplate:
         path: appended to the path of the URL; it may have a query.
         headers: header fields.
         missing: a value of a row that is null is sent (``"null"``), or fails the row (``"fail"``).
+        other_body: makes a body that is no JSON, in place of ``request``. Such a request carries one row.
 
     Raises:
         ConfigError: a template that cannot be used. The message names its key and position.
@@ -55,21 +57,25 @@ class RequestTemplate:
         headers: Mapping[str, str] | None = None,
         *,
         missing: Literal["null", "fail"] = "null",
+        other_body: RawBody | FormBody | None = None,
     ) -> None:
         if missing not in ("null", "fail"):
             raise ConfigError(f'missing must be "null" or "fail", not {missing!r}', key="missing")
         self.body = Document(request, "request", required=missing == "fail")
+        self.other_body = other_body
         self.item = None if item is None else Document(item, "item", required=missing == "fail")
         self._path = _path(path)
         self._headers = _headers({} if headers is None else headers)
         texts = [text for text in (*self._path, *self._headers.values()) if isinstance(text, Text)]
+        texts += [] if other_body is None else other_body.texts
         self.one_row = not any(text.alone is not None and text.alone.many for text in self.body.texts)
         """True if one request carries one row, because neither ``{{rows}}`` nor ``{{column[]}}`` is in it."""
 
         self._check(texts)
         every = [*self.body.texts, *([] if self.item is None else self.item.texts), *texts]
         if not every:
-            raise ConfigError("request has no placeholder such as {{rows}} or {{column}}", key="request")
+            key = "request" if not isinstance(other_body, FormBody) else "form"
+            raise ConfigError(f"{key} has no placeholder such as {{{{rows}}}} or {{{{column}}}}", key=key)
         shaped = [] if self.item is None else [_ROWS]
         names = {placeholder.name for text in every for placeholder in text.placeholders if placeholder not in shaped}
         by_rows = self.item is None and any(text.alone == _ROWS for text in self.body.texts)
@@ -100,7 +106,10 @@ class RequestTemplate:
         return payload
 
     def _one(self, row: Any) -> Payload:
-        payload = _payload(self.body.filled(lambda text: text.json(row)))
+        if self.other_body is None:
+            payload = _payload(self.body.filled(lambda text: text.json(row)))
+        else:
+            payload = self.other_body.payload(row)
         if self.varies_url:
             payload.path = self._filled_path(row)
         if self._headers:

@@ -15,6 +15,7 @@ import orjson
 
 from fanout.codecs import _options, _values
 from fanout.codecs._answers import POSITION, Answers, OutputOptions
+from fanout.codecs._bodies import FormBody, RawBody
 from fanout.codecs._numbers import AT_ONCE, NumbersReader
 from fanout.codecs._options import DTypeOption, ShapeOption  # noqa: TC001 - the schema of job files resolves them
 from fanout.codecs._parsing import invalid, read, read_with_usage
@@ -23,6 +24,7 @@ from fanout.codecs._request import RequestTemplate
 from fanout.codecs._rules import StatusRule  # noqa: TC001
 from fanout.codecs._slices import Uncut, rows_at
 from fanout.codecs.base import Codec
+from fanout.errors import ConfigError
 from fanout.exact_json import LIGHT, without_bom
 from fanout.types import Action, DecodedResponse, Payload, Response, TensorSpec, Verdict
 
@@ -62,6 +64,10 @@ class Json(Codec):
         headers: header fields with placeholders.
         missing: ``"null"`` sends null where a row has no value, ``"fail"`` fails the row before it is sent. Within a
             text a missing value always fails.
+        raw: in place of ``request``, a body that is one value: ``"{{file}}"`` sends bytes as they are. The content type
+            is the one that they show; ``headers`` may set another.
+        form: in place of ``request``, the fields of a multipart form: name -> value with placeholders, or a table of
+            ``value``, ``filename`` and ``type``. Bytes are sent as files.
         answers: JMESPath of the list of answers; ``"predictions"`` if neither this nor ``request`` is given. Without
             it, the whole response is the list, or the answer to a request of one row.
         outputs: output name -> JMESPath inside one answer, or a table with ``path``, ``type`` (a dtype, ``"str"``, or
@@ -91,6 +97,8 @@ class Json(Codec):
         path: str | None = None,
         headers: Mapping[str, str] | None = None,
         missing: Literal["null", "fail"] = "null",
+        raw: str | None = None,
+        form: Mapping[str, Any] | None = None,
         answers: str | None = None,
         outputs: Mapping[str, str | OutputOptions] | None = None,
         order: str | None = None,
@@ -104,10 +112,14 @@ class Json(Codec):
         status_rules: Sequence[StatusRule] | None = None,
     ) -> None:
         super().__init__(dtype=dtype, shape=shape, nonfinite=nonfinite, usage=usage, status_rules=status_rules)
-        if request is None:
+        given = {name: one for name, one in (("request", request), ("raw", raw), ("form", form)) if one is not None}
+        if len(given) > 1:
+            raise ConfigError(f"{' and '.join(given)} are each the whole body: give one", key=list(given)[1])
+        other = RawBody(raw) if raw is not None else FormBody(form) if form is not None else None
+        if not given:
             request, answers = {"instances": "{{rows}}"}, "predictions" if answers is None else answers
         answers, order = _options.text_or_none("answers", answers), _options.text_or_none("order", order)
-        self._template = RequestTemplate(request, item, path or "", headers, missing=missing)
+        self._template = RequestTemplate(request, item, path or "", headers, missing=missing, other_body=other)
         self.columns = self._template.columns
         self.max_rows = 1 if self._template.one_row else _options.count_or_none("max_rows", max_rows)
         self._keep = nonfinite == "keep"
@@ -167,7 +179,8 @@ class Json(Codec):
         """
         from fanout.codecs._served import document_for, rows_in  # only mocks need it
 
-        values = model(rows_in(self._template, orjson.loads(request.joined())))
+        other, body = self._template.other_body, request.joined()
+        values = model(rows_in(self._template, orjson.loads(body)) if other is None else [other.row_in(body)])
         body = document_for(values, self._answers, () if self._usage is None else self._usage.paths.values())
         return Response(status=200, headers={"Content-Type": "application/json"}, body=body)
 

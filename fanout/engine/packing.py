@@ -162,6 +162,8 @@ def row_bytes(rows: Rows, index: int) -> float:
 
 
 def _array_bytes(array: np.ndarray[Any, Any], index: int) -> float:
+    if array.dtype == object and array.ndim == 1:  # its own bytes are those of pointers
+        return _bytes_of(array[index])
     if array.dtype.kind in "UST":
         return sum(map(_bytes_of, np.atleast_1d(array[index]).ravel().tolist()))
     return array.nbytes / len(array)

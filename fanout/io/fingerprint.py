@@ -159,6 +159,8 @@ def _digests_of_list(rows: Sequence[Any] | Array) -> Array:
             digests[places] = _hash_each((rows_as_bytes([row]) for row in group), "")
         elif kind is str:
             digests[places] = _hash_each((row.encode(errors="surrogatepass") for row in group), "text")
+        elif kind is bytes:
+            digests[places] = _hash_each(group, "bytes")
         elif isinstance(kind[0], tuple):
             digests[places] = _digests_of_columns({name: [row[name] for row in group] for name in kind[0]})
         else:
@@ -168,8 +170,8 @@ def _digests_of_list(rows: Sequence[Any] | Array) -> Array:
 
 def _kind(row: Any) -> Any:
     """Return one value for all rows that could share an array or a mapping of columns; None for all others."""
-    if type(row) is str:
-        return str
+    if type(row) in (str, bytes):
+        return type(row)
     if isinstance(row, dict) and row and all(type(name) is str for name in row):
         return (tuple(row),)
     if isinstance(row, np.ndarray | np.generic) and row.dtype.kind in "biuf":

@@ -31,7 +31,8 @@ class Input(Table):
 
     path: str
     """A file (.npy, .npz, .parquet, .arrow, .jsonl, .csv, .tsv, .txt), or a folder or pattern (data/*.parquet) of files
-    of one format, relative to the job file's folder; or - for stdin."""
+    of one format, relative to the job file's folder; or - for stdin. Images, audio and PDFs (photos/*.png) are rows
+    themselves, with the columns file (the bytes) and name (also the id)."""
 
     column: str | None = None
     """Name of the array, column or field whose values are the rows; not needed if there is only one. In JSON lines also
@@ -51,8 +52,26 @@ class Input(Table):
     """Name of the column with the rows' ids, which are texts or integers; or names of several that are an id together.
     """
 
-    format: Literal["npy", "npz", "parquet", "arrow", "jsonl", "csv", "tsv", "txt"] | None = None
-    """Format of the input, if its suffix does not show it."""
+    format: Literal["npy", "npz", "parquet", "arrow", "jsonl", "csv", "tsv", "txt", "files"] | None = None
+    """Format of the input, if its suffix does not show it. With "files" each file of a folder is a row."""
+
+    files: str | list[str] | None = None
+    """Name of the column, or of several, with paths or URLs of files: the rows have the bytes of the files. A row whose
+    file cannot be read fails alone."""
+
+    files_root: str | None = None
+    """Folder in which these paths begin, and below which the files have to be once links are resolved; the job file's
+    folder if not given (for files as rows, the folder of the input)."""
+
+    fetch_hosts: list[str] = []
+    """Hosts from which URLs in these columns are fetched: images.example.com, *.example.com, 10.0.0.7:8080. Other URLs
+    of public hosts are passed on to the model as texts."""
+
+    fetch_timeout: float = Field(default=30.0, gt=0, allow_inf_nan=False)
+    """Seconds for one URL."""
+
+    file_max_bytes: int = Field(default=33_554_432, ge=1)
+    """Largest file in bytes. A row with a larger one fails."""
 
 
 # The keys depend on the type, which may be of another package: its class checks them.
@@ -151,6 +170,14 @@ class Job:
         """The input: a file, a folder or a pattern; ``-`` for stdin."""
         path = self.tables.input.path
         return Path(path) if path == "-" else self._beside(path)
+
+    @property
+    def files_root(self) -> Path | None:
+        """The folder of the files that rows name; None if the rows are files and the job names no folder."""
+        table = self.tables.input
+        if table.files_root is None and table.files is None:
+            return None
+        return self._beside(table.files_root or ".")
 
     @property
     def output_path(self) -> Path:

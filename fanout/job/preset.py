@@ -15,17 +15,20 @@ if TYPE_CHECKING:
 
     from fanout.job.variables import Location
 
+# Each describes the body of a request of the default codec.
+_BODIES = {"request", "raw", "form"}
+
 
 def with_preset(tables: Mapping[str, Any], file: Path, problems: dict[Location, str]) -> dict[str, Any]:
     """Return the tables of a job file with the defaults of its preset. Adds its faults to ``problems``.
 
-    With an invalid preset the table ``codec`` has its default only. A request without a name is one of the codec json.
+    With an invalid preset the table ``codec`` has its default only. A body without a name is one of the codec json.
     """
     codec = tables.get("codec")
     if not isinstance(codec, dict):
         return dict(tables)
     if "preset" not in codec:
-        return {**tables, "codec": {"name": DEFAULT_CODEC, **codec}} if "request" in codec else dict(tables)
+        return {**tables, "codec": {"name": DEFAULT_CODEC, **codec}} if _BODIES & codec.keys() else dict(tables)
     name, invalid = codec["preset"], {**tables, "codec": {"name": DEFAULT_CODEC}}
     try:
         if not isinstance(name, str) or not name:

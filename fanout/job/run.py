@@ -191,6 +191,11 @@ def read_input(job: Job, rows: slice = slice(None)) -> Source:
         id=table.id,
         format=table.format,
         needed=_needed_columns(job),
+        files=table.files,
+        files_root=job.files_root,
+        fetch_hosts=table.fetch_hosts,
+        fetch_timeout=table.fetch_timeout,
+        file_max_bytes=table.file_max_bytes,
     )
     # The output replaces a file at its path, which must not be the input.
     require_apart(job.output_path, source.files)

@@ -46,9 +46,9 @@ def job_schema() -> dict[str, Any]:
     table = tables["CodecTable"]
     # Examples instead of an enum: a codec may be registered only on the machine that runs the job.
     table["properties"]["name"]["examples"] = names()
-    # A request or a preset stands in place of the name.
+    # A body or a preset stands in place of the name.
     del table["required"]
-    table["anyOf"] = [{"required": [key]} for key in ("name", "preset", "request")]
+    table["anyOf"] = [{"required": [key]} for key in ("name", "preset", "request", "raw", "form")]
     table["properties"]["preset"]["examples"] = preset_names()
     table["allOf"] = [*map(_options_if_named, names()), *map(_options_of_preset, preset_names())]
     return {"$schema": _Toml.schema_dialect, "title": "fanout job", **schema}

@@ -11,7 +11,9 @@ from fanout.io.readers.arrow_files import ArrowFileSource, ParquetSource
 from fanout.io.readers.base import BLOCK_BYTES, Source
 from fanout.io.readers.columns import ColumnOptions
 from fanout.io.readers.csv import CsvSource
-from fanout.io.readers.files import GZIP, ConcatenatedSource, FileSource, find_files
+from fanout.io.readers.file_cells import FileCellsSource, FileOptions, FileReader
+from fanout.io.readers.files import GZIP, ConcatenatedSource, FileSource, find_files, folder_of
+from fanout.io.readers.folder import FolderSource
 from fanout.io.readers.jsonl import JsonLinesSource
 from fanout.io.readers.lines import ByteInput, InputFile, Stdin, TextSource
 from fanout.io.readers.npy import NpySource, NpzSource
@@ -24,6 +26,11 @@ if TYPE_CHECKING:
 __all__ = ["BLOCK_BYTES", "Source", "as_source", "open_source"]
 
 _STDIN = "-"
+_MEDIA = (
+    ".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".wav", ".mp3", ".flac", ".ogg", ".m4a", ".mp4",
+    ".webm", ".pdf",
+)  # fmt: skip
+_FILES = "files"
 
 
 class _FileFormat(NamedTuple):
@@ -56,6 +63,7 @@ _LINE_FORMATS = {
 _SUFFIXES = {suffix: name for name, one in _FILE_FORMATS.items() for suffix in one.suffixes}
 _SUFFIXES |= {suffix: name for name, one in _LINE_FORMATS.items() for suffix in one.suffixes}
 _SUFFIXES |= {suffix + GZIP: name for name, one in _LINE_FORMATS.items() for suffix in one.suffixes}
+_SUFFIXES |= dict.fromkeys(_MEDIA, _FILES)
 
 
 @checks_options
@@ -69,6 +77,11 @@ def open_source(
     id: str | Sequence[str] | None = None,  # noqa: A002 - the name it has for users
     format: str | None = None,  # noqa: A002
     needed: Collection[str] = (),
+    files: str | Sequence[str] | None = None,
+    files_root: Path | str | None = None,
+    fetch_hosts: Sequence[str] = (),
+    fetch_timeout: float = 30.0,
+    file_max_bytes: int = 32 * 2**20,
 ) -> Source:
     """Open the rows of a file, of all files in a folder, of the files that a pattern matches, or of stdin.
 
@@ -87,13 +100,23 @@ def open_source(
             (``{"order": 7, "line": 2}``) are a row's id.
         needed: columns to read if neither ``column`` nor ``columns`` is given and the file has columns, as those that a
             codec takes (`Codec.columns`). In JSON lines a row stays the whole value.
-        format: ``npy``, ``npz``, ``parquet``, ``arrow``, ``jsonl``, ``csv``, ``tsv`` or ``txt``, instead of the suffix.
+        format: ``npy``, ``npz``, ``parquet``, ``arrow``, ``jsonl``, ``csv``, ``tsv`` or ``txt``, instead of the suffix;
+            or ``files``, as for images, audio and PDF: each file is a row, whose columns are ``file`` (its bytes) and
+            ``name`` (its path below the folder, also the id). Without ``column`` and ``columns`` a row is the bytes.
+        files: name of the column, or of several, with paths or URLs of files: rows have their bytes. A row whose file
+            cannot be read fails alone.
+        files_root: folder in which these paths begin, and below which the files have to be once links are resolved; the
+            working folder if not given. For the format ``files``, the folder of the input.
+        fetch_hosts: hosts from which URLs are fetched (``images.example.com``, ``*.example.com``, ``10.0.0.7:8080``).
+            Other URLs of public hosts are passed on to the model as texts.
+        fetch_timeout: seconds for one URL.
+        file_max_bytes: largest file.
 
     Raises:
         InputError: the input or a column of it cannot be used; its ``key`` is that of the job file, for instance
             ``"input.path"`` or ``"input.columns"``.
     """
-    known = [*_FILE_FORMATS, *_LINE_FORMATS]
+    known = [*_FILE_FORMATS, *_LINE_FORMATS, _FILES]
     if format is not None and format not in known:
         raise InputError(f'format must be one of {", ".join(known)}, not "{format}"', key="input.format")
     options = ColumnOptions(
@@ -104,9 +127,31 @@ def open_source(
         id=id if isinstance(id, str | None) else tuple(dict.fromkeys(id)),
         needed=tuple(sorted(needed)),
     )
+    file_options = FileOptions(
+        columns=_names_of(files),
+        root=None if files_root is None else Path(files_root),
+        fetch_hosts=tuple(fetch_hosts),
+        fetch_timeout=fetch_timeout,
+        max_bytes=file_max_bytes,
+    )
+    source = _open(Path(path), options, format, file_options)
+    return FileCellsSource(source, file_options) if file_options.columns else source
+
+
+def _names_of(files: str | Sequence[str] | None) -> tuple[str, ...]:
+    return () if files is None else (files,) if isinstance(files, str) else tuple(dict.fromkeys(files))
+
+
+def _open(path: Path, options: ColumnOptions, format: str | None, file_options: FileOptions) -> Source:  # noqa: A002
     if str(path) == _STDIN:
         return _open_stdin(options, format)
-    files, format = find_files(Path(path), _SUFFIXES, format)  # noqa: A001
+    files, format = find_files(path, _SUFFIXES, format, keep_empty=_FILES)  # noqa: A001
+    if format == _FILES:
+        if file_options.columns:
+            raise InputError("the rows are files themselves: leave files out", key="input.files")
+        folder = folder_of(path)
+        reader = FileReader(folder, file_options.root or folder, None, file_options.max_bytes)
+        return FolderSource(files, folder, options, reader)
     # Each source opens its file to check the header, before a request is sent.
     try:
         if format in _LINE_FORMATS:

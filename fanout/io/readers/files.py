@@ -114,13 +114,20 @@ def _in_words(source: FileSource) -> str:
     return ", ".join(f'"{name}": {kind}' for name, kind in source.schema.items())
 
 
-def find_files(path: Path, suffixes: Mapping[str, str], format: str | None) -> tuple[list[Path], str]:  # noqa: A002
+def find_files(
+    path: Path,
+    suffixes: Mapping[str, str],
+    format: str | None,  # noqa: A002
+    *,
+    keep_empty: str = "",
+) -> tuple[list[Path], str]:
     """Return the files that ``path`` names, in natural order, and their common format.
 
     Args:
         path: a file, a folder, or a pattern in which ``**`` stands for any number of folders.
         suffixes: suffix -> format.
         format: the format, if the suffix does not decide.
+        keep_empty: a format whose empty files count.
 
     Raises:
         InputError: there are no files, or they have several formats, or an unknown one.
@@ -139,12 +146,18 @@ def find_files(path: Path, suffixes: Mapping[str, str], format: str | None) -> t
         for file in files:
             _require_regular(file)
         # An empty part of a dataset is an empty file in some writers, and has no header to read.
-        files = [file for file in files if file.stat().st_size]
+        not_empty = [file for file in files if file.stat().st_size]
     except OSError as error:  # for instance a name that is too long, or a folder that may not be entered
         raise InputError(f"{path} cannot be read: {error.strerror}", key="input.path") from None
-    if not files:
+    if not not_empty:
         raise InputError(f"{path.absolute()} has no file in it that is not empty", key="input.path")
-    return files, format or _common_format(path, files, suffixes)
+    format = format or _common_format(path, not_empty, suffixes)  # noqa: A001
+    return files if format == keep_empty else not_empty, format
+
+
+def folder_of(path: Path) -> Path:
+    """Return the folder that all files are in which ``path`` names: a file, a folder, or a pattern."""
+    return path if path.is_dir() else path.parent if path.exists() else _beginning(path)[0]
 
 
 def in_natural_order(paths: Iterable[Path]) -> list[Path]:
@@ -174,11 +187,7 @@ def _in_folder(folder: Path) -> list[Path]:
 
 
 def _matching(pattern: Path) -> list[Path]:
-    root = Path(pattern.anchor)
-    parts = pattern.parts[1:] if pattern.anchor else pattern.parts
-    # Folders that exist under their own name are no part of the pattern: one may have a bracket in its name.
-    while (root / parts[0]).exists():
-        root, parts = root / parts[0], parts[1:]
+    root, parts = _beginning(pattern)
     matches = [
         match
         for match in root.glob("/".join(parts))
@@ -187,6 +196,16 @@ def _matching(pattern: Path) -> list[Path]:
     if not matches:
         raise InputError(f"no file matches {pattern.absolute()}", key="input.path")
     return in_natural_order(matches)
+
+
+def _beginning(pattern: Path) -> tuple[Path, tuple[str, ...]]:
+    """Return the folder in which a pattern begins, and the rest of its parts."""
+    root = Path(pattern.anchor)
+    parts = pattern.parts[1:] if pattern.anchor else pattern.parts
+    # Folders that exist under their own name are no part of the pattern: one may have a bracket in its name.
+    while (root / parts[0]).exists():
+        root, parts = root / parts[0], parts[1:]
+    return root, parts
 
 
 def _suffix_of(path: Path) -> str:

@@ -1,0 +1,171 @@
+"""URLs of files in rows: which of them are fetched, which are passed on to the model, and which are refused.
+
+A cell of a table may come from anybody. So a URL is fetched from a host that the user has named only, also after a
+redirect, and it is passed on only if its host is a public one: a model server inside a network must not be led to
+another server there.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from http.client import HTTPException
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from time import monotonic
+from typing import IO, TYPE_CHECKING, Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+from fanout._url import redact_url
+from fanout.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from http.client import HTTPMessage
+    from urllib.parse import SplitResult
+
+# Schemes that some model servers read by themselves, with credentials of their own.
+_STORES = ("gs", "s3")
+_PORTS = {"http": 80, "https": 443}
+_INTERNAL_NAMES = (".localhost", ".local", ".internal", ".lan", ".home.arpa")
+_HOST = re.compile(r"(\*\.)?[A-Za-z0-9_.-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
+_PIECE = 64 * 2**10
+_CONTROL = re.compile(r"[\x00-\x20\x7f\\]")
+
+
+class Unfetched(Exception):  # noqa: N818 - the caller turns it into the reason of one row
+    """A URL that is refused, or whose file could not be fetched. The text goes on after "the file"."""
+
+
+class UrlFetcher:
+    """Fetches URLs from named hosts. It blocks, and may be used from several threads.
+
+    Args:
+        hosts: ``images.example.com``, or ``*.example.com`` for all hosts below it; with ``:PORT`` for another port
+            than that of the scheme.
+        timeout: seconds for one file, redirects included.
+        most_bytes: largest file.
+
+    Raises:
+        InputError: a host that is none.
+    """
+
+    def __init__(self, hosts: Sequence[str], timeout: float, most_bytes: int) -> None:
+        for host in hosts:
+            if not isinstance(host, str) or not _HOST.fullmatch(host):
+                raise InputError(
+                    f"{host!r} is not a host, such as images.example.com, 10.0.0.7:8080 or *.example.com",
+                    key="input.fetch_hosts",
+                )
+        self._hosts = tuple(host.lower() for host in hosts)
+        self._timeout = timeout
+        self._most_bytes = most_bytes
+        self._opener = build_opener(_Redirects(self))
+
+    def allows(self, url: str) -> bool:
+        """True if the URL is fetched. False if it may be passed on as it is. Raises `Unfetched` if it is refused."""
+        if url[:5].lower() == "data:":
+            return False
+        if _CONTROL.search(url):
+            raise Unfetched("has a URL with a space or a control character in it")
+        try:
+            parts = urlsplit(url)
+            host, port = (parts.hostname or "").rstrip("."), parts.port
+        except ValueError:
+            raise Unfetched("has a URL that cannot be read") from None
+        if parts.scheme in _STORES:
+            return False
+        if parts.scheme not in _PORTS:
+            raise Unfetched(f"has a URL of the scheme {parts.scheme!r}, which is neither fetched nor passed on")
+        if not host or "@" in parts.netloc:
+            raise Unfetched("has a URL without a host, or with credentials before it")
+        if self._is_named(host, port or _PORTS[parts.scheme], _PORTS[parts.scheme]):
+            return True
+        if _is_internal(host):
+            raise Unfetched(f"has a URL of the host {host!r}, which is not a public one: {_remedy(parts)}")
+        return False
+
+    def fetch(self, url: str) -> bytes:
+        """The bytes at a URL that `allows` returned True for. Raises `Unfetched`."""
+        ends, shown = monotonic() + self._timeout, redact_url(url)
+        try:
+            request = Request(url, headers={"User-Agent": "fanout", "Accept-Encoding": "identity"})  # noqa: S310
+            with self._opener.open(request, timeout=self._timeout) as response:
+                data = bytearray()
+                # A server that sends a byte a second keeps every time limit of the socket, hence the deadline.
+                while piece := response.read1(_PIECE):
+                    data += piece
+                    if len(data) > self._most_bytes:
+                        raise Unfetched(f"at {shown} is larger than input.file_max_bytes = {self._most_bytes:,}")
+                    if monotonic() > ends:
+                        raise TimeoutError
+                return bytes(data)
+        except HTTPError as error:
+            error.close()
+            raise Unfetched(f"at {shown} cannot be fetched: HTTP {error.code}") from None
+        except TimeoutError:
+            raise self._late(shown) from None
+        except URLError as error:
+            if isinstance(error.reason, TimeoutError):
+                raise self._late(shown) from None
+            raise Unfetched(f"at {shown} cannot be fetched: {error.reason}") from None
+        except (OSError, HTTPException, ValueError) as error:
+            raise Unfetched(f"at {shown} cannot be fetched: {type(error).__name__}: {error}") from None
+
+    def _late(self, shown: str) -> Unfetched:
+        return Unfetched(f"at {shown} did not arrive within input.fetch_timeout = {self._timeout:g} s")
+
+    def _is_named(self, host: str, port: int, usual_port: int) -> bool:
+        for named in self._hosts:
+            at = re.fullmatch(r"(.*?)(?::([0-9]+))?", named) if not named.startswith("[") else None
+            name, wanted = (at[1], at[2]) if at else _bracketed(named)
+            if port != (int(wanted) if wanted else usual_port):
+                continue
+            if name == host:
+                return True
+            # A pattern stands for public names: a host inside the network has to be named itself.
+            if name.startswith("*.") and host.endswith(name[1:]) and not _is_internal(host):
+                return True
+        return False
+
+
+class _Redirects(HTTPRedirectHandler):
+    """Follows redirects to hosts that may be fetched from."""
+
+    def __init__(self, fetcher: UrlFetcher) -> None:
+        self._fetcher = fetcher
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Any:
+        shown = redact_url(req.full_url)
+        try:
+            if not self._fetcher.allows(newurl):
+                raise Unfetched(f"has the URL {redact_url(newurl)}: {_remedy(urlsplit(newurl))}")
+        except Unfetched as error:
+            raise Unfetched(f"at {shown} is redirected, and {error}") from None
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _bracketed(named: str) -> tuple[str, str]:
+    name, _, port = named[1:].partition("]")
+    return name, port.removeprefix(":")
+
+
+def _remedy(url: SplitResult) -> str:
+    return f'if that is right, add "{url.netloc}" to input.fetch_hosts'
+
+
+def _is_internal(host: str) -> bool:
+    """True for a host that is not on the public internet, by its name or its address alone; no name is looked up."""
+    try:
+        # Addresses may also be written as one number, or in hexadecimal: http://2130706433/ is this machine.
+        address: IPv4Address | IPv6Address = IPv4Address(socket.inet_aton(host))
+    except OSError:
+        try:
+            address = ip_address(host.partition("%")[0])
+        except ValueError:
+            return "." not in host or host.endswith(_INTERNAL_NAMES)
+    mapped = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
+    return not (mapped or address).is_global
