@@ -66,6 +66,10 @@ _NAMES = {
     "validationexception": 400, "accessdeniedexception": 403, "resourcenotfoundexception": 404,
     "modeltimeoutexception": 408, "throttlingexception": 429, "toomanyrequestsexception": 429,
     "modelnotreadyexception": 429, "serviceunavailableexception": 503,
+    # AWS, which sends these with a 400 or 403: https://docs.aws.amazon.com/bedrock/latest/APIReference/CommonErrors.html
+    "unrecognizedclientexception": 401, "invalidsignatureexception": 401, "signaturedoesnotmatch": 401,
+    "incompletesignature": 401, "incompletesignatureexception": 401, "missingauthenticationtoken": 401,
+    "missingauthenticationtokenexception": 401, "invalidclienttokenid": 401, "invalidaccesskeyid": 401,
 }  # fmt: skip
 _LONGEST_NAME = 100
 
@@ -157,7 +161,7 @@ def named_status(error: Mapping[str, Any]) -> int | None:
 
 
 def aws_status(response: Response) -> int | None:
-    """The status of an AWS service's error type: some services send throttling with a 400."""
+    """The status of an AWS service's error type: throttling may come with a 400, and a wrong key with a 400 or 403."""
     return _status(short_name(response.headers.get("x-amzn-errortype", "")))
 
 

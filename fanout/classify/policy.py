@@ -77,7 +77,7 @@ def classify_response(
     status = meaning or response.status
     if 300 <= status < 400:
         return _redirected(response)
-    if status == 400:
+    if status in (400, 403):
         status = aws_status(response) or status
     body = error_body(response.body) if response.status >= 300 else hidden_error(response.body)
     text = error_text(response, body)

@@ -49,7 +49,9 @@ def preset_command(name: str, *, as_file: bool, as_json: bool) -> int:
 def _described(preset: PresetFile) -> Iterator[str]:
     yield f"{preset.name}: {preset.description}"
     if preset.documentation:
-        yield f"{preset.documentation} (checked {preset.checked})"
+        yield preset.documentation
+    if preset.checked:
+        yield f"Compared on {preset.checked} with {preset.source or 'its documentation'}"
     yield ""
     if preset.path:
         yield f"Requests go to {preset.path} below endpoint.url."
@@ -138,6 +140,7 @@ def _as_json(preset: PresetFile) -> dict[str, Any]:
         "name": preset.name,
         "description": preset.description,
         "documentation": preset.documentation,
+        "source": preset.source,
         "checked": preset.checked and preset.checked.isoformat(),
         "path": preset.path,
         "parameters": parameters,

@@ -225,7 +225,15 @@ def media_type(data: bytes) -> str:
     return next((name for signature, name in _SIGNATURES if signature.match(data)), "application/octet-stream")
 
 
-FILTERS: dict[str, Filter] = {"json": _to_json, "base64": _base64, "data_url": _data_url}
+def _text_objects(value: Any) -> list[dict[str, str]]:
+    if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
+        raise Unfit("has no list of texts for the filter text_objects")
+    return [{"text": text} for text in value]
+
+
+FILTERS: dict[str, Filter] = {
+    "json": _to_json, "base64": _base64, "data_url": _data_url, "text_objects": _text_objects,
+}  # fmt: skip
 
 
 def _shortened(text: str) -> str:

@@ -11,6 +11,7 @@ import jmespath
 import numpy as np
 import orjson
 from jmespath.exceptions import JMESPathError
+from jmespath.visitor import TreeInterpreter
 
 from fanout.codecs._rows import to_json
 from fanout.errors import ConfigError
@@ -140,8 +141,12 @@ def _projected(node: Any, children: Sequence[Any], value: Any) -> Any:
 
 
 def _filtered(node: Any, children: Sequence[Any], value: Any) -> Any:
-    meeting = _meeting(children[2])
-    return _built(children[0], [_merged(_built(children[1], each), meeting) for each in _list(value)])
+    items = [_built(children[1], each) for each in _list(value)]
+    # The value itself may meet the condition, as in content[?text].text.
+    meets = TreeInterpreter().visit
+    return _built(
+        children[0], [item if meets(children[2], item) else _merged(item, _meeting(children[2])) for item in items]
+    )
 
 
 def _flattened(node: Any, children: Sequence[Any], value: Any) -> Any:

@@ -50,7 +50,8 @@ class Json(Codec):
     ``request`` is the body, with placeholders in its texts. ``"{{column}}"`` alone is the value of a column in its own
     type, within a text it is formatted; ``"{{row}}"`` is the row, ``"{{rows}}"`` the list of all rows of the request,
     each in the shape of ``item``, and ``"{{column[]}}"`` the list of one column. Without ``{{rows}}`` and lists a
-    request carries one row. Filters: ``| json`` (as JSON text), ``| base64``, ``| data_url``.
+    request carries one row. Filters: ``| json`` (as JSON text), ``| base64``, ``| data_url``,
+    ``| text_objects`` (a list of texts as ``[{"text": ...}]``).
 
     Rows may be arrays of numbers or bool (any rank), texts, lists, dicts, or a mapping of arrays (a row is then an
     object). An answer is a list of numbers, booleans, texts or (nested, rectangular) lists of those -> one array; a

@@ -24,7 +24,7 @@ FOLDER = Path(__file__).parent
 TABLES = ("auth", "headers", "codec", "chunks", "timeouts", "limits")
 """Tables of a preset that become defaults of the job's."""
 
-_KEYS = ("description", "documentation", "checked", "path", "parameters", "given", *TABLES)
+_KEYS = ("description", "documentation", "source", "checked", "path", "parameters", "given", *TABLES)
 # Keys of `auth` that are the same for all users of an API. All others name a secret, an origin or a command.
 _AUTH_KEYS = ("type", "header", "service", "scopes")
 
@@ -36,6 +36,8 @@ class PresetFile:
     Attributes:
         name: the name by which a job gave it.
         path: appended to the endpoint's URL; with parameters.
+        documentation: URL of the page for users of the API.
+        source: URL of the specification, page or code with which the preset was compared on the day `checked`.
         tables: table name to defaults, with parameters.
         given: parameter name to further tables, which count if that parameter is given.
     """
@@ -45,6 +47,7 @@ class PresetFile:
     path: str = ""
     description: str = ""
     documentation: str = ""
+    source: str = ""
     checked: date | None = None
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -129,7 +132,7 @@ def _checked(name: str, file: Path, data: dict[str, Any]) -> PresetFile:
 def _preset_of(name: str, file: Path, data: dict[str, Any]) -> PresetFile:
     """Make a preset of a file's content. Raises `ConfigError` that begins with the key at fault."""
     _require_known(data, _KEYS, "")
-    texts = {key: data.get(key, "") for key in ("path", "description", "documentation")}
+    texts = {key: data.get(key, "") for key in ("path", "description", "documentation", "source")}
     for key, text in texts.items():
         if not isinstance(text, str):
             raise ConfigError(f"{key}: must be a string")

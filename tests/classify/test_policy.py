@@ -467,3 +467,16 @@ def test_a_number_that_no_float_holds_is_no_wait(headers: dict[str, str], body: 
 def test_a_count_of_very_many_digits_is_no_count() -> None:
     assert pushback(CIMultiDict({"RateLimit": '"x";r=' + "0" * 5000 + ";t=7"})) is None
     assert pushback(CIMultiDict({"RateLimit": '"x";r=' + "0" * 50 + ";t=7"})) == 7
+
+
+@pytest.mark.parametrize("status", [400, 403])
+@pytest.mark.parametrize("name", ["UnrecognizedClientException", "InvalidSignatureException:", "SignatureDoesNotMatch"])
+def test_a_wrong_aws_key_is_refused_like_a_401_whatever_its_status(status, name):
+    answer = Response(status=status, headers=CIMultiDict({"x-amzn-ErrorType": name}), body=b'{"message": "no"}', url="")
+    verdict = classify_response(answer)
+    assert (verdict.action, verdict.stop, verdict.status) == (Action.STOP, "refused", 401)
+
+
+def test_a_403_of_aws_about_the_request_remains_a_403():
+    headers = CIMultiDict({"x-amzn-ErrorType": "AccessDeniedException"})
+    assert classify_response(Response(status=403, headers=headers, body=b"{}", url="")).status == 403

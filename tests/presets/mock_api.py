@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 from zlib import crc32
 
 import orjson
+from multidict import CIMultiDict
 
 from fanout.types import Response
 
@@ -38,7 +40,11 @@ class Api:
     Attributes:
         options: keys of ``[codec]`` beside the preset.
         path: path and query of its URL, as documented.
-        header: name of the header field with the credentials, and its value for a token.
+        own: keys of ``[codec]`` that are none of the preset's parameters, where the API leaves the body to its users.
+        auth: the job's ``[auth]``.
+        header: name of the header field with the credentials, and a pattern of its value for a token.
+        unauthorized: status and words for wrong credentials.
+        error_type: value of ``x-amzn-ErrorType`` by status; AWS alone has that field.
         headers: further required header fields.
         required: required fields of the body: name to type, or to the values that are allowed.
         optional: the optional fields.
@@ -60,7 +66,11 @@ class Api:
     answer: Callable[[Any], Any]
     expected: Callable[[Any], Any]
     error: Callable[[int, str], Any]
+    own: Mapping[str, Any] = field(default_factory=dict)
+    auth: str = 'token = "${TOKEN}"'
     header: tuple[str, str] = ("Authorization", "Bearer {}")
+    unauthorized: tuple[int, str] = (401, "invalid API key")
+    error_type: Mapping[int, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     required: Mapping[str, Any] = field(default_factory=dict)
     optional: Mapping[str, Any] = field(default_factory=dict)
@@ -77,8 +87,8 @@ class Api:
         if f"{parts.path}?{parts.query}".removesuffix("?") != self.path:
             raise Refused(404, f"no such page: {parts.path}?{parts.query}")
         name, value = self.header
-        if request.headers.get(name) != value.format(TOKEN):
-            raise Refused(401, "invalid API key")
+        if not re.fullmatch(value.format(TOKEN), request.headers.get(name, "")):
+            raise Refused(*self.unauthorized)
         if request.headers.get("Content-Type") != "application/json":
             raise Refused(415, "the content type must be application/json")
         for name, value in self.headers.items():
@@ -136,9 +146,11 @@ class MockApi:
         finally:
             self._pending -= 1
         self.statuses[status] += 1
-        headers = {"Content-Type": "application/json"}
+        headers = CIMultiDict({"Content-Type": "application/json"})
         if status == 429:
             headers["Retry-After"] = "1"
+        if status in self._api.error_type:
+            headers["x-amzn-ErrorType"] = self._api.error_type[status]
         return Response(status=status, headers=headers, body=orjson.dumps(document), url=request.url)
 
     def _respond(self, request: Request, number: int) -> tuple[int, Any]:

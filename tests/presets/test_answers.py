@@ -10,6 +10,7 @@ import pytest
 
 import fanout
 from fanout import Action, DecodedResponse
+from fanout.classify import classify_response
 from fanout.types import Response
 
 
@@ -183,6 +184,22 @@ def test_the_documented_request_is_sent_and_the_documented_response_is_read(name
 
 BLOCKED = [
     (
+        "anthropic-messages",
+        {
+            "content": [], "stop_reason": "refusal",
+            "stop_details": {"type": "refusal", "category": "bio", "explanation": "This could enable harm."},
+        },
+        "This could enable harm.",
+    ),
+    (
+        "bedrock-converse",
+        {
+            "output": {"message": {"role": "assistant", "content": [{"text": "I may not say."}]}},
+            "stopReason": "guardrail_intervened",
+        },
+        "guardrail_intervened",
+    ),
+    (
         "gemini-generate",
         {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, "usageMetadata": {"promptTokenCount": 8}},
         "PROHIBITED_CONTENT",
@@ -231,6 +248,32 @@ def test_an_answer_that_is_withheld_fails_its_row_at_once_with_the_server_s_word
 def test_a_good_answer_is_not_refused(name):
     options, _, _, document, _, _ = DOCUMENTED[name]
     assert fanout.preset(name, **options).codec.classify(response(document)) is None
+
+
+def test_comments_of_a_model_on_its_work_are_no_part_of_its_answer():
+    codec = fanout.preset("openai-responses", model="m").codec
+    phases = {"commentary": "I look at it. ", "final_answer": "42", None: "!"}
+    messages = [
+        {"type": "message", "phase": phase, "content": [{"type": "output_text", "text": text}]}
+        for phase, text in phases.items()
+    ]
+    document = {"status": "completed", "output": messages}
+    assert values_of(codec, document, 1) == {"text": ["42!"], "status": ["completed"]}
+
+
+def test_the_embeddings_of_cohere_in_bedrock_may_be_a_list_or_a_table_by_type():
+    codec = fanout.preset("bedrock-cohere-embed", model="m", input_type="search_query").codec
+    for embeddings in ([[0.5, 1.0]], {"float": [[0.5, 1.0]]}):
+        assert values_of(codec, {"embeddings": embeddings}, 1) == [[0.5, 1.0]]
+
+
+@pytest.mark.parametrize(("original", "action"), [(400, Action.SPLIT), (500, Action.RETRY), (503, Action.RETRY)])
+def test_an_error_of_a_sagemaker_container_has_the_container_s_own_status(original, action):
+    codec = fanout.preset("sagemaker", endpoint="e").codec
+    answer = response({"ErrorCode": "CLIENT_ERROR_FROM_MODEL", "OriginalStatusCode": original}, 424)
+    meaning = codec.classify(answer)
+    verdict = meaning if isinstance(meaning, fanout.Verdict) else classify_response(answer, meaning=meaning)
+    assert verdict.action is action
 
 
 def test_an_answer_cut_off_by_the_token_limit_keeps_its_text_and_says_so():

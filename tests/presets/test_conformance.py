@@ -33,14 +33,14 @@ every_api = pytest.mark.parametrize("api", APIS, ids=ids)
 
 def job_of(api: Api, folder: Path, *more: str) -> Job:
     """Load a job file with the preset of an API, as a user would write it."""
-    lines = [f"{key} = {toml(value)}" for key, value in api.options.items()]
+    lines = [f"{key} = {toml(value)}" for key, value in {**api.options, **api.own}.items()]
     text = f"""
 [input]
 path = "rows.jsonl"
 [endpoint]
 url = "https://api.example"
 [auth]
-token = "${{TOKEN}}"
+{api.auth}
 [codec]
 preset = "{api.preset}"
 {chr(10).join(lines)}
@@ -49,6 +49,17 @@ path = "answers.jsonl"
 """
     (folder / "job.toml").write_text(text, "utf-8")
     return load_job(folder / "job.toml", more, {"TOKEN": TOKEN})
+
+
+@pytest.fixture(autouse=True)
+def aws_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Set AWS keys in the environment, the only place where they are looked up."""
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", TOKEN)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
 
 
 def toml(value: Any) -> str:
@@ -125,7 +136,7 @@ def test_larger_chunks_of_the_job_are_cut_to_the_limit_of_the_api(api, tmp_path)
         assert mock.statuses == {200: 2}
 
 
-EXAMPLES = {"string": "x", "integer": 4, "number": 0.5, "boolean": True, "object": {"type": "object"}}
+EXAMPLES = {"string": "x", "integer": 4, "number": 0.5, "boolean": True, "object": {"type": "object"}, "array": []}
 
 
 @every_api
@@ -151,12 +162,16 @@ def test_a_job_with_the_preset_can_be_rehearsed(api, tmp_path):
 
 
 @every_api
-def test_a_wrong_key_stops_the_run_at_the_first_answer_with_the_server_s_words(api, tmp_path):
-    job = job_of(api, tmp_path, "auth.token=wrong", "limits.concurrency=1")
+def test_a_wrong_key_stops_the_run_at_the_first_answer_with_the_server_s_words(api, tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "wrong")
+    wrong = [] if "TOKEN" not in api.auth else ["auth.token=wrong"]
+    job = job_of(api, tmp_path, "limits.concurrency=1", *wrong)
     mock = MockApi(api)
-    with pytest.raises(fanout.RunStopped, match="invalid API key"):
+    status, words = api.unauthorized
+    with pytest.raises(fanout.RunStopped, match=words) as caught:
         answers_of(job, mock, [api.row(i) for i in range(ROWS)])
-    assert mock.statuses == {401: 1}
+    assert caught.value.kind == "refused"
+    assert mock.statuses == {status: 1}
 
 
 def test_every_preset_has_a_mock():

@@ -16,7 +16,8 @@ def row(name: str) -> str:
     parameters = ", ".join(
         f"**`{one.name}`**" if one.required else f"`{one.name}`" for one in preset.parameters.values()
     )
-    return f"| [`{name}`]({preset.documentation}) | {preset.description} | {parameters} | {preset.checked} |"
+    compared = f"[{preset.checked}]({preset.source})" if preset.checked else "no"
+    return f"| [`{name}`]({preset.documentation}) | {preset.description} | {parameters} | {compared} |"
 
 
 def test_the_table_of_presets_is_that_of_the_files():
