@@ -152,8 +152,8 @@ def test_the_glossary_has_20_to_40_terms_in_alphabetical_order() -> None:
 
 
 def _names_in_code() -> set[str]:
-    presets = (HOME / "fanout" / "presets").glob("*.toml")
-    names = {name for path in presets for name in re.findall(r"\w+", path.read_text("utf-8"))}
+    presets = list((HOME / "fanout" / "presets").glob("*.toml"))
+    names = {name for path in presets for name in (path.stem, *re.findall(r"\w+", path.read_text("utf-8")))}
     for path in (*SOURCES, *ROOT.glob("scripts/**/*.py")):
         for token in tokenize.generate_tokens(io.StringIO(path.read_text("utf-8")).readline):
             if token.type == tokenize.NAME:

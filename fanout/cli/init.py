@@ -239,8 +239,13 @@ class Beginner:
 
     def _set_auth(self) -> None:
         preset = self._options.preset
-        needs = preset is not None and load_preset(preset, self._file.parent).tables.get("auth")
+        loaded = None if preset is None else load_preset(preset, self._file.parent)
+        needs = loaded is not None and loaded.tables.get("auth")
         variable = self._options.token
+        if variable is None and loaded is not None and loaded.credentials_type:
+            hint = "credentials come from where the tools of the cloud look for them"
+            self._draft.set("auth", "type", loaded.credentials_type, hint)
+            return
         if variable is None and self._may_ask and not self._draft.tables["endpoint"]["url"].startswith("local://"):
             variable = click.prompt(
                 "Environment variable with the API key or token (empty: none is needed)",

@@ -87,7 +87,8 @@ def _starting_job(preset: PresetFile) -> Iterator[str]:
     yield ""
     if "auth" in preset.tables:
         yield "[auth]"
-        yield 'token = "${API_KEY}"'
+        kind = preset.credentials_type
+        yield f"type = {_toml(kind)}" if kind else 'token = "${API_KEY}"'
         yield ""
     yield "[codec]"
     yield f"preset = {_toml(preset.name)}"

@@ -25,6 +25,7 @@ TABLES = ("auth", "headers", "codec", "chunks", "timeouts", "limits")
 """Tables of a preset that become defaults of the job's."""
 
 _KEYS = ("description", "documentation", "source", "checked", "path", "parameters", "given", *TABLES)
+_TOKEN_TYPES = ("bearer", "api-key")
 # Keys of `auth` that are the same for all users of an API. All others name a secret, an origin or a command.
 _AUTH_KEYS = ("type", "header", "service", "scopes")
 
@@ -52,6 +53,12 @@ class PresetFile:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     given: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def credentials_type(self) -> str:
+        """The type of ``[auth]`` that finds its credentials by itself, as aws-sigv4 does; empty if a job gives a token."""
+        kind = str(self.tables.get("auth", {}).get("type", ""))
+        return "" if kind in _TOKEN_TYPES else kind
 
     def problems(self, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Yield the name and the problem of each parameter that is missing or has an invalid value."""

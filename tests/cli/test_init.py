@@ -154,6 +154,13 @@ def test_a_preset_needs_its_parameters_and_a_token(command, tmp_path, monkeypatc
     assert (made["auth"], made["input"]["column"]) == ({"token": "${AZURE_API_KEY}"}, "text")
 
 
+def test_a_preset_of_a_cloud_needs_no_token(command, tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"text": "a"}\n')
+    arguments = ("init", "--input", "x.jsonl", "--url", "http://h", "--preset", "bedrock-titan-embed", "--no-probe")
+    assert command(*arguments).code == 0
+    assert job(tmp_path)["auth"] == {"type": "aws-sigv4"}
+
+
 def test_a_template_of_a_preset_takes_columns_by_name(command, tmp_path):
     (tmp_path / "mine.toml").write_text(
         'description = "x"\npath = "/v1/rank"\n[codec]\nrequest = { query = "{{query}}", text = "{{passage}}" }\n'
