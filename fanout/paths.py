@@ -34,10 +34,13 @@ REBUILT = ".rebuilt"
 JOURNAL = ".journal"
 _MASK = ".ok.npy"
 _FAILURES = ".failures.jsonl"
+REPORT = ".report.html"
+RECORDING = ".report.jsonl"
 _COLUMN = ".npy"
 _NEW = ".new"
 _BESIDE = (
     "", PARTIAL, ORDERED, REBUILT, JOURNAL, JOURNAL + _NEW, _MASK, _MASK + PARTIAL, _FAILURES, _FAILURES + PARTIAL,
+    REPORT, REPORT + PARTIAL, RECORDING,
 )  # fmt: skip
 
 # A column's name that is too long is cut, and ends with "%~" and the digest of the whole name in hexadecimal digits.
@@ -53,6 +56,16 @@ def report_paths(output: Path) -> tuple[Path, Path]:
 def journal_path(output: Path) -> Path:
     """Return the path of an output's journal: ``y.npy`` -> ``y.npy.journal``."""
     return _beside(output, JOURNAL)
+
+
+def run_report_path(output: Path) -> Path:
+    """Return the path of the report of a run: ``y.npy`` -> ``y.npy.report.html``."""
+    return _beside(output, REPORT)
+
+
+def recording_path(output: Path) -> Path:
+    """Return the path of the recording from which the report is made: ``y.npy`` -> ``y.npy.report.jsonl``."""
+    return _beside(output, RECORDING)
 
 
 def column_paths(output: Path, names: Collection[str]) -> dict[str, Path]:

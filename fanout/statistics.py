@@ -33,10 +33,13 @@ class Latencies:
     """A histogram with buckets of constant relative width (3 %): fixed memory, any number of values.
 
     The linear subdivision of each power of two is that of HdrHistogram (http://hdrhistogram.org).
+
+    Args:
+        counts: number of values in each bucket, to begin with.
     """
 
-    def __init__(self) -> None:
-        self._counts = np.zeros(_BUCKETS_PER_DOUBLING * _DOUBLINGS, np.int64)
+    def __init__(self, counts: Array | None = None) -> None:
+        self._counts = np.zeros(_BUCKETS_PER_DOUBLING * _DOUBLINGS, np.int64) if counts is None else counts
         self.recent: list[float] = []
         """Latencies in seconds, to be sorted in once there are `LATENCIES_AT_ONCE`."""
 
@@ -49,6 +52,17 @@ class Latencies:
     def add(self, other: Latencies) -> None:
         """Take another's counts into these."""
         self._counts = self.counts + other.counts
+
+    @staticmethod
+    def edges() -> Array:
+        """Return the bounds of the buckets in seconds, in ascending order: one more than there are buckets."""
+        exponents, parts = np.divmod(np.arange(_BUCKETS_PER_DOUBLING * _DOUBLINGS + 1), _BUCKETS_PER_DOUBLING)
+        edges: Array = np.ldexp(0.5 + parts / (2 * _BUCKETS_PER_DOUBLING), exponents + _SMALLEST_EXPONENT)
+        return edges
+
+    def since(self, earlier: Latencies) -> Latencies:
+        """Return the values that were counted after ``earlier``, a copy of this histogram, was made."""
+        return Latencies(self.counts - earlier.counts)
 
     def quantile(self, q: float) -> float:
         """The middle of the bucket that holds the ``q`` quantile, in seconds; NaN when nothing was counted."""

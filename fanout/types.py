@@ -359,9 +359,11 @@ class Failure:
 class Event:
     """A change in the state of a run, for progress displays, metrics and logs. It holds no secret and no data."""
 
-    kind: Literal["done", "failed", "retry", "split", "pause", "stop", "ejected", "restored", "excluded"]
-    """The last three concern one of several endpoints: its circuit opened, it answers again, or it gets no more
-    requests for the rest of the client's life."""
+    kind: Literal[
+        "done", "failed", "retry", "split", "pause", "stop", "limit", "opened", "ejected", "restored", "excluded"
+    ]
+    """``"opened"``: the circuit to an endpoint opened. The last three concern one of several endpoints: it gets no
+    requests for a while, it answers again, or it gets no more requests for the rest of the client's life."""
 
     start: int = 0
     stop: int = 0
@@ -372,6 +374,9 @@ class Event:
     reason: str = ""
     seconds: float = 0.0
     """Length of a pause that the endpoint asked for."""
+
+    concurrency: int = 0
+    """The new limit of requests in flight, for ``"limit"``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -154,6 +154,27 @@ def status(job: str, settings: tuple[str, ...], as_json: bool) -> None:
     _exit(status_command(job, settings, as_json=as_json))
 
 
+@cli.command(short_help="Write the report of a job's run again.")
+@_job
+@_set
+@_json
+def report(job: str, settings: tuple[str, ...], as_json: bool) -> None:
+    """Write the report of a job's newest run again, and print its path.
+
+    Each run writes it beside its output (probabilities.npy.report.html). This command makes it from the recording
+    (probabilities.npy.report.jsonl) and the journal, also while the run is under way and after a kill. It sends
+    nothing and runs no code that the job file names. Variables of the job need not be set.
+
+    \b
+    Examples:
+      fanout report job.toml
+      fanout report job.toml --set output.path=probabilities.mock.npy
+    """
+    from fanout.cli.running import report_command
+
+    _exit(report_command(job, settings, as_json=as_json))
+
+
 @cli.command(short_help="Check a job before it runs.", epilog=_EXIT_CODES)
 @_job
 @_set

@@ -164,6 +164,8 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
     if files.failures:
         yield f"failures: {files.failures}"
         yield from _failure_lines(summary.first_failures, summary.failed)
+    if files.report:
+        yield f"report:   {files.report}"
 
 
 def _count_lines(summary: Summary) -> Iterator[str]:

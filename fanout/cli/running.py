@@ -27,6 +27,7 @@ from fanout.clock import VirtualClock
 from fanout.engine import RunControl
 from fanout.errors import ConfigError
 from fanout.job import (
+    SCHEMA_VERSION,
     CheckReport,
     Summary,
     check_job,
@@ -34,6 +35,7 @@ from fanout.job import (
     job_status,
     load_job,
     load_job_or_outline,
+    recreate_report,
     run_job,
 )
 
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
 
     from fanout.cli.progress import Display
-    from fanout.job import Job
+    from fanout.job import Job, Outline
 
 Report = TypeVar("Report", Summary, CheckReport)
 
@@ -87,14 +89,23 @@ def dry_run_command(file: str, settings: Sequence[str], latency: float | None, *
     return estimate.exit_code
 
 
+def report_command(file: str, settings: Sequence[str], *, as_json: bool) -> int:
+    """Write the report of a job's run again, and print its path."""
+    try:
+        path = str(recreate_report(_load_outline(file, settings)))
+    except ConfigError as error:
+        return print_error(str(error), 2, as_json=as_json)
+    if as_json:
+        print_json({"schema_version": SCHEMA_VERSION, "report": path})
+    else:
+        print_text(path)
+    return 0
+
+
 def status_command(file: str, settings: Sequence[str], *, as_json: bool) -> int:
     """Print the progress of a job's run."""
     try:
-        # Errors of loading are redacted by the loader; an old redactor would hide parts of another job.
-        OUTPUT.redactor = Redactor()
-        job = load_job_or_outline(file, settings)
-        OUTPUT.redactor = job.redactor
-        status = job_status(job)
+        status = job_status(_load_outline(file, settings))
     except ConfigError as error:
         return print_error(str(error), 2, as_json=as_json)
     if as_json:
@@ -127,6 +138,15 @@ def load(file: str, settings: Sequence[str]) -> Job:
     """Load a job, and redact its secrets in all output from now on. Raises `ConfigError`."""
     OUTPUT.redactor = Redactor()
     job = load_job(file, settings)
+    OUTPUT.redactor = job.redactor
+    return job
+
+
+def _load_outline(file: str, settings: Sequence[str]) -> Job | Outline:
+    """Load a job as `load` does, without code that it names."""
+    # Errors of loading are redacted by the loader; an old redactor would hide parts of another job.
+    OUTPUT.redactor = Redactor()
+    job = load_job_or_outline(file, settings)
     OUTPUT.redactor = job.redactor
     return job
 

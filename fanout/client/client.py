@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from fanout.io.readers import Source
     from fanout.limits import Cost, RateLimiter
     from fanout.settings import Endpoints, Hedge, Limits, Prices, RetryPolicy, Timeouts
+    from fanout.statistics import Latencies
     from fanout.transport import HeaderSource, Transport, TransportWrapper
     from fanout.types import Array, Event, Result, Rows, Statistics
 
@@ -390,6 +391,12 @@ class Client(Generic[V]):
         if self._session is None:
             raise ClientStateError("the client is not open")
         return self._session.statistics()
+
+    def latencies(self) -> Latencies:
+        """Return the histogram of the durations of all HTTP exchanges since the client was opened."""
+        if self._session is None:
+            raise ClientStateError("the client is not open")
+        return self._session.latencies()
 
     def __repr__(self) -> str:
         state = "open" if self._session else "closed" if self._closed else "not open yet"

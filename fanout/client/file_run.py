@@ -95,13 +95,16 @@ async def run_into(
         group = max(_GROUP_CHUNKS, session.concurrency) if journal else 1
         writer = _Writer(run, queue, _storing(sink, journal), status, window, group)
         writing = asyncio.create_task(writer.write())
-        try:
-            async with recorded(journal, account, run, session.concurrency):
-                await session.execute(run)
-        # Answers are written even if the run is cancelled.
-        finally:
+
+        async def written() -> None:
             queue.close()
             await ended(writing)
+
+        try:
+            # Answers are written even if the run is cancelled, and count once they are.
+            async with recorded(journal, account, run, session.concurrency):
+                await session.execute(run, written)
+        finally:
             unsettled = None if journal is None else await settle(journal)
         stop = run.stopped or writer.failed or unsettled
         # Answers that may belong to other rows do not count, although they were written.
@@ -264,6 +267,8 @@ def _storing(sink: Sink, journal: Journal | None) -> Callable[[Sequence[ChunkRes
     def store(results: Sequence[ChunkResult]) -> None:
         with calling("the sink's write"):
             sink.write(results)
+        if isinstance(sink, FileSink) and sink.observe is not None:
+            sink.observe(results)
         # The data is durable before its record, so that a record is never ahead of its data.
         if journal is not None:
             assert isinstance(sink, FileSink)

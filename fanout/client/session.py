@@ -30,12 +30,12 @@ from fanout.engine.validator import ResponseDecoder
 from fanout.errors import ClientStateError
 from fanout.limits import RateLimiter, TokenMeter, tiktoken_counter
 from fanout.process import import_all, retain_heap
-from fanout.statistics import Counters
+from fanout.statistics import Counters, Latencies
 from fanout.transport import EndpointClient
 from fanout.transport.base import replaces_network
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from fanout._redact import Redactor
     from fanout.auth import Auth
@@ -161,12 +161,16 @@ class Session:
             control.attach(run)
         return run
 
-    async def execute(self, run: Run) -> None:
-        """Run ``run`` to its end, and add its counters to the session's."""
+    async def execute(self, run: Run, settle: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Run ``run`` to its end, await ``settle``, however it ends, and add the run's counters to the session's."""
         self._runs.add(run)
         self._idle.clear()
         try:
-            await run.execute()
+            try:
+                await run.execute()
+            finally:
+                if settle is not None:
+                    await settle()
         finally:
             self._runs.discard(run)
             if not self._runs:
@@ -231,6 +235,14 @@ class Session:
             in_flight=limiter.in_flight,
             max_in_flight=limiter.peak,
         )
+
+    def latencies(self) -> Latencies:
+        """Return the latencies of all runs, those under way included."""
+        latencies = Latencies()
+        latencies.add(self._totals.traffic.latencies)
+        for run in self._runs:
+            latencies.add(run.counters.traffic.latencies)
+        return latencies
 
     async def _request_metadata(self, control: RunControl | None) -> Statistics:
         # A run over an iterable of no rows requests metadata as every run does. A container of length 0 would not do:

@@ -37,6 +37,7 @@ class ResultCollector:
         counters: the rows that are done are counted here.
         deliver: takes a whole chunk. It must not wait.
         emit: takes the event of a chunk that is settled; None where there is no listener.
+        emits_done: whether the listener wants an event of each chunk that succeeded.
         schema: dtype and shape of all answers, where an earlier run has learnt them.
         independent: answers may differ in shape and dtype, so none waits for a second one to confirm it.
         settle_later: a chunk counts as done when it is given to `settle`, not when it is delivered.
@@ -49,6 +50,7 @@ class ResultCollector:
         deliver: Callable[[ChunkResult], None],
         emit: Callable[[Event], None] | None,
         *,
+        emits_done: bool = True,
         schema: Schema | None = None,
         independent: bool = False,
         settle_later: bool = False,
@@ -57,6 +59,7 @@ class ResultCollector:
         self.counters = counters
         self._deliver = deliver
         self._emit = emit
+        self._emit_done = emit if emits_done else None
         self._schema = schema
         self._independent = independent
         self._settle_later = settle_later
@@ -141,8 +144,8 @@ class ResultCollector:
             if self._emit is not None:
                 self._emit(_event_of(failure))
         self.counters.ok += ok
-        if ok and self._emit is not None:
-            self._emit(Event(kind="done", start=done.start, stop=done.stop))
+        if ok and self._emit_done is not None:
+            self._emit_done(Event(kind="done", start=done.start, stop=done.stop))
 
     def _finish(self, done: ChunkResult) -> None:
         if self._any_suspect and self.suspect.overlaps(done.start, done.stop):

@@ -30,7 +30,7 @@ from fanout.upstream.admission import Dispatcher
 from fanout.upstream.billing import BilledDispatcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Container, Sequence
 
     from fanout.callbacks import Job
     from fanout.codecs.base import Codec
@@ -91,6 +91,7 @@ class Run:
             self.counters,
             deliver,
             None if on_event is None else self._emit,
+            emits_done=self._emit.wants("done"),
             schema=schema,
             independent=isolate is not None,
             settle_later=settle_later,
@@ -254,7 +255,9 @@ class Run:
 
     def _follow(self) -> None:
         """Follow a change of the concurrency: workers join; surplus ones wait until they are needed again."""
-        self.chunker.make_room(self._group.limiter.limit)
+        capacity = self._group.capacity
+        self._emit(Event(kind="limit", concurrency=capacity.limiter.limit, reason=capacity.cause))
+        self.chunker.make_room(capacity.limiter.limit)
         self.scheduler.wake()
         if self._n_workers and self._stop_event.stopped is None:  # after the last one has left, nothing is to be sent
             for worker in self._hired(self._most_workers()):
@@ -377,6 +380,7 @@ class EventEmitter:
     If the listener raises an exception, log it and stop calling it; whatever else it raises stops the run.
 
     Args:
+        listener: takes each event. With an attribute ``kinds`` it takes only events of these kinds.
         report: takes the error of a listener that ended abnormally.
     """
 
@@ -387,12 +391,17 @@ class EventEmitter:
         report: Callable[[BaseException], None],
     ) -> None:
         self._listener = listener
+        self._kinds: Container[str] | None = getattr(listener, "kinds", None)
         self._balancer = balancer
         self._report = report
 
+    def wants(self, kind: str) -> bool:
+        """Return whether the listener takes events of this kind."""
+        return self._listener is not None and (self._kinds is None or kind in self._kinds)
+
     def __call__(self, event: Event) -> None:
         """Emit ``event``."""
-        if self._listener is None:
+        if self._listener is None or not self.wants(event.kind):
             return
         if event.reason and (reason := self._balancer.conceal(event.reason)) != event.reason:
             event = replace(event, reason=reason)

@@ -9,10 +9,28 @@ from fanout.job.load import load_job, load_job_or_outline
 from fanout.job.model import Job, JobFile, Outline
 from fanout.job.report import SCHEMA_VERSION, ArraySchema, CheckReport, Estimate, Status, Summary
 from fanout.job.run import run_job
+from fanout.job.run_report import recreate_report
 from fanout.job.schema import job_schema
 
 __all__ = [
-    "SCHEMA_VERSION", "ArraySchema", "CheckReport", "Estimate", "Job", "JobFile", "Outline", "Status", "Summary",
-    "check_job", "dry_run", "job_schema", "job_status", "load_job", "load_job_or_outline", "require_not_overridden",
-    "require_writable", "run_job", "write_settings",
+    "SCHEMA_VERSION",
+    "ArraySchema",
+    "CheckReport",
+    "Estimate",
+    "Job",
+    "JobFile",
+    "Outline",
+    "Status",
+    "Summary",
+    "check_job",
+    "dry_run",
+    "job_schema",
+    "job_status",
+    "load_job",
+    "load_job_or_outline",
+    "recreate_report",
+    "require_not_overridden",
+    "require_writable",
+    "run_job",
+    "write_settings",
 ]  # fmt: skip

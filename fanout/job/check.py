@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fanout.arrays import dtype_name
-from fanout.client import codec_name
 from fanout.engine import chunker_of
 from fanout.errors import ConfigError, RunStopped
 from fanout.io.journal import read_state, same_but_for_times
@@ -28,7 +27,7 @@ from fanout.job.report import (
     count_failed,
     exit_code,
 )
-from fanout.job.run import client_of, input_name, mock_transport, read_input
+from fanout.job.run import client_of, input_name, mock_transport, read_input, shown_codec
 from fanout.limits import RateLimiter
 from fanout.paths import journal_path
 from fanout.types import count_rows, take_rows
@@ -85,7 +84,7 @@ async def check_job(job: Job, *, show: bool = False, control: RunControl | None 
         estimated_rows=await asyncio.to_thread(source.estimate_rows) if n_rows is None else None,
         input=_array_schemas(first, n_rows),
         endpoint=job.shown_endpoint,
-        codec=_codec_of(job),
+        codec=shown_codec(job),
         preview=preview,
         chunk_rows=chunk_rows,
         chunks=-(-n_rows // chunk_rows) if n_rows is not None and only_rows_bound else None,
@@ -133,7 +132,7 @@ async def dry_run(job: Job, *, latency: float | None = None, control: RunControl
             survey = await client.survey(source, control=control, on_request=simulation.add)
     return Estimate(
         endpoint=job.shown_endpoint,
-        codec=_codec_of(job),
+        codec=shown_codec(job),
         survey=survey,
         limits=job.tables.limits,
         latency=latency,
@@ -202,11 +201,6 @@ def job_status(job: Job | Outline) -> Status:
 def _is_current(job: Job, state: JournalState) -> bool:
     # A file that was only touched is still the same input.
     return same_but_for_times(state.identity, client_of(job).identity(read_input(job)))
-
-
-def _codec_of(job: Job) -> str:
-    preset = job.tables.codec.preset
-    return codec_name(job.codec) + (f" (preset {preset})" if preset else "")
 
 
 async def _first_chunk(source: Source, chunk_rows: int) -> Rows:

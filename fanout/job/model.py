@@ -137,6 +137,16 @@ class Output(Table):
     Several outputs are separate files in .npy (probabilities.npy.NAME.npy), else fields or columns of one file."""
 
 
+class Report(Table):
+    """The report of the run, beside the output: probabilities.npy.report.html."""
+
+    write: bool = True
+    """Record the run (probabilities.npy.report.jsonl) and write its report."""
+
+    rows: bool = False
+    """Show some input rows in the report, with their answers or the reasons of their failure. Else it has none."""
+
+
 class JobFile(Table):
     """A fanout job: rows from a file, through a remote model, into a file."""
 
@@ -152,6 +162,7 @@ class JobFile(Table):
     timeouts: Timeouts = Timeouts()
     mock: Mock = Mock()
     output: Output
+    report: Report = Report()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,9 @@ class OutputFiles(NamedTuple):
     failures: str | None
     """Reasons of the failed rows; None if no row failed."""
 
+    report: str | None = None
+    """Report of the run; None if the job wants none."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:

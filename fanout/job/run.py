@@ -6,13 +6,13 @@ The same machinery runs jobs offline: recorded, replayed, or with a mock of the 
 from __future__ import annotations
 
 import asyncio
-from contextlib import closing, contextmanager
+from contextlib import AsyncExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fanout.cassettes import Recorder, Replayer
-from fanout.client import Client, complete, content_of, offline_url, open_journal, reopen_failures
+from fanout.client import Client, codec_name, complete, content_of, offline_url, open_journal, reopen_failures
 from fanout.codecs._options import spec_from_options
 from fanout.errors import ConfigError, InputError, RunStopped
 from fanout.io.journal import read_state
@@ -20,8 +20,10 @@ from fanout.io.readers import open_source
 from fanout.io.writers import open_sink
 from fanout.job.problems import locate_errors
 from fanout.job.report import AnsweredBy, OutputFiles, StopCause, Summary, count_failed, exit_code
+from fanout.job.run_report import recorder_of, write_report
 from fanout.mock import MockModel, MockTransport, outputs_of
 from fanout.paths import journal_path, require_apart
+from fanout.report import Ending
 from fanout.threads import on_thread, opened_on_thread
 from fanout.transport.base import replaces_network
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from fanout.io.readers import Source
     from fanout.io.writers import FileSink
     from fanout.job.model import Job
+    from fanout.report import RunRecorder
     from fanout.transport import Transport, TransportWrapper
     from fanout.types import Event, Result
 
@@ -91,7 +94,8 @@ async def run_job(
         job = setup.job
         source = await asyncio.to_thread(read_input, job, rows)
         sink = open_sink(job.output_path)
-        client = client_of(job, setup.transport)
+        recorder = recorder_of(job, input_name(job), shown_codec(job), setup.answers)
+        client = client_of(job, setup.transport, None if recorder is None else recorder.events)
         # Fingerprints read parts of the input files.
         identity = await on_thread(client.identity, source) | setup.identity
         if setup.identity:
@@ -106,8 +110,11 @@ async def run_job(
                 if only_failed:
                     await on_thread(_reopen_failures, sink, journal)
                 reading_seconds = now() - began
-                result, stop = await _run(client, source, sink, journal, control, on_start)
-                return _summarize(result, sink, journal, stop, setup.answers, reading_seconds)
+                result, stop = await _run(client, source, sink, journal, control, on_start, recorder)
+                report = None
+                if recorder is not None:
+                    report = await on_thread(write_report, job, journal.state, result.failures)
+                return _summarize(result, sink, journal, stop, setup.answers, reading_seconds, report)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +226,12 @@ def input_name(job: Job) -> str:
     return f"{table.path}, column{'s' * (len(columns) > 1)} {named}" if columns else str(table.path)
 
 
+def shown_codec(job: Job) -> str:
+    """Return the name of the job's codec, and its preset if there is one."""
+    preset = job.tables.codec.preset
+    return codec_name(job.codec) + (f" (preset {preset})" if preset else "")
+
+
 def client_of(
     job: Job, transport: Transport | TransportWrapper | None = None, on_event: Callable[[Event], None] | None = None
 ) -> Client:
@@ -296,17 +309,26 @@ async def _run(
     journal: Journal,
     control: RunControl | None,
     on_start: OnStart | None,
+    recorder: RunRecorder | None,
 ) -> tuple[Result, RunStopped | None]:
     # A complete run needs no server, so the client is not opened.
     if (result := await on_thread(complete, sink, journal)) is not None:
         return result, None
-    async with client:
+    async with client, AsyncExitStack() as stack:
+        n_rows = await asyncio.to_thread(source.estimate_rows)
+        if recorder is not None:
+            sink.observe = recorder.rows
+            await stack.enter_async_context(recorder.session(client, rows=n_rows, earlier=journal.resumed_rows))
         if on_start is not None:
-            on_start(client, await asyncio.to_thread(source.estimate_rows), journal.resumed_rows, sink)
+            on_start(client, n_rows, journal.resumed_rows, sink)
+        stop = None
         try:
-            return await client.run(source, sink, journal=journal, control=control), None
-        except RunStopped as stop:
-            return stop.result, stop
+            result = await client.run(source, sink, journal=journal, control=control)
+        except RunStopped as error:
+            result, stop = error.result, error
+        if recorder is not None:
+            recorder.ending = Ending(sum(map(len, result.pending)), *(StopCause.of(stop) or ()))
+        return result, stop
 
 
 def _summarize(
@@ -316,6 +338,7 @@ def _summarize(
     stop: RunStopped | None,
     answers: AnsweredBy,
     reading_seconds: float,
+    report: Path | None,
 ) -> Summary:
     return Summary(
         answers=answers,
@@ -329,6 +352,7 @@ def _summarize(
             outputs=tuple(map(str, sink.outputs)),
             mask=str(sink.mask) if sink.mask else None,
             failures=str(sink.failures) if sink.failures else None,
+            report=None if report is None else str(report),
         ),
         first_failures=result.failures[:_FAILURES_IN_SUMMARY],
         stop=StopCause.of(stop),

@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("fanout")
 
+_SHORTAGE = "the process has too few file descriptors"
+
+# Reasons for a change of the adaptive limit, by whether an answer led to it (else a refusal), and whether it rose.
+_CAUSES = {
+    (True, True): "more requests in flight brought more answers a second, or a lower limit had not shortened latency",
+    (True, False): "more requests in flight only made each take longer",
+    (False, True): "a lower limit had not made refusals rarer",
+    (False, False): "the endpoint refused requests or let them time out",
+}
+
 
 class ConcurrencyLimiter:
     """A limit on the requests in flight, granted in the order of asking (anyio calls one a CapacityLimiter).
@@ -124,6 +134,8 @@ class ConcurrencyController:
         self._now = now
         self._in_flight = 0
         self._in_flight_seconds = 0.0
+        self.cause = ""
+        """Reason for the last change of the limit."""
 
     @property
     def limit(self) -> int:
@@ -168,6 +180,7 @@ class ConcurrencyController:
                 timed_out=timed_out,
             )
         if self.limit != before:
+            self.cause = _CAUSES[success, self.limit > before]
             self._changed(self.limit)
 
     def _catch_up(self, now: float) -> None:
@@ -202,6 +215,13 @@ class Capacity:
     def chosen(self) -> int | None:
         """The limit that "auto" has found; None if the settings fix it."""
         return None if self.controller is None else self.controller.limit
+
+    @property
+    def cause(self) -> str:
+        """Reason for the last change of the limit."""
+        if self.controller is None or self.limiter.limit < self.controller.limit:
+            return _SHORTAGE
+        return self.controller.cause
 
     def lower(self, in_flight: int) -> None:
         """Reduce the limit because a connection found no file descriptor while ``in_flight`` requests had one."""

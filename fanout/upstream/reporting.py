@@ -132,14 +132,21 @@ class Reporter:
             breaker.on_failure(now, ticket, rows_suspect=verdict.rows_suspect)
         if self._balancer.several:
             self._report_to_health(endpoint, verdict, now)
-            # Many failures at once may spend the tokens before the record of the endpoint is bad enough.
-            newly_open = breaker.is_open and not was_open and endpoint.is_candidate
-            if newly_open and self._balancer.has_available((endpoint,), now):
-                reason = f"{endpoint.transport.shown_url} is left alone for a while: {verdict.reason}"
-                self._emit(Event(kind="ejected", status=verdict.status, reason=reason))
+        # Many failures at once may spend the tokens before the record of the endpoint is bad enough.
+        if breaker.is_open and not was_open and endpoint.is_candidate:
+            self._announce_open_circuit(endpoint, verdict, now)
         if verdict.action is not Action.RETRY or verdict.rows_suspect:
             return False
         return self._balancer.several and self._balancer.has_available((endpoint,), now)
+
+    def _announce_open_circuit(self, endpoint: EndpointState, verdict: Verdict, now: float) -> None:
+        url = endpoint.transport.shown_url
+        if self._balancer.several and self._balancer.has_available((endpoint,), now):
+            reason = f"{url} is left alone for a while: {verdict.reason}"
+            self._emit(Event(kind="ejected", status=verdict.status, reason=reason))
+        else:
+            reason = f"the circuit to {url} opened: {verdict.reason}"
+            self._emit(Event(kind="opened", status=verdict.status, reason=reason))
 
     def _report_to_health(self, endpoint: EndpointState, verdict: Verdict, now: float) -> None:
         if verdict.error_kind in _MISFITS:

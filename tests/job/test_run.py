@@ -156,7 +156,9 @@ async def test_failed_rows_alone_are_sent_again(write_job, doubler, tmp_path):
     summary = await run_job(job, only_failed=True)
     assert (summary.ok, summary.failed, summary.stats.requests, summary.exit_code) == (20, 0, 2, 0)
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), 2 * rows)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["y.npy", "y.npy.journal"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "y.npy", "y.npy.journal", "y.npy.report.html", "y.npy.report.jsonl",
+    ]  # fmt: skip
 
 
 async def test_only_failed_needs_a_complete_run(write_job, doubler):
@@ -233,7 +235,9 @@ async def test_sending_failed_rows_again_leaves_a_complete_run_complete_until_it
     done = await run_job(job, only_failed=True)
     assert (done.ok, done.failed, doubler.requests, done.exit_code) == (40, 0, 2, 0)
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), 2 * rows)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["y.npy", "y.npy.journal"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "y.npy", "y.npy.journal", "y.npy.report.html", "y.npy.report.jsonl",
+    ]  # fmt: skip
 
 
 async def test_another_run_forgets_failed_rows_that_were_being_sent_again(write_job, doubler, tmp_path):
@@ -388,7 +392,9 @@ async def test_a_crash_leaves_the_earlier_output_and_no_lock(write_job, doubler,
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["y.npy", "y.npy.journal"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "y.npy", "y.npy.journal", "y.npy.report.html", "y.npy.report.jsonl",
+    ]  # fmt: skip
     assert (tmp_path / "out" / "y.npy").read_bytes() == before
 
 

@@ -18,7 +18,7 @@ from fanout.paths import KEY, check_names, report_paths, unwritable
 from fanout.rowset import RowSet
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from fanout.types import ChunkResult, Failure, Result, Schema
 
@@ -59,10 +59,12 @@ class FileSink(ABC):
         mask: file with the mask; None if all rows have an answer.
         failures: file with the reasons; None if no row failed.
         finished_rows: rows that `finish` has assembled so far; None before it is called.
+        observe: called with the chunks of each `write` after it, on the same thread; it must not raise.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.observe: Callable[[Sequence[ChunkResult]], None] | None = None
         self.outputs: tuple[Path, ...] = ()
         self.mask: Path | None = None
         self.failures: Path | None = None

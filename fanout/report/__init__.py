@@ -1,0 +1,11 @@
+"""The report of a run: recorded beside its journal while it runs, and written as one HTML file.
+
+`RunRecorder` is a listener that the engine does not know; `read_recording` reads what it recorded, and `report_page`
+makes the page.
+"""
+
+from fanout.report.page import Account, report_page
+from fanout.report.recorder import Ending, RunRecorder
+from fanout.report.recording import RecordedSession, read_recording
+
+__all__ = ["Account", "Ending", "RecordedSession", "RunRecorder", "read_recording", "report_page"]

@@ -1,0 +1,48 @@
+"""Failed rows by reason: numbers in the reasons are ignored, so that failures of one cause are one line."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fanout.types import Failure
+
+_MOST = 12
+_EXAMPLES = 3
+_COMPARED = 200
+_DIGITS = re.compile(r"\d+")
+
+
+@dataclass(slots=True)
+class FailureGroup:
+    """Failed rows with one reason.
+
+    Attributes:
+        reason: of the first of them.
+        n_rows: number of rows.
+        examples: the first of them.
+    """
+
+    reason: str
+    n_rows: int = 0
+    examples: list[str] = field(default_factory=list)
+
+
+def group_failures(failures: Iterable[Failure]) -> list[FailureGroup]:
+    """Return the reasons with the most rows first; those beyond the twelfth are added up."""
+    groups: dict[str, FailureGroup] = {}
+    for failure in failures:
+        key = _DIGITS.sub("0", failure.reason[:_COMPARED])
+        group = groups.setdefault(key, FailureGroup(failure.reason))
+        group.n_rows += failure.stop - failure.start
+        if len(group.examples) < _EXAMPLES:
+            single = failure.stop == failure.start + 1
+            group.examples.append(f"{failure.start}" if single else f"{failure.start}:{failure.stop}")
+    ordered = sorted(groups.values(), key=lambda group: -group.n_rows)
+    if rest := ordered[_MOST:]:
+        ordered[_MOST:] = [FailureGroup(f"{len(rest)} other reasons", sum(group.n_rows for group in rest))]
+    return ordered

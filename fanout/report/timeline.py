@@ -1,0 +1,189 @@
+"""The sessions of a run on one time axis: the time in which fanout worked, without the pauses between sessions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fanout.report.charts import MOST_SERIES, Point, Series, Span
+from fanout.statistics import Latencies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from fanout.report.recording import EndpointTotals, Note, RecordedSession, Sample
+    from fanout.types import Array
+
+_FEWEST = 3
+_PERCENTILES = ("median", "95 %", "99 %")
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """The time between two samples of a session.
+
+    Attributes:
+        start, stop: times on the axis, in seconds.
+        before, after: the samples; ``before`` is None at the beginning of a session.
+        done_before: rows that earlier sessions had done.
+    """
+
+    start: float
+    stop: float
+    before: Sample | None
+    after: Sample
+    done_before: int
+
+    def rate(self, counted: Callable[[Sample], int]) -> float:
+        """Return the growth of a counter in a second."""
+        grown = counted(self.after) - (0 if self.before is None else counted(self.before))
+        return grown / max(1e-9, self.stop - self.start)
+
+
+@dataclass(slots=True)
+class Timeline:
+    """The recorded sessions, one after the other.
+
+    Attributes:
+        end: length in seconds.
+        starts: times at which sessions begin, in their order.
+    """
+
+    sessions: Sequence[RecordedSession]
+    end: float = 0.0
+    starts: list[float] = field(default_factory=list)
+    intervals: list[list[Interval]] = field(default_factory=list)
+    """The intervals of each session."""
+
+    def __post_init__(self) -> None:
+        for one in self.sessions:
+            self.starts.append(self.end)
+            self.intervals.append(list(self._intervals_of(one)))
+            self.end += max([sample.seconds for sample in one.samples], default=0.0)
+
+    def _intervals_of(self, one: RecordedSession) -> Iterator[Interval]:
+        before: Sample | None = None
+        for sample in one.samples:
+            start = 0.0 if before is None else before.seconds
+            # The last sample may come at the time of the one before it.
+            if sample.seconds - start >= 0.05 or before is None:
+                offset = self.end
+                yield Interval(offset + start, offset + sample.seconds, before, sample, one.session.earlier)
+                before = sample
+
+    @property
+    def is_short(self) -> bool:
+        """True if there are too few samples for a chart over time."""
+        return sum(map(len, self.intervals)) < _FEWEST
+
+    @property
+    def resumed(self) -> list[float]:
+        """Times at which a later session began."""
+        return self.starts[1:]
+
+    def totals_of(self, counted: Callable[[Sample], int]) -> list[Point]:
+        """Return a counter over time, which begins at 0 in each session."""
+        return self._points(lambda one: float(counted(one.after)), lambda one: 0.0)
+
+    def rows_done(self) -> list[Point]:
+        """Return the rows that are done, those of earlier sessions included."""
+        return self._points(
+            lambda one: float(one.done_before + one.after.ok + one.after.failed), lambda one: float(one.done_before)
+        )
+
+    def rates(self, counted: Callable[[Sample], int]) -> list[Point]:
+        """Return the growth of a counter in a second, over time."""
+        return self._points(lambda one: one.rate(counted), lambda one: one.rate(counted))
+
+    def gauge(self, value: Callable[[Sample], float | None]) -> list[Point]:
+        """Return a value of each sample."""
+        return self._points(lambda one: value(one.after), None)
+
+    def _points(
+        self, value: Callable[[Interval], float | None], first: Callable[[Interval], float] | None
+    ) -> list[Point]:
+        points: list[Point] = []
+        for intervals in self.intervals:
+            # No line leads from one session to the next.
+            if points and intervals:
+                points.append((intervals[0].start, None))
+            if first is not None and intervals:
+                points.append((intervals[0].start, first(intervals[0])))
+            points += [(one.stop, value(one)) for one in intervals]
+        return points
+
+    def latency_series(self) -> list[Series]:
+        """Return the percentiles of latency over time, in seconds."""
+
+        def percentile(n: int) -> Callable[[Sample], float | None]:
+            return lambda sample: None if sample.latency is None else sample.latency[n]
+
+        return [Series(name, self.gauge(percentile(n))) for n, name in enumerate(_PERCENTILES)]
+
+    def latencies(self) -> Latencies:
+        """Return the latencies of all sessions together."""
+        counts: Array = np.zeros(len(Latencies.edges()) - 1, np.int64)
+        for one in self.sessions:
+            for index, n in one.totals.latencies if one.totals else ():
+                if 0 <= index < len(counts):
+                    counts[index] += n
+        return Latencies(counts)
+
+    def usage_series(self) -> list[Series]:
+        """Return what the API has counted over time, the largest counts first."""
+        totals: dict[str, int] = {}
+        for one in self.sessions:
+            for name, n in one.samples[-1].usage.items() if one.samples else ():
+                totals[name] = totals.get(name, 0) + n
+        names = sorted((name for name in totals if totals[name]), key=lambda name: -totals[name])[:MOST_SERIES]
+        return [Series(name, self._accumulated(name)) for name in names]
+
+    def _accumulated(self, name: str) -> list[Point]:
+        points: list[Point] = []
+        base = 0.0
+        for intervals in self.intervals:
+            if intervals:
+                points.append((intervals[0].start, base))
+                points += [(one.stop, base + one.after.usage.get(name, 0)) for one in intervals]
+                base = points[-1][1] or 0.0
+        return points
+
+    def endpoint_series(self) -> list[Series]:
+        """Return the requests in a second to each endpoint; those beyond the sixth are added up."""
+        urls = [endpoint.url for endpoint in self.endpoints()]
+
+        def requests(first: int, last: int) -> Callable[[Sample], int]:
+            return lambda sample: sum(sample.requests[first:last])
+
+        alone = len(urls) if len(urls) <= MOST_SERIES else MOST_SERIES - 1
+        series = [Series(url, self.rates(requests(n, n + 1)), steps=True) for n, url in enumerate(urls[:alone])]
+        if len(urls) > alone:
+            series.append(Series(f"{len(urls) - alone} others", self.rates(requests(alone, len(urls))), steps=True))
+        return series
+
+    def endpoints(self) -> list[EndpointTotals]:
+        """Return the endpoints of the last session."""
+        return next((one.totals.endpoints for one in reversed(self.sessions) if one.totals), [])
+
+    def requests_of(self, url: str) -> int:
+        """Return the requests to an endpoint in all sessions."""
+        totals = (one.totals for one in self.sessions if one.totals)
+        return sum(endpoint.requests for one in totals for endpoint in one.endpoints if endpoint.url == url)
+
+    def notes(self, *kinds: str) -> list[tuple[float, Note]]:
+        """Return the events of some kinds with their times."""
+        return [
+            (start + note.seconds, note)
+            for start, one in zip(self.starts, self.sessions, strict=True)
+            for note in one.notes
+            if note.kind in kinds
+        ]
+
+    def pauses(self) -> list[Span]:
+        """Return the pauses that endpoints asked for."""
+        return [
+            Span(when, min(self.end, when + note.lasts), f"pause of {note.lasts:.3g} s: {note.reason}")
+            for when, note in self.notes("pause")
+        ]
