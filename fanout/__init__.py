@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from fanout.io.writers import FileSink, open_sink
     from fanout.limits import RateLimiter
     from fanout.presets import Preset, preset
-    from fanout.settings import Endpoint, Hedge, Limits, Prices, RetryPolicy, Timeouts
+    from fanout.settings import Cache, Endpoint, Hedge, Limits, Prices, RetryPolicy, Timeouts
     from fanout.types import (
         Action,
         Answers,
@@ -98,7 +98,7 @@ _HOMES = {
     "fanout.io.journal": ("Journal",),
     "fanout.limits": ("RateLimiter",),
     "fanout.presets": ("Preset", "preset"),
-    "fanout.settings": ("Endpoint", "Hedge", "Limits", "Prices", "RetryPolicy", "Timeouts"),
+    "fanout.settings": ("Cache", "Endpoint", "Hedge", "Limits", "Prices", "RetryPolicy", "Timeouts"),
     "fanout.io.writers": ("FileSink", "open_sink"),
     "fanout.io.readers": ("Source", "open_source"),
     "fanout.client.sync": ("SyncClient", "map"),
@@ -111,14 +111,15 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Action", "Answers", "ApiKeyAuth", "Array", "Auth", "AzureAuth", "BasicAuth", "BearerAuth", "CallbackError",
-    "Chunk", "ChunkResult", "Client", "ClientStateError", "Codec", "CommandAuth", "ConfigError", "Credentials",
-    "CredentialsError", "DecodedResponse", "EncodeError", "Endpoint", "EndpointStatistics", "Event", "Failure",
-    "FanoutError", "FileSink", "GoogleAuth", "Hedge", "InputError", "Interrupted", "InvalidResponse", "Journal",
-    "Limits", "ModelInfo", "OAuth2Auth", "Payload", "Preset", "Preview", "Prices", "QueueFull", "RateLimiter",
-    "Response", "Result", "RetryPolicy", "Rows", "RowsFailed", "RunControl", "RunStopped", "SigV4Auth", "Sink",
-    "Source", "StaticAuth", "Statistics", "Stream", "SyncClient", "Tensor", "TensorSpec", "Timeouts", "TransportError",
-    "UnknownOptionError", "Verdict", "__version__", "codec", "map", "open_sink", "open_source", "preset",
+    "Action", "Answers", "ApiKeyAuth", "Array", "Auth", "AzureAuth", "BasicAuth", "BearerAuth", "Cache",
+    "CallbackError", "Chunk", "ChunkResult", "Client", "ClientStateError", "Codec", "CommandAuth", "ConfigError",
+    "Credentials", "CredentialsError", "DecodedResponse", "EncodeError", "Endpoint", "EndpointStatistics", "Event",
+    "Failure", "FanoutError", "FileSink", "GoogleAuth", "Hedge", "InputError", "Interrupted", "InvalidResponse",
+    "Journal", "Limits", "ModelInfo", "OAuth2Auth", "Payload", "Preset", "Preview", "Prices", "QueueFull",
+    "RateLimiter", "Response", "Result", "RetryPolicy", "Rows", "RowsFailed", "RunControl", "RunStopped", "SigV4Auth",
+    "Sink", "Source", "StaticAuth", "Statistics", "Stream", "SyncClient", "Tensor", "TensorSpec", "Timeouts",
+    "TransportError", "UnknownOptionError", "Verdict", "__version__", "codec", "map", "open_sink", "open_source",
+    "preset",
 ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from numbers import Integral
+from os import fspath
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
 
 from fanout._url import redact_url, require_url, require_web_url
@@ -289,6 +290,47 @@ class Hedge:
     def __post_init__(self) -> None:
         _require(isfinite(self.share) and 0 <= self.share <= 1, "share", self.share, "between 0 and 1")
         require_positive("delay", self.delay)
+
+
+@checks_options
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dedupe:
+    """One request for rows whose requests are equal in every byte. Usage counts requests; all else counts rows."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
+
+    enabled: bool = False
+    """Send equal rows once. An answer that the model draws at random (a temperature above 0) is then the same for all
+    of them."""
+
+
+@checks_options
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cache:
+    """A file of answers that later runs take instead of sending the same row again to the same endpoint and codec."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
+
+    path: str | None = None
+    """An SQLite file, made with mode 0600; several processes may share it, on a local disk. No cache if not given."""
+
+    ttl: float | None = None
+    """Seconds for which an answer counts; for ever if not given."""
+
+    namespace: str = ""
+    """Answers are found under the namespace of their own run only: the version of a model, for instance."""
+
+    sampled: bool = False
+    """Also keep answers that the model draws at random (a temperature above 0, or a chat without a temperature): every
+    later run gets the same draw."""
+
+    def __post_init__(self) -> None:
+        if self.path is not None:
+            object.__setattr__(self, "path", fspath(self.path))
+        _require(self.path != "", "path", self.path, "the path of a file")
+        require_positive("ttl", self.ttl)
+        if self.path is None and (self.ttl is not None or self.namespace or self.sampled):
+            raise ConfigError("path is missing: the file of the cache", key="path")
 
 
 @checks_options

@@ -203,6 +203,8 @@ class Counters:
         self.failed = 0
         self.retries = 0
         self.splits = 0
+        self.cached = 0
+        self.shared = 0
         self.hedges = 0
         self.hedges_won = 0
         self.backing_off = 0

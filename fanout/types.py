@@ -415,6 +415,12 @@ class Statistics:
     retries: int = 0
     """Further requests for the same rows; splits are not counted."""
 
+    cached: int = 0
+    """Rows answered from the cache, without a request."""
+
+    shared: int = 0
+    """Rows that shared the request of an equal row; see ``dedupe``."""
+
     splits: int = 0
     """Chunks cut in two to isolate a bad row, or to find a size that the server accepts."""
 
@@ -489,6 +495,9 @@ class ChunkResult:
     ids: Sequence[Any] | None = None
     """Ids of these rows, if the input has ids."""
 
+    cached: Array | None = None
+    """Mask of the rows whose answers came from the cache; None if none did."""
+
     @property
     def values(self) -> Any:
         """The array, or a dict of arrays for a codec with several outputs; None if no row succeeded.
@@ -525,6 +534,10 @@ class Result:
     """Rows without an answer because the run stopped; sorted."""
 
     stats: Statistics
+
+    cached: Array | None = None
+    """Mask of the rows whose answers came from the cache; shape (rows,), bool. None if none did, or if a sink took the
+    values."""
 
     @property
     def values(self) -> Any:

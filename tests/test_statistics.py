@@ -129,7 +129,7 @@ def test_every_counter_is_added_and_in_the_snapshot():
     total.add(counted(1))
     twice = total.snapshot(seconds=1.0)
     names = {name for part in (total, total.traffic) for name, value in vars(part).items() if isinstance(value, int)}
-    assert len(names) == 13
+    assert len(names) == 15
     for name in names:
         assert getattr(twice, name) == getattr(once, name) * (1 if name == "max_in_flight" else 2)
 

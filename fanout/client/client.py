@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from os import fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, overload
 
 from fanout._redact import Redactor, secrets_of
 from fanout.auth import Auth
+from fanout.client.caching import require_repeatable
 from fanout.client.endpoints import each_endpoint
 from fanout.client.file_run import Sink, require_own_files, run_into
 from fanout.client.identity import content_of, identity_of
@@ -24,6 +26,7 @@ from fanout.io.journal import Journal
 from fanout.io.writers import FileSink
 from fanout.options import checks_options
 from fanout.presets import Preset
+from fanout.settings import Cache
 from fanout.threads import on_thread, opened_on_thread
 
 if TYPE_CHECKING:
@@ -71,6 +74,9 @@ class Client(Generic[V]):
         timeouts: deadlines of connecting, of an attempt and of a run.
         hedge: second requests for rows whose response takes long; none if not given.
         cost: prices of the API, for the cost in `Statistics` and ``Limits(max_cost=...)``.
+        cache: path of an SQLite file, or a `Cache`: `map`, `stream` and `run` take the answers to rows that were sent
+            before from it, and keep new ones there.
+        dedupe: rows of one call with byte-identical requests share one.
         headers: header fields of every request, in addition to the endpoint's; or a function, async or not, that
             returns them. It is called before the first request, and again after a 401.
         auth: credentials of every request, such as `BearerAuth`; renewed before they expire and when a server refuses
@@ -121,6 +127,8 @@ class Client(Generic[V]):
         timeouts: Timeouts | None = None,
         hedge: Hedge | None = None,
         cost: Prices | None = None,
+        cache: Cache | str | PathLike[str] | None = None,
+        dedupe: bool = False,
         headers: HeaderSource | None = None,
         auth: Auth | None = None,
         on_event: Callable[[Event], None] | None = None,
@@ -146,6 +154,8 @@ class Client(Generic[V]):
             retry=retry,
             timeouts=preset.timeouts if preset and timeouts is None else timeouts,
             hedge=hedge,
+            cache=cache if cache is None or isinstance(cache, Cache) else Cache(path=fspath(cache)),
+            dedupe=dedupe,
             cost=cost,
             count_tokens=count_tokens,
             max_pending=max_pending,
@@ -155,6 +165,7 @@ class Client(Generic[V]):
             transport=transport,
             redactor=self._redactor,
         )
+        require_repeatable(self._codec, self._settings)
         # Connections belong to a running event loop, which there may not be yet.
         self._session: Session | None = None
         self._closed = False
@@ -238,7 +249,7 @@ class Client(Generic[V]):
         # The deadline counts from the call, and an invalid timeout is an error also for a closed client.
         until = Until.after(timeout)
         session = self._open_session()
-        chunker = session.chunker(rows)
+        chunker = session.sharing_chunker(rows)
         if chunker.total is None:
             # The chunker may have started to read the iterable on a helper thread.
             await chunker.close()

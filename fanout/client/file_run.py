@@ -77,7 +77,7 @@ async def run_into(
         rows = recorder.rows
         # The digests are taken from the rows as they are sent: the input may change later.
         journal.digests_of = recorder.take
-    chunker = session.chunker(rows, window, state.resolved)
+    chunker = session.sharing_chunker(rows, window, state.resolved)
     state.n_rows = chunker.total
     async with _opened(sink, chunker, journal):
         account = session.open_account(spent_before(journal)) if journal is not None else None

@@ -51,7 +51,7 @@ def identity_of(rows: object, codec: Codec, urls: Sequence[str], redactor: Redac
     """
     return {
         "input": _input_identity(rows),
-        "codec": _codec_identity(codec),
+        "codec": codec_identity(codec),
         **_url_identity(urls, redactor or Redactor()),
     }
 
@@ -67,7 +67,8 @@ def _input_identity(rows: object) -> Any:
     raise ConfigError(f"{problem}: give the journal an identity of your own", key="journal")
 
 
-def _codec_identity(codec: Codec) -> dict[str, Any]:
+def codec_identity(codec: Codec) -> dict[str, Any]:
+    """Return what decides how a codec makes requests and reads answers, as JSON without secrets."""
     options = orjson.dumps(codec.options, default=_option_name, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
     # An option may hold a secret, so only the digest of the options is written.
     return {"name": codec_name(codec), "format": codec.format_version, "options": _digest(options)}
@@ -89,7 +90,7 @@ def _option_name(value: Any) -> str:
 
 
 def _url_identity(urls: Sequence[str], redactor: Redactor) -> dict[str, Any]:
-    parts = sorted({(_path(url, redactor), _query(url)) for url in urls})
+    parts = sorted({(_path(url, redactor), query_of(url)) for url in urls})
     paths = list(dict.fromkeys(path for path, _ in parts))
     identity: dict[str, Any] = {"path": paths[0] if len(paths) == 1 else paths}
     if any(query for _, query in parts):
@@ -104,9 +105,15 @@ def _path(url: str, redactor: Redactor) -> str:
     return path if redacted == path else f"{redacted} {_digest(path.encode())}"
 
 
-def _query(url: str) -> str:
+def is_credential(name: str) -> bool:
+    """True if the name of a query parameter or header field is that of a credential."""
+    return _CREDENTIAL.search(name) is not None
+
+
+def query_of(url: str) -> str:
+    """Return the query of a URL, sorted and without credentials."""
     pairs = parse_qsl(urlsplit(url).query, keep_blank_values=True)
-    return urlencode(sorted(pair for pair in pairs if not _CREDENTIAL.search(pair[0])))
+    return urlencode(sorted(pair for pair in pairs if not is_credential(pair[0])))
 
 
 def _digest(data: bytes) -> str:

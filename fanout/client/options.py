@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 from fanout.auth import Auth
 from fanout.errors import ConfigError
 from fanout.limits import RateLimiter
-from fanout.settings import Chunks, Hedge, Limits, Prices, RetryPolicy, Timeouts
+from fanout.settings import Cache, Chunks, Hedge, Limits, Prices, RetryPolicy, Timeouts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from os import PathLike
 
     from typing_extensions import TypeVar as TypeVarWithDefault
 
@@ -42,6 +43,8 @@ class ClientOptions(TypedDict, total=False):
     retry: RetryPolicy | None
     timeouts: Timeouts | None
     hedge: Hedge | None
+    cache: Cache | str | PathLike[str] | None
+    dedupe: bool
     cost: Prices | None
     headers: HeaderSource | None
     auth: Auth | None
@@ -63,6 +66,8 @@ class ClientSettings:
     retry: RetryPolicy | None
     timeouts: Timeouts | None
     hedge: Hedge | None
+    cache: Cache | None
+    dedupe: bool
     cost: Prices | None
     count_tokens: Callable[[Any], float] | None
     max_pending: int
@@ -88,6 +93,8 @@ class ClientSettings:
             # A dict in place of settings would fail much later, inside the first request.
             elif not isinstance(value, (kind, RateLimiter) if name == "limits" else kind):
                 raise ConfigError(f"{name} must be a fanout.{kind.__name__}(...), not {type(value).__name__}", key=name)
+        if not isinstance(self.dedupe, bool):
+            raise ConfigError(f"dedupe must be True or False, not {self.dedupe!r}", key="dedupe")
         auth: Any = self.auth
         if auth is not None and not isinstance(auth, Auth):
             problem = f"auth must be a fanout.Auth, such as fanout.BearerAuth(...), not {type(auth).__name__}"

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fanout.auth import Authenticator, StaticAuth
+from fanout.client.caching import open_store, own_store
 from fanout.client.endpoints import offline_targets, start_targets
 from fanout.client.identity import require_unchanged
 from fanout.client.inspect import Preview, Survey, preview_rows, survey_rows
@@ -21,6 +22,8 @@ from fanout.engine import (
     Run,
     RunControl,
     Scale,
+    Shares,
+    SharingChunker,
     Stop,
     Until,
     chunker_of,
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
     from fanout.client.endpoints import Target
     from fanout.client.options import ClientSettings
     from fanout.codecs.base import Codec
-    from fanout.engine import Batch, Chunker
+    from fanout.engine import AnswerStore, Batch, Chunker
     from fanout.limits import Account, Amount, ConcurrencyLimiter, Cost
     from fanout.rowset import RowSet
     from fanout.serving.local import LocalServer
@@ -61,6 +64,7 @@ class Session:
         codec: the client's codec, before it knows the model.
         settings: the client's options.
         count_tokens: number of tokens of a row; estimated if None.
+        store: the cache, which the session closes.
         servers: local servers to stop at the end.
     """
 
@@ -71,9 +75,11 @@ class Session:
         settings: ClientSettings,
         *,
         count_tokens: Callable[[Any], float] | None = None,
+        store: AnswerStore | None = None,
         servers: Sequence[LocalServer] = (),
     ) -> None:
         self._codec = codec
+        self._store = store
         self._settings = settings
         self._servers = servers
         # All runs share the measured size of rows in bytes and tokens, so that later ones pack well from the start.
@@ -101,7 +107,8 @@ class Session:
         if (encoding := settings.load.tokenizer) is not None:
             # The first use of an encoding reads a file of some megabytes, so it is kept off the loop.
             count_tokens = await asyncio.to_thread(tiktoken_counter, encoding)
-        open_at = partial(cls, codec=codec, settings=settings, count_tokens=count_tokens)
+        store = await open_store(endpoints, codec, settings)
+        open_at = partial(cls, codec=codec, settings=settings, count_tokens=count_tokens, store=store)
         if replaces_network(settings.transport):
             return open_at(offline_targets(endpoints, codec))
         servers: list[LocalServer] = []
@@ -110,6 +117,8 @@ class Session:
         # A server that has started must not outlive a failed or cancelled opening.
         except BaseException:
             await _stop_servers(servers)
+            if store is not None:
+                await store.close()
             raise
 
     async def close(self) -> None:
@@ -122,6 +131,8 @@ class Session:
         self._group.decoder.close()
         for endpoint in self._group.balancer.endpoints:
             await endpoint.transport.close()
+        if self._store is not None:
+            await self._store.close()
         await _stop_servers(self._servers)
 
     def check(self) -> None:
@@ -142,9 +153,8 @@ class Session:
         packing = Packing(self._scale, meter, max_bytes=chunks.max_bytes, max_tokens=chunks.max_tokens)
         return chunker_of(rows, chunks.rows, window, skip, packing)
 
-    def open_account(self, spent: Amount) -> Account | None:
-        """Open the account of one run, of which earlier processes have spent ``spent``; None if nothing is counted."""
-        return self._group.open_account(spent)
+    from fanout.engine import AnswerStore, Batch, Chunker
+    from fanout.limits import Account, Amount, ConcurrencyLimiter, Cost
 
     def new_run(
         self,

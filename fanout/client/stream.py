@@ -52,7 +52,7 @@ class Stream:
         session, until = self._session(), Until.after(self._timeout)
         # The window bounds the chunks between the input and the consumer, and with them the memory.
         self._window = ConcurrencyLimiter(room_for(session.concurrency))
-        self._chunker = session.chunker(self._rows, self._window)
+        self._chunker = session.sharing_chunker(self._rows, self._window)
         self._run = session.new_run(self._chunker, self._put, self._control, until=until)
         self._task = asyncio.create_task(self._execute(session))
         return self

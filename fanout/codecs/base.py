@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from fanout.codecs._options import ANY_OUTPUT, DTypeOption, ShapeOption, spec_from_options
 from fanout.codecs._rules import StatusRule, StatusRules
+from fanout.codecs._sampling import sampled_by
 from fanout.codecs._usage import UsagePaths
 from fanout.errors import ConfigError
 from fanout.options import checks_options, option_names, require_known
@@ -132,6 +133,14 @@ class Codec(ABC):
     def spec(self) -> Mapping[str, TensorSpec]:
         """Output name, or ``"*"`` for all others -> dtype and shape, as far as they are known."""
         return self._spec
+
+    @property
+    def sampled(self) -> str:
+        """The reason why the model draws its answers at random, so that no cache keeps them unasked; empty if not.
+
+        A temperature in the options decides, and without one the fields by which a chat is known.
+        """
+        return sampled_by(self.options)
 
     def _dtype_of(self, output: str) -> np.dtype[Any] | None:
         """The dtype option for an output."""

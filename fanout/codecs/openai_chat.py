@@ -17,6 +17,7 @@ from fanout.codecs._messages import Messages
 from fanout.codecs._parsing import openai_counts, read_with_usage
 from fanout.codecs._rows import DUMPS
 from fanout.codecs._rules import StatusRule  # noqa: TC001 - the schema of job files resolves it
+from fanout.codecs._sampling import sampled_by
 from fanout.codecs._values import Unfit, text_array
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError
@@ -118,6 +119,11 @@ class OpenAIChat(Codec):
     def decode(self, response: Response, n_rows: int) -> DecodedResponse:
         """``text`` and ``finish_reason``, shape (1,), and the usage. Raises `InvalidResponse`."""
         return read_with_usage(response, _outputs, keep=True, count=self._count)
+
+    @property
+    def sampled(self) -> str:
+        """The reason why the model draws its answers at random; empty if temperature is 0."""
+        return sampled_by({"messages": (), **self._fields})
 
     def classify(self, response: Response) -> Verdict | int | None:
         """Fail a row that is too long or blocked, or that is answered without a text; None for anything else.

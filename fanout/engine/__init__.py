@@ -1,16 +1,20 @@
 """The life of a chunk, from the source's rows to a proven place in the output."""
 
+from fanout.engine.answer_store import AnswerStore
 from fanout.engine.batching import Batch, Batcher
 from fanout.engine.chunker import Chunker, as_rows, chunker_of, room_for
 from fanout.engine.encoding import encode, fitted
 from fanout.engine.packing import Packing, Scale
 from fanout.engine.results import MergedRows, ResultQueue, RowStatus
 from fanout.engine.run import Run
+from fanout.engine.sharing import Shares
+from fanout.engine.sharing_chunker import SharingChunker
 from fanout.engine.task import ChunkTask
 from fanout.stop import RunControl, Stop, Until
 from fanout.upstream.group import EndpointGroup
 
 __all__ = [
+    "AnswerStore",
     "Batch",
     "Batcher",
     "ChunkTask",
@@ -23,6 +27,8 @@ __all__ = [
     "Run",
     "RunControl",
     "Scale",
+    "Shares",
+    "SharingChunker",
     "Stop",
     "Until",
     "as_rows",

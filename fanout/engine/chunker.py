@@ -36,7 +36,9 @@ from fanout.types import Block, Chunk, Rows, count_rows, join_rows, take_rows
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fanout.codecs.base import Codec
     from fanout.engine.packing import Packed, Packing
+    from fanout.engine.results import ResultCollector
     from fanout.limits import ConcurrencyLimiter
     from fanout.limits.size_limits import Size, SizeLimits
 
@@ -158,6 +160,14 @@ class Chunker(ABC):
         if packed is not None:
             task.size, task.tokens = packed.size, packed.tokens
         return task
+
+    def open(self, codec: Codec, collector: ResultCollector) -> None:
+        """Begin, once the codec knows its model. The results of the chunks go to ``collector``."""
+        return
+
+    def distrust(self) -> RowSet:
+        """Return the rows that were answered without a request of their own, as answers of this run are in doubt."""
+        return RowSet()
 
     def changed_file(self, *, strict: bool = False) -> Path | None:
         """Return a file of the input that has changed since the chunker was made. ``strict`` compares inodes too."""
@@ -367,13 +377,14 @@ def _blocks_of(rows: Iterator[Any], chunk_rows: int) -> Iterator[Block]:
 
 def _joined(first: Block, second: Block) -> Block | None:
     """Two blocks as one; None where they are not of a kind."""
-    rows = _joined_rows(first.rows, second.rows)
+    rows = joined_rows(first.rows, second.rows)
     if rows is None or (first.ids is None) != (second.ids is None):
         return None
     return Block(rows, None if first.ids is None else [*first.ids, *(second.ids or ())])
 
 
-def _joined_rows(first: Rows, second: Rows) -> Rows | None:
+def joined_rows(first: Rows, second: Rows) -> Rows | None:
+    """Two containers as one; None where they are not of a kind."""
     rows = join_rows([first, second])
     return rows if _kind(first) is _kind(second) is _kind(rows) else None
 

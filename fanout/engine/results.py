@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -124,7 +125,7 @@ class ResultCollector:
     def flush(self) -> None:
         """Deliver the chunks that a stop has left in parts, so that nothing that succeeded is lost."""
         for partial in self._partial.values():
-            self._finish(partial.done())
+            self._finish_partial(partial)
         self._partial.clear()
 
     def distrust(self, rows: RowSet) -> None:
@@ -147,6 +148,21 @@ class ResultCollector:
         if ok and self._emit_done is not None:
             self._emit_done(Event(kind="done", start=done.start, stop=done.stop))
 
+    def begin(self, partial: PartialChunk) -> bool:
+        """Take a chunk in parts, of which some are known. False if all are, so that it is delivered."""
+        self._finish_if_whole(partial)
+        return not partial.complete
+
+    def agree(self, schema: Schema, whose: str) -> bool:
+        """Settle the schema that answers proven elsewhere have. False if answers that are held have another."""
+        accepted = self.validator.agree(schema, whose)
+        self._sort(accepted or [], [])
+        return accepted is not None
+
+    def is_suspect(self, done: ChunkResult) -> bool:
+        """True if the answers of a chunk may be those of other rows."""
+        return self._any_suspect and self.suspect.overlaps(done.start, done.stop)
+
     def _finish(self, done: ChunkResult) -> None:
         if self._any_suspect and self.suspect.overlaps(done.start, done.stop):
             return
@@ -158,7 +174,11 @@ class ResultCollector:
         self._partial[partial.chunk] = partial
         if partial.complete:
             del self._partial[partial.chunk]
-            self._finish(partial.done())
+            self._finish_partial(partial)
+
+    def _finish_partial(self, partial: PartialChunk) -> None:
+        for done in partial.results():
+            self._finish(done)
 
     def _sort(self, accepted: list[Unconfirmed], refused: list[Unconfirmed]) -> Refused:
         for held in (*accepted, *refused):
@@ -249,6 +269,7 @@ class MergedRows(RowStatus):
         self._n_rows = n_rows
         # No rows give an empty array, so that code which takes the result needs no special case.
         self._outputs: dict[str, Array] | None = None if n_rows else {"": np.empty(0)}
+        self._cached: Array | None = None
 
     def add(self, done: ChunkResult) -> None:
         """Copy the answers of a chunk into place."""
@@ -261,13 +282,17 @@ class MergedRows(RowStatus):
             # Dtype and shape are proven, so numpy neither casts nor broadcasts here.
             for name, array in done.outputs.items():
                 self._outputs[name][done.start : done.stop] = array
+        if done.cached is not None:
+            if self._cached is None:
+                self._cached = np.zeros(self._n_rows, bool)
+            self._cached[done.start : done.stop] = done.cached
         super().add(done)
 
     def result(self, n_rows: int, stats: Statistics) -> Result:
         """The `Result` with values; rows without an answer hold NaN, 0, False or an empty text. To be called once."""
         # A run is a cycle of objects that only the garbage collector frees, so it must not hold on to the arrays.
         outputs, self._outputs = self._outputs, None
-        result = self._result(n_rows, stats, outputs)
+        result = replace(self._result(n_rows, stats, outputs), cached=self._cached)
         if outputs is not None and not result.ok.all():
             for array in outputs.values():
                 array[~result.ok] = filled((), array.dtype)

@@ -205,6 +205,7 @@ class Run:
             codec, group, dispatcher, validator, self.counters, stop=self.stop,
             independent=self.scheduler.isolation is not None,
         )  # fmt: skip
+        self.chunker.open(codec, self.collector)
         stops_at_end: list[Stop] = []
 
         def distrust(endpoint: EndpointState, answered: Sequence[RowsSent]) -> None:
@@ -306,6 +307,7 @@ class Run:
         """Keep rows pending: ``endpoint`` answers requests twice, so its answers may be those of other requests."""
         rows = RowSet((start, stop) for whose, start, stop in answered if whose is owner)
         self.collector.distrust(rows)
+        self.collector.distrust(self.chunker.distrust())
         named = f"rows {rows.listed()} of this run" if rows else "rows of an earlier run"
         reason = (
             f"{endpoint.transport.shown_url} answered a request twice, so the answers for {named}, which came over its "

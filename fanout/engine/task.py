@@ -223,12 +223,16 @@ class PartialChunk:
         self._failures: list[Failure] = []
 
     def add(self, task: ChunkTask, outputs: Values) -> None:
-        """Copy proven answers into their places."""
+        """Copy the proven answers of ``task`` into their places."""
+        self.place(task.where, outputs)
+
+    def place(self, where: slice | Array, outputs: Values) -> None:
+        """Copy proven answers of the rows at these positions into their places."""
         if self._outputs is None:
             self._outputs = {name: filled((len(self.chunk), *a.shape[1:]), a.dtype) for name, a in outputs.items()}
         for name, values in outputs.items():
-            self._outputs[name][task.where] = values
-        self._open[task.where] = False
+            self._outputs[name][where] = values
+        self._open[where] = False
 
     def fail(self, task: ChunkTask, failures: Iterable[Failure]) -> None:
         """Rows that have no answer and get none."""
@@ -243,6 +247,10 @@ class PartialChunk:
     def complete(self) -> bool:
         """True once every row is answered or failed, or has left."""
         return int(np.count_nonzero(self._open)) == self._gone
+
+    def results(self) -> Iterator[ChunkResult]:
+        """Yield what is to be delivered of the chunk."""
+        yield self.done()
 
     def done(self) -> ChunkResult:
         """The chunk as it stands; rows still open are pending."""

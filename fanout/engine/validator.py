@@ -57,6 +57,7 @@ class ResponseValidator:
         self.settled = False
         """True once the schema is known; `validate` then checks everything."""
 
+        self._whose = "other answers"
         self._settle_schema(schema)
         self._held: list[Unconfirmed] = []
         self._had_a_tie = False
@@ -79,7 +80,7 @@ class ResponseValidator:
             if schema is None:
                 self._check_spec(name, array)
             elif (array.dtype, array.shape[1:]) != schema[name]:
-                raise _other_form(name, array, schema[name])
+                raise _other_form(name, array, schema[name], self._whose)
             if self._reject_nonfinite and array.dtype.kind in "fc" and not _all_finite(array):
                 raise _nonfinite(name, array)
         if not named:
@@ -111,6 +112,18 @@ class ResponseValidator:
         refused = [h for h in self._held if h.task.chunk == oldest]
         self._held = [h for h in self._held if h.task.chunk != oldest]
         return [], refused
+
+    def agree(self, schema: Schema, whose: str) -> list[Unconfirmed] | None:
+        """Settle the schema by answers that were proven elsewhere; ``whose`` names them in messages.
+
+        Returns the answers that are accepted now; None, and nothing is settled, if one that waits looks different.
+        """
+        if any(held.schema != schema for held in self._held):
+            return None
+        self._settle_schema(schema)
+        self._whose = whose
+        held, self._held = self._held, []
+        return held
 
     def close(self) -> tuple[list[Unconfirmed], list[Unconfirmed], bool]:
         """Judge the answers that still wait when no other one will come.
@@ -213,12 +226,12 @@ def _nonfinite(name: str, array: Array) -> InvalidResponse:
     )
 
 
-def _other_form(name: str, array: Array, schema: tuple[np.dtype[Any], tuple[int, ...]]) -> InvalidResponse:
+def _other_form(name: str, array: Array, schema: tuple[np.dtype[Any], tuple[int, ...]], whose: str) -> InvalidResponse:
     dtype, shape = schema
     if array.dtype != dtype:
-        return InvalidResponse(f"{_called(name)}dtype {array.dtype}, other answers have {dtype}", error_kind="dtype")
+        return InvalidResponse(f"{_called(name)}dtype {array.dtype}, {whose} have {dtype}", error_kind="dtype")
     return InvalidResponse(
-        f"{_called(name)}rows of shape {list(array.shape[1:])}, other answers have {list(shape)}", error_kind="shape"
+        f"{_called(name)}rows of shape {list(array.shape[1:])}, {whose} have {list(shape)}", error_kind="shape"
     )
 
 

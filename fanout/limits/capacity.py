@@ -77,6 +77,14 @@ class ConcurrencyLimiter:
             return
         self.in_flight -= 1
 
+    def exchange(self, slots: int) -> None:
+        """Return one slot and take ``slots`` others, beyond the limit if need be."""
+        if slots:
+            self.in_flight += slots - 1
+            self.peak = max(self.peak, self.in_flight)
+        else:
+            self.release()
+
     def resize(self, limit: int) -> None:
         """Set another limit. A higher one serves waiters at once; under a lower one, holders keep their slots."""
         self.limit = limit

@@ -1,0 +1,206 @@
+"""The answers that a run knows without a request: keys of requests, and the store that holds their answers.
+
+The store belongs to a client (a cache file) or to one run (duplicates). One helper thread reads and writes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from hashlib import blake2b
+from typing import TYPE_CHECKING, NamedTuple
+
+import orjson
+
+from fanout.callbacks import abnormal
+from fanout.io.cache import KEY_BYTES
+from fanout.threads import DaemonThread, ended
+from fanout.types import Payload, count_rows, take_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from fanout.codecs.base import Codec
+    from fanout.io.cache import AnswerCache, Found, Origin
+    from fanout.types import Rows, Values
+
+_log = logging.getLogger("fanout")
+
+_MOST_UNWRITTEN = 32 * 2**20
+"""Bytes of answers that may wait to be written before the input has to wait."""
+
+
+class LookedUp(NamedTuple):
+    """The requests of some rows.
+
+    Attributes:
+        number: the number of the look-up.
+        keys: one for each row; None for a row that cannot be sent alone.
+        found: the answers that are known.
+    """
+
+    number: int
+    keys: list[bytes | None]
+    found: list[Found]
+
+
+class _Entry(NamedTuple):
+    keys: Sequence[bytes]
+    outputs: Values
+    written: Callable[[], None]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.outputs.values())
+
+
+class AnswerStore:
+    """Proven answers by the key of their request, beside the event loop.
+
+    If the store cannot be read or written, the run goes on without it: only money is at stake, no answer.
+
+    Args:
+        cache: the database, which `close` closes.
+        origin: the source of the answers that are put.
+        context: digest of everything that changes answers beside the row's request; at most 64 bytes.
+        lasting: the answers are those of a cache, and not only of this run.
+    """
+
+    def __init__(self, cache: AnswerCache, origin: Origin, context: bytes, *, lasting: bool) -> None:
+        self._cache = cache
+        self._origin = origin
+        self._context = context
+        self.lasting = lasting
+        self.lookups = 0
+        """Number of look-ups that were begun."""
+        self._thread = DaemonThread("fanout-answers")
+        self._waiting: list[_Entry] = []
+        self._unwritten = 0
+        self._writing: asyncio.Future[None] | None = None
+        self._broken = False
+        self._closed = False
+
+    def look_up(self, rows: Rows, codec: Codec) -> asyncio.Future[LookedUp]:
+        """Look up the requests of rows, each by itself."""
+        self.lookups += 1
+        return asyncio.get_running_loop().run_in_executor(self._thread, self._look_up, self.lookups, rows, codec)
+
+    def put(self, keys: Sequence[bytes], outputs: Values, written: Callable[[], None]) -> None:
+        """Store answers in the background, and call ``written`` once `look_up` finds them, or never will."""
+        entry = _Entry(keys, outputs, written)
+        self._waiting.append(entry)
+        self._unwritten += entry.nbytes
+        self._write_waiting()
+
+    def distrust(self) -> None:
+        """Forget all answers that were put: they may be those of other rows."""
+        self._unwritten -= sum(entry.nbytes for entry in self._waiting)
+        self._waiting.clear()
+        self._thread.submit(self._forget)
+
+    async def make_room(self) -> None:
+        """Wait while many answers are not yet written."""
+        if self._unwritten > _MOST_UNWRITTEN:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Wait until everything is written, also if this wait is cancelled."""
+        while self._writing is not None:
+            await ended(self._writing)
+            # The callback that begins the next group runs in the next step of the loop.
+            await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        """Write what is left, and close the database. A second call does nothing."""
+        await self.flush()
+        if self._closed:
+            return
+        self._closed = True
+        closing = asyncio.get_running_loop().run_in_executor(self._thread, self._cache.close)
+        self._thread.shutdown()
+        await ended(closing)
+
+    def _look_up(self, number: int, rows: Rows, codec: Codec) -> LookedUp:
+        keys, found = request_keys(rows, codec, self._context), []
+        if not self._broken:
+            try:
+                found = self._cache.get(keys)
+            except sqlite3.Error as error:
+                self._give_up(error)
+        return LookedUp(number, keys, found)
+
+    def _write_waiting(self) -> None:
+        if self._writing is not None or not self._waiting:
+            return
+        # All that has come since the last group was begun is one transaction.
+        entries, self._waiting = self._waiting, []
+        self._writing = asyncio.get_running_loop().run_in_executor(self._thread, self._write, entries)
+        self._writing.add_done_callback(lambda _: self._after_write(entries))
+
+    def _after_write(self, entries: list[_Entry]) -> None:
+        self._writing = None
+        for entry in entries:
+            self._unwritten -= entry.nbytes
+            entry.written()
+        self._write_waiting()
+
+    def _write(self, entries: list[_Entry]) -> None:
+        if self._broken:
+            return
+        try:
+            self._cache.put(self._origin, [(entry.keys, entry.outputs) for entry in entries])
+        except (sqlite3.Error, ValueError) as error:
+            self._give_up(error)
+
+    def _forget(self) -> None:
+        try:
+            self._cache.forget_own()
+        except sqlite3.Error as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self._broken = True
+        name = self._cache.path or "the store of answers to duplicates"
+        _log.warning("%s cannot be used any more, and the run goes on without it: %s", name, error)
+
+
+def request_keys(rows: Rows, codec: Codec, context: bytes) -> list[bytes | None]:
+    """Return the digest of each row's own request; None for rows that cannot be sent alone.
+
+    Equal keys are equal bytes: body, content type, path and header fields of the request for this row.
+    """
+    keys: list[bytes | None] = []
+    base = blake2b(digest_size=KEY_BYTES, key=context)
+    plain: dict[str, blake2b] = {}
+    for row in range(count_rows(rows)):
+        try:
+            payload = codec.encode(take_rows(rows, slice(row, row + 1)))
+        except Exception:  # noqa: BLE001 - the chunk of this row says why
+            keys.append(None)
+            continue
+        except BaseException as error:
+            raise abnormal("the codec's encode", error) from error
+        keys.append(_digest(payload, base, plain) if isinstance(payload, Payload) else None)
+    return keys
+
+
+def _digest(payload: Payload, base: blake2b, plain: dict[str, blake2b]) -> bytes:
+    """The digest of a request. ``plain`` keeps the state after the fields that most requests share."""
+    if payload.path or payload.headers:
+        digest = base.copy()
+        digest.update(_fields(payload))
+    else:
+        started = plain.get(payload.content_type)
+        if started is None:
+            started = plain[payload.content_type] = base.copy()
+            started.update(_fields(payload))
+        digest = started.copy()
+    for part in payload.body if isinstance(payload.body, tuple) else (payload.body,):
+        digest.update(part)
+    return digest.digest()
+
+
+def _fields(payload: Payload) -> bytes:
+    # A JSON list ends where it ends, so no field can be taken for a part of the body.
+    return orjson.dumps([payload.content_type, payload.path, sorted(payload.headers.items())])

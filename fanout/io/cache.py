@@ -1,0 +1,304 @@
+"""Proven answers by the key of their request, in an SQLite database.
+
+Several processes may share the file, and any of them may be killed at any moment: SQLite's write-ahead log loses at
+most the last answers then. A database without a path is the run's own; SQLite keeps it in memory as long as it is
+small, then in a file without a name.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from contextlib import contextmanager, suppress
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from struct import Struct
+from typing import TYPE_CHECKING, NamedTuple
+from zlib import crc32
+
+import orjson
+
+from fanout.errors import ConfigError
+from fanout.files import PRIVATE
+from fanout.io.row_format import RowFormat
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from fanout.types import Array, Schema, Values
+
+KEY_BYTES = 16
+
+_APPLICATION_ID = 0x66616E6F  # "fano", by which other databases are told apart
+_VERSION = 1
+_BUSY_SECONDS = 30.0
+# Pages of the run's own database that stay in memory: about a million answers of a few numbers.
+_MEMORY_KIB = 96 * 1024
+_TABLES = """
+CREATE TABLE IF NOT EXISTS sources (
+    id INTEGER PRIMARY KEY, namespace TEXT NOT NULL, endpoint TEXT NOT NULL, codec TEXT NOT NULL,
+    schema TEXT NOT NULL, UNIQUE (namespace, endpoint, codec, schema)
+);
+CREATE TABLE IF NOT EXISTS answers (
+    id INTEGER PRIMARY KEY, rest INTEGER NOT NULL, source INTEGER NOT NULL, at INTEGER NOT NULL,
+    run INTEGER NOT NULL, checksum INTEGER NOT NULL, answer BLOB NOT NULL
+);
+"""
+_HALVES = Struct("<qq")
+_LOOK_UP = (
+    "SELECT a.id, rest, source, checksum, answer FROM json_each(?) wanted JOIN answers a ON a.id = wanted.value "
+    "WHERE at > ?"
+)
+_INSERT = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+
+class Origin(NamedTuple):
+    """The source of answers, for `CacheEntry`. It holds no secret."""
+
+    namespace: str = ""
+    endpoint: str = ""
+    codec: str = ""
+
+
+class Found(NamedTuple):
+    """Answers of one schema.
+
+    Attributes:
+        places: positions of their keys among those that were looked up.
+        outputs: output name -> array of shape (len(places), ...).
+    """
+
+    schema: Schema
+    places: list[int]
+    outputs: dict[str, Array]
+
+
+class CacheEntry(NamedTuple):
+    """The answers of one source in a cache."""
+
+    namespace: str
+    endpoint: str
+    codec: str
+    answers: int
+    bytes: int
+    oldest: float
+    """Seconds since the epoch, as ``newest``."""
+
+    newest: float
+
+
+class AnswerCache:
+    """Answers of single rows, which its owner calls from one thread at a time. Every method may block on the disk.
+
+    Args:
+        path: the database, which is created with mode 0600; None: one of the run's own, deleted when it is closed.
+        ttl: seconds for which an answer counts; None: for ever.
+        create: False raises `ConfigError` if there is no file.
+        now: seconds since the epoch; processes that share a file have no other clock in common.
+
+    Raises:
+        ConfigError: the file cannot be used.
+    """
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        *,
+        ttl: float | None = None,
+        create: bool = True,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.path = path
+        self._ttl = ttl
+        self._now = now
+        # By this number the answers of one client are found again if they turn out to be those of other rows.
+        self._run = int.from_bytes(os.urandom(7), "little")
+        self._formats: dict[int, RowFormat | None] = {}
+        self._sources: dict[tuple[Origin, str], int] = {}
+        with _usable(path):
+            self._database = _connect(path, create=create)
+            try:
+                _prepare(self._database, own=path is None)
+            except BaseException:
+                self._database.close()
+                raise
+
+    def get(self, keys: Sequence[bytes | None]) -> list[Found]:
+        """Return the answers to the requests with these keys. Damaged and expired ones are left out.
+
+        Raises `sqlite3.Error` if the file cannot be read.
+        """
+        places: dict[int, list[tuple[int, int]]] = {}
+        for place, key in enumerate(keys):
+            if key is not None:
+                number, rest = _HALVES.unpack(key)
+                places.setdefault(number, []).append((rest, place))
+        if not places:
+            return []
+        since = -1 if self._ttl is None else int(self._now() - self._ttl)
+        known = self._database.execute(_LOOK_UP, (orjson.dumps(list(places)), since)).fetchall()
+        rows: list[tuple[int, int, bytes]] = []
+        for number, rest, source, checksum, answer in known:
+            # The other half of the key and the checksum refute a wrong number and a damaged page.
+            if checksum == _checksum(rest, source, answer):
+                rows += [(source, place, answer) for wanted, place in places[number] if wanted == rest]
+        rows.sort(key=itemgetter(0))
+        by_source = ((source, list(group)) for source, group in groupby(rows, itemgetter(0)))
+        return [found for source, group in by_source if (found := self._unpacked(source, group)) is not None]
+
+    def put(self, origin: Origin, entries: Sequence[tuple[Sequence[bytes], Values]]) -> None:
+        """Store answers: keys and output name -> array, row by row. Those with equal keys are replaced.
+
+        Raises `sqlite3.Error` if the file cannot be written.
+        """
+        now = int(self._now())
+        with self._transaction():
+            for keys, outputs in entries:
+                layout = RowFormat({name: (array.dtype, array.shape[1:]) for name, array in outputs.items()})
+                source = self._source(origin, layout)
+                rows = []
+                for key, answer in zip(keys, layout.pack(outputs), strict=True):
+                    number, rest = _HALVES.unpack(key)
+                    rows.append((number, rest, source, now, self._run, _checksum(rest, source, answer), answer))
+                self._database.executemany(_INSERT, rows)
+
+    def forget_own(self) -> None:
+        """Delete the answers that were stored through this object."""
+        with self._transaction():
+            self._database.execute("DELETE FROM answers WHERE run = ?", (self._run,))
+
+    def entries(self) -> list[CacheEntry]:
+        """Return the contents, by source."""
+        rows = self._database.execute(
+            "SELECT namespace, endpoint, codec, count(*), sum(length(answer)), min(at), max(at) FROM answers a "
+            "JOIN sources s ON s.id = source GROUP BY namespace, endpoint, codec ORDER BY namespace, endpoint, codec"
+        )
+        return [CacheEntry(*row) for row in rows]
+
+    def prune(self, *, older_than: float | None = None, namespace: str | None = None) -> int:
+        """Delete answers older than some seconds, of one namespace or of all, and return their number.
+
+        The file gets smaller, unless another process uses it at this moment.
+        """
+        before = self._now() + 1 if older_than is None else self._now() - older_than
+        with self._transaction():
+            deleted = self._database.execute(
+                "DELETE FROM answers WHERE at < ?1 AND source IN (SELECT id FROM sources WHERE ?2 IS NULL OR "
+                "namespace = ?2)",
+                (before, namespace),
+            ).rowcount
+            self._database.execute("DELETE FROM sources WHERE id NOT IN (SELECT source FROM answers)")
+        self._sources.clear()
+        with suppress(sqlite3.OperationalError):
+            self._database.execute("VACUUM")
+        return deleted
+
+    def close(self) -> None:
+        """Close the database; one without a path is gone."""
+        self._database.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        # IMMEDIATE waits for other writers at the start. Later, SQLite could only refuse.
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            # Numbers of sources that are rolled back may be given to others.
+            self._sources.clear()
+            with suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+    def _source(self, origin: Origin, layout: RowFormat) -> int:
+        """Return the number of a source; within a transaction."""
+        known = (origin, layout.text)
+        if known not in self._sources:
+            values = (*origin, layout.text)
+            self._database.execute(
+                "INSERT OR IGNORE INTO sources (namespace, endpoint, codec, schema) VALUES (?, ?, ?, ?)", values
+            )
+            (self._sources[known],) = self._database.execute(
+                "SELECT id FROM sources WHERE namespace = ? AND endpoint = ? AND codec = ? AND schema = ?", values
+            ).fetchone()
+        return self._sources[known]
+
+    def _unpacked(self, source: int, rows: Sequence[tuple[int, int, bytes]]) -> Found | None:
+        """The answers in ``rows`` (source, place, answer); None if they are not what their schema says."""
+        try:
+            layout = self._format(source)
+            if layout is None:
+                return None
+            outputs = layout.unpack([answer for _, _, answer in rows])
+        except ValueError:
+            return None
+        return Found(layout.schema, [place for _, place, _ in rows], outputs)
+
+    def _format(self, source: int) -> RowFormat | None:
+        # Another process may have pruned a source and given its number away, so the schema is read each time.
+        row = self._database.execute("SELECT schema FROM sources WHERE id = ?", (source,)).fetchone()
+        if row is None:
+            return None
+        known = self._formats.get(source)
+        if known is None or known.text != row[0]:
+            known = self._formats[source] = RowFormat.parse(row[0])
+        return known
+
+
+def remove(path: Path) -> None:
+    """Delete a cache with the files that SQLite keeps beside it."""
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+def _checksum(rest: int, source: int, answer: bytes) -> int:
+    return crc32(answer, (rest ^ source) & 0xFFFFFFFF)
+
+
+@contextmanager
+def _usable(path: Path | None) -> Iterator[None]:
+    """Raise `ConfigError` in place of errors of SQLite and of the file system."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        # SQLite says only that it is "unable to open database file".
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+            reason = f"{reason}; delete the file to start with an empty cache, or give another path"
+        raise ConfigError(
+            f"{path or 'the store of duplicates'} cannot be used as a cache: {reason}", key="path"
+        ) from None
+
+
+def _connect(path: Path | None, *, create: bool) -> sqlite3.Connection:
+    if path is not None:
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+        # SQLite would create the file for everyone to read; those beside it get its mode.
+        os.close(os.open(path, flags, PRIVATE))
+    return sqlite3.connect(
+        "" if path is None else path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+
+
+def _prepare(database: sqlite3.Connection, *, own: bool) -> None:
+    """Make the tables. Raises `ConfigError` for a database of another program or version."""
+    if own:
+        for pragma in ("journal_mode=MEMORY", "synchronous=OFF", f"cache_size=-{_MEMORY_KIB}"):
+            database.execute(f"PRAGMA {pragma}")
+        database.executescript(_TABLES)
+        return
+    (application,) = database.execute("PRAGMA application_id").fetchone()
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables and (application, version) != (_APPLICATION_ID, _VERSION):
+        whose = "another version of fanout" if application == _APPLICATION_ID else "another program"
+        raise ConfigError(f"the file is a database of {whose}: give the cache another path", key="path")
+    # Readers do not wait for a writer, and after a kill -9 the next process goes on with whole transactions.
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute("PRAGMA synchronous=NORMAL")
+    if not tables:
+        mark = f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {_VERSION};"
+        database.executescript(f"BEGIN IMMEDIATE; {_TABLES} {mark} COMMIT;")

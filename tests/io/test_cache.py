@@ -1,0 +1,227 @@
+"""The store of answers: what is put is found again, by nobody else's key, and damage is never an answer."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from fanout import ConfigError
+from fanout.io.cache import AnswerCache, Origin
+from fanout.io.row_format import RowFormat
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ORIGIN = Origin("", "https://x.test/v1", "v1")
+STRING = np.dtypes.StringDType()
+
+
+def key(number: int) -> bytes:
+    return blake2b(b"%d" % number, digest_size=16).digest()
+
+
+def put(cache: AnswerCache, numbers: list[int], origin: Origin = ORIGIN) -> None:
+    cache.put(origin, [([key(n) for n in numbers], {"": np.array([[n, -n] for n in numbers], "f4")})])
+
+
+def found(cache: AnswerCache, numbers: list[int]) -> dict[int, list[float]]:
+    answers = cache.get([key(n) for n in numbers])
+    return {
+        numbers[place]: row for one in answers for place, row in zip(one.places, one.outputs[""].tolist(), strict=True)
+    }
+
+
+def test_answers_are_found_by_their_keys_alone_and_by_other_processes(tmp_path: Path):
+    path = tmp_path / "answers.sqlite"
+    cache = AnswerCache(path)
+    put(cache, [1, 2, 3])
+    other = AnswerCache(path)
+    assert found(other, [3, 9, 1]) == {3: [3, -3], 1: [1, -1]}
+    put(other, [9])
+    assert found(cache, [9, 9]) == {9: [9, -9]}
+    assert cache.get([None, None]) == []
+    cache.close()
+    other.close()
+
+
+def test_the_file_is_for_its_owner_alone(tmp_path: Path):
+    path = tmp_path / "answers.sqlite"
+    cache = AnswerCache(path)
+    put(cache, [1])
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
+    cache.close()
+
+
+@given(
+    st.lists(
+        st.one_of(
+            npst.arrays(
+                st.sampled_from(["f4", "f8", "i8", "u1", "?", "c16", "f2"]), npst.array_shapes(max_dims=3, min_side=0)
+            ),
+            st.lists(st.text(), min_size=1, max_size=4).map(lambda texts: np.array(texts, STRING)),
+            st.lists(st.text(), min_size=2, max_size=4).map(lambda texts: np.array([texts, texts], STRING)),
+        ),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_rows_of_any_schema_survive_packing(arrays: list[np.ndarray]):
+    n_rows = min(map(len, arrays))
+    outputs = {f"output {i}": array[:n_rows] for i, array in enumerate(arrays)}
+    layout = RowFormat({name: (array.dtype, array.shape[1:]) for name, array in outputs.items()})
+    again = RowFormat.parse(layout.text)
+    assert dict(again.schema) == dict(layout.schema)
+    unpacked = again.unpack(layout.pack(outputs))
+    assert list(unpacked) == list(outputs)
+    for name, array in outputs.items():
+        assert unpacked[name].dtype == array.dtype
+        assert unpacked[name].shape == array.shape
+        np.testing.assert_array_equal(unpacked[name], array)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"": 1}', '{"": ["O", []]}', '{"": ["f4", "x"]}', '{"": ["V8", []]}']
+)
+def test_a_schema_of_objects_or_of_nothing_is_refused(text: str):
+    with pytest.raises((ValueError, TypeError)):
+        RowFormat.parse(text)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE answers SET answer = zeroblob(8)",
+        "UPDATE answers SET answer = substr(answer, 1, 4)",
+        "UPDATE answers SET rest = rest + 1",
+        "UPDATE answers SET source = 7",
+        'UPDATE sources SET schema = \'{"": ["O", [2]]}\'',
+        "UPDATE sources SET schema = 'nonsense'",
+        "DELETE FROM sources",
+    ],
+)
+def test_a_damaged_answer_is_none(tmp_path: Path, damage: str):
+    path = tmp_path / "answers.sqlite"
+    cache = AnswerCache(path)
+    put(cache, [1])
+    with sqlite3.connect(path) as database:
+        database.execute(damage)
+    database.close()
+    assert cache.get([key(1)]) == []
+    cache.close()
+
+
+def test_an_answer_counts_for_its_time_to_live(tmp_path: Path):
+    time = [1000.0]
+    cache = AnswerCache(tmp_path / "answers.sqlite", ttl=60.0, now=lambda: time[0])
+    put(cache, [1])
+    time[0] += 59
+    assert found(cache, [1]) == {1: [1, -1]}
+    time[0] += 2
+    assert found(cache, [1]) == {}
+    put(cache, [1])
+    assert found(cache, [1]) == {1: [1, -1]}
+    cache.close()
+
+
+def test_entries_and_prune_by_age_and_namespace(tmp_path: Path):
+    time = [1000.0]
+    cache = AnswerCache(tmp_path / "answers.sqlite", now=lambda: time[0])
+    put(cache, [1, 2])
+    time[0] += 100
+    put(cache, [3], ORIGIN._replace(namespace="b"))
+    assert [(entry.namespace, entry.answers, entry.bytes) for entry in cache.entries()] == [("", 2, 16), ("b", 1, 8)]
+    assert cache.prune(older_than=50, namespace="b") == 0
+    assert cache.prune(older_than=50) == 2
+    put(cache, [4])
+    assert cache.prune(namespace="b") == 1
+    assert found(cache, [1, 2, 3, 4]) == {4: [4, -4]}
+    assert cache.prune() == 1
+    assert cache.entries() == []
+    cache.close()
+
+
+def test_the_answers_of_one_client_can_be_forgotten(tmp_path: Path):
+    cache, other = (AnswerCache(tmp_path / "answers.sqlite") for _ in range(2))
+    put(cache, [1])
+    put(other, [2])
+    cache.forget_own()
+    assert found(other, [1, 2]) == {2: [2, -2]}
+    cache.close()
+    other.close()
+
+
+def test_files_that_are_no_cache_are_refused_and_left_alone(tmp_path: Path):
+    text, foreign = tmp_path / "notes.txt", tmp_path / "other.sqlite"
+    text.write_text("no database, but longer than the header of one " * 9)
+    with sqlite3.connect(foreign) as database:
+        database.execute("CREATE TABLE own (x)")
+    database.close()
+    before = foreign.read_bytes()
+    with pytest.raises(ConfigError, match=r"notes.txt cannot be used as a cache: file is not a database; delete"):
+        AnswerCache(text)
+    with pytest.raises(ConfigError, match="another program"):
+        AnswerCache(foreign)
+    assert foreign.read_bytes() == before
+    with pytest.raises(ConfigError, match="No such file"):
+        AnswerCache(tmp_path / "missing" / "a.sqlite")
+    with pytest.raises(ConfigError, match="No such file"):
+        AnswerCache(tmp_path / "a.sqlite", create=False)
+
+
+def test_a_store_without_a_path_leaves_no_file_and_is_empty_for_the_next(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cache = AnswerCache()
+    put(cache, [1])
+    assert found(cache, [1]) == {1: [1, -1]}
+    assert found(AnswerCache(), [1]) == {}
+    cache.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+_WRITER = """
+    import sys
+    import numpy as np
+    from hashlib import blake2b
+    from pathlib import Path
+    from fanout.io.cache import AnswerCache, Origin
+    cache, first = AnswerCache(Path(sys.argv[1])), int(sys.argv[2])
+    for start in range(first, first + 100_000, 100):
+        numbers = range(start, start + 100)
+        keys = [blake2b(b"%d" % n, digest_size=16).digest() for n in numbers]
+        cache.put(Origin(), [(keys, {"": np.array([[n, -n] for n in numbers], "f4")})])
+        print(start + 100, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_whatever_was_written_before_a_kill_is_there_and_right(tmp_path: Path):
+    path = tmp_path / "answers.sqlite"
+    command = [sys.executable, "-c", textwrap.dedent(_WRITER), str(path)]
+    writers = [subprocess.Popen([*command, str(n * 100_000)], stdout=subprocess.PIPE, text=True) for n in range(3)]
+    for writer in writers:
+        assert writer.stdout is not None
+        for _ in range(20):
+            writer.stdout.readline()
+    written = []
+    for n, writer in enumerate(writers):
+        writer.kill()
+        assert writer.stdout is not None
+        with writer.stdout:
+            last = writer.stdout.read().split()
+        writer.wait()
+        written.append(range(n * 100_000, int(last[-1]) if last else n * 100_000 + 2000))
+    cache = AnswerCache(path)
+    for numbers in written:
+        assert found(cache, list(numbers)) == {n: [n, -n] for n in numbers}
+    put(cache, [7])
+    cache.close()
