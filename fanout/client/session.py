@@ -153,8 +153,21 @@ class Session:
         packing = Packing(self._scale, meter, max_bytes=chunks.max_bytes, max_tokens=chunks.max_tokens)
         return chunker_of(rows, chunks.rows, window, skip, packing)
 
-    from fanout.engine import AnswerStore, Batch, Chunker
-    from fanout.limits import Account, Amount, ConcurrencyLimiter, Cost
+    def sharing_chunker(
+        self, rows: Any, window: ConcurrencyLimiter | None = None, skip: RowSet | None = None
+    ) -> Chunker:
+        """Do the same, but leave the rows out of the chunks that the cache knows, or that share a request."""
+        if self._store is None and not self._settings.dedupe:
+            return self.chunker(rows, window, skip)
+        chunks, meter = self._settings.chunks, self._group.costs.meter
+        packing = Packing(self._scale, meter, max_bytes=chunks.max_bytes, max_tokens=chunks.max_tokens)
+        every = chunker_of(rows, chunks.rows, skip=skip)
+        shares = Shares(self._store or own_store(), dedupe=self._settings.dedupe, window=window)
+        return SharingChunker(every, shares, window=window, skip=skip, packing=packing)
+
+    def open_account(self, spent: Amount) -> Account | None:
+        """Open the account of one run, of which earlier processes have spent ``spent``; None if nothing is counted."""
+        return self._group.open_account(spent)
 
     def new_run(
         self,
