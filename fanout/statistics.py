@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import nan, sqrt
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -141,6 +141,17 @@ class Spending:
         self.has_unmeasured = self.has_unmeasured or other.has_unmeasured
         self.samples.merge(other.samples)
 
+    def snapshot(self, currency: str) -> dict[str, Any]:
+        """Return the fields of `Statistics` about money."""
+        each, error = self.samples.per_row() if self.is_priced else (None, None)
+        return {
+            "cost": self.known_cost,
+            "cost_estimated": self.estimated,
+            "cost_per_row": each,
+            "cost_per_row_error": error,
+            "currency": currency,
+        }
+
     @property
     def known_cost(self) -> float | None:
         """The cost; None if no usage is known, or one without a price."""
@@ -170,28 +181,20 @@ class CostSamples:
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
 
-    def of_rows(self, rows: int) -> CostEstimate | None:
-        """Estimate the cost of ``rows`` rows like these. None without a request.
+    def per_row(self) -> tuple[float | None, float | None]:
+        """Return the mean cost of a row and twice its standard error, each None if it is unknown.
 
-        The ratio estimator of W. G. Cochran, "Sampling Techniques" (1977), chapter 6; its error is twice the standard
-        error, which is the 95 % interval of many requests.
+        The ratio estimator of W. G. Cochran, "Sampling Techniques" (1977), chapter 6: requests with more rows count for
+        more. Twice the standard error is the 95 % interval of many requests.
         """
-        if not self.n or not self._rows:
-            return None
+        if not self._rows:
+            return None, None
         each = self._cost / self._rows
-        squares = self._cost_cost - 2 * each * self._rows_cost + each * each * self._rows_rows
         if self.n < _FEWEST_SAMPLES:
-            return CostEstimate(each * rows, None)
-        deviation = sqrt(max(0.0, squares) / (self.n - 1) / self.n) / (self._rows / self.n)
-        return CostEstimate(each * rows, 2 * deviation * rows)
-
-
-class CostEstimate(NamedTuple):
-    """The expected cost of some rows, in the currency of the prices."""
-
-    cost: float
-    error: float | None
-    """The cost is within this distance of the estimate, most likely; None if it is unknown."""
+            return each, None
+        squares = self._cost_cost - 2 * each * self._rows_cost + each * each * self._rows_rows
+        deviation = sqrt(max(0.0, squares) / (self.n - 1) / self.n)
+        return each, 2 * deviation * self.n / self._rows
 
 
 class Counters:
@@ -235,7 +238,9 @@ class Counters:
         **shared: int,
     ) -> Statistics:
         """A frozen `Statistics`. ``shared`` are counts of all runs together, which stand in the place of these."""
-        priced = prices is not None and prices.is_set
+        counts: dict[str, Any] = _numbers(self) | _numbers(self.traffic) | shared
+        if prices is not None and prices.is_set:
+            counts |= self.spending.snapshot(prices.currency)
         p50, p95, p99 = (self.traffic.latencies.quantile(q) for q in (0.50, 0.95, 0.99))
         return Statistics(
             seconds=seconds,
@@ -245,10 +250,7 @@ class Counters:
             latency_p99=p99,
             usage=dict(self.usage),
             endpoints=endpoints,
-            cost=self.spending.known_cost if priced else None,
-            cost_estimated=self.spending.estimated if priced else None,
-            currency=prices.currency if prices is not None and priced else None,
-            **(_numbers(self) | _numbers(self.traffic) | shared),
+            **counts,
         )
 
 

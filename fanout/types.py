@@ -465,6 +465,12 @@ class Statistics:
     cost_estimated: float | None = None
     """Part of ``cost`` that is estimated; None without prices."""
 
+    cost_per_row: float | None = None
+    """Mean cost of a row, over the requests whose usage is known; None without any."""
+
+    cost_per_row_error: float | None = None
+    """Twice the standard error of ``cost_per_row``; None before the third request."""
+
     currency: str | None = None
     """Currency of the prices; None without prices."""
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from fanout.client import Preview
     from fanout.job import ArraySchema, CheckReport, Estimate, Status, Summary
+    from fanout.job.report import CostEstimate
     from fanout.types import Failure, Tensor
 
 _FAILURES_SHOWN = 3
@@ -122,6 +123,8 @@ def status_text(status: Status) -> str:
     elif not status.current:
         state += "; the job's input, codec or path of the URL have changed since"
     counts = f"{rows} rows: {status.ok} ok, {status.failed} failed{pending}; {state}"
+    if status.cost is not None:
+        counts += f"; cost {money(status.cost)}"
     return f"{counts}\njournal:  {escaped(status.journal)}"
 
 
@@ -151,6 +154,7 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
     yield from _endpoint_lines(summary)
     if usage := [f"{count:,} {name}" for name, count in summary.stats.usage.items() if count]:
         yield f"usage:    {', '.join(usage)}"
+    yield from _cost_lines(summary)
     files = summary.files
     for path in files.outputs:
         yield f"output:   {path}"
@@ -206,6 +210,18 @@ def _endpoint_lines(summary: Summary) -> Iterator[str]:
         yield f"endpoint: {one.url}: {one.requests} requests{state}"
 
 
+def _cost_lines(summary: Summary) -> Iterator[str]:
+    stats, earlier = summary.stats, summary.earlier_cost
+    if stats.currency is None:
+        return
+    if stats.cost is None:
+        yield "cost:     unknown: the responses report no usage, or output tokens have no price"
+        return
+    estimated = f", {money(stats.cost_estimated)} of it estimated" if stats.cost_estimated else ""
+    before = f"; {money(earlier)} before, {money(stats.cost + earlier)} in all" if earlier else ""
+    yield f"cost:     {money(stats.cost)} {stats.currency}{estimated}{before}"
+
+
 def _check_lines(report: CheckReport) -> Iterator[str]:
     about = "an unknown number of" if report.estimated_rows is None else f"about {report.estimated_rows}"
     yield f"input:    {about if report.rows is None else report.rows} rows{_array_text(report.input)}"
@@ -226,6 +242,9 @@ def _check_lines(report: CheckReport) -> Iterator[str]:
     stats = result.stats
     latency = "" if isnan(stats.latency_p50) else f", median latency {duration(stats.latency_p50)}"
     yield f"probe:    {result.ok.sum()} of {len(result.ok)} rows answered, {stats.requests} requests{latency}"
+    if stats.cost and stats.cost_per_row is not None:
+        whole = "" if report.rows is None else f"; {money(stats.cost_per_row * report.rows)} for rows like these"
+        yield f"cost:     {money(stats.cost)} {stats.currency}{whole}"
     yield f"answer:  {_array_text(report.probe.answer) or ' none'}"
     failed = sum(failure.stop - failure.start for failure in result.failures)
     yield from _failure_lines(result.failures[:_FAILURES_SHOWN], failed)
@@ -247,7 +266,19 @@ def _estimate_lines(estimate: Estimate) -> Iterator[str]:
         f"time:     {duration(estimate.seconds)} if an answer takes {duration(estimate.latency)} and nothing fails; "
         f"{in_flight} in flight{rates}"
     )
+    if estimate.cost is not None:
+        yield f"cost:     {_estimated_cost(estimate.cost, limits.max_cost)}"
     yield f"output:   {estimate.output}"
+
+
+def _estimated_cost(estimate: CostEstimate, limit: float | None) -> str:
+    if estimate.cost is None:
+        return "unknown: no request bounds the tokens of its answer; fanout check and fanout tune measure them"
+    error = f", give or take {money(estimate.error)}" if estimate.error else ""
+    stops = limit is not None and estimate.cost + (estimate.error or 0.0) > limit
+    may = "may stop" if limit is not None and estimate.cost - (estimate.error or 0.0) <= limit else "stops"
+    note = f"; limits.max_cost = {money(limit or 0.0)} {may} the run before its end" if stops else ""
+    return f"{money(estimate.cost)} {estimate.currency}{error}{note}"
 
 
 def _model_lines(preview: Preview | None) -> Iterator[str]:
@@ -295,6 +326,12 @@ def _latency(summary: Summary) -> str:
         return ""
     p50, p95, p99 = map(duration, (stats.latency_p50, stats.latency_p95, stats.latency_p99))
     return f"; latency p50 {p50}, p95 {p95}, p99 {p99}"
+
+
+def money(amount: float | None) -> str:
+    """Return an amount of money, however small; currencies differ in their number of decimals."""
+    amount = amount or 0.0
+    return f"{amount:,.2f}" if amount >= 1 else f"{amount:.3g}"
 
 
 def duration(seconds: float) -> str:

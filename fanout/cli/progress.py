@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fanout.cli.output import OUTPUT, print_message
+from fanout.cli.output import OUTPUT, money, print_message
 from fanout.errors import ClientStateError
 
 if TYPE_CHECKING:
@@ -144,6 +144,10 @@ def _in_flight(stats: Statistics) -> str:
     return f"{stats.in_flight}" if stats.concurrency is None else f"{stats.in_flight} of {stats.concurrency}"
 
 
+def _cost(stats: Statistics, before: str = "") -> str:
+    return "" if stats.cost is None else f"{before}{money(stats.cost)} {stats.currency}"
+
+
 class Lines(Display):
     """Prints a line every 10 s, for logs."""
 
@@ -156,7 +160,7 @@ class Lines(Display):
         rate, done = now / stats.seconds if stats.seconds else 0.0, self._earlier + now
         click.echo(
             f"{_count(done, rows)} rows, {stats.failed} failed, {rate:.1f} rows/s, {_in_flight(stats)} in flight, "
-            f"{stats.retries} retries, ETA {_time_left(stats, done, rows)}",
+            f"{stats.retries} retries{_cost(stats, ', ')}, ETA {_time_left(stats, done, rows)}",
             err=True,
         )
 
@@ -211,6 +215,7 @@ class Bar(Display):
             f"{now / stats.seconds if stats.seconds else 0:,.0f} rows/s",
             f"{_in_flight(stats)} in flight",
             f"{stats.retries} retries",
+            _cost(stats),
             f"ETA {_time_left(stats, done, rows)}",
         ]
         text = _fitting(parts, self._progress.console.width - _BAR_WIDTH)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fanout._escape import escaped
-from fanout.cli.output import OFFLINE_NOTES, print_error, print_json, print_text
+from fanout.cli.output import OFFLINE_NOTES, money, print_error, print_json, print_text
 from fanout.cli.progress import Silent
 from fanout.cli.running import Interrupts, load
 from fanout.clock import VirtualClock
@@ -139,7 +139,8 @@ def _lines(report: TuneReport, job: str) -> Iterator[str]:
         yield ""
         yield from _plot(report)
         yield ""
-    yield f"{report.requests:,} requests, {report.seconds:.1f} s"
+    cost = "" if report.cost is None else f", {money(report.cost)} {report.currency}"
+    yield f"{report.requests:,} requests, {report.seconds:.1f} s{cost}"
     if report.unfinished_reason and report.trials:
         yield f"the search is not finished: {report.unfinished_reason}"
     yield from _best_lines(report, job)
@@ -156,6 +157,9 @@ def _best_lines(report: TuneReport, job: str) -> Iterator[str]:
         yield "          rows of the input failed in it: fanout run tells which, and why"
     if report.still_growing:
         yield "          more in flight may be faster still: raise --max-requests, or give --concurrency"
+    if report.cost_estimate is not None:
+        error = f", give or take {money(report.cost_error)}" if report.cost_error else ""
+        yield f"cost:     {money(report.cost_estimate)} {report.currency} for the whole input{error}"
     settings = " ".join(f"--set {key}={value}" for key, value in report.settings.items())
     if report.written:
         yield f"written:  {report.written}: {', '.join(f'{key} = {value}' for key, value in report.settings.items())}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fanout.engine import encode, fitted
 from fanout.errors import EncodeError, InputError
+from fanout.limits.spending import output_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +59,15 @@ class Survey:
     body_bytes: int
     """Sum over all requests, without headers."""
 
+    input_tokens: float | None = None
+    """Tokens of all requests, counted or estimated; None without prices and limits of tokens."""
+
+    counts_tokens: bool = False
+    """The input tokens are counted."""
+
+    most_output_tokens: int | None = None
+    """Bound of the tokens of all answers, as the requests give it; None if one gives none."""
+
 
 async def preview_rows(chunker: Chunker, codec: Codec) -> Preview:
     """Encode the first chunk of ``chunker`` with a codec that knows its model. Raises `InputError`."""
@@ -93,7 +103,8 @@ async def survey_rows(
     ``on_request`` is called with the cost of each request, in the order of sending.
     """
     chunker.limit(codec.max_rows or chunker.chunk_rows)
-    chunks, body_bytes = 0, 0
+    chunks, body_bytes, input_tokens = 0, 0, 0.0
+    most_output: int | None = 0
     unsendable: list[int] = []
     on_request = on_request or (lambda _: None)
     # A run over no rows requests no metadata.
@@ -108,6 +119,10 @@ async def survey_rows(
                 assert sendable.payload is not None
                 chunks, body_bytes = chunks + 1, body_bytes + sendable.payload.nbytes
                 on_request(group.costs.of(sendable))
+                if group.account is not None:
+                    input_tokens += group.account.input_tokens(sendable)
+                    limit = output_limit(sendable)
+                    most_output = None if most_output is None or limit is None else most_output + limit
             await asyncio.sleep(0)  # lets the handler of a signal run
     finally:
         await chunker.close()
@@ -118,6 +133,9 @@ async def survey_rows(
         chunks=chunks,
         metadata_requests=metadata_requests,
         body_bytes=body_bytes,
+        input_tokens=None if group.account is None else input_tokens,
+        counts_tokens=group.costs.meter.counts,
+        most_output_tokens=None if group.account is None else most_output,
     )
 
 

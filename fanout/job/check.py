@@ -20,6 +20,7 @@ from fanout.job.problems import locate_errors
 from fanout.job.report import (
     ArraySchema,
     CheckReport,
+    CostEstimate,
     Estimate,
     Probe,
     Status,
@@ -27,24 +28,27 @@ from fanout.job.report import (
     count_failed,
     exit_code,
 )
-from fanout.job.run import client_of, input_name, mock_transport, read_input, shown_codec
+from fanout.job.run import client_of, input_name, known_cost, mock_transport, read_input, shown_codec
 from fanout.limits import RateLimiter
 from fanout.paths import journal_path
 from fanout.types import count_rows, take_rows
 
 if TYPE_CHECKING:
-    from fanout.client import Preview
+    from fanout.client import Preview, Survey
     from fanout.codecs.base import Codec
     from fanout.engine import RunControl
     from fanout.io.journal import JournalState
     from fanout.io.readers import Source
     from fanout.job.model import Job
     from fanout.limits import Cost
-    from fanout.settings import Limits
+    from fanout.settings import Limits, Prices
     from fanout.types import Array, Result, Rows
 
 # Concurrency of a simulation under "auto", which only real requests can find out.
 _ASSUMED_AUTO = 16
+
+# Texts have 2.5 to 6 bytes to a token, depending on their language and the vocabulary; four are assumed.
+_ERROR_OF_BYTES = 0.6
 
 
 async def check_job(job: Job, *, show: bool = False, control: RunControl | None = None) -> CheckReport:
@@ -138,7 +142,27 @@ async def dry_run(job: Job, *, latency: float | None = None, control: RunControl
         latency=latency,
         seconds=simulation.seconds,
         output=str(job.output_path),
+        cost=estimated_cost(survey, job.tables.cost),
     )
+
+
+def estimated_cost(survey: Survey, prices: Prices) -> CostEstimate | None:
+    """Return the cost of a run; None without prices.
+
+    Tokens that were not counted are estimated from bytes, and the length of the answers is unknown but for the
+    request's own bound: the estimate is the middle of that range.
+    """
+    if not prices.is_set:
+        return None
+    fixed = prices.of_requests(survey.chunks, survey.rows - survey.unsendable)
+    given = prices.of_tokens(survey.input_tokens or 0.0, 0.0, 0.0)
+    error = 0.0 if survey.counts_tokens else _ERROR_OF_BYTES * given
+    if not prices.output_per_million:
+        return CostEstimate(fixed + given, error, prices.currency)
+    if survey.most_output_tokens is None:
+        return CostEstimate(None, None, prices.currency)
+    half = prices.of_tokens(0.0, 0.0, survey.most_output_tokens) / 2
+    return CostEstimate(fixed + given + half, error + half, prices.currency)
 
 
 class Simulation:
@@ -193,6 +217,7 @@ def job_status(job: Job | Outline) -> Status:
             ok=done - failed,
             failed=failed,
             pending=None if state.n_rows is None else state.n_rows - done,
+            cost=known_cost(state.charged, done) if state.charged is not None else None,
             current=None if isinstance(job, Outline) else _is_current(job, state),
             not_compared=job.not_compared if isinstance(job, Outline) else "",
         )

@@ -20,6 +20,21 @@ AnsweredBy: TypeAlias = Literal["endpoint", "mock", "replay"]
 
 SCHEMA_VERSION = 1
 
+COST_KEYS = ("cost", "cost_estimated", "cost_per_row", "cost_per_row_error", "currency")
+"""Fields of `Statistics` about money, which are keys of the JSON output."""
+
+
+class CostEstimate(NamedTuple):
+    """The expected cost of a run in which every first attempt succeeds."""
+
+    cost: float | None
+    """None if it depends on answers of unknown length."""
+
+    error: float | None
+    """The cost is most likely within this distance of the estimate; None if that is unknown."""
+
+    currency: str
+
 
 class StopCause(NamedTuple):
     """Reason of an early stop, for programs and for people."""
@@ -61,6 +76,9 @@ class Summary:
 
     earlier: int
     """Rows that an earlier run had finished."""
+
+    earlier_cost: float | None = None
+    """Cost of earlier processes of the run; None if it is unknown, and without prices."""
 
     reading_seconds: float
     """Time before the first request, in which the input was read and compared with that of an earlier run."""
@@ -108,6 +126,9 @@ class Summary:
             # With one endpoint, too: a script need not know how many a job has.
             "endpoints": stats["endpoints"],
             "usage": stats["usage"],
+            "tokens": self.stats.tokens._asdict(),
+            **{name: stats[name] for name in COST_KEYS},
+            "cost_earlier": self.earlier_cost,
             **self.files._asdict(),
             "first_failures": [asdict(failure) for failure in self.first_failures],
             **_stop_keys(self.stop),
@@ -196,6 +217,8 @@ class CheckReport:
             "requests": result.stats.requests,
             "seconds": result.stats.seconds,
             "latency": known(result.stats.latency_p50),
+            "tokens": result.stats.tokens._asdict(),
+            **{name: getattr(result.stats, name) for name in COST_KEYS},
             "failures": failures,
             "exchange": self.probe.exchange and self.probe.exchange.as_dict(),
             **_stop_keys(self.stop),
@@ -220,6 +243,9 @@ class Estimate:
     """Duration of the whole run at that latency and the job's limits, without encoding and decoding."""
 
     output: str
+    cost: CostEstimate | None = None
+    """None without prices."""
+
     exit_code: int = 0
 
     @property
@@ -245,6 +271,10 @@ class Estimate:
             "rates": self.limits.rates,
             "latency": self.latency,
             "seconds": self.seconds,
+            "cost": self.cost.cost if self.cost else None,
+            "cost_error": self.cost.error if self.cost else None,
+            "currency": self.cost.currency if self.cost else None,
+            "max_cost": self.limits.max_cost,
             "output": self.output,
             "exit_code": self.exit_code,
         }
@@ -273,6 +303,9 @@ class Status:
 
     not_compared: str = ""
     """Reason why they were not compared."""
+
+    cost: float | None = None
+    """Cost of the run so far; None if it is unknown, and without prices."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the status in the form of the JSON output."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from fanout.job.run_report import recorder_of, write_report
 from fanout.mock import MockModel, MockTransport, outputs_of
 from fanout.paths import journal_path, require_apart
 from fanout.report import Ending
+from fanout.statistics import Spending
 from fanout.threads import on_thread, opened_on_thread
 from fanout.transport.base import replaces_network
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fanout.engine import RunControl
-    from fanout.io.journal import Journal
+    from fanout.io.journal import Journal, Spent
     from fanout.io.readers import Source
     from fanout.io.writers import FileSink
     from fanout.job.model import Job
@@ -109,12 +110,23 @@ async def run_job(
                     journal.restart()
                 if only_failed:
                     await on_thread(_reopen_failures, sink, journal)
-                reading_seconds = now() - began
+                reading_seconds, spent = now() - began, journal.state.charged
                 result, stop = await _run(client, source, sink, journal, control, on_start, recorder)
+                if job.tables.cost.is_set and result.stats.currency is None:  # nothing was sent
+                    nothing = Spending().snapshot(job.tables.cost.currency)
+                    result = replace(result, stats=replace(result.stats, **nothing))
+                earlier_cost = known_cost(spent, journal.resumed_rows) if job.tables.cost.is_set else None
                 report = None
                 if recorder is not None:
                     report = await on_thread(write_report, job, journal.state, result.failures)
-                return _summarize(result, sink, journal, stop, setup.answers, reading_seconds, report)
+                return _summarize(result, sink, journal, stop, setup.answers, reading_seconds, earlier_cost, report)
+
+
+def known_cost(spent: Spent | None, rows: int) -> float | None:
+    """Return the cost that a journal with so many finished rows records; None if it is unknown."""
+    if spent is None:
+        return None if rows else 0.0
+    return spent.cost if spent.is_known else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -338,6 +350,7 @@ def _summarize(
     stop: RunStopped | None,
     answers: AnsweredBy,
     reading_seconds: float,
+    earlier_cost: float | None,
     report: Path | None,
 ) -> Summary:
     return Summary(
@@ -346,6 +359,7 @@ def _summarize(
         ok=int(result.ok.sum()),
         pending=sum(len(chunk) for chunk in result.pending),
         earlier=journal.resumed_rows,
+        earlier_cost=earlier_cost,
         reading_seconds=reading_seconds,
         stats=result.stats,
         files=OutputFiles(

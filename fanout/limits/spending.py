@@ -155,21 +155,22 @@ class Account:
 
     def estimate(self, task: ChunkTask) -> Amount:
         """Return the expected spending of one attempt of an encoded task."""
-        assert task.payload is not None
-        size = task.payload.nbytes
         if not self.prices.by_tokens and self.limit.tokens == inf:
             return Amount(self.prices.of(TokenCounts(), task.n))
-        if self._meter.counts:
-            # Kept on the task, because the user's function may be slow.
-            if task.tokens is None:
-                task.tokens = self._meter.of_request(task.rows, size)
-            given = task.tokens
-        else:
-            given = self.estimator.input_tokens(size)
-        output = 0.0
+        given, output = self.input_tokens(task), 0.0
         if self.estimator.learnt or self.prices.output_per_million is not None:
-            output = self.estimator.output_tokens(task.n, _output_limit(task))
+            output = self.estimator.output_tokens(task.n, output_limit(task))
         return Amount(self.prices.of_tokens(given, 0.0, output) + self.prices.of_requests(1, task.n), given + output)
+
+    def input_tokens(self, task: ChunkTask) -> float:
+        """Return the tokens of an encoded task, counted or estimated."""
+        assert task.payload is not None
+        if not self._meter.counts:
+            return self.estimator.input_tokens(task.payload.nbytes)
+        # Kept on the task, because the user's function may be slow.
+        if task.tokens is None:
+            task.tokens = self._meter.of_request(task.rows, task.payload.nbytes)
+        return task.tokens
 
     def reserve(self, task: ChunkTask) -> Reservation:
         """Reserve the estimate of one attempt, if the limits leave room for it."""
@@ -265,7 +266,7 @@ class Account:
         )
 
 
-def _output_limit(task: ChunkTask) -> int | None:
+def output_limit(task: ChunkTask) -> int | None:
     """The number of tokens to which the request bounds its answer, if it has such a key."""
     body = task.payload.body if task.payload is not None else b""
     found = _OUTPUT_LIMIT.search(body) if isinstance(body, bytes) else None

@@ -15,7 +15,7 @@ from fanout.errors import InputError
 from fanout.io.readers import BLOCK_BYTES, Source
 from fanout.job.run import client_of
 from fanout.tune.counter import EventCounter, StreamCounter
-from fanout.types import Block, count_rows, join_rows
+from fanout.types import Block, Statistics, count_rows, join_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fanout.client import Client
     from fanout.errors import RunStopped
     from fanout.job import Job
+    from fanout.settings import Limits
     from fanout.transport import Transport
     from fanout.tune.options import Quota
     from fanout.tune.trial import Measurement, Point
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 
 # Approximate size of a sample in memory.
 _SAMPLE_BYTES = 64 * 2**20
+
+
+# A limit has to be above 0. One as small as this allows no request.
+_NOTHING_LEFT = 1e-12
 
 
 class Sample(Source):
@@ -128,6 +133,9 @@ class TrialOutcome(NamedTuple):
     stop: RunStopped | None = None
     """Reason of the end, if there is no measurement."""
 
+    stats: Statistics = Statistics()
+    """All counters of the trial."""
+
 
 class TrialRunner:
     """Measures points of one job.
@@ -152,6 +160,10 @@ class TrialRunner:
         self.client: Client | None = None
         """The client of the trial under way."""
 
+        self.cost = 0.0
+        """Cost of all trials so far."""
+
+        self._tokens = 0
         self.quiet_until = 0.0
         """Time until which the endpoint accepts no request. The next trial must wait, as its client is a new one."""
 
@@ -160,12 +172,21 @@ class TrialRunner:
         tables = self.job.tables
         values = {
             "chunks": replace(tables.chunks, rows=point.chunk_rows),
-            "limits": replace(tables.limits, concurrency=point.concurrency, max_requests=max_requests),
+            "limits": self._limits(point, max_requests),
             # The deadline of a run is meant for all rows of the job, not for a trial.
             "timeouts": replace(tables.timeouts, run=None),
         }
         job = replace(self.job, tables=tables.model_copy(update=values))
         return client_of(job, self.transport, events.add if events is not None else None)
+
+    def _limits(self, point: Point, max_requests: int) -> Limits:
+        """The job's limits at a point. Those on cost and tokens hold for all trials together."""
+        limits = replace(self.job.tables.limits, concurrency=point.concurrency, max_requests=max_requests)
+        if limits.max_cost is not None:
+            limits = replace(limits, max_cost=max(limits.max_cost - self.cost, _NOTHING_LEFT))
+        if limits.max_tokens_total is not None:
+            limits = replace(limits, max_tokens_total=max(limits.max_tokens_total - self._tokens, 1))
+        return limits
 
     async def measure(self, point: Point, quota: Quota, *, max_requests: int, ends: float) -> TrialOutcome:
         """Send chunks at ``point`` until ``quota`` is answered, but no more requests and no longer than allowed."""
@@ -179,7 +200,9 @@ class TrialRunner:
                 self.client = None
                 self.quiet_until = max(self.quiet_until, events.quiet_until)
             stats = client.statistics()
-            return TrialOutcome(measurement, stats.requests, stats.failed, stop)
+            self.cost += stats.cost or 0.0
+            self._tokens += stats.tokens.total
+            return TrialOutcome(measurement, stats.requests, stats.failed, stop, stats)
 
     async def _measure(
         self, client: Client, point: Point, quota: Quota, events: EventCounter, ends: float

@@ -173,6 +173,16 @@ class TuneReport:
     """Requests sent in all."""
 
     seconds: float
+    cost: float | None = None
+    """Cost of the search; None if it is unknown, and without prices."""
+
+    cost_estimate: float | None = None
+    """Expected cost of the whole input with the best values; None if that is unknown."""
+
+    cost_error: float | None = None
+    """The cost is within this distance of the estimate, in 95 % of all cases."""
+
+    currency: str | None = None
     written: str | None = None
     """Path of the job file, once the values are written into it."""
 

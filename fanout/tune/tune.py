@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from math import sqrt
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fanout._url import LOCAL
 from fanout.client import request_url
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from fanout.job.report import AnsweredBy
     from fanout.tune.options import TuneOptions
     from fanout.tune.trial import Trial
-    from fanout.types import StopKind
+    from fanout.types import Statistics, StopKind
 
 # Larger chunks gain hardly anything over the cost of a request, and a failed one repeats more rows.
 _MAX_CHUNK_ROWS = 8192
@@ -111,6 +112,7 @@ class Tuner:
         self._stop: RunStopped | None = None
         self._skipped = False
         self._failed: Counter[Point] = Counter()
+        self._costs: dict[Point, list[Statistics]] = defaultdict(list)
 
     async def run(self, n_rows: int | None) -> TuneReport:
         """Search, and report. ``n_rows`` is the length of the whole input. Raises `ConfigError`."""
@@ -125,7 +127,7 @@ class Tuner:
         if self._stop is None:
             self._listener.on_plan(self._plan(sizes, steps), self._runner)
             unfinished = await self._run_trials(search)
-        return self._report(search, unfinished)
+        return self._report(search, unfinished, n_rows)
 
     async def _max_rows(self, n_rows: int | None) -> int:
         """Return the largest useful chunk: within the model's limit and the input's length."""
@@ -187,6 +189,7 @@ class Tuner:
             self._account.spend(outcome.requests, point.chunk_rows)
             # Failed rows of the chosen point are reported, because the job would fail them too.
             self._failed[point] += outcome.failed
+            self._costs[point].append(outcome.stats)
             if outcome.measurement is not None:
                 search.record(point, outcome.measurement)
                 self._listener.on_trial(search.trial(point))
@@ -218,7 +221,7 @@ class Tuner:
             seconds=budget.seconds,
         )
 
-    def _report(self, search: Search, unfinished: str) -> TuneReport:
+    def _report(self, search: Search, unfinished: str, n_rows: int | None) -> TuneReport:
         best, kind, reason = search.best, *self._stop_of(search, unfinished)
         settings, failed = {}, 0
         if best is not None:
@@ -242,10 +245,26 @@ class Tuner:
             unfinished_reason=unfinished,
             requests=self._account.requests,
             seconds=_now() - self._began,
+            **self._cost(None if best is None else best.point, n_rows),
             stop_kind=kind,
             stop_reason=reason,
             exit_code=_exit_code(best, failed, kind),
         )
+
+    def _cost(self, best: Point | None, n_rows: int | None) -> dict[str, Any]:
+        """The fields of the report about money. Trials at the best point tell the cost of the whole input."""
+        prices, trials = self._runner.job.tables.cost, [one for stats in self._costs.values() for one in stats]
+        if not prices.is_set:
+            return {}
+        is_known = all(one.cost is not None for one in trials)
+        report: dict[str, Any] = {"cost": self._runner.cost if is_known else None, "currency": prices.currency}
+        measured = [one for one in self._costs.get(best, ()) if one.cost_per_row is not None] if best else []
+        if (rows := sum(one.ok for one in measured)) and n_rows is not None:
+            each = sum(one.ok * (one.cost_per_row or 0.0) for one in measured) / rows
+            # Independent trials: the squares of their errors add up.
+            error = sqrt(sum((one.ok * (one.cost_per_row_error or 0.0)) ** 2 for one in measured)) / rows
+            report |= {"cost_estimate": each * n_rows, "cost_error": error * n_rows}
+        return report
 
     def _stop_of(self, search: Search, unfinished: str) -> tuple[StopKind | None, str | None]:
         if self._runner.control.ended:

@@ -376,3 +376,19 @@ async def test_an_endpoint_that_refuses_everything_does_not_take_all_of_the_time
     assert report.best is None
     assert report.seconds < 60
     assert report.exit_code in (1, 3)
+
+
+async def test_the_cost_of_the_whole_input_is_estimated_from_the_best_point(tune):
+    server = Server()
+    report = await tune(server, chunk_rows=(64,), concurrency=(4,), overrides=("cost.per_request=0.5",))
+    assert report.cost == 0.5 * server.requests
+    assert (report.cost_estimate, report.currency) == (pytest.approx(0.5 * 5000 / 64), "USD")
+    assert report.cost_error == pytest.approx(0.0, abs=1e-6)
+
+
+async def test_the_limit_of_the_job_on_its_cost_holds_for_all_trials_together(tune):
+    server = Server()
+    report = await tune(server, overrides=("cost.per_row=0.01", "limits.max_cost=30.0"))
+    assert report.stop_kind == "cost"
+    assert report.cost == pytest.approx(0.01 * server.rows)
+    assert report.cost <= 30.0 + 1e-6
