@@ -111,6 +111,8 @@ class InvalidResponse(FanoutError, ValueError):
         rows: rows of the response that the message names ("row 3 holds null"). The failure that the user sees counts
             them from the start of the input.
         lengths: for rows of unequal length: length -> number of rows.
+        answer: the text of a model, where that is at fault. The rows are then asked for again, as often as the codec's
+            `Codec.reasks` says, and the text stands in their failure.
     """
 
     def __init__(
@@ -121,12 +123,14 @@ class InvalidResponse(FanoutError, ValueError):
         usage: Mapping[str, int] | None = None,
         rows: Sequence[int] = (),
         lengths: Mapping[int, int] | None = None,
+        answer: str | None = None,
     ) -> None:
         super().__init__(message)
         self.error_kind = error_kind
         self.usage = usage or {}
         self.rows = tuple(rows)
         self.lengths = lengths or {}
+        self.answer = answer
 
 
 class TransportError(FanoutError, ConnectionError):

@@ -314,6 +314,9 @@ class Verdict:
     """The codec knows that rows are at fault (too long, filtered): the failure does not count against the endpoint.
     Where a codec sets it with FAIL, a request of several rows is split, so that the rows at fault fail alone."""
 
+    reask: Payload | None = field(default=None, repr=False)
+    """The request that asks again for rows whose answer is invalid, to be sent in place of the last."""
+
     @property
     def rows_suspect(self) -> bool:
         """The rows may have caused this retryable failure: a 500, an invalid response, a timeout."""

@@ -250,12 +250,17 @@ class Answers:
         text = self._parsed(item)
         if not isinstance(text, str):
             raise Unfit(f"has no text at {self.parse!r}", row=row)
-        fenced = _FENCED.fullmatch(text)  # models put JSON into a code block of Markdown
         try:
-            return loads((fenced[1] if fenced else text).encode())
+            return loads(unfenced(text).encode())
         except (orjson.JSONDecodeError, UnicodeEncodeError) as error:
             shown = shortened(" ".join(text.split()), _LONGEST)
             raise Unfit(f"has a text at {self.parse!r} that is not JSON ({error}): {shown}", row=row) from None
+
+
+def unfenced(text: str) -> str:
+    """The text within a code block of Markdown, into which models put JSON; any other text as it is."""
+    fenced = _FENCED.fullmatch(text)
+    return fenced[1] if fenced else text
 
 
 def _json_text(value: Any) -> str:

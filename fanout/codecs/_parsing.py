@@ -97,6 +97,8 @@ def converted(
 
 def invalid(response: Response, error: Unfit) -> InvalidResponse:
     """The error of an answer with unfit values."""
+    if error.answer is not None:
+        return InvalidResponse(f"the answer {error}", error_kind=error.error_kind, answer=error.answer)
     if error.row is not None:
         return InvalidResponse(f"{error}", error_kind=error.error_kind, rows=(error.row, 0), lengths=error.lengths)
     return InvalidResponse(f"the answer {error}: {response.excerpt()}", error_kind=error.error_kind)

@@ -42,12 +42,16 @@ class Unfit(ValueError):  # noqa: N818 - the caller makes an error of `fanout.er
         row: int | None = None,
         error_kind: ErrorKind = "content",
         lengths: Mapping[int, int] | None = None,
+        answer: str | None = None,
     ) -> None:
         super().__init__(why)
         self.row = row
         self.error_kind = error_kind
         self.lengths = lengths
         """Length -> number of lists of that length, where all should have the same."""
+
+        self.answer = answer
+        """The text of a model, where that is at fault."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.row is None else f"row {self.row} {self.args[0]}"

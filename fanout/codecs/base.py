@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from fanout.errors import InvalidResponse
     from fanout.transport import Request
     from fanout.types import (
         Array,
@@ -70,6 +71,10 @@ class Codec(ABC):
 
     most_bytes_on_loop: int = 2**20
     """Bytes beyond which an answer is decoded on a helper thread, so that the event loop keeps its deadlines."""
+
+    reasks: int = 0
+    """Times that rows are asked for again whose answer is invalid, where `decode` raises an `InvalidResponse` with the
+    ``answer`` of a model. Each is an attempt, by the request of `reask`; then the rows fail."""
 
     nonfinite: Literal["reject", "keep"] = "reject"
     if_lengths_differ: str = (
@@ -196,6 +201,16 @@ class Codec(ABC):
             wait if its reason is empty; or None for the answer's own status.
         """
         return None if self._rules is None else self._rules(response)
+
+    def reask(self, payload: Payload, response: Response, error: InvalidResponse) -> Payload:
+        """Return the request that asks again for rows whose answer is invalid; the same one unless it is overridden.
+
+        Args:
+            payload: the request before.
+            response: its response.
+            error: the error that `decode` raised for it, with the ``answer``.
+        """
+        return payload
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"

@@ -6,7 +6,7 @@ https://platform.openai.com/docs/api-reference/chat/create
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence  # noqa: TC003 - the schema of job files resolves them
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import orjson
@@ -17,12 +17,22 @@ from fanout.codecs._messages import Messages
 from fanout.codecs._parsing import openai_counts, read_with_usage
 from fanout.codecs._rows import DUMPS
 from fanout.codecs._rules import StatusRule  # noqa: TC001 - the schema of job files resolves it
+<<<<<<< HEAD
 from fanout.codecs._sampling import sampled_by
+=======
+from fanout.codecs._typed import OWN_FIELDS, Mode, TypedAnswers
+>>>>>>> f34bf4d (Type the answers of a chat by a schema, validate each, and ask again for invalid ones)
 from fanout.codecs._values import Unfit, text_array
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError
 from fanout.exact_json import without_bom
 from fanout.types import Action, DecodedResponse, Payload, Response, Rows, TensorSpec, Values, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fanout.errors import InvalidResponse
+    from fanout.transport import Request
 
 TEXT, FINISH_REASON = "text", "finish_reason"
 """The outputs."""
@@ -76,6 +86,13 @@ class OpenAIChat(Codec):
         system: a system message, put before all others; a template, too, beside ``prompt`` or ``messages``.
         messages: a conversation as a template over the row, in place of ``prompt``.
         extra: constant fields of the body, such as ``temperature`` and ``max_tokens``.
+        schema: the form of the answers, whose fields become the outputs: a table of fields (``label = { type = "str",
+            enum = ["good", "bad"] }``), the path of a file with a JSON Schema, or a pydantic model.
+        mode: ``"json_schema"`` sends the schema as ``response_format``; for servers without that, ``"tools"`` sends it
+            as a tool, ``"json_object"`` and ``"prompt"`` write it into the system message.
+        validate: a function that is called with each valid answer, a dict, and raises ValueError to refuse it; in a job
+            file its place, ``"checks.py:function"`` or ``"package.module:function"``.
+        reasks: times that an invalid answer is asked for again, with its fault, before its row fails.
         usage, status_rules: see `fanout.Codec`. The ``usage`` of the response is read without a path.
 
     Raises:
@@ -94,14 +111,27 @@ class OpenAIChat(Codec):
         system: str | None = None,
         messages: Sequence[Mapping[str, Any]] | None = None,
         extra: Mapping[str, Any] | None = None,
+        schema: Any = None,
+        mode: Mode = "json_schema",
+        validate: Any = None,
+        reasks: int = 1,
         usage: Mapping[str, str] | None = None,
         status_rules: Sequence[StatusRule] | None = None,
     ) -> None:
         text = TensorSpec(dtype=_STRING, shape=())
         super().__init__(usage=usage, status_rules=status_rules)
         self._spec = {TEXT: text, FINISH_REASON: text}
+        self._typed = None if schema is None else TypedAnswers(schema, mode, validate)
+        if self._typed is None and validate is not None:
+            raise ConfigError("validate checks typed answers: give their schema, too", key="validate")
+        if type(reasks) is not int or reasks < 0:
+            raise ConfigError(f"reasks must be a whole number, 0 or more, not {reasks!r}", key="reasks")
         given = _options.text_or_none("model", model)
         self._fields = ({} if given is None else {"model": given}) | _checked_extra(extra)
+        if self._typed is not None:
+            self._type_answers(self._typed)
+            self.reasks = reasks
+            system = self._typed.with_instructions(_options.text_or_none("system", system))
         self._messages = Messages(prompt, system, messages)
         self.columns = self._messages.columns
 
@@ -117,8 +147,22 @@ class OpenAIChat(Codec):
         return Payload(body=orjson.dumps({**self._fields, "messages": messages}, option=DUMPS))
 
     def decode(self, response: Response, n_rows: int) -> DecodedResponse:
-        """``text`` and ``finish_reason``, shape (1,), and the usage. Raises `InvalidResponse`."""
-        return read_with_usage(response, _outputs, keep=True, count=self._count)
+        """``text`` and ``finish_reason``, or the fields of the schema, and the usage. Raises `InvalidResponse`."""
+        convert = _outputs if self._typed is None else self._typed_outputs
+        return read_with_usage(response, convert, keep=True, count=self._count)
+
+    def reask(self, payload: Payload, response: Response, error: InvalidResponse) -> Payload:
+        """The request with the invalid answer and its fault behind the messages."""
+        assert self._typed is not None
+        fault = str(error)
+        return self._typed.reask(payload, response.json(), f"{fault[:1].upper()}{fault[1:]}")
+
+    def serve(self, request: Request, model: Callable[[Any], Any]) -> Response | None:
+        """The response of a mock server with an answer that has the form of the schema."""
+        if self._typed is None:
+            return None
+        body = orjson.dumps(self._typed.example(self._fields.get("model", "mock")))
+        return Response(status=200, headers={"Content-Type": "application/json"}, body=body)
 
     @property
     def sampled(self) -> str:
@@ -138,12 +182,47 @@ class OpenAIChat(Codec):
             document = orjson.loads(without_bom(response.body))
         except orjson.JSONDecodeError:
             return None
-        reason = _no_text(document) if response.status == 200 else None
+        reason = self._no_answer(document) if response.status == 200 else None
         if reason is None and response.status in _FATAL_STATUS:
             reason = _fatal(document)
         if reason is None:
             return None
         return Verdict(action=Action.FAIL, reason=f"HTTP {response.status}: {reason}", status=response.status)
+
+    def _type_answers(self, typed: TypedAnswers) -> None:
+        for name in OWN_FIELDS:
+            if name in self._fields and name in typed.fields:
+                raise ConfigError(f"extra cannot have the field {name!r}: the schema sets it", key="extra")
+        self._fields |= typed.fields
+        self._spec = typed.schema.spec
+        if typed.schema.keeps_null:  # NaN stands for null, and no JSON has another
+            self.nonfinite = "keep"
+        # A file may change under the same path, so that its content counts for the identity of a run.
+        self.options = {**self.options, "schema": typed.schema.schema}
+
+    def _typed_outputs(self, document: object) -> Values:
+        assert self._typed is not None
+        choice, message = _choice(document)
+        text = self._typed.text(message, _text(message.get("content")))
+        if text is None:
+            raise Unfit("has a choice without a text in its message")
+        _require_whole(document, choice, text)
+        return self._typed.arrays(text)
+
+    def _no_answer(self, document: Any) -> str | None:
+        """Why the row will get no answer; None if another request may bring one."""
+        if self._typed is None:
+            return _no_text(document)
+        try:
+            choice, message = _choice(document)
+        except Unfit:
+            return _no_text(document)
+        text = self._typed.text(message, _text(message.get("content")))
+        if not text or _is_blocked(choice.get("finish_reason")):
+            return _no_text(document)
+        if choice.get("finish_reason") == "length" and not _error(document):
+            return f"the model's answer is cut off (finish_reason length), so raise the limit on its tokens: {text}"
+        return None
 
     def _count(self, document: Any) -> tuple[Mapping[str, int], str | None]:
         """The usage and the name of the model in a response."""
@@ -165,22 +244,35 @@ def _checked_extra(extra: object) -> dict[str, Any]:
 
 
 def _outputs(document: object) -> Values:
+    choice, message = _choice(document)
+    text = _text(message.get("content"))
+    if text is None:
+        raise Unfit("has a choice without a text in its message")
+    _require_whole(document, choice, text)
+    reason = choice.get("finish_reason")
+    return {TEXT: text_array([text]), FINISH_REASON: text_array([reason if isinstance(reason, str) else ""])}
+
+
+def _choice(document: object) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The only choice of an answer, and its message. Raises `Unfit`."""
     choices = document.get("choices") if isinstance(document, dict) else None
     if not isinstance(choices, list) or not choices:
         raise Unfit("has no list 'choices' with an answer in it")
     if len(choices) > 1:
         raise Unfit(f"has {len(choices)} choices where one was asked for", error_kind="rows")
-    choice = choices[0]
-    message = choice.get("message") if isinstance(choice, dict) else None
-    text = _text(message.get("content")) if isinstance(message, dict) else None
-    if text is None:
+    message = choices[0].get("message") if isinstance(choices[0], dict) else None
+    if not isinstance(message, dict):
         raise Unfit("has a choice without a text in its message")
+    return choices[0], message
+
+
+def _require_whole(document: object, choice: Mapping[str, Any], text: str) -> None:
+    """Raise `Unfit` for a text that is withheld, in part or as a whole, or that broke off."""
     reason = choice.get("finish_reason")
-    if _is_blocked(reason) or (not text and _refusal(message)):
+    if _is_blocked(reason) or (not text and _refusal(choice["message"])):
         raise Unfit("has no text, or a part of one, for it is blocked")
     if reason == "error" or _error(document):  # OpenRouter and vLLM report a text that broke off like this
         raise Unfit("has a text that broke off with an error")
-    return {TEXT: text_array([text]), FINISH_REASON: text_array([reason if isinstance(reason, str) else ""])}
 
 
 def _is_blocked(reason: object) -> bool:

@@ -97,6 +97,9 @@ class Attempter:
                 self._group.served_at = ticket.sent_at
             return outcome
         others_succeed = task.note_failure(outcome, self._group.successes)
+        if outcome.reask is not None:
+            task.payload = outcome.reask
+            task.reasks += 1
         full = others_succeed and outcome.no_room and self._may_refuse_again(task)
         task.charged -= full or ticket.refund
         return outcome
@@ -192,7 +195,28 @@ class Attempter:
             return stop
         if error.rows:
             error = InvalidResponse(task.in_input(str(error), error.rows), error_kind=error.error_kind, rows=error.rows)
-        return self._classify(response, task, ticket, error)
+        if error.answer is None:
+            return self._classify(response, task, ticket, error)
+        described = InvalidResponse(f"{error}: {error.answer}", error_kind=error.error_kind)
+        verdict = self._classify(response, task, ticket, described)
+        # The body may hold an error of the server instead, or the codec may know that the rows will never be answered.
+        return verdict if verdict.error_kind is None else self._about_answer(verdict, error, response, task, ticket)
+
+    def _about_answer(
+        self, verdict: Verdict, error: InvalidResponse, response: Response, task: ChunkTask, ticket: Ticket
+    ) -> Verdict:
+        """The verdict on a response with the invalid answer of a model: its rows are asked for again, or fail."""
+        verdict = replace(verdict, about_rows=True, without_values=False)
+        if task.reasks >= self._codec.reasks:
+            task.confirmed = True
+            return replace(verdict, action=Action.SPLIT)
+        assert task.payload is not None
+        assert ticket.endpoint is not None
+        with calling("the codec's reask"):
+            payload = self._codec.reask(task.payload, response, error)
+        transport = ticket.endpoint.transport
+        # Another body under the same idempotency key would get the answer to the first.
+        return replace(verdict, reask=transport.stamped(payload) if transport.stamps else payload)
 
     def _charge(self, task: ChunkTask, usage: Mapping[str, int], ticket: Ticket) -> None:
         if isinstance(ticket, BilledTicket):

@@ -39,6 +39,7 @@ class ChunkTask:
         "others_served",
         "payload",
         "proofs",
+        "reasks",
         "rows",
         "sent",
         "sent_before",
@@ -74,6 +75,8 @@ class ChunkTask:
         """Attempts of the larger tasks that these rows were part of."""
         self.error_kind: ErrorKind | None = None
         """The kind of error of the last answer, if it was invalid."""
+        self.reasks = 0
+        """Times that these rows were asked for again because their answer was invalid."""
         self.suspect: object = None
         """The kind of failure for which the rows were isolated; the same again splits them at once."""
         self.confirmed = False
@@ -130,7 +133,8 @@ class ChunkTask:
         twice = verdict.error_kind not in (None, "model") and verdict.error_kind == self.error_kind
         # A single row gets all of its attempts: it may meet accidents, as any other does.
         isolated_for_it = self.suspect == kind_of(verdict) and (self.n > 1 or verdict.error_kind is not None)
-        if verdict.action is Action.RETRY and (twice or isolated_for_it):
+        # A reask is another request, so that the same failure does not show that a third one would fail.
+        if verdict.action is Action.RETRY and verdict.reask is None and (twice or isolated_for_it):
             return replace(verdict, action=Action.SPLIT)
         return verdict
 

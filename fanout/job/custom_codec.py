@@ -1,6 +1,7 @@
-"""Codecs of the user's own in a job file: ``name = "my_codecs.py:Rerank"`` or ``"package.module:Rerank"``.
+"""Code of the user's own in a job file: a codec, ``name = "my_codecs.py:Rerank"``, or a function of its options.
 
-Loading one runs its module. Only commands that send rows or rehearse that do so; see `load_job`.
+``"package.module:Rerank"`` names it in an installed module. Loading it runs the module. Only commands that send rows or
+rehearse do so; see `load_job`.
 """
 
 from __future__ import annotations
@@ -44,18 +45,37 @@ def custom_codec(name: str, options: Mapping[str, Any], folder: Path) -> Codec:
     place, colon, class_name = name.rpartition(":")
     if not colon or not place or not class_name:
         raise ConfigError(f"{name!r} names no class; {_FORMS}", key="name")
+    return _made(_class_in(_module(place, folder, "name"), class_name, place), options, place)
+
+
+def custom_function(name: str, folder: Path, key: str) -> Any:
+    """Import the function ``FILE.py:function`` or ``package.module:function`` that the option ``key`` names.
+
+    Raises `ConfigError` as `custom_codec` does.
+    """
+    place, colon, function_name = name.rpartition(":")
+    if not colon or not place or not function_name:
+        raise ConfigError(f"{name!r} names no function; {_FORMS.replace('Class', 'function')}", key=key)
+    module = _module(place, folder, key)
+    if not callable(function := getattr(module, function_name, None)):
+        own = [known for known, value in vars(module).items() if callable(value) and not known.startswith("_")]
+        hint = did_you_mean(function_name, own, "; did you mean {!r}?")
+        raise ConfigError(f"{place} has no function {function_name!r}{hint}", key=key)
+    return function
+
+
+def _module(place: str, folder: Path, key: str) -> ModuleType:
     # At the end of the path: a file beside the job must not take the place of an installed module.
     if (entry := str(folder.absolute())) not in sys.path:
         sys.path.append(entry)
     is_file = place.endswith(".py")
-    module = _module_in(folder / Path(place).expanduser()) if is_file else _module_called(place, folder)
-    return _made(_class_in(module, class_name, place), options, place)
+    return _module_in(folder / Path(place).expanduser(), key) if is_file else _module_called(place, folder, key)
 
 
-def _module_in(file: Path) -> ModuleType:
+def _module_in(file: Path, key: str) -> ModuleType:
     if not file.is_file():
         hint = did_you_mean(file.name, [one.name for one in file.parent.glob("*.py")], "; did you mean {!r}?")
-        raise ConfigError(f"there is no file {file.absolute()}{hint}", key="name")
+        raise ConfigError(f"there is no file {file.absolute()}{hint}", key=key)
     # A name of its own, so that a file called json.py does not take the place of the module json.
     module_name = f"fanout_custom_codec.{file.stem}"
     spec = importlib.util.spec_from_file_location(module_name, file.absolute())
@@ -68,21 +88,21 @@ def _module_in(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # the user's code: anything can come out of it
         del sys.modules[module_name]
-        raise ConfigError(f"{_place_of(error, file.name)}: {_words(error)}", key="name") from error
+        raise ConfigError(f"{_place_of(error, file.name)}: {_words(error)}", key=key) from error
     return module
 
 
-def _module_called(name: str, folder: Path) -> ModuleType:
+def _module_called(name: str, folder: Path, key: str) -> ModuleType:
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
         # A module that exists, but imports one that does not, would be misreported as missing itself.
         if error.name and f"{name}.".startswith(f"{error.name}."):
             where = f"on the Python path or in {folder.absolute()}"
-            raise ConfigError(f"there is no module {error.name!r} {where}; {_FORMS}", key="name") from None
-        raise ConfigError(f"{_place_of(error, name)}: {_words(error)}", key="name") from error
+            raise ConfigError(f"there is no module {error.name!r} {where}; {_FORMS}", key=key) from None
+        raise ConfigError(f"{_place_of(error, name)}: {_words(error)}", key=key) from error
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"{_place_of(error, name)}: {_words(error)}", key="name") from error
+        raise ConfigError(f"{_place_of(error, name)}: {_words(error)}", key=key) from error
 
 
 def _class_in(module: ModuleType, name: str, place: str) -> type[Codec]:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from fanout._redact import Redactor, secrets_of
+from fanout.codecs import OpenAIChat
 from fanout.codecs import codec as codec_by_name
 from fanout.errors import ConfigError
 from fanout.job.auth import make_auth
-from fanout.job.custom_codec import custom_codec, is_custom
+from fanout.job.custom_codec import custom_codec, custom_function, is_custom
 from fanout.job.edit import override
 from fanout.job.model import Job, JobFile, Outline, beside
 from fanout.job.preset import with_preset
@@ -69,7 +70,7 @@ def _load(
     own, tables = tables, with_preset(tables, file, problems)
     model = _validate(tables, problems)
     # The codec checks its own options, so both lists of problems are reported together.
-    is_skipped = not imports_code and is_custom(_codec_name(tables))
+    is_skipped = not imports_code and (is_custom(_codec_name(tables)) or _names_function(tables))
     codec = None if is_skipped else _make_codec(tables, problems, file.parent)
     auth = make_auth(tables, problems, file)
     redactor = _redactor(tables, substitution, file)
@@ -137,11 +138,27 @@ def _make_codec(tables: dict[str, Any], problems: dict[Location, str], folder: P
         return None  # _validate reports it
     options = {key: value for key, value in tables["codec"].items() if key not in ("name", "preset")}
     try:
-        return custom_codec(name, options, folder) if is_custom(name) else codec_by_name(name, **options)
+        if is_custom(name):
+            return custom_codec(name, options, folder)
+        return codec_by_name(name, **_resolved(options, folder) if name == OpenAIChat.name else options)
     except ConfigError as error:
         at = ("codec", error.key or "name")
         problems.setdefault(at, without_key(str(error), error.key))
         return None
+
+
+def _names_function(tables: dict[str, Any]) -> bool:
+    return _codec_name(tables) == OpenAIChat.name and "validate" in tables["codec"]
+
+
+def _resolved(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The options of typed answers, with the file of the schema beside the job file, and the function imported."""
+    resolved = dict(options)
+    if isinstance(schema := options.get("schema"), str):
+        resolved["schema"] = str(folder / Path(schema).expanduser())
+    if isinstance(function := options.get("validate"), str):
+        resolved["validate"] = custom_function(function, folder, "validate")
+    return resolved
 
 
 def _origin(

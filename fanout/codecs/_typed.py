@@ -1,0 +1,130 @@
+"""Typed answers of a chat: the fields of a request that ask for a schema, and the validation of the model's text.
+
+https://platform.openai.com/docs/guides/structured-outputs
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import orjson
+
+from fanout._escape import shortened
+from fanout.codecs._answer_schema import AnswerSchema
+from fanout.codecs._answers import unfenced
+from fanout.codecs._values import Unfit
+from fanout.errors import ConfigError
+from fanout.types import Payload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from fanout.types import Array
+
+Mode: TypeAlias = Literal["json_schema", "json_object", "tools", "prompt"]
+
+MODES = ("json_schema", "json_object", "tools", "prompt")
+OWN_FIELDS = ("response_format", "tools", "tool_choice")
+"""Fields of a request that a schema sets."""
+
+_LONGEST_FAULT = 500
+_INSTRUCTIONS = (
+    "Answer with one JSON object and nothing else. It must be valid against this JSON Schema, with every property: "
+)
+_AGAIN = "{}. Answer again, with one JSON object that is valid against the schema."
+
+
+class TypedAnswers:
+    """Asks for answers of a schema, and reads them.
+
+    Args:
+        schema: see `AnswerSchema`.
+        mode: ``"json_schema"`` sends it as ``response_format``; for servers without that, ``"tools"`` sends it as the
+            only tool, ``"json_object"`` and ``"prompt"`` write it into the system message.
+        validate: called with each valid answer, a dict; it raises ValueError to refuse one.
+
+    Raises:
+        ConfigError: an option that cannot be used.
+    """
+
+    def __init__(self, schema: object, mode: str, validate: object) -> None:
+        if mode not in MODES:
+            raise ConfigError(f"mode must be one of {', '.join(MODES)}, not {mode!r}", key="mode")
+        if validate is not None and not callable(validate):
+            raise ConfigError(f"validate must be a function that takes an answer, not {validate!r}", key="validate")
+        self.schema = AnswerSchema(schema)
+        self._mode = mode
+        self._validate: Callable[[dict[str, Any]], object] | None = validate
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Constant fields of the request."""
+        name, schema = self.schema.name, self.schema.schema
+        if self._mode == "json_schema":
+            form = {"name": name, "strict": True, "schema": schema}
+            return {"response_format": {"type": "json_schema", "json_schema": form}}
+        if self._mode == "json_object":
+            return {"response_format": {"type": "json_object"}}
+        if self._mode == "tools":
+            function = {"name": name, "description": "The answer.", "strict": True, "parameters": schema}
+            choice = {"type": "function", "function": {"name": name}}
+            return {"tools": [{"type": "function", "function": function}], "tool_choice": choice}
+        return {}
+
+    def with_instructions(self, system: str | None) -> str | None:
+        """The template of the system message, with the schema where the mode has no other place for it."""
+        if self._mode in ("json_schema", "tools"):
+            return system
+        instructions = _INSTRUCTIONS + orjson.dumps(self.schema.schema).decode()
+        # A constant in a template: the braces of the schema are no placeholders.
+        constant = f"{{{{{orjson.dumps(instructions).decode()}}}}}"
+        return constant if system is None else f"{system}\n\n{constant}"
+
+    def text(self, message: Mapping[str, Any], content: str | None) -> str | None:
+        """The text of the answer: the arguments of the tool, else the content; None if there is neither."""
+        if self._mode == "tools" and (call := _tool_call(message)) is not None:
+            arguments = call["function"].get("arguments")
+            return arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode()
+        return content
+
+    def arrays(self, text: str) -> dict[str, Array]:
+        """The outputs of one row, each of shape (1, ...). Raises `Unfit` with the text for an invalid answer."""
+        try:
+            answer = self.schema.read(unfenced(text))
+            arrays = self.schema.arrays(answer)
+            if self._validate is not None:
+                self._validate(answer)
+        except ValueError as error:
+            fault = shortened(" ".join(str(error).split()), _LONGEST_FAULT) or "refused by validate"
+            raise Unfit(f"is invalid: {fault}", answer=text) from None
+        return arrays
+
+    def reask(self, payload: Payload, document: Any, fault: str) -> Payload:
+        """The request that repeats ``payload`` with the invalid answer in ``document`` and its fault, a sentence."""
+        answer = document["choices"][0]["message"]
+        if self._mode == "tools" and (call := _tool_call(answer)) is not None and isinstance(call.get("id"), str):
+            asked = {"role": "tool", "tool_call_id": call["id"], "content": _AGAIN.format(fault)}
+            given = {"role": "assistant", "content": answer.get("content"), "tool_calls": [call]}
+        else:
+            asked = {"role": "user", "content": _AGAIN.format(fault)}
+            given = {"role": "assistant", "content": answer.get("content") or ""}
+        more = orjson.dumps([given, asked])[1:]
+        # The messages are the last field of the body, and never empty.
+        return Payload(body=b"%b,%b}" % (bytes(payload.body)[:-2], more))  # type: ignore[arg-type]
+
+    def example(self, name: str) -> dict[str, Any]:
+        """The document of a mock server, with an answer that has the form of the schema."""
+        text = orjson.dumps(self.schema.example()).decode()
+        message: dict[str, Any] = {"role": "assistant", "content": text}
+        if self._mode == "tools":
+            call = {"id": "call_0", "type": "function", "function": {"name": self.schema.name, "arguments": text}}
+            message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+        return {"object": "chat.completion", "model": name, "choices": [choice], "usage": usage}
+
+
+def _tool_call(message: Mapping[str, Any]) -> dict[str, Any] | None:
+    calls = message.get("tool_calls")
+    call = calls[0] if isinstance(calls, list) and len(calls) == 1 else None
+    return call if isinstance(call, dict) and isinstance(call.get("function"), dict) else None
