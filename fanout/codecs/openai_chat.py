@@ -17,11 +17,8 @@ from fanout.codecs._messages import Messages
 from fanout.codecs._parsing import openai_counts, read_with_usage
 from fanout.codecs._rows import DUMPS
 from fanout.codecs._rules import StatusRule  # noqa: TC001 - the schema of job files resolves it
-<<<<<<< HEAD
 from fanout.codecs._sampling import sampled_by
-=======
 from fanout.codecs._typed import OWN_FIELDS, Mode, TypedAnswers
->>>>>>> f34bf4d (Type the answers of a chat by a schema, validate each, and ask again for invalid ones)
 from fanout.codecs._values import Unfit, text_array
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError
