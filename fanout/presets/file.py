@@ -56,7 +56,7 @@ class PresetFile:
 
     @property
     def credentials_type(self) -> str:
-        """The type of ``[auth]`` that finds its credentials by itself, as aws-sigv4 does; empty if a job gives a token."""
+        """Type of credentials that are found where the cloud's tools look for them; empty if a job gives a token."""
         kind = str(self.tables.get("auth", {}).get("type", ""))
         return "" if kind in _TOKEN_TYPES else kind
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,11 +85,27 @@ def _embeddings_environment(python: Path, ports: Ports) -> dict[str, str]:
     return {**_ONE_THREAD, **offline, **quiet, "INFINITY_QUEUE_SIZE": "64"}
 
 
+def _serve(python: Path, ports: Ports) -> list[str | Path]:
+    return [python, "serve.py", str(ports.http), str(ports.grpc)]
+
+
+def _mlflow_environment(python: Path, ports: Ports) -> dict[str, str]:
+    # MLflow starts uvicorn by its name.
+    return {**_ONE_THREAD, "PATH": f"{python.parent}:{os.environ.get('PATH', '')}", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+def _litellm_environment(python: Path, ports: Ports) -> dict[str, str]:
+    # The list of prices in the package, not one from the network.
+    return {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+
+
 SERVERS = {
     server.name: server
     for server in (
         Server("triton", "/v2/models/slow/ready", _triton, _triton_environment),
         Server("mlserver", "/v2/models/digits/ready", _mlserver, _mlserver_environment),
+        Server("mlflow", "/ping", _serve, _mlflow_environment),
+        Server("litellm", "/health/liveliness", _serve, _litellm_environment),
         Server("embeddings", "/v1/models", _embeddings, _embeddings_environment),
     )
 }

@@ -1,4 +1,4 @@
-"""Against servers that others wrote: Triton, MLServer, and infinity with the real all-MiniLM-L6-v2.
+"""Against servers that others wrote: Triton, MLServer, MLflow, LiteLLM, and infinity with the real all-MiniLM-L6-v2.
 
 scripts/servers installs and starts them. The table names the test of each behaviour that was observed:
 
@@ -13,6 +13,9 @@ scripts/servers installs and starts them. The table names the test of each behav
 | unknown model: Triton, MLServer 404 | test_mistakes: a_mistyped_model |
 | unknown model: infinity 200 | test_embeddings: the_name_of_the_model |
 | overload: Triton 503 | test_triton: a_queue_of_two |
+| overload: LiteLLM passes a 429 on | test_litellm: through_its_429s |
+| a wrong key: LiteLLM 400 "No connected db" | test_litellm: a_wrong_key_or_model |
+| a bad row: MLflow 400 for the whole request | test_mlflow: a_row_that_the_model_refuses |
 | overload: MLServer queues | test_mlserver: one_bad_row (concurrency 20) |
 | overload: infinity 429 without Retry-After | test_embeddings: every_429 |
 | NaN in JSON: Triton bare, MLServer null | test_triton: a_nan; test_mlserver: a_null |

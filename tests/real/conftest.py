@@ -92,6 +92,18 @@ def embeddings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
 
 
 @pytest.fixture(scope="session")
+def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
+    with running("mlflow", tmp_path_factory.mktemp("mlflow") / "log") as real:
+        yield real
+
+
+@pytest.fixture(scope="session")
+def litellm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
+    with running("litellm", tmp_path_factory.mktemp("litellm") / "log") as real:
+        yield real
+
+
+@pytest.fixture(scope="session")
 def images() -> np.ndarray:
     """1,797 handwritten digits of 64 pixels from 0 to 1."""
     with np.load(ROOT / "examples" / "digits.npz") as archive:
