@@ -7,13 +7,13 @@ import errno
 import fcntl
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from fanout.paths import PARTIAL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from fanout.types import Buffer
@@ -231,11 +231,13 @@ class Publication:
         moves: temporary and final name of each file, in the order of the renames.
         removals: files to remove after the renames.
         outdated: files of an earlier run to remove, in this order, before the first rename.
+        layout: the sink's description of the columns, from which it can read the answers back; JSON.
     """
 
     moves: tuple[tuple[Path, Path], ...] = ()
     removals: tuple[Path, ...] = ()
     outdated: tuple[Path, ...] = ()
+    layout: Mapping[str, Any] | None = None
 
     def carry_out(self) -> None:
         """Rename and remove. Raises `OSError`, `FileNotFoundError` if a file has neither of its names."""
@@ -269,7 +271,7 @@ class Publication:
         """True if every file has its final name."""
         return all(target.exists() for _, target in self.moves)
 
-    def as_json(self, folder: Path) -> dict[str, list[list[str]] | list[str]]:
+    def as_json(self, folder: Path) -> dict[str, Any]:
         """Return the publication for a journal in ``folder``, with relative paths: both may be moved together."""
         return {
             "moves": [
@@ -277,11 +279,12 @@ class Publication:
             ],
             "removals": [os.path.relpath(path, folder) for path in self.removals],
             "outdated": [os.path.relpath(path, folder) for path in self.outdated],
+            **({"layout": self.layout} if self.layout is not None else {}),
         }
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Sequence[Sequence[str]]], folder: Path) -> Publication:
+    def from_json(cls, document: Mapping[str, Any], folder: Path) -> Publication:
         """Return the publication that a journal in ``folder`` has recorded."""
         moves = tuple((folder / source, folder / target) for source, target in document["moves"])
         removals, outdated = (tuple(folder / str(name) for name in document[key]) for key in ("removals", "outdated"))
-        return cls(moves, removals, outdated)
+        return cls(moves, removals, outdated, document.get("layout"))

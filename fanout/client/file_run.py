@@ -17,7 +17,7 @@ from fanout.client.outcome import final_stop, raise_if_stopped
 from fanout.client.resuming import complete, require_same_rows, withdraw
 from fanout.client.spending import recorded, settle, spent_before
 from fanout.engine import ResultQueue, RowStatus, RunControl, Stop, Until, room_for
-from fanout.errors import CallbackError
+from fanout.errors import CallbackError, ConfigError
 from fanout.io.journal import JournalState
 from fanout.io.readers import Source
 from fanout.io.writers import Checkpoint, FileSink
@@ -67,6 +67,10 @@ async def run_into(
     until: Until | None = None,
 ) -> Result:
     """Send ``rows`` and write their answers to ``sink``. The result has no values. Raises `RunStopped`."""
+    if isinstance(rows, Source) and rows.kept is not None:
+        if not isinstance(sink, FileSink):
+            raise ConfigError("kept columns need a sink that fanout.open_sink made, or a FileSink", key="output.keep")
+        await on_thread(sink.keep, rows.kept)
     if journal is not None and (result := await on_thread(complete, sink, journal)) is not None:
         return result
     state = journal.state if journal else JournalState({})

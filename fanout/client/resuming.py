@@ -94,7 +94,8 @@ def reopen_failures(sink: FileSink, journal: Journal) -> None:
         # Without a schema no row has an answer, and there is nothing to copy.
         if state.schema is not None:
             moves = [Move(start, stop, start) for start, stop in state.ok]
-            notes, _ = sink.rebuild(Checkpoint(state.schema, state.ok), moves, published=True)
+            checkpoint = Checkpoint(state.schema, state.ok, layout=state.layout)
+            notes, _ = sink.rebuild(checkpoint, moves, published=True)
         journal.begin_retry(notes)
 
 
@@ -120,7 +121,7 @@ def _carry_over(sink: FileSink, journal: Journal, content: Content | None) -> No
             answered.remove(a, b)
     matches = content.match(answered, sent.digests)
     with _rebuilding(sink):
-        checkpoint = Checkpoint(state.schema, state.ok, journal.notes())
+        checkpoint = Checkpoint(state.schema, state.ok, journal.notes(), state.layout)
         notes, files = sink.rebuild(checkpoint, matches.moves, published=state.complete)
         kept = RowSet((move.to, move.to + move.stop - move.start) for move in matches.moves)
         # What an unfinished run has spent counts for its successor; a complete one has its account settled.

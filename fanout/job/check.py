@@ -13,7 +13,6 @@ from fanout.arrays import dtype_name
 from fanout.engine import chunker_of
 from fanout.errors import ConfigError, RunStopped
 from fanout.io.journal import read_state, same_but_for_times
-from fanout.io.writers import open_sink
 from fanout.job.exchange import ExchangeCapture
 from fanout.job.model import Outline
 from fanout.job.problems import locate_errors
@@ -28,7 +27,7 @@ from fanout.job.report import (
     count_failed,
     exit_code,
 )
-from fanout.job.run import client_of, input_name, known_cost, mock_transport, read_input, shown_codec
+from fanout.job.run import client_of, input_name, known_cost, mock_transport, open_output, read_input, shown_codec
 from fanout.limits import RateLimiter
 from fanout.paths import journal_path
 from fanout.types import count_rows, take_rows
@@ -66,7 +65,7 @@ async def check_job(job: Job, *, show: bool = False, control: RunControl | None 
     with locate_errors(job.file, input_name(job), job.redactor):
         source = await asyncio.to_thread(read_input, job)
         # An output that cannot be written must show before the first request.
-        open_sink(job.output_path)
+        open_output(job, source)
         first = await _first_chunk(source, job.tables.chunks.rows)
         # Without a row nothing can be encoded, and a probe would test nothing.
         preview: Preview | None = None
@@ -129,7 +128,7 @@ async def dry_run(job: Job, *, latency: float | None = None, control: RunControl
     with locate_errors(job.file, input_name(job), job.redactor):
         source = await asyncio.to_thread(read_input, job)
         # A dry run reports an unusable output as a run would.
-        open_sink(job.output_path)
+        open_output(job, source)
         latency = job.tables.mock.latency if latency is None else latency
         simulation = Simulation(job.tables.limits, latency)
         async with client_of(job, mock_transport(job, answering=False)) as client:

@@ -136,6 +136,16 @@ class Output(Table):
     """The output file, relative to the job file's folder. Its suffix is the format, for instance .npy or .parquet.
     Several outputs are separate files in .npy (probabilities.npy.NAME.npy), else fields or columns of one file."""
 
+    keep: list[str] | Literal["*"] | None = None
+    """Columns of the input, names or patterns, to write beside the answers; "*" for all but those of the ids. Not in
+    .npy, and not from stdin. It is no part of the run's identity."""
+
+    rename: dict[str, str] = {}
+    """Output to its column or field, such as { value = "score" }; value stands for the only output of a model."""
+
+    csv_safe: bool = False
+    """In .csv, put an apostrophe before texts that a spreadsheet would compute: those that begin with = + - or @."""
+
 
 class Report(Table):
     """The report of the run, beside the output: probabilities.npy.report.html."""
@@ -218,7 +228,8 @@ class Job:
     def with_output_suffix(self, suffix: str) -> Job:
         """Return the job with another output: ``y.npy`` -> ``y.SUFFIX.npy``."""
         path = Path(self.tables.output.path)
-        output = Output(path=str(path.with_name(f"{path.stem}.{suffix}{path.suffix}")))
+        renamed = str(path.with_name(f"{path.stem}.{suffix}{path.suffix}"))
+        output = self.tables.output.model_copy(update={"path": renamed})
         return replace(self, tables=self.tables.model_copy(update={"output": output}))
 
     def _beside(self, path: str) -> Path:

@@ -94,7 +94,7 @@ async def run_job(
     ):
         job = setup.job
         source = await asyncio.to_thread(read_input, job, rows)
-        sink = open_sink(job.output_path)
+        sink = open_output(job, source)
         recorder = recorder_of(job, input_name(job), shown_codec(job), setup.answers)
         client = client_of(job, setup.transport, None if recorder is None else recorder.events)
         # Fingerprints read parts of the input files.
@@ -215,6 +215,7 @@ def read_input(job: Job, rows: slice = slice(None)) -> Source:
         fetch_hosts=table.fetch_hosts,
         fetch_timeout=table.fetch_timeout,
         file_max_bytes=table.file_max_bytes,
+        keep=job.tables.output.keep,
     )
     # The output replaces a file at its path, which must not be the input.
     require_apart(job.output_path, source.files)
@@ -222,6 +223,15 @@ def read_input(job: Job, rows: slice = slice(None)) -> Source:
     if selected.n_rows == 0 and source.n_rows:
         raise InputError(f"--rows selects none of the {source.n_rows:,} rows of {input_name(job)}")
     return selected
+
+
+def open_output(job: Job, source: Source) -> FileSink:
+    """Return the sink of the job's output. Raises `ConfigError` if the output cannot be written, or not with `keep`."""
+    table = job.tables.output
+    sink = open_sink(job.output_path, rename=table.rename, csv_safe=table.csv_safe)
+    if source.kept is not None:
+        sink.keep(source.kept)
+    return sink
 
 
 def _needed_columns(job: Job) -> list[str]:

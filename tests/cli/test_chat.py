@@ -31,9 +31,9 @@ def test_prompts_become_texts_and_their_usage_is_printed(command, write_job, tmp
     assert "usage:    6 prompt_tokens, 5 completion_tokens, 11 total_tokens\n" in result.out
     lines = [json.loads(line) for line in (tmp_path / "out" / "y.jsonl").read_text().splitlines()]
     assert lines == [
-        {"text": "one", "finish_reason": "stop"},
-        {"text": "two words", "finish_reason": "stop"},
-        {"text": "three words", "finish_reason": "length"},
+        {"text": "one", "finish_reason": "stop", "error": None},
+        {"text": "two words", "finish_reason": "stop", "error": None},
+        {"text": "three words", "finish_reason": "length", "error": None},
     ]
 
 

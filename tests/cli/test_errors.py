@@ -21,7 +21,7 @@ MISTAKES = {
     "an unknown codec option": (["codec.request_feild=x"], "codec.request_feild: "),
     "an array of objects": (["input.path=objects.npy"], "input.path: objects.npy holds an array of objects"),
     "an unknown column": (["input.path=x.npz", "input.column=imags"], 'did you mean "images"?'),
-    "an unknown output": (["output.path=y.csv"], "output.path: y.csv: an output cannot be a .csv file"),
+    "an unknown output": (["output.path=y.xls"], "output.path: y.xls: an output cannot be a .xls file"),
     "an output that is a folder": (["output.path=folder.npy"], "output.path: folder.npy is a folder"),
     "a local server that does not exist": (["endpoint.url=local://digts"], "endpoint.url: "),
 }

@@ -91,7 +91,7 @@ def test_a_batch_of_objects_has_its_list_of_answers_found(command, customers, ur
     assert (made["codec"]["answers"], made["output"]["path"]) == ("results", "job-answers.jsonl")
     assert command("run", "job.toml", "--quiet").code == 0
     lines = (tmp_path / "job-answers.jsonl").read_text().splitlines()
-    assert json.loads(lines[4]) == {"id": "c4", "value": "aged 4"}
+    assert json.loads(lines[4]) == {"id": "c4", "label": "aged 4", "error": None}
 
 
 def test_without_a_path_the_choices_are_those_of_the_document(command, customers, url, tmp_path):

@@ -142,4 +142,4 @@ path = "scores.jsonl"
     assert result.code == 0, result.out + result.err
     rows = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == list(range(7))
-    assert [np.float32(row["value"]) for row in rows] == [score("one query", f"t{i}") for i in range(7)]
+    assert [np.float32(row["scores"]) for row in rows] == [score("one query", f"t{i}") for i in range(7)]

@@ -48,7 +48,8 @@ def test_a_mock_answers_in_the_shape_of_the_paths_and_a_row_that_cannot_be_sent_
     assert "has '..' for {{lang}}, which cannot be a part of a path" in ended.out + ended.err
     lines = [json.loads(line) for line in (tmp_path / "out.mock.jsonl").read_text().splitlines()]
     assert [line["id"] for line in lines] == ["a", "b", "c"]
-    assert ["reply" in line for line in lines] == [True, True, False]
+    assert [line["error"] is None for line in lines] == [True, True, False]
+    assert lines[2]["reply"] is None
     assert all(isinstance(json.loads(line["parts"]), str) for line in lines[:2])
 
 

@@ -154,7 +154,8 @@ async def test_another_id_is_another_row(tmp_path: Path) -> None:
         assert sent(mock, n_requests) == [X[10].tolist()]
     lines = [json.loads(line) for line in (tmp_path / "y.jsonl").read_text().splitlines()]
     assert lines[9:12] == [
-        {"id": label, "value": (2 * X[i]).tolist()} for i, label in ((9, "row 9"), (10, "another"), (11, "row 11"))
+        {"id": label, "value": (2 * X[i]).tolist(), "error": None}
+        for i, label in ((9, "row 9"), (10, "another"), (11, "row 11"))
     ]
 
 

@@ -83,7 +83,7 @@ async def test_an_input_without_rows_is_reported(write_job, doubler):
 
 async def test_an_output_that_cannot_be_written_is_refused(write_job, doubler):
     with pytest.raises(ConfigError, match=r"output\.path"):
-        await check_job(load_job(write_job(url=doubler.url), ["output.path=y.csv"]))
+        await check_job(load_job(write_job(url=doubler.url), ["output.path=y.xls"]))
 
 
 async def test_an_input_that_cannot_be_read_is_refused(write_job, doubler):

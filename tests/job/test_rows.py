@@ -63,7 +63,7 @@ async def test_thirty_columns_are_one_row_of_thirty_numbers_and_its_id_has_two_p
     expected = [({"order": f"o{i}", "line": i}, i + sum(range(1, 30))) for i in range(7)]
     if suffix == "jsonl":
         lines = [json.loads(line) for line in (tmp_path / "y.jsonl").read_text().splitlines()]
-        assert lines == [{"id": label, "value": value} for label, value in expected]
+        assert lines == [{"id": label, "value": value, "error": None} for label, value in expected]
     else:
         table = parquet.read_table(tmp_path / "y.parquet").to_pylist()
         assert [(json.loads(row["id"]), row["value"]) for row in table] == expected

@@ -342,8 +342,8 @@ async def test_a_missing_input_is_named_before_anything_is_sent(write_job, doubl
 
 
 async def test_an_output_that_cannot_be_written_is_named_before_anything_is_sent(write_job, doubler):
-    job = load_job(write_job(url=doubler.url), ["output.path=y.csv"])
-    with pytest.raises(ConfigError, match=r"output\.path: y\.csv: an output cannot be a \.csv file"):
+    job = load_job(write_job(url=doubler.url), ["output.path=y.xls"])
+    with pytest.raises(ConfigError, match=r"output\.path: y\.xls: an output cannot be a \.xls file"):
         await run_job(job)
     assert doubler.requests == 0
 

@@ -99,6 +99,11 @@ class JournalState:
         return rows
 
     @property
+    def layout(self) -> Mapping[str, Any] | None:
+        """The columns of the published output, for a sink that reads its answers back."""
+        return None if self.publication is None else self.publication.layout
+
+    @property
     def failed(self) -> int:
         """Number of failed rows."""
         return sum(failure.stop - failure.start for failure in self.failures)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fanout.errors import InputError
 from fanout.io.readers.arrow_files import ArrowFileSource, ParquetSource
-from fanout.io.readers.base import BLOCK_BYTES, Source
+from fanout.io.readers.base import BLOCK_BYTES, KEEP, Source
 from fanout.io.readers.columns import ColumnOptions
 from fanout.io.readers.csv import CsvSource
 from fanout.io.readers.file_cells import FileCellsSource, FileOptions, FileReader
@@ -22,6 +22,8 @@ from fanout.options import checks_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from fanout.io.kept import KeptColumns
 
 __all__ = ["BLOCK_BYTES", "Source", "as_source", "open_source"]
 
@@ -82,6 +84,7 @@ def open_source(
     fetch_hosts: Sequence[str] = (),
     fetch_timeout: float = 30.0,
     file_max_bytes: int = 32 * 2**20,
+    keep: Sequence[str] | str | None = None,
 ) -> Source:
     """Open the rows of a file, of all files in a folder, of the files that a pattern matches, or of stdin.
 
@@ -111,6 +114,8 @@ def open_source(
             Other URLs of public hosts are passed on to the model as texts.
         fetch_timeout: seconds for one URL.
         file_max_bytes: largest file.
+        keep: columns, names or patterns, that the output of `Client.run` has beside the answers; ``"*"`` for all but
+            those of ``id``. They are read once more when the output is put together.
 
     Raises:
         InputError: the input or a column of it cannot be used; its ``key`` is that of the job file, for instance
@@ -135,7 +140,11 @@ def open_source(
         max_bytes=file_max_bytes,
     )
     source = _open(Path(path), options, format, file_options)
-    return FileCellsSource(source, file_options) if file_options.columns else source
+    kept = None if keep is None else _kept(source, keep, options)
+    if file_options.columns:
+        source = FileCellsSource(source, file_options)
+    source.kept = kept
+    return source
 
 
 def _names_of(files: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -160,6 +169,20 @@ def _open(path: Path, options: ColumnOptions, format: str | None, file_options: 
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}", key="input.path") from None
     return ConcatenatedSource(sources)
+
+
+def _kept(source: Source, keep: Sequence[str] | str, options: ColumnOptions) -> KeptColumns:
+    columns = (keep,) if isinstance(keep, str) else tuple(dict.fromkeys(keep))
+    if not columns:
+        raise InputError("keep is an empty list: leave it out", key=KEEP)
+    if not source.repeatable:
+        problem = "stdin can be read only once, so its columns cannot be kept: save the rows to a file"
+        raise InputError(problem, key=KEEP)
+    try:
+        return source.keep(ColumnOptions(columns=columns, id=options.id))
+    except InputError as error:
+        # The columns are named by another key here than in the messages about those of the rows.
+        raise InputError(str(error), key=KEEP) from None
 
 
 def _open_stdin(options: ColumnOptions, format: str | None) -> Source:  # noqa: A002

@@ -44,14 +44,15 @@ class ArrowColumns:
         top_level: the columns that contain them.
 
     Raises:
-        InputError: a column does not exist, or holds values that no request can hold.
+        InputError: a column does not exist, or holds values that no request can hold although it is ``sent``.
     """
 
-    def __init__(self, schema: Arrow, columns: ColumnOptions, file: str) -> None:
+    def __init__(self, schema: Arrow, columns: ColumnOptions, file: str, *, sent: bool = True) -> None:
         names = [name for name in schema.names if not name.startswith(_PANDAS_INDEX)]
         # Fields of structs are columns of their own, named by their path.
         nested = {name: path for field in schema for name, path in _nested_fields(field)}
         self._file = file
+        self._schema = schema
         self.selection = select_columns(names, columns, file=file, nested=nested)
         self._paths = {name: nested.get(name, (name,)) for name in self.selection.all}
         self.paths = list(self._paths)
@@ -59,10 +60,24 @@ class ArrowColumns:
         self.schema: dict[str, str] = {}
         for name in self.selection.names:
             kind = _type_at(schema, self._paths[name])
-            if not _is_sendable(kind):
+            if sent and not _is_sendable(kind):
                 problem = f'column "{name}" of {file} has the type {kind}, which no request can hold'
                 raise InputError(f"{problem}; cast it to numbers or texts first", key="input.column")
             self.schema[name] = type_in_words(kind)
+
+    @property
+    def kept_types(self) -> dict[str, Arrow]:
+        """Type of each column, for an output that keeps it."""
+        types = {name: _type_at(self._schema, self._paths[name]) for name in self.selection.names}
+        is_dictionary = pyarrow().types.is_dictionary
+        return {name: kind.value_type if is_dictionary(kind) else kind for name, kind in types.items()}
+
+    def pieces(self, batch: Arrow) -> dict[str, Arrow]:
+        """Return the columns of a record batch as they are."""
+        columns = {name: _column_at(batch, self._paths[name]) for name in self.selection.names}
+        # Record batches have dictionaries of their own, which a file of one schema cannot hold.
+        is_dictionary = pyarrow().types.is_dictionary
+        return {name: one.dictionary_decode() if is_dictionary(one.type) else one for name, one in columns.items()}
 
     def blocks_from(self, row: int, batches: Iterable[Arrow], first_row: int = 0) -> Iterator[Block]:
         """Yield record batches as blocks, from ``row`` on; ``first_row`` is the number of the first batch's first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fanout.errors import InputError
 from fanout.io.readers import base
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fanout.io.arrow import Arrow
+    from fanout.io.kept import Pieces
     from fanout.io.readers.columns import ColumnOptions
     from fanout.types import Block
 
@@ -61,6 +62,17 @@ class ParquetSource(FileSource):
             )
             yield from self._columns.blocks_from(row, _validated(batches, self.n_rows - first_row), first_row)
 
+    def kept_pieces(self, columns: ColumnOptions) -> tuple[dict[str, Any], Iterator[Pieces]]:
+        with _reading(self.path, "a Parquet file"), self._open() as file:
+            kept = ArrowColumns(file.schema_arrow, columns, self.path.name, sent=False)
+            size = min(_MOST_BATCH_ROWS, base.rows_per_block(_row_bytes(file, kept.paths)))
+
+        def read() -> Iterator[Pieces]:
+            with _reading(self.path, "a Parquet file"), self._open() as file:
+                yield from map(kept.pieces, _validated(file.iter_batches(size, columns=kept.paths, use_threads=False)))
+
+        return kept.kept_types, read()
+
     def _open(self) -> Arrow:
         pyarrow()
         from pyarrow import parquet
@@ -100,6 +112,17 @@ class ArrowFileSource(FileSource):
         with _reading(self.path, "an Arrow file"), self._open(self._columns.top_level) as reader:
             stored = reader if self._is_stream else map(reader.get_batch, range(reader.num_record_batches))
             yield from self._columns.blocks_from(row, _validated(stored, self.n_rows))
+
+    def kept_pieces(self, columns: ColumnOptions) -> tuple[dict[str, Any], Iterator[Pieces]]:
+        with _reading(self.path, "an Arrow file"), self._open() as reader:
+            kept = ArrowColumns(reader.schema, columns, self.path.name, sent=False)
+
+        def read() -> Iterator[Pieces]:
+            with _reading(self.path, "an Arrow file"), self._open(kept.top_level) as reader:
+                stored = reader if self._is_stream else map(reader.get_batch, range(reader.num_record_batches))
+                yield from map(kept.pieces, _validated(stored))
+
+        return kept.kept_types, read()
 
     @contextmanager
     def _open(self, columns: Sequence[str] | None = None) -> Iterator[Arrow]:

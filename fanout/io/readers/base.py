@@ -12,8 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from fanout.io.kept import KeptColumns
+    from fanout.io.readers.columns import ColumnOptions
+
 BLOCK_BYTES = 512 * 1024
 """Approximate size of a block: the bytes of an input that are read at once."""
+
+KEEP = "output.keep"
+"""Key of the job file for the columns that an output keeps."""
 
 _ALL_ROWS = (slice(None), slice(0, None))
 
@@ -26,12 +32,14 @@ class Source(ABC):
         repeatable: False if the rows can be read only once, as those of stdin or of a stream.
         uniform: True if all rows are known to have one dtype and shape, as those of an array have.
         files: files that the source reads; a run must not write to them.
+        kept: columns to write beside the answers; None for the answers alone.
     """
 
     n_rows: int | None = None
     repeatable: bool = True
     uniform: bool = False
     files: tuple[Path, ...] = ()
+    kept: KeptColumns | None = None
 
     @abstractmethod
     def blocks(self) -> Iterator[Block]:
@@ -56,6 +64,15 @@ class Source(ABC):
     @abstractmethod
     def fingerprint(self) -> dict[str, Any] | None:
         """Return JSON that identifies the input; None for a stream, which has no identity."""
+
+    def keep(self, columns: ColumnOptions) -> KeptColumns:
+        """Return ``columns`` for an output, to be read once more when that is put together.
+
+        Raises:
+            InputError: there is no such column, or the input has none at all.
+        """
+        named = ", ".join(map(str, self.files)) or "the input"
+        raise InputError(f"{named} has no columns with names that could be kept: leave keep out", key=KEEP)
 
     def sliced(self, rows: slice) -> Source:
         """Return the source of the rows that ``rows``, a slice without a step, selects.
@@ -86,6 +103,8 @@ class _Slice(Source):
         self._source, self._start, self._stop = source, start, stop
         self.n_rows = self._within(source.n_rows)
         self.repeatable, self.files, self.uniform = source.repeatable, source.files, source.uniform
+        if source.kept is not None:
+            self.kept = source.kept.sliced(start, stop)
 
     def blocks(self) -> Iterator[Block]:
         return self.blocks_from(0)

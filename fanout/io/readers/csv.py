@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from fanout.errors import InputError
+from fanout.io.kept import KeptColumns
 from fanout.io.readers import base
 from fanout.io.readers.columns import ColumnOptions, select_columns
 from fanout.io.readers.lines import LineSource, decode_line, line_blocks
@@ -17,8 +18,9 @@ from fanout.io.readers.rows import insert_missing
 from fanout.types import Block
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from fanout.io.kept import Parse, Pieces
     from fanout.io.readers.lines import ByteInput
     from fanout.io.readers.rows import Column
 
@@ -74,6 +76,20 @@ class CsvSource(LineSource):
                     yield table.block(records, kinds, row)
                     row += len(records)
 
+    def keep(self, columns: ColumnOptions) -> KeptColumns:
+        with self._inputs[0].open() as file:
+            first = _Table(file, self._inputs[0].name, columns, self._delimiter)
+        names = first.selection.names
+
+        def read() -> Iterator[Pieces]:
+            for one in self._inputs:
+                with one.open() as file:
+                    table = _Table(file, one.name, columns, self._delimiter)
+                    for records in table.record_blocks():
+                        yield {name: table.values(records, name) for name in names}
+
+        return KeptColumns(names, read, files=self.files, parsers=_parsers)
+
     def estimate_rows(self) -> int | None:
         lines = super().estimate_rows()
         return lines if lines is None else max(0, lines - len(self._inputs))
@@ -97,7 +113,7 @@ class _Table:
         self._reader = csv.reader(self._lines(), delimiter=delimiter, strict=True)
         self._records = self._read_records()
         self._header = self._read_header(delimiter)
-        self._selection = select_columns(self._header, columns, file=name)
+        self.selection = select_columns(self._header, columns, file=name)
 
     def record_blocks(self) -> Iterator[list[_Record]]:
         """Yield the records after the header, a block at a time."""
@@ -116,11 +132,11 @@ class _Table:
 
     def kinds(self, records: list[_Record]) -> dict[str, Kind]:
         """Return the kind of each selected column, judged by some records."""
-        return {name: _kind_of(self._values(records, name)) for name in self._selection.all}
+        return {name: _kind_of(self.values(records, name)) for name in self.selection.all}
 
     def block(self, records: list[_Record], kinds: dict[str, Kind], first_row: int) -> Block:
         """Return the rows and ids of some records. Raises `InputError` for a value that is not of its column's kind."""
-        selection = self._selection
+        selection = self.selection
         columns = {name: self._column(records, name, kinds[name]) for name in selection.all}
         # An empty text is a value like any other among the rows, but no id.
         ids = {
@@ -160,12 +176,13 @@ class _Table:
             raise InputError(f"{self._name}: {problem}; {remedy}", key="input.format")
         return header.values
 
-    def _values(self, records: list[_Record], name: str) -> list[str]:
+    def values(self, records: list[_Record], name: str) -> list[str]:
+        """Return the texts of a column."""
         place = self._header.index(name)
         return [record.values[place] for record in records]
 
     def _column(self, records: list[_Record], name: str, kind: Kind) -> Column:
-        values = self._values(records, name)
+        values = self.values(records, name)
         if kind == "texts":
             return values
         for record, value in zip(records, values, strict=True):
@@ -175,6 +192,27 @@ class _Table:
                 raise InputError(f"{self._name}, line {record.line}: {problem}; {remedy}", key="input.path")
         present = np.array([value for value in values if value], np.int64 if kind == "integers" else np.float64)
         return insert_missing(present, np.array([not value for value in values]))
+
+
+def _parsers(pieces: Iterator[Pieces]) -> Mapping[str, Parse]:
+    """Return the parser of each kept column: of numbers if all of its values are, else of texts.
+
+    Unlike the columns that are sent, these are read to their end first: a later value of another kind is no error.
+    """
+    kinds: dict[str, set[Kind]] = {}
+    for columns in pieces:
+        for name, values in columns.items():
+            known = kinds.setdefault(name, set())
+            if "texts" not in known and any(values):
+                known.add(_kind_of(values))
+    return {name: _parser(known) for name, known in kinds.items()}
+
+
+def _parser(kinds: set[Kind]) -> Parse:
+    if not kinds or "texts" in kinds:
+        return lambda values: values
+    convert = float if "numbers" in kinds else int
+    return lambda values: [convert(value) if value else None for value in values]
 
 
 def _kind_of(values: list[str]) -> Kind:

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from fanout.errors import InputError
 from fanout.io import fingerprint
-from fanout.io.readers.base import SeekableSource, slice_block
+from fanout.io.kept import KeptColumns
+from fanout.io.readers.base import KEEP, SeekableSource, slice_block
 from fanout.options import nearest
 from fanout.types import count_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from fanout.io.kept import Pieces
     from fanout.io.readers.columns import ColumnOptions, ColumnSelection
     from fanout.types import Block
 
@@ -42,6 +44,10 @@ class FileSource(SeekableSource):
 
     @abstractmethod
     def __init__(self, path: Path, columns: ColumnOptions) -> None: ...
+
+    @abstractmethod
+    def kept_pieces(self, columns: ColumnOptions) -> tuple[dict[str, Any], Iterator[Pieces]]:
+        """Return the type of each of ``columns``, and their pieces, which are read while they are iterated over."""
 
     def fingerprint(self) -> dict[str, Any]:
         selection = self._selection.as_json() if self._selection else {}
@@ -81,6 +87,21 @@ class ConcatenatedSource(SeekableSource):
                 yield from source.blocks_from(row)
             row = max(0, row - source.n_rows)
 
+    def keep(self, columns: ColumnOptions) -> KeptColumns:
+        first = self._sources[0]
+        types = first.kept_pieces(columns)[0]
+        for source in self._sources[1:]:
+            if (others := source.kept_pieces(columns)[0]) != types:
+                both = f"{source.path} holds {_listed(others)}, but {first.path} holds {_listed(types)}"
+                raise InputError(f"{both}: files whose columns are kept must agree", key=KEEP)
+
+        def read() -> Iterator[Pieces]:
+            for source in self._sources:
+                yield from source.kept_pieces(columns)[1]
+
+        has_types = not any(kind is None for kind in types.values())
+        return KeptColumns(tuple(types), read, files=self.files, types=types if has_types else None)
+
     def fingerprint(self) -> dict[str, Any]:
         return {"files": [source.fingerprint() for source in self._sources]}
 
@@ -106,6 +127,10 @@ def reading(path: Path, kind: str, *, key: str = "input.path", plain: tuple[type
         if not isinstance(error, (*plain, OSError)):
             reason = f"{type(error).__name__}: {reason}"
         raise InputError(f"{path} cannot be read as {kind}: {reason}", key=key) from None
+
+
+def _listed(types: Mapping[str, Any]) -> str:
+    return ", ".join(f'"{name}": {kind}' for name, kind in types.items())
 
 
 def _in_words(source: FileSource) -> str:

@@ -10,6 +10,8 @@ import orjson
 
 from fanout import exact_json
 from fanout.errors import InputError
+from fanout.io.kept import KeptColumns
+from fanout.io.readers.base import KEEP
 from fanout.io.readers.columns import ColumnSelection, expand_patterns, require_renamable, suggestion
 from fanout.io.readers.lines import LineSource, decode_line, line_blocks
 from fanout.types import Block
@@ -17,6 +19,7 @@ from fanout.types import Block
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from fanout.io.kept import Pieces
     from fanout.io.readers.columns import ColumnOptions
     from fanout.io.readers.lines import ByteInput
     from fanout.io.readers.rows import Column
@@ -57,6 +60,25 @@ class JsonLinesSource(LineSource):
                         selection = _select(values, self._columns, one.name)
                     yield _block(values, selection, one.name, row)
                     row += len(values)
+
+    def keep(self, columns: ColumnOptions) -> KeptColumns:
+        fields = dict.fromkeys(columns.columns or (), KEEP)
+
+        def parsed() -> Iterator[tuple[str, list[Any]]]:
+            for one in self._inputs:
+                with one.open() as file:
+                    for first, lines in line_blocks(file):
+                        if values := _parse(lines, first, one.name, fields):
+                            yield one.name, values
+
+        # The first rows decide which fields a pattern stands for.
+        first = next(((_select(values, columns, name).names) for name, values in parsed()), ())
+
+        def read() -> Iterator[Pieces]:
+            for _, values in parsed():
+                yield {name: _pick(values, name) for name in first}
+
+        return KeptColumns(first, read, files=self.files)
 
     def _fields(self) -> dict[str, str]:
         """Return the fields to read, each with the key of the job file that names it."""

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from fanout.io.kept import Pieces
+
     RowReader = Callable[[int, int], Array]
     """Returns the rows ``start <= i < stop`` of an array; each call starts where the last one stopped."""
 
@@ -100,6 +102,9 @@ class NpySource(FileSource):
             for start in range(row, self._header.n_rows, size):
                 yield Block(_read_rows(file, self._header, start, min(start + size, self._header.n_rows)))
 
+    def kept_pieces(self, columns: ColumnOptions) -> tuple[dict[str, Any], Iterator[Pieces]]:
+        raise InputError(f"{self.path.name} is one array without columns that could be kept", key="output.keep")
+
 
 class NpzSource(FileSource):
     """One array of a ``.npz`` archive, or several in step.
@@ -140,6 +145,15 @@ class NpzSource(FileSource):
                 stop = min(start + size, self.n_rows)
                 columns = {name: read(start, stop) for name, read in readers.items()}
                 yield self._selection.block(columns, self.path.name, start)
+
+    def kept_pieces(self, columns: ColumnOptions) -> tuple[dict[str, Any], Iterator[Pieces]]:
+        kept = NpzSource(self.path, columns)
+        if kept.n_rows != self.n_rows:
+            problem = f"the kept arrays have {kept.n_rows:,} rows, those that are sent {self.n_rows:,}"
+            raise InputError(f"{self.path.name}: {problem}", key="output.keep")
+        # Arrays of one length are a mapping by name.
+        pieces: Any = (block.rows for block in kept.blocks())
+        return dict.fromkeys(kept.schema), pieces
 
 
 def _read_header(file: IO[bytes], what: str, *, key: str) -> _Header:

@@ -18,9 +18,13 @@ from fanout.paths import KEY, check_names, report_paths, unwritable
 from fanout.rowset import RowSet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from fanout.io.kept import KeptColumns
     from fanout.types import ChunkResult, Failure, Result, Schema
+
+KEEP = "output.keep"
+"""Key of the job file for columns of the input."""
 
 
 class Checkpoint(NamedTuple):
@@ -30,11 +34,13 @@ class Checkpoint(NamedTuple):
         schema: dtypes and shapes of the outputs; None before the first answer.
         ok: rows that have an answer.
         notes: the values that `FileSink.sync` returned, in order.
+        layout: the columns of the published file, as `Publication.layout`.
     """
 
     schema: Schema | None = None
     ok: RowSet = RowSet()
     notes: Sequence[Any] = ()
+    layout: Mapping[str, Any] | None = None
 
 
 class Move(NamedTuple):
@@ -91,6 +97,15 @@ class FileSink(ABC):
         except OSError as error:
             raise unwritable(self.path, error.strerror or str(error)) from None
 
+    def keep(self, columns: KeptColumns) -> None:
+        """Write columns of the input beside the answers. Called before `open`.
+
+        Raises:
+            ConfigError: the format has no columns, or cannot hold these; its ``key`` is ``"output.keep"``.
+        """
+        others = "write to a .parquet, .arrow, .csv or .jsonl file"
+        raise ConfigError(f"{self.path.name} holds answers alone, so it cannot keep columns: {others}", key=KEEP)
+
     @abstractmethod
     def write(self, results: Sequence[ChunkResult]) -> None:
         """Write some chunks, in any order of rows. Called on a helper thread, one call at a time.
@@ -134,7 +149,7 @@ class FileSink(ABC):
             # A single file is replaced by one rename, and the old one stays until then.
             if len(moves) > 1 or stale:
                 outdated = [*(target for _, target in values), *stale]
-        publication = Publication(tuple(moves), self._temporary_files(), tuple(outdated))
+        publication = Publication(tuple(moves), self._temporary_files(), tuple(outdated), self._layout_as_json())
         self.set_published(publication)
         return publication
 
@@ -180,6 +195,10 @@ class FileSink(ABC):
     @abstractmethod
     def _finish(self, result: Result) -> list[tuple[Path, Path]]:
         """Make the outputs whole and durable; return their temporary and final names."""
+
+    def _layout_as_json(self) -> Mapping[str, Any] | None:
+        """Return what `rebuild` has to know about the finished file; None for nothing."""
+        return None
 
     @abstractmethod
     def _temporary_files(self) -> tuple[Path, ...]:

@@ -7,12 +7,13 @@ array. Texts are the lengths of all of them, then their UTF-8.
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
+
+from fanout.io.kept import as_text
 
 if TYPE_CHECKING:
     from fanout.types import Array, Schema, Values
@@ -114,6 +115,11 @@ class PackedColumns:
         """Return the mask of rows that have an answer; shape (n_rows,), bool."""
         return np.concatenate(self._masks) if self._masks else np.zeros(0, bool)
 
+    @property
+    def n_present(self) -> int:
+        """Number of rows with an answer."""
+        return sum(int(mask.sum()) for mask in self._masks)
+
     def joined(self, name: str) -> tuple[bytes, bytes]:
         """Return the bytes of an output's values in the rows with an answer, and the lengths of its texts."""
         return b"".join(self._values[name]), b"".join(self._lengths[name])
@@ -123,10 +129,10 @@ class PackedColumns:
         dtype, shape = self._schema[name]
         data, lengths = self.joined(name)
         if not is_text(dtype):
-            return np.frombuffer(data, dtype.newbyteorder("=")).reshape(-1, *shape)
+            return np.frombuffer(data, dtype.newbyteorder("=")).reshape(self.n_present, *shape)
         ends = np.cumsum(np.frombuffer(lengths, LENGTH), dtype=np.int64).tolist()
         texts = [data[start:stop].decode() for start, stop in zip([0, *ends], ends, strict=False)]
-        return np.array(texts, dtype).reshape(-1, *shape)
+        return np.array(texts, dtype).reshape(self.n_present, *shape)
 
 
 def is_text(dtype: np.dtype[Any]) -> bool:
@@ -134,16 +140,8 @@ def is_text(dtype: np.dtype[Any]) -> bool:
     return dtype.kind in "TU"
 
 
-def id_text(value: Any) -> str | None:
-    """Return an id as text: JSON for a value of another type."""
-    if isinstance(value, str | None):
-        return value
-    # orjson refuses integers of more than 64 bits.
-    return json.dumps(value, default=str, ensure_ascii=False, separators=(",", ":"))
-
-
 def _storable_ids(ids: list[Any]) -> tuple[int, list[Any]]:
-    """Return the flags of some ids, and the ids as integers of 64 bits, texts, or None for a missing id."""
+    """Return the flags of some ids, and the ids as JSON can hold them, None for a missing id."""
     kinds = set(map(type, ids)) - {type(None)}
     if kinds == {str}:
         return TEXT_IDS, ids
@@ -156,4 +154,13 @@ def _storable_ids(ids: list[Any]) -> tuple[int, list[Any]]:
         if low >= -_INT64 and high < 2 * _INT64:
             signs = (NEGATIVE_IDS if low < 0 else 0) | (LARGE_IDS if high >= _INT64 else 0)
             return (INT_IDS if numbers else 0) | signs, plain
-    return TEXT_IDS, list(map(id_text, plain))
+    return TEXT_IDS, [_json_id(one) for one in plain]
+
+
+def _json_id(value: Any) -> Any:
+    # orjson refuses integers of more than 64 bits, wherever they are.
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        return as_text(value)
+    return value

@@ -4,61 +4,71 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from array import array
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
 
+from fanout.errors import ConfigError, InputError
 from fanout.files import PartialFile, Publication
+from fanout.io.writers import packed
 from fanout.io.writers.base import Checkpoint, FileSink, checksum_error
+from fanout.io.writers.columns import Reasons, layout_of, unknown_output
+from fanout.io.writers.packed import PackedColumns
 from fanout.paths import ORDERED, PARTIAL, REBUILT
 from fanout.rowset import RowSet
 from fanout.types import schema_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from fanout.io.kept import KeptColumns, Piece
     from fanout.io.writers.base import Move
-    from fanout.types import ChunkResult, Result, Schema
-
-ID = "id"
-"""Column of the rows' ids."""
-
-VALUE = "value"
-"""Column of an output without a name."""
+    from fanout.io.writers.columns import Layout
+    from fanout.types import ChunkResult, Result, Schema, Values
 
 # Start, stop, offset, length and checksum of a range of rows.
 _ENTRY = 5
 
 
-def column_names(outputs: Iterable[str]) -> dict[str, str]:
-    """Return the column of each output: its name, with ``_`` appended if that is another column's.
+class Group(NamedTuple):
+    """Consecutive rows of an output, ready to be written.
 
-    ``id`` is reserved even if the rows have no ids: the meaning of a column must not depend on the input.
+    Attributes:
+        answers: ids and answers in columns.
+        kept: pieces of each kept column.
+        errors: the reason for each row without an answer, None for the others; None if all rows have one.
     """
-    columns = {name: name for name in outputs}
-    taken = {*columns, ID}
-    for name in columns:
-        if name in ("", ID):
-            column = name or VALUE
-            while column in taken:
-                column += "_"
-            columns[name] = column
-            taken.add(column)
-    return columns
+
+    answers: PackedColumns
+    kept: dict[str, list[Piece]]
+    errors: list[str | None] | None
 
 
 class SpoolSink(FileSink):
     """Appends every range of rows to ``NAME.partial``, and at the end writes ``NAME.ordered``, the output, from it.
 
     The output needs the same disk space again. The memory is 40 bytes a range.
+
+    Args:
+        rename: output -> its column; ``value`` stands for an output without a name.
+        safe: texts are written so that no spreadsheet computes them.
     """
 
     _spool: PartialFile
 
-    def __init__(self, path: Path) -> None:
+    # A group of rows ends at either of these.
+    _group_rows = 2**13
+    _group_bytes = 8 * 2**20
+    _verbatim = False
+
+    def __init__(self, path: Path, rename: Mapping[str, str] | None = None, *, safe: bool = False) -> None:
         super().__init__(path)
+        self._rename = dict(rename or {})
+        self._safe = safe
+        self._kept: KeptColumns | None = None
+        self._layout: Layout | None = None
         self._index = array("q")
         # Length of the index at the last sync.
         self._synced = 0
@@ -70,7 +80,9 @@ class SpoolSink(FileSink):
             # Failed rows with ids are written too: their ids are in the output.
             if chunk.outputs is None and chunk.ids is None:
                 continue
-            self._schema = self._schema or schema_of(chunk.outputs)
+            if self._schema is None and chunk.outputs is not None:
+                self._schema = schema_of(chunk.outputs)
+                self._require_writable(chunk.outputs)
             pending = RowSet((rows.start, rows.stop) for rows in chunk.pending)
             for start, stop in pending.gaps(chunk.start, chunk.stop):
                 self._append(start, stop, self._encode(chunk, slice(start - chunk.start, stop - chunk.start)))
@@ -92,7 +104,8 @@ class SpoolSink(FileSink):
         self._schema = checkpoint.schema
         old: PartialFile | None = None
         if published:
-            ranges = self._published_ranges(RowSet((move.start, move.stop) for move in moves))
+            layout = checkpoint.layout or layout_of(self._schema or (), self._rename, has_ids=True).as_json()
+            ranges = self._published_ranges(layout, RowSet((move.start, move.stop) for move in moves))
         else:
             self._open_spool(checkpoint)
             old, ranges = self._spool, _ranges(self._index, self._spool)
@@ -110,20 +123,53 @@ class SpoolSink(FileSink):
         return [note], Publication(() if old is None else ((self._spool.path, old.path),))
 
     @abstractmethod
+    def _require_holdable(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        """Raise `ConfigError` if the format cannot hold an output of that dtype and row shape."""
+
+    @abstractmethod
+    def _assemble(self, ordered: PartialFile, layout: Layout, groups: Iterator[Group]) -> None:
+        """Write the output from the groups of all of its rows, in order; there may be none. Raises `OSError`."""
+
+    @abstractmethod
+    def _published(self, layout: Mapping[str, Any], ok: RowSet) -> Iterator[tuple[int, Values, list[Any] | None]]:
+        """Yield rows of the output that is in place, for the rows in ``ok``.
+
+        Each item is the number of its first row, the answers by output, and the ids if the rows have some. Both are of
+        as many rows as the answers.
+        """
+
+    def keep(self, columns: KeptColumns) -> None:
+        self._kept = columns
+
+    def _require_writable(self, outputs: Values) -> None:
+        for name, values in outputs.items():
+            self._require_holdable(name, values.dtype, values.shape[1:])
+        if (problem := unknown_output(self._rename, outputs)) is not None:
+            raise ConfigError(problem, key="output.rename")
+
     def _encode(self, chunk: ChunkResult, rows: slice) -> bytes:
         """Return some rows of a chunk, with or without an answer, as bytes for the spool."""
+        ok = chunk.ok[rows]
+        outputs = (chunk.outputs or {}).items()
+        values = {name: column[rows] if ok.all() else column[rows][ok] for name, column in outputs}
+        return packed.pack(values, ok, None if chunk.ids is None else list(chunk.ids[rows]))
 
-    @abstractmethod
     def _cut(self, data: bytes, n_rows: int, start: int, stop: int) -> bytes:
         """Return some of ``n_rows`` rows that were encoded together."""
+        if stop - start == n_rows:
+            return data
+        part = PackedColumns(self._schema or {})
+        part.add(n_rows, data)
+        ok = part.ok()
+        # Only the values of rows with an answer are stored.
+        first, last = int(ok[:start].sum()), int(ok[:stop].sum())
+        values = {name: part.values(name)[first:last] for name in self._schema or () if first < last}
+        return packed.pack(values, ok[start:stop], part.ids[start:stop] if data[0] & packed.HAS_IDS else None)
 
-    @abstractmethod
-    def _assemble(self, ordered: PartialFile, parts: Iterator[tuple[int, bytes | None]]) -> None:
-        """Write the output from its parts: the number of rows of each, and their bytes, None for no answer."""
-
-    @abstractmethod
-    def _published_ranges(self, ok: RowSet) -> Iterator[tuple[int, int, bytes]]:
-        """Yield start, stop and encoded rows of the output that is in place, for the rows in ``ok``."""
+    def _published_ranges(self, layout: Mapping[str, Any], ok: RowSet) -> Iterator[tuple[int, int, bytes]]:
+        for start, values, ids in self._published(layout, ok):
+            n_rows = len(next(iter(values.values())))
+            yield start, start + n_rows, packed.pack(values, np.ones(n_rows, bool), ids)
 
     def _open(self, n_rows: int | None, checkpoint: Checkpoint) -> None:
         self._schema = checkpoint.schema
@@ -169,9 +215,17 @@ class SpoolSink(FileSink):
         self._ordered = ordered = PartialFile(self.path, ORDERED)
         try:
             # A failure here loses nothing: the spool has every answer.
-            self._assemble(ordered, self._parts(len(result.ok)))
+            flags = self._flags()
+            self._layout = layout_of(
+                self._schema or {"": None},
+                self._rename,
+                kept=self._kept.names if self._kept is not None else (),
+                has_ids=bool(flags & packed.HAS_IDS),
+                safe=self._safe,
+            )
+            self._assemble(ordered, self._layout, self._groups(result))
             ordered.sync()
-        except OSError:
+        except (OSError, InputError):
             ordered.discard()
             raise
         return [(ordered.path, ordered.final)]
@@ -191,9 +245,42 @@ class SpoolSink(FileSink):
             yield n_rows - row, None
             self.finished_rows = n_rows
 
-    def _first_bytes(self) -> set[bytes]:
-        """Return the first bytes of all encoded ranges, each once."""
-        return {self._spool.read_at(offset, 1) for offset in self._index[2::_ENTRY]}
+    def _groups(self, result: Result) -> Iterator[Group]:
+        """Yield all rows in groups."""
+        reasons, row = Reasons(result), 0
+        # Texts stay as they are in the input where the output holds texts too.
+        kept = self._kept.reader(verbatim=self._verbatim) if self._kept is not None else None
+        for answers in self._row_groups(self._parts(len(result.ok))):
+            pieces = {} if kept is None else kept.take(answers.n_rows)
+            yield Group(answers, pieces, reasons(row, row + answers.n_rows))
+            row += answers.n_rows
+        if kept is not None:
+            kept.end()
+
+    def _row_groups(self, parts: Iterator[tuple[int, bytes | None]]) -> Iterator[PackedColumns]:
+        group = PackedColumns(self._schema or {})
+        for n_rows, data in parts:
+            # The rows that a stopped run has not sent may be many millions.
+            for begin in range(0, n_rows, self._group_rows if data is None else n_rows):
+                if data is None:
+                    group.add_absent(min(self._group_rows, n_rows - begin))
+                else:
+                    group.add(n_rows, data)
+                if group.n_rows >= self._group_rows or group.n_bytes >= self._group_bytes:
+                    yield group
+                    group = PackedColumns(self._schema or {})
+        if group.n_rows:
+            yield group
+
+    def _flags(self) -> int:
+        """Return the flags of all encoded ranges together: they decide the type of the ids' column."""
+        flags = 0
+        for first in {self._spool.read_at(offset, 1) for offset in self._index[2::_ENTRY]}:
+            flags |= first[0]
+        return flags
+
+    def _layout_as_json(self) -> Mapping[str, Any] | None:
+        return None if self._layout is None else self._layout.as_json()
 
 
 def _ranges(index: array[int], spool: PartialFile) -> Iterator[tuple[int, int, bytes]]:

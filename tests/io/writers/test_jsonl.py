@@ -54,7 +54,10 @@ def test_a_row_is_a_json_value(tmp_path, array, expected):
 def test_several_outputs_make_an_object_a_row(tmp_path):
     outputs = {"label": np.array([3, 4]), "text": np.array(["x", "y"], np.dtypes.StringDType())}
     write_all(tmp_path / "y.jsonl", [done(0, outputs)], result(2))
-    assert lines(tmp_path / "y.jsonl") == [{"label": 3, "text": "x"}, {"label": 4, "text": "y"}]
+    assert lines(tmp_path / "y.jsonl") == [
+        {"label": 3, "text": "x", "error": None},
+        {"label": 4, "text": "y", "error": None},
+    ]
 
 
 def test_failed_and_pending_rows_are_null(tmp_path):
@@ -108,10 +111,17 @@ def test_ids_label_every_line(tmp_path):
         ChunkResult(start=2, stop=3, outputs=None, failures=(failure(2, 3),), ids=["c"]),
     ]
     write_all(tmp_path / "y.jsonl", chunks, result(3, [failure(1, 2), failure(2, 3)]))
-    assert lines(tmp_path / "y.jsonl") == [{"id": "a", "value": 0.5}, {"id": "b"}, {"id": "c"}]
+    assert lines(tmp_path / "y.jsonl") == [
+        {"id": "a", "value": 0.5, "error": None},
+        {"id": "b", "value": None, "error": "HTTP 422: no"},
+        {"id": "c", "value": None, "error": "HTTP 422: no"},
+    ]
 
 
 def test_ids_stand_beside_several_outputs(tmp_path):
     outputs = {"label": np.array([3, 4]), "p": np.ones((2, 2))}
     write_all(tmp_path / "y.jsonl", [done(0, outputs, ids=[10, 11])], result(2, [failure(1, 2)]))
-    assert lines(tmp_path / "y.jsonl") == [{"id": 10, "label": 3, "p": [1.0, 1.0]}, {"id": 11}]
+    assert lines(tmp_path / "y.jsonl") == [
+        {"id": 10, "label": 3, "p": [1.0, 1.0], "error": None},
+        {"id": 11, "label": None, "p": None, "error": "HTTP 422: no"},
+    ]

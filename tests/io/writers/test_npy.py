@@ -117,7 +117,9 @@ def test_outputs_may_be_called_as_the_files_and_columns_of_fanout_are(tmp_path, 
         for column in read:
             column[1] = None
     else:
-        rows = [read_rows(path)[row] for row in (0, 2)]
+        written = read_rows(path)
+        assert [row.pop("error") for row in written] == [None, "HTTP 422: no", None]
+        rows = [written[0], written[2]]
         assert [row.pop("id", None) for row in rows] == ([None, None] if ids is None else ["a", "c"])
         read = [[rows[0][name], None, rows[1][name]] for name in rows[0]]
     assert sorted(read) == [[number * 10.0, None, number * 10.0 + 2] for number in range(len(names))]

@@ -15,7 +15,7 @@ import pytest
 
 from fanout.errors import ConfigError
 from fanout.io.arrow import OLDEST
-from fanout.io.writers import open_sink, parquet
+from fanout.io.writers import ParquetSink, arrow, open_sink
 from fanout.io.writers.packed import PackedColumns
 from fanout.types import Chunk, ChunkResult
 from tests.io.writers.runs import cut, done, failure, opened, publish, result, write_all
@@ -61,6 +61,7 @@ def test_several_outputs_and_ids_are_columns(tmp_path: Path) -> None:
     write_all(tmp_path / "y.parquet", [done(1, outputs, ids=["b", "c"]), lost], result(3, [failure(0, 1)]))
     assert table(tmp_path / "y.parquet") == {
         "id": ["first", "b", "c"], "label": [None, 3, 4], "text": [None, "x", "y"],
+        "error": ["HTTP 422: no", None, None],
     }  # fmt: skip
 
 
@@ -84,7 +85,7 @@ def test_ids_of_several_types_become_texts(tmp_path: Path, ids: list[Any], writt
     array = np.arange(4.0)
     chunks = [done(0, array[:2], ids=ids[:2]), done(2, array[2:], ids=ids[2:])]
     write_all(tmp_path / "y.parquet", chunks, result(4))
-    assert table(tmp_path / "y.parquet") == {"id": written, "value": array.tolist()}
+    assert table(tmp_path / "y.parquet") == {"id": written, "value": array.tolist(), "error": [None] * 4}
 
 
 def test_an_error_of_arrow_at_the_end_stops_the_run_and_loses_nothing(
@@ -150,16 +151,19 @@ def test_the_oldest_pyarrow_is_the_one_that_is_declared() -> None:
 
 def test_rows_that_nothing_came_for_are_null(tmp_path: Path) -> None:
     write_all(tmp_path / "y.parquet", [done(2, np.arange(2.0))], result(6, [failure(0, 2), failure(4, 6)]))
-    assert table(tmp_path / "y.parquet") == {"value": [None, None, 0.0, 1.0, None, None]}
+    assert table(tmp_path / "y.parquet") == {
+        "value": [None, None, 0.0, 1.0, None, None],
+        "error": ["HTTP 422: no"] * 2 + [None] * 2 + ["HTTP 422: no"] * 2,
+    }
 
 
 def test_no_rows_give_an_empty_table(tmp_path: Path) -> None:
     write_all(tmp_path / "y.parquet", [], result(0))
-    assert table(tmp_path / "y.parquet") == {"value": []}
+    assert table(tmp_path / "y.parquet") == {"value": [], "error": []}
 
 
 def test_many_rows_go_into_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet, "_GROUP_ROWS", 100)
+    monkeypatch.setattr(ParquetSink, "_group_rows", 100)
     array = np.arange(1000.0)
     write_all(tmp_path / "y.parquet", cut(array, range(0, 1000, 30)), result(1000))
     assert pq.ParquetFile(tmp_path / "y.parquet").num_row_groups > 5
@@ -208,7 +212,7 @@ def test_a_pyarrow_that_cannot_be_imported_is_an_error_of_the_first_write(
     def fail() -> None:
         raise ImportError("pyarrow (the installed one cannot be imported: libarrow.so is missing): pip install it")
 
-    monkeypatch.setattr(parquet, "import_pyarrow", fail)
+    monkeypatch.setattr(arrow, "import_pyarrow", fail)
     sink = opened(tmp_path / "y.parquet", 1)
     with pytest.raises(ConfigError, match=r"Parquet needs pyarrow .*libarrow\.so is missing"):
         sink.write([done(0, np.array([1.0]))])

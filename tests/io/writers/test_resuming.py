@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-SUFFIXES = pytest.mark.parametrize("suffix", [".npy", ".jsonl", ".parquet"])
+SUFFIXES = pytest.mark.parametrize("suffix", [".npy", ".jsonl", ".csv", ".parquet", ".arrow"])
 ARRAYS = st.sampled_from(
     [
         np.arange(60, dtype="f4").reshape(20, 3),

@@ -31,9 +31,9 @@ def test_checking_makes_nothing(tmp_path):
 
 
 def test_an_unknown_suffix_lists_the_known(tmp_path):
-    message = refusal(tmp_path / "y.csv")
-    assert message.startswith("y.csv: an output cannot be a .csv file; ")
-    assert ".npy (numbers), .jsonl (numbers and texts), .parquet (numbers and texts)" in message
+    message = refusal(tmp_path / "y.xls")
+    assert message.startswith("y.xls: an output cannot be a .xls file; ")
+    assert ".npy (numbers), .jsonl (numbers and texts), .csv (numbers and texts), .parquet" in message
     assert refusal(tmp_path / "y").startswith("y: its name has no suffix; ")
 
 

@@ -1,0 +1,186 @@
+"""Columns of the input that an output keeps beside the answers.
+
+They are read anew when the output is put together, so that they pass neither through requests nor through the journal.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from fanout.errors import InputError
+from fanout.io import fingerprint
+from fanout.io.arrow import import_pyarrow
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from fanout.io.arrow import Arrow
+
+Piece: TypeAlias = Any
+"""Consecutive values of one column: a list, a numpy array, or an Arrow array."""
+
+Pieces: TypeAlias = Mapping[str, Piece]
+
+Parse: TypeAlias = Callable[[list[str]], list[Any]]
+"""Values of a column of texts -> their values by the column's type."""
+
+
+class KeptColumns:
+    """Some columns of an input, for an output; each pass reads the input anew.
+
+    Args:
+        names: the columns.
+        read: yields some rows of all columns at a time.
+        files: files that ``read`` reads, which must not change during a pass.
+        types: Arrow type of each column, where the input has Arrow's types.
+        parsers: returns the function that parses each column, if the input holds texts that stand for values.
+        rows: the rows to keep, as ``start, stop``.
+
+    Attributes:
+        types: as the argument; None if only reading all rows shows a type.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        read: Callable[[], Iterator[Pieces]],
+        *,
+        files: Sequence[Path] = (),
+        types: Mapping[str, Arrow] | None = None,
+        parsers: Callable[[Iterator[Pieces]], Mapping[str, Parse]] | None = None,
+        rows: tuple[int, int | None] = (0, None),
+    ) -> None:
+        self.names = tuple(names)
+        self.types = types
+        self._read, self._files, self._parsers = read, tuple(files), parsers
+        self._rows = rows
+
+    def sliced(self, start: int, stop: int | None) -> KeptColumns:
+        """Return the same columns of the rows ``start <= i < stop`` of the input."""
+        return KeptColumns(
+            self.names, self._read, files=self._files, types=self.types, parsers=self._parsers, rows=(start, stop)
+        )
+
+    def reader(self, *, verbatim: bool = False) -> KeptReader:
+        """Begin a pass. With ``verbatim``, texts that stand for values stay as they are in the file."""
+        parsers = self._parsers(self._selected()) if self._parsers is not None and not verbatim else None
+        return KeptReader(self.names, self._pieces(parsers))
+
+    def arrow_types(self) -> dict[str, Arrow]:
+        """Return an Arrow type for each column. Reads all rows if the input has no types.
+
+        Numbers of several types get their common type. Values that have none become texts, JSON for other values.
+        """
+        if self.types is not None:
+            return dict(self.types)
+        pa = import_pyarrow()
+        types: dict[str, Arrow] = dict.fromkeys(self.names, pa.null())
+        parsers = self._parsers(self._selected()) if self._parsers is not None else None
+        for pieces in self._pieces(parsers):
+            types = {name: _common_type(types[name], pieces[name]) for name in self.names}
+        # Columns without any value are texts: few readers know a column of nulls.
+        return {name: pa.string() if kind == pa.null() else kind for name, kind in types.items()}
+
+    def _pieces(self, parsers: Mapping[str, Parse] | None) -> Iterator[Pieces]:
+        for pieces in self._selected():
+            yield pieces if parsers is None else {name: parsers[name](pieces[name]) for name in self.names}
+
+    def _selected(self) -> Iterator[Pieces]:
+        """Yield the pieces of the selected rows. Raises `InputError` if a file has changed in the meantime."""
+        stamps = {path: fingerprint.stamp(path) for path in self._files}
+        (start, stop), row = self._rows, 0
+        for pieces in self._read():
+            n_rows = len(next(iter(pieces.values())))
+            first, last = max(0, start - row), n_rows if stop is None else min(n_rows, stop - row)
+            if first < last:
+                yield {name: piece[first:last] for name, piece in pieces.items()}
+            row += n_rows
+            if stop is not None and row >= stop:
+                break
+        for path, stamp in stamps.items():
+            if fingerprint.stamp(path) != stamp:
+                raise InputError(f"{path} was changed while its columns were read: run again", key="output.keep")
+
+
+class KeptReader:
+    """One pass over kept columns, in parts of any number of rows."""
+
+    def __init__(self, names: Sequence[str], pieces: Iterator[Pieces]) -> None:
+        self._names = names
+        self._pieces = pieces
+        self._rest: Pieces | None = None
+
+    def take(self, n_rows: int) -> dict[str, list[Piece]]:
+        """Return the pieces of the next ``n_rows`` rows by column. Raises `InputError` if there are fewer."""
+        taken: dict[str, list[Piece]] = {name: [] for name in self._names}
+        while n_rows:
+            pieces = self._rest if self._rest is not None else next(self._pieces, None)
+            if pieces is None:
+                raise InputError("the input has fewer rows than were sent: it was changed", key="output.keep")
+            length = len(next(iter(pieces.values())))
+            for name, piece in pieces.items():
+                taken[name].append(piece if length <= n_rows else piece[:n_rows])
+            self._rest = None if length <= n_rows else {name: piece[n_rows:] for name, piece in pieces.items()}
+            n_rows -= min(length, n_rows)
+        return taken
+
+    def end(self) -> None:
+        """Read to the end, so that a change of a file is noticed."""
+        for _ in self._pieces:
+            pass
+
+
+def python_values(pieces: Sequence[Piece]) -> list[Any]:
+    """Return the values of a column's pieces as Python objects."""
+    return [value for piece in pieces for value in _as_list(piece)]
+
+
+def arrow_column(pieces: Sequence[Piece], kind: Arrow) -> Arrow:
+    """Return the pieces of a column as an Arrow chunked array of the type ``kind``."""
+    pa = import_pyarrow()
+    arrays = [piece if isinstance(piece, pa.Array) else _arrow_array(piece, kind) for piece in pieces]
+    return pa.chunked_array(arrays, kind)
+
+
+def _as_list(piece: Piece) -> list[Any]:
+    if isinstance(piece, list):
+        return piece
+    values: list[Any] = piece.tolist() if isinstance(piece, np.ndarray) else piece.to_pylist()
+    return values
+
+
+def as_text(value: Any) -> str | None:
+    """Return a value as text: JSON for a value of another type; None for a missing value."""
+    if isinstance(value, str | None):
+        return value
+    # orjson refuses integers of more than 64 bits.
+    return json.dumps(value, default=str, ensure_ascii=False, separators=(",", ":"))
+
+
+def _arrow_array(piece: Piece, kind: Arrow) -> Arrow:
+    pa = import_pyarrow()
+    values = _as_list(piece)
+    if kind == pa.string():
+        return pa.array([as_text(value) for value in values], kind)
+    return pa.array(values, kind)
+
+
+def _common_type(kind: Arrow, piece: Piece) -> Arrow:
+    """Return the type that holds the values so far, of type ``kind``, and those of ``piece``; texts if none does."""
+    pa = import_pyarrow()
+    if kind == pa.string():
+        return kind
+    try:
+        new = pa.array(_as_list(piece)).type
+        fields = [pa.schema([pa.field("", one)]) for one in (kind, new)]
+        common = pa.unify_schemas(fields, promote_options="permissive").field(0).type
+        # An integer that a float cannot hold exactly is an error here.
+        pa.array(_as_list(piece), common)
+    except (pa.ArrowException, TypeError, OverflowError):
+        return pa.string()
+    return common

@@ -1,0 +1,229 @@
+"""Columns of the input beside the answers, through whole jobs, in every format of input and output."""
+
+from __future__ import annotations
+
+import csv
+import json
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from aiohttp import web
+from pyarrow import ipc
+
+from fanout.errors import ConfigError, InputError
+from fanout.io.readers import open_source
+from fanout.job import load_job, run_job
+from tests.jobs import served
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+ROWS = [
+    {"id": f"r{i}", "text": f"text {i}" if i != 3 else "bad", "stars": i, "code": f"00{i}", "price": i + 0.5}
+    for i in range(7)
+]
+JOB = """
+[input]
+path = "reviews.csv"
+column = "text"
+
+[endpoint]
+url = "{url}/score"
+
+[codec]
+name = "json"
+request = {{ texts = "{{{{rows}}}}" }}
+answers = "scores"
+
+[chunks]
+rows = 2
+
+[retry]
+max_attempts = 1
+
+[output]
+path = "scores.csv"
+keep = ["id", "stars"]
+rename = {{ value = "score" }}
+"""
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Any]:
+    """A server that scores texts by their length and refuses `bad` ones; `.texts` are those that it was sent."""
+    sent: list[str] = []
+
+    async def score(request: web.Request) -> web.Response:
+        texts = (await request.json())["texts"]
+        sent.extend(texts)
+        if "bad" in texts:
+            return web.json_response({"error": "no score for bad"}, status=422)
+        return web.json_response({"scores": [len(text) / 10 for text in texts]})
+
+    async with served(score) as url:
+        yield type("Server", (), {"url": url, "texts": sent})
+
+
+def write_input(path: Path, rows: list[dict[str, Any]]) -> None:
+    if path.suffix == ".csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif path.suffix == ".npz":
+        np.savez(path, **{name: np.array([row[name] for row in rows]) for name in rows[0]})
+    else:
+        table = pa.Table.from_pylist(rows)
+        pq.write_table(table, path, row_group_size=3) if path.suffix == ".parquet" else write_arrow(table, path)
+
+
+def write_arrow(table: pa.Table, path: Path) -> None:
+    with ipc.new_file(str(path), table.schema) as writer:
+        writer.write_table(table, 3)
+
+
+def read_output(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".csv":
+        with path.open(newline="") as file:
+            return [{name: value or None for name, value in row.items()} for row in csv.DictReader(file)]
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    rows: list[dict[str, Any]] = (
+        pq.read_table(path) if path.suffix == ".parquet" else ipc.open_file(str(path)).read_all()
+    ).to_pylist()
+    return rows
+
+
+async def run(folder: Path, server: Any, *settings: str, **how: Any) -> Any:
+    (folder / "job.toml").write_text(JOB.format(url=server.url))
+    return await run_job(load_job(folder / "job.toml", list(settings)), **how)
+
+
+@pytest.mark.parametrize("output", [".csv", ".jsonl", ".parquet", ".arrow"])
+@pytest.mark.parametrize("given", [".csv", ".jsonl", ".parquet", ".arrow", ".npz"])
+async def test_kept_columns_stand_beside_the_answers(tmp_path: Path, server: Any, given: str, output: str) -> None:
+    write_input(tmp_path / f"reviews{given}", ROWS)
+    settings = [f"input.path=reviews{given}", f"output.path=scores{output}", 'output.keep="*"']
+    summary = await run(tmp_path, server, *settings)
+    assert (summary.ok, summary.exit_code) == (6, 1)
+    rows = read_output(tmp_path / f"scores{output}")
+    as_cell = str if output == ".csv" else (lambda value: value)
+    for i, (row, wanted) in enumerate(zip(rows, ROWS, strict=True)):
+        assert [row.pop(name) for name in ROWS[0]] == list(map(as_cell, wanted.values()))
+        score, error = row.pop("score"), row.pop("error")
+        if i == 3:
+            assert score is None
+            assert "no score for bad" in error
+        else:
+            assert (float(score), error) == (0.6, None)
+        assert row == {}
+
+
+async def test_a_corrected_input_sends_only_its_changed_rows_and_keeps_all_columns(tmp_path: Path, server: Any) -> None:
+    write_input(tmp_path / "reviews.csv", ROWS)
+    await run(tmp_path, server)
+    server.texts.clear()
+    corrected = [{**row, "text": "good"} if row["text"] == "bad" else row for row in ROWS]
+    write_input(tmp_path / "reviews.csv", corrected)
+    summary = await run(tmp_path, server, carry=True)
+    assert (server.texts, summary.exit_code) == (["good"], 0)
+    rows = read_output(tmp_path / "scores.csv")
+    assert [(row["id"], row["stars"], row["score"]) for row in rows] == [
+        (f"r{i}", str(i), "0.4" if i == 3 else "0.6") for i in range(7)
+    ]
+    assert {row["error"] for row in rows} == {None}
+
+
+async def test_failed_rows_are_sent_again_beside_kept_columns(tmp_path: Path, server: Any) -> None:
+    write_input(tmp_path / "reviews.jsonl", ROWS)
+    settings = ["input.path=reviews.jsonl", "output.path=scores.jsonl"]
+    await run(tmp_path, server, *settings)
+    first = (tmp_path / "scores.jsonl").read_bytes()
+    server.texts.clear()
+    await run(tmp_path, server, *settings, only_failed=True)
+    assert set(server.texts) == {"bad"}
+    assert (tmp_path / "scores.jsonl").read_bytes() == first
+
+
+async def test_rows_of_a_slice_have_their_own_columns(tmp_path: Path, server: Any) -> None:
+    write_input(tmp_path / "reviews.parquet", ROWS)
+    settings = ["input.path=reviews.parquet", "output.path=scores.parquet"]
+    await run(tmp_path, server, *settings, rows=slice(4, 6))
+    assert [row["id"] for row in read_output(tmp_path / "scores.parquet")] == ["r4", "r5"]
+
+
+async def test_values_without_a_json_form_keep_their_arrow_type(tmp_path: Path, server: Any) -> None:
+    table = pa.table(
+        {"text": ["a", "b"], "day": [date(2026, 1, 2), None], "kind": pa.array(["x", "y"]).dictionary_encode()}
+    )
+    pq.write_table(table, tmp_path / "reviews.parquet")
+    for output in ("parquet", "jsonl", "csv"):
+        settings = ["input.path=reviews.parquet", f"output.path=scores.{output}", 'output.keep=["day", "kind"]']
+        await run(tmp_path, server, *settings)
+    assert pq.read_table(tmp_path / "scores.parquet")["day"].to_pylist() == [date(2026, 1, 2), None]
+    assert [row["day"] for row in read_output(tmp_path / "scores.jsonl")] == ["2026-01-02", None]
+    assert (tmp_path / "scores.csv").read_text() == "day,kind,score,error\n2026-01-02,x,0.1,\n,y,0.1,\n"
+
+
+async def test_mixed_values_become_one_type_that_holds_them(tmp_path: Path, server: Any) -> None:
+    rows = [
+        {"text": "a", "n": 1, "m": 1, "big": 2**53 + 1, "none": None},
+        {"text": "b", "n": 2.5, "m": "x", "big": 0.5, "none": None},
+    ]
+    write_input(tmp_path / "reviews.jsonl", rows)
+    settings = ["input.path=reviews.jsonl", "output.path=scores.parquet", 'output.keep=["n", "m", "big", "none"]']
+    await run(tmp_path, server, *settings)
+    table = pq.read_table(tmp_path / "scores.parquet")
+    assert table["n"].to_pylist() == [1.0, 2.5]
+    assert table["m"].to_pylist() == ["1", "x"]
+    assert table["big"].to_pylist() in ([str(2**53 + 1), "0.5"], [2**53 + 1, 0.5])
+    assert table["none"].to_pylist() == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (['output.keep=["strs"]'], r'output\.keep: .*no column "strs"; did you mean "stars"'),
+        (["output.keep=[]"], r"output\.keep: keep is an empty list"),
+        (["output.path=y.npy", "output.rename={}"], r"output\.keep: y\.npy holds answers alone.*\.parquet"),
+        (["input={path='-', format='csv', column='text'}"], r"output\.keep: stdin can be read only once"),
+        (["input={path='lines.txt'}"], r"output\.keep: .*lines\.txt has no columns"),
+        (["input={path='x.npy'}"], r"output\.keep: x\.npy is one array without columns"),
+    ],
+)
+async def test_columns_that_cannot_be_kept_are_an_error_before_anything_is_sent(
+    tmp_path: Path, server: Any, settings: list[str], message: str
+) -> None:
+    write_input(tmp_path / "reviews.csv", ROWS)
+    (tmp_path / "lines.txt").write_text("a\nb\n")
+    np.save(tmp_path / "x.npy", np.arange(3))
+    with pytest.raises((ConfigError, InputError), match=message):
+        await run(tmp_path, server, *settings)
+    assert server.texts == []
+
+
+def test_files_whose_kept_columns_differ_in_type_are_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a"], "n": [1]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"text": ["b"], "n": ["x"]}), tmp_path / "b.parquet")
+    with pytest.raises(InputError, match=r'b\.parquet holds "n": string, but .*a\.parquet holds "n": int64'):
+        open_source(tmp_path / "*.parquet", "text", keep=["n"])
+
+
+def test_a_file_that_changes_while_its_columns_are_read_is_an_error(tmp_path: Path) -> None:
+    write_input(tmp_path / "reviews.csv", ROWS)
+    kept = open_source(tmp_path / "reviews.csv", "text", keep=["id"]).kept
+    assert kept is not None
+    reader = kept.reader()
+    reader.take(7)
+    write_input(tmp_path / "reviews.csv", ROWS[::-1])
+    with pytest.raises(InputError, match="was changed while its columns were read"):
+        reader.end()
+    with pytest.raises(InputError, match="fewer rows than were sent"):
+        kept.reader().take(8)
