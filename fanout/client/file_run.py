@@ -13,6 +13,7 @@ import numpy as np
 
 from fanout.callbacks import calling
 from fanout.client.identity import DigestRecorder, content_of, require_unchanged
+from fanout.client.jobs import JournalledJobs
 from fanout.client.outcome import final_stop, raise_if_stopped
 from fanout.client.resuming import complete, require_same_rows, withdraw
 from fanout.client.spending import recorded, settle, spent_before
@@ -95,6 +96,7 @@ async def run_into(
             until=until,
             settle_later=True,
             account=account,
+            jobs=None if journal is None else JournalledJobs(journal, session.redactor),
         )
         group = max(_GROUP_CHUNKS, session.concurrency) if journal else 1
         writer = _Writer(run, queue, _storing(sink, journal), status, window, group)

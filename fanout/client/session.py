@@ -143,6 +143,11 @@ class Session:
             raise ClientStateError("the client belongs to another event loop; open one in each loop")
 
     @property
+    def redactor(self) -> Redactor:
+        """Knows the secrets of the client."""
+        return self._settings.redactor
+
+    @property
     def concurrency(self) -> int:
         """Current limit of requests in flight."""
         return self._group.limiter.limit
@@ -323,6 +328,7 @@ def _endpoint_group(
             # A transport of the caller's may keep the responses that it sees, so they are not given in buffers.
             buffers=codec.takes_buffers and settings.transport is None,
             redactor=settings.redactor,
+            other_origins=() if codec.polling is None else codec.polling.origins,
         )
         for target in targets
     ]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from fanout.codecs._polling import Polling
     from fanout.errors import InvalidResponse
     from fanout.transport import Request
     from fanout.types import (
@@ -84,6 +85,9 @@ class Codec(ABC):
 
     options: Mapping[str, Any] = {}
     """The arguments of the constructor, by which a journal distinguishes codecs."""
+
+    polling: Polling | None = None
+    """How the answers of an asynchronous API are awaited; None where a response has them."""
 
     _spec: Mapping[str, TensorSpec] = {}
     _usage: UsagePaths | None = None

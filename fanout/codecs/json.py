@@ -20,6 +20,7 @@ from fanout.codecs._numbers import AT_ONCE, NumbersReader
 from fanout.codecs._options import DTypeOption, ShapeOption  # noqa: TC001 - the schema of job files resolves them
 from fanout.codecs._parsing import invalid, read, read_with_usage
 from fanout.codecs._paths import BODY, PLAIN_FIELD, stated_order
+from fanout.codecs._polling import Polling, PollOptions
 from fanout.codecs._request import RequestTemplate
 from fanout.codecs._rules import StatusRule  # noqa: TC001
 from fanout.codecs._slices import Uncut, rows_at
@@ -79,6 +80,11 @@ class Json(Codec):
             ``index`` places answers that have it.
         parse: path inside an answer to a text that holds JSON; ``outputs`` are then found in that.
         fail_when: path in the response or an answer: if it finds anything true, the row fails at once.
+        poll: the response is a job, whose result a later GET finds: a table with ``url`` (path to the job's URL in the
+            response, or ``"header:NAME"``), ``until`` (path that finds anything true once the job has ended), ``every``
+            and ``timeout`` (seconds; 1 and 600), ``result`` (path to the result in the last response, or to its URL),
+            ``origins`` (others that these URLs may have; they get no credentials) and ``most`` (jobs that wait at once;
+            100).
         max_rows: most rows in one request, where the API has a bound; larger chunks are cut to it.
         dtype, shape, nonfinite, usage, status_rules: see `fanout.Codec`. Numbers are float64 without ``dtype``;
             integers beyond 2**53, or those that the dtype does not hold exactly, make an answer invalid.
@@ -105,6 +111,7 @@ class Json(Codec):
         order: str | None = None,
         parse: str | None = None,
         fail_when: str | None = None,
+        poll: PollOptions | None = None,
         max_rows: int | None = None,
         dtype: DTypeOption = None,
         shape: ShapeOption = None,
@@ -123,6 +130,9 @@ class Json(Codec):
         self._template = RequestTemplate(request, item, path or "", headers, missing=missing, other_body=other)
         self.columns = self._template.columns
         self.max_rows = 1 if self._template.one_row else _options.count_or_none("max_rows", max_rows)
+        self.polling = None if poll is None else Polling(poll)
+        if self.polling is not None:  # the other keys change no answer, so that a run may be resumed with others
+            self.options = {**self.options, "poll": self.polling.identity}
         self._keep = nonfinite == "keep"
         self._answers = Answers(
             answers, outputs or {}, order, parse, fail_when,

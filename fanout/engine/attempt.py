@@ -118,11 +118,13 @@ class Attempter:
                 response = await self._dispatcher.exchange_again(ticket, task, response, outcome.status)
                 outcome = self._judge(response, task, ticket)
             verdict = ticket.report(outcome, task, first=task.sent == 1)
-            if verdict is None:
-                return outcome
-            if verdict.action is Action.STOP:
-                self._stop(Stop(verdict.stop, verdict.reason))
-            return verdict
+            return outcome if verdict is None else self._acted_on(verdict)
+
+    def _acted_on(self, verdict: Verdict) -> Verdict:
+        """``verdict``, after the run has been stopped if it says so."""
+        if verdict.action is Action.STOP:
+            self._stop(Stop(verdict.stop, verdict.reason))
+        return verdict
 
     def _may_refuse_again(self, task: ChunkTask) -> bool:
         """False once a full endpoint has refused a chunk so often that its rows are as suspect as the endpoint."""

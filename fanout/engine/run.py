@@ -18,6 +18,7 @@ from fanout.engine.batching import Isolation
 from fanout.engine.bisection import BisectionBudget
 from fanout.engine.encoding import encode, fitted
 from fanout.engine.metadata import EndpointProbe, prepare
+from fanout.engine.polling import PollHooks, PollingAttempter
 from fanout.engine.results import ResultCollector
 from fanout.engine.scheduler import Scheduler
 from fanout.errors import CallbackError, FanoutError
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
     from fanout.callbacks import Job
     from fanout.codecs.base import Codec
     from fanout.engine.chunker import Chunker
+    from fanout.engine.polling import JobRecords
     from fanout.engine.task import ChunkTask
+    from fanout.engine.validator import ResponseValidator
     from fanout.limits import Account
     from fanout.stop import Until
     from fanout.transport import RowsSent
@@ -61,6 +64,7 @@ class Run:
             others.
         settle_later: a chunk counts as done when it is given to ``collector.settle``, not when it is delivered.
         account: of this run alone; that of the group if not given.
+        jobs: records the jobs of an asynchronous API.
     """
 
     def __init__(
@@ -77,8 +81,11 @@ class Run:
         isolate: Callable[[list[int], int, bool], None] | None = None,
         settle_later: bool = False,
         account: Account | None = None,
+        jobs: JobRecords | None = None,
     ) -> None:
         self.chunker = chunker
+        self._jobs = jobs
+        self._n_awaited = 0
         self.counters = Counters()
         self._codec = codec
         self._group = group
@@ -201,10 +208,7 @@ class Run:
         validator = self.collector.open(
             spec, reject_nonfinite=codec.nonfinite == "reject", capacity=group.capacity.most
         )
-        self.attempter = Attempter(
-            codec, group, dispatcher, validator, self.counters, stop=self.stop,
-            independent=self.scheduler.isolation is not None,
-        )  # fmt: skip
+        self.attempter = self._attempter(codec, dispatcher, validator)
         self.chunker.open(codec, self.collector)
         stops_at_end: list[Stop] = []
 
@@ -238,12 +242,36 @@ class Run:
             del group.on_second_answer[distrust]
             self.collector.flush()
 
+    def _attempter(self, codec: Codec, dispatcher: Dispatcher, validator: ResponseValidator) -> Attempter:
+        parts = (codec, self._group, dispatcher, validator, self.counters)
+        independent = self.scheduler.isolation is not None
+        if codec.polling is None:
+            return Attempter(*parts, stop=self.stop, independent=independent)
+        self.chunker.make_room(self._group.limiter.limit + codec.polling.most)
+        hooks = PollHooks(
+            stop_event=self._stop_event, waiting=self._await_job, progress=self.scheduler.note_progress,
+            records=self._jobs,
+        )  # fmt: skip
+        return PollingAttempter(*parts, stop=self.stop, independent=independent, polling=codec.polling, hooks=hooks)
+
+    def _await_job(self, change: int) -> None:
+        """Give the place of a worker that waits for a job to another one."""
+        self._n_awaited += change
+        assert self._codec.polling is not None
+        self.scheduler.awaited = min(self._n_awaited, self._codec.polling.most)
+        if change > 0 and self._stop_event.stopped is None:
+            for worker in self._hired(self._most_workers()):
+                self._tasks.start(worker)
+            self.scheduler.wake()
+
     def _most_workers(self) -> int:
-        """As many as concurrency allows and the input has chunks for.
+        """As many as concurrency allows and the input has chunks for, and as many more as wait for jobs.
 
         One more than that waits for the input where this takes time, so that the others are free for retries.
         """
         most = self._group.limiter.limit
+        if self._codec.polling is not None:
+            return most + self.scheduler.awaited + self.chunker.waits
         if (remaining := self.chunker.remaining) is not None:
             most = min(most, -(-remaining // (self.chunker.chunk_rows if self.chunker.packing is None else 1)))
         return most + self.chunker.waits

@@ -110,6 +110,8 @@ class Scheduler:
         self.progress_at = self._now()
         """Time of the loop at which a task last succeeded, or was taken while none was open."""
         self.last_failure = ""
+        self.awaited = 0
+        """Tasks whose job an asynchronous API does: they need no slot, so as many others are in hand besides."""
 
     @property
     def n_waiting(self) -> int:
@@ -130,7 +132,7 @@ class Scheduler:
         """The next task, if nothing has to be waited for."""
         if self._stop_event.stopped is not None:
             return None
-        queue, total = self._queue, self._group.capacity.limiter.limit
+        queue, total = self._queue, self._group.capacity.limiter.limit + self.awaited
         waiting = len(queue.heap) + len(self._evidence.parked)
         if self.open - waiting >= total:  # each open task is in the hands of a worker, or waits
             return None
@@ -154,7 +156,7 @@ class Scheduler:
                 if error is not None:
                     raise error
                 break
-            all_busy = self.open - self.n_waiting >= self._group.capacity.limiter.limit
+            all_busy = self.open - self.n_waiting >= self._group.capacity.limiter.limit + self.awaited
             if all_busy or self._exhausted or self.reader is not None or not self._accepts_chunks:
                 await self._queue.wait(all_busy=all_busy)
             elif (task := await self._read()) is not None:
@@ -165,6 +167,10 @@ class Scheduler:
         """Send ``task``, a part of a chunk that has just been taken, before any new chunk."""
         self._opened(task)
         self._queue.put(task)
+
+    def note_progress(self) -> None:
+        """Note that work is under way at the endpoint: its silence is no stall."""
+        self.progress_at = self._now()
 
     def finish(self, task: ChunkTask, *, succeeded: bool = True) -> None:
         """Close a task whose rows have been handed to the collector."""

@@ -19,7 +19,7 @@ from fanout.errors import ConfigError
 from fanout.settings import require_headers
 from fanout.transport.authentication import AuthenticatingTransport
 from fanout.transport.base import Cooldown, Request, is_offline, replaces_network
-from fanout.transport.headers import RequestHeaders, credentials_refused
+from fanout.transport.headers import USER_AGENT, RequestHeaders, credentials_refused
 from fanout.transport.http import HttpTransport
 
 if TYPE_CHECKING:
@@ -41,6 +41,54 @@ class _UserTransport:
         return await awaiting("transport=", self._transport.send(request))
 
 
+class _Elsewhere:
+    """Sends GETs to other origins than that of the endpoint: with none of its header fields, and without credentials.
+
+    Args:
+        endpoint: the settings of connections.
+        transport: as for `EndpointClient`.
+        origins: those that may be sent to.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        transport: Transport | TransportWrapper | None,
+        timeouts: Timeouts,
+        connections: int,
+        origins: Sequence[str],
+    ) -> None:
+        self.origins = frozenset(_parsed(origin).origin() for origin in origins)
+        self._endpoint = endpoint
+        self._given = transport
+        self._timeouts = timeouts
+        self._connections = connections
+        self._http: dict[URL, HttpTransport] = {}
+
+    async def get(self, target: URL, redactor: Redactor) -> Response:
+        """GET ``target``. Raises `TransportError`."""
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
+        request = Request("GET", str(target), headers, redact=redactor.raw)
+        return await self._transport(target.origin()).send(request)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for http in self._http.values():
+            await http.close()
+
+    def _transport(self, origin: URL) -> Transport:
+        if replaces_network(self._given):
+            return _UserTransport(self._given)  # type: ignore[arg-type]
+        if origin not in self._http:
+            endpoint = replace(self._endpoint, url=str(origin), headers={}, client_cert=None, client_key=None)
+            self._http[origin] = HttpTransport(
+                endpoint, origin, timeouts=self._timeouts, connections=self._connections, shown_url=str(origin),
+                cooldown=Cooldown(),
+            )  # fmt: skip
+        http = self._http[origin]
+        return http if self._given is None else _UserTransport(self._given.wrap(http))  # type: ignore[union-attr]
+
+
 class EndpointClient:
     """Makes requests of payloads and sends them through a transport.
 
@@ -54,6 +102,7 @@ class EndpointClient:
         auth: fixed credentials of every request, or an authenticator that obtains them.
         buffers: the bodies of large responses may be bytearrays.
         redactor: learns the secrets of the URL and the header fields; a new one if not given.
+        other_origins: origins that `get` may be sent to beside that of ``url``, without credentials.
 
     Raises:
         ConfigError: a certificate file, a header field or the URL cannot be used.
@@ -71,6 +120,7 @@ class EndpointClient:
         auth: StaticAuth | Authenticator | None = None,
         buffers: bool = False,
         redactor: Redactor | None = None,
+        other_origins: Sequence[str] = (),
     ) -> None:
         self.url = url
         self.redactor = Redactor() if redactor is None else redactor
@@ -89,6 +139,7 @@ class EndpointClient:
         self._authenticator = auth if isinstance(auth, Authenticator) else None
         self._is_offline = is_offline(transport)
         self._http: HttpTransport | None = None
+        self._elsewhere = _Elsewhere(endpoint, transport, timeouts, connections, other_origins)
         if replaces_network(transport):
             self._transport = self._authenticating(_UserTransport(transport))  # type: ignore[arg-type]
         else:
@@ -135,10 +186,15 @@ class EndpointClient:
         return response if response.status < 300 else self._refused(response, version)
 
     async def get(self, url: str) -> Response:
-        """GET ``url``, which must have the endpoint's origin. Raises `TransportError` and `ConfigError`."""
+        """GET ``url``, which must have the endpoint's origin, or one of ``other_origins``.
+
+        Raises `TransportError` and `ConfigError`.
+        """
         target = _parsed(url)
         # The codec builds this URL from the server's answers, which must not direct credentials elsewhere.
         if target.origin() != self._target.origin():
+            if target.origin() in self._elsewhere.origins:
+                return await self._elsewhere.get(target, self.redactor)
             there = self.redactor.url(url)
             raise ConfigError(f"{there} is not at the endpoint's origin: credentials stay at {self.shown_url}")
         if self._headers.version == 0 and self._http is not None:
@@ -148,6 +204,14 @@ class EndpointClient:
             headers = self._headers.numbered(headers)
         response = await self._transport.send(Request("GET", str(target), headers, redact=self.redactor.raw))
         return response if response.status < 300 else self._refused(response, version)
+
+    def may_get(self, url: str) -> bool:
+        """True if `get` sends a request to ``url``: its origin is the endpoint's, or one of ``other_origins``."""
+        try:
+            origin = _parsed(url).origin()
+        except (ConfigError, ValueError):
+            return False
+        return origin == self._target.origin() or origin in self._elsewhere.origins
 
     @property
     def can_renew_headers(self) -> bool:
@@ -210,6 +274,7 @@ class EndpointClient:
             await self._authenticator.close()
         if self._http is not None:
             await self._http.close()
+        await self._elsewhere.close()
 
     def __repr__(self) -> str:
         return f"<EndpointClient {self.shown_url}>"

@@ -24,7 +24,7 @@ HeaderSource: TypeAlias = Mapping[str, str] | HeaderFunction
 # Bytes of a refusal that are searched for "expired".
 _LOOKED_AT = 4096
 
-_USER_AGENT = f"fanout-ml/{__version__}"
+USER_AGENT = f"fanout-ml/{__version__}"
 # Content types whose header fields are kept; a codec may make a new type for each request (multipart boundaries).
 _REMEMBERED = 16
 
@@ -137,6 +137,6 @@ class RequestHeaders:
             if name in user:
                 raise ConfigError(f"the field {name} is set by auth and in headers; leave one of them out", key="auth")
         self.user = {**user, **self._auth}
-        self.plain = CIMultiDict({"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"})
+        self.plain = CIMultiDict({"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
         self.plain.update(self.user)
         self.by_type = {}

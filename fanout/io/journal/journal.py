@@ -26,6 +26,7 @@ from fanout.io.journal.state import (
     group_payload,
     head_payload,
     identity_payload,
+    job_payload,
     load_journal,
     read_digests,
     read_sent,
@@ -212,6 +213,11 @@ class Journal:
             if self.spent is not None:
                 self.state.spent, self.state.allowed = self.spent(), allowed
                 self._append(spending_payload(self.state.spent, allowed))
+
+    def record_job(self, start: int, stop: int, url: str) -> None:
+        """Record the URL of the job that an asynchronous API was given for some rows. Durable on return."""
+        with self._lock:
+            self._append(job_payload(start, stop, url))
 
     def notes(self) -> list[Any]:
         """Return the sink's notes, in order. Read from the file, because a long run has too many to keep."""

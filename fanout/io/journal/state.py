@@ -66,6 +66,7 @@ class JournalState:
         successor: the files that take their names together with the journal that replaces this one.
         spent: the spending of the run; None if it was never counted.
         allowed: cost and tokens that the process may have spent before its next record; None if it has ended.
+        jobs: start and stop of rows -> URL of the job that an asynchronous API was given for them. Some may be done.
     """
 
     identity: Mapping[str, Any]
@@ -81,6 +82,7 @@ class JournalState:
     successor: Publication | None = None
     spent: Spent | None = None
     allowed: tuple[float, float] | None = None
+    jobs: dict[tuple[int, int], str] = field(default_factory=dict)
 
     @property
     def charged(self) -> Spent | None:
@@ -212,6 +214,9 @@ def _with_record(state: JournalState, document: Mapping[str, Any], folder: Path)
         state.schema = {name: (_dtype(dtype), tuple(shape)) for name, (dtype, shape) in document["schema"].items()}
     state.n_rows = document.get("n_rows", state.n_rows)
     _read_spending(state, document)
+    if "job" in document:
+        start, stop, url = document["job"]
+        state.jobs[start, stop] = url
     if "publication" in document:
         state.publication = Publication.from_json(document["publication"], folder)
     if "successor" in document:
@@ -276,6 +281,11 @@ def group_payload(
 def spending_payload(spent: Spent, allowed: tuple[float, float] | None) -> bytes:
     """Return the record of the spending so far, and of the sum that may be spent before the next record."""
     return orjson.dumps(_spending(spent, allowed))
+
+
+def job_payload(start: int, stop: int, url: str) -> bytes:
+    """Return the record of a job that was started for some rows."""
+    return safe_json({"job": [start, stop, url]})
 
 
 def _spending(spent: Spent | None, allowed: tuple[float, float] | None) -> dict[str, Any]:

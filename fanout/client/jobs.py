@@ -1,0 +1,44 @@
+"""The jobs of an asynchronous API in the journal of a run: a process that resumes it goes on waiting for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlsplit
+
+from fanout.client.identity import is_credential
+from fanout.engine import Stop
+from fanout.threads import on_thread
+
+if TYPE_CHECKING:
+    from fanout._redact import Redactor
+    from fanout.io.journal import Journal
+
+
+class JournalledJobs:
+    """Records jobs, and gives those of an earlier process.
+
+    Args:
+        redactor: a URL with a secret in it is not recorded, since a journal holds none.
+    """
+
+    def __init__(self, journal: Journal, redactor: Redactor) -> None:
+        self._journal = journal
+        self._redactor = redactor
+        self._earlier = dict(journal.state.jobs)
+
+    async def record(self, start: int, stop: int, url: str) -> Stop | None:
+        """Record the URL of the job for some rows, durably. Returns a stop if the journal cannot be written."""
+        if not self._holds_secret(url):
+            try:
+                await on_thread(self._journal.record_job, start, stop, url)
+            except OSError as error:
+                return Stop("output", f"the journal cannot be written: {error}")
+        return None
+
+    def take(self, start: int, stop: int) -> str | None:
+        """The URL of the job that an earlier process has started for exactly these rows, once."""
+        return self._earlier.pop((start, stop), None)
+
+    def _holds_secret(self, url: str) -> bool:
+        names = [name for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True)]
+        return self._redactor.hide(url) != url or any(map(is_credential, names))

@@ -1,0 +1,243 @@
+"""Attempts at an asynchronous API: one POST, then GETs until the job that it started has ended.
+
+The POST is not repeated while its job may still give the answers. The GETs are admitted as all requests are, so that
+they share rates, cooldown and circuit breaker; between two of them the ticket holds no slot, and others are sent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import uniform
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fanout.callbacks import calling
+from fanout.classify import classify_error, classify_response
+from fanout.engine.attempt import Attempter
+from fanout.errors import InvalidResponse
+from fanout.types import Action, Response, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fanout.codecs._polling import Polling
+    from fanout.engine.attempt import Outcome
+    from fanout.engine.task import ChunkTask
+    from fanout.stop import Stop, StopEvent
+    from fanout.upstream.admission import Exchanged, Ticket
+    from fanout.upstream.group import EndpointState
+
+# A wait that grows with the failures of the GETs is at most this many seconds.
+_LONGEST_WAIT = 30.0
+_MOST_DOUBLINGS = 5
+_ACCEPTED = (201, 202)
+
+
+class JobRecords(Protocol):
+    """Records the jobs of a run, so that a process which resumes it goes on waiting for them."""
+
+    async def record(self, start: int, stop: int, url: str) -> Stop | None:
+        """Record the URL of the job for some rows, durably. Returns a stop if that fails."""
+        ...
+
+    def take(self, start: int, stop: int) -> str | None:
+        """The URL of the job that an earlier process has started for exactly these rows, once."""
+        ...
+
+
+@dataclass(slots=True)
+class Job:
+    """Work that a server does for some rows.
+
+    Attributes:
+        url: where its state, or its result, is.
+        endpoint: the endpoint that accepted it.
+        has_ended: what is at the URL is the result itself.
+    """
+
+    url: str
+    endpoint: EndpointState
+    has_ended: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollHooks:
+    """The parts of a run that take part in polling.
+
+    Attributes:
+        stop_event: ends every wait.
+        waiting: called with +1 as a job begins to be awaited, and with -1 at its end.
+        progress: called for each sign of life of a job.
+        records: None without a journal.
+    """
+
+    stop_event: StopEvent
+    waiting: Callable[[int], None]
+    progress: Callable[[], None]
+    records: JobRecords | None
+
+
+class PollingAttempter(Attempter):
+    """Makes attempts that consist of several requests. Hedging would start a second job, so there is none."""
+
+    def __init__(self, *args: Any, polling: Polling, hooks: PollHooks, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._polling = polling
+        self._hooks = hooks
+        self._hedging = None
+
+    async def _attempt(self, task: ChunkTask, ticket: Ticket, only: EndpointState | None = None) -> Outcome:
+        job = self._earlier_job(task) or await self._start(task, ticket, only)
+        if not isinstance(job, Job):
+            return job
+        self._hooks.waiting(1)
+        try:
+            return await self._follow(job, task, ticket)
+        finally:
+            self._hooks.waiting(-1)
+
+    def _earlier_job(self, task: ChunkTask) -> Job | None:
+        """The job that a process which has ended has started for these rows."""
+        if self._hooks.records is None or task.sent > 1 or not isinstance(task.where, slice):
+            return None
+        url = self._hooks.records.take(task.first_row, task.first_row + task.n)
+        for endpoint in self._group.balancer.endpoints if url is not None else ():
+            if url is not None and endpoint.is_candidate and endpoint.transport.may_get(url):
+                return Job(url, endpoint)
+        return None
+
+    async def _start(self, task: ChunkTask, ticket: Ticket, only: EndpointState | None) -> Job | Outcome:
+        """Send the rows. Returns their job; or the outcome, if the server has answered or refused at once."""
+        async with ticket:
+            response = await self._dispatcher.exchange(ticket, task, only)
+            started = self._started(response, task, ticket)
+            if started is None:
+                started = self._judge(response, task, ticket)
+            if not isinstance(started, Job):
+                return self._reported(started, task, ticket)
+            ticket.report(started, task, first=task.sent == 1)
+        if not started.has_ended:
+            await self._record(started, task)
+        return started
+
+    async def _record(self, job: Job, task: ChunkTask) -> None:
+        records = self._hooks.records
+        if records is None or not isinstance(task.where, slice):
+            return
+        if (stop := await records.record(task.first_row, task.first_row + task.n, job.url)) is not None:
+            self._stop(stop)
+
+    def _started(self, response: Exchanged, task: ChunkTask, ticket: Ticket) -> Job | Outcome | None:
+        """The job in a response to rows, or its outcome if it has ended; None for a response that has no job."""
+        if not isinstance(response, Response) or not 200 <= response.status < 300:
+            return None
+        assert ticket.endpoint is not None
+        base = response.url or ticket.endpoint.transport.url
+        if self._polling.is_done(response):
+            return self._ended(response, task, ticket)
+        url = self._polling.url(response, base)
+        if url is not None:
+            return self._job(url, ticket.endpoint)
+        if response.status not in _ACCEPTED:
+            return None
+        reason = (
+            f"HTTP {response.status}: the response has no URL at codec.poll.url = {self._polling.shown_url!r}: "
+            f"{response.excerpt()}"
+        )
+        # Each attempt would start another job that cannot be found.
+        return self._concealed(Verdict(action=Action.STOP, reason=reason, status=response.status, stop="rejected"))
+
+    def _job(self, url: str, endpoint: EndpointState, *, has_ended: bool = False) -> Job | Verdict:
+        if endpoint.transport.may_get(url):
+            return Job(url, endpoint, has_ended)
+        shown = endpoint.transport.redactor.url(url)
+        reason = (
+            f"the server names {shown} as the URL of a job, which is not at the endpoint's origin; if that is right, "
+            "add its origin to codec.poll.origins (no credentials are sent there)"
+        )
+        return Verdict(action=Action.STOP, reason=reason, stop="redirect")
+
+    async def _follow(self, job: Job, task: ChunkTask, ticket: Ticket) -> Outcome:
+        """Ask for the state of ``job`` until it has ended."""
+        now, polling = self._dispatcher.now, self._polling
+        ends, failures, refusals, wait, words = now() + polling.timeout, 0, 0, polling.every, ""
+        while True:
+            await self._hooks.stop_event.sleep(min(wait, max(0.0, ends - now())))
+            if now() >= ends:
+                return _lost(f"the job has no result within codec.poll.timeout = {polling.timeout:g} s{words}")
+            async with ticket:
+                response = await self._dispatcher.exchange(ticket, job.url, job.endpoint)
+                if isinstance(response, Verdict):  # the run was stopped
+                    return self._reported(response, task, ticket)
+                verdict = self._objection(response, job, ticket)
+                if verdict is None:
+                    assert isinstance(response, Response)
+                    step = self._step(response, job, task, ticket)
+                    if step is not None and not isinstance(step, Job):
+                        return self._reported(step, task, ticket)
+                    ticket.report(response, first=True)
+                    self._hooks.progress()
+                    failures = refusals = 0
+                    wait = max(polling.every, _retry_after(response)) if step is None else 0.0
+                    job = step or job
+                    continue
+                failures += 1
+                reported = ticket.report(verdict, first=failures == 1) or verdict
+            if reported.action is Action.STOP:
+                return self._acted_on(reported)
+            words = f"; the last failure: {verdict.reason}"
+            refusals += verdict.action is Action.FAIL
+            if refusals >= self._group.retry.max_attempts:
+                return _lost(f"the job is lost: {verdict.reason}")
+            wait = uniform(0.5, 1.0) * min(_LONGEST_WAIT, polling.every * 2 ** min(failures, _MOST_DOUBLINGS))
+
+    def _objection(self, response: Response | Exception, job: Job, ticket: Ticket) -> Verdict | None:
+        """The verdict on a response that says nothing about the job; None for one that does."""
+        if not isinstance(response, Response):
+            verdict = classify_error(response)  # type: ignore[arg-type]
+            # A kept connection that was closed is no failure of the job, and nothing has to be sent again at once.
+            return self._concealed(verdict)
+        if 200 <= response.status < 300:
+            if job.has_ended or self._polling.is_done(response) is not None:
+                return None
+            error = InvalidResponse(f"HTTP {response.status}: the state of the job is not JSON: {response.excerpt()}")
+            return self._concealed(Verdict(action=Action.FAIL, reason=str(error), status=response.status))
+        verdict = self._concealed(classify_response(response))
+        gone = verdict.action is Action.STOP and verdict.stop == "rejected"  # 404, 405, 410: this job is not there
+        if gone or verdict.action is Action.SPLIT:
+            return Verdict(action=Action.FAIL, reason=verdict.reason, status=verdict.status)
+        return verdict
+
+    def _step(self, response: Response, job: Job, task: ChunkTask, ticket: Ticket) -> Job | Outcome | None:
+        """The outcome of the rows, or the job whose URL has the result; None if the job goes on."""
+        if job.has_ended:
+            return self._judge(response, task, ticket)
+        return self._ended(response, task, ticket) if self._polling.is_done(response) else None
+
+    def _ended(self, response: Response, task: ChunkTask, ticket: Ticket) -> Job | Outcome:
+        """The outcome of a job that has ended, or the job whose URL has the result."""
+        assert ticket.endpoint is not None
+        with calling("the codec's classify"):
+            meaning = self._codec.classify(response)
+        if meaning is not None:
+            return self._classify(response, task, ticket)
+        result = self._polling.result(response, response.url or ticket.endpoint.transport.url)
+        if isinstance(result, str):
+            return self._job(result, ticket.endpoint, has_ended=True)
+        if not 200 <= result.status < 300:
+            return self._classify(response, task, ticket)
+        return self._judge(result, task, ticket)
+
+    def _reported(self, outcome: Outcome, task: ChunkTask, ticket: Ticket) -> Outcome:
+        verdict = ticket.report(outcome, task, first=task.sent == 1)
+        return outcome if verdict is None else self._acted_on(verdict)
+
+
+def _lost(reason: str) -> Verdict:
+    # The job may have been paid for, so that the user alone decides about another one.
+    return Verdict(action=Action.FAIL, reason=f"{reason}; fanout run --only-failed starts another one", about_rows=True)
+
+
+def _retry_after(response: Response) -> float:
+    """Seconds that a server asks to wait before the next GET."""
+    value = response.headers.get("Retry-After", "")
+    return min(float(value), _LONGEST_WAIT) if value.isascii() and value.isdecimal() else 0.0

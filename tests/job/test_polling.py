@@ -1,0 +1,202 @@
+"""Whole jobs against an asynchronous API: one POST a row, and GETs until its job has ended."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from fanout.errors import ConfigError
+from fanout.job import load_job, run_job
+from tests.jobs import served
+from tests.predictions import JOB, Predictions, table
+
+
+def write(tmp_path, url, n, settings=()):
+    (tmp_path / "in.csv").write_text(table(n))
+    (tmp_path / "job.toml").write_text(JOB.replace("{url}", url).replace("{every}", "0.01"))
+    return load_job(tmp_path / "job.toml", settings)
+
+
+def lines(tmp_path):
+    return {
+        line["id"]: line.get("value") for line in map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    }
+
+
+def reasons(tmp_path):
+    text = (tmp_path / "out.jsonl.failures.jsonl").read_text()
+    return {line["ids"][0]: line["reason"] for line in map(json.loads, text.splitlines())}
+
+
+@asynccontextmanager
+async def predicting(tmp_path, n, polls=2, settings=()):
+    predictions = Predictions(polls)
+    async with served(predictions.handle) as url:
+        yield predictions, write(tmp_path, url, n, settings)
+
+
+async def test_each_row_has_the_result_of_its_own_job_and_one_post(tmp_path):
+    async with predicting(tmp_path, 40) as (predictions, job):
+        summary = await run_job(job)
+    assert summary.exit_code == 0
+    assert lines(tmp_path) == {f"r{i}": 2.0 * i for i in range(40)}
+    assert Counter(predictions.created) == Counter(range(40))
+    assert set(predictions.gets.values()) == {3}
+    assert summary.stats.requests == 40 * 4
+    # A waiting job holds no slot: more are open than requests may be in flight, and none is beyond the limit.
+    assert predictions.most_in_flight <= 4 < predictions.most_open
+
+
+async def test_the_jobs_that_wait_at_once_are_bounded(tmp_path):
+    async with predicting(tmp_path, 40, polls=5, settings=["codec.poll.most=3"]) as (predictions, job):
+        await run_job(job)
+    assert predictions.most_open <= 4 + 3 + 1
+
+
+async def test_trouble_with_the_gets_repeats_no_post(tmp_path):
+    troubles = {1: 503, 2: 404, 3: 404, 5: 429}
+
+    def trouble(n):
+        status = troubles.get(n)
+        return None if status is None else web.Response(status=status, headers={"Retry-After": "0"})
+
+    async with predicting(tmp_path, 5, polls=5) as (predictions, job):
+        predictions.trouble = trouble
+        summary = await run_job(job)
+    assert (summary.exit_code, summary.ok) == (0, 5)
+    assert sorted(predictions.created) == [0, 1, 2, 3, 4]
+
+
+async def test_a_job_that_is_gone_fails_its_row_without_another_post(tmp_path):
+    async with predicting(tmp_path, 2) as (predictions, job):
+        predictions.trouble = lambda _: web.Response(status=404, text="gone")
+        summary = await run_job(job)
+    assert summary.ok == 0
+    assert len(predictions.created) == 2
+    assert all("the job is lost: HTTP 404" in reason for reason in reasons(tmp_path).values())
+
+
+async def test_a_job_that_takes_too_long_fails_its_row_without_another_post(tmp_path):
+    async with predicting(tmp_path, 2, polls=10**6, settings=["codec.poll.timeout=0.1"]) as (predictions, job):
+        await run_job(job)
+    assert len(predictions.created) == 2
+    assert all("no result within codec.poll.timeout = 0.1 s" in reason for reason in reasons(tmp_path).values())
+
+
+async def test_a_job_that_fails_fails_its_row_with_the_words_of_the_server(tmp_path):
+    async with predicting(tmp_path, 4) as (predictions, job):
+        predictions.fails = lambda number: number == 2
+        summary = await run_job(job)
+    assert (summary.ok, len(predictions.created)) == (3, 4)
+    assert "unlucky" in reasons(tmp_path)["r2"]
+
+
+async def test_a_foreign_origin_stops_the_run_unless_it_is_named_and_gets_no_credentials(tmp_path):
+    predictions = Predictions()
+    async with served(predictions.handle) as there:
+        predictions.get_url = lambda _, name: f"{there}/files/{name}"
+        async with served(predictions.handle) as url:
+            summary = await run_job(write(tmp_path, url, 3))
+            assert summary.exit_code == 3
+            assert "codec.poll.origins" in summary.stop.reason
+            assert predictions.credentials == []
+            named = write(tmp_path, url, 3, [f'codec.poll.origins=["{there}"]'])
+            summary = await run_job(named, fresh=True)
+    assert (summary.exit_code, summary.ok) == (0, 3)
+    assert set(predictions.credentials) == {(there.removeprefix("http://"), None)}
+
+
+async def test_the_own_origin_gets_credentials(tmp_path):
+    async with predicting(tmp_path, 1) as (predictions, job):
+        await run_job(job)
+    assert {value for _, value in predictions.credentials} == {"Bearer secret-token"}
+
+
+async def test_a_redirect_of_a_get_stops_the_run(tmp_path):
+    async with predicting(tmp_path, 1) as (predictions, job):
+        predictions.trouble = lambda _: web.Response(status=302, headers={"Location": "http://127.0.0.1:9/"})
+        summary = await run_job(job)
+    assert summary.stop.kind == "redirect"
+    assert len(predictions.created) == 1
+
+
+async def test_an_answer_without_a_url_stops_the_run_before_more_jobs_are_lost(tmp_path):
+    async with predicting(tmp_path, 50, settings=['codec.poll.url="links.self"']) as (predictions, job):
+        summary = await run_job(job)
+    assert summary.exit_code == 3
+    assert "codec.poll.url = 'links.self'" in summary.stop.reason
+    assert len(predictions.created) <= 4
+
+
+async def test_a_url_in_a_header_and_a_result_at_another_url(tmp_path):
+    gets: Counter[tuple[str, str]] = Counter()
+
+    async def handle(request):
+        gets[request.method, request.path] += 1
+        if request.method == "POST":
+            return web.Response(status=202, headers={"Operation-Location": "/operations/1?api-version=2"})
+        if request.path == "/operations/1":
+            assert request.query_string == "api-version=2"
+            ended = gets["GET", "/operations/1"] > 2
+            return web.json_response({"status": "succeeded" if ended else "running", "output": "/results/1"})
+        return web.json_response(7.0)
+
+    async with served(handle) as url:
+        summary = await run_job(write(tmp_path, url, 1, ['codec.poll.url="header:Operation-Location"']))
+    assert summary.ok == 1
+    assert lines(tmp_path) == {"r0": 7.0}
+    assert gets == {("POST", "/v1/predictions"): 1, ("GET", "/operations/1"): 3, ("GET", "/results/1"): 1}
+
+
+async def test_an_answer_that_is_there_at_once_needs_no_get(tmp_path):
+    async def handle(request):
+        assert request.method == "POST"
+        number = (await request.json())["input"]["n"]
+        return web.json_response({"status": "succeeded", "output": 2 * number, "urls": {"get": "/x"}}, status=201)
+
+    async with served(handle) as url:
+        summary = await run_job(write(tmp_path, url, 3))
+    assert lines(tmp_path) == {"r0": 0.0, "r1": 2.0, "r2": 4.0}
+    assert summary.stats.requests == 3
+
+
+async def test_a_stopped_run_goes_on_waiting_for_its_jobs(tmp_path):
+    async with predicting(tmp_path, 6, polls=10**6, settings=["timeouts.run=0.3"]) as (predictions, job):
+        assert (await run_job(job)).exit_code == 3
+        assert sorted(predictions.created) == [0, 1, 2, 3, 4, 5]
+        predictions.polls = 0
+        summary = await run_job(load_job(job.file, ["codec.poll.every=0.02"]))
+    assert (summary.exit_code, len(predictions.created)) == (0, 6)
+    assert lines(tmp_path) == {f"r{i}": 2.0 * i for i in range(6)}
+    assert b"secret-token" not in (tmp_path / "out.jsonl.journal").read_bytes()
+
+
+async def test_a_url_with_a_credential_is_not_kept_in_the_journal(tmp_path):
+    async with predicting(tmp_path, 2, polls=10**6, settings=["timeouts.run=0.2"]) as (predictions, job):
+        predictions.get_url = lambda origin, name: (
+            f"{origin}/{name}{'?sig=hidden' if name == 'p1' else '?api-version=2'}"
+        )
+        await run_job(job)
+    journal = (tmp_path / "out.jsonl.journal").read_bytes()
+    assert b"/p0?api-version=2" in journal
+    assert b"hidden" not in journal
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("codec.poll.evry=1", "has no key 'evry'"),
+        ("codec.poll.every=0", "must be a number above 0"),
+        ('codec.poll.until="a["', "codec.poll.until"),
+        ('codec.poll={ url = "a" }', "needs the key 'until'"),
+        ('codec.poll.origins=["https://h/path"]', "not an origin"),
+        ('codec.poll.origins="https://h"', "must be a list"),
+    ],
+)
+def test_a_mistake_names_its_key(tmp_path, setting, words):
+    with pytest.raises(ConfigError, match=words.replace("[", r"\[")):
+        write(tmp_path, "http://127.0.0.1:9", 1, [setting])
