@@ -64,7 +64,7 @@ async def test_a_killed_run_goes_on_waiting_for_the_jobs_in_its_journal(tmp_path
         assert known.isdisjoint(predictions.created[before:])
     assert known
     text = (tmp_path / "out.jsonl").read_text()
-    answers = {line["id"]: line["value"] for line in map(json.loads, text.splitlines())}
+    answers = {line["id"]: line["double"] for line in map(json.loads, text.splitlines())}
     assert answers == {f"r{i}": 2.0 * i for i in range(n_rows)}
     # Each kill may have cut off as many POSTs as requests may be in flight.
     assert sum(count - 1 for count in Counter(predictions.created).values()) <= 4 * n_kills

@@ -23,7 +23,7 @@ def write(tmp_path, url, n, settings=()):
 
 def lines(tmp_path):
     return {
-        line["id"]: line.get("value") for line in map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+        line["id"]: line.get("double") for line in map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
     }
 
 
