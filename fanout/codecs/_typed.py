@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+import numpy as np
 import orjson
 
 from fanout._escape import shortened
 from fanout.codecs._answer_schema import AnswerSchema
 from fanout.codecs._answers import unfenced
+from fanout.codecs._logprobs import REQUEST, of_values
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError
-from fanout.types import Payload
+from fanout.types import Payload, TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 Mode: TypeAlias = Literal["json_schema", "json_object", "tools", "prompt"]
 
 MODES = ("json_schema", "json_object", "tools", "prompt")
-OWN_FIELDS = ("response_format", "tools", "tool_choice")
+OWN_FIELDS = ("response_format", "tools", "tool_choice", *REQUEST)
 """Fields of a request that a schema sets."""
 
 _LONGEST_FAULT = 500
@@ -42,12 +44,13 @@ class TypedAnswers:
         mode: ``"json_schema"`` sends it as ``response_format``; for servers without that, ``"tools"`` sends it as the
             only tool, ``"json_object"`` and ``"prompt"`` write it into the system message.
         validate: called with each valid answer, a dict; it raises ValueError to refuse one.
+        logprobs: name of a field with an enum of texts, whose values get log probabilities.
 
     Raises:
         ConfigError: an option that cannot be used.
     """
 
-    def __init__(self, schema: object, mode: str, validate: object) -> None:
+    def __init__(self, schema: object, mode: str, validate: object, logprobs: object = None) -> None:
         if mode not in MODES:
             raise ConfigError(f"mode must be one of {', '.join(MODES)}, not {mode!r}", key="mode")
         if validate is not None and not callable(validate):
@@ -55,10 +58,41 @@ class TypedAnswers:
         self.schema = AnswerSchema(schema)
         self._mode = mode
         self._validate: Callable[[dict[str, Any]], object] | None = validate
+        self._values: list[str] = [] if logprobs is None else self._values_of(logprobs)
+        self._logprobs = str(logprobs)
+
+    @property
+    def spec(self) -> dict[str, TensorSpec]:
+        """Output name -> dtype and shape: the fields of the schema, and log probabilities of shape (values of the enum,)."""
+        more = {self._output: TensorSpec(dtype=np.dtype(np.float64), shape=(len(self._values),))}
+        return self.schema.spec | (more if self._values else {})
+
+    @property
+    def keeps_nan(self) -> bool:
+        """True if NaN stands in an output for null, or for a probability that the server does not give."""
+        return bool(self._values) or self.schema.keeps_null
+
+    @property
+    def _output(self) -> str:
+        return f"{self._logprobs}_logprobs"
+
+    def _values_of(self, field: object) -> list[str]:
+        values = self.schema.schema["properties"].get(field, {}).get("enum")
+        if not values or not all(isinstance(value, str) for value in values):
+            raise ConfigError(f"logprobs must name a field with an enum of texts, not {field!r}", key="logprobs")
+        if self._mode == "tools":
+            raise ConfigError('logprobs are not given for tools: choose another mode than "tools"', key="logprobs")
+        if f"{field}_logprobs" in self.schema.outputs:
+            raise ConfigError(f"logprobs make an output {field}_logprobs, which the schema has already", key="logprobs")
+        return list(values)
 
     @property
     def fields(self) -> dict[str, Any]:
         """Constant fields of the request."""
+        return self._form | (REQUEST if self._values else {})
+
+    @property
+    def _form(self) -> dict[str, Any]:
         name, schema = self.schema.name, self.schema.schema
         if self._mode == "json_schema":
             form = {"name": name, "strict": True, "schema": schema}
@@ -87,7 +121,7 @@ class TypedAnswers:
             return arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode()
         return content
 
-    def arrays(self, text: str) -> dict[str, Array]:
+    def arrays(self, text: str, choice: Mapping[str, Any]) -> dict[str, Array]:
         """The outputs of one row, each of shape (1, ...). Raises `Unfit` with the text for an invalid answer."""
         try:
             answer = self.schema.read(unfenced(text))
@@ -97,6 +131,8 @@ class TypedAnswers:
         except ValueError as error:
             fault = shortened(" ".join(str(error).split()), _LONGEST_FAULT) or "refused by validate"
             raise Unfit(f"is invalid: {fault}", answer=text) from None
+        if self._values:
+            arrays[self._output] = of_values(choice, text, self._logprobs, self._values)[np.newaxis]
         return arrays
 
     def reask(self, payload: Payload, document: Any, fault: str) -> Payload:

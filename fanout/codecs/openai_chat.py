@@ -90,6 +90,8 @@ class OpenAIChat(Codec):
         validate: a function that is called with each valid answer, a dict, and raises ValueError to refuse it; in a job
             file its place, ``"checks.py:function"`` or ``"package.module:function"``.
         reasks: times that an invalid answer is asked for again, with its fault, before its row fails.
+        logprobs: name of a field with an enum of texts. The output ``NAME_logprobs`` has the log probability of each
+            value, in the order of the enum; NaN where the server gives none.
         usage, status_rules: see `fanout.Codec`. The ``usage`` of the response is read without a path.
 
     Raises:
@@ -112,15 +114,18 @@ class OpenAIChat(Codec):
         mode: Mode = "json_schema",
         validate: Any = None,
         reasks: int = 1,
+        logprobs: str | None = None,
         usage: Mapping[str, str] | None = None,
         status_rules: Sequence[StatusRule] | None = None,
     ) -> None:
         text = TensorSpec(dtype=_STRING, shape=())
         super().__init__(usage=usage, status_rules=status_rules)
         self._spec = {TEXT: text, FINISH_REASON: text}
-        self._typed = None if schema is None else TypedAnswers(schema, mode, validate)
+        self._typed = None if schema is None else TypedAnswers(schema, mode, validate, logprobs)
         if self._typed is None and validate is not None:
             raise ConfigError("validate checks typed answers: give their schema, too", key="validate")
+        if self._typed is None and logprobs is not None:
+            raise ConfigError("logprobs belong to a field of typed answers: give their schema, too", key="logprobs")
         if type(reasks) is not int or reasks < 0:
             raise ConfigError(f"reasks must be a whole number, 0 or more, not {reasks!r}", key="reasks")
         given = _options.text_or_none("model", model)
@@ -191,8 +196,8 @@ class OpenAIChat(Codec):
             if name in self._fields and name in typed.fields:
                 raise ConfigError(f"extra cannot have the field {name!r}: the schema sets it", key="extra")
         self._fields |= typed.fields
-        self._spec = typed.schema.spec
-        if typed.schema.keeps_null:  # NaN stands for null, and no JSON has another
+        self._spec = typed.spec
+        if typed.keeps_nan:  # the validation of the schema refuses any other
             self.nonfinite = "keep"
         # A file may change under the same path, so that its content counts for the identity of a run.
         self.options = {**self.options, "schema": typed.schema.schema}
@@ -204,7 +209,7 @@ class OpenAIChat(Codec):
         if text is None:
             raise Unfit("has a choice without a text in its message")
         _require_whole(document, choice, text)
-        return self._typed.arrays(text)
+        return self._typed.arrays(text, choice)
 
     def _no_answer(self, document: Any) -> str | None:
         """Why the row will get no answer; None if another request may bring one."""
