@@ -63,7 +63,7 @@ class TypedAnswers:
 
     @property
     def spec(self) -> dict[str, TensorSpec]:
-        """Output name -> dtype and shape: the fields of the schema, and log probabilities of shape (values of the enum,)."""
+        """Output name -> dtype and shape: the fields of the schema, and one log probability for each value."""
         more = {self._output: TensorSpec(dtype=np.dtype(np.float64), shape=(len(self._values),))}
         return self.schema.spec | (more if self._values else {})
 

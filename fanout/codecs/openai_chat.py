@@ -90,8 +90,8 @@ class OpenAIChat(Codec):
         validate: a function that is called with each valid answer, a dict, and raises ValueError to refuse it; in a job
             file its place, ``"checks.py:function"`` or ``"package.module:function"``.
         reasks: times that an invalid answer is asked for again, with its fault, before its row fails.
-        logprobs: name of a field with an enum of texts. The output ``NAME_logprobs`` has the log probability of each
-            value, in the order of the enum; NaN where the server gives none.
+        logprobs: name of a field with an enum of texts. An output of its name with ``_logprobs`` behind it has the log
+            probability of each value, in the order of the enum; NaN where the server gives none.
         usage, status_rules: see `fanout.Codec`. The ``usage`` of the response is read without a path.
 
     Raises:

@@ -54,9 +54,7 @@ def test_the_field_is_that_of_the_answer_itself():
     assert probabilities(inner, ("good", {"good": 0.9, "bad": 0.1}), '"}')[:2] == [0.9, 0.1]
 
 
-@pytest.mark.parametrize(
-    "logprobs", [None, {}, {"content": None}, {"content": [{"token": "other", "logprob": -1.0}]}, []]
-)
+@pytest.mark.parametrize("logprobs", [None, {}, {"content": None}, {"content": [{"token": "x", "logprob": -1.0}]}, []])
 def test_without_probabilities_of_the_server_all_are_nan(logprobs):
     assert np.isnan(of_values({"logprobs": logprobs}, '{"label": "bad"}', "label", VALUES)).all()
 
