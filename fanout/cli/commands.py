@@ -11,7 +11,7 @@ import click
 
 from fanout._escape import escaped_lines
 from fanout._version import __version__
-from fanout.cli.parameters import CommandWithFaults, Counts, RowRange
+from fanout.cli.parameters import Age, CommandWithFaults, Counts, RowRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -414,6 +414,51 @@ def schema() -> None:
     from fanout.cli.output import schema_text
 
     click.echo(schema_text())
+
+
+@cli.group(short_help="Inspect and prune a cache of answers.")
+def cache() -> None:
+    """Inspect and prune the file of answers that [cache] path names in a job file."""
+
+
+_cache_file = click.argument("file", metavar="FILE", type=click.Path())
+
+
+@cache.command(short_help="Count the answers.")
+@_cache_file
+@_json
+def stats(file: str, as_json: bool) -> None:
+    """Count the answers in a cache, by namespace, codec and endpoint. FILE is the cache, or a job file that names it.
+
+    \b
+    Example:
+      fanout cache stats job.toml
+    """
+    from fanout.cli.cache import stats_command
+
+    _exit(stats_command(file, as_json=as_json))
+
+
+@cache.command(short_help="Delete answers.")
+@_cache_file
+@click.option("--older-than", metavar="AGE", type=Age(), help="Delete answers of this age, for instance 30d or 12h.")
+@click.option("--namespace", metavar="NAME", help="Delete the answers of this namespace; '' is the one without a name.")
+@click.option("--all", "everything", is_flag=True, help="Delete all answers.")
+@_json
+def prune(file: str, older_than: float | None, namespace: str | None, everything: bool, as_json: bool) -> None:
+    """Delete answers from a cache, and make the file smaller. FILE is the cache, or a job file that names it.
+
+    \b
+    Examples:
+      fanout cache prune job.toml --older-than 30d
+      fanout cache prune answers.sqlite --namespace v1 --older-than 12h
+      fanout cache prune answers.sqlite --all
+    """
+    from fanout.cli.cache import prune_command
+
+    if everything == (older_than is not None or namespace is not None):
+        raise click.UsageError("give --older-than or --namespace, or both, or else --all")
+    _exit(prune_command(file, older_than=older_than, namespace=namespace, as_json=as_json))
 
 
 @cli.group(invoke_without_command=True, short_help="List and describe presets of APIs.")

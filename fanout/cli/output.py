@@ -182,6 +182,8 @@ def _count_lines(summary: Summary) -> Iterator[str]:
     earlier = f", {summary.earlier} of them done before" if summary.earlier else ""
     yield f"{counts}{earlier}; {summary.seconds:.2f} s{_phases(summary)}, {summary.stats.rows_per_second:,.0f} rows/s"
     stats = summary.stats
+    if stats.cached or stats.shared:
+        yield f"{stats.cached} rows from the cache, {stats.shared} shared the request of an equal row"
     splits = f", {stats.splits} splits" if stats.splits else ""
     limit = "" if stats.concurrency is None else f"; concurrency {stats.concurrency} at the end"
     hedges = f", {stats.hedges} hedges ({stats.hedges_won} answered first)" if stats.hedges else ""

@@ -9,8 +9,11 @@ import click
 if TYPE_CHECKING:
     SliceType = click.ParamType[slice]  # generic in the newest versions of click only
     CountsType = click.ParamType[tuple[int, ...]]
+    AgeType = click.ParamType[float]
 else:
-    SliceType = CountsType = click.ParamType
+    SliceType = CountsType = AgeType = click.ParamType
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class RowRange(SliceType):
@@ -43,6 +46,24 @@ class Counts(CountsType):
         if not counts or min(counts) < 1:
             self.fail(f"{value!r} is not a list of whole numbers from 1 on, for instance 8,16,32:", param, ctx)
         return counts
+
+
+class Age(AgeType):
+    """A time such as ``30d``, ``12h``, ``90m`` or ``45s`` in seconds; a number without a unit is in seconds."""
+
+    name = "age"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds, or fail with an example."""
+        text = str(value)
+        unit = _SECONDS.get(text[-1:], 1)
+        try:
+            seconds = float(text.rstrip("smhd") if text[-1:] in _SECONDS else text) * unit
+        except ValueError:
+            seconds = -1.0
+        if not 0 <= seconds < float("inf"):
+            self.fail(f"{value!r} is not a time, for instance 30d, 12h or 90m", param, ctx)
+        return seconds
 
 
 class CommandWithFaults(click.Command):

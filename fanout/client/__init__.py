@@ -1,5 +1,6 @@
 """The client: sends rows through `map`, `stream`, `run` and `predict`, on one session with its endpoints."""
 
+from fanout.client.caching import require_repeatable
 from fanout.client.client import Client
 from fanout.client.endpoints import offline_url, request_url
 from fanout.client.file_run import Sink
@@ -12,4 +13,5 @@ from fanout.client.stream import Stream
 __all__ = [
     "Client", "ClientOptions", "Preview", "Sink", "Stream", "Survey", "codec_name", "complete", "content_of",
     "offline_url", "open_journal", "reopen_failures", "request_url",
+    "require_repeatable",
 ]  # fmt: skip

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from fanout.client.options import ClientSettings
     from fanout.codecs.base import Codec
-    from fanout.settings import Endpoint
+    from fanout.settings import Cache, Endpoint
 
 # Fields that name the caller or one request. All others count, since a gateway may choose the model by any of them.
 _NOT_OF_ANSWERS = frozenset(
@@ -34,13 +34,12 @@ _NOT_OF_ANSWERS = frozenset(
 )  # fmt: skip
 
 
-def require_repeatable(codec: Codec, settings: ClientSettings) -> None:
+def require_repeatable(codec: Codec, cache: Cache | None) -> None:
     """Raise `ConfigError` if the answers are drawn at random, so that a cache would repeat one draw unasked."""
-    cache = settings.cache
     if cache is not None and cache.path is not None and not cache.sampled and (reason := codec.sampled):
         raise ConfigError(
-            f"sampled must be true to keep answers that the model draws at random, and {reason}: set temperature = 0, "
-            "or sampled = true to give later runs the same draw",
+            f"cache would repeat answers that the model draws at random ({reason}): set temperature = 0, or "
+            "cache.sampled = true to give later runs the same draw (in Python Cache(sampled=True))",
             key="cache",
         )
 

@@ -165,7 +165,7 @@ class Client(Generic[V]):
             transport=transport,
             redactor=self._redactor,
         )
-        require_repeatable(self._codec, self._settings)
+        require_repeatable(self._codec, self._settings.cache)
         # Connections belong to a running event loop, which there may not be yet.
         self._session: Session | None = None
         self._closed = False

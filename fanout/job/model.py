@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fanout._redact import Redactor
-from fanout.settings import Chunks, Endpoint, Hedge, Limits, Prices, RetryPolicy, Timeouts
+from fanout.settings import Cache, Chunks, Dedupe, Endpoint, Hedge, Limits, Prices, RetryPolicy, Timeouts
 
 if TYPE_CHECKING:
     from fanout.auth import Auth
@@ -169,6 +169,8 @@ class JobFile(Table):
     cost: Prices = Prices()
     retry: RetryPolicy = RetryPolicy()
     hedge: Hedge = Hedge()
+    cache: Cache = Cache()
+    dedupe: Dedupe = Dedupe()
     timeouts: Timeouts = Timeouts()
     mock: Mock = Mock()
     output: Output
@@ -204,6 +206,12 @@ class Job:
     def output_path(self) -> Path:
         """The output file."""
         return self._beside(self.tables.output.path)
+
+    @property
+    def cache(self) -> Cache | None:
+        """The cache of answers, its path resolved from the job file's folder; None without one."""
+        cache = self.tables.cache
+        return None if cache.path is None else replace(cache, path=str(self._beside(cache.path)))
 
     @property
     def endpoint(self) -> Endpoint:

@@ -95,8 +95,8 @@ def _job_key(error: ConfigError) -> str:
         return ""
     if isinstance(error, InputError):
         return "input"
-    if error.key == "auth":
-        return "auth"
+    if error.key in ("auth", "cache"):
+        return error.key
     # The client raises keys of its own arguments; all others are options of the codec.
     table = "endpoint" if error.key in _ENDPOINT_KEYS else "codec"
     return f"{table}.{error.key}" if error.key else ""

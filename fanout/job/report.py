@@ -106,7 +106,7 @@ class Summary:
         """Return the summary in the form of the JSON output."""
         # The JSON stays flat, so that scripts read one level: jq .ok.
         stats = asdict(self.stats)
-        counted = ("requests", "retries", "splits", "hedges", "hedges_won", "concurrency")
+        counted = ("cached", "shared", "requests", "retries", "splits", "hedges", "hedges_won", "concurrency")
         return {
             "schema_version": SCHEMA_VERSION,
             "answers": self.answers,

@@ -12,7 +12,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fanout.cassettes import Recorder, Replayer
-from fanout.client import Client, codec_name, complete, content_of, offline_url, open_journal, reopen_failures
+from fanout.client import (
+    Client,
+    codec_name,
+    complete,
+    content_of,
+    offline_url,
+    open_journal,
+    reopen_failures,
+    require_repeatable,
+)
 from fanout.codecs._options import spec_from_options
 from fanout.errors import ConfigError, InputError, RunStopped
 from fanout.io.journal import read_state
@@ -96,7 +105,7 @@ async def run_job(
         source = await asyncio.to_thread(read_input, job, rows)
         sink = open_output(job, source)
         recorder = recorder_of(job, input_name(job), shown_codec(job), setup.answers)
-        client = client_of(job, setup.transport, None if recorder is None else recorder.events)
+        client = client_of(job, setup.transport, None if recorder is None else recorder.events, whole=False)
         # Fingerprints read parts of the input files.
         identity = await on_thread(client.identity, source) | setup.identity
         if setup.identity:
@@ -255,13 +264,20 @@ def shown_codec(job: Job) -> str:
 
 
 def client_of(
-    job: Job, transport: Transport | TransportWrapper | None = None, on_event: Callable[[Event], None] | None = None
+    job: Job,
+    transport: Transport | TransportWrapper | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    *,
+    whole: bool = True,
 ) -> Client:
     """Return a client with the job's settings, not open yet.
 
-    A transport that replaces the network answers for the first endpoint only.
+    A transport that replaces the network answers for the first endpoint only. ``whole``: every row is sent, whatever
+    the tables ``cache`` and ``dedupe`` say.
     """
     tables = job.tables
+    if job.cache is not None:
+        require_repeatable(job.codec, job.cache)
     return Client(
         job.endpoint.each()[0][0] if replaces_network(transport) else job.endpoint,
         codec=job.codec,
@@ -274,6 +290,9 @@ def client_of(
         timeouts=tables.timeouts,
         hedge=tables.hedge,
         cost=tables.cost,
+        # The answers of a mock or a recording are not those of the endpoint, and a recording is to have every row.
+        cache=None if whole or transport is not None else job.cache,
+        dedupe=tables.dedupe.enabled and not whole,
         on_event=on_event,
         transport=transport,
         secrets=job.redactor,

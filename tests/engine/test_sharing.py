@@ -203,7 +203,7 @@ async def test_a_server_whose_answers_have_another_form_than_the_cached_ones_is_
 
 def test_sampled_answers_are_kept_only_if_the_user_says_so(tmp_path: Path) -> None:
     chat = fanout.codec("openai-chat", model="m", extra={"temperature": 0.7})
-    with pytest.raises(ConfigError, match=r"temperature is 0.7: set temperature = 0, or sampled = true"):
+    with pytest.raises(ConfigError, match=r"temperature is 0.7\): set temperature = 0, or cache.sampled"):
         Client("http://x.test", codec=chat, cache=tmp_path / "a.sqlite")
     with pytest.raises(ConfigError, match="a chat without a temperature"):
         Client("http://x.test", codec="openai-chat", cache=tmp_path / "a.sqlite")
