@@ -507,6 +507,10 @@ class ChunkResult:
     cached: Array | None = None
     """Mask of the rows whose answers came from the cache; None if none did."""
 
+    usage: Array | None = None
+    """Input, cached, output and reasoning tokens of each row, shape (stop - start, 4), float64: the row's share of
+    those of its request, NaN where they are unknown. None unless `Client.run` keeps them."""
+
     @property
     def values(self) -> Any:
         """The array, or a dict of arrays for a codec with several outputs; None if no row succeeded.

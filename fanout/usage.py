@@ -47,6 +47,10 @@ class TokenCounts(NamedTuple):
         return self.input + self.output
 
 
+USAGE_COLUMNS = tuple(f"usage.{name}_tokens" for name in TokenCounts._fields)
+"""Names of the outputs with the tokens of each row, in the order of `TokenCounts`."""
+
+
 def token_counts(usage: Mapping[str, int]) -> TokenCounts:
     """Return the tokens in a usage. A usage that names a total alone counts as input, as embeddings have no output."""
     cached_apart = _first(usage, _CACHED_APART)

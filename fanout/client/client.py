@@ -284,6 +284,7 @@ class Client(Generic[V]):
         *,
         journal: Journal | str | PathLike[str] | None = None,
         carry: bool = False,
+        keep_usage: bool = False,
         control: RunControl | None = None,
         timeout: float | None = None,
     ) -> Result:
@@ -297,6 +298,9 @@ class Client(Generic[V]):
                 of the rows; or a `Journal` with an identity of your own.
             carry: if the journal belongs to another input, keep its answers to rows with the same id and content, and
                 send the other rows. Needs the path of a journal.
+            keep_usage: write the tokens of each row beside its answer, as outputs of their own
+                (``usage.input_tokens``, ``usage.cached_tokens``, ``usage.output_tokens``, ``usage.reasoning_tokens``):
+                its share of those of its request; NaN where they are unknown.
             control: ends the run from outside.
             timeout: seconds until the run stops. Answers so far are still written.
 
@@ -324,16 +328,16 @@ class Client(Generic[V]):
             # Resolving paths can block on a network file system.
             await asyncio.to_thread(require_own_files, rows, sink, path)
         if journal is None or isinstance(journal, Journal):
-            return await run_into(session, rows, sink, journal, control, until)
+            return await run_into(session, rows, sink, journal, control, until, keep_usage=keep_usage)
         # Checked above, for every journal.
         assert isinstance(sink, FileSink)
         content = content_of(rows)
         known = rows if content is None else content
         # Hashing a large input takes seconds, so it is kept off the loop.
-        identity = await on_thread(self.identity, known)
+        identity = await on_thread(self.identity, known) | ({"keep_usage": True} if keep_usage else {})
         opening = partial(open_journal, Path(journal), identity, content, sink, carry=carry)
         async with opened_on_thread(opening) as opened:
-            return await run_into(session, known, sink, opened, control, until)
+            return await run_into(session, known, sink, opened, control, until, keep_usage=keep_usage)
 
     @checks_options
     async def predict(self, row: Any, *, timeout: float | None = None) -> Any:

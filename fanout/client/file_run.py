@@ -16,7 +16,7 @@ from fanout.client.identity import DigestRecorder, content_of, require_unchanged
 from fanout.client.jobs import JournalledJobs
 from fanout.client.outcome import final_stop, raise_if_stopped
 from fanout.client.resuming import complete, require_same_rows, withdraw
-from fanout.client.spending import recorded, settle, spent_before
+from fanout.client.spending import recorded, schema_of_answers, settle, spent_before, with_usage_columns
 from fanout.engine import ResultQueue, RowStatus, RunControl, Stop, Until, room_for
 from fanout.errors import CallbackError, ConfigError
 from fanout.io.journal import JournalState
@@ -66,6 +66,8 @@ async def run_into(
     journal: Journal | None,
     control: RunControl | None = None,
     until: Until | None = None,
+    *,
+    keep_usage: bool = False,
 ) -> Result:
     """Send ``rows`` and write their answers to ``sink``. The result has no values. Raises `RunStopped`."""
     if isinstance(rows, Source) and rows.kept is not None:
@@ -89,9 +91,10 @@ async def run_into(
         queue, status = ResultQueue(), RowStatus(state.resolved, state.failures)
         run = session.new_run(
             chunker,
-            queue.put,
+            with_usage_columns(queue.put) if keep_usage else queue.put,
             control,
-            schema=state.schema,
+            schema=schema_of_answers(state.schema) if keep_usage else state.schema,
+            keep_usage=keep_usage,
             failed_alone=_failed_alone(state),
             until=until,
             settle_later=True,

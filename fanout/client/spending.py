@@ -1,4 +1,4 @@
-"""The spending of a journalled run: the journal records an allowance before it is spent, and the sum at the end.
+"""The spending of a run into a sink: its journal records an allowance before it is spent, and the sum at the end.
 
 A process that is killed leaves no account of its last requests. So its journal says how much it may spend before the
 next record, and the process that resumes the run counts all of that as spent.
@@ -10,17 +10,21 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from fanout.engine import Stop
 from fanout.io.journal import Spent
 from fanout.limits import Amount
 from fanout.threads import ended, on_thread
+from fanout.usage import USAGE_COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from fanout.engine import Run
     from fanout.io.journal import Journal
     from fanout.limits import Account
+    from fanout.types import ChunkResult, Schema
 
 # Requests that one allowance pays for, at least: each allowance costs a trip to the disk.
 _STEP = 32
@@ -63,6 +67,25 @@ async def settle(journal: Journal) -> Stop | None:
     except OSError as error:
         return Stop("output", f"the journal cannot be written: {error}")
     return None
+
+
+def with_usage_columns(deliver: Callable[[ChunkResult], None]) -> Callable[[ChunkResult], None]:
+    """Return a ``deliver`` that first adds the tokens of each row to the outputs, beside the answers."""
+
+    def deliver_with_usage(done: ChunkResult) -> None:
+        if done.outputs is not None:
+            n_rows = done.stop - done.start
+            usage = np.full((n_rows, len(USAGE_COLUMNS)), np.nan) if done.usage is None else done.usage
+            columns = {name: np.ascontiguousarray(usage[:, at]) for at, name in enumerate(USAGE_COLUMNS)}
+            done.outputs = {**done.outputs, **columns}
+        deliver(done)
+
+    return deliver_with_usage
+
+
+def schema_of_answers(schema: Schema | None) -> Schema | None:
+    """Return the schema of an output without the tokens that `with_usage_columns` adds."""
+    return schema and {name: form for name, form in schema.items() if name not in USAGE_COLUMNS}
 
 
 async def _allow(journal: Journal, account: Account, run: Run, requests: int) -> None:

@@ -141,12 +141,15 @@ class SyncClient(Generic[V]):
         *,
         journal: Journal | str | PathLike[str] | None = None,
         carry: bool = False,
+        keep_usage: bool = False,
         control: RunControl | None = None,
         timeout: float | None = None,
     ) -> Result:
         """`Client.run`, blocking."""
         control = control or RunControl()
-        run = self._client.run(rows, sink, journal=journal, carry=carry, control=control, timeout=timeout)
+        run = self._client.run(
+            rows, sink, journal=journal, carry=carry, keep_usage=keep_usage, control=control, timeout=timeout
+        )
         return self._run(run, control)
 
     @checks_options

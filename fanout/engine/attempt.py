@@ -223,6 +223,7 @@ class Attempter:
     def _charge(self, task: ChunkTask, usage: Mapping[str, int], ticket: Ticket) -> None:
         if isinstance(ticket, BilledTicket):
             ticket.charge(usage)
+        task.usage = usage
         self._counters.charge(usage)
         self._group.costs.charge(task, usage, self._dispatcher.now())
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fanout.classify import classify_error
-from fanout.engine.task import filled
+from fanout.engine.task import filled, usage_of_rows
 from fanout.engine.validator import ResponseValidator, Unconfirmed, disagreement
 from fanout.rowset import RowSet
 from fanout.types import Array, Chunk, ChunkResult, Event, Failure, Result, Verdict
@@ -42,6 +42,7 @@ class ResultCollector:
         schema: dtype and shape of all answers, where an earlier run has learnt them.
         independent: answers may differ in shape and dtype, so none waits for a second one to confirm it.
         settle_later: a chunk counts as done when it is given to `settle`, not when it is delivered.
+        keep_usage: results have the tokens of their rows.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class ResultCollector:
         schema: Schema | None = None,
         independent: bool = False,
         settle_later: bool = False,
+        keep_usage: bool = False,
     ) -> None:
         self._balancer = balancer
         self.counters = counters
@@ -64,6 +66,7 @@ class ResultCollector:
         self._schema = schema
         self._independent = independent
         self._settle_later = settle_later
+        self._keep_usage = keep_usage
         self._partial: dict[Chunk, PartialChunk] = {}
         self.suspect = RowSet()
         """Rows whose answers may be those of other rows. They stay pending."""
@@ -85,9 +88,14 @@ class ResultCollector:
         if self.validator.settled or self._independent:
             if task.assembly is None:
                 chunk = task.chunk
-                self._finish(ChunkResult(start=chunk.start, stop=chunk.stop, outputs=outputs, ids=chunk.ids))
+                done = ChunkResult(start=chunk.start, stop=chunk.stop, outputs=outputs, ids=chunk.ids)
+                if self._keep_usage:
+                    done.usage = usage_of_rows(task)
+                self._finish(done)
             else:
                 task.assembly.add(task, outputs)
+                if self._keep_usage:
+                    task.assembly.add_usage(task)
                 self._finish_if_whole(task.assembly)
             return []
         task.held = True

@@ -63,6 +63,7 @@ class Run:
             is to be sent alone. They leave the run: each belongs to another caller, who must not wait or fail for the
             others.
         settle_later: a chunk counts as done when it is given to ``collector.settle``, not when it is delivered.
+        keep_usage: results have the tokens of their rows.
         account: of this run alone; that of the group if not given.
         jobs: records the jobs of an asynchronous API.
     """
@@ -82,6 +83,7 @@ class Run:
         settle_later: bool = False,
         account: Account | None = None,
         jobs: JobRecords | None = None,
+        keep_usage: bool = False,
     ) -> None:
         self.chunker = chunker
         self._jobs = jobs
@@ -102,6 +104,7 @@ class Run:
             schema=schema,
             independent=isolate is not None,
             settle_later=settle_later,
+            keep_usage=keep_usage,
         )
         budget = BisectionBudget(lambda: group.successes, failed_alone=failed_alone, answered_before=schema is not None)
         self.scheduler = Scheduler(

@@ -337,4 +337,5 @@ def _without_pending(done: ChunkResult, cached: Array | None) -> Iterator[ChunkR
             failures=tuple(f for f in done.failures if start <= f.start - done.start < stop),
             ids=None if done.ids is None else done.ids[part],
             cached=None if cached is None or not cached[part].any() else cached[part],
+            usage=None if done.usage is None else done.usage[part],
         )

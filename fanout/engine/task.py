@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fanout.types import Action, Chunk, ChunkResult, Failure, take_rows
+from fanout.usage import TokenCounts, token_counts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from fanout.engine.bisection import Bisection
     from fanout.types import Array, ErrorKind, Payload, Rows, Values, Verdict
@@ -48,6 +49,7 @@ class ChunkTask:
         "suspect",
         "tokens",
         "tried",
+        "usage",
         "where",
     )  # fmt: skip
 
@@ -65,6 +67,8 @@ class ChunkTask:
         self.bisection: Bisection | None = None
         """The bisection of the failed task that this is a part of; None before a first failure."""
         self.payload: Payload | None = None
+        self.usage: Mapping[str, int] = {}
+        """Usage in the last response."""
         self.held = False
         """The rows have a valid answer that waits until the schema is known."""
         self.sent = 0
@@ -225,6 +229,7 @@ class PartialChunk:
         self._gone = 0
         self._outputs: dict[str, Array] | None = None
         self._failures: list[Failure] = []
+        self._usage: Array | None = None
 
     def add(self, task: ChunkTask, outputs: Values) -> None:
         """Copy the proven answers of ``task`` into their places."""
@@ -237,6 +242,12 @@ class PartialChunk:
         for name, values in outputs.items():
             self._outputs[name][where] = values
         self._open[where] = False
+
+    def add_usage(self, task: ChunkTask) -> None:
+        """Copy the tokens of the rows of ``task`` into their places."""
+        if self._usage is None:
+            self._usage = np.full((len(self.chunk), len(TokenCounts._fields)), np.nan)
+        self._usage[task.where] = usage_of_rows(task)
 
     def fail(self, task: ChunkTask, failures: Iterable[Failure]) -> None:
         """Rows that have no answer and get none."""
@@ -266,7 +277,15 @@ class PartialChunk:
             failures=tuple(sorted(self._failures, key=lambda failure: failure.start)),
             pending=tuple(Chunk(start + a, start + b) for a, b in ranges(np.flatnonzero(self._open))),
             ids=self.chunk.ids,
+            usage=self._usage,
         )
+
+
+def usage_of_rows(task: ChunkTask) -> Array:
+    """Return the tokens of each row: its share of those of its request, NaN where they are unknown. Shape (rows, 4)."""
+    counts = token_counts(task.usage)
+    share = np.array(counts) / task.n if counts.total else np.nan
+    return np.full((task.n, len(counts)), share)
 
 
 def kind_of(verdict: Verdict) -> object:

@@ -27,7 +27,16 @@ from fanout.job.report import (
     count_failed,
     exit_code,
 )
-from fanout.job.run import client_of, input_name, known_cost, mock_transport, open_output, read_input, shown_codec
+from fanout.job.run import (
+    client_of,
+    input_name,
+    known_cost,
+    mock_transport,
+    open_output,
+    output_identity,
+    read_input,
+    shown_codec,
+)
 from fanout.limits import RateLimiter
 from fanout.paths import journal_path
 from fanout.types import count_rows, take_rows
@@ -224,7 +233,7 @@ def job_status(job: Job | Outline) -> Status:
 
 def _is_current(job: Job, state: JournalState) -> bool:
     # A file that was only touched is still the same input.
-    return same_but_for_times(state.identity, client_of(job).identity(read_input(job)))
+    return same_but_for_times(state.identity, client_of(job).identity(read_input(job)) | output_identity(job))
 
 
 async def _first_chunk(source: Source, chunk_rows: int) -> Rows:

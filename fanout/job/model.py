@@ -146,6 +146,10 @@ class Output(Table):
     csv_safe: bool = False
     """In .csv, put an apostrophe before texts that a spreadsheet would compute: those that begin with = + - or @."""
 
+    keep_usage: bool = False
+    """Write the tokens of each row beside its answer: usage.input_tokens, usage.cached_tokens, usage.output_tokens and
+    usage.reasoning_tokens, its share of those of its request; NaN where they are unknown."""
+
 
 class Report(Table):
     """The report of the run, beside the output: probabilities.npy.report.html."""

@@ -107,7 +107,7 @@ async def run_job(
         recorder = recorder_of(job, input_name(job), shown_codec(job), setup.answers)
         client = client_of(job, setup.transport, None if recorder is None else recorder.events, whole=False)
         # Fingerprints read parts of the input files.
-        identity = await on_thread(client.identity, source) | setup.identity
+        identity = await on_thread(client.identity, source) | setup.identity | output_identity(job)
         if setup.identity:
             await on_thread(_require_own_output, job, setup.identity)
         opening = partial(_open_journal, job, identity, source, sink, fresh=fresh, carry=carry)
@@ -120,7 +120,9 @@ async def run_job(
                 if only_failed:
                     await on_thread(_reopen_failures, sink, journal)
                 reading_seconds, spent = now() - began, journal.state.charged
-                result, stop = await _run(client, source, sink, journal, control, on_start, recorder)
+                result, stop = await _run(
+                    client, source, sink, journal, control, on_start, recorder, keep_usage=job.tables.output.keep_usage
+                )
                 if job.tables.cost.is_set and result.stats.currency is None:  # nothing was sent
                     nothing = Spending().snapshot(job.tables.cost.currency)
                     result = replace(result, stats=replace(result.stats, **nothing))
@@ -129,6 +131,11 @@ async def run_job(
                 if recorder is not None:
                     report = await on_thread(write_report, job, journal.state, result.failures)
                 return _summarize(result, sink, journal, stop, setup.answers, reading_seconds, earlier_cost, report)
+
+
+def output_identity(job: Job) -> dict[str, Any]:
+    """Return the part of a run's identity that decides on the columns of its output."""
+    return {"keep_usage": True} if job.tables.output.keep_usage else {}
 
 
 def known_cost(spent: Spent | None, rows: int) -> float | None:
@@ -351,6 +358,8 @@ async def _run(
     control: RunControl | None,
     on_start: OnStart | None,
     recorder: RunRecorder | None,
+    *,
+    keep_usage: bool,
 ) -> tuple[Result, RunStopped | None]:
     # A complete run needs no server, so the client is not opened.
     if (result := await on_thread(complete, sink, journal)) is not None:
@@ -364,7 +373,7 @@ async def _run(
             on_start(client, n_rows, journal.resumed_rows, sink)
         stop = None
         try:
-            result = await client.run(source, sink, journal=journal, control=control)
+            result = await client.run(source, sink, journal=journal, control=control, keep_usage=keep_usage)
         except RunStopped as error:
             result, stop = error.result, error
         if recorder is not None:

@@ -93,3 +93,15 @@ def test_a_limit_without_prices_names_its_key(command, write_job):
     result = command("run", "job.toml", "--set", "limits.max_cost=1")
     assert result.code == 2
     assert "limits.max_cost: max_cost needs prices" in result.err
+
+
+def test_the_tokens_of_each_row_are_beside_its_answer(command, write_job, tmp_path):
+    write_job(JOB, np.array(["one", "two words", "three words here"]))
+    keep = ("--set", "output.keep_usage=true")
+    assert command("run", "job.toml", *keep).code == 0
+    lines = [json.loads(line) for line in (tmp_path / "out" / "y.jsonl").read_text().splitlines()]
+    assert [line["usage.input_tokens"] for line in lines] == [1.0, 2.0, 3.0]
+    assert [line["usage.output_tokens"] for line in lines] == [1.0, 2.0, 2.0]
+    assert {line["usage.cached_tokens"] for line in lines} == {0.0}
+    assert "complete since an earlier run" in command("run", "job.toml", *keep).out
+    assert "the job's input" not in command("status", "job.toml", *keep).out

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fanout import Client, ConfigError, Hedge, Journal, Limits, Prices, RunControl, RunStopped, Timeouts, open_sink
+from fanout import (
+    Client,
+    ConfigError,
+    Hedge,
+    Journal,
+    Limits,
+    Prices,
+    RetryPolicy,
+    RunControl,
+    RunStopped,
+    Timeouts,
+    open_sink,
+)
 from fanout.io.journal import read_state
 from tests.upstream.metered import Counting, MeteredApi
 
@@ -88,6 +102,23 @@ async def test_a_run_without_an_answer_may_change_its_identity_but_keeps_its_spe
     assert (stop.kind, int(stop.result.ok.sum())) == ("cost", 2)
     with pytest.raises(ConfigError, match="unfinished run with another input"):
         await run(MeteredApi(), tmp_path, 5, identity={"input": "rows"})
+
+
+async def test_the_tokens_of_rows_are_kept_through_splits_and_resumes(tmp_path: Path) -> None:
+    api = MeteredApi(lambda number: "400" if number in (2, 3, 5) else "ok")
+    limits = Limits(concurrency=2, max_cost=9 * ROW)
+    options: dict[str, Any] = {"chunk_rows": 4, "cost": Prices(per_row=ROW), "retry": RetryPolicy(max_attempts=9)}
+    for cap in (limits.max_cost, 1000 * ROW):
+        limits = Limits(concurrency=2, max_cost=cap)
+        async with Client("http://m.test", codec=Counting, transport=api, limits=limits, **options) as client:
+            sink, journal = open_sink(tmp_path / "y.parquet"), tmp_path / "y.journal"
+            with suppress(RunStopped):
+                result = await client.run(np.arange(N_ROWS), sink, journal=journal, keep_usage=True)
+    table = pq.read_table(tmp_path / "y.parquet").to_pydict()
+    assert result.ok.sum() == N_ROWS
+    assert table["usage.input_tokens"] == [10.0] * N_ROWS
+    assert table["usage.output_tokens"] == [5.0] * N_ROWS
+    assert [value[0] for value in table["value"]] == [2.0 * row for row in range(N_ROWS)]
 
 
 class Killed:

@@ -49,7 +49,7 @@ DOCUMENTED = {
             "usage": {"input_tokens": 36, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 87},
         },
         {"text": ["In a peaceful grove ..."], "status": ["completed"]},
-        {"prompt_tokens": 36, "completion_tokens": 87},
+        {"prompt_tokens": 36, "completion_tokens": 87, "cached_tokens": 0},
     ),
     "cohere-embed": (
         {"model": "embed-v4.0", "input_type": "classification"},
