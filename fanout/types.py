@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 import orjson
 
-from fanout import exact_json
+from fanout import exact_json, frames
 from fanout._escape import shortened
 from fanout.errors import InvalidResponse
 from fanout.usage import TokenCounts, token_counts
@@ -559,6 +559,27 @@ class Result:
         Failed and pending rows hold NaN, 0, False or ``""``.
         """
         return unwrapped(self.outputs)
+
+    def to_arrow(self) -> Any:
+        """Return an Arrow table with the columns ``index``, one for each output (``value`` without a name), ``ok`` and
+        ``reason``. Rows without an answer are null. Raises `ConfigError` without pyarrow.
+        """
+        columns = frames.result_columns(self)
+        return frames.to_arrow(columns, self.ok, [*columns][1:-2])
+
+    def to_pandas(self) -> Any:
+        """Return the same as a `pandas.DataFrame`: integers and bools with missing rows are nullable. Rows of a shape
+        are arrays. Raises `ConfigError` without pandas.
+        """
+        columns = frames.result_columns(self)
+        return frames.to_pandas(columns, self.ok, [*columns][1:-2])
+
+    def to_polars(self) -> Any:
+        """Return the same as a `polars.DataFrame`. Raises `ConfigError` without polars and pyarrow."""
+        return frames.to_polars(self.to_arrow())
+
+    def _repr_html_(self) -> str:
+        return frames.result_html(self)
 
     def __repr__(self) -> str:
         ok, pending = int(self.ok.sum()), sum(len(chunk) for chunk in self.pending)

@@ -8,6 +8,7 @@ from os import fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, overload
 
+from fanout import frames
 from fanout._redact import Redactor, secrets_of
 from fanout.auth import Auth
 from fanout.client.caching import require_repeatable
@@ -30,13 +31,14 @@ from fanout.settings import Cache
 from fanout.threads import on_thread, opened_on_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Iterable
+    from collections.abc import AsyncIterable, Callable, Iterable, Sequence
     from os import PathLike
     from typing import Unpack
 
     from fanout.client.inspect import Preview, Survey
     from fanout.client.options import ClientOptions
     from fanout.engine import RunControl
+    from fanout.frames import Frame
     from fanout.io.readers import Source
     from fanout.limits import Cost, RateLimiter
     from fanout.settings import Endpoints, Hedge, Limits, Prices, RetryPolicy, Timeouts
@@ -256,6 +258,40 @@ class Client(Generic[V]):
             raise TypeError(f"map needs rows with a length, not {type(rows).__name__}; stream takes any iterable")
         outcome: V | Result = values_or_result(await session.merge(chunker, control, until), on_error)
         return outcome
+
+    @checks_options
+    async def map_frame(
+        self,
+        frame: Frame,
+        *,
+        columns: Sequence[str] | str | None = None,
+        keep: Sequence[str] | str = "*",
+        control: RunControl | None = None,
+        timeout: float | None = None,
+    ) -> Frame:
+        """Send the rows of a table, and return a table of the same library with the answers beside its columns.
+
+        Args:
+            frame: a frame of pandas or polars, or an Arrow table (or an object with Arrow's C stream interface).
+            columns: the column whose values are the rows, or several, whose values by name are a row; all if not given.
+            keep: columns of the result besides the answers; ``"*"`` for all.
+            control: ends the run from outside.
+            timeout: seconds until the run stops.
+
+        Returns:
+            The kept columns; a column for each output (``value`` without a name), null where a row has no answer; and
+            ``error``, the reason for that. pandas keeps its index. Failed rows raise nothing.
+
+        Raises:
+            RunStopped: the run stopped early; ``.result`` holds the answers so far, and ``.result.to_pandas()`` or
+                its siblings make a table of them.
+            ConfigError: a column does not exist.
+            InputError: no codec can send these rows.
+        """
+        # Columns to keep are checked before the first request.
+        frames.require_columns(frame, [] if keep == "*" else [keep] if isinstance(keep, str) else list(keep), "keep")
+        result = await self.map(frames.select(frame, columns), on_error="keep", control=control, timeout=timeout)
+        return frames.with_answers(frame, keep, result)
 
     @checks_options
     def stream(

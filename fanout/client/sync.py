@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Self, overload
 
+from fanout import frames
 from fanout.client.client import Client
 from fanout.client.loop_thread import JobFuture, LoopThread
 from fanout.client.options import ClientOptions, V
@@ -16,7 +17,7 @@ from fanout.errors import Interrupted, RowsFailed, RunStopped
 from fanout.options import checks_options, require_known
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Iterator
+    from collections.abc import Coroutine, Iterable, Iterator, Sequence
     from os import PathLike
     from typing import Unpack
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from fanout.client.inspect import Preview
     from fanout.client.stream import Stream
     from fanout.codecs.base import Codec
+    from fanout.frames import Frame
     from fanout.io.journal import Journal
     from fanout.io.readers import Source
     from fanout.io.writers import FileSink
@@ -125,6 +127,21 @@ class SyncClient(Generic[V]):
         run = self._client.map(rows, on_error="keep", control=control, timeout=timeout)
         outcome: V | Result = values_or_result(self._run(run, control), on_error)
         return outcome
+
+    @checks_options
+    def map_frame(
+        self,
+        frame: Frame,
+        *,
+        columns: Sequence[str] | str | None = None,
+        keep: Sequence[str] | str = "*",
+        control: RunControl | None = None,
+        timeout: float | None = None,
+    ) -> Frame:
+        """`Client.map_frame`, blocking. After an interrupt, the answers so far are in ``Interrupted.result``."""
+        frames.require_columns(frame, [] if keep == "*" else [keep] if isinstance(keep, str) else list(keep), "keep")
+        result = self.map(frames.select(frame, columns), on_error="keep", control=control, timeout=timeout)
+        return frames.with_answers(frame, keep, result)
 
     @checks_options
     def stream(

@@ -1,0 +1,202 @@
+"""Answers as tables of pandas, polars and pyarrow, which are imported when they are asked for."""
+
+from __future__ import annotations
+
+from html import escape
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from fanout.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fanout.types import Array, Result
+
+Frame: TypeAlias = Any
+"""A frame of pandas or polars, an Arrow table, or another object with Arrow's C stream interface."""
+
+VALUE = "value"
+"""Column of an output without a name."""
+
+_NOT_SENT = "no answer: the run was stopped"
+_SHOWN_FAILURES = 5
+
+
+def reasons(result: Result) -> list[str | None]:
+    """Return the reason for each row without an answer, None for the others."""
+    texts: list[str | None] = [None] * len(result.ok)
+    for failure in result.failures:
+        texts[failure.start : failure.stop] = [failure.reason] * (failure.stop - failure.start)
+    for rows in result.pending:
+        texts[rows.start : rows.stop] = [_NOT_SENT] * len(rows)
+    return texts
+
+
+def result_columns(result: Result) -> dict[str, Any]:
+    """Return the columns of a result: ``index``, the outputs, ``ok`` and ``reason``."""
+    names = _free_names(result.outputs or {}, {"index", "ok", "reason"})
+    outputs = {names[name]: array for name, array in (result.outputs or {}).items()}
+    return {"index": np.arange(len(result.ok)), **outputs, "ok": result.ok, "reason": reasons(result)}
+
+
+def to_arrow(columns: Mapping[str, Any], ok: Array, outputs: Sequence[str]) -> Frame:
+    """Return an Arrow table; ``outputs`` are the columns that are null where ``ok`` is false."""
+    pa = _import("pyarrow", "arrow")
+    every = np.ones(len(ok), bool)
+    arrays = [_arrow_column(pa, column, ok if name in outputs else every) for name, column in columns.items()]
+    return pa.table(arrays, names=list(columns))
+
+
+def to_pandas(columns: Mapping[str, Any], ok: Array, outputs: Sequence[str], index: Any = None) -> Frame:
+    """Return a frame of pandas, with the row labels ``index`` if they are given."""
+    pd = _import("pandas", "pandas")
+    series = {name: _pandas_column(pd, one, ok, absent=name in outputs, index=index) for name, one in columns.items()}
+    return pd.DataFrame(series, index=index)
+
+
+def to_polars(table: Frame) -> Frame:
+    """Return an Arrow table as a frame of polars."""
+    return _import("polars", "polars").from_arrow(table)
+
+
+def with_answers(frame: Frame, keep: Sequence[str] | str, result: Result) -> Frame:
+    """Return a frame of the same library: columns of ``frame``, then the outputs, then ``error``.
+
+    Args:
+        frame: the table whose rows were sent.
+        keep: its columns to keep; ``"*"`` for all.
+        result: the answers to all of its rows.
+    """
+    kept = column_names(frame) if keep == "*" else [keep] if isinstance(keep, str) else list(keep)
+    require_columns(frame, kept, "keep")
+    names = _free_names(result.outputs or {}, {*kept, "error"})
+    answers: dict[str, Any] = {names[name]: array for name, array in (result.outputs or {}).items()}
+    error = "error"
+    while error in kept:
+        error += "_"
+    columns = {**answers, error: reasons(result)}
+    if _library(frame) == "pandas":
+        added = to_pandas(columns, result.ok, list(answers), frame.index)
+        return _import("pandas", "pandas").concat([frame[kept], added], axis=1)
+    table = to_arrow(columns, result.ok, list(answers))
+    if _library(frame) == "polars":
+        polars = _import("polars", "polars")
+        return polars.concat([frame.select(kept), polars.from_arrow(table)], how="horizontal")
+    kept_table = _import("pyarrow", "arrow").table(frame).select(kept)
+    for name in table.column_names:
+        kept_table = kept_table.append_column(table.schema.field(name), table.column(name))
+    return kept_table
+
+
+def select(frame: Frame, columns: Sequence[str] | str | None) -> Frame:
+    """Return the columns of a frame that are sent: of one name, its bare values; of several, a frame.
+
+    Raises:
+        ConfigError: this is no frame, or it has no such column.
+    """
+    if columns is None:
+        return frame
+    require_columns(frame, [columns] if isinstance(columns, str) else list(columns), "columns")
+    if _library(frame) in ("pandas", "polars"):
+        return frame[columns if isinstance(columns, str) else list(columns)]
+    return _import("pyarrow", "arrow").table(frame).select([columns] if isinstance(columns, str) else list(columns))
+
+
+def column_names(frame: Frame) -> list[str]:
+    """Return the names of a frame's columns. Raises `ConfigError` if it is no frame."""
+    if _library(frame) in ("pandas", "polars") and hasattr(frame, "columns"):
+        return list(frame.columns)
+    if hasattr(frame, "__arrow_c_stream__") and hasattr(frame, "__len__"):
+        names: list[str] = _import("pyarrow", "arrow").table(frame).column_names
+        return names
+    kind = type(frame).__name__
+    raise ConfigError(f"frame must be a frame of pandas or polars or an Arrow table, not {kind}", key="frame")
+
+
+def require_columns(frame: Frame, names: Sequence[str], option: str) -> None:
+    """Raise `ConfigError` for a name that is no column of the frame."""
+    known = column_names(frame)
+    for name in names:
+        if name not in known:
+            listed = ", ".join(map(repr, known[:30]))
+            raise ConfigError(f"the frame has no column {name!r}; it has {listed}", key=option)
+
+
+def result_html(result: Result) -> str:
+    """Return a result as HTML for notebooks: its counts, its outputs and the first failures. All texts are escaped."""
+    n_rows, n_ok = len(result.ok), int(result.ok.sum())
+    pending = sum(map(len, result.pending))
+    cells = {"rows": n_rows, "ok": n_ok, "failed": n_rows - n_ok - pending, "pending": pending}
+    head = "".join(f"<th>{name}</th>" for name in cells)
+    body = "".join(f"<td>{count:,}</td>" for count in cells.values())
+    outputs = "".join(
+        f"<li><code>{escape(name or VALUE)}</code>: {escape(str(array.dtype))}, shape {list(array.shape)}</li>"
+        for name, array in (result.outputs or {}).items()
+    )
+    failures = "".join(f"<li>{escape(str(failure))}</li>" for failure in result.failures[:_SHOWN_FAILURES])
+    more = len(result.failures) - _SHOWN_FAILURES
+    failures += f"<li>and {more:,} more</li>" if more > 0 else ""
+    lists = "".join(f"<ul>{items}</ul>" for items in (outputs, failures) if items)
+    return f"<table><tr>{head}</tr><tr>{body}</tr></table>{lists}"
+
+
+def _free_names(outputs: Mapping[str, Any], taken: set[str]) -> dict[str, str]:
+    taken, names = set(taken), {}
+    for output in outputs:
+        name = output or VALUE
+        while name in taken:
+            name += "_"
+        names[output] = name
+        taken.add(name)
+    return names
+
+
+def _library(frame: Frame) -> str:
+    return type(frame).__module__.partition(".")[0]
+
+
+def _import(name: str, extra: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        remedy = f"pip install 'fanout-ml[{extra}]'" if extra == "arrow" else f"pip install {extra}"
+        raise ConfigError(f"this table needs {name} ({error}): {remedy}") from None
+
+
+def _pandas_column(pd: Any, column: Any, ok: Array, *, absent: bool, index: Any) -> Any:
+    if isinstance(column, list):
+        return pd.Series(column, index=index, dtype=object)
+    if column.ndim > 1 or column.dtype.kind in "TU":
+        values = [value if is_ok else None for value, is_ok in zip(column.tolist(), ok.tolist(), strict=True)]
+        if column.ndim > 1:
+            values = [row if is_ok else None for row, is_ok in zip(column, ok.tolist(), strict=True)]
+        return pd.Series(values, index=index, dtype=object)
+    series = pd.Series(column, index=index)
+    if not absent or ok.all() or column.dtype.kind == "f":
+        return series
+    # Integers and bools have no NaN: the nullable dtype keeps their values exact.
+    return series.convert_dtypes().mask(~ok)
+
+
+def _arrow_column(pa: Any, column: Any, ok: Array) -> Any:
+    if isinstance(column, list):
+        return pa.array(column, pa.string())
+    if column.dtype.kind in "TU":
+        return _nested(pa, pa.array(column[ok].reshape(-1).tolist(), pa.string()), column.shape, ok)
+    if column.ndim == 1:
+        return pa.array(column, mask=~ok)
+    return _nested(pa, pa.array(column[ok].reshape(-1)), column.shape, ok)
+
+
+def _nested(pa: Any, elements: Any, shape: tuple[int, ...], ok: Array) -> Any:
+    """Return an Arrow array of rows of ``shape[1:]``, null where ``ok`` is false, from the elements of the others."""
+    if len(shape) == 1:
+        places = np.where(ok, np.cumsum(ok) - 1, 0)
+        return elements.take(pa.array(places, mask=~ok))
+    for length in reversed(shape[2:]):
+        elements = pa.ListArray.from_arrays(np.arange(0, len(elements) + 1, length, dtype=np.int32), elements)
+    ends = np.concatenate(([0], np.cumsum(ok) * shape[1])).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), elements, mask=pa.array(~ok))

@@ -1,0 +1,120 @@
+"""Answers as tables, and tables in and out: each row of the result has the answer to its own row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+import fanout
+from fanout.errors import ConfigError
+from fanout.types import Chunk, Failure, Result, Statistics
+
+pa = pytest.importorskip("pyarrow")
+pd = pytest.importorskip("pandas")
+pl = pytest.importorskip("polars")
+
+TEXTS = np.dtypes.StringDType()
+OUTPUTS = {
+    "label": np.array([1, 0, 2**60 + 1, 0]),
+    "p": np.array([0.5, np.nan, 1, np.nan], "f4"),
+    "text": np.array(["a", "", "ü", ""], TEXTS),
+    "vector": np.arange(8.0).reshape(4, 2),
+    "matrix": np.arange(16, dtype="i4").reshape(4, 2, 2),
+    "flag": np.array([True, False, False, False]),
+    "ok": np.array([1, 0, 2, 0]),
+}
+
+
+def outcome(outputs: dict[str, Any] | None = None) -> Result:
+    failure = Failure(start=1, stop=2, reason="HTTP 422: <b>no</b>", status=422, attempts=1, endpoint="http://h/")
+    ok = np.array([True, False, True, False])
+    chosen = OUTPUTS if outputs is None else outputs
+    return Result(outputs=chosen, ok=ok, failures=(failure,), pending=(Chunk(3, 4),), stats=Statistics())
+
+
+def test_a_result_becomes_an_arrow_table_with_nulls_and_reasons() -> None:
+    table = outcome().to_arrow()
+    names = ["index", "label", "p", "text", "vector", "matrix", "flag", "ok_", "ok", "reason"]
+    assert table.column_names == names
+    rows = table.to_pylist()
+    assert rows[2] == {
+        "index": 2, "label": 2**60 + 1, "p": 1.0, "text": "ü", "vector": [4.0, 5.0], "matrix": [[8, 9], [10, 11]],
+        "flag": False, "ok_": 2, "ok": True, "reason": None,
+    }  # fmt: skip
+    for row, reason in ((1, "HTTP 422: <b>no</b>"), (3, "no answer: the run was stopped")):
+        assert [rows[row][name] for name in names[1:8]] == [None] * 7
+        assert (rows[row]["ok"], rows[row]["reason"]) == (False, reason)
+
+
+def test_a_frame_of_pandas_keeps_integers_exact() -> None:
+    frame = outcome().to_pandas()
+    assert frame["label"].tolist()[2] == 2**60 + 1
+    assert frame["label"].isna().tolist() == frame["text"].isna().tolist() == [False, True, False, True]
+    assert frame["flag"][0]
+    assert frame["vector"][2].tolist() == [4.0, 5.0]
+    assert frame["vector"][1] is None
+
+
+def test_a_frame_of_polars_has_the_same_rows() -> None:
+    frame = outcome().to_polars()
+    assert frame["label"].to_list() == [1, None, 2**60 + 1, None]
+    assert frame["index"].to_list() == [0, 1, 2, 3]
+
+
+def test_a_result_without_any_answer_has_its_reasons() -> None:
+    result = outcome()
+    empty = Result(outputs=None, ok=result.ok, failures=result.failures, pending=result.pending, stats=result.stats)
+    assert empty.to_arrow().column_names == empty.to_pandas().columns.tolist() == ["index", "ok", "reason"]
+
+
+def test_notebooks_show_counts_and_escaped_failures() -> None:
+    html = outcome()._repr_html_()
+    assert "<td>4</td><td>2</td><td>1</td><td>1</td>" in html
+    assert "HTTP 422: &lt;b&gt;no&lt;/b&gt;" in html
+    assert "<b>" not in html
+
+
+COLUMNS = {"id": [7, 8, 9], "text": ["a", "bb", "ccc"], "error": ["x", "y", "z"]}
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+async def test_a_table_comes_back_with_its_answers(library: str) -> None:
+    frame: Any = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "pyarrow": pa.table}[library](COLUMNS)
+    if library == "pandas":
+        frame.index = [30, 10, 10]
+    codec = fanout.codec("json", request={"texts": "{{rows}}"}, answers="answers")
+    async with fanout.Client("http://host/score", codec=codec, transport=_Scores()) as client:
+        scored = await client.map_frame(frame, columns="text", keep=["id", "error"])
+        whole = await client.map_frame(frame, columns="text")
+        with pytest.raises(ConfigError, match="the frame has no column 'ids'; it has 'id', 'text', 'error'"):
+            await client.map_frame(frame, columns="text", keep=["ids"])
+    assert type(scored) is type(frame)
+    names = list(scored.columns if library != "pyarrow" else scored.column_names)
+    assert names == ["id", "error", "value", "error_"]
+    values = scored["value"].to_pylist() if library == "pyarrow" else list(scored["value"])
+    assert values == [1.0, 2.0, 3.0]
+    assert list(whole.columns if library != "pyarrow" else whole.column_names)[:3] == list(COLUMNS)
+    if library == "pandas":
+        assert scored.index.tolist() == [30, 10, 10]
+
+
+class _Scores:
+    """A transport that answers with the length of each text."""
+
+    async def send(self, request: Any) -> fanout.Response:
+        texts = orjson.loads(
+            b"".join(bytes(part) for part in ([request.body] if isinstance(request.body, bytes) else request.body))
+        )["texts"]
+        body = orjson.dumps({"answers": [len(text) for text in texts]})
+        return fanout.Response(status=200, headers={}, body=body)
+
+    async def close(self) -> None:
+        return
+
+
+def test_what_is_no_table_is_refused() -> None:
+    with fanout.SyncClient("http://host/score", codec="json") as client, pytest.raises(ConfigError, match="not list"):
+        client.map_frame([1, 2], columns="text")
