@@ -17,7 +17,8 @@ from fanout.codecs._rows import to_json
 from fanout.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fanout.codecs._answers import Answers, Output
+    from fanout.codecs._answers import Answers
+    from fanout.codecs._outputs import Output
     from fanout.codecs._request import Document, RequestTemplate
 
 # Functions that give the only value of a list, and those that give their argument.
@@ -57,9 +58,9 @@ def document_for(values: Any, answers: Answers, usage: Iterable[str] = ()) -> by
     items = _items(values, answers)
     if answers.parse is not None:
         items = [_inverse(answers.parse, orjson.dumps(item).decode(), "parse") for item in items]
-    if answers.order is not None:
-        items = [_merged(item, _inverse(answers.order, i, "order")) for i, item in enumerate(items)]
-    document = items[0] if answers.is_item else _inverse(answers.path, items, "answers")
+    if answers.items.order is not None:
+        items = [_merged(item, _inverse(answers.items.order, i, "order")) for i, item in enumerate(items)]
+    document = items[0] if answers.items.is_document else _inverse(answers.items.path.expression, items, "answers")
     for path in usage:
         with suppress(ConfigError, _CannotInvert):
             document = _merged(document, _inverse(path, len(items), "usage"))
@@ -67,15 +68,15 @@ def document_for(values: Any, answers: Answers, usage: Iterable[str] = ()) -> by
 
 
 def _items(values: Any, answers: Answers) -> list[Any]:
-    if not answers.outputs:
+    if not answers.outputs.by_name:
         items: list[Any] = orjson.loads(to_json(values))
         return items
     if not isinstance(values, Mapping):
-        values = {next(iter(answers.outputs)): values}
+        values = {next(iter(answers.outputs.by_name)): values}
     columns = {name: orjson.loads(to_json(column)) for name, column in values.items()}
     n_rows = len(next(iter(columns.values())))
     items = [None] * n_rows
-    for name, output in answers.outputs.items():
+    for name, output in answers.outputs.by_name.items():
         column = columns.get(name)
         if column is None and not (output.spec.dtype is not None and output.spec.dtype.kind == "T"):
             raise ConfigError(f"the mock's model gives no output {name!r}", key=f"outputs.{name}")

@@ -14,10 +14,11 @@ import numpy as np
 import orjson
 
 from fanout.codecs import _options, _values
-from fanout.codecs._answers import POSITION, Answers, OutputOptions
+from fanout.codecs._answers import POSITION, Answers, Items
 from fanout.codecs._bodies import FormBody, RawBody
 from fanout.codecs._numbers import AT_ONCE, NumbersReader
 from fanout.codecs._options import DTypeOption, ShapeOption  # noqa: TC001 - the schema of job files resolves them
+from fanout.codecs._outputs import OutputOptions, Outputs
 from fanout.codecs._parsing import invalid, read, read_with_usage
 from fanout.codecs._paths import BODY, PLAIN_FIELD, stated_order
 from fanout.codecs._polling import Polling, PollOptions
@@ -134,18 +135,17 @@ class Json(Codec):
         if self.polling is not None:  # the other keys change no answer, so that a run may be resumed with others
             self.options = {**self.options, "poll": self.polling.identity}
         self._keep = nonfinite == "keep"
-        self._answers = Answers(
-            answers, outputs or {}, order, parse, fail_when,
-            one_row=self._template.one_row, spec_of=self._spec_of, keep=self._keep,
-        )  # fmt: skip
+        items = Items(answers, order, one_row=self._template.one_row)
+        read = Outputs(outputs or {}, self._spec_of, keep=self._keep)
+        self._answers = Answers(items, read, parse, fail_when)
         if outputs:
-            self._spec = {name: output.spec for name, output in self._answers.outputs.items()}
-        if self._answers.keeps_null:  # NaN stands for null, and `read` refuses any other
+            self._spec = {name: output.spec for name, output in read.by_name.items()}
+        if read.keeps_null:  # NaN stands for null, and `read` refuses any other
             self.nonfinite = "keep"
         # Without a field that only `Answers` reads, the readers of large and of small answers below take part.
-        plain = not (self._answers.is_item or outputs or parse or fail_when or self._answers.order)
-        field = self._answers.path
-        self._path = self._answers.list_path
+        plain = not (items.is_document or outputs or parse or fail_when or items.order)
+        field = items.path.expression
+        self._path = items.path
         self._quick = self._quick_reader(field) if plain and self._usage is None else None
         self.if_lengths_differ = (
             f'take each as JSON text, with codec.answers = "{self._path.of_texts}" and no codec.dtype, or one '
