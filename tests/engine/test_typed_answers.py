@@ -105,7 +105,7 @@ async def test_an_invalid_answer_is_asked_for_again_with_its_fault() -> None:
     )
 
 
-@pytest.mark.parametrize("reasks", [0, 1, 2])
+@pytest.mark.parametrize("reasks", [0, 1, 3])
 async def test_a_row_whose_answers_stay_invalid_fails_with_its_text_after_the_reasks(reasks: int) -> None:
     def answer(messages: list[Any]) -> Any:
         return chat('{"label": 7}') if "never" in messages[0]["content"] else good(messages)
