@@ -15,6 +15,7 @@ from fanout.classify import classify_error, classify_response
 from fanout.engine.attempt import Attempter
 from fanout.errors import InvalidResponse
 from fanout.types import Action, Response, Verdict
+from fanout.upstream.billing import BilledTicket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,14 +87,18 @@ class PollingAttempter(Attempter):
         self._hedging = None
 
     async def _attempt(self, task: ChunkTask, ticket: Ticket, only: EndpointState | None = None) -> Outcome:
-        job = self._earlier_job(task) or await self._start(task, ticket, only)
-        if not isinstance(job, Job):
-            return job
-        self._hooks.waiting(1)
         try:
-            return await self._follow(job, task, ticket)
+            job = self._earlier_job(task) or await self._start(task, ticket, only)
+            if not isinstance(job, Job):
+                return job
+            self._hooks.waiting(1)
+            try:
+                return await self._follow(job, task, ticket)
+            finally:
+                self._hooks.waiting(-1)
         finally:
-            self._hooks.waiting(-1)
+            if isinstance(ticket, BilledTicket):
+                ticket.settle()
 
     def _earlier_job(self, task: ChunkTask) -> Job | None:
         """The job that a process which has ended has started for these rows."""
@@ -114,6 +119,9 @@ class PollingAttempter(Attempter):
                 started = self._judge(response, task, ticket)
             if not isinstance(started, Job):
                 return self._reported(started, task, ticket)
+            # The job costs what its result says.
+            if isinstance(ticket, BilledTicket):
+                ticket.keep()
             ticket.report(started, task, first=task.sent == 1)
         if not started.has_ended:
             await self._record(started, task)

@@ -51,6 +51,8 @@ class Wait(NamedTuple):
 
     seconds: float | None
     queue: WaitQueue | None = None
+    frees_slot: bool = False
+    """Others may be sent meanwhile, on which this wait depends."""
 
 
 Decision: TypeAlias = EndpointState | Verdict | Wait
@@ -245,11 +247,11 @@ class Dispatcher:
     ) -> EndpointState | Verdict:
         """Wait as often as `decide` demands, beginning with ``decision``. No wait counts as an attempt."""
         while isinstance(decision, Wait):
-            if decision.seconds is None:
+            if decision.seconds is None or decision.frees_slot:
                 ticket.return_slot()
-                await ticket.take_slot()
-            else:
+            if decision.seconds is not None:
                 await self._stop_event.sleep(decision.seconds, decision.queue)
+            await ticket.take_slot()
             decision = self.decide(ticket, task, only, self.now())
         return decision
 

@@ -39,27 +39,28 @@ _MAY_BE_BILLED = (504, 524)
 class BilledTicket(Ticket):
     """A ticket that also owns the reservation of one request in the account."""
 
-    __slots__ = ("_account", "_is_valid", "_reserved", "_spending")
+    __slots__ = ("_account", "_is_kept", "_is_valid", "_reserved", "_spending")
 
     def __init__(self, group: EndpointGroup, reporter: Reporter, account: Account, spending: Spending) -> None:
         super().__init__(group, reporter)
         self._account = account
         self._spending = spending
         self._reserved: Reserved | None = None
-        self._is_valid = False
+        self._is_kept = self._is_valid = False
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # Cancelled in flight, or answered without a usage: the server may bill both.
-        self.charge_estimate(answered=self._is_valid)
+        if not self._is_kept:
+            self.settle()
         await super().__aexit__(kind, error, trace)
 
     def report(self, outcome: object, task: ChunkTask | None = None, *, first: bool) -> Verdict | None:
         """See `Ticket.report`."""
         self._is_valid = not isinstance(outcome, Verdict)
         # An error in a body with status 200 is billed no more than one with its own status.
-        if isinstance(outcome, Verdict) and (outcome.status or 0) >= 400:
+        if isinstance(outcome, Verdict) and (outcome.status or 0) >= 400 and not self._is_kept:
             self.release()
         return super().report(outcome, task, first=first)
 
@@ -71,6 +72,15 @@ class BilledTicket(Ticket):
             return reserved
         self._reserved, self._is_valid = reserved, False
         return reserved is not None
+
+    def keep(self) -> None:
+        """Keep the reservation until `settle`, since the server works on the rows beyond this request."""
+        self._is_kept = True
+
+    def settle(self) -> None:
+        """Charge the estimate, unless the usage is known."""
+        self._is_kept = False
+        self.charge_estimate(answered=self._is_valid)
 
     def charge(self, usage: Mapping[str, int]) -> None:
         """Charge the tokens that the response reports. Without any, the estimate is charged as the ticket closes."""
@@ -126,11 +136,14 @@ class BilledDispatcher(Dispatcher):
         ticket.return_reservation()
         if isinstance(reserved, Refusal):
             return Verdict(action=Action.STOP, reason=reserved.reason, stop="cost")
-        return Wait(inf, self._account.wait_queue)
+        # A job in flight needs a slot to ask for its result.
+        return Wait(inf, self._account.wait_queue, frees_slot=True)
 
     async def _send(
         self, endpoint: EndpointState, ticket: Ticket, request: ChunkTask | str, now: float, fresh: bool
     ) -> Response | TransportError:
+        if isinstance(request, str):  # metadata, and the state of a job, are free
+            return await super()._send(endpoint, ticket, request, now, fresh)
         assert isinstance(ticket, BilledTicket)
         try:
             response = await super()._send(endpoint, ticket, request, now, fresh)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fanout import Client, ConfigError, Hedge, Limits, Prices, RetryPolicy, RunStopped, Timeouts
+import fanout
+from fanout import Client, ConfigError, Hedge, Limits, Prices, Response, RetryPolicy, RunStopped, Timeouts
 from tests.upstream.metered import INPUT, OUTPUT, Counting, MeteredApi
 
 if TYPE_CHECKING:
     from fanout import Result, Statistics
+    from fanout.transport import Request
 
 pytestmark = pytest.mark.virtual_time
 
@@ -202,3 +207,49 @@ async def test_estimates_exceed_the_limit_by_the_errors_of_requests_in_flight_at
     # An estimate is at least the cost without an answer, and no answer is longer than 30 tokens.
     assert billed <= cap + api.most_in_flight * 2 * 30
     assert stop is not None or billed >= 40 * INPUT
+
+
+class Jobs:
+    """An asynchronous API: a POST starts a job, and the second GET of its state has the answer and its usage."""
+
+    offline = True
+
+    def __init__(self, *, reports: bool = True) -> None:
+        self.started: list[float] = []
+        self._gets: Counter[str] = Counter()
+        self._reports = reports
+
+    async def send(self, request: Request) -> Response:
+        await asyncio.sleep(0.1)
+        if request.method == "POST":
+            self.started.append(orjson.loads(request.joined())["n"])
+            return self._response(202, {"url": f"/jobs/{len(self.started) - 1}"}, request.url)
+        name = request.url.rpartition("/")[2]
+        self._gets[name] += 1
+        state: dict[str, Any] = {"done": self._gets[name] > 1, "double": 2 * self.started[int(name)]}
+        return self._response(200, state | ({"usage": {"tokens": 10}} if self._reports else {}), request.url)
+
+    def _response(self, status: int, document: dict[str, Any], url: str) -> Response:
+        return Response(status=status, headers={}, body=orjson.dumps(document), url=url)
+
+
+@pytest.mark.parametrize(("reports", "n_rows"), [(True, 12), (False, 3)])
+async def test_a_job_of_an_asynchronous_api_costs_what_its_result_says(reports: bool, n_rows: int) -> None:
+    api = Jobs(reports=reports)
+    codec = fanout.codec(
+        "json",
+        request={"n": "{{row}}"},
+        outputs={"double": "double"},
+        usage={"prompt_tokens": "usage.tokens"},
+        poll={"url": "url", "until": "done", "every": 1.0},
+    )
+    # A longer body is estimated to have more tokens, so that the limit is no multiple of ten.
+    limits, prices = Limits(concurrency=4, max_cost=125.0), Prices(input_per_million=1e6)
+    options: dict[str, Any] = {"chunk_rows": 1, "limits": limits, "cost": prices, "transport": api}
+    async with Client("http://jobs.test/jobs", codec=codec, **options) as client:
+        with pytest.raises(RunStopped) as caught:
+            await client.map(np.arange(30.0))
+        stats = client.statistics()
+    assert (caught.value.kind, int(caught.value.result.ok.sum())) == ("cost", n_rows)
+    assert len(api.started) == n_rows
+    assert stats.cost == (120.0 if reports else None)
