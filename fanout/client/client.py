@@ -206,6 +206,7 @@ class Client(Generic[V]):
         rows: Rows,
         *,
         on_error: Literal["raise"] = "raise",
+        progress: bool = False,
         control: RunControl | None = None,
         timeout: float | None = None,
     ) -> V: ...
@@ -215,6 +216,7 @@ class Client(Generic[V]):
         rows: Rows,
         *,
         on_error: Literal["keep"],
+        progress: bool = False,
         control: RunControl | None = None,
         timeout: float | None = None,
     ) -> Result: ...
@@ -224,6 +226,7 @@ class Client(Generic[V]):
         rows: Rows,
         *,
         on_error: Literal["raise", "keep"] = "raise",
+        progress: bool = False,
         control: RunControl | None = None,
         timeout: float | None = None,
     ) -> V | Result:
@@ -232,6 +235,7 @@ class Client(Generic[V]):
         Args:
             rows: an array (row i is ``rows[i]``), a list of texts, dicts or lists, or a mapping of arrays.
             on_error: ``"raise"`` returns the bare array, and raises if any row failed; ``"keep"`` returns a `Result`.
+            progress: show a bar on stderr, or in the notebook's cell.
             control: ends the run from outside.
             timeout: seconds until the run stops, with the answers so far.
 
@@ -256,7 +260,9 @@ class Client(Generic[V]):
             # The chunker may have started to read the iterable on a helper thread.
             await chunker.close()
             raise TypeError(f"map needs rows with a length, not {type(rows).__name__}; stream takes any iterable")
-        outcome: V | Result = values_or_result(await session.merge(chunker, control, until), on_error)
+        outcome: V | Result = values_or_result(
+            await session.merge(chunker, control, until, progress=progress), on_error
+        )
         return outcome
 
     @checks_options
@@ -266,6 +272,7 @@ class Client(Generic[V]):
         *,
         columns: Sequence[str] | str | None = None,
         keep: Sequence[str] | str = "*",
+        progress: bool = False,
         control: RunControl | None = None,
         timeout: float | None = None,
     ) -> Frame:
@@ -275,6 +282,7 @@ class Client(Generic[V]):
             frame: a frame of pandas or polars, or an Arrow table (or an object with Arrow's C stream interface).
             columns: the column whose values are the rows, or several, whose values by name are a row; all if not given.
             keep: columns of the result besides the answers; ``"*"`` for all.
+            progress: show a bar, as `map` does.
             control: ends the run from outside.
             timeout: seconds until the run stops.
 
@@ -290,7 +298,9 @@ class Client(Generic[V]):
         """
         # Columns to keep are checked before the first request.
         frames.require_columns(frame, [] if keep == "*" else [keep] if isinstance(keep, str) else list(keep), "keep")
-        result = await self.map(frames.select(frame, columns), on_error="keep", control=control, timeout=timeout)
+        result = await self.map(
+            frames.select(frame, columns), on_error="keep", progress=progress, control=control, timeout=timeout
+        )
         return frames.with_answers(frame, keep, result)
 
     @checks_options

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from fanout.client.endpoints import offline_targets, start_targets
 from fanout.client.identity import require_unchanged
 from fanout.client.inspect import Preview, Survey, preview_rows, survey_rows
 from fanout.client.outcome import final_stop, raise_if_stopped, settle_callers, settle_remaining_callers
+from fanout.client.progress import progress_bar
 from fanout.engine import (
     Batcher,
     EndpointGroup,
@@ -213,7 +215,14 @@ class Session:
         run.counters.ok -= withdrawn
         self._totals.ok -= withdrawn
 
-    async def merge(self, chunker: Chunker, control: RunControl | None = None, until: Until | None = None) -> Result:
+    async def merge(
+        self,
+        chunker: Chunker,
+        control: RunControl | None = None,
+        until: Until | None = None,
+        *,
+        progress: bool = False,
+    ) -> Result:
         """Run over a chunker of known length and merge the answers.
 
         Raises `RunStopped`, and errors of the run; the exception's ``result`` holds all answers until then.
@@ -222,7 +231,8 @@ class Session:
         merged = MergedRows(chunker.total)
         run = self.new_run(chunker, merged.add, control, until=until)
         try:
-            await self.execute(run)
+            async with progress_bar(run.statistics, chunker.total) if progress else nullcontext():
+                await self.execute(run)
             if run.stopped is None:
                 require_unchanged(chunker)
         except Exception as error:

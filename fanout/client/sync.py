@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fanout.settings import Endpoints
     from fanout.types import Answers, Array, ChunkResult, Result, Rows, Statistics
 
-_MAP_OPTIONS = ("codec", "on_error", "control", "timeout")
+_MAP_OPTIONS = ("codec", "on_error", "progress", "control", "timeout")
 
 
 class SyncClient(Generic[V]):
@@ -99,6 +99,7 @@ class SyncClient(Generic[V]):
         rows: Rows,
         *,
         on_error: Literal["raise"] = "raise",
+        progress: bool = False,
         control: RunControl | None = None,
         timeout: float | None = None,
     ) -> V: ...
@@ -108,6 +109,7 @@ class SyncClient(Generic[V]):
         rows: Rows,
         *,
         on_error: Literal["keep"],
+        progress: bool = False,
         control: RunControl | None = None,
         timeout: float | None = None,
     ) -> Result: ...
@@ -117,6 +119,7 @@ class SyncClient(Generic[V]):
         rows: Rows,
         *,
         on_error: Literal["raise", "keep"] = "raise",
+        progress: bool = False,
         control: RunControl | None = None,
         timeout: float | None = None,
     ) -> V | Result:
@@ -124,7 +127,7 @@ class SyncClient(Generic[V]):
         require_on_error(on_error)
         control = control or RunControl()
         # An interrupt needs the Result, so failed rows are raised here and not inside the run.
-        run = self._client.map(rows, on_error="keep", control=control, timeout=timeout)
+        run = self._client.map(rows, on_error="keep", progress=progress, control=control, timeout=timeout)
         outcome: V | Result = values_or_result(self._run(run, control), on_error)
         return outcome
 
@@ -135,12 +138,15 @@ class SyncClient(Generic[V]):
         *,
         columns: Sequence[str] | str | None = None,
         keep: Sequence[str] | str = "*",
+        progress: bool = False,
         control: RunControl | None = None,
         timeout: float | None = None,
     ) -> Frame:
         """`Client.map_frame`, blocking. After an interrupt, the answers so far are in ``Interrupted.result``."""
         frames.require_columns(frame, [] if keep == "*" else [keep] if isinstance(keep, str) else list(keep), "keep")
-        result = self.map(frames.select(frame, columns), on_error="keep", control=control, timeout=timeout)
+        result = self.map(
+            frames.select(frame, columns), on_error="keep", progress=progress, control=control, timeout=timeout
+        )
         return frames.with_answers(frame, keep, result)
 
     @checks_options
@@ -256,6 +262,7 @@ def map(  # noqa: A001 - the verb of the field; it is not meant for star imports
     *,
     codec: Literal["openai-embeddings"],
     on_error: Literal["raise"] = "raise",
+    progress: bool = False,
     control: RunControl | None = None,
     timeout: float | None = None,
     **options: Unpack[ClientOptions],
@@ -267,6 +274,7 @@ def map(  # noqa: A001
     *,
     codec: Literal["openai-chat"],
     on_error: Literal["raise"] = "raise",
+    progress: bool = False,
     control: RunControl | None = None,
     timeout: float | None = None,
     **options: Unpack[ClientOptions],
@@ -278,6 +286,7 @@ def map(  # noqa: A001
     *,
     codec: str | Codec | type[Codec] | Preset,
     on_error: Literal["raise"] = "raise",
+    progress: bool = False,
     control: RunControl | None = None,
     timeout: float | None = None,
     **options: Unpack[ClientOptions],
@@ -289,6 +298,7 @@ def map(  # noqa: A001
     *,
     codec: str | Codec | type[Codec] | Preset,
     on_error: Literal["keep"],
+    progress: bool = False,
     control: RunControl | None = None,
     timeout: float | None = None,
     **options: Unpack[ClientOptions],
@@ -299,6 +309,7 @@ def map(  # noqa: A001
     *,
     codec: str | Codec | type[Codec] | Preset,
     on_error: Literal["raise", "keep"] = "raise",
+    progress: bool = False,
     control: RunControl | None = None,
     timeout: float | None = None,
     **options: Unpack[ClientOptions],
@@ -315,7 +326,7 @@ def map(  # noqa: A001
     result: Result | None = None
     try:
         with client:
-            result = client.map(rows, on_error="keep", control=control, timeout=timeout)
+            result = client.map(rows, on_error="keep", progress=progress, control=control, timeout=timeout)
     except KeyboardInterrupt as interrupt:
         if result is None or isinstance(interrupt, Interrupted):
             raise
