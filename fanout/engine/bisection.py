@@ -139,8 +139,10 @@ class Parked(NamedTuple):
     """The next step."""
     proven: Callable[[], bool]
     """True once the others have shown it."""
-    after_others: bool
+    after_others: bool = False
     """The next step is taken after all requests in flight, which may show it yet."""
+    needs_proof: bool = False
+    """The next step is taken once it is shown, and not before."""
 
 
 class Evidence:
@@ -255,7 +257,8 @@ class Evidence:
         if self._turn is parked.bisection or parked.proven():
             return True
         endpoint = parked.task.endpoint
-        if self._turn is not None or (parked.after_others and endpoint is not None and endpoint.in_flight):
+        others = parked.after_others and endpoint is not None and endpoint.in_flight
+        if self._turn is not None or parked.needs_proof or others:
             return False
         self._turn = parked.bisection
         return True

@@ -305,6 +305,8 @@ class Run:
                 outcome = await attempter.run(task, ticket)
                 if isinstance(outcome, Verdict):
                     scheduler.handle(task, outcome, ticket.sent_at)
+                elif task.is_control:
+                    scheduler.end_control(None)
                 else:
                     refused = collector.add(task, outcome)
                     scheduler.finish(task)

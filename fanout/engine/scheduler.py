@@ -28,6 +28,7 @@ from fanout.engine.bisection import (
     may_be_size,
     samples_of,
 )
+from fanout.engine.control import BEFORE_ALL_OTHERS, ControlRequests
 from fanout.engine.request_sizes import RequestSizes
 from fanout.engine.task import ChunkTask, kind_of
 from fanout.engine.task_queue import TaskQueue
@@ -112,6 +113,7 @@ class Scheduler:
         self.last_failure = ""
         self.awaited = 0
         """Tasks whose job an asynchronous API does: they need no slot, so as many others are in hand besides."""
+        self._control = ControlRequests(group)
 
     @property
     def n_waiting(self) -> int:
@@ -176,6 +178,7 @@ class Scheduler:
         """Close a task whose rows have been handed to the collector."""
         if succeeded:
             self.progress_at = self._now()
+            self._control.answered = task
             if self._group.sizes.watching:
                 self._sizes.succeeded(task)
             if self._evidence.withheld:
@@ -193,6 +196,9 @@ class Scheduler:
     def handle(self, task: ChunkTask, verdict: Verdict, sent_at: float | None) -> None:
         """Decide how a task goes on whose last attempt, sent at ``sent_at``, ended with ``verdict``."""
         self.last_failure = verdict.reason
+        if task.is_control:
+            self.end_control(verdict)
+            return
         task.note_time(self._now())
         if verdict.error_kind == "shape":  # another chunk shows more of it than the same rows again
             self._let_one_through()
@@ -206,6 +212,12 @@ class Scheduler:
             self._advance(bisection, task, verdict)
         self._release_parked()
 
+    def end_control(self, verdict: Verdict | None) -> None:
+        """Let the rows go on that wait for a control request; ``verdict`` is None if it was answered."""
+        self._control.end(verdict)
+        self._close_one()
+        self._release_parked()
+
     def reopen(self, task: ChunkTask, verdict: Verdict) -> None:
         """Take a task up again whose answer was held, and turned out to be unlike the others."""
         task.bisection = None
@@ -214,7 +226,9 @@ class Scheduler:
 
     def fail_unsent(self, task: ChunkTask, verdict: Verdict) -> None:
         """Fail rows that cannot be encoded; those of several callers alone, so that each has a reason of its own."""
-        if self.isolation is None or self._chunker.total == 1:
+        if task.is_control:
+            self._control.end(verdict)
+        elif self.isolation is None or self._chunker.total == 1:
             self._collector.fail(task, verdict)
         else:
             self._isolate(task, verdict)
@@ -232,6 +246,7 @@ class Scheduler:
     def close(self) -> None:
         """End the scheduling; tasks that wait are dropped, and their rows stay pending."""
         self._queue.close()
+        self._control.close(keep=self.isolation is None)  # a call of `predict` has no time to spare
 
     @property
     def _accepts_chunks(self) -> bool:
@@ -320,7 +335,7 @@ class Scheduler:
         *,
         after_others: bool = False,
     ) -> bool:
-        parked = Parked(bisection, task, verdict, step, proven, after_others)
+        parked = Parked(bisection, task, verdict, step, proven, after_others=after_others)
         return self._evidence.may_go_on(parked) and step(bisection, task, verdict)
 
     def _repeat_or_decide(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> bool:
@@ -338,17 +353,20 @@ class Scheduler:
         return self._repeat(bisection, task, verdict)
 
     def _repeat(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> bool:
-        delay = self._delay(bisection, task, verdict)
+        delay, bisection.repeated = self._delay(bisection, task, verdict), None
         is_open = task.endpoint is not None and task.endpoint.breaker.is_open
-        if is_open:
-            self._let_one_through()
-        if (delay is None or is_open) and self._may_be_outage(task, verdict):
-            if (found := self._without_proof(bisection, task, verdict)) is not None:
-                bisection.repeated = None
-                return self._decide(bisection, task, found)
+        outage = (delay is None or is_open) and self._may_be_outage(task, verdict)
+        # Another request shows whether the endpoint or the rows are to blame, and its answer closes an open circuit.
+        alone = (outage or is_open) and not self._let_one_through()
+        if alone and (outage or delay is not None) and self._needs_control(task, verdict):
+            return self._await_control(bisection, task, verdict)
+        if outage:
+            # Two answers of others have to lie between two more attempts.
+            task.charged = min(task.charged, self._group.retry.max_attempts - 2)
+            if (blamed := self._blamed_without_proof(bisection, task, verdict)) is not None:
+                return self._decide(bisection, task, blamed)
             delay = self._delay(bisection, task, verdict)
         if delay is None:
-            bisection.repeated = None
             return self._decide(bisection, task, self._exhausted_attempts(task, verdict))
         if self._fails_over(task):
             delay = 0.0
@@ -560,13 +578,17 @@ class Scheduler:
 
     def _may_be_outage(self, task: ChunkTask, verdict: Verdict) -> bool:
         """True for a failure that shows nothing of the rows, as the endpoint has answered no other request since."""
+        if not self._is_ambiguous(verdict):
+            return False
+        return not (self._endpoint_works(task) or (verdict.no_room and task.others_served))
+
+    def _is_ambiguous(self, verdict: Verdict) -> bool:
+        """True for a failure that fails rows only if the endpoint answers others."""
         if not could_be_outage(verdict) or self._group.retry.stop is not None or self._group.retry.max_attempts == 1:
             return False
         if self.isolation is not None and may_be_rows(verdict):  # a caller waits, and has only this row
             return False
-        if not self._group.balancer.answered or (verdict.status == 500 and not self._group.successes):
-            return False
-        return not (self._endpoint_works(task) or (verdict.no_room and task.others_served))
+        return self._group.balancer.answered and (verdict.status != 500 or self._group.successes > 0)
 
     def _endpoint_works(self, task: ChunkTask) -> bool:
         """True if the endpoint has answered others between the failures of ``task``, and so is not to blame for them.
@@ -575,19 +597,37 @@ class Scheduler:
         """
         return task.proofs >= (1 if self._no_new_chunk else 2)
 
-    def _without_proof(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> Verdict | None:
-        """Go on with a task that has used up its attempts in what may be an outage. None: it is repeated.
+    def _needs_control(self, task: ChunkTask, verdict: Verdict) -> bool:
+        return task.n == 1 and may_be_rows(verdict) and self._is_ambiguous(verdict) and self._control.possible
 
-        Other requests would show whether the endpoint or the rows are to blame, so a new chunk is let through. Where
-        none is left, parts of the task may show it; a single row has to come to an end some day.
+    def _await_control(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> bool:
+        """Repeat a row that fails alone after a control request, whose answer counts as that of another row."""
+        task.charged = min(task.charged, self._group.retry.max_attempts - 1)
+        bisection.repeated = task
+        if not self._control.under_way:
+            delay = self._delay(bisection, task, verdict) if self._control.failed else None
+            self._queue.put(self._opened(self._control.begin()), BEFORE_ALL_OTHERS if delay is None else delay)
+        return self._evidence.may_go_on(
+            Parked(bisection, task, verdict, self._after_control, self._control.over, needs_proof=True)
+        )
+
+    def _after_control(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> bool:
+        # Without an answer, the row itself may be answered by now.
+        delay = self._delay(bisection, task, verdict) if self._control.failed else None
+        self._queue.put(task, delay or 0.0)
+        return False
+
+    def _blamed_without_proof(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> Verdict | None:
+        """Return the verdict that ends a long wait for a proof that cannot come; None before that.
+
+        Parts of the task may show what is to blame; a single row has to come to an end some day.
         """
-        task.charged = min(task.charged, self._group.retry.max_attempts - 2)
-        self._let_one_through()
-        if self._no_new_chunk and may_be_rows(verdict):
-            since, part = (bisection.since, _SPLIT_AFTER) if task.n > 1 else (task.failing_since, _OUTAGE)
-            if self._now() - since >= part * self._group.retry.stall:
-                return replace(verdict, action=Action.SPLIT if task.n > 1 else Action.FAIL)
-        return None
+        if not (self._no_new_chunk and may_be_rows(verdict)):
+            return None
+        since, part = (bisection.since, _SPLIT_AFTER) if task.n > 1 else (task.failing_since, _OUTAGE)
+        if self._now() - since < part * self._group.retry.stall:
+            return None
+        return replace(verdict, action=Action.SPLIT if task.n > 1 else Action.FAIL)
 
     @property
     def _no_new_chunk(self) -> bool:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 class ChunkTask:
     """Rows that travel in one request: a whole chunk at first, a part of it after a split."""
 
+    is_control = False
+    """True for rows of no run, whose answer is discarded."""
+
     __slots__ = (
         "_proof_after",
         "assembly",

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fanout.settings import Limits, RetryPolicy, Timeouts
     from fanout.stop import Stop
     from fanout.transport import EndpointClient, RowsSent
-    from fanout.types import ModelInfo
+    from fanout.types import ModelInfo, Rows
 
 
 class EndpointState:
@@ -203,6 +203,9 @@ class EndpointGroup:
 
         self.served_at = -inf
         """Time at which the last of the requests was sent that have been answered."""
+
+        self.answered_row: Rows | None = None
+        """A row that the last run had answered, for a control request of the next one."""
 
         self.on_second_answer: dict[Callable[[EndpointState, Sequence[RowsSent]], None], None] = {}
         """Called with an endpoint that answered a request twice, and the rows whose answers may be those of others."""
