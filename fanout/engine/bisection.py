@@ -254,7 +254,7 @@ class Evidence:
         return task.endpoint is not None and task.endpoint.served
 
     def _goes_on(self, parked: Parked) -> bool:
-        if self._turn is parked.bisection or parked.proven():
+        if parked.proven() or (self._turn is parked.bisection and not parked.needs_proof):
             return True
         endpoint = parked.task.endpoint
         others = parked.after_others and endpoint is not None and endpoint.in_flight

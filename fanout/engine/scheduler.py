@@ -607,9 +607,9 @@ class Scheduler:
         if not self._control.under_way:
             delay = self._delay(bisection, task, verdict) if self._control.failed else None
             self._queue.put(self._opened(self._control.begin()), BEFORE_ALL_OTHERS if delay is None else delay)
-        return self._evidence.may_go_on(
-            Parked(bisection, task, verdict, self._after_control, self._control.over, needs_proof=True)
-        )
+        after = Parked(bisection, task, verdict, self._after_control, self._control.over, needs_proof=True)
+        self._evidence.parked.append(after)
+        return False
 
     def _after_control(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> bool:
         # Without an answer, the row itself may be answered by now.
