@@ -102,7 +102,7 @@ class PollingAttempter(Attempter):
 
     def _earlier_job(self, task: ChunkTask) -> Job | None:
         """The job that a process which has ended has started for these rows."""
-        if self._hooks.records is None or task.sent > 1 or not isinstance(task.where, slice):
+        if self._hooks.records is None or task.sent > 1 or not _is_recorded(task):
             return None
         url = self._hooks.records.take(task.first_row, task.first_row + task.n)
         for endpoint in self._group.balancer.endpoints if url is not None else ():
@@ -129,7 +129,7 @@ class PollingAttempter(Attempter):
 
     async def _record(self, job: Job, task: ChunkTask) -> None:
         records = self._hooks.records
-        if records is None or not isinstance(task.where, slice):
+        if records is None or not _is_recorded(task):
             return
         if (stop := await records.record(task.first_row, task.first_row + task.n, job.url)) is not None:
             self._stop(stop)
@@ -238,6 +238,11 @@ class PollingAttempter(Attempter):
     def _reported(self, outcome: Outcome, task: ChunkTask, ticket: Ticket) -> Outcome:
         verdict = ticket.report(outcome, task, first=task.sent == 1)
         return outcome if verdict is None else self._acted_on(verdict)
+
+
+def _is_recorded(task: ChunkTask) -> bool:
+    """True for an unbroken range of the input's rows. A control request has none of them."""
+    return isinstance(task.where, slice) and not task.is_control
 
 
 def _lost(reason: str) -> Verdict:
