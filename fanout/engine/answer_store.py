@@ -31,6 +31,10 @@ _MOST_UNWRITTEN = 32 * 2**20
 """Bytes of answers that may wait to be written before the input has to wait."""
 
 
+_GROUP_ROWS, _GROUP_SECONDS = 2048, 0.5
+"""Answers that are written together: their keys are random, so each of a few changes a page of its own."""
+
+
 class LookedUp(NamedTuple):
     """The requests of some rows.
 
@@ -76,6 +80,7 @@ class AnswerStore:
         """Number of look-ups that were begun."""
         self._thread = DaemonThread("fanout-answers")
         self._waiting: list[_Entry] = []
+        self._rows_waiting = 0
         self._unwritten = 0
         self._writing: asyncio.Future[None] | None = None
         self._broken = False
@@ -91,12 +96,16 @@ class AnswerStore:
         entry = _Entry(keys, outputs, written)
         self._waiting.append(entry)
         self._unwritten += entry.nbytes
-        self._write_waiting()
+        self._rows_waiting += len(keys)
+        if self._rows_waiting >= _GROUP_ROWS:
+            self._write_waiting()
+        elif len(self._waiting) == 1:
+            asyncio.get_running_loop().call_later(_GROUP_SECONDS, self._write_waiting)
 
     def distrust(self) -> None:
         """Forget all answers that were put: they may be those of other rows."""
         self._unwritten -= sum(entry.nbytes for entry in self._waiting)
-        self._waiting.clear()
+        self._waiting, self._rows_waiting = [], 0
         self._thread.submit(self._forget)
 
     async def make_room(self) -> None:
@@ -106,9 +115,11 @@ class AnswerStore:
 
     async def flush(self) -> None:
         """Wait until everything is written, also if this wait is cancelled."""
-        while self._writing is not None:
-            await ended(self._writing)
-            # The callback that begins the next group runs in the next step of the loop.
+        while self._writing is not None or self._waiting:
+            self._write_waiting()
+            if self._writing is not None:
+                await ended(self._writing)
+            # The callback after a write runs in the next step of the loop.
             await asyncio.sleep(0)
 
     async def close(self) -> None:
@@ -134,7 +145,7 @@ class AnswerStore:
         if self._writing is not None or not self._waiting:
             return
         # All that has come since the last group was begun is one transaction.
-        entries, self._waiting = self._waiting, []
+        entries, self._waiting, self._rows_waiting = self._waiting, [], 0
         self._writing = asyncio.get_running_loop().run_in_executor(self._thread, self._write, entries)
         self._writing.add_done_callback(lambda _: self._after_write(entries))
 
@@ -143,7 +154,10 @@ class AnswerStore:
         for entry in entries:
             self._unwritten -= entry.nbytes
             entry.written()
-        self._write_waiting()
+        if self._rows_waiting >= _GROUP_ROWS:
+            self._write_waiting()
+        elif self._waiting:
+            asyncio.get_running_loop().call_later(_GROUP_SECONDS, self._write_waiting)
 
     def _write(self, entries: list[_Entry]) -> None:
         if self._broken:

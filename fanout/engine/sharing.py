@@ -80,8 +80,15 @@ class SharedChunk(PartialChunk):
         """True if a row is neither answered nor failed."""
         return bool(self._open[place])
 
+    def closed_keys(self) -> dict[int, bytes]:
+        """Return the keys of the rows that were sent and are answered or failed."""
+        open_places = set(np.flatnonzero(self._open).tolist())
+        return {place: key for place, key in self.keys.items() if place not in open_places}
+
     def failures_at(self, places: Sequence[int]) -> list[Failure | None]:
         """Return the failure of each row; None for one that has not failed."""
+        if not self._failures:
+            return [None] * len(places)
         failed = {row: failure for failure in self._failures for row in range(failure.start, failure.stop)}
         return [failed.get(self.chunk.start + place) for place in places]
 
@@ -207,12 +214,13 @@ class Shares:
         if len(known):
             shared.place(known, {name: array[start + known] for name, array in planned.outputs.items()})
             self._count_known(shared, known)
-        for place in sent.tolist():
-            if (key := planned.keys[place]) is not None:
-                shared.keys[place - start] = key
-            if (leader := planned.leaders.get(place)) is not None:
-                leader.chunk, leader.place = shared, place - start
-                shared.leaders.append(leader)
+        places = sent.tolist()
+        shared.keys = {place - start: key for place in places if (key := planned.keys[place]) is not None}
+        if planned.leaders:
+            for place in places:
+                if (leader := planned.leaders.get(place)) is not None:
+                    leader.chunk, leader.place = shared, place - start
+                    shared.leaders.append(leader)
         while planned.followers and planned.followers[0][0] < stop:
             place, leader_or_failure = planned.followers.popleft()
             self._follow(shared, place - start, leader_or_failure)
@@ -281,7 +289,7 @@ class Shares:
         shared = {
             row: (leader.place, identity)
             for leader in chunk.leaders
-            if not chunk.is_open(leader.place)
+            if leader.followers and not chunk.is_open(leader.place)
             for row, identity in leader.followers
         }
         self._n_followers -= len(shared)
@@ -295,8 +303,7 @@ class Shares:
 
     def _store(self, chunk: SharedChunk) -> None:
         """Store the proven answers of the rows that were sent, and remember their failures."""
-        keys = {place: key for place, key in chunk.keys.items() if not chunk.is_open(place)}
-        chunk.keys = {}
+        keys, chunk.keys = chunk.closed_keys(), {}
         outcomes = dict(zip(keys, chunk.failures_at(list(keys)), strict=True))
         answered = [place for place, failure in outcomes.items() if failure is None]
         if self._dedupe:
@@ -325,6 +332,9 @@ class Shares:
 
 def _without_pending(done: ChunkResult, cached: Array | None) -> Iterator[ChunkResult]:
     """Yield the parts of a result that are not pending: other results may bring the pending ones."""
+    if not done.pending:
+        yield replace(done, cached=cached)
+        return
     left = np.ones(done.stop - done.start, bool)
     for rows in done.pending:
         left[rows.start - done.start : rows.stop - done.start] = False

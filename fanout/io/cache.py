@@ -130,20 +130,24 @@ class AnswerCache:
 
         Raises `sqlite3.Error` if the file cannot be read.
         """
-        places: dict[int, list[tuple[int, int]]] = {}
-        for place, key in enumerate(keys):
-            if key is not None:
-                number, rest = _HALVES.unpack(key)
-                places.setdefault(number, []).append((rest, place))
+        halves = {place: _HALVES.unpack(key) for place, key in enumerate(keys) if key is not None}
+        places: dict[tuple[int, int], int] = {}
+        others: dict[tuple[int, int], list[int]] = {}
+        for place, half in halves.items():
+            if places.setdefault(half, place) != place:
+                others.setdefault(half, []).append(place)
         if not places:
             return []
         since = -1 if self._ttl is None else int(self._now() - self._ttl)
-        known = self._database.execute(_LOOK_UP, (orjson.dumps(list(places)), since)).fetchall()
+        numbers = orjson.dumps([number for number, _ in places])
         rows: list[tuple[int, int, bytes]] = []
-        for number, rest, source, checksum, answer in known:
+        for number, rest, source, checksum, answer in self._database.execute(_LOOK_UP, (numbers, since)).fetchall():
             # The other half of the key and the checksum refute a wrong number and a damaged page.
-            if checksum == _checksum(rest, source, answer):
-                rows += [(source, place, answer) for wanted, place in places[number] if wanted == rest]
+            half = (number, rest)
+            if half in places and checksum == crc32(answer, (rest ^ source) & 0xFFFFFFFF):
+                rows.append((source, places[half], answer))
+                if half in others:
+                    rows += [(source, place, answer) for place in others[half]]
         rows.sort(key=itemgetter(0))
         by_source = ((source, list(group)) for source, group in groupby(rows, itemgetter(0)))
         return [found for source, group in by_source if (found := self._unpacked(source, group)) is not None]
@@ -157,12 +161,12 @@ class AnswerCache:
         with self._transaction():
             for keys, outputs in entries:
                 layout = RowFormat({name: (array.dtype, array.shape[1:]) for name, array in outputs.items()})
-                source = self._source(origin, layout)
-                rows = []
-                for key, answer in zip(keys, layout.pack(outputs), strict=True):
-                    number, rest = _HALVES.unpack(key)
-                    rows.append((number, rest, source, now, self._run, _checksum(rest, source, answer), answer))
-                self._database.executemany(_INSERT, rows)
+                source, run = self._source(origin, layout), self._run
+                rows = [
+                    (number, rest, source, now, run, crc32(answer, (rest ^ source) & 0xFFFFFFFF), answer)
+                    for (number, rest), answer in zip(map(_HALVES.unpack, keys), layout.pack(outputs), strict=True)
+                ]
+                self._database.executemany(_INSERT, sorted(rows, key=itemgetter(0)))
 
     def forget_own(self) -> None:
         """Delete the answers that were stored through this object."""
@@ -252,10 +256,6 @@ def remove(path: Path) -> None:
     """Delete a cache with the files that SQLite keeps beside it."""
     for suffix in ("", "-wal", "-shm"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
-
-
-def _checksum(rest: int, source: int, answer: bytes) -> int:
-    return crc32(answer, (rest ^ source) & 0xFFFFFFFF)
 
 
 @contextmanager
