@@ -80,6 +80,21 @@ async def test_a_job_that_is_gone_fails_its_row_without_another_post(tmp_path):
     assert all("the job is lost: HTTP 404" in reason for reason in reasons(tmp_path).values())
 
 
+async def test_rows_whose_job_is_gone_get_another_one_on_request(tmp_path):
+    async with predicting(tmp_path, 3) as (predictions, job):
+        predictions.trouble = lambda _: web.Response(status=410)
+        await run_job(job)
+        predictions.trouble = lambda _: None
+        summary = await run_job(job, only_failed=True)
+    assert (summary.exit_code, len(predictions.created)) == (0, 6)
+    assert lines(tmp_path) == {"r0": 0.0, "r1": 2.0, "r2": 4.0}
+
+
+async def test_a_mock_answers_at_once(tmp_path):
+    summary = await run_job(write(tmp_path, "http://127.0.0.1:9", 3, ["mock.shape=[]"]), mock=True)
+    assert (summary.exit_code, summary.ok) == (0, 3)
+
+
 async def test_a_job_that_takes_too_long_fails_its_row_without_another_post(tmp_path):
     async with predicting(tmp_path, 2, polls=10**6, settings=["codec.poll.timeout=0.1"]) as (predictions, job):
         await run_job(job)
