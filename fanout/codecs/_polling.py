@@ -43,7 +43,7 @@ class PollOptions(TypedDict, total=False):
 
 
 class Polling:
-    """How an answer is awaited.
+    """The way to the result of a job.
 
     Args:
         given: a table of `PollOptions`.

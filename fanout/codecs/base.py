@@ -87,7 +87,7 @@ class Codec(ABC):
     """The arguments of the constructor, by which a journal distinguishes codecs."""
 
     polling: Polling | None = None
-    """How the answers of an asynchronous API are awaited; None where a response has them."""
+    """The way to the answers of an asynchronous API; None where a response has them."""
 
     _spec: Mapping[str, TensorSpec] = {}
     _usage: UsagePaths | None = None

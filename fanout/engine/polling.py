@@ -66,13 +66,13 @@ class PollHooks:
 
     Attributes:
         stop_event: ends every wait.
-        waiting: called with +1 as a job begins to be awaited, and with -1 at its end.
+        awaiting: called with the number of jobs that are awaited, when it changes.
         progress: called for each sign of life of a job.
         records: None without a journal.
     """
 
     stop_event: StopEvent
-    waiting: Callable[[int], None]
+    awaiting: Callable[[int], None]
     progress: Callable[[], None]
     records: JobRecords | None
 
@@ -85,20 +85,25 @@ class PollingAttempter(Attempter):
         self._polling = polling
         self._hooks = hooks
         self._hedging = None
+        self._n_awaited = 0
 
     async def _attempt(self, task: ChunkTask, ticket: Ticket, only: EndpointState | None = None) -> Outcome:
         try:
             job = self._earlier_job(task) or await self._start(task, ticket, only)
             if not isinstance(job, Job):
                 return job
-            self._hooks.waiting(1)
+            self._count(1)
             try:
                 return await self._follow(job, task, ticket)
             finally:
-                self._hooks.waiting(-1)
+                self._count(-1)
         finally:
             if isinstance(ticket, BilledTicket):
                 ticket.settle()
+
+    def _count(self, change: int) -> None:
+        self._n_awaited += change
+        self._hooks.awaiting(self._n_awaited)
 
     def _earlier_job(self, task: ChunkTask) -> Job | None:
         """The job that a process which has ended has started for these rows."""
@@ -231,8 +236,6 @@ class PollingAttempter(Attempter):
         result = self._polling.result(response, response.url or ticket.endpoint.transport.url)
         if isinstance(result, str):
             return self._job(result, ticket.endpoint, has_ended=True)
-        if not 200 <= result.status < 300:
-            return self._classify(response, task, ticket)
         return self._judge(result, task, ticket)
 
     def _reported(self, outcome: Outcome, task: ChunkTask, ticket: Ticket) -> Outcome:

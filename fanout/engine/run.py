@@ -87,7 +87,6 @@ class Run:
     ) -> None:
         self.chunker = chunker
         self._jobs = jobs
-        self._n_awaited = 0
         self.counters = Counters()
         self._codec = codec
         self._group = group
@@ -252,17 +251,16 @@ class Run:
             return Attempter(*parts, stop=self.stop, independent=independent)
         self.chunker.make_room(self._group.limiter.limit + codec.polling.most)
         hooks = PollHooks(
-            stop_event=self._stop_event, waiting=self._await_job, progress=self.scheduler.note_progress,
+            stop_event=self._stop_event, awaiting=self._follow_jobs, progress=self.scheduler.note_progress,
             records=self._jobs,
         )  # fmt: skip
         return PollingAttempter(*parts, stop=self.stop, independent=independent, polling=codec.polling, hooks=hooks)
 
-    def _await_job(self, change: int) -> None:
-        """Give the place of a worker that waits for a job to another one."""
-        self._n_awaited += change
+    def _follow_jobs(self, n_awaited: int) -> None:
+        """Give the places of workers that wait for jobs to others."""
         assert self._codec.polling is not None
-        self.scheduler.awaited = min(self._n_awaited, self._codec.polling.most)
-        if change > 0 and self._stop_event.stopped is None:
+        before, self.scheduler.awaited = self.scheduler.awaited, min(n_awaited, self._codec.polling.most)
+        if self.scheduler.awaited > before and self._stop_event.stopped is None:
             for worker in self._hired(self._most_workers()):
                 self._tasks.start(worker)
             self.scheduler.wake()
