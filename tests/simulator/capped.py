@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from random import seed as seed_global
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -68,6 +69,7 @@ class Capped:
         self._noise = noise
         self._down = down
         self._latency = latency
+        self.seed = seed
         self._random = np.random.default_rng(seed)
         self.sent: list[tuple[int, int]] = []
         """Rows and bytes of every request."""
@@ -116,6 +118,7 @@ class Seen(NamedTuple):
 
 def run(server: Capped, rows: Sequence[str], **options: Any) -> Seen:
     """One run over ``rows``, on a clock that jumps."""
+    seed_global(server.seed)  # backoff and circuit breaker draw from it
 
     async def scenario() -> Seen:
         patience = Timeouts(attempt=20)
