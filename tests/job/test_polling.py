@@ -190,6 +190,23 @@ async def test_a_stopped_run_goes_on_waiting_for_its_jobs(tmp_path):
     assert b"secret-token" not in (tmp_path / "out.jsonl.journal").read_bytes()
 
 
+async def test_the_job_of_a_control_request_is_recorded_for_no_row(tmp_path):
+    predictions = Predictions(0)
+
+    async def handle(request):
+        if request.method == "POST" and (await request.json())["input"]["n"] == 4:
+            return web.Response(status=500)
+        return await predictions.handle(request)
+
+    async with served(handle) as url:
+        summary = await run_job(write(tmp_path, url, 5, ["limits.concurrency=1"]))
+    assert (summary.ok, summary.failed) == (4, 1)
+    assert Counter(predictions.created[:4]) == Counter(range(4))
+    assert len(predictions.created) == 5, "one of the rows was sent again as a control request"
+    assert b"/p3" in (journal := (tmp_path / "out.jsonl.journal").read_bytes())
+    assert b"/p4" not in journal
+
+
 async def test_a_url_with_a_credential_is_not_kept_in_the_journal(tmp_path):
     async with predicting(tmp_path, 2, polls=10**6, settings=["timeouts.run=0.2"]) as (predictions, job):
         predictions.get_url = lambda origin, name: (
