@@ -31,6 +31,7 @@ from fanout.engine import (
     chunker_of,
 )
 from fanout.engine.hedging import Hedger
+from fanout.engine.logs import level_of_phases, log, log_begin, log_end
 from fanout.engine.validator import ResponseDecoder
 from fanout.errors import ClientStateError
 from fanout.limits import RateLimiter, TokenMeter, tiktoken_counter
@@ -195,6 +196,8 @@ class Session:
         """Run ``run`` to its end, await ``settle``, however it ends, and add the run's counters to the session's."""
         self._runs.add(run)
         self._idle.clear()
+        level = level_of_phases(isolated=run.scheduler.isolation is not None)
+        log_begin(run.chunker.total, level=level)
         try:
             try:
                 await run.execute()
@@ -207,6 +210,8 @@ class Session:
                 self._idle.set()
             # In the finally block, so that a cancelled run is counted too.
             self._totals.add(run.up_to_date_counters())
+            if log.isEnabledFor(level):
+                log_end(run.statistics(), level=level)
 
     def withdraw(self, run: Run, account: RowStatus) -> None:
         """Count rows of an ended run as pending if their answers may belong to other rows."""

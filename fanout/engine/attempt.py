@@ -70,6 +70,10 @@ class Attempter:
         self._answers = 0
         self._hedging = None if group.hedger is None else HedgedRequests(group, dispatcher, counters)
 
+    def conceal(self, text: str) -> str:
+        """Return ``text`` on one line, without secrets."""
+        return self._group.balancer.conceal(text)
+
     def ticket(self) -> Ticket:
         """Make a ticket for the attempts of the current asyncio task, which has to call its `close` at the end."""
         return self._dispatcher.ticket()

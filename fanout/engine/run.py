@@ -17,6 +17,7 @@ from fanout.engine.attempt import Attempter
 from fanout.engine.batching import Isolation
 from fanout.engine.bisection import BisectionBudget
 from fanout.engine.encoding import encode, fitted
+from fanout.engine.logs import level_of, level_of_phases, log_event, log_stop, logged
 from fanout.engine.metadata import EndpointProbe, prepare
 from fanout.engine.polling import PollHooks, PollingAttempter
 from fanout.engine.results import ResultCollector
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from fanout.callbacks import Job
     from fanout.codecs.base import Codec
     from fanout.engine.chunker import Chunker
+    from fanout.engine.logs import LoggedAttempter
     from fanout.engine.polling import JobRecords
     from fanout.engine.task import ChunkTask
     from fanout.engine.validator import ResponseValidator
@@ -118,7 +120,7 @@ class Run:
         )
         self._clock = RunClock(until)
         self._n_workers = 0
-        self.attempter: Attempter
+        self.attempter: Attempter | LoggedAttempter
         self._error: Exception | None = None
 
     @property
@@ -210,7 +212,7 @@ class Run:
         validator = self.collector.open(
             spec, reject_nonfinite=codec.nonfinite == "reject", capacity=group.capacity.most
         )
-        self.attempter = self._attempter(codec, dispatcher, validator)
+        self.attempter = logged(self._attempter(codec, dispatcher, validator))
         self.chunker.open(codec, self.collector)
         stops_at_end: list[Stop] = []
 
@@ -354,6 +356,7 @@ class Run:
             self._tasks.cancel([self.scheduler.reader])
         stop = self._stop_event.stopped
         if first and stop is not None:
+            log_stop(stop, level=level_of_phases(isolated=self.scheduler.isolation is not None))
             self._emit(Event(kind="stop", reason=stop.reason))
 
     async def _join(self, jobs: list[Job]) -> None:
@@ -433,13 +436,18 @@ class EventEmitter:
         return self._listener is not None and (self._kinds is None or kind in self._kinds)
 
     def __call__(self, event: Event) -> None:
-        """Emit ``event``."""
-        if self._listener is None or not self.wants(event.kind):
+        """Emit ``event``, and log it."""
+        level, listener = level_of(event), self._listener if self.wants(event.kind) else None
+        if level is None and listener is None:
             return
         if event.reason and (reason := self._balancer.conceal(event.reason)) != event.reason:
             event = replace(event, reason=reason)
+        if level is not None:
+            log_event(event, level)
+        if listener is None:
+            return
         try:
-            self._listener(event)
+            listener(event)
         except BaseException as error:  # noqa: BLE001 - the user's code, beside the run
             self._listener = None
             # Formatted here, because a traceback may quote secrets.

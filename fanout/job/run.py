@@ -29,7 +29,7 @@ from fanout.io.readers import open_source
 from fanout.io.writers import open_sink
 from fanout.job.problems import locate_errors
 from fanout.job.report import AnsweredBy, OutputFiles, StopCause, Summary, count_failed, exit_code
-from fanout.job.run_report import recorder_of, write_report
+from fanout.job.run_report import examples_of, recorder_of, write_report
 from fanout.mock import MockModel, MockTransport, outputs_of
 from fanout.paths import journal_path, require_apart
 from fanout.report import Ending
@@ -120,9 +120,7 @@ async def run_job(
                 if only_failed:
                     await on_thread(_reopen_failures, sink, journal)
                 reading_seconds, spent = now() - began, journal.state.charged
-                result, stop = await _run(
-                    client, source, sink, journal, control, on_start, recorder, keep_usage=job.tables.output.keep_usage
-                )
+                result, stop = await _run(job, client, source, sink, journal, control, on_start, recorder)
                 if job.tables.cost.is_set and result.stats.currency is None:  # nothing was sent
                     nothing = Spending().snapshot(job.tables.cost.currency)
                     result = replace(result, stats=replace(result.stats, **nothing))
@@ -351,6 +349,7 @@ def _reopen_failures(sink: FileSink, journal: Journal) -> None:
 
 
 async def _run(
+    job: Job,
     client: Client,
     source: Source,
     sink: FileSink,
@@ -358,8 +357,6 @@ async def _run(
     control: RunControl | None,
     on_start: OnStart | None,
     recorder: RunRecorder | None,
-    *,
-    keep_usage: bool,
 ) -> tuple[Result, RunStopped | None]:
     # A complete run needs no server, so the client is not opened.
     if (result := await on_thread(complete, sink, journal)) is not None:
@@ -371,12 +368,14 @@ async def _run(
             await stack.enter_async_context(recorder.session(client, rows=n_rows, earlier=journal.resumed_rows))
         if on_start is not None:
             on_start(client, n_rows, journal.resumed_rows, sink)
-        stop = None
+        stop, keep_usage = None, job.tables.output.keep_usage
         try:
             result = await client.run(source, sink, journal=journal, control=control, keep_usage=keep_usage)
         except RunStopped as error:
             result, stop = error.result, error
         if recorder is not None:
+            if job.tables.report.rows:
+                recorder.examples = await on_thread(examples_of, job, source, recorder.rows.first, result.failures)
             recorder.ending = Ending(sum(map(len, result.pending)), *(StopCause.of(stop) or ()))
         return result, stop
 

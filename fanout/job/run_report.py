@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import platform
+from bisect import bisect_left
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from fanout._escape import shortened
 from fanout._version import __version__
 from fanout.errors import ConfigError
 from fanout.files import PRIVATE, PartialFile
 from fanout.io.journal import JournalState, read_state
+from fanout.job.exchange import abbreviated
 from fanout.job.problems import locate_errors
 from fanout.paths import journal_path, recording_path, run_report_path
-from fanout.report import Account, RunRecorder, read_recording, report_page
+from fanout.report import Account, Example, RunRecorder, read_recording, report_page
+from fanout.types import count_rows, single_rows, take_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from fanout.io.readers import Source
     from fanout.job.model import Job, Outline
     from fanout.job.report import AnsweredBy
     from fanout.settings import Limits
@@ -27,6 +35,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("fanout")
 
+_FAILED_EXAMPLES = 10
+_LONGEST_VALUE = 400
+_ROWS_READ = 200_000
 _LIBRARIES = ("aiohttp", "numpy", "pyarrow", "uvloop")
 
 
@@ -67,9 +78,7 @@ def _facts(job: Job, input_name: str, codec: str, answers: AnsweredBy) -> dict[s
     return redacted
 
 
-def write_report(
-    job: Job | Outline, state: JournalState, failures: Sequence[Failure], examples: Sequence[Sequence[str]] = ()
-) -> Path | None:
+def write_report(job: Job | Outline, state: JournalState, failures: Sequence[Failure]) -> Path | None:
     """Write the report from the recording. Returns its path; None if it could not be written, or nothing was recorded.
 
     Blocks on I/O.
@@ -79,7 +88,7 @@ def write_report(
         sessions = read_recording(recording_path(job.output_path))
         if not sessions:
             return None
-        account = _account(state, failures, examples)
+        account = _account(state, failures)
         page = report_page(job.redactor.text(f"{job.file.name}: {job.output_path.name}"), sessions, account)
         file = PartialFile(path, mode=PRIVATE)
         try:
@@ -94,6 +103,46 @@ def write_report(
         _log.warning("the report cannot be written: %s", error)
         return None
     return path
+
+
+def examples_of(job: Job, source: Source, answers: Mapping[int, Any], failures: Sequence[Failure]) -> list[Example]:
+    """Return some rows of the input with their answers, or the reasons of their failure. Reads the input."""
+    try:
+        return list(_examples(job, source, answers, failures))
+    except Exception as error:  # noqa: BLE001 - the input may have changed since, and the run is worth more
+        _log.warning("the report cannot show rows of the input: %s", job.redactor.text(str(error)))
+        return []
+
+
+def _examples(job: Job, source: Source, answers: Mapping[int, Any], failures: Sequence[Failure]) -> Iterator[Example]:
+    outcomes: dict[int, str] = {row: _shown(job, values) for row, values in answers.items()}
+    outcomes |= {failure.start: failure.reason for failure in failures[:_FAILED_EXAMPLES]}
+    if not source.repeatable:
+        return
+    wanted, position = sorted(outcomes), 0
+    for block in source.blocks():
+        n_rows = count_rows(block.rows)
+        for row in wanted[bisect_left(wanted, position) : bisect_left(wanted, position + n_rows)]:
+            place = row - position
+            (value,) = single_rows(take_rows(block.rows, slice(place, place + 1)))
+            yield Example(row, _shown(job, value), outcomes[row])
+        position += n_rows
+        # Failed rows may be far into an input that is slow to read.
+        if not wanted or wanted[-1] < position or position > _ROWS_READ:
+            break
+
+
+def _shown(job: Job, value: Any) -> str:
+    """Return a value as JSON, redacted, on one line and cut."""
+    text = json.dumps(abbreviated(_plain(value)), ensure_ascii=False, default=str)
+    return shortened(job.redactor.text(shortened(text, 2 * _LONGEST_VALUE)), _LONGEST_VALUE)
+
+
+def _plain(value: Any) -> Any:
+    """Return arrays and numpy's numbers as lists and Python's numbers; the only output without its empty name."""
+    if isinstance(value, dict):
+        return _plain(value[""]) if list(value) == [""] else {str(key): _plain(one) for key, one in value.items()}
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def recreate_report(job: Job | Outline) -> Path:
@@ -123,7 +172,7 @@ def recreate_report(job: Job | Outline) -> Path:
         return written
 
 
-def _account(state: JournalState, failures: Sequence[Failure], examples: Sequence[Sequence[str]]) -> Account:
+def _account(state: JournalState, failures: Sequence[Failure]) -> Account:
     n_failed = sum(failure.stop - failure.start for failure in failures)
     n_done = len(state.resolved)
     return Account(
@@ -132,7 +181,6 @@ def _account(state: JournalState, failures: Sequence[Failure], examples: Sequenc
         pending=None if state.n_rows is None else state.n_rows - n_done,
         complete=state.complete,
         failures=failures,
-        examples=examples,
     )
 
 

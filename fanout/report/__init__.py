@@ -6,6 +6,6 @@ makes the page.
 
 from fanout.report.page import Account, report_page
 from fanout.report.recorder import Ending, RunRecorder
-from fanout.report.recording import RecordedSession, read_recording
+from fanout.report.recording import Example, RecordedSession, read_recording
 
-__all__ = ["Account", "Ending", "RecordedSession", "RunRecorder", "read_recording", "report_page"]
+__all__ = ["Account", "Ending", "Example", "RecordedSession", "RunRecorder", "read_recording", "report_page"]

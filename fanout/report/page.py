@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
@@ -44,8 +44,6 @@ class Account:
     pending: int | None
     complete: bool
     failures: Sequence[Failure] = ()
-    examples: Sequence[Sequence[str]] = field(default=())
-    """Row number, input, and answer or reason, of some rows; only if the job says so."""
 
     @property
     def failed(self) -> int:
@@ -76,7 +74,7 @@ def report_page(name: str, sessions: Sequence[RecordedSession], account: Account
         _section("Endpoints", _endpoints(timeline, account)),
         _section("Usage", _usage(timeline)),
         _section("Answers", answer_charts(sessions)),
-        _section("Rows", _examples(account)),
+        _section("Rows", _examples(sessions)),
         _facts(sessions),
     ]
     return f"""<!doctype html>
@@ -101,7 +99,7 @@ def report_page(name: str, sessions: Sequence[RecordedSession], account: Account
 <main>
 {"".join(sections)}
 </main>
-<footer><p>Made by fanout from the recording beside the output. It holds no input rows{_and_rows(account)}.</p></footer>
+<footer><p>Made by fanout from its recording beside the output. It has no input rows{_and_rows(sessions)}.</p></footer>
 </body>
 </html>
 """
@@ -134,8 +132,8 @@ def _sessions_text(sessions: Sequence[RecordedSession]) -> str:
     return f", in {len(sessions)} sessions" if len(sessions) > 1 else ""
 
 
-def _and_rows(account: Account) -> str:
-    return " but those in the section Rows" if account.examples else ""
+def _and_rows(sessions: Sequence[RecordedSession]) -> str:
+    return " but those in the section Rows" if any(one.examples for one in sessions) else ""
 
 
 def _tiles(timeline: Timeline, account: Account) -> Iterator[tuple[str, str]]:
@@ -158,6 +156,8 @@ def _tiles(timeline: Timeline, account: Account) -> Iterator[tuple[str, str]]:
         yield "latency, 95 %", duration(p95)
     yield "requests", f"{sum(sum(sample.requests) for sample in ended):,}"
     yield "retries", f"{sum(sample.retries for sample in ended):,}"
+    if currencies := [sample.currency for sample in ended if sample.currency]:
+        yield "cost", f"{number(sum(sample.cost for sample in ended))} {currencies[-1]}"
     totals = [one.totals for one in sessions if one.totals]
     yield "sent", size(sum(one.bytes_sent for one in totals))
     yield "received", size(sum(one.bytes_received for one in totals))
@@ -354,17 +354,33 @@ def _usage(timeline: Timeline) -> list[str]:
     series = timeline.usage_series()
     if not series or timeline.is_short:
         return []
+    return [_usage_chart(timeline, series), *_cost(timeline)]
+
+
+def _cost(timeline: Timeline) -> list[str]:
+    currencies = [sample.currency for one in timeline.sessions for sample in one.samples if sample.currency]
+    if not currencies:
+        return []
+    points = timeline.accumulated(lambda sample: sample.cost)
+    summary = f"{number(points[-1][1] or 0)} {currencies[-1]} at the prices of the job."
+    series = [Series("cost", points)]
+    return [TimeChart("What did the run cost?", summary, currencies[-1], series, timeline.end, timeline.resumed).html()]
+
+
+def _usage_chart(timeline: Timeline, series: Sequence[Series]) -> str:
     last = [(one.name, one.points[-1][1] or 0) for one in series]
     summary = ", ".join(f"{n:,.0f} {name}" for name, n in last)
     question = "How many tokens did the API count?" if "token" in summary else "What did the API count?"
     unit = "tokens" if "token" in summary else "units"
-    return [TimeChart(question, f"{summary}.", unit, series, timeline.end, timeline.resumed).html()]
+    return TimeChart(question, f"{summary}.", unit, series, timeline.end, timeline.resumed).html()
 
 
-def _examples(account: Account) -> list[str]:
-    if not account.examples:
+def _examples(sessions: Sequence[RecordedSession]) -> list[str]:
+    examples = sorted({one.row: one for session in sessions for one in session.examples}.items())
+    if not examples:
         return []
-    content = table(["row", "input", "answer, or reason of the failure"], account.examples)
+    rows = [[f"{row}", one.input, one.outcome] for row, one in examples]
+    content = table(["row", "input", "answer, or reason of the failure"], rows)
     summary = "Some rows, because the job says report.rows = true."
     return [figure("What was sent, and what came back?", summary, content, wide=True)]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from fanout._escape import shortened
 from fanout.errors import ClientStateError
-from fanout.report.recording import EndpointTotals, Note, RecordingFile, Sample, Session, Totals
+from fanout.report.recording import EndpointTotals, Example, Note, RecordingFile, Sample, Session, Totals
 from fanout.report.row_sample import RowSample
 from fanout.statistics import Latencies
 from fanout.threads import on_thread
@@ -121,6 +121,9 @@ class RunRecorder:
         self.ending: Ending | None = None
         """To be set before `session` ends; None if an error ends it."""
 
+        self.examples: list[Example] = []
+        """Rows to record at the end of `session`."""
+
         self._file: RecordingFile | None = None
         self._buffer: list[Line] = []
         """Lines until the first row is done: until then an earlier run's recording stays, as its journal does."""
@@ -148,7 +151,7 @@ class RunRecorder:
                 await sampling
             with suppress(ClientStateError):  # closed under the run
                 sample, totals = self._sample(client), self._totals(client)
-                await self._append([*self.events.take(), sample, totals])
+                await self._append([*self.events.take(), sample, *self.examples, totals])
             await self._write(self._close)
 
     async def _sample_regularly(self, client: Measured) -> None:
@@ -186,6 +189,8 @@ class RunRecorder:
             latency=None if isnan(p50) else (p50, p95, p99),
             requests=tuple(endpoint.requests for endpoint in stats.endpoints[:_MOST_ENDPOINTS]),
             usage=dict(stats.usage),
+            cost=round(stats.cost or 0.0, 6),
+            currency="" if stats.cost is None else stats.currency or "money",
         )
 
     def _totals(self, client: Measured) -> Totals:

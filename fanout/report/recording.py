@@ -59,6 +59,9 @@ class Sample(msgspec.Struct, tag="sample", array_like=True, frozen=True):
     """Requests to each endpoint."""
 
     usage: dict[str, int]
+    cost: float = 0.0
+    currency: str = ""
+    """Empty if the cost is unknown."""
 
 
 class Note(msgspec.Struct, tag="note", array_like=True, frozen=True):
@@ -98,6 +101,15 @@ class OutputSample(msgspec.Struct, array_like=True, frozen=True):
     """Label to number of rows in the sample, the most frequent ones."""
 
 
+class Example(msgspec.Struct, tag="example", array_like=True, frozen=True):
+    """A row of the input; recorded only if the job wants input rows in its report."""
+
+    row: int
+    input: str
+    outcome: str
+    """The answer, or the reason of the failure."""
+
+
 class Totals(msgspec.Struct, tag="totals", array_like=True, frozen=True):
     """Sums and distributions since the session's beginning. The last one of a session counts."""
 
@@ -125,7 +137,7 @@ class Totals(msgspec.Struct, tag="totals", array_like=True, frozen=True):
     stop_reason: str = ""
 
 
-Line: TypeAlias = Session | Sample | Note | Totals
+Line: TypeAlias = Session | Sample | Note | Example | Totals
 
 
 @dataclass(slots=True)
@@ -135,6 +147,7 @@ class RecordedSession:
     session: Session
     samples: list[Sample] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
     totals: Totals | None = None
 
 
@@ -214,5 +227,7 @@ def _add(session: RecordedSession, line: Line) -> None:
         session.samples.append(line)
     elif isinstance(line, Note):
         session.notes.append(line)
+    elif isinstance(line, Example):
+        session.examples.append(line)
     elif isinstance(line, Totals):
         session.totals = line

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("fanout")
 
 _ROWS = 500
+_FIRST = 10
 _MOST_OUTPUTS = 12
 _MOST_VALUES = 1000
 """Values of all outputs in a recording: some kilobytes."""
@@ -50,6 +51,9 @@ class RowSample:
         self._seen = 0
         self._next = 0
         self._weight = 1.0
+        self.first: dict[int, dict[str, Any]] = {}
+        """The first rows of the sample: row to output name to value."""
+
         # A generator of its own, because the global one decides on the backoffs, which are repeatable by their seed.
         self._random = Random(0)
         self._failed = False
@@ -80,7 +84,10 @@ class RowSample:
         first, self._seen = self._seen, self._seen + n_rows
         while self._next < self._seen:
             place = self._next - first
-            self._take(chunk.outputs, place if rows is None else int(rows[place]))
+            row = place if rows is None else int(rows[place])
+            if len(self.first) < _FIRST:
+                self.first[chunk.start + row] = {name: array[row] for name, array in chunk.outputs.items()}
+            self._take(chunk.outputs, row)
 
     def _take(self, outputs: Values, row: int) -> None:
         values = _values(outputs, row)

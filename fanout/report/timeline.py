@@ -138,15 +138,16 @@ class Timeline:
             for name, n in one.samples[-1].usage.items() if one.samples else ():
                 totals[name] = totals.get(name, 0) + n
         names = sorted((name for name in totals if totals[name]), key=lambda name: -totals[name])[:MOST_SERIES]
-        return [Series(name, self._accumulated(name)) for name in names]
+        return [Series(name, self.accumulated(_counter(name))) for name in names]
 
-    def _accumulated(self, name: str) -> list[Point]:
+    def accumulated(self, counted: Callable[[Sample], float]) -> list[Point]:
+        """Return a counter over time, summed over the sessions."""
         points: list[Point] = []
         base = 0.0
         for intervals in self.intervals:
             if intervals:
                 points.append((intervals[0].start, base))
-                points += [(one.stop, base + one.after.usage.get(name, 0)) for one in intervals]
+                points += [(one.stop, base + counted(one.after)) for one in intervals]
                 base = points[-1][1] or 0.0
         return points
 
@@ -187,3 +188,7 @@ class Timeline:
             Span(when, min(self.end, when + note.lasts), f"pause of {note.lasts:.3g} s: {note.reason}")
             for when, note in self.notes("pause")
         ]
+
+
+def _counter(name: str) -> Callable[[Sample], float]:
+    return lambda sample: sample.usage.get(name, 0)

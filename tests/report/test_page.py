@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from fanout.report import Account, RecordedSession, report_page
+from fanout.report import Account, Example, RecordedSession, report_page
 from fanout.report.recording import EndpointTotals, Note, OutputSample, Sample, Session, Totals
 from fanout.types import Failure
 
@@ -47,7 +47,8 @@ def recorded(earlier=0, words=EVIL, stop=""):
     totals = Totals(5.0, 50, 5, 10, [(200, 5), (240, 3)], 8, 10, 20, endpoints, outputs, {words: 3}, 2, stop, words)
     notes = [Note(1.0, "pause", 2.0, words), Note(2.0, "opened", 0.0, words), Note(3.0, words, 0.0, words)]
     head = Session(1.7e9, 100, earlier, {words: {words: words}})
-    return RecordedSession(head, [sample(float(n), n, words) for n in range(1, 6)], notes, totals)
+    samples = [sample(float(n), n, words) for n in range(1, 6)]
+    return RecordedSession(head, samples, notes, totals=totals)
 
 
 def failures(words=EVIL):
@@ -129,8 +130,10 @@ def test_a_model_that_answers_all_rows_alike_shows():
 
 
 def test_no_input_row_is_shown_unless_it_is_given():
-    assert "It holds no input rows." in page("words")
-    shown = page("words", examples=[("3", "a secret diary", "0.5")])
+    assert "It has no input rows." in page("words")
+    one = recorded(0, "words")
+    one.examples.append(Example(3, "a secret diary", "0.5"))
+    shown = report_page("job", [one], Account(rows=100, ok=50, pending=50, complete=False))
     assert "a secret diary" in shown
     assert "but those in the section Rows" in shown
 
