@@ -74,8 +74,7 @@ async def test_a_run_that_stops_at_once_has_a_report_with_the_reason(write_job, 
     assert summary.exit_code == 3
     assert "stopped early: " in page(tmp_path)
     assert "401" in page(tmp_path)
-    before = page(tmp_path)
-    assert recreate_report(job).read_text() == before
+    assert "stopped early: " in recreate_report(job).read_text()
 
 
 async def test_a_new_run_begins_a_new_recording(write_job, doubler, tmp_path):
