@@ -135,7 +135,9 @@ def _values(outputs: Values, row: int) -> dict[str, tuple[str, Any]]:
     values: dict[str, tuple[str, Any]] = {}
     for name, array in outputs.items():
         value = array[row]
-        if array.ndim > 1 and array.dtype.kind in "biuf":
+        if array.ndim > 1 and value.size == 1:
+            value = value.reshape(())[()]
+        if np.ndim(value) and array.dtype.kind in "biuf":
             values[name] = ("vector", float(np.linalg.norm(value.astype(np.float64))))
             if array.ndim == 2 and 1 < array.shape[1] <= _LONGEST_CLASSES:
                 values[f"{name}[]"] = ("top", float(np.argmax(value)))

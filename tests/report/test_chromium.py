@@ -47,6 +47,10 @@ path = "y.npy"
 """
 
 
+LOADED = "document.readyState == 'complete' || new Promise(done => addEventListener('load', () => done(true)))"
+FITS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+
+
 class Browser:
     """A page of headless Chromium, through its DevTools protocol."""
 
@@ -72,7 +76,7 @@ class Browser:
 async def browser(folder):
     process = await asyncio.create_subprocess_exec(
         CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--no-first-run",
-        "--disable-background-networking", f"--user-data-dir={folder}", "about:blank",
+        "--disable-background-networking", "--hide-scrollbars", f"--user-data-dir={folder}", "about:blank",
         stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -120,9 +124,8 @@ async def test_it_fits_and_asks_for_nothing_in_light_and_dark_at_two_widths(tmp_
                 metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
                 await page.call("Emulation.setDeviceMetricsOverride", **metrics)
                 await page.call("Page.navigate", url=report.as_uri())
-                while await page.evaluate("document.readyState") != "complete":
-                    await asyncio.sleep(0.01)
-                assert await page.evaluate("document.documentElement.scrollWidth") <= width
+                await page.evaluate(LOADED)
+                assert await page.evaluate(FITS)
                 assert await page.evaluate("document.querySelectorAll('figure').length") >= 9
                 colours[scheme] = await page.evaluate("getComputedStyle(document.body).backgroundColor")
                 shot = await page.call("Page.captureScreenshot", captureBeyondViewport=True)

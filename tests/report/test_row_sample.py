@@ -49,13 +49,14 @@ def test_each_kind_of_output_has_its_form():
     outputs = sampled(
         chunk(0, {
             "label": texts, "text": long, "vec": np.array([[3.0, 4.0]] * 4), "flag": np.arange(4) != 1,
-            "object": np.array([{"a": 1}, None, [1], {}], object), "number": np.array([1.0, np.nan, np.inf, 2.0]),
+            "one": np.array([[-2.0]] * 4), "object": np.array([{"a": 1}, None, [1], {}], object), "number": np.array([1.0, np.nan, np.inf, 2.0]),
         })
     )  # fmt: skip
     assert outputs["label"].labels == {"yes": 3, "no": 1}
     assert (outputs["text"].form, outputs["text"].numbers, outputs["text"].labels) == ("text", [100] * 4, {})
     assert (outputs["vec"].form, outputs["vec"].numbers) == ("vector", [5] * 4)
     assert (outputs["vec[]"].form, outputs["vec[]"].numbers) == ("top", [1] * 4)
+    assert (outputs["one"].form, outputs["one"].numbers) == ("number", [-2] * 4)
     assert outputs["flag"].labels == {"true": 3, "false": 1}
     assert outputs["object"].labels == {"dict": 2, "NoneType": 1, "list": 1}
     assert (outputs["number"].numbers, outputs["number"].labels) == ([1, 2], {NOT_FINITE: 2})
