@@ -49,7 +49,8 @@ def test_each_kind_of_output_has_its_form():
     outputs = sampled(
         chunk(0, {
             "label": texts, "text": long, "vec": np.array([[3.0, 4.0]] * 4), "flag": np.arange(4) != 1,
-            "one": np.array([[-2.0]] * 4), "object": np.array([{"a": 1}, None, [1], {}], object), "number": np.array([1.0, np.nan, np.inf, 2.0]),
+            "one": np.array([[-2.0]] * 4),
+            "object": np.array([{"a": 1}, None, [1], {}], object), "number": np.array([1.0, np.nan, np.inf, 2.0]),
         })
     )  # fmt: skip
     assert outputs["label"].labels == {"yes": 3, "no": 1}
