@@ -32,7 +32,7 @@ MISSPELT: dict[str, tuple[Callable[[], Any], str]] = {
     "function": (lambda: fanout.map(X, URL, codec="v1", on_eror="keep"), "on_error"),
     "function with an option of the client": (lambda: fanout.map(X, URL, codec="v1", limit=3), "limits"),
     "codec by name": (lambda: fanout.codec("oip", binry=True), "binary"),
-    "codec class": (lambda: OpenAIChat(modle="m"), "model"),  # type: ignore[call-arg]
+    "codec class": (lambda: OpenAIChat(modell="m"), "model"),  # type: ignore[call-arg]
     "codec of one's own": (lambda: Plain(dtyp="float32"), "dtype"),  # type: ignore[call-arg]
     "Limits": (lambda: fanout.Limits(concurency=3), "concurrency"),  # type: ignore[call-arg]
     "RetryPolicy": (lambda: fanout.RetryPolicy(max_attempt=3), "max_attempts"),  # type: ignore[call-arg]

@@ -19,6 +19,7 @@ from fanout.errors import (
     ConnectError,
     CredentialsError,
     InvalidResponse,
+    MismatchedResponse,
     ResponseTooLarge,
     StaleConnectionError,
     TransportError,
@@ -123,6 +124,8 @@ def classify_error(error: TransportError | InvalidResponse, status: int | None =
         return Verdict(action=Action.FAIL, reason=reason)
     if isinstance(error, StaleConnectionError):
         return Verdict(action=Action.RESEND, reason=reason, unreachable=True)
+    if isinstance(error, MismatchedResponse):  # the endpoint answers, so that this is no outage
+        return Verdict(action=Action.RETRY, reason=reason)
     return Verdict(
         action=Action.RETRY,
         reason=reason,

@@ -588,7 +588,8 @@ class Scheduler:
             return False
         if self.isolation is not None and may_be_rows(verdict):  # a caller waits, and has only this row
             return False
-        return self._group.balancer.answered and (verdict.status != 500 or self._group.successes > 0)
+        # Before the first success nothing shows that the endpoint can do its work, so that the attempts alone decide.
+        return self._group.balancer.answered and (verdict.no_room or self._group.successes > 0)
 
     def _endpoint_works(self, task: ChunkTask) -> bool:
         """True if the endpoint has answered others between the failures of ``task``, and so is not to blame for them.

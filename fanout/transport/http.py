@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypedDict
 import aiohttp
 from yarl import URL
 
-from fanout.errors import ClientStateError, ConfigError, IncompleteResponse
+from fanout.errors import ClientStateError, ConfigError, IncompleteResponse, MismatchedResponse
 from fanout.process import is_shortage
 from fanout.transport.aiohttp_names import Use, usable
 from fanout.transport.base import NoDescriptor, SendAborted
@@ -135,7 +135,7 @@ class HttpTransport:
             _require_small_head(response.headers, self._endpoint.max_header_bytes)
         name = self._endpoint.request_id_header
         if name is not None and response.headers.get(name, request.headers[name]) != request.headers[name]:
-            raise IncompleteResponse(f"the answer belongs to another request: its {name} is not the one that was sent")
+            raise MismatchedResponse(f"the answer belongs to another request: its {name} is not the one that was sent")
         cap = min(self.cap, _MOST_METADATA) if request.method == "GET" else self.cap
         return await read_body(response, cap, self._patience, self._buffers)
 

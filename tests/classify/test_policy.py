@@ -24,6 +24,7 @@ from fanout.errors import (
     CredentialsError,
     IncompleteResponse,
     InvalidResponse,
+    MismatchedResponse,
     ResponseTooLarge,
     StaleConnectionError,
     TransportError,
@@ -270,6 +271,7 @@ VERDICTS = {
     CredentialsError: Verdict(action=STOP, reason="why", stop="refused", unreachable=True),
     AttemptTimeout: Verdict(action=RETRY, reason="why", overload=True, unreachable=True, broke_off=True),
     IncompleteResponse: Verdict(action=RETRY, reason="why", unreachable=True, broke_off=True),
+    MismatchedResponse: Verdict(action=RETRY, reason="why"),
     ResponseTooLarge: Verdict(action=FAIL, reason="why"),
 }
 

@@ -48,7 +48,7 @@ def test_a_job_is_rehearsed_with_answers_of_its_schema(job: Path) -> None:
     summary = in_virtual_time(run_job)(load_job(job), mock=True)
     assert (summary.ok, summary.exit_code) == (2, 0)
     table = pq.read_table(job.parent / "answers.mock.parquet")
-    assert table.to_pydict() == {"label": ["x", "x"], "n": [3, 3]}
+    assert table.to_pydict() == {"label": ["x", "x"], "n": [3, 3], "error": [None, None]}
 
 
 @pytest.mark.parametrize(
