@@ -18,7 +18,7 @@
     │   ├── CertificateError                the server's certificate is not valid for its host
     │   ├── AttemptTimeout (TimeoutError)   the deadline of the attempt passed
     │   ├── IncompleteResponse              the response broke off, or its framing or encoding is damaged
-    │   ├── MismatchedResponse              the response carries the id of another request
+    │   │   └── MismatchedResponse          the response carries the id of another request
     │   └── ResponseTooLarge                the response exceeds ``max_response_bytes``
     ├── CallbackError    (RuntimeError)     code passed in by the caller raised something other than an Exception
     ├── RowsFailed       (RuntimeError)     the run finished, but some rows failed: see ``.result``
@@ -171,7 +171,7 @@ class IncompleteResponse(TransportError):
     """The response broke off before its end, or its framing or content encoding is damaged."""
 
 
-class MismatchedResponse(TransportError):
+class MismatchedResponse(IncompleteResponse):
     """The response carries the id of another request (``request_id_header``), so that its rows are not these."""
 
 

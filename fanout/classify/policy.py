@@ -125,7 +125,7 @@ def classify_error(error: TransportError | InvalidResponse, status: int | None =
     if isinstance(error, StaleConnectionError):
         return Verdict(action=Action.RESEND, reason=reason, unreachable=True)
     if isinstance(error, MismatchedResponse):  # the endpoint answers, so that this is no outage
-        return Verdict(action=Action.RETRY, reason=reason)
+        return Verdict(action=Action.RETRY, reason=reason, broke_off=True)
     return Verdict(
         action=Action.RETRY,
         reason=reason,

@@ -271,7 +271,7 @@ VERDICTS = {
     CredentialsError: Verdict(action=STOP, reason="why", stop="refused", unreachable=True),
     AttemptTimeout: Verdict(action=RETRY, reason="why", overload=True, unreachable=True, broke_off=True),
     IncompleteResponse: Verdict(action=RETRY, reason="why", unreachable=True, broke_off=True),
-    MismatchedResponse: Verdict(action=RETRY, reason="why"),
+    MismatchedResponse: Verdict(action=RETRY, reason="why", broke_off=True),
     ResponseTooLarge: Verdict(action=FAIL, reason="why"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -192,14 +193,22 @@ async def test_a_stopped_run_goes_on_waiting_for_its_jobs(tmp_path):
 
 async def test_the_job_of_a_control_request_is_recorded_for_no_row(tmp_path):
     predictions = Predictions(0)
+    n_results, all_answered = 0, asyncio.Event()
 
     async def handle(request):
+        nonlocal n_results
         if request.method == "POST" and (await request.json())["input"]["n"] == 4:
+            # The other rows are done by then, so that none of them shows that the endpoint works.
+            await all_answered.wait()
             return web.Response(status=500)
-        return await predictions.handle(request)
+        response = await predictions.handle(request)
+        n_results += request.method == "GET"
+        if n_results >= 4:
+            asyncio.get_running_loop().call_later(0.1, all_answered.set)
+        return response
 
     async with served(handle) as url:
-        summary = await run_job(write(tmp_path, url, 5, ["limits.concurrency=1"]))
+        summary = await run_job(write(tmp_path, url, 5, ["limits.concurrency=2"]))
     assert (summary.ok, summary.failed) == (4, 1)
     assert Counter(predictions.created[:4]) == Counter(range(4))
     assert len(predictions.created) == 5, "one of the rows was sent again as a control request"

@@ -15,11 +15,15 @@ def test_no_good_row_fails_and_no_run_stalls(first: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_no_good_row_fails_in_thousands_of_runs_and_few_stall() -> None:
-    """Only rows that all crash the endpoint, many in a row, leave nothing that could show for so long that it works."""
+def test_no_row_is_lost_or_failed_wrongly_in_thousands_of_runs_and_few_stall_or_send_too_much() -> None:
+    """Rows that all crash the endpoint, many in a row, leave nothing that could show for so long that it works. Bad
+    rows of every kind at both ends of the chunks, beside random failures, may cost more requests than their share."""
     broken = {seed: found for seed in range(4000) if (found := faults(run(seed)))}
-    assert all(found[0].startswith("stopped (stall)") for found in broken.values()), broken
-    assert len(broken) <= 10
+    costly = {seed for seed, found in broken.items() if found[0].endswith("expected")}
+    stalled = {seed for seed, found in broken.items() if found[0].startswith("stopped (stall)")}
+    assert broken.keys() == costly | stalled, broken
+    assert len(stalled) <= 10
+    assert len(costly) <= 4
 
 
 def test_an_outage_of_half_a_minute_at_the_end_of_a_run_fails_no_row() -> None:
