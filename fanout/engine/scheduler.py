@@ -588,8 +588,10 @@ class Scheduler:
             return False
         if self.isolation is not None and may_be_rows(verdict):  # a caller waits, and has only this row
             return False
-        # Before the first success nothing shows that the endpoint can do its work, so that the attempts alone decide.
-        return self._group.balancer.answered and (verdict.no_room or self._group.successes > 0)
+        if not self._group.balancer.answered:
+            return False
+        # Before the first success nothing shows that an endpoint which breaks can do its work, so its attempts decide.
+        return self._group.successes > 0 or not (verdict.status == 500 or verdict.broke_off)
 
     def _endpoint_works(self, task: ChunkTask) -> bool:
         """True if the endpoint has answered others between the failures of ``task``, and so is not to blame for them.

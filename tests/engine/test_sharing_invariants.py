@@ -88,7 +88,7 @@ async def send(client: Client, case: Case, folder: Path, control: RunControl) ->
         result, taken.stopped = stopped.result, True
     if case.form == "map" and result.values is not None:
         taken.values, taken.ok = result.values, result.ok
-    elif case.form == "run" and not result.pending:
+    elif case.form == "run" and not result.pending and not taken.stopped:  # a run that stopped has published nothing
         taken.values, taken.ok = np.load(folder / "y.npy"), result.ok
     return result, taken
 

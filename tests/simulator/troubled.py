@@ -210,7 +210,8 @@ def faults(seen: Seen) -> list[str]:
     if int(result.ok.sum()) + absent != troubles.n_rows:
         broken.append("rows were lost")
     bad = {row for failure in result.failures for row in range(failure.start, failure.stop)}
-    if good := sorted(bad - troubles.bad.keys()):
+    # Before the first success the attempts alone decide, for the request or the URL may be wrong.
+    if (good := sorted(bad - troubles.bad.keys())) and result.ok.any():
         broken.append(f"good rows failed: {good[:8]}")
     if not troubles.down and troubles.most_rows == troubles.most_bytes == inf and seen.stopped is None:
         chunks = troubles.warm + ceil(troubles.n_rows / troubles.chunk_rows)
