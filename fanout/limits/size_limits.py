@@ -162,7 +162,7 @@ class SizeLimits:
         self._failures.append(size)
         self._quiet = 0
         self.ended(chunk)
-        if self.limits is None and len(self._failures) == 1 and not self._exceeds_clearly(size):
+        if self.limits is None and len(self._failures) == 1 and not self._exceeds_all(size, _CLEARLY):
             return  # a limit that is just there is met again, and costs less until then than a false one
         for unit in self._units:
             if size[unit.index]:
@@ -178,14 +178,12 @@ class SizeLimits:
         """True if it may have failed for its size: it is larger than all that succeeded, or close to a limit."""
         if self.limits is not None:
             return any(value > 0.75 * limit for value, limit in zip(size, self.limits, strict=True))
-        return not self.carried(size) and any(
-            all(success[unit] < value for success in self._successes) for unit, value in enumerate(size)
-        )
+        return not self.carried(size) and self._exceeds_all(size)
 
-    def _exceeds_clearly(self, size: Size) -> bool:
+    def _exceeds_all(self, size: Size, by: float = 1.0) -> bool:
+        """True if in some unit it is more than ``by`` times as large as each request that succeeded."""
         return any(
-            value and all(_CLEARLY * success[unit] < value for success in self._successes)
-            for unit, value in enumerate(size)
+            value and all(by * success[unit] < value for success in self._successes) for unit, value in enumerate(size)
         )
 
     def carried(self, size: Size) -> bool:

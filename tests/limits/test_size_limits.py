@@ -1,0 +1,70 @@
+"""The limits on the size of a request, as they are learnt from requests that fail and succeed."""
+
+from __future__ import annotations
+
+import pytest
+
+from fanout.limits.size_limits import Size, SizeLimits
+from fanout.types import Chunk
+
+
+def chunk(number: int) -> Chunk:
+    return Chunk(number, number + 1)
+
+
+def learnt(*successes: float) -> SizeLimits:
+    """Limits that have watched requests of so many rows succeed."""
+    limits = SizeLimits()
+    limits.suspected(Size(1), chunk(0))
+    limits.ended(chunk(0))
+    for number, rows in enumerate(successes, 1):
+        limits.succeeded(Size(rows), chunk(number))
+    return limits
+
+
+def test_a_request_clearly_larger_than_all_that_succeeded_sets_a_limit_at_once():
+    limits = learnt(50, 60)
+    limits.too_large(Size(100), chunk(9))
+    assert limits.limits is not None
+    assert limits.limits.rows == 60
+
+
+def test_a_request_a_little_larger_than_the_others_may_have_failed_by_chance():
+    limits = learnt(50, 60)
+    limits.too_large(Size(64), chunk(8))
+    assert limits.limits is None
+    assert limits.next() is None
+    limits.too_large(Size(63), chunk(9))
+    assert limits.limits is not None, "twice is no chance"
+    assert limits.limits.rows == 60
+
+
+def test_without_any_success_every_failure_counts():
+    limits = SizeLimits()
+    limits.too_large(Size(64), chunk(1))
+    assert limits.limits is not None
+    assert limits.limits.rows == 32
+
+
+def test_a_trial_of_a_larger_size_waits_for_successes_and_comes_alone():
+    limits = learnt(50)
+    limits.too_large(Size(100), chunk(1))
+    sizes = []
+    for number in range(10, 22):
+        bounds = limits.next()
+        assert bounds is not None
+        sizes.append(bounds.rows)
+        limits.cut(chunk(number), bounds)
+        limits.succeeded(Size(50), chunk(number))
+    assert sizes[:6] == [50] * 6
+    assert sizes[6] == 75
+
+
+@pytest.mark.parametrize("unit", [0, 1, 2])
+def test_a_size_is_near_a_limit_if_no_request_so_large_has_succeeded(unit: int):
+    limits = learnt()
+    size = [10.0, 10.0, 10.0]
+    limits.succeeded(Size(*size), chunk(1))
+    assert not limits.near(Size(*size))
+    size[unit] = 11.0
+    assert limits.near(Size(*size))
