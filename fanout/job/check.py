@@ -11,9 +11,10 @@ import numpy as np
 
 from fanout.arrays import dtype_name
 from fanout.engine import chunker_of
-from fanout.errors import ConfigError, RunStopped
-from fanout.io.journal import read_state, same_but_for_times
+from fanout.errors import RunStopped
+from fanout.io.journal import same_but_for_times
 from fanout.job.exchange import ExchangeCapture
+from fanout.job.journal import known_cost, output_identity, read_journal
 from fanout.job.model import Outline
 from fanout.job.problems import locate_errors
 from fanout.job.report import (
@@ -30,10 +31,8 @@ from fanout.job.report import (
 from fanout.job.run import (
     client_of,
     input_name,
-    known_cost,
     mock_transport,
     open_output,
-    output_identity,
     read_input,
     shown_codec,
 )
@@ -203,12 +202,7 @@ def job_status(job: Job | Outline) -> Status:
     """Read the journal of a job, which may be running. Raises `ConfigError` if the journal is damaged."""
     path = journal_path(job.output_path)
     with locate_errors(job.file, redactor=job.redactor):
-        try:
-            state = read_state(path)
-        except OSError as error:
-            raise ConfigError(f"{path} cannot be read: {error.strerror}", key="output.path") from None
-        except ValueError as error:
-            raise ConfigError(f"{path} is damaged: {error}", key="output.path") from None
+        state = read_journal(job)
         if state is None:
             return Status(
                 journal=str(path), begun=False, complete=False, rows=None, ok=0, failed=0, pending=None, current=True

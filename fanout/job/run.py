@@ -16,33 +16,30 @@ from fanout.client import (
     Client,
     codec_name,
     complete,
-    content_of,
     offline_url,
-    open_journal,
-    reopen_failures,
     require_repeatable,
 )
 from fanout.codecs._options import spec_from_options
 from fanout.errors import ConfigError, InputError, RunStopped
-from fanout.io.journal import read_state
 from fanout.io.readers import open_source
 from fanout.io.writers import open_sink
+from fanout.job.journal import known_cost, open_job_journal, output_identity, reopen_failed_rows, require_own_output
 from fanout.job.problems import locate_errors
 from fanout.job.report import AnsweredBy, OutputFiles, StopCause, Summary, count_failed, exit_code
 from fanout.job.run_report import examples_of, recorder_of, write_report
 from fanout.mock import MockModel, MockTransport, outputs_of
-from fanout.paths import journal_path, require_apart
+from fanout.paths import require_apart
 from fanout.report import Ending
 from fanout.statistics import Spending
 from fanout.threads import on_thread, opened_on_thread
 from fanout.transport.base import replaces_network
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from fanout.engine import RunControl
-    from fanout.io.journal import Journal, Spent
+    from fanout.io.journal import Journal
     from fanout.io.readers import Source
     from fanout.io.writers import FileSink
     from fanout.job.model import Job
@@ -109,8 +106,8 @@ async def run_job(
         # Fingerprints read parts of the input files.
         identity = await on_thread(client.identity, source) | setup.identity | output_identity(job)
         if setup.identity:
-            await on_thread(_require_own_output, job, setup.identity)
-        opening = partial(_open_journal, job, identity, source, sink, fresh=fresh, carry=carry)
+            await on_thread(require_own_output, job, setup.identity)
+        opening = partial(open_job_journal, job, identity, source, sink, fresh=fresh, carry=carry)
         async with opened_on_thread(opening) as journal:
             # The sink may hold files open even if opening the journal succeeded and the run did not start.
             with closing(sink):
@@ -118,7 +115,7 @@ async def run_job(
                 if setup.identity and journal.state.complete and not only_failed:
                     journal.restart()
                 if only_failed:
-                    await on_thread(_reopen_failures, sink, journal)
+                    await on_thread(reopen_failed_rows, sink, journal)
                 reading_seconds, spent = now() - began, journal.state.charged
                 result, stop = await _run(job, client, source, sink, journal, control, on_start, recorder)
                 if job.tables.cost.is_set and result.stats.currency is None:  # nothing was sent
@@ -129,18 +126,6 @@ async def run_job(
                 if recorder is not None:
                     report = await on_thread(write_report, job, journal.state, result.failures)
                 return _summarize(result, sink, journal, stop, setup.answers, reading_seconds, earlier_cost, report)
-
-
-def output_identity(job: Job) -> dict[str, Any]:
-    """Return the part of a run's identity that decides on the columns of its output."""
-    return {"keep_usage": True} if job.tables.output.keep_usage else {}
-
-
-def known_cost(spent: Spent | None, rows: int) -> float | None:
-    """Return the cost that a journal with so many finished rows records; None if it is unknown."""
-    if spent is None:
-        return None if rows else 0.0
-    return spent.cost if spent.is_known else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,50 +287,6 @@ def client_of(
         transport=transport,
         secrets=job.redactor,
     )
-
-
-def _open_journal(
-    job: Job, identity: dict[str, Any], source: Source, sink: FileSink, *, fresh: bool, carry: bool
-) -> Journal:
-    path = journal_path(job.output_path)
-    journal = open_journal(path, identity, content_of(source), sink, fresh=fresh, carry=carry)
-    # Rows from stdin cannot be compared with those of the earlier run.
-    if journal.resumed_rows and not source.repeatable and not journal.state.complete:
-        journal.close()
-        raise ConfigError(
-            f"{journal.path} belongs to an unfinished run, but rows from a stream cannot be compared with its rows: "
-            "save them to a file to be able to resume, or discard the run with fanout run --fresh",
-            key="input.path",
-        )
-    return journal
-
-
-def _require_own_output(job: Job, identity: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` if a mock or a replay would overwrite the output of another job."""
-    path = journal_path(job.output_path)
-    try:
-        state = read_state(path)
-    except (OSError, ValueError):  # opening the journal reports these
-        return
-    # A journal of a rehearsal has the key of its mock, and one of a paid run has not.
-    if state is not None and not identity.keys() <= state.identity.keys():
-        raise ConfigError(
-            f"{job.output_path} is the output of another job, as {path.name} beside it says; a rehearsal or a replay "
-            "would replace it: give the other job's output another name",
-            key="output.path",
-        )
-
-
-def _reopen_failures(sink: FileSink, journal: Journal) -> None:
-    if not journal.resumed_rows:
-        raise ConfigError(
-            "there is no earlier run of this input, codec and path of the URL whose failed rows could be sent again: "
-            "run the job without --only-failed first",
-            key="output.path",
-        )
-    # A complete run without failures has nothing to send, and is reported as it is.
-    if journal.state.failures:
-        reopen_failures(sink, journal)
 
 
 async def _run(

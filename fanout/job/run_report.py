@@ -16,10 +16,11 @@ from fanout._escape import shortened
 from fanout._version import __version__
 from fanout.errors import ConfigError
 from fanout.files import PRIVATE, PartialFile
-from fanout.io.journal import JournalState, read_state
+from fanout.io.journal import JournalState
 from fanout.job.exchange import abbreviated
+from fanout.job.journal import read_journal
 from fanout.job.problems import locate_errors
-from fanout.paths import journal_path, recording_path, run_report_path
+from fanout.paths import recording_path, run_report_path
 from fanout.report import Account, Example, RunRecorder, read_recording, report_page
 from fanout.types import count_rows, single_rows, take_rows
 
@@ -151,14 +152,8 @@ def recreate_report(job: Job | Outline) -> Path:
     Raises:
         ConfigError: nothing was recorded, or a file cannot be read or written.
     """
-    journal = journal_path(job.output_path)
     with locate_errors(job.file, redactor=job.redactor):
-        try:
-            state = read_state(journal)
-        except OSError as error:
-            raise ConfigError(f"{journal} cannot be read: {error.strerror}", key="output.path") from None
-        except ValueError as error:
-            raise ConfigError(f"{journal} is damaged: {error}", key="output.path") from None
+        state = read_journal(job)
         if not read_recording(recording_path(job.output_path)):
             raise ConfigError(
                 f"no run into {job.output_path} has been recorded: run the job first, with report.write = true",

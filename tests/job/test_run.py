@@ -415,7 +415,7 @@ async def test_a_job_that_is_cancelled_holds_no_lock_and_no_file(how, write_job,
     job = load_job(write_job(url=doubler.url))
     if how != "run":
         await run_job(job)
-    name = {"run": "_open_journal", "only_failed": "_reopen_failures", "complete": "complete"}[how]
+    name = {"run": "open_job_journal", "only_failed": "reopen_failed_rows", "complete": "complete"}[how]
     working, going_on, loop = asyncio.Event(), threading.Event(), asyncio.get_running_loop()
     real = getattr(module, name)
 
