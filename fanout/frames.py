@@ -70,8 +70,7 @@ def with_answers(frame: Frame, keep: Sequence[str] | str, result: Result) -> Fra
         keep: its columns to keep; ``"*"`` for all.
         result: the answers to all of its rows.
     """
-    kept = column_names(frame) if keep == "*" else [keep] if isinstance(keep, str) else list(keep)
-    require_columns(frame, kept, "keep")
+    kept = column_names(frame) if keep == "*" else _names(keep)
     names = _free_names(result.outputs or {}, {*kept, "error"})
     answers: dict[str, Any] = {names[name]: array for name, array in (result.outputs or {}).items()}
     error = "error"
@@ -91,18 +90,24 @@ def with_answers(frame: Frame, keep: Sequence[str] | str, result: Result) -> Fra
     return kept_table
 
 
-def select(frame: Frame, columns: Sequence[str] | str | None) -> Frame:
+def rows_of(frame: Frame, columns: Sequence[str] | str | None, keep: Sequence[str] | str) -> Frame:
     """Return the columns of a frame that are sent: of one name, its bare values; of several, a frame.
+
+    Args:
+        frame: the table.
+        columns: the columns to send; all if None.
+        keep: the columns for `with_answers`, which are checked here, before the first request.
 
     Raises:
         ConfigError: this is no frame, or it has no such column.
     """
+    _require_columns(frame, [] if keep == "*" else _names(keep), "keep")
     if columns is None:
         return frame
-    require_columns(frame, [columns] if isinstance(columns, str) else list(columns), "columns")
+    _require_columns(frame, _names(columns), "columns")
     if _library(frame) in ("pandas", "polars"):
         return frame[columns if isinstance(columns, str) else list(columns)]
-    return _import("pyarrow", "arrow").table(frame).select([columns] if isinstance(columns, str) else list(columns))
+    return _import("pyarrow", "arrow").table(frame).select(_names(columns))
 
 
 def column_names(frame: Frame) -> list[str]:
@@ -116,7 +121,11 @@ def column_names(frame: Frame) -> list[str]:
     raise ConfigError(f"frame must be a frame of pandas or polars or an Arrow table, not {kind}", key="frame")
 
 
-def require_columns(frame: Frame, names: Sequence[str], option: str) -> None:
+def _names(columns: Sequence[str] | str) -> list[str]:
+    return [columns] if isinstance(columns, str) else list(columns)
+
+
+def _require_columns(frame: Frame, names: Sequence[str], option: str) -> None:
     """Raise `ConfigError` for a name that is no column of the frame."""
     known = column_names(frame)
     for name in names:

@@ -296,11 +296,8 @@ class Client(Generic[V]):
             ConfigError: a column does not exist.
             InputError: no codec can send these rows.
         """
-        # Columns to keep are checked before the first request.
-        frames.require_columns(frame, [] if keep == "*" else [keep] if isinstance(keep, str) else list(keep), "keep")
-        result = await self.map(
-            frames.select(frame, columns), on_error="keep", progress=progress, control=control, timeout=timeout
-        )
+        rows = frames.rows_of(frame, columns, keep)
+        result = await self.map(rows, on_error="keep", progress=progress, control=control, timeout=timeout)
         return frames.with_answers(frame, keep, result)
 
     @checks_options

@@ -143,10 +143,8 @@ class SyncClient(Generic[V]):
         timeout: float | None = None,
     ) -> Frame:
         """`Client.map_frame`, blocking. After an interrupt, the answers so far are in ``Interrupted.result``."""
-        frames.require_columns(frame, [] if keep == "*" else [keep] if isinstance(keep, str) else list(keep), "keep")
-        result = self.map(
-            frames.select(frame, columns), on_error="keep", progress=progress, control=control, timeout=timeout
-        )
+        rows = frames.rows_of(frame, columns, keep)
+        result = self.map(rows, on_error="keep", progress=progress, control=control, timeout=timeout)
         return frames.with_answers(frame, keep, result)
 
     @checks_options
