@@ -7,12 +7,12 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from contextlib import suppress
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
 
 from fanout.cli.output import OUTPUT, money, print_message
+from fanout.client.progress import RemainingTime, eta_text
 from fanout.errors import ClientStateError
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Display(ABC):
         self._task: asyncio.Task[None] | None = None
         self._rows: int | None = None
         self._earlier = 0
+        self._remaining = RemainingTime()
 
     def open(self) -> None:
         """Show the first phase of a run, in which its input is read."""
@@ -96,6 +97,11 @@ class Display(ABC):
     def show_phase(self, phase: str, done: int | None, rows: int | None) -> None:
         """Show a phase in which nothing is sent. ``done`` of ``rows`` rows have passed it."""
 
+    def _eta(self, stats: Statistics, rows: int | None) -> str:
+        now = stats.ok + stats.failed
+        left = None if rows is None else rows - self._earlier - now
+        return eta_text(self._remaining.update(stats.seconds, now, left))
+
     def _update(self) -> None:
         if self._client is None:
             self.show_phase("reading the input", None, None)
@@ -133,12 +139,6 @@ def _count(done: int, rows: int | None) -> str:
     return f"{done}" if rows is None else f"{done}/{max(rows, done)}"
 
 
-def _time_left(stats: Statistics, done: int, rows: int | None) -> timedelta | str:
-    rate = (stats.ok + stats.failed) / stats.seconds if stats.seconds else 0.0
-    # Before the first answer any estimate would be a guess.
-    return timedelta(seconds=round(max(0, rows - done) / rate)) if rate and rows is not None else "unknown"
-
-
 def _in_flight(stats: Statistics) -> str:
     """Return the requests in flight, and their limit if "auto" sets it."""
     return f"{stats.in_flight}" if stats.concurrency is None else f"{stats.in_flight} of {stats.concurrency}"
@@ -160,7 +160,7 @@ class Lines(Display):
         rate, done = now / stats.seconds if stats.seconds else 0.0, self._earlier + now
         click.echo(
             f"{_count(done, rows)} rows, {stats.failed} failed, {rate:.1f} rows/s, {_in_flight(stats)} in flight, "
-            f"{stats.retries} retries{_cost(stats, ', ')}, ETA {_time_left(stats, done, rows)}",
+            f"{stats.retries} retries{_cost(stats, ', ')}, {self._eta(stats, rows)}",
             err=True,
         )
 
@@ -216,7 +216,7 @@ class Bar(Display):
             f"{_in_flight(stats)} in flight",
             f"{stats.retries} retries",
             _cost(stats),
-            f"ETA {_time_left(stats, done, rows)}",
+            self._eta(stats, rows),
         ]
         text = _fitting(parts, self._progress.console.width - _BAR_WIDTH)
         self._progress.update(self._progress.task_ids[0], total=rows and max(rows, done), completed=done, text=text)

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -21,23 +21,31 @@ _WINDOW_SECONDS = 30.0
 
 
 class RemainingTime:
-    """Estimates the time that is left from the rate of the last 30 s."""
+    """Estimates the time that is left from the rate of the last 30 s, and until then from the rate since the start."""
 
-    def __init__(self, n_rows: int) -> None:
-        self._n_rows = n_rows
-        self._samples: deque[tuple[float, int]] = deque()
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, int]] = deque([(0.0, 0)])
 
-    def update(self, now: float, done: int) -> float | None:
-        """Return the seconds that are left; None while no row has been done for 30 s, because none can be known."""
-        self._samples.append((now, done))
-        while len(self._samples) > 1 and self._samples[1][0] <= now - _WINDOW_SECONDS:
+    def update(self, seconds: float, done: int, left: int | None) -> float | None:
+        """Return the seconds that are left; None while no row has been done for 30 s, because none can be known.
+
+        Args:
+            seconds: time since the start.
+            done: rows done since the start, without those of an earlier run: they took no time now.
+            left: rows that are not done yet; None if their number is unknown.
+        """
+        self._samples.append((seconds, done))
+        while len(self._samples) > 1 and self._samples[1][0] <= seconds - _WINDOW_SECONDS:
             self._samples.popleft()
         began, before = self._samples[0]
-        if done >= self._n_rows:
-            return 0.0
-        if done == before:
+        if left is None or (left > 0 and done == before):
             return None
-        return (self._n_rows - done) * (now - began) / (done - before)
+        return left * (seconds - began) / (done - before) if left > 0 else 0.0
+
+
+def eta_text(left: float | None) -> str:
+    """Return the seconds that are left in words."""
+    return "ETA unknown" if left is None else f"ETA {timedelta(seconds=round(left))}"
 
 
 @asynccontextmanager
@@ -50,14 +58,14 @@ async def progress_bar(statistics: Callable[[], Statistics], n_rows: int) -> Asy
     bar = Progress(
         BarColumn(), TextColumn("{task.fields[text]}", markup=False), console=Console(stderr=True), auto_refresh=False
     )
-    remaining = RemainingTime(n_rows)
-    now = asyncio.get_running_loop().time
+    remaining = RemainingTime()
     task = bar.add_task("", total=n_rows, text="")
 
     def update() -> None:
         stats = statistics()
         done = stats.ok + stats.failed
-        bar.update(task, completed=done, text=progress_text(stats, n_rows, remaining.update(now(), done)))
+        left = remaining.update(stats.seconds, done, n_rows - done)
+        bar.update(task, completed=done, text=progress_text(stats, n_rows, left))
         bar.refresh()
 
     async def update_regularly() -> None:
@@ -77,10 +85,10 @@ async def progress_bar(statistics: Callable[[], Statistics], n_rows: int) -> Asy
 
 def progress_text(stats: Statistics, n_rows: int, left: float | None) -> str:
     """Return the line beside the bar."""
-    parts: list[Any] = [f"{stats.ok + stats.failed:,}/{n_rows:,} rows"]
+    parts = [f"{stats.ok + stats.failed:,}/{n_rows:,} rows"]
     if stats.failed:
         parts.append(f"{stats.failed:,} failed")
     if stats.retries:
         parts.append(f"{stats.retries:,} retries")
-    parts.append("ETA unknown" if left is None else f"ETA {timedelta(seconds=round(left))}")
+    parts.append(eta_text(left))
     return ", ".join(parts)

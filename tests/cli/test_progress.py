@@ -111,6 +111,26 @@ async def test_more_rows_than_were_expected_are_no_trouble(monkeypatch, capsys):
     )
 
 
+async def test_the_time_left_follows_an_endpoint_that_becomes_slow(monkeypatch, capsys):
+    monkeypatch.setattr(Lines, "seconds", 0.001)
+    fast = [Statistics(ok=50, seconds=5.0)]
+    slow = [Statistics(ok=50 + n, seconds=5.0 + 10 * n) for n in range(1, 5)]
+    await watched(Lines(), Counting(*fast, *slow))
+    etas = [line.rpartition("ETA ")[2] for line in capsys.readouterr().err.splitlines()]
+    # At the average of the whole run, 45 s for 54 rows, the last would be 38 s.
+    assert (etas[0], etas[-1]) == ("0:00:05", "0:07:40")
+
+
+async def test_rows_of_an_earlier_run_are_neither_left_nor_part_of_the_rate(monkeypatch, capsys):
+    monkeypatch.setattr(Lines, "seconds", 0.001)
+    display, client = Lines(), Counting(Statistics(ok=10, seconds=5.0))
+    display.start(client, 100, 50)
+    await asyncio.wait_for(client.empty.wait(), 5)
+    await display.stop()
+    assert "60/100 rows, 0 failed, 2.0 rows/s" in (shown := capsys.readouterr().err)
+    assert "ETA 0:00:20" in shown
+
+
 class Finishing:
     """A sink that is at the end of its run."""
 

@@ -11,17 +11,23 @@ from fanout.types import Statistics
 
 
 def test_the_time_left_follows_the_rate_of_the_last_seconds() -> None:
-    remaining = RemainingTime(1000)
-    assert remaining.update(0, 0) is None
-    assert remaining.update(10, 100) == pytest.approx(90)
+    remaining = RemainingTime()
+    assert remaining.update(0, 0, 1000) is None
+    assert remaining.update(10, 100, 900) == pytest.approx(90)
     # The endpoint becomes ten times as slow: the average since the start would say 40 s less and less truly.
     for second in range(11, 60):
-        left = remaining.update(second, 100 + second - 10)
+        left = remaining.update(second, 100 + second - 10, 900 - second + 10)
     assert left == pytest.approx(1000 - 149)
     for second in range(60, 95):
-        left = remaining.update(second, 149)
+        left = remaining.update(second, 149, 851)
     assert left is None, "nothing has been done for 30 s"
-    assert remaining.update(96, 1000) == 0
+    assert remaining.update(96, 1000, 0) == 0
+
+
+def test_the_first_estimate_is_that_since_the_start_and_an_unknown_number_of_rows_has_none() -> None:
+    assert RemainingTime().update(10, 100, 50) == pytest.approx(5)
+    assert RemainingTime().update(10, 100, None) is None
+    assert RemainingTime().update(10, 120, -20) == 0, "the number of rows was estimated too low"
 
 
 def test_the_line_has_only_what_has_happened() -> None:
