@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from fanout.job.input_fields import InputFields
     from fanout.job.openapi import Operation
 
+_HEAD = "# A fanout job, begun by fanout init. docs/job-files.md describes all keys; times are in seconds.\n"
 _MOST_NAMES = 12
 
 
@@ -305,7 +306,7 @@ class Beginner:
     def _write(self, *, replaces: bool) -> None:
         try:
             with self._file.open("w" if replaces else "x", encoding="utf-8") as file:
-                file.write(self._draft.text())
+                file.write(_HEAD + self._draft.text())
         except FileExistsError:
             raise ConfigError(f"{self._file} exists already: give another name, or --force to replace it") from None
         except OSError as error:

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from fanout.cli.output import print_error, print_json, print_text
 from fanout.errors import ConfigError
+from fanout.job.draft import Draft, toml
 from fanout.presets import load_preset, preset_names
+from fanout.presets import preset as make_preset
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from fanout.presets import Parameter, PresetFile
 
-_COLUMN = re.compile(r"\{\{ *(\w+)(?:\[\])? *\}\}")
-_NO_COLUMNS = frozenset({"row", "rows"})
 _HOST = re.compile(r"\(([\w-]+(?:\.[\w-]+)+)\)")
 _SUCH_AS = re.compile(r"such as ([\w./:-]+)\.$")
-_EXAMPLES = {"string": '"NAME"', "integer": "1", "number": "0.0", "boolean": "true", "array": "[]", "object": "{}"}
+_EXAMPLES: dict[str, Any] = {"string": "NAME", "integer": 1, "number": 0.0, "boolean": True, "array": [], "object": {}}
 
 
 def presets_command(*, as_json: bool) -> int:
@@ -62,52 +62,46 @@ def _described(preset: PresetFile) -> Iterator[str]:
         yield from _aligned((f"  {one.name}", _kind(one), one.meaning) for one in preset.parameters.values())
     yield ""
     yield "A job file to start from:"
-    yield ""
-    yield from _starting_job(preset)
-    yield ""
+    yield _starting_job(preset)
     yield f"The file of the preset: {preset.file}"
 
 
 def _kind(parameter: Parameter) -> str:
     default = parameter.default
-    need = "required" if parameter.required else "optional" if default is None else f"default {_toml(default)}"
+    need = "required" if parameter.required else "optional" if default is None else f"default {toml(default)}"
     return f"{', '.join(map(str, parameter.choices)) or parameter.type}; {need}"
 
 
-def _starting_job(preset: PresetFile) -> Iterator[str]:
-    codec = preset.tables["codec"]
-    columns = _columns(codec.get("request", {})) or ["text"]
-    yield "[input]"
-    yield 'path = "rows.jsonl"'
-    yield f"columns = {_toml(columns)}" if len(columns) > 1 else f"column = {_toml(columns[0])}"
-    yield ""
-    yield "[endpoint]"
+def _starting_job(preset: PresetFile) -> str:
+    required = {one.name: _example(one) for one in preset.parameters.values() if one.required}
+    draft = Draft()
+    draft.set("input", "path", "rows.jsonl")
+    columns = _columns(preset, required)
+    if len(columns) > 1:
+        draft.set("input", "columns", columns)
+    else:
+        draft.set("input", "column", columns[0])
     host = _HOST.search(preset.description)
-    yield f"url = {_toml('https://' + host[1] if host else 'http://localhost:8000')}"
-    yield ""
-    if "auth" in preset.tables:
-        yield "[auth]"
-        kind = preset.credentials_type
-        yield f"type = {_toml(kind)}" if kind else 'token = "${API_KEY}"'
-        yield ""
-    yield "[codec]"
-    yield f"preset = {_toml(preset.name)}"
-    for one in preset.parameters.values():
-        if one.required:
-            yield f"{one.name} = {_example(one)}"
-    yield ""
-    yield "[output]"
-    yield f'path = "answers.{"jsonl" if _has_texts(codec) else "npy"}"'
+    draft.set("endpoint", "url", f"https://{host[1]}" if host else "http://localhost:8000")
+    if kind := preset.credentials_type:
+        draft.set("auth", "type", kind)
+    elif "auth" in preset.tables:
+        draft.set("auth", "token", "${API_KEY}")
+    draft.set("codec", "preset", preset.name)
+    for name, value in required.items():
+        draft.set("codec", name, value)
+    draft.set("output", "path", f"answers.{'jsonl' if _has_texts(preset.tables['codec']) else 'npy'}")
+    return draft.text()
 
 
-def _example(parameter: Parameter) -> str:
+def _example(parameter: Parameter) -> Any:
     if parameter.choices:
-        return _toml(parameter.choices[0])
+        return parameter.choices[0]
     named = _SUCH_AS.search(parameter.meaning)
-    return _toml(named[1]) if named else _EXAMPLES[parameter.type]
+    return named[1] if named else _EXAMPLES[parameter.type]
 
 
-def _has_texts(codec: dict[str, Any] | Any) -> bool:
+def _has_texts(codec: Mapping[str, Any]) -> bool:
     """True if answers are texts, or several outputs, which a .npy file does not hold."""
     outputs = codec.get("outputs", {})
     numbers = ("float32", "float64", "int64", "bool")
@@ -115,15 +109,13 @@ def _has_texts(codec: dict[str, Any] | Any) -> bool:
     return codec.get("name") == "openai-chat" or not all(plain) or len(plain) > 1
 
 
-def _columns(value: Any) -> list[str]:
-    """Return the columns that a request names, in their order."""
-    if isinstance(value, dict):
-        found = [name for inner in value.values() for name in _columns(inner)]
-    elif isinstance(value, list):
-        found = [name for inner in value for name in _columns(inner)]
-    else:
-        found = _COLUMN.findall(value) if isinstance(value, str) else []
-    return [name for name in dict.fromkeys(found) if name not in _NO_COLUMNS]
+def _columns(preset: PresetFile, options: dict[str, Any]) -> list[str]:
+    """Return the columns that the requests name; ``text`` if a row is one value."""
+    try:
+        columns = make_preset(preset.name, **options).codec.columns
+    except ConfigError:  # a codec may accept no example of a value
+        columns = None
+    return sorted(columns or ["text"])
 
 
 def _as_json(preset: PresetFile) -> dict[str, Any]:
@@ -148,12 +140,6 @@ def _as_json(preset: PresetFile) -> dict[str, Any]:
         "tables": preset.tables,
         "file": str(Path(preset.file)),
     }
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(map(_toml, value))}]"
-    return f'"{value}"' if isinstance(value, str) else str(value).lower()
 
 
 def _aligned(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:

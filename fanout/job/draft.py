@@ -1,4 +1,4 @@
-"""A new job file as ``fanout init`` writes it: TOML with a comment beside what a user may want to change."""
+"""A new job file, as ``fanout init`` writes it and ``fanout presets show`` prints it: TOML with comments."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Draft:
 
     Attributes:
         tables: table -> key -> value.
-        comments: ``"table.key"`` -> comment beside that key; a table's own name -> comment below its heading.
+        comments: ``"table.key"`` -> comment beside that key.
         hints: table -> lines that are comments, at its end.
     """
 
@@ -36,14 +36,11 @@ class Draft:
             self.comments[f"{table}.{key}"] = comment
 
     def text(self) -> str:
-        """Return the job file."""
-        head = "# A fanout job, begun by fanout init. docs/job-files.md describes all keys; times are in seconds.\n"
-        return head + "".join("\n" + "\n".join(self._table(name)) + "\n" for name in self.tables)
+        """Return the tables, each behind an empty line."""
+        return "".join("\n" + "\n".join(self._table(name)) + "\n" for name in self.tables)
 
     def _table(self, name: str) -> Iterator[str]:
         yield f"[{name}]"
-        if name in self.comments:
-            yield f"# {self.comments[name]}"
         tables = {}
         for key, value in self.tables[name].items():
             line = f"{_key(key)} = {toml(value)}"

@@ -51,6 +51,11 @@ def test_the_shown_job_file_is_valid(name, tmp_path):
     assert all(f"  {parameter}  " in shown for parameter in load_preset(name).parameters)
 
 
+def test_the_shown_job_file_names_every_column_of_the_requests():
+    assert 'columns = ["documents", "query"]' in output_of("show", "nim-rerank")
+    assert 'column = "text"' in output_of("show", "tei-embed")
+
+
 def test_the_file_can_be_copied_and_changed(tmp_path, monkeypatch):
     text = output_of("show", "mlflow", "--file")
     assert text == load_preset("mlflow").file.read_text("utf-8")

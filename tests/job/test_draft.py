@@ -23,7 +23,7 @@ def test_every_value_is_written_as_toml_reads_it(value):
 
 @given(tables=st.dictionaries(st.sampled_from(["input", "codec"]), st.dictionaries(st.text(max_size=4), VALUES)))
 def test_a_draft_holds_what_was_set_with_its_comments(tables):
-    draft = Draft(tables=tables, comments={"codec.a": "beside", "codec": "below"}, hints={"codec": ("x = 1",)})
+    draft = Draft(tables=tables, comments={"codec.a": "beside"}, hints={"codec": ("x = 1",)})
     assert tomllib.loads(draft.text()) == tables
 
 
