@@ -90,7 +90,7 @@ async def test_paths_in_a_column_begin_in_the_folder_of_the_job_file(tmp_path, m
 
 @pytest.mark.parametrize("codec", [CHAT, RAW], ids=["chat", "raw"])
 async def test_hostile_cells_send_nothing_and_fail_alone(tmp_path, codec):
-    root = tmp_path / "root"
+    root = tmp_path / "photos"
     write_photos(root, 1)
     (tmp_path / "secret.png").write_bytes(png(9))
     (root / "link.png").symlink_to(tmp_path / "secret.png")
@@ -108,7 +108,7 @@ async def test_hostile_cells_send_nothing_and_fail_alone(tmp_path, codec):
             "/etc/passwd": "outside of input.files_root",
             "/etc/no-such-file": "outside of input.files_root",
             "../secret.png": "outside of input.files_root",
-            "../root/../secret.png": "outside of input.files_root",
+            "../photos/../secret.png": "outside of input.files_root",
             str(tmp_path / "secret.png"): "outside of input.files_root",
             "link.png": "outside of input.files_root",
             "up/secret.png": "outside of input.files_root",
@@ -131,7 +131,7 @@ async def test_hostile_cells_send_nothing_and_fail_alone(tmp_path, codec):
             "ftp://8.8.8.8/x": "scheme 'ftp'",
         }
         table(tmp_path, [*hostile, "photo-0.png"])
-        more = 'files_root = "root"\nfile_max_bytes = 1000\n'
+        more = 'files_root = "photos"\nfile_max_bytes = 1000\n'
         summary = await run_job(write(tmp_path, url, TABLE, codec, more))
     assert vision.requests == summary.stats.requests == 1
     assert (summary.exit_code, summary.ok) == (1, 1)

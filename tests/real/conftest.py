@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).absolute().parents[2]
 SERVERS = ROOT / "scripts" / "servers"
-NOT_TO_BE_HAD = 77
+SKIPPED = 77
 PEERS = Path(__file__).parent / "peers"
 
 
@@ -54,7 +54,7 @@ def running(name: str, log: Path) -> Iterator[Real]:
     """A server for as long as the context lasts; the test is skipped where it cannot be installed."""
     command = [sys.executable, str(SERVERS), name]
     installed = subprocess.run([*command, "--install"], capture_output=True, text=True)
-    if installed.returncode == NOT_TO_BE_HAD:
+    if installed.returncode == SKIPPED:
         pytest.skip(installed.stderr.strip().splitlines()[-1])
     assert installed.returncode == 0, installed.stderr
     with (
@@ -73,34 +73,16 @@ def running(name: str, log: Path) -> Iterator[Real]:
         assert process.wait(60) == 0
 
 
-@pytest.fixture(scope="session")
-def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
-    with running("triton", tmp_path_factory.mktemp("triton") / "log") as real:
-        yield real
+def _server(name: str) -> Any:
+    @pytest.fixture(scope="session", name=name)
+    def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
+        with running(name, tmp_path_factory.mktemp(name) / "log") as real:
+            yield real
+
+    return server
 
 
-@pytest.fixture(scope="session")
-def mlserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
-    with running("mlserver", tmp_path_factory.mktemp("mlserver") / "log") as real:
-        yield real
-
-
-@pytest.fixture(scope="session")
-def embeddings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
-    with running("embeddings", tmp_path_factory.mktemp("embeddings") / "log") as real:
-        yield real
-
-
-@pytest.fixture(scope="session")
-def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
-    with running("mlflow", tmp_path_factory.mktemp("mlflow") / "log") as real:
-        yield real
-
-
-@pytest.fixture(scope="session")
-def litellm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
-    with running("litellm", tmp_path_factory.mktemp("litellm") / "log") as real:
-        yield real
+triton, mlserver, embeddings, mlflow, litellm = map(_server, ("triton", "mlserver", "embeddings", "mlflow", "litellm"))
 
 
 @pytest.fixture(scope="session")
