@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import socket
 from http.client import HTTPException
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from time import monotonic
 from typing import IO, TYPE_CHECKING, Any
 from urllib.error import HTTPError, URLError
@@ -28,8 +28,14 @@ if TYPE_CHECKING:
 # Schemes that some model servers read by themselves, with credentials of their own.
 _STORES = ("gs", "s3")
 _PORTS = {"http": 80, "https": 443}
-_INTERNAL_NAMES = (".localhost", ".local", ".internal", ".lan", ".home.arpa")
+# Names that no public server has: RFC 6761 and 6762 (appendix G), and the "localhost.localdomain" of hosts files.
+_INTERNAL_NAMES = (
+    ".localhost", ".localdomain", ".local", ".internal", ".intranet", ".private", ".corp", ".lan", ".home", ".home.arpa"
+)  # fmt: skip
+# Global unicast. The other IPv6 addresses are internal, or translated to IPv4 ones that may be: 64:ff9b::7f00:1.
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
 _HOST = re.compile(r"(\*\.)?[A-Za-z0-9_.-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
+_NAME_OR_ADDRESS = re.compile(r"[a-z0-9_.:-]+")
 _PIECE = 64 * 2**10
 _CONTROL = re.compile(r"[\x00-\x20\x7f\\]")
 
@@ -71,7 +77,7 @@ class UrlFetcher:
             raise Unfetched("has a URL with a space or a control character in it")
         try:
             parts = urlsplit(url)
-            host, port = (parts.hostname or "").rstrip("."), parts.port
+            host, port = _as_resolved(parts.hostname or ""), parts.port
         except ValueError:
             raise Unfetched("has a URL that cannot be read") from None
         if parts.scheme in _STORES:
@@ -157,15 +163,28 @@ def _remedy(url: SplitResult) -> str:
     return f'if that is right, add "{url.netloc}" to input.fetch_hosts'
 
 
+def _as_resolved(host: str) -> str:
+    """Return a host in the form in which its address is looked up. Raises `ValueError` for one that has none.
+
+    Clients fold full-width digits, ideographic stops and invisible characters: "127" and "." in any of these forms
+    lead to this machine. A percent sign may hide any character, and no host needs one.
+    """
+    resolved = host.encode("idna").decode().lower().rstrip(".")
+    if resolved and not _NAME_OR_ADDRESS.fullmatch(resolved):
+        raise ValueError
+    if ":" in resolved:
+        IPv6Address(resolved)
+    return resolved
+
+
 def _is_internal(host: str) -> bool:
     """True for a host that is not on the public internet, by its name or its address alone; no name is looked up."""
-    try:
-        # Addresses may also be written as one number, or in hexadecimal: http://2130706433/ is this machine.
-        address: IPv4Address | IPv6Address = IPv4Address(socket.inet_aton(host))
-    except OSError:
+    if ":" not in host:
         try:
-            address = ip_address(host.partition("%")[0])
-        except ValueError:
+            # Addresses may also be written as one number, or in hexadecimal: http://2130706433/ is this machine.
+            return not IPv4Address(socket.inet_aton(host)).is_global
+        except OSError:
             return "." not in host or host.endswith(_INTERNAL_NAMES)
-    mapped = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
-    return not (mapped or address).is_global
+    address = IPv6Address(host)
+    within = address.ipv4_mapped or address.sixtofour
+    return not (within.is_global if within else address.is_global and address in _GLOBAL_UNICAST)
