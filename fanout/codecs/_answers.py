@@ -10,7 +10,7 @@ import orjson
 
 from fanout._escape import shortened
 from fanout.codecs._outputs import json_text
-from fanout.codecs._paths import BODY, INDEX, PLAIN_FIELD, Path, finder, stated_order
+from fanout.codecs._paths import BODY, INDEX, PLAIN_FIELD, Path, finder, stated_order, unplaced
 from fanout.codecs._values import Unfit
 from fanout.exact_json import loads
 
@@ -41,7 +41,8 @@ class Items:
         """The whole document is the only answer."""
 
         by_field = order is None or (PLAIN_FIELD.fullmatch(order) is not None and order != POSITION)
-        self.path = Path(answers or BODY, (order or INDEX) if by_field else "", key="answers")
+        index = (order or INDEX) if by_field else ""
+        self.path = Path(answers or BODY, index, key="answers", required=bool(index) and order is not None)
         self.order = None if order in (None, POSITION) else order
         self._index = None if self.order is None else finder(self.order, "order")
 
@@ -59,7 +60,7 @@ class Items:
             indices = [self._index(item) for item in items]
             assert self.order is not None
             if None in indices:
-                raise Unfit(f"has an item without {self.order!r}, which states its row", error_kind="rows")
+                raise unplaced(self.order)
             places = stated_order(indices, self.order)
             items = items if places is None else [items[i] for i in places]
         return items, placed_by

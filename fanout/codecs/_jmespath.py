@@ -13,7 +13,7 @@ import jmespath
 from jmespath.exceptions import JMESPathError, JMESPathTypeError
 from jmespath.visitor import TreeInterpreter
 
-from fanout.codecs._paths import order_of, placed
+from fanout.codecs._paths import order_of, placed, unplaced
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError
 
@@ -32,36 +32,38 @@ class InPlace(TreeInterpreter):  # type: ignore[misc] # jmespath has no types
         expression: a JMESPath.
         index: the field of items that states their row; empty: none does.
         key: the option that holds the expression, for messages.
+        required: each item that a projection takes a value of has to state its row.
         within_row: the documents are items, each of one row, so that a filter or a join moves no value to another row.
 
     Raises:
         ConfigError: no JMESPath.
     """
 
-    def __init__(self, expression: str, index: str, key: str, *, within_row: bool = False) -> None:
+    def __init__(
+        self, expression: str, index: str, key: str, *, required: bool = False, within_row: bool = False
+    ) -> None:
         super().__init__()
         self._expression = expression
         self._index = index
         self._within_row = within_row
         self._tree = _tree(expression, key)
-        # 0 where items may be the rows, more within a row.
-        self._depth = self._top = int(within_row)
-        nodes = _nodes(self._tree)
+        # The tree is annotated once, for a search runs for every answer. A search keeps no state in the object, because
+        # a large answer is searched on a helper thread while the event loop searches another.
+        nodes = list(_annotated(self._tree, within_row=within_row))
+        self.computes = any(node["type"] == "function_expression" for node in nodes)
+        self.projects = self._tree["type"] in _PROJECTIONS
+        self.gives_items = not self.projects or self._tree["children"][1]["type"] == "identity"
         for node in nodes:
             # An index within a row is no row number, and where the index is the answer it places nothing.
-            # The tree is annotated once, for a search runs for every answer.
-            node["ordered"] = not (
+            node["ordered"] = not node["within_row"] and not (
                 node["type"] in _PROJECTIONS and (_is_within_rows(node) or _takes_field(node, index))
             )
         for node in () if within_row else _chain(self._tree):
             node["rows"] = True
-        self.computes = any(node["type"] == "function_expression" for node in nodes)
-        self.projects = self._tree["type"] in _PROJECTIONS
-        self.gives_items = not self.projects or self._tree["children"][1]["type"] == "identity"
+            node["required"] = required and not self.gives_items
 
     def __call__(self, document: Any) -> Any:
         """Return the part of ``document`` that the expression finds. Raises `Unfit`."""
-        self._depth = self._top
         try:
             return self.visit(self._tree, document)
         except Unfit:
@@ -96,7 +98,7 @@ class InPlace(TreeInterpreter):  # type: ignore[misc] # jmespath has no types
         if not isinstance(base, dict):
             return None
         items = list(base.values())
-        if not self._depth and all(key.isdecimal() and len(key) <= _LONGEST_KEY for key in base):
+        if not node["within_row"] and all(key.isdecimal() and len(key) <= _LONGEST_KEY for key in base):
             order = order_of([int(key) for key in base])
             items = items if order is None else [items[i] for i in order]
         return self._each(items, node["children"][1])
@@ -112,7 +114,7 @@ class InPlace(TreeInterpreter):  # type: ignore[misc] # jmespath has no types
         if lengths <= {None}:
             return base
         # Lists of one length within a row keep their places when they are joined.
-        if None in lengths or len(lengths) > 1 or (not self._depth and lengths != {1}):
+        if None in lengths or len(lengths) > 1 or (not node["within_row"] and lengths != {1}):
             raise Unfit(
                 f"has lists of several values, which [] in {self._expression!r} joins, so that nothing shows whose "
                 "they are: take [*] in place of [], or one value with an index, such as [0]",
@@ -125,22 +127,19 @@ class InPlace(TreeInterpreter):  # type: ignore[misc] # jmespath has no types
         arguments = [self.visit(child, value) for child in node["children"]]
         if node["value"] == "map" and isinstance(arguments[-1], list):
             arguments[-1] = self._ordered(arguments[-1], node)
-        # Arguments of a function, and items of a projection, are parts of a row.
-        self._depth += 1
-        try:
-            return self._functions.call_function(node["value"], arguments)
-        finally:
-            self._depth -= 1
+        return self._functions.call_function(node["value"], arguments)
 
     def _ordered(self, items: list[Any], node: Any) -> list[Any]:
-        return placed(items, self._index)[0] if node["ordered"] and not self._depth else items
+        if not node["ordered"]:
+            return items
+        in_order: list[Any]
+        in_order, placed_by = placed(items, self._index)
+        if node.get("required") and not placed_by:
+            raise unplaced(self._index)
+        return in_order
 
     def _each(self, items: list[Any], node: Any) -> list[Any]:
-        self._depth += 1
-        try:
-            return [self.visit(node, item) for item in items]
-        finally:
-            self._depth -= 1
+        return [self.visit(node, item) for item in items]
 
 
 def _tree(expression: str, key: str) -> Any:
@@ -157,10 +156,16 @@ def _tree(expression: str, key: str) -> Any:
     return deepcopy(compiled.parsed)  # jmespath caches the tree, and `InPlace` writes into it
 
 
-def _nodes(tree: Any) -> list[Any]:
-    """All nodes of a tree, its root included."""
-    below = [child for child in tree["children"] if isinstance(child, dict)]  # the children of a slice are numbers
-    return [tree, *(node for child in below for node in _nodes(child))]
+def _annotated(tree: Any, *, within_row: bool) -> Iterator[Any]:
+    """All nodes of a tree, its root included, marked with whether they see a part of a row or the whole document."""
+    tree["within_row"] = within_row
+    yield tree
+    # The first child of a projection is its base; the others, and the expression for a function, see single items.
+    of_items = tree["type"] == "expref"
+    for place, child in enumerate(tree["children"]):
+        if isinstance(child, dict):  # the children of a slice are numbers
+            sees_item = of_items or (place > 0 and tree["type"] in _PROJECTIONS)
+            yield from _annotated(child, within_row=within_row or sees_item)
 
 
 def _chain(tree: Any) -> Iterator[Any]:

@@ -35,12 +35,13 @@ class Path:
         expression: a name, `BODY`, or any JMESPath.
         index: the field in which items state their row; empty: they are in row order.
         key: the option that holds the expression, for messages.
+        required: where the path finds a value of each item, all but one of the items have to state their row.
 
     Raises:
         ConfigError: ``expression`` is no JMESPath.
     """
 
-    def __init__(self, expression: str, index: str, key: str = "answers") -> None:
+    def __init__(self, expression: str, index: str, key: str = "answers", *, required: bool = False) -> None:
         self.expression = expression
         self.index = index
         # Functions compute with the numbers, which must be exact before.
@@ -51,7 +52,7 @@ class Path:
         if expression != BODY and not PLAIN_FIELD.fullmatch(expression):
             from fanout.codecs._jmespath import InPlace  # jmespath is imported for expressions alone
 
-            search = InPlace(expression, index, key)
+            search = InPlace(expression, index, key, required=required)
             self.computes, self._gives_items, self._search = search.computes, search.gives_items, search
             self._is_list = not search.projects
 
@@ -140,6 +141,11 @@ def placed(items: Any, field: str) -> tuple[Any, str]:
     in_order = items if order is None else [items[i] for i in order]
     # One item may lack the field. It gets it here, so that all have the same fields.
     return [item if item.get(field) == i else {**item, field: i} for i, item in enumerate(in_order)], field
+
+
+def unplaced(field: str) -> Unfit:
+    """The error for an item without the index that the user has named."""
+    return Unfit(f"has an item without {field!r}, which states its row", error_kind="rows")
 
 
 def stated_order(indices: Sequence[Any], field: str) -> list[int] | None:

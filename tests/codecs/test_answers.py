@@ -290,3 +290,19 @@ def test_a_path_that_cannot_be_used_is_refused_when_the_codec_is_made(options, k
     assert caught.value.key == key
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("answers", ["r", "r[].s", "r[?s].s", "r[*].[s]", "map(&s, r)", None])
+@pytest.mark.parametrize("order", ["i", "meta.i"])
+def test_an_index_that_the_user_names_is_never_replaced_by_the_position(answers, order):
+    items = [{"s": 1.0}, {"s": 2.0}]
+    error = why(items if answers is None else {"r": items}, 2, **MANY, answers=answers, order=order)
+    assert f"an item without '{order}', which states its row" in str(error)
+    assert error.error_kind == "rows"
+
+
+@pytest.mark.parametrize("answers", ["r[].s", "r[?s].s", "b[].r[].s"])
+def test_an_index_that_the_user_names_places_the_values_of_a_projection(answers):
+    items = [{"s": 1.0, "i": 1}, {"s": 2.0, "i": 0}]
+    document = {"r": items, "b": [{"i": one["i"], "r": [{"s": one["s"]}]} for one in items]}
+    assert values(document, 2, **MANY, answers=answers, order="i").tolist() == [2.0, 1.0]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.codecs import V1, Json, in_row_order
+from fanout.codecs._paths import Path
 from fanout.errors import InvalidResponse
 
 SCORES = [0.5, 0.1, 0.9, 0.3]
@@ -231,3 +233,18 @@ def test_the_helper_of_custom_codecs_gives_items_in_order():
     assert in_row_order([{"id": 1}, {"id": 0}], "id") == [{"id": 0}, {"id": 1}]
     assert in_row_order([{"y": 1}, {"y": 0}]) == [{"y": 1}, {"y": 0}]
     assert in_row_order([]) == []
+
+
+def test_two_answers_can_be_searched_at_once() -> None:
+    # A large answer is searched on a helper thread. Here one search begins in the middle of the other.
+    path = Path("results[].{score: score, parts: parts[].v}", "index")
+
+    class Item(dict[str, Any]):
+        def get(self, name: str, default: Any = None) -> Any:
+            path.find({"results": []})
+            return super().get(name, default)
+
+    # An index within a row is no row number.
+    parts = [{"index": 1, "v": "a"}, {"index": 0, "v": "b"}]
+    found, _ = path.find({"results": [Item(index=0, score=1.0, parts=parts)]})
+    assert found == [{"score": 1.0, "parts": ["a", "b"]}]
