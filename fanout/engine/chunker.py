@@ -108,6 +108,11 @@ class Chunker(ABC):
         if self._window is not None and self._window.limit < room_for(concurrency):
             self._window.resize(room_for(concurrency))
 
+    def release(self) -> None:
+        """Return the slot of a chunk whose result is dropped, and so reaches no consumer that would return it."""
+        if self._window is not None:
+            self._window.release()
+
     def get_nowait(self) -> ChunkTask | None:
         """Return the next chunk if no wait is needed. None means that `get` has to be called."""
         if self._ungotten:

@@ -43,6 +43,7 @@ class ResultCollector:
         independent: answers may differ in shape and dtype, so none waits for a second one to confirm it.
         settle_later: a chunk counts as done when it is given to `settle`, not when it is delivered.
         keep_usage: results have the tokens of their rows.
+        on_dropped: called for each result that is not delivered, because its answers are in doubt.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class ResultCollector:
         independent: bool = False,
         settle_later: bool = False,
         keep_usage: bool = False,
+        on_dropped: Callable[[], None] = lambda: None,
     ) -> None:
         self._balancer = balancer
         self.counters = counters
@@ -67,6 +69,7 @@ class ResultCollector:
         self._independent = independent
         self._settle_later = settle_later
         self._keep_usage = keep_usage
+        self._on_dropped = on_dropped
         self._partial: dict[Chunk, PartialChunk] = {}
         self.suspect = RowSet()
         """Rows whose answers may be those of other rows. They stay pending."""
@@ -173,6 +176,7 @@ class ResultCollector:
 
     def _finish(self, done: ChunkResult) -> None:
         if self._any_suspect and self.suspect.overlaps(done.start, done.stop):
+            self._on_dropped()
             return
         self._deliver(done)
         if not self._settle_later:

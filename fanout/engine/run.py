@@ -106,6 +106,7 @@ class Run:
             independent=isolate is not None,
             settle_later=settle_later,
             keep_usage=keep_usage,
+            on_dropped=chunker.release,
         )
         budget = BisectionBudget(lambda: group.successes, failed_alone=failed_alone, answered_before=schema is not None)
         self.scheduler = Scheduler(

@@ -229,10 +229,11 @@ class Shares:
 
     def results(self, chunk: SharedChunk, done: ChunkResult) -> Iterator[ChunkResult]:
         """Yield the results of a chunk, and of followers elsewhere. Unless its answers are in doubt, store them."""
-        if self._collector.is_suspect(done):
-            return
         results = [*_without_pending(done, chunk.cached), *self._of_followers(chunk)]
-        self._store(chunk)
+        if self._collector.is_suspect(done):  # the outcomes of its followers are in doubt, too
+            results = []
+        else:
+            self._store(chunk)
         if self._window is not None:
             self._window.exchange(len(results))
         yield from results

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import fanout
 from fanout import Client, ConfigError, EncodeError, Limits, RetryPolicy, RowsFailed, RunControl, RunStopped, Timeouts
+from fanout.rowset import RowSet
 from fanout.serving.exchange import StatusError
 from fanout.testing import MockEndpoint, Scripted, VirtualClock
 from tests.support import Plain
@@ -689,3 +690,21 @@ def test_every_row_is_right_failed_or_pending_whatever_happens(
 
     with asyncio.Runner(loop_factory=VirtualClock) as runner:
         runner.run(scenario())
+
+
+@pytest.mark.parametrize("dedupe", [False, True])
+async def test_results_that_are_in_doubt_take_no_room_from_the_rows_after_them(dedupe: bool) -> None:
+    """A stream reads as many chunks as it has room for, so a result that is not delivered has to leave its room."""
+    rows = [X[number // 2] for number in range(400)]
+
+    def model(x: np.ndarray) -> np.ndarray:
+        # Where other endpoints go on, the run goes on, too.
+        stream._run.collector.distrust(RowSet([(20, 380)]))  # noqa: SLF001 - as an endpoint that answers twice does
+        return x * 2
+
+    with MockEndpoint(model) as mock:
+        client = Client(mock.url("v1"), codec="v1", chunk_rows=2, dedupe=dedupe, limits=Limits(concurrency=2))
+        async with client, asyncio.timeout(60), client.stream(iter(rows)) as stream:
+            with pytest.raises(RunStopped, match="360 rows were lost, although the run was not stopped") as caught:
+                assert [done.start async for done in stream]
+    assert caught.value.result.pending == (fanout.Chunk(20, 380),)
