@@ -19,6 +19,7 @@ import orjson
 
 from fanout._redact import Redactor
 from fanout._url import LOCAL
+from fanout.client.functions import option_identity
 from fanout.engine import as_rows
 from fanout.errors import ConfigError, InputError
 from fanout.io.fingerprint import DIGEST_BYTES, of_rows, row_digests
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 # These query parameters name the caller. They do not change the answers, and an expired one has to be replaced.
 _CREDENTIAL = re.compile("(^|[-_.])(api-?key|key|token|secret|password|signature|sig|credential|auth)$", re.IGNORECASE)
 
-# Many a repr ends with the object's address, which differs in every process.
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _BLOCK_ROWS = 4096
 
 
@@ -69,7 +68,9 @@ def _input_identity(rows: object) -> Any:
 
 def codec_identity(codec: Codec) -> dict[str, Any]:
     """Return what decides how a codec makes requests and reads answers, as JSON without secrets."""
-    options = orjson.dumps(codec.options, default=_option_name, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    options = orjson.dumps(
+        codec.options, default=option_identity, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
+    )
     # An option may hold a secret, so only the digest of the options is written.
     return {"name": codec_name(codec), "format": codec.format_version, "options": _digest(options)}
 
@@ -82,11 +83,6 @@ def codec_name(codec: Codec) -> str:
     """
     kind = type(codec)
     return kind.name if "name" in vars(kind) else kind.__qualname__
-
-
-def _option_name(value: Any) -> str:
-    """Return an option that JSON cannot hold as text that is the same in every process."""
-    return str(getattr(value, "__qualname__", None) or _ADDRESS.sub("", repr(value)))
 
 
 def _url_identity(urls: Sequence[str], redactor: Redactor) -> dict[str, Any]:

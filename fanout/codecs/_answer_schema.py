@@ -72,6 +72,9 @@ class AnswerSchema:
         self.schema = checked.schema
         """The strict JSON Schema."""
 
+        self.identity: Any = self.schema if model is None else [self.schema, model]
+        """What distinguishes it from others. A model may have validators, which are in no JSON Schema."""
+
         properties = self.schema.get("properties")
         if self.schema.get("type", "object") != "object" or not isinstance(properties, Mapping) or not properties:
             raise ConfigError("schema must describe an object with at least one field", key=KEY)

@@ -200,7 +200,7 @@ class OpenAIChat(Codec):
         if typed.keeps_nan:  # the validation of the schema refuses any other
             self.nonfinite = "keep"
         # A file may change under the same path, so that its content counts for the identity of a run.
-        self.options = {**self.options, "schema": typed.schema.schema}
+        self.options = {**self.options, "schema": typed.schema.identity}
 
     def _typed_outputs(self, document: object) -> Values:
         assert self._typed is not None

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import subprocess
+import sys
+from functools import partial
+from typing import Annotated, Any
 
 import numpy as np
 import pytest
@@ -111,6 +115,85 @@ def test_an_option_that_is_a_function_or_object_is_the_same_in_every_process() -
 
     here = codec_identity(Taking, scale), codec_identity(Taking, object())
     assert here == (codec_identity(Taking, scale), codec_identity(Taking, object()))
+
+
+def checked_by(function: Any) -> Any:
+    return identity_of(X, codec("openai-chat", schema={"x": {"type": "int"}}, validate=function), [URL])["codec"]
+
+
+def function_of(source: str) -> Any:
+    names: dict[str, Any] = {"__name__": "checks"}
+    exec(source, names)
+    return names["check"]
+
+
+def at_most(n: int, *, strictly: bool = False) -> Any:
+    def check(answer: Any) -> None:
+        if answer["x"] > n or (strictly and answer["x"] == n):
+            raise ValueError
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda answer: answer["x"] > 1, lambda answer: answer["x"] > 2),
+        (at_most(1), at_most(2)),
+        (at_most(1), at_most(1, strictly=True)),
+        (partial(max, 1), partial(max, 2)),
+        (function_of("def check(a): return 1"), function_of("def check(a): return 2")),
+        (function_of("def check(a, b=1): return b"), function_of("def check(a, b=2): return b")),
+        (function_of("N = 1\ndef check(a): return N"), function_of("N = 2\ndef check(a): return N")),
+        (function_of("def f(): return 1\ndef check(a): f()"), function_of("def f(): return 2\ndef check(a): f()")),
+        (function_of("def check(a): return [b in {'x'} for b in a]"),
+         function_of("def check(a): return [b in {'y'} for b in a]")),
+    ],
+    ids=["lambdas", "closure", "two in a closure", "partial", "edited", "default", "constant", "function", "within"],
+)  # fmt: skip
+def test_two_functions_of_one_name_are_two_options(one: Any, other: Any) -> None:
+    assert checked_by(one) == checked_by(one) != checked_by(other)
+
+
+def test_a_function_that_calls_itself_has_an_identity() -> None:
+    function = function_of("def check(a):\n    return check(a) if a else None")
+    assert checked_by(function) == checked_by(function_of("def check(a):\n    return check(a) if a else None"))
+
+
+def test_a_function_with_a_set_is_the_same_option_in_every_process() -> None:
+    source = """
+from fanout.client.functions import option_identity
+WORDS = {"good", "bad", "mixed", "none"}
+def check(answer):
+    return answer in WORDS or answer in {"a", "b", "c"}
+print(option_identity(check))
+"""
+    shown = [
+        subprocess.run(
+            [sys.executable, "-c", source], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in "12"
+    ]
+    assert shown[0] == shown[1] != b""
+
+
+def test_the_validators_and_conversions_of_a_pydantic_model_are_a_part_of_its_identity() -> None:
+    pydantic = pytest.importorskip("pydantic")
+
+    def model(most: int, *, strip: bool) -> Any:
+        def short(text: str) -> str:
+            assert len(text) <= most
+            return text
+
+        kind = Annotated[str, pydantic.StringConstraints(strip_whitespace=strip), pydantic.AfterValidator(short)]
+        return pydantic.create_model("Answer", x=(kind, ...))
+
+    def identity_with(kind: Any) -> Any:
+        return identity_of(X, codec("openai-chat", schema=kind), [URL])["codec"]
+
+    known = identity_with(model(5, strip=True))
+    assert identity_with(model(5, strip=True)) == known
+    assert identity_with(model(6, strip=True)) != known != identity_with(model(5, strip=False))
 
 
 def test_several_endpoints_are_identified_by_their_paths_alone() -> None:

@@ -89,6 +89,22 @@ async def test_each_field_is_an_output_of_its_dtype_and_the_schema_is_sent() -> 
     assert form["json_schema"]["schema"]["properties"]["label"] == {"type": "string", "enum": ["good", "bad"]}
 
 
+async def test_a_cache_serves_no_answer_that_another_validation_has_accepted(tmp_path: Path) -> None:
+    def at_most(n: int) -> Callable[[Any], None]:
+        def check(answer: dict[str, Any]) -> None:
+            if answer["length"] > n:
+                raise ValueError("it is too long")
+
+        return check
+
+    cache = {"cache": fanout.Cache(path=str(tmp_path / "c.sqlite"), sampled=True)}
+    server = Server(good)
+    for most, oks, requests in [(9, [True, True], 2), (9, [True, True], 2), (2, [True, False], 5)]:
+        result = await run(server, ["a", "a b c"], cache, validate=at_most(most))
+        assert result.ok.tolist() == oks
+        assert len(server.documents) == requests
+
+
 async def test_an_invalid_answer_is_asked_for_again_with_its_fault() -> None:
     def answer(messages: list[Any]) -> Any:
         return chat('{"label": "so so"}') if len(messages) == 1 else good(messages)
