@@ -78,7 +78,7 @@ def _name(value: object) -> str:
 def _code(function: FunctionType) -> list[Any]:
     # The source of a lambda is that of its line, which may have several.
     if function.__name__ != "<lambda>":
-        with suppress(OSError, TypeError):  # typed into an interpreter, or made by `exec`
+        with suppress(OSError, TypeError):  # typed into an interpreter, or made of a text
             return [inspect.getsource(function)]
     return [
         part
