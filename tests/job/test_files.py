@@ -213,3 +213,27 @@ async def test_a_mock_answers_rows_of_files(tmp_path, codec):
     write_photos(tmp_path / "photos", 3)
     summary = await run_job(write(tmp_path, "http://127.0.0.1:9", FOLDER, codec), mock=True)
     assert summary.ok == len(set(answers(tmp_path, "out.mock.jsonl").values())) == 3
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+async def test_a_table_of_paths_that_has_changed_is_another_input(tmp_path, form):
+    write_photos(tmp_path / "photos", 5)
+    vision = Vision()
+
+    def write_rows(numbers):
+        cells = [f"photos/photo-{i}.png" for i in numbers]
+        table(tmp_path, cells)
+        lines = [json.dumps({"name": f"r{i}", "photo": cell}) for i, cell in enumerate(cells)]
+        (tmp_path / "photos.jsonl").write_text("\n".join(lines) + "\n")
+
+    async with served(vision.handle) as url:
+        write_rows([0, 1])
+        job = write(tmp_path, url, TABLE.replace("csv", form), RAW)
+        await run_job(job)
+        write_rows([0, 2, 3])
+        await run_job(job)
+        assert answers(tmp_path) == {"r0": "0", "r1": "2", "r2": "3"}
+        write_rows([0, 2, 4])
+        await run_job(job, carry=True)
+    assert answers(tmp_path) == {"r0": "0", "r1": "2", "r2": "4"}
+    assert vision.requests == 2 + 3 + 1

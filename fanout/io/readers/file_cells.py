@@ -156,7 +156,8 @@ class FileCellsSource(Source):
 
     def fingerprint(self) -> dict[str, Any] | None:
         known = self._source.fingerprint()
-        return known and {**known, "files": list(self._options.columns)}
+        # The fingerprint of several files, or of lines, has a key "files" already.
+        return known and {**known, "file_columns": list(self._options.columns)}
 
     def _filled(self, block: Block, pool: ThreadPoolExecutor) -> Iterator[Block]:
         """The block in pieces of about the usual size, which the files may exceed many times."""
