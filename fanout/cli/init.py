@@ -144,7 +144,7 @@ class Beginner:
         return fields
 
     async def _set_endpoint_and_codec(self, fields: InputFields) -> None:
-        url = self._options.url or self._ask("--url", "URL of the endpoint (http://host/path, or local://digits)")
+        url = self._options.url or self._ask("--url", "Endpoint's URL (http://host/path, or local://digits)")
         Endpoint(url=url)  # raises a ConfigError for an invalid URL
         codec, preset = self._options.codec, self._options.preset
         operation: Operation | None = None

@@ -62,11 +62,13 @@ class PresetFile:
 
     def problems(self, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Yield the name and the problem of each parameter that is missing or has an invalid value."""
+        others = [name for name in options if name not in self.parameters]
         for name, parameter in self.parameters.items():
             if name in options:
                 problem = parameter.problem(options[name])
             else:
-                problem = f"is missing: {parameter.meaning}" if parameter.required else ""
+                hint = did_you_mean(name, others, ' Is "{}" a misspelling of it?')
+                problem = f"is missing: {parameter.meaning}{hint}" if parameter.required else ""
             if problem:
                 yield name, problem
         # Such a segment would lead to another page: /v1/models/.. is /v1.

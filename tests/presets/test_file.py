@@ -117,6 +117,7 @@ def test_filling_a_preset_does_not_change_it(own):
     ("options", "problem"),
     [
         ({}, ("model", "is missing: Name of the model.")),
+        ({"modle": "m"}, ("model", 'is missing: Name of the model. Is "modle" a misspelling of it?')),
         ({"model": 3}, ("model", "must be a string, not a whole number")),
         ({"model": True}, ("model", "must be a string, not true or false")),
         ({"model": "m", "version": True}, ("version", "must be a whole number, not true or false")),
