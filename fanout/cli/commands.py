@@ -36,8 +36,8 @@ Exit codes:
   143  interrupted by SIGTERM
 """
 
-_count = click.IntRange(1)
 # Parameters and options that several commands share, so that they read alike everywhere.
+_count = click.IntRange(1)
 _above_0 = click.FloatRange(0, min_open=True)
 _job = click.argument("job", metavar="JOB.toml", type=click.Path())
 _file = click.Path(path_type=Path)
@@ -331,39 +331,27 @@ def serve(name: str, host: str, port: int, latency: float, faults: str | None, s
     _exit(serve_command(name, host, port, latency, faults, seed))
 
 
+def _names(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, ...]:
+    return tuple(value.split(",")) if value else ()
+
+
 @cli.command(short_help="Write a job file for your data and endpoint.")
 @click.argument("job", metavar="JOB.toml", default="job.toml", type=click.Path())
-@click.option("--input", "input_path", metavar="PATH", help="Input file, or a folder or pattern of files.")
+@click.option("--input", metavar="PATH", help="Input file, or a folder or pattern of files.")
 @click.option("--format", metavar="NAME", help="Format of the input, if its suffix does not show it.")
 @click.option("--url", metavar="URL", help="The endpoint. Without a path, the server's OpenAPI document is read.")
 @click.option("--preset", metavar="NAME", help="Preset of the API; fanout presets lists them.")
 @click.option("--codec", metavar="NAME", help="Wire format, if there is no preset; guessed from the URL if not given.")
 @click.option("--column", metavar="NAME", help="The column whose values are the rows.")
-@click.option("--columns", metavar="NAME,NAME,...", help="Several columns, also patterns such as f*.")
+@click.option("--columns", metavar="NAME,NAME,...", callback=_names, help="Several columns, also patterns such as f*.")
 @click.option("--vector", is_flag=True, help="With --columns: a row is the list of their numbers.")
-@click.option("--id", "id_columns", metavar="NAME,NAME,...", help="Column with the rows' ids, or several.")
+@click.option("--id", metavar="NAME,NAME,...", callback=_names, help="Column with the rows' ids, or several.")
 @click.option("--token", metavar="VARIABLE", help="Environment variable with the API key or token.")
 @click.option("--output", metavar="PATH", help="Output file; by the answers of the probe if not given.")
 @_set
 @click.option("--no-probe", is_flag=True, help="Send nothing, neither a request for the OpenAPI document nor a row.")
 @click.option("--force", is_flag=True, help="Replace an existing job file.")
-def init(
-    job: str,
-    input_path: str | None,
-    format: str | None,  # noqa: A002
-    url: str | None,
-    preset: str | None,
-    codec: str | None,
-    column: str | None,
-    columns: str | None,
-    vector: bool,
-    id_columns: str | None,
-    token: str | None,
-    output: str | None,
-    settings: tuple[str, ...],
-    no_probe: bool,
-    force: bool,
-) -> None:
+def init(job: str, **flags: Any) -> None:
     """Write a commented job file, and try its first request.
 
     It looks at the first rows of the input and at the endpoint's URL, and reads the OpenAPI document that FastAPI and
@@ -381,24 +369,10 @@ def init(
     """
     from fanout.cli.init import InitOptions, init_command
 
-    if preset is not None and codec is not None:
+    # The names of the flags are those of the options, so that each of them is listed once.
+    options = InitOptions(**flags)
+    if options.preset is not None and options.codec is not None:
         raise click.UsageError("a preset includes a codec: give --preset or --codec")
-    options = InitOptions(
-        input=input_path,
-        format=format,
-        url=url,
-        preset=preset,
-        codec=codec,
-        column=column,
-        columns=tuple(columns.split(",")) if columns else (),
-        vector=vector,
-        id=tuple(id_columns.split(",")) if id_columns else (),
-        token=token,
-        output=output,
-        settings=settings,
-        probes=not no_probe,
-        force=force,
-    )
     _exit(init_command(job, options))
 
 

@@ -4,47 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-
-import click
+from typing import TYPE_CHECKING
 
 from fanout._escape import escaped
 from fanout._redact import Redactor
+from fanout._url import LOCAL
+from fanout.cli.init_codec import MOST_NAMES, CodecSetup
 from fanout.cli.output import OUTPUT, print_error, print_message, print_text
+from fanout.cli.questions import Questions
 from fanout.cli.show import probe_text, values_text
 from fanout.errors import ConfigError
 from fanout.job import Outline, load_job_or_outline
-from fanout.job.begin import (
-    absent_columns,
-    fill_template,
-    guessed_codec,
-    missing_options,
-    output_suffix,
-    probe,
-    published_operations,
-    require_new,
-    set_rows,
-)
-from fanout.job.custom_codec import is_custom
-from fanout.job.draft import Draft, toml
-from fanout.job.edit import override, parse_value
+from fanout.job.begin import output_suffix, probe, require_new
+from fanout.job.draft import Draft
+from fanout.job.edit import override
 from fanout.job.input_fields import read_fields
 from fanout.presets import load_preset
-from fanout.settings import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from fanout.job.begin import Probed
     from fanout.job.input_fields import InputFields
-    from fanout.job.openapi import Operation
 
 _HEAD = "# A fanout job, begun by fanout init. docs/job-files.md describes all keys; times are in seconds.\n"
-_MOST_NAMES = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +46,7 @@ class InitOptions:
     token: str | None = None
     output: str | None = None
     settings: tuple[str, ...] = ()
-    probes: bool = True
+    no_probe: bool = False
     force: bool = False
 
 
@@ -74,11 +57,6 @@ def init_command(file: str, options: InitOptions) -> int:
         return asyncio.run(Beginner(Path(file), options).run())
     except ConfigError as error:
         return print_error(str(error), 2)
-
-
-def has_terminal() -> bool:
-    """Return True if a question can be answered. Without a terminal it would wait for ever."""
-    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 class Beginner:
@@ -93,27 +71,28 @@ class Beginner:
         self._file = file
         self._options = options
         self._draft = Draft()
-        self._may_ask = has_terminal()
+        self._questions = Questions()
 
     async def run(self) -> int:
         """Write the job file; return the exit code of the probe. Raises `ConfigError` for a flag that is missing."""
         require_new(self._file, force=self._options.force)
         fields = self._set_input()
-        await self._set_endpoint_and_codec(fields)
-        self._set_options()
-        self._set_rows(fields)
+        codec = CodecSetup(self._draft, self._options, self._questions, self._file.parent)
+        await codec.set_endpoint(fields)
+        codec.set_options()
+        codec.set_rows(fields)
         self._set_auth()
         self._set_output()
         for setting in self._options.settings:
             override(self._draft.tables, setting)
         self._write(replaces=self._options.force)
         print_text(f"wrote {self._file}")
-        code = await self._probe() if self._options.probes else 0
+        code = 0 if self._options.no_probe else await self._probe()
         print_text(self._next_steps())
         return code
 
     def _set_input(self) -> InputFields:
-        path = self._options.input or self._ask("--input", "Input file, folder or pattern")
+        path = self._options.input or self._questions.ask("--input", "Input file, folder or pattern")
         format = self._options.format  # noqa: A001
         if path == "-":
             raise ConfigError("--input: init reads the first rows, so give it a file of the same form, not stdin")
@@ -139,104 +118,9 @@ class Beginner:
                 'id = "NAME"                     # a column that labels the rows in the output',
             )
         named = [f"{escaped(name)} ({kind})" for name, kind in fields.columns.items()]
-        more = f", and {len(named) - _MOST_NAMES} more" if len(named) > _MOST_NAMES else ""
-        print_message(f"input: {rows or 'rows'}; {', '.join(named[:_MOST_NAMES]) + more or f'each is: {fields.row}'}")
+        more = f", and {len(named) - MOST_NAMES} more" if len(named) > MOST_NAMES else ""
+        print_message(f"input: {rows or 'rows'}; {', '.join(named[:MOST_NAMES]) + more or f'each is: {fields.row}'}")
         return fields
-
-    async def _set_endpoint_and_codec(self, fields: InputFields) -> None:
-        url = self._options.url or self._ask("--url", "Endpoint's URL (http://host/path, or local://digits)")
-        Endpoint(url=url)  # raises a ConfigError for an invalid URL
-        codec, preset = self._options.codec, self._options.preset
-        operation: Operation | None = None
-        if preset is not None:
-            load_preset(preset, self._file.parent)
-        elif codec is None and (codec := guessed_codec(url)) is None:
-            found = await published_operations(url) if self._options.probes else []
-            operation = self._chosen(found, urlsplit(url).path)
-            if operation is not None and urlsplit(url).path.strip("/") == "":
-                url = url.rstrip("/") + operation.path
-        self._draft.set("endpoint", "url", url)
-        if preset is not None:
-            self._draft.set("codec", "preset", preset, "fanout presets show describes it")
-        elif codec is not None:
-            self._draft.set("codec", "name", codec, "the wire format")
-        if preset is None and codec in (None, "json"):
-            self._draft.set("codec", "name", "json")
-            if not any(setting.startswith("codec.request=") for setting in self._options.settings):
-                self._use_template(operation, fields)
-
-    def _use_template(self, operation: Operation | None, fields: InputFields) -> None:
-        # The columns of the ids label the rows; the endpoint does not take them.
-        sent = {name: kind for name, kind in fields.columns.items() if name not in self._options.id}
-        template = fill_template(self._draft, operation, replace(fields, columns=sent))
-        if operation is not None:
-            print_message(f"request: as the server's OpenAPI document describes POST {escaped(operation.path)}")
-        if template.left_out:
-            left_out = ", ".join(map(escaped, template.left_out))
-            self._draft.hints["codec"] = (f"optional fields that no column fills: {left_out}",)
-        for name in template.missing:
-            key = f"codec.{name}"
-            if not any(setting.startswith(f"{key}=") for setting in self._options.settings):
-                text = self._ask(
-                    f"--set {key}=VALUE", f"Value of {escaped(name.partition('.')[2])}, which the endpoint requires"
-                )
-                override(self._draft.tables, f"{key}={text}")
-
-    def _set_rows(self, fields: InputFields) -> None:
-        """Choose the columns for a codec of whole rows, or names for those that a template takes."""
-        table = self._codec_table()
-        if is_custom(table.get("name")):
-            return
-        absent = absent_columns(table, self._file.parent, fields)
-        preset = self._options.preset
-        if absent is None and (preset is not None or table.get("name") != "json"):
-            if choices := set_rows(self._draft, fields, None if preset else table["name"]):
-                self._choose_column(choices)
-        elif absent and fields.columns and not any("input.rename" in one for one in self._options.settings):
-            self._rename(absent, fields)
-
-    def _rename(self, absent: Sequence[str], fields: InputFields) -> None:
-        names = ", ".join(f'"{escaped(name)}"' for name in absent)
-        if not self._may_ask:
-            flag = f"--set 'input.rename={{ YOURS = {toml(absent[0])} }}'"
-            raise ConfigError(f"the request takes the columns {names}, which the input lacks: name yours by {flag}")
-        choices = click.Choice(list(fields.columns))
-        chosen = {click.prompt(f"Column for {escaped(name)}", type=choices, err=True): name for name in absent}
-        self._draft.set("input", "rename", chosen, "column = its name in the request")
-
-    def _codec_table(self) -> dict[str, Any]:
-        tables: dict[str, Any] = {"codec": dict(self._draft.tables["codec"])}
-        for setting in self._options.settings:
-            override(tables, setting)
-        table: dict[str, Any] = tables["codec"]
-        return table
-
-    def _choose_column(self, choices: Sequence[str]) -> None:
-        if not self._may_ask:
-            names = ", ".join(f'"{escaped(name)}"' for name in choices[:_MOST_NAMES])
-            raise ConfigError(f"--column is missing: the column to send, one of {names}")
-        self._draft.set("input", "column", click.prompt("Column to send", type=click.Choice(list(choices)), err=True))
-
-    def _chosen(self, found: Sequence[Operation], path: str) -> Operation | None:
-        same = [one for one in found if one.path.rstrip("/") == path.rstrip("/")]
-        if same or path.strip("/"):
-            if found and not same:
-                known = ", ".join(escaped(one.path) for one in found[:_MOST_NAMES])
-                print_message(f"the server's OpenAPI document has no POST {escaped(path)}; it has {known}")
-            return same[0] if same else None
-        if len(found) < 2:
-            return found[0] if found else None
-        paths = [one.path for one in found]
-        if not self._may_ask:
-            raise ConfigError(f"--url needs a path, one of {', '.join(map(escaped, paths))}")
-        chosen = click.prompt("Path of the endpoint", type=click.Choice(paths), err=True)
-        return found[paths.index(chosen)]
-
-    def _set_options(self) -> None:
-        """Set the options that the codec or the preset requires."""
-        for name, meaning in missing_options(self._codec_table(), self._file.parent).items():
-            text = self._ask(f"--set codec.{name}=VALUE", f"{name} ({escaped(meaning)})")
-            self._draft.set("codec", name, parse_value(text))
 
     def _set_auth(self) -> None:
         preset = self._options.preset
@@ -247,13 +131,8 @@ class Beginner:
             hint = "credentials come from where the tools of the cloud look for them"
             self._draft.set("auth", "type", loaded.credentials_type, hint)
             return
-        if variable is None and self._may_ask and not self._draft.tables["endpoint"]["url"].startswith("local://"):
-            variable = click.prompt(
-                "Environment variable with the API key or token (empty: none is needed)",
-                "",
-                show_default=False,
-                err=True,
-            )
+        if variable is None and not self._draft.tables["endpoint"]["url"].startswith(LOCAL):
+            variable = self._questions.ask_if_allowed("Environment variable with the API key or token (empty: none)")
         if variable is None and needs:
             assert preset is not None
             variable = f"{Path(preset).stem.partition('-')[0].upper()}_API_KEY"
@@ -321,8 +200,3 @@ class Beginner:
             f"  fanout run {file} --rows 0:100 --set output.path={pilot}\n"
             f"  fanout run {file}"
         )
-
-    def _ask(self, flag: str, question: str) -> str:
-        if not self._may_ask:
-            raise ConfigError(f"{flag} is missing: {question[:1].lower() + question[1:]}")
-        return str(click.prompt(question, err=True))
