@@ -15,11 +15,13 @@ from urllib.parse import urlsplit
 import numpy as np
 import orjson
 
+from fanout._url import LOCAL
 from fanout.codecs import codec as codec_by_name
 from fanout.codecs import codec_class
 from fanout.errors import ConfigError, FanoutError, InvalidResponse
 from fanout.job.answer_paths import find_answers
 from fanout.job.check import check_job
+from fanout.job.custom_codec import is_custom
 from fanout.job.load import load_job
 from fanout.job.openapi import Template, operations, template_for
 from fanout.presets import load_preset
@@ -51,7 +53,7 @@ _SECONDS = 10.0
 
 def guessed_codec(url: str) -> str | None:
     """Return the codec whose protocol has the URL's path; None if none has."""
-    if url.startswith("local://"):
+    if url.startswith(LOCAL):
         return "oip"
     path = urlsplit(url).path
     return next((name for pattern, name in _CODEC_OF_PATH if pattern.search(path)), None)
@@ -132,6 +134,9 @@ def missing_options(table: Mapping[str, Any], folder: Path) -> dict[str, str]:
     if "preset" in table:
         preset = load_preset(table["preset"], folder)
         return {name: one.meaning for name, one in preset.parameters.items() if one.required and name not in table}
+    # Only an import of the user's code could show its options.
+    if is_custom(table["name"]):
+        return {}
     parameters = signature(codec_class(table["name"])).parameters.values()
     named = (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
     required = [one.name for one in parameters if one.default is Parameter.empty and one.kind in named]
