@@ -87,9 +87,8 @@ class Attempter:
         """Send an encoded task once, hedged if the settings say so, and return its outputs or the verdict."""
         if task.sent:
             self._counters.retries += 1
-            task.note_repetition(self._group.served_at)
+            task.history.proofs.on_repetition(self._group.served_at)
         task.sent += 1
-        task.charged += 1
         if self._hedging is None:
             outcome = await self._attempt(task, ticket)
         else:
@@ -100,12 +99,13 @@ class Attempter:
             if ticket.sent_at is not None and ticket.sent_at > self._group.served_at:
                 self._group.served_at = ticket.sent_at
             return outcome
-        others_succeed = task.note_failure(outcome, self._group.successes)
+        others_succeed = task.history.note_failure(outcome, self._group.successes)
         if outcome.reask is not None:
             task.payload = outcome.reask
-            task.reasks += 1
+            task.history.reasks += 1
         full = others_succeed and outcome.no_room and self._may_refuse_again(task)
-        task.charged -= full or ticket.refund
+        if full or ticket.refund:
+            task.charged -= 1
         return outcome
 
     async def _attempt(self, task: ChunkTask, ticket: Ticket, only: EndpointState | None = None) -> Outcome:
@@ -213,8 +213,8 @@ class Attempter:
     ) -> Verdict:
         """The verdict on a response with the invalid answer of a model: its rows are asked for again, or fail."""
         verdict = replace(verdict, about_rows=True, without_values=False)
-        if task.reasks >= self._codec.reasks:
-            task.confirmed = True
+        if task.history.reasks >= self._codec.reasks:
+            task.history.confirmed = True
             return replace(verdict, action=Action.SPLIT)
         assert task.payload is not None
         assert ticket.endpoint is not None

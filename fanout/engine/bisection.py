@@ -233,9 +233,9 @@ class Evidence:
 
     def known_at_failure(self, task: ChunkTask, verdict: Verdict) -> bool:
         """True once it is clear whether a chunk that failed with ``verdict`` is to blame for that itself."""
-        if task.successes_seen:
+        if task.history.successes_seen:
             # A request that succeeded may have been smaller, so it proves little.
-            succeeds = self._n_releases > 0 and self._group.successes > task.successes_seen
+            succeeds = self._n_releases > 0 and self._group.successes > task.history.successes_seen
             return succeeds or self._sizes.beyond(task)
         refused = verdict.action is Action.SPLIT
         return self._sizes.knows(task) or (refused and self._any_isolated and self._group.successes > 0)
@@ -247,7 +247,7 @@ class Evidence:
         """
         if verdict.status != FORBIDDEN:
             return self._group.successes > 0
-        return self._group.successes > (task.successes_seen or 0)
+        return self._group.successes > (task.history.successes_seen or 0)
 
     def credentials_accepted(self, task: ChunkTask) -> bool:
         """True once the endpoint that has forbidden ``task`` has answered other rows."""

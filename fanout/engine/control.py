@@ -32,7 +32,6 @@ class ControlTask(ChunkTask):
     def __init__(self, rows: Rows) -> None:
         super().__init__(Chunk(0, 0), rows)  # none of the rows of this run
         self.n = 1
-        self.where = slice(0, 1)
 
 
 class ControlRequests:

@@ -89,19 +89,19 @@ class ResultCollector:
         others, each with the verdict on it: they have to be sent again.
         """
         if self.validator.settled or self._independent:
-            if task.assembly is None:
+            if task.place is None:
                 chunk = task.chunk
                 done = ChunkResult(start=chunk.start, stop=chunk.stop, outputs=outputs, ids=chunk.ids)
                 if self._keep_usage:
                     done.usage = usage_of_rows(task)
                 self._finish(done)
             else:
-                task.assembly.add(task, outputs)
+                task.place.partial.add(task, outputs)
                 if self._keep_usage:
-                    task.assembly.add_usage(task)
-                self._finish_if_whole(task.assembly)
+                    task.place.partial.add_usage(task)
+                self._finish_if_whole(task.place.partial)
             return []
-        task.held = True
+        task.history.held = True
         return self._sort(*self.validator.offer(task, outputs))
 
     def fail(self, task: ChunkTask, verdict: Verdict) -> None:
@@ -109,20 +109,20 @@ class ResultCollector:
         endpoint = task.endpoint or self._balancer.endpoints[0]
         reason = self._balancer.conceal(verdict.reason)
         failures = task.failures(reason, verdict.status, endpoint.transport.shown_url)
-        if task.assembly is None:
+        if task.place is None:
             chunk = task.chunk
             self._finish(
                 ChunkResult(start=chunk.start, stop=chunk.stop, outputs=None, failures=failures, ids=chunk.ids)
             )
         else:
-            task.assembly.fail(task, failures)
-            self._finish_if_whole(task.assembly)
+            task.place.partial.fail(task, failures)
+            self._finish_if_whole(task.place.partial)
 
     def leave(self, task: ChunkTask) -> None:
         """Let the rows of ``task`` go to another run."""
-        if task.assembly is not None:
-            task.assembly.leave(task)
-            self._finish_if_whole(task.assembly)
+        if task.place is not None:
+            task.place.partial.leave(task)
+            self._finish_if_whole(task.place.partial)
 
     def confirm_held(self) -> Refused:
         """Judge the answers that are held, since no other one will come. Returns those to be sent again, if any."""
@@ -194,7 +194,7 @@ class ResultCollector:
 
     def _sort(self, accepted: list[Unconfirmed], refused: list[Unconfirmed]) -> Refused:
         for held in (*accepted, *refused):
-            held.task.held = False
+            held.task.history.held = False
         for held in accepted:
             self.add(held.task, held.outputs)
         return [(held.task, held.task.refused_later(_unlike(held))) for held in refused]

@@ -199,7 +199,7 @@ class Scheduler:
         if task.is_control:
             self.end_control(verdict)
             return
-        task.note_time(self._now())
+        task.history.proofs.on_failure(self._now())
         if verdict.error_kind == "shape":  # another chunk shows more of it than the same rows again
             self._let_one_through()
         bisection = task.bisection
@@ -317,8 +317,8 @@ class Scheduler:
             task.n == 1
             or self.isolation is not None
             or not may_be_size(verdict)
-            or (task.suspect is not None and not verdict.needs_proof)
-            or (verdict.action is Action.SPLIT and task.successes_seen)
+            or (task.history.suspect is not None and not verdict.needs_proof)
+            or (verdict.action is Action.SPLIT and task.history.successes_seen)
         )
         if needs_none:
             return self._repeat_or_decide(bisection, task, verdict)
@@ -347,7 +347,7 @@ class Scheduler:
             if self._sizes.beyond(task):
                 return self._decide(bisection, task, replace(verdict, action=Action.SPLIT))
             left = self._group.retry.max_attempts - task.charged
-            bisection.samples = samples_of(task.n, left, whole=task.suspect is None)
+            bisection.samples = samples_of(task.n, left, whole=task.history.suspect is None)
         bisection.failure = verdict
         self._emit_retry(task, verdict)
         return self._repeat(bisection, task, verdict)
@@ -374,7 +374,7 @@ class Scheduler:
         if bisection.samples is not None and (rows := next(bisection.samples)) != slice(0, task.n):
             sent = task.part(rows)
             # A sample avoids the endpoints that have failed its task: else one that is gone could use up all attempts.
-            sent.tried = task.tried
+            sent.history.tried = task.tried
             sent.bisection, bisection.sample = bisection, rows
         self._queue.put(sent, delay)
         return False
@@ -396,7 +396,7 @@ class Scheduler:
         if verdict.action is not Action.RETRY:
             return self._decide(bisection, task, verdict)
         # Where others succeed, no sample is needed to show that its size or a row is to blame.
-        others_succeed = verdict.may_be_size and task.n > 1 and task.others_served
+        others_succeed = verdict.may_be_size and task.n > 1 and task.history.others_served
         samples_are_next = bisection.samples is not None and task.charged >= self._group.retry.max_attempts - SAMPLES
         if others_succeed and (samples_are_next or self._sizes.near_limit(task)):
             return self._decide(bisection, task, replace(verdict, action=Action.SPLIT))
@@ -404,8 +404,9 @@ class Scheduler:
 
     def _after_sample(self, bisection: Bisection, task: ChunkTask, sent: ChunkTask, verdict: Verdict | None) -> bool:
         """Go on after an attempt with a few rows of ``task``: if they do not fail as it did, send the others."""
+        charged = task.charged + sent.charged
         task.sent += sent.sent
-        task.charged += sent.charged
+        task.charged = charged
         task.endpoint = sent.endpoint
         if verdict is not None and verdict.action is Action.RETRY:
             if sent.n == 1:
@@ -413,7 +414,7 @@ class Scheduler:
             return self._repeat(bisection, task, verdict)
         assert bisection.failure is not None
         kind, rows = kind_of(bisection.failure), bisection.sample
-        sent.suspect = kind
+        sent.history.suspect = kind
         around = slice(0, rows.start), slice(rows.stop, task.n)
         others = [task.part(part) for part in around if part.start < part.stop]
         # All rows together have failed several times, so a row among the others is to blame, or the size. Near a known
@@ -455,7 +456,7 @@ class Scheduler:
         while smaller := self._sizes.parts(part):  # the limit has become known in the meantime
             split.parts.extendleft(reversed(smaller))
             part = split.parts.popleft()
-        part.suspect, part.bisection = split.kind, bisection
+        part.history.suspect, part.bisection = split.kind, bisection
         if part.n == 1:
             part.charged += bisection.charged_alone.get(part.first_row, 0)
         self._queue.put(part)
@@ -494,12 +495,12 @@ class Scheduler:
         if verdict.action is Action.SPLIT and task.n > 1:
             if verdict.needs_proof:
                 return self._in_turn(bisection, task, verdict, self._split, partial(self._sizes.beyond, task))
-            if task.suspect is not None:  # the chunk that it is a part of has been split already
+            if task.history.suspect is not None:  # the chunk that it is a part of has been split already
                 return self._split(bisection, task, verdict)
             proven = partial(self._evidence.succeeds_beside, task, verdict)
             return self._in_turn(bisection, task, verdict, self._split, proven)
         if verdict.action is Action.SPLIT and not self._confirmed(task):
-            task.confirmed = bisection.confirming = True
+            task.history.confirmed = bisection.confirming = True
             task.bisection = bisection
             self._queue.put(task)
             return False
@@ -524,7 +525,7 @@ class Scheduler:
         self.isolation.leave(task, verdict)
 
     def _succeeded(self, task: ChunkTask) -> bool:
-        if task.suspect is not None and not task.held:
+        if task.history.suspect is not None and not task.history.held:
             self._budget.rows_succeeded(task.n)
         return True
 
@@ -573,14 +574,14 @@ class Scheduler:
             return replace(verdict, action=Action.SPLIT)
         if verdict.unreachable and not balancer.answered:
             return replace(verdict, action=Action.STOP, stop="unreachable")
-        others_succeed = self._endpoint_works(task) or task.others_served
+        others_succeed = self._endpoint_works(task) or task.history.others_served
         return replace(verdict, action=Action.SPLIT if task.n > 1 and others_succeed else Action.FAIL)
 
     def _may_be_outage(self, task: ChunkTask, verdict: Verdict) -> bool:
         """True for a failure that shows nothing of the rows, as the endpoint has answered no other request since."""
         if not self._is_ambiguous(verdict):
             return False
-        return not (self._endpoint_works(task) or (verdict.no_room and task.others_served))
+        return not (self._endpoint_works(task) or (verdict.no_room and task.history.others_served))
 
     def _is_ambiguous(self, verdict: Verdict) -> bool:
         """True for a failure that fails rows only if the endpoint answers others."""
@@ -598,7 +599,7 @@ class Scheduler:
 
         One such answer may lie between two outages. It has to do once no new chunk can give another.
         """
-        return task.proofs >= (1 if self._no_new_chunk else 2)
+        return task.history.proofs.n >= (1 if self._no_new_chunk else 2)
 
     def _needs_control(self, task: ChunkTask, verdict: Verdict) -> bool:
         return task.n == 1 and may_be_rows(verdict) and self._is_ambiguous(verdict) and self._control.possible
@@ -627,7 +628,7 @@ class Scheduler:
         """
         if not (self._no_new_chunk and may_be_rows(verdict)):
             return None
-        since, part = (bisection.since, _SPLIT_AFTER) if task.n > 1 else (task.failing_since, _OUTAGE)
+        since, part = (bisection.since, _SPLIT_AFTER) if task.n > 1 else (task.history.proofs.failing_since, _OUTAGE)
         if self._now() - since < part * self._group.retry.stall:
             return None
         return replace(verdict, action=Action.SPLIT if task.n > 1 else Action.FAIL)
@@ -645,16 +646,16 @@ class Scheduler:
         return True
 
     def _confirmed(self, task: ChunkTask) -> bool:
-        return task.confirmed or task.charged >= self._group.retry.max_attempts
+        return task.history.confirmed or task.charged >= self._group.retry.max_attempts
 
     def _fails_over(self, task: ChunkTask) -> bool:
         """True if another endpoint can take the task at once. When all have failed, it is time to wait."""
         if not self._group.balancer.several or task.endpoint is None:
             return False
-        task.tried = (*task.tried, task.endpoint)
+        task.history.tried = (*task.tried, task.endpoint)
         if self._group.balancer.has_available(task.tried, self._now()):
             return True
-        task.tried = ()
+        task.history.tried = ()
         return False
 
     def _emit_retry(self, task: ChunkTask, verdict: Verdict) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fanout.engine.chunker import Chunker, joined_rows
 from fanout.engine.packing import row_bytes
-from fanout.engine.task import ChunkTask
+from fanout.engine.task import ChunkTask, Place
 from fanout.types import Chunk, join_rows, take_rows
 
 if TYPE_CHECKING:
@@ -166,11 +166,11 @@ class SharingChunker(Chunker):
         start, first_row = planned.cut_at, planned.chunk.start
         ids = None if planned.chunk.ids is None else planned.chunk.ids[start:stop]
         task = self._task(first_row + start, first_row + stop, _taken(planned.rows, sent), packed, ids)
-        task.n, task.where = len(sent), _slice_of(sent - start)
-        task.assembly = self._shares.cut(planned, task.chunk, sent)
+        shared = self._shares.cut(planned, task.chunk, sent)
+        task.n, task.place = len(sent), Place(_slice_of(sent - start), shared)
         if not len(sent):
             self.chunks_taken -= 1  # no request
-        return task if self._collector.begin(task.assembly) else None
+        return task if self._collector.begin(shared) else None
 
 
 def _are_of_a_kind(first: ChunkTask, second: ChunkTask) -> bool:

@@ -1,15 +1,15 @@
-"""A chunk under way: its rows, its attempts, and the assembly of its parts after a split."""
+"""A chunk under way: its rows and their place, its last attempt, and the parts that it is split into."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
 from itertools import accumulate, pairwise
-from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from fanout.engine.history import History
 from fanout.types import Action, Chunk, ChunkResult, Failure, take_rows
 from fanout.usage import TokenCounts, token_counts
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from fanout.engine.bisection import Bisection
-    from fanout.types import Array, ErrorKind, Payload, Rows, Values, Verdict
+    from fanout.types import Array, Payload, Rows, Values, Verdict
     from fanout.upstream.group import EndpointState
 
 
@@ -27,86 +27,60 @@ class ChunkTask:
     is_control = False
     """True for rows of no run, whose answer is discarded."""
 
-    __slots__ = (
-        "_proof_after",
-        "assembly",
-        "bisection",
-        "charged",
-        "chunk",
-        "confirmed",
-        "endpoint",
-        "error_kind",
-        "failed_at",
-        "failing_since",
-        "held",
-        "n",
-        "others_served",
-        "payload",
-        "proofs",
-        "reasks",
-        "rows",
-        "sent",
-        "sent_before",
-        "size",
-        "successes_seen",
-        "suspect",
-        "tokens",
-        "tried",
-        "usage",
-        "where",
-    )  # fmt: skip
+    __slots__ = ("_history", "bisection", "chunk", "endpoint", "n", "payload", "place", "rows", "sent", "size",
+                 "tokens", "usage")  # fmt: skip
 
     def __init__(self, chunk: Chunk, rows: Rows) -> None:
         self.chunk = chunk
         self.rows = rows
         self.n = chunk.stop - chunk.start
-        self.where: slice | Array = slice(0, self.n)
-        """Positions of the rows in the chunk: a slice, or an index array where rows between them were left out."""
+        self.place: Place | None = None
+        """Their place in the chunk, if it comes back in parts; None for a whole chunk."""
         self.size = 0.0
         """Bytes of the rows, if they bound a chunk; 0 before they are measured."""
         self.tokens: float | None = None
         """Tokens of the rows, counted or charged for the last attempt; None if unknown."""
-        self.assembly: PartialChunk | None = None
         self.bisection: Bisection | None = None
         """The bisection of the failed task that this is a part of; None before a first failure."""
         self.payload: Payload | None = None
         self.usage: Mapping[str, int] = {}
         """Usage in the last response."""
-        self.held = False
-        """The rows have a valid answer that waits until the schema is known."""
         self.sent = 0
         """Attempts made for these rows."""
-        self.charged = 0
-        """Attempts that count against the rows; the others were the endpoint's fault."""
-        self.sent_before = 0
-        """Attempts of the larger tasks that these rows were part of."""
-        self.error_kind: ErrorKind | None = None
-        """The kind of error of the last answer, if it was invalid."""
-        self.reasks = 0
-        """Times that these rows were asked for again because their answer was invalid."""
-        self.suspect: object = None
-        """The kind of failure for which the rows were isolated; the same again splits them at once."""
-        self.confirmed = False
-        self.successes_seen: int | None = None
-        """Successes of all runs of the client when these rows last failed."""
-        self.failing_since = inf
-        """Time of the first failure of these rows by themselves."""
-        self.failed_at = inf
-        """Time of the last."""
-        self.proofs = 0
-        """Repetitions before which the endpoint answered requests that were sent after the failure before."""
-        self._proof_after = inf
-        """Time at which the next proof has to be sent."""
-        self.others_served = False
-        """Others have succeeded between the last two failures of these rows, or of those that they were part of."""
         self.endpoint: EndpointState | None = None
         """The endpoint of the last attempt."""
-        self.tried: tuple[EndpointState, ...] = ()
+        self._history: History | None = None
+
+    @property
+    def history(self) -> History:
+        """The earlier attempts, which only a task that fails, or is part of another, has to know."""
+        if self._history is None:
+            self._history = History()
+        return self._history
+
+    @property
+    def charged(self) -> int:
+        """Attempts that count against the rows; the others were the endpoint's fault."""
+        return self.sent if self._history is None else self.sent - self._history.uncharged
+
+    @charged.setter
+    def charged(self, attempts: int) -> None:
+        self.history.uncharged = self.sent - attempts
+
+    @property
+    def tried(self) -> tuple[EndpointState, ...]:
         """Endpoints that have failed since the last wait: others are asked first."""
+        return () if self._history is None else self._history.tried
+
+    @property
+    def where(self) -> slice | Array:
+        """Positions of the rows in the chunk: a slice, or an index array where rows between them were left out."""
+        return slice(0, self.n) if self.place is None else self.place.where
 
     def positions(self) -> Array:
         """Positions of the rows in the chunk, as an index array."""
-        return np.arange(self.where.start, self.where.stop) if isinstance(self.where, slice) else self.where
+        where = self.where
+        return np.arange(where.start, where.stop) if isinstance(where, slice) else where
 
     @property
     def first_row(self) -> int:
@@ -115,51 +89,42 @@ class ChunkTask:
 
     def part(self, index: slice | Array) -> ChunkTask:
         """Return some of the rows as a task of their own, which knows its place in the chunk."""
-        if self.assembly is None:
-            self.assembly = PartialChunk(self.chunk)
+        where = self.where
+        if self.place is None:
+            self.place = Place(where, PartialChunk(self.chunk))
         part = ChunkTask(self.chunk, take_rows(self.rows, index))
-        if isinstance(self.where, slice) and isinstance(index, slice):
-            part.where = slice(self.where.start + index.start, self.where.start + index.stop)
+        if isinstance(where, slice) and isinstance(index, slice):
+            where = slice(where.start + index.start, where.start + index.stop)
         else:
-            part.where = self.positions()[index]
+            where = self.positions()[index]
+        part.place = Place(where, self.place.partial, self.attempts)
         part.n = len(part.positions())
-        part.assembly = self.assembly
-        part.sent_before = self.attempts
-        part.successes_seen = self.successes_seen
+        if self._history is not None:
+            part.history.successes_seen = self._history.successes_seen
         return part
 
     def keep(self, index: Array) -> None:
         """Go on with some of the rows alone."""
         rest = self.part(index)
-        self.rows, self.where, self.n, self.assembly = rest.rows, rest.where, rest.n, rest.assembly
+        self.rows, self.n, self.place = rest.rows, rest.n, rest.place
         self.tokens = None
 
     def in_context(self, verdict: Verdict) -> Verdict:
         """``verdict`` in the light of earlier failures of these rows: the same one again is no accident."""
+        history = self.history
         # No row chooses its model.
-        twice = verdict.error_kind not in (None, "model") and verdict.error_kind == self.error_kind
+        twice = verdict.error_kind not in (None, "model") and verdict.error_kind == history.error_kind
         # A single row gets all of its attempts: it may meet accidents, as any other does.
-        isolated_for_it = self.suspect == kind_of(verdict) and (self.n > 1 or verdict.error_kind is not None)
+        isolated_for_it = history.suspect == kind_of(verdict) and (self.n > 1 or verdict.error_kind is not None)
         # A reask is another request, so that the same failure does not show that a third one would fail.
         if verdict.action is Action.RETRY and verdict.reask is None and (twice or isolated_for_it):
             return replace(verdict, action=Action.SPLIT)
         return verdict
 
-    def others_succeeded(self, successes: int) -> bool:
-        """True if others have succeeded since these rows last failed: the failure says nothing of the endpoint."""
-        return self.successes_seen is not None and successes > self.successes_seen
-
-    def note_failure(self, verdict: Verdict, successes: int) -> bool:
-        """Remember a failure for the next `in_context`. True if others have succeeded since the one before it."""
-        self.error_kind = verdict.error_kind
-        self.others_served = self.others_succeeded(successes)
-        self.successes_seen = successes
-        return self.others_served
-
     def refused_later(self, verdict: Verdict) -> Verdict:
         """Remember that an answer turned out to be unlike the others. Returns ``verdict`` as `in_context` does."""
         in_context = self.in_context(verdict)
-        self.error_kind = verdict.error_kind
+        self.history.error_kind = verdict.error_kind
         return in_context
 
     def in_input(self, text: str, rows: Sequence[int]) -> str:
@@ -179,31 +144,15 @@ class ChunkTask:
     @property
     def attempts(self) -> int:
         """All attempts that held these rows."""
-        return self.sent_before + self.sent
-
-    def note_repetition(self, served_at: float) -> None:
-        """Look for a proof that the endpoint works, before these rows are sent again.
-
-        Args:
-            served_at: time at which the last of the requests was sent that have been answered.
-        """
-        if served_at >= self._proof_after:
-            self.proofs += 1
-            self._proof_after = max(served_at, self.failed_at)
-
-    def note_time(self, now: float) -> None:
-        """Remember the time of a failure."""
-        if self.failing_since == inf:
-            self.failing_since = self._proof_after = now
-        self.failed_at = now
+        return self.sent if self.place is None else self.sent + self.place.attempts
 
     def halves(self) -> tuple[ChunkTask, ChunkTask]:
-        """The rows in two works; the first has the odd one."""
+        """Two tasks with half of the rows each; the first has the odd one."""
         middle = (self.n + 1) // 2
         return self.part(slice(0, middle)), self.part(slice(middle, self.n))
 
     def parts(self, counts: Iterable[int]) -> list[ChunkTask]:
-        """The rows in works of so many rows each."""
+        """Tasks of so many rows each."""
         ends = list(accumulate(counts, initial=0))
         return [self.part(slice(start, stop)) for start, stop in pairwise(ends)]
 
@@ -221,6 +170,16 @@ class ChunkTask:
             )
             for start, stop in ranges(self.positions())
         )
+
+
+class Place(NamedTuple):
+    """The place of a task's rows in a chunk that comes back in parts."""
+
+    where: slice | Array
+    """Positions of the rows in the chunk."""
+    partial: PartialChunk
+    attempts: int = 0
+    """Attempts of the larger tasks that these rows were part of."""
 
 
 class PartialChunk:

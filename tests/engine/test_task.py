@@ -1,4 +1,4 @@
-"""Works: parts of chunks that find their way back."""
+"""Tasks: parts of chunks that find their way back."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def test_split_rows_come_back_to_their_places(data: st.DataObject) -> None:
             leaves.append(task)
     if leaves == [whole]:
         return
-    assembly = leaves[0].assembly
-    assert assembly is not None
+    assert leaves[0].place is not None
+    assembly = leaves[0].place.partial
     failed = []
     for leaf in data.draw(st.permutations(leaves)):
         assert not assembly.complete
@@ -68,9 +68,9 @@ def test_split_rows_come_back_to_their_places(data: st.DataObject) -> None:
 
 def test_a_chunk_in_parts_reports_its_pending_rows() -> None:
     first, second = ChunkTask(Chunk(10, 15), list("abcde")).halves()
-    assert first.assembly is not None
-    first.assembly.add(first, {"": np.array([1.0, 2.0, 3.0])})
-    done = first.assembly.done()
+    assert first.place is not None
+    first.place.partial.add(first, {"": np.array([1.0, 2.0, 3.0])})
+    done = first.place.partial.done()
     assert done.pending == (Chunk(13, 15),)
     assert done.ok.tolist() == [True] * 3 + [False] * 2
     assert second.rows == ["d", "e"]
