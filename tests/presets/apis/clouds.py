@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.presets.apis.common import NUMBER, OPENAI, TEXTS, chat_answer, embeddings, message_error, of_input, text_of
+from tests.presets.apis.common import NUMBER, OPENAI, TEXTS, chat_answer, embeddings, error_in, size_of, text_of
 from tests.presets.mock_api import Api, Refused, vector
 
 SIGNED = r"AWS4-HMAC-SHA256 Credential={{}}/\d{{{{8}}}}/us-east-1/{}/aws4_request, SignedHeaders=.*"
@@ -17,7 +17,7 @@ def aws(service: str) -> dict[str, Any]:
         "header": ("Authorization", SIGNED.format(service)),
         "unauthorized": (403, "The security token included in the request is invalid."),
         "error_type": {403: "UnrecognizedClientException", 429: "ThrottlingException:http://internal.amazon.com/"},
-        "error": message_error,
+        "error": error_in("message"),
     }
 
 
@@ -37,7 +37,7 @@ CLOUDS = [
         required={"input": list},
         optional={"model": str, "dimensions": int, "encoding_format": ("base64", "float"), "user": str},
         answer=embeddings,
-        n_rows=of_input,
+        n_rows=size_of("input"),
         largest=2048,
         **TEXTS,
         **OPENAI,
@@ -75,7 +75,7 @@ CLOUDS = [
         optional={"params": dict},
         answer=lambda body: {"predictions": [vector(text) for text in body["inputs"]]},
         error=lambda status, words: {"error_code": "REQUEST_LIMIT_EXCEEDED", "message": words},
-        n_rows=lambda body: len(body["inputs"]),
+        n_rows=size_of("inputs"),
         **TEXTS,
     ),
     Api(
@@ -94,7 +94,7 @@ CLOUDS = [
             "metadata": {"billableCharacterCount": 9},
         },
         error=lambda status, words: {"error": {"code": status, "message": words, "status": "UNAVAILABLE"}},
-        n_rows=lambda body: len(body["instances"]),
+        n_rows=size_of("instances"),
         largest=250,
         **TEXTS,
     ),
@@ -131,7 +131,7 @@ CLOUDS = [
             "response_type": "embeddings_by_type",
             "embeddings": {"float": [vector(text) for text in body["texts"]]},
         },
-        n_rows=lambda body: len(body["texts"]),
+        n_rows=size_of("texts"),
         largest=96,
         **aws("bedrock"),
         **TEXTS,
@@ -198,7 +198,7 @@ CLOUDS = [
             "usage": {"total_tokens": 7},
         },
         error=lambda status, words: {"code": "390000", "message": words, "request_id": "1"},
-        n_rows=lambda body: len(body["text"]),
+        n_rows=size_of("text"),
         **TEXTS,
     ),
     Api(
@@ -211,7 +211,7 @@ CLOUDS = [
         answer=lambda body: [vector(text) for text in body["inputs"]],
         error=lambda status, words: {"error": words, "estimated_time": 0.5} if status == 503 else {"error": words},
         busy=(429, 503),
-        n_rows=lambda body: len(body["inputs"]),
+        n_rows=size_of("inputs"),
         **TEXTS,
     ),
 ]

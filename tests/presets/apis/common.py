@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from tests.presets.mock_api import Refused, score, shuffled, vector
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.presets.mock_api import Api
+
 NUMBER = float
+QUERY = "one query"
 
 
 def text_of(i: int) -> str:
@@ -28,12 +35,20 @@ def openai_error(status: int, words: str) -> Any:
     return {"error": {"message": words, "type": "server_error" if status >= 500 else "requests", "code": None}}
 
 
-def message_error(status: int, words: str) -> Any:
-    return {"message": words}
+def error_in(name: str) -> Callable[[int, str], Any]:
+    """Return the maker of errors whose words are in one field."""
+    return lambda status, words: {name: words}
 
 
-def detail_error(status: int, words: str) -> Any:
-    return {"detail": words}
+def size_of(name: str) -> Callable[[Any], int]:
+    """Return the function that counts the rows of a body, which are in one field."""
+    return lambda body: len(body[name])
+
+
+def of_one_query(api: Api, **more: Any) -> Api:
+    """Return a reranker's API for jobs that name one query, so that each row is a document."""
+    options = {**api.options, "query": QUERY}
+    return replace(api, options=options, row=text_of, expected=lambda text: score(QUERY, text), **more)
 
 
 def embeddings(body: Any, **more: Any) -> Any:
@@ -64,10 +79,6 @@ def ranked(texts: list[str], query: str, name: str) -> list[dict[str, Any]]:
 
 def chat_answer(prompt: str) -> str:
     return f"answer to {prompt}"
-
-
-def of_input(body: Any) -> int:
-    return len(body["input"])
 
 
 def label_of(text: str) -> str:

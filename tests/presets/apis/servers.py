@@ -9,13 +9,15 @@ from tests.presets.apis.common import (
     TEXTS,
     chat_answer,
     embeddings,
+    error_in,
     label_of,
-    of_input,
+    of_one_query,
     pair_of,
     ranked,
     scores_of,
+    size_of,
     text_of,
-)
+)  # fmt: skip
 from tests.presets.mock_api import Api, score, shuffled, vector
 
 
@@ -38,6 +40,51 @@ def tokens_of(text: str) -> list[list[float]]:
     return [vector(f"{text}{n}", 2) for n in range(1 + len(text) % 4)]
 
 
+def class_of(text: str) -> dict[str, Any]:
+    return {"label": label_of(text), "probs": [score("", text), 1 - score("", text)]}
+
+
+def vllm_list(body: Any, items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the answer of vLLM's APIs that are not OpenAI's. The items come in another order than their indices."""
+    data = shuffled([{"index": i, **item} for i, item in enumerate(items)])
+    usage = {"prompt_tokens": 35, "total_tokens": 35, "completion_tokens": 0}
+    return {"id": "1", "object": "list", "created": 693447, "model": body["model"], "data": data, "usage": usage}
+
+
+def ollama_done(body: Any) -> dict[str, Any]:
+    """Return the fields that Ollama has beside the text of a model."""
+    counts = {"prompt_eval_count": 26, "eval_count": 282}
+    return {"model": body["model"], "created_at": "2026-11-30T08:00:00Z", "done": True, "done_reason": "stop", **counts}
+
+
+OLLAMA: dict[str, Any] = {"error": error_in("error"), "unknown": 0, "busy": (503,)}
+TEI: dict[str, Any] = {"error": tei_error, "busy": (424, 429)}
+TEI_BATCH: dict[str, Any] = {**TEI, "unknown": 0, "n_rows": size_of("inputs"), "largest": 32, "too_many": 413}
+
+TEI_RERANK = Api(
+    preset="tei-rerank",
+    options={"raw_scores": False},
+    path="/rerank",
+    required={"query": str, "texts": list},
+    optional={"raw_scores": bool, "return_text": bool, "truncate": bool},
+    row=pair_of,
+    answer=lambda body: ranked(body["texts"], body["query"], "score"),
+    expected=scores_of,
+    **TEI,
+)
+
+NIM_RERANK = Api(
+    preset="nim-rerank",
+    options={"model": "nvidia/llama-nemotron-rerank-1b-v2", "truncate": "END"},
+    path="/v1/ranking",
+    required={"model": str, "query": dict, "passages": list},
+    optional={"truncate": ("NONE", "END")},
+    row=pair_of,
+    answer=lambda body: {"rankings": ranked([one["text"] for one in body["passages"]], body["query"]["text"], "logit")},
+    expected=scores_of,
+    error=error_in("error"),
+)
+
 SERVERS = [
     Api(
         preset="nim-embed",
@@ -58,7 +105,7 @@ SERVERS = [
             "type": "invalid_request_error",
         },
         invalid=422,
-        n_rows=of_input,
+        n_rows=size_of("input"),
         **TEXTS,
     ),
     Api(
@@ -68,42 +115,12 @@ SERVERS = [
         required={"inputs": list},
         optional={"normalize": bool, "truncate": bool, "prompt_name": str, "dimensions": int},
         answer=lambda body: [vector(text) for text in body["inputs"]],
-        error=tei_error,
-        unknown=0,
         invalid=422,
-        busy=(424, 429),
-        n_rows=lambda body: len(body["inputs"]),
-        largest=32,
-        too_many=413,
+        **TEI_BATCH,
         **TEXTS,
     ),
-    Api(
-        preset="tei-rerank",
-        options={"raw_scores": False},
-        path="/rerank",
-        required={"query": str, "texts": list},
-        optional={"raw_scores": bool, "return_text": bool, "truncate": bool},
-        row=pair_of,
-        answer=lambda body: ranked(body["texts"], body["query"], "score"),
-        expected=scores_of,
-        error=tei_error,
-        busy=(424, 429),
-    ),
-    Api(
-        preset="tei-rerank",
-        options={"query": "one query"},
-        path="/rerank",
-        required={"query": str, "texts": list},
-        optional={"raw_scores": bool, "return_text": bool, "truncate": bool},
-        row=text_of,
-        answer=lambda body: ranked(body["texts"], body["query"], "score"),
-        expected=lambda row: score("one query", row),
-        error=tei_error,
-        busy=(424, 429),
-        n_rows=lambda body: len(body["texts"]),
-        largest=32,
-        too_many=413,
-    ),
+    TEI_RERANK,
+    of_one_query(TEI_RERANK, n_rows=size_of("texts"), largest=32, too_many=413),
     Api(
         preset="ollama-embed",
         options={"model": "embeddinggemma", "options": {"num_ctx": 512}},
@@ -117,10 +134,8 @@ SERVERS = [
             "load_duration": 1019500,
             "prompt_eval_count": 8,
         },
-        error=lambda status, words: {"error": words},
-        unknown=0,
-        busy=(503,),
-        n_rows=of_input,
+        **OLLAMA,
+        n_rows=size_of("input"),
         **TEXTS,
     ),
     Api(
@@ -131,18 +146,11 @@ SERVERS = [
         optional={"format": dict, "think": bool, "options": dict, "keep_alive": str},
         row=text_of,
         answer=lambda body: {
-            "model": body["model"],
-            "created_at": "2026-11-30T08:00:00Z",
+            **ollama_done(body),
             "message": {"role": "assistant", "content": chat_answer(body["messages"][1]["content"])},
-            "done": True,
-            "done_reason": "stop",
-            "prompt_eval_count": 26,
-            "eval_count": 282,
         },
         expected=lambda row: {"text": chat_answer(row), "done_reason": "stop"},
-        error=lambda status, words: {"error": words},
-        unknown=0,
-        busy=(503,),
+        **OLLAMA,
     ),
     Api(
         preset="vllm-score",
@@ -151,21 +159,12 @@ SERVERS = [
         required={"model": str, "text_1": list, "text_2": list},
         optional={"truncate_prompt_tokens": int},
         row=lambda i: {"text_1": f"query {i}", "text_2": text_of(i)},
-        answer=lambda body: {
-            "id": "score-1",
-            "object": "list",
-            "created": 693447,
-            "model": body["model"],
-            "data": shuffled(
-                [
-                    {"index": i, "object": "score", "score": score(*pair)}
-                    for i, pair in enumerate(zip(body["text_1"], body["text_2"], strict=True))
-                ]
-            ),
-            "usage": {"prompt_tokens": 5, "total_tokens": 5},
-        },
+        answer=lambda body: vllm_list(
+            body,
+            [{"object": "score", "score": score(*pair)} for pair in zip(body["text_1"], body["text_2"], strict=True)],
+        ),
         expected=lambda row: score(row["text_1"], row["text_2"]),
-        n_rows=lambda body: len(body["text_1"]),
+        n_rows=size_of("text_1"),
         **OPENAI,
     ),
     Api(
@@ -175,26 +174,9 @@ SERVERS = [
         required={"model": str, "input": list},
         optional={"truncate_prompt_tokens": int},
         row=text_of,
-        answer=lambda body: {
-            "id": "classify-1",
-            "object": "list",
-            "created": 1745383065,
-            "model": body["model"],
-            "data": shuffled(
-                [
-                    {
-                        "index": i,
-                        "label": label_of(text),
-                        "probs": [score("", text), 1 - score("", text)],
-                        "num_classes": 2,
-                    }
-                    for i, text in enumerate(body["input"])
-                ]
-            ),
-            "usage": {"prompt_tokens": 35, "total_tokens": 35, "completion_tokens": 0},
-        },
-        expected=lambda row: {"label": label_of(row), "probs": [score("", row), 1 - score("", row)]},
-        n_rows=of_input,
+        answer=lambda body: vllm_list(body, [class_of(text) | {"num_classes": 2} for text in body["input"]]),
+        expected=class_of,
+        n_rows=size_of("input"),
         **OPENAI,
     ),
     Api(
@@ -207,36 +189,10 @@ SERVERS = [
         answer=lambda body: {"predictions": [row["a"] + row["b"] + len(row["c"]) for row in body["dataframe_records"]]},
         expected=lambda row: row["a"] + row["b"] + len(row["c"]),
         error=lambda status, words: {"error_code": "BAD_REQUEST", "message": words},
-        n_rows=lambda body: len(body["dataframe_records"]),
+        n_rows=size_of("dataframe_records"),
     ),
-    Api(
-        preset="nim-rerank",
-        options={"model": "nvidia/llama-nemotron-rerank-1b-v2", "truncate": "END"},
-        path="/v1/ranking",
-        required={"model": str, "query": dict, "passages": list},
-        optional={"truncate": ("NONE", "END")},
-        row=pair_of,
-        answer=lambda body: {
-            "rankings": ranked([one["text"] for one in body["passages"]], body["query"]["text"], "logit")
-        },
-        expected=scores_of,
-        error=lambda status, words: {"error": words},
-    ),
-    Api(
-        preset="nim-rerank",
-        options={"model": "nvidia/llama-nemotron-rerank-1b-v2", "query": "one query"},
-        path="/v1/ranking",
-        required={"model": str, "query": dict, "passages": list},
-        optional={"truncate": ("NONE", "END")},
-        row=text_of,
-        answer=lambda body: {
-            "rankings": ranked([one["text"] for one in body["passages"]], body["query"]["text"], "logit")
-        },
-        expected=lambda row: score("one query", row),
-        error=lambda status, words: {"error": words},
-        n_rows=lambda body: len(body["passages"]),
-        largest=512,
-    ),
+    NIM_RERANK,
+    of_one_query(NIM_RERANK, n_rows=size_of("passages"), largest=512),
     Api(
         preset="tei-predict",
         options={"truncate": True},
@@ -246,13 +202,8 @@ SERVERS = [
         row=text_of,
         answer=lambda body: [labels_of(text) for (text,) in body["inputs"]],
         expected=lambda row: labels_of(row)[0],
-        error=tei_error,
-        unknown=0,
         invalid=422,
-        busy=(424, 429),
-        n_rows=lambda body: len(body["inputs"]),
-        largest=32,
-        too_many=413,
+        **TEI_BATCH,
     ),
     Api(
         preset="tei-sparse",
@@ -265,12 +216,7 @@ SERVERS = [
             [{"index": 100 - i, "value": value} for i, value in enumerate(sparse_of(text))] for text in body["inputs"]
         ],
         expected=lambda row: {"indices": [100 - i for i in range(len(sparse_of(row)))], "values": sparse_of(row)},
-        error=tei_error,
-        unknown=0,
-        busy=(424, 429),
-        n_rows=lambda body: len(body["inputs"]),
-        largest=32,
-        too_many=413,
+        **TEI_BATCH,
     ),
     Api(
         preset="ollama-generate",
@@ -280,18 +226,11 @@ SERVERS = [
         optional={"system": str, "raw": bool, "format": dict, "think": bool, "options": dict, "keep_alive": str},
         row=text_of,
         answer=lambda body: {
-            "model": body["model"],
-            "created_at": "2026-11-30T08:00:00Z",
+            **ollama_done(body),
             "response": chat_answer(body["prompt"]),
-            "done": True,
-            "done_reason": "stop",
-            "prompt_eval_count": 26,
-            "eval_count": 259,
         },
         expected=lambda row: {"text": chat_answer(row), "done_reason": "stop"},
-        error=lambda status, words: {"error": words},
-        unknown=0,
-        busy=(503,),
+        **OLLAMA,
     ),
     Api(
         preset="vllm-pooling",
@@ -300,18 +239,9 @@ SERVERS = [
         required={"model": str, "input": list},
         optional={"task": str, "truncate_prompt_tokens": int},
         row=text_of,
-        answer=lambda body: {
-            "id": "pool-1",
-            "object": "list",
-            "created": 1,
-            "model": body["model"],
-            "data": shuffled(
-                [{"index": i, "object": "pooling", "data": tokens_of(text)} for i, text in enumerate(body["input"])]
-            ),
-            "usage": {"prompt_tokens": 35, "total_tokens": 35},
-        },
+        answer=lambda body: vllm_list(body, [{"object": "pooling", "data": tokens_of(text)} for text in body["input"]]),
         expected=tokens_of,
-        n_rows=of_input,
+        n_rows=size_of("input"),
         **OPENAI,
     ),
     Api(
@@ -327,7 +257,7 @@ SERVERS = [
             "text_output": chat_answer(body["text_input"]),
         },
         expected=chat_answer,
-        error=lambda status, words: {"error": words},
+        error=error_in("error"),
         busy=(503,),
     ),
     Api(

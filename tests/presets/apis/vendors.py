@@ -9,16 +9,16 @@ from tests.presets.apis.common import (
     OPENAI,
     TEXTS,
     chat_answer,
-    detail_error,
     embeddings,
+    error_in,
     label_of,
-    message_error,
-    of_input,
+    of_one_query,
     pair_of,
     ranked,
     scores_of,
+    size_of,
     text_of,
-)
+)  # fmt: skip
 from tests.presets.mock_api import Api, Refused, score, vector
 
 
@@ -42,6 +42,48 @@ def gemini_prompt(body: Any) -> str:
     (part,) = content["parts"]
     return str(part["text"])
 
+
+def moderation_of(text: str) -> dict[str, Any]:
+    return {
+        "flagged": score("", text) > 0.5,
+        "categories": {"hate": False, "hate/threatening": score("", text) > 0.5},
+        "category_scores": {"hate": score("hate", text), "hate/threatening": score("", text)},
+    }
+
+
+COHERE_RERANK = Api(
+    preset="cohere-rerank",
+    options={"model": "rerank-v3.5"},
+    path="/v2/rerank",
+    required={"model": str, "query": str, "documents": list},
+    optional={"top_n": int, "max_tokens_per_doc": int},
+    row=pair_of,
+    answer=lambda body: {
+        "results": ranked(body["documents"], body["query"], "relevance_score"),
+        "id": "1",
+        "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}},
+    },
+    expected=scores_of,
+    error=error_in("message"),
+    unknown=422,
+)
+
+JINA_RERANK = Api(
+    preset="jina-rerank",
+    options={"model": "jina-reranker-v2-base-multilingual"},
+    path="/v1/rerank",
+    required={"model": str, "query": str, "documents": list},
+    optional={"top_n": int, "return_documents": bool},
+    row=pair_of,
+    answer=lambda body: {
+        "model": body["model"],
+        "usage": {"total_tokens": 15},
+        "results": ranked(body["documents"], body["query"], "relevance_score"),
+    },
+    expected=scores_of,
+    error=error_in("detail"),
+    unknown=422,
+)
 
 VENDORS = [
     Api(
@@ -94,21 +136,10 @@ VENDORS = [
         answer=lambda body: {
             "id": "modr-1",
             "model": body["model"],
-            "results": [
-                {
-                    "flagged": score("", text) > 0.5,
-                    "categories": {"hate": False, "hate/threatening": score("", text) > 0.5},
-                    "category_scores": {"hate": score("hate", text), "hate/threatening": score("", text)},
-                }
-                for text in body["input"]
-            ],
+            "results": [moderation_of(text) for text in body["input"]],
         },
-        expected=lambda row: {
-            "flagged": score("", row) > 0.5,
-            "categories": {"hate": False, "hate/threatening": score("", row) > 0.5},
-            "category_scores": {"hate": score("hate", row), "hate/threatening": score("", row)},
-        },
-        n_rows=of_input,
+        expected=moderation_of,
+        n_rows=size_of("input"),
         **OPENAI,
     ),
     Api(
@@ -128,41 +159,14 @@ VENDORS = [
             "embeddings": {"float": [vector(text) for text in body["texts"]]},
             "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": 2}},
         },
-        error=message_error,
-        n_rows=lambda body: len(body["texts"]),
+        error=error_in("message"),
+        n_rows=size_of("texts"),
         largest=96,
         unknown=422,
         **TEXTS,
     ),
-    Api(
-        preset="cohere-rerank",
-        options={"model": "rerank-v3.5"},
-        path="/v2/rerank",
-        required={"model": str, "query": str, "documents": list},
-        optional={"top_n": int, "max_tokens_per_doc": int},
-        row=pair_of,
-        answer=lambda body: {
-            "results": ranked(body["documents"], body["query"], "relevance_score"),
-            "id": "1",
-            "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}},
-        },
-        expected=scores_of,
-        error=message_error,
-        unknown=422,
-    ),
-    Api(
-        preset="cohere-rerank",
-        options={"model": "rerank-v3.5", "query": "one query"},
-        path="/v2/rerank",
-        required={"model": str, "query": str, "documents": list},
-        optional={"top_n": int, "max_tokens_per_doc": int},
-        row=text_of,
-        answer=lambda body: {"results": ranked(body["documents"], body["query"], "relevance_score"), "id": "1"},
-        expected=lambda row: score("one query", row),
-        error=message_error,
-        n_rows=lambda body: len(body["documents"]),
-        largest=1000,
-    ),
+    COHERE_RERANK,
+    of_one_query(COHERE_RERANK, n_rows=size_of("documents"), largest=1000),
     Api(
         preset="voyage-embed",
         options={"model": "voyage-3.5", "input_type": "document"},
@@ -176,8 +180,8 @@ VENDORS = [
             "encoding_format": ("base64",),
         },
         answer=embeddings,
-        error=detail_error,
-        n_rows=of_input,
+        error=error_in("detail"),
+        n_rows=size_of("input"),
         largest=1000,
         **TEXTS,
     ),
@@ -195,7 +199,7 @@ VENDORS = [
             "usage": {"total_tokens": 26},
         },
         expected=scores_of,
-        error=detail_error,
+        error=error_in("detail"),
     ),
     Api(
         preset="jina-embed",
@@ -209,10 +213,10 @@ VENDORS = [
             "embedding_type": ("float", "base64", "binary", "ubinary"),
         },
         answer=embeddings,
-        error=detail_error,
+        error=error_in("detail"),
         invalid=422,
         unknown=422,
-        n_rows=of_input,
+        n_rows=size_of("input"),
         largest=512,
         **TEXTS,
     ),
@@ -231,7 +235,7 @@ VENDORS = [
         error=lambda status, words: {"object": "error", "message": {"detail": [{"msg": words}]}, "type": "invalid"},
         invalid=422,
         unknown=422,
-        n_rows=of_input,
+        n_rows=size_of("input"),
         **TEXTS,
     ),
     Api(
@@ -242,7 +246,7 @@ VENDORS = [
         required={"requests": list},
         answer=lambda body: {"embeddings": [{"values": vector(gemini_text(one))} for one in body["requests"]]},
         error=lambda status, words: {"error": {"code": status, "message": words, "status": "INTERNAL"}},
-        n_rows=lambda body: len(body["requests"]),
+        n_rows=size_of("requests"),
         largest=100,
         **TEXTS,
     ),
@@ -333,37 +337,11 @@ VENDORS = [
             "confidence": score("", row),
             "labels": {label_of(row): {"confidence": score("", row)}},
         },
-        error=message_error,
+        error=error_in("message"),
         unknown=422,
-        n_rows=lambda body: len(body["inputs"]),
+        n_rows=size_of("inputs"),
         largest=96,
     ),
-    Api(
-        preset="jina-rerank",
-        options={"model": "jina-reranker-v2-base-multilingual"},
-        path="/v1/rerank",
-        required={"model": str, "query": str, "documents": list},
-        optional={"top_n": int, "return_documents": bool},
-        row=pair_of,
-        answer=lambda body: {
-            "model": body["model"],
-            "usage": {"total_tokens": 15},
-            "results": ranked(body["documents"], body["query"], "relevance_score"),
-        },
-        expected=scores_of,
-        error=detail_error,
-        unknown=422,
-    ),
-    Api(
-        preset="jina-rerank",
-        options={"model": "jina-reranker-v2-base-multilingual", "query": "one query"},
-        path="/v1/rerank",
-        required={"model": str, "query": str, "documents": list},
-        optional={"top_n": int, "return_documents": bool},
-        row=text_of,
-        answer=lambda body: {"results": ranked(body["documents"], body["query"], "relevance_score")},
-        expected=lambda row: score("one query", row),
-        error=detail_error,
-        n_rows=lambda body: len(body["documents"]),
-    ),
+    JINA_RERANK,
+    of_one_query(JINA_RERANK, n_rows=size_of("documents")),
 ]
