@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fanout.codecs._json_schema import SchemaType
+from fanout.codecs._options import require_keys
+from fanout.codecs._outputs import json_text
 from fanout.codecs._values import Unfit, Wanted, array
 from fanout.errors import ConfigError
-from fanout.options import did_you_mean
 from fanout.types import TensorSpec
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class _Output(NamedTuple):
     def array(self, value: Any) -> Array:
         """The value of one row, shape (1, ...). Raises `Unfit`."""
         if self.is_json:
-            return array([json.dumps(value, ensure_ascii=False, separators=(",", ":"))], Wanted(_STRING))
+            return array([json_text(value)], Wanted(_STRING))
         if value is None and self.spec.dtype == _STRING:
             value = ""
         return array([value], Wanted(self.spec.dtype, nulls=self.keeps_null))
@@ -155,11 +156,7 @@ def _field(field: object, at: str) -> dict[str, Any]:
     if not isinstance(table, Mapping) or table.get("type") not in _TYPES:
         kind = table.get("type") if isinstance(table, Mapping) else table
         raise ConfigError(f"{at} must have a type, one of {', '.join(_TYPES)}, not {kind!r}", key=KEY)
-    for key in table:
-        if key not in _KEYS:
-            raise ConfigError(
-                f"{at} has no key {key!r}{did_you_mean(key, _KEYS)}; keys are {', '.join(_KEYS)}", key=KEY
-            )
+    require_keys(at, table, _KEYS)
     kind, null = _TYPES[table["type"]], table.get("null", False)
     if not isinstance(null, bool):
         raise ConfigError(f"{at}.null must be true or false, not {null!r}", key=KEY)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fanout.codecs._options import require_keys
 from fanout.codecs._placeholders import Placeholder, Text, as_bytes, media_type, parse
 from fanout.codecs._rows import value_to_json
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError
-from fanout.options import require_known
 from fanout.types import Payload
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class _Field:
     def __init__(self, name: str, given: Any) -> None:
         key = f"form.{name}"
         options = given if isinstance(given, Mapping) else {"value": given}
-        require_known(key, options, _PART_KEYS)
+        require_keys(key, options, _PART_KEYS)
         if "value" not in options:
             raise ConfigError(f"{key} has no value", key=key)
         value = options["value"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -10,6 +10,7 @@ import orjson
 
 from fanout.codecs._rows import DUMPS, holds_nonfinite
 from fanout.errors import ConfigError
+from fanout.options import did_you_mean
 from fanout.types import TensorSpec
 
 ANY_OUTPUT = "*"
@@ -43,6 +44,14 @@ def flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise ConfigError(f"{name} must be true or false, not {value!r}", key=name)
     return value
+
+
+def require_keys(name: str, table: Iterable[str], known: Collection[str]) -> None:
+    """Raise `ConfigError` for the first key of a ``table`` that is not ``known``."""
+    for key in table:
+        if key not in known:
+            hint = did_you_mean(key, known)
+            raise ConfigError(f"{name} has no key {key!r}{hint}; its keys are {', '.join(known)}", key=f"{name}.{key}")
 
 
 def fields(name: str, value: object) -> dict[str, Any]:

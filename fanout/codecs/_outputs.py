@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 
 from fanout.codecs import _values
-from fanout.codecs._options import output_dtype, output_shape
+from fanout.codecs._options import output_dtype, output_shape, require_keys
 from fanout.codecs._paths import finder, order_of
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError
@@ -58,9 +58,7 @@ class Output:
         options = {"path": given} if isinstance(given, str) else given
         if not isinstance(options, Mapping) or "path" not in options:
             raise ConfigError(f"{key} must be a path, or a table with a path, not {given!r}", key=key)
-        if unknown := [option for option in options if option not in OutputOptions.__annotations__]:
-            known = ", ".join(OutputOptions.__annotations__)
-            raise ConfigError(f"{key} has no key {unknown[0]!r}; its keys are {known}", key=f"{key}.{unknown[0]}")
+        require_keys(key, options, OutputOptions.__annotations__)
         self.path = options["path"]
         self._value = finder(self.path, key)
         self.order = options.get("order")

@@ -95,6 +95,19 @@ def converted(
     return values
 
 
+def small_document(response: Response, most: int = 2**18) -> Any:
+    """The document in a response that may be an error; None if it is no JSON, or larger than ``most`` bytes.
+
+    No error is larger, and a body is parsed for it on the event loop.
+    """
+    if len(response.body) > most:
+        return None
+    try:
+        return orjson.loads(without_bom(response.body))
+    except orjson.JSONDecodeError:
+        return None
+
+
 def invalid(response: Response, error: Unfit) -> InvalidResponse:
     """The error of an answer with unfit values."""
     if error.answer is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,8 @@ import orjson
 
 from fanout import exact_json
 from fanout._url import require_web_url
+from fanout.codecs._options import require_keys
+from fanout.codecs._outputs import json_text
 from fanout.codecs._paths import finder
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError
@@ -62,10 +63,7 @@ class Polling:
     def __init__(self, given: Any) -> None:
         if not isinstance(given, Mapping):
             raise ConfigError(f"poll must be a table, not {given!r}", key="poll")
-        for key in given:
-            if key not in PollOptions.__annotations__:
-                known = ", ".join(PollOptions.__annotations__)
-                raise ConfigError(f"poll has no key {key!r}; its keys are {known}", key=f"poll.{key}")
+        require_keys("poll", given, PollOptions.__annotations__)
         for key in _REQUIRED:
             if key not in given:
                 raise ConfigError(f"poll needs the key {key!r}", key="poll")
@@ -113,7 +111,7 @@ class Polling:
         value = _found(self._result, parsed(response))
         if isinstance(value, str) and value.startswith(("https://", "http://", "/")) and (url := _joined(base, value)):
             return url
-        return Response(status=200, headers=response.headers, body=_dumped(value), url=response.url)
+        return Response(status=200, headers=response.headers, body=json_text(value).encode(), url=response.url)
 
 
 def parsed(response: Response) -> Any:
@@ -129,13 +127,6 @@ def _found(find: Finder, document: Any) -> Any:
         return find(document)
     except Unfit:
         return None
-
-
-def _dumped(value: Any) -> bytes:
-    try:
-        return orjson.dumps(value)
-    except orjson.JSONEncodeError:  # an integer of more than 64 bits
-        return json.dumps(value).encode()
 
 
 def _joined(base: str, url: str) -> str | None:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
+from fanout.codecs._options import require_keys
+from fanout.codecs._parsing import small_document
 from fanout.codecs._paths import Finder, finder
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError
-from fanout.exact_json import without_bom
 from fanout.types import Action, Verdict
 
 if sys.version_info >= (3, 12):
@@ -22,8 +23,8 @@ else:  # pydantic, which makes the schema of job files, takes this one alone
 if TYPE_CHECKING:
     from fanout.types import Response
 
-# No error is larger, and a body is parsed on the event loop.
-_LARGEST_ERROR = 2**18
+# A text that a rule looks for is in the beginning of the body.
+_SEARCHED = 2**18
 _STEPS = {"quota": Action.STOP, "fail": Action.FAIL, "retry": Action.RETRY}
 
 
@@ -50,12 +51,7 @@ class StatusRules:
 
     def __call__(self, response: Response) -> Verdict | int | None:
         """The step or the status that a rule gives to ``response``; None where no rule holds."""
-        document: Any = None
-        if len(response.body) <= _LARGEST_ERROR:
-            try:
-                document = orjson.loads(without_bom(response.body))
-            except orjson.JSONDecodeError:
-                document = None
+        document = small_document(response)
         for rule in self._rules:
             if rule.holds(response, document):
                 return (
@@ -70,9 +66,7 @@ class _Rule:
     def __init__(self, rule: object, key: str) -> None:
         if not isinstance(rule, Mapping):
             raise ConfigError(f"{key} must be a table, not {rule!r}", key=key)
-        if unknown := [name for name in rule if name not in StatusRule.__annotations__]:
-            known = ", ".join(StatusRule.__annotations__)
-            raise ConfigError(f"{key} has no key {unknown[0]!r}; its keys are {known}", key=f"{key}.{unknown[0]}")
+        require_keys(key, rule, StatusRule.__annotations__)
         self._status = rule.get("status")
         if self._status is not None and not _is_status(self._status, 200):
             raise ConfigError(f"{key}.status must be a status of HTTP, not {self._status!r}", key=f"{key}.status")
@@ -100,7 +94,7 @@ class _Rule:
         if self._status is not None and response.status != self._status:
             return False
         if self._find is None:
-            return self._contains is None or self._contains.encode() in response.body[:_LARGEST_ERROR]
+            return self._contains is None or self._contains.encode() in response.body[:_SEARCHED]
         try:
             value = self._find(document)
         except Unfit:

@@ -19,7 +19,7 @@ from fanout.codecs._bodies import FormBody, RawBody
 from fanout.codecs._numbers import AT_ONCE, NumbersReader
 from fanout.codecs._options import DTypeOption, ShapeOption  # noqa: TC001 - the schema of job files resolves them
 from fanout.codecs._outputs import OutputOptions, Outputs
-from fanout.codecs._parsing import invalid, read, read_with_usage
+from fanout.codecs._parsing import invalid, read, read_with_usage, small_document
 from fanout.codecs._paths import BODY, PLAIN_FIELD, stated_order
 from fanout.codecs._polling import Polling, PollOptions
 from fanout.codecs._request import RequestTemplate
@@ -27,7 +27,7 @@ from fanout.codecs._rules import StatusRule  # noqa: TC001
 from fanout.codecs._slices import Uncut, rows_at
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError
-from fanout.exact_json import LIGHT, without_bom
+from fanout.exact_json import LIGHT
 from fanout.types import Action, DecodedResponse, Payload, Response, TensorSpec, Verdict
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 # Bytes that JMESPath, which is written in Python, searches within some ten milliseconds.
 _MOST_FOR_JMESPATH = 128 * 2**10
-# An error of SageMaker is shorter; a larger answer is not parsed for it.
-_LARGEST_ERROR = 2**18
 # Name of the rows that the items of a slice state, beside their values, and the number for an item without one.
 _INDEX, _NONE = "\0index", -1
 _MOST_ROWS = 2**40
@@ -202,7 +200,7 @@ class Json(Codec):
         if response.status in _NO_SUCH_PAGE and self._template.varies_url:
             # A row has chosen the page, so that the row is at fault, and not the endpoint.
             return Verdict(action=Action.SPLIT, reason="", status=response.status)
-        document = _small_document(response)
+        document = small_document(response)
         if 200 <= response.status < 300:
             refusal = self._answers.refusal(document)
             reason = f"HTTP {response.status}: {refusal}"
@@ -323,16 +321,6 @@ class V1(Json):
         if answers is None:
             raise _values.Unfit("has neither 'predictions' nor 'outputs'")
         return _values.outputs(answers, self._wanted)
-
-
-def _small_document(response: Response) -> Any:
-    """The document of an answer that may be an error; None for any other body."""
-    if len(response.body) > _LARGEST_ERROR:
-        return None
-    try:
-        return orjson.loads(without_bom(response.body))
-    except orjson.JSONDecodeError:
-        return None
 
 
 def _fields_of_rows(field: str) -> tuple[str | None, ...]:

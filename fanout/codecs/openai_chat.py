@@ -14,7 +14,7 @@ import orjson
 from fanout._escape import shortened
 from fanout.codecs import _options
 from fanout.codecs._messages import Messages
-from fanout.codecs._parsing import openai_counts, read_with_usage
+from fanout.codecs._parsing import openai_counts, read_with_usage, small_document
 from fanout.codecs._rows import DUMPS
 from fanout.codecs._rules import StatusRule  # noqa: TC001 - the schema of job files resolves it
 from fanout.codecs._sampling import sampled_by
@@ -22,7 +22,6 @@ from fanout.codecs._typed import OWN_FIELDS, Mode, TypedAnswers
 from fanout.codecs._values import Unfit, text_array
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError
-from fanout.exact_json import without_bom
 from fanout.types import Action, DecodedResponse, Payload, Response, Rows, TensorSpec, Values, Verdict
 
 if TYPE_CHECKING:
@@ -178,12 +177,7 @@ class OpenAIChat(Codec):
         """
         if (ruled := super().classify(response)) is not None:
             return ruled
-        if len(response.body) > _LARGEST_REFUSAL:
-            return None
-        try:
-            document = orjson.loads(without_bom(response.body))
-        except orjson.JSONDecodeError:
-            return None
+        document = small_document(response, _LARGEST_REFUSAL)
         reason = self._no_answer(document) if response.status == 200 else None
         if reason is None and response.status in _FATAL_STATUS:
             reason = _fatal(document)
