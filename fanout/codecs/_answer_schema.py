@@ -156,7 +156,7 @@ def _field(field: object, at: str) -> dict[str, Any]:
     if not isinstance(table, Mapping) or table.get("type") not in _TYPES:
         kind = table.get("type") if isinstance(table, Mapping) else table
         raise ConfigError(f"{at} must have a type, one of {', '.join(_TYPES)}, not {kind!r}", key=KEY)
-    require_keys(at, table, _KEYS)
+    require_keys(at, table, _KEYS, KEY)
     kind, null = _TYPES[table["type"]], table.get("null", False)
     if not isinstance(null, bool):
         raise ConfigError(f"{at}.null must be true or false, not {null!r}", key=KEY)

@@ -46,12 +46,14 @@ def flag(name: str, value: object) -> bool:
     return value
 
 
-def require_keys(name: str, table: Iterable[str], known: Collection[str]) -> None:
-    """Raise `ConfigError` for the first key of a ``table`` that is not ``known``."""
+def require_keys(name: str, table: Iterable[str], known: Collection[str], option: str = "") -> None:
+    """Raise `ConfigError` for the first key of a ``table`` that is not ``known``; its key is ``option``, if given."""
     for key in table:
         if key not in known:
             hint = did_you_mean(key, known)
-            raise ConfigError(f"{name} has no key {key!r}{hint}; its keys are {', '.join(known)}", key=f"{name}.{key}")
+            raise ConfigError(
+                f"{name} has no key {key!r}{hint}; its keys are {', '.join(known)}", key=option or f"{name}.{key}"
+            )
 
 
 def fields(name: str, value: object) -> dict[str, Any]:
