@@ -22,13 +22,11 @@ class AnswerPaths:
     Attributes:
         answers: JMESPath of the list of answers; None if the whole answer is the list, or belongs to the one row.
         outputs: name -> JMESPath inside one answer; empty if the answer itself is a number, a text or a list of them.
-        texts: True if an output is a text, which an ``.npy`` file cannot hold.
         json: outputs whose values have no fixed shape, and are kept as JSON text.
     """
 
     answers: str | None
     outputs: dict[str, str] = field(default_factory=dict)
-    texts: bool = False
     json: tuple[str, ...] = ()
 
 
@@ -48,7 +46,7 @@ def find_answers(document: Any, n_rows: int, *, one_row: bool) -> AnswerPaths | 
         path, items = min(lists, key=lambda pair: pair[0].count("."))
         answers, item = path or None, items[0]
     if not isinstance(item, dict):
-        return AnswerPaths(answers=answers, texts=isinstance(item, str) or _has_texts(item))
+        return AnswerPaths(answers=answers)
     leaves = list(_leaves(item))[:_MOST_OUTPUTS]
     names: dict[str, tuple[str, Any]] = {}
     for keys, value in leaves:
@@ -60,7 +58,6 @@ def find_answers(document: Any, n_rows: int, *, one_row: bool) -> AnswerPaths | 
     return AnswerPaths(
         answers=answers,
         outputs={name: path for name, (path, _) in names.items()},
-        texts=any(isinstance(value, str) or _shape(value) is None or _has_texts(value) for _, value in names.values()),
         json=tuple(name for name, (_, value) in names.items() if _shape(value) is None),
     )
 
@@ -97,7 +94,3 @@ def _shape(value: Any) -> tuple[int, ...] | None:
     if len(shapes) != 1 or None in shapes or len(kinds) != 1:
         return None
     return (len(value), *(shapes.pop() or ()))
-
-
-def _has_texts(value: Any) -> bool:
-    return any(map(_has_texts, value)) if isinstance(value, list) else isinstance(value, str)

@@ -84,7 +84,7 @@ def fill_template(draft: Draft, operation: Operation | None, fields: InputFields
     if operation is None:
         names = list(fields.columns)
         request: Any = {name: f"{{{{{name}}}}}" for name in names} if names else "{{row}}"
-        template = Template(request=request, columns=tuple(names))
+        template = Template(request=request)
     else:
         template = template_for(operation, fields)
     draft.set("codec", "name", "json")

@@ -31,13 +31,11 @@ class InputFields:
         n_rows: number of rows, exact or estimated; None if it is unknown.
         columns: name of each column -> kind of its values; empty if rows are values without names.
         row: kind of a whole row.
-        by_line: the fields of a row may differ from those of the next, as in JSON lines.
     """
 
     n_rows: int | None
     columns: Mapping[str, Kind]
     row: Kind
-    by_line: bool = False
 
     def named(self, *kinds: Kind) -> list[str]:
         """Return the names of the columns of these kinds."""
@@ -58,7 +56,7 @@ def read_fields(path: Path, format: str | None = None) -> InputFields:  # noqa: 
         return InputFields(n_rows=source.estimate_rows(), columns={}, row=_kind_of_all(rows))
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: _kind_of_all([row.get(name) for row in rows]) for name in names}
-    return InputFields(n_rows=source.estimate_rows(), columns=columns, row="JSON", by_line=_has_lines(source))
+    return InputFields(n_rows=source.estimate_rows(), columns=columns, row="JSON")
 
 
 def _first_rows(source: Source, path: Path) -> list[Any]:
@@ -66,10 +64,6 @@ def _first_rows(source: Source, path: Path) -> list[Any]:
     if block is None:
         raise InputError(f"{path} holds no rows", key="input.path")
     return single_rows(take_rows(block.rows, slice(0, min(_LOOKED_AT, count_rows(block.rows)))))
-
-
-def _has_lines(source: Source) -> bool:
-    return str((source.fingerprint() or {}).get("format")) == "jsonl"
 
 
 def _kind_of_all(values: list[Any]) -> Kind:

@@ -28,7 +28,6 @@ class Operation:
     """
 
     path: str
-    summary: str
     body: Mapping[str, Any] = field(repr=False)
 
 
@@ -39,7 +38,6 @@ class Template:
     Attributes:
         request: body of a request, with placeholders.
         item: shape of each row in it; None for the row itself.
-        columns: columns that the placeholders name, in the order of the input.
         as_vector: a row is the vector of all columns of numbers.
         missing: required fields that no column fills, as keys of the codec: ``"request.mode"``.
         left_out: optional fields that no column fills, in the same form.
@@ -47,7 +45,6 @@ class Template:
 
     request: Any
     item: Any = None
-    columns: tuple[str, ...] = ()
     as_vector: bool = False
     missing: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
@@ -67,8 +64,7 @@ def _operations(document: Mapping[str, Any], paths: Mapping[str, Any]) -> Iterat
         content = _inside(_resolved(post.get("requestBody"), document), "content", "application/json", "schema")
         body = _resolved(content, document)
         if body:
-            summary = post.get("summary")
-            yield Operation(path, summary if isinstance(summary, str) else "", _whole(body, document))
+            yield Operation(path, _whole(body, document))
 
 
 def template_for(operation: Operation, fields: InputFields) -> Template:
@@ -81,7 +77,7 @@ class _Matching:
 
     def __init__(self, fields: InputFields) -> None:
         self._fields = fields
-        self._used: dict[str, None] = {}
+        self._used: set[str] = set()
         self._missing: list[str] = []
         self._left_out: list[str] = []
         self._as_vector = False
@@ -100,11 +96,9 @@ class _Matching:
                     self._leave(f"request.{name}", one, is_required=name in body.get("required", ()))
         else:
             request = self._object(body, "request")
-        used = [name for name in self._fields.columns if name in self._used]
         return Template(
             request=request,
             item=item,
-            columns=tuple(used),
             as_vector=self._as_vector,
             missing=tuple(self._missing),
             left_out=tuple(self._left_out),
@@ -158,7 +152,7 @@ class _Matching:
             matches = fitting if len(fitting) == 1 else []
         if not matches:
             return None
-        self._used[matches[0]] = None
+        self._used.add(matches[0])
         return matches[0]
 
 
