@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 # A document is written by the server: references in a circle end here.
 _MOST_REFERENCES = 20
+
+# Fields of one document. References to one schema from many others would multiply at each level.
+_MOST_FIELDS = 100_000
+
+_DEPTH = 4
 _ROWS, _ROW = "{{rows}}", "{{row}}"
 
 
@@ -57,6 +62,7 @@ def operations(document: Any) -> list[Operation]:
 
 
 def _operations(document: Mapping[str, Any], paths: Mapping[str, Any]) -> Iterator[Operation]:
+    budget = iter(range(_MOST_FIELDS))
     for path, methods in paths.items():
         post = methods.get("post") if isinstance(methods, dict) else None
         if not isinstance(post, dict) or "{" in path:
@@ -64,7 +70,7 @@ def _operations(document: Mapping[str, Any], paths: Mapping[str, Any]) -> Iterat
         content = _inside(_resolved(post.get("requestBody"), document), "content", "application/json", "schema")
         body = _resolved(content, document)
         if body:
-            yield Operation(path, _whole(body, document))
+            yield Operation(path, _whole(body, document, budget))
 
 
 def template_for(operation: Operation, fields: InputFields) -> Template:
@@ -167,14 +173,19 @@ def _batch_field(body: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _whole(schema: Mapping[str, Any], document: Any, depth: int = 4) -> dict[str, Any]:
-    """Return a schema with the references in its properties and items resolved, to some depth."""
+def _whole(schema: Mapping[str, Any], document: Any, budget: Iterator[int], depth: int = _DEPTH) -> dict[str, Any]:
+    """Return a schema with the references in its properties and items resolved, to some depth.
+
+    Each schema takes one of ``budget``; once that is empty, schemas are empty too.
+    """
+    if next(budget, None) is None:
+        return {}
     whole = dict(_resolved(schema, document))
     if depth and isinstance(whole.get("items"), dict):
-        whole["items"] = _whole(whole["items"], document, depth - 1)
+        whole["items"] = _whole(whole["items"], document, budget, depth - 1)
     if depth and isinstance(whole.get("properties"), dict):
         whole["properties"] = {
-            str(name): _whole(one, document, depth - 1)
+            str(name): _whole(one, document, budget, depth - 1)
             for name, one in whole["properties"].items()
             if isinstance(one, dict)
         }

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fanout.job import openapi
 from fanout.job.input_fields import InputFields
 from fanout.job.openapi import operations, template_for
 
@@ -116,6 +117,24 @@ def test_references_in_a_circle_end():
     assert operations(document({"$ref": "#/components/schemas/A"}, A={"$ref": "#/components/schemas/A"})) == []
     tree = {"type": "object", "properties": {"child": {"$ref": "#/components/schemas/T"}, "age": NUMBERS}}
     assert template({"$ref": "#/components/schemas/T"}, T=tree).request
+
+
+def test_references_that_multiply_are_resolved_up_to_a_bound(monkeypatch):
+    monkeypatch.setattr(openapi, "_MOST_FIELDS", 1000)
+    schemas = {
+        f"S{level}": {
+            "type": "object",
+            "properties": {f"p{i}": {"$ref": f"#/components/schemas/S{level + 1}"} for i in range(30)},
+        }
+        for level in range(4)
+    }
+    (operation,) = operations(document({"$ref": "#/components/schemas/S0"}, **schemas, S4=NUMBERS))
+
+    def count(schema) -> int:
+        return 1 + sum(map(count, schema.get("properties", {}).values()))
+
+    # Each level has 30 fields to each of the one above: 837,931 in all.
+    assert 1000 <= count(operation.body) < 2000
 
 
 JSON = st.recursive(
