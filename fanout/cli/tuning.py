@@ -44,7 +44,7 @@ def tune_command(
     except ConfigError as error:
         return print_error(str(error), 2, as_json=as_json)
     failure = ""
-    if write and report.settings and report.stop_kind is None:
+    if write and report.settings and report.stop is None:
         # The search took time and money, so its report is printed even if the file cannot be written.
         try:
             write_settings(Path(file), report.settings)
@@ -55,9 +55,9 @@ def tune_command(
         print_json(report.as_dict())
     else:
         print_text(report_text(report, file))
-    if report.stop_reason is not None:
+    if report.stop is not None:
         unwritten = "; the job file is as it was" if write else ""
-        print_error(f"stopped early: {report.stop_reason}{unwritten}", report.exit_code)
+        print_error(f"stopped early: {report.stop.reason}{unwritten}", report.exit_code)
     if failure:
         print_error(failure, report.exit_code)
     return report.exit_code
@@ -75,7 +75,7 @@ async def _tune(file: str, settings: Sequence[str], options: TuneOptions, *, moc
     control, listener = SearchControl(), _TrialPrinter()
     with Interrupts(control, listener) as interrupts:
         report = await tune_job(job, options, listener, mock=mock, control=control)
-    return replace(report, exit_code=interrupts.exit_code(report.exit_code, report.stop_kind))
+    return replace(report, exit_code=interrupts.exit_code(report.exit_code, report.stop and report.stop.kind))
 
 
 class _TrialPrinter(Silent):
@@ -139,7 +139,7 @@ def _lines(report: TuneReport, job: str) -> Iterator[str]:
         yield ""
         yield from _plot(report)
         yield ""
-    cost = "" if report.cost is None else f", {money(report.cost)} {report.currency}"
+    cost = "" if report.cost.spent is None else f", {money(report.cost.spent)} {report.cost.currency}"
     yield f"{report.requests:,} requests, {report.seconds:.1f} s{cost}"
     if report.unfinished_reason and report.trials:
         yield f"the search is not finished: {report.unfinished_reason}"
@@ -157,9 +157,10 @@ def _best_lines(report: TuneReport, job: str) -> Iterator[str]:
         yield "          rows of the input failed in it: fanout run tells which, and why"
     if report.still_growing:
         yield "          more in flight may be faster still: raise --max-requests, or give --concurrency"
-    if report.cost_estimate is not None:
-        error = f", give or take {money(report.cost_error)}" if report.cost_error else ""
-        yield f"cost:     {money(report.cost_estimate)} {report.currency} for the whole input{error}"
+    cost = report.cost
+    if cost.estimate is not None:
+        error = f", give or take {money(cost.error)}" if cost.error else ""
+        yield f"cost:     {money(cost.estimate)} {cost.currency} for the whole input{error}"
     settings = " ".join(f"--set {key}={value}" for key, value in report.settings.items())
     if report.written:
         yield f"written:  {report.written}: {', '.join(f'{key} = {value}' for key, value in report.settings.items())}"

@@ -131,7 +131,7 @@ class Summary:
             "cost_earlier": self.earlier_cost,
             **self.files._asdict(),
             "first_failures": [asdict(failure) for failure in self.first_failures],
-            **_stop_keys(self.stop),
+            **stop_keys(self.stop),
             "resumable": self.resumable,
             "exit_code": self.exit_code,
         }
@@ -221,7 +221,7 @@ class CheckReport:
             **{name: getattr(result.stats, name) for name in COST_KEYS},
             "failures": failures,
             "exchange": self.probe.exchange and self.probe.exchange.as_dict(),
-            **_stop_keys(self.stop),
+            **stop_keys(self.stop),
             "exit_code": self.exit_code,
         }
 
@@ -330,5 +330,6 @@ def known(seconds: float) -> float | None:
     return None if math.isnan(seconds) else seconds
 
 
-def _stop_keys(stop: StopCause | None) -> dict[str, Any]:
+def stop_keys(stop: StopCause | None) -> dict[str, Any]:
+    """Return the keys of the JSON output about a stop."""
     return {"stop_kind": stop.kind if stop else None, "stop_reason": stop.reason if stop else None}

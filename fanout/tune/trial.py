@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from fanout.job import SCHEMA_VERSION
+from fanout.job.report import stop_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from fanout.job.report import AnsweredBy
-    from fanout.types import StopKind
+    from fanout.job.report import AnsweredBy, StopCause
 
 TrialVerdict: TypeAlias = Literal["ok", "refused", "errors", "p95"]
 """The bound that a trial violates, or ``"ok"``. ``"refused"``: the endpoint does not accept chunks of this size."""
@@ -132,6 +132,30 @@ class Plan:
     """Maximum duration."""
 
 
+class SearchCost(NamedTuple):
+    """The cost of a search, and that of the whole input with the values that it chose."""
+
+    spent: float | None = None
+    """Cost of the search; None if it is unknown, and without prices."""
+
+    estimate: float | None = None
+    """Expected cost of the whole input with the best values; None if that is unknown."""
+
+    error: float | None = None
+    """The cost is within this distance of the estimate, in 95 % of all cases."""
+
+    currency: str | None = None
+
+    def as_keys(self) -> dict[str, Any]:
+        """Return the keys of the JSON output."""
+        return {
+            "cost": self.spent,
+            "cost_estimate": self.estimate,
+            "cost_error": self.error,
+            "currency": self.currency,
+        }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TuneReport:
     """The outcome of a search."""
@@ -173,28 +197,21 @@ class TuneReport:
     """Requests sent in all."""
 
     seconds: float
-    cost: float | None = None
-    """Cost of the search; None if it is unknown, and without prices."""
-
-    cost_estimate: float | None = None
-    """Expected cost of the whole input with the best values; None if that is unknown."""
-
-    cost_error: float | None = None
-    """The cost is within this distance of the estimate, in 95 % of all cases."""
-
-    currency: str | None = None
+    cost: SearchCost = field(default_factory=SearchCost)
     written: str | None = None
     """Path of the job file, once the values are written into it."""
 
-    stop_kind: StopKind | None = None
-    """Machine-readable reason of a stop; None if the search ended by itself."""
+    stop: StopCause | None = None
+    """Reason of a stop; None if the search ended by itself."""
 
-    stop_reason: str | None = None
     exit_code: int
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report in the form of the JSON output."""
-        return asdict(self)
+        report = asdict(self)
+        # The JSON is flat, as that of a run.
+        del report["stop"]
+        return report | self.cost.as_keys() | stop_keys(self.stop)
 
 
 def combine(point: Point, measured: Sequence[Measurement], bounds: Bounds) -> Trial:

@@ -7,18 +7,19 @@ from collections import Counter, defaultdict
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from math import sqrt
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fanout._url import LOCAL
 from fanout.client import request_url
 from fanout.errors import ConfigError, RunStopped
 from fanout.job.problems import locate_errors
+from fanout.job.report import StopCause
 from fanout.job.run import input_name, mock_transport, read_input
 from fanout.serving.local import LocalServer
 from fanout.tune.options import BudgetAccount
 from fanout.tune.runner import SearchControl, TrialRunner, read_sample
 from fanout.tune.search import Search
-from fanout.tune.trial import Bounds, Plan, Point, TuneReport
+from fanout.tune.trial import Bounds, Plan, Point, SearchCost, TuneReport
 from fanout.types import take_rows
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from fanout.job.report import AnsweredBy
     from fanout.tune.options import TuneOptions
     from fanout.tune.trial import Trial
-    from fanout.types import Statistics, StopKind
+    from fanout.types import Statistics
 
 # Larger chunks gain hardly anything over the cost of a request, and a failed one repeats more rows.
 _MAX_CHUNK_ROWS = 8192
@@ -222,7 +223,7 @@ class Tuner:
         )
 
     def _report(self, search: Search, unfinished: str, n_rows: int | None) -> TuneReport:
-        best, kind, reason = search.best, *self._stop_of(search, unfinished)
+        best, stop = search.best, self._stop_of(search, unfinished)
         settings, failed = {}, 0
         if best is not None:
             failed = self._failed[best.point]
@@ -241,39 +242,37 @@ class Tuner:
             settings=settings,
             failed=failed,
             still_growing=search.still_growing,
-            finished=not unfinished and reason is None,
+            finished=not unfinished and stop is None,
             unfinished_reason=unfinished,
             requests=self._account.requests,
             seconds=_now() - self._began,
-            **self._cost(None if best is None else best.point, n_rows),
-            stop_kind=kind,
-            stop_reason=reason,
-            exit_code=_exit_code(best, failed, kind),
+            cost=self._cost(None if best is None else best.point, n_rows),
+            stop=stop,
+            exit_code=_exit_code(best, failed, stop),
         )
 
-    def _cost(self, best: Point | None, n_rows: int | None) -> dict[str, Any]:
-        """The fields of the report about money. Trials at the best point tell the cost of the whole input."""
+    def _cost(self, best: Point | None, n_rows: int | None) -> SearchCost:
+        """Return the cost of the search, and of the whole input by the trials at the best point."""
         prices, trials = self._runner.job.tables.cost, [one for stats in self._costs.values() for one in stats]
         if not prices.is_set:
-            return {}
+            return SearchCost()
         is_known = all(one.cost is not None for one in trials)
-        report: dict[str, Any] = {"cost": self._runner.cost if is_known else None, "currency": prices.currency}
+        cost = SearchCost(spent=self._runner.cost if is_known else None, currency=prices.currency)
         measured = [one for one in self._costs.get(best, ()) if one.cost_per_row is not None] if best else []
-        if (rows := sum(one.ok for one in measured)) and n_rows is not None:
-            each = sum(one.ok * (one.cost_per_row or 0.0) for one in measured) / rows
-            # Independent trials: the squares of their errors add up.
-            error = sqrt(sum((one.ok * (one.cost_per_row_error or 0.0)) ** 2 for one in measured)) / rows
-            report |= {"cost_estimate": each * n_rows, "cost_error": error * n_rows}
-        return report
+        rows = sum(one.ok for one in measured)
+        if not rows or n_rows is None:
+            return cost
+        each = sum(one.ok * (one.cost_per_row or 0.0) for one in measured) / rows
+        # Independent trials: the squares of their errors add up.
+        error = sqrt(sum((one.ok * (one.cost_per_row_error or 0.0)) ** 2 for one in measured)) / rows
+        return cost._replace(estimate=each * n_rows, error=error * n_rows)
 
-    def _stop_of(self, search: Search, unfinished: str) -> tuple[StopKind | None, str | None]:
+    def _stop_of(self, search: Search, unfinished: str) -> StopCause | None:
         if self._runner.control.ended:
-            return "interrupted", self._runner.control.reason
-        if self._stop is not None:
-            return self._stop.kind, self._stop.reason
-        if not search.trials:
-            return "deadline", f"nothing was measured: {unfinished}"
-        return None, None
+            return StopCause("interrupted", self._runner.control.reason)
+        if self._stop is None and not search.trials:
+            return StopCause("deadline", f"nothing was measured: {unfinished}")
+        return StopCause.of(self._stop)
 
     @property
     def _answers(self) -> AnsweredBy:
@@ -293,9 +292,9 @@ def _powers_around(rows: int, max_rows: int) -> set[int]:
     return sizes
 
 
-def _exit_code(best: Trial | None, failed: int, stop: StopKind | None) -> int:
+def _exit_code(best: Trial | None, failed: int, stop: StopCause | None) -> int:
     if stop is not None:
-        return 130 if stop == "interrupted" else 3
+        return 130 if stop.kind == "interrupted" else 3
     return 1 if best is None or failed else 0
 
 

@@ -136,7 +136,7 @@ async def test_the_knee_of_a_server_is_found(tune):
     assert report.settings == {"chunks.rows": 64, "limits.concurrency": 4}
     assert report.best.rows_per_second == pytest.approx(4 * 64 / 0.164, rel=0.02)
     assert report.best.latency_p50 == pytest.approx(0.164, rel=0.05)
-    assert (report.best.errors, report.exit_code, report.finished, report.stop_kind) == (0.0, 0, True, None)
+    assert (report.best.errors, report.exit_code, report.finished, report.stop) == (0.0, 0, True, None)
     assert server.most_in_flight == 16
 
 
@@ -253,14 +253,14 @@ async def test_a_slow_endpoint_is_measured_with_few_answers(tune):
 
 async def test_nothing_measured_in_time_is_a_stop_with_the_reason(tune):
     report = await tune(Server(fixed=50.0), budget=Budget(seconds=20.0))
-    assert (report.stop_kind, report.exit_code, report.trials) == ("deadline", 3, ())
-    assert report.stop_reason == "nothing was measured: the 20 s for it are over"
+    assert (report.stop.kind, report.exit_code, report.trials) == ("deadline", 3, ())
+    assert report.stop.reason == "nothing was measured: the 20 s for it are over"
 
 
 async def test_credentials_that_are_refused_stop_it_at_once(tune):
     server = Server(status=401)
     report = await tune(server)
-    assert (report.stop_kind, report.exit_code, report.best) == ("refused", 3, None)
+    assert (report.stop.kind, report.exit_code, report.best) == ("refused", 3, None)
     assert server.requests == 1
     assert "s3cret" not in repr(report)
     assert report.endpoint.endswith("?key=***")
@@ -270,7 +270,7 @@ async def test_a_model_that_may_not_be_asked_about_stops_it_before_a_plan_is_mad
     server, witness = Server(), Witness()
     model = ("codec.name=oip", "endpoint.url=http://nobody.test/v2/models/m/infer")
     report = await tune(server, overrides=model, witness=witness)
-    assert (report.stop_kind, report.exit_code, report.trials, report.requests) == ("refused", 3, (), 1)
+    assert (report.stop.kind, report.exit_code, report.trials, report.requests) == ("refused", 3, (), 1)
     assert (witness.plan, server.requests) == (None, 0)
 
 
@@ -283,7 +283,7 @@ async def test_measurements_before_a_stop_are_reported(tune):
 
     server.on_request = expire
     report = await tune(server, chunk_rows=(64,))
-    assert (report.stop_kind, report.exit_code) == ("refused", 3)
+    assert (report.stop.kind, report.exit_code) == ("refused", 3)
     assert report.best is not None
     assert not report.finished
 
@@ -293,7 +293,7 @@ async def test_an_interrupted_search_reports_its_measurements(tune):
     witness = Witness(hook=lambda trial: trial.concurrency == 4 and control.drain("interrupted by SIGINT"))  # type: ignore[func-returns-value]
     report = await tune(server, control=control, witness=witness)
     assert [trial.concurrency for trial in report.trials] == [1, 2, 4]
-    assert (report.stop_kind, report.stop_reason, report.exit_code) == ("interrupted", "interrupted by SIGINT", 130)
+    assert (report.stop.kind, report.stop.reason, report.exit_code) == ("interrupted", "interrupted by SIGINT", 130)
 
 
 async def test_an_interrupted_trial_ends_with_its_requests_in_flight(tune):
@@ -381,14 +381,14 @@ async def test_an_endpoint_that_refuses_everything_does_not_take_all_of_the_time
 async def test_the_cost_of_the_whole_input_is_estimated_from_the_best_point(tune):
     server = Server()
     report = await tune(server, chunk_rows=(64,), concurrency=(4,), overrides=("cost.per_request=0.5",))
-    assert report.cost == 0.5 * server.requests
-    assert (report.cost_estimate, report.currency) == (pytest.approx(0.5 * 5000 / 64), "USD")
-    assert report.cost_error == pytest.approx(0.0, abs=1e-6)
+    assert report.cost.spent == 0.5 * server.requests
+    assert (report.cost.estimate, report.cost.currency) == (pytest.approx(0.5 * 5000 / 64), "USD")
+    assert report.cost.error == pytest.approx(0.0, abs=1e-6)
 
 
 async def test_the_limit_of_the_job_on_its_cost_holds_for_all_trials_together(tune):
     server = Server()
     report = await tune(server, overrides=("cost.per_row=0.01", "limits.max_cost=30.0"))
-    assert report.stop_kind == "cost"
-    assert report.cost == pytest.approx(0.01 * server.rows)
-    assert report.cost <= 30.0 + 1e-6
+    assert report.stop.kind == "cost"
+    assert report.cost.spent == pytest.approx(0.01 * server.rows)
+    assert report.cost.spent <= 30.0 + 1e-6
