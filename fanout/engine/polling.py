@@ -11,7 +11,7 @@ from random import uniform
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fanout.callbacks import calling
-from fanout.classify import classify_error, classify_response
+from fanout.classify import classify_error, classify_response, pushback
 from fanout.engine.attempt import Attempter
 from fanout.errors import InvalidResponse
 from fanout.types import Action, Response, Verdict
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fanout.upstream.admission import Exchanged, Ticket
     from fanout.upstream.group import EndpointState
 
-# A wait that grows with the failures of the GETs is at most this many seconds.
+# Seconds of the longest wait that grows with the failures of the GETs, and between two signs of life.
 _LONGEST_WAIT = 30.0
 _MOST_DOUBLINGS = 5
 _ACCEPTED = (201, 202)
@@ -53,11 +53,13 @@ class Job:
         url: where its state, or its result, is.
         endpoint: the endpoint that accepted it.
         has_ended: what is at the URL is the result itself.
+        wait: seconds for which the server wants no GET.
     """
 
     url: str
     endpoint: EndpointState
     has_ended: bool = False
+    wait: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +151,7 @@ class PollingAttempter(Attempter):
             return self._ended(response, task, ticket)
         url = self._polling.url(response, base)
         if url is not None:
-            return self._job(url, ticket.endpoint)
+            return self._job(url, ticket.endpoint, wait=_wait_stated(response))
         if response.status not in _ACCEPTED:
             return None
         reason = (
@@ -159,9 +161,9 @@ class PollingAttempter(Attempter):
         # Each attempt would start another job that cannot be found.
         return self._concealed(Verdict(action=Action.STOP, reason=reason, status=response.status, stop="rejected"))
 
-    def _job(self, url: str, endpoint: EndpointState, *, has_ended: bool = False) -> Job | Verdict:
+    def _job(self, url: str, endpoint: EndpointState, *, wait: float, has_ended: bool = False) -> Job | Verdict:
         if endpoint.transport.may_get(url):
-            return Job(url, endpoint, has_ended)
+            return Job(url, endpoint, has_ended, wait)
         shown = endpoint.transport.redactor.url(url)
         reason = (
             f"the server names {shown} as the URL of a job, which is not at the endpoint's origin; if that is right, "
@@ -172,9 +174,10 @@ class PollingAttempter(Attempter):
     async def _follow(self, job: Job, task: ChunkTask, ticket: Ticket) -> Outcome:
         """Ask for the state of ``job`` until it has ended."""
         now, polling = self._dispatcher.now, self._polling
-        ends, failures, refusals, wait, words = now() + polling.timeout, 0, 0, polling.every, ""
+        ends, failures, refusals, wait, words = now() + polling.timeout, 0, 0, max(polling.every, job.wait), ""
         while True:
-            await self._hooks.stop_event.sleep(min(wait, max(0.0, ends - now())))
+            # A wait beyond the end of the job's time is not cut short: no GET may come before the server wants it.
+            await self._pause(min(wait, ends - now()), is_alive=not failures)
             if now() >= ends:
                 return _lost(f"the job has no result within codec.poll.timeout = {polling.timeout:g} s{words}")
             async with ticket:
@@ -190,7 +193,7 @@ class PollingAttempter(Attempter):
                     ticket.report(response, first=True)
                     self._hooks.progress()
                     failures = refusals = 0
-                    wait = max(polling.every, _retry_after(response)) if step is None else 0.0
+                    wait = max(polling.every, _wait_stated(response)) if step is None else step.wait
                     job = step or job
                     continue
                 failures += 1
@@ -202,6 +205,15 @@ class PollingAttempter(Attempter):
             if refusals >= self._group.retry.max_attempts:
                 return _lost(f"the job is lost: {verdict.reason}")
             wait = uniform(0.5, 1.0) * min(_LONGEST_WAIT, polling.every * 2 ** min(failures, _MOST_DOUBLINGS))
+
+    async def _pause(self, seconds: float, *, is_alive: bool) -> None:
+        """Wait, or until the run is stopped. As long as the server answers, a wait that was asked for is no stall."""
+        now, stop_event = self._dispatcher.now, self._hooks.stop_event
+        until = now() + seconds
+        while (left := until - now()) > 0 and stop_event.stopped is None:
+            await stop_event.sleep(min(left, _LONGEST_WAIT))
+            if is_alive:
+                self._hooks.progress()
 
     def _objection(self, response: Response | Exception, job: Job, ticket: Ticket) -> Verdict | None:
         """The verdict on a response that says nothing about the job; None for one that does."""
@@ -235,7 +247,7 @@ class PollingAttempter(Attempter):
             return self._classify(response, task, ticket)
         result = self._polling.result(response, response.url or ticket.endpoint.transport.url)
         if isinstance(result, str):
-            return self._job(result, ticket.endpoint, has_ended=True)
+            return self._job(result, ticket.endpoint, wait=_wait_stated(response), has_ended=True)
         return self._judge(result, task, ticket)
 
     def _reported(self, outcome: Outcome, task: ChunkTask, ticket: Ticket) -> Outcome:
@@ -253,7 +265,6 @@ def _lost(reason: str) -> Verdict:
     return Verdict(action=Action.FAIL, reason=f"{reason}; fanout run --only-failed starts another one", about_rows=True)
 
 
-def _retry_after(response: Response) -> float:
-    """Seconds that a server asks to wait before the next GET."""
-    value = response.headers.get("Retry-After", "")
-    return min(float(value), _LONGEST_WAIT) if value.isascii() and value.isdecimal() else 0.0
+def _wait_stated(response: Response) -> float:
+    """Seconds for which the server wants no GET for this job; it may not mind those for others."""
+    return pushback(response.headers, refused=False) or 0.0
