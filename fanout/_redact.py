@@ -27,12 +27,18 @@ _REMEMBERED = 500
 _CUTS_LOOKED_AT = 8
 _CUT = b"..."
 _URL_SAFE = "/:@!$&'()*+,;="
+# The signature in a URL that a server gives away for a while, such as that of a job or of a file.
+_SIGNATURE = re.compile(
+    rb"""(?:[?&;]|\\u0026)(?:[a-z0-9-]{1,24}-)?(?:sig|signature|token|access_token)=([^&;\s"'<>\\)\]}]{6,})"""
+)
 _SCHEMES = frozenset({"bearer", "basic", "digest", "token", "apikey", "api-key", "negotiate", "aws4-hmac-sha256"})
 _MEDIA_TYPE = re.compile(r"(?:application|audio|image|multipart|text|video)/[\w.+*-]+|\*/\*")
 
 
 class Redactor:
     """Replaces secrets by ``***``, in any case and as servers repeat them, and escapes control characters.
+
+    The signatures of signed URLs are secrets, too.
 
     Args:
         secrets: values to redact; those shorter than 6 characters are ignored.
@@ -111,12 +117,9 @@ class Redactor:
         """Return start, end and replacement of each secret, in order and without overlaps."""
         if self._forms is None:
             self._forms = self._all_forms()
-        if not self._forms:
-            return []
         low = data.lower()  # ASCII only, so that offsets stay; the forms list every case of other letters
-        spans = [
-            (start, start + len(form), stars) for form, stars in self._forms for start in _places(form, low)
-        ]  # fmt: skip
+        spans = [(start, start + len(form), stars) for form, stars in self._forms for start in _places(form, low)]
+        spans += [(*match.span(1), STARS.encode()) for match in _SIGNATURE.finditer(low)]
         if cuts and _CUT in low:
             spans += self._cut_off(low)
         if spans and self._exempt:

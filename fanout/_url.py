@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from urllib.parse import SplitResult, urlsplit
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from fanout.errors import ConfigError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 LOCAL = "local://"
 """Scheme of the packaged model server."""
+
+_CREDENTIAL = re.compile("(^|[-_.])(api-?key|key|token|secret|password|signature|sig|credential|auth)$", re.IGNORECASE)
 
 
 def redact_url(url: str) -> str:
@@ -25,6 +32,18 @@ def redact_url(url: str) -> str:
         f"{pair.partition('=')[0]}=***" if "=" in pair else "***" for pair in parts.query.split("&") if pair
     )
     return parts._replace(netloc=netloc, query=query, fragment="").geturl()
+
+
+def is_credential(name: str) -> bool:
+    """True if the name of a query parameter or header field is that of a credential."""
+    return _CREDENTIAL.search(name) is not None
+
+
+def credentials_in(url: str) -> Iterator[str]:
+    """Yield the values of those query parameters of ``url`` that are credentials by their names, decoded."""
+    for name, value in parse_qsl(urlsplit(url).query):
+        if is_credential(name):
+            yield value
 
 
 def require_url(url: str, key: str) -> None:

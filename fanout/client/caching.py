@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from fanout._url import LOCAL
+from fanout._url import LOCAL, is_credential
 from fanout.client.endpoints import offline_url
-from fanout.client.identity import codec_identity, codec_name, is_credential, query_of
+from fanout.client.identity import codec_identity, codec_name, query_of
 from fanout.engine import AnswerStore
 from fanout.errors import ConfigError
 from fanout.io.cache import AnswerCache, Origin

@@ -6,7 +6,6 @@ which answers can be kept.
 
 from __future__ import annotations
 
-import re
 from functools import cached_property
 from hashlib import blake2b
 from itertools import pairwise
@@ -18,7 +17,7 @@ import numpy as np
 import orjson
 
 from fanout._redact import Redactor
-from fanout._url import LOCAL
+from fanout._url import LOCAL, is_credential
 from fanout.client.functions import option_identity
 from fanout.engine import as_rows
 from fanout.errors import ConfigError, InputError
@@ -34,9 +33,6 @@ if TYPE_CHECKING:
     from fanout.codecs.base import Codec
     from fanout.engine import Chunker
     from fanout.types import Array, Rows
-
-# These query parameters name the caller. They do not change the answers, and an expired one has to be replaced.
-_CREDENTIAL = re.compile("(^|[-_.])(api-?key|key|token|secret|password|signature|sig|credential|auth)$", re.IGNORECASE)
 
 _BLOCK_ROWS = 4096
 
@@ -101,13 +97,9 @@ def _path(url: str, redactor: Redactor) -> str:
     return path if redacted == path else f"{redacted} {_digest(path.encode())}"
 
 
-def is_credential(name: str) -> bool:
-    """True if the name of a query parameter or header field is that of a credential."""
-    return _CREDENTIAL.search(name) is not None
-
-
 def query_of(url: str) -> str:
     """Return the query of a URL, sorted and without credentials."""
+    # Credentials name the caller. They do not change the answers, and an expired one has to be replaced.
     pairs = parse_qsl(urlsplit(url).query, keep_blank_values=True)
     return urlencode(sorted(pair for pair in pairs if not is_credential(pair[0])))
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlsplit
 
-from fanout.client.identity import is_credential
+from fanout._url import credentials_in
 from fanout.engine import Stop
 from fanout.threads import on_thread
 
@@ -40,5 +39,4 @@ class JournalledJobs:
         return self._earlier.pop((start, stop), None)
 
     def _holds_secret(self, url: str) -> bool:
-        names = [name for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True)]
-        return self._redactor.hide(url) != url or any(map(is_credential, names))
+        return self._redactor.hide(url) != url or any(credentials_in(url))

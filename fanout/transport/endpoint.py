@@ -12,7 +12,7 @@ from uuid import uuid4
 from yarl import URL
 
 from fanout._redact import Redactor, secrets_of
-from fanout._url import redact_url
+from fanout._url import credentials_in, redact_url
 from fanout.auth import Authenticator, StaticAuth
 from fanout.callbacks import awaiting
 from fanout.errors import ConfigError
@@ -47,6 +47,7 @@ class _Elsewhere:
     Args:
         endpoint: the settings of connections.
         transport: as for `EndpointClient`.
+        cooldown: that of the endpoint.
         origins: those that may be sent to.
     """
 
@@ -56,6 +57,7 @@ class _Elsewhere:
         transport: Transport | TransportWrapper | None,
         timeouts: Timeouts,
         connections: int,
+        cooldown: Cooldown,
         origins: Sequence[str],
     ) -> None:
         self.origins = frozenset(_parsed(origin).origin() for origin in origins)
@@ -63,6 +65,7 @@ class _Elsewhere:
         self._given = transport
         self._timeouts = timeouts
         self._connections = connections
+        self._cooldown = cooldown
         self._http: dict[URL, HttpTransport] = {}
 
     async def get(self, target: URL, redactor: Redactor) -> Response:
@@ -80,10 +83,12 @@ class _Elsewhere:
         if replaces_network(self._given):
             return _UserTransport(self._given)  # type: ignore[arg-type]
         if origin not in self._http:
-            endpoint = replace(self._endpoint, url=str(origin), headers={}, client_cert=None, client_key=None)
+            endpoint = replace(
+                self._endpoint, url=str(origin), headers={}, client_cert=None, client_key=None, request_id_header=None
+            )
             self._http[origin] = HttpTransport(
                 endpoint, origin, timeouts=self._timeouts, connections=self._connections, shown_url=str(origin),
-                cooldown=Cooldown(),
+                cooldown=self._cooldown,
             )  # fmt: skip
         http = self._http[origin]
         return http if self._given is None else _UserTransport(self._given.wrap(http))  # type: ignore[union-attr]
@@ -139,7 +144,7 @@ class EndpointClient:
         self._authenticator = auth if isinstance(auth, Authenticator) else None
         self._is_offline = is_offline(transport)
         self._http: HttpTransport | None = None
-        self._elsewhere = _Elsewhere(endpoint, transport, timeouts, connections, other_origins)
+        self._elsewhere = _Elsewhere(endpoint, transport, timeouts, connections, self.cooldown, other_origins)
         if replaces_network(transport):
             self._transport = self._authenticating(_UserTransport(transport))  # type: ignore[arg-type]
         else:
@@ -191,12 +196,17 @@ class EndpointClient:
         Raises `TransportError` and `ConfigError`.
         """
         target = _parsed(url)
+        # A job's URL may be signed, and its responses may repeat the signature.
+        self.redactor.add(credentials_in(url), temporary=True)
         # The codec builds this URL from the server's answers, which must not direct credentials elsewhere.
         if target.origin() != self._target.origin():
             if target.origin() in self._elsewhere.origins:
                 return await self._elsewhere.get(target, self.redactor)
             there = self.redactor.url(url)
             raise ConfigError(f"{there} is not at the endpoint's origin: credentials stay at {self.shown_url}")
+        if target.raw_user is None and self._target.raw_user is not None:
+            # A server that names a URL leaves out the credentials in that of the endpoint.
+            target = target.with_user(self._target.user).with_password(self._target.password)
         if self._headers.version == 0 and self._http is not None:
             await self.renew_headers()
         headers, version = self._headers.plain, self._headers.version

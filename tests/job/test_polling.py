@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from contextlib import asynccontextmanager
+from urllib.parse import quote
 
 import pytest
 from aiohttp import web
@@ -225,6 +226,50 @@ async def test_a_url_with_a_credential_is_not_kept_in_the_journal(tmp_path):
     journal = (tmp_path / "out.jsonl.journal").read_bytes()
     assert b"/p0?api-version=2" in journal
     assert b"hidden" not in journal
+
+
+SIGNATURE = "Sig/Canary+81=="
+REPEATING = {
+    "refused": lambda words: web.Response(status=403, text=words),
+    "gone": lambda words: web.Response(status=404, text=words),
+    "no JSON": lambda words: web.Response(text=words),
+    "failed": lambda words: web.json_response({"status": "failed", "error": words}),
+}
+
+
+@pytest.mark.parametrize("trouble", REPEATING.values(), ids=REPEATING)
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+async def test_the_signature_of_a_url_and_the_token_of_a_command_appear_nowhere(
+    tmp_path, caplog, trouble, is_elsewhere
+):
+    caplog.set_level("DEBUG")
+    predictions = Predictions()
+    tokens: list[str] = []
+    predictions.trouble = lambda _: trouble(f"\x1b[2J {SIGNATURE} {quote(SIGNATURE, safe='')} {tokens}")
+
+    async def handle(request):
+        if request.method == "POST" and len(tokens) < 2:
+            tokens.append(request.headers["Authorization"])
+            if len(tokens) == 1:  # the second token is another one
+                return web.json_response({"error": f"{tokens[0]} has expired"}, status=401)
+        return await predictions.handle(request)
+
+    auth = """type = "command"\ncommand = ["sh", "-c", "echo >> n; printf 'Token-Canary-%s' $(wc -l < n)"]"""
+    async with served(predictions.handle) as there, served(handle) as url:
+        base = there if is_elsewhere else url
+        predictions.get_url = lambda _, name: f"{base}/files/{name}?x-sig={quote(SIGNATURE, safe='')}&v=2"
+        (tmp_path / "in.csv").write_text(table(3))
+        text = JOB.replace("{url}", url).replace("{every}", "0.01").replace('token = "secret-token"', auth)
+        (tmp_path / "job.toml").write_text(f"{text}[report]\nwrite = true\n")
+        settings = [f'codec.poll.origins=["{there}"]', "limits.concurrency=1"]
+        summary = await run_job(load_job(tmp_path / "job.toml", settings), record=tmp_path / "recording")
+    assert tokens == ["Bearer Token-Canary-1", "Bearer Token-Canary-2"]
+    assert summary.ok == 0
+    files = [path for path in tmp_path.iterdir() if path.name not in ("in.csv", "job.toml", "n")]
+    assert {path.suffix for path in files} >= {".html", ".jsonl", ""}
+    for text in [caplog.text, repr(summary), *(path.read_bytes().decode("utf-8", "replace") for path in files)]:
+        assert "canary" not in text.lower(), text
+        assert "\x1b[2J" not in text
 
 
 @pytest.mark.parametrize(

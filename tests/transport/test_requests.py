@@ -10,7 +10,8 @@ from yarl import URL
 
 from fanout._version import __version__
 from fanout.errors import ConfigError, ResponseTooLarge
-from fanout.transport import bodies
+from fanout.settings import Endpoint, Timeouts
+from fanout.transport import EndpointClient, bodies
 from fanout.types import Payload
 from tests.loopback import Received, http, loopback
 from tests.transport.exchanges import PAYLOAD, transport_to
@@ -177,6 +178,32 @@ class TestSameOrigin:
             with pytest.raises(ConfigError):
                 await transport.get(url.format(host.authority, host.port))
         assert server.connections == 0
+
+    @pytest.mark.one_way
+    async def test_a_page_of_a_named_origin_gets_no_field_of_the_endpoint(self):
+        page = http(b"{}", headers={"X-Id": "another"})
+        async with loopback(http()) as here, loopback(page) as there:
+            headers = {"Authorization": "Bearer s3cret-token", "X-Mine": "1"}
+            endpoint = Endpoint(url=here.url, headers=headers, request_id_header="X-Id")
+            transport = EndpointClient(
+                endpoint, here.url, timeouts=Timeouts(), connections=4, other_origins=[str(URL(there.url).origin())]
+            )
+            response = await transport.get(f"{there.url}?a=b")
+            await transport.close()
+        assert (response.status, response.body) == (200, b"{}")
+        assert here.connections == 0
+        assert there.requests[0].headers.keys() == {"host", "user-agent", "accept-encoding", "accept"}
+
+    @pytest.mark.one_way
+    async def test_a_page_gets_the_credentials_in_the_url_of_the_endpoint(self):
+        async with (
+            loopback(http(b"{}")) as server,
+            transport_to(server.url.replace("//", "//user:s3cret@")) as transport,
+        ):
+            await transport.post(PAYLOAD)
+            await transport.get(server.url)
+        post, get = (request.headers["authorization"] for request in server.requests)
+        assert post == get
 
     @pytest.mark.one_way
     @pytest.mark.parametrize("url", ["/model", "", "http://[::1", "http://ho\\st/m"])

@@ -1,0 +1,47 @@
+"""The signatures of signed URLs are redacted, although the redactor has never seen them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fanout._redact import Redactor
+
+URLS = [
+    "https://h/x?sv=2024&sig=Zm9v%2Fbar%3D&se=1",
+    "https://h/x?X-Amz-Credential=A&X-Amz-Signature=0123456789abcdef",
+    "https://h/x?X-Goog-Signature=0123456789abcdef#part",
+    "https://h/x?alt=media&token=0123-4567-89ab",
+    "https://h/x?access_token=0123456789",
+]
+
+
+@pytest.mark.parametrize("url", URLS)
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        lambda url: url,
+        lambda url: f"no file at <{url}>, it says",
+        lambda url: json.dumps({"get": url}),
+        lambda url: json.dumps(url).replace("&", "\\u0026"),
+        lambda url: url.replace("&", "&amp;"),
+    ],
+)
+def test_the_signature_of_a_url_is_a_secret_and_the_rest_is_shown(quoted, url):
+    text, redactor = quoted(url), Redactor()
+    shown, raw = redactor.hide(text), redactor.raw(text.encode())
+    assert "***" in shown
+    for secret in ("Zm9v", "0123", "89ab"):
+        assert secret not in shown
+        assert secret.encode() not in raw
+    assert len(raw) == len(text.encode())
+    before, _, after = shown.partition("***")
+    assert text.startswith(before)
+    assert text.endswith(after)
+
+
+@pytest.mark.parametrize("text", ["https://h/x?sig=1&v=2", "the token=0123456789", "?design=0123456"])
+def test_other_texts_stay(text):
+    assert Redactor().hide(text) == text
+    assert Redactor().raw(text.encode()) == text.encode()
