@@ -267,7 +267,7 @@ def _usable(path: Path | None) -> Iterator[None]:
         # SQLite says only that it is "unable to open database file".
         reason = error.strerror if isinstance(error, OSError) else str(error)
         if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-            reason = f"{reason}; delete the file to start with an empty cache, or give another path"
+            reason = f"{reason}; give another path or, if it was a cache, delete it to start with an empty one"
         raise ConfigError(
             f"{path or 'the store of duplicates'} cannot be used as a cache: {reason}", key="path"
         ) from None

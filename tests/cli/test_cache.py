@@ -68,7 +68,7 @@ def test_stats_and_prune(command, job, doubler_aside, tmp_path):
     ("arguments", "message"),
     [
         (["stats", "missing.sqlite"], "missing.sqlite cannot be used as a cache: No such file"),
-        (["stats", "x.npy"], "x.npy cannot be used as a cache: file is not a database; delete the file"),
+        (["stats", "x.npy"], "x.npy cannot be used as a cache: file is not a database; give another path or"),
         (["stats", "other.toml"], "there is no job file other.toml"),
         (["stats", "bare.toml"], "bare.toml: cache.path is missing"),
         (["prune", "answers.sqlite"], "give --older-than or --namespace, or both, or else --all"),
