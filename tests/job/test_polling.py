@@ -127,6 +127,24 @@ async def test_a_foreign_origin_stops_the_run_unless_it_is_named_and_gets_no_cre
     assert set(predictions.credentials) == {(there.removeprefix("http://"), None)}
 
 
+async def test_the_preset_of_replicate_polls_until_each_prediction_has_ended(tmp_path):
+    predictions = Predictions(polls=2)
+    predictions.fails = lambda number: number == 3
+    (tmp_path / "in.csv").write_text(table(6))
+    async with served(predictions.handle) as url:
+        head, tail = JOB.split("[codec]\n")[0], JOB[JOB.index("[limits]") :]
+        codec = 'preset = "replicate"\nversion = "v"\ninput = { n = "{{n}}" }\npoll.every = 0.01\n'
+        text = f"{head}[codec]\n{codec}\n{tail}".replace("{url}/v1/predictions", url)
+        (tmp_path / "job.toml").write_text(text)
+        summary = await run_job(load_job(tmp_path / "job.toml"))
+    assert (summary.exit_code, summary.ok, sorted(predictions.created)) == (1, 5, list(range(6)))
+    assert "unlucky" in reasons(tmp_path)["r3"]
+    rows = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    outputs = {line["id"]: line.get("output") for line in rows}
+    assert outputs == {"r0": "0", "r1": "2", "r2": "4", "r3": None, "r4": "8", "r5": "10"}
+    assert set(predictions.gets.values()) == {3}
+
+
 async def test_the_own_origin_gets_credentials(tmp_path):
     async with predicting(tmp_path, 1) as (predictions, job):
         await run_job(job)
