@@ -194,8 +194,13 @@ class Client(Generic[V]):
         """Close every connection.
 
         Runs under way raise `RunStopped`, and calls of `predict` that still wait raise `ClientStateError`.
+
+        Raises:
+            ClientStateError: another event loop or process has opened the client, and has to close it.
         """
         # The client counts as closed before the first await, so that no call can start on a session that closes.
+        if self._session is not None:
+            self._session.check("close it there")
         session, self._session, self._closed = self._session, None, True
         if session is not None:
             await session.close()
@@ -249,7 +254,7 @@ class Client(Generic[V]):
             TypeError: ``rows`` has no length; `stream` takes such input.
             InputError: no codec can send these rows.
 
-        Exceptions of the codec and of ``headers`` are raised unchanged, with a ``.result`` added.
+        Exceptions of the input, the codec and ``headers`` are raised unchanged, with a ``.result`` added.
         """
         require_on_error(on_error)
         # The deadline counts from the call, and an invalid timeout is an error also for a closed client.
@@ -357,6 +362,8 @@ class Client(Generic[V]):
                 ``"duplicate"``; with a journal they wait in a ``.partial`` file for the next call.
             ConfigError: the output or the journal cannot be used.
             InputError: the input cannot be read, or changed while it was read.
+
+        Exceptions of the input, the codec and ``headers`` are raised unchanged, with a ``.result`` added.
         """
         session, until = self._open_session(), Until.after(timeout)
         if not callable(getattr(sink, "write", None)):
@@ -395,6 +402,7 @@ class Client(Generic[V]):
         Raises:
             RowsFailed: the row failed.
             RunStopped: the row has no answer because the run stopped, or because of ``timeout``.
+            Interrupted: the codec or another function of the user raised a `KeyboardInterrupt`.
             InputError: an array of another form than the model wants.
             QueueFull: ``max_pending`` calls already wait.
         """

@@ -14,7 +14,7 @@ import numpy as np
 from fanout.callbacks import calling
 from fanout.client.identity import DigestRecorder, content_of, require_unchanged
 from fanout.client.jobs import JournalledJobs
-from fanout.client.outcome import final_stop, raise_if_stopped
+from fanout.client.outcome import final_stop, raise_if_stopped, with_result
 from fanout.client.resuming import complete, require_same_rows, withdraw
 from fanout.client.spending import recorded, schema_of_answers, settle, spent_before, with_usage_columns
 from fanout.engine import ResultQueue, RowStatus, RunControl, Stop, Until, room_for
@@ -113,12 +113,12 @@ async def run_into(
             # Answers are written even if the run is cancelled, and count once they are.
             async with recorded(journal, account, run, session.concurrency):
                 await session.execute(run, written)
+        except Exception as error:
+            with_result(error, _result_of(session, run, status))
+            raise
         finally:
             unsettled = None if journal is None else await settle(journal)
-        stop = run.stopped or writer.failed or unsettled
-        # Answers that may belong to other rows do not count, although they were written.
-        session.withdraw(run, status)
-        result = status.result(chunker.position if chunker.total is None else chunker.total, run.statistics())
+        stop, result = run.stopped or writer.failed or unsettled, _result_of(session, run, status)
         stop = final_stop(stop, status.violation(result, stopped=stop is not None))
         is_doubtful = stop is not None and stop.kind in _UNPUBLISHED
         # With a journal, a stopped run waits in its temporary files for the next call.
@@ -135,6 +135,13 @@ async def run_into(
         await on_thread(withdraw, sink, journal, run.collector.suspect)
     raise_if_stopped(stop, result)
     return result
+
+
+def _result_of(session: Session, run: Run, status: RowStatus) -> Result:
+    # Answers that may belong to other rows do not count, although they were written.
+    session.withdraw(run, status)
+    total = run.chunker.total
+    return status.result(run.chunker.position if total is None else total, run.statistics())
 
 
 def require_own_files(rows: Any, sink: FileSink, journal: Path | None) -> None:

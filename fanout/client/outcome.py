@@ -54,13 +54,24 @@ def final_stop(stop: Stop | None, violation: str | None) -> Stop | None:
 
 
 def raise_if_stopped(stop: Stop | None, result: Result) -> None:
-    """Raise `RunStopped` with ``result``, or `Interrupted` if a `KeyboardInterrupt` stopped the run."""
-    if stop is None:
-        return
+    """Raise the exception for ``stop``; do nothing without one."""
+    if stop is not None:
+        raise stopped(stop, result)
+
+
+def stopped(stop: Stop, result: Result) -> RunStopped | Interrupted:
+    """Return `RunStopped` with ``result``, or `Interrupted` if a `KeyboardInterrupt` stopped the run."""
     # A KeyboardInterrupt inside a callback stops the run like an error, but must surface as an interrupt.
-    if isinstance(stop.cause, KeyboardInterrupt):
-        raise Interrupted(stop.reason, kind=stop.kind, result=result) from stop.cause
-    raise RunStopped(stop.reason, kind=stop.kind, result=result) from stop.cause
+    kind = Interrupted if isinstance(stop.cause, KeyboardInterrupt) else RunStopped
+    error = kind(stop.reason, kind=stop.kind, result=result)
+    error.__cause__ = stop.cause
+    return error
+
+
+def with_result(error: Exception, result: Result) -> Exception:
+    """Return an exception of the input, the codec or ``headers=``, with the answers so far as its ``result``."""
+    vars(error).setdefault("result", result)
+    return error
 
 
 def rows_failed(result: Result) -> RowsFailed:
@@ -94,16 +105,14 @@ def settle_callers(batch: Batch, done: ChunkResult, statistics: Callable[[], Sta
 
 
 def settle_remaining_callers(batch: Batch, stop: Stop | None, statistics: Callable[[], Statistics]) -> None:
-    """Raise `RunStopped` in each caller of `predict` that has neither a value nor an exception yet."""
+    """Raise the exception for ``stop`` in each caller of `predict` that has neither a value nor an exception yet."""
     # Only a stop may leave callers behind.
     lost = None if stop is not None else "a row was lost, although the run was not stopped"
     stop = final_stop(stop, lost)
     assert stop is not None
     for row in batch.open:
-        error = RunStopped(stop.reason, kind=stop.kind, result=pending_row(statistics()))
         # Each caller gets an exception of its own: a shared one would collect the tracebacks of all.
-        error.__cause__ = stop.cause
-        batch.answer(row, error)
+        batch.answer(row, stopped(stop, pending_row(statistics())))
 
 
 def _own_row(array: Array, place: int) -> Any:

@@ -13,7 +13,7 @@ from fanout.client.caching import open_store, own_store
 from fanout.client.endpoints import offline_targets, start_targets
 from fanout.client.identity import require_unchanged
 from fanout.client.inspect import Preview, Survey, preview_rows, survey_rows
-from fanout.client.outcome import final_stop, raise_if_stopped, settle_callers, settle_remaining_callers
+from fanout.client.outcome import final_stop, raise_if_stopped, settle_callers, settle_remaining_callers, with_result
 from fanout.client.progress import progress_bar
 from fanout.engine import (
     Batcher,
@@ -138,12 +138,16 @@ class Session:
             await self._store.close()
         await _stop_servers(self._servers)
 
-    def check(self) -> None:
+    def check(self, remedy: str = "open one in each loop") -> None:
         """Raise `ClientStateError` in any other process or event loop than the one that opened the session."""
         if os.getpid() != self._pid:
             raise ClientStateError("the client was opened before a fork; open one in each process")
+        if self._loop.is_closed():
+            raise ClientStateError(
+                "the client belongs to an event loop that has ended; close it before that, with `async with client:`"
+            )
         if asyncio.get_running_loop() is not self._loop:
-            raise ClientStateError("the client belongs to another event loop; open one in each loop")
+            raise ClientStateError(f"the client belongs to another event loop; {remedy}")
 
     @property
     def redactor(self) -> Redactor:
@@ -242,8 +246,7 @@ class Session:
                 require_unchanged(chunker)
         except Exception as error:
             self.withdraw(run, merged)
-            # Exceptions of the codec or of headers= keep their type, and gain the answers so far.
-            vars(error).setdefault("result", merged.result(chunker.total, run.statistics()))
+            with_result(error, merged.result(chunker.total, run.statistics()))
             raise
         self.withdraw(run, merged)
         result = merged.result(chunker.total, run.statistics())

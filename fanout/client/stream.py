@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from fanout.callbacks import is_its_own
 from fanout.client.identity import require_unchanged
-from fanout.client.outcome import final_stop, raise_if_stopped
+from fanout.client.outcome import final_stop, raise_if_stopped, with_result
 from fanout.engine import ResultQueue, RowStatus, RunControl, Stop, Until, room_for
 from fanout.limits import ConcurrencyLimiter
 
@@ -26,7 +26,8 @@ class Stream:
     """An async context manager and async iterator over the `ChunkResult` chunks of one run, in order of completion.
 
     Leaving the context early abandons the requests in flight. At its end, the iteration raises `RunStopped` if the run
-    stopped early, and errors of the input. Failed rows are part of their chunks and raise nothing.
+    stopped early. Exceptions of the input, the codec and ``headers`` are raised unchanged, with a ``.result`` added:
+    the status of all rows. Failed rows are part of their chunks and raise nothing.
 
     Args:
         session: returns the client's open session, or raises `ClientStateError`.
@@ -129,6 +130,9 @@ class Stream:
             if not is_its_own(error):  # the consumer itself was cancelled
                 raise
             return Stop("error", "the task of the stream was cancelled, although its consumer was not", error)
+        except Exception as error:
+            with_result(error, self.result())
+            raise
         return self._run.stopped
 
     def _put(self, done: ChunkResult) -> None:

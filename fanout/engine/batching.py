@@ -84,7 +84,7 @@ class Batch:
         caller = self._take(row)
         if caller is None:
             return
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, BaseException):  # `Interrupted` is no Exception
             caller.answer.set_exception(outcome)
         else:
             caller.answer.set_result(outcome)
