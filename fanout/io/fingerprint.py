@@ -148,24 +148,30 @@ def _digests_of_columns(columns: Mapping[str, Any]) -> Array:
 
 def _digests_of_list(rows: Sequence[Any] | Array) -> Array:
     """Hash the rows of one kind together, as if they were an array: the container must not change a row's digest."""
+    # Most lists are of texts alone. To look at their types at once takes a fifth of the time of the groups below.
+    if len(types := set(map(type, rows))) == 1 and (kind := types.pop()) in (str, bytes):
+        return _digests_of_kind(kind, rows)
     groups: dict[Any, list[int]] = {}
     for i, row in enumerate(rows):
         groups.setdefault(_kind(row), []).append(i)
     digests: Array = np.empty((len(rows), 2), np.uint64)
     for kind, places in groups.items():
-        group = rows if len(places) == len(rows) else [rows[i] for i in places]
-        # Values of other types are hashed as JSON, one by one.
-        if kind is None:
-            digests[places] = _hash_each((rows_as_bytes([row]) for row in group), "")
-        elif kind is str:
-            digests[places] = _hash_each((row.encode(errors="surrogatepass") for row in group), "text")
-        elif kind is bytes:
-            digests[places] = _hash_each(group, "bytes")
-        elif isinstance(kind[0], tuple):
-            digests[places] = _digests_of_columns({name: [row[name] for row in group] for name in kind[0]})
-        else:
-            digests[places] = _digests_of_array(np.stack(list(group)))
+        digests[places] = _digests_of_kind(kind, rows if len(places) == len(rows) else [rows[i] for i in places])
     return digests
+
+
+def _digests_of_kind(kind: Any, rows: Sequence[Any] | Array) -> Array:
+    """Hash rows that are all of one `_kind`."""
+    # Values of other types are hashed as JSON, one by one.
+    if kind is None:
+        return _hash_each((rows_as_bytes([row]) for row in rows), "")
+    if kind is str:
+        return _hash_each((row.encode("utf-8", "surrogatepass") for row in rows), "text")
+    if kind is bytes:
+        return _hash_each(rows, "bytes")
+    if isinstance(kind[0], tuple):
+        return _digests_of_columns({name: [row[name] for row in rows] for name in kind[0]})
+    return _digests_of_array(np.stack(list(rows)))
 
 
 def _kind(row: Any) -> Any:
@@ -192,14 +198,13 @@ def _digests_of_array(array: Array) -> Array:
 
 def _hash_each(rows: Iterable[bytes | memoryview], salt: str) -> Array:
     salted = blake2b(salt.encode(), digest_size=DIGEST_BYTES)
-
-    def digest(row: bytes | memoryview) -> bytes:
+    digests: list[bytes] = []
+    for row in rows:
         # To copy a hash is quicker than to make one and to hash the salt again.
         hashed = salted.copy()
         hashed.update(row)
-        return hashed.digest()
-
-    return np.frombuffer(b"".join(map(digest, rows)), "<u8").reshape(-1, 2)
+        digests.append(hashed.digest())
+    return np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
 
 
 def _mix(array: Array, salt: str) -> Array:
