@@ -31,6 +31,8 @@ KINDS = {
     "unsized": Kind(sized=False),
     "failures": Kind(refused="7,20"),
     "failures in parquet": Kind(suffix=".parquet", refused="7,20"),
+    "kept columns": Kind(suffix=".jsonl", keep=True),
+    "failures with kept columns": Kind(suffix=".parquet", refused="7,20", keep=True),
 }
 SIGKILL = -9
 EVERY = pytest.mark.parametrize(
@@ -105,7 +107,7 @@ async def test_43_a_kill_at_any_system_call(
 
 @traced
 @EVERY
-@pytest.mark.parametrize("name", ["npy", "parquet", "several outputs"])
+@pytest.mark.parametrize("name", ["npy", "parquet", "several outputs", "kept columns"])
 async def test_43_a_kill_while_the_failed_rows_alone_are_sent(
     tmp_path: Path, model: Model, nursery: Nursery, name: str, every: int
 ) -> None:
@@ -122,7 +124,7 @@ async def test_43_a_kill_while_the_failed_rows_alone_are_sent(
 
 @traced
 @EVERY
-@pytest.mark.parametrize("name", ["npy", "jsonl", "parquet", "several outputs"])
+@pytest.mark.parametrize("name", ["npy", "jsonl", "parquet", "several outputs", "kept columns"])
 @pytest.mark.parametrize("finished", [False, True])
 async def test_43_a_kill_while_answers_are_carried_over_to_another_input(
     tmp_path: Path, model: Model, nursery: Nursery, name: str, every: int, finished: bool

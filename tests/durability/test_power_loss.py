@@ -26,6 +26,7 @@ KINDS = {
     "parquet": Kind(suffix=".parquet"),
     "several outputs": Kind(outputs=3),
     "unsized": Kind(sized=False),
+    "kept columns": Kind(suffix=".jsonl", keep=True),
     "failures": Kind(refused="1,2,3,20"),
     "failures first": Kind(refused="0", chunk_rows=1, concurrency=1, group_chunks=1, outputs=2),
 }

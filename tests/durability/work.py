@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from fanout import Client, Codec, Limits, Payload, RetryPolicy, open_sink
+from fanout import Client, Codec, Limits, Payload, RetryPolicy, open_sink, open_source
 from fanout.client import content_of, open_journal, reopen_failures
 from fanout.io.journal import read_state
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fanout import Event, Response, Result, RunControl
+    from fanout.io.readers import Source
 
 WIDTH = 3
 _GROWTH_BYTES = 128
@@ -63,6 +64,9 @@ class Kind:
     fresh: bool = False
     only_failed: bool = False
     carry: bool = False
+    keep: bool = False
+    """The rows come from a file beside the folder, whose column ``label`` the output keeps."""
+
     first: int = 0
     """Number that the first row has."""
 
@@ -101,7 +105,7 @@ async def send(
         headers={"x-run": run, "x-refused": kind.refused},
         on_event=on_event,
     )
-    rows = rows_of(kind.n_rows, kind.first)
+    rows = _kept_rows(folder.parent, kind) if kind.keep else rows_of(kind.n_rows, kind.first)
     sink = open_sink(kind.output(folder))
     identity = {**client.identity(rows), "salt": kind.salt}
     with (
@@ -117,6 +121,15 @@ async def send(
             await asyncio.to_thread(reopen_failures, sink, journal)
         async with client:
             return await client.run(rows if kind.sized else iter(rows), sink, journal=journal, control=control)
+
+
+def _kept_rows(folder: Path, kind: Kind) -> Source:
+    """The rows of ``kind`` as a source with a column to keep. All runs of one kind read one file."""
+    path = folder / f"rows-{kind.first}-{kind.n_rows}.jsonl"
+    if not path.exists():
+        rows = rows_of(kind.n_rows, kind.first).tolist()
+        path.write_text("".join(f'{{"x": {row}, "label": "row {row[0]:g}"}}\n' for row in rows))
+    return open_source(path, "x", keep=["label"])
 
 
 def resolved(folder: Path, kind: Kind) -> set[int]:

@@ -31,8 +31,10 @@ def _become(order: dict[str, Any]) -> None:
 def main() -> None:
     url = sys.argv[1]
     for suffix in (".npy", ".parquet", ".jsonl"):  # whatever is imported late is imported now
-        with tempfile.TemporaryDirectory() as folder:
-            asyncio.run(send(Path(folder), Kind(suffix=suffix, refused="7"), url, run="warm"))
+        for keep in {False, suffix != ".npy"}:
+            with tempfile.TemporaryDirectory() as outer:
+                (folder := Path(outer, "run")).mkdir()
+                asyncio.run(send(folder, Kind(suffix=suffix, refused="7", keep=keep), url, run="warm"))
     print("ready", flush=True)
     for line in sys.stdin:
         pid = os.fork()
