@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from html import escape
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -11,9 +12,9 @@ import numpy as np
 from fanout.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
-    from fanout.types import Array, Result
+    from fanout.types import Array, Chunk, Failure, Result
 
 Frame: TypeAlias = Any
 """A frame of pandas or polars, an Arrow table, or another object with Arrow's C stream interface."""
@@ -21,25 +22,61 @@ Frame: TypeAlias = Any
 VALUE = "value"
 """Column of an output without a name."""
 
+ERROR = "error"
+"""Column of the reasons why rows have no answer, beside columns of the input."""
+
 _NOT_SENT = "no answer: the run was stopped"
 _SHOWN_FAILURES = 5
 
 
-def reasons(result: Result) -> list[str | None]:
-    """Return the reason for each row without an answer, None for the others."""
-    texts: list[str | None] = [None] * len(result.ok)
-    for failure in result.failures:
-        texts[failure.start : failure.stop] = [failure.reason] * (failure.stop - failure.start)
-    for rows in result.pending:
-        texts[rows.start : rows.stop] = [_NOT_SENT] * len(rows)
-    return texts
+class Reasons:
+    """The reasons why rows of a result have no answer, by row."""
+
+    def __init__(self, result: Result) -> None:
+        absent: list[Failure | Chunk] = [*result.failures, *result.pending]
+        self._absent = sorted(absent, key=lambda rows: rows.start)
+        self._starts = [rows.start for rows in self._absent]
+
+    def __call__(self, start: int, stop: int) -> list[str | None] | None:
+        """Return the reason for each row in ``start <= i < stop``; None if all of them have an answer."""
+        reasons: list[str | None] | None = None
+        for rows in self._absent[max(0, bisect_right(self._starts, start) - 1) :]:
+            if rows.start >= stop:
+                break
+            first, last = max(rows.start, start), min(rows.stop, stop)
+            if first < last:
+                reasons = reasons or [None] * (stop - start)
+                reason = getattr(rows, "reason", _NOT_SENT)
+                reasons[first - start : last - start] = [reason] * (last - first)
+        return reasons
+
+
+def answer_columns(wanted: Mapping[str, str], taken: Collection[str]) -> dict[str, str]:
+    """Return the column of each output: its wanted name, `VALUE` for none, with ``_`` appended if it is taken.
+
+    Args:
+        wanted: output -> name.
+        taken: names of other columns.
+    """
+    names, columns = set(taken), dict.fromkeys(wanted, "")
+    # Names that need no change come first, so that each output keeps its own name if it can.
+    for output in sorted(wanted, key=lambda one: wanted[one] in taken or not wanted[one]):
+        columns[output] = free_name(wanted[output] or VALUE, names)
+        names.add(columns[output])
+    return columns
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """Return ``name``, with as many ``_`` appended as it takes to differ from ``taken``."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def result_columns(result: Result) -> dict[str, Any]:
     """Return the columns of a result: ``index``, the outputs, ``ok`` and ``reason``."""
-    names = _free_names(result.outputs or {}, {"index", "ok", "reason"})
-    outputs = {names[name]: array for name, array in (result.outputs or {}).items()}
-    return {"index": np.arange(len(result.ok)), **outputs, "ok": result.ok, "reason": reasons(result)}
+    outputs = _named_outputs(result, {"index", "ok", "reason"})
+    return {"index": np.arange(len(result.ok)), **outputs, "ok": result.ok, "reason": _reasons(result)}
 
 
 def to_arrow(columns: Mapping[str, Any], ok: Array, outputs: Sequence[str]) -> Frame:
@@ -71,12 +108,9 @@ def with_answers(frame: Frame, keep: Sequence[str] | str, result: Result) -> Fra
         result: the answers to all of its rows.
     """
     kept = column_names(frame) if keep == "*" else _names(keep)
-    names = _free_names(result.outputs or {}, {*kept, "error"})
-    answers: dict[str, Any] = {names[name]: array for name, array in (result.outputs or {}).items()}
-    error = "error"
-    while error in kept:
-        error += "_"
-    columns = {**answers, error: reasons(result)}
+    error = free_name(ERROR, kept)
+    answers = _named_outputs(result, {*kept, error})
+    columns = {**answers, error: _reasons(result)}
     if _library(frame) == "pandas":
         added = to_pandas(columns, result.ok, list(answers), frame.index)
         return _import("pandas", "pandas").concat([frame[kept], added], axis=1)
@@ -152,15 +186,15 @@ def result_html(result: Result) -> str:
     return f"<table><tr>{head}</tr><tr>{body}</tr></table>{lists}"
 
 
-def _free_names(outputs: Mapping[str, Any], taken: set[str]) -> dict[str, str]:
-    taken, names = set(taken), {}
-    for output in outputs:
-        name = output or VALUE
-        while name in taken:
-            name += "_"
-        names[output] = name
-        taken.add(name)
-    return names
+def _named_outputs(result: Result, taken: Collection[str]) -> dict[str, Any]:
+    outputs = result.outputs or {}
+    names = answer_columns({name: name for name in outputs}, taken)
+    return {names[name]: array for name, array in outputs.items()}
+
+
+def _reasons(result: Result) -> list[str | None]:
+    n_rows = len(result.ok)
+    return Reasons(result)(0, n_rows) or [None] * n_rows
 
 
 def _library(frame: Frame) -> str:

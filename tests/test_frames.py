@@ -10,6 +10,7 @@ import pytest
 
 import fanout
 from fanout.errors import ConfigError
+from fanout.frames import with_answers
 from fanout.types import Chunk, Failure, Result, Statistics
 
 pa = pytest.importorskip("pyarrow")
@@ -99,6 +100,18 @@ async def test_a_table_comes_back_with_its_answers(library: str) -> None:
     assert list(whole.columns if library != "pyarrow" else whole.column_names)[:3] == list(COLUMNS)
     if library == "pandas":
         assert scored.index.tolist() == [30, 10, 10]
+
+
+def test_no_column_takes_the_place_of_another() -> None:
+    """Neither an output called as the reasons are beside a kept ``error``, nor one called as an output without name."""
+    outputs = {"": np.arange(4), "value": np.arange(4, 8), "error": np.arange(8, 12), "error_": np.arange(12, 16)}
+    result = outcome(outputs)
+    scored = with_answers(pa.table({"error": list("abcd")}), "*", result)
+    assert scored.column_names == ["error", "value_", "value", "error__", "error___", "error_"]
+    assert scored.slice(0, 1).to_pylist() == [
+        {"error": "a", "value_": 0, "value": 4, "error__": 8, "error___": 12, "error_": None}
+    ]
+    assert result.to_arrow().column_names == ["index", "value_", "value", "error", "error_", "ok", "reason"]
 
 
 class _Scores:

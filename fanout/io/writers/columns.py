@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fanout.frames import ERROR, VALUE, answer_columns, free_name
 from fanout.options import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from fanout.types import Chunk, Failure, Result
 
 ID = "id"
 """Column of the rows' ids."""
-
-VALUE = "value"
-"""Column of an output without a name."""
-
-ERROR = "error"
-"""Column of the reasons why rows have no answer."""
-
-_NOT_SENT = "no answer: the run was stopped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,19 +55,12 @@ def layout_of(
     Kept columns have the names that they have in the input. Other columns get ``_`` appended if their name is taken.
     ``id`` and ``error`` are reserved even if the rows have no ids: the name of an output must not depend on the input.
     """
-    taken = {*kept, ID}
-    error = _free(ERROR, taken)
-    taken.add(error)
-    given = {name: (rename or {}).get(name or VALUE, name) for name in outputs}
-    # Names that need no change come first, so that each output keeps its own name if it can.
-    columns: dict[str, str] = {}
-    for name in sorted(given, key=lambda name: given[name] in taken or not given[name]):
-        columns[name] = _free(given[name] or VALUE, taken)
-        taken.add(columns[name])
+    error = free_name(ERROR, {*kept, ID})
+    wanted = {name: (rename or {}).get(name or VALUE, name) for name in outputs}
     return Layout(
         id=ID if has_ids and ID not in kept else None,
         kept=tuple(kept),
-        outputs={name: columns[name] for name in given},
+        outputs=answer_columns(wanted, {*kept, ID, error}),
         error=error,
         safe=safe,
     )
@@ -90,31 +74,3 @@ def unknown_output(rename: Mapping[str, str], outputs: Iterable[str]) -> str | N
             listed = ", ".join(f'"{one}"' for one in known)
             return f'there is no output "{name}" to rename{did_you_mean(name, known)}; the outputs are {listed}'
     return None
-
-
-def _free(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "_"
-    return name
-
-
-class Reasons:
-    """The reasons why rows of a run have no answer, by row."""
-
-    def __init__(self, result: Result) -> None:
-        absent: list[Failure | Chunk] = [*result.failures, *result.pending]
-        self._absent = sorted(absent, key=lambda rows: rows.start)
-        self._starts = [rows.start for rows in self._absent]
-
-    def __call__(self, start: int, stop: int) -> list[str | None] | None:
-        """Return the reason for each row in ``start <= i < stop``; None if all of them have an answer."""
-        reasons: list[str | None] | None = None
-        for rows in self._absent[max(0, bisect_right(self._starts, start) - 1) :]:
-            if rows.start >= stop:
-                break
-            first, last = max(rows.start, start), min(rows.stop, stop)
-            if first < last:
-                reasons = reasons or [None] * (stop - start)
-                reason = getattr(rows, "reason", _NOT_SENT)
-                reasons[first - start : last - start] = [reason] * (last - first)
-        return reasons

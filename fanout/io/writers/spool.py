@@ -11,9 +11,10 @@ import numpy as np
 
 from fanout.errors import ConfigError, InputError
 from fanout.files import PartialFile, Publication
+from fanout.frames import Reasons
 from fanout.io.writers import packed
 from fanout.io.writers.base import Checkpoint, FileSink, checksum_error
-from fanout.io.writers.columns import Reasons, layout_of, unknown_output
+from fanout.io.writers.columns import layout_of, unknown_output
 from fanout.io.writers.packed import PackedColumns
 from fanout.paths import ORDERED, PARTIAL, REBUILT
 from fanout.rowset import RowSet
