@@ -20,6 +20,7 @@ from fanout.client.spending import recorded, schema_of_answers, settle, spent_be
 from fanout.engine import ResultQueue, RowStatus, RunControl, Stop, Until, room_for
 from fanout.errors import CallbackError, ConfigError
 from fanout.io.journal import JournalState
+from fanout.io.kept import KEEP
 from fanout.io.readers import Source
 from fanout.io.writers import Checkpoint, FileSink
 from fanout.limits import ConcurrencyLimiter
@@ -72,7 +73,7 @@ async def run_into(
     """Send ``rows`` and write their answers to ``sink``. The result has no values. Raises `RunStopped`."""
     if isinstance(rows, Source) and rows.kept is not None:
         if not isinstance(sink, FileSink):
-            raise ConfigError("kept columns need a sink that fanout.open_sink made, or a FileSink", key="output.keep")
+            raise ConfigError("kept columns need a sink that fanout.open_sink made, or a FileSink", key=KEEP)
         await on_thread(sink.keep, rows.kept)
     if journal is not None and (result := await on_thread(complete, sink, journal)) is not None:
         return result

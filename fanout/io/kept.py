@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from fanout.io.arrow import Arrow
 
+KEEP = "output.keep"
+"""Key of the job file for the columns that an output keeps."""
+
 Piece: TypeAlias = Any
 """Consecutive values of one column: a list, a numpy array, or an Arrow array."""
 
@@ -104,7 +107,7 @@ class KeptColumns:
                 break
         for path, stamp in stamps.items():
             if fingerprint.stamp(path) != stamp:
-                raise InputError(f"{path} was changed while its columns were read: run again", key="output.keep")
+                raise InputError(f"{path} was changed while its columns were read: run again", key=KEEP)
 
 
 class KeptReader:
@@ -121,7 +124,7 @@ class KeptReader:
         while n_rows:
             pieces = self._rest if self._rest is not None else next(self._pieces, None)
             if pieces is None:
-                raise InputError("the input has fewer rows than were sent: it was changed", key="output.keep")
+                raise InputError("the input has fewer rows than were sent: it was changed", key=KEEP)
             length = len(next(iter(pieces.values())))
             for name, piece in pieces.items():
                 taken[name].append(piece if length <= n_rows else piece[:n_rows])

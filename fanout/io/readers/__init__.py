@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from fanout.errors import InputError
+from fanout.io.kept import KEEP
 from fanout.io.readers.arrow_files import ArrowFileSource, ParquetSource
-from fanout.io.readers.base import BLOCK_BYTES, KEEP, Source
+from fanout.io.readers.base import BLOCK_BYTES, Source
 from fanout.io.readers.columns import ColumnOptions
 from fanout.io.readers.csv import CsvSource
 from fanout.io.readers.file_cells import FileCellsSource, FileOptions, FileReader

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from fanout.errors import InputError
+from fanout.io.kept import KEEP
 from fanout.types import Block, count_rows, take_rows
 
 if TYPE_CHECKING:
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 512 * 1024
 """Approximate size of a block: the bytes of an input that are read at once."""
-
-KEEP = "output.keep"
-"""Key of the job file for the columns that an output keeps."""
 
 _ALL_ROWS = (slice(None), slice(0, None))
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from fanout.errors import InputError
 from fanout.io import fingerprint
-from fanout.io.kept import KeptColumns
-from fanout.io.readers.base import KEEP, SeekableSource, slice_block
+from fanout.io.kept import KEEP, KeptColumns
+from fanout.io.readers.base import SeekableSource, slice_block
 from fanout.options import nearest
 from fanout.types import count_rows
 

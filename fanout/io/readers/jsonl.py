@@ -10,8 +10,7 @@ import orjson
 
 from fanout import exact_json
 from fanout.errors import InputError
-from fanout.io.kept import KeptColumns
-from fanout.io.readers.base import KEEP
+from fanout.io.kept import KEEP, KeptColumns
 from fanout.io.readers.columns import ColumnSelection, expand_patterns, require_renamable, suggestion
 from fanout.io.readers.lines import LineSource, decode_line, line_blocks
 from fanout.types import Block

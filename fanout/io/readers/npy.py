@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from fanout.errors import InputError
+from fanout.io.kept import KEEP
 from fanout.io.readers.base import rows_per_block
 from fanout.io.readers.columns import ColumnOptions, require_unnamed, select_columns
 from fanout.io.readers.files import FileSource, reading
@@ -103,7 +104,7 @@ class NpySource(FileSource):
                 yield Block(_read_rows(file, self._header, start, min(start + size, self._header.n_rows)))
 
     def kept_pieces(self, columns: ColumnOptions) -> tuple[dict[str, Any], Iterator[Pieces]]:
-        raise InputError(f"{self.path.name} is one array without columns that could be kept", key="output.keep")
+        raise InputError(f"{self.path.name} is one array without columns that could be kept", key=KEEP)
 
 
 class NpzSource(FileSource):
@@ -150,7 +151,7 @@ class NpzSource(FileSource):
         kept = NpzSource(self.path, columns)
         if kept.n_rows != self.n_rows:
             problem = f"the kept arrays have {kept.n_rows:,} rows, those that are sent {self.n_rows:,}"
-            raise InputError(f"{self.path.name}: {problem}", key="output.keep")
+            raise InputError(f"{self.path.name}: {problem}", key=KEEP)
         # Arrays of one length are a mapping by name.
         pieces: Any = (block.rows for block in kept.blocks())
         return dict.fromkeys(kept.schema), pieces

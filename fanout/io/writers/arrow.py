@@ -17,9 +17,9 @@ import numpy as np
 
 from fanout.errors import ConfigError
 from fanout.io.arrow import import_pyarrow, missing_pyarrow
-from fanout.io.kept import arrow_column, as_text
+from fanout.io.kept import KEEP, arrow_column, as_text
 from fanout.io.writers import packed
-from fanout.io.writers.base import KEEP, cannot_hold
+from fanout.io.writers.base import cannot_hold
 from fanout.io.writers.packed import is_text
 from fanout.io.writers.spool import Group, SpoolSink
 from fanout.paths import KEY

@@ -14,6 +14,7 @@ import orjson
 from fanout._escape import safe_json
 from fanout.errors import ConfigError
 from fanout.files import PRIVATE, START_FRESH, PartialFile, Publication, make_folder
+from fanout.io.kept import KEEP
 from fanout.paths import KEY, check_names, report_paths, unwritable
 from fanout.rowset import RowSet
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
     from fanout.io.kept import KeptColumns
     from fanout.types import ChunkResult, Failure, Result, Schema
-
-KEEP = "output.keep"
-"""Key of the job file for columns of the input."""
 
 
 class Checkpoint(NamedTuple):
