@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import fanout
+from fanout.auth.aws import SigV4Auth
 from fanout.job import load_job
 from fanout.job.run import client_of, run_job
 from fanout.presets import load_preset, preset_names
@@ -80,6 +81,8 @@ def has_one_shape(preset: PresetFile) -> bool:
 @in_virtual_time
 async def answers_of(job: Job, transport: MockApi, rows: list[Any]) -> Result:
     """Send rows to a mock with the settings of a job."""
+    if isinstance(job.auth, SigV4Auth):
+        pytest.importorskip("botocore")
     async with client_of(job, transport) as client:
         return await client.map(rows, on_error="keep")
 
