@@ -19,7 +19,7 @@ from fanout.errors import ConfigError
 from fanout.job import Outline, load_job_or_outline
 from fanout.job.begin import output_suffix, probe, require_new
 from fanout.job.draft import Draft
-from fanout.job.edit import override
+from fanout.job.edit import override, replace_file
 from fanout.job.input_fields import read_fields
 from fanout.presets import load_preset
 
@@ -97,10 +97,8 @@ class Beginner:
         if path == "-":
             raise ConfigError("--input: init reads the first rows, so give it a file of the same form, not stdin")
         fields = read_fields(Path(path), format)
-        # The job may be in another folder, and its paths are relative to that.
-        stored = path if Path(path).is_absolute() else os.path.relpath(path, self._file.parent)
         rows = "" if fields.n_rows is None else f"{fields.n_rows:,} rows"
-        self._draft.set("input", "path", stored, rows)
+        self._draft.set("input", "path", self._from_job(path), rows)
         if format is not None:
             self._draft.set("input", "format", format)
         if self._options.column is not None:
@@ -110,9 +108,8 @@ class Beginner:
         if self._options.vector:
             self._draft.set("input", "as", "vector", "a row is the list of these numbers")
         if self._options.id:
-            self._draft.set(
-                "input", "id", self._options.id[0] if len(self._options.id) == 1 else list(self._options.id)
-            )
+            ids = list(self._options.id)
+            self._draft.set("input", "id", ids[0] if len(ids) == 1 else ids)
         elif fields.columns:
             self._draft.hints["input"] = (
                 'id = "NAME"                     # a column that labels the rows in the output',
@@ -141,19 +138,17 @@ class Beginner:
             self._draft.set("auth", "token", token, "from the environment, so that no file holds it")
 
     def _set_output(self) -> None:
-        path = self._options.output or f"{self._file.stem}-answers.npy"
-        hints = ("rows = 64                       # most rows in one request",)
-        self._draft.hints["chunks"] = hints
         self._draft.tables["chunks"] = {}
-        self._draft.tables["limits"] = {}
+        self._draft.hints["chunks"] = ("rows = 64                       # most rows in one request",)
         self._draft.set("limits", "concurrency", 16, "most requests in flight; fanout tune finds the best value")
         self._draft.hints["limits"] = ("requests_per_second = 10.0      # no limit if left out",)
-        stored = (
-            path
-            if self._options.output is None or Path(path).is_absolute()
-            else os.path.relpath(path, self._file.parent)
-        )
+        output = self._options.output
+        stored = self._from_job(output) if output else f"{self._file.stem}-answers.npy"
         self._draft.set("output", "path", stored, ".npy holds numbers; .jsonl and .parquet numbers and texts")
+
+    def _from_job(self, path: str) -> str:
+        """Return a path relative to the folder of the job file, as paths in it are."""
+        return path if Path(path).is_absolute() else os.path.relpath(path, self._file.parent)
 
     async def _probe(self) -> int:
         job = load_job_or_outline(self._file)
@@ -183,9 +178,14 @@ class Beginner:
         print_error(f"the probe failed: {reason}", 1)
 
     def _write(self, *, replaces: bool) -> None:
+        content = (_HEAD + self._draft.text()).encode()
         try:
-            with self._file.open("w" if replaces else "x", encoding="utf-8") as file:
-                file.write(_HEAD + self._draft.text())
+            # A file of the user's own stays whole until the new one is.
+            if replaces and self._file.exists():
+                replace_file(self._file.resolve(), content)
+            else:
+                with self._file.open("xb") as file:
+                    file.write(content)
         except FileExistsError:
             raise ConfigError(f"{self._file} exists already: give another name, or --force to replace it") from None
         except OSError as error:

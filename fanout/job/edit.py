@@ -67,7 +67,7 @@ def write_settings(file: Path, settings: Mapping[str, int]) -> None:
     try:
         before = target.read_bytes().decode("utf-8")
         after = rewritten(before, settings)
-        _replace(target, after.encode("utf-8"))
+        replace_file(target, after.encode("utf-8"))
     except OSError as error:
         raise ConfigError(f"{file}: cannot be written: {error.strerror}") from None
     except ValueError as error:
@@ -102,7 +102,8 @@ def _require_same_otherwise(before: str, after: str, settings: Mapping[str, int]
         raise ValueError("its form is too unusual; set the values by hand")
 
 
-def _replace(target: Path, data: bytes) -> None:
+def replace_file(target: Path, data: bytes) -> None:
+    """Replace the content of an existing file at once, durably. Raises `OSError`; the file is then unchanged."""
     fd, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         try:

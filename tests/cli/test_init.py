@@ -183,6 +183,17 @@ def test_no_file_is_replaced_without_force(command, customers, url, tmp_path):
     assert job(tmp_path)["codec"]["name"] == "json"
 
 
+def test_a_file_that_cannot_be_replaced_stays_whole(command, customers, tmp_path, monkeypatch):
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "job.toml").write_text("mine\n")
+    monkeypatch.setattr("os.fsync", full)
+    result = command("init", "--input", "customers.csv", "--url", "http://h/x", "--no-probe", "--force")
+    assert (result.code, (tmp_path / "job.toml").read_text()) == (2, "mine\n")
+    assert "job.toml cannot be written: No space left on device" in result.err
+
+
 async def test_without_a_terminal_a_missing_flag_is_an_error_and_no_question(start):
     # The pipe stays open: a command that read it would wait for ever.
     process = await start("init", stdin=asyncio.subprocess.PIPE)
