@@ -59,7 +59,9 @@ class CommandAuth(Auth):
         try:
             output = await on_daemon_thread(_read, process)
         finally:
-            if process.poll() is None:  # the wait was cancelled; the thread ends with the process
+            # The wait was cancelled before the thread has seen the end of the output. The command itself may have ended,
+            # and what it has started keep its output open; the thread ends with the last of them.
+            if process.returncode is None:
                 _kill(process)
         token = self._token(output, process.returncode)
         headers = bearer(token) if self.header is None else {self.header: token}

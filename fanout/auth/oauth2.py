@@ -19,7 +19,7 @@ from fanout.options import checks_options
 from fanout.settings import JOB_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 # Seconds for each step of the exchange. The whole of it may take as long as a try to obtain credentials.
 _TIMEOUT = 20.0
@@ -59,6 +59,16 @@ class OAuth2Auth(Auth):
         if self.client_auth not in ("basic", "body"):
             raise ConfigError(f'client_auth must be "basic" or "body", not {self.client_auth!r}', key="client_auth")
 
+    @property
+    def secrets(self) -> Iterable[str]:
+        """The secret, and the pair as it is in the request for a token."""
+        return [*super().secrets, self._pair]
+
+    @property
+    def _pair(self) -> str:
+        # RFC 6749, section 2.3.1: both are encoded as in a form.
+        return b64encode(f"{quote_plus(self.client_id)}:{quote_plus(self.client_secret)}".encode()).decode()
+
     async def credentials(self) -> Credentials:
         """Request a token."""
         return await on_daemon_thread(self._request)
@@ -68,9 +78,8 @@ class OAuth2Auth(Auth):
         headers = {"Accept": "application/json"}
         if self.client_auth == "body":
             form |= {"client_id": self.client_id, "client_secret": self.client_secret}
-        else:  # RFC 6749, section 2.3.1: both are encoded as in a form
-            pair = f"{quote_plus(self.client_id)}:{quote_plus(self.client_secret)}"
-            headers["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
+        else:
+            headers["Authorization"] = f"Basic {self._pair}"
         body = urlencode({name: value for name, value in form.items() if value is not None}).encode()
         status, answer = _post(self.token_url, body, headers)
         shown = f"the token server {redact_url(self.token_url)}"

@@ -80,13 +80,14 @@ async def test_a_failure_stops_the_run_and_shows_no_output(command, message, cap
     assert "another-secret" not in shown
 
 
-async def test_a_command_that_takes_too_long_is_ended_with_all_that_it_started(tmp_path, monkeypatch):
+@pytest.mark.parametrize("rest", ["sleep 60", "exit 0"])
+async def test_a_command_that_takes_too_long_is_ended_with_all_that_it_started(tmp_path, monkeypatch, rest):
     monkeypatch.setattr(authenticator, "_TIMEOUT", 0.3)
     monkeypatch.setattr(authenticator, "_TRIES_AT_FIRST", 1)
     # Where a grandchild lives on, its end of the pipe never closes.
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    script = f"(exec 3>{fifo}; sleep 60) & sleep 60"
+    script = f"(exec 3>{fifo}; sleep 60) & {rest}"
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     with MockEndpoint(lambda x: x) as mock:
         async with Client(mock.url(Plain), codec=Plain, auth=CommandAuth(command=["sh", "-c", script])) as client:

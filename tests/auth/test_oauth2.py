@@ -142,9 +142,10 @@ async def test_a_server_that_is_not_there_is_named(company):
 
 
 async def test_words_of_the_server_show_no_secret(company):
-    words = {"error": "invalid_client", "error_description": f"the secret {SECRET} is wrong\x1b[2J"}
+    pair = b64encode(b"a+client:se%2Fcret+%2B%25%C3%BC").decode()
+    words = {"error": "invalid_client", "error_description": f"the secret {SECRET} in {pair} is wrong\x1b[2J"}
     company.answers = [web.json_response(words, status=400)]
-    with pytest.raises(RunStopped, match=r"the secret \*\*\* is wrong") as caught:
+    with pytest.raises(RunStopped, match=r"the secret \*\*\* in \*\*\* is wrong") as caught:
         await run(company)
     assert "\x1b" not in str(caught.value)
 
