@@ -353,8 +353,13 @@ class Failure:
     ids: tuple[Any, ...] = ()
     """Ids of these rows, if the input has ids."""
 
+    @property
+    def n_rows(self) -> int:
+        """Number of the rows."""
+        return self.stop - self.start
+
     def __str__(self) -> str:
-        rows = f"row {self.start}" if self.stop == self.start + 1 else f"rows {self.start}:{self.stop}"
+        rows = f"row {self.start}" if self.n_rows == 1 else f"rows {self.start}:{self.stop}"
         return f"{rows}: {self.reason}"
 
 

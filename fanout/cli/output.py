@@ -248,7 +248,7 @@ def _check_lines(report: CheckReport) -> Iterator[str]:
         whole = "" if report.rows is None else f"; {money(stats.cost_per_row * report.rows)} for rows like these"
         yield f"cost:     {money(stats.cost)} {stats.currency}{whole}"
     yield f"answer:  {_array_text(report.probe.answer) or ' none'}"
-    failed = sum(failure.stop - failure.start for failure in result.failures)
+    failed = sum(failure.n_rows for failure in result.failures)
     yield from _failure_lines(result.failures[:_FAILURES_SHOWN], failed)
 
 
@@ -317,7 +317,7 @@ def _failure_lines(first: tuple[Failure, ...], failed: int) -> Iterator[str]:
     for failure in first:
         yield f"  {failure}"
     # A failure may stand for a range of rows.
-    more = failed - sum(failure.stop - failure.start for failure in first)
+    more = failed - sum(failure.n_rows for failure in first)
     if more:
         yield f"  and {more} row{'s' * (more != 1)} more"
 

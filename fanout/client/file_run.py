@@ -158,7 +158,7 @@ def require_own_files(rows: Any, sink: FileSink, journal: Path | None) -> None:
 def _failed_alone(state: JournalState) -> RowSet:
     """Return the rows that failed alone in the complete run whose failed rows are sent again."""
     failures = state.complete_run.failures if state.complete_run is not None else ()
-    return RowSet((failure.start, failure.stop) for failure in failures if failure.stop - failure.start == 1)
+    return RowSet((failure.start, failure.stop) for failure in failures if failure.n_rows == 1)
 
 
 class _Writer:

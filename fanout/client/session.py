@@ -161,21 +161,21 @@ class Session:
 
     def chunker(self, rows: Any, window: ConcurrencyLimiter | None = None, skip: RowSet | None = None) -> Chunker:
         """Divide ``rows`` into chunks within the client's bounds. Raises `InputError` for rows that cannot be sent."""
-        chunks, meter = self._settings.chunks, self._group.costs.meter
-        packing = Packing(self._scale, meter, max_bytes=chunks.max_bytes, max_tokens=chunks.max_tokens)
-        return chunker_of(rows, chunks.rows, window, skip, packing)
+        return chunker_of(rows, self._settings.chunks.rows, window, skip, self._packing())
 
     def sharing_chunker(
         self, rows: Any, window: ConcurrencyLimiter | None = None, skip: RowSet | None = None
     ) -> Chunker:
-        """Do the same, but leave the rows out of the chunks that the cache knows, or that share a request."""
+        """Divide ``rows`` as `chunker` does, without those that the cache knows or that share a request."""
         if self._store is None and not self._settings.dedupe:
             return self.chunker(rows, window, skip)
-        chunks, meter = self._settings.chunks, self._group.costs.meter
-        packing = Packing(self._scale, meter, max_bytes=chunks.max_bytes, max_tokens=chunks.max_tokens)
-        every = chunker_of(rows, chunks.rows, skip=skip)
+        every = chunker_of(rows, self._settings.chunks.rows, skip=skip)
         shares = Shares(self._store or own_store(), dedupe=self._settings.dedupe, window=window)
-        return SharingChunker(every, shares, window=window, skip=skip, packing=packing)
+        return SharingChunker(every, shares, window=window, skip=skip, packing=self._packing())
+
+    def _packing(self) -> Packing:
+        chunks, meter = self._settings.chunks, self._group.costs.meter
+        return Packing(self._scale, meter, max_bytes=chunks.max_bytes, max_tokens=chunks.max_tokens)
 
     def open_account(self, spent: Amount) -> Account | None:
         """Open the account of one run, of which earlier processes have spent ``spent``; None if nothing is counted."""

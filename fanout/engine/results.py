@@ -151,8 +151,8 @@ class ResultCollector:
         if done.pending:
             ok -= sum(map(len, done.pending))
         for failure in done.failures:
-            ok -= failure.stop - failure.start
-            self.counters.failed += failure.stop - failure.start
+            ok -= failure.n_rows
+            self.counters.failed += failure.n_rows
             if self._emit is not None:
                 self._emit(_event_of(failure))
         self.counters.ok += ok
@@ -211,7 +211,7 @@ class RowStatus:
     def __init__(self, resolved: RowSet | None = None, failures: Sequence[Failure] = ()) -> None:
         self._resolved = RowSet(resolved or ())
         self._failures = list(failures)
-        self._n_failed = sum(failure.stop - failure.start for failure in failures)
+        self._n_failed = sum(failure.n_rows for failure in failures)
         self._n_ok = len(self._resolved) - self._n_failed
         self._n_empty = 0
 
@@ -221,8 +221,8 @@ class RowStatus:
         if done.pending:
             n_ok -= sum(map(len, done.pending))
         for failure in done.failures:
-            n_ok -= failure.stop - failure.start
-            self._n_failed += failure.stop - failure.start
+            n_ok -= failure.n_rows
+            self._n_failed += failure.n_rows
         self._n_ok += n_ok
         if done.outputs is None:
             self._n_empty += n_ok
@@ -253,7 +253,7 @@ class RowStatus:
         that each shows an error in the other.
         """
         n_ok, n_rows = int(result.ok.sum()), len(result.ok)
-        failed = sum(failure.stop - failure.start for failure in result.failures)
+        failed = sum(failure.n_rows for failure in result.failures)
         pending = sum(map(len, result.pending))
         account = f"{n_ok:,} ok, {failed:,} failed, {pending:,} pending of {n_rows:,}"
         if n_ok + failed + pending != n_rows or (n_ok, failed) != (self._n_ok, self._n_failed):

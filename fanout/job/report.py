@@ -322,7 +322,7 @@ def exit_code(failed: int, stop: RunStopped | None) -> int:
 
 def count_failed(result: Result) -> int:
     """Return the number of failed rows."""
-    return sum(failure.stop - failure.start for failure in result.failures)
+    return sum(failure.n_rows for failure in result.failures)
 
 
 def known(seconds: float) -> float | None:

@@ -168,7 +168,7 @@ def recreate_report(job: Job | Outline) -> Path:
 
 
 def _account(state: JournalState, failures: Sequence[Failure]) -> Account:
-    n_failed = sum(failure.stop - failure.start for failure in failures)
+    n_failed = sum(failure.n_rows for failure in failures)
     n_done = len(state.resolved)
     return Account(
         rows=state.n_rows,

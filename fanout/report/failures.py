@@ -38,7 +38,7 @@ def group_failures(failures: Iterable[Failure]) -> list[FailureGroup]:
     for failure in failures:
         key = _DIGITS.sub("0", failure.reason[:_COMPARED])
         group = groups.setdefault(key, FailureGroup(failure.reason))
-        group.n_rows += failure.stop - failure.start
+        group.n_rows += failure.n_rows
         if len(group.examples) < _EXAMPLES:
             single = failure.stop == failure.start + 1
             group.examples.append(f"{failure.start}" if single else f"{failure.start}:{failure.stop}")

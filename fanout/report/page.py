@@ -48,7 +48,7 @@ class Account:
     @property
     def failed(self) -> int:
         """Rows that failed."""
-        return sum(failure.stop - failure.start for failure in self.failures)
+        return sum(failure.n_rows for failure in self.failures)
 
 
 def report_page(name: str, sessions: Sequence[RecordedSession], account: Account) -> str:
@@ -317,7 +317,7 @@ def _endpoints(timeline: Timeline, account: Account) -> list[str]:
         return []
     failed: Counter[str] = Counter()
     for failure in account.failures:
-        failed[failure.endpoint] += failure.stop - failure.start
+        failed[failure.endpoint] += failure.n_rows
     requests = [timeline.requests_of(one.url) for one in endpoints]
     whole = sum(requests) or 1
     rows = [

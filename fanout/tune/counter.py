@@ -168,7 +168,7 @@ class StreamCounter:
         return len(self._log)
 
     def _add(self, done: ChunkResult) -> None:
-        failed = sum(failure.stop - failure.start for failure in done.failures)
+        failed = sum(failure.n_rows for failure in done.failures)
         self.failed += failed
         if done.stop - done.start == self._events.chunk_rows and done.start not in self._events.split:
             self._whole += 1

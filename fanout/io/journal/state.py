@@ -108,7 +108,7 @@ class JournalState:
     @property
     def failed(self) -> int:
         """Number of failed rows."""
-        return sum(failure.stop - failure.start for failure in self.failures)
+        return sum(failure.n_rows for failure in self.failures)
 
     @property
     def is_retry(self) -> bool:
