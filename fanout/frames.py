@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from html import escape
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -40,9 +40,9 @@ class Reasons:
     def __call__(self, start: int, stop: int) -> list[str | None] | None:
         """Return the reason for each row in ``start <= i < stop``; None if all of them have an answer."""
         reasons: list[str | None] | None = None
-        for rows in self._absent[max(0, bisect_right(self._starts, start) - 1) :]:
-            if rows.start >= stop:
-                break
+        # A run may have a million failures, of which only those that touch these rows are looked at.
+        begin, end = max(0, bisect_right(self._starts, start) - 1), bisect_left(self._starts, stop)
+        for rows in self._absent[begin:end]:
             first, last = max(rows.start, start), min(rows.stop, stop)
             if first < last:
                 reasons = reasons or [None] * (stop - start)

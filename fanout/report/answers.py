@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from math import ceil, log2
 from typing import TYPE_CHECKING
 
@@ -85,11 +85,11 @@ def _weighted_numbers(parts: Sequence[OutputSample]) -> tuple[np.ndarray, np.nda
 
 
 def _weighted_labels(parts: Sequence[OutputSample]) -> dict[str, float]:
-    shares: Counter[str] = Counter()
+    shares: defaultdict[str, float] = defaultdict(float)
     for part in parts:
         for label, n in part.labels.items():
-            shares[label] += n * part.seen / max(1, sum(part.labels.values()))  # type: ignore[assignment]
-    return dict(shares.most_common())
+            shares[label] += n * part.seen / max(1, sum(part.labels.values()))
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
 def _counted(values: np.ndarray, weights: np.ndarray) -> dict[str, float]:

@@ -10,6 +10,7 @@ from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from math import isnan
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from fanout.report.answers import answer_charts
@@ -22,7 +23,7 @@ from fanout.statistics import Latencies
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from fanout.report.recording import RecordedSession, Sample, Totals
+    from fanout.report.recording import RecordedSession, Totals
     from fanout.types import Failure
 
 _EVENTS_SHOWN = 40
@@ -246,9 +247,10 @@ def _in_flight(timeline: Timeline) -> str:
     for one in timeline.sessions:
         changes.update(one.totals.limit_changes if one.totals else {})
     most = max((one.totals.max_in_flight for one in timeline.sessions if one.totals), default=0)
-    chart = TimeChart(
+    reasons = ", ".join(f"{reason} ({n:,} times)" for reason, n in changes.most_common())
+    return TimeChart(
         "How many requests were in flight, against the limit?",
-        f"At most {most:,}." + (" The limit was adapted to the endpoint." if changes else ""),
+        f"At most {most:,}." + (f" The limit was adapted to the endpoint: {reasons}." if changes else ""),
         "requests",
         [
             Series("in flight", timeline.gauge(lambda sample: sample.in_flight)),
@@ -257,22 +259,12 @@ def _in_flight(timeline: Timeline) -> str:
         timeline.end,
         timeline.resumed,
     ).html()
-    if not changes:
-        return chart
-    reasons = "".join(f"<li>{n:,} times: {text(reason)}</li>" for reason, n in changes.most_common())
-    return chart.removesuffix("</figure>") + f'<ul class="notes">{reasons}</ul></figure>'
 
 
 def _trouble(timeline: Timeline) -> str:
-    kinds: dict[str, object] = {"retries": 0, "splits": 0, "hedges": 0}
     series = []
-    for name in kinds:
-
-        def counted(sample: Sample, name: str = name) -> int:
-            n: int = getattr(sample, name)
-            return n
-
-        points = timeline.rates(counted)
+    for name in ("retries", "splits", "hedges"):
+        points = timeline.rates(attrgetter(name))
         if name == "retries" or any(value for _, value in points):
             series.append(Series(name, points, steps=True))
     pauses, opened = timeline.pauses(), timeline.notes("opened", "ejected")

@@ -86,7 +86,10 @@ class RowSample:
             place = self._next - first
             row = place if rows is None else int(rows[place])
             if len(self.first) < _FIRST:
-                self.first[chunk.start + row] = {name: array[row] for name, array in chunk.outputs.items()}
+                # A view of one row would keep the answers of its whole chunk in memory until the end of the run.
+                self.first[chunk.start + row] = {
+                    name: array[row : row + 1].copy()[0] for name, array in chunk.outputs.items()
+                }
             self._take(chunk.outputs, row)
 
     def _take(self, outputs: Values, row: int) -> None:

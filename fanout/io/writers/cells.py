@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import orjson
@@ -15,21 +15,22 @@ if TYPE_CHECKING:
     from fanout.io.writers.packed import PackedColumns
     from fanout.types import Array, Schema
 
+T = TypeVar("T")
+
 NULL = b"null"
 
 
 def answer_cells(rows: PackedColumns, schema: Schema) -> dict[str, list[bytes]]:
     """Return every answer as JSON by output; ``null`` for a row without one, and for NaN and infinities."""
-    ok = rows.ok()
-    cells: dict[str, list[bytes]] = {}
-    for name in schema:
-        present = array_cells(rows.values(name))
-        if len(present) == rows.n_rows:
-            cells[name] = present
-        else:
-            values = iter(present)
-            cells[name] = [next(values) if is_ok else NULL for is_ok in ok.tolist()]
-    return cells
+    return {name: spread(array_cells(rows.values(name)), rows, NULL) for name in schema}
+
+
+def spread(present: list[T], rows: PackedColumns, absent: T) -> list[T]:
+    """Return ``present``, values of the rows with an answer, with ``absent`` for each of the others."""
+    if len(present) == rows.n_rows:
+        return present
+    values = iter(present)
+    return [next(values) if is_ok else absent for is_ok in rows.ok().tolist()]
 
 
 def array_cells(array: Array) -> list[bytes]:

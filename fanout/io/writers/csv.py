@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 
 from fanout.io.kept import python_values
-from fanout.io.writers.cells import answer_cells, require_json, value_cell
+from fanout.io.writers.cells import NULL, array_cells, require_json, spread, value_cell
 from fanout.io.writers.packed import is_text
 from fanout.io.writers.spool import Group, SpoolSink
 
@@ -59,15 +59,15 @@ class CsvSink(SpoolSink):
             ordered.append("".join([",".join(record) + "\n" for record in records]).encode())
 
     def _answers(self, group: Group) -> dict[str, list[str]]:
-        schema = self._schema or {}
         cells: dict[str, list[str]] = {}
-        for name, (dtype, shape) in schema.items():
-            values = answer_cells(group.answers, {name: schema[name]})[name]
+        for name, (dtype, shape) in (self._schema or {}).items():
+            array = group.answers.values(name)
             if is_text(dtype) and not shape:
-                # Texts are not JSON in a cell: `null` is a row without an answer here, and any text has quotes.
-                cells[name] = [self._cell(orjson.loads(value)) for value in values]
+                # A text is not JSON in a cell: it would have quotes there.
+                present = [self._text(value) for value in array.tolist()]
             else:
-                cells[name] = ["" if value == b"null" else _quoted(value.decode()) for value in values]
+                present = ["" if value == NULL else _quoted(value.decode()) for value in array_cells(array)]
+            cells[name] = spread(present, group.answers, "")
         return cells
 
     def _cell(self, value: Any) -> str:
