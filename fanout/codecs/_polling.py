@@ -25,6 +25,7 @@ else:  # pydantic, which makes the schema of job files, takes this one alone
 
 if TYPE_CHECKING:
     from fanout.codecs._paths import Finder
+    from fanout.codecs._usage import UsagePaths
 
 _HEADER = "header:"
 _REQUIRED = ("url", "until")
@@ -48,6 +49,7 @@ class Polling:
 
     Args:
         given: a table of `PollOptions`.
+        usage: paths to the counts in the state of a job that has ended.
 
     Attributes:
         every: seconds between two GETs.
@@ -60,7 +62,7 @@ class Polling:
         ConfigError: a key that is missing, unknown or cannot be used.
     """
 
-    def __init__(self, given: Any) -> None:
+    def __init__(self, given: Any, usage: UsagePaths | None = None) -> None:
         if not isinstance(given, Mapping):
             raise ConfigError(f"poll must be a table, not {given!r}", key="poll")
         require_keys("poll", given, PollOptions.__annotations__)
@@ -76,6 +78,7 @@ class Polling:
         self.timeout = _positive(given.get("timeout", 600.0), "poll.timeout")
         self.most = int(_positive(given.get("most", 100), "poll.most"))
         self.shown_url = url
+        self._usage = usage
         origins = given.get("origins", ())
         if isinstance(origins, str) or not isinstance(origins, Sequence):
             raise ConfigError('poll.origins must be a list, such as ["https://files.example.com"]', key="poll.origins")
@@ -103,6 +106,10 @@ class Polling:
             return None
         value = _found(self._until, document)
         return value is not None and value is not False and value != "" and value != [] and value != {}
+
+    def usage(self, response: Response) -> dict[str, int]:
+        """The counts in the state of a job, which are outside of its result."""
+        return {} if self._usage is None else self._usage.of(parsed(response))
 
     def result(self, response: Response, base: str) -> Response | str:
         """The response that the codec decodes, from one that is done; or the URL at which it is."""

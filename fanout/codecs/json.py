@@ -125,7 +125,7 @@ class Json(Codec):
         self._template = RequestTemplate(request, item, path or "", headers, missing=missing, other_body=other)
         self.columns = self._template.columns
         self.max_rows = 1 if self._template.one_row else _options.count_or_none("max_rows", max_rows)
-        self.polling = None if poll is None else Polling(poll)
+        self.polling = None if poll is None else Polling(poll, self._usage)
         if self.polling is not None:  # the other keys change no answer, so that a run may be resumed with others
             self.options = {**self.options, "poll": self.polling.identity}
         self._keep = nonfinite == "keep"

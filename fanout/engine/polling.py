@@ -18,7 +18,7 @@ from fanout.types import Action, Response, Verdict
 from fanout.upstream.billing import BilledTicket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from fanout.codecs._polling import Polling
     from fanout.engine.attempt import Outcome
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _LONGEST_WAIT = 30.0
 _MOST_DOUBLINGS = 5
 _ACCEPTED = (201, 202)
+# If so many jobs have exceeded their time, and none has ended, the next ones would be paid for in vain too.
+_MOST_WITHOUT_END = 20
 
 
 class JobRecords(Protocol):
@@ -87,7 +89,9 @@ class PollingAttempter(Attempter):
         self._polling = polling
         self._hooks = hooks
         self._hedging = None
-        self._n_awaited = 0
+        self._n_awaited = self._n_overdue = 0
+        self._any_ended = False
+        self._usage_of_states: dict[ChunkTask, Mapping[str, int]] = {}
 
     async def _attempt(self, task: ChunkTask, ticket: Ticket, only: EndpointState | None = None) -> Outcome:
         try:
@@ -100,6 +104,7 @@ class PollingAttempter(Attempter):
             finally:
                 self._count(-1)
         finally:
+            self._usage_of_states.pop(task, None)
             if isinstance(ticket, BilledTicket):
                 ticket.settle()
 
@@ -179,7 +184,7 @@ class PollingAttempter(Attempter):
             # A wait beyond the end of the job's time is not cut short: no GET may come before the server wants it.
             await self._pause(min(wait, ends - now()), is_alive=not failures)
             if now() >= ends:
-                return _lost(f"the job has no result within codec.poll.timeout = {polling.timeout:g} s{words}")
+                return self._overdue(words)
             async with ticket:
                 response = await self._dispatcher.exchange(ticket, job.url, job.endpoint)
                 if isinstance(response, Verdict):  # the run was stopped
@@ -193,6 +198,7 @@ class PollingAttempter(Attempter):
                     ticket.report(response, first=True)
                     self._hooks.progress()
                     failures = refusals = 0
+                    words = f"; the last state: {response.excerpt()}"
                     wait = max(polling.every, _wait_stated(response)) if step is None else step.wait
                     job = step or job
                     continue
@@ -214,6 +220,15 @@ class PollingAttempter(Attempter):
             await stop_event.sleep(min(left, _LONGEST_WAIT))
             if is_alive:
                 self._hooks.progress()
+
+    def _overdue(self, words: str) -> Verdict:
+        """The verdict on a job that exceeds its time. It stops the run if ``until`` may be wrong."""
+        self._n_overdue += 1
+        reason = f"the job has no result within codec.poll.timeout = {self._polling.timeout:g} s{words}"
+        if self._any_ended or self._n_overdue < _MOST_WITHOUT_END:
+            return self._concealed(_lost(reason))
+        reason = f"none of {self._n_overdue} jobs has ended: correct codec.poll.until, or raise timeout: {reason}"
+        return self._acted_on(self._concealed(Verdict(action=Action.STOP, reason=reason, stop="rejected")))
 
     def _objection(self, response: Response | Exception, job: Job, ticket: Ticket) -> Verdict | None:
         """The verdict on a response that says nothing about the job; None for one that does."""
@@ -241,14 +256,19 @@ class PollingAttempter(Attempter):
     def _ended(self, response: Response, task: ChunkTask, ticket: Ticket) -> Job | Outcome:
         """The outcome of a job that has ended, or the job whose URL has the result."""
         assert ticket.endpoint is not None
+        self._any_ended = True
         with calling("the codec's classify"):
             meaning = self._codec.classify(response)
         if meaning is not None:
             return self._classify(response, task, ticket)
+        self._usage_of_states[task] = self._polling.usage(response)
         result = self._polling.result(response, response.url or ticket.endpoint.transport.url)
         if isinstance(result, str):
             return self._job(result, ticket.endpoint, wait=_wait_stated(response), has_ended=True)
         return self._judge(result, task, ticket)
+
+    def _charge(self, task: ChunkTask, usage: Mapping[str, int], ticket: Ticket) -> None:
+        super()._charge(task, {**self._usage_of_states.get(task, {}), **usage}, ticket)
 
     def _reported(self, outcome: Outcome, task: ChunkTask, ticket: Ticket) -> Outcome:
         verdict = ticket.report(outcome, task, first=task.sent == 1)

@@ -102,6 +102,17 @@ async def test_a_job_that_takes_too_long_fails_its_row_without_another_post(tmp_
         await run_job(job)
     assert len(predictions.created) == 2
     assert all("no result within codec.poll.timeout = 0.1 s" in reason for reason in reasons(tmp_path).values())
+    assert all('the last state: {"id": "p' in reason for reason in reasons(tmp_path).values())
+
+
+async def test_a_run_stops_before_it_pays_for_more_jobs_whose_end_is_not_recognized(tmp_path):
+    settings = ["codec.poll.until=\"status == 'done'\"", "codec.poll.timeout=0.1", "codec.poll.most=4"]
+    async with predicting(tmp_path, 200, polls=0, settings=settings) as (predictions, job):
+        summary = await run_job(job)
+    assert summary.exit_code == 3
+    assert "none of 20 jobs has ended: correct codec.poll.until" in summary.stop.reason
+    assert '"status": "succeeded"' in summary.stop.reason
+    assert len(predictions.created) <= 20 + 4 + 4 + 1
 
 
 async def test_a_job_that_fails_fails_its_row_with_the_words_of_the_server(tmp_path):
@@ -185,6 +196,31 @@ async def test_a_url_in_a_header_and_a_result_at_another_url(tmp_path):
     assert summary.ok == 1
     assert lines(tmp_path) == {"r0": 7.0}
     assert gets == {("POST", "/v1/predictions"): 1, ("GET", "/operations/1"): 3, ("GET", "/results/1"): 1}
+
+
+@pytest.mark.parametrize("output", [[7.0, 8.0], "/results/1"], ids=["inline", "at a URL"])
+async def test_the_usage_of_a_job_is_in_its_state_or_in_its_result(tmp_path, output):
+    async def handle(request):
+        if request.method == "POST":
+            return web.json_response({"status": "starting", "urls": {"get": "/jobs/1"}}, status=201)
+        if request.path == "/results/1":
+            return web.json_response([7.0, 8.0])
+        return web.json_response({"status": "succeeded", "output": output, "metrics": {"read": 20, "written": 5}})
+
+    settings = [
+        'codec.outputs.double.path="[0]"',
+        "codec.usage={ input_tokens = 'metrics.read', output_tokens = 'metrics.written', total_tokens = '[1]' }",
+        "cost.input_per_million=1e6",
+        "cost.output_per_million=1e6",
+        "output.keep_usage=true",
+    ]
+    async with served(handle) as url:
+        summary = await run_job(write(tmp_path, url, 3, settings))
+    assert (summary.ok, summary.stats.requests - 6) == (3, 3 * (output == "/results/1"))
+    assert summary.stats.usage == {"input_tokens": 60, "output_tokens": 15, "total_tokens": 24}
+    assert (summary.stats.cost, summary.stats.cost_estimated) == (75.0, 0.0)
+    line = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])
+    assert (line["usage.input_tokens"], line["usage.output_tokens"]) == (20.0, 5.0)
 
 
 async def test_an_answer_that_is_there_at_once_needs_no_get(tmp_path):
