@@ -59,8 +59,8 @@ class CommandAuth(Auth):
         try:
             output = await on_daemon_thread(_read, process)
         finally:
-            # The wait was cancelled before the thread has seen the end of the output. The command itself may have ended,
-            # and what it has started keep its output open; the thread ends with the last of them.
+            # The wait was cancelled before the thread has seen the end of the output. The command itself may have ended
+            # while programs that it started keep its output open; the thread ends with the last of them.
             if process.returncode is None:
                 _kill(process)
         token = self._token(output, process.returncode)

@@ -200,7 +200,7 @@ class Session:
         """Run ``run`` to its end, await ``settle``, however it ends, and add the run's counters to the session's."""
         self._runs.add(run)
         self._idle.clear()
-        level = level_of_phases(isolated=run.scheduler.isolation is not None)
+        level = level_of_phases(isolated=run.recovery.isolation is not None)
         log_begin(run.chunker.total, level=level)
         try:
             try:

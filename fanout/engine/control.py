@@ -15,6 +15,7 @@ from fanout.engine.task import ChunkTask
 from fanout.types import Chunk, take_rows
 
 if TYPE_CHECKING:
+    from fanout.engine.scheduler import Progress
     from fanout.types import Rows, Verdict
     from fanout.upstream.group import EndpointGroup
 
@@ -37,10 +38,9 @@ class ControlTask(ChunkTask):
 class ControlRequests:
     """Decides on the control requests of one run. One at a time serves all rows that wait."""
 
-    def __init__(self, group: EndpointGroup) -> None:
+    def __init__(self, group: EndpointGroup, progress: Progress) -> None:
         self._group = group
-        self.answered: ChunkTask | None = None
-        """The task that was answered last."""
+        self._progress = progress
         self.under_way = False
         self.failed = False
         """The last one was not answered."""
@@ -48,7 +48,7 @@ class ControlRequests:
     @property
     def possible(self) -> bool:
         """True if a row is known that was answered, in this run or in one before."""
-        return self.answered is not None or self._group.answered_row is not None
+        return self._progress.last_answered is not None or self._group.answered_row is not None
 
     def over(self) -> bool:
         """True once the last one has its outcome."""
@@ -57,7 +57,8 @@ class ControlRequests:
     def begin(self) -> ControlTask:
         """Make the next one; it has to be `possible`, and none under way."""
         self.under_way = True
-        row = self._group.answered_row if self.answered is None else _first(self.answered)
+        answered = self._progress.last_answered
+        row = self._group.answered_row if answered is None else _first(answered)
         assert row is not None
         return ControlTask(row)
 
@@ -65,13 +66,14 @@ class ControlRequests:
         """Take in the outcome; ``verdict`` is None if it was answered."""
         self.under_way, self.failed = False, verdict is not None
         if verdict is not None and not could_be_outage(verdict):
-            self.answered = self._group.answered_row = None  # the row is refused by now, which shows nothing
+            # The row is refused by now, which shows nothing.
+            self._progress.last_answered = self._group.answered_row = None
 
     def close(self, *, keep: bool) -> None:
         """End the run. ``keep`` leaves a row for the control requests of the next one."""
-        if keep and self.answered is not None:
-            self._group.answered_row = _independent(_first(self.answered))
-        self.answered = None
+        if keep and (answered := self._progress.last_answered) is not None:
+            self._group.answered_row = _independent(_first(answered))
+        self._progress.last_answered = None
 
 
 def _first(task: ChunkTask) -> Rows:

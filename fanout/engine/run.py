@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 from fanout.callbacks import ENDS_OF_ITERATION, Tasks, abnormal, calling
 from fanout.engine.attempt import Attempter
 from fanout.engine.batching import Isolation
-from fanout.engine.bisection import BisectionBudget
+from fanout.engine.bisection import BisectionBudget, Evidence
 from fanout.engine.encoding import encode, fitted
 from fanout.engine.logs import level_of, level_of_phases, log_event, log_stop, logged
 from fanout.engine.metadata import EndpointProbe, prepare
 from fanout.engine.polling import PollHooks, PollingAttempter
+from fanout.engine.recovery import Recovery
+from fanout.engine.request_sizes import RequestSizes
 from fanout.engine.results import ResultCollector
 from fanout.engine.scheduler import Scheduler
 from fanout.errors import CallbackError, FanoutError
@@ -109,10 +111,15 @@ class Run:
             on_dropped=chunker.release,
         )
         budget = BisectionBudget(lambda: group.successes, failed_alone=failed_alone, answered_before=schema is not None)
-        self.scheduler = Scheduler(
-            chunker,
+        sizes = RequestSizes(chunker, group)
+        evidence = Evidence(group, sizes)
+        self.scheduler = Scheduler(chunker, group, evidence, self._stop_event)
+        self.recovery = Recovery(
+            self.scheduler,
             group,
             self.collector,
+            sizes,
+            evidence,
             budget,
             self._stop_event,
             backoff=Backoff(group.retry),
@@ -140,7 +147,7 @@ class Run:
         raise is a stop.
         """
         watchdog = Watchdog(
-            self._stop_event, self.scheduler, run=self._group.timeouts.run, stall=self._group.retry.stall,
+            self._stop_event, self.scheduler.progress, run=self._group.timeouts.run, stall=self._group.retry.stall,
             until=self._clock.until,
         )  # fmt: skip
         owner = object()  # connections remember it, so it must not refer to the run and its arrays
@@ -158,6 +165,7 @@ class Run:
         finally:
             watchdog.close()
             self.scheduler.close()
+            self.recovery.close()
             try:
                 if probe is not None:
                     await probe.close()
@@ -179,7 +187,9 @@ class Run:
 
     def up_to_date_counters(self) -> Counters:
         """This run's counters, those included that others keep."""
-        self.counters.rows = self.scheduler.rows_taken
+        isolation = self.recovery.isolation
+        # Rows that have left for a run of their own are counted there.
+        self.counters.rows = self.chunker.rows_taken - (0 if isolation is None else isolation.n_rows)
         self.counters.backing_off = self.scheduler.n_waiting
         return self.counters
 
@@ -192,14 +202,14 @@ class Run:
 
     async def _prepare(self, dispatcher: Dispatcher, probe: EndpointProbe | None) -> None:
         """Fetch the metadata that the codec needs."""
-        self.scheduler.open += 1  # preparation that hangs is a stall, too
+        self.scheduler.progress.open += 1  # preparation that hangs is a stall, too
         try:
             if probe is None:
                 stop = await prepare(self._codec, self._group, dispatcher, self._stop_event)
             else:
                 stop = await probe.first()
         finally:
-            self.scheduler.open -= 1
+            self.scheduler.progress.open -= 1
         if stop is not None:
             self.stop(stop)
         self._codec = self._group.metadata.codec or self._codec
@@ -236,7 +246,7 @@ class Run:
                 self._send_again(refused)
                 await self._join(self._hired(min(len(refused), group.limiter.limit)))
             if self._stop_event.stopped is None:
-                self.scheduler.release_withheld()
+                self.recovery.release_withheld()
             if self.chunker.chunks_taken > 1:
                 await group.check_idle_connections()
             # Other endpoints went on, but the rows that are in doubt stay pending: the next run sends them again.
@@ -249,12 +259,12 @@ class Run:
 
     def _attempter(self, codec: Codec, dispatcher: Dispatcher, validator: ResponseValidator) -> Attempter:
         parts = (codec, self._group, dispatcher, validator, self.counters)
-        independent = self.scheduler.isolation is not None
+        independent = self.recovery.isolation is not None
         if codec.polling is None:
             return Attempter(*parts, stop=self.stop, independent=independent)
         self.chunker.make_room(self._group.limiter.limit + codec.polling.most)
         hooks = PollHooks(
-            stop_event=self._stop_event, awaiting=self._follow_jobs, progress=self.scheduler.note_progress,
+            stop_event=self._stop_event, awaiting=self._follow_jobs, progress=self.scheduler.progress.note,
             records=self._jobs,
         )  # fmt: skip
         return PollingAttempter(*parts, stop=self.stop, independent=independent, polling=codec.polling, hooks=hooks)
@@ -297,7 +307,7 @@ class Run:
                 self._tasks.start(worker)
 
     async def _worker(self) -> None:
-        scheduler, attempter, collector = self.scheduler, self.attempter, self.collector
+        scheduler, attempter, recovery = self.scheduler, self.attempter, self.recovery
         ticket = attempter.ticket()
         try:
             while (task := scheduler.next_nowait() or await scheduler.next()) is not None:
@@ -305,12 +315,13 @@ class Run:
                     continue
                 outcome = await attempter.run(task, ticket)
                 if isinstance(outcome, Verdict):
-                    scheduler.handle(task, outcome, ticket.sent_at)
+                    recovery.handle(task, outcome, ticket.sent_at)
                 elif task.is_control:
-                    scheduler.end_control(None)
+                    recovery.end_control(None)
                 else:
-                    refused = collector.add(task, outcome)
-                    scheduler.finish(task)
+                    refused = self.collector.add(task, outcome)
+                    if scheduler.finish(task):
+                        recovery.finish(task)
                     if refused:
                         self._send_again(refused)
         finally:
@@ -320,7 +331,8 @@ class Run:
     def _encoded(self, task: ChunkTask) -> ChunkTask | None:
         """``task`` with its payload, or its first rows where all are too many; None where none is left to send."""
         if not self._encode(task):
-            self.scheduler.finish(task, succeeded=False)
+            if self.scheduler.finish(task, succeeded=False):
+                self.recovery.finish(task, succeeded=False)
             return None
         if self.chunker.packing is not None and task.bisection is None:
             return fitted(task, self.scheduler.put_back, self.chunker.packing, self._encode)
@@ -329,13 +341,13 @@ class Run:
     def _encode(self, task: ChunkTask) -> bool:
         transport = self._group.balancer.endpoints[0].transport
         stamp = transport.stamped if transport.stamps else None
-        return encode(task, self._codec, stamp, self.scheduler.fail_unsent, uniform=self.chunker.uniform)
+        return encode(task, self._codec, stamp, self.recovery.fail_unsent, uniform=self.chunker.uniform)
 
     def _send_again(self, refused: list[tuple[ChunkTask, Verdict]]) -> None:
         """Send tasks again whose answers are unlike the others."""
         for task, verdict in refused:
             self.attempter.misfit(task, verdict)
-            self.scheduler.reopen(task, verdict)
+            self.recovery.reopen(task, verdict)
 
     def _distrust(self, endpoint: EndpointState, owner: object, answered: Sequence[RowsSent]) -> Stop:
         """Keep rows pending: ``endpoint`` answers requests twice, so its answers may be those of other requests."""
@@ -357,7 +369,7 @@ class Run:
             self._tasks.cancel([self.scheduler.reader])
         stop = self._stop_event.stopped
         if first and stop is not None:
-            log_stop(stop, level=level_of_phases(isolated=self.scheduler.isolation is not None))
+            log_stop(stop, level=level_of_phases(isolated=self.recovery.isolation is not None))
             self._emit(Event(kind="stop", reason=stop.reason))
 
     async def _join(self, jobs: list[Job]) -> None:

@@ -167,7 +167,9 @@ def test_files_that_are_no_cache_are_refused_and_left_alone(tmp_path: Path):
         database.execute("CREATE TABLE own (x)")
     database.close()
     before = foreign.read_bytes()
-    with pytest.raises(ConfigError, match=r"notes.txt cannot be used as a cache: file is not a database; give another path or"):
+    with pytest.raises(
+        ConfigError, match=r"notes.txt cannot be used as a cache: file is not a database; give another path or"
+    ):
         AnswerCache(text)
     with pytest.raises(ConfigError, match="another program"):
         AnswerCache(foreign)

@@ -43,7 +43,7 @@ def job(tmp_path: Path) -> Path:
 
 
 def test_a_job_is_rehearsed_with_answers_of_its_schema(job: Path) -> None:
-    import pyarrow.parquet as pq
+    pq = pytest.importorskip("pyarrow.parquet")
 
     summary = in_virtual_time(run_job)(load_job(job), mock=True)
     assert (summary.ok, summary.exit_code) == (2, 0)

@@ -15,17 +15,17 @@ def test_no_good_row_fails_and_no_run_stalls(first: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_no_row_is_lost_or_failed_wrongly_in_thousands_of_runs_and_few_stall_or_send_too_much() -> None:
-    """Rows that all crash the endpoint, many in a row, leave nothing that could show for so long that it works. Bad
-    rows of every kind at both ends of the chunks, beside random failures, may cost more requests than their share."""
+def test_thousands_of_runs_lose_no_row_fail_no_good_row_do_not_stall_and_send_not_too_much() -> None:
     broken = {seed: found for seed in range(4000) if (found := faults(run(seed)))}
-    costly = {seed for seed, found in broken.items() if found[0].endswith("expected")}
-    stalled = {seed for seed, found in broken.items() if found[0].startswith("stopped (stall)")}
-    # Known defects: an outage before the first success may fail a good row (721), and so may two outages one shortly
-    # after the other near the end of a run (3938).
-    assert broken.keys() - costly - stalled <= {721, 3938}, broken
-    assert len(stalled) <= 10
-    assert len(costly) <= 4
+    # Known defects: in 646 a bad row of almost each kind at the edges of the chunks, beside random failures, costs 307
+    # requests in place of 281; in 721 the endpoint breaks off before its first success, so that attempts alone decide.
+    assert broken.keys() <= {646, 721}, broken
+
+
+@pytest.mark.parametrize("seed", [129, 348, 664, 1703, 3938])
+def test_chunks_that_all_hold_a_bad_row_do_not_stall_a_run(seed: int) -> None:
+    """No new chunk shows that the endpoint works, so a control request has to show it before the run stalls."""
+    assert faults(run(seed)) == []
 
 
 def test_an_outage_of_half_a_minute_at_the_end_of_a_run_fails_no_row() -> None:
