@@ -110,6 +110,9 @@ class Redactor:
             return [self.value(inner) for inner in value]
         return value
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("secrets do not travel to other processes; each of them makes a Redactor of its own")
+
     def __repr__(self) -> str:
         return f"<Redactor of {len(self._values | self._temporary)} secrets>"
 

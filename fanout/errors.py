@@ -38,6 +38,7 @@ from fanout._escape import escaped_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from fanout.types import ErrorKind, Result, StopKind
 
@@ -51,6 +52,17 @@ class FanoutError(Exception):
     def __init__(self, *arguments: object) -> None:
         # Messages end up on terminals and in logs, wherever the error is caught.
         super().__init__(*(escaped_lines(part) if isinstance(part, str) else part for part in arguments))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args, vars(self))
+
+
+def _restored(kind: type[BaseException], arguments: tuple[object, ...], state: dict[str, Any]) -> BaseException:
+    """Return a copied or unpickled error. Its constructor wants other arguments than the text in ``args``."""
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments
+    vars(error).update(state)
+    return error
 
 
 class ConfigError(FanoutError, ValueError):
@@ -206,6 +218,9 @@ class _EndedEarly(BaseException):
         self.reason = reason
         self.kind = kind
         self.result = result
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args, vars(self))
 
 
 class RunStopped(_EndedEarly, FanoutError, RuntimeError):

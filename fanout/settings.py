@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from math import isfinite
 from numbers import Integral
 from os import fspath
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
+from urllib.parse import urlsplit
 
-from fanout._url import redact_url, require_url, require_web_url
+from fanout._url import credentials_in, is_credential, redact_url, require_url, require_web_url
+from fanout._variables import has_reference
 from fanout.errors import ConfigError
 from fanout.options import checks_options
 
@@ -52,6 +55,10 @@ _FRAMING = frozenset(
         "transfer-encoding", "upgrade",
     }
 )  # fmt: skip
+
+# Header fields that carry credentials, beside those of which the name says it.
+_CREDENTIAL_FIELDS = frozenset({"authorization", "proxy-authorization", "cookie"})
+_SCHEME = re.compile(r"(?:basic|bearer|digest|negotiate|token|apikey|aws4-hmac-sha256) ", re.IGNORECASE)
 
 # Pydantic reads this when the job file embeds these classes. Pydantic itself is not imported here.
 JOB_FILE = {"extra": "forbid", "use_attribute_docstrings": True}
@@ -448,9 +455,50 @@ class Endpoint:
     def __repr__(self) -> str:
         return f"Endpoint({self.shown!r})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        require_no_literals(_literals_of(self))
+        options = {one.name: getattr(self, one.name) for one in fields(self)}
+        return partial(Endpoint, **options | {"headers": dict(self.headers)}), ()
+
+    # Else a copy within the process would be refused as well.
+    def __copy__(self) -> Endpoint:
+        return self
+
+    def __deepcopy__(self, _: object) -> Endpoint:
+        return self
+
 
 Endpoints: TypeAlias = str | Endpoint | Sequence[str | Endpoint]
 """A URL or an `Endpoint`; or several that serve the same model, used as one."""
+
+
+def require_no_literals(keys: Sequence[str]) -> None:
+    """Raise `ConfigError` if there are ``keys``: the places of credentials in settings that are being pickled."""
+    if keys:
+        raise ConfigError(
+            f"{keys[0]} is a credential, which does not travel to other processes: write the name of an environment "
+            "variable in its place, such as ${API_KEY}, and set that where the settings are used",
+            key=keys[0],
+        )
+
+
+def _literals_of(endpoint: Endpoint) -> list[str]:
+    """The places in which an endpoint has a credential itself, and not the name of a variable."""
+    names = ("url", *(f"urls[{place}]" for place in range(len(endpoint.urls))), "proxy")
+    urls = zip(names, (endpoint.url, *endpoint.urls, endpoint.proxy or ""), strict=True)
+    found = [name for name, url in urls if any(not has_reference(one) for one in _credentials_of(url))]
+    for name, value in endpoint.headers.items():
+        named = is_credential(name) or name.lower() in _CREDENTIAL_FIELDS
+        if (named or _SCHEME.match(value)) and value and not has_reference(value):
+            found.append(f"headers.{name}")
+    return found
+
+
+def _credentials_of(url: str) -> list[str]:
+    parts = urlsplit(url)
+    # A name without a password is a token, as in https://TOKEN@host.
+    own = [parts.password or parts.username] if parts.username is not None or parts.password is not None else []
+    return [one for one in (*own, *credentials_in(url)) if one]
 
 
 def require_headers(headers: Mapping[str, str], key: str = "headers") -> None:

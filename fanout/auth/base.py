@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from fanout._redact import secrets_of
+from fanout._variables import has_reference
 from fanout.errors import ConfigError
-from fanout.settings import require_headers
+from fanout.settings import require_headers, require_no_literals
 from fanout.threads import DaemonThread
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ class Credentials:
         if lifetime is not None and not (isinstance(lifetime, int | float) and lifetime >= 0):
             raise ConfigError(f"lifetime must be a number of seconds, 0 or more, not {lifetime!r}", key="auth")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        problem = "credentials do not travel to other processes: send the Auth, which obtains them there"
+        raise ConfigError(problem, key="auth")
+
 
 class Auth(ABC):
     """A source of credentials. Subclass it for one of your own, and give it as ``Client(auth=...)``.
@@ -73,6 +78,20 @@ class Auth(ABC):
         every: Iterable[Field[Any]] = fields(self) if is_dataclass(self) else ()
         values = (getattr(self, one.name) for one in every if not one.repr)
         return [value for value in values if value and isinstance(value, str)]
+
+    @property
+    def secret_fields(self) -> Iterable[str]:
+        """Names of the fields that hold secrets, which pickle refuses; in a dataclass, those with ``repr=False``."""
+        every: Iterable[Field[Any]] = fields(self) if is_dataclass(self) else ()
+        return [one.name for one in every if not one.repr]
+
+    def __getstate__(self) -> dict[str, Any]:
+        values = {name: vars(self).get(name) for name in self.secret_fields}
+        literals = [name for name, value in values.items() if isinstance(value, str) and value]
+        if not is_dataclass(self) and self.secrets:
+            literals = [type(self).__name__]
+        require_no_literals([f"auth.{name}" for name in literals if not has_reference(values.get(name) or "")])
+        return dict(vars(self))
 
 
 class StaticAuth(Auth):

@@ -12,7 +12,7 @@ from fanout.options import checks_options
 from fanout.settings import JOB_FILE, require_header_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 @checks_options
@@ -76,6 +76,11 @@ class BasicAuth(StaticAuth):
                 raise ConfigError(f"{name} must be a text, not {type(value).__name__}", key=name)
         if ":" in self.username:
             raise ConfigError("username must not hold a colon, which separates it from the password", key="username")
+
+    @property
+    def secret_fields(self) -> Iterable[str]:
+        """The password; the name where it is alone, because it is then a key."""
+        return ["password" if self.password else "username"]
 
     @property
     def headers(self) -> Mapping[str, str]:

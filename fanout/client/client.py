@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, overload
 
 from fanout import frames
 from fanout._redact import Redactor, secrets_of
+from fanout._variables import resolved
 from fanout.auth import Auth
 from fanout.client.caching import require_repeatable
 from fanout.client.endpoints import each_endpoint
@@ -82,7 +83,8 @@ class Client(Generic[V]):
         headers: header fields of every request, in addition to the endpoint's; or a function, async or not, that
             returns them. It is called before the first request, and again after a 401.
         auth: credentials of every request, such as `BearerAuth`; renewed before they expire and when a server refuses
-            them. They are not part of the identity of a run.
+            them. They are not part of the identity of a run. ``${NAME}`` in their texts, and in those of the endpoint
+            and of ``headers``, is the value of an environment variable, so that pickled settings hold no secret.
         on_event: called with an `Event` for each change in the state of a chunk or endpoint; it must not block.
         transport: sends the requests in place of the network, as a `fanout.testing.Replayer` does, or through it, as a
             `fanout.testing.Recorder` does; or an object of your own with ``async def send(request)`` -> `Response`.
@@ -140,7 +142,8 @@ class Client(Generic[V]):
         # Options are checked here, so that an error names the line that passed them and not that of `open`.
         preset = codec if isinstance(codec, Preset) else None
         chunks = chunks_of(preset, chunk_rows, chunk_max_bytes, chunk_max_tokens)
-        self._endpoints = each_endpoint(endpoint, preset)
+        self._endpoints = [(resolved(one, "endpoint"), weight) for one, weight in each_endpoint(endpoint, preset)]
+        auth, headers = resolved(auth, "auth"), resolved(headers, "headers")
         self._codec = _codec_of(codec)
         # A single text is an iterable of characters, which would all be too short to be secrets.
         texts = [secrets] if isinstance(secrets, str) else secrets
@@ -463,6 +466,10 @@ class Client(Generic[V]):
         if self._session is None:
             raise ClientStateError("the client is not open")
         return self._session.latencies()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        problem = "a client belongs to one process: pickle its options, and make one of them in each process"
+        raise ClientStateError(problem)
 
     def __repr__(self) -> str:
         state = "open" if self._session else "closed" if self._closed else "not open yet"

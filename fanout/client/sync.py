@@ -78,6 +78,9 @@ class SyncClient(Generic[V]):
             self.close()
             raise
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._client.__reduce__()
+
     def __enter__(self) -> Self:
         return self
 

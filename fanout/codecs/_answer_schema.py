@@ -69,7 +69,10 @@ class AnswerSchema:
 
     def __init__(self, schema: object) -> None:
         model = schema if hasattr(schema, "model_validate_json") else None
-        checked = SchemaType(_json_schema(schema), KEY)
+        self.document = _json_schema(schema)
+        """The JSON Schema as it was given, or read from a file."""
+
+        checked = SchemaType(self.document, KEY)
         self.schema = checked.schema
         """The strict JSON Schema."""
 
@@ -121,6 +124,8 @@ class AnswerSchema:
 def _json_schema(schema: object) -> Mapping[str, Any]:
     if isinstance(schema, str | Path):
         return _from_file(Path(schema))
+    if isinstance(schema, _Document):
+        return schema
     if hasattr(schema, "model_json_schema"):
         found: Mapping[str, Any] = schema.model_json_schema()
         return found
@@ -136,6 +141,10 @@ def _json_schema(schema: object) -> Mapping[str, Any]:
     return schema if is_json_schema else _object(schema, KEY)
 
 
+class _Document(dict[str, Any]):
+    """A JSON Schema that was read from a file, which may have no ``type``."""
+
+
 def _from_file(path: Path) -> Mapping[str, Any]:
     try:
         schema = json.loads(path.read_bytes())
@@ -143,7 +152,7 @@ def _from_file(path: Path) -> Mapping[str, Any]:
         raise ConfigError(f"schema cannot be read from {path}: {error}", key=KEY) from None
     if not isinstance(schema, Mapping):
         raise ConfigError(f"schema in {path} must be an object, the JSON Schema of an answer", key=KEY)
-    return schema
+    return _Document(schema)
 
 
 def _object(fields: Mapping[str, Any], at: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from copy import copy
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from fanout.codecs._options import ANY_OUTPUT, DTypeOption, ShapeOption, spec_from_options
@@ -11,6 +12,7 @@ from fanout.codecs._sampling import sampled_by
 from fanout.codecs._usage import UsagePaths
 from fanout.errors import ConfigError
 from fanout.options import checks_options, option_names, require_known
+from fanout.shipping import shippable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -89,6 +91,10 @@ class Codec(ABC):
     polling: Polling | None = None
     """The way to the answers of an asynchronous API; None where a response has them."""
 
+    _arguments: tuple[tuple[Any, ...], Mapping[str, Any]]
+    _origin: Codec | None = None
+    """The codec that the constructor made, if this one is a copy of it."""
+
     _spec: Mapping[str, TensorSpec] = {}
     _usage: UsagePaths | None = None
     _rules: StatusRules | None = None
@@ -99,7 +105,22 @@ class Codec(ABC):
         codec = super().__new__(cls)
         # Recorded here, so that a codec need not keep its own arguments for the journal.
         codec.options = {**{str(place): value for place, value in enumerate(args)}, **options}
+        codec._arguments = args, options
         return codec
+
+    def __copy__(self) -> Self:
+        codec = object.__new__(type(self))
+        vars(codec).update(vars(self), _origin=self._origin or self)
+        return codec
+
+    # Parsers and templates cannot be pickled, so the arguments travel, and the facts that `with_metadata` has added.
+    def __reduce__(self) -> tuple[Any, ...]:
+        args, options = self._arguments
+        known = vars(self._origin or self)
+        added = {name: value for name, value in vars(self).items() if known.get(name) is not value}
+        added.pop("_origin", None)
+        shipped = {name: shippable(value) for name, value in options.items()}
+        return _restored, (shippable(type(self)), tuple(map(shippable, args)), shipped, added)
 
     @checks_options  # for subclasses that pass on all options that they do not know
     def __init__(
@@ -218,3 +239,11 @@ class Codec(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
+
+
+def _restored(kind: type[Codec], args: tuple[Any, ...], options: Mapping[str, Any], added: Mapping[str, Any]) -> Codec:
+    codec = kind(*args, **options)
+    if added:
+        codec = copy(codec)
+        vars(codec).update(added)
+    return codec

@@ -6,6 +6,7 @@ https://platform.openai.com/docs/api-reference/chat/create
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence  # noqa: TC003 - the schema of job files resolves them
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -170,6 +171,9 @@ class OpenAIChat(Codec):
             self.nonfinite = "keep"
         # A file may change under the same path, so that its content counts for the identity of a run.
         self.options = {**self.options, "schema": typed.schema.identity}
+        args, arguments = self._arguments
+        if isinstance(arguments["schema"], str | Path):  # there may be no such file where the codec is unpickled
+            self._arguments = args, {**arguments, "schema": typed.schema.document}
 
     def _typed_outputs(self, document: object) -> Values:
         assert self._typed is not None

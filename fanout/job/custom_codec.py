@@ -6,7 +6,6 @@ rehearse do so; see `load_job`.
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import traceback
 from importlib import import_module
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fanout.codecs import Codec
 from fanout.errors import ConfigError
 from fanout.options import did_you_mean, option_names, require_known
+from fanout.shipping import run_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,20 +76,10 @@ def _module_in(file: Path, key: str) -> ModuleType:
     if not file.is_file():
         hint = did_you_mean(file.name, [one.name for one in file.parent.glob("*.py")], "; did you mean {!r}?")
         raise ConfigError(f"there is no file {file.absolute()}{hint}", key=key)
-    # A name of its own, so that a file called json.py does not take the place of the module json.
-    module_name = f"fanout_custom_codec.{file.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, file.absolute())
-    assert spec is not None, "a file with the suffix .py has a loader"
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses, among others, look their module up while their class is made.
-    sys.modules[module_name] = module
     try:
-        spec.loader.exec_module(module)
+        return run_file(str(file.absolute()), file.read_bytes())
     except (Exception, SystemExit) as error:  # the user's code: anything can come out of it
-        del sys.modules[module_name]
         raise ConfigError(f"{_place_of(error, file.name)}: {_words(error)}", key=key) from error
-    return module
 
 
 def _module_called(name: str, folder: Path, key: str) -> ModuleType:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from fanout._variables import literal
 from fanout.cassettes import Recorder, Replayer
 from fanout.client import (
     Client,
@@ -269,9 +270,10 @@ def client_of(
     if job.cache is not None:
         require_repeatable(job.codec, job.cache)
     return Client(
-        job.endpoint.each()[0][0] if replaces_network(transport) else job.endpoint,
+        # The variables of a job file are resolved already, and their values may look like references.
+        literal(job.endpoint.each()[0][0] if replaces_network(transport) else job.endpoint),
         codec=job.codec,
-        auth=job.auth,
+        auth=literal(job.auth),
         chunk_rows=tables.chunks.rows,
         chunk_max_bytes=tables.chunks.max_bytes,
         chunk_max_tokens=tables.chunks.max_tokens,

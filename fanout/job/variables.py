@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from fanout._variables import REFERENCE, value_of
+
 if TYPE_CHECKING:
+    import re
     from collections.abc import Mapping
 
 Location: TypeAlias = tuple[str | int, ...]
 """Location of a value: keys of tables and positions in lists."""
-
-_REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
-_INSIDE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 
 SECRET_TABLES = frozenset({"endpoint", "auth", "codec"})
 """Tables in which the value of a variable, or its default, is a secret."""
@@ -62,7 +61,7 @@ class Substitution:
 
     def _substitute(self, text: str, at: Location) -> str:
         substituted, redacted, end = "", "", 0
-        for match in _REFERENCE.finditer(text):
+        for match in REFERENCE.finditer(text):
             plain, value = text[end : match.start()], self._value_of(match, at)
             substituted, end = substituted + plain + value, match.end()
             # A variable in a path or a name of a column is no secret, and messages must show it.
@@ -75,31 +74,9 @@ class Substitution:
         return substituted + text[end:]
 
     def _value_of(self, match: re.Match[str], at: Location) -> str:
-        # The escape for a text that contains the marker itself, such as a template.
-        if match[0] == "$${":
-            return "${"
-        inside = _INSIDE.fullmatch(match[1])
-        if inside is None or not match[2]:
-            self.problems[at] = (
-                'an environment variable is written ${NAME} or ${NAME:-default}, and a plain "${" as "$${"'
-            )
-            return match[0]
-        name, default = inside.groups()
-        value = self.environment.get(name)
-        # As in a shell, ${NAME:-default} also replaces an empty value.
-        if default is not None and not value:
-            return str(default)
-        if value is None or not _is_text(value):
-            state = "is not set" if value is None else "is not valid UTF-8"
-            self.problems[at] = f"the environment variable {name} {state}"
-            self.unset.add(at)
-            return match[0]
-        return value
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # os.environ represents other bytes by lone surrogates
-        return False
-    return True
+        value = value_of(match, self.environment)
+        if value.problem:
+            self.problems[at] = value.problem
+            if value.is_unset:
+                self.unset.add(at)
+        return value.text

@@ -9,8 +9,9 @@ from __future__ import annotations
 import threading
 from collections import deque
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fanout.errors import ConfigError
 from fanout.options import checks_options
 
 if TYPE_CHECKING:
@@ -153,6 +154,12 @@ class RateLimiter:
         self._buckets = [*self._lasting, *self._announced.values()]
         self.active = bool(self._buckets)
         self.takes_tokens = any(bucket.unit == "tokens" for bucket in self._buckets)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise ConfigError(
+            "a RateLimiter holds for one process: for several, give each Limits(shared=...) with the URL of a Redis",
+            key="limits",
+        )
 
     def __repr__(self) -> str:
         rates = ", ".join(f"{1 / bucket.interval:g} {bucket.unit}/s" for bucket in self._buckets)
