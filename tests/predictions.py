@@ -46,16 +46,20 @@ path = "out.jsonl"
 """
 
 
+OF_SEVERAL_ROWS = 'request = { version = "v", input = { n = "{{rows}}" } }\nitem = "{{n}}"'
+"""In place of the request in `JOB`: one prediction for all rows of a chunk."""
+
+
 def table(n: int) -> str:
     """An input with the ids r0, r1, ... and the numbers 0, 1, ..."""
     return "id,n\n" + "".join(f"r{i},{i}\n" for i in range(n))
 
 
 class Predictions:
-    """Doubles numbers after ``polls`` GETs that say "processing".
+    """Doubles numbers, one or a list, after ``polls`` GETs that say "processing".
 
     Attributes:
-        created: the number in each prediction, in the order of the POSTs.
+        created: the numbers in the predictions, in the order of the POSTs.
         trouble: returns a response in place of the state, given how many GETs the prediction has had; None for none.
         get_url: the URL of a prediction, given that of the server and its id.
     """
@@ -71,7 +75,7 @@ class Predictions:
         self.in_flight = self.most_in_flight = self.most_open = 0
         self.ended: set[str] = set()
         self.asked = asyncio.Event()
-        self._numbers: dict[str, float] = {}
+        self._numbers: dict[str, float | list[float]] = {}
         self._names = (f"p{number}" for number in itertools.count())
 
     async def handle(self, request: web.Request) -> web.Response:
@@ -85,10 +89,10 @@ class Predictions:
             self.in_flight -= 1
 
     async def _create(self, request: web.Request) -> web.Response:
-        number = (await request.json())["input"]["n"]
+        numbers = (await request.json())["input"]["n"]
         name = next(self._names)
-        self.created.append(number)
-        self._numbers[name], self.gets[name] = number, 0
+        self.created += numbers if isinstance(numbers, list) else [numbers]
+        self._numbers[name], self.gets[name] = numbers, 0
         self.most_open = max(self.most_open, len(self._numbers) - len(self.ended))
         return web.json_response(self._document(request, name, "starting"), status=201)
 
@@ -103,11 +107,16 @@ class Predictions:
         if self.gets[name] <= self.polls:
             return web.json_response(self._document(request, name, "processing"))
         self.ended.add(name)
-        if self.fails(self._numbers[name]):
+        numbers = self._numbers[name]
+        if not isinstance(numbers, list) and self.fails(numbers):
             failed = self._document(request, name, "failed") | {"error": "the number is unlucky"}
             return web.json_response(failed)
-        return web.json_response(self._document(request, name, "succeeded") | {"output": 2 * self._numbers[name]})
+        return web.json_response(self._document(request, name, "succeeded") | {"output": _doubled(numbers)})
 
     def _document(self, request: web.Request, name: str, status: str) -> dict[str, object]:
         origin = f"http://{request.host}"
         return {"id": name, "status": status, "output": None, "urls": {"get": self.get_url(origin, name)}}
+
+
+def _doubled(numbers: float | list[float]) -> float | list[float]:
+    return [2 * number for number in numbers] if isinstance(numbers, list) else 2 * numbers

@@ -86,6 +86,9 @@ async def run_into(
         # The digests are taken from the rows as they are sent: the input may change later.
         journal.digests_of = recorder.take
     chunker = session.sharing_chunker(rows, window, state.resolved)
+    jobs = None if journal is None else JournalledJobs(journal, session.redactor)
+    if jobs is not None and jobs.ranges:
+        chunker.fix(jobs.ranges)
     state.n_rows = chunker.total
     async with _opened(sink, chunker, journal):
         account = session.open_account(spent_before(journal)) if journal is not None else None
@@ -100,7 +103,7 @@ async def run_into(
             until=until,
             settle_later=True,
             account=account,
-            jobs=None if journal is None else JournalledJobs(journal, session.redactor),
+            jobs=jobs,
         )
         group = max(_GROUP_CHUNKS, session.concurrency) if journal else 1
         writer = _Writer(run, queue, _storing(sink, journal), status, window, group)

@@ -25,6 +25,7 @@ import numpy as np
 from fanout.arrays import any_is_masked_array, without_mask
 from fanout.callbacks import abnormal, calling, is_its_own
 from fanout.codecs._rows import stacked as stack_rows
+from fanout.engine.fixed_cuts import FixedCuts
 from fanout.engine.task import ChunkTask
 from fanout.errors import EncodeError, InputError
 from fanout.io.fingerprint import stamp
@@ -75,6 +76,9 @@ class Chunker(ABC):
     sizes: SizeLimits | None = None
     """Limits on the size of a request, as far as they are learnt."""
 
+    _fixed: FixedCuts | None = None
+    """Rows that have to go together, whatever bounds the other chunks."""
+
     def __init__(self, chunk_rows: int, window: ConcurrencyLimiter | None = None, skip: RowSet | None = None) -> None:
         self.chunk_rows = chunk_rows
         self.position = 0
@@ -98,6 +102,10 @@ class Chunker(ABC):
     def limit(self, rows: int) -> None:
         """Chunks taken from now on have at most ``rows`` rows."""
         self.chunk_rows = min(self.chunk_rows, rows)
+
+    def fix(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Cut the rows of each range, from start to stop, as one chunk."""
+        self._fixed = FixedCuts(ranges)
 
     def unget(self, task: ChunkTask) -> None:
         """Hand out ``task``, a part of a chunk that was taken, before anything else."""
@@ -151,6 +159,14 @@ class Chunker(ABC):
             self.packing = self.spare_packing
         return self.chunk_rows if bounds is None else max(1, int(min(self.chunk_rows, bounds.rows)))
 
+    def _next_cut(self, position: int) -> tuple[int, bool]:
+        """Return the most rows of the chunk at ``position``, and whether the bounds of the packing apply to it."""
+        if self._fixed is None:
+            return self._most_rows(), True
+        if (fixed := self._fixed.at(position)) is not None:
+            return fixed, False
+        return self._fixed.most_before_next(position, self._most_rows()), True
+
     def _task(
         self, start: int, stop: int, rows: Rows, packed: Packed | None, ids: Sequence[Any] | None = None
     ) -> ChunkTask:
@@ -199,9 +215,11 @@ class _SizedChunker(Chunker):
         if start >= stop:
             self.position = self._length
             return None
-        most = self.chunk_rows if self.sizes is None or self.sizes.limits is None else self._most_rows()
+        most, is_packed = self.chunk_rows, True
+        if self._fixed is not None or (self.sizes is not None and self.sizes.limits is not None):
+            most, is_packed = self._next_cut(start)
         n_rows, packed = min(stop - start, most), None
-        if self.packing is not None:
+        if self.packing is not None and is_packed:
             packed = self.packing.fit(start, self._rows, start, n_rows, self._bounds)
             n_rows = packed.n_rows
         return self._task(start, start + n_rows, take_rows(self._rows, slice(start, start + n_rows)), packed)
@@ -251,10 +269,10 @@ class _BlockChunker(Chunker):
             self._drop((wanted[0] if wanted else end) - self.position)
             if wanted is None:
                 continue
-            most = self._most_rows()
+            most, is_packed = self._next_cut(self.position)
             n_rows, packed = min(most, wanted[1] - wanted[0]), None
             closed = n_rows == most or wanted[1] < end
-            if self.packing is not None:
+            if self.packing is not None and is_packed:
                 packed = self.packing.fit(self.position, self._blocks[0].rows, 0, n_rows, self._bounds)
                 n_rows, closed = packed.n_rows, closed or packed.n_rows < n_rows
             if closed:

@@ -56,12 +56,14 @@ class Job:
         endpoint: the endpoint that accepted it.
         has_ended: what is at the URL is the result itself.
         wait: seconds for which the server wants no GET.
+        recorded_url: where its state is, for the journal; None if it has no such URL.
     """
 
     url: str
     endpoint: EndpointState
     has_ended: bool = False
     wait: float = 0.0
+    recorded_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,15 +137,14 @@ class PollingAttempter(Attempter):
             if isinstance(ticket, BilledTicket):
                 ticket.keep()
             ticket.report(started, task, first=task.sent == 1)
-        if not started.has_ended:
-            await self._record(started, task)
+        await self._record(started, task)
         return started
 
     async def _record(self, job: Job, task: ChunkTask) -> None:
         records = self._hooks.records
-        if records is None or not _is_recorded(task):
+        if records is None or job.recorded_url is None or not _is_recorded(task):
             return
-        if (stop := await records.record(task.first_row, task.first_row + task.n, job.url)) is not None:
+        if (stop := await records.record(task.first_row, task.first_row + task.n, job.recorded_url)) is not None:
             self._stop(stop)
 
     def _started(self, response: Exchanged, task: ChunkTask, ticket: Ticket) -> Job | Outcome | None:
@@ -151,12 +152,20 @@ class PollingAttempter(Attempter):
         if not isinstance(response, Response) or not 200 <= response.status < 300:
             return None
         assert ticket.endpoint is not None
-        base = response.url or ticket.endpoint.transport.url
+        url = self._polling.url(response, response.url or ticket.endpoint.transport.url)
         if self._polling.is_done(response):
-            return self._ended(response, task, ticket)
-        url = self._polling.url(response, base)
-        if url is not None:
-            return self._job(url, ticket.endpoint, wait=_wait_stated(response))
+            started = self._ended(response, task, ticket)
+        elif url is not None:
+            started = self._job(url, ticket.endpoint, wait=_wait_stated(response))
+        else:
+            return self._lost_at_start(response)
+        if isinstance(started, Job):
+            # The result may be at a URL of its own, but what is asked again after a kill is the state.
+            started.recorded_url = url
+        return started
+
+    def _lost_at_start(self, response: Response) -> Verdict | None:
+        """The stop for a response that accepts rows but has no job; None for any other response."""
         if response.status not in _ACCEPTED:
             return None
         reason = (

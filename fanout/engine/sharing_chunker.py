@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from fanout.engine.chunker import Chunker, joined_rows
 from fanout.engine.packing import row_bytes
 from fanout.engine.task import ChunkTask, Place
@@ -11,6 +13,7 @@ from fanout.types import Chunk, join_rows, take_rows
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Iterable
     from pathlib import Path
 
     from fanout.codecs.base import Codec
@@ -71,6 +74,12 @@ class SharingChunker(Chunker):
         self._codec = codec
         self._collector = collector
         self._shares.open(collector)
+
+    def fix(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Cut the rows of each range, from start to stop, as one chunk, and look them up together."""
+        ranges = list(ranges)
+        super().fix(ranges)
+        self._rows.fix(ranges)
 
     def distrust(self) -> RowSet:
         """Return the rows that were answered without a request, which may have answers that are in doubt."""
@@ -154,10 +163,13 @@ class SharingChunker(Chunker):
         planned = self._planned
         assert planned is not None
         sent, packed = planned.to_send[planned.n_cut :], None
+        is_packed = False
         if len(sent):
-            sent = sent[: self._most_rows()]
-        if self.packing is not None and len(sent):
             first = planned.chunk.start + int(sent[0])
+            most, is_packed = self._next_cut(first)
+            # A fixed range ends at its last row, whether all of its rows are sent or not.
+            sent = sent[: most if self._fixed is None else int(np.searchsorted(sent, int(sent[0]) + most))]
+        if self.packing is not None and is_packed:
             packed = self.packing.fit(first, take_rows(planned.rows, sent), 0, len(sent), self._bounds)
             sent = sent[: packed.n_rows]
         end = planned.n_cut + len(sent)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,8 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 
-async def drained(rows: Any, chunk_rows: int) -> list[tuple[int, int, list[Any]]]:
+async def drained(
+    rows: Any, chunk_rows: int, fixed: list[tuple[int, int]] | None = None
+) -> list[tuple[int, int, list[Any]]]:
     chunker = chunker_of(rows, chunk_rows)
+    if fixed is not None:
+        chunker.fix(fixed)
     chunks = []
     try:
         while (task := await chunker.get()) is not None:
@@ -58,6 +62,31 @@ def test_chunks_cover_the_rows_in_order(n: int, chunk_rows: int, kind: str) -> N
     assert [row for _, _, part in chunks for row in part] == rows
     assert [start for start, _, _ in chunks] == list(range(0, n, chunk_rows))
     assert all(stop - start == chunk_rows for start, stop, _ in chunks[:-1])
+
+
+@given(
+    lengths=st.lists(st.tuples(st.integers(1, 9), st.booleans()), max_size=12),
+    chunk_rows=st.integers(1, 7),
+    kind=st.sampled_from(["array", "list", "iter", "async"]),
+)
+def test_fixed_ranges_are_chunks_whatever_the_size_of_the_others(
+    lengths: list[tuple[int, bool]], chunk_rows: int, kind: str
+) -> None:
+    stops = list(accumulate(length for length, _ in lengths))
+    ranges = [(stop - length, stop) for stop, (length, is_fixed) in zip(stops, lengths, strict=True) if is_fixed]
+    rows = list(range(sum(length for length, _ in lengths)))
+    given_rows: Any = {
+        "array": lambda: np.array(rows, int),
+        "list": lambda: rows,
+        "iter": lambda: iter(rows),
+        "async": lambda: as_async(rows),
+    }[kind]()
+    # The order of the ranges is that in which an earlier process has recorded them.
+    chunks = asyncio.run(drained(given_rows, chunk_rows, ranges[::-1]))
+    assert [row for _, _, part in chunks for row in part] == rows
+    bounds = [(start, stop) for start, stop, _ in chunks]
+    assert set(ranges) <= set(bounds)
+    assert all(stop - start <= chunk_rows for start, stop in bounds if (start, stop) not in ranges)
 
 
 async def test_mappings_of_arrays_are_cut_together() -> None:

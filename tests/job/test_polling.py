@@ -14,7 +14,7 @@ from aiohttp import web
 from fanout.errors import ConfigError
 from fanout.job import load_job, run_job
 from tests.jobs import served
-from tests.predictions import JOB, Predictions, table
+from tests.predictions import JOB, OF_SEVERAL_ROWS, Predictions, table
 
 
 def write(tmp_path, url, n, settings=()):
@@ -221,6 +221,77 @@ async def test_the_usage_of_a_job_is_in_its_state_or_in_its_result(tmp_path, out
     assert (summary.stats.cost, summary.stats.cost_estimated) == (75.0, 0.0)
     line = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])
     assert (line["usage.input_tokens"], line["usage.output_tokens"]) == (20.0, 5.0)
+
+
+@pytest.mark.parametrize("is_done_at_once", [False, True])
+async def test_a_run_that_stops_before_the_get_of_a_result_sends_no_post_again(tmp_path, is_done_at_once):
+    requests: Counter[tuple[str, str]] = Counter()
+    may_answer = False
+
+    async def handle(request):
+        requests[request.method, request.path] += 1
+        if request.method == "POST" and not is_done_at_once:
+            return web.json_response({"status": "starting", "urls": {"get": "/states/1"}}, status=201)
+        if request.path == "/results/1":
+            return web.json_response(7.0) if may_answer else web.Response(status=503)
+        return web.json_response({"status": "succeeded", "output": "/results/1", "urls": {"get": "/states/1"}})
+
+    async with served(handle) as url:
+        job = write(tmp_path, url, 1, ["timeouts.run=0.3"])
+        assert (await run_job(job)).exit_code == 3
+        assert requests["GET", "/results/1"] >= 1
+        may_answer = True
+        assert (await run_job(load_job(job.file))).exit_code == 0
+    assert lines(tmp_path) == {"r0": 7.0}
+    assert requests["POST", "/v1/predictions"] == 1
+
+
+async def test_after_a_split_the_jobs_of_the_parts_are_awaited(tmp_path):
+    posts: list[list[float]] = []
+    may_end = False
+
+    async def handle(request):
+        if request.method == "POST":
+            posts.append((await request.json())["input"]["n"])
+            # The server takes no more than two rows.
+            if len(posts[-1]) > 2:
+                return web.json_response({"detail": "too many"}, status=413)
+            return web.json_response({"status": "starting", "urls": {"get": f"/{len(posts) - 1}"}}, status=201)
+        numbers = posts[int(request.path[1:])]
+        if not may_end and 3 in numbers:
+            return web.json_response({"status": "processing"})
+        return web.json_response({"status": "succeeded", "output": [2 * number for number in numbers]})
+
+    async with served(handle) as url:
+        job = JOB.replace("{url}", url).replace("{every}", "0.01")
+        job = job.replace(next(line for line in JOB.splitlines() if "request =" in line), OF_SEVERAL_ROWS)
+        (tmp_path / "in.csv").write_text(table(4))
+        (tmp_path / "job.toml").write_text(job)
+        assert (await run_job(load_job(tmp_path / "job.toml", ["timeouts.run=0.5"]))).exit_code == 3
+        assert posts == [[0, 1, 2, 3], [0, 1], [2, 3]]
+        may_end = True
+        assert (await run_job(load_job(tmp_path / "job.toml"))).exit_code == 0
+    assert lines(tmp_path) == {f"r{i}": 2.0 * i for i in range(4)}
+    assert len(posts) == 3
+
+
+@pytest.mark.parametrize("dedupe", [False, True])
+async def test_a_resumed_run_cuts_the_rows_of_its_jobs_as_before(tmp_path, dedupe):
+    predictions = Predictions(polls=10**6)
+    async with served(predictions.handle) as url:
+        job = JOB.replace("{url}", url).replace("{every}", "0.01")
+        job = job.replace(next(line for line in JOB.splitlines() if "request =" in line), OF_SEVERAL_ROWS)
+        (tmp_path / "in.csv").write_text(table(11) + "r11,3\n")
+        (tmp_path / "job.toml").write_text(job)
+        settings = ["timeouts.run=0.3", "chunks.rows=3"] + ["dedupe.enabled=true"] * dedupe
+        assert (await run_job(load_job(tmp_path / "job.toml", settings))).exit_code == 3
+        before = sorted(predictions.created)
+        assert before == sorted([*range(11), *[3] * (not dedupe)])
+        predictions.polls = 0
+        settings = ["chunks.rows=2"] + ["dedupe.enabled=true"] * dedupe
+        assert (await run_job(load_job(tmp_path / "job.toml", settings))).exit_code == 0
+    assert sorted(predictions.created) == before
+    assert lines(tmp_path) == {f"r{i}": 2.0 * i for i in range(11)} | {"r11": 6.0}
 
 
 async def test_an_answer_that_is_there_at_once_needs_no_get(tmp_path):

@@ -216,6 +216,7 @@ def _with_record(state: JournalState, document: Mapping[str, Any], folder: Path)
     _read_spending(state, document)
     if "job" in document:
         start, stop, url = document["job"]
+        state.jobs.pop((start, stop), None)  # the last job of some rows is the last entry
         state.jobs[start, stop] = url
     if "publication" in document:
         state.publication = Publication.from_json(document["publication"], folder)
