@@ -86,9 +86,7 @@ async def run_into(
         # The digests are taken from the rows as they are sent: the input may change later.
         journal.digests_of = recorder.take
     chunker = session.sharing_chunker(rows, window, state.resolved)
-    jobs = None if journal is None else JournalledJobs(journal, session.redactor)
-    if jobs is not None and jobs.ranges:
-        chunker.fix(jobs.ranges)
+    jobs = _jobs(journal, chunker, session)
     state.n_rows = chunker.total
     async with _opened(sink, chunker, journal):
         account = session.open_account(spent_before(journal)) if journal is not None else None
@@ -146,6 +144,16 @@ def _result_of(session: Session, run: Run, status: RowStatus) -> Result:
     session.withdraw(run, status)
     total = run.chunker.total
     return status.result(run.chunker.position if total is None else total, run.statistics())
+
+
+def _jobs(journal: Journal | None, chunker: Chunker, session: Session) -> JournalledJobs | None:
+    """The jobs in the journal; the chunker cuts the rows of each as the process did that started it."""
+    if journal is None:
+        return None
+    jobs = JournalledJobs(journal, session.redactor)
+    if jobs.ranges:
+        chunker.fix(jobs.ranges)
+    return jobs
 
 
 def require_own_files(rows: Any, sink: FileSink, journal: Path | None) -> None:
