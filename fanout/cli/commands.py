@@ -11,7 +11,8 @@ import click
 
 from fanout._escape import escaped_lines
 from fanout._version import __version__
-from fanout.cli.parameters import Age, CommandWithFaults, Counts, RowRange
+from fanout.cli.parameters import AS_JSON, JOB, SET, Age, CommandWithFaults, Counts, RowRange, leave
+from fanout.cli.result_commands import failures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,21 +37,9 @@ Exit codes:
   143  interrupted by SIGTERM
 """
 
-# Parameters and options that several commands share, so that they read alike everywhere.
 _count = click.IntRange(1)
 _above_0 = click.FloatRange(0, min_open=True)
-_job = click.argument("job", metavar="JOB.toml", type=click.Path())
 _file = click.Path(path_type=Path)
-_set = click.option(
-    "--set",
-    "settings",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Override a key of the job file, for instance limits.concurrency=8. May be given several times.",
-)
-_json = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object on stdout at the end, and nothing else there."
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXIT_CODES)
@@ -68,17 +57,17 @@ def cli() -> None:
 
 
 @cli.command(short_help="Run a job.", epilog=_EXIT_CODES)
-@_job
-@_set
+@JOB
+@SET
 @click.option("--rows", metavar="START:STOP", type=RowRange(), help="Send only these rows of the input: a pilot run.")
 @click.option("--fresh", is_flag=True, help="Discard an earlier run, and send all rows.")
-@click.option("--only-failed", is_flag=True, help="Send only the failed rows of a complete run again.")
+@click.option("--only-failed", is_flag=True, help="Send only the failed rows again, which may be corrected.")
 @click.option("--carry", is_flag=True, help="After an edit of the input: send only new, changed and failed rows.")
 @click.option("--record", metavar="FILE", type=_file, help="Record all exchanges in a new file, bodies included.")
 @click.option("--replay", metavar="FILE", type=_file, help="Answer from a recording, without a network.")
 @click.option("--mock", is_flag=True, help="Answer with made-up values of the right shape, without a network.")
 @click.option("--real-time", is_flag=True, help="With --replay and --mock: wait as long as the answers took.")
-@_json
+@AS_JSON
 # Errors stay, because a job under cron must not fail in silence.
 @click.option("--quiet", is_flag=True, help="Print errors only, no progress and no summary.")
 def run(
@@ -103,6 +92,9 @@ def run(
     of its URL are the same.
 
     Press Ctrl-C once to stop sending and finish the requests in flight, twice to stop now.
+
+    After a complete run, --only-failed sends its failed rows alone (fanout failures lists them), also if they were
+    corrected in the input; the output is then whole. Other rows must not have changed.
 
     If the input was edited under an unfinished run, the run is refused, and the rows that differ are shown. --carry
     keeps the answers to rows with the same id and content, whatever their position is now, also of a complete run.
@@ -137,13 +129,13 @@ def run(
         raise click.UsageError("--real-time is for --replay and --mock: other runs know no other time")
     options = {"rows": rows or slice(None), "fresh": fresh, "only_failed": only_failed, "carry": carry}
     options |= {"record": record, "replay": replay, "mock": mock}
-    _exit(run_command(job, settings, options, real_time=real_time, as_json=as_json, quiet=quiet))
+    leave(run_command(job, settings, options, real_time=real_time, as_json=as_json, quiet=quiet))
 
 
 @cli.command(short_help="Show the progress of a job's run.")
-@_job
-@_set
-@_json
+@JOB
+@SET
+@AS_JSON
 def status(job: str, settings: tuple[str, ...], as_json: bool) -> None:
     """Show the progress of a job's run from its journal, also while it runs.
 
@@ -151,13 +143,16 @@ def status(job: str, settings: tuple[str, ...], as_json: bool) -> None:
     """
     from fanout.cli.running import status_command
 
-    _exit(status_command(job, settings, as_json=as_json))
+    leave(status_command(job, settings, as_json=as_json))
+
+
+cli.add_command(failures)
 
 
 @cli.command(short_help="Write the report of a job's run again.")
-@_job
-@_set
-@_json
+@JOB
+@SET
+@AS_JSON
 def report(job: str, settings: tuple[str, ...], as_json: bool) -> None:
     """Write the report of a job's newest run again, and print its path.
 
@@ -172,12 +167,12 @@ def report(job: str, settings: tuple[str, ...], as_json: bool) -> None:
     """
     from fanout.cli.running import report_command
 
-    _exit(report_command(job, settings, as_json=as_json))
+    leave(report_command(job, settings, as_json=as_json))
 
 
 @cli.command(short_help="Check a job before it runs.", epilog=_EXIT_CODES)
-@_job
-@_set
+@JOB
+@SET
 @click.option("--show", is_flag=True, help="Print the first request and its answer too, without credentials.")
 @click.option("--dry-run", is_flag=True, help="Send nothing: count rows, requests and bytes, and estimate the time.")
 @click.option(
@@ -186,7 +181,7 @@ def report(job: str, settings: tuple[str, ...], as_json: bool) -> None:
     type=click.FloatRange(0),
     help="With --dry-run: time of an answer; mock.latency of the job if not given.",
 )
-@_json
+@AS_JSON
 def check(job: str, settings: tuple[str, ...], show: bool, dry_run: bool, latency: float | None, as_json: bool) -> None:
     """Check a job before it runs: read its input, request the model's metadata, send the first chunk, write nothing.
 
@@ -205,13 +200,13 @@ def check(job: str, settings: tuple[str, ...], show: bool, dry_run: bool, latenc
     if show and dry_run:
         raise click.UsageError("--dry-run sends nothing that --show could print: give one of them")
     if dry_run:
-        _exit(dry_run_command(job, settings, latency, as_json=as_json))
-    _exit(check_command(job, settings, show=show, as_json=as_json))
+        leave(dry_run_command(job, settings, latency, as_json=as_json))
+    leave(check_command(job, settings, show=show, as_json=as_json))
 
 
 @cli.command(short_help="Find the best chunk size and concurrency.", epilog=_TUNE_CODES)
-@_job
-@_set
+@JOB
+@SET
 @click.option(
     "--rows",
     metavar="START:STOP",
@@ -246,7 +241,7 @@ def check(job: str, settings: tuple[str, ...], show: bool, dry_run: bool, latenc
 )
 @click.option("--mock", is_flag=True, help="Answer with made-up values, without a network: a rehearsal of the search.")
 @click.option("--write", is_flag=True, help="Write the two values into the job file, and keep its comments and layout.")
-@_json
+@AS_JSON
 def tune(
     job: str,
     settings: tuple[str, ...],
@@ -297,7 +292,7 @@ def tune(
         chunk_rows=chunk_rows or (),
         concurrency=concurrency or (),
     )
-    _exit(tune_command(job, settings, options, mock=mock, write=write, as_json=as_json))
+    leave(tune_command(job, settings, options, mock=mock, write=write, as_json=as_json))
 
 
 @cli.command(cls=CommandWithFaults, short_help="Serve a model on this machine.")
@@ -328,7 +323,7 @@ def serve(name: str, host: str, port: int, latency: float, faults: str | None, s
     """
     from fanout.cli.running import serve_command
 
-    _exit(serve_command(name, host, port, latency, faults, seed))
+    leave(serve_command(name, host, port, latency, faults, seed))
 
 
 def _names(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -348,7 +343,7 @@ def _names(_context: click.Context, _option: click.Parameter, value: str | None)
 @click.option("--id", metavar="NAME,NAME,...", callback=_names, help="Column with the rows' ids, or several.")
 @click.option("--token", metavar="VARIABLE", help="Environment variable with the API key or token.")
 @click.option("--output", metavar="PATH", help="Output file; by the answers of the probe if not given.")
-@_set
+@SET
 @click.option("--no-probe", is_flag=True, help="Send nothing, neither a request for the OpenAPI document nor a row.")
 @click.option("--force", is_flag=True, help="Replace an existing job file.")
 def init(job: str, **flags: Any) -> None:
@@ -373,7 +368,7 @@ def init(job: str, **flags: Any) -> None:
     options = InitOptions(**flags)
     if options.preset is not None and options.codec is not None:
         raise click.UsageError("a preset includes a codec: give --preset or --codec")
-    _exit(init_command(job, options))
+    leave(init_command(job, options))
 
 
 @cli.command(short_help="Print the JSON Schema of job files.")
@@ -400,7 +395,7 @@ _cache_file = click.argument("file", metavar="FILE", type=click.Path())
 
 @cache.command(short_help="Count the answers.")
 @_cache_file
-@_json
+@AS_JSON
 def stats(file: str, as_json: bool) -> None:
     """Count the answers in a cache, by namespace, codec and endpoint. FILE is the cache, or a job file that names it.
 
@@ -410,7 +405,7 @@ def stats(file: str, as_json: bool) -> None:
     """
     from fanout.cli.cache import stats_command
 
-    _exit(stats_command(file, as_json=as_json))
+    leave(stats_command(file, as_json=as_json))
 
 
 @cache.command(short_help="Delete answers.")
@@ -418,7 +413,7 @@ def stats(file: str, as_json: bool) -> None:
 @click.option("--older-than", metavar="AGE", type=Age(), help="Delete answers of this age, for instance 30d or 12h.")
 @click.option("--namespace", metavar="NAME", help="Delete the answers of this namespace; '' is the one without a name.")
 @click.option("--all", "everything", is_flag=True, help="Delete all answers.")
-@_json
+@AS_JSON
 def prune(file: str, older_than: float | None, namespace: str | None, everything: bool, as_json: bool) -> None:
     """Delete answers from a cache, and make the file smaller. FILE is the cache, or a job file that names it.
 
@@ -432,11 +427,11 @@ def prune(file: str, older_than: float | None, namespace: str | None, everything
 
     if everything == (older_than is not None or namespace is not None):
         raise click.UsageError("give --older-than or --namespace, or both, or else --all")
-    _exit(prune_command(file, older_than=older_than, namespace=namespace, as_json=as_json))
+    leave(prune_command(file, older_than=older_than, namespace=namespace, as_json=as_json))
 
 
 @cli.group(invoke_without_command=True, short_help="List and describe presets of APIs.")
-@_json
+@AS_JSON
 @click.pass_context
 def presets(context: click.Context, as_json: bool) -> None:
     """List the presets: constants of an API, by which a job file needs no more than [codec] preset = "NAME".
@@ -451,18 +446,18 @@ def presets(context: click.Context, as_json: bool) -> None:
     if context.invoked_subcommand is None:
         from fanout.cli.presets import presets_command
 
-        _exit(presets_command(as_json=as_json))
+        leave(presets_command(as_json=as_json))
 
 
 @presets.command(short_help="Describe one preset.")
 @click.argument("name")
 @click.option("--file", "as_file", is_flag=True, help="Print the preset's TOML file, to begin one of your own.")
-@_json
+@AS_JSON
 def show(name: str, as_file: bool, as_json: bool) -> None:
     """Describe the preset NAME, with a job file to start from. NAME may be the path of a file, which is checked."""
     from fanout.cli.presets import preset_command
 
-    _exit(preset_command(name, as_file=as_file, as_json=as_json))
+    leave(preset_command(name, as_file=as_file, as_json=as_json))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -501,7 +496,3 @@ def _traced(as_json: bool) -> int:
 
     # A traceback may quote values of the job, so it goes through the redactor as every text does.
     return print_error(traceback.format_exc().rstrip(), 2, as_json=as_json)
-
-
-def _exit(code: int) -> None:
-    click.get_current_context().exit(code)

@@ -1,4 +1,4 @@
-"""Option types that click lacks, and help that is costly to make."""
+"""Options that several commands share, types of options that click lacks, and help that is costly to make."""
 
 from __future__ import annotations
 
@@ -13,7 +13,24 @@ if TYPE_CHECKING:
 else:
     SliceType = CountsType = AgeType = click.ParamType
 
+JOB = click.argument("job", metavar="JOB.toml", type=click.Path())
+SET = click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Override a key of the job file, for instance limits.concurrency=8. May be given several times.",
+)
+AS_JSON = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object on stdout at the end, and nothing else there."
+)
+
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def leave(code: int) -> None:
+    """End the current command with an exit code."""
+    click.get_current_context().exit(code)
 
 
 class RowRange(SliceType):

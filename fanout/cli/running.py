@@ -92,7 +92,7 @@ def dry_run_command(file: str, settings: Sequence[str], latency: float | None, *
 def report_command(file: str, settings: Sequence[str], *, as_json: bool) -> int:
     """Write the report of a job's run again, and print its path."""
     try:
-        path = str(recreate_report(_load_outline(file, settings)))
+        path = str(recreate_report(load_outline(file, settings)))
     except ConfigError as error:
         return print_error(str(error), 2, as_json=as_json)
     if as_json:
@@ -105,7 +105,7 @@ def report_command(file: str, settings: Sequence[str], *, as_json: bool) -> int:
 def status_command(file: str, settings: Sequence[str], *, as_json: bool) -> int:
     """Print the progress of a job's run."""
     try:
-        status = job_status(_load_outline(file, settings))
+        status = job_status(load_outline(file, settings))
     except ConfigError as error:
         return print_error(str(error), 2, as_json=as_json)
     if as_json:
@@ -142,7 +142,7 @@ def load(file: str, settings: Sequence[str]) -> Job:
     return job
 
 
-def _load_outline(file: str, settings: Sequence[str]) -> Job | Outline:
+def load_outline(file: str, settings: Sequence[str]) -> Job | Outline:
     """Load a job as `load` does, without code that it names."""
     # Errors of loading are redacted by the loader; an old redactor would hide parts of another job.
     OUTPUT.redactor = Redactor()

@@ -163,8 +163,11 @@ class Content:
         digests: Array = np.concatenate([row_digests(take_rows(rows, slice(0, 0))), *map(row_digests, parts)])
         return digests
 
-    def differing(self, known: RowSet, digests: Array) -> RowSet:
-        """Return the rows in ``known`` that do not have the digest ``digests[row]``, or do not exist."""
+    def differing(self, known: RowSet, digests: Array, n_rows: int | None = None) -> RowSet:
+        """Return the rows in ``known`` that do not have the digest ``digests[row]``, or do not exist.
+
+        With ``n_rows``, rows from that number on differ too: the input has grown.
+        """
         differing, row = RowSet(), 0
         mask, end = known.mask(len(digests)), max((stop for _, stop in known), default=0)
         for block in self.digests():
@@ -173,7 +176,9 @@ class Content:
             for place in np.flatnonzero(changed).tolist():
                 differing.add(row + place, row + place + 1)
             row += len(block)
-            if row >= end:
+            if n_rows is not None and row > n_rows:
+                differing.add(n_rows, row)
+            if row >= end if n_rows is None else row > n_rows:
                 break
         for start, stop in known:
             differing.add(max(start, row), stop)

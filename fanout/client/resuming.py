@@ -34,12 +34,15 @@ def open_journal(
     *,
     fresh: bool = False,
     carry: bool = False,
+    only_failed: bool = False,
 ) -> Journal:
     """Open a journal, and with ``carry`` keep its answers to equal rows of another input.
 
+    With ``only_failed``, the input may be one in which failed rows of a complete run have changed.
+
     Raises `ConfigError` as `Journal` does, or if the answers cannot be read or copied.
     """
-    journal = Journal(path, identity, fresh=fresh, rows=content, carry=carry)
+    journal = Journal(path, identity, fresh=fresh, rows=content, carry=carry, only_failed=only_failed)
     try:
         _carry_over(sink, journal, content)
     except BaseException:

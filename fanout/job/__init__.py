@@ -5,6 +5,7 @@
 
 from fanout.job.check import check_job, dry_run, job_status
 from fanout.job.edit import require_not_overridden, require_writable, write_settings
+from fanout.job.failures import FailureReport, job_failures
 from fanout.job.load import load_job, load_job_or_outline
 from fanout.job.model import Job, JobFile, Outline
 from fanout.job.report import SCHEMA_VERSION, ArraySchema, CheckReport, Estimate, Status, Summary
@@ -17,6 +18,7 @@ __all__ = [
     "ArraySchema",
     "CheckReport",
     "Estimate",
+    "FailureReport",
     "Job",
     "JobFile",
     "Outline",
@@ -24,6 +26,7 @@ __all__ = [
     "Summary",
     "check_job",
     "dry_run",
+    "job_failures",
     "job_schema",
     "job_status",
     "load_job",

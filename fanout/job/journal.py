@@ -33,11 +33,11 @@ def read_journal(job: Job | Outline) -> JournalState | None:
 
 
 def open_job_journal(
-    job: Job, identity: dict[str, Any], source: Source, sink: FileSink, *, fresh: bool, carry: bool
+    job: Job, identity: dict[str, Any], source: Source, sink: FileSink, *, fresh: bool, carry: bool, only_failed: bool
 ) -> Journal:
     """Open the journal beside the job's output. Raises `ConfigError` if it belongs to another run. Blocks on I/O."""
     path = journal_path(job.output_path)
-    journal = open_journal(path, identity, content_of(source), sink, fresh=fresh, carry=carry)
+    journal = open_journal(path, identity, content_of(source), sink, fresh=fresh, carry=carry, only_failed=only_failed)
     # Rows from stdin cannot be compared with those of the earlier run.
     if journal.resumed_rows and not source.repeatable and not journal.state.complete:
         journal.close()
@@ -73,8 +73,9 @@ def reopen_failed_rows(sink: FileSink, journal: Journal) -> None:
             "run the job without --only-failed first",
             key="output.path",
         )
-    # A complete run without failures has nothing to send, and is reported as it is.
-    if journal.state.failures:
+    # A complete run without failures has nothing to send, and is reported as it is. Columns that its output keeps may
+    # have changed in another input.
+    if journal.state.failures or journal.corrected_to is not None:
         reopen_failures(sink, journal)
 
 

@@ -85,7 +85,9 @@ def _load(
         if substitution.unset and all(at[0] in SECRET_TABLES for at in problems):
             path = beside(file, tables["output"]["path"])
             reason = "variables of the job are not set"
-            return Outline(file=file, output_path=path, redactor=redactor, missing=text, key=key, not_compared=reason)
+            return Outline(
+                file=file, output_path=path, redactor=redactor, missing=text, key=key, not_compared=reason, tables=model
+            )
         raise ConfigError(text, key=key)
     for one, _ in model.endpoint.each():
         redactor.add(secrets_of(one.url, one.headers))
@@ -97,8 +99,9 @@ def _load(
         path, reason = beside(file, model.output.path), "the job's codec is code, which this command does not run"
         missing = f"{file}: codec.name: {reason}"
         return Outline(
-            file=file, output_path=path, redactor=redactor, missing=missing, key="codec.name", not_compared=reason
-        )
+            file=file, output_path=path, redactor=redactor, missing=missing, key="codec.name", not_compared=reason,
+            tables=model,
+        )  # fmt: skip
     return Job(file=file, tables=model, codec=codec, auth=auth, redactor=redactor)
 
 

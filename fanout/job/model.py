@@ -265,6 +265,9 @@ class Outline:
     not_compared: str
     """The same for `Status`, in a few words."""
 
+    tables: JobFile | None
+    """The tables of the job file; None if they cannot be read without the variables."""
+
 
 def beside(file: Path, path: str) -> Path:
     """Return a path in a job file relative to the working folder."""

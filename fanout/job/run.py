@@ -79,7 +79,7 @@ async def run_job(
         rows: rows of the input to send, as a slice without a step. The output has as many rows, and its report counts
             them from the first of them.
         fresh: discard the finished rows of an earlier run, and send all rows.
-        only_failed: send the failed rows of a complete run.
+        only_failed: send the failed rows of a complete run; they may have been corrected in the input since.
         carry: if the journal belongs to another input, keep its answers to rows with the same id and content, and send
             the other rows.
         record: new file for a recording of all exchanges.
@@ -108,7 +108,8 @@ async def run_job(
         identity = await on_thread(client.identity, source) | setup.identity | output_identity(job)
         if setup.identity:
             await on_thread(require_own_output, job, setup.identity)
-        opening = partial(open_job_journal, job, identity, source, sink, fresh=fresh, carry=carry)
+        how = {"fresh": fresh, "carry": carry, "only_failed": only_failed}
+        opening = partial(open_job_journal, job, identity, source, sink, **how)
         async with opened_on_thread(opening) as journal:
             # The sink may hold files open even if opening the journal succeeded and the run did not start.
             with closing(sink):

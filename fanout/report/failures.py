@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,16 +24,18 @@ class FailureGroup:
     Attributes:
         reason: of the first of them.
         n_rows: number of rows.
-        examples: the first of them.
+        examples: the first of them, as row numbers or ranges.
+        ids: of the first of them, if the input has ids.
     """
 
     reason: str
     n_rows: int = 0
     examples: list[str] = field(default_factory=list)
+    ids: list[Any] = field(default_factory=list)
 
 
-def group_failures(failures: Iterable[Failure]) -> list[FailureGroup]:
-    """Return the reasons with the most rows first; those beyond the twelfth are added up."""
+def group_failures(failures: Iterable[Failure], most: int | None = _MOST) -> list[FailureGroup]:
+    """Return the reasons with the most rows first; those beyond the first ``most`` are added up."""
     groups: dict[str, FailureGroup] = {}
     for failure in failures:
         key = _DIGITS.sub("0", failure.reason[:_COMPARED])
@@ -42,7 +44,8 @@ def group_failures(failures: Iterable[Failure]) -> list[FailureGroup]:
         if len(group.examples) < _EXAMPLES:
             single = failure.stop == failure.start + 1
             group.examples.append(f"{failure.start}" if single else f"{failure.start}:{failure.stop}")
+            group.ids.extend(failure.ids[: _EXAMPLES - len(group.ids)])
     ordered = sorted(groups.values(), key=lambda group: -group.n_rows)
-    if rest := ordered[_MOST:]:
-        ordered[_MOST:] = [FailureGroup(f"{len(rest)} other reasons", sum(group.n_rows for group in rest))]
+    if most is not None and (rest := ordered[most:]):
+        ordered[most:] = [FailureGroup(f"{len(rest)} other reasons", sum(group.n_rows for group in rest))]
     return ordered

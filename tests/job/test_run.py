@@ -265,13 +265,19 @@ def control_after(control: RunControl, number: int):
     return before_answer
 
 
-async def test_only_failed_of_another_input_sends_nothing(write_job, doubler):
+async def test_only_failed_names_the_answered_rows_that_have_changed_and_sends_nothing(write_job, doubler):
     rows = np.arange(20.0)
     rows[7] *= -1
     await run_job(load_job(write_job(rows=rows, url=doubler.url)))
     doubler.requests = 0
+    changed = rows.copy()
+    changed[[3, 7, 12]] = 99
+    for other, named in ((changed, r"19 rows that are answered, these differ: 3, 12\)"), (rows[:19], "it has 19 rows")):
+        with pytest.raises(ConfigError, match=named):
+            await run_job(load_job(write_job(rows=other, url=doubler.url)), only_failed=True)
+    elsewhere = load_job(write_job(rows=rows, url=f"{doubler.url}/v2"))
     with pytest.raises(ConfigError, match="there is no earlier run of this input, codec and path"):
-        await run_job(load_job(write_job(rows=rows + 100, url=doubler.url)), only_failed=True)
+        await run_job(elsewhere, only_failed=True)
     assert doubler.requests == 0
 
 

@@ -19,8 +19,11 @@ class Rows(Protocol):
     def n_rows(self) -> int | None:
         """Number of rows; None if it is unknown."""
 
-    def differing(self, known: RowSet, digests: Array) -> RowSet:
-        """Return the rows in ``known`` that do not have the digest ``digests[row]``. Blocks on I/O."""
+    def differing(self, known: RowSet, digests: Array, n_rows: int | None = None) -> RowSet:
+        """Return the rows in ``known`` that do not have the digest ``digests[row]``, and rows from ``n_rows`` on.
+
+        Blocks on I/O.
+        """
 
 
 class Comparison:
@@ -30,15 +33,18 @@ class Comparison:
         state: of the run.
         sent: the digests of rows that were sent.
         rows: the input's.
+        only_ok: compare the answered rows alone, of a run that is complete: failed ones may have been corrected.
     """
 
-    def __init__(self, state: JournalState, sent: SentDigests, rows: Rows) -> None:
-        self._done = state.resolved
+    def __init__(self, state: JournalState, sent: SentDigests, rows: Rows, *, only_ok: bool = False) -> None:
+        self._done = state.ok if only_ok else state.resolved
+        self._kind = "answered" if only_ok else "done"
         # Without the digest of a row it cannot be compared.
-        self._is_complete = all(sent.known.gap(start, stop) is None for start, stop in state.resolved)
+        self._is_complete = all(sent.known.gap(start, stop) is None for start, stop in self._done)
         # The number of rows is unknown for a stream that has not come to its end.
         self._before, self._now = state.n_rows, rows.n_rows
-        self._differing = rows.differing(state.resolved, sent.digests) if self._is_complete else RowSet()
+        end = state.n_rows if only_ok else None
+        self._differing = rows.differing(self._done, sent.digests, end) if self._is_complete else RowSet()
 
     @property
     def is_same(self) -> bool:
@@ -55,7 +61,9 @@ class Comparison:
         lengths = f"it has {self._now:,} rows in place of {self._before:,}, and " if self._has_other_length else ""
         if not self._is_complete:
             return f"{lengths}which rows differ is not known"
-        done = f"the {len(self._done):,} rows that are done"
+        done = f"the {len(self._done):,} rows that are {self._kind}"
+        if self._before is not None and not lengths and any(stop > self._before for _, stop in self._differing):
+            return f"it has more than the {self._before:,} rows that were sent"
         if self._differing:
             return f"{lengths}of {done}, these differ: {self._differing.listed()}"
         if lengths:

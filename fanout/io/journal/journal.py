@@ -51,6 +51,7 @@ _KEY = "output.path"
 _INPUT = "input"
 _RESUME = "put that back to go on with it, or"
 _CARRY = "keep its answers to rows of the same id and content with fanout run --carry (carry=True), or"
+_CORRECTED = "only rows that failed may change: put the others back, or send the rows that differ, too, with fanout run"
 
 
 class Journal:
@@ -63,12 +64,15 @@ class Journal:
         rows: the input's rows, to compare with those that were sent if the input has another identity. If only times
             of change differ, and no row that is done, it is the same input.
         carry: accept another input, so that answers to equal rows can be carried over; see `carry_to`.
+        only_failed: the failed rows of a complete run are to be sent again: accept another input in which at most these
+            have changed.
 
     Attributes:
         state: the state of the run.
         resumed_rows: rows that were done when the journal was opened.
         retry: beside the state of a complete run: how far sending its failed rows again has come.
         carry_to: the identity of the run that takes over the answers of `state`, a run of another input.
+        corrected_to: the identity of the input in which failed rows of `state` have changed.
         digests_of: returns the digests of some rows as they are committed, `DIGEST_BYTES` each.
         spent: returns the spending at the time of a record; None if it is not counted.
 
@@ -86,12 +90,14 @@ class Journal:
         fresh: bool = False,
         rows: Rows | None = None,
         carry: bool = False,
+        only_failed: bool = False,
     ) -> None:
         self.path = path.resolve()
         self.state = JournalState(identity)
         self.resumed_rows = 0
         self.retry: JournalState | None = None
         self.carry_to: Mapping[str, Any] | None = None
+        self.corrected_to: Mapping[str, Any] | None = None
         self.digests_of: Callable[[int, int], bytes] | None = None
         self.spent: Callable[[], Spent] | None = None
         # Answers are committed while a larger allowance is recorded.
@@ -103,7 +109,7 @@ class Journal:
             raise self._unwritable(error) from None
         try:
             # As it will be read: a tuple becomes a list.
-            self._open(orjson.loads(orjson.dumps(identity)), fresh=fresh, rows=rows, carry=carry)
+            self._open(orjson.loads(orjson.dumps(identity)), rows, fresh=fresh, carry=carry, only_failed=only_failed)
         except OSError as error:
             self.close()
             raise self._unwritable(error) from None
@@ -138,13 +144,17 @@ class Journal:
 
         ``notes`` are the sink's, of the other rows. Until the retry has ended, the run counts as complete.
         """
-        self._append(retry_payload(notes))
-        self.state = replace(self.state.retry(notes), notes=[])
+        identity = self.corrected_to or self.state.identity
+        self._append(retry_payload(notes, identity))
+        self.state = replace(self.state.retry(notes), identity=identity, notes=[])
         self.resumed_rows = len(self.state.resolved)
 
     def resume_retry(self) -> None:
         """Go on with sending the failed rows of a complete run again."""
         assert self.retry is not None
+        if self.corrected_to is not None:
+            self._append(identity_payload(self.corrected_to))
+            self.retry.identity = self.corrected_to
         self.state, self.retry = replace(self.retry, spent=self.retry.charged, allowed=None), None
         self.resumed_rows = len(self.state.resolved)
 
@@ -262,7 +272,9 @@ class Journal:
     def __repr__(self) -> str:
         return f"<Journal {self.path.name} {len(self.state.resolved):,} rows done>"
 
-    def _open(self, identity: Mapping[str, Any], *, fresh: bool, rows: Rows | None, carry: bool) -> None:
+    def _open(
+        self, identity: Mapping[str, Any], rows: Rows | None, *, fresh: bool, carry: bool, only_failed: bool
+    ) -> None:
         self.state = JournalState(identity)
         try:
             loaded = load_journal(self.path)
@@ -278,7 +290,7 @@ class Journal:
             # A kill has interrupted `replace_with` after its files were recorded: finish it.
             old.successor.carry_out()
             self._file.adopt_rewritten()
-            self._open(identity, fresh=fresh, rows=rows, carry=carry)
+            self._open(identity, rows, fresh=fresh, carry=carry, only_failed=only_failed)
         elif fresh:
             self._file.number = loaded.number
             self.state = replace(old, identity=identity, n_rows=old.n_rows if old.identity == identity else None)
@@ -286,10 +298,16 @@ class Journal:
         elif old.identity == identity:
             self._resume(loaded)
         else:
-            self._open_other(loaded, identity, rows, carry=carry)
+            self._open_other(loaded, identity, rows, carry=carry, only_failed=only_failed)
 
     def _open_other(
-        self, loaded: LoadedJournal, identity: Mapping[str, Any], rows: Rows | None, *, carry: bool
+        self,
+        loaded: LoadedJournal,
+        identity: Mapping[str, Any],
+        rows: Rows | None,
+        *,
+        carry: bool,
+        only_failed: bool,
     ) -> None:
         """Open a journal with another identity."""
         old = loaded.state
@@ -320,6 +338,8 @@ class Journal:
                 raise ConfigError(f"{problem}; {START_FRESH}", key=_KEY)
             self._resume(loaded)
             self.carry_to = identity
+        elif only_failed and is_finished and is_comparable and rows is not None:
+            self._open_corrected(loaded, identity, rows)
         elif is_finished:
             self._resume(loaded)
             self.restart(identity)
@@ -328,6 +348,22 @@ class Journal:
             details = f" ({comparison.text})" if comparison is not None else ""
             remedies = [_RESUME, *([_CARRY] if comparison is not None else []), START_FRESH]
             raise ConfigError(f"{problem}{details}; {' '.join(remedies)}", key=_KEY)
+
+    def _open_corrected(self, loaded: LoadedJournal, identity: Mapping[str, Any], rows: Rows) -> None:
+        """Open the journal of a complete run for an input in which its failed rows have changed."""
+        complete_run = loaded.state.complete_run or loaded.state
+        sent = read_sent(self.path, complete_run.resolved)
+        comparison = Comparison(complete_run, sent, rows, only_ok=True)
+        if not comparison.is_same:
+            problem = f"the failed rows of {self.path} cannot be sent alone, for the input has changed"
+            raise ConfigError(f"{problem} ({comparison.text}); {_CORRECTED} --carry (carry=True)", key=_KEY)
+        self._resume(loaded)
+        self.corrected_to = identity
+        # Rows that were sent again have changed once more: their new answers count no longer.
+        if self.retry is not None and not Comparison(self.retry, sent, rows).is_same:
+            self.state = replace(complete_run, spent=self.retry.charged, notes=[])
+            self._rewrite(self.state)
+            self.retry = None
 
     def _resume(self, loaded: LoadedJournal) -> None:
         self._file.resume(loaded.number, loaded.size)

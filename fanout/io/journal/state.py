@@ -300,9 +300,13 @@ def digests_payload(start: int, stop: int, digests: bytes) -> bytes:
     return orjson.dumps({"digests": [[start, stop]]}) + _SEPARATOR + digests
 
 
-def retry_payload(notes: Sequence[Any]) -> bytes:
-    """Return the record that the failed rows are sent again; ``notes`` are the sink's, of the other rows."""
-    return safe_json({"retry": list(notes)}, orjson.OPT_SERIALIZE_NUMPY)
+def retry_payload(notes: Sequence[Any], identity: Mapping[str, Any]) -> bytes:
+    """Return the record that the failed rows are sent again.
+
+    ``notes`` are the sink's, of the other rows. ``identity`` is that of the input now, in which failed rows may have
+    been corrected.
+    """
+    return safe_json({"retry": list(notes), "identity": identity}, orjson.OPT_SERIALIZE_NUMPY)
 
 
 def successor_payload(files: Publication, folder: Path) -> bytes:

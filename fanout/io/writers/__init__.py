@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from fanout.errors import ConfigError
 from fanout.io.writers.arrow import ArrowFileSink, ParquetSink
 from fanout.io.writers.base import Checkpoint, FileSink, Move
-from fanout.io.writers.csv import CsvSink
+from fanout.io.writers.cells import value_cell
+from fanout.io.writers.csv import CsvSink, csv_cell
 from fanout.io.writers.jsonl import JsonLinesSink
 from fanout.io.writers.npy import NpySink
 from fanout.io.writers.spool import SpoolSink
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArrowFileSink", "Checkpoint", "CsvSink", "FileSink", "JsonLinesSink", "Move", "NpySink", "ParquetSink",
-    "open_sink",
+    "csv_cell", "open_sink", "value_cell",
 ]  # fmt: skip
 
 

@@ -48,7 +48,7 @@ class CsvSink(SpoolSink):
         require_json(name, dtype, "CSV")
 
     def _assemble(self, ordered: PartialFile, layout: Layout, groups: Iterator[Group]) -> None:
-        ordered.append((",".join(map(self._text, layout.names)) + "\n").encode())
+        ordered.append((",".join(map(self._cell, layout.names)) + "\n").encode())
         for group in groups:
             columns: list[Iterable[str]] = [map(self._cell, group.answers.ids)] if layout.id else []
             columns += [map(self._cell, python_values(pieces)) for pieces in group.kept.values()]
@@ -71,16 +71,7 @@ class CsvSink(SpoolSink):
         return cells
 
     def _cell(self, value: Any) -> str:
-        if value is None or value != value:
-            return ""
-        if isinstance(value, str):
-            return self._text(value)
-        text = value_cell(value).decode()
-        # A date or a decimal is a text in JSON, whose quotes a cell does not need.
-        return self._text(orjson.loads(text)) if text.startswith('"') else _quoted(text)
-
-    def _text(self, text: str) -> str:
-        return _quoted(f"'{text}" if self._safe and _FORMULA.match(text) else text)
+        return csv_cell(value, safe=self._safe)
 
     def _published(self, layout: Mapping[str, Any], ok: RowSet) -> Iterator[tuple[int, Values, list[Any] | None]]:
         with _long_cells(), self.path.open(encoding="utf-8", newline="") as file:
@@ -109,6 +100,19 @@ class CsvSink(SpoolSink):
             values[name] = np.array(parsed, dtype).reshape(len(records), *shape)
         has_ids = layout["id"] in header
         return values, [_id(text) for text in column(layout["id"])] if has_ids else None
+
+
+def csv_cell(value: Any, *, safe: bool) -> str:
+    """Return a value as a cell; a ``safe`` text is one that no spreadsheet computes."""
+    if value is None or value != value:
+        return ""
+    if not isinstance(value, str):
+        text = value_cell(value).decode()
+        # A date or a decimal is a text in JSON, whose quotes a cell does not need.
+        if not text.startswith('"'):
+            return _quoted(text)
+        value = orjson.loads(text)
+    return _quoted(f"'{value}" if safe and _FORMULA.match(value) else value)
 
 
 def _quoted(text: str) -> str:

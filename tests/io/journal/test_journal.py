@@ -200,7 +200,7 @@ class Rows:
         self.now = digests
         self.n_rows = len(digests)
 
-    def differing(self, known: RowSet, digests: np.ndarray) -> RowSet:
+    def differing(self, known: RowSet, digests: np.ndarray, n_rows: int | None = None) -> RowSet:
         rows = [row for a, b in known for row in range(a, b)]
         return RowSet((r, r + 1) for r in rows if r >= len(self.now) or (self.now[r] != digests[r]).any())
 
@@ -280,6 +280,35 @@ def test_a_complete_run_with_failed_rows_that_are_sent_again_is_complete_to_all_
     state = read_state(path)
     assert state is not None
     assert (state.complete, state.failures, state.complete_run) == (True, [], None)
+
+
+def test_failed_rows_may_change_before_they_are_sent_again_and_no_others(path: Path) -> None:
+    sent(path)
+    journal = Journal(path, {**IDENTITY, "input": FILE})
+    journal.publish(30, Publication())
+    journal.close()
+    changed = DIGESTS[:30].copy()
+    changed[3] = 0
+    identity = {**IDENTITY, "input": {**FILE, "size": 4}}
+    journal = Journal(path, identity, rows=Rows(changed), only_failed=True)
+    assert (journal.state.complete, journal.corrected_to) == (True, identity)
+    journal.begin_retry([])
+    journal.digests_of = lambda start, stop: changed[start:stop].tobytes()
+    journal.commit([done(3, 4)], [10], None)
+    journal.close()
+    state = read_state(path)
+    assert state is not None
+    assert state.complete_run is not None
+    assert (state.identity, state.complete_run.identity) == (identity, {**IDENTITY, "input": FILE})
+    # The row that was sent again changes once more: it has to be sent a third time.
+    changed[3] = 1
+    third = {**IDENTITY, "input": {**FILE, "size": 5}}
+    journal = Journal(path, third, rows=Rows(changed), only_failed=True)
+    assert (journal.retry, [f.start for f in journal.state.failures]) == (None, [3])
+    journal.close()
+    for rows, named in ((np.delete(changed, 3, 0), "29 rows in place of 30"), (changed + 1, "differ: 0:3, 4:12")):
+        with pytest.raises(ConfigError, match=named):
+            Journal(path, {**IDENTITY, "input": {**FILE, "size": 6}}, rows=Rows(rows), only_failed=True)
 
 
 def test_beginning_anew_forgets_rows_that_were_sent_again_but_not_the_complete_run(path: Path) -> None:
