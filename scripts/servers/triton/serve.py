@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+import zlib
+from base64 import b64decode
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +39,26 @@ def half(x: np.ndarray) -> list[np.ndarray]:
 def upper(text: np.ndarray) -> list[np.ndarray]:
     """BYTES."""
     return [np.array([[t.decode().upper().encode() for t in row] for row in text], np.bytes_)]
+
+
+@batch
+def pixel(image: np.ndarray) -> list[np.ndarray]:
+    """PNG files of one pixel -> its red and green as one number."""
+    return [np.array([[_pixel(data) for data in row] for row in image], np.int64)]
+
+
+@batch
+def pixel64(image: np.ndarray) -> list[np.ndarray]:
+    """The same for files in base64, as JSON has them."""
+    return [np.array([[_pixel(b64decode(text, validate=True)) for text in row] for row in image], np.int64)]
+
+
+def _pixel(png: bytes) -> int:
+    at = png.index(b"IDAT")
+    size = int.from_bytes(png[at - 4 : at])
+    if int.from_bytes(png[at + 4 + size : at + 8 + size]) != zlib.crc32(png[at : at + 4 + size]):
+        raise ValueError("the image is damaged")
+    return int.from_bytes(zlib.decompress(png[at + 4 : at + 4 + size])[1:3])
 
 
 @batch
@@ -90,6 +112,9 @@ def _models() -> Iterator[tuple[Any, list[Tensor], list[Tensor], dict[str, Any]]
     yield half, [_floats("x", -1, dtype=np.float16)], [_floats("y", -1, dtype=np.float16)], {"max_batch_size": 256}
     texts = [_floats(name, 1, dtype=np.bytes_) for name in ("text", "out")]
     yield upper, texts[:1], texts[1:], {"max_batch_size": 256}
+    number = [_floats("number", 1, dtype=np.int64)]
+    for function in (pixel, pixel64):
+        yield function, [_floats("image", 1, dtype=np.bytes_)], number, {"max_batch_size": 256}
     yield parts, image + label, scaled + named, {"max_batch_size": 256}
     yield logarithm, [_floats("x", 3)], [_floats("y", 3)], {"max_batch_size": 256}
     yield picky, features, one, {"max_batch_size": 256}
