@@ -64,7 +64,7 @@ class CsvSink(SpoolSink):
             array = group.answers.values(name)
             if is_text(dtype) and not shape:
                 # A text is not JSON in a cell: it would have quotes there.
-                present = [self._text(value) for value in array.tolist()]
+                present = [self._cell(value) for value in array.tolist()]
             else:
                 present = ["" if value == NULL else _quoted(value.decode()) for value in array_cells(array)]
             cells[name] = spread(present, group.answers, "")
