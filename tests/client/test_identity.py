@@ -42,6 +42,32 @@ def test_other_rows_have_another_identity(rows: Any, others: list[Any]) -> None:
         assert identity(rows)["input"] != identity(other)["input"]
 
 
+@pytest.mark.parametrize(
+    ("rows", "digest"),
+    [
+        (X, "be91706d46df8aab77e1fe14176d548a"),
+        (["a", "é"], "ae3872742169c978e5045c4c2df8716f"),
+        ([{"a": [1, 2.5, None]}], "71d791693d233de5ac5533f8c39777de"),
+        ({"a": np.arange(3), "b": ["x", "y", "z"]}, "e03408e1058e81c8ad6c5f6b54a674bc"),
+        (TEXTS, "d8c026c8d2cbfc8f4d7b8544849cdae7"),
+    ],
+    ids=["array", "texts", "dicts", "columns", "text array"],
+)
+def test_the_digest_of_rows_is_that_in_the_journals_of_earlier_versions(rows: Any, digest: str) -> None:
+    """Another digest would orphan every journal, and have users pay for their answers again."""
+    assert identity(rows)["input"] == {"rows": len(rows["a"] if isinstance(rows, dict) else rows), "digest": digest}
+
+
+def test_the_digests_of_codec_and_query_are_those_in_the_journals_of_earlier_versions() -> None:
+    chat = codec("openai-chat", model="m", schema={"x": {"type": "int"}})
+    assert identity_of(X, chat, ["https://h/v1/chat/completions?v=1&api-key=x"]) == {
+        "input": identity()["input"],
+        "codec": {"name": "openai-chat", "format": 1, "options": "c0f431e8f4015f77131e21fb64d4ddc1"},
+        "path": "/v1/chat/completions",
+        "query": ["9fe892bbef83a7440b08a135c6215e71"],
+    }
+
+
 def test_another_codec_option_or_path_is_another_run_and_another_host_is_not() -> None:
     assert identity() != identity(options={"request": {"x": "{{rows}}"}})
     assert identity() != identity(url="http://host:8000/v2/models/other/infer")
