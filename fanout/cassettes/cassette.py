@@ -73,6 +73,23 @@ class Interaction:
     seconds: float = 0.0
     """The duration of the exchange."""
 
+    rows: tuple[tuple[int, int], ...] = ()
+    """Start and stop of each unbroken range of the rows in the request, by their numbers in the input of the run."""
+
+    def place_of(self, row: int) -> int | None:
+        """Return the position of a row among those of the request; None if it is not one of them."""
+        before = 0
+        for start, stop in self.rows:
+            if start <= row < stop:
+                return before + row - start
+            before += stop - start
+        return None
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows in the request."""
+        return sum(stop - start for start, stop in self.rows)
+
 
 @dataclass(frozen=True, slots=True)
 class _Place:
@@ -149,7 +166,7 @@ class CassetteReader:
                     if self._data[end] != ord("\n"):
                         raise ValueError
                 else:
-                    yield Interaction(**line)
+                    yield Interaction(**{**line, "rows": tuple(map(tuple, line.get("rows", ())))})
             except (ValueError, KeyError, TypeError):
                 raise InputError(f"the cassette {self.path} is damaged at byte {at:,}", key=KEY) from None
             at = end + 1
@@ -175,7 +192,7 @@ class CassetteWriter:
         # Attempts of one chunk send the same body, and many responses are alike.
         new = {name: body for name, body in bodies.items() if name not in self._written}
         frames = [_framed(name, body) for name, body in new.items()]
-        fields = {name: value for name, value in asdict(interaction).items() if value not in (None, "", {})}
+        fields = {name: value for name, value in asdict(interaction).items() if value not in (None, "", {}, ())}
         # One write, and the bodies first: a kill leaves no exchange whose bodies are missing.
         self._write(b"".join([*frames, _line(fields)]))
         self._written.update(new)

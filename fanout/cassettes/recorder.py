@@ -11,12 +11,13 @@ from fanout._url import redact_url
 from fanout.cassettes.cassette import CassetteWriter, Interaction, digest, key_of, path_of
 from fanout.errors import AttemptTimeout, TransportError
 from fanout.options import checks_options
+from fanout.rowset import RowSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from os import PathLike
 
-    from fanout.transport import Request, Transport
+    from fanout.transport import Request, RowsSent, Transport
     from fanout.types import Response
 
 _DECISIVE = re.compile(
@@ -96,6 +97,7 @@ class Recorder:
             text="" if error is None else _redacted(str(error), request.redact),
             at=started - self._began,
             seconds=asyncio.get_running_loop().time() - started,
+            rows=_row_ranges(request.rows),
         )
         bodies = {interaction.sent: sent} | ({} if response is None else {interaction.got: received})
         self._cassette.add(interaction, bodies)
@@ -133,6 +135,18 @@ class _RecordingTransport:
 
     def __repr__(self) -> str:
         return f"{self._recorder!r} of {self._transport!r}"
+
+
+def _row_ranges(rows: RowsSent | None) -> tuple[tuple[int, int], ...]:
+    """Return start and stop of each unbroken range of the rows in a request."""
+    if rows is None:
+        return ()
+    _, start, stop, where = rows
+    if where is None:
+        return ((start, stop),)
+    if isinstance(where, slice):
+        return ((start + where.start, start + where.stop),)
+    return tuple(RowSet((row, row + 1) for row in (start + where).tolist()))
 
 
 def _redacted(text: str, redact: Callable[[bytes], bytes]) -> str:

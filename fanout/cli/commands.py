@@ -12,7 +12,7 @@ import click
 from fanout._escape import escaped_lines
 from fanout._version import __version__
 from fanout.cli.parameters import AS_JSON, JOB, SET, Age, CommandWithFaults, Counts, RowRange, leave
-from fanout.cli.result_commands import failures
+from fanout.cli.result_commands import failures, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -147,6 +147,7 @@ def status(job: str, settings: tuple[str, ...], as_json: bool) -> None:
 
 
 cli.add_command(failures)
+cli.add_command(show)
 
 
 @cli.command(short_help="Write the report of a job's run again.")
@@ -449,11 +450,11 @@ def presets(context: click.Context, as_json: bool) -> None:
         leave(presets_command(as_json=as_json))
 
 
-@presets.command(short_help="Describe one preset.")
+@presets.command("show", short_help="Describe one preset.")
 @click.argument("name")
 @click.option("--file", "as_file", is_flag=True, help="Print the preset's TOML file, to begin one of your own.")
 @AS_JSON
-def show(name: str, as_file: bool, as_json: bool) -> None:
+def show_preset(name: str, as_file: bool, as_json: bool) -> None:
     """Describe the preset NAME, with a job file to start from. NAME may be the path of a file, which is checked."""
     from fanout.cli.presets import preset_command
 

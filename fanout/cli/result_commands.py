@@ -40,3 +40,23 @@ def failures(job: str, settings: tuple[str, ...], reason: str, to: Path | None, 
     from fanout.cli.failures import failures_command
 
     leave(failures_command(job, settings, reason=reason, to=to, as_json=as_json))
+
+
+@click.command(short_help="Show the request and the response of a row in a recording.")
+@click.argument("recording", metavar="RECORDING", type=click.Path(path_type=Path))
+@click.option("--row", metavar="N", required=True, type=click.IntRange(0), help="Number of the row, from 0 on.")
+@AS_JSON
+def show(recording: Path, row: int, as_json: bool) -> None:
+    """Show each exchange of a RECORDING (fanout run --record FILE) that holds a row: request, response, times.
+
+    A row is in several exchanges if it was retried, or if its chunk was split. Of lists with a value for each row of
+    the request, the value of this row is shown. Secrets are not in a recording; rows and answers are.
+
+    \b
+    Examples:
+      fanout run job.toml --record monday.cassette
+      fanout show monday.cassette --row 501
+    """
+    from fanout.cli.show import show_command
+
+    leave(show_command(recording, row, as_json=as_json))

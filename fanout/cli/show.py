@@ -1,4 +1,4 @@
-"""The text of ``fanout check --show``: the first request, its answer, and the values that were read from it."""
+"""Requests and their answers as text: the first one of ``fanout check --show``, and those of ``fanout show``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ import numpy as np
 
 from fanout._escape import escaped, escaped_lines
 from fanout.arrays import dtype_name
-from fanout.cli.output import duration
+from fanout.cli.output import duration, print_error, print_json, print_text
+from fanout.errors import ConfigError
+from fanout.job import recorded_row
 from fanout.job.exchange import abbreviated
+from fanout.rowset import RowSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
-    from fanout.job import CheckReport
+    from fanout.job import CheckReport, RecordedRow
     from fanout.job.exchange import Exchange
     from fanout.types import Array
 
@@ -29,6 +33,30 @@ def probe_text(report: CheckReport) -> str:
     if exchange is None:
         return ""
     return "\n".join([*_request_lines(exchange), "", *_response_lines(exchange), *_value_lines(report)])
+
+
+def show_command(recording: Path, row: int, *, as_json: bool) -> int:
+    """Print the exchanges of a recording that hold a row. Returns the exit code."""
+    try:
+        recorded = recorded_row(recording, row)
+    except ConfigError as error:
+        return print_error(str(error), 2, as_json=as_json)
+    if as_json:
+        print_json(recorded.as_dict())
+    else:
+        print_text("\n".join(_recorded_lines(recorded)))
+    return 0
+
+
+def _recorded_lines(recorded: RecordedRow) -> Iterator[str]:
+    exchanges, row = recorded.exchanges, recorded.row
+    yield escaped(f"row {row} is in {len(exchanges)} of {recorded.total:,} exchanges of {recorded.recording}")
+    for one in exchanges:
+        yield ""
+        place = f"; row {row} is number {one.place + 1:,} of {one.n_rows:,}" if one.n_rows > 1 else ""
+        yield f"exchange {one.number:,}, after {duration(one.at)}: rows {RowSet(one.rows).listed()}{place}"
+        yield from _request_lines(one.exchange)
+        yield from _response_lines(one.exchange)
 
 
 def _request_lines(exchange: Exchange) -> Iterator[str]:

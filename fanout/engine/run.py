@@ -351,7 +351,7 @@ class Run:
 
     def _distrust(self, endpoint: EndpointState, owner: object, answered: Sequence[RowsSent]) -> Stop:
         """Keep rows pending: ``endpoint`` answers requests twice, so its answers may be those of other requests."""
-        rows = RowSet((start, stop) for whose, start, stop in answered if whose is owner)
+        rows = RowSet((start, stop) for whose, start, stop, _ in answered if whose is owner)
         self.collector.distrust(rows)
         self.collector.distrust(self.chunker.distrust())
         named = f"rows {rows.listed()} of this run" if rows else "rows of an earlier run"

@@ -8,6 +8,7 @@ from fanout.job.edit import require_not_overridden, require_writable, write_sett
 from fanout.job.failures import FailureReport, job_failures
 from fanout.job.load import load_job, load_job_or_outline
 from fanout.job.model import Job, JobFile, Outline
+from fanout.job.recorded import RecordedRow, recorded_row
 from fanout.job.report import SCHEMA_VERSION, ArraySchema, CheckReport, Estimate, Status, Summary
 from fanout.job.run import run_job
 from fanout.job.run_report import recreate_report
@@ -22,6 +23,7 @@ __all__ = [
     "Job",
     "JobFile",
     "Outline",
+    "RecordedRow",
     "Status",
     "Summary",
     "check_job",
@@ -31,6 +33,7 @@ __all__ = [
     "job_status",
     "load_job",
     "load_job_or_outline",
+    "recorded_row",
     "recreate_report",
     "require_not_overridden",
     "require_writable",

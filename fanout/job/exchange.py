@@ -126,15 +126,49 @@ class _CapturingTransport:
         return response
 
 
-def shown_body(body: bytes, headers: Mapping[str, str]) -> Any:
-    """Return a body as an abbreviated JSON value; text, or the number of bytes, if it is not JSON."""
+def abbreviated(value: Any, item: tuple[int, int] | None = None) -> Any:
+    """Return a JSON value with the first items of its lists, and the beginnings of its texts.
+
+    With ``item`` (position, length), a list of that length has the item at that position in place of the first ones.
+    Where all items say their ``index``, it is the one that says the position.
+    """
+    if isinstance(value, str):
+        return _cut(value, _TEXT_CHARACTERS)
+    if isinstance(value, list):
+        if item is not None and len(value) == item[1]:
+            return _around(value, item[0])
+        more = len(value) - _LIST_ITEMS
+        rest = [f"... {more:,} more"] if more > 0 else []
+        return [*(abbreviated(one, item) for one in value[:_LIST_ITEMS]), *rest]
+    if isinstance(value, dict):
+        first = list(value.items())[:_TABLE_KEYS]
+        shown = {_cut(key, _TEXT_CHARACTERS): abbreviated(inner, item) for key, inner in first}
+        more = len(value) - _TABLE_KEYS
+        return shown | ({"...": f"{more:,} more"} if more > 0 else {})
+    return value
+
+
+def _around(values: list[Any], place: int) -> list[Any]:
+    """Return one item of a list, and the number of those before and after it."""
+    by_index = {one["index"]: one for one in values if isinstance(one, dict) and isinstance(one.get("index"), int)}
+    shown = by_index[place] if len(by_index) == len(values) and place in by_index else values[place]
+    before, after = place, len(values) - place - 1
+    return [
+        *([f"... {before:,} more"] if before else []),
+        abbreviated(shown),
+        *([f"... {after:,} more"] if after else []),
+    ]
+
+
+def shown_body(body: bytes, headers: Mapping[str, str], shorten: Callable[[Any], Any] = abbreviated) -> Any:
+    """Return a body as a JSON value that is made short; text, or the number of bytes, if it is not JSON."""
     folded = {name.lower(): value for name, value in headers.items()}
     begin = folded.get(_TENSORS_BEGIN, "")
     if begin.isdecimal() and int(begin) < len(body):
         return {**_as_table(body[: int(begin)]), "...": f"and {len(body) - int(begin):,} bytes of tensors"}
     if len(body) <= _PARSED_BYTES:
         try:
-            return abbreviated(orjson.loads(body))
+            return shorten(orjson.loads(body))
         except orjson.JSONDecodeError:
             pass
     try:
@@ -142,21 +176,6 @@ def shown_body(body: bytes, headers: Mapping[str, str]) -> Any:
     except UnicodeDecodeError:
         return f"{len(body):,} bytes of {folded.get('content-type', 'an unknown type')}"
     return _cut(text, _BODY_CHARACTERS)
-
-
-def abbreviated(value: Any) -> Any:
-    """Return a JSON value with the first items of its lists, and the beginnings of its texts."""
-    if isinstance(value, str):
-        return _cut(value, _TEXT_CHARACTERS)
-    if isinstance(value, list):
-        more = len(value) - _LIST_ITEMS
-        rest = [f"... {more:,} more"] if more > 0 else []
-        return [*map(abbreviated, value[:_LIST_ITEMS]), *rest]
-    if isinstance(value, dict):
-        shown = {_cut(key, _TEXT_CHARACTERS): abbreviated(inner) for key, inner in list(value.items())[:_TABLE_KEYS]}
-        more = len(value) - _TABLE_KEYS
-        return shown | ({"...": f"{more:,} more"} if more > 0 else {})
-    return value
 
 
 def _as_table(head: bytes) -> dict[str, Any]:

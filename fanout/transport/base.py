@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from fanout.auth import Authenticator
-    from fanout.types import Buffer, Response
+    from fanout.types import Array, Buffer, Response
 
-RowsSent: TypeAlias = tuple[object, int, int]
-"""The rows in a request: the run that they belong to, start and stop."""
+RowsSent: TypeAlias = "tuple[object, int, int, slice | Array | None]"
+"""The rows in a request: the run that they belong to, start and stop of their chunk, and their positions in it (None
+for a whole chunk)."""
 
 
 def unredacted(body: bytes) -> bytes:
@@ -41,7 +42,7 @@ class Request:
     """Send on a new connection: a kept one has just failed."""
 
     rows: RowsSent | None = None
-    """The rows in the body, by which a transport reports that a server has answered twice."""
+    """The rows in the body, by which a transport reports that a server has answered twice, and a cassette is read."""
 
     redact: Callable[[bytes], bytes] = field(repr=False, compare=False, default=unredacted)
     """Replaces the endpoint's secrets in bytes by stars, for whatever stores or shows them."""

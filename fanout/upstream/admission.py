@@ -352,7 +352,8 @@ class Dispatcher:
                 response = await endpoint.transport.get(request)
             else:
                 assert request.payload is not None
-                rows = self._owner, request.chunk.start, request.chunk.stop
+                where = None if request.place is None else request.place.where
+                rows = self._owner, request.chunk.start, request.chunk.stop, where
                 response = await endpoint.transport.post(request.payload, fresh=fresh, rows=rows)
             endpoint.answered = True
         except TransportError as error:
