@@ -7,7 +7,8 @@ import re
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from html import escape
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
 
 from fanout._escape import escaped, escaped_lines
@@ -24,6 +25,8 @@ _SHORTEST = 6
 # Maximum number of temporary secrets: tokens are renewed for the life of a client.
 _REMEMBERED = 500
 
+_STARS = STARS.encode()
+
 _CUTS_LOOKED_AT = 8
 _CUT = b"..."
 _URL_SAFE = "/:@!$&'()*+,;="
@@ -33,6 +36,9 @@ _SIGNATURE = re.compile(
 )
 _SCHEMES = frozenset({"bearer", "basic", "digest", "token", "apikey", "api-key", "negotiate", "aws4-hmac-sha256"})
 _MEDIA_TYPE = re.compile(r"(?:application|audio|image|multipart|text|video)/[\w.+*-]+|\*/\*")
+
+
+_Forms: TypeAlias = dict[bytes, None]
 
 
 class Redactor:
@@ -49,23 +55,25 @@ class Redactor:
     def __init__(
         self, secrets: Iterable[str] = (), *, prefixes: Mapping[str, str] | None = None, exempt: Iterable[str] = ()
     ) -> None:
-        self._values: dict[str, None] = {}
-        self._temporary: dict[str, None] = {}
-        self._prefixes = dict(prefixes or {})
-        self._exempt = [text.encode("utf-8", "surrogatepass").lower() for text in exempt if text]
-        self._forms: list[tuple[bytes, bytes]] | None = None  # lower case, replacement; longest first
+        # Each with its forms, which are only made once something is redacted.
+        self._values: dict[str, _Forms | None] = {}
+        self._temporary: dict[str, _Forms | None] = {}
+        self._prefixes = [
+            (_lowered(shape), shown.encode()) for prefix, shown in (prefixes or {}).items() for shape in _cases(prefix)
+        ]
+        self._exempt = [_lowered(text) for text in exempt if text]
         self.add(secrets)
 
     def add(self, secrets: Iterable[str], *, temporary: bool = False) -> None:
         """Add secrets. Of ``temporary`` ones, such as tokens that are renewed, the oldest are forgotten."""
         known = self._temporary if temporary else self._values
-        new = [value for value in secrets if len(value) >= _SHORTEST and value not in known]
-        if new:
-            known |= dict.fromkeys(new)
-            # A dict keeps the order, which decides the secrets to forget.
-            for oldest in list(known)[:-_REMEMBERED] if temporary else ():
+        for value in secrets:
+            if len(value) >= _SHORTEST:
+                # A dict keeps the order, which decides the secrets to forget: a value that comes again is the newest.
+                known[value] = known.pop(value, None)
+        if temporary:
+            for oldest in list(islice(known, max(0, len(known) - _REMEMBERED))):
                 del known[oldest]
-            self._forms = None
 
     def text(self, text: str) -> str:
         """Redact ``text``, and escape control characters and line breaks."""
@@ -118,10 +126,13 @@ class Redactor:
 
     def _spans(self, data: bytes, *, cuts: bool) -> list[tuple[int, int, bytes]]:
         """Return start, end and replacement of each secret, in order and without overlaps."""
-        if self._forms is None:
-            self._forms = self._all_forms()
         low = data.lower()  # ASCII only, so that offsets stay; the forms list every case of other letters
-        spans = [(start, start + len(form), stars) for form, stars in self._forms for start in _places(form, low)]
+        spans = [
+            (start, start + len(form), stars)
+            for form, stars in self._forms()
+            if form in low
+            for start in _places(form, low)
+        ]
         spans += [(*match.span(1), STARS.encode()) for match in _SIGNATURE.finditer(low)]
         if cuts and _CUT in low:
             spans += self._cut_off(low)
@@ -132,21 +143,24 @@ class Redactor:
 
     def _cut_off(self, low: bytes) -> Iterator[tuple[int, int, bytes]]:
         """Yield the spans of secrets that are cut off by an ellipsis."""
-        assert self._forms is not None
         ends = list(_places(_CUT, low))
         for end in dict.fromkeys(ends[:_CUTS_LOOKED_AT] + ends[-_CUTS_LOOKED_AT:]):
-            for form, stars in self._forms:
+            for form, stars in self._forms():
                 tail_start = max(0, end - len(form) + 1)
                 for start in _places(form[:_SHORTEST], low[tail_start:end]):
                     if form.startswith(low[tail_start + start : end]):
                         yield tail_start + start, end, stars
                         break
 
-    def _all_forms(self) -> list[tuple[bytes, bytes]]:
-        forms = {form: STARS for value in self._values | self._temporary for form in _written(value)}
-        forms |= {shape: shown for prefix, shown in self._prefixes.items() for shape in _cases(prefix)}
-        listed = [(form.encode("utf-8", "surrogatepass").lower(), shown.encode()) for form, shown in forms.items()]
-        return sorted(dict(listed).items(), key=lambda pair: len(pair[0]), reverse=True)
+    def _forms(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield each form of the secrets in lower case, with its replacement."""
+        yield from self._prefixes
+        for known in (self._values, self._temporary):
+            for value, forms in known.items():
+                written = forms or dict.fromkeys(map(_lowered, _written(value)))
+                known[value] = written
+                for form in written:
+                    yield form, _STARS
 
 
 def secrets_of(url: str, headers: Mapping[str, str]) -> list[str]:
@@ -206,6 +220,10 @@ def _written(value: str) -> Iterator[str]:
 
 def _cases(text: str) -> tuple[str, ...]:
     return (text,) if text.isascii() else (text, text.lower(), text.upper(), text.casefold(), text.title())
+
+
+def _lowered(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass").lower()
 
 
 def _places(part: bytes, text: bytes) -> Iterator[int]:

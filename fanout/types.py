@@ -42,6 +42,9 @@ StopKind: TypeAlias = Literal[
 ]  # fmt: skip
 """Machine-readable reason why a run stopped early."""
 
+Priority: TypeAlias = Literal["interactive", "bulk"]
+"""Priority of the requests of one call: those of interactive calls go before those of bulk calls of the same client."""
+
 ErrorKind: TypeAlias = Literal["content", "rows", "dtype", "shape", "nonfinite", "model"]
 """Class of fault in a response with status 200.
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fanout.client.options import ClientSettings
     from fanout.codecs.base import Codec
     from fanout.settings import Cache, Endpoint
+    from fanout.upstream.call import Call
 
 # Fields that name the caller or one request. All others count, since a gateway may choose the model by any of them.
 _NOT_OF_ANSWERS = frozenset(
@@ -77,6 +78,12 @@ def context_of(
     digest = blake2b(orjson.dumps(context), digest_size=32).digest()
     redact = settings.redactor.url
     return digest, ", ".join(dict.fromkeys(redact(f"{origin}{path}") for origin, path, _ in places))
+
+
+def context_of_call(call: Call) -> bytes:
+    """Return the digest of the header fields of one call that may change answers; empty without any."""
+    fields = [] if call.headers is None else sorted(_fields(call.headers.fields))
+    return blake2b(orjson.dumps(fields), digest_size=32).digest() if fields else b""
 
 
 def _place(url: str, codec: Codec) -> tuple[str, str, str]:

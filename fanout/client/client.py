@@ -32,7 +32,7 @@ from fanout.settings import Cache
 from fanout.threads import on_thread, opened_on_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
     from os import PathLike
     from typing import Unpack
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from fanout.settings import Endpoints, Hedge, Limits, Prices, RetryPolicy, Timeouts
     from fanout.statistics import Latencies
     from fanout.transport import HeaderSource, Transport, TransportWrapper
-    from fanout.types import Array, Event, Result, Rows, Statistics
+    from fanout.types import Array, Event, Priority, Result, Rows, Statistics
 
 
 class Client(Generic[V]):
@@ -217,6 +217,8 @@ class Client(Generic[V]):
         progress: bool = False,
         control: RunControl | None = None,
         timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        priority: Priority = "bulk",
     ) -> V: ...
     @overload
     async def map(
@@ -227,6 +229,8 @@ class Client(Generic[V]):
         progress: bool = False,
         control: RunControl | None = None,
         timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        priority: Priority = "bulk",
     ) -> Result: ...
     @checks_options
     async def map(
@@ -237,6 +241,8 @@ class Client(Generic[V]):
         progress: bool = False,
         control: RunControl | None = None,
         timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        priority: Priority = "bulk",
     ) -> V | Result:
         """Send all rows and merge the answers.
 
@@ -246,6 +252,9 @@ class Client(Generic[V]):
             progress: show a bar on stderr, or in the notebook's cell.
             control: ends the run from outside.
             timeout: seconds until the run stops, with the answers so far.
+            headers: header fields of this call, in addition to the client's, which they replace where the names are
+                equal. A refusal of credentials among them stops this call alone, and renews nothing.
+            priority: ``"interactive"``, its requests go before those of ``"bulk"`` calls of this client.
 
         Returns:
             An array whose axis 0 is the rows, or a dict of them for a codec with several outputs; shape (0,) for no
@@ -263,13 +272,14 @@ class Client(Generic[V]):
         # The deadline counts from the call, and an invalid timeout is an error also for a closed client.
         until = Until.after(timeout)
         session = self._open_session()
-        chunker = session.sharing_chunker(rows)
+        call = session.call(headers, priority)
+        chunker = session.sharing_chunker(rows, call)
         if chunker.total is None:
             # The chunker may have started to read the iterable on a helper thread.
             await chunker.close()
             raise TypeError(f"map needs rows with a length, not {type(rows).__name__}; stream takes any iterable")
         outcome: V | Result = values_or_result(
-            await session.merge(chunker, control, until, progress=progress), on_error
+            await session.merge(chunker, call, control, until, progress=progress), on_error
         )
         return outcome
 
@@ -283,6 +293,8 @@ class Client(Generic[V]):
         progress: bool = False,
         control: RunControl | None = None,
         timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        priority: Priority = "bulk",
     ) -> Frame:
         """Send the rows of a table, and return a table of the same library with the answers beside its columns.
 
@@ -293,6 +305,8 @@ class Client(Generic[V]):
             progress: show a bar, as `map` does.
             control: ends the run from outside.
             timeout: seconds until the run stops.
+            headers: header fields of this call, as for `map`.
+            priority: of its requests, as for `map`.
 
         Returns:
             The kept columns; a column for each output (``value`` without a name), null where a row has no answer; and
@@ -305,7 +319,10 @@ class Client(Generic[V]):
             InputError: no codec can send these rows.
         """
         rows = frames.rows_of(frame, columns, keep)
-        result = await self.map(rows, on_error="keep", progress=progress, control=control, timeout=timeout)
+        result = await self.map(
+            rows, on_error="keep", progress=progress, control=control, timeout=timeout, headers=headers,
+            priority=priority,
+        )  # fmt: skip
         return frames.with_answers(frame, keep, result)
 
     @checks_options
@@ -315,6 +332,8 @@ class Client(Generic[V]):
         *,
         control: RunControl | None = None,
         timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        priority: Priority = "bulk",
     ) -> Stream:
         """Send the rows of any iterable and yield chunks as they finish.
 
@@ -323,9 +342,9 @@ class Client(Generic[V]):
         Memory stays bounded: the input is read no faster than the consumer takes results. A blocking iterable is read
         on one helper thread. Each `ChunkResult` has its position, values and failures; chunks come in order of
         completion. ``timeout`` seconds after the context was entered the run stops: the iteration yields all answers so
-        far, then raises `RunStopped`.
+        far, then raises `RunStopped`. ``headers`` and ``priority`` are those of `map`.
         """
-        return Stream(self._open_session, rows, control, timeout)
+        return Stream(self._open_session, rows, control, timeout, headers=headers, priority=priority)
 
     @checks_options
     async def run(
@@ -338,6 +357,8 @@ class Client(Generic[V]):
         keep_usage: bool = False,
         control: RunControl | None = None,
         timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        priority: Priority = "bulk",
     ) -> Result:
         """Send rows, and write every finished chunk to ``sink`` on a helper thread.
 
@@ -354,6 +375,9 @@ class Client(Generic[V]):
                 its share of those of its request; NaN where they are unknown.
             control: ends the run from outside.
             timeout: seconds until the run stops. Answers so far are still written.
+            headers: header fields of this call, as for `map`. Like those of the client, they are no part of the
+                journal's identity.
+            priority: of its requests, as for `map`.
 
         Returns:
             A `Result` without values for all rows, including those of earlier runs. Failed rows are in its
@@ -369,6 +393,7 @@ class Client(Generic[V]):
         Exceptions of the input, the codec and ``headers`` are raised unchanged, with a ``.result`` added.
         """
         session, until = self._open_session(), Until.after(timeout)
+        call = session.call(headers, priority)
         if not callable(getattr(sink, "write", None)):
             raise ConfigError(f"sink must be what fanout.open_sink(path) gives, or a Sink, not {type(sink).__name__}")
         if journal is not None and not isinstance(sink, FileSink):
@@ -381,7 +406,7 @@ class Client(Generic[V]):
             # Resolving paths can block on a network file system.
             await asyncio.to_thread(require_own_files, rows, sink, path)
         if journal is None or isinstance(journal, Journal):
-            return await run_into(session, rows, sink, journal, control, until, keep_usage=keep_usage)
+            return await run_into(session, rows, sink, journal, call, control, until, keep_usage=keep_usage)
         # Checked above, for every journal.
         assert isinstance(sink, FileSink)
         content = content_of(rows)
@@ -390,15 +415,23 @@ class Client(Generic[V]):
         identity = await on_thread(self.identity, known) | ({"keep_usage": True} if keep_usage else {})
         opening = partial(open_journal, Path(journal), identity, content, sink, carry=carry)
         async with opened_on_thread(opening) as opened:
-            return await run_into(session, known, sink, opened, control, until, keep_usage=keep_usage)
+            return await run_into(session, known, sink, opened, call, control, until, keep_usage=keep_usage)
 
     @checks_options
-    async def predict(self, row: Any, *, timeout: float | None = None) -> Any:
+    async def predict(
+        self,
+        row: Any,
+        *,
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        priority: Priority = "interactive",
+    ) -> Any:
         """Return the answer to one row. Calls within 2 ms share a request if their rows have the same form.
 
         The form is the type, dtype and shape, or the keys of a dict. Callers share nothing else: if a request fails and
         a single row may be at fault, its rows are sent again at once in halves, until all others have their answers.
-        After ``timeout`` seconds `RunStopped` is raised; the other callers still get their answers.
+        After ``timeout`` seconds `RunStopped` is raised; the other callers still get their answers. ``headers`` and
+        ``priority`` are those of `map`; only calls with equal ones share requests.
 
         Returns the value that `map` would hold for that row: an array, a scalar, or a dict of them.
 
@@ -409,10 +442,11 @@ class Client(Generic[V]):
             InputError: an array of another form than the model wants.
             QueueFull: ``max_pending`` calls already wait.
         """
-        until, batcher = Until.after(timeout), self._open_session().batcher
+        until, session = Until.after(timeout), self._open_session()
+        call = session.call(headers, priority)
         try:
             async with asyncio.timeout_at(None if until is None else until.when) as deadline:
-                return await batcher.predict(row)
+                return await session.batcher.predict(row, call)
         except TimeoutError:
             # The codec may raise a TimeoutError of its own, which is no deadline of this call.
             if until is None or not deadline.expired():

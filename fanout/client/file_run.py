@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from fanout.engine import Chunker, Run
     from fanout.io.journal import Journal
     from fanout.types import ChunkResult, Result
+    from fanout.upstream.call import Call
 
 _CANCELLED = "the task that writes was cancelled, although the run was not"
 
@@ -65,6 +66,7 @@ async def run_into(
     rows: Any,
     sink: Sink | FileSink,
     journal: Journal | None,
+    call: Call,
     control: RunControl | None = None,
     until: Until | None = None,
     *,
@@ -85,7 +87,7 @@ async def run_into(
         rows = recorder.rows
         # The digests are taken from the rows as they are sent: the input may change later.
         journal.digests_of = recorder.take
-    chunker = session.sharing_chunker(rows, window, state.resolved)
+    chunker = session.sharing_chunker(rows, call, window, state.resolved)
     jobs = _jobs(journal, chunker, session)
     state.n_rows = chunker.total
     async with _opened(sink, chunker, journal):
@@ -102,6 +104,7 @@ async def run_into(
             settle_later=True,
             account=account,
             jobs=jobs,
+            call=call,
         )
         group = max(_GROUP_CHUNKS, session.concurrency) if journal else 1
         writer = _Writer(run, queue, _storing(sink, journal), status, window, group)

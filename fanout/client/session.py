@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fanout.auth import Authenticator, StaticAuth
-from fanout.client.caching import open_store, own_store
+from fanout.client.caching import context_of_call, open_store, own_store
 from fanout.client.endpoints import offline_targets, start_targets
 from fanout.client.identity import require_unchanged
 from fanout.client.inspect import Preview, Survey, preview_rows, survey_rows
@@ -39,9 +39,10 @@ from fanout.process import import_all, retain_heap
 from fanout.statistics import Counters, Latencies
 from fanout.transport import EndpointClient
 from fanout.transport.base import replaces_network
+from fanout.upstream.call import Call
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from fanout._redact import Redactor
     from fanout.auth import Auth
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from fanout.rowset import RowSet
     from fanout.serving.local import LocalServer
     from fanout.settings import Endpoint
-    from fanout.types import ChunkResult, Result, Rows, Statistics
+    from fanout.types import ChunkResult, Priority, Result, Rows, Statistics
 
 # Seconds for which the first row of a batch of `predict` waits for others.
 _LINGER = 0.002
@@ -163,14 +164,23 @@ class Session:
         """Divide ``rows`` into chunks within the client's bounds. Raises `InputError` for rows that cannot be sent."""
         return chunker_of(rows, self._settings.chunks.rows, window, skip, self._packing())
 
+    def call(self, headers: Mapping[str, str] | None, priority: Priority) -> Call:
+        """Check the options of one call, before anything is done for it. Raises `ConfigError`."""
+        call = Call.of(headers, priority)
+        if call.headers is not None:
+            for endpoint in self._group.balancer.endpoints:
+                endpoint.transport.require_apart(call.headers)
+        return call
+
     def sharing_chunker(
-        self, rows: Any, window: ConcurrencyLimiter | None = None, skip: RowSet | None = None
+        self, rows: Any, call: Call, window: ConcurrencyLimiter | None = None, skip: RowSet | None = None
     ) -> Chunker:
         """Divide ``rows`` as `chunker` does, without those that the cache knows or that share a request."""
         if self._store is None and not self._settings.dedupe:
             return self.chunker(rows, window, skip)
         every = chunker_of(rows, self._settings.chunks.rows, skip=skip)
-        shares = Shares(self._store or own_store(), dedupe=self._settings.dedupe, window=window)
+        store, dedupe = self._store or own_store(), self._settings.dedupe
+        shares = Shares(store, dedupe=dedupe, window=window, call=context_of_call(call))
         return SharingChunker(every, shares, window=window, skip=skip, packing=self._packing())
 
     def _packing(self) -> Packing:
@@ -227,6 +237,7 @@ class Session:
     async def merge(
         self,
         chunker: Chunker,
+        call: Call,
         control: RunControl | None = None,
         until: Until | None = None,
         *,
@@ -238,7 +249,7 @@ class Session:
         """
         assert chunker.total is not None
         merged = MergedRows(chunker.total)
-        run = self.new_run(chunker, merged.add, control, until=until)
+        run = self.new_run(chunker, merged.add, control, until=until, call=call)
         try:
             async with progress_bar(run.statistics, chunker.total) if progress else nullcontext():
                 await self.execute(run)
@@ -317,7 +328,7 @@ class Session:
         def deliver(done: ChunkResult) -> None:
             settle_callers(batch, done, run.statistics)
 
-        run = self.new_run(self.chunker(batch.rows), deliver, until=until, isolate=batch.split)
+        run = self.new_run(self.chunker(batch.rows), deliver, until=until, isolate=batch.split, call=batch.call)
         await self.execute(run)
         if batch.open:
             settle_remaining_callers(batch, run.stopped, run.statistics)

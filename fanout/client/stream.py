@@ -14,12 +14,12 @@ from fanout.engine import ResultQueue, RowStatus, RunControl, Stop, Until, room_
 from fanout.limits import ConcurrencyLimiter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from fanout.client.session import Session
     from fanout.engine import Run
-    from fanout.types import Array, ChunkResult, Result, Statistics
+    from fanout.types import Array, ChunkResult, Priority, Result, Statistics
 
 
 class Stream:
@@ -34,11 +34,21 @@ class Stream:
         rows: the input.
         control: ends the run from outside.
         timeout: seconds from entering the context until the run stops.
+        headers: header fields of this run alone.
+        priority: that of its requests.
     """
 
     def __init__(
-        self, session: Callable[[], Session], rows: Any, control: RunControl | None, timeout: float | None = None
+        self,
+        session: Callable[[], Session],
+        rows: Any,
+        control: RunControl | None,
+        timeout: float | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        priority: Priority = "bulk",
     ) -> None:
+        self._headers, self._priority = headers, priority
         self._session = session
         self._rows = rows
         self._timeout = timeout
@@ -51,10 +61,11 @@ class Stream:
 
     async def __aenter__(self) -> Self:
         session, until = self._session(), Until.after(self._timeout)
+        call = session.call(self._headers, self._priority)
         # The window bounds the chunks between the input and the consumer, and with them the memory.
         self._window = ConcurrencyLimiter(room_for(session.concurrency))
-        self._chunker = session.sharing_chunker(self._rows, self._window)
-        self._run = session.new_run(self._chunker, self._put, self._control, until=until)
+        self._chunker = session.sharing_chunker(self._rows, call, self._window)
+        self._run = session.new_run(self._chunker, self._put, self._control, until=until, call=call)
         self._task = asyncio.create_task(self._execute(session))
         return self
 

@@ -17,7 +17,7 @@ from fanout.errors import Interrupted, RowsFailed, RunStopped
 from fanout.options import checks_options, require_known
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Iterator, Sequence
+    from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
     from os import PathLike
     from typing import Unpack
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fanout.io.writers import FileSink
     from fanout.presets import Preset
     from fanout.settings import Endpoints
-    from fanout.types import Answers, Array, ChunkResult, Result, Rows, Statistics
+    from fanout.types import Answers, Array, ChunkResult, Priority, Result, Rows, Statistics
 
 _MAP_OPTIONS = ("codec", "on_error", "progress", "control", "timeout")
 
@@ -105,6 +105,8 @@ class SyncClient(Generic[V]):
         progress: bool = False,
         control: RunControl | None = None,
         timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        priority: Priority = "bulk",
     ) -> V: ...
     @overload
     def map(
@@ -115,6 +117,8 @@ class SyncClient(Generic[V]):
         progress: bool = False,
         control: RunControl | None = None,
         timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        priority: Priority = "bulk",
     ) -> Result: ...
     @checks_options
     def map(
@@ -125,12 +129,17 @@ class SyncClient(Generic[V]):
         progress: bool = False,
         control: RunControl | None = None,
         timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        priority: Priority = "bulk",
     ) -> V | Result:
         """`Client.map`, blocking."""
         require_on_error(on_error)
         control = control or RunControl()
         # An interrupt needs the Result, so failed rows are raised here and not inside the run.
-        run = self._client.map(rows, on_error="keep", progress=progress, control=control, timeout=timeout)
+        run = self._client.map(
+            rows, on_error="keep", progress=progress, control=control, timeout=timeout, headers=headers,
+            priority=priority,
+        )  # fmt: skip
         outcome: V | Result = values_or_result(self._run(run, control), on_error)
         return outcome
 
@@ -144,18 +153,32 @@ class SyncClient(Generic[V]):
         progress: bool = False,
         control: RunControl | None = None,
         timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        priority: Priority = "bulk",
     ) -> Frame:
         """`Client.map_frame`, blocking. After an interrupt, the answers so far are in ``Interrupted.result``."""
         rows = frames.rows_of(frame, columns, keep)
-        result = self.map(rows, on_error="keep", progress=progress, control=control, timeout=timeout)
+        result = self.map(
+            rows, on_error="keep", progress=progress, control=control, timeout=timeout, headers=headers,
+            priority=priority,
+        )  # fmt: skip
         return frames.with_answers(frame, keep, result)
 
     @checks_options
     def stream(
-        self, rows: Rows | Iterable[Any], *, control: RunControl | None = None, timeout: float | None = None
+        self,
+        rows: Rows | Iterable[Any],
+        *,
+        control: RunControl | None = None,
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        priority: Priority = "bulk",
     ) -> Iterator[ChunkResult]:
         """`Client.stream`, as a plain iterator. After an interrupt, rows that it has not yielded are pending."""
-        return self._iterate(rows, control or RunControl(), timeout)
+        control = control or RunControl()
+        # A plain iterator has no context of its own, so the stream is entered and left by the iteration.
+        stream = self._client.stream(rows, control=control, timeout=timeout, headers=headers, priority=priority)
+        return self._iterate(stream, control)
 
     @checks_options
     def run(
@@ -168,12 +191,15 @@ class SyncClient(Generic[V]):
         keep_usage: bool = False,
         control: RunControl | None = None,
         timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        priority: Priority = "bulk",
     ) -> Result:
         """`Client.run`, blocking."""
         control = control or RunControl()
         run = self._client.run(
-            rows, sink, journal=journal, carry=carry, keep_usage=keep_usage, control=control, timeout=timeout
-        )
+            rows, sink, journal=journal, carry=carry, keep_usage=keep_usage, control=control, timeout=timeout,
+            headers=headers, priority=priority,
+        )  # fmt: skip
         return self._run(run, control)
 
     @checks_options
@@ -182,10 +208,17 @@ class SyncClient(Generic[V]):
         return self._loop.run(self._client.preview(rows))
 
     @checks_options
-    def predict(self, row: Any, *, timeout: float | None = None) -> Any:
+    def predict(
+        self,
+        row: Any,
+        *,
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        priority: Priority = "interactive",
+    ) -> Any:
         """`Client.predict`, blocking; callers on several threads share requests."""
         try:
-            return self._loop.run(self._client.predict(row, timeout=timeout))
+            return self._loop.run(self._client.predict(row, timeout=timeout, headers=headers, priority=priority))
         except Interrupted:
             raise
         except KeyboardInterrupt as interrupt:
@@ -228,9 +261,7 @@ class SyncClient(Generic[V]):
             result = error.result  # type: ignore[attr-defined]
         raise Interrupted("interrupted", kind="interrupted", result=result) from interrupt
 
-    def _iterate(self, rows: Rows | Iterable[Any], control: RunControl, timeout: float | None) -> Iterator[ChunkResult]:
-        # A plain iterator has no context of its own, so the stream is entered here and left at its end.
-        stream = self._client.stream(rows, control=control, timeout=timeout)
+    def _iterate(self, stream: Stream, control: RunControl) -> Iterator[ChunkResult]:
         self._loop.run(stream.__aenter__())
         try:
             while (done := self._next_chunk(stream, control)) is not None:

@@ -86,10 +86,13 @@ class AnswerStore:
         self._broken = False
         self._closed = False
 
-    def look_up(self, rows: Rows, codec: Codec) -> asyncio.Future[LookedUp]:
-        """Look up the requests of rows, each by itself."""
+    def look_up(self, rows: Rows, codec: Codec, call: bytes = b"") -> asyncio.Future[LookedUp]:
+        """Look up the requests of rows, each by itself. ``call`` identifies that which only they have in common."""
         self.lookups += 1
-        return asyncio.get_running_loop().run_in_executor(self._thread, self._look_up, self.lookups, rows, codec)
+        context = blake2b(self._context + call, digest_size=len(self._context)).digest() if call else self._context
+        return asyncio.get_running_loop().run_in_executor(
+            self._thread, self._look_up, self.lookups, rows, codec, context
+        )
 
     def put(self, keys: Sequence[bytes], outputs: Values, written: Callable[[], None]) -> None:
         """Store answers in the background, and call ``written`` once `look_up` finds them, or never will."""
@@ -132,8 +135,8 @@ class AnswerStore:
         self._thread.shutdown()
         await ended(closing)
 
-    def _look_up(self, number: int, rows: Rows, codec: Codec) -> LookedUp:
-        keys, found = request_keys(rows, codec, self._context), []
+    def _look_up(self, number: int, rows: Rows, codec: Codec, context: bytes) -> LookedUp:
+        keys, found = request_keys(rows, codec, context), []
         if not self._broken:
             try:
                 found = self._cache.get(keys)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from fanout.engine.task import ChunkTask
     from fanout.types import Rows, Verdict
+    from fanout.upstream.call import Call
     from fanout.upstream.group import EndpointGroup
 
 _FORBIDDEN = 403
@@ -34,10 +35,11 @@ _DEEPEST = 8
 class _Caller:
     """One call of `predict` that waits for its answer."""
 
-    __slots__ = ("answer", "batch", "row")
+    __slots__ = ("answer", "batch", "call", "row")
 
-    def __init__(self, row: Any, answer: asyncio.Future[Any]) -> None:
+    def __init__(self, row: Any, answer: asyncio.Future[Any], call: Call) -> None:
         self.row = row
+        self.call = call
         self.answer = answer
         self.batch: Batch | None = None
         """The request that the row is part of now; None while it is gathered."""
@@ -73,6 +75,11 @@ class Batch:
     def rows(self) -> Rows:
         """The rows, in one container."""
         return stacked([caller.row for caller in self._callers])
+
+    @property
+    def call(self) -> Call:
+        """The header fields and the priority, which are those of each row."""
+        return self._callers[0].call
 
     @property
     def open(self) -> list[int]:
@@ -144,8 +151,11 @@ class Batcher:
         self._sending: set[Batch] = set()
         self._closed = False
 
-    async def predict(self, row: Any) -> Any:
-        """The answer to one row. Raises `QueueFull` where too many wait already."""
+    async def predict(self, row: Any, call: Call) -> Any:
+        """The answer to one row, which shares requests with rows of equal calls.
+
+        Raises `QueueFull` where too many wait already.
+        """
         if self._closed:
             raise ClientStateError("the client is closed")
         if self._pending >= self._max_pending:
@@ -153,7 +163,7 @@ class Batcher:
                 f"{self._pending:,} calls of predict are waiting already (max_pending): call again later, send rows "
                 "that you have together with map, or give the client a larger max_pending"
             )
-        caller = _Caller(row, self._loop.create_future())
+        caller = _Caller(row, self._loop.create_future(), call)
         self._gather(caller)
         self._pending += 1
         try:
@@ -176,7 +186,7 @@ class Batcher:
             await asyncio.wait(tasks)
 
     def _gather(self, caller: _Caller) -> None:
-        schema = form_of_row(caller.row)
+        schema = caller.call, form_of_row(caller.row)
         callers = self._gathering.get(schema)
         if callers is None:
             callers = self._gathering[schema] = []

@@ -32,6 +32,7 @@ from fanout.stop import Stop, StopEvent, Watchdog
 from fanout.types import Event, Verdict
 from fanout.upstream.admission import Dispatcher
 from fanout.upstream.billing import BilledDispatcher
+from fanout.upstream.call import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Sequence
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("fanout")
 
+_PLAIN_CALL = Call()
+
 
 class Run:
     """One pass over an input.
@@ -70,6 +73,7 @@ class Run:
         keep_usage: results have the tokens of their rows.
         account: of this run alone; that of the group if not given.
         jobs: records the jobs of an asynchronous API.
+        call: the header fields and the priority of all requests.
     """
 
     def __init__(
@@ -88,8 +92,10 @@ class Run:
         account: Account | None = None,
         jobs: JobRecords | None = None,
         keep_usage: bool = False,
+        call: Call = _PLAIN_CALL,
     ) -> None:
         self.chunker = chunker
+        self._call = call
         self._jobs = jobs
         self.counters = Counters()
         self._codec = codec
@@ -197,8 +203,8 @@ class Run:
         options = (self._group, self.counters.traffic, self._stop_event, self._emit)
         account = self._account or self._group.account
         if account is None:
-            return Dispatcher(*options, owner=owner)
-        return BilledDispatcher(account, self.counters.spending, *options, owner=owner)
+            return Dispatcher(*options, owner=owner, call=self._call)
+        return BilledDispatcher(account, self.counters.spending, *options, owner=owner, call=self._call)
 
     async def _prepare(self, dispatcher: Dispatcher, probe: EndpointProbe | None) -> None:
         """Fetch the metadata that the codec needs."""

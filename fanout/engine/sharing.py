@@ -23,12 +23,13 @@ from fanout.types import Chunk, ChunkResult, Failure, schema_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from fanout.codecs.base import Codec
     from fanout.engine.answer_store import AnswerStore, LookedUp
     from fanout.engine.results import ResultCollector
     from fanout.engine.task import ChunkTask
     from fanout.io.cache import Found
     from fanout.limits import ConcurrencyLimiter
-    from fanout.types import Array
+    from fanout.types import Array, Rows
 
 _CACHED = "answers in the cache, from which another cache.namespace keeps apart,"
 
@@ -163,10 +164,14 @@ class Shares:
         store: the answers to earlier requests.
         dedupe: rows with equal requests share one, also while it is in flight.
         window: has one slot for each result that its consumer has not finished.
+        call: identifies the header fields of this run alone that may change answers.
     """
 
-    def __init__(self, store: AnswerStore, *, dedupe: bool, window: ConcurrencyLimiter | None) -> None:
+    def __init__(
+        self, store: AnswerStore, *, dedupe: bool, window: ConcurrencyLimiter | None, call: bytes = b""
+    ) -> None:
         self.store = store
+        self._call = call
         self._dedupe = dedupe
         self._window = window
         self._collector: ResultCollector
@@ -184,6 +189,10 @@ class Shares:
     def open(self, collector: ResultCollector) -> None:
         """Begin, once the outputs are known as far as the codec knows them."""
         self._collector = collector
+
+    def look_up(self, rows: Rows, codec: Codec) -> asyncio.Future[LookedUp]:
+        """Look up the requests of rows in the store."""
+        return self.store.look_up(rows, codec, self._call)
 
     def plan(self, task: ChunkTask, looked_up: LookedUp) -> PlannedRows:
         """Find out which rows of ``task`` need a request."""

@@ -138,7 +138,7 @@ class SharingChunker(Chunker):
 
     def _look_up(self, first: ChunkTask) -> _Ahead:
         task = self._gathered(first)
-        return _Ahead(task, self._shares.store.look_up(task.rows, self._codec))
+        return _Ahead(task, self._shares.look_up(task.rows, self._codec))
 
     def _gathered(self, first: ChunkTask) -> ChunkTask:
         """``first`` and the rows that follow it, as far as they are there."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fanout.limits.adaptive import Adaptive
 from fanout.process import room_for
+from fanout.stop import WaitQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from fanout.settings import Limits
 
 _log = logging.getLogger("fanout")
+
+_MOST_URGENT_IN_A_ROW = 3
 
 _SHORTAGE = "the process has too few file descriptors"
 
@@ -30,6 +33,8 @@ _CAUSES = {
 
 class ConcurrencyLimiter:
     """A limit on the requests in flight, granted in the order of asking (anyio calls one a CapacityLimiter).
+
+    Urgent requests go before all others, up to 3 in a row while others wait, so that none of them waits for ever.
 
     ::
 
@@ -47,22 +52,28 @@ class ConcurrencyLimiter:
         """Most requests in flight so far."""
 
         self._waiters: deque[asyncio.Future[None]] = deque()
+        self._urgent: deque[asyncio.Future[None]] = deque()
+        self._urgent_in_a_row = 0
+        self.urgency = WaitQueue()
+        """Notified when an urgent request begins to wait: holders of slots that wait themselves can return theirs."""
 
     def acquire_nowait(self) -> bool:
         """Take a slot if one is free and no one waits for it. False otherwise."""
-        if self.in_flight >= self.limit or self._waiters:
+        if self.in_flight >= self.limit or self._waiters or self._urgent:
             return False
         self.in_flight += 1
         if self.in_flight > self.peak:
             self.peak = self.in_flight
         return True
 
-    async def acquire(self) -> None:
+    async def acquire(self, *, urgent: bool = False) -> None:
         """Take a slot, and wait for one if none is free."""
         if self.acquire_nowait():
             return
         waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
+        (self._urgent if urgent else self._waiters).append(waiter)
+        if urgent:
+            self.urgency.notify_one()
         try:
             await waiter
         except asyncio.CancelledError:
@@ -73,7 +84,7 @@ class ConcurrencyLimiter:
     def release(self) -> None:
         """Return a slot. The task that has waited longest gets it at once, so that no newcomer overtakes it."""
         # After the limit was lowered, slots are returned until it holds again.
-        if self._waiters and self.in_flight <= self.limit and self._hand_over():
+        if (self._waiters or self._urgent) and self.in_flight <= self.limit and self._hand_over():
             return
         self.in_flight -= 1
 
@@ -95,12 +106,19 @@ class ConcurrencyLimiter:
     @property
     def waiting(self) -> int:
         """The number of tasks that wait for a slot."""
-        return sum(not waiter.done() for waiter in self._waiters)
+        return sum(not waiter.done() for waiter in (*self._urgent, *self._waiters))
+
+    @property
+    def is_urgent(self) -> bool:
+        """True while an urgent request waits for a slot."""
+        return any(not waiter.done() for waiter in self._urgent)
 
     def _hand_over(self) -> bool:
-        while self._waiters:
-            waiter = self._waiters.popleft()
+        while self._waiters or self._urgent:
+            urgent = self._urgent and (not self._waiters or self._urgent_in_a_row < _MOST_URGENT_IN_A_ROW)
+            waiter = (self._urgent if urgent else self._waiters).popleft()
             if not waiter.done():
+                self._urgent_in_a_row = self._urgent_in_a_row + 1 if urgent else 0
                 waiter.set_result(None)
                 return True
         return False

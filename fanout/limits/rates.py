@@ -33,11 +33,13 @@ class Cost(NamedTuple):
 class Reservation:
     """A reserved start. Its holder may give it back until that time has come."""
 
-    __slots__ = ("cost", "generation", "start")
+    __slots__ = ("cost", "generation", "start", "urgent")
 
-    def __init__(self, start: float, cost: Cost, generation: int) -> None:
+    def __init__(self, start: float, cost: Cost, generation: int, *, urgent: bool = False) -> None:
         self.start = start
+        """An urgent reservation may postpone it."""
         self.cost = cost
+        self.urgent = urgent
         self.generation = generation
         """The generation of the rates under which it was made."""
 
@@ -70,19 +72,26 @@ class RateLimiter:
         self.takes_tokens = any(bucket.unit == "tokens" for bucket in self._buckets)
         """True if a `Cost` has to state the tokens."""
 
-    def reserve(self, now: float, cost: Cost) -> Reservation:
-        """The first start, now or later, that all rates allow; it is taken from all of them or from none."""
+    def reserve(self, now: float, cost: Cost, *, urgent: bool = False) -> Reservation:
+        """The first start, now or later, that all rates allow; it is taken from all of them or from none.
+
+        One that is ``urgent`` goes before all that are not, and whose start has not come yet.
+        """
+        reservation = Reservation(now, cost, self._generation, urgent=urgent)
         with self._lock:
             self._settle(now)
-            start = now
-            # All rates decide on the start before any is charged: a rate must not count the wait for another one.
-            for bucket in self._buckets:
-                start = max(start, bucket.earliest(cost))
-            reservation = Reservation(start, cost, self._generation)
-            self._ahead.append(reservation)
-            for bucket in self._buckets:
-                bucket.latest = bucket.after(bucket.latest, reservation)
-            return reservation
+            postponed = [other for other in self._ahead if not other.urgent] if urgent else []
+            if postponed:
+                self._ahead = deque(other for other in self._ahead if other.urgent)
+                self._recount()
+            for each in (reservation, *postponed):
+                # All rates decide on the start before any is charged: a rate must not count the wait for another one.
+                for bucket in self._buckets:
+                    each.start = max(each.start, bucket.earliest(each.cost))
+                self._ahead.append(each)
+                for bucket in self._buckets:
+                    bucket.latest = bucket.after(bucket.latest, each)
+        return reservation
 
     def give_back(self, reservation: Reservation | None) -> None:
         """Return a reservation, because no request is sent with it. Does nothing once its start has passed."""

@@ -12,10 +12,11 @@ from fanout.transport.base import (
 )
 from fanout.transport.bodies import ERROR_BODY_CAP, decoded, looks_like_json
 from fanout.transport.endpoint import EndpointClient
-from fanout.transport.headers import HeaderSource, credentials_refused
+from fanout.transport.headers import CallHeaders, HeaderSource, credentials_refused
 
 __all__ = [
     "ERROR_BODY_CAP",
+    "CallHeaders",
     "Cooldown",
     "CredentialsDue",
     "EndpointClient",

@@ -25,9 +25,11 @@ from fanout.transport.http import HttpTransport
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from multidict import CIMultiDict
+
     from fanout.settings import Endpoint, Timeouts
     from fanout.transport.base import RowsSent, Transport, TransportWrapper
-    from fanout.transport.headers import HeaderSource
+    from fanout.transport.headers import CallHeaders, HeaderSource
     from fanout.types import Payload, Response
 
 
@@ -165,13 +167,16 @@ class EndpointClient:
         """The name by which every response has to call its model, where one is pinned."""
         return self._endpoint.model
 
-    async def post(self, payload: Payload, *, fresh: bool = False, rows: RowsSent | None = None) -> Response:
+    async def post(
+        self, payload: Payload, *, fresh: bool = False, rows: RowsSent | None = None, call: CallHeaders | None = None
+    ) -> Response:
         """Send ``payload`` to the model. Raises `TransportError`, and `SendAborted` if nothing was sent.
 
         Args:
             payload: the encoded rows.
             fresh: send on a new connection.
             rows: the rows in it, for the report of a second answer.
+            call: the header fields of the call that they belong to.
         """
         known = self._headers
         # A transport that answers itself checks no credentials, so the function is called only if it refuses some.
@@ -179,6 +184,8 @@ class EndpointClient:
             await self.renew_headers()
         body = payload.body if isinstance(payload.body, tuple) else (payload.body,)
         headers = known.by_type.get(payload.content_type) or known.of_type(payload.content_type)
+        if call is not None:
+            headers = self._with_fields_of(call, headers)
         if payload.headers:
             require_headers(payload.headers)
             headers = headers.copy()
@@ -188,10 +195,14 @@ class EndpointClient:
         version = known.version
         url = self._url_with(payload.path) if payload.path else self._target_text
         response = await self._transport.send(Request("POST", url, headers, body, fresh, rows, self.redactor.raw))
-        return response if response.status < 300 else self._refused(response, version)
+        if call is not None:  # its response is read now, and may repeat what a long exchange has let be forgotten
+            self.redactor.add(call.secrets, temporary=True)
+        return response if response.status < 300 else self._refused(response, version, call)
 
-    async def get(self, url: str) -> Response:
+    async def get(self, url: str, *, call: CallHeaders | None = None) -> Response:
         """GET ``url``, which must have the endpoint's origin, or one of ``other_origins``.
+
+        The header fields of a ``call`` go to the endpoint's origin only, as its own do.
 
         Raises `TransportError` and `ConfigError`.
         """
@@ -210,10 +221,20 @@ class EndpointClient:
         if self._headers.version == 0 and self._http is not None:
             await self.renew_headers()
         headers, version = self._headers.plain, self._headers.version
+        if call is not None:
+            headers = self._with_fields_of(call, headers)
         if self._headers.id_header is not None:
             headers = self._headers.numbered(headers)
         response = await self._transport.send(Request("GET", str(target), headers, redact=self.redactor.raw))
-        return response if response.status < 300 else self._refused(response, version)
+        if call is not None:  # its response is read now, and may repeat what a long exchange has let be forgotten
+            self.redactor.add(call.secrets, temporary=True)
+        return response if response.status < 300 else self._refused(response, version, call)
+
+    def require_apart(self, call: CallHeaders) -> None:
+        """Raise `ConfigError` if the header fields of a call contradict the endpoint's own credentials."""
+        self._headers.require_apart(call)
+        if self._target.raw_user is not None and "Authorization" in call.fields:
+            raise ConfigError(self._credentials_twice(), key="headers")
 
     def may_get(self, url: str) -> bool:
         """True if `get` sends a request to ``url``: its origin is the endpoint's, or one of ``other_origins``."""
@@ -295,11 +316,17 @@ class EndpointClient:
         taken = frozenset({"authorization"}) if self._target.raw_user is not None else frozenset()
         return AuthenticatingTransport(transport, self._authenticator, taken)
 
-    def _refused(self, response: Response, version: int) -> Response:
+    def _with_fields_of(self, call: CallHeaders, headers: CIMultiDict[str]) -> CIMultiDict[str]:
+        # With each request, since the redactor forgets the secrets of calls that ended long ago.
+        self.redactor.add(call.secrets, temporary=True)
+        return call.onto(headers)
+
+    def _refused(self, response: Response, version: int, call: CallHeaders | None) -> Response:
         """A response that brings no values, to a request that had header fields of that ``version``."""
         # An error page may repeat the credentials that it was sent.
         response.body = self.redactor.hide_in_body(response.body)
-        if credentials_refused(response.status, response.headers, response.body):
+        own = call is not None and call.has_credentials
+        if not own and credentials_refused(response.status, response.headers, response.body):
             self._headers.refused = max(self._headers.refused, version)
         return response
 
@@ -310,14 +337,14 @@ class EndpointClient:
     def _check_headers(self) -> None:
         """Learn the secrets in the user's header fields. Raises `ConfigError` for credentials in two places."""
         if self._target.raw_user is not None and "Authorization" in self._headers.plain:
-            raise ConfigError(
-                f"{self.shown_url} has credentials in the url and in an Authorization header; leave one of them out",
-                key="headers",
-            )
+            raise ConfigError(self._credentials_twice(), key="headers")
         # The secrets of earlier fields stay known: responses to requests with them may still come.
         self.redactor.add(secrets_of(self.url, {}))
         self.redactor.add(secrets_of("", self._headers.user), temporary=self._headers.can_renew)
         self.redactor.add(secrets_of(self._endpoint.proxy or "", {}))
+
+    def _credentials_twice(self) -> str:
+        return f"{self.shown_url} has credentials in the url and in an Authorization header; leave one of them out"
 
     def _url_with(self, path: str) -> str:
         """The URL of a request whose rows choose a part of the path."""

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from multidict import CIMultiDict
 
+from fanout._redact import secrets_of
 from fanout._version import __version__
 from fanout.callbacks import awaiting, calling
 from fanout.errors import ConfigError
@@ -40,6 +41,53 @@ def credentials_refused(status: int, headers: Mapping[str, str], body: bytes) ->
         return status == 401
     fields = f"{headers.get('x-amzn-errortype', '')} {headers.get('www-authenticate', '')}"
     return "expired" in fields[:_LOOKED_AT].lower() or b"expired" in body[:_LOOKED_AT].lower()
+
+
+class CallHeaders:
+    """The header fields of one call, beside those of the client, which they replace where the names are equal.
+
+    Objects with the same fields are equal, so that rows of several calls can share a request.
+
+    Raises:
+        ConfigError: a field cannot be sent.
+    """
+
+    __slots__ = ("_base", "_key", "_merged", "fields", "secrets")
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        given: object = fields
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"headers must be a mapping, not {type(given).__name__}", key="headers")
+        require_headers(fields)
+        self.fields = CIMultiDict(fields)
+        self.secrets = secrets_of("", fields)
+        self._key = tuple(sorted((name.lower(), value) for name, value in fields.items()))
+        self._base: Mapping[str, str] | None = None
+        self._merged: CIMultiDict[str] = CIMultiDict()
+
+    @property
+    def has_credentials(self) -> bool:
+        """True if a field may be a credential, so that a refusal says nothing of the client's own."""
+        return any(_CREDENTIALS.search(name) for name, _ in self._key)
+
+    def onto(self, base: Mapping[str, str]) -> CIMultiDict[str]:
+        """``base`` with these fields; the same object for the same ``base``, which the fast path encodes only once."""
+        if self._base is not base:
+            merged = CIMultiDict(base)
+            merged.update(self.fields)
+            if "Content-Type" in base:  # that of the codec's body
+                merged["Content-Type"] = base["Content-Type"]
+            self._base, self._merged = base, merged
+        return self._merged
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CallHeaders) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __repr__(self) -> str:
+        return f"<CallHeaders {', '.join(self.fields)}>"
 
 
 class RequestHeaders:
@@ -86,6 +134,14 @@ class RequestHeaders:
     def has_source_of(self, other: RequestHeaders) -> bool:
         """True if the same function gives both."""
         return self._function is not None and self._function is other._function
+
+    def require_apart(self, call: CallHeaders) -> None:
+        """Raise `ConfigError` if ``call`` sets a field of the credentials."""
+        for name in self._auth:
+            if name in call.fields:
+                raise ConfigError(
+                    f"the field {name} is set by auth and in headers; leave one of them out", key="headers"
+                )
 
     def credentials(self) -> frozenset[tuple[str, str]]:
         """The fields that distinguish one account from another."""

@@ -15,6 +15,7 @@ from fanout.statistics import LATENCIES_AT_ONCE
 from fanout.stop import Deadline
 from fanout.transport import CredentialsDue, NoDescriptor, SendAborted
 from fanout.types import Action, Response, Verdict
+from fanout.upstream.call import Call
 from fanout.upstream.group import EndpointState
 from fanout.upstream.renewal import Renewal
 from fanout.upstream.reporting import Reporter
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from fanout.stop import StopEvent, WaitQueue
     from fanout.types import Event
     from fanout.upstream.group import EndpointGroup
+
+_PLAIN_CALL = Call()
 
 _REFUSED = (401, 403)
 # Seconds until a connection is tried again that found no file descriptor.
@@ -70,12 +73,13 @@ class Ticket:
             outcome = ticket.report(outcome, task, first=True)
     """
 
-    __slots__ = ("_group", "_holds_slot", "_reporter", "_reports", "deadline", "endpoint", "flight", "latency",
-                 "refund", "reservation", "sent_at")  # fmt: skip
+    __slots__ = ("_group", "_holds_slot", "_reporter", "_reports", "_urgent", "deadline", "endpoint", "flight",
+                 "latency", "refund", "reservation", "sent_at")  # fmt: skip
 
-    def __init__(self, group: EndpointGroup, reporter: Reporter) -> None:
+    def __init__(self, group: EndpointGroup, reporter: Reporter, *, urgent: bool = False) -> None:
         self._group = group
         self._reporter = reporter
+        self._urgent = urgent
         self._holds_slot = False
         self._reports = False
         self.deadline = Deadline()
@@ -94,7 +98,7 @@ class Ticket:
     async def __aenter__(self) -> Ticket:
         limiter = self._group.capacity.limiter
         if not limiter.acquire_nowait():
-            await limiter.acquire()
+            await limiter.acquire(urgent=self._urgent)
         self._holds_slot = self._reports = True
         self.endpoint = self.flight = self.sent_at = self.latency = None
         self.refund = False
@@ -139,7 +143,7 @@ class Ticket:
     async def take_slot(self) -> None:
         """Wait for a slot, unless the ticket holds one."""
         if not self._holds_slot:
-            await self._group.capacity.limiter.acquire()
+            await self._group.capacity.limiter.acquire(urgent=self._urgent)
             self._holds_slot = True
 
     def return_slot(self) -> None:
@@ -147,6 +151,12 @@ class Ticket:
         if self._holds_slot:
             self._holds_slot = False
             self._group.capacity.limiter.release()
+
+    def yield_slot(self) -> None:
+        """Return the slot and the reservation if an urgent request waits for a slot, and this one is not urgent."""
+        if not self._urgent and self._group.capacity.limiter.is_urgent:
+            self.return_reservation()
+            self.return_slot()
 
     def return_reservation(self) -> None:
         """Return the reservation of the rates, since no request is sent with it."""
@@ -164,6 +174,7 @@ class Dispatcher:
 
     Args:
         owner: identifies the run's rows in the report of a second answer. It refers to nothing else.
+        call: the header fields and the priority of the requests.
     """
 
     def __init__(
@@ -174,7 +185,9 @@ class Dispatcher:
         emit: Callable[[Event], None],
         *,
         owner: object = None,
+        call: Call = _PLAIN_CALL,
     ) -> None:
+        self._call = call
         self._traffic = traffic
         self._stop_event = stop_event
         self._group = group
@@ -185,12 +198,12 @@ class Dispatcher:
         self._controller = group.capacity.controller
         self._timeout = group.timeouts.attempt
         self._renewal = Renewal(stop_event, group.timeouts.attempt)
-        self.reporter = Reporter(group, emit)
+        self.reporter = Reporter(group, emit, own_credentials=call.has_credentials)
         self.now = asyncio.get_running_loop().time
 
     def ticket(self) -> Ticket:
         """Make a ticket for the attempts of the current asyncio task, which has to call its `close` at the end."""
-        return Ticket(self._group, self.reporter)
+        return Ticket(self._group, self.reporter, urgent=self._call.urgent)
 
     def decide(self, ticket: Ticket, task: ChunkTask | None, only: EndpointState | None, now: float) -> Decision:
         """Decide, without waiting, whether ``ticket`` may be sent at ``now``, and return the I/O or wait still owed.
@@ -223,14 +236,16 @@ class Dispatcher:
                 return Wait(chosen, self._group.balancer.wait_queue)
             endpoint = chosen
 
+        limiter = self._group.capacity.limiter
         if self._rates.active:
             reservation = ticket.reservation
             if reservation is None or self._rates.is_stale(reservation):
-                ticket.reservation = reservation = self._rates.reserve(now, self._group.costs.of(task))
+                ticket.reservation = reservation = self._rates.reserve(
+                    now, self._group.costs.of(task), urgent=self._call.urgent
+                )
             if reservation.start > now + _ROUNDING:
-                return Wait(reservation.start - now)
+                return Wait(reservation.start - now, None if self._call.urgent else limiter.urgency)
 
-        limiter = self._group.capacity.limiter
         if limiter.in_flight > limiter.limit and not self._group.balancer.is_trial(ticket):
             ticket.return_reservation()
             return Wait(None)
@@ -251,6 +266,10 @@ class Dispatcher:
                 ticket.return_slot()
             if decision.seconds is not None:
                 await self._stop_event.sleep(decision.seconds, decision.queue)
+                # Only from a wait for a rate: one that queues for a trial of an open circuit has to keep its slot, for
+                # which the others in that queue would wait in vain.
+                if decision.queue is self._group.capacity.limiter.urgency:
+                    ticket.yield_slot()
             await ticket.take_slot()
             decision = self.decide(ticket, task, only, self.now())
         return decision
@@ -290,6 +309,9 @@ class Dispatcher:
                 continue
             if not resend or (isinstance(response, Response) and response.status not in _REFUSED):
                 return response
+            # The client's own credentials would be renewed in vain.
+            if self._call.has_credentials and isinstance(response, Response):
+                return response
             if resent and not endpoint.transport.may_have_expired(now):
                 return response
             fresh = isinstance(response, StaleConnectionError)
@@ -304,6 +326,8 @@ class Dispatcher:
 
         ``status`` is the one that ``refused`` means. Returns ``refused`` if no new headers can be obtained.
         """
+        if self._call.has_credentials:
+            return refused
         await ticket.take_slot()
         renewed = await self._renewal.after_success(ticket, status)
         if renewed is not True:
@@ -349,12 +373,14 @@ class Dispatcher:
         response: Response | TransportError
         try:
             if isinstance(request, str):
-                response = await endpoint.transport.get(request)
+                response = await endpoint.transport.get(request, call=self._call.headers)
             else:
                 assert request.payload is not None
                 where = None if request.place is None else request.place.where
                 rows = self._owner, request.chunk.start, request.chunk.stop, where
-                response = await endpoint.transport.post(request.payload, fresh=fresh, rows=rows)
+                response = await endpoint.transport.post(
+                    request.payload, fresh=fresh, rows=rows, call=self._call.headers
+                )
             endpoint.answered = True
         except TransportError as error:
             response = error

@@ -41,8 +41,10 @@ class BilledTicket(Ticket):
 
     __slots__ = ("_account", "_is_kept", "_is_valid", "_reserved", "_spending")
 
-    def __init__(self, group: EndpointGroup, reporter: Reporter, account: Account, spending: Spending) -> None:
-        super().__init__(group, reporter)
+    def __init__(
+        self, group: EndpointGroup, reporter: Reporter, account: Account, spending: Spending, *, urgent: bool
+    ) -> None:
+        super().__init__(group, reporter, urgent=urgent)
         self._account = account
         self._spending = spending
         self._reserved: Reserved | None = None
@@ -117,7 +119,7 @@ class BilledDispatcher(Dispatcher):
 
     def ticket(self) -> BilledTicket:
         """See `Dispatcher.ticket`."""
-        return BilledTicket(self._group, self.reporter, self._account, self._spending)
+        return BilledTicket(self._group, self.reporter, self._account, self._spending, urgent=self._call.urgent)
 
     def decide(self, ticket: Ticket, task: ChunkTask | None, only: EndpointState | None, now: float) -> Decision:
         """Decide as `Dispatcher.decide` does, and reserve the estimate of a request with rows as the last step.

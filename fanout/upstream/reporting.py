@@ -34,10 +34,15 @@ _MOST_SKIPPED = 127
 
 
 class Reporter:
-    """Applies outcomes for one run. `Ticket.report` is its only caller, but for `on_misfit` and `exclude`."""
+    """Applies outcomes for one run. `Ticket.report` is its only caller, but for `on_misfit` and `exclude`.
 
-    def __init__(self, group: EndpointGroup, emit: Callable[[Event], None]) -> None:
+    Args:
+        own_credentials: the run has credentials of its own, which are to blame if an endpoint refuses some.
+    """
+
+    def __init__(self, group: EndpointGroup, emit: Callable[[Event], None], *, own_credentials: bool = False) -> None:
         self._group = group
+        self._own_credentials = own_credentials
         self._balancer = group.balancer
         self._controller = group.capacity.controller
         self._emit = emit
@@ -195,6 +200,8 @@ class Reporter:
             return self.pause(endpoint, verdict)
         if verdict.error_kind is not None:
             return verdict  # no run can use such answers, whichever endpoint sends them
+        if self._own_credentials and verdict.stop in ("refused", "quota"):
+            return verdict  # other calls may be allowed what this one is not
         if verdict.stop == "quota":
             return self._exclude_account(endpoint, verdict)
         if not self._balancer.has_alternative(endpoint):
