@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from fanout.limits import RateLimiter
     from fanout.presets import Preset, preset
     from fanout.settings import Cache, Endpoint, Hedge, Limits, Prices, RetryPolicy, Timeouts
+    from fanout.telemetry import OpenTelemetry, Prometheus, Telemetry
     from fanout.types import (
         Action,
         Answers,
@@ -102,6 +103,7 @@ _HOMES = {
     "fanout.io.writers": ("FileSink", "open_sink"),
     "fanout.io.readers": ("Source", "open_source"),
     "fanout.client.sync": ("SyncClient", "map"),
+    "fanout.telemetry": ("OpenTelemetry", "Prometheus", "Telemetry"),
     "fanout.types": (
         "Action", "Answers", "Array", "Chunk", "ChunkResult", "DecodedResponse", "EndpointStatistics", "Event",
         "Failure", "ModelInfo", "Payload", "Response", "Result", "Rows", "Statistics", "Tensor", "TensorSpec",
@@ -115,11 +117,11 @@ __all__ = [
     "CallbackError", "Chunk", "ChunkResult", "Client", "ClientStateError", "Codec", "CommandAuth", "ConfigError",
     "Credentials", "CredentialsError", "DecodedResponse", "EncodeError", "Endpoint", "EndpointStatistics", "Event",
     "Failure", "FanoutError", "FileSink", "GoogleAuth", "Hedge", "InputError", "Interrupted", "InvalidResponse",
-    "Journal", "Limits", "ModelInfo", "OAuth2Auth", "Payload", "Preset", "Preview", "Prices", "QueueFull",
-    "RateLimiter", "Response", "Result", "RetryPolicy", "Rows", "RowsFailed", "RunControl", "RunStopped", "SigV4Auth",
-    "Sink", "Source", "StaticAuth", "Statistics", "Stream", "SyncClient", "Tensor", "TensorSpec", "Timeouts",
-    "TransportError", "UnknownOptionError", "Verdict", "__version__", "codec", "map", "open_sink", "open_source",
-    "preset",
+    "Journal", "Limits", "ModelInfo", "OAuth2Auth", "OpenTelemetry", "Payload", "Preset", "Preview", "Prices",
+    "Prometheus", "QueueFull", "RateLimiter", "Response", "Result", "RetryPolicy", "Rows", "RowsFailed", "RunControl",
+    "RunStopped", "SigV4Auth", "Sink", "Source", "StaticAuth", "Statistics", "Stream", "SyncClient", "Telemetry",
+    "Tensor", "TensorSpec", "Timeouts", "TransportError", "UnknownOptionError", "Verdict", "__version__", "codec",
+    "map", "open_sink", "open_source", "preset",
 ]  # fmt: skip
 
 

@@ -252,6 +252,10 @@ def _wake(sleeper: asyncio.Future[None]) -> None:
         sleeper.set_result(None)
 
 
+ATTEMPT_TIMEOUT = "attempt timeout"
+"""Argument of the `CancelledError` by which a deadline ends an attempt."""
+
+
 class Deadline:
     """One reusable timer for the attempts of one asyncio task.
 
@@ -313,4 +317,4 @@ class Deadline:
             self.arm()
             return
         self.expired = True
-        self._task.cancel()
+        self._task.cancel(ATTEMPT_TIMEOUT)

@@ -13,7 +13,7 @@ import pytest
 import fanout
 
 HEAVY = {"aiohttp", "numpy", "orjson", "tenacity", "asyncio"}
-EXTRA = {"pydantic", "click", "rich", "jmespath", "msgspec", "simdjson", "uvloop"}
+EXTRA = {"pydantic", "click", "rich", "jmespath", "msgspec", "simdjson", "uvloop", "opentelemetry", "prometheus_client"}
 SERVERS = {"fanout.serving", "fanout.testing", "fanout.cli", "fanout.job"}
 
 

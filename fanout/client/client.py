@@ -16,7 +16,7 @@ from fanout.client.caching import require_repeatable
 from fanout.client.endpoints import each_endpoint
 from fanout.client.file_run import Sink, require_own_files, run_into
 from fanout.client.identity import content_of, identity_of
-from fanout.client.options import ClientSettings, V, chunks_of
+from fanout.client.options import ClientSettings, V, chunks_of, name_of, telemetry_of
 from fanout.client.outcome import pending_row, raise_if_stopped, require_on_error, values_or_result
 from fanout.client.resuming import open_journal
 from fanout.client.session import Session
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from fanout.limits import Cost, RateLimiter
     from fanout.settings import Endpoints, Hedge, Limits, Prices, RetryPolicy, Timeouts
     from fanout.statistics import Latencies
+    from fanout.telemetry.base import Telemetry
     from fanout.transport import HeaderSource, Transport, TransportWrapper
     from fanout.types import Array, Event, Priority, Result, Rows, Statistics
 
@@ -86,6 +87,8 @@ class Client(Generic[V]):
             them. They are not part of the identity of a run. ``${NAME}`` in their texts, and in those of the endpoint
             and of ``headers``, is the value of an environment variable, so that pickled settings hold no secret.
         on_event: called with an `Event` for each change in the state of a chunk or endpoint; it must not block.
+        telemetry: an `OpenTelemetry`, a `Prometheus` collector, or a list of both.
+        name: of this client in telemetry; the host of its first endpoint if not given.
         transport: sends the requests in place of the network, as a `fanout.testing.Replayer` does, or through it, as a
             `fanout.testing.Recorder` does; or an object of your own with ``async def send(request)`` -> `Response`.
         secrets: further texts to redact from messages, logs, failures and recordings, such as an API key that is an
@@ -136,11 +139,14 @@ class Client(Generic[V]):
         headers: HeaderSource | None = None,
         auth: Auth | None = None,
         on_event: Callable[[Event], None] | None = None,
+        telemetry: Telemetry | Sequence[Telemetry] | None = None,
+        name: str | None = None,
         transport: Transport | TransportWrapper | None = None,
         secrets: Iterable[str] | Redactor = (),
     ) -> None:
         # Options are checked here, so that an error names the line that passed them and not that of `open`.
         preset = codec if isinstance(codec, Preset) else None
+        followers, tracing = telemetry_of(telemetry)
         chunks = chunks_of(preset, chunk_rows, chunk_max_bytes, chunk_max_tokens)
         self._endpoints = [(resolved(one, "endpoint"), weight) for one, weight in each_endpoint(endpoint, preset)]
         auth, headers = resolved(auth, "auth"), resolved(headers, "headers")
@@ -167,6 +173,9 @@ class Client(Generic[V]):
             headers=headers,
             auth=auth,
             on_event=on_event,
+            telemetry=followers,
+            name=self._redactor.text(name_of(name, self._endpoints[0][0].url)),
+            tracing=tracing,
             transport=transport,
             redactor=self._redactor,
         )

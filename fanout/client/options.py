@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from urllib.parse import urlsplit
 
+from fanout._escape import escaped
 from fanout.auth import Auth
 from fanout.errors import ConfigError
 from fanout.limits import RateLimiter
 from fanout.settings import Cache, Chunks, Hedge, Limits, Prices, RetryPolicy, Timeouts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from os import PathLike
 
     from typing_extensions import TypeVar as TypeVarWithDefault
 
     from fanout._redact import Redactor
     from fanout.presets import Preset
+    from fanout.telemetry.base import Telemetry, Tracing
     from fanout.transport import HeaderSource, Transport, TransportWrapper
     from fanout.types import Answers, Event
 
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
 else:
     V = TypeVar("V")
     """Return type of `map`."""
+
+
+_LONGEST_NAME = 64
 
 
 class ClientOptions(TypedDict, total=False):
@@ -49,6 +55,8 @@ class ClientOptions(TypedDict, total=False):
     headers: HeaderSource | None
     auth: Auth | None
     on_event: Callable[[Event], None] | None
+    telemetry: Telemetry | Sequence[Telemetry] | None
+    name: str | None
     transport: Transport | TransportWrapper | None
     secrets: Iterable[str] | Redactor
 
@@ -74,6 +82,13 @@ class ClientSettings:
     headers: HeaderSource | None
     auth: Auth | None
     on_event: Callable[[Event], None] | None
+    telemetry: tuple[Telemetry, ...]
+    name: str
+    """Name of the client in telemetry."""
+
+    tracing: Tracing | None
+    """The tracing of the telemetry; None if it has none."""
+
     transport: Transport | TransportWrapper | None
     redactor: Redactor
 
@@ -123,6 +138,32 @@ class ClientSettings:
         # Two sources of one number could disagree, and a silent choice would cost money.
         if self.load.tokenizer is not None:
             raise ConfigError("count_tokens and limits.tokenizer both count tokens: leave one out", key="count_tokens")
+
+
+def telemetry_of(given: Telemetry | Sequence[Telemetry] | None) -> tuple[tuple[Telemetry, ...], Tracing | None]:
+    """Return the telemetry of a client as a tuple, and its tracing. Raises `ConfigError`."""
+    if given is None:
+        return (), None
+    from fanout.telemetry.base import Telemetry
+
+    telemetry = (given,) if isinstance(given, Telemetry) else tuple(given) if isinstance(given, list | tuple) else given
+    if not isinstance(telemetry, tuple) or not all(isinstance(one, Telemetry) for one in telemetry):
+        problem = f"telemetry must be a fanout.OpenTelemetry() or fanout.Prometheus(), or a list of them, not {given!r}"
+        raise ConfigError(problem, key="telemetry")
+    tracings = [one.tracing for one in telemetry if one.tracing is not None]
+    if len(tracings) > 1 or len(set(telemetry)) < len(telemetry):
+        raise ConfigError("telemetry names one thing twice: each request would be counted twice", key="telemetry")
+    return telemetry, tracings[0] if tracings else None
+
+
+def name_of(given: str | None, url: str) -> str:
+    """Return the name of a client: the host of its first URL if none is given. Raises `ConfigError`."""
+    if given is None:
+        return escaped(urlsplit(url).hostname or url)[:_LONGEST_NAME]
+    if not isinstance(given, str) or not 0 < len(given) <= _LONGEST_NAME or not given.isprintable():
+        problem = f"name must be a text of at most {_LONGEST_NAME} printable characters, not {given!r}"
+        raise ConfigError(problem, key="name")
+    return given
 
 
 def chunks_of(preset: Preset | None, rows: int | None, max_bytes: int | None, max_tokens: int | None) -> Chunks:

@@ -98,8 +98,11 @@ class Session:
         self._totals = Counters()
         self._group = _endpoint_group(targets, codec, settings, count_tokens)
         self.batcher = Batcher(
-            self._send_batch, max_rows=self._batch_rows, linger=_LINGER, max_pending=settings.max_pending
-        )
+            self._send_batch, max_rows=self._batch_rows, linger=_LINGER, max_pending=settings.max_pending,
+            trace=None if settings.tracing is None else settings.tracing.caller,
+        )  # fmt: skip
+        for telemetry in settings.telemetry:
+            telemetry.follow(self)
 
     @classmethod
     async def open(cls, endpoints: Sequence[tuple[Endpoint, float]], codec: Codec, settings: ClientSettings) -> Session:
@@ -132,6 +135,8 @@ class Session:
         for run in self._runs:
             run.stop(Stop("interrupted", "the client was closed"), cut=True)
         await self._idle.wait()
+        for telemetry in self._settings.telemetry:
+            telemetry.unfollow(self)
         self._group.decoder.close()
         for endpoint in self._group.balancer.endpoints:
             await endpoint.transport.close()
@@ -154,6 +159,16 @@ class Session:
     def redactor(self) -> Redactor:
         """Knows the secrets of the client."""
         return self._settings.redactor
+
+    @property
+    def name(self) -> str:
+        """Name of the client in telemetry."""
+        return self._settings.name
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop in which the session was opened."""
+        return self._loop
 
     @property
     def concurrency(self) -> int:
@@ -196,12 +211,20 @@ class Session:
         chunker: Chunker,
         deliver: Callable[[ChunkResult], None],
         control: RunControl | None = None,
+        *,
+        callers: Sequence[Any] | None = None,
         **options: Any,
     ) -> Run:
-        """Make a run over the session's endpoints; ``options`` are `Run`'s."""
+        """Make a run over the session's endpoints; ``options`` are `Run`'s.
+
+        ``callers`` are the traced callers of a batch of `predict`; None for any other run.
+        """
         if not self._runs:
             self._group.capacity.restore()
-        run = Run(chunker, self._codec, self._group, deliver, self._settings.on_event, **options)
+        tracing, trace = self._settings.tracing, None
+        if tracing is not None:
+            trace = tracing.run(self._codec, self.redactor.text, callers)
+        run = Run(chunker, self._codec, self._group, deliver, self._settings.on_event, trace=trace, **options)
         if control is not None:
             control.attach(run)
         return run
@@ -213,11 +236,12 @@ class Session:
         level = level_of_phases(isolated=run.recovery.isolation is not None)
         log_begin(run.chunker.total, level=level)
         try:
-            try:
-                await run.execute()
-            finally:
-                if settle is not None:
-                    await settle()
+            with nullcontext() if run.trace is None else run.trace.following(run):
+                try:
+                    await run.execute()
+                finally:
+                    if settle is not None:
+                        await settle()
         finally:
             self._runs.discard(run)
             if not self._runs:
@@ -328,7 +352,9 @@ class Session:
         def deliver(done: ChunkResult) -> None:
             settle_callers(batch, done, run.statistics)
 
-        run = self.new_run(self.chunker(batch.rows), deliver, until=until, isolate=batch.split, call=batch.call)
+        run = self.new_run(
+            self.chunker(batch.rows), deliver, until=until, isolate=batch.split, call=batch.call, callers=batch.traces
+        )
         await self.execute(run)
         if batch.open:
             settle_remaining_callers(batch, run.stopped, run.statistics)
@@ -358,6 +384,7 @@ def _endpoint_group(
             buffers=codec.takes_buffers and settings.transport is None,
             redactor=settings.redactor,
             other_origins=() if codec.polling is None else codec.polling.origins,
+            tracing=settings.tracing,
         )
         for target in targets
     ]

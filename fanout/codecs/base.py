@@ -59,6 +59,13 @@ class Codec(ABC):
     """Version of the answers that the codec gives, part of the identity of a run: an unfinished run is not resumed with
     another version. The other part is the name (for a class without a name of its own, that of the class)."""
 
+    operation: ClassVar[str] = ""
+    """Operation of a language model, as OpenTelemetry's GenAI conventions name it: ``"chat"``, ``"embeddings"``. Empty
+    for any other model."""
+
+    model: str | None = None
+    """Name of the model in its requests, for telemetry; None if they name none."""
+
     path: str = ""
     """Appended to ``local://NAME`` and to URLs without a path; ``{model}`` stands for NAME."""
 

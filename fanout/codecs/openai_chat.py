@@ -75,6 +75,7 @@ class OpenAIChat(Codec):
     """
 
     name: ClassVar[str] = "openai-chat"
+    operation: ClassVar[str] = "chat"
     path = "/v1/chat/completions"
     max_rows = 1
 
@@ -104,8 +105,8 @@ class OpenAIChat(Codec):
             raise ConfigError("logprobs belong to a field of typed answers: give their schema, too", key="logprobs")
         if type(reasks) is not int or reasks < 0:
             raise ConfigError(f"reasks must be a whole number, 0 or more, not {reasks!r}", key="reasks")
-        given = _options.text_or_none("model", model)
-        self._fields = ({} if given is None else {"model": given}) | _checked_extra(extra)
+        self.model = _options.text_or_none("model", model)
+        self._fields = ({} if self.model is None else {"model": self.model}) | _checked_extra(extra)
         if self._typed is not None:
             self._type_answers(self._typed)
             self.reasks = reasks

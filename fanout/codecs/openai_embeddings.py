@@ -55,6 +55,7 @@ class OpenAIEmbeddings(Codec):
     """
 
     name: ClassVar[str] = "openai-embeddings"
+    operation: ClassVar[str] = "embeddings"
     takes_buffers = True
     path = "/v1/embeddings"
     max_rows: int = 2048
@@ -81,7 +82,8 @@ class OpenAIEmbeddings(Codec):
         shape = given.shape or (None if dimensions is None else (dimensions,))
         # The embeddings are the only output, so that every name means them.
         self._spec = {ANY_OUTPUT: TensorSpec(dtype=self._dtype, shape=shape)}
-        fields = {"model": _options.text_or_none("model", model), "dimensions": dimensions}
+        self.model = _options.text_or_none("model", model)
+        fields = {"model": self.model, "dimensions": dimensions}
         self._fields = {name: value for name, value in fields.items() if value is not None}
         self._fields["encoding_format"] = encoding_format
         if encoding_format == "bytes":

@@ -35,12 +35,13 @@ _DEEPEST = 8
 class _Caller:
     """One call of `predict` that waits for its answer."""
 
-    __slots__ = ("answer", "batch", "call", "row")
+    __slots__ = ("answer", "batch", "call", "row", "trace")
 
-    def __init__(self, row: Any, answer: asyncio.Future[Any], call: Call) -> None:
+    def __init__(self, row: Any, answer: asyncio.Future[Any], call: Call, trace: Any) -> None:
         self.row = row
         self.call = call
         self.answer = answer
+        self.trace = trace
         self.batch: Batch | None = None
         """The request that the row is part of now; None while it is gathered."""
 
@@ -80,6 +81,11 @@ class Batch:
     def call(self) -> Call:
         """The header fields and the priority, which are those of each row."""
         return self._callers[0].call
+
+    @property
+    def traces(self) -> list[Any]:
+        """The trace of each caller."""
+        return [caller.trace for caller in self._callers]
 
     @property
     def open(self) -> list[int]:
@@ -131,6 +137,7 @@ class Batcher:
         max_rows: a batch of this size goes at once.
         linger: seconds for which a first row waits for others.
         max_pending: most callers that may wait.
+        trace: returns the trace of the current caller; None traces nothing.
     """
 
     def __init__(
@@ -140,11 +147,13 @@ class Batcher:
         max_rows: Callable[[], int],
         linger: float,
         max_pending: int,
+        trace: Callable[[], Any] | None = None,
     ) -> None:
         self._send = send
         self._max_rows = max_rows
         self._linger = linger
         self._max_pending = max_pending
+        self._trace = trace
         self._pending = 0
         self._loop = asyncio.get_running_loop()
         self._gathering: dict[Hashable, list[_Caller]] = {}
@@ -163,7 +172,7 @@ class Batcher:
                 f"{self._pending:,} calls of predict are waiting already (max_pending): call again later, send rows "
                 "that you have together with map, or give the client a larger max_pending"
             )
-        caller = _Caller(row, self._loop.create_future(), call)
+        caller = _Caller(row, self._loop.create_future(), call, self._trace and self._trace())
         self._gather(caller)
         self._pending += 1
         try:

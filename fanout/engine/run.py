@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from fanout.engine.validator import ResponseValidator
     from fanout.limits import Account
     from fanout.stop import Until
+    from fanout.telemetry.base import RunTrace
     from fanout.transport import RowsSent
     from fanout.types import ChunkResult, Schema, Statistics
     from fanout.upstream.balancer import Balancer
@@ -74,6 +75,7 @@ class Run:
         account: of this run alone; that of the group if not given.
         jobs: records the jobs of an asynchronous API.
         call: the header fields and the priority of all requests.
+        trace: traces the run; None traces nothing.
     """
 
     def __init__(
@@ -93,9 +95,11 @@ class Run:
         jobs: JobRecords | None = None,
         keep_usage: bool = False,
         call: Call = _PLAIN_CALL,
+        trace: RunTrace | None = None,
     ) -> None:
         self.chunker = chunker
         self._call = call
+        self.trace = trace
         self._jobs = jobs
         self.counters = Counters()
         self._codec = codec
@@ -107,7 +111,7 @@ class Run:
         self.collector = ResultCollector(
             group.balancer,
             self.counters,
-            deliver,
+            deliver if trace is None else trace.delivering(deliver),
             None if on_event is None else self._emit,
             emits_done=self._emit.wants("done"),
             schema=schema,
@@ -230,6 +234,8 @@ class Run:
             spec, reject_nonfinite=codec.nonfinite == "reject", capacity=group.capacity.most
         )
         self.attempter = logged(self._attempter(codec, dispatcher, validator))
+        if self.trace is not None:
+            self.attempter = self.trace.attempter(self.attempter)
         self.chunker.open(codec, self.collector)
         stops_at_end: list[Stop] = []
 

@@ -47,6 +47,9 @@ class Request:
     redact: Callable[[bytes], bytes] = field(repr=False, compare=False, default=unredacted)
     """Replaces the endpoint's secrets in bytes by stars, for whatever stores or shows them."""
 
+    own_headers: Mapping[str, str] | None = field(repr=False, compare=False, default=None)
+    """Header fields of this request alone, for fanout's own transports: those in ``headers`` are shared by many."""
+
     def joined(self) -> bytes:
         """The body in one piece."""
         return b"".join(self.body)

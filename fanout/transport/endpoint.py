@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from multidict import CIMultiDict
 
     from fanout.settings import Endpoint, Timeouts
+    from fanout.telemetry.base import Tracing
     from fanout.transport.base import RowsSent, Transport, TransportWrapper
     from fanout.transport.headers import CallHeaders, HeaderSource
     from fanout.types import Payload, Response
@@ -51,6 +52,8 @@ class _Elsewhere:
         transport: as for `EndpointClient`.
         cooldown: that of the endpoint.
         origins: those that may be sent to.
+        tracing: traces the requests.
+        redactor: redacts URLs.
     """
 
     def __init__(
@@ -61,6 +64,8 @@ class _Elsewhere:
         connections: int,
         cooldown: Cooldown,
         origins: Sequence[str],
+        tracing: Tracing | None,
+        redactor: Redactor,
     ) -> None:
         self.origins = frozenset(_parsed(origin).origin() for origin in origins)
         self._endpoint = endpoint
@@ -68,12 +73,14 @@ class _Elsewhere:
         self._timeouts = timeouts
         self._connections = connections
         self._cooldown = cooldown
+        self._tracing = tracing
+        self._redactor = redactor
         self._http: dict[URL, HttpTransport] = {}
 
-    async def get(self, target: URL, redactor: Redactor) -> Response:
+    async def get(self, target: URL) -> Response:
         """GET ``target``. Raises `TransportError`."""
         headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
-        request = Request("GET", str(target), headers, redact=redactor.raw)
+        request = Request("GET", str(target), headers, redact=self._redactor.raw)
         return await self._transport(target.origin()).send(request)
 
     async def close(self) -> None:
@@ -83,7 +90,7 @@ class _Elsewhere:
 
     def _transport(self, origin: URL) -> Transport:
         if replaces_network(self._given):
-            return _UserTransport(self._given)  # type: ignore[arg-type]
+            return self._traced(_UserTransport(self._given), origin)  # type: ignore[arg-type]
         if origin not in self._http:
             endpoint = replace(
                 self._endpoint, url=str(origin), headers={}, client_cert=None, client_key=None, request_id_header=None
@@ -92,8 +99,14 @@ class _Elsewhere:
                 endpoint, origin, timeouts=self._timeouts, connections=self._connections, shown_url=str(origin),
                 cooldown=self._cooldown,
             )  # fmt: skip
-        http = self._http[origin]
+        http = self._traced(self._http[origin], origin)
         return http if self._given is None else _UserTransport(self._given.wrap(http))  # type: ignore[union-attr]
+
+    def _traced(self, transport: Transport, origin: URL) -> Transport:
+        # The context of a trace is for the endpoint alone, as its credentials are.
+        if self._tracing is None:
+            return transport
+        return self._tracing.transport(transport, str(origin), self._redactor, propagates=False)
 
 
 class EndpointClient:
@@ -110,6 +123,7 @@ class EndpointClient:
         buffers: the bodies of large responses may be bytearrays.
         redactor: learns the secrets of the URL and the header fields; a new one if not given.
         other_origins: origins that `get` may be sent to beside that of ``url``, without credentials.
+        tracing: traces the requests as they are sent.
 
     Raises:
         ConfigError: a certificate file, a header field or the URL cannot be used.
@@ -128,6 +142,7 @@ class EndpointClient:
         buffers: bool = False,
         redactor: Redactor | None = None,
         other_origins: Sequence[str] = (),
+        tracing: Tracing | None = None,
     ) -> None:
         self.url = url
         self.redactor = Redactor() if redactor is None else redactor
@@ -146,15 +161,24 @@ class EndpointClient:
         self._authenticator = auth if isinstance(auth, Authenticator) else None
         self._is_offline = is_offline(transport)
         self._http: HttpTransport | None = None
-        self._elsewhere = _Elsewhere(endpoint, transport, timeouts, connections, self.cooldown, other_origins)
+        self._elsewhere = _Elsewhere(
+            endpoint, transport, timeouts, connections, self.cooldown, other_origins, tracing, self.redactor
+        )
         if replaces_network(transport):
-            self._transport = self._authenticating(_UserTransport(transport))  # type: ignore[arg-type]
+            sender: Transport = _UserTransport(transport)  # type: ignore[arg-type]
+            if tracing is not None:
+                sender = tracing.transport(sender, self._target_text, self.redactor, is_own=False)
+            self._transport = self._authenticating(sender)
         else:
             self._http = HttpTransport(
                 endpoint, self._target, timeouts=timeouts, connections=connections, shown_url=self.shown_url,
                 cooldown=self.cooldown, buffers=buffers,
             )  # fmt: skip
-            fastest = self._authenticating(self._http.fast_path or self._http)
+            sender = self._http.fast_path or self._http
+            # Innermost, so that each request that is sent is traced, and no recording has the context of a trace.
+            if tracing is not None:
+                sender = tracing.transport(sender, self._target_text, self.redactor)
+            fastest = self._authenticating(sender)
             self._transport = fastest if transport is None else _UserTransport(transport.wrap(fastest))  # type: ignore[union-attr]
 
     @property
@@ -212,7 +236,7 @@ class EndpointClient:
         # The codec builds this URL from the server's answers, which must not direct credentials elsewhere.
         if target.origin() != self._target.origin():
             if target.origin() in self._elsewhere.origins:
-                return await self._elsewhere.get(target, self.redactor)
+                return await self._elsewhere.get(target)
             there = self.redactor.url(url)
             raise ConfigError(f"{there} is not at the endpoint's origin: credentials stay at {self.shown_url}")
         if target.raw_user is None and self._target.raw_user is not None:

@@ -11,6 +11,7 @@ import ssl
 from typing import TYPE_CHECKING, TypedDict
 
 import aiohttp
+from multidict import CIMultiDict
 from yarl import URL
 
 from fanout.errors import ClientStateError, ConfigError, IncompleteResponse, MismatchedResponse
@@ -114,7 +115,7 @@ class HttpTransport:
                 request.method,
                 URL(request.url),
                 data=None if request.method == "GET" else Parts(request.body),
-                headers=request.headers,
+                headers=with_own_headers(request),
                 allow_redirects=False,
             )
             body = await self.read(request, response)
@@ -163,6 +164,15 @@ class HttpTransport:
 
     def __repr__(self) -> str:
         return f"<HttpTransport {self._shown_url}{' closed' if self.closed else ''}>"
+
+
+def with_own_headers(request: Request) -> Mapping[str, str]:
+    """All header fields of a request."""
+    if not request.own_headers:
+        return request.headers
+    headers = CIMultiDict(request.headers)
+    headers.update(request.own_headers)
+    return headers
 
 
 class HeadLimits(TypedDict):

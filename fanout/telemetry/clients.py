@@ -1,0 +1,160 @@
+"""The clients that a collector follows, and their numbers, read from any thread."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from time import monotonic
+from typing import TYPE_CHECKING, TypeAlias
+from weakref import WeakKeyDictionary
+
+from fanout.statistics import Latencies
+from fanout.telemetry.metrics import METRICS, OTHER, Labels, Metric, label
+
+if TYPE_CHECKING:
+    from fanout.telemetry.base import Measured
+
+Numbers: TypeAlias = dict[tuple[Metric, Labels], float]
+"""Metric and values of its labels to the number."""
+
+# A loop that is busy for longer gives no numbers: those of the last time are taken.
+_PATIENCE = 1.0
+
+_MOST_NAMES = 100
+
+
+class Reading:
+    """The numbers of one client, or of all clients of one name."""
+
+    def __init__(self) -> None:
+        self.numbers: Numbers = {}
+        self.latencies = Latencies()
+
+    @classmethod
+    def of(cls, client: Measured) -> Reading:
+        """Read a client. To be called where its counters cannot change meanwhile."""
+        reading, stats, limit = cls(), client.statistics(), client.concurrency
+        for metric in METRICS:
+            for labels, number in metric.read(stats, limit):
+                reading.put(metric, labels, number)
+        reading.latencies.add(client.latencies())
+        return reading
+
+    def put(self, metric: Metric, labels: Labels, number: float) -> None:
+        """Add a number to those of the same labels."""
+        before = self.numbers.get((metric, labels), 0.0)
+        self.numbers[metric, labels] = max(before, number) if metric.kind == "gauge" else before + number
+
+    def add(self, other: Reading, *, counters_only: bool = False) -> None:
+        """Take the numbers of another client into these."""
+        for (metric, labels), number in other.numbers.items():
+            if metric.kind == "counter" or not counters_only:
+                self.put(metric, labels, number)
+        self.latencies.add(other.latencies)
+
+
+class FollowedClients:
+    """Clients, and the counters of those that have closed: no sum ever falls."""
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def add(self, client: Measured) -> None:
+        """Follow an open client."""
+        with self._lock_of_process():
+            self._open[client] = Reading()
+
+    def remove(self, client: Measured) -> None:
+        """Keep the counters of a client that is about to close. Call it on the client's loop."""
+        last = Reading.of(client)
+        with self._lock_of_process():
+            if self._open.pop(client, None) is not None:
+                self._closed_under(client.name).add(last, counters_only=True)
+
+    def read(self) -> dict[str, Reading]:
+        """Return the numbers of all clients by their names. May be called from any thread."""
+        with self._lock_of_process():
+            clients = list(self._open)
+        last = _read_all(clients)
+        with self._lock_of_process():
+            names = list(self._closed)
+            readings = {name: Reading() for name in names}
+            for name in names:
+                readings[name].add(self._closed[name])
+            for client, known in list(self._open.items()):
+                reading = last.get(client, known)
+                self._open[client] = reading
+                name = self._bounded(client.name, readings)
+                readings.setdefault(name, Reading()).add(reading)
+        return readings
+
+    def _closed_under(self, name: str) -> Reading:
+        return self._closed.setdefault(self._bounded(name, self._closed), Reading())
+
+    @staticmethod
+    def _bounded(name: str, names: dict[str, Reading]) -> str:
+        name = label(name)
+        return name if name in names or len(names) < _MOST_NAMES else OTHER
+
+    def _lock_of_process(self) -> threading.Lock:
+        # A forked process has the objects of its parent's clients, but none of their loops.
+        if os.getpid() != self._pid:
+            self._reset()
+        return self._lock
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        # A client that is dropped without being closed is no longer followed.
+        self._open: WeakKeyDictionary[Measured, Reading] = WeakKeyDictionary()
+        self._closed: dict[str, Reading] = {}
+
+
+def _read_all(clients: list[Measured]) -> dict[Measured, Reading]:
+    """Read each client on its own loop, within a second; those whose loops are busy for longer are left out."""
+    readings: dict[Measured, Reading] = {}
+    waiting: dict[Measured, Future[Reading]] = {}
+    for client in clients:
+        if client.loop.is_closed():
+            continue
+        if _may_read_here(client.loop):
+            readings[client] = Reading.of(client)
+        else:
+            waiting[client] = _ask(client)
+    until = monotonic() + _PATIENCE
+    for client, future in waiting.items():
+        try:
+            readings[client] = future.result(max(0.0, until - monotonic()))
+        except (FutureTimeout, CancelledError, RuntimeError):
+            future.cancel()
+    return readings
+
+
+def _may_read_here(loop: asyncio.AbstractEventLoop) -> bool:
+    """True on the thread of ``loop``, and while it does not run."""
+    try:
+        if asyncio.get_running_loop() is loop:
+            return True
+    except RuntimeError:
+        pass
+    return not loop.is_running()
+
+
+def _ask(client: Measured) -> Future[Reading]:
+    future: Future[Reading] = Future()
+
+    def read() -> None:
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(Reading.of(client))
+            except Exception as error:  # noqa: BLE001 - passed on to the thread that waits
+                future.set_exception(error)
+
+    try:
+        client.loop.call_soon_threadsafe(read)
+    except RuntimeError:  # the loop has just been closed
+        future.cancel()
+    return future

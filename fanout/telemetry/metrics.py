@@ -1,0 +1,129 @@
+"""The metrics of a client: a table of names, units and the numbers of `Statistics` that they are made of.
+
+OpenTelemetry and Prometheus have the same metrics, each in its own spelling. All labels are bounded: they are names of
+outcomes, the name of the client, and the URLs of its endpoints without secrets.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+from fanout._escape import escaped, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fanout.types import EndpointStatistics, Statistics
+
+Labels: TypeAlias = tuple[str, ...]
+Numbers: TypeAlias = "Iterator[tuple[Labels, float]]"
+
+OTHER = "other"
+"""Label of all that is beyond a bound."""
+
+_MOST_ENDPOINTS = 20
+_LONGEST_LABEL = 200
+
+
+class Metric(NamedTuple):
+    """One metric, and its numbers in a snapshot."""
+
+    name: str
+    kind: Literal["counter", "sum", "gauge"]
+    """``"counter"`` never falls. The values of clients of one name are added up, except those of a ``"gauge"``: the
+    largest counts."""
+
+    unit: str
+    description: str
+    labels: Labels
+    """Names of the labels beside that of the client."""
+
+    read: Callable[[Statistics, int], Numbers]
+    """Takes statistics and the limit of requests in flight. Yields values of the labels, and a number."""
+
+
+def _endpoints(stats: Statistics) -> Iterator[tuple[str, EndpointStatistics]]:
+    for n, endpoint in enumerate(stats.endpoints):
+        yield label(endpoint.url) if n < _MOST_ENDPOINTS else OTHER, endpoint
+
+
+def label(text: str) -> str:
+    """Return a text of bounded length, without control characters."""
+    return shortened(escaped(text), _LONGEST_LABEL)
+
+
+def _rows(stats: Statistics, _: int) -> Numbers:
+    yield ("ok",), stats.ok
+    yield ("failed",), stats.failed
+
+
+def _reused(stats: Statistics, _: int) -> Numbers:
+    yield ("cache",), stats.cached
+    yield ("duplicate",), stats.shared
+
+
+def _requests(stats: Statistics, _: int) -> Numbers:
+    for url, endpoint in _endpoints(stats):
+        yield (url,), endpoint.requests
+
+
+def _in_flight(stats: Statistics, _: int) -> Numbers:
+    for url, endpoint in _endpoints(stats):
+        yield (url,), endpoint.in_flight
+
+
+def _available(stats: Statistics, _: int) -> Numbers:
+    for url, endpoint in _endpoints(stats):
+        yield (url,), float(endpoint.state == "in use")
+
+
+def _bodies(stats: Statistics, _: int) -> Numbers:
+    yield ("sent",), stats.bytes_sent
+    yield ("received",), stats.bytes_received
+
+
+def _tokens(stats: Statistics, _: int) -> Numbers:
+    if stats.usage:
+        for name, n in stats.tokens._asdict().items():
+            yield (name,), n
+
+
+def _cost(stats: Statistics, _: int) -> Numbers:
+    if stats.cost is not None:
+        yield (stats.currency or "",), stats.cost
+
+
+METRICS = (
+    Metric("fanout.rows", "counter", "{row}", "Rows that are done, by outcome.", ("outcome",), _rows),
+    Metric(
+        "fanout.rows.reused", "counter", "{row}", "Rows answered without a request of their own.", ("source",), _reused
+    ),
+    Metric("fanout.requests", "counter", "{request}", "HTTP requests, of every kind.", ("endpoint",), _requests),
+    Metric(
+        "fanout.retries", "counter", "{request}", "Further requests for the same rows.", (),
+        lambda stats, _: iter([((), stats.retries)]),
+    ),
+    Metric(
+        "fanout.splits", "counter", "{chunk}", "Chunks cut in two.", (), lambda stats, _: iter([((), stats.splits)])
+    ),
+    Metric(
+        "fanout.hedges", "counter", "{request}", "Second requests for rows whose first response took long.", (),
+        lambda stats, _: iter([((), stats.hedges)]),
+    ),
+    Metric("fanout.requests.in_flight", "sum", "{request}", "Requests in flight.", ("endpoint",), _in_flight),
+    Metric(
+        "fanout.requests.limit", "sum", "{request}", "Limit of requests in flight.", (),
+        lambda _, limit: iter([((), limit)]),
+    ),
+    Metric(
+        "fanout.chunks.waiting", "sum", "{chunk}", "Chunks that wait for their next attempt.", (),
+        lambda stats, _: iter([((), stats.backing_off)]),
+    ),
+    Metric(
+        "fanout.endpoint.available", "gauge", "1", "1 for an endpoint in use, 0 if it is ejected or excluded.",
+        ("endpoint",), _available,
+    ),
+    Metric("fanout.bodies", "counter", "By", "Bytes of the bodies of requests and responses.", ("direction",), _bodies),
+    Metric("fanout.tokens", "counter", "{token}", "Tokens that the API reports, by type.", ("type",), _tokens),
+    Metric("fanout.cost", "counter", "1", "Cost at the prices of the client, in its currency.", ("currency",), _cost),
+)  # fmt: skip
