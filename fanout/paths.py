@@ -36,6 +36,7 @@ _MASK = ".ok.npy"
 _FAILURES = ".failures.jsonl"
 REPORT = ".report.html"
 RECORDING = ".report.jsonl"
+_PARTS = ".parts"
 _COLUMN = ".npy"
 _NEW = ".new"
 _BESIDE = (
@@ -66,6 +67,11 @@ def run_report_path(output: Path) -> Path:
 def recording_path(output: Path) -> Path:
     """Return the path of the recording from which the report is made: ``y.npy`` -> ``y.npy.report.jsonl``."""
     return _beside(output, RECORDING)
+
+
+def parts_folder(output: Path) -> Path:
+    """Return the folder for the parts of a run on a cluster: ``y.npy`` -> ``y.npy.parts``."""
+    return _beside(output, _PARTS)
 
 
 def column_paths(output: Path, names: Collection[str]) -> dict[str, Path]:

@@ -67,6 +67,8 @@ def cli() -> None:
 @click.option("--replay", metavar="FILE", type=_file, help="Answer from a recording, without a network.")
 @click.option("--mock", is_flag=True, help="Answer with made-up values of the right shape, without a network.")
 @click.option("--real-time", is_flag=True, help="With --replay and --mock: wait as long as the answers took.")
+@click.option("--on", metavar="ENGINE", help="Run in several processes: processes, ray[://ADDRESS], dask[://ADDRESS].")
+@click.option("--workers", metavar="N", type=_count, help="With --on: processes; one for each processor if not given.")
 @AS_JSON
 # Errors stay, because a job under cron must not fail in silence.
 @click.option("--quiet", is_flag=True, help="Print errors only, no progress and no summary.")
@@ -81,6 +83,8 @@ def run(
     replay: Path | None,
     mock: bool,
     real_time: bool,
+    on: str | None,
+    workers: int | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -105,6 +109,9 @@ def run(
     backoffs pass in virtual time. They write beside the job's output (probabilities.mock.npy,
     probabilities.replay.npy), and start over once they are complete.
 
+    With --on the rows are divided among processes of this machine, or of a Ray or Dask cluster. Together they keep the
+    limits of the job, and the output is the same. Input and output have to be on a disk that all of them share.
+
     \b
     Examples:
       fanout run job.toml
@@ -114,6 +121,8 @@ def run(
       fanout run job.toml --replay monday.cassette
       fanout run job.toml --rows 0:100 --set output.path=pilot.npy
       fanout run job.toml --set limits.concurrency=8 --json > summary.json
+      fanout run job.toml --on processes --workers 4
+      fanout run job.toml --on ray://head:10001 --workers 32
     """
     # Imported here: aiohttp and numpy would delay --help by half a second.
     from fanout.cli.running import run_command
@@ -127,9 +136,16 @@ def run(
         raise click.UsageError("a run is either recorded, or replayed, or a rehearsal: give one of these options")
     if real_time and replay is None and not mock:
         raise click.UsageError("--real-time is for --replay and --mock: other runs know no other time")
+    if workers is not None and on is None:
+        raise click.UsageError("--workers is for --on: without it, one process runs the job")
+    if on is not None and (record is not None or replay is not None or real_time):
+        raise click.UsageError("--record, --replay and --real-time are for one process: leave --on out")
     options = {"rows": rows or slice(None), "fresh": fresh, "only_failed": only_failed, "carry": carry}
     options |= {"record": record, "replay": replay, "mock": mock}
-    leave(run_command(job, settings, options, real_time=real_time, as_json=as_json, quiet=quiet))
+    exit_code = run_command(
+        job, settings, options, on=on, workers=workers, real_time=real_time, as_json=as_json, quiet=quiet
+    )
+    leave(exit_code)
 
 
 @cli.command(short_help="Show the progress of a job's run.")

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-    from fanout.client import Client
     from fanout.io.writers import FileSink
+    from fanout.report import Measured
     from fanout.types import Statistics
 
 LINE_SECONDS = 10.0
@@ -47,7 +47,7 @@ class Display(ABC):
     """Interval between two updates."""
 
     def __init__(self) -> None:
-        self._client: Client | None = None
+        self._client: Measured | None = None
         self._sink: FileSink | None = None
         self._task: asyncio.Task[None] | None = None
         self._rows: int | None = None
@@ -58,7 +58,7 @@ class Display(ABC):
         """Show the first phase of a run, in which its input is read."""
         self._task = asyncio.get_running_loop().create_task(self._update_regularly())
 
-    def start(self, client: Client, rows: int | None, earlier: int, sink: FileSink | None = None) -> None:
+    def start(self, client: Measured, rows: int | None, earlier: int, sink: FileSink | None = None) -> None:
         """Show ``client`` send ``rows`` rows (None: unknown), of which an earlier run finished ``earlier``.
 
         After that, show ``sink`` finish the output.

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
 
     from fanout.cli.progress import Display
+    from fanout.cluster import Cluster
     from fanout.job import Job, Outline
 
 Report = TypeVar("Report", Summary, CheckReport)
@@ -51,15 +52,24 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run_command(
-    file: str, settings: Sequence[str], options: Mapping[str, Any], *, real_time: bool, as_json: bool, quiet: bool
+    file: str,
+    settings: Sequence[str],
+    options: Mapping[str, Any],
+    *,
+    on: str | None = None,
+    workers: int | None = None,
+    real_time: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> int:
     """Run a job, and print its summary. ``options`` are `run_job`'s ``rows``, ``fresh``, ..."""
-    virtual = (options["mock"] or options["replay"] is not None) and not real_time
+    # Other processes have clocks of their own.
+    virtual = (options["mock"] or options["replay"] is not None) and not real_time and on is None
     display = progress_display(quiet=quiet or virtual)  # virtual time passes too quickly for a display
     try:
         # The sleeps of a rehearsal or a replay cost nothing on a clock that jumps to the next timer.
         with asyncio.Runner(loop_factory=VirtualClock if virtual else None) as runner:
-            summary = runner.run(_run(file, settings, options, display, seeded=virtual))
+            summary = runner.run(_run(file, settings, options, display, on=on, workers=workers, seeded=virtual))
     except ConfigError as error:
         return print_error(str(error), 2, as_json=as_json)
     _print_report(summary, "" if quiet else summary_text(summary), as_json=as_json)
@@ -191,9 +201,17 @@ class Interrupts:
 
 
 async def _run(
-    file: str, settings: Sequence[str], options: Mapping[str, Any], display: Display, *, seeded: bool
+    file: str,
+    settings: Sequence[str],
+    options: Mapping[str, Any],
+    display: Display,
+    *,
+    on: str | None,
+    workers: int | None,
+    seeded: bool,
 ) -> Summary:
     job = load(file, settings)
+    remote = None if on is None else _cluster(job, settings, options, display, on, workers)
     if seeded:
         random.seed(job.tables.mock.seed)  # for the jitter of all backoffs: equal runs have equal events
     control = RunControl()
@@ -201,10 +219,25 @@ async def _run(
         display.open()
         try:
             # Signals end the run through its control, so that finished rows are written.
-            summary = await run_job(job, **options, control=control, on_start=display.start)
+            summary = await run_job(job, **options, control=control, on_start=display.start, remote=remote)
         finally:
             await display.stop()
     return _with_signal(summary, interrupts)
+
+
+def _cluster(
+    job: Job, settings: Sequence[str], options: Mapping[str, Any], display: Display, on: str, workers: int | None
+) -> Cluster:
+    from fanout.cluster import Cluster, open_engine
+
+    names = ("rows", "mock", "fresh")
+    return Cluster(
+        job,
+        open_engine(on, workers),
+        settings=settings,
+        say=display.say,
+        **{name: options[name] for name in names},
+    )
 
 
 async def _check(file: str, settings: Sequence[str], *, show: bool) -> CheckReport:

@@ -107,7 +107,7 @@ async def run_into(
             call=call,
         )
         group = max(_GROUP_CHUNKS, session.concurrency) if journal else 1
-        writer = _Writer(run, queue, _storing(sink, journal), status, window, group)
+        writer = _Writer(run, queue, storing(sink, journal), status, window, group)
         writing = asyncio.create_task(writer.write())
 
         async def written() -> None:
@@ -133,7 +133,7 @@ async def run_into(
             else:
                 await on_thread(require_same_rows, chunker, content, journal)
             began = asyncio.get_running_loop().time()
-            stop = await _publish(sink, journal, result) or stop
+            stop = await publish(sink, journal, result) or stop
             seconds = asyncio.get_running_loop().time() - began
             result = replace(result, stats=replace(result.stats, writing_seconds=seconds))
     if journal is not None and run.collector.suspect and isinstance(sink, FileSink):
@@ -292,7 +292,7 @@ async def _opened(sink: Sink | FileSink, chunker: Chunker, journal: Journal | No
         await on_thread(sink.close)
 
 
-def _storing(sink: Sink, journal: Journal | None) -> Callable[[Sequence[ChunkResult]], None]:
+def storing(sink: Sink, journal: Journal | None) -> Callable[[Sequence[ChunkResult]], None]:
     """Return the function that stores a group of chunks."""
 
     def store(results: Sequence[ChunkResult]) -> None:
@@ -309,7 +309,7 @@ def _storing(sink: Sink, journal: Journal | None) -> Callable[[Sequence[ChunkRes
     return store
 
 
-async def _publish(sink: FileSink, journal: Journal | None, result: Result) -> Stop | None:
+async def publish(sink: FileSink, journal: Journal | None, result: Result) -> Stop | None:
     """Finish the output and put it in place. Return a stop if that fails."""
 
     def publish() -> None:

@@ -162,14 +162,15 @@ def withdraw(sink: FileSink, journal: Journal, suspect: RowSet) -> None:
         journal.replace_with(new, notes, sent.digests if sent.known else None, files)
 
 
-def require_same_rows(chunker: Chunker, content: Content | None, journal: Journal) -> None:
+def require_same_rows(chunker: Chunker | None, content: Content | None, journal: Journal) -> None:
     """Raise `InputError` if rows that were sent have changed since. Blocks on I/O.
 
     The content decides: a file that was only touched, or replaced by one with the same rows, is the same input.
+    Without a chunker, rows were sent elsewhere, and the fingerprints are compared.
     """
     if content is None:
         return
-    changed = chunker.changed_file(strict=True)
+    changed = None if chunker is None else chunker.changed_file(strict=True)
     if changed is None and isinstance(content.rows, Source) and content.rows.files:
         # The file may have been replaced between the opening of the journal and that of the chunker.
         recorded = journal.state.identity.get("input")

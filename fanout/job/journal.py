@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fanout.client import content_of, open_journal, reopen_failures
 from fanout.errors import ConfigError
 from fanout.io.journal import read_state
+from fanout.io.parts import PartsFolder, add_parts
 from fanout.paths import journal_path
 
 if TYPE_CHECKING:
@@ -23,9 +24,13 @@ def read_journal(job: Job | Outline) -> JournalState | None:
 
     Raises `ConfigError` if the journal cannot be read, or is damaged.
     """
-    path = journal_path(job.output_path)
+    path, folder = journal_path(job.output_path), PartsFolder(job.output_path)
     try:
-        return read_state(path)
+        # The parts of a run on a cluster pass into its journal: read first, none of their rows is missed.
+        manifest = folder.read_manifest()
+        state = read_state(path)
+        is_open = state is None or (state.publication is None and not state.is_retry)
+        return add_parts(state, folder, manifest) if manifest is not None and is_open else state
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", key="output.path") from None
     except ValueError as error:
@@ -61,6 +66,22 @@ def require_own_output(job: Job, identity: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"{job.output_path} is the output of another job, as {path.name} beside it says; a rehearsal or a replay "
             "would replace it: give the other job's output another name",
+            key="output.path",
+        )
+
+
+def require_no_parts(job: Job, fresh: bool) -> None:
+    """Raise `ConfigError` if a killed run on a cluster has left rows that only another such run can collect.
+
+    ``fresh`` discards them.
+    """
+    folder = PartsFolder(job.output_path)
+    if fresh:
+        folder.remove()
+    elif folder.read_manifest() is not None:
+        raise ConfigError(
+            f"{folder.path} has rows of a run on several workers, which were paid for: go on with fanout run --on "
+            "processes (or the engine that it ran on), or remove the folder",
             key="output.path",
         )
 

@@ -9,7 +9,7 @@ import asyncio
 from contextlib import AsyncExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from fanout._variables import literal
 from fanout.cassettes import Recorder, Replayer
@@ -24,7 +24,14 @@ from fanout.codecs._options import spec_from_options
 from fanout.errors import ConfigError, InputError, RunStopped
 from fanout.io.readers import open_source
 from fanout.io.writers import open_sink
-from fanout.job.journal import known_cost, open_job_journal, output_identity, reopen_failed_rows, require_own_output
+from fanout.job.journal import (
+    known_cost,
+    open_job_journal,
+    output_identity,
+    reopen_failed_rows,
+    require_no_parts,
+    require_own_output,
+)
 from fanout.job.problems import locate_errors
 from fanout.job.report import AnsweredBy, OutputFiles, StopCause, Summary, count_failed, exit_code
 from fanout.job.run_report import examples_of, recorder_of, write_report
@@ -44,13 +51,33 @@ if TYPE_CHECKING:
     from fanout.io.readers import Source
     from fanout.io.writers import FileSink
     from fanout.job.model import Job
-    from fanout.report import RunRecorder
+    from fanout.report import Measured, RunRecorder
+    from fanout.statistics import Latencies
     from fanout.transport import Transport, TransportWrapper
-    from fanout.types import Event, Result
+    from fanout.types import Event, Result, Statistics
 
-    OnStart = Callable[[Client, int | None, int, FileSink], None]
+    OnStart = Callable[[Measured, int | None, int, FileSink], None]
 
 _FAILURES_IN_SUMMARY = 3
+
+
+class RemoteRun(Protocol):
+    """Sends the rows of a job from other processes, and looks like a client from here; see `fanout.cluster`."""
+
+    def prepare(self, source: Source, sink: FileSink, journal: Journal) -> None: ...
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(self, *_: object) -> None: ...
+    async def run(
+        self,
+        source: Source,
+        sink: FileSink,
+        *,
+        journal: Journal,
+        control: RunControl | None = None,
+        keep_usage: bool = False,
+    ) -> Result: ...
+    def statistics(self) -> Statistics: ...
+    def latencies(self) -> Latencies: ...
 
 
 async def run_job(
@@ -65,6 +92,7 @@ async def run_job(
     mock: bool = False,
     control: RunControl | None = None,
     on_start: OnStart | None = None,
+    remote: RemoteRun | None = None,
 ) -> Summary:
     """Run ``job`` to its end or its stop, write the output, and summarize.
 
@@ -88,6 +116,7 @@ async def run_job(
         control: ends the run from outside; answers so far are written.
         on_start: called before the first row is sent, with the open client, the number of rows (None: unknown yet), the
             number of rows that were finished before, and the sink.
+        remote: sends the rows, in place of a client in this process.
 
     Raises:
         ConfigError: the job, its input or its output cannot be used. No row was sent, or no answer fits the format of
@@ -111,6 +140,8 @@ async def run_job(
         how = {"fresh": fresh, "carry": carry, "only_failed": only_failed}
         opening = partial(open_job_journal, job, identity, source, sink, **how)
         async with opened_on_thread(opening) as journal:
+            if remote is None:
+                await on_thread(require_no_parts, job, fresh)
             # The sink may hold files open even if opening the journal succeeded and the run did not start.
             with closing(sink):
                 # A rehearsal is repeated on purpose; a paid run is not.
@@ -118,8 +149,10 @@ async def run_job(
                     journal.restart()
                 if only_failed:
                     await on_thread(reopen_failed_rows, sink, journal)
+                if remote is not None and journal.state.publication is None:
+                    await on_thread(remote.prepare, source, sink, journal)
                 reading_seconds, spent = now() - began, journal.state.charged
-                result, stop = await _run(job, client, source, sink, journal, control, on_start, recorder)
+                result, stop = await _run(job, remote or client, source, sink, journal, control, on_start, recorder)
                 if job.tables.cost.is_set and result.stats.currency is None:  # nothing was sent
                     nothing = Spending().snapshot(job.tables.cost.currency)
                     result = replace(result, stats=replace(result.stats, **nothing))
@@ -294,7 +327,7 @@ def client_of(
 
 async def _run(
     job: Job,
-    client: Client,
+    client: Client | RemoteRun,
     source: Source,
     sink: FileSink,
     journal: Journal,

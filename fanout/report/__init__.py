@@ -6,10 +6,10 @@ makes the page.
 
 from fanout.report.failures import FailureGroup, group_failures
 from fanout.report.page import Account, report_page
-from fanout.report.recorder import Ending, RunRecorder
+from fanout.report.recorder import Ending, Measured, RunRecorder
 from fanout.report.recording import Example, RecordedSession, read_recording
 
 __all__ = [
-    "Account", "Ending", "Example", "FailureGroup", "RecordedSession", "RunRecorder", "group_failures",
+    "Account", "Ending", "Example", "FailureGroup", "Measured", "RecordedSession", "RunRecorder", "group_failures",
     "read_recording", "report_page",
 ]  # fmt: skip

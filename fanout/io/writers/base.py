@@ -104,6 +104,10 @@ class FileSink(ABC):
         others = "write to a .parquet, .arrow, .csv or .jsonl file"
         raise ConfigError(f"{self.path.name} holds answers alone, so it cannot keep columns: {others}", key=KEEP)
 
+    def require_writable(self, schema: Schema) -> None:
+        """Raise `ConfigError` if the format cannot hold outputs of these dtypes and shapes."""
+        return
+
     @abstractmethod
     def write(self, results: Sequence[ChunkResult]) -> None:
         """Write some chunks, in any order of rows. Called on a helper thread, one call at a time.

@@ -130,8 +130,7 @@ class NpySink(FileSink):
         return () if self._lock_file is None else (self._lock_file.path,)
 
     def _open_columns(self, schema: Schema, checkpoint: Checkpoint) -> None:
-        for name, (dtype, _) in schema.items():
-            self._require_writable(name, dtype)
+        self.require_writable(schema)
         columns: dict[str, _ColumnFile] = {}
         try:
             paths = self._paths_of(schema)
@@ -153,11 +152,12 @@ class NpySink(FileSink):
     def _paths_of(self, schema: Schema) -> dict[str, Path]:
         return dict.fromkeys(schema, self.path) if len(schema) == 1 else column_paths(self.path, schema)
 
-    def _require_writable(self, name: str, dtype: np.dtype[Any]) -> None:
-        if dtype.kind not in "biufc":
-            kind = "texts" if dtype.kind in "TUS" else f"dtype {dtype}"
-            others = " or ".join(self.path.with_suffix(suffix).name for suffix in (".jsonl", ".parquet"))
-            raise cannot_hold(name, f"is {kind}, which a .npy file can hold only as a pickle", f"write to {others}")
+    def require_writable(self, schema: Schema) -> None:
+        for name, (dtype, _) in schema.items():
+            if dtype.kind not in "biufc":
+                kind = "texts" if dtype.kind in "TUS" else f"dtype {dtype}"
+                others = " or ".join(self.path.with_suffix(suffix).name for suffix in (".jsonl", ".parquet"))
+                raise cannot_hold(name, f"is {kind}, which a .npy file can hold only as a pickle", f"write to {others}")
 
 
 class _ColumnFile:

@@ -18,7 +18,6 @@ from fanout.io.writers.columns import layout_of, unknown_output
 from fanout.io.writers.packed import PackedColumns
 from fanout.paths import ORDERED, PARTIAL, REBUILT
 from fanout.rowset import RowSet
-from fanout.types import schema_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -82,8 +81,9 @@ class SpoolSink(FileSink):
             if chunk.outputs is None and chunk.ids is None:
                 continue
             if self._schema is None and chunk.outputs is not None:
-                self._schema = schema_of(chunk.outputs)
-                self._require_writable(chunk.outputs)
+                schema = {name: (values.dtype, values.shape[1:]) for name, values in chunk.outputs.items()}
+                self.require_writable(schema)
+                self._schema = schema
             pending = RowSet((rows.start, rows.stop) for rows in chunk.pending)
             for start, stop in pending.gaps(chunk.start, chunk.stop):
                 self._append(start, stop, self._encode(chunk, slice(start - chunk.start, stop - chunk.start)))
@@ -142,10 +142,10 @@ class SpoolSink(FileSink):
     def keep(self, columns: KeptColumns) -> None:
         self._kept = columns
 
-    def _require_writable(self, outputs: Values) -> None:
-        for name, values in outputs.items():
-            self._require_holdable(name, values.dtype, values.shape[1:])
-        if (problem := unknown_output(self._rename, outputs)) is not None:
+    def require_writable(self, schema: Schema) -> None:
+        for name, (dtype, shape) in schema.items():
+            self._require_holdable(name, dtype, shape)
+        if (problem := unknown_output(self._rename, schema)) is not None:
             raise ConfigError(problem, key="output.rename")
 
     def _encode(self, chunk: ChunkResult, rows: slice) -> bytes:

@@ -1,0 +1,165 @@
+"""Parts into the output: each row of a part is written and journalled once, as if a chunk had just been answered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from fanout.client.file_run import storing
+from fanout.cluster.part import cut, read_part
+from fanout.errors import ConfigError
+from fanout.files import START_FRESH
+from fanout.io.fingerprint import DIGEST_BYTES
+from fanout.io.journal import read_state
+from fanout.io.journal.state import read_digests
+from fanout.io.parts import added
+from fanout.paths import journal_path
+from fanout.rowset import RowSet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from fanout.io.journal import Journal, JournalState, Spent
+    from fanout.io.parts import Ranges
+    from fanout.io.writers import FileSink
+    from fanout.types import Array, ChunkResult
+
+_KEY = "output.path"
+
+# Chunks that are written before the output is synced. A kill between two syncs costs reading the part again.
+_GROUP_CHUNKS = 1024
+_GROUP_BYTES = 32 * 2**20
+
+
+class Collected(NamedTuple):
+    """What a part has added to the output.
+
+    Attributes:
+        ok: new rows with an answer.
+        failed: new rows that failed.
+        spent: by the attempt; None if it is unknown.
+    """
+
+    ok: int = 0
+    failed: int = 0
+    spent: Spent | None = None
+
+
+class Collector:
+    """Writes the rows of parts to the output.
+
+    Args:
+        sink: the output, open.
+        journal: the output's.
+
+    Attributes:
+        jobs: start and stop of rows -> URL of the job that an asynchronous API was given for them.
+    """
+
+    def __init__(self, sink: FileSink, journal: Journal) -> None:
+        self._journal = journal
+        self._store = storing(sink, journal)
+        self.jobs: dict[tuple[int, int], str] = dict(journal.state.jobs)
+
+    def collect(self, part: Path, ranges: Ranges) -> Collected:
+        """Write the rows of a part that are in ``ranges`` and not yet done. Blocks on I/O.
+
+        Raises:
+            ConfigError: the part is damaged, or its answers have another dtype or shape than earlier ones.
+            OSError: the part cannot be read, or the output not be written.
+        """
+        state = self._read(part)
+        if state is None:
+            return Collected()
+        self.jobs.update(state.jobs)
+        unwanted = _complement(ranges)
+        for start, stop in self._journal.state.resolved:
+            unwanted.add(start, stop)
+        if state.resolved and not any(any(unwanted.gaps(a, b)) for a, b in state.resolved):
+            # A kill came between the last row's record and the removal of the part.
+            return Collected()
+        self._require_same_schema(part, state)
+        self._journal.digests_of = _digests_of(journal_path(part), RowSet(ranges))
+        before, failed_before = len(self._journal.state.resolved), self._journal.state.failed
+        for group in _groups(self._pieces(part, state, unwanted)):
+            self._store(group)
+        self._add_spending(state.charged)
+        new = len(self._journal.state.resolved) - before
+        failed = self._journal.state.failed - failed_before
+        return Collected(new - failed, failed, state.charged)
+
+    def _read(self, part: Path) -> JournalState | None:
+        path = journal_path(part)
+        try:
+            return read_state(path)
+        except (ValueError, KeyError, TypeError) as error:
+            remedy = f"remove {part.name}.journal to send its rows again, or {START_FRESH}"
+            raise ConfigError(f"{path} is damaged: {error}; {remedy}", key=_KEY) from None
+
+    def _pieces(self, part: Path, state: JournalState, unwanted: RowSet) -> Iterator[ChunkResult]:
+        names = self._journal.state.schema or state.schema or {}
+        for chunk in read_part(part, state):
+            if chunk.outputs is not None:
+                # Columns keep the order of the first answer of the whole run.
+                chunk.outputs = {name: chunk.outputs[name] for name in names}
+            for start, stop in list(unwanted.gaps(chunk.start, chunk.stop)):
+                yield cut(chunk, start, stop)
+
+    def _require_same_schema(self, part: Path, state: JournalState) -> None:
+        known = self._journal.state.schema
+        if None in (known, state.schema) or known == state.schema:
+            return
+        raise ConfigError(
+            f"the answers in {part} are of another form than those before: {_form(state)} in place of "
+            f"{_form(self._journal.state)}; give the codec the dtype and the shape of its outputs",
+            key="codec",
+        )
+
+    def _add_spending(self, spent: Spent | None) -> None:
+        if spent is None:
+            return
+        total = added(self._journal.state.spent, spent) or spent
+        self._journal.spent = lambda: total
+        self._journal.allow(None)
+
+
+def _complement(ranges: Ranges) -> RowSet:
+    """Return all rows up to the last that are not in ``ranges``, and those behind it."""
+    end = max(stop for _, stop in ranges)
+    rows = RowSet(RowSet(ranges).gaps(0, end))
+    rows.add(end, 2**62)
+    return rows
+
+
+def _groups(chunks: Iterator[ChunkResult]) -> Iterator[list[ChunkResult]]:
+    group: list[ChunkResult] = []
+    n_bytes = 0
+    for chunk in chunks:
+        group.append(chunk)
+        n_bytes += sum(array.nbytes for array in (chunk.outputs or {}).values())
+        if len(group) >= _GROUP_CHUNKS or n_bytes >= _GROUP_BYTES:
+            yield group
+            group, n_bytes = [], 0
+    if group:
+        yield group
+
+
+def _digests_of(journal: Path, rows: RowSet) -> Callable[[int, int], bytes] | None:
+    """Return the function that returns the digests of some of ``rows``; None if the part's journal has not all."""
+    ranges = list(rows)
+    first, end = ranges[0][0], ranges[-1][1]
+    digests: Array = np.zeros((end - first, DIGEST_BYTES), np.uint8)
+    known = RowSet()
+    for start, stop, data in read_digests(journal):
+        if first <= start and stop <= end:
+            digests[start - first : stop - first] = np.frombuffer(data, np.uint8).reshape(-1, DIGEST_BYTES)
+            known.add(start, stop)
+    return (lambda start, stop: digests[start - first : stop - first].tobytes()) if known else None
+
+
+def _form(state: JournalState) -> str:
+    return ", ".join(
+        f"{name or 'the output'} {dtype} {list(shape)}" for name, (dtype, shape) in (state.schema or {}).items()
+    )

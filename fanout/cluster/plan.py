@@ -1,0 +1,139 @@
+"""The division of a run: rows into shards, and the limits of the job into the shares of its workers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fanout.io.parts import Ranges
+    from fanout.rowset import RowSet
+    from fanout.settings import Limits
+
+# A shard begins with connections to open and ends with fewer and fewer requests in flight, so it has at least this many
+# requests one after the other.
+_ROUNDS = 16
+
+BUDGETS = ("max_requests", "max_cost", "max_tokens_total")
+"""Limits of a whole run."""
+
+
+class Shards:
+    """Cuts the rows that are left into shards, as the workers ask for them.
+
+    The first shards are the largest, each half of a worker's even share of the rest, so that all workers end at nearly
+    the same time (guided self-scheduling; Polychronopoulos and Kuck 1987).
+
+    Args:
+        rows: to be sent.
+        workers: that ask for shards.
+        chunk_rows: shards end at multiples of it, as the chunks of a single process do.
+        concurrency: requests in flight of one worker.
+    """
+
+    def __init__(self, rows: RowSet, workers: int, chunk_rows: int, concurrency: int) -> None:
+        self._rows = rows
+        self._workers = workers
+        self._chunk_rows = chunk_rows
+        even = -(-len(rows) // workers)
+        self._fewest = min(chunk_rows * concurrency * _ROUNDS, even)
+
+    def __len__(self) -> int:
+        """The number of rows that are left."""
+        return len(self._rows)
+
+    def take(self) -> Ranges:
+        """Return the rows of the next shard; empty if none are left."""
+        wanted = max(self._fewest, len(self._rows) // (2 * self._workers), 1)
+        taken: Ranges = []
+        for start, stop in list(self._rows):
+            end = min(stop, self._aligned(start + wanted))
+            taken.append((start, end))
+            wanted -= end - start
+            if wanted <= 0:
+                break
+        for start, stop in taken:
+            self._rows.remove(start, stop)
+        return taken
+
+    def put_back(self, rows: RowSet) -> None:
+        """Return rows of a shard that came to no end."""
+        for start, stop in rows:
+            self._rows.add(start, stop)
+
+    def _aligned(self, row: int) -> int:
+        return -(-row // self._chunk_rows) * self._chunk_rows
+
+
+def most_workers(wanted: int, limits: Limits, n_rows: int, chunk_rows: int) -> int:
+    """Return the number of workers that have something to do: at least a request in flight each, and a chunk."""
+    in_flight = wanted if isinstance(limits.concurrency, str) else limits.concurrency
+    return max(1, min(wanted, in_flight, -(-n_rows // chunk_rows)))
+
+
+def share_of(limits: Limits, slot: int, workers: int) -> dict[str, Any]:
+    """Return the concurrency and the rates of one worker, as fields of `Limits`: together they are those of the job.
+
+    ``slot`` is its number from 0: the first workers have the requests in flight that cannot be divided.
+    """
+    share: dict[str, Any] = {name: rate / workers for name, rate in limits.rates.items()}
+    if not isinstance(limits.concurrency, str):
+        share["concurrency"] = limits.concurrency // workers + (slot < limits.concurrency % workers)
+    return share
+
+
+def division_text(limits: Limits, workers: int, engine: str) -> str:
+    """Describe the shares of the workers, for people."""
+    named = [name for name in (*limits.rates, *BUDGETS) if getattr(limits, name) is not None]
+    text = f"{workers} worker{'s' * (workers > 1)} ({engine})"
+    if isinstance(limits.concurrency, str):
+        text += ", each with a concurrency of its own (auto)"
+    elif workers > 1:
+        text += f", each with 1/{workers} of the {limits.concurrency} requests in flight"
+    return text + (f" and of {', '.join(named)}" if named and workers > 1 else "")
+
+
+class Budgets:
+    """Gives every attempt its part of what is left of the budgets, and takes back what it has not spent.
+
+    Args:
+        limits: of the job.
+        spent: what earlier processes of the run have spent, by the name of the budget.
+    """
+
+    def __init__(self, limits: Limits, spent: Mapping[str, float]) -> None:
+        self._limits = {name: most for name in BUDGETS if (most := getattr(limits, name)) is not None}
+        self._spent = dict.fromkeys(BUDGETS, 0.0) | dict(spent)
+        self._given: dict[int, dict[str, Any]] = {}
+
+    def give(self, attempt: int, workers: int) -> dict[str, Any] | None:
+        """Return the part of one of ``workers`` that are free, as fields of `Limits`; None if nothing is left."""
+        parts: dict[str, Any] = {}
+        for name in self._limits:
+            left = self._left(name)
+            # Requests and tokens are whole numbers, and the last of them must not be lost by rounding.
+            part = left / workers if name == "max_cost" else max(int(left // workers), min(int(left), 1))
+            if part <= 0:
+                return None
+            parts[name] = part
+        self._given[attempt] = parts
+        return parts
+
+    def settle(self, attempt: int, spent: Mapping[str, float | None]) -> None:
+        """Take in what an attempt has spent; what is unknown counts as all that it was given."""
+        for name, given in self._given.pop(attempt).items():
+            known = spent.get(name)
+            self._spent[name] += given if known is None else known
+
+    def exhausted(self) -> str | None:
+        """Return the name of a budget of which nothing is left; None if there is none."""
+        return next((name for name in self._limits if self._left(name) <= 0), None)
+
+    def reached_text(self, name: str) -> str:
+        """Return the reason of a stop by a budget."""
+        return f"the limit of {name} = {self._limits[name]:g} is reached by all workers together"
+
+    def _left(self, name: str) -> float:
+        given = sum(parts[name] for parts in self._given.values())
+        return float(self._limits[name] - self._spent[name] - given)

@@ -1,0 +1,107 @@
+"""The division of rows, limits and budgets: nothing is lost, and nothing exceeds the job's."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fanout import Limits
+from fanout.cluster.plan import Budgets, Shards, division_text, most_workers, share_of
+from fanout.rowset import RowSet
+
+ranges = st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 500)), max_size=8)
+
+
+def taken(shards: Shards) -> list[list[tuple[int, int]]]:
+    parts = []
+    while part := shards.take():
+        parts.append(part)
+    return parts
+
+
+@given(ranges, st.integers(1, 9), st.integers(1, 70), st.integers(1, 8))
+def test_shards_are_all_rows_once(pairs, workers, chunk_rows, concurrency) -> None:
+    rows = RowSet((start, start + length) for start, length in pairs)
+    everything = RowSet(rows)
+    parts = taken(Shards(rows, workers, chunk_rows, concurrency))
+    union = RowSet(pair for part in parts for pair in part)
+    assert list(union) == list(everything)
+    assert sum(stop - start for part in parts for start, stop in part) == len(everything)
+
+
+def test_shards_end_between_chunks_and_grow_smaller() -> None:
+    parts = taken(Shards(RowSet([(0, 100_001)]), 4, 16, 4))
+    assert all(stop % 16 == 0 or stop == 100_001 for part in parts for _, stop in part)
+    sizes = [sum(stop - start for start, stop in part) for part in parts]
+    assert sizes[0] == 12_512  # half of an even share, in whole chunks
+    assert sizes[:-1] == sorted(sizes[:-1], reverse=True)
+    assert min(sizes[:-1]) == 16 * 4 * 16
+
+
+def test_every_worker_gets_a_shard_of_a_small_input() -> None:
+    assert len(taken(Shards(RowSet([(0, 64)]), 4, 1, 8))) == 4
+
+
+def test_rows_of_a_lost_shard_come_again() -> None:
+    shards = Shards(RowSet([(0, 40)]), 1, 4, 1)
+    first = shards.take()
+    shards.put_back(RowSet([(4, 8)]))
+    assert RowSet(first).gap(4, 8) is None
+    assert (4, 8) in shards.take()
+
+
+@given(st.integers(1, 300), st.integers(1, 50), st.floats(0.1, 1e6))
+def test_shares_are_the_limits_of_the_job_together(concurrency, wanted, rate) -> None:
+    limits = Limits(concurrency=concurrency, requests_per_second=rate, tokens_per_minute=7 * rate)
+    workers = most_workers(wanted, limits, 10**9, 1)
+    shares = [share_of(limits, slot, workers) for slot in range(workers)]
+    assert sum(share["concurrency"] for share in shares) == concurrency
+    assert min(share["concurrency"] for share in shares) >= 1
+    assert sum(share["requests_per_second"] for share in shares) <= rate * (1 + 1e-9)
+    assert sum(share["tokens_per_minute"] for share in shares) <= 7 * rate * (1 + 1e-9)
+
+
+def test_there_are_no_more_workers_than_requests_or_chunks() -> None:
+    assert most_workers(8, Limits(concurrency=3), 1000, 10) == 3
+    assert most_workers(8, Limits(concurrency=16), 41, 10) == 5
+    assert most_workers(8, Limits(concurrency="auto"), 1000, 10) == 8
+    assert most_workers(8, Limits(), 0, 10) == 1
+
+
+@given(
+    st.integers(1, 60),
+    st.floats(0.01, 100),
+    st.lists(st.tuples(st.integers(1, 6), st.floats(0, 1), st.booleans()), max_size=30),
+)
+def test_budgets_are_never_exceeded(requests, cost, attempts) -> None:
+    limits = Limits(max_requests=requests, max_cost=cost, max_tokens_total=5 * requests)
+    budgets, spent = Budgets(limits, {"max_cost": cost / 4}), {"max_requests": 0.0, "max_cost": cost / 4}
+    for number, (workers, share, is_known) in enumerate(attempts):
+        given_one = budgets.give(number, workers)
+        if given_one is None:
+            assert budgets.exhausted()
+            break
+        used = {name: int(part * share) if name != "max_cost" else part * share for name, part in given_one.items()}
+        budgets.settle(number, used if is_known else {})
+        for name in spent:
+            spent[name] += used[name] if is_known else given_one[name]
+        assert spent["max_requests"] <= requests
+        assert spent["max_cost"] <= cost * (1 + 1e-9)
+
+
+def test_attempts_at_the_same_time_share_a_budget() -> None:
+    budgets = Budgets(Limits(max_requests=10), {})
+    parts = [budgets.give(number, 3 - number)["max_requests"] for number in range(3)]
+    assert parts == [3, 3, 4]
+    assert budgets.give(3, 1) is None
+    budgets.settle(0, {"max_requests": 1})
+    assert budgets.give(4, 1) == {"max_requests": 2}
+
+
+def test_the_division_is_described() -> None:
+    text = division_text(Limits(concurrency=8, requests_per_second=5, max_requests=7), 4, "Ray")
+    assert text == (
+        "4 workers (Ray), each with 1/4 of the 8 requests in flight and of requests_per_second, max_requests"
+    )
+    assert division_text(Limits(), 1, "Dask") == "1 worker (Dask)"
+    assert "a concurrency of its own" in division_text(Limits(concurrency="auto"), 2, "Dask")
