@@ -8,7 +8,7 @@ import numpy as np
 
 from fanout.engine.chunker import Chunker, joined_rows
 from fanout.engine.packing import row_bytes
-from fanout.engine.task import ChunkTask, Place
+from fanout.engine.task import ChunkTask, Place, as_slice
 from fanout.types import Chunk, join_rows, take_rows
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ class SharingChunker(Chunker):
         ids = None if planned.chunk.ids is None else planned.chunk.ids[start:stop]
         task = self._task(first_row + start, first_row + stop, _taken(planned.rows, sent), packed, ids)
         shared = self._shares.cut(planned, task.chunk, sent)
-        task.n, task.place = len(sent), Place(_slice_of(sent - start), shared)
+        task.n, task.place = len(sent), Place(as_slice(sent - start), shared)
         if not len(sent):
             self.chunks_taken -= 1  # no request
         return task if self._collector.begin(shared) else None
@@ -192,12 +192,4 @@ def _are_of_a_kind(first: ChunkTask, second: ChunkTask) -> bool:
 
 
 def _taken(rows: Rows, index: Array) -> Rows:
-    return take_rows(rows, _slice_of(index))
-
-
-def _slice_of(index: Array) -> slice | Array:
-    """``index`` as a slice where it is one, which takes rows without a copy."""
-    if not len(index):
-        return slice(0, 0)
-    first, last = int(index[0]), int(index[-1])
-    return slice(first, last + 1) if last - first + 1 == len(index) else index
+    return take_rows(rows, as_slice(index))

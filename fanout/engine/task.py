@@ -198,8 +198,11 @@ class PartialChunk:
         self.place(task.where, outputs)
 
     def place(self, where: slice | Array, outputs: Values) -> None:
-        """Copy proven answers of the rows at these positions into their places."""
+        """Copy proven answers of the rows at these positions into their places; those of all rows are taken as such."""
         if self._outputs is None:
+            if isinstance(where, slice) and where == slice(0, len(self.chunk)):
+                self._outputs, self._open[:] = dict(outputs), False
+                return
             self._outputs = {name: filled((len(self.chunk), *a.shape[1:]), a.dtype) for name, a in outputs.items()}
         for name, values in outputs.items():
             self._outputs[name][where] = values
@@ -260,6 +263,14 @@ def filled(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     if dtype.kind in "fc":
         return np.full(shape, np.nan, dtype)
     return np.zeros(shape, dtype)
+
+
+def as_slice(index: Array) -> slice | Array:
+    """Return ascending ``index`` as a slice where it is one, which takes rows without a copy."""
+    if not len(index):
+        return slice(0, 0)
+    first, last = int(index[0]), int(index[-1])
+    return slice(first, last + 1) if last - first + 1 == len(index) else index
 
 
 def ranges(positions: Array) -> Iterator[tuple[int, int]]:

@@ -11,8 +11,6 @@ import os
 import sqlite3
 import time
 from contextlib import contextmanager, suppress
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,26 +30,33 @@ if TYPE_CHECKING:
 KEY_BYTES = 16
 
 _APPLICATION_ID = 0x66616E6F  # "fano", by which other databases are told apart
-_VERSION = 1
+_VERSION = 2
 _BUSY_SECONDS = 30.0
 # Pages of the run's own database that stay in memory: about a million answers of a few numbers.
 _MEMORY_KIB = 96 * 1024
+_PAGE_BYTES = 8192
 _TABLES = """
 CREATE TABLE IF NOT EXISTS sources (
     id INTEGER PRIMARY KEY, namespace TEXT NOT NULL, endpoint TEXT NOT NULL, codec TEXT NOT NULL,
     schema TEXT NOT NULL, UNIQUE (namespace, endpoint, codec, schema)
 );
-CREATE TABLE IF NOT EXISTS answers (
+CREATE TABLE IF NOT EXISTS answers (id INTEGER PRIMARY KEY, answer BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS requests (
     id INTEGER PRIMARY KEY, rest INTEGER NOT NULL, source INTEGER NOT NULL, at INTEGER NOT NULL,
-    run INTEGER NOT NULL, checksum INTEGER NOT NULL, answer BLOB NOT NULL
+    run INTEGER NOT NULL, checksum INTEGER NOT NULL, answer INTEGER NOT NULL
 );
 """
 _HALVES = Struct("<qq")
 _LOOK_UP = (
-    "SELECT a.id, rest, source, checksum, answer FROM json_each(?) wanted JOIN answers a ON a.id = wanted.value "
-    "WHERE at > ?"
+    "SELECT wanted.key, rest, source, checksum, a.answer FROM json_each(?) wanted "
+    "JOIN requests r ON r.id = wanted.value JOIN answers a ON a.id = r.answer WHERE at > ?"
 )
-_INSERT = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)"
+_INTO = "INTO requests VALUES (?, ?, ?, ?, ?, ?, ?)"
+_FORGET_EARLIER = (
+    "DELETE FROM answers WHERE id IN (SELECT answer FROM requests WHERE id IN (SELECT value FROM json_each(?)) "
+    "AND answer < ?)"
+)
+_FORGET_UNUSED = "DELETE FROM answers WHERE id NOT IN (SELECT answer FROM requests)"
 
 
 class Origin(NamedTuple):
@@ -130,54 +135,62 @@ class AnswerCache:
 
         Raises `sqlite3.Error` if the file cannot be read.
         """
-        halves = {place: _HALVES.unpack(key) for place, key in enumerate(keys) if key is not None}
-        places: dict[tuple[int, int], int] = {}
-        others: dict[tuple[int, int], list[int]] = {}
-        for place, half in halves.items():
-            if places.setdefault(half, place) != place:
-                others.setdefault(half, []).append(place)
-        if not places:
+        halves = [(place, _HALVES.unpack(key)) for place, key in enumerate(keys) if key is not None]
+        if not halves:
             return []
         since = -1 if self._ttl is None else int(self._now() - self._ttl)
-        numbers = orjson.dumps([number for number, _ in places])
-        rows: list[tuple[int, int, bytes]] = []
-        for number, rest, source, checksum, answer in self._database.execute(_LOOK_UP, (numbers, since)).fetchall():
+        numbers = orjson.dumps([number for _, (number, _) in halves])
+        by_source: dict[int, list[tuple[int, bytes]]] = {}
+        for index, rest, source, checksum, answer in self._database.execute(_LOOK_UP, (numbers, since)).fetchall():
+            place, (_, other_half) = halves[index]
             # The other half of the key and the checksum refute a wrong number and a damaged page.
-            half = (number, rest)
-            if half in places and checksum == crc32(answer, (rest ^ source) & 0xFFFFFFFF):
-                rows.append((source, places[half], answer))
-                if half in others:
-                    rows += [(source, place, answer) for place in others[half]]
-        rows.sort(key=itemgetter(0))
-        by_source = ((source, list(group)) for source, group in groupby(rows, itemgetter(0)))
-        return [found for source, group in by_source if (found := self._unpacked(source, group)) is not None]
+            if rest == other_half and checksum == crc32(answer, (rest ^ source) & 0xFFFFFFFF):
+                by_source.setdefault(source, []).append((place, answer))
+        return [found for item in by_source.items() if (found := self._unpacked(*item)) is not None]
 
     def put(self, origin: Origin, entries: Sequence[tuple[Sequence[bytes], Values]]) -> None:
         """Store answers: keys and output name -> array, row by row. Those with equal keys are replaced.
 
         Raises `sqlite3.Error` if the file cannot be written.
         """
-        now = int(self._now())
         with self._transaction():
+            (first,) = self._database.execute("SELECT ifnull(max(id), 0) + 1 FROM answers").fetchone()
+            rows: list[tuple[int, ...]] = []
             for keys, outputs in entries:
                 layout = RowFormat({name: (array.dtype, array.shape[1:]) for name, array in outputs.items()})
-                source, run = self._source(origin, layout), self._run
-                rows = [
-                    (number, rest, source, now, run, crc32(answer, (rest ^ source) & 0xFFFFFFFF), answer)
-                    for (number, rest), answer in zip(map(_HALVES.unpack, keys), layout.pack(outputs), strict=True)
-                ]
-                self._database.executemany(_INSERT, sorted(rows, key=itemgetter(0)))
+                # Keys are random: answers in their order would each move others.
+                answers = list(enumerate(layout.pack(outputs), first + len(rows)))
+                self._database.executemany("INSERT INTO answers VALUES (?, ?)", answers)
+                rows += self._requests(keys, answers, self._source(origin, layout))
+            self._insert(sorted(rows), first)
+
+    def _requests(
+        self, keys: Sequence[bytes], answers: Sequence[tuple[int, bytes]], source: int
+    ) -> Iterator[tuple[int, ...]]:
+        """Yield the rows of the table of requests, in the order of its columns."""
+        now, run = int(self._now()), self._run
+        for (number, rest), (answer, data) in zip(map(_HALVES.unpack, keys), answers, strict=True):
+            yield number, rest, source, now, run, crc32(data, (rest ^ source) & 0xFFFFFFFF), answer
+
+    def _insert(self, rows: Sequence[tuple[int, ...]], first: int) -> None:
+        """Insert requests; an answer below ``first`` to one of them is an earlier one, and deleted."""
+        inserted = self._database.executemany(f"INSERT OR IGNORE {_INTO}", rows).rowcount
+        if inserted < len(rows):
+            self._database.execute(_FORGET_EARLIER, (orjson.dumps([row[0] for row in rows]), first))
+            self._database.executemany(f"INSERT OR REPLACE {_INTO}", rows)
 
     def forget_own(self) -> None:
         """Delete the answers that were stored through this object."""
         with self._transaction():
-            self._database.execute("DELETE FROM answers WHERE run = ?", (self._run,))
+            self._database.execute("DELETE FROM requests WHERE run = ?", (self._run,))
+            self._database.execute(_FORGET_UNUSED)
 
     def entries(self) -> list[CacheEntry]:
         """Return the contents, by source."""
         rows = self._database.execute(
-            "SELECT namespace, endpoint, codec, count(*), sum(length(answer)), min(at), max(at) FROM answers a "
-            "JOIN sources s ON s.id = source GROUP BY namespace, endpoint, codec ORDER BY namespace, endpoint, codec"
+            "SELECT namespace, endpoint, codec, count(*), sum(length(a.answer)), min(at), max(at) FROM requests r "
+            "JOIN answers a ON a.id = r.answer JOIN sources s ON s.id = source "
+            "GROUP BY namespace, endpoint, codec ORDER BY namespace, endpoint, codec"
         )
         return [CacheEntry(*row) for row in rows]
 
@@ -189,11 +202,12 @@ class AnswerCache:
         before = self._now() + 1 if older_than is None else self._now() - older_than
         with self._transaction():
             deleted = self._database.execute(
-                "DELETE FROM answers WHERE at < ?1 AND source IN (SELECT id FROM sources WHERE ?2 IS NULL OR "
+                "DELETE FROM requests WHERE at < ?1 AND source IN (SELECT id FROM sources WHERE ?2 IS NULL OR "
                 "namespace = ?2)",
                 (before, namespace),
             ).rowcount
-            self._database.execute("DELETE FROM sources WHERE id NOT IN (SELECT source FROM answers)")
+            self._database.execute(_FORGET_UNUSED)
+            self._database.execute("DELETE FROM sources WHERE id NOT IN (SELECT source FROM requests)")
         self._sources.clear()
         with suppress(sqlite3.OperationalError):
             self._database.execute("VACUUM")
@@ -230,16 +244,16 @@ class AnswerCache:
             ).fetchone()
         return self._sources[known]
 
-    def _unpacked(self, source: int, rows: Sequence[tuple[int, int, bytes]]) -> Found | None:
-        """The answers in ``rows`` (source, place, answer); None if they are not what their schema says."""
+    def _unpacked(self, source: int, rows: Sequence[tuple[int, bytes]]) -> Found | None:
+        """The answers in ``rows`` (place, answer); None if they are not what their schema says."""
         try:
             layout = self._format(source)
             if layout is None:
                 return None
-            outputs = layout.unpack([answer for _, _, answer in rows])
+            outputs = layout.unpack([answer for _, answer in rows])
         except ValueError:
             return None
-        return Found(layout.schema, [place for _, place, _ in rows], outputs)
+        return Found(layout.schema, [place for place, _ in rows], outputs)
 
     def _format(self, source: int) -> RowFormat | None:
         # Another process may have pruned a source and given its number away, so the schema is read each time.
@@ -285,6 +299,7 @@ def _connect(path: Path | None, *, create: bool) -> sqlite3.Connection:
 
 def _prepare(database: sqlite3.Connection, *, own: bool) -> None:
     """Make the tables. Raises `ConfigError` for a database of another program or version."""
+    database.execute(f"PRAGMA page_size={_PAGE_BYTES}")  # of a database that is empty yet
     if own:
         for pragma in ("journal_mode=MEMORY", "synchronous=OFF", f"cache_size=-{_MEMORY_KIB}"):
             database.execute(f"PRAGMA {pragma}")

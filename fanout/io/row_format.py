@@ -75,7 +75,7 @@ class RowFormat:
         if any(len(head) != size for head in heads):
             raise ValueError(f"a row has not {size} bytes")
         if size:
-            table = np.frombuffer(b"".join(heads), self._dtype)
+            table = np.frombuffer(bytearray().join(heads), self._dtype)  # arrays that can be written to
             outputs |= {
                 name: table[key].astype(self.schema[name][0].newbyteorder("="), copy=False)
                 for key, name in self._numbers.items()

@@ -102,10 +102,12 @@ def test_a_schema_of_objects_or_of_nothing_is_refused(text: str):
     [
         "UPDATE answers SET answer = zeroblob(8)",
         "UPDATE answers SET answer = substr(answer, 1, 4)",
-        "UPDATE answers SET rest = rest + 1",
-        "UPDATE answers SET source = 7",
+        "UPDATE requests SET rest = rest + 1",
+        "UPDATE requests SET source = 7",
         'UPDATE sources SET schema = \'{"": ["O", [2]]}\'',
         "UPDATE sources SET schema = 'nonsense'",
+        "UPDATE requests SET answer = answer + 1",
+        "DELETE FROM answers",
         "DELETE FROM sources",
     ],
 )
@@ -118,6 +120,19 @@ def test_a_damaged_answer_is_none(tmp_path: Path, damage: str):
     database.close()
     assert cache.get([key(1)]) == []
     cache.close()
+
+
+def test_a_newer_answer_takes_the_place_of_an_older_one(tmp_path: Path):
+    cache = AnswerCache(tmp_path / "answers.sqlite")
+    put(cache, [1, 2])
+    for value in (5, 6):
+        cache.put(ORIGIN, [([key(2), key(3)], {"": np.array([[value, 0], [value, 1]], "f4")})])
+        assert found(cache, [1, 2, 3]) == {1: [1, -1], 2: [value, 0], 3: [value, 1]}
+        assert [(entry.answers, entry.bytes) for entry in cache.entries()] == [(3, 24)]
+    cache.close()
+    with sqlite3.connect(tmp_path / "answers.sqlite") as database:
+        assert database.execute("SELECT count(*) FROM answers").fetchone() == (3,)
+    database.close()
 
 
 def test_an_answer_counts_for_its_time_to_live(tmp_path: Path):
