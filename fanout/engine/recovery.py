@@ -20,10 +20,10 @@ from fanout.engine.bisection import (
     Parked,
     Split,
     could_be_outage,
-    may_be_rows,
     may_be_size,
     samples_of,
 )
+from fanout.engine.blame import Blame
 from fanout.engine.control import BEFORE_ALL_OTHERS, ControlRequests
 from fanout.engine.task import ChunkTask, kind_of
 from fanout.stop import Stop
@@ -48,12 +48,6 @@ _MOST_LET_THROUGH = 8
 _MOST_BEFORE_CONTROL = 3
 """The same where a control request can show whether it works: each of the chunks may hold a bad row of its own, and
 takes up to 30 s while the circuit is open, so that eight would last longer than the time to a stall."""
-
-_SPLIT_AFTER = 0.1
-"""Part of the time to a stall after which the last chunk is split, though nothing shows that the endpoint works."""
-
-_OUTAGE = 0.4
-"""The same for a last row that fails alone, until the row is to blame rather than the endpoint."""
 
 _LOOK_AGAIN = 1.0
 """Seconds after which an endpoint's requests in flight are counted again: those of other runs are not reported here."""
@@ -98,6 +92,7 @@ class Recovery:
         self.isolation = isolation
         self._now = scheduler.progress.now
         self._control = ControlRequests(group, scheduler.progress)
+        self._blame = Blame(group, scheduler, self._control, isolated=isolation is not None)
 
     def close(self) -> None:
         """End the run: a row is kept for the control requests of the next one."""
@@ -230,19 +225,19 @@ class Recovery:
     def _repeat(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> bool:
         delay, bisection.repeated = self._delay(bisection, task, verdict), None
         is_open = task.endpoint is not None and task.endpoint.breaker.is_open
-        outage = (delay is None or is_open) and self._may_be_outage(task, verdict)
+        outage = (delay is None or is_open) and self._blame.may_be_outage(task, verdict)
         # Another request shows whether the endpoint or the rows are to blame, and its answer closes an open circuit.
         alone = (outage or is_open) and not self._let_one_through()
-        if alone and (outage or delay is not None) and self._needs_control(task, verdict):
+        if alone and (outage or delay is not None) and self._blame.needs_control(task, verdict):
             return self._await_control(bisection, task, verdict)
         if outage:
             # Two answers of others have to lie between two more attempts.
             task.charged = min(task.charged, self._group.retry.max_attempts - 2)
-            if (blamed := self._blamed_without_proof(bisection, task, verdict)) is not None:
+            if (blamed := self._blame.without_proof(bisection, task, verdict)) is not None:
                 return self._decide(bisection, task, blamed)
             delay = self._delay(bisection, task, verdict)
         if delay is None:
-            return self._decide(bisection, task, self._exhausted_attempts(task, verdict))
+            return self._decide(bisection, task, self._blame.without_attempts(task, verdict))
         if self._fails_over(task):
             delay = 0.0
         bisection.repeated, sent = task, task
@@ -308,7 +303,7 @@ class Recovery:
         if verdict is None:
             return self._succeeded(part)
         bisection.splits[-1].any_failed = True
-        if part.n == 1 and could_be_outage(verdict) and self._may_be_outage(part, verdict):
+        if part.n == 1 and could_be_outage(verdict) and self._blame.may_be_outage(part, verdict):
             return self._detach(bisection, part, verdict)
         return self._judge(bisection, part, verdict)
 
@@ -445,47 +440,6 @@ class Recovery:
             return replace(verdict, action=Action.SPLIT)
         return verdict
 
-    def _exhausted_attempts(self, task: ChunkTask, verdict: Verdict) -> Verdict:
-        """Change a verdict to retry when no attempts are left."""
-        endpoint, balancer = task.endpoint, self._group.balancer
-        if verdict.error_kind == "model" and not (endpoint is not None and balancer.has_alternative(endpoint)):
-            return replace(verdict, action=Action.STOP, stop="rejected")
-        if verdict.status == 500 or verdict.error_kind is not None:  # most servers answer 500 for ever to one bad row
-            return replace(verdict, action=Action.SPLIT)
-        if verdict.unreachable and not balancer.answered:
-            return replace(verdict, action=Action.STOP, stop="unreachable")
-        others_succeed = self._endpoint_works(task) or task.history.others_served
-        return replace(verdict, action=Action.SPLIT if task.n > 1 and others_succeed else Action.FAIL)
-
-    def _may_be_outage(self, task: ChunkTask, verdict: Verdict) -> bool:
-        """True for a failure that shows nothing of the rows, as the endpoint has answered no other request since."""
-        if not self._is_ambiguous(verdict):
-            return False
-        return not (self._endpoint_works(task) or (verdict.no_room and task.history.others_served))
-
-    def _is_ambiguous(self, verdict: Verdict) -> bool:
-        """True for a failure that fails rows only if the endpoint answers others."""
-        if not could_be_outage(verdict) or self._group.retry.stop is not None or self._group.retry.max_attempts == 1:
-            return False
-        if self.isolation is not None and may_be_rows(verdict):  # a caller waits, and has only this row
-            return False
-        if not self._group.balancer.answered:
-            return False
-        # Before the first success nothing shows that an endpoint which breaks can do its work, so its attempts decide.
-        return self._group.successes > 0 or not (verdict.status == 500 or verdict.broke_off)
-
-    def _endpoint_works(self, task: ChunkTask) -> bool:
-        """True if the endpoint has answered others between the failures of ``task``, and so is not to blame for them.
-
-        One such answer may lie between two outages. It has to do once no new chunk can give another.
-        """
-        return task.history.proofs.n >= (1 if self._scheduler.no_new_chunk else 2)
-
-    def _needs_control(self, task: ChunkTask, verdict: Verdict) -> bool:
-        # The last chunk is split without a proof; one that others follow is not, and these may all hold a bad row.
-        waits = task.n == 1 or not self._scheduler.no_new_chunk
-        return waits and may_be_rows(verdict) and self._is_ambiguous(verdict) and self._control.possible
-
     def _await_control(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> bool:
         """Repeat a task after a control request, whose answer counts as that of another row."""
         task.charged = min(task.charged, self._group.retry.max_attempts - 1)
@@ -504,18 +458,6 @@ class Recovery:
         delay = self._delay(bisection, task, verdict) if self._control.failed else None
         self._scheduler.put(task, delay or 0.0)
         return False
-
-    def _blamed_without_proof(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> Verdict | None:
-        """Return the verdict that ends a long wait for a proof that cannot come; None before that.
-
-        Parts of the task may show what is to blame; a single row has to come to an end some day.
-        """
-        if not (self._scheduler.no_new_chunk and may_be_rows(verdict)):
-            return None
-        since, part = (bisection.since, _SPLIT_AFTER) if task.n > 1 else (task.history.proofs.failing_since, _OUTAGE)
-        if self._now() - since < part * self._group.retry.stall:
-            return None
-        return replace(verdict, action=Action.SPLIT if task.n > 1 else Action.FAIL)
 
     def _confirmed(self, task: ChunkTask) -> bool:
         return task.history.confirmed or task.charged >= self._group.retry.max_attempts
