@@ -105,3 +105,21 @@ def test_the_tokens_of_each_row_are_beside_its_answer(command, write_job, tmp_pa
     assert {line["usage.cached_tokens"] for line in lines} == {0.0}
     assert "complete since an earlier run" in command("run", "job.toml", *keep).out
     assert "the job's input" not in command("status", "job.toml", *keep).out
+
+
+def test_a_row_that_is_not_sent_has_no_tokens_of_its_own(command, write_job, tmp_path):
+    shared = '\n[cache]\npath = "answers.sqlite"\nsampled = true\n[dedupe]\nenabled = true\n'
+    write_job(JOB + PRICES + shared, np.array(["two words", "one", "two words", "one", "three words here"]))
+    keep = ("--set", "output.keep_usage=true", "--set", "chunks.rows=1")
+
+    def tokens():
+        lines = [json.loads(line) for line in (tmp_path / "out" / "y.jsonl").read_text().splitlines()]
+        assert all(line["error"] is None for line in lines)
+        return [line["usage.input_tokens"] for line in lines]
+
+    summary = json.loads(command("run", "job.toml", "--json", *keep).out)
+    assert (summary["requests"], summary["shared"], summary["tokens"]["input"]) == (3, 2, 6)
+    assert tokens() == [2.0, 1.0, None, None, 3.0]
+    summary = json.loads(command("run", "job.toml", "--json", "--fresh", *keep).out)
+    assert (summary["requests"], summary["cached"], summary["cost"]) == (0, 5, 0.0)
+    assert tokens() == [None] * 5

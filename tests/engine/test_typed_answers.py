@@ -145,6 +145,26 @@ async def test_reasks_are_attempts_and_requests_of_the_run() -> None:
     assert (result.failures[0].attempts, len(server.documents)) == (2, 4)
 
 
+@pytest.mark.parametrize(("kind", "limits"), [
+    ("max_requests", Limits(concurrency=4, max_requests=13)),
+    ("cost", Limits(concurrency=4, max_cost=13.0)),
+    ("max_requests", Limits(concurrency=4, max_requests=13, max_cost=15.0)),
+    ("cost", Limits(concurrency=4, max_requests=15, max_cost=13.0)),
+])  # fmt: skip
+async def test_reasks_end_at_the_limits_of_requests_and_cost(kind: str, limits: Limits) -> None:
+    server = Server(lambda messages: chat("no") if len(messages) == 1 else good(messages))
+    options = {"limits": limits, "cost": fanout.Prices(per_request=1.0)}
+    with pytest.raises(RunStopped) as caught:
+        await run(server, [f"review {i}" for i in range(20)], options)
+    result = caught.value.result
+    assert caught.value.kind == kind
+    assert len(server.documents) == result.stats.requests == result.stats.cost == 13
+    # Each answer takes a request and a reask. A row whose reask the limit forbids is pending, and has not failed.
+    reasks = sum(len(document["messages"]) > 1 for document in server.documents)
+    assert (result.stats.ok, result.stats.failed) == (reasks, 0)
+    assert 0 < sum(len(rows) for rows in result.pending) == 20 - reasks
+
+
 async def test_a_reask_that_meets_an_error_is_repeated_as_it_is() -> None:
     statuses = iter([200, 503, 200])
 
