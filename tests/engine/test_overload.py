@@ -115,7 +115,7 @@ async def test_failures_that_successes_pay_for_do_not_open_the_circuit() -> None
 @pytest.mark.parametrize(
     "concurrency", [pytest.param(4, marks=pytest.mark.slow), 16, pytest.param("auto", marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("status", [503, 500])
+@pytest.mark.parametrize("status", [503, pytest.param(500, marks=pytest.mark.slow)])
 async def test_one_random_failure_in_ten_does_not_open_the_circuit(concurrency: int | str, status: int) -> None:
     """Successes give back more than such failures take: the bucket never runs dry while nine of ten succeed."""
     chance = Random(1)
