@@ -12,7 +12,7 @@ import click
 from fanout._escape import escaped_lines
 from fanout._version import __version__
 from fanout.cli.parameters import AS_JSON, JOB, SET, Age, CommandWithFaults, Counts, RowRange, leave
-from fanout.cli.result_commands import failures, show
+from fanout.cli.result_commands import compare, failures, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -162,6 +162,7 @@ def status(job: str, settings: tuple[str, ...], as_json: bool) -> None:
     leave(status_command(job, settings, as_json=as_json))
 
 
+cli.add_command(compare)
 cli.add_command(failures)
 cli.add_command(show)
 

@@ -60,3 +60,54 @@ def show(recording: Path, row: int, as_json: bool) -> None:
     from fanout.cli.show import show_command
 
     leave(show_command(recording, row, as_json=as_json))
+
+
+@click.command(short_help="Compare two outputs: rows, values and labels that differ.")
+@click.argument("a", metavar="A", type=click.Path(path_type=Path))
+@click.argument("b", metavar="B", type=click.Path(path_type=Path))
+@click.option(
+    "--rtol", metavar="NUMBER", default=1e-5, show_default=True, type=click.FloatRange(0), help="Relative tolerance."
+)
+@click.option(
+    "--atol", metavar="NUMBER", default=1e-8, show_default=True, type=click.FloatRange(0), help="Absolute tolerance."
+)
+@click.option("--columns", metavar="NAME,...", help="Columns to compare, A=B if their names differ; all if not given.")
+@click.option("--id", metavar="NAME", help="Column with the rows' ids; id if not given.")
+@click.option(
+    "--show", metavar="N", default=10, show_default=True, type=click.IntRange(0), help="Number of differing rows shown."
+)
+@AS_JSON
+def compare(
+    a: Path,
+    b: Path,
+    rtol: float,
+    atol: float,
+    columns: str | None,
+    id: str | None,  # noqa: A002 - the name of the option
+    show: int,
+    as_json: bool,
+) -> None:
+    """Compare two outputs, of one model before and after a change, or of two servers.
+
+    Both may be .npy, .npz, .jsonl, .csv, .parquet or .arrow files. Rows are matched by their ids if both have a column
+    of them, else by their positions. Floats agree within ATOL + RTOL times the larger one; integers and texts agree if
+    they are equal. Rows without an answer on both sides agree.
+
+    A label is a text, an integer, or the position of the largest number of a vector (2 to 64 numbers).
+
+    \b
+    Exit codes:
+      0  the outputs agree
+      1  they differ
+      2  they cannot be compared
+
+    \b
+    Examples:
+      fanout compare monday.npy tuesday.npy
+      fanout compare v1/scores.parquet v2/scores.csv --rtol 1e-3 --columns score
+      fanout compare old.jsonl new.jsonl --id key --columns label=class --json
+    """
+    from fanout.cli.compare import compare_command
+
+    options = {"rtol": rtol, "atol": atol, "columns": columns and columns.split(","), "id": id, "show": show}
+    leave(compare_command(a, b, options, as_json=as_json))

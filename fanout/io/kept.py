@@ -71,8 +71,11 @@ class KeptColumns:
 
     def reader(self, *, verbatim: bool = False) -> KeptReader:
         """Begin a pass. With ``verbatim``, texts that stand for values stay as they are in the file."""
-        parsers = self._parsers(self._selected()) if self._parsers is not None and not verbatim else None
-        return KeptReader(self.names, self._pieces(parsers))
+        return KeptReader(self.names, self._pieces(None) if verbatim else self.pieces())
+
+    def pieces(self) -> Iterator[Pieces]:
+        """Begin a pass, which yields some rows of all columns at a time."""
+        return self._pieces(self._parsers(self._selected()) if self._parsers is not None else None)
 
     def arrow_types(self) -> dict[str, Arrow]:
         """Return an Arrow type for each column. Reads all rows if the input has no types.

@@ -1,0 +1,256 @@
+"""`compare_outputs`: the rows and values in which two outputs differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fanout.compare.matching import Unmatched, match
+from fanout.compare.tables import ID, Table
+from fanout.compare.values import ColumnComparison, Tolerance
+from fanout.errors import ConfigError
+from fanout.frames import ERROR
+from fanout.options import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fanout.compare.matching import Pair
+    from fanout.types import Array
+
+RTOL = 1e-5
+ATOL = 1e-8
+SHOWN = 10
+
+
+@dataclass(slots=True)
+class DifferentRow:
+    """A row in which the outputs differ.
+
+    Attributes:
+        row: its id, or its number.
+        values: column -> both values; empty if only one side has an answer.
+        answered: the sides that have an answer: ``"both"``, ``"a"`` or ``"b"``.
+    """
+
+    row: str
+    values: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    answered: str = "both"
+
+
+@dataclass(slots=True)
+class Comparison:
+    """The outcome of a comparison of the outputs ``a`` and ``b``.
+
+    Attributes:
+        by: ``"id"`` or ``"position"``: how rows were matched.
+        rows: rows that both sides have.
+        differing: those of them that differ: in a value, or in whether they have an answer.
+        unanswered: rows without an answer on both sides, which agree.
+        only_a, only_b: rows of one side alone.
+        answered_a, answered_b: rows that have an answer on one side alone.
+        columns: the columns that were compared.
+        columns_a, columns_b: columns of one side alone.
+        first: the first rows that differ.
+    """
+
+    a: str
+    b: str
+    by: str
+    tolerance: Tolerance
+    only_a: Unmatched
+    only_b: Unmatched
+    columns: list[ColumnComparison]
+    columns_a: list[str] = field(default_factory=list)
+    columns_b: list[str] = field(default_factory=list)
+    rows: int = 0
+    differing: int = 0
+    unanswered: int = 0
+    answered_a: int = 0
+    answered_b: int = 0
+    first: list[DifferentRow] = field(default_factory=list)
+
+    @property
+    def agree(self) -> bool:
+        """True if both outputs have the same rows, the same columns, and no value that differs."""
+        alone = self.only_a.count, self.only_b.count, len(self.columns_a), len(self.columns_b)
+        return not (self.differing or any(alone))
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of the rows of either side that agree, 0 to 1; None without any row."""
+        total = self.rows + self.only_a.count + self.only_b.count
+        return (self.rows - self.differing) / total if total else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the comparison in the form of the JSON output."""
+        return {
+            "a": self.a,
+            "b": self.b,
+            "agree": self.agree,
+            "agreement": self.agreement,
+            "by": self.by,
+            **self.tolerance._asdict(),
+            "rows": self.rows,
+            "differing": self.differing,
+            "unanswered": self.unanswered,
+            "answered_only_a": self.answered_a,
+            "answered_only_b": self.answered_b,
+            "only_a": self.only_a.count,
+            "only_b": self.only_b.count,
+            "first_only_a": self.only_a.first,
+            "first_only_b": self.only_b.first,
+            "columns_only_a": self.columns_a,
+            "columns_only_b": self.columns_b,
+            "columns": [_column_as_dict(column) for column in self.columns],
+            "first_differing": [{"row": one.row, "answered": one.answered, "values": one.values} for one in self.first],
+        }
+
+
+def compare_outputs(
+    a: Path | str,
+    b: Path | str,
+    *,
+    rtol: float = RTOL,
+    atol: float = ATOL,
+    columns: Sequence[str] | None = None,
+    id: str | None = None,  # noqa: A002 - the name that it has in a job file
+    show: int = SHOWN,
+) -> Comparison:
+    """Compare two outputs of any formats (``.npy``, ``.npz``, ``.jsonl``, ``.csv``, ``.parquet``, ``.arrow``).
+
+    Rows are matched by their ids if both outputs have a column of them, else by their positions. Rows that have no
+    answer on either side agree; the column ``error``, or the mask beside a ``.npy`` file, shows which these are. Memory
+    does not grow with the number of rows.
+
+    Args:
+        a: the first output. For several outputs in ``.npy`` files, the name that is common to all.
+        b: the second output.
+        rtol: relative tolerance of numbers, times the larger of the two. Integers have to be equal.
+        atol: absolute tolerance of numbers.
+        columns: the columns to compare, ``A=B`` where their names differ; if not given, all but ids and ``error``.
+        id: the column of the ids; ``id`` if not given.
+        show: number of differing rows to name.
+
+    Raises:
+        ConfigError: an output cannot be read, or there is no column to compare.
+    """
+    if not (rtol >= 0 and atol >= 0):
+        raise ConfigError("rtol and atol must be 0 or greater", key="rtol")
+    tables = Table(Path(a)), Table(Path(b))
+    id_column = _id_column(tables, id)
+    pairs, alone = _columns(tables, id_column, columns)
+    named = {(one if one == other else f"{one}={other}"): (one, other) for one, other in pairs}
+    comparison = Comparison(
+        a=str(a),
+        b=str(b),
+        by="position" if id_column is None else "id",
+        tolerance=Tolerance(rtol, atol),
+        only_a=Unmatched(show),
+        only_b=Unmatched(show),
+        columns=[ColumnComparison(name) for name in named],
+        columns_a=alone[0],
+        columns_b=alone[1],
+    )
+    sides = [
+        table.rows({pair[side]: name for name, pair in named.items()}, id_column) for side, table in enumerate(tables)
+    ]
+    for pair in match(sides[0], sides[1], comparison.only_a, comparison.only_b):
+        _add(comparison, pair, show)
+    return comparison
+
+
+def _id_column(tables: tuple[Table, Table], name: str | None) -> str | None:
+    """Return the column of the ids; None if rows are matched by their positions."""
+    if name is not None:
+        for table in tables:
+            _require(table, name, "id")
+        return name
+    return ID if all(ID in table.names for table in tables) else None
+
+
+def _columns(
+    tables: tuple[Table, Table], id_column: str | None, chosen: Sequence[str] | None
+) -> tuple[list[tuple[str, str]], tuple[list[str], list[str]]]:
+    """Return the columns to compare, and those that only one side has."""
+    if chosen is not None:
+        pairs = []
+        for text in chosen:
+            # A name may have a sign of equality in it.
+            one, sign, other = text.partition("=") if text not in tables[0].names else (text, "", "")
+            pairs.append((one, other if sign else one))
+        for pair in pairs:
+            for name, table in zip(pair, tables, strict=True):
+                _require(table, name, "columns")
+        return pairs, ([], [])
+    a, b = ([name for name in table.names if name not in (id_column, ID, ERROR)] for table in tables)
+    common = [(name, name) for name in a if name in b]
+    if not common:
+        held = " and ".join(f"{table.path} has {_listed(table.names)}" for table in tables)
+        raise ConfigError(f"no column is in both outputs: {held}; name a pair as A=B", key="columns")
+    return common, ([name for name in a if name not in b], [name for name in b if name not in a])
+
+
+def _require(table: Table, name: str, key: str) -> None:
+    if name not in table.names:
+        hint = did_you_mean(name, table.names)
+        raise ConfigError(f"{table.path} has no column {name!r}{hint}; it has {_listed(table.names)}", key=key)
+
+
+def _add(comparison: Comparison, pair: Pair, show: int) -> None:
+    """Compare some rows that both sides have."""
+    ok_a, ok_b = pair.a.ok, pair.b.ok
+    both = np.flatnonzero(ok_a & ok_b)
+    comparison.rows += len(ok_a)
+    comparison.unanswered += int((~ok_a & ~ok_b).sum())
+    comparison.answered_a += int((ok_a & ~ok_b).sum())
+    comparison.answered_b += int((ok_b & ~ok_a).sum())
+    differs = ok_a != ok_b
+    everywhere = len(both) == len(ok_a)
+    names = pair.names if everywhere else [pair.names[i] for i in both.tolist()]
+    of_columns: dict[str, Array] = {}
+    for column in comparison.columns if len(both) else ():
+        a, b = pair.a.columns[column.name], pair.b.columns[column.name]
+        if not everywhere:
+            a, b = (one[both] if isinstance(one, np.ndarray) else [one[i] for i in both.tolist()] for one in (a, b))
+        of_columns[column.name] = np.zeros(len(ok_a), bool)
+        of_columns[column.name][both] = column.add(a, b, names, comparison.tolerance)
+        differs = differs | of_columns[column.name]
+    comparison.differing += int(differs.sum())
+    for place in np.flatnonzero(differs)[: max(0, show - len(comparison.first))].tolist():
+        comparison.first.append(_different_row(pair, place, of_columns))
+
+
+def _different_row(pair: Pair, place: int, of_columns: Mapping[str, Array]) -> DifferentRow:
+    if pair.a.ok[place] != pair.b.ok[place]:
+        return DifferentRow(pair.names[place], answered="a" if pair.a.ok[place] else "b")
+    values = {
+        name: tuple(_shown(side.columns[name][place]) for side in (pair.a, pair.b))
+        for name, differs in of_columns.items()
+        if differs[place]
+    }
+    return DifferentRow(pair.names[place], values)
+
+
+def _shown(value: Any) -> Any:
+    value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    return value if value is None or isinstance(value, str | int | float | list | dict) else str(value)
+
+
+def _column_as_dict(column: ColumnComparison) -> dict[str, Any]:
+    return {
+        "name": column.name,
+        "rows": column.rows,
+        "differing": column.differing,
+        "largest": None if column.largest is None else column.largest._asdict(),
+        "labels": column.labels,
+        "label_changes": column.label_changes,
+        "changes": [{"from": a, "to": b, "rows": n} for (a, b), n in column.changes.most_common()],
+    }
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:30])
