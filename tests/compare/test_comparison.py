@@ -179,8 +179,9 @@ def columns_of(path: Path, a: list[Any], b: list[Any], **options: Any) -> Compar
 def test_values_agree_by_their_kind_also_beside_values_of_other_kinds(
     tmp_path: Path, a: Any, b: Any, agree: bool
 ) -> None:
+    others: list[list[Any]] = [[], ["text"], [None], [[1.0]]]
     # JSON has one type of numbers, so that integers among floats are floats.
-    for more in ([], ["text"], [None], [[1.0]], *([] if type(a) is int else [[0.5]])):
+    for more in others if type(a) is int else [*others, [0.5]]:
         assert columns_of(tmp_path, [*more, a], [*more, b]).agree is agree
         assert columns_of(tmp_path, [*more, b], [*more, a]).agree is agree
 
