@@ -7,6 +7,7 @@ writing its files, and nothing reads them.
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -119,11 +120,16 @@ class PartsFolder:
         _replace(self.path / "orders.json", asdict(orders), durable=False)
 
     def claim(self, attempt: int) -> bool:
-        """Return True for the first process that runs an attempt: engines start a task again on their own."""
+        """Return True for the first process that runs an attempt: engines start a task again on their own.
+
+        The file says which process that is.
+        """
         try:
-            os.close(os.open(self.part(attempt).with_suffix(".claim"), os.O_CREAT | os.O_EXCL | os.O_WRONLY, PRIVATE))
+            fd = os.open(self.part(attempt).with_suffix(".claim"), os.O_CREAT | os.O_EXCL | os.O_WRONLY, PRIVATE)
         except FileExistsError:
             return False
+        with os.fdopen(fd, "w") as file:
+            file.write(f"{platform.node()} {os.getpid()}\n")
         return True
 
     def is_claimed(self, attempt: int) -> bool:
