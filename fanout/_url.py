@@ -14,11 +14,23 @@ if TYPE_CHECKING:
 LOCAL = "local://"
 """Scheme of the packaged model server."""
 
+UNIX = "unix://"
+"""Scheme of Unix sockets: ``unix:///PATH``, or ``unix:///PATH:/v1/embeddings?a=1`` with the target of the request."""
+
+# The host of requests over a Unix socket, which has no name of its own. curl and Docker send the same.
+_HOST_OF_SOCKETS = "http://localhost"
+
+# Bytes of a socket's path that every system has room for: 104 with a final NUL on macOS, 108 on Linux.
+_LONGEST_SOCKET = 103
+
 _CREDENTIAL = re.compile("(^|[-_.])(api-?key|key|token|secret|password|signature|sig|credential|auth)$", re.IGNORECASE)
 
 
 def redact_url(url: str) -> str:
     """Return ``url`` with ``***`` in place of the userinfo and of all query values."""
+    if url.startswith(UNIX):
+        socket, http = split_socket(url)
+        return with_socket(redact_url(http), socket)
     try:
         parts = urlsplit(url)
     except ValueError:  # no part of it can be identified, so no part can be shown
@@ -47,11 +59,43 @@ def credentials_in(url: str) -> Iterator[str]:
 
 
 def require_url(url: str, key: str) -> None:
-    """Raise `ConfigError` unless ``url`` is an http(s) URL with a host, or ``local://NAME``."""
+    """Raise `ConfigError` unless ``url`` is an http(s) URL with a host, ``unix:///PATH``, or ``local://NAME``."""
     if url == LOCAL:
         raise ConfigError(f"{key} {url!r} names no model; try local://digits", key=key)
-    if not url.startswith(LOCAL):  # local://package.module:function has no host to check
+    if url.startswith(UNIX):
+        _require_socket(url, key)
+    elif not url.startswith(LOCAL):  # local://package.module:function has no host to check
         require_web_url(url, key)
+
+
+def split_socket(url: str) -> tuple[str | None, str]:
+    """Return the path of the Unix socket in ``url``, and the URL of requests over it; None and ``url`` for another."""
+    if not url.startswith(UNIX):
+        return None, url
+    socket, colon, target = url.removeprefix(UNIX).partition(":/")
+    return socket, f"{_HOST_OF_SOCKETS}/{target}" if colon else _HOST_OF_SOCKETS
+
+
+def with_socket(url: str, socket: str | None) -> str:
+    """Return the URL of which `split_socket` returned ``socket``, with the path and the query of ``url``."""
+    if socket is None or not url.startswith(_HOST_OF_SOCKETS):
+        return url
+    target = url.removeprefix(_HOST_OF_SOCKETS)
+    return f"{UNIX}{socket}:{target}" if target.startswith("/") else f"{UNIX}{socket}"
+
+
+def _require_socket(url: str, key: str) -> None:
+    socket, _ = split_socket(url)
+    assert socket is not None
+    if not socket.startswith("/") or socket == "/":
+        problem = "has no absolute path; write three slashes, as in unix:///run/model.sock"
+    elif len(socket.encode()) > _LONGEST_SOCKET:
+        problem = f"has a path of {len(socket.encode())} bytes, and systems take {_LONGEST_SOCKET} for a socket"
+    elif "\0" in socket:
+        problem = "holds a NUL"
+    else:
+        return
+    raise ConfigError(f"{key} {redact_url(url)!r} {problem}", key=key)
 
 
 def require_web_url(url: str, key: str) -> None:
@@ -69,7 +113,8 @@ def require_web_url(url: str, key: str) -> None:
         # "host:8000/x" parses with "host" as its scheme, so the remedy covers both cases.
         raise ConfigError(
             f"{key} {redact_url(url)!r} has no http:// or https:// in front; write the whole URL, "
-            f"for instance http://{redact_url(url).rpartition('//')[2]}, or local://digits for the packaged server",
+            f"for instance http://{redact_url(url).rpartition('//')[2]}, unix:///run/model.sock for a Unix socket, or "
+            "local://digits for the packaged server",
             key=key,
         )
     if not host:
@@ -84,6 +129,7 @@ def with_path(url: str, path: str) -> str:
     """
     if not path or url.startswith(LOCAL):
         return url
+    socket, url = split_socket(url)
     parts = urlsplit(url)
     path, _, query = path.partition("?")
     present, wanted = parts.path.rstrip("/").split("/")[1:], path.split("/")[1:]
@@ -93,7 +139,7 @@ def with_path(url: str, path: str) -> str:
         parts = parts._replace(path="/" + "/".join([*present, *wanted[shared:]]))
     names = {pair.partition("=")[0] for pair in parts.query.split("&")}
     added = [pair for pair in query.split("&") if pair and pair.partition("=")[0] not in names]
-    return parts._replace(query="&".join([*filter(None, [parts.query]), *added])).geturl()
+    return with_socket(parts._replace(query="&".join([*filter(None, [parts.query]), *added])).geturl(), socket)
 
 
 def _has_authority(parts: SplitResult) -> bool:

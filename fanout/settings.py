@@ -16,7 +16,7 @@ from os import fspath
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
 from urllib.parse import urlsplit
 
-from fanout._url import credentials_in, is_credential, redact_url, require_url, require_web_url
+from fanout._url import UNIX, credentials_in, is_credential, redact_url, require_url, require_web_url
 from fanout._variables import has_reference
 from fanout.errors import ConfigError
 from fanout.options import checks_options
@@ -369,7 +369,8 @@ class Endpoint:
     __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
 
     url: str = ""
-    """URL of the model: http(s)://..., or local://NAME for the packaged model server."""
+    """URL of the model: http(s)://..., unix:///PATH for a Unix socket (unix:///PATH:/v1/... with the path of the
+    request), or local://NAME for the packaged model server."""
 
     urls: tuple[str, ...] = ()
     """Further endpoints that serve the same model. All are used as one, and every setting here applies to each."""
@@ -387,7 +388,12 @@ class Endpoint:
     """Maximum size of the header of a response."""
 
     proxy: str | None = None
-    """URL of an HTTP proxy; proxies in environment variables are ignored."""
+    """URL of an HTTP proxy; or "env", for those that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name, which are ignored
+    otherwise."""
+
+    compress: Literal["gzip"] | None = None
+    """Encoding of request bodies, where the server takes it: "gzip" for those of 1 KiB or more. chunks.max_bytes counts
+    bytes before compression."""
 
     ca_file: str | None = None
     """PEM file with the certificates to trust, instead of the system's."""
@@ -431,8 +437,11 @@ class Endpoint:
         _require_count("max_response_bytes", self.max_response_bytes)
         _require_count("max_header_bytes", self.max_header_bytes)
         _require(self.model != "", "model", self.model, "the name of the model in responses")
-        if self.proxy is not None:
+        if self.proxy is not None and self.proxy != "env":
             require_web_url(self.proxy, "proxy")
+            sockets = [url for url in every if url.startswith(UNIX)]
+            _require(not sockets, "proxy", redact_url(self.proxy), f"left out for a Unix socket ({', '.join(sockets)})")
+        _require(self.compress in (None, "gzip"), "compress", self.compress, 'left out or "gzip"')
         _require(self.client_cert is not None or self.client_key is None, "client_key", "alone", "with a client_cert")
 
     def each(self) -> list[tuple[Endpoint, float]]:

@@ -160,6 +160,9 @@ class Payload:
     path: str = field(default="", repr=False)
     """Appended to the path of the endpoint's URL, percent-encoded. It begins with ``/``, and may have a query."""
 
+    gzip: Any = field(default=None, init=False, repr=False, compare=False)
+    """The body in gzip, which the transport keeps here for further attempts."""
+
     @property
     def nbytes(self) -> int:
         """Length of the body in bytes."""

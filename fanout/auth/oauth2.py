@@ -12,6 +12,7 @@ from urllib.parse import quote_plus, urlencode
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from fanout._escape import shortened
+from fanout._redact import secrets_of
 from fanout._url import redact_url, require_web_url
 from fanout.auth.base import Auth, Credentials, bearer, on_daemon_thread, require_secret
 from fanout.errors import ConfigError, CredentialsError
@@ -52,8 +53,14 @@ class OAuth2Auth(Auth):
     client_auth: Literal["basic", "body"] = "basic"
     """Place of id and secret in the request for a token: "basic" is the Authorization header, "body" the form."""
 
+    proxy: str | None = field(default=None, repr=False)
+    """URL of an HTTP proxy to the token endpoint; or "env", for those that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name,
+    which are ignored otherwise."""
+
     def __post_init__(self) -> None:
         require_web_url(self.token_url, "token_url")
+        if self.proxy is not None and self.proxy != "env":
+            require_web_url(self.proxy, "proxy")
         for name in ("client_id", "client_secret"):
             require_secret(name, getattr(self, name))
         if self.client_auth not in ("basic", "body"):
@@ -61,8 +68,8 @@ class OAuth2Auth(Auth):
 
     @property
     def secrets(self) -> Iterable[str]:
-        """The secret, and the pair as it is in the request for a token."""
-        return [*super().secrets, self._pair]
+        """The secret, the pair as it is in the request for a token, and the credentials of the proxy."""
+        return [*super().secrets, self._pair, *secrets_of(self.proxy or "", {})]
 
     @property
     def _pair(self) -> str:
@@ -81,7 +88,7 @@ class OAuth2Auth(Auth):
         else:
             headers["Authorization"] = f"Basic {self._pair}"
         body = urlencode({name: value for name, value in form.items() if value is not None}).encode()
-        status, answer = _post(self.token_url, body, headers)
+        status, answer = _post(self.token_url, body, headers, self.proxy)
         shown = f"the token server {redact_url(self.token_url)}"
         if status != 200:
             reason = f"{shown} answered HTTP {status}{_message(answer)}"
@@ -101,9 +108,11 @@ class _NoRedirect(HTTPRedirectHandler):
         return None
 
 
-def _post(url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
+def _post(url: str, body: bytes, headers: Mapping[str, str], proxy: str | None) -> tuple[int, dict[str, Any]]:
     """Return status and JSON object of the response to a POST; an empty one if it holds none."""
-    opener = build_opener(ProxyHandler({}), _NoRedirect())
+    # Without an argument the handler looks into the environment, for each request.
+    proxies = None if proxy == "env" else {} if proxy is None else {"http": proxy, "https": proxy}
+    opener = build_opener(ProxyHandler(proxies), _NoRedirect())
     try:
         try:
             response = opener.open(Request(url, data=body, headers=dict(headers)), timeout=_TIMEOUT)  # noqa: S310

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from fanout._url import LOCAL, is_credential
+from fanout._url import LOCAL, UNIX, is_credential, split_socket
 from fanout.client.endpoints import offline_url
 from fanout.client.identity import codec_identity, codec_name, query_of
 from fanout.engine import AnswerStore
@@ -91,9 +91,11 @@ def _place(url: str, codec: Codec) -> tuple[str, str, str]:
     if url.startswith(LOCAL):
         # The port of a local server is another one in each process.
         return url, "", ""
-    parts = urlsplit(offline_url(url, codec.path))
+    socket, http = split_socket(offline_url(url, codec.path))
+    parts = urlsplit(http)
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
-    return f"{parts.scheme}://{parts.hostname}:{port}", parts.path, query_of(url)
+    origin = f"{parts.scheme}://{parts.hostname}:{port}" if socket is None else f"{UNIX}{socket}:"
+    return origin, parts.path, query_of(url)
 
 
 def _fields(headers: Mapping[str, str]) -> list[tuple[str, str]]:

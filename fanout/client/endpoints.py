@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, urlsplit
 
-from fanout._url import LOCAL, redact_url
+from fanout._url import LOCAL, redact_url, split_socket, with_socket
 from fanout.errors import ConfigError
 from fanout.settings import Endpoint, Endpoints
 
@@ -51,16 +51,18 @@ def request_url(url: str, path: str, model: str | None = None) -> str:
 
     Raises `ConfigError` if the path needs the name of a model and none is given.
     """
-    parts = urlsplit(url)
+    socket, http = split_socket(url)
+    parts = urlsplit(http)
     if parts.path not in ("", "/") or not path:
         return url
     if "{model}" in path:
         if model is None:
-            example = redact_url(parts._replace(path=path.replace("{model}", "NAME")).geturl())
+            whole = parts._replace(path=path.replace("{model}", "NAME")).geturl()
+            example = redact_url(with_socket(whole, socket))
             raise ConfigError(f"the url {redact_url(url)} names no model; write it whole, like {example}", key="url")
         # The name of a local function, package.module:function, stays readable in the URL.
         path = path.replace("{model}", quote(model, safe=":."))
-    return parts._replace(path=path).geturl()
+    return with_socket(parts._replace(path=path).geturl(), socket)
 
 
 def offline_url(url: str, path: str) -> str:
@@ -91,7 +93,9 @@ async def start_targets(
     The caller stops ``servers``, also if this raises: some may have started already.
     """
     targets = []
-    for endpoint, weight in endpoints:
+    for given, weight in endpoints:
+        # A proxy of the environment does not reach this machine's own ports.
+        endpoint = replace(given, proxy=None) if given.url.startswith(LOCAL) else given
         if endpoint.url.startswith(LOCAL):
             # Only local:// endpoints need the packaged server.
             from fanout.serving.local import LocalServer

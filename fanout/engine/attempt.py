@@ -272,7 +272,9 @@ class Attempter:
             reason = f"HTTP {response.status}: the answer cannot be read ({type(problem).__name__})"
             verdict = classify_error(InvalidResponse(f"{reason}: {response.excerpt()}"), response.status)
         url = response.url or transport.url
-        verdict = with_address(self._concealed(verdict), url, self._codec.path, transport.redactor.url)
+        verdict = with_address(self._concealed(verdict), url, self._codec.path, transport.shown)
+        if not ticket.endpoint.served:
+            verdict = transport.with_remedy(verdict, task.payload)
         if verdict.status == 403 and verdict.action is Action.STOP and verdict.stop == "refused":
             expired = credentials_refused(403, response.headers, response.body)
             if not expired and self._rows_may_be_forbidden(ticket.endpoint, task):

@@ -133,7 +133,7 @@ def _objection(response: Exchanged, endpoint: EndpointState, dispatcher: Dispatc
     if 200 <= response.status < 300 and (meaning := hidden_status(response)) is None:
         return None
     refused = classify_response(response, meaning=meaning)
-    verdict = with_address(refused, response.url, "", endpoint.transport.redactor.url)
+    verdict = with_address(refused, response.url, "", endpoint.transport.shown)
     # Most other refusals mean that there is no such page: the codec knows whether it can do without it.
     fatal = verdict.action is Action.STOP and verdict.stop != "rejected"
     if fatal or (verdict.action is Action.RETRY and verdict.status != 500):

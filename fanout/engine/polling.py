@@ -178,7 +178,7 @@ class PollingAttempter(Attempter):
     def _job(self, url: str, endpoint: EndpointState, *, wait: float, has_ended: bool = False) -> Job | Verdict:
         if endpoint.transport.may_get(url):
             return Job(url, endpoint, has_ended, wait)
-        shown = endpoint.transport.redactor.url(url)
+        shown = endpoint.transport.shown(url)
         reason = (
             f"the server names {shown} as the URL of a job, which is not at the endpoint's origin; if that is right, "
             "add its origin to codec.poll.origins (no credentials are sent there)"

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fanout.serving.exchange import ServerRequest
+from fanout.serving.exchange import ServerRequest, uncompressed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -65,6 +65,7 @@ class Connection:
         except (asyncio.IncompleteReadError, ValueError):
             raise ConnectionAbortedError("the request has no end") from None
         self._traffic.received += len(body)
+        body = uncompressed(head.headers, body)
         return ServerRequest(method=head.method, path=head.path, headers=head.headers, body=body)
 
     async def send(self, *parts: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,15 @@ class ServerResponse:
     def encoded(self) -> bytes:
         """The whole response as a correct server sends it."""
         return self.head([f"Content-Length: {len(self.body)}"]) + self.body
+
+
+def uncompressed(headers: Mapping[str, str], body: bytes) -> bytes:
+    """Return the body of a request without gzip. One that is damaged, or encoded otherwise, is for the parser."""
+    encoding = next((value.lower() for name, value in headers.items() if name.lower() == "content-encoding"), "")
+    try:
+        return zlib.decompress(body, wbits=31) if encoding == "gzip" else body
+    except zlib.error:
+        return body
 
 
 class StatusError(Exception):

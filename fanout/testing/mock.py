@@ -19,7 +19,7 @@ from fanout.faults.endpoint import FakeEndpoint
 from fanout.faults.plan import Scripted, checked_step
 from fanout.mock.in_memory import play
 from fanout.options import checks_options
-from fanout.serving.exchange import ServerRequest, ServerResponse
+from fanout.serving.exchange import ServerRequest, ServerResponse, uncompressed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +85,8 @@ class MockEndpoint(FakeEndpoint):
 
     def _callback(self, method: str) -> Callable[..., Any]:
         async def callback(url: URL, **sent: Any) -> CallbackResult:
-            body, headers = await _body(sent.get("data")), dict(sent.get("headers") or {})
+            headers = dict(sent.get("headers") or {})
+            body = uncompressed(headers, await _body(sent.get("data")))
             request = ServerRequest(method=method, path=url.raw_path_qs, headers=headers, body=body)
             # The next step belongs to this request from now on, however long its response takes.
             planned = self._plan.scripted(method)

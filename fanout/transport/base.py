@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from fanout.auth import Authenticator
+    from fanout.transport.compression import GzipBody
     from fanout.types import Array, Buffer, Response
 
 RowsSent: TypeAlias = "tuple[object, int, int, slice | Array | None]"
@@ -43,6 +44,9 @@ class Request:
 
     rows: RowsSent | None = None
     """The rows in the body, by which a transport reports that a server has answered twice, and a cassette is read."""
+
+    gzip: GzipBody | None = field(repr=False, compare=False, default=None)
+    """Compresses the body, where the HTTP transport is to send it in gzip."""
 
     redact: Callable[[bytes], bytes] = field(repr=False, compare=False, default=unredacted)
     """Replaces the endpoint's secrets in bytes by stars, for whatever stores or shows them."""

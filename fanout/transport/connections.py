@@ -6,7 +6,7 @@ import asyncio
 import select
 from collections import deque
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
@@ -14,7 +14,6 @@ from fanout.transport.aiohttp_names import unread_messages
 from fanout.transport.base import SendAborted
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable, Sequence
 
     from aiohttp.client_proto import ResponseHandler
@@ -83,7 +82,7 @@ class ConnectionUse:
 CONNECTION_USE: ContextVar[ConnectionUse] = ContextVar("fanout_connection_use")
 
 
-class Connector(aiohttp.TCPConnector):
+class CheckedConnector(aiohttp.BaseConnector):
     """Hands out no kept connection on which the server has already sent something.
 
     Bytes that arrive on an idle connection would be taken for the response to the next request, and every later
@@ -91,17 +90,14 @@ class Connector(aiohttp.TCPConnector):
     looked at. Only connections that have served are: a new one over TLS 1.3 holds session tickets.
 
     Args:
-        limit: most connections.
-        tls: a context, or True for the system's defaults.
         cooldown: checked once there is a connection, since making one may take long; `SendAborted` is raised then.
         id_header: a header field in which a response names its request. An unsolicited response that has it proves
             nothing against the others: they had it too.
+        options: those of aiohttp's connector.
     """
 
-    def __init__(
-        self, *, limit: int, tls: ssl.SSLContext | bool, cooldown: Cooldown, id_header: str | None = None
-    ) -> None:
-        super().__init__(limit=limit, ssl=tls)
+    def __init__(self, *, cooldown: Cooldown, id_header: str | None = None, **options: Any) -> None:
+        super().__init__(**options)
         self._known: dict[ResponseHandler, PooledConnection] = {}
         self._cooldown = cooldown
         self._id_header = id_header
@@ -120,7 +116,7 @@ class Connector(aiohttp.TCPConnector):
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
     ) -> Connection:
-        """`aiohttp.TCPConnector.connect`, which the session calls for every request."""
+        """`aiohttp.BaseConnector.connect`, which the session calls for every request."""
         use = CONNECTION_USE.get()
         lease, connection = await self.ask(req, traces, timeout, fresh=use.fresh)
         # It may be aiohttp's own second try, after a reused connection failed it.
@@ -232,6 +228,14 @@ class Connector(aiohttp.TCPConnector):
         self._known[protocol] = connection = PooledConnection(protocol)
         closed.add_done_callback(forget)
         return connection
+
+
+class Connector(CheckedConnector, aiohttp.TCPConnector):
+    """Connections over TCP and TLS."""
+
+
+class SocketConnector(CheckedConnector, aiohttp.UnixConnector):
+    """Connections over a Unix socket."""
 
 
 def _look_at(descriptor: int) -> Callable[[int], object]:

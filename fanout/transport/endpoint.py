@@ -12,15 +12,17 @@ from uuid import uuid4
 from yarl import URL
 
 from fanout._redact import Redactor, secrets_of
-from fanout._url import credentials_in, redact_url
+from fanout._url import credentials_in, redact_url, split_socket, with_socket
 from fanout.auth import Authenticator, StaticAuth
 from fanout.callbacks import awaiting
 from fanout.errors import ConfigError
 from fanout.settings import require_headers
 from fanout.transport.authentication import AuthenticatingTransport
 from fanout.transport.base import Cooldown, Request, is_offline, replaces_network
+from fanout.transport.compression import CompressingTransport, GzipBody
 from fanout.transport.headers import USER_AGENT, RequestHeaders, credentials_refused
 from fanout.transport.http import HttpTransport
+from fanout.transport.proxies import proxy_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from fanout.telemetry.base import Tracing
     from fanout.transport.base import RowsSent, Transport, TransportWrapper
     from fanout.transport.headers import CallHeaders, HeaderSource
-    from fanout.types import Payload, Response
+    from fanout.types import Payload, Response, Verdict
 
 
 class _UserTransport:
@@ -93,8 +95,10 @@ class _Elsewhere:
             return self._traced(_UserTransport(self._given), origin)  # type: ignore[arg-type]
         if origin not in self._http:
             endpoint = replace(
-                self._endpoint, url=str(origin), headers={}, client_cert=None, client_key=None, request_id_header=None
-            )
+                self._endpoint, url=str(origin), headers={}, client_cert=None, client_key=None, request_id_header=None,
+                proxy=proxy_for(self._endpoint.proxy, origin),
+            )  # fmt: skip
+            self._redactor.add(secrets_of(endpoint.proxy or "", {}))
             self._http[origin] = HttpTransport(
                 endpoint, origin, timeouts=self._timeouts, connections=self._connections, shown_url=str(origin),
                 cooldown=self._cooldown,
@@ -107,6 +111,10 @@ class _Elsewhere:
         if self._tracing is None:
             return transport
         return self._tracing.transport(transport, str(origin), self._redactor, propagates=False)
+
+
+# Statuses of servers that take a body in gzip for damaged JSON, or know no encoding of requests.
+_NOT_UNDERSTOOD = (400, 415)
 
 
 class EndpointClient:
@@ -144,7 +152,7 @@ class EndpointClient:
         other_origins: Sequence[str] = (),
         tracing: Tracing | None = None,
     ) -> None:
-        self.url = url
+        self._socket, self.url = split_socket(url)
         self.redactor = Redactor() if redactor is None else redactor
         self.cooldown = Cooldown()
         """While it lasts nothing is sent. It may begin as a request waits for a connection."""
@@ -152,8 +160,12 @@ class EndpointClient:
         self.stamps = endpoint.idempotency_header is not None
         """True if payloads need the idempotency key of `stamped`."""
 
-        self._endpoint = endpoint
-        self._target = _parsed(url)
+        self._target = _parsed(self.url)
+        # Each origin has a proxy of its own, so this one gets the setting as it is.
+        self._elsewhere = _Elsewhere(
+            endpoint, transport, timeouts, connections, self.cooldown, other_origins, tracing, self.redactor
+        )
+        self._endpoint = endpoint = replace(endpoint, proxy=self._proxy_for(endpoint.proxy))
         self._target_text = str(self._target)
         static = auth.headers if isinstance(auth, StaticAuth) else {}
         self._headers = RequestHeaders(endpoint.headers, headers, static, endpoint.request_id_header)
@@ -161,30 +173,31 @@ class EndpointClient:
         self._authenticator = auth if isinstance(auth, Authenticator) else None
         self._is_offline = is_offline(transport)
         self._http: HttpTransport | None = None
-        self._elsewhere = _Elsewhere(
-            endpoint, transport, timeouts, connections, self.cooldown, other_origins, tracing, self.redactor
-        )
         if replaces_network(transport):
             sender: Transport = _UserTransport(transport)  # type: ignore[arg-type]
             if tracing is not None:
                 sender = tracing.transport(sender, self._target_text, self.redactor, is_own=False)
-            self._transport = self._authenticating(sender)
+            self._transport = self._below(sender)
         else:
             self._http = HttpTransport(
                 endpoint, self._target, timeouts=timeouts, connections=connections, shown_url=self.shown_url,
-                cooldown=self.cooldown, buffers=buffers,
+                cooldown=self.cooldown, buffers=buffers, socket=self._socket,
             )  # fmt: skip
             sender = self._http.fast_path or self._http
             # Innermost, so that each request that is sent is traced, and no recording has the context of a trace.
             if tracing is not None:
                 sender = tracing.transport(sender, self._target_text, self.redactor)
-            fastest = self._authenticating(sender)
+            fastest = self._below(sender)
             self._transport = fastest if transport is None else _UserTransport(transport.wrap(fastest))  # type: ignore[union-attr]
 
     @property
     def shown_url(self) -> str:
         """The URL as messages show it, without secrets."""
-        return self.redactor.url(self.url)
+        return self.shown(self.url)
+
+    def shown(self, url: str) -> str:
+        """The URL of a request to this endpoint, as messages show it."""
+        return self.redactor.url(with_socket(url, self._socket))
 
     @property
     def model(self) -> str | None:
@@ -218,7 +231,11 @@ class EndpointClient:
             headers = known.numbered(headers)
         version = known.version
         url = self._url_with(payload.path) if payload.path else self._target_text
-        response = await self._transport.send(Request("POST", url, headers, body, fresh, rows, self.redactor.raw))
+        if self._endpoint.compress is not None and payload.gzip is None:
+            payload.gzip = GzipBody()
+        response = await self._transport.send(
+            Request("POST", url, headers, body, fresh, rows, payload.gzip, self.redactor.raw)
+        )
         if call is not None:  # its response is read now, and may repeat what a long exchange has let be forgotten
             self.redactor.add(call.secrets, temporary=True)
         return response if response.status < 300 else self._refused(response, version, call)
@@ -237,7 +254,7 @@ class EndpointClient:
         if target.origin() != self._target.origin():
             if target.origin() in self._elsewhere.origins:
                 return await self._elsewhere.get(target)
-            there = self.redactor.url(url)
+            there = self.shown(url)
             raise ConfigError(f"{there} is not at the endpoint's origin: credentials stay at {self.shown_url}")
         if target.raw_user is None and self._target.raw_user is not None:
             # A server that names a URL leaves out the credentials in that of the endpoint.
@@ -259,6 +276,14 @@ class EndpointClient:
         self._headers.require_apart(call)
         if self._target.raw_user is not None and "Authorization" in call.fields:
             raise ConfigError(self._credentials_twice(), key="headers")
+
+    def with_remedy(self, verdict: Verdict, payload: Payload) -> Verdict:
+        """``verdict`` on a response to ``payload`` of a server that has answered none, with what may be to blame."""
+        sent = payload.gzip is not None and payload.gzip.was_sent
+        if not sent or verdict.status not in _NOT_UNDERSTOOD:
+            return verdict
+        remedy = "the body was sent in gzip, which not every server takes: remove endpoint.compress if that is why"
+        return replace(verdict, reason=f"{verdict.reason} ({remedy})")
 
     def may_get(self, url: str) -> bool:
         """True if `get` sends a request to ``url``: its origin is the endpoint's, or one of ``other_origins``."""
@@ -298,6 +323,8 @@ class EndpointClient:
         # All endpoints of a client share its authenticator.
         if self._headers.has_source_of(other._headers) or self._authenticator is not None:
             return True
+        if self._socket != other._socket:
+            return False
         mine, others = self._credentials(), other._credentials()
         return mine == others if mine or others else self._target.origin() == other._target.origin()
 
@@ -334,11 +361,14 @@ class EndpointClient:
     def __repr__(self) -> str:
         return f"<EndpointClient {self.shown_url}>"
 
-    def _authenticating(self, transport: Transport) -> Transport:
-        if self._authenticator is None or self._is_offline:
+    def _below(self, transport: Transport) -> Transport:
+        """``transport`` with what a recorder does not see: credentials, and the compression of bodies."""
+        if self._is_offline:
             return transport
-        taken = frozenset({"authorization"}) if self._target.raw_user is not None else frozenset()
-        return AuthenticatingTransport(transport, self._authenticator, taken)
+        if self._authenticator is not None:
+            taken = frozenset({"authorization"}) if self._target.raw_user is not None else frozenset()
+            transport = AuthenticatingTransport(transport, self._authenticator, taken)
+        return transport if self._endpoint.compress is None else CompressingTransport(transport)
 
     def _with_fields_of(self, call: CallHeaders, headers: CIMultiDict[str]) -> CIMultiDict[str]:
         # With each request, since the redactor forgets the secrets of calls that ended long ago.
@@ -365,7 +395,12 @@ class EndpointClient:
         # The secrets of earlier fields stay known: responses to requests with them may still come.
         self.redactor.add(secrets_of(self.url, {}))
         self.redactor.add(secrets_of("", self._headers.user), temporary=self._headers.can_renew)
-        self.redactor.add(secrets_of(self._endpoint.proxy or "", {}))
+
+    def _proxy_for(self, setting: str | None) -> str | None:
+        # Over a Unix socket, nothing leaves this machine.
+        proxy = None if self._socket is not None else proxy_for(setting, self._target)
+        self.redactor.add(secrets_of(proxy or "", {}))
+        return proxy
 
     def _credentials_twice(self) -> str:
         return f"{self.shown_url} has credentials in the url and in an Authorization header; leave one of them out"

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from fanout.transport.base import Cooldown, Request, RowsSent
-    from fanout.transport.connections import Connector, PooledConnection
+    from fanout.transport.connections import CheckedConnector, PooledConnection
     from fanout.transport.http import HeadLimits, HttpTransport
 
 # Bytes of the largest body for the fast path: a socket takes it in one piece, or in a few.
@@ -96,7 +96,7 @@ class IdleConnections:
         cooldown: while it lasts, no connection is handed out: `SendAborted` is raised.
     """
 
-    def __init__(self, connector: Connector, cooldown: Cooldown) -> None:
+    def __init__(self, connector: CheckedConnector, cooldown: Cooldown) -> None:
         self._connector = connector
         self._cooldown = cooldown
         self._idle: list[PooledConnection] = []

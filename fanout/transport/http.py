@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING, TypedDict
+import sys
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import aiohttp
 from multidict import CIMultiDict
@@ -20,7 +21,7 @@ from fanout.transport.aiohttp_names import Use, usable
 from fanout.transport.base import NoDescriptor, SendAborted
 from fanout.transport.bodies import ERROR_BODY_PATIENCE, Parts, read_body
 from fanout.transport.buffers import Buffers
-from fanout.transport.connections import CONNECTION_USE, ConnectionUse, Connector
+from fanout.transport.connections import CONNECTION_USE, ConnectionUse, Connector, SocketConnector
 from fanout.transport.failures import mapped, passes
 from fanout.transport.fast_path import FastPath, IdleConnections
 from fanout.types import Response
@@ -53,6 +54,7 @@ class HttpTransport:
         shown_url: the URL as messages show it.
         cooldown: checked once there is a connection, since making one may take long; `SendAborted` is raised then.
         buffers: the bodies of large responses may be bytearrays.
+        socket: the path of the Unix socket over which requests go.
 
     Raises:
         ConfigError: a certificate file cannot be used.
@@ -68,6 +70,7 @@ class HttpTransport:
         shown_url: str,
         cooldown: Cooldown,
         buffers: bool = False,
+        socket: str | None = None,
     ) -> None:
         self.closed = False
         self.cap = endpoint.max_response_bytes
@@ -76,14 +79,15 @@ class HttpTransport:
         # Shorter than the deadline, which would make a mere timeout of a response that says how long to wait.
         self._patience = min(ERROR_BODY_PATIENCE, timeouts.attempt / 4)
         self._cooldown = cooldown
-        use, tls, limits = usable(), _tls_of(endpoint), _head_limits(endpoint.max_header_bytes)
-        self.connector: Connector | None = None
+        use, limits = usable(), _head_limits(endpoint.max_header_bytes)
+        where: dict[str, Any] = {"ssl": _tls_of(endpoint)} if socket is None else {"path": _usable_socket(socket)}
+        self.connector: Connector | SocketConnector | None = None
         if use >= Use.CONNECTOR:
-            self.connector = Connector(
-                limit=connections, tls=tls, cooldown=cooldown, id_header=endpoint.request_id_header
-            )
+            make = Connector if socket is None else SocketConnector
+            self.connector = make(limit=connections, cooldown=cooldown, id_header=endpoint.request_id_header, **where)
+        plain = aiohttp.TCPConnector if socket is None else aiohttp.UnixConnector
         self._session = aiohttp.ClientSession(
-            connector=self.connector or aiohttp.TCPConnector(limit=connections, ssl=tls, force_close=True),
+            connector=self.connector or plain(limit=connections, force_close=True, **where),
             # A cookie would make requests depend on each other, and may be a credential.
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect),
@@ -192,6 +196,12 @@ def _head_limits(most: int) -> HeadLimits:
 def _require_small_head(headers: Mapping[str, str], most: int) -> None:
     if sum(len(name) + len(value) for name, value in headers.items()) > most:
         raise IncompleteResponse(f"the header of the answer is larger than {most:,} bytes (max_header_bytes)")
+
+
+def _usable_socket(path: str) -> str:
+    if sys.platform == "win32":
+        raise ConfigError(f"url: there are no Unix sockets on this system, so {path} cannot be used", key="url")
+    return path
 
 
 def _tls_of(endpoint: Endpoint) -> ssl.SSLContext | bool:
