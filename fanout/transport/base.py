@@ -45,14 +45,14 @@ class Request:
     rows: RowsSent | None = None
     """The rows in the body, by which a transport reports that a server has answered twice, and a cassette is read."""
 
-    gzip: GzipBody | None = field(repr=False, compare=False, default=None)
-    """Compresses the body, where the HTTP transport is to send it in gzip."""
-
     redact: Callable[[bytes], bytes] = field(repr=False, compare=False, default=unredacted)
     """Replaces the endpoint's secrets in bytes by stars, for whatever stores or shows them."""
 
     own_headers: Mapping[str, str] | None = field(repr=False, compare=False, default=None)
     """Header fields of this request alone, for fanout's own transports: those in ``headers`` are shared by many."""
+
+    gzip: GzipBody | None = field(repr=False, compare=False, default=None)
+    """Compresses the body, where the HTTP transport is to send it in gzip."""
 
     def joined(self) -> bytes:
         """The body in one piece."""
