@@ -256,6 +256,9 @@ def _estimate_lines(estimate: Estimate) -> Iterator[str]:
     survey, limits = estimate.survey, estimate.limits
     unsendable = f", {survey.unsendable} of them cannot be sent" if survey.unsendable else ""
     yield f"input:    {survey.rows} rows{unsendable}"
+    if survey.cached or survey.shared:
+        parts = {"in the cache": survey.cached, "duplicates of rows before them": survey.shared}
+        yield f"not sent: {', '.join(f'{n} {words}' for words, n in parts.items() if n)}"
     yield f"endpoint: {estimate.endpoint}, codec {estimate.codec}; nothing was sent"
     metadata = f", {survey.metadata_requests} more about the model" if survey.metadata_requests else ""
     yield f"requests: {estimate.requests}: {survey.chunks} of up to {survey.chunk_rows} rows{metadata}"

@@ -13,6 +13,7 @@ from fanout.limits.spending import output_limit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fanout.client.rows_to_send import RowsToSend
     from fanout.codecs.base import Codec
     from fanout.engine import Chunker, ChunkTask, EndpointGroup
     from fanout.limits import Cost
@@ -46,6 +47,12 @@ class Survey:
     rows: int
     unsendable: int
     """Rows that the wire format cannot express. They fail without a request."""
+
+    cached: int = 0
+    """Rows whose answers are in the cache."""
+
+    shared: int = 0
+    """Rows whose request is that of a row before them, if these share one."""
 
     chunk_rows: int
     """Rows in one request."""
@@ -97,10 +104,12 @@ async def survey_rows(
     group: EndpointGroup,
     metadata_requests: int,
     on_request: Callable[[Cost], None] | None = None,
+    to_send: RowsToSend | None = None,
 ) -> Survey:
     """Encode all of ``chunker`` with a codec that knows its model. Raises `InputError`, and errors of the input.
 
-    ``on_request`` is called with the cost of each request, in the order of sending.
+    ``on_request`` is called with the cost of each request, in the order of sending. ``to_send`` is the origin of the
+    rows of ``chunker`` where these are not all rows.
     """
     chunker.limit(codec.max_rows or chunker.chunk_rows)
     chunks, body_bytes, input_tokens = 0, 0, 0.0
@@ -108,7 +117,8 @@ async def survey_rows(
     unsendable: list[int] = []
     on_request = on_request or (lambda _: None)
     # A run over no rows requests no metadata.
-    metadata_requests = 0 if chunker.remaining == 0 else metadata_requests
+    remaining = chunker.remaining if to_send is None else to_send.remaining
+    metadata_requests = 0 if remaining == 0 else metadata_requests
     for _ in range(metadata_requests):
         on_request(group.costs.of(None))
 
@@ -127,8 +137,10 @@ async def survey_rows(
     finally:
         await chunker.close()
     return Survey(
-        rows=chunker.position,
+        rows=chunker.position if to_send is None else to_send.n_rows,
         unsendable=sum(unsendable),
+        cached=0 if to_send is None else to_send.cached,
+        shared=0 if to_send is None else to_send.shared,
         chunk_rows=chunker.chunk_rows,
         chunks=chunks,
         metadata_requests=metadata_requests,

@@ -15,6 +15,7 @@ from fanout.client.identity import require_unchanged
 from fanout.client.inspect import Preview, Survey, preview_rows, survey_rows
 from fanout.client.outcome import final_stop, raise_if_stopped, settle_callers, settle_remaining_callers, with_result
 from fanout.client.progress import progress_bar
+from fanout.client.rows_to_send import RowsToSend
 from fanout.engine import (
     Batcher,
     EndpointGroup,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from fanout.types import ChunkResult, Priority, Result, Rows, Statistics
 
 # Seconds for which the first row of a batch of `predict` waits for others.
+_ROWS_LOOKED_UP = 1024
 _LINGER = 0.002
 
 
@@ -299,7 +301,12 @@ class Session:
     ) -> Survey:
         """See `Client.survey`."""
         metadata = await self._request_metadata(control)
-        return await survey_rows(self.chunker(rows), self._prepared_codec, self._group, metadata.requests, on_request)
+        codec, dedupe = self._prepared_codec, self._settings.dedupe
+        if self._store is None and not dedupe:
+            return await survey_rows(self.chunker(rows), codec, self._group, metadata.requests, on_request)
+        to_send = RowsToSend(chunker_of(rows, _ROWS_LOOKED_UP), codec, self._store, dedupe=dedupe)
+        chunker = self.chunker(to_send)
+        return await survey_rows(chunker, codec, self._group, metadata.requests, on_request, to_send)
 
     def statistics(self) -> Statistics:
         """Return the counters of all runs, those under way included."""

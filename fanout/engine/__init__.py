@@ -1,6 +1,6 @@
 """The life of a chunk, from the source's rows to a proven place in the output."""
 
-from fanout.engine.answer_store import AnswerStore
+from fanout.engine.answer_store import AnswerStore, request_keys
 from fanout.engine.batching import Batch, Batcher
 from fanout.engine.chunker import Chunker, as_rows, chunker_of, room_for
 from fanout.engine.encoding import encode, fitted
@@ -35,5 +35,6 @@ __all__ = [
     "chunker_of",
     "encode",
     "fitted",
+    "request_keys",
     "room_for",
 ]  # fmt: skip

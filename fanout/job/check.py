@@ -139,7 +139,7 @@ async def dry_run(job: Job, *, latency: float | None = None, control: RunControl
         open_output(job, source)
         latency = job.tables.mock.latency if latency is None else latency
         simulation = Simulation(job.tables.limits, latency)
-        async with client_of(job, mock_transport(job, answering=False)) as client:
+        async with client_of(job, mock_transport(job, answering=False), surveys=True) as client:
             survey = await client.survey(source, control=control, on_request=simulation.add)
     return Estimate(
         endpoint=job.shown_endpoint,
@@ -161,7 +161,7 @@ def estimated_cost(survey: Survey, prices: Prices) -> CostEstimate | None:
     """
     if not prices.is_set:
         return None
-    fixed = prices.of_requests(survey.chunks, survey.rows - survey.unsendable)
+    fixed = prices.of_requests(survey.chunks, survey.rows - survey.unsendable - survey.cached - survey.shared)
     given = prices.of_tokens(survey.input_tokens or 0.0, 0.0, 0.0)
     error = 0.0 if survey.counts_tokens else _ERROR_OF_BYTES * given
     if not prices.output_per_million:

@@ -259,6 +259,8 @@ class Estimate:
             "schema_version": SCHEMA_VERSION,
             "rows": self.survey.rows,
             "unsendable": self.survey.unsendable,
+            "cached": self.survey.cached,
+            "shared": self.survey.shared,
             "endpoint": self.endpoint,
             "codec": self.codec,
             "chunk_rows": self.survey.chunk_rows,

@@ -9,6 +9,7 @@ import asyncio
 from contextlib import AsyncExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from fanout._variables import literal
@@ -44,7 +45,6 @@ from fanout.transport.base import replaces_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from fanout.engine import RunControl
     from fanout.io.journal import Journal
@@ -294,18 +294,24 @@ def client_of(
     on_event: Callable[[Event], None] | None = None,
     *,
     whole: bool = True,
+    surveys: bool = False,
 ) -> Client:
     """Return a client with the job's settings, not open yet.
 
     A transport that replaces the network answers for the first endpoint only. ``whole``: every row is sent, whatever
-    the tables ``cache`` and ``dedupe`` say.
+    the tables ``cache`` and ``dedupe`` say. ``surveys``: only what a run would send is counted, for which the cache
+    is read, if there is one.
     """
     tables = job.tables
+    cache = None if whole or transport is not None else job.cache
+    if surveys and job.cache is not None and job.cache.path is not None and Path(job.cache.path).exists():
+        # All endpoints take part in the key of an answer.
+        cache = job.cache
     if job.cache is not None:
         require_repeatable(job.codec, job.cache)
     return Client(
         # The variables of a job file are resolved already, and their values may look like references.
-        literal(job.endpoint.each()[0][0] if replaces_network(transport) else job.endpoint),
+        literal(job.endpoint.each()[0][0] if replaces_network(transport) and cache is None else job.endpoint),
         codec=job.codec,
         auth=literal(job.auth),
         chunk_rows=tables.chunks.rows,
@@ -317,8 +323,8 @@ def client_of(
         hedge=tables.hedge,
         cost=tables.cost,
         # The answers of a mock or a recording are not those of the endpoint, and a recording is to have every row.
-        cache=None if whole or transport is not None else job.cache,
-        dedupe=tables.dedupe.enabled and not whole,
+        cache=cache,
+        dedupe=tables.dedupe.enabled and (surveys or not whole),
         on_event=on_event,
         transport=transport,
         secrets=job.redactor,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 import pytest
+from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +19,7 @@ from fanout import ConfigError
 from fanout.errors import ReplayError
 from fanout.job import dry_run, load_job, run_job
 from fanout.testing import NoNetwork, VirtualClock
-from tests.jobs import JOB
+from tests.jobs import JOB, served
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -250,6 +252,61 @@ def test_a_dry_run_counts_the_bytes_that_are_sent_and_sends_none(write_job, tmp_
     assert estimate.survey.body_bytes == sum(map(len, bodies))
     assert (estimate.survey.rows, estimate.survey.chunks, estimate.requests, estimate.seconds) == (10, 3, 3, 2.0)
     assert not (tmp_path / "out").exists()
+
+
+SHARING = """
+[input]
+path = "x.jsonl"
+column = "text"
+[endpoint]
+urls = {urls}
+[codec]
+name = "openai-embeddings"
+[chunks]
+rows = 4
+[limits]
+concurrency = 1
+[cache]
+path = "answers.sqlite"
+[dedupe]
+enabled = {dedupe}
+[output]
+path = "y.npy"
+"""
+
+
+@pytest.mark.parametrize("dedupe", [False, True])
+@pytest.mark.parametrize("n_endpoints", [1, 2])
+async def test_a_dry_run_counts_what_the_cache_knows_and_duplicates(tmp_path, dedupe, n_endpoints):
+    texts = [f"text {i % 9}" for i in range(3000)] + [f"other {i}" for i in range(30)] + [""]
+    rows = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+
+    async def handle(request):
+        items = [{"index": i, "embedding": [1.0]} for i in range(len((await request.json())["input"]))]
+        return web.json_response({"data": items})
+
+    async with served(handle) as url:
+        urls = [f"{url}/{i}/v1/embeddings" for i in range(n_endpoints)]
+        job_text = SHARING.replace("{urls}", json.dumps(urls)).replace("{dedupe}", str(dedupe).lower())
+        (tmp_path / "job.toml").write_text(job_text)
+        job = load_job(tmp_path / "job.toml")
+        (tmp_path / "x.jsonl").write_text("".join(json.dumps({"text": f"text {i}"}) + "\n" for i in range(5)))
+        estimate = await dry_run(job)
+        assert (estimate.survey.cached, estimate.requests) == (0, 2)
+        assert not (tmp_path / "answers.sqlite").exists()
+        await run_job(job)
+        (tmp_path / "x.jsonl").write_text(rows)
+        survey = (await dry_run(job)).survey
+        summary = await run_job(job, fresh=True)
+    stats = summary.stats
+    assert (survey.rows, survey.cached, survey.shared) == (3031, 1668, 1328 if dedupe else 0)
+    assert survey.unsendable == summary.failed == 1
+    if dedupe:
+        # The run finds some duplicates in the cache, as soon as it has written the answer there.
+        assert survey.cached + survey.shared == stats.cached + stats.shared
+        assert survey.chunks == stats.requests
+    else:
+        assert survey.cached <= stats.cached
 
 
 def test_a_dry_run_needs_no_shape_but_a_right_input(write_job):
