@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from fanout.classify import classify_response, error_message
+from fanout.classify.error_bodies import named_status
 from fanout.types import Action, Response
 
 TRACEBACK = """Traceback (most recent call last):
@@ -71,3 +72,35 @@ def test_white_space_before_an_error_hides_nothing() -> None:
 def test_a_long_message_is_cut() -> None:
     assert len(error_message(response({"error": "x" * 10_000}))) == 303
     assert len(error_message(response(b"y" * 10_000))) == 303
+
+
+@pytest.mark.parametrize(
+    ("status", "names"),
+    [
+        (400, "INVALID_ARGUMENT FAILED_PRECONDITION OUT_OF_RANGE invalid_request_error BadRequestError bad-request"),
+        (400, "ValidationException"),
+        (401, "UNAUTHENTICATED authentication_error invalid_api_key Unauthorized UnrecognizedClientException"),
+        (401, "InvalidSignatureException SignatureDoesNotMatch IncompleteSignature IncompleteSignatureException"),
+        (401, "MissingAuthenticationToken MissingAuthenticationTokenException InvalidClientTokenId InvalidAccessKeyId"),
+        (402, "billing_error payment_required"),
+        (403, "PERMISSION_DENIED permission_error forbidden AccessDeniedException"),
+        (404, "NOT_FOUND not_found_error ResourceNotFoundException"),
+        (408, "ModelTimeoutException"),
+        (409, "ABORTED ALREADY_EXISTS"),
+        (413, "request_too_large"),
+        (429, "RESOURCE_EXHAUSTED rate_limit_error rate_limit_exceeded too_many_requests rate_limit_reached ratelimit"),
+        (429, "RateLimited request_limit_exceeded Throttled Throttling Throttling.RateQuota EngineOverloadedError"),
+        (429, "Overloaded ThrottlingException TooManyRequestsException ModelNotReadyException"),
+        (499, "CANCELLED"),
+        (501, "UNIMPLEMENTED"),
+        (502, "bad_gateway"),
+        (503, "UNAVAILABLE temporarily_unavailable ServiceUnavailable ServiceUnavailableError unhealthy"),
+        (503, "ServiceUnavailableException"),
+        (504, "DEADLINE_EXCEEDED timeout_error gateway_timeout"),
+        (529, "overloaded_error"),
+        (None, "INTERNAL api_error server_error InternalServerException positive"),
+    ],
+)
+def test_a_name_in_a_vendor_s_spelling_means_its_status(status: int | None, names: str) -> None:
+    for name in names.split():
+        assert named_status({"type": name}) == status, name

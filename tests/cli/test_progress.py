@@ -86,6 +86,23 @@ async def test_a_terminal_gets_a_bar(monkeypatch, capsys):
     assert "[above] 1 request" in shown
     assert "50/100" in shown
     assert "50/100 rows, 2 failed, 10 rows/s, 3 in flight, 7 retries, ETA 0:00:05" in shown
+    shows_cursor, hides_cursor = "\x1b[?25h", "\x1b[?25l"
+    assert shown.count(shows_cursor) == shown.count(hides_cursor) == 1
+    assert "[above] 1 request" not in shown[shown.index(shows_cursor) :], "the bar is there until it is stopped"
+
+
+def test_the_display_ends_with_a_run_that_raises(monkeypatch, command, write_job):
+    stopped = []
+
+    class Display(Silent):
+        async def stop(self) -> None:
+            await super().stop()
+            stopped.append(self)
+
+    monkeypatch.setattr("fanout.cli.running.progress_display", lambda **_: Display())
+    write_job()
+    result = command("run", "job.toml", "--set", "input.path=missing.npy")
+    assert (result.code, len(stopped)) == (2, 1)
 
 
 @pytest.mark.parametrize("columns", [20, 30, 44, 60, 80, 100, 200])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,6 +120,13 @@ async def test_chunks_that_come_fast_are_committed_more_at_a_time(
     assert sum(commits) == 1000
     assert len(commits) <= groups
     assert latency < 0.1 or max(commits) == 16
+
+
+async def test_no_commit_waits_for_more_chunks_than_may_be_in_hand(tmp_path: Path) -> None:
+    """The window is full before 10 ms of such quick chunks have come, and no other comes until some are written."""
+    with MockEndpoint(double, latency=1e-4) as mock:
+        await run(mock, tmp_path, np.ones((1200, 3)), chunk_rows=1, limits=Limits(concurrency=16))
+    assert asyncio.get_running_loop().time() < 0.1
 
 
 async def test_other_rows_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections import Counter
 from contextlib import suppress
 
@@ -41,6 +42,16 @@ async def exchange(server: FaultServer, raw: bytes) -> bytes:
 
 def post(body: bytes = ROWS, path: str = PATH, fields: str = "") -> bytes:
     return f"POST {path} HTTP/1.1\r\nContent-Length: {len(body)}\r\n{fields}\r\n".encode() + body
+
+
+def _as_gzip(body: bytes, known: dict[bytes, str]) -> str:
+    """How far a body can be decompressed, or the error."""
+    gzip = zlib.decompressobj(31)
+    try:
+        text = gzip.decompress(body)
+    except zlib.error as error:
+        return str(error)
+    return f"{known.get(text, 'a part')}, {'finished' if gzip.eof else 'unfinished'}"
 
 
 class TestNames:
@@ -190,6 +201,23 @@ class TestServer:
     async def test_a_wrong_step_is_an_error_when_it_is_scripted(self):
         with pytest.raises(ConfigError, match="did you mean"):
             FaultServer(double).script("drop")
+
+    @pytest.mark.parametrize(
+        ("fault", "read"),
+        [
+            ("gzip-cut", "a part, unfinished"),
+            ("gzip-no-crc", "the answer, unfinished"),
+            ("gzip-bad-crc", "Error -3 while decompressing data: incorrect data check"),
+            ("gzip-not", "Error -3 while decompressing data: incorrect header check"),
+            ("gzip-bomb:1000", "a thousand zeros, finished"),
+        ],
+    )
+    async def test_a_compressed_body_has_no_other_damage_than_its_name_says(self, fault, read):
+        async with FaultServer(double) as server:
+            server.script(None, fault)
+            (_, whole), (head, body) = [(await exchange(server, post())).split(b"\r\n\r\n", 1) for _ in range(2)]
+        assert b"\r\nContent-Encoding: gzip" in head
+        assert _as_gzip(body, {whole: "the answer", bytes(1000): "a thousand zeros"}) == read
 
     async def test_metadata_has_a_script_of_its_own(self):
         async with FaultServer(double) as server:
