@@ -125,6 +125,21 @@ def test_the_help_of_serve_names_every_fault():
         assert f"  {name} " in result.stdout
 
 
+def test_status_notices_a_job_that_is_not_the_one_that_ran(command, write_job, doubler_aside, tmp_path):
+    def is_current(*settings: str) -> bool:
+        return json.loads(command("status", "job.toml", "--json", *settings).out)["current"]
+
+    write_job(url=doubler_aside.url)
+    assert command("run", "job.toml").code == 0
+    assert is_current()
+    (tmp_path / "x.npy").touch()
+    assert is_current("--set", "limits.concurrency=3"), "neither a time nor a limit changes an answer"
+    assert not is_current("--set", 'codec.dtype="float32"')
+    assert not is_current("--set", f'endpoint.url="{doubler_aside.url}/other"')
+    np.save(tmp_path / "x.npy", np.load(tmp_path / "x.npy") + 1)
+    assert not is_current()
+
+
 def test_status_needs_no_secrets(command, write_job, doubler_aside, monkeypatch):
     file = write_job(url="${MODEL_URL}")
     file.write_text(file.read_text().replace("[endpoint]", '[endpoint]\nheaders = { A = "Bearer ${TOKEN}" }'))

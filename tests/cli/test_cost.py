@@ -105,6 +105,7 @@ def test_the_tokens_of_each_row_are_beside_its_answer(command, write_job, tmp_pa
     assert {line["usage.cached_tokens"] for line in lines} == {0.0}
     assert "complete since an earlier run" in command("run", "job.toml", *keep).out
     assert "the job's input" not in command("status", "job.toml", *keep).out
+    assert "the job's input" in command("status", "job.toml").out, "without the columns it is another output"
 
 
 def test_a_row_that_is_not_sent_has_no_tokens_of_its_own(command, write_job, tmp_path):

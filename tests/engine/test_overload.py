@@ -172,12 +172,17 @@ async def test_a_trial_that_is_cancelled_does_not_leave_the_others_waiting() -> 
 
 
 async def test_a_trial_that_is_cancelled_in_flight_leaves_the_endpoint_to_the_next() -> None:
-    with MockEndpoint(down_until(5), latency=0.3) as mock:
+    trial = asyncio.Event()
+
+    def latency(_: int) -> float:
+        if now() > 1.5:  # the circuit has opened, after ten failures
+            trial.set()
+        return 0.3
+
+    with MockEndpoint(down_until(5), latency=latency) as mock:
         async with Client(mock.url(Plain), codec=Plain, chunk_rows=1, limits=Limits(concurrency=4)) as client:
             run = asyncio.create_task(client.map(X[:50]))
-            await asyncio.sleep(1.5)  # the circuit has opened, after ten failures
-            while not mock.in_flight:
-                await asyncio.sleep(0.05)
+            await trial.wait()
             assert mock.in_flight == 1
             run.cancel()
             assert np.array_equal(await client.map(X[:50]), X[:50] * 2)
