@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from fanout.io.writers import FileSink, open_sink
     from fanout.limits import RateLimiter
     from fanout.presets import Preset, preset
-    from fanout.settings import Cache, Endpoint, Hedge, Limits, Prices, RetryPolicy, Timeouts
+    from fanout.settings import Cache, Endpoint, Hedge, Limits, Prices, RetryPolicy, Storage, Timeouts
     from fanout.telemetry import OpenTelemetry, Prometheus, Telemetry
     from fanout.types import (
         Action,
@@ -99,7 +99,7 @@ _HOMES = {
     "fanout.io.journal": ("Journal",),
     "fanout.limits": ("RateLimiter",),
     "fanout.presets": ("Preset", "preset"),
-    "fanout.settings": ("Cache", "Endpoint", "Hedge", "Limits", "Prices", "RetryPolicy", "Timeouts"),
+    "fanout.settings": ("Cache", "Endpoint", "Hedge", "Limits", "Prices", "RetryPolicy", "Storage", "Timeouts"),
     "fanout.io.writers": ("FileSink", "open_sink"),
     "fanout.io.readers": ("Source", "open_source"),
     "fanout.client.sync": ("SyncClient", "map"),
@@ -119,9 +119,9 @@ __all__ = [
     "Failure", "FanoutError", "FileSink", "GoogleAuth", "Hedge", "InputError", "Interrupted", "InvalidResponse",
     "Journal", "Limits", "ModelInfo", "OAuth2Auth", "OpenTelemetry", "Payload", "Preset", "Preview", "Prices",
     "Prometheus", "QueueFull", "RateLimiter", "Response", "Result", "RetryPolicy", "Rows", "RowsFailed", "RunControl",
-    "RunStopped", "SigV4Auth", "Sink", "Source", "StaticAuth", "Statistics", "Stream", "SyncClient", "Telemetry",
-    "Tensor", "TensorSpec", "Timeouts", "TransportError", "UnknownOptionError", "Verdict", "__version__", "codec",
-    "map", "open_sink", "open_source", "preset",
+    "RunStopped", "SigV4Auth", "Sink", "Source", "StaticAuth", "Statistics", "Storage", "Stream", "SyncClient",
+    "Telemetry", "Tensor", "TensorSpec", "Timeouts", "TransportError", "UnknownOptionError", "Verdict", "__version__",
+    "codec", "map", "open_sink", "open_source", "preset",
 ]  # fmt: skip
 
 

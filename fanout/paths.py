@@ -37,11 +37,12 @@ _FAILURES = ".failures.jsonl"
 REPORT = ".report.html"
 RECORDING = ".report.jsonl"
 _PARTS = ".parts"
+UPLOADS = ".uploads.json"
 _COLUMN = ".npy"
 _NEW = ".new"
 _BESIDE = (
     "", PARTIAL, ORDERED, REBUILT, JOURNAL, JOURNAL + _NEW, _MASK, _MASK + PARTIAL, _FAILURES, _FAILURES + PARTIAL,
-    REPORT, REPORT + PARTIAL, RECORDING,
+    REPORT, REPORT + PARTIAL, RECORDING, UPLOADS, UPLOADS + PARTIAL,
 )  # fmt: skip
 
 # A column's name that is too long is cut, and ends with "%~" and the digest of the whole name in hexadecimal digits.
@@ -72,6 +73,11 @@ def recording_path(output: Path) -> Path:
 def parts_folder(output: Path) -> Path:
     """Return the folder for the parts of a run on a cluster: ``y.npy`` -> ``y.npy.parts``."""
     return _beside(output, _PARTS)
+
+
+def uploads_path(output: Path) -> Path:
+    """Return the path of the record of uploaded files: ``y.npy`` -> ``y.npy.uploads.json``."""
+    return _beside(output, UPLOADS)
 
 
 def column_paths(output: Path, names: Collection[str]) -> dict[str, Path]:

@@ -342,6 +342,46 @@ class Cache:
 
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Storage:
+    """Access to inputs and outputs behind URLs, where the environment alone does not give it.
+
+    Options are those of obstore. Neither the repr nor a pickle has any of them, since they may be credentials.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
+
+    s3: Mapping[str, str | int | bool] = field(default_factory=dict, repr=False)
+    """Options for s3:// URLs, such as region, endpoint, access_key_id, secret_access_key, session_token,
+    skip_signature."""
+
+    gs: Mapping[str, str | int | bool] = field(default_factory=dict, repr=False)
+    """Options for gs:// URLs, such as service_account_path, skip_signature."""
+
+    az: Mapping[str, str | int | bool] = field(default_factory=dict, repr=False)
+    """Options for az:// URLs, such as account_name, account_key, sas_token, endpoint."""
+
+    https: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Header fields for https:// inputs, such as authorization. A redirect to another host gets none of them."""
+
+    def __post_init__(self) -> None:
+        require_headers(self.https, "https")
+        for scheme in ("s3", "gs", "az"):
+            for name, value in getattr(self, scheme).items():
+                if not isinstance(value, str | int | bool):
+                    raise ConfigError(f"{name} must be a text, a whole number or true or false", key=f"{scheme}.{name}")
+
+    @property
+    def secrets(self) -> list[str]:
+        """The options that are credentials by their names; header fields are not among them."""
+        options = [pair for scheme in (self.s3, self.gs, self.az) for pair in scheme.items()]
+        return [str(value) for name, value in options if is_credential(name) or name.lower().endswith("access_key_id")]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Storage, ()
+
+
+@checks_options
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Timeouts:
     """Deadlines in seconds. Time spent waiting for concurrency, rates or a server's pushback counts for no attempt."""
 

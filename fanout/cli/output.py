@@ -123,6 +123,8 @@ def status_text(status: Status) -> str:
     elif not status.current:
         state += "; the job's input, codec or path of the URL have changed since"
     counts = f"{rows} rows: {status.ok} ok, {status.failed} failed{pending}; {state}"
+    if status.complete and status.uploaded is False:
+        counts += "; not uploaded yet: fanout run uploads it, and sends nothing"
     if status.cost is not None:
         counts += f"; cost {money(status.cost)}"
     return f"{counts}\njournal:  {escaped(status.journal)}"
@@ -158,11 +160,8 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
     files = summary.files
     for path in files.outputs:
         yield f"output:   {path}"
-    # The answers are in a temporary file, which would be misleading to name.
-    if summary.resumable:
-        yield "output:   not in place until the run is complete; run the job again to resume"
-    elif not files.outputs:
-        yield "output:   none was written, since no row succeeded"
+    if note := _output_note(summary):
+        yield note
     if files.mask:
         yield f"mask:     {files.mask} (True where a row has an answer; the others hold a fill value)"
     if files.failures:
@@ -170,6 +169,15 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
         yield from _failure_lines(summary.first_failures, summary.failed)
     if files.report:
         yield f"report:   {files.report}"
+
+
+def _output_note(summary: Summary) -> str:
+    if summary.not_uploaded:
+        return f"upload:   {summary.not_uploaded} is not in place; run the job again to upload these files"
+    # The answers are in a temporary file, which would be misleading to name.
+    if summary.resumable:
+        return "output:   not in place until the run is complete; run the job again to resume"
+    return "" if summary.files.outputs else "output:   none was written, since no row succeeded"
 
 
 def _count_lines(summary: Summary) -> Iterator[str]:

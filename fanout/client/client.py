@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from os import fspath
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, overload
 
@@ -25,7 +25,8 @@ from fanout.codecs.base import Codec
 from fanout.engine import Until
 from fanout.errors import ClientStateError, ConfigError
 from fanout.io.journal import Journal
-from fanout.io.writers import FileSink
+from fanout.io.readers import open_source
+from fanout.io.writers import FileSink, open_sink
 from fanout.options import checks_options
 from fanout.presets import Preset
 from fanout.settings import Cache
@@ -33,7 +34,6 @@ from fanout.threads import on_thread, opened_on_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
-    from os import PathLike
     from typing import Unpack
 
     from fanout.client.inspect import Preview, Survey
@@ -358,8 +358,8 @@ class Client(Generic[V]):
     @checks_options
     async def run(
         self,
-        rows: Rows | Source | Iterable[Any] | AsyncIterable[Any],
-        sink: Sink | FileSink,
+        rows: Rows | Source | Iterable[Any] | AsyncIterable[Any] | str | PathLike[str],
+        sink: Sink | FileSink | str | PathLike[str],
         *,
         journal: Journal | str | PathLike[str] | None = None,
         carry: bool = False,
@@ -372,8 +372,10 @@ class Client(Generic[V]):
         """Send rows, and write every finished chunk to ``sink`` on a helper thread.
 
         Args:
-            rows: as for `stream`, or a source from `fanout.open_source`.
-            sink: a sink from `fanout.open_sink`, which this call opens, finishes and publishes; or any `Sink`.
+            rows: as for `stream`, or a source from `fanout.open_source`; or the path or URL of a file that needs no
+                option of that function (``"s3://bucket/x.npy"``).
+            sink: a sink from `fanout.open_sink`, which this call opens, finishes and publishes; or any `Sink`; or the
+                path or URL of a file. An output at a URL is uploaded once all rows are done.
             journal: records the finished rows, so that the same call resumes after a stop, a kill or a crash, and sends
                 no finished row again. Needs a file sink. Give the path of a journal, whose identity is then `identity`
                 of the rows; or a `Journal` with an identity of your own.
@@ -393,9 +395,10 @@ class Client(Generic[V]):
             ``failures``; they raise nothing.
 
         Raises:
-            RunStopped: the run stopped early (kind ``"output"``: the sink could not write). Without a journal, the
-                answers so far are published, except after a stop of kind ``"error"``, ``"internal"`` or
-                ``"duplicate"``; with a journal they wait in a ``.partial`` file for the next call.
+            RunStopped: the run stopped early (kind ``"output"``: the sink could not write, or its files could not be
+                uploaded, which the next call then does). Without a journal, the answers so far are published, except
+                after a stop of kind ``"error"``, ``"internal"`` or ``"duplicate"``; with a journal they wait in a
+                ``.partial`` file for the next call.
             ConfigError: the output or the journal cannot be used.
             InputError: the input cannot be read, or changed while it was read.
 
@@ -403,6 +406,10 @@ class Client(Generic[V]):
         """
         session, until = self._open_session(), Until.after(timeout)
         call = session.call(headers, priority)
+        if isinstance(rows, str | PathLike):
+            rows = await on_thread(open_source, rows)
+        if isinstance(sink, str | PathLike):
+            sink = open_sink(fspath(sink))
         if not callable(getattr(sink, "write", None)):
             raise ConfigError(f"sink must be what fanout.open_sink(path) gives, or a Sink, not {type(sink).__name__}")
         if journal is not None and not isinstance(sink, FileSink):

@@ -17,12 +17,13 @@ from fanout.client.jobs import JournalledJobs
 from fanout.client.outcome import final_stop, raise_if_stopped, with_result
 from fanout.client.resuming import complete, require_same_rows, withdraw
 from fanout.client.spending import recorded, schema_of_answers, settle, spent_before, with_usage_columns
+from fanout.client.uploading import upload
 from fanout.engine import ResultQueue, RowStatus, RunControl, Stop, Until, room_for
 from fanout.errors import CallbackError, ConfigError
 from fanout.io.journal import JournalState
 from fanout.io.kept import KEEP
 from fanout.io.readers import Source
-from fanout.io.writers import Checkpoint, FileSink
+from fanout.io.writers import Checkpoint, FileSink, require_apart_from_input
 from fanout.limits import ConcurrencyLimiter
 from fanout.paths import journal_path, require_apart
 from fanout.rowset import RowSet
@@ -77,7 +78,7 @@ async def run_into(
         if not isinstance(sink, FileSink):
             raise ConfigError("kept columns need a sink that fanout.open_sink made, or a FileSink", key=KEEP)
         await on_thread(sink.keep, rows.kept)
-    if journal is not None and (result := await on_thread(complete, sink, journal)) is not None:
+    if journal is not None and (result := await finished(sink, journal)) is not None:
         return result
     state = journal.state if journal else JournalState({})
     window = ConcurrencyLimiter(room_for(session.concurrency))
@@ -133,12 +134,27 @@ async def run_into(
             else:
                 await on_thread(require_same_rows, chunker, content, journal)
             began = asyncio.get_running_loop().time()
-            stop = await publish(sink, journal, result) or stop
+            failed = await publish(sink, journal, result)
+            # The answers of a run that was stopped stay in local files.
+            stop = failed or stop or await upload(sink)
             seconds = asyncio.get_running_loop().time() - began
             result = replace(result, stats=replace(result.stats, writing_seconds=seconds))
     if journal is not None and run.collector.suspect and isinstance(sink, FileSink):
         await on_thread(withdraw, sink, journal, run.collector.suspect)
     raise_if_stopped(stop, result)
+    return result
+
+
+async def finished(sink: Sink | FileSink, journal: Journal) -> Result | None:
+    """Return the account of a run that has come to its end, once its output is in place; None if rows are left to send.
+
+    Raises:
+        ConfigError: the files cannot be put in place.
+        RunStopped: they cannot be uploaded.
+    """
+    result = await on_thread(complete, sink, journal)
+    if result is not None and isinstance(sink, FileSink):
+        raise_if_stopped(await upload(sink), result)
     return result
 
 
@@ -164,7 +180,9 @@ def require_own_files(rows: Any, sink: FileSink, journal: Path | None) -> None:
     columns = rows.values() if isinstance(rows, Mapping) else [rows]
     # A run that replaces a mapped file would pull its own input away.
     maps = [Path(column.filename) for column in columns if isinstance(column, np.memmap) and column.filename]
-    require_apart(sink.path, [*maps, *(rows.files if isinstance(rows, Source) else ())])
+    require_apart(sink.path, maps)
+    if isinstance(rows, Source):
+        require_apart_from_input(sink, rows)
     if journal is not None and journal.resolve() != journal_path(sink.path).resolve():
         require_apart(sink.path, [journal], "journal")
 

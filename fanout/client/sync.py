@@ -183,8 +183,8 @@ class SyncClient(Generic[V]):
     @checks_options
     def run(
         self,
-        rows: Rows | Source | Iterable[Any],
-        sink: Sink | FileSink,
+        rows: Rows | Source | Iterable[Any] | str | PathLike[str],
+        sink: Sink | FileSink | str | PathLike[str],
         *,
         journal: Journal | str | PathLike[str] | None = None,
         carry: bool = False,

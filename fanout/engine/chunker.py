@@ -35,11 +35,10 @@ from fanout.threads import DaemonThread
 from fanout.types import Block, Chunk, Rows, count_rows, join_rows, take_rows
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from fanout.codecs.base import Codec
     from fanout.engine.packing import Packed, Packing
     from fanout.engine.results import ResultCollector
+    from fanout.io.remote import InputPath
     from fanout.limits import ConcurrencyLimiter
     from fanout.limits.size_limits import Size, SizeLimits
 
@@ -190,7 +189,7 @@ class Chunker(ABC):
         """Return the rows that were answered without a request of their own, as answers of this run are in doubt."""
         return RowSet()
 
-    def changed_file(self, *, strict: bool = False) -> Path | None:
+    def changed_file(self, *, strict: bool = False) -> InputPath | None:
         """Return a file of the input that has changed since the chunker was made. ``strict`` compares inodes too."""
         return None
 
@@ -313,14 +312,14 @@ class _ThreadChunker(_BlockChunker):
         chunk_rows: int,
         window: ConcurrencyLimiter | None,
         skip: RowSet | None,
-        files: Sequence[Path] = (),
+        files: Sequence[InputPath] = (),
     ) -> None:
         super().__init__(chunk_rows, window, skip)
         self._source = blocks
         self._thread = DaemonThread()
         self._stamps = {path: stamp(path) for path in files}
 
-    def changed_file(self, *, strict: bool = False) -> Path | None:
+    def changed_file(self, *, strict: bool = False) -> InputPath | None:
         n_parts = None if strict else -1  # renaming a file, or changing its mode, changes its inode
         for path, before in self._stamps.items():
             now = stamp(path)

@@ -14,13 +14,13 @@ from fanout.types import Chunk, join_rows, take_rows
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable
-    from pathlib import Path
 
     from fanout.codecs.base import Codec
     from fanout.engine.answer_store import LookedUp
     from fanout.engine.packing import Packing
     from fanout.engine.results import ResultCollector
     from fanout.engine.sharing import PlannedRows, Shares
+    from fanout.io.remote import InputPath
     from fanout.limits import ConcurrencyLimiter
     from fanout.rowset import RowSet
     from fanout.types import Array, Rows
@@ -110,7 +110,7 @@ class SharingChunker(Chunker):
                     return task
         return task
 
-    def changed_file(self, *, strict: bool = False) -> Path | None:
+    def changed_file(self, *, strict: bool = False) -> InputPath | None:
         """Return a file of the input that has changed since the chunker was made."""
         return self._rows.changed_file(strict=strict)
 

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 import orjson
 
+from fanout.io.remote.file import RemoteFile
 from fanout.types import count_rows, take_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
+    from fanout.io.remote.file import InputPath
     from fanout.types import Array, Rows
 
 DIGEST_BYTES = 16
@@ -43,11 +44,14 @@ _WIDE_ROW_BYTES = 16 * 2**10
 _CACHED_BYTES = 2**18
 
 
-def of_file(path: Path) -> dict[str, Any]:
+def of_file(path: InputPath) -> dict[str, Any]:
     """Return size, time of change, and a hash of the file's head, its tail and 16 samples between, 4 KiB each.
 
-    The name and the folder are left out: the same file elsewhere is the same input.
+    The name and the folder are left out: the same file elsewhere is the same input. A remote file has its URL, its size
+    and its tag instead.
     """
+    if isinstance(path, RemoteFile):
+        return path.fingerprint()
     digest = hashlib.blake2b(digest_size=16)
     # A whole large file would take longer to read than the run itself may take.
     with path.open("rb", buffering=0) as file:
@@ -58,8 +62,11 @@ def of_file(path: Path) -> dict[str, Any]:
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sample": digest.hexdigest()}
 
 
-def stamp(path: Path) -> tuple[int, int, int, int] | None:
+def stamp(path: InputPath) -> tuple[int, ...] | None:
     """Return inode, size, and both times of change, which differ once a file has changed; None if it is gone."""
+    # Each read of a remote file checks its version, so that no rows of another one can have been read.
+    if isinstance(path, RemoteFile):
+        return (path.stat().st_size, 0)
     try:
         status = path.stat()
     except OSError:

@@ -17,9 +17,9 @@ from fanout.io.arrow import import_pyarrow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from fanout.io.arrow import Arrow
+    from fanout.io.remote import InputPath
 
 KEEP = "output.keep"
 """Key of the job file for the columns that an output keeps."""
@@ -53,7 +53,7 @@ class KeptColumns:
         names: Sequence[str],
         read: Callable[[], Iterator[Pieces]],
         *,
-        files: Sequence[Path] = (),
+        files: Sequence[InputPath] = (),
         types: Mapping[str, Arrow] | None = None,
         parsers: Callable[[Iterator[Pieces]], Mapping[str, Parse]] | None = None,
         rows: tuple[int, int | None] = (0, None),

@@ -13,6 +13,7 @@ from fanout.arrays import dtype_name
 from fanout.engine import chunker_of
 from fanout.errors import RunStopped
 from fanout.io.journal import same_but_for_times
+from fanout.io.remote import Destination, url_of
 from fanout.job.exchange import ExchangeCapture
 from fanout.job.journal import known_cost, output_identity, read_journal
 from fanout.job.model import Outline
@@ -73,7 +74,9 @@ async def check_job(job: Job, *, show: bool = False, control: RunControl | None 
     with locate_errors(job.file, input_name(job), job.redactor):
         source = await asyncio.to_thread(read_input, job)
         # An output that cannot be written must show before the first request.
-        open_output(job, source)
+        sink = open_output(job, source)
+        if sink.destination is not None:
+            await asyncio.to_thread(sink.destination.require_writable)
         first = await _first_chunk(source, job.tables.chunks.rows)
         # Without a row nothing can be encoded, and a probe would test nothing.
         preview: Preview | None = None
@@ -99,7 +102,7 @@ async def check_job(job: Job, *, show: bool = False, control: RunControl | None 
         preview=preview,
         chunk_rows=chunk_rows,
         chunks=-(-n_rows // chunk_rows) if n_rows is not None and only_rows_bound else None,
-        output=str(job.output_path),
+        output=job.shown_output,
         probe=Probe(
             result, _array_schemas(result.outputs or {}), capture.exchange if capture else None, _paths(job.codec)
         ),
@@ -148,7 +151,7 @@ async def dry_run(job: Job, *, latency: float | None = None, control: RunControl
         limits=job.tables.limits,
         latency=latency,
         seconds=simulation.seconds,
-        output=str(job.output_path),
+        output=job.shown_output,
         cost=estimated_cost(survey, job.tables.cost),
     )
 
@@ -220,9 +223,18 @@ def job_status(job: Job | Outline) -> Status:
             failed=failed,
             pending=None if state.n_rows is None else state.n_rows - done,
             cost=known_cost(state.charged, done) if state.charged is not None else None,
+            uploaded=_is_uploaded(job, state) if state.complete else None,
             current=None if isinstance(job, Outline) else _is_current(job, state),
             not_compared=job.not_compared if isinstance(job, Outline) else "",
         )
+
+
+def _is_uploaded(job: Job | Outline, state: JournalState) -> bool | None:
+    """Return whether the files of a complete run were uploaded; None for a local output, and for an outline."""
+    if isinstance(job, Outline) or state.publication is None or (url := url_of(job.tables.output.path)) is None:
+        return None
+    files = [target for _, target in state.publication.moves]
+    return Destination(url, job.tables.storage, job.file.parent).is_uploaded(files)
 
 
 def _is_current(job: Job, state: JournalState) -> bool:

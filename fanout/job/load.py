@@ -14,10 +14,11 @@ from fanout._redact import Redactor, secrets_of
 from fanout.codecs import OpenAIChat
 from fanout.codecs import codec as codec_by_name
 from fanout.errors import ConfigError
+from fanout.io.remote import is_web, url_of
 from fanout.job.auth import make_auth
 from fanout.job.custom_codec import custom_codec, custom_function, is_custom
 from fanout.job.edit import override
-from fanout.job.model import Job, JobFile, Outline, beside
+from fanout.job.model import Job, JobFile, Outline, beside, output_path
 from fanout.job.preset import with_preset
 from fanout.job.problems import key_path, problems_of, without_key
 from fanout.job.variables import SECRET_TABLES, Substitution
@@ -83,7 +84,7 @@ def _load(
         text, key = "\n".join(lines), key_path(next(iter(problems)))
         # fanout status works without the credentials of the job.
         if substitution.unset and all(at[0] in SECRET_TABLES for at in problems):
-            path = beside(file, tables["output"]["path"])
+            path = output_path(file, tables["output"]["path"])
             reason = "variables of the job are not set"
             return Outline(
                 file=file, output_path=path, redactor=redactor, missing=text, key=key, not_compared=reason, tables=model
@@ -93,10 +94,12 @@ def _load(
         redactor.add(secrets_of(one.url, one.headers))
     # Literal credentials in the file are as secret as those from variables.
     redactor.add(secrets_of(model.endpoint.proxy or "", {}))
+    redactor.add([*model.storage.secrets, *secrets_of("", model.storage.https)])
+    redactor.add(secrets_of(url, {}) if (url := url_of(model.input.path)) is not None and is_web(url) else ())
     if auth is not None:
         redactor.add(auth.secrets)
     if codec is None:
-        path, reason = beside(file, model.output.path), "the job's codec is code, which this command does not run"
+        path, reason = output_path(file, model.output.path), "the job's codec is code, which this command does not run"
         missing = f"{file}: codec.name: {reason}"
         return Outline(
             file=file, output_path=path, redactor=redactor, missing=missing, key="codec.name", not_compared=reason,
@@ -115,6 +118,8 @@ def _paths(table: object, file: Path) -> list[str]:
     path = table.get("path") if isinstance(table, dict) else None
     if not isinstance(path, str) or not path:
         return []
+    if "://" in path:
+        return [] if is_web(path) else [path]
     whole = beside(file, path)
     # The names of files beside an output begin with its name, with or without the suffix.
     every = (Path(path), whole, whole.absolute())

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from fanout._redact import Redactor
-from fanout.settings import Cache, Chunks, Dedupe, Endpoint, Hedge, Limits, Prices, RetryPolicy, Timeouts
+from fanout.errors import ConfigError
+from fanout.io.remote import staged_path, url_of
+from fanout.settings import Cache, Chunks, Dedupe, Endpoint, Hedge, Limits, Prices, RetryPolicy, Storage, Timeouts
 
 if TYPE_CHECKING:
     from fanout.auth import Auth
@@ -31,8 +33,9 @@ class Input(Table):
 
     path: str
     """A file (.npy, .npz, .parquet, .arrow, .jsonl, .csv, .tsv, .txt), or a folder or pattern (data/*.parquet) of files
-    of one format, relative to the job file's folder; or - for stdin. Images, audio and PDFs (photos/*.png) are rows
-    themselves, with the columns file (the bytes) and name (also the id)."""
+    of one format, relative to the job file's folder; or a URL of them (s3://, gs://, az://, https://); or - for stdin.
+    Images, audio and PDFs (photos/*.png) are rows themselves, with the columns file (the bytes) and name (also the id).
+    """
 
     column: str | None = None
     """Name of the array, column or field whose values are the rows; not needed if there is only one. In JSON lines also
@@ -133,7 +136,8 @@ class Output(Table):
     """The file for the answers."""
 
     path: str
-    """The output file, relative to the job file's folder. Its suffix is the format, for instance .npy or .parquet.
+    """The output file, relative to the job file's folder, or a URL (s3://, gs://, az://) to upload it to once it is
+    complete. Its suffix is the format, for instance .npy or .parquet.
     Several outputs are separate files in .npy (probabilities.npy.NAME.npy), else fields or columns of one file."""
 
     keep: list[str] | Literal["*"] | None = None
@@ -142,6 +146,16 @@ class Output(Table):
 
     rename: dict[str, str] = {}
     """Output to its column or field, such as { value = "score" }; value stands for the only output of a model."""
+
+    @field_validator("path")
+    @classmethod
+    def _require_uploadable(cls, path: str) -> str:
+        try:
+            output_path(Path(), path)
+        except ConfigError as error:
+            # Pydantic adds the key.
+            raise ConfigError(str(error)) from None
+        return path
 
     csv_safe: bool = False
     """In .csv, put an apostrophe before texts that a spreadsheet would compute: those that begin with = + - or @."""
@@ -179,6 +193,7 @@ class JobFile(Table):
     mock: Mock = Mock()
     output: Output
     report: Report = Report()
+    storage: Storage = Storage()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,10 +208,10 @@ class Job:
     """Redacts the job's secrets."""
 
     @property
-    def input_path(self) -> Path:
-        """The input: a file, a folder or a pattern; ``-`` for stdin."""
+    def input_path(self) -> Path | str:
+        """The input: a file, a folder or a pattern; ``-`` for stdin; or a URL."""
         path = self.tables.input.path
-        return Path(path) if path == "-" else self._beside(path)
+        return path if path == "-" or url_of(path) is not None else self._beside(path)
 
     @property
     def files_root(self) -> Path | None:
@@ -208,8 +223,13 @@ class Job:
 
     @property
     def output_path(self) -> Path:
-        """The output file."""
-        return self._beside(self.tables.output.path)
+        """The output file; that which will be uploaded if the output is a URL."""
+        return output_path(self.file, self.tables.output.path)
+
+    @property
+    def shown_output(self) -> str:
+        """The output file, or its URL."""
+        return url_of(self.tables.output.path) or str(self.output_path)
 
     @property
     def cache(self) -> Cache | None:
@@ -239,8 +259,10 @@ class Job:
 
     def with_output_suffix(self, suffix: str) -> Job:
         """Return the job with another output: ``y.npy`` -> ``y.SUFFIX.npy``."""
-        path = Path(self.tables.output.path)
-        renamed = str(path.with_name(f"{path.stem}.{suffix}{path.suffix}"))
+        path = self.tables.output.path
+        # Answers that are not the endpoint's are never uploaded.
+        local = Path(path) if url_of(path) is None else self.output_path.absolute()
+        renamed = str(local.with_name(f"{local.stem}.{suffix}{local.suffix}"))
         output = self.tables.output.model_copy(update={"path": renamed})
         return replace(self, tables=self.tables.model_copy(update={"output": output}))
 
@@ -267,6 +289,12 @@ class Outline:
 
     tables: JobFile | None
     """The tables of the job file; None if they cannot be read without the variables."""
+
+
+def output_path(file: Path, path: str) -> Path:
+    """Return the file of an output in a job file: the local one that stands for a URL."""
+    url = url_of(path, "output.path")
+    return beside(file, path) if url is None else staged_path(url, file.parent)
 
 
 def beside(file: Path, path: str) -> Path:

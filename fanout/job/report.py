@@ -90,6 +90,9 @@ class Summary:
     resumable: bool
     """Running the job again continues this run."""
 
+    not_uploaded: str | None = None
+    """URL of an output that is complete in its local files, and that the next run will upload; None for none."""
+
     exit_code: int
 
     @property
@@ -133,6 +136,7 @@ class Summary:
             "first_failures": [asdict(failure) for failure in self.first_failures],
             **stop_keys(self.stop),
             "resumable": self.resumable,
+            "not_uploaded": self.not_uploaded,
             "exit_code": self.exit_code,
         }
 
@@ -308,6 +312,9 @@ class Status:
 
     cost: float | None = None
     """Cost of the run so far; None if it is unknown, and without prices."""
+
+    uploaded: bool | None = None
+    """The output of a complete run is in its object store; None for a local output."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the status in the form of the JSON output."""

@@ -17,14 +17,15 @@ from fanout.cassettes import Recorder, Replayer
 from fanout.client import (
     Client,
     codec_name,
-    complete,
+    finished,
     offline_url,
     require_repeatable,
 )
 from fanout.codecs._options import spec_from_options
 from fanout.errors import ConfigError, InputError, RunStopped
 from fanout.io.readers import open_source
-from fanout.io.writers import open_sink
+from fanout.io.remote import shown, url_of
+from fanout.io.writers import open_sink, require_apart_from_input
 from fanout.job.journal import (
     known_cost,
     open_job_journal,
@@ -250,9 +251,8 @@ def read_input(job: Job, rows: slice = slice(None)) -> Source:
         fetch_timeout=table.fetch_timeout,
         file_max_bytes=table.file_max_bytes,
         keep=job.tables.output.keep,
+        storage=job.tables.storage,
     )
-    # The output replaces a file at its path, which must not be the input.
-    require_apart(job.output_path, source.files)
     selected = source.sliced(rows)
     if selected.n_rows == 0 and source.n_rows:
         raise InputError(f"--rows selects none of the {source.n_rows:,} rows of {input_name(job)}")
@@ -262,7 +262,12 @@ def read_input(job: Job, rows: slice = slice(None)) -> Source:
 def open_output(job: Job, source: Source) -> FileSink:
     """Return the sink of the job's output. Raises `ConfigError` if the output cannot be written, or not with `keep`."""
     table = job.tables.output
-    sink = open_sink(job.output_path, rename=table.rename, csv_safe=table.csv_safe)
+    path = table.path if url_of(table.path) is not None else job.output_path
+    sink = open_sink(
+        path, rename=table.rename, csv_safe=table.csv_safe, storage=job.tables.storage, folder=job.file.parent
+    )
+    # The output replaces a file at its path, which must not be the input.
+    require_apart_from_input(sink, source)
     if source.kept is not None:
         sink.keep(source.kept)
     return sink
@@ -279,7 +284,8 @@ def input_name(job: Job) -> str:
     table = job.tables.input
     columns = table.columns or ([] if table.column is None else [table.column])
     named = ", ".join(map(repr, columns))
-    return f"{table.path}, column{'s' * (len(columns) > 1)} {named}" if columns else str(table.path)
+    path = table.path if (url := url_of(table.path)) is None else shown(url)
+    return f"{path}, column{'s' * (len(columns) > 1)} {named}" if columns else path
 
 
 def shown_codec(job: Job) -> str:
@@ -342,8 +348,11 @@ async def _run(
     recorder: RunRecorder | None,
 ) -> tuple[Result, RunStopped | None]:
     # A complete run needs no server, so the client is not opened.
-    if (result := await on_thread(complete, sink, journal)) is not None:
-        return result, None
+    try:
+        if (result := await finished(sink, journal)) is not None:
+            return result, None
+    except RunStopped as error:
+        return error.result, error
     async with client, AsyncExitStack() as stack:
         n_rows = await asyncio.to_thread(source.estimate_rows)
         if recorder is not None:
@@ -382,14 +391,21 @@ def _summarize(
         earlier_cost=earlier_cost,
         reading_seconds=reading_seconds,
         stats=result.stats,
-        files=OutputFiles(
-            outputs=tuple(map(str, sink.outputs)),
-            mask=str(sink.mask) if sink.mask else None,
-            failures=str(sink.failures) if sink.failures else None,
-            report=None if report is None else str(report),
-        ),
+        files=_output_files(sink, stop, report),
         first_failures=result.failures[:_FAILURES_IN_SUMMARY],
         stop=StopCause.of(stop),
         resumable=not journal.state.complete,
+        not_uploaded=sink.destination.url if sink.destination and stop and journal.state.complete else None,
         exit_code=exit_code(count_failed(result), stop),
+    )
+
+
+def _output_files(sink: FileSink, stop: RunStopped | None, report: Path | None) -> OutputFiles:
+    """Return the names of the files that a run has written: URLs once they are uploaded."""
+    name = str if sink.destination is None or stop is not None else sink.destination.url_of
+    return OutputFiles(
+        outputs=tuple(map(name, sink.outputs)),
+        mask=name(sink.mask) if sink.mask else None,
+        failures=name(sink.failures) if sink.failures else None,
+        report=None if report is None else str(report),
     )

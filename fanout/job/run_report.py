@@ -59,7 +59,7 @@ def _facts(job: Job, input_name: str, codec: str, answers: AnsweredBy) -> dict[s
         "input": input_name,
         "endpoint": {"endpoint": job.shown_endpoint, "mock": "a mock", "replay": "a recording"}[answers],
         "codec": codec,
-        "output": str(job.output_path),
+        "output": job.shown_output,
         "rows in a request": f"{tables.chunks.rows:,} at most",
         "requests in flight": _concurrency(tables.limits),
         "rates": ", ".join(f"{name} {rate:g}" for name, rate in tables.limits.rates.items()) or "no limit",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Location: TypeAlias = tuple[str | int, ...]
 """Location of a value: keys of tables and positions in lists."""
 
-SECRET_TABLES = frozenset({"endpoint", "auth", "codec"})
+SECRET_TABLES = frozenset({"endpoint", "auth", "codec", "storage"})
 """Tables in which the value of a variable, or its default, is a secret."""
 
 

@@ -415,13 +415,17 @@ async def test_a_job_that_is_cancelled_holds_no_lock_and_no_file(how, write_job,
     """While a helper thread opens the journal, reopens the failures, or checks for a complete run."""
     import threading
 
-    from fanout.job import run as module
+    from fanout.client import file_run
 
     doubler.lowest = 3.0
     job = load_job(write_job(url=doubler.url))
     if how != "run":
         await run_job(job)
-    name = {"run": "open_job_journal", "only_failed": "reopen_failed_rows", "complete": "complete"}[how]
+    module, name = {
+        "run": (run_module, "open_job_journal"),
+        "only_failed": (run_module, "reopen_failed_rows"),
+        "complete": (file_run, "complete"),
+    }[how]
     working, going_on, loop = asyncio.Event(), threading.Event(), asyncio.get_running_loop()
     real = getattr(module, name)
 

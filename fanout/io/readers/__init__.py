@@ -13,18 +13,29 @@ from fanout.io.readers.base import BLOCK_BYTES, Source
 from fanout.io.readers.columns import ColumnOptions
 from fanout.io.readers.csv import CsvSource
 from fanout.io.readers.file_cells import FileCellsSource, FileOptions, FileReader
-from fanout.io.readers.files import GZIP, ConcatenatedSource, FileSource, find_files, folder_of
+from fanout.io.readers.files import (
+    GZIP,
+    ConcatenatedSource,
+    FileSource,
+    find_files,
+    folder_of,
+    in_natural_order,
+    of_one_format,
+)
 from fanout.io.readers.folder import FolderSource
 from fanout.io.readers.jsonl import JsonLinesSource
 from fanout.io.readers.lines import ByteInput, InputFile, Stdin, TextSource
 from fanout.io.readers.npy import NpySource, NpzSource
 from fanout.io.readers.tables import as_source
+from fanout.io.remote import find_remote_files, shown, url_of
 from fanout.options import checks_options
+from fanout.settings import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from fanout.io.kept import KeptColumns
+    from fanout.io.remote import InputPath
 
 __all__ = ["BLOCK_BYTES", "Source", "as_source", "open_source"]
 
@@ -40,7 +51,7 @@ class _FileFormat(NamedTuple):
     """A format whose files are opened one by one: they have a header to compare, and can be read from any row."""
 
     suffixes: tuple[str, ...]
-    open: Callable[[Path, ColumnOptions], FileSource]
+    open: Callable[[InputPath, ColumnOptions], FileSource]
 
 
 class _LineFormat(NamedTuple):
@@ -86,11 +97,17 @@ def open_source(
     fetch_timeout: float = 30.0,
     file_max_bytes: int = 32 * 2**20,
     keep: Sequence[str] | str | None = None,
+    storage: Storage | None = None,
 ) -> Source:
     """Open the rows of a file, of all files in a folder, of the files that a pattern matches, or of stdin.
 
+    A URL stands for a remote file. It is read by ranges as rows are needed, all of one version: if the file changes
+    meanwhile, reading raises `InputError`.
+
     Args:
-        path: a file, a folder, a pattern (``data/*.parquet``, ``**`` for any number of folders), or ``-`` for stdin.
+        path: a file, a folder, a pattern (``data/*.parquet``, ``**`` for any number of folders), or ``-`` for stdin; or
+            the URL of an object, a folder or a pattern (``s3://bucket/data/*.parquet``, ``gs://``, ``az://``; these
+            need the extra ``cloud``), or of a file of a web server (``https://``).
             Several files have one format and are read in natural order (``part-2`` before ``part-10``). Hidden files,
             names that begin with ``_``, and empty files are passed over.
         column: name of the array, column or field whose values are the rows (in JSON lines also a JSON pointer, in
@@ -117,6 +134,7 @@ def open_source(
         file_max_bytes: largest file.
         keep: columns, names or patterns, that the output of `Client.run` has beside the answers; ``"*"`` for all but
             those of ``id``. They are read once more when the output is put together.
+        storage: access to remote files, where the environment does not give it.
 
     Raises:
         InputError: the input or a column of it cannot be used; its ``key`` is that of the job file, for instance
@@ -140,7 +158,11 @@ def open_source(
         fetch_timeout=fetch_timeout,
         max_bytes=file_max_bytes,
     )
-    source = _open(Path(path), options, format, file_options)
+    url = url_of(path)
+    if url is None:
+        source = _open(Path(path), options, format, file_options)
+    else:
+        source = _open_remote(url, options, format, storage or Storage())
     kept = None if keep is None else _kept(source, keep, options)
     if file_options.columns:
         source = FileCellsSource(source, file_options)
@@ -162,13 +184,28 @@ def _open(path: Path, options: ColumnOptions, format: str | None, file_options: 
         folder = folder_of(path)
         reader = FileReader(folder, file_options.root or folder, None, file_options.max_bytes)
         return FolderSource(files, folder, options, reader)
+    return _open_files(files, str(path), options, format)
+
+
+def _open_remote(url: str, options: ColumnOptions, format: str | None, storage: Storage) -> Source:  # noqa: A002
+    files = in_natural_order(find_remote_files(url, storage))
+    try:
+        files, format = of_one_format(files, shown(url), _SUFFIXES, format, keep_empty=_FILES, named=len(files) == 1)  # noqa: A001
+    except OSError as error:
+        raise InputError(f"{shown(url)} cannot be read: {error.strerror or error}", key="input.path") from None
+    if format == _FILES:
+        raise InputError(f"{shown(url)}: files that are rows themselves have to be local", key="input.path")
+    return _open_files(files, shown(url), options, format)
+
+
+def _open_files(files: Sequence[InputPath], name: str, options: ColumnOptions, format: str) -> Source:  # noqa: A002
     # Each source opens its file to check the header, before a request is sent.
     try:
         if format in _LINE_FORMATS:
             return _LINE_FORMATS[format].open([InputFile(file) for file in files], options)
         sources = [_FILE_FORMATS[format].open(file, options) for file in files]
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}", key="input.path") from None
+        raise InputError(f"{name} cannot be read: {error.strerror or error}", key="input.path") from None
     return ConcatenatedSource(sources)
 
 

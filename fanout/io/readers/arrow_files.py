@@ -9,15 +9,16 @@ from fanout.errors import InputError
 from fanout.io.readers import base
 from fanout.io.readers.arrow import ArrowColumns, pyarrow
 from fanout.io.readers.files import FileSource, reading
+from fanout.io.remote import RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from fanout.io.arrow import Arrow
     from fanout.io.kept import Pieces
     from fanout.io.readers.columns import ColumnOptions
+    from fanout.io.remote import InputPath
     from fanout.types import Block
 
 # Parquet's metadata counts a repeated value of a dictionary once, so its sizes alone could ask for far too many rows.
@@ -34,7 +35,7 @@ class ParquetSource(FileSource):
 
     _format = "parquet"
 
-    def __init__(self, path: Path, columns: ColumnOptions) -> None:
+    def __init__(self, path: InputPath, columns: ColumnOptions) -> None:
         self.path = path
         with _reading(path, "a Parquet file"), self._open() as file:
             self._columns = ArrowColumns(file.schema_arrow, columns, path.name)
@@ -79,8 +80,9 @@ class ParquetSource(FileSource):
 
         # With a buffer, a column of a row group is read piece by piece; without, all at once.
         with _reading(self.path, "a Parquet file"):
+            file = _arrow_file(self.path)
             return parquet.ParquetFile(
-                self.path, buffer_size=base.BLOCK_BYTES, pre_buffer=False, page_checksum_verification=True
+                file, buffer_size=base.BLOCK_BYTES, pre_buffer=False, page_checksum_verification=True
             )
 
 
@@ -93,7 +95,7 @@ class ArrowFileSource(FileSource):
 
     _format = "arrow"
 
-    def __init__(self, path: Path, columns: ColumnOptions) -> None:
+    def __init__(self, path: InputPath, columns: ColumnOptions) -> None:
         self.path = path
         with path.open("rb") as file:
             magic = file.read(len(_ARROW_MAGIC))
@@ -126,11 +128,11 @@ class ArrowFileSource(FileSource):
 
     @contextmanager
     def _open(self, columns: Sequence[str] | None = None) -> Iterator[Arrow]:
-        pa = pyarrow()
+        pyarrow()
         from pyarrow import ipc
 
         open_reader = ipc.open_stream if self._is_stream else ipc.open_file
-        with pa.OSFile(str(self.path)) as file:
+        with _arrow_file(self.path) as file:
             reader = open_reader(file)
             if columns is not None:
                 # Only these columns are read at all, which matters if the file is one large record batch.
@@ -144,13 +146,19 @@ class ArrowFileSource(FileSource):
 
         # A dataset counts by the metadata of the record batches, without reading them.
         with _reading(self.path, "an Arrow file"):
-            n_rows = int(dataset.dataset(self.path, format="ipc").count_rows())
+            n_rows = int(dataset.IpcFileFormat().make_fragment(_arrow_file(self.path)).count_rows())
             if n_rows < 0:
                 raise ValueError(f"its metadata says {n_rows} rows")
             return n_rows
 
 
-def _reading(path: Path, what: str) -> AbstractContextManager[None]:
+def _arrow_file(path: InputPath) -> Arrow:
+    """Return the file as pyarrow reads it."""
+    pa = pyarrow()
+    return pa.PythonFile(path.open("rb"), "r") if isinstance(path, RemoteFile) else pa.OSFile(str(path))
+
+
+def _reading(path: InputPath, what: str) -> AbstractContextManager[None]:
     return reading(path, what, plain=(pyarrow().ArrowException,))
 
 

@@ -11,10 +11,10 @@ from fanout.types import Block, count_rows, take_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from fanout.io.kept import KeptColumns
     from fanout.io.readers.columns import ColumnOptions
+    from fanout.io.remote import InputPath
 
 BLOCK_BYTES = 512 * 1024
 """Approximate size of a block: the bytes of an input that are read at once."""
@@ -36,7 +36,7 @@ class Source(ABC):
     n_rows: int | None = None
     repeatable: bool = True
     uniform: bool = False
-    files: tuple[Path, ...] = ()
+    files: tuple[InputPath, ...] = ()
     kept: KeptColumns | None = None
 
     @abstractmethod

@@ -8,9 +8,8 @@ another server there.
 from __future__ import annotations
 
 import re
-import socket
 from http.client import HTTPException
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv6Address
 from time import monotonic
 from typing import IO, TYPE_CHECKING, Any
 from urllib.error import HTTPError, URLError
@@ -19,6 +18,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from fanout._url import redact_url
 from fanout.errors import InputError
+from fanout.io.hosts import is_internal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,12 +28,6 @@ if TYPE_CHECKING:
 # Schemes that some model servers read by themselves, with credentials of their own.
 _STORES = ("gs", "s3")
 _PORTS = {"http": 80, "https": 443}
-# Names that no public server has: RFC 6761 and 6762 (appendix G), and the "localhost.localdomain" of hosts files.
-_INTERNAL_NAMES = (
-    ".localhost", ".localdomain", ".local", ".internal", ".intranet", ".private", ".corp", ".lan", ".home", ".home.arpa"
-)  # fmt: skip
-# Global unicast. The other IPv6 addresses are internal, or translated to IPv4 ones that may be: 64:ff9b::7f00:1.
-_GLOBAL_UNICAST = IPv6Network("2000::/3")
 _HOST = re.compile(r"(\*\.)?[A-Za-z0-9_.-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 _NAME_OR_ADDRESS = re.compile(r"[a-z0-9_.:-]+")
 _PIECE = 64 * 2**10
@@ -88,7 +82,7 @@ class UrlFetcher:
             raise Unfetched("has a URL without a host, or with credentials before it")
         if self._is_named(host, port or _PORTS[parts.scheme], _PORTS[parts.scheme]):
             return True
-        if _is_internal(host):
+        if is_internal(host):
             raise Unfetched(f"has a URL of the host {host!r}, which is not a public one: {_remedy(parts)}")
         return False
 
@@ -131,7 +125,7 @@ class UrlFetcher:
             if name == host:
                 return True
             # A pattern stands for public names: a host inside the network has to be named itself.
-            if name.startswith("*.") and host.endswith(name[1:]) and not _is_internal(host):
+            if name.startswith("*.") and host.endswith(name[1:]) and not is_internal(host):
                 return True
         return False
 
@@ -175,16 +169,3 @@ def _as_resolved(host: str) -> str:
     if ":" in resolved:
         IPv6Address(resolved)
     return resolved
-
-
-def _is_internal(host: str) -> bool:
-    """True for a host that is not on the public internet, by its name or its address alone; no name is looked up."""
-    if ":" not in host:
-        try:
-            # Addresses may also be written as one number, or in hexadecimal: http://2130706433/ is this machine.
-            return not IPv4Address(socket.inet_aton(host)).is_global
-        except OSError:
-            return "." not in host or host.endswith(_INTERNAL_NAMES)
-    address = IPv6Address(host)
-    within = address.ipv4_mapped or address.sixtofour
-    return not (within.is_global if within else address.is_global and address in _GLOBAL_UNICAST)

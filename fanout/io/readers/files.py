@@ -6,7 +6,7 @@ import re
 from abc import abstractmethod
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fanout.errors import InputError
 from fanout.io import fingerprint
@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 
     from fanout.io.kept import Pieces
     from fanout.io.readers.columns import ColumnOptions, ColumnSelection
+    from fanout.io.remote import InputPath
     from fanout.types import Block
 
 GZIP = ".gz"
+
+P = TypeVar("P", bound="InputPath")
 
 # Spark and Hive leave such files beside the data: _SUCCESS, _metadata, .part-0.crc.
 _HIDDEN = (".", "_")
@@ -37,13 +40,13 @@ class FileSource(SeekableSource):
         schema: types and shapes of the rows, for comparison with other files and for messages.
     """
 
-    path: Path
+    path: InputPath
     schema: Any
     _format: str
     _selection: ColumnSelection | None = None
 
     @abstractmethod
-    def __init__(self, path: Path, columns: ColumnOptions) -> None: ...
+    def __init__(self, path: InputPath, columns: ColumnOptions) -> None: ...
 
     @abstractmethod
     def kept_pieces(self, columns: ColumnOptions) -> tuple[dict[str, Any], Iterator[Pieces]]:
@@ -107,7 +110,9 @@ class ConcatenatedSource(SeekableSource):
 
 
 @contextmanager
-def reading(path: Path, kind: str, *, key: str = "input.path", plain: tuple[type[Exception], ...]) -> Iterator[None]:
+def reading(
+    path: InputPath, kind: str, *, key: str = "input.path", plain: tuple[type[Exception], ...]
+) -> Iterator[None]:
     """Raise `InputError` for every error that occurs while ``path`` is read as ``kind``.
 
     ``plain`` are the exceptions whose text alone says enough; the name of any other one is added.
@@ -163,20 +168,40 @@ def find_files(
         # An existing file comes before a pattern: its name may have a bracket in it.
         elif path.exists():
             _require_regular(path)
-            return [path], format or _format_of(path, suffixes)
+            return of_one_format([path], str(path), suffixes, format, keep_empty=keep_empty, named=True)
         elif _PATTERN.search(str(path)):
             files = _matching(path)
         else:
             raise InputError(f"there is no file {path.absolute()}{_nearest(path, suffixes)}", key="input.path")
         for file in files:
             _require_regular(file)
-        # An empty part of a dataset is an empty file in some writers, and has no header to read.
-        not_empty = [file for file in files if file.stat().st_size]
+        return of_one_format(files, str(path.absolute()), suffixes, format, keep_empty=keep_empty)
     except OSError as error:  # for instance a name that is too long, or a folder that may not be entered
         raise InputError(f"{path} cannot be read: {error.strerror}", key="input.path") from None
+
+
+def of_one_format(
+    files: list[P],
+    name: str,
+    suffixes: Mapping[str, str],
+    format: str | None,  # noqa: A002
+    *,
+    keep_empty: str,
+    named: bool = False,
+) -> tuple[list[P], str]:
+    """Return files without the empty ones, and their common format; the parameters are those of `find_files`.
+
+    With ``named``, the only file is the one that the user has named, and may be empty.
+
+    Raises:
+        InputError: all are empty, or they have several formats, or an unknown one.
+        OSError: the size of one cannot be looked up.
+    """
+    # An empty part of a dataset is an empty file in some writers, and has no header to read.
+    not_empty = files if named else [file for file in files if file.stat().st_size]
     if not not_empty:
-        raise InputError(f"{path.absolute()} has no file in it that is not empty", key="input.path")
-    format = format or _common_format(path, not_empty, suffixes)  # noqa: A001
+        raise InputError(f"{name} has no file in it that is not empty", key="input.path")
+    format = format or _common_format(name, not_empty, suffixes)  # noqa: A001
     return files if format == keep_empty else not_empty, format
 
 
@@ -185,7 +210,7 @@ def folder_of(path: Path) -> Path:
     return path if path.is_dir() else path.parent if path.exists() else _beginning(path)[0]
 
 
-def in_natural_order(paths: Iterable[Path]) -> list[Path]:
+def in_natural_order(paths: Iterable[P]) -> list[P]:
     """Return the paths sorted by the numbers in them: ``part-2`` before ``part-10``."""
 
     # Each run of digits is compared as a number; -1 puts texts before numbers at the same place.
@@ -233,13 +258,13 @@ def _beginning(pattern: Path) -> tuple[Path, tuple[str, ...]]:
     return root, parts
 
 
-def _suffix_of(path: Path) -> str:
+def _suffix_of(path: InputPath) -> str:
     """Return the suffix that decides the format; ``.csv.gz`` for a file that gzip has compressed."""
     suffix = path.suffix.lower()
     return Path(path.stem).suffix.lower() + GZIP if suffix == GZIP else suffix
 
 
-def _format_of(path: Path, suffixes: Mapping[str, str]) -> str:
+def _format_of(path: InputPath, suffixes: Mapping[str, str]) -> str:
     suffix = _suffix_of(path)
     if suffix not in suffixes:
         problem = f"{suffix} is not the suffix of a known format" if suffix else "its name has no suffix"
@@ -248,15 +273,15 @@ def _format_of(path: Path, suffixes: Mapping[str, str]) -> str:
     return suffixes[suffix]
 
 
-def _common_format(path: Path, files: list[Path], suffixes: Mapping[str, str]) -> str:
-    formats: dict[str, Path] = {}
+def _common_format(name: str, files: Sequence[InputPath], suffixes: Mapping[str, str]) -> str:
+    formats: dict[str, InputPath] = {}
     for file in files:
         formats.setdefault(suffixes.get(_suffix_of(file), "unknown"), file)
     if len(formats) == 1:
         return _format_of(files[0], suffixes)
-    examples = ", ".join(f"{name} ({file.name})" for name, file in formats.items())
+    examples = ", ".join(f"{one} ({file.name})" for one, file in formats.items())
     remedy = f"choose one with a pattern, such as {files[0].with_name('*' + _suffix_of(files[0]))}"
-    raise InputError(f"{path} holds files of several formats: {examples}; {remedy}", key="input.path")
+    raise InputError(f"{name} holds files of several formats: {examples}; {remedy}", key="input.path")
 
 
 def _nearest(path: Path, suffixes: Mapping[str, str]) -> str:

@@ -40,7 +40,7 @@ class FolderSource(SeekableSource):
     def __init__(self, files: Sequence[Path], folder: Path, options: ColumnOptions, reader: FileReader) -> None:
         if options.id is not None:
             raise InputError("the ids of files are their names: leave id out", key="input.id")
-        self.files = tuple(files)
+        self.files = self._paths = tuple(files)
         self.n_rows: int = len(files)
         self._folder = folder
         self._reader = reader
@@ -52,7 +52,7 @@ class FolderSource(SeekableSource):
         names: list[str] = []
         contents: list[Any] = []
         first, size = row, 0
-        for file in self.files[row:]:
+        for file in self._paths[row:]:
             names.append(self._name(file))
             contents.append(self._reader.read(names[-1]))
             size += len(contents[-1]) if isinstance(contents[-1], bytes) else 0
@@ -65,7 +65,7 @@ class FolderSource(SeekableSource):
 
     def fingerprint(self) -> dict[str, Any]:
         digest = hashlib.blake2b(digest_size=16)
-        for file in self.files:
+        for file in self._paths:
             status = file.stat()
             digest.update(
                 f"{self._name(file)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape")

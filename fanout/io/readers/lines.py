@@ -6,7 +6,7 @@ import gzip
 import sys
 import zlib
 from abc import ABC, abstractmethod
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
@@ -16,16 +16,19 @@ from fanout.io.readers import base
 from fanout.io.readers.base import Source
 from fanout.io.readers.columns import ColumnOptions, require_unnamed
 from fanout.io.readers.files import GZIP
+from fanout.io.remote import RemoteFile
 from fanout.types import Block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
+
+    from fanout.io.remote import InputPath
 
 _BOM = b"\xef\xbb\xbf"
 
 # Lines are counted up to this many bytes, which takes some 10 ms; a larger file's number is extrapolated.
 _COUNTED_BYTES = 64 * 2**20
+_COUNTED_REMOTE_BYTES = 2**20
 
 
 class ByteInput(ABC):
@@ -53,7 +56,7 @@ class ByteInput(ABC):
 class InputFile(ByteInput):
     """A file, decompressed while it is read if its name ends in ``.gz``."""
 
-    path: Path
+    path: InputPath
 
     @property
     def name(self) -> str:  # type: ignore[override] # read-only here
@@ -66,8 +69,10 @@ class InputFile(ByteInput):
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
         try:
-            with gzip.open(self.path) if self.is_compressed else self.path.open("rb") as file:
-                yield file  # type: ignore[misc] # a GzipFile has all methods of IO[bytes] that are used
+            with self.path.open("rb") as stored:
+                unpacked = gzip.GzipFile(fileobj=stored) if self.is_compressed else nullcontext(stored)
+                with unpacked as file:
+                    yield file  # type: ignore[misc] # a GzipFile has all methods of IO[bytes] that are used
         # gzip reports a file that is cut short as EOFError.
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             text = f"{self.path} cannot be unpacked, it is damaged or cut short: {error}"
@@ -195,12 +200,13 @@ def estimate_lines(inputs: Sequence[ByteInput], *, quoted: bool = False) -> int 
     if len(paths) < len(inputs):
         return None
     lines = n_read = 0
+    most = _COUNTED_REMOTE_BYTES if any(isinstance(path, RemoteFile) for path in paths) else _COUNTED_BYTES
     try:
         size = sum(path.stat().st_size for path in paths)
         for path in paths:
             with path.open("rb") as file:
                 in_quotes, last = False, b"\n"
-                while n_read < _COUNTED_BYTES and (piece := file.read(base.BLOCK_BYTES)):
+                while n_read < most and (piece := file.read(base.BLOCK_BYTES)):
                     count, in_quotes = _count_newlines(piece, quoted=quoted, in_quotes=in_quotes)
                     lines, n_read, last = lines + count, n_read + len(piece), piece[-1:]
                 # Bytes after the last newline are a line too.

@@ -27,9 +27,9 @@ from fanout.types import Array, Block
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from fanout.io.kept import Pieces
+    from fanout.io.remote import InputPath
 
     RowReader = Callable[[int, int], Array]
     """Returns the rows ``start <= i < stop`` of an array; each call starts where the last one stopped."""
@@ -84,7 +84,7 @@ class NpySource(FileSource):
     _format = "npy"
     uniform = True
 
-    def __init__(self, path: Path, columns: ColumnOptions) -> None:
+    def __init__(self, path: InputPath, columns: ColumnOptions) -> None:
         require_unnamed(columns, f"{path.name} is one array without a name")
         self.path = path
         # Without a buffer, the bytes of a block are read straight into its array.
@@ -93,7 +93,7 @@ class NpySource(FileSource):
                 raise InputError(f"{path.name} is an archive of arrays: give it the suffix .npz", key="input.path")
             file.seek(0)
             self._header = _read_header(file, path.name, key="input.path")
-            _require_whole(self._header, os.fstat(file.fileno()).st_size)
+            _require_whole(self._header, file.seek(0, os.SEEK_END))
         self.n_rows = self._header.n_rows
         self.schema = self._header.schema
 
@@ -117,7 +117,7 @@ class NpzSource(FileSource):
     _format = "npz"
     uniform = True
 
-    def __init__(self, path: Path, columns: ColumnOptions) -> None:
+    def __init__(self, path: InputPath, columns: ColumnOptions) -> None:
         self.path = path
         with path.open("rb") as file:
             if file.read(len(_NPY_MAGIC)) == _NPY_MAGIC:
@@ -225,17 +225,17 @@ def _native(array: Array) -> Array:
 
 
 @contextmanager
-def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
+def _open_archive(path: InputPath) -> Iterator[zipfile.ZipFile]:
     with _reading(path, "a .npz archive"):
         try:
-            with zipfile.ZipFile(path) as archive:
+            with path.open("rb") as file, zipfile.ZipFile(file) as archive:
                 yield archive
         # zipfile raises the last two for unknown methods of compression and for encryption.
         except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
             raise ValueError(error) from None
 
 
-def _read_member_header(path: Path, archive: zipfile.ZipFile, name: str) -> _Header:
+def _read_member_header(path: InputPath, archive: zipfile.ZipFile, name: str) -> _Header:
     member = name + _SUFFIX
     if member not in archive.namelist():
         raise InputError(f'"{name}" in {path.name} is no array', key="input.column")

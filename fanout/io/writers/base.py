@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from fanout.io.kept import KeptColumns
+    from fanout.io.remote import Destination
     from fanout.types import ChunkResult, Failure, Result, Schema
 
 
@@ -63,6 +64,7 @@ class FileSink(ABC):
         mask: file with the mask; None if all rows have an answer.
         failures: file with the reasons; None if no row failed.
         finished_rows: rows that `finish` has assembled so far; None before it is called.
+        destination: where `outputs`, `mask` and `failures` are uploaded once they are in place; None for local outputs.
         observe: called with the chunks of each `write` after it, on the same thread; it must not raise.
     """
 
@@ -73,6 +75,7 @@ class FileSink(ABC):
         self.mask: Path | None = None
         self.failures: Path | None = None
         self.finished_rows: int | None = None
+        self.destination: Destination | None = None
 
     def open(self, n_rows: int | None, checkpoint: Checkpoint | None = None) -> None:
         """Create the files, and the folder if it is missing; or open those that an earlier process has left.
@@ -87,6 +90,8 @@ class FileSink(ABC):
         """
         # A folder or a link may have taken a file's name since the sink was made.
         check_names(self.path)
+        if self.destination is not None:
+            self.destination.require_writable()
         try:
             make_folder(self.path.parent)
             self._open(n_rows, checkpoint or Checkpoint())
@@ -162,6 +167,11 @@ class FileSink(ABC):
         self.mask = self._as_given(mask) if mask in targets else None
         self.failures = self._as_given(failures) if failures in targets else None
         self.outputs = tuple(self._as_given(path) for path in targets if path not in reports)
+
+    @property
+    def published_files(self) -> tuple[Path, ...]:
+        """The files that the last publication has put in place: mask and failures, then the values."""
+        return tuple(path for path in (self.mask, self.failures, *self.outputs) if path is not None)
 
     def _as_given(self, path: Path) -> Path:
         """Return a path relative or absolute, as the user wrote the output's."""

@@ -1,0 +1,8 @@
+"""Inputs and outputs behind URLs: files of object stores (``s3://``, ``gs://``, ``az://``) and of web servers."""
+
+from fanout.io.remote.destination import Destination
+from fanout.io.remote.file import InputPath, RemoteFile
+from fanout.io.remote.finding import find_remote_files
+from fanout.io.remote.urls import is_web, shown, staged_path, url_of
+
+__all__ = ["Destination", "InputPath", "RemoteFile", "find_remote_files", "is_web", "shown", "staged_path", "url_of"]

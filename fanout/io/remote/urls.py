@@ -1,0 +1,94 @@
+"""URLs in the place of paths: their parts, and the local files that stand for outputs until they are uploaded."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
+
+from fanout._url import redact_url, require_web_url
+from fanout.errors import ConfigError
+from fanout.options import did_you_mean
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STORES = ("s3", "gs", "az")
+"""Schemes of object stores."""
+
+WEB = ("http", "https")
+STAGING = "fanout-uploads"
+"""Folder of the outputs that are, or will be, uploaded."""
+
+# A Path makes one slash of two: str(Path("s3://bucket/key")) is "s3:/bucket/key".
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//?)")
+_ALIASES = {"gcs": "gs", "azure": "az"}
+
+
+class StoreUrl(NamedTuple):
+    """The place of an object, or of all objects whose keys begin with ``key``."""
+
+    scheme: str
+    bucket: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.bucket}/{self.key}"
+
+
+def url_of(path: str | os.PathLike[str], key: str = "input.path") -> str | None:
+    """Return ``path`` if it is a URL, also one that was made a `Path`; None for a local path.
+
+    Raises `ConfigError`, with ``key``, for a scheme that is not known, and for a URL without a host.
+    """
+    text = os.fspath(path)
+    match = _URL.match(text)
+    if match is None:
+        return None
+    scheme, rest = match[1].lower(), text[match.end() :]
+    scheme = _ALIASES.get(scheme, scheme)
+    if match[2] == "/" and (isinstance(path, str) or scheme not in (*STORES, *WEB)):
+        return None
+    if scheme not in (*STORES, *WEB):
+        hint = did_you_mean(scheme, [*STORES, *WEB], "; did you mean {}?")
+        known = "s3://, gs://, az:// and https://"
+        raise ConfigError(f"{match[1]}:// is the scheme of no file that can be read or written: {known}{hint}", key=key)
+    url = f"{scheme}://{rest}"
+    if scheme in WEB:
+        require_web_url(url, key)
+    elif not parts_of(url).bucket:
+        raise ConfigError(f"{url} names no {'container' if scheme == 'az' else 'bucket'}", key=key)
+    return url
+
+
+def parts_of(url: str) -> StoreUrl:
+    """Return the parts of a URL of an object store. A key is taken as it is: no part of it is a query or an escape."""
+    scheme, _, rest = url.partition("://")
+    bucket, _, key = rest.partition("/")
+    return StoreUrl(scheme, bucket, key)
+
+
+def is_web(url: str) -> bool:
+    """Return True for the URL of a web server."""
+    return url.partition("://")[0] in WEB
+
+
+def shown(url: str) -> str:
+    """Return a URL for messages and journals: without the userinfo and the query of a web server's."""
+    return redact_url(url) if is_web(url) else url
+
+
+def staged_path(url: str, folder: Path) -> Path:
+    """Return the local file of an output: ``s3://bucket/a/y.npy`` -> ``FOLDER/fanout-uploads/s3/bucket/a/y.npy``.
+
+    Raises `ConfigError` for a URL that nothing can be uploaded to, or that no file can have the name of.
+    """
+    if is_web(url):
+        problem = "cannot be written: outputs go to s3://, gs:// or az://, or to a local file"
+        raise ConfigError(f"{shown(url)} {problem}", key="output.path")
+    scheme, bucket, key = parts_of(url)
+    parts = [bucket, *key.split("/")]
+    if not all(parts) or {".", ".."} & set(parts):
+        raise ConfigError(f"{url} is not the name of a file: a part of it is empty, '.' or '..'", key="output.path")
+    return folder.joinpath(STAGING, scheme, *(quote(part, safe=" !#$&'()+,;=@[]{}~%*") for part in parts))

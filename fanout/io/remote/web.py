@@ -1,0 +1,206 @@
+"""Files of web servers, read by ranges (RFC 9110, section 14) of one version (section 13.1).
+
+A server that knows neither ranges nor versions is asked once: its file is copied to a temporary one, and read there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+from contextlib import closing
+from hashlib import blake2b
+from http.client import HTTPException
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import unquote, urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+from weakref import finalize
+
+from fanout._escape import escaped
+from fanout.io.hosts import is_internal
+from fanout.io.remote.file import RemoteFile, Version
+from fanout.io.remote.urls import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from email.message import Message
+    from http.client import HTTPMessage, HTTPResponse
+
+
+_SECONDS = 60.0
+_PIECE = 256 * 2**10
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+
+# A request that brings no new byte is repeated after these waits, about three minutes in all.
+_WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0, 60.0)
+_LONGEST_PUSHBACK = 120.0
+_TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+
+
+class WebFile(RemoteFile):
+    """A file at an ``http(s)://`` URL.
+
+    Args:
+        url: the file's.
+        headers: sent with each request, but not to another host that it is redirected to.
+    """
+
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+        super().__init__(url, unquote(urlsplit(url).path))
+        self._headers = dict(headers)
+        self._opener = build_opener(_Redirects())
+        self._copy: IO[bytes] | None = None
+
+    def _look_up(self) -> Version:
+        for response in self._attempts({"Range": "bytes=0-0"}):
+            with closing(response):
+                place, tag = _RANGE.fullmatch(response.headers.get("Content-Range", "")), _tag(response.headers)
+            if response.status == 206 and place is not None and tag is not None:
+                return Version(int(place[3]), tag)
+            break
+        return self._copied()
+
+    def _read(self, start: int, stop: int) -> bytes:
+        # Opening the file has looked up the version, and copied the file if that is necessary.
+        if self._copy is not None:
+            return os.pread(self._copy.fileno(), stop - start, start)
+        data = bytearray()
+        condition = _condition(self.version.tag)
+        while len(data) < stop - start:
+            at = start + len(data)
+            for response in self._attempts({"Range": f"bytes={at}-{stop - 1}", **condition}):
+                with closing(response):
+                    self._require_range(response, at)
+                    if piece := b"".join(_body(response, stop - at)):
+                        data += piece
+                        break
+        return bytes(data)
+
+    def _require_range(self, response: HTTPResponse, at: int) -> None:
+        """Raise `InputError` if a response is of another version, `OSError` if it is of another range."""
+        place = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        tag = _tag(response.headers)
+        size = self.version.size if place is None else int(place[3])
+        if (tag is not None and tag != self.version.tag) or size != self.version.size:
+            raise self._changed()
+        if response.status != 206 or place is None or int(place[1]) != at:
+            raise OSError(errno.EIO, "the server has answered a request for a range with something else", self.url)
+
+    def _copied(self) -> Version:
+        """Copy the whole file to a temporary one, without a name so that no kill can leave it behind."""
+        copy = TemporaryFile()  # noqa: SIM115 - read as long as this object lives
+        finalize(self, copy.close)
+        for response in self._attempts({}):
+            with closing(response):
+                copy.seek(0)
+                copy.truncate()
+                digest = blake2b(digest_size=16)
+                for piece in _body(response, None):
+                    copy.write(piece)
+                    digest.update(piece)
+                wanted = response.headers.get("Content-Length")
+                # Without ranges, a connection that breaks means to begin again.
+                if wanted is None or copy.tell() == int(wanted):
+                    copy.flush()
+                    self._copy = copy
+                    return Version(copy.tell(), _tag(response.headers) or digest.hexdigest())
+        raise AssertionError("the attempts end with an error")
+
+    def _attempts(self, headers: Mapping[str, str]) -> Iterator[HTTPResponse]:
+        """Yield responses to one request until the caller has enough. Raises `OSError` once no attempt is left.
+
+        The caller may take what a response has before its connection breaks, and must then ask for the next one.
+        """
+        reason = ""
+        for wait in (*_WAITS, None):
+            pushback = 0.0
+            try:
+                yield self._opener.open(self._request(headers), timeout=_SECONDS)
+                reason = "the connection was closed early"
+            except HTTPError as error:
+                error.close()
+                if error.code in (412, 416) and self._version is not None:
+                    raise self._changed() from None
+                # An empty file has no range.
+                if error.code == 416:
+                    return
+                reason, pushback = f"HTTP {error.code}", _pushback(error.headers)
+                if error.code not in _TRANSIENT or pushback > _LONGEST_PUSHBACK:
+                    break
+            except URLError as error:
+                reason = escaped(str(error.reason))
+                if isinstance(error.reason, _Refused):
+                    break
+            except (OSError, HTTPException) as error:
+                reason = escaped(f"{type(error).__name__}: {error}")
+            if wait is not None:
+                time.sleep(max(wait, pushback))
+        raise OSError(errno.EIO, reason, self.url)
+
+    def _request(self, headers: Mapping[str, str]) -> Request:
+        request = Request(self.url, headers={"User-Agent": "fanout", "Accept-Encoding": "identity", **headers})  # noqa: S310
+        for name, value in self._headers.items():
+            # urllib would send all other fields to the host of a redirect, too.
+            request.add_unredirected_header(name, value)
+        return request
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Header fields hold credentials, which are never pickled.
+        return WebFile, (self.url, {})
+
+
+class _Refused(Exception):  # noqa: N818 - the reason of a URLError
+    """A redirect that is not followed."""
+
+
+class _Redirects(HTTPRedirectHandler):
+    """Follows redirects, but not from https to http, and not from a public host to one inside the network."""
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
+        old, new = urlsplit(req.full_url), urlsplit(newurl)
+        if old.scheme == "https" and new.scheme != "https":
+            raise URLError(_Refused(f"it is redirected to {shown(newurl)}, without encryption"))
+        if is_internal(new.hostname or "") and not is_internal(old.hostname or ""):
+            raise URLError(_Refused(f"it is redirected to {shown(newurl)}, which is no public host"))
+        request = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if request is not None and (old.scheme, old.netloc) == (new.scheme, new.netloc):
+            request.unredirected_hdrs.update(req.unredirected_hdrs)
+        return request
+
+
+def _body(response: HTTPResponse, size: int | None) -> Iterator[bytes]:
+    """Yield the body, at most ``size`` bytes, until its connection ends or breaks."""
+    rest = _PIECE if size is None else size
+    while rest:
+        try:
+            piece = response.read(min(rest, _PIECE))
+        except (OSError, HTTPException):
+            return
+        if not piece:
+            return
+        yield piece
+        rest -= len(piece) if size is not None else 0
+
+
+def _tag(headers: HTTPMessage) -> str | None:
+    """Return the server's name for the version that it has sent: the ETag, else the time of change."""
+    tag: str | None = headers.get("ETag") or headers.get("Last-Modified")
+    return tag
+
+
+def _condition(tag: str) -> dict[str, str]:
+    """Return the header field that asks for this version alone. A weak ETag matches none (RFC 9110, section 13.1.1)."""
+    if tag.startswith('"'):
+        return {"If-Match": tag}
+    return {} if tag.startswith("W/") else {"If-Unmodified-Since": tag}
+
+
+def _pushback(headers: Message[str, str]) -> float:
+    """Return the seconds that a server asks to wait; 0 without, or if it names a time of day."""
+    text = headers.get("Retry-After", "")
+    return float(text) if text.isascii() and text.isdecimal() and len(text) < 6 else 0.0
