@@ -13,6 +13,7 @@ from fanout.client import content_of
 from fanout.client.file_run import publish
 from fanout.client.outcome import final_stop, raise_if_stopped
 from fanout.client.resuming import require_same_rows
+from fanout.client.uploading import upload
 from fanout.cluster.collect import Collector
 from fanout.cluster.dispatcher import Dispatcher
 from fanout.cluster.measurements import combined, combined_latencies
@@ -149,7 +150,7 @@ class Cluster:
             await on_thread(self._folder.remove)
         if stop is None:
             await on_thread(require_same_rows, None, content_of(source), journal)
-            stop = await publish(sink, journal, result)
+            stop = await publish(sink, journal, result) or await upload(sink)
         raise_if_stopped(stop, result)
         return result
 
