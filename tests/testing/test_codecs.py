@@ -224,6 +224,22 @@ def test_a_codec_with_one_mistake_fails_the_test_that_is_about_it(name: str) -> 
         getattr(suite(WRONG[name]), name)()
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("test_answers_come_back_as_they_are", lambda values: values[::-1]),
+        ("test_answers_are_in_the_order_of_the_rows", lambda values: values[[0, 2, 1, *range(3, len(values))]]),
+        ("test_the_dtype_is_that_of_every_answer", lambda values: values.astype("f4")),
+        ("test_the_shape_is_rows_first_and_alike_for_any_number_of_rows", lambda values: values[:, :1]),
+        ("test_a_wrong_number_of_rows_is_refused", lambda values: np.resize(values, (7, *values.shape[1:]))),
+    ],
+)
+def test_a_mistake_that_only_more_than_two_rows_show_is_found(name: str, change: Callable[[Any], Any]) -> None:
+    codec = decoding(lambda self, response, n, values: change(values) if len(values) > 2 else values)
+    with pytest.raises(AssertionError):
+        getattr(suite(codec), name)()
+
+
 def test_a_suite_without_a_codec_names_the_remedy() -> None:
     with pytest.raises(NotImplementedError, match=r"override codec\(\)"):
         CodecTests().test_answers_come_back_as_they_are()
