@@ -131,15 +131,14 @@ class Flight:
     """One request as `ConcurrencyController` sees it. Times are those of the event loop, in seconds."""
 
     __slots__ = ("ended_at", "in_flight", "in_flight_seconds", "sent_at")
+    ended_at: float
+    in_flight: float
+    """Requests in flight while this one was, averaged over time; like the end, set by `on_end`."""
 
     def __init__(self, sent_at: float, in_flight_seconds: float) -> None:
         self.sent_at = sent_at
         self.in_flight_seconds = in_flight_seconds
         """The controller's integral of requests in flight over time, when this request was sent."""
-
-        self.ended_at = sent_at
-        self.in_flight = 0.0
-        """Requests in flight while this one was, averaged over time."""
 
 
 class ConcurrencyController:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.limits import ConcurrencyController, ConcurrencyLimiter
+from fanout import Limits
+from fanout.limits import Capacity, ConcurrencyController, ConcurrencyLimiter
 from fanout.testing import VirtualClock
 
 if TYPE_CHECKING:
@@ -128,6 +129,46 @@ async def test_a_lower_limit_lets_holders_finish_and_admits_no_request():
     await asyncio.wait_for(waiting, 1)
     assert limiter.in_flight == 2
     assert limiter.peak == 4
+
+
+def test_one_slot_is_exchanged_for_several_beyond_the_limit_and_for_none():
+    limiter = ConcurrencyLimiter(2)
+    assert [limiter.acquire_nowait() for _ in range(3)] == [True, True, False]
+    limiter.exchange(3)
+    assert (limiter.in_flight, limiter.peak) == (4, 4)
+    limiter.exchange(1)
+    assert limiter.in_flight == 4
+    limiter.exchange(0)
+    assert (limiter.in_flight, limiter.peak) == (3, 4)
+
+
+def test_a_shortage_of_descriptors_lowers_the_limit_until_there_are_more(monkeypatch, caplog):
+    room, changes = [10], []
+    monkeypatch.setattr("fanout.limits.capacity.room_for", lambda wanted: min(wanted, room[0]))
+    capacity = Capacity(Limits(concurrency=16), 0.0)
+    capacity.listeners[lambda: changes.append(capacity.limiter.limit)] = None
+    assert (capacity.limiter.limit, capacity.chosen) == (10, None)
+    assert capacity.cause == "the process has too few file descriptors"
+    for in_flight in (20, 8, 9, 1):
+        capacity.lower(in_flight)
+    assert changes == [7, 1]
+    capacity.restore()
+    room[0] = 100
+    capacity.restore()
+    capacity.restore()  # there is no shortage any more
+    assert changes == [7, 1, 10, 16]
+    assert caplog.text.count("too few file descriptors for 16 requests in flight: 10 at most") == 1
+
+
+def test_a_shortage_of_descriptors_bounds_the_limit_that_is_found(monkeypatch):
+    monkeypatch.setattr("fanout.limits.capacity.room_for", lambda wanted: min(wanted, 6))
+    capacity = Capacity(Limits(concurrency="auto"), 0.0)
+    assert (capacity.limiter.limit, capacity.chosen) == (6, 8)
+    assert "descriptors" in capacity.cause
+    monkeypatch.undo()
+    capacity.restore()
+    assert (capacity.limiter.limit, capacity.chosen) == (8, 8)
+    assert not capacity.cause, "the limit has not been changed for a reason of the endpoint's"
 
 
 def test_the_repr_shows_the_state():
