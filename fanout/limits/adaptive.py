@@ -173,9 +173,7 @@ class Adaptive:
         if latest.variance <= _PRECISION**2 or latest.n >= max(4 * self.limit, 16):
             self._conclude(latest, now)
 
-    def overloaded(
-        self, now: float, *, sent: float, in_flight: float, certain: bool = False, timed_out: bool = False
-    ) -> None:
+    def overloaded(self, now: float, *, sent: float, in_flight: float, certain: bool, timed_out: bool) -> None:
         """Take in a refusal, or a request without an answer in time.
 
         Only failures in excess of the background count, unless the endpoint said for ``certain`` that it received too

@@ -185,9 +185,7 @@ class ConcurrencyController:
         flight.ended_at = now
         self._in_flight -= 1
 
-    def on_result(
-        self, flight: Flight, *, success: bool, overload: bool, certain: bool = False, timed_out: bool = False
-    ) -> None:
+    def on_result(self, flight: Flight, *, success: bool, overload: bool, certain: bool, timed_out: bool) -> None:
         """Take in the result of a request that has ended.
 
         An overload is ``certain`` if the endpoint said that it receives too many requests (429). Otherwise only

@@ -129,6 +129,26 @@ async def test_no_commit_waits_for_more_chunks_than_may_be_in_hand(tmp_path: Pat
     assert asyncio.get_running_loop().time() < 0.1
 
 
+async def test_the_answers_that_wait_for_the_disk_are_bounded_in_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row of three doubles a chunk: a hundred may be in hand, rather than 256."""
+    monkeypatch.setattr("fanout.client.file_run._BACKLOG_BYTES", 100 * 24)
+    in_hand: list[int] = []
+    commit, committed = Journal.commit, 0
+
+    def counted(journal: Journal, done: Any, *rest: Any) -> None:
+        nonlocal committed
+        in_hand.append(len(mock.requests) - committed)
+        commit(journal, done, *rest)
+        committed += len(done)
+
+    monkeypatch.setattr(Journal, "commit", counted)
+    with MockEndpoint(double) as mock:
+        await run(mock, tmp_path, np.ones((800, 3)), chunk_rows=1, limits=Limits(concurrency=16))
+    assert 34 < max(in_hand) <= 100
+
+
 async def test_other_rows_are_refused(tmp_path: Path) -> None:
     with MockEndpoint(double, latency=0.1) as mock:
         await stopped(mock, tmp_path, 4)

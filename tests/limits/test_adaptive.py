@@ -34,7 +34,7 @@ class Endpoint:
         self.now += 0.002
         for _ in range(n):
             self.adaptive.sent()
-            self.adaptive.overloaded(self.now, sent=sent, in_flight=in_flight, certain=certain)
+            self.adaptive.overloaded(self.now, sent=sent, in_flight=in_flight, certain=certain, timed_out=False)
 
     def climb(self, limit: int) -> None:
         """Answer equally fast at any limit, up to this one."""
@@ -147,7 +147,7 @@ def test_a_limit_that_was_never_reached_falls_to_the_peak():
     for _ in range(100):
         endpoint.answer(0.1, in_flight=10)
     sent = endpoint.now
-    endpoint.adaptive.overloaded(endpoint.now + 0.001, sent=sent, in_flight=11, certain=True)
+    endpoint.adaptive.overloaded(endpoint.now + 0.001, sent=sent, in_flight=11, certain=True, timed_out=False)
     assert endpoint.limit <= 11
 
 
@@ -158,7 +158,7 @@ def test_a_timeout_of_a_request_sent_long_ago_is_accounted_for():
     endpoint.now += 1
     endpoint.refuse()
     limit = endpoint.limit
-    endpoint.adaptive.overloaded(endpoint.now + 60, sent=sent, in_flight=64, certain=True)
+    endpoint.adaptive.overloaded(endpoint.now + 60, sent=sent, in_flight=64, certain=True, timed_out=False)
     assert endpoint.limit == limit
 
 
@@ -314,7 +314,7 @@ def test_a_request_that_hangs_alone_is_an_accident_and_one_that_queued_is_not(se
     some_fail(endpoint, 33, 10_000)
     endpoint.answer(0.1)
     limit, sent = endpoint.limit, endpoint.now + 0.001
-    endpoint.adaptive.overloaded(sent + seconds, sent=sent, in_flight=limit, timed_out=True)
+    endpoint.adaptive.overloaded(sent + seconds, sent=sent, in_flight=limit, certain=False, timed_out=True)
     assert (endpoint.limit == limit) is is_accident
 
 
@@ -339,6 +339,6 @@ def test_no_order_of_events_moves_the_limit_out_of_its_bounds(steps, largest):
         if came == "good":
             adaptive.succeeded(now, sent=now - latency, in_flight=in_flight)
         else:
-            kind = {} if came == "refused" else {came: True}
+            kind = {name: name == came for name in ("certain", "timed_out")}
             adaptive.overloaded(now, sent=now - latency, in_flight=in_flight, **kind)
         assert 1 <= adaptive.limit <= largest

@@ -220,6 +220,9 @@ def test_no_order_of_events_loses_a_slot_or_grants_one_too_many(total, steps):
         runner.run(scenario())
 
 
+_RESULTS = ("success", "overload", "certain", "timed_out")
+
+
 class Sender:
     """Keeps a number of requests in flight, each of which takes a tenth of a second."""
 
@@ -236,7 +239,7 @@ class Sender:
             self.now += 0.1 / len(self._in_flight)
             flight = self._in_flight.popleft()
             self.controller.on_end(flight, self.now)
-            self.controller.on_result(flight, **{"success": False, "overload": False, **result})
+            self.controller.on_result(flight, **dict.fromkeys(_RESULTS, False) | result)
 
 
 def test_successes_raise_the_limit_and_each_new_limit_is_announced():
@@ -273,5 +276,5 @@ def test_a_request_that_was_aborted_before_it_was_sent_has_no_result():
     sender.controller.on_end(aborted, 1.0)
     sent = sender.controller.on_send(1.0)
     sender.controller.on_end(sent, 2.0)
-    sender.controller.on_result(sent, success=True, overload=False)
+    sender.controller.on_result(sent, success=True, overload=False, certain=False, timed_out=False)
     assert sender.limits == []

@@ -39,6 +39,13 @@ def test_a_request_a_little_larger_than_the_others_may_have_failed_by_chance():
     assert bounds.rows == 60
 
 
+def test_a_size_is_near_a_limit_above_three_quarters_of_it():
+    limits = learnt(50, 60)
+    limits.too_large(Size(100), chunk(9))
+    assert [limits.near(Size(rows)) for rows in (1, 45, 46, 60, 61, 100)] == [False, False, True, True, True, True]
+    assert [limits.exceeded_by(Size(rows)) for rows in (60, 61)] == [False, True]
+
+
 def test_without_any_success_every_failure_counts():
     limits = SizeLimits()
     limits.too_large(Size(64), chunk(1))
