@@ -13,8 +13,6 @@ import pytest
 
 from fanout import Storage
 
-obstore = pytest.importorskip("obstore")
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -51,25 +49,28 @@ class S3Server:
         urlopen(Request(f"{self.url}/{name}", method="DELETE")).close()
 
     def put(self, key: str, data: bytes) -> None:
-        obstore.put(self._store, key, data)
+        self._store.put(key, data)
 
     def get(self, key: str) -> bytes:
-        return bytes(obstore.get(self._store, key).bytes())
+        return bytes(self._store.get(key).bytes())
 
     def remove(self, key: str) -> None:
-        obstore.delete(self._store, key)
+        self._store.delete(key)
 
     def listed(self) -> list[str]:
-        return sorted(one["path"] for objects in obstore.list(self._store) for one in objects)
+        return sorted(one["path"] for objects in self._store.list() for one in objects)
 
     @property
     def _store(self) -> Any:
-        return obstore.store.S3Store("data", config={**self.options, "allow_http": True})
+        from obstore.store import S3Store
+
+        return S3Store("data", config={**self.options, "allow_http": True})
 
 
 @contextmanager
 def serving_s3() -> Iterator[S3Server]:
     """Serve S3 in this process on a free port."""
+    pytest.importorskip("obstore")
     pytest.importorskip("moto")
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server

@@ -16,6 +16,7 @@ from fanout.cli.output import OUTPUT, print_error, print_message, print_text
 from fanout.cli.questions import Questions
 from fanout.cli.show import probe_text, values_text
 from fanout.errors import ConfigError
+from fanout.io.remote import url_of
 from fanout.job import Outline, load_job_or_outline
 from fanout.job.begin import output_suffix, probe, require_new
 from fanout.job.draft import Draft
@@ -96,7 +97,7 @@ class Beginner:
         format = self._options.format  # noqa: A001
         if path == "-":
             raise ConfigError("--input: init reads the first rows, so give it a file of the same form, not stdin")
-        fields = read_fields(Path(path), format)
+        fields = read_fields(path, format)
         rows = "" if fields.n_rows is None else f"{fields.n_rows:,} rows"
         self._draft.set("input", "path", self._from_job(path), rows)
         if format is not None:
@@ -148,7 +149,8 @@ class Beginner:
 
     def _from_job(self, path: str) -> str:
         """Return a path relative to the folder of the job file, as paths in it are."""
-        return path if Path(path).is_absolute() else os.path.relpath(path, self._file.parent)
+        is_fixed = url_of(path) is not None or Path(path).is_absolute()
+        return path if is_fixed else os.path.relpath(path, self._file.parent)
 
     async def _probe(self) -> int:
         job = load_job_or_outline(self._file)

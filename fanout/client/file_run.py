@@ -78,7 +78,7 @@ async def run_into(
         if not isinstance(sink, FileSink):
             raise ConfigError("kept columns need a sink that fanout.open_sink made, or a FileSink", key=KEEP)
         await on_thread(sink.keep, rows.kept)
-    if journal is not None and (result := await finished(sink, journal)) is not None:
+    if journal is not None and (result := await finished(sink, journal, control)) is not None:
         return result
     state = journal.state if journal else JournalState({})
     window = ConcurrencyLimiter(room_for(session.concurrency))
@@ -136,7 +136,7 @@ async def run_into(
             began = asyncio.get_running_loop().time()
             failed = await publish(sink, journal, result)
             # The answers of a run that was stopped stay in local files.
-            stop = failed or stop or await upload(sink)
+            stop = failed or stop or await upload(sink, control)
             seconds = asyncio.get_running_loop().time() - began
             result = replace(result, stats=replace(result.stats, writing_seconds=seconds))
     if journal is not None and run.collector.suspect and isinstance(sink, FileSink):
@@ -145,7 +145,7 @@ async def run_into(
     return result
 
 
-async def finished(sink: Sink | FileSink, journal: Journal) -> Result | None:
+async def finished(sink: Sink | FileSink, journal: Journal, control: RunControl | None = None) -> Result | None:
     """Return the account of a run that has come to its end, once its output is in place; None if rows are left to send.
 
     Raises:
@@ -154,7 +154,7 @@ async def finished(sink: Sink | FileSink, journal: Journal) -> Result | None:
     """
     result = await on_thread(complete, sink, journal)
     if result is not None and isinstance(sink, FileSink):
-        raise_if_stopped(await upload(sink), result)
+        raise_if_stopped(await upload(sink, control), result)
     return result
 
 

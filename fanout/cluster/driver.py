@@ -150,7 +150,7 @@ class Cluster:
             await on_thread(self._folder.remove)
         if stop is None:
             await on_thread(require_same_rows, None, content_of(source), journal)
-            stop = await publish(sink, journal, result) or await upload(sink)
+            stop = await publish(sink, journal, result) or await upload(sink, control)
         raise_if_stopped(stop, result)
         return result
 

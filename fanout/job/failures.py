@@ -13,7 +13,7 @@ from fanout.io.kept import KeptColumns, arrow_column, python_values
 from fanout.io.readers import open_source
 from fanout.io.writers import csv_cell, value_cell
 from fanout.job.journal import read_journal
-from fanout.job.model import Outline, beside
+from fanout.job.model import Outline, input_path
 from fanout.job.problems import locate_errors
 from fanout.job.report import SCHEMA_VERSION
 from fanout.report import FailureGroup, group_failures
@@ -144,14 +144,14 @@ def _write_table(job: Job | Outline, state: JournalState, failures: Sequence[Fai
 def _input_columns(file: Path, tables: JobFile, state: JournalState) -> KeptColumns:
     """Return the columns of the rows that the run has read. Raises `InputError` if the input has changed since."""
     table, known = tables.input, state.identity.get("input") or {}
-    path = beside(file, table.path)
+    path = input_path(file, table.path)
     try:
-        source = open_source(path, columns=["*"], format=table.format, keep="*")
+        source = open_source(path, columns=["*"], format=table.format, keep="*", storage=tables.storage)
         columns = source.kept
         assert columns is not None
     # An input without named columns has its rows in one.
     except InputError:
-        source = open_source(path, table.column, format=table.format)
+        source = open_source(path, table.column, format=table.format, storage=tables.storage)
         columns = _bare_rows(source)
     if not source.repeatable:
         raise InputError("rows from stdin can be read only once", key="input.path")
@@ -167,10 +167,10 @@ def _bare_rows(source: Source) -> KeptColumns:
 
 
 def _samples(value: Any) -> list[tuple[int, str]]:
-    """Return the size and the sampled bytes of each file in a fingerprint."""
+    """Return the size and the sampled bytes of each file in a fingerprint; of a remote file, its tag."""
     if isinstance(value, dict):
-        if "sample" in value:
-            return [(value["size"], value["sample"])]
+        if (content := value.get("sample", value.get("etag"))) is not None:
+            return [(value["size"], content)]
         return [sample for part in value.values() for sample in _samples(part)]
     return [sample for part in value for sample in _samples(part)] if isinstance(value, list) else []
 

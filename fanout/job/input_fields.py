@@ -42,7 +42,7 @@ class InputFields:
         return [name for name, kind in self.columns.items() if kind in kinds]
 
 
-def read_fields(path: Path, format: str | None = None) -> InputFields:  # noqa: A002 - the name it has for users
+def read_fields(path: Path | str, format: str | None = None) -> InputFields:  # noqa: A002 - the name it has for users
     """Read the first rows of an input. Raises `InputError` if there are none, or they cannot be read."""
     try:
         source = open_source(path, columns=["*"], format=format)
@@ -59,7 +59,7 @@ def read_fields(path: Path, format: str | None = None) -> InputFields:  # noqa: 
     return InputFields(n_rows=source.estimate_rows(), columns=columns, row="JSON")
 
 
-def _first_rows(source: Source, path: Path) -> list[Any]:
+def _first_rows(source: Source, path: Path | str) -> list[Any]:
     block = next(source.blocks(), None)
     if block is None:
         raise InputError(f"{path} holds no rows", key="input.path")

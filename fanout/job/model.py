@@ -210,8 +210,7 @@ class Job:
     @property
     def input_path(self) -> Path | str:
         """The input: a file, a folder or a pattern; ``-`` for stdin; or a URL."""
-        path = self.tables.input.path
-        return path if path == "-" or url_of(path) is not None else self._beside(path)
+        return input_path(self.file, self.tables.input.path)
 
     @property
     def files_root(self) -> Path | None:
@@ -289,6 +288,11 @@ class Outline:
 
     tables: JobFile | None
     """The tables of the job file; None if they cannot be read without the variables."""
+
+
+def input_path(file: Path, path: str) -> Path | str:
+    """Return the input of a job file: a path relative to the working folder, ``-`` or a URL."""
+    return path if path == "-" or url_of(path) is not None else beside(file, path)
 
 
 def output_path(file: Path, path: str) -> Path:

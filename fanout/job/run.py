@@ -349,7 +349,7 @@ async def _run(
 ) -> tuple[Result, RunStopped | None]:
     # A complete run needs no server, so the client is not opened.
     try:
-        if (result := await finished(sink, journal)) is not None:
+        if (result := await finished(sink, journal, control)) is not None:
             return result, None
     except RunStopped as error:
         return error.result, error

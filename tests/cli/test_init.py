@@ -13,6 +13,9 @@ from aiohttp import web
 
 from fanout.testing import Background
 from tests.jobs import served
+from tests.stores import s3, s3_server
+
+__all__ = ["s3", "s3_server"]
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,6 +81,20 @@ def test_a_server_of_one_object_a_request_needs_its_url_alone(command, customers
     assert command("check", "job.toml").code == 0
     assert command("run", "job.toml", "--quiet").code == 0
     np.testing.assert_array_equal(np.load(tmp_path / "job-answers.npy.score.npy"), [2 * i + 0.5 for i in range(7)])
+
+
+def test_an_input_and_an_output_at_urls_are_written_as_they_are(command, url, s3, tmp_path, monkeypatch):
+    for name, value in s3.options.items():
+        monkeypatch.setenv(f"AWS_{name.upper()}", value)
+    s3.put("in/customers.csv", b"age,income\n40,1.5\n50,2.5\n")
+    (tmp_path / "jobs").mkdir()
+    remote = ("--input", "s3://data/in/*.csv", "--output", "s3://data/out/scores.csv")
+    ended = command("init", "jobs/job.toml", *remote, "--url", f"{url}/score")
+    assert ended.code == 0, ended.err
+    tables = tomllib.loads((tmp_path / "jobs" / "job.toml").read_text())
+    assert (tables["input"]["path"], tables["output"]["path"]) == ("s3://data/in/*.csv", "s3://data/out/scores.csv")
+    assert command("run", "jobs/job.toml").code == 0
+    assert s3.get("out/scores.csv").splitlines()[1].startswith(b"41.5,")
 
 
 def test_a_batch_of_objects_has_its_list_of_answers_found(command, customers, url, tmp_path):

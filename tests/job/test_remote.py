@@ -13,6 +13,7 @@ import pytest
 import fanout
 from fanout.errors import ConfigError, InputError
 from fanout.job import check_job, dry_run, job_status, load_job, load_job_or_outline, recreate_report, run_job
+from fanout.job.failures import job_failures
 from tests.cli.conftest import ended, start
 from tests.stores import s3, s3_server
 
@@ -129,6 +130,36 @@ async def test_columns_of_a_remote_input_are_kept(s3, doubler, write_job):
     file = write_job(text.replace('keep = ["stars"', 'keep = ["stars"]') + s3.table, url=doubler.url)
     assert (await run_job(load_job(file))).exit_code == 0
     assert s3.get("out/y.csv").decode().splitlines()[:2] == ["id,stars,value,error", "k0,5,0.0,"]
+
+
+async def test_the_failed_rows_of_a_remote_input_become_a_table(s3, doubler, write_job, tmp_path):
+    s3.put("in/x.csv", b"id,n\n" + b"".join(b"k%d,%d\n" % (i, i) for i in range(10)))
+    doubler.lowest = 1.0
+    text = JOB.replace("x.npy", 'x.csv"\ncolumn = "n').replace("y.npy", "y.csv") + s3.table
+    job = load_job(write_job(text, url=doubler.url))
+    assert (await run_job(job)).exit_code == 1
+    job_failures(job, to=tmp_path / "failed.csv")
+    assert (tmp_path / "failed.csv").read_text().splitlines()[1].startswith("0,k0,0,")
+    s3.put("in/x.csv", b"id,n\n" + b"".join(b"k%d,%d\n" % (i, i + 1) for i in range(10)))
+    with pytest.raises(InputError, match="has changed since the run"):
+        job_failures(job, to=tmp_path / "again.csv")
+
+
+async def test_a_stop_while_an_output_is_uploaded_keeps_the_rows(write_remote_job, s3, doubler, monkeypatch):
+    rows = np.arange(150_000.0)
+    file = write_remote_job(rows, JOB.replace("rows = 4", "rows = 50000"))
+    control = fanout.RunControl()
+    s3.before = lambda method, path: control.drain() if "partNumber" in path else None
+    with monkeypatch.context() as patched:
+        patched.setattr("fanout.io.remote.object_stores._PART_BYTES", 2**16)
+        patched.setattr("fanout.io.remote.destination._PIECE", 2**14)
+        summary = await run_job(load_job(file), control=control)
+    assert (summary.exit_code, summary.stop.kind, summary.pending) == (130, "interrupted", 0)
+    assert summary.not_uploaded == "s3://data/out/y.npy"
+    assert s3.listed() == ["in/x.npy"]
+    s3.before, doubler.requests = lambda method, path: None, 0
+    assert (await run_job(load_job(file))).exit_code == 0
+    assert (s3.get("out/y.npy"), doubler.requests) == (as_npy(2 * rows), 0)
 
 
 @pytest.mark.parametrize("kind", ["check", "dry run"])
@@ -248,12 +279,12 @@ async def test_python_calls_take_urls(s3, doubler, tmp_path, monkeypatch):
 
 
 async def test_a_changed_object_stops_the_run_and_carry_goes_on(write_remote_job, s3, doubler):
-    rows = np.arange(400_000.0)
-    file = write_remote_job(rows, JOB.replace("rows = 4", "rows = 20000"))
+    rows = np.arange(150_000.0)
+    file = write_remote_job(rows, JOB.replace("rows = 4", "rows = 10000"))
 
     async def change(number):
         if number == 2:
-            s3.put("in/x.npy", as_npy(rows + (rows == 399_999)))
+            s3.put("in/x.npy", as_npy(rows + (rows == 149_999)))
 
     doubler.before_answer = change
     settings = ["limits.concurrency=1"]
@@ -265,10 +296,10 @@ async def test_a_changed_object_stops_the_run_and_carry_goes_on(write_remote_job
     summary = await run_job(load_job(file, settings), carry=True)
     assert summary.exit_code == 0
     assert summary.earlier > 0
-    np.testing.assert_array_equal(stored(s3), 2 * (rows + (rows == 399_999)))
+    np.testing.assert_array_equal(stored(s3), 2 * (rows + (rows == 149_999)))
 
 
-LARGE = np.arange(400_000.0)
+LARGE = np.arange(150_000.0)
 KILLED = JOB.replace("rows = 4", "rows = 20000")
 
 
@@ -298,12 +329,12 @@ async def test_a_run_that_is_killed_while_it_reads_goes_on(write_remote_job, sta
 
     def is_reached(method, path):
         gets.extend([path] if (method, path) == ("GET", "/data/in/x.npy") else [])
-        return len(gets) == 4
+        return len(gets) == 3
 
     await killed_at(start, s3, is_reached)
     assert (await until_complete(start, ())).code == 0
     assert s3.get("out/y.npy") == as_npy(2 * LARGE)
-    assert doubler.requests <= 20 + 17
+    assert doubler.requests <= 8 + 7
 
 
 async def test_a_run_that_is_killed_while_it_uploads_only_uploads(write_remote_job, start, s3, doubler):

@@ -13,8 +13,8 @@ from fanout.errors import ConfigError, InputError
 from fanout.io.remote.destination import Abandoned, Destination
 from fanout.types import count_rows, single_rows
 
-X = np.arange(12_000.0).reshape(-1, 4)
-CSV = "a,b\n" + "".join(f"{i},t{i}\n" for i in range(40_000))
+X = np.arange(6_000.0).reshape(-1, 4)
+CSV = "a,b\n" + "".join(f"{i},t{i}\n" for i in range(15_000))
 
 
 def as_npy(array):
@@ -38,7 +38,7 @@ def as_parquet():
     from pyarrow import parquet
 
     data = io.BytesIO()
-    parquet.write_table(table(), data, row_group_size=700)
+    parquet.write_table(table(), data, row_group_size=400)
     return data.getvalue()
 
 
@@ -47,7 +47,7 @@ def as_arrow():
 
     data = io.BytesIO()
     with pa.ipc.new_file(data, table().schema) as writer:
-        writer.write_table(table(), 700)
+        writer.write_table(table(), 400)
     return data.getvalue()
 
 
@@ -154,7 +154,7 @@ def test_an_error_of_the_server_passes_once_it_answers_again(s3):
     s3.put("x.csv", CSV.encode())
     failing = [503, 500]
     s3.before = lambda method, path: failing.pop() if failing else None
-    assert len(rows_of(fanout.open_source("s3://data/x.csv", "a", storage=s3.storage))) == 40_000
+    assert len(rows_of(fanout.open_source("s3://data/x.csv", "a", storage=s3.storage))) == 15_000
 
 
 def test_a_refusal_shows_no_secret(s3):
