@@ -16,6 +16,7 @@ from fanout.exact_json import loads
 
 if TYPE_CHECKING:
     from fanout.codecs._outputs import Outputs
+    from fanout.codecs._typed import TypedAnswers
     from fanout.types import Array, Values
 
 POSITION = "position"
@@ -103,15 +104,24 @@ class Answers:
         outputs: the values that are read from each.
         parse: path to a text in an item, whose JSON takes the item's place.
         fail_when: path; where it finds something that is true, the row is refused.
+        typed: reads the text at ``parse`` in place of ``outputs``.
 
     Raises:
         ConfigError: an option that cannot be used.
     """
 
-    def __init__(self, items: Items, outputs: Outputs, parse: str | None, fail_when: str | None) -> None:
+    def __init__(
+        self,
+        items: Items,
+        outputs: Outputs,
+        parse: str | None,
+        fail_when: str | None,
+        typed: TypedAnswers | None = None,
+    ) -> None:
         self.items = items
         self.outputs = outputs
         self.parse = parse
+        self.typed = typed
         self._parsed = None if parse is None else finder(parse, "parse")
         self._refusal = None if fail_when is None else Refusal(fail_when)
         self.computes = items.path.computes or outputs.computes
@@ -124,6 +134,8 @@ class Answers:
             raise Unfit(f"has {len(items)} answers for {n_rows} rows", error_kind="rows")
         if (refused := self.refusal(document, items)) is not None:
             raise Unfit(f"is refused by the server: {refused}")
+        if self.typed is not None:
+            return self.typed.arrays(self._text_in(items[0], 0), {})  # of the only row
         if self._parsed is not None:
             items = [self._json_in(item, i) for i, item in enumerate(items)]
         values = self.outputs.read(items)
@@ -142,11 +154,15 @@ class Answers:
                 items = ()
         return self._refusal.words((document, *([] if self.items.is_document else items)))
 
-    def _json_in(self, item: Any, row: int) -> Any:
+    def _text_in(self, item: Any, row: int) -> str:
         assert self._parsed is not None
         text = self._parsed(item)
         if not isinstance(text, str):
             raise Unfit(f"has no text at {self.parse!r}", row=row)
+        return text
+
+    def _json_in(self, item: Any, row: int) -> Any:
+        text = self._text_in(item, row)
         try:
             return loads(unfenced(text).encode())
         except (orjson.JSONDecodeError, UnicodeEncodeError) as error:

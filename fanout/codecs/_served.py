@@ -68,6 +68,8 @@ def document_for(values: Any, answers: Answers, usage: Iterable[str] = ()) -> by
 
 
 def _items(values: Any, answers: Answers) -> list[Any]:
+    if answers.typed is not None:
+        return [answers.typed.schema.example()]
     if not answers.outputs.by_name:
         items: list[Any] = orjson.loads(to_json(values))
         return items

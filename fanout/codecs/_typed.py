@@ -5,6 +5,7 @@ https://platform.openai.com/docs/guides/structured-outputs
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -30,6 +31,7 @@ OWN_FIELDS = ("response_format", "tools", "tool_choice", *REQUEST)
 """Fields of a request that a schema sets."""
 
 _LONGEST_FAULT = 500
+_SCHEMA = re.compile(r"\{\{\s*schema\s*(?P<text>\|\s*json\s*)?\}\}")
 _INSTRUCTIONS = (
     "Answer with one JSON object and nothing else. It must be valid against this JSON Schema, with every property: "
 )
@@ -158,6 +160,33 @@ class TypedAnswers:
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
         return {"object": "chat.completion", "model": name, "choices": [choice], "usage": usage}
+
+
+def typed_answers(
+    schema: object, validate: object, reasks: object, mode: str = MODES[0], logprobs: object = None
+) -> TypedAnswers | None:
+    """Make the typed answers of a codec's options; None without a schema. Raises `ConfigError`."""
+    typed = None if schema is None else TypedAnswers(schema, mode, validate, logprobs)
+    if typed is None and validate is not None:
+        raise ConfigError("validate checks typed answers: give their schema, too", key="validate")
+    if typed is None and logprobs is not None:
+        raise ConfigError("logprobs belong to a field of typed answers: give their schema, too", key="logprobs")
+    if type(reasks) is not int or reasks < 0:
+        raise ConfigError(f"reasks must be a whole number, 0 or more, not {reasks!r}", key="reasks")
+    return typed
+
+
+def with_schema(request: Any, schema: Mapping[str, Any]) -> Any:
+    """Return ``request`` with the schema in place of ``"{{schema}}"``, and its text in place of ``| json``."""
+    if isinstance(request, dict):
+        return {name: with_schema(value, schema) for name, value in request.items()}
+    if isinstance(request, list | tuple):
+        return [with_schema(value, schema) for value in request]
+    if not isinstance(request, str) or (place := _SCHEMA.fullmatch(request)) is None:
+        return request
+    # A fragment is not searched for placeholders, which the words of a schema may look like.
+    document = orjson.dumps(schema)
+    return orjson.Fragment(orjson.dumps(document.decode()) if place["text"] else document)
 
 
 def _tool_call(message: Mapping[str, Any]) -> dict[str, Any] | None:

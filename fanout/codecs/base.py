@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from copy import copy
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from fanout.codecs._options import ANY_OUTPUT, DTypeOption, ShapeOption, spec_from_options
@@ -243,6 +244,13 @@ class Codec(ABC):
             error: the error that `decode` raised for it, with the ``answer``.
         """
         return payload
+
+    def _read_option(self, name: str, content: object, *, identity: object) -> None:
+        """Take the ``content`` of a file for the option that has its path: the file may change, or be gone."""
+        self.options = {**self.options, name: identity}
+        args, arguments = self._arguments
+        if isinstance(arguments[name], str | Path):
+            self._arguments = args, {**arguments, name: content}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"

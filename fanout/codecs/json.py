@@ -21,6 +21,7 @@ from fanout.codecs._polling import Polling, PollOptions
 from fanout.codecs._request import RequestTemplate
 from fanout.codecs._rules import StatusRule  # noqa: TC001
 from fanout.codecs._slices import Uncut, rows_at
+from fanout.codecs._typed import TypedAnswers, typed_answers, with_schema
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError
 from fanout.exact_json import LIGHT
@@ -80,6 +81,11 @@ class Json(Codec):
             and ``timeout`` (seconds; 1 and 600), ``result`` (path to the result in the last response, or to its URL),
             ``origins`` (others that these URLs may have; they get no credentials) and ``most`` (jobs that wait at once;
             100).
+        schema: the form of the texts at ``parse``, whose fields become the outputs, in place of ``outputs``: see
+            `OpenAIChat`. A request carries one row, and ``"{{schema}}"`` in it is the JSON Schema (``| json``: as
+            text).
+        validate: a function that takes each valid answer, a dict, and raises ValueError to refuse it.
+        reasks: times that the request is sent again for an invalid answer.
         max_rows: most rows in one request, where the API has a bound; larger chunks are cut to it.
         dtype, shape, nonfinite, usage, status_rules: see `fanout.Codec`. Numbers are float64 without ``dtype``;
             integers beyond 2**53, or those that the dtype does not hold exactly, make an answer invalid.
@@ -107,6 +113,9 @@ class Json(Codec):
         parse: str | None = None,
         fail_when: str | None = None,
         poll: PollOptions | None = None,
+        schema: Any = None,
+        validate: Any = None,
+        reasks: int = 1,
         max_rows: int | None = None,
         dtype: DTypeOption = None,
         shape: ShapeOption = None,
@@ -121,6 +130,10 @@ class Json(Codec):
         other = RawBody(raw) if raw is not None else FormBody(form) if form is not None else None
         if not given:
             request, answers = {"instances": "{{rows}}"}, "predictions" if answers is None else answers
+        typed = typed_answers(schema, validate, reasks)
+        if typed is not None:
+            _require_text(parse, request)
+            request, outputs, self.reasks = with_schema(request, typed.schema.schema), None, reasks
         answers, order = _options.text_or_none("answers", answers), _options.text_or_none("order", order)
         self._template = RequestTemplate(request, item, path or "", headers, missing=missing, other_body=other)
         self.columns = self._template.columns
@@ -131,10 +144,12 @@ class Json(Codec):
         self._keep = nonfinite == "keep"
         items = Items(answers, order, one_row=self._template.one_row)
         read = Outputs(outputs or {}, self._spec_of, keep=self._keep)
-        self._answers = Answers(items, read, parse, fail_when)
+        self._answers = Answers(items, read, parse, fail_when, typed)
         if outputs:
             self._spec = {name: output.spec for name, output in read.by_name.items()}
-        if read.keeps_null:  # NaN stands for null, and `read` refuses any other
+        if typed is not None:
+            self._type_answers(typed)
+        elif read.keeps_null:  # NaN stands for null, and `read` refuses any other
             self.nonfinite = "keep"
         # Without a field that only `Answers` reads, the readers of large and of small answers below take part.
         plain = not (items.is_document or outputs or parse or fail_when or items.order)
@@ -208,6 +223,16 @@ class Json(Codec):
         original = document.get("OriginalStatusCode") if response.status == 424 and isinstance(document, dict) else None
         return original if isinstance(original, int) and 400 <= original < 600 else None
 
+    def _type_answers(self, typed: TypedAnswers) -> None:
+        if not self._template.one_row:
+            raise ConfigError("schema needs a request of one row: without {{rows}} and lists", key="schema")
+        self._spec = typed.spec
+        if typed.keeps_nan:  # the validation of the schema refuses any other
+            self.nonfinite = "keep"
+        # The fields of the schema stand in place of the outputs that a preset may have.
+        self.options = {name: value for name, value in self.options.items() if name != "outputs"}
+        self._read_option("schema", typed.schema.document, identity=typed.schema.identity)
+
     def _count(self, document: Any) -> tuple[Mapping[str, int], None]:
         assert self._usage is not None
         return self._usage.of(document), None
@@ -272,6 +297,11 @@ class Json(Codec):
 
     def _wanted(self, output: str) -> _values.Wanted:
         return _values.Wanted(self._dtype_of(output), keep=self._keep)
+
+
+def _require_text(parse: str | None, request: Any) -> None:
+    if parse is None or request is None:
+        raise ConfigError("schema needs a request, and the path of the model's text: parse", key="schema")
 
 
 def _fields_of_rows(field: str) -> tuple[str | None, ...]:

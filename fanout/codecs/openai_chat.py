@@ -6,7 +6,6 @@ https://platform.openai.com/docs/api-reference/chat/create
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence  # noqa: TC003 - the schema of job files resolves them
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -19,7 +18,7 @@ from fanout.codecs._parsing import openai_counts, read_with_usage, small_documen
 from fanout.codecs._rows import DUMPS
 from fanout.codecs._rules import StatusRule  # noqa: TC001 - the schema of job files resolves it
 from fanout.codecs._sampling import sampled_by
-from fanout.codecs._typed import OWN_FIELDS, Mode, TypedAnswers
+from fanout.codecs._typed import OWN_FIELDS, Mode, TypedAnswers, typed_answers
 from fanout.codecs._values import Unfit, text_array
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError
@@ -98,13 +97,7 @@ class OpenAIChat(Codec):
         text = TensorSpec(dtype=_STRING, shape=())
         super().__init__(usage=usage, status_rules=status_rules)
         self._spec = {TEXT: text, FINISH_REASON: text}
-        self._typed = None if schema is None else TypedAnswers(schema, mode, validate, logprobs)
-        if self._typed is None and validate is not None:
-            raise ConfigError("validate checks typed answers: give their schema, too", key="validate")
-        if self._typed is None and logprobs is not None:
-            raise ConfigError("logprobs belong to a field of typed answers: give their schema, too", key="logprobs")
-        if type(reasks) is not int or reasks < 0:
-            raise ConfigError(f"reasks must be a whole number, 0 or more, not {reasks!r}", key="reasks")
+        self._typed = typed_answers(schema, validate, reasks, mode, logprobs)
         self.model = _options.text_or_none("model", model)
         self._fields = ({} if self.model is None else {"model": self.model}) | _checked_extra(extra)
         if self._typed is not None:
@@ -170,11 +163,7 @@ class OpenAIChat(Codec):
         self._spec = typed.spec
         if typed.keeps_nan:  # the validation of the schema refuses any other
             self.nonfinite = "keep"
-        # A file may change under the same path, so that its content counts for the identity of a run.
-        self.options = {**self.options, "schema": typed.schema.identity}
-        args, arguments = self._arguments
-        if isinstance(arguments["schema"], str | Path):  # there may be no such file where the codec is unpickled
-            self._arguments = args, {**arguments, "schema": typed.schema.document}
+        self._read_option("schema", typed.schema.document, identity=typed.schema.identity)
 
     def _typed_outputs(self, document: object) -> Values:
         assert self._typed is not None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from fanout._redact import Redactor, secrets_of
-from fanout.codecs import OpenAIChat
+from fanout.codecs import Json, OpenAIChat
 from fanout.codecs import codec as codec_by_name
 from fanout.errors import ConfigError
 from fanout.io.remote import is_web, url_of
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
     from fanout.codecs.base import Codec
     from fanout.job.variables import Location
+
+_TYPED = (Json.name, OpenAIChat.name)
+"""Codecs with typed answers."""
 
 
 def load_job(file: str | Path, settings: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Job:
@@ -148,7 +151,7 @@ def _make_codec(tables: dict[str, Any], problems: dict[Location, str], folder: P
     try:
         if is_custom(name):
             return custom_codec(name, options, folder)
-        return codec_by_name(name, **_resolved(options, folder) if name == OpenAIChat.name else options)
+        return codec_by_name(name, **_resolved(options, folder) if name in _TYPED else options)
     except ConfigError as error:
         at = ("codec", error.key or "name")
         problems.setdefault(at, without_key(str(error), error.key))
@@ -156,7 +159,7 @@ def _make_codec(tables: dict[str, Any], problems: dict[Location, str], folder: P
 
 
 def _names_function(tables: dict[str, Any]) -> bool:
-    return _codec_name(tables) == OpenAIChat.name and "validate" in tables["codec"]
+    return _codec_name(tables) in _TYPED and "validate" in tables["codec"]
 
 
 def _resolved(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:

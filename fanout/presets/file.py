@@ -25,6 +25,9 @@ TABLES = ("auth", "headers", "codec", "chunks", "timeouts", "limits")
 """Tables of a preset that become defaults of the job's."""
 
 _KEYS = ("description", "documentation", "source", "checked", "path", "parameters", "given", *TABLES)
+CODEC_OPTIONS = frozenset({"schema"})
+"""Options of a codec that take other tables of a preset with them, as a parameter may."""
+
 _TOKEN_TYPES = ("bearer", "api-key")
 # Keys of `auth` that are the same for all users of an API. All others name a secret, an origin or a command.
 _AUTH_KEYS = ("type", "header", "service", "scopes")
@@ -40,7 +43,7 @@ class PresetFile:
         documentation: URL of the page for users of the API.
         source: URL of the specification, page or code with which the preset was compared on the day `checked`.
         tables: table name to defaults, with parameters.
-        given: parameter name to further tables, which count if that parameter is given.
+        given: parameter name, or ``schema``, to further tables, which count if that is given.
     """
 
     name: str
@@ -85,7 +88,7 @@ class PresetFile:
         values = defaults | {name: value for name, value in options.items() if name in self.parameters}
         tables = {name: filled(table, values) for name, table in self.tables.items()}
         for name, overlay in self.given.items():
-            if name in values:
+            if name in values or (name in CODEC_OPTIONS and name in options):
                 tables = merged(tables, filled(overlay, values))
         # Keys of the codec itself come last, so that a job overrides whatever the preset says.
         own = {name: value for name, value in options.items() if name not in self.parameters}
@@ -222,7 +225,7 @@ def _places(preset: PresetFile) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _require_declared(preset: PresetFile) -> None:
     """Raise `ConfigError` for a reference to no parameter, a parameter without a use, and a text with a gap."""
     used = set(preset.given)
-    if unknown := used - preset.parameters.keys():
+    if unknown := used - preset.parameters.keys() - CODEC_OPTIONS:
         raise ConfigError(f"given.{min(unknown)}: is no parameter; write [parameters.{min(unknown)}]")
     for at, tables in _places(preset):
         # Within the tables of its own condition an optional parameter always has a value.
