@@ -37,7 +37,8 @@ _ENGINE = (
     "tests/engine/test_run.py tests/engine/test_retries_and_new_chunks.py tests/engine/test_control_requests.py"
     " tests/engine/test_endings.py tests/engine/test_accounting.py tests/engine/test_reasons.py"
     " tests/engine/test_refusals.py tests/engine/test_overload.py tests/engine/test_sharing.py"
-    " tests/engine/test_typed_answers.py tests/engine/test_hedging.py tests/engine/test_auto.py"
+    " tests/engine/test_typed_answers.py tests/engine/test_decoding.py tests/engine/test_hedging.py"
+    " tests/engine/test_auto.py"
     " tests/faults/test_matrix_answers.py tests/faults/test_matrix_refusals.py"
 )
 TESTS = {  # modules, and the tests that follow those of the mirrored path
@@ -57,7 +58,7 @@ TESTS = {  # modules, and the tests that follow those of the mirrored path
     "fanout/io/journal/*.py": (
         "tests/io/journal tests/client/test_golden_journal.py tests/client/test_journalled.py"
         " tests/client/test_own_files.py tests/client/test_other_input.py tests/job/test_run.py"
-        " tests/durability/test_journal_damage.py"
+        " tests/job/test_polling.py tests/durability/test_journal_damage.py tests/durability/test_failing_disk.py"
     ),
     "fanout/io/writers/*.py": (
         "tests/io/writers tests/client/test_own_files.py tests/client/test_journalled.py tests/job/test_kept.py"
