@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from urllib.error import URLError
+from urllib.parse import unquote
 from urllib.request import Request
 
 import numpy as np
@@ -58,6 +59,8 @@ class FileServer:
             response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(self.data)}"
         response.content_length = stop - start
         await response.prepare(request)
+        if request.method == "HEAD":
+            return response
         body = self.data[start:stop]
         if self.cut is not None and len(body) > self.cut and self.breaks:
             self.breaks -= 1
@@ -216,3 +219,28 @@ async def test_arrays_are_read_from_any_place(server, tmp_path):
     source = await asyncio.to_thread(fanout.open_source, server.url.replace(".csv", ".npy"))
     rows = await asyncio.to_thread(lambda: np.concatenate([block.rows for block in source.blocks_from(4000)]))
     np.testing.assert_array_equal(rows, np.arange(4000.0, 5000.0))
+
+
+GCS_KEY = '{"gcs_base_url": "%s", "disable_oauth": true, "client_email": "", "private_key": "", "private_key_id": ""}'
+
+
+@pytest.mark.parametrize("breaks", [0, 3])
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
+async def test_every_store_is_asked_for_one_version_also_after_a_broken_connection(server, scheme, breaks):
+    pytest.importorskip("obstore")
+    server.last_modified = "Mon, 30 Nov 2026 12:00:00 GMT"
+    server.cut, server.breaks = 10_000, breaks
+    origin = server.url.removesuffix("/x.csv")
+    options = {
+        "s3": {"endpoint": origin, "access_key_id": "key", "secret_access_key": "secret-key", "region": "us-east-1"},
+        "gs": {"service_account_key": GCS_KEY % origin},
+        "az": {"account_name": "account", "account_key": "c2VjcmV0LWtleQ==", "endpoint": f"{origin}/account"},
+    }
+    storage = fanout.Storage(**{scheme: options[scheme]})
+    source = await opened(f"{scheme}://bucket/in/x.csv", storage=storage)
+    assert await rows_of(source) == ROWS
+    paths = {unquote(request["path"]).removeprefix("/account") for request in server.requests}
+    assert paths == {"/bucket/in/x.csv"}
+    server.etag = '"2"'
+    with pytest.raises(InputError, match="was changed"):
+        await rows_of(source)
