@@ -184,7 +184,8 @@ def _count_lines(summary: Summary) -> Iterator[str]:
     pending = f", {summary.pending} pending" if summary.pending else ""
     counts = f"{summary.rows} rows: {summary.ok} ok, {summary.failed} failed{pending}"
     if summary.earlier == summary.rows:
-        yield f"{counts}; complete since an earlier run, nothing was sent (--fresh sends all rows again)"
+        written = "its output was written again with other columns, " if summary.rewritten else ""
+        yield f"{counts}; complete since an earlier run, {written}nothing was sent (--fresh sends all rows again)"
         return
     # Rates and latencies are those of this process, so the rows of earlier ones are named apart.
     earlier = f", {summary.earlier} of them done before" if summary.earlier else ""

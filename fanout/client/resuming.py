@@ -12,7 +12,7 @@ from fanout.io.journal import Journal, JournalState
 from fanout.io.readers import Source
 from fanout.io.writers import Checkpoint, FileSink, Move
 from fanout.rowset import RowSet
-from fanout.types import Statistics
+from fanout.types import ChunkResult, Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fanout.client.file_run import Sink
     from fanout.client.identity import Content
     from fanout.engine import Chunker
+    from fanout.files import Publication
     from fanout.types import Result
 
 _KEY = "output.path"
@@ -54,10 +55,26 @@ def open_journal(
 def complete(sink: Sink | FileSink, journal: Journal) -> Result | None:
     """Return the account of a run that has come to its end; None if rows are left to send.
 
-    Finishes an interrupted publication. If the output of a complete run is gone, the run begins anew.
+    Finishes an interrupted publication. If the output of a complete run is gone, the run begins anew. If the output has
+    other columns than ``sink`` would write, it is written again from its own answers.
 
-    Raises `ConfigError` if the files cannot be put in place.
+    Raises `ConfigError` if the files cannot be put in place, or the output cannot have these columns.
     """
+    publication = _finished_publication(journal)
+    if publication is None:
+        return None
+    state = journal.state
+    result = RowStatus(state.resolved, state.failures).result(state.n_rows or 0, Statistics())
+    if isinstance(sink, FileSink):
+        sink.set_published(publication)
+        published = Checkpoint(state.schema, state.ok, layout=state.layout)
+        if journal.retry is None and sink.is_outdated(published):
+            _write_again(sink, journal, published, result)
+    return result
+
+
+def _finished_publication(journal: Journal) -> Publication | None:
+    """Return the publication of a run that has come to its end, carried out; None if rows are left to send."""
     publication = journal.state.publication
     if publication is None:
         return None
@@ -71,10 +88,27 @@ def complete(sink: Sink | FileSink, journal: Journal) -> Result | None:
         except OSError as error:
             remedy = f": put it back, or {START_FRESH}" if isinstance(error, FileNotFoundError) else ""
             raise ConfigError(f"the output could not be finished: {error}{remedy}", key=_KEY) from None
-    if isinstance(sink, FileSink):
-        sink.set_published(publication)
-    state = journal.state
-    return RowStatus(state.resolved, state.failures).result(state.n_rows or 0, Statistics())
+    return publication
+
+
+def _write_again(sink: FileSink, journal: Journal, published: Checkpoint, result: Result) -> None:
+    """Write the output of a complete run again, with other columns. Until it is whole, the old one stays in place."""
+    with _rebuilding(sink):
+        moves = [Move(start, stop, start) for start, stop in published.ok]
+        notes, _ = sink.rebuild(published, moves, published=True)
+        try:
+            sink.open(len(result.ok), published._replace(notes=notes))
+            # Rows without an answer are in the output with their ids.
+            sink.write(
+                [
+                    ChunkResult(start=one.start, stop=one.stop, outputs=None, failures=(one,), ids=one.ids)
+                    for one in result.failures
+                    if one.ids
+                ]
+            )
+            journal.publish(len(result.ok), sink.finish(result, journal.replaced_files))
+        finally:
+            sink.close()
 
 
 def reopen_failures(sink: FileSink, journal: Journal) -> None:
@@ -85,7 +119,7 @@ def reopen_failures(sink: FileSink, journal: Journal) -> None:
     Raises `ConfigError` if the run is not complete, or its output cannot be read or copied.
     """
     # A kill may have come between the last record and the renames.
-    complete(sink, journal)
+    _finished_publication(journal)
     state = journal.state
     if not state.complete:
         raise ConfigError("the run has not come to its end: run the job without --only-failed first", key=_KEY)
@@ -111,7 +145,7 @@ def _carry_over(sink: FileSink, journal: Journal, content: Content | None) -> No
     if identity is None or content is None:
         return
     # A kill may have left the files under their temporary names.
-    complete(sink, journal)
+    _finished_publication(journal)
     state = journal.state
     if journal.carry_to is None or state.schema is None:
         journal.restart(identity)

@@ -93,6 +93,9 @@ class Summary:
     not_uploaded: str | None = None
     """URL of an output that is complete in its local files, and that the next run will upload; None for none."""
 
+    rewritten: bool = False
+    """The run was complete, and its output was written again with other columns."""
+
     exit_code: int
 
     @property
@@ -137,6 +140,7 @@ class Summary:
             **stop_keys(self.stop),
             "resumable": self.resumable,
             "not_uploaded": self.not_uploaded,
+            "rewritten": self.rewritten,
             "exit_code": self.exit_code,
         }
 

@@ -396,6 +396,7 @@ def _summarize(
         stop=StopCause.of(stop),
         resumable=not journal.state.complete,
         not_uploaded=sink.destination.url if sink.destination and stop and journal.state.complete else None,
+        rewritten=journal.resumed_rows == len(result.ok) and sink.finished_rows is not None,
         exit_code=exit_code(count_failed(result), stop),
     )
 

@@ -15,6 +15,7 @@ from aiohttp import web
 from pyarrow import ipc
 
 from fanout.errors import ConfigError, InputError
+from fanout.files import Publication
 from fanout.io.readers import open_source
 from fanout.job import load_job, run_job
 from tests.jobs import served
@@ -150,6 +151,68 @@ async def test_failed_rows_are_sent_again_beside_kept_columns(tmp_path: Path, se
     await run(tmp_path, server, *settings, only_failed=True)
     assert set(server.texts) == {"bad"}
     assert (tmp_path / "scores.jsonl").read_bytes() == first
+
+
+async def test_other_columns_of_a_complete_output_are_written_without_a_request(tmp_path: Path, server: Any) -> None:
+    """Also rows that failed stay as they are, with their ids."""
+    write_input(tmp_path / "reviews.csv", ROWS)
+    settings = ["input.id=code"]
+    await run(tmp_path, server, *settings, 'output.keep=["stars"]')
+    server.texts.clear()
+    settings.append("output.csv_safe=true")
+    for keep, rename in ((["text", "price"], "score"), (["stars"], "rating")):
+        changes = [*settings, f"output.keep={json.dumps(keep)}", f"output.rename.value={rename}"]
+        for again in (False, True):
+            summary = await run(tmp_path, server, *changes)
+            assert (server.texts, summary.rewritten, summary.resumable, summary.exit_code) == ([], not again, False, 1)
+        rows = read_output(tmp_path / "scores.csv")
+        assert [list(row) for row in rows] == [["id", *keep, rename, "error"]] * 7
+        assert [row["id"] for row in rows] == [row["code"] for row in ROWS]
+        assert [row[keep[0]] for row in rows] == [str(row[keep[0]]) for row in ROWS]
+        assert [row[rename] for row in rows] == ["0.6", "0.6", "0.6", None, "0.6", "0.6", "0.6"]
+        assert "no score for bad" in rows[3]["error"]
+    summary = await run(tmp_path, server, *changes, only_failed=True)
+    assert (set(server.texts), summary.rewritten) == ({"bad"}, False)
+    assert [list(row) for row in read_output(tmp_path / "scores.csv")] == [["id", "stars", "rating", "error"]] * 7
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".arrow"])
+async def test_every_table_can_get_other_columns_later(tmp_path: Path, server: Any, suffix: str) -> None:
+    write_input(tmp_path / "reviews.parquet", ROWS)
+    settings = ["input.path=reviews.parquet", f"output.path=scores{suffix}"]
+    await run(tmp_path, server, *settings)
+    server.texts.clear()
+    wanted = [{**row, "score": None if row["text"] == "bad" else 0.6} for row in ROWS]
+    summary = await run(tmp_path, server, *settings, 'output.keep="*"')
+    rows = read_output(tmp_path / f"scores{suffix}")
+    assert (server.texts, summary.rewritten) == ([], True)
+    assert [{name: value for name, value in row.items() if name != "error"} for row in rows] == wanted
+
+
+async def test_columns_that_a_complete_output_cannot_get_are_one_error(tmp_path: Path, server: Any) -> None:
+    write_input(tmp_path / "reviews.csv", ROWS)
+    await run(tmp_path, server, "input.id=code")
+    before = (tmp_path / "scores.csv").read_bytes()
+    with pytest.raises(ConfigError, match=r'output\.keep: .*a column of the input called id: keep "id" too'):
+        await run(tmp_path, server, "input.id=code", 'output.keep=["stars"]')
+    with pytest.raises(ConfigError, match=r'output\.rename: there is no output "valu" to rename'):
+        await run(tmp_path, server, "input.id=code", 'output.rename={ valu = "x" }')
+    assert (tmp_path / "scores.csv").read_bytes() == before
+
+
+async def test_a_kill_between_the_record_and_the_renames_of_other_columns_is_made_up_for(
+    tmp_path: Path, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_input(tmp_path / "reviews.csv", ROWS)
+    await run(tmp_path, server)
+    with monkeypatch.context() as patch:
+        patch.setattr(Publication, "carry_out", lambda _: (_ for _ in ()).throw(OSError("killed")))
+        with pytest.raises(ConfigError, match="killed"):
+            await run(tmp_path, server, 'output.keep=["price"]')
+    server.texts.clear()
+    assert not (await run(tmp_path, server, 'output.keep=["price"]')).resumable
+    assert [list(row) for row in read_output(tmp_path / "scores.csv")] == [["price", "score", "error"]] * 7
+    assert server.texts == []
 
 
 async def test_rows_of_a_slice_have_their_own_columns(tmp_path: Path, server: Any) -> None:

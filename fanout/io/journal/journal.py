@@ -254,7 +254,7 @@ class Journal:
     def publish(self, n_rows: int, publication: Publication) -> None:
         """Record that all rows are done, and give the files their names. Durable on return; a kill delays it only."""
         self._append(end_payload(n_rows, publication, self.path.parent))
-        self.state.n_rows, self.state.publication = n_rows, publication
+        self.state.n_rows, self.state.publication, self.state.complete = n_rows, publication, False
         self.finish_publication()
 
     def finish_publication(self) -> None:

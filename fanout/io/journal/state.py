@@ -219,7 +219,8 @@ def _with_record(state: JournalState, document: Mapping[str, Any], folder: Path)
         state.jobs.pop((start, stop), None)  # the last job of some rows is the last entry
         state.jobs[start, stop] = url
     if "publication" in document:
-        state.publication = Publication.from_json(document["publication"], folder)
+        # A complete run whose output is written again has a second one, which has to be carried out too.
+        state.publication, state.complete = Publication.from_json(document["publication"], folder), False
     if "successor" in document:
         state.successor = Publication.from_json(document["successor"], folder)
     if document.get("complete"):

@@ -113,6 +113,14 @@ class FileSink(ABC):
         """Raise `ConfigError` if the format cannot hold outputs of these dtypes and shapes."""
         return
 
+    def is_outdated(self, published: Checkpoint) -> bool:
+        """Return True if the output in place has other columns than this sink would write now.
+
+        Raises:
+            ConfigError: it cannot be given these columns.
+        """
+        return False
+
     @abstractmethod
     def write(self, results: Sequence[ChunkResult]) -> None:
         """Write some chunks, in any order of rows. Called on a helper thread, one call at a time.

@@ -24,6 +24,7 @@ class Layout:
         id: column of the ids; None if the rows have none, or if a kept column of that name takes its place.
         outputs: output -> its column.
         safe: texts are written so that no spreadsheet computes them; see `fanout.open_sink`.
+        has_ids: the rows have ids.
     """
 
     id: str | None = None
@@ -31,6 +32,7 @@ class Layout:
     outputs: Mapping[str, str] = field(default_factory=dict)
     error: str = ERROR
     safe: bool = False
+    has_ids: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -38,8 +40,9 @@ class Layout:
         return [*((self.id,) if self.id else ()), *self.kept, *self.outputs.values(), self.error]
 
     def as_json(self) -> dict[str, Any]:
-        """Return what is needed to read answers back from a published file."""
-        return {"id": self.id, "outputs": dict(self.outputs), "safe": self.safe}
+        """Return what is needed to read answers back from a published file, and to compare its columns with others."""
+        columns = {"id": self.id, "kept": list(self.kept), "outputs": dict(self.outputs)}
+        return {**columns, "safe": self.safe, "has_ids": self.has_ids}
 
 
 def layout_of(
@@ -63,6 +66,7 @@ def layout_of(
         outputs=answer_columns(wanted, {*kept, ID, error}),
         error=error,
         safe=safe,
+        has_ids=has_ids,
     )
 
 

@@ -10,8 +10,9 @@ from zlib import crc32
 import numpy as np
 
 from fanout.errors import ConfigError, InputError
-from fanout.files import PartialFile, Publication
+from fanout.files import START_FRESH, PartialFile, Publication
 from fanout.frames import Reasons
+from fanout.io.kept import KEEP
 from fanout.io.writers import packed
 from fanout.io.writers.base import Checkpoint, FileSink, checksum_error
 from fanout.io.writers.columns import layout_of, unknown_output
@@ -142,6 +143,21 @@ class SpoolSink(FileSink):
     def keep(self, columns: KeptColumns) -> None:
         self._kept = columns
 
+    def is_outdated(self, published: Checkpoint) -> bool:
+        old = published.layout
+        if old is None or published.schema is None:
+            return False
+        self.require_writable(published.schema)
+        new = self._layout_for(published.schema, has_ids=old["has_ids"])
+        if new.id is not None and old["id"] is None:
+            problem = f"{self.path.name} holds no ids of the rows, but a column of the input called {new.id}"
+            raise ConfigError(f'{problem}: keep "{new.id}" too, or {START_FRESH}', key=KEEP)
+        return new.as_json() != old
+
+    def _layout_for(self, outputs: Iterable[str], *, has_ids: bool) -> Layout:
+        kept = self._kept.names if self._kept is not None else ()
+        return layout_of(outputs, self._rename, kept=kept, has_ids=has_ids, safe=self._safe)
+
     def require_writable(self, schema: Schema) -> None:
         for name, (dtype, shape) in schema.items():
             self._require_holdable(name, dtype, shape)
@@ -217,13 +233,7 @@ class SpoolSink(FileSink):
         try:
             # A failure here loses nothing: the spool has every answer.
             flags = self._flags()
-            self._layout = layout_of(
-                self._schema or {"": None},
-                self._rename,
-                kept=self._kept.names if self._kept is not None else (),
-                has_ids=bool(flags & packed.HAS_IDS),
-                safe=self._safe,
-            )
+            self._layout = self._layout_for(self._schema or {"": None}, has_ids=bool(flags & packed.HAS_IDS))
             self._assemble(ordered, self._layout, self._groups(result))
             ordered.sync()
         except (OSError, InputError):
