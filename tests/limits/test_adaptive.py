@@ -329,7 +329,8 @@ def usual_limit(answers: int, seed: int, *, knee: float, spread: float, drift: f
     The endpoint takes a time in proportion to the requests in flight beyond ``knee``. Each answer's varies by the
     factor exp(``spread``), and that of all answers together, every 0.3 s, by exp(``drift``).
     """
-    random, adaptive, now, weather = Random(seed), Adaptive(0.0, largest=256), 0.0, {}
+    random, adaptive, now = Random(seed), Adaptive(0.0, largest=256), 0.0
+    weather: dict[int, float] = {}
     in_flight: list[tuple[float, int, float]] = []
     limits: list[int] = []
     while len(limits) < answers:
