@@ -90,6 +90,13 @@ class Collector:
         failed = self._journal.state.failed - failed_before
         return Collected(new - failed, failed, state.charged)
 
+    def left_of(self, rows: RowSet) -> RowSet:
+        """Return those of ``rows`` that are not done."""
+        left = RowSet(rows)
+        for start, stop in self._journal.state.resolved:
+            left.remove(start, stop)
+        return left
+
     def _read(self, part: Path) -> JournalState | None:
         path = journal_path(part)
         try:

@@ -14,9 +14,11 @@ from fanout.client.file_run import publish
 from fanout.client.outcome import final_stop, raise_if_stopped
 from fanout.client.resuming import require_same_rows
 from fanout.client.uploading import upload
+from fanout.cluster.assigner import Assigner
 from fanout.cluster.collect import Collector
 from fanout.cluster.dispatcher import Dispatcher
 from fanout.cluster.measurements import combined, combined_latencies
+from fanout.cluster.overseer import Overseer
 from fanout.cluster.plan import Budgets, Shards, division_text, most_workers
 from fanout.cluster.shard import Shard
 from fanout.engine import RowStatus
@@ -93,7 +95,7 @@ class Cluster:
         )
         self._n_rows: int | None = None
         self._collector: Collector | None = None
-        self._dispatcher: Dispatcher | None = None
+        self._overseer: Overseer | None = None
         self._began = 0.0
 
     def prepare(self, source: Source, sink: FileSink, journal: Journal) -> None:
@@ -138,7 +140,7 @@ class Cluster:
             await on_thread(self.prepare, source, sink, journal)
         assert self._n_rows is not None
         n_rows = self._n_rows
-        self._dispatcher = dispatcher = self._new_dispatcher(journal, RowSet(journal.state.resolved.gaps(0, n_rows)))
+        dispatcher = self._new_dispatcher(journal, RowSet(journal.state.resolved.gaps(0, n_rows)))
         if control is not None:
             control.attach(dispatcher)
         stop = await dispatcher.run()
@@ -163,7 +165,7 @@ class Cluster:
         return combined_latencies(self._measured())
 
     def _measured(self) -> list[dict[str, Any]]:
-        return [] if self._dispatcher is None else list(self._dispatcher.measured.values())
+        return [] if self._overseer is None else list(self._overseer.measured.values())
 
     def _seconds(self) -> float:
         return asyncio.get_running_loop().time() - self._began
@@ -177,21 +179,15 @@ class Cluster:
         self._say(division_text(limits, workers, self._engine.name))
         # As a journal holds it: a tuple becomes a list.
         identity = orjson.loads(orjson.dumps(journal.state.identity))
-        spent = journal.state.spent or Spent()
-        return Dispatcher(
-            self._engine,
-            self._folder,
-            Manifest(
-                run=self._shard.run, fanout=__version__, identity=identity, n_rows=self._n_rows or 0, rows=self._rows
-            ),
-            self._collector,
-            journal,
-            Shards(rows, workers, chunk_rows, -(-limits.most_in_flight // workers)),
-            self._shard,
-            workers,
-            limits,
-            Budgets(limits, {"max_cost": spent.cost, "max_tokens_total": spent.tokens}),
+        manifest = Manifest(
+            run=self._shard.run, fanout=__version__, identity=identity, n_rows=self._n_rows or 0, rows=self._rows
         )
+        spent = journal.state.spent or Spent()
+        budgets = Budgets(limits, {"max_cost": spent.cost, "max_tokens_total": spent.tokens})
+        shards = Shards(rows, workers, chunk_rows, -(-limits.most_in_flight // workers))
+        assigner = Assigner(shards, budgets, limits, workers, self._shard)
+        self._overseer = Overseer(self._folder, self._shard.run)
+        return Dispatcher(self._engine, self._folder, manifest, assigner, self._collector, self._overseer)
 
     def _require_same_run(self, manifest: Manifest, journal: Journal) -> None:
         """Raise `ConfigError` if parts of an earlier driver belong to another run than the journal."""

@@ -163,8 +163,11 @@ async def _send(
 async def _watch(shard: Shard, folder: PartsFolder, client: Client, control: RunControl) -> None:
     """Follow the driver's orders, and publish the progress."""
     now = asyncio.get_running_loop().time
-    beat, heard = -1, now()
+    beat, heard, n_polls = -1, now(), 0
     while True:
+        n_polls += 1
+        with suppress(OSError):  # progress alone, which the next one replaces
+            await asyncio.to_thread(folder.write_progress, shard.attempt, measurements(client) | {"beat": n_polls})
         await asyncio.sleep(POLL_SECONDS)
         orders = await asyncio.to_thread(folder.read_orders)
         if orders is not None and orders.run == shard.run and orders.beat != beat:
@@ -178,8 +181,6 @@ async def _watch(shard: Shard, folder: PartsFolder, client: Client, control: Run
             control.drain()
         elif now() - heard > _SILENCE_SECONDS:
             control.drain(f"the driver has been silent for {_SILENCE_SECONDS:g} s", "interrupted")
-        with suppress(OSError):  # progress alone, which the next one replaces
-            await asyncio.to_thread(folder.write_progress, shard.attempt, measurements(client))
 
 
 def _with_limits(job: Job, limits: dict[str, Any]) -> Job:

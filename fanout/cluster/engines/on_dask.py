@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 from uuid import uuid4
 
+from fanout.cluster.engines import dask_worker
 from fanout.cluster.engines.base import Engine, local_processors, missing_extra
 from fanout.cluster.shard import run_shard
 from fanout.errors import ConfigError
@@ -40,7 +42,12 @@ class DaskEngine(Engine):
         if target is None:
             # A process for each worker: shards in threads of one process would share one processor.
             self._cluster = target = await self._distributed.LocalCluster(
-                n_workers=self.workers, threads_per_worker=1, dashboard_address=None, asynchronous=True, silence_logs=50
+                n_workers=self.workers,
+                threads_per_worker=1,
+                preload=dask_worker.__name__,
+                dashboard_address=None,
+                asynchronous=True,
+                silence_logs=logging.CRITICAL,
             )
         try:
             self._client = await self._distributed.Client(target, asynchronous=True, timeout=_CONNECT_SECONDS)

@@ -1,0 +1,71 @@
+"""The next shard: rows, a share of the limits and a part of the budgets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from fanout.cluster.plan import share_of
+from fanout.rowset import RowSet
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fanout.cluster.plan import Budgets, Shards
+    from fanout.cluster.shard import Shard
+    from fanout.io.parts import Ranges
+    from fanout.settings import Limits
+
+
+class Attempt(NamedTuple):
+    """A shard that was given to a worker.
+
+    Attributes:
+        slot: number of the worker among those that run at the same time.
+        has_all: it has all that is left of the budgets, since no other runs beside it.
+    """
+
+    number: int
+    slot: int
+    ranges: Ranges
+    shard: Shard
+    has_all: bool
+
+
+class Assigner:
+    """Makes attempts.
+
+    Args:
+        shards: the rows to send.
+        budgets: the division of the budgets.
+        limits: of the job.
+        workers: shards that run at the same time.
+        shard: the fields that all shards share.
+
+    Attributes:
+        alone: one attempt at a time: the last of a budget goes to one worker, once the others have returned what they
+            did not spend.
+    """
+
+    def __init__(self, shards: Shards, budgets: Budgets, limits: Limits, workers: int, shard: Shard) -> None:
+        self.shards, self.budgets = shards, budgets
+        self._limits, self._workers, self._shard = limits, workers, shard
+        self.alone = False
+
+    def next(self, number: int, running: Sequence[Attempt], jobs: Mapping[tuple[int, int], str]) -> Attempt | None:
+        """Return the next attempt; None if there is none while ``running`` are under way.
+
+        ``jobs`` are those of an asynchronous API: start and stop of rows -> URL.
+        """
+        if not len(self.shards) or len(running) >= (1 if self.alone else self._workers):
+            return None
+        budget = self.budgets.give(number, 1 if self.alone else self._workers - len(running))
+        if budget is None:
+            return None
+        slot = min(set(range(self._workers)) - {attempt.slot for attempt in running})
+        ranges = self.shards.take()
+        wanted = RowSet(ranges)
+        known = [(a, b, url) for (a, b), url in jobs.items() if wanted.gap(a, b) is None]
+        share = share_of(self._limits, slot, self._workers)
+        shard = replace(self._shard, attempt=number, limits=share | budget, jobs=known)
+        return Attempt(number, slot, ranges, shard, has_all=self.alone)

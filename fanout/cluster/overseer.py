@@ -1,0 +1,98 @@
+"""Orders to the workers, and their progress: both pass through the folder of the parts."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from fanout.cluster.measurements import finished
+from fanout.io.parts import Orders
+from fanout.threads import on_thread
+
+if TYPE_CHECKING:
+    from fanout.io.parts import PartsFolder, StopOrder
+
+_BEAT_SECONDS = 0.5
+
+# A worker publishes its progress every half second. One that is silent for this long counts as lost: a machine may be
+# cut off, or an engine may have given up without saying so. A stop waits less, and a second Ctrl-C less again.
+_SILENCE_SECONDS: dict[StopOrder | None, float] = {None: 60.0, "drain": 15.0, "cut": 5.0}
+
+
+class Overseer:
+    """Writes the orders, reads the progress of every attempt under way, and cancels attempts that are lost.
+
+    Args:
+        folder: of the parts.
+        run: name of the driver's process.
+
+    Attributes:
+        measured: number of each attempt -> its measurements.
+    """
+
+    def __init__(self, folder: PartsFolder, run: str) -> None:
+        self._folder = folder
+        self._run = run
+        self._order: StopOrder | None = None
+        self._changed = asyncio.Event()
+        self._tasks: dict[int, asyncio.Task[str]] = {}
+        # The last progress of each attempt, and the time since which it is the last.
+        self._heard: dict[int, tuple[object, float]] = {}
+        self.measured: dict[int, dict[str, Any]] = {}
+
+    def add(self, attempt: int, task: asyncio.Task[str]) -> None:
+        """Let an attempt run."""
+        self._tasks[attempt] = task
+        self._changed.set()
+
+    def remove(self, attempt: int) -> None:
+        """Fence an attempt: should it run on, it stops."""
+        self._tasks.pop(attempt, None)
+        self._heard.pop(attempt, None)
+        self._changed.set()
+
+    def settle(self, attempt: int, measured: dict[str, Any], ok: int, failed: int) -> None:
+        """Take in the last measurements of an attempt; the rows are those that its part has added."""
+        last = measured or self.measured.get(attempt, {})
+        self.measured[attempt] = {**finished(last), "ok": ok, "failed": failed}
+
+    def stop(self, order: StopOrder) -> None:
+        """Order all workers to stop. An order to abandon requests stays."""
+        self._order = "cut" if "cut" in (order, self._order) else order
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Oversee until cancelled."""
+        beat = 0
+        while True:
+            self._changed.clear()
+            beat += 1
+            orders = Orders(run=self._run, beat=beat, stop=self._order, active=list(self._tasks))
+            # An order that cannot be written is tried again; a disk that stays full stops the run elsewhere.
+            with suppress(OSError):
+                await on_thread(self._folder.write_orders, orders)
+            for attempt in list(self._tasks):
+                progress = await on_thread(self._folder.read_progress, attempt)
+                is_claimed = await on_thread(self._folder.is_claimed, attempt)
+                if attempt in self._tasks:
+                    self._hear(attempt, progress, is_claimed=is_claimed)
+            # `wait_for` of Python 3.11 can lose a cancellation that comes together with the event.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_BEAT_SECONDS):
+                    await self._changed.wait()
+
+    def _hear(self, attempt: int, progress: dict[str, Any] | None, *, is_claimed: bool) -> None:
+        now = asyncio.get_running_loop().time()
+        if progress is not None:
+            self.measured[attempt] = progress
+        beat = (is_claimed, None if progress is None else progress.get("beat"))
+        last, since = self._heard.setdefault(attempt, (beat, now))
+        if beat != last:
+            self._heard[attempt] = (beat, now)
+        elif not is_claimed:
+            # It waits for a free worker, which may take any time; after a stop it need not begin.
+            if self._order is not None:
+                self._tasks[attempt].cancel()
+        elif now - since > _SILENCE_SECONDS[self._order]:
+            self._tasks[attempt].cancel()
