@@ -39,19 +39,22 @@ class Latencies:
     """
 
     def __init__(self, counts: Array | None = None) -> None:
-        self._counts = np.zeros(_BUCKETS_PER_DOUBLING * _DOUBLINGS, np.int64) if counts is None else counts
+        self._counts = counts
         self.recent: list[float] = []
         """Latencies in seconds, to be sorted in once there are `LATENCIES_AT_ONCE`."""
 
     @property
     def counts(self) -> Array:
         """Return the number of values in each bucket."""
-        self.sort_in()
-        return self._counts
+        return self.sort_in()
 
     def add(self, other: Latencies) -> None:
         """Take another's counts into these."""
-        self._counts = self.counts + other.counts
+        if other._counts is not None:
+            self._counts = self.counts + other._counts
+        self.recent += other.recent
+        if len(self.recent) >= LATENCIES_AT_ONCE:
+            self.sort_in()
 
     @staticmethod
     def edges() -> Array:
@@ -75,13 +78,16 @@ class Latencies:
         middle: float = (low + 1 / (4 * _BUCKETS_PER_DOUBLING)) * 2.0 ** (exponent + _SMALLEST_EXPONENT)
         return middle
 
-    def sort_in(self) -> None:
-        """Count the recent latencies in their buckets."""
+    def sort_in(self) -> Array:
+        """Count the recent latencies in their buckets, and return the counts."""
+        if self._counts is None:
+            self._counts = np.zeros(_BUCKETS_PER_DOUBLING * _DOUBLINGS, np.int64)
         mantissas, exponents = np.frexp(np.maximum(self.recent, _SHORTEST))
         places = (exponents - _SMALLEST_EXPONENT) * _BUCKETS_PER_DOUBLING
         places += ((mantissas - 0.5) * 2 * _BUCKETS_PER_DOUBLING).astype(int)
         np.add.at(self._counts, places.clip(0, len(self._counts) - 1), 1)
         self.recent.clear()
+        return self._counts
 
 
 class Traffic:
@@ -178,6 +184,8 @@ class CostSamples:
 
     def merge(self, other: CostSamples) -> None:
         """Add all requests of ``other``."""
+        if not other.n:
+            return
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
 
@@ -259,5 +267,6 @@ def _numbers(counts: Counters | Traffic) -> dict[str, int]:
 
 
 def _add_up(total: Counters | Traffic, other: Counters | Traffic) -> None:
-    for name, value in _numbers(other).items():
-        setattr(total, name, getattr(total, name) + value)
+    for name, value in vars(other).items():
+        if value and isinstance(value, int):  # most counts of a small run are 0
+            setattr(total, name, getattr(total, name) + value)

@@ -365,6 +365,7 @@ class Session:
         await self.execute(run)
         if batch.open:
             settle_remaining_callers(batch, run.stopped, run.statistics)
+        run.release()
 
 
 def _endpoint_group(

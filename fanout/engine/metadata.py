@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from fanout.callbacks import calling
 from fanout.classify import classify_error, classify_response, hidden_status, with_address
 from fanout.errors import ConfigError, TransportError
-from fanout.retry import Backoff
 from fanout.stop import Stop, WaitQueue
 from fanout.types import Action, Event, Response, Verdict
 
@@ -105,7 +104,7 @@ async def _fetch(
             attempts -= ticket.refund
         return verdict
 
-    backoff, now = Backoff(group.retry), asyncio.get_running_loop().time
+    backoff, now = group.backoff, asyncio.get_running_loop().time
     started = now()
     try:
         sent, verdict = 1, await attempt()

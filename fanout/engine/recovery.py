@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from fanout.engine.request_sizes import RequestSizes
     from fanout.engine.results import ResultCollector
     from fanout.engine.scheduler import Scheduler
-    from fanout.retry import Backoff
     from fanout.stop import StopEvent
     from fanout.types import StopKind
     from fanout.upstream.group import EndpointGroup
@@ -61,7 +60,6 @@ class Recovery:
         collector: takes rows that fail.
         sizes: learns the largest requests that the endpoint takes.
         budget: bounds the requests that isolate rows.
-        backoff: gives the seconds until a failed task is repeated, None if it has no attempts left.
         emit: takes the events of retries and splits.
         isolation: takes tasks out of the run whose rows belong to several callers; None if they belong to one.
     """
@@ -76,7 +74,6 @@ class Recovery:
         budget: BisectionBudget,
         stop_event: StopEvent,
         *,
-        backoff: Backoff,
         emit: Callable[[Event], None],
         isolation: Isolation | None = None,
     ) -> None:
@@ -87,7 +84,6 @@ class Recovery:
         self._evidence = evidence
         self._budget = budget
         self._stop_event = stop_event
-        self._backoff = backoff
         self._emit = emit
         self.isolation = isolation
         self._now = scheduler.progress.now
@@ -255,7 +251,7 @@ class Recovery:
         return self._scheduler.let_one_through(_MOST_BEFORE_CONTROL if may_control else _MOST_LET_THROUGH)
 
     def _delay(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> float | None:
-        return self._backoff(verdict, sent=task.sent, charged=task.charged, seconds=self._now() - bisection.since)
+        return self._group.backoff(verdict, sent=task.sent, charged=task.charged, seconds=self._now() - bisection.since)
 
     def _after_repetition(self, bisection: Bisection, sent: ChunkTask, verdict: Verdict | None) -> bool:
         task, bisection.repeated = bisection.repeated, None

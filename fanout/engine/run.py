@@ -25,7 +25,6 @@ from fanout.engine.request_sizes import RequestSizes
 from fanout.engine.results import ResultCollector
 from fanout.engine.scheduler import Scheduler
 from fanout.errors import CallbackError, FanoutError
-from fanout.retry import Backoff
 from fanout.rowset import RowSet
 from fanout.statistics import Counters
 from fanout.stop import Stop, StopEvent, Watchdog
@@ -132,7 +131,6 @@ class Run:
             evidence,
             budget,
             self._stop_event,
-            backoff=Backoff(group.retry),
             emit=self._emit,
             isolation=None if isolate is None else Isolation(group, isolate),
         )
@@ -166,8 +164,11 @@ class Run:
         if self._group.balancer.several:
             probe = EndpointProbe(self._codec, self._group, dispatcher, self._stop_event, self._emit, self._tasks)
         try:
-            if self.chunker.remaining != 0:
+            if self.chunker.remaining != 0 and (self._group.metadata.codec is None or probe is not None):
                 await self._join([lambda: self._prepare(dispatcher, probe)])
+            self._codec = self._group.metadata.codec or self._codec
+            if self._codec.max_rows is not None:
+                self.chunker.limit(max(1, self._codec.max_rows))
             if self._stop_event.stopped is None:
                 await self._send_all(dispatcher, owner)
         except CallbackError as error:
@@ -185,6 +186,14 @@ class Run:
                 self._clock.end()
         if self._error is not None:
             raise self._error
+
+    def release(self) -> None:
+        """Let go of everything, at the end of a run that is not looked at any more.
+
+        The parts of a run refer to each other through it. The garbage collector would find them, but its search costs
+        more than a small run itself.
+        """
+        vars(self).clear()
 
     def statistics(self) -> Statistics:
         """A snapshot of this run's counters."""
@@ -222,9 +231,6 @@ class Run:
             self.scheduler.progress.open -= 1
         if stop is not None:
             self.stop(stop)
-        self._codec = self._group.metadata.codec or self._codec
-        if self._codec.max_rows is not None:
-            self.chunker.limit(max(1, self._codec.max_rows))
 
     async def _send_all(self, dispatcher: Dispatcher, owner: object) -> None:
         codec, group = self._codec, self._group

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from fanout.limits import Account, Capacity, Cost
 from fanout.limits.size_limits import SizeLimits
+from fanout.retry import Backoff
 from fanout.settings import Prices
 from fanout.stop import WaitQueue
 from fanout.types import EndpointStatistics
@@ -177,6 +178,7 @@ class EndpointGroup:
         self.prices = prices
         self.limits = limits
         self.retry = retry
+        self.backoff = Backoff(retry)
         self.timeouts = timeouts
         self.capacity = Capacity(limits, asyncio.get_running_loop().time())
         self.costs = RequestCosts(rates, meter)

@@ -26,6 +26,7 @@ from fanout import (
     RunStopped,
     Timeouts,
 )
+from fanout.engine import Run
 from fanout.errors import EncodeError, QueueFull
 from fanout.serving.exchange import StatusError
 from fanout.testing import MockEndpoint, Scripted, VirtualClock
@@ -467,3 +468,18 @@ def test_any_mixture_of_rows_failures_and_callers_that_give_up(data: st.DataObje
 
     with asyncio.Runner(loop_factory=VirtualClock) as runner:
         runner.run(scenario())
+
+
+async def test_a_call_leaves_nothing_to_the_garbage_collector() -> None:
+    """To find the parts of ended runs, which refer to each other, cost more than the runs."""
+    gc.collect()
+    gc.disable()
+    try:
+        with MockEndpoint(double) as mock:
+            async with Client(mock.url(Plain), codec=Plain, chunk_rows=1) as client:
+                answers = await asyncio.gather(*(client.predict(row) for row in X[:20]))
+                await asyncio.sleep(1)
+                assert np.array_equal(answers, X[:20] * 2)
+                assert [one for one in gc.get_objects() if isinstance(one, Run)] == []
+    finally:
+        gc.enable()
