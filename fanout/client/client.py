@@ -174,7 +174,7 @@ class Client(Generic[V]):
             auth=auth,
             on_event=on_event,
             telemetry=followers,
-            name=self._redactor.text(name_of(name, self._endpoints[0][0].url)),
+            name=name_of(name, self._endpoints[0][0].url),
             tracing=tracing,
             transport=transport,
             redactor=self._redactor,

@@ -165,7 +165,7 @@ class Session:
     @property
     def name(self) -> str:
         """Name of the client in telemetry."""
-        return self._settings.name
+        return self.redactor.text(self._settings.name)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:

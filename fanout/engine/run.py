@@ -327,13 +327,14 @@ class Run:
     async def _worker(self) -> None:
         scheduler, attempter, recovery = self.scheduler, self.attempter, self.recovery
         ticket = attempter.ticket()
+        handle = recovery.handle if self.trace is None else self.trace.handling(recovery.handle)
         try:
             while (task := scheduler.next_nowait() or await scheduler.next()) is not None:
                 if task.payload is None and (task := self._encoded(task)) is None:
                     continue
                 outcome = await attempter.run(task, ticket)
                 if isinstance(outcome, Verdict):
-                    recovery.handle(task, outcome, ticket.sent_at)
+                    handle(task, outcome, ticket.sent_at)
                 elif task.is_control:
                     recovery.end_control(None)
                 else:

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from fanout._redact import Redactor
     from fanout.codecs.base import Codec
     from fanout.engine.run import Run
+    from fanout.engine.task import ChunkTask
     from fanout.errors import ConfigError
     from fanout.statistics import Latencies
     from fanout.transport import Transport
-    from fanout.types import ChunkResult, Statistics
+    from fanout.types import ChunkResult, Statistics, Verdict
 
 
 class Measured(Protocol):
@@ -62,6 +63,10 @@ class RunTrace(Protocol):
         """Return a function that traces the end of each chunk, and calls ``deliver``."""
         ...
 
+    def handling(self, handle: Callable[[ChunkTask, Verdict, float | None], None]) -> Callable[..., None]:
+        """Return a function that traces each failed attempt, and calls ``handle``."""
+        ...
+
     def following(self, run: Run) -> AbstractContextManager[None]:
         """A context that encloses the run."""
         ...
@@ -91,7 +96,7 @@ class Tracing(Protocol):
         Args:
             url: the one that most requests go to.
             redactor: redacts URLs.
-            is_own: ``transport`` is fanout's, and knows ``Request.own_headers``.
+            is_own: ``transport`` is fanout's, and knows ``Request.own_fields``.
             propagates: requests may carry the context of their trace.
         """
         ...

@@ -84,7 +84,7 @@ class OpenTelemetry(Telemetry):
             explicit_bucket_boundaries_advisory=_SECONDS,
         )  # fmt: skip
         self.tracing = SpanTracing(
-            tracer, meter, duration, propagate=propagate, baggage=baggage, chunk_traces=chunk_traces, gen_ai=gen_ai
+            tracer, meter, duration, propagates=propagate, baggage=baggage, chunk_traces=chunk_traces, gen_ai=gen_ai
         )
         self._clients = _clients_of(meter_provider or metrics.get_meter_provider(), meter)
 

@@ -16,8 +16,7 @@ from multidict import CIMultiDict
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode, set_span_in_context
 
-from fanout.errors import ConfigError
-from fanout.settings import require_headers
+from fanout.settings import require_header_name
 from fanout.stop import ATTEMPT_TIMEOUT
 from fanout.telemetry.metrics import label
 from fanout.transport.base import Request, SendAborted
@@ -34,26 +33,22 @@ if TYPE_CHECKING:
 
 _KNOWN = frozenset(map(int, HTTPStatus))
 _NOTHING = Context()
-_NONE: Mapping[str, int] = {}
 _FAILED = Status(StatusCode.ERROR)
 _PORTS = {"http": 80, "https": 443}
 
 
 class AttemptState:
-    """The requests of the attempt under way, of which there may be several: hedges, resends, polls.
+    """The requests of the attempt under way, of which there may be several: hedges, resends, polls."""
 
-    Args:
-        links: the request of the attempt before.
-        attributes: of its requests, if another attempt was before.
-    """
+    # Defaults of the class: every attempt makes an object, and few need more.
+    links: Sequence[Link] = ()
+    """The request of the attempt before."""
 
-    __slots__ = ("attributes", "first", "links")
+    attributes: Mapping[str, int] | None = None
+    """Attributes of its requests, if another attempt was before."""
 
-    def __init__(self, links: Sequence[Link] = (), attributes: Mapping[str, int] = _NONE) -> None:
-        self.links = links
-        self.attributes = attributes
-        self.first: SpanContext | None = None
-        """The first request of this attempt."""
+    first: SpanContext | None = None
+    """The first request of this attempt."""
 
 
 ATTEMPT: ContextVar[AttemptState | None] = ContextVar("fanout_attempt", default=None)
@@ -66,7 +61,7 @@ class TracedTransport:
         url: the one that most requests go to.
         redactor: redacts URLs.
         inject: writes the context of a span into a mapping; None sends none.
-        is_own: ``transport`` knows ``Request.own_headers``; any other gets them among its ``headers``.
+        is_own: ``transport`` knows ``Request.own_fields``; any other gets them among its ``headers``.
         on_failure: takes an error of the SDK, which never harms a request.
     """
 
@@ -93,6 +88,12 @@ class TracedTransport:
         self._url = url
         self._attributes = self._attributes_of("POST", url)
         self._by_outcome: dict[tuple[str, str, object], dict[str, Any]] = {}
+        self._usual_outcome = self._outcome(self._attributes, 200, None)
+        self._headers: Mapping[str, str] = {}
+        """Those of the last request; most requests share one object."""
+
+        self._names: frozenset[str] = frozenset()
+        """Names of fields of propagators that are valid, and not in these headers."""
 
     async def send(self, request: Request) -> Response:
         """Send ``request``. Raises as the transport does."""
@@ -100,7 +101,9 @@ class TracedTransport:
         try:
             span, attributes = self._begin(request)
             if self._inject is not None:
-                request = self._with_context(request, span, self._inject)
+                fields: dict[str, str] = {}
+                self._inject(fields, set_span_in_context(span, _NOTHING))
+                request = self._with_fields(request, fields)
         except Exception as error:  # noqa: BLE001 - an SDK may be of any kind, and the request is worth more
             self._on_failure(error)
         began = self._now()
@@ -119,33 +122,42 @@ class TracedTransport:
 
     def _begin(self, request: Request) -> tuple[Span, dict[str, Any]]:
         is_usual = request.url == self._url and request.method == "POST"
-        attributes = self._attributes if is_usual else self._attributes_of(request.method, request.url)
-        attempt = ATTEMPT.get()
-        if attempt is None:
-            return self._tracer.start_span(request.method, kind=SpanKind.CLIENT, attributes=attributes), attributes
-        if attempt.first is None and not attempt.attributes:
-            span = self._tracer.start_span(request.method, kind=SpanKind.CLIENT, attributes=attributes)
-        else:
-            links = attempt.links if attempt.first is None else [Link(attempt.first)]
-            described = {**attributes, **attempt.attributes}
-            span = self._tracer.start_span(request.method, kind=SpanKind.CLIENT, attributes=described, links=links)
-        if attempt.first is None:
+        described = attributes = self._attributes if is_usual else self._attributes_of(request.method, request.url)
+        attempt, links = ATTEMPT.get(), None
+        if attempt is not None:
+            links = attempt.links
+            if attempt.attributes is not None:
+                described = {**attributes, **attempt.attributes}
+            if attempt.first is not None:
+                links = [Link(attempt.first)]
+        span = self._tracer.start_span(request.method, None, SpanKind.CLIENT, described, links)
+        if attempt is not None and attempt.first is None:
             attempt.first = span.get_span_context()
         return span, attributes
 
-    def _with_context(self, request: Request, span: Span, inject: Callable[[dict[str, str], Context], None]) -> Request:
-        fields: dict[str, str] = {}
-        inject(fields, set_span_in_context(span, _NOTHING))
-        try:
-            require_headers(fields)
-        except ConfigError:  # a propagator of the user's own; what it wrote must not break the request
-            return request
-        if not self._is_own:
-            return replace(request, headers=CIMultiDict({**request.headers, **fields}))
-        return Request(
-            request.method, request.url, request.headers, request.body, request.fresh, request.rows, request.redact,
-            fields,
-        )  # fmt: skip
+    def _with_fields(self, request: Request, fields: dict[str, str]) -> Request:
+        """``request`` with the context of its span in its header."""
+        lines = ""
+        if request.headers is not self._headers:
+            self._headers, self._names = request.headers, frozenset()
+        for name, value in fields.items():
+            # A propagator may be the user's own, and the state of a trace another server's text: none may break a head.
+            if not (value.isascii() and value.isprintable()):
+                return request
+            if name not in self._names and not self._is_free(name):
+                return replace(request, headers=_merged(request.headers, fields))
+            lines = f"{lines}{name}: {value}\r\n"
+        # Each request is made for one exchange, and a copy would cost as much as all of this.
+        request.own_fields = lines
+        return request
+
+    def _is_free(self, name: str) -> bool:
+        """True if requests have no field of this name yet. Raises `ConfigError` for a name that none can have."""
+        require_header_name(name, "propagate")
+        if not self._is_own or name in self._headers:
+            return False
+        self._names |= {name}
+        return True
 
     def _end(self, span: Span, attributes: dict[str, Any], began: float, status: int | None, error: str | None) -> None:
         try:
@@ -157,9 +169,9 @@ class TracedTransport:
                     span.set_status(_FAILED)
             span.end()
             if error is not SendAborted.__name__:
-                self._duration.record(
-                    self._now() - began, self._outcome(attributes, status, error), set_span_in_context(span, _NOTHING)
-                )
+                usual = status == 200 and attributes is self._attributes
+                outcome = self._usual_outcome if usual else self._outcome(attributes, status, error)
+                self._duration.record(self._now() - began, outcome, set_span_in_context(span, _NOTHING))
         except Exception as problem:  # noqa: BLE001 - as above
             self._on_failure(problem)
 
@@ -186,6 +198,13 @@ class TracedTransport:
             "url.full": label(self._redactor.url(url)),
             "url.scheme": parts.scheme,
         }
+
+
+def _merged(headers: Mapping[str, str], fields: Mapping[str, str]) -> CIMultiDict[str]:
+    merged = CIMultiDict(headers)
+    for name, value in fields.items():
+        merged[name] = value
+    return merged
 
 
 def _type_of(error: BaseException) -> str:

@@ -9,18 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from opentelemetry import context, propagate, trace
+from opentelemetry import context, trace
+from opentelemetry.propagate import inject
 from opentelemetry.trace import INVALID_SPAN, Link, SpanKind, Status, StatusCode, set_span_in_context
 
 from fanout._escape import shortened
 from fanout.telemetry.gen_ai import GenAI
 from fanout.telemetry.requests import ATTEMPT, AttemptState, TracedTransport
-from fanout.types import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 
     from opentelemetry.context import Context
     from opentelemetry.metrics import Histogram, Meter
@@ -33,15 +34,16 @@ if TYPE_CHECKING:
     from fanout.engine.task import ChunkTask
     from fanout.telemetry.gen_ai import Operation
     from fanout.transport import Transport
-    from fanout.types import Chunk, ChunkResult
+    from fanout.types import Chunk, ChunkResult, Verdict
     from fanout.upstream.admission import Ticket
+
+    Handle: TypeAlias = Callable[[ChunkTask, Verdict, float | None], None]
 
 _log = logging.getLogger("fanout")
 
 _MOST_LINKS = 100
 _LONGEST_REASON = 200
 _NOTHING = context.Context()
-_NO_USAGE: Mapping[str, int] = {}
 
 
 class SpanTracing:
@@ -53,7 +55,7 @@ class SpanTracing:
         meter: Meter,
         duration: Histogram,
         *,
-        propagate: bool,
+        propagates: bool,
         baggage: bool,
         chunk_traces: bool,
         gen_ai: str | None,
@@ -62,7 +64,7 @@ class SpanTracing:
         self.chunk_traces = chunk_traces
         self.gen_ai = None if gen_ai is None else GenAI(gen_ai, meter)
         self._duration = duration
-        self._inject = (_inject_all if baggage else _inject_trace) if propagate else None
+        self._inject = (_inject_all if baggage else inject) if propagates else None
         self._has_failed = False
 
     def run(self, codec: Codec, conceal: Callable[[str], str], callers: Sequence[Any] | None) -> RunSpans:
@@ -90,43 +92,36 @@ class SpanTracing:
             _log.warning("OpenTelemetry raised %s: spans or metrics are missing", type(error).__name__)
 
 
-class ChunkSpan:
-    """One chunk under way: its span, and its attempts."""
+class ChunkSpan(AttemptState):
+    """One chunk under way: its span, its attempts, and the state of the first of them."""
 
-    __slots__ = ("active", "began", "chunk", "context", "failed", "last", "span", "usage")
+    failed: tuple[tuple[int, int, SpanContext], ...] = ()
+    """First and last row of each failed attempt, and its request."""
 
-    def __init__(self, chunk: Chunk, span: Span, within: Context, began: float) -> None:
+    usage: Mapping[str, int] = MappingProxyType({})
+    began = 0.0
+    """Time of the loop, where the duration of chunks is measured."""
+
+    def __init__(self, chunk: Chunk, span: Span, within: Context) -> None:
         self.chunk = chunk
         self.span = span
         self.context = within
-        self.began = began
-        self.active = 0
-        """Attempts in flight."""
+        self.left = chunk.stop - chunk.start
+        """Rows without an outcome."""
 
-        self.last: AttemptState | None = None
-        """The newest attempt."""
-
-        self.failed: list[tuple[int, int, SpanContext]] = []
-        """First and last row of each failed attempt, and its request."""
-
-        self.usage: Mapping[str, int] = _NO_USAGE
-
-    def attempt(self, task: ChunkTask) -> AttemptState:
-        """Return the state of the next attempt."""
-        before, self.last = self.last, AttemptState()
-        if task.sent or task.place is not None:
-            self.last = self._later_attempt(task, before)
-        return self.last
-
-    def _later_attempt(self, task: ChunkTask, before: AttemptState | None) -> AttemptState:
+    def later_attempt(self, task: ChunkTask) -> AttemptState:
+        """Return the state of an attempt after the first, or of an attempt for some of the rows."""
         first, last = _ends(task)
         earlier = next((one for start, stop, one in reversed(self.failed) if start <= last and first <= stop), None)
-        if earlier is None and task.sent and before is not None:
-            earlier = before.first
+        if earlier is None and task.sent:  # its answer was refused later, for it was unlike the others
+            earlier = self.first
         attributes = {"fanout.rows.first": first, "fanout.rows.count": task.n}
         if task.attempts:
             attributes["http.request.resend_count"] = task.attempts
-        return AttemptState([] if earlier is None else [Link(earlier)], attributes)
+        attempt = AttemptState()
+        attempt.attributes = attributes
+        attempt.links = [] if earlier is None else [Link(earlier)]
+        return attempt
 
     def add_usage(self, usage: Mapping[str, int]) -> None:
         """Add the usage of a response; that of a chunk in parts has several."""
@@ -146,26 +141,44 @@ class RunSpans:
         self._codec = codec
         self._conceal = conceal
         self._callers = callers
-        self._operation: Operation | None = None if tracing.gen_ai is None else tracing.gen_ai.operation(codec)
+        self.operation: Operation | None = None if tracing.gen_ai is None else tracing.gen_ai.operation(codec)
         self._now = asyncio.get_running_loop().time
         self._span: Span = INVALID_SPAN
-        self._context = _NOTHING
+        self.context = _NOTHING
         self._chunks: dict[int, ChunkSpan] = {}
         """Those under way, by their first row."""
 
-    def attempter(self, attempter: Attempter) -> TracedAttempter:
+    def attempter(self, attempter: Attempter) -> TracedAttempter | AttempterInContext:
         """Return an attempter that traces the attempts of ``attempter``."""
-        return TracedAttempter(attempter, self)
+        # The chunks of a run that is not sampled are not either, unless each of them is a trace of its own.
+        if self._span.is_recording() or self._tracing.chunk_traces or self.operation is not None:
+            return TracedAttempter(attempter, self)
+        return AttempterInContext(attempter, self.context)
 
     def delivering(self, deliver: Callable[[ChunkResult], None]) -> Callable[[ChunkResult], None]:
         """Return a function that ends the span of each chunk, and calls ``deliver``."""
+        chunks = self._chunks
 
         def traced(done: ChunkResult) -> None:
             deliver(done)
-            chunk = self._chunks.get(done.start) or self._around(done)
-            # The rest of a chunk in parts may still be in flight.
-            if chunk is not None and not chunk.active:
-                self._end_chunk(chunk, done)
+            if chunks:
+                chunk = chunks.get(done.start) or self._around(done)
+                if chunk is not None:
+                    # A chunk comes in parts where rows wait for equal ones elsewhere.
+                    chunk.left -= done.stop - done.start
+                    if chunk.left <= 0:
+                        self._end_chunk(chunk, done)
+
+        return traced
+
+    def handling(self, handle: Handle) -> Handle:
+        """Return a function that notes a failed attempt, and calls ``handle``."""
+
+        def traced(task: ChunkTask, verdict: Verdict, sent_at: float | None) -> None:
+            chunk = self._chunks.get(task.chunk.start)
+            if chunk is not None and not task.is_control:
+                self._note_failure(chunk, task, verdict)
+            handle(task, verdict, sent_at)
 
         return traced
 
@@ -175,7 +188,7 @@ class RunSpans:
         token = None
         try:
             self._begin(run)
-            token = context.attach(self._context)
+            token = context.attach(self.context)
         except Exception as error:  # noqa: BLE001 - an SDK may be of any kind, and the run is worth more
             self._tracing.on_failure(error)
         failure: BaseException | None = None
@@ -194,23 +207,26 @@ class RunSpans:
 
     def chunk(self, task: ChunkTask) -> ChunkSpan:
         """Return the span of a task's chunk, begun if this is its first attempt."""
-        chunk = self._chunks.get(task.chunk.start)
+        start = task.chunk.start
+        chunk = self._chunks.get(start)
         if chunk is None:
-            self._chunks[task.chunk.start] = chunk = self._begin_chunk(task)
+            self._chunks[start] = chunk = self._begin_chunk(task)
+            if self.operation is not None:
+                chunk.began = self._now()
         return chunk
 
-    def note_failure(self, chunk: ChunkSpan, task: ChunkTask, verdict: Verdict, state: AttemptState) -> None:
-        """Note a failed attempt."""
-        if state.first is not None:
-            chunk.failed.append((*_ends(task), state.first))
-        if chunk.span.is_recording():
-            values: dict[str, Any] = {
-                "fanout.action": verdict.action.value,
-                "fanout.reason": self._shown(verdict.reason),
-            }
-            if verdict.status is not None:
-                values["http.response.status_code"] = verdict.status
+    def _note_failure(self, chunk: ChunkSpan, task: ChunkTask, verdict: Verdict) -> None:
+        state = ATTEMPT.get()
+        if state is not None and state.first is not None:
+            chunk.failed += ((*_ends(task), state.first),)
+        values: dict[str, Any] = {"fanout.action": verdict.action.value}
+        values["fanout.reason"] = self._shown(verdict.reason)
+        if verdict.status is not None:
+            values["http.response.status_code"] = verdict.status
+        try:
             chunk.span.add_event("fanout.attempt.failed", values)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._tracing.on_failure(error)
 
     def on_failure(self, error: Exception) -> None:
         """Take an error of the SDK."""
@@ -222,16 +238,16 @@ class RunSpans:
         attributes: dict[str, Any] = {"fanout.codec": self._codec.name}
         if run.chunker.total is not None:
             attributes["fanout.rows.total"] = run.chunker.total
-        if self._callers is not None and self._operation is not None:
-            name, kind = self._operation.name, SpanKind.CLIENT
-            attributes |= self._operation.attributes
+        if self._callers is not None and self.operation is not None:
+            name, kind = self.operation.name, SpanKind.CLIENT
+            attributes |= self.operation.attributes
         self._span = self._tracing.tracer.start_span(name, parent, kind, attributes, links)
-        self._context = set_span_in_context(self._span, parent)
+        self.context = set_span_in_context(self._span, parent)
 
     def _end(self, run: Run, failure: BaseException | None) -> None:
-        for chunk in list(self._chunks.values()):
-            self._end_chunk(chunk, None)
         span, stopped = self._span, run.stopped
+        for chunk in list(self._chunks.values()):
+            self._end_chunk(chunk, None, is_left=stopped is not None or failure is not None)
         if span.is_recording():
             counters = run.up_to_date_counters()
             span.set_attributes({
@@ -251,37 +267,36 @@ class RunSpans:
     def _begin_chunk(self, task: ChunkTask) -> ChunkSpan:
         chunk = task.chunk
         if self._callers is not None:  # a batch is one chunk, and has one span
-            return ChunkSpan(chunk, self._span, self._context, self._now())
+            return ChunkSpan(chunk, self._span, self.context)
         name, kind = "fanout.chunk", SpanKind.INTERNAL
         attributes: dict[str, Any] = {"fanout.rows.start": chunk.start, "fanout.rows.stop": chunk.stop}
-        if self._operation is not None:
-            name, kind = self._operation.name, SpanKind.CLIENT
-            attributes |= self._operation.attributes
-        parent, links = self._context, None
+        if self.operation is not None:
+            name, kind = self.operation.name, SpanKind.CLIENT
+            attributes |= self.operation.attributes
+        parent, links = self.context, None
         if self._tracing.chunk_traces:
             parent, links = _NOTHING, [Link(self._span.get_span_context())]
         span = self._tracing.tracer.start_span(name, parent, kind, attributes, links)
-        return ChunkSpan(chunk, span, set_span_in_context(span, parent), self._now())
+        return ChunkSpan(chunk, span, set_span_in_context(span, parent))
 
     def _around(self, done: ChunkResult) -> ChunkSpan | None:
-        """The chunk that a part of it belongs to. A chunk comes in parts where rows wait for equal ones elsewhere."""
+        """The chunk that a part of it belongs to."""
         return next((one for start, one in self._chunks.items() if start < done.start < one.chunk.stop), None)
 
-    def _end_chunk(self, chunk: ChunkSpan, done: ChunkResult | None) -> None:
-        """End the span of a chunk. ``done`` is None for one that the run has left behind."""
+    def _end_chunk(self, chunk: ChunkSpan, done: ChunkResult | None, *, is_left: bool = False) -> None:
+        """End the span of a chunk. ``is_left`` says that the run has ended before its rows had an outcome."""
         del self._chunks[chunk.chunk.start]
         try:
             span, error = chunk.span, None
-            # Rows may also leave a batch, to be sent again in smaller ones.
-            if (done is None and self._callers is None) or (done is not None and done.pending):
+            if is_left or (done is not None and done.pending):
                 error = "pending"
             elif done is not None and done.failures:
                 error = str(done.failures[0].status or "failed")
             if error is not None and span.is_recording():
                 self._describe(span, error, done)
-            if self._operation is not None and self._tracing.gen_ai is not None:
+            if self.operation is not None and self._tracing.gen_ai is not None:
                 seconds = self._now() - chunk.began
-                self._tracing.gen_ai.record(self._operation, span, chunk.usage, seconds, error)
+                self._tracing.gen_ai.record(self.operation, span, chunk.usage, seconds, error)
             if span is not self._span:
                 span.end()
         except Exception as problem:  # noqa: BLE001 - as above
@@ -298,6 +313,25 @@ class RunSpans:
         return self._conceal(shortened(reason, 2 * _LONGEST_REASON))[:_LONGEST_REASON]
 
 
+class AttempterInContext:
+    """Makes attempts by another attempter, within the context of their run.
+
+    A worker may be started by another run, when that one raises the limit of requests in flight.
+    """
+
+    def __init__(self, attempter: Attempter, within: Context) -> None:
+        self._ticket = attempter.ticket
+        self._context = within
+        self.run = attempter.run
+        self.misfit = attempter.misfit
+
+    def ticket(self) -> Ticket:
+        """Make a ticket for a worker, whose context is that of the run from now on."""
+        ATTEMPT.set(None)
+        context.attach(self._context)
+        return self._ticket()
+
+
 class TracedAttempter:
     """Makes attempts by another attempter, each within the span of its chunk."""
 
@@ -307,32 +341,30 @@ class TracedAttempter:
         self.ticket = attempter.ticket
         self.misfit = attempter.misfit
 
-    async def run(self, task: ChunkTask, ticket: Ticket) -> Outcome:
+    def run(self, task: ChunkTask, ticket: Ticket) -> Coroutine[Any, Any, Outcome]:
         """Make an attempt. A control request, which has rows of no run, is traced as a request of the run alone."""
-        if task.is_control:
-            return await self._run(task, ticket)
+        # A coroutine of its own would cost each attempt more than all of this. The context of a worker need not be
+        # restored, since it makes nothing but attempts.
         spans = self._spans
         try:
-            chunk = spans.chunk(task)
-            state = chunk.attempt(task)
-            token = context.attach(chunk.context)
+            if task.is_control:
+                ATTEMPT.set(None)
+                context.attach(spans.context)
+            else:
+                chunk = spans.chunk(task)
+                # Hardly an attempt comes after another, or is for some of the rows.
+                ATTEMPT.set(chunk.later_attempt(task) if task.sent or task.place is not None else chunk)
+                context.attach(chunk.context)
+                if spans.operation is not None:
+                    return self._run_measured(task, ticket, chunk)
         except Exception as error:  # noqa: BLE001 - as above
             spans.on_failure(error)
-            return await self._run(task, ticket)
-        ATTEMPT.set(state)
-        chunk.active += 1
-        try:
-            outcome = await self._run(task, ticket)
-        finally:
-            ATTEMPT.set(None)
-            context.detach(token)
-            chunk.active -= 1
-        if isinstance(outcome, Verdict):
-            try:
-                spans.note_failure(chunk, task, outcome, state)
-            except Exception as error:  # noqa: BLE001 - as above
-                spans.on_failure(error)
-        elif task.usage:
+        return self._run(task, ticket)
+
+    async def _run_measured(self, task: ChunkTask, ticket: Ticket, chunk: ChunkSpan) -> Outcome:
+        """Make an attempt at a language model, which tells the tokens that it used."""
+        outcome = await self._run(task, ticket)
+        if task.usage:
             chunk.add_usage(task.usage)
         return outcome
 
@@ -358,9 +390,5 @@ def _caller_and_links(callers: Sequence[Context] | None) -> tuple[Context, list[
     return parent, [Link(one) for one in list(others.values())[:_MOST_LINKS]]
 
 
-def _inject_trace(fields: dict[str, str], span_alone: Context) -> None:
-    propagate.inject(fields, span_alone)
-
-
 def _inject_all(fields: dict[str, str], span_alone: Context) -> None:
-    propagate.inject(fields, set_span_in_context(trace.get_current_span(span_alone)))
+    inject(fields, set_span_in_context(trace.get_current_span(span_alone)))

@@ -48,8 +48,9 @@ class Request:
     redact: Callable[[bytes], bytes] = field(repr=False, compare=False, default=unredacted)
     """Replaces the endpoint's secrets in bytes by stars, for whatever stores or shows them."""
 
-    own_headers: Mapping[str, str] | None = field(repr=False, compare=False, default=None)
-    """Header fields of this request alone, for fanout's own transports: those in ``headers`` are shared by many."""
+    own_fields: str = field(repr=False, compare=False, default="")
+    """Header fields of this request alone, as the lines that are sent, for fanout's own transports. ``headers``, which
+    many requests share, has none of them."""
 
     gzip: GzipBody | None = field(repr=False, compare=False, default=None)
     """Compresses the body, where the HTTP transport is to send it in gzip."""

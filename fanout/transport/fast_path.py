@@ -24,8 +24,6 @@ from fanout.transport.failures import passes
 from fanout.types import Response
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from aiohttp.connector import Connection
     from aiohttp.http import RawResponseMessage
     from multidict import CIMultiDictProxy
@@ -61,11 +59,6 @@ def _original(method: Any) -> Any:
 
 
 _SEND, _PUBLIC_SEND = _original(aiohttp.ClientSession._request), _original(aiohttp.ClientSession.request)  # noqa: SLF001
-
-
-def _end(length: int, own: Mapping[str, str]) -> bytes:
-    """The end of a head, from the value of Content-Length on."""
-    return "".join([f"{length}\r\n", *(f"{name}: {value}\r\n" for name, value in own.items()), "\r\n"]).encode()
 
 
 class FastResponse:
@@ -203,7 +196,7 @@ class FastPath:
 
     async def send(self, request: Request) -> Response:
         """Send ``request``. Raises `TransportError`, and `SendAborted` if nothing was sent."""
-        http, idle, parts, own = self._http, self._idle, request.body, request.own_headers
+        http, idle, parts, own = self._http, self._idle, request.body, request.own_fields
         length = len(parts[0]) if len(parts) == 1 and type(parts[0]) is bytes else length_of(parts)
         if (
             length > SMALL
@@ -213,8 +206,6 @@ class FastPath:
             or aiohttp.ClientSession._request is not _SEND  # noqa: SLF001
             or aiohttp.ClientSession.request is not _PUBLIC_SEND
             or http.closed
-            # A field that is in both would be sent twice.
-            or (own is not None and not own.keys().isdisjoint(request.headers))
         ):
             return await http.send(request)
         if request.headers is not self._headers:  # most often the same as the last time
@@ -230,7 +221,7 @@ class FastPath:
                 raise aiohttp.ServerDisconnectedError
             # A new parser, so that bytes which came before this request cannot begin its response.
             protocol.set_response_params(read_until_eof=True, auto_decompress=False, **self._limits)
-            end = b"%d\r\n\r\n" % length if own is None else _end(length, own)
+            end = f"{length}\r\n{own}\r\n".encode() if own else b"%d\r\n\r\n" % length
             protocol.transport.write(b"".join((head, end, *parts)))
             message, content = await protocol.read()
             # Interim responses come before the final one; 101 is final (RFC 9110, 15.2).

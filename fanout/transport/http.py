@@ -119,7 +119,7 @@ class HttpTransport:
                 request.method,
                 URL(request.url),
                 data=None if request.method == "GET" else Parts(request.body),
-                headers=with_own_headers(request),
+                headers=_all_headers(request),
                 allow_redirects=False,
             )
             body = await self.read(request, response)
@@ -170,12 +170,13 @@ class HttpTransport:
         return f"<HttpTransport {self._shown_url}{' closed' if self.closed else ''}>"
 
 
-def with_own_headers(request: Request) -> Mapping[str, str]:
+def _all_headers(request: Request) -> Mapping[str, str]:
     """All header fields of a request."""
-    if not request.own_headers:
+    if not request.own_fields:
         return request.headers
     headers = CIMultiDict(request.headers)
-    headers.update(request.own_headers)
+    for line in request.own_fields.splitlines():
+        name, _, headers[name] = line.partition(": ")
     return headers
 
 
