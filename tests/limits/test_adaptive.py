@@ -323,6 +323,15 @@ def test_a_request_that_hangs_alone_is_an_accident_and_one_that_queued_is_not(se
     assert (endpoint.limit == limit) is is_accident
 
 
+def test_a_refusal_in_a_quiet_moment_counts_for_the_most_that_were_in_flight_before():
+    endpoint = Endpoint()
+    endpoint.climb(64)
+    endpoint.answer(0.1)
+    limit, sent = endpoint.limit, endpoint.now + 0.001
+    endpoint.adaptive.overloaded(sent + 0.1, sent=sent, in_flight=5, certain=True, timed_out=False)
+    assert 0.75 * limit < endpoint.limit < limit
+
+
 def usual_limit(answers: int, seed: int, *, knee: float, spread: float, drift: float) -> float:
     """The mean limit in the second half of so many answers.
 
