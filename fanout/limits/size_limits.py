@@ -178,7 +178,7 @@ class SizeLimits:
         """True if it may have failed for its size: it is larger than all that succeeded, or close to a limit."""
         if self.limits is not None:
             return any(value > 0.75 * limit for value, limit in zip(size, self.limits, strict=True))
-        return not self.carried(size) and self._exceeds_all(size)
+        return self._exceeds_all(size)
 
     def _exceeds_all(self, size: Size, by: float = 1.0) -> bool:
         """True if in some unit it is more than ``by`` times as large as each request that succeeded."""

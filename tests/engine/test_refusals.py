@@ -161,6 +161,38 @@ async def test_the_only_row_that_there_is_stops_the_run_where_it_is_forbidden() 
     assert len(mock.requests) <= 2
 
 
+async def test_a_forbidden_row_waits_for_requests_in_flight_and_leaves_no_timer_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The others show after a few seconds that the credentials are good."""
+    loop, began = asyncio.get_running_loop(), []
+    call_later = loop.call_later
+
+    def counted(delay: float, *call: Any, **options: Any) -> asyncio.TimerHandle:
+        began.append(delay)
+        return call_later(delay, *call, **options)
+
+    with MockEndpoint(double, latency=lambda n: 0.1 if n == 0 else 3.5) as mock:
+        mock.script(403)
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=1, limits=Limits(concurrency=4)) as client:
+            assert np.array_equal(await client.map(X[:4]), X[:4] * 2)
+            assert mock.times[4:] == [3.5], "the row is sent again once another is answered"
+            monkeypatch.setattr(loop, "call_later", counted)
+            await asyncio.sleep(60)
+    assert set(began) <= {60}
+
+
+async def test_a_forbidden_row_waits_for_the_requests_of_other_runs_too() -> None:
+    with MockEndpoint(double, latency=lambda n: 0.1 if n == 1 else 3.5) as mock:
+        mock.script(None, 403)
+        async with Client(mock.url(Plain), codec=Plain, limits=Limits(concurrency=4)) as client:
+            other = asyncio.create_task(client.map(X[:1]))
+            await asyncio.sleep(0.01)
+            assert np.array_equal(await client.map(X[1:2]), X[1:2] * 2)
+            assert other.done()
+    assert asyncio.get_running_loop().time() < 10
+
+
 async def test_one_endpoint_of_several_that_forbids_a_row_is_not_put_out() -> None:
     flagged = says(403, seconds=0.05)
 
