@@ -132,6 +132,15 @@ class Limits:
     max_tokens_total: int | None = None
     """Maximum tokens of a language model in one run, input and output together. The run then stops as for max_cost."""
 
+    shared: str | None = field(default=None, repr=False)
+    """URL of a Redis or Valkey (redis://..., rediss://... with TLS): rates, concurrency, max_requests, max_cost,
+    max_tokens_total and cooldowns then hold for all processes with the same shared_key together. Requires the extra
+    redis. Only "auto" concurrency remains each process's own."""
+
+    shared_key: str | None = None
+    """Name under which processes share limits; if not given, those that send to the same URLs do. Required with
+    max_requests, max_cost and max_tokens_total, which count all requests under this name: one for each run."""
+
     def __post_init__(self) -> None:
         # The type is not enforced for callers in Python, so another text must not pass.
         if isinstance(self.concurrency, str):
@@ -148,9 +157,37 @@ class Limits:
         )
         _require(self.tokenizer != "", "tokenizer", self.tokenizer, "the name of an encoding, such as cl100k_base")
         require_positive("max_cost", self.max_cost)
+        self._require_shared()
         for name in ("max_requests", "max_tokens_total"):
             if getattr(self, name) is not None:
                 _require_count(name, getattr(self, name))
+
+    def _require_shared(self) -> None:
+        if self.shared is None:
+            _require(self.shared_key is None, "shared_key", self.shared_key, "left out without shared")
+            return
+        # The URL may hold a password, so that no message shows it.
+        if "://" not in self.shared:
+            raise ConfigError("shared must be a URL, such as redis://localhost:6379", key="shared")
+        _require(self.shared_key != "", "shared_key", self.shared_key, "the name of this run")
+        counted = [name for name in ("max_requests", "max_cost", "max_tokens_total") if getattr(self, name) is not None]
+        if counted and self.shared_key is None:
+            raise ConfigError(
+                f"shared_key is missing: {counted[0]} counts the requests of all processes with one shared_key, so "
+                "name the run in it, for instance embed-${SLURM_ARRAY_JOB_ID}",
+                key="shared_key",
+            )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        credentials = _credentials_of(self.shared or "")
+        require_no_literals(["shared"] if any(not has_reference(one) for one in credentials) else [])
+        return partial(Limits, **{one.name: getattr(self, one.name) for one in fields(self)}), ()
+
+    def __copy__(self) -> Limits:
+        return self
+
+    def __deepcopy__(self, _: object) -> Limits:
+        return self
 
     @property
     def rates(self) -> dict[str, float]:

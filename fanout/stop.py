@@ -158,11 +158,20 @@ class Watchdog:
         run: seconds that the run may take; None for any number.
         until: another deadline beside ``run``.
         stall: seconds for which work may be under way without a success.
+        cause: gives the stop for a stall, where its cause is known.
     """
 
     def __init__(
-        self, stop_event: StopEvent, progress: Progress, *, run: float | None, stall: float, until: Until | None = None
+        self,
+        stop_event: StopEvent,
+        progress: Progress,
+        *,
+        run: float | None,
+        stall: float,
+        until: Until | None = None,
+        cause: Callable[[], Stop | None] = lambda: None,
     ) -> None:
+        self._cause = cause
         self._stop_event = stop_event
         self._progress = progress
         self._stall = stall
@@ -186,7 +195,8 @@ class Watchdog:
             return
         reason = f"nothing has succeeded for {self._stall:g} s (retry.stall)"
         words = self._progress.last_failure
-        self._stop_event.stop(Stop("stall", f"{reason}; the last failure: {words}" if words else reason), cut=True)
+        stop = Stop("stall", f"{reason}; the last failure: {words}" if words else reason)
+        self._stop_event.stop(self._cause() or stop, cut=True)
 
     def _pass(self, until: Until) -> None:
         self._stop_event.stop(until.passed(), cut=True)

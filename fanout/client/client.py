@@ -29,7 +29,7 @@ from fanout.io.readers import open_source
 from fanout.io.writers import FileSink, open_sink
 from fanout.options import checks_options
 from fanout.presets import Preset
-from fanout.settings import Cache
+from fanout.settings import Cache, Limits
 from fanout.threads import on_thread, opened_on_thread
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from fanout.frames import Frame
     from fanout.io.readers import Source
     from fanout.limits import Cost, RateLimiter
-    from fanout.settings import Endpoints, Hedge, Limits, Prices, RetryPolicy, Timeouts
+    from fanout.settings import Endpoints, Hedge, Prices, RetryPolicy, Timeouts
     from fanout.statistics import Latencies
     from fanout.telemetry.base import Telemetry
     from fanout.transport import HeaderSource, Transport, TransportWrapper
@@ -149,7 +149,7 @@ class Client(Generic[V]):
         followers, tracing = telemetry_of(telemetry)
         chunks = chunks_of(preset, chunk_rows, chunk_max_bytes, chunk_max_tokens)
         self._endpoints = [(resolved(one, "endpoint"), weight) for one, weight in each_endpoint(endpoint, preset)]
-        auth, headers = resolved(auth, "auth"), resolved(headers, "headers")
+        auth, headers, limits = resolved(auth, "auth"), resolved(headers, "headers"), resolved(limits, "limits")
         self._codec = _codec_of(codec)
         # A single text is an iterable of characters, which would all be too short to be secrets.
         texts = [secrets] if isinstance(secrets, str) else secrets
@@ -159,6 +159,8 @@ class Client(Generic[V]):
             self._redactor.add(secrets_of(one.url, one.headers))
         if isinstance(auth, Auth):
             self._redactor.add(auth.secrets)
+        if isinstance(limits, Limits) and limits.shared is not None:
+            self._redactor.add(secrets_of(limits.shared, {}))
         self._settings = ClientSettings(
             chunks=chunks,
             limits=preset.limits if preset and limits is None else limits,

@@ -115,6 +115,7 @@ class ClientSettings:
             problem = f"auth must be a fanout.Auth, such as fanout.BearerAuth(...), not {type(auth).__name__}"
             raise ConfigError(problem, key="auth")
         self._require_one_token_count()
+        self._require_one_way_of_sharing()
         # Without a price nothing costs anything, and the limit would never be reached.
         if self.load.max_cost is not None and not (self.cost is not None and self.cost.is_set):
             problem = "max_cost needs prices: cost.input_per_million and output_per_million, per_request or per_row"
@@ -125,6 +126,11 @@ class ClientSettings:
         """The limits, whether they were given as such or inside a `RateLimiter`."""
         assert self.limits is not None
         return self.limits.limits if isinstance(self.limits, RateLimiter) else self.limits
+
+    def _require_one_way_of_sharing(self) -> None:
+        if isinstance(self.limits, RateLimiter) and self.load.shared is not None:
+            problem = "a RateLimiter shares rates within one process, limits.shared between several: leave one out"
+            raise ConfigError(problem, key="limits.shared")
 
     def _require_one_token_count(self) -> None:
         if self.count_tokens is None:

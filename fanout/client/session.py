@@ -122,12 +122,26 @@ class Session:
             return open_at(offline_targets(endpoints, codec))
         servers: list[LocalServer] = []
         try:
-            return open_at(await start_targets(endpoints, codec, servers), servers=servers)
+            session = open_at(await start_targets(endpoints, codec, servers), servers=servers)
+            if settings.load.shared is not None:
+                await session.share_limits()
+            return session
         # A server that has started must not outlive a failed or cancelled opening.
         except BaseException:
             await _stop_servers(servers)
             if store is not None:
                 await store.close()
+            raise
+
+    async def share_limits(self) -> None:
+        """Share the limits with other processes. Raises `ConfigError` if that is not possible."""
+        from fanout.upstream.sharing import share_limits  # few clients share limits
+
+        try:
+            await share_limits(self._group)
+        except BaseException:
+            for endpoint in self._group.balancer.endpoints:
+                await endpoint.transport.close()
             raise
 
     async def close(self) -> None:
@@ -139,6 +153,8 @@ class Session:
         await self._idle.wait()
         for telemetry in self._settings.telemetry:
             telemetry.unfollow(self)
+        if self._group.shared is not None:
+            await self._group.shared.close()
         self._group.decoder.close()
         for endpoint in self._group.balancer.endpoints:
             await endpoint.transport.close()
@@ -402,13 +418,24 @@ def _endpoint_group(
         limits=limits,
         retry=settings.retry,
         timeouts=settings.timeouts,
-        rates=settings.limits if isinstance(settings.limits, RateLimiter) else RateLimiter(limits),
+        rates=_rates(settings),
         meter=TokenMeter(count_tokens),
         hedger=Hedger(share=hedge.share, delay=hedge.delay) if hedge is not None and hedge.share else None,
         decoder=ResponseDecoder(),
         weights=[target.weight for target in targets],
         prices=settings.cost,
     )
+
+
+def _rates(settings: ClientSettings) -> RateLimiter:
+    if isinstance(settings.limits, RateLimiter):
+        return settings.limits
+    # Neither a mock nor a recording takes part in the limits of others.
+    if settings.load.shared is None or replaces_network(settings.transport):
+        return RateLimiter(settings.load)
+    from fanout.upstream.sharing import SharedRates  # few clients share limits
+
+    return SharedRates(settings.load)
 
 
 def _prepared(auth: Auth | None, redactor: Redactor) -> StaticAuth | Authenticator | None:

@@ -156,7 +156,7 @@ class Run:
         """
         watchdog = Watchdog(
             self._stop_event, self.scheduler.progress, run=self._group.timeouts.run, stall=self._group.retry.stall,
-            until=self._clock.until,
+            until=self._clock.until, cause=self._cause_of_stall,
         )  # fmt: skip
         owner = object()  # connections remember it, so it must not refer to the run and its arrays
         dispatcher = self._dispatcher(owner)
@@ -214,10 +214,21 @@ class Run:
 
     def _dispatcher(self, owner: object) -> Dispatcher:
         options = (self._group, self.counters.traffic, self._stop_event, self._emit)
-        account = self._account or self._group.account
+        account, spending = self._account or self._group.account, self.counters.spending
+        if self._group.shared is not None:
+            from fanout.upstream.sharing import SharedBilledDispatcher, SharedDispatcher  # few clients share limits
+
+            if account is None:
+                return SharedDispatcher(*options, owner=owner, call=self._call)
+            return SharedBilledDispatcher(
+                *options, owner=owner, call=self._call, account=account, spending=spending
+            )
         if account is None:
             return Dispatcher(*options, owner=owner, call=self._call)
-        return BilledDispatcher(account, self.counters.spending, *options, owner=owner, call=self._call)
+        return BilledDispatcher(account, spending, *options, owner=owner, call=self._call)
+
+    def _cause_of_stall(self) -> Stop | None:
+        return None if self._group.shared is None else self._group.shared.stop_if_lost()
 
     async def _prepare(self, dispatcher: Dispatcher, probe: EndpointProbe | None) -> None:
         """Fetch the metadata that the codec needs."""

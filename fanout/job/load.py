@@ -21,7 +21,7 @@ from fanout.job.edit import override
 from fanout.job.model import Job, JobFile, Outline, beside, output_path
 from fanout.job.preset import with_preset
 from fanout.job.problems import key_path, problems_of, without_key
-from fanout.job.variables import SECRET_TABLES, Substitution
+from fanout.job.variables import Substitution, is_secret
 from fanout.toml_files import read_toml
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _load(
         )
         text, key = "\n".join(lines), key_path(next(iter(problems)))
         # fanout status works without the credentials of the job.
-        if substitution.unset and all(at[0] in SECRET_TABLES for at in problems):
+        if substitution.unset and all(map(is_secret, problems)):
             path = output_path(file, tables["output"]["path"])
             reason = "variables of the job are not set"
             return Outline(
@@ -96,7 +96,8 @@ def _load(
     for one, _ in model.endpoint.each():
         redactor.add(secrets_of(one.url, one.headers))
     # Literal credentials in the file are as secret as those from variables.
-    redactor.add(secrets_of(model.endpoint.proxy or "", {}))
+    for url in (model.endpoint.proxy, model.limits.shared):
+        redactor.add(secrets_of(url or "", {}))
     redactor.add([*model.storage.secrets, *secrets_of("", model.storage.https)])
     redactor.add(secrets_of(url, {}) if (url := url_of(model.input.path)) is not None and is_web(url) else ())
     if auth is not None:

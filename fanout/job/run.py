@@ -323,7 +323,7 @@ def client_of(
         chunk_rows=tables.chunks.rows,
         chunk_max_bytes=tables.chunks.max_bytes,
         chunk_max_tokens=tables.chunks.max_tokens,
-        limits=tables.limits,
+        limits=literal(tables.limits),
         retry=tables.retry,
         timeouts=tables.timeouts,
         hedge=tables.hedge,

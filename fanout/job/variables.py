@@ -17,6 +17,13 @@ Location: TypeAlias = tuple[str | int, ...]
 SECRET_TABLES = frozenset({"endpoint", "auth", "codec", "storage"})
 """Tables in which the value of a variable, or its default, is a secret."""
 
+_SECRET_KEYS = frozenset({("limits", "shared")})
+
+
+def is_secret(at: Location) -> bool:
+    """True if the value of a variable at this location is a secret."""
+    return at[:1] != () and (at[0] in SECRET_TABLES or at in _SECRET_KEYS)
+
 
 @dataclass(slots=True)
 class Substitution:
@@ -45,7 +52,7 @@ class Substitution:
 
     @property
     def secrets(self) -> list[str]:
-        """All values that were substituted under endpoint, auth and codec."""
+        """All values that were substituted under endpoint, auth and codec, and in limits.shared."""
         return [value for values in self.filled.values() for value in values]
 
     def redact(self, text: str, at: Location) -> str:
@@ -65,7 +72,7 @@ class Substitution:
             plain, value = text[end : match.start()], self._value_of(match, at)
             substituted, end = substituted + plain + value, match.end()
             # A variable in a path or a name of a column is no secret, and messages must show it.
-            secret = value and match[0] != "$${" and at not in self.problems and at[:1] and at[0] in SECRET_TABLES
+            secret = value and match[0] != "$${" and at not in self.problems and is_secret(at)
             redacted += plain + ("***" if secret else value)
             if secret:
                 self.filled.setdefault(at, []).append(value)

@@ -67,9 +67,15 @@ class Cooldown:
         self.until = 0.0
         """Time of the event loop's clock, in seconds."""
 
+        self.announce: Callable[[], None] | None = None
+        """Called after `extend` has moved the end, to keep other processes from the endpoint, too."""
+
     def extend(self, until: float) -> None:
         """Bar requests up to ``until``. An end that is already later stays."""
-        self.until = max(self.until, until)
+        if until > self.until:
+            self.until = until
+            if self.announce is not None:
+                self.announce()
 
     def remaining(self, now: float) -> float:
         """Seconds left; 0 if requests are allowed."""

@@ -9,7 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from fanout.errors import CertificateError, ConnectError, CredentialsError, StaleConnectionError
-from fanout.limits.spending import Refusal
+from fanout.limits.spending import Amount, Refusal
 from fanout.transport import SendAborted
 from fanout.types import Action, Response, Verdict
 from fanout.upstream.admission import Dispatcher, Ticket, Wait
@@ -96,6 +96,11 @@ class BilledTicket(Ticket):
         if self._reserved is not None:
             self._account.charge_estimate(self._reserved, self._spending, answered=answered)
             self._reserved = None
+
+    @property
+    def reserved_amount(self) -> Amount:
+        """The estimate that is reserved; nothing for metadata."""
+        return Amount() if self._reserved is None else self._reserved.amount
 
     def release(self) -> None:
         """Return the reservation: the request is not billed."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fanout.engine.task import ChunkTask
     from fanout.engine.validator import ResponseDecoder
     from fanout.limits import Amount, ConcurrencyLimiter, RateLimiter, TokenMeter
+    from fanout.limits.shared_client import SharedLimits
     from fanout.settings import Limits, RetryPolicy, Timeouts
     from fanout.stop import Stop
     from fanout.transport import EndpointClient, RowsSent
@@ -184,6 +185,9 @@ class EndpointGroup:
         self.costs = RequestCosts(rates, meter)
         self.account = self.open_account()
         """Of all runs that have none of their own; None if nothing has a price or a limit."""
+
+        self.shared: SharedLimits | None = None
+        """The limits that other processes share; None without any."""
 
         self.hedger = hedger
         self.decoder = decoder
