@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from fanout.io.readers import Source, open_source
     from fanout.io.writers import FileSink, open_sink
     from fanout.limits import RateLimiter
+    from fanout.limits.shared import LimitsBackend
     from fanout.presets import Preset, preset
     from fanout.settings import Cache, Endpoint, Hedge, Limits, Prices, RetryPolicy, Storage, Timeouts
     from fanout.telemetry import OpenTelemetry, Prometheus, Telemetry
@@ -98,6 +99,7 @@ _HOMES = {
     ),
     "fanout.io.journal": ("Journal",),
     "fanout.limits": ("RateLimiter",),
+    "fanout.limits.shared": ("LimitsBackend",),
     "fanout.presets": ("Preset", "preset"),
     "fanout.settings": ("Cache", "Endpoint", "Hedge", "Limits", "Prices", "RetryPolicy", "Storage", "Timeouts"),
     "fanout.io.writers": ("FileSink", "open_sink"),
@@ -117,8 +119,8 @@ __all__ = [
     "CallbackError", "Chunk", "ChunkResult", "Client", "ClientStateError", "Codec", "CommandAuth", "ConfigError",
     "Credentials", "CredentialsError", "DecodedResponse", "EncodeError", "Endpoint", "EndpointStatistics", "Event",
     "Failure", "FanoutError", "FileSink", "GoogleAuth", "Hedge", "InputError", "Interrupted", "InvalidResponse",
-    "Journal", "Limits", "ModelInfo", "OAuth2Auth", "OpenTelemetry", "Payload", "Preset", "Preview", "Prices",
-    "Prometheus", "QueueFull", "RateLimiter", "Response", "Result", "RetryPolicy", "Rows", "RowsFailed", "RunControl",
+    "Journal", "Limits", "LimitsBackend", "ModelInfo", "OAuth2Auth", "OpenTelemetry", "Payload", "Preset", "Preview",
+    "Prices", "Prometheus", "QueueFull", "RateLimiter", "Response", "Result", "RetryPolicy", "Rows", "RowsFailed", "RunControl",
     "RunStopped", "SigV4Auth", "Sink", "Source", "StaticAuth", "Statistics", "Storage", "Stream", "SyncClient",
     "Telemetry", "Tensor", "TensorSpec", "Timeouts", "TransportError", "UnknownOptionError", "Verdict", "__version__",
     "codec", "map", "open_sink", "open_source", "preset",

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,7 +103,10 @@ def test_the_file_of_a_schema_travels_as_its_content(tmp_path):
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_travel(name):
     parameters = load_preset(name).parameters.values()
-    options = {one.name: one.choices[0] if one.choices else "m" for one in parameters if one.required}
+    values: dict[str, Any] = {"object": {"text": "{{row}}"}, "integer": 1, "array": ["a"]}
+    options = {
+        one.name: one.choices[0] if one.choices else values.get(one.type, "m") for one in parameters if one.required
+    }
     preset = fanout.preset(name, **options)
     other = travelled(preset)
     assert repr(other) == repr(preset)

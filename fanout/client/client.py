@@ -31,6 +31,7 @@ from fanout.options import checks_options
 from fanout.presets import Preset
 from fanout.settings import Cache, Limits
 from fanout.threads import on_thread, opened_on_thread
+from fanout.transport.base import is_offline
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
@@ -149,7 +150,9 @@ class Client(Generic[V]):
         followers, tracing = telemetry_of(telemetry)
         chunks = chunks_of(preset, chunk_rows, chunk_max_bytes, chunk_max_tokens)
         self._endpoints = [(resolved(one, "endpoint"), weight) for one, weight in each_endpoint(endpoint, preset)]
-        auth, headers, limits = resolved(auth, "auth"), resolved(headers, "headers"), resolved(limits, "limits")
+        headers = resolved(headers, "headers")
+        if not is_offline(transport):
+            auth, limits = resolved(auth, "auth"), resolved(limits, "limits")
         self._codec = _codec_of(codec)
         # A single text is an iterable of characters, which would all be too short to be secrets.
         texts = [secrets] if isinstance(secrets, str) else secrets

@@ -39,7 +39,7 @@ from fanout.limits import RateLimiter, TokenMeter, tiktoken_counter
 from fanout.process import import_all, retain_heap
 from fanout.statistics import Counters, Latencies
 from fanout.transport import EndpointClient
-from fanout.transport.base import replaces_network
+from fanout.transport.base import is_offline, replaces_network
 from fanout.upstream.call import Call
 
 if TYPE_CHECKING:
@@ -108,7 +108,23 @@ class Session:
 
     @classmethod
     async def open(cls, endpoints: Sequence[tuple[Endpoint, float]], codec: Codec, settings: ClientSettings) -> Session:
-        """Open a session, and start a server for each ``local://`` endpoint; `close` stops them."""
+        """Open a session, and start a server for each ``local://`` endpoint; `close` stops them.
+
+        Raises `ConfigError` if the session cannot share its limits as the settings say.
+        """
+        session = await cls._open(endpoints, codec, settings)
+        if shares_limits(settings):
+            try:
+                await session.share_limits()
+            except BaseException:
+                await session.close()
+                raise
+        return session
+
+    @classmethod
+    async def _open(
+        cls, endpoints: Sequence[tuple[Endpoint, float]], codec: Codec, settings: ClientSettings
+    ) -> Session:
         # Both prepare the process once; they are too slow for the import of the package.
         retain_heap()
         import_all()
@@ -122,10 +138,7 @@ class Session:
             return open_at(offline_targets(endpoints, codec))
         servers: list[LocalServer] = []
         try:
-            session = open_at(await start_targets(endpoints, codec, servers), servers=servers)
-            if settings.load.shared is not None:
-                await session.share_limits()
-            return session
+            return open_at(await start_targets(endpoints, codec, servers), servers=servers)
         # A server that has started must not outlive a failed or cancelled opening.
         except BaseException:
             await _stop_servers(servers)
@@ -137,12 +150,7 @@ class Session:
         """Share the limits with other processes. Raises `ConfigError` if that is not possible."""
         from fanout.upstream.sharing import share_limits  # few clients share limits
 
-        try:
-            await share_limits(self._group)
-        except BaseException:
-            for endpoint in self._group.balancer.endpoints:
-                await endpoint.transport.close()
-            raise
+        await share_limits(self._group)
 
     async def close(self) -> None:
         """Stop all runs, close every connection, and stop the local servers."""
@@ -430,12 +438,16 @@ def _endpoint_group(
 def _rates(settings: ClientSettings) -> RateLimiter:
     if isinstance(settings.limits, RateLimiter):
         return settings.limits
-    # Neither a mock nor a recording takes part in the limits of others.
-    if settings.load.shared is None or replaces_network(settings.transport):
+    if not shares_limits(settings):
         return RateLimiter(settings.load)
     from fanout.upstream.sharing import SharedRates  # few clients share limits
 
     return SharedRates(settings.load)
+
+
+def shares_limits(settings: ClientSettings) -> bool:
+    """True if other processes share the limits. Neither a mock nor a recording takes part in them."""
+    return settings.load.shared is not None and not is_offline(settings.transport)
 
 
 def _prepared(auth: Auth | None, redactor: Redactor) -> StaticAuth | Authenticator | None:

@@ -14,6 +14,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from fanout.errors import ConfigError
+from fanout.options import did_you_mean
 from fanout.registry import Registry
 
 if TYPE_CHECKING:
@@ -210,14 +211,17 @@ def bounds_of(limits: Limits) -> Bounds:
 def open_backend(url: str, key: str, bounds: Bounds) -> LimitsBackend:
     """Return the backend for a value of ``limits.shared``. Raises `ConfigError` for an unknown scheme."""
     scheme = url.partition("://")[0]
-    if scheme in ("redis", "rediss", "unix"):
+    if scheme in _REDIS:
         from fanout.limits.shared_redis import RedisBackend  # its library is optional
 
         return RedisBackend(url, key, bounds)
-    try:
-        return _REGISTRY.find(scheme)(url, key, bounds)
-    except ConfigError as error:
-        raise ConfigError(f"shared: {error}; the packaged ones are redis, rediss and unix", key=KEY) from None
+    if scheme not in _REGISTRY.names():
+        known = ", ".join([*_REDIS, *_REGISTRY.names()])
+        hint = did_you_mean(scheme, [*_REDIS, *_REGISTRY.names()])
+        raise ConfigError(f"shared has an unknown scheme, {scheme!r}{hint}; there are {known}", key=KEY)
+    return _REGISTRY.find(scheme)(url, key, bounds)
 
 
-_REGISTRY: Registry[LimitsBackend] = Registry(LimitsBackend, "backend of shared limits", {}, "fanout.limits", KEY)
+_REDIS = ("redis", "rediss", "unix")
+_PACKAGED: dict[str, type[LimitsBackend]] = {}
+_REGISTRY: Registry[LimitsBackend] = Registry(LimitsBackend, "backend", _PACKAGED, "fanout.limits", KEY)

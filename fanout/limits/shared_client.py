@@ -168,7 +168,7 @@ class SharedLimits:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks)
+            await asyncio.wait(tasks, timeout=_CLOSED_WITHIN)
         if not self.lost:
             with suppress(TimeoutError, BackendLostError, ConfigError):
                 async with asyncio.timeout(_CLOSED_WITHIN):
@@ -255,6 +255,7 @@ class SharedLimits:
     async def _listen(self) -> None:
         now = asyncio.get_running_loop().time
         async for notice in self._backend.notices():
+            _require_going_on()
             if not notice.endpoint:
                 # Permits are wanted, or free: report those that are held, and ask for one.
                 self._ledger.ask_early()
@@ -276,6 +277,7 @@ class SharedLimits:
                 except BaseException:
                     self._ledger.charge += call.charge
                     raise
+                _require_going_on()
                 renewed_at = now()
                 self._apply(claims, reply)
             else:
@@ -346,3 +348,10 @@ class SharedLimits:
         task = asyncio.get_running_loop().create_task(work())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _require_going_on() -> None:
+    """Raise `CancelledError` if the task was cancelled while a backend's library held it, which may swallow that."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -58,7 +58,6 @@ class RedisBackend(LimitsBackend):
     def __init__(self, url: str, key: str, bounds: Bounds) -> None:
         super().__init__(url, key, bounds)
         self._name = f"fanout:{{{key}}}:limits"
-        self._bounds = _as_json(bounds)
         self._client: Any = None
         self._subscription: Any = None
         self._reserve: Any = None
@@ -69,7 +68,7 @@ class RedisBackend(LimitsBackend):
         await self.close()
         async with _errors(self.url):
             self._client = client = _client(self.url)
-            self._reserve = client.register_script(_script())
+            self._reserve = client.register_script(script_text())
             self._cool_down = client.register_script(_COOL_DOWN)
             self._subscription = client.pubsub(ignore_subscribe_messages=True)
             await self._subscription.subscribe(self._name)
@@ -79,8 +78,8 @@ class RedisBackend(LimitsBackend):
     async def reserve(self, call: Call) -> Reply:
         """See `LimitsBackend.reserve`."""
         async with _errors(self.url):
-            reply = await self._reserve(keys=[self._name], args=[self._name, orjson.dumps(self._message(call))])
-        return _reply(reply, len(call.wants))
+            reply = await self._reserve(keys=[self._name], args=[self._name, message(call, self.bounds)])
+        return checked_reply(reply, len(call.wants))
 
     async def cool_down(self, endpoint: str, seconds: float) -> None:
         """See `LimitsBackend.cool_down`."""
@@ -106,25 +105,26 @@ class RedisBackend(LimitsBackend):
             if client is not None:
                 await client.aclose()
 
-    def _message(self, call: Call) -> dict[str, Any]:
-        wants = [
-            {**want.cost._asdict(), "endpoint": want.endpoint, "price": want.price, "tokens_total": want.tokens}
-            for want in call.wants
-        ]
-        return {
-            **call._asdict(), "report": call.report._asdict(), "wants": wants, "bounds": self._bounds,
-            "horizon": HORIZON, "lifetime": LIFETIME, "ask_again": ASK_AGAIN, "keep": _KEEP,
-        }  # fmt: skip
 
-
-def _as_json(bounds: Bounds) -> dict[str, Any]:
-    """The limits without those that are None: Lua has no null in a table."""
+def message(call: Call, bounds: Bounds) -> bytes:
+    """Return the JSON text of a call for the script."""
+    wants = [
+        {**want.cost._asdict(), "endpoint": want.endpoint, "price": want.price, "tokens_total": want.tokens}
+        for want in call.wants
+    ]
+    # Lua has no null in a table.
     given = {name: value for name, value in bounds._asdict().items() if value is not None}
-    return {**given, "rates": [rate._asdict() for rate in bounds.rates]}
+    times = {"horizon": HORIZON, "lifetime": LIFETIME, "ask_again": ASK_AGAIN, "keep": _KEEP}
+    rates = [rate._asdict() for rate in bounds.rates]
+    report = call.report._asdict()
+    return orjson.dumps(
+        {**call._asdict(), **times, "report": report, "wants": wants, "bounds": {**given, "rates": rates}}
+    )
 
 
 @cache
-def _script() -> str:
+def script_text() -> str:
+    """Return the script that decides about a call."""
     return files("fanout.limits").joinpath("shared_redis.lua").read_text("utf-8")
 
 
@@ -168,7 +168,7 @@ async def _errors(url: str) -> AsyncIterator[None]:
         raise ConfigError(f"shared: {shown} cannot keep the limits: {error}", key=KEY) from None
 
 
-def _reply(reply: Any, n_wants: int) -> Reply:
+def checked_reply(reply: Any, n_wants: int) -> Reply:
     """The checked answer of the script. Raises `BackendLostError` for any other."""
     try:
         name, others_wait, *rest = reply

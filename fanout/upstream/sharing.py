@@ -104,6 +104,12 @@ class SharedTicket(Claiming, Ticket):
 class SharedBilledTicket(Claiming, BilledTicket):
     """See `BilledTicket` and `Claiming`."""
 
+    def give_back_claim(self) -> None:
+        """See `Claiming.give_back_claim`. The estimate is returned, too: a request that is not sent is not billed."""
+        if self.claim is not None:
+            self.release()
+        super().give_back_claim()
+
 
 class SharedDispatcher(Dispatcher):
     """Sends requests within limits that other processes share."""
