@@ -120,10 +120,10 @@ __all__ = [
     "Credentials", "CredentialsError", "DecodedResponse", "EncodeError", "Endpoint", "EndpointStatistics", "Event",
     "Failure", "FanoutError", "FileSink", "GoogleAuth", "Hedge", "InputError", "Interrupted", "InvalidResponse",
     "Journal", "Limits", "LimitsBackend", "ModelInfo", "OAuth2Auth", "OpenTelemetry", "Payload", "Preset", "Preview",
-    "Prices", "Prometheus", "QueueFull", "RateLimiter", "Response", "Result", "RetryPolicy", "Rows", "RowsFailed", "RunControl",
-    "RunStopped", "SigV4Auth", "Sink", "Source", "StaticAuth", "Statistics", "Storage", "Stream", "SyncClient",
-    "Telemetry", "Tensor", "TensorSpec", "Timeouts", "TransportError", "UnknownOptionError", "Verdict", "__version__",
-    "codec", "map", "open_sink", "open_source", "preset",
+    "Prices", "Prometheus", "QueueFull", "RateLimiter", "Response", "Result", "RetryPolicy", "Rows", "RowsFailed",
+    "RunControl", "RunStopped", "SigV4Auth", "Sink", "Source", "StaticAuth", "Statistics", "Storage", "Stream",
+    "SyncClient", "Telemetry", "Tensor", "TensorSpec", "Timeouts", "TransportError", "UnknownOptionError", "Verdict",
+    "__version__", "codec", "map", "open_sink", "open_source", "preset",
 ]  # fmt: skip
 
 

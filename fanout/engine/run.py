@@ -220,9 +220,7 @@ class Run:
 
             if account is None:
                 return SharedDispatcher(*options, owner=owner, call=self._call)
-            return SharedBilledDispatcher(
-                *options, owner=owner, call=self._call, account=account, spending=spending
-            )
+            return SharedBilledDispatcher(*options, owner=owner, call=self._call, account=account, spending=spending)
         if account is None:
             return Dispatcher(*options, owner=owner, call=self._call)
         return BilledDispatcher(account, spending, *options, owner=owner, call=self._call)

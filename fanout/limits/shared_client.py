@@ -10,7 +10,6 @@ import asyncio
 import logging
 from contextlib import suppress
 from functools import partial
-from itertools import islice
 from math import inf
 from random import uniform
 from secrets import token_hex
@@ -59,10 +58,11 @@ class CooldownState(Protocol):
 class Claim:
     """One request's claim on the limits: a start, once the backend has granted it, or the reason why there is none."""
 
-    __slots__ = ("not_before", "queue", "refused", "start", "want")
+    __slots__ = ("not_before", "queue", "refused", "start", "urgent", "want")
 
-    def __init__(self, want: Want) -> None:
+    def __init__(self, want: Want, *, urgent: bool) -> None:
         self.want = want
+        self.urgent = urgent
         self.queue = WaitQueue()
         """Notified of every change."""
 
@@ -110,10 +110,9 @@ class Ledger:
         )
 
     def ask_early(self) -> None:
-        """Let the claim that has waited longest ask the backend with the next call."""
-        for claim in self.waiting:
+        """Let the claim that has waited longest, an urgent one first, ask the backend with the next call."""
+        if (claim := min(self.waiting, key=lambda claim: not claim.urgent, default=None)) is not None:
             claim.not_before = -inf
-            return
 
     def void(self) -> None:
         """Take back the starts that are not used yet: they have to be granted again."""
@@ -175,9 +174,9 @@ class SharedLimits:
                     await self._backend.reserve(self._call(()))
         await self._backend.close()
 
-    def claim(self, want: Want) -> Claim:
-        """Ask for the start of one request. `give_back` or `sent` has to follow."""
-        claim = Claim(want)
+    def claim(self, want: Want, *, urgent: bool = False) -> Claim:
+        """Ask for the start of one request, before those that are not urgent. `give_back` or `sent` has to follow."""
+        claim = Claim(want, urgent=urgent)
         self._ledger.waiting[claim] = None
         self._work.set()
         return claim
@@ -292,7 +291,8 @@ class SharedLimits:
     def _due(self, now: float) -> tuple[Claim, ...]:
         if now < self._quiet_until:
             return ()
-        return tuple(islice((claim for claim in self._ledger.waiting if claim.not_before <= now), _MOST_WANTS))
+        due = [claim for claim in self._ledger.waiting if claim.not_before <= now]
+        return tuple(sorted(due, key=lambda claim: not claim.urgent)[:_MOST_WANTS])
 
     def _call(self, claims: tuple[Claim, ...]) -> Call:
         charge, self._ledger.charge = self._ledger.charge, 0.0

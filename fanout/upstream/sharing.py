@@ -121,7 +121,7 @@ class SharedDispatcher(Dispatcher):
 
     def ticket(self) -> Ticket:
         """See `Dispatcher.ticket`."""
-        ticket = SharedTicket(self._group, self.reporter)
+        ticket = SharedTicket(self._group, self.reporter, urgent=self._call.urgent)
         ticket.shared = self._shared
         return ticket
 
@@ -134,7 +134,7 @@ class SharedDispatcher(Dispatcher):
             ticket.give_back_claim()
             return decision
         if (claim := ticket.claim) is None:
-            claim = ticket.claim = self._shared.claim(self._want(decision, ticket, task))
+            claim = ticket.claim = self._shared.claim(self._want(decision, ticket, task), urgent=self._call.urgent)
         if claim.refused is not None:
             ticket.give_back_claim()
             return Verdict(action=Action.STOP, reason=claim.refused.reason, stop=claim.refused.kind)
@@ -175,7 +175,7 @@ class SharedBilledDispatcher(SharedDispatcher, BilledDispatcher):
 
     def ticket(self) -> BilledTicket:
         """See `Dispatcher.ticket`."""
-        ticket = SharedBilledTicket(self._group, self.reporter, self._account, self._spending)
+        ticket = SharedBilledTicket(self._group, self.reporter, self._account, self._spending, urgent=self._call.urgent)
         ticket.shared = self._shared
         return ticket
 
