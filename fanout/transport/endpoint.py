@@ -234,7 +234,7 @@ class EndpointClient:
         if self._endpoint.compress is not None and payload.gzip is None:
             payload.gzip = GzipBody()
         response = await self._transport.send(
-            Request("POST", url, headers, body, fresh, rows, self.redactor.raw, None, payload.gzip)
+            Request("POST", url, headers, body, fresh, rows, self.redactor.raw, "", payload.gzip)
         )
         if call is not None:  # its response is read now, and may repeat what a long exchange has let be forgotten
             self.redactor.add(call.secrets, temporary=True)
