@@ -22,7 +22,7 @@ from fanout.io.readers.files import (
     in_natural_order,
     of_one_format,
 )
-from fanout.io.readers.folder import FolderSource
+from fanout.io.readers.folder import Folder, FolderSource, RemoteFolder
 from fanout.io.readers.jsonl import JsonLinesSource
 from fanout.io.readers.lines import ByteInput, InputFile, Stdin, TextSource
 from fanout.io.readers.npy import NpySource, NpzSource
@@ -162,7 +162,7 @@ def open_source(
     if url is None:
         source = _open(Path(path), options, format, file_options)
     else:
-        source = _open_remote(url, options, format, storage or Storage())
+        source = _open_remote(url, options, format, file_options, storage or Storage())
     kept = None if keep is None else _kept(source, keep, options)
     if file_options.columns:
         source = FileCellsSource(source, file_options)
@@ -179,23 +179,34 @@ def _open(path: Path, options: ColumnOptions, format: str | None, file_options: 
         return _open_stdin(options, format)
     files, format = find_files(path, _SUFFIXES, format, keep_empty=_FILES)  # noqa: A001
     if format == _FILES:
-        if file_options.columns:
-            raise InputError("the rows are files themselves: leave files out", key="input.files")
+        _require_no_files(file_options)
         folder = folder_of(path)
         reader = FileReader(folder, file_options.root or folder, None, file_options.max_bytes)
-        return FolderSource(files, folder, options, reader)
+        return FolderSource(Folder(files, folder, reader), options)
     return _open_files(files, str(path), options, format)
 
 
-def _open_remote(url: str, options: ColumnOptions, format: str | None, storage: Storage) -> Source:  # noqa: A002
+def _open_remote(
+    url: str,
+    options: ColumnOptions,
+    format: str | None,  # noqa: A002
+    file_options: FileOptions,
+    storage: Storage,
+) -> Source:
     files = in_natural_order(find_remote_files(url, storage))
     try:
         files, format = of_one_format(files, shown(url), _SUFFIXES, format, keep_empty=_FILES, named=len(files) == 1)  # noqa: A001
     except OSError as error:
         raise InputError(f"{shown(url)} cannot be read: {error.strerror or error}", key="input.path") from None
     if format == _FILES:
-        raise InputError(f"{shown(url)}: files that are rows themselves have to be local", key="input.path")
+        _require_no_files(file_options)
+        return FolderSource(RemoteFolder(files, shown(url), file_options.max_bytes), options)
     return _open_files(files, shown(url), options, format)
+
+
+def _require_no_files(file_options: FileOptions) -> None:
+    if file_options.columns:
+        raise InputError("the rows are files themselves: leave files out", key="input.files")
 
 
 def _open_files(files: Sequence[InputPath], name: str, options: ColumnOptions, format: str) -> Source:  # noqa: A002

@@ -43,12 +43,17 @@ class RemoteFile(ABC):
         url: the file's.
         path: the path in it, which decides the file's name.
         version: if it is known already.
+        below: the end of the path, as `below`; the name if it is not given.
+
+    Attributes:
+        below: the path below the folder in which a pattern begins.
     """
 
-    def __init__(self, url: str, path: str, version: Version | None = None) -> None:
+    def __init__(self, url: str, path: str, version: Version | None = None, below: str = "") -> None:
         self.url = url
         self._path = PurePosixPath(path)
         self._version = version
+        self.below = below or self.name
 
     @property
     def name(self) -> str:

@@ -60,7 +60,7 @@ def _find(bucket: Bucket, key: str) -> list[RemoteFile]:
         if not is_pattern and len(parts) > 1:
             remedy = f"name the files with a pattern, such as {bucket.url_of(prefix)}**/*.parquet"
             raise InputError(f"{url} holds folders too ({parts[0]}): {remedy}", key="input.path")
-        files.append(StoredFile(bucket, found, version))
+        files.append(StoredFile(bucket, found, version, "/".join(parts)))
     if not files:
         problem = "no object matches" if is_pattern else "there is no object, and no folder of objects,"
         raise InputError(f"{problem} {url}", key="input.path")

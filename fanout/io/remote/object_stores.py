@@ -206,8 +206,8 @@ class Bucket:
 class StoredFile(RemoteFile):
     """An object as an input."""
 
-    def __init__(self, bucket: Bucket, key: str, version: Version) -> None:
-        super().__init__(bucket.url_of(key), key, version)
+    def __init__(self, bucket: Bucket, key: str, version: Version, below: str = "") -> None:
+        super().__init__(bucket.url_of(key), key, version, below)
         self._bucket, self._key = bucket, key
 
     def _look_up(self) -> Version:

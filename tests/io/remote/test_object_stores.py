@@ -118,6 +118,28 @@ def test_a_change_while_reading_is_an_error(s3, name, monkeypatch):
         rows_of(source)
 
 
+def test_remote_files_are_rows_with_their_names(s3):
+    contents = {f"{i}.png": bytes([i]) * 10 for i in range(1, 20)} | {"deep/20.png": b"deep"}
+    for name, content in contents.items():
+        s3.put(f"photos/{name}", content)
+    options = {"columns": ["name", "file"], "storage": s3.storage}
+    source = fanout.open_source("s3://data/photos/**/*.png", **options)
+    rows = rows_of(source)
+    assert [row["name"] for row in rows] == [*list(contents)[:-1], "deep/20.png"]
+    assert [row["file"] for row in rows] == list(contents.values())
+    assert rows_of(source, 18) == rows[18:]
+    before = source.fingerprint()
+    s3.put("photos/1.png", b"")
+    s3.put("photos/2.png", bytes(1000))
+    source = fanout.open_source("s3://data/photos/*.png", file_max_bytes=100, **options)
+    reasons = [row["file"].reason for row in rows_of(source)[:2]]
+    assert reasons == [
+        "the file '1.png' is empty",
+        "the file '2.png' has 1,000 bytes, more than input.file_max_bytes = 100",
+    ]
+    assert source.fingerprint() != before
+
+
 def test_the_fingerprint_follows_the_content(s3):
     def fingerprint():
         return fanout.open_source("s3://data/x.csv", "a", storage=s3.storage).fingerprint()
@@ -138,12 +160,10 @@ def test_the_fingerprint_follows_the_content(s3):
         ("s3://data/*.csv", "no object matches s3://data/*.csv"),
         ("s3://missing/x.csv", "s3://missing/x.csv cannot be read: NoSuchBucket"),
         ("s3://data/x.odd", ".odd is not the suffix of a known format"),
-        ("s3://data/x.png", "files that are rows themselves have to be local"),
     ],
 )
 def test_an_input_that_cannot_be_read_is_an_error(s3, url, problem):
-    for name in ("x.odd", "x.png"):
-        s3.put(name, b"1")
+    s3.put("x.odd", b"1")
     with pytest.raises(InputError) as caught:
         fanout.open_source(url, storage=s3.storage)
     assert problem in str(caught.value)
