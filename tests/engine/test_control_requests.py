@@ -67,6 +67,16 @@ async def test_a_last_row_that_is_bad_fails_in_seconds(n_rows: int, chunk_rows: 
     assert len(endpoint.requests) <= chunks + 2 * ceil(log2(chunk_rows)) + 2 + ATTEMPTS + 2
 
 
+async def test_a_bad_row_waits_for_its_control_request_though_there_is_room_for_both() -> None:
+    endpoint = Endpoint(9.0)
+    await run(endpoint, 10, chunk_rows=1, limits=Limits(concurrency=4))
+    assert sorted(endpoint.requests[:10]) == [[float(row)] for row in range(10)]
+    repeated, (control, *last) = endpoint.requests[10:14], endpoint.requests[14:]
+    assert repeated == [[9.0]] * (ATTEMPTS - 1)
+    assert control in [[float(row)] for row in range(9)]
+    assert last == [[9.0]]
+
+
 async def test_the_control_request_sends_one_answered_row_again_without_an_event() -> None:
     endpoint = Endpoint(9.0)
     seen = await run(endpoint, 10, chunk_rows=1, limits=Limits(concurrency=1))
