@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.limits import Adaptive
+from fanout.limits.adaptive import Curve
 
 
 class Endpoint:
@@ -330,6 +331,35 @@ def test_a_refusal_in_a_quiet_moment_counts_for_the_most_that_were_in_flight_bef
     limit, sent = endpoint.limit, endpoint.now + 0.001
     endpoint.adaptive.overloaded(sent + 0.1, sent=sent, in_flight=5, certain=True, timed_out=False)
     assert 0.75 * limit < endpoint.limit < limit
+
+
+@pytest.mark.parametrize(
+    ("age", "width", "limit"),
+    [
+        (0.0, 70, 70),
+        (0.5, 90, 100 - 30 / 8),
+        (1.0, 98, 100),
+        (1.5, 100, 100 + 20 / 8),
+        (2.0, 100, 120),
+        (0.5, 40, 80),  # at most twice as many at a time
+        (3.0, 100, 125),  # and a quarter more past the last trouble
+        (3.0, 1.0, 2.0),
+    ],
+)
+def test_the_limit_returns_along_a_cubic_curve(age, width, limit):
+    curve = Curve()
+    assert curve.next(width) == 2 * width, "slow start"
+    curve.trouble, curve.bottom, curve.age = 100.0, 70.0, age
+    assert curve.next(width) == pytest.approx(limit)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "limit", "lasted", "period"), [(0.01, 10, 0.1, 1), (1, 100, 0.5, 4), (1, 4, 0.5, 10), (0.1, 10, 2, 8)]
+)
+def test_the_limit_returns_in_the_time_of_several_answers_requests_and_rounds(seconds, limit, lasted, period):
+    curve = Curve()
+    curve.stretch(seconds, limit, lasted)
+    assert curve.period == period
 
 
 def usual_limit(answers: int, seed: int, *, knee: float, spread: float, drift: float) -> float:

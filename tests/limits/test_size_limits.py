@@ -75,3 +75,21 @@ def test_a_size_is_near_a_limit_if_no_request_so_large_has_succeeded(unit: int):
     assert not limits.near(Size(*size))
     size[unit] = 11.0
     assert limits.near(Size(*size))
+
+
+def test_the_patience_with_a_limit_that_holds_doubles():
+    limits = learnt(99)
+    limits.too_large(Size(200), chunk(1))
+    limits.too_large(Size(100), chunk(2))
+    number, waits = 10, []
+    for _ in range(3):
+        waited = 0
+        while (bounds := limits.next()) is None or bounds.rows <= 99:
+            assert bounds is not None
+            number, waited = number + 1, waited + 1
+            limits.cut(chunk(number), bounds)
+            limits.succeeded(Size(99), chunk(number))
+        waits.append(waited)
+        limits.cut(chunk(0), bounds)
+        limits.too_large(bounds, chunk(0))
+    assert waits == [96, 192, 384]

@@ -358,3 +358,20 @@ def test_a_journal_that_is_no_regular_file_is_not_read(path: Path) -> None:
     path.symlink_to("/dev/null")
     with pytest.raises(Damaged, match="is not a regular file"):
         read_state(path)
+
+
+@pytest.mark.parametrize("problem", ["damage", "disk"])
+def test_a_journal_that_cannot_be_opened_is_not_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: str):
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    path = tmp_path / "y.journal"
+    path.write_bytes(b"not a journal at all, and long enough for a header" * 9 if problem == "damage" else b"")
+    with monkeypatch.context() as patch:
+        if problem == "disk":
+            patch.setattr(journal_module, "load_journal", broken)
+        with pytest.raises(ConfigError, match="damaged" if problem == "damage" else "Input/output error") as caught:
+            Journal(path, {"input": 1})
+    path.write_bytes(b"")
+    Journal(path, {"input": 1}).close()
+    assert caught.value.key == "output.path", "the first journal is in the traceback until here"

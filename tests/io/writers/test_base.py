@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from fanout.paths import report_paths
 from fanout.types import Chunk
 from tests.io.writers.runs import done, failure, opened, publish, result, write_all
 
@@ -88,3 +89,16 @@ def test_a_report_that_cannot_be_written_leaves_no_part_of_itself(tmp_path, monk
         publish(sink, result(2, [failure(0, 1)]))
     sink.close()
     assert names(tmp_path) == ["y.npy.partial"]
+
+
+def test_values_of_an_earlier_run_are_removed_before_their_mask(tmp_path):
+    """Without the mask its failed rows would look like answers, if the process were killed in between."""
+    path, earlier = (tmp_path / "y.npy").resolve(), (tmp_path / "y.earlier.npy").resolve()
+    mask, failures = (report.resolve() for report in report_paths(path))
+    for file in (earlier, mask, failures):
+        file.touch()
+    sink = opened(path, 2)
+    sink.write([done(0, np.arange(2))])
+    publication = sink.finish(result(2), replaced=[mask, failures, earlier])
+    sink.close()
+    assert publication.outdated == (path, earlier, mask, failures)
