@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
 from html import escape
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -12,12 +13,13 @@ import numpy as np
 from fanout.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
     from fanout.types import Array, Chunk, Failure, Result
 
 Frame: TypeAlias = Any
-"""A frame of pandas or polars, an Arrow table, or another object with Arrow's C stream interface."""
+"""A frame of pandas or polars, an Arrow table, another object with Arrow's C stream interface, or a dataset of Hugging
+Face."""
 
 VALUE = "value"
 """Column of an output without a name."""
@@ -118,6 +120,10 @@ def with_answers(frame: Frame, keep: Sequence[str] | str, result: Result) -> Fra
     if _library(frame) == "polars":
         polars = _import("polars", "polars")
         return polars.concat([frame.select(kept), polars.from_arrow(table)], how="horizontal")
+    if _library(frame) == "datasets":
+        datasets = _import("datasets", "datasets")
+        # Kept columns stay where they are, in memory or on the disk.
+        return datasets.concatenate_datasets([frame.select_columns(kept), datasets.Dataset(table)], axis=1)
     kept_table = _import("pyarrow", "arrow").table(frame).select(kept)
     for name in table.column_names:
         kept_table = kept_table.append_column(table.schema.field(name), table.column(name))
@@ -141,6 +147,8 @@ def rows_of(frame: Frame, columns: Sequence[str] | str | None, keep: Sequence[st
     _require_columns(frame, _names(columns), "columns")
     if _library(frame) in ("pandas", "polars"):
         return frame[columns if isinstance(columns, str) else list(columns)]
+    if _library(frame) == "datasets":
+        return frame.select_columns(_names(columns))
     return _import("pyarrow", "arrow").table(frame).select(_names(columns))
 
 
@@ -148,11 +156,17 @@ def column_names(frame: Frame) -> list[str]:
     """Return the names of a frame's columns. Raises `ConfigError` if it is no frame."""
     if _library(frame) in ("pandas", "polars") and hasattr(frame, "columns"):
         return list(frame.columns)
+    if _library(frame) == "datasets" and hasattr(frame, "features") and hasattr(frame, "__len__"):
+        return list(frame.column_names)
+    if _library(frame) == "datasets" and isinstance(frame, Mapping):
+        splits = ", ".join(map(str, frame))
+        raise ConfigError(f"this is a dataset of several splits: choose one of {splits}", key="frame")
     if hasattr(frame, "__arrow_c_stream__") and hasattr(frame, "__len__"):
         names: list[str] = _import("pyarrow", "arrow").table(frame).column_names
         return names
     kind = type(frame).__name__
-    raise ConfigError(f"frame must be a frame of pandas or polars or an Arrow table, not {kind}", key="frame")
+    known = "a frame of pandas or polars, an Arrow table, or a dataset of Hugging Face"
+    raise ConfigError(f"frame must be {known}, not {kind}", key="frame")
 
 
 def _names(columns: Sequence[str] | str) -> list[str]:

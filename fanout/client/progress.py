@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from html import escape
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from fanout.types import Statistics
 
@@ -51,29 +54,21 @@ def eta_text(left: float | None) -> str:
 @asynccontextmanager
 async def progress_bar(statistics: Callable[[], Statistics], n_rows: int) -> AsyncIterator[None]:
     """Show a bar on stderr, or in the notebook's cell, for as long as the block runs."""
-    # Only a call that shows a bar pays for the import.
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    bar = Progress(
-        BarColumn(), TextColumn("{task.fields[text]}", markup=False), console=Console(stderr=True), auto_refresh=False
-    )
     remaining = RemainingTime()
-    task = bar.add_task("", total=n_rows, text="")
+    bar = _terminal_bar if _notebook_shell() is None else _notebook_bar
+    with bar(n_rows) as show:
 
-    def update() -> None:
-        stats = statistics()
-        done = stats.ok + stats.failed
-        left = remaining.update(stats.seconds, done, n_rows - done)
-        bar.update(task, completed=done, text=progress_text(stats, n_rows, left))
-        bar.refresh()
+        def update() -> None:
+            stats = statistics()
+            done = stats.ok + stats.failed
+            left = remaining.update(stats.seconds, done, n_rows - done)
+            show(done, progress_text(stats, n_rows, left))
 
-    async def update_regularly() -> None:
-        while True:
-            update()
-            await asyncio.sleep(_SECONDS)
+        async def update_regularly() -> None:
+            while True:
+                update()
+                await asyncio.sleep(_SECONDS)
 
-    with bar:
         updates = asyncio.create_task(update_regularly())
         try:
             yield
@@ -81,6 +76,48 @@ async def progress_bar(statistics: Callable[[], Statistics], n_rows: int) -> Asy
             updates.cancel()
             await asyncio.gather(updates, return_exceptions=True)
             update()
+
+
+@contextmanager
+def _terminal_bar(n_rows: int) -> Iterator[Callable[[int, str], None]]:
+    """Show a bar on stderr; gives the function that moves it to a number of rows, with a text beside it."""
+    # Only a call that shows a bar pays for the import.
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(stderr=True, force_jupyter=False)
+    bar = Progress(BarColumn(), TextColumn("{task.fields[text]}", markup=False), console=console, auto_refresh=False)
+    task = bar.add_task("", total=n_rows, text="")
+
+    def show(done: int, text: str) -> None:
+        bar.update(task, completed=done, text=text)
+        bar.refresh()
+
+    with bar:
+        yield show
+
+
+@contextmanager
+def _notebook_bar(n_rows: int) -> Iterator[Callable[[int, str], None]]:
+    """Show a bar in the notebook's cell. Unlike rich's, it needs no widgets, which many notebooks lack."""
+    # By its name, because it ships with the notebook and not with this package.
+    display = import_module("IPython.display").display
+
+    def content(done: int, text: str) -> dict[str, str]:
+        bar = f'<progress value="{done}" max="{max(1, n_rows)}"></progress>'
+        return {"text/plain": text, "text/html": f"{bar} {escape(text)}"}
+
+    handle = display(content(0, ""), raw=True, display_id=True)
+    yield lambda done, text: handle.update(content(done, text), raw=True)
+
+
+def _notebook_shell() -> Any:
+    """Return the shell of the notebook in whose kernel this process runs; None elsewhere."""
+    # Without this module there is no kernel: no import is needed to know that.
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    # A terminal's IPython shows the bar of a terminal.
+    return shell if hasattr(shell, "kernel") else None
 
 
 def progress_text(stats: Statistics, n_rows: int, left: float | None) -> str:
