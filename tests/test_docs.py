@@ -25,9 +25,9 @@ PAGES = sorted(DOCS.rglob("*.md"))
 ARCHITECTURE = (DOCS / "architecture.md").read_text("utf-8")
 SOURCES = sorted((HOME / "fanout").rglob("*.py"))
 FOREIGN_NAMES = {
-    "AIMDLimit", "BisectBatchOnFunctionError", "CapacityLimiter", "Gradient2Limit", "M_MMAP_THRESHOLD", "NA",
-    "NO_COLOR", "TaskGroup", "_SUCCESS", "completion_tokens_details", "datasets", "id_", "malloc", "pytest11",
-    "pytest_asyncio_loop_factories", "stop_before_delay", "temperature",
+    "AIMDLimit", "BisectBatchOnFunctionError", "CapacityLimiter", "Gradient2Limit", "IterableDataset",
+    "M_MMAP_THRESHOLD", "NA", "NO_COLOR", "TaskGroup", "_SUCCESS", "completion_tokens_details", "datasets",
+    "id_", "last_value", "malloc", "pytest11", "pytest_asyncio_loop_factories", "stop_before_delay", "temperature",
 }  # fmt: skip
 """Names of other projects and systems, and suffixes that a name is given."""
 
