@@ -4,8 +4,9 @@
 the sample as long as its text and ``--seed`` stay, whatever changes around it. ``python scripts/mutate.py FILE`` tries
 all mutants of a file, and ``FILE:LINE`` those of one line.
 
-The tests run in a copy of the tree, one mutant at a time. scripts/survivors.toml lists the mutants that change no
-behaviour, each with its reason. The exit status is 1 if another one survives, or if one that is listed does not.
+The tests run in a copy of the tree, one mutant at a time. scripts/survivors.toml lists the known survivors: those that
+change no behaviour (``equivalent``) and those for which a test is wanted (``open``). The exit status is 1 if another
+one survives, or if one that is listed does not.
 """
 
 from __future__ import annotations
@@ -351,8 +352,9 @@ def main() -> int:
         print(*chosen, sep="\n")
         return 0
     listed = {
-        (s["file"], s["function"], s["before"], s["after"], s.get("nth", 0))
-        for s in tomllib.loads(SURVIVORS.read_text("utf-8"))["survivors"]
+        (m["file"], m["function"], m["before"], m["after"], m.get("nth", 0)): kind
+        for kind, entries in tomllib.loads(SURVIVORS.read_text("utf-8")).items()
+        for m in entries
     }
     outcomes: Counter[str] = Counter()
     wrong = 0
@@ -360,11 +362,13 @@ def main() -> int:
         copy = Copy(Path(folder))
         for number, mutant in enumerate(chosen, 1):
             outcome = copy.outcome(mutant)
-            outcomes[outcome] += 1
-            if (outcome == "survived") != (mutant.key in listed):
+            known = listed.get(mutant.key)
+            outcomes[known if known and outcome == "survived" else outcome] += 1
+            if (outcome == "survived") != (known is not None):
                 wrong += 1
                 print(
-                    f"{number}/{len(chosen)} {'listed, but ' * (outcome != 'survived')}{outcome}: {mutant}", flush=True
+                    f"{number}/{len(chosen)} {outcome}{f', but listed as {known}' if known else ''}: {mutant}",
+                    flush=True,
                 )
     print(f"{len(chosen)} mutants:", ", ".join(f"{n} {outcome}" for outcome, n in outcomes.most_common()))
     return 1 if wrong else 0

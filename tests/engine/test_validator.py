@@ -36,7 +36,9 @@ def settled_on(array: Any) -> ResponseValidator:
 
 @pytest.mark.parametrize("rows", [1, 63, 65, 0])
 def test_another_number_of_rows_is_invalid(rows: int) -> None:
-    with pytest.raises(InvalidResponse, match=f"{rows} rows for 64") as caught:
+    with pytest.raises(InvalidResponse, match=f"^output 'a' has {rows} rows for 64"):
+        validator().validate({"a": np.zeros((rows, 3))}, 64)
+    with pytest.raises(InvalidResponse, match=f"^the answer has {rows} rows for 64") as caught:
         validator().validate(np.zeros((rows, 3)), 64)
     assert caught.value.error_kind == "rows"
 

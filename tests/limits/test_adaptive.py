@@ -193,7 +193,9 @@ def test_a_retreat_that_brings_no_lower_latency_is_taken_back():
         seen.append(endpoint.limit)
     assert min(seen) < at / 2
     assert seen[-1] >= 0.9 * at
-    assert seen.index(min(seen)) + seen.count(min(seen)) < 12, "within two rounds"
+    after = seen.index(min(seen)) + seen.count(min(seen))
+    assert after < 12, "within two rounds"
+    assert seen[after] == at, "and in one step"
 
 
 def test_single_slow_answers_hardly_move_the_limit():
