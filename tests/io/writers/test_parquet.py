@@ -170,6 +170,15 @@ def test_many_rows_go_into_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert table(tmp_path / "y.parquet")["value"] == array.tolist()
 
 
+def test_a_gap_of_more_rows_than_a_group_shifts_no_row(tmp_path: Path) -> None:
+    n = 2 * 2**16 + 10
+    write_all(tmp_path / "y.parquet", [done(n - 1, np.array([7.0]))], result(n, [failure(0, n - 1)]))
+    file = pq.ParquetFile(tmp_path / "y.parquet")
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [2**16, 2**16, 10]
+    values = file.read(["value"])["value"]
+    assert (len(values), values.null_count, values[n - 1].as_py()) == (n, n - 1, 7.0)
+
+
 @pytest.mark.parametrize("array", [np.array([1j]), np.array([1], np.longdouble), np.zeros((1, 0))])
 def test_dtypes_that_parquet_cannot_hold_are_refused_with_the_remedy(tmp_path: Path, array: Any) -> None:
     sink = open_sink(tmp_path / "y.parquet")
