@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from fanout._redact import Redactor
-from fanout._url import LOCAL, is_credential
+from fanout._url import LOCAL, is_credential, split_socket
 from fanout.client.functions import option_identity
 from fanout.engine import as_rows
 from fanout.errors import ConfigError, InputError
@@ -93,7 +93,9 @@ def _url_identity(urls: Sequence[str], redactor: Redactor) -> dict[str, Any]:
 
 def _path(url: str, redactor: Redactor) -> str:
     """Return the path of a URL; a secret in it is replaced by the digest of the whole path."""
-    path, redacted = (one if one.startswith(LOCAL) else urlsplit(one).path for one in (url, redactor.hide(url)))
+    # A socket is a place like a host, which may change.
+    urls = (split_socket(one)[1] for one in (url, redactor.hide(url)))
+    path, redacted = (one if one.startswith(LOCAL) else urlsplit(one).path for one in urls)
     return path if redacted == path else f"{redacted} {_digest(path.encode())}"
 
 

@@ -175,3 +175,13 @@ def test_secrets_in_the_query_are_redacted_and_the_path_of_a_socket_is_shown() -
 def test_the_path_of_a_preset_is_appended_to_the_target() -> None:
     assert with_path("unix:///m.sock", "/v1/embeddings") == "unix:///m.sock:/v1/embeddings"
     assert with_path("unix:///m.sock:/v1", "/v1/embeddings?a=1") == "unix:///m.sock:/v1/embeddings?a=1"
+
+
+@pytest.mark.one_way
+def test_a_socket_is_a_place_like_a_host_and_no_part_of_the_identity_of_a_run() -> None:
+    first, moved, other = (
+        Client(url, codec=Plain).identity(X)
+        for url in ("unix:///a.sock:/v1/x?b=1", "unix:///run/b.sock:/v1/x?b=1", "unix:///a.sock:/v1/y?b=1")
+    )
+    assert first == moved == Client("http://host/v1/x?b=1", codec=Plain).identity(X)
+    assert first != other
