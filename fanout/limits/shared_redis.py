@@ -161,6 +161,8 @@ async def _errors(url: str) -> AsyncIterator[None]:
     except (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError) as error:
         raise ConfigError(f"shared: {shown} refuses the user or the password: {error}", key=KEY) from None
     except (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ReadOnlyError, OSError) as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise ConfigError(f"shared: the certificate of {shown} is not valid: {error}", key=KEY) from None
         raise BackendLostError(f"{shown}: {error}") from None
     except exceptions.RedisError as error:
         if str(error).startswith(("OOM", "MISCONF", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "NOREPLICAS", "BUSY")):

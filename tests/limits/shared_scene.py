@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
 import shutil
@@ -77,6 +78,18 @@ def redis_server(folder, *options):
         server.stop()
 
 
+class Lateness:
+    """How late this process wakes up, because others use the machine: the longest delay of a timer."""
+
+    worst = 0.0
+
+    async def watch(self):
+        while True:
+            due = time.monotonic() + 0.002
+            await asyncio.sleep(0.002)
+            self.worst = max(self.worst, time.monotonic() - due)
+
+
 class CountingEndpoint:
     """Answers V1 requests, and notes the time and the rows of each. The next ``refusals`` requests get a 429."""
 
@@ -87,15 +100,18 @@ class CountingEndpoint:
         self.requests = []
         """Time, rows, and number of requests in flight with this one."""
         self.in_flight = 0
+        self.lateness = Lateness()
 
     async def __aenter__(self):
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/v1/models/m:predict"
+        self._watch = asyncio.create_task(self.lateness.watch())
         return self
 
     async def __aexit__(self, *_):
         self._server.close()
+        self._watch.cancel()
 
     async def _serve(self, reader, writer):
         try:
@@ -138,22 +154,25 @@ async def main():
                 (("limits", "Limits"), ("retry", "RetryPolicy"), ("timeouts", "Timeouts"), ("cost", "Prices"))
                 if name in options}
     count = len if options.get("counts") else None
-    print("ready", flush=True)
-    sys.stdin.readline()
     async with fanout.Client(options["url"], codec="v1", chunk_rows=options.get("chunk", 1),
                              count_tokens=count, **settings) as client:
-        await asyncio.sleep(options.get("begin", 0))
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        lateness = Lateness()
+        watch = asyncio.create_task(lateness.watch())
         rows = np.arange(options["rows"] * options.get("width", 1), dtype=float).reshape(options["rows"], -1)
         try:
             result = await client.map(rows, on_error="keep", timeout=options.get("seconds"))
         except fanout.RunStopped as error:
-            print(json.dumps({"ok": int(error.result.ok.sum()), "kind": error.kind, "reason": str(error)}))
+            report = {"ok": int(error.result.ok.sum()), "kind": error.kind, "reason": str(error)}
         else:
             right = bool((result.values == rows[:, 0]).all()) if result.ok.all() else False
-            print(json.dumps({"ok": int(result.ok.sum()), "kind": "", "right": right}))
+            report = {"ok": int(result.ok.sum()), "kind": "", "right": right}
+        print(json.dumps({**report, "late": lateness.worst}))
 
 asyncio.run(main())
 """
+WORKER = f"import asyncio, time\n{inspect.getsource(Lateness)}\n{WORKER}"
 
 
 async def work(options, during=None):
@@ -168,13 +187,13 @@ async def work(options, during=None):
     ]
     try:
         for worker in workers:
-            await worker.stdout.readline()
+            assert await worker.stdout.readline() == b"ready\n", (await worker.stderr.read()).decode()
         for worker in workers:
             worker.stdin.write(b"\n")
-        extra = None if during is None else asyncio.create_task(during(workers))
-        outputs = await asyncio.gather(*(worker.communicate() for worker in workers))
-        if extra is not None:
-            await extra
+        ends = asyncio.gather(*(worker.communicate() for worker in workers))
+        if during is not None:
+            await during(workers)
+        outputs = await asyncio.wait_for(ends, 50)
         return [
             json.loads(output) if worker.returncode == 0 else {"killed": worker.returncode, "words": errors.decode()}
             for worker, (output, errors) in zip(workers, outputs, strict=True)

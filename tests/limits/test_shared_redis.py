@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import trustme
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+import fanout
 from fanout import Limits
-from fanout.limits.shared import bounds_of
+from fanout.limits.shared import BackendLostError, Notice, bounds_of, open_backend
 from fanout.limits.shared_redis import checked_reply, message, script_text
 from fanout.limits.shared_state import SharedState
-from tests.limits.shared_scene import redis_server
+from tests.limits.shared_scene import CountingEndpoint, free_port, redis_server
 from tests.limits.test_shared_state import RATES, STEPS, Clients
 
 pytestmark = pytest.mark.slow
 redis = pytest.importorskip("redis")
+
+# The rights that docs/cluster.md gives to the user of fanout.
+ACL = (
+    "on >hunter22 ~fanout:* &fanout:* +@connection +@pubsub +evalsha +script|load "
+    "+time +hset +hget +hgetall +hdel +pexpire"
+)
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +80,69 @@ def test_the_script_decides_as_the_state_in_python(
     for wait, name, costs, ended in steps:
         now += wait * 3  # now and then a client expires
         clients.step(now, name, costs, ended, price=0.7)
+
+
+async def answers(url, **limits):
+    """Whether a client with the limits in this Redis gets its answers."""
+    async with CountingEndpoint() as endpoint:
+        settings = fanout.Limits(shared=url, requests_per_second=1000, **limits)
+        async with fanout.Client(endpoint.url, codec="v1", limits=settings) as client:
+            return (await client.map(np.arange(6.0).reshape(3, 2))).tolist() == [0.0, 2.0, 4.0]
+
+
+async def test_user_and_password_come_from_the_environment(tmp_path, monkeypatch):
+    user = ["--user", "fanout", *ACL.split()]
+    with redis_server(tmp_path, "--requirepass", "hunter22-admin", *user) as server:
+        at = f"127.0.0.1:{server.port}"
+        monkeypatch.setenv("REDIS_PASSWORD", "hunter22")
+        assert await answers(f"redis://fanout:${{REDIS_PASSWORD}}@{at}")
+        monkeypatch.setenv("REDIS_PASSWORD", "wrong-password")
+        with pytest.raises(fanout.ConfigError, match="refuses the user or the password") as refused:
+            await answers(f"redis://fanout:${{REDIS_PASSWORD}}@{at}")
+        assert "wrong-password" not in str(refused.value)
+        with pytest.raises(fanout.ConfigError, match="refuses the user or the password"):
+            await answers(f"redis://{at}")
+        monkeypatch.delenv("REDIS_PASSWORD")
+        with pytest.raises(fanout.ConfigError, match="the environment variable REDIS_PASSWORD is not set"):
+            await answers(f"redis://fanout:${{REDIS_PASSWORD}}@{at}")
+
+
+async def test_tls(tmp_path):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    files = ["--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem", "--tls-ca-cert-file", "ca.pem"]
+    port = free_port()
+    with redis_server(tmp_path, "--tls-port", str(port), "--tls-auth-clients", "no", *files):
+        assert await answers(f"rediss://127.0.0.1:{port}?ssl_ca_certs={tmp_path}/ca.pem")
+        with pytest.raises(fanout.ConfigError, match=r"the certificate of rediss://127.0.0.1:.* is not valid"):
+            await answers(f"rediss://127.0.0.1:{port}")
+
+
+async def test_keys_begin_with_the_name_of_the_run_and_expire(server):
+    assert await answers(server.url, shared_key="my-run")
+    with redis.Redis(port=server.port) as client:
+        (key,) = client.keys("*my-run*")
+        assert key == b"fanout:{my-run}:limits"
+        assert 0 < client.ttl(key) <= 7 * 24 * 3600
+
+
+async def test_foreign_messages_on_the_channel_change_nothing(server):
+    backend = open_backend(server.url, "noisy", bounds_of(Limits()))
+    await backend.connect()
+    notices = backend.notices()
+    with redis.Redis(port=server.port) as client:
+        for data in (b"", b"permits please", b"cooldown e -1", b"cooldown e nan", b"cooldown e 1e999", b"\xff" * 50):
+            client.publish("fanout:{noisy}:limits", data)
+        client.publish("fanout:{noisy}:limits", b"cooldown abc 1.5")
+    assert await anext(notices) == Notice("abc", 1.5)
+    await notices.aclose()
+    await backend.close()
+
+
+@pytest.mark.parametrize("reply", [None, [], [b"s", 0, 9, b"0"], [b"s", 0, 0, b"-1"], [b"s", 0, 0, b"nan"], [b"s", 0]])
+def test_an_answer_that_is_none_of_the_script_is_not_taken(reply):
+    with pytest.raises(BackendLostError, match="gives an answer that is none"):
+        checked_reply(reply, 1)
