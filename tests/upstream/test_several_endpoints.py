@@ -378,3 +378,14 @@ async def test_with_auto_an_overload_of_all_endpoints_lowers_the_limit():
     result = await fleet.run(rows, limits=AUTO)
     assert_right(result, rows)
     assert 4 <= result.stats.concurrency <= 16
+
+
+async def test_a_row_that_all_endpoints_have_failed_waits_once_and_then_tries_all_of_them_again() -> None:
+    fleet = Fleet(a=says(503), b=says(503))
+    with pytest.raises(RunStopped):
+        await fleet.run(X[:1], limits=Limits(concurrency=1))
+    (first, one), (second, other), (third, again), (fourth, last) = fleet.sent[:4]
+    assert {one, other} == {again, last} == {"a", "b"}
+    assert second - first == pytest.approx(0.01)
+    assert third - second > 0.01
+    assert fourth - third == pytest.approx(0.01)
