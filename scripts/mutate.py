@@ -218,6 +218,10 @@ class _Places(ast.NodeVisitor):
             self._add(node, ast.Call(ast.Name(_EXTREMES[node.func.id]), node.args, node.keywords))
         self.generic_visit(node)
 
+    def visit_keyword(self, node: ast.keyword) -> None:
+        if node.arg != "strict":  # of `zip`: an assertion
+            self.visit(node.value)
+
     def visit_Constant(self, node: ast.Constant) -> None:
         if isinstance(node.value, bool):
             self._add(node, ast.Constant(not node.value))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from math import inf
+from typing import Any
+
 import pytest
 
 from fanout.limits.size_limits import Size, SizeLimits
@@ -93,3 +96,47 @@ def test_the_patience_with_a_limit_that_holds_doubles():
         limits.cut(chunk(0), bounds)
         limits.too_large(bounds, chunk(0))
     assert waits == [96, 192, 384]
+
+
+def trials(limits: SizeLimits, n: int, largest: float) -> list[float]:
+    """The sizes that were tried beyond the limit in so many requests, of which those up to ``largest`` succeed."""
+    tried = []
+    for number in range(100, 100 + n):
+        bounds, safe = limits.next(), limits.safe()
+        assert bounds is not None
+        assert safe is not None
+        limits.cut(chunk(number), bounds)
+        if bounds.rows > safe.rows:
+            tried.append(bounds.rows)
+        (limits.succeeded if bounds.rows <= largest else limits.too_large)(Size(bounds.rows), chunk(number))
+    return tried
+
+
+@pytest.mark.parametrize(
+    ("largest", "tried"), [(inf, [103, 103 * 1.06]), (104, [103, 103 * 1.06, (103 + 103 * 1.06) / 2])]
+)
+def test_a_limit_that_is_outlived_is_left_in_steps_that_double(largest: float, tried: list[float]):
+    limits = learnt(99)
+    limits.too_large(Size(200), chunk(1))
+    limits.too_large(Size(100), chunk(2))
+    assert trials(limits, 200 if largest == inf else 600, largest) == pytest.approx(tried)
+
+
+@pytest.mark.parametrize(("failed", "tried"), [(1005, []), (1020, [990])])
+def test_sizes_between_a_success_and_a_failure_are_tried_unless_both_are_close(failed: float, tried: list[float]):
+    limits = learnt(960)
+    limits.too_large(Size(2000), chunk(1))
+    limits.too_large(Size(failed), chunk(2))
+    assert trials(limits, 60, 999) == tried
+
+
+@pytest.mark.parametrize(
+    ("successes", "failed", "limit"),
+    [((50, 60, 70), 65, 60), ((70, 60, 50), 65, 60), ((10, 50, 70), 52, 0.95 * 52), ((50, 70), 40, 20)],
+)
+def test_a_failure_below_the_limit_lowers_it_to_the_largest_success_below(successes: Any, failed: float, limit: float):
+    limits = learnt(*successes)
+    limits.too_large(Size(200), chunk(1))
+    limits.too_large(Size(failed), chunk(2))
+    assert limits.limits is not None
+    assert limits.limits.rows == pytest.approx(limit)
