@@ -69,6 +69,9 @@ def cli() -> None:
 @click.option("--real-time", is_flag=True, help="With --replay and --mock: wait as long as the answers took.")
 @click.option("--on", metavar="ENGINE", help="Run in several processes: processes, ray[://ADDRESS], dask[://ADDRESS].")
 @click.option("--workers", metavar="N", type=_count, help="With --on: processes; one for each processor if not given.")
+@click.option(
+    "--metrics-port", metavar="PORT", type=click.IntRange(1, 65535), help="Serve metrics for Prometheus on 127.0.0.1."
+)
 @AS_JSON
 # Errors stay, because a job under cron must not fail in silence.
 @click.option("--quiet", is_flag=True, help="Print errors only, no progress and no summary.")
@@ -85,6 +88,7 @@ def run(
     real_time: bool,
     on: str | None,
     workers: int | None,
+    metrics_port: int | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -121,6 +125,7 @@ def run(
       fanout run job.toml --replay monday.cassette
       fanout run job.toml --rows 0:100 --set output.path=pilot.npy
       fanout run job.toml --set limits.concurrency=8 --json > summary.json
+      fanout run job.toml --metrics-port 9464    # curl http://127.0.0.1:9464/metrics
       fanout run job.toml --on processes --workers 4
       fanout run job.toml --on ray://head:10001 --workers 32
     """
@@ -138,8 +143,10 @@ def run(
         raise click.UsageError("--real-time is for --replay and --mock: other runs know no other time")
     if workers is not None and on is None:
         raise click.UsageError("--workers is for --on: without it, one process runs the job")
-    if on is not None and (record is not None or replay is not None or real_time):
-        raise click.UsageError("--record, --replay and --real-time are for one process: leave --on out")
+    if on is not None and (record is not None or replay is not None or real_time or metrics_port is not None):
+        raise click.UsageError("--record, --replay, --real-time and --metrics-port are for one process: leave --on out")
+    if metrics_port is not None:
+        settings = (*settings, f"telemetry.metrics_port={metrics_port}")
     options = {"rows": rows or slice(None), "fresh": fresh, "only_failed": only_failed, "carry": carry}
     options |= {"record": record, "replay": replay, "mock": mock}
     exit_code = run_command(

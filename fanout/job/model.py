@@ -175,6 +175,31 @@ class Report(Table):
     """Show some input rows in the report, with their answers or the reasons of their failure. Else it has none."""
 
 
+class Telemetry(Table):
+    """Telemetry of the run, for programs that watch it."""
+
+    opentelemetry: bool = False
+    """Make spans and metrics with OpenTelemetry, for the SDK that the process has (opentelemetry-instrument fanout run
+    job.toml); requires the extra otel."""
+
+    propagate: bool = True
+    """With opentelemetry, requests carry the context of their trace in their header (traceparent)."""
+
+    baggage: bool = False
+    """With propagate, they carry its baggage, too."""
+
+    chunk_traces: bool = True
+    """With opentelemetry, each chunk is a trace of its own that links to the run, so that no trace grows with the
+    input."""
+
+    gen_ai: str | None = None
+    """With opentelemetry, name of the provider in the GenAI conventions, such as openai; the chunks of codecs for
+    language models then follow these."""
+
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """Port on 127.0.0.1 at which Prometheus finds metrics while the job runs; requires the extra prometheus."""
+
+
 class JobFile(Table):
     """A fanout job: rows from a file, through a remote model, into a file."""
 
@@ -193,6 +218,7 @@ class JobFile(Table):
     mock: Mock = Mock()
     output: Output
     report: Report = Report()
+    telemetry: Telemetry = Telemetry()
     storage: Storage = Storage()
 
 

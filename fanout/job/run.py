@@ -37,6 +37,7 @@ from fanout.job.journal import (
 from fanout.job.problems import locate_errors
 from fanout.job.report import AnsweredBy, OutputFiles, StopCause, Summary, count_failed, exit_code
 from fanout.job.run_report import examples_of, recorder_of, write_report
+from fanout.job.telemetry import open_telemetry_of, serving_metrics
 from fanout.mock import MockModel, MockTransport, outputs_of
 from fanout.paths import require_apart
 from fanout.report import Ending
@@ -45,7 +46,7 @@ from fanout.threads import on_thread, opened_on_thread
 from fanout.transport.base import replaces_network
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from fanout.engine import RunControl
     from fanout.io.journal import Journal
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from fanout.job.model import Job
     from fanout.report import Measured, RunRecorder
     from fanout.statistics import Latencies
+    from fanout.telemetry import Telemetry
     from fanout.transport import Transport, TransportWrapper
     from fanout.types import Event, Result, Statistics
 
@@ -128,12 +130,18 @@ async def run_job(
     with (
         locate_errors(job.file, input_name(job), job.redactor),
         open_offline(job, record=record, replay=replay, mock=mock) as setup,
+        serving_metrics(setup.job) as collectors,
     ):
+        if remote is not None and collectors:
+            raise ConfigError(
+                "metrics are served by a run in one process: leave --on out", key="telemetry.metrics_port"
+            )
         job = setup.job
         source = await asyncio.to_thread(read_input, job, rows)
         sink = open_output(job, source)
         recorder = recorder_of(job, input_name(job), shown_codec(job), setup.answers)
-        client = client_of(job, setup.transport, None if recorder is None else recorder.events, whole=False)
+        on_event = None if recorder is None else recorder.events
+        client = client_of(job, setup.transport, on_event, whole=False, telemetry=collectors)
         # Fingerprints read parts of the input files.
         identity = await on_thread(client.identity, source) | setup.identity | output_identity(job)
         if setup.identity:
@@ -301,12 +309,13 @@ def client_of(
     *,
     whole: bool = True,
     surveys: bool = False,
+    telemetry: Sequence[Telemetry] = (),
 ) -> Client:
     """Return a client with the job's settings, not open yet.
 
     A transport that replaces the network answers for the first endpoint only. ``whole``: every row is sent, whatever
-    the tables ``cache`` and ``dedupe`` say. ``surveys``: only what a run would send is counted, for which the cache
-    is read, if there is one.
+    the tables ``cache`` and ``dedupe`` say, and the job's OpenTelemetry has no part in it. ``surveys``: only what a run
+    would send is counted, for which the cache is read, if there is one.
     """
     tables = job.tables
     cache = None if whole or transport is not None else job.cache
@@ -332,6 +341,7 @@ def client_of(
         cache=cache,
         dedupe=tables.dedupe.enabled and (surveys or not whole),
         on_event=on_event,
+        telemetry=[*telemetry, *([] if whole or replaces_network(transport) else open_telemetry_of(job))],
         transport=transport,
         secrets=job.redactor,
     )
