@@ -94,6 +94,7 @@ class Tasks:
         self._loop = asyncio.get_running_loop()
         self._joined: set[asyncio.Task[None]] = set()
         self._cancelled: set[asyncio.Task[None]] = set()
+        self._all_ended: asyncio.Future[None] | None = None
 
     def start(self, job: Job, *, aside: bool = False) -> asyncio.Task[None]:
         """Start a task for ``job``. `join` and `cancel_all` ignore one that is ``aside``."""
@@ -118,8 +119,10 @@ class Tasks:
         cancelled = False
         # Tasks may start further tasks, for instance the second request of a hedge.
         while self._joined:
+            # A future of its own costs a run of one task much less than `asyncio.wait`.
+            self._all_ended = self._loop.create_future()
             try:
-                await asyncio.wait(self._joined)
+                await self._all_ended
             except asyncio.CancelledError:
                 cancelled = True
                 self._abandon()
@@ -144,3 +147,5 @@ class Tasks:
             self._report(asyncio.CancelledError())
         self._joined.discard(task)
         self._cancelled.discard(task)
+        if not self._joined and self._all_ended is not None and not self._all_ended.done():
+            self._all_ended.set_result(None)

@@ -468,6 +468,8 @@ def as_rows(rows: object) -> Rows | None:
 def stacked(rows: list[Any]) -> Rows:
     """Single rows as one container: an array where all are numpy values of one shape and dtype, else the list."""
     first = rows[0]
+    if len(rows) == 1 and type(first) is np.ndarray:  # most often, in a service
+        return first[np.newaxis].copy()
     if isinstance(first, np.ndarray | np.generic) and all(
         isinstance(row, np.ndarray | np.generic) and row.shape == first.shape and row.dtype == first.dtype
         for row in rows
