@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.servers import Served
 from benchmarks.studies.journal import lacking as journal_lacking
-from benchmarks.workloads import NAMES, Workload, workload_named
+from benchmarks.workloads import JOB, NAMES, Workload, workload_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +19,8 @@ LENGTHS = (1_000, 10_000, 100_000)
 FANOUT, FLOOR = "fanout", "aiohttp + orjson, bare"
 RUST, BY_HAND, TENACITY = "baseten-performance-client", "gather + json", "gather + json + tenacity"
 OPENAI, TRITON, HTTPX, REQUESTS = "openai", "tritonclient aio", "httpx", "requests + threads"
+LITELLM, REQSTORM, BATCH_LLM, HTTPX2 = "litellm", "reqstorm", "async-batch-llm", "httpx2"
+TEMPLATE = f"{FANOUT}, a template of the prompts"
 INTO_FILE, WITH_JOURNAL = "into a file", "into a file, with a journal"
 
 
@@ -79,7 +81,7 @@ def groups(*, lengths: Sequence[int] = LENGTHS, scale: float = 1.0) -> list[Grou
         lengths: chunks per run in the group "chunks".
         scale: factor on the requests of each other timed part; at least one remains.
     """
-    scaled = [*map(_work, NAMES), _failures(), _journal(), _single_rows()]
+    scaled = [*map(_work, NAMES), _whole_job(), _failures(), _journal(), _single_rows()]
     every = [replace(group, entries=tuple(_scaled(entry, scale) for entry in group.entries)) for group in scaled]
     return [*every, _chunks(lengths), _start_up()]
 
@@ -106,12 +108,14 @@ def _contenders(workload: Workload) -> list[Entry]:
             Entry(name=f"{FLOOR}, uvloop", target=floor, needs=("uvloop",), uvloop=True),
             Entry(name=f"{FANOUT}, uvloop", target=ours, needs=("uvloop",), uvloop=True),
         ]
+    if workload.wire == "chat":
+        entries.append(Entry(name=TEMPLATE, target=ours, options={"template": True}))
     if BY_HAND in peers:
         entries.append(Entry(name=BY_HAND, target=by_hand))
     if TENACITY in peers:
         entries.append(Entry(name=TENACITY, target=by_hand, options={"tenacity": True}))
     entries += [
-        Entry(name=peer, target=_module(module), needs=needs)
+        Entry(name=peer, target=_module(module), needs=needs, options=_OPTIONS.get(peer, {}))
         for peer, (module, needs) in _CLIENTS.items()
         if peer in peers
     ]
@@ -123,15 +127,43 @@ _CLIENTS: dict[str, tuple[str, tuple[str, ...]]] = {
     OPENAI: ("openai_sdk", ("openai",)),
     TRITON: ("triton_client", ("tritonclient", "geventhttpclient")),  # tritonclient imports the latter in any case
     HTTPX: ("httpx_client", ("httpx",)),
+    HTTPX2: ("httpx_client", ("httpx2",)),
+    LITELLM: ("litellm_client", ("litellm",)),
+    REQSTORM: ("reqstorm_client", ("reqstorm",)),
+    BATCH_LLM: ("async_batch_llm_client", ("async_batch_llm", "openai")),
     REQUESTS: ("requests_threads", ("requests",)),
 }
+_OPTIONS: dict[str, Mapping[str, Any]] = {HTTPX2: {"package": "httpx2"}}
 _PEERS: dict[str, Sequence[str]] = {
     "W1": (BY_HAND, TENACITY, RUST, HTTPX, REQUESTS),
     "W2": (BY_HAND, TENACITY, OPENAI),
     "W2f": (RUST,),
     "W3": (BY_HAND, RUST),
     "W4": (TRITON,),
+    "W5": (BY_HAND, TENACITY, OPENAI, HTTPX2, LITELLM, REQSTORM, BATCH_LLM),
+    "W6": (BY_HAND, TENACITY, RUST),
 }
+
+
+def fault_targets() -> dict[str, str]:
+    """Return the clients of the study of faults: name -> module and function, with options."""
+    by_hand = _module("handwritten")
+    return {
+        FLOOR: _module("floor"),
+        FANOUT: _module("fanout_client"),
+        BY_HAND: by_hand,
+        TENACITY: f'{by_hand}?{{"tenacity": true}}',
+        OPENAI: _module("openai_sdk"),
+        RUST: _module("rust_client"),
+    }
+
+
+def fault_entries() -> dict[str, str | None]:
+    """Return the same clients: name -> the reason that it cannot run here, or None."""
+    return {
+        name: Entry(name=name, needs=_CLIENTS[name][1] if name in _CLIENTS else ()).unavailable()
+        for name in fault_targets()
+    }
 
 
 def _module(name: str) -> str:
@@ -172,6 +204,22 @@ def _journal() -> Group:
     ]  # fmt: skip
     title = "a journal beside the output file, chunks of 64 rows (W2)"
     return Group(name="journal", title=title, unit="chunk", entries=tuple(entries))
+
+
+def _whole_job() -> Group:
+    workload = workload_named(JOB)
+    ours, by_hand = "benchmarks.contenders.whole_job:opened", "benchmarks.contenders.whole_job:by_hand"
+    entries = [
+        Entry(name=BY_HAND, target=by_hand, needs=("pyarrow",)),
+        Entry(name=FANOUT, target=ours, needs=("pyarrow",)),
+        Entry(name="daft", target=_module("daft_job"), needs=("pyarrow", "daft", "openai")),
+        Entry(name="ray data, one row a request", target=_module("ray_job"), needs=("pyarrow", "ray")),
+    ]
+    placed = [
+        replace(entry, workload=JOB, requests=workload.requests, served=Served(vectors=True)) for entry in entries
+    ]
+    title = f"{workload.title}; the CPU of Ray's own processes is not counted"
+    return Group(name=JOB, title=title, unit="chunk", entries=tuple(placed))
 
 
 def _single_rows() -> Group:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 _PACKAGES = (
     "fanout-ml", "aiohttp", "orjson", "numpy", "tenacity", "pysimdjson", "pybase64", "msgspec", "uvloop", "openai",
-    "baseten-performance-client", "tritonclient", "httpx", "requests",
+    "baseten-performance-client", "tritonclient", "httpx", "httpx2", "requests", "litellm",
+    "reqstorm", "async-batch-llm", "daft", "ray",
 )  # fmt: skip
 
 

@@ -19,6 +19,8 @@ MODEL = "bench"
 WIDTH = 768
 """Length of an embedding."""
 
+QUERY = "Which papers are about this?"
+PROMPT = "Positive or negative? {}"
 TENSOR = 1 << 20
 """Numbers in the tensor of W4: 4 MiB of float32."""
 
@@ -38,13 +40,13 @@ class Page:
 class Workload:
     """One kind of request, sent many times.
 
-    Every request has the same response, so `check` cannot detect a contender that confuses requests. It checks that
-    rows stay in order within a request, and that none is missing.
+    Unless ``right`` is given, every request has the same response, so that `check` cannot detect a contender that
+    confuses requests. It checks that rows stay in order within a request, and that none is missing.
     """
 
     name: str
     title: str
-    wire: Literal["predict", "base64", "floats", "tensor"]
+    wire: Literal["predict", "base64", "floats", "tensor", "chat", "rerank"]
     base: str
     """Path under which the server offers this workload; clients append ``path`` to it."""
 
@@ -63,6 +65,9 @@ class Workload:
     make_rows: Callable[[int], Any] = field(repr=False)
     others: Mapping[str, Page] = field(default_factory=dict, repr=False)
     """Other responses of the server, by path."""
+
+    right: Callable[[int], Array] | None = field(default=None, repr=False)
+    """Returns the right answers to so many rows, where they depend on the rows."""
 
     @property
     def url_path(self) -> str:
@@ -84,7 +89,10 @@ class Workload:
             raise ValueError(
                 f"the answers are {values.dtype} {values.shape}, and {self.answer.dtype} {wanted} is right"
             )
-        if not (values.reshape(requests, *self.answer.shape) == self.answer).all():
+        if self.right is not None:
+            if not (values == self.right(len(values))).all():
+                raise ValueError("the answers differ from the server's")
+        elif not (values.reshape(requests, *self.answer.shape) == self.answer).all():
             raise ValueError("the answers differ from the server's")
 
 
@@ -185,8 +193,54 @@ def _w4() -> Workload:
     )  # fmt: skip
 
 
-_MAKERS = {"W1": _w1, "W2": _w2, "W2f": _w2f, "W3": _w3, "W4": _w4}
-NAMES = tuple(_MAKERS)
+def _w5() -> Workload:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "positive"}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 23, "completion_tokens": 1, "total_tokens": 24}
+    head = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1796000000, "model": MODEL}
+    page = Page(body=json.dumps({**head, "choices": [choice], "usage": usage}).encode())
+    return Workload(
+        name="W5", title="1 prompt in, 1 word out, a chat's JSON", wire="chat",
+        base="/w5", path="/v1/chat/completions", chunk_rows=1, requests=3000, concurrency=16,
+        codec="openai-chat", codec_options={"model": MODEL},
+        answer=np.array(["positive"], np.dtypes.StringDType()), page=page, make_rows=_texts,
+    )  # fmt: skip
+
+
+def _w6() -> Workload:
+    # float32 holds these scores exactly, and the best come first, as from every reranker.
+    scores = np.random.default_rng(_SEED).permutation(32).astype(np.float32) / 32
+    order = np.argsort(-scores)
+    page = Page(body=json.dumps([{"index": int(i), "score": float(scores[i])} for i in order]).encode())
+    request = {"query": QUERY, "texts": "{{rows}}", "raw_scores": False}
+    return Workload(
+        name="W6", title="32 documents of one query in, 32 scores out, JSON", wire="rerank",
+        base="/w6", path="/rerank", chunk_rows=32, requests=1000, concurrency=16,
+        codec="json", codec_options={
+            "request": request, "answers": "@", "order": "index",
+            "outputs": {"": {"path": "score", "type": "float32"}},
+        },
+        answer=scores, page=page, make_rows=_texts,
+    )  # fmt: skip
+
+
+def _j1() -> Workload:
+    from benchmarks.servers.vectors import vectors  # which needs more than the other servers
+
+    def right(n: int) -> Array:
+        return vectors(np.arange(n))
+
+    return Workload(
+        name="J1", title="a whole job: Parquet in, embeddings of 64 floats, Parquet out", wire="floats",
+        base="/j1", path="/v1/embeddings", chunk_rows=64, requests=200, concurrency=16,
+        codec="openai-embeddings", codec_options={"model": MODEL, "encoding_format": "float"},
+        answer=right(64), page=Page(body=b""), make_rows=_texts, right=right,
+    )  # fmt: skip
+
+
+_MAKERS = {"W1": _w1, "W2": _w2, "W2f": _w2f, "W3": _w3, "W4": _w4, "W5": _w5, "W6": _w6, "J1": _j1}
+JOB = "J1"
+NAMES = tuple(name for name in _MAKERS if name != JOB)
+"""Workloads of single requests."""
 
 
 @cache

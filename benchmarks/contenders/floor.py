@@ -16,7 +16,7 @@ import orjson
 import yarl
 
 from benchmarks.session import Session
-from benchmarks.workloads import MODEL, Array, Workload, slices
+from benchmarks.workloads import MODEL, QUERY, Array, Workload, slices
 
 _TENSOR_OUT = {"name": "output", "parameters": {"binary_data": True}}
 
@@ -58,6 +58,14 @@ def _encode_floats(rows: list[str]) -> tuple[bytes, dict[str, str]]:
     return orjson.dumps({"input": rows, "model": MODEL, "encoding_format": "float"}), _JSON
 
 
+def _encode_chat(rows: list[str]) -> tuple[bytes, dict[str, str]]:
+    return orjson.dumps({"model": MODEL, "messages": [{"role": "user", "content": rows[0]}]}), _JSON
+
+
+def _encode_rerank(rows: list[str]) -> tuple[bytes, dict[str, str]]:
+    return orjson.dumps({"query": QUERY, "texts": rows, "raw_scores": False}), _JSON
+
+
 def _encode_tensor(rows: Array) -> tuple[bytes, dict[str, str]]:
     size = {"binary_data_size": rows.nbytes}
     tensor = {"name": "input", "datatype": "FP32", "shape": rows.shape, "parameters": size}
@@ -93,6 +101,21 @@ def _decode_floats() -> Decode:
     return decode
 
 
+def _decode_chat() -> Decode:
+    def decode(body: bytes, headers: Any, out: Array) -> None:
+        out[0] = orjson.loads(body)["choices"][0]["message"]["content"]
+
+    return decode
+
+
+def _decode_rerank() -> Decode:
+    def decode(body: bytes, headers: Any, out: Array) -> None:
+        for item in orjson.loads(body):
+            out[item["index"]] = item["score"]
+
+    return decode
+
+
 def _decode_tensor() -> Decode:
     def decode(body: bytes, headers: Any, out: Array) -> None:
         offset = int(headers["Inference-Header-Content-Length"])
@@ -103,7 +126,9 @@ def _decode_tensor() -> Decode:
 
 _ENCODE: dict[str, Callable[[Any], tuple[bytes, dict[str, str]]]] = {
     "predict": _encode_predict, "base64": _encode_base64, "floats": _encode_floats, "tensor": _encode_tensor,
+    "chat": _encode_chat, "rerank": _encode_rerank,
 }  # fmt: skip
 _DECODE: dict[str, Callable[[], Decode]] = {
     "predict": _decode_predict, "base64": _decode_base64, "floats": _decode_floats, "tensor": _decode_tensor,
+    "chat": _decode_chat, "rerank": _decode_rerank,
 }  # fmt: skip

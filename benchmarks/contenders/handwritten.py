@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import numpy as np
 
+from benchmarks.contenders import _chat
 from benchmarks.session import Session
-from benchmarks.workloads import MODEL, Array, Workload, slices
+from benchmarks.workloads import MODEL, QUERY, Array, Workload, slices
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 async def opened(workload: Workload, origin: str, *, tenacity: bool = False) -> AsyncIterator[Session]:
     """Open an aiohttp session and a semaphore."""
     semaphore = asyncio.Semaphore(workload.concurrency)
-    request, answer = _REQUEST[workload.wire], _ANSWER[workload.wire]
+    request, answer = request_of(workload.wire), answer_of(workload.wire)
     async with aiohttp.ClientSession() as session:
 
         async def post(body: dict[str, Any]) -> Array:
@@ -73,5 +74,38 @@ def _vectors(document: Any) -> Array:
     return np.stack([np.frombuffer(base64.b64decode(item["embedding"]), np.float32) for item in items])
 
 
-_REQUEST: dict[str, Callable[[Any], dict[str, Any]]] = {"predict": instances, "base64": _texts}
-_ANSWER: dict[str, Callable[[Any], Array]] = {"predict": predictions, "base64": _vectors}
+def _floats(rows: list[str]) -> dict[str, Any]:
+    return {"input": rows, "model": MODEL, "encoding_format": "float"}
+
+
+def _lists(document: Any) -> Array:
+    items = sorted(document["data"], key=lambda item: item["index"])
+    return np.array([item["embedding"] for item in items], np.float32)
+
+
+def _documents(rows: list[str]) -> dict[str, Any]:
+    return {"query": QUERY, "texts": rows, "raw_scores": False}
+
+
+def _scores(items: Any) -> Array:
+    return np.array([item["score"] for item in sorted(items, key=lambda item: item["index"])], np.float32)
+
+
+_REQUEST: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "predict": instances, "base64": _texts, "floats": _floats, "rerank": _documents,
+    "chat": lambda rows: _chat.request(rows[0]),
+}  # fmt: skip
+_ANSWER: dict[str, Callable[[Any], Array]] = {
+    "predict": predictions, "base64": _vectors, "floats": _lists, "rerank": _scores,
+    "chat": lambda document: _chat.array([_chat.text(document)]),
+}  # fmt: skip
+
+
+def request_of(wire: str) -> Callable[[Any], dict[str, Any]]:
+    """Return the function that makes the body of a request from its rows."""
+    return _REQUEST[wire]
+
+
+def answer_of(wire: str) -> Callable[[Any], Array]:
+    """Return the function that reads the rows of a response."""
+    return _ANSWER[wire]

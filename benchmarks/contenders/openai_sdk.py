@@ -1,4 +1,4 @@
-"""OpenAI's SDK for embeddings: a worker loop around ``embeddings.create``, with its default retries."""
+"""OpenAI's SDK: a worker loop around ``embeddings.create`` or ``chat.completions.create``, with its default retries."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import openai
 
+from benchmarks.contenders._chat import request
 from benchmarks.session import Session
 from benchmarks.workloads import MODEL, Array, Workload, slices
 
@@ -28,7 +29,15 @@ async def opened(workload: Workload, origin: str) -> AsyncIterator[Session]:
 
         async def worker(rows: Any, out: Array, todo: Iterator[slice]) -> None:
             for chunk in todo:
-                answer = await client.embeddings.create(model=MODEL, input=rows[chunk])
-                out[chunk] = [item.embedding for item in answer.data]
+                out[chunk] = await (texts if workload.wire == "chat" else vectors)(rows[chunk])
+
+        async def vectors(rows: list[str]) -> list[Any]:
+            answer = await client.embeddings.create(model=MODEL, input=rows)
+            return [item.embedding for item in answer.data]
+
+        async def texts(rows: list[str]) -> list[Any]:
+            messages: Any = request(rows[0])["messages"]
+            answer = await client.chat.completions.create(model=MODEL, messages=messages)
+            return [answer.choices[0].message.content]
 
         yield Session(send)

@@ -13,7 +13,7 @@ from baseten_performance_client import PerformanceClient, RequestProcessingPrefe
 
 from benchmarks.contenders.handwritten import instances
 from benchmarks.session import Session
-from benchmarks.workloads import MODEL, Array, Workload, slices
+from benchmarks.workloads import MODEL, QUERY, Array, Workload, slices
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,5 +37,13 @@ async def opened(workload: Workload, origin: str) -> AsyncIterator[Session]:
         vectors: Array = answers.numpy()
         return vectors
 
-    send: dict[str, Any] = {"predict": predict, "floats": embed}
+    async def rerank(rows: list[str]) -> Array:
+        answers = await client.async_rerank(QUERY, rows, preference=preference)
+        # The index of an answer counts from the first row of all.
+        out = workload.blank(len(rows))
+        for answer in answers.data:
+            out[answer.index] = answer.score
+        return out
+
+    send: dict[str, Any] = {"predict": predict, "floats": embed, "rerank": rerank}
     yield Session(send[workload.wire])

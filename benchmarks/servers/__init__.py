@@ -25,6 +25,9 @@ class Served:
     by_rows: bool = False
     """The response has as many rows as the request (of W1); otherwise it is the static one."""
 
+    vectors: bool = False
+    """Embeddings that depend on their texts, for any number of them in a request."""
+
     own: bool = False
     """Use the project's own server even if nginx is installed, to compare with one of the cases above."""
 
@@ -36,6 +39,11 @@ def server(served: Served, *, nginx: bool) -> Iterator[str]:
         from benchmarks.servers.nginx import running
 
         with running() as origin:
+            yield origin
+    elif served.vectors:
+        from benchmarks.servers.vectors import running as vectors_running
+
+        with vectors_running(served.fail_share) as origin:
             yield origin
     else:
         from benchmarks.servers.static import running as own_running
