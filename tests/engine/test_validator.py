@@ -212,3 +212,18 @@ def test_every_answer_is_accepted_or_refused_once_and_the_accepted_look_alike(
     refused += [h.task.chunk.start // 2 for h in no]
     assert sorted([number for number, *_ in accepted] + refused) == list(range(len(forms)))
     assert len({schema for _, *schema in accepted for schema in [tuple(schema)]}) <= 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "learns"),
+    [
+        ({}, True),
+        ({"": TensorSpec(shape=(3,))}, False),
+        ({"": TensorSpec(shape=())}, False),
+        ({"": TensorSpec(shape=(None, 3))}, True),
+        ({"": TensorSpec(dtype=np.dtype("f4"))}, True),
+        ({"a": TensorSpec(shape=(3,)), "b": TensorSpec(shape=(None,))}, True),
+    ],
+)
+def test_shapes_are_learnt_unless_all_are_declared(spec: dict[str, TensorSpec], learns: bool) -> None:
+    assert ResponseValidator(spec, reject_nonfinite=True, capacity=2).learns_shapes is learns
