@@ -59,7 +59,7 @@ class BatchSettings:
         settings = cls(target=target, outputs=forms, workers=workers)
         limits = settings._limits()
         # Each batch is a run of its own, so this limit would hold for a batch alone.
-        if limits.max_requests is not None:
+        if limits.max_requests is not None and limits.shared is None:
             problem = "max_requests counts the requests of one run, and each batch is one: use max_cost"
             raise ConfigError(problem, key="limits.max_requests")
         return replace(settings, workers=most_workers(workers, limits, 2**62, 1))
@@ -82,6 +82,8 @@ class BatchSettings:
 
     def share(self, limits: Limits) -> Limits:
         """Return the limits of one worker."""
+        if limits.shared is not None:
+            return limits
         # Workers have no numbers here, so each takes the smallest share.
         share = share_of(limits, self.workers - 1, self.workers)
         if limits.max_cost is not None:

@@ -68,15 +68,20 @@ class Shards:
 
 def most_workers(wanted: int, limits: Limits, n_rows: int, chunk_rows: int) -> int:
     """Return the number of workers that have something to do: at least a request in flight each, and a chunk."""
-    in_flight = wanted if isinstance(limits.concurrency, str) else limits.concurrency
+    in_flight = wanted
+    if limits.shared is None and not isinstance(limits.concurrency, str):
+        in_flight = limits.concurrency
     return max(1, min(wanted, in_flight, -(-n_rows // chunk_rows)))
 
 
 def share_of(limits: Limits, slot: int, workers: int) -> dict[str, Any]:
     """Return the concurrency and the rates of one worker, as fields of `Limits`: together they are those of the job.
 
-    ``slot`` is its number from 0: the first workers have the requests in flight that cannot be divided.
+    ``slot`` is its number from 0: the first workers have the requests in flight that cannot be divided. Limits that all
+    processes share already are not divided.
     """
+    if limits.shared is not None:
+        return {}
     share: dict[str, Any] = {name: rate / workers for name, rate in limits.rates.items()}
     if not isinstance(limits.concurrency, str):
         share["concurrency"] = limits.concurrency // workers + (slot < limits.concurrency % workers)
@@ -85,8 +90,11 @@ def share_of(limits: Limits, slot: int, workers: int) -> dict[str, Any]:
 
 def division_text(limits: Limits, workers: int, engine: str) -> str:
     """Describe the shares of the workers, for people."""
+    who = f"{workers} worker{'s' * (workers > 1)} ({engine})"
+    if limits.shared is not None:
+        return f"{who}, with the limits that they share (limits.shared)"
     named = [name for name in (*limits.rates, *BUDGETS) if getattr(limits, name) is not None]
-    text = f"{workers} worker{'s' * (workers > 1)} ({engine})"
+    text = who
     if isinstance(limits.concurrency, str):
         text += ", each with a concurrency of its own (auto)"
     elif workers > 1:
@@ -103,7 +111,9 @@ class Budgets:
     """
 
     def __init__(self, limits: Limits, spent: Mapping[str, float]) -> None:
-        self._limits = {name: most for name in BUDGETS if (most := getattr(limits, name)) is not None}
+        # Shared budgets are counted where they are shared.
+        names = BUDGETS if limits.shared is None else ()
+        self._limits = {name: most for name in names if (most := getattr(limits, name)) is not None}
         self._spent = dict.fromkeys(BUDGETS, 0.0) | dict(spent)
         self._given: dict[int, dict[str, Any]] = {}
 

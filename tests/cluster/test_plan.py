@@ -105,3 +105,11 @@ def test_the_division_is_described() -> None:
     )
     assert division_text(Limits(), 1, "Dask") == "1 worker (Dask)"
     assert "a concurrency of its own" in division_text(Limits(concurrency="auto"), 2, "Dask")
+
+
+def test_shared_limits_are_not_divided() -> None:
+    limits = Limits(concurrency=2, max_requests=9, shared="redis://localhost", shared_key="k")
+    assert most_workers(8, limits, 1000, 10) == 8
+    assert share_of(limits, 0, 8) == {}
+    assert Budgets(limits, {}).give(1, 8) == {}
+    assert division_text(limits, 8, "Ray") == "8 workers (Ray), with the limits that they share (limits.shared)"
