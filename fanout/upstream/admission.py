@@ -153,8 +153,12 @@ class Ticket:
             self._group.capacity.limiter.release()
 
     def yield_slot(self) -> None:
-        """Return the slot and the reservation if an urgent request waits for a slot, and this one is not urgent."""
-        if not self._urgent and self._group.capacity.limiter.is_urgent:
+        """Return the slot and the reservation if an urgent request waits for a slot, and this one is not urgent.
+
+        A half-open trial keeps them: the urgent request would hold the slot, and wait for the trial's outcome.
+        """
+        is_trial = self._group.balancer.is_trial(self)
+        if not self._urgent and not is_trial and self._group.capacity.limiter.is_urgent:
             self.return_reservation()
             self.return_slot()
 

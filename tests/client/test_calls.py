@@ -238,6 +238,23 @@ class TestPriority:
         assert gaps.min() > 0.499
         assert len(mock.times) == 41
 
+    @pytest.mark.parametrize("concurrency", [1, 2, 5])
+    async def test_a_trial_of_an_open_circuit_that_waits_for_a_rate_keeps_its_slot(self, concurrency: int) -> None:
+        """The interactive requests that would get it wait for the outcome of the trial."""
+        with MockEndpoint(double, latency=0.1) as mock:
+            mock.script(*[503] * 16)
+            limits = Limits(concurrency=concurrency, requests_per_second=0.5)
+            async with Client(mock.url(Plain), codec=Plain, chunk_rows=1, limits=limits) as client:
+
+                async def ask(number: int) -> None:
+                    await asyncio.sleep(5 + number * 1.37)
+                    assert np.array_equal(await client.predict(X[number]), X[number] * 2)
+
+                async with asyncio.timeout(2000):
+                    bulk = asyncio.create_task(client.map(X[:20]))
+                    await asyncio.gather(*map(ask, range(40)))
+                    assert np.array_equal(await bulk, X[:20] * 2)
+
     async def test_bulk_calls_get_their_share_beside_interactive_ones_without_end(self) -> None:
         with MockEndpoint(double, latency=0.1) as mock:
             async with Client(mock.url(Plain), codec=Plain, chunk_rows=1, limits=Limits(concurrency=2)) as client:
