@@ -33,7 +33,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # need one.
 _MODULES = {
     module: module if module != "parquet" else "pyarrow"
-    for module in ("pyarrow", "parquet", "pandas", "polars", "uvloop")
+    for module in ("pyarrow", "parquet", "pandas", "polars", "uvloop", "opentelemetry", "prometheus_client")
 }
 _MISSING = {word for word, module in _MODULES.items() if not find_spec(module)}
 _IMPORT = re.compile(rf"^(?:import|from) ({'|'.join(_MODULES)})\b", re.MULTILINE)

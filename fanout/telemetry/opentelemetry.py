@@ -5,7 +5,7 @@ Only the API is needed here. Without an SDK, or with one that samples nothing, i
 
 from __future__ import annotations
 
-import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from fanout.telemetry.base import Measured
     from fanout.telemetry.clients import Reading
     from fanout.telemetry.metrics import Metric
-
-_log = logging.getLogger("fanout")
 
 _SCOPE = "fanout"
 _SCHEMA = "https://opentelemetry.io/schemas/1.37.0"
@@ -87,6 +85,16 @@ class OpenTelemetry(Telemetry):
             tracer, meter, duration, propagates=propagate, baggage=baggage, chunk_traces=chunk_traces, gen_ai=gen_ai
         )
         self._clients = _clients_of(meter_provider or metrics.get_meter_provider(), meter)
+        self._is_global = tracer_provider is None and meter_provider is None
+        self._options: dict[str, Any] = {
+            "propagate": propagate, "baggage": baggage, "chunk_traces": chunk_traces, "gen_ai": gen_ai
+        }  # fmt: skip
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not self._is_global:
+            problem = "providers belong to one process: leave them out, and each process uses its global ones"
+            raise ConfigError(problem, key="telemetry")
+        return partial(OpenTelemetry, **self._options), ()
 
     def follow(self, client: Measured) -> None:
         """Report the metrics of a client that was opened."""

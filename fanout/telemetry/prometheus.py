@@ -6,6 +6,7 @@ https://prometheus.github.io/client_python/collector/custom/
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,11 +57,18 @@ class Prometheus(Telemetry):
         except ImportError:
             raise needs_extra("fanout.Prometheus", "prometheus") from None
         self._clients = FollowedClients()
+        self._is_global = registry is None
         try:
             (REGISTRY if registry is None else registry).register(self)
         except ValueError:
             problem = "this registry has a fanout.Prometheus: give that one to all clients"
             raise ConfigError(problem, key="telemetry") from None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not self._is_global:
+            problem = "a registry belongs to one process: leave it out, and each process uses its default one"
+            raise ConfigError(problem, key="telemetry")
+        return _default, ()
 
     def follow(self, client: Measured) -> None:
         """Collect the metrics of a client that was opened."""
@@ -86,6 +94,12 @@ class Prometheus(Telemetry):
             durations.add_metric([name], *_histogram(reading))
         yield from families.values()
         yield durations
+
+
+@cache
+def _default() -> Prometheus:
+    """The collector of a process to which one was pickled."""
+    return Prometheus()
 
 
 @contextmanager
