@@ -156,3 +156,14 @@ def test_status_needs_no_secrets(command, write_job, doubler_aside, monkeypatch)
         ended = command("status", "job.toml", "--set", wrong)
         assert (ended.code, wrong.split("=")[0] in ended.err) == (2, True)
     assert command("run", "job.toml").code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"), [("fanout fail", "plain,failures"), ("fanout run --only", "plain,--only-failed")]
+)
+def test_a_shell_completes_commands_and_options(command, monkeypatch, words, completed):
+    monkeypatch.setenv("_FANOUT_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+    result = command()
+    assert (result.code, completed in result.out.splitlines()) == (0, True)
