@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -29,8 +29,17 @@ Piece: TypeAlias = Any
 
 Pieces: TypeAlias = Mapping[str, Piece]
 
-Parse: TypeAlias = Callable[[list[str]], list[Any]]
-"""Values of a column of texts -> their values by the column's type."""
+
+class Parser(NamedTuple):
+    """The type of a column whose values the input holds as texts.
+
+    Attributes:
+        parse: texts -> their values.
+        arrow_type: name of the type of these values in Arrow.
+    """
+
+    parse: Callable[[list[str]], list[Any]]
+    arrow_type: str
 
 
 class KeptColumns:
@@ -41,7 +50,8 @@ class KeptColumns:
         read: yields some rows of all columns at a time.
         files: files that ``read`` reads, which must not change during a pass.
         types: Arrow type of each column, where the input has Arrow's types.
-        parsers: returns the function that parses each column, if the input holds texts that stand for values.
+        parsers: returns the parser of each column, by its values in all rows, if the input holds texts that stand for
+            values.
         rows: the rows to keep, as ``start, stop``.
 
     Attributes:
@@ -55,13 +65,15 @@ class KeptColumns:
         *,
         files: Sequence[InputPath] = (),
         types: Mapping[str, Arrow] | None = None,
-        parsers: Callable[[Iterator[Pieces]], Mapping[str, Parse]] | None = None,
+        parsers: Callable[[Iterator[Pieces]], Mapping[str, Parser]] | None = None,
         rows: tuple[int, int | None] = (0, None),
     ) -> None:
         self.names = tuple(names)
         self.types = types
         self._read, self._files, self._parsers = read, tuple(files), parsers
         self._rows = rows
+        # The parsers are found in a pass over all rows, which need not be repeated while the files stay the same.
+        self._known: tuple[dict[InputPath, object], Mapping[str, Parser]] | None = None
 
     def sliced(self, start: int, stop: int | None) -> KeptColumns:
         """Return the same columns of the rows ``start <= i < stop`` of the input."""
@@ -75,7 +87,7 @@ class KeptColumns:
 
     def pieces(self) -> Iterator[Pieces]:
         """Begin a pass, which yields some rows of all columns at a time."""
-        return self._pieces(self._parsers(self._selected()) if self._parsers is not None else None)
+        return self._pieces(self._known_parsers())
 
     def arrow_types(self) -> dict[str, Arrow]:
         """Return an Arrow type for each column. Reads all rows if the input has no types.
@@ -86,19 +98,35 @@ class KeptColumns:
             return dict(self.types)
         pa = import_pyarrow()
         types: dict[str, Arrow] = dict.fromkeys(self.names, pa.null())
-        parsers = self._parsers(self._selected()) if self._parsers is not None else None
-        for pieces in self._pieces(parsers):
+        if (parsers := self._known_parsers()) is not None:
+            return {name: pa.type_for_alias(parsers[name].arrow_type) for name in self.names}
+        for pieces in self._pieces(None):
             types = {name: _common_type(types[name], pieces[name]) for name in self.names}
         # Columns without any value are texts: few readers know a column of nulls.
         return {name: pa.string() if kind == pa.null() else kind for name, kind in types.items()}
 
-    def _pieces(self, parsers: Mapping[str, Parse] | None) -> Iterator[Pieces]:
+    def _known_parsers(self) -> Mapping[str, Parser] | None:
+        """Return the parser of each column; None if the input holds values."""
+        if self._parsers is None:
+            return None
+        stamps = self._stamps()
+        if self._known is None or self._known[0] != stamps:
+            found = self._parsers(self._selected())
+            # A column of no row at all has no kind.
+            text = Parser(lambda values: values, "string")
+            self._known = stamps, {name: found.get(name, text) for name in self.names}
+        return self._known[1]
+
+    def _stamps(self) -> dict[InputPath, object]:
+        return {path: fingerprint.stamp(path) for path in self._files}
+
+    def _pieces(self, parsers: Mapping[str, Parser] | None) -> Iterator[Pieces]:
         for pieces in self._selected():
-            yield pieces if parsers is None else {name: parsers[name](pieces[name]) for name in self.names}
+            yield pieces if parsers is None else {name: parsers[name].parse(pieces[name]) for name in self.names}
 
     def _selected(self) -> Iterator[Pieces]:
         """Yield the pieces of the selected rows. Raises `InputError` if a file has changed in the meantime."""
-        stamps = {path: fingerprint.stamp(path) for path in self._files}
+        stamps = self._stamps()
         (start, stop), row = self._rows, 0
         for pieces in self._read():
             n_rows = len(next(iter(pieces.values())))

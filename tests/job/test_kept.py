@@ -215,6 +215,19 @@ async def test_a_kill_between_the_record_and_the_renames_of_other_columns_is_mad
     assert server.texts == []
 
 
+def test_the_types_of_csv_columns_are_found_in_one_pass_as_long_as_the_file_is_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.csv"
+    write_input(path, ROWS)
+    kept = open_source(path, "text", keep=["stars", "price", "code"]).kept
+    assert kept is not None
+    assert {name: str(kind) for name, kind in kept.arrow_types().items()} == {
+        "stars": "int64", "price": "double", "code": "string"
+    }  # fmt: skip
+    assert kept.reader().take(2)["stars"] == [[0, 1]]
+    write_input(path, [{**row, "stars": "five"} for row in ROWS])
+    assert kept.reader().take(2)["stars"] == [["five", "five"]]
+
+
 async def test_rows_of_a_slice_have_their_own_columns(tmp_path: Path, server: Any) -> None:
     write_input(tmp_path / "reviews.parquet", ROWS)
     settings = ["input.path=reviews.parquet", "output.path=scores.parquet"]

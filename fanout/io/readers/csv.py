@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from fanout.errors import InputError
-from fanout.io.kept import KeptColumns
+from fanout.io.kept import KeptColumns, Parser
 from fanout.io.readers import base
 from fanout.io.readers.columns import ColumnOptions, select_columns
 from fanout.io.readers.lines import LineSource, decode_line, line_blocks
@@ -20,7 +20,7 @@ from fanout.types import Block
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from fanout.io.kept import Parse, Pieces
+    from fanout.io.kept import Pieces
     from fanout.io.readers.lines import ByteInput
     from fanout.io.readers.rows import Column
 
@@ -194,7 +194,7 @@ class _Table:
         return insert_missing(present, np.array([not value for value in values]))
 
 
-def _parsers(pieces: Iterator[Pieces]) -> Mapping[str, Parse]:
+def _parsers(pieces: Iterator[Pieces]) -> Mapping[str, Parser]:
     """Return the parser of each kept column: of numbers if all of its values are, else of texts.
 
     Unlike the columns that are sent, these are read to their end first: a later value of another kind is no error.
@@ -208,11 +208,12 @@ def _parsers(pieces: Iterator[Pieces]) -> Mapping[str, Parse]:
     return {name: _parser(known) for name, known in kinds.items()}
 
 
-def _parser(kinds: set[Kind]) -> Parse:
+def _parser(kinds: set[Kind]) -> Parser:
     if not kinds or "texts" in kinds:
-        return lambda values: values
+        return Parser(lambda values: values, "string")
     convert = float if "numbers" in kinds else int
-    return lambda values: [convert(value) if value else None for value in values]
+    arrow_type = "float64" if convert is float else "int64"
+    return Parser(lambda values: [convert(value) if value else None for value in values], arrow_type)
 
 
 def _kind_of(values: list[str]) -> Kind:
