@@ -124,7 +124,9 @@ class Unsizable(np.ndarray[Any, Any]):
     ],
 )
 async def test_whatever_decode_returns_is_checked(values: Any, reason: str, spaces: int) -> None:
-    result = await asked(Watched(values), padded([1.0], spaces), rows=X[:1])
+    watched = Watched(values)
+    result = await asked(watched, padded([1.0], spaces), rows=X[:1])
+    assert len(watched.threads) == 1, "it is decoded once"
     assert result.ok.all() if not reason else reason in result.failures[0].reason
     assert result.stats.usage in ({}, {"n": 3})
 
