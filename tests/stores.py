@@ -28,6 +28,7 @@ class S3Server:
     """Called with method and path of each request before it is answered; returns None, or a status to answer with, or a
     status and a body."""
     requests: list[tuple[str, str]] = field(default_factory=list)
+    authorizations: set[str] = field(default_factory=set)
 
     @property
     def options(self) -> dict[str, str]:
@@ -48,8 +49,12 @@ class S3Server:
     def remove_bucket(self, name: str = "data") -> None:
         urlopen(Request(f"{self.url}/{name}", method="DELETE")).close()
 
-    def put(self, key: str, data: bytes) -> None:
-        self._store.put(key, data)
+    def put(self, key: str, data: bytes, *, public: bool = False) -> None:
+        if public:
+            headers = {"x-amz-acl": "public-read", "Content-Type": "application/octet-stream"}
+            urlopen(Request(f"{self.url}/data/{key}", data, headers, method="PUT")).close()
+        else:
+            self._store.put(key, data)
 
     def get(self, key: str) -> bytes:
         return bytes(self._store.get(key).bytes())
@@ -80,6 +85,7 @@ def serving_s3() -> Iterator[S3Server]:
     def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         method, path = environ["REQUEST_METHOD"], f"{environ['PATH_INFO']}?{environ['QUERY_STRING']}".rstrip("?")
         server.requests.append((method, path))
+        server.authorizations.add(environ.get("HTTP_AUTHORIZATION", ""))
         status = server.before(method, path)
         if status is None:
             return application(environ, start_response)
@@ -121,4 +127,5 @@ def s3(s3_server):
     for key in s3_server.listed():
         s3_server.remove(key)
     s3_server.requests.clear()
+    s3_server.authorizations.clear()
     return s3_server

@@ -105,7 +105,7 @@ class Folder:
             yield name, self._reader.read(name)
 
     def versions(self) -> Iterator[str]:
-        """Yield what changes with each file."""
+        """Yield a text for each file that changes with its content."""
         for file in self.files:
             status = file.stat()
             yield f"{status.st_size}\0{status.st_mtime_ns}"
@@ -125,7 +125,7 @@ class RemoteFolder:
         return zip(self.names[row:], _ahead(self._contents, self.files[row:]), strict=True)
 
     def versions(self) -> Iterator[str]:
-        """Yield what changes with each file."""
+        """Yield a text for each file that changes with its content."""
         for file in self.files:
             yield f"{file.version.size}\0{file.version.tag}"
 

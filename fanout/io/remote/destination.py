@@ -110,7 +110,7 @@ class Destination:
             return False
         try:
             version = self._bucket.version_of(self._key_of(path.name))
-        # Whoever may write need not be allowed to read: the record counts.
+        # Some keys may write but not read. Then the record alone counts.
         except OSError:
             return True
         return version is not None and version.tag == entry["tag"]

@@ -7,6 +7,7 @@ import os
 import re
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from fanout.settings import Storage
 
 _CLASSES = {"s3": "S3Store", "gs": "GCSStore", "az": "AzureStore"}
-# A part of an upload shares a slow line with others; the default of 30 s would never end then.
+
+# The user names the endpoint, which may be a server inside the network without TLS. A part of an upload shares a slow
+# line with others, and would never end within the default of 30 s.
 _DEFAULTS = {"timeout": "300s", "allow_http": True}
 
 # A part has at least these bytes; an object has at most 10,000 parts (S3's limit).
@@ -39,7 +42,7 @@ _LONGEST_REASON = 400
 _BAD_CREDENTIALS = re.compile(
     "InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|InvalidClientTokenId|AuthenticationFailed"
 )
-_NO_BUCKET = re.compile("Bucket|Container")
+_NO_BUCKET = re.compile("NoSuchBucket|ContainerNotFound")
 # Prefix of a store's variables, and the options that say which store of its kind it is.
 _PLACES = {
     "s3": ("aws", ("endpoint", "endpoint_url", "endpoint_url_s3")),
@@ -51,6 +54,9 @@ _KEYS_OF_AWS = (
     "AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )  # fmt: skip
+# Beginning of the tag of an object without an ETag, which no request can ask for.
+_MODIFIED = "modified "
+# Keys of a profile may be short-lived, and are looked up again after this time.
 _RENEWED_AFTER = timedelta(minutes=5)
 
 
@@ -60,18 +66,23 @@ class Bucket:
     Args:
         scheme: ``s3``, ``gs`` or ``az``.
         name: of the bucket.
-        storage: options of the stores; what they leave open is taken from the environment.
+        storage: options of the stores; the environment gives the others.
         key: of the job file, for errors about the package or an option.
 
     Raises:
-        ConfigError: obstore is missing, or an option cannot be used.
+        ConfigError: obstore is missing; with the first request, an option cannot be used.
     """
 
     def __init__(self, scheme: str, name: str, storage: Storage, key: str) -> None:
         self._scheme, self._name = scheme, name
         self._options: Mapping[str, Any] = getattr(storage, scheme)
         self._redactor = Redactor(storage.secrets)
-        self._obstore, self._store = self._connect(key)
+        try:
+            import obstore
+        except ImportError:
+            needed = f"{scheme}:// needs the package obstore: pip install 'fanout-ml[cloud]'"
+            raise ConfigError(needed, key=key) from None
+        self._obstore: Any = obstore
 
     def url_of(self, key: str) -> str:
         """Return the URL of an object."""
@@ -79,7 +90,7 @@ class Bucket:
 
     @property
     def identity(self) -> str:
-        """A digest of what distinguishes buckets of one name: the endpoint, or the account."""
+        """A digest of the endpoint and the account, which distinguish buckets of one name."""
         prefix, names = _PLACES[self._scheme]
         places = [
             str(self._options.get(name) or self._options.get(f"{prefix}_{name}"))
@@ -107,7 +118,9 @@ class Bucket:
         """Return the bytes ``start <= i < stop`` of an object; None if it has another version. Raises `OSError`."""
         try:
             with self._asking(key):
-                options = {"range": (start, stop), "if_match": version.tag}
+                options: dict[str, Any] = {"range": (start, stop)}
+                if not version.tag.startswith(_MODIFIED):
+                    options["if_match"] = version.tag
                 result = self._obstore.get(self._store, key, options=options)
                 # A server may ignore the condition.
                 return bytes(result.bytes()) if _version(result.meta) == version else None
@@ -117,7 +130,7 @@ class Bucket:
     def put(self, key: str, pieces: Iterator[bytes], size: int) -> str:
         """Upload an object, which appears once it is whole; return its tag.
 
-        Raises `OSError`, and unchanged what ``pieces`` raises.
+        Raises `OSError`, and any exception of ``pieces`` unchanged.
         """
         with self._asking(key):
             part = max(_PART_BYTES, -(-size // _MOST_PARTS))
@@ -135,7 +148,7 @@ class Bucket:
         """Raise `OSError` if an upload would fail as far as that can be seen without writing."""
         try:
             with self._asking(key):
-                # Unlike a HEAD, the answer to a GET has a body that says what is missing: the object, or the bucket.
+                # Unlike that to a HEAD, the response to a GET has a body, which shows whether the bucket exists.
                 self._obstore.get(self._store, key)
         except FileNotFoundError as error:
             if _NO_BUCKET.search(str(error.strerror)):
@@ -144,29 +157,31 @@ class Bucket:
             if _BAD_CREDENTIALS.search(str(error.strerror)):
                 raise
 
-    def _connect(self, key: str) -> tuple[Any, Any]:
+    @cached_property
+    def _store(self) -> Any:
+        from obstore import store as stores
+
+        config: dict[str, Any] = {**_DEFAULTS, **self._options}
+        more: dict[str, Any] = {}
+        if self._scheme == "s3" and (session := self._profile()) is not None:
+            more["credential_provider"] = _keys_of_profile
+            region = session.get_config_variable("region")
+            if region and not {"region", "aws_region"} & config.keys():
+                config["region"] = region
         try:
-            import obstore
-            import obstore.store as stores
-        except ImportError:
-            needed = f"{self._scheme}:// needs the package obstore: pip install 'fanout-ml[cloud]'"
-            raise ConfigError(needed, key=key) from None
-        options = dict(self._options)
-        found = {"credential_provider": _keys_of_profile} if self._needs_profile() else {}
-        try:
-            store = getattr(stores, _CLASSES[self._scheme])(self._name, config={**_DEFAULTS, **options}, **found)
+            return getattr(stores, _CLASSES[self._scheme])(self._name, config=config, **more)
         # obstore raises errors of several kinds for a value that it cannot read.
         except Exception as error:  # noqa: BLE001
-            unknown = next((name for name in options if f"'{name}'" in str(error)), None)
+            unknown = next((name for name in self._options if f"'{name}'" in str(error)), None)
             place = f"storage.{self._scheme}" + (f".{unknown}" if unknown else "")
             raise ConfigError(self._reason(error), key=place) from None
-        return obstore, store
 
-    def _needs_profile(self) -> bool:
+    def _profile(self) -> Any:
+        """Return botocore's session if neither the options nor the variables have keys, and a profile has."""
         own = {name.lower().removeprefix("aws_") for name in self._options}
-        if self._scheme != "s3" or own & {"access_key_id", "skip_signature"} or any(map(os.environ.get, _KEYS_OF_AWS)):
-            return False
-        return _session_of_profile() is not None
+        if own & {"access_key_id", "skip_signature"} or any(map(os.environ.get, _KEYS_OF_AWS)):
+            return None
+        return _session_of_profile()
 
     @contextmanager
     def _asking(self, key: str) -> Iterator[None]:
@@ -225,8 +240,8 @@ class _PreconditionFailed(Exception):  # noqa: N818 - the caller turns it into a
 
 
 def _version(meta: Mapping[str, Any]) -> Version:
-    # Every store that a URL can name has ETags.
-    return Version(meta["size"], str(meta["e_tag"] or meta["version"] or meta["last_modified"].isoformat()))
+    # Some servers that speak S3 have no ETags.
+    return Version(meta["size"], str(meta["e_tag"] or f"{_MODIFIED}{meta['last_modified'].isoformat()}"))
 
 
 def _session_of_profile() -> Any:

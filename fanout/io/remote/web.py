@@ -112,7 +112,7 @@ class WebFile(RemoteFile):
     def _attempts(self, headers: Mapping[str, str]) -> Iterator[HTTPResponse]:
         """Yield responses to one request until the caller has enough. Raises `OSError` once no attempt is left.
 
-        The caller may take what a response has before its connection breaks, and must then ask for the next one.
+        A connection may break within a body: the caller takes the bytes before that, and asks for the next response.
         """
         reason = ""
         for wait in (*_WAITS, None):

@@ -217,6 +217,31 @@ def test_another_process_reads_with_the_credentials_of_its_environment(s3, monke
     assert count_rows(next(pickle.loads(pickled).blocks()).rows) == 1
 
 
+def test_keys_and_region_come_from_a_profile(s3, tmp_path, monkeypatch):
+    pytest.importorskip("botocore")
+    s3.put("x.csv", b"a\n1\n")
+    s3.authorizations.clear()
+    keys = "aws_access_key_id = AKIAPROFILE\naws_secret_access_key = key-of-team\n"
+    (tmp_path / "credentials").write_text(f"[team]\n{keys}")
+    (tmp_path / "config").write_text("[profile team]\nregion = eu-north-1\n")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_PROFILE", "team")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    source = fanout.open_source("s3://data/x.csv", "a", storage=fanout.Storage(s3={"endpoint": s3.url}))
+    assert rows_of(source) == [1]
+    assert all("AKIAPROFILE/" in one and "/eu-north-1/s3/" in one for one in s3.authorizations)
+
+
+def test_a_public_bucket_is_read_without_keys(s3):
+    s3.put("x.csv", b"a\n1\n", public=True)
+    s3.authorizations.clear()
+    options = {"endpoint": s3.url, "region": "us-east-1", "skip_signature": True}
+    assert rows_of(fanout.open_source("s3://data/x.csv", "a", storage=fanout.Storage(s3=options))) == [1]
+    assert s3.authorizations == {""}
+
+
 @pytest.fixture
 def destination(s3, tmp_path):
     """An output whose local files are there."""

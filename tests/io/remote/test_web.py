@@ -30,6 +30,7 @@ class FileServer:
     etag: str | None = '"1"'
     last_modified: str | None = None
     ranges: bool = True
+    conditions: bool = True
     cut: int | None = None
     """Bytes after which each connection breaks."""
     breaks: int = 1_000_000
@@ -45,7 +46,7 @@ class FileServer:
             raise web.HTTPFound(request.query["to"])
         if self.statuses:
             return web.Response(status=self.statuses.pop(0), headers={"Retry-After": "0"})
-        if request.headers.get("If-Match", self.etag) != self.etag:
+        if self.conditions and request.headers.get("If-Match", self.etag) != self.etag:
             return web.Response(status=412)
         headers = {"ETag": self.etag, "Last-Modified": self.last_modified}
         response = web.StreamResponse(headers={name: value for name, value in headers.items() if value is not None})
@@ -224,12 +225,13 @@ async def test_arrays_are_read_from_any_place(server, tmp_path):
 GCS_KEY = '{"gcs_base_url": "%s", "disable_oauth": true, "client_email": "", "private_key": "", "private_key_id": ""}'
 
 
+@pytest.mark.parametrize("conditions", [True, False])
 @pytest.mark.parametrize("breaks", [0, 3])
 @pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
-async def test_every_store_is_asked_for_one_version_also_after_a_broken_connection(server, scheme, breaks):
+async def test_every_store_is_asked_for_one_version_also_after_a_broken_connection(server, scheme, breaks, conditions):
     pytest.importorskip("obstore")
     server.last_modified = "Mon, 30 Nov 2026 12:00:00 GMT"
-    server.cut, server.breaks = 10_000, breaks
+    server.cut, server.breaks, server.conditions = 10_000, breaks, conditions
     origin = server.url.removesuffix("/x.csv")
     options = {
         "s3": {"endpoint": origin, "access_key_id": "key", "secret_access_key": "secret-key", "region": "us-east-1"},
