@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.groups import BY_HAND, FANOUT, FLOOR, INTO_FILE, OPENAI, RUST, TRITON, WITH_JOURNAL
+from benchmarks.groups import BY_HAND, FANOUT, FLOOR, INTO_FILE, OPENAI, RUST, TEMPLATE, TRITON, WITH_JOURNAL
 from benchmarks.summary import Spread, cpu_of, ratio_between
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ BOUNDS = (
     Bound("W3", FANOUT, RUST, 0.32),
     Bound("W3", FANOUT, BY_HAND, 0.1),
     Bound("W4", FANOUT, TRITON, 0.72),
+    Bound("W5", FANOUT, FLOOR, 0.87),
+    Bound("W5", TEMPLATE, FLOOR, 0.95),
     Bound("chunks", "map, 1,000,000 chunks", "map, 1,000 chunks", 1.05),
     Bound("chunks", "stream, 1,000,000 chunks", "stream, 1,000 chunks", 1.05),
     Bound("failures", "10% of the answers are a 503", "0% of the answers are a 503", 1.25),
