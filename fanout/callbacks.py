@@ -114,6 +114,12 @@ class Tasks:
         """End every task that `join` waits for."""
         self.cancel(self._joined)
 
+    async def run(self, jobs: Iterable[Job]) -> None:
+        """Start tasks for ``jobs``, and wait as `join` does."""
+        for job in jobs:
+            self.start(job)
+        await self.join()
+
     async def join(self) -> None:
         """Wait until all tasks have ended, including those that start meanwhile. If cancelled, end them first."""
         cancelled = False

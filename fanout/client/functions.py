@@ -76,9 +76,10 @@ def _name(value: object) -> str:
 
 
 def _code(function: FunctionType) -> list[Any]:
-    # The source of a lambda is that of its line, which may have several.
-    if function.__name__ != "<lambda>":
-        with suppress(OSError, TypeError):  # typed into an interpreter, or made of a text
+    # The source of a lambda is that of its line, which may have several. Code that was made of a text has no file, and
+    # since Python 3.13 the text after ``python -c`` counts as its source.
+    if function.__name__ != "<lambda>" and function.__code__.co_filename != "<string>":
+        with suppress(OSError, TypeError):  # typed into an interpreter
             return [inspect.getsource(function)]
     return [
         part

@@ -177,8 +177,10 @@ class Dispatcher:
     """Admits and sends the requests of one run, to endpoints that it shares with other runs.
 
     Args:
-        owner: identifies the run's rows in the report of a second answer. It refers to nothing else.
         call: the header fields and the priority of the requests.
+
+    Attributes:
+        owner: identifies the run's rows in the report of a second answer.
     """
 
     def __init__(
@@ -188,14 +190,14 @@ class Dispatcher:
         stop_event: StopEvent,
         emit: Callable[[Event], None],
         *,
-        owner: object = None,
         call: Call = _PLAIN_CALL,
     ) -> None:
         self._call = call
         self._traffic = traffic
         self._stop_event = stop_event
         self._group = group
-        self._owner = owner
+        # Connections remember it, so it must not refer to the run and its arrays.
+        self.owner = object()
         self._single = None if group.balancer.several else group.balancer.endpoints[0]
         self._rates = group.costs.rates
         self._max_requests = group.limits.max_requests
@@ -381,7 +383,7 @@ class Dispatcher:
             else:
                 assert request.payload is not None
                 where = None if request.place is None else request.place.where
-                rows = self._owner, request.chunk.start, request.chunk.stop, where
+                rows = self.owner, request.chunk.start, request.chunk.stop, where
                 response = await endpoint.transport.post(
                     request.payload, fresh=fresh, rows=rows, call=self._call.headers
                 )

@@ -117,7 +117,7 @@ class BilledDispatcher(Dispatcher):
         spending: of this run.
     """
 
-    def __init__(self, account: Account, spending: Spending, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, account: Account, spending: Spending, **options: Any) -> None:
         super().__init__(*args, **options)
         self._account = account
         self._spending = spending

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from fanout.errors import TransportError
     from fanout.limits import Account
     from fanout.limits.shared_client import Claim
-    from fanout.statistics import Spending
     from fanout.types import Response
     from fanout.upstream.admission import Decision
     from fanout.upstream.group import EndpointGroup
@@ -166,11 +165,8 @@ class SharedDispatcher(Dispatcher):
 class SharedBilledDispatcher(SharedDispatcher, BilledDispatcher):
     """Sends requests within the limits of an account, and within limits that other processes share."""
 
-    def __init__(self, group: EndpointGroup, *args: Any, account: Account, spending: Spending, **options: Any) -> None:
-        # The order of arguments is that of `BilledDispatcher`, which takes its own first.
-        BilledDispatcher.__init__(self, account, spending, group, *args, **options)
-        assert group.shared is not None
-        self._shared = group.shared
+    def __init__(self, *args: Any, account: Account, **options: Any) -> None:
+        super().__init__(*args, account=account, **options)
         self._shared.add_account(account)
 
     def ticket(self) -> BilledTicket:

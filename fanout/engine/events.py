@@ -1,0 +1,67 @@
+"""The events of a run, for its listener and the log."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from fanout.callbacks import abnormal
+from fanout.engine.logs import level_of, log_event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container
+
+    from fanout.types import Event
+    from fanout.upstream.balancer import Balancer
+
+_log = logging.getLogger("fanout")
+
+
+class EventEmitter:
+    """Calls a listener with events, their secrets concealed.
+
+    If the listener raises an exception, log it and stop calling it; whatever else it raises stops the run.
+
+    Args:
+        listener: takes each event. With an attribute ``kinds`` it takes only events of these kinds.
+        report: takes the error of a listener that ended abnormally.
+    """
+
+    def __init__(
+        self,
+        listener: Callable[[Event], None] | None,
+        balancer: Balancer,
+        report: Callable[[BaseException], None],
+    ) -> None:
+        self._listener = listener
+        self._kinds: Container[str] | None = getattr(listener, "kinds", None)
+        self._balancer = balancer
+        self._report = report
+
+    def wants(self, kind: str) -> bool:
+        """Return whether the listener takes events of this kind."""
+        return self._listener is not None and (self._kinds is None or kind in self._kinds)
+
+    def __call__(self, event: Event) -> None:
+        """Emit ``event``, and log it."""
+        level, listener = level_of(event), self._listener if self.wants(event.kind) else None
+        if level is None and listener is None:
+            return
+        if event.reason and (reason := self._balancer.conceal(event.reason)) != event.reason:
+            event = replace(event, reason=reason)
+        if level is not None:
+            log_event(event, level)
+        if listener is None:
+            return
+        try:
+            listener(event)
+        except BaseException as error:  # noqa: BLE001 - the user's code, beside the run
+            self._listener = None
+            # Formatted here, because a traceback may quote secrets.
+            trace = self._balancer.conceal_lines(traceback.format_exc())
+            # Logged in any case: the run may have ended, or have an answer for all of its callers.
+            _log.error("on_event raised an error, and is not called again in this run\n%s", trace)
+            if not isinstance(error, Exception):
+                self._report(abnormal("on_event", error))
