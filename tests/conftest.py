@@ -31,12 +31,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # One leg of CI tests a plain install, without extras: it leaves out the files that import one, and the parameters that
 # need one.
-_MODULES = {
-    module: module if module != "parquet" else "pyarrow"
-    for module in ("pyarrow", "parquet", "pandas", "polars", "uvloop", "opentelemetry", "prometheus_client")
-}
-_MISSING = {word for word, module in _MODULES.items() if not find_spec(module)}
-_IMPORT = re.compile(rf"^(?:import|from) ({'|'.join(_MODULES)})\b", re.MULTILINE)
+_EXTRAS = ("pyarrow", "pandas", "polars", "uvloop", "opentelemetry", "prometheus_client")
+_WORDS = {"parquet": "pyarrow", "arrow": "pyarrow", "data-frames": "pandas", **{module: module for module in _EXTRAS}}
+_MISSING = {word for word, module in _WORDS.items() if not find_spec(module)}
+_IMPORT = re.compile(rf"^(?:import|from) ({'|'.join(_EXTRAS)})\b", re.MULTILINE)
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
@@ -48,9 +46,9 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         parameters = item.nodeid.partition("[")[2]
-        for module in _MISSING:
-            if module in parameters:
-                item.add_marker(pytest.mark.skip(f"{_MODULES[module]} is not installed"))
+        for word in _MISSING:
+            if word in parameters:
+                item.add_marker(pytest.mark.skip(f"{_WORDS[word]} is not installed"))
 
 
 # pytest --hypothesis-profile=thorough is for CI. A busy machine may take its time over an example.
