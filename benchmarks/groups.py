@@ -55,7 +55,8 @@ class Entry:
         """Return the reason that it cannot run here, or None."""
         missing = [name for name in self.needs if find_spec(name) is None]
         if missing:
-            return f"{' and '.join(missing)} not installed (pip install -e '.[bench]')"
+            extra = "bench,ray" if "ray" in missing else "bench"
+            return f"{' and '.join(missing)} not installed (pip install -e '.[{extra}]')"
         return self.lacking()
 
 
