@@ -29,6 +29,10 @@ _FEWEST_SAMPLES = 3
 LATENCIES_AT_ONCE = 4096
 
 
+# As many take little longer than a few.
+_WORTH_SORTING = 100
+
+
 class Latencies:
     """A histogram with buckets of constant relative width (3 %): fixed memory, any number of values.
 
@@ -50,6 +54,8 @@ class Latencies:
 
     def add(self, other: Latencies) -> None:
         """Take another's counts into these."""
+        if len(other.recent) >= _WORTH_SORTING:  # else each copy of them would be sorted again
+            other.sort_in()
         if other._counts is not None:
             self._counts = self.counts + other._counts
         self.recent += other.recent
@@ -69,25 +75,34 @@ class Latencies:
 
     def quantile(self, q: float) -> float:
         """The middle of the bucket that holds the ``q`` quantile, in seconds; NaN when nothing was counted."""
+        return self.quantiles(q)[0]
+
+    def quantiles(self, *qs: float) -> tuple[float, ...]:
+        """Return several quantiles at the cost of one."""
         seen = self.counts.cumsum()
         if not seen[-1]:
-            return nan
-        index = int(np.searchsorted(seen, max(1, q * seen[-1])))
-        exponent, part = divmod(index, _BUCKETS_PER_DOUBLING)
-        low = 0.5 + part / (2 * _BUCKETS_PER_DOUBLING)
-        middle: float = (low + 1 / (4 * _BUCKETS_PER_DOUBLING)) * 2.0 ** (exponent + _SMALLEST_EXPONENT)
-        return middle
+            return (nan,) * len(qs)
+        return tuple(_middle(int(seen.searchsorted(max(1, q * seen[-1])))) for q in qs)
 
     def sort_in(self) -> Array:
         """Count the recent latencies in their buckets, and return the counts."""
         if self._counts is None:
             self._counts = np.zeros(_BUCKETS_PER_DOUBLING * _DOUBLINGS, np.int64)
+        if not self.recent:
+            return self._counts
         mantissas, exponents = np.frexp(np.maximum(self.recent, _SHORTEST))
         places = (exponents - _SMALLEST_EXPONENT) * _BUCKETS_PER_DOUBLING
         places += ((mantissas - 0.5) * 2 * _BUCKETS_PER_DOUBLING).astype(int)
         np.add.at(self._counts, places.clip(0, len(self._counts) - 1), 1)
         self.recent.clear()
         return self._counts
+
+
+def _middle(bucket: int) -> float:
+    exponent, part = divmod(bucket, _BUCKETS_PER_DOUBLING)
+    low = 0.5 + part / (2 * _BUCKETS_PER_DOUBLING)
+    middle: float = (low + 1 / (4 * _BUCKETS_PER_DOUBLING)) * 2.0 ** (exponent + _SMALLEST_EXPONENT)
+    return middle
 
 
 class Traffic:
@@ -249,7 +264,7 @@ class Counters:
         counts: dict[str, Any] = _numbers(self) | _numbers(self.traffic) | shared
         if prices is not None and prices.is_set:
             counts |= self.spending.snapshot(prices.currency)
-        p50, p95, p99 = (self.traffic.latencies.quantile(q) for q in (0.50, 0.95, 0.99))
+        p50, p95, p99 = self.traffic.latencies.quantiles(0.50, 0.95, 0.99)
         return Statistics(
             seconds=seconds,
             concurrency=concurrency,

@@ -36,6 +36,23 @@ def test_a_quantile_is_that_of_the_sorted_values(seconds, q):
     assert latencies(*seconds).quantile(q) == pytest.approx(exact, rel=TOLERANCE)
 
 
+@given(st.lists(SECONDS, max_size=50))
+def test_several_quantiles_are_those_that_are_asked_for_one_by_one(seconds):
+    sketch, qs = latencies(*seconds), (0.0, 0.5, 0.95, 0.99, 1.0)
+    assert sketch.quantiles(*qs) == pytest.approx([sketch.quantile(q) for q in qs], nan_ok=True)
+
+
+@pytest.mark.parametrize("n", [1, 99, 100, 1000])
+def test_a_sum_has_the_values_of_both_however_many_are_new(n):
+    one, other = latencies(*[0.5] * n), latencies(*[2.0] * n)
+    total = Latencies()
+    total.add(one)
+    total.add(other)
+    assert total.counts.sum() == 2 * n
+    assert (total.counts == one.counts + other.counts).all()
+    assert one.counts.sum() == n  # as before
+
+
 def test_there_is_no_quantile_of_nothing():
     assert math.isnan(Latencies().quantile(0.5))
 

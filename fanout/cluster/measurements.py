@@ -56,7 +56,7 @@ def combined(workers: Iterable[Mapping[str, Any]], seconds: float) -> Statistics
             usage[name] = usage.get(name, 0) + count
     adaptive = [one["concurrency"] for one in workers if one.get("concurrency")]
     latencies = combined_latencies(workers)
-    p50, p95, p99 = (latencies.quantile(q) for q in (0.50, 0.95, 0.99))
+    p50, p95, p99 = latencies.quantiles(0.50, 0.95, 0.99)
     answered = counts["ok"] - counts["cached"]
     return Statistics(
         **counts,

@@ -151,7 +151,7 @@ def _tiles(timeline: Timeline, account: Account) -> Iterator[tuple[str, str]]:
     yield "time", duration(timeline.end)
     done = sum(sample.ok for sample in ended)
     yield "rows/s", number(done / timeline.end) if timeline.end else "0"
-    p50, p95 = latencies.quantile(0.5), latencies.quantile(0.95)
+    p50, p95 = latencies.quantiles(0.5, 0.95)
     if not isnan(p50):
         yield "latency, median", duration(p50)
         yield "latency, 95 %", duration(p95)
@@ -207,7 +207,7 @@ def _requests(timeline: Timeline) -> list[str]:
     latencies = timeline.latencies()
     if not latencies.counts.any():
         return []
-    p50, p95, p99 = (latencies.quantile(q) for q in (0.5, 0.95, 0.99))
+    p50, p95, p99 = latencies.quantiles(0.5, 0.95, 0.99)
     over_time = TimeChart(
         "How long did requests take?",
         f"Median {duration(p50)}, 95 % within {duration(p95)}, 99 % within {duration(p99)}.",

@@ -34,6 +34,9 @@ _SHORTEST, _SHARE = 0.1, 1 / 40
 # Age of the session in seconds at the first totals; the next come as the age has doubled, or after an hour.
 _FIRST_TOTALS, _MOST_BETWEEN_TOTALS = 8.0, 3600.0
 
+# Seconds between two writes of samples that come quickly.
+_BETWEEN_WRITES = 1.0
+
 _NOTES_PER_SAMPLE = 4
 _MOST_BUFFERED = 200
 _LONGEST_REASON = 200
@@ -151,13 +154,13 @@ class RunRecorder:
                 await sampling
             with suppress(ClientStateError):  # closed under the run
                 sample, totals = self._sample(client), self._totals(client)
-                await self._append([*self.events.take(), sample, *self.examples, totals])
+                await self._append([*self.events.take(), sample, *self.examples, totals], at_once=True)
             await self._write(self._close)
 
     async def _sample_regularly(self, client: Measured) -> None:
         next_totals = _FIRST_TOTALS
         while not self._broken:
-            await asyncio.sleep(max(_SHORTEST, self._age * _SHARE))
+            await asyncio.sleep(self._interval)
             # The clock of the loop, because it is virtual in a rehearsal.
             now = self._began_at + self._age
             full = len(self._buffer) >= _MOST_BUFFERED if self._file is None else not self._file.has_room(now)
@@ -170,13 +173,18 @@ class RunRecorder:
             await self._append(lines)
 
     @property
+    def _interval(self) -> float:
+        """Seconds between two samples."""
+        return max(_SHORTEST, self._age * _SHARE)
+
+    @property
     def _age(self) -> float:
         return self._now() - self.events.began
 
     def _sample(self, client: Measured) -> Sample:
         stats, latencies = client.statistics(), client.latencies()
         recent, self._latencies = latencies.since(self._latencies), latencies
-        p50, p95, p99 = (float(f"{recent.quantile(q):.3g}") for q in (0.50, 0.95, 0.99))
+        p50, p95, p99 = (float(f"{seconds:.3g}") for seconds in recent.quantiles(0.50, 0.95, 0.99))
         return Sample(
             seconds=round(self._age, 2),
             ok=stats.ok,
@@ -215,11 +223,14 @@ class RunRecorder:
             stop_reason=ending.stop_reason if ending else "",
         )
 
-    async def _append(self, lines: list[Line]) -> None:
+    async def _append(self, lines: list[Line], *, at_once: bool = False) -> None:
         if not self._broken:
             self._buffer += lines
-            done = any(line.ok + line.failed for line in lines if isinstance(line, Sample))
-            if self._file is not None or done or self.ending is not None:
+            # The way to the helper thread costs more than a sample.
+            is_due = len(self._buffer) * self._interval >= _BETWEEN_WRITES
+            if self._file is None:
+                is_due = any(line.ok + line.failed for line in lines if isinstance(line, Sample))
+            if is_due or self.ending is not None or (at_once and self._file is not None):
                 await self._write(self._flush)
 
     def _flush(self) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
 
 import msgspec
 import pytest
 
+from fanout import Statistics
+from fanout.report import RunRecorder
 from fanout.report.recording import (
     BYTES_PER_HOUR,
     Note,
@@ -16,6 +19,7 @@ from fanout.report.recording import (
     Totals,
     read_recording,
 )
+from fanout.statistics import Latencies
 
 HEAD = Session(1000.0, 10, 0, {"Job": {"input": "x.npy"}})
 SAMPLE = Sample(0.5, 4, 0, 0, 0, 0, 2, 16, (0.1, 0.2, 0.3), (3,), {"tokens": 5})
@@ -86,3 +90,30 @@ def test_a_run_that_is_restarted_every_second_stays_within_64_kib_an_hour(path):
         file.close()
         assert path.stat().st_size < BYTES_PER_HOUR + 2**12
     assert read_recording(path)[-1].totals == TOTALS
+
+
+class Quick:
+    """A client with a row more at each look at it."""
+
+    n = 0
+
+    def statistics(self):
+        self.n += 1
+        return Statistics(rows=self.n, ok=self.n)
+
+    def latencies(self):
+        return Latencies()
+
+
+@pytest.mark.virtual_time
+async def test_samples_that_come_quickly_are_written_together(path, monkeypatch):
+    writes = []
+    write = RecordingFile.append
+    monkeypatch.setattr(RecordingFile, "append", lambda file, *lines: (writes.append(lines), write(file, *lines)))
+    recorder = RunRecorder(path, str, facts={}, limit=1)
+    async with recorder.session(Quick(), rows=None, earlier=0):
+        await asyncio.sleep(4.05)
+    (session,) = read_recording(path)
+    assert len(session.samples) == 41  # one in 0.1 s, and the last
+    assert session.totals is not None
+    assert len(writes) <= 6
