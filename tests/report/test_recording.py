@@ -109,7 +109,12 @@ class Quick:
 async def test_samples_that_come_quickly_are_written_together(path, monkeypatch):
     writes = []
     write = RecordingFile.append
-    monkeypatch.setattr(RecordingFile, "append", lambda file, *lines: (writes.append(lines), write(file, *lines)))
+
+    def counted(file, *lines):
+        writes.append(lines)
+        write(file, *lines)
+
+    monkeypatch.setattr(RecordingFile, "append", counted)
     recorder = RunRecorder(path, str, facts={}, limit=1)
     async with recorder.session(Quick(), rows=None, earlier=0):
         await asyncio.sleep(4.05)
