@@ -2,7 +2,7 @@
 
 The CPU time of a request with one row (W1) is measured at each seam by itself, the steps in turn, round after round:
 the bytes of a request and its response in protocols of asyncio, fanout's transport alone, the codec alone, and a run
-without a network. What the whole takes beyond them is the cost of the parts together, such as colder caches.
+without a network. What the whole takes beyond them is not taken apart further; colder caches are a likely reason.
 """
 
 from __future__ import annotations
