@@ -23,7 +23,7 @@ _SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 2
 
 
 class Operation(NamedTuple):
-    """What a client asks of a language model."""
+    """Operation of a client at a language model."""
 
     name: str
     """Name of its spans: the operation and the model."""

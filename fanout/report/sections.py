@@ -1,0 +1,243 @@
+"""The sections of a report: charts and tables, each with a title that states its question."""
+
+from __future__ import annotations
+
+from collections import Counter
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from fanout.report.charts import Histogram, Series, TimeChart, bar_table, figure, table
+from fanout.report.failures import group_failures
+from fanout.report.scales import duration, number
+from fanout.statistics import Latencies
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fanout.report.page import Account
+    from fanout.report.recording import RecordedSession
+    from fanout.report.timeline import Timeline
+
+_EVENTS_SHOWN = 40
+_EVENT_NAMES = {
+    "opened": "circuit opened", "ejected": "left alone for a while", "restored": "answers again",
+    "excluded": "excluded", "pause": "pause", "stop": "stop",
+}  # fmt: skip
+
+_PER_BIN = 4
+"""Buckets of `Latencies` in a bin of the histogram: 4 bins for each doubling."""
+
+
+def rows_text(n: int) -> str:
+    """Return a number of rows in words."""
+    return f"{n:,} row{'s' * (n != 1)}"
+
+
+def progress(timeline: Timeline) -> list[str]:
+    """Return charts of the rows that are done."""
+    if timeline.is_short:
+        return []
+    rates = [value for _, value in timeline.rates(lambda sample: sample.ok) if value is not None]
+    last = next((value for _, value in reversed(timeline.rows_done()) if value is not None), 0.0)
+    peak = f"{number(max(rates, default=0.0))} rows/s at most between two samples."
+    return [
+        TimeChart(
+            "How many rows were done?",
+            f"{rows_text(round(last))} at the end of the recording.",
+            "rows",
+            [
+                Series("done", timeline.rows_done()),
+                Series("failed among them", timeline.totals_of(lambda sample: sample.failed)),
+            ],
+            timeline.end,
+            timeline.resumed,
+        ).html(),
+        TimeChart(
+            "How many rows were answered in a second?",
+            peak,
+            "rows/s",
+            [Series("answered", timeline.rates(lambda sample: sample.ok), steps=True)],
+            timeline.end,
+            timeline.resumed,
+        ).html(),
+    ]
+
+
+def requests(timeline: Timeline) -> list[str]:
+    """Return charts of the requests, their latencies and their limit."""
+    latencies = timeline.latencies()
+    if not latencies.counts.any():
+        return []
+    p50, p95, p99 = latencies.quantiles(0.5, 0.95, 0.99)
+    over_time = TimeChart(
+        "How long did requests take?",
+        f"Median {duration(p50)}, 95 % within {duration(p95)}, 99 % within {duration(p99)}.",
+        "latency, log scale",
+        timeline.latency_series(),
+        timeline.end,
+        timeline.resumed,
+        log=True,
+        show=duration,
+    )
+    histogram = _latency_histogram(latencies, (p50, p95, p99))
+    if timeline.is_short:
+        return [histogram]
+    return [over_time.html(), histogram, _in_flight(timeline), _trouble(timeline)]
+
+
+def _latency_histogram(latencies: Latencies, percentiles: tuple[float, float, float]) -> str:
+    edges, counts = Latencies.edges(), latencies.counts
+    filled = counts.nonzero()[0]
+    first, last = filled[0] // _PER_BIN * _PER_BIN, (filled[-1] // _PER_BIN + 1) * _PER_BIN
+    heights = counts[first:last].reshape(-1, _PER_BIN).sum(axis=1)
+    return Histogram(
+        "How are latencies distributed?",
+        f"{int(counts.sum()):,} requests, from {duration(edges[filled[0]])} to {duration(edges[filled[-1] + 1])}.",
+        edges[first : last + 1 : _PER_BIN].tolist(),
+        heights.tolist(),
+        "latency, log scale",
+        "requests",
+        log=True,
+        marks=list(zip(percentiles, ("median", "95 %", "99 %"), strict=True)),
+        show=duration,
+    ).html()
+
+
+def _in_flight(timeline: Timeline) -> str:
+    changes: Counter[str] = Counter()
+    for one in timeline.sessions:
+        changes.update(one.totals.limit_changes if one.totals else {})
+    most = max((one.totals.max_in_flight for one in timeline.sessions if one.totals), default=0)
+    reasons = ", ".join(f"{reason} ({n:,} times)" for reason, n in changes.most_common())
+    return TimeChart(
+        "How many requests were in flight, against the limit?",
+        f"At most {most:,}." + (f" The limit was adapted to the endpoint: {reasons}." if changes else ""),
+        "requests",
+        [
+            Series("in flight", timeline.gauge(lambda sample: sample.in_flight)),
+            Series("limit", timeline.gauge(lambda sample: sample.limit), steps=True),
+        ],
+        timeline.end,
+        timeline.resumed,
+    ).html()
+
+
+def _trouble(timeline: Timeline) -> str:
+    series = []
+    for name in ("retries", "splits", "hedges"):
+        points = timeline.rates(attrgetter(name))
+        if name == "retries" or any(value for _, value in points):
+            series.append(Series(name, points, steps=True))
+    pauses, opened = timeline.pauses(), timeline.notes("opened", "ejected")
+    counts = [f"{len(pauses):,} pauses"] * bool(pauses) + [f"{len(opened):,} circuit openings"] * bool(opened)
+    left_out = sum(one.totals.left_out for one in timeline.sessions if one.totals)
+    omitted = f" {left_out:,} further events are not shown." if left_out else ""
+    return TimeChart(
+        "When were requests repeated, and when did the run wait?",
+        (f"{' and '.join(counts)}." if counts else "No pause, and no circuit opened.") + omitted,
+        "requests/s",
+        series,
+        timeline.end,
+        timeline.resumed,
+        spans=pauses,
+        marks=[(when, note.reason) for when, note in opened],
+    ).html()
+
+
+def events(timeline: Timeline) -> list[str]:
+    """Return a table of the events."""
+    events = timeline.notes("pause", "stop", "opened", "ejected", "restored", "excluded")
+    if not events:
+        return []
+    shown = events if len(events) <= _EVENTS_SHOWN else [*events[: _EVENTS_SHOWN // 2], *events[-_EVENTS_SHOWN // 2 :]]
+    rows = [[duration(when), _EVENT_NAMES.get(note.kind, note.kind), note.reason] for when, note in shown]
+    summary = f"{len(events):,} events" + (f", {len(shown)} of them shown." if len(shown) < len(events) else ".")
+    return [figure("What happened to the endpoints?", summary, table(["after", "event", "reason"], rows), wide=True)]
+
+
+def failures(account: Account) -> list[str]:
+    """Return a table of the failed rows by reason."""
+    groups = group_failures(account.failures)
+    if not groups:
+        return []
+    whole = sum(group.n_rows for group in groups)
+    rows = [([group.reason, f"{group.n_rows:,}", ", ".join(group.examples)], group.n_rows / whole) for group in groups]
+    summary = f"{rows_text(whole)} failed, for {len(groups)} reason{'s' * (len(groups) != 1)}."
+    return [bar_table("Why did rows fail?", summary, ["reason", "rows", "first rows", "share of failed rows"], rows)]
+
+
+def endpoints(timeline: Timeline, account: Account) -> list[str]:
+    """Return charts of the endpoints, if there are several."""
+    endpoints = timeline.endpoints()
+    if not endpoints:
+        return []
+    failed: Counter[str] = Counter()
+    for failure in account.failures:
+        failed[failure.endpoint] += failure.n_rows
+    requests = [timeline.requests_of(one.url) for one in endpoints]
+    whole = sum(requests) or 1
+    rows = [
+        (
+            [
+                one.url,
+                one.state + (f": {one.reason}" if one.reason else ""),
+                "" if one.latency is None else duration(one.latency),
+                f"{failed[one.url]:,}",
+                f"{n:,}",
+            ],
+            n / whole,
+        )
+        for one, n in zip(endpoints, requests, strict=True)
+    ]
+    headers = ["endpoint", "state at the end", "latency", "failed rows", "requests", "share of requests"]
+    figures = [bar_table("How do the endpoints compare?", "", headers, rows)]
+    if len(endpoints) > 1 and not timeline.is_short:
+        figures.append(
+            TimeChart(
+                "Which endpoint received the requests?",
+                "Requests sent in a second.",
+                "requests/s",
+                timeline.endpoint_series(),
+                timeline.end,
+                timeline.resumed,
+                marks=[(when, note.reason) for when, note in timeline.notes("ejected", "excluded")],
+            ).html()
+        )
+    return figures
+
+
+def usage(timeline: Timeline) -> list[str]:
+    """Return charts of what the API has counted, and of its cost."""
+    series = timeline.usage_series()
+    if not series or timeline.is_short:
+        return []
+    return [_usage_chart(timeline, series), *_cost(timeline)]
+
+
+def _cost(timeline: Timeline) -> list[str]:
+    currencies = [sample.currency for one in timeline.sessions for sample in one.samples if sample.currency]
+    if not currencies:
+        return []
+    points = timeline.accumulated(lambda sample: sample.cost)
+    summary = f"{number(points[-1][1] or 0)} {currencies[-1]} at the prices of the job."
+    series = [Series("cost", points)]
+    return [TimeChart("What did the run cost?", summary, currencies[-1], series, timeline.end, timeline.resumed).html()]
+
+
+def _usage_chart(timeline: Timeline, series: Sequence[Series]) -> str:
+    last = [(one.name, one.points[-1][1] or 0) for one in series]
+    summary = ", ".join(f"{n:,.0f} {name}" for name, n in last)
+    question = "How many tokens did the API count?" if "token" in summary else "What did the API count?"
+    unit = "tokens" if "token" in summary else "units"
+    return TimeChart(question, f"{summary}.", unit, series, timeline.end, timeline.resumed).html()
+
+
+def examples(sessions: Sequence[RecordedSession]) -> list[str]:
+    """Return a table of input rows with their outcomes."""
+    examples = sorted({one.row: one for session in sessions for one in session.examples}.items())
+    if not examples:
+        return []
+    rows = [[f"{row}", one.input, one.outcome] for row, one in examples]
+    content = table(["row", "input", "answer, or reason of the failure"], rows)
+    summary = "Some rows, because the job says report.rows = true."
+    return [figure("What was sent, and what came back?", summary, content, wide=True)]
