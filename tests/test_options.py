@@ -105,8 +105,8 @@ async def test_a_misspelt_option_of_a_call_is_named_too() -> None:
             await client.preview(X, contrl=None)  # type: ignore[call-arg]
 
 
-@pytest.mark.parametrize("sink", ["y.npy", None])
-async def test_a_path_in_place_of_a_sink_is_refused_with_the_remedy(sink: Any) -> None:
+@pytest.mark.parametrize("sink", [7, None])
+async def test_what_is_neither_a_sink_nor_a_path_is_refused_with_the_remedy(sink: Any) -> None:
     async with Client(URL, codec="v1") as client:
         with pytest.raises(ConfigError, match=r"sink must be what fanout\.open_sink\(path\) gives"):
             await client.run(X, sink)

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
 _HOST = re.compile(r"\(([\w-]+(?:\.[\w-]+)+)\)")
 _SUCH_AS = re.compile(r"such as ([\w./:-]+)\.$")
-_EXAMPLES: dict[str, Any] = {"string": "NAME", "integer": 1, "number": 0.0, "boolean": True, "array": [], "object": {}}
+_EXAMPLES: dict[str, Any] = {
+    "string": "NAME",
+    "integer": 1,
+    "number": 0.0,
+    "boolean": True,
+    "array": [],
+    "object": {"text": "{{text}}"},
+}
 
 
 def presets_command(*, as_json: bool) -> int:

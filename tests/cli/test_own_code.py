@@ -46,6 +46,7 @@ WITH_CODE = {
 WITHOUT_CODE = {
     "status": ["job.toml"],
     "report": ["job.toml"],
+    "failures": ["job.toml"],
     "schema": [],
     "cache stats": ["job.toml"],
     "cache prune": ["job.toml", "--all"],
@@ -53,7 +54,7 @@ WITHOUT_CODE = {
     "presets show": ["cohere-embed"],
     "init": ["new.toml", "--input", "x.npy", "--url", "http://127.0.0.1:9/x", "--codec", "my_codecs.py:Double"],
 }
-WITHOUT_JOB = {"serve"}
+WITHOUT_JOB = {"serve", "compare", "show"}
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+
 import numpy as np
 import pytest
 import trustme
@@ -138,6 +140,7 @@ async def test_foreign_messages_on_the_channel_change_nothing(server):
             client.publish("fanout:{noisy}:limits", data)
         client.publish("fanout:{noisy}:limits", b"cooldown abc 1.5")
     assert await anext(notices) == Notice("abc", 1.5)
+    assert isinstance(notices, AsyncGenerator)
     await notices.aclose()
     await backend.close()
 
