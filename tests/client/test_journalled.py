@@ -125,7 +125,7 @@ async def test_chunks_that_come_fast_are_committed_more_at_a_time(
 async def test_no_commit_waits_for_more_chunks_than_may_be_in_hand(tmp_path: Path) -> None:
     """The window is full before 10 ms of such quick chunks have come, and no other comes until some are written."""
     with MockEndpoint(double, latency=1e-4) as mock:
-        await run(mock, tmp_path, np.ones((1200, 3)), chunk_rows=1, limits=Limits(concurrency=16))
+        await run(mock, tmp_path, np.ones((900, 3)), chunk_rows=1, limits=Limits(concurrency=16))
     assert asyncio.get_running_loop().time() < 0.1
 
 
@@ -145,7 +145,7 @@ async def test_the_answers_that_wait_for_the_disk_are_bounded_in_bytes(
 
     monkeypatch.setattr(Journal, "commit", counted)
     with MockEndpoint(double) as mock:
-        await run(mock, tmp_path, np.ones((800, 3)), chunk_rows=1, limits=Limits(concurrency=16))
+        await run(mock, tmp_path, np.ones((500, 3)), chunk_rows=1, limits=Limits(concurrency=16))
     assert 34 < max(in_hand) <= 100
 
 
