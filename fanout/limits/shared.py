@@ -215,10 +215,14 @@ def open_backend(url: str, key: str, bounds: Bounds) -> LimitsBackend:
         from fanout.limits.shared_redis import RedisBackend  # its library is optional
 
         return RedisBackend(url, key, bounds)
+    if scheme == "ray":
+        from fanout.limits.shared_ray import RayBackend
+
+        return RayBackend(url, key, bounds)
     if scheme not in _REGISTRY.names():
-        known = ", ".join([*_REDIS, *_REGISTRY.names()])
-        hint = did_you_mean(scheme, [*_REDIS, *_REGISTRY.names()])
-        raise ConfigError(f"shared has an unknown scheme, {scheme!r}{hint}; there are {known}", key=KEY)
+        known = [*_REDIS, "ray", *_REGISTRY.names()]
+        hint = did_you_mean(scheme, known)
+        raise ConfigError(f"shared has an unknown scheme, {scheme!r}{hint}; there are {', '.join(known)}", key=KEY)
     return _REGISTRY.find(scheme)(url, key, bounds)
 
 
