@@ -67,5 +67,7 @@ class Assigner:
         wanted = RowSet(ranges)
         known = [(a, b, url) for (a, b), url in jobs.items() if wanted.gap(a, b) is None]
         share = share_of(self._limits, slot, self._workers)
-        shard = replace(self._shard, attempt=number, limits=share | budget, jobs=known)
+        if self._shard.limits:  # the engine keeps the rates for all workers
+            share = {name: value for name, value in share.items() if name not in self._limits.rates}
+        shard = replace(self._shard, attempt=number, limits=self._shard.limits | share | budget, jobs=known)
         return Attempt(number, slot, ranges, shard, has_all=self.alone)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import orjson
@@ -140,6 +141,10 @@ class Cluster:
             await on_thread(self.prepare, source, sink, journal)
         assert self._n_rows is not None
         n_rows = self._n_rows
+        limits = self._job.tables.limits
+        # A mock takes no part in the limits of others.
+        if limits.shared is None and not self._shard.mock:
+            self._shard = replace(self._shard, limits=await self._engine.share_rates(limits, self._shard.run))
         dispatcher = self._new_dispatcher(journal, RowSet(journal.state.resolved.gaps(0, n_rows)))
         if control is not None:
             control.attach(dispatcher)
@@ -176,7 +181,7 @@ class Cluster:
         tables = self._job.tables
         limits, chunk_rows = tables.limits, tables.chunks.rows
         workers = most_workers(self._engine.workers, limits, len(rows), chunk_rows)
-        self._say(division_text(limits, workers, self._engine.name))
+        self._say(division_text(limits, workers, self._engine.name, shares_rates=bool(self._shard.limits)))
         # As a journal holds it: a tuple becomes a list.
         identity = orjson.loads(orjson.dumps(journal.state.identity))
         manifest = Manifest(

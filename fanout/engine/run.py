@@ -208,7 +208,8 @@ class Run:
         return self.counters
 
     def _cause_of_stall(self) -> Stop | None:
-        return None if self._group.shared is None else self._group.shared.stop_if_lost()
+        shared = self._group.shared
+        return None if shared is None or not shared.needs_claims else shared.stop_if_lost()
 
     async def _prepare(self, probe: EndpointProbe | None) -> None:
         """Fetch the metadata that the codec needs."""
@@ -360,7 +361,7 @@ def _dispatcher(
     account: Account | None,
 ) -> Dispatcher:
     parts = (group, counters.traffic, stop_event, emit)
-    if group.shared is not None:
+    if group.shared is not None and group.shared.needs_claims:
         from fanout.upstream.sharing import SharedBilledDispatcher, SharedDispatcher  # few clients share limits
 
         if account is None:

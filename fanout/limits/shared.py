@@ -58,6 +58,11 @@ class Bounds(NamedTuple):
     max_tokens: float | None = None
 
     @property
+    def has_limits(self) -> bool:
+        """False if clients share cooldowns alone, so that no request needs a start."""
+        return bool(self.rates) or self.concurrency is not None or self.counts
+
+    @property
     def counts(self) -> bool:
         """True if something is counted for the life of the run."""
         return not self.max_requests is self.max_cost is self.max_tokens is None
@@ -173,6 +178,9 @@ class LimitsBackend(ABC):
         key: name under which clients share the limits.
         bounds: the limits.
     """
+
+    pause: float = 0.0
+    """Seconds between two calls. Requests that come meanwhile share a call, so that a dear one is made less often."""
 
     def __init__(self, url: str, key: str, bounds: Bounds) -> None:
         self.url, self.key, self.bounds = url, key, bounds

@@ -145,6 +145,11 @@ class SharedLimits:
         self.lost = ""
         """The reason why the backend cannot be reached; empty if it can."""
 
+    @property
+    def needs_claims(self) -> bool:
+        """False if only cooldowns are shared, so that requests start as without them."""
+        return self._backend.bounds.has_limits
+
     async def open(self) -> None:
         """Connect to the backend. Raises `ConfigError` if it cannot be reached within 10 s, or refuses."""
         try:
@@ -279,6 +284,8 @@ class SharedLimits:
                 _require_going_on()
                 renewed_at = now()
                 self._apply(claims, reply)
+                if self._backend.pause:
+                    await asyncio.sleep(self._backend.pause)
             else:
                 asks = min((claim.not_before for claim in self._ledger.waiting), default=inf)
                 await self._sleep_until(min(max(asks, self._quiet_until), renews))

@@ -1,4 +1,7 @@
-"""Shared limits in a named actor of Ray, for the workers of one cluster: nothing but Ray is needed.
+"""Rates and cooldowns in a named actor of Ray, for the workers of one cluster: nothing but Ray is needed.
+
+A call to an actor costs more than many requests do, so that concurrency and budgets are divided among the workers, and
+each worker calls every 20 ms at most, for all of its requests.
 
 The actor belongs to the driver that made it, and ends with it. If it is lost before, the client that notices first
 makes another one, which knows nothing of what was let through; see `SharedLimits`.
@@ -11,13 +14,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from fanout.errors import ConfigError
-from fanout.limits.shared import KEY, BackendLostError, Call, LimitsBackend, Notice, Reply, Report
-from fanout.limits.shared_state import ClientRecord, SharedState
+from fanout.limits.shared import KEY, BackendLostError, Bounds, Call, LimitsBackend, Notice, Reply
+from fanout.limits.shared_state import SharedState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from fanout.limits.shared import Bounds
 
 _NAMESPACE = "fanout"
 
@@ -32,15 +33,10 @@ _KEPT = 1000
 
 
 class LimitsActor:
-    """The state of shared limits, and the notices to all clients. Its methods run one at a time, between their waits.
+    """The state of shared limits, and the notices to all clients. Its methods take turns where they wait."""
 
-    Args:
-        spent: what earlier processes of the run have sent and spent.
-    """
-
-    def __init__(self, bounds: Bounds, spent: Report) -> None:
+    def __init__(self, bounds: Bounds) -> None:
         self._state = SharedState(bounds)
-        self._state.clients["earlier"] = ClientRecord(spent, False, 0.0)
         self._notices: list[Notice] = []
         self._forgotten = 0
         self._news = asyncio.Event()
@@ -80,8 +76,10 @@ class LimitsActor:
 class RayBackend(LimitsBackend):
     """Keeps limits in the actor that the URL names: ``ray://NAME``. See `LimitsBackend`."""
 
+    pause = 0.02
+
     def __init__(self, url: str, key: str, bounds: Bounds) -> None:
-        super().__init__(url, key, bounds)
+        super().__init__(url, key, Bounds(bounds.rates))
         self._actor: Any = None
         self._seen = 0
 
@@ -119,7 +117,7 @@ class RayBackend(LimitsBackend):
             raise BackendLostError(f"{self.url}: {type(error).__name__}: {error}") from None
 
 
-def limits_actor(url: str, bounds: Bounds, spent: Report | None = None) -> Any:
+def limits_actor(url: str, bounds: Bounds) -> Any:
     """Return the actor that keeps the limits, and make it if there is none. Blocks; raises `BackendLostError`."""
     try:
         import ray
@@ -133,6 +131,6 @@ def limits_actor(url: str, bounds: Bounds, spent: Report | None = None) -> Any:
         "num_cpus": 0, "max_concurrency": _MOST_CALLS,
     }  # fmt: skip
     try:
-        return ray.remote(LimitsActor).options(**options).remote(bounds, spent or Report())
+        return ray.remote(LimitsActor).options(**options).remote(bounds)
     except (RayError, ConnectionError, ValueError) as error:
         raise BackendLostError(f"{url}: {error}") from None

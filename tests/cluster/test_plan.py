@@ -103,6 +103,8 @@ def test_the_division_is_described() -> None:
     assert text == (
         "4 workers (Ray), each with 1/4 of the 8 requests in flight and of requests_per_second, max_requests"
     )
+    kept = division_text(Limits(concurrency=8, requests_per_second=5, max_requests=7), 4, "Ray", shares_rates=True)
+    assert kept.endswith("of the 8 requests in flight and of max_requests; they keep requests_per_second together")
     assert division_text(Limits(), 1, "Dask") == "1 worker (Dask)"
     assert "a concurrency of its own" in division_text(Limits(concurrency="auto"), 2, "Dask")
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
 
 from fanout.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fanout.settings import Limits
 
 
 class Engine(ABC):
@@ -24,6 +28,13 @@ class Engine(ABC):
     @abstractmethod
     async def open(self) -> None:
         """Start or find the workers. Raises `ConfigError` if there are none."""
+
+    async def share_rates(self, limits: Limits, key: str) -> dict[str, Any]:
+        """Have the workers keep the rates of ``limits`` and cooldowns together, if the engine itself can see to it.
+
+        Returns fields of `Limits` for the workers; none if the rates have to be divided. ``key`` is a name of the run.
+        """
+        return {}
 
     @abstractmethod
     async def run(self, shard: str) -> str:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fanout.cluster.engines.base import Engine, local_processors, missing_extra
 from fanout.cluster.shard import run_shard
 from fanout.errors import ConfigError
+from fanout.limits.shared import Bounds, bounds_of
+from fanout.limits.shared_ray import limits_actor
+
+if TYPE_CHECKING:
+    from fanout.settings import Limits
 
 
 class RayEngine(Engine):
@@ -31,6 +36,7 @@ class RayEngine(Engine):
         self._ray: Any = ray
         self._address = address
         self._task: Any = None
+        self._limits: Any = None
 
     async def open(self) -> None:
         await asyncio.to_thread(self._connect)
@@ -51,6 +57,12 @@ class RayEngine(Engine):
             self.workers = int(ray.cluster_resources().get("CPU", 0)) or local_processors()
         # A lost task is sent again by the driver, under another number.
         self._task = ray.remote(num_cpus=1, max_retries=0)(run_shard)
+
+    async def share_rates(self, limits: Limits, key: str) -> dict[str, Any]:
+        url = f"ray://fanout-limits-{key}"
+        # The actor belongs to the driver, so that it outlives every worker.
+        self._limits = await asyncio.to_thread(limits_actor, url, Bounds(bounds_of(limits).rates))
+        return {"shared": url, "shared_key": key}
 
     async def run(self, shard: str) -> str:
         reference = self._task.remote(shard)

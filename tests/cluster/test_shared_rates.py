@@ -76,28 +76,33 @@ async def test_workers_keep_one_rate_and_uneven_load_uses_it(cluster):
 async def test_a_refusal_stops_all_workers_within_50_ms(cluster):
     async with CountingEndpoint(retry_after=2) as endpoint:
         limits = {"shared": "ray://refusals", "requests_per_second": 200, "concurrency": 16}
-
-        async def refuse():
-            while len(endpoint.requests) < 300:  # noqa: ASYNC110 - the endpoint has no event
-                await asyncio.sleep(0.01)
-            endpoint.refusals = 1
-
-        refusing = asyncio.create_task(refuse())
-        ends = await on_workers(endpoint, limits, [100_000] * 3, begin=4.0)
+        refusing = asyncio.create_task(refuse_one(endpoint, 300))
+        ends = await on_workers(endpoint, limits, [100_000] * 3)
         await refusing
+        assert_silent(endpoint, ends)
+
+
+async def refuse_one(endpoint, after):
+    while len(endpoint.requests) < after:  # noqa: ASYNC110 - the endpoint has no event
+        await asyncio.sleep(0.01)
+    endpoint.refusals = 1
+
+
+def assert_silent(endpoint, ends):
+    """After a refusal, no request comes for as long as it demands; later some do."""
     (refused,) = endpoint.refused_at
     late = endpoint.lateness.worst + 2 * max(late for _, _, late in ends)
     assert not [at - refused for at, _, _ in endpoint.requests if 0.05 + late < at - refused < 2]
     assert any(at > refused + 2 for at, _, _ in endpoint.requests)
 
 
-async def test_counts_hold_for_all_workers_and_permits_too(cluster):
-    async with CountingEndpoint() as endpoint:
-        limits = {"shared": "ray://counts", "shared_key": "run", "max_requests": 100, "concurrency": 4}
-        ends = await on_workers(endpoint, limits, [1000] * 3, begin=20.0)
-    assert {kind for _, kind, _ in ends} == {"max_requests"}
-    assert len(endpoint.requests) == 100
-    assert max(in_flight for _, _, in_flight in endpoint.requests) <= 4
+async def test_a_cooldown_holds_for_all_workers_without_a_rate(cluster):
+    async with CountingEndpoint(latency=0.01, retry_after=2) as endpoint:
+        limits = {"shared": "ray://cooldowns", "concurrency": 2}
+        refusing = asyncio.create_task(refuse_one(endpoint, 300))
+        ends = await on_workers(endpoint, limits, [100_000] * 3)
+        await refusing
+        assert_silent(endpoint, ends)
 
 
 async def test_a_lost_actor_is_made_again_and_nothing_is_sent_for_a_while(cluster):
