@@ -34,7 +34,7 @@ _GROUP_BYTES = 32 * 2**20
 
 
 class Collected(NamedTuple):
-    """What a part has added to the output.
+    """Rows that a part has added to the output, and its spending.
 
     Attributes:
         ok: new rows with an answer.

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.5
 """Interval at which a worker reads the driver's orders and publishes its progress."""
 
-# A driver writes its orders anew every second. A worker whose driver is silent for this long stops, resumably.
+# A driver writes its orders anew twice a second. A worker whose driver is silent for this long stops, resumably.
 _SILENCE_SECONDS = 60.0
 
 

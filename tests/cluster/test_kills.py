@@ -34,6 +34,9 @@ MOST_UNSYNCED = 16 * 16 + CONCURRENCY
 
 MODULES = {"processes": "fanout", "ray": "ray", "dask": "distributed"}
 
+# Many seeds take an hour.
+SEEDS = [*range(3), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(3, 50))]
+
 engines = pytest.mark.parametrize("engine", list(MODULES))
 
 
@@ -98,11 +101,11 @@ def kill_worker(folder: PartsFolder, choose: random.Random) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", SEEDS)
 @engines
 def test_kills_lose_and_double_no_row(engine, seed, tmp_path, model, write_job) -> None:
     pytest.importorskip(MODULES[engine])
-    choose, suffix = random.Random(seed), ("npy", "jsonl", "parquet")[seed]
+    choose, suffix = random.Random(seed), ("npy", "jsonl", "parquet")[seed % 3]
     job = write_job(rows=np.arange(float(ROWS)), url=model.url)
     settings = (f"output.path=out/y.{suffix}", f"limits.concurrency={CONCURRENCY}")
     folder, rows, lost = PartsFolder(tmp_path / f"out/y.{suffix}"), Rows(model), 0
