@@ -26,10 +26,11 @@ class ExpectedTests:
     """
 
     def __init__(self, section: str) -> None:
-        table = tomllib.loads(EXPECTED.read_text("utf-8"))[section]
+        tables = tomllib.loads(EXPECTED.read_text("utf-8"))
         self._section = section
-        self._least: int = table["tests"]
-        self._skips = [re.compile(pattern) for pattern in table.get("skips", [])]
+        self._least: int = tables[section]["tests"]
+        skips = [*tables["every"]["skips"], *tables[section].get("skips", [])]
+        self._skips = [re.compile(pattern) for pattern in skips]
         self._passed = 0
         self._skipped: Counter[tuple[str, str]] = Counter()
 
