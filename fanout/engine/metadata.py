@@ -37,17 +37,17 @@ async def prepare(codec: Codec, group: EndpointGroup, dispatcher: Dispatcher, st
     """Fetch the metadata of the only endpoint into ``group.metadata``. Returns why the run has to stop, if it has to.
 
     Runs that begin together ask once and share the outcome: if each asked in its turn, the last one would wait for the
-    failures of all others.
+    failures of all others. A failure concerns only runs with the same header fields.
 
     Raises:
         ConfigError: the codec cannot work without options that the metadata does not give.
     """
     metadata = group.metadata
-    failures = metadata.failures
+    failures, headers = metadata.failures, dispatcher.call.headers
     async with metadata.lock:
         if metadata.codec is not None:
             return None
-        if metadata.failures > failures:
+        if metadata.failures > failures and metadata.failed_with == headers:
             return metadata.stop
         endpoint = group.balancer.endpoints[0]
         prepared = await with_metadata(codec, endpoint, group, dispatcher, stop_event)
@@ -56,7 +56,7 @@ async def prepare(codec: Codec, group: EndpointGroup, dispatcher: Dispatcher, st
             return None
         if stop_event.stopped is None:  # a run that is stopped gives up for itself alone
             metadata.failures += 1
-            metadata.stop = prepared
+            metadata.stop, metadata.failed_with = prepared, headers
         return prepared
 
 

@@ -176,10 +176,8 @@ class Ticket:
 class Dispatcher:
     """Admits and sends the requests of one run, to endpoints that it shares with other runs.
 
-    Args:
-        call: the header fields and the priority of the requests.
-
     Attributes:
+        call: the header fields and the priority of the requests.
         owner: identifies the run's rows in the report of a second answer.
     """
 
@@ -192,7 +190,7 @@ class Dispatcher:
         *,
         call: Call = _PLAIN_CALL,
     ) -> None:
-        self._call = call
+        self.call = call
         self._traffic = traffic
         self._stop_event = stop_event
         self._group = group
@@ -209,7 +207,7 @@ class Dispatcher:
 
     def ticket(self) -> Ticket:
         """Make a ticket for the attempts of the current asyncio task, which has to call its `close` at the end."""
-        return Ticket(self._group, self.reporter, urgent=self._call.urgent)
+        return Ticket(self._group, self.reporter, urgent=self.call.urgent)
 
     def decide(self, ticket: Ticket, task: ChunkTask | None, only: EndpointState | None, now: float) -> Decision:
         """Decide, without waiting, whether ``ticket`` may be sent at ``now``, and return the I/O or wait still owed.
@@ -247,10 +245,10 @@ class Dispatcher:
             reservation = ticket.reservation
             if reservation is None or self._rates.is_stale(reservation):
                 ticket.reservation = reservation = self._rates.reserve(
-                    now, self._group.costs.of(task), urgent=self._call.urgent
+                    now, self._group.costs.of(task), urgent=self.call.urgent
                 )
             if reservation.start > now + _ROUNDING:
-                return Wait(reservation.start - now, None if self._call.urgent else limiter.urgency)
+                return Wait(reservation.start - now, None if self.call.urgent else limiter.urgency)
 
         if limiter.in_flight > limiter.limit and not self._group.balancer.is_trial(ticket):
             ticket.return_reservation()
@@ -316,7 +314,7 @@ class Dispatcher:
             if not resend or (isinstance(response, Response) and response.status not in _REFUSED):
                 return response
             # The client's own credentials would be renewed in vain.
-            if self._call.has_credentials and isinstance(response, Response):
+            if self.call.has_credentials and isinstance(response, Response):
                 return response
             if resent and not endpoint.transport.may_have_expired(now):
                 return response
@@ -332,7 +330,7 @@ class Dispatcher:
 
         ``status`` is the one that ``refused`` means. Returns ``refused`` if no new headers can be obtained.
         """
-        if self._call.has_credentials:
+        if self.call.has_credentials:
             return refused
         await ticket.take_slot()
         renewed = await self._renewal.after_success(ticket, status)
@@ -379,13 +377,13 @@ class Dispatcher:
         response: Response | TransportError
         try:
             if isinstance(request, str):
-                response = await endpoint.transport.get(request, call=self._call.headers)
+                response = await endpoint.transport.get(request, call=self.call.headers)
             else:
                 assert request.payload is not None
                 where = None if request.place is None else request.place.where
                 rows = self.owner, request.chunk.start, request.chunk.stop, where
                 response = await endpoint.transport.post(
-                    request.payload, fresh=fresh, rows=rows, call=self._call.headers
+                    request.payload, fresh=fresh, rows=rows, call=self.call.headers
                 )
             endpoint.answered = True
         except TransportError as error:

@@ -124,7 +124,7 @@ class BilledDispatcher(Dispatcher):
 
     def ticket(self) -> BilledTicket:
         """See `Dispatcher.ticket`."""
-        return BilledTicket(self._group, self.reporter, self._account, self._spending, urgent=self._call.urgent)
+        return BilledTicket(self._group, self.reporter, self._account, self._spending, urgent=self.call.urgent)
 
     def decide(self, ticket: Ticket, task: ChunkTask | None, only: EndpointState | None, now: float) -> Decision:
         """Decide as `Dispatcher.decide` does, and reserve the estimate of a request with rows as the last step.

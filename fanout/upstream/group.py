@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fanout.limits.shared_client import SharedLimits
     from fanout.settings import Limits, RetryPolicy, Timeouts
     from fanout.stop import Stop
-    from fanout.transport import EndpointClient, RowsSent
+    from fanout.transport import CallHeaders, EndpointClient, RowsSent
     from fanout.types import ModelInfo, Rows
 
 
@@ -149,6 +149,9 @@ class Metadata:
         self.failures = 0
         self.stop: Stop | None = None
         """The stop that the last failure led to."""
+
+        self.failed_with: CallHeaders | None = None
+        """The header fields of the call that failed, which may be to blame."""
 
 
 class EndpointGroup:

@@ -120,7 +120,7 @@ class SharedDispatcher(Dispatcher):
 
     def ticket(self) -> Ticket:
         """See `Dispatcher.ticket`."""
-        ticket = SharedTicket(self._group, self.reporter, urgent=self._call.urgent)
+        ticket = SharedTicket(self._group, self.reporter, urgent=self.call.urgent)
         ticket.shared = self._shared
         return ticket
 
@@ -133,7 +133,7 @@ class SharedDispatcher(Dispatcher):
             ticket.give_back_claim()
             return decision
         if (claim := ticket.claim) is None:
-            claim = ticket.claim = self._shared.claim(self._want(decision, ticket, task), urgent=self._call.urgent)
+            claim = ticket.claim = self._shared.claim(self._want(decision, ticket, task), urgent=self.call.urgent)
         if claim.refused is not None:
             ticket.give_back_claim()
             return Verdict(action=Action.STOP, reason=claim.refused.reason, stop=claim.refused.kind)
@@ -171,7 +171,7 @@ class SharedBilledDispatcher(SharedDispatcher, BilledDispatcher):
 
     def ticket(self) -> BilledTicket:
         """See `Dispatcher.ticket`."""
-        ticket = SharedBilledTicket(self._group, self.reporter, self._account, self._spending, urgent=self._call.urgent)
+        ticket = SharedBilledTicket(self._group, self.reporter, self._account, self._spending, urgent=self.call.urgent)
         ticket.shared = self._shared
         return ticket
 

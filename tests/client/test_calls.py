@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 import pytest
 
 from fanout import (
@@ -21,12 +22,15 @@ from fanout import (
     open_sink,
 )
 from fanout.testing import MockEndpoint, Scripted
+from fanout.types import Response
 from tests.client.scene import X, double
 from tests.support import Plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from fanout.transport import Request
 
 pytestmark = pytest.mark.virtual_time
 
@@ -49,6 +53,24 @@ async def written(client: Client, folder: Path, **options: Any) -> Any:
 
 async def predicted(client: Client, _: Path, **options: Any) -> Any:
     return await asyncio.gather(*(client.predict(row, **options) for row in X[:8]))
+
+
+class Asking(Plain):
+    """Asks for the metadata of the model first."""
+
+    def metadata_requests(self, url: str, responses: Any = ()) -> list[str]:
+        return [url]
+
+
+class RefusesFields:
+    """Refuses the token of `FIELDS` after a second, with 401."""
+
+    async def send(self, request: Request) -> Response:
+        await asyncio.sleep(1)
+        if SECRET in request.headers.get("Authorization", ""):
+            return Response(status=401, headers={}, body=b"")
+        rows = np.array(orjson.loads(request.joined())["instances"]) if request.method == "POST" else X[:0]
+        return Response(status=200, headers={}, body=orjson.dumps({"predictions": (rows * 2).tolist()}))
 
 
 CALLS: list[Any] = [mapped, streamed, written, predicted]
@@ -151,6 +173,26 @@ class TestHeaders:
                 await client.map(X)
                 assert [one.state for one in client.statistics().endpoints] == ["in use", "in use"]
         assert calls <= 2  # one for each endpoint
+
+    @pytest.mark.parametrize("first", [FIELDS, None], ids=["refused first", "accepted first"])
+    async def test_refused_for_metadata_they_end_their_own_call_only(self, first: dict[str, str] | None) -> None:
+        """Calls that begin together share one request for metadata, but no refusal of another's credentials."""
+        calls = [first, FIELDS if first is None else None]
+        async with Client("http://h/m", codec=Asking, transport=RefusesFields()) as client:
+            outcomes = await asyncio.gather(
+                *(client.map(X[:2], headers=fields) for fields in calls), return_exceptions=True
+            )
+        accepted = outcomes[calls.index(None)]
+        assert np.array_equal(accepted, X[:2] * 2), accepted
+
+    async def test_refused_credentials_of_the_client_do_not_end_a_call_that_has_its_own(self) -> None:
+        transport = RefusesFields()
+        async with Client("http://h/m", codec=Asking, transport=transport, headers=FIELDS) as client:
+            refused, accepted = await asyncio.gather(
+                client.map(X[:2]), client.map(X[:2], headers={"Authorization": "Bearer good"}), return_exceptions=True
+            )
+        assert isinstance(refused, RunStopped)
+        assert np.array_equal(accepted, X[:2] * 2), accepted
 
     @pytest.mark.parametrize("call", CALLS)
     async def test_their_values_are_secrets(self, call: Callable[..., Any], tmp_path: Path) -> None:
