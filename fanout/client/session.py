@@ -58,8 +58,10 @@ if TYPE_CHECKING:
     from fanout.types import ChunkResult, Priority, Result, Rows, Statistics
 
 # Seconds for which the first row of a batch of `predict` waits for others.
-_ROWS_LOOKED_UP = 1024
 _LINGER = 0.002
+
+# Rows that are looked up in the cache together while a survey counts the requests.
+_ROWS_LOOKED_UP = 1024
 
 
 class Session:
@@ -134,12 +136,12 @@ class Session:
             count_tokens = await asyncio.to_thread(tiktoken_counter, encoding)
         store = await open_store(endpoints, codec, settings)
         open_at = partial(cls, codec=codec, settings=settings, count_tokens=count_tokens, store=store)
-        if replaces_network(settings.transport):
-            return open_at(offline_targets(endpoints, codec))
         servers: list[LocalServer] = []
         try:
+            if replaces_network(settings.transport):
+                return open_at(offline_targets(endpoints, codec))
             return open_at(await start_targets(endpoints, codec, servers), servers=servers)
-        # A server that has started must not outlive a failed or cancelled opening.
+        # Neither a server that has started nor the cache may outlive a failed or cancelled opening.
         except BaseException:
             await _stop_servers(servers)
             if store is not None:

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import gc
 import os
+import threading
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 import fanout
-from fanout import Client, ClientStateError, Codec, ConfigError, Endpoint, Limits, RowsFailed, RunStopped
+from fanout import BearerAuth, Client, ClientStateError, Codec, ConfigError, Endpoint, Limits, RowsFailed, RunStopped
 from fanout.client.endpoints import request_url
 from fanout.serving.exchange import StatusError
 from fanout.testing import MockEndpoint, VirtualClock
@@ -22,6 +23,9 @@ from tests.support import Plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from fanout.transport import Request
+    from fanout.types import Response
 
 X = np.arange(60.0).reshape(20, 3)
 
@@ -359,6 +363,18 @@ def test_virtual_and_real_time_give_the_same_array() -> None:
 
     with asyncio.Runner() as real, asyncio.Runner(loop_factory=VirtualClock) as virtual:
         assert np.array_equal(real.run(job()), virtual.run(job()))
+
+
+async def test_an_opening_that_fails_closes_the_cache(tmp_path: Path) -> None:
+    class Answers:
+        async def send(self, request: Request) -> Response:
+            raise NotImplementedError
+
+    credentials: Any = {"headers": {"Authorization": "Bearer sesame"}, "auth": BearerAuth(token="sesame-street")}
+    client = Client("http://h/m", codec=Plain, transport=Answers(), cache=str(tmp_path / "cache"), **credentials)
+    with pytest.raises(ConfigError, match="Authorization is set by auth and in headers"):
+        await client.open()
+    assert "fanout-answers" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_a_codec_of_ones_own_is_short() -> None:
