@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+from contextlib import closing
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -115,9 +116,8 @@ def test_a_damaged_answer_is_none(tmp_path: Path, damage: str):
     path = tmp_path / "answers.sqlite"
     cache = AnswerCache(path)
     put(cache, [1])
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute(damage)
-    database.close()
     assert cache.get([key(1)]) == []
     cache.close()
 
@@ -130,9 +130,8 @@ def test_a_newer_answer_takes_the_place_of_an_older_one(tmp_path: Path):
         assert found(cache, [1, 2, 3]) == {1: [1, -1], 2: [value, 0], 3: [value, 1]}
         assert [(entry.answers, entry.bytes) for entry in cache.entries()] == [(3, 24)]
     cache.close()
-    with sqlite3.connect(tmp_path / "answers.sqlite") as database:
+    with closing(sqlite3.connect(tmp_path / "answers.sqlite")) as database:
         assert database.execute("SELECT count(*) FROM answers").fetchone() == (3,)
-    database.close()
 
 
 def test_an_answer_counts_for_its_time_to_live(tmp_path: Path):
@@ -178,9 +177,8 @@ def test_the_answers_of_one_client_can_be_forgotten(tmp_path: Path):
 def test_files_that_are_no_cache_are_refused_and_left_alone(tmp_path: Path):
     text, foreign = tmp_path / "notes.txt", tmp_path / "other.sqlite"
     text.write_text("no database, but longer than the header of one " * 9)
-    with sqlite3.connect(foreign) as database:
+    with closing(sqlite3.connect(foreign)) as database:
         database.execute("CREATE TABLE own (x)")
-    database.close()
     before = foreign.read_bytes()
     with pytest.raises(
         ConfigError, match=r"notes.txt cannot be used as a cache: file is not a database; give another path or"
@@ -200,7 +198,8 @@ def test_a_store_without_a_path_leaves_no_file_and_is_empty_for_the_next(tmp_pat
     cache = AnswerCache()
     put(cache, [1])
     assert found(cache, [1]) == {1: [1, -1]}
-    assert found(AnswerCache(), [1]) == {}
+    with closing(AnswerCache()) as other:
+        assert found(other, [1]) == {}
     cache.close()
     assert list(tmp_path.iterdir()) == []
 
