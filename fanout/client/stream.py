@@ -76,6 +76,8 @@ class Stream:
             # wait() does not raise the cancellation of the task, which await would.
             self._task.cancel()
             await asyncio.wait([self._task])
+            # A task that is cancelled before its first step has closed nothing.
+            await self._chunker.close()
         if self._task is not None and not self._task.cancelled():
             # The iteration has raised this error already, unless the consumer left before its end. Reading it here
             # keeps asyncio from logging it as never retrieved.

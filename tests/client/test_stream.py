@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,20 @@ async def test_every_chunk_comes_once_with_its_place(kind: str) -> None:
                 out[done.start : done.stop] += done.values
             assert results.statistics().ok == 300
     assert np.array_equal(out, X * 2)
+
+
+@pytest.mark.parametrize("dedupe", [False, True])
+async def test_a_stream_that_is_left_at_once_leaves_no_thread(dedupe: bool) -> None:
+    before = threading.enumerate()
+    with MockEndpoint(double) as mock:
+        async with Client(mock.url(Plain), codec=Plain, dedupe=dedupe) as client:
+            async with client.stream(iter(X)):
+                pass
+            left = [one for one in threading.enumerate() if one not in before and one.name.startswith("fanout-")]
+            for thread in left:
+                thread.join(5)
+            assert not any(thread.is_alive() for thread in left)
+    assert not mock.requests
 
 
 async def test_failed_rows_are_in_their_chunk_and_nothing_is_raised() -> None:
