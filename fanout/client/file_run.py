@@ -89,9 +89,9 @@ async def run_into(
         # The digests are taken from the rows as they are sent: the input may change later.
         journal.digests_of = recorder.take
     chunker = session.sharing_chunker(rows, call, window, state.resolved)
-    jobs = _jobs(journal, chunker, session)
     state.n_rows = chunker.total
     async with _opened(sink, chunker, journal):
+        jobs = _jobs(journal, chunker, session)
         account = session.open_account(spent_before(journal)) if journal is not None else None
         queue, status = ResultQueue(), RowStatus(state.resolved, state.failures)
         run = session.new_run(

@@ -31,8 +31,7 @@ class RowsToSend:
         self._rows = rows
         self._codec = codec
         self._store = store
-        # The requests so far, of which memory holds a part only: a store of answers without a byte.
-        self._requests = AnswerCache() if dedupe else None
+        self._dedupe = dedupe
         self.cached = 0
         self.shared = 0
 
@@ -47,7 +46,11 @@ class RowsToSend:
         return self._rows.remaining
 
     async def __aiter__(self) -> AsyncIterator[Any]:
+        # The requests so far, of which memory holds a part only: a store of answers without a byte.
+        requests: AnswerCache | None = None
         try:
+            # Opened here, where it is sure to be closed: a generator that is never entered runs no `finally`.
+            requests = AnswerCache() if self._dedupe else None
             while (task := await self._rows.get()) is not None:
                 sent = np.ones(task.n, bool)
                 keys: Sequence[bytes | None]
@@ -59,16 +62,16 @@ class RowsToSend:
                     self.cached += task.n - int(sent.sum())
                 else:
                     keys = await on_thread(request_keys, task.rows, self._codec, b"")
-                if self._requests is not None:
-                    repeated = await on_thread(self._repeated, self._requests, keys, np.flatnonzero(sent).tolist())
+                if requests is not None:
+                    repeated = await on_thread(self._repeated, requests, keys, np.flatnonzero(sent).tolist())
                     sent[repeated] = False
                     self.shared += len(repeated)
                 for row in single_rows(take_rows(task.rows, np.flatnonzero(sent))):
                     yield row
         finally:
             await self._rows.close()
-            if self._requests is not None:
-                await on_thread(self._requests.close)
+            if requests is not None:
+                await on_thread(requests.close)
 
     @staticmethod
     def _repeated(requests: AnswerCache, keys: Sequence[bytes | None], places: Sequence[int]) -> list[int]:
