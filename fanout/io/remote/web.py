@@ -11,7 +11,7 @@ import re
 import time
 from contextlib import closing
 from hashlib import blake2b
-from http.client import HTTPException
+from http.client import HTTPException, InvalidURL
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any
 from urllib.error import HTTPError, URLError
@@ -87,7 +87,7 @@ class WebFile(RemoteFile):
         if (tag is not None and tag != self.version.tag) or size != self.version.size:
             raise self._changed()
         if response.status != 206 or place is None or int(place[1]) != at:
-            raise OSError(errno.EIO, "the server has answered a request for a range with something else", self.url)
+            raise OSError(errno.EIO, "the server has answered a request for a range with something else", str(self))
 
     def _copied(self) -> Version:
         """Copy the whole file to a temporary one, without a name so that no kill can leave it behind."""
@@ -98,12 +98,12 @@ class WebFile(RemoteFile):
                 copy.seek(0)
                 copy.truncate()
                 digest = blake2b(digest_size=16)
-                for piece in _body(response, None):
+                while piece := _next_piece(response, _PIECE):
                     copy.write(piece)
                     digest.update(piece)
-                wanted = response.headers.get("Content-Length")
-                # Without ranges, a connection that breaks means to begin again.
-                if wanted is None or copy.tell() == int(wanted):
+                # Without ranges, a connection that breaks means to begin again. A chunked body has no length: only an
+                # exception shows that its end is missing.
+                if piece is not None and not response.length:
                     copy.flush()
                     self._copy = copy
                     return Version(copy.tell(), _tag(response.headers) or digest.hexdigest())
@@ -118,7 +118,7 @@ class WebFile(RemoteFile):
         for wait in (*_WAITS, None):
             pushback = 0.0
             try:
-                yield self._opener.open(self._request(headers), timeout=_SECONDS)
+                yield self._open(headers)
                 reason = "the connection was closed early"
             except HTTPError as error:
                 error.close()
@@ -138,7 +138,15 @@ class WebFile(RemoteFile):
                 reason = escaped(f"{type(error).__name__}: {error}")
             if wait is not None:
                 time.sleep(max(wait, pushback))
-        raise OSError(errno.EIO, reason, self.url)
+        raise OSError(errno.EIO, reason, str(self))
+
+    def _open(self, headers: Mapping[str, str]) -> HTTPResponse:
+        try:
+            response: HTTPResponse = self._opener.open(self._request(headers), timeout=_SECONDS)
+            return response
+        # urllib cannot read the URL of a redirect, and its message may quote a part of it.
+        except (ValueError, InvalidURL):
+            raise URLError(_Refused("it is redirected to a URL that cannot be read")) from None
 
     def _request(self, headers: Mapping[str, str]) -> Request:
         request = Request(self.url, headers={"User-Agent": "fanout", "Accept-Encoding": "identity", **headers})  # noqa: S310
@@ -173,18 +181,19 @@ class _Redirects(HTTPRedirectHandler):
         return request
 
 
-def _body(response: HTTPResponse, size: int | None) -> Iterator[bytes]:
+def _body(response: HTTPResponse, size: int) -> Iterator[bytes]:
     """Yield the body, at most ``size`` bytes, until its connection ends or breaks."""
-    rest = _PIECE if size is None else size
-    while rest:
-        try:
-            piece = response.read(min(rest, _PIECE))
-        except (OSError, HTTPException):
-            return
-        if not piece:
-            return
+    while size and (piece := _next_piece(response, min(size, _PIECE))):
         yield piece
-        rest -= len(piece) if size is not None else 0
+        size -= len(piece)
+
+
+def _next_piece(response: HTTPResponse, size: int) -> bytes | None:
+    """Return the next bytes of a body, at most ``size``; none at its end. Return None if its connection breaks."""
+    try:
+        return response.read(size)
+    except (OSError, HTTPException):
+        return None
 
 
 def _tag(headers: HTTPMessage) -> str | None:

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from urllib.error import URLError
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 from urllib.request import Request
 
 import numpy as np
@@ -33,6 +33,8 @@ class FileServer:
     conditions: bool = True
     cut: int | None = None
     """Bytes after which each connection breaks."""
+    chunked: bool = False
+    """Send the file without its length."""
     breaks: int = 1_000_000
     """Connections that break."""
     statuses: list[int] = field(default_factory=list)
@@ -43,7 +45,7 @@ class FileServer:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.requests.append({**request.headers, "path": request.path_qs})
         if request.path == "/moved.csv":
-            raise web.HTTPFound(request.query["to"])
+            return web.Response(status=302, headers={"Location": request.query["to"]})
         if self.statuses:
             return web.Response(status=self.statuses.pop(0), headers={"Retry-After": "0"})
         if self.conditions and request.headers.get("If-Match", self.etag) != self.etag:
@@ -58,7 +60,8 @@ class FileServer:
                 return web.Response(status=416)
             response.set_status(206)
             response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(self.data)}"
-        response.content_length = stop - start
+        if not self.chunked:
+            response.content_length = stop - start
         await response.prepare(request)
         if request.method == "HEAD":
             return response
@@ -125,8 +128,9 @@ async def test_a_connection_that_breaks_costs_no_byte_that_has_come(server):
     assert starts == sorted(set(starts))
 
 
-async def test_without_ranges_a_broken_connection_means_to_begin_again(server):
-    server.ranges, server.cut, server.breaks = False, 10_000, 3
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_without_ranges_a_broken_connection_means_to_begin_again(server, chunked):
+    server.ranges, server.cut, server.breaks, server.chunked = False, 10_000, 3, chunked
     assert await rows_of(await opened(server.url)) == ROWS
     assert len(server.requests) == 4
 
@@ -199,6 +203,13 @@ async def test_header_fields_go_to_the_named_host_alone(server):
     assert await rows_of(await opened(f"{server.url[:-6]}/moved.csv?to={other}", storage=storage)) == ROWS
     seen = {request["path"].partition("?")[0]: request.get("Authorization") for request in server.requests}
     assert seen == {"/moved.csv": "Bearer secret-token", "/x.csv": None}
+
+
+@pytest.mark.parametrize("to", ["http://[::zz]/secret-path", "http://[secret", "http://h:secret/path"])
+async def test_a_redirect_to_no_url_is_an_error_without_its_text(server, to):
+    with pytest.raises(InputError, match="cannot be read: it is redirected to a URL that cannot be read") as caught:
+        await opened(f"{server.url[:-6]}/moved.csv?to={quote(to)}")
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
