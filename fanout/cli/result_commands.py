@@ -109,5 +109,6 @@ def compare(
     """
     from fanout.cli.compare import compare_command
 
-    options = {"rtol": rtol, "atol": atol, "columns": columns and columns.split(","), "id": id, "show": show}
+    named = None if columns is None else [name for name in columns.split(",") if name]
+    options = {"rtol": rtol, "atol": atol, "columns": named, "id": id, "show": show}
     leave(compare_command(a, b, options, as_json=as_json))

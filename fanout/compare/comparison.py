@@ -156,7 +156,7 @@ def compare_outputs(
         columns_b=alone[1],
     )
     sides = [
-        table.rows({pair[side]: name for name, pair in named.items()}, id_column) for side, table in enumerate(tables)
+        table.rows({name: pair[side] for name, pair in named.items()}, id_column) for side, table in enumerate(tables)
     ]
     for pair in match(sides[0], sides[1], comparison.only_a, comparison.only_b):
         _add(comparison, pair, show)
@@ -177,6 +177,8 @@ def _columns(
 ) -> tuple[list[tuple[str, str]], tuple[list[str], list[str]]]:
     """Return the columns to compare, and those that only one side has."""
     if chosen is not None:
+        if not chosen:
+            raise ConfigError("no column is named: leave columns out to compare all", key="columns")
         pairs = []
         for text in chosen:
             # A name may have a sign of equality in it.

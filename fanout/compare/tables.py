@@ -77,12 +77,12 @@ class Table:
     def rows(self, columns: Mapping[str, str], id_column: str | None) -> Iterator[Rows]:
         """Yield all rows in order, in blocks of bounded size.
 
-        ``columns`` are those to read: column -> its name in the rows. Raises `InputError` for a damaged file.
+        ``columns`` are those to read: name in the rows -> column. Raises `InputError` for a damaged file.
         """
         masks = RowStream(iter(()) if self._mask is None else _blocks_of(self._mask, ERROR))
         for block in self._open():
             n_rows = count_rows(next(iter(block.values())))
-            chosen = {named: block[name] for name, named in columns.items()}
+            chosen = {named: block[name] for named, name in columns.items()}
             if self._mask is not None:
                 ok = np.asarray(masks.take(n_rows)[ERROR], bool)
             elif ERROR in block:

@@ -46,4 +46,5 @@ def test_outputs_that_cannot_be_compared_are_one_line_and_code_2(command, tmp_pa
     assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
     assert "b.csv, line 2: 2 values, but the header names 3" in result.err
     assert command("compare", "a.csv", "absent.parquet").code == 2
+    assert "no column is named" in command("compare", "a.csv", "a.csv", "--columns", "").err
     assert "Invalid value for '--rtol'" in command("compare", "a.csv", "a.csv", "--rtol", "-1").err

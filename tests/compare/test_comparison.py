@@ -200,6 +200,10 @@ def test_columns_of_one_side_are_a_difference_and_pairs_may_be_named(tmp_path: P
     comparison = compare_outputs(a, b)
     assert (comparison.agree, comparison.columns_a, comparison.columns_b) == (False, ["score"], ["value"])
     assert compare_outputs(a, b, columns=["score=value"]).agree
+    twice = compare_outputs(a, b, columns=["stars", "stars=value"]).columns
+    assert [(one.name, one.differing) for one in twice] == [("stars", 0), ("stars=value", 2)]
+    with pytest.raises(ConfigError, match="no column is named: leave columns out to compare all"):
+        compare_outputs(a, b, columns=[])
     with pytest.raises(ConfigError, match=r"b.csv has no column 'valu' \(did you mean 'value'\?\); it has id, value"):
         compare_outputs(a, b, columns=["score=valu"])
     with pytest.raises(ConfigError, match=r"a.jsonl has no column 'key'"):
