@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fanout.compare.tables import Rows
+from fanout.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,22 +72,34 @@ class Unmatched:
 
 
 def match(a: Iterator[Rows], b: Iterator[Rows], only_a: Unmatched, only_b: Unmatched) -> Iterator[Pair]:
-    """Yield the rows that both sides have, and count the others."""
-    with closing(_WaitingRows()) as waiting:
-        row = 0
-        for first, second in _in_step(a, b):
-            n_rows = len((first or second).ok)  # type: ignore[union-attr]
-            if first is not None and second is not None:
-                yield from _same_places(first, second, row, waiting)
-            elif first is not None:
-                _leave(first, row, 0, waiting, only_a)
-            elif second is not None:
-                _leave(second, row, 1, waiting, only_b)
-            row += n_rows
-        yield from waiting.matched()
-        for side, unmatched in ((0, only_a), (1, only_b)):
-            for name in waiting.alone(side):
-                unmatched.add(name)
+    """Yield the rows that both sides have, and count the others. Raises `ConfigError` if the disk is full."""
+    try:
+        with closing(_WaitingRows()) as waiting:
+            yield from _matched(a, b, only_a, only_b, waiting)
+    except sqlite3.Error as error:
+        raise ConfigError(
+            f"rows of the same ids are far from each other, and the temporary file for them cannot be used: {error}; "
+            "SQLITE_TMPDIR names another folder"
+        ) from None
+
+
+def _matched(
+    a: Iterator[Rows], b: Iterator[Rows], only_a: Unmatched, only_b: Unmatched, waiting: _WaitingRows
+) -> Iterator[Pair]:
+    row = 0
+    for first, second in _in_step(a, b):
+        n_rows = len((first or second).ok)  # type: ignore[union-attr]
+        if first is not None and second is not None:
+            yield from _same_places(first, second, row, waiting)
+        elif first is not None:
+            _leave(first, row, 0, waiting, only_a)
+        elif second is not None:
+            _leave(second, row, 1, waiting, only_b)
+        row += n_rows
+    yield from waiting.matched()
+    for side, unmatched in ((0, only_a), (1, only_b)):
+        for name in waiting.alone(side):
+            unmatched.add(name)
 
 
 def _in_step(a: Iterator[Rows], b: Iterator[Rows]) -> Iterator[tuple[Rows | None, Rows | None]]:

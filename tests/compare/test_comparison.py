@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import sqlite3
 import tracemalloc
 from typing import TYPE_CHECKING, Any
 
@@ -236,3 +237,20 @@ def test_memory_stays_flat_however_far_from_each_other_equal_ids_are(
 
     peak(1000)
     assert peak(6000) < 1.3 * peak(2000)
+
+
+def test_a_temporary_file_that_cannot_be_used_is_an_error_of_the_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = sqlite3.connect
+
+    def connect(*args: Any, **options: Any) -> sqlite3.Connection:
+        database = limited(*args, **options)
+        # A disk that is full after three pages.
+        database.execute("PRAGMA max_page_count = 3")
+        return database
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    a, b = write(tmp_path / "a.jsonl", ROWS * 20), write(tmp_path / "b.jsonl", ROWS[::-1] * 20)
+    with pytest.raises(ConfigError, match="temporary file for them cannot be used: database or disk is full"):
+        compare_outputs(a, b)
