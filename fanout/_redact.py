@@ -6,8 +6,8 @@ import json
 import re
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
+from collections import OrderedDict
 from html import escape
-from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
 
@@ -56,8 +56,8 @@ class Redactor:
         self, secrets: Iterable[str] = (), *, prefixes: Mapping[str, str] | None = None, exempt: Iterable[str] = ()
     ) -> None:
         # Each with its forms, which are only made once something is redacted.
-        self._values: dict[str, _Forms | None] = {}
-        self._temporary: dict[str, _Forms | None] = {}
+        self._values: OrderedDict[str, _Forms | None] = OrderedDict()
+        self._temporary: OrderedDict[str, _Forms | None] = OrderedDict()
         self._prefixes = [
             (_lowered(shape), shown.encode()) for prefix, shown in (prefixes or {}).items() for shape in _cases(prefix)
         ]
@@ -69,11 +69,10 @@ class Redactor:
         known = self._temporary if temporary else self._values
         for value in secrets:
             if len(value) >= _SHORTEST:
-                # A dict keeps the order, which decides the secrets to forget: a value that comes again is the newest.
-                known[value] = known.pop(value, None)
-        if temporary:
-            for oldest in list(islice(known, max(0, len(known) - _REMEMBERED))):
-                del known[oldest]
+                known.setdefault(value, None)
+                known.move_to_end(value)  # a value that comes again is the newest
+        while temporary and len(known) > _REMEMBERED:
+            known.popitem(last=False)
 
     def text(self, text: str) -> str:
         """Redact ``text``, and escape control characters and line breaks."""
@@ -133,7 +132,7 @@ class Redactor:
             if form in low
             for start in _places(form, low)
         ]
-        spans += [(*match.span(1), STARS.encode()) for match in _SIGNATURE.finditer(low)]
+        spans += [(*match.span(1), _STARS) for match in _SIGNATURE.finditer(low)]
         if cuts and _CUT in low:
             spans += self._cut_off(low)
         if spans and self._exempt:
@@ -156,9 +155,11 @@ class Redactor:
         """Yield each form of the secrets in lower case, with its replacement."""
         yield from self._prefixes
         for known in (self._values, self._temporary):
-            for value, forms in known.items():
+            # A list, because texts are redacted on helper threads, too, while the event loop adds secrets.
+            for value, forms in list(known.items()):
                 written = forms or dict.fromkeys(map(_lowered, _written(value)))
-                known[value] = written
+                if value in known:  # not forgotten meanwhile
+                    known[value] = written
                 for form in written:
                     yield form, _STARS
 
@@ -247,7 +248,7 @@ def _merged(spans: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]
         if merged and start < merged[-1][1]:
             before, end, shown = merged[-1]
             if stop > end:  # an overlap: no part of either may be shown
-                merged[-1] = (before, stop, STARS.encode() if shown == STARS.encode() else shown + stars)
+                merged[-1] = (before, stop, _STARS if shown == _STARS else shown + stars)
         else:
             merged.append((start, stop, stars))
     return merged

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from fanout import _redact
 from fanout._redact import Redactor
 
 URLS = [
@@ -45,3 +46,17 @@ def test_the_signature_of_a_url_is_a_secret_and_the_rest_is_shown(quoted, url):
 def test_other_texts_stay(text):
     assert Redactor().hide(text) == text
     assert Redactor().raw(text.encode()) == text.encode()
+
+
+@pytest.mark.parametrize("temporary", [False, True])
+def test_secrets_may_be_added_by_another_thread_while_a_text_is_redacted(temporary, monkeypatch):
+    """A scrape of Prometheus redacts the names of clients on its own thread, the client adds tokens on its loop's."""
+    redactor, forms_of = Redactor(), _redact._written
+    redactor.add(["first-secret", "second-secret"], temporary=temporary)
+
+    def meanwhile(value):
+        redactor.add([f"{value}-again"], temporary=temporary)
+        return forms_of(value)
+
+    monkeypatch.setattr(_redact, "_written", meanwhile)
+    assert redactor.text("first-secret, second-secret") == "***, ***"
