@@ -1,8 +1,7 @@
-"""Micro-batching: single rows of concurrent callers, gathered for a moment and sent in one request.
+"""Dynamic batching: single rows of concurrent callers, gathered for a moment and sent in one request.
 
-Callers of one request know nothing of each other, so none may feel another: rows share a request only where they are
-of one form, a request that fails perhaps for one row is sent again in parts, and each caller has its
-own answer or its own exception.
+The callers of one request must not affect each other: rows share a request only if they are of one form, a request that
+may have failed because of one row is sent again in parts, and each caller gets an answer or an exception of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from fanout.errors import ClientStateError, QueueFull
 from fanout.types import Action
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 
     from fanout.engine.task import ChunkTask
     from fanout.types import Rows, Verdict
@@ -47,7 +46,7 @@ class _Caller:
 
 
 class Batch:
-    """The rows of one request and those who wait for their answers.
+    """The rows of one request, and the callers that wait for their answers.
 
     Args:
         resend: sends some of the callers again: in two requests, or each alone.
@@ -142,7 +141,7 @@ class Batcher:
 
     def __init__(
         self,
-        send: Callable[[Batch], Awaitable[None]],
+        send: Callable[[Batch], Coroutine[Any, Any, None]],
         *,
         max_rows: Callable[[], int],
         linger: float,
@@ -161,9 +160,9 @@ class Batcher:
         self._closed = False
 
     async def predict(self, row: Any, call: Call) -> Any:
-        """The answer to one row, which shares requests with rows of equal calls.
+        """Return the answer to one row, which shares requests with rows of equal calls.
 
-        Raises `QueueFull` where too many wait already.
+        Raises `QueueFull` if too many wait already.
         """
         if self._closed:
             raise ClientStateError("the client is closed")
@@ -183,7 +182,7 @@ class Batcher:
                 caller.batch.left()
 
     async def close(self) -> None:
-        """Let go of all callers; those without an answer get a `ClientStateError`."""
+        """End all calls; those without an answer raise `ClientStateError`."""
         self._closed = True
         gathered = [caller for callers in self._gathering.values() for caller in callers]
         self._gathering.clear()
@@ -219,15 +218,12 @@ class Batcher:
             self._start(Batch(callers[start : start + size], self._start_parts, since, attempts))
 
     def _start(self, batch: Batch) -> None:
-        batch.task = task = self._loop.create_task(self._exchange(batch))
+        batch.task = task = self._loop.create_task(self._send(batch))
         self._sending.add(batch)
         task.add_done_callback(lambda task: self._ended(batch, task))
 
-    async def _exchange(self, batch: Batch) -> None:
-        await self._send(batch)
-
     def _ended(self, batch: Batch, task: asyncio.Task[None]) -> None:
-        """However a batch ends, none of its callers is left waiting."""
+        """Fail the callers that a batch leaves without an outcome, however it ended."""
         self._sending.discard(batch)
         error = self._ended_early() if task.cancelled() else task.exception()
         if batch.open:

@@ -183,10 +183,10 @@ class Run:
             raise self._error
 
     def release(self) -> None:
-        """Let go of everything, at the end of a run that is not looked at any more.
+        """Drop all parts of the run, which has ended. It cannot be used afterwards.
 
-        The parts of a run refer to each other through it. The garbage collector would find them, but its search costs
-        more than a small run itself.
+        The parts refer to each other through the run, so without this only the garbage collector frees them, and its
+        search costs more than a run of one request.
         """
         vars(self).clear()
 

@@ -38,7 +38,8 @@ class OpenTelemetry(Telemetry):
     A run is a span in the trace of its caller. Its chunks are spans below it, and their HTTP requests spans below these
     (HTTP client conventions); a retry, a hedged request and a part of a split chunk link to the request before. A batch
     of `predict` is in the trace of a caller that is sampled, and links to the others. Requests carry the context of
-    their trace (``traceparent``). No span and no metric holds a row, an answer, a secret or a control character.
+    their trace (``traceparent``). No span and no metric holds a secret or a control character; rows and answers are not
+    shown, but for what a server quotes of them in the reason of a failure.
 
     Args:
         tracer_provider: makes the spans; the global one if not given.
@@ -118,7 +119,7 @@ def _clients_of(provider: MeterProvider, meter: Meter) -> FollowedClients:
 
 
 class _Observer:
-    """Makes an observable instrument of each metric. The SDK calls them when it collects, on a thread of its own."""
+    """An observable instrument for each metric. The SDK calls them when it collects, on a thread of its own."""
 
     def __init__(self, clients: FollowedClients, meter: Meter) -> None:
         self._clients = clients
