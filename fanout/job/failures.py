@@ -45,7 +45,8 @@ class FailureReport:
         complete: the run has come to its end.
         groups: rows by reason, the most frequent first.
         file: the table of them that was written; None if none was.
-        input: path of the input, as the job file has it; None if it cannot be read from there.
+        input: path of the input, as the job file has it, or its URL without secrets; None if it cannot be read from
+            there.
     """
 
     rows: int | None
@@ -92,11 +93,11 @@ def job_failures(job: Job | Outline, *, reason: str = "", to: Path | None = None
         return FailureReport(
             rows=state.n_rows,
             failed=state.failed,
-            selected=sum(failure.stop - failure.start for failure in selected),
+            selected=sum(failure.n_rows for failure in selected),
             complete=state.complete,
             groups=tuple(group_failures(selected, most=None)),
             file=None if to is None else str(to),
-            input=None if tables is None else str(tables.input.path),
+            input=None if tables is None else tables.input.shown_path,
         )
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from fanout._redact import Redactor
 from fanout.errors import ConfigError
-from fanout.io.remote import staged_path, url_of
+from fanout.io.remote import shown, staged_path, url_of
 from fanout.settings import Cache, Chunks, Dedupe, Endpoint, Hedge, Limits, Prices, RetryPolicy, Storage, Timeouts
 
 if TYPE_CHECKING:
@@ -75,6 +75,12 @@ class Input(Table):
 
     file_max_bytes: int = Field(default=33_554_432, ge=1)
     """Largest file in bytes. A row with a larger one fails."""
+
+    @property
+    def shown_path(self) -> str:
+        """The path, or the URL without its secrets."""
+        url = url_of(self.path)
+        return self.path if url is None else shown(url)
 
 
 # The keys depend on the type, which may be of another package: its class checks them.

@@ -24,7 +24,7 @@ from fanout.client import (
 from fanout.codecs._options import spec_from_options
 from fanout.errors import ConfigError, InputError, RunStopped
 from fanout.io.readers import open_source
-from fanout.io.remote import shown, url_of
+from fanout.io.remote import url_of
 from fanout.io.writers import open_sink, require_apart_from_input
 from fanout.job.journal import (
     known_cost,
@@ -292,8 +292,7 @@ def input_name(job: Job) -> str:
     table = job.tables.input
     columns = table.columns or ([] if table.column is None else [table.column])
     named = ", ".join(map(repr, columns))
-    path = table.path if (url := url_of(table.path)) is None else shown(url)
-    return f"{path}, column{'s' * (len(columns) > 1)} {named}" if columns else path
+    return f"{table.shown_path}, column{'s' * (len(columns) > 1)} {named}" if columns else table.shown_path
 
 
 def shown_codec(job: Job) -> str:

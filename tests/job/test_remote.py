@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from aiohttp import web
 
 import fanout
 from fanout.errors import ConfigError, InputError
 from fanout.job import check_job, dry_run, job_status, load_job, load_job_or_outline, recreate_report, run_job
 from fanout.job.failures import job_failures
 from tests.cli.conftest import ended, start
+from tests.jobs import served
 from tests.stores import s3, s3_server
 
 __all__ = ["s3", "s3_server", "start"]
@@ -245,6 +247,20 @@ async def test_a_key_that_may_only_write_is_enough_for_an_output(write_job, s3, 
     assert (await run_job(load_job(file))).exit_code == 0
     s3.before = lambda method, path: None
     np.testing.assert_array_equal(stored(s3), 2 * ROWS)
+
+
+async def test_the_failed_rows_of_a_web_input_are_listed_without_its_signature(write_job, doubler):
+    async def served_rows(request):
+        return web.Response(body=as_npy(ROWS), headers={"ETag": '"1"'})
+
+    doubler.lowest = 1.0
+    async with served(served_rows) as origin:
+        url = f"{origin}/x.npy?signature=very-secret"
+        text = JOB.replace("s3://data/in/x.npy", url).replace("s3://data/out/y.npy", "y.npy")
+        file = write_job(text, url=doubler.url)
+        assert (await run_job(load_job(file))).exit_code == 1
+    report = job_failures(load_job_or_outline(file))
+    assert (report.failed, report.input) == (1, f"{origin}/x.npy?signature=***")
 
 
 async def test_secrets_of_the_store_are_in_no_message(write_remote_job, s3, tmp_path):
