@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from http.client import HTTPException
-from ipaddress import IPv6Address
 from time import monotonic
 from typing import IO, TYPE_CHECKING, Any
 from urllib.error import HTTPError, URLError
@@ -18,7 +17,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from fanout._url import redact_url
 from fanout.errors import InputError
-from fanout.io.hosts import is_internal
+from fanout.io.hosts import as_resolved, is_internal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 _STORES = ("gs", "s3")
 _PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"(\*\.)?[A-Za-z0-9_.-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
-_NAME_OR_ADDRESS = re.compile(r"[a-z0-9_.:-]+")
 _PIECE = 64 * 2**10
 _CONTROL = re.compile(r"[\x00-\x20\x7f\\]")
 
@@ -71,7 +69,7 @@ class UrlFetcher:
             raise Unfetched("has a URL with a space or a control character in it")
         try:
             parts = urlsplit(url)
-            host, port = _as_resolved(parts.hostname or ""), parts.port
+            host, port = as_resolved(parts.hostname or ""), parts.port
         except ValueError:
             raise Unfetched("has a URL that cannot be read") from None
         if parts.scheme in _STORES:
@@ -155,17 +153,3 @@ def _bracketed(named: str) -> tuple[str, str]:
 
 def _remedy(url: SplitResult) -> str:
     return f'if that is right, add "{url.netloc}" to input.fetch_hosts'
-
-
-def _as_resolved(host: str) -> str:
-    """Return a host in the form in which its address is looked up. Raises `ValueError` for one that has none.
-
-    Clients fold full-width digits, ideographic stops and invisible characters: "127" and "." in any of these forms
-    lead to this machine. A percent sign may hide any character, and no host needs one.
-    """
-    resolved = host.encode("idna").decode().lower().rstrip(".")
-    if resolved and not _NAME_OR_ADDRESS.fullmatch(resolved):
-        raise ValueError
-    if ":" in resolved:
-        IPv6Address(resolved)
-    return resolved

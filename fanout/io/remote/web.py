@@ -20,7 +20,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from weakref import finalize
 
 from fanout._escape import escaped
-from fanout.io.hosts import is_internal
+from fanout.io.hosts import as_resolved, is_internal
 from fanout.io.remote.file import RemoteFile, Version
 from fanout.io.remote.urls import shown
 
@@ -173,7 +173,8 @@ class _Redirects(HTTPRedirectHandler):
         old, new = urlsplit(req.full_url), urlsplit(newurl)
         if old.scheme == "https" and new.scheme != "https":
             raise URLError(_Refused(f"it is redirected to {shown(newurl)}, without encryption"))
-        if is_internal(new.hostname or "") and not is_internal(old.hostname or ""):
+        old_host, new_host = (as_resolved(url.hostname or "") for url in (old, new))
+        if is_internal(new_host) and not is_internal(old_host):
             raise URLError(_Refused(f"it is redirected to {shown(newurl)}, which is no public host"))
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
         if request is not None and (old.scheme, old.netloc) == (new.scheme, new.netloc):

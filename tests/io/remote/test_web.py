@@ -205,7 +205,9 @@ async def test_header_fields_go_to_the_named_host_alone(server):
     assert seen == {"/moved.csv": "Bearer secret-token", "/x.csv": None}
 
 
-@pytest.mark.parametrize("to", ["http://[::zz]/secret-path", "http://[secret", "http://h:secret/path"])
+@pytest.mark.parametrize(
+    "to", ["http://[::zz]/secret-path", "http://[secret", "http://%31%32%37.0.0.1/secret", "http://h:secret/path"]
+)
 async def test_a_redirect_to_no_url_is_an_error_without_its_text(server, to):
     with pytest.raises(InputError, match="cannot be read: it is redirected to a URL that cannot be read") as caught:
         await opened(f"{server.url[:-6]}/moved.csv?to={quote(to)}")
@@ -218,6 +220,8 @@ async def test_a_redirect_to_no_url_is_an_error_without_its_text(server, to):
         ("https://host.example.com/x", "http://host.example.com/x", "without encryption"),
         ("https://host.example.com/x", "https://169.254.169.254/x", "no public host"),
         ("http://host.example.com/x", "http://localhost/x", "no public host"),
+        ("http://host.example.com/x", "http://localhost./x", "no public host"),
+        ("http://host.example.com/x", "http://\uff11\uff12\uff17.0.0.1/x", "no public host"),
     ],
 )
 def test_a_redirect_leads_neither_into_the_network_nor_to_plain_text(old, new, problem):
