@@ -411,7 +411,7 @@ class Storage:
     def secrets(self) -> list[str]:
         """The options that are credentials by their names; header fields are not among them."""
         options = [pair for scheme in (self.s3, self.gs, self.az) for pair in scheme.items()]
-        return [str(value) for name, value in options if is_credential(name) or name.lower().endswith("access_key_id")]
+        return [str(value) for name, value in options if _is_secret_option(name)]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Storage, ()
@@ -566,6 +566,12 @@ def require_no_literals(keys: Sequence[str]) -> None:
             "variable in its place, such as ${API_KEY}, and set that where the settings are used",
             key=keys[0],
         )
+
+
+def _is_secret_option(name: str) -> bool:
+    """Return True if an option of an object store is a credential by its name."""
+    plain = name.lower().removesuffix("_base64")
+    return is_credential(plain) or plain.endswith("access_key_id")
 
 
 def _literals_of(endpoint: Endpoint) -> list[str]:

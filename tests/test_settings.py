@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fanout._url import redact_url
 from fanout.errors import ConfigError
-from fanout.settings import Endpoint, Hedge, Limits, RetryPolicy, Timeouts
+from fanout.settings import Endpoint, Hedge, Limits, RetryPolicy, Storage, Timeouts
 
 SETTINGS = [Limits, RetryPolicy, Hedge, Timeouts, Endpoint]
 
@@ -169,6 +169,12 @@ def test_a_url_is_shown_without_userinfo_and_query_values(url, shown):
 @given(st.text(max_size=8), st.text("abc/?#[]:%&=@", max_size=8))
 def test_no_character_in_a_password_uncovers_it(after, more):
     assert "s3cret" not in redact_url(f"https://user:s3cret{after}{more}@host/x")
+
+
+def test_the_credentials_of_a_store_are_known_by_the_names_of_its_options():
+    s3 = {"region": "eu-central-1", "aws_access_key_id": "name", "sse_customer_key_base64": "a2V5"}
+    storage = Storage(s3=s3, az={"account_name": "team", "sas_token": "signature"})
+    assert storage.secrets == ["name", "a2V5", "signature"]
 
 
 def test_the_repr_of_an_endpoint_shows_no_secret():
