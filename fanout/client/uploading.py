@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 async def upload(sink: FileSink, control: RunControl | None = None) -> Stop | None:
-    """Upload what the sink has published and its destination lacks. Return a stop if that fails or is ended.
+    """Upload the published files that the destination lacks. Return a stop if that fails or is ended.
 
     The local files stay, so that the same run uploads them when it is called again. A cancellation, or a stop by
     ``control``, ends the upload with the piece of a file that is under way.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _GROUP_ROWS = 4096
 
-# The k-th row of an id on one side belongs to the k-th one on the other.
+# Of the rows that wait, the k-th one of an id on one side belongs to the k-th one on the other.
 _NUMBER = """
 CREATE TABLE numbered (place INTEGER PRIMARY KEY, side INTEGER, id TEXT, nth INTEGER);
 INSERT INTO numbered SELECT rowid, side, id, row_number() OVER (PARTITION BY side, id ORDER BY rowid) FROM waiting;

@@ -86,7 +86,7 @@ class Table:
             if self._mask is not None:
                 ok = np.asarray(masks.take(n_rows)[ERROR], bool)
             elif ERROR in block:
-                # Of a cell of CSV, an empty text is all that can be told of a missing one.
+                # CSV writes a missing reason as an empty text.
                 ok = np.array([reason in (None, "") for reason in block[ERROR]], bool)
             # Bare JSON lines have no reasons: a row without an answer is null.
             elif self.names == [VALUE] and isinstance(block[VALUE], list):

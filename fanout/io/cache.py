@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 KEY_BYTES = 16
 
-_APPLICATION_ID = 0x66616E6F  # "fano", by which other databases are told apart
+# "fano": SQLite keeps this number in the header, so that no database of another program is taken for a cache.
+_APPLICATION_ID = 0x66616E6F
 _VERSION = 2
 _BUSY_SECONDS = 30.0
 # Pages of the run's own database that stay in memory: about a million answers of a few numbers.
@@ -118,7 +119,7 @@ class AnswerCache:
         self.path = path
         self._ttl = ttl
         self._now = now
-        # By this number the answers of one client are found again if they turn out to be those of other rows.
+        # If the answers of this client turn out to be those of other rows, they are deleted by this number.
         self._run = int.from_bytes(os.urandom(7), "little")
         self._formats: dict[int, RowFormat | None] = {}
         self._sources: dict[tuple[Origin, str], int] = {}

@@ -1,4 +1,4 @@
-"""The store of answers: what is put is found again, by nobody else's key, and damage is never an answer."""
+"""The store of answers: an answer is found by its own key alone, and damage is never an answer."""
 
 from __future__ import annotations
 

@@ -122,7 +122,8 @@ class Destination:
             return False
 
     def _key_of(self, name: str) -> str:
-        return self._key.rpartition("/")[0] + "/" * ("/" in self._key) + name
+        folder, slash, _ = self._key.rpartition("/")
+        return f"{folder}{slash}{name}"
 
     def _record(self) -> dict[str, Any]:
         """Return the files that were uploaded to this store: name -> stamp and tag."""
