@@ -29,7 +29,8 @@ USER_AGENT = f"fanout-ml/{__version__}"
 # Content types whose header fields are kept; a codec may make a new type for each request (multipart boundaries).
 _REMEMBERED = 16
 
-_CREDENTIALS = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
+# An idempotency key names a request, and not its sender.
+_CREDENTIALS = re.compile("auth|(?<!idempotency-)key|token|secret|cookie", re.IGNORECASE)
 
 
 def credentials_refused(status: int, headers: Mapping[str, str], body: bytes) -> bool:

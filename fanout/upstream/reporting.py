@@ -54,7 +54,7 @@ class Reporter:
             # It was in flight when the endpoint was excluded, perhaps for answers that are those of other requests.
             self.on_abandoned(ticket)
             ticket.refund = True
-            reason = f"{endpoint.transport.shown_url} is asked no more: {endpoint.excluded}"
+            reason = f"{endpoint.transport.shown_url} is excluded: {endpoint.excluded}"
             return Verdict(action=Action.RETRY, reason=reason)
         if not metadata:
             endpoint.served = True
@@ -123,7 +123,7 @@ class Reporter:
             endpoint.excluded = self._balancer.conceal(reason)
             endpoint.breaker.open(self._now())  # tickets that wait for this endpoint have to choose another one
             self._balancer.wait_queue.notify_all()
-            shown = f"{endpoint.transport.shown_url} is asked no more: {reason}"
+            shown = f"{endpoint.transport.shown_url} is excluded: {reason}"
             self._emit(Event(kind="excluded", status=status, reason=shown))
 
     def _report_to_breaker(self, ticket: Ticket, endpoint: EndpointState, verdict: Verdict, *, alone: bool) -> bool:

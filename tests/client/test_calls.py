@@ -194,6 +194,17 @@ class TestHeaders:
         assert isinstance(refused, RunStopped)
         assert np.array_equal(accepted, X[:2] * 2), accepted
 
+    async def test_an_idempotency_key_is_no_credential_so_that_the_clients_are_renewed(self) -> None:
+        tokens = iter(["expired", "fresh"])
+        with MockEndpoint(double) as mock:
+            mock.script(401)
+            async with Client(
+                mock.url(Plain), codec=Plain, headers=lambda: {"Authorization": f"Bearer {next(tokens)}"}
+            ) as client:
+                answers = await client.map(X[:2], headers={"Idempotency-Key": "order-7"})
+        assert np.array_equal(answers, X[:2] * 2)
+        assert mock.requests[-1].headers["Authorization"] == "Bearer fresh"
+
     @pytest.mark.parametrize("call", CALLS)
     async def test_their_values_are_secrets(self, call: Callable[..., Any], tmp_path: Path) -> None:
         with MockEndpoint(double) as mock:

@@ -126,7 +126,7 @@ async def test_an_endpoint_that_refuses_all_requests_is_excluded(status):
     assert fleet.shares["b"] <= 16
     assert fleet.kinds()["excluded"] == 1
     (reason,) = [event.reason for event in fleet.events if event.kind == "excluded"]
-    assert reason.startswith("http://b/m is asked no more: ")
+    assert reason.startswith("http://b/m is excluded: ")
 
 
 async def test_the_run_stops_if_all_endpoints_refuse():
