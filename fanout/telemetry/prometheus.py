@@ -6,8 +6,7 @@ https://prometheus.github.io/client_python/collector/custom/
 from __future__ import annotations
 
 from contextlib import contextmanager
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -51,24 +50,33 @@ class Prometheus(Telemetry):
         ConfigError: prometheus_client is missing, or the registry has such a collector.
     """
 
+    _of_process: ClassVar[Prometheus | None] = None
+    """The collector in the default registry, which takes no second one."""
+
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         try:
             from prometheus_client import REGISTRY
         except ImportError:
             raise needs_extra("fanout.Prometheus", "prometheus") from None
         self._clients = FollowedClients()
-        self._is_global = registry is None
         try:
             (REGISTRY if registry is None else registry).register(self)
         except ValueError:
             problem = "this registry has a fanout.Prometheus: give that one to all clients"
             raise ConfigError(problem, key="telemetry") from None
+        if registry is None:
+            Prometheus._of_process = self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if not self._is_global:
+        if self is not Prometheus._of_process:
             problem = "a registry belongs to one process: leave it out, and each process uses its default one"
             raise ConfigError(problem, key="telemetry")
-        return _default, ()
+        return Prometheus._restored, ()
+
+    @classmethod
+    def _restored(cls) -> Prometheus:
+        """Return the collector of the process to which one was pickled."""
+        return cls._of_process or cls()
 
     def follow(self, client: Measured) -> None:
         """Collect the metrics of a client that was opened."""
@@ -94,12 +102,6 @@ class Prometheus(Telemetry):
             durations.add_metric([name], *_histogram(reading))
         yield from families.values()
         yield durations
-
-
-@cache
-def _default() -> Prometheus:
-    """The collector of a process to which one was pickled."""
-    return Prometheus()
 
 
 @contextmanager

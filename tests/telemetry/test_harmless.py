@@ -118,6 +118,21 @@ def test_telemetry_of_the_process_travels_to_another():
     assert copy.tracing.gen_ai is not None
 
 
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+def test_the_collector_of_a_process_becomes_that_of_another(is_elsewhere, monkeypatch):
+    monkeypatch.setattr("prometheus_client.REGISTRY", CollectorRegistry())
+    monkeypatch.setattr(Prometheus, "_of_process", None)
+    collector = Prometheus()
+    pickled = pickle.dumps([collector, collector])
+    if is_elsewhere:
+        monkeypatch.setattr("prometheus_client.REGISTRY", CollectorRegistry())
+        monkeypatch.setattr(Prometheus, "_of_process", None)
+    one, other = pickle.loads(pickled)
+    assert one is other
+    assert (one is collector) != is_elsewhere
+    assert pickle.loads(pickled)[0] is one
+
+
 @pytest.mark.parametrize("make", [lambda: Sdk().telemetry(), lambda: Prometheus(CollectorRegistry())])
 def test_telemetry_of_ones_own_providers_does_not(make):
     with pytest.raises(ConfigError, match="belong"):
