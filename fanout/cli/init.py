@@ -145,7 +145,7 @@ class Beginner:
         self._draft.hints["limits"] = ("requests_per_second = 10.0      # no limit if left out",)
         output = self._options.output
         stored = self._from_job(output) if output else f"{self._file.stem}-answers.npy"
-        self._draft.set("output", "path", stored, ".npy holds numbers; .jsonl and .parquet numbers and texts")
+        self._draft.set("output", "path", stored, ".npy holds numbers; .jsonl, .csv and .parquet numbers and texts")
 
     def _from_job(self, path: str) -> str:
         """Return a path relative to the folder of the job file, as paths in it are."""
@@ -175,8 +175,10 @@ class Beginner:
 
     def _report_failure(self, probed: Probed) -> None:
         print_text(probe_text(probed.report))
-        stop = probed.report.stop
-        reason = probed.problem or (stop.reason if stop else "the rows of the probe failed")
+        stop, failures = probed.report.stop, probed.report.probe.result.failures
+        reason = probed.problem or (
+            stop.reason if stop else next((one.reason for one in failures), "there are no rows")
+        )
         print_error(f"the probe failed: {reason}", 1)
 
     def _write(self, *, replaces: bool) -> None:

@@ -167,6 +167,9 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
     if files.failures:
         yield f"failures: {files.failures}"
         yield from _failure_lines(summary.first_failures, summary.failed)
+        # The rows of a stopped run are not all sent, and a rehearsal is not corrected.
+        if summary.answers == "endpoint" and not summary.resumable:
+            yield "next:     fanout failures lists them by reason; fanout run --only-failed sends them again"
     if files.report:
         yield f"report:   {files.report}"
 
@@ -174,6 +177,9 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
 def _output_note(summary: Summary) -> str:
     if summary.not_uploaded:
         return f"upload:   {summary.not_uploaded} is not in place; run the job again to upload these files"
+    # The journal of an earlier run stays until a row of this one is done, so the job without --fresh is that run.
+    if summary.resumable and summary.pending == summary.rows:
+        return "output:   not in place, since no row of this run is done; give the same command again"
     # The answers are in a temporary file, which would be misleading to name.
     if summary.resumable:
         return "output:   not in place until the run is complete; run the job again to resume"

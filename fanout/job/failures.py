@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _GROUP_ROWS = 8192
 _SUFFIXES = (".csv", ".jsonl", ".parquet")
-_KEY = "to"
+_KEY = "--to"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

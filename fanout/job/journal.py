@@ -70,6 +70,20 @@ def require_own_output(job: Job, identity: Mapping[str, Any]) -> None:
         )
 
 
+def require_no_whole_run(job: Job, identity: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` if a run of some rows would replace the output of a complete run of all rows."""
+    state = read_journal(job)
+    if state is None or "rows" not in (identity.get("input") or ()):
+        return
+    if (state.complete or state.is_retry) and "rows" not in (state.identity.get("input") or ()):
+        raise ConfigError(
+            f"{job.output_path} has the answers to all rows, and a run of some rows would replace them: give these "
+            "rows an output of their own, such as --set output.path=pilot"
+            f"{job.output_path.suffix}, or discard the answers with --fresh",
+            key="output.path",
+        )
+
+
 def require_no_parts(job: Job, fresh: bool) -> None:
     """Raise `ConfigError` if a killed run on a cluster has left rows that only another such run can collect.
 

@@ -88,8 +88,8 @@ def key_path(at: Location) -> str:
 
 def _job_key(error: ConfigError) -> str:
     """Return the key of the job file for an error of the library, whose keys are the names of its arguments."""
-    # Errors of inputs and outputs have the whole key already.
-    if "." in error.key:
+    # Errors of inputs and outputs have the whole key already, and an option of the command line is no key of the file.
+    if "." in error.key or error.key.startswith("--"):
         return error.key
     if error.key == "recording":  # an option of the command line, not a key
         return ""

@@ -32,6 +32,7 @@ from fanout.job.journal import (
     output_identity,
     reopen_failed_rows,
     require_no_parts,
+    require_no_whole_run,
     require_own_output,
 )
 from fanout.job.problems import locate_errors
@@ -44,6 +45,7 @@ from fanout.report import Ending
 from fanout.statistics import Spending
 from fanout.threads import on_thread, opened_on_thread
 from fanout.transport.base import replaces_network
+from fanout.types import count_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -146,6 +148,8 @@ async def run_job(
         identity = await on_thread(client.identity, source) | setup.identity | output_identity(job)
         if setup.identity:
             await on_thread(require_own_output, job, setup.identity)
+        elif rows != slice(None) and not fresh:
+            await on_thread(require_no_whole_run, job, identity)
         how = {"fresh": fresh, "carry": carry, "only_failed": only_failed}
         opening = partial(open_job_journal, job, identity, source, sink, **how)
         async with opened_on_thread(opening) as journal:
@@ -262,9 +266,17 @@ def read_input(job: Job, rows: slice = slice(None)) -> Source:
         storage=job.tables.storage,
     )
     selected = source.sliced(rows)
-    if selected.n_rows == 0 and source.n_rows:
-        raise InputError(f"--rows selects none of the {source.n_rows:,} rows of {input_name(job)}")
+    # Of a column of files, a look at the first row would read or fetch them.
+    is_cheap = source.repeatable and (source.n_rows is not None or not table.files)
+    if selected is not source and is_cheap and _is_empty(selected) and not _is_empty(source):
+        of = "the" if source.n_rows is None else f"the {source.n_rows:,}"
+        raise InputError(f"--rows selects none of {of} rows of {input_name(job)}")
     return selected
+
+
+def _is_empty(source: Source) -> bool:
+    # The number of rows in a file of lines shows only when they are read, here the first of them.
+    return not (any(count_rows(block.rows) for block in source.blocks()) if source.n_rows is None else source.n_rows)
 
 
 def open_output(job: Job, source: Source) -> FileSink:

@@ -419,4 +419,4 @@ class Dispatcher:
         return self._too_late() if deadline.expired and deadline.absorb() else response
 
     def _too_late(self) -> AttemptTimeout:
-        return AttemptTimeout(f"no whole answer within the attempt timeout of {self._timeout:g} s")
+        return AttemptTimeout(f"no whole answer within the attempt timeout of {self._timeout:g} s (timeouts.attempt)")

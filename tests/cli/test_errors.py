@@ -72,3 +72,26 @@ def test_rows_that_are_no_range_are_refused_with_an_example(command, write_job, 
     result = command("run", "job.toml", "--rows", text)
     assert result.code == 2
     assert "for instance 0:100" in result.err
+
+
+@pytest.mark.parametrize("text", ["3:", "2:1"])
+def test_a_range_without_rows_of_a_file_of_unknown_length_is_refused(command, write_job, tmp_path, text):
+    write_job()
+    (tmp_path / "x.csv").write_text("x\n1\n2\n3\n")
+    result = command("run", "job.toml", "--rows", text, "--set", "input.path=x.csv")
+    assert (result.code, result.out) == (2, "")
+    assert "--rows selects none of the rows of x.csv" in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_of_some_rows_does_not_replace_the_answers_to_all(command, write_job, doubler_aside, tmp_path):
+    write_job(url=doubler_aside.url)
+    assert command("run", "job.toml", "--quiet").code == 0
+    result = command("run", "job.toml", "--rows", "0:5")
+    assert (result.code, result.out) == (2, "")
+    assert "give these rows an output of their own, such as --set output.path=pilot.npy" in result.err
+    assert np.load(tmp_path / "out" / "y.npy").shape == (10,)
+    assert command("run", "job.toml", "--rows", "0:5", "--set", "output.path=out/pilot.npy").code == 0
+    assert command("run", "job.toml", "--rows", "0:8", "--set", "output.path=out/pilot.npy").code == 0
+    assert command("run", "job.toml", "--rows", "0:5", "--fresh").code == 0
+    assert np.load(tmp_path / "out" / "y.npy").shape == (5,)

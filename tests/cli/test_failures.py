@@ -212,7 +212,7 @@ def test_failures_are_selected_by_reason_and_refusals_name_the_remedy(
     result = command("failures", "job.toml", "--reason", "too long")
     assert (result.code, "the reasons are: HTTP 422: a text is empty" in result.err) == (2, True)
     (tmp_path / "mine.csv").write_text("corrected")
-    assert "mine.csv exists already" in command("failures", "job.toml", "--to", "mine.csv").err
+    assert "error: job.toml: --to: mine.csv exists already" in command("failures", "job.toml", "--to", "mine.csv").err
     assert "the suffix is the format" in command("failures", "job.toml", "--to", "failed.xlsx").err
     write_reviews(tmp_path / "reviews.csv", reviews(60, ()))
     result = command("failures", "job.toml", "--to", "failed.csv")

@@ -126,6 +126,12 @@ def test_a_refusal_is_shown_and_the_file_stays_for_an_edit(command, customers, u
     assert job(tmp_path)["endpoint"]["url"].endswith("/scor")
 
 
+def test_a_probe_whose_rows_are_refused_ends_with_the_reason_of_the_server(command, customers, url):
+    result = command("init", "--input", "customers.csv", "--url", f"{url}/score", "--set", "codec.request.extra=1")
+    assert result.code == 1
+    assert "error: the probe failed: HTTP 422: " in result.err
+
+
 @pytest.mark.parametrize(
     ("name", "url", "codec"),
     [

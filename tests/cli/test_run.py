@@ -52,6 +52,7 @@ def test_failed_rows_are_listed_and_end_with_code_1(command, write_job, doubler_
     assert "and 1 row more" in result.out
     assert "mask:     out/y.npy.ok.npy" in result.out
     assert "failures: out/y.npy.failures.jsonl" in result.out
+    assert "next:     fanout failures lists them by reason; fanout run --only-failed" in result.out
     assert np.load(tmp_path / "out" / "y.npy.ok.npy").sum() == 36
 
 
@@ -85,6 +86,15 @@ def test_carry_sends_the_edited_rows_of_a_complete_run_alone(command, write_job,
     summary = json.loads(command("run", "job.toml", "--carry", "--json").out)
     assert (summary["earlier"], summary["ok"], summary["exit_code"], doubler_aside.requests) == (38, 40, 0, 2)
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "y.npy"), 2 * rows)
+
+
+def test_a_fresh_run_without_a_finished_row_is_no_run_to_resume(command, write_job, doubler_aside, tmp_path):
+    write_job(url=doubler_aside.url)
+    assert command("run", "job.toml").code == 0
+    result = command("run", "job.toml", "--fresh", "--set", f"endpoint.url={NOTHING_LISTENS}")
+    assert result.code == 3
+    assert "output:   not in place, since no row of this run is done; give the same command again" in result.out
+    assert np.load(tmp_path / "out" / "y.npy").shape == (10,)
 
 
 @pytest.mark.parametrize("other", ["--fresh", "--only-failed"])
