@@ -19,6 +19,7 @@ from fanout import (
     RowsFailed,
     RunStopped,
     SyncClient,
+    codec,
     open_sink,
 )
 from fanout.testing import MockEndpoint, Scripted
@@ -60,6 +61,20 @@ class Asking(Plain):
 
     def metadata_requests(self, url: str, responses: Any = ()) -> list[str]:
         return [url]
+
+
+class Jobs:
+    """An asynchronous API whose job is at ``url``."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.requests: list[Request] = []
+
+    async def send(self, request: Request) -> Response:
+        self.requests.append(request)
+        if request.method == "POST":
+            return Response(status=202, headers={"Location": self.url}, body=b"{}")
+        return Response(status=200, headers={}, body=b'{"done": true, "predictions": [1, 2]}')
 
 
 class RefusesFields:
@@ -173,6 +188,16 @@ class TestHeaders:
                 await client.map(X)
                 assert [one.state for one in client.statistics().endpoints] == ["in use", "in use"]
         assert calls <= 2  # one for each endpoint
+
+    @pytest.mark.parametrize(("job", "sent"), [("http://h/jobs/1", FIELDS), ("https://jobs.test/1", {})])
+    async def test_go_to_no_other_origin(self, job: str, sent: dict[str, str]) -> None:
+        poll: Any = {"url": "header:Location", "until": "done", "origins": ["https://jobs.test"]}
+        jobs = codec("json", request={"texts": "{{rows}}"}, answers="predictions", poll=poll)
+        async with Client("http://h/run", codec=jobs, transport=(transport := Jobs(job))) as client:
+            await client.map(["a", "b"], headers=FIELDS)
+        started, polled = transport.requests
+        assert FIELDS.items() <= dict(started.headers).items()
+        assert {name: value for name, value in polled.headers.items() if name in FIELDS} == sent
 
     @pytest.mark.parametrize("first", [FIELDS, None], ids=["refused first", "accepted first"])
     async def test_refused_for_metadata_they_end_their_own_call_only(self, first: dict[str, str] | None) -> None:
