@@ -59,6 +59,7 @@ def require_whole(document: object, choice: Mapping[str, Any], text: str) -> Non
 
 
 def is_blocked(reason: object) -> bool:
+    """True if a finish reason says that the text, or a part of it, is withheld for its content."""
     return isinstance(reason, str) and reason.partition(":")[0].lower() in _BLOCKED_REASONS
 
 
@@ -129,8 +130,8 @@ def fatal(document: Any, status: int) -> str | None:
         return None
     message = shortened(" ".join(str(error.get("message", "")).split()), _LONGEST)
     codes = [str(error.get(field)) for field in ("code", "type")]
-    fatal = _FATAL_CODES.intersection(code.lower() for code in codes) or _FATAL_WORDS in message
-    return message or ", ".join(codes) if fatal or _flagged(error) else None
+    is_fatal = _FATAL_CODES.intersection(code.lower() for code in codes) or _FATAL_WORDS in message
+    return message or ", ".join(codes) if is_fatal or _flagged(error) else None
 
 
 def _flagged(error: Mapping[str, Any]) -> bool:

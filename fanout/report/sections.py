@@ -146,12 +146,12 @@ def _trouble(timeline: Timeline) -> str:
 
 def events(timeline: Timeline) -> list[str]:
     """Return a table of the events."""
-    events = timeline.notes("pause", "stop", "opened", "ejected", "restored", "excluded")
-    if not events:
+    notes = timeline.notes("pause", "stop", "opened", "ejected", "restored", "excluded")
+    if not notes:
         return []
-    shown = events if len(events) <= _EVENTS_SHOWN else [*events[: _EVENTS_SHOWN // 2], *events[-_EVENTS_SHOWN // 2 :]]
+    shown = notes if len(notes) <= _EVENTS_SHOWN else [*notes[: _EVENTS_SHOWN // 2], *notes[-_EVENTS_SHOWN // 2 :]]
     rows = [[duration(when), _EVENT_NAMES.get(note.kind, note.kind), note.reason] for when, note in shown]
-    summary = f"{len(events):,} events" + (f", {len(shown)} of them shown." if len(shown) < len(events) else ".")
+    summary = f"{len(notes):,} events" + (f", {len(shown)} of them shown." if len(shown) < len(notes) else ".")
     return [figure("What happened to the endpoints?", summary, table(["after", "event", "reason"], rows), wide=True)]
 
 
@@ -234,10 +234,10 @@ def _usage_chart(timeline: Timeline, series: Sequence[Series]) -> str:
 
 def examples(sessions: Sequence[RecordedSession]) -> list[str]:
     """Return a table of input rows with their outcomes."""
-    examples = sorted({one.row: one for session in sessions for one in session.examples}.items())
-    if not examples:
+    by_row = sorted({one.row: one for session in sessions for one in session.examples}.items())
+    if not by_row:
         return []
-    rows = [[f"{row}", one.input, one.outcome] for row, one in examples]
+    rows = [[f"{row}", one.input, one.outcome] for row, one in by_row]
     content = table(["row", "input", "answer, or reason of the failure"], rows)
     summary = "Some rows, because the job says report.rows = true."
     return [figure("What was sent, and what came back?", summary, content, wide=True)]
