@@ -46,10 +46,11 @@ class WebFile(RemoteFile):
     Args:
         url: the file's.
         headers: sent with each request, but not to another host that it is redirected to.
+        version: if it is known already, of a server that knows ranges.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
-        super().__init__(url, unquote(urlsplit(url).path))
+    def __init__(self, url: str, headers: Mapping[str, str], version: Version | None = None) -> None:
+        super().__init__(url, unquote(urlsplit(url).path), version)
         self._headers = dict(headers)
         self._opener = build_opener(_Redirects())
         self._copy: IO[bytes] | None = None
@@ -156,8 +157,8 @@ class WebFile(RemoteFile):
         return request
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Header fields hold credentials, which are never pickled.
-        return WebFile, (self.url, {})
+        # Header fields hold credentials, which are never pickled. A copy stays here: another process makes its own.
+        return WebFile, (self.url, {}, None if self._copy is not None else self._version)
 
 
 class _Refused(Exception):  # noqa: N818 - the reason of a URLError

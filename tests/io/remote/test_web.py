@@ -1,6 +1,7 @@
 """Inputs of web servers: ranges of one version, over connections that break."""
 
 import asyncio
+import pickle
 import re
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -169,6 +170,16 @@ async def test_a_change_while_reading_is_an_error(server, tells, cut):
     setattr(server, tells, '"2"' if tells == "etag" else "Mon, 30 Nov 2026 12:00:01 GMT")
     with pytest.raises(InputError, match=r"/x\.csv was changed while it was read: run again"):
         await rows_of(source)
+
+
+async def test_another_process_reads_the_same_version(server):
+    file = module.WebFile(server.url, {"Authorization": "Bearer secret-token"})
+    assert (await asyncio.to_thread(file.stat)).st_size == len(CSV)
+    pickled = pickle.dumps(file)
+    assert b"secret" not in pickled
+    server.etag = '"2"'
+    with pytest.raises(InputError, match="was changed"):
+        await asyncio.to_thread(lambda: pickle.loads(pickled).open().read())
 
 
 async def test_a_weak_etag_shows_a_change_too(server):
