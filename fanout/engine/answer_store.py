@@ -118,22 +118,27 @@ class AnswerStore:
 
     async def flush(self) -> None:
         """Wait until everything is written, also if this wait is cancelled."""
+        if self._writing is not None or self._waiting:
+            await ended(asyncio.ensure_future(self._write_all()))
+
+    async def close(self) -> None:
+        """Write what is left, and close the database, also if this wait is cancelled. A second call does nothing."""
+        try:
+            await self.flush()
+        finally:
+            if not self._closed:
+                self._closed = True
+                closing = asyncio.get_running_loop().run_in_executor(self._thread, self._cache.close)
+                self._thread.shutdown()
+                await ended(closing)
+
+    async def _write_all(self) -> None:
         while self._writing is not None or self._waiting:
             self._write_waiting()
             if self._writing is not None:
                 await ended(self._writing)
             # The callback after a write runs in the next step of the loop.
             await asyncio.sleep(0)
-
-    async def close(self) -> None:
-        """Write what is left, and close the database. A second call does nothing."""
-        await self.flush()
-        if self._closed:
-            return
-        self._closed = True
-        closing = asyncio.get_running_loop().run_in_executor(self._thread, self._cache.close)
-        self._thread.shutdown()
-        await ended(closing)
 
     def _look_up(self, number: int, rows: Rows, codec: Codec, context: bytes) -> LookedUp:
         keys, found = request_keys(rows, codec, context), []
