@@ -142,6 +142,7 @@ class SharedLimits:
         self._state = ""
         self._quiet_until = -inf
         self._others_wait = False
+        self._closing = False
         self.lost = ""
         """The reason why the backend cannot be reached; empty if it can."""
 
@@ -168,6 +169,7 @@ class SharedLimits:
 
     async def close(self) -> None:
         """Close the connections. Permits that are still held expire."""
+        self._closing = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -176,7 +178,7 @@ class SharedLimits:
         if not self.lost:
             with suppress(TimeoutError, BackendLostError, ConfigError):
                 async with asyncio.timeout(_CLOSED_WITHIN):
-                    await self._backend.reserve(self._call(()))
+                    await self._reserve(())
         await self._backend.close()
 
     def claim(self, want: Want, *, urgent: bool = False) -> Claim:
@@ -224,16 +226,20 @@ class SharedLimits:
         while True:
             try:
                 if self.lost:
-                    await self._connect()
+                    # An error of the settings, too, may pass: a password that is changed on the server first.
+                    await self._connect(retried=Exception)
                     self.lost = ""
                     _log.warning("the backend of limits.shared is back")
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._listen())
                     group.create_task(self._call_in_turn())
             except Exception as error:  # noqa: BLE001 - whatever it is, nothing may be sent without the backend
+                # In a task group an error takes the place of a cancellation that comes with it.
+                if self._closing:
+                    return
                 self._lose(error)
 
-    async def _connect(self) -> None:
+    async def _connect(self, retried: type[Exception] = BackendLostError) -> None:
         wait = _FIRST_WAIT
         while True:
             try:
@@ -241,9 +247,9 @@ class SharedLimits:
                 # The backend may be a new one, which knows of no cooldown.
                 for endpoint in self._cooldowns:
                     await self._announce_remaining(endpoint)
-                self._apply((), await self._backend.reserve(self._call(())))
-            except BackendLostError as error:
-                self.lost = str(error)
+                self._apply((), await self._reserve(()))
+            except retried as error:
+                self.lost = _text(error)
                 await asyncio.sleep(uniform(wait / 2, wait))
                 wait = min(2 * wait, _LONGEST_WAIT)
             else:
@@ -252,7 +258,7 @@ class SharedLimits:
     def _lose(self, error: Exception) -> None:
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
-        self.lost = str(error) or type(error).__name__
+        self.lost = _text(error)
         self._ledger.void()
         _log.warning("the backend of limits.shared is lost; nothing is sent until it is back: %s", self.lost)
 
@@ -275,12 +281,7 @@ class SharedLimits:
             renews = renewed_at + _RENEWED_EVERY if self._ledger.held else inf
             if claims or now() >= renews or self._work.is_set():
                 self._work.clear()
-                call = self._call(claims)
-                try:
-                    reply = await self._backend.reserve(call)
-                except BaseException:
-                    self._ledger.charge += call.charge
-                    raise
+                reply = await self._reserve(claims)
                 _require_going_on()
                 renewed_at = now()
                 self._apply(claims, reply)
@@ -301,10 +302,15 @@ class SharedLimits:
         due = [claim for claim in self._ledger.waiting if claim.not_before <= now]
         return tuple(sorted(due, key=lambda claim: not claim.urgent)[:_MOST_WANTS])
 
-    def _call(self, claims: tuple[Claim, ...]) -> Call:
+    async def _reserve(self, claims: tuple[Claim, ...]) -> Reply:
         charge, self._ledger.charge = self._ledger.charge, 0.0
         wants = tuple(claim.want for claim in claims)
-        return Call(self._ledger.client, self._state, token_hex(8), self._ledger.report(), wants, charge)
+        call = Call(self._ledger.client, self._state, token_hex(8), self._ledger.report(), wants, charge)
+        try:
+            return await self._backend.reserve(call)
+        except BaseException:
+            self._ledger.charge += charge
+            raise
 
     def _apply(self, claims: tuple[Claim, ...], reply: Reply) -> None:
         now = asyncio.get_running_loop().time()
@@ -320,8 +326,11 @@ class SharedLimits:
         if now < self._quiet_until:
             return
         for claim, answer in zip(claims, reply.answers, strict=True):
-            if claim in self._ledger.waiting:  # else its request was given up meanwhile
+            if claim in self._ledger.waiting:
                 self._take(claim, answer, now)
+            elif answer.decided is Decided.GRANTED:
+                # Its request was given up meanwhile. Until the next report the backend counts its permit as held.
+                self._work.set()
 
     def _take(self, claim: Claim, answer: Answer, now: float) -> None:
         if answer.decided is Decided.LATER:
@@ -355,6 +364,10 @@ class SharedLimits:
         task = asyncio.get_running_loop().create_task(work())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _text(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _require_going_on() -> None:

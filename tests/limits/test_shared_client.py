@@ -10,8 +10,9 @@ import pytest
 
 import fanout
 from fanout import Client, ConfigError, Limits, Prices, RetryPolicy, RunStopped
-from fanout.limits import shared
-from fanout.limits.shared import HORIZON, Notice
+from fanout.limits import Cost, shared
+from fanout.limits.shared import HORIZON, BackendLostError, Bounds, Notice, Want
+from fanout.limits.shared_client import SharedLimits
 from fanout.testing import MockEndpoint, Scripted
 from tests.limits.shared_backend import HUBS, Hub, HubBackend
 
@@ -276,3 +277,75 @@ async def test_a_mock_takes_no_part_in_the_limits(hub):
         await one.map(rows(11))
     assert now() - began == pytest.approx(2.0)
     assert not hub.calls
+
+
+async def test_a_start_that_is_granted_to_a_cancelled_call_is_returned_at_once(mock, hub):
+    hub.delay = 0.1
+    limits: dict[str, Any] = {"max_requests": 1, "shared_key": "run"}
+    async with client(mock, **limits) as one, client(mock, **limits) as two:
+        run = asyncio.create_task(one.map(rows(1)))
+        while not any(call.wants for call in hub.calls):  # noqa: ASYNC110 - the hub has no event
+            await asyncio.sleep(0.01)
+        # The backend has granted the start, and its answer is on the way.
+        run.cancel()
+        began = now()
+        await two.map(rows(1))
+        assert now() - began < 2.0
+        assert len(mock.times) == 1
+
+
+async def test_a_backend_that_fails_while_the_client_closes_is_left_alone(mock, hub, monkeypatch):
+    async def notices(self):
+        try:
+            while True:
+                yield await asyncio.sleep(1000, Notice())
+        finally:
+            raise BackendLostError("the connection broke as it was closed")
+
+    monkeypatch.setattr(HubBackend, "notices", notices)
+    before = asyncio.all_tasks()
+    async with client(mock, requests_per_second=50) as one:
+        await one.map(rows(1))
+        connected = hub.times_connected
+    await asyncio.sleep(5)
+    assert asyncio.all_tasks() == before
+    assert hub.times_connected == connected
+
+
+async def test_a_backend_that_refuses_the_client_is_tried_with_pauses(mock, hub, monkeypatch):
+    attempts = []
+
+    async def refuse(self):
+        attempts.append(now())
+        raise ConfigError("the password was changed")
+
+    async with client(mock, requests_per_second=50) as one:
+        await one.map(rows(1))
+        with monkeypatch.context() as patched:
+            patched.setattr(HubBackend, "connect", refuse)
+            hub.go_down()
+            await asyncio.sleep(10)
+        assert 10 < len(attempts) < 50
+        hub.is_down = False
+        await one.map(rows(1))
+
+
+async def test_tokens_are_charged_although_calls_with_them_were_lost(hub, monkeypatch):
+    lost: list[float] = []
+
+    async def lose_two(self, call):
+        if len(lost) < 2:
+            lost.append(call.charge)
+            raise BackendLostError("the answer did not come")
+        return await reserve(self, call)
+
+    limits = SharedLimits(HubBackend("hub://one", "key", Bounds()), {}, longest=1.0)
+    await limits.open()
+    reserve = HubBackend.reserve
+    monkeypatch.setattr(HubBackend, "reserve", lose_two)
+    limits.charge(7.0)
+    limits.give_back(limits.claim(Want("e", Cost())))
+    await asyncio.sleep(1)
+    await limits.close()
+    assert lost == [7.0, 7.0]
+    assert sum(call.charge for call in hub.calls) == 7.0
