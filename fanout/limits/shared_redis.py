@@ -136,7 +136,7 @@ def _client(url: str) -> Any:
     except ImportError:
         raise ConfigError("shared needs the package redis: pip install 'fanout-ml[redis]'", key=KEY) from None
     try:
-        return Redis.from_url(
+        client: Any = Redis.from_url(
             url,
             socket_timeout=_TIMEOUT,
             socket_connect_timeout=_TIMEOUT,
@@ -146,8 +146,16 @@ def _client(url: str) -> Any:
             retry=Retry(NoBackoff(), 0),
             client_name="fanout",
         )
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"shared {redact_url(url)!r} cannot be used: {error}", key=KEY) from None
+        # Unknown options in the query of the URL raise here, before anything is sent.
+        client.connection_pool.make_connection()
+    # Errors of the library may quote a part of the password.
+    except (ValueError, TypeError):
+        raise ConfigError(
+            f"shared {redact_url(url)!r} is not a URL of Redis: its host, port, database or options cannot be read "
+            "(in a password, write @ / ? # as %40 %2F %3F %23)",
+            key=KEY,
+        ) from None
+    return client
 
 
 @asynccontextmanager

@@ -149,3 +149,10 @@ async def test_foreign_messages_on_the_channel_change_nothing(server):
 def test_an_answer_that_is_none_of_the_script_is_not_taken(reply):
     with pytest.raises(BackendLostError, match="gives an answer that is none"):
         checked_reply(reply, 1)
+
+
+@pytest.mark.parametrize("url", ["redis://fanout:sec/ret@h:6379", "redis://h:6379/0?sort=secret", "redis://h:sec"])
+async def test_a_url_that_cannot_be_read_is_an_error_without_its_secrets(url):
+    with pytest.raises(fanout.ConfigError, match="is not a URL of Redis") as error:
+        await open_backend(url, "k", bounds_of(Limits())).connect()
+    assert "sec" not in str(error.value).replace("redis://h:sec", "")
