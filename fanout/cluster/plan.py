@@ -122,14 +122,9 @@ class Budgets:
 
     def give(self, attempt: int, workers: int) -> dict[str, Any] | None:
         """Return the part of one of ``workers`` that are free, as fields of `Limits`; None if nothing is left."""
-        parts: dict[str, Any] = {}
-        for name in self._limits:
-            left = self._left(name)
-            # Requests and tokens are whole numbers, and the last of them must not be lost by rounding.
-            part = left / workers if name == "max_cost" else max(int(left // workers), min(int(left), 1))
-            if part <= 0:
-                return None
-            parts[name] = part
+        parts = {name: self._part(name, workers) for name in self._limits}
+        if any(part <= 0 for part in parts.values()):
+            return None
         self._given[attempt] = parts
         return parts
 
@@ -141,12 +136,14 @@ class Budgets:
 
     def exhausted(self) -> str | None:
         """Return the name of a budget of which nothing is left; None if there is none."""
-        return next((name for name in self._limits if self._left(name) <= 0), None)
+        return next((name for name in self._limits if self._part(name, 1) <= 0), None)
 
     def reached_text(self, name: str) -> str:
         """Return the reason of a stop by a budget."""
         return f"the limit of {name} = {self._limits[name]:g} is reached by all workers together"
 
-    def _left(self, name: str) -> float:
+    def _part(self, name: str, workers: int) -> float:
         given = sum(parts[name] for parts in self._given.values())
-        return float(self._limits[name] - self._spent[name] - given)
+        left = float(self._limits[name] - self._spent[name] - given)
+        # Requests and tokens are whole numbers, and the last of them must not be lost by rounding.
+        return left / workers if name == "max_cost" else max(int(left // workers), min(int(left), 1))

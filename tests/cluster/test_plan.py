@@ -98,6 +98,12 @@ def test_attempts_at_the_same_time_share_a_budget() -> None:
     assert budgets.give(4, 1) == {"max_requests": 2}
 
 
+def test_a_part_of_a_token_is_nothing_left() -> None:
+    budgets = Budgets(Limits(max_tokens_total=10), {"max_tokens_total": 9.5})
+    assert budgets.give(1, 1) is None
+    assert budgets.exhausted() == "max_tokens_total"
+
+
 def test_the_division_is_described() -> None:
     text = division_text(Limits(concurrency=8, requests_per_second=5, max_requests=7), 4, "Ray")
     assert text == (
