@@ -25,9 +25,7 @@ _REMEDY = (
 
 def run_file(file_name: str, source: bytes) -> ModuleType:
     """Return the module that ``source``, the content of a file of this name, defines. Raises what its code raises."""
-    # A name of its own, so that a file called json.py does not take the place of the module json, and two jobs' files
-    # of one name do not take each other's.
-    name = f"{_PACKAGE}.{Path(file_name).stem}_{blake2b(source, digest_size=8).hexdigest()}"
+    name = _module_name(file_name, source)
     module = ModuleType(name)
     module.__file__ = file_name
     vars(module)["__source__"] = source
@@ -75,9 +73,8 @@ class _InModule(NamedTuple):
 
 
 def _from_file(file_name: str, source: bytes, name: str) -> Any:
-    for module in list(sys.modules.values()):
-        if vars(module).get("__source__") == source and Path(str(module.__file__)).name == file_name:
-            return attrgetter(name)(module)
+    if (known := sys.modules.get(_module_name(file_name, source))) is not None:
+        return attrgetter(name)(known)
     try:
         module = run_file(file_name, source)
     except ModuleNotFoundError as error:
@@ -95,6 +92,12 @@ def _from_module(module: str, name: str) -> Any:
     except ModuleNotFoundError as error:
         problem = f"{name} is in the module {module!r}, which cannot be imported here ({error})"
         raise ConfigError(f"{problem}: {_REMEDY}", key="codec") from None
+
+
+def _module_name(file_name: str, source: bytes) -> str:
+    # A name of its own, so that a file called json.py does not take the place of the module json, and two jobs' files
+    # of one name do not take each other's.
+    return f"{_PACKAGE}.{Path(file_name).stem}_{blake2b(source, digest_size=8).hexdigest()}"
 
 
 def _is_pickled_by_value(module: ModuleType) -> bool:
