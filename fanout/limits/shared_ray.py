@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from fanout.errors import ConfigError
@@ -58,10 +59,9 @@ class LimitsActor:
         if after is None:
             return self._forgotten + len(self._notices), []
         if after >= self._forgotten + len(self._notices):
-            try:
-                await asyncio.wait_for(self._news.wait(), _POLL)
-            except TimeoutError:
-                return after, []
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_POLL):
+                    await self._news.wait()
         return self._forgotten + len(self._notices), self._notices[max(0, after - self._forgotten) :]
 
     def _publish(self, notice: Notice) -> None:

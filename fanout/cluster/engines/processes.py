@@ -70,7 +70,8 @@ async def _end(process: asyncio.subprocess.Process, *, gently: bool = True) -> N
     process.stdin.close()
     if gently:
         with suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), _END_SECONDS)
+            async with asyncio.timeout(_END_SECONDS):
+                await process.wait()
     if process.returncode is None:
         with suppress(ProcessLookupError):
             process.kill()
