@@ -57,5 +57,12 @@ def _lines(report: FailureReport, job: str) -> Iterator[str]:
 def _group_lines(group: FailureGroup) -> Iterator[str]:
     yield f"{group.n_rows:,} row{'s' * (group.n_rows != 1)}: {group.reason}"
     examples, ids = ", ".join(group.examples), ", ".join(orjson.dumps(one).decode() for one in group.ids)
-    more = ", ..." if len(group.examples) < group.n_rows and ":" not in group.examples[-1] else ""
-    yield f"  row{'s' * (group.n_rows != 1)} {examples}{more}" + (f"; ids {ids}{more}" if ids else "")
+    rows_more = ", ..." if sum(map(_length, group.examples)) < group.n_rows else ""
+    ids_more = ", ..." if len(group.ids) < group.n_rows else ""
+    yield f"  row{'s' * (group.n_rows != 1)} {examples}{rows_more}" + (f"; ids {ids}{ids_more}" if ids else "")
+
+
+def _length(example: str) -> int:
+    """Return the number of rows in ``3`` or ``3:7``."""
+    start, _, stop = example.partition(":")
+    return int(stop) - int(start) if stop else 1

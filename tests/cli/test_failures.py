@@ -6,6 +6,7 @@ import asyncio
 import csv
 import json
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -13,7 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from aiohttp import web
 
+from fanout.cli import failures as command_module
+from fanout.job.failures import FailureReport
+from fanout.report import group_failures
 from fanout.testing import Background
+from fanout.types import Failure
 from tests.jobs import served
 
 if TYPE_CHECKING:
@@ -218,3 +223,25 @@ def test_failures_are_selected_by_reason_and_refusals_name_the_remedy(
     result = command("failures", "job.toml", "--to", "failed.csv")
     assert (result.code, "has changed since the run" in result.err) == (2, True)
     assert not (tmp_path / "failed.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("failures", "listed"),
+    [
+        ([(0, 5, "abcde")], '  rows 0:5; ids "a", "b", "c", ...'),
+        ([(3, 4, ""), (7, 9, ""), (11, 31, ""), (40, 41, "")], "  rows 3, 7:9, 11:31, ..."),
+        ([(3, 6, ""), (8, 9, ""), (10, 11, "")], "  rows 3:6, 8, 10\n"),
+    ],
+)
+def test_rows_that_are_not_listed_are_shown_as_dots(
+    failures: list[tuple[int, int, str]], listed: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Failure(start=0, stop=0, reason="HTTP 400", status=400, attempts=1, endpoint="http://host")
+    all_failed = [replace(one, start=start, stop=stop, ids=tuple(ids)) for start, stop, ids in failures]
+    n_rows = sum(failure.n_rows for failure in all_failed)
+    groups = tuple(group_failures(all_failed))
+    report = FailureReport(rows=50, failed=n_rows, selected=n_rows, complete=True, groups=groups)
+    monkeypatch.setattr(command_module, "load_outline", lambda *_: None)
+    monkeypatch.setattr(command_module, "job_failures", lambda *_, **__: report)
+    command_module.failures_command("job.toml", [], reason="", to=None, as_json=False)
+    assert listed in capsys.readouterr().out
