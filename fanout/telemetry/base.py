@@ -1,8 +1,7 @@
-"""The seam between clients and telemetry: what a client offers, and what it calls.
+"""The interfaces between clients and telemetry.
 
-Metrics are made of the statistics that a client keeps in any case, whenever they are collected. Spans need three places
-in the engine: the transport, the attempter and the delivery of chunks, each of which is wrapped only where a client is
-traced.
+Metrics come from the statistics that every client keeps, and are read when they are collected. Spans need three places
+in the engine: the transport, the attempter and the delivery of chunks, which are wrapped only if a client is traced.
 """
 
 from __future__ import annotations
@@ -80,12 +79,12 @@ class Tracing(Protocol):
 
         Args:
             conceal: redacts a text.
-            callers: what `caller` returned for the callers of a batch of `predict`; None for any other run.
+            callers: the results of `caller` for the callers of a batch of `predict`; None for any other run.
         """
         ...
 
     def caller(self) -> Any:
-        """Return what `run` needs to know of the current caller."""
+        """Return the trace of the current caller, for `run`."""
         ...
 
     def transport(

@@ -47,7 +47,7 @@ _NOTHING = context.Context()
 
 
 class SpanTracing:
-    """Makes the spans of clients. The arguments are those of `OpenTelemetry`, and the instruments it has made."""
+    """Makes the spans of clients. The arguments are those of `OpenTelemetry`, and its instruments."""
 
     def __init__(
         self,
@@ -362,7 +362,7 @@ class TracedAttempter:
         return self._run(task, ticket)
 
     async def _run_measured(self, task: ChunkTask, ticket: Ticket, chunk: ChunkSpan) -> Outcome:
-        """Make an attempt at a language model, which tells the tokens that it used."""
+        """Make an attempt at a language model, and add the tokens that it used."""
         outcome = await self._run(task, ticket)
         if task.usage:
             chunk.add_usage(task.usage)
