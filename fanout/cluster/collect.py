@@ -83,9 +83,16 @@ class Collector:
         self._require_same_schema(part, state)
         self._journal.digests_of = _digests_of(journal_path(part), RowSet(ranges))
         before, failed_before = len(self._journal.state.resolved), self._journal.state.failed
+        # The record of the last rows has the spending of the part. A kill between the two would lose it, since a part
+        # whose rows are all done is not collected again.
+        self._add_spending(state.charged)
         for group in _groups(self._pieces(part, state, unwanted)):
             self._store(group)
-        self._add_spending(state.charged)
+        self._journal.allow(None)
+        for (start, stop), url in state.jobs.items():
+            # The part is removed, and a driver that is killed must not give these rows to a second job.
+            if any(self._journal.state.resolved.gaps(start, stop)):
+                self._journal.record_job(start, stop, url)
         new = len(self._journal.state.resolved) - before
         failed = self._journal.state.failed - failed_before
         return Collected(new - failed, failed, state.charged)
@@ -129,7 +136,6 @@ class Collector:
             return
         total = added(self._journal.state.spent, spent) or spent
         self._journal.spent = lambda: total
-        self._journal.allow(None)
 
 
 def _complement(ranges: Ranges) -> RowSet:
@@ -154,7 +160,7 @@ def _groups(chunks: Iterator[ChunkResult]) -> Iterator[list[ChunkResult]]:
 
 
 def _digests_of(journal: Path, rows: RowSet) -> Callable[[int, int], bytes] | None:
-    """Return the function that returns the digests of some of ``rows``; None if the part's journal has not all."""
+    """Return the function that returns the digests of some of ``rows``; None if the part's journal has none."""
     ranges = list(rows)
     first, end = ranges[0][0], ranges[-1][1]
     digests: Array = np.zeros((end - first, DIGEST_BYTES), np.uint8)

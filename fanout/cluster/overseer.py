@@ -37,13 +37,14 @@ class Overseer:
         self._order: StopOrder | None = None
         self._changed = asyncio.Event()
         self._tasks: dict[int, asyncio.Task[str]] = {}
+        self._last = 0
         # The last progress of each attempt, and the time since which it is the last.
         self._heard: dict[int, tuple[object, float]] = {}
         self.measured: dict[int, dict[str, Any]] = {}
 
     def add(self, attempt: int, task: asyncio.Task[str]) -> None:
         """Let an attempt run."""
-        self._tasks[attempt] = task
+        self._tasks[attempt], self._last = task, attempt
         self._changed.set()
 
     def remove(self, attempt: int) -> None:
@@ -68,15 +69,16 @@ class Overseer:
         while True:
             self._changed.clear()
             beat += 1
-            orders = Orders(run=self._run, beat=beat, stop=self._order, active=list(self._tasks))
-            # An order that cannot be written is tried again; a disk that stays full stops the run elsewhere.
+            orders = Orders(run=self._run, beat=beat, stop=self._order, active=list(self._tasks), last=self._last)
+            # Both are tried again; a disk that stays full or away stops the run elsewhere.
             with suppress(OSError):
                 await on_thread(self._folder.write_orders, orders)
-            for attempt in list(self._tasks):
-                progress = await on_thread(self._folder.read_progress, attempt)
-                is_claimed = await on_thread(self._folder.is_claimed, attempt)
-                if attempt in self._tasks:
-                    self._hear(attempt, progress, is_claimed=is_claimed)
+            with suppress(OSError):
+                for attempt in list(self._tasks):
+                    progress = await on_thread(self._folder.read_progress, attempt)
+                    is_claimed = await on_thread(self._folder.is_claimed, attempt)
+                    if attempt in self._tasks:
+                        self._hear(attempt, progress, is_claimed=is_claimed)
             # `wait_for` of Python 3.11 can lose a cancellation that comes together with the event.
             with suppress(TimeoutError):
                 async with asyncio.timeout(_BEAT_SECONDS):

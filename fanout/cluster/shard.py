@@ -172,7 +172,7 @@ async def _watch(shard: Shard, folder: PartsFolder, client: Client, control: Run
         orders = await asyncio.to_thread(folder.read_orders)
         if orders is not None and orders.run == shard.run and orders.beat != beat:
             beat, heard = orders.beat, now()
-        if orders is not None and (orders.run != shard.run or shard.attempt not in orders.active):
+        if orders is not None and orders.fences(shard.run, shard.attempt):
             # Another attempt sends these rows by now.
             control.cut("another attempt has taken over", "interrupted")
         elif orders is not None and orders.stop == "cut":

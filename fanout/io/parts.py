@@ -66,12 +66,18 @@ class Orders:
         beat: grows for as long as the driver lives.
         stop: finish the requests in flight (``"drain"``), or abandon them (``"cut"``).
         active: the attempts that may go on.
+        last: the highest number of an attempt that the orders know. A worker may begin before they have its attempt.
     """
 
     run: str
     beat: int = 0
     stop: StopOrder | None = None
     active: Sequence[int] = ()
+    last: int = 0
+
+    def fences(self, run: str, attempt: int) -> bool:
+        """Return True if an attempt of ``run`` has to stop, because its rows are given to another one."""
+        return self.run != run or (attempt <= self.last and attempt not in self.active)
 
 
 class PartsFolder:

@@ -13,8 +13,10 @@ import fanout
 from fanout.cluster import Cluster
 from fanout.cluster.shard import run_shard
 from fanout.engine import RunControl
+from fanout.io.journal import Journal, read_state
 from fanout.io.parts import Manifest, Orders, PartsFolder
 from fanout.job import job_status, load_job, run_job
+from fanout.paths import journal_path
 from tests.cluster.conftest import Threads, files_of
 from tests.jobs import JOB
 
@@ -309,6 +311,57 @@ async def test_the_report_and_the_message_count_all_workers(job, doubler, engine
     assert summary.stats.latency_p50 > 0
     page = (tmp_path / "out/y.npy.report.html").read_text()
     assert f"{ROWS}" in page
+
+
+async def test_a_kill_between_the_last_row_and_the_end_of_its_part_loses_no_cost(
+    job, doubler, on_cluster, tmp_path, monkeypatch
+) -> None:
+    job.write_text(job.read_text() + "[cost]\nper_request = 0.5\n[limits]\nmax_cost = 1000.0\n")
+    doubler.lowest = -5.0  # requests that are refused cost nothing
+    left = tmp_path / "left"
+    allow = Journal.allow
+
+    def kill(journal: Journal, allowed) -> None:
+        # The rows of the last part are recorded, and nothing after them: a copy is the disk after a SIGKILL.
+        if allowed is None and journal.path.name == "y.npy.journal":
+            shutil.rmtree(left, ignore_errors=True)
+            shutil.copytree(tmp_path / "out", left)
+        allow(journal, allowed)
+
+    monkeypatch.setattr(Journal, "allow", kill)
+    cost = (await on_cluster(job)).stats.cost
+    assert cost == doubler.requests * 0.5
+    shutil.rmtree(tmp_path / "out")
+    left.rename(tmp_path / "out")
+    await on_cluster(job)
+    assert doubler.requests * 0.5 == cost
+    state = read_state(journal_path(tmp_path / "out/y.npy"))
+    assert state.spent.cost == cost
+
+
+def test_a_worker_that_begins_before_the_orders_know_it_goes_on() -> None:
+    orders = Orders(run="r", active=[2], last=3)
+    assert [orders.fences("r", attempt) for attempt in (1, 2, 3, 4)] == [True, False, True, False]
+    assert orders.fences("another driver", 2)
+
+
+async def test_a_disk_that_cannot_be_read_for_a_while_loses_no_worker(job, engine, on_cluster, monkeypatch) -> None:
+    is_claimed, failed = PartsFolder.is_claimed, []
+
+    def fail_once(folder: PartsFolder, attempt: int) -> bool:
+        if not failed:
+            failed.append(attempt)
+            raise OSError("stale file handle")
+        return is_claimed(folder, attempt)
+
+    monkeypatch.setattr(PartsFolder, "is_claimed", fail_once)
+    beats = []
+    monkeypatch.setattr(PartsFolder, "write_orders", lambda folder, orders: beats.append(orders.beat))
+    monkeypatch.setattr("fanout.cluster.overseer._BEAT_SECONDS", 0.01)
+    summary = await on_cluster(job)
+    assert failed
+    assert len(beats) > 2
+    assert summary.ok == ROWS - 2
 
 
 def test_a_manifest_is_whole_or_an_error(tmp_path) -> None:
