@@ -38,6 +38,38 @@ def within(array: Array, bound: float = inf) -> bool:
     return -bound < float(array.min()) and float(array.max()) < bound
 
 
+def castable(dtype: np.dtype[Any], target: np.dtype[Any]) -> bool:
+    """True if numbers of ``dtype`` may become ``target``; see `changed_by_cast` for those that it does not hold."""
+    integers = dtype.kind in "iu" and target.kind in "iu"
+    # numpy calls int64 -> uint8 another kind, but every number is checked.
+    return integers or np.can_cast(dtype, target, "same_kind")
+
+
+def exact_digits(dtype: np.dtype[Any]) -> int:
+    """The power of 2 up to which a floating dtype holds every integer; 0 for another dtype."""
+    return int(np.finfo(dtype).nmant) + 1 if dtype.kind == "f" else 0
+
+
+def changed_by_cast(array: Array, cast: Array, digits: int) -> Array:
+    """True for each number that the cast changed: an integer that is not equal, a float that is no longer finite.
+
+    ``digits`` is `exact_digits` of the new dtype.
+    """
+    if array.dtype.kind == "f":
+        return np.asarray(np.isfinite(array) & ~np.isfinite(cast))
+    if cast.dtype.kind in "iu" and array.dtype.kind in "iu":
+        info = np.iinfo(cast.dtype)
+        return np.asarray((array < info.min) | (array > info.max))
+    changed = np.zeros(array.shape, bool)
+    if array.dtype.kind in "iu":
+        # Only integers beyond this bound can change, and they are rare, so that a loop is quick enough.
+        exact = 2**digits
+        # Python compares an integer and a float exactly, numpy does not.
+        for i in np.flatnonzero((array > exact) | (array < -exact)):
+            changed.flat[i] = int(array.flat[i]) != float(cast.flat[i])
+    return changed
+
+
 def hides_values(value: object) -> bool:
     """True for a masked array in which a value is masked."""
     return isinstance(value, np.ma.MaskedArray) and bool(np.ma.is_masked(value))

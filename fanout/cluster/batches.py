@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from fanout.arrays import castable, changed_by_cast, exact_digits
 from fanout.client import Client
 from fanout.client.loop_thread import LoopThread
 from fanout.cluster.plan import most_workers, share_of
@@ -185,12 +186,21 @@ def _column(name: str, form: tuple[Any, tuple[int, ...]], values: Mapping[str, A
     if array is None:
         raise ConfigError(f'the answers have no output "{name}", but {", ".join(values)}', key="outputs")
     is_text = array.dtype.kind in "TU"
-    fits = is_text if has_texts else not is_text and np.can_cast(array.dtype, dtype, "same_kind")
+    fits = is_text if has_texts else not is_text and castable(array.dtype, dtype)
     if array.shape[1:] != shape or not fits:
         raise ConfigError(
             f'outputs["{name}"] declares {form[0]} {list(shape)}, and the answers are {array.dtype} '
             f"{list(array.shape[1:])}",
             key="outputs",
         )
-    column[ok] = array[ok].tolist() if is_text else array[ok]
+    if is_text:
+        column[ok] = array[ok].tolist()
+        return column
+    with np.errstate(all="ignore"):
+        column[ok] = array[ok]
+    changed = changed_by_cast(array[ok], column[ok], exact_digits(dtype))
+    if changed.any():
+        raise ConfigError(
+            f'outputs["{name}"] declares {form[0]}, which does not hold {array[ok][changed][0]}', key="outputs"
+        )
     return column

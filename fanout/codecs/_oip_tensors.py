@@ -16,7 +16,7 @@ from uuid import uuid4
 import numpy as np
 
 from fanout._escape import shortened
-from fanout.arrays import without_mask
+from fanout.arrays import castable, changed_by_cast, exact_digits, without_mask
 from fanout.codecs._parsing import invalid, read
 from fanout.codecs._rows import native, require_finite, require_numbers, rows_where, texts
 from fanout.codecs._slices import Reader, Uncut, around, lists_named
@@ -33,7 +33,7 @@ LENGTH_HEADER = "Inference-Header-Content-Length"
 _MOST_DIGITS = 20
 _MOST_AXES = 64
 _LARGE_HEAD = 2**16
-# BF16 holds every integer up to 2 to this power, as `_digits` gives for the dtypes of numpy.
+# BF16 holds every integer up to 2 to this power, as `exact_digits` gives for the dtypes of numpy.
 _BRAIN_DIGITS = 8
 # Datatypes whose tensors are no views of the answer.
 _CONVERTED = (b"BYTES", b"BF16")
@@ -94,7 +94,7 @@ def fitted(name: str, array: Array, model: Tensor | None) -> Input:
     target = dtype_of(datatype)
     if target is None:
         raise ConfigError(f"input {name!r} of the model has the datatype {datatype}, which fanout does not know")
-    if is_text != (datatype == "BYTES") or not (is_text or _castable(array.dtype, target)):
+    if is_text != (datatype == "BYTES") or not (is_text or castable(array.dtype, target)):
         remedy = "give it numbers" if is_text else f"convert them first, with .astype({_python_name(target)})"
         raise _mismatch(name, datatype, array, model, remedy)
     if not _shape_fits(array.shape[1:], model):
@@ -193,12 +193,6 @@ def _way_to_shape(array: Array, model: Tensor) -> str:
     return "give it rows of that shape" + (" (-1: any length)" if -1 in wanted else "")
 
 
-def _castable(dtype: np.dtype[Any], target: np.dtype[Any]) -> bool:
-    integers = dtype.kind in "iu" and target.kind in "iu"
-    # numpy calls int64 -> uint8 another kind, but `_cast` checks every number.
-    return integers or np.can_cast(dtype, target, "same_kind")
-
-
 def _python_name(target: np.dtype[Any]) -> str:
     return "str" if target.kind == "T" else repr(target.name)
 
@@ -209,32 +203,10 @@ def _cast(name: str, array: Array, target: np.dtype[Any], datatype: str) -> Arra
         return array
     with np.errstate(all="ignore"):
         cast = array.astype(target, copy=False)
-    held, digits = (rounded_to_bfloat16(cast), _BRAIN_DIGITS) if is_brain else (cast, _digits(target))
-    if bad := rows_where(_changed(array, held, digits)):
+    held, digits = (rounded_to_bfloat16(cast), _BRAIN_DIGITS) if is_brain else (cast, exact_digits(target))
+    if bad := rows_where(changed_by_cast(array, held, digits)):
         raise EncodeError(f"input {name!r} has numbers that {datatype} does not hold", rows=bad)
     return cast
-
-
-def _digits(dtype: np.dtype[Any]) -> int:
-    """The power of 2 up to which a floating dtype holds every integer; 0 for another dtype."""
-    return int(np.finfo(dtype).nmant) + 1 if dtype.kind == "f" else 0
-
-
-def _changed(array: Array, cast: Array, digits: int) -> Array:
-    """True for each number that the cast changed: an integer that is not equal, a float that is no longer finite."""
-    if array.dtype.kind == "f":
-        return np.asarray(np.isfinite(array) & ~np.isfinite(cast))
-    if cast.dtype.kind in "iu" and array.dtype.kind in "iu":
-        info = np.iinfo(cast.dtype)
-        return np.asarray((array < info.min) | (array > info.max))
-    changed = np.zeros(array.shape, bool)
-    if array.dtype.kind in "iu":
-        # Only integers beyond this bound can change, and they are rare, so that a loop is quick enough.
-        exact = 2**digits
-        # Python compares an integer and a float exactly, numpy does not.
-        for i in np.flatnonzero((array > exact) | (array < -exact)):
-            changed.flat[i] = int(array.flat[i]) != float(cast.flat[i])
-    return changed
 
 
 def _all_bytes(array: Array) -> bool:

@@ -10,6 +10,7 @@ import pytest
 
 import fanout
 from fanout.cluster.batches import BatchMapper, BatchSettings, rows_of
+from fanout.codecs.json import Json
 from fanout.testing import Background
 from tests.jobs import JOB, doubling, write_job
 
@@ -95,6 +96,25 @@ def test_answers_of_another_form_are_an_error(doubler_aside, mapper_of) -> None:
     ]:
         with pytest.raises(fanout.ConfigError, match=problem):
             mapper_of(settings_of(doubler_aside.url, outputs))(np.arange(4.0), 4)
+
+
+@pytest.mark.parametrize(
+    ("answer", "dtype", "declared", "value"),
+    [
+        (300, "int64", "int8", "300"),
+        (-1, "int64", "uint16", "-1"),
+        (2**63 + 5, "uint64", "int64", "9223372036854775813"),
+        (2**24 + 1, "int64", "float32", "16777217"),
+        (1e300, "float64", "float32", r"1e\+300"),
+    ],
+)
+def test_a_number_that_the_declared_dtype_does_not_hold_is_an_error(
+    doubler_aside, mapper_of, answer, dtype, declared, value
+) -> None:
+    doubler_aside.answer = lambda rows: [answer for _ in rows]
+    settings = settings_of(doubler_aside.url, {"y": (declared, ())}, codec=Json(dtype=dtype))
+    with pytest.raises(fanout.ConfigError, match=rf"declares .*, which does not hold {value}"):
+        mapper_of(settings)(np.arange(4.0), 4)
 
 
 def test_a_job_file_gives_the_client(doubler_aside, mapper_of, write_job) -> None:
