@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -86,7 +86,11 @@ class Dispatcher:
                 await self._start_shards()
                 if not self._running:
                     break
-                done, _ = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+                waited: list[asyncio.Task[Any]] = [overseeing, *self._running]
+                done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+                # Without orders the workers would go on for a minute, and none that is lost would be noticed.
+                if overseeing in done:
+                    overseeing.result()
                 for task in done:
                     await self._finish(task, self._running.pop(task))
         except OSError as error:

@@ -346,7 +346,8 @@ def test_a_worker_that_begins_before_the_orders_know_it_goes_on() -> None:
 
 
 async def test_a_disk_that_cannot_be_read_for_a_while_loses_no_worker(job, engine, on_cluster, monkeypatch) -> None:
-    is_claimed, failed = PartsFolder.is_claimed, []
+    is_claimed = PartsFolder.is_claimed
+    failed: list[int] = []
 
     def fail_once(folder: PartsFolder, attempt: int) -> bool:
         if not failed:
@@ -355,13 +356,22 @@ async def test_a_disk_that_cannot_be_read_for_a_while_loses_no_worker(job, engin
         return is_claimed(folder, attempt)
 
     monkeypatch.setattr(PartsFolder, "is_claimed", fail_once)
-    beats = []
+    beats: list[int] = []
     monkeypatch.setattr(PartsFolder, "write_orders", lambda folder, orders: beats.append(orders.beat))
     monkeypatch.setattr("fanout.cluster.overseer._BEAT_SECONDS", 0.01)
     summary = await on_cluster(job)
     assert failed
     assert len(beats) > 2
     assert summary.ok == ROWS - 2
+
+
+async def test_an_error_in_passing_orders_ends_the_run(job, on_cluster, monkeypatch) -> None:
+    def fail(folder: PartsFolder, orders: Orders) -> None:
+        raise ValueError("a fault of the driver")
+
+    monkeypatch.setattr(PartsFolder, "write_orders", fail)
+    with pytest.raises(ValueError, match="a fault of the driver"):
+        await on_cluster(job)
 
 
 def test_a_manifest_is_whole_or_an_error(tmp_path) -> None:
