@@ -16,19 +16,20 @@ def main() -> None:
     # Only outcomes may be on the pipe: what a codec prints goes to stderr.
     outcomes = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    shards: SimpleQueue[str] = SimpleQueue()
-    control = [RunControl()]
+    shards: SimpleQueue[tuple[str, RunControl]] = SimpleQueue()
 
     def read() -> None:
+        control = RunControl()
         for line in sys.stdin:
-            shards.put(line)
-        shards.put("")
-        control[0].drain("the driver is gone", "interrupted")
+            # The driver sends a shard only after the outcome of the one before.
+            control = RunControl()
+            shards.put((line, control))
+        control.drain("the driver is gone", "interrupted")
+        shards.put(("", control))
 
     Thread(target=read, daemon=True).start()
-    while shard := shards.get():
-        control[0] = RunControl()
-        outcomes.write(run_shard(shard, control[0]) + "\n")
+    while (taken := shards.get())[0]:
+        outcomes.write(run_shard(*taken) + "\n")
 
 
 if __name__ == "__main__":
