@@ -228,7 +228,8 @@ def open_backend(url: str, key: str, bounds: Bounds) -> LimitsBackend:
 
         return RayBackend(url, key, bounds)
     if scheme not in _REGISTRY.names():
-        known = [*_REDIS, "ray", *_REGISTRY.names()]
+        # "ray" keeps no more than rates and cooldowns: it is for engines that divide the other limits.
+        known = [*_REDIS, *_REGISTRY.names()]
         hint = did_you_mean(scheme, known)
         raise ConfigError(f"shared has an unknown scheme, {scheme!r}{hint}; there are {', '.join(known)}", key=KEY)
     return _REGISTRY.find(scheme)(url, key, bounds)
