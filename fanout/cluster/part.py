@@ -121,11 +121,11 @@ class _Failures:
 
     def within(self, start: int, stop: int) -> tuple[Failure, ...]:
         """Return the failures of the rows ``start <= row < stop``, cut to them."""
-        found = []
+        pieces = []
         for failure in self._sorted[bisect_right(self._stops, start) :]:
             if failure.start >= stop:
                 break
             first, last = max(failure.start, start), min(failure.stop, stop)
             ids = failure.ids[first - failure.start : last - failure.start]
-            found.append(replace(failure, start=first, stop=last, ids=ids))
-        return tuple(found)
+            pieces.append(replace(failure, start=first, stop=last, ids=ids))
+        return tuple(pieces)

@@ -90,13 +90,12 @@ def share_of(limits: Limits, slot: int, workers: int) -> dict[str, Any]:
 
 def division_text(limits: Limits, workers: int, engine: str, *, shares_rates: bool = False) -> str:
     """Describe the shares of the workers, for people. ``shares_rates``: the engine keeps the rates for all of them."""
-    who = f"{workers} worker{'s' * (workers > 1)} ({engine})"
+    text = f"{workers} worker{'s' * (workers > 1)} ({engine})"
     if limits.shared is not None:
-        return f"{who}, with the limits that they share (limits.shared)"
+        return f"{text}, with the limits that they share (limits.shared)"
     named = [name for name in (*limits.rates, *BUDGETS) if getattr(limits, name) is not None]
     kept = [name for name in named if shares_rates and name in limits.rates]
     named = [name for name in named if name not in kept]
-    text = who
     if isinstance(limits.concurrency, str):
         text += ", each with a concurrency of its own (auto)"
     elif workers > 1:
