@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from fanout.client import Preview
     from fanout.job import ArraySchema, CheckReport, Estimate, Status, Summary
-    from fanout.job.report import CostEstimate
+    from fanout.job.report import CostEstimate, StopCause
     from fanout.types import Failure, Tensor
 
 _FAILURES_SHOWN = 3
@@ -78,6 +78,13 @@ def print_error(message: str, exit_code: int, *, as_json: bool = False) -> int:
     if as_json:
         print_error_json(message, exit_code)
     return exit_code
+
+
+def print_stop(stop: StopCause, exit_code: int, note: str = "") -> None:
+    """Print the reason of an early stop, with its kind, which docs/troubleshooting.md explains."""
+    # "interrupted by SIGINT" names its kind.
+    kind = "" if stop.kind == "interrupted" else f" ({stop.kind})"
+    print_error(f"stopped early{kind}: {stop.reason}{note}", exit_code)
 
 
 # A script that reads --json gets an object from every run, whatever happens.

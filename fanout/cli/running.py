@@ -17,6 +17,7 @@ from fanout.cli.output import (
     estimate_text,
     print_error,
     print_json,
+    print_stop,
     print_text,
     status_text,
     summary_text,
@@ -258,7 +259,7 @@ def _print_report(report: Summary | CheckReport, text: str, *, as_json: bool) ->
     else:
         print_text(text)
     if report.stop is not None:
-        print_error(f"stopped early: {report.stop.reason}", report.exit_code)
+        print_stop(report.stop, report.exit_code)
 
 
 async def _until_signal(serving: Coroutine[None, None, None]) -> int:

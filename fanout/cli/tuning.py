@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fanout._escape import escaped
-from fanout.cli.output import OFFLINE_NOTES, money, print_error, print_json, print_text
+from fanout.cli.output import OFFLINE_NOTES, money, print_error, print_json, print_stop, print_text
 from fanout.cli.progress import Silent
 from fanout.cli.running import Interrupts, load
 from fanout.clock import VirtualClock
@@ -56,8 +56,7 @@ def tune_command(
     else:
         print_text(report_text(report, file))
     if report.stop is not None:
-        unwritten = "; the job file is as it was" if write else ""
-        print_error(f"stopped early: {report.stop.reason}{unwritten}", report.exit_code)
+        print_stop(report.stop, report.exit_code, "; the job file is as it was" if write else "")
     if failure:
         print_error(failure, report.exit_code)
     return report.exit_code

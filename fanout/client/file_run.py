@@ -108,7 +108,8 @@ async def run_into(
             call=call,
         )
         group = max(_GROUP_CHUNKS, session.concurrency) if journal else 1
-        writer = _Writer(run, queue, storing(sink, journal), status, window, group)
+        place = f"{sink.path}: " if isinstance(sink, FileSink) else ""
+        writer = _Writer(run, queue, storing(sink, journal), status, window, group, place)
         writing = asyncio.create_task(writer.write())
 
         async def written() -> None:
@@ -200,6 +201,7 @@ class _Writer:
         store: writes a group, on a helper thread.
         window: bounds the chunks that are taken from the input and not yet written.
         group: chunks of a group, at least.
+        place: begins the reason of a failed write.
 
     Attributes:
         failed: the stop for a failed write, which may come after the run has ended.
@@ -213,6 +215,7 @@ class _Writer:
         status: RowStatus,
         window: ConcurrencyLimiter,
         group: int,
+        place: str,
     ) -> None:
         self._run = run
         self._queue = queue
@@ -220,6 +223,7 @@ class _Writer:
         self._status = status
         self._window = window
         self._group = group
+        self._place = place
         self.failed: Stop | None = None
 
     async def write(self) -> None:
@@ -236,7 +240,7 @@ class _Writer:
                     self._settle(results)
                     self._widen(results)
             except OSError as error:
-                self._fail(str(error))
+                self._fail(error.strerror or str(error))
             except CallbackError as error:
                 self._end(str(error), error.__cause__)
             except asyncio.CancelledError as error:
@@ -287,7 +291,7 @@ class _Writer:
         self._run.stop(self.failed)
 
     def _fail(self, reason: str) -> None:
-        self.failed = Stop("output", f"the output cannot be written: {reason}")
+        self.failed = Stop("output", f"the output cannot be written: {self._place}{reason}")
         self._run.stop(self.failed)
 
 

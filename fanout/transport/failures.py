@@ -25,6 +25,9 @@ from fanout.errors import (
 )
 from fanout.transport.base import SendAborted
 
+# Reasons of OpenSSL, by version, for an answer that is plain HTTP.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
+
 # Characters quoted of the text of an exception that no rule here foresees.
 _LONGEST = 200
 
@@ -64,7 +67,8 @@ def _cause(error: Exception) -> str:
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return "no connection within the connect timeout"
     if isinstance(inner, OSError) and (words := _system_words(inner)):
-        return words
+        is_plain = isinstance(inner, ssl.SSLError) and any(reason in words for reason in _NO_TLS)
+        return f"{words}; if the server speaks no TLS, the url begins with http://" if is_plain else words
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "the server closed the connection before it had answered"
     if isinstance(error, aiohttp.ClientResponseError):

@@ -39,7 +39,7 @@ def test_a_check_in_json_has_the_reason_of_its_stop(command, write_job, doubler_
     result = command("check", "job.toml", "--json")
     report = json.loads(result.out)
     assert (result.code, report["exit_code"], report["stop_kind"], report["answer"]) == (3, 3, "refused", [])
-    assert result.err.startswith("error: stopped early: ")
+    assert result.err.startswith("error: stopped early (refused): HTTP 401")
 
 
 OIP = """

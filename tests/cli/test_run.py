@@ -60,10 +60,17 @@ def test_an_unreachable_endpoint_ends_with_code_3(command, write_job):
     write_job(url=NOTHING_LISTENS)
     result = command("run", "job.toml")
     assert result.code == 3
-    assert result.err.startswith("error: stopped early: ")
+    assert result.err.startswith("error: stopped early (unreachable): cannot connect to ")
     assert result.err.count("\n") == 1
     assert "10 pending" in result.out
     assert "not in place" in result.out
+
+
+def test_https_to_a_server_without_tls_names_the_scheme(command, write_job, doubler_aside):
+    write_job(url=doubler_aside.url.replace("http:", "https:"))
+    result = command("run", "job.toml")
+    assert (result.code, doubler_aside.requests) == (3, 0)
+    assert "if the server speaks no TLS, the url begins with http://" in result.err
 
 
 def test_quiet_shows_errors_alone(command, write_job, doubler_aside):
@@ -73,7 +80,7 @@ def test_quiet_shows_errors_alone(command, write_job, doubler_aside):
     doubler_aside.status = 401
     result = command("run", "job.toml", "--quiet", "--fresh")
     assert (result.code, result.out) == (3, "")
-    assert result.err.startswith("error: stopped early: ")
+    assert result.err.startswith("error: stopped early (refused): HTTP 401")
 
 
 def test_carry_sends_the_edited_rows_of_a_complete_run_alone(command, write_job, doubler_aside, tmp_path):

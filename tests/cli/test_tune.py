@@ -90,7 +90,7 @@ def test_an_unreachable_endpoint_ends_with_code_3(command, write_job):
     write_job(rows=ROWS, url=NOTHING_LISTENS)
     result = command("tune", "job.toml", "--json")
     assert result.code == 3
-    assert result.err.splitlines()[-1].startswith("error: stopped early: ")
+    assert result.err.splitlines()[-1].startswith("error: stopped early (unreachable): ")
     report = json.loads(result.out)
     assert (report["stop_kind"], report["best"], report["trials"]) == ("unreachable", None, [])
 
