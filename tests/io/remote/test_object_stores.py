@@ -309,9 +309,21 @@ def test_the_mask_of_one_run_is_never_beside_the_values_of_another(s3, destinati
     assert (stored["out/y.npy"].decode(), stored.get("out/y.npy.ok.npy")) == ends[1]
 
 
-def test_a_file_of_an_earlier_run_that_this_one_lacks_is_removed(s3, destination):
-    column = beside(destination, ".score.npy", b"score")
-    destination.upload([column], never)
+def test_files_of_an_earlier_run_that_this_one_lacks_are_removed_values_before_their_mask(s3, destination):
+    files = [beside(destination, f".{name}.npy", b"") for name in ("ok", "score")]
+    destination.upload(files, never)
+    removals = []
+
+    def fail_at_the_second_removal(method, path):
+        removals.extend([path] if method not in ("HEAD", "GET") else [])
+        return 403 if len(removals) > 1 else None
+
+    s3.before = fail_at_the_second_removal
+    with pytest.raises(OSError, match="403"):
+        destination.upload([destination.local], never)
+    s3.before = lambda method, path: None
+    # Without their mask, failed rows would look like answers.
+    assert s3.listed() == ["out/y.npy.ok.npy"]
     destination.upload([destination.local], never)
     assert s3.listed() == ["out/y.npy"]
 
