@@ -171,14 +171,20 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
         yield note
     if files.mask:
         yield f"mask:     {files.mask} (True where a row has an answer; the others hold a fill value)"
-    if files.failures:
-        yield f"failures: {files.failures}"
-        yield from _failure_lines(summary.first_failures, summary.failed)
-        # The rows of a stopped run are not all sent, and a rehearsal is not corrected.
-        if summary.answers == "endpoint" and not summary.resumable:
-            yield "next:     fanout failures lists them by reason; fanout run --only-failed sends them again"
+    yield from _failed_lines(summary)
     if files.report:
         yield f"report:   {files.report}"
+
+
+def _failed_lines(summary: Summary) -> Iterator[str]:
+    if summary.files.failures:
+        yield f"failures: {summary.files.failures}"
+    # A stopped run has no such file yet, and the reason of its stop may be another than that of its first rows.
+    if summary.first_failures:
+        yield from _failure_lines(summary.first_failures, summary.failed)
+    # The rows of a stopped run are not all sent, and a rehearsal is not corrected.
+    if summary.files.failures and summary.answers == "endpoint" and not summary.resumable:
+        yield "next:     fanout failures lists them by reason; fanout run --only-failed sends them again"
 
 
 def _output_note(summary: Summary) -> str:

@@ -98,3 +98,9 @@ def test_a_check_lists_the_first_failures():
     assert "row 2: no" in text
     assert "row 3" not in text
     assert "and 2 rows more" in text
+
+
+def test_a_stopped_run_lists_the_first_rows_that_failed():
+    stopped = replace(SUMMARY, ok=0, pending=1796, first_failures=(failure(0),), resumable=True)
+    assert str(failure(0)) in summary_text(stopped)
+    assert "next: " not in summary_text(stopped)
