@@ -69,7 +69,8 @@ class ArrowTableSink(SpoolSink):
             schema = pa.schema([pa.field(name, kind)])
             try:
                 with self._writer(io.BytesIO(), schema) as writer:
-                    writer.write_table(schema.empty_table())
+                    # An empty table without chunks: ``schema.empty_table`` would import pandas.
+                    writer.write_table(pa.Table.from_batches([], schema))
             except (pa.ArrowException, NotImplementedError):
                 problem = f'column "{name}" has the type {kind}, which {self._format} cannot hold'
                 raise ConfigError(f"{problem}: leave it out, or cast it in the input", key=KEEP) from None

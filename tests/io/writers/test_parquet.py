@@ -209,6 +209,22 @@ def test_nothing_is_imported_after_the_first_write_and_pandas_never(tmp_path: Pa
     assert ended.stdout.strip() == "[] True False", ended.stderr
 
 
+def test_kept_columns_of_a_table_import_no_pandas(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"x": [0.5], "name": ["a"]}), tmp_path / "in.parquet")
+    code = (
+        "import sys; import numpy as np; from pathlib import Path; from tests.io.writers.runs import *\n"
+        "from fanout.io.readers import open_source; from fanout.io.writers import open_sink\n"
+        f"folder = Path({str(tmp_path)!r}); source = open_source(folder / 'in.parquet', 'x', keep=['name'])\n"
+        "sink = open_sink(folder / 'y.parquet'); sink.keep(source.kept)\n"
+        "sink.open(1); sink.write([done(0, np.array([1.0]))]); publish(sink, result(1))\n"
+        "print('pandas' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PYPROJECT.parent)
+    assert ended.stdout.strip() == "False", ended.stderr
+    assert pq.read_table(tmp_path / "y.parquet").to_pydict() == {"name": ["a"], "value": [1.0], "error": [None]}
+
+
 def test_the_version_is_known_without_an_import() -> None:
     code = "import sys; from fanout.io.arrow import _version; print(_version(), 'pyarrow' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
