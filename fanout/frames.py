@@ -166,6 +166,8 @@ def column_names(frame: Frame) -> list[str]:
         return names
     kind = type(frame).__name__
     known = "a frame of pandas or polars, an Arrow table, or a dataset of Hugging Face"
+    if hasattr(frame, "__arrow_c_stream__"):
+        kind += ", whose stream can be read only once: make it a table with pyarrow.table(...)"
     raise ConfigError(f"frame must be {known}, not {kind}", key="frame")
 
 

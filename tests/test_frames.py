@@ -131,3 +131,12 @@ class _Scores:
 def test_what_is_no_table_is_refused() -> None:
     with fanout.SyncClient("http://host/score", codec="json") as client, pytest.raises(ConfigError, match="not list"):
         client.map_frame([1, 2], columns="text")
+
+
+def test_a_stream_without_a_length_is_refused_with_the_remedy() -> None:
+    stream = pa.table({"text": ["a"]}).to_reader()
+    with (
+        fanout.SyncClient("http://host/score", codec="json") as client,
+        pytest.raises(ConfigError, match="read only once"),
+    ):
+        client.map_frame(stream, columns="text")
