@@ -221,8 +221,8 @@ def _check_file(output: Path, path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISREG(mode):
-        link = f", but a link to {_resolved(path)}," if path.is_symlink() else ""
-        raise unwritable(output, f"{path}{link} is not a regular file")
+        link = f"links to {_resolved(path)}, which " if path.is_symlink() else ""
+        raise unwritable(output, f"{path} {link}is not a regular file")
 
 
 def _require_no_other_job(output: Path) -> None:
