@@ -108,8 +108,8 @@ async def run_into(
             call=call,
         )
         group = max(_GROUP_CHUNKS, session.concurrency) if journal else 1
-        place = f"{sink.path}: " if isinstance(sink, FileSink) else ""
-        writer = _Writer(run, queue, storing(sink, journal), status, window, group, place)
+        path = sink.path if isinstance(sink, FileSink) else None
+        writer = _Writer(run, queue, storing(sink, journal), status, window, group, path)
         writing = asyncio.create_task(writer.write())
 
         async def written() -> None:
@@ -201,7 +201,7 @@ class _Writer:
         store: writes a group, on a helper thread.
         window: bounds the chunks that are taken from the input and not yet written.
         group: chunks of a group, at least.
-        place: begins the reason of a failed write.
+        path: the output, which a failed write names if its error names no file.
 
     Attributes:
         failed: the stop for a failed write, which may come after the run has ended.
@@ -215,7 +215,7 @@ class _Writer:
         status: RowStatus,
         window: ConcurrencyLimiter,
         group: int,
-        place: str,
+        path: Path | None,
     ) -> None:
         self._run = run
         self._queue = queue
@@ -223,7 +223,7 @@ class _Writer:
         self._status = status
         self._window = window
         self._group = group
-        self._place = place
+        self._path = path
         self.failed: Stop | None = None
 
     async def write(self) -> None:
@@ -240,7 +240,7 @@ class _Writer:
                     self._settle(results)
                     self._widen(results)
             except OSError as error:
-                self._fail(error.strerror or str(error))
+                self._fail(error.strerror or str(error), error.filename)
             except CallbackError as error:
                 self._end(str(error), error.__cause__)
             except asyncio.CancelledError as error:
@@ -290,8 +290,11 @@ class _Writer:
         self.failed = Stop("error", reason, cause)
         self._run.stop(self.failed)
 
-    def _fail(self, reason: str) -> None:
-        self.failed = Stop("output", f"the output cannot be written: {self._place}{reason}")
+    def _fail(self, reason: str, file: str | None = None) -> None:
+        place = file or self._path
+        self.failed = Stop(
+            "output", f"the output cannot be written: {reason if place is None else f'{place}: {reason}'}"
+        )
         self._run.stop(self.failed)
 
 
