@@ -203,9 +203,9 @@ class AnswerCache:
         before = self._now() + 1 if older_than is None else self._now() - older_than
         with self._transaction():
             deleted = self._database.execute(
-                "DELETE FROM requests WHERE at < ?1 AND source IN (SELECT id FROM sources WHERE ?2 IS NULL OR "
-                "namespace = ?2)",
-                (before, namespace),
+                "DELETE FROM requests WHERE at < :before AND source IN "
+                "(SELECT id FROM sources WHERE :namespace IS NULL OR namespace = :namespace)",
+                {"before": before, "namespace": namespace},
             ).rowcount
             self._database.execute(_FORGET_UNUSED)
             self._database.execute("DELETE FROM sources WHERE id NOT IN (SELECT source FROM requests)")

@@ -99,7 +99,7 @@ class _Matching:
             # The fields beside the list are the same for all rows, so no column fills them.
             for name, one in _properties(body).items():
                 if name != batch:
-                    self._leave(f"request.{name}", one, is_required=name in body.get("required", ()))
+                    self._leave(f"request.{name}", one, is_required=name in _required(body))
         else:
             request = self._object(body, "request")
         return Template(
@@ -123,7 +123,7 @@ class _Matching:
 
     def _object(self, schema: Mapping[str, Any], at: str) -> dict[str, Any]:
         properties = _properties(schema)
-        required = [name for name in schema.get("required", ()) if name in properties]
+        required = [name for name in _required(schema) if name in properties]
         filled: dict[str, Any] = {}
         for name, one in properties.items():
             key = f"{at}.{name}"
@@ -168,7 +168,7 @@ def _batch_field(body: Mapping[str, Any]) -> str | None:
         items = schema.get("items", {}) if schema.get("type") == "array" else {}
         if items.get("type") == "array" or (items.get("type") == "object" and items.get("properties")):
             return name
-        if items.get("type") == "string" and name in body.get("required", (name,)):
+        if items.get("type") == "string" and (name in _required(body) or "required" not in body):
             return name
     return None
 
@@ -219,6 +219,11 @@ def _inside(value: Any, *keys: str) -> Any:
 def _properties(schema: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
     properties = schema.get("properties")
     return properties if isinstance(properties, dict) else {}
+
+
+def _required(schema: Mapping[str, Any]) -> list[Any]:
+    required = schema.get("required")
+    return required if isinstance(required, list) else []
 
 
 def _is_number(schema: Mapping[str, Any]) -> bool:
