@@ -37,6 +37,31 @@ initial_backoff = 0.01
 path = "out/y.npy"
 """
 
+REVIEWS_JOB = """
+[input]
+path = "reviews.csv"
+column = "text"
+
+[endpoint]
+url = "{url}/score"
+
+[codec]
+name = "json"
+request = {{ texts = "{{{{rows}}}}" }}
+answers = "scores"
+
+[chunks]
+rows = 2
+
+[retry]
+max_attempts = 1
+
+[output]
+path = "scores.csv"
+keep = ["id", "stars"]
+rename = {{ value = "score" }}
+"""
+
 
 @dataclass
 class Doubler:

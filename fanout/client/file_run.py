@@ -291,10 +291,9 @@ class _Writer:
         self._run.stop(self.failed)
 
     def _fail(self, reason: str, file: str | None = None) -> None:
-        place = file or self._path
-        self.failed = Stop(
-            "output", f"the output cannot be written: {reason if place is None else f'{place}: {reason}'}"
-        )
+        if (place := file or self._path) is not None:
+            reason = f"{place}: {reason}"
+        self.failed = Stop("output", f"the output cannot be written: {reason}")
         self._run.stop(self.failed)
 
 

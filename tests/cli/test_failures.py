@@ -19,7 +19,7 @@ from fanout.job.failures import FailureReport
 from fanout.report import group_failures
 from fanout.testing import Background
 from fanout.types import Failure
-from tests.jobs import served
+from tests.jobs import REVIEWS_JOB, served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -27,30 +27,6 @@ if TYPE_CHECKING:
 
 N_ROWS = 5000
 BAD = (17, 501, 4032)
-JOB = """
-[input]
-path = "reviews.csv"
-column = "text"
-
-[endpoint]
-url = "{url}/score"
-
-[codec]
-name = "json"
-request = {{ texts = "{{{{rows}}}}" }}
-answers = "scores"
-
-[chunks]
-rows = 250
-
-[retry]
-max_attempts = 1
-
-[output]
-path = "scores.csv"
-keep = ["id", "stars"]
-rename = {{ value = "score" }}
-"""
 
 
 class Scorer:
@@ -108,7 +84,7 @@ def read_scores(path: Path) -> list[dict[str, Any]]:
 def job(tmp_path: Path, scorer: Scorer) -> Scorer:
     """A job of 60 reviews, of which 3 fail, after its run."""
     write_reviews(tmp_path / "reviews.csv", reviews(60, (3, 17, 41)))
-    (tmp_path / "job.toml").write_text(JOB.format(url=scorer.url).replace("rows = 250", "rows = 20"))
+    (tmp_path / "job.toml").write_text(REVIEWS_JOB.format(url=scorer.url).replace("rows = 2\n", "rows = 20\n"))
     return scorer
 
 
@@ -117,7 +93,8 @@ def test_bad_rows_are_corrected_in_the_input_and_sent_alone(
     tmp_path: Path, scorer: Scorer, command: Any, suffix: str
 ) -> None:
     write_reviews(tmp_path / "reviews.csv", reviews())
-    (tmp_path / "job.toml").write_text(JOB.format(url=scorer.url).replace("scores.csv", f"scores{suffix}"))
+    job = REVIEWS_JOB.format(url=scorer.url).replace("rows = 2\n", "rows = 250\n")
+    (tmp_path / "job.toml").write_text(job.replace("scores.csv", f"scores{suffix}"))
     assert command("run", "job.toml").code == 1
     listed = command("failures", "job.toml", "--to", "failed.csv")
     assert listed.code == 0

@@ -18,7 +18,7 @@ from fanout.errors import ConfigError, InputError
 from fanout.files import Publication
 from fanout.io.readers import open_source
 from fanout.job import load_job, run_job
-from tests.jobs import served
+from tests.jobs import REVIEWS_JOB, served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,30 +28,6 @@ ROWS = [
     {"id": f"r{i}", "text": f"text {i}" if i != 3 else "bad", "stars": i, "code": f"00{i}", "price": i + 0.5}
     for i in range(7)
 ]
-JOB = """
-[input]
-path = "reviews.csv"
-column = "text"
-
-[endpoint]
-url = "{url}/score"
-
-[codec]
-name = "json"
-request = {{ texts = "{{{{rows}}}}" }}
-answers = "scores"
-
-[chunks]
-rows = 2
-
-[retry]
-max_attempts = 1
-
-[output]
-path = "scores.csv"
-keep = ["id", "stars"]
-rename = {{ value = "score" }}
-"""
 
 
 @pytest.fixture
@@ -103,7 +79,7 @@ def read_output(path: Path) -> list[dict[str, Any]]:
 
 
 async def run(folder: Path, server: Any, *settings: str, **how: Any) -> Any:
-    (folder / "job.toml").write_text(JOB.format(url=server.url))
+    (folder / "job.toml").write_text(REVIEWS_JOB.format(url=server.url))
     return await run_job(load_job(folder / "job.toml", list(settings)), **how)
 
 
