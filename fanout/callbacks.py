@@ -1,21 +1,19 @@
-"""User code and tasks of a run that end neither by returning nor with an ordinary exception: none is lost.
+"""User code that ends neither by returning nor with an ordinary exception: none is lost.
 
-Whatever ends a worker, a task or a callback otherwise than by its return, a stray `CancelledError` included, is an
-error of the run, never a silent success.
+Whatever ends a callback otherwise than by its return, a stray `CancelledError` included, is an error of the run, never
+a silent success.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from fanout.errors import CallbackError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable
+    from collections.abc import Awaitable
     from types import TracebackType
-
-    Job: TypeAlias = Callable[[], Coroutine[None, None, None]]
 
 T = TypeVar("T")
 
@@ -75,83 +73,3 @@ def is_its_own(error: BaseException) -> bool:
         except RuntimeError:
             return False
     return True
-
-
-class Tasks:
-    """The asyncio tasks of one run.
-
-    A cancellation is a regular end only if it came through `cancel`. An `asyncio.TaskGroup` would accept any other as
-    well, and lose the rows of the task.
-
-    Args:
-        report: takes the exception that a task raised. It must not wait.
-        abandon: called when the wait for the tasks is cancelled; it has to end them all.
-    """
-
-    def __init__(self, report: Callable[[BaseException], None], abandon: Callable[[], None]) -> None:
-        self._report = report
-        self._abandon = abandon
-        self._loop = asyncio.get_running_loop()
-        self._joined: set[asyncio.Task[None]] = set()
-        self._cancelled: set[asyncio.Task[None]] = set()
-        self._all_ended: asyncio.Future[None] | None = None
-
-    def start(self, job: Job, *, aside: bool = False) -> asyncio.Task[None]:
-        """Start a task for ``job``. `join` and `cancel_all` ignore one that is ``aside``."""
-        task = self._loop.create_task(self._supervised(job))
-        if not aside:
-            self._joined.add(task)
-        task.add_done_callback(self._forget)
-        return task
-
-    def cancel(self, tasks: Iterable[asyncio.Task[None]]) -> None:
-        """End these tasks."""
-        for task in tasks:
-            self._cancelled.add(task)
-            task.cancel()
-
-    def cancel_all(self) -> None:
-        """End every task that `join` waits for."""
-        self.cancel(self._joined)
-
-    async def run(self, jobs: Iterable[Job]) -> None:
-        """Start tasks for ``jobs``, and wait as `join` does."""
-        for job in jobs:
-            self.start(job)
-        await self.join()
-
-    async def join(self) -> None:
-        """Wait until all tasks have ended, including those that start meanwhile. If cancelled, end them first."""
-        cancelled = False
-        # Tasks may start further tasks, for instance the second request of a hedge.
-        while self._joined:
-            # A future of its own costs a run of one task much less than `asyncio.wait`.
-            self._all_ended = self._loop.create_future()
-            try:
-                await self._all_ended
-            except asyncio.CancelledError:
-                cancelled = True
-                self._abandon()
-        if cancelled:
-            raise asyncio.CancelledError
-
-    async def _supervised(self, job: Job) -> None:
-        try:
-            # Called here, so that no coroutine is left over if the task is cancelled before it starts.
-            await job()
-        except asyncio.CancelledError as error:
-            if asyncio.current_task() in self._cancelled:
-                raise
-            self._report(error)
-        except BaseException as error:
-            if not is_its_own(error):
-                raise
-            self._report(error)
-
-    def _forget(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() and task not in self._cancelled:  # it was cancelled before it began
-            self._report(asyncio.CancelledError())
-        self._joined.discard(task)
-        self._cancelled.discard(task)
-        if not self._joined and self._all_ended is not None and not self._all_ended.done():
-            self._all_ended.set_result(None)

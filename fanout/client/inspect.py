@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fanout.engine import encode, fitted
+from fanout.engine import Encoder
 from fanout.errors import EncodeError, InputError
 from fanout.limits.spending import output_limit
 
@@ -155,14 +155,11 @@ def _encoded(
     task: ChunkTask, chunker: Chunker, codec: Codec, fail: Callable[[ChunkTask, Verdict], None]
 ) -> ChunkTask | None:
     """Return the part of ``task`` that goes into one request, with its payload; None if no row can be sent."""
-
-    def encodes(task: ChunkTask) -> bool:
-        return encode(task, codec, lambda payload: payload, fail, uniform=chunker.uniform)
-
+    encoder = Encoder(codec, None, fail, uniform=chunker.uniform)
     # Bounds in bytes and tokens are known only after encoding.
     if chunker.packing is not None:
-        return fitted(task, chunker.unget, chunker.packing, encodes)
-    return task if encodes(task) else None
+        return encoder.fitted(task, chunker.unget, chunker.packing)
+    return task if encoder.encode(task) else None
 
 
 def _require_sendable_form(rows: Rows, codec: Codec) -> None:

@@ -19,8 +19,8 @@ from fanout.types import Action, Event, Response, Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fanout.callbacks import Tasks
     from fanout.codecs.base import Codec
+    from fanout.engine.workers import Tasks
     from fanout.stop import StopEvent
     from fanout.types import ModelInfo
     from fanout.upstream.admission import Dispatcher, Exchanged

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from fanout.callbacks import ENDS_OF_ITERATION, Tasks, calling
+from fanout.callbacks import ENDS_OF_ITERATION, calling
 from fanout.engine.attempt import Attempter
 from fanout.engine.batching import Isolation
 from fanout.engine.bisection import BisectionBudget, Evidence
@@ -22,7 +22,7 @@ from fanout.engine.recovery import Recovery
 from fanout.engine.request_sizes import RequestSizes
 from fanout.engine.results import ResultCollector
 from fanout.engine.scheduler import Scheduler
-from fanout.engine.workers import Workers
+from fanout.engine.workers import Tasks, Workers
 from fanout.errors import CallbackError, FanoutError
 from fanout.rowset import RowSet
 from fanout.statistics import Counters

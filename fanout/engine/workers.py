@@ -1,18 +1,28 @@
-"""The workers of a run, each of which takes one task after another from the scheduler to its outcome."""
+"""The workers of a run, each of which takes one task after another from the scheduler to its outcome.
+
+A worker has the `Encoder` make the payload of a new task, and the attempter send it. The workers are asyncio tasks in
+`Tasks`, which loses the end of none.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, TypeAlias
 
-from fanout.engine.encoding import encode, fitted
-from fanout.types import Verdict
+import numpy as np
+
+from fanout.callbacks import abnormal, is_its_own
+from fanout.errors import CallbackError, ConfigError, EncodeError, InputError
+from fanout.types import Action, Payload, Verdict, take_rows
 
 if TYPE_CHECKING:
-    from fanout.callbacks import Job, Tasks
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
+
     from fanout.codecs.base import Codec
     from fanout.engine.attempt import Attempter
     from fanout.engine.chunker import Chunker
     from fanout.engine.logs import LoggedAttempter
+    from fanout.engine.packing import Packing
     from fanout.engine.recovery import Recovery
     from fanout.engine.results import ResultCollector
     from fanout.engine.scheduler import Scheduler
@@ -20,6 +30,10 @@ if TYPE_CHECKING:
     from fanout.stop import StopEvent
     from fanout.telemetry.base import RunTrace
     from fanout.upstream.group import EndpointGroup
+
+    Job: TypeAlias = Callable[[], Coroutine[None, None, None]]
+
+_BODIES = (bytes, bytearray, memoryview, tuple)
 
 
 class Workers:
@@ -48,12 +62,16 @@ class Workers:
         self._stop_event = stop_event
         self._n = 0
         self._codec: Codec
+        self._encoder: Encoder
         self._attempter: Attempter | LoggedAttempter
         self._trace: RunTrace | None
 
     async def work(self, codec: Codec, attempter: Attempter | LoggedAttempter, trace: RunTrace | None = None) -> None:
         """Work until no task is left, or the run has stopped."""
         self._codec, self._attempter, self._trace = codec, attempter, trace
+        transport = self._group.balancer.endpoints[0].transport
+        stamp = transport.stamped if transport.stamps else None
+        self._encoder = Encoder(codec, stamp, self._recovery.fail_unsent, uniform=self._chunker.uniform)
         await self._tasks.run(self._hired(self._most()))
 
     async def send_again(self, refused: list[tuple[ChunkTask, Verdict]]) -> None:
@@ -124,20 +142,190 @@ class Workers:
 
     def _encoded(self, task: ChunkTask) -> ChunkTask | None:
         """``task`` with its payload, or its first rows where all are too many; None where none is left to send."""
-        if not self._encode(task):
+        encoder, packing = self._encoder, self._chunker.packing
+        if not encoder.encode(task):
             if self._scheduler.finish(task, succeeded=False):
                 self._recovery.finish(task, succeeded=False)
             return None
-        if self._chunker.packing is not None and task.bisection is None:
-            return fitted(task, self._scheduler.put_back, self._chunker.packing, self._encode)
+        if packing is not None and task.bisection is None:
+            return encoder.fitted(task, self._scheduler.put_back, packing)
         return task
-
-    def _encode(self, task: ChunkTask) -> bool:
-        transport = self._group.balancer.endpoints[0].transport
-        stamp = transport.stamped if transport.stamps else None
-        return encode(task, self._codec, stamp, self._recovery.fail_unsent, uniform=self._chunker.uniform)
 
     def _reopen(self, refused: list[tuple[ChunkTask, Verdict]]) -> None:
         for task, verdict in refused:
             self._attempter.misfit(task, verdict)
             self._recovery.reopen(task, verdict)
+
+
+class Encoder:
+    """Makes the payload of each task once. Rows that the wire format cannot express fail alone, without a request.
+
+    Args:
+        stamp: puts an idempotency key on a payload; None where there is none.
+        fail: takes the rows that cannot be sent.
+        uniform: all rows of the input have one form, because they are rows of arrays.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        stamp: Callable[[Payload], Payload] | None,
+        fail: Callable[[ChunkTask, Verdict], None],
+        *,
+        uniform: bool,
+    ) -> None:
+        self._codec = codec
+        self._stamp = stamp
+        self._fail = fail
+        self._uniform = uniform
+
+    def encode(self, task: ChunkTask) -> bool:
+        """Make the payload of ``task``. Rows that cannot be expressed leave it; False if none is left to send.
+
+        Raises `ConfigError` where the codec says that no row of this kind can be sent at all, and `InputError` where
+        that is for the form of the rows, and all rows of the input have the same.
+        """
+        while task.payload is None:
+            try:
+                payload = self._codec.encode(task.rows)
+                if not (isinstance(payload, Payload) and isinstance(payload.body, _BODIES)):
+                    raise _no_payload(payload)
+                task.payload = payload if self._stamp is None else self._stamp(payload)
+            except EncodeError as error:
+                if error.every_row and self._uniform:
+                    raise InputError(error.reason) from None
+                # A form that rows have only together, as 1 and 2.5 are float64, says nothing of each of them.
+                alone = [row for row in error.rows if not self._encodes(task, row)] if error.every_row else []
+                rows_left = self._remove(task, alone or error.rows, task.in_input(error.reason, error.rows))
+            except (ConfigError, CallbackError):
+                raise
+            except Exception as error:  # noqa: BLE001 - a short codec does not foresee every row
+                bad = [row for row in range(task.n) if not self._encodes(task, row)]
+                rows_left = self._remove(task, bad, f"{type(error).__name__}: {error}")
+            except BaseException as error:
+                raise abnormal("the codec's encode", error) from error
+            else:
+                break
+            if not rows_left:
+                return False
+        return True
+
+    def fitted(self, task: ChunkTask, put_back: Callable[[ChunkTask], None], packing: Packing) -> ChunkTask | None:
+        """``task`` with its payload, or its first rows alone where all together are too large.
+
+        ``put_back`` takes the others. None where no row is left to send.
+        """
+        while self.encode(task):
+            packing.learn(task)
+            if not packing.too_large(task):
+                return task
+            task, rest = task.halves()
+            put_back(rest)
+        return None
+
+    def _remove(self, task: ChunkTask, bad: Sequence[int], reason: str) -> bool:
+        """Fail the rows ``bad`` of ``task``. True if others are left in it."""
+        is_bad = np.zeros(task.n, bool)
+        is_bad[[row for row in bad if 0 <= row < task.n]] = True
+        verdict = Verdict(action=Action.FAIL, reason=f"cannot be sent: {reason}")
+        if is_bad.all() or not is_bad.any():  # in the second case the rows are to blame together
+            self._fail(task, verdict)
+            return False
+        self._fail(task.part(np.flatnonzero(is_bad)), verdict)
+        task.keep(np.flatnonzero(~is_bad))
+        return True
+
+    def _encodes(self, task: ChunkTask, row: int) -> bool:
+        try:
+            self._codec.encode(take_rows(task.rows, slice(row, row + 1)))
+        except Exception:  # noqa: BLE001 - whatever it is, this row causes it
+            return False
+        except BaseException as error:
+            raise abnormal("the codec's encode", error) from error
+        return True
+
+
+class Tasks:
+    """The asyncio tasks of one run.
+
+    A cancellation is a regular end only if it came through `cancel`. An `asyncio.TaskGroup` would accept any other as
+    well, and lose the rows of the task.
+
+    Args:
+        report: takes the exception that a task raised. It must not wait.
+        abandon: called when the wait for the tasks is cancelled; it has to end them all.
+    """
+
+    def __init__(self, report: Callable[[BaseException], None], abandon: Callable[[], None]) -> None:
+        self._report = report
+        self._abandon = abandon
+        self._loop = asyncio.get_running_loop()
+        self._joined: set[asyncio.Task[None]] = set()
+        self._cancelled: set[asyncio.Task[None]] = set()
+        self._all_ended: asyncio.Future[None] | None = None
+
+    def start(self, job: Job, *, aside: bool = False) -> asyncio.Task[None]:
+        """Start a task for ``job``. `join` and `cancel_all` ignore one that is ``aside``."""
+        task = self._loop.create_task(self._supervised(job))
+        if not aside:
+            self._joined.add(task)
+        task.add_done_callback(self._forget)
+        return task
+
+    def cancel(self, tasks: Iterable[asyncio.Task[None]]) -> None:
+        """End these tasks."""
+        for task in tasks:
+            self._cancelled.add(task)
+            task.cancel()
+
+    def cancel_all(self) -> None:
+        """End every task that `join` waits for."""
+        self.cancel(self._joined)
+
+    async def run(self, jobs: Iterable[Job]) -> None:
+        """Start tasks for ``jobs``, and wait as `join` does."""
+        for job in jobs:
+            self.start(job)
+        await self.join()
+
+    async def join(self) -> None:
+        """Wait until all tasks have ended, including those that start meanwhile. If cancelled, end them first."""
+        cancelled = False
+        # Tasks may start further tasks, for instance the second request of a hedge.
+        while self._joined:
+            # A future of its own costs a run of one task much less than `asyncio.wait`.
+            self._all_ended = self._loop.create_future()
+            try:
+                await self._all_ended
+            except asyncio.CancelledError:
+                cancelled = True
+                self._abandon()
+        if cancelled:
+            raise asyncio.CancelledError
+
+    async def _supervised(self, job: Job) -> None:
+        try:
+            # Called here, so that no coroutine is left over if the task is cancelled before it starts.
+            await job()
+        except asyncio.CancelledError as error:
+            if asyncio.current_task() in self._cancelled:
+                raise
+            self._report(error)
+        except BaseException as error:
+            if not is_its_own(error):
+                raise
+            self._report(error)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() and task not in self._cancelled:  # it was cancelled before it began
+            self._report(asyncio.CancelledError())
+        self._joined.discard(task)
+        self._cancelled.discard(task)
+        if not self._joined and self._all_ended is not None and not self._all_ended.done():
+            self._all_ended.set_result(None)
+
+
+def _no_payload(returned: object) -> ConfigError:
+    held = f"a Payload with a body of type {type(returned.body).__name__}" if isinstance(returned, Payload) else None
+    kind = held or repr(type(returned))
+    return ConfigError(f"encode must return a fanout.Payload whose body is bytes, not {kind}", key="codec")
