@@ -97,9 +97,9 @@ class _Matching:
             item = self._item(body["properties"][batch]["items"], batch)
             request = {batch: _ROWS}
             # The fields beside the list are the same for all rows, so no column fills them.
-            for name, one in _properties(body).items():
+            for name, one in body.get("properties", {}).items():
                 if name != batch:
-                    self._leave(f"request.{name}", one, is_required=name in _required(body))
+                    self._leave(f"request.{name}", one, is_required=name in body.get("required", []))
         else:
             request = self._object(body, "request")
         return Template(
@@ -122,8 +122,8 @@ class _Matching:
         return None
 
     def _object(self, schema: Mapping[str, Any], at: str) -> dict[str, Any]:
-        properties = _properties(schema)
-        required = [name for name in _required(schema) if name in properties]
+        properties = schema.get("properties", {})
+        required = [name for name in schema.get("required", []) if name in properties]
         filled: dict[str, Any] = {}
         for name, one in properties.items():
             key = f"{at}.{name}"
@@ -164,11 +164,12 @@ class _Matching:
 
 def _batch_field(body: Mapping[str, Any]) -> str | None:
     """Return the property that holds a list of rows: objects, or vectors."""
-    for name, schema in _properties(body).items():
+    properties: Mapping[str, Any] = body.get("properties", {})
+    for name, schema in properties.items():
         items = schema.get("items", {}) if schema.get("type") == "array" else {}
         if items.get("type") == "array" or (items.get("type") == "object" and items.get("properties")):
             return name
-        if items.get("type") == "string" and (name in _required(body) or "required" not in body):
+        if items.get("type") == "string" and (name in body.get("required", []) or "required" not in body):
             return name
     return None
 
@@ -176,17 +177,25 @@ def _batch_field(body: Mapping[str, Any]) -> str | None:
 def _whole(schema: Mapping[str, Any], document: Any, budget: Iterator[int], depth: int = _DEPTH) -> dict[str, Any]:
     """Return a schema with the references in its properties and items resolved, to some depth.
 
-    Each schema takes one of ``budget``; once that is empty, schemas are empty too.
+    A server's document may hold anything: in the result `type`, `items`, `properties` and `required` are well-formed or
+    left out. Each schema takes one of ``budget``; once that is empty, schemas are empty too.
     """
     if next(budget, None) is None:
         return {}
     whole = dict(_resolved(schema, document))
-    if depth and isinstance(whole.get("items"), dict):
-        whole["items"] = _whole(whole["items"], document, budget, depth - 1)
-    if depth and isinstance(whole.get("properties"), dict):
+    kind, items, properties, required = (whole.pop(key, None) for key in ("type", "items", "properties", "required"))
+    if isinstance(kind, list):  # ["string", "null"] is an optional text
+        kind = next((one for one in kind if one != "null"), None)
+    if isinstance(kind, str):
+        whole["type"] = kind
+    if isinstance(required, list):
+        whole["required"] = [name for name in required if isinstance(name, str)]
+    if depth and isinstance(items, dict):
+        whole["items"] = _whole(items, document, budget, depth - 1)
+    if depth and isinstance(properties, dict):
         whole["properties"] = {
             str(name): _whole(one, document, budget, depth - 1)
-            for name, one in whole["properties"].items()
+            for name, one in properties.items()
             if isinstance(one, dict)
         }
     return whole
@@ -202,7 +211,10 @@ def _resolved(schema: Any, document: Any) -> dict[str, Any]:
             continue
         # An optional field is written as its type or null.
         choices = [
-            one for key in ("anyOf", "oneOf", "allOf") for one in schema.get(key) or () if one != {"type": "null"}
+            one
+            for key in ("anyOf", "oneOf", "allOf")
+            for one in _list(schema.get(key))
+            if isinstance(one, dict) and one != {"type": "null"}
         ]
         if "type" in schema or "properties" in schema or not choices:
             return schema
@@ -216,14 +228,8 @@ def _inside(value: Any, *keys: str) -> Any:
     return value
 
 
-def _properties(schema: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    properties = schema.get("properties")
-    return properties if isinstance(properties, dict) else {}
-
-
-def _required(schema: Mapping[str, Any]) -> list[Any]:
-    required = schema.get("required")
-    return required if isinstance(required, list) else []
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _is_number(schema: Mapping[str, Any]) -> bool:

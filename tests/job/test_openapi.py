@@ -105,6 +105,11 @@ def test_nested_objects_are_filled_inside():
     assert template(schema).request == {"input": {"age": "{{age}}", "income": "{{Income}}", "city": "{{city}}"}}
 
 
+def test_a_type_that_may_be_null_is_the_other_one():
+    schema = {"type": "object", "properties": {"age": {"type": ["number", "null"]}}}
+    assert template(schema).request == {"age": "{{age}}"}
+
+
 def test_paths_with_parameters_and_bodies_of_other_types_are_passed_over():
     assert operations(document(CUSTOMER, path="/models/{name}")) == []
     form = {"paths": {"/x": {"post": {"requestBody": {"content": {"multipart/form-data": {"schema": CUSTOMER}}}}}}}
@@ -148,6 +153,8 @@ JSON = st.recursive(
 
 
 @given(schema=JSON)
+@example(schema={"paths": None, "anyOf": True})
+@example(schema={"anyOf": [5], "type": ["array", []], "items": [], "required": [[]]})
 @example(schema={"properties": {"x": {"type": "object", "properties": {}, "required": None}}, "required": None})
 def test_any_document_of_a_server_is_read_without_an_error(schema):
     operations(schema)
