@@ -8,9 +8,10 @@ becomes a `Verdict`; rows without an answer become a `Failure`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import orjson
@@ -95,6 +96,15 @@ def take_rows(rows: Rows, index: slice | Array) -> Rows:
     if isinstance(index, slice):
         return rows[index]
     return [rows[int(i)] for i in index]
+
+
+def copy_rows(rows: Rows) -> Rows:
+    """Return a copy of the rows that shares nothing with them, be they nested lists or views of a larger array."""
+    if isinstance(rows, np.ndarray) and rows.dtype.kind != "O":
+        return rows.copy()  # numpy 2.0 crashes in a deep copy of its own texts
+    if isinstance(rows, Mapping):
+        return {name: cast("Array", copy_rows(column)) for name, column in rows.items()}
+    return deepcopy(rows)
 
 
 def join_rows(parts: Sequence[Rows]) -> Rows:

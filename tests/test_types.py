@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from fanout.types import (
     Response,
     Result,
     Statistics,
+    copy_rows,
     count_rows,
     join_rows,
     single_rows,
@@ -195,3 +197,16 @@ def test_a_large_body_of_too_many_values_is_not_parsed():
         heavy.json()
     text = "a, b" * 2_000_000
     assert Response(status=200, headers={}, body=b'["%s"]' % text.encode(), url="http://h/x").json() == [text]
+
+
+@pytest.mark.parametrize("text", [np.dtypes.StringDType(), "U200", object])
+def test_a_copy_of_rows_shares_nothing_with_them(text):
+    rows = {"texts": np.array(["a", "b" * 100, "c"], dtype=text)[1:], "numbers": np.arange(6.0)[4:]}
+    copied = copy_rows(rows)
+    rows["texts"][:], rows["numbers"][:] = "z", 0
+    assert copied["texts"].tolist() == ["b" * 100, "c"]
+    assert copied["numbers"].tolist() == [4, 5]
+    nested: list[Any] = [[1, [2]]]
+    copied = copy_rows(nested)
+    nested[0][1].append(3)
+    assert copied == [[1, [2]]]

@@ -6,13 +6,12 @@ is; at the end of a run there are none.
 
 from __future__ import annotations
 
-from copy import deepcopy
 from math import inf
 from typing import TYPE_CHECKING
 
 from fanout.engine.bisection import could_be_outage
 from fanout.engine.task import ChunkTask
-from fanout.types import Chunk, take_rows
+from fanout.types import Chunk, copy_rows, take_rows
 
 if TYPE_CHECKING:
     from fanout.engine.scheduler import Progress
@@ -83,6 +82,6 @@ def _first(task: ChunkTask) -> Rows:
 def _independent(rows: Rows) -> Rows:
     """Return a copy of ``rows``, which keeps no array alive that they are a view of."""
     try:
-        return deepcopy(rows)
+        return copy_rows(rows)
     except Exception:  # noqa: BLE001 - rows for a codec of the user's may be of any class
         return rows

@@ -17,7 +17,7 @@ from fanout.errors import EncodeError
 from fanout.mock import MockTransport
 from fanout.transport import Request
 from fanout.types import DecodedResponse as Decoded
-from fanout.types import Response, count_rows, take_rows
+from fanout.types import Response, copy_rows, count_rows, take_rows
 
 if TYPE_CHECKING:
     from fanout.codecs.base import Codec
@@ -131,7 +131,7 @@ class CodecTests:
         codec = self._prepared()
         rows = self.rows(self._sizes()[-1])
         # Rows may be nested lists, which a shallow copy would share.
-        before = copy.deepcopy(rows)
+        before = copy_rows(rows)
         payload = codec.encode(rows)
         assert _body(payload) == _body(codec.encode(rows)) == _body(copy.copy(codec).encode(rows))
         _assert_same(_named(rows), _named(before))
@@ -196,7 +196,7 @@ class CodecTests:
 
     def test_nan_in_a_row_is_sent_as_it_is_or_named(self) -> None:
         """It never turns into null or 0 on the way: if the format has no NaN, that row alone is refused."""
-        rows = copy.deepcopy(self.rows(self._sizes()[-1]))
+        rows = copy_rows(self.rows(self._sizes()[-1]))
         if not (isinstance(rows, np.ndarray) and rows.dtype.kind == "f"):
             raise SkipTest("the rows are no array of floats")
         # The last row shows that the others are not blamed.
