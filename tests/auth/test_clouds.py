@@ -22,7 +22,7 @@ IDENTITY_EXPIRES = 4_000_000_000
 
 def identity_token() -> str:
     """A token without a signature, which no client verifies."""
-    parts = [{"alg": "none"}, {"exp": IDENTITY_EXPIRES}, "signature"]
+    parts = [{"alg": "none"}, {"sub": "fanout", "exp": IDENTITY_EXPIRES}, "signature"]
     return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts)
 
 
