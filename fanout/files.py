@@ -1,4 +1,7 @@
-"""Files that must survive a crash: owned by one process, written whole, given their names in one step."""
+"""Files that must survive a crash: owned by one process, written whole, given their names in one step.
+
+`read_toml` reads those that people write: job files and presets.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,18 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
+import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
+from fanout.errors import ConfigError
+from fanout.options import nearest
 from fanout.paths import PARTIAL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from fanout.types import Buffer
@@ -219,6 +226,32 @@ class PartialFile:
             self._fd = -1
 
 
+@contextlib.contextmanager
+def whole_file(path: Path, *, mode: int = 0o666, durable: bool = True) -> Iterator[PartialFile]:
+    """Write a file while entered, which takes its name at the end and replaces one of that name in one step.
+
+    After an error there is no trace of it. ``mode`` is that of the file, before the umask. Without ``durable``, a crash
+    may leave an earlier file or a part of this one.
+
+    Raises:
+        BlockingIOError: another process is writing it.
+        OSError: it cannot be written.
+    """
+    file = PartialFile(path, mode=mode)
+    try:
+        yield file
+        if durable:
+            file.sync()
+        # Still open, and so still locked: another process must not begin to write under the temporary name.
+        file.path.replace(file.final)
+    except BaseException:
+        file.discard()
+        raise
+    file.close()
+    if durable:
+        sync_folder(file.final.parent)
+
+
 @dataclass(frozen=True, slots=True)
 class Publication:
     """Renames that put whole, durable files in place. Carrying it out twice has the effect of once.
@@ -288,3 +321,28 @@ class Publication:
         moves = tuple((folder / source, folder / target) for source, target in document["moves"])
         removals, outdated = (tuple(folder / str(name) for name in document[key]) for key in ("removals", "outdated"))
         return cls(moves, removals, outdated, document.get("layout"))
+
+
+def read_toml(file: Path, kind: str) -> dict[str, Any]:
+    """Return the tables of a TOML file.
+
+    Raises `ConfigError` that names the file, and the line at fault or a file with a similar name. ``kind`` is the noun
+    for a missing file: "job file".
+    """
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no {kind} {file}{_nearest(file)}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: not a text file in UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        place = re.search(r"^(.*) \(at (?:line (\d+), column \d+|end of document)\)$", str(error), re.DOTALL)
+        reason, line = place.groups() if place else (str(error), None)
+        raise ConfigError(f"{file}: {f'line {line}' if line else 'last line'}: not valid TOML: {reason}") from None
+
+
+def _nearest(file: Path) -> str:
+    near = nearest(file.name, [path.name for path in file.absolute().parent.glob("*.toml")])
+    return f'; did you mean "{file.with_name(near)}"?' if near else ""

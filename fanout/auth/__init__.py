@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from fanout.auth.authenticator import Authenticator
 from fanout.auth.aws import SigV4Auth
-from fanout.auth.base import Auth, Credentials, StaticAuth
+from fanout.auth.base import ApiKeyAuth, Auth, BasicAuth, BearerAuth, Credentials, StaticAuth
 from fanout.auth.clouds import AzureAuth, GoogleAuth
 from fanout.auth.command import CommandAuth
 from fanout.auth.oauth2 import OAuth2Auth
-from fanout.auth.static import ApiKeyAuth, BasicAuth, BearerAuth
-from fanout.registry import Registry
+from fanout.options import Registry
 
 __all__ = [
     "DEFAULT_TYPE", "ApiKeyAuth", "Auth", "Authenticator", "AzureAuth", "BasicAuth", "BearerAuth", "CommandAuth",

@@ -1,16 +1,21 @@
-"""The interface of authentication: an `Auth` obtains `Credentials`, whose header fields go with every request."""
+"""The interface of authentication: an `Auth` obtains `Credentials`, whose header fields go with every request.
+
+The types whose credentials never change are here too: a token, an API key, or a name with a password.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from base64 import b64encode
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from fanout._redact import secrets_of
 from fanout._variables import has_reference
 from fanout.errors import ConfigError
-from fanout.settings import require_headers, require_no_literals
+from fanout.options import checks_options
+from fanout.settings import JOB_FILE, require_header_name, require_headers, require_no_literals
 from fanout.threads import DaemonThread
 
 if TYPE_CHECKING:
@@ -140,3 +145,77 @@ async def on_daemon_thread(call: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(thread, call, *arguments)
     finally:
         thread.shutdown()
+
+
+@checks_options
+@dataclass(frozen=True, kw_only=True)
+class BearerAuth(StaticAuth):
+    """``Authorization: Bearer TOKEN`` with every request."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
+
+    token: str = field(repr=False)
+    """The token."""
+
+    def __post_init__(self) -> None:
+        require_secret("token", self.token)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The field Authorization."""
+        return {"Authorization": f"Bearer {self.token}"}
+
+
+@checks_options
+@dataclass(frozen=True, kw_only=True)
+class ApiKeyAuth(StaticAuth):
+    """A key in a header field of its own with every request."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
+
+    token: str = field(repr=False)
+    """The key."""
+
+    header: str = "x-api-key"
+    """Name of the header field, for instance api-key or x-goog-api-key."""
+
+    def __post_init__(self) -> None:
+        require_secret("token", self.token)
+        require_header_name(self.header, "header")
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The field with the key."""
+        return {self.header: self.token}
+
+
+@checks_options
+@dataclass(frozen=True, kw_only=True)
+class BasicAuth(StaticAuth):
+    """A name and a password with every request (RFC 7617)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
+
+    username: str = field(repr=False)
+    """The name; some APIs expect a key here, and no password."""
+
+    password: str = field(default="", repr=False)
+    """The password."""
+
+    def __post_init__(self) -> None:
+        for name in ("username", "password"):
+            if not isinstance(value := getattr(self, name), str):
+                raise ConfigError(f"{name} must be a text, not {type(value).__name__}", key=name)
+        if ":" in self.username:
+            raise ConfigError("username must not hold a colon, which separates it from the password", key="username")
+
+    @property
+    def secret_fields(self) -> Iterable[str]:
+        """The password; the name where it is alone, because it is then a key."""
+        return ["password" if self.password else "username"]
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The field Authorization."""
+        pair = f"{self.username}:{self.password}".encode()
+        return {"Authorization": f"Basic {b64encode(pair).decode()}"}

@@ -13,6 +13,7 @@ from fanout._escape import escaped_lines
 from fanout._version import __version__
 from fanout.cli.parameters import AS_JSON, JOB, SET, Age, CommandWithFaults, Counts, RowRange, leave
 from fanout.cli.result_commands import compare, failures, show
+from fanout.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -428,7 +429,7 @@ def stats(file: str, as_json: bool) -> None:
     Example:
       fanout cache stats job.toml
     """
-    from fanout.cli.cache import stats_command
+    from fanout.cli.results import stats_command
 
     leave(stats_command(file, as_json=as_json))
 
@@ -448,7 +449,7 @@ def prune(file: str, older_than: float | None, namespace: str | None, everything
       fanout cache prune answers.sqlite --namespace v1 --older-than 12h
       fanout cache prune answers.sqlite --all
     """
-    from fanout.cli.cache import prune_command
+    from fanout.cli.results import prune_command
 
     if everything == (older_than is not None or namespace is not None):
         raise click.UsageError("give --older-than or --namespace, or both, or else --all")
@@ -506,6 +507,10 @@ def _guarded(command: Callable[[], Any], as_json: bool) -> int:
 
             print_error_json(escaped_lines(error.format_message()), error.exit_code)
         return error.exit_code
+    except ConfigError as error:
+        from fanout.cli.output import print_error
+
+        return print_error(str(error), 2, as_json=as_json)
     except click.Abort:  # Ctrl-C before or after the run, with nothing in flight
         return 130
     except Exception:  # noqa: BLE001 - a bug of fanout or of a codec, whose text has to be redacted

@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING
 from fanout._escape import escaped
 from fanout._redact import Redactor
 from fanout._url import LOCAL
-from fanout.cli.init_codec import MOST_NAMES, CodecSetup
+from fanout.cli.init_codec import MOST_NAMES, CodecSetup, Questions
 from fanout.cli.output import OUTPUT, print_error, print_message, print_text
-from fanout.cli.questions import Questions
 from fanout.cli.show import probe_text, values_text
 from fanout.errors import ConfigError
 from fanout.io.remote import url_of
 from fanout.job import Outline, load_job_or_outline
 from fanout.job.begin import output_suffix, probe, require_new
-from fanout.job.draft import Draft
-from fanout.job.edit import override, replace_file
+from fanout.job.edit import Draft, override, replace_file
 from fanout.job.input_fields import read_fields
 from fanout.presets import load_preset
 
@@ -54,10 +52,7 @@ class InitOptions:
 def init_command(file: str, options: InitOptions) -> int:
     """Write a job file, probe its endpoint, and print what to run next."""
     OUTPUT.redactor = Redactor()
-    try:
-        return asyncio.run(Beginner(Path(file), options).run())
-    except ConfigError as error:
-        return print_error(str(error), 2)
+    return asyncio.run(Beginner(Path(file), options).run())
 
 
 class Beginner:

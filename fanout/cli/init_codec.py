@@ -1,13 +1,17 @@
-"""``fanout init``: the endpoint, the codec and its request, and the columns that it takes."""
+"""``fanout init``: the endpoint, the codec and its request, the columns that it takes, and the questions about them."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import click
+
 from fanout._escape import escaped
 from fanout.cli.output import print_message
+from fanout.errors import ConfigError
 from fanout.job.begin import (
     absent_columns,
     fill_template,
@@ -17,8 +21,7 @@ from fanout.job.begin import (
     set_rows,
 )
 from fanout.job.custom_codec import is_custom
-from fanout.job.draft import toml
-from fanout.job.edit import override, parse_value
+from fanout.job.edit import override, parse_value, toml
 from fanout.presets import load_preset
 from fanout.settings import Endpoint
 
@@ -27,8 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fanout.cli.init import InitOptions
-    from fanout.cli.questions import Questions
-    from fanout.job.draft import Draft
+    from fanout.job.edit import Draft
     from fanout.job.input_fields import InputFields
     from fanout.job.openapi import Operation
 
@@ -146,3 +148,34 @@ class CodecSetup:
             override(tables, setting)
         table: dict[str, Any] = tables["codec"]
         return table
+
+
+def has_terminal() -> bool:
+    """Return True if a question can be answered. Without a terminal it would wait for ever."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+class Questions:
+    """Asks in a terminal; elsewhere each question is an error that names the flag."""
+
+    def __init__(self) -> None:
+        self.allowed = has_terminal()
+        """There is a terminal."""
+
+    def ask(self, flag: str, question: str) -> str:
+        """Return the answer to a question. Raises `ConfigError` without a terminal."""
+        if not self.allowed:
+            raise ConfigError(f"{flag} is missing: {question[:1].lower() + question[1:]}")
+        return str(click.prompt(question, err=True))
+
+    def ask_if_allowed(self, question: str) -> str | None:
+        """Return the answer to a question that may be left open, which may be empty; None without a terminal."""
+        return str(click.prompt(question, "", show_default=False, err=True)) if self.allowed else None
+
+    def choose(self, question: str, choices: Sequence[str], problem: str) -> str:
+        """Return one of the choices. Raises `ConfigError` with ``problem`` without a terminal."""
+        if not self.allowed:
+            raise ConfigError(problem)
+        # Names of columns and paths of a server are shown as they are typed in: without control characters.
+        shown = [escaped(choice) for choice in choices]
+        return choices[shown.index(click.prompt(question, type=click.Choice(shown), err=True))]

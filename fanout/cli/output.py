@@ -14,7 +14,7 @@ from fanout._escape import escaped, safe_json
 from fanout._redact import Redactor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from fanout.client import Preview
     from fanout.job import ArraySchema, CheckReport, Estimate, Status, Summary
@@ -65,6 +65,14 @@ def print_json(value: dict[str, Any]) -> None:
     _echo(safe_json(OUTPUT.redactor.value(value)))
 
 
+def print_result(value: dict[str, Any], text: str, *, as_json: bool) -> None:
+    """Print a result: as one JSON object, or as text for people."""
+    if as_json:
+        print_json(value)
+    else:
+        print_text(text)
+
+
 def print_message(message: str) -> None:
     """Print a message on stderr that is no result and no error. Raises `OSError` if stderr is closed."""
     click.echo(OUTPUT.lines(message), err=True)
@@ -103,19 +111,19 @@ def schema_text() -> str:
     return orjson.dumps(job_schema(), option=orjson.OPT_INDENT_2).decode()
 
 
-def summary_text(summary: Summary) -> str:
-    """Return the summary of a run."""
-    return _joined(_summary_lines(summary))
+def summary_text(summary: Summary, *, fresh: bool = False) -> str:
+    """Return the summary of a run, which ``fanout run --fresh`` began if it is ``fresh``."""
+    return joined(_summary_lines(summary, fresh=fresh))
 
 
 def check_text(report: CheckReport) -> str:
     """Return the report of a check."""
-    return _joined(_check_lines(report))
+    return joined(_check_lines(report))
 
 
 def estimate_text(estimate: Estimate) -> str:
     """Return the estimate of a dry run."""
-    return _joined(_estimate_lines(estimate))
+    return joined(_estimate_lines(estimate))
 
 
 def status_text(status: Status) -> str:
@@ -137,8 +145,10 @@ def status_text(status: Status) -> str:
     return f"{counts}\njournal:  {escaped(status.journal)}"
 
 
-def _joined(lines: Iterator[str]) -> str:
-    return "\n".join(map(escaped, lines))  # line by line, since a name may hold a line break
+def joined(lines: Iterable[str]) -> str:
+    """Return lines as one text, with control characters escaped."""
+    # Line by line, since a name may hold a line break.
+    return "\n".join(map(escaped, lines))
 
 
 def _echo(result: str | bytes) -> None:
@@ -152,7 +162,7 @@ def _echo(result: str | bytes) -> None:
             raise Unprintable(f"the result cannot be printed on stdout: {error.strerror}") from None
 
 
-def _summary_lines(summary: Summary) -> Iterator[str]:
+def _summary_lines(summary: Summary, *, fresh: bool) -> Iterator[str]:
     if note := OFFLINE_NOTES.get(summary.answers):
         yield note
     # All counts are 0 then, and rates and latencies have no meaning.
@@ -167,7 +177,7 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
     files = summary.files
     for path in files.outputs:
         yield f"output:   {path}"
-    if note := _output_note(summary):
+    if note := _output_note(summary, fresh=fresh):
         yield note
     if files.mask:
         yield f"mask:     {files.mask} (True where a row has an answer; the others hold a fill value)"
@@ -187,15 +197,17 @@ def _failed_lines(summary: Summary) -> Iterator[str]:
         yield "next:     fanout failures lists them by reason; fanout run --only-failed sends them again"
 
 
-def _output_note(summary: Summary) -> str:
+def _output_note(summary: Summary, *, fresh: bool) -> str:
+    # The same command would discard the rows that are done, and pay for them again.
+    again = "run the job again without --fresh" if fresh else "run the job again"
     if summary.not_uploaded:
-        return f"upload:   {summary.not_uploaded} is not in place; run the job again to upload these files"
+        return f"upload:   {summary.not_uploaded} is not in place; {again} to upload these files"
     # The journal of an earlier run stays until a row of this one is done, so the job without --fresh is that run.
     if summary.resumable and summary.pending == summary.rows:
         return "output:   not in place, since no row of this run is done; give the same command again"
     # The answers are in a temporary file, which would be misleading to name.
     if summary.resumable:
-        return "output:   not in place until the run is complete; run the job again to resume"
+        return f"output:   not in place until the run is complete; {again} to resume"
     return "" if summary.files.outputs else "output:   none was written, since no row succeeded"
 
 

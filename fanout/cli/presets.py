@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fanout.cli.output import print_error, print_json, print_text
+from fanout.cli.output import print_result
 from fanout.errors import ConfigError
-from fanout.job.draft import Draft, toml
+from fanout.job.edit import Draft, toml
 from fanout.presets import load_preset, preset_names
 from fanout.presets import preset as make_preset
 
@@ -32,24 +32,17 @@ _EXAMPLES: dict[str, Any] = {
 def presets_command(*, as_json: bool) -> int:
     """List the presets of the package. Returns the exit code."""
     presets = [load_preset(name) for name in preset_names()]
-    if as_json:
-        print_json({"presets": [_as_json(preset) for preset in presets]})
-    else:
-        rows = _aligned((preset.name, preset.description) for preset in presets)
-        print_text("\n".join([*rows, "", "fanout presets show NAME describes one, with a job file to start from."]))
+    rows = _aligned((preset.name, preset.description) for preset in presets)
+    text = "\n".join([*rows, "", "fanout presets show NAME describes one, with a job file to start from."])
+    print_result({"presets": [_as_json(preset) for preset in presets]}, text, as_json=as_json)
     return 0
 
 
 def preset_command(name: str, *, as_file: bool, as_json: bool) -> int:
     """Describe one preset, or print its file. Returns the exit code."""
-    try:
-        preset = load_preset(name)
-    except ConfigError as error:
-        return print_error(str(error), 2, as_json=as_json)
-    if as_json:
-        print_json(_as_json(preset))
-    else:
-        print_text(preset.file.read_text("utf-8").rstrip("\n") if as_file else "\n".join(_described(preset)))
+    preset = load_preset(name)
+    text = preset.file.read_text("utf-8").rstrip("\n") if as_file else "\n".join(_described(preset))
+    print_result(_as_json(preset), text, as_json=as_json)
     return 0
 
 

@@ -37,7 +37,7 @@ def failures(job: str, settings: tuple[str, ...], reason: str, to: Path | None, 
       fanout failures job.toml --reason "too long" --to failed.csv
       fanout run job.toml --only-failed
     """
-    from fanout.cli.failures import failures_command
+    from fanout.cli.results import failures_command
 
     leave(failures_command(job, settings, reason=reason, to=to, as_json=as_json))
 
@@ -107,7 +107,7 @@ def compare(
       fanout compare v1/scores.parquet v2/scores.csv --rtol 1e-3 --columns score
       fanout compare old.jsonl new.jsonl --id key --columns label=class --json
     """
-    from fanout.cli.compare import compare_command
+    from fanout.cli.results import compare_command
 
     named = None if columns is None else [name for name in columns.split(",") if name]
     options = {"rtol": rtol, "atol": atol, "columns": named, "id": id, "show": show}

@@ -15,10 +15,8 @@ from fanout.cli.output import (
     OUTPUT,
     check_text,
     estimate_text,
-    print_error,
-    print_json,
+    print_result,
     print_stop,
-    print_text,
     status_text,
     summary_text,
 )
@@ -26,7 +24,6 @@ from fanout.cli.progress import progress_display
 from fanout.cli.show import probe_text
 from fanout.clock import VirtualClock
 from fanout.engine import RunControl
-from fanout.errors import ConfigError
 from fanout.job import (
     SCHEMA_VERSION,
     CheckReport,
@@ -67,62 +64,39 @@ def run_command(
     # Other processes have clocks of their own.
     virtual = (options["mock"] or options["replay"] is not None) and not real_time and on is None
     display = progress_display(quiet=quiet or virtual)  # virtual time passes too quickly for a display
-    try:
-        # The sleeps of a rehearsal or a replay cost nothing on a clock that jumps to the next timer.
-        with asyncio.Runner(loop_factory=VirtualClock if virtual else None) as runner:
-            summary = runner.run(_run(file, settings, options, display, on=on, workers=workers, seeded=virtual))
-    except ConfigError as error:
-        return print_error(str(error), 2, as_json=as_json)
-    _print_report(summary, "" if quiet else summary_text(summary), as_json=as_json)
+    # The sleeps of a rehearsal or a replay cost nothing on a clock that jumps to the next timer.
+    with asyncio.Runner(loop_factory=VirtualClock if virtual else None) as runner:
+        summary = runner.run(_run(file, settings, options, display, on=on, workers=workers, seeded=virtual))
+    text = "" if quiet else summary_text(summary, fresh=options["fresh"])
+    _print_report(summary, text, as_json=as_json)
     return summary.exit_code
 
 
 def check_command(file: str, settings: Sequence[str], *, show: bool, as_json: bool) -> int:
     """Check a job, and print the report; with ``show`` also the first request and its answer."""
-    try:
-        report = asyncio.run(_check(file, settings, show=show))
-    except ConfigError as error:
-        return print_error(str(error), 2, as_json=as_json)
+    report = asyncio.run(_check(file, settings, show=show))
     _print_report(report, "\n\n".join(filter(None, [check_text(report), probe_text(report)])), as_json=as_json)
     return report.exit_code
 
 
 def dry_run_command(file: str, settings: Sequence[str], latency: float | None, *, as_json: bool) -> int:
     """Estimate a job without sending anything, and print the estimate."""
-    try:
-        estimate = asyncio.run(dry_run(load(file, settings), latency=latency))
-    except ConfigError as error:
-        return print_error(str(error), 2, as_json=as_json)
-    if as_json:
-        print_json(estimate.as_dict())
-    else:
-        print_text(estimate_text(estimate))
+    estimate = asyncio.run(dry_run(load(file, settings), latency=latency))
+    print_result(estimate.as_dict(), estimate_text(estimate), as_json=as_json)
     return estimate.exit_code
 
 
 def report_command(file: str, settings: Sequence[str], *, as_json: bool) -> int:
     """Write the report of a job's run again, and print its path."""
-    try:
-        path = str(recreate_report(load_outline(file, settings)))
-    except ConfigError as error:
-        return print_error(str(error), 2, as_json=as_json)
-    if as_json:
-        print_json({"schema_version": SCHEMA_VERSION, "report": path})
-    else:
-        print_text(path)
+    path = str(recreate_report(load_outline(file, settings)))
+    print_result({"schema_version": SCHEMA_VERSION, "report": path}, path, as_json=as_json)
     return 0
 
 
 def status_command(file: str, settings: Sequence[str], *, as_json: bool) -> int:
     """Print the progress of a job's run."""
-    try:
-        status = job_status(load_outline(file, settings))
-    except ConfigError as error:
-        return print_error(str(error), 2, as_json=as_json)
-    if as_json:
-        print_json(status.as_dict())
-    else:
-        print_text(status_text(status))
+    status = job_status(load_outline(file, settings))
+    print_result(status.as_dict(), status_text(status), as_json=as_json)
     return 0
 
 
@@ -132,17 +106,12 @@ def serve_command(name: str, host: str, port: int, latency: float, faults: str |
     from fanout.faults.server import serve_faulty
     from fanout.serving.app import serve
 
-    try:
-        if faults is None:
-            serving = serve(name, host, port, latency=latency, on_ready=_announce)
-        else:
-            probabilities = parse_faults(faults)
-            serving = serve_faulty(
-                name, host, port, faults=probabilities, seed=seed, latency=latency, on_ready=_announce
-            )
-        return asyncio.run(_until_signal(serving))
-    except ConfigError as error:
-        return print_error(str(error), 2)
+    if faults is None:
+        serving = serve(name, host, port, latency=latency, on_ready=_announce)
+    else:
+        probabilities = parse_faults(faults)
+        serving = serve_faulty(name, host, port, faults=probabilities, seed=seed, latency=latency, on_ready=_announce)
+    return asyncio.run(_until_signal(serving))
 
 
 def load(file: str, settings: Sequence[str]) -> Job:
@@ -254,10 +223,7 @@ def _with_signal(report: Report, interrupts: Interrupts) -> Report:
 
 
 def _print_report(report: Summary | CheckReport, text: str, *, as_json: bool) -> None:
-    if as_json:
-        print_json(report.as_dict())
-    else:
-        print_text(text)
+    print_result(report.as_dict(), text, as_json=as_json)
     if report.stop is not None:
         print_stop(report.stop, report.exit_code)
 

@@ -9,8 +9,7 @@ import numpy as np
 
 from fanout._escape import escaped, escaped_lines
 from fanout.arrays import dtype_name
-from fanout.cli.output import duration, print_error, print_json, print_text
-from fanout.errors import ConfigError
+from fanout.cli.output import duration, print_result
 from fanout.job import recorded_row
 from fanout.job.exchange import abbreviated
 from fanout.rowset import RowSet
@@ -37,14 +36,8 @@ def probe_text(report: CheckReport) -> str:
 
 def show_command(recording: Path, row: int, *, as_json: bool) -> int:
     """Print the exchanges of a recording that hold a row. Returns the exit code."""
-    try:
-        recorded = recorded_row(recording, row)
-    except ConfigError as error:
-        return print_error(str(error), 2, as_json=as_json)
-    if as_json:
-        print_json(recorded.as_dict())
-    else:
-        print_text("\n".join(_recorded_lines(recorded)))
+    recorded = recorded_row(recording, row)
+    print_result(recorded.as_dict(), "\n".join(_recorded_lines(recorded)), as_json=as_json)
     return 0
 
 

@@ -9,8 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fanout._escape import escaped
-from fanout.cli.output import OFFLINE_NOTES, money, print_error, print_json, print_stop, print_text
+from fanout.cli.output import OFFLINE_NOTES, joined, money, print_error, print_result, print_stop
 from fanout.cli.progress import Silent
 from fanout.cli.running import Interrupts, load
 from fanout.clock import VirtualClock
@@ -38,11 +37,8 @@ def tune_command(
     file: str, settings: Sequence[str], options: TuneOptions, *, mock: bool, write: bool, as_json: bool
 ) -> int:
     """Tune a job, and print the report."""
-    try:
-        with asyncio.Runner(loop_factory=VirtualClock if mock else None) as runner:
-            report = runner.run(_tune(file, settings, options, mock=mock, write=write))
-    except ConfigError as error:
-        return print_error(str(error), 2, as_json=as_json)
+    with asyncio.Runner(loop_factory=VirtualClock if mock else None) as runner:
+        report = runner.run(_tune(file, settings, options, mock=mock, write=write))
     failure = ""
     if write and report.settings and report.stop is None:
         # The search took time and money, so its report is printed even if the file cannot be written.
@@ -51,10 +47,7 @@ def tune_command(
             report = replace(report, written=file)
         except ConfigError as error:
             report, failure = replace(report, exit_code=2), str(error)
-    if as_json:
-        print_json(report.as_dict())
-    else:
-        print_text(report_text(report, file))
+    print_result(report.as_dict(), report_text(report, file), as_json=as_json)
     if report.stop is not None:
         print_stop(report.stop, report.exit_code, "; the job file is as it was" if write else "")
     if failure:
@@ -127,7 +120,7 @@ def trial_text(trial: Trial) -> str:
 
 def report_text(report: TuneReport, job: str) -> str:
     """Return the report of a search."""
-    return "\n".join(map(escaped, _lines(report, job)))
+    return joined(_lines(report, job))
 
 
 def _lines(report: TuneReport, job: str) -> Iterator[str]:

@@ -11,8 +11,7 @@ from fanout.codecs.oip import Oip
 from fanout.codecs.openai_chat import OpenAIChat
 from fanout.codecs.openai_embeddings import OpenAIEmbeddings
 from fanout.codecs.v1 import V1
-from fanout.options import option_names, require_known
-from fanout.registry import Registry
+from fanout.options import Registry, option_names, require_known
 
 __all__ = [
     "V1", "Codec", "Json", "Oip", "OpenAIChat", "OpenAIEmbeddings", "codec", "codec_class", "in_row_order", "names",

@@ -1,4 +1,7 @@
-"""Check the options of codecs, so that an error names a wrong option before anything is sent."""
+"""Check the options of codecs, so that an error names a wrong option before anything is sent.
+
+The options also tell whether a model draws its answers at random, so that no cache keeps them unasked.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,13 @@ ANY_OUTPUT = "*"
 
 DTypeOption: TypeAlias = str | Mapping[str, str] | None
 ShapeOption: TypeAlias = Sequence[int | None] | Mapping[str, Sequence[int | None]] | None
+
+_TEMPERATURE = "temperature"
+# A request with one of these fields goes to a language model, whose temperature is above 0 unless it is given.
+_OF_CHATS = frozenset({
+    "messages", "contents", "instructions",
+    "max_tokens", "max_output_tokens", "max_completion_tokens", "maxOutputTokens", "num_predict",
+})  # fmt: skip
 
 
 def text(name: str, value: object) -> str:
@@ -120,3 +130,22 @@ def output_shape(shape: object, key: str) -> tuple[int | None, ...] | None:
     if not all(length is None or (isinstance(length, int) and length >= 0) for length in lengths):
         raise ConfigError(f"{key} {list(shape)!r} must hold whole numbers, 0 or more (-1: unknown)", key=key)
     return lengths
+
+
+def sampled_by(options: Any) -> str:
+    """Return the reason why answers to requests with these constants are drawn at random; empty if they are not."""
+    fields = dict(_fields(options))
+    if _TEMPERATURE not in fields:
+        return "a chat without a temperature has one above 0" if _OF_CHATS & fields.keys() else ""
+    temperature = fields[_TEMPERATURE]
+    # A number of NumPy compares as Python's do; a placeholder is a text, whatever its rows hold.
+    return "" if not isinstance(temperature, str) and temperature == 0 else f"temperature is {temperature!r}"
+
+
+def _fields(value: Any) -> list[tuple[str, Any]]:
+    """Return the fields of all objects in ``value``."""
+    if isinstance(value, Mapping):
+        return [pair for name, item in value.items() for pair in ((str(name), item), *_fields(item))]
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [pair for item in value for pair in _fields(item)]
+    return []

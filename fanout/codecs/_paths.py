@@ -1,19 +1,20 @@
 """Find the answers in a document, by a name or a JMESPath, and put items that state their row in row order.
 
-Rerankers, for instance, sort their items by score, and each item has the index of its row.
+Rerankers, for instance, sort their items by score, and each item has the index of its row. The same paths find the
+units that an API counts.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError, InvalidResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 Finder: TypeAlias = Callable[[Any], Any]
 
@@ -26,6 +27,7 @@ INDEX = "index"
 _STEPS = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*|\[-?\d{1,9}\])(?:\.[A-Za-z_][A-Za-z0-9_]*|\[-?\d{1,9}\])*")
 _STEP = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)|\[(-?\d+)\]")
 PLAIN_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LARGEST_COUNT = 2**53
 
 
 class Path:
@@ -191,3 +193,27 @@ def _field(name: str) -> Callable[[Any], Any]:
     if name == BODY:
         return lambda document: document
     return lambda document: document.get(name) if isinstance(document, dict) else None
+
+
+class UsagePaths:
+    """Name of a count -> JMESPath in the answer. Raises `ConfigError` for a path that is none."""
+
+    def __init__(self, paths: Mapping[str, str]) -> None:
+        if not isinstance(paths, Mapping):
+            raise ConfigError(f"usage must be a table of name = path, not {paths!r}", key="usage")
+        self.paths = dict(paths)
+        self._finders = {name: finder(path, f"usage.{name}") for name, path in paths.items()}
+
+    def of(self, document: Any) -> dict[str, int]:
+        """The counts in ``document``; those that it lacks are left out."""
+        counts = {}
+        for name, find in self._finders.items():
+            try:
+                value = find(document)
+            except Unfit:  # an answer without a count is a valid one
+                continue
+            if isinstance(value, float) and value.is_integer():
+                value = int(value)
+            if type(value) is int and 0 <= value <= _LARGEST_COUNT:
+                counts[name] = value
+        return counts

@@ -24,8 +24,7 @@ else:  # pydantic, which makes the schema of job files, takes this one alone
     from typing_extensions import TypedDict
 
 if TYPE_CHECKING:
-    from fanout.codecs._paths import Finder
-    from fanout.codecs._usage import UsagePaths
+    from fanout.codecs._paths import Finder, UsagePaths
 
 _HEADER = "header:"
 _REQUIRED = ("url", "until")

@@ -7,10 +7,9 @@ from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from fanout.codecs._options import ANY_OUTPUT, DTypeOption, ShapeOption, spec_from_options
+from fanout.codecs._options import ANY_OUTPUT, DTypeOption, ShapeOption, sampled_by, spec_from_options
+from fanout.codecs._paths import UsagePaths
 from fanout.codecs._rules import StatusRule, StatusRules
-from fanout.codecs._sampling import sampled_by
-from fanout.codecs._usage import UsagePaths
 from fanout.errors import ConfigError
 from fanout.options import checks_options, option_names, require_known
 from fanout.shipping import shippable

@@ -14,10 +14,10 @@ import orjson
 from fanout.codecs import _options
 from fanout.codecs._chat_answers import choice_of, error_of, fatal, is_blocked, no_text, require_whole, text_of
 from fanout.codecs._messages import Messages
+from fanout.codecs._options import sampled_by
 from fanout.codecs._parsing import openai_counts, read_with_usage, small_document
 from fanout.codecs._rows import DUMPS
 from fanout.codecs._rules import StatusRule  # noqa: TC001 - the schema of job files resolves it
-from fanout.codecs._sampling import sampled_by
 from fanout.codecs._typed import OWN_FIELDS, Mode, TypedAnswers, typed_answers
 from fanout.codecs._values import Unfit, text_array
 from fanout.codecs.base import Codec

@@ -16,7 +16,7 @@ from zlib import crc32
 import orjson
 
 from fanout.errors import ConfigError
-from fanout.files import PRIVATE, START_FRESH, PartialFile, make_folder, sync_folder
+from fanout.files import PRIVATE, START_FRESH, make_folder, whole_file
 from fanout.io.journal import JournalState, Spent, read_state
 from fanout.paths import journal_path, parts_folder
 from fanout.rowset import RowSet
@@ -211,13 +211,5 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _replace(path: Path, document: object, *, durable: bool) -> None:
-    file = PartialFile(path, mode=PRIVATE)
-    try:
+    with whole_file(path, mode=PRIVATE, durable=durable) as file:
         file.append(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY))
-        if durable:
-            file.sync()
-        file.path.replace(file.final)
-    finally:
-        file.close()
-    if durable:
-        sync_folder(path.parent)

@@ -210,9 +210,7 @@ def job_status(job: Job | Outline) -> Status:
             return Status(
                 journal=str(path), begun=False, complete=False, rows=None, ok=0, failed=0, pending=None, current=True
             )
-        # While failed rows are sent again, the earlier run is the one whose output is in place.
-        if state.complete_run is not None and state.publication is None:
-            state = state.complete_run
+        state = state.in_place
         done, failed = len(state.resolved), state.failed
         return Status(
             journal=str(path),

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fanout.errors import ConfigError, InputError
-from fanout.files import PRIVATE, PartialFile
+from fanout.files import PRIVATE, whole_file
 from fanout.frames import free_name
 from fanout.io.arrow import import_pyarrow, missing_pyarrow
 from fanout.io.kept import KeptColumns, arrow_column, python_values
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from fanout.files import PartialFile
     from fanout.io.arrow import Arrow
     from fanout.io.journal import JournalState
     from fanout.io.kept import KeptReader, Piece
@@ -78,9 +79,7 @@ def job_failures(job: Job | Outline, *, reason: str = "", to: Path | None = None
         state = read_journal(job)
         if state is None:
             raise ConfigError("no row is done yet: run the job first", key="output.path")
-        # While failed rows are sent again, the earlier run is the one whose output is in place.
-        if state.is_retry and state.complete_run is not None:
-            state = state.complete_run
+        state = state.in_place
         # The journal has them in the order in which they failed.
         ordered = sorted(state.failures, key=lambda failure: failure.start)
         selected = [failure for failure in ordered if reason.casefold() in failure.reason.casefold()]
@@ -126,18 +125,11 @@ def _write_table(job: Job | Outline, state: JournalState, failures: Sequence[Fai
     groups = _groups(kept.reader(verbatim=to.suffix == ".csv"), failures)
     try:
         # Reasons quote the server, and rows are the input's, so the file is for its owner alone.
-        file = PartialFile(to, mode=PRIVATE)
-        try:
+        with whole_file(to, mode=PRIVATE) as file:
             if to.suffix == ".parquet":
                 _write_parquet(file.path, kept, groups)
             else:
                 _write_texts(file, kept, groups, csv_safe=job.tables.output.csv_safe)
-            file.sync()
-            file.close()
-            file.path.replace(file.final)
-        except BaseException:
-            file.discard()
-            raise
     except OSError as error:
         raise ConfigError(f"{to} cannot be written: {error.strerror or error}", key=_KEY) from None
 

@@ -1,37 +1,48 @@
-"""Loading: from the text of a job file to a `Job`, or to an error that lists all of its problems."""
+"""Loading: from the text of a job file to a `Job`, or to an error that lists all of its problems.
+
+The order is: overrides, variables, the preset's defaults, the check of all tables, then the codec and the credentials.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
+from dataclasses import is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from fanout._redact import Redactor, secrets_of
+from fanout._url import with_path
+from fanout.auth import DEFAULT_TYPE, CommandAuth, auth_class
 from fanout.codecs import Json, OpenAIChat
 from fanout.codecs import codec as codec_by_name
 from fanout.errors import ConfigError
+from fanout.files import read_toml
 from fanout.io.remote import is_web, url_of
-from fanout.job.auth import make_auth
 from fanout.job.custom_codec import custom_codec, custom_function, is_custom
 from fanout.job.edit import override
 from fanout.job.model import Job, JobFile, Outline, beside, output_path
-from fanout.job.preset import with_preset
 from fanout.job.problems import key_path, problems_of, without_key
 from fanout.job.variables import Substitution, is_secret
-from fanout.toml_files import read_toml
+from fanout.options import option_names, require_known
+from fanout.presets import DEFAULT_CODEC, TABLES, load_preset, merged, require_options, with_headers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from fanout.auth import Auth
     from fanout.codecs.base import Codec
     from fanout.job.variables import Location
 
 _TYPED = (Json.name, OpenAIChat.name)
 """Codecs with typed answers."""
+
+# Each describes the body of a request of the default codec.
+_BODIES = {"request", "raw", "form"}
 
 
 def load_job(file: str | Path, settings: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Job:
@@ -189,3 +200,100 @@ def _has(tables: Any, at: Location) -> bool:
             return False
         tables = tables[key]
     return True
+
+
+def make_auth(tables: Mapping[str, Any], problems: dict[Location, str], file: Path) -> Auth | None:
+    """Make the `Auth` of a job's tables; None without an ``[auth]`` table, with an empty one, or with problems."""
+    table = tables.get("auth")
+    if not table or not isinstance(table, dict) or not isinstance(table.get("type", ""), str):
+        return None  # the model of the whole file reports a wrong type
+    options = dict(table)
+    try:
+        auth = _made(options.pop("type", DEFAULT_TYPE), options)
+        # As all paths in a job file, that of the folder begins in the folder of the job file.
+        return replace(auth, cwd=str(beside(file, auth.cwd or "."))) if isinstance(auth, CommandAuth) else auth
+    except ConfigError as error:
+        at = ("auth", error.key) if error.key else ("auth",)
+        problems.setdefault(at, without_key(str(error), error.key))
+    except ValidationError as error:
+        for place, text in problems_of(error, options):
+            problems.setdefault(("auth", *place), text)
+    return None
+
+
+def _made(name: str, options: dict[str, Any]) -> Auth:
+    kind: Any = auth_class(name)
+    if (known := option_names(kind)) is not None:
+        require_known(f"auth of type {name!r}", options, known)
+    if not is_dataclass(kind):  # of another package, which checks its options itself
+        auth: Auth = kind(**options)
+        return auth
+    # As for all tables, strict in JSON: "8" and true are not numbers.
+    validated: Auth = TypeAdapter(kind).validate_json(json.dumps(options, default=str), strict=True)
+    return validated
+
+
+def with_preset(tables: Mapping[str, Any], file: Path, problems: dict[Location, str]) -> dict[str, Any]:
+    """Return the tables of a job file with the defaults of its preset. Adds its faults to ``problems``.
+
+    With an invalid preset the table ``codec`` has its default only. A body without a name is one of the codec json.
+    """
+    codec = tables.get("codec")
+    if not isinstance(codec, dict):
+        return dict(tables)
+    if "preset" not in codec:
+        return {**tables, "codec": {"name": DEFAULT_CODEC, **codec}} if _BODIES & codec.keys() else dict(tables)
+    name, invalid = codec["preset"], {**tables, "codec": {"name": DEFAULT_CODEC}}
+    try:
+        if not isinstance(name, str) or not name:
+            raise ConfigError("must be the name of a preset, or the path of a file", key="preset")
+        preset = load_preset(name, file.parent)
+        options = {key: value for key, value in codec.items() if key != "preset"}
+        # All parameters are checked before one is reported, as for the other tables.
+        wrong = dict(preset.problems(options))
+        for key, text in wrong.items():
+            problems.setdefault(("codec", key), f"{text} (preset {name!r})" if key not in options else text)
+        if wrong:
+            return invalid
+        path, defaults = preset.fill(options)
+        require_options(preset, defaults["codec"], options)
+    except ConfigError as error:
+        problems.setdefault(("codec", error.key), str(error))
+        return invalid
+    defaults["codec"]["preset"] = name
+    return _merged(tables, path, defaults)
+
+
+def _merged(tables: Mapping[str, Any], path: str, defaults: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    result = {**tables, "codec": defaults.pop("codec")}
+    endpoint = tables.get("endpoint")
+    if isinstance(endpoint, dict):
+        result["endpoint"] = _endpoint(endpoint, path, defaults.get("headers", {}))
+    for table in TABLES:
+        own = tables.get(table, {})
+        if table in defaults and table != "headers" and isinstance(own, dict):
+            # Credentials may also be header fields, be of another type, or not be needed behind a gateway.
+            if table == "auth" and (not own or own.get("type", defaults[table]["type"]) != defaults[table]["type"]):
+                continue
+            result[table] = merged(defaults[table], own)
+    return result
+
+
+def _endpoint(endpoint: Mapping[str, Any], path: str, headers: Mapping[str, str]) -> dict[str, Any]:
+    result = dict(endpoint)
+    own = endpoint.get("headers", {})
+    if headers and isinstance(own, dict):
+        result["headers"] = with_headers(headers, own)
+    if "url" in endpoint:
+        result["url"] = _whole(endpoint["url"], path)
+    if isinstance(endpoint.get("urls"), list):
+        result["urls"] = [_whole(url, path) for url in endpoint["urls"]]
+    return result
+
+
+def _whole(url: Any, path: str) -> Any:
+    """Return ``url`` with the path; as it is if it is no URL, which the check of the endpoint reports."""
+    if isinstance(url, str) and "://" in url:
+        with suppress(ValueError):
+            return with_path(url, path)
+    return url

@@ -15,7 +15,7 @@ import numpy as np
 from fanout._escape import shortened
 from fanout._version import __version__
 from fanout.errors import ConfigError
-from fanout.files import PRIVATE, PartialFile
+from fanout.files import PRIVATE, whole_file
 from fanout.io.journal import JournalState
 from fanout.job.exchange import abbreviated
 from fanout.job.journal import read_journal
@@ -91,15 +91,10 @@ def write_report(job: Job | Outline, state: JournalState, failures: Sequence[Fai
             return None
         account = _account(state, failures)
         page = report_page(job.redactor.text(f"{job.file.name}: {job.output_path.name}"), sessions, account)
-        file = PartialFile(path, mode=PRIVATE)
-        try:
+        # Not durable: `fanout report` makes the page again from the recording.
+        with whole_file(path, mode=PRIVATE, durable=False) as file:
             # Surrogates stand for bytes of file names that are no text.
             file.append(page.encode("utf-8", "replace"))
-            file.close()
-            file.path.replace(file.final)
-        except OSError:
-            file.discard()
-            raise
     except OSError as error:
         _log.warning("the report cannot be written: %s", error)
         return None

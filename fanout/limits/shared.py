@@ -14,8 +14,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from fanout.errors import ConfigError
-from fanout.options import did_you_mean
-from fanout.registry import Registry
+from fanout.options import Registry, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

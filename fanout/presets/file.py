@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from fanout.errors import ConfigError
+from fanout.files import read_toml
 from fanout.options import did_you_mean
 from fanout.presets.parameters import Parameter, declared, filled, filled_text, references, strings
-from fanout.toml_files import read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

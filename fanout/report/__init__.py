@@ -4,10 +4,10 @@
 makes the page.
 """
 
-from fanout.report.failures import FailureGroup, group_failures
 from fanout.report.page import Account, report_page
 from fanout.report.recorder import Ending, Measured, RunRecorder
 from fanout.report.recording import Example, RecordedSession, read_recording
+from fanout.report.sections import FailureGroup, group_failures
 
 __all__ = [
     "Account", "Ending", "Example", "FailureGroup", "Measured", "RecordedSession", "RunRecorder", "group_failures",

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fanout.report.charts import Histogram, Series, TimeChart, bar_table, figure, table
-from fanout.report.failures import group_failures
 from fanout.report.scales import duration, number
 from fanout.statistics import Latencies
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from fanout.report.page import Account
     from fanout.report.recording import RecordedSession
     from fanout.report.timeline import Timeline
+    from fanout.types import Failure
 
 _EVENTS_SHOWN = 40
 _EVENT_NAMES = {
@@ -26,6 +28,11 @@ _EVENT_NAMES = {
 
 _PER_BIN = 4
 """Buckets of `Latencies` in a bin of the histogram: 4 bins for each doubling."""
+
+_MOST = 12
+_EXAMPLES = 3
+_COMPARED = 200
+_DIGITS = re.compile(r"\d+")
 
 
 def rows_text(n: int) -> str:
@@ -241,3 +248,37 @@ def examples(sessions: Sequence[RecordedSession]) -> list[str]:
     content = table(["row", "input", "answer, or reason of the failure"], rows)
     summary = "Some rows, because the job says report.rows = true."
     return [figure("What was sent, and what came back?", summary, content, wide=True)]
+
+
+@dataclass(slots=True)
+class FailureGroup:
+    """Failed rows with one reason.
+
+    Attributes:
+        reason: of the first of them.
+        n_rows: number of rows.
+        examples: the first of them, as row numbers or ranges.
+        ids: of the first of them, if the input has ids.
+    """
+
+    reason: str
+    n_rows: int = 0
+    examples: list[str] = field(default_factory=list)
+    ids: list[Any] = field(default_factory=list)
+
+
+def group_failures(failures: Iterable[Failure], most: int | None = _MOST) -> list[FailureGroup]:
+    """Return the reasons with the most rows first; those beyond the first ``most`` are added up."""
+    groups: dict[str, FailureGroup] = {}
+    for failure in failures:
+        key = _DIGITS.sub("0", failure.reason[:_COMPARED])
+        group = groups.setdefault(key, FailureGroup(failure.reason))
+        group.n_rows += failure.n_rows
+        if len(group.examples) < _EXAMPLES:
+            single = failure.stop == failure.start + 1
+            group.examples.append(f"{failure.start}" if single else f"{failure.start}:{failure.stop}")
+            group.ids.extend(failure.ids[: _EXAMPLES - len(group.ids)])
+    ordered = sorted(groups.values(), key=lambda group: -group.n_rows)
+    if most is not None and (rest := ordered[most:]):
+        ordered[most:] = [FailureGroup(f"{len(rest)} other reasons", sum(group.n_rows for group in rest))]
+    return ordered

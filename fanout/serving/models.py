@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -22,6 +23,7 @@ from fanout.serving.exchange import StatusError
 from fanout.types import Array
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import ModuleType
 
 Column: TypeAlias = Array | list[Any]
@@ -32,6 +34,11 @@ UNNAMED = ""
 
 PACKAGED = ("digits", "echo")
 _KINDS = 'names are "digits", "echo" or "package.module:function"'
+PIXELS = 64
+CLASSES = 10
+WIDTH = 64
+# Knuth's multiplicative constant, 2**32 / golden ratio (The Art of Computer Programming, volume 3, section 6.4).
+_SPREAD = np.uint32(2654435769)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +87,7 @@ def load_model(name: str) -> Model:
     if name == "digits":
         return _digits()
     if name == "echo":
-        from fanout.serving import packaged
-
-        return Model(name=name, function=packaged.unchanged, embed=packaged.embed)
+        return Model(name=name, function=unchanged, embed=embed)
     module, colon, function = name.partition(":")
     if not (module and colon and function):
         raise ConfigError(f"there is no model {name!r}{did_you_mean(name.lower(), PACKAGED)}; {_KINDS}", key="url")
@@ -155,13 +160,11 @@ def jsonable(column: Column) -> Any:
 
 
 def _digits() -> Model:
-    from fanout.serving import packaged
-
     return Model(
         name="digits",
-        function=packaged.classify,
-        inputs=(TensorInfo(name="images", datatype="FP32", shape=(-1, packaged.PIXELS)),),
-        outputs=(TensorInfo(name="probabilities", datatype="FP32", shape=(-1, packaged.CLASSES)),),
+        function=classify,
+        inputs=(TensorInfo(name="images", datatype="FP32", shape=(-1, PIXELS)),),
+        outputs=(TensorInfo(name="probabilities", datatype="FP32", shape=(-1, CLASSES)),),
     )
 
 
@@ -228,3 +231,73 @@ def _finite(value: Any) -> bool:
 
 def _all_finite(array: Array) -> bool:
     return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
+
+
+def classify(images: object) -> Array:
+    """Probabilities of the ten digits for images of 8 x 8 pixels in [0, 1].
+
+    softmax(W x + b), as in Bishop, Pattern Recognition and Machine Learning (2006), section 4.3.4, in float32.
+
+    Args:
+        images: shape (n, 64) or (n, 8, 8), any real dtype; used as float32.
+
+    Returns:
+        Shape (n, 10), float32; each row sums to 1. A row has the same bits in whatever batch it comes.
+
+    Raises:
+        StatusError: 400, for anything of another shape.
+    """
+    pixels = _pixels(images)
+    weights, bias = _parameters()
+    # Not `pixels @ weights.T`: the order in which BLAS sums depends on the number of rows, and so do its last bits.
+    logits = np.stack([(pixels * row).sum(axis=1) for row in weights], axis=1) + bias
+    # The largest exponent is 0, so that nothing overflows: the softmax does not change under a shift.
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def unchanged(rows: Any) -> Any:
+    """The rows, as they came."""
+    return rows
+
+
+def embed(texts: Sequence[str]) -> Array:
+    """Hashed counts of character trigrams: texts that share many are near each other.
+
+    The hashing trick (Weinberger et al., Feature Hashing for Large Scale Multitask Learning, ICML 2009) without the
+    signs, so that no text can come out as zero. Deterministic: the same text gives the same bits in any batch.
+
+    Args:
+        texts: n texts.
+
+    Returns:
+        Shape (n, 64), float32, each row of unit length.
+    """
+    return np.stack([_embedded(text) for text in texts])
+
+
+def _pixels(images: object) -> Array:
+    takes = "digits takes images of shape (n, 64) or (n, 8, 8), pixel values / 16"
+    if not isinstance(images, np.ndarray) or images.dtype.kind not in "biuf":
+        kind = f"an array of {images.dtype}" if isinstance(images, np.ndarray) else type(images).__name__
+        raise StatusError(400, f"{takes}; not numbers: {kind}")
+    if images.shape[1:] not in ((PIXELS,), (8, 8)):
+        raise StatusError(400, f"{takes}; this is {images.shape}")
+    return np.ascontiguousarray(images.reshape(-1, PIXELS), np.float32)
+
+
+@cache
+def _parameters() -> tuple[Array, Array]:
+    """Weights, shape (10, 64), and bias, shape (10,), float32."""
+    with np.load(Path(__file__).with_name("digits.npz")) as archive:
+        return archive["weights"], archive["bias"]
+
+
+def _embedded(text: str) -> Array:
+    # A space at each end marks where the text starts and stops, and gives the shortest texts a trigram.
+    codes = np.frombuffer(f" {text.lower()} ".encode("utf-32-le"), "<u4").astype(np.uint32)
+    first, second, third = codes[:-2], codes[1:-1], codes[2:]
+    hashed = ((first * _SPREAD + second) * _SPREAD + third) * _SPREAD  # unsigned: wraps modulo 2**32
+    # The upper 6 bits choose one of 64 buckets: a multiplicative hash mixes them best.
+    counts = np.bincount(hashed >> np.uint32(26), minlength=WIDTH)
+    return np.asarray(counts / np.sqrt(np.square(counts).sum()), np.float32)

@@ -17,7 +17,7 @@ from opentelemetry.propagate import inject
 from opentelemetry.trace import INVALID_SPAN, Link, SpanKind, Status, StatusCode, set_span_in_context
 
 from fanout._escape import shortened
-from fanout.telemetry.gen_ai import GenAI
+from fanout.telemetry.metrics import GenAI
 from fanout.telemetry.requests import ATTEMPT, AttemptState, TracedTransport
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fanout.engine.attempt import Attempter, Outcome
     from fanout.engine.run import Run
     from fanout.engine.task import ChunkTask
-    from fanout.telemetry.gen_ai import Operation
+    from fanout.telemetry.metrics import Operation
     from fanout.transport import Transport
     from fanout.types import Chunk, ChunkResult, Verdict
     from fanout.upstream.admission import Ticket

@@ -4,7 +4,7 @@ from fanout.cassettes import Recorder, Replayer
 from fanout.clock import VirtualClock, in_virtual_time
 from fanout.faults.names import FAULTS
 from fanout.faults.plan import Scripted
-from fanout.faults.server import FaultServer, FaultServerError
+from fanout.faults.server import Background, FaultServer, FaultServerError
 from fanout.mock import MockTransport
 from fanout.testing.assertions import (
     assert_attempts,
@@ -17,7 +17,6 @@ from fanout.testing.assertions import (
 from fanout.testing.codecs import CodecTests
 from fanout.testing.guard import NetworkUseError, NoNetwork
 from fanout.testing.mock import MockEndpoint
-from fanout.testing.servers import Background
 
 __all__ = [
     "FAULTS",

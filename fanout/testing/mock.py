@@ -17,7 +17,7 @@ from aioresponses import CallbackResult, aioresponses
 from fanout.errors import ConfigError
 from fanout.faults.endpoint import FakeEndpoint
 from fanout.faults.plan import Scripted, checked_step
-from fanout.mock.in_memory import play
+from fanout.mock import play
 from fanout.options import checks_options
 from fanout.serving.exchange import ServerRequest, ServerResponse, uncompressed
 

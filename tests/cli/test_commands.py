@@ -91,11 +91,11 @@ async def test_serve_prints_its_url_and_ends_on_a_signal(start, number, code):
     assert (result.code, result.out, result.err) == (code, "", "press Ctrl-C to stop\n")
 
 
-def test_serve_refuses_a_model_that_does_not_exist():
-    result = CliRunner().invoke(cli, ["serve", "digts"])
-    assert result.exit_code == 2
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
+def test_serve_refuses_a_model_that_does_not_exist(command):
+    result = command("serve", "digts")
+    assert result.code == 2
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
 
 
 async def test_serve_has_the_faults_that_are_asked_for_and_no_others(start):
@@ -112,10 +112,10 @@ async def test_serve_has_the_faults_that_are_asked_for_and_no_others(start):
 @pytest.mark.parametrize(
     ("faults", "message"), [("dripp=0.1", "did you mean 'drip'?"), ("drip", "NAME=PROBABILITY"), ("503=2", "0 to 1")]
 )
-def test_serve_refuses_faults_that_make_no_sense(faults, message):
-    result = CliRunner().invoke(cli, ["serve", "echo", "--faults", faults])
-    assert result.exit_code == 2
-    assert message in result.stderr
+def test_serve_refuses_faults_that_make_no_sense(command, faults, message):
+    result = command("serve", "echo", "--faults", faults)
+    assert result.code == 2
+    assert message in result.err
 
 
 def test_the_help_of_serve_names_every_fault():

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from aiohttp import web
 
-from fanout.cli import failures as command_module
+from fanout.cli import results as command_module
 from fanout.job.failures import FailureReport
 from fanout.report import group_failures
 from fanout.testing import Background

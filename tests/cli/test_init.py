@@ -227,7 +227,7 @@ async def test_without_a_terminal_a_missing_flag_is_an_error_and_no_question(sta
 
 def test_in_a_terminal_it_asks_for_what_is_open(command, customers, url, tmp_path, monkeypatch):
     answers = iter(["customers.csv", url, "/batch", "fast", "SCORE_KEY"])
-    monkeypatch.setattr("fanout.cli.questions.has_terminal", lambda: True)
+    monkeypatch.setattr("fanout.cli.init_codec.has_terminal", lambda: True)
     monkeypatch.setattr("click.prompt", lambda *_, **__: next(answers))
     monkeypatch.setenv("SCORE_KEY", "s3cret-token")
     result = command("init")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fanout.cli import questions
+from fanout.cli import init_codec
 from fanout.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("name", ["/score", "a\x1b[2Jb"])
 def test_choices_are_shown_without_control_characters_and_returned_as_they_are(monkeypatch, name):
-    monkeypatch.setattr(questions, "has_terminal", lambda: True)
+    monkeypatch.setattr(init_codec, "has_terminal", lambda: True)
     offered: list[str] = []
 
     def prompt(_question: str, *, type: click.Choice[str], **_: object) -> str:  # noqa: A002
@@ -23,13 +23,13 @@ def test_choices_are_shown_without_control_characters_and_returned_as_they_are(m
         return str(type.choices[1])
 
     monkeypatch.setattr("click.prompt", prompt)
-    assert questions.Questions().choose("Path", ["/other", name], "") == name
+    assert init_codec.Questions().choose("Path", ["/other", name], "") == name
     assert all(one.isprintable() for one in offered)
 
 
 def test_without_a_terminal_a_question_is_an_error_unless_it_may_be_left_open(monkeypatch):
-    monkeypatch.setattr(questions, "has_terminal", lambda: False)
-    asking = questions.Questions()
+    monkeypatch.setattr(init_codec, "has_terminal", lambda: False)
+    asking = init_codec.Questions()
     with pytest.raises(ConfigError, match=r"^--input is missing: input file$"):
         asking.ask("--input", "Input file")
     with pytest.raises(ConfigError, match="name a path"):

@@ -104,6 +104,15 @@ def test_a_fresh_run_without_a_finished_row_is_no_run_to_resume(command, write_j
     assert np.load(tmp_path / "out" / "y.npy").shape == (10,)
 
 
+def test_a_fresh_run_that_stopped_is_resumed_without_fresh(command, write_job, doubler_aside):
+    write_job(url=doubler_aside.url)
+    stop = ("--set", "chunks.rows=4", "--set", "limits.max_requests=2")
+    assert "; run the job again to resume" in command("run", "job.toml", *stop).out
+    # The same command would discard the eight rows that are done, and pay for them again.
+    assert "; run the job again without --fresh to resume" in command("run", "job.toml", "--fresh", *stop).out
+    assert "8 of them done before" in command("run", "job.toml").out
+
+
 @pytest.mark.parametrize("other", ["--fresh", "--only-failed"])
 def test_carry_is_refused_beside_options_that_contradict_it(command, write_job, other):
     write_job()

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from fanout.codecs import OpenAIChat
-from fanout.codecs._logprobs import of_values
+from fanout.codecs._typed import of_values
 from fanout.errors import ConfigError
 
 VALUES = ["good", "bad", "goofy"]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.serving.exchange import StatusError
-from fanout.serving.packaged import classify
+from fanout.serving.models import classify
 
 
 def test_the_example_agrees_with_the_documentation(examples):

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.serving.packaged import embed, unchanged
+from fanout.serving.models import embed, unchanged
 
 
 def test_rows_come_back_as_they_are():

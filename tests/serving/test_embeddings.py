@@ -7,7 +7,7 @@ from base64 import b64decode
 import numpy as np
 import pytest
 
-from fanout.serving.packaged import embed
+from fanout.serving.models import embed
 from tests.serving.conftest import Recorder, serving
 
 PATH = "/v1/embeddings"

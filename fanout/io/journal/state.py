@@ -115,6 +115,11 @@ class JournalState:
         """True while the failed rows of a complete run are sent again; to others that run is still complete."""
         return self.complete_run is not None and self.publication is None
 
+    @property
+    def in_place(self) -> JournalState:
+        """The run whose output is in place: while failed rows are sent again, the complete one before."""
+        return self.complete_run if self.is_retry and self.complete_run is not None else self
+
     def files(self, folder: Path) -> tuple[str, ...]:
         """Return all files in place, of this run and of those before it, relative to ``folder``."""
         moves = self.publication.moves if self.publication else ()

@@ -17,7 +17,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from fanout._url import redact_url
 from fanout.errors import InputError
-from fanout.io.hosts import as_resolved, is_internal
+from fanout.io.remote.urls import as_resolved, is_internal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

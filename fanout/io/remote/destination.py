@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from fanout.errors import ConfigError
-from fanout.files import PartialFile
+from fanout.files import whole_file
 from fanout.io.remote.object_stores import Bucket
 from fanout.io.remote.urls import STAGING, parts_of, staged_path
 from fanout.paths import KEY, report_paths, uploads_path
@@ -138,13 +138,8 @@ class Destination:
 
     def _write(self, record: dict[str, Any]) -> None:
         document = {"url": self.url, "store": self._bucket.identity, "files": record}
-        file = PartialFile(uploads_path(self.local))
-        try:
+        with whole_file(uploads_path(self.local)) as file:
             file.append(orjson.dumps(document))
-            file.sync()
-            file.path.replace(file.final)
-        finally:
-            file.close()
 
 
 def _stamp(path: Path) -> list[int]:

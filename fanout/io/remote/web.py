@@ -20,9 +20,8 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from weakref import finalize
 
 from fanout._escape import escaped
-from fanout.io.hosts import as_resolved, is_internal
 from fanout.io.remote.file import RemoteFile, Version
-from fanout.io.remote.urls import shown
+from fanout.io.remote.urls import as_resolved, is_internal, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -9,11 +9,9 @@ from fanout.errors import ConfigError
 from fanout.io.remote import Destination, RemoteFile, is_web, url_of
 from fanout.io.writers.arrow import ArrowFileSink, ParquetSink
 from fanout.io.writers.base import Checkpoint, FileSink, Move
-from fanout.io.writers.cells import value_cell
-from fanout.io.writers.csv import CsvSink, csv_cell
-from fanout.io.writers.jsonl import JsonLinesSink
 from fanout.io.writers.npy import NpySink
 from fanout.io.writers.spool import SpoolSink
+from fanout.io.writers.text import CsvSink, JsonLinesSink, csv_cell, value_cell
 from fanout.options import checks_options
 from fanout.paths import KEY, check_names, require_apart
 from fanout.settings import Storage
