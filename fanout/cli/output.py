@@ -12,6 +12,7 @@ import orjson
 
 from fanout._escape import escaped, safe_json
 from fanout._redact import Redactor
+from fanout.report.scales import duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -220,8 +221,8 @@ def _count_lines(summary: Summary) -> Iterator[str]:
         return
     # Rates and latencies are those of this process, so the rows of earlier ones are named apart.
     earlier = f", {summary.earlier} of them done before" if summary.earlier else ""
-    yield f"{counts}{earlier}; {summary.seconds:.2f} s{_phases(summary)}, {summary.stats.rows_per_second:,.0f} rows/s"
-    stats = summary.stats
+    stats, seconds = summary.stats, duration(summary.seconds)
+    yield f"{counts}{earlier}; {seconds}{_phases(summary)}, {stats.rows_per_second:,.0f} rows/s"
     if stats.cached or stats.shared:
         yield f"{stats.cached} rows from the cache, {stats.shared} shared the request of an equal row"
     splits = f", {stats.splits} splits" if stats.splits else ""
@@ -377,9 +378,3 @@ def money(amount: float | None) -> str:
     """Return an amount of money, however small; currencies differ in their number of decimals."""
     amount = amount or 0.0
     return f"{amount:,.2f}" if amount >= 1 else f"{amount:.3g}"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in words."""
-    # Latencies of a local server are far below 10 ms, which two decimals of a second would not show.
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"

@@ -9,9 +9,10 @@ import numpy as np
 
 from fanout._escape import escaped, escaped_lines
 from fanout.arrays import dtype_name
-from fanout.cli.output import duration, print_result
+from fanout.cli.output import print_result
 from fanout.job import recorded_row
 from fanout.job.exchange import abbreviated
+from fanout.report.scales import duration
 from fanout.rowset import RowSet
 
 if TYPE_CHECKING:

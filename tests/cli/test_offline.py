@@ -59,7 +59,7 @@ def test_a_dry_run_prints_the_requests_and_their_duration(command, write_job, tm
         "requests: 3: 3 of up to 4 rows\n"
         "          limits.max_requests = 2 stops the run before its end\n"
         "sends:    85 bytes, headers not counted\n"
-        "time:     1.50 s if an answer takes 500.0 ms and nothing fails; 16 in flight, at most 2 requests a second\n"
+        "time:     1.5 s if an answer takes 500 ms and nothing fails; 16 in flight, at most 2 requests a second\n"
         "output:   out/y.npy\n"
     )
     assert not (tmp_path / "out").exists()
