@@ -150,9 +150,10 @@ class CheckedConnector(aiohttp.BaseConnector):
                 self._look_behind(connection)
 
     async def close(self, *, abort_ssl: bool = False) -> None:
-        """Close every connection."""
+        """Close every connection, and report second responses that have come since the last look."""
         self.waiting += 1
         self.collect()
+        await self.look_over()
         await super().close(abort_ssl=abort_ssl)
 
     async def ask(

@@ -6,6 +6,7 @@ Each endpoint has an `EndpointState`: the transport to it, and everything known 
 from __future__ import annotations
 
 import asyncio
+import logging
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from fanout.stop import Stop
     from fanout.transport import CallHeaders, EndpointClient, RowsSent
     from fanout.types import ModelInfo, Rows
+
+_log = logging.getLogger("fanout")
 
 
 class EndpointState:
@@ -262,6 +265,14 @@ class EndpointGroup:
         return endpoint
 
     def _second_answer(self, endpoint: EndpointState, rows: Sequence[RowsSent]) -> None:
+        if not self.on_second_answer:
+            # Its run has returned its answers by now: a log record is all that is left.
+            _log.warning(
+                "%s answered a request twice, which was seen after the run: the last answers of each connection to it "
+                "may be those of other rows; where the server repeats a request's id in its answer, set "
+                "request_id_header",
+                endpoint.transport.shown_url,
+            )
         for report in list(self.on_second_answer):
             report(endpoint, rows)
 

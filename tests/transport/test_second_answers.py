@@ -390,6 +390,28 @@ async def test_an_answer_that_is_known_to_have_come_twice_is_given_to_no_caller(
     assert not stream.result().ok.any()
 
 
+async def test_a_second_answer_that_comes_after_the_run_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    late = asyncio.Event()
+    came = asyncio.Event()
+
+    async def answer(received: Received, line: Line) -> None:
+        body = http(orjson.dumps({"predictions": orjson.loads(received.body)["instances"]}))
+        await line.send(body)
+        await late.wait()
+        await line.send(body)
+        came.set()
+
+    async with loopback(answer) as seen:
+        async with Client(seen.url + ":predict", codec="v1") as client:
+            assert np.array_equal(await client.map(X), X)
+            late.set()
+            await came.wait()
+            assert not caplog.records
+        (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "answered a request twice, which was seen after the run" in record.getMessage()
+
+
 async def test_answers_of_a_server_that_answers_twice_are_not_published(tmp_path: Path) -> None:
     output = tmp_path / "y.npy"
     np.save(output, np.zeros(3))
