@@ -21,9 +21,13 @@ from fanout.errors import ConfigError, ConnectError, IncompleteResponse, Respons
 from fanout.faults.endpoint import FakeEndpoint
 from fanout.faults.names import Fault
 from fanout.options import checks_options
+from fanout.rows import count_rows
 from fanout.serving.exchange import ServerRequest, ServerResponse
 from fanout.transport import decoded, looks_like_json
-from fanout.types import Response, TensorSpec, count_rows
+from fanout.types import (
+    Response,
+    TensorSpec,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -8,10 +8,9 @@ becomes a `Verdict`; rows without an answer become a `Failure`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal, NamedTuple, TypeAlias, cast
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import orjson
@@ -78,66 +77,6 @@ class PassedUrl(str):
 def schema_of(outputs: Values | None) -> Schema | None:
     """Return the dtype and row shape of each output; None for None."""
     return None if outputs is None else {name: (array.dtype, array.shape[1:]) for name, array in outputs.items()}
-
-
-def count_rows(rows: Rows) -> int:
-    """Return the number of rows."""
-    if isinstance(rows, Mapping):
-        return len(next(iter(rows.values()), ()))
-    return len(rows)
-
-
-def take_rows(rows: Rows, index: slice | Array) -> Rows:
-    """Return the rows at ``index`` in the same kind of container; views where the container supports them."""
-    if isinstance(rows, np.ndarray):
-        return rows[index]
-    if isinstance(rows, Mapping):
-        return {name: column[index] for name, column in rows.items()}
-    if isinstance(index, slice):
-        return rows[index]
-    return [rows[int(i)] for i in index]
-
-
-def copy_rows(rows: Rows) -> Rows:
-    """Return a copy of the rows that shares nothing with them, be they nested lists or views of a larger array."""
-    if isinstance(rows, np.ndarray) and rows.dtype.kind != "O":
-        return rows.copy()  # numpy 2.0 crashes in a deep copy of its own texts
-    if isinstance(rows, Mapping):
-        return {name: cast("Array", copy_rows(column)) for name, column in rows.items()}
-    return deepcopy(rows)
-
-
-def join_rows(parts: Sequence[Rows]) -> Rows:
-    """Concatenate rows.
-
-    Arrays of one dtype and row shape give an array, mappings of such arrays under the same names give a mapping. Any
-    other mixture gives a list of single rows, in which a row of a mapping is a dict.
-    """
-    if len(parts) == 1:
-        return parts[0]
-    arrays = [part for part in parts if isinstance(part, np.ndarray)]
-    # numpy would promote mixed dtypes silently, and rows would be sent as other values.
-    if parts and len(arrays) == len(parts) and _same_row_type(arrays):
-        return np.concatenate(arrays)
-    columns = [part for part in parts if isinstance(part, Mapping)]
-    if parts and len(columns) == len(parts) and all(part.keys() == columns[0].keys() for part in columns):
-        by_name = {name: [part[name] for part in columns] for name in columns[0]}
-        if all(map(_same_row_type, by_name.values())):
-            return {name: np.concatenate(pieces) for name, pieces in by_name.items()}
-    return [row for part in parts for row in single_rows(part)]
-
-
-def single_rows(rows: Rows) -> list[Any]:
-    """Return the rows as a list; a row of a mapping is a dict."""
-    if isinstance(rows, Mapping):
-        return [dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)]
-    return list(rows)
-
-
-def _same_row_type(arrays: Sequence[Array]) -> bool:
-    # The width is part of the dtype of fixed-width texts, but concatenation widens all of them to the largest.
-    dtypes = {array.dtype.kind if array.dtype.kind in "US" else array.dtype for array in arrays}
-    return len(dtypes) == 1 and len({array.shape[1:] for array in arrays}) == 1
 
 
 # Chunk, Payload, Response and ChunkResult are created for every request, and creating a frozen dataclass takes three

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,82 +17,12 @@ from fanout.types import (
     Response,
     Result,
     Statistics,
-    copy_rows,
-    count_rows,
-    join_rows,
-    single_rows,
-    take_rows,
     unwrapped,
 )
 
 
 def failure(start: int, stop: int) -> Failure:
     return Failure(start=start, stop=stop, reason="HTTP 400: no", status=400, attempts=1, endpoint="http://h")
-
-
-@pytest.mark.parametrize(
-    ("rows", "n"),
-    [
-        (np.zeros((3, 2)), 3),
-        (["a", "b"], 2),
-        ({"x": np.zeros(4), "y": np.zeros((4, 2))}, 4),
-        ({}, 0),
-        ([], 0),
-    ],
-)
-def test_rows_are_counted_in_every_kind_of_container(rows, n):
-    assert count_rows(rows) == n
-
-
-@pytest.mark.parametrize("index", [slice(1, 3), np.array([1, 2])], ids=["slice", "positions"])
-def test_rows_are_taken_as_the_same_kind_of_container(index):
-    array = np.arange(8).reshape(4, 2)
-    np.testing.assert_array_equal(take_rows(array, index), array[1:3])
-    assert take_rows(["a", "b", "c", "d"], index) == ["b", "c"]
-    taken = take_rows({"x": array, "y": array[:, 0]}, index)
-    assert list(taken) == ["x", "y"]
-    np.testing.assert_array_equal(taken["y"], [2, 4])
-
-
-def test_a_slice_of_an_array_is_a_view():
-    array = np.arange(8)
-    assert np.shares_memory(take_rows(array, slice(2, 4)), array)
-    assert np.shares_memory(take_rows({"x": array}, slice(2, 4))["x"], array)
-
-
-FLOATS = np.zeros((2, 3), np.float32)
-
-
-@pytest.mark.parametrize(
-    ("parts", "dtypes"),
-    [
-        ([FLOATS], np.float32),
-        ([FLOATS, FLOATS[:1]], np.float32),
-        ([np.array(["a"]), np.array(["long"])], "<U4"),
-        ([FLOATS, FLOATS.astype(np.float64)], None),
-        ([FLOATS, FLOATS[:, :2]], None),
-        ([FLOATS, [None]], None),
-        ([["a"], ["b", "c"]], None),
-        ([], None),
-    ],
-)
-def test_rows_of_one_form_are_joined_into_an_array_and_others_into_a_list(parts, dtypes):
-    joined = join_rows(parts)
-    assert (joined.dtype if isinstance(joined, np.ndarray) else None) == dtypes
-    expected = [row for part in parts for row in part]
-    assert len(joined) == len(expected)
-    assert all(np.array_equal(*pair) for pair in zip(joined, expected, strict=True))
-
-
-def test_mappings_are_joined_by_name_and_become_dicts_beside_other_rows():
-    part = {"a": np.arange(2), "b": np.array(["x", "yy"])}
-    joined = join_rows([part, part])
-    assert {name: array.tolist() for name, array in joined.items()} == {"a": [0, 1, 0, 1], "b": ["x", "yy"] * 2}
-    dicts = [{"a": 0, "b": "x"}, {"a": 1, "b": "yy"}]
-    assert join_rows([part, [{"a": None, "b": "z"}]]) == [*dicts, {"a": None, "b": "z"}]
-    assert join_rows([part, {"a": np.arange(1)}]) == [*dicts, {"a": 0}]
-    assert join_rows([part, {**part, "a": np.arange(2.0)}]) == [*dicts, *dicts]
-    assert single_rows(part) == dicts
 
 
 def test_a_chunk_knows_its_length_and_says_its_rows():
@@ -197,16 +126,3 @@ def test_a_large_body_of_too_many_values_is_not_parsed():
         heavy.json()
     text = "a, b" * 2_000_000
     assert Response(status=200, headers={}, body=b'["%s"]' % text.encode(), url="http://h/x").json() == [text]
-
-
-@pytest.mark.parametrize("text", [np.dtypes.StringDType(), "U200", object])
-def test_a_copy_of_rows_shares_nothing_with_them(text):
-    rows = {"texts": np.array(["a", "b" * 100, "c"], dtype=text)[1:], "numbers": np.arange(6.0)[4:]}
-    copied = copy_rows(rows)
-    rows["texts"][:], rows["numbers"][:] = "z", 0
-    assert copied["texts"].tolist() == ["b" * 100, "c"]
-    assert copied["numbers"].tolist() == [4, 5]
-    nested: list[Any] = [[1, [2]]]
-    copied = copy_rows(nested)
-    nested[0][1].append(3)
-    assert copied == [[1, [2]]]

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fanout._escape import escaped, escaped_lines
-from fanout.arrays import dtype_name
 from fanout.cli.output import print_result
 from fanout.job import recorded_row
 from fanout.job.exchange import abbreviated
 from fanout.report.scales import duration
+from fanout.rows import dtype_name
 from fanout.rowset import RowSet
 
 if TYPE_CHECKING:

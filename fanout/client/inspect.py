@@ -79,7 +79,7 @@ class Survey:
 async def preview_rows(chunker: Chunker, codec: Codec) -> Preview:
     """Encode the first chunk of ``chunker`` with a codec that knows its model. Raises `InputError`."""
     # The model may accept fewer rows than the client asks for.
-    chunker.limit(codec.max_rows or chunker.chunk_rows)
+    chunker.bounds.limit(codec.max_rows or chunker.bounds.rows)
     try:
         first = await chunker.get()
     finally:
@@ -92,7 +92,7 @@ async def preview_rows(chunker: Chunker, codec: Codec) -> Preview:
     return Preview(
         model=codec.describe(),
         max_rows=codec.max_rows,
-        chunk_rows=chunker.chunk_rows,
+        chunk_rows=chunker.bounds.rows,
         tensors=() if task is None else codec.tensors(task.rows),
         body_bytes=None if task is None or task.payload is None else task.payload.nbytes,
     )
@@ -111,7 +111,7 @@ async def survey_rows(
     ``on_request`` is called with the cost of each request, in the order of sending. ``to_send`` is the origin of the
     rows of ``chunker`` where these are not all rows.
     """
-    chunker.limit(codec.max_rows or chunker.chunk_rows)
+    chunker.bounds.limit(codec.max_rows or chunker.bounds.rows)
     chunks, body_bytes, input_tokens = 0, 0, 0.0
     most_output: int | None = 0
     unsendable: list[int] = []
@@ -141,7 +141,7 @@ async def survey_rows(
         unsendable=sum(unsendable),
         cached=0 if to_send is None else to_send.cached,
         shared=0 if to_send is None else to_send.shared,
-        chunk_rows=chunker.chunk_rows,
+        chunk_rows=chunker.bounds.rows,
         chunks=chunks,
         metadata_requests=metadata_requests,
         body_bytes=body_bytes,
@@ -157,8 +157,8 @@ def _encoded(
     """Return the part of ``task`` that goes into one request, with its payload; None if no row can be sent."""
     encoder = Encoder(codec, None, fail, uniform=chunker.uniform)
     # Bounds in bytes and tokens are known only after encoding.
-    if chunker.packing is not None:
-        return encoder.fitted(task, chunker.unget, chunker.packing)
+    if chunker.bounds.packing is not None:
+        return encoder.fitted(task, chunker.unget, chunker.bounds.packing)
     return task if encoder.encode(task) else None
 
 

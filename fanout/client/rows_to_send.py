@@ -8,8 +8,8 @@ import numpy as np
 
 from fanout.engine import request_keys
 from fanout.io.cache import AnswerCache, Origin
+from fanout.rows import single_rows, take_rows
 from fanout.threads import on_thread
-from fanout.types import single_rows, take_rows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from fanout.arrays import castable, changed_by_cast, exact_digits
 from fanout.client import Client
 from fanout.client.loop_thread import LoopThread
 from fanout.cluster.plan import most_workers, share_of
 from fanout.errors import ConfigError, RunStopped
 from fanout.job import load_job
 from fanout.job.run import client_of
+from fanout.rows import castable, changed_by_cast, exact_digits
 from fanout.settings import Limits
 
 if TYPE_CHECKING:

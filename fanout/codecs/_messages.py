@@ -14,7 +14,7 @@ from fanout.codecs._request import Document, each_row, single_rows
 from fanout.codecs._rows import to_json, value_to_json
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError, InputError
-from fanout.types import count_rows
+from fanout.rows import count_rows
 
 if TYPE_CHECKING:
     from fanout.types import Rows

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fanout.arrays import within
+from fanout.rows import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,13 +16,13 @@ from uuid import uuid4
 import numpy as np
 
 from fanout._escape import shortened
-from fanout.arrays import castable, changed_by_cast, exact_digits, without_mask
 from fanout.codecs._parsing import invalid, read
 from fanout.codecs._rows import native, require_finite, require_numbers, rows_where, texts
 from fanout.codecs._slices import Reader, Uncut, around, lists_named
 from fanout.codecs._values import Unfit, Wanted, array, is_unicode
 from fanout.errors import ConfigError, EncodeError, InvalidResponse
 from fanout.exact_json import LIGHT
+from fanout.rows import castable, changed_by_cast, exact_digits, without_mask
 from fanout.tensors import datatype_of, dtype_of, pack, rounded_to_bfloat16, unpack
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from fanout.arrays import within
 from fanout.codecs._values import MayBeRounded, Unfit
 from fanout.errors import InvalidResponse
 from fanout.exact_json import in_slices, loads, slowly, too_heavy, without_bom
+from fanout.rows import within
 from fanout.types import DecodedResponse
 
 if TYPE_CHECKING:

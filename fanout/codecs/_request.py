@@ -14,14 +14,14 @@ from urllib.parse import quote
 import numpy as np
 import orjson
 
-from fanout.arrays import without_mask
 from fanout.codecs._bodies import FormBody, RawBody
 from fanout.codecs._placeholders import Placeholder, Text, parse
 from fanout.codecs._rows import DUMPS, holds_nonfinite, jsonable, to_json, value_to_json
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError, EncodeError, InputError
+from fanout.rows import count_rows, without_mask
 from fanout.settings import require_headers
-from fanout.types import Payload, count_rows
+from fanout.types import Payload
 
 if TYPE_CHECKING:
     from fanout.types import Rows

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import orjson
 
-from fanout.arrays import within, without_mask, without_masks
 from fanout.codecs._values import Unfit, Wanted, array
 from fanout.errors import EncodeError, InputError
+from fanout.rows import within, without_mask, without_masks
 
 if TYPE_CHECKING:
     from fanout.types import Array, Rows

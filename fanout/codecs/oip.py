@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import orjson
 
-from fanout.arrays import without_mask
 from fanout.codecs import _options
 from fanout.codecs._oip_model import Metadata, has_no_extensions, metadata_urls, most_rows, server_url, spec_of
 from fanout.codecs._oip_tensors import LENGTH_HEADER, Input, fits, fitted, header_of, is_of_views, output_tensors
@@ -23,7 +22,8 @@ from fanout.codecs._rules import StatusRule  # noqa: TC001 - the schema of job f
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError, EncodeError, InputError, InvalidResponse
 from fanout.options import did_you_mean
-from fanout.types import DecodedResponse, Payload, Tensor, TensorSpec, count_rows
+from fanout.rows import count_rows, without_mask
+from fanout.types import DecodedResponse, Payload, Tensor, TensorSpec
 
 if TYPE_CHECKING:
     from fanout.types import Array, ModelInfo, Response, Rows, Values, Verdict

@@ -12,7 +12,6 @@ import numpy as np
 import orjson
 from pybase64 import b64decode
 
-from fanout.arrays import within
 from fanout.codecs import _options, _vllm_bytes
 from fanout.codecs._numbers import AT_ONCE, LARGE, SimdjsonReader, exact_below, require_unique_names, vectors
 from fanout.codecs._options import ANY_OUTPUT, DTypeOption, ShapeOption
@@ -25,6 +24,7 @@ from fanout.codecs._values import Unfit, Wanted, array, is_unicode
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError, EncodeError, InputError, InvalidResponse
 from fanout.exact_json import LIGHT
+from fanout.rows import within
 from fanout.types import Array, DecodedResponse, Payload, Response, Rows, TensorSpec, Values, Verdict
 
 _BASE64 = np.dtype("<f4")

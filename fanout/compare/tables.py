@@ -13,7 +13,7 @@ from fanout.frames import ERROR, VALUE
 from fanout.io.kept import as_text
 from fanout.io.readers import open_source
 from fanout.paths import report_paths
-from fanout.types import count_rows
+from fanout.rows import count_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -15,8 +15,9 @@ import orjson
 
 from fanout.callbacks import abnormal
 from fanout.io.cache import KEY_BYTES
+from fanout.rows import count_rows, take_rows
 from fanout.threads import DaemonThread, ended
-from fanout.types import Payload, count_rows, take_rows
+from fanout.types import Payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

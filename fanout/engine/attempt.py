@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fanout.codecs.base import Codec
-    from fanout.engine.task import ChunkTask
+    from fanout.engine.chunker import ChunkTask
     from fanout.engine.validator import Decoded, ResponseValidator
     from fanout.statistics import Counters
     from fanout.upstream.admission import Dispatcher, Exchanged, Ticket

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fanout.engine.chunker import stacked
+from fanout.engine.inputs import stacked
 from fanout.errors import ClientStateError, QueueFull
 from fanout.types import Action
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 
-    from fanout.engine.task import ChunkTask
+    from fanout.engine.chunker import ChunkTask
     from fanout.types import Rows, Verdict
     from fanout.upstream.call import Call
     from fanout.upstream.group import EndpointGroup

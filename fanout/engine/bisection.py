@@ -18,8 +18,8 @@ from fanout.types import Action, Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from fanout.engine.chunker import ChunkTask
     from fanout.engine.request_sizes import RequestSizes
-    from fanout.engine.task import ChunkTask
     from fanout.upstream.group import EndpointGroup
 
     Step = Callable[["Bisection", ChunkTask, Verdict], bool]

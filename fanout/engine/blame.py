@@ -14,9 +14,9 @@ from fanout.types import Action
 
 if TYPE_CHECKING:
     from fanout.engine.bisection import Bisection
+    from fanout.engine.chunker import ChunkTask
     from fanout.engine.control import ControlRequests
     from fanout.engine.scheduler import Scheduler
-    from fanout.engine.task import ChunkTask
     from fanout.types import Verdict
     from fanout.upstream.group import EndpointGroup
 

@@ -10,8 +10,11 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from fanout.engine.bisection import could_be_outage
-from fanout.engine.task import ChunkTask
-from fanout.types import Chunk, copy_rows, take_rows
+from fanout.engine.chunker import ChunkTask
+from fanout.rows import copy_rows, take_rows
+from fanout.types import (
+    Chunk,
+)
 
 if TYPE_CHECKING:
     from fanout.engine.scheduler import Progress

@@ -18,7 +18,7 @@ from fanout.types import Verdict
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from fanout.engine.task import ChunkTask
+    from fanout.engine.chunker import ChunkTask
     from fanout.statistics import Counters
     from fanout.types import Array
     from fanout.upstream.admission import Dispatcher, Ticket

@@ -84,3 +84,8 @@ class History:
         self.others_served = self.others_succeeded(successes)
         self.successes_seen = successes
         return self.others_served
+
+
+def kind_of(verdict: Verdict) -> object:
+    """Return the kind of a failure; two of one kind are alike."""
+    return verdict.error_kind or verdict.status or ("broke off" if verdict.broke_off else verdict.action)

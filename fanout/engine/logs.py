@@ -14,7 +14,7 @@ from fanout.types import Verdict
 
 if TYPE_CHECKING:
     from fanout.engine.attempt import Attempter, Outcome
-    from fanout.engine.task import ChunkTask
+    from fanout.engine.chunker import ChunkTask
     from fanout.stop import Stop
     from fanout.types import Event, Statistics
     from fanout.upstream.admission import Ticket

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import orjson
 
-from fanout.types import count_rows
+from fanout.rows import count_rows
 
 if TYPE_CHECKING:
-    from fanout.engine.task import ChunkTask
+    from fanout.engine.chunker import ChunkTask
     from fanout.limits import TokenMeter
     from fanout.limits.size_limits import Size
     from fanout.types import Rows

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from fanout.codecs._polling import Polling
     from fanout.engine.attempt import Outcome
-    from fanout.engine.task import ChunkTask
+    from fanout.engine.chunker import ChunkTask
     from fanout.stop import Stop, StopEvent
     from fanout.upstream.admission import Exchanged, Ticket
     from fanout.upstream.group import EndpointState

@@ -25,7 +25,7 @@ from fanout.engine.bisection import (
 )
 from fanout.engine.blame import Blame
 from fanout.engine.control import BEFORE_ALL_OTHERS, ControlRequests
-from fanout.engine.task import ChunkTask, kind_of
+from fanout.engine.history import kind_of
 from fanout.stop import Stop
 from fanout.types import Action, Event, Verdict
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from fanout.engine.batching import Isolation
     from fanout.engine.bisection import BisectionBudget
+    from fanout.engine.chunker import ChunkTask
     from fanout.engine.request_sizes import RequestSizes
     from fanout.engine.results import ResultCollector
     from fanout.engine.scheduler import Scheduler

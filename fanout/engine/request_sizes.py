@@ -12,8 +12,7 @@ import numpy as np
 from fanout.limits.size_limits import Size
 
 if TYPE_CHECKING:
-    from fanout.engine.chunker import Chunker
-    from fanout.engine.task import ChunkTask
+    from fanout.engine.chunker import Chunker, ChunkTask
     from fanout.types import Rows, Verdict
     from fanout.upstream.group import EndpointGroup
 
@@ -24,8 +23,8 @@ class RequestSizes:
     """The sizes of one run's requests, reported to the `SizeLimits` of its endpoints."""
 
     def __init__(self, chunker: Chunker, group: EndpointGroup) -> None:
-        self._chunker = chunker
-        self._sizes = chunker.sizes = group.sizes
+        self._bounds = chunker.bounds
+        self._sizes = chunker.bounds.sizes = group.sizes
         self._meter = group.costs.meter
         self._advised = False
 
@@ -41,8 +40,8 @@ class RequestSizes:
     def too_large(self, task: ChunkTask, verdict: Verdict) -> None:
         """Count a request that failed with ``verdict``, although its rows are answered in smaller ones."""
         size = self._of(task)
-        if size.n_bytes and self._chunker.spare_packing is not None:
-            self._chunker.spare_packing.weigh(task)
+        if size.n_bytes and self._bounds.spare_packing is not None:
+            self._bounds.spare_packing.weigh(task)
         self._sizes.too_large(size, task.chunk)
         limits = self._sizes.limits
         if verdict.error_kind == "rows" and limits is not None and limits.rows == 1 and not self._advised:
@@ -80,7 +79,7 @@ class RequestSizes:
 
     def parts(self, task: ChunkTask) -> list[ChunkTask]:
         """Cut a task into tasks within the limits. Empty if it has one row, or is within them already."""
-        limits, packing = self._sizes.safe(), self._chunker.spare_packing
+        limits, packing = self._sizes.safe(), self._bounds.spare_packing
         if limits is None or task.n == 1:
             return []
         if packing is not None and min(limits.n_bytes, limits.tokens) < inf:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fanout.classify import classify_error
-from fanout.engine.task import filled, usage_of_rows
+from fanout.engine.partial_chunk import filled, usage_of_rows
 from fanout.engine.validator import ResponseValidator, Unconfirmed, disagreement
 from fanout.rowset import RowSet
 from fanout.types import Array, Chunk, ChunkResult, Event, Failure, Result, Verdict
@@ -23,7 +23,8 @@ from fanout.types import Array, Chunk, ChunkResult, Event, Failure, Result, Verd
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from fanout.engine.task import ChunkTask, PartialChunk
+    from fanout.engine.chunker import ChunkTask
+    from fanout.engine.partial_chunk import PartialChunk
     from fanout.statistics import Counters
     from fanout.types import Schema, Statistics, TensorSpec
     from fanout.upstream.balancer import Balancer

@@ -163,7 +163,7 @@ class Run:
                 await self._tasks.run([lambda: self._prepare(probe)])
             self._codec = self._group.metadata.codec or self._codec
             if self._codec.max_rows is not None:
-                self.chunker.limit(max(1, self._codec.max_rows))
+                self.chunker.bounds.limit(max(1, self._codec.max_rows))
             if self._stop_event.stopped is None:
                 await self._send_all()
         except CallbackError as error:

@@ -15,8 +15,7 @@ from fanout.engine.task_queue import TaskQueue
 
 if TYPE_CHECKING:
     from fanout.engine.bisection import Evidence
-    from fanout.engine.chunker import Chunker
-    from fanout.engine.task import ChunkTask
+    from fanout.engine.chunker import Chunker, ChunkTask
     from fanout.stop import StopEvent
     from fanout.upstream.group import EndpointGroup
 

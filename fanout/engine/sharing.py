@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fanout.engine.task import PartialChunk, as_slice, filled, ranges
+from fanout.engine.partial_chunk import PartialChunk, as_slice, filled, ranges
 from fanout.errors import InvalidResponse
 from fanout.rowset import RowSet
 from fanout.types import Chunk, ChunkResult, Failure, schema_of
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from fanout.codecs.base import Codec
     from fanout.engine.answer_store import AnswerStore, LookedUp
+    from fanout.engine.chunker import ChunkTask
     from fanout.engine.results import ResultCollector
-    from fanout.engine.task import ChunkTask
     from fanout.io.cache import Found
     from fanout.limits import ConcurrencyLimiter
     from fanout.types import Array, Rows

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from fanout.engine.chunker import Chunker, joined_rows
+from fanout.engine.chunk_bounds import ChunkBounds
+from fanout.engine.chunker import Chunker, ChunkTask, Place
+from fanout.engine.inputs import joined_rows
 from fanout.engine.packing import row_bytes
-from fanout.engine.task import ChunkTask, Place, as_slice
-from fanout.types import Chunk, join_rows, take_rows
+from fanout.engine.partial_chunk import as_slice
+from fanout.rows import join_rows, take_rows
+from fanout.types import Chunk
 
 if TYPE_CHECKING:
     import asyncio
@@ -55,7 +58,7 @@ class SharingChunker(Chunker):
         skip: RowSet | None = None,
         packing: Packing | None = None,
     ) -> None:
-        super().__init__(rows.chunk_rows, window, skip)
+        super().__init__(ChunkBounds(rows.bounds.rows, packing), window, skip)
         self._rows = rows
         self._shares = shares
         self._codec: Codec
@@ -65,9 +68,6 @@ class SharingChunker(Chunker):
         """Rows that were taken, but do not continue those before them."""
         self.waits = True
         self.total, self.uniform, self.position = rows.total, rows.uniform, rows.position
-        self.spare_packing = packing
-        if packing is not None and packing.bounded:
-            self.packing = packing
 
     def open(self, codec: Codec, collector: ResultCollector) -> None:
         """Begin: from now on, rows are looked up."""
@@ -143,7 +143,7 @@ class SharingChunker(Chunker):
     def _gathered(self, first: ChunkTask) -> ChunkTask:
         """``first`` and the rows that follow it, as far as they are there."""
         self._carried = None
-        most = min(max(_FEWEST_LOOKED_UP, _CHUNKS_LOOKED_UP * self.chunk_rows), _MOST_LOOKED_UP)
+        most = min(max(_FEWEST_LOOKED_UP, _CHUNKS_LOOKED_UP * self.bounds.rows), _MOST_LOOKED_UP)
         most = max(first.n, min(most, int(_BYTES_LOOKED_UP / max(1.0, row_bytes(first.rows, 0)))))
         parts, stop = [first], first.chunk.stop
         while stop - first.chunk.start < most and (part := self._rows.get_nowait()) is not None:
@@ -166,11 +166,11 @@ class SharingChunker(Chunker):
         is_packed = False
         if len(sent):
             first = planned.chunk.start + int(sent[0])
-            most, is_packed = self._next_cut(first)
+            most, is_packed = self.bounds.most_rows(first)
             # A fixed range ends at its last row, whether all of its rows are sent or not.
-            sent = sent[: most if self._fixed is None else int(np.searchsorted(sent, int(sent[0]) + most))]
-        if self.packing is not None and is_packed:
-            packed = self.packing.fit(first, take_rows(planned.rows, sent), 0, len(sent), self._bounds)
+            sent = sent[: most if self.bounds.fixed is None else int(np.searchsorted(sent, int(sent[0]) + most))]
+        if is_packed:
+            packed = self.bounds.pack(first, take_rows(planned.rows, sent), 0, len(sent))
             sent = sent[: packed.n_rows]
         end = planned.n_cut + len(sent)
         # Known rows go with the chunk before them.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fanout.stop import WaitQueue
 
 if TYPE_CHECKING:
-    from fanout.engine.task import ChunkTask
+    from fanout.engine.chunker import ChunkTask
     from fanout.stop import StopEvent
 
 _ROUNDING = 1e-9

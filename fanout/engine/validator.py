@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fanout.arrays import hides_values, within
 from fanout.errors import InvalidResponse
+from fanout.rows import hides_values, within
 from fanout.threads import DaemonThread
 from fanout.types import Array, DecodedResponse, Schema, TensorSpec, Values, schema_of
 
 if TYPE_CHECKING:
     from fanout.codecs.base import Codec
-    from fanout.engine.task import ChunkTask
+    from fanout.engine.chunker import ChunkTask
     from fanout.types import Response
 
 ANY_OUTPUT = "*"

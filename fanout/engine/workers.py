@@ -13,20 +13,20 @@ import numpy as np
 
 from fanout.callbacks import abnormal, is_its_own
 from fanout.errors import CallbackError, ConfigError, EncodeError, InputError
-from fanout.types import Action, Payload, Verdict, take_rows
+from fanout.rows import take_rows
+from fanout.types import Action, Payload, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
 
     from fanout.codecs.base import Codec
     from fanout.engine.attempt import Attempter
-    from fanout.engine.chunker import Chunker
+    from fanout.engine.chunker import Chunker, ChunkTask
     from fanout.engine.logs import LoggedAttempter
     from fanout.engine.packing import Packing
     from fanout.engine.recovery import Recovery
     from fanout.engine.results import ResultCollector
     from fanout.engine.scheduler import Scheduler
-    from fanout.engine.task import ChunkTask
     from fanout.stop import StopEvent
     from fanout.telemetry.base import RunTrace
     from fanout.upstream.group import EndpointGroup
@@ -110,11 +110,11 @@ class Workers:
 
         One more than that waits for the input where this takes time, so that the others are free for retries.
         """
-        most = self._group.limiter.limit
+        most, bounds = self._group.limiter.limit, self._chunker.bounds
         if self._codec.polling is not None:
             return most + self._scheduler.awaited + self._chunker.waits
         if (remaining := self._chunker.remaining) is not None:
-            most = min(most, -(-remaining // (self._chunker.chunk_rows if self._chunker.packing is None else 1)))
+            most = min(most, -(-remaining // (bounds.rows if bounds.packing is None else 1)))
         return most + self._chunker.waits
 
     async def _worker(self) -> None:
@@ -142,7 +142,7 @@ class Workers:
 
     def _encoded(self, task: ChunkTask) -> ChunkTask | None:
         """``task`` with its payload, or its first rows where all are too many; None where none is left to send."""
-        encoder, packing = self._encoder, self._chunker.packing
+        encoder, packing = self._encoder, self._chunker.bounds.packing
         if not encoder.encode(task):
             if self._scheduler.finish(task, succeeded=False):
                 self._recovery.finish(task, succeeded=False)

@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 
 from fanout.io.remote.file import RemoteFile
-from fanout.types import count_rows, take_rows
+from fanout.rows import count_rows, take_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

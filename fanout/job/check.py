@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fanout.arrays import dtype_name
 from fanout.engine import chunker_of
 from fanout.errors import RunStopped
 from fanout.io.journal import same_but_for_times
@@ -39,7 +38,7 @@ from fanout.job.run import (
 )
 from fanout.limits import RateLimiter
 from fanout.paths import journal_path
-from fanout.types import count_rows, take_rows
+from fanout.rows import count_rows, dtype_name, take_rows
 
 if TYPE_CHECKING:
     from fanout.client import Preview, Survey

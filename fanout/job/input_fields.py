@@ -10,7 +10,7 @@ import numpy as np
 
 from fanout.errors import InputError
 from fanout.io.readers import open_source
-from fanout.types import count_rows, single_rows, take_rows
+from fanout.rows import count_rows, single_rows, take_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

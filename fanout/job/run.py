@@ -42,10 +42,10 @@ from fanout.job.telemetry import open_telemetry_of, serving_metrics
 from fanout.mock import MockModel, MockTransport, outputs_of
 from fanout.paths import require_apart
 from fanout.report import Ending
+from fanout.rows import count_rows
 from fanout.statistics import Spending
 from fanout.threads import on_thread, opened_on_thread
 from fanout.transport.base import replaces_network
-from fanout.types import count_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -22,7 +22,7 @@ from fanout.job.journal import read_journal
 from fanout.job.problems import locate_errors
 from fanout.paths import recording_path, run_report_path
 from fanout.report import Account, Example, RunRecorder, read_recording, report_page
-from fanout.types import count_rows, single_rows, take_rows
+from fanout.rows import count_rows, single_rows, take_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -15,7 +15,7 @@ from fanout.usage import TokenCounts
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fanout.engine.task import ChunkTask
+    from fanout.engine.chunker import ChunkTask
     from fanout.limits.tokens import TokenMeter
     from fanout.settings import Limits, Prices
     from fanout.statistics import Spending

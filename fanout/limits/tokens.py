@@ -10,7 +10,7 @@ import numpy as np
 from fanout.callbacks import calling
 from fanout.errors import CallbackError, ConfigError
 from fanout.options import did_you_mean
-from fanout.types import single_rows
+from fanout.rows import single_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from fanout._redact import Redactor
     from fanout.codecs.base import Codec
+    from fanout.engine.chunker import ChunkTask
     from fanout.engine.run import Run
-    from fanout.engine.task import ChunkTask
     from fanout.errors import ConfigError
     from fanout.statistics import Latencies
     from fanout.transport import Transport

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from fanout._redact import Redactor
     from fanout.codecs.base import Codec
     from fanout.engine.attempt import Attempter, Outcome
+    from fanout.engine.chunker import ChunkTask
     from fanout.engine.run import Run
-    from fanout.engine.task import ChunkTask
     from fanout.telemetry.metrics import Operation
     from fanout.transport import Transport
     from fanout.types import Chunk, ChunkResult, Verdict

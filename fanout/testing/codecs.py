@@ -15,9 +15,12 @@ import orjson
 from fanout.engine.validator import ResponseValidator
 from fanout.errors import EncodeError
 from fanout.mock import MockTransport
+from fanout.rows import copy_rows, count_rows, take_rows
 from fanout.transport import Request
 from fanout.types import DecodedResponse as Decoded
-from fanout.types import Response, copy_rows, count_rows, take_rows
+from fanout.types import (
+    Response,
+)
 
 if TYPE_CHECKING:
     from fanout.codecs.base import Codec

@@ -14,8 +14,9 @@ from fanout.engine import RunControl
 from fanout.errors import InputError
 from fanout.io.readers import BLOCK_BYTES, Source
 from fanout.job.run import client_of
+from fanout.rows import count_rows, join_rows
 from fanout.tune.counter import EventCounter, StreamCounter
-from fanout.types import Block, Statistics, count_rows, join_rows
+from fanout.types import Block, Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

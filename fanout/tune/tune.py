@@ -15,12 +15,12 @@ from fanout.errors import ConfigError, RunStopped
 from fanout.job.problems import locate_errors
 from fanout.job.report import StopCause
 from fanout.job.run import input_name, mock_transport, read_input
+from fanout.rows import take_rows
 from fanout.serving.local import LocalServer
 from fanout.tune.options import BudgetAccount
 from fanout.tune.runner import SearchControl, TrialRunner, read_sample
 from fanout.tune.search import Search
 from fanout.tune.trial import Bounds, Plan, Point, SearchCost, TuneReport
-from fanout.types import take_rows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from fanout.codecs.base import Codec
+    from fanout.engine.chunker import ChunkTask
     from fanout.engine.hedging import Hedger
-    from fanout.engine.task import ChunkTask
     from fanout.engine.validator import ResponseDecoder
     from fanout.limits import Amount, ConcurrencyLimiter, RateLimiter, TokenMeter
     from fanout.limits.shared_client import SharedLimits

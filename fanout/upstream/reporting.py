@@ -15,7 +15,7 @@ from fanout.types import Action, Event, Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fanout.engine.task import ChunkTask
+    from fanout.engine.chunker import ChunkTask
     from fanout.limits import ConcurrencyLimiter, RateLimiter, TokenMeter
     from fanout.transport import Cooldown
     from fanout.types import Response

@@ -22,7 +22,7 @@ from fanout.upstream.group import EndpointState
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from fanout.engine.task import ChunkTask
+    from fanout.engine.chunker import ChunkTask
     from fanout.errors import TransportError
     from fanout.limits import Account
     from fanout.limits.shared_client import Claim

@@ -19,7 +19,7 @@ from fanout.engine.bisection import (
     may_be_size,
     samples_of,
 )
-from fanout.engine.task import ChunkTask
+from fanout.engine.chunker import ChunkTask
 from fanout.rowset import RowSet
 from fanout.types import Action, Chunk, Verdict
 

@@ -15,12 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.engine.chunker import as_rows, chunker_of, stacked
+from fanout.engine.inputs import as_rows, chunker_of, stacked
 from fanout.errors import InputError
 from fanout.io.readers import Source
 from fanout.limits import ConcurrencyLimiter
+from fanout.rows import count_rows
 from fanout.rowset import RowSet
-from fanout.types import Block, count_rows
+from fanout.types import Block
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -102,8 +103,8 @@ async def test_mappings_of_arrays_are_cut_together() -> None:
 async def test_chunks_shrink_from_the_moment_of_the_limit() -> None:
     chunker = chunker_of(np.arange(20), 8)
     sizes = [(await chunker.get()).n]
-    chunker.limit(4)
-    chunker.limit(6)
+    chunker.bounds.limit(4)
+    chunker.bounds.limit(6)
     while (task := await chunker.get()) is not None:
         sizes.append(task.n)
     assert sizes == [8, 4, 4, 4]
@@ -199,7 +200,7 @@ async def test_an_async_input_is_not_asked_again_after_its_end() -> None:
 async def test_rows_pulled_ahead_are_cut_to_a_size_learnt_later() -> None:
     chunker = chunker_of(iter(range(1000)), 50)
     sizes = [(await chunker.get()).n]
-    chunker.limit(20)
+    chunker.bounds.limit(20)
     while (task := await chunker.get()) is not None:
         sizes.append(task.n)
         assert task.rows == list(range(task.chunk.start, task.chunk.stop))
@@ -216,7 +217,7 @@ async def test_a_deque_is_a_list_of_rows() -> None:
 def test_an_input_that_never_speaks_again_does_not_hold_the_interpreter() -> None:
     code = """
 import asyncio, threading
-from fanout.engine.chunker import chunker_of
+from fanout.engine.inputs import chunker_of
 def silent():
     yield 1
     threading.Event().wait()

@@ -7,7 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from fanout.engine.task import ChunkTask
+from fanout.engine.chunker import ChunkTask
 from fanout.engine.task_queue import TaskQueue
 from fanout.stop import StopEvent
 from fanout.types import Chunk

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout import TensorSpec
-from fanout.engine.task import ChunkTask
+from fanout.engine.chunker import ChunkTask
 from fanout.engine.validator import ResponseValidator
 from fanout.errors import InvalidResponse
 from fanout.types import Chunk

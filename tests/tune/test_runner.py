@@ -10,9 +10,9 @@ import pytest
 from fanout import InputError
 from fanout.engine import Stop, chunker_of
 from fanout.io.readers import open_source
+from fanout.rows import single_rows
 from fanout.tune import SearchControl
 from fanout.tune.runner import read_sample
-from fanout.types import single_rows
 
 
 class Run:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from fanout.errors import InputError
 from fanout.io.kept import KEEP
-from fanout.types import Block, count_rows, take_rows
+from fanout.rows import count_rows, take_rows
+from fanout.types import Block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,7 +20,8 @@ import numpy as np
 from fanout.errors import InputError
 from fanout.io.readers.base import BLOCK_BYTES, Source
 from fanout.io.readers.fetching import Unfetched, UrlFetcher
-from fanout.types import Block, PassedUrl, UnreadableFile, single_rows
+from fanout.rows import single_rows
+from fanout.types import Block, PassedUrl, UnreadableFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

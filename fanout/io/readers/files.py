@@ -13,7 +13,7 @@ from fanout.io import fingerprint
 from fanout.io.kept import KEEP, KeptColumns
 from fanout.io.readers.base import SeekableSource, slice_block
 from fanout.options import nearest
-from fanout.types import count_rows
+from fanout.rows import count_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

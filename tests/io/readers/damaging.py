@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fanout.errors import InputError
 from fanout.io.readers import open_source
-from fanout.types import count_rows
+from fanout.rows import count_rows
 
 _MEMORY = 4 * 2**30
 

@@ -10,12 +10,13 @@ import pytest
 
 from fanout.errors import InputError
 from fanout.io.readers import base, open_source
-from fanout.types import Block, Rows, count_rows, join_rows, single_rows
+from fanout.rows import count_rows, join_rows, single_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fanout.io.readers import Source
+    from fanout.types import Block, Rows
 
 TINY = 40
 """Bytes: blocks of very few rows."""

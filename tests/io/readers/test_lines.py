@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.io.readers import lines, open_source
-from fanout.types import count_rows
+from fanout.rows import count_rows
 from tests.io.readers.reading import TINY, blocks, holds_in_parts, read, refusal, refused_at_once
 
 

@@ -11,7 +11,7 @@ import pytest
 import fanout
 from fanout.errors import ConfigError, InputError
 from fanout.io.remote.destination import Abandoned, Destination
-from fanout.types import count_rows, single_rows
+from fanout.rows import count_rows, single_rows
 
 X = np.arange(6_000.0).reshape(-1, 4)
 CSV = "a,b\n" + "".join(f"{i},t{i}\n" for i in range(15_000))

@@ -16,7 +16,7 @@ from aiohttp import web
 import fanout
 from fanout.errors import InputError
 from fanout.io.remote import web as module
-from fanout.types import single_rows
+from fanout.rows import single_rows
 from tests.jobs import served
 
 CSV = b"a\n" + b"".join(b"%d\n" % i for i in range(20_000))

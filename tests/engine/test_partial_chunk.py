@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.engine.task import ChunkTask, filled, ranges
+from fanout.engine.chunker import ChunkTask
+from fanout.engine.partial_chunk import filled, ranges
 from fanout.types import Chunk
 
 
