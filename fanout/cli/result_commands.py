@@ -1,4 +1,4 @@
-"""The commands that examine what runs have left: failed rows, recorded exchanges, and two outputs side by side."""
+"""The commands on what runs have left: failed rows, recorded exchanges, two outputs side by side, cached answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fanout.cli.parameters import AS_JSON, JOB, SET, leave
+from fanout.cli.parameters import AS_JSON, JOB, SET, Age, leave
 
 
 @click.command(short_help="List the failed rows of a job's run by reason.")
@@ -112,3 +112,48 @@ def compare(
     named = None if columns is None else [name for name in columns.split(",") if name]
     options = {"rtol": rtol, "atol": atol, "columns": named, "id": id, "show": show}
     leave(compare_command(a, b, options, as_json=as_json))
+
+
+@click.group(short_help="Inspect and prune a cache of answers.")
+def cache() -> None:
+    """Inspect and prune the file of answers that [cache] path names in a job file."""
+
+
+_cache_file = click.argument("file", metavar="FILE", type=click.Path())
+
+
+@cache.command(short_help="Count the answers.")
+@_cache_file
+@AS_JSON
+def stats(file: str, as_json: bool) -> None:
+    """Count the answers in a cache, by namespace, codec and endpoint. FILE is the cache, or a job file that names it.
+
+    \b
+    Example:
+      fanout cache stats job.toml
+    """
+    from fanout.cli.results import stats_command
+
+    leave(stats_command(file, as_json=as_json))
+
+
+@cache.command(short_help="Delete answers.")
+@_cache_file
+@click.option("--older-than", metavar="AGE", type=Age(), help="Delete answers of this age, for instance 30d or 12h.")
+@click.option("--namespace", metavar="NAME", help="Delete the answers of this namespace; '' is the one without a name.")
+@click.option("--all", "everything", is_flag=True, help="Delete all answers.")
+@AS_JSON
+def prune(file: str, older_than: float | None, namespace: str | None, everything: bool, as_json: bool) -> None:
+    """Delete answers from a cache, and make the file smaller. FILE is the cache, or a job file that names it.
+
+    \b
+    Examples:
+      fanout cache prune job.toml --older-than 30d
+      fanout cache prune answers.sqlite --namespace v1 --older-than 12h
+      fanout cache prune answers.sqlite --all
+    """
+    from fanout.cli.results import prune_command
+
+    if everything == (older_than is not None or namespace is not None):
+        raise click.UsageError("give --older-than or --namespace, or both, or else --all")
+    leave(prune_command(file, older_than=older_than, namespace=namespace, as_json=as_json))

@@ -47,22 +47,19 @@ def _comparison_lines(one: Comparison) -> Iterator[str]:
     unanswered = f"; {one.unanswered:,} of them have no answer on either side" if one.unanswered else ""
     agreeing = one.rows - one.differing
     yield f"{one.rows:,} rows matched by {one.by}: {agreeing:,} agree, {one.differing:,} differ{share}{unanswered}"
-    for path, rows, answered, columns in (
-        (one.a, one.only_a, one.answered_a, one.columns_a),
-        (one.b, one.only_b, one.answered_b, one.columns_b),
-    ):
-        if rows.count:
+    for side in (one.a, one.b):
+        if (rows := side.rows).count:
             more = ", ..." if rows.count > len(rows.first) else ""
-            yield f"only in {path}: {rows.count:,} rows: {', '.join(rows.first)}{more}"
-        if answered:
-            yield f"answered only in {path}: {answered:,} rows"
-        if columns:
-            yield f"only in {path}: columns {', '.join(columns)} (--columns names those to compare)"
+            yield f"only in {side.path}: {rows.count:,} rows: {', '.join(rows.first)}{more}"
+        if side.answered:
+            yield f"answered only in {side.path}: {side.answered:,} rows"
+        if side.columns:
+            yield f"only in {side.path}: columns {', '.join(side.columns)} (--columns names those to compare)"
     for column in one.columns:
         yield from _column_lines(column)
     for row in one.first:
         if row.answered != "both":
-            yield f"row {row.row}: answered only in {one.a if row.answered == 'a' else one.b}"
+            yield f"row {row.row}: answered only in {(one.a if row.answered == 'a' else one.b).path}"
         for name, (x, y) in row.values.items():
             yield f"row {row.row}: {name}: {_value(x)} | {_value(y)}"
     if (rest := one.differing - len(one.first)) > 0:

@@ -14,7 +14,7 @@ from fanout.client.loop_thread import LoopThread
 from fanout.cluster.plan import most_workers, share_of
 from fanout.errors import ConfigError, RunStopped
 from fanout.job import load_job
-from fanout.job.run import client_of
+from fanout.job.opening import client_of
 from fanout.rows import castable, changed_by_cast, exact_digits
 from fanout.settings import Limits
 

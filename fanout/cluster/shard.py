@@ -23,8 +23,8 @@ from fanout.errors import ConfigError, InputError, RunStopped
 from fanout.io.journal import Journal, same_but_for_times
 from fanout.io.parts import PartsFolder, Ranges
 from fanout.job import load_job
+from fanout.job.opening import client_of, open_offline, open_output, read_input
 from fanout.job.problems import locate_errors
-from fanout.job.run import client_of, open_offline, open_output, read_input
 from fanout.paths import journal_path
 from fanout.rowset import RowSet
 from fanout.threads import on_thread, opened_on_thread

@@ -42,54 +42,61 @@ class DifferentRow:
 
 
 @dataclass(slots=True)
+class Side:
+    """One of two outputs: all that the other one lacks.
+
+    Attributes:
+        path: the output's path.
+        rows: rows that it alone has.
+        columns: columns that it alone has.
+        answered: number of the rows of both sides that have an answer here alone.
+    """
+
+    path: str
+    rows: Unmatched
+    columns: list[str] = field(default_factory=list)
+    answered: int = 0
+
+
+@dataclass(slots=True)
 class Comparison:
     """The outcome of a comparison of the outputs ``a`` and ``b``.
 
     Attributes:
         by: ``"id"`` or ``"position"``: how rows were matched.
+        columns: the columns that were compared.
         rows: rows that both sides have.
         differing: those of them that differ: in a value, or in whether they have an answer.
         unanswered: rows without an answer on both sides, which agree.
-        only_a, only_b: rows of one side alone.
-        answered_a, answered_b: rows that have an answer on one side alone.
-        columns: the columns that were compared.
-        columns_a, columns_b: columns of one side alone.
         first: the first rows that differ.
     """
 
-    a: str
-    b: str
+    a: Side
+    b: Side
     by: str
     tolerance: Tolerance
-    only_a: Unmatched
-    only_b: Unmatched
     columns: list[ColumnComparison]
-    columns_a: list[str] = field(default_factory=list)
-    columns_b: list[str] = field(default_factory=list)
     rows: int = 0
     differing: int = 0
     unanswered: int = 0
-    answered_a: int = 0
-    answered_b: int = 0
     first: list[DifferentRow] = field(default_factory=list)
 
     @property
     def agree(self) -> bool:
         """True if both outputs have the same rows, the same columns, and no value that differs."""
-        alone = self.only_a.count, self.only_b.count, len(self.columns_a), len(self.columns_b)
-        return not (self.differing or any(alone))
+        return not (self.differing or any(side.rows.count or side.columns for side in (self.a, self.b)))
 
     @property
     def agreement(self) -> float | None:
         """Share of the rows of either side that agree, 0 to 1; None without any row."""
-        total = self.rows + self.only_a.count + self.only_b.count
+        total = self.rows + self.a.rows.count + self.b.rows.count
         return (self.rows - self.differing) / total if total else None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the comparison in the form of the JSON output."""
         return {
-            "a": self.a,
-            "b": self.b,
+            "a": self.a.path,
+            "b": self.b.path,
             "agree": self.agree,
             "agreement": self.agreement,
             "by": self.by,
@@ -97,14 +104,14 @@ class Comparison:
             "rows": self.rows,
             "differing": self.differing,
             "unanswered": self.unanswered,
-            "answered_only_a": self.answered_a,
-            "answered_only_b": self.answered_b,
-            "only_a": self.only_a.count,
-            "only_b": self.only_b.count,
-            "first_only_a": self.only_a.first,
-            "first_only_b": self.only_b.first,
-            "columns_only_a": self.columns_a,
-            "columns_only_b": self.columns_b,
+            "answered_only_a": self.a.answered,
+            "answered_only_b": self.b.answered,
+            "only_a": self.a.rows.count,
+            "only_b": self.b.rows.count,
+            "first_only_a": self.a.rows.first,
+            "first_only_b": self.b.rows.first,
+            "columns_only_a": self.a.columns,
+            "columns_only_b": self.b.columns,
             "columns": [_column_as_dict(column) for column in self.columns],
             "first_differing": [{"row": one.row, "answered": one.answered, "values": one.values} for one in self.first],
         }
@@ -145,20 +152,16 @@ def compare_outputs(
     pairs, alone = _columns(tables, id_column, columns)
     named = {(one if one == other else f"{one}={other}"): (one, other) for one, other in pairs}
     comparison = Comparison(
-        a=str(a),
-        b=str(b),
+        a=Side(str(a), Unmatched(show), alone[0]),
+        b=Side(str(b), Unmatched(show), alone[1]),
         by="position" if id_column is None else "id",
         tolerance=Tolerance(rtol, atol),
-        only_a=Unmatched(show),
-        only_b=Unmatched(show),
         columns=[ColumnComparison(name) for name in named],
-        columns_a=alone[0],
-        columns_b=alone[1],
     )
     sides = [
         table.rows({name: pair[side] for name, pair in named.items()}, id_column) for side, table in enumerate(tables)
     ]
-    for pair in match(sides[0], sides[1], comparison.only_a, comparison.only_b):
+    for pair in match(sides[0], sides[1], comparison.a.rows, comparison.b.rows):
         _add(comparison, pair, show)
     return comparison
 
@@ -208,8 +211,8 @@ def _add(comparison: Comparison, pair: Pair, show: int) -> None:
     both = np.flatnonzero(ok_a & ok_b)
     comparison.rows += len(ok_a)
     comparison.unanswered += int((~ok_a & ~ok_b).sum())
-    comparison.answered_a += int((ok_a & ~ok_b).sum())
-    comparison.answered_b += int((ok_b & ~ok_a).sum())
+    comparison.a.answered += int((ok_a & ~ok_b).sum())
+    comparison.b.answered += int((ok_b & ~ok_a).sum())
     differs = ok_a != ok_b
     everywhere = len(both) == len(ok_a)
     names = pair.names if everywhere else [pair.names[i] for i in both.tolist()]

@@ -16,6 +16,7 @@ from fanout.io.remote import Destination, url_of
 from fanout.job.exchange import ExchangeCapture
 from fanout.job.journal import known_cost, output_identity, read_journal
 from fanout.job.model import Outline
+from fanout.job.opening import client_of, input_name, mock_transport, open_output, read_input, shown_codec
 from fanout.job.problems import locate_errors
 from fanout.job.report import (
     ArraySchema,
@@ -27,14 +28,6 @@ from fanout.job.report import (
     StopCause,
     count_failed,
     exit_code,
-)
-from fanout.job.run import (
-    client_of,
-    input_name,
-    mock_transport,
-    open_output,
-    read_input,
-    shown_codec,
 )
 from fanout.limits import RateLimiter
 from fanout.paths import journal_path

@@ -99,10 +99,69 @@ class EventLog:
         return notes
 
 
+class SessionFile:
+    """The lines of one session, on their way to the recording's file.
+
+    They are kept until the first row is done: until then an earlier run's recording stays, as its journal does. A
+    failure to write ends the recording, never the run.
+
+    Args:
+        path: the recording's file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: RecordingFile | None = None
+        self._buffer: list[Line] = []
+        self.broken = False
+
+    def begin(self, head: Session) -> None:
+        """Begin with the session's first line."""
+        self._buffer = [head]
+
+    def has_room(self, now: float) -> bool:
+        """Return False while more samples would make the recording too large. ``now`` is in seconds since 1970."""
+        return len(self._buffer) < _MOST_BUFFERED if self._file is None else self._file.has_room(now)
+
+    async def add(self, lines: list[Line], *, interval: float, at_once: bool = False, is_last: bool = False) -> None:
+        """Take lines, and write those that are due. ``interval``: seconds between two samples."""
+        if self.broken:
+            return
+        self._buffer += lines
+        # The way to the helper thread costs more than a sample.
+        is_due = len(self._buffer) * interval >= _BETWEEN_WRITES
+        if self._file is None:
+            is_due = any(line.ok + line.failed for line in lines if isinstance(line, Sample))
+        if is_due or is_last or (at_once and self._file is not None):
+            await self._write(self._flush)
+
+    async def close(self) -> None:
+        """Close the file."""
+        await self._write(self._close)
+
+    def _flush(self) -> None:
+        lines, self._buffer = self._buffer, []
+        if self._file is None:
+            head = lines[0]
+            assert isinstance(head, Session)
+            self._file = RecordingFile(self._path, fresh=not head.earlier, now=head.began)
+        self._file.append(*lines)
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    async def _write(self, call: Callable[[], None]) -> None:
+        """Call on a helper thread. An `OSError` ends the recording."""
+        try:
+            await on_thread(call)
+        except OSError as error:
+            _log.warning("the run is no longer recorded for its report: %s", error)
+            self.broken = True
+
+
 class RunRecorder:
     """Records one session of a run.
-
-    A failure to write ends the recording, never the run.
 
     Args:
         path: the recording's file.
@@ -114,7 +173,7 @@ class RunRecorder:
     def __init__(
         self, path: Path, redact: Callable[[str], str], *, facts: dict[str, dict[str, str]], limit: int
     ) -> None:
-        self._path = path
+        self._file = SessionFile(path)
         self._facts = facts
         self._limit = limit
         self._now = asyncio.get_running_loop().time
@@ -127,11 +186,6 @@ class RunRecorder:
         self.examples: list[Example] = []
         """Rows to record at the end of `session`."""
 
-        self._file: RecordingFile | None = None
-        self._buffer: list[Line] = []
-        """Lines until the first row is done: until then an earlier run's recording stays, as its journal does."""
-
-        self._broken = False
         self._latencies = Latencies()
 
     @asynccontextmanager
@@ -144,7 +198,7 @@ class RunRecorder:
         """
         # Reading the input may have taken a while.
         self.events.began, self._began_at = self._now(), time.time()
-        self._buffer = [Session(self._began_at, rows, earlier, self._facts)]
+        self._file.begin(Session(self._began_at, rows, earlier, self._facts))
         sampling = asyncio.create_task(self._sample_regularly(client))
         try:
             yield
@@ -155,16 +209,14 @@ class RunRecorder:
             with suppress(ClientStateError):  # closed under the run
                 sample, totals = self._sample(client), self._totals(client)
                 await self._append([*self.events.take(), sample, *self.examples, totals], at_once=True)
-            await self._write(self._close)
+            await self._file.close()
 
     async def _sample_regularly(self, client: Measured) -> None:
         next_totals = _FIRST_TOTALS
-        while not self._broken:
+        while not self._file.broken:
             await asyncio.sleep(self._interval)
             # The clock of the loop, because it is virtual in a rehearsal.
-            now = self._began_at + self._age
-            full = len(self._buffer) >= _MOST_BUFFERED if self._file is None else not self._file.has_room(now)
-            if full:
+            if not self._file.has_room(self._began_at + self._age):
                 continue
             lines: list[Line] = [*self.events.take(), self._sample(client)]
             if self._age >= next_totals:
@@ -224,31 +276,5 @@ class RunRecorder:
         )
 
     async def _append(self, lines: list[Line], *, at_once: bool = False) -> None:
-        if not self._broken:
-            self._buffer += lines
-            # The way to the helper thread costs more than a sample.
-            is_due = len(self._buffer) * self._interval >= _BETWEEN_WRITES
-            if self._file is None:
-                is_due = any(line.ok + line.failed for line in lines if isinstance(line, Sample))
-            if is_due or self.ending is not None or (at_once and self._file is not None):
-                await self._write(self._flush)
-
-    def _flush(self) -> None:
-        lines, self._buffer = self._buffer, []
-        if self._file is None:
-            head = lines[0]
-            assert isinstance(head, Session)
-            self._file = RecordingFile(self._path, fresh=not head.earlier, now=head.began)
-        self._file.append(*lines)
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    async def _write(self, call: Callable[[], None]) -> None:
-        """Call on a helper thread. An `OSError` ends the recording."""
-        try:
-            await on_thread(call)
-        except OSError as error:
-            _log.warning("the run is no longer recorded for its report: %s", error)
-            self._broken = True
+        is_last = self.ending is not None
+        await self._file.add(lines, interval=self._interval, at_once=at_once, is_last=is_last)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from fanout.transport import Transport
     from fanout.types import Response
 
+    Inject = Callable[[dict[str, str], Context], None]
+
 _KNOWN = frozenset(map(int, HTTPStatus))
 _NOTHING = Context()
 _FAILED = Status(StatusCode.ERROR)
@@ -54,14 +56,57 @@ class AttemptState:
 ATTEMPT: ContextVar[AttemptState | None] = ContextVar("fanout_attempt", default=None)
 
 
+class Propagation:
+    """Adds the context of a span to the header of its request.
+
+    Args:
+        inject: writes the context of a span into a mapping.
+        is_own: the transport knows ``Request.own_fields``; any other gets them among its ``headers``.
+    """
+
+    def __init__(self, inject: Inject, *, is_own: bool) -> None:
+        self._inject = inject
+        self._is_own = is_own
+        self._headers: Mapping[str, str] = {}
+        """Those of the last request; most requests share one object."""
+
+        self._names: frozenset[str] = frozenset()
+        """Names of fields of propagators that are valid, and not in these headers."""
+
+    def with_context(self, request: Request, span: Span) -> Request:
+        """Return ``request`` with the context of ``span``. Raises `ConfigError` for a name that no field can have."""
+        fields: dict[str, str] = {}
+        self._inject(fields, set_span_in_context(span, _NOTHING))
+        lines = ""
+        if request.headers is not self._headers:
+            self._headers, self._names = request.headers, frozenset()
+        for name, value in fields.items():
+            # A propagator may be the user's own, and the state of a trace another server's text: none may break a head.
+            if not (value.isascii() and value.isprintable()):
+                return request
+            if name not in self._names and not self._is_free(name):
+                return replace(request, headers=_merged(request.headers, fields))
+            lines = f"{lines}{name}: {value}\r\n"
+        # Each request is made for one exchange, and a copy would cost as much as all of this.
+        request.own_fields = lines
+        return request
+
+    def _is_free(self, name: str) -> bool:
+        """True if requests have no field of this name yet. Raises `ConfigError` for a name that none can have."""
+        require_header_name(name, "propagate")
+        if not self._is_own or name in self._headers:
+            return False
+        self._names |= {name}
+        return True
+
+
 class TracedTransport:
     """Sends requests through another transport, with a span for each.
 
     Args:
         url: the one that most requests go to.
         redactor: redacts URLs.
-        inject: writes the context of a span into a mapping; None sends none.
-        is_own: ``transport`` knows ``Request.own_fields``; any other gets them among its ``headers``.
+        propagation: adds the context of a span to its request; None adds none.
         on_failure: takes an error of the SDK, which never harms a request.
     """
 
@@ -73,37 +118,28 @@ class TracedTransport:
         url: str,
         redactor: Redactor,
         *,
-        inject: Callable[[dict[str, str], Context], None] | None,
-        is_own: bool,
+        propagation: Propagation | None,
         on_failure: Callable[[Exception], None],
     ) -> None:
         self._send = transport.send
         self._tracer = tracer
         self._duration = duration
         self._redactor = redactor
-        self._inject = inject
-        self._is_own = is_own
+        self._propagation = propagation
         self._on_failure = on_failure
         self._now = asyncio.get_running_loop().time
         self._url = url
         self._attributes = self._attributes_of("POST", url)
         self._by_outcome: dict[tuple[str, str, object], dict[str, Any]] = {}
         self._usual_outcome = self._outcome(self._attributes, 200, None)
-        self._headers: Mapping[str, str] = {}
-        """Those of the last request; most requests share one object."""
-
-        self._names: frozenset[str] = frozenset()
-        """Names of fields of propagators that are valid, and not in these headers."""
 
     async def send(self, request: Request) -> Response:
         """Send ``request``. Raises as the transport does."""
         span = None
         try:
             span, attributes = self._begin(request)
-            if self._inject is not None:
-                fields: dict[str, str] = {}
-                self._inject(fields, set_span_in_context(span, _NOTHING))
-                request = self._with_fields(request, fields)
+            if self._propagation is not None:
+                request = self._propagation.with_context(request, span)
         except Exception as error:  # noqa: BLE001 - an SDK may be of any kind, and the request is worth more
             self._on_failure(error)
         began = self._now()
@@ -134,30 +170,6 @@ class TracedTransport:
         if attempt is not None and attempt.first is None:
             attempt.first = span.get_span_context()
         return span, attributes
-
-    def _with_fields(self, request: Request, fields: dict[str, str]) -> Request:
-        """``request`` with the context of its span in its header."""
-        lines = ""
-        if request.headers is not self._headers:
-            self._headers, self._names = request.headers, frozenset()
-        for name, value in fields.items():
-            # A propagator may be the user's own, and the state of a trace another server's text: none may break a head.
-            if not (value.isascii() and value.isprintable()):
-                return request
-            if name not in self._names and not self._is_free(name):
-                return replace(request, headers=_merged(request.headers, fields))
-            lines = f"{lines}{name}: {value}\r\n"
-        # Each request is made for one exchange, and a copy would cost as much as all of this.
-        request.own_fields = lines
-        return request
-
-    def _is_free(self, name: str) -> bool:
-        """True if requests have no field of this name yet. Raises `ConfigError` for a name that none can have."""
-        require_header_name(name, "propagate")
-        if not self._is_own or name in self._headers:
-            return False
-        self._names |= {name}
-        return True
 
     def _end(self, span: Span, attributes: dict[str, Any], began: float, status: int | None, error: str | None) -> None:
         try:

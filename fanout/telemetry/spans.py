@@ -18,7 +18,7 @@ from opentelemetry.trace import INVALID_SPAN, Link, SpanKind, Status, StatusCode
 
 from fanout._escape import shortened
 from fanout.telemetry.metrics import GenAI
-from fanout.telemetry.requests import ATTEMPT, AttemptState, TracedTransport
+from fanout.telemetry.requests import ATTEMPT, AttemptState, Propagation, TracedTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -79,11 +79,10 @@ class SpanTracing:
         self, transport: Transport, url: str, redactor: Redactor, *, is_own: bool = True, propagates: bool = True
     ) -> Transport:
         """Return a transport that makes a span of each request."""
-        inject = self._inject if propagates else None
+        propagation = Propagation(self._inject, is_own=is_own) if propagates and self._inject is not None else None
         return TracedTransport(
-            transport, self.tracer, self._duration, url, redactor,
-            inject=inject, is_own=is_own, on_failure=self.on_failure,
-        )  # fmt: skip
+            transport, self.tracer, self._duration, url, redactor, propagation=propagation, on_failure=self.on_failure
+        )
 
     def on_failure(self, error: Exception) -> None:
         """Log the first error of the SDK. Telemetry never harms a run."""

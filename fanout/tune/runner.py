@@ -13,7 +13,7 @@ import numpy as np
 from fanout.engine import RunControl
 from fanout.errors import InputError
 from fanout.io.readers import BLOCK_BYTES, Source
-from fanout.job.run import client_of
+from fanout.job.opening import client_of
 from fanout.rows import count_rows, join_rows
 from fanout.tune.counter import EventCounter, StreamCounter
 from fanout.types import Block, Statistics

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 from fanout._url import LOCAL
 from fanout.client import request_url
 from fanout.errors import ConfigError, RunStopped
+from fanout.job.opening import input_name, mock_transport, read_input
 from fanout.job.problems import locate_errors
 from fanout.job.report import StopCause
-from fanout.job.run import input_name, mock_transport, read_input
 from fanout.rows import take_rows
 from fanout.serving.local import LocalServer
 from fanout.tune.options import BudgetAccount

@@ -87,7 +87,7 @@ def test_rows_of_other_order_are_matched_by_id_and_missing_ones_are_counted(tmp_
     shuffled = [rows[i] for i in np.random.default_rng(1).permutation(20) if i not in (4, 11)]
     comparison = compare_outputs(one, write(tmp_path / f"b{suffix}", [*shuffled, {**ROWS[0], "id": "new"}]))
     assert (comparison.rows, comparison.differing) == (18, 1)
-    assert (comparison.only_a.first, comparison.only_b.first) == (["r4", "r11"], ["new"])
+    assert (comparison.a.rows.first, comparison.b.rows.first) == (["r4", "r11"], ["new"])
     assert [row.row for row in comparison.first] == ["r3"]
     assert comparison.agreement == pytest.approx(17 / 21)
 
@@ -110,7 +110,7 @@ def test_rows_that_share_an_id_are_matched_in_their_order(
     assert comparison.rows - (not a and not b) == common
     # Equal ids meet at equal positions first, and elsewhere in their order: a value tells which one it was.
     if sorted(a) == sorted(b):
-        assert comparison.only_a.count == comparison.only_b.count == 0
+        assert comparison.a.rows.count == comparison.b.rows.count == 0
 
 
 def test_numpy_files_are_compared_with_their_masks_and_by_position(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_numpy_files_are_compared_with_their_masks_and_by_position(tmp_path: Pat
     ok[[2, 5]] = False
     np.save(tmp_path / "b.npy.ok.npy", ok)
     comparison = compare_outputs(a, b)
-    assert (comparison.by, comparison.differing, comparison.answered_a) == ("position", 2, 2)
+    assert (comparison.by, comparison.differing, comparison.a.answered) == ("position", 2, 2)
     assert [(row.row, row.answered) for row in comparison.first] == [("2", "a"), ("5", "a")]
     np.save(tmp_path / "a.npy.ok.npy", ok)
     # Fill values of rows without an answer are no values.
@@ -199,7 +199,7 @@ def test_columns_of_one_side_are_a_difference_and_pairs_may_be_named(tmp_path: P
     a = write(tmp_path / "a.jsonl", [{"id": i, "score": i / 2, "stars": 1} for i in range(3)])
     b = write(tmp_path / "b.csv", [{"id": i, "value": i / 2, "stars": 1} for i in range(3)])
     comparison = compare_outputs(a, b)
-    assert (comparison.agree, comparison.columns_a, comparison.columns_b) == (False, ["score"], ["value"])
+    assert (comparison.agree, comparison.a.columns, comparison.b.columns) == (False, ["score"], ["value"])
     assert compare_outputs(a, b, columns=["score=value"]).agree
     twice = compare_outputs(a, b, columns=["stars", "stars=value"]).columns
     assert [(one.name, one.differing) for one in twice] == [("stars", 0), ("stars=value", 2)]

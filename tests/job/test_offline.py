@@ -147,7 +147,7 @@ def test_the_same_seed_gives_the_same_events(write_job, tmp_path):
     async def events() -> list[Any]:
         random.seed(job.tables.mock.seed)
         received: list[Any] = []
-        from fanout.job.run import mock_transport
+        from fanout.job.opening import mock_transport
 
         transport = mock_transport(job, answering=True)
         async with fanout.Client(

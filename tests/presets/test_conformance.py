@@ -13,7 +13,8 @@ import pytest
 import fanout
 from fanout.auth.aws import SigV4Auth
 from fanout.job import load_job
-from fanout.job.run import client_of, run_job
+from fanout.job.opening import client_of
+from fanout.job.run import run_job
 from fanout.presets import load_preset, preset_names
 from fanout.testing import in_virtual_time
 from tests.presets.apis import APIS
