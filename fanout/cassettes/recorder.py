@@ -11,7 +11,7 @@ from fanout._url import redact_url
 from fanout.cassettes.cassette import CassetteWriter, Interaction, digest, key_of, path_of
 from fanout.errors import AttemptTimeout, TransportError
 from fanout.options import checks_options
-from fanout.rowset import RowSet
+from fanout.rows import RowSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

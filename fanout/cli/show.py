@@ -12,8 +12,7 @@ from fanout.cli.output import print_result
 from fanout.job import recorded_row
 from fanout.job.exchange import abbreviated
 from fanout.report.scales import duration
-from fanout.rows import dtype_name
-from fanout.rowset import RowSet
+from fanout.rows import RowSet, dtype_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

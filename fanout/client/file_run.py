@@ -26,7 +26,7 @@ from fanout.io.readers import Source
 from fanout.io.writers import Checkpoint, FileSink, require_apart_from_input
 from fanout.limits import ConcurrencyLimiter
 from fanout.paths import journal_path, require_apart
-from fanout.rowset import RowSet
+from fanout.rows import RowSet
 from fanout.threads import ended, on_thread
 from fanout.types import schema_of
 

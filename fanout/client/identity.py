@@ -24,8 +24,7 @@ from fanout.errors import ConfigError, InputError
 from fanout.io.fingerprint import DIGEST_BYTES, of_rows, row_digests
 from fanout.io.readers import Source, as_source
 from fanout.io.writers import Move
-from fanout.rows import count_rows, take_rows
-from fanout.rowset import RowSet
+from fanout.rows import RowSet, count_rows, take_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

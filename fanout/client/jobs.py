@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fanout._url import credentials_in
 from fanout.engine import Stop
-from fanout.rowset import RowSet
+from fanout.rows import RowSet
 from fanout.threads import on_thread
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from fanout.files import START_FRESH
 from fanout.io.journal import Journal, JournalState
 from fanout.io.readers import Source
 from fanout.io.writers import Checkpoint, FileSink, Move
-from fanout.rowset import RowSet
+from fanout.rows import RowSet
 from fanout.types import ChunkResult, Statistics
 
 if TYPE_CHECKING:

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from fanout.codecs.base import Codec
     from fanout.engine import AnswerStore, Batch, Chunker
     from fanout.limits import Account, Amount, ConcurrencyLimiter, Cost
-    from fanout.rowset import RowSet
+    from fanout.rows import RowSet
     from fanout.serving.local import LocalServer
     from fanout.settings import Endpoint
     from fanout.types import ChunkResult, Priority, Result, Rows, Statistics

@@ -15,7 +15,7 @@ from fanout.io.journal import read_state
 from fanout.io.journal.state import read_digests
 from fanout.io.parts import added
 from fanout.paths import journal_path
-from fanout.rowset import RowSet
+from fanout.rows import RowSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,7 +10,7 @@ import orjson
 
 from fanout.cluster.shard import Outcome
 from fanout.errors import ConfigError, InputError
-from fanout.rowset import RowSet
+from fanout.rows import RowSet
 from fanout.stop import Stop
 from fanout.threads import on_thread
 

@@ -28,8 +28,7 @@ from fanout.files import START_FRESH
 from fanout.io.journal import Spent, same_but_for_times
 from fanout.io.parts import Manifest, PartsFolder
 from fanout.io.writers import Checkpoint
-from fanout.rows import count_rows
-from fanout.rowset import RowSet
+from fanout.rows import RowSet, count_rows
 from fanout.threads import on_thread
 
 if TYPE_CHECKING:

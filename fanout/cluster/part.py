@@ -14,7 +14,7 @@ from fanout.io.writers.base import checksum_error
 from fanout.io.writers.packed import HAS_IDS, PackedColumns
 from fanout.io.writers.spool import SpoolSink
 from fanout.paths import PARTIAL
-from fanout.rowset import RowSet
+from fanout.rows import RowSet
 from fanout.types import ChunkResult
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fanout.io.parts import Ranges
-    from fanout.rowset import RowSet
+    from fanout.rows import RowSet
     from fanout.settings import Limits
 
 # A shard begins with connections to open and ends with fewer and fewer requests in flight, so it has at least this many

@@ -26,7 +26,7 @@ from fanout.job import load_job
 from fanout.job.opening import client_of, open_offline, open_output, read_input
 from fanout.job.problems import locate_errors
 from fanout.paths import journal_path
-from fanout.rowset import RowSet
+from fanout.rows import RowSet
 from fanout.threads import on_thread, opened_on_thread
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
-from fanout.rowset import RowSet
+from fanout.rows import RowSet
 from fanout.types import Action, Verdict
 
 if TYPE_CHECKING:

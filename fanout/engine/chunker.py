@@ -16,8 +16,7 @@ import numpy as np
 
 from fanout.engine.history import History, kind_of
 from fanout.engine.partial_chunk import PartialChunk, ranges
-from fanout.rows import count_rows, take_rows
-from fanout.rowset import RowSet
+from fanout.rows import RowSet, count_rows, take_rows
 from fanout.types import Action, Chunk, Failure, Rows
 
 if TYPE_CHECKING:

@@ -31,8 +31,7 @@ from fanout.engine.chunker import Chunker, SizedChunker
 from fanout.errors import EncodeError, InputError
 from fanout.io.fingerprint import stamp
 from fanout.io.readers import Source, as_source
-from fanout.rows import any_is_masked_array, count_rows, join_rows, take_rows, without_mask
-from fanout.rowset import RowSet
+from fanout.rows import RowSet, any_is_masked_array, count_rows, join_rows, take_rows, without_mask
 from fanout.threads import DaemonThread
 from fanout.types import Block, Rows
 

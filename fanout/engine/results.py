@@ -17,7 +17,7 @@ import numpy as np
 from fanout.classify import classify_error
 from fanout.engine.partial_chunk import filled, usage_of_rows
 from fanout.engine.validator import ResponseValidator, Unconfirmed, disagreement
-from fanout.rowset import RowSet
+from fanout.rows import RowSet
 from fanout.types import Array, Chunk, ChunkResult, Event, Failure, Result, Verdict
 
 if TYPE_CHECKING:

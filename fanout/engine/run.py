@@ -24,7 +24,7 @@ from fanout.engine.results import ResultCollector
 from fanout.engine.scheduler import Scheduler
 from fanout.engine.workers import Tasks, Workers
 from fanout.errors import CallbackError, FanoutError
-from fanout.rowset import RowSet
+from fanout.rows import RowSet
 from fanout.statistics import Counters
 from fanout.stop import Stop, StopEvent, Watchdog
 from fanout.types import Event

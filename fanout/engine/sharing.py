@@ -17,7 +17,7 @@ import numpy as np
 
 from fanout.engine.partial_chunk import PartialChunk, as_slice, filled, ranges
 from fanout.errors import InvalidResponse
-from fanout.rowset import RowSet
+from fanout.rows import RowSet
 from fanout.types import Chunk, ChunkResult, Failure, schema_of
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fanout.engine.sharing import PlannedRows, Shares
     from fanout.io.remote import InputPath
     from fanout.limits import ConcurrencyLimiter
-    from fanout.rowset import RowSet
+    from fanout.rows import RowSet
     from fanout.types import Array, Rows
 
 _CHUNKS_LOOKED_UP = 16

@@ -19,7 +19,7 @@ from fanout.errors import ConfigError
 from fanout.files import PRIVATE, START_FRESH, make_folder, whole_file
 from fanout.io.journal import JournalState, Spent, read_state
 from fanout.paths import journal_path, parts_folder
-from fanout.rowset import RowSet
+from fanout.rows import RowSet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

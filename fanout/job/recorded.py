@@ -10,7 +10,7 @@ from fanout.cassettes import CassetteReader
 from fanout.errors import ConfigError
 from fanout.job.exchange import Exchange, abbreviated, shown_body
 from fanout.job.report import SCHEMA_VERSION
-from fanout.rowset import RowSet
+from fanout.rows import RowSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

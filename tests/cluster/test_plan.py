@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fanout import Limits
 from fanout.cluster.plan import Budgets, Shards, division_text, most_workers, share_of
-from fanout.rowset import RowSet
+from fanout.rows import RowSet
 
 ranges = st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 500)), max_size=8)
 

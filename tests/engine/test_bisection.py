@@ -20,7 +20,7 @@ from fanout.engine.bisection import (
     samples_of,
 )
 from fanout.engine.chunker import ChunkTask
-from fanout.rowset import RowSet
+from fanout.rows import RowSet
 from fanout.types import Action, Chunk, Verdict
 
 

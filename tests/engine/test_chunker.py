@@ -19,8 +19,7 @@ from fanout.engine.inputs import as_rows, chunker_of, stacked
 from fanout.errors import InputError
 from fanout.io.readers import Source
 from fanout.limits import ConcurrencyLimiter
-from fanout.rows import count_rows
-from fanout.rowset import RowSet
+from fanout.rows import RowSet, count_rows
 from fanout.types import Block
 
 if TYPE_CHECKING:

@@ -16,8 +16,7 @@ from fanout import Client, ConfigError, Payload
 from fanout.engine import Packing, Scale, chunker_of, packing
 from fanout.engine.packing import row_bytes
 from fanout.limits import TokenMeter
-from fanout.rows import count_rows
-from fanout.rowset import RowSet
+from fanout.rows import RowSet, count_rows
 from fanout.testing import MockEndpoint
 from tests.support import Plain
 

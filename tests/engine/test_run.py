@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import fanout
 from fanout import Client, ConfigError, EncodeError, Limits, RetryPolicy, RowsFailed, RunControl, RunStopped, Timeouts
-from fanout.rowset import RowSet
+from fanout.rows import RowSet
 from fanout.serving.exchange import StatusError
 from fanout.testing import MockEndpoint, Scripted, VirtualClock
 from tests.support import Plain

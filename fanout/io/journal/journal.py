@@ -37,7 +37,7 @@ from fanout.io.journal.state import (
     successor_payload,
 )
 from fanout.options import checks_options
-from fanout.rowset import RowSet
+from fanout.rows import RowSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from fanout.io.kept import KeptColumns
     from fanout.io.writers.base import Checkpoint
     from fanout.io.writers.columns import Layout
-    from fanout.rowset import RowSet
+    from fanout.rows import RowSet
     from fanout.types import Array, ChunkResult, Values
 
 

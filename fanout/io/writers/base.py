@@ -16,7 +16,7 @@ from fanout.errors import ConfigError
 from fanout.files import PRIVATE, START_FRESH, PartialFile, Publication, make_folder
 from fanout.io.kept import KEEP
 from fanout.paths import KEY, check_names, report_paths, unwritable
-from fanout.rowset import RowSet
+from fanout.rows import RowSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -12,7 +12,7 @@ import numpy as np
 from fanout.files import PartialFile, Publication, read_at
 from fanout.io.writers.base import Checkpoint, FileSink, cannot_hold, checksum_error
 from fanout.paths import PARTIAL, REBUILT, column_paths
-from fanout.rowset import RowSet
+from fanout.rows import RowSet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

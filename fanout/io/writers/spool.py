@@ -18,7 +18,7 @@ from fanout.io.writers.base import Checkpoint, FileSink, checksum_error
 from fanout.io.writers.columns import layout_of, unknown_output
 from fanout.io.writers.packed import PackedColumns
 from fanout.paths import ORDERED, PARTIAL, REBUILT
-from fanout.rowset import RowSet
+from fanout.rows import RowSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fanout.files import PartialFile
     from fanout.io.writers.columns import Layout
     from fanout.io.writers.packed import PackedColumns
-    from fanout.rowset import RowSet
+    from fanout.rows import RowSet
     from fanout.types import Array, Schema, Values
 
 _BLOCK_ROWS = 10_000

@@ -16,7 +16,7 @@ from fanout.io.journal import Journal, JournalState, read_state
 from fanout.io.journal import journal as journal_module
 from fanout.io.journal import state as state_module
 from fanout.io.journal.records import Damaged, records
-from fanout.rowset import RowSet
+from fanout.rows import RowSet
 from fanout.types import Chunk, ChunkResult, Failure
 
 if TYPE_CHECKING:

@@ -66,7 +66,7 @@ def test_the_rows_of_a_published_file_can_be_taken_into_a_new_run(
     assert cells == texts if not safe else not [cell for cell in cells if cell[:1] in set("=+-@\t\r") - {""}]
 
     from fanout.io.writers import Checkpoint, Move
-    from fanout.rowset import RowSet
+    from fanout.rows import RowSet
 
     ok, schema = RowSet([(0, len(texts))]), schema_of(answers)
     sink = open_sink(path, csv_safe=safe)
