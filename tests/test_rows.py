@@ -239,13 +239,13 @@ def test_a_set_of_rows_holds_the_same_rows_as_a_set_of_integers(changes: list[tu
 
 
 @given(st.lists(RANGES, max_size=10))
-def test_its_ranges_are_sorted_and_never_touch(ranges: list[tuple[int, int]]) -> None:
+def test_the_ranges_of_a_set_are_sorted_and_never_touch(ranges: list[tuple[int, int]]) -> None:
     edges = [edge for pair in RowSet(ranges) for edge in pair]
     assert edges == sorted(set(edges))
 
 
 @given(st.lists(RANGES, max_size=10), NUMBERS, NUMBERS)
-def test_its_gaps_are_the_other_rows(ranges: list[tuple[int, int]], start: int, stop: int) -> None:
+def test_the_gaps_of_a_set_are_the_other_rows(ranges: list[tuple[int, int]], start: int, stop: int) -> None:
     rows = RowSet(ranges)
     gaps = list(rows.gaps(start, stop))
     missing = [row for a, b in gaps for row in range(a, b)]
@@ -258,7 +258,7 @@ def test_any_number_of_rows_in_order_takes_one_range() -> None:
     assert repr(rows) == "<RowSet 64,000 rows in 1 ranges>"
 
 
-def test_overlaps_and_the_list_of_ranges():
+def test_overlaps_and_the_list_of_ranges_of_a_set():
     rows = RowSet([(2, 4), (6, 7)])
     expected = [any(start <= row < stop for row in (2, 3, 6)) for start in range(9) for stop in range(start + 1, 9)]
     assert [rows.overlaps(start, stop) for start in range(9) for stop in range(start + 1, 9)] == expected
