@@ -9,9 +9,9 @@ import numpy as np
 import orjson
 
 from fanout.codecs import _options
-from fanout.codecs._placeholders import Text, as_text
-from fanout.codecs._request import Document, each_row, single_rows
-from fanout.codecs._rows import to_json, value_to_json
+from fanout.codecs._placeholders import Document, Text, as_text
+from fanout.codecs._request import each_row, single_rows, to_json
+from fanout.codecs._rows import value_to_json
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError, InputError
 from fanout.rows import count_rows

@@ -1,4 +1,4 @@
-"""Texts with placeholders: ``{{column}}``, ``{{row}}``, ``{{rows}}``, ``{{column[]}}``, with filters behind ``|``.
+"""Placeholders in texts and documents: ``{{column}}``, ``{{row}}``, ``{{rows}}``, ``{{column[]}}``, with filters.
 
 A text is parsed once, when the codec is made. The values of a row are put between its parts and never parsed, so that
 braces in data are data. ``{{"..."}}`` stands for a constant text, with which a template can write braces itself.
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import orjson
 
-from fanout.codecs._rows import value_to_json
+from fanout.codecs._rows import DUMPS, holds_nonfinite, value_to_json
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError
 from fanout.options import did_you_mean
@@ -25,6 +25,8 @@ Filter: TypeAlias = Callable[[Any], Any]
 
 _PLACEHOLDER = re.compile(r'\{\{\s*(?:("(?:[^"\\]|\\.)*")|(.*?))\s*\}\}', re.DOTALL)
 _LONGEST_SHOWN = 60
+# Stands for a placeholder in a serialized document, because JSON itself never has this byte.
+_HOLE = b"\0"
 # The first bytes of files that models take, for the type in a data URL.
 _SIGNATURES = (
     (re.compile(rb"\x89PNG\r\n"), "image/png"),
@@ -238,3 +240,48 @@ FILTERS: dict[str, Filter] = {
 
 def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
+class Document:
+    """A JSON value, serialized but for its texts with placeholders (``required``: see `Text`).
+
+    Raises `ConfigError` for a document that JSON cannot express, or with a placeholder that cannot be read.
+    """
+
+    def __init__(self, value: Any, key: str, *, required: bool = False) -> None:
+        self._required = required
+        self.texts: list[Text] = []
+        self.places: list[tuple[Any, ...]] = []
+        """Names and positions that lead to each of the texts."""
+        try:
+            holey = self._with_holes(value, key, ())
+            if holds_nonfinite(holey):
+                raise ConfigError(f"{key} holds NaN or infinity, which JSON cannot express", key=key)
+            self.constants = orjson.dumps(holey, option=DUMPS).split(_HOLE)
+        except (orjson.JSONEncodeError, RecursionError) as error:
+            raise ConfigError(f"{key} cannot be written as JSON: {error}", key=key) from None
+
+    def filled(self, fill: Callable[[Text], bytes]) -> list[bytes]:
+        """The parts of the serialized document, with ``fill`` of each text."""
+        parts = [self.constants[0]]
+        for text, constant in zip(self.texts, self.constants[1:], strict=True):
+            parts.append(fill(text))
+            parts.append(constant)
+        return parts
+
+    def _with_holes(self, value: Any, key: str, place: tuple[Any, ...]) -> Any:
+        if isinstance(value, str):
+            text = parse(value, key, required=self._required)
+            if isinstance(text, str):
+                return text
+            self.texts.append(text)
+            self.places.append(place)
+            return orjson.Fragment(_HOLE)
+        if isinstance(value, Mapping):
+            for name in value:
+                if isinstance(name, str) and "{{" in name:
+                    raise ConfigError(f"{key} has a placeholder in the name {name!r}, which only values can", key=key)
+            return {name: self._with_holes(inner, f"{key}.{name}", (*place, name)) for name, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._with_holes(inner, f"{key}[{i}]", (*place, i)) for i, inner in enumerate(value)]
+        return value

@@ -15,8 +15,18 @@ import numpy as np
 import orjson
 
 from fanout.codecs._bodies import FormBody, RawBody
-from fanout.codecs._placeholders import Placeholder, Text, parse
-from fanout.codecs._rows import DUMPS, holds_nonfinite, jsonable, to_json, value_to_json
+from fanout.codecs._placeholders import Document, Placeholder, Text, parse
+from fanout.codecs._rows import (
+    DUMPS,
+    NONFINITE,
+    holds_nonfinite,
+    native,
+    plain,
+    require_finite,
+    require_numbers,
+    texts,
+    value_to_json,
+)
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError, EncodeError, InputError
 from fanout.rows import count_rows, without_mask
@@ -24,10 +34,8 @@ from fanout.settings import require_headers
 from fanout.types import Payload
 
 if TYPE_CHECKING:
-    from fanout.types import Rows
+    from fanout.types import Array, Rows
 
-# Stands for a placeholder in a serialized document, because JSON itself never has this byte.
-_HOLE = b"\0"
 # From this size on, to send the parts of a body one after the other is cheaper than to copy the rows into it.
 _WORTH_NO_COPY = 64 * 2**10
 _NOT_IN_A_HEADER = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
@@ -177,51 +185,6 @@ class RequestTemplate:
             raise ConfigError("item shapes the elements of {{rows}}, which the request does not have", key="item")
 
 
-class Document:
-    """A JSON value, serialized but for its texts with placeholders (``required``: see `Text`).
-
-    Raises `ConfigError` as `RequestTemplate` does.
-    """
-
-    def __init__(self, value: Any, key: str, *, required: bool = False) -> None:
-        self._required = required
-        self.texts: list[Text] = []
-        self.places: list[tuple[Any, ...]] = []
-        """Names and positions that lead to each of the texts."""
-        try:
-            holey = self._with_holes(value, key, ())
-            if holds_nonfinite(holey):
-                raise ConfigError(f"{key} holds NaN or infinity, which JSON cannot express", key=key)
-            self.constants = orjson.dumps(holey, option=DUMPS).split(_HOLE)
-        except (orjson.JSONEncodeError, RecursionError) as error:
-            raise ConfigError(f"{key} cannot be written as JSON: {error}", key=key) from None
-
-    def filled(self, fill: Callable[[Text], bytes]) -> list[bytes]:
-        """The parts of the serialized document, with ``fill`` of each text."""
-        parts = [self.constants[0]]
-        for text, constant in zip(self.texts, self.constants[1:], strict=True):
-            parts.append(fill(text))
-            parts.append(constant)
-        return parts
-
-    def _with_holes(self, value: Any, key: str, place: tuple[Any, ...]) -> Any:
-        if isinstance(value, str):
-            text = parse(value, key, required=self._required)
-            if isinstance(text, str):
-                return text
-            self.texts.append(text)
-            self.places.append(place)
-            return orjson.Fragment(_HOLE)
-        if isinstance(value, Mapping):
-            for name in value:
-                if isinstance(name, str) and "{{" in name:
-                    raise ConfigError(f"{key} has a placeholder in the name {name!r}, which only values can", key=key)
-            return {name: self._with_holes(inner, f"{key}.{name}", (*place, name)) for name, inner in value.items()}
-        if isinstance(value, list | tuple):
-            return [self._with_holes(inner, f"{key}[{i}]", (*place, i)) for i, inner in enumerate(value)]
-        return value
-
-
 _ROWS = Placeholder("", many=True)
 
 
@@ -322,3 +285,82 @@ def _cells(array: Any) -> Sequence[Any]:
     short = array.dtype.kind == "f" and array.dtype.itemsize < np.dtype(np.float64).itemsize
     cells: Sequence[Any] = array.tolist() if array.ndim == 1 and not short else list(array)
     return cells
+
+
+def to_json(rows: Rows) -> bytes:
+    """The rows as one JSON list; a mapping of columns becomes a list of objects.
+
+    Raises:
+        EncodeError: rows with NaN, infinity, or anything else that JSON does not have.
+        InputError: an array of a dtype that no row of can be sent.
+    """
+    if isinstance(rows, np.ndarray):
+        # The common case: orjson writes the array from its memory, and the text shows whether all numbers are finite.
+        # As `native` asks, without a call.
+        as_it_is = type(rows) is np.ndarray and rows.dtype.isnative and rows.flags.c_contiguous
+        if as_it_is and rows.ndim and rows.dtype.char in "fd":
+            written = orjson.dumps(rows, option=DUMPS)
+            # orjson writes NaN and infinity as null, the only word here with an n; one byte is found quickest.
+            if b"n" not in written:
+                return written
+        return orjson.dumps(jsonable(rows), option=DUMPS)
+    if isinstance(rows, Mapping):
+        return _objects(rows)
+    return _listed(rows)
+
+
+def jsonable(array: Array) -> Any:
+    """``array`` (first axis: the rows) as orjson accepts it: native and contiguous, or nested lists of texts.
+
+    Raises as `to_json` does.
+    """
+    if array.dtype.kind in "USTO":
+        return texts(array)
+    array = without_mask(array)
+    require_numbers(array)
+    require_finite(array)
+    return native(array)
+
+
+def _objects(columns: Mapping[str, Array]) -> bytes:
+    arrays = {name: np.asarray(without_mask(column, f"column {name!r}")) for name, column in columns.items()}
+    if len({len(array) for array in arrays.values()}) != 1:
+        raise InputError(f"columns differ in length: { {name: len(array) for name, array in arrays.items()} }")
+    # Rows of numbers stay arrays, which orjson writes at once; single values are faster as Python's own.
+    cells = [_json_cells(jsonable(array)) for array in arrays.values()]
+    return orjson.dumps([dict(zip(arrays, row, strict=True)) for row in zip(*cells, strict=True)], option=DUMPS)
+
+
+def _json_cells(column: Any) -> list[Any]:
+    single = isinstance(column, np.ndarray) and column.ndim == 1
+    return list(column.tolist() if single else column)
+
+
+def _listed(rows: Sequence[Any]) -> bytes:
+    # orjson accepts a list and a tuple, but no other sequence.
+    rows = rows if isinstance(rows, list) else list(rows)
+    try:
+        written = orjson.dumps(rows, option=DUMPS)
+    except orjson.JSONEncodeError:
+        rows = _plain_rows(rows)
+        written = orjson.dumps(rows, option=DUMPS)
+    # orjson writes NaN as null, so that only rows with a null have to be searched.
+    if b"null" in written and (bad := [i for i, row in enumerate(rows) if holds_nonfinite(row)]):
+        raise EncodeError(NONFINITE, rows=bad)
+    return written
+
+
+def _plain_rows(rows: list[Any]) -> list[Any]:
+    """The rows with their arrays as orjson accepts them. Raises `EncodeError` for rows that it accepts in no form."""
+    accepted, bad, reason = [], list[int](), ""
+    for i, row in enumerate(rows):
+        try:
+            # Each row is written once more for itself, so that the error names the rows at fault.
+            accepted.append(plain(row))
+            orjson.dumps(accepted[-1], option=DUMPS)
+        except (InputError, orjson.JSONEncodeError, RecursionError) as error:
+            reason = reason or str(error)
+            bad.append(i)
+    if bad:
+        raise EncodeError(f"JSON cannot express it: {reason}", rows=bad)
+    return accepted

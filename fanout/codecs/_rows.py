@@ -1,4 +1,4 @@
-"""Write rows of any kind as JSON, as texts or as one array; refuse whatever the format cannot express.
+"""Make texts, arrays and values in JSON of rows of any kind; refuse whatever a wire format cannot express.
 
 Every refusal names the rows at fault, so that they fail alone and before anything is sent.
 """
@@ -18,7 +18,7 @@ from fanout.errors import EncodeError, InputError
 from fanout.rows import within, without_mask, without_masks
 
 if TYPE_CHECKING:
-    from fanout.types import Array, Rows
+    from fanout.types import Array
 
 Schema: TypeAlias = tuple[str, tuple[int, ...]]
 """``"numbers"``, ``"texts"`` or ``"booleans"``, and the shape of one row."""
@@ -32,42 +32,7 @@ DUMPS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
 # Only the wire format refuses values; stacking changes none of them.
 _AS_IT_IS = Wanted(keep=True, whole=True)
 
-_NONFINITE = "NaN or infinity, which JSON cannot express"
-
-
-def to_json(rows: Rows) -> bytes:
-    """The rows as one JSON list; a mapping of columns becomes a list of objects.
-
-    Raises:
-        EncodeError: rows with NaN, infinity, or anything else that JSON does not have.
-        InputError: an array of a dtype that no row of can be sent.
-    """
-    if isinstance(rows, np.ndarray):
-        # The common case: orjson writes the array from its memory, and the text shows whether all numbers are finite.
-        # As `native` asks, without a call.
-        as_it_is = type(rows) is np.ndarray and rows.dtype.isnative and rows.flags.c_contiguous
-        if as_it_is and rows.ndim and rows.dtype.char in "fd":
-            written = orjson.dumps(rows, option=DUMPS)
-            # orjson writes NaN and infinity as null, the only word here with an n; one byte is found quickest.
-            if b"n" not in written:
-                return written
-        return orjson.dumps(jsonable(rows), option=DUMPS)
-    if isinstance(rows, Mapping):
-        return _objects(rows)
-    return _listed(rows)
-
-
-def jsonable(array: Array) -> Any:
-    """``array`` (first axis: the rows) as orjson accepts it: native and contiguous, or nested lists of texts.
-
-    Raises as `to_json` does.
-    """
-    if array.dtype.kind in "USTO":
-        return texts(array)
-    array = without_mask(array)
-    require_numbers(array)
-    require_finite(array)
-    return native(array)
+NONFINITE = "NaN or infinity, which JSON cannot express"
 
 
 def require_numbers(array: Array) -> None:
@@ -87,7 +52,7 @@ def require_finite(array: Array) -> None:
     if array.dtype.kind != "f" or within(array):
         return
     if bad := rows_where(~np.isfinite(array)):
-        raise EncodeError(_NONFINITE, rows=bad)
+        raise EncodeError(NONFINITE, rows=bad)
 
 
 def rows_where(mask: Array) -> list[int]:
@@ -190,73 +155,30 @@ def _text(item: object) -> str | None:
     )
 
 
-def _objects(columns: Mapping[str, Array]) -> bytes:
-    arrays = {name: np.asarray(without_mask(column, f"column {name!r}")) for name, column in columns.items()}
-    if len({len(array) for array in arrays.values()}) != 1:
-        raise InputError(f"columns differ in length: { {name: len(array) for name, array in arrays.items()} }")
-    # Rows of numbers stay arrays, which orjson writes at once; single values are faster as Python's own.
-    cells = [_cells(jsonable(array)) for array in arrays.values()]
-    return orjson.dumps([dict(zip(arrays, row, strict=True)) for row in zip(*cells, strict=True)], option=DUMPS)
-
-
-def _cells(column: Any) -> list[Any]:
-    single = isinstance(column, np.ndarray) and column.ndim == 1
-    return list(column.tolist() if single else column)
-
-
-def _listed(rows: Sequence[Any]) -> bytes:
-    # orjson accepts a list and a tuple, but no other sequence.
-    rows = rows if isinstance(rows, list) else list(rows)
-    try:
-        written = orjson.dumps(rows, option=DUMPS)
-    except orjson.JSONEncodeError:
-        rows = _plain_rows(rows)
-        written = orjson.dumps(rows, option=DUMPS)
-    # orjson writes NaN as null, so that only rows with a null have to be searched.
-    if b"null" in written and (bad := [i for i, row in enumerate(rows) if holds_nonfinite(row)]):
-        raise EncodeError(_NONFINITE, rows=bad)
-    return written
-
-
-def _plain_rows(rows: list[Any]) -> list[Any]:
-    """The rows with their arrays as orjson accepts them. Raises `EncodeError` for rows that it accepts in no form."""
-    plain, bad, reason = [], [], ""
-    for i, row in enumerate(rows):
-        try:
-            # Each row is written once more for itself, so that the error names the rows at fault.
-            plain.append(_plain(row))
-            orjson.dumps(plain[-1], option=DUMPS)
-        except (InputError, orjson.JSONEncodeError, RecursionError) as error:
-            reason = reason or str(error)
-            bad.append(i)
-    if bad:
-        raise EncodeError(f"JSON cannot express it: {reason}", rows=bad)
-    return plain
-
-
 def value_to_json(value: Any) -> bytes:
     """One value of a row as JSON. Raises `Unfit` where JSON cannot express it."""
     try:
         try:
             written = orjson.dumps(value, option=DUMPS)
         except orjson.JSONEncodeError:
-            written = orjson.dumps(_plain(value), option=DUMPS)
+            written = orjson.dumps(plain(value), option=DUMPS)
     except (InputError, orjson.JSONEncodeError, RecursionError) as error:
         hint = "; for bytes write the filter | base64" if isinstance(value, bytes) else ""
         raise Unfit(f"holds what JSON cannot express: {error}{hint}") from None
     if b"null" in written and holds_nonfinite(value):
-        raise Unfit(f"holds {_NONFINITE}")
+        raise Unfit(f"holds {NONFINITE}")
     return written
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """``value`` with its arrays as orjson accepts them."""
     if isinstance(value, np.ndarray):
         value = without_mask(value, "an array")
         # orjson then names the dtypes that it does not accept.
         return value.tolist() if value.dtype.kind in "UT" else native(value)
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else value
+        return [plain(item) for item in value]
+    return {key: plain(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def holds_nonfinite(value: object) -> bool:

@@ -13,13 +13,14 @@ import orjson
 from jmespath.exceptions import JMESPathError
 from jmespath.visitor import TreeInterpreter
 
-from fanout.codecs._rows import to_json
+from fanout.codecs._request import to_json
 from fanout.errors import ConfigError
 
 if TYPE_CHECKING:
     from fanout.codecs._answers import Answers
     from fanout.codecs._outputs import Output
-    from fanout.codecs._request import Document, RequestTemplate
+    from fanout.codecs._placeholders import Document
+    from fanout.codecs._request import RequestTemplate
 
 # Functions that give the only value of a list, and those that give their argument.
 _OF_ONE = ("sum", "avg", "max", "min")
