@@ -17,6 +17,9 @@ LOCAL = "local://"
 UNIX = "unix://"
 """Scheme of Unix sockets: ``unix:///PATH``, or ``unix:///PATH:/v1/embeddings?a=1`` with the target of the request."""
 
+USUAL_PORTS = {"http": 80, "https": 443}
+"""Scheme -> the port of a URL that names none."""
+
 # The host of requests over a Unix socket, which has no name of its own. curl and Docker send the same.
 _HOST_OF_SOCKETS = "http://localhost"
 

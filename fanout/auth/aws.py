@@ -15,6 +15,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from urllib.parse import parse_qsl, quote, urlsplit
 
+from fanout._url import USUAL_PORTS
 from fanout.auth.base import Auth, Credentials, needs_extra, on_daemon_thread, require_secret
 from fanout.errors import ConfigError, CredentialsError
 from fanout.options import checks_options
@@ -143,7 +144,7 @@ def sign(scope: Scope, request: Request, time_stamp: str) -> dict[str, str]:
 def _host(scheme: str, host: str, port: int | None) -> str:
     """Return the field Host as it is sent: without the usual port of the scheme."""
     shown = f"[{host}]" if ":" in host else host
-    return shown if port in (None, {"http": 80, "https": 443}.get(scheme)) else f"{shown}:{port}"
+    return shown if port in (None, USUAL_PORTS.get(scheme)) else f"{shown}:{port}"
 
 
 def _canonical_path(path: str, service: str) -> str:

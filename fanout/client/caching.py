@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from fanout._url import LOCAL, UNIX, is_credential, split_socket
+from fanout._url import LOCAL, UNIX, USUAL_PORTS, is_credential, split_socket
 from fanout.client.endpoints import offline_url
 from fanout.client.identity import codec_identity, codec_name, query_of
 from fanout.engine import AnswerStore
@@ -93,7 +93,7 @@ def _place(url: str, codec: Codec) -> tuple[str, str, str]:
         return url, "", ""
     socket, http = split_socket(offline_url(url, codec.path))
     parts = urlsplit(http)
-    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    port = parts.port or USUAL_PORTS.get(parts.scheme, 0)
     origin = f"{parts.scheme}://{parts.hostname}:{port}" if socket is None else f"{UNIX}{socket}:"
     return origin, parts.path, query_of(url)
 

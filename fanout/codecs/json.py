@@ -10,11 +10,10 @@ import numpy as np
 import orjson
 
 from fanout.codecs import _options, _values
-from fanout.codecs._answers import Answers, Items
+from fanout.codecs._answers import Answers, Items, OutputOptions, Outputs
 from fanout.codecs._bodies import FormBody, RawBody
 from fanout.codecs._numbers import AT_ONCE, NumbersReader
 from fanout.codecs._options import DTypeOption, ShapeOption  # noqa: TC001 - the schema of job files resolves them
-from fanout.codecs._outputs import OutputOptions, Outputs
 from fanout.codecs._parsing import invalid, read, read_with_usage, small_document
 from fanout.codecs._paths import BODY, PLAIN_FIELD, stated_order
 from fanout.codecs._polling import Polling, PollOptions

@@ -12,8 +12,7 @@ import numpy as np
 import orjson
 
 from fanout.codecs import _options
-from fanout.codecs._chat_answers import choice_of, error_of, fatal, is_blocked, no_text, require_whole, text_of
-from fanout.codecs._messages import Messages
+from fanout.codecs._chat import Messages, choice_of, error_of, fatal, is_blocked, no_text, require_whole, text_of
 from fanout.codecs._options import sampled_by
 from fanout.codecs._parsing import openai_counts, read_with_usage, small_document
 from fanout.codecs._rows import DUMPS

@@ -10,9 +10,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import orjson
-from pybase64 import b64decode
 
-from fanout.codecs import _options, _vllm_bytes
+from fanout.codecs import _options, _vectors
 from fanout.codecs._numbers import AT_ONCE, LARGE, SimdjsonReader, exact_below, require_unique_names, vectors
 from fanout.codecs._options import ANY_OUTPUT, DTypeOption, ShapeOption
 from fanout.codecs._parsing import counts, invalid, model_name, openai_counts, read_with_usage, with_usage_of
@@ -27,7 +26,6 @@ from fanout.exact_json import LIGHT
 from fanout.rows import within
 from fanout.types import Array, DecodedResponse, Payload, Response, Rows, TensorSpec, Values, Verdict
 
-_BASE64 = np.dtype("<f4")
 _SINGLE = np.dtype(np.float32)
 _MOST_ITEMS = 2**31
 _OWN_FIELDS = ("input", "model", "dimensions", "encoding_format", "embed_dtype", "endianness")
@@ -88,7 +86,7 @@ class OpenAIEmbeddings(Codec):
         self._fields["encoding_format"] = encoding_format
         if encoding_format == "bytes":
             self._fields |= {"embed_dtype": embed_dtype or "float32", "endianness": "little"}
-            self.max_rows = _vllm_bytes.MOST_ROWS
+            self.max_rows = _vectors.MOST_ROWS
         self._fields |= _checked_extra(extra)
         self.max_rows = _options.count_or_none("max_rows", max_rows) or self.max_rows
         # True if the last answer had its vectors as numbers: a server may ignore the encoding format.
@@ -119,7 +117,7 @@ class OpenAIEmbeddings(Codec):
 
     def decode(self, response: Response, n_rows: int) -> DecodedResponse:
         """The vectors in the order of their ``index``, shape (n_rows, width), and usage. Raises `InvalidResponse`."""
-        if _vllm_bytes.HEADER in response.headers:
+        if _vectors.HEADER in response.headers:
             return self._from_bytes(response, n_rows)
         size = len(response.body)
         if self._floats_come and self._usage is None and LARGE <= size <= AT_ONCE:
@@ -135,7 +133,7 @@ class OpenAIEmbeddings(Codec):
 
     def decodes_at_once(self, response: Response) -> bool:
         """True for raw bytes, which become an array without a conversion."""
-        return _vllm_bytes.HEADER in response.headers
+        return _vectors.HEADER in response.headers
 
     def classify(self, response: Response) -> Verdict | int | None:
         """500 for the 424 of Text Embeddings Inference: its backend failed, perhaps because of a row."""
@@ -151,8 +149,8 @@ class OpenAIEmbeddings(Codec):
     def _from_bytes(self, response: Response, n_rows: int) -> DecodedResponse:
         metadata: dict[str, Any] = {}
         try:
-            metadata = _vllm_bytes.metadata_of(response)
-            vectors = _vllm_bytes.vectors_in(response, metadata, n_rows)
+            metadata = _vectors.metadata_of(response)
+            vectors = _vectors.vectors_in(response, metadata, n_rows)
         except Unfit as error:
             problem = InvalidResponse(f"the answer {error}", error_kind=error.error_kind)
             problem.usage = self._count(metadata)[0]
@@ -239,7 +237,7 @@ class OpenAIEmbeddings(Codec):
     def _array(self, vectors: list[Any]) -> Array:
         self._floats_come = not isinstance(vectors[0], str)
         if not self._floats_come:
-            return _from_base64(vectors)
+            return _vectors.from_base64(vectors)
         numbers = array(vectors, Wanted(self._dtype, keep=self.nonfinite == "keep"))
         if numbers.ndim != 2 or not numbers.size:
             raise Unfit(f"has embeddings of shape {list(numbers.shape[1:])}, not one vector a text", error_kind="shape")
@@ -256,8 +254,8 @@ def _check(dimensions: object, encoding_format: object, embed_dtype: object, dty
         raise ConfigError('embed_dtype needs encoding_format = "bytes", whose answers state it', key="embed_dtype")
     if encoding_format == "base64" and dtype != _SINGLE:
         raise ConfigError(f'base64 carries float32; for dtype {dtype} set encoding_format to "float"', key="dtype")
-    if embed_dtype is not None and embed_dtype not in _vllm_bytes.DATATYPES:
-        known = ", ".join(map(repr, _vllm_bytes.DATATYPES))
+    if embed_dtype is not None and embed_dtype not in _vectors.DATATYPES:
+        known = ", ".join(map(repr, _vectors.DATATYPES))
         raise ConfigError(f"embed_dtype must be one of {known}, not {embed_dtype!r}", key="embed_dtype")
 
 
@@ -291,40 +289,3 @@ def _vectors_and_indices(data: list[Any]) -> tuple[list[Any], list[Any]]:
         return [item["embedding"] for item in data], [item.get("index") for item in data]
     except (TypeError, KeyError, AttributeError):
         raise Unfit("has an item without 'embedding' in 'data'") from None
-
-
-def _from_base64(vectors: list[Any]) -> Array:
-    """Shape (n, width), a read-only view of float32."""
-    data = _joined(vectors)
-    if data is None:
-        data = b"".join(_each(vectors))
-    size = len(data) // len(vectors)
-    width, rest = divmod(size, _BASE64.itemsize)
-    if rest or not width:
-        raise Unfit(f"has {size} bytes, which are no float32 numbers", row=0, error_kind="shape")
-    return np.frombuffer(data, _BASE64).reshape(len(vectors), width)
-
-
-def _joined(vectors: list[Any]) -> bytes | None:
-    """The bytes of all vectors, decoded at once; None if not all have one length in whole groups of four characters."""
-    try:
-        if len(set(map(len, vectors))) > 1 or len(vectors[0]) % 4:
-            return None
-        # One call for all vectors is several times quicker than one for each.
-        text = "".join(vectors)
-        data = b64decode(text, validate=True)
-    except (ValueError, TypeError):  # padding within the joined text, or no base64
-        return None
-    return data if 4 * len(data) == 3 * len(text) else None
-
-
-def _each(vectors: list[Any]) -> list[bytes]:
-    rows: list[bytes] = []
-    for i, text in enumerate(vectors):
-        try:
-            rows.append(b64decode(text, validate=True))
-        except (ValueError, TypeError):
-            raise Unfit("is no base64, as others are", row=i) from None
-        if len(rows[i]) != len(rows[0]):
-            raise Unfit(f"has {len(rows[i])} bytes where row 0 has {len(rows[0])}", row=i, error_kind="shape")
-    return rows

@@ -7,20 +7,24 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fanout.serving.exchange import ServerRequest, ServerResponse, StatusError, json_answer, parsed
-from fanout.serving.models import call, require_model
-from fanout.serving.oip_tensors import OutputTensor, read_inputs, to_tensors, written
+from fanout.serving.models import UNNAMED, Column, call, jsonable, require_finite, require_model
+from fanout.tensors import datatype_of, dtype_of, pack, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from fanout.serving.models import Model, TensorInfo
-    from fanout.types import Array
+    from fanout.types import Array, Buffer
 
 VERSION = "1"
 LENGTH_HEADER = "Inference-Header-Content-Length"
+DEFAULT_OUTPUT = "output"
 
 
 def server(model: Model, request: ServerRequest) -> ServerResponse:
@@ -145,3 +149,173 @@ def _answer(model: Model, document: Mapping[str, Any], tensors: list[OutputTenso
         return answer
     headers = {"Content-Type": "application/octet-stream", LENGTH_HEADER: str(len(answer.body))}
     return ServerResponse(status=200, headers=headers, body=b"".join([answer.body, *buffers]), rows=n_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTensor:
+    """One output of an answer."""
+
+    name: str
+    array: Array
+    datatype: str
+    binary: bool = False
+
+    def as_binary(self, binary: bool) -> OutputTensor:
+        """The same tensor, to be written after the JSON (True) or into it (False)."""
+        return replace(self, binary=binary)
+
+
+def read_inputs(model: Model, document: Mapping[str, Any], tail: memoryview) -> dict[str, Array]:
+    """The request's input tensors by name: writable arrays, at least one, all with the same number of rows.
+
+    Raises `StatusError` (400): malformed, another size than the shape says, or not the model's inputs.
+    """
+    inputs = document.get("inputs")
+    if not isinstance(inputs, list) or not inputs:
+        raise StatusError(400, 'expected "inputs", a list with at least one tensor')
+    arrays: dict[str, Array] = {}
+    datatypes: dict[str, str] = {}
+    for tensor in inputs:
+        name, datatype, shape = _header(tensor)
+        if name in arrays:
+            raise StatusError(400, f"input {name!r} is there twice")
+        arrays[name], tail = _array(tensor, name, datatype, shape, tail)
+        datatypes[name] = datatype
+    if len(tail):
+        raise StatusError(400, f"the body has {len(tail)} bytes more than its binary inputs")
+    if len({len(array) for array in arrays.values()}) > 1:
+        lengths = {name: len(array) for name, array in arrays.items()}
+        raise StatusError(400, f"inputs differ in their number of rows: {lengths}")
+    _require_known(model, datatypes)
+    return arrays
+
+
+def to_tensors(model: Model, outputs: Mapping[str, Column]) -> dict[str, OutputTensor]:
+    """The model's outputs as tensors by name. Raises `StatusError` (500) for a dtype without a data type."""
+    # A bare result has no name, but every tensor of the protocol does.
+    unnamed = model.outputs[0].name if model.outputs else DEFAULT_OUTPUT
+    tensors = {}
+    for key, column in outputs.items():
+        name = unnamed if key == UNNAMED else key
+        array = _texts(model, name, column) if _is_object(column) else np.asarray(column)
+        datatype = datatype_of(array.dtype)
+        if datatype is None:
+            raise StatusError(
+                500, f"output {name!r} of model {model.name!r} is of {array.dtype}, which no data type holds"
+            )
+        tensors[name] = OutputTensor(name, array, datatype)
+    return tensors
+
+
+def written(model: Model, tensors: list[OutputTensor]) -> tuple[list[dict[str, Any]], list[Buffer]]:
+    """The JSON descriptions, data included where it is not binary, and the binary tensors in the same order."""
+    # Binary tensors can carry NaN; JSON cannot.
+    require_finite(model, {tensor.name: tensor.array for tensor in tensors if not tensor.binary})
+    described: list[dict[str, Any]] = []
+    buffers: list[Buffer] = []
+    for tensor in tensors:
+        entry: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.array.shape}
+        if tensor.binary:
+            buffers.append(pack(tensor.array, tensor.datatype))
+            entry["parameters"] = {"binary_data_size": len(buffers[-1])}
+        else:
+            entry["data"] = jsonable(tensor.array.reshape(-1))
+        described.append(entry)
+    return described, buffers
+
+
+def _header(tensor: Any) -> tuple[str, str, list[int]]:
+    """Name, data type and shape of an input."""
+    if not isinstance(tensor, dict):
+        raise StatusError(400, 'every input must be an object with "name", "shape" and "datatype"')
+    name, datatype, shape = tensor.get("name"), tensor.get("datatype"), tensor.get("shape")
+    if not isinstance(name, str):
+        raise StatusError(400, 'every input must have a "name"')
+    if not isinstance(datatype, str) or dtype_of(datatype) is None:
+        raise StatusError(400, f"input {name!r} has no known datatype: {datatype!r}")
+    if not isinstance(shape, list) or not shape or not all(type(n) is int and n >= 0 for n in shape):
+        raise StatusError(400, f'input {name!r}: "shape" must be a list of lengths, the rows first; not {shape!r}')
+    return name, datatype, shape
+
+
+def _array(
+    tensor: dict[str, Any], name: str, datatype: str, shape: list[int], tail: memoryview
+) -> tuple[Array, memoryview]:
+    """One input, and the rest of the binary data."""
+    parameters = tensor.get("parameters") or {}
+    size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+    try:
+        if size is None:
+            return _from_json(tensor.get("data"), datatype).reshape(shape), tail
+        if type(size) is not int or not 0 <= size <= len(tail):
+            raise ValueError(f"binary_data_size is {size!r}, but {len(tail)} bytes are left")
+        # A copy, since user code may work in place, and the bytes may lie at odd addresses.
+        return unpack(bytes(tail[:size]), datatype, shape).copy(), tail[size:]
+    except (ValueError, OverflowError) as error:
+        raise StatusError(400, f"input {name!r} of shape {shape}: {error}") from None
+
+
+def _from_json(data: Any, datatype: str) -> Array:
+    """JSON data, flat or nested, as a flat array of the data type. Raises ValueError where a value does not fit it."""
+    if not isinstance(data, list):
+        raise ValueError('"data" is missing, or is not a list')
+    dtype = dtype_of(datatype)
+    if datatype == "BYTES":
+        texts = list(_flat(data))
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("BYTES takes strings alone")
+        return np.array(texts, dtype)
+    given = np.array(data)
+    if given.dtype.kind == "f" and datatype == "UINT64" and all(type(value) is int for value in _flat(data)):
+        # numpy promotes a list of integers below and above 2**63 to float64
+        given = np.array(list(_flat(data)), object)
+    if given.dtype.kind not in _KINDS[datatype[:2]] and given.size:
+        raise ValueError(f'"data" does not hold {datatype} values alone')
+    return _fitting(given, np.dtype(dtype))
+
+
+def _fitting(given: Array, dtype: np.dtype[Any]) -> Array:
+    with np.errstate(over="ignore"):
+        # numpy wraps integers without a word; floats become infinite.
+        cast = given.reshape(-1).astype(dtype)
+    fits = np.isfinite(cast) if dtype.kind == "f" else cast == given.reshape(-1)
+    if not fits.all():
+        raise ValueError(f'"data" holds values that {dtype} cannot')
+    return cast
+
+
+# The numpy kinds that JSON may hold for a data type, by its first two letters.
+_KINDS = {"BO": "b", "UI": "iuO", "IN": "iu", "FP": "iuf", "BF": "iuf"}
+
+
+def _flat(data: Any) -> Iterator[Any]:
+    if isinstance(data, list):
+        for item in data:
+            yield from _flat(item)
+    else:
+        yield data
+
+
+def _require_known(model: Model, datatypes: Mapping[str, str]) -> None:
+    """Raises `StatusError` (400), worded as Triton does, unless these are the inputs of the model."""
+    known = {tensor.name: tensor.datatype for tensor in model.inputs} or datatypes
+    for name, datatype in datatypes.items():
+        if name not in known:
+            takes = ", ".join(known)
+            raise StatusError(400, f"unexpected inference input {name!r} for model {model.name!r}: it takes {takes}")
+        if datatype != known[name]:
+            raise StatusError(400, f"input {name!r} is {datatype}, but model {model.name!r} expects {known[name]}")
+    missing = [name for name in known if name not in datatypes]
+    if missing:
+        raise StatusError(400, f"model {model.name!r} also expects input {missing[0]!r}")
+
+
+def _is_object(column: Column) -> bool:
+    return isinstance(column, list) or column.dtype.kind == "O"
+
+
+def _texts(model: Model, name: str, column: Column) -> Array:
+    items = list(column)
+    if not all(isinstance(item, str) for item in items):
+        raise StatusError(500, f"output {name!r} of model {model.name!r} holds neither numbers of one shape nor texts")
+    return np.array(items, np.dtypes.StringDType())

@@ -16,6 +16,7 @@ from multidict import CIMultiDict
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode, set_span_in_context
 
+from fanout._url import USUAL_PORTS
 from fanout.settings import require_header_name
 from fanout.stop import ATTEMPT_TIMEOUT
 from fanout.telemetry.metrics import label
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 _KNOWN = frozenset(map(int, HTTPStatus))
 _NOTHING = Context()
 _FAILED = Status(StatusCode.ERROR)
-_PORTS = {"http": 80, "https": 443}
 
 
 class AttemptState:
@@ -206,7 +206,7 @@ class TracedTransport:
         return {
             "http.request.method": method,
             "server.address": label(parts.hostname or ""),
-            "server.port": parts.port or _PORTS.get(parts.scheme, 0),
+            "server.port": parts.port or USUAL_PORTS.get(parts.scheme, 0),
             "url.full": label(self._redactor.url(url)),
             "url.scheme": parts.scheme,
         }

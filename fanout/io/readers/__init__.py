@@ -12,7 +12,7 @@ from fanout.io.readers.arrow_files import ArrowFileSource, ParquetSource
 from fanout.io.readers.base import BLOCK_BYTES, Source
 from fanout.io.readers.columns import ColumnOptions
 from fanout.io.readers.csv import CsvSource
-from fanout.io.readers.file_cells import FileCellsSource, FileOptions, FileReader
+from fanout.io.readers.file_contents import FileCellsSource, FileOptions, FileReader, Folder, FolderSource, RemoteFolder
 from fanout.io.readers.files import (
     GZIP,
     ConcatenatedSource,
@@ -22,7 +22,6 @@ from fanout.io.readers.files import (
     in_natural_order,
     of_one_format,
 )
-from fanout.io.readers.folder import Folder, FolderSource, RemoteFolder
 from fanout.io.readers.jsonl import JsonLinesSource
 from fanout.io.readers.lines import ByteInput, InputFile, Stdin, TextSource
 from fanout.io.readers.npy import NpySource, NpzSource

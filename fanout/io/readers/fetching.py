@@ -15,7 +15,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from fanout._url import redact_url
+from fanout._url import USUAL_PORTS, redact_url
 from fanout.errors import InputError
 from fanout.io.remote.urls import as_resolved, is_internal
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 # Schemes that some model servers read by themselves, with credentials of their own.
 _STORES = ("gs", "s3")
-_PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"(\*\.)?[A-Za-z0-9_.-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 _PIECE = 64 * 2**10
 _CONTROL = re.compile(r"[\x00-\x20\x7f\\]")
@@ -74,11 +73,11 @@ class UrlFetcher:
             raise Unfetched("has a URL that cannot be read") from None
         if parts.scheme in _STORES:
             return False
-        if parts.scheme not in _PORTS:
+        if parts.scheme not in USUAL_PORTS:
             raise Unfetched(f"has a URL of the scheme {parts.scheme!r}, which is neither fetched nor passed on")
         if not host or "@" in parts.netloc:
             raise Unfetched("has a URL without a host, or with credentials before it")
-        if self._is_named(host, port or _PORTS[parts.scheme], _PORTS[parts.scheme]):
+        if self._is_named(host, port or USUAL_PORTS[parts.scheme], USUAL_PORTS[parts.scheme]):
             return True
         if is_internal(host):
             raise Unfetched(f"has a URL of the host {host!r}, which is not a public one: {_remedy(parts)}")
