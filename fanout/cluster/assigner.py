@@ -52,14 +52,19 @@ class Assigner:
         self._limits, self._workers, self._shard = limits, workers, shard
         self.alone = False
 
+    def idle(self, running: Sequence[Attempt]) -> int:
+        """Return the number of workers that may run an attempt beside ``running``."""
+        return max(0, (1 if self.alone else self._workers) - len(running))
+
     def next(self, number: int, running: Sequence[Attempt], jobs: Mapping[tuple[int, int], str]) -> Attempt | None:
         """Return the next attempt; None if there is none while ``running`` are under way.
 
         ``jobs`` are those of an asynchronous API: start and stop of rows -> URL.
         """
-        if not len(self.shards) or len(running) >= (1 if self.alone else self._workers):
+        idle = self.idle(running)
+        if not len(self.shards) or not idle:
             return None
-        budget = self.budgets.give(number, 1 if self.alone else self._workers - len(running))
+        budget = self.budgets.give(number, idle)
         if budget is None:
             return None
         slot = min(set(range(self._workers)) - {attempt.slot for attempt in running})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -18,13 +18,19 @@ if TYPE_CHECKING:
     from fanout.cluster.assigner import Assigner, Attempt
     from fanout.cluster.collect import Collected, Collector
     from fanout.cluster.engines.base import Engine
+    from fanout.cluster.manifest import ManifestWriter
     from fanout.cluster.overseer import Overseer
-    from fanout.io.parts import Manifest, PartsFolder
     from fanout.types import StopKind
 
 # Attempts that end without any row done, one after the other, before the run stops.
 _MOST_LOSSES = 8
 _LONGEST_BACKOFF = 5.0
+
+# An attempt hands its rows over to idle workers if its end is at least this far: it costs about one request in flight,
+# and the start of two attempts.
+_TAIL_SECONDS = 3.0
+_TAIL_ROUNDS = 4
+_TAIL_POLL_SECONDS = 0.5
 
 _KIND_OF_BUDGET: dict[str, StopKind] = {
     "max_requests": "max_requests",
@@ -38,8 +44,7 @@ class Dispatcher:
 
     Args:
         engine: carries shards to workers.
-        folder: of the parts.
-        manifest: of the run, which lists no attempt yet.
+        manifest: of the run.
         assigner: makes attempts.
         collector: writes parts to the output.
         overseer: passes orders and progress.
@@ -51,15 +56,17 @@ class Dispatcher:
     def __init__(
         self,
         engine: Engine,
-        folder: PartsFolder,
-        manifest: Manifest,
+        manifest: ManifestWriter,
         assigner: Assigner,
         collector: Collector,
         overseer: Overseer,
     ) -> None:
-        self._engine, self._folder, self._manifest = engine, folder, manifest
-        self._assigner, self._collector, self._overseer = assigner, collector, overseer
+        self._engine, self._manifest, self._assigner = engine, manifest, assigner
+        self._collector, self._overseer = collector, overseer
         self._running: dict[asyncio.Task[str], Attempt] = {}
+        # Attempts that have ended are taken in one after the other, while their workers have other rows already.
+        self._ended: deque[tuple[asyncio.Task[str], Attempt]] = deque()
+        self._finishing: asyncio.Task[None] | None = None
         self._refusal: Stop | None = None
         self._losses = 0
         self._error: ConfigError | None = None
@@ -82,67 +89,93 @@ class Dispatcher:
         """
         overseeing = asyncio.create_task(self._overseer.run())
         try:
-            while True:
-                await self._start_shards()
-                if not self._running:
-                    break
+            while await self._start_shards():
                 waited: list[asyncio.Task[Any]] = [overseeing, *self._running]
-                done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+                if self._finishing is not None:
+                    waited.append(self._finishing)
+                seconds = _TAIL_POLL_SECONDS if self._idle else None
+                done, _ = await asyncio.wait(waited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
                 # Without orders the workers would go on for a minute, and none that is lost would be noticed.
                 if overseeing in done:
                     overseeing.result()
-                for task in done:
-                    await self._finish(task, self._running.pop(task))
+                if self._finishing in done:
+                    self._finishing.result()
+                    self._finishing = None
+                self._ended += ((task, self._running.pop(task)) for task in list(self._running) if task in done)
+                self._divide_anew()
         except OSError as error:
             self.stop(Stop("output", f"the parts cannot be written: {error}"))
         finally:
-            overseeing.cancel()
-            for task in self._running:
+            tasks: list[asyncio.Task[Any]] = [overseeing, *self._running]
+            if self._finishing is not None:
+                tasks.append(self._finishing)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(overseeing, *self._running, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
         if self._error is not None:
             raise self._error
         return self.stopped
 
-    async def _start_shards(self) -> None:
-        while self.stopped is None:
-            number, running = self._manifest.last + 1, list(self._running.values())
-            attempt = self._assigner.next(number, running, self._collector.jobs)
-            if attempt is None:
-                if len(self._assigner.shards) and not running:
-                    self.stop(self._exhausted())
-                return
+    async def _start_shards(self) -> bool:
+        """Give shards to idle workers, and begin to take in an attempt that has ended. Returns False at the end."""
+        while self.stopped is None and (attempt := self._next()) is not None:
             # The attempt counts before it begins: a driver that is killed leaves a manifest that knows it.
-            attempts = {**self._manifest.attempts, number: attempt.ranges}
-            self._manifest = replace(self._manifest, attempts=attempts, last=number)
-            await on_thread(self._folder.write_manifest, self._manifest)
+            await self._manifest.add(attempt.number, attempt.ranges)
             task = asyncio.create_task(self._engine.run(attempt.shard.as_json()))
             self._running[task] = attempt
-            self._overseer.add(number, task)
+            self._overseer.add(attempt.number, task)
+        if self._finishing is None and self._ended:
+            self._finishing = asyncio.create_task(self._finish(*self._ended.popleft()))
+        if not self._running and self._finishing is None:
+            if len(self._assigner.shards) and self.stopped is None:
+                self.stop(self._exhausted())
+            return False
+        return True
+
+    def _next(self) -> Attempt | None:
+        return self._assigner.next(self._manifest.next_number, list(self._running.values()), self._collector.jobs)
+
+    @property
+    def _idle(self) -> int:
+        return self._assigner.idle(list(self._running.values())) if self.stopped is None else 0
+
+    def _divide_anew(self) -> None:
+        """Have the attempt with the farthest end hand over its rows, if workers are idle."""
+        if not self._idle or self._ended or self._finishing is not None or self._overseer.is_handing_over():
+            return
+        left = {
+            attempt.number: self._overseer.rows_left(attempt.number, len(RowSet(attempt.ranges)))
+            for attempt in self._running.values()
+        }
+        number = max(left, key=lambda number: left[number][1], default=None)
+        if number is None:
+            return
+        n_rows, seconds = left[number]
+        if seconds > _TAIL_SECONDS and n_rows > _TAIL_ROUNDS * self._assigner.shards.rows_in_flight:
+            self._overseer.hand_over(number)
 
     async def _finish(self, task: asyncio.Task[str], attempt: Attempt) -> None:
         """Take in the end of an attempt: fence it, collect its part, and return the rest of its rows."""
         number, (outcome, lost) = attempt.number, _outcome_of(task)
+        is_handed_over = self._overseer.is_handing_over(number)
         self._overseer.remove(number)
         try:
-            collected = await on_thread(self._collector.collect, self._folder.part(number), attempt.ranges)
+            collected = await on_thread(self._collector.collect, self._manifest.folder.part(number), attempt.ranges)
         except ConfigError as error:
             # The part stays as it is, and the run goes on from it once it is repaired.
             self._fail(error)
             return
         self._overseer.settle(number, outcome.measured, collected.ok, collected.failed)
         self._settle_budgets(number, outcome, collected)
-        attempts = {one: ranges for one, ranges in self._manifest.attempts.items() if one != number}
-        self._manifest = replace(self._manifest, attempts=attempts)
-        await on_thread(self._folder.write_manifest, self._manifest)
-        await on_thread(self._folder.remove_part, number)
+        await self._manifest.remove(number)
         rest = self._collector.left_of(RowSet(attempt.ranges))
-        self._assigner.shards.put_back(rest)
         if outcome.error is not None:
             text, key = outcome.error
             self._fail(InputError(text, key=key) if outcome.is_input else ConfigError(text, key=key))
         elif rest and self.stopped is None:
-            await self._judge(attempt, outcome, lost, has_progress=collected.ok + collected.failed > 0)
+            has_progress = is_handed_over or collected.ok + collected.failed > 0
+            await self._judge(attempt, outcome, lost, has_progress=has_progress)
+        self._assigner.shards.put_back(rest, self._idle)
 
     def _settle_budgets(self, number: int, outcome: Outcome, collected: Collected) -> None:
         spent = collected.spent

@@ -18,6 +18,7 @@ from fanout.client.uploading import upload
 from fanout.cluster.assigner import Assigner
 from fanout.cluster.collect import Collector
 from fanout.cluster.dispatcher import Dispatcher
+from fanout.cluster.manifest import ManifestWriter
 from fanout.cluster.measurements import combined, combined_latencies
 from fanout.cluster.overseer import Overseer
 from fanout.cluster.plan import Budgets, Shards, division_text, most_workers
@@ -191,7 +192,8 @@ class Cluster:
         shards = Shards(rows, workers, chunk_rows, -(-limits.most_in_flight // workers))
         assigner = Assigner(shards, budgets, limits, workers, self._shard)
         self._overseer = Overseer(self._folder, self._shard.run)
-        return Dispatcher(self._engine, self._folder, manifest, assigner, self._collector, self._overseer)
+        writer = ManifestWriter(self._folder, manifest)
+        return Dispatcher(self._engine, writer, assigner, self._collector, self._overseer)
 
     def _require_same_run(self, manifest: Manifest, journal: Journal) -> None:
         """Raise `ConfigError` if parts of an earlier driver belong to another run than the journal."""

@@ -37,7 +37,9 @@ class Overseer:
         self._order: StopOrder | None = None
         self._changed = asyncio.Event()
         self._tasks: dict[int, asyncio.Task[str]] = {}
+        self._handing_over: set[int] = set()
         self._last = 0
+        self._began: dict[int, float] = {}
         # The last progress of each attempt, and the time since which it is the last.
         self._heard: dict[int, tuple[object, float]] = {}
         self.measured: dict[int, dict[str, Any]] = {}
@@ -49,9 +51,28 @@ class Overseer:
 
     def remove(self, attempt: int) -> None:
         """Fence an attempt: should it run on, it stops."""
-        self._tasks.pop(attempt, None)
-        self._heard.pop(attempt, None)
+        for known in (self._tasks, self._heard, self._began):
+            known.pop(attempt, None)
+        self._handing_over.discard(attempt)
         self._changed.set()
+
+    def hand_over(self, attempt: int) -> None:
+        """Order an attempt to end early, with its rows in flight done."""
+        self._handing_over.add(attempt)
+        self._changed.set()
+
+    def is_handing_over(self, attempt: int | None = None) -> bool:
+        """Return True if ``attempt``, or any if it is None, was ordered to end early and has not ended."""
+        return bool(self._handing_over) if attempt is None else attempt in self._handing_over
+
+    def rows_left(self, attempt: int, n_rows: int) -> tuple[int, float]:
+        """Return how many of an attempt's rows are left, and an estimate of the seconds for them (0 if unknown)."""
+        measured = self.measured.get(attempt, {})
+        done = measured.get("ok", 0) + measured.get("failed", 0)
+        if not done or attempt not in self._began:
+            return n_rows, 0.0
+        seconds = asyncio.get_running_loop().time() - self._began[attempt]
+        return n_rows - done, (n_rows - done) * seconds / done
 
     def settle(self, attempt: int, measured: dict[str, Any], ok: int, failed: int) -> None:
         """Take in the last measurements of an attempt; the rows are those that its part has added."""
@@ -69,7 +90,14 @@ class Overseer:
         while True:
             self._changed.clear()
             beat += 1
-            orders = Orders(run=self._run, beat=beat, stop=self._order, active=list(self._tasks), last=self._last)
+            orders = Orders(
+                run=self._run,
+                beat=beat,
+                stop=self._order,
+                active=list(self._tasks),
+                handing_over=list(self._handing_over),
+                last=self._last,
+            )
             # Both are tried again; a disk that stays full or away stops the run elsewhere.
             with suppress(OSError):
                 await on_thread(self._folder.write_orders, orders)
@@ -88,6 +116,8 @@ class Overseer:
         now = asyncio.get_running_loop().time()
         if progress is not None:
             self.measured[attempt] = progress
+        if is_claimed:
+            self._began.setdefault(attempt, now)
         beat = (is_claimed, None if progress is None else progress.get("beat"))
         last, since = self._heard.setdefault(attempt, (beat, now))
         if beat != last:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 # requests one after the other.
 _ROUNDS = 16
 
+# Workers with so few requests one after the other get one shard each. Should one of them end early, it gets rows of
+# another.
+_UNDIVIDED_ROUNDS = 64
+
 BUDGETS = ("max_requests", "max_cost", "max_tokens_total")
 """Limits of a whole run."""
 
@@ -23,21 +27,25 @@ class Shards:
     """Cuts the rows that are left into shards, as the workers ask for them.
 
     The first shards are the largest, each half of a worker's even share of the rest, so that all workers end at nearly
-    the same time (guided self-scheduling; Polychronopoulos and Kuck 1987).
+    the same time (guided self-scheduling; Polychronopoulos and Kuck 1987). A small input is divided evenly.
 
     Args:
         rows: to be sent.
         workers: that ask for shards.
         chunk_rows: shards end at multiples of it, as the chunks of a single process do.
         concurrency: requests in flight of one worker.
+
+    Attributes:
+        rows_in_flight: of one worker.
     """
 
     def __init__(self, rows: RowSet, workers: int, chunk_rows: int, concurrency: int) -> None:
         self._rows = rows
         self._workers = workers
         self._chunk_rows = chunk_rows
+        self.rows_in_flight = chunk_rows * concurrency
         even = -(-len(rows) // workers)
-        self._fewest = min(chunk_rows * concurrency * _ROUNDS, even)
+        self._fewest = even if even <= self.rows_in_flight * _UNDIVIDED_ROUNDS else self.rows_in_flight * _ROUNDS
 
     def __len__(self) -> int:
         """The number of rows that are left."""
@@ -57,10 +65,12 @@ class Shards:
             self._rows.remove(start, stop)
         return taken
 
-    def put_back(self, rows: RowSet) -> None:
-        """Return rows of a shard that came to no end."""
+    def put_back(self, rows: RowSet, idle: int = 1) -> None:
+        """Return rows of a shard that came to no end; each of ``idle`` workers gets a part of them."""
         for start, stop in rows:
             self._rows.add(start, stop)
+        if idle > 1 and len(rows):
+            self._fewest = min(self._fewest, -(-len(self._rows) // idle))
 
     def _aligned(self, row: int) -> int:
         return -(-row // self._chunk_rows) * self._chunk_rows

@@ -179,6 +179,8 @@ async def _watch(shard: Shard, folder: PartsFolder, client: Client, control: Run
             control.cut()
         elif orders is not None and orders.stop == "drain":
             control.drain()
+        elif orders is not None and shard.attempt in orders.handing_over:
+            control.drain("idle workers get some of its rows", "interrupted")
         elif now() - heard > _SILENCE_SECONDS:
             control.drain(f"the driver has been silent for {_SILENCE_SECONDS:g} s", "interrupted")
 

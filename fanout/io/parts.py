@@ -66,6 +66,7 @@ class Orders:
         beat: grows for as long as the driver lives.
         stop: finish the requests in flight (``"drain"``), or abandon them (``"cut"``).
         active: the attempts that may go on.
+        handing_over: attempts that finish their requests in flight and end, because other workers are idle.
         last: the highest number of an attempt that the orders know. A worker may begin before they have its attempt.
     """
 
@@ -73,6 +74,7 @@ class Orders:
     beat: int = 0
     stop: StopOrder | None = None
     active: Sequence[int] = ()
+    handing_over: Sequence[int] = ()
     last: int = 0
 
     def fences(self, run: str, attempt: int) -> bool:

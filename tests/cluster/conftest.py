@@ -11,6 +11,7 @@ import pytest
 from fanout.cluster import Cluster
 from fanout.cluster.engines.base import Engine
 from fanout.cluster.shard import run_shard
+from fanout.engine import RunControl
 from fanout.job import load_job, run_job
 from tests.jobs import doubler, write_job
 
@@ -40,7 +41,12 @@ class Threads(Engine):
         number = len(self.shards)
         if self.disturb is not None:
             return await self.disturb(number, shard)
-        return await asyncio.to_thread(run_shard, shard)
+        control = RunControl()
+        try:
+            return await asyncio.to_thread(run_shard, shard, control)
+        finally:
+            # A cancelled engine kills its processes; a thread ends by itself.
+            control.cut()
 
     async def close(self) -> None:
         return

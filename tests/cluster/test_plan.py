@@ -38,8 +38,17 @@ def test_shards_end_between_chunks_and_grow_smaller() -> None:
     assert min(sizes[:-1]) == 16 * 4 * 16
 
 
-def test_every_worker_gets_a_shard_of_a_small_input() -> None:
-    assert len(taken(Shards(RowSet([(0, 64)]), 4, 1, 8))) == 4
+def test_workers_get_one_even_shard_each_of_a_small_input() -> None:
+    assert taken(Shards(RowSet([(0, 64)]), 4, 1, 8)) == [[(i, i + 16)] for i in range(0, 64, 16)]
+    assert len(taken(Shards(RowSet([(0, 2 * 64 * 8)]), 2, 1, 8))) == 2
+    assert len(taken(Shards(RowSet([(0, 2 * 65 * 8)]), 2, 1, 8))) > 4
+
+
+def test_idle_workers_get_an_even_part_of_the_rows_that_are_handed_over() -> None:
+    shards = Shards(RowSet([(0, 1000)]), 2, 10, 1)
+    assert [taken(shards) for _ in range(2)] == [[[(0, 500)], [(500, 1000)]], []]
+    shards.put_back(RowSet([(700, 1000)]), idle=3)
+    assert taken(shards) == [[(700, 800)], [(800, 900)], [(900, 1000)]]
 
 
 def test_rows_of_a_lost_shard_come_again() -> None:

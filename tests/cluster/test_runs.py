@@ -11,6 +11,7 @@ import pytest
 
 import fanout
 from fanout.cluster import Cluster
+from fanout.cluster.collect import Collected, Collector
 from fanout.cluster.shard import run_shard
 from fanout.engine import RunControl
 from fanout.io.journal import Journal, read_state
@@ -129,6 +130,46 @@ async def test_a_late_attempt_does_not_count(job, doubler, engine, on_cluster, t
     assert doubler.requests == before
 
 
+async def test_an_idle_worker_gets_rows_of_a_slow_one(write_job, doubler, engine, on_cluster, monkeypatch, tmp_path):
+    for interval in ("dispatcher._TAIL_POLL_SECONDS", "overseer._BEAT_SECONDS", "shard.POLL_SECONDS"):
+        monkeypatch.setattr(f"fanout.cluster.{interval}", 0.01)
+    monkeypatch.setattr("fanout.cluster.dispatcher._TAIL_SECONDS", 0.1)
+    sent: list[float] = []
+
+    def answer(rows: list[float]) -> list[object]:
+        sent.extend(rows)
+        return [2 * row for row in rows]
+
+    async def slow(number: int, shard: str) -> str:
+        if number == 1:
+            shard = json.dumps({**json.loads(shard), "limits": {"concurrency": 1, "requests_per_second": 50.0}})
+        return await asyncio.to_thread(run_shard, shard)
+
+    doubler.answer, engine.disturb = answer, slow
+    summary = await on_cluster(write_job(rows=np.arange(200.0), url=doubler.url), "limits.concurrency=2")
+    assert summary.ok == 200
+    assert len(engine.shards) > 3
+    # Requests in flight were finished, and no row was sent to both.
+    assert sorted(sent) == list(range(200))
+    np.testing.assert_array_equal(np.load(tmp_path / "out/y.npy"), 2 * np.arange(200.0))
+
+
+async def test_the_next_shard_begins_before_its_part_is_collected(write_job, doubler, engine, on_cluster, monkeypatch):
+    monkeypatch.setattr("fanout.cluster.plan._UNDIVIDED_ROUNDS", 1)
+    collect, collected = Collector.collect, []
+
+    def note(self: Collector, *args) -> Collected:
+        collected.append(len(engine.shards))
+        return collect(self, *args)
+
+    monkeypatch.setattr(Collector, "collect", note)
+    engine.workers = 1
+    await on_cluster(write_job(rows=np.arange(300.0), url=doubler.url), "limits.concurrency=1")
+    assert len(engine.shards) > 3
+    # The last part is collected after the last shard; every other one once the shard behind it has begun.
+    assert collected == [*range(2, len(engine.shards) + 1), len(engine.shards)]
+
+
 async def test_an_attempt_that_is_not_in_the_manifest_sends_nothing(job, doubler, engine, on_cluster) -> None:
     outcomes = []
 
@@ -187,8 +228,13 @@ async def test_a_killed_driver_loses_no_row(job, doubler, engine, on_cluster, tm
         await asyncio.sleep(0.005)
     folder = PartsFolder(tmp_path / "out/y.npy")
     left = tmp_path / "left"
-    # A copy of all files is the disk after a SIGKILL.
-    shutil.copytree(tmp_path / "out", left)
+    # A copy of all files is the disk after a SIGKILL. The workers go on meanwhile, and rename some.
+    while True:
+        try:
+            shutil.copytree(tmp_path / "out", left)
+            break
+        except shutil.Error:
+            shutil.rmtree(left)
     await dispatched
     shutil.rmtree(tmp_path / "out")
     left.rename(tmp_path / "out")
@@ -386,7 +432,7 @@ def test_a_manifest_is_whole_or_an_error(tmp_path) -> None:
     path.write_bytes(path.read_bytes().replace(b"[0,5]", b"[0,6]"))
     with pytest.raises(fanout.ConfigError, match="checksum"):
         folder.read_manifest()
-    folder.write_orders(Orders(run="r", beat=2, active=[1]))
-    assert folder.read_orders() == Orders(run="r", beat=2, active=[1])
+    folder.write_orders(Orders(run="r", beat=2, active=[1], handing_over=[1]))
+    assert folder.read_orders() == Orders(run="r", beat=2, active=[1], handing_over=[1])
     assert folder.claim(1)
     assert not folder.claim(1)
