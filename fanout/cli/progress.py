@@ -58,12 +58,12 @@ class Display(ABC):
         """Show the first phase of a run, in which its input is read."""
         self._task = asyncio.get_running_loop().create_task(self._update_regularly())
 
-    def start(self, client: Measured, rows: int | None, earlier: int, sink: FileSink | None = None) -> None:
+    def start(self, client: Measured | None, rows: int | None, earlier: int, sink: FileSink | None = None) -> None:
         """Show ``client`` send ``rows`` rows (None: unknown), of which an earlier run finished ``earlier``.
 
-        After that, show ``sink`` finish the output.
+        After that, show ``sink`` finish and upload the output. Without a client, that is all there is to do.
         """
-        if earlier:
+        if earlier and client is not None:
             self.say(f"resuming: {earlier:,} rows were done before{f' of {rows:,}' if rows is not None else ''}")
         self._client, self._rows, self._earlier, self._sink = client, rows, earlier, sink
         if self._task is None:
@@ -94,8 +94,8 @@ class Display(ABC):
         """Show the counters."""
 
     @abstractmethod
-    def show_phase(self, phase: str, done: int | None, rows: int | None) -> None:
-        """Show a phase in which nothing is sent. ``done`` of ``rows`` rows have passed it."""
+    def show_phase(self, phase: str, done: float | None, total: float | None, unit: str = "rows") -> None:
+        """Show a phase in which no row is sent. ``done`` of ``total`` rows or megabytes have passed it."""
 
     def _eta(self, stats: Statistics, rows: int | None) -> str:
         now = stats.ok + stats.failed
@@ -103,15 +103,17 @@ class Display(ABC):
         return eta_text(self._remaining.update(stats.seconds, now, left))
 
     def _update(self) -> None:
-        if self._client is None:
-            self.show_phase("reading the input", None, None)
-            return
-        stats = self._client.statistics()
-        finished = None if self._sink is None else self._sink.finished_rows
-        if finished is None:
-            self.show(stats, self._rows)
-        else:
+        sink = self._sink
+        destination = None if sink is None else sink.destination
+        if destination is not None and (progress := destination.progress) is not None:
+            uploaded, size = progress
+            self.show_phase("uploading the output", uploaded / 1e6, size / 1e6, "MB")
+        elif sink is not None and (finished := sink.finished_rows) is not None:
             self.show_phase("writing the output", finished, self._rows)
+        elif self._client is not None:
+            self.show(self._client.statistics(), self._rows)
+        else:
+            self.show_phase("reading the input", None, None)
 
     async def _update_regularly(self) -> None:
         while True:
@@ -130,7 +132,7 @@ class Silent(Display):
     def show(self, stats: Statistics, rows: int | None) -> None:
         """Nothing."""
 
-    def show_phase(self, phase: str, done: int | None, rows: int | None) -> None:
+    def show_phase(self, phase: str, done: float | None, total: float | None, unit: str = "rows") -> None:
         """Nothing."""
 
 
@@ -164,15 +166,19 @@ class Lines(Display):
             err=True,
         )
 
-    def show_phase(self, phase: str, done: int | None, rows: int | None) -> None:
+    def show_phase(self, phase: str, done: float | None, total: float | None, unit: str = "rows") -> None:
         """Print a line."""
-        click.echo(f"{phase}{_of(done, rows)}", err=True)
+        click.echo(f"{phase}{_of(done, total, unit)}", err=True)
 
 
-def _of(done: int | None, rows: int | None) -> str:
+def _of(done: float | None, total: float | None, unit: str) -> str:
     if done is None:
         return ""
-    return f": {done} rows" if rows is None else f": {done}/{rows} rows"
+    return f": {_number(done)} {unit}" if total is None else f": {_number(done)}/{_number(total)} {unit}"
+
+
+def _number(value: float) -> str:
+    return f"{value}" if isinstance(value, int) else f"{value:.1f}"
 
 
 class Bar(Display):
@@ -222,15 +228,15 @@ class Bar(Display):
         self._progress.update(self._progress.task_ids[0], total=rows and max(rows, done), completed=done, text=text)
         self._progress.refresh()
 
-    def show_phase(self, phase: str, done: int | None, rows: int | None) -> None:
+    def show_phase(self, phase: str, done: float | None, total: float | None, unit: str = "rows") -> None:
         """Draw the bar of a phase."""
         # Each phase has a bar of its own, because their totals differ.
         if self._progress is None or self._phase != phase:
             progress = self._begin(_phase_bar(moves=done is not None), phase)
-            progress.add_task(phase, total=rows, rows="")
+            progress.add_task(phase, total=total, amount="")
             progress.start()
         assert self._progress is not None
-        self._progress.update(self._progress.task_ids[0], completed=done or 0, rows=_of(done, rows))
+        self._progress.update(self._progress.task_ids[0], completed=done or 0, amount=_of(done, total, unit))
         self._progress.refresh()
 
     def _begin(self, progress: Progress, phase: str | None) -> Progress:
@@ -244,7 +250,7 @@ def _phase_bar(*, moves: bool) -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    text = TextColumn("{task.description}{task.fields[rows]}")
+    text = TextColumn("{task.description}{task.fields[amount]}")
     return Progress(
         *((BarColumn(bar_width=None), text) if moves else (text,)),
         console=Console(stderr=True),

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from fanout.statistics import Latencies
     from fanout.types import Result, Statistics
 
-    OnStart = Callable[[Measured, int | None, int, FileSink], None]
+    OnStart = Callable[[Measured | None, int | None, int, FileSink], None]
 
 _FAILURES_IN_SUMMARY = 3
 
@@ -107,7 +107,7 @@ async def run_job(
         mock: a mock of the model answers in place of the endpoint, as the table ``mock`` describes it.
         control: ends the run from outside; answers so far are written.
         on_start: called before the first row is sent, with the open client, the number of rows (None: unknown yet), the
-            number of rows that were finished before, and the sink.
+            number of rows that were finished before, and the sink; without a client where only an upload is left.
         remote: sends the rows, in place of a client in this process.
 
     Raises:
@@ -174,6 +174,8 @@ async def _run(
     recorder: RunRecorder | None,
 ) -> tuple[Result, RunStopped | None]:
     # A complete run needs no server, so the client is not opened.
+    if on_start is not None and sink.destination is not None and journal.state.complete:
+        on_start(None, None, 0, sink)
     try:
         if (result := await finished(sink, journal, control)) is not None:
             return result, None

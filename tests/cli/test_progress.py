@@ -149,14 +149,37 @@ async def test_rows_of_an_earlier_run_are_neither_left_nor_part_of_the_rate(monk
 
 
 class Finishing:
-    """A sink that is at the end of its run."""
+    """A sink that is at the end of its run; ``end`` is set at the last look."""
 
-    def __init__(self, *rows: int) -> None:
+    def __init__(self, *rows: int | None) -> None:
         self.rows = list(rows)
+        self.end = asyncio.Event()
+        self.destination = None
 
     @property
     def finished_rows(self) -> int | None:
-        return self.rows.pop(0) if len(self.rows) > 1 else self.rows[0]
+        if len(self.rows) > 1:
+            return self.rows.pop(0)
+        self.end.set()
+        return self.rows[0]
+
+
+class Uploading:
+    """A sink, and its destination, while a file of 1 MB is uploaded; ``end`` is set at the last look."""
+
+    finished_rows = 100
+
+    def __init__(self, *sent: int) -> None:
+        self.sent = list(sent)
+        self.end = asyncio.Event()
+        self.destination = self
+
+    @property
+    def progress(self) -> tuple[int, int] | None:
+        if len(self.sent) == 1:
+            self.end.set()
+            return self.sent[0], 1_000_000
+        return self.sent.pop(0), 1_000_000
 
 
 async def phases_shown(display: Display, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,9 +194,9 @@ async def phases_shown(display: Display, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(display, "show_phase", show_phase)
     display.open()
     await asyncio.wait_for(began.wait(), 5)
-    client = Counting(*[HALF] * 4)
-    display.start(client, 100, 0, Finishing(None, None, 40, 100))
-    await asyncio.wait_for(client.empty.wait(), 5)
+    sink = Finishing(None, None, 40, 100)
+    display.start(Counting(*[HALF] * 2), 100, 0, sink)
+    await asyncio.wait_for(sink.end.wait(), 5)
     await display.stop()
 
 
@@ -195,6 +218,16 @@ async def test_a_bar_shows_every_phase(monkeypatch, capsys):
     places = [shown.index(part) for part in ("reading the input", "50/100", "writing the output: 40/100 rows")]
     assert places == sorted(places)
     assert "writing the output: 100/100 rows" in shown
+
+
+async def test_an_upload_is_a_phase_of_its_own(monkeypatch, capsys):
+    monkeypatch.setattr(Lines, "seconds", 0.001)
+    display, sink = Lines(), Uploading(0, 260_000, 1_000_000)
+    display.start(None, None, 0, sink)
+    await asyncio.wait_for(sink.end.wait(), 5)
+    await display.stop()
+    shown = list(dict.fromkeys(capsys.readouterr().err.splitlines()))
+    assert shown == [f"uploading the output: {sent}/1.0 MB" for sent in ("0.0", "0.3", "1.0")]
 
 
 async def test_a_closed_stderr_ends_the_display_only(monkeypatch):

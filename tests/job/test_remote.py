@@ -147,6 +147,17 @@ async def test_the_failed_rows_of_a_remote_input_become_a_table(s3, doubler, wri
         job_failures(job, to=tmp_path / "again.csv")
 
 
+async def test_the_progress_of_an_upload_counts_the_bytes_of_all_files(write_remote_job, s3, doubler, monkeypatch):
+    monkeypatch.setattr("fanout.io.remote.destination._PIECE", 2**14)
+    job = load_job(write_remote_job(np.arange(10_000.0), JOB.replace("rows = 4", "rows = 5000")))
+    sinks = []
+    for _ in range(2):  # the second run only uploads
+        await run_job(job, on_start=lambda client, rows, earlier, sink: sinks.append(sink))
+        stored = len(s3.get("out/y.npy"))
+        assert sinks.pop().destination.progress == (stored, stored)
+        s3.remove("out/y.npy")
+
+
 async def test_a_stop_while_an_output_is_uploaded_keeps_the_rows(write_remote_job, s3, doubler, monkeypatch):
     rows = np.arange(150_000.0)
     file = write_remote_job(rows, JOB.replace("rows = 4", "rows = 50000"))

@@ -38,11 +38,13 @@ class Destination:
 
     Attributes:
         local: the local file of the output.
+        progress: bytes that `upload` has sent so far, and those that it sends in all; None before it sends any.
     """
 
     def __init__(self, url: str, storage: Storage, folder: Path) -> None:
         self.url = url
         self.local = staged_path(url, folder)
+        self.progress: tuple[int, int] | None = None
         self._folder = folder
         scheme, name, self._key = parts_of(url)
         self._bucket = Bucket(scheme, name, storage, KEY)
@@ -98,11 +100,22 @@ class Destination:
             self._bucket.remove(self._key_of(name))
         for name in [name for name in record if name not in kept]:
             del record[name]
-        for path in missing:
-            stamp = _stamp(path)
-            tag = self._bucket.put(self._key_of(path.name), _pieces(path, abandoned), stamp[0])
+        stamps = {path: _stamp(path) for path in missing}
+        total = sum(size for size, *_ in stamps.values())
+        self.progress = (0, total)
+        for path, stamp in stamps.items():
+            tag = self._bucket.put(self._key_of(path.name), self._pieces(path, total, abandoned), stamp[0])
             record[path.name] = {"local": stamp, "tag": tag}
             self._write(record)
+
+    def _pieces(self, path: Path, total: int, abandoned: Callable[[], bool]) -> Iterator[bytes]:
+        before = 0 if self.progress is None else self.progress[0]
+        with path.open("rb") as file:
+            while piece := file.read(_PIECE):
+                if abandoned():
+                    raise Abandoned
+                yield piece
+                self.progress = (before + file.tell(), total)
 
     def _is_in_store(self, path: Path, record: dict[str, Any]) -> bool:
         entry = record.get(path.name)
@@ -145,11 +158,3 @@ class Destination:
 def _stamp(path: Path) -> list[int]:
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ino]
-
-
-def _pieces(path: Path, abandoned: Callable[[], bool]) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            if abandoned():
-                raise Abandoned
-            yield piece
