@@ -151,6 +151,7 @@ def run(
     if on is not None and (record is not None or replay is not None or real_time or metrics_port is not None):
         raise click.UsageError("--record, --replay, --real-time and --metrics-port are for one process: leave --on out")
     if metrics_port is not None:
+        # The option is a key of the job, so that it is checked and reported as any other.
         settings = (*settings, f"telemetry.metrics_port={metrics_port}")
     options = {"rows": rows or slice(None), "fresh": fresh, "only_failed": only_failed, "carry": carry}
     options |= {"record": record, "replay": replay, "mock": mock}

@@ -128,12 +128,14 @@ class Beginner:
             variable = self._questions.ask_if_allowed("Environment variable with the API key or token (empty: none)")
         if variable is None and needs:
             assert preset is not None
+            # The name that the vendor's own tools read, as far as the preset is called after the vendor.
             variable = f"{Path(preset).stem.partition('-')[0].upper()}_API_KEY"
         if variable:
             token = f"${{{variable.removeprefix('${').removesuffix('}')}}}"
             self._draft.set("auth", "token", token, "from the environment, so that no file holds it")
 
     def _set_output(self) -> None:
+        # An empty table with a hint shows where the key goes, and leaves the default to fanout.
         self._draft.tables["chunks"] = {}
         self._draft.hints["chunks"] = ("rows = 64                       # most rows in one request",)
         self._draft.set("limits", "concurrency", 16, "most requests in flight; fanout tune finds the best value")
@@ -160,6 +162,7 @@ class Beginner:
             return report.exit_code or 1
         suffix = output_suffix(probed.answers)
         path = Path(self._draft.tables["output"]["path"])
+        # Only the answer shows whether numbers or texts have to be stored.
         if self._options.output is None and suffix != path.suffix:
             self._draft.tables["output"]["path"] = str(path.with_suffix(suffix))
         for setting in self._options.settings:
@@ -192,6 +195,7 @@ class Beginner:
 
     def _next_steps(self) -> str:
         file = self._file
+        # A run of some rows needs an output of its own: its journal would refuse the whole run.
         pilot = f"{file.stem}-pilot{Path(self._draft.tables['output']['path']).suffix}"
         return (
             "next:\n"

@@ -86,6 +86,7 @@ class CodecSetup:
     def set_rows(self, fields: InputFields) -> None:
         """Choose the columns for a codec of whole rows, or names for those that a template takes."""
         table = self._codec_table()
+        # Only an import of the user's code would show its columns.
         if is_custom(table.get("name")):
             return
         absent = absent_columns(table, self._folder, fields)

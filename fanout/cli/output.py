@@ -215,6 +215,7 @@ def _output_note(summary: Summary, *, fresh: bool) -> str:
 def _count_lines(summary: Summary) -> Iterator[str]:
     pending = f", {summary.pending} pending" if summary.pending else ""
     counts = f"{summary.rows} rows: {summary.ok} ok, {summary.failed} failed{pending}"
+    # Nothing was sent in this process, so that it has no rates and no latencies.
     if summary.earlier == summary.rows:
         written = "its output was written again with other columns, " if summary.rewritten else ""
         yield f"{counts}; complete since an earlier run, {written}nothing was sent (--fresh sends all rows again)"
@@ -303,6 +304,7 @@ def _estimate_lines(estimate: Estimate) -> Iterator[str]:
     yield f"endpoint: {estimate.endpoint}, codec {estimate.codec}; nothing was sent"
     metadata = f", {survey.metadata_requests} more about the model" if survey.metadata_requests else ""
     yield f"requests: {estimate.requests}: {survey.chunks} of up to {survey.chunk_rows} rows{metadata}"
+    # The user should know before paying for a part of the output.
     if limits.max_requests is not None and limits.max_requests < estimate.requests:
         yield f"          limits.max_requests = {limits.max_requests} stops the run before its end"
     yield f"sends:    {survey.body_bytes:,} bytes, headers not counted"

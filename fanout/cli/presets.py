@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from fanout.presets import Parameter, PresetFile
 
+# Descriptions of presets name the host of the API in parentheses, and the meanings of parameters an example.
 _HOST = re.compile(r"\(([\w-]+(?:\.[\w-]+)+)\)")
 _SUCH_AS = re.compile(r"such as ([\w./:-]+)\.$")
 _EXAMPLES: dict[str, Any] = {

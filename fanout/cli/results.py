@@ -62,6 +62,7 @@ def _comparison_lines(one: Comparison) -> Iterator[str]:
             yield f"row {row.row}: answered only in {(one.a if row.answered == 'a' else one.b).path}"
         for name, (x, y) in row.values.items():
             yield f"row {row.row}: {name}: {_value(x)} | {_value(y)}"
+    # The user chose how many rows are named, so the others have to be counted.
     if (rest := one.differing - len(one.first)) > 0:
         yield f"and {rest:,} rows more that differ"
     tolerance = f"within rtol {one.tolerance.rtol:g} and atol {one.tolerance.atol:g}"
@@ -156,6 +157,7 @@ def prune_command(name: str, *, older_than: float | None, namespace: str | None,
 @contextmanager
 def _opened(name: str) -> Iterator[AnswerCache]:
     path = _cache_path(Path(name))
+    # A misspelt name must not make an empty cache.
     with closing(AnswerCache(path, create=False)) as cache:
         try:
             yield cache

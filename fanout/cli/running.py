@@ -200,6 +200,7 @@ def _cluster(
 ) -> Cluster:
     from fanout.cluster import Cluster, open_engine
 
+    # The other options are about the journal of the output, which the driver's own process opens.
     names = ("rows", "mock", "fresh")
     return Cluster(
         job,

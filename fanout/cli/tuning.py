@@ -156,6 +156,7 @@ def _best_lines(report: TuneReport, job: str) -> Iterator[str]:
     settings = " ".join(f"--set {key}={value}" for key, value in report.settings.items())
     if report.written:
         yield f"written:  {report.written}: {', '.join(f'{key} = {value}' for key, value in report.settings.items())}"
+    # The values of a mock say nothing about the endpoint, so they are not recommended.
     elif report.answers == "endpoint":
         yield f"use it:   fanout run {job} {settings}"
         yield "          or let fanout tune --write put it into the job file"

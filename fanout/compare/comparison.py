@@ -172,6 +172,7 @@ def _id_column(tables: tuple[Table, Table], name: str | None) -> str | None:
         for table in tables:
             _require(table, name, "id")
         return name
+    # Ids match rows also after the input was sorted or filtered; positions do so only if it is the same.
     return ID if all(ID in table.names for table in tables) else None
 
 
@@ -191,6 +192,7 @@ def _columns(
             for name, table in zip(pair, tables, strict=True):
                 _require(table, name, "columns")
         return pairs, ([], [])
+    # Reasons of failures name times and endpoints, so that the column of errors would differ between any two runs.
     a, b = ([name for name in table.names if name not in (id_column, ID, ERROR)] for table in tables)
     common = [(name, name) for name in a if name in b]
     if not common:
@@ -208,12 +210,14 @@ def _require(table: Table, name: str, key: str) -> None:
 def _add(comparison: Comparison, pair: Pair, show: int) -> None:
     """Compare some rows that both sides have."""
     ok_a, ok_b = pair.a.ok, pair.b.ok
+    # A row without an answer holds a fill value, which must not be compared.
     both = np.flatnonzero(ok_a & ok_b)
     comparison.rows += len(ok_a)
     comparison.unanswered += int((~ok_a & ~ok_b).sum())
     comparison.a.answered += int((ok_a & ~ok_b).sum())
     comparison.b.answered += int((ok_b & ~ok_a).sum())
     differs = ok_a != ok_b
+    # Most blocks have all answers: their columns are compared without a copy.
     everywhere = len(both) == len(ok_a)
     names = pair.names if everywhere else [pair.names[i] for i in both.tolist()]
     of_columns: dict[str, Array] = {}

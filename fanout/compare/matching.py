@@ -97,6 +97,7 @@ def _matched(
             _leave(second, row, 1, waiting, only_b)
         row += n_rows
     yield from waiting.matched()
+    # Only now: a row whose counterpart came late is no longer among those that are alone.
     for side, unmatched in ((0, only_a), (1, only_b)):
         for name in waiting.alone(side):
             unmatched.add(name)
@@ -123,6 +124,7 @@ def _same_places(a: Rows, b: Rows, row: int, waiting: _WaitingRows) -> Iterator[
     if a.ids == b.ids:
         yield Pair(a.ids, a, b)
         return
+    # Two runs of one input have nearly all ids at the same positions: only the others go through the temporary file.
     same = [x == y for x, y in zip(a.ids, b.ids, strict=True)]
     waiting.add(0, a, same)
     waiting.add(1, b, same)
@@ -157,6 +159,7 @@ class _WaitingRows:
         self._database.execute("CREATE TABLE waiting (side INTEGER, id TEXT, ok INTEGER, content BLOB)")
         # In KiB: rows that meet far from each other would otherwise be read from the disk one by one.
         self._database.execute("PRAGMA cache_size = -32768")
+        # One transaction for all rows: a commit for each block would write the file again and again.
         self._database.execute("BEGIN")
         self._names: list[str] = []
 

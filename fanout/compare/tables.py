@@ -79,6 +79,7 @@ class Table:
 
         ``columns`` are those to read: name in the rows -> column. Raises `InputError` for a damaged file.
         """
+        # The mask is an array of its own, whose blocks have another length than those of the answers.
         masks = RowStream(iter(()) if self._mask is None else _blocks_of(self._mask, ERROR))
         for block in self._open():
             n_rows = count_rows(next(iter(block.values())))
@@ -99,12 +100,14 @@ class Table:
     def _open_arrays(self) -> None:
         """Find the array of a single output, or those of several."""
         mask = report_paths(self.path)[0]
+        # A complete run in which every row has an answer writes no mask.
         self._mask = mask if mask.exists() else None
         if self.path.exists():
             files = {VALUE: self.path}
         else:
             beside = sorted(self.path.parent.glob(f"{_literal(self.path.name)}.*{_NPY}"))
             cut = slice(len(self.path.name) + 1, -len(_NPY))
+            # Names of outputs are quoted as in a URL, as `fanout.paths` writes them.
             files = {unquote(one.name[cut]): one for one in beside if one != mask}
         if not files:
             raise ConfigError(f"{self.path} does not exist")

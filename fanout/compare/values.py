@@ -90,6 +90,7 @@ class ColumnComparison:
 
     def _count_labels(self, a: Column, b: Column, differs: Array) -> None:
         if _are_numbers(a, b) and isinstance(a, np.ndarray) and a.ndim == 2 and 2 <= a.shape[1] <= _LONGEST_CLASSES:
+            # Vectors of integers are no scores, so that the position of the largest one is no label.
             if a.dtype.kind != "f":
                 return
             known = ~np.isnan(a).any(axis=1) & ~np.isnan(b).any(axis=1)
@@ -110,6 +111,7 @@ class ColumnComparison:
     def _count_changes(self, changes: Any) -> None:
         for change in changes:
             self.label_changes += 1
+            # Texts of a language model change in as many ways as there are rows.
             if change in self.changes or len(self.changes) < _MOST_CHANGES:
                 self.changes[change] += 1
 
@@ -121,6 +123,7 @@ def as_array(column: Column) -> Column:
     kinds = set(map(type, column))
     if kinds <= {float, type(None)} and float in kinds:
         return np.array([np.nan if value is None else value for value in column])
+    # No array of numbers can be made of these, and trying would cost most of the time.
     if not kinds or kinds & {str, dict, type(None)}:
         return column
     try:
@@ -153,6 +156,7 @@ def _compare_arrays(a: Array, b: Array, tolerance: Tolerance) -> tuple[Array, Ar
             differs = ~((close & finite) | (x == y) | (np.isnan(x) & np.isnan(y)))
     if axes:
         differs = differs.any(axis=axes)
+        # `fmax` passes over NaN, so that one missing number does not hide the differences of the others.
         differences = np.fmax.reduce(differences.reshape(len(a), -1), axis=1, initial=np.nan)
     return differs, differences
 
@@ -163,6 +167,7 @@ def _compare_values(a: Any, b: Any, tolerance: Tolerance) -> tuple[bool, float]:
     if a is None or b is None:
         # Formats without types write a missing value as an empty text, and JSON has no NaN.
         return not (a in (None, "") or a != a) or not (b in (None, "") or b != b), np.nan
+    # One side is from a format without types: there a number is a text.
     if isinstance(a, str) != isinstance(b, str):
         a, b = (json_cell(one) if isinstance(one, str) else one for one in (a, b))
     elif isinstance(a, str) and a != b and a[:1] == b[:1] == "[":

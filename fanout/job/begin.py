@@ -48,9 +48,11 @@ _CODEC_OF_PATH = (
 _OF_TEXTS = ("openai-embeddings", "openai-chat")
 # More than one row, so that a list of answers differs from the answer to one row.
 _PROBE_ROWS = 3
+# A person waits at the terminal.
 _SECONDS = 10.0
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# An answer may be a document with hundreds of fields, of which a user would delete most.
 _MOST_OUTPUTS = 20
 _DEEPEST = 6
 
@@ -77,6 +79,7 @@ async def published_operations(url: str) -> list[Operation]:
     try:
         response = await client.get(document_url)
         return operations(orjson.loads(response.body)) if response.status == 200 else []
+    # Most servers publish no such document, and none is needed: the user then describes the request.
     except (FanoutError, orjson.JSONDecodeError):
         return []
     finally:
@@ -258,6 +261,7 @@ def find_answers(document: Any, n_rows: int, *, one_row: bool) -> AnswerPaths | 
         lists = [(path, one) for path, one in _lists(document) if len(one) == n_rows]
         if not lists:
             return None
+        # A list deep inside may have as many items by chance, such as the tokens of one answer.
         path, items = min(lists, key=lambda pair: pair[0].count("."))
         answers, item = path or None, items[0]
     if not isinstance(item, dict):
@@ -268,6 +272,7 @@ def find_answers(document: Any, n_rows: int, *, one_row: bool) -> AnswerPaths | 
         # The field by which items state their row places them, and is no output.
         if keys == ("index",) and not one_row:
             continue
+        # The shortest end of the path that is still free: two fields may have one name in different places.
         name = next(("_".join(keys[-n:]) for n in range(1, len(keys)) if "_".join(keys[-n:]) not in names), "")
         names[name or "_".join(keys)] = (_path(keys), value)
     return AnswerPaths(
@@ -304,6 +309,7 @@ def _shape(value: Any) -> tuple[int, ...] | None:
         return ()
     if not isinstance(value, list) or not value:
         return None
+    # Lists of several lengths, or of texts and numbers, make no array: such an output is kept as JSON.
     shapes = {_shape(one) for one in value}
     kinds = {isinstance(one, str) for one in value}
     if len(shapes) != 1 or None in shapes or len(kinds) != 1:

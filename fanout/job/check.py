@@ -223,6 +223,7 @@ def _is_uploaded(job: Job | Outline, state: JournalState) -> bool | None:
     """Return whether the files of a complete run were uploaded; None for a local output, and for an outline."""
     if isinstance(job, Outline) or state.publication is None or (url := url_of(job.tables.output.path)) is None:
         return None
+    # The record of uploads beside the output is compared with them: nothing is requested of the store.
     files = [target for _, target in state.publication.moves]
     return Destination(url, job.tables.storage, job.file.parent).is_uploaded(files)
 

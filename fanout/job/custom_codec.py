@@ -106,6 +106,7 @@ def _class_in(module: ModuleType, name: str, place: str) -> type[Codec]:
         raise ConfigError(f"{place} has no class {name!r}; {hint}", key="name")
     if not (isinstance(kind, type) and issubclass(kind, Codec)):
         raise ConfigError(f"{name} in {place} is no subclass of fanout.Codec", key="name")
+    # Python would name the abstract methods only in a TypeError without a word about codecs.
     if isabstract(kind):
         missing = ", ".join(sorted(kind.__abstractmethods__))
         raise ConfigError(f"{name} in {place} does not define {missing}, which every codec needs", key="name")
@@ -115,6 +116,7 @@ def _class_in(module: ModuleType, name: str, place: str) -> type[Codec]:
 def _made(kind: type[Codec], options: Mapping[str, Any], place: str) -> Codec:
     if (known := option_names(kind)) is not None:
         require_known(f"codec {kind.__name__}", options, known)
+    # The TypeError of a call would not say which option of the job file is missing.
     for parameter in signature(kind).parameters.values():
         is_named = parameter.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
         if is_named and parameter.default is Parameter.empty and parameter.name not in options:

@@ -83,6 +83,7 @@ def rewritten(text: str, settings: Mapping[str, int]) -> str:
     """Return the text of a job file with other values. Raises `ValueError` if more than these would change."""
     import tomlkit  # takes 30 ms to import, and only `fanout tune --write` needs it
 
+    # tomlkit writes line feeds alone, and a file of mixed line ends would show as changed from top to bottom.
     newline = "\r\n" if text.count("\r\n") == text.count("\n") > 0 else "\n"
     document = tomlkit.parse(text.replace("\r\n", "\n") if newline == "\r\n" else text)
     for key, value in settings.items():

@@ -29,6 +29,7 @@ _LIST_ITEMS = 3
 _TABLE_KEYS = 30
 _TEXT_CHARACTERS = 300
 _BODY_CHARACTERS = 2000
+# Parsing a larger body would only cost time and memory: a beginning of it is shown.
 _PARSED_BYTES = 4 * 2**20
 
 
@@ -93,6 +94,7 @@ class ExchangeCapture:
             answer["status"] = outcome.status
             answer["answer_headers"] = {name.lower(): _redacted(value, redact) for name, value in kept.items()}
             answer["answer"] = shown_body(redact(bytes(outcome.body)), outcome.headers)
+            # A copy, because the transport may use its buffer for the next answer.
             answer["response"] = Response(status=outcome.status, headers=outcome.headers, body=bytes(outcome.body))
         self.exchange = Exchange(
             method=request.method,
@@ -163,6 +165,8 @@ def _around(values: list[Any], place: int) -> list[Any]:
 def shown_body(body: bytes, headers: Mapping[str, str], shorten: Callable[[Any], Any] = abbreviated) -> Any:
     """Return a body as a JSON value that is made short; text, or the number of bytes, if it is not JSON."""
     folded = {name.lower(): value for name, value in headers.items()}
+    # The body of an OIP request in binary is JSON, whose length this field states, with the bytes of the tensors
+    # behind.
     begin = folded.get(_TENSORS_BEGIN, "")
     if begin.isdecimal() and int(begin) < len(body):
         return {**_as_table(body[: int(begin)]), "...": f"and {len(body) - int(begin):,} bytes of tensors"}

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fanout.job.model import Job, JobFile
     from fanout.types import Failure
 
+# Failed rows may be millions, and their columns any size.
 _GROUP_ROWS = 8192
 _SUFFIXES = (".csv", ".jsonl", ".parquet")
 _KEY = "--to"
@@ -173,6 +174,7 @@ def _groups(reader: KeptReader, failures: Sequence[Failure]) -> Iterator[_Group]
     group, position = _Group([], {}, []), 0
     for failure in failures:
         while position < failure.start:
+            # The rows between are read in steps, because a reader keeps all that it takes at once.
             skipped = min(_GROUP_ROWS, failure.start - position)
             reader.take(skipped)
             position += skipped

@@ -82,6 +82,7 @@ def _load(
     substitution = Substitution(os.environ if environment is None else environment)
     tables = substitution.apply(tables)
     problems = dict(substitution.problems)
+    # After the variables: a preset's own texts are no place for a reference to the environment.
     own, tables = tables, with_preset(tables, file, problems)
     model = _validate(tables, problems)
     # The codec checks its own options, so both lists of problems are reported together.
@@ -89,6 +90,7 @@ def _load(
     codec = None if is_skipped else _make_codec(tables, problems, file.parent)
     auth = make_auth(tables, problems, file)
     redactor = _redactor(tables, substitution, file)
+    # All problems of a file are reported together, so that a user corrects it in one go.
     if model is None or (codec is None and not is_skipped) or problems:
         place_of = partial(_origin, file=file, overridden=overridden, own=own, tables=tables)
         lines = (
@@ -125,6 +127,7 @@ def _load(
 
 def _redactor(tables: Mapping[str, Any], substitution: Substitution, file: Path) -> Redactor:
     """Return the redactor of the substituted secrets. Paths of input and output are shown even if they contain one."""
+    # A token that happens to be a part of a path, such as "data", would make the names of files unreadable.
     exempt = [str(file), *(text for table in ("input", "output") for text in _paths(tables.get(table), file))]
     return Redactor(substitution.secrets, prefixes=substitution.prefixes, exempt=exempt)
 

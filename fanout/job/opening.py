@@ -69,6 +69,7 @@ def open_offline(
     elif replay is not None:
         replayed = job.with_output_suffix("replay")
         require_apart(replayed.output_path, [replay], "recording")
+        # Answers of another recording must not complete this one's output.
         identity: dict[str, Any] = {"recording": str(replay.absolute())}
         yield Setup(job=replayed, answers="replay", transport=Replayer(replay), identity=identity)
     elif mock:
@@ -230,6 +231,7 @@ def open_telemetry_of(job: Job) -> list[Telemetry]:
             )
         ]
     except ConfigError as error:
+        # The error of a missing package names the table; the key that asks for the package says more.
         key = error.key if error.key != "telemetry" else "opentelemetry"
         raise ConfigError(str(error), key=f"telemetry.{key}") from None
 

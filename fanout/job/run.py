@@ -121,6 +121,7 @@ async def run_job(
         open_offline(job, record=record, replay=replay, mock=mock) as setup,
         serving_metrics(setup.job) as collectors,
     ):
+        # A port can be bound once, and the requests are counted in the other processes.
         if remote is not None and collectors:
             raise ConfigError(
                 "metrics are served by a run in one process: leave --on out", key="telemetry.metrics_port"
@@ -153,6 +154,7 @@ async def run_job(
                     await on_thread(remote.prepare, source, sink, journal)
                 reading_seconds, spent = now() - began, journal.state.charged
                 result, stop = await _run(job, remote or client, source, sink, journal, control, on_start, recorder)
+                # A run that sent nothing has spent nothing, which is another statement than an unknown cost.
                 if job.tables.cost.is_set and result.stats.currency is None:  # nothing was sent
                     nothing = Spending().snapshot(job.tables.cost.currency)
                     result = replace(result, stats=replace(result.stats, **nothing))

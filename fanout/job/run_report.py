@@ -38,6 +38,7 @@ _log = logging.getLogger("fanout")
 
 _FAILED_EXAMPLES = 10
 _LONGEST_VALUE = 400
+# Rows of a page are worth seconds of reading, not minutes.
 _ROWS_READ = 200_000
 _LIBRARIES = ("aiohttp", "numpy", "pyarrow", "uvloop")
 

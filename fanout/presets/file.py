@@ -120,6 +120,7 @@ def load_preset(name: str, folder: Path | None = None) -> PresetFile:
     Raises:
         ConfigError: there is no such preset, or the file is no valid preset; the message names the file and the key.
     """
+    # A name never reads a file of the working folder: a preset decides where rows go and in which form.
     if "/" in name or name.endswith(".toml"):
         file = (folder or Path()) / Path(name).expanduser()
     elif name in preset_names():
@@ -149,6 +150,7 @@ def _preset_of(name: str, file: Path, data: dict[str, Any]) -> PresetFile:
         if not isinstance(text, str):
             raise ConfigError(f"{key}: must be a string")
     checked = data.get("checked")
+    # TOML has a type for dates, and a date with a time is an instance of `date` too.
     if checked is not None and type(checked) is not date:
         raise ConfigError("checked: must be a date, such as 2026-11-30, without quotation marks")
     given = _table(data, "given")

@@ -17,6 +17,7 @@ from fanout.report.scales import Scale, duration, number, round_above, short_num
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+# The style sheet has as many colours of lines that readers can tell apart, on light, dark and printed pages.
 MOST_SERIES = 6
 
 _WIDTH, _HEIGHT = 560, 250
@@ -24,6 +25,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 66, 18, 30, 46
 
 # With this many points or fewer each is marked: a single one would be invisible in a line.
 _MARKED = 30
+# The recording of a long run has thousands of moments, and the page has to stay small enough to be mailed.
 _TABLE_ROWS = 40
 _TOOLTIPS = 120
 
@@ -101,12 +103,14 @@ class TimeChart:
         values = [value for one in series for _, value in one.points if value is not None]
         if not self.log:
             return Scale(0, round_above(max(values, default=0)), _HEIGHT - _BOTTOM, _TOP)
+        # A logarithmic axis has no place for 0.
         positive = [value for value in values if value > 0] or [1.0]
         return Scale(min(positive) * 0.8, max(positive) * 1.25, _HEIGHT - _BOTTOM, _TOP, log=True)
 
     def _moments(self, x: Scale, unit: float) -> Iterator[str]:
         """Draw pauses as bands, circuit openings as marks and the beginnings of sessions as lines."""
         bottom, height = _HEIGHT - _BOTTOM, _HEIGHT - _BOTTOM - _TOP
+        # A pause of a moment would be narrower than a pixel, hence the least width.
         for span in self.spans:
             start, stop = x(span.start / unit), x(span.stop / unit)
             yield (
@@ -127,6 +131,7 @@ class TimeChart:
         """Draw invisible columns whose titles show the values."""
         moments = _thinned([when for when, _ in series[0].points] if series else [], _TOOLTIPS)
         values = [dict(one.points) for one in series]
+        # Each column reaches halfway to its neighbours, so that every place of the chart shows some values.
         for n, when in enumerate(moments):
             before, after = moments[max(0, n - 1)], moments[min(len(moments) - 1, n + 1)]
             left, right = x((before + when) / 2 / unit), x((when + after) / 2 / unit)
@@ -215,6 +220,7 @@ def bar_table(question: str, summary: str, headers: Sequence[str], rows: Sequenc
         headers: of the columns; the last one is that of the bars.
         rows: cells, and a share from 0 to 1. The bar of the largest share is the longest.
     """
+    # All shares may be 0, as those of endpoints that received no request.
     largest = max((share for _, share in rows), default=0) or 1.0
     head = "".join(f'<th scope="col">{text(name)}</th>' for name in headers)
     body = "".join(
@@ -286,6 +292,7 @@ def _line(series: Series, n: int, x: Scale, y: Scale, unit: float) -> str:
     dots: list[str] = []
     pen_down = False
     for when, value in series.points:
+        # No line leads over a gap, such as that between two sessions.
         if value is None:
             pen_down = False
             continue

@@ -64,6 +64,7 @@ def report_page(name: str, sessions: Sequence[RecordedSession], account: Account
     status, css = _status(sessions, account)
     style = _style()
     digest = b64encode(sha256(style.encode()).digest()).decode()
+    # Reasons and answers are texts of servers: a browser runs and loads nothing, even if one of them were not escaped.
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
     began = datetime.fromtimestamp(sessions[0].session.began, UTC)
     brevity = "Too short for charts over time." if timeline.is_short else ""
@@ -114,12 +115,14 @@ def _style() -> str:
 def _status(sessions: Sequence[RecordedSession], account: Account) -> tuple[str, str]:
     """Return the state of the run in words, and its class."""
     totals = sessions[-1].totals
+    # A stop explains the rows that are missing, so it is named before their number.
     if totals is not None and totals.stop_kind:
         return f"stopped early: {totals.stop_reason}", "bad"
     if not account.complete:
+        # Only the end of a session records how many rows are pending.
         if totals is None or totals.pending is None:
             return "not finished: the run is under way, or was killed", "warn"
-        return "ended with an error; run the job again to resume", "bad"
+        return "ended with an error; run the job again, without --fresh, to resume", "bad"
     if account.failed:
         return f"complete, but {rows_text(account.failed)} failed", "warn"
     return "complete: every row has an answer", "good"
@@ -137,6 +140,7 @@ def _tiles(timeline: Timeline, account: Account) -> Iterator[tuple[str, str]]:
     """Give the name and value of each figure at the head of the page."""
     sessions, latencies = timeline.sessions, timeline.latencies()
     ended = [one.samples[-1] for one in sessions if one.samples]
+    # Before the end of a run, the length of an input of lines is an estimate.
     estimate = sessions[-1].session.rows
     about = "unknown" if estimate is None else f"about {estimate:,}"
     yield "rows", about if account.rows is None else f"{account.rows:,}"
@@ -145,6 +149,7 @@ def _tiles(timeline: Timeline, account: Account) -> Iterator[tuple[str, str]]:
     if account.pending:
         yield "pending", f"{account.pending:,}"
     yield "time", duration(timeline.end)
+    # Each session counts from 0, and the time axis has no pauses between sessions: the rate is that of the work.
     done = sum(sample.ok for sample in ended)
     yield "rows/s", number(done / timeline.end) if timeline.end else "0"
     p50, p95 = latencies.quantiles(0.5, 0.95)

@@ -78,6 +78,7 @@ class EventLog:
     def __call__(self, event: Event) -> None:
         """Take in an event."""
         now = self._now() - self.began
+        # The adaptive limit changes often: its changes are counted by reason, not listed.
         if event.kind == "limit":
             self.limit_changes[event.reason] += 1
             return
@@ -186,6 +187,7 @@ class RunRecorder:
         self.examples: list[Example] = []
         """Rows to record at the end of `session`."""
 
+        # The latencies at the last sample, whose difference to the present ones is those in between.
         self._latencies = Latencies()
 
     @asynccontextmanager
@@ -236,6 +238,7 @@ class RunRecorder:
     def _sample(self, client: Measured) -> Sample:
         stats, latencies = client.statistics(), client.latencies()
         recent, self._latencies = latencies.since(self._latencies), latencies
+        # Three digits are more than a chart shows, and keep the recording of a long run small.
         p50, p95, p99 = (float(f"{seconds:.3g}") for seconds in recent.quantiles(0.50, 0.95, 0.99))
         return Sample(
             seconds=round(self._age, 2),

@@ -161,6 +161,7 @@ class RecordingFile:
 
     def __init__(self, path: Path, *, fresh: bool, now: float) -> None:
         self.path = path
+        # A link under this name could point at any file of the user.
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(path, flags | (os.O_TRUNC if fresh else 0), PRIVATE)
         earlier = [] if fresh else read_recording(path)
@@ -194,6 +195,7 @@ class RecordingFile:
         os.ftruncate(self._fd, 0)
         self._size = 0
         for one in earlier[-_KEPT_SESSIONS:]:
+            # The report shows the facts of the newest session alone, and that one is about to begin.
             head = msgspec.structs.replace(one.session, facts={})
             totals = [] if one.totals is None else [msgspec.structs.replace(one.totals, outputs=[])]
             self.append(head, *one.samples[-1:], *totals)

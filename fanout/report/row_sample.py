@@ -138,10 +138,13 @@ def _values(outputs: Values, row: int) -> dict[str, tuple[str, Any]]:
     values: dict[str, tuple[str, Any]] = {}
     for name, array in outputs.items():
         value = array[row]
+        # Many models give the only value of a row in a list of one.
         if array.ndim > 1 and value.size == 1:
             value = value.reshape(())[()]
         if np.ndim(value) and array.dtype.kind in "biuf":
             values[name] = ("vector", float(np.linalg.norm(value.astype(np.float64))))
+            # A vector this short may have a score for each class: a model that always chooses the same one shows here
+            # at once.
             if array.ndim == 2 and 1 < array.shape[1] <= _LONGEST_CLASSES:
                 values[f"{name}[]"] = ("top", float(np.argmax(value)))
         elif array.dtype.kind == "b":

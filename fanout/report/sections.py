@@ -95,6 +95,7 @@ def requests(timeline: Timeline) -> list[str]:
 def _latency_histogram(latencies: Latencies, percentiles: tuple[float, float, float]) -> str:
     edges, counts = Latencies.edges(), latencies.counts
     filled = counts.nonzero()[0]
+    # The ends are multiples of the width of a bin, so that all bins have as many buckets.
     first, last = filled[0] // _PER_BIN * _PER_BIN, (filled[-1] // _PER_BIN + 1) * _PER_BIN
     heights = counts[first:last].reshape(-1, _PER_BIN).sum(axis=1)
     return Histogram(
@@ -133,6 +134,7 @@ def _trouble(timeline: Timeline) -> str:
     series = []
     for name in ("retries", "splits", "hedges"):
         points = timeline.rates(attrgetter(name))
+        # Splits and hedges are rare: a line at 0 would only cover the others.
         if name == "retries" or any(value for _, value in points):
             series.append(Series(name, points, steps=True))
     pauses, opened = timeline.pauses(), timeline.notes("opened", "ejected")
@@ -156,6 +158,7 @@ def events(timeline: Timeline) -> list[str]:
     notes = timeline.notes("pause", "stop", "opened", "ejected", "restored", "excluded")
     if not notes:
         return []
+    # The first events show how a trouble began, the last ones how the run ended.
     shown = notes if len(notes) <= _EVENTS_SHOWN else [*notes[: _EVENTS_SHOWN // 2], *notes[-_EVENTS_SHOWN // 2 :]]
     rows = [[duration(when), _EVENT_NAMES.get(note.kind, note.kind), note.reason] for when, note in shown]
     summary = f"{len(notes):,} events" + (f", {len(shown)} of them shown." if len(shown) < len(notes) else ".")
@@ -271,9 +274,11 @@ def group_failures(failures: Iterable[Failure], most: int | None = _MOST) -> lis
     """Return the reasons with the most rows first; those beyond the first ``most`` are added up."""
     groups: dict[str, FailureGroup] = {}
     for failure in failures:
+        # Failures of one cause differ in sizes, times and positions, and the end of a long reason quotes the server.
         key = _DIGITS.sub("0", failure.reason[:_COMPARED])
         group = groups.setdefault(key, FailureGroup(failure.reason))
         group.n_rows += failure.n_rows
+        # A failure may stand for a whole range of rows that failed alike.
         if len(group.examples) < _EXAMPLES:
             single = failure.stop == failure.start + 1
             group.examples.append(f"{failure.start}" if single else f"{failure.start}:{failure.stop}")

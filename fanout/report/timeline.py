@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fanout.report.recording import EndpointTotals, Note, RecordedSession, Sample
     from fanout.types import Array
 
+# Fewer samples show no trend, and a line through them would suggest one.
 _FEWEST = 3
 _PERCENTILES = ("median", "95 %", "99 %")
 
@@ -39,6 +40,7 @@ class Interval:
     def rate(self, counted: Callable[[Sample], int]) -> float:
         """Return the growth of a counter in a second."""
         grown = counted(self.after) - (0 if self.before is None else counted(self.before))
+        # A session may end at the moment of its last sample.
         return grown / max(1e-9, self.stop - self.start)
 
 
@@ -127,6 +129,7 @@ class Timeline:
         counts: Array = np.zeros(len(Latencies.edges()) - 1, np.int64)
         for one in self.sessions:
             for index, n in one.totals.latencies if one.totals else ():
+                # Another release may have recorded with other buckets; a report is no reason to fail then.
                 if 0 <= index < len(counts):
                     counts[index] += n
         return Latencies(counts)
@@ -143,6 +146,7 @@ class Timeline:
     def accumulated(self, counted: Callable[[Sample], float]) -> list[Point]:
         """Return a counter over time, summed over the sessions."""
         points: list[Point] = []
+        # The counters of a session begin at 0, whatever earlier ones have counted.
         base = 0.0
         for intervals in self.intervals:
             if intervals:
@@ -158,6 +162,7 @@ class Timeline:
         def requests(first: int, last: int) -> Callable[[Sample], int]:
             return lambda sample: sum(sample.requests[first:last])
 
+        # The last series stands for all others, so that the sum of the lines is that of the run.
         alone = len(urls) if len(urls) <= MOST_SERIES else MOST_SERIES - 1
         series = [Series(url, self.rates(requests(n, n + 1)), steps=True) for n, url in enumerate(urls[:alone])]
         if len(urls) > alone:

@@ -23,6 +23,7 @@ Numbers: TypeAlias = dict[tuple[Metric, Labels], float]
 # A loop that is busy for longer gives no numbers: those of the last time are taken.
 _PATIENCE = 1.0
 
+# Names become labels, and a service that names its clients by request would make a series for each.
 _MOST_NAMES = 100
 
 
@@ -46,6 +47,7 @@ class Reading:
     def put(self, metric: Metric, labels: Labels, number: float) -> None:
         """Add a number to those of the same labels."""
         before = self.numbers.get((metric, labels), 0.0)
+        # A sum of gauges has no meaning: two clients of one endpoint do not make it twice as available.
         self.numbers[metric, labels] = max(before, number) if metric.kind == "gauge" else before + number
 
     def add(self, other: Reading, *, counters_only: bool = False) -> None:
@@ -78,6 +80,7 @@ class FollowedClients:
         """Return the numbers of all clients by their names. May be called from any thread."""
         with self._lock_of_process():
             clients = list(self._open)
+        # Without the lock, because a loop may be waiting for it: a client that is opened or closed on it.
         last = _read_all(clients)
         with self._lock_of_process():
             names = list(self._closed)
@@ -85,6 +88,8 @@ class FollowedClients:
             for name in names:
                 readings[name].add(self._closed[name])
             for client, known in list(self._open.items()):
+                # The loop of a client may be busy: its numbers are those of the scrape before, so that no counter
+                # falls.
                 reading = last.get(client, known)
                 self._open[client] = reading
                 name = self._bounded(client.name, readings)
@@ -118,6 +123,7 @@ def _read_all(clients: list[Measured]) -> dict[Measured, Reading]:
     readings: dict[Measured, Reading] = {}
     waiting: dict[Measured, Future[Reading]] = {}
     for client in clients:
+        # Its client was dropped without being closed, and nothing can be read on its loop any more.
         if client.loop.is_closed():
             continue
         if _may_read_here(client.loop):
@@ -140,6 +146,7 @@ def _may_read_here(loop: asyncio.AbstractEventLoop) -> bool:
             return True
     except RuntimeError:
         pass
+    # Nothing changes the counters while their loop stands still, as between two calls of `run_until_complete`.
     return not loop.is_running()
 
 

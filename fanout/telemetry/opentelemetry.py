@@ -74,6 +74,7 @@ class OpenTelemetry(Telemetry):
             raise ConfigError("baggage travels with the context of a trace: it needs propagate", key="baggage")
         if gen_ai is not None and not (gen_ai and gen_ai.isprintable()):
             raise ConfigError(f"gen_ai must be the name of a provider, not {gen_ai!r}", key="gen_ai")
+        # That module imports the API of OpenTelemetry, an extra, as it is loaded.
         from fanout.telemetry.spans import SpanTracing
 
         tracer = trace.get_tracer(_SCOPE, __version__, tracer_provider, _SCHEMA)

@@ -118,6 +118,7 @@ def serve_metrics(port: int) -> Iterator[tuple[Prometheus, str]]:
         from prometheus_client import CollectorRegistry, start_http_server
     except ImportError:
         raise needs_extra("serving metrics", "prometheus") from None
+    # A registry of its own: the page shows the metrics of this run, and none of the process around it.
     registry = CollectorRegistry(auto_describe=False)
     collector = Prometheus(registry)
     try:
@@ -136,6 +137,7 @@ def serve_metrics(port: int) -> Iterator[tuple[Prometheus, str]]:
 def _family(metric: Metric) -> Any:
     from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 
+    # Prometheus has one type for all numbers that may fall: "sum" and "gauge" are alike here.
     kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
     name = metric.name.replace(".", "_") + _UNITS.get(metric.unit, "")
     return kind(name, metric.description, labels=["client", *metric.labels])

@@ -157,6 +157,7 @@ class TracedTransport:
         return f"<TracedTransport to {self._attributes['url.full']}>"
 
     def _begin(self, request: Request) -> tuple[Span, dict[str, Any]]:
+        # Nearly all requests have one URL, whose attributes are made once.
         is_usual = request.url == self._url and request.method == "POST"
         described = attributes = self._attributes if is_usual else self._attributes_of(request.method, request.url)
         attempt, links = ATTEMPT.get(), None
@@ -164,6 +165,7 @@ class TracedTransport:
             links = attempt.links
             if attempt.attributes is not None:
                 described = {**attributes, **attempt.attributes}
+            # A hedge, a resend or a poll of the same attempt: its first request is the reason for it.
             if attempt.first is not None:
                 links = [Link(attempt.first)]
         span = self._tracer.start_span(request.method, None, SpanKind.CLIENT, described, links)
@@ -180,6 +182,7 @@ class TracedTransport:
                     span.set_attribute("error.type", error or str(status))
                     span.set_status(_FAILED)
             span.end()
+            # Nothing was sent, so there is no duration that an endpoint could answer for.
             if error is not SendAborted.__name__:
                 usual = status == 200 and attributes is self._attributes
                 outcome = self._usual_outcome if usual else self._outcome(attributes, status, error)
@@ -191,6 +194,7 @@ class TracedTransport:
         """The attributes of the metric, of which there are few: an unknown status counts as the first of its class."""
         if status is not None and status not in _KNOWN:
             status = status // 100 * 100
+        # Each request records an outcome, and there are few different ones: their attributes are made once.
         key = attributes["http.request.method"], attributes["server.address"], status or error
         if (known := self._by_outcome.get(key)) is None:
             known = {name: value for name, value in attributes.items() if name != "url.full"}

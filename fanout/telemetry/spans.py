@@ -110,10 +110,12 @@ class ChunkSpan(AttemptState):
 
     def later_attempt(self, task: ChunkTask) -> AttemptState:
         """Return the state of an attempt after the first, or of an attempt for some of the rows."""
+        # The newest failure that shares a row with this attempt is the one that it repeats.
         first, last = _ends(task)
         earlier = next((one for start, stop, one in reversed(self.failed) if start <= last and first <= stop), None)
         if earlier is None and task.sent:  # its answer was refused later, for it was unlike the others
             earlier = self.first
+        # It may be an attempt for some of the rows only, which the chunk's span does not show.
         attributes = {"fanout.rows.first": first, "fanout.rows.count": task.n}
         if task.attempts:
             attributes["http.request.resend_count"] = task.attempts
@@ -159,6 +161,7 @@ class RunSpans:
         chunks = self._chunks
 
         def traced(done: ChunkResult) -> None:
+            # Delivered first: the rows are done whatever becomes of their span.
             deliver(done)
             if chunks:
                 chunk = chunks.get(done.start) or self._around(done)
@@ -175,6 +178,7 @@ class RunSpans:
 
         def traced(task: ChunkTask, verdict: Verdict, sent_at: float | None) -> None:
             chunk = self._chunks.get(task.chunk.start)
+            # A control request sends a row again that was answered: its failure is none of that chunk.
             if chunk is not None and not task.is_control:
                 self._note_failure(chunk, task, verdict)
             handle(task, verdict, sent_at)
@@ -245,6 +249,7 @@ class RunSpans:
 
     def _end(self, run: Run, failure: BaseException | None) -> None:
         span, stopped = self._span, run.stopped
+        # Chunks that a stop left in flight still have open spans, and an exporter never sees a span that is not ended.
         for chunk in list(self._chunks.values()):
             self._end_chunk(chunk, None, is_left=stopped is not None or failure is not None)
         if span.is_recording():
@@ -296,6 +301,7 @@ class RunSpans:
             if self.operation is not None and self._tracing.gen_ai is not None:
                 seconds = self._now() - chunk.began
                 self._tracing.gen_ai.record(self.operation, span, chunk.usage, seconds, error)
+            # The only chunk of a batch shares the span of the run, which ends that.
             if span is not self._span:
                 span.end()
         except Exception as problem:  # noqa: BLE001 - as above
@@ -305,10 +311,12 @@ class RunSpans:
         span.set_attribute("error.type", error)
         failures = () if done is None else done.failures
         if failures:
-            span.set_attribute("fanout.rows.failed", sum(one.stop - one.start for one in failures))
+            span.set_attribute("fanout.rows.failed", sum(one.n_rows for one in failures))
         span.set_status(Status(StatusCode.ERROR, self._shown(failures[0].reason) if failures else None))
 
     def _shown(self, reason: str) -> str:
+        # Cut twice: before, so that a long reason costs little; after, because a secret at the cut has to be seen
+        # whole.
         return self._conceal(shortened(reason, 2 * _LONGEST_REASON))[:_LONGEST_REASON]
 
 

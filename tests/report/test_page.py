@@ -111,7 +111,7 @@ def test_every_chart_has_a_question_and_a_label_for_screen_readers():
         ({"stop": "deadline"}, "stopped early: "),
         ({"complete": True, "pending": 0}, "complete, but 20 rows failed"),
         ({"complete": True, "pending": 0, "failures": ()}, "complete: every row has an answer"),
-        ({}, "ended with an error; run the job again to resume"),
+        ({}, "ended with an error; run the job again, without --fresh, to resume"),
     ],
 )
 def test_the_state_of_the_run_is_at_the_head(options, words):
