@@ -19,12 +19,12 @@ from fanout.io.remote import url_of
 from fanout.job import Outline, load_job_or_outline
 from fanout.job.begin import output_suffix, probe, require_new
 from fanout.job.edit import Draft, override, replace_file
-from fanout.job.input_fields import read_fields
+from fanout.job.openapi import read_fields
 from fanout.presets import load_preset
 
 if TYPE_CHECKING:
     from fanout.job.begin import Probed
-    from fanout.job.input_fields import InputFields
+    from fanout.job.openapi import InputFields
 
 _HEAD = "# A fanout job, begun by fanout init. docs/job-files.md describes all keys; times are in seconds.\n"
 
@@ -195,7 +195,7 @@ class Beginner:
 
     def _next_steps(self) -> str:
         file = self._file
-        # A run of some rows needs an output of its own: its journal would refuse the whole run.
+        # A run of some rows needs an output of its own, which the whole run would otherwise replace.
         pilot = f"{file.stem}-pilot{Path(self._draft.tables['output']['path']).suffix}"
         return (
             "next:\n"

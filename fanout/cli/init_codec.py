@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
     from fanout.cli.init import InitOptions
     from fanout.job.edit import Draft
-    from fanout.job.input_fields import InputFields
-    from fanout.job.openapi import Operation
+    from fanout.job.openapi import InputFields, Operation
 
 # Names in one message; an input may have thousands of columns.
 MOST_NAMES = 12

@@ -66,7 +66,6 @@ class Display(ABC):
         if earlier and client is not None:
             self.say(f"resuming: {earlier:,} rows were done before{f' of {rows:,}' if rows is not None else ''}")
         self._client, self._rows, self._earlier, self._sink = client, rows, earlier, sink
-        # Without a display of the reading before it, as in `fanout tune`.
         if self._task is None:
             self.open()
 

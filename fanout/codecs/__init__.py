@@ -6,11 +6,10 @@ from typing import Any
 
 from fanout.codecs._paths import in_row_order
 from fanout.codecs.base import Codec
-from fanout.codecs.json import Json
+from fanout.codecs.json import V1, Json
 from fanout.codecs.oip import Oip
 from fanout.codecs.openai_chat import OpenAIChat
 from fanout.codecs.openai_embeddings import OpenAIEmbeddings
-from fanout.codecs.v1 import V1
 from fanout.options import Registry, option_names, require_known
 
 __all__ = [

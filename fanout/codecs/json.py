@@ -1,4 +1,9 @@
-"""Any JSON API, by a template of its requests and paths in its answers."""
+"""Any JSON API, by a template of its requests and paths in its answers.
+
+KServe's V1 protocol, which is that of TensorFlow Serving, is a case of it:
+https://kserve.github.io/website/docs/concepts/architecture/data-plane/v1-protocol
+https://www.tensorflow.org/tfx/serving/api_rest
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ import numpy as np
 import orjson
 
 from fanout.codecs import _options, _values
-from fanout.codecs._answers import Answers, Items, OutputOptions, Outputs
+from fanout.codecs._answers import POSITION, Answers, Items, OutputOptions, Outputs
 from fanout.codecs._bodies import FormBody, RawBody
 from fanout.codecs._numbers import AT_ONCE, NumbersReader
 from fanout.codecs._options import DTypeOption, ShapeOption  # noqa: TC001 - the schema of job files resolves them
@@ -18,7 +23,7 @@ from fanout.codecs._parsing import invalid, read, read_with_usage, small_documen
 from fanout.codecs._paths import BODY, PLAIN_FIELD, stated_order
 from fanout.codecs._polling import Polling, PollOptions
 from fanout.codecs._request import RequestTemplate
-from fanout.codecs._rules import StatusRule  # noqa: TC001
+from fanout.codecs._rules import StatusRule  # noqa: TC001 - as above
 from fanout.codecs._slices import Uncut, rows_at
 from fanout.codecs._typed import TypedAnswers, typed_answers, with_schema
 from fanout.codecs.base import Codec
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
 
 # Bytes that JMESPath, which is written in Python, searches within some ten milliseconds.
 _MOST_FOR_JMESPATH = 128 * 2**10
+
 # Name of the rows that the items of a slice state, beside their values, and the number for an item without one.
 _INDEX, _NONE = "\0index", -1
 _MOST_ROWS = 2**40
@@ -308,3 +314,48 @@ def _fields_of_rows(field: str) -> tuple[str | None, ...]:
     if field == BODY:
         return (None,)
     return (field,) if PLAIN_FIELD.fullmatch(field) else ()
+
+
+class V1(Json):
+    """``instances`` to a model's ``:predict``; ``predictions`` back, or the ``outputs`` of TensorFlow Serving.
+
+    Rows and answers are those of `Json`: several inputs or outputs are objects row by row, outputs may also come as
+    an object of columns.
+
+    Args:
+        signature_name: the signature of a TensorFlow model to call; the server has a default.
+        dtype, shape, nonfinite, usage, status_rules: see `fanout.Codec`.
+
+    Raises:
+        ConfigError: an option that cannot be used.
+    """
+
+    name: ClassVar[str] = "v1"
+    path = "/v1/models/{model}:predict"
+
+    def __init__(
+        self,
+        *,
+        signature_name: str | None = None,
+        dtype: DTypeOption = None,
+        shape: ShapeOption = None,
+        nonfinite: Literal["reject", "keep"] = "reject",
+        usage: Mapping[str, str] | None = None,
+        status_rules: Sequence[StatusRule] | None = None,
+    ) -> None:
+        signature = _options.text_or_none("signature_name", signature_name)
+        request = {"instances": "{{rows}}"} | ({} if signature is None else {"signature_name": signature})
+        # Predictions are in the order of the instances, so that a field "index" is an output of the model.
+        super().__init__(
+            request=request, answers="predictions", order=POSITION,
+            dtype=dtype, shape=shape, nonfinite=nonfinite, usage=usage, status_rules=status_rules,
+        )  # fmt: skip
+        self.if_lengths_differ = f'take the codec "json" for "v1": {self.if_lengths_differ}'
+        self._fields_of_rows = ("predictions", "outputs")
+
+    def _document_values(self, document: object) -> Array | Values:
+        fields = document if isinstance(document, dict) else {}
+        answers = fields.get("predictions", fields.get("outputs"))
+        if answers is None:
+            raise _values.Unfit("has neither 'predictions' nor 'outputs'")
+        return _values.outputs(answers, self._wanted)

@@ -5,10 +5,10 @@
 
 from fanout.job.check import check_job, dry_run, job_status
 from fanout.job.edit import require_not_overridden, require_writable, write_settings
+from fanout.job.exchange import RecordedRow, recorded_row
 from fanout.job.failures import FailureReport, job_failures
 from fanout.job.load import load_job, load_job_or_outline
 from fanout.job.model import Job, JobFile, Outline
-from fanout.job.recorded import RecordedRow, recorded_row
 from fanout.job.report import SCHEMA_VERSION, ArraySchema, CheckReport, Estimate, Status, Summary
 from fanout.job.run import run_job
 from fanout.job.run_report import recreate_report

@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fanout.job.edit import Draft
-    from fanout.job.input_fields import InputFields
-    from fanout.job.openapi import Operation
+    from fanout.job.openapi import InputFields, Operation
     from fanout.job.report import CheckReport
     from fanout.types import Array
 

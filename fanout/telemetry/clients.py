@@ -146,7 +146,7 @@ def _may_read_here(loop: asyncio.AbstractEventLoop) -> bool:
             return True
     except RuntimeError:
         pass
-    # Nothing changes the counters while their loop stands still, as between two calls of `run_until_complete`.
+    # Nothing changes the counters while their loop stands still, between two calls that run it.
     return not loop.is_running()
 
 

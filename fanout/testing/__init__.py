@@ -7,6 +7,8 @@ from fanout.faults.plan import Scripted
 from fanout.faults.server import Background, FaultServer, FaultServerError
 from fanout.mock import MockTransport
 from fanout.testing.assertions import (
+    NetworkUseError,
+    NoNetwork,
     assert_attempts,
     assert_headers,
     assert_in_flight,
@@ -15,7 +17,6 @@ from fanout.testing.assertions import (
     most_in_window,
 )
 from fanout.testing.codecs import CodecTests
-from fanout.testing.guard import NetworkUseError, NoNetwork
 from fanout.testing.mock import MockEndpoint
 
 __all__ = [
