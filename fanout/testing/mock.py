@@ -1,18 +1,21 @@
 """The mock endpoint: a Python function on arrays is the model, in process, with no socket opened.
 
-It speaks every protocol of the local model server, through aioresponses, so a client needs no change to be tested: only
-the mock's URL.
+It speaks every protocol of the local model server, in place of the method by which every session of aiohttp sends. So a
+client needs no change to be tested: only the mock's URL.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import TYPE_CHECKING, Any, Self
+from unittest.mock import patch
 
 import aiohttp
+from aiohttp.helpers import TimerNoop
+from aiohttp.http import HttpVersion11, RawResponseMessage
 from aiohttp.payload import Payload as BodyPayload
-from aioresponses import CallbackResult, aioresponses
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 from fanout.errors import ConfigError
 from fanout.faults.endpoint import FakeEndpoint
@@ -24,13 +27,11 @@ from fanout.serving.exchange import ServerRequest, ServerResponse, uncompressed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from yarl import URL
-
     from fanout.faults.plan import Faults, PlannedStep
     from fanout.serving.models import Model
 
 # A name that never resolves (RFC 6761), so that a request past the mock fails.
-_ORIGIN = "http://fanout-mock.test"
+_ORIGIN = URL("http://fanout-mock.test")
 
 
 @checks_options
@@ -65,34 +66,36 @@ class MockEndpoint(FakeEndpoint):
         seed: int = 0,
     ) -> None:
         super().__init__(model, name="mock", faults=faults, seed=seed, latency=latency, check=_checked)
-        self._mock = aioresponses()
+
+        async def request(session: aiohttp.ClientSession, method: str, url: str | URL, **sent: Any) -> Any:
+            if session.closed:
+                raise RuntimeError("Session is closed")
+            return await self._respond(method, URL(url), sent.get("data"), dict(sent.get("headers") or {}))
+
+        self._patch = patch.object(aiohttp.ClientSession, "_request", request)
 
     @property
     def origin(self) -> str:
         """The origin to which requests are answered here."""
-        return _ORIGIN
+        return str(_ORIGIN)
 
     def __enter__(self) -> Self:
-        self._mock.start()
-        # The server's own routes decide about the path, so that an unknown one is a 404 as on a socket.
-        everything = re.compile(re.escape(_ORIGIN) + "(/.*)?$")
-        for method in ("GET", "POST"):
-            self._mock.add(everything, method=method, callback=self._callback(method), repeat=True)
+        self._patch.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._mock.stop()
+        self._patch.stop()
 
-    def _callback(self, method: str) -> Callable[..., Any]:
-        async def callback(url: URL, **sent: Any) -> CallbackResult:
-            headers = dict(sent.get("headers") or {})
-            body = uncompressed(headers, await _body(sent.get("data")))
-            request = ServerRequest(method=method, path=url.raw_path_qs, headers=headers, body=body)
-            # The next step belongs to this request from now on, however long its response takes.
-            planned = self._plan.scripted(method)
-            return _result(await self._play(request, planned, lambda step: play(step, request, self.answer)))
-
-        return callback
+    async def _respond(self, method: str, url: URL, data: Any, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        if url.origin() != _ORIGIN:
+            raise aiohttp.ClientConnectionError(f"Connection refused: {method} {url}")
+        # The server's own routes decide about the path, so that an unknown one is a 404 as on a socket.
+        body = uncompressed(headers, await _body(data))
+        request = ServerRequest(method=method, path=url.raw_path_qs, headers=headers, body=body)
+        # The next step belongs to this request from now on, however long its response takes.
+        planned = self._plan.scripted(method)
+        served = await self._play(request, planned, lambda step: play(step, request, self.answer))
+        return await _response(method, url, headers, served)
 
 
 def _checked(step: object) -> PlannedStep:
@@ -105,51 +108,56 @@ def _checked(step: object) -> PlannedStep:
     return checked_step(Scripted(status=step) if isinstance(step, int) and not isinstance(step, bool) else step)
 
 
-class _BridgedResponse(aiohttp.ClientResponse):
-    """A response as aiohttp >= 3.14 needs it, which aioresponses 0.7.9 does not make yet (aioresponses#289).
+async def _response(method: str, url: URL, headers: dict[str, str], served: ServerResponse) -> aiohttp.ClientResponse:
+    """The response that aiohttp gives for the bytes of ``served``."""
+    loop = asyncio.get_running_loop()
+    response = aiohttp.ClientResponse(
+        method,
+        url,
+        writer=None,
+        continue100=None,
+        timer=TimerNoop(),
+        request_info=aiohttp.RequestInfo(url, method, CIMultiDictProxy(CIMultiDict(headers)), url),
+        traces=[],
+        loop=loop,
+        session=None,  # type: ignore[arg-type]
+        stream_writer=_Connection,  # type: ignore[arg-type]
+    )
+    return await response.start(_Connection(served, loop))  # type: ignore[arg-type]
 
-    aioresponses passes no stream writer, and feeds large bodies into a stream that then tries to pause a connection
-    which does not exist. The loop that it invents for responses claims to be in debug mode, so that each response would
-    record the whole stack.
-    """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs |= {"loop": asyncio.get_running_loop()}
-        kwargs.setdefault("stream_writer", _NothingWritten)
-        super().__init__(*args, **kwargs)
+class _Connection:
+    """The part of a connection, of its protocol and of its writer that a response uses which has arrived as a whole."""
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "content":
-            value = aiohttp.StreamReader(_NeverPaused(), limit=2**16, loop=asyncio.get_running_loop())  # type: ignore[arg-type]
-        super().__setattr__(name, value)
-
-
-class _NeverPaused:
-    """The part of a connection that a stream uses which is fed at once."""
-
+    output_size = 0
+    upgraded = False
     _reading_paused = False
 
-    def pause_reading(self, **_: Any) -> None:
+    def __init__(self, served: ServerResponse, loop: asyncio.AbstractEventLoop) -> None:
+        self._served = served
+        # Below its limit a stream never pauses its connection.
+        self._content = aiohttp.StreamReader(self, limit=len(served.body), loop=loop)  # type: ignore[arg-type]
+        self._content.feed_data(served.body)
+        self._content.feed_eof()
+
+    @property
+    def protocol(self) -> Self:
+        return self
+
+    async def read(self) -> tuple[RawResponseMessage, aiohttp.StreamReader]:
+        headers = CIMultiDict({"Content-Type": "application/json", "Content-Length": str(len(self._served.body))})
+        headers.update(self._served.headers)
+        raw = tuple((name.encode(), value.encode()) for name, value in headers.items())
+        message = RawResponseMessage(
+            HttpVersion11, self._served.status, "", CIMultiDictProxy(headers), raw, False, None, False, False
+        )
+        return message, self._content
+
+    def release(self) -> None:
         return
 
     def resume_reading(self, **_: Any) -> None:
         return
-
-
-class _NothingWritten:
-    output_size = 0
-
-
-def _result(response: ServerResponse) -> CallbackResult:
-    headers = {name: value for name, value in response.headers.items() if name.lower() != "content-type"}
-    headers.setdefault("Content-Length", str(len(response.body)))  # aioresponses frames nothing
-    return CallbackResult(
-        status=response.status,
-        body=response.body,
-        headers=headers,
-        content_type=next((v for n, v in response.headers.items() if n.lower() == "content-type"), "application/json"),
-        response_class=_BridgedResponse,
-    )
 
 
 async def _body(data: Any) -> bytes:
