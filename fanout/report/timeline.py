@@ -28,20 +28,27 @@ class Interval:
     Attributes:
         start, stop: times on the axis, in seconds.
         before, after: the samples; ``before`` is None at the beginning of a session.
-        done_before: rows that earlier sessions had done.
+        session: the session of both.
     """
 
     start: float
     stop: float
     before: Sample | None
     after: Sample
-    done_before: int
+    session: RecordedSession
 
     def rate(self, counted: Callable[[Sample], int]) -> float:
         """Return the growth of a counter in a second."""
         grown = counted(self.after) - (0 if self.before is None else counted(self.before))
         # A session may end at the moment of its last sample.
         return grown / max(1e-9, self.stop - self.start)
+
+    def requests(self, urls: Sequence[str]) -> float:
+        """Return the requests in a second to some endpoints."""
+        # A session numbers the endpoints in the order of its own job file, which may have changed since.
+        known = self.session.totals.endpoints if self.session.totals else ()
+        places = [n for n, one in enumerate(known) if one.url in urls]
+        return self.rate(lambda sample: sum(sample.requests[n] for n in places if n < len(sample.requests)))
 
 
 @dataclass(slots=True)
@@ -72,7 +79,7 @@ class Timeline:
             # The last sample may come at the time of the one before it.
             if sample.seconds - start >= 0.05 or before is None:
                 offset = self.end
-                yield Interval(offset + start, offset + sample.seconds, before, sample, one.session.earlier)
+                yield Interval(offset + start, offset + sample.seconds, before, sample, one)
                 before = sample
 
     @property
@@ -92,7 +99,8 @@ class Timeline:
     def rows_done(self) -> list[Point]:
         """Return the rows that are done, those of earlier sessions included."""
         return self._points(
-            lambda one: float(one.done_before + one.after.ok + one.after.failed), lambda one: float(one.done_before)
+            lambda one: float(one.session.session.earlier + one.after.ok + one.after.failed),
+            lambda one: float(one.session.session.earlier),
         )
 
     def rates(self, counted: Callable[[Sample], int]) -> list[Point]:
@@ -158,16 +166,15 @@ class Timeline:
     def endpoint_series(self) -> list[Series]:
         """Return the requests in a second to each endpoint; those beyond the sixth are added up."""
         urls = [endpoint.url for endpoint in self.endpoints()]
-
-        def requests(first: int, last: int) -> Callable[[Sample], int]:
-            return lambda sample: sum(sample.requests[first:last])
-
         # The last series stands for all others, so that the sum of the lines is that of the run.
         alone = len(urls) if len(urls) <= MOST_SERIES else MOST_SERIES - 1
-        series = [Series(url, self.rates(requests(n, n + 1)), steps=True) for n, url in enumerate(urls[:alone])]
+        groups = {url: [url] for url in urls[:alone]}
         if len(urls) > alone:
-            series.append(Series(f"{len(urls) - alone} others", self.rates(requests(alone, len(urls))), steps=True))
-        return series
+            groups[f"{len(urls) - alone} others"] = urls[alone:]
+        return [Series(name, self._requests_to(group), steps=True) for name, group in groups.items()]
+
+    def _requests_to(self, urls: Sequence[str]) -> list[Point]:
+        return self._points(lambda one: one.requests(urls), lambda one: one.requests(urls))
 
     def endpoints(self) -> list[EndpointTotals]:
         """Return the endpoints of the last session."""
