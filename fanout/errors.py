@@ -73,6 +73,11 @@ class ConfigError(FanoutError, ValueError):
         self.key = key
 
 
+def needs_extra(subject: str, extra: str, *, key: str) -> ConfigError:
+    """Return the error for a feature whose packages are not installed."""
+    return ConfigError(f"{subject} needs more packages: pip install 'fanout-ml[{extra}]'", key=key)
+
+
 class UnknownOptionError(ConfigError, TypeError):
     """An option with that name does not exist. The message names the nearest one, and ``key`` the unknown one."""
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from fanout._url import USUAL_PORTS
-from fanout.auth.base import Auth, Credentials, needs_extra, on_daemon_thread, require_secret
-from fanout.errors import ConfigError, CredentialsError
+from fanout.auth.base import Auth, Credentials, on_daemon_thread, require_secret
+from fanout.errors import ConfigError, CredentialsError, needs_extra
 from fanout.options import checks_options
 from fanout.settings import JOB_FILE
 
@@ -62,7 +62,7 @@ class SigV4Auth(Auth):
             import botocore.exceptions
             import botocore.session
         except ImportError:
-            raise needs_extra("aws-sigv4", "aws") from None
+            raise needs_extra("auth of type 'aws-sigv4'", "aws", key="auth.type") from None
         try:
             # A new session reads the files again: keys may have been replaced in them.
             session = botocore.session.Session(profile=self.profile)

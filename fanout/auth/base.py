@@ -92,6 +92,7 @@ class Auth(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         values = {name: vars(self).get(name) for name in self.secret_fields}
+        # The name of an environment variable travels; the value of a secret never does.
         literals = [name for name, value in values.items() if isinstance(value, str) and value]
         if not is_dataclass(self) and self.secrets:
             literals = [type(self).__name__]
@@ -133,13 +134,9 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def needs_extra(name: str, extra: str) -> ConfigError:
-    """Return the error for a type of authentication whose library is not installed."""
-    return ConfigError(f"auth of type {name!r} needs more packages: pip install 'fanout-ml[{extra}]'", key="auth.type")
-
-
 async def on_daemon_thread(call: Callable[..., T], *arguments: object) -> T:
     """Call a function that may block. If the wait is cancelled, nothing waits for the call any more."""
+    # A command or a metadata server may hang for ever, and the interpreter waits for the threads of a pool.
     thread = DaemonThread("fanout-auth")
     try:
         return await asyncio.get_running_loop().run_in_executor(thread, call, *arguments)

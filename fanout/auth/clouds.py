@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import Any, ClassVar
 
-from fanout.auth.base import Auth, Credentials, bearer, needs_extra, on_daemon_thread, require_secret
-from fanout.errors import ConfigError, CredentialsError
+from fanout.auth.base import Auth, Credentials, bearer, on_daemon_thread, require_secret
+from fanout.errors import ConfigError, CredentialsError, needs_extra
 from fanout.options import checks_options
 from fanout.settings import JOB_FILE
 
@@ -52,7 +52,7 @@ class GoogleAuth(Auth):
             import google.auth.transport.requests
             import google.oauth2.id_token
         except ImportError:
-            raise needs_extra("google", "google") from None
+            raise needs_extra("auth of type 'google'", "google", key="auth.type") from None
         request = google.auth.transport.requests.Request()
         try:
             if self.audience is not None:
@@ -102,7 +102,7 @@ class AzureAuth(Auth):
             from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError
             from azure.identity import CredentialUnavailableError, DefaultAzureCredential
         except ImportError:
-            raise needs_extra("azure", "azure") from None
+            raise needs_extra("auth of type 'azure'", "azure", key="auth.type") from None
         # A new object has no token in its cache, which the server may have refused.
         with DefaultAzureCredential(managed_identity_client_id=self.client_id) as source:
             try:

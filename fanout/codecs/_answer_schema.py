@@ -49,6 +49,7 @@ class _Output(NamedTuple):
         """The value of one row, shape (1, ...). Raises `Unfit`."""
         if self.is_json:
             return array([json_text(value)], Wanted(_STRING))
+        # An array of texts has no missing value.
         if value is None and self.spec.dtype == _STRING:
             value = ""
         return array([value], Wanted(self.spec.dtype, nulls=self.keeps_null))
@@ -68,6 +69,7 @@ class AnswerSchema:
     """
 
     def __init__(self, schema: object) -> None:
+        # By its attributes: importing pydantic would slow down everyone who gives a table.
         model = schema if hasattr(schema, "model_validate_json") else None
         self.document = _json_schema(schema)
         """The JSON Schema as it was given, or read from a file."""
@@ -83,6 +85,7 @@ class AnswerSchema:
         if self.schema.get("type", "object") != "object" or not isinstance(properties, Mapping) or not properties:
             raise ConfigError("schema must describe an object with at least one field", key=KEY)
         self.outputs = {name: _output(one) for name, one in properties.items()}
+        # APIs differ in the characters that the name of a schema or a tool may have: all accept letters and digits.
         self.name = (
             "".join(c for c in str(self.schema.get("title", "answer")) if c.isascii() and c.isalnum()) or "answer"
         )
@@ -135,6 +138,7 @@ def _json_schema(schema: object) -> Mapping[str, Any]:
             f"{schema!r}",
             key=KEY,
         )
+    # A table of fields may have a field called "type" or "properties", but hardly both in these forms.
     is_json_schema = "$ref" in schema or (
         schema.get("type") == "object" and isinstance(schema.get("properties"), Mapping)
     )
@@ -171,6 +175,7 @@ def _field(field: object, at: str) -> dict[str, Any]:
         raise ConfigError(f"{at}.null must be true or false, not {null!r}", key=KEY)
     schema: dict[str, Any] = {"type": [kind, "null"] if null else kind}
     schema |= {_KEYWORDS[key]: value for key, value in table.items() if key in _KEYWORDS}
+    # An enum lists all values, whatever the types say.
     if null and isinstance(schema.get("enum"), list):
         schema["enum"] = [*schema["enum"], None]
     if kind == "array":
@@ -194,6 +199,7 @@ def _output(schema: Mapping[str, Any]) -> _Output:
     # Whole numbers have no place for null, floats have NaN.
     if null and kind == "integer":
         kind = "number"
+    # Bools and arrays have no place for null either, and none of their values could stand for it.
     if kind not in _DTYPES or (null and (kind == "boolean" or shape)) or (shape and "null" in kinds):
         return _Output(TensorSpec(dtype=_STRING, shape=()), is_json=True)
     return _Output(TensorSpec(dtype=_DTYPES[kind], shape=shape), keeps_null=null and kind == "number")
@@ -205,6 +211,7 @@ def _kinds(schema: Mapping[str, Any]) -> set[str]:
         return {kind for one in schema["anyOf"] for kind in _kinds(one)}
     values = [schema["const"]] if "const" in schema else schema.get("enum")
     if values is not None:
+        # By the exact type: True is an instance of int.
         return {{str: "string", int: "integer", type(None): "null"}.get(type(value), "") for value in values}
     kinds = schema.get("type", "object" if "properties" in schema else ())
     return {kinds} if isinstance(kinds, str) else set(kinds)

@@ -53,6 +53,7 @@ class Metadata:
 
 def spec_of(tensor: Tensor) -> TensorSpec:
     """The dtype and the row shape of an output."""
+    # Servers write -1 for an axis of any length.
     row = tuple(None if length < 0 else length for length in tensor.shape[1:]) if tensor.shape else None
     return TensorSpec(dtype=dtype_of(tensor.datatype), shape=row)
 
@@ -88,6 +89,7 @@ def most_rows(config: object, inputs: Sequence[Tensor]) -> int | None:
     it has one, is the bound.
     """
     size = config.get("max_batch_size") if isinstance(config, dict) else None
+    # True is an instance of int, and a server may send anything.
     if type(size) is not int or size < 0:
         return None
     if size > 0:
@@ -102,6 +104,7 @@ def _tensors(listed: Any) -> dict[str, Tensor]:
     for item in listed if isinstance(listed, list) else []:
         if isinstance(item, dict) and isinstance(item.get("name"), str):
             datatype, shape = item.get("datatype"), item.get("shape")
+            # A shape that is missing or odd is left open: the request shows whether it fits.
             is_known = isinstance(shape, list) and all(type(length) is int for length in shape)
             tensors[item["name"]] = Tensor(
                 name=item["name"],

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _HEADER = "header:"
 _REQUIRED = ("url", "until")
+# The other keys say how long to wait and for whom; a run may go on with other values.
 _OF_IDENTITY = ("url", "until", "result")
 
 
@@ -90,6 +91,7 @@ class Polling:
 
     def url(self, response: Response, base: str) -> str | None:
         """The URL that a response names, joined with ``base``, the URL of the request; None if it names none."""
+        # Azure and others name the job in a header field such as Operation-Location, and send no body.
         if self._header is not None:
             found: Any = response.headers.get(self._header)
         else:
@@ -104,6 +106,7 @@ class Polling:
         if document is None:
             return None
         value = _found(self._until, document)
+        # The values that JMESPath takes for false; 0 is none of them.
         return value is not None and value is not False and value != "" and value != [] and value != {}
 
     def usage(self, response: Response) -> dict[str, int]:
@@ -115,6 +118,7 @@ class Polling:
         if self._result is None:
             return response
         value = _found(self._result, parsed(response))
+        # Some APIs give the URL of the result in place of the result.
         if isinstance(value, str) and value.startswith(("https://", "http://", "/")) and (url := _joined(base, value)):
             return url
         return Response(status=200, headers=response.headers, body=json_text(value).encode(), url=response.url)

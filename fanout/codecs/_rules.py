@@ -51,6 +51,7 @@ class StatusRules:
 
     def __call__(self, response: Response) -> Verdict | int | None:
         """The step or the status that a rule gives to ``response``; None where no rule holds."""
+        # Parsed once for all rules, and not at all where a large body is an answer rather than an error.
         document = small_document(response)
         for rule in self._rules:
             if rule.holds(response, document):
@@ -100,6 +101,7 @@ class _Rule:
         except Unfit:
             return False
         if self._has_value:
+            # True equals 1 in Python, but not in JSON.
             return bool(value == self._equals) and isinstance(value, bool) == isinstance(self._equals, bool)
         if self._contains is None:
             return value is not None and value is not False

@@ -115,6 +115,7 @@ class PartsFolder:
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace the manifest durably. Raises `OSError`."""
         make_folder(self.path)
+        # As it will be read: the checksum is that of texts and lists, whatever tuples and numbers it is made of.
         data = orjson.loads(orjson.dumps(asdict(manifest), option=orjson.OPT_NON_STR_KEYS))
         _replace(self._manifest, {"format": _FORMAT, "checksum": _checksum(data), "manifest": data}, durable=True)
 
@@ -183,9 +184,11 @@ def add_parts(state: JournalState | None, folder: PartsFolder, manifest: Manifes
         wanted = RowSet(ranges)
         for start, stop in part.resolved:
             for a, b in list(whole.resolved.gaps(start, stop)):
+                # An attempt whose rows were given to others may have finished some of them: only its own count.
                 if wanted.gap(a, b) is None:
                     whole.resolved.add(a, b)
                     whole.failures += (one for one in part.failures if a <= one.start and one.stop <= b)
+        # What an attempt may have spent before it was killed counts as spent.
         whole.spent = added(whole.charged, part.charged)
         whole.allowed = None
     return whole

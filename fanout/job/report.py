@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 AnsweredBy: TypeAlias = Literal["endpoint", "mock", "replay"]
 """Origin of the answers: the endpoint, a mock of the model, or a recording."""
 
+# Raised when a key of the JSON output changes its meaning or goes, so that scripts notice.
 SCHEMA_VERSION = 1
 
 COST_KEYS = ("cost", "cost_estimated", "cost_per_row", "cost_per_row_error", "currency")

@@ -60,6 +60,7 @@ class ServerResponse:
 
 def uncompressed(headers: Mapping[str, str], body: bytes) -> bytes:
     """Return the body of a request without gzip. One that is damaged, or encoded otherwise, is for the parser."""
+    # A mapping of headers may be a plain dict, whose names have the case in which they were sent.
     encoding = next((value.lower() for name, value in headers.items() if name.lower() == "content-encoding"), "")
     try:
         return zlib.decompress(body, wbits=31) if encoding == "gzip" else body

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from fanout.codecs.base import Codec
     from fanout.engine.chunker import ChunkTask
     from fanout.engine.run import Run
-    from fanout.errors import ConfigError
     from fanout.statistics import Latencies
     from fanout.transport import Transport
     from fanout.types import ChunkResult, Statistics, Verdict
@@ -114,10 +113,3 @@ class Telemetry(ABC):
     @abstractmethod
     def unfollow(self, client: Measured) -> None:
         """Follow a client no longer, which closes. Called on its loop."""
-
-
-def needs_extra(feature: str, extra: str) -> ConfigError:
-    """Return the error for telemetry whose packages are missing."""
-    from fanout.errors import ConfigError
-
-    return ConfigError(f"{feature} needs more packages: pip install 'fanout-ml[{extra}]'", key="telemetry")

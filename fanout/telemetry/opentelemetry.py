@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from fanout._version import __version__
-from fanout.errors import ConfigError
-from fanout.telemetry.base import Telemetry, needs_extra
+from fanout.errors import ConfigError, needs_extra
+from fanout.telemetry.base import Telemetry
 from fanout.telemetry.clients import FollowedClients
 from fanout.telemetry.metrics import METRICS
 
@@ -69,7 +69,7 @@ class OpenTelemetry(Telemetry):
         try:
             from opentelemetry import metrics, trace
         except ImportError:
-            raise needs_extra("fanout.OpenTelemetry", "otel") from None
+            raise needs_extra("fanout.OpenTelemetry", "otel", key="telemetry") from None
         if baggage and not propagate:
             raise ConfigError("baggage travels with the context of a trace: it needs propagate", key="baggage")
         if gen_ai is not None and not (gen_ai and gen_ai.isprintable()):

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from fanout.errors import ConfigError
+from fanout.errors import ConfigError, needs_extra
 from fanout.statistics import Latencies
-from fanout.telemetry.base import Telemetry, needs_extra
+from fanout.telemetry.base import Telemetry
 from fanout.telemetry.clients import FollowedClients
 from fanout.telemetry.metrics import METRICS
 
@@ -57,7 +57,7 @@ class Prometheus(Telemetry):
         try:
             from prometheus_client import REGISTRY
         except ImportError:
-            raise needs_extra("fanout.Prometheus", "prometheus") from None
+            raise needs_extra("fanout.Prometheus", "prometheus", key="telemetry") from None
         self._clients = FollowedClients()
         try:
             (REGISTRY if registry is None else registry).register(self)
@@ -117,7 +117,7 @@ def serve_metrics(port: int) -> Iterator[tuple[Prometheus, str]]:
     try:
         from prometheus_client import CollectorRegistry, start_http_server
     except ImportError:
-        raise needs_extra("serving metrics", "prometheus") from None
+        raise needs_extra("serving metrics", "prometheus", key="telemetry") from None
     # A registry of its own: the page shows the metrics of this run, and none of the process around it.
     registry = CollectorRegistry(auto_describe=False)
     collector = Prometheus(registry)

@@ -162,6 +162,7 @@ def open_source(
         source = _open(Path(path), options, format, file_options)
     else:
         source = _open_remote(url, options, format, file_options, storage or Storage())
+    # Before the cells become files: an output keeps the names of files, not their bytes.
     kept = None if keep is None else _kept(source, keep, options)
     if file_options.columns:
         source = FileCellsSource(source, file_options)
@@ -176,6 +177,7 @@ def _names_of(files: str | Sequence[str] | None) -> tuple[str, ...]:
 def _open(path: Path, options: ColumnOptions, format: str | None, file_options: FileOptions) -> Source:  # noqa: A002
     if str(path) == _STDIN:
         return _open_stdin(options, format)
+    # An empty file of rows has none, but an empty image is a row that fails.
     files, format = find_files(path, _SUFFIXES, format, keep_empty=_FILES)  # noqa: A001
     if format == _FILES:
         _require_no_files(file_options)

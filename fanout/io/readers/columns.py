@@ -56,6 +56,7 @@ class ColumnOptions:
         if self.vector and self.columns is None:
             problem = "a vector is made of several columns: name them in columns, by patterns such as f*"
             raise InputError(problem, key="input.as")
+        # A name that is nowhere used would hide a misunderstanding of the rows' form.
         if self.rename and (self.vector or self.column is not None):
             row = "a vector" if self.vector else "a row that is the value of one column"
             raise InputError(f"{row} has no names; leave rename out", key="input.rename")
@@ -144,6 +145,7 @@ def select_columns(
     known = [*names, *nested]
 
     def require(name: str, key: str) -> None:
+        # A file may repeat a name, and the first column would be as likely to be wrong as the second.
         if known.count(name) > 1:
             raise InputError(f'{file} has {known.count(name)} {noun}s "{name}": rename all but one', key=key)
         if name not in known:
@@ -194,6 +196,7 @@ def expand_patterns(
     """
     expanded: dict[str, None] = {}
     for column in columns:
+        # A name may hold a bracket or a star itself.
         if column in names or not _PATTERN.search(column):
             expanded[column] = None
             continue

@@ -64,6 +64,7 @@ class UrlFetcher:
         """True if the URL is fetched. False if it may be passed on as it is. Raises `Unfetched` if it is refused."""
         if url[:5].lower() == "data:":
             return False
+        # Servers and libraries disagree on where such a URL ends, so that the host that is checked may be another one.
         if _CONTROL.search(url):
             raise Unfetched("has a URL with a space or a control character in it")
         try:
@@ -87,6 +88,7 @@ class UrlFetcher:
         """The bytes at a URL that `allows` returned True for. Raises `Unfetched`."""
         ends, shown = monotonic() + self._timeout, redact_url(url)
         try:
+            # No credentials of the job go to these hosts, and the bytes of a file have to come as they are.
             request = Request(url, headers={"User-Agent": "fanout", "Accept-Encoding": "identity"})  # noqa: S310
             with self._opener.open(request, timeout=self._timeout) as response:
                 data = bytearray()

@@ -133,6 +133,7 @@ class FileReader:
                 return UnreadableFile(f"the file {cell!r} has {size}")
             if not status.st_size:
                 return UnreadableFile(f"the file {cell!r} is empty")
+            # A file may grow while it is read: one byte more than the limit shows it.
             data = bytearray()
             while piece := file.read(min(_PIECE, self._most_bytes + 1 - len(data))):
                 data += piece

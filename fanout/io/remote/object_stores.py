@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fanout._escape import escaped, shortened
 from fanout._redact import Redactor
 from fanout._url import redact_url
-from fanout.errors import ConfigError
+from fanout.errors import ConfigError, needs_extra
 from fanout.io.remote.file import RemoteFile, Version
 from fanout.io.remote.urls import StoreUrl
 
@@ -80,8 +80,7 @@ class Bucket:
         try:
             import obstore
         except ImportError:
-            needed = f"{scheme}:// needs the package obstore: pip install 'fanout-ml[cloud]'"
-            raise ConfigError(needed, key=key) from None
+            raise needs_extra(f"{scheme}://", "cloud", key=key) from None
         self._obstore: Any = obstore
 
     def url_of(self, key: str) -> str:
