@@ -8,7 +8,7 @@ from pathlib import Path
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "chunk_path"
 
-MOST_FILES = 14
+MOST_FILES = 13
 MOST_FUNCTIONS = 43
 
 

@@ -134,6 +134,10 @@ class Answers:
         self.computes = items.path.computes or outputs.computes
         """Values are computed or kept as text, so that integers have to be parsed exactly."""
 
+        # The options that only `values` reads: without them, a list can be read by itself.
+        self.are_plain = not (items.is_document or outputs.by_name or parse or fail_when or items.order)
+        """The answers are the values at their path."""
+
     def values(self, document: Any, n_rows: int) -> Array | Values:
         """The values of all rows, in their order. Raises `Unfit`."""
         items, placed_by = self.items.find(document)

@@ -1,9 +1,7 @@
-"""Read JSON numbers into arrays without a Python object for each number.
+"""Read the numbers of large JSON answers into arrays without a Python object for each number.
 
-msgspec reads small answers as the type that is expected. simdjson hands out the numbers of large answers as one buffer;
-it is installed where it has a wheel, and msgspec takes its place elsewhere. Both readers give exactly the values of
-`fanout.codecs._parsing`, or None: they leave an answer of any other structure, and numbers whose exactness they cannot
-show, to the exact parser.
+simdjson hands them out as one buffer. It is installed where it has a wheel. The results are exactly the values of
+`fanout.codecs._parsing`, or None: an answer of any other structure is left to the exact parser.
 """
 
 from __future__ import annotations
@@ -12,8 +10,6 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from fanout.rows import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,64 +22,8 @@ LARGE = 4096
 AT_ONCE = 2**20
 """Bytes that one call of these readers may take: they hold the interpreter lock for some milliseconds."""
 
-# Answers of one model have one structure. After these misses in a row no further answer is tried.
-_MOST_MISSES = 3
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_DOUBLE = np.dtype(np.float64)
-
-
-class NumbersReader:
-    """Read answers whose rows are numbers, or lists of numbers of one length.
-
-    Args:
-        field: name of the field that holds the rows; None: they are the whole document.
-        dtype: a floating dtype.
-    """
-
-    def __init__(self, field: str | None, dtype: np.dtype[Any]) -> None:
-        self._field = field
-        self._dtype = dtype
-        self._exact_below = exact_below(dtype)
-        self._decode: Callable[[bytes], Any] | None = None
-        self._nested = True
-        self._misses = 0
-        self._simdjson = SimdjsonReader() if SimdjsonReader.is_installed() else None
-
-    def read(self, body: bytes) -> Array | None:
-        """The array; None where the exact parser has to read the answer."""
-        if self._misses >= _MOST_MISSES:  # answers of this model have another structure
-            return None
-        # simdjson starts slowly but makes no Python objects; msgspec knows the type, so it is quicker for small
-        # answers.
-        if len(body) >= LARGE and self._simdjson is not None:
-            doubles = self._simdjson.rows(body, self._field)
-        else:
-            doubles = self._typed(body)
-        if doubles is None or not within(doubles, self._exact_below):
-            self._misses += 1
-            return None
-        self._misses = 0
-        return doubles if self._dtype == _DOUBLE else doubles.astype(self._dtype)
-
-    def _typed(self, body: bytes) -> Array | None:
-        decode = self._decode or self._typed_decoder()
-        try:
-            answer = decode(body)
-            # msgspec has checked every type, so numpy cannot turn a null or a text into a number here.
-            doubles = np.array(answer if self._field is None else answer.values, _DOUBLE)
-        except (ValueError, RecursionError):
-            self._decode, self._nested = None, not self._nested  # the next answer may have the other structure
-            return None
-        return doubles if doubles.ndim == 1 + self._nested else None
-
-    def _typed_decoder(self) -> Callable[[bytes], Any]:
-        import msgspec  # imported with the first answer, so that the start of a command does not pay for it
-
-        rows: Any = list[list[float]] if self._nested else list[float]
-        if self._field is not None:
-            rows = msgspec.defstruct("Answer", [("values", rows)], rename={"values": self._field}, gc=False)
-        self._decode = msgspec.json.Decoder(rows).decode
-        return self._decode
+DOUBLE = np.dtype(np.float64)
 
 
 class SimdjsonReader:
@@ -138,9 +78,9 @@ def vectors(body: bytes, items: Any) -> tuple[Array, list[Any]] | None:
     for i, item in enumerate(items):
         values = require_unique_names(item)["embedding"]
         # The type "d" makes simdjson refuse null, texts and booleans.
-        row = np.frombuffer(values.as_buffer(of_type="d"), _DOUBLE)
+        row = np.frombuffer(values.as_buffer(of_type="d"), DOUBLE)
         if array is None:
-            array = np.empty((len(items), len(row)), _DOUBLE)
+            array = np.empty((len(items), len(row)), DOUBLE)
         # The buffer of a nested list is longer than the list.
         if len(values) != len(row) or row.shape != array.shape[1:]:
             return None
@@ -159,7 +99,7 @@ def _rows(body: bytes, rows: Any) -> Array | None:
     # The buffer is flat, so that only the count of brackets shows that no list has another list in it.
     if len(lengths) != 1 or not _has_lists(body, len(rows) + 1):
         return None
-    return np.frombuffer(rows.as_buffer(of_type="d"), _DOUBLE).reshape(len(rows), lengths.pop())
+    return np.frombuffer(rows.as_buffer(of_type="d"), DOUBLE).reshape(len(rows), lengths.pop())
 
 
 def _has_lists(body: bytes, number: int) -> bool:

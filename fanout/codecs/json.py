@@ -7,28 +7,26 @@ https://www.tensorflow.org/tfx/serving/api_rest
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence  # noqa: TC003 - the schema of job files resolves them
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import orjson
 
-from fanout.codecs import _options, _values
+from fanout.codecs import _options
+from fanout.codecs._answer_reader import AnswerReader, PredictionsReader
 from fanout.codecs._answers import POSITION, Answers, Items, OutputOptions, Outputs
 from fanout.codecs._bodies import FormBody, RawBody
-from fanout.codecs._numbers import AT_ONCE, NumbersReader
+from fanout.codecs._numbers import AT_ONCE, DOUBLE, LARGE, SimdjsonReader, exact_below
 from fanout.codecs._options import DTypeOption, ShapeOption  # noqa: TC001 - the schema of job files resolves them
-from fanout.codecs._parsing import invalid, read, read_with_usage, small_document
-from fanout.codecs._paths import BODY, PLAIN_FIELD, stated_order
+from fanout.codecs._parsing import small_document
 from fanout.codecs._polling import Polling, PollOptions
 from fanout.codecs._request import RequestTemplate
 from fanout.codecs._rules import StatusRule  # noqa: TC001 - as above
-from fanout.codecs._slices import Uncut, rows_at
 from fanout.codecs._typed import TypedAnswers, typed_answers, with_schema
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError
-from fanout.exact_json import LIGHT
+from fanout.rows import within
 from fanout.types import Action, DecodedResponse, Payload, Response, TensorSpec, Verdict
 
 if TYPE_CHECKING:
@@ -39,10 +37,8 @@ if TYPE_CHECKING:
 
 # Bytes that JMESPath, which is written in Python, searches within some ten milliseconds.
 _MOST_FOR_JMESPATH = 128 * 2**10
-
-# Name of the rows that the items of a slice state, beside their values, and the number for an item without one.
-_INDEX, _NONE = "\0index", -1
-_MOST_ROWS = 2**40
+# Answers of one model have one structure. After these misses in a row no further answer is tried.
+_MOST_MISSES = 3
 _NO_SUCH_PAGE = (404, 405, 410)
 
 
@@ -101,6 +97,7 @@ class Json(Codec):
 
     name: ClassVar[str] = "json"
     takes_buffers = True
+    reader_type = AnswerReader
 
     def __init__(
         self,
@@ -146,28 +143,24 @@ class Json(Codec):
         self.polling = None if poll is None else Polling(poll, self._usage)
         if self.polling is not None:  # the other keys change no answer, so that a run may be resumed with others
             self.options = {**self.options, "poll": self.polling.identity}
-        self._keep = nonfinite == "keep"
+        keep = nonfinite == "keep"
         items = Items(answers, order, one_row=self._template.one_row)
-        read = Outputs(outputs or {}, self._spec_of, keep=self._keep)
-        self._answers = Answers(items, read, parse, fail_when, typed)
+        values = Outputs(outputs or {}, self._spec_of, keep=keep)
+        self._reader = self.reader_type(
+            Answers(items, values, parse, fail_when, typed), self._numbers_in, self._dtype_of, keep=keep,
+            usage=self._usage,
+        )  # fmt: skip
         if outputs:
-            self._spec = {name: output.spec for name, output in read.by_name.items()}
+            self._spec = {name: output.spec for name, output in values.by_name.items()}
         if typed is not None:
             self._type_answers(typed)
-        elif read.keeps_null:  # NaN stands for null, and `read` refuses any other
+        elif values.keeps_null:  # NaN stands for null, and the outputs refuse any other
             self.nonfinite = "keep"
-        # Without a field that only `Answers` reads, the readers of large and of small answers below take part.
-        plain = not (items.is_document or outputs or parse or fail_when or items.order)
-        field = items.path.expression
-        self._path = items.path
-        self._quick = self._quick_reader(field) if plain and self._usage is None else None
         self.if_lengths_differ = (
-            f'take each as JSON text, with codec.answers = "{self._path.of_texts}" and no codec.dtype, or one '
+            f'take each as JSON text, with codec.answers = "{items.path.of_texts}" and no codec.dtype, or one '
             "value of each, with an index such as [0] behind its rows"
         )
-        self._plain = plain
-        self._fields_of_rows = _fields_of_rows(field) if plain else ()
-        if not self._fields_of_rows:  # only a name can be read in slices
+        if not self._reader.fields:  # only a name can be read in slices
             self.most_bytes_on_loop = _MOST_FOR_JMESPATH
 
     def encode(self, rows: Rows) -> Payload:
@@ -182,20 +175,12 @@ class Json(Codec):
 
     def decode(self, response: Response, n_rows: int) -> Array | Values | DecodedResponse:
         """The answers, first axis: the rows; with the usage, if paths to it are given. Raises `InvalidResponse`."""
-        # Small answers of plain numbers need none of the general machinery below.
-        quick = self._quick if len(response.body) <= AT_ONCE else None
+        reader = self._reader
+        # Small answers of plain numbers need none of the general machinery.
+        quick = reader.quick if len(response.body) <= AT_ONCE else None
         if quick is not None and (numbers := quick.read(response.body)) is not None:
             return numbers
-        if len(response.body) > LIGHT and (rows := self._in_slices(response)) is not None:
-            return rows
-
-        def convert(document: Any) -> Array | Values:
-            return self._document_values(document) if self._plain else self._answers.values(document, n_rows)
-
-        exactly = self._answers.computes
-        if self._usage is None:
-            return read(response, convert, keep=self._keep, exactly=exactly)
-        return read_with_usage(response, convert, keep=self._keep, exactly=exactly, count=self._count)
+        return reader.read(response, n_rows)
 
     def serve(self, request: Request, model: Callable[[Any], Any]) -> Response:
         """The response of a mock server: ``model`` of the rows, where the paths of the codec find it.
@@ -206,7 +191,7 @@ class Json(Codec):
 
         other, body = self._template.other_body, request.joined()
         values = model(rows_in(self._template, orjson.loads(body)) if other is None else [other.row_in(body)])
-        body = document_for(values, self._answers, () if self._usage is None else self._usage.paths.values())
+        body = document_for(values, self._reader.answers, () if self._usage is None else self._usage.paths.values())
         return Response(status=200, headers={"Content-Type": "application/json"}, body=body)
 
     def classify(self, response: Response) -> Verdict | int | None:
@@ -218,7 +203,7 @@ class Json(Codec):
             return Verdict(action=Action.SPLIT, reason="", status=response.status)
         document = small_document(response)
         if 200 <= response.status < 300:
-            refusal = self._answers.refusal(document)
+            refusal = self._reader.answers.refusal(document)
             reason = f"HTTP {response.status}: {refusal}"
             return (
                 None
@@ -238,82 +223,18 @@ class Json(Codec):
         self.options = {name: value for name, value in self.options.items() if name != "outputs"}
         self._read_option("schema", typed.schema.document, identity=typed.schema.identity)
 
-    def _count(self, document: Any) -> tuple[Mapping[str, int], None]:
-        assert self._usage is not None
-        return self._usage.of(document), None
-
     def _spec_of(self, output: str) -> TensorSpec:
         return self._spec.get(output) or self._spec.get(_options.ANY_OUTPUT) or TensorSpec()
 
-    def _quick_reader(self, field: str) -> NumbersReader | None:
+    def _numbers_in(self, field: str | None) -> NumbersReader | None:
+        """A reader of the rows in a field, or in a document that is a list; None for a dtype that it does not read."""
         dtype = self._dtype_of("") or np.dtype(np.float64)
-        if dtype.kind != "f" or not (field == BODY or PLAIN_FIELD.fullmatch(field)):
-            return None
-        return NumbersReader(None if field == BODY else field, dtype)
-
-    def _in_slices(self, response: Response) -> Array | Values | DecodedResponse | None:
-        """The rows of a large answer, read in slices; None if it cannot be cut."""
-        keep, before = self._keep, set[str | None]()
-        for field in self._fields_of_rows:
-            with suppress(Uncut):
-                rows, rest = rows_at(response, field, self._rows, keep=keep, quick=self._quick_rows)
-                if field is not None and not before.isdisjoint(rest):
-                    return None  # a field that goes first is there too, but is no list
-                placed = self._placed(rows, response)
-                return placed if self._usage is None else DecodedResponse(placed, usage=self._usage.of(rest))
-            before.add(field)
-        return None
-
-    def _quick_rows(self) -> Callable[[bytes], Array | None]:
-        dtype = self._dtype_of("") or np.dtype(np.float64)
-        return NumbersReader(None, dtype).read if dtype.kind == "f" else lambda _: None
-
-    def _rows(self, rows: Any) -> Array | Values:
-        """The values of a slice of rows, with the rows that items state. Raises `Uncut` for odd statements of rows."""
-        field = self._path.index
-        if not field or not rows or type(rows[0]) is not dict or rows[0].keys() == {field}:
-            return _values.outputs(rows, self._wanted)
-        stated = [row[field] if type(row) is dict and field in row else _NONE for row in rows]
-        if set(map(type, stated)) != {int} or not _NONE <= min(stated) <= max(stated) < _MOST_ROWS:
-            raise Uncut
-        # The index is removed before the values are read, so that it becomes no output.
-        if max(stated) != _NONE:
-            rows = [{name: row[name] for name in row if name != field} if type(row) is dict else row for row in rows]
-        values = _values.outputs(rows, self._wanted)
-        return {**values, _INDEX: np.array(stated, np.int64)} if isinstance(values, Mapping) else values
-
-    def _placed(self, rows: Array | Values, response: Response) -> Array | Values:
-        """The values of all slices in the order that the items state."""
-        if not isinstance(rows, Mapping) or _INDEX not in rows:
-            return rows
-        stated = rows[_INDEX].tolist()
-        try:
-            order = stated_order([None if row == _NONE else row for row in stated], self._path.index)
-        except _values.Unfit as error:
-            raise invalid(response, error) from None
-        return {name: values if order is None else values[order] for name, values in rows.items() if name != _INDEX}
-
-    def _document_values(self, document: object) -> Array | Values:
-        answers, index = self._path.find(document)
-        values = _values.outputs(answers, self._wanted)
-        if not isinstance(values, Mapping):
-            return values
-        return {name: array for name, array in values.items() if name != index}
-
-    def _wanted(self, output: str) -> _values.Wanted:
-        return _values.Wanted(self._dtype_of(output), keep=self._keep)
+        return NumbersReader(field, dtype) if dtype.kind == "f" else None
 
 
 def _require_text(parse: str | None, request: Any) -> None:
     if parse is None or request is None:
         raise ConfigError("schema needs a request, and the path of the model's text: parse", key="schema")
-
-
-def _fields_of_rows(field: str) -> tuple[str | None, ...]:
-    """The fields in which a large list of rows may be; none for an expression that is more than a name."""
-    if field == BODY:
-        return (None,)
-    return (field,) if PLAIN_FIELD.fullmatch(field) else ()
 
 
 class V1(Json):
@@ -332,6 +253,7 @@ class V1(Json):
 
     name: ClassVar[str] = "v1"
     path = "/v1/models/{model}:predict"
+    reader_type = PredictionsReader
 
     def __init__(
         self,
@@ -351,11 +273,61 @@ class V1(Json):
             dtype=dtype, shape=shape, nonfinite=nonfinite, usage=usage, status_rules=status_rules,
         )  # fmt: skip
         self.if_lengths_differ = f'take the codec "json" for "v1": {self.if_lengths_differ}'
-        self._fields_of_rows = ("predictions", "outputs")
 
-    def _document_values(self, document: object) -> Array | Values:
-        fields = document if isinstance(document, dict) else {}
-        answers = fields.get("predictions", fields.get("outputs"))
-        if answers is None:
-            raise _values.Unfit("has neither 'predictions' nor 'outputs'")
-        return _values.outputs(answers, self._wanted)
+
+class NumbersReader:
+    """Reads answers whose rows are numbers, or lists of numbers of one length, without an object for each number.
+
+    msgspec reads small answers as the type that is expected, simdjson large ones, where it is installed. Both give
+    exactly the values of `fanout.codecs._parsing`, or None: they leave an answer of any other structure, and numbers
+    whose exactness they cannot show, to the exact parser.
+
+    Args:
+        field: name of the field that holds the rows; None: they are the whole document.
+        dtype: a floating dtype.
+    """
+
+    def __init__(self, field: str | None, dtype: np.dtype[Any]) -> None:
+        self._field = field
+        self._dtype = dtype
+        self._exact_below = exact_below(dtype)
+        self._decode: Callable[[bytes], Any] | None = None
+        self._nested = True
+        self._misses = 0
+        self._simdjson = SimdjsonReader() if SimdjsonReader.is_installed() else None
+
+    def read(self, body: bytes) -> Array | None:
+        """The array; None where the exact parser has to read the answer."""
+        if self._misses >= _MOST_MISSES:  # answers of this model have another structure
+            return None
+        # simdjson starts slowly but makes no Python objects; msgspec knows the type, so it is quicker for small
+        # answers.
+        if len(body) >= LARGE and self._simdjson is not None:
+            doubles = self._simdjson.rows(body, self._field)
+        else:
+            doubles = self._typed(body)
+        if doubles is None or not within(doubles, self._exact_below):
+            self._misses += 1
+            return None
+        self._misses = 0
+        return doubles if self._dtype == DOUBLE else doubles.astype(self._dtype)
+
+    def _typed(self, body: bytes) -> Array | None:
+        decode = self._decode or self._typed_decoder()
+        try:
+            answer = decode(body)
+            # msgspec has checked every type, so numpy cannot turn a null or a text into a number here.
+            doubles = np.array(answer if self._field is None else answer.values, DOUBLE)
+        except (ValueError, RecursionError):
+            self._decode, self._nested = None, not self._nested  # the next answer may have the other structure
+            return None
+        return doubles if doubles.ndim == 1 + self._nested else None
+
+    def _typed_decoder(self) -> Callable[[bytes], Any]:
+        import msgspec  # imported with the first answer, so that the start of a command does not pay for it
+
+        rows: Any = list[list[float]] if self._nested else list[float]
+        if self._field is not None:
+            rows = msgspec.defstruct("Answer", [("values", rows)], rename={"values": self._field}, gc=False)
+        self._decode = msgspec.json.Decoder(rows).decode
+        return self._decode

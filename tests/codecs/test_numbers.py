@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.codecs import Json, OpenAIEmbeddings, _numbers
-from fanout.codecs._numbers import NumbersReader, SimdjsonReader
+from fanout.codecs._numbers import SimdjsonReader
+from fanout.codecs.json import NumbersReader
 from fanout.errors import InvalidResponse
 from fanout.types import DecodedResponse, Response
 
@@ -57,7 +58,7 @@ def outcome(codec: Codec, answer: Response, n_rows: int) -> Any:
 def exactly(monkeypatch: pytest.MonkeyPatch, make: Any) -> Codec:
     with monkeypatch.context() as patch:
         patch.setattr(SimdjsonReader, "is_installed", lambda: False)
-        patch.setattr(Json, "_quick_reader", lambda *_: None)
+        patch.setattr(Json, "_numbers_in", lambda *_: None)
         codec: Codec = make()
     return codec
 

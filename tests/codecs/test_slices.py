@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fanout import DecodedResponse, InvalidResponse, Response, codec
-from fanout.codecs import _parsing, _slices
+from fanout.codecs import _answer_reader, _parsing, _slices
 from fanout.codecs import json as json_codec
 
 SIZE = 600 * 2**10
@@ -357,7 +357,7 @@ def test_slices_and_the_whole_document_give_the_same(
 
 def _outcome(body: bytes, options: dict[str, Any], size: int) -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_codec, "LIGHT", size)
+        patch.setattr(_answer_reader, "LIGHT", size)
         patch.setattr(json_codec, "AT_ONCE", size)
         patch.setattr(_slices, "_SLICE", size)
         patch.setattr(_slices, "_REACH", size)
