@@ -10,7 +10,7 @@ import numpy as np
 
 from fanout.compare.matching import Unmatched, match
 from fanout.compare.tables import ID, Table
-from fanout.compare.values import ColumnComparison, Tolerance
+from fanout.compare.values import ColumnComparison, Tolerance, plain
 from fanout.errors import ConfigError
 from fanout.frames import ERROR
 from fanout.options import did_you_mean
@@ -237,16 +237,11 @@ def _different_row(pair: Pair, place: int, of_columns: Mapping[str, Array]) -> D
     if pair.a.ok[place] != pair.b.ok[place]:
         return DifferentRow(pair.names[place], answered="a" if pair.a.ok[place] else "b")
     values = {
-        name: tuple(_shown(side.columns[name][place]) for side in (pair.a, pair.b))
+        name: tuple(plain(side.columns[name][place]) for side in (pair.a, pair.b))
         for name, differs in of_columns.items()
         if differs[place]
     }
     return DifferentRow(pair.names[place], values)
-
-
-def _shown(value: Any) -> Any:
-    value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-    return value if value is None or isinstance(value, str | int | float | list | dict) else str(value)
 
 
 def _column_as_dict(column: ColumnComparison) -> dict[str, Any]:

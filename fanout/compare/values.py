@@ -163,7 +163,7 @@ def _compare_arrays(a: Array, b: Array, tolerance: Tolerance) -> tuple[Array, Ar
 
 def _compare_values(a: Any, b: Any, tolerance: Tolerance) -> tuple[bool, float]:
     """Return whether two values differ, and the largest difference of two numbers in them; NaN if there is none."""
-    a, b = _plain(a), _plain(b)
+    a, b = plain(a), plain(b)
     if a is None or b is None:
         # Formats without types write a missing value as an empty text, and JSON has no NaN.
         return not (a in (None, "") or a != a) or not (b in (None, "") or b != b), np.nan
@@ -187,7 +187,8 @@ def _combined(pairs: Sequence[tuple[bool, float]]) -> tuple[bool, float]:
     return any(differs for differs, _ in pairs), max(differences, default=np.nan)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a value of an output as JSON and formats without types have it."""
     value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
     # Times and decimals are texts in formats without types.
     return value if value is None or isinstance(value, str | int | float | list | Mapping) else str(value)
@@ -203,4 +204,4 @@ def _is_label(value: Any) -> bool:
 
 
 def _label(value: Any) -> str:
-    return shortened(str(_plain(value)), _LONGEST_LABEL)
+    return shortened(str(plain(value)), _LONGEST_LABEL)

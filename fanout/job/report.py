@@ -326,7 +326,7 @@ class Status:
         return asdict(self)
 
 
-def exit_code(failed: int, stop: RunStopped | None) -> int:
+def exit_code(failed: int, stop: RunStopped | StopCause | None) -> int:
     """Return 0 if every row is done, 1 if some failed, 3 after an early stop, 130 after an interrupt."""
     if stop is not None:
         # Shells report a process that Ctrl-C ended as 128 + SIGINT.

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack, closing
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from fanout.client import Client, finished
 from fanout.errors import ConfigError, RunStopped
@@ -29,7 +29,7 @@ from fanout.job.opening import (
     shown_codec,
 )
 from fanout.job.problems import locate_errors
-from fanout.job.report import AnsweredBy, OutputFiles, StopCause, Summary, count_failed, exit_code
+from fanout.job.report import OutputFiles, StopCause, Summary, count_failed, exit_code
 from fanout.job.run_report import examples_of, recorder_of, write_report
 from fanout.report import Ending
 from fanout.statistics import Spending
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from fanout.io.readers import Source
     from fanout.io.writers import FileSink
     from fanout.job.model import Job
+    from fanout.job.opening import Setup
     from fanout.report import Measured, RunRecorder
     from fanout.statistics import Latencies
     from fanout.types import Result, Statistics
@@ -143,41 +144,43 @@ async def run_job(
         async with opened_on_thread(opening) as journal:
             if remote is None:
                 await on_thread(require_no_parts, job, fresh)
+            opened = _Opened(setup, source, sink, journal, recorder)
             # The sink may hold files open even if opening the journal succeeded and the run did not start.
             with closing(sink):
-                # A rehearsal is repeated on purpose; a paid run is not.
-                if setup.identity and journal.state.complete and not only_failed:
-                    journal.restart()
-                if only_failed:
-                    await on_thread(reopen_failed_rows, sink, journal)
-                if remote is not None and journal.state.publication is None:
-                    await on_thread(remote.prepare, source, sink, journal)
+                await _prepare(opened, remote, only_failed=only_failed)
                 reading_seconds, spent = now() - began, journal.state.charged
-                result, stop = await _run(job, remote or client, source, sink, journal, control, on_start, recorder)
-                # A run that sent nothing has spent nothing, which is another statement than an unknown cost.
-                if job.tables.cost.is_set and result.stats.currency is None:  # nothing was sent
-                    nothing = Spending().snapshot(job.tables.cost.currency)
-                    result = replace(result, stats=replace(result.stats, **nothing))
+                result, stop = await _run(opened, remote or client, control, on_start)
                 earlier_cost = known_cost(spent, journal.resumed_rows) if job.tables.cost.is_set else None
-                report = None
-                if recorder is not None:
-                    report = await on_thread(write_report, job, journal.state, result.failures)
-                return _summarize(result, sink, journal, stop, setup.answers, reading_seconds, earlier_cost, report)
+                return await _summarize(opened, result, stop, reading_seconds, earlier_cost)
+
+
+class _Opened(NamedTuple):
+    """A run whose input, output and journal are open."""
+
+    setup: Setup
+    source: Source
+    sink: FileSink
+    journal: Journal
+    recorder: RunRecorder | None
+
+
+async def _prepare(opened: _Opened, remote: RemoteRun | None, *, only_failed: bool) -> None:
+    """Let the journal forget the rows that are to be sent again, and let other processes prepare to send."""
+    source, sink, journal = opened.source, opened.sink, opened.journal
+    # A rehearsal is repeated on purpose; a paid run is not.
+    if opened.setup.identity and journal.state.complete and not only_failed:
+        journal.restart()
+    if only_failed:
+        await on_thread(reopen_failed_rows, sink, journal)
+    if remote is not None and journal.state.publication is None:
+        await on_thread(remote.prepare, source, sink, journal)
 
 
 async def _run(
-    job: Job,
-    client: Client | RemoteRun,
-    source: Source,
-    sink: FileSink,
-    journal: Journal,
-    control: RunControl | None,
-    on_start: OnStart | None,
-    recorder: RunRecorder | None,
+    opened: _Opened, client: Client | RemoteRun, control: RunControl | None, on_start: OnStart | None
 ) -> tuple[Result, RunStopped | None]:
+    setup, source, sink, journal, recorder = opened
     # A complete run needs no server, so the client is not opened.
-    if on_start is not None and sink.destination is not None and journal.state.complete:
-        on_start(None, None, 0, sink)
     try:
         if (result := await finished(sink, journal, control)) is not None:
             return result, None
@@ -190,28 +193,33 @@ async def _run(
             await stack.enter_async_context(recorder.session(client, rows=n_rows, earlier=journal.resumed_rows))
         if on_start is not None:
             on_start(client, n_rows, journal.resumed_rows, sink)
-        stop, keep_usage = None, job.tables.output.keep_usage
+        stop, tables = None, setup.job.tables
         try:
-            result = await client.run(source, sink, journal=journal, control=control, keep_usage=keep_usage)
+            result = await client.run(
+                source, sink, journal=journal, control=control, keep_usage=tables.output.keep_usage
+            )
         except RunStopped as error:
             result, stop = error.result, error
         if recorder is not None:
-            if job.tables.report.rows:
-                recorder.examples = await on_thread(examples_of, job, source, recorder.rows.first, result.failures)
+            if tables.report.rows:
+                answers = recorder.rows.first
+                recorder.examples = await on_thread(examples_of, setup.job, source, answers, result.failures)
             recorder.ending = Ending(sum(map(len, result.pending)), *(StopCause.of(stop) or ()))
         return result, stop
 
 
-def _summarize(
-    result: Result,
-    sink: FileSink,
-    journal: Journal,
-    stop: RunStopped | None,
-    answers: AnsweredBy,
-    reading_seconds: float,
-    earlier_cost: float | None,
-    report: Path | None,
+async def _summarize(
+    opened: _Opened, result: Result, stop: RunStopped | None, reading_seconds: float, earlier_cost: float | None
 ) -> Summary:
+    """Write the report of a run, and summarize the run."""
+    (job, answers), sink, journal = (opened.setup.job, opened.setup.answers), opened.sink, opened.journal
+    # A run that sent nothing has spent nothing, which is another statement than an unknown cost.
+    if job.tables.cost.is_set and result.stats.currency is None:
+        nothing = Spending().snapshot(job.tables.cost.currency)
+        result = replace(result, stats=replace(result.stats, **nothing))
+    report = None
+    if opened.recorder is not None:
+        report = await on_thread(write_report, job, journal.state, result.failures)
     return Summary(
         answers=answers,
         rows=len(result.ok),

@@ -14,7 +14,7 @@ from fanout.client import request_url
 from fanout.errors import ConfigError, RunStopped
 from fanout.job.opening import input_name, mock_transport, read_input
 from fanout.job.problems import locate_errors
-from fanout.job.report import StopCause
+from fanout.job.report import StopCause, exit_code
 from fanout.rows import take_rows
 from fanout.serving.local import LocalServer
 from fanout.tune.options import BudgetAccount
@@ -248,7 +248,7 @@ class Tuner:
             seconds=_now() - self._began,
             cost=self._cost(None if best is None else best.point, n_rows),
             stop=stop,
-            exit_code=_exit_code(best, failed, stop),
+            exit_code=exit_code(1 if best is None else failed, stop),
         )
 
     def _cost(self, best: Point | None, n_rows: int | None) -> SearchCost:
@@ -290,12 +290,6 @@ def _powers_around(rows: int, max_rows: int) -> set[int]:
         sizes.add(rows)
         rows *= 2
     return sizes
-
-
-def _exit_code(best: Trial | None, failed: int, stop: StopCause | None) -> int:
-    if stop is not None:
-        return 130 if stop.kind == "interrupted" else 3
-    return 1 if best is None or failed else 0
 
 
 def _now() -> float:
