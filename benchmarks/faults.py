@@ -20,7 +20,7 @@ import numpy as np
 
 import fanout
 from benchmarks.contenders.fanout_client import client_of
-from benchmarks.groups import FANOUT, fault_entries
+from benchmarks.groups import FANOUT, cluster_entries, cluster_targets, fault_entries, fault_targets
 from benchmarks.place import ROOT, environment
 from benchmarks.servers.vectors import FAULTS, running
 from benchmarks.workloads import Workload, workload_named
@@ -35,7 +35,8 @@ _SHORT = fanout.RetryPolicy(initial_backoff=0.05)
 _DESCRIPTION = f"""\
 Send the same rows with each client to a server that gives a share of the requests a fault: {", ".join(FAULTS)}.
 
-Each client runs in a process of its own, one after the other. A peer that is not installed is left out.
+Each client runs in a process of its own, one after the other. A peer that is not installed is left out. With
+--clusters, they are jobs on two workers of Ray and of Dask; the time to start these is not counted.
 """
 
 
@@ -63,19 +64,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=_DESCRIPTION)
     parser.add_argument("--requests", type=int, default=_REQUESTS, help=f"requests of each run ({_REQUESTS})")
     parser.add_argument("--share", type=float, default=_SHARE, help=f"share of them with a fault ({_SHARE})")
+    parser.add_argument("--clusters", action="store_true", help="compare jobs on two workers of Ray and Dask")
     options = parser.parse_args(arguments)
     outcomes: dict[str, Outcome] = {}
-    for name, reason in (entries := fault_entries()).items():
+    entries = cluster_entries() if options.clusters else fault_entries()
+    for name, reason in entries.items():
         if reason is not None:
             print(f"{name}: skipped, {reason}", file=sys.stderr)
             continue
         # Each client meets the same faults at the same requests, as long as it sends no more of them.
         with running(options.share) as origin:
             outcomes[name] = _in_a_process(name, origin, options.requests)
-    assert entries
     print(table(outcomes, options.share))
-    ours = outcomes[FANOUT]
-    return int(ours.lost + ours.wrong > 0)
+    return int(any(one.lost + one.wrong > 0 for name, one in outcomes.items() if name.startswith(FANOUT)))
 
 
 def table(outcomes: dict[str, Outcome], share: float) -> str:
@@ -95,11 +96,10 @@ async def outcome(name: str, module: str, origin: str, requests: int) -> Outcome
     rows = workload.rows(requests)
     began = time.perf_counter()
     try:
-        values, ok = await (_fanout if name == FANOUT else _other)(workload, module, origin, rows)
+        values, ok, seconds = await (_fanout if name == FANOUT else _other)(workload, module, origin, rows)
     except Exception as error:  # noqa: BLE001 - whatever a client raises ends its run
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:80].replace("|", "/")
         return Outcome(rows=len(rows), lost=len(rows), wrong=0, seconds=time.perf_counter() - began, error=reason)
-    seconds = time.perf_counter() - began
     if len(values) != len(rows):
         return Outcome(rows=len(rows), lost=len(rows), wrong=0, seconds=seconds, error=f"{len(values):,} answers")
     assert workload.right is not None
@@ -109,18 +109,22 @@ async def outcome(name: str, module: str, origin: str, requests: int) -> Outcome
     )  # fmt: skip
 
 
-async def _fanout(workload: Workload, module: str, origin: str, rows: Any) -> tuple[Array, Array]:
+async def _fanout(workload: Workload, module: str, origin: str, rows: Any) -> tuple[Array, Array, float]:
     async with client_of(workload, origin, retry=_SHORT) as client:
+        began = time.perf_counter()
         result = await client.map(rows, on_error="keep")
-    return result.values, result.ok
+    return result.values, result.ok, time.perf_counter() - began
 
 
-async def _other(workload: Workload, module: str, origin: str, rows: Any) -> tuple[Array, Array]:
+async def _other(workload: Workload, module: str, origin: str, rows: Any) -> tuple[Array, Array, float]:
     name, _, options = module.partition("?")
     opener = getattr(import_module(name.partition(":")[0]), name.partition(":")[2])
     async with opener(workload, origin, **json.loads(options or "{}")) as session:
-        values = await session.send(rows)
-    return values, np.ones(len(values), bool)
+        began = time.perf_counter()
+        values: Any = await session.send(rows)
+        seconds = time.perf_counter() - began
+    values, ok = values if isinstance(values, tuple) else (values, np.ones(len(values), bool))
+    return values, ok, seconds
 
 
 def _in_a_process(name: str, origin: str, requests: int) -> Outcome:
@@ -133,9 +137,8 @@ def _in_a_process(name: str, origin: str, requests: int) -> Outcome:
 
 
 def _child(name: str, origin: str, requests: str) -> None:
-    from benchmarks.groups import fault_targets
-
-    print(json.dumps(asdict(asyncio.run(outcome(name, fault_targets()[name], origin, int(requests))))))
+    target = {**fault_targets(), **cluster_targets()}[name]
+    print(json.dumps(asdict(asyncio.run(outcome(name, target, origin, int(requests))))))
 
 
 if __name__ == "__main__":

@@ -167,6 +167,26 @@ def fault_entries() -> dict[str, str | None]:
     }
 
 
+def cluster_targets() -> dict[str, str]:
+    """Return the runs on two workers of the study of faults: name -> module and function, with options."""
+    module = "benchmarks.contenders.on_clusters"
+    return {
+        f"{FANOUT} --on ray": f'{module}:fanout_on?{{"engine": "ray"}}',
+        "Ray Data, HTTP processor": f"{module}:ray_processor",
+        f"{FANOUT} --on dask": f'{module}:fanout_on?{{"engine": "dask"}}',
+        "Dask, aiohttp": f"{module}:dask_aiohttp",
+        "Dask, aiohttp + tenacity": f'{module}:dask_aiohttp?{{"tenacity": true}}',
+    }
+
+
+def cluster_entries() -> dict[str, str | None]:
+    """Return the same runs: name -> the reason that it cannot run here, or None."""
+    return {
+        name: Entry(name=name, needs=("ray",) if "ray" in name.lower() else ("distributed",)).unavailable()
+        for name in cluster_targets()
+    }
+
+
 def _module(name: str) -> str:
     return f"benchmarks.contenders.{name}:opened"
 

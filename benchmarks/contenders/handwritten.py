@@ -30,7 +30,7 @@ async def opened(workload: Workload, origin: str, *, tenacity: bool = False) -> 
                 response.raise_for_status()
                 return answer(await response.json())
 
-        attempt = _retried(post) if tenacity else post
+        attempt = retried(post) if tenacity else post
 
         async def one(rows: Any) -> Array:
             async with semaphore:
@@ -44,7 +44,7 @@ async def opened(workload: Workload, origin: str, *, tenacity: bool = False) -> 
         yield Session(send)
 
 
-def _retried(post: Callable[[dict[str, Any]], Awaitable[Array]]) -> Callable[[dict[str, Any]], Awaitable[Array]]:
+def retried(post: Callable[[dict[str, Any]], Awaitable[Array]]) -> Callable[[dict[str, Any]], Awaitable[Array]]:
     from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
     return retry(

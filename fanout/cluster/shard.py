@@ -41,6 +41,11 @@ POLL_SECONDS = 0.5
 # A driver writes its orders anew twice a second. A worker whose driver is silent for this long stops, resumably.
 _SILENCE_SECONDS = 60.0
 
+_SHARED = (
+    "the driver and all workers need one shared disk (NFS, EFS, Lustre), with the job file and the output under the "
+    "same paths, and the input there or in an object store"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
@@ -112,14 +117,12 @@ async def _run(shard: Shard, control: RunControl) -> Outcome:
     folder = PartsFolder(Path(shard.output))
     manifest = folder.read_manifest()
     if manifest is None:
-        raise ConfigError(
-            f"{folder.path} is not there: the output has to be on a disk that all workers share", key="output.path"
-        )
+        raise ConfigError(f"{folder.path} is not there: {_SHARED}", key="output.path")
     if manifest.run != shard.run or shard.attempt not in manifest.attempts or not folder.claim(shard.attempt):
         return Outcome(is_fenced=True)
     if manifest.fanout != __version__:
         raise ConfigError(f"the driver has fanout {manifest.fanout}, and this worker {__version__}: install the same")
-    job = load_job(Path(shard.job), shard.settings)
+    job = _load(Path(shard.job), shard.settings)
     with locate_errors(job.file, redactor=job.redactor), open_offline(job, mock=shard.mock) as setup:
         job = _with_limits(setup.job, shard.limits)
         source = await asyncio.to_thread(read_input, job, slice(*manifest.rows))
@@ -183,6 +186,12 @@ async def _watch(shard: Shard, folder: PartsFolder, client: Client, control: Run
             control.drain("idle workers get some of its rows", "interrupted")
         elif now() - heard > _SILENCE_SECONDS:
             control.drain(f"the driver has been silent for {_SILENCE_SECONDS:g} s", "interrupted")
+
+
+def _load(file: Path, settings: list[str]) -> Job:
+    if not file.exists():
+        raise ConfigError(f"{file} is not there: {_SHARED}")
+    return load_job(file, settings)
 
 
 def _with_limits(job: Job, limits: dict[str, Any]) -> Job:

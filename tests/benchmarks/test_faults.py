@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
 
-from benchmarks.faults import Outcome, outcome, table
-from benchmarks.groups import BY_HAND, FANOUT, FLOOR, fault_targets
+from benchmarks.faults import Outcome, _in_a_process, outcome, table
+from benchmarks.groups import BY_HAND, FANOUT, FLOOR, cluster_targets, fault_targets
 from benchmarks.servers.vectors import FAULTS, running, vectors
 from benchmarks.workloads import workload_named
 
@@ -33,6 +35,19 @@ async def test_without_faults_every_client_has_every_row(name):
     with running(0.0) as origin:
         one = await outcome(name, fault_targets()[name], origin, 3)
     assert (one.lost, one.wrong, one.error) == (0, 0, "")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("name", list(cluster_targets()))
+async def test_runs_on_two_workers_lose_rows_to_faults_unless_they_are_of_fanout(name):
+    pytest.importorskip("ray" if "ray" in name.lower() else "distributed")
+    for share in (0.0, SHARE):
+        with running(share) as origin:
+            # Engines leave threads and loggers behind, so that each gets a process.
+            one = await asyncio.to_thread(_in_a_process, name, origin, REQUESTS)
+        is_lost = bool(share) and not name.startswith(FANOUT)
+        assert (one.rows, one.lost, one.wrong) == (64 * REQUESTS, 64 * REQUESTS * is_lost, 0)
 
 
 def test_the_answers_of_other_rows_are_wrong():

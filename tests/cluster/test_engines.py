@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 import fanout
-from fanout.cluster import open_engine
+from fanout.cluster import Cluster, open_engine
+from fanout.job import load_job, run_job
 from fanout.testing import Background
-from tests.jobs import doubling
+from tests.jobs import doubling, write_job
+
+__all__ = ["write_job"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -86,6 +91,26 @@ def test_blocks_of_a_dask_array(dask_client, model) -> None:
     )
     assert not ok.any()
     assert {text[:8] for text in reason} == {"not sent"}
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", ["ray", "dask"])
+@pytest.mark.parametrize("missing", ["job", "output"])
+async def test_workers_without_the_disk_of_the_driver_are_an_error_before_any_request(
+    name, missing, model, write_job, monkeypatch
+) -> None:
+    pytest.importorskip({"ray": "ray", "dask": "distributed"}[name])
+    job, engine = load_job(write_job(url=model.url)), open_engine(name, 2)
+    run = engine.run
+
+    async def run_elsewhere(shard: str) -> str:
+        # To the worker the path means another disk.
+        return await run(json.dumps({**json.loads(shard), missing: "/of/the/driver"}))
+
+    monkeypatch.setattr(engine, "run", run_elsewhere)
+    with pytest.raises(fanout.ConfigError, match=r"/of/the/driver.*: .* one shared disk .* .on the worker"):
+        await run_job(job, remote=Cluster(job, engine))
+    assert model.requests == 0
 
 
 @pytest.mark.parametrize("name", ["ray", "dask"])

@@ -1,4 +1,4 @@
-"""Real clusters of processes on this machine: workers and drivers are killed at random moments, and no row is lost."""
+"""Real clusters of processes on this machine: workers, drivers and Redis are killed at random; no row is lost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,7 @@ from fanout.job import job_status, load_job, run_job
 from fanout.testing import Background
 from tests.cluster.conftest import files_of
 from tests.jobs import doubling, write_job
+from tests.limits.shared_scene import redis_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -99,15 +101,52 @@ def kill_worker(folder: PartsFolder, choose: random.Random) -> bool:
     return False
 
 
+@contextmanager
+def dying_redis(folder: Path, choose: random.Random) -> Iterator[tuple[str, ...]]:
+    """Run a Redis that is killed three times, and each time comes back without its state. Gives the settings for it."""
+    over = Event()
+    with redis_server(folder) as redis:
+
+        def kill() -> None:
+            for _ in range(3):
+                if over.wait(choose.uniform(1, 5)):
+                    return
+                redis.kill()
+                over.wait(choose.uniform(0.1, 1))
+                redis.start()
+
+        killing = Thread(target=kill)
+        killing.start()
+        try:
+            yield f"limits.shared={redis.url}", "limits.shared_key=kills"
+        finally:
+            over.set()
+            killing.join()
+
+
+@pytest.fixture
+def settings_of(tmp_path: Path) -> Iterator[Callable[[int, random.Random], tuple[str, ...]]]:
+    """Returns the settings of a seed; those of every other one share their limits through a Redis."""
+    with ExitStack() as stack:
+
+        def settings(seed: int, choose: random.Random) -> tuple[str, ...]:
+            if seed % 2:
+                return ()
+            pytest.importorskip("redis")
+            return stack.enter_context(dying_redis(tmp_path, choose))
+
+        yield settings
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", SEEDS)
 @engines
-def test_kills_lose_and_double_no_row(engine, seed, tmp_path, model, write_job) -> None:
+def test_kills_lose_and_double_no_row(engine, seed, tmp_path, model, write_job, settings_of) -> None:
     pytest.importorskip(MODULES[engine])
     choose, suffix = random.Random(seed), ("npy", "jsonl", "parquet")[seed % 3]
     job = write_job(rows=np.arange(float(ROWS)), url=model.url)
-    settings = (f"output.path=out/y.{suffix}", f"limits.concurrency={CONCURRENCY}")
+    settings = (f"output.path=out/y.{suffix}", f"limits.concurrency={CONCURRENCY}", *settings_of(seed, choose))
     folder, rows, lost = PartsFolder(tmp_path / f"out/y.{suffix}"), Rows(model), 0
     first, second = sorted(choose.uniform(0.1, 0.6) * ROWS for _ in range(2))
     with driver(job, engine, 2, *settings) as process:

@@ -126,7 +126,7 @@ async def test_a_late_attempt_does_not_count(job, doubler, engine, on_cluster, t
     before = doubler.requests
     outcome = json.loads(await asyncio.to_thread(run_shard, late[0]))
     # The folder of the parts is gone, so that it cannot begin.
-    assert "has to be on a disk that all workers share" in outcome["error"][0]
+    assert "need one shared disk" in outcome["error"][0]
     assert doubler.requests == before
 
 
