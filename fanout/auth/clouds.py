@@ -59,6 +59,8 @@ class GoogleAuth(Auth):
                 token = google.oauth2.id_token.fetch_id_token(request, self.audience)
                 expires = google.auth.jwt.decode(token, verify=False)["exp"]
             else:
+                # A new source for each token: one that is kept would return the token from its cache that a server has
+                # refused.
                 source, _ = google.auth.default(scopes=self.scopes, quota_project_id=self.quota_project)
                 source.refresh(request)
                 token, expiry = source.token, source.expiry
@@ -69,6 +71,7 @@ class GoogleAuth(Auth):
             again = error.retryable or isinstance(error, errors.TransportError)
             raise CredentialsError(f"Google gives no token: {error}", retryable=again) from None
         headers = bearer(token)
+        # The library adds this field to its own requests; these are fanout's.
         if self.quota_project is not None:
             headers["X-Goog-User-Project"] = self.quota_project
         return Credentials(headers=headers, lifetime=_seconds_until(expires))

@@ -76,6 +76,7 @@ class FaultyExchange:
         return self.response.head(fields)
 
 
+# Compressing a bomb takes longer than all else in a test.
 @lru_cache(2)
 def _bomb(size: int) -> bytes:
     return gzip.compress(bytes(size), 9)
@@ -159,6 +160,7 @@ async def refused(exchange: FaultyExchange) -> None:
 
 
 async def silence(exchange: FaultyExchange) -> None:
+    # Only the client's deadline can end this, as with a server that hangs.
     await exchange.connection.gone()
 
 
@@ -220,6 +222,7 @@ def _error(status: int, headers: Mapping[str, str] | None = None) -> ServerRespo
 
 
 def _without_half(exchange: FaultyExchange) -> bytes:
+    # The header is whole and states the length of the whole body.
     return exchange.response.encoded()[: -(len(exchange.body) + 1) // 2]
 
 

@@ -105,11 +105,13 @@ class FakeEndpoint(ServedModel):
     ) -> T:
         """Let ``act`` answer a request under its step: the ``planned`` one if that is scripted, else one by chance."""
         scripted, step = planned
+        # Requests for metadata have no latency and no faults by chance: a test of them scripts its steps.
         if request.method != "POST":
             self._count_hit(step)
             return await act(step)
         with self.counted(request) as latency:
             await asyncio.sleep(latency)
+            # Chosen after the latency, so that a change of the faults meets the requests in flight, too.
             step = step if scripted else self._plan.chosen(request)
             self._count_hit(step)
             return await act(step)

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -79,6 +80,7 @@ def _operations(document: Mapping[str, Any], paths: Mapping[str, Any]) -> Iterat
     budget = iter(range(_MOST_FIELDS))
     for path, methods in paths.items():
         post = methods.get("post") if isinstance(methods, dict) else None
+        # A path with parameters needs values that no column of an input is known to hold.
         if not isinstance(post, dict) or "{" in path:
             continue
         content = _inside(_resolved(post.get("requestBody"), document), "content", "application/json", "schema")
@@ -168,6 +170,7 @@ class _Matching:
         free = [column for column in self._fields.columns if column not in self._used]
         matches = [column for column in free if _folded(column) == _folded(name)]
         if not matches and alone:
+            # With several columns of a type, the choice would be a guess that sends the wrong data.
             fitting = [column for column in free if _fits(self._fields.columns[column], schema)]
             matches = fitting if len(fitting) == 1 else []
         if not matches:
@@ -183,6 +186,7 @@ def _batch_field(body: Mapping[str, Any]) -> str | None:
         items = schema.get("items", {}) if schema.get("type") == "array" else {}
         if items.get("type") == "array" or (items.get("type") == "object" and items.get("properties")):
             return name
+        # An optional list of texts is more likely an option, such as stop words, than the rows.
         if items.get("type") == "string" and (name in body.get("required", []) or "required" not in body):
             return name
     return None
@@ -221,7 +225,7 @@ def _resolved(schema: Any, document: Any) -> dict[str, Any]:
             return {}
         reference = schema.get("$ref")
         if isinstance(reference, str) and reference.startswith("#/"):
-            schema = _inside(document, *reference[2:].split("/"))
+            schema = _inside(document, *map(_unescaped, reference[2:].split("/")))
             continue
         # An optional field is written as its type or null.
         choices = [
@@ -234,6 +238,11 @@ def _resolved(schema: Any, document: Any) -> dict[str, Any]:
             return schema
         schema = {**choices[0], **({"default": schema["default"]} if "default" in schema else {})}
     return {}
+
+
+def _unescaped(token: str) -> str:
+    """Return a part of a reference as the key that it stands for: a JSON pointer (RFC 6901) in a URL's fragment."""
+    return unquote(token).replace("~1", "/").replace("~0", "~")
 
 
 def _inside(value: Any, *keys: str) -> Any:

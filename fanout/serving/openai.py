@@ -77,6 +77,7 @@ def _in_bytes(vectors: Array, body: dict[str, Any], metadata: dict[str, Any]) ->
     kind = body.get("embed_dtype", "float32")
     if kind not in _EMBED_DTYPES:
         raise StatusError(400, f"embed_dtype must be one of {', '.join(_EMBED_DTYPES)}", param="embed_dtype")
+    # bfloat16 is no dtype of numpy's: `pack` rounds float32 to it.
     raw = bytes(pack(vectors.astype(np.float16 if kind == "float16" else np.float32), _EMBED_DTYPES[kind]))
     size, shape = len(raw) // len(vectors), [vectors.shape[1]]
     items = [
@@ -127,6 +128,7 @@ def chat(model: Model, request: ServerRequest) -> ServerResponse:
     if not isinstance(body, dict):
         raise StatusError(400, "the body must be a JSON object")
     require_model(model, _chat_model_name(model, body))
+    # A client that asks for several answers, or for parts of one, must not take this one for them.
     for field, only in (("stream", False), ("n", 1)):
         if body.get(field, only) != only:
             raise StatusError(400, f"{field} must be {only!r}: this server gives one whole answer", param=field)

@@ -45,6 +45,11 @@ def test_an_object_of_fields_gets_the_columns_of_their_names():
     assert (made.missing, made.left_out) == ((), ("request.threshold",))
 
 
+def test_a_reference_may_have_escapes_for_the_characters_of_a_name():
+    made = template({"$ref": "#/components/schemas/Batch%5BCustomer%5D~1v1"}, **{"Batch[Customer]/v1": CUSTOMER})
+    assert made.request == {"age": "{{age}}", "income": "{{Income}}", "city": "{{city}}"}
+
+
 def test_a_required_field_without_a_column_is_missing_unless_it_has_a_default():
     schema = {"type": "object", "properties": {"age": NUMBERS, "mode": {"type": "string"}}, "required": ["age", "mode"]}
     assert template(schema).missing == ("request.mode",)

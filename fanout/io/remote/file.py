@@ -94,6 +94,7 @@ class RemoteFile(ABC):
         """Open the file for reading, from any place. Raises `OSError`; reading raises `InputError` after a change."""
         assert mode == "rb"
         raw = RangedFile(self.version.size, self._read, first=_FIRST_BYTES)
+        # Small reads, as those of a header, become one fetch.
         file: Any = io.BufferedReader(raw, _FIRST_BYTES) if buffering else raw
         return file  # type: ignore[no-any-return]
 
@@ -197,6 +198,7 @@ class RangedFile(io.RawIOBase):
                 break
         window = self._fetch(at, min(at + min(max(size, wanted), self._most), self._size))
         self._windows[at] = window
+        # The window used longest ago goes first; there are few of them, so that a sum is quick.
         while sum(map(len, self._windows.values())) > self._kept:
             del self._windows[next(iter(self._windows))]
         return at, window
