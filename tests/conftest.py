@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import re
 import signal
 import sys
+from contextlib import ExitStack
+from functools import cache
 from importlib.util import find_spec
+from subprocess import PIPE, Popen
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
+from fanout.serving.local import LocalServer
 from fanout.testing import VirtualClock
 from tests.expected_tests import ExpectedTests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 # Hundreds of processes import the package: it is compiled once, also where PYTHONDONTWRITEBYTECODE is set.
@@ -89,3 +94,33 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
     if item.get_closest_marker("virtual_time"):
         return {"virtual": VirtualClock}
     return {"real": asyncio.new_event_loop}
+
+
+@pytest.fixture(scope="session")
+def local_server() -> Iterator[Callable[[str], str]]:
+    """Starts one server of a packaged model, which all tests of the process share; returns its base URL."""
+    with ExitStack() as servers:
+
+        @cache
+        def url_of(name: str) -> str:
+            command = [sys.executable, "-P", "-m", "fanout.serving", "--stdin-guard", "--", name]
+            # The end of the context closes its stdin, and so ends it.
+            server = servers.enter_context(Popen(command, stdin=PIPE, stdout=PIPE, text=True))
+            assert server.stdout is not None
+            return str(json.loads(server.stdout.readline())["url"])
+
+        yield url_of
+
+
+@pytest.fixture
+def shared_local(local_server: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``local://digits`` and ``local://echo`` mean the shared servers; a process for each test costs 0.3 s."""
+    start_own = LocalServer.start
+
+    async def start(server: LocalServer) -> str:
+        if server.model not in ("digits", "echo"):
+            return await start_own(server)
+        server.url = local_server(server.model)
+        return server.url
+
+    monkeypatch.setattr(LocalServer, "start", start)

@@ -24,10 +24,9 @@ import fanout
 from fanout import preset
 from fanout.cli import main
 from fanout.job import load_job
-from fanout.serving.local import LocalServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
 ROOT = Path(__file__).absolute().parents[1]
 HOME = Path(fanout.__file__).absolute().parents[1]
@@ -88,15 +87,6 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return copy
 
 
-@pytest.fixture(scope="module")
-def served() -> Iterator[str]:
-    """Base URL of a local server of the digits."""
-    server = LocalServer("digits")
-    with asyncio.Runner() as runner:
-        yield runner.run(server.start())
-        runner.run(server.stop())
-
-
 @pytest.fixture
 def registered(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Install the entry points that the pages register, from the Python blocks that begin with the name of a file."""
@@ -120,15 +110,15 @@ def entry_points(block: Block) -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.parametrize("page", pages_with("python"))
-@pytest.mark.usefixtures("checkout", "registered")
+@pytest.mark.usefixtures("checkout", "registered", "shared_local")
 def test_the_python_of_a_page_runs_and_prints_the_comments_beside_print(
-    page: Path, served: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    page: Path, local_server: Callable[[str], str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     namespace: dict[str, Any] = {"__name__": page.stem}
     for block in blocks(page, "python"):
         for name in VARIABLE.findall(block.text):
             monkeypatch.setenv(name, "secret")
-        source = "\n" * (block.line - 1) + block.text.replace(A_SERVER, served)
+        source = "\n" * (block.line - 1) + block.text.replace(A_SERVER, local_server("digits"))
         # Pages do not inherit the annotations of this file, which a pydantic model could not resolve.
         code = compile(source, str(page), "exec", PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
         result = eval(code, namespace)
@@ -177,7 +167,7 @@ def commands(*, as_processes: bool) -> list[Any]:
 
 
 @pytest.mark.parametrize("line", commands(as_processes=False))
-@pytest.mark.usefixtures("checkout")
+@pytest.mark.usefixtures("checkout", "shared_local")
 def test_the_commands_of_the_pages_succeed(line: str) -> None:
     with pytest.raises(SystemExit) as end:
         main(shlex.split(line)[1:])

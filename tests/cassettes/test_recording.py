@@ -58,6 +58,7 @@ async def test_a_replay_gives_the_same_values_with_the_server_gone(codec: Any, f
     assert (recorder.recorded, replayer.remaining) == (server.received + len(instance.metadata_requests(url)), 0)
 
 
+@pytest.mark.usefixtures("shared_local")
 async def test_texts_and_their_cost_are_replayed(file: Path) -> None:
     codec = fanout.codec("openai-embeddings", model="echo")
     with Recorder(file) as recorder:

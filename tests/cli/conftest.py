@@ -31,7 +31,7 @@ class Ended:
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch, capfd):
+def command(tmp_path, monkeypatch, capfd, shared_local):
     """Runs ``fanout`` to its end in this process, in the temporary folder."""
     monkeypatch.chdir(tmp_path)
 

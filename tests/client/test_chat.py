@@ -24,6 +24,7 @@ def too_long(status: int = 400) -> Any:
     return json_answer({"error": {"code": "context_length_exceeded", "message": "8 tokens at most"}}, status=status)
 
 
+@pytest.mark.usefixtures("shared_local")
 async def test_prompts_and_conversations_go_through_a_local_server() -> None:
     talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
     codec = fanout.codec("openai-chat", model="echo", system="be brief", extra={"max_tokens": 3})

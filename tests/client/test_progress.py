@@ -36,6 +36,7 @@ def test_the_line_has_only_what_has_happened() -> None:
     assert progress_text(stats, 5000, 61.4) == "1,202/5,000 rows, 2 failed, 3 retries, ETA 0:01:01"
 
 
+@pytest.mark.usefixtures("shared_local")
 def test_map_shows_a_bar_on_stderr_and_returns_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     rows = np.arange(100.0)
     with fanout.SyncClient("local://echo", codec="v1") as client:

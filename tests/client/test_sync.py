@@ -431,6 +431,7 @@ def test_a_local_server_lives_as_long_as_the_call():
     np.testing.assert_allclose(fanout.map(x, "local://echo", codec="v1"), x)
 
 
+@pytest.mark.usefixtures("shared_local")
 def test_the_blocking_client_previews_too() -> None:
     with SyncClient("local://digits", codec="oip") as client:
         preview = client.preview(np.zeros((100, 64)))

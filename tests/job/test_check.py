@@ -181,6 +181,7 @@ async def test_an_unknown_model_is_reported_in_the_server_s_words(write_job):
             await check_job(load_job(path))
 
 
+@pytest.mark.usefixtures("shared_local")
 async def test_a_refusal_without_metadata_is_quoted(write_job):
     job = load_job(write_job(OIP, np.zeros((100, 63))), ["codec.name=v1", "chunks.rows=10"])
     report = await check_job(job)

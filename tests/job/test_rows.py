@@ -94,6 +94,7 @@ async def test_rows_are_carried_by_both_parts_of_their_id(tmp_path):
     assert [json.loads(line)["id"]["line"] for line in lines] == list(reversed(range(7)))
 
 
+@pytest.mark.usefixtures("shared_local")
 async def test_vectors_are_tensors_for_a_codec_of_tensors(tmp_path):
     file = write(tmp_path, "local://echo")
     settings = ["endpoint.url=local://echo", "codec.name=oip", "output.path=y.npy", "input.id=order"]
