@@ -578,12 +578,12 @@ def _literals_of(endpoint: Endpoint) -> list[str]:
     """The places in which an endpoint has a credential itself, and not the name of a variable."""
     names = ("url", *(f"urls[{place}]" for place in range(len(endpoint.urls))), "proxy")
     urls = zip(names, (endpoint.url, *endpoint.urls, endpoint.proxy or ""), strict=True)
-    found = [name for name, url in urls if any(not has_reference(one) for one in _credentials_of(url))]
+    literal_keys = [name for name, url in urls if any(not has_reference(one) for one in _credentials_of(url))]
     for name, value in endpoint.headers.items():
         named = is_credential(name) or name.lower() in _CREDENTIAL_FIELDS
         if (named or _SCHEME.match(value)) and value and not has_reference(value):
-            found.append(f"headers.{name}")
-    return found
+            literal_keys.append(f"headers.{name}")
+    return literal_keys
 
 
 def _credentials_of(url: str) -> list[str]:

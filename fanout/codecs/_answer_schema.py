@@ -130,8 +130,8 @@ def _json_schema(schema: object) -> Mapping[str, Any]:
     if isinstance(schema, _Document):
         return schema
     if hasattr(schema, "model_json_schema"):
-        found: Mapping[str, Any] = schema.model_json_schema()
-        return found
+        model_schema: Mapping[str, Any] = schema.model_json_schema()
+        return model_schema
     if not isinstance(schema, Mapping) or not schema:
         raise ConfigError(
             f"schema must be a table of fields, a JSON Schema, the path of a file with one, or a pydantic model, not "

@@ -102,12 +102,12 @@ class SchemaType:
         return strict
 
     def _resolved(self, name: object, at: str) -> Schema:
-        found: Any = self._root
+        subschema: Any = self._root
         for part in str(name).removeprefix("#/").split("/"):
-            found = found.get(part) if isinstance(found, Mapping) else None
-        if not str(name).startswith("#/") or not isinstance(found, Mapping):
+            subschema = subschema.get(part) if isinstance(subschema, Mapping) else None
+        if not str(name).startswith("#/") or not isinstance(subschema, Mapping):
             raise ConfigError(f"{at} refers to {name!r}, which the schema does not have", key=self._key)
-        return found
+        return subschema
 
     def _type(self, schema: Schema, at: str) -> Any:
         """The type of msgspec that accepts the values of a strict schema."""

@@ -104,7 +104,7 @@ def _rows(body: bytes, rows: Any) -> Array | None:
 
 def _has_lists(body: bytes, number: int) -> bool:
     """True if ``body`` has this number of opening brackets."""
-    at, found = body.find(b"["), 0
-    while at >= 0 and found <= number:  # for few brackets in a large body several times quicker than `count`
-        at, found = body.find(b"[", at + 1), found + 1
-    return found == number
+    at, brackets = body.find(b"["), 0
+    while at >= 0 and brackets <= number:  # for few brackets in a large body several times quicker than `count`
+        at, brackets = body.find(b"[", at + 1), brackets + 1
+    return brackets == number

@@ -70,8 +70,8 @@ def metadata_urls(url: str) -> tuple[str, ...]:
 def server_url(url: str) -> str | None:
     """The page of the server's extensions; None if ``url`` is not that of a model."""
     parts = urlsplit(url)
-    before, found, _ = parts.path.rpartition(_MODELS)
-    return parts._replace(path=f"{before}{_V2}").geturl() if found else None
+    before, marker, _ = parts.path.rpartition(_MODELS)
+    return parts._replace(path=f"{before}{_V2}").geturl() if marker else None
 
 
 def has_no_extensions(document: object) -> bool:

@@ -180,8 +180,8 @@ class _WaitingRows:
     def matched(self) -> Iterator[Pair]:
         """Yield the rows of both sides that have the same id."""
         self._database.executescript(_NUMBER)
-        found = self._database.execute(_MATCHED)
-        while group := list(islice(found, _GROUP_ROWS)):
+        matches = self._database.execute(_MATCHED)
+        while group := list(islice(matches, _GROUP_ROWS)):
             names, ok_a, contents_a, ok_b, contents_b = map(list, zip(*group, strict=True))
             yield Pair(names, self._rows(ok_a, contents_a), self._rows(ok_b, contents_b))
 

@@ -111,10 +111,10 @@ class KeptColumns:
             return None
         stamps = self._stamps()
         if self._known is None or self._known[0] != stamps:
-            found = self._parsers(self._selected())
+            parsers_by_name = self._parsers(self._selected())
             # A column of no row at all has no kind.
             text = Parser(lambda values: values, "string")
-            self._known = stamps, {name: found.get(name, text) for name in self.names}
+            self._known = stamps, {name: parsers_by_name.get(name, text) for name in self.names}
         return self._known[1]
 
     def _stamps(self) -> dict[InputPath, object]:

@@ -45,7 +45,7 @@ def custom_codec(name: str, options: Mapping[str, Any], folder: Path) -> Codec:
     place, colon, class_name = name.rpartition(":")
     if not colon or not place or not class_name:
         raise ConfigError(f"{name!r} names no class; {_FORMS}", key="name")
-    return _made(_class_in(_module(place, folder, "name"), class_name, place), options, place)
+    return _codec_of(_class_in(_module(place, folder, "name"), class_name, place), options, place)
 
 
 def custom_function(name: str, folder: Path, key: str) -> Any:
@@ -113,7 +113,7 @@ def _class_in(module: ModuleType, name: str, place: str) -> type[Codec]:
     return kind
 
 
-def _made(kind: type[Codec], options: Mapping[str, Any], place: str) -> Codec:
+def _codec_of(kind: type[Codec], options: Mapping[str, Any], place: str) -> Codec:
     if (known := option_names(kind)) is not None:
         require_known(f"codec {kind.__name__}", options, known)
     # The TypeError of a call would not say which option of the job file is missing.

@@ -212,7 +212,7 @@ def make_auth(tables: Mapping[str, Any], problems: dict[Location, str], file: Pa
         return None  # the model of the whole file reports a wrong type
     options = dict(table)
     try:
-        auth = _made(options.pop("type", DEFAULT_TYPE), options)
+        auth = _auth_of_type(options.pop("type", DEFAULT_TYPE), options)
         # As all paths in a job file, that of the folder begins in the folder of the job file.
         return replace(auth, cwd=str(beside(file, auth.cwd or "."))) if isinstance(auth, CommandAuth) else auth
     except ConfigError as error:
@@ -224,7 +224,7 @@ def make_auth(tables: Mapping[str, Any], problems: dict[Location, str], file: Pa
     return None
 
 
-def _made(name: str, options: dict[str, Any]) -> Auth:
+def _auth_of_type(name: str, options: dict[str, Any]) -> Auth:
     kind: Any = auth_class(name)
     if (known := option_names(kind)) is not None:
         require_known(f"auth of type {name!r}", options, known)

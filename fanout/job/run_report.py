@@ -182,10 +182,10 @@ def _concurrency(limits: Limits) -> str:
 
 
 def _library_versions() -> dict[str, Any]:
-    found = {}
+    versions_by_name = {}
     for name in _LIBRARIES:
         try:
-            found[name] = version(name)
+            versions_by_name[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions_by_name

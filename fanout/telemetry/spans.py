@@ -386,8 +386,8 @@ def _caller_and_links(callers: Sequence[Context] | None) -> tuple[Context, list[
     """The context of a run, and its links to the other callers of a batch."""
     if callers is None:
         return context.get_current(), None
-    found = [(within, trace.get_current_span(within).get_span_context()) for within in callers]
-    traced = [(within, one) for within, one in found if one.is_valid]
+    contexts = [(within, trace.get_current_span(within).get_span_context()) for within in callers]
+    traced = [(within, one) for within, one in contexts if one.is_valid]
     if not traced:
         return _NOTHING, None
     # A batch with one caller who is sampled must not be lost to the sampler.
