@@ -1,17 +1,29 @@
-"""Endpoints of a client: from its argument to the URLs that requests go to, with the local servers behind them."""
+"""Endpoints of a client: from its argument to the URLs that requests go to, their local servers, and their group."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from fanout._url import LOCAL, redact_url, split_socket, with_socket
+from fanout.auth import Authenticator, StaticAuth
+from fanout.engine import EndpointGroup
+from fanout.engine.hedging import Hedger
+from fanout.engine.validator import ResponseDecoder
 from fanout.errors import ConfigError
+from fanout.limits import RateLimiter, TokenMeter
 from fanout.settings import Endpoint, Endpoints
+from fanout.transport import EndpointClient
+from fanout.transport.base import is_offline
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fanout._redact import Redactor
+    from fanout.auth import Auth
+    from fanout.client.options import ClientSettings
     from fanout.codecs.base import Codec
     from fanout.presets import Preset
     from fanout.serving.local import LocalServer
@@ -120,3 +132,66 @@ def _endpoint(endpoint: object) -> Endpoint:
         "(in map, rows come first)",
         key="endpoint",
     )
+
+
+def endpoint_group(
+    targets: Sequence[Target],
+    codec: Codec,
+    settings: ClientSettings,
+    count_tokens: Callable[[Any], float] | None,
+) -> EndpointGroup:
+    """Make the endpoints and the limits that all runs of a client share. ``count_tokens`` gives those of a row."""
+    assert settings.retry is not None
+    assert settings.timeouts is not None
+    limits = settings.load
+    # One for all endpoints, so that credentials are obtained once.
+    auth = _prepared(settings.auth, settings.redactor)
+    clients = [
+        EndpointClient(
+            target.endpoint,
+            target.url,
+            timeouts=settings.timeouts,
+            connections=limits.most_in_flight,
+            transport=settings.transport,
+            headers=settings.headers,
+            auth=auth,
+            # A transport of the caller's may keep the responses that it sees, so they are not given in buffers.
+            buffers=codec.takes_buffers and settings.transport is None,
+            redactor=settings.redactor,
+            other_origins=() if codec.polling is None else codec.polling.origins,
+            tracing=settings.tracing,
+        )
+        for target in targets
+    ]
+    hedge = settings.hedge
+    return EndpointGroup(
+        clients,
+        limits=limits,
+        retry=settings.retry,
+        timeouts=settings.timeouts,
+        rates=_rates(settings),
+        meter=TokenMeter(count_tokens),
+        hedger=Hedger(share=hedge.share, delay=hedge.delay) if hedge is not None and hedge.share else None,
+        decoder=ResponseDecoder(),
+        weights=[target.weight for target in targets],
+        prices=settings.cost,
+    )
+
+
+def _rates(settings: ClientSettings) -> RateLimiter:
+    if isinstance(settings.limits, RateLimiter):
+        return settings.limits
+    if not shares_limits(settings):
+        return RateLimiter(settings.load)
+    from fanout.upstream.sharing import SharedRates  # few clients share limits
+
+    return SharedRates(settings.load)
+
+
+def shares_limits(settings: ClientSettings) -> bool:
+    """True if other processes share the limits. Neither a mock nor a recording takes part in them."""
+    return settings.load.shared is not None and not is_offline(settings.transport)
+
+
+def _prepared(auth: Auth | None, redactor: Redactor) -> StaticAuth | Authenticator | None:
+    return auth if auth is None or isinstance(auth, StaticAuth) else Authenticator(auth, redactor)

@@ -119,7 +119,7 @@ async def run_into(
         try:
             # Answers are written even if the run is cancelled, and count once they are.
             async with recorded(journal, account, run, session.concurrency):
-                await session.execute(run, written)
+                await session.runs.execute(run, written)
         except Exception as error:
             with_result(error, _result_of(session, run, status))
             raise
@@ -161,7 +161,7 @@ async def finished(sink: Sink | FileSink, journal: Journal, control: RunControl 
 
 def _result_of(session: Session, run: Run, status: RowStatus) -> Result:
     # Answers that may belong to other rows do not count, although they were written.
-    session.withdraw(run, status)
+    session.runs.withdraw(run, status)
     total = run.chunker.total
     return status.result(run.chunker.position if total is None else total, run.statistics())
 

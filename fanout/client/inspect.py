@@ -130,7 +130,7 @@ async def survey_rows(
                 chunks, body_bytes = chunks + 1, body_bytes + sendable.payload.nbytes
                 on_request(group.costs.of(sendable))
                 if group.account is not None:
-                    input_tokens += group.account.input_tokens(sendable)
+                    input_tokens += group.account.estimator.input_tokens(sendable)
                     limit = output_limit(sendable)
                     most_output = None if most_output is None or limit is None else most_output + limit
             await asyncio.sleep(0)  # lets the handler of a signal run

@@ -8,17 +8,16 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fanout.auth import Authenticator, StaticAuth
 from fanout.client.caching import context_of_call, open_store, own_store
-from fanout.client.endpoints import offline_targets, start_targets
+from fanout.client.endpoints import endpoint_group, offline_targets, shares_limits, start_targets
 from fanout.client.identity import require_unchanged
 from fanout.client.inspect import Preview, Survey, preview_rows, survey_rows
 from fanout.client.outcome import final_stop, raise_if_stopped, settle_callers, settle_remaining_callers, with_result
 from fanout.client.progress import progress_bar
 from fanout.client.rows_to_send import RowsToSend
+from fanout.client.runs import Runs
 from fanout.engine import (
     Batcher,
-    EndpointGroup,
     MergedRows,
     Packing,
     RowStatus,
@@ -27,26 +26,19 @@ from fanout.engine import (
     Scale,
     Shares,
     SharingChunker,
-    Stop,
     Until,
     chunker_of,
 )
-from fanout.engine.hedging import Hedger
-from fanout.engine.logs import level_of_phases, log, log_begin, log_end
-from fanout.engine.validator import ResponseDecoder
 from fanout.errors import ClientStateError
-from fanout.limits import RateLimiter, TokenMeter, tiktoken_counter
+from fanout.limits import tiktoken_counter
 from fanout.process import import_all, retain_heap
-from fanout.statistics import Counters, Latencies
-from fanout.transport import EndpointClient
-from fanout.transport.base import is_offline, replaces_network
+from fanout.transport.base import replaces_network
 from fanout.upstream.call import Call
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from fanout._redact import Redactor
-    from fanout.auth import Auth
     from fanout.client.endpoints import Target
     from fanout.client.options import ClientSettings
     from fanout.codecs.base import Codec
@@ -55,6 +47,7 @@ if TYPE_CHECKING:
     from fanout.rows import RowSet
     from fanout.serving.local import LocalServer
     from fanout.settings import Endpoint
+    from fanout.statistics import Latencies
     from fanout.types import ChunkResult, Priority, Result, Rows, Statistics
 
 # Seconds for which the first row of a batch of `predict` waits for others.
@@ -95,12 +88,8 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
         self._opened = self._loop.time()
-        self._runs: set[Run] = set()
-        # An event instead of a task group: runs belong to their callers' tasks.
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._totals = Counters()
-        self._group = _endpoint_group(targets, codec, settings, count_tokens)
+        self.runs = Runs()
+        self._group = endpoint_group(targets, codec, settings, count_tokens)
         self.batcher = Batcher(
             self._send_batch, max_rows=self._batch_rows, linger=_LINGER, max_pending=settings.max_pending,
             trace=None if settings.tracing is None else settings.tracing.caller,
@@ -158,9 +147,7 @@ class Session:
         """Stop all runs, close every connection, and stop the local servers."""
         # Callers of predict that still wait get their exception before their runs are cut.
         await self.batcher.close()
-        for run in self._runs:
-            run.stop(Stop("interrupted", "the client was closed"), cut=True)
-        await self._idle.wait()
+        await self.runs.close()
         for telemetry in self._settings.telemetry:
             telemetry.unfollow(self)
         if self._group.shared is not None:
@@ -247,7 +234,7 @@ class Session:
 
         ``callers`` are the traced callers of a batch of `predict`; None for any other run.
         """
-        if not self._runs:
+        if not self.runs.running:
             self._group.capacity.restore()
         tracing, trace = self._settings.tracing, None
         if tracing is not None:
@@ -256,35 +243,6 @@ class Session:
         if control is not None:
             control.attach(run)
         return run
-
-    async def execute(self, run: Run, settle: Callable[[], Awaitable[None]] | None = None) -> None:
-        """Run ``run`` to its end, await ``settle``, however it ends, and add the run's counters to the session's."""
-        self._runs.add(run)
-        self._idle.clear()
-        level = level_of_phases(isolated=run.recovery.isolation is not None)
-        log_begin(run.chunker.total, level=level)
-        try:
-            with nullcontext() if run.trace is None else run.trace.following(run):
-                try:
-                    await run.execute()
-                finally:
-                    if settle is not None:
-                        await settle()
-        finally:
-            self._runs.discard(run)
-            if not self._runs:
-                self._idle.set()
-            # In the finally block, so that a cancelled run is counted too.
-            self._totals.add(run.up_to_date_counters())
-            if log.isEnabledFor(level):
-                log_end(run.statistics(), level=level)
-
-    def withdraw(self, run: Run, account: RowStatus) -> None:
-        """Count rows of an ended run as pending if their answers may belong to other rows."""
-        withdrawn = account.withdraw(run.collector.suspect)
-        # The rows were counted as ok when their chunk arrived.
-        run.counters.ok -= withdrawn
-        self._totals.ok -= withdrawn
 
     async def merge(
         self,
@@ -304,14 +262,14 @@ class Session:
         run = self.new_run(chunker, merged.add, control, until=until, call=call)
         try:
             async with progress_bar(run.statistics, chunker.total) if progress else nullcontext():
-                await self.execute(run)
+                await self.runs.execute(run)
             if run.stopped is None:
                 require_unchanged(chunker)
         except Exception as error:
-            self.withdraw(run, merged)
+            self.runs.withdraw(run, merged)
             with_result(error, merged.result(chunker.total, run.statistics()))
             raise
-        self.withdraw(run, merged)
+        self.runs.withdraw(run, merged)
         result = merged.result(chunker.total, run.statistics())
         violation = merged.violation(result, stopped=run.stopped is not None)
         raise_if_stopped(final_stop(run.stopped, violation), result)
@@ -336,12 +294,8 @@ class Session:
 
     def statistics(self) -> Statistics:
         """Return the counters of all runs, those under way included."""
-        counters = Counters()
-        counters.add(self._totals)
-        for run in self._runs:
-            counters.add(run.up_to_date_counters())
         limiter = self._group.limiter
-        return counters.snapshot(
+        return self.runs.counters().snapshot(
             seconds=self._loop.time() - self._opened,
             endpoints=self._group.balancer.statistics(),
             prices=self._group.prices,
@@ -352,17 +306,13 @@ class Session:
 
     def latencies(self) -> Latencies:
         """Return the latencies of all runs, those under way included."""
-        latencies = Latencies()
-        latencies.add(self._totals.traffic.latencies)
-        for run in self._runs:
-            latencies.add(run.counters.traffic.latencies)
-        return latencies
+        return self.runs.latencies()
 
     async def _request_metadata(self, control: RunControl | None) -> Statistics:
         # A run over an iterable of no rows requests metadata as every run does. A container of length 0 would not do:
         # its run ends before the first request.
         run = self.new_run(self.chunker(iter(())), lambda _: None, control)
-        await self.execute(run)
+        await self.runs.execute(run)
         nothing = RowStatus().result(0, run.statistics())
         raise_if_stopped(run.stopped, nothing)
         return nothing.stats
@@ -388,72 +338,10 @@ class Session:
         run = self.new_run(
             self.chunker(batch.rows), deliver, until=until, isolate=batch.split, call=batch.call, callers=batch.traces
         )
-        await self.execute(run)
+        await self.runs.execute(run)
         if batch.open:
             settle_remaining_callers(batch, run.stopped, run.statistics)
         run.release()
-
-
-def _endpoint_group(
-    targets: Sequence[Target],
-    codec: Codec,
-    settings: ClientSettings,
-    count_tokens: Callable[[Any], float] | None,
-) -> EndpointGroup:
-    assert settings.retry is not None
-    assert settings.timeouts is not None
-    limits = settings.load
-    # One for all endpoints, so that credentials are obtained once.
-    auth = _prepared(settings.auth, settings.redactor)
-    clients = [
-        EndpointClient(
-            target.endpoint,
-            target.url,
-            timeouts=settings.timeouts,
-            connections=limits.most_in_flight,
-            transport=settings.transport,
-            headers=settings.headers,
-            auth=auth,
-            # A transport of the caller's may keep the responses that it sees, so they are not given in buffers.
-            buffers=codec.takes_buffers and settings.transport is None,
-            redactor=settings.redactor,
-            other_origins=() if codec.polling is None else codec.polling.origins,
-            tracing=settings.tracing,
-        )
-        for target in targets
-    ]
-    hedge = settings.hedge
-    return EndpointGroup(
-        clients,
-        limits=limits,
-        retry=settings.retry,
-        timeouts=settings.timeouts,
-        rates=_rates(settings),
-        meter=TokenMeter(count_tokens),
-        hedger=Hedger(share=hedge.share, delay=hedge.delay) if hedge is not None and hedge.share else None,
-        decoder=ResponseDecoder(),
-        weights=[target.weight for target in targets],
-        prices=settings.cost,
-    )
-
-
-def _rates(settings: ClientSettings) -> RateLimiter:
-    if isinstance(settings.limits, RateLimiter):
-        return settings.limits
-    if not shares_limits(settings):
-        return RateLimiter(settings.load)
-    from fanout.upstream.sharing import SharedRates  # few clients share limits
-
-    return SharedRates(settings.load)
-
-
-def shares_limits(settings: ClientSettings) -> bool:
-    """True if other processes share the limits. Neither a mock nor a recording takes part in them."""
-    return settings.load.shared is not None and not is_offline(settings.transport)
-
-
-def _prepared(auth: Auth | None, redactor: Redactor) -> StaticAuth | Authenticator | None:
-    return auth if auth is None or isinstance(auth, StaticAuth) else Authenticator(auth, redactor)
 
 
 async def _stop_servers(servers: Sequence[LocalServer]) -> None:

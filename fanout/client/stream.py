@@ -105,7 +105,7 @@ class Stream:
         if not self._ready:
             stop = await self._end(self._task)
             if self._run.collector.suspect:
-                self._session().withdraw(self._run, self._status)
+                self._session().runs.withdraw(self._run, self._status)
             result = self.result()
             raise_if_stopped(final_stop(stop, self._status.violation(result, stopped=stop is not None)), result)
             return None
@@ -128,7 +128,7 @@ class Stream:
 
     async def _execute(self, session: Session) -> None:
         try:
-            await session.execute(self._run)
+            await session.runs.execute(self._run)
             # A file that changed while it was read makes the answers worthless, also if every request succeeded.
             if self._run.stopped is None:
                 require_unchanged(self._chunker)

@@ -41,7 +41,6 @@ class ResultCollector:
         emit: takes the event of a chunk that is settled; None where there is no listener.
         emits_done: whether the listener wants an event of each chunk that succeeded.
         schema: dtype and shape of all answers, where an earlier run has learnt them.
-        independent: answers may differ in shape and dtype, so none waits for a second one to confirm it.
         settle_later: a chunk counts as done when it is given to `settle`, not when it is delivered.
         keep_usage: results have the tokens of their rows.
         on_dropped: called for each result that is not delivered, because its answers are in doubt.
@@ -56,7 +55,6 @@ class ResultCollector:
         *,
         emits_done: bool = True,
         schema: Schema | None = None,
-        independent: bool = False,
         settle_later: bool = False,
         keep_usage: bool = False,
         on_dropped: Callable[[], None] = lambda: None,
@@ -67,21 +65,25 @@ class ResultCollector:
         self._emit = emit
         self._emit_done = emit if emits_done else None
         self._schema = schema
-        self._independent = independent
         self._settle_later = settle_later
         self._keep_usage = keep_usage
         self._on_dropped = on_dropped
         self._partial: dict[Chunk, PartialChunk] = {}
-        self.suspect = RowSet()
-        """Rows whose answers may be those of other rows. They stay pending."""
-        self._any_suspect = False
+        self._suspect: RowSet | None = None
 
-    def open(self, spec: Mapping[str, TensorSpec], *, reject_nonfinite: bool, capacity: int) -> ResponseValidator:
+    def open(
+        self, spec: Mapping[str, TensorSpec], *, reject_nonfinite: bool, capacity: int, independent: bool
+    ) -> ResponseValidator:
         """Begin, once the codec knows its outputs. Returns the validator of the answers; the options are its."""
         self.validator = ResponseValidator(
-            spec, reject_nonfinite=reject_nonfinite, capacity=capacity, schema=self._schema
+            spec, reject_nonfinite=reject_nonfinite, capacity=capacity, schema=self._schema, independent=independent
         )
         return self.validator
+
+    @property
+    def suspect(self) -> RowSet:
+        """Rows whose answers may be those of other rows. They stay pending."""
+        return self._suspect or RowSet()
 
     def add(self, task: ChunkTask, outputs: dict[str, Array]) -> Refused:
         """Take answers that passed every check.
@@ -89,7 +91,7 @@ class ResultCollector:
         They are held for as long as the schema is not known. Returns the tasks whose answers turn out to be unlike the
         others, each with the verdict on it: they have to be sent again.
         """
-        if self.validator.settled or self._independent:
+        if self.validator.settled:
             if task.place is None:
                 chunk = task.chunk
                 done = ChunkResult(start=chunk.start, stop=chunk.stop, outputs=outputs, ids=chunk.ids)
@@ -143,8 +145,9 @@ class ResultCollector:
     def distrust(self, rows: RowSet) -> None:
         """Keep ``rows`` pending from now on: their answers may be those of other rows."""
         for start, stop in rows:
-            self.suspect.add(start, stop)
-            self._any_suspect = True
+            if self._suspect is None:
+                self._suspect = RowSet()
+            self._suspect.add(start, stop)
 
     def settle(self, done: ChunkResult) -> None:
         """Count a chunk that has reached its place, and emit its events."""
@@ -173,10 +176,10 @@ class ResultCollector:
 
     def is_suspect(self, done: ChunkResult) -> bool:
         """True if the answers of a chunk may be those of other rows."""
-        return self._any_suspect and self.suspect.overlaps(done.start, done.stop)
+        return self._suspect is not None and self._suspect.overlaps(done.start, done.stop)
 
     def _finish(self, done: ChunkResult) -> None:
-        if self._any_suspect and self.suspect.overlaps(done.start, done.stop):
+        if self._suspect is not None and self._suspect.overlaps(done.start, done.stop):
             self._on_dropped()
             return
         self._deliver(done)

@@ -107,7 +107,6 @@ class Run:
             None if on_event is None else self._emit,
             emits_done=self._emit.wants("done"),
             schema=schema,
-            independent=isolate is not None,
             settle_later=settle_later,
             keep_usage=keep_usage,
             on_dropped=chunker.release,
@@ -229,7 +228,10 @@ class Run:
         with calling("the codec's spec"):
             spec = codec.spec
         validator = self.collector.open(
-            spec, reject_nonfinite=codec.nonfinite == "reject", capacity=group.capacity.most
+            spec,
+            reject_nonfinite=codec.nonfinite == "reject",
+            capacity=group.capacity.most,
+            independent=self.recovery.isolation is not None,
         )
         attempter = logged(self._attempter(codec, validator))
         if self.trace is not None:

@@ -40,10 +40,17 @@ class ResponseValidator:
         reject_nonfinite: NaN and infinity make an answer invalid.
         capacity: number of chunks whose answers may wait for the schema.
         schema: dtype and shape of all answers, if an earlier run has learnt them.
+        independent: answers may differ in shape and dtype, so none waits for a second one to confirm it.
     """
 
     def __init__(
-        self, spec: Mapping[str, TensorSpec], *, reject_nonfinite: bool, capacity: int, schema: Schema | None = None
+        self,
+        spec: Mapping[str, TensorSpec],
+        *,
+        reject_nonfinite: bool,
+        capacity: int,
+        schema: Schema | None = None,
+        independent: bool = False,
     ) -> None:
         self._spec = spec
         self._reject_nonfinite = reject_nonfinite
@@ -54,8 +61,8 @@ class ResponseValidator:
         self.schema: Schema | None = None
         """Dtype and trailing shape of each output; None while they are not known."""
 
-        self.settled = False
-        """True once the schema is known; `validate` then checks everything."""
+        self.settled = independent
+        """True once the schema is known, or if there is none: `validate` then checks everything."""
 
         self._whose = "other answers"
         self._settle_schema(schema)
@@ -144,7 +151,7 @@ class ResponseValidator:
 
     def _settle_schema(self, schema: Schema | None) -> None:
         self.schema = schema
-        self.settled = schema is not None
+        self.settled = self.settled or schema is not None
         if schema is not None and schema.keys() == {""} and schema[""][0].kind == "f":
             self._plain_form = schema[""]
 

@@ -86,16 +86,31 @@ class TokenEstimator:
     """Estimates the input and output tokens of requests from the usage in earlier responses.
 
     Input tokens are taken to be proportional to the bytes of the body, output tokens to the rows.
+
+    Args:
+        meter: counts the input tokens, if the user has a function for that.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, meter: TokenMeter) -> None:
+        self._meter = meter
         self.learnt = False
         self._bytes, self._input = _BYTES_PER_TOKEN, 1.0
         self._rows, self._output = 0.0, 0.0
 
-    def input_tokens(self, body_bytes: float) -> float:
-        """Tokens of a body of so many bytes."""
-        return body_bytes * self._input / self._bytes
+    @property
+    def is_measured(self) -> bool:
+        """True if the tokens are known by more than a guess."""
+        return self.learnt or self._meter.counts
+
+    def input_tokens(self, task: ChunkTask) -> float:
+        """Return the tokens of an encoded task, counted or estimated."""
+        assert task.payload is not None
+        if not self._meter.counts:
+            return task.payload.nbytes * self._input / self._bytes
+        # Kept on the task, because the user's function may be slow.
+        if task.tokens is None:
+            task.tokens = self._meter.of_request(task.rows, task.payload.nbytes)
+        return task.tokens
 
     def output_tokens(self, rows: int, limit: int | None) -> float:
         """Tokens of the answer; ``limit`` is the number to which the request bounds them."""
@@ -142,8 +157,7 @@ class Account:
         """Called when a request has to wait for a larger allowance."""
 
         self.wait_queue = wait_queue
-        self.estimator = TokenEstimator()
-        self._meter = meter
+        self.estimator = TokenEstimator(meter)
         self._unmeasured = 0
         self._has_unpriced = False
         self._needed = Amount()
@@ -157,20 +171,10 @@ class Account:
         """Return the expected spending of one attempt of an encoded task."""
         if not self.prices.by_tokens and self.limit.tokens == inf:
             return Amount(self.prices.of(TokenCounts(), task.n))
-        given, output = self.input_tokens(task), 0.0
+        given, output = self.estimator.input_tokens(task), 0.0
         if self.estimator.learnt or self.prices.output_per_million is not None:
             output = self.estimator.output_tokens(task.n, output_limit(task))
         return Amount(self.prices.of_tokens(given, 0.0, output) + self.prices.of_requests(1, task.n), given + output)
-
-    def input_tokens(self, task: ChunkTask) -> float:
-        """Return the tokens of an encoded task, counted or estimated."""
-        assert task.payload is not None
-        if not self._meter.counts:
-            return self.estimator.input_tokens(task.payload.nbytes)
-        # Kept on the task, because the user's function may be slow.
-        if task.tokens is None:
-            task.tokens = self._meter.of_request(task.rows, task.payload.nbytes)
-        return task.tokens
 
     def reserve(self, task: ChunkTask) -> Reservation:
         """Reserve the estimate of one attempt, if the limits leave room for it."""
@@ -236,7 +240,7 @@ class Account:
     @property
     def _is_measured(self) -> bool:
         needs_tokens = self.prices.by_tokens or self.limit.tokens < inf
-        return not needs_tokens or self.estimator.learnt or self._meter.counts
+        return not needs_tokens or self.estimator.is_measured
 
     def _unknowable(self) -> str | None:
         """The reason why the limits cannot be kept; None if they can."""
