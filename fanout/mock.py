@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from fanout.codecs.base import Codec
-    from fanout.faults.plan import PlannedStep
+    from fanout.faults.endpoint import PlannedStep
     from fanout.transport import Request
     from fanout.types import Array, Rows
 

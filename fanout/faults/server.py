@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
-    from fanout.faults.plan import Faults, PlannedStep
+    from fanout.faults.endpoint import Faults, PlannedStep
 
 _BACKLOG = 1024
 

@@ -2,8 +2,8 @@
 
 from fanout.cassettes import Recorder, Replayer
 from fanout.clock import VirtualClock, in_virtual_time
+from fanout.faults.endpoint import Scripted
 from fanout.faults.names import FAULTS
-from fanout.faults.plan import Scripted
 from fanout.faults.server import Background, FaultServer, FaultServerError
 from fanout.mock import MockTransport
 from fanout.testing.assertions import (

@@ -18,8 +18,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from fanout.errors import ConfigError
-from fanout.faults.endpoint import FakeEndpoint
-from fanout.faults.plan import Scripted, checked_step
+from fanout.faults.endpoint import FakeEndpoint, Scripted, checked_step
 from fanout.mock import play
 from fanout.options import checks_options
 from fanout.serving.exchange import ServerRequest, ServerResponse, uncompressed
@@ -27,7 +26,7 @@ from fanout.serving.exchange import ServerRequest, ServerResponse, uncompressed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fanout.faults.plan import Faults, PlannedStep
+    from fanout.faults.endpoint import Faults, PlannedStep
     from fanout.serving.models import Model
 
 # A name that never resolves (RFC 6761), so that a request past the mock fails.

@@ -13,8 +13,8 @@ import pytest
 
 from fanout.errors import ConfigError
 from fanout.faults import corruption
+from fanout.faults.endpoint import FaultSampler
 from fanout.faults.names import FAULTS, parse_fault, parse_faults, probabilities
-from fanout.faults.plan import FaultSampler
 from fanout.faults.server import FaultServer
 from fanout.serving.exchange import ServerRequest, ServerResponse, json_answer
 from fanout.serving.protocol import answer
