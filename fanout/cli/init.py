@@ -71,7 +71,9 @@ class Beginner:
 
     async def run(self) -> int:
         """Write the job file; return the exit code of the probe. Raises `ConfigError` for a flag that is missing."""
+        # First: a user who answered all questions must not learn at the end that the file exists.
         require_new(self._file, force=self._options.force)
+        # The kinds of the columns decide on much of what follows, so the input comes before the endpoint.
         fields = self._set_input()
         codec = CodecSetup(self._draft, self._options, self._questions, self._file.parent)
         await codec.set_endpoint(fields)
@@ -106,6 +108,7 @@ class Beginner:
         if self._options.id:
             ids = list(self._options.id)
             self._draft.set("input", "id", ids[0] if len(ids) == 1 else ids)
+        # A hint, because no name tells with certainty which column holds ids.
         elif fields.columns:
             self._draft.hints["input"] = (
                 'id = "NAME"                     # a column that labels the rows in the output',

@@ -73,6 +73,7 @@ class CodecSetup:
             self._draft.set("codec", "name", codec, "the wire format")
         if preset is None and codec in (None, "json"):
             self._draft.set("codec", "name", "json")
+            # A request of the user's own needs no template.
             if not any(setting.startswith("codec.request=") for setting in self._options.settings):
                 self._use_template(operation, fields)
 

@@ -58,6 +58,7 @@ def _comparison_lines(one: Comparison) -> Iterator[str]:
     for column in one.columns:
         yield from _column_lines(column)
     for row in one.first:
+        # There are no values to show for a side that has no answer.
         if row.answered != "both":
             yield f"row {row.row}: answered only in {(one.a if row.answered == 'a' else one.b).path}"
         for name, (x, y) in row.values.items():
@@ -73,6 +74,7 @@ def _column_lines(column: ColumnComparison) -> Iterator[str]:
     largest = column.largest
     difference = "" if largest is None else f"; largest difference {largest.difference:.6g} in row {largest.row}"
     yield f"column {column.name}: {column.differing:,} of {column.rows:,} rows differ{difference}"
+    # For a classifier the labels that changed say more than the numbers behind them.
     if column.label_changes:
         share = _percent(column.label_changes / column.labels)
         common = ", ".join(f"{a} -> {b}: {n:,}" for (a, b), n in column.changes.most_common(_CHANGES_SHOWN))

@@ -99,6 +99,7 @@ class ExchangeCapture:
         if isinstance(outcome, TransportError):
             answer["error"] = _redacted(f"{type(outcome).__name__}: {outcome}", redact)
         else:
+            # Other fields may set cookies, or quote the request.
             kept = {name: value for name, value in outcome.headers.items() if is_kept_header(name)}
             answer["status"] = outcome.status
             answer["answer_headers"] = {name.lower(): _redacted(value, redact) for name, value in kept.items()}
@@ -161,6 +162,7 @@ def abbreviated(value: Any, item: tuple[int, int] | None = None) -> Any:
 
 def _around(values: list[Any], place: int) -> list[Any]:
     """Return one item of a list, and the number of those before and after it."""
+    # Rerankers sort their items, so that the place in the list is not that of the row.
     by_index = {one["index"]: one for one in values if isinstance(one, dict) and isinstance(one.get("index"), int)}
     shown = by_index[place] if len(by_index) == len(values) and place in by_index else values[place]
     before, after = place, len(values) - place - 1
@@ -206,6 +208,7 @@ def _cut(text: str, longest: int) -> str:
 def _shown_header(name: str, value: str) -> str:
     if name.lower() in _PLAIN_HEADERS:
         return value
+    # The scheme shows the commonest mistake, a token without "Bearer" before it.
     scheme = _SCHEME.match(value)
     return f"{scheme[0] if scheme else ''}***"
 

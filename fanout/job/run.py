@@ -187,6 +187,7 @@ async def _run(
     except RunStopped as error:
         return error.result, error
     async with client, AsyncExitStack() as stack:
+        # Only now: counting the lines of a large input takes time, and a complete run needs no number.
         n_rows = await asyncio.to_thread(source.estimate_rows)
         if recorder is not None:
             sink.observe = recorder.rows
@@ -241,6 +242,7 @@ async def _summarize(
 
 def _output_files(sink: FileSink, stop: RunStopped | None, report: Path | None) -> OutputFiles:
     """Return the names of the files that a run has written: URLs once they are uploaded."""
+    # A stop may have come before the upload, and only the local files are certain then.
     name = str if sink.destination is None or stop is not None else sink.destination.url_of
     return OutputFiles(
         outputs=tuple(map(name, sink.outputs)),

@@ -113,6 +113,7 @@ def examples_of(job: Job, source: Source, answers: Mapping[int, Any], failures: 
 
 def _examples(job: Job, source: Source, answers: Mapping[int, Any], failures: Sequence[Failure]) -> Iterator[Example]:
     outcomes: dict[int, str] = {row: _shown(job, values) for row, values in answers.items()}
+    # The first row of a range stands for all of it, which failed for one reason.
     outcomes |= {failure.start: failure.reason for failure in failures[:_FAILED_EXAMPLES]}
     if not source.repeatable:
         return
@@ -132,6 +133,7 @@ def _examples(job: Job, source: Source, answers: Mapping[int, Any], failures: Se
 def _shown(job: Job, value: Any) -> str:
     """Return a value as JSON, redacted, on one line and cut."""
     text = json.dumps(abbreviated(_plain(value)), ensure_ascii=False, default=str)
+    # Cut twice: first for speed, then again because a redacted text has another length.
     return shortened(job.redactor.text(shortened(text, 2 * _LONGEST_VALUE)), _LONGEST_VALUE)
 
 

@@ -68,6 +68,7 @@ class Preset:
 
         Raises `ConfigError` for a secret that cannot be used.
         """
+        # The caller's type wins, for a gateway may want other credentials than the API behind it.
         options = {**self.auth_options, **secrets}
         return auth_class(options.pop("type", DEFAULT_TYPE))(**options)
 
@@ -112,6 +113,7 @@ def require_options(file: PresetFile, codec: dict[str, Any], options: Mapping[st
     name = codec.setdefault("name", DEFAULT_CODEC)
     if not isinstance(name, str) or ":" in name:
         return  # a codec of the user's own, which the job imports
+    # Both lists together: a user does not know which of them an option belongs to.
     known = option_names(codec_class(name))
     if known is not None:
         require_known(f"preset {file.name!r}", options, list(dict.fromkeys([*file.parameters, *known, "name"])))

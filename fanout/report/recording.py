@@ -165,6 +165,7 @@ class RecordingFile:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(path, flags | (os.O_TRUNC if fresh else 0), PRIVATE)
         earlier = [] if fresh else read_recording(path)
+        # The age of the run, not of this process, decides how large the recording may be.
         self._since = min([one.session.began for one in earlier], default=now)
         self._size = os.fstat(self._fd).st_size
         # The first and last lines of a session are always written, and a run may be restarted again and again.

@@ -30,6 +30,7 @@ class Scale:
         low, high = self.low, self.high
         if self.log:
             value, low, high = log10(max(value, low)), log10(low), log10(high)
+        # An axis on which all values are equal has them in its middle.
         share = (value - low) / (high - low) if high > low else 0.5
         return round(self.start + min(1.0, max(0.0, share)) * (self.stop - self.start), 1)
 
@@ -44,6 +45,7 @@ def linear_ticks(low: float, high: float, most: int = 5) -> list[float]:
         return [low]
     raw = (high - low) / most
     power = 10.0 ** floor(log10(raw))
+    # The factors next to 1 here and below make up for rounding: 0.3 / 0.1 is not 3.
     step = next(step * power for step in _STEPS if step * power >= raw * (1 - 1e-9))
     first, last = ceil(low / step - 1e-9), floor(high / step + 1e-9)
     return [float(f"{n * step:.10g}") for n in range(first, last + 1)]
@@ -51,6 +53,7 @@ def linear_ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 def _log_ticks(low: float, high: float, most: int) -> list[float]:
     decades = range(floor(log10(low)), ceil(log10(high)) + 1)
+    # As many ticks in a decade as there is room for: over many decades the powers of ten alone.
     for factors in ((1, 2, 5), (1, 3), (1,)):
         ticks = [factor * 10.0**power for power in decades for factor in factors]
         ticks = [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
@@ -90,6 +93,7 @@ def duration(seconds: float) -> str:
     """Return a duration in words: ``250 ms``, ``1.5 s``, ``2 min 5 s``, ``3 h 20 min``."""
     if seconds < 1:
         return f"{seconds * 1000:.3g} ms"
+    # Up to two minutes people count in seconds.
     if seconds < 2 * _MINUTE:
         return f"{seconds:.3g} s"
     big, small, names = (_MINUTE, 1.0, ("min", "s")) if seconds < 2 * _HOUR else (_HOUR, _MINUTE, ("h", "min"))

@@ -75,6 +75,7 @@ class ServedModel:
     @contextmanager
     def counted(self, request: ServerRequest) -> Iterator[float]:
         """Count a POST request as in flight. Gives the seconds that its response takes."""
+        # The number of this request, before it is counted: a function of the latency counts from 0.
         number = self.received
         self.received += 1
         self.in_flight += 1

@@ -29,9 +29,11 @@ Numbers: TypeAlias = "Iterator[tuple[Labels, float]]"
 OTHER = "other"
 """Label of all that is beyond a bound."""
 
+# Each value of a label is a series of its own, which a server of metrics keeps for months.
 _MOST_ENDPOINTS = 20
 _LONGEST_LABEL = 200
 
+# The bounds are those of the conventions.
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 _SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 
@@ -94,12 +96,14 @@ def _bodies(stats: Statistics, _: int) -> Numbers:
 
 
 def _tokens(stats: Statistics, _: int) -> Numbers:
+    # An API without usage would otherwise show as one that counts no tokens.
     if stats.usage:
         for name, n in stats.tokens._asdict().items():
             yield (name,), n
 
 
 def _cost(stats: Statistics, _: int) -> Numbers:
+    # An unknown cost is no cost of 0.
     if stats.cost is not None:
         yield (stats.currency or "",), stats.cost
 
