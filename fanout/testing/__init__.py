@@ -18,6 +18,7 @@ from fanout.testing.assertions import (
 )
 from fanout.testing.codecs import CodecTests
 from fanout.testing.mock import MockEndpoint
+from fanout.testing.mocked_response import MockedResponse
 
 __all__ = [
     "FAULTS",
@@ -27,6 +28,7 @@ __all__ = [
     "FaultServerError",
     "MockEndpoint",
     "MockTransport",
+    "MockedResponse",
     "NetworkUseError",
     "NoNetwork",
     "Recorder",
