@@ -129,8 +129,8 @@ async def survey_rows(
                 assert sendable.payload is not None
                 chunks, body_bytes = chunks + 1, body_bytes + sendable.payload.nbytes
                 on_request(group.costs.of(sendable))
-                if group.account is not None:
-                    input_tokens += group.account.estimator.input_tokens(sendable)
+                if group.accounts.common is not None:
+                    input_tokens += group.accounts.common.estimator.input_tokens(sendable)
                     limit = output_limit(sendable)
                     most_output = None if most_output is None or limit is None else most_output + limit
             await asyncio.sleep(0)  # lets the handler of a signal run
@@ -145,9 +145,9 @@ async def survey_rows(
         chunks=chunks,
         metadata_requests=metadata_requests,
         body_bytes=body_bytes,
-        input_tokens=None if group.account is None else input_tokens,
+        input_tokens=None if group.accounts.common is None else input_tokens,
         counts_tokens=group.costs.meter.counts,
-        most_output_tokens=None if group.account is None else most_output,
+        most_output_tokens=None if group.accounts.common is None else most_output,
     )
 
 

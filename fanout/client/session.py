@@ -219,7 +219,7 @@ class Session:
 
     def open_account(self, spent: Amount) -> Account | None:
         """Open the account of one run, of which earlier processes have spent ``spent``; None if nothing is counted."""
-        return self._group.open_account(spent)
+        return self._group.accounts.open(spent)
 
     def new_run(
         self,
@@ -298,7 +298,7 @@ class Session:
         return self.runs.counters().snapshot(
             seconds=self._loop.time() - self._opened,
             endpoints=self._group.balancer.statistics(),
-            prices=self._group.prices,
+            prices=self._group.accounts.prices,
             concurrency=self._group.capacity.chosen,
             in_flight=limiter.in_flight,
             max_in_flight=limiter.peak,

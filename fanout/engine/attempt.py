@@ -87,7 +87,7 @@ class Attempter:
         """Send an encoded task once, hedged if the settings say so, and return its outputs or the verdict."""
         if task.sent:
             self._counters.retries += 1
-            task.history.proofs.on_repetition(self._group.served_at)
+            task.history.proofs.on_repetition(self._group.answered.sent_at)
         task.sent += 1
         if self._hedging is None:
             outcome = await self._attempt(task, ticket)
@@ -95,11 +95,12 @@ class Attempter:
             outcome, ticket = await self._hedging.run(self._attempt, task)
         task.endpoint = ticket.endpoint
         if not isinstance(outcome, Verdict):
-            self._group.successes += 1
-            if ticket.sent_at is not None and ticket.sent_at > self._group.served_at:
-                self._group.served_at = ticket.sent_at
+            answered = self._group.answered
+            answered.chunks += 1
+            if ticket.sent_at is not None and ticket.sent_at > answered.sent_at:
+                answered.sent_at = ticket.sent_at
             return outcome
-        others_succeed = task.history.note_failure(outcome, self._group.successes)
+        others_succeed = task.history.note_failure(outcome, self._group.answered.chunks)
         if outcome.reask is not None:
             task.payload = outcome.reask
             task.history.reasks += 1

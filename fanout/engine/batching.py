@@ -247,7 +247,7 @@ class Isolation:
     def __init__(self, group: EndpointGroup, hand_over: Callable[[list[int], int, bool], None]) -> None:
         self._group = group
         self._hand_over = hand_over
-        self._successes_before = group.successes
+        self._successes_before = group.answered.chunks
         self.n_rows = 0
         """Rows that have left."""
 
@@ -261,7 +261,7 @@ class Isolation:
             return False
         if verdict.action is Action.SPLIT or verdict.status == 500 or verdict.error_kind is not None:
             return True
-        others_succeed = self._group.successes > self._successes_before
+        others_succeed = self._group.answered.chunks > self._successes_before
         if verdict.action is Action.RETRY:
             return others_succeed and not verdict.no_room
         return others_succeed or not (verdict.unreachable or verdict.no_room or (verdict.status or 0) > 500)

@@ -173,7 +173,7 @@ class Evidence:
         """True while new chunks would probably fail as others did."""
         if self.unexplained is None:
             return False
-        explained = self._any_isolated and self._group.successes > 0
+        explained = self._any_isolated and self._group.answered.chunks > 0
         if not self._n_suspicious or explained or self._sizes.clears(self.unexplained):
             self.unexplained = None
         return self.unexplained is not None
@@ -186,7 +186,7 @@ class Evidence:
             bisection.suspicious = True
             self._n_suspicious += 1
             self._sizes.suspected(task)
-            if not self._group.successes and self.unexplained is None:
+            if not self._group.answered.chunks and self.unexplained is None:
                 self.unexplained = task
 
     def succeeded(self) -> None:
@@ -235,10 +235,10 @@ class Evidence:
         """True once it is clear whether a chunk that failed with ``verdict`` is to blame for that itself."""
         if task.history.successes_seen:
             # A request that succeeded may have been smaller, so it proves little.
-            succeeds = self._n_releases > 0 and self._group.successes > task.history.successes_seen
+            succeeds = self._n_releases > 0 and self._group.answered.chunks > task.history.successes_seen
             return succeeds or self._sizes.beyond(task)
         refused = verdict.action is Action.SPLIT
-        return self._sizes.knows(task) or (refused and self._any_isolated and self._group.successes > 0)
+        return self._sizes.knows(task) or (refused and self._any_isolated and self._group.answered.chunks > 0)
 
     def succeeds_beside(self, task: ChunkTask, verdict: Verdict) -> bool:
         """True once requests succeed, so that more chunks than one may be split.
@@ -246,8 +246,8 @@ class Evidence:
         For a 403 they have to succeed after it: earlier ones may have had good credentials.
         """
         if verdict.status != FORBIDDEN:
-            return self._group.successes > 0
-        return self._group.successes > (task.history.successes_seen or 0)
+            return self._group.answered.chunks > 0
+        return self._group.answered.chunks > (task.history.successes_seen or 0)
 
     def credentials_accepted(self, task: ChunkTask) -> bool:
         """True once the endpoint that has forbidden ``task`` has answered other rows."""

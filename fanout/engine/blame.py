@@ -85,7 +85,7 @@ class Blame:
         if not self._group.balancer.answered:
             return False
         # Before the first success nothing shows that an endpoint which breaks can do its work, so its attempts decide.
-        return self._group.successes > 0 or not (verdict.status == 500 or verdict.broke_off)
+        return self._group.answered.chunks > 0 or not (verdict.status == 500 or verdict.broke_off)
 
     def _endpoint_works(self, task: ChunkTask) -> bool:
         """True if the endpoint has answered others between the failures of ``task``, and so is not to blame for them.

@@ -50,7 +50,7 @@ class ControlRequests:
     @property
     def possible(self) -> bool:
         """True if a row is known that was answered, in this run or in one before."""
-        return self._progress.last_answered is not None or self._group.answered_row is not None
+        return self._progress.last_answered is not None or self._group.answered.row is not None
 
     def over(self) -> bool:
         """True once the last one has its outcome."""
@@ -60,7 +60,7 @@ class ControlRequests:
         """Make the next one; it has to be `possible`, and none under way."""
         self.under_way = True
         answered = self._progress.last_answered
-        row = self._group.answered_row if answered is None else _first(answered)
+        row = self._group.answered.row if answered is None else _first(answered)
         assert row is not None
         return ControlTask(row)
 
@@ -69,12 +69,12 @@ class ControlRequests:
         self.under_way, self.failed = False, verdict is not None
         if verdict is not None and not could_be_outage(verdict):
             # The row is refused by now, which shows nothing.
-            self._progress.last_answered = self._group.answered_row = None
+            self._progress.last_answered = self._group.answered.row = None
 
     def close(self, *, keep: bool) -> None:
         """End the run. ``keep`` leaves a row for the control requests of the next one."""
         if keep and (answered := self._progress.last_answered) is not None:
-            self._group.answered_row = _independent(_first(answered))
+            self._group.answered.row = _independent(_first(answered))
         self._progress.last_answered = None
 
 

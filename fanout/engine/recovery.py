@@ -421,7 +421,7 @@ class Recovery:
         kind: StopKind = "refused" if forbidden else "rejected"
         nothing_left = self._scheduler.chunker.remaining == 0
         # Nothing can show whether the only row that there is or the credentials are to blame for a 403.
-        only_row = forbidden and not self._group.successes and nothing_left and len(task.chunk) == 1
+        only_row = forbidden and not self._group.answered.chunks and nothing_left and len(task.chunk) == 1
         if self._budget.hopeless or only_row:
             reason = f"the endpoint accepts no row at all, not even alone: {verdict.reason}"
             self._stop_event.stop(Stop(kind, reason))

@@ -111,7 +111,9 @@ class Run:
             keep_usage=keep_usage,
             on_dropped=chunker.release,
         )
-        budget = BisectionBudget(lambda: group.successes, failed_alone=failed_alone, answered_before=schema is not None)
+        budget = BisectionBudget(
+            lambda: group.answered.chunks, failed_alone=failed_alone, answered_before=schema is not None
+        )
         sizes = RequestSizes(chunker, group)
         evidence = Evidence(group, sizes)
         self.scheduler = Scheduler(chunker, group, evidence, self._stop_event)
@@ -127,7 +129,7 @@ class Run:
             isolation=None if isolate is None else Isolation(group, isolate),
         )
         self._dispatcher = _dispatcher(
-            group, self.counters, self._stop_event, self._emit, call, account or group.account
+            group, self.counters, self._stop_event, self._emit, call, account or group.accounts.common
         )
         self._workers = Workers(
             chunker, group, self.scheduler, self.recovery, self.collector, self._tasks, self._stop_event
@@ -195,7 +197,7 @@ class Run:
             seconds=self._clock.seconds,
             concurrency=self._group.capacity.chosen,
             endpoints=self._group.balancer.statistics(),
-            prices=self._group.prices,
+            prices=self._group.accounts.prices,
         )
 
     def up_to_date_counters(self) -> Counters:

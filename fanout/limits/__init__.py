@@ -7,11 +7,12 @@ knows no clock: callers pass in ``loop.time()``.
 from fanout.limits.adaptive import Adaptive
 from fanout.limits.capacity import Capacity, ConcurrencyController, ConcurrencyLimiter
 from fanout.limits.rates import Cost, RateLimiter, Reservation
-from fanout.limits.spending import Account, Amount
+from fanout.limits.spending import Account, Accounts, Amount
 from fanout.limits.tokens import TokenMeter, tiktoken_counter
 
 __all__ = [
     "Account",
+    "Accounts",
     "Adaptive",
     "Amount",
     "Capacity",

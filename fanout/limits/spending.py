@@ -10,6 +10,8 @@ import re
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from fanout.settings import Prices
+from fanout.stop import WaitQueue
 from fanout.usage import TokenCounts
 
 if TYPE_CHECKING:
@@ -17,9 +19,8 @@ if TYPE_CHECKING:
 
     from fanout.engine.chunker import ChunkTask
     from fanout.limits.tokens import TokenMeter
-    from fanout.settings import Limits, Prices
+    from fanout.settings import Limits
     from fanout.statistics import Spending
-    from fanout.stop import WaitQueue
 
 # The first estimates, as long as no usage is known: English has four bytes to a token, and an answer without a limit
 # in its request may have some hundred tokens.
@@ -268,6 +269,30 @@ class Account:
             f"the next request is estimated at {amount.tokens:,.0f} tokens, and {spent.tokens:,.0f} of "
             f"limits.max_tokens_total = {limit.tokens:.0f} are used: raise it to go on"
         )
+
+
+class Accounts:
+    """The accounts of one client, which all have its prices and its limits.
+
+    Args:
+        prices: of the API; None without any.
+        limits: ``max_cost`` and ``max_tokens_total`` count.
+        meter: as for `Account`.
+    """
+
+    def __init__(self, prices: Prices | None, limits: Limits, meter: TokenMeter) -> None:
+        self.prices = prices
+        self._limits = limits
+        self._meter = meter
+        self.common = self.open()
+        """The account of all runs that have none of their own; None if nothing is to be counted."""
+
+    def open(self, spent: Amount | None = None) -> Account | None:
+        """Open an account, of which earlier processes have spent ``spent``; None if nothing has a price or a limit."""
+        prices = self.prices or Prices()
+        if not prices.is_set and self._limits.max_tokens_total is None:
+            return None
+        return Account(prices, self._limits, self._meter, WaitQueue(), spent)
 
 
 def output_limit(task: ChunkTask) -> int | None:

@@ -196,7 +196,6 @@ class Dispatcher:
         self._group = group
         # Connections remember it, so it must not refer to the run and its arrays.
         self.owner = object()
-        self._single = None if group.balancer.several else group.balancer.endpoints[0]
         self._rates = group.costs.rates
         self._max_requests = group.limits.max_requests
         self._controller = group.capacity.controller
@@ -230,7 +229,7 @@ class Dispatcher:
             self._group.balancer.forget(ticket)
             return Verdict(action=Action.STOP, reason=stop.reason, stop=stop.kind)
 
-        endpoint = self._single
+        endpoint = self._group.balancer.single
         if endpoint is None or endpoint.breaker.is_open or endpoint.cooldown.until > now:
             tried = () if task is None else task.tried
             chosen = self._group.balancer.acquire(now, ticket, tried, only)

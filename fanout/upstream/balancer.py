@@ -45,6 +45,9 @@ class Balancer:
         self.several = len(endpoints) > 1
         """True if endpoints are compared: their latency, health and model names matter then."""
 
+        self.single = None if self.several else endpoints[0]
+        """The only endpoint: there is nothing to choose, as long as it is available."""
+
         self.model_names = ModelNames(single=not self.several)
         for endpoint in endpoints:
             # Of several endpoints each has to name its model before it gets rows. A single one is asked by `prepare`.

@@ -11,10 +11,9 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
-from fanout.limits import Account, Capacity, Cost
+from fanout.limits import Accounts, Capacity, Cost
 from fanout.limits.size_limits import SizeLimits
 from fanout.retry import Backoff
-from fanout.settings import Prices
 from fanout.stop import WaitQueue
 from fanout.types import EndpointStatistics
 from fanout.upstream.balancer import Balancer
@@ -30,9 +29,9 @@ if TYPE_CHECKING:
     from fanout.engine.chunker import ChunkTask
     from fanout.engine.hedging import Hedger
     from fanout.engine.validator import ResponseDecoder
-    from fanout.limits import Amount, ConcurrencyLimiter, RateLimiter, TokenMeter
+    from fanout.limits import ConcurrencyLimiter, RateLimiter, TokenMeter
     from fanout.limits.shared_client import SharedLimits
-    from fanout.settings import Limits, RetryPolicy, Timeouts
+    from fanout.settings import Limits, Prices, RetryPolicy, Timeouts
     from fanout.stop import Stop
     from fanout.transport import CallHeaders, EndpointClient, RowsSent
     from fanout.types import ModelInfo, Rows
@@ -157,6 +156,22 @@ class Metadata:
         """The header fields of the call that failed, which may be to blame."""
 
 
+class Answered:
+    """The answers so far of all endpoints of a group, from which failures are judged."""
+
+    __slots__ = ("chunks", "row", "sent_at")
+
+    def __init__(self) -> None:
+        self.chunks = 0
+        """Chunks answered, metadata not included. One shows that requests of this form can succeed."""
+
+        self.sent_at = -inf
+        """Time at which the last of the requests was sent that have been answered."""
+
+        self.row: Rows | None = None
+        """A row that the last run had answered, for a control request of the next one."""
+
+
 class EndpointGroup:
     """The endpoints that serve one model, and the limits that hold for all of them together.
 
@@ -182,16 +197,13 @@ class EndpointGroup:
         weights: Sequence[float] = (),
         prices: Prices | None = None,
     ) -> None:
-        self.prices = prices
         self.limits = limits
         self.retry = retry
         self.backoff = Backoff(retry)
         self.timeouts = timeouts
         self.capacity = Capacity(limits, asyncio.get_running_loop().time())
         self.costs = RequestCosts(rates, meter)
-        self.account = self.open_account()
-        """Of all runs that have none of their own; None if nothing has a price or a limit."""
-
+        self.accounts = Accounts(prices, limits, meter)
         self.shared: SharedLimits | None = None
         """The limits that other processes share; None without any."""
 
@@ -210,25 +222,9 @@ class EndpointGroup:
         )
         self.capacity.listeners[self._resize_breakers] = None
         self.metadata = Metadata()
-        self.successes = 0
-        """Chunks answered so far, metadata not included. One shows that requests of this form can succeed."""
-
-        self.served_at = -inf
-        """Time at which the last of the requests was sent that have been answered."""
-
-        self.answered_row: Rows | None = None
-        """A row that the last run had answered, for a control request of the next one."""
-
+        self.answered = Answered()
         self.on_second_answer: dict[Callable[[EndpointState, Sequence[RowsSent]], None], None] = {}
         """Called with an endpoint that answered a request twice, and the rows whose answers may be those of others."""
-
-    def open_account(self, spent: Amount | None = None) -> Account | None:
-        """Return a new account, of which earlier processes have spent ``spent``; None if nothing is to be counted."""
-        prices, limits = self.prices, self.limits
-        priced = prices is not None and prices.is_set
-        if not priced and limits.max_tokens_total is None:
-            return None
-        return Account(prices or Prices(), limits, self.costs.meter, WaitQueue(), spent)
 
     @property
     def limiter(self) -> ConcurrencyLimiter:

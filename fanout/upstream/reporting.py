@@ -82,7 +82,7 @@ class Reporter:
         verdict = self._consequence(endpoint, verdict)
         others_succeed = False
         if task is not None:
-            others_succeed = task.history.others_succeeded(self._group.successes)
+            others_succeed = task.history.others_succeeded(self._group.answered.chunks)
             verdict = task.in_context(verdict)
         # A failure of the rows' own, which others do not share, costs the endpoint nothing.
         rows_fail_alone = others_succeed and verdict.rows_suspect

@@ -191,7 +191,7 @@ class Scene:
     """The evidence of a run, its successes, and chunks of four rows that fail."""
 
     def __init__(self) -> None:
-        self.group, self.sizes = SimpleNamespace(successes=0), Sizes()
+        self.group, self.sizes = SimpleNamespace(answered=SimpleNamespace(chunks=0)), Sizes()
         self.evidence = Evidence(self.group, self.sizes)
 
     def failed(self, number: int, *, n: int = 4, seen: int = 0, **how: Any) -> tuple[Bisection, ChunkTask, Verdict]:
@@ -216,7 +216,7 @@ def test_new_chunks_are_held_back_until_the_first_failure_is_explained() -> None
     held.append(scene.evidence.holds_back)
     scene.evidence.isolated()
     held.append(scene.evidence.holds_back)  # nothing has succeeded
-    scene.group.successes = 1
+    scene.group.answered.chunks = 1
     held.append(scene.evidence.holds_back)
     scene.failed(1)
     held.append(scene.evidence.holds_back)  # only before a first success
@@ -247,7 +247,7 @@ def test_a_failure_is_explained_by_a_known_size_or_by_rows_that_were_isolated_be
     assert not scene.known(task, refused)
     scene.evidence.isolated()
     assert not scene.known(task, refused)
-    scene.group.successes = 1
+    scene.group.answered.chunks = 1
     assert scene.known(task, refused)
     assert not scene.known(task, broken), "the endpoint may be in trouble again"
     scene.sizes.known = True
@@ -256,11 +256,11 @@ def test_a_failure_is_explained_by_a_known_size_or_by_rows_that_were_isolated_be
 
 def test_a_success_after_the_attempt_explains_the_failures_of_two_chunks() -> None:
     scene = Scene()
-    scene.group.successes = 5
+    scene.group.answered.chunks = 5
     _, task, failure = scene.failed(0, seen=5)
     scene.evidence.succeeded()
     assert not scene.known(task, failure), "it came before the attempt"
-    scene.group.successes = 6
+    scene.group.answered.chunks = 6
     assert scene.known(task, failure)
     for number in (1, 2):
         parked = Parked(*scene.failed(number), never, lambda: True)
@@ -278,7 +278,7 @@ def test_a_success_shows_that_the_endpoint_works_but_an_old_one_nothing_of_the_c
     status: int, successes: int, seen: int, succeeds: bool
 ) -> None:
     scene = Scene()
-    scene.group.successes = successes
+    scene.group.answered.chunks = successes
     _, task, failure = scene.failed(0, seen=seen, status=status)
     assert scene.evidence.succeeds_beside(task, failure) is succeeds
 
