@@ -77,5 +77,5 @@ def run(start):
 
 async def ended(process: asyncio.subprocess.Process) -> Ended:
     """Wait for a process to end."""
-    out, err = await asyncio.wait_for(process.communicate(), 20)
+    out, err = await asyncio.wait_for(process.communicate(), 50)
     return Ended(process.returncode, (out or b"").decode(), (err or b"").decode())

@@ -84,7 +84,7 @@ async def test_a_reader_that_goes_away_is_no_error(start):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 async def test_serve_prints_its_url_and_ends_on_a_signal(start, number, code):
     process = await start("serve", "echo", "--port", 0)
-    url = (await asyncio.wait_for(process.stdout.readline(), 10)).decode()
+    url = (await asyncio.wait_for(process.stdout.readline(), 50)).decode()
     assert url.startswith("http://127.0.0.1:")
     process.send_signal(number)
     result = await ended(process)
@@ -100,7 +100,7 @@ def test_serve_refuses_a_model_that_does_not_exist(command):
 
 async def test_serve_has_the_faults_that_are_asked_for_and_no_others(start):
     process = await start("serve", "echo", "--port", 0, "--faults", "503=1.0", "--seed", 7)
-    url = (await asyncio.wait_for(process.stdout.readline(), 10)).decode().strip()
+    url = (await asyncio.wait_for(process.stdout.readline(), 50)).decode().strip()
     async with fanout.Client(url, codec=fanout.codec("json", request="{{rows}}", answers="@")) as client:
         assert np.array_equal(await client.map(np.ones((3, 2))), np.ones((3, 2)))  # the third attempt has none
         assert client.statistics().retries == 2

@@ -228,7 +228,7 @@ async def main():
     await chunker.close()
 asyncio.run(main())
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=20)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=50)
 
 
 async def test_an_async_generator_is_closed_with_the_chunker() -> None:

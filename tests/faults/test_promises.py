@@ -323,7 +323,7 @@ def test_no_secret_leaks_from_a_process_in_development_mode(
     def run(*arguments: str) -> Ended:
         process = [sys.executable, "-X", "dev", "-m", "fanout", *arguments]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        ran = subprocess.run(process, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=20)
+        ran = subprocess.run(process, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=50)
         return Ended(ran.returncode, ran.stdout, ran.stderr)
 
     told_by_a_job(run, line, way, tmp_path, spy)
