@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+# Thousands of tests are collected, and live to the end: see pytest_collection_finish.
+gc.disable()
+
 # Hundreds of processes import the package: it is compiled once, also where PYTHONDONTWRITEBYTECODE is set.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
@@ -84,9 +87,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Thousands of tests live to the end: no garbage collection has to look at them again."""
+    """No garbage collection looks at the tests again."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Callable[[], Any]]:

@@ -9,7 +9,7 @@ import json
 import os
 from contextlib import suppress
 from dataclasses import is_dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -232,8 +232,14 @@ def _auth_of_type(name: str, options: dict[str, Any]) -> Auth:
         auth: Auth = kind(**options)
         return auth
     # As for all tables, strict in JSON: "8" and true are not numbers.
-    validated: Auth = TypeAdapter(kind).validate_json(json.dumps(options, default=str), strict=True)
+    validated: Auth = _adapter(kind).validate_json(json.dumps(options, default=str), strict=True)
     return validated
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    """The validator of a class: to make one reads the source of the class for its docstrings."""
+    return TypeAdapter(kind)
 
 
 def with_preset(tables: Mapping[str, Any], file: Path, problems: dict[Location, str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 from bisect import bisect_left
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -183,6 +184,7 @@ def _concurrency(limits: Limits) -> str:
     return f"{limits.concurrency:,} at most"
 
 
+@cache
 def _library_versions() -> dict[str, Any]:
     versions_by_name = {}
     for name in _LIBRARIES:

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fanout import DecodedResponse, InvalidResponse, Response, codec
+from fanout import DecodedResponse, InvalidResponse, Response, codec, exact_json
 from fanout.codecs import _answer_reader, _parsing, _slices
 from fanout.codecs import json as json_codec
 
-SIZE = 600 * 2**10
-"""Bytes of an answer that is not parsed whole."""
+SIZE = 75 * 2**10
+"""Bytes of an answer that is not parsed whole where the sizes are `small`."""
 
 IMAGE = np.random.default_rng(1).random((3, 64, 512)).round(6)
 
@@ -78,7 +78,15 @@ def unparsed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_parsing, "too_heavy", refused)
 
 
-@pytest.mark.usefixtures("unparsed")
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make all sizes at which an answer is divided an eighth: an eighth of the data is then as large an answer."""
+    sizes = {"LIGHT": [exact_json, _answer_reader], "AT_ONCE": [json_codec], "_SLICE": [_slices], "_REACH": [_slices]}
+    for name, module in ((name, module) for name, modules in sizes.items() for module in modules):
+        monkeypatch.setattr(module, name, getattr(module, name) // 8)
+
+
+@pytest.mark.usefixtures("unparsed", "small")
 @pytest.mark.parametrize(
     "style", ["dense", *(pytest.param(style, marks=pytest.mark.slow) for style in ("spaced", "indented"))]
 )
@@ -175,10 +183,11 @@ def test_items_that_state_their_row_are_placed_over_all_slices(missing: int | No
     assert kept == {} or np.array_equal(kept["index"], order)  # type: ignore[index]
 
 
+@pytest.mark.usefixtures("small")
 def test_items_that_state_a_row_twice_are_refused() -> None:
-    items = [{"index": i or 1, "score": 0.5} for i in range(30_000)]
+    items = [{"index": i or 1, "score": 0.5} for i in range(4_000)]
     with pytest.raises(InvalidResponse, match=r"no item with the index 0.*codec.order") as caught:
-        codec("json").decode(response(orjson.dumps({"predictions": items})), 30_000)
+        codec("json").decode(response(orjson.dumps({"predictions": items})), 4_000)
     assert caught.value.error_kind == "rows"
 
 
@@ -221,6 +230,7 @@ def test_a_datatype_behind_its_data_counts() -> None:
     assert decoded["y"].dtype == np.float32  # type: ignore[index,union-attr]
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     ("row", "last", "match"),
     [
@@ -241,19 +251,21 @@ def test_the_row_at_fault_is_named_as_it_is_counted_in_the_answer(row: Any, last
         codec("json").decode(response(orjson.dumps({"predictions": rows})), len(rows))
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("end", ["", "]", "]}x", ",]}", "]}}", ",1,]}", ']}{"predictions":[1]}', '],"predictions":7}'])
 def test_text_behind_the_document_is_refused(end: str) -> None:
-    body = b'{"predictions":[' + b",".join([b"[1,2]"] * 150_000) + end.encode()
+    body = b'{"predictions":[' + b",".join([b"[1,2]"] * 20_000) + end.encode()
     with pytest.raises(InvalidResponse):
-        codec("json").decode(response(body), 150_000)
+        codec("json").decode(response(body), 20_000)
 
 
+@pytest.mark.usefixtures("small")
 def test_nan_in_a_large_answer_is_refused_or_kept() -> None:
-    body = b'{"predictions":[' + b",".join([b"[1.5,NaN]"] * 100_000) + b"]}"
+    body = b'{"predictions":[' + b",".join([b"[1.5,NaN]"] * 12_500) + b"]}"
     with pytest.raises(InvalidResponse, match="NaN") as caught:
-        codec("json").decode(response(body), 100_000)
+        codec("json").decode(response(body), 12_500)
     assert caught.value.error_kind == "nonfinite"
-    kept = codec("json", nonfinite="keep").decode(response(body), 100_000)
+    kept = codec("json", nonfinite="keep").decode(response(body), 12_500)
     assert isinstance(kept, np.ndarray)
     assert np.isnan(kept[:, 1]).all()
 
@@ -277,7 +289,7 @@ HOSTILE = {
 def test_no_codec_makes_objects_of_a_large_hostile_answer(
     unit: bytes, codec_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counted are the bytes that a parser is given at once. 4 MiB of ``{},`` would take 300 MiB as objects."""
+    """Counted are the bytes that a parser is given at once. 2 MiB of ``{},`` would take 150 MiB as objects."""
     most = 0
     loads = orjson.loads
 
@@ -287,7 +299,7 @@ def test_no_codec_makes_objects_of_a_large_hostile_answer(
         return loads(text)
 
     monkeypatch.setattr(orjson, "loads", counted)
-    inner = b",".join([unit] * (4 * 2**20 // len(unit)))
+    inner = b",".join([unit] * (2 * 2**20 // len(unit)))
     for frame in (b"[%s]", b'{"predictions":[%s]}', b'{"data":[%s]}', b'{"outputs":[%s]}', b'{"choices":[%s]}', b"%s"):
         body = frame % inner
         with suppress(InvalidResponse):
