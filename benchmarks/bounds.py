@@ -39,6 +39,7 @@ BOUNDS = (
     Bound("chunks", "stream, 1,000,000 chunks", "stream, 1,000 chunks", 1.05),
     Bound("failures", "10% of the answers are a 503", "0% of the answers are a 503", 1.25),
     Bound("journal", WITH_JOURNAL, INTO_FILE, 1.05),
+    Bound("predict", "predict, one request a row", "map, one request a row", 3.0),
     Bound("startup", "fanout --version", None, 0.12),
 )
 

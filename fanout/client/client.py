@@ -465,12 +465,14 @@ class Client(Generic[V]):
         """
         until, session = Until.after(timeout), self._open_session()
         call = session.call(headers, priority)
+        if until is None:
+            return await session.batcher.predict(row, call)
         try:
-            async with asyncio.timeout_at(None if until is None else until.when) as deadline:
+            async with asyncio.timeout_at(until.when) as deadline:
                 return await session.batcher.predict(row, call)
         except TimeoutError:
             # The codec may raise a TimeoutError of its own, which is no deadline of this call.
-            if until is None or not deadline.expired():
+            if not deadline.expired():
                 raise
             raise_if_stopped(until.passed(), pending_row())
             raise

@@ -36,7 +36,7 @@ from fanout.transport.base import replaces_network
 from fanout.upstream.call import Call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from fanout._redact import Redactor
     from fanout.client.endpoints import Target
@@ -91,8 +91,8 @@ class Session:
         self.runs = Runs()
         self._group = endpoint_group(targets, codec, settings, count_tokens)
         self.batcher = Batcher(
-            self._send_batch, max_rows=self._batch_rows, linger=_LINGER, max_pending=settings.max_pending,
-            trace=None if settings.tracing is None else settings.tracing.caller,
+            self._send_batch, max_rows=self._batch_rows, limiter=lambda: self._group.limiter, linger=_LINGER,
+            max_pending=settings.max_pending, trace=None if settings.tracing is None else settings.tracing.caller,
         )  # fmt: skip
         for telemetry in settings.telemetry:
             telemetry.follow(self)
@@ -326,8 +326,8 @@ class Session:
         chunk_rows = self._settings.chunks.rows
         return min(chunk_rows, self._prepared_codec.max_rows or chunk_rows)
 
-    async def _send_batch(self, batch: Batch) -> None:
-        """Send the rows of several callers of `predict`, and settle each caller as soon as its row has an outcome."""
+    def _send_batch(self, batch: Batch) -> Coroutine[None, None, None]:
+        """Make a run of the rows of several callers of `predict`, and return the coroutine that executes it."""
         limit = self._group.timeouts.run
         # The deadline counts from the moment when the first caller came, not from the start of its batch.
         until = None if limit is None else Until(batch.since + limit, limit, "timeouts.run")
@@ -338,9 +338,17 @@ class Session:
         run = self.new_run(
             self.chunker(batch.rows), deliver, until=until, isolate=batch.split, call=batch.call, callers=batch.traces
         )
+        return self._execute_batch(batch, run)
+
+    async def _execute_batch(self, batch: Batch, run: Run) -> None:
+        """Execute the run of a batch; each caller is settled as soon as its row has an outcome."""
+        self.batcher.started(batch)
         await self.runs.execute(run)
         if batch.open:
             settle_remaining_callers(batch, run.stopped, run.statistics)
+        # The next run is made before this one is freed: Python's garbage collector begins whenever there are some
+        # hundred objects more than before, and would do so all the time if several runs were freed and made at once.
+        self.batcher.settled(batch)
         run.release()
 
 

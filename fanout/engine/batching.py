@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 
     from fanout.engine.chunker import ChunkTask
+    from fanout.limits import ConcurrencyLimiter
     from fanout.types import Rows, Verdict
     from fanout.upstream.call import Call
     from fanout.upstream.group import EndpointGroup
@@ -29,6 +31,13 @@ _FORBIDDEN = 403
 
 _DEEPEST = 8
 """Levels of a nested row that its form takes into account."""
+
+_LONGEST_HOLD = 1.0
+"""Seconds for which rows are held back. If the endpoint does not answer for longer, they wait as a run, whose
+deadlines and watchdog apply."""
+
+_LOOK_AGAIN = 0.1
+"""Seconds after which held rows look for a slot that was freed by another request than one of theirs."""
 
 
 class _Caller:
@@ -50,7 +59,7 @@ class Batch:
 
     Args:
         resend: sends some of the callers again: in two requests, or each alone.
-        since: when the first request with these rows was sent.
+        since: when the rows were ready to be sent.
         attempts: attempts that were made for these rows before, as parts of larger requests.
     """
 
@@ -128,12 +137,30 @@ class Batch:
         return caller
 
 
+class _Gathered:
+    """Rows of one form that will share a request."""
+
+    __slots__ = ("callers", "form", "since", "urgent")
+
+    def __init__(self, form: Hashable, *, urgent: bool) -> None:
+        self.form = form
+        self.urgent = urgent
+        self.callers: list[_Caller] = []
+        self.since: float | None = None
+        """When they were ready to be sent; None while more are awaited."""
+
+
 class Batcher:
     """Gathers rows that can share a request.
 
+    Rows that are ready are held back while as many batches wait for a slot as there are slots. Each batch is a run, of
+    a hundred objects, so many that only wait would keep the garbage collector at work. Further rows may join.
+
     Args:
-        send: sends a batch and gives each of its rows an outcome: an answer, an exception or a place in a part.
-        max_rows: a batch of this size goes at once.
+        send: returns a coroutine that sends a batch and gives each of its rows an outcome: an answer, an exception or
+            a place in a part.
+        max_rows: most rows of a batch.
+        limiter: grants the slots.
         linger: seconds for which a first row waits for others.
         max_pending: most callers that may wait.
         trace: returns the trace of the current caller; None traces nothing.
@@ -144,18 +171,25 @@ class Batcher:
         send: Callable[[Batch], Coroutine[Any, Any, None]],
         *,
         max_rows: Callable[[], int],
+        limiter: Callable[[], ConcurrencyLimiter],
         linger: float,
         max_pending: int,
         trace: Callable[[], Any] | None = None,
     ) -> None:
         self._send = send
         self._max_rows = max_rows
+        self._limiter = limiter
         self._linger = linger
         self._max_pending = max_pending
         self._trace = trace
         self._pending = 0
         self._loop = asyncio.get_running_loop()
-        self._gathering: dict[Hashable, list[_Caller]] = {}
+        self._gathering: dict[Hashable, _Gathered] = {}
+        self._held: dict[bool, deque[_Gathered]] = {False: deque(), True: deque()}
+        """Rows that are ready, by priority: urgent ones do not wait for others."""
+        self._starting: set[Batch] = set()
+        """Batches that have not asked for a slot yet."""
+        self._look_timer: asyncio.TimerHandle | None = None
         self._sending: set[Batch] = set()
         self._closed = False
 
@@ -184,9 +218,13 @@ class Batcher:
     async def close(self) -> None:
         """End all calls; those without an answer raise `ClientStateError`."""
         self._closed = True
-        gathered = [caller for callers in self._gathering.values() for caller in callers]
+        # Rows that are held back are in both, as long as others may join them.
+        gathered = dict.fromkeys([*self._gathering.values(), *self._held[False], *self._held[True]])
         self._gathering.clear()
-        Batch(gathered, self._start_parts, self._loop.time()).fail(self._ended_early())
+        for held in self._held.values():
+            held.clear()
+        callers = [caller for rows in gathered for caller in rows.callers]
+        Batch(callers, self._start_parts, self._loop.time()).fail(self._ended_early())
         while self._sending:
             tasks = [batch.task for batch in self._sending if batch.task is not None]
             for task in tasks:
@@ -194,23 +232,59 @@ class Batcher:
             await asyncio.wait(tasks)
 
     def _gather(self, caller: _Caller) -> None:
-        schema = caller.call, form_of_row(caller.row)
-        callers = self._gathering.get(schema)
-        if callers is None:
-            callers = self._gathering[schema] = []
-        callers.append(caller)
-        if len(callers) >= self._max_rows():
-            self._send_gathered(schema, callers)
-        elif len(callers) == 1:
-            self._loop.call_later(self._linger, self._send_gathered, schema, callers)
+        form = caller.call, form_of_row(caller.row)
+        gathered = self._gathering.get(form)
+        if gathered is None:
+            gathered = self._gathering[form] = _Gathered(form, urgent=caller.call.urgent)
+        gathered.callers.append(caller)
+        if len(gathered.callers) >= self._max_rows():
+            del self._gathering[form]
+            self._hold(gathered)
+        elif len(gathered.callers) == 1:
+            self._loop.call_later(self._linger, self._hold, gathered)
 
-    def _send_gathered(self, schema: Hashable, callers: list[_Caller]) -> None:
-        if self._gathering.get(schema) is not callers:  # it was full before its time and has gone already
+    def _hold(self, gathered: _Gathered) -> None:
+        """Begin a batch of these rows as soon as few enough others wait, but no later than after `_LONGEST_HOLD`."""
+        if gathered.since is not None or self._closed:
             return
-        del self._gathering[schema]
-        callers = [caller for caller in callers if not caller.answer.done()]  # the others have given up
+        gathered.since = self._loop.time()
+        held = self._held[gathered.urgent]
+        held.append(gathered)
+        self._begin(held)
+        if held and self._look_timer is None:
+            self._look_timer = self._loop.call_later(_LOOK_AGAIN, self._look)
+
+    def _begin(self, held: deque[_Gathered], since: float = 0.0) -> None:
+        """Begin batches of the rows that are held, as many as may wait, and of all that are held ``since`` then."""
+        limiter = self._limiter()
+        while held and (
+            limiter.admits(urgent=held[0].urgent, besides=len(self._starting)) or (held[0].since or 0.0) <= since
+        ):
+            self._send_gathered(held.popleft())
+
+    def _look(self) -> None:
+        self._look_timer = None
+        for held in self._held.values():
+            self._begin(held, since=self._loop.time() - _LONGEST_HOLD)
+            if held and self._look_timer is None:
+                self._look_timer = self._loop.call_later(_LOOK_AGAIN, self._look)
+
+    def _send_gathered(self, gathered: _Gathered) -> None:
+        assert gathered.since is not None
+        if self._gathering.get(gathered.form) is gathered:
+            del self._gathering[gathered.form]
+        callers = [caller for caller in gathered.callers if not caller.answer.done()]  # the others have given up
         if callers:
-            self._start(Batch(callers, self._start_parts, self._loop.time()))
+            self._start(Batch(callers, self._start_parts, gathered.since))
+
+    def started(self, batch: Batch) -> None:
+        """Note that the run of a batch begins, which asks for a slot at once."""
+        self._starting.discard(batch)
+
+    def settled(self, batch: Batch) -> None:
+        """Begin the batch after one whose callers all have an outcome."""
+        if (held := self._held[batch.call.urgent]) and not self._closed:
+            self._begin(held)
 
     def _start_parts(self, callers: Sequence[_Caller], since: float, attempts: int, alone: bool) -> None:
         size = 1 if alone else max(1, (len(callers) + 1) // 2)
@@ -218,13 +292,21 @@ class Batcher:
             self._start(Batch(callers[start : start + size], self._start_parts, since, attempts))
 
     def _start(self, batch: Batch) -> None:
-        batch.task = task = self._loop.create_task(self._send(batch))
+        try:
+            job = self._send(batch)
+        except Exception as error:  # noqa: BLE001 - rows that make no container
+            batch.fail(error)
+            return
+        batch.task = task = self._loop.create_task(job)
         self._sending.add(batch)
+        self._starting.add(batch)
         task.add_done_callback(lambda task: self._ended(batch, task))
 
     def _ended(self, batch: Batch, task: asyncio.Task[None]) -> None:
         """Fail the callers that a batch leaves without an outcome, however it ended."""
         self._sending.discard(batch)
+        self._starting.discard(batch)  # a task that is cancelled before it begins runs no code of its own
+        self.settled(batch)
         error = self._ended_early() if task.cancelled() else task.exception()
         if batch.open:
             batch.fail(error if isinstance(error, Exception) else self._ended_early())

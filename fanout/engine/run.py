@@ -152,6 +152,8 @@ class Run:
         Raises the exception of the source, of ``deliver`` or of the codec, once all is delivered. Whatever else they
         raise is a stop.
         """
+        if self.recovery.isolation is not None:  # the task of a batch of `predict` is the run's, any other the caller's
+            self._tasks.lend()
         watchdog = Watchdog(
             self._stop_event, self.scheduler.progress, run=self._group.timeouts.run, stall=self._group.retry.stall,
             until=self._clock.until, cause=self._cause_of_stall,

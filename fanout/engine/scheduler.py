@@ -106,6 +106,9 @@ class Scheduler:
                 if error is not None:
                     raise error
                 break
+            if not self.chunker.waits and self.chunker.remaining == 0 and not self._exhausted:
+                self._end_input()
+                continue
             all_busy = self.progress.open - self.n_waiting >= self._group.capacity.limiter.limit + self.awaited
             if all_busy or self._exhausted or self.reader is not None or not self._accepts_chunks:
                 await self._queue.wait(all_busy=all_busy)
@@ -207,8 +210,11 @@ class Scheduler:
         finally:
             self.reader = None
         if task is None:
-            self._exhausted = True
-            self._queue.notify_all()
+            self._end_input()
             return None
         self._queue.notify_one()
         return self.opened(task)
+
+    def _end_input(self) -> None:
+        self._exhausted = True
+        self._queue.notify_all()

@@ -66,6 +66,11 @@ class ConcurrencyLimiter:
             self.peak = self.in_flight
         return True
 
+    def admits(self, *, urgent: bool, besides: int) -> bool:
+        """True while fewer wait, in one priority, than there are slots, or some are free; ``besides`` so many more."""
+        waiting = len(self._urgent if urgent else self._waiters) + besides
+        return waiting < self.limit + max(0, self.limit - self.in_flight)
+
     async def acquire(self, *, urgent: bool = False) -> None:
         """Take a slot, and wait for one if none is free."""
         if self.acquire_nowait():

@@ -432,6 +432,57 @@ class TestQueue:
                 assert waited[0] <= 2.5 + 1e-6
                 assert np.array_equal(await run, X * 2)
 
+    async def test_rows_join_those_that_wait_for_a_slot(self) -> None:
+        with MockEndpoint(double, latency=0.4) as mock:
+            async with Client(mock.url(Plain), codec=Plain, chunk_rows=8, limits=Limits(concurrency=1)) as client:
+                first = [asyncio.create_task(client.predict(row)) for row in X[:16]]  # under way, and in the queue
+                await asyncio.sleep(0.1)
+                second = [asyncio.create_task(client.predict(row)) for row in X[16:20]]
+                await asyncio.sleep(0.1)
+                third = [asyncio.create_task(client.predict(row)) for row in X[20:24]]
+                assert np.array_equal(await asyncio.gather(*first, *second, *third), X[:24] * 2)
+        assert [len(request.json()["instances"]) for request in mock.requests] == [8, 8, 8]
+
+    async def test_an_urgent_caller_is_held_back_by_urgent_ones_only(self) -> None:
+        with MockEndpoint(double, latency=1.0) as mock:
+            async with Client(mock.url(Plain), codec=Plain, chunk_rows=1, limits=Limits(concurrency=2)) as client:
+                others = [asyncio.create_task(client.predict(row, priority="bulk")) for row in X[:40]]
+                await asyncio.sleep(0.5)
+                _, waited = await answered(client, X[40:41])
+                await asyncio.gather(*others)
+        assert waited == [pytest.approx(1.5)]
+
+    async def test_rows_that_are_repeated_hold_no_others_back(self) -> None:
+        bad = [3.0 * row for row in range(12)]
+        with MockEndpoint(unless(bad, 500)) as mock:
+            limits, retry = Limits(concurrency=2), RetryPolicy(initial_backoff=20.0, max_backoff=20.0)
+            async with Client(mock.url(Plain), codec=Plain, chunk_rows=1, limits=limits, retry=retry) as client:
+                await client.map(X[20:])
+                failing = [asyncio.create_task(client.predict(row)) for row in X[:8]]
+                await asyncio.sleep(0.5)
+                _, waited = await answered(client, X[20:24])
+                for task in failing:
+                    task.cancel()
+        assert max(waited) <= 0.2
+
+    async def test_held_rows_keep_the_deadline_of_a_run(self) -> None:
+        with MockEndpoint(double, latency=100.0) as mock:
+            limits, timeouts = Limits(concurrency=1), Timeouts(run=5.0)
+            async with Client(mock.url(Plain), codec=Plain, chunk_rows=1, limits=limits, timeouts=timeouts) as client:
+                outcomes, waited = await answered(client, X[:20])
+        assert len(failed(outcomes)) == 20
+        assert max(waited) == pytest.approx(5.0, abs=0.01)
+
+    async def test_closing_answers_rows_that_are_held_back(self) -> None:
+        with MockEndpoint(double, latency=10.0) as mock:
+            client = Client(mock.url(Plain), codec=Plain, chunk_rows=4, limits=Limits(concurrency=1))
+            await client.open()
+            callers = [asyncio.create_task(client.predict(row)) for row in X[:14]]
+            await asyncio.sleep(0.5)
+            await client.close()
+            outcomes = await asyncio.gather(*callers, return_exceptions=True)
+        assert all(isinstance(outcome, ClientStateError) for outcome in outcomes)
+
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())

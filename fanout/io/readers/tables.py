@@ -42,6 +42,8 @@ def as_source(rows: object) -> Source | None:
     Raises:
         InputError: a table that cannot be sent as it is, or that needs pyarrow, which is not installed.
     """
+    if type(rows) in (list, np.ndarray):  # neither is a table; each batch of `predict` comes through here
+        return None
     if _is_from(rows, "polars") and type(rows).__name__ == "LazyFrame":
         raise InputError("a LazyFrame has no rows yet: call its .collect() first")
     if _is_from(rows, "pandas") and hasattr(rows, "iloc"):
