@@ -99,30 +99,31 @@ def _load(
         )
         text, key = "\n".join(lines), key_path(next(iter(problems)))
         # fanout status works without the credentials of the job.
-        if substitution.unset and all(map(is_secret, problems)):
-            path = output_path(file, tables["output"]["path"])
-            reason = "variables of the job are not set"
-            return Outline(
-                file=file, output_path=path, redactor=redactor, missing=text, key=key, not_compared=reason, tables=model
-            )
-        raise ConfigError(text, key=key)
-    for one, _ in model.endpoint.each():
+        if not (substitution.unset and all(map(is_secret, problems))):
+            raise ConfigError(text, key=key)
+        path, reason = tables["output"]["path"], "variables of the job are not set"
+    else:
+        _add_secrets(redactor, model, auth)
+        if codec is not None:
+            return Job(file=file, tables=model, codec=codec, auth=auth, redactor=redactor)
+        path, key, reason = model.output.path, "codec.name", "the job's codec is code, which this command does not run"
+        text = f"{file}: {key}: {reason}"
+    return Outline(
+        file=file, output_path=output_path(file, path), redactor=redactor, missing=text, key=key, not_compared=reason,
+        tables=model,
+    )  # fmt: skip
+
+
+def _add_secrets(redactor: Redactor, tables: JobFile, auth: Auth | None) -> None:
+    """Let the redactor know the literal credentials in a job file, which are as secret as those from variables."""
+    for one, _ in tables.endpoint.each():
         redactor.add(secrets_of(one.url, one.headers))
-    # Literal credentials in the file are as secret as those from variables.
-    for url in (model.endpoint.proxy, model.limits.shared):
+    for url in (tables.endpoint.proxy, tables.limits.shared):
         redactor.add(secrets_of(url or "", {}))
-    redactor.add([*model.storage.secrets, *secrets_of("", model.storage.https)])
-    redactor.add(secrets_of(url, {}) if (url := url_of(model.input.path)) is not None and is_web(url) else ())
+    redactor.add([*tables.storage.secrets, *secrets_of("", tables.storage.https)])
+    redactor.add(secrets_of(url, {}) if (url := url_of(tables.input.path)) is not None and is_web(url) else ())
     if auth is not None:
         redactor.add(auth.secrets)
-    if codec is None:
-        path, reason = output_path(file, model.output.path), "the job's codec is code, which this command does not run"
-        missing = f"{file}: codec.name: {reason}"
-        return Outline(
-            file=file, output_path=path, redactor=redactor, missing=missing, key="codec.name", not_compared=reason,
-            tables=model,
-        )  # fmt: skip
-    return Job(file=file, tables=model, codec=codec, auth=auth, redactor=redactor)
 
 
 def _redactor(tables: Mapping[str, Any], substitution: Substitution, file: Path) -> Redactor:
