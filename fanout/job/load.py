@@ -206,6 +206,10 @@ def _has(tables: Any, at: Location) -> bool:
     return True
 
 
+# Each reads the source of its class for the docstrings.
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
+
+
 def make_auth(tables: Mapping[str, Any], problems: dict[Location, str], file: Path) -> Auth | None:
     """Make the `Auth` of a job's tables; None without an ``[auth]`` table, with an empty one, or with problems."""
     table = tables.get("auth")
@@ -235,12 +239,6 @@ def _auth_of_type(name: str, options: dict[str, Any]) -> Auth:
     # As for all tables, strict in JSON: "8" and true are not numbers.
     validated: Auth = _adapter(kind).validate_json(json.dumps(options, default=str), strict=True)
     return validated
-
-
-@cache
-def _adapter(kind: type) -> TypeAdapter[Any]:
-    """The validator of a class: to make one reads the source of the class for its docstrings."""
-    return TypeAdapter(kind)
 
 
 def with_preset(tables: Mapping[str, Any], file: Path, problems: dict[Location, str]) -> dict[str, Any]:

@@ -31,11 +31,11 @@ def damaged(data: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
-def main(file: str, columns: list[str], seeds: int) -> None:
+def read_damaged(file: Path, columns: list[str], seeds: int) -> None:
     """Print a line for each seed: whether the rows could be read, or which error came."""
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    data = Path(file).read_bytes()
-    copy = Path(file).with_name(f"damaged-{Path(file).name}")
+    _say(file.name)
+    data = file.read_bytes()
+    copy = file.with_name(f"damaged-{file.name}")
     for seed in range(seeds):
         copy.write_bytes(damaged(data, random.Random(seed)))
         try:
@@ -56,4 +56,7 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[3:], int(sys.argv[2]))
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    for argument in sys.argv[2:]:
+        path, *names = argument.split(":")
+        read_damaged(Path(path), names, int(sys.argv[1]))
