@@ -32,7 +32,7 @@ from fanout.options import option_names, require_known
 from fanout.presets import DEFAULT_CODEC, TABLES, load_preset, merged, require_options, with_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from fanout.auth import Auth
     from fanout.codecs.base import Codec

@@ -254,8 +254,30 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("position", POSITIONS.values(), ids=POSITIONS)
-@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+OFTEN = {"failing rows", "refused"}
+"""The places that are tried with every position; these write the most files, and quote the server at most length."""
+
+ONE_OF_A_KIND = {
+    "default in the path", "query of the url", "password of the url", "bearer token", "basic pair", "cookie",
+    "part of a header", "password of the proxy", "password of a pair", "token of a command", "odd option of the codec",
+    "default in the codec",
+}  # fmt: skip
+"""The positions that are tried in every place."""
+
+
+@pytest.mark.parametrize(
+    ("place", "position"),
+    [
+        pytest.param(
+            PLACES[place],
+            POSITIONS[position],
+            id=f"{place}-{position}",
+            marks=[] if place in OFTEN or position in ONE_OF_A_KIND else pytest.mark.slow,
+        )
+        for place in PLACES
+        for position in POSITIONS
+    ],
+)
 def test_a_secret_appears_nowhere(command, prepare, parrot, tmp_path, place, position):
     for number, ended in enumerate(place(command, prepare, parrot, position)):
         _assert_absent(position.secret, ended.out + ended.err, f"command {number}")

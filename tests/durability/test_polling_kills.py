@@ -42,11 +42,14 @@ async def run(folder, predictions, kill_after=None, settings=()):
     return await asyncio.wait_for(ended, 60)
 
 
-@pytest.mark.parametrize("most_rows", [1, 7], ids=["single rows", "chunks"])
 @pytest.mark.parametrize(
-    ("n_kills", "n_rows"),
-    [(2, 24), pytest.param(50, 400, marks=[pytest.mark.slow, pytest.mark.timeout(300)])],
-    ids=["two", "fifty"],
+    ("n_kills", "n_rows", "most_rows"),
+    [
+        pytest.param(2, 24, 7, id="two-chunks"),
+        pytest.param(2, 24, 1, id="two-single rows", marks=pytest.mark.slow),
+        pytest.param(50, 400, 7, id="fifty-chunks", marks=[pytest.mark.slow, pytest.mark.timeout(300)]),
+        pytest.param(50, 400, 1, id="fifty-single rows", marks=[pytest.mark.slow, pytest.mark.timeout(300)]),
+    ],
 )
 async def test_a_killed_run_goes_on_waiting_for_the_jobs_in_its_journal(tmp_path, n_kills, n_rows, most_rows):
     draw = random.Random(n_kills)
