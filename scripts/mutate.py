@@ -40,7 +40,7 @@ _ENGINE = (
     " tests/engine/test_refusals.py tests/engine/test_overload.py tests/engine/test_sharing.py"
     " tests/engine/test_typed_answers.py tests/engine/test_decoding.py tests/engine/test_hedging.py"
     " tests/engine/test_auto.py tests/client/test_predict.py tests/upstream/test_several_endpoints.py"
-    " tests/faults/test_matrix_answers.py tests/faults/test_matrix_refusals.py"
+    " tests/faults/test_matrix_answers.py tests/faults/test_matrix_refusals.py tests/simulator/test_troubles.py"
 )
 TESTS = {  # modules, and the tests that follow those of the mirrored path
     "fanout/limits/*.py": (
