@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
 
 from fanout._escape import escaped, escaped_lines
+from fanout._headers import SCHEMES
 from fanout._url import redact_url
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ _URL_SAFE = "/:@!$&'()*+,;="
 _SIGNATURE = re.compile(
     rb"""(?:[?&;]|\\u0026)(?:[a-z0-9-]{1,24}-)?(?:sig|signature|token|access_token)=([^&;\s"'<>\\)\]}]{6,})"""
 )
-_SCHEMES = frozenset({"bearer", "basic", "digest", "token", "apikey", "api-key", "negotiate", "aws4-hmac-sha256"})
 _MEDIA_TYPE = re.compile(r"(?:application|audio|image|multipart|text|video)/[\w.+*-]+|\*/\*")
 
 
@@ -190,7 +190,7 @@ def _of_header(value: str) -> Iterator[str]:
     for part in (*re.split(r"[;,]", value), *re.split(r"[;,\s]+", value)):
         name, equals, inner = part.strip().partition("=")
         for word in (part.strip(), inner, inner.strip('"'), unquote(inner)):
-            if word.lower() not in _SCHEMES and not _MEDIA_TYPE.fullmatch(word):
+            if word.lower() not in SCHEMES and not _MEDIA_TYPE.fullmatch(word):
                 yield word
         if equals and not inner.strip("="):  # a padded token: servers may omit the "="
             yield name

@@ -6,7 +6,6 @@ file, ``fanout schema`` and the docs' table of options are made from their field
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -14,10 +13,16 @@ from math import isfinite
 from numbers import Integral
 from os import fspath
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
-from urllib.parse import urlsplit
 
-from fanout._url import UNIX, credentials_in, is_credential, redact_url, require_url, require_web_url
-from fanout._variables import has_reference
+from fanout._headers import (
+    has_literal,
+    is_secret_option,
+    literal_fields,
+    require_header_name,
+    require_headers,
+    require_no_literals,
+)
+from fanout._url import UNIX, redact_url, require_url, require_web_url
 from fanout.errors import ConfigError
 from fanout.options import checks_options
 
@@ -40,25 +45,6 @@ _RATES = tuple(f"{unit}_per_{period}" for unit in ("requests", "rows", "tokens")
 _LARGEST_AUTO = 256
 
 _LONGEST_CURRENCY = 16
-
-# Name of a header field (RFC 9110, section 5.6.2).
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-
-# A lone surrogate cannot be encoded in UTF-8.
-_NOT_IN_A_VALUE = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
-
-# With a second framing header, two readers could disagree about the end of a message (request smuggling). Host is
-# allowed, because it selects a virtual host and frames nothing.
-_FRAMING = frozenset(
-    {
-        "connection", "content-length", "expect", "http2-settings", "keep-alive", "proxy-connection", "te", "trailer",
-        "transfer-encoding", "upgrade",
-    }
-)  # fmt: skip
-
-# Header fields that carry credentials, beside those of which the name says it.
-_CREDENTIAL_FIELDS = frozenset({"authorization", "proxy-authorization", "cookie"})
-_SCHEME = re.compile(r"(?:basic|bearer|digest|negotiate|token|apikey|aws4-hmac-sha256) ", re.IGNORECASE)
 
 # Pydantic reads this when the job file embeds these classes. Pydantic itself is not imported here.
 JOB_FILE = {"extra": "forbid", "use_attribute_docstrings": True}
@@ -179,8 +165,7 @@ class Limits:
             )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        credentials = _credentials_of(self.shared or "")
-        require_no_literals(["shared"] if any(not has_reference(one) for one in credentials) else [])
+        require_no_literals(["shared"] if has_literal(self.shared or "") else [])
         return partial(Limits, **{one.name: getattr(self, one.name) for one in fields(self)}), ()
 
     def __copy__(self) -> Limits:
@@ -411,7 +396,7 @@ class Storage:
     def secrets(self) -> list[str]:
         """The options that are credentials by their names; header fields are not among them."""
         options = [pair for scheme in (self.s3, self.gs, self.az) for pair in scheme.items()]
-        return [str(value) for name, value in options if _is_secret_option(name)]
+        return [str(value) for name, value in options if is_secret_option(name)]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Storage, ()
@@ -542,7 +527,10 @@ class Endpoint:
         return f"Endpoint({self.shown!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        require_no_literals(_literals_of(self))
+        names = ("url", *(f"urls[{place}]" for place in range(len(self.urls))), "proxy")
+        urls = zip(names, (self.url, *self.urls, self.proxy or ""), strict=True)
+        literals = [name for name, url in urls if has_literal(url)]
+        require_no_literals([*literals, *(f"headers.{name}" for name in literal_fields(self.headers))])
         options = {one.name: getattr(self, one.name) for one in fields(self)}
         return partial(Endpoint, **options | {"headers": dict(self.headers)}), ()
 
@@ -556,62 +544,6 @@ class Endpoint:
 
 Endpoints: TypeAlias = str | Endpoint | Sequence[str | Endpoint]
 """A URL or an `Endpoint`; or several that serve the same model, used as one."""
-
-
-def require_no_literals(keys: Sequence[str]) -> None:
-    """Raise `ConfigError` if there are ``keys``: the places of credentials in settings that are being pickled."""
-    if keys:
-        raise ConfigError(
-            f"{keys[0]} is a credential, which does not travel to other processes: write the name of an environment "
-            "variable in its place, such as ${API_KEY}, and set that where the settings are used",
-            key=keys[0],
-        )
-
-
-def _is_secret_option(name: str) -> bool:
-    """Return True if an option of an object store is a credential by its name."""
-    plain = name.lower().removesuffix("_base64")
-    return is_credential(plain) or plain.endswith("access_key_id")
-
-
-def _literals_of(endpoint: Endpoint) -> list[str]:
-    """The places in which an endpoint has a credential itself, and not the name of a variable."""
-    names = ("url", *(f"urls[{place}]" for place in range(len(endpoint.urls))), "proxy")
-    urls = zip(names, (endpoint.url, *endpoint.urls, endpoint.proxy or ""), strict=True)
-    literal_keys = [name for name, url in urls if any(not has_reference(one) for one in _credentials_of(url))]
-    for name, value in endpoint.headers.items():
-        named = is_credential(name) or name.lower() in _CREDENTIAL_FIELDS
-        if (named or _SCHEME.match(value)) and value and not has_reference(value):
-            literal_keys.append(f"headers.{name}")
-    return literal_keys
-
-
-def _credentials_of(url: str) -> list[str]:
-    parts = urlsplit(url)
-    # A name without a password is a token, as in https://TOKEN@host.
-    own = [parts.password or parts.username] if parts.username is not None or parts.password is not None else []
-    return [one for one in (*own, *credentials_in(url)) if one]
-
-
-def require_headers(headers: Mapping[str, str], key: str = "headers") -> None:
-    """Raise `ConfigError` for a header field that cannot be sent or that frames a message. The value is not shown."""
-    for name, value in headers.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise ConfigError(f"header {name!r} must be a text, not {type(value).__name__}", key=key)
-        require_header_name(name, key)
-        if _NOT_IN_A_VALUE.search(value):
-            raise ConfigError(f"header {name!r} holds a line break or another control character", key=key)
-
-
-def require_header_name(name: str, key: str) -> None:
-    """Raise `ConfigError` for the name of a header field that may not be set."""
-    if not _TOKEN.fullmatch(name):
-        if _NOT_IN_A_VALUE.search(name):
-            raise ConfigError(f"header {name!r} holds a line break or another control character", key=key)
-        raise ConfigError(f"header {name!r} is no valid name: use letters, digits and !#$%&'*+-.^_`|~ only", key=key)
-    # Names of header fields ignore case (RFC 9110, section 5.1).
-    if name.lower() in _FRAMING:
-        raise ConfigError(f"header {name!r} frames the message, so fanout alone sets it; leave it out", key=key)
 
 
 def _require_count(name: str, value: object) -> None:

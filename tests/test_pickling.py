@@ -167,6 +167,7 @@ def test_errors_travel_with_their_results(kind, copied):
         (fanout.Endpoint(url="https://h/x", headers={"Authorization": "hunter22"}), "headers.Authorization"),
         (fanout.Endpoint(url="https://h/x", headers={"x-goog-api-key": "hunter22"}), "headers.x-goog-api-key"),
         (fanout.Endpoint(url="https://h/x", headers={"X-Forward": "Bearer hunter22"}), "headers.X-Forward"),
+        (fanout.Endpoint(url="https://h/x", headers={"X-Forward": "Api-Key hunter22"}), "headers.X-Forward"),
         (fanout.Endpoint(url="https://h/x", headers={"x-api-key": "$${hunter22}"}), "headers.x-api-key"),
     ],
 )

@@ -7,11 +7,11 @@ from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from fanout._headers import require_headers
 from fanout._redact import secrets_of
 from fanout.auth.base import Credentials
 from fanout.callbacks import ENDS_OF_ITERATION, abnormal
 from fanout.errors import ConfigError, CredentialsError
-from fanout.settings import require_headers
 from fanout.stop import WaitQueue
 
 if TYPE_CHECKING:

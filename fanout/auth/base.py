@@ -11,11 +11,12 @@ from base64 import b64encode
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
+from fanout._headers import require_header_name, require_headers, require_no_literals
 from fanout._redact import secrets_of
 from fanout._variables import has_reference
 from fanout.errors import ConfigError
 from fanout.options import checks_options
-from fanout.settings import JOB_FILE, require_header_name, require_headers, require_no_literals
+from fanout.settings import JOB_FILE
 from fanout.threads import DaemonThread
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from fanout._headers import require_header_name
 from fanout.auth.base import Auth, Credentials, bearer, on_daemon_thread, require_secret
 from fanout.errors import ConfigError, CredentialsError
 from fanout.options import checks_options
-from fanout.settings import JOB_FILE, require_header_name, require_positive
+from fanout.settings import JOB_FILE, require_positive
 
 # Bytes that a token may have.
 _MOST_BYTES = 2**16

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import numpy as np
 import orjson
 
+from fanout._headers import require_headers
 from fanout.codecs._bodies import FormBody, RawBody
 from fanout.codecs._placeholders import Document, Placeholder, Text, parse
 from fanout.codecs._rows import (
@@ -30,7 +31,6 @@ from fanout.codecs._rows import (
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError, EncodeError, InputError
 from fanout.rows import count_rows, without_mask
-from fanout.settings import require_headers
 from fanout.types import Payload
 
 if TYPE_CHECKING:

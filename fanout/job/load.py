@@ -237,7 +237,7 @@ def _auth_of_type(name: str, options: dict[str, Any]) -> Auth:
         auth: Auth = kind(**options)
         return auth
     # As for all tables, strict in JSON: "8" and true are not numbers.
-    validated: Auth = _adapter(kind).validate_json(json.dumps(options, default=str), strict=True)
+    validated: Auth = _adapter(auth_class(name)).validate_json(json.dumps(options, default=str), strict=True)
     return validated
 
 

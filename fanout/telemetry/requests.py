@@ -16,8 +16,8 @@ from multidict import CIMultiDict
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode, set_span_in_context
 
+from fanout._headers import require_header_name
 from fanout._url import USUAL_PORTS
-from fanout.settings import require_header_name
 from fanout.stop import ATTEMPT_TIMEOUT
 from fanout.telemetry.metrics import label
 from fanout.transport.base import Request, SendAborted

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from multidict import CIMultiDict
 from yarl import URL
 
+from fanout._headers import require_headers
 from fanout._redact import Redactor
 from fanout.callbacks import calling
 from fanout.errors import ConfigError
-from fanout.settings import require_headers
 from fanout.transport.base import CredentialsDue
 from fanout.transport.headers import credentials_refused
 

@@ -11,12 +11,12 @@ from uuid import uuid4
 
 from yarl import URL
 
+from fanout._headers import require_headers
 from fanout._redact import Redactor, secrets_of
 from fanout._url import credentials_in, redact_url, split_socket, with_socket
 from fanout.auth import Authenticator, StaticAuth
 from fanout.callbacks import awaiting
 from fanout.errors import ConfigError
-from fanout.settings import require_headers
 from fanout.transport.authentication import AuthenticatingTransport
 from fanout.transport.base import Cooldown, Request, is_offline, replaces_network
 from fanout.transport.compression import CompressingTransport, GzipBody

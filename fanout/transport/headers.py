@@ -12,11 +12,11 @@ from uuid import uuid4
 
 from multidict import CIMultiDict
 
+from fanout._headers import require_headers
 from fanout._redact import secrets_of
 from fanout._version import __version__
 from fanout.callbacks import awaiting, calling
 from fanout.errors import ConfigError
-from fanout.settings import require_headers
 
 HeaderFunction: TypeAlias = Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
 HeaderSource: TypeAlias = Mapping[str, str] | HeaderFunction
