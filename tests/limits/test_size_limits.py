@@ -80,22 +80,30 @@ def test_a_size_is_near_a_limit_if_no_request_so_large_has_succeeded(unit: int):
     assert limits.near(Size(*size))
 
 
-def test_the_patience_with_a_limit_that_holds_doubles():
+def waits(limits: SizeLimits, n: int, largest: float) -> list[int]:
+    """The successes before each of the next ``n`` trials beyond ``largest``, which fail."""
+    number, counts = 10, []
+    for _ in range(n):
+        count = 0
+        while (bounds := limits.next()) is None or bounds.rows <= largest:
+            assert bounds is not None
+            number, count = number + 1, count + 1
+            limits.cut(chunk(number), bounds)
+            limits.succeeded(Size(bounds.rows), chunk(number))
+        counts.append(count)
+        limits.cut(chunk(0), bounds)
+        limits.too_large(bounds, chunk(0))
+    return counts
+
+
+def test_the_patience_with_a_limit_that_holds_doubles_until_it_has_to_be_lowered():
     limits = learnt(99)
     limits.too_large(Size(200), chunk(1))
     limits.too_large(Size(100), chunk(2))
-    number, waits = 10, []
-    for _ in range(3):
-        waited = 0
-        while (bounds := limits.next()) is None or bounds.rows <= 99:
-            assert bounds is not None
-            number, waited = number + 1, waited + 1
-            limits.cut(chunk(number), bounds)
-            limits.succeeded(Size(99), chunk(number))
-        waits.append(waited)
-        limits.cut(chunk(0), bounds)
-        limits.too_large(bounds, chunk(0))
-    assert waits == [96, 192, 384]
+    assert waits(limits, 3, 99.5) == [96, 192, 384]
+    limits.too_large(Size(50), chunk(3))
+    # The first of them includes the time in which the limit settles below 50.
+    assert waits(limits, 3, 50)[1:] == [192, 384]
 
 
 def trials(limits: SizeLimits, n: int, largest: float) -> list[float]:
