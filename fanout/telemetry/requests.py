@@ -1,4 +1,4 @@
-"""A span for each HTTP request, and the context of its trace in the request's header.
+"""A span for each HTTP request, the context of its trace in the request's header, and the attempts around it.
 
 https://opentelemetry.io/docs/specs/semconv/http/http-spans/
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from multidict import CIMultiDict
+from opentelemetry import context
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode, set_span_in_context
 
@@ -23,14 +24,18 @@ from fanout.telemetry.metrics import label
 from fanout.transport.base import Request, SendAborted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from opentelemetry.metrics import Histogram
     from opentelemetry.trace import Span, SpanContext, Tracer
 
     from fanout._redact import Redactor
+    from fanout.engine.attempt import Attempter, Outcome
+    from fanout.engine.chunker import ChunkTask
+    from fanout.telemetry.spans import ChunkSpan, RunSpans
     from fanout.transport import Transport
     from fanout.types import Response
+    from fanout.upstream.admission import Ticket
 
     Inject = Callable[[dict[str, str], Context], None]
 
@@ -214,6 +219,62 @@ class TracedTransport:
             "url.full": label(self._redactor.url(url)),
             "url.scheme": parts.scheme,
         }
+
+
+class AttempterInContext:
+    """Makes attempts by another attempter, within the context of their run.
+
+    A worker may be started by another run, when that one raises the limit of requests in flight.
+    """
+
+    def __init__(self, attempter: Attempter, within: Context) -> None:
+        self._ticket = attempter.ticket
+        self._context = within
+        self.run = attempter.run
+        self.misfit = attempter.misfit
+
+    def ticket(self) -> Ticket:
+        """Make a ticket for a worker, whose context is that of the run from now on."""
+        ATTEMPT.set(None)
+        context.attach(self._context)
+        return self._ticket()
+
+
+class TracedAttempter:
+    """Makes attempts by another attempter, each within the span of its chunk."""
+
+    def __init__(self, attempter: Attempter, spans: RunSpans) -> None:
+        self._run = attempter.run
+        self._spans = spans
+        self.ticket = attempter.ticket
+        self.misfit = attempter.misfit
+
+    def run(self, task: ChunkTask, ticket: Ticket) -> Coroutine[Any, Any, Outcome]:
+        """Make an attempt. A control request, which has rows of no run, is traced as a request of the run alone."""
+        # A coroutine of its own would cost each attempt more than all of this. The context of a worker need not be
+        # restored, since it makes nothing but attempts.
+        spans = self._spans
+        try:
+            if task.is_control:
+                ATTEMPT.set(None)
+                context.attach(spans.context)
+            else:
+                chunk = spans.chunk(task)
+                # Hardly an attempt comes after another, or is for some of the rows.
+                ATTEMPT.set(chunk.later_attempt(task) if task.sent or task.place is not None else chunk)
+                context.attach(chunk.context)
+                if spans.operation is not None:
+                    return self._run_measured(task, ticket, chunk)
+        except Exception as error:  # noqa: BLE001 - as above
+            spans.on_failure(error)
+        return self._run(task, ticket)
+
+    async def _run_measured(self, task: ChunkTask, ticket: Ticket, chunk: ChunkSpan) -> Outcome:
+        """Make an attempt at a language model, and add the tokens that it used."""
+        outcome = await self._run(task, ticket)
+        if task.usage:
+            chunk.add_usage(task.usage)
+        return outcome
 
 
 def _merged(headers: Mapping[str, str], fields: Mapping[str, str]) -> CIMultiDict[str]:

@@ -18,10 +18,17 @@ from opentelemetry.trace import INVALID_SPAN, Link, SpanKind, Status, StatusCode
 
 from fanout._escape import shortened
 from fanout.telemetry.metrics import GenAI
-from fanout.telemetry.requests import ATTEMPT, AttemptState, Propagation, TracedTransport
+from fanout.telemetry.requests import (
+    ATTEMPT,
+    AttempterInContext,
+    AttemptState,
+    Propagation,
+    TracedAttempter,
+    TracedTransport,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from opentelemetry.context import Context
     from opentelemetry.metrics import Histogram, Meter
@@ -29,13 +36,12 @@ if TYPE_CHECKING:
 
     from fanout._redact import Redactor
     from fanout.codecs.base import Codec
-    from fanout.engine.attempt import Attempter, Outcome
+    from fanout.engine.attempt import Attempter
     from fanout.engine.chunker import ChunkTask
     from fanout.engine.run import Run
     from fanout.telemetry.metrics import Operation
     from fanout.transport import Transport
     from fanout.types import Chunk, ChunkResult, Verdict
-    from fanout.upstream.admission import Ticket
 
     Handle: TypeAlias = Callable[[ChunkTask, Verdict, float | None], None]
 
@@ -318,62 +324,6 @@ class RunSpans:
         # Cut twice: before, so that a long reason costs little; after, because a secret at the cut has to be seen
         # whole.
         return self._conceal(shortened(reason, 2 * _LONGEST_REASON))[:_LONGEST_REASON]
-
-
-class AttempterInContext:
-    """Makes attempts by another attempter, within the context of their run.
-
-    A worker may be started by another run, when that one raises the limit of requests in flight.
-    """
-
-    def __init__(self, attempter: Attempter, within: Context) -> None:
-        self._ticket = attempter.ticket
-        self._context = within
-        self.run = attempter.run
-        self.misfit = attempter.misfit
-
-    def ticket(self) -> Ticket:
-        """Make a ticket for a worker, whose context is that of the run from now on."""
-        ATTEMPT.set(None)
-        context.attach(self._context)
-        return self._ticket()
-
-
-class TracedAttempter:
-    """Makes attempts by another attempter, each within the span of its chunk."""
-
-    def __init__(self, attempter: Attempter, spans: RunSpans) -> None:
-        self._run = attempter.run
-        self._spans = spans
-        self.ticket = attempter.ticket
-        self.misfit = attempter.misfit
-
-    def run(self, task: ChunkTask, ticket: Ticket) -> Coroutine[Any, Any, Outcome]:
-        """Make an attempt. A control request, which has rows of no run, is traced as a request of the run alone."""
-        # A coroutine of its own would cost each attempt more than all of this. The context of a worker need not be
-        # restored, since it makes nothing but attempts.
-        spans = self._spans
-        try:
-            if task.is_control:
-                ATTEMPT.set(None)
-                context.attach(spans.context)
-            else:
-                chunk = spans.chunk(task)
-                # Hardly an attempt comes after another, or is for some of the rows.
-                ATTEMPT.set(chunk.later_attempt(task) if task.sent or task.place is not None else chunk)
-                context.attach(chunk.context)
-                if spans.operation is not None:
-                    return self._run_measured(task, ticket, chunk)
-        except Exception as error:  # noqa: BLE001 - as above
-            spans.on_failure(error)
-        return self._run(task, ticket)
-
-    async def _run_measured(self, task: ChunkTask, ticket: Ticket, chunk: ChunkSpan) -> Outcome:
-        """Make an attempt at a language model, and add the tokens that it used."""
-        outcome = await self._run(task, ticket)
-        if task.usage:
-            chunk.add_usage(task.usage)
-        return outcome
 
 
 def _ends(task: ChunkTask) -> tuple[int, int]:

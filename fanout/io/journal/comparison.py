@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fanout.errors import ConfigError
+from fanout.files import START_FRESH
 from fanout.rows import RowSet
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fanout.io.journal.state import JournalState, SentDigests
     from fanout.types import Array
 
@@ -89,3 +93,14 @@ def _without_times(value: Any) -> Any:
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """Return the keys whose values differ, for a message."""
     return " and ".join(key for key in dict.fromkeys((*old, *new)) if old.get(key) != new.get(key))
+
+
+def unfinished_run(path: Path, other: str, comparison: Comparison | None) -> ConfigError:
+    """Return the error for the journal of an unfinished run whose ``other`` keys differ from those of this run."""
+    details, carry = "", ""
+    # Only an input that can be compared row by row has answers that can be kept.
+    if comparison is not None:
+        details = f" ({comparison.text})"
+        carry = "keep its answers to rows of the same id and content with fanout run --carry (carry=True), or "
+    problem = f"{path} is of an unfinished run with another {other}{details}"
+    return ConfigError(f"{problem}; put that back to go on with it, or {carry}{START_FRESH}", key="output.path")

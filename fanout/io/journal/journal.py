@@ -11,7 +11,7 @@ import orjson
 
 from fanout.errors import ConfigError
 from fanout.files import START_FRESH, make_folder
-from fanout.io.journal.comparison import Comparison, difference, same_but_for_times
+from fanout.io.journal.comparison import Comparison, difference, same_but_for_times, unfinished_run
 from fanout.io.journal.records import Damaged, RecordFile
 from fanout.io.journal.state import (
     COMPLETE,
@@ -49,8 +49,6 @@ if TYPE_CHECKING:
 
 _KEY = "output.path"
 _INPUT = "input"
-_RESUME = "put that back to go on with it, or"
-_CARRY = "keep its answers to rows of the same id and content with fanout run --carry (carry=True), or"
 _CORRECTED = "only rows that failed may change: put the others back, or send the rows that differ, too, with fanout run"
 
 
@@ -344,10 +342,7 @@ class Journal:
             self._resume(loaded)
             self.restart(identity)
         else:
-            problem = f"{self.path} is of an unfinished run with another {other}"
-            details = f" ({comparison.text})" if comparison is not None else ""
-            remedies = [_RESUME, *([_CARRY] if comparison is not None else []), START_FRESH]
-            raise ConfigError(f"{problem}{details}; {' '.join(remedies)}", key=_KEY)
+            raise unfinished_run(self.path, other, comparison)
 
     def _open_corrected(self, loaded: LoadedJournal, identity: Mapping[str, Any], rows: Rows) -> None:
         """Open the journal of a complete run for an input in which its failed rows have changed."""
