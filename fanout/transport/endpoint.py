@@ -9,20 +9,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from yarl import URL
-
 from fanout._headers import require_headers
 from fanout._redact import Redactor, secrets_of
-from fanout._url import credentials_in, redact_url, split_socket, with_socket
+from fanout._url import credentials_in, split_socket, with_socket
 from fanout.auth import Authenticator, StaticAuth
-from fanout.callbacks import awaiting
 from fanout.errors import ConfigError
 from fanout.transport.authentication import AuthenticatingTransport
 from fanout.transport.base import Cooldown, Request, is_offline, replaces_network
 from fanout.transport.compression import CompressingTransport, GzipBody
-from fanout.transport.headers import USER_AGENT, RequestHeaders, credentials_refused
+from fanout.transport.headers import RequestHeaders, credentials_refused
 from fanout.transport.http import HttpTransport
-from fanout.transport.proxies import proxy_for
+from fanout.transport.origins import OtherOrigins, UserTransport, parsed_url, proxy_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,83 +31,6 @@ if TYPE_CHECKING:
     from fanout.transport.base import RowsSent, Transport, TransportWrapper
     from fanout.transport.headers import CallHeaders, HeaderSource
     from fanout.types import Payload, Response, Verdict
-
-
-class _UserTransport:
-    """Names ``transport=`` in the error of a run that it ends otherwise than by an ordinary exception."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    async def send(self, request: Request) -> Response:
-        return await awaiting("transport=", self._transport.send(request))
-
-
-class _Elsewhere:
-    """Sends GETs to other origins than that of the endpoint: with none of its header fields, and without credentials.
-
-    Args:
-        endpoint: the settings of connections.
-        transport: as for `EndpointClient`.
-        cooldown: that of the endpoint.
-        origins: those that may be sent to.
-        tracing: traces the requests.
-        redactor: redacts URLs.
-    """
-
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        transport: Transport | TransportWrapper | None,
-        timeouts: Timeouts,
-        connections: int,
-        cooldown: Cooldown,
-        origins: Sequence[str],
-        tracing: Tracing | None,
-        redactor: Redactor,
-    ) -> None:
-        self.origins = frozenset(_parsed(origin).origin() for origin in origins)
-        self._endpoint = endpoint
-        self._given = transport
-        self._timeouts = timeouts
-        self._connections = connections
-        self._cooldown = cooldown
-        self._tracing = tracing
-        self._redactor = redactor
-        self._http: dict[URL, HttpTransport] = {}
-
-    async def get(self, target: URL) -> Response:
-        """GET ``target``. Raises `TransportError`."""
-        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
-        request = Request("GET", str(target), headers, redact=self._redactor.raw)
-        return await self._transport(target.origin()).send(request)
-
-    async def close(self) -> None:
-        """Close every connection."""
-        for http in self._http.values():
-            await http.close()
-
-    def _transport(self, origin: URL) -> Transport:
-        if replaces_network(self._given):
-            return self._traced(_UserTransport(self._given), origin)  # type: ignore[arg-type]
-        if origin not in self._http:
-            endpoint = replace(
-                self._endpoint, url=str(origin), headers={}, client_cert=None, client_key=None, request_id_header=None,
-                proxy=proxy_for(self._endpoint.proxy, origin),
-            )  # fmt: skip
-            self._redactor.add(secrets_of(endpoint.proxy or "", {}))
-            self._http[origin] = HttpTransport(
-                endpoint, origin, timeouts=self._timeouts, connections=self._connections, shown_url=str(origin),
-                cooldown=self._cooldown,
-            )  # fmt: skip
-        http = self._traced(self._http[origin], origin)
-        return http if self._given is None else _UserTransport(self._given.wrap(http))  # type: ignore[union-attr]
-
-    def _traced(self, transport: Transport, origin: URL) -> Transport:
-        # The context of a trace is for the endpoint alone, as its credentials are.
-        if self._tracing is None:
-            return transport
-        return self._tracing.transport(transport, str(origin), self._redactor, propagates=False)
 
 
 # Statuses of servers that take a body in gzip for damaged JSON, or know no encoding of requests.
@@ -160,9 +80,9 @@ class EndpointClient:
         self.stamps = endpoint.idempotency_header is not None
         """True if payloads need the idempotency key of `stamped`."""
 
-        self._target = _parsed(self.url)
+        self._target = parsed_url(self.url)
         # Each origin has a proxy of its own, so this one gets the setting as it is.
-        self._elsewhere = _Elsewhere(
+        self._others = OtherOrigins(
             endpoint, transport, timeouts, connections, self.cooldown, other_origins, tracing, self.redactor
         )
         self._endpoint = endpoint = replace(endpoint, proxy=self._proxy_for(endpoint.proxy))
@@ -174,7 +94,7 @@ class EndpointClient:
         self._is_offline = is_offline(transport)
         self._http: HttpTransport | None = None
         if replaces_network(transport):
-            sender: Transport = _UserTransport(transport)  # type: ignore[arg-type]
+            sender: Transport = UserTransport(transport)  # type: ignore[arg-type]
             if tracing is not None:
                 sender = tracing.transport(sender, self._target_text, self.redactor, is_own=False)
             self._transport = self._below(sender)
@@ -188,7 +108,7 @@ class EndpointClient:
             if tracing is not None:
                 sender = tracing.transport(sender, self._target_text, self.redactor)
             fastest = self._below(sender)
-            self._transport = fastest if transport is None else _UserTransport(transport.wrap(fastest))  # type: ignore[union-attr]
+            self._transport = fastest if transport is None else UserTransport(transport.wrap(fastest))  # type: ignore[union-attr]
 
     @property
     def shown_url(self) -> str:
@@ -247,13 +167,13 @@ class EndpointClient:
 
         Raises `TransportError` and `ConfigError`.
         """
-        target = _parsed(url)
+        target = parsed_url(url)
         # A job's URL may be signed, and its responses may repeat the signature.
         self.redactor.add(credentials_in(url), temporary=True)
         # The codec builds this URL from the server's answers, which must not direct credentials elsewhere.
         if target.origin() != self._target.origin():
-            if target.origin() in self._elsewhere.origins:
-                return await self._elsewhere.get(target)
+            if target.origin() in self._others.origins:
+                return await self._others.get(target)
             there = self.shown(url)
             raise ConfigError(f"{there} is not at the endpoint's origin: credentials stay at {self.shown_url}")
         if target.raw_user is None and self._target.raw_user is not None:
@@ -288,10 +208,10 @@ class EndpointClient:
     def may_get(self, url: str) -> bool:
         """True if `get` sends a request to ``url``: its origin is the endpoint's, or one of ``other_origins``."""
         try:
-            origin = _parsed(url).origin()
+            origin = parsed_url(url).origin()
         except (ConfigError, ValueError):
             return False
-        return origin == self._target.origin() or origin in self._elsewhere.origins
+        return origin == self._target.origin() or origin in self._others.origins
 
     @property
     def can_renew_headers(self) -> bool:
@@ -356,7 +276,7 @@ class EndpointClient:
             await self._authenticator.close()
         if self._http is not None:
             await self._http.close()
-        await self._elsewhere.close()
+        await self._others.close()
 
     def __repr__(self) -> str:
         return f"<EndpointClient {self.shown_url}>"
@@ -412,12 +332,3 @@ class EndpointClient:
         path, _, more = path.partition("?")
         query = "&".join(part for part in (query, more) if part)
         return f"{base.rstrip('/')}{path}{'?' if query else ''}{query}"
-
-
-def _parsed(url: str) -> URL:
-    try:
-        parsed = URL(url)
-        parsed.origin()  # raises where there is none
-    except ValueError:
-        raise ConfigError(f"{redact_url(url)!r} is not a URL that can be requested", key="url") from None
-    return parsed

@@ -11,7 +11,7 @@ from yarl import URL
 
 from fanout import Client, ConfigError, Endpoint, OAuth2Auth
 from fanout.testing import FaultServer
-from fanout.transport.proxies import proxy_for
+from fanout.transport.origins import proxy_for
 from tests.loopback import Line, Received, http, loopback
 from tests.support import Plain
 
