@@ -134,16 +134,23 @@ async def run_into(
                 await on_thread(require_unchanged, chunker)
             else:
                 await on_thread(require_same_rows, chunker, content, journal)
-            began = asyncio.get_running_loop().time()
-            failed = await publish(sink, journal, result)
-            # The answers of a run that was stopped stay in local files.
-            stop = failed or stop or await upload(sink, control)
-            seconds = asyncio.get_running_loop().time() - began
-            result = replace(result, stats=replace(result.stats, writing_seconds=seconds))
+            stop, result = await _put_in_place(sink, journal, result, stop, control)
     if journal is not None and run.collector.suspect and isinstance(sink, FileSink):
         await on_thread(withdraw, sink, journal, run.collector.suspect)
     raise_if_stopped(stop, result)
     return result
+
+
+async def _put_in_place(
+    sink: FileSink, journal: Journal | None, result: Result, stop: Stop | None, control: RunControl | None
+) -> tuple[Stop | None, Result]:
+    """Publish the output, and upload it unless the run was stopped. Returns the stop and the result as they are then."""
+    now = asyncio.get_running_loop().time
+    began = now()
+    failed = await publish(sink, journal, result)
+    # The answers of a run that was stopped stay in local files.
+    stop = failed or stop or await upload(sink, control)
+    return stop, replace(result, stats=replace(result.stats, writing_seconds=now() - began))
 
 
 async def finished(sink: Sink | FileSink, journal: Journal, control: RunControl | None = None) -> Result | None:
