@@ -144,7 +144,7 @@ async def run_into(
 async def _put_in_place(
     sink: FileSink, journal: Journal | None, result: Result, stop: Stop | None, control: RunControl | None
 ) -> tuple[Stop | None, Result]:
-    """Publish the output, and upload it unless the run was stopped. Returns the stop and the result as they are then."""
+    """Publish the output, and upload it unless the run was stopped. Returns the stop and the result after that."""
     now = asyncio.get_running_loop().time
     began = now()
     failed = await publish(sink, journal, result)

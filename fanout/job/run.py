@@ -180,7 +180,9 @@ async def _run(
     opened: _Opened, client: Client | RemoteRun, control: RunControl | None, on_start: OnStart | None
 ) -> tuple[Result, RunStopped | None]:
     setup, source, sink, journal, recorder = opened
-    # A complete run needs no server, so the client is not opened.
+    # A complete run needs no server, so the client is not opened. It may have to be uploaded.
+    if on_start is not None and sink.destination is not None and journal.state.complete:
+        on_start(None, None, 0, sink)
     try:
         if (result := await finished(sink, journal, control)) is not None:
             return result, None
