@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fanout.codecs._answers import Answers
+    from fanout.codecs._numbers import PlacedNumbersReader
     from fanout.codecs._paths import UsagePaths
     from fanout.codecs.json import NumbersReader
     from fanout.types import Array, Response, Values
@@ -57,8 +58,10 @@ class AnswerReader:
         self.fields = _fields_of_rows(self._path.expression) if answers.are_plain else ()
         """The fields in which a large list of rows may be; None: the document is the list."""
 
-        self.quick = numbers(self.fields[0]) if len(self.fields) == 1 and usage is None else None
-        """Reads answers that are small, and nothing but numbers."""
+        self.quick: NumbersReader | PlacedNumbersReader | None = None
+        """Reads answers that are small, and hold no values but numbers."""
+        if usage is None:
+            self.quick = numbers(self.fields[0]) if len(self.fields) == 1 else answers.placed_numbers()
 
     def read(self, response: Response, n_rows: int) -> Array | Values | DecodedResponse:
         """The answers, first axis: the rows; with the usage, if that is wanted. Raises `InvalidResponse`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ import orjson
 
 from fanout._escape import shortened
 from fanout.codecs import _values
+from fanout.codecs._numbers import PlacedNumbersReader
 from fanout.codecs._options import output_dtype, output_shape, require_keys
 from fanout.codecs._paths import BODY, INDEX, PLAIN_FIELD, Path, finder, order_of, stated_order, unplaced
 from fanout.codecs._values import Unfit
@@ -138,6 +140,18 @@ class Answers:
         self.are_plain = not (items.is_document or outputs.by_name or parse or fail_when or items.order)
         """The answers are the values at their path."""
 
+    def placed_numbers(self) -> PlacedNumbersReader | None:
+        """A quick reader of answers that are one number in each of a list of items; None where they are others."""
+        path, output = self.items.path, self.outputs.by_name.get("")
+        plain = path.expression == BODY or PLAIN_FIELD.fullmatch(path.expression) is not None
+        if not plain or not path.index or self.items.is_document or self.parse or self._refusal:
+            return None
+        if output is None or len(self.outputs.by_name) > 1 or output.number_field is None:
+            return None
+        assert output.spec.dtype is not None
+        field = None if path.expression == BODY else path.expression
+        return PlacedNumbersReader(field, path.index, output.number_field, output.spec.dtype)
+
     def values(self, document: Any, n_rows: int) -> Array | Values:
         """The values of all rows, in their order. Raises `Unfit`."""
         items, placed_by = self.items.find(document)
@@ -229,6 +243,7 @@ class Output:
         require_keys(key, options, OutputOptions.__annotations__)
         self.path = options["path"]
         self._value = finder(self.path, key)
+        self._field = self.path if PLAIN_FIELD.fullmatch(self.path) else None
         self.order = options.get("order")
         self._indices = None if self.order is None else finder(self.order, f"{key}.order")
         kind, null = options.get("type"), options.get("null", "fail")
@@ -247,9 +262,16 @@ class Output:
                 key=f"{key}.null",
             )
 
+    @property
+    def number_field(self) -> str | None:
+        """The field that holds one float for each item, if that is all."""
+        dtype = self.spec.dtype
+        is_float = dtype is not None and dtype.kind == "f" and self.spec.shape in (None, ())
+        return self._field if is_float and not self.keeps_null and self.order is None else None
+
     def column(self, items: Sequence[Any]) -> list[Any]:
         """The value of each item. Raises `Unfit` for the first item without one."""
-        values = [self._value(item) for item in items]
+        values = self._values(items)
         if self._indices is not None:
             values = [value if value is None else self._in_order(value, items[i], i) for i, value in enumerate(values)]
         if not self.keeps_null and None in values:
@@ -259,6 +281,12 @@ class Output:
         if self.spec.dtype is not None and self.spec.dtype.kind == "T":
             return ["" if value is None else value for value in values]
         return values
+
+    def _values(self, items: Sequence[Any]) -> list[Any]:
+        if self._field is not None:
+            with suppress(KeyError, TypeError):  # nearly every item has the field, which is quickest taken like this
+                return [item[self._field] for item in items]
+        return [self._value(item) for item in items]
 
     def _in_order(self, value: Any, item: Any, row: int) -> list[Any]:
         """The list ``value`` in the order of its indices. Rerankers put the best document first, for instance."""
@@ -303,6 +331,8 @@ class Outputs:
 
     def read(self, items: Sequence[Any]) -> Array | Values:
         """The values of all items. Raises `Unfit`."""
+        if self.by_name.keys() == {""}:
+            return _values.array(self.by_name[""].column(items), self._wanted_of[""])
         return _values.outputs(self._columns(items) if self.by_name else items, self._wanted)
 
     def _columns(self, items: Sequence[Any]) -> dict[str, list[Any]]:

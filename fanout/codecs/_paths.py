@@ -103,9 +103,13 @@ def order_of(indices: Sequence[Any]) -> list[int] | None:
     """
     n = len(indices)
     kinds = set(map(type, indices))
-    # The common case first: it costs two operations in C.
-    if kinds == {int} and indices == list(range(n)):
-        return None
+    # The common cases first, by a few operations in C: the items are in order, or in that of a reranker's scores.
+    if kinds == {int}:
+        if indices == (rows := list(range(n))):
+            return None
+        order = sorted(rows, key=indices.__getitem__)
+        if [indices[i] for i in order] == rows:
+            return order
     missing = [i for i, index in enumerate(indices) if index is None]
     if len(missing) == n:
         return None
@@ -141,7 +145,9 @@ def placed(items: Any, field: str) -> tuple[Any, str]:
         return items, ""
     order = stated_order(indices, field)
     in_order = items if order is None else [items[i] for i in order]
-    # One item may lack the field. It gets it here, so that all have the same fields.
+    if None not in indices:
+        return in_order, field
+    # One item lacks the field. It gets it here, so that all have the same fields.
     return [item if item.get(field) == i else {**item, field: i} for i, item in enumerate(in_order)], field
 
 

@@ -17,7 +17,7 @@ from fanout.codecs import _options
 from fanout.codecs._answer_reader import AnswerReader, PredictionsReader
 from fanout.codecs._answers import POSITION, Answers, Items, OutputOptions, Outputs
 from fanout.codecs._bodies import FormBody, RawBody
-from fanout.codecs._numbers import AT_ONCE, DOUBLE, LARGE, SimdjsonReader, exact_below
+from fanout.codecs._numbers import AT_ONCE, DOUBLE, LARGE, MOST_MISSES, SimdjsonReader, exact_below
 from fanout.codecs._options import DTypeOption, ShapeOption  # noqa: TC001 - the schema of job files resolves them
 from fanout.codecs._parsing import small_document
 from fanout.codecs._polling import Polling, PollOptions
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 # Bytes that JMESPath, which is written in Python, searches within some ten milliseconds.
 _MOST_FOR_JMESPATH = 128 * 2**10
-# Answers of one model have one structure. After these misses in a row no further answer is tried.
-_MOST_MISSES = 3
 _NO_SUCH_PAGE = (404, 405, 410)
 
 
@@ -298,7 +296,7 @@ class NumbersReader:
 
     def read(self, body: bytes) -> Array | None:
         """The array; None where the exact parser has to read the answer."""
-        if self._misses >= _MOST_MISSES:  # answers of this model have another structure
+        if self._misses >= MOST_MISSES:  # answers of this model have another structure
             return None
         # simdjson starts slowly but makes no Python objects; msgspec knows the type, so it is quicker for small
         # answers.

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.codecs import Json, OpenAIEmbeddings, _numbers
-from fanout.codecs._numbers import SimdjsonReader
+from fanout.codecs._answers import Answers
+from fanout.codecs._numbers import PlacedNumbersReader, SimdjsonReader
 from fanout.codecs.json import NumbersReader
 from fanout.errors import InvalidResponse
 from fanout.types import DecodedResponse, Response
@@ -137,6 +138,50 @@ def test_a_reader_gives_up_after_some_misses() -> None:
     for _ in range(3):
         assert reader.read(b'{"predictions": ["a"]}') is None
     assert reader.read(b'{"predictions": [[1]]}') is None
+
+
+def rerankers_items() -> st.SearchStrategy[Any]:
+    def made(scores: list[Any]) -> st.SearchStrategy[Any]:
+        items = [{"index": i, "score": score, "text": "[é"[: i % 3]} for i, score in enumerate(scores)]
+        return st.permutations(items)
+
+    index = st.integers(-1, 3) | st.sampled_from([None, 1.0, True, "0", 2**70])
+    odd = st.fixed_dictionaries({"index": index}, optional={"score": NUMBERS | ODD}) | ODD
+    return st.lists(NUMBERS, max_size=6).flatmap(made) | st.lists(odd, max_size=4)
+
+
+@pytest.mark.parametrize("order", [None, "index"])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+@pytest.mark.parametrize("field", ["results", "@"])
+def test_numbers_of_items_are_those_of_the_exact_way(
+    order: str | None, dtype: str, field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: Any = {"answers": field, "order": order, "outputs": {"": {"path": "score", "type": dtype}}}
+
+    def make() -> Codec:
+        return Json(request={"texts": "{{rows}}"}, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Answers, "placed_numbers", lambda _: None)
+        exact = make()
+
+    @given(rerankers_items())
+    def same(items: Any) -> None:
+        try:
+            answer = response(items if field == "@" else {"results": items, "note": None})
+        except orjson.JSONEncodeError:  # beyond 64 bits
+            return
+        assert outcome(make(), answer, len(items)) == outcome(exact, answer, len(items))
+
+    same()
+
+
+def test_numbers_of_items_do_go_the_quick_way() -> None:
+    reader = PlacedNumbersReader("results", "index", "score", np.dtype("f4"))
+    quick = reader.read(b'{"results": [{"index": 1, "score": 0.5}, {"text": "x", "index": 0, "score": 2}]}')
+    assert quick is not None
+    assert quick.dtype == "f4"
+    assert quick.tolist() == [2, 0.5]
 
 
 def vectors_document(rows: list[Any], indices: list[Any], **extra: Any) -> dict[str, Any]:
