@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("fanout")
 
+# Bytes of answers that may wait to be written before the input has to wait.
 _MOST_UNWRITTEN = 32 * 2**20
-"""Bytes of answers that may wait to be written before the input has to wait."""
 
 
+# Answers that are written together: their keys are random, so each of a few changes a page of its own.
 _GROUP_ROWS, _GROUP_SECONDS = 2048, 0.5
-"""Answers that are written together: their keys are random, so each of a few changes a page of its own."""
 
 
 class LookedUp(NamedTuple):

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from fanout.upstream.admission import Dispatcher, Exchanged, Ticket
     from fanout.upstream.group import EndpointGroup, EndpointState
 
+# As many times ``max_attempts`` a full endpoint may refuse a chunk at no charge: some answer 503 to rows that crash
+# them.
 _PATIENCE = 3
-"""As many times ``max_attempts`` a full endpoint may refuse a chunk at no charge: some answer 503 to rows that crash
-them."""
 
+# Characters of a reason. It may repeat anything that a server says.
 _LONGEST_REASON = 2000
 _SEARCHED_FOR_SECRETS = 2 * _LONGEST_REASON
-"""Characters of a reason. It may repeat anything that a server says."""
 
 Outcome: TypeAlias = dict[str, Array] | Verdict
 """Valid outputs by name, or the verdict on a failure."""

@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 
 _FORBIDDEN = 403
 
+# Levels of a nested row that its form takes into account.
 _DEEPEST = 8
-"""Levels of a nested row that its form takes into account."""
 
+# Seconds for which rows are held back. If the endpoint does not answer for longer, they wait as a run, whose deadlines
+# and watchdog apply.
 _LONGEST_HOLD = 1.0
-"""Seconds for which rows are held back. If the endpoint does not answer for longer, they wait as a run, whose
-deadlines and watchdog apply."""
 
+# Seconds after which held rows look for a slot that was freed by another request than one of theirs.
 _LOOK_AGAIN = 0.1
-"""Seconds after which held rows look for a slot that was freed by another request than one of theirs."""
 
 
 class _Caller:

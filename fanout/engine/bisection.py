@@ -29,28 +29,31 @@ FORBIDDEN = 403
 SAMPLES = 2
 """Last attempts of a chunk that send only a few of its rows: if these are answered, the size or a row is to blame."""
 
+# Step with which successive samples spread evenly over a chunk.
 _GOLDEN = (5**0.5 - 1) / 2
-"""Step with which successive samples spread evenly over a chunk."""
 
+# Parked tasks that one success releases: if all of them were sent at once, and failed, the circuit would open.
 _RELEASED_BY_A_SUCCESS = 2
-"""Parked tasks that one success releases: if all of them were sent at once, and failed, the circuit would open."""
 
 _ENOUGH_ISOLATED = 64
 _HOPELESS_ALONE = 2
+
+# The same where an earlier run of the same codec and path has answers: the last rows may well be the bad ones.
 _HOPELESS_LATER = 64
-"""The same where an earlier run of the same codec and path has answers: the last rows may well be the bad ones."""
 
 _SAME_WORDS_ROWS = 20
 _SAME_WORDS_CHUNKS = 3
-_SAME_WORDS_WHOLE_CHUNKS = 16
-"""Refused chunks that count as much, where too few of their rows are sent alone."""
 
+# Refused chunks that count as much, where too few of their rows are sent alone.
+_SAME_WORDS_WHOLE_CHUNKS = 16
+
+# Different wordings that are remembered; more of them mean that the refusals have no common cause.
 _MOST_WORDINGS = 64
-"""Different wordings that are remembered; more of them mean that the refusals have no common cause."""
 
 _IDENTIFIER = re.compile(r"[\w-]*\d[\w-]*")
+
+# Characters of a number that may be part of a message; identifiers of requests are longer.
 _SHORT_NUMBER = 8
-"""Characters of a number that may be part of a message; identifiers of requests are longer."""
 
 
 class Split:

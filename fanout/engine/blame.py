@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from fanout.types import Verdict
     from fanout.upstream.group import EndpointGroup
 
+# Part of the time to a stall after which the last chunk is split, though nothing shows that the endpoint works.
 _SPLIT_AFTER = 0.1
-"""Part of the time to a stall after which the last chunk is split, though nothing shows that the endpoint works."""
 
+# The same for a last row that fails alone, until the row is to blame rather than the endpoint.
 _OUTAGE = 0.4
-"""The same for a last row that fails alone, until the row is to blame rather than the endpoint."""
 
 
 class Blame:

@@ -28,15 +28,17 @@ if TYPE_CHECKING:
     Attempt: TypeAlias = Callable[[ChunkTask, Ticket, EndpointState | None], Awaitable[Outcome]]
 
 _REMEMBERED = 1000
-_ENOUGH = 40
-"""Latencies that a 95th percentile needs."""
 
+# Latencies that a 95th percentile needs.
+_ENOUGH = 40
+
+# New latencies after which the delay is computed again: to sort all of them costs more than a request.
 _COMPUTED_EVERY = 20
-"""New latencies after which the delay is computed again: to sort all of them costs more than a request."""
 
 _PERCENTILE = 0.95
+
+# Multiple of the median that bounds the delay: where a tenth of the answers is slow, the 95th percentile is slow.
 _MEDIANS = 3.0
-"""Multiple of the median that bounds the delay: where a tenth of the answers is slow, the 95th percentile is slow."""
 
 
 class Hedger:

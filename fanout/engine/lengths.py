@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 _Shape: TypeAlias = tuple[int, ...]
 
+# Chunks that are remembered: among so many, most lengths have been seen.
 _MOST_CHUNKS = 256
-"""Chunks that are remembered: among so many, most lengths have been seen."""
 
+# Of three lengths, one row in 10 has to deviate, of two one in 4, and four rows in all.
 _FEW, _SOME = 10, 4
-"""Of three lengths, one row in 10 has to deviate, of two one in 4, and four rows in all."""
 
 _MOST_SHOWN = 5
 

@@ -24,6 +24,7 @@ log = logging.getLogger("fanout")
 # A pause that is shorter passes before a person has looked.
 _LONG_PAUSE = 5.0
 
+# Levels of the kinds of events. The others are logged with the attempt or the stop that they follow from.
 _LEVELS = {
     "pause": logging.DEBUG,
     "limit": logging.DEBUG,
@@ -33,7 +34,6 @@ _LEVELS = {
     "restored": logging.INFO,
     "excluded": logging.WARNING,
 }
-"""Levels of the kinds of events. The others are logged with the attempt or the stop that they follow from."""
 
 
 def logged(attempter: Attempter) -> Attempter | LoggedAttempter:

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from fanout.upstream.admission import Dispatcher, Exchanged
     from fanout.upstream.group import EndpointGroup, EndpointState
 
+# Seconds between two probes of an endpoint that sends no metadata.
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0
-"""Seconds between two probes of an endpoint that sends no metadata."""
 
+# Seconds after which the outcome of the probes is looked at without a notification.
 _LOOK_AGAIN = 60.0
-"""Seconds after which the outcome of the probes is looked at without a notification."""
 
 
 async def prepare(codec: Codec, group: EndpointGroup, dispatcher: Dispatcher, stop_event: StopEvent) -> Stop | None:

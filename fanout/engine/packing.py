@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from fanout.limits.size_limits import Size
     from fanout.types import Rows
 
+# Part by which the largest ratio seen counts less with every chunk: an odd chunk is not to count for ever.
 _FORGOTTEN = 0.01
-"""Part by which the largest ratio seen counts less with every chunk: an odd chunk is not to count for ever."""
 
 
 class Scale:

@@ -42,15 +42,15 @@ if TYPE_CHECKING:
     from fanout.types import StopKind
     from fanout.upstream.group import EndpointGroup
 
+# New chunks that an endpoint is tried with, however many tasks wait, until one succeeds.
 _MOST_LET_THROUGH = 8
-"""New chunks that an endpoint is tried with, however many tasks wait, until one succeeds."""
 
+# The same where a control request can show whether it works: each of the chunks may hold a bad row of its own, and
+# takes up to 30 s while the circuit is open, so that eight would last longer than the time to a stall.
 _MOST_BEFORE_CONTROL = 3
-"""The same where a control request can show whether it works: each of the chunks may hold a bad row of its own, and
-takes up to 30 s while the circuit is open, so that eight would last longer than the time to a stall."""
 
+# Seconds after which an endpoint's requests in flight are counted again: those of other runs are not reported here.
 _LOOK_AGAIN = 1.0
-"""Seconds after which an endpoint's requests in flight are counted again: those of other runs are not reported here."""
 
 
 class Recovery:

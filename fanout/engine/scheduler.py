@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from fanout.stop import StopEvent
     from fanout.upstream.group import EndpointGroup
 
+# With one request in flight, one retry that waits must not keep new chunks from being sent beside it.
 _FEWEST_WAITING = 2
-"""With one request in flight, one retry that waits must not keep new chunks from being sent beside it."""
 
 
 class Progress:

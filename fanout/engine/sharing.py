@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 _CACHED = "answers in the cache, from which another cache.namespace keeps apart,"
 
+# Rows that may wait for the answers to others before the input has to wait.
 _MOST_FOLLOWERS = 2**20
-"""Rows that may wait for the answers to others before the input has to wait."""
 
 
 class Leader:

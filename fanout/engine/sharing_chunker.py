@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 _CHUNKS_LOOKED_UP = 16
 _FEWEST_LOOKED_UP, _MOST_LOOKED_UP = 256, 4096
+
+# Rows that are looked up together: as many as some chunks have, within these bounds.
 _BYTES_LOOKED_UP = 16 * 2**20
-"""Rows that are looked up together: as many as some chunks have, within these bounds."""
 
 
 class _Ahead(NamedTuple):

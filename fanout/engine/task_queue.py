@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from fanout.engine.chunker import ChunkTask
     from fanout.stop import StopEvent
 
+# Seconds by which a timer may fire too early.
 _ROUNDING = 1e-9
-"""Seconds by which a timer may fire too early."""
 
 
 class TaskQueue:
