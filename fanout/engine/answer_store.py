@@ -90,6 +90,7 @@ class AnswerStore:
     def look_up(self, rows: Rows, codec: Codec, call: bytes = b"") -> asyncio.Future[LookedUp]:
         """Look up the requests of rows, each by itself. ``call`` identifies that which only they have in common."""
         self.lookups += 1
+        # A context is the key of a digest, so it keeps its length when the call adds to it.
         context = blake2b(self._context + call, digest_size=len(self._context)).digest() if call else self._context
         return asyncio.get_running_loop().run_in_executor(
             self._thread, self._look_up, self.lookups, rows, codec, context
@@ -103,6 +104,7 @@ class AnswerStore:
         self._rows_waiting += len(keys)
         if self._rows_waiting >= _GROUP_ROWS:
             self._write_waiting()
+        # Only the first of a group sets the timer, for all that come before it fires.
         elif len(self._waiting) == 1:
             asyncio.get_running_loop().call_later(_GROUP_SECONDS, self._write_waiting)
 
@@ -110,6 +112,7 @@ class AnswerStore:
         """Forget all answers that were put: they may be those of other rows."""
         self._unwritten -= sum(entry.nbytes for entry in self._waiting)
         self._waiting, self._rows_waiting = [], 0
+        # On the thread of the writes, so that it comes after all of them.
         self._thread.submit(self._forget)
 
     async def make_room(self) -> None:
@@ -120,6 +123,7 @@ class AnswerStore:
     async def flush(self) -> None:
         """Wait until everything is written, also if this wait is cancelled."""
         if self._writing is not None or self._waiting:
+            # A task of its own: the cancellation of the caller must not lose answers that were paid for.
             await ended(asyncio.ensure_future(self._write_all()))
 
     async def close(self) -> None:
@@ -128,6 +132,7 @@ class AnswerStore:
             await self.flush()
         finally:
             if not self._closed:
+                # Set first: a second call during the wait must not close the database twice.
                 self._closed = True
                 closing = asyncio.get_running_loop().run_in_executor(self._thread, self._cache.close)
                 self._thread.shutdown()
@@ -151,6 +156,7 @@ class AnswerStore:
         return LookedUp(number, keys, found)
 
     def _write_waiting(self) -> None:
+        # One transaction at a time: the next group gathers meanwhile.
         if self._writing is not None or not self._waiting:
             return
         # All that has come since the last group was begun is one transaction.
@@ -160,6 +166,7 @@ class AnswerStore:
 
     def _after_write(self, entries: list[_Entry]) -> None:
         self._writing = None
+        # Also after a failed write: the answers will never be found, and nothing may wait for them.
         for entry in entries:
             self._unwritten -= entry.nbytes
             entry.written()
@@ -169,6 +176,7 @@ class AnswerStore:
             asyncio.get_running_loop().call_later(_GROUP_SECONDS, self._write_waiting)
 
     def _write(self, entries: list[_Entry]) -> None:
+        # Groups that were handed to the thread before the failure come here, too.
         if self._broken:
             return
         try:
@@ -213,6 +221,7 @@ def request_keys(rows: Rows, codec: Codec, context: bytes) -> list[bytes | None]
 def _digest(payload: Payload, base: blake2b, plain: dict[str, blake2b]) -> bytes:
     """The digest of a request. ``plain`` keeps the state after the fields that most requests share."""
     is_plain = not (payload.path or payload.headers)
+    # Rows of one template differ in the body alone, so the state after the other fields is computed once.
     started = plain.get(payload.content_type) if is_plain else None
     if started is None:
         started = base.copy()

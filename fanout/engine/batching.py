@@ -117,6 +117,7 @@ class Batch:
 
     def fail(self, error: Exception) -> None:
         """Raise ``error`` at all callers without an answer."""
+        # An exception that several callers raise would collect the tracebacks of all of them.
         for row in self.open:
             self.answer(row, error if self._waiting == 1 else _copied(error))
 
@@ -223,6 +224,7 @@ class Batcher:
         self._gathering.clear()
         for held in self._held.values():
             held.clear()
+        # A batch that is never sent fails its callers in the way that others do.
         callers = [caller for rows in gathered for caller in rows.callers]
         Batch(callers, self._start_parts, self._loop.time()).fail(self._ended_early())
         while self._sending:

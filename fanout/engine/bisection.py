@@ -124,11 +124,13 @@ def samples_of(n_rows: int, attempts: int, *, whole: bool) -> Iterator[slice]:
         yield slice(0, n_rows)
     few = 1 if whole else max(1, n_rows // 2)
     for number in count(0 if attempts > 1 or not whole else 1):
+        # Multiples of the golden ratio never fall close together, however many samples there are.
         if number >= SAMPLES and few == 1:
             row = int(n_rows * (number * _GOLDEN % 1))
             yield slice(row, row + 1)
         else:
             yield slice(n_rows - few, n_rows) if number % 2 else slice(0, few)
+        # Each sample has far fewer rows than the one before, so that two of them tell a large request from a bad row.
         few = max(1, round(few**0.5))
 
 
@@ -176,6 +178,7 @@ class Evidence:
         """True while new chunks would probably fail as others did."""
         if self.unexplained is None:
             return False
+        # Both are needed: a split alone may have isolated rows of a request that is wrong as a whole.
         explained = self._any_isolated and self._group.answered.chunks > 0
         if not self._n_suspicious or explained or self._sizes.clears(self.unexplained):
             self.unexplained = None
@@ -189,6 +192,7 @@ class Evidence:
             bisection.suspicious = True
             self._n_suspicious += 1
             self._sizes.suspected(task)
+            # After a success the request is right in general, so that one failure is no reason to hold chunks back.
             if not self._group.answered.chunks and self.unexplained is None:
                 self.unexplained = task
 
@@ -199,6 +203,7 @@ class Evidence:
     def end(self, bisection: Bisection) -> None:
         """All rows of a failed task are answered or have failed."""
         del self.active[bisection]
+        # The next parked task may have the turn; it is looked for after each outcome.
         if self._turn is bisection:
             self._turn = None
         if bisection.suspicious:
@@ -220,6 +225,7 @@ class Evidence:
 
     def may_go_on(self, parked: Parked) -> bool:
         """True if the next step may be taken now, which may take the turn. Otherwise `released` gives it later."""
+        # The common case: nothing else has failed, so that the task takes the turn at once.
         if self._goes_on(parked):
             return True
         self.parked.append(parked)
@@ -229,6 +235,7 @@ class Evidence:
         """The task parked longest that may go on now, if there is one."""
         for parked in self.parked:
             if self._goes_on(parked):
+                # Below zero it means no more than zero; a success sets it anew.
                 self._n_releases -= 1
                 self.parked.remove(parked)
                 return parked
@@ -257,6 +264,7 @@ class Evidence:
         return task.endpoint is not None and task.endpoint.served
 
     def _goes_on(self, parked: Parked) -> bool:
+        # The task that has the turn keeps it through all of its parts, without a proof for each.
         if parked.proven() or (self._turn is parked.bisection and not parked.needs_proof):
             return True
         endpoint = parked.task.endpoint
@@ -315,12 +323,14 @@ class BisectionBudget:
         """True for a single row that failed alone in an earlier run."""
         if task.n > 1 or not self._failed_alone:
             return False
+        # Earlier runs record failures in ranges, so the row is looked up as a range of one.
         row = task.first_row
         return self._failed_alone.gap(row, row + 1) is None
 
     @property
     def useful(self) -> bool:
         """False once isolating rows has turned out to save too few of them."""
+        # Fewer rows than that may be the bad ones of one part of the input.
         return self._isolated < _ENOUGH_ISOLATED or 2 * self._failed <= self._isolated
 
     @property
@@ -333,6 +343,7 @@ class BisectionBudget:
         is_error = verdict.without_values or (verdict.status is not None and verdict.status >= 400)
         if not is_error or verdict.about_rows:
             return
+        # A success in between shows that the refusals are about rows: the count begins anew.
         if self._successes() != self._seen or len(self._refused) >= _MOST_WORDINGS:
             self._seen = self._successes()
             self._refused.clear()

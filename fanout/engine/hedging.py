@@ -81,6 +81,7 @@ class Hedger:
 
     def take(self) -> bool:
         """Take a second request from the allowed share, if one is left."""
+        # The share is of the first requests so far, so that a burst at the start cannot use up a whole run's.
         if self._hedges + 1 > self._share * self._first_requests:
             return False
         self._hedges += 1
@@ -137,12 +138,15 @@ class HedgedRequests:
         self._hedger.on_first_request()
         first, second = HedgedAttempt(attempt, task, self._dispatcher), None
         try:
+            # A second request while the first waits for its admission would only wait as well: the time counts from its
+            # sending.
             if await self._takes_long(first):
                 second = self._second(attempt, task, first)
             if second is not None:
                 await asyncio.wait([first.running, second.running], return_when=asyncio.FIRST_COMPLETED)
                 if not (first.won or second.won):  # the other attempt may still succeed
                     await asyncio.wait([first.running, second.running])
+            # Without a valid answer of either the first one decides, so that hedging changes no verdict.
             decisive = second if second is not None and second.won and not first.won else first
             await asyncio.wait([decisive.running])
         finally:
@@ -154,6 +158,7 @@ class HedgedRequests:
 
     async def _end(self, attempts: Sequence[HedgedAttempt]) -> None:
         """Cancel the attempts that have not ended; their connections are closed then. A cancellation waits for it."""
+        # Of an attempt that has ended this is without effect.
         for one in attempts:
             one.running.cancel()
         # Retrieves all exceptions: only the decisive attempt's is raised.
@@ -165,6 +170,7 @@ class HedgedRequests:
     async def _takes_long(self, first: HedgedAttempt) -> bool:
         """Wait for its end. True as soon as it has taken longer than most do, counted from its sending."""
         while (delay := self._hedger.delay) is not None:
+            # Not sent yet: look again after the whole delay.
             since = self._now() if first.sent_at is None else first.sent_at
             left = since + delay - self._now()
             if left <= 0:
@@ -181,12 +187,14 @@ class HedgedRequests:
         endpoint = self._balancer.choose(self._now(), avoid=() if asked is None else (asked,))
         if endpoint is None or not self._hedger.take():
             return None
+        # An endpoint that fails must not get more load by hedging.
         if not endpoint.breaker.spend():
             self._hedger.give_back()
             return None
         return HedgedAttempt(attempt, task, self._dispatcher, only=endpoint)
 
     def _count(self, second: HedgedAttempt, *, won: bool) -> None:
+        # It was cancelled before its admission, and cost nothing.
         if second.sent_at is None:
             self._hedger.give_back()
             return

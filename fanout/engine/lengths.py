@@ -45,6 +45,7 @@ class Lengths:
         self._answers += 1
         if len(self._within) < _MOST_CHUNKS:
             self._within.setdefault(chunk, lengths)  # the parts of a chunk say nothing new
+        # One answer may be broken in any way; another one in the same way is no accident.
         if self._answers < 2:
             return None
         rows = Counter[_Shape]()
@@ -62,6 +63,7 @@ class Lengths:
             self._whole.setdefault(chunk, (kind, shape))
         seen = Counter(other for of, other in self._whole.values() if of == kind)
         if known is not None and _parts(known)[0] == kind:
+            # The answers that agree are not remembered one by one, only counted.
             seen[_parts(known)[1]] = n_known
         return self._judged(seen)
 
@@ -69,6 +71,7 @@ class Lengths:
         common = [(shape, n) for shape, n in rows.most_common() if 0 not in shape]
         deviating = sum(n for _, n in common[1:])
         total = sum(n for _, n in common)
+        # A broken server may answer with one wrong length; answers of natural length have many.
         several = len(common) > 2 and deviating > 1 and deviating * _FEW >= total
         if not several and (len(common) < 2 or deviating < _SOME or deviating * _SOME < total):
             return None

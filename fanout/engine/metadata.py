@@ -43,8 +43,10 @@ async def prepare(codec: Codec, group: EndpointGroup, dispatcher: Dispatcher, st
         ConfigError: the codec cannot work without options that the metadata does not give.
     """
     metadata = group.metadata
+    # Read before the wait for the lock: a run that came while another one failed shares that failure.
     failures, headers = metadata.failures, dispatcher.call.headers
     async with metadata.lock:
+        # Another run has fetched the metadata in the meantime.
         if metadata.codec is not None:
             return None
         if metadata.failures > failures and metadata.failed_with == headers:
@@ -100,7 +102,9 @@ async def _fetch(
             response = await dispatcher.exchange(ticket, url, only=endpoint)
             verdict = ticket.report(_objection(response, endpoint, dispatcher), first=attempts == 1)
         if verdict is not None:
+            # Shown in the statistics of the endpoint until it is ready.
             endpoint.not_ready_reason = group.balancer.conceal(verdict.reason)
+            # A refusal for which no row is to blame is charged to no attempt, as for a chunk.
             attempts -= ticket.refund
         return verdict
 
@@ -137,6 +141,7 @@ def _objection(response: Exchanged, endpoint: EndpointState, dispatcher: Dispatc
     fatal = verdict.action is Action.STOP and verdict.stop != "rejected"
     if fatal or (verdict.action is Action.RETRY and verdict.status != 500):
         return verdict
+    # The page may be missing, but a wait that the server asks for holds for the rows as well.
     paused = dispatcher.reporter.pause(endpoint, verdict)
     return paused if paused.action is Action.STOP and paused.stop == "pushback" else None
 
@@ -179,6 +184,7 @@ class EndpointProbe:
         self._tasks = [self._run_tasks.start(partial(self._probe, endpoint), aside=True) for endpoint in unprobed]
         metadata = self._group.metadata
         while metadata.codec is None and self._stop_event.stopped is None and self._error is None:
+            # Each has failed at least once; the run stops with the reason of the first, as a single endpoint's would.
             if len(self._failed) == len(unprobed):
                 return self._failed[unprobed[0]]
             await self._stop_event.sleep(_LOOK_AGAIN, self._outcomes)
@@ -188,6 +194,7 @@ class EndpointProbe:
 
     async def close(self) -> None:
         """End the probes."""
+        # Probes run beside the run's tasks, so no other part of the run ends them.
         self._run_tasks.cancel(self._tasks)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -198,6 +205,7 @@ class EndpointProbe:
             try:
                 prepared = await with_metadata(self._codec, endpoint, self._group, self._dispatcher, self._stop_event)
             except ConfigError as error:
+                # The codec cannot work with this model; an endpoint with another one may still serve.
                 self._error = self._error or error
                 self._exclude(endpoint, str(error))
                 prepared = None
@@ -222,6 +230,7 @@ class EndpointProbe:
             self._exclude(endpoint, f"it serves {_described(model)}, another endpoint {_described(metadata.model)}")
             return
         endpoint.not_ready_reason = None
+        # Tickets that wait for another endpoint may go to this one.
         self._group.balancer.wait_queue.notify_all()
 
     def _exclude(self, endpoint: EndpointState, reason: str) -> None:

@@ -115,6 +115,7 @@ class Recovery:
         if task.is_control:
             self.end_control(verdict)
             return
+        # A success of others counts as a proof only if it was sent after this moment.
         task.history.proofs.on_failure(self._now())
         if verdict.error_kind == "shape":  # another chunk shows more of it than the same rows again
             self._let_one_through()
@@ -138,6 +139,7 @@ class Recovery:
 
     def reopen(self, task: ChunkTask, verdict: Verdict) -> None:
         """Take a task up again whose answer was held, and turned out to be unlike the others."""
+        # Its task was closed as answered, so that it begins anew, with the attempts that it has made.
         task.bisection = None
         self._scheduler.opened(task)
         self.handle(task, verdict, self._now())
@@ -209,10 +211,12 @@ class Recovery:
         verdict = self._split_early(task, verdict)
         if verdict.action is not Action.RETRY:
             return self._decide(bisection, task, verdict)
+        # Samples of an earlier failure say nothing of one of another kind.
         bisection.samples = None
         if verdict.may_be_size and task.n > 1 and self.isolation is None:
             if self._sizes.beyond(task):
                 return self._decide(bisection, task, replace(verdict, action=Action.SPLIT))
+            # Only the last of the attempts that are left are samples; without a suspicion the first ones send all rows.
             left = self._group.retry.max_attempts - task.charged
             bisection.samples = samples_of(task.n, left, whole=task.history.suspect is None)
         bisection.failure = verdict
@@ -235,6 +239,7 @@ class Recovery:
             delay = self._delay(bisection, task, verdict)
         if delay is None:
             return self._decide(bisection, task, self._blame.without_attempts(task, verdict))
+        # The backoff spares the endpoint that failed; another one need not wait for it.
         if self._fails_over(task):
             delay = 0.0
         bisection.repeated, sent = task, task
@@ -276,6 +281,7 @@ class Recovery:
 
     def _after_sample(self, bisection: Bisection, task: ChunkTask, sent: ChunkTask, verdict: Verdict | None) -> bool:
         """Go on after an attempt with a few rows of ``task``: if they do not fail as it did, send the others."""
+        # Attempts with a part of the rows count for all of them: the chunk has used them up.
         charged = task.charged + sent.charged
         task.sent += sent.sent
         task.charged = charged
@@ -307,6 +313,7 @@ class Recovery:
     def _detach(self, bisection: Bisection, part: ChunkTask, verdict: Verdict) -> bool:
         """Let a row go its own way that has failed alone, so that the other parts can show whether it is to blame."""
         own = part.bisection = Bisection(part, bisection.since)
+        # The parent goes on and ends by itself, so the run has to wait for the row on its own account.
         self._scheduler.progress.open += 1
         self._evidence.begin(own, verdict)
         if self._judge(own, part, verdict):
@@ -326,6 +333,7 @@ class Recovery:
     def _send_part(self, bisection: Bisection, split: Split) -> None:
         part = split.parts.popleft()
         while smaller := self._sizes.parts(part):  # the limit has become known in the meantime
+            # In order, and before all others: rows are sent depth first, as `Bisection` says.
             split.parts.extendleft(reversed(smaller))
             part = split.parts.popleft()
         part.history.suspect, part.bisection = split.kind, bisection
@@ -380,9 +388,11 @@ class Recovery:
         return True
 
     def _split(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> bool:
+        # Rows that wait for their turn stay pending after a stop, and are sent by the next run.
         if self._stop_event.stopped is not None:
             return False
         self._budget.refused(task, verdict, failed=False)
+        # Splitting on would cost more requests than it saves rows.
         if not self._budget.useful:
             self._fail(bisection, task, verdict)
             return True
@@ -409,6 +419,7 @@ class Recovery:
         if is_news:
             self._budget.refused(task, verdict, failed=True)
         if forbidden:
+            # It may be the credentials that are forbidden: the rows fail once others show that these are good.
             self._evidence.withheld.append((task, verdict))
         else:
             self._collector.fail(task, verdict)
@@ -439,6 +450,7 @@ class Recovery:
 
     def _await_control(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> bool:
         """Repeat a task after a control request, whose answer counts as that of another row."""
+        # The row keeps one attempt, which the control's answer is to decide about.
         task.charged = min(task.charged, self._group.retry.max_attempts - 1)
         bisection.repeated = task
         if not self._control.under_way:
@@ -463,6 +475,7 @@ class Recovery:
         """True if another endpoint can take the task at once. When all have failed, it is time to wait."""
         if not self._group.balancer.several or task.endpoint is None:
             return False
+        # Remembered before the look for another one, so that the endpoint does not count as its own alternative.
         task.history.tried = (*task.tried, task.endpoint)
         if self._group.balancer.has_available(task.tried, self._now()):
             return True

@@ -66,6 +66,7 @@ class SharedChunk(PartialChunk):
 
     def leave_out(self, place: int, leader: int | None = None) -> None:
         """Do not wait for a row: its ``leader`` is in this chunk, or in another, which delivers both."""
+        # Rows that are gone do not keep the chunk open: `complete` compares their number with the open ones.
         self._gone += 1
         if leader is not None:
             self.own_followers.append((place, leader))
@@ -73,6 +74,7 @@ class SharedChunk(PartialChunk):
     def fail_at(self, place: int, failure: Failure) -> None:
         """Fail one row as another has failed."""
         row, ids = self.chunk.start + place, self.chunk.ids
+        # The failure names the row that follows, with its own id, and the reason of its leader.
         own = () if ids is None else (ids[place],)
         self._failures.append(replace(failure, start=row, stop=row + 1, ids=own))
         self._open[place] = False
@@ -112,6 +114,7 @@ class SharedChunk(PartialChunk):
         """Yield the rows of this chunk that are done, and those of others that share a request with one of them."""
         pairs = [(place, leader) for place, leader in self.own_followers if not self.is_open(leader)]
         self.take_from(self, pairs)
+        # They are in their places now, as if they had been sent.
         self._gone -= len(pairs)
         self.own_followers = []
         yield from self._shares.results(self, self.done())
@@ -157,6 +160,7 @@ class PlannedRows:
     def close(self) -> None:
         """Determine the rows to send, once all others are known."""
         sent = ~self.known
+        # A follower is not sent, even if its leader fails: it would fail in the same way.
         sent[[place for place, _ in self.followers]] = False
         self.to_send = np.flatnonzero(sent)
 
@@ -201,6 +205,7 @@ class Shares:
     def plan(self, task: ChunkTask, looked_up: LookedUp) -> PlannedRows:
         """Find out which rows of ``task`` need a request."""
         planned = PlannedRows(task, looked_up.keys)
+        # A look-up that was under way when answers came into doubt may hold some of these.
         for found in looked_up.found if looked_up.number > self._in_doubt else ():
             if self._is_valid(found):
                 planned.place_known(found)
@@ -232,6 +237,7 @@ class Shares:
         shared.keys = {place - start: key for place in places if (key := planned.keys[place]) is not None}
         if planned.leaders:
             for place in places:
+                # From here on a follower finds its leader's chunk, and may be delivered with it.
                 if (leader := planned.leaders.get(place)) is not None:
                     leader.chunk, leader.place = shared, place - start
                     shared.leaders.append(leader)
@@ -248,6 +254,7 @@ class Shares:
             results = []
         else:
             self._store(chunk)
+        # The chunk took one slot, but each of its results occupies the consumer: the window has to count them all.
         if self._window is not None:
             self._window.exchange(len(results))
         yield from results
@@ -258,6 +265,7 @@ class Shares:
 
     def distrust(self) -> RowSet:
         """Return the rows that may have the answers of others, since answers in this run do."""
+        # Rows that come later have to be sent, instead of sharing an answer in doubt.
         self._leaders.clear()
         self._in_doubt = self.store.lookups
         self.store.distrust()
@@ -324,6 +332,7 @@ class Shares:
         if self._dedupe:
             failed = {keys[place]: failure for place, failure in outcomes.items() if failure is not None}
             self._failed |= failed
+            # A later row with this request fails at once: `_failed` is asked before the leaders.
             for key in failed:
                 self._leaders.pop(key, None)
         if answered:
@@ -332,6 +341,7 @@ class Shares:
 
     def _after_store(self, keys: Sequence[bytes]) -> None:
         if self._dedupe:
+            # Look-ups begun up to now may have missed these answers, so their leaders are needed for as long.
             self._stored.append((self.store.lookups, keys))
 
     def _count_known(self, chunk: SharedChunk, known: Array) -> None:
