@@ -87,6 +87,7 @@ class Attempter:
         """Send an encoded task once, hedged if the settings say so, and return its outputs or the verdict."""
         if task.sent:
             self._counters.retries += 1
+            # Whether others were answered since decides later who is to blame for a failure.
             task.history.proofs.on_repetition(self._group.answered.sent_at)
         task.sent += 1
         if self._hedging is None:
@@ -105,6 +106,7 @@ class Attempter:
             task.payload = outcome.reask
             task.history.reasks += 1
         full = others_succeed and outcome.no_room and self._may_refuse_again(task)
+        # The endpoint is to blame, so that the rows keep the attempt.
         if full or ticket.refund:
             task.charged -= 1
         return outcome
@@ -117,6 +119,7 @@ class Attempter:
             if isinstance(response, Response) and len(response.body) > self._codec.most_bytes_on_loop:
                 decoded = await self._decode_aside(response, task, ticket)
             outcome = self._judge(response, task, ticket, decoded)
+            # Some servers refuse credentials with status 200, which only the codec could see.
             if isinstance(outcome, Verdict) and self._may_renew_headers(response, outcome, ticket):
                 assert isinstance(response, Response)
                 assert outcome.status is not None
@@ -198,6 +201,7 @@ class Attempter:
                 error = InvalidResponse(f"the answer cannot be checked ({reason})")
         elif values is None:
             self._charge(task, error.usage, ticket)
+        # Before the retry: the same request would only show the same lengths again.
         if (stop := self._stop_for_lengths(task, {} if values is None else values, error)) is not None:
             return stop
         if error.rows:
@@ -274,6 +278,7 @@ class Attempter:
             verdict = classify_error(InvalidResponse(f"{reason}: {response.excerpt()}"), response.status)
         url = response.url or transport.url
         verdict = with_address(self._concealed(verdict), url, self._codec.path, transport.shown)
+        # Once rows were answered, the encoding of bodies is not to blame.
         if not ticket.endpoint.served:
             verdict = transport.with_remedy(verdict, task.payload)
         if verdict.status == 403 and verdict.action is Action.STOP and verdict.stop == "refused":

@@ -49,6 +49,7 @@ class ChunkBounds:
         """Return the most rows of the chunk at ``position``, and whether it has to be packed as well."""
         if self.fixed is None:
             return self._most_rows(), self.packing is not None
+        # The job for these rows exists already: neither a learnt limit nor the packing may cut them.
         if (n_rows := self.fixed.at(position)) is not None:
             return n_rows, False
         return self.fixed.most_before_next(position, self._most_rows()), self.packing is not None
@@ -71,6 +72,7 @@ class ChunkBounds:
         self.size = size = self.sizes.next()
         if size is None:
             return self.rows
+        # Weighing rows costs time, so that it begins only once the endpoint turns out to have such a limit.
         if self.packing is None and min(size.n_bytes, size.tokens) < inf:
             self.packing = self.spare_packing
         return max(1, int(min(self.rows, size.rows)))
@@ -91,6 +93,7 @@ class FixedCuts:
 
         Positions of successive calls do not decrease.
         """
+        # Ranges whose rows are done already are passed over.
         while self._ranges and self._ranges[0][0] < position:
             self._ranges.popleft()
         if not self._ranges or self._ranges[0][0] > position:

@@ -64,6 +64,7 @@ class Chunker(ABC):
         self.waits = window is not None
         """True if `get` may have to wait."""
         self._skip = skip or RowSet()
+        # Asked for every chunk, and a set of rows computes its truth by a call.
         self._skipping = bool(self._skip)
 
     @property
@@ -96,6 +97,7 @@ class Chunker(ABC):
         if self._window is not None and not self._window.acquire_nowait():
             return None
         task = self._cut()
+        # The slot was for this chunk alone; without one, the consumer would never return it.
         if task is None and self._window is not None:
             self._window.release()
         return task
@@ -156,13 +158,16 @@ class SizedChunker(Chunker):
         super().__init__(bounds, window, skip)
         self._rows = rows
         self.total = self._length = count_rows(rows)
+        # A list may hold rows of any kind, so each has to show by itself whether it can be sent.
         self.uniform = isinstance(rows, np.ndarray | Mapping)
 
     def _cut(self) -> ChunkTask | None:
         start, stop = self.position, self._length
         if self._skipping:
+            # A chunk ends where rows begin that are done, so that it is one range of the input.
             start, stop = self._skip.gap(start, stop) or (stop, stop)
         if start >= stop:
+            # The last rows may be ones that are skipped.
             self.position = self._length
             return None
         bounds, packed = self.bounds, None
@@ -246,6 +251,7 @@ class ChunkTask:
     def part(self, index: slice | Array) -> ChunkTask:
         """Return some of the rows as a task of their own, which knows its place in the chunk."""
         where = self.where
+        # From now on the rows come back in parts, to one and the same partial chunk.
         if self.place is None:
             self.place = Place(where, PartialChunk(self.chunk))
         part = ChunkTask(self.chunk, take_rows(self.rows, index))
@@ -256,12 +262,14 @@ class ChunkTask:
         part.place = Place(where, self.place.partial, self.attempts)
         part.n = len(part.positions())
         if self._history is not None:
+            # A success of others after the failure of the whole says as much about its parts.
             part.history.successes_seen = self._history.successes_seen
         return part
 
     def keep(self, index: Array) -> None:
         """Go on with some of the rows alone."""
         rest = self.part(index)
+        # Its attempts and its bisection stay, as it is still the same task.
         self.rows, self.n, self.place = rest.rows, rest.n, rest.place
         self.tokens = None
 

@@ -59,6 +59,7 @@ class ControlRequests:
     def begin(self) -> ControlTask:
         """Make the next one; it has to be `possible`, and none under way."""
         self.under_way = True
+        # A row of this run is preferred: credentials and model are those of now.
         answered = self._progress.last_answered
         row = self._group.answered.row if answered is None else _first(answered)
         assert row is not None

@@ -30,6 +30,7 @@ class EndpointProofs:
 
     def on_failure(self, now: float) -> None:
         """Remember the time of a failure."""
+        # Only once: what the endpoint answered before the first failure proves nothing.
         if self.failing_since == inf:
             self.failing_since = self._after = now
         self._failed_at = now
@@ -81,6 +82,7 @@ class History:
     def note_failure(self, verdict: Verdict, successes: int) -> bool:
         """Remember a failure for the next one. True if others have succeeded since the one before it."""
         self.error_kind = verdict.error_kind
+        # Compared before the count is replaced by the present one.
         self.others_served = self.others_succeeded(successes)
         self.successes_seen = successes
         return self.others_served

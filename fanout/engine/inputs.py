@@ -86,11 +86,13 @@ class _BlockChunker(Chunker):
         while self._blocks:
             end = self.position + count_rows(self._blocks[0].rows)
             wanted = self._skip.gap(self.position, end)
+            # Rows that are done lie before the wanted ones, or fill the rest of the block.
             self._drop((wanted[0] if wanted else end) - self.position)
             if wanted is None:
                 continue
             most, is_packed = self.bounds.most_rows(self.position)
             n_rows, packed = min(most, wanted[1] - wanted[0]), None
+            # Rows to be skipped come next, so the chunk cannot grow any more.
             closed = n_rows == most or wanted[1] < end
             if is_packed:
                 packed = self.bounds.pack(self.position, self._blocks[0].rows, 0, n_rows)
@@ -100,6 +102,7 @@ class _BlockChunker(Chunker):
             if len(self._blocks) > 1 and (joined := _joined(self._blocks[0], self._blocks[1])) is not None:
                 self._blocks.popleft()
                 self._blocks[0] = joined
+            # The next block is of another kind, or none will come: what is here is a chunk, however small.
             elif len(self._blocks) > 1 or self._ended:
                 return self._taken(n_rows, packed)
             else:
@@ -151,6 +154,7 @@ class _ThreadChunker(_BlockChunker):
     async def close(self) -> None:
         if isinstance(self._source, Generator):
             self._thread.submit(self._source.close)
+        # The source may block for ever, and nothing that it still gives is wanted.
         self._thread.shutdown(wait=False)
 
     async def _pull(self) -> Block | None:
@@ -185,6 +189,7 @@ class _AsyncChunker(_BlockChunker):
         rows: list[Any] = []
         try:
             while len(rows) < self.bounds.rows and not self._exhausted:
+                # Row by row, as no iterable tells how many it can give without a wait.
                 rows.append(await anext(self._iterator))
         except StopAsyncIteration:
             self._exhausted = True
@@ -229,6 +234,7 @@ def _joined(first: Block, second: Block) -> Block | None:
 def joined_rows(first: Rows, second: Rows) -> Rows | None:
     """Two containers as one; None where they are not of a kind."""
     rows = join_rows([first, second])
+    # Arrays of different dtypes would become a list of rows, which is encoded in another way.
     return rows if _kind(first) is _kind(second) is _kind(rows) else None
 
 
@@ -283,6 +289,7 @@ def stacked(rows: list[Any]) -> Rows:
     """Single rows as one container: an array where all are numpy values of one shape and dtype, else the list."""
     first = rows[0]
     if len(rows) == 1 and type(first) is np.ndarray:  # most often, in a service
+        # A copy, since the caller may change its array once `predict` has taken it.
         return first[np.newaxis].copy()
     if isinstance(first, np.ndarray | np.generic) and all(
         isinstance(row, np.ndarray | np.generic) and row.shape == first.shape and row.dtype == first.dtype
@@ -299,6 +306,7 @@ def _plain_array(array: np.ndarray[Any, Any]) -> Rows:
     if array.dtype.kind in "biufUST":
         return array
     if array.dtype.kind == "O" and all(isinstance(item, str) for item in array.ravel()):
+        # pandas holds texts as objects, and a fixed-width dtype would need as much memory as the longest for each.
         texts: list[Any] = array.tolist()
         return texts
     raise InputError(
@@ -314,6 +322,7 @@ def _column(column: Any, name: str) -> np.ndarray[Any, Any]:
     try:
         return stack_rows(column)
     except EncodeError as error:
+        # If all rows are at fault, none of them has to be named.
         rows = f"row {error.rows[0]}: " if len(error.rows) < len(column) else ""
         raise InputError(f"column {name!r}: {rows}{error.reason}") from None
 

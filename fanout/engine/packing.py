@@ -78,20 +78,25 @@ class Packing:
         `ConfigError` where tokens cannot be counted.
         """
         most, most_tokens = self._most_bytes(), self._max_tokens
+        # Learnt limits hold beside the user's, so that the smaller ones count.
         if limits is not None:
             most, most_tokens = min(most, limits.n_bytes), min(most_tokens, limits.tokens)
             if limits.tokens < inf and not self._counts:
+                # Only now the tokens of rows are counted, which takes time; those weighed before have no count.
                 self._counts = True
                 self._begin(start)
         most /= self._scale.ratio
         (fitting, size, tokens) = self._packed
+        # The answer before may be of another chunk, of more rows than are asked for, or of wider bounds.
         if start != self._start or fitting > n_rows or (fitting > 1 and (size > most or (tokens or 0.0) > most_tokens)):
             self._begin(start)
             fitting, size, tokens = _NOTHING
         tokens = tokens or 0.0
         while fitting < n_rows:
             row = self._weigh(rows, offset + fitting) if self._next is None else self._next
+            # A first row goes alone, however large: the endpoint has to say that it is too large.
             if fitting and (size + row[0] > most or tokens + row[1] > most_tokens):
+                # This row begins the next chunk, and need not be weighed again.
                 self._begin(start + fitting, row)
                 return self._of(fitting, size, tokens)
             fitting, size, tokens, self._next = fitting + 1, size + row[0], tokens + row[1], None
@@ -130,6 +135,7 @@ class Packing:
     def _most_bytes(self) -> float:
         if self._counts or self._max_tokens == inf:
             return self._max_bytes
+        # Without a counter, tokens are estimated from bytes, so a bound on tokens is one on bytes.
         return min(self._max_bytes, self._max_tokens / self._meter.per_byte)
 
     def _weigh(self, rows: Rows, index: int) -> tuple[float, float]:

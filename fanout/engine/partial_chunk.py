@@ -35,8 +35,10 @@ class PartialChunk:
         """Copy proven answers of the rows at these positions into their places; those of all rows are taken as such."""
         if self._outputs is None:
             if isinstance(where, slice) and where == slice(0, len(self.chunk)):
+                # Without a copy: nothing else is placed in this chunk.
                 self._outputs, self._open[:] = dict(outputs), False
                 return
+            # Filled, since rows that fail or stay pending keep these values.
             self._outputs = {name: filled((len(self.chunk), *a.shape[1:]), a.dtype) for name, a in outputs.items()}
         for name, values in outputs.items():
             self._outputs[name][where] = values
@@ -83,6 +85,7 @@ class PartialChunk:
 def usage_of_rows(task: ChunkTask) -> Array:
     """Return the tokens of each row: its share of those of its request, NaN where they are unknown. Shape (rows, 4)."""
     counts = token_counts(task.usage)
+    # An API counts a request, not its rows.
     share = np.array(counts) / task.n if counts.total else np.nan
     return np.full((task.n, len(counts)), share)
 

@@ -107,6 +107,7 @@ class PollingAttempter(Attempter):
                 self._count(-1)
         finally:
             self._usage_of_states.pop(task, None)
+            # Also if the job is given up: the server may bill it all the same.
             if isinstance(ticket, BilledTicket):
                 ticket.settle()
 
@@ -137,6 +138,7 @@ class PollingAttempter(Attempter):
             if isinstance(ticket, BilledTicket):
                 ticket.keep()
             ticket.report(started, task, first=task.sent == 1)
+        # The record is durable before the first GET: after a kill, the same job is awaited rather than paid for twice.
         await self._record(started, task)
         return started
 
@@ -194,6 +196,7 @@ class PollingAttempter(Attempter):
             await self._pause(min(wait, ends - now()), is_alive=not failures)
             if now() >= ends:
                 return self._overdue(words)
+            # Between two GETs the slot is free for others: a job may take minutes.
             async with ticket:
                 response = await self._dispatcher.exchange(ticket, job.url, job.endpoint)
                 if isinstance(response, Verdict):  # the run was stopped
@@ -204,6 +207,7 @@ class PollingAttempter(Attempter):
                     step = self._step(response, job, task, ticket)
                     if step is not None and not isinstance(step, Job):
                         return self._reported(step, task, ticket)
+                    # A state is a sign that the endpoint works, although the rows have no outcome yet.
                     ticket.report(response, first=True)
                     self._hooks.progress()
                     failures = refusals = 0
@@ -216,9 +220,11 @@ class PollingAttempter(Attempter):
             if reported.action is Action.STOP:
                 return self._acted_on(reported)
             words = f"; the last failure: {verdict.reason}"
+            # Only refusals with no state in between end the job: an endpoint in trouble may answer again.
             refusals += verdict.action is Action.FAIL
             if refusals >= self._group.retry.max_attempts:
                 return _lost(f"the job is lost: {verdict.reason}")
+            # Jittered, so that many jobs that failed together do not ask together.
             wait = uniform(0.5, 1.0) * min(_LONGEST_WAIT, polling.every * 2 ** min(failures, _MOST_DOUBLINGS))
 
     async def _pause(self, seconds: float, *, is_alive: bool) -> None:
@@ -268,6 +274,7 @@ class PollingAttempter(Attempter):
         self._any_ended = True
         with calling("the codec's classify"):
             meaning = self._codec.classify(response)
+        # A job that has ended may have failed, which only its codec knows.
         if meaning is not None:
             return self._classify(response, task, ticket)
         self._usage_of_states[task] = self._polling.usage(response)

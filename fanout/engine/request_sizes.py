@@ -41,6 +41,7 @@ class RequestSizes:
         """Count a request that failed with ``verdict``, although its rows are answered in smaller ones."""
         size = self._of(task)
         if size.n_bytes and self._bounds.spare_packing is not None:
+            # The packing has to know bytes before it cuts by them, and the chunk was not packed until now.
             self._bounds.spare_packing.weigh(task)
         self._sizes.too_large(size, task.chunk)
         limits = self._sizes.limits
@@ -83,6 +84,7 @@ class RequestSizes:
         if limits is None or task.n == 1:
             return []
         if packing is not None and min(limits.n_bytes, limits.tokens) < inf:
+            # Bounds in bytes or tokens: rows differ, so that equal numbers of rows would not do.
             counts = packing.parts(task.rows, limits)
         else:
             # The parts may have a little more than is known to be safe, so that there are fewer of them.
@@ -91,6 +93,7 @@ class RequestSizes:
         return task.parts(counts) if len(counts) > 1 else []
 
     def _of(self, task: ChunkTask) -> Size:
+        # Of rows that are all alike, bytes say no more than their number, and rows are the simpler limit.
         n_bytes = 0.0 if task.payload is None or _alike(task.rows) else float(task.payload.nbytes)
         tokens = self._meter.of_request(task.rows, 0) if self._meter.counts else 0.0
         return Size(float(task.n), n_bytes, float(tokens))

@@ -138,6 +138,7 @@ class ResultCollector:
 
     def flush(self) -> None:
         """Deliver the chunks that a stop has left in parts, so that nothing that succeeded is lost."""
+        # Rows that are still open in them count as pending.
         for partial in self._partial.values():
             self._finish_partial(partial)
         self._partial.clear()
@@ -160,6 +161,7 @@ class ResultCollector:
             if self._emit is not None:
                 self._emit(_event_of(failure))
         self.counters.ok += ok
+        # Events of single chunks are the most frequent; a listener that takes none of them costs nothing.
         if ok and self._emit_done is not None:
             self._emit_done(Event(kind="done", start=done.start, stop=done.stop))
 
@@ -187,6 +189,7 @@ class ResultCollector:
             self.settle(done)
 
     def _finish_if_whole(self, partial: PartialChunk) -> None:
+        # Remembered until it is whole, so that a stop can deliver its part of the rows.
         self._partial[partial.chunk] = partial
         if partial.complete:
             del self._partial[partial.chunk]
@@ -228,8 +231,10 @@ class RowStatus:
             n_ok -= failure.n_rows
             self._n_failed += failure.n_rows
         self._n_ok += n_ok
+        # Rows that count as answered must have values: `violation` looks for these.
         if done.outputs is None:
             self._n_empty += n_ok
+        # Pending rows are rare, so that adding all and removing these is quicker than adding what is between.
         self._resolved.add(done.start, done.stop)
         for rows in done.pending:
             self._resolved.remove(rows.start, rows.stop)
@@ -237,6 +242,7 @@ class RowStatus:
 
     def withdraw(self, rows: RowSet) -> int:
         """Count the answered ones among ``rows`` as pending. Returns their number."""
+        # A failure needs no answer, so that doubts about answers do not concern it.
         failed = RowSet((failure.start, failure.stop) for failure in self._failures)
         before = len(self._resolved)
         for start, stop in rows:
@@ -292,6 +298,7 @@ class MergedRows(RowStatus):
         if done.outputs is not None:
             if self._outputs is None:
                 self._outputs = {
+                    # Not filled: most often every row is written, and `result` fills the others.
                     name: np.empty((self._n_rows, *array.shape[1:]), array.dtype)
                     for name, array in done.outputs.items()
                 }

@@ -167,11 +167,13 @@ class Run:
             self._codec = self._group.metadata.codec or self._codec
             if self._codec.max_rows is not None:
                 self.chunker.bounds.limit(max(1, self._codec.max_rows))
+            # The run may have been stopped while it waited for the metadata.
             if self._stop_event.stopped is None:
                 await self._send_all()
         except CallbackError as error:
             self._report(error)
         finally:
+            # First all that could start a task or set a timer, then the source of the rows.
             watchdog.close()
             self.scheduler.close()
             self.recovery.close()
@@ -182,6 +184,7 @@ class Run:
             finally:
                 self._stop_event.close()
                 self._clock.end()
+        # Only now, so that all answers which came before the error are delivered.
         if self._error is not None:
             raise self._error
 
@@ -245,6 +248,7 @@ class Run:
 
         def distrust(endpoint: EndpointState, answered: Sequence[RowsSent]) -> None:
             stop = self._distrust(endpoint, answered)
+            # Others can go on, but the rows of this endpoint's connections are in doubt in any case.
             if not group.balancer.has_alternative(endpoint):
                 self.stop(stop, cut=True)
                 return
@@ -286,6 +290,7 @@ class Run:
 
     def _follow(self) -> None:
         capacity = self._group.capacity
+        # A change of the shared limit is an event of each run that goes on under it.
         self._emit(Event(kind="limit", concurrency=capacity.limiter.limit, reason=capacity.cause))
         self._workers.follow_limit()
 
@@ -303,6 +308,7 @@ class Run:
         return Stop("duplicate", reason)
 
     def _after_stop(self, first: bool, cut: bool) -> None:
+        # Requests in flight are abandoned; without ``cut`` only the wait for input ends, which may last for ever.
         if cut:
             self._tasks.cancel_all()
         elif self.scheduler.reader is not None:

@@ -91,6 +91,7 @@ class Scheduler:
         # On the happy path nothing waits and nothing is unexplained, so nothing else has to be asked.
         if (waiting or self._evidence.unexplained is not None) and not self._accepts_chunks:
             return None
+        # No new chunk is there, so that tasks which wait must not give way to one.
         if (task := self.chunker.get_nowait()) is None:
             self._lets_one_through = False
             return queue.pop()
@@ -147,6 +148,7 @@ class Scheduler:
         """Count a task from which an answer is expected. Returns it."""
         self._lets_one_through = False
         progress = self.progress
+        # A time in which nothing was open, such as a slow consumer's, is no stall of the endpoint.
         if not progress.open:
             progress.progress_at = progress.now()
         progress.open += 1
@@ -155,6 +157,7 @@ class Scheduler:
     def close_one(self) -> None:
         """Close an open task. When it was the last one, the workers may end."""
         self.progress.open -= 1
+        # The workers that wait would wait for ever: nothing else wakes them now.
         if not self.progress.open and self._exhausted:
             self._queue.notify_all()
 
@@ -204,6 +207,7 @@ class Scheduler:
         try:
             task = await self.chunker.get()
         except Exception as error:  # raised once the rows that came before it are answered
+            # An interrupt ends the run at once, and is no error of the input.
             if isinstance(error.__cause__, KeyboardInterrupt):
                 raise
             self._input_error, task = error, None
@@ -212,6 +216,7 @@ class Scheduler:
         if task is None:
             self._end_input()
             return None
+        # Another worker may read the input while this one sends.
         self._queue.notify_one()
         return self.opened(task)
 

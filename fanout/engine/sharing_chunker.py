@@ -67,6 +67,7 @@ class SharingChunker(Chunker):
         self._ahead: _Ahead | None = None
         self._carried: ChunkTask | None = None
         """Rows that were taken, but do not continue those before them."""
+        # Look-ups run on a thread, so that even rows in an array have to be waited for.
         self.waits = True
         self.total, self.uniform, self.position = rows.total, rows.uniform, rows.position
 
@@ -145,6 +146,7 @@ class SharingChunker(Chunker):
         """``first`` and the rows that follow it, as far as they are there."""
         self._carried = None
         most = min(max(_FEWEST_LOOKED_UP, _CHUNKS_LOOKED_UP * self.bounds.rows), _MOST_LOOKED_UP)
+        # However large its rows are, the first chunk is looked up as it is.
         most = max(first.n, min(most, int(_BYTES_LOOKED_UP / max(1.0, row_bytes(first.rows, 0)))))
         parts, stop = [first], first.chunk.stop
         while stop - first.chunk.start < most and (part := self._rows.get_nowait()) is not None:
@@ -180,6 +182,7 @@ class SharingChunker(Chunker):
         ids = None if planned.chunk.ids is None else planned.chunk.ids[start:stop]
         task = self._task(first_row + start, first_row + stop, _taken(planned.rows, sent), packed, ids)
         shared = self._shares.cut(planned, task.chunk, sent)
+        # The task has the rows that are sent; the chunk has the known ones as well, which are in their places already.
         task.n, task.place = len(sent), Place(as_slice(sent - start), shared)
         if not len(sent):
             self.chunks_taken -= 1  # no request

@@ -36,6 +36,7 @@ class TaskQueue:
     def put(self, task: ChunkTask, delay: float = 0.0) -> None:
         """Hand ``task`` to a worker in ``delay`` seconds."""
         due = self._loop.time() + delay
+        # The order makes equal times first come, first served, and spares a comparison of tasks.
         heappush(self.heap, (due, self._order, task))
         self._order += 1
         if self.sleepers:  # a worker that begins to wait sets the timer itself
@@ -81,6 +82,7 @@ class TaskQueue:
     def _wake_at(self, due: float) -> None:
         if due <= self._loop.time():
             self._workers.notify_one()
+        # One timer for all tasks, for the first one that is due.
         elif self._timer is None or self._timer.when() > due:
             if self._timer is not None:
                 self._timer.cancel()

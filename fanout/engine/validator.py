@@ -72,6 +72,7 @@ class ResponseValidator:
     def validate(self, outputs: Array | Values, n_rows: int) -> dict[str, Array]:
         """``outputs`` by name, every check passed that needs no other answer. Raises `InvalidResponse`."""
         schema = self.schema
+        # The common case, in which one comparison and one pass over the numbers check everything.
         if self._plain_form is not None and type(outputs) is np.ndarray:
             dtype, shape = self._plain_form
             if outputs.shape == (n_rows, *shape) and outputs.dtype == dtype and (self._lax or within(outputs)):
@@ -115,6 +116,7 @@ class ResponseValidator:
         chunks = dict.fromkeys(h.task.chunk for h in self._held)
         if len(chunks) <= self._capacity:
             return [], []
+        # The longest wait ends, so that the answers held in memory stay bounded.
         oldest = next(iter(chunks))
         refused = [h for h in self._held if h.task.chunk == oldest]
         self._held = [h for h in self._held if h.task.chunk != oldest]
@@ -172,6 +174,7 @@ class ResponseValidator:
         if spec.shape is None:
             return
         shape = array.shape[1:]
+        # None in the spec stands for a length that the answers show.
         alike = len(shape) == len(spec.shape) and all(
             want in (None, have) for want, have in zip(spec.shape, shape, strict=True)
         )
@@ -286,6 +289,7 @@ class ResponseDecoder:
     async def decode(self, codec: Codec, response: Response, n_rows: int, validator: ResponseValidator) -> Decoded:
         """Decode and validate ``response`` on the thread."""
         if self._thread is None:
+            # Made with the first large response: most runs have none.
             self._thread = DaemonThread("fanout-decode")
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, _decode, codec, response, n_rows, validator)

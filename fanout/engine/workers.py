@@ -90,6 +90,7 @@ class Workers:
         """Give the places of workers that wait for jobs to others."""
         assert self._codec.polling is not None
         before, self._scheduler.awaited = self._scheduler.awaited, min(n_awaited, self._codec.polling.most)
+        # Jobs that end need no other worker: the surplus ones wait, or leave at the end of the input.
         if self._scheduler.awaited > before:
             self._join()
             self._scheduler.wake()
@@ -114,6 +115,7 @@ class Workers:
         if self._codec.polling is not None:
             return most + self._scheduler.awaited + self._chunker.waits
         if (remaining := self._chunker.remaining) is not None:
+            # Bounds in bytes may make a chunk of each row, so then every row may need a worker.
             most = min(most, -(-remaining // (bounds.rows if bounds.packing is None else 1)))
         return most + self._chunker.waits
 
@@ -128,6 +130,7 @@ class Workers:
                 outcome = await attempter.run(task, ticket)
                 if isinstance(outcome, Verdict):
                     handle(task, outcome, ticket.sent_at)
+                # Nothing of its answer is kept: the row belongs to no chunk of this run.
                 elif task.is_control:
                     recovery.end_control(None)
                 else:
@@ -144,6 +147,7 @@ class Workers:
         """``task`` with its payload, or its first rows where all are too many; None where none is left to send."""
         encoder, packing = self._encoder, self._chunker.bounds.packing
         if not encoder.encode(task):
+            # Its rows have failed already, or wait with other callers, so only the task has to be closed.
             if self._scheduler.finish(task, succeeded=False):
                 self._recovery.finish(task, succeeded=False)
             return None
