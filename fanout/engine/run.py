@@ -248,10 +248,10 @@ class Run:
 
         def distrust(endpoint: EndpointState, answered: Sequence[RowsSent]) -> None:
             stop = self._distrust(endpoint, answered)
-            # Others can go on, but the rows of this endpoint's connections are in doubt in any case.
             if not group.balancer.has_alternative(endpoint):
                 self.stop(stop, cut=True)
                 return
+            # The others go on; rows in doubt are those of this endpoint's connections alone.
             self._dispatcher.reporter.exclude(endpoint, "it answered a request twice")
             stops_at_end.append(stop)
 
