@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from fanout._url import credentials_in
 from fanout.engine import Stop
+from fanout.io.fingerprint import row_digests
+from fanout.io.journal.state import RecordedJob
 from fanout.rows import RowSet
 from fanout.threads import on_thread
 
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 
     from fanout._redact import Redactor
     from fanout.io.journal import Journal, JournalState
+    from fanout.types import Rows
 
 
 class JournalledJobs:
@@ -33,29 +37,36 @@ class JournalledJobs:
         """Start and stop of the rows of each job that an earlier process has started."""
         return self._earlier.keys()
 
-    async def record(self, start: int, stop: int, url: str) -> Stop | None:
+    async def record(self, start: int, stop: int, rows: Rows, url: str) -> Stop | None:
         """Record the URL of the job for some rows, durably. Returns a stop if the journal cannot be written."""
         if not self._holds_secret(url):
             try:
-                await on_thread(self._journal.record_job, start, stop, url)
+                job = RecordedJob(url, await on_thread(_digest, rows))
+                await on_thread(self._journal.record_job, start, stop, job)
             except OSError as error:
                 return Stop("output", f"the journal cannot be written: {error}")
         return None
 
-    def take(self, start: int, stop: int) -> str | None:
+    async def take(self, start: int, stop: int, rows: Rows) -> str | None:
         """The URL of the job that an earlier process has started for exactly these rows, once."""
-        return self._earlier.pop((start, stop), None)
+        job = self._earlier.pop((start, stop), None)
+        # Rows without an answer may have been corrected since, or the files that they name.
+        return job.url if job is not None and await on_thread(_digest, rows) == job.digest else None
 
     def _holds_secret(self, url: str) -> bool:
         return self._redactor.hide(url) != url or any(credentials_in(url))
 
 
-def _under_way(state: JournalState) -> dict[tuple[int, int], str]:
+def _digest(rows: Rows) -> str:
+    return blake2b(row_digests(rows).tobytes(), digest_size=16).hexdigest()
+
+
+def _under_way(state: JournalState) -> dict[tuple[int, int], RecordedJob]:
     """The jobs of rows that are not done. Where a chunk was split, the jobs of its parts replace its own."""
     taken = RowSet(state.resolved)
-    jobs: dict[tuple[int, int], str] = {}
-    for (start, stop), url in reversed(state.jobs.items()):
+    jobs: dict[tuple[int, int], RecordedJob] = {}
+    for (start, stop), job in reversed(state.jobs.items()):
         if not taken.overlaps(start, stop):
-            jobs[start, stop] = url
+            jobs[start, stop] = job
             taken.add(start, stop)
     return jobs

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from fanout.cluster.plan import Budgets, Shards
     from fanout.cluster.shard import Shard
+    from fanout.io.journal.state import RecordedJob
     from fanout.io.parts import Ranges
     from fanout.settings import Limits
 
@@ -56,10 +57,12 @@ class Assigner:
         """Return the number of workers that may run an attempt beside ``running``."""
         return max(0, (1 if self.alone else self._workers) - len(running))
 
-    def next(self, number: int, running: Sequence[Attempt], jobs: Mapping[tuple[int, int], str]) -> Attempt | None:
+    def next(
+        self, number: int, running: Sequence[Attempt], jobs: Mapping[tuple[int, int], RecordedJob]
+    ) -> Attempt | None:
         """Return the next attempt; None if there is none while ``running`` are under way.
 
-        ``jobs`` are those of an asynchronous API: start and stop of rows -> URL.
+        ``jobs`` are those of an asynchronous API: start and stop of rows -> job.
         """
         idle = self.idle(running)
         if not len(self.shards) or not idle:
@@ -70,7 +73,7 @@ class Assigner:
         slot = min(set(range(self._workers)) - {attempt.slot for attempt in running})
         ranges = self.shards.take()
         wanted = RowSet(ranges)
-        known = [(a, b, url) for (a, b), url in jobs.items() if wanted.gap(a, b) is None]
+        known = [(a, b, *job) for (a, b), job in jobs.items() if wanted.gap(a, b) is None]
         share = share_of(self._limits, slot, self._workers)
         if self._shard.limits:  # the engine keeps the rates for all workers
             share = {name: value for name, value in share.items() if name not in self._limits.rates}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fanout.io.journal import Journal, JournalState, Spent
+    from fanout.io.journal.state import RecordedJob
     from fanout.io.parts import Ranges
     from fanout.io.writers import FileSink
     from fanout.types import Array, ChunkResult
@@ -55,13 +56,13 @@ class Collector:
         journal: the output's.
 
     Attributes:
-        jobs: start and stop of rows -> URL of the job that an asynchronous API was given for them.
+        jobs: start and stop of rows -> the job that an asynchronous API was given for them.
     """
 
     def __init__(self, sink: FileSink, journal: Journal) -> None:
         self._journal = journal
         self._store = storing(sink, journal)
-        self.jobs: dict[tuple[int, int], str] = dict(journal.state.jobs)
+        self.jobs: dict[tuple[int, int], RecordedJob] = dict(journal.state.jobs)
 
     def collect(self, part: Path, ranges: Ranges) -> Collected:
         """Write the rows of a part that are in ``ranges`` and not yet done. Blocks on I/O.
@@ -89,10 +90,10 @@ class Collector:
         for group in _groups(self._pieces(part, state, unwanted)):
             self._store(group)
         self._journal.allow(None)
-        for (start, stop), url in state.jobs.items():
+        for (start, stop), job in state.jobs.items():
             # The part is removed, and a driver that is killed must not give these rows to a second job.
             if any(self._journal.state.resolved.gaps(start, stop)):
-                self._journal.record_job(start, stop, url)
+                self._journal.record_job(start, stop, job)
         new = len(self._journal.state.resolved) - before
         failed = self._journal.state.failed - failed_before
         return Collected(new - failed, failed, state.charged)

@@ -21,6 +21,7 @@ from fanout.cluster.part import PartSink
 from fanout.engine import RunControl
 from fanout.errors import ConfigError, InputError, RunStopped
 from fanout.io.journal import Journal, same_but_for_times
+from fanout.io.journal.state import RecordedJob
 from fanout.io.parts import PartsFolder, Ranges
 from fanout.job import load_job
 from fanout.job.opening import client_of, open_offline, open_output, read_input
@@ -59,7 +60,7 @@ class Shard:
         run: name of the driver's process.
         attempt: number of the attempt.
         limits: fields of `Limits`, in place of those in the job.
-        jobs: start, stop and URL of jobs that an asynchronous API was given for some of the rows.
+        jobs: start and stop of some of the rows, and the fields of the job that an asynchronous API was given for them.
     """
 
     job: str
@@ -69,7 +70,7 @@ class Shard:
     run: str
     attempt: int
     limits: dict[str, Any] = field(default_factory=dict)
-    jobs: list[tuple[int, int, str]] = field(default_factory=list)
+    jobs: list[tuple[int, int, str, str]] = field(default_factory=list)
 
     def as_json(self) -> str:
         """Return the shard as JSON."""
@@ -148,7 +149,7 @@ async def _send(
     stop = None
     async with opened_on_thread(partial(Journal, journal_path(path), identity)) as journal:
         journal.state.resolved = RowSet(RowSet(ranges).gaps(0, end))
-        journal.state.jobs = {(a, b): url for a, b, url in shard.jobs}
+        journal.state.jobs = {(a, b): RecordedJob(*job) for a, b, *job in shard.jobs}
         async with client:
             watching = asyncio.create_task(_watch(shard, folder, client, control))
             try:

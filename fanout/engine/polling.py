@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fanout.engine.attempt import Outcome
     from fanout.engine.chunker import ChunkTask
     from fanout.stop import Stop, StopEvent
+    from fanout.types import Rows
     from fanout.upstream.admission import Exchanged, Ticket
     from fanout.upstream.group import EndpointState
 
@@ -38,11 +39,11 @@ _MOST_WITHOUT_END = 20
 class JobRecords(Protocol):
     """Records the jobs of a run, so that a process which resumes it goes on waiting for them."""
 
-    async def record(self, start: int, stop: int, url: str) -> Stop | None:
+    async def record(self, start: int, stop: int, rows: Rows, url: str) -> Stop | None:
         """Record the URL of the job for some rows, durably. Returns a stop if that fails."""
         ...
 
-    def take(self, start: int, stop: int) -> str | None:
+    async def take(self, start: int, stop: int, rows: Rows) -> str | None:
         """The URL of the job that an earlier process has started for exactly these rows, once."""
         ...
 
@@ -97,7 +98,7 @@ class PollingAttempter(Attempter):
 
     async def _attempt(self, task: ChunkTask, ticket: Ticket, only: EndpointState | None = None) -> Outcome:
         try:
-            job = self._earlier_job(task) or await self._start(task, ticket, only)
+            job = await self._earlier_job(task) or await self._start(task, ticket, only)
             if not isinstance(job, Job):
                 return job
             self._count(1)
@@ -115,11 +116,11 @@ class PollingAttempter(Attempter):
         self._n_awaited += change
         self._hooks.awaiting(self._n_awaited)
 
-    def _earlier_job(self, task: ChunkTask) -> Job | None:
+    async def _earlier_job(self, task: ChunkTask) -> Job | None:
         """The job that a process which has ended has started for these rows."""
         if self._hooks.records is None or task.sent > 1 or not _is_recorded(task):
             return None
-        url = self._hooks.records.take(task.first_row, task.first_row + task.n)
+        url = await self._hooks.records.take(task.first_row, task.first_row + task.n, task.rows)
         for endpoint in self._group.balancer.endpoints if url is not None else ():
             if url is not None and endpoint.is_candidate and endpoint.transport.may_get(url):
                 return Job(url, endpoint)
@@ -146,7 +147,8 @@ class PollingAttempter(Attempter):
         records = self._hooks.records
         if records is None or job.recorded_url is None or not _is_recorded(task):
             return
-        if (stop := await records.record(task.first_row, task.first_row + task.n, job.recorded_url)) is not None:
+        start, stop_row = task.first_row, task.first_row + task.n
+        if (stop := await records.record(start, stop_row, task.rows, job.recorded_url)) is not None:
             self._stop(stop)
 
     def _started(self, response: Exchanged, task: ChunkTask, ticket: Ticket) -> Job | Outcome | None:

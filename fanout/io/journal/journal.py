@@ -18,6 +18,7 @@ from fanout.io.journal.state import (
     DIGESTS_PER_RECORD,
     JournalState,
     LoadedJournal,
+    RecordedJob,
     SentDigests,
     Spent,
     digest_pieces,
@@ -222,10 +223,10 @@ class Journal:
                 self.state.spent, self.state.allowed = self.spent(), allowed
                 self._append(spending_payload(self.state.spent, allowed))
 
-    def record_job(self, start: int, stop: int, url: str) -> None:
-        """Record the URL of the job that an asynchronous API was given for some rows. Durable on return."""
+    def record_job(self, start: int, stop: int, job: RecordedJob) -> None:
+        """Record the job that an asynchronous API was given for some rows. Durable on return."""
         with self._lock:
-            self._append(job_payload(start, stop, url))
+            self._append(job_payload(start, stop, job))
 
     def notes(self) -> list[Any]:
         """Return the sink's notes, in order. Read from the file, because a long run has too many to keep."""

@@ -48,6 +48,18 @@ class Spent(NamedTuple):
     is_known: bool = True
 
 
+class RecordedJob(NamedTuple):
+    """The job that an asynchronous API was given for some rows.
+
+    Attributes:
+        url: where its state is.
+        digest: of the content of its rows.
+    """
+
+    url: str
+    digest: str
+
+
 @dataclass(slots=True)
 class JournalState:
     """The sum of a journal's records.
@@ -66,7 +78,7 @@ class JournalState:
         successor: the files that take their names together with the journal that replaces this one.
         spent: the spending of the run; None if it was never counted.
         allowed: cost and tokens that the process may have spent before its next record; None if it has ended.
-        jobs: start and stop of rows -> URL of the job that an asynchronous API was given for them. Some may be done.
+        jobs: start and stop of rows -> the job that an asynchronous API was given for them. Some may be done.
     """
 
     identity: Mapping[str, Any]
@@ -82,7 +94,7 @@ class JournalState:
     successor: Publication | None = None
     spent: Spent | None = None
     allowed: tuple[float, float] | None = None
-    jobs: dict[tuple[int, int], str] = field(default_factory=dict)
+    jobs: dict[tuple[int, int], RecordedJob] = field(default_factory=dict)
 
     @property
     def charged(self) -> Spent | None:
@@ -220,9 +232,9 @@ def _with_record(state: JournalState, document: Mapping[str, Any], folder: Path)
     state.n_rows = document.get("n_rows", state.n_rows)
     _read_spending(state, document)
     if "job" in document:
-        start, stop, url = document["job"]
+        start, stop, *job = document["job"]
         state.jobs.pop((start, stop), None)  # the last job of some rows is the last entry
-        state.jobs[start, stop] = url
+        state.jobs[start, stop] = RecordedJob(*job)
     if "publication" in document:
         # A complete run whose output is written again has a second one, which has to be carried out too.
         state.publication, state.complete = Publication.from_json(document["publication"], folder), False
@@ -290,9 +302,9 @@ def spending_payload(spent: Spent, allowed: tuple[float, float] | None) -> bytes
     return orjson.dumps(_spending(spent, allowed))
 
 
-def job_payload(start: int, stop: int, url: str) -> bytes:
+def job_payload(start: int, stop: int, job: RecordedJob) -> bytes:
     """Return the record of a job that was started for some rows."""
-    return safe_json({"job": [start, stop, url]})
+    return safe_json({"job": [start, stop, *job]})
 
 
 def _spending(spent: Spent | None, allowed: tuple[float, float] | None) -> dict[str, Any]:

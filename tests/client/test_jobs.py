@@ -1,0 +1,73 @@
+"""Jobs of asynchronous APIs in the journal: a run that is resumed awaits those of rows that are still the same."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+import orjson
+import pytest
+from multidict import CIMultiDict
+
+from fanout import Client, Response, RunControl, RunStopped
+from fanout.codecs import Json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fanout.transport import Request
+
+pytestmark = pytest.mark.virtual_time
+POLL = {"url": "get", "until": "output", "result": "output", "timeout": 1e6}
+CODEC = Json(request={"n": "{{rows}}"}, answers="@", dtype="float64", shape=[], poll=POLL)
+ROWS, CHUNK = 20_000, 5_000
+
+
+class Doubling:
+    """Doubles the numbers of each POST. Jobs but the first have not ended as long as ``is_busy``."""
+
+    def __init__(self) -> None:
+        self.posted: list[list[float]] = []
+        self.is_busy = True
+
+    async def send(self, request: Request) -> Response:
+        await asyncio.sleep(0.01)
+        document: dict[str, object] = {}
+        if request.method == "POST":
+            self.posted.append(orjson.loads(request.joined())["n"])
+            document["get"] = f"/jobs/{len(self.posted) - 1}"
+        else:
+            number = int(request.url.rpartition("/")[2])
+            if number == 0 or not self.is_busy:
+                document["output"] = [2 * n for n in self.posted[number]]
+        return Response(status=200, headers=CIMultiDict(), body=orjson.dumps(document), url=request.url)
+
+
+async def run(server: Doubling, folder: Path, control: RunControl | None = None) -> None:
+    async with Client("http://jobs.test/", codec=CODEC, transport=server, chunk_rows=CHUNK) as client:
+        await client.run(
+            str(folder / "x.npy"), str(folder / "y.npy"), journal=folder / "y.npy.journal", control=control
+        )
+
+
+@pytest.mark.parametrize("changed", [False, True])
+async def test_a_job_counts_for_the_rows_that_it_was_given_only(tmp_path: Path, changed: bool) -> None:
+    np.save(tmp_path / "x.npy", x := np.arange(float(ROWS)))
+    server, control = Doubling(), RunControl()
+    asyncio.get_running_loop().call_later(5, control.cut)
+    with pytest.raises(RunStopped):
+        await run(server, tmp_path, control)
+    assert len(server.posted) == ROWS // CHUNK
+    if changed:
+        # Between the samples that identify a large file, a row is corrected that has no answer yet.
+        x[12_345] = -1.0
+        with (tmp_path / "x.npy").open("r+b") as file:
+            file.seek(128 + 8 * 12_345)
+            file.write(np.float64(-1.0).tobytes())
+        os.utime(tmp_path / "x.npy", ns=(1, 1))
+    server.is_busy = False
+    await run(server, tmp_path)
+    assert np.load(tmp_path / "y.npy").tolist() == (2 * x).tolist()
+    assert len(server.posted) == ROWS // CHUNK + changed
