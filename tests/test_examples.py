@@ -8,12 +8,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from runpy import run_path
+from typing import Any
 
 import numpy as np
 import orjson
 import pytest
 
 import fanout
+from fanout.cli import main
 
 ROOT = Path(__file__).absolute().parents[1]
 HOME = Path(fanout.__file__).absolute().parents[1]
@@ -23,6 +26,9 @@ ON_REAL_SERVERS = {"nearest_sentences.py", "triton_digits.py"}
 """Run by tests/real/test_examples.py."""
 
 LONG = {"notebook.py", "score_digits.py", "streaming.py"}
+AS_PROCESSES = {"library.py", "offline_test.py"}
+"""Those that the fast tests run as the processes that they are; the slow tests run all of them so."""
+
 OUTPUT = {
     "library.py": r"probabilities \(1797, 10\) float32\n(.*: True\n){2}3794 rows .*, 0 retries\nmost in flight [1-8],",
     "streaming.py": r"50000 rows, sum (\d+), expected \1\nnever more than \d{3,4} rows were read ahead",
@@ -59,7 +65,7 @@ def test_every_example_is_run_here() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in sorted(OUTPUT)]
+    "name", [pytest.param(name, marks=[] if name in AS_PROCESSES else [pytest.mark.slow]) for name in sorted(OUTPUT)]
 )
 def test_an_example_runs_from_any_folder_and_prints_its_results(name: str, folder: Path) -> None:
     elsewhere = folder.parent / "elsewhere"
@@ -67,18 +73,33 @@ def test_an_example_runs_from_any_folder_and_prints_its_results(name: str, folde
     assert re.search(OUTPUT[name], run(folder / "examples" / name, cwd=elsewhere))
 
 
+@pytest.mark.parametrize("name", sorted(OUTPUT.keys() - LONG - {"offline_test.py"}))
+@pytest.mark.usefixtures("shared_local")
+def test_an_example_prints_its_results(name: str, folder: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `test_an_example_runs_from_any_folder_and_prints_its_results` does, in the process of the tests."""
+    monkeypatch.syspath_prepend(str(folder / "examples"))
+    monkeypatch.chdir(folder.parent)
+    run_path(str(folder / "examples" / name), run_name="__main__")
+    assert re.search(OUTPUT[name], capsys.readouterr().out)
+
+
 @pytest.mark.slow
 def test_the_tests_of_the_example_are_collected_by_pytest(folder: Path) -> None:
     assert "2 tests collected" in run("-m", "pytest", "-q", "--collect-only", "examples/offline_test.py", cwd=folder)
 
 
+@pytest.mark.slow
 def test_the_tests_of_the_example_run_inside_the_checkout_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # its settings make errors of warnings
     assert "2 passed" in run(ROOT / "examples" / "offline_test.py", cwd=tmp_path)
 
 
-def test_the_second_job_writes_json_lines(folder: Path) -> None:
-    run("-m", "fanout", "run", "examples/echo.toml", cwd=folder)
+@pytest.mark.usefixtures("shared_local")
+def test_the_second_job_writes_json_lines(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit) as end:
+        main(["run", "examples/echo.toml"])
+    assert end.value.code == 0
     lines = (folder / "out" / "echo.jsonl").read_bytes().splitlines()
     assert [orjson.loads(line) for line in lines] == np.load(folder / "examples" / "digits.npz")["labels"].tolist()
 

@@ -129,7 +129,7 @@ def _sixteen(times: Times) -> Make:
     ("share", "kind"),
     [
         (share, kind)
-        if (share, kind) in ((0.03, "503"), (0.1, "503"), (0.03, "reset"))
+        if (share, kind) in ((0.1, "503"), (0.03, "reset"))
         else pytest.param(share, kind, marks=pytest.mark.slow)
         for share in (0.01, 0.03, 0.1)
         for kind in ("503", "late", "reset", "slow", "hangs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
 from math import ceil, log2
 from typing import Any, NamedTuple
 
@@ -48,6 +49,14 @@ CAPS = {
 }
 
 
+@cache
+def requests_of_a_client_that_knows(name: str) -> int:
+    """Return the requests for all texts of a client to which the cap is no secret: the server refuses none."""
+    knowing = run(Capped(CAPS[name].too_large, "413"), TEXTS, **CAPS[name].knowing)
+    assert knowing.server.refused == 0
+    return knowing.requests
+
+
 @pytest.mark.parametrize("signal", SIGNALS)
 @pytest.mark.parametrize(
     "name",
@@ -56,11 +65,10 @@ CAPS = {
 )  # fmt: skip
 def test_row_74_a_hidden_cap_costs_few_more_requests_than_knowing_it(name: str, signal: str) -> None:
     cap = CAPS[name]
-    knowing = run(Capped(cap.too_large, signal), TEXTS, **cap.knowing)
     seen = run(Capped(cap.too_large, signal), TEXTS)
-    assert knowing.server.refused == 0
-    more = seen.requests / knowing.requests - 1
-    print(f"\n{name:12} {signal:12} {knowing.requests:5} requests, {more:+6.1%}, {seen.server.refused} refused", end="")
+    needed = requests_of_a_client_that_knows(name)
+    more = seen.requests / needed - 1
+    print(f"\n{name:12} {signal:12} {needed:5} requests, {more:+6.1%}, {seen.server.refused} refused", end="")
     assert seen.result.ok.all()
     assert seen.result.values.tolist() == [len(text) for text in TEXTS]
     assert more <= cap.most

@@ -132,7 +132,7 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-@pytest.fixture(params=["plain", "TLS 1.2", "TLS 1.3"])
+@pytest.fixture(params=["plain", pytest.param("TLS 1.2", marks=pytest.mark.slow), "TLS 1.3"])
 def security(request: pytest.FixtureRequest, authority: trustme.CA, tmp_path: Path) -> tuple[Any, str | None]:
     if request.param == "plain":
         return None, None
