@@ -112,6 +112,8 @@ class Traffic:
         self.requests = 0
         self.in_flight = 0
         self.max_in_flight = 0
+        self.hedges = 0
+        self.hedges_won = 0
         self.bytes_sent = 0
         """Bytes of bodies, as those received."""
 
@@ -231,8 +233,6 @@ class Counters:
         self.splits = 0
         self.cached = 0
         self.shared = 0
-        self.hedges = 0
-        self.hedges_won = 0
         self.backing_off = 0
         self.traffic = Traffic()
         self.usage: dict[str, int] = {}

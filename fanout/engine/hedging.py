@@ -198,5 +198,5 @@ class HedgedRequests:
         if second.sent_at is None:
             self._hedger.give_back()
             return
-        self._counters.hedges += 1
-        self._counters.hedges_won += won
+        self._counters.traffic.hedges += 1
+        self._counters.traffic.hedges_won += won

@@ -264,7 +264,7 @@ class RunSpans:
                 "fanout.rows.ok": counters.ok, "fanout.rows.failed": counters.failed,
                 "fanout.rows.reused": counters.cached + counters.shared,
                 "fanout.requests": counters.traffic.requests, "fanout.retries": counters.retries,
-                "fanout.splits": counters.splits, "fanout.hedges": counters.hedges,
+                "fanout.splits": counters.splits, "fanout.hedges": counters.traffic.hedges,
             })  # fmt: skip
             if stopped is not None:
                 span.set_attribute("error.type", stopped.kind)
