@@ -71,6 +71,7 @@ def context_of(
 ) -> tuple[bytes, str]:
     """Return the digest of the context, and the endpoint for people, without secrets."""
     assert settings.cache is not None
+    # Sorted, so that the order of endpoints in a job does not matter.
     places = sorted({_place(endpoint.url, codec) for endpoint, _ in endpoints})
     own = settings.headers if isinstance(settings.headers, Mapping) else {}
     headers = sorted({field for endpoint, _ in endpoints for field in _fields({**endpoint.headers, **own})})

@@ -123,6 +123,7 @@ async def survey_rows(
         on_request(group.costs.of(None))
 
     try:
+        # Chunk by chunk, so that the memory does not grow with the input.
         while (task := await chunker.get()) is not None:
             sendable = _encoded(task, chunker, codec, lambda failed, _: unsendable.append(failed.n))
             if sendable is not None:

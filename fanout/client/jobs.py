@@ -39,6 +39,7 @@ class JournalledJobs:
 
     async def record(self, start: int, stop: int, rows: Rows, url: str) -> Stop | None:
         """Record the URL of the job for some rows, durably. Returns a stop if the journal cannot be written."""
+        # Without a record, a process that resumes the run pays for the job again; a secret on a disk would be worse.
         if not self._holds_secret(url):
             try:
                 job = RecordedJob(url, await on_thread(_digest, rows))
@@ -65,6 +66,7 @@ def _under_way(state: JournalState) -> dict[tuple[int, int], RecordedJob]:
     """The jobs of rows that are not done. Where a chunk was split, the jobs of its parts replace its own."""
     taken = RowSet(state.resolved)
     jobs: dict[tuple[int, int], RecordedJob] = {}
+    # The latest first: each job replaces those before it of the same rows.
     for (start, stop), job in reversed(state.jobs.items()):
         if not taken.overlaps(start, stop):
             jobs[start, stop] = job

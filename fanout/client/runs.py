@@ -53,6 +53,7 @@ class Runs:
         withdrawn = account.withdraw(run.collector.suspect)
         # The rows were counted as ok when their chunk arrived.
         run.counters.ok -= withdrawn
+        # The run has ended, so that its counters are among the totals already.
         self._totals.ok -= withdrawn
 
     async def close(self) -> None:

@@ -234,6 +234,7 @@ class Session:
 
         ``callers`` are the traced callers of a batch of `predict`; None for any other run.
         """
+        # With other runs under way the limit follows their requests; a first run may find more descriptors free.
         if not self.runs.running:
             self._group.capacity.restore()
         tracing, trace = self._settings.tracing, None

@@ -90,15 +90,18 @@ def schema_of_answers(schema: Schema | None) -> Schema | None:
 
 async def _allow(journal: Journal, account: Account, run: Run, requests: int) -> None:
     """Raise the allowance of a limited account as often as it is exhausted."""
+    # Without a limit nothing has to be allowed; the final sum is recorded by `settle`.
     if not account.is_limited:
         return
     exhausted = asyncio.Event()
+    # Nothing beyond the recorded sum may be spent before the journal allows it.
     account.allowance, account.on_exhausted = account.spent, exhausted.set
     while True:
         await exhausted.wait()
         exhausted.clear()
         allowance = account.next_allowance(requests)
         try:
+            # Durable before it is spent: a kill can lose no more than is allowed.
             await on_thread(journal.allow, tuple(allowance))
         except OSError as error:
             run.stop(Stop("output", f"the journal cannot be written: {error}"))

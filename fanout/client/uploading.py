@@ -29,6 +29,7 @@ async def upload(sink: FileSink, control: RunControl | None = None) -> Stop | No
     work = asyncio.ensure_future(on_thread(destination.upload, sink.published_files, uploading.is_stopped))
     left = f"the output is complete in {sink.path.parent}"
     try:
+        # The thread cannot be cancelled, so it is asked to end, and waited for below.
         await asyncio.shield(work)
     except asyncio.CancelledError:
         uploading.stop(Stop("interrupted", "cancelled"))

@@ -120,6 +120,7 @@ class ConcurrencyLimiter:
 
     def _hand_over(self) -> bool:
         while self._waiters or self._urgent:
+            # Others get every fourth slot, even if urgent requests keep coming.
             urgent = self._urgent and (not self._waiters or self._urgent_in_a_row < _MOST_URGENT_IN_A_ROW)
             waiter = (self._urgent if urgent else self._waiters).popleft()
             if not waiter.done():

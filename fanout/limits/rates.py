@@ -80,6 +80,7 @@ class RateLimiter:
         reservation = Reservation(now, cost, self._generation, urgent=urgent)
         with self._lock:
             self._settle(now)
+            # They are reserved anew behind the urgent one, in their order.
             postponed = [other for other in self._ahead if not other.urgent] if urgent else []
             if postponed:
                 self._ahead = deque(other for other in self._ahead if other.urgent)
@@ -110,6 +111,7 @@ class RateLimiter:
             self._settle(now)
             for bucket in self._buckets:
                 if bucket.unit == "tokens":
+                    # As if the tokens had been reserved in time: the next requests wait for them.
                     bucket.settled += tokens * bucket.interval
             self._recount()
 
@@ -126,6 +128,7 @@ class RateLimiter:
             self._settle(now)
             known = self._announced.get(name)
             bucket = _Bucket(unit, seconds / left, 0.0, until=now + seconds)
+            # A quota that is announced again goes on from what was paid under the one before.
             bucket.settled = now + each * bucket.interval if known is None else known.settled
             self._announced[name] = bucket
             self._adopt()

@@ -15,35 +15,35 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from fanout.types import Chunk
 
+# Sizes that are remembered. The older ones are of an endpoint that may have changed.
 _FAILURES, _SUCCESSES = 16, 64
-"""Sizes that are remembered. The older ones are of an endpoint that may have changed."""
 
+# Part of a limit within which the smallest failure is close enough: to find out more costs more than it saves.
 _CLOSE = 0.05
-"""Part of a limit within which the smallest failure is close enough: to find out more costs more than it saves."""
 
+# Successes after a failure before the next trial between the two, so that a short run is not made of trials.
 _PAUSE = 6
-"""Successes after a failure before the next trial between the two, so that a short run is not made of trials."""
 
+# Part by which a limit is exceeded at first, after a while without failures. It doubles with each success.
 _FIRST_STEP = 0.03
-"""Part by which a limit is exceeded at first, after a while without failures. It doubles with each success."""
 
+# Successes after which a size is tried again that has failed; twice as many each time that it fails again.
 _PATIENCE = 96
-"""Successes after which a size is tried again that has failed; twice as many each time that it fails again."""
 
+# Part of a size that failed although larger ones succeeded: below it few will fail.
 _RARELY = 0.95
-"""Part of a size that failed although larger ones succeeded: below it few will fail."""
 
+# Part by which a first failure must exceed all successes to be taken for one of size. A request that is a little larger
+# than the others may have failed twice by chance.
 _CLEARLY = 1.1
-"""Part by which a first failure must exceed all successes to be taken for one of size. A request that is a little
-larger than the others may have failed twice by chance."""
 
+# Part of the limit that is planned for: the bytes of a body are known beforehand to about a part in hundred.
 _MARGIN = 0.99
-"""Part of the limit that is planned for: the bytes of a body are known beforehand to about a part in hundred."""
 
 _HOPED_FOR = 1.15
 
+# Successes of others after which a trial that did not come back is given up.
 _LOST = 64
-"""Successes of others after which a trial that did not come back is given up."""
 
 
 class Size(NamedTuple):
@@ -80,17 +80,20 @@ class _Unit:
     def succeeded(self, size: float) -> None:
         if self.limit < size < self.failed:
             self.limit = size
+            # No failure bounds the way up, so that larger and larger steps find the limit soon.
             if self.failed == inf:
                 self._step *= 2
 
     def too_large(self, size: float, successes: list[float]) -> None:
         """A size that failed. ``successes``: sizes that succeeded, in ascending order."""
         if size <= self.limit:
+            # The limit was too high: the largest success below the failure is the new one.
             below = bisect_left(successes, size)
             self.limit = successes[below - 1] if below else size / 2
             if below < len(successes):
                 self.limit = min(self.limit, _RARELY * size)
             self._patience = _PATIENCE
+        # A trial beyond the known failure has failed again: the next one has to wait longer.
         elif self._failed_before < inf:
             self._patience *= 2
         self.limit = max(1.0, self.limit)
@@ -105,6 +108,7 @@ class _Unit:
                 return self.limit + gap / 2 if quiet >= _PAUSE else None
             if quiet < self._patience:
                 return None
+            # The endpoint may take more by now, which only a trial beyond the known failure can show.
             self._failed_before, self.failed = self.failed, inf
         return max(self.limit + 1, (1 + self._step) * max(self.limit, min(self._failed_before, 2 * self.limit)))
 
@@ -165,6 +169,7 @@ class SizeLimits:
         if self.limits is None and len(self._failures) == 1 and not self._exceeds_all(size, _CLEARLY):
             return  # a limit that is just there is met again, and costs less until then than a false one
         for unit in self._units:
+            # 0 means that the size in this unit is not known.
             if size[unit.index]:
                 unit.too_large(size[unit.index], sorted(success[unit.index] for success in self._successes))
         self._choose()
@@ -229,6 +234,7 @@ class SizeLimits:
             self._trial, self._trial_since = chunk, 0
         elif self._trial is not None:
             self._trial_since += 1
+            # Its chunk may belong to a run that has been stopped.
             if self._trial_since > _LOST:
                 self._trial = None
 

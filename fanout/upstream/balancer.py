@@ -223,6 +223,7 @@ class ModelNames:
             raise InvalidResponse(self._objection(name, pinned), error_kind="model")
         if (foreign := self._foreign.get(endpoint)) is not None:
             foreign.in_a_row = 0
+            # The response to an earlier request may have come before the model was exchanged for another one.
             if pinned is None and sent >= foreign.since:
                 self._counting |= foreign.names
                 del self._foreign[endpoint]

@@ -58,6 +58,7 @@ class CircuitBreaker:
         """
         if not self.is_open or self._trial is ticket:
             return 0.0
+        # A ticket that asks again keeps its place.
         self._queue.setdefault(ticket)
         if self._trial is not None:
             return inf
@@ -81,6 +82,7 @@ class CircuitBreaker:
         """Open the circuit, however many tokens are left."""
         if not self.is_open:
             self.is_open = True
+            # An open circuit keeps its next trial, however many failures follow.
             self._trial_wait = trial_after
             self._schedule_trial(now)
 
@@ -90,6 +92,7 @@ class CircuitBreaker:
             longest = self._suspect_wait if rows_suspect else _LONGEST_TRIAL_WAIT
             self._trial_wait = min(2 * self._trial_wait, longest)
             self._schedule_trial(now)
+        # While the circuit is open only the trial counts: requests sent before fail for the same reason.
         elif not self.is_open:
             self.tokens -= 1
             if self.tokens < 1:
@@ -109,6 +112,7 @@ class CircuitBreaker:
 
     def spend(self) -> bool:
         """Take a token for a request that could be left out, such as a hedge. False if none can be spared."""
+        # The last token is left for a failure, which has to open the circuit.
         if self.is_open or self.tokens < 2:
             return False
         self.tokens -= 1

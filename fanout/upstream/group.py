@@ -220,6 +220,7 @@ class EndpointGroup:
             ],
             wait_queue,
         )
+        # Before the listeners of runs, so that these find breakers of the new size.
         self.capacity.listeners[self._resize_breakers] = None
         self.metadata = Metadata()
         self.answered = Answered()
@@ -269,6 +270,7 @@ class EndpointGroup:
                 "request_id_header",
                 endpoint.transport.shown_url,
             )
+        # A copy, as a report may end a run, which then removes its own.
         for report in list(self.on_second_answer):
             report(endpoint, rows)
 

@@ -135,6 +135,7 @@ class SharedDispatcher(Dispatcher):
         if (claim := ticket.claim) is None:
             claim = ticket.claim = self._shared.claim(self._want(decision, ticket, task), urgent=self.call.urgent)
         if claim.refused is not None:
+            # No request will use it, and other processes may.
             ticket.give_back_claim()
             return Verdict(action=Action.STOP, reason=claim.refused.reason, stop=claim.refused.kind)
         if claim.start is None:
