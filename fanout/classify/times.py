@@ -51,6 +51,7 @@ _LEAD = (
     r"|(?<!max )(?<!maximum )(?<!queue )(?<!the )wait|after\s{1,3}waiting)\b"
 )
 _FILLER = r"(?:[\s:=(~]{1,3}(?:about|approx|approximately|around|at\sleast|another|the\snext|for)\b){0,3}[\s:=(~]{1,3}"
+_DIGIT = re.compile(r"\d")
 _LED_DURATION = re.compile(rf"{_LEAD}{_FILLER}({_SPELLED_PATTERN})", re.IGNORECASE)
 _ISO_TEXT = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:\s?(?:UTC|GMT)|Z|[+-]\d\d:?\d\d)?"
 _LED_TIME = re.compile(rf"{_LEAD}{_FILLER}({_ISO_TEXT})", re.IGNORECASE)
@@ -125,6 +126,8 @@ def seconds_until(date: str, server_date: str | None, now: datetime | None) -> f
 def wait_in_words(message: str, server_date: str | None = None, now: datetime | None = None) -> float | None:
     """Seconds that a message such as "Please try again in 6m0s" asks to wait, at most; None if it asks for none."""
     text = message[:_LONGEST_MESSAGE]
+    if _DIGIT.search(text) is None:
+        return None
     waits = [spelled(match.rstrip(" ,").lower().removesuffix(" and")) for match in _LED_DURATION.findall(text)]
     waits += [wait_for(match, server_date, now) for match in _LED_TIME.findall(text)]
     waits += [number(match) for match in _BARE.findall(text)]

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 # Bytes that JMESPath, which is written in Python, searches within some ten milliseconds.
 _MOST_FOR_JMESPATH = 128 * 2**10
+_CONTAINER_FAILED = 424
 _NO_SUCH_PAGE = (404, 405, 410)
 
 
@@ -199,8 +200,11 @@ class Json(Codec):
         if response.status in _NO_SUCH_PAGE and self._template.varies_url:
             # A row has chosen the page, so that the row is at fault, and not the endpoint.
             return Verdict(action=Action.SPLIT, reason="", status=response.status)
+        succeeded = 200 <= response.status < 300
+        if not succeeded and response.status != _CONTAINER_FAILED:
+            return None
         document = small_document(response)
-        if 200 <= response.status < 300:
+        if succeeded:
             refusal = self._reader.answers.refusal(document)
             reason = f"HTTP {response.status}: {refusal}"
             return (
@@ -208,7 +212,7 @@ class Json(Codec):
                 if refusal is None
                 else Verdict(action=Action.FAIL, reason=reason, status=response.status, about_rows=True)
             )
-        original = document.get("OriginalStatusCode") if response.status == 424 and isinstance(document, dict) else None
+        original = document.get("OriginalStatusCode") if isinstance(document, dict) else None
         return original if isinstance(original, int) and 400 <= original < 600 else None
 
     def _type_answers(self, typed: TypedAnswers) -> None:

@@ -89,7 +89,7 @@ class Scheduler:
         if queue.heap and not self._lets_one_through and (task := queue.pop()) is not None:
             return task
         # On the happy path nothing waits and nothing is unexplained, so nothing else has to be asked.
-        if (waiting or self._evidence.unexplained is not None) and not self._accepts_chunks:
+        if (waiting or self._evidence.unexplained is not None) and not self._accepts_chunks(waiting):
             return None
         # No new chunk is there, so that tasks which wait must not give way to one.
         if (task := self.chunker.get_nowait()) is None:
@@ -111,7 +111,7 @@ class Scheduler:
                 self._end_input()
                 continue
             all_busy = self.progress.open - self.n_waiting >= self._group.capacity.limiter.limit + self.awaited
-            if all_busy or self._exhausted or self.reader is not None or not self._accepts_chunks:
+            if all_busy or self._exhausted or self.reader is not None or not self._accepts_chunks(self.n_waiting):
                 await self._queue.wait(all_busy=all_busy)
             elif (task := await self._read()) is not None:
                 break
@@ -132,9 +132,11 @@ class Scheduler:
         if task.bisection is not None:
             return True
         self.close_one()
-        # On the happy path nothing has failed, so no success has to explain a failure.
+        if evidence.active:
+            self.look_again()
+        # Only tasks that are parked wait for a success to explain their failure.
         return bool(
-            evidence.active
+            evidence.parked
             or evidence.unexplained is not None
             or evidence.withheld
             or (succeeded and self._group.sizes.watching)
@@ -179,7 +181,8 @@ class Scheduler:
 
     def look_again(self) -> None:
         """Let a worker that waits look for a task: new chunks may be accepted again."""
-        self._queue.notify_one()
+        if self._queue.sleepers:
+            self._queue.notify_one()
 
     def wake(self) -> None:
         """Let the workers that wait look for a task: more may be in flight than before."""
@@ -189,17 +192,15 @@ class Scheduler:
         """End the scheduling; tasks that wait are dropped, and their rows stay pending."""
         self._queue.close()
 
-    @property
-    def _accepts_chunks(self) -> bool:
-        if self._lets_one_through or not self.n_waiting:
-            return self._lets_one_through or not self._evidence.holds_back
+    def _accepts_chunks(self, waiting: int) -> bool:
+        """True if a new chunk may be taken while so many tasks wait."""
+        if self._lets_one_through:
+            return True
         # An endpoint that has never answered gets no other chunk before its first ones have used their attempts up.
-        enough = self.n_waiting >= self._most_waiting or not self._group.balancer.answered
-        return not enough and not self._evidence.holds_back
-
-    @property
-    def _most_waiting(self) -> int:
-        return max(_FEWEST_WAITING, self._group.capacity.limiter.limit)
+        most = max(_FEWEST_WAITING, self._group.capacity.limiter.limit)
+        if waiting and (waiting >= most or not self._group.balancer.answered):
+            return False
+        return not self._evidence.holds_back
 
     async def _read(self) -> ChunkTask | None:
         """Wait for the input. One worker at a time does, so that the others are free for retries."""

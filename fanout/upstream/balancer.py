@@ -56,7 +56,8 @@ class Balancer:
     @property
     def answered(self) -> bool:
         """True once any endpoint has sent an HTTP response of any kind."""
-        return any(endpoint.answered for endpoint in self.endpoints)
+        # Mostly the first has, and a generator would cost each chunk that is taken while others wait more than that.
+        return self.endpoints[0].answered or any(endpoint.answered for endpoint in self.endpoints)
 
     def acquire(
         self,
