@@ -11,17 +11,19 @@ from fanout.cluster.part import cut, read_part
 from fanout.errors import ConfigError
 from fanout.files import START_FRESH
 from fanout.io.fingerprint import DIGEST_BYTES
-from fanout.io.journal import read_state
-from fanout.io.journal.state import read_digests
+from fanout.io.journal import JournalState, read_state
+from fanout.io.journal.comparison import Comparison
+from fanout.io.journal.state import SentDigests, read_digests
 from fanout.io.parts import added
 from fanout.paths import journal_path
 from fanout.rows import RowSet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from fanout.io.journal import Journal, JournalState, Spent
+    from fanout.io.journal import Journal, Spent
+    from fanout.io.journal.comparison import Rows
     from fanout.io.journal.state import RecordedJob
     from fanout.io.parts import Ranges
     from fanout.io.writers import FileSink
@@ -97,6 +99,26 @@ class Collector:
         new = len(self._journal.state.resolved) - before
         failed = self._journal.state.failed - failed_before
         return Collected(new - failed, failed, state.charged)
+
+    def compare(self, parts: Sequence[tuple[Path, Ranges]], n_rows: int, rows: Rows) -> Comparison:
+        """Compare the rows that parts hold with those of the input as it is now. Blocks on I/O.
+
+        Raises `ConfigError` for a damaged part.
+        """
+        done, known = RowSet(), RowSet()
+        digests: Array = np.zeros((n_rows, 2), np.uint64)
+        for part, ranges in parts:
+            if (state := self._read(part)) is None:
+                continue
+            others = _complement(ranges)
+            for start, stop in state.resolved:
+                for a, b in others.gaps(start, stop):
+                    done.add(a, b)
+            for start, stop, data in read_digests(journal_path(part)):
+                for a, b in others.gaps(start, stop):
+                    digests[a:b] = np.frombuffer(data, "<u8").reshape(-1, 2)[a - start : b - start]
+                    known.add(a, b)
+        return Comparison(JournalState({}, done, n_rows=n_rows), SentDigests(digests, known), rows)
 
     def left_of(self, rows: RowSet) -> RowSet:
         """Return those of ``rows`` that are not done."""

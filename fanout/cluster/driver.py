@@ -115,6 +115,7 @@ class Cluster:
         earlier = None if self._fresh else self._folder.read_manifest()
         if earlier is not None and earlier.attempts:
             self._require_same_run(earlier, journal)
+            self._require_same_rows(earlier, journal, source)
         for number, ranges in () if earlier is None else earlier.attempts.items():
             collected = self._collector.collect(self._folder.part(number), ranges)
             journal.resumed_rows += collected.ok + collected.failed
@@ -204,3 +205,19 @@ class Cluster:
             f"to go on with it, or {START_FRESH}",
             key="output.path",
         )
+
+    def _require_same_rows(self, manifest: Manifest, journal: Journal, source: Source) -> None:
+        """Raise `ConfigError` if rows have changed that the parts of an earlier driver have answered."""
+        content = content_of(source)
+        # An edit of a large file may show in its time of change alone.
+        if content is None or manifest.identity == orjson.loads(orjson.dumps(journal.state.identity)):
+            return
+        assert self._collector is not None
+        parts = [(self._folder.part(number), ranges) for number, ranges in manifest.attempts.items()]
+        comparison = self._collector.compare(parts, manifest.n_rows, content)
+        if not comparison.is_same:
+            raise ConfigError(
+                f"{self._folder.path} is of an unfinished run with another input ({comparison.text}); put that back to "
+                f"go on with it, or {START_FRESH}",
+                key="output.path",
+            )

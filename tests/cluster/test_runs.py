@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 
 import numpy as np
@@ -252,6 +253,29 @@ async def test_a_killed_driver_loses_no_row(job, doubler, engine, on_cluster, tm
     assert len(asked) == ROWS - status.ok
     np.testing.assert_array_equal(np.load(tmp_path / "out/y.npy"), 2 * np.load(tmp_path / "x.npy"))
     assert not folder.path.exists()
+
+
+@pytest.mark.parametrize("changed", [False, True])
+async def test_parts_of_rows_that_have_changed_do_not_count(
+    doubler, on_cluster, write_job, monkeypatch, tmp_path, changed
+) -> None:
+    """An edit between the samples that identify a large file shows in the digests of the rows in the parts."""
+    rows = np.arange(20_000.0)
+    job = write_job(rows=rows, url=doubler.url)
+    with monkeypatch.context() as patched:
+        patched.setattr(Collector, "collect", lambda *_: (_ for _ in ()).throw(fanout.ConfigError("killed")))
+        with pytest.raises(fanout.ConfigError, match="killed"):
+            await on_cluster(job, "chunks.rows=1000", engine=Threads(1))
+    rows[12_345] = -1.0 if changed else rows[12_345]
+    np.save(tmp_path / "x.npy", rows)
+    os.utime(tmp_path / "x.npy", ns=(1, 1))
+    if not changed:
+        assert (await on_cluster(job, "chunks.rows=1000")).earlier > 0
+        return
+    for _ in range(2):
+        with pytest.raises(fanout.ConfigError, match=r"another input \(.*these differ: 12345\)"):
+            await on_cluster(job, "chunks.rows=1000")
+    assert (await on_cluster(job, "chunks.rows=1000", fresh=True)).earlier == 0
 
 
 async def test_ctrl_c_keeps_what_is_done_and_one_process_goes_on(job, doubler, engine, on_cluster, monkeypatch) -> None:
