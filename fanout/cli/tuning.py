@@ -167,7 +167,7 @@ def _table(report: TuneReport) -> Iterator[str]:
     yield "".join(f"{name:>{width}}" for name, width in zip(_HEAD, widths, strict=True))
     for trial in sorted(report.trials, key=lambda trial: trial.point):
         cells = (
-            f"{trial.chunk_rows:,}", f"{trial.concurrency:,}", rounded(trial.rows_per_second),
+            f"{trial.point.chunk_rows:,}", f"{trial.point.concurrency:,}", rounded(trial.rows_per_second),
             _ms(trial.latency_p50), _ms(trial.latency_p95), f"{trial.errors:.1%}",
         )  # fmt: skip
         note = "best" if report.best is not None and trial.point == report.best.point else _note(trial)
@@ -177,15 +177,15 @@ def _table(report: TuneReport) -> Iterator[str]:
 def _plot(report: TuneReport) -> Iterator[str]:
     series: dict[str, dict[int, float]] = {}
     for trial in sorted(report.trials, key=lambda trial: trial.point):
-        series.setdefault(f"{trial.chunk_rows:,}", {})[trial.concurrency] = trial.rows_per_second
-    star = None if report.best is None else (f"{report.best.chunk_rows:,}", report.best.concurrency)
+        series.setdefault(f"{trial.point.chunk_rows:,}", {})[trial.point.concurrency] = trial.rows_per_second
+    star = None if report.best is None else (f"{report.best.point.chunk_rows:,}", report.best.point.concurrency)
     yield "rows/s"
     yield from plot(series, best=star, below="in flight")
 
 
 def _figures(trial: Trial) -> str:
     return (
-        f"{trial.chunk_rows:,} rows in a chunk, {trial.concurrency} in flight: "
+        f"{trial.point.chunk_rows:,} rows in a chunk, {trial.point.concurrency} in flight: "
         f"{rounded(trial.rows_per_second)} rows/s, p95 {_ms(trial.latency_p95)} ms"
     )
 

@@ -79,7 +79,7 @@ class Search:
         enough = (1 - GROWTH) * fastest.rows_per_second
         return min(
             (trial for trial in self._good() if trial.rows_per_second >= enough),
-            key=lambda trial: (trial.concurrency, trial.latency_p95 or 0.0, trial.chunk_rows),
+            key=lambda trial: (trial.point.concurrency, trial.latency_p95 or 0.0, trial.point.chunk_rows),
         )
 
     @property
@@ -92,7 +92,7 @@ class Search:
         """True if the best trial has the highest candidate for the concurrency."""
         best = self.best
         # A single candidate was the user's choice, and shows nothing about higher ones.
-        return best is not None and len(self._steps) > 1 and best.concurrency == self._steps[-1]
+        return best is not None and len(self._steps) > 1 and best.point.concurrency == self._steps[-1]
 
     def _search(self) -> _Points[None]:
         size = yield from self._size_that_fits()

@@ -71,8 +71,7 @@ class Measurement:
 class Trial:
     """All measurements of one point, combined."""
 
-    chunk_rows: int
-    concurrency: int
+    point: Point
     rows_per_second: float
     latency_p50: float | None
     """Seconds; the mean over several measurements, weighted by requests. None if there was no exchange."""
@@ -95,10 +94,10 @@ class Trial:
     refused: str
     verdict: TrialVerdict
 
-    @property
-    def point(self) -> Point:
-        """The two values."""
-        return Point(self.chunk_rows, self.concurrency)
+    def as_dict(self) -> dict[str, Any]:
+        """Return the trial in the form of the JSON output."""
+        values = asdict(self)
+        return {**values.pop("point")._asdict(), **values}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +208,8 @@ class TuneReport:
     def as_dict(self) -> dict[str, Any]:
         """Return the report in the form of the JSON output."""
         report = asdict(self)
+        report["trials"] = [trial.as_dict() for trial in self.trials]
+        report["best"] = self.best and self.best.as_dict()
         # The JSON is flat, as that of a run.
         del report["stop"]
         return report | self.cost.as_keys() | stop_keys(self.stop)
@@ -233,8 +234,7 @@ def combine(point: Point, measured: Sequence[Measurement], bounds: Bounds) -> Tr
     elif p95 is not None and p95 > bounds.p95:
         verdict = "p95"
     return Trial(
-        chunk_rows=point.chunk_rows,
-        concurrency=point.concurrency,
+        point=point,
         # The sum of rows over the sum of times weighs a long measurement more than a short one.
         rows_per_second=rows / seconds if seconds else 0.0,
         latency_p50=p50,

@@ -227,9 +227,9 @@ class Tuner:
         settings, failed = {}, 0
         if best is not None:
             failed = self._failed[best.point]
-            settings = {"chunks.rows": best.chunk_rows}
+            settings = {"chunks.rows": best.point.chunk_rows}
             # A fixed number would end the adaptive limit that the job asks for.
-            settings |= {} if self._automatic else {"limits.concurrency": best.concurrency}
+            settings |= {} if self._automatic else {"limits.concurrency": best.point.concurrency}
         return TuneReport(
             answers=self._answers,
             endpoint=self._shown,

@@ -6,18 +6,19 @@ from dataclasses import replace
 
 from fanout.cli.tuning import plan_text, plot, report_text, trial_text
 from fanout.tune import Plan, Trial, TuneReport
+from fanout.tune.trial import Point
 
 BEST = Trial(
-    chunk_rows=128, concurrency=8, rows_per_second=2048.4, latency_p50=0.4, latency_p95=0.5, errors=0.0, requests=100,
+    point=Point(128, 8), rows_per_second=2048.4, latency_p50=0.4, latency_p95=0.5, errors=0.0, requests=100,
     rows=12800, failed=0, seconds=6.25, measured=2, refused="", verdict="ok",
 )  # fmt: skip
-SLOW = replace(BEST, concurrency=1, rows_per_second=256.0, measured=1)
+SLOW = replace(BEST, point=Point(128, 1), rows_per_second=256.0, measured=1)
 REFUSED = replace(
-    BEST, chunk_rows=1256, rows_per_second=0.0, latency_p50=None, latency_p95=None, verdict="refused", measured=1,
+    BEST, point=Point(1256, 8), rows_per_second=0.0, latency_p50=None, latency_p95=None, verdict="refused", measured=1,
     refused="HTTP 413:\ntoo large",
 )  # fmt: skip
-BUSY = replace(BEST, concurrency=16, verdict="errors", errors=0.25)
-LATE = replace(BEST, concurrency=32, verdict="p95", latency_p95=31.0)
+BUSY = replace(BEST, point=Point(128, 16), verdict="errors", errors=0.25)
+LATE = replace(BEST, point=Point(128, 32), verdict="p95", latency_p95=31.0)
 FOUND = TuneReport(
     endpoint="http://host/", codec="json", rows=2000, max_p95=30.0, max_errors=0.01,
     trials=(SLOW, BEST, BUSY, LATE, REFUSED), best=BEST, settings={"chunks.rows": 128, "limits.concurrency": 8},

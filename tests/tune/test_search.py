@@ -256,11 +256,11 @@ def test_the_choice_meets_the_bounds_and_is_the_cheapest_of_the_fast(
     assert len({trial.point for trial in search.trials}) == len(search.trials) == len(set(asked))
     if search.best is not None:
         assert server.latency(search.best.point) <= p95
-        assert search.best.chunk_rows <= server.largest
+        assert search.best.point.chunk_rows <= server.largest
         most = max(trial.rows_per_second for trial in good)
         as_fast = [trial for trial in good if trial.rows_per_second >= (1 - GROWTH) * most]
         assert search.best in as_fast
-        assert search.best.concurrency == min(trial.concurrency for trial in as_fast)
+        assert search.best.point.concurrency == min(trial.point.concurrency for trial in as_fast)
 
 
 @given(st.integers(0, 10_000))

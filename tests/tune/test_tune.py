@@ -185,7 +185,7 @@ async def test_a_refused_chunk_size_is_reported_with_the_server_s_message(tune):
     report = await tune(server)
     assert report.settings["chunks.rows"] == 64
     refused = next(trial for trial in report.trials if trial.verdict == "refused")
-    assert refused.chunk_rows == 128
+    assert refused.point.chunk_rows == 128
     assert "413" in refused.refused
     assert max(server.sizes) == 128, "no larger one is tried"
 
@@ -200,7 +200,7 @@ async def test_one_bad_row_is_not_taken_for_a_chunk_that_is_too_large(tune):
 async def test_overload_is_no_setting_to_choose(tune):
     report = await tune(Server(workers=100, refuses_above=8), chunk_rows=(64,))
     assert report.settings["limits.concurrency"] == 8
-    assert next(trial for trial in report.trials if trial.concurrency == 16).verdict == "errors"
+    assert next(trial for trial in report.trials if trial.point.concurrency == 16).verdict == "errors"
 
 
 async def test_a_wait_that_the_endpoint_asks_for_is_kept_by_the_next_trial_too(tune):
@@ -217,7 +217,7 @@ async def test_the_bound_on_p95_is_kept(tune):
     server = Server(workers=2, fixed=0.1)
     report = await tune(server, chunk_rows=(64,), max_p95=0.25)
     assert report.settings["limits.concurrency"] == 2
-    assert {trial.verdict for trial in report.trials if trial.concurrency > 4} <= {"p95"}
+    assert {trial.verdict for trial in report.trials if trial.point.concurrency > 4} <= {"p95"}
     report = await tune(server, max_p95=0.05)
     assert (report.best, report.settings, report.exit_code) == (None, {}, 1)
     assert report.trials
@@ -290,9 +290,9 @@ async def test_measurements_before_a_stop_are_reported(tune):
 
 async def test_an_interrupted_search_reports_its_measurements(tune):
     control, server = SearchControl(), Server(workers=100)
-    witness = Witness(hook=lambda trial: trial.concurrency == 4 and control.drain("interrupted by SIGINT"))  # type: ignore[func-returns-value]
+    witness = Witness(hook=lambda trial: trial.point.concurrency == 4 and control.drain("interrupted by SIGINT"))  # type: ignore[func-returns-value]
     report = await tune(server, control=control, witness=witness)
-    assert [trial.concurrency for trial in report.trials] == [1, 2, 4]
+    assert [trial.point.concurrency for trial in report.trials] == [1, 2, 4]
     assert (report.stop.kind, report.stop.reason, report.exit_code) == ("interrupted", "interrupted by SIGINT", 130)
 
 
